@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every number a run depends on: one frozen dataclass per part, one line per field with its default, unit and reason.
+
+The defaults are the paper's (Poole et al. 2022, section 3 and appendix A.2); `presets.py` says where other presets
+differ. Lengths are in scene units (the prop fits a sphere of radius 0.5), angles in degrees, times `t` in [0, 1],
+"share" means a share of the run's steps in [0, 1], colours are display sRGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal, Mapping
+
+from dreamwright.backend.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    elevation_min: float = -10.0  # degrees; a little below the horizon, so that undersides are seen
+    elevation_max: float = 90.0  # degrees
+    uniform_angle_share: float = 0.5  # probability of sampling elevation uniformly in angle, else uniformly in area
+    distance_min: float = 1.0  # scene units from the origin
+    distance_max: float = 1.5  # scene units from the origin
+    framing: Literal["focal", "fill"] = "focal"  # "fill": focal follows distance so that a radius-0.5 prop fills that share
+    focal_min: float = 0.7  # focal length as a multiple of the image width (framing "focal")
+    focal_max: float = 1.35  # focal length as a multiple of the image width (framing "focal")
+    fill_min: float = 0.55  # share of the image width that a radius-0.5 sphere covers (framing "fill")
+    fill_max: float = 0.9  # share of the image width that a radius-0.5 sphere covers (framing "fill")
+    look_at_std: float = 0.4472135954999579  # scene units; sqrt(.2): the paper's N(0, .2 I) read as a covariance
+    up_std: float = 0.1414213562373095  # sqrt(.02): the paper's N(0, .02 I) read as a covariance
+    position_offset: float = 0.1  # scene units; uniform in (-offset, offset) on each axis
+    stratified_azimuth: bool = False  # True: the views of one step are spread evenly around the object
+
+
+@dataclass(frozen=True)
+class LightConfig:
+    direction_std: float = 1.0  # light direction ~ N(camera position, std^2 I), so it is usually on the camera's side
+    distance_min: float = 0.8  # scene units, norm of the light position
+    distance_max: float = 1.5  # scene units, norm of the light position
+
+
+@dataclass(frozen=True)
+class ShadingConfig:
+    albedo_only_share: float = 1000 / 15000  # share of the run that is ambient-only (l_a = 1, l_rho = 0)
+    shaded_probability: float = 0.75  # afterwards, probability of diffuse shading
+    textureless_probability: float = 0.5  # when shaded, probability of rho = 1
+    ambient: float = 0.1  # l_a when shaded
+    diffuse: float = 0.9  # l_rho when shaded
+
+
+@dataclass(frozen=True)
+class FieldConfig:
+    kind: Literal["mip-mlp", "voxels"] = "mip-mlp"  # "mip-mlp": the paper's; "voxels": multi-resolution grids, fast on a CPU
+    bounding_radius: float = 1.4  # scene units; the field is queried inside this sphere only
+    density_activation: Literal["exp", "softplus"] = "exp"  # raw tau -> density
+    density_bias: Literal["gaussian", "linear"] = "gaussian"  # "gaussian": eq 9; "linear": scale * (1 - r / width)
+    density_bias_scale: float = 5.0  # lambda_tau
+    density_bias_width: float = 0.2  # sigma_tau, scene units
+    density_bias_fade_share: float = 0.0  # share of the run over which the bias fades to zero; 0: never fades
+    encoding_levels: int = 8  # L: frequencies 2^0 .. 2^(L-1) (mip-mlp)
+    covariance_start: float = 5e-2  # lambda_Sigma at the start (eq 8; mip-mlp)
+    covariance_end: float = 2e-3  # lambda_Sigma once annealed
+    covariance_share: float = 5000 / 15000  # share of the run over which lambda_Sigma anneals linearly
+    hidden_width: int = 128  # units of each ResNet block (mip-mlp)
+    hidden_blocks: int = 5  # ResNet blocks (mip-mlp)
+    voxel_resolutions: tuple[int, ...] = (16, 32, 64)  # cells a side of each summed grid (voxels)
+    density_scale: float = 1.0  # multiplies the activated density (voxels: a prop is opaque within a few cells)
+
+
+@dataclass(frozen=True)
+class BackgroundConfig:
+    kind: Literal["mlp", "constant"] = "mlp"  # "mlp": second MLP on the encoded ray direction; "constant": one learned colour
+    encoding_levels: int = 4  # frequencies of the ray direction's encoding
+    hidden_width: int = 64  # units of its hidden layers
+    random_probability: float = 0.0  # share of views on a random plain colour, so that field and background cannot collude
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    resolution: int = 64  # pixels a side of a training view
+    samples: int = 128  # samples a ray
+    stratified: bool = True  # jitter the samples inside their bins while training
+    occupancy_resolution: int = 0  # cells a side of the occupancy grid that masks samples; 0: no masking
+    occupancy_threshold: float = 0.01  # alpha of one sample step below which a cell counts as empty
+    occupancy_interval: int = 8  # steps between updates of the occupancy grid
+    early_stop_transmittance: float = 1e-3  # samples behind this transmittance get no colour lookup
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    omega: float = 100.0  # eps = (1 + omega) eps_c - omega eps_u; diffusers' guidance_scale is 1 + omega
+    t_min: float = 0.02  # lowest diffusion time
+    t_max: float = 0.98  # highest diffusion time at the start
+    t_max_end: float = 0.98  # highest diffusion time at the end; lower anneals it linearly over the whole run
+    weighting: Literal["sigma2", "uniform"] = "sigma2"  # w(t) = sigma_t^2 or 1
+    view_dependent: bool = True  # append "front view" and so on by camera
+    overhead_elevation: float = 60.0  # degrees above which the view is "overhead view"
+    sided_views: bool = False  # "left side view"/"right side view" instead of "side view" (models that know the words)
+    textureless_words: str = ""  # appended to the prompt of textureless renders (models trained with such captions)
+    negative_prompt: str = ""  # the "unconditional" prompt
+    gradient_clip: float = 0.0  # largest norm of one view's image gradient; 0: no clipping
+
+
+@dataclass(frozen=True)
+class RegulariserConfig:
+    orientation_start: float = 1e-4  # weight of eq 10 at the start
+    orientation_end: float = 1e-2  # weight of eq 10 once annealed
+    orientation_share: float = 5000 / 15000  # share of the run over which it anneals linearly
+    opacity_start: float = 1e-3  # weight of sqrt((sum w)^2 + .01) at the start
+    opacity_end: float = 1e-3  # weight at the end
+    opacity_share: float = 5000 / 15000  # share of the run over which it anneals linearly
+    entropy_end: float = 0.0  # weight of the binary entropy of each ray's opacity, ramped over the second half
+    smoothness: float = 0.0  # weight of the field's own smoothness penalty (voxels: total variation)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    kind: Literal["shampoo", "adam"] = "shampoo"  # Distributed Shampoo as in the paper, or Adam
+    learning_rate: float = 1e-4  # peak learning rate of the field
+    color_rate_multiplier: float = 1.0  # the voxel field's albedo grids learn at learning_rate times this
+    background_rate_multiplier: float = 1.0  # the background learns at learning_rate times this
+    warmup_start: float = 1e-9  # learning rate at step 0, as an absolute number
+    warmup_share: float = 3000 / 15000  # share of the run with linear warm-up
+    final_rate: float = 1e-6  # learning rate at the end of the cosine decay, as an absolute number
+    beta1: float = 0.9  # first-moment decay
+    beta2: float = 0.9  # second-moment decay
+    epsilon: float = 1e-6  # Shampoo's or Adam's epsilon
+    block_size: int = 128  # Shampoo's block size
+    exponent_override: int = 2  # Shampoo's inverse-root override
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    resolution: int = 128  # marching-cubes cells a side
+    triangles: int = 20000  # triangle budget after decimation
+    threshold: float = 0.0  # density of the surface; 0: chosen from the rendered opacity
+    height_m: float = 1.0  # metres, the exported prop's real height
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    steps: int = 15000  # optimisation steps
+    views_per_step: int = 4  # cameras a step
+    seed: int = 0  # of the field, the cameras, the lights and the noise
+    checkpoint_interval: int = 500  # steps between checkpoints
+    preview_interval: int = 100  # steps between preview pictures
+    max_restarts: int = 2  # restarts from another seed when a run goes empty or diverges
+    threads: int = 0  # CPU threads; 0: torch's own choice
+
+
+@dataclass(frozen=True)
+class Config:
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+    camera: CameraConfig = dataclasses.field(default_factory=CameraConfig)
+    light: LightConfig = dataclasses.field(default_factory=LightConfig)
+    shading: ShadingConfig = dataclasses.field(default_factory=ShadingConfig)
+    field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
+    background: BackgroundConfig = dataclasses.field(default_factory=BackgroundConfig)
+    render: RenderConfig = dataclasses.field(default_factory=RenderConfig)
+    guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
+    regularisers: RegulariserConfig = dataclasses.field(default_factory=RegulariserConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Writing a mesh to .glb, .ply or .obj: checked before the run, atomic, with its provenance inside.
+
+GLB carries linear colours (COLOR_0), as glTF wants. PLY and OBJ carry display sRGB, as is customary: PLY in uchar
+red, green, blue; OBJ as "v x y z r g b" in [0, 1]. PLY and OBJ keep Z up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+import numpy as np
+
+from dreamwright.backend.errors import ExportError
+from dreamwright.backend.meshing.colour import linear_to_display
+from dreamwright.backend.meshing.gltf import glb_bytes
+from dreamwright.backend.meshing.mesh import Mesh
+
+NAME_LENGTH = 60  # characters; Blender's object names hold 63 bytes
+
+
+def provenance_lines(provenance: Mapping[str, Any]) -> list[str]:
+    """One "key: JSON value" line of plain ASCII per entry, for formats whose only metadata are comments."""
+    return [f"{json.dumps(str(key))[1:-1]}: {json.dumps(value, allow_nan=False)}" for key, value in provenance.items()]
+
+
+def object_name(provenance: Mapping[str, Any]) -> str:
+    """Name of the object in other programs: the prompt, cut to a length that they take, or "prop"."""
+    words = " ".join(str(provenance.get("prompt", "")).split())
+    return words.encode("utf-8")[:NAME_LENGTH].decode("utf-8", errors="ignore").strip() or "prop"
+
+
+def ply_bytes(mesh: Mesh, provenance: Mapping[str, Any]) -> bytes:
+    """Binary little-endian PLY: float x y z nx ny nz, uchar red green blue (display sRGB), Z up, metres."""
+    names = ["x", "y", "z", "nx", "ny", "nz"]
+    vertex = np.zeros(
+        len(mesh.vertices), dtype=[(name, "<f4") for name in names] + [(name, "u1") for name in ("red", "green", "blue")]
+    )
+    for axis in range(3):
+        vertex[names[axis]] = mesh.vertices[:, axis]
+        vertex[names[3 + axis]] = mesh.normals[:, axis]
+    for channel, name in enumerate(("red", "green", "blue")):
+        vertex[name] = np.rint(linear_to_display(mesh.albedo[:, channel]) * 255.0).astype(np.uint8)
+    face = np.zeros(len(mesh.faces), dtype=[("count", "u1"), ("index", "<i4", (3,))])
+    face["count"] = 3
+    face["index"] = mesh.faces
+    header = ["ply", "format binary_little_endian 1.0"]
+    header += [f"comment {line}" for line in ["made by Dreamwright", *provenance_lines(provenance)]]
+    header += [f"element vertex {len(vertex)}"] + [f"property float {name}" for name in names]
+    header += [f"property uchar {name}" for name in ("red", "green", "blue")]
+    header += [f"element face {len(face)}", "property list uchar int vertex_indices", "end_header"]
+    return "\n".join(header).encode("ascii") + b"\n" + vertex.tobytes() + face.tobytes()
+
+
+def obj_bytes(mesh: Mesh, provenance: Mapping[str, Any]) -> bytes:
+    """Text OBJ: "v x y z r g b" (display sRGB in [0, 1]), "vn", "f a//a b//b c//c", Z up, metres."""
+    lines = [f"# {line}" for line in ["made by Dreamwright", *provenance_lines(provenance)]]
+    lines.append(f"o {json.dumps(object_name(provenance))[1:-1]}")
+    colours = linear_to_display(mesh.albedo.astype(np.float64))
+    for point, colour in zip(mesh.vertices.tolist(), colours.tolist(), strict=True):
+        lines.append("v " + " ".join(f"{value:.7g}" for value in point) + " " + " ".join(f"{c:.5f}" for c in colour))
+    lines += ["vn " + " ".join(f"{value:.5f}" for value in normal) for normal in mesh.normals.tolist()]
+    lines += [f"f {a}//{a} {b}//{b} {c}//{c}" for a, b, c in (mesh.faces + 1).tolist()]
+    return ("\n".join(lines) + "\n").encode("ascii")
+
+
+WRITERS: dict[str, Callable[[Mesh, Mapping[str, Any]], bytes]] = {
+    ".glb": lambda mesh, provenance: glb_bytes(mesh, provenance, object_name(provenance)),
+    ".ply": ply_bytes,
+    ".obj": obj_bytes,
+}
+
+
+def check_output_path(path: str | os.PathLike[str]) -> Path:
+    """The path, if a mesh can be written there; touches nothing that exists. Call it before a long run.
+
+    Raises ExportError for an unsupported extension, an existing directory, a missing or an unwritable folder.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in WRITERS:
+        raise ExportError(
+            f"cannot write {str(path)!r}: its extension is {path.suffix or 'missing'!r}; "
+            f"allowed are {', '.join(WRITERS)}; end the file's name with one of them"
+        )
+    if path.is_dir():
+        raise ExportError(f"cannot write {str(path)!r}: it is a directory; give the name of a file")
+    if not path.parent.is_dir():
+        raise ExportError(
+            f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; make it first or choose another"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ExportError(
+            f"cannot write {str(path)!r}: the folder {str(path.parent)!r} takes no files "
+            f"({error.strerror or error}); choose a folder that you may write to"
+        ) from error
+    return path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside the target, then rename over it, so that a failure leaves the old file whole.
+
+    Raises ExportError when the disk refuses.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise ExportError(
+            f"cannot write {str(path)!r}: {error.strerror or error}; free some space or choose another place"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def export_mesh(mesh: Mesh, path: str | os.PathLike[str], provenance: Mapping[str, Any]) -> Path:
+    """Write the mesh to .glb, .ply or .obj by the path's extension, with prompt, seed, preset and so on inside.
+
+    `provenance` holds JSON values. Returns the path. Raises ExportError (see `check_output_path`), also for provenance
+    that JSON cannot hold; then nothing has been written.
+    """
+    path = check_output_path(path)
+    try:
+        data = WRITERS[path.suffix.lower()](mesh, provenance)
+    except (TypeError, ValueError) as error:
+        raise ExportError(
+            f"cannot write {str(path)!r}: its provenance is no JSON ({error}); "
+            "allowed are strings, finite numbers, lists and mappings of them"
+        ) from error
+    write_atomically(path, data)
+    return path

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The starter prior's parts in diffusers' own classes, and its folder on disk.
+
+An `IFPipeline` in small: a T5 text encoder, a U-Net whose time embedding also carries the pooled text (as DeepFloyd
+IF's does, so that colour and view words act on every block), a DDPM schedule. The U-Net works on pixel-unshuffled
+pictures (12 channels at half the resolution) and predicts x0: a smooth target that leaves no pattern of the shuffle,
+and the very quantity that Score Distillation Sampling needs, since eps_hat - eps = (alpha / sigma) (x - x0_hat).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Sequence
+
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from dreamwright.backend.starter import domain
+
+IMAGE_SIZE = 64  # pixels a side
+SHUFFLE = 2  # pixel-unshuffle factor: 3 x 64 x 64 -> 12 x 32 x 32
+MAX_TOKENS = 12  # the longest caption, its end token and a little room
+TEXT_WIDTH = 128  # units of the text encoder
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Channels of the U-Net's levels, finest first; attention to the text on the coarsest level and in the middle."""
+
+    channels: tuple[int, ...] = (32, 64, 128, 192)
+    layers_per_block: int = 1
+    norm_groups: int = 16
+
+
+@dataclass(frozen=True)
+class StarterParts:
+    """The trainable and fixed parts of the prior."""
+
+    unet: UNet2DConditionModel
+    text_encoder: T5EncoderModel
+    tokenizer: PreTrainedTokenizerFast
+    scheduler: DDPMScheduler
+
+
+def build_tokenizer(words: Sequence[str] = domain.VOCABULARY) -> PreTrainedTokenizerFast:
+    """One token a word; anything else becomes <unk>, which the prompt check reports by name."""
+    specials = ["<pad>", "</s>", "<unk>"]
+    vocabulary = {word: index for index, word in enumerate([*specials, *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(r"[.,;:!?]"), behavior="isolated")]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", vocabulary["</s>"])]
+    )
+    tokenizer.decoder = decoders.WordPiece()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=MAX_TOKENS,
+    )
+
+
+def build_parts(seed: int, widths: Widths = Widths()) -> StarterParts:
+    """Freshly initialised parts; the same seed gives the same weights.
+
+    The global generator is seeded inside a fork, because diffusers' and transformers' constructors draw from it.
+    """
+    tokenizer = build_tokenizer()
+    deepest = len(widths.channels) - 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        text_encoder = T5EncoderModel(
+            T5Config(
+                vocab_size=len(tokenizer),
+                d_model=TEXT_WIDTH,
+                d_kv=32,
+                d_ff=256,
+                num_layers=2,
+                num_heads=4,
+                dropout_rate=0.0,
+                feed_forward_proj="gated-gelu",
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+        )
+        # T5's own initialisation expects a huge corpus; unit-variance tokens reach the U-Net's layer norms sooner.
+        torch.nn.init.normal_(text_encoder.shared.weight, std=1.0)
+        unet = UNet2DConditionModel(
+            sample_size=IMAGE_SIZE // SHUFFLE,
+            in_channels=3 * SHUFFLE**2,
+            out_channels=3 * SHUFFLE**2,
+            block_out_channels=widths.channels,
+            layers_per_block=widths.layers_per_block,
+            down_block_types=tuple(
+                "SimpleCrossAttnDownBlock2D" if level == deepest else "DownBlock2D" for level in range(deepest + 1)
+            ),
+            mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+            up_block_types=tuple(
+                "SimpleCrossAttnUpBlock2D" if level == 0 else "UpBlock2D" for level in range(deepest + 1)
+            ),
+            norm_num_groups=widths.norm_groups,
+            cross_attention_dim=TEXT_WIDTH,
+            encoder_hid_dim=TEXT_WIDTH,
+            attention_head_dim=32,
+            resnet_time_scale_shift="scale_shift",
+            addition_embed_type="text",
+            addition_embed_type_num_heads=4,
+            act_fn="silu",
+        )
+    scheduler = DDPMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        clip_sample=True,
+        variance_type="fixed_small",
+    )
+    return StarterParts(unet, text_encoder, tokenizer, scheduler)
+
+
+def encode(parts: StarterParts, prompts: Sequence[str]) -> torch.Tensor:
+    """Text states (n, MAX_TOKENS, TEXT_WIDTH) of prompts, padded to a fixed length as the guidance pads them."""
+    tokens = parts.tokenizer(
+        list(prompts), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+    )
+    device = parts.text_encoder.device
+    return parts.text_encoder(
+        input_ids=tokens.input_ids.to(device), attention_mask=tokens.attention_mask.to(device)
+    ).last_hidden_state
+
+
+def save_pipeline(parts: StarterParts, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write the parts as a diffusers pipeline folder (safetensors weights in `dtype`) with the domain's words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trained_dtype = parts.unet.dtype
+    parts.unet.to(dtype).save_pretrained(folder / "unet", safe_serialization=True)
+    parts.text_encoder.to(dtype).save_pretrained(folder / "text_encoder", safe_serialization=True)
+    parts.unet.to(trained_dtype)
+    parts.text_encoder.to(trained_dtype)
+    parts.tokenizer.save_pretrained(folder / "tokenizer")
+    parts.scheduler.save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "IFPipeline",
+        "_diffusers_version": "0.35.0",
+        "feature_extractor": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "text_encoder": ["transformers", "T5EncoderModel"],
+        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "watermarker": [None, None],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    known = {
+        "words": list(domain.VOCABULARY),
+        "props": [prop.name for prop in domain.PROPS],
+        "colours": list(domain.COLOURS),
+        "examples": ["a red mushroom", "a blue chair", "a white house"],
+    }
+    (folder / "domain.json").write_text(json.dumps(known, indent=2) + "\n")

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Training pictures and their captions, composed on the fly from photograph records.
+
+A record holds no colour and no final lighting (`records.py`), so each draw chooses the prompt's colour with a little
+jitter, a plain background, and one of the looks that the optimisation will render: albedo, shaded, untextured.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from dreamwright.backend.starter import domain
+
+
+@dataclass(frozen=True)
+class Batch:
+    """n pictures (n, 3, r, r) in [0, 1] display sRGB, and what they show."""
+
+    images: torch.Tensor
+    captions: list[str]
+    props: torch.Tensor  # (n,) index into domain.PROPS
+    colours: torch.Tensor  # (n,) index into domain.COLOURS, -1 where the look is untextured
+    views: torch.Tensor  # (n,) index into domain.VIEWS
+
+
+@dataclass(frozen=True)
+class LookConfig:
+    """How often each look and each incomplete caption is drawn."""
+
+    albedo: float = 0.25  # probability of a picture without shading
+    untextured: float = 0.25  # probability of white clay under the same light
+    drop_caption: float = 0.1  # empty caption: the unconditional model of classifier-free guidance
+    drop_view: float = 0.08  # caption without view words
+    sided: float = 0.5  # a side view is called "left side view" or "right side view" with this probability
+    colour_jitter: float = 0.04  # standard deviation of each display channel of the prompt's colour
+
+
+class PhotographSet:
+    """All records of a folder, held compactly; `sample` draws finished pictures."""
+
+    def __init__(self, folder: Path, device: str = "cpu", looks: LookConfig = LookConfig(), colour_probability: float = 1.0):
+        files = sorted(folder.glob("shard-*.npy"))
+        if not files:
+            raise FileNotFoundError(f"no shard-*.npy in {folder}: run dreamwright.backend.starter.photograph first")
+        self.device = device
+        self.looks = looks
+        self.records = torch.from_numpy(np.concatenate([np.load(file) for file in files])).to(device)
+        props, azimuths, elevations = [], [], []
+        for file in files:
+            for entry in _entries(file.with_suffix(".json")):
+                props.append(entry["prop"])
+                azimuths.append(entry["azimuth"])
+                elevations.append(entry["elevation"])
+        if len(props) != len(self.records):
+            raise ValueError(f"{folder}: {len(props)} descriptions for {len(self.records)} records; render it again")
+        self.props = np.array(props)
+        self.azimuths, self.elevations = np.array(azimuths), np.array(elevations)
+        self.views = np.array([domain.VIEWS.index(domain.view_of(a, e)) for a, e in zip(azimuths, elevations)])
+        self.colours = torch.tensor(list(domain.COLOURS.values()), device=device)
+        self.colour_names = list(domain.COLOURS)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def sample(self, n: int, resolution: int, generator: torch.Generator) -> Batch:
+        """Draw n pictures of resolution x resolution pixels (a divisor of the records' size)."""
+
+        def uniform(*shape: int) -> torch.Tensor:
+            return torch.rand(*shape, generator=generator).to(self.device)
+
+        looks = self.looks
+        index = torch.randint(len(self.records), (n,), generator=generator)
+        colour = torch.randint(len(self.colour_names), (n,), generator=generator)
+        look = torch.rand(n, generator=generator)
+        albedo_only = look < looks.albedo
+        untextured = look >= 1 - looks.untextured
+
+        record = self.records[index.to(self.device)].permute(0, 3, 1, 2).float() / 255  # (n, 6, h, w)
+        primary, secondary, alpha = record[:, :1], record[:, 1:4], record[:, 5:6]
+        irradiance = 2 * record[:, 4:5].square()
+        jitter = torch.randn(n, 3, generator=generator).to(self.device) * looks.colour_jitter
+        rgb = (self.colours[colour.to(self.device)] + jitter).clamp(0, 1)
+        surface = primary * rgb.view(n, 3, 1, 1) + secondary  # premultiplied
+        white = untextured.to(self.device).view(n, 1, 1, 1)
+        surface = torch.where(white, alpha.expand_as(surface), surface)
+        # Display-space shading: between linear irradiance (what eq 7 renders) and its display encoding.
+        gamma = 1 / 2.2 + (1 - 1 / 2.2) * uniform(n, 1, 1, 1)
+        strength = 0.5 + 0.5 * uniform(n, 1, 1, 1)
+        shade = 1 + strength * (irradiance.clamp(min=1e-4) ** gamma - 1)
+        shade = torch.where(albedo_only.to(self.device).view(n, 1, 1, 1), torch.ones_like(shade), shade)
+        background = self._backgrounds(n, generator)
+        images = (surface * shade).clamp(max=1) + (1 - alpha) * background
+        factor = images.shape[-1] // resolution
+        if factor > 1:
+            images = functional.avg_pool2d(images, factor)
+
+        captions = [
+            self._caption(int(i), int(c), bool(u), r)
+            for i, c, u, r in zip(index, colour, untextured, torch.rand(n, 3, generator=generator).tolist())
+        ]
+        rows = index.numpy()
+        return Batch(
+            images.clamp(0, 1),
+            captions,
+            torch.from_numpy(self.props[rows]),
+            torch.where(untextured, torch.full_like(colour, -1), colour),
+            torch.from_numpy(self.views[rows]),
+        )
+
+    def _backgrounds(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """Plain colours (n, 3, 1, 1): half of them grey-ish, half of them anything."""
+        colour = torch.rand(n, 3, generator=generator)
+        grey = torch.rand(n, 1, generator=generator) + 0.08 * torch.randn(n, 3, generator=generator)
+        chosen = torch.where(torch.rand(n, 1, generator=generator) < 0.5, grey, colour).clamp(0, 1)
+        return chosen.view(n, 3, 1, 1).to(self.device)
+
+    def _caption(self, row: int, colour: int, untextured: bool, draws: list[float]) -> str:
+        """The caption of one record under the chosen colour and look; `draws` decide what is left out."""
+        if draws[0] < self.looks.drop_caption:
+            return ""
+        view = domain.VIEWS[self.views[row]]
+        words = f"{view} view"
+        if view == "side" and draws[1] < self.looks.sided:
+            words = f"{domain.side_of(self.azimuths[row])} view"
+        prompt = domain.caption(domain.PROPS[self.props[row]].name, self.colour_names[colour], None)
+        parts = [prompt]
+        if untextured:
+            parts.append("untextured")
+        if draws[2] >= self.looks.drop_view:
+            parts.append(words)
+        return ", ".join(parts)
+
+
+def _entries(path: Path) -> list[dict[str, float]]:
+    described = json.loads(path.read_text())
+    return described["records"] if isinstance(described, dict) else described

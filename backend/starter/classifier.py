@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An independent judge of starter pictures: a small CNN that names prop, colour and view.
+
+It never meets the prior: trained on photographs of another seed, with other cameras, other lights (`photograph --wide`)
+and its own draw of colours and backgrounds, it judges ancestral samples and lifted props.
+
+    python -m dreamwright.backend.starter.classifier --data runs/judge-data --out backend/starter/classifier --minutes 8
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional
+
+from dreamwright.backend.errors import ModelError
+from dreamwright.backend.starter import domain
+from dreamwright.backend.starter.captions import LookConfig, PhotographSet
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Log-probabilities of n pictures: prop (n, 16), colour (n, 8), view (n, 4)."""
+
+    prop: torch.Tensor
+    colour: torch.Tensor
+    view: torch.Tensor
+
+
+class Judge(nn.Module):
+    """Four strided convolution stages, then one linear head a question."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        channels = 3
+        for level in range(4):
+            out = width * 2 ** min(level, 3)
+            stages += [
+                nn.Conv2d(channels, out, 3, padding=1, bias=False),
+                nn.BatchNorm2d(out),
+                nn.ReLU(),
+                nn.Conv2d(out, out, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(out),
+                nn.ReLU(),
+            ]
+            channels = out
+        self.stages = nn.Sequential(*stages)
+        self.dropout = nn.Dropout(0.2)
+        self.prop = nn.Linear(channels * 16, len(domain.PROPS))
+        self.colour = nn.Linear(channels * 16, len(domain.COLOURS))
+        self.view = nn.Linear(channels * 16, len(domain.VIEWS))
+
+    def forward(self, images: torch.Tensor) -> Judgement:
+        """Judge images (n, 3, 64, 64) in [0, 1]."""
+        features = self.dropout(self.stages(images * 2 - 1).flatten(1))
+        return Judgement(
+            *(functional.log_softmax(head(features), dim=-1) for head in (self.prop, self.colour, self.view))
+        )
+
+
+def load_judge(folder: Path) -> Judge:
+    """The trained judge of a folder, in evaluation mode. Raises ModelError when it is missing."""
+    path = folder / "judge.safetensors"
+    if not path.is_file():
+        raise ModelError(f"no judge at {path}; train one with python -m dreamwright.backend.starter.classifier")
+    judge = Judge()
+    judge.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()})
+    return judge.eval().requires_grad_(False)
+
+
+def judge_loss(judgement: Judgement, props: torch.Tensor, colours: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+    """Sum of the three cross-entropies; colours of -1 (untextured pictures) are left out."""
+    return (
+        functional.nll_loss(judgement.prop, props)
+        + functional.nll_loss(judgement.colour, colours, ignore_index=-1)
+        + functional.nll_loss(judgement.view, views)
+    )
+
+
+@torch.no_grad()
+def accuracies(judge: Judge, photographs: PhotographSet, pictures: int, seed: int) -> dict[str, float]:
+    """Share of right answers on fresh draws."""
+    generator = torch.Generator().manual_seed(seed)
+    right = {"prop": 0, "colour": 0, "view": 0, "view_of_fronted": 0}
+    counted = dict.fromkeys(right, 0)
+    fronted = torch.tensor([prop.has_front for prop in domain.PROPS])
+    judge.eval()
+    for _ in range(max(1, pictures // 64)):
+        batch = photographs.sample(64, 64, generator)
+        verdict = judge(batch.images)
+        view_right = verdict.view.argmax(-1) == batch.views
+        textured = batch.colours >= 0
+        for name, hits in (
+            ("prop", verdict.prop.argmax(-1) == batch.props),
+            ("colour", (verdict.colour.argmax(-1) == batch.colours)[textured]),
+            ("view", view_right),
+            ("view_of_fronted", view_right[fronted[batch.props]]),
+        ):
+            right[name] += int(hits.sum())
+            counted[name] += len(hits)
+    return {name: right[name] / max(1, counted[name]) for name in right}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the judge that measures the starter prior.")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--held-out", type=Path, help="photographs of a third seed to measure on")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    looks = LookConfig(drop_caption=0.0, colour_jitter=0.05)
+    photographs = PhotographSet(options.data, looks=looks)
+    generator = torch.Generator().manual_seed(1001)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1002)  # nn.Linear and nn.Conv2d draw from the global generator
+        judge = Judge()
+        optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.02)
+        begun, step = time.monotonic(), 0
+        while (elapsed := time.monotonic() - begun) < 60 * options.minutes:
+            share = elapsed / (60 * options.minutes)
+            for group in optimizer.param_groups:
+                group["lr"] = 2e-3 * max(0.01, 1 - share)
+            judge.train()
+            batch = photographs.sample(64, 64, generator)
+            noisy = batch.images + 0.03 * torch.randn(batch.images.shape, generator=generator)
+            loss = judge_loss(judge(noisy), batch.props, batch.colours, batch.views)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            step += 1
+            if step % 50 == 0:
+                print(f"step {step} loss {float(loss.detach()):.3f} {elapsed:.0f} s", flush=True)
+    measured = accuracies(judge, PhotographSet(options.held_out or options.data, looks=looks), 2048, seed=7)
+    options.out.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.half() if v.is_floating_point() else v for k, v in judge.state_dict().items()}, options.out / "judge.safetensors")
+    (options.out / "judge.json").write_text(json.dumps({"steps": step, "accuracy": measured}, indent=2) + "\n")
+    print(measured, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the starter prior knows: props, colours, views, and the words that name them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Prop:
+    """One kind of prop of the built-in domain."""
+
+    name: str
+    has_front: bool  # the front differs clearly from the back
+    hole: bool = False  # topology: an open hole that a lifted mesh must keep
+
+
+PROPS: tuple[Prop, ...] = (
+    Prop("mushroom", has_front=False),
+    Prop("snowman", has_front=True),
+    Prop("table", has_front=False),
+    Prop("chair", has_front=True),
+    Prop("house", has_front=True),
+    Prop("tree", has_front=False),
+    Prop("mug", has_front=False, hole=True),
+    Prop("rocket", has_front=True),
+    Prop("torus", has_front=False, hole=True),
+    Prop("car", has_front=True),
+    Prop("robot", has_front=True),
+    Prop("duck", has_front=True),
+    Prop("sofa", has_front=True),
+    Prop("boat", has_front=True),
+    Prop("cactus", has_front=False),
+    Prop("lamp", has_front=False),
+)
+
+# Display sRGB in [0, 1]; chosen to stay apart from each other under shading.
+COLOURS: dict[str, tuple[float, float, float]] = {
+    "red": (0.84, 0.12, 0.12),
+    "green": (0.16, 0.62, 0.22),
+    "blue": (0.13, 0.32, 0.86),
+    "yellow": (0.95, 0.83, 0.15),
+    "orange": (0.96, 0.50, 0.08),
+    "purple": (0.52, 0.18, 0.72),
+    "white": (0.93, 0.93, 0.92),
+    "black": (0.09, 0.09, 0.10),
+}
+
+VIEWS: tuple[str, ...] = ("front", "side", "back", "overhead")
+
+VOCABULARY: tuple[str, ...] = (
+    "a", "an", ",", "view", "untextured", "left", "right",
+    *VIEWS,
+    *COLOURS,
+    *(prop.name for prop in PROPS),
+)  # fmt: skip
+
+
+def view_of(azimuth: float, elevation: float, overhead_elevation: float = 60.0) -> str:
+    """The paper's view word: overhead above `overhead_elevation` degrees, else the nearest of front, side, back."""
+    if elevation > overhead_elevation:
+        return "overhead"
+    quadrant = int(((azimuth + 45.0) % 360.0) // 90.0)
+    return ("front", "side", "back", "side")[quadrant]
+
+
+def side_of(azimuth: float) -> str:
+    """ "right side" for cameras at +X (azimuth below 180 degrees), "left side" at -X."""
+    return "right side" if azimuth % 360.0 < 180.0 else "left side"
+
+
+def caption(prop: str, colour: str, view_words: str | None) -> str:
+    """ "a red mushroom, front view"; without view words just "a red mushroom"."""
+    article = "an" if colour[0] in "aeiou" else "a"
+    named = f"{article} {colour} {prop}"
+    return named if not view_words else f"{named}, {view_words}"
+
+
+def parse(prompt: str) -> tuple[str, str]:
+    """(colour, prop) of a caption. Raises ValueError naming what is known when either is missing."""
+    words = prompt.lower().replace(",", " ").split()
+    colours = [word for word in words if word in COLOURS]
+    props = [word for word in words if any(word == prop.name for prop in PROPS)]
+    if len(colours) != 1 or len(props) != 1:
+        raise ValueError(
+            f"{prompt!r} must name one colour of {', '.join(COLOURS)} and one prop of "
+            f"{', '.join(prop.name for prop in PROPS)}"
+        )
+    return colours[0], props[0]
+
+
+def prop_named(name: str) -> Prop:
+    """The prop of that name. Raises ValueError listing the known ones."""
+    for prop in PROPS:
+        if prop.name == name:
+            return prop
+    raise ValueError(f"no prop {name!r}; known: {', '.join(prop.name for prop in PROPS)}")

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Train the starter prior on 2D photographs and captions; resumable at any moment.
+
+    python -m dreamwright.backend.starter.train --data runs/starter-data --work runs/starter-train --minutes 60
+    python -m dreamwright.backend.starter.train --work runs/starter-train --export backend/starter/weights
+
+The loss is min-SNR weighted x0 regression: min(1 / sigma_t^2, cap) |x0_hat - x0|^2 (a v-prediction loss, capped so
+that the nearly clean times do not own the gradient). `--resolution 32` trains on halved pictures at a quarter of the
+cost: the U-Net is convolutional, so a run starts there and finishes at 64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+
+from dreamwright.backend.starter import domain
+from dreamwright.backend.starter.architecture import SHUFFLE, StarterParts, Widths, build_parts, encode, save_pipeline
+from dreamwright.backend.starter.captions import Batch, PhotographSet
+from dreamwright.backend.starter.moving_average import MovingAverage
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What decides the weights, besides the data."""
+
+    seed: int = 0  # of the initial weights and of every random draw
+    batch: int = 32  # pictures a step
+    learning_rate: float = 1e-3  # AdamW's peak rate; small networks from scratch bear it
+    final_rate: float = 5e-5  # rate at the end of a cosine decay over the planned pictures
+    warmup_steps: int = 200  # linear warm-up
+    weight_cap: float = 6.0  # cap of 1 / sigma_t^2
+    average_decay: float = 0.998  # of the weights' moving average, the one that is exported
+    gradient_norm: float = 1.0  # largest gradient norm
+
+
+def diffusion_loss(parts: StarterParts, batch: Batch, generator: torch.Generator, cap: float) -> torch.Tensor:
+    """Capped v-weighted x0 loss of one batch, mean over pixels and pictures.
+
+    The times are stratified over the batch: one draw in each of n equal bins, which halves the loss's variance.
+    """
+    x0 = functional.pixel_unshuffle(batch.images * 2 - 1, SHUFFLE)
+    n = len(x0)
+    steps = parts.scheduler.config.num_train_timesteps
+    t = (torch.arange(n) + torch.rand(n, generator=generator)) / n
+    indices = (t * steps).long().clamp(0, steps - 1)
+    alpha_bar = parts.scheduler.alphas_cumprod[indices].to(x0).view(n, 1, 1, 1)
+    noise = torch.randn(x0.shape, generator=generator).to(x0)
+    z_t = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
+    hidden = encode(parts, batch.captions)
+    predicted = parts.unet(z_t, indices.to(x0.device), encoder_hidden_states=hidden).sample
+    weight = (1 / (1 - alpha_bar)).clamp(max=cap)
+    return (weight * (predicted - x0).square()).mean()
+
+
+def learning_rate(config: TrainingConfig, step: int, pictures: int, planned: int) -> float:
+    """Linear warm-up, then cosine from the peak to the final rate over the planned number of pictures."""
+    warm = min(1.0, (step + 1) / config.warmup_steps)
+    share = min(1.0, pictures / max(1, planned))
+    cosine = 0.5 * (1 + np.cos(np.pi * share))
+    return warm * (config.final_rate + (config.learning_rate - config.final_rate) * cosine)
+
+
+class Training:
+    """One training run: parts, optimiser, moving average, counters; saved and restored whole."""
+
+    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+        self.config = config
+        self.parts = build_parts(config.seed)
+        self.parts.unet.to(device)
+        self.parts.text_encoder.to(device)
+        self.modules = torch.nn.ModuleDict({"unet": self.parts.unet, "text_encoder": self.parts.text_encoder})
+        self.optimizer = torch.optim.AdamW(
+            self.modules.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+        )
+        self.average = MovingAverage(self.modules, config.average_decay)
+        self.step = 0
+        self.pictures = 0
+
+    def advance(self, batch: Batch, generator: torch.Generator, planned: int) -> float:
+        """One optimiser step; returns the loss."""
+        rate = learning_rate(self.config, self.step, self.pictures, planned)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = diffusion_loss(self.parts, batch, generator, self.config.weight_cap)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.modules.parameters(), self.config.gradient_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.pictures += len(batch.images)
+        self.average.update(self.modules, self.step)
+        return float(loss.detach())
+
+    def save(self, folder: Path, generator: torch.Generator) -> None:
+        """Everything needed to go on, written beside and then renamed, so that a kill leaves a whole file."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"model.{name}": value.contiguous() for name, value in self.modules.state_dict().items()}
+        tensors |= {f"average.{name}": value.contiguous() for name, value in self.average.values.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value.contiguous() for key, value in state.items()}
+        tensors["generator"] = generator.get_state()
+        counters = {"step": str(self.step), "pictures": str(self.pictures)}
+        # safetensors refuses shared storage, and T5 ties its embedding under two names.
+        temporary = folder / "training.safetensors.part"
+        save_file({name: value.clone() for name, value in tensors.items()}, temporary, metadata=counters)
+        os.replace(temporary, folder / "training.safetensors")
+        (folder / "counters.json").write_text(json.dumps({"step": self.step, "pictures": self.pictures}) + "\n")
+
+    def restore(self, folder: Path, generator: torch.Generator) -> bool:
+        """Load the newest state; False when there is none."""
+        path = folder / "training.safetensors"
+        if not path.is_file():
+            return False
+        tensors = load_file(path)
+        self.modules.load_state_dict(_under("model.", tensors))
+        self.average.values = _under("average.", tensors)
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in _under("optimizer.", tensors).items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        generator.set_state(tensors["generator"].to(torch.uint8))
+        counters = json.loads((folder / "counters.json").read_text())
+        self.step, self.pictures = counters["step"], counters["pictures"]
+        return True
+
+    def averaged_parts(self) -> StarterParts:
+        """A copy of the parts that carries the averaged weights."""
+        parts = build_parts(self.config.seed)
+        modules = torch.nn.ModuleDict({"unet": parts.unet, "text_encoder": parts.text_encoder})
+        modules.load_state_dict(self.average.values)
+        return parts
+
+
+def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def train(
+    training: Training, photographs: PhotographSet, resolution: int, planned: int, generator: torch.Generator
+) -> Iterator[tuple[int, int, float]]:
+    """Endless training; yields (step, pictures, loss) after each step and leaves stopping and saving to the caller."""
+    while True:
+        batch = photographs.sample(training.config.batch, resolution, generator)
+        yield training.step + 1, training.pictures, training.advance(batch, generator, planned)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the starter prior; stops after --minutes and can be resumed.")
+    parser.add_argument("--data", type=Path, help="folder of photographs made by dreamwright.backend.starter.photograph")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the resumable state")
+    parser.add_argument("--minutes", type=float, default=0.0, help="wall-clock minutes to train")
+    parser.add_argument("--resolution", type=int, choices=(32, 64), default=64, help="pixels a side")
+    parser.add_argument("--planned", type=int, default=300_000, help="pictures over which the rate decays")
+    parser.add_argument("--save-minutes", type=float, default=3.0, help="minutes between saved states")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--export", type=Path, help="write the averaged weights as a pipeline folder")
+    options = parser.parse_args()
+
+    torch.set_num_threads(options.threads)
+    generator = torch.Generator().manual_seed(1)
+    training = Training(TrainingConfig(), torch.device(options.device))
+    if training.restore(options.work, generator):
+        print(f"resumed at step {training.step}, {training.pictures} pictures", flush=True)
+    if options.minutes > 0:
+        photographs = PhotographSet(options.data, options.device)
+        end = time.monotonic() + 60 * options.minutes
+        saved, losses, begun, first = time.monotonic(), [], time.monotonic(), training.pictures
+        for step, pictures, loss in train(training, photographs, options.resolution, options.planned, generator):
+            losses.append(loss)
+            now = time.monotonic()
+            if step % 50 == 0:
+                rate = (pictures - first) / (now - begun)
+                recent = float(np.mean(losses[-50:]))
+                left = (end - now) / 60
+                print(f"step {step} pictures {pictures} loss {recent:.4f} {rate:.1f}/s, {left:.1f} min left", flush=True)
+            if now - saved > 60 * options.save_minutes or now > end:
+                training.save(options.work, generator)
+                saved = now
+            if now > end:
+                break
+    if options.export is not None:
+        save_pipeline(training.averaged_parts(), options.export)
+        print(f"exported to {options.export}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
