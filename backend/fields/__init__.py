@@ -1,1 +1,28 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""What is optimised: a field of density and albedo, and the background behind it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dreamwright.backend.config import BackgroundConfig, FieldConfig
+from dreamwright.backend.fields.background import ConstantBackground, MlpBackground
+from dreamwright.backend.fields.contract import Field, FieldSample
+from dreamwright.backend.fields.voxels import VoxelField
+
+__all__ = ["Field", "FieldSample", "build_background", "build_field"]
+
+
+def build_field(config: FieldConfig, generator: torch.Generator) -> Field:
+    """A freshly initialised field of the configured kind."""
+    if config.kind == "voxels":
+        return VoxelField(config, generator)
+    from dreamwright.backend.fields.mip_mlp import MipMlpField
+
+    return MipMlpField(config, generator)
+
+
+def build_background(config: BackgroundConfig, generator: torch.Generator) -> nn.Module:
+    """A background that maps unit directions (m, 3) to colours (m, 3) in [0, 1]."""
+    return MlpBackground(config, generator) if config.kind == "mlp" else ConstantBackground()

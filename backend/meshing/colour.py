@@ -12,7 +12,7 @@ from torch import Tensor
 from dreamwright.backend.meshing.extract import CHUNK, DensityField, field_device
 from dreamwright.backend.meshing.topology import FloatArray
 
-OFFSETS = tuple(0.5 * step for step in range(-1, 7))  # cells along the inward normal, from just outside to 3 deep
+OFFSETS = tuple(step / 3.0 for step in range(-1, 9))  # cells along the inward normal, from just outside to 2.7 deep
 
 
 class AlbedoField(DensityField, Protocol):

@@ -7,7 +7,7 @@ import fast_simplification
 import numpy as np
 from scipy.spatial import cKDTree
 
-from dreamwright.backend.meshing.clean import drop_bad_faces, split_pinched_vertices
+from dreamwright.backend.meshing.clean import drop_bad_faces, split_pinched_vertices, taubin_smooth
 from dreamwright.backend.meshing.topology import (
     Surface,
     degenerate_faces,
@@ -17,7 +17,9 @@ from dreamwright.backend.meshing.topology import (
     signed_volume,
 )
 
-AGGRESSIVENESS = (7.0, 5.0, 3.0)  # fast-simplification's `agg`, from quick to careful
+# (iterations of Taubin's filter, fast-simplification's `agg` from quick to careful). On perfectly flat walls every
+# collapse is free and the library leaves needles; a little smoothing first evens the triangles out.
+ATTEMPTS = ((0, 7.0), (0, 5.0), (0, 3.0), (2, 7.0), (2, 5.0), (2, 3.0))
 RELAXATION = (1.0, 0.97, 1.25, 1.6, 2.2, 3.0)  # multiples of the budget to try, in this order
 VOLUME_CHANGE = 0.1  # largest accepted relative change of volume
 DEVIATION = 0.02  # of the diagonal: how far a new face may lie from the old surface when a handle has closed
@@ -66,8 +68,9 @@ def decimate(surface: Surface, triangles: int) -> Surface:
         if target >= len(surface.faces):
             break
         changed: list[Surface] = []
-        for aggressiveness in AGGRESSIVENESS:
-            candidate = simplify_once(surface, target, aggressiveness)
+        for iterations, aggressiveness in ATTEMPTS:
+            source = surface if iterations == 0 else taubin_smooth(surface, iterations)
+            candidate = simplify_once(source, target, aggressiveness)
             if (
                 len(candidate.faces) <= target
                 and is_sound(candidate)

@@ -20,6 +20,7 @@ from dreamwright.backend.meshing.extract import (
     extract_surface,
     occupied_box,
     query_density,
+    refine_surface,
     sample_density_grid,
 )
 from dreamwright.backend.meshing.threshold import choose_threshold
@@ -33,7 +34,7 @@ from dreamwright.backend.meshing.topology import (
     vertex_normals,
 )
 
-COARSE_RESOLUTION = 64  # cells a side of the first look at the whole bounding cube
+COARSE_RESOLUTION = 80  # cells a side of the first look at the whole bounding cube
 BOX_MARGIN = 2.0  # coarse cells around what the first look found
 SMOOTHING_ITERATIONS = 4  # of Taubin's filter: takes the grid's ripples, not edges (measured in tests/test_clean.py)
 
@@ -128,7 +129,7 @@ def build_mesh(
     """
     check_mesh_config(config)
     grid, threshold = locate_grid(field, config)
-    raw = extract_surface(grid, threshold)
+    raw = refine_surface(field, grid, extract_surface(grid, threshold), threshold)
     clean, dropped = clean_surface(raw, lambda mu: query_density(field, mu), smoothing_iterations)
     surface = decimate(clean, config.triangles)
     rho = sample_albedo(field, surface.vertices, vertex_normals(surface), grid.cell)

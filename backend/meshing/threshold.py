@@ -50,7 +50,7 @@ def march(grid: DensityGrid, axes: FloatArray, resolution: int = VIEW_RESOLUTION
     across = (np.arange(resolution) + 0.5) / resolution * 2.0 - 1.0
     along = radius - step * (np.arange(steps) + 0.5)
     right, up, back = axes.T
-    plane = radius * (across[None, :, None] * right + across[:, None, None] * up)
+    plane = radius * (across[None, :, None] * right - across[:, None, None] * up)  # row 0 is the top
     mu = plane.reshape(-1, 1, 3) + along[None, :, None] * back  # relative to the grid's centre
     normalised = torch.from_numpy((mu / (0.5 * grid.extent)).astype(np.float32))
     volume = torch.from_numpy(grid.tau)[None, None]
@@ -61,10 +61,12 @@ def march(grid: DensityGrid, axes: FloatArray, resolution: int = VIEW_RESOLUTION
 
 
 def disagreement(bundles: list[RayBundle], threshold: float, radius: float) -> float:
-    """(1 - silhouette IoU) + mean |first crossing - median depth| / radius over the rays of all bundles, lower is better.
+    """hypot(1 - silhouette IoU, 2 mean |first crossing - median depth| / radius) over all rays, lower is better.
 
     The first crossing of tau > threshold is what the mesh would show; the opacity-1/2 contour and the median depth are
-    what the render shows. Depth errors are capped at half the radius, so that one stray ray does not decide.
+    what the render shows. A soft field has its contour further out than its median depth; both terms are near twice
+    the relative error of a ball's radius, and adding their squares (not them) gives one optimum, midway. Depth errors
+    are capped at half the radius, so that one stray ray does not decide.
     """
     both = either = 0
     depth_error = 0.0
@@ -78,7 +80,7 @@ def disagreement(bundles: list[RayBundle], threshold: float, radius: float) -> f
         depth_error += float(difference.clamp(max=0.5 * radius).sum())
     if both == 0:
         return 2.0
-    return (1.0 - both / either) + depth_error / both / radius
+    return math.hypot(1.0 - both / either, 2.0 * depth_error / both / radius)
 
 
 def choose_threshold(grid: DensityGrid, views: tuple[tuple[float, float], ...] = VIEWS) -> float:

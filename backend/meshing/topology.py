@@ -92,12 +92,12 @@ def corner_fans(faces: IntArray) -> IntArray:
     first, second = by_edge[paired][0::2], by_edge[paired][1::2]
     # The two faces of an edge usually run through it in opposite directions, but clean-up also sees flipped ones.
     opposite = directed[first, 0] == directed[second, 1]
-    corner = lambda half, place: 3 * face[half] + place[half]  # noqa: E731
-    rows = np.concatenate([corner(first, start), corner(first, end)])
+    at_start, at_end = 3 * face + start, 3 * face + end  # corner numbers of each half-edge's two ends
+    rows = np.concatenate([at_start[first], at_end[first]])
     columns = np.concatenate(
         [
-            np.where(opposite, corner(second, end), corner(second, start)),
-            np.where(opposite, corner(second, start), corner(second, end)),
+            np.where(opposite, at_end[second], at_start[second]),
+            np.where(opposite, at_start[second], at_end[second]),
         ]
     )
     graph = coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(3 * count, 3 * count))

@@ -205,9 +205,21 @@ def record_from_passes(path: Path) -> np.ndarray:
     secondary_cover = np.maximum(alpha - primary, 1e-3)[..., None]
     secondary = linear_to_srgb(np.clip(albedo / secondary_cover, 0, 1)) * np.clip(alpha - primary, 0, 1)[..., None]
     light = (rgb("DiffDir") + rgb("DiffInd")).mean(-1, keepdims=True)
+    light = _spread_inward_light(light[..., 0], alpha)[..., None]
     stored_light = np.sqrt(np.clip(light, 0, 2) / 2)
     record = np.concatenate([primary[..., None], secondary, stored_light, alpha[..., None]], axis=-1)
     return np.round(record * 255).astype(np.uint8)
+
+
+def _spread_inward_light(light: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Give partly covered pixels the light of their covered neighbours: at few samples their own ratio is noise."""
+    weights = np.pad(alpha**4, 1)
+    weighted = weights * np.pad(light, 1)
+    height, width = light.shape
+    shifts = [(i, j) for i in range(3) for j in range(3)]
+    total = sum(weights[i : i + height, j : j + width] for i, j in shifts)
+    spread = sum(weighted[i : i + height, j : j + width] for i, j in shifts) / np.maximum(total, 1e-6)
+    return np.where(alpha < 0.97, spread, light)
 
 
 def srgb_to_linear(value: float) -> float:

@@ -126,7 +126,7 @@ def _table(s: _Sketch) -> None:
 def _chair(s: _Sketch) -> None:
     w, h, back = s.vary(0.56), s.vary(0.46), s.vary(0.62)
     s.add(box((w, w, 0.1), (0, 0, h), 0.04), None)
-    s.add(box((w, 0.09, back), (0, 0.5 * w - 0.045, h + 0.5 * back)), None)
+    s.add(box((w, 0.09, back), (0, 0.5 * w - 0.03, h + 0.5 * back)), None)
     for i in (-1, 1):
         for j in (-1, 1):
             s.add(box((0.085, 0.085, h), (i * (0.5 * w - 0.05), j * (0.5 * w - 0.05), 0.5 * h)), BROWN)
@@ -186,7 +186,7 @@ def _car(s: _Sketch) -> None:
     cabin = prism([(-0.30, 0.0), (0.34, 0.0), (0.24, 0.24), (-0.14, 0.24)], -0.5 * w + 0.03, 0.5 * w - 0.03)
     cabin = turn(turn(cabin, "x", 90), "z", 90)  # outline's x runs along +Y: the windscreen slopes to the front
     s.add(move(cabin, (0, 0.02, 0.37)), None)
-    s.add(box((w - 0.12, 0.03, 0.15), (0, 0, 0), 0.0) if False else move(turn(box((w - 0.14, 0.03, 0.2)), "x", -33.7), (0, -0.205, 0.49)), GLASS)
+    s.add(move(turn(box((w - 0.14, 0.03, 0.2)), "x", -33.7), (0, -0.205, 0.49)), GLASS)
     s.add(move(turn(box((w - 0.14, 0.03, 0.18)), "x", 22.6), (0, 0.32, 0.485)), GLASS)
     for i in (-1, 1):
         s.add(box((0.03, 0.30, 0.14), (i * (0.5 * w - 0.025), 0.06, 0.48)), GLASS)

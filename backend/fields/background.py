@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What lies behind the prop: a second MLP on the encoded ray direction, or one learned colour."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from dreamwright.backend.config import BackgroundConfig
+
+
+def encode_direction(directions: Tensor, levels: int) -> Tensor:
+    """sin and cos of 2^l pi d for l < levels, and d itself: (..., 3) -> (..., 3 + 6 levels)."""
+    scales = math.pi * 2.0 ** torch.arange(levels, device=directions.device, dtype=directions.dtype)
+    angles = (directions[..., None, :] * scales[:, None]).flatten(-2)
+    return torch.cat([directions, angles.sin(), angles.cos()], dim=-1)
+
+
+class MlpBackground(nn.Module):
+    """Environment map: colour (m, 3) in [0, 1] of unit directions (m, 3)."""
+
+    def __init__(self, config: BackgroundConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.levels = config.encoding_levels
+        widths = [3 + 6 * self.levels, config.hidden_width, config.hidden_width, 3]
+        self.layers = nn.ModuleList(seeded_linear(a, b, generator) for a, b in zip(widths, widths[1:]))
+
+    def forward(self, directions: Tensor) -> Tensor:
+        hidden = encode_direction(directions, self.levels)
+        for layer in self.layers[:-1]:
+            hidden = torch.nn.functional.silu(layer(hidden))
+        return torch.sigmoid(self.layers[-1](hidden))
+
+
+class ConstantBackground(nn.Module):
+    """One learned colour in all directions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw = nn.Parameter(torch.zeros(3))
+
+    def forward(self, directions: Tensor) -> Tensor:
+        return torch.sigmoid(self.raw).expand(*directions.shape[:-1], 3)
+
+
+def seeded_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """nn.Linear with its default initialisation, drawn from a generator instead of the global one."""
+    with torch.random.fork_rng(devices=[]):
+        layer = nn.Linear(inputs, outputs)
+    bound = 1 / math.sqrt(inputs)
+    with torch.no_grad():
+        layer.weight.copy_((torch.rand(layer.weight.shape, generator=generator) * 2 - 1) * bound)
+        layer.bias.copy_((torch.rand(layer.bias.shape, generator=generator) * 2 - 1) * bound)
+    return layer

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Multi-resolution voxel grids: a field that a CPU optimises in minutes.
+
+The raw value at a point is the sum of trilinear grids of several resolutions, so that Adam's steps move coarse shape
+first and detail after (what a hash grid's levels do). Once a step the levels are summed into one dense grid, and
+normals are central differences of the lightly smoothed density there, looked up like a colour: no second-order
+gradients, no ripples of the trilinear cells.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dreamwright.backend.config import FieldConfig, OptimizerConfig
+from dreamwright.backend.fields.contract import Field, FieldSample
+from dreamwright.backend.fields.density import activate_density, density_bias
+
+
+class VoxelField(Field):
+    """Grids over the cube around the bounding sphere, vertices on its faces; index order (z, y, x)."""
+
+    separate_density = True
+
+    def __init__(self, config: FieldConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        self.bounding_radius = config.bounding_radius
+        self.resolution = max(config.voxel_resolutions)
+        self.raw_density = nn.ParameterList()
+        self.raw_albedo = nn.ParameterList()
+        for r in config.voxel_resolutions:
+            self.raw_density.append(nn.Parameter(0.02 * torch.randn(1, 1, r, r, r, generator=generator)))
+            self.raw_albedo.append(nn.Parameter(0.02 * torch.randn(1, 3, r, r, r, generator=generator)))
+        axis = torch.linspace(-self.bounding_radius, self.bounding_radius, self.resolution)
+        z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+        self.register_buffer("vertices", torch.stack([x, y, z], dim=-1), persistent=False)  # (R, R, R, 3)
+        self._density: Tensor | None = None
+        self._albedo: Tensor | None = None
+        self._normals: Tensor | None = None
+
+    def begin_step(self, progress: float) -> None:
+        self._density = self._sum(self.raw_density) + density_bias(self.vertices, self.config, progress)[None, None]
+        self._albedo = self._sum(self.raw_albedo)
+        self._normals = None  # made on demand: albedo views need none
+
+    def _sum(self, grids: nn.ParameterList) -> Tensor:
+        size = (self.resolution,) * 3
+        levels = [
+            g if g.shape[-1] == self.resolution else functional.interpolate(g, size=size, mode="trilinear", align_corners=True)
+            for g in grids
+        ]
+        return torch.stack(levels).sum(0) if len(levels) > 1 else levels[0]
+
+    def _normal_grid(self) -> Tensor:
+        """-grad of the smoothed raw density at the vertices, (1, 3, R, R, R), not normalised.
+
+        The activation is monotone, so raw density has the same normals as density.
+        """
+        if self._normals is None:
+            smooth = functional.avg_pool3d(functional.pad(self._density, (1,) * 6, mode="replicate"), 3, stride=1)
+            padded = functional.pad(smooth, (1,) * 6, mode="replicate")
+            inner = slice(1, -1)
+            gx = padded[:, :, inner, inner, 2:] - padded[:, :, inner, inner, :-2]
+            gy = padded[:, :, inner, 2:, inner] - padded[:, :, inner, :-2, inner]
+            gz = padded[:, :, 2:, inner, inner] - padded[:, :, :-2, inner, inner]
+            self._normals = -torch.cat([gx, gy, gz], dim=1)
+        return self._normals
+
+    def _lookup(self, grid: Tensor, mu: Tensor) -> Tensor:
+        """Trilinear values (m, C) of a (1, C, R, R, R) grid at mu (m, 3)."""
+        where = (mu / self.bounding_radius).view(1, 1, 1, -1, 3)
+        found = functional.grid_sample(grid, where, mode="bilinear", padding_mode="border", align_corners=True)
+        return found.view(grid.shape[1], -1).T  # (m, C)
+
+    def _ready(self) -> Tensor:
+        if self._density is None:
+            raise RuntimeError("VoxelField was queried before begin_step(progress); call it once at the start of a step")
+        return self._density
+
+    def density(self, mu: Tensor) -> Tensor:
+        raw = self._lookup(self._ready(), mu)[:, 0]
+        return activate_density(raw, self.config.density_activation, self.config.density_scale)
+
+    def appearance(self, mu: Tensor, with_normals: bool) -> tuple[Tensor, Tensor | None]:
+        self._ready()
+        if not with_normals:
+            return torch.sigmoid(self._lookup(self._albedo, mu)), None
+        both = self._lookup(torch.cat([self._albedo, self._normal_grid()], dim=1), mu)
+        return torch.sigmoid(both[:, :3]), functional.normalize(both[:, 3:], dim=-1, eps=1e-6)
+
+    def query(self, mu: Tensor, with_normals: bool) -> FieldSample:
+        rho, normal = self.appearance(mu, with_normals)
+        return FieldSample(self.density(mu), rho, normal)
+
+    def smoothness(self) -> Tensor:
+        """Total variation of the raw density: sum over axes of the mean squared difference of neighbouring vertices."""
+        grid = self._ready()
+        return (
+            (grid[..., 1:] - grid[..., :-1]).square().mean()
+            + (grid[..., 1:, :] - grid[..., :-1, :]).square().mean()
+            + (grid[..., 1:, :, :] - grid[..., :-1, :, :]).square().mean()
+        )
+
+    def parameter_groups(self, optimizer: OptimizerConfig) -> list[dict[str, Any]]:
+        return [
+            {"params": list(self.raw_density), "rate_multiplier": 1.0},
+            {"params": list(self.raw_albedo), "rate_multiplier": optimizer.color_rate_multiplier},
+        ]

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A boolean grid of where the field may be visible, so that empty space costs nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dreamwright.backend.fields.contract import Field
+
+DECAY = 0.7  # of remembered density between updates: a cell is dropped only after staying empty for a few
+
+
+class OccupancyGrid(nn.Module):
+    """Cells of the cube around the bounding sphere; resolution 0 keeps everything."""
+
+    def __init__(self, resolution: int, bounding_radius: float, threshold: float) -> None:
+        super().__init__()
+        self.resolution, self.bounding_radius, self.threshold = resolution, bounding_radius, threshold
+        cells = (max(1, resolution),) * 3
+        self.register_buffer("remembered", torch.zeros(cells))
+        self.register_buffer("occupied", torch.ones(cells, dtype=torch.bool))
+
+    @torch.no_grad()
+    def update(self, field: Field, step_length: float, generator: torch.Generator) -> None:
+        """Remember densities at one random point a cell; keep cells whose alpha over one step passes the threshold.
+
+        Neighbours of kept cells are kept as well, so that a surface can grow. A grid that would become empty keeps
+        everything instead: emptiness is for the health monitor to judge, not for the renderer to cement.
+        """
+        if self.resolution == 0:
+            return
+        n = self.resolution
+        axis = torch.arange(n, device=self.remembered.device, dtype=torch.float32)
+        z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+        corner = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
+        jitter = torch.rand(corner.shape, generator=generator).to(corner)
+        mu = ((corner + jitter) / n * 2 - 1) * self.bounding_radius
+        tau = field.density(mu).view(n, n, n)
+        self.remembered.mul_(DECAY).clamp_(min=0).copy_(torch.maximum(self.remembered, tau))
+        seen = -torch.expm1(-self.remembered * step_length) > self.threshold
+        grown = functional.max_pool3d(seen[None, None].float(), 3, stride=1, padding=1)[0, 0] > 0
+        self.occupied.copy_(grown if bool(grown.any()) else torch.ones_like(grown))
+
+    def keeps(self, mu: Tensor) -> Tensor:
+        """Mask (m,) of points mu (m, 3) that lie in kept cells."""
+        if self.resolution == 0:
+            return torch.ones(len(mu), dtype=torch.bool, device=mu.device)
+        n = self.resolution
+        cell = ((mu / self.bounding_radius + 1) * (0.5 * n)).long().clamp(0, n - 1)
+        return self.occupied.view(-1)[(cell[:, 2] * n + cell[:, 1]) * n + cell[:, 0]]

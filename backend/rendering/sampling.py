@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where rays are sampled: even steps inside the bounding sphere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RaySamples:
+    """Samples of the rays that meet the sphere: t_mids (rays, samples) distances, deltas (rays, 1), ray (rays,) index."""
+
+    t_mids: Tensor
+    deltas: Tensor
+    ray: Tensor
+
+
+def sphere_interval(origins: Tensor, directions: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Distances (rays,) at which unit rays (rays, 3) enter and leave the sphere at the origin, and whether they meet it."""
+    along = -(origins * directions).sum(-1)
+    closest2 = (origins * origins).sum(-1) - along * along
+    half2 = radius * radius - closest2
+    half = half2.clamp(min=0).sqrt()
+    near, far = (along - half).clamp(min=0), along + half
+    return near, far, (half2 > 0) & (far > near)
+
+
+def sample_rays(
+    origins: Tensor, directions: Tensor, radius: float, samples: int, step: float, generator: torch.Generator | None
+) -> RaySamples:
+    """Mid-points of steps of one length `step` (scene units) from where each ray enters the sphere, at most `samples`.
+
+    A generator shifts each ray's samples by one random share of a step (training); None leaves mid-points (evaluation).
+    One step length for all rays makes alpha mean the same everywhere, which the occupancy grid's threshold relies on.
+    """
+    near, far, meets = sphere_interval(origins, directions, radius)
+    ray = meets.nonzero(as_tuple=True)[0]
+    shift = torch.full((len(ray), 1), 0.5, device=origins.device)
+    if generator is not None:
+        shift = torch.rand(len(ray), 1, generator=generator).to(origins)
+    t_mids = near[ray, None] + (torch.arange(samples, device=origins.device) + shift) * step  # (rays, samples)
+    # Samples past the far side are pushed onto it; the renderer drops what lies outside the sphere.
+    return RaySamples(t_mids, torch.full_like(t_mids[:, :1], step), ray)
