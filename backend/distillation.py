@@ -1,42 +1,74 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Score Distillation Sampling (eq 3, fig 8) and ancestral sampling (fig 7) from any `Denoiser`."""
+"""Score Distillation Sampling (eq 3, fig 8) and DDPM ancestral sampling (fig 7) from any denoiser."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Callable, Iterator, Literal, Mapping
+from typing import TYPE_CHECKING, Iterator, Literal, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from dreamwright.backend.cameras import Cameras
 from dreamwright.backend.config import GuidanceConfig
-from dreamwright.backend.errors import RunError
-from dreamwright.backend.guidance.contract import Conditioning, Denoiser, GuidanceResult, PromptConditioning
-from dreamwright.backend.guidance.prediction import sample_from_noise
+from dreamwright.backend.errors import ConfigError, RunError
+from dreamwright.backend.guidance.contract import CameraAware, Conditioning, Denoiser, GuidanceResult, NativeDenoiser
+from dreamwright.backend.guidance.prediction import PredictionType, clean_from, guided, noise_residual
+from dreamwright.backend.prompts import PromptConditioning
+
+if TYPE_CHECKING:
+    from dreamwright.backend.cameras import Cameras
+
+ImageKind = Literal["free", "symmetric"]
+IMAGE_KINDS: tuple[ImageKind, ...] = ("free", "symmetric")
 
 
-def guided_noise(
+def guided_prediction(
     denoiser: Denoiser, z_t: Tensor, t: Tensor, positive: Conditioning, negative: Conditioning, omega: float
-) -> Tensor:
-    """eps_hat = (1 + omega) eps_c - omega eps_u, both predicted in one call of 2n pictures."""
-    both = denoiser.predict_noise(torch.cat([z_t, z_t]), torch.cat([t, t]), Conditioning.stack([positive, negative]))
+) -> tuple[PredictionType, Tensor]:
+    """Classifier-free guidance from one call of the denoiser on 2 n images: (kind, guided output (n, 3, h, w)).
+
+    With omega = 0 the negative prompt has no say and is left out. A denoiser that offers its own kind of prediction is
+    guided in that kind, which is the same thing with fewer roundings.
+    """
+    if isinstance(denoiser, NativeDenoiser):
+        kind, predict = denoiser.prediction_type, denoiser.predict
+    else:
+        kind, predict = "epsilon", denoiser.predict_noise
+    if omega == 0:
+        return kind, predict(z_t, t, positive)
+    both = predict(torch.cat([z_t, z_t]), torch.cat([t, t]), Conditioning.stack([positive, negative]))
     conditional, unconditional = both.chunk(2)
-    return (1 + omega) * conditional - omega * unconditional
+    return kind, guided(conditional, unconditional, omega)
 
 
 class ScoreDistillation:
-    """SDS as a `Guidance`: gradient w(t) (eps_hat - eps) on x = 2 image - 1, so twice that on the image."""
+    """grad_x L_SDS = w(t) (eps_hat - eps) (eq 3): the frozen model is run forwards only. Implements `Guidance`.
+
+    Raises ConfigError for times outside 0 <= t_min <= t_max, t_max_end <= 1 or a negative clip.
+    """
 
     def __init__(self, denoiser: Denoiser, config: GuidanceConfig) -> None:
+        if not 0 <= config.t_min <= min(config.t_max, config.t_max_end) <= max(config.t_max, config.t_max_end) <= 1:
+            raise ConfigError(
+                f"guidance times t_min {config.t_min}, t_max {config.t_max}, t_max_end {config.t_max_end}; "
+                "allowed is 0 <= t_min <= t_max, t_max_end <= 1; change guidance.t_min or guidance.t_max"
+            )
+        if not config.gradient_clip >= 0:
+            raise ConfigError(
+                f"guidance.gradient_clip {config.gradient_clip}; allowed is 0 (no clipping) or more; change it"
+            )
         self.denoiser = denoiser
         self.config = config
 
-    def largest_time(self, progress: float) -> float:
-        """t_max annealed linearly over the run."""
-        return self.config.t_max + (self.config.t_max_end - self.config.t_max) * progress
+    def times(self, n: int, generator: torch.Generator, progress: float) -> Tensor:
+        """n times t ~ U(t_min, t_max), t_max going linearly to t_max_end with progress in [0, 1]."""
+        config = self.config
+        share = min(max(progress, 0.0), 1.0)
+        high = config.t_max + (config.t_max_end - config.t_max) * share
+        return config.t_min + (high - config.t_min) * torch.rand(n, generator=generator, device=generator.device)
 
-    @torch.no_grad()
     def gradient(
         self,
         image: Tensor,
@@ -45,95 +77,194 @@ class ScoreDistillation:
         generator: torch.Generator,
         progress: float,
     ) -> GuidanceResult:
-        """One noise and one time a view. Raises RunError when the denoiser returns anything that is not finite."""
-        n = len(image)
-        t_max = self.largest_time(progress)
-        t = self.config.t_min + (t_max - self.config.t_min) * torch.rand(n, generator=generator)
-        noise = torch.randn(image.shape, generator=generator).to(image)
-        t = t.to(image.device)
-        alpha, sigma = (value.to(image).view(n, 1, 1, 1) for value in self.denoiser.alpha_sigma(t))
-        z_t = alpha * (2 * image - 1) + sigma * noise
-        predicted = guided_noise(self.denoiser, z_t, t, conditioning.positive, conditioning.negative, self.config.omega)
-        weight = sigma.square() if self.config.weighting == "sigma2" else torch.ones_like(sigma)
-        gradient = 2 * weight * (predicted - noise)
-        if not bool(torch.isfinite(gradient).all()):
+        """2 w(t) (eps_hat - eps), (n, 3, h, w), with respect to the image in [0, 1]; x = 2 image - 1.
+
+        An image of another resolution is resized bilinearly and the gradient is taken back through the resize.
+        Scalars: t (mean), gradient_norm (mean over views, before clipping), clean_error (root mean square of
+        x - x0_hat in [-1, 1] units: how far the model thinks the image is from good). Raises RunError for NaN or
+        infinity, saying whether the image or the denoiser brought it.
+        """
+        size = self.denoiser.image_size
+        leaf = image.detach().float()
+        if not bool(torch.isfinite(leaf).all()):
             raise RunError(
-                "the guidance returned NaN or infinite noise; the model's weights are damaged or its precision is too "
-                "low: verify the model, or use float32"
+                "the rendered image holds NaN or infinity, so the field has diverged; images must be finite; "
+                "lower optimizer.learning_rate or start from another seed"
             )
-        norms = gradient.flatten(1).norm(dim=1)
+        resize = leaf.shape[-2:] != (size, size)
+        with torch.enable_grad():
+            leaf.requires_grad_(resize)
+            fitted = _resized(leaf, size) if resize else leaf
+            x = 2 * fitted - 1
+        clean = x.detach()
+        n = len(clean)
+        t = self.times(n, generator, progress).to(clean.device)
+        noise = _noise(clean.shape, generator, clean.device)
+        alpha, sigma = (c.to(clean).view(n, 1, 1, 1) for c in self.denoiser.alpha_sigma(t))
+        z_t = alpha * clean + sigma * noise
+        positive, negative = conditioning.positive, conditioning.negative
+        if cameras is not None and isinstance(self.denoiser, CameraAware):
+            positive = self.denoiser.with_cameras(positive, cameras)
+            negative = self.denoiser.with_cameras(negative, cameras)
+        kind, output = guided_prediction(self.denoiser, z_t, t, positive, negative, self.config.omega)
+        residual = noise_residual(kind, output, clean, noise, alpha, sigma)
+        _check_finite(residual, t)
+        weight = sigma.square() if self.config.weighting == "sigma2" else torch.ones_like(sigma)
+        # x - x0_hat = sigma / alpha (eps_hat - eps), for any kind of prediction.
+        error = (sigma / alpha.clamp(min=1e-6) * residual).square().mean().sqrt()
+        gradient = weight * residual
+        gradient = torch.autograd.grad(x, leaf, gradient)[0] if resize else 2 * gradient
+        norm = gradient.flatten(1).norm(dim=1)
+        scalars = {"t": float(t.mean()), "gradient_norm": float(norm.mean()), "clean_error": float(error)}
         if self.config.gradient_clip > 0:
-            gradient = gradient * (self.config.gradient_clip / norms.clamp(min=1e-12)).clamp(max=1).view(n, 1, 1, 1)
-        return GuidanceResult(gradient, {"t": float(t.mean()), "sds_gradient": float(norms.mean())})
+            factor = (self.config.gradient_clip / norm.clamp(min=1e-12)).clamp(max=1)
+            gradient = gradient * factor.view(n, 1, 1, 1)
+        return GuidanceResult(gradient.to(image.dtype), scalars)
 
 
-@torch.no_grad()
-def ancestral_sample(
+def ancestral_step(
+    z_t: Tensor, clean: Tensor, noise: Tensor, now: tuple[float, float], then: tuple[float, float]
+) -> Tensor:
+    """z_s ~ q(z_s | z_t, x = clean) for s < t, given (alpha, sigma) at t (`now`) and at s (`then`).
+
+    With a = alpha_t / alpha_s and v = sigma_t^2 - a^2 sigma_s^2: mean = a sigma_s^2 / sigma_t^2 z_t
+    + alpha_s v / sigma_t^2 clean, variance = v sigma_s^2 / sigma_t^2 (Ho et al. 2020, eq 6 and 7, in continuous time).
+    """
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = now, then
+    ratio = alpha_t / alpha_s
+    added = max(sigma_t**2 - ratio**2 * sigma_s**2, 0.0)
+    mean = (ratio * sigma_s**2 / sigma_t**2) * z_t + (alpha_s * added / sigma_t**2) * clean
+    return mean + math.sqrt(added) * sigma_s / sigma_t * noise
+
+
+def ancestral_steps(
     denoiser: Denoiser,
-    positive: Conditioning,
+    conditioning: Conditioning,
     negative: Conditioning,
     omega: float,
     steps: int,
     generator: torch.Generator,
+    size: int | None = None,
     clip: bool = True,
 ) -> Iterator[Tensor]:
-    """DDPM ancestral sampling (fig 7): yields x0_hat (n, 3, h, w) in [0, 1] after each step, the last is the sample.
+    """Fig 7, one step at a time: t from 1 to 1 / steps; yields x0_hat (n, 3, size, size) in [-1, 1] after each.
 
-    z_s ~ N(mean of q(z_s | z_t, x0_hat), its variance) with s the next lower time of an even grid; x0_hat is clipped to
-    the picture range, since strong guidance leaves it.
+    `clip` keeps x0_hat in [-1, 1] (static thresholding), without which guidance saturates. Raises ConfigError for less
+    than one step and RunError when the denoiser gives NaN or infinity.
     """
-    n, size = len(positive), denoiser.image_size
-    z = torch.randn(n, 3, size, size, generator=generator)
-    times = torch.linspace(1.0, 0.0, steps + 1)
-    for now, after in zip(times, times[1:]):
-        t = now.repeat(n)
-        alpha, sigma = (value.to(z).view(n, 1, 1, 1) for value in denoiser.alpha_sigma(t))
-        noise = guided_noise(denoiser, z, t, positive, negative, omega)
-        x0 = sample_from_noise(noise, z, alpha, sigma)
-        if clip:
-            x0 = x0.clamp(-1, 1)
-        yield (0.5 * x0 + 0.5).clamp(0, 1)
-        alpha_s, sigma_s = (value.to(z).view(n, 1, 1, 1) for value in denoiser.alpha_sigma(after.repeat(n)))
-        # Posterior of the forward process between s and t: alpha_ts = alpha_t / alpha_s, sigma_ts^2 its noise.
-        alpha_ts = alpha / alpha_s
-        variance_ts = (sigma.square() - alpha_ts.square() * sigma_s.square()).clamp(min=0)
-        sigma2 = sigma.square().clamp(min=1e-12)
-        mean = (alpha_ts * sigma_s.square() * z + alpha_s * variance_ts * x0) / sigma2
-        deviation = (sigma_s.square() * variance_ts / sigma2).sqrt()
-        z = mean + deviation * torch.randn(z.shape, generator=generator)
+    if steps < 1:
+        raise ConfigError(f"{steps} sampling steps; allowed are 1 or more; give a larger number")
+    size = denoiser.image_size if size is None else size
+    device = conditioning.device
+    n = len(conditioning)
+    times = torch.linspace(1.0, 1.0 / steps, steps)
+    z_t = _noise((n, 3, size, size), generator, device)
+    # Coefficients in float64: the step's variance is a difference of nearly equal numbers.
+    levels = [_level(denoiser, float(t), device) for t in times]
+    for i, t in enumerate(times):
+        alpha, sigma = levels[i]
+        now = t.to(device).expand(n)
+        kind, output = guided_prediction(denoiser, z_t, now, conditioning, negative, omega)
+        coefficients = (torch.full((1, 1, 1, 1), c, device=device) for c in (alpha, sigma))
+        clean = clean_from(kind, output, z_t, *coefficients)
+        _check_finite(clean, now)
+        clean = clean.clamp(-1, 1) if clip else clean
+        if i + 1 < steps:
+            z_t = ancestral_step(z_t, clean, _noise(z_t.shape, generator, device), levels[i], levels[i + 1])
+        yield clean
+
+
+def ancestral_sample(
+    denoiser: Denoiser,
+    conditioning: Conditioning,
+    negative: Conditioning,
+    omega: float,
+    steps: int,
+    generator: torch.Generator,
+    size: int | None = None,
+    clip: bool = True,
+) -> Tensor:
+    """Images (n, 3, size, size) by DDPM ancestral sampling (fig 7), in [0, 1] when clipped; see `ancestral_steps`."""
+    clean = None
+    for clean in ancestral_steps(denoiser, conditioning, negative, omega, steps, generator, size, clip):
+        pass
+    return 0.5 * (clean + 1)
 
 
 @dataclass(frozen=True)
 class ImageStep:
-    """One step of SDS on a picture: image (n, 3, h, w) in [0, 1]."""
+    """One step of an image's distillation: steps done, its scalars, the images (n, 3, h, w) in [0, 1] after it."""
 
     step: int
-    image: Tensor
     scalars: Mapping[str, float]
+    image: Tensor
 
 
 def distill_image(
-    guidance: ScoreDistillation,
+    denoiser: Denoiser,
     conditioning: PromptConditioning,
+    config: GuidanceConfig,
+    generator_kind: ImageKind,
     steps: int,
     learning_rate: float,
     generator: torch.Generator,
-    constraint: Literal["free", "symmetric"] = "free",
 ) -> Iterator[ImageStep]:
-    """SDS on pixels (fig 2): x = theta, or the mirror-symmetric x = (flip(theta), theta); yields after each step."""
-    n, size = len(conditioning.positive), guidance.denoiser.image_size
-    width = size if constraint == "free" else size // 2
-    theta = torch.randn(n, 3, size, width, generator=generator).mul_(0.1).requires_grad_()
-    picture: Callable[[], Tensor] = (
-        (lambda: torch.sigmoid(theta))
-        if constraint == "free"
-        else (lambda: torch.sigmoid(torch.cat([theta.flip(-1), theta], dim=-1)))
-    )
+    """SDS on plain images (fig 2, fig 8): theta -> sigmoid -> image, by Adam with a cosine decay to lr / 100.
+
+    "free": x = theta; "symmetric": x = (flip(theta), theta), mirrored about the vertical axis. One image for each row
+    of the conditioning. Raises ConfigError for an unknown kind, less than one step or a rate that is not positive.
+    """
+    if generator_kind not in IMAGE_KINDS:
+        raise ConfigError(f"image generator {generator_kind!r}; allowed are {', '.join(IMAGE_KINDS)}; choose one")
+    if steps < 1 or not learning_rate > 0:
+        raise ConfigError(
+            f"{steps} steps at learning rate {learning_rate}; allowed are 1 or more at a positive rate; change them"
+        )
+    guidance = ScoreDistillation(denoiser, config)
+    device, size, n = conditioning.positive.device, denoiser.image_size, len(conditioning.positive)
+    width = size if generator_kind == "free" else size // 2
+    theta = (0.1 * _noise((n, 3, size, width), generator, device)).requires_grad_(True)
     optimizer = torch.optim.Adam([theta], lr=learning_rate)
-    for step in range(1, steps + 1):
-        image = picture()
-        result = guidance.gradient(image.detach(), None, conditioning, generator, step / steps)
-        (result.gradient * image).sum().backward()
+    for step in range(steps):
+        progress = step / steps
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        with torch.enable_grad():
+            image = generated_image(theta, generator_kind)
+            result = guidance.gradient(image, None, conditioning, generator, progress)
+            # Images are independent of each other, so no averaging over them.
+            optimizer.zero_grad(set_to_none=True)
+            (result.gradient * image).sum().backward()
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        yield ImageStep(step, picture().detach(), result.scalars)
+        yield ImageStep(step + 1, result.scalars, generated_image(theta.detach(), generator_kind))
+
+
+def generated_image(theta: Tensor, generator_kind: ImageKind) -> Tensor:
+    """The image generator g(theta) of fig 2 in [0, 1]: sigmoid(theta), mirrored to twice the width when symmetric."""
+    half = torch.sigmoid(theta)
+    return half if generator_kind == "free" else torch.cat([half.flip(-1), half], dim=-1)
+
+
+def _noise(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Unit Gaussian noise drawn where the generator lives, so that a seed means the same on every device."""
+    return torch.randn(shape, generator=generator, device=generator.device).to(device)
+
+
+def _level(denoiser: Denoiser, t: float, device: torch.device) -> tuple[float, float]:
+    alpha, sigma = denoiser.alpha_sigma(torch.tensor([t], device=device))
+    return float(alpha[0]), float(sigma[0])
+
+
+def _resized(image: Tensor, size: int) -> Tensor:
+    return functional.interpolate(image, (size, size), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _check_finite(values: Tensor, t: Tensor) -> None:
+    """Raise RunError when a denoiser, fed finite images, answered NaN or infinity."""
+    bad = ~torch.isfinite(values).flatten(1).all(dim=1)
+    if bool(bad.any()):
+        where = ", ".join(f"{time:.3f}" for time in t[bad].tolist()[:4])
+        raise RunError(
+            f"the denoiser answered NaN or infinity for {int(bad.sum())} of {len(bad)} images (t = {where}) though its "
+            "inputs were finite; predictions must be finite; use float32 weights or a smaller guidance.omega"
+        )

@@ -1,62 +1,113 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""View-dependent prompts (section 3.2, step 3): words chosen by camera, text encoded once."""
+"""View-dependent prompts (section 3): the words that a camera adds to a prompt, and their embeddings, encoded once."""
 
 from __future__ import annotations
 
-from typing import Sequence
+from dataclasses import dataclass
+from typing import Callable, Sequence
 
 from torch import Tensor
 
 from dreamwright.backend.config import GuidanceConfig
 from dreamwright.backend.errors import PromptError
-from dreamwright.backend.guidance.contract import Conditioning, Denoiser, PromptConditioning
+from dreamwright.backend.guidance.contract import Conditioning, Denoiser
 
-LONGEST_PROMPT = 1000  # characters
+MAX_CHARACTERS = 1000  # no model reads more; longer ones are accidents
 
 
-def check_prompt_text(prompt: str) -> str:
-    """The prompt without surrounding space. Raises PromptError when it is empty or too long for any text encoder."""
-    text = " ".join(prompt.split())
-    if not text:
-        raise PromptError('the prompt is empty; describe one object, for example "a red mushroom"')
-    if len(text) > LONGEST_PROMPT:
-        raise PromptError(f"the prompt has {len(text)} characters; allowed are {LONGEST_PROMPT}; shorten it")
-    return text
+def clean_prompt(prompt: str) -> str:
+    """The prompt on one line, without blanks or punctuation at its end, so that view words can follow.
+
+    Raises PromptError when nothing is left or more than `MAX_CHARACTERS` were given.
+    """
+    if len(prompt) > MAX_CHARACTERS:
+        raise PromptError(
+            f"the prompt has {len(prompt)} characters; at most {MAX_CHARACTERS} are allowed; describe one object briefly"
+        )
+    cleaned = " ".join(prompt.split()).rstrip(" .,;:")
+    if not cleaned:
+        raise PromptError("the prompt is empty; describe an object, such as 'a red mushroom'")
+    return cleaned
 
 
 def view_words(azimuth: float, elevation: float, config: GuidanceConfig) -> str:
-    """ "overhead view" above the configured elevation, else the nearest of front, side and back by azimuth (degrees)."""
+    """The paper's view words of a camera (degrees): "overhead view" above `overhead_elevation`, else the nearest of
+    front (azimuth 0), side and back; "" when prompts do not depend on the view.
+
+    With `sided_views`, azimuth [45, 135) is "right side view" (the camera is at +X), [225, 315) "left side view".
+    """
+    if not config.view_dependent:
+        return ""
     if elevation > config.overhead_elevation:
         return "overhead view"
-    quadrant = int(((azimuth + 45.0) % 360.0) // 90.0)
-    if quadrant in (1, 3) and config.sided_views:
-        return "right side view" if quadrant == 1 else "left side view"
-    return ("front view", "side view", "back view", "side view")[quadrant]
+    quadrant = int(((azimuth + 45.0) % 360.0) // 90.0) % 4
+    right, left = ("right side view", "left side view") if config.sided_views else ("side view", "side view")
+    return ("front view", right, "back view", left)[quadrant]
+
+
+def all_view_words(config: GuidanceConfig) -> tuple[str, ...]:
+    """Every answer of `view_words` under this configuration."""
+    return tuple(dict.fromkeys(view_words(a, e, config) for a, e in ((0, 0), (90, 0), (180, 0), (270, 0), (0, 90))))
+
+
+def augment(prompt: str, *words: str) -> str:
+    """ "a red mushroom", "untextured", "front view" -> "a red mushroom, untextured, front view"; empty words add nothing."""
+    return ", ".join(part for part in (prompt, *words) if part)
+
+
+@dataclass(frozen=True)
+class PromptConditioning:
+    """What n views are compared with: rows of the prompt and of the negative prompt, and the prompts' texts."""
+
+    positive: Conditioning
+    negative: Conditioning
+    words: tuple[str, ...]
 
 
 class PromptBank:
-    """Every variant of one prompt, encoded once by a denoiser."""
+    """All variants of one prompt, encoded by the denoiser once: each view, and each view without texture.
+
+    `warnings` holds what the model says about prompts that it can take only in part. Raises PromptError for a prompt
+    that is empty, too long or not in the model's language, and whatever the denoiser raises while encoding.
+    """
 
     def __init__(self, denoiser: Denoiser, prompt: str, config: GuidanceConfig) -> None:
-        self.prompt = check_prompt_text(prompt)
         self.config = config
-        sides = ["right side view", "left side view"] if config.sided_views else ["side view"]
-        views = ["", "front view", "back view", "overhead view", *sides] if config.view_dependent else [""]
-        looks = ["", config.textureless_words] if config.textureless_words else [""]
-        texts = [self._text(view, look) for view in views for look in looks]
+        self.prompt = clean_prompt(prompt)
+        self._textureless = " ".join(config.textureless_words.split())
+        looks = dict.fromkeys(("", self._textureless))
+        texts = [augment(self.prompt, look, words) for look in looks for words in all_view_words(config)]
+        check: Callable[[str], list[str]] | None = getattr(denoiser, "check_prompt", None)
+        warnings: list[str] = []
+        if check is not None:
+            negative = [config.negative_prompt] if config.negative_prompt.strip() else []
+            # The bare prompt first, so that an unknown word is blamed on the person's own words.
+            for text in (self.prompt, *texts, *negative):
+                warnings += check(text)
+        self.warnings: tuple[str, ...] = tuple(dict.fromkeys(warnings))
+        self._row = {text: row for row, text in enumerate(texts)}
         encoded = denoiser.embed([*texts, config.negative_prompt])
-        self._positive = {text: encoded[i] for i, text in enumerate(texts)}
-        self._negative = encoded[len(texts)]
+        self._positive, self._negative = encoded[: len(texts)], encoded[-1]
 
-    def _text(self, view: str, look: str) -> str:
-        return ", ".join(part for part in (self.prompt, look, view) if part)
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The encoded prompts."""
+        return tuple(self._row)
 
-    def for_views(self, azimuths: Tensor, elevations: Tensor, shading_kinds: Sequence[str]) -> PromptConditioning:
-        """Conditioning of n views: azimuths and elevations (n,) in degrees, n shading kinds."""
-        texts = []
-        for azimuth, elevation, kind in zip(azimuths.tolist(), elevations.tolist(), shading_kinds):
-            view = view_words(azimuth, elevation, self.config) if self.config.view_dependent else ""
-            texts.append(self._text(view, self.config.textureless_words if kind == "textureless" else ""))
-        positive = Conditioning.stack([self._positive[text] for text in texts])
-        negative = Conditioning.stack([self._negative] * len(texts))
-        return PromptConditioning(positive, negative, tuple(texts))
+    def for_views(
+        self,
+        azimuths: Sequence[float] | Tensor,
+        elevations: Sequence[float] | Tensor,
+        shading_kinds: Sequence[str] | None = None,
+    ) -> PromptConditioning:
+        """The conditioning of n views at these angles (degrees), each "albedo", "shaded" or "textureless".
+
+        Raises ValueError when the sequences differ in length.
+        """
+        kinds = ["albedo"] * len(azimuths) if shading_kinds is None else shading_kinds
+        words = []
+        for azimuth, elevation, kind in zip(azimuths, elevations, kinds, strict=True):
+            look = self._textureless if kind == "textureless" else ""
+            words.append(augment(self.prompt, look, view_words(float(azimuth), float(elevation), self.config)))
+        positive = self._positive[[self._row[text] for text in words]]
+        return PromptConditioning(positive, self._negative[[0] * len(words)], tuple(words))

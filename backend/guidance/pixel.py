@@ -1,159 +1,200 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pixel-space diffusion models in diffusers' on-disk pipeline format: the starter now, DeepFloyd IF by the same code."""
+"""Any pixel-space diffusers pipeline as a denoiser: DeepFloyd IF, the built-in starter, yours.
+
+The continuous time t in [0, 1] means the scheduler's index nearest to t (T - 1), with T training steps (ties go up);
+alpha_t^2 is the scheduler's alphas_cumprod at that index.
+"""
 
 from __future__ import annotations
 
+import difflib
 import json
-import math
+import re
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
-import diffusers
 import torch
-import transformers
+from tokenizers import models as tokenizer_models
 from torch import Tensor
 from torch.nn import functional
 
 from dreamwright.backend.errors import ModelError, PromptError
 from dreamwright.backend.guidance.contract import Conditioning
-from dreamwright.backend.guidance.prediction import PREDICTION_TYPES, noise_from
+from dreamwright.backend.guidance.embeddings import TextEmbedder
+from dreamwright.backend.guidance.pipeline_folder import PipelineFolder, load_model, load_scheduler, open_pipeline
+from dreamwright.backend.guidance.prediction import PredictionType, noise_from
 
-TEXT_ENCODERS = ("T5EncoderModel", "CLIPTextModel")
-UNETS = ("UNet2DConditionModel",)
-COMPONENTS = ("unet", "scheduler", "tokenizer", "text_encoder")
+SHUFFLE_FACTORS = (1, 2, 4)  # pixel-unshuffle factors k: the U-Net sees 3 k^2 channels
+PREDICTIONS: tuple[PredictionType, ...] = ("epsilon", "sample", "v_prediction")
 
 
 class PixelDiffusion:
-    """A frozen U-Net on pixels with its schedule and text encoder; implements `Denoiser`.
+    """A frozen U-Net with its text encoder and noise schedule; implements `NativeDenoiser`.
 
-    Networks with 3 k^2 input channels see pictures pixel-unshuffled by k. Networks that also predict a variance
-    (twice as many outputs) have that half dropped. Diffusion time t in [0, 1] is index round(t (T - 1)).
+    `image_size` is in pixels a side, `prediction_type` is what `predict` returns.
     """
 
     def __init__(
         self,
-        unet: Any,
-        scheduler: Any,
-        tokenizer: Any,
-        text_encoder: Any,
-        known: dict[str, list[str]] | None = None,
-        device: torch.device | str = "cpu",
+        unet: torch.nn.Module,
+        alphas_cumprod: Tensor,
+        prediction_type: PredictionType,
+        embedder: TextEmbedder,
+        known: Mapping[str, Any] | None = None,
     ) -> None:
-        channels = unet.config.in_channels
-        self.shuffle = math.isqrt(channels // 3) if channels % 3 == 0 else 0
-        if 3 * self.shuffle**2 != channels:
-            raise ModelError(
-                f"the U-Net takes {channels} channels; allowed are pictures of 3 channels, or 12 or 48 pixel-unshuffled "
-                "ones; latent and super-resolution models need another guidance"
-            )
-        self.prediction_type = scheduler.config.get("prediction_type", "epsilon")
-        if self.prediction_type not in PREDICTION_TYPES:
-            raise ModelError(f"prediction type {self.prediction_type!r}; allowed are {', '.join(PREDICTION_TYPES)}; use another model")
-        self.device = torch.device(device)
-        self.unet = unet.eval().requires_grad_(False).to(self.device)
-        self.text_encoder = text_encoder.eval().requires_grad_(False).to(self.device)
-        self.tokenizer = tokenizer
+        self.unet = unet
+        self.prediction_type: PredictionType = prediction_type
+        self.shuffle = _shuffle_factor(int(unet.config.in_channels))
         self.image_size = int(unet.config.sample_size) * self.shuffle
-        self.known = known
-        alpha_bar = scheduler.alphas_cumprod.to(device=self.device, dtype=torch.float64)
-        self._alphas, self._sigmas = alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()
-        self._embedded: dict[str, Tensor] = {}
+        self.device = embedder.device
+        self.dtype = embedder.dtype
+        self._embedder = embedder
+        self._known = known
+        self._alpha = alphas_cumprod.sqrt().to(self.device, torch.float32)
+        self._sigma = (1 - alphas_cumprod).sqrt().to(self.device, torch.float32)
 
-    @classmethod
-    def load(cls, folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "PixelDiffusion":
-        """Load a pipeline folder, safetensors only, never from the network. Raises ModelError saying what is wrong."""
-        index = _read_index(folder)
-        parts: dict[str, Any] = {}
-        for name in COMPONENTS:
-            library, class_name = index.get(name) or (None, None)
-            allowed = {"unet": UNETS, "text_encoder": TEXT_ENCODERS}.get(name)
-            if class_name is None or (allowed and class_name not in allowed):
-                raise ModelError(
-                    f"{folder}: component {name} is {class_name or 'missing'}; allowed are "
-                    f"{', '.join(allowed or ('any diffusers scheduler or transformers tokenizer',))}; give a pixel-space "
-                    "text-to-image pipeline such as DeepFloyd IF stage I"
-                )
-            owner = {"diffusers": diffusers, "transformers": transformers}.get(library)
-            if owner is None or not hasattr(owner, class_name):
-                raise ModelError(f"{folder}: component {name} wants {library}.{class_name}, which is not installed; update diffusers and transformers")
-            weights = {"torch_dtype": dtype, "use_safetensors": True} if name == "unet" else {}
-            if name == "text_encoder":
-                weights = {"dtype": dtype, "use_safetensors": True}
-            try:
-                parts[name] = getattr(owner, class_name).from_pretrained(folder / name, local_files_only=True, **weights)
-            except (OSError, ValueError, KeyError, RuntimeError) as error:
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                raise ModelError(f"{folder}: cannot load {name} ({reason}); download the model again") from error
-        known_file = folder / "domain.json"
-        known = json.loads(known_file.read_text()) if known_file.is_file() else None
-        return cls(parts["unet"], parts["scheduler"], parts["tokenizer"], parts["text_encoder"], known, device)
+    @staticmethod
+    def load(
+        folder: str | Path,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        cache: str | Path | None = None,
+    ) -> PixelDiffusion:
+        """Load a pipeline folder from disk, never from a network; `dtype` None means float32.
 
-    def check_prompt(self, prompt: str) -> None:
-        """Raise PromptError naming the words that the tokenizer does not know, what it knows, and what knows more."""
-        unknown_token = getattr(self.tokenizer, "unk_token_id", None)
-        if unknown_token is None or self.known is None:
-            return  # subword vocabularies know every word
-        known = set(self.known["words"])
-        words = [word.strip(".,;:!?\"'").lower() for word in prompt.split()]
-        unknown = sorted({word for word in words if word and word not in known})
-        if unknown:
-            raise PromptError(
-                f"the starter model does not know {', '.join(repr(word) for word in unknown)}; it knows the props "
-                f"{', '.join(self.known['props'])} in {', '.join(self.known['colours'])}; try "
-                f"{self.known['examples'][0]!r}, or a model that knows every word (see: dreamwright models)"
+        `cache` is a folder for text embeddings (None: none on disk). The text encoder's weights are loaded by the
+        first `embed` that needs them. Raises ModelError naming what is wrong and what is supported.
+        """
+        opened = open_pipeline(folder)
+        dtype = torch.float32 if dtype is None else dtype
+        _check_unet(opened)
+        scheduler = load_scheduler(opened)
+        kind = scheduler.config.get("prediction_type", "epsilon")
+        if kind not in PREDICTIONS:
+            raise ModelError(
+                f"{opened.path} predicts {kind!r}; allowed are {', '.join(PREDICTIONS)}; choose another model"
             )
+        embedder = TextEmbedder(opened, device, dtype, cache)
+        unet = load_model(opened, "unet", dtype, device)
+        return PixelDiffusion(unet, scheduler.alphas_cumprod.double(), kind, embedder, _read_domain(opened))
 
-    def embed(self, prompts: Sequence[str]) -> Conditioning:
-        """Text states (n, tokens, width), padded to the tokenizer's length; each prompt is encoded once."""
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embedded]
-        if missing:
-            if self.text_encoder is None:
-                raise ModelError(f"the text encoder was freed before {missing[0]!r} was encoded; load the model again")
-            for prompt in missing:
-                self.check_prompt(prompt)
-            length = min(int(self.tokenizer.model_max_length), 77)
-            tokens = self.tokenizer(missing, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-            with torch.no_grad():
-                states = self.text_encoder(
-                    input_ids=tokens.input_ids.to(self.device), attention_mask=tokens.attention_mask.to(self.device)
-                ).last_hidden_state
-            self._embedded |= {prompt: state for prompt, state in zip(missing, states)}
-        return Conditioning(torch.stack([self._embedded[prompt] for prompt in prompts]))
-
-    def free_text_encoder(self) -> None:
-        """Drop the text encoder; prompts already embedded stay known."""
-        self.text_encoder = None
-
-    def _index(self, t: Tensor) -> Tensor:
-        return (t.to(self.device) * (len(self._alphas) - 1)).round().long().clamp(0, len(self._alphas) - 1)
+    def time_index(self, t: Tensor) -> Tensor:
+        """Index (n,) in 0..T-1 nearest to t (T - 1), for t (n,) in [0, 1]."""
+        last = len(self._alpha) - 1
+        return torch.floor(t.double() * last + 0.5).long().clamp(0, last).to(self.device)
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        index = self._index(t)
-        return self._alphas[index], self._sigmas[index]
+        """alpha_t, sigma_t, each (n,) float32, of the nearest training step."""
+        index = self.time_index(t)
+        return self._alpha[index], self._sigma[index]
+
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        """Text states of the prompts; each is encoded once. Raises ModelError when the encoder cannot be loaded."""
+        return Conditioning({"hidden": self._embedder.embed(prompts)})
+
+    def free_text_encoder(self) -> None:
+        """Drop the text encoder from memory; known prompts stay known, an unknown one loads it again."""
+        self._embedder.free()
 
     @torch.no_grad()
+    def predict(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """The U-Net's own prediction for z_t (n, 3, h, w) in the model's space, float32, pixel-unshuffled and back."""
+        z = functional.pixel_unshuffle(z_t.detach().to(self.device, self.dtype), self.shuffle)
+        output = self.unet(
+            z, self.time_index(t), encoder_hidden_states=conditioning.tensors["hidden"], return_dict=False
+        )[0]
+        # DeepFloyd IF also learns the variance, in the second half of its channels.
+        return functional.pixel_shuffle(output[:, : z.shape[1]].float(), self.shuffle)
+
     def predict_noise(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        index = self._index(t)
-        shuffled = functional.pixel_unshuffle(z_t, self.shuffle) if self.shuffle > 1 else z_t
-        prediction = self.unet(
-            shuffled.to(self.unet.dtype), index, encoder_hidden_states=conditioning.states.to(self.unet.dtype)
-        ).sample[:, : shuffled.shape[1]].to(z_t.dtype)
-        if self.shuffle > 1:
-            prediction = functional.pixel_shuffle(prediction, self.shuffle)
-        alpha, sigma = (value.view(-1, 1, 1, 1) for value in (self._alphas[index], self._sigmas[index]))
-        return noise_from(self.prediction_type, prediction, z_t, alpha, sigma)
+        """eps_phi(z_t; y, t) (n, 3, h, w), float32, without gradient, whatever the model predicts."""
+        alpha, sigma = (c.view(-1, 1, 1, 1) for c in self.alpha_sigma(t))
+        return noise_from(self.prediction_type, self.predict(z_t, t, conditioning), z_t.detach(), alpha, sigma)
+
+    def check_prompt(self, prompt: str) -> list[str]:
+        """Warnings about a prompt that the model can take. Raises PromptError: empty, or words that it does not know."""
+        text = self._embedder.preprocess(prompt)
+        if not text:
+            raise PromptError("the prompt is empty; describe an object, such as 'a red mushroom'")
+        unknown = self._unknown_words(text)
+        if unknown:
+            raise PromptError(self._unknown_message(unknown))
+        tokens = self._embedder.token_count(prompt)
+        if tokens > self._embedder.length:
+            return [f"the prompt has {tokens} tokens, the model reads the first {self._embedder.length}: {prompt!r}"]
+        return []
+
+    def _unknown_words(self, text: str) -> list[str]:
+        """Words that become the unk token; only word-level tokenizers have such, others spell a word out."""
+        tokenizer = self._embedder.tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None or not isinstance(backend.model, tokenizer_models.WordLevel):
+            return []
+        words = dict.fromkeys(re.findall(r"[^\s.,;:!?]+|[.,;:!?]", text))
+        return [w for w in words if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False).input_ids]
+
+    def _unknown_message(self, unknown: Sequence[str]) -> str:
+        message = f"this model does not know {', '.join(repr(word) for word in unknown)}"
+        if self._known is not None:
+            words = [str(word) for word in self._known.get("words", ())]
+            close = dict.fromkeys(hit for word in unknown for hit in difflib.get_close_matches(word, words, n=1))
+            message += f" (did you mean {', '.join(close)}?)" if close else ""
+            groups = [
+                f"the {name} {', '.join(map(str, self._known[name]))}"
+                for name in ("colours", "props")
+                if self._known.get(name)
+            ]
+            message += f"; it knows {' and '.join(groups) if groups else 'the words ' + ' '.join(words)}"
+            examples = [repr(str(example)) for example in self._known.get("examples", ())]
+            message += f", as in {', '.join(examples)}" if examples else ""
+        return f"{message}; use its words, or a model like DeepFloyd IF, which knows every word"
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
-    path = folder / "model_index.json"
-    if not folder.is_dir():
-        raise ModelError(f"no model folder at {folder}; give a diffusers pipeline folder or a name from: dreamwright models")
+def _shuffle_factor(channels: int) -> int:
+    """k for 3 k^2 channels, 0 where no supported k fits."""
+    return next((k for k in SHUFFLE_FACTORS if channels == 3 * k * k), 0)
+
+
+def _check_unet(folder: PipelineFolder) -> None:
+    """Raise ModelError for a U-Net that wants other inputs than z_t, t and text, or a text encoder of another width."""
+    config = folder.config("unet")
+    inputs, outputs = config.get("in_channels"), config.get("out_channels")
+    allowed = [3 * k * k for k in SHUFFLE_FACTORS]
+    if inputs not in allowed or outputs not in (inputs, 2 * inputs):
+        raise ModelError(
+            f"the unet of {folder.path} has {inputs} input and {outputs} output channels; allowed are "
+            f"{', '.join(map(str, allowed))} in and as many or twice as many out; choose a text-to-image model (stage I)"
+        )
+    if not isinstance(config.get("sample_size"), int):
+        raise ModelError(
+            f"the unet of {folder.path} has sample_size {config.get('sample_size')!r}; needed is one number; "
+            "choose a model of square images"
+        )
+    for key, fine in (("class_embed_type", (None,)), ("addition_embed_type", (None, "text")), ("num_class_embeds", (None,))):
+        if config.get(key) not in fine:
+            raise ModelError(
+                f"the unet of {folder.path} has {key} {config[key]!r}, an input that text-to-image guidance lacks; "
+                f"allowed are {', '.join(map(repr, fine))}; choose a text-to-image model (stage I)"
+            )
+    text = folder.config("text_encoder")
+    width = text.get("d_model", text.get("hidden_size"))
+    wanted = config.get("encoder_hid_dim") or config.get("cross_attention_dim")
+    if isinstance(wanted, int) and isinstance(width, int) and wanted != width:
+        raise ModelError(
+            f"the text encoder of {folder.path} has width {width}, its unet wants {wanted}; they must match; "
+            "download the model again, whole"
+        )
+
+
+def _read_domain(folder: PipelineFolder) -> Mapping[str, Any] | None:
+    """What a small model says that it knows (domain.json), None for models without one. Raises ModelError."""
+    path = folder.path / "domain.json"
     if not path.is_file():
-        raise ModelError(f"{folder} has no model_index.json; give the folder of a whole diffusers pipeline")
+        return None
     try:
-        index = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{path} is not JSON (line {error.lineno}); download the model again") from error
-    if not isinstance(index, dict):
-        raise ModelError(f"{path} holds no JSON object; download the model again")
-    return index
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"cannot read {path}: {error}; download the model again, whole") from error
+    if not isinstance(known, dict):
+        raise ModelError(f"{path} holds a {type(known).__name__}; needed is an object; download the model again, whole")
+    return known

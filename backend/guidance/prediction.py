@@ -1,50 +1,86 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Conversions between what diffusion networks predict: epsilon, v, sample (x0) and flow.
+"""What diffusion models predict, and how one prediction becomes another.
 
-z_t = alpha x0 + sigma eps throughout. v = alpha eps - sigma x0 needs alpha^2 + sigma^2 = 1; flow = eps - x0 needs
-alpha + sigma = 1. All tensors (n, ...), alpha and sigma broadcastable to them.
+With z = alpha x + sigma eps, the four kinds are epsilon: eps; sample: x; v_prediction: alpha eps - sigma x;
+flow: eps - x. Each conversion is affine in the prediction, with coefficients that depend on t only. Classifier-free
+guidance weighs two predictions with weights that sum to one, so it commutes with every conversion: guiding x0, v or
+eps is the same thing. All functions take any broadcastable shapes and any float dtype.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
-from dreamwright.backend.errors import ModelError
-
-PredictionType = Literal["epsilon", "v_prediction", "sample", "flow"]
-PREDICTION_TYPES: tuple[str, ...] = ("epsilon", "v_prediction", "sample", "flow")
-SMALLEST_SIGMA = 1e-3  # below it, epsilon from x0 would be a quotient of rounding errors
+PredictionType = Literal["epsilon", "sample", "v_prediction", "flow"]
+PREDICTION_TYPES: tuple[PredictionType, ...] = get_args(PredictionType)
 
 
-def noise_from(kind: str, prediction: Tensor, z_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """eps from a network's prediction. Raises ModelError for an unknown kind."""
+def guided(conditional: Tensor, unconditional: Tensor, omega: float) -> Tensor:
+    """Classifier-free guidance, (1 + omega) conditional - omega unconditional; diffusers' guidance_scale is 1 + omega."""
+    return (1.0 + omega) * conditional - omega * unconditional
+
+
+def noise_from(kind: PredictionType, output: Tensor, z_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """The noise eps that a prediction implies. Raises ValueError for an unknown kind."""
     if kind == "epsilon":
-        return prediction
-    if kind == "v_prediction":
-        return alpha * prediction + sigma * z_t
+        return output
     if kind == "sample":
-        return (z_t - alpha * prediction) / sigma.clamp(min=SMALLEST_SIGMA)
+        return (z_t - alpha * output) / sigma
+    if kind == "v_prediction":
+        return (sigma * z_t + alpha * output) / (alpha**2 + sigma**2)
     if kind == "flow":
-        return z_t + alpha * prediction
-    raise ModelError(f"prediction type {kind!r}; allowed are {', '.join(PREDICTION_TYPES)}; use a model with one of these")
+        return (z_t + alpha * output) / (alpha + sigma)
+    raise _unknown(kind)
 
 
-def sample_from_noise(noise: Tensor, z_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """x0_hat = (z_t - sigma eps) / alpha (Tweedie)."""
-    return (z_t - sigma * noise) / alpha.clamp(min=1e-4)
+def clean_from(kind: PredictionType, output: Tensor, z_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """The clean image x0 that a prediction implies (Tweedie). Raises ValueError for an unknown kind."""
+    if kind == "epsilon":
+        return (z_t - sigma * output) / alpha
+    if kind == "sample":
+        return output
+    if kind == "v_prediction":
+        return (alpha * z_t - sigma * output) / (alpha**2 + sigma**2)
+    if kind == "flow":
+        return (z_t - sigma * output) / (alpha + sigma)
+    raise _unknown(kind)
 
 
-def prediction_from_noise(kind: str, noise: Tensor, z_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """The inverse of `noise_from`."""
-    sample = sample_from_noise(noise, z_t, alpha, sigma)
+def output_from(kind: PredictionType, clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """What a model of that kind outputs for a clean image and a noise. Raises ValueError for an unknown kind."""
     if kind == "epsilon":
         return noise
-    if kind == "v_prediction":
-        return alpha * noise - sigma * sample
     if kind == "sample":
-        return sample
+        return clean
+    if kind == "v_prediction":
+        return alpha * noise - sigma * clean
     if kind == "flow":
-        return noise - sample
-    raise ModelError(f"prediction type {kind!r}; allowed are {', '.join(PREDICTION_TYPES)}; use a model with one of these")
+        return noise - clean
+    raise _unknown(kind)
+
+
+def noise_residual(
+    kind: PredictionType, output: Tensor, clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor
+) -> Tensor:
+    """eps_hat - eps, where z_t = alpha clean + sigma noise: the image gradient of eq 3 before its weight.
+
+    It is a multiple of (prediction - truth) in the model's own kind, so nothing cancels: through eps_hat, a model that
+    predicts x0 would lose eps / sigma of its digits at small sigma. From z = alpha x + sigma eps:
+    sample alpha / sigma (x - x_hat), v alpha / (alpha^2 + sigma^2) (v_hat - v), flow alpha / (alpha + sigma)
+    (u_hat - u). It holds for guided predictions too, as guidance commutes with the conversion.
+    Raises ValueError for an unknown kind.
+    """
+    error = output - output_from(kind, clean, noise, alpha, sigma)
+    if kind == "epsilon":
+        return error
+    if kind == "sample":
+        return -(alpha / sigma) * error
+    if kind == "v_prediction":
+        return alpha / (alpha**2 + sigma**2) * error
+    return alpha / (alpha + sigma) * error
+
+
+def _unknown(kind: str) -> ValueError:
+    return ValueError(f"prediction type {kind!r}; allowed are {', '.join(PREDICTION_TYPES)}")
