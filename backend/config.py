@@ -9,12 +9,8 @@ differ. Lengths are in scene units (the prop fits a sphere of radius 0.5), angle
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from dataclasses import dataclass
-from typing import Any, Literal, Mapping
-
-from dreamwright.backend.errors import ConfigError
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -48,6 +44,7 @@ class ShadingConfig:
     shaded_probability: float = 0.75  # afterwards, probability of diffuse shading
     textureless_probability: float = 0.5  # when shaded, probability of rho = 1
     ambient: float = 0.1  # l_a when shaded
+    ambient_max: float = 0.1  # above `ambient`: l_a is uniform between them and l_rho = 1 - l_a
     diffuse: float = 0.9  # l_rho when shaded
 
 

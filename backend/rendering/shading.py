@@ -26,11 +26,15 @@ class Shading:
 
 def sample_shading(config: ShadingConfig, progress: float, generator: torch.Generator) -> Shading:
     """The paper's schedule: ambient only at first, then shaded, and of the shaded ones some textureless."""
-    draws = torch.rand(2, generator=generator)
+    draws = torch.rand(3, generator=generator)
     if progress < config.albedo_only_share or float(draws[0]) >= config.shaded_probability:
         return Shading()
     textureless = float(draws[1]) < config.textureless_probability
-    return Shading("textureless" if textureless else "shaded", config.ambient, config.diffuse)
+    ambient, diffuse = config.ambient, config.diffuse
+    if config.ambient_max > config.ambient:
+        ambient += (config.ambient_max - config.ambient) * float(draws[2])
+        diffuse = 1 - ambient
+    return Shading("textureless" if textureless else "shaded", ambient, diffuse)
 
 
 def shade(rho: Tensor, normal: Tensor, mu: Tensor, light: Tensor, ambient: Tensor, diffuse: Tensor) -> Tensor:

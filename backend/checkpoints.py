@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run states on disk: one safetensors file with JSON in its header; written whole, the previous one kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from dreamwright.backend.errors import CheckpointError
+from dreamwright.backend.events import RunState
+from dreamwright.backend.job import Job
+
+FORMAT = "dreamwright-checkpoint"
+VERSION = 1
+NEWEST, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A state from disk, and a word about it when the newest file could not be used ("" otherwise)."""
+
+    state: RunState
+    notice: str
+
+
+def write_checkpoint(folder: Path, job: Job, state: RunState) -> Path:
+    """Write beside, rename, keep the one before. Raises CheckpointError when the disk refuses."""
+    newest, previous = folder / NEWEST, folder / PREVIOUS
+    header = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "fingerprint": job.fingerprint(),
+        "run": json.dumps({"step": state.step, "seed": state.seed, "restarts": state.restarts}),
+        "prompt": job.prompt,
+    }
+    partial = folder / f"{NEWEST}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, partial, metadata=header)
+        if newest.is_file():
+            os.replace(newest, previous)
+        os.replace(partial, newest)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write a checkpoint to {folder}: {error.strerror or error}; free some space or choose another folder with --work"
+        ) from error
+    return newest
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether the folder holds anything to resume."""
+    return any((folder / name).is_file() for name in (NEWEST, PREVIOUS))
+
+
+def read_checkpoint(folder: Path, job: Job) -> Restored:
+    """The newest readable state of this job. Raises CheckpointError: none, corrupt, newer version, another job."""
+    problems = []
+    for name in (NEWEST, PREVIOUS):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            state = _read(path, job)
+        except _Damaged as damage:
+            problems.append(f"{path.name} is damaged ({damage})")
+            continue
+        notice = f"{problems[0]}; went back to the one before, step {state.step}" if problems else ""
+        return Restored(state, notice)
+    found = "; ".join(problems) or f"no checkpoint in {folder}"
+    raise CheckpointError(f"{found}; start afresh without --resume, or give the folder of another run")
+
+
+class _Damaged(Exception):
+    """The file cannot be read whole; the one before may be."""
+
+
+def _read(path: Path, job: Job) -> RunState:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise CheckpointError(f"{path} is no checkpoint of dreamwright; give the --work folder of a run")
+            if int(header.get("version", "0")) > VERSION:
+                raise CheckpointError(
+                    f"{path} has version {header['version']}, this dreamwright reads up to {VERSION}; update dreamwright"
+                )
+            if header.get("fingerprint") != job.fingerprint():
+                raise CheckpointError(
+                    f"{path} belongs to another run (prompt {header.get('prompt', '?')!r}, or other settings); give the "
+                    "prompt, model, seed and settings that it was made with, or start afresh without --resume"
+                )
+            numbers = json.loads(header["run"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise _Damaged(str(error).strip().splitlines()[0]) from error
+    return RunState(numbers["step"], numbers["seed"], numbers["restarts"], tensors)

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`dreamwright sample`: pictures from a prompt by ancestral sampling or by SDS on plain images (fig 2, fig 7)."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import tempfile
+from pathlib import Path
+from typing import Any, Iterator
+
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from dreamwright.backend.config import GuidanceConfig
+from dreamwright.backend.distillation import ancestral_steps, distill_image
+from dreamwright.backend.errors import ConfigError, ExportError
+from dreamwright.backend.guidance.pixel import PixelDiffusion
+from dreamwright.backend.meshing.export import write_atomically
+from dreamwright.backend.models import STARTER, resolve_model
+from dreamwright.backend.prompts import PromptBank, PromptConditioning
+
+METHODS = ("ancestral", "sds")
+VIEWS = {"front": (0.0, 0.0), "side": (90.0, 0.0), "back": (180.0, 0.0), "overhead": (0.0, 90.0)}  # azimuth, elevation
+DEFAULT_STEPS = {"ancestral": 64, "sds": 400}
+DEFAULT_OMEGA = {"ancestral": 3.0, "sds": 20.0}
+SDS_LEARNING_RATE = 0.1  # of Adam on the logits of the pixels
+SDS_T_MAX_END = 0.5  # late steps see little noise and add detail
+MAX_COUNT = 256
+GAP = 2  # pixels between the pictures of a grid
+
+
+def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command to an argparse subparsers object."""
+    parser = subparsers.add_parser(
+        "sample", help="make pictures from a prompt", description="Make pictures from a prompt with a model's prior."
+    )
+    parser.add_argument("prompt", metavar="PROMPT", help="what to show, for example 'a red mushroom'")
+    parser.add_argument("--out", required=True, metavar="FILE.png", help="PNG to write; several pictures make a grid")
+    parser.add_argument("--model", default=STARTER, help="a name that `dreamwright models` lists, or a pipeline folder")
+    parser.add_argument("--method", choices=METHODS, default="ancestral", help="ancestral sampling, or SDS on pixels")
+    parser.add_argument("--symmetric", action="store_true", help="mirror-symmetric pictures (with --method sds)")
+    parser.add_argument("--steps", type=int, help=f"denoiser steps (default {_defaults(DEFAULT_STEPS)})")
+    parser.add_argument("--omega", type=float, help=f"guidance weight, scale - 1 (default {_defaults(DEFAULT_OMEGA)})")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures (default 0)")
+    parser.add_argument("--count", type=int, default=1, help="number of pictures (default 1)")
+    parser.add_argument("--view", choices=tuple(VIEWS), help="append view words to the prompt")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Sample and write the picture; everything that can be refused is refused before a model is loaded.
+
+    Raises the errors of `backend/errors.py`; returns the exit code 0.
+    """
+    out = check_picture_path(args.out)
+    steps = DEFAULT_STEPS[args.method] if args.steps is None else args.steps
+    omega = DEFAULT_OMEGA[args.method] if args.omega is None else args.omega
+    if not 1 <= args.count <= MAX_COUNT:
+        raise ConfigError(f"--count {args.count}; allowed are 1 to {MAX_COUNT}; choose another number")
+    if steps < 1:
+        raise ConfigError(f"--steps {steps}; allowed are 1 or more; choose another number")
+    if not (math.isfinite(omega) and omega >= 0):
+        raise ConfigError(f"--omega {omega}; allowed are 0 (no guidance) or more; choose another number")
+    if args.symmetric and args.method != "sds":
+        raise ConfigError("--symmetric needs an image generator; allowed is --method sds; add it or drop --symmetric")
+    if not 0 <= args.seed < 2**63:
+        raise ConfigError(f"--seed {args.seed}; allowed are 0 to 2^63 - 1; choose another number")
+    config = GuidanceConfig(omega=omega, t_max_end=SDS_T_MAX_END, view_dependent=args.view is not None)
+    device = choose_device(args.device)
+    denoiser = PixelDiffusion.load(resolve_model(args.model), device)
+    bank = PromptBank(denoiser, args.prompt, config)
+    for warning in bank.warnings:
+        tqdm.write(f"warning: {warning}")
+    azimuth, elevation = VIEWS[args.view or "front"]
+    conditioning = bank.for_views([azimuth] * args.count, [elevation] * args.count)
+    denoiser.free_text_encoder()
+    generator = torch.Generator().manual_seed(args.seed)
+    pictures = _pictures(denoiser, conditioning, config, args.method, args.symmetric, steps, generator)
+    image = None
+    for image in tqdm(pictures, total=steps, desc=args.method, unit="step", dynamic_ncols=True):
+        pass
+    provenance = {
+        "prompt": conditioning.words[0],
+        "model": str(args.model),
+        "method": args.method,
+        "symmetric": str(args.symmetric),
+        "steps": str(steps),
+        "omega": str(omega),
+        "seed": str(args.seed),
+    }
+    write_atomically(out, png_bytes(picture_grid(image), provenance))
+    tqdm.write(f"wrote {out}")
+    return 0
+
+
+def _pictures(
+    denoiser: PixelDiffusion,
+    conditioning: PromptConditioning,
+    config: GuidanceConfig,
+    method: str,
+    symmetric: bool,
+    steps: int,
+    generator: torch.Generator,
+) -> Iterator[Tensor]:
+    """The pictures (n, 3, h, w) in [0, 1] after each step."""
+    if method == "sds":
+        kind = "symmetric" if symmetric else "free"
+        for event in distill_image(denoiser, conditioning, config, kind, steps, SDS_LEARNING_RATE, generator):
+            yield event.image
+    else:
+        for clean in ancestral_steps(
+            denoiser, conditioning.positive, conditioning.negative, config.omega, steps, generator
+        ):
+            yield 0.5 * (clean + 1)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" is CUDA where there is one. Raises ConfigError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu" or (name.startswith("cuda") and torch.cuda.is_available()):
+        try:
+            device = torch.device(name)
+        except RuntimeError as error:
+            raise ConfigError(f"--device {name!r}; allowed are auto, cpu and cuda; choose one") from error
+        if device.type == "cpu" or (device.index or 0) < torch.cuda.device_count():
+            return device
+    allowed = "auto, cpu and cuda" if torch.cuda.is_available() else "auto and cpu (torch sees no CUDA device)"
+    raise ConfigError(f"--device {name!r}; allowed are {allowed}; choose one")
+
+
+def check_picture_path(path: str | Path) -> Path:
+    """The path, if a PNG can be written there; touches nothing that exists. Raises ExportError."""
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ExportError(
+            f"cannot write {str(path)!r}: its extension is {path.suffix or 'missing'!r}; allowed is .png; "
+            "end the file's name with it"
+        )
+    if path.is_dir():
+        raise ExportError(f"cannot write {str(path)!r}: it is a directory; give the name of a file")
+    if not path.parent.is_dir():
+        raise ExportError(
+            f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; make it first or choose another"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ExportError(
+            f"cannot write {str(path)!r}: the folder {str(path.parent)!r} takes no files "
+            f"({error.strerror or error}); choose a folder that you may write to"
+        ) from error
+    return path
+
+
+def picture_grid(images: Tensor) -> Tensor:
+    """Images (n, 3, h, w) -> one (3, H, W), row by row in a nearly square grid on white, `GAP` pixels apart."""
+    n, _, height, width = images.shape
+    if n == 1:
+        return images[0]
+    columns = math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    padded = functional.pad(images, (0, GAP, 0, GAP), value=1.0)
+    blank = padded.new_ones(rows * columns - n, *padded.shape[1:])
+    cells = torch.cat([padded, blank]).view(rows, columns, 3, height + GAP, width + GAP)
+    grid = cells.permute(2, 0, 3, 1, 4).reshape(3, rows * (height + GAP), columns * (width + GAP))
+    return grid[:, :-GAP, :-GAP]
+
+
+def png_bytes(image: Tensor, provenance: dict[str, str]) -> bytes:
+    """An image (3, h, w) in [0, 1] display sRGB as an 8-bit PNG with text entries."""
+    pixels = (image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    text = PngInfo()
+    for key, value in provenance.items():
+        text.add_itxt(key, value)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG", pnginfo=text)
+    return stream.getvalue()
+
+
+def _defaults(values: dict[str, float] | dict[str, int]) -> str:
+    return ", ".join(f"{value} for {method}" for method, value in values.items())

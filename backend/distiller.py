@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One run's state and one step of it: render random views, ask the guidance, move the field (section 3.2)."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from dreamwright.backend.cameras import Cameras, camera_rays, orbit_cameras, sample_cameras, sample_lights
+from dreamwright.backend.config import Config
+from dreamwright.backend.errors import CheckpointError
+from dreamwright.backend.events import RunState
+from dreamwright.backend.fields import build_background, build_field
+from dreamwright.backend.guidance.contract import Guidance
+from dreamwright.backend.optimizers import build_optimizer, learning_rate, set_learning_rate
+from dreamwright.backend.prompts import PromptBank
+from dreamwright.backend.regularisers import opacity_entropy, opacity_loss
+from dreamwright.backend.rendering.renderer import Renderer, Rendering
+from dreamwright.backend.rendering.shading import Shading, sample_shading
+from dreamwright.backend.schedules import linear
+
+STREAMS = ("cameras", "looks", "noise", "jitter")  # one generator each, so that adding draws to one leaves the others
+ORBIT_DISTANCE, ORBIT_FOCAL = 1.9, 1.5  # scene units, image widths: a radius-0.5 prop fills four fifths
+
+
+class Distiller:
+    """Field, background, renderer, optimiser and random streams of one run."""
+
+    def __init__(
+        self, config: Config, guidance: Guidance, bank: PromptBank, seed: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config, self.guidance, self.bank, self.seed = config, guidance, bank, seed
+        self.device = torch.device(device)
+        weights = torch.Generator().manual_seed(seed)
+        self.field = build_field(config.field, weights).to(self.device)
+        self.background = build_background(config.background, weights).to(self.device)
+        self.renderer = Renderer(config.render, config.field.bounding_radius).to(self.device)
+        groups = self.field.parameter_groups(config.optimizer)
+        groups.append(
+            {
+                "params": list(self.background.parameters()),
+                "rate_multiplier": config.optimizer.background_rate_multiplier,
+            }
+        )
+        self.optimizer = build_optimizer(config.optimizer, groups)
+        self.streams = {
+            name: torch.Generator().manual_seed(seed * len(STREAMS) + index + 1) for index, name in enumerate(STREAMS)
+        }
+        self.step = 0
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done."""
+        return self.step / self.config.run.steps
+
+    def advance(self) -> dict[str, float]:
+        """One optimisation step; returns named figures. Raises RunError when the guidance fails."""
+        config, progress = self.config, self.progress
+        set_learning_rate(self.optimizer, learning_rate(config.optimizer, progress))
+        self.field.begin_step(progress)
+        if config.render.occupancy_resolution and self.step % config.render.occupancy_interval == 0:
+            self.renderer.update_occupancy(self.field, self.streams["jitter"])
+        n = config.run.views_per_step
+        cameras = sample_cameras(config.camera, n, self.streams["cameras"])
+        lights = sample_lights(config.light, cameras, self.streams["cameras"]).to(self.device)
+        shadings = [sample_shading(config.shading, progress, self.streams["looks"]) for _ in range(n)]
+        placed = cameras.to(self.device)
+        backdrop = self._backdrop(placed, config.render.resolution)
+        rendering = self.renderer.render(
+            self.field, backdrop, placed, shadings, lights, config.render.resolution, self.streams["jitter"]
+        )
+        conditioning = self.bank.for_views(cameras.azimuth, cameras.elevation, [s.kind for s in shadings])
+        result = self.guidance.gradient(rendering.image, placed, conditioning, self.streams["noise"], progress)
+        loss = (result.gradient.detach() * rendering.image).sum() / n + self._penalties(rendering, progress)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return {
+            **result.scalars,
+            "opacity": float(rendering.opacity.detach().mean()),
+            "samples": float(rendering.sample_count),
+        }
+
+    def _backdrop(self, cameras: Cameras, resolution: int) -> Tensor:
+        """Background colours (n, r*r, 3): the learned one, or for some views a random plain colour."""
+        looks, pixels = self.streams["looks"], resolution * resolution
+        plain = torch.rand(len(cameras), 4, generator=looks).to(self.device)
+        chosen = plain[:, 3] < self.config.background.random_probability
+        directions = camera_rays(cameras, resolution).directions.reshape(-1, 3)
+        learned = self.background(directions).view(len(cameras), pixels, 3)
+        return torch.where(chosen[:, None, None], plain[:, None, :3].expand(-1, pixels, -1), learned)
+
+    def _penalties(self, rendering: Rendering, progress: float) -> Tensor:
+        """Weighted regularisers (appendix A.2), a scalar."""
+        c = self.config.regularisers
+        orientation = linear(c.orientation_start, c.orientation_end, c.orientation_share, progress)
+        opacity = linear(c.opacity_start, c.opacity_end, c.opacity_share, progress)
+        entropy = c.entropy_end * max(0.0, 2 * progress - 1)  # in over the second half: fog first has to find its place
+        total = orientation * rendering.orientation.sum() / len(rendering.image)
+        if opacity > 0:
+            total = total + opacity * opacity_loss(rendering.opacity)
+        if entropy > 0:
+            total = total + entropy * opacity_entropy(rendering.opacity)
+        if c.smoothness > 0:
+            total = total + c.smoothness * self.field.smoothness()
+        return total
+
+    @torch.no_grad()
+    def view(self, cameras: Cameras, shadings: Sequence[Shading], resolution: int, backdrop: float = 0.75) -> Rendering:
+        """Deterministic pictures of the field as it is, before a grey backdrop, the light beside the camera."""
+        self.field.begin_step(self.progress)
+        placed = cameras.to(self.device)
+        lights = placed.position * 0.8 + placed.rotation[:, :, 1] * 0.6 - placed.rotation[:, :, 0] * 0.5
+        colours = torch.full((len(cameras), resolution**2, 3), backdrop, device=self.device)
+        return self.renderer.render(self.field, colours, placed, shadings, lights, resolution)
+
+    def orbit(self, azimuths: Sequence[float], shading: Shading, resolution: int, elevation: float = 15.0) -> Rendering:
+        """The field from upright cameras around it."""
+        cameras = orbit_cameras(azimuths, elevation, ORBIT_DISTANCE, ORBIT_FOCAL)
+        return self.view(cameras, [shading] * len(azimuths), resolution)
+
+    def state(self, restarts: int) -> RunState:
+        """Everything that an exact resume needs."""
+        tensors: dict[str, Tensor] = {}
+        for name, module in (("field", self.field), ("background", self.background), ("renderer", self.renderer)):
+            tensors |= {f"{name}.{key}": value.detach().clone() for key, value in module.state_dict().items()}
+        for index, entry in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value.detach().clone() for key, value in entry.items()}
+        tensors |= {f"stream.{name}": generator.get_state() for name, generator in self.streams.items()}
+        return RunState(self.step, self.seed, restarts, tensors)
+
+    def load(self, state: RunState) -> None:
+        """Continue from a state. Raises CheckpointError when it does not fit this configuration."""
+        tensors = state.tensors
+        try:
+            for name, module in (("field", self.field), ("background", self.background), ("renderer", self.renderer)):
+                module.load_state_dict(_under(f"{name}.", tensors))
+            entries: dict[int, dict[str, Any]] = {}
+            for name, value in _under("optimizer.", tensors).items():
+                index, key = name.split(".", 1)
+                entries.setdefault(int(index), {})[key] = value
+            self.optimizer.load_state_dict(
+                {"state": entries, "param_groups": self.optimizer.state_dict()["param_groups"]}
+            )
+            for name, generator in self.streams.items():
+                generator.set_state(tensors[f"stream.{name}"].to(torch.uint8).cpu())
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CheckpointError(
+                f"the checkpoint does not fit this run ({reason}); give the prompt, preset and settings that it was "
+                "made with, or start afresh without --resume"
+            ) from error
+        self.step, self.seed = state.step, state.seed
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

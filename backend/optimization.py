@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The optimisation loop: yields events, keeps no files, knows no network."""
+
+from __future__ import annotations
+
+import time
+from typing import Callable, Iterator
+
+import numpy as np
+import torch
+
+from dreamwright.backend.config import Config
+from dreamwright.backend.distiller import Distiller
+from dreamwright.backend.errors import RunError
+from dreamwright.backend.events import Checkpoint, Event, Finished, Health, Preview, Progress, Restarted, RunState
+from dreamwright.backend.guidance.contract import Guidance
+from dreamwright.backend.health import CHECK_SHARES, all_finite, judge_run
+from dreamwright.backend.prompts import PromptBank
+from dreamwright.backend.rendering.shading import Shading
+
+SEED_STRIDE = 7919  # a restart's seed is the old one plus this prime, so that seeds 0, 1, 2 share no restarts
+PREVIEW_RESOLUTION = 96  # pixels a side of one preview tile
+LIT = Shading("shaded", 0.35, 0.65)
+CLAY = Shading("textureless", 0.35, 0.65)
+
+
+def optimise(
+    config: Config,
+    guidance: Guidance,
+    bank: PromptBank,
+    resume: RunState | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    device: torch.device | str = "cpu",
+    clock: Callable[[], float] = time.monotonic,
+) -> "Run":
+    """A run to iterate over; its `distiller` holds the field. Raises CheckpointError for a state that does not fit."""
+    return Run(config, guidance, bank, resume, should_stop, device, clock)
+
+
+class Run:
+    """Iterating yields `Event`s until the steps are done or `should_stop` says so (asked after every step)."""
+
+    def __init__(
+        self,
+        config: Config,
+        guidance: Guidance,
+        bank: PromptBank,
+        resume: RunState | None,
+        should_stop: Callable[[], bool],
+        device: torch.device | str,
+        clock: Callable[[], float],
+    ) -> None:
+        self.config, self.guidance, self.bank = config, guidance, bank
+        self.device, self._should_stop, self._clock = device, should_stop, clock
+        self.restarts = 0 if resume is None else resume.restarts
+        seed = config.run.seed if resume is None else resume.seed
+        self.distiller = Distiller(config, guidance, bank, seed, device)
+        if resume is not None:
+            self.distiller.load(resume)
+
+    def __iter__(self) -> Iterator[Event]:
+        run, steps = self.config.run, self.config.run.steps
+        checks = {max(1, round(share * steps)) for share in CHECK_SHARES}
+        begun, first = self._clock(), self.distiller.step
+        while self.distiller.step < steps:
+            scalars = self.distiller.advance()
+            step = self.distiller.step
+            elapsed = self._clock() - begun
+            pace = elapsed / max(1, step - first)
+            yield Progress(step, steps, elapsed, pace * (steps - step), scalars)
+            if step in checks:
+                health = self._health()
+                yield health
+                if health.verdict != "fine":
+                    yield self._restart(health)
+                    begun, first = self._clock(), 0
+                    continue
+            if step % run.preview_interval == 0 or step == steps:
+                yield Preview(step, self._preview())
+            stopping = self._should_stop() and step < steps
+            if stopping or step % run.checkpoint_interval == 0 or step == steps:
+                yield Checkpoint(self.distiller.state(self.restarts))
+            if stopping:
+                yield Finished(step, False, self.distiller.seed)
+                return
+        yield Finished(self.distiller.step, True, self.distiller.seed)
+
+    def _health(self) -> Health:
+        seen = self.distiller.orbit([0, 60, 120, 180, 240, 300], LIT, 32)
+        finite = all_finite(p.detach() for p in self.distiller.field.parameters())
+        return judge_run(self.distiller.step, seen.opacity, seen.image, finite)
+
+    def _restart(self, health: Health) -> Restarted:
+        """Begin anew from another seed. Raises RunError when the restarts are used up."""
+        old = self.distiller.seed
+        if self.restarts >= self.config.run.max_restarts:
+            raise RunError(
+                f"the run went {health.verdict} at step {health.step} ({health.message}) after {self.restarts} restarts; "
+                "try another prompt or seed, or a larger guidance.omega"
+            )
+        self.restarts += 1
+        new = (old + SEED_STRIDE) % 2**31
+        self.distiller = Distiller(self.config, self.guidance, self.bank, new, self.device)
+        return Restarted(health.step, old, new, health.message)
+
+    def _preview(self) -> np.ndarray:
+        """Front and right in colour, and the front as clay, side by side: (96, 288, 3) uint8."""
+        lit = self.distiller.orbit([20, 110], LIT, PREVIEW_RESOLUTION).image
+        clay = self.distiller.orbit([20], CLAY, PREVIEW_RESOLUTION).image
+        row = torch.cat([*lit, *clay], dim=2).clamp(0, 1)
+        return (row.permute(1, 2, 0).cpu().numpy() * 255 + 0.5).astype(np.uint8)
