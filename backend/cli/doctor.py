@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`dreamwright doctor`: what this machine offers, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import shutil
+from typing import Any
+
+PACKAGES = ("torch", "diffusers", "transformers", "nerfacc", "PyMCubes", "numpy", "safetensors", "bpy")
+
+
+def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
+    """Define the command's arguments: none."""
+    return subparsers.add_parser("doctor", help="check this machine", description=__doc__)
+
+
+def available_memory_gb() -> float | None:
+    """Memory that could be taken now, in GB; None where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) / 1e6
+    except OSError:
+        return None
+    return None
+
+
+def nerfacc_mode() -> str:
+    """How nerfacc can be used here, in words."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "dense mode (no CUDA device): the built-in dense renderer with occupancy masking is used"
+    if shutil.which("nvcc") is None:
+        return "dense mode (a CUDA device, but no nvcc to build nerfacc's kernels): the built-in renderer is used"
+    return "CUDA kernels can be built (nvcc found); the built-in renderer is used in this version"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the findings; 1 when no model can be used, else 0."""
+    import torch
+
+    from dreamwright.backend.models import known_models
+
+    print(f"python {platform.python_version()} on {platform.platform()}")
+    for name in PACKAGES:
+        try:
+            print(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            advice = 'only needed to train the starter: pip install "dreamwright[blender]"' if name == "bpy" else f"pip install {name}"
+            print(f"{name} missing ({advice})")
+    device = f"cuda: {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else "cpu (no CUDA device found by torch)"
+    print(f"device {device}; {torch.get_num_threads()} threads of {os.cpu_count()} processors")
+    memory = available_memory_gb()
+    print(f"memory available: {memory:.1f} GB" if memory is not None else "memory available: unknown on this system")
+    print(f"nerfacc: {nerfacc_mode()}")
+    models = known_models()
+    for model in models:
+        print(f"model {model.name}: {'here, ' + str(model.folder) if model.available else 'missing; ' + model.how_to_get}")
+    usable = any(model.available for model in models)
+    print("ready" if usable else "not ready: no model is on this machine")
+    return 0 if usable else 1

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`dreamwright generate`: a prompt becomes a mesh file; checkpoints, previews, Ctrl-C and resume on the way."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from dreamwright.backend.cli.progress import RunDisplay
+from dreamwright.backend.errors import CheckpointError
+from dreamwright.backend.presets import PRESETS, get_preset
+from dreamwright.shared import __version__
+
+INTERRUPTED = 130
+
+
+def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
+    """Define the command's arguments."""
+    parser = subparsers.add_parser("generate", help="make a 3D prop from a prompt", description=__doc__)
+    parser.add_argument("prompt", help='what to make, for example "a red mushroom"')
+    parser.add_argument("--out", type=Path, default=Path("prop.glb"), help="mesh file: .glb, .ply or .obj; replaced only on success")
+    parser.add_argument("--model", default="starter", help="a name from `dreamwright models`, or a diffusers folder")
+    parser.add_argument("--preset", default="draft", help=f"one of: {', '.join(f'{p.name} ({p.summary})' for p in PRESETS.values())}")
+    parser.add_argument("--seed", type=int, default=0, help="another number makes another prop")
+    parser.add_argument("--steps", type=int, help="optimisation steps, instead of the preset's")
+    parser.add_argument("--negative", default=None, help="what to avoid (the unconditional prompt)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, for example guidance.omega=30")
+    parser.add_argument("--previews", type=Path, metavar="DIR", help="folder for preview pictures and a turntable")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="folder for checkpoints (default: OUT.work beside the output)")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the work folder")
+    parser.add_argument("--keep-work", action="store_true", help="keep the checkpoints after success")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    return parser
+
+
+def job_from(options: argparse.Namespace) -> Any:
+    """The validated job that the options describe."""
+    from dreamwright.backend.job import make_job
+    from dreamwright.backend.settings import apply_settings
+
+    config = get_preset(options.preset).config
+    settings = [f"run.seed={options.seed}"]
+    if options.steps is not None:
+        settings.append(f"run.steps={options.steps}")
+    config = apply_settings(config, settings + options.set)
+    if options.negative is not None:
+        config = replace(config, guidance=replace(config.guidance, negative_prompt=options.negative))
+    return make_job(options.prompt, options.model, options.preset, config)
+
+
+class StopSignal:
+    """First Ctrl-C: finish the step, keep what there is. Second: leave at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> "StopSignal":
+        self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nstopping after this step; the mesh so far will be written (Ctrl-C again leaves at once)", file=sys.stderr)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Generate; raises DreamwrightError for everything a person can mend."""
+    from dreamwright.backend.meshing.export import check_output_path
+
+    job = job_from(options)
+    check_output_path(options.out)
+    work = options.work or options.out.with_name(options.out.name + ".work")
+
+    import torch
+
+    from dreamwright.backend.checkpoints import has_checkpoint, read_checkpoint, write_checkpoint
+    from dreamwright.backend.cli.sample import choose_device
+    from dreamwright.backend.distillation import ScoreDistillation
+    from dreamwright.backend.events import Checkpoint, Finished
+    from dreamwright.backend.guidance.pixel import PixelDiffusion
+    from dreamwright.backend.models import resolve_model
+    from dreamwright.backend.optimization import optimise
+    from dreamwright.backend.prompts import PromptBank
+
+    if job.config.run.threads:
+        torch.set_num_threads(job.config.run.threads)
+    device = choose_device(options.device)
+    resumed = None
+    if options.resume:
+        restored = read_checkpoint(work, job)
+        resumed = restored.state
+        print(restored.notice or f"resuming at step {resumed.step}", file=sys.stderr)
+    elif has_checkpoint(work):
+        raise CheckpointError(
+            f"{work} holds the checkpoint of an unfinished run; add --resume to continue it, or delete the folder to start afresh"
+        )
+    denoiser = PixelDiffusion.load(resolve_model(job.model), device=device)
+    bank = PromptBank(denoiser, job.prompt, job.config.guidance)
+    for warning in bank.warnings:
+        print(f"dreamwright: warning: {warning}", file=sys.stderr)
+    denoiser.free_text_encoder()
+    guidance = ScoreDistillation(denoiser, job.config.guidance)
+    complete = True
+    with StopSignal() as stop, RunDisplay(job, options.previews, resumed.step if resumed else 0) as display:
+        task = optimise(job.config, guidance, bank, resumed, stop, device)
+        for event in task:
+            display.show(event)
+            if isinstance(event, Checkpoint):
+                write_checkpoint(work, job, event.state)
+            elif isinstance(event, Finished):
+                complete = event.complete
+    _write_mesh(job, task, options, work, complete)
+    if not complete:
+        print(f"stopped at step {task.distiller.step}; continue with the same command and --resume", file=sys.stderr)
+        return INTERRUPTED
+    if not options.keep_work:
+        shutil.rmtree(work, ignore_errors=True)
+    return 0
+
+
+def _write_mesh(job: Any, task: Any, options: argparse.Namespace, work: Path, complete: bool) -> None:
+    """Extract, export, tell."""
+    import torch
+
+    from dreamwright.backend.cameras import orbit_cameras
+    from dreamwright.backend.meshing.compare import FieldViews
+    from dreamwright.backend.meshing.export import export_mesh
+    from dreamwright.backend.meshing.mesh import build_mesh
+    from dreamwright.backend.meshing.turntable import turntable_picture
+    from dreamwright.backend.rendering.shading import Shading
+
+    distiller = task.distiller
+
+    def albedo(cameras: Any) -> Any:
+        seen = distiller.view(cameras, [Shading()] * len(cameras), 64, backdrop=1.0)
+        return seen.image, seen.opacity
+
+    with torch.no_grad():
+        distiller.field.begin_step(distiller.progress)
+        views = FieldViews(orbit_cameras([0, 90, 180, 270], 20.0, 1.9, 1.5), albedo)
+        mesh, report = build_mesh(distiller.field, job.config.mesh, views)
+    provenance = {
+        "prompt": job.prompt,
+        "model": job.model,
+        "preset": job.preset,
+        "seed": distiller.seed,
+        "steps": distiller.step,
+        "negative_prompt": job.config.guidance.negative_prompt,
+        "dreamwright": __version__,
+    }
+    export_mesh(mesh, options.out, provenance)
+    if options.previews is not None:
+        turntable_picture(mesh).save(options.previews / "turntable.png")
+    error = report.error
+    print(
+        f"{options.out}: {report.triangles} triangles, {report.vertices} vertices, "
+        f"{'watertight' if report.watertight else 'open'}, {report.components} part(s)"
+        + (f"; mesh against field: {error.psnr_object:.1f} dB, silhouette IoU {error.silhouette_iou:.3f}" if error else "")
+    )

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How well prompts of the starter domain are lifted: each mesh against the procedural prop that its prompt names."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from dreamwright.backend.evaluation.judging import AZIMUTHS, judge_pictures, verdict
+from dreamwright.backend.evaluation.silhouettes import (
+    DISTANCE,
+    FOCAL,
+    Solid,
+    align,
+    centred,
+    held_out_views,
+    hole_is_open,
+)
+from dreamwright.backend.evaluation.surfaces import surface_distance
+from dreamwright.backend.meshing.colour import linear_to_display
+from dreamwright.backend.meshing.mesh import Mesh
+from dreamwright.backend.meshing.rasterise import orbit_axes, rasterise
+from dreamwright.backend.starter import domain, props
+from dreamwright.backend.starter.classifier import Judge
+
+# 24 prompts, every prop among them, the hard ones first and twice: symmetric props prove little.
+PROMPTS: tuple[str, ...] = (
+    "a blue chair", "a red chair", "a white house", "an orange house", "a yellow torus", "a green torus",
+    "a red mug", "a blue mug", "a purple table", "a white table", "a red rocket", "a white rocket",
+    "a green car", "a blue robot", "a yellow duck", "an orange sofa", "a purple boat", "a green cactus",
+    "a black lamp", "a green tree", "a white snowman", "a red mushroom", "a purple mushroom", "a black car",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """Everything measured on one prompt."""
+
+    prompt: str
+    silhouette_iou: float
+    scale: float
+    rotation_deg: float
+    chamfer: float
+    f_score: float
+    albedo_error: float  # mean absolute difference of display sRGB over shared pixels
+    colour_right: bool
+    geometry_right: bool
+    retrieved: str
+    retrieved_geometry: str
+    fronts: int
+    janus: int
+    hole_open: bool | None  # None for props without a hole
+    seconds: float
+
+
+def measure(judge: Judge, mesh: Mesh, prompt: str, seconds: float) -> Row:
+    """Compare a lifted mesh with the prop that its prompt names."""
+    colour, prop = domain.parse(prompt)
+    model = props.triangles(props.build(prop))
+    reference = centred(model.vertices, model.faces)
+    lifted = centred(mesh.vertices, mesh.faces)
+    fit = align(lifted, reference)
+    turned = lifted.transformed(fit.scale, fit.rotation_deg)
+    distance = surface_distance(turned, reference)
+    seen = verdict(judge, mesh, fit.rotation_deg, colour, prop)
+    face_colours = np.where(model.primary[:, None], np.array(domain.COLOURS[colour]), model.colours)
+    return Row(
+        prompt=prompt,
+        silhouette_iou=fit.iou,
+        scale=fit.scale,
+        rotation_deg=fit.rotation_deg,
+        chamfer=distance.chamfer,
+        f_score=distance.f_score,
+        albedo_error=_albedo_error(turned, linear_to_display(np.asarray(mesh.albedo, np.float64)), reference, face_colours),
+        colour_right=seen.colour_right,
+        geometry_right=seen.geometry_right,
+        retrieved=" ".join(seen.colour_prompt),
+        retrieved_geometry=seen.geometry_prop,
+        fronts=seen.fronts,
+        janus=seen.janus,
+        hole_open=hole_is_open(turned) if domain.prop_named(prop).hole else None,
+        seconds=seconds,
+    )
+
+
+def _albedo_error(lifted: Solid, vertex_colours: np.ndarray, reference: Solid, face_colours: np.ndarray) -> float:
+    errors = []
+    for azimuth, elevation in held_out_views():
+        axes = orbit_axes(azimuth, elevation)
+        first = rasterise(lifted.vertices, lifted.faces, DISTANCE * axes[:, 2], axes, FOCAL, 64)
+        second = rasterise(reference.vertices, reference.faces, DISTANCE * axes[:, 2], axes, FOCAL, 64)
+        shared = first.mask & second.mask
+        if shared.any():
+            got = first.interpolate(lifted.faces, vertex_colours)[shared]
+            errors.append(np.abs(got - face_colours[second.face[shared]]).mean())
+    return float(np.mean(errors)) if errors else 1.0
+
+
+def summarise(rows: Sequence[Row]) -> dict[str, Any]:
+    """Means and shares over prompts, with the bars of the project beside them."""
+    fronted = [r for r in rows if domain.prop_named(domain.parse(r.prompt)[1]).has_front]
+    holed = [r for r in rows if r.hole_open is not None]
+    return {
+        "prompts": len(rows),
+        "silhouette_iou": float(np.mean([r.silhouette_iou for r in rows])),
+        "r_precision_colour": float(np.mean([r.colour_right for r in rows])),
+        "r_precision_geometry": float(np.mean([r.geometry_right for r in rows])),
+        "f_score": float(np.mean([r.f_score for r in rows])),
+        "chamfer": float(np.mean([r.chamfer for r in rows])),
+        "albedo_error": float(np.mean([r.albedo_error for r in rows])),
+        "janus_props": sum(r.janus > 0 for r in fronted),
+        "fronted_props": len(fronted),
+        "open_holes": sum(bool(r.hole_open) for r in holed),
+        "holed_props": len(holed),
+        "seconds_mean": float(np.mean([r.seconds for r in rows])),
+        "bars": {"silhouette_iou": 0.75, "r_precision_colour": 0.85, "r_precision_geometry": 0.60},
+    }
+
+
+def report(rows: Sequence[Row], preset: str) -> dict[str, Any]:
+    """The JSON of one evaluation."""
+    return {"preset": preset, "summary": summarise(rows), "rows": [asdict(row) for row in rows]}
+
+
+def picture_table(meshes: Sequence[tuple[Row, Mesh]], tile: int = 64) -> Image.Image:
+    """One line a prompt: eight azimuths in colour, then four textureless, with its figures."""
+    line, margin = tile + 14, 4
+    sheet = Image.new("RGB", (margin + tile * (AZIMUTHS + 4), max(1, len(meshes)) * line), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, (row, mesh) in enumerate(meshes):
+        colour = judge_pictures(mesh, row.rotation_deg, textureless=False)
+        clay = judge_pictures(mesh, row.rotation_deg, textureless=True)[::2]
+        for column, picture in enumerate([*colour, *clay]):
+            pixels = (picture.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+            sheet.paste(Image.fromarray(pixels).resize((tile, tile)), (margin + column * tile, index * line + 14))
+        words = (
+            f"{row.prompt}: IoU {row.silhouette_iou:.2f}  F {row.f_score:.2f}  seen as {row.retrieved} / {row.retrieved_geometry}"
+            + (f"  fronts elsewhere {row.janus}" if domain.prop_named(domain.parse(row.prompt)[1]).has_front else "")
+            + (f"  hole {'open' if row.hole_open else 'SHUT'}" if row.hole_open is not None else "")
+        )
+        draw.text((margin, index * line), words, fill="black")
+    return sheet
