@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whole runs: convergence on known images, exact resume, health, restarts, cancelling."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreamwright.backend.cameras import Cameras, orbit_cameras
+from dreamwright.backend.checkpoints import NEWEST, has_checkpoint, read_checkpoint, write_checkpoint
+from dreamwright.backend.config import Config
+from dreamwright.backend.distillation import ScoreDistillation
+from dreamwright.backend.errors import CheckpointError, RunError
+from dreamwright.backend.events import Checkpoint, Finished, Health, Preview, Progress, Restarted
+from dreamwright.backend.guidance.contract import Conditioning, GuidanceResult
+from dreamwright.backend.guidance.oracles import KnownImages
+from dreamwright.backend.health import judge_run, opacity_figures, view_similarity
+from dreamwright.backend.job import Job, make_job
+from dreamwright.backend.optimization import Run, optimise
+from dreamwright.backend.prompts import PromptBank
+from dreamwright.backend.rendering.shading import Shading
+from tests.tiny_model import quick_config
+
+
+def ball_pictures(cameras: Cameras, size: int = 32, backdrop: float = 0.75) -> torch.Tensor:
+    """Closed-form albedo pictures (n, 3, size, size) of a ball of radius 0.35, red above and blue below the equator."""
+    from dreamwright.backend.cameras import camera_rays
+    from dreamwright.backend.rendering.sampling import sphere_interval
+
+    rays = camera_rays(cameras, 4 * size)
+    origins, directions = rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3)
+    near, _, meets = sphere_interval(origins, directions, 0.35)
+    upper = (origins + near[:, None] * directions)[:, 2:] > 0
+    colour = torch.where(upper, torch.tensor([0.9, 0.2, 0.1]), torch.tensor([0.1, 0.3, 0.8]))
+    image = torch.where(meets[:, None], colour, torch.full((1, 3), backdrop))
+    image = image.view(len(cameras), 4 * size, 4 * size, 3).permute(0, 3, 1, 2)
+    return torch.nn.functional.avg_pool2d(image, 4)
+
+
+def run_of(config: Config, oracle: KnownImages, **options: object) -> Run:
+    bank = PromptBank(oracle, "a ball", config.guidance)
+    return optimise(config, ScoreDistillation(oracle, config.guidance), bank, **options)
+
+
+@pytest.mark.slow
+def test_with_the_known_image_oracle_the_field_reaches_25_db_on_held_out_views() -> None:
+    """SDS with a perfect denoiser is image fitting: views between the training views must come out right."""
+    config = quick_config(
+        "run.steps=260", "render.resolution=32", "render.samples=48", "render.occupancy_resolution=24",
+        "field.voxel_resolutions=8,16,32", "shading.albedo_only_share=1", "background.random_probability=0",
+        "guidance.omega=0", "run.checkpoint_interval=1000", "run.preview_interval=1000", "field.density_scale=20",
+        "optimizer.background_rate_multiplier=1", "run.views_per_step=2",
+    )  # fmt: skip
+    run = run_of(config, KnownImages(lambda cameras: ball_pictures(cameras), 32))
+    for _ in run:
+        pass
+    held_out = orbit_cameras([13, 77, 141, 205, 269, 333], 12.0, 1.9, 1.45)
+    got = run.distiller.view(held_out, [Shading()] * 6, 32).image.clamp(0, 1)
+    psnr = -10 * torch.log10((got - ball_pictures(held_out)).square().mean())
+    assert float(psnr) >= 25.0
+
+
+@pytest.fixture
+def oracle() -> KnownImages:
+    return KnownImages(lambda cameras: ball_pictures(cameras, 16), 16)
+
+
+def states_equal(first: Run, second: Run) -> bool:
+    a, b = first.distiller.state(0).tensors, second.distiller.state(0).tensors
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("stop_at", [2, 4])
+@pytest.mark.parametrize("optimizer", ["adam", "shampoo"])
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one_bitwise(
+    oracle: KnownImages, tmp_path: Path, stop_at: int, optimizer: str
+) -> None:
+    """The state goes through a file, as after a kill; previews in between must not matter either."""
+    config = quick_config(f"optimizer.kind={optimizer}", "background.kind=mlp", "run.views_per_step=2")
+    job = make_job("a ball", "oracle", "draft", config)
+    whole = run_of(config, oracle)
+    for _ in whole:
+        pass
+    killed = run_of(config, oracle)
+    for event in killed:
+        if isinstance(event, Checkpoint):
+            write_checkpoint(tmp_path, job, event.state)
+            if event.state.step == stop_at:
+                break
+    resumed = run_of(config, oracle, resume=read_checkpoint(tmp_path, job).state)
+    steps = [event.step for event in resumed if isinstance(event, Progress)]
+    assert steps == list(range(stop_at + 1, 7))
+    assert states_equal(whole, resumed)
+
+
+def test_another_seed_makes_another_field(oracle: KnownImages) -> None:
+    runs = [run_of(quick_config(f"run.seed={seed}"), oracle) for seed in (0, 0, 1)]
+    for run in runs:
+        for _ in run:
+            pass
+    assert states_equal(runs[0], runs[1]) and not states_equal(runs[0], runs[2])
+
+
+def test_events_tell_steps_eta_previews_and_the_end(oracle: KnownImages) -> None:
+    ticks = iter(range(1000))
+    events = list(run_of(quick_config(), oracle, clock=lambda: float(next(ticks))))
+    progress = [e for e in events if isinstance(e, Progress)]
+    assert [e.step for e in progress] == [1, 2, 3, 4, 5, 6]
+    assert progress[2].eta_s == pytest.approx(progress[2].elapsed_s)
+    assert {e.step for e in events if isinstance(e, Preview)} == {3, 6}
+    assert all(e.image.shape == (96, 288, 3) for e in events if isinstance(e, Preview))
+    assert events[-1] == Finished(6, True, 0)
+
+
+def test_stopping_is_honoured_within_a_step_and_leaves_a_checkpoint(oracle: KnownImages) -> None:
+    asked: list[bool] = []
+    events = []
+    for event in run_of(quick_config("run.checkpoint_interval=100"), oracle, should_stop=lambda: bool(asked)):
+        events.append(event)
+        if isinstance(event, Progress) and event.step == 2:
+            asked.append(True)
+    assert isinstance(events[-2], Checkpoint) and events[-2].state.step == 2
+    assert events[-1] == Finished(2, False, 0)
+
+
+class Vanishing:
+    """A guidance that wants nothing to be there: brightens every picture towards its background."""
+
+    def gradient(self, image, cameras, conditioning, generator, progress) -> GuidanceResult:
+        return GuidanceResult(torch.zeros_like(image), {})
+
+
+def test_an_empty_run_restarts_from_another_seed_and_then_says_what_to_do(oracle: KnownImages) -> None:
+    config = quick_config("field.density_bias_scale=-800", "field.density_bias=gaussian", "field.density_bias_width=50", "run.max_restarts=1", "field.density_bias_fade_share=0")
+    bank = PromptBank(oracle, "a ball", config.guidance)
+    events = []
+    with pytest.raises(RunError, match="empty.*seed") as caught:
+        for event in optimise(config, Vanishing(), bank):
+            events.append(event)
+    assert caught.value.exit_code == 1
+    restarts = [e for e in events if isinstance(e, Restarted)]
+    assert len(restarts) == 1 and restarts[0].old_seed == 0 != restarts[0].new_seed
+    assert [e.verdict for e in events if isinstance(e, Health)] == ["empty", "empty"]
+
+
+def test_health_tells_fog_from_solid_and_finds_nan() -> None:
+    solid = torch.zeros(6, 1, 8, 8)
+    solid[:, :, 2:6, 2:6] = 1.0
+    fog = torch.full((6, 1, 8, 8), 0.5)
+    assert opacity_figures(solid)["alpha_entropy"] < 0.01 < 0.69 < opacity_figures(fog)["alpha_entropy"] + 1e-3
+    pictures = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert judge_run(1, solid, pictures, True).verdict == "fine"
+    assert judge_run(1, solid, pictures, False).verdict == "diverged"
+    assert judge_run(1, solid * float("nan"), pictures, True).verdict == "diverged"
+    assert judge_run(1, solid * 0, pictures, True).verdict == "empty"
+    assert judge_run(1, solid * 0 + 1, pictures, True).verdict == "full"
+
+
+def test_view_similarity_is_one_for_a_mirrored_back_and_low_for_a_different_one(generator: torch.Generator) -> None:
+    front = torch.rand(3, 3, 16, 16, generator=generator)
+    assert view_similarity(torch.cat([front, front.flip(-1)])) == pytest.approx(1.0, abs=1e-5)
+    assert abs(view_similarity(torch.cat([front, torch.rand(3, 3, 16, 16, generator=generator)]))) < 0.2
+
+
+@pytest.fixture
+def saved(oracle: KnownImages, tmp_path: Path) -> tuple[Job, Path]:
+    """A job with two checkpoints on disk."""
+    config = quick_config()
+    job = make_job("a ball", "oracle", "draft", config)
+    for event in run_of(config, oracle):
+        if isinstance(event, Checkpoint):
+            write_checkpoint(tmp_path, job, event.state)
+    return job, tmp_path
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(saved: tuple[Job, Path]) -> None:
+    job, folder = saved
+    newest = folder / NEWEST
+    newest.write_bytes(newest.read_bytes()[:5000])
+    restored = read_checkpoint(folder, job)
+    assert restored.state.step == 4 and "damaged" in restored.notice
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"\xff" * 4096])
+def test_foreign_files_are_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / NEWEST).write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(tmp_path, make_job("a ball", "oracle", "draft", quick_config()))
+    assert "\n" not in str(caught.value) and "--resume" in str(caught.value)
+
+
+def test_a_checkpoint_of_another_job_is_refused_but_other_mesh_settings_are_not(saved: tuple[Job, Path]) -> None:
+    job, folder = saved
+    with pytest.raises(CheckpointError, match="another run"):
+        read_checkpoint(folder, replace(job, prompt="a cube"))
+    finer = replace(job, config=quick_config("mesh.resolution=48", "run.checkpoint_interval=3"))
+    assert read_checkpoint(folder, finer).state.step == 6
+
+
+def test_an_empty_folder_has_nothing_to_resume(tmp_path: Path) -> None:
+    assert not has_checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        read_checkpoint(tmp_path, make_job("a ball", "oracle", "draft", quick_config()))
+
+
+def test_conditioning_rows_can_be_chosen_and_stacked() -> None:
+    rows = Conditioning({"hidden": torch.arange(6.0).view(3, 2)})
+    assert torch.equal(Conditioning.stack([rows[2], rows[0]]).tensors["hidden"], torch.tensor([[4.0, 5.0], [0.0, 1.0]]))

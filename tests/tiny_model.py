@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A tiny, untrained starter pipeline on disk, and a quick configuration: what tests of whole runs use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dreamwright.backend.config import Config
+from dreamwright.backend.presets import DRAFT
+from dreamwright.backend.settings import apply_settings
+from dreamwright.backend.starter.architecture import Widths, build_parts, save_pipeline
+
+TINY = Widths(channels=(16, 32), norm_groups=8)
+QUICK = (
+    "run.steps=6",
+    "run.checkpoint_interval=2",
+    "run.preview_interval=3",
+    "render.resolution=16",
+    "render.samples=16",
+    "render.occupancy_resolution=12",
+    "field.voxel_resolutions=6,12",
+    "mesh.resolution=24",
+    "mesh.triangles=400",
+)
+
+
+def save_tiny_model(folder: Path) -> Path:
+    """Write the pipeline; returns its folder."""
+    import torch
+
+    save_pipeline(build_parts(0, TINY), folder, torch.float32)
+    return folder
+
+
+def quick_config(*settings: str) -> Config:
+    """The draft preset cut down to a second."""
+    return apply_settings(DRAFT, [*QUICK, *settings])
