@@ -87,7 +87,7 @@ def _deepfloyd(name: str, repository: str, summary: str, memory_gb: float) -> Mo
         folder=_complete(_hub_snapshot(repo_id)),
         how_to_get=(
             f"accept its licence at https://huggingface.co/{repo_id}, run `hf auth login`, then "
-            f'`hf download {repo_id} --include "*.json" "*.model" "*.fp16*.safetensors"`'
+            f'`hf download {repo_id} --include "*.json" --include "*.model" --include "*.fp16*.safetensors"`'
         ),
     )
 

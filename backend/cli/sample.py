@@ -23,7 +23,7 @@ from dreamwright.backend.errors import ConfigError, ExportError
 from dreamwright.backend.guidance.pixel import PixelDiffusion
 from dreamwright.backend.meshing.export import write_atomically
 from dreamwright.backend.models import STARTER, resolve_model
-from dreamwright.backend.prompts import PromptBank, PromptConditioning
+from dreamwright.backend.prompts import PromptBank, PromptConditioning, clean_prompt
 
 METHODS = ("ancestral", "sds")
 VIEWS = {"front": (0.0, 0.0), "side": (90.0, 0.0), "back": (180.0, 0.0), "overhead": (0.0, 90.0)}  # azimuth, elevation
@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--symmetric needs an image generator; allowed is --method sds; add it or drop --symmetric")
     if not 0 <= args.seed < 2**63:
         raise ConfigError(f"--seed {args.seed}; allowed are 0 to 2^63 - 1; choose another number")
+    clean_prompt(args.prompt)
     config = GuidanceConfig(omega=omega, t_max_end=SDS_T_MAX_END, view_dependent=args.view is not None)
     device = choose_device(args.device)
     denoiser = PixelDiffusion.load(resolve_model(args.model), device)

@@ -35,22 +35,16 @@ class Judgement:
 
 
 class Judge(nn.Module):
-    """Four strided convolution stages, then one linear head a question."""
+    """Strided convolutions down to 4x4, a second one at the middle resolutions, one linear head a question."""
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
+        # (channels, stride): 64 -> 32 -> 16 -> 16 -> 8 -> 8 -> 4 pixels a side
+        plan = [(width, 2), (2 * width, 2), (2 * width, 1), (4 * width, 2), (4 * width, 1), (6 * width, 2)]
         stages: list[nn.Module] = []
         channels = 3
-        for level in range(4):
-            out = width * 2 ** min(level, 3)
-            stages += [
-                nn.Conv2d(channels, out, 3, padding=1, bias=False),
-                nn.BatchNorm2d(out),
-                nn.ReLU(),
-                nn.Conv2d(out, out, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(out),
-                nn.ReLU(),
-            ]
+        for out, stride in plan:
+            stages += [nn.Conv2d(channels, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
             channels = out
         self.stages = nn.Sequential(*stages)
         self.dropout = nn.Dropout(0.2)

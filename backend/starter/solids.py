@@ -89,10 +89,10 @@ def tube(path: Sequence[Sequence[float]], radius: float | Sequence[float], segme
         a, b = i * segments, ((i + 1) % n) * segments
         for k in range(segments):
             m = (k + 1) % segments
-            faces.append((a + k, b + k, b + m, a + m))
+            faces.append((a + k, a + m, b + m, b + k))
     if not closed:
-        faces.append(tuple(range(segments)))
-        faces.append(tuple(reversed(range((n - 1) * segments, n * segments))))
+        faces.append(tuple(reversed(range(segments))))
+        faces.append(tuple(range((n - 1) * segments, n * segments)))
     return vertices, faces
 
 

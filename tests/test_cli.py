@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line: what it makes, and that every mistake costs one line, the right exit code and nothing else."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreamwright.backend.cli.main import main
+from dreamwright.backend.guidance import pixel
+from tests.tiny_model import QUICK, save_tiny_model
+
+SETTINGS = [part for setting in QUICK for part in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_tiny_model(tmp_path_factory.mktemp("model")))
+
+
+def generate(model: str, out: Path, *extra: str, prompt: str = "a red mushroom") -> int:
+    return main(["generate", prompt, "--model", model, "--out", str(out), *SETTINGS, *extra])
+
+
+@pytest.mark.parametrize("suffix", ["glb", "ply", "obj"])
+def test_a_prompt_becomes_a_mesh_file(model: str, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    import trimesh
+
+    out = tmp_path / f"prop.{suffix}"
+    assert generate(model, out) == 0
+    mesh = trimesh.load(out, force="mesh")
+    assert len(mesh.faces) > 20
+    assert mesh.extents[1 if suffix == "glb" else 2] == pytest.approx(1.0, abs=1e-3)  # mesh.height_m; glTF is Y up
+    assert "watertight" in capsys.readouterr().out
+    assert not out.with_name(out.name + ".work").exists()
+
+
+def test_previews_and_a_turntable_are_written(model: str, tmp_path: Path) -> None:
+    assert generate(model, tmp_path / "a.ply", "--previews", str(tmp_path / "seen")) == 0
+    assert sorted(p.name for p in (tmp_path / "seen").iterdir()) == ["step-000003.png", "step-000006.png", "turntable.png"]
+
+
+def test_the_glb_says_what_it_was_made_of(model: str, tmp_path: Path) -> None:
+    out = tmp_path / "prop.glb"
+    assert generate(model, out, "--seed", "5") == 0
+    data = out.read_bytes()
+    header = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
+    extras = json.dumps(header)
+    assert '"a red mushroom"' in extras and '"draft"' in extras and '"seed": 5' in extras
+
+
+MISTAKES = {
+    "empty prompt": (["generate", "  "], ("empty",)),
+    "endless prompt": (["generate", "x" * 10_000], ("10000", "1000")),
+    "unknown word": (["generate", "a red mushrom"], ("'mushrom'", "mushroom", "knows")),
+    "unknown preset": (["generate", "a red mushroom", "--preset", "ultra"], ("'ultra'", "draft")),
+    "unknown model": (["generate", "a red mushroom", "--model", "imagen"], ("'imagen'", "starter")),
+    "missing model folder": (["generate", "a red mushroom", "--model", "./nowhere"], ("./nowhere",)),
+    "unknown field": (["generate", "a red mushroom", "--set", "field.kind=hash"], ("hash", "voxels")),
+    "unknown setting": (["generate", "a red mushroom", "--set", "guidance.omga=3"], ("guidance.omega",)),
+    "negative steps": (["generate", "a red mushroom", "--steps", "-5"], ("-5", "run.steps")),
+    "huge seed": (["generate", "a red mushroom", "--seed", str(2**70)], ("run.seed",)),
+    "unsupported output": (["generate", "a red mushroom", "--out", "prop.fbx"], (".fbx", ".glb")),
+    "output in a missing folder": (["generate", "a red mushroom", "--out", "no/such/prop.glb"], ("no/such",)),
+    "nothing to resume": (["generate", "a red mushroom", "--resume"], ("no checkpoint", "--resume")),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_costs_one_line_and_exit_code_two(
+    mistake: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prop.glb").write_bytes(b"precious")
+    arguments, words = MISTAKES[mistake]
+    if "--model" not in arguments:
+        arguments = [*arguments, "--model", model]
+    assert main(arguments) == 2
+    output = capsys.readouterr()
+    lines = [line for line in output.err.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("dreamwright: error: ")
+    assert all(word in lines[0] for word in words)
+    assert (tmp_path / "prop.glb").read_bytes() == b"precious"
+    assert [p.name for p in tmp_path.iterdir()] == ["prop.glb"]
+
+
+def test_an_unfinished_run_is_not_thrown_away_by_accident(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "prop.glb"
+    assert generate(model, out, "--keep-work") == 0
+    assert generate(model, out) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert generate(model, out, "--resume") == 0
+
+
+def test_a_foreign_checkpoint_is_refused(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "prop.glb"
+    assert generate(model, out, "--keep-work") == 0
+    made = out.read_bytes()
+    capsys.readouterr()
+    assert generate(model, out, "--resume", prompt="a blue chair") == 2
+    assert "another run" in capsys.readouterr().err
+    assert out.read_bytes() == made
+
+
+def test_nan_from_the_guidance_ends_the_run_with_exit_code_one(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixel.PixelDiffusion, "predict", lambda self, z_t, t, conditioning: z_t * float("nan"))
+    out = tmp_path / "prop.glb"
+    out.write_bytes(b"precious")
+    assert generate(model, out) == 1
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dreamwright: error: ")]
+    assert len(error) == 1 and "NaN" in error[0]
+    assert out.read_bytes() == b"precious"
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_checkpoint_and_the_best_mesh_so_far(model: str, tmp_path: Path) -> None:
+    """In a process of its own, with a real SIGINT; resuming then finishes the run."""
+    out = tmp_path / "prop.ply"
+    settings = [s for s in SETTINGS]
+    command = [sys.executable, "-m", "dreamwright.backend.cli.main", "generate", "a red mushroom", "--model", model]
+    command += ["--out", str(out), *settings, "--steps", "4000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    work = tmp_path / "prop.ply.work"
+    deadline = time.monotonic() + 120
+    while not (work / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert out.stat().st_size > 500 and (work / "checkpoint.safetensors").is_file()
+    assert "--resume" in errors and "Traceback" not in errors
+
+
+def test_errors_of_a_real_process_carry_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dreamwright.backend.cli.main", "generate", "", "--out", str(tmp_path / "x.glb")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_models_and_doctor_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    assert "starter" in capsys.readouterr().out
+    assert main(["doctor"]) in (0, 1)
+    output = capsys.readouterr().out
+    assert f"torch {torch.__version__}" in output and "nerfacc" in output and "memory" in output
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0 and "dreamwright" in capsys.readouterr().out
