@@ -77,17 +77,28 @@ class PromptBank:
         self._textureless = " ".join(config.textureless_words.split())
         looks = dict.fromkeys(("", self._textureless))
         texts = [augment(self.prompt, look, words) for look in looks for words in all_view_words(config)]
-        check: Callable[[str], list[str]] | None = getattr(denoiser, "check_prompt", None)
-        warnings: list[str] = []
-        if check is not None:
-            negative = [config.negative_prompt] if config.negative_prompt.strip() else []
-            # The bare prompt first, so that an unknown word is blamed on the person's own words.
-            for text in (self.prompt, *texts, *negative):
-                warnings += check(text)
+        warnings = self._check(denoiser, texts)
         self.warnings: tuple[str, ...] = tuple(dict.fromkeys(warnings))
         self._row = {text: row for row, text in enumerate(texts)}
         encoded = denoiser.embed([*texts, config.negative_prompt])
         self._positive, self._negative = encoded[: len(texts)], encoded[-1]
+
+    def _check(self, denoiser: Denoiser, texts: Sequence[str]) -> list[str]:
+        """The denoiser's warnings about every text; its PromptError says whose words it does not know."""
+        check: Callable[[str], list[str]] | None = getattr(denoiser, "check_prompt", None)
+        if check is None:
+            return []
+        warnings = check(self.prompt)
+        negative = [self.config.negative_prompt] if self.config.negative_prompt.strip() else []
+        for text in (*texts, *negative):
+            try:
+                warnings += check(text)
+            except PromptError as error:
+                raise PromptError(
+                    f"{text!r} has words that the settings guidance.view_dependent, sided_views, textureless_words or "
+                    f"negative_prompt added: {error}; or change those settings for this model"
+                ) from error
+        return warnings
 
     @property
     def texts(self) -> tuple[str, ...]:

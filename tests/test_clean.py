@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from analytic_fields import AnalyticField, box, sphere, torus, union
+from tests.analytic_fields import AnalyticField, box, sphere, torus, union
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -11,7 +11,6 @@ import torch
 from diffusers import DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_pipeline import write_pipeline
 from torch.nn import functional
 
 from dreamwright.backend.config import GuidanceConfig
@@ -34,6 +33,7 @@ from dreamwright.backend.guidance.oracles import (
 from dreamwright.backend.guidance.pixel import PixelDiffusion
 from dreamwright.backend.guidance.prediction import PREDICTION_TYPES, clean_from, output_from
 from dreamwright.backend.prompts import PromptConditioning
+from tests.tiny_pipeline import write_pipeline
 
 UNGUIDED = GuidanceConfig(omega=0.0)
 GUIDED = GuidanceConfig(omega=7.0)
@@ -258,19 +258,36 @@ def test_an_ancestral_step_keeps_the_marginals_of_the_diffusion():
     assert float(z_s.std()) == pytest.approx(then[1], rel=4 / math.sqrt(2 * len(x)))
 
 
+def sampled_deviation(std: float, steps: int) -> float:
+    """Deviation of x that fig 7 makes of N(m, std^2): every step is linear in z, so its variance follows by hand."""
+    levels = [(math.cos(math.pi * t / 2), math.sin(math.pi * t / 2)) for t in (1 - i / steps for i in range(steps))]
+    variance = 1.0
+    for i, (alpha, sigma) in enumerate(levels):
+        gain = alpha * std**2 / (alpha**2 * std**2 + sigma**2)  # of x0_hat = m + gain (z - alpha m)
+        if i + 1 == steps:
+            return gain * math.sqrt(variance)
+        alpha_s, sigma_s = levels[i + 1]
+        added = sigma**2 - (alpha / alpha_s) ** 2 * sigma_s**2
+        slope = alpha / alpha_s * sigma_s**2 / sigma**2 + alpha_s * added / sigma**2 * gain
+        variance = slope**2 * variance + added * sigma_s**2 / sigma**2
+
+
 def test_ancestral_samples_of_a_gaussian_have_its_mean_and_deviation():
-    """Also in the kinds of prediction that models come in; 0.15 in [0, 1] is 0.3 in the model's space."""
-    centre = means()
+    """Also in the kinds of prediction that models come in; 0.3 in the model's space is 0.15 in [0, 1].
+
+    A finite number of steps takes a little of the deviation away, exactly as much as the recurrence says.
+    """
+    centre, n = means(), 600
     for kind in (None, "sample"):
         oracle = GaussianOracle(centre, 0.3)
         denoiser = oracle if kind is None else Retyped(oracle, kind)
-        n = 600
         images = ancestral_sample(denoiser, oracle.embed(["a"] * n), oracle.embed([""] * n), 0.0, 100, seeded(0), clip=False)
         assert images.shape == (n, 3, 4, 4)
         score = (images.mean(0) - (centre["a"] + 1) / 2) / (0.15 / math.sqrt(n))
         assert score.abs().max() < 4.5
-        # The last step is Tweedie's mean at t = 1 / steps, which lacks a little of the deviation.
-        assert float(images.std(0).mean()) == pytest.approx(0.15, rel=0.03)
+        assert float(images.std(0).mean()) == pytest.approx(sampled_deviation(0.3, 100) / 2, rel=0.02)
+    assert sampled_deviation(0.3, 100) == pytest.approx(0.3, rel=0.07)
+    assert sampled_deviation(0.3, 2000) == pytest.approx(0.3, rel=0.005)
 
 
 def test_ancestral_samples_of_a_mixture_fall_into_its_modes_by_their_weights():

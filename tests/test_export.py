@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from analytic_fields import AnalyticField, torus
+from tests.analytic_fields import AnalyticField, torus
 
 from dreamwright.backend.config import MeshConfig
 from dreamwright.backend.errors import ExportError

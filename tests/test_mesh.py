@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from analytic_fields import AnalyticField, box, sphere, union
+from tests.analytic_fields import AnalyticField, box, sphere, union
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

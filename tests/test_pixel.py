@@ -11,7 +11,6 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from tiny_pipeline import write_pipeline, write_tokenizer
 from torch.nn import functional
 from transformers import CLIPTextModel, T5EncoderModel
 
@@ -21,6 +20,7 @@ from dreamwright.backend.guidance.contract import Denoiser, NativeDenoiser
 from dreamwright.backend.guidance.pixel import PixelDiffusion
 from dreamwright.backend.models import known_models, resolve_model
 from dreamwright.backend.prompts import PromptBank
+from tests.tiny_pipeline import write_pipeline, write_tokenizer
 
 PROMPTS = ["a red mushroom, front view", "", "a blue chair"]
 
@@ -161,7 +161,7 @@ def test_a_prompt_bank_encodes_the_views_of_a_real_model(denoiser):
     expected = denoiser.embed(["a red mushroom, front view", "a red mushroom, untextured, back view"])
     assert torch.equal(chosen.positive.tensors["hidden"], expected.tensors["hidden"])
     assert torch.equal(chosen.negative[0].tensors["hidden"], denoiser.embed([""]).tensors["hidden"])
-    with pytest.raises(PromptError, match="'left'"):
+    with pytest.raises(PromptError, match="sided_views, .* does not know 'right'"):
         PromptBank(denoiser, "a red mushroom", GuidanceConfig(sided_views=True))
 
 

@@ -76,18 +76,20 @@ def test_the_residual_of_a_guided_prediction_is_guided_noise_minus_noise(kind, a
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
 def test_the_residual_keeps_its_digits_in_float32_at_small_noise(kind):
     """A model that misses the truth by a little: the direct residual is right where the way through eps_hat is not."""
-    clean, noise, miss = (0.5 * value for value in drawn(0, "x", "eps", "miss"))
+    clean, noise, miss = drawn(0, "x", "eps", "miss")
     alpha, sigma = levels(1e-3, flow=False)
     wrong = clean + 1e-4 * miss
-    wrong_noise = (alpha * clean + sigma * noise - alpha * wrong) / sigma
-    exact = wrong_noise - noise
-    output = output_from(kind, wrong, wrong_noise, alpha, sigma)
-    single = noise_residual(kind, *(v.float() for v in (output, clean, noise, alpha, sigma)))
-    assert (single - exact).abs().max() < 2e-3 * exact.abs().max()
+    wrong_noise = (alpha * (clean - wrong) + sigma * noise) / sigma
+    # What a float32 model is given and answers; the same numbers in float64 are the reference.
+    output = output_from(kind, wrong, wrong_noise, alpha, sigma).float()
+    inputs = [value.float() for value in (clean, noise, alpha, sigma)]
+    exact = noise_residual(kind, output.double(), *(value.double() for value in inputs))
+    error = (noise_residual(kind, output, *inputs) - exact).abs().max()
+    assert error < 1e-5 * exact.abs().max()
     if kind == "sample":
-        z_t = (alpha.float() * clean.float() + sigma.float() * noise.float()).float()
-        naive = noise_from(kind, output.float(), z_t, alpha.float(), sigma.float()) - noise.float()
-        assert (single - exact).abs().max() < 0.5 * (naive - exact).abs().max()
+        clean, noise, alpha, sigma = inputs
+        naive = noise_from(kind, output, alpha * clean + sigma * noise, alpha, sigma) - noise
+        assert error < 0.01 * (naive - exact).abs().max()
 
 
 def test_unknown_kinds_are_named_and_refused():

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from analytic_fields import AnalyticField, sphere
+from tests.analytic_fields import AnalyticField, sphere
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_pipeline import write_pipeline
 
+from dreamwright.backend import models
 from dreamwright.backend.cli import sample
 from dreamwright.backend.errors import ConfigError, ExportError, ModelError, PromptError
+from dreamwright.backend.pictures import GAP, picture_grid
+from tests.tiny_pipeline import write_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def test_bad_arguments_are_refused_before_any_model_is_loaded(tmp_path, monkeypa
     def refuse(*args, **options):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(sample, "resolve_model", refuse)
+    monkeypatch.setattr(models, "resolve_model", refuse)
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(error, match=message) as caught:
         call("a red mushroom", *(word.format(tmp_path) for word in words))
@@ -89,7 +91,7 @@ def test_bad_prompts_and_models_leave_an_existing_picture_alone(model, tmp_path)
 
 def test_a_grid_keeps_every_pixel_in_reading_order():
     images = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 2, 4) / 10
-    grid = sample.picture_grid(images)
-    assert grid.shape == (3, 2 * 2 + sample.GAP, 3 * 4 + 2 * sample.GAP)
+    grid = picture_grid(images)
+    assert grid.shape == (3, 2 * 2 + GAP, 3 * 4 + 2 * GAP)
     assert torch.allclose(grid[0, 0, [0, 6, 12]], torch.tensor([0.0, 0.1, 0.2]))
     assert torch.allclose(grid[0, -1, [0, 6, 12]], torch.tensor([0.3, 0.4, 1.0]))

@@ -4,26 +4,18 @@
 from __future__ import annotations
 
 import argparse
-import io
 import math
-import tempfile
-from pathlib import Path
-from typing import Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterator
 
-import torch
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-from torch import Tensor
-from torch.nn import functional
-from tqdm import tqdm
+from dreamwright.backend.errors import ConfigError
 
-from dreamwright.backend.config import GuidanceConfig
-from dreamwright.backend.distillation import ancestral_steps, distill_image
-from dreamwright.backend.errors import ConfigError, ExportError
-from dreamwright.backend.guidance.pixel import PixelDiffusion
-from dreamwright.backend.meshing.export import write_atomically
-from dreamwright.backend.models import STARTER, resolve_model
-from dreamwright.backend.prompts import PromptBank, PromptConditioning, clean_prompt
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from dreamwright.backend.config import GuidanceConfig
+    from dreamwright.backend.guidance.contract import Denoiser
+    from dreamwright.backend.prompts import PromptConditioning
 
 METHODS = ("ancestral", "sds")
 VIEWS = {"front": (0.0, 0.0), "side": (90.0, 0.0), "back": (180.0, 0.0), "overhead": (0.0, 90.0)}  # azimuth, elevation
@@ -32,7 +24,6 @@ DEFAULT_OMEGA = {"ancestral": 3.0, "sds": 20.0}
 SDS_LEARNING_RATE = 0.1  # of Adam on the logits of the pixels
 SDS_T_MAX_END = 0.5  # late steps see little noise and add detail
 MAX_COUNT = 256
-GAP = 2  # pixels between the pictures of a grid
 
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
@@ -42,7 +33,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("prompt", metavar="PROMPT", help="what to show, for example 'a red mushroom'")
     parser.add_argument("--out", required=True, metavar="FILE.png", help="PNG to write; several pictures make a grid")
-    parser.add_argument("--model", default=STARTER, help="a name that `dreamwright models` lists, or a pipeline folder")
+    parser.add_argument("--model", default="starter", help="a name that `dreamwright models` lists, or a pipeline folder")
     parser.add_argument("--method", choices=METHODS, default="ancestral", help="ancestral sampling, or SDS on pixels")
     parser.add_argument("--symmetric", action="store_true", help="mirror-symmetric pictures (with --method sds)")
     parser.add_argument("--steps", type=int, help=f"denoiser steps (default {_defaults(DEFAULT_STEPS)})")
@@ -60,6 +51,16 @@ def run(args: argparse.Namespace) -> int:
 
     Raises the errors of `backend/errors.py`; returns the exit code 0.
     """
+    import torch
+    from tqdm import tqdm
+
+    from dreamwright.backend import models
+    from dreamwright.backend.config import GuidanceConfig
+    from dreamwright.backend.guidance.pixel import PixelDiffusion
+    from dreamwright.backend.meshing.export import write_atomically
+    from dreamwright.backend.pictures import check_picture_path, picture_grid, png_bytes
+    from dreamwright.backend.prompts import PromptBank, clean_prompt
+
     out = check_picture_path(args.out)
     steps = DEFAULT_STEPS[args.method] if args.steps is None else args.steps
     omega = DEFAULT_OMEGA[args.method] if args.omega is None else args.omega
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     clean_prompt(args.prompt)
     config = GuidanceConfig(omega=omega, t_max_end=SDS_T_MAX_END, view_dependent=args.view is not None)
     device = choose_device(args.device)
-    denoiser = PixelDiffusion.load(resolve_model(args.model), device)
+    denoiser = PixelDiffusion.load(models.resolve_model(args.model), device)
     bank = PromptBank(denoiser, args.prompt, config)
     for warning in bank.warnings:
         tqdm.write(f"warning: {warning}")
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pictures(
-    denoiser: PixelDiffusion,
+    denoiser: Denoiser,
     conditioning: PromptConditioning,
     config: GuidanceConfig,
     method: str,
@@ -112,6 +113,8 @@ def _pictures(
     generator: torch.Generator,
 ) -> Iterator[Tensor]:
     """The pictures (n, 3, h, w) in [0, 1] after each step."""
+    from dreamwright.backend.distillation import ancestral_steps, distill_image
+
     if method == "sds":
         kind = "symmetric" if symmetric else "free"
         for event in distill_image(denoiser, conditioning, config, kind, steps, SDS_LEARNING_RATE, generator):
@@ -125,6 +128,8 @@ def _pictures(
 
 def choose_device(name: str) -> torch.device:
     """The device of that name; "auto" is CUDA where there is one. Raises ConfigError."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu" or (name.startswith("cuda") and torch.cuda.is_available()):
@@ -136,56 +141,6 @@ def choose_device(name: str) -> torch.device:
             return device
     allowed = "auto, cpu and cuda" if torch.cuda.is_available() else "auto and cpu (torch sees no CUDA device)"
     raise ConfigError(f"--device {name!r}; allowed are {allowed}; choose one")
-
-
-def check_picture_path(path: str | Path) -> Path:
-    """The path, if a PNG can be written there; touches nothing that exists. Raises ExportError."""
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise ExportError(
-            f"cannot write {str(path)!r}: its extension is {path.suffix or 'missing'!r}; allowed is .png; "
-            "end the file's name with it"
-        )
-    if path.is_dir():
-        raise ExportError(f"cannot write {str(path)!r}: it is a directory; give the name of a file")
-    if not path.parent.is_dir():
-        raise ExportError(
-            f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; make it first or choose another"
-        )
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ExportError(
-            f"cannot write {str(path)!r}: the folder {str(path.parent)!r} takes no files "
-            f"({error.strerror or error}); choose a folder that you may write to"
-        ) from error
-    return path
-
-
-def picture_grid(images: Tensor) -> Tensor:
-    """Images (n, 3, h, w) -> one (3, H, W), row by row in a nearly square grid on white, `GAP` pixels apart."""
-    n, _, height, width = images.shape
-    if n == 1:
-        return images[0]
-    columns = math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
-    padded = functional.pad(images, (0, GAP, 0, GAP), value=1.0)
-    blank = padded.new_ones(rows * columns - n, *padded.shape[1:])
-    cells = torch.cat([padded, blank]).view(rows, columns, 3, height + GAP, width + GAP)
-    grid = cells.permute(2, 0, 3, 1, 4).reshape(3, rows * (height + GAP), columns * (width + GAP))
-    return grid[:, :-GAP, :-GAP]
-
-
-def png_bytes(image: Tensor, provenance: dict[str, str]) -> bytes:
-    """An image (3, h, w) in [0, 1] display sRGB as an 8-bit PNG with text entries."""
-    pixels = (image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    text = PngInfo()
-    for key, value in provenance.items():
-        text.add_itxt(key, value)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG", pnginfo=text)
-    return stream.getvalue()
 
 
 def _defaults(values: dict[str, float] | dict[str, int]) -> str:

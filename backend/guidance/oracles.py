@@ -116,7 +116,7 @@ class KnownImages:
     def with_cameras(self, conditioning: Conditioning, cameras: Cameras) -> Conditioning:
         """Row i knows that it is view i, and what camera i sees."""
         known = self.render(cameras).detach()
-        return conditioning.with_tensors(view=torch.arange(len(known)), known=known)
+        return conditioning.with_tensors(view=torch.arange(len(known), device=known.device), known=known)
 
     @torch.no_grad()
     def predict(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:

@@ -6,11 +6,12 @@ Weights are safetensors only, nothing is fetched, and only the component classes
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Iterator, Mapping
 
 import diffusers
 import torch
@@ -149,7 +150,8 @@ def load_model(folder: PipelineFolder, part: str, dtype: torch.dtype, device: to
                 where, torch_dtype=dtype, low_cpu_mem_usage=False, **options
             )
         else:
-            model, report = getattr(transformers, name).from_pretrained(where, dtype=dtype, **options)
+            with _no_progress_bar():
+                model, report = getattr(transformers, name).from_pretrained(where, dtype=dtype, **options)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"cannot load the {part} of {folder.path}: {_one_line(error)}; download the model again, whole"
@@ -220,6 +222,18 @@ def _weights_digest(path: Path) -> bytes:
             stream.seek(-(2**20), 2)
             digest.update(stream.read())
     return digest.digest()
+
+
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Without transformers' own bar, which would break into ours; its setting is put back."""
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()
 
 
 def _one_line(error: Exception) -> str:

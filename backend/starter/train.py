@@ -124,7 +124,8 @@ class Training:
             return False
         tensors = load_file(path)
         self.modules.load_state_dict(_under("model.", tensors))
-        self.average.values = _under("average.", tensors)
+        device = next(self.modules.parameters()).device
+        self.average.values = {name: value.to(device) for name, value in _under("average.", tensors).items()}
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in _under("optimizer.", tensors).items():
             index, key = name.split(".", 1)
@@ -134,6 +135,18 @@ class Training:
         counters = json.loads((folder / "counters.json").read_text())
         self.step, self.pictures = counters["step"], counters["pictures"]
         return True
+
+    def start_from(self, folder: Path) -> None:
+        """Take the weights of an exported pipeline folder: further training without its optimiser state."""
+        device = next(self.modules.parameters()).device
+        state = {}
+        for part, file in (("unet", "diffusion_pytorch_model.safetensors"), ("text_encoder", "model.safetensors")):
+            loaded = load_file(folder / part / file)
+            state |= {f"{part}.{name}": value.float().to(device) for name, value in loaded.items()}
+        # T5 keeps its token table under two names and saves one.
+        state.setdefault("text_encoder.encoder.embed_tokens.weight", state["text_encoder.shared.weight"])
+        self.modules.load_state_dict(state)
+        self.average = MovingAverage(self.modules, self.config.average_decay)
 
     def averaged_parts(self) -> StarterParts:
         """A copy of the parts that carries the averaged weights."""
@@ -161,7 +174,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of photographs made by dreamwright.backend.starter.photograph")
     parser.add_argument("--work", type=Path, required=True, help="folder of the resumable state")
     parser.add_argument("--minutes", type=float, default=0.0, help="wall-clock minutes to train")
+    parser.add_argument("--start-from", type=Path, help="exported pipeline folder to train further, when --work is empty")
     parser.add_argument("--resolution", type=int, choices=(32, 64), default=64, help="pixels a side")
+    parser.add_argument("--rate", type=float, default=TrainingConfig.learning_rate, help="peak learning rate")
     parser.add_argument("--planned", type=int, default=300_000, help="pictures over which the rate decays")
     parser.add_argument("--save-minutes", type=float, default=3.0, help="minutes between saved states")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
@@ -171,9 +186,12 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     generator = torch.Generator().manual_seed(1)
-    training = Training(TrainingConfig(), torch.device(options.device))
+    training = Training(TrainingConfig(learning_rate=options.rate), torch.device(options.device))
     if training.restore(options.work, generator):
         print(f"resumed at step {training.step}, {training.pictures} pictures", flush=True)
+    elif options.start_from is not None:
+        training.start_from(options.start_from)
+        print(f"started from {options.start_from}", flush=True)
     if options.minutes > 0:
         photographs = PhotographSet(options.data, options.device)
         end = time.monotonic() + 60 * options.minutes
