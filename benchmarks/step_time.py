@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Time of an optimisation step, split into its parts, for each preset; and our renderer beside a plain dense one.
+
+    python benchmarks/step_time.py [--presets draft standard paper] [--steps 20] [--threads 2]
+
+The paper's field is timed on one view of 32 x 32 pixels by default (--paper-full times the whole step): a full step
+takes minutes on a CPU. All figures of one table come from one run; compare ratios, machines are noisy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dreamwright.backend.cameras import camera_rays, orbit_cameras
+from dreamwright.backend.distillation import ScoreDistillation
+from dreamwright.backend.distiller import Distiller
+from dreamwright.backend.fields import Field
+from dreamwright.backend.guidance.pixel import PixelDiffusion
+from dreamwright.backend.models import resolve_model
+from dreamwright.backend.presets import get_preset
+from dreamwright.backend.prompts import PromptBank
+from dreamwright.backend.rendering.shading import Shading, shade
+from dreamwright.backend.settings import apply_settings
+
+CLAY = Shading("textureless", 0.3, 0.7)
+
+
+class Stopwatch:
+    """Wraps functions and adds up the time spent in each."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **options: Any) -> Any:
+            begun = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.seconds[name] += time.perf_counter() - begun
+
+        return timed
+
+
+def dense_picture(field: Field, cameras: Any, light: torch.Tensor, resolution: int, samples: int) -> torch.Tensor:
+    """The reference: every sample of every ray queried and shaded, nothing skipped."""
+    rays = camera_rays(cameras, resolution)
+    radius = field.bounding_radius
+    centre = cameras.position.norm(dim=1)[:, None, None]
+    t = centre + torch.linspace(-radius, radius, samples)  # (n, 1, samples)
+    mu = rays.origins[:, :, None] + t[..., None] * rays.directions[:, :, None]
+    flat = mu.reshape(-1, 3)
+    sample = field.query(flat, with_normals=True)
+    inside = flat.norm(dim=1) < radius
+    tau = torch.where(inside, sample.tau, torch.zeros_like(sample.tau)).view(mu.shape[:3])
+    colour = shade(torch.ones_like(sample.rho), sample.normal, flat, light.expand_as(flat), torch.tensor(0.3), torch.tensor(0.7))
+    alpha = 1 - torch.exp(-tau * (2 * radius / samples))
+    before = torch.cumprod(torch.cat([torch.ones_like(alpha[..., :1]), 1 - alpha[..., :-1]], dim=-1), dim=-1)
+    weights = alpha * before
+    return (weights[..., None] * colour.view(mu.shape)).sum(2) + (1 - weights.sum(-1, keepdim=True)) * 0.5
+
+
+def time_preset(name: str, denoiser: PixelDiffusion, steps: int, warm: int, full_paper: bool) -> None:
+    """Print one preset's table."""
+    settings = [] if name != "paper" or full_paper else ["render.resolution=32", "run.views_per_step=1", "render.samples=64"]
+    config = apply_settings(get_preset(name).config, settings)
+    bank = PromptBank(denoiser, "a red mushroom", config.guidance)
+    run = Distiller(config, ScoreDistillation(denoiser, config.guidance), bank, 0)
+    count, warming = (steps, warm) if name != "paper" else (2, 0)
+    for _ in range(warming):
+        run.advance()
+    # Half-way through the run, shading is on and the occupancy grid has something to skip.
+    run.step = max(run.step, int(0.5 * config.run.steps))
+    watch = Stopwatch()
+    run.renderer.render = watch.around("rendering", run.renderer.render)
+    run.guidance.gradient = watch.around("guidance", run.guidance.gradient)
+    run.optimizer.step = watch.around("optimiser", run.optimizer.step)
+    run.field.begin_step = watch.around("field preparation", run.field.begin_step)
+    run.renderer.update_occupancy = watch.around("occupancy", run.renderer.update_occupancy)
+    backward = torch.Tensor.backward
+    torch.Tensor.backward = watch.around("backward", backward)
+    begun = time.perf_counter()
+    try:
+        for _ in range(count):
+            run.advance()
+    finally:
+        torch.Tensor.backward = backward
+    total = (time.perf_counter() - begun) / count
+    print(f"\n{name}{' (' + ', '.join(settings) + ')' if settings else ''}: {1e3 * total:.0f} ms a step")
+    for part, seconds in sorted(watch.seconds.items(), key=lambda item: -item[1]):
+        print(f"  {part:18s} {1e3 * seconds / count:8.1f} ms  {100 * seconds / count / total:5.1f}%")
+    print(f"  peak memory of the process so far: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    if config.field.kind == "voxels":
+        compare_renderers(run)
+
+
+def compare_renderers(run: Distiller, repeats: int = 5) -> None:
+    """Forward and backward of one textureless view: ours and the dense reference, same rays and samples."""
+    resolution, samples = run.config.render.resolution, run.config.render.samples
+    cameras, light = orbit_cameras([30.0], 20.0, 1.9, 1.5), torch.tensor([[1.0, -1.0, 1.0]])
+    background = torch.full((1, resolution**2, 3), 0.5)
+
+    def ours() -> torch.Tensor:
+        return run.renderer.render(run.field, background, cameras, [CLAY], light, resolution).image
+
+    def dense() -> torch.Tensor:
+        return dense_picture(run.field, cameras, light, resolution, samples)
+
+    times = {}
+    for label, picture in (("ours", ours), ("dense", dense)):
+        spent = []
+        for _ in range(repeats):
+            begun = time.perf_counter()
+            run.field.begin_step(0.5)
+            picture().sum().backward()
+            spent.append(time.perf_counter() - begun)
+        times[label] = sorted(spent)[repeats // 2]
+    print(
+        f"  one textureless view, forward and backward: ours {1e3 * times['ours']:.0f} ms, dense reference "
+        f"{1e3 * times['dense']:.0f} ms: {times['dense'] / times['ours']:.1f} times as long"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", nargs="*", default=["draft", "standard", "paper"])
+    parser.add_argument("--model", default="starter")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--warm", type=int, default=120, help="steps before timing, so that there is something to see")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--paper-full", action="store_true")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    denoiser = PixelDiffusion.load(Path(resolve_model(options.model)))
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    for name in options.presets:
+        time_preset(name, denoiser, options.steps, options.warm, options.paper_full)
+
+
+if __name__ == "__main__":
+    main()
