@@ -45,11 +45,25 @@ def write_checkpoint(folder: Path, job: Job, state: RunState) -> Path:
         if newest.is_file():
             os.replace(newest, previous)
         os.replace(partial, newest)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says in an error of its own
+        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
         raise CheckpointError(
-            f"cannot write a checkpoint to {folder}: {error.strerror or error}; free some space or choose another folder with --work"
+            f"cannot write a checkpoint to {folder}: {reason}; free some space or choose another folder with --work"
         ) from error
     return newest
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete what `write_checkpoint` wrote, and the folder if that leaves it empty: it may be somebody's own."""
+    for name in (NEWEST, PREVIOUS, f"{NEWEST}.part"):
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError:
+            continue  # a leftover is no reason to fail a run whose mesh is written
+    try:
+        folder.rmdir()
+    except OSError:
+        return  # not empty, or not there
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -94,8 +108,16 @@ def _read(path: Path, job: Job) -> RunState:
                     f"{path} belongs to another run (prompt {header.get('prompt', '?')!r}, or other settings); give the "
                     "prompt, model, seed and settings that it was made with, or start afresh without --resume"
                 )
-            numbers = json.loads(header["run"])
+            step, seed, restarts = _whole_numbers(json.loads(header["run"]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise _Damaged(str(error).strip().splitlines()[0]) from error
-    return RunState(numbers["step"], numbers["seed"], numbers["restarts"], tensors)
+    return RunState(step, seed, restarts, tensors)
+
+
+def _whole_numbers(run: object) -> tuple[int, int, int]:
+    """step, seed and restarts of a header. Raises ValueError for anything else than whole numbers from 0 on."""
+    numbers = tuple(run.get(name) for name in ("step", "seed", "restarts")) if isinstance(run, dict) else ()
+    if len(numbers) != 3 or any(type(number) is not int or number < 0 for number in numbers):
+        raise ValueError("its header has no step, seed and restarts")
+    return numbers

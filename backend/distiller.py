@@ -14,6 +14,7 @@ from dreamwright.backend.errors import CheckpointError
 from dreamwright.backend.events import RunState
 from dreamwright.backend.fields import build_background, build_field
 from dreamwright.backend.guidance.contract import Guidance
+from dreamwright.backend.health import all_finite
 from dreamwright.backend.optimizers import build_optimizer, learning_rate, set_learning_rate
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.regularisers import opacity_entropy, opacity_loss
@@ -23,6 +24,10 @@ from dreamwright.backend.schedules import linear
 
 STREAMS = ("cameras", "looks", "noise", "jitter")  # one generator each, so that adding draws to one leaves the others
 ORBIT_DISTANCE, ORBIT_FOCAL = 1.9, 1.5  # scene units, image widths: a radius-0.5 prop fills four fifths
+
+
+class Diverged(Exception):
+    """The field, not the guidance, brought NaN or infinity into a step; another seed may do better."""
 
 
 class Distiller:
@@ -56,7 +61,11 @@ class Distiller:
         return self.step / self.config.run.steps
 
     def advance(self) -> dict[str, float]:
-        """One optimisation step; returns named figures. Raises RunError when the guidance fails."""
+        """One optimisation step; returns named figures.
+
+        Raises RunError when the guidance fails, and Diverged when the picture or the gradients are not finite; then the
+        optimiser has not stepped.
+        """
         config, progress = self.config, self.progress
         set_learning_rate(self.optimizer, learning_rate(config.optimizer, progress))
         self.field.begin_step(progress)
@@ -71,10 +80,14 @@ class Distiller:
         rendering = self.renderer.render(
             self.field, backdrop, placed, shadings, lights, config.render.resolution, self.streams["jitter"]
         )
+        if not all_finite([rendering.image.detach()]):
+            raise Diverged("the rendered image holds NaN or infinity")
         conditioning = self.bank.for_views(cameras.azimuth, cameras.elevation, [s.kind for s in shadings])
         result = self.guidance.gradient(rendering.image, placed, conditioning, self.streams["noise"], progress)
         loss = (result.gradient.detach() * rendering.image).sum() / n + self._penalties(rendering, progress)
         loss.backward()
+        if not all_finite(p.grad for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None):
+            raise Diverged("the field's gradient holds NaN or infinity")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -142,6 +155,7 @@ class Distiller:
             for name, value in _under("optimizer.", tensors).items():
                 index, key = name.split(".", 1)
                 entries.setdefault(int(index), {})[key] = value
+            self._check_optimizer(entries, state.step)
             self.optimizer.load_state_dict(
                 {"state": entries, "param_groups": self.optimizer.state_dict()["param_groups"]}
             )
@@ -154,6 +168,20 @@ class Distiller:
                 "made with, or start afresh without --resume"
             ) from error
         self.step, self.seed = state.step, state.seed
+
+    def _check_optimizer(self, entries: Mapping[int, Mapping[str, Any]], step: int) -> None:
+        """Raise ValueError for no optimiser state after a step, states without their parameter, or of another shape.
+
+        torch's own load_state_dict looks at none of these.
+        """
+        if step > 0 and not entries:
+            raise ValueError("the optimiser's state is missing")
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for index, entry in entries.items():
+            shape = parameters[index].shape if index < len(parameters) else None
+            for key in ("exp_avg", "exp_avg_sq", "momentum"):
+                if shape is None or (key in entry and entry[key].shape != shape):
+                    raise ValueError(f"optimizer.{index}.{key} does not fit its parameter")
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dreamwright.backend.config import Config
-from dreamwright.backend.distiller import Distiller
+from dreamwright.backend.distiller import Distiller, Diverged
 from dreamwright.backend.errors import RunError
 from dreamwright.backend.events import Checkpoint, Event, Finished, Health, Preview, Progress, Restarted, RunState
 from dreamwright.backend.guidance.contract import Guidance
@@ -18,6 +18,11 @@ from dreamwright.backend.health import CHECK_SHARES, all_finite, judge_run
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.rendering.shading import Shading
 
+ADVICE = {
+    "empty": "try another prompt or seed, or a larger guidance.omega",
+    "full": "try another prompt or seed, or a larger regularisers.opacity_end",
+    "diverged": "try another seed, or a smaller optimizer.learning_rate",
+}
 SEED_STRIDE = 7919  # a restart's seed is the old one plus this prime, so that seeds 0, 1, 2 share no restarts
 PREVIEW_RESOLUTION = 96  # pixels a side of one preview tile
 LIT = Shading("shaded", 0.35, 0.65)
@@ -63,7 +68,14 @@ class Run:
         checks = {max(1, round(share * steps)) for share in CHECK_SHARES}
         begun, first = self._clock(), self.distiller.step
         while self.distiller.step < steps:
-            scalars = self.distiller.advance()
+            try:
+                scalars = self.distiller.advance()
+            except Diverged as error:  # seen at once rather than at the next check, and never written to a checkpoint
+                health = Health(self.distiller.step, "diverged", {}, str(error))
+                yield health
+                yield self._restart(health)
+                begun, first = self._clock(), 0
+                continue
             step = self.distiller.step
             elapsed = self._clock() - begun
             pace = elapsed / max(1, step - first)
@@ -96,7 +108,7 @@ class Run:
         if self.restarts >= self.config.run.max_restarts:
             raise RunError(
                 f"the run went {health.verdict} at step {health.step} ({health.message}) after {self.restarts} restarts; "
-                "try another prompt or seed, or a larger guidance.omega"
+                f"{ADVICE[health.verdict]}"
             )
         self.restarts += 1
         new = (old + SEED_STRIDE) % 2**31

@@ -121,6 +121,8 @@ def config_to_mapping(config: Config) -> dict[str, dict[str, Any]]:
 
 def config_from_mapping(mapping: Mapping[str, Mapping[str, Any]], base: Config = Config()) -> Config:
     """`base` with the values of a nested mapping. Raises ConfigError for unknown keys, wrong types and bounds."""
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"the settings are {mapping!r}; allowed are groups of settings by name; write section.name")
     config = base
     for section, values in mapping.items():
         if not isinstance(values, Mapping):
@@ -181,18 +183,24 @@ def _typed(name: str, hint: Any, value: Any) -> Any:
             return value
         raise ConfigError(f"{name} is {value!r}; allowed are {', '.join(map(str, arguments))}; choose one")
     if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else list(value)
+        if not isinstance(value, (str, list, tuple)):
+            raise ConfigError(f"{name} is {value!r}; allowed are whole numbers; write for example --set {name}=16,32")
+        items = value.split(",") if isinstance(value, str) else value
         return tuple(_typed(name, arguments[0], item) for item in items)
     if isinstance(hint, types.UnionType):
         hint = arguments[0]
     if hint is str:
-        return str(value)
+        if not isinstance(value, str):
+            raise ConfigError(f"{name} is {value!r}; allowed is text; write it in quotes")
+        return value
     if hint is bool:
         truth = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
         if isinstance(value, bool) or str(value).lower() in truth:
             return value if isinstance(value, bool) else truth[str(value).lower()]
         raise ConfigError(f"{name} is {value!r}; allowed are true and false; choose one")
     try:
+        if isinstance(value, bool):  # Python's True is a number, but nobody who writes it means one
+            raise TypeError
         number = float(value)
         if hint is int and not number.is_integer():
             raise ValueError

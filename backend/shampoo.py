@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Distributed Shampoo (Anil et al. 2020, arXiv:2002.09018) with SQRT_N grafting, as DreamFusion's appendix A.2 uses it.
 
-Our own, because the kept library (pytorch-optimizer 4.1) has no SQRT_N grafting and keeps its statistics in Python
-objects that neither safetensors nor an exact resume can hold; here every state is a tensor.
+Our own, because the kept library (pytorch-optimizer 4.1, `ScalableShampoo` with `LayerWiseGrafting.SQRTN`) keeps its
+statistics in Python objects that neither safetensors nor an exact resume can hold; here every state is a tensor.
 """
 
 from __future__ import annotations

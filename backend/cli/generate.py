@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -12,8 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from dreamwright.backend.cli.progress import RunDisplay
-from dreamwright.backend.errors import CheckpointError
+from dreamwright.backend.cli.progress import RunDisplay, check_preview_folder
+from dreamwright.backend.errors import CheckpointError, DreamwrightError
 from dreamwright.backend.presets import PRESETS, get_preset
 from dreamwright.shared import __version__
 
@@ -24,13 +23,13 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     """Define the command's arguments."""
     parser = subparsers.add_parser("generate", help="make a 3D prop from a prompt", description=__doc__)
     parser.add_argument("prompt", help='what to make, for example "a red mushroom"')
-    parser.add_argument("--out", type=Path, default=Path("prop.glb"), help="mesh file: .glb, .ply or .obj; replaced only on success")
+    parser.add_argument("--out", type=Path, default=Path("prop.glb"), help="mesh file: .glb, .ply or .obj; replaced only once a mesh is made, never by a failed run")
     parser.add_argument("--model", default="starter", help="a name from `dreamwright models`, or a diffusers folder")
     parser.add_argument("--preset", default="draft", help=f"one of: {', '.join(f'{p.name} ({p.summary})' for p in PRESETS.values())}")
-    parser.add_argument("--seed", type=int, default=0, help="another number makes another prop")
+    parser.add_argument("--seed", type=int, help="another number makes another prop (default 0)")
     parser.add_argument("--steps", type=int, help="optimisation steps, instead of the preset's")
     parser.add_argument("--negative", default=None, help="what to avoid (the unconditional prompt)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, for example guidance.omega=30")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, for example guidance.omega=30; --seed and --steps win over it")
     parser.add_argument("--previews", type=Path, metavar="DIR", help="folder for preview pictures and a turntable")
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder for checkpoints (default: OUT.work beside the output)")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the work folder")
@@ -45,10 +44,9 @@ def job_from(options: argparse.Namespace) -> Any:
     from dreamwright.backend.settings import apply_settings
 
     config = get_preset(options.preset).config
-    settings = [f"run.seed={options.seed}"]
-    if options.steps is not None:
-        settings.append(f"run.steps={options.steps}")
-    config = apply_settings(config, settings + options.set)
+    named = {"run.seed": options.seed, "run.steps": options.steps}
+    settings = [*options.set, *(f"{name}={value}" for name, value in named.items() if value is not None)]
+    config = apply_settings(config, settings)
     if options.negative is not None:
         config = replace(config, guidance=replace(config.guidance, negative_prompt=options.negative))
     return make_job(options.prompt, options.model, options.preset, config)
@@ -84,10 +82,14 @@ def run(options: argparse.Namespace) -> int:
     job = job_from(options)
     check_output_path(options.out)
     work = options.work or options.out.with_name(options.out.name + ".work")
+    if work.exists() and not work.is_dir():
+        raise CheckpointError(f"{work} is a file, so no checkpoint can go there; choose a folder with --work")
+    if options.previews is not None:
+        check_preview_folder(options.previews)
 
     import torch
 
-    from dreamwright.backend.checkpoints import has_checkpoint, read_checkpoint, write_checkpoint
+    from dreamwright.backend.checkpoints import has_checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
     from dreamwright.backend.cli.sample import choose_device
     from dreamwright.backend.distillation import ScoreDistillation
     from dreamwright.backend.events import Checkpoint, Finished
@@ -123,16 +125,21 @@ def run(options: argparse.Namespace) -> int:
                 write_checkpoint(work, job, event.state)
             elif isinstance(event, Finished):
                 complete = event.complete
-    _write_mesh(job, task, options, work, complete)
+    try:
+        _write_mesh(job, task, options)
+    except DreamwrightError as error:
+        if complete:
+            raise
+        print(f"dreamwright: warning: no mesh yet: {error}", file=sys.stderr)  # the checkpoint is what matters
     if not complete:
         print(f"stopped at step {task.distiller.step}; continue with the same command and --resume", file=sys.stderr)
         return INTERRUPTED
     if not options.keep_work:
-        shutil.rmtree(work, ignore_errors=True)
+        remove_checkpoints(work)
     return 0
 
 
-def _write_mesh(job: Any, task: Any, options: argparse.Namespace, work: Path, complete: bool) -> None:
+def _write_mesh(job: Any, task: Any, options: argparse.Namespace) -> None:
     """Extract, export, tell."""
     import torch
 

@@ -9,25 +9,28 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from dreamwright.backend.errors import ExportError
+
 if TYPE_CHECKING:
     from dreamwright.backend.events import Event
     from dreamwright.backend.job import Job
 
 
+def check_preview_folder(folder: Path) -> None:
+    """Make the folder if it is missing. Raises ExportError when pictures cannot be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".probe").touch()
+        (folder / ".probe").unlink()
+    except OSError as error:
+        raise ExportError(f"cannot write previews to {folder}: {error.strerror}; choose another --previews folder") from error
+
+
 class RunDisplay:
-    """Shows events; raises ExportError at once when the preview folder cannot be used."""
+    """Shows events; previews go to a folder that `check_preview_folder` has seen."""
 
     def __init__(self, job: "Job", previews: Path | None, done: int) -> None:
-        from dreamwright.backend.errors import ExportError
-
         self._previews = previews
-        if previews is not None:
-            try:
-                previews.mkdir(parents=True, exist_ok=True)
-                (previews / ".probe").touch()
-                (previews / ".probe").unlink()
-            except OSError as error:
-                raise ExportError(f"cannot write previews to {previews}: {error.strerror}; choose another --previews folder") from error
         self._bar = tqdm(total=job.config.run.steps, initial=done, desc=job.prompt[:32], unit="step", file=sys.stderr, dynamic_ncols=True)
 
     def __enter__(self) -> "RunDisplay":

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Measure the prior itself: does the judge name prop, colour and view of its ancestral samples as the prompt did?
+
+    python -m dreamwright.backend.starter.quality --model starter --samples 256 --omega 3 --out runs/quality
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Iterator
+
+import torch
+from tqdm import tqdm
+
+from dreamwright.backend.distillation import ancestral_sample
+from dreamwright.backend.guidance.pixel import PixelDiffusion
+from dreamwright.backend.models import resolve_model
+from dreamwright.backend.pictures import picture_grid, png_bytes
+from dreamwright.backend.starter import domain
+from dreamwright.backend.starter.classifier import load_judge
+
+BATCH = 16  # pictures sampled together
+
+
+def spread_prompts(count: int) -> list[tuple[int, int, int]]:
+    """`count` (prop, colour, view) index triples that walk through all props, colours and views evenly.
+
+    The steps are coprime to the sizes, so that every prop meets every colour and every view before any repeats.
+    """
+    props, colours, views = len(domain.PROPS), len(domain.COLOURS), len(domain.VIEWS)
+    return [(i % props, (i // props + 3 * i) % colours, (i // props + i) % views) for i in range(count)]
+
+
+def sampled(
+    denoiser: PixelDiffusion, prompts: list[str], omega: float, steps: int, generator: torch.Generator
+) -> Iterator[torch.Tensor]:
+    """Pictures (n, 3, 64, 64) in [0, 1] of the prompts, a batch at a time."""
+    for first in range(0, len(prompts), BATCH):
+        batch = prompts[first : first + BATCH]
+        negative = denoiser.embed([""] * len(batch))
+        yield ancestral_sample(denoiser, denoiser.embed(batch), negative, omega, steps, generator)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Judge ancestral samples of the starter prior.")
+    parser.add_argument("--model", default="starter")
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--omega", type=float, default=3.0)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="folder for quality.json and samples.png")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    judge = load_judge(Path(str(resources.files("dreamwright.backend.starter"))) / "classifier")
+    denoiser = PixelDiffusion.load(resolve_model(options.model))
+    triples = spread_prompts(options.samples)
+    colours = list(domain.COLOURS)
+    prompts = [domain.caption(domain.PROPS[p].name, colours[c], f"{domain.VIEWS[v]} view") for p, c, v in triples]
+    generator = torch.Generator().manual_seed(options.seed)
+    batches = sampled(denoiser, prompts, options.omega, options.steps, generator)
+    pictures = torch.cat(list(tqdm(batches, total=-(-len(prompts) // BATCH), unit="batch"))).clamp(0, 1)
+    with torch.no_grad():
+        verdict = judge(pictures)
+    wanted = torch.tensor(triples)
+    prop = verdict.prop.argmax(-1) == wanted[:, 0]
+    colour = verdict.colour.argmax(-1) == wanted[:, 1]
+    view = verdict.view.argmax(-1) == wanted[:, 2]
+    fronted = torch.tensor([domain.PROPS[p].has_front for p, _, _ in triples])
+    figures = {
+        "samples": len(triples),
+        "omega": options.omega,
+        "steps": options.steps,
+        "prop": float(prop.float().mean()),
+        "colour": float(colour.float().mean()),
+        "prop_and_colour": float((prop & colour).float().mean()),
+        "view_of_fronted": float(view[fronted].float().mean()),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "quality.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (options.out / "samples.png").write_bytes(png_bytes(picture_grid(pictures[:64]), {"what": "starter samples"}))
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
