@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreamwright.backend.cli.main import main
+from dreamwright.backend.cli.generate import job_from
+from dreamwright.backend.cli.main import build_parser, main
+from dreamwright.backend.distiller import Distiller
 from dreamwright.backend.guidance import pixel
 from tests.tiny_model import QUICK, save_tiny_model
 
@@ -69,6 +72,8 @@ MISTAKES = {
     "huge seed": (["generate", "a red mushroom", "--seed", str(2**70)], ("run.seed",)),
     "unsupported output": (["generate", "a red mushroom", "--out", "prop.fbx"], (".fbx", ".glb")),
     "output in a missing folder": (["generate", "a red mushroom", "--out", "no/such/prop.glb"], ("no/such",)),
+    "work folder is a file": (["generate", "a red mushroom", "--work", "prop.glb"], ("prop.glb", "--work")),
+    "preview folder is a file": (["generate", "a red mushroom", "--previews", "prop.glb"], ("prop.glb", "--previews")),
     "nothing to resume": (["generate", "a red mushroom", "--resume"], ("no checkpoint", "--resume")),
 }
 
@@ -97,6 +102,43 @@ def test_an_unfinished_run_is_not_thrown_away_by_accident(model: str, tmp_path: 
     assert generate(model, out) == 2
     assert "--resume" in capsys.readouterr().err
     assert generate(model, out, "--resume") == 0
+
+
+def test_success_deletes_the_checkpoints_and_nothing_else_in_the_work_folder(model: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("precious")
+    assert generate(model, tmp_path / "prop.ply", "--work", str(mine)) == 0
+    assert [p.name for p in mine.iterdir()] == ["thesis.txt"]
+
+
+def test_steps_and_seed_win_over_set() -> None:
+    parser = build_parser()
+    common = ["generate", "a red mushroom", "--set", "run.steps=6", "--set", "run.seed=4"]
+    run = job_from(parser.parse_args(common)).config.run
+    assert (run.steps, run.seed) == (6, 4)
+    run = job_from(parser.parse_args([*common, "--steps", "4000", "--seed", "0"])).config.run
+    assert (run.steps, run.seed) == (4000, 0)
+
+
+def test_ctrl_c_before_there_is_any_surface_still_leaves_the_checkpoint_and_the_old_file(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = Distiller.advance
+
+    def interrupted(self: Distiller) -> dict[str, float]:
+        scalars = advance(self)
+        if self.step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return scalars
+
+    monkeypatch.setattr(Distiller, "advance", interrupted)
+    out = tmp_path / "prop.ply"
+    out.write_bytes(b"precious")
+    assert generate(model, out, "--steps", "60", "--set", "mesh.threshold=1000000") == 130
+    errors = capsys.readouterr().err
+    assert "no mesh yet" in errors and "--resume" in errors
+    assert out.read_bytes() == b"precious" and (tmp_path / "prop.ply.work" / "checkpoint.safetensors").is_file()
 
 
 def test_a_foreign_checkpoint_is_refused(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

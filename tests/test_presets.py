@@ -4,14 +4,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.optimizers import learning_rate
+from dreamwright.backend.fields import build_field
+from dreamwright.backend.optimizers import build_optimizer, learning_rate, set_learning_rate
 from dreamwright.backend.presets import PRESETS, get_preset
+from dreamwright.backend.rendering.shading import sample_shading
 from dreamwright.backend.schedules import linear
 from dreamwright.backend.settings import BOUNDS, apply_settings, config_from_mapping, config_to_mapping, setting_names, validate
+from dreamwright.backend.shampoo import Shampoo
 
 PAPER = PRESETS["paper"].config
 STEPS = 15_000
@@ -85,6 +92,36 @@ def test_the_papers_learning_rate_warms_up_over_3000_steps_and_decays_by_a_cosin
     assert rates == pytest.approx([1e-9, (1e-4 + 1e-9) / 2, 1e-4, middle, 1e-6])
 
 
+def test_the_papers_field_anneals_its_covariance_over_5000_steps() -> None:
+    field = build_field(replace(PAPER.field, hidden_width=8, hidden_blocks=1), torch.Generator().manual_seed(0))
+    scales = []
+    for step in (0, 2500, 5000, 15000):
+        field.begin_step(step / STEPS)
+        scales.append(field.covariance_scale)
+    assert scales == pytest.approx([5e-2, (5e-2 + 2e-3) / 2, 2e-3, 2e-3])
+
+
+def test_the_papers_shading_is_ambient_for_1000_steps_and_then_mixed(generator: torch.Generator) -> None:
+    """Afterwards .25 albedo, .375 shaded, .375 textureless; three standard errors of 4000 draws are .023."""
+    for step in (0, 500, 999):
+        looks = [sample_shading(PAPER.shading, step / STEPS, generator) for _ in range(50)]
+        assert {(s.kind, s.ambient, s.diffuse) for s in looks} == {("albedo", 1.0, 0.0)}
+    kinds = [sample_shading(PAPER.shading, 1000 / STEPS, generator) for _ in range(4000)]
+    for kind, share in (("albedo", 0.25), ("shaded", 0.375), ("textureless", 0.375)):
+        assert sum(s.kind == kind for s in kinds) / 4000 == pytest.approx(share, abs=0.023)
+    assert {(s.ambient, s.diffuse) for s in kinds if s.kind != "albedo"} == {(0.1, 0.9)}
+
+
+def test_the_papers_optimiser_is_shampoo_with_the_papers_numbers() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2, 2))
+    optimizer = build_optimizer(PAPER.optimizer, [{"params": [parameter], "rate_multiplier": 1.0}])
+    assert isinstance(optimizer, Shampoo)
+    group = optimizer.param_groups[0]
+    assert (group["betas"], group["epsilon"], group["block_size"], group["exponent_override"]) == ((0.9, 0.9), 1e-6, 128, 2)
+    set_learning_rate(optimizer, learning_rate(PAPER.optimizer, 3000 / STEPS))
+    assert group["lr"] == pytest.approx(1e-4)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_valid_and_survives_json(name: str) -> None:
     config = validate(PRESETS[name].config)
@@ -128,6 +165,35 @@ def test_a_bad_setting_is_answered_with_what_was_given_and_what_is_allowed(setti
         apply_settings(PAPER, [setting])
     message = str(caught.value)
     assert all(word in message for word in words) and "\n" not in message
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=60)
+@given(name=st.sampled_from(setting_names()), value=anything)
+def test_any_json_value_makes_a_valid_configuration_or_a_one_line_error(name: str, value: object) -> None:
+    section, key = name.split(".")
+    try:
+        config = config_from_mapping({section: {key: value}})
+    except ConfigError as error:
+        assert "\n" not in str(error)
+    else:
+        hash(config)  # plain values all the way down: frozen, comparable
+        assert config_from_mapping(config_to_mapping(config)) == config
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [[1], None, {"run": 3}, {"run": {"steps": True}}, {"field": {"voxel_resolutions": 8}}, {"guidance": {"negative_prompt": None}}],
+)
+def test_a_mapping_of_the_wrong_shape_is_refused(mapping: object) -> None:
+    with pytest.raises(ConfigError, match="allowed"):
+        config_from_mapping(mapping)
 
 
 def test_an_unknown_preset_is_answered_with_the_known_ones() -> None:

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dreamwright.backend.cameras import Cameras, orbit_cameras
-from dreamwright.backend.checkpoints import NEWEST, has_checkpoint, read_checkpoint, write_checkpoint
+from dreamwright.backend.checkpoints import FORMAT, NEWEST, PREVIOUS, VERSION, has_checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
 from dreamwright.backend.config import Config
 from dreamwright.backend.distillation import ScoreDistillation
 from dreamwright.backend.errors import CheckpointError, RunError
-from dreamwright.backend.events import Checkpoint, Finished, Health, Preview, Progress, Restarted
+from dreamwright.backend.events import Checkpoint, Finished, Health, Preview, Progress, Restarted, RunState
 from dreamwright.backend.guidance.contract import Conditioning, GuidanceResult
 from dreamwright.backend.guidance.oracles import KnownImages
-from dreamwright.backend.health import judge_run, opacity_figures, view_similarity
+from dreamwright.backend.health import all_finite, judge_run, opacity_figures, view_similarity
 from dreamwright.backend.job import Job, make_job
 from dreamwright.backend.optimization import Run, optimise
 from dreamwright.backend.prompts import PromptBank
@@ -78,8 +79,10 @@ def states_equal(first: Run, second: Run) -> bool:
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_one_bitwise(
     oracle: KnownImages, tmp_path: Path, stop_at: int, optimizer: str
 ) -> None:
-    """The state goes through a file, as after a kill; previews in between must not matter either."""
-    config = quick_config(f"optimizer.kind={optimizer}", "background.kind=mlp", "run.views_per_step=2")
+    """The state goes through a file, as after a kill; previews and occupancy updates in between must not matter either."""
+    config = quick_config(
+        f"optimizer.kind={optimizer}", "background.kind=mlp", "run.views_per_step=2", "render.occupancy_interval=3"
+    )
     job = make_job("a ball", "oracle", "draft", config)
     whole = run_of(config, oracle)
     for _ in whole:
@@ -94,6 +97,19 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one_bitwise(
     steps = [event.step for event in resumed if isinstance(event, Progress)]
     assert steps == list(range(stop_at + 1, 7))
     assert states_equal(whole, resumed)
+
+
+def test_resuming_the_papers_field_is_exact_too(oracle: KnownImages) -> None:
+    config = quick_config(
+        "field.kind=mip-mlp", "field.hidden_width=16", "optimizer.kind=shampoo", "run.checkpoint_interval=1",
+        "render.samples=8",
+    )  # fmt: skip
+    whole = run_of(config, oracle)
+    states = [event.state for event in whole if isinstance(event, Checkpoint)]
+    resumed = run_of(config, oracle, resume=states[2])
+    for _ in resumed:
+        pass
+    assert states[2].step == 3 and states_equal(whole, resumed)
 
 
 def test_another_seed_makes_another_field(oracle: KnownImages) -> None:
@@ -146,6 +162,40 @@ def test_an_empty_run_restarts_from_another_seed_and_then_says_what_to_do(oracle
     assert [e.verdict for e in events if isinstance(e, Health)] == ["empty", "empty"]
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "shampoo"])
+@pytest.mark.parametrize("broken", ["weights", "gradient"])
+def test_a_field_that_diverges_between_checks_restarts_and_is_never_checkpointed(
+    oracle: KnownImages, broken: str, optimizer: str
+) -> None:
+    """Checks are at steps 2, 3 and 6 of 10; the field breaks after step 7, once."""
+    run = run_of(quick_config("run.steps=10", "run.checkpoint_interval=1", f"optimizer.kind={optimizer}"), oracle)
+    events = []
+    for event in run:
+        events.append(event)
+        if isinstance(event, Progress) and event.step == 7 and run.restarts == 0:
+            weight = run.distiller.field.raw_density[0]
+            if broken == "weights":
+                weight.data.fill_(float("nan"))
+            else:
+                weight.register_hook(lambda gradient: gradient * float("nan"))
+    assert [e.verdict for e in events if isinstance(e, Health)].count("diverged") == 1
+    restarts = [e for e in events if isinstance(e, Restarted)]
+    assert len(restarts) == 1 and restarts[0].old_seed != restarts[0].new_seed
+    after = events[events.index(restarts[0]) :]
+    assert [e.step for e in after if isinstance(e, Progress)] == list(range(1, 11))
+    states = [e.state for e in after if isinstance(e, Checkpoint)]
+    assert all(bool(torch.isfinite(t).all()) for s in states for t in s.tensors.values() if t.is_floating_point())
+    assert events[-1] == Finished(10, True, restarts[0].new_seed)
+
+
+def test_a_run_that_keeps_diverging_says_what_to_do_about_that(oracle: KnownImages) -> None:
+    run = run_of(quick_config("run.max_restarts=1"), oracle)
+    with pytest.raises(RunError, match="diverged.*optimizer.learning_rate"):
+        for event in run:
+            if isinstance(event, Progress):
+                run.distiller.field.raw_density[0].data.fill_(float("inf"))
+
+
 def test_health_tells_fog_from_solid_and_finds_nan() -> None:
     solid = torch.zeros(6, 1, 8, 8)
     solid[:, :, 2:6, 2:6] = 1.0
@@ -157,6 +207,14 @@ def test_health_tells_fog_from_solid_and_finds_nan() -> None:
     assert judge_run(1, solid * float("nan"), pictures, True).verdict == "diverged"
     assert judge_run(1, solid * 0, pictures, True).verdict == "empty"
     assert judge_run(1, solid * 0 + 1, pictures, True).verdict == "full"
+
+
+@pytest.mark.parametrize(
+    ("values", "finite"),
+    [([1.0, 2.0], True), ([], True), ([3e38, 3e38], True), ([1.0, float("nan")], False), ([float("inf"), 1.0], False), ([float("inf"), -float("inf")], False)],
+)
+def test_finiteness_is_judged_exactly_even_where_the_sum_overflows(values: list[float], finite: bool) -> None:
+    assert all_finite([torch.zeros(2), torch.tensor(values)]) is finite
 
 
 def test_view_similarity_is_one_for_a_mirrored_back_and_low_for_a_different_one(generator: torch.Generator) -> None:
@@ -190,6 +248,59 @@ def test_foreign_files_are_refused_in_one_line(content: bytes, tmp_path: Path) -
     with pytest.raises(CheckpointError) as caught:
         read_checkpoint(tmp_path, make_job("a ball", "oracle", "draft", quick_config()))
     assert "\n" not in str(caught.value) and "--resume" in str(caught.value)
+
+
+@pytest.mark.parametrize("numbers", ["{}", "[]", "3", '{"step": "2", "seed": 0, "restarts": 0}', '{"step": -1, "seed": 0, "restarts": 0}', "{"])
+def test_a_header_without_its_numbers_counts_as_damage(numbers: str, tmp_path: Path) -> None:
+    job = make_job("a ball", "oracle", "draft", quick_config())
+    header = {"format": FORMAT, "version": str(VERSION), "fingerprint": job.fingerprint(), "run": numbers}
+    save_file({"a": torch.zeros(2)}, tmp_path / NEWEST, metadata=header)
+    with pytest.raises(CheckpointError, match="damaged") as caught:
+        read_checkpoint(tmp_path, job)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    job = make_job("a ball", "oracle", "draft", quick_config())
+    save_file({"a": torch.zeros(2)}, tmp_path / NEWEST, metadata={"format": FORMAT, "version": str(VERSION + 1)})
+    with pytest.raises(CheckpointError, match="update dreamwright"):
+        read_checkpoint(tmp_path, job)
+
+
+@pytest.mark.parametrize("mistake", ["shape", "missing", "stranger"])
+def test_an_optimiser_state_that_does_not_fit_is_refused(mistake: str, oracle: KnownImages) -> None:
+    run = run_of(quick_config(), oracle)
+    state = next(event.state for event in run if isinstance(event, Checkpoint))
+    tensors = dict(state.tensors)
+    if mistake == "shape":
+        tensors["optimizer.0.exp_avg"] = torch.zeros(3)
+    elif mistake == "missing":
+        tensors = {name: t for name, t in tensors.items() if not name.startswith("optimizer.")}
+    else:
+        tensors["optimizer.99.exp_avg"] = torch.zeros(3)
+    with pytest.raises(CheckpointError, match="optimi[sz]er.*--resume"):
+        run_of(quick_config(), oracle, resume=replace(state, tensors=tensors))
+
+
+def test_a_disk_that_refuses_a_checkpoint_is_answered_in_one_line(tmp_path: Path) -> None:
+    """safetensors has an error type of its own for it; a folder in the way stands for the full disk."""
+    (tmp_path / f"{NEWEST}.part").mkdir()
+    job = make_job("a ball", "oracle", "draft", quick_config())
+    with pytest.raises(CheckpointError, match="--work") as caught:
+        write_checkpoint(tmp_path, job, RunState(1, 0, 0, {"a": torch.zeros(2)}))
+    assert "\n" not in str(caught.value)
+
+
+def test_removing_checkpoints_spares_what_somebody_else_put_there(saved: tuple[Job, Path]) -> None:
+    _, folder = saved
+    assert (folder / PREVIOUS).is_file()
+    (folder / "thesis.txt").write_text("precious")
+    remove_checkpoints(folder)
+    assert [p.name for p in folder.iterdir()] == ["thesis.txt"]
+    (folder / "thesis.txt").unlink()
+    remove_checkpoints(folder)
+    assert not folder.exists()
+    remove_checkpoints(folder)
 
 
 def test_a_checkpoint_of_another_job_is_refused_but_other_mesh_settings_are_not(saved: tuple[Job, Path]) -> None:

@@ -22,7 +22,9 @@ from typing import Iterator
 
 import numpy as np
 import torch
+import torch.multiprocessing
 from safetensors.torch import load_file, save_file
+from torch import distributed
 from torch.nn import functional
 
 from dreamwright.backend.starter import domain
@@ -97,6 +99,7 @@ class Training:
             lr=config.learning_rate,
             betas=(0.9, 0.98),
             weight_decay=0.01,
+            fused=True,
         )
         self.average = MovingAverage(self.modules, config.average_decay)
         self.step = 0
@@ -109,11 +112,12 @@ class Training:
             group["lr"] = rate * group["scale"]
         loss = diffusion_loss(self.parts, batch, generator, self.config.weight_cap, self.config.time_power)
         loss.backward()
+        average_gradients(self.modules)
         torch.nn.utils.clip_grad_norm_(self.modules.parameters(), self.config.gradient_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.pictures += len(batch.images)
+        self.pictures += len(batch.images) * world_size()
         self.average.update(self.modules, self.step)
         return float(loss.detach())
 
@@ -171,6 +175,23 @@ class Training:
         return parts
 
 
+def world_size() -> int:
+    """Processes that train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def average_gradients(module: torch.nn.Module) -> None:
+    """Mean gradient over all processes, in one message."""
+    if world_size() == 1:
+        return
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    distributed.all_reduce(flat)
+    flat /= world_size()
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients])):
+        gradient.copy_(part.view_as(gradient))
+
+
 def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
@@ -178,9 +199,15 @@ def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Ten
 def train(
     training: Training, photographs: PhotographSet, resolution: int, planned: int, generator: torch.Generator
 ) -> Iterator[tuple[int, int, float]]:
-    """Endless training; yields (step, pictures, loss) after each step and leaves stopping and saving to the caller."""
+    """Endless training; yields (step, pictures, loss) after each step and leaves stopping and saving to the caller.
+
+    Each step seeds the generator from its number and the process's rank, so that a resumed training draws what an
+    uninterrupted one would have drawn.
+    """
+    rank = distributed.get_rank() if distributed.is_initialized() else 0
     while True:
-        batch = photographs.sample(training.config.batch, resolution, generator)
+        generator.manual_seed(training.config.seed + 2 * (training.step * world_size() + rank) + 1)
+        batch = photographs.sample(training.config.batch // world_size(), resolution, generator)
         yield training.step + 1, training.pictures, training.advance(batch, generator, planned)
 
 
@@ -194,12 +221,25 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=TrainingConfig.learning_rate, help="peak learning rate")
     parser.add_argument("--planned", type=int, default=300_000, help="pictures over which the rate decays")
     parser.add_argument("--save-minutes", type=float, default=3.0, help="minutes between saved states")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each process")
+    parser.add_argument("--processes", type=int, default=1, help="processes that share each batch; one a core is fastest")
+    parser.add_argument("--port", type=int, default=29511, help="loopback port on which they meet")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--export", type=Path, help="write the averaged weights as a pipeline folder")
     options = parser.parse_args()
+    if options.processes > 1 and options.minutes > 0:
+        torch.multiprocessing.spawn(_run, (options,), nprocs=options.processes)
+    else:
+        _run(0, options)
 
+
+def _run(rank: int, options: argparse.Namespace) -> None:
+    """Train and export as one of `options.processes` processes; the first one talks, saves and exports."""
     torch.set_num_threads(options.threads)
+    together = options.processes > 1 and options.minutes > 0
+    if together:
+        address = f"tcp://127.0.0.1:{options.port}"
+        distributed.init_process_group("gloo", init_method=address, world_size=options.processes, rank=rank)
     generator = torch.Generator().manual_seed(1)
     training = Training(TrainingConfig(learning_rate=options.rate), torch.device(options.device))
     if training.restore(options.work, generator):
@@ -214,17 +254,23 @@ def main() -> None:
         for step, pictures, loss in train(training, photographs, options.resolution, options.planned, generator):
             losses.append(loss)
             now = time.monotonic()
-            if step % 100 == 0:
+            if step % 100 == 0 and rank == 0:
                 rate = (pictures - first) / (now - begun)
                 recent = float(np.mean(losses[-100:]))
                 left = (end - now) / 60
                 print(f"step {step} pictures {pictures} loss {recent:.4f} {rate:.1f}/s, {left:.1f} min left", flush=True)
-            if now - saved > 60 * options.save_minutes or now > end:
+            over = now > end
+            if together:
+                # All processes stop at the same step: the first one's clock decides.
+                verdict = torch.tensor([float(over)])
+                distributed.broadcast(verdict, 0)
+                over = bool(verdict.item())
+            if rank == 0 and (over or now - saved > 60 * options.save_minutes):
                 training.save(options.work, generator)
                 saved = now
-            if now > end:
+            if over:
                 break
-    if options.export is not None:
+    if options.export is not None and rank == 0:
         save_pipeline(training.averaged_parts(), options.export)
         print(f"exported to {options.export}", flush=True)
 
