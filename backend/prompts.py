@@ -24,6 +24,12 @@ def clean_prompt(prompt: str) -> str:
         raise PromptError(
             f"the prompt has {len(prompt)} characters; at most {MAX_CHARACTERS} are allowed; describe one object briefly"
         )
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"the prompt has an unreadable character at position {error.start}; it must be valid Unicode text; type it again"
+        ) from error
     cleaned = " ".join(prompt.split()).rstrip(" .,;:")
     if not cleaned:
         raise PromptError("the prompt is empty; describe an object, such as 'a red mushroom'")
@@ -74,6 +80,8 @@ class PromptBank:
     def __init__(self, denoiser: Denoiser, prompt: str, config: GuidanceConfig) -> None:
         self.config = config
         self.prompt = clean_prompt(prompt)
+        if config.negative_prompt.strip():
+            clean_prompt(config.negative_prompt)  # the same limits
         self._textureless = " ".join(config.textureless_words.split())
         looks = dict.fromkeys(("", self._textureless))
         texts = [augment(self.prompt, look, words) for look in looks for words in all_view_words(config)]

@@ -120,3 +120,14 @@ def test_long_prompts_are_refused_with_their_length():
     with pytest.raises(PromptError, match="10000 characters; at most 1000"):
         PromptBank(Recorder(), "x" * 10_000, PAPER)
     assert clean_prompt("x" * 1000) == "x" * 1000
+
+
+def test_broken_unicode_is_answered_not_crashed_on() -> None:
+    """A byte that the terminal could not decode arrives as a lone surrogate."""
+    with pytest.raises(PromptError, match="position 2"):
+        clean_prompt("a \udcff")
+
+
+def test_negative_prompts_obey_the_same_limits() -> None:
+    with pytest.raises(PromptError, match="10000"):
+        PromptBank(GaussianOracle(torch.zeros(3, 4, 4), 1.0), "x", GuidanceConfig(negative_prompt="y" * 10_000))
