@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dreamwright.backend.config import GuidanceConfig
 from dreamwright.backend.errors import PromptError
 from dreamwright.backend.guidance.contract import Conditioning
+from dreamwright.backend.guidance.oracles import GaussianOracle
 from dreamwright.backend.prompts import PromptBank, all_view_words, clean_prompt, view_words
 from dreamwright.backend.starter import domain
 
