@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dreamwright.backend.starter import architecture, train
+from dreamwright.backend.starter import architecture, domain, train
 from dreamwright.backend.starter.captions import PhotographSet
 from dreamwright.backend.starter.moving_average import MovingAverage
 from dreamwright.backend.starter.quality import spread_prompts
@@ -93,3 +93,12 @@ def test_quality_prompts_cover_props_colours_and_views_evenly() -> None:
         assert counts.min() == counts.max() == 512 // size
     pairs = {(t[0], t[2]) for t in triples}
     assert len(pairs) == 64
+
+
+def test_at_the_start_pooled_text_is_mostly_what_differs_between_prompts() -> None:
+    """The share of the pooled states' energy that all prompts have in common is below a third."""
+    parts = architecture.build_parts(0, TINY)
+    prompts = [domain.caption(p.name, c, f"{v} view") for p in domain.PROPS for c in domain.COLOURS for v in domain.VIEWS]
+    pooled = architecture.encode(parts, prompts).detach().mean(dim=1)
+    common = pooled.mean(dim=0).square().sum() / pooled.square().sum(dim=1).mean()
+    assert float(common) < 1 / 3

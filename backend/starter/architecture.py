@@ -25,6 +25,8 @@ IMAGE_SIZE = 64  # pixels a side
 SHUFFLE = 2  # pixel-unshuffle factor: 3 x 64 x 64 -> 12 x 32 x 32
 MAX_TOKENS = 12  # the longest caption, its end token and a little room
 TEXT_WIDTH = 128  # units of the text encoder
+EMBEDDING_WIDTH = 512  # units of the time-and-text embedding: props x views x colours have to fit through it
+FUNCTION_WORDS = ("<pad>", "</s>", "a", "an", ",", "view")
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,7 @@ def build_parts(seed: int, widths: Widths = Widths()) -> StarterParts:
                 eos_token_id=tokenizer.eos_token_id,
             )
         )
-        # T5's own initialisation expects a huge corpus; unit-variance tokens reach the U-Net's layer norms sooner.
-        torch.nn.init.normal_(text_encoder.shared.weight, std=1.0)
+        _favour_content_words(text_encoder, tokenizer)
         unet = UNet2DConditionModel(
             sample_size=IMAGE_SIZE // SHUFFLE,
             in_channels=3 * SHUFFLE**2,
@@ -111,6 +112,7 @@ def build_parts(seed: int, widths: Widths = Widths()) -> StarterParts:
             encoder_hid_dim=TEXT_WIDTH,
             attention_head_dim=32,
             resnet_time_scale_shift="scale_shift",
+            time_embedding_dim=EMBEDDING_WIDTH,
             addition_embed_type="text",
             addition_embed_type_num_heads=4,
             act_fn="silu",
@@ -123,6 +125,21 @@ def build_parts(seed: int, widths: Widths = Widths()) -> StarterParts:
         variance_type="fixed_small",
     )
     return StarterParts(unet, text_encoder, tokenizer, scheduler)
+
+
+def _favour_content_words(text_encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Start with words that matter at unit variance, those that do not at zero, and layers that hardly mix them.
+
+    Measured: with all tokens alike, the pooled text is nine parts constant, and after 170,000 pictures the prior still
+    ignored its view words.
+    """
+    with torch.no_grad():
+        table = text_encoder.shared.weight
+        torch.nn.init.normal_(table, std=1.0)
+        table[tokenizer.convert_tokens_to_ids(list(FUNCTION_WORDS))] = 0.0
+        for block in text_encoder.encoder.block:
+            block.layer[0].SelfAttention.o.weight.mul_(0.1)
+            block.layer[1].DenseReluDense.wo.weight.mul_(0.1)
 
 
 def encode(parts: StarterParts, prompts: Sequence[str]) -> torch.Tensor:

@@ -42,9 +42,9 @@ class TrainingConfig:
 
     seed: int = 0  # of the initial weights and of every random draw
     batch: int = 16  # pictures a step: on a CPU steps are what is short, and this noise does no harm yet
-    learning_rate: float = 8e-4  # AdamW's peak rate
+    learning_rate: float = 1e-3  # AdamW's peak rate
     final_rate: float = 5e-5  # rate at the end of a cosine decay over the planned pictures
-    conditioning_rate: float = 2.0  # of the layers through which text acts: they learn last, and decide view obedience
+    conditioning_rate: float = 1.5  # of the layers through which text acts: they learn last, and decide view obedience
     warmup_steps: int = 200  # linear warm-up
     time_power: float = 0.5  # t = u^power of a uniform u: below 1 favours high noise
     weight_cap: float = 6.0  # cap of 1 / sigma_t^2
