@@ -114,10 +114,13 @@ class PhotographSet:
         )
 
     def _backgrounds(self, n: int, generator: torch.Generator) -> torch.Tensor:
-        """Plain colours (n, 3, 1, 1): half of them grey-ish, half of them anything."""
+        """Plain colours (n, 3, 1, 1): greys of any brightness, slightly tinted, and one in five any colour at all.
+
+        At high noise a colourful background is most of the loss, and drowns what the prompt says about shape.
+        """
         colour = torch.rand(n, 3, generator=generator)
-        grey = torch.rand(n, 1, generator=generator) + 0.08 * torch.randn(n, 3, generator=generator)
-        chosen = torch.where(torch.rand(n, 1, generator=generator) < 0.5, grey, colour).clamp(0, 1)
+        grey = torch.rand(n, 1, generator=generator) + 0.05 * torch.randn(n, 3, generator=generator)
+        chosen = torch.where(torch.rand(n, 1, generator=generator) < 0.8, grey, colour).clamp(0, 1)
         return chosen.view(n, 3, 1, 1).to(self.device)
 
     def _caption(self, row: int, colour: int, untextured: bool, draws: list[float]) -> str:

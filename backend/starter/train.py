@@ -41,14 +41,14 @@ class TrainingConfig:
     """What decides the weights, besides the data."""
 
     seed: int = 0  # of the initial weights and of every random draw
-    batch: int = 16  # pictures a step: on a CPU steps are what is short, and this noise does no harm yet
+    batch: int = 64  # pictures a step; measured: at 8 and 16 the faint signal of prop and view words drowns and is unlearned
     learning_rate: float = 1e-3  # AdamW's peak rate
     final_rate: float = 5e-5  # rate at the end of a cosine decay over the planned pictures
-    conditioning_rate: float = 1.5  # of the layers through which text acts: they learn last, and decide view obedience
-    warmup_steps: int = 200  # linear warm-up
+    conditioning_rate: float = 1.0  # multiplies the rate of the layers through which text acts
+    warmup_steps: int = 50  # linear warm-up
     time_power: float = 0.5  # t = u^power of a uniform u: below 1 favours high noise
     weight_cap: float = 6.0  # cap of 1 / sigma_t^2
-    average_decay: float = 0.999  # of the weights' moving average, the one that is exported
+    average_decay: float = 0.99  # of the weights' moving average, the one that is exported
     gradient_norm: float = 1.0  # largest gradient norm
 
 
@@ -97,7 +97,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             [{"params": rest, "scale": 1.0}, {"params": conditioning, "scale": config.conditioning_rate}],
             lr=config.learning_rate,
-            betas=(0.9, 0.98),
+            betas=(0.9, 0.99),
             weight_decay=0.01,
             fused=True,
         )
