@@ -41,7 +41,7 @@ class TrainingConfig:
     """What decides the weights, besides the data."""
 
     seed: int = 0  # of the initial weights and of every random draw
-    batch: int = 64  # pictures a step; measured: at 8 and 16 the faint signal of prop and view words drowns and is unlearned
+    batch: int = 64  # pictures a step: the signal of prop and view words is faint against background and noise
     learning_rate: float = 1e-3  # AdamW's peak rate
     final_rate: float = 5e-5  # rate at the end of a cosine decay over the planned pictures
     conditioning_rate: float = 1.0  # multiplies the rate of the layers through which text acts
