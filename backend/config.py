@@ -73,6 +73,9 @@ class BackgroundConfig:
     encoding_levels: int = 4  # frequencies of the ray direction's encoding
     hidden_width: int = 64  # units of its hidden layers
     random_probability: float = 0.0  # share of views on a random plain colour, so that field and background cannot collude
+    random_kind: Literal["colour", "grey"] = "colour"  # what that colour is: any, or a grey
+    random_min: float = 0.0  # smallest channel or grey level of it, display sRGB
+    random_max: float = 1.0  # largest
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class GuidanceConfig:
     weighting: Literal["sigma2", "uniform"] = "sigma2"  # w(t) = sigma_t^2 or 1
     view_dependent: bool = True  # append "front view" and so on by camera
     overhead_elevation: float = 60.0  # degrees above which the view is "overhead view"
-    sided_views: bool = False  # "left side view"/"right side view" instead of "side view" (models that know the words)
+    view_words: Literal["four", "eight"] = "four"  # the paper's front, side, back, overhead; "eight": "front left view" ...
     textureless_words: str = ""  # appended to the prompt of textureless renders (models trained with such captions)
     negative_prompt: str = ""  # the "unconditional" prompt
     gradient_clip: float = 0.0  # largest norm of one view's image gradient; 0: no clipping

@@ -99,12 +99,13 @@ class Distiller:
 
     def _backdrop(self, cameras: Cameras, resolution: int) -> Tensor:
         """Background colours (n, r*r, 3): the learned one, or for some views a random plain colour."""
-        looks, pixels = self.streams["looks"], resolution * resolution
+        looks, pixels, c = self.streams["looks"], resolution * resolution, self.config.background
         plain = torch.rand(len(cameras), 4, generator=looks).to(self.device)
-        chosen = plain[:, 3] < self.config.background.random_probability
+        chosen = plain[:, 3] < c.random_probability
+        plain = c.random_min + (c.random_max - c.random_min) * (plain[:, :1] if c.random_kind == "grey" else plain[:, :3])
         directions = camera_rays(cameras, resolution).directions.reshape(-1, 3)
         learned = self.background(directions).view(len(cameras), pixels, 3)
-        return torch.where(chosen[:, None, None], plain[:, None, :3].expand(-1, pixels, -1), learned)
+        return torch.where(chosen[:, None, None], plain[:, None].expand(-1, pixels, 3), learned)
 
     def _penalties(self, rendering: Rendering, progress: float) -> Tensor:
         """Weighted regularisers (appendix A.2), a scalar."""

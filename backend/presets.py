@@ -36,22 +36,23 @@ PAPER = Config()  # the defaults of config.py are the paper's numbers
 DRAFT = Config(
     run=RunConfig(steps=700, views_per_step=1, checkpoint_interval=100, preview_interval=25),
     camera=CameraConfig(
+        elevation_min=-5.0,
         elevation_max=80.0,  # straight down says little about a prop
-        distance_min=1.5,
-        distance_max=2.2,
+        distance_min=1.7,
+        distance_max=2.1,
         framing="fill",  # the prop always fills a similar share, as in the starter's pictures
-        fill_min=0.55,
-        fill_max=0.95,
-        look_at_std=0.04,
-        up_std=0.02,
+        fill_min=0.72,
+        fill_max=0.92,
+        look_at_std=0.015,
+        up_std=0.01,
         position_offset=0.0,
         stratified_azimuth=True,
     ),
     shading=ShadingConfig(
         albedo_only_share=0.15,
         shaded_probability=0.7,
-        ambient=0.1,
-        ambient_max=0.5,  # a range of lamps, as a prior meets them
+        ambient=0.2,
+        ambient_max=0.55,  # a range of lamps, as a prior meets them
     ),
     field=FieldConfig(
         kind="voxels",
@@ -63,9 +64,15 @@ DRAFT = Config(
         density_bias_fade_share=0.5,  # a bias that stays keeps holes shut
         density_scale=5.0,
     ),
-    background=BackgroundConfig(kind="constant", random_probability=0.8),  # or field and background collude
+    background=BackgroundConfig(
+        kind="constant",
+        random_probability=1.0,  # or field and background collude
+        random_kind="grey",  # as in the starter's pictures, where it says nothing about the prop
+        random_min=0.3,
+        random_max=0.8,
+    ),
     render=RenderConfig(samples=80, occupancy_resolution=48, occupancy_interval=8),
-    guidance=GuidanceConfig(omega=20.0, t_max_end=0.5, sided_views=True, textureless_words="untextured"),
+    guidance=GuidanceConfig(omega=20.0, t_max_end=0.5, view_words="eight", textureless_words="untextured"),
     regularisers=RegulariserConfig(
         orientation_start=0.0,
         orientation_end=0.0,

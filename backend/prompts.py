@@ -36,24 +36,32 @@ def clean_prompt(prompt: str) -> str:
     return cleaned
 
 
+EIGHT_DIRECTIONS = (
+    "front", "front right", "right side", "back right", "back", "back left", "left side", "front left",
+)  # fmt: skip
+
+
 def view_words(azimuth: float, elevation: float, config: GuidanceConfig) -> str:
     """The paper's view words of a camera (degrees): "overhead view" above `overhead_elevation`, else the nearest of
     front (azimuth 0), side and back; "" when prompts do not depend on the view.
 
-    With `sided_views`, azimuth [45, 135) is "right side view" (the camera is at +X), [225, 315) "left side view".
+    With `view_words="eight"` the nearest of eight directions, 45 degrees each, for models that know the words: a camera
+    at +X (azimuth 90) sees the "right side", and half as much is left open as with the paper's words.
     """
     if not config.view_dependent:
         return ""
     if elevation > config.overhead_elevation:
         return "overhead view"
+    if config.view_words == "eight":
+        return f"{EIGHT_DIRECTIONS[int(((azimuth + 22.5) % 360.0) // 45.0) % 8]} view"
     quadrant = int(((azimuth + 45.0) % 360.0) // 90.0) % 4
-    right, left = ("right side view", "left side view") if config.sided_views else ("side view", "side view")
-    return ("front view", right, "back view", left)[quadrant]
+    return ("front view", "side view", "back view", "side view")[quadrant]
 
 
 def all_view_words(config: GuidanceConfig) -> tuple[str, ...]:
     """Every answer of `view_words` under this configuration."""
-    return tuple(dict.fromkeys(view_words(a, e, config) for a, e in ((0, 0), (90, 0), (180, 0), (270, 0), (0, 90))))
+    around = [(45.0 * k, 0.0) for k in range(8)]
+    return tuple(dict.fromkeys(view_words(a, e, config) for a, e in (*around, (0.0, 90.0))))
 
 
 def augment(prompt: str, *words: str) -> str:
@@ -103,7 +111,7 @@ class PromptBank:
                 warnings += check(text)
             except PromptError as error:
                 raise PromptError(
-                    f"{text!r} has words that the settings guidance.view_dependent, sided_views, textureless_words or "
+                    f"{text!r} has words that the settings guidance.view_dependent, view_words, textureless_words or "
                     f"negative_prompt added: {error}; or change those settings for this model"
                 ) from error
         return warnings

@@ -58,6 +58,8 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "background.encoding_levels": (0, 16),
     "background.hidden_width": (4, 1024),
     "background.random_probability": (0, 1),
+    "background.random_min": (0, 1),
+    "background.random_max": (0, 1),
     "render.resolution": (8, 512),
     "render.samples": (4, 2048),
     "render.occupancy_resolution": (0, 256),
@@ -100,6 +102,7 @@ ORDERED: tuple[tuple[str, str], ...] = (
     ("camera.focal_min", "camera.focal_max"),
     ("camera.fill_min", "camera.fill_max"),
     ("light.distance_min", "light.distance_max"),
+    ("background.random_min", "background.random_max"),
     ("guidance.t_min", "guidance.t_max"),
     ("guidance.t_min", "guidance.t_max_end"),
 )

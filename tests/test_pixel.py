@@ -161,8 +161,8 @@ def test_a_prompt_bank_encodes_the_views_of_a_real_model(denoiser):
     expected = denoiser.embed(["a red mushroom, front view", "a red mushroom, untextured, back view"])
     assert torch.equal(chosen.positive.tensors["hidden"], expected.tensors["hidden"])
     assert torch.equal(chosen.negative[0].tensors["hidden"], denoiser.embed([""]).tensors["hidden"])
-    with pytest.raises(PromptError, match="sided_views, .* does not know 'right'"):
-        PromptBank(denoiser, "a red mushroom", GuidanceConfig(sided_views=True))
+    with pytest.raises(PromptError, match="view_words, .* does not know 'right'"):
+        PromptBank(denoiser, "a red mushroom", GuidanceConfig(view_words="eight"))
 
 
 def test_folders_that_are_no_pipeline_are_refused(tmp_path):

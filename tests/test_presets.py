@@ -55,8 +55,8 @@ ROWS = {
     ),
     "overhead above 60 degrees": (PAPER.guidance.overhead_elevation, 60.0),
     "view-dependent prompts without extra words": (
-        (PAPER.guidance.view_dependent, PAPER.guidance.sided_views, PAPER.guidance.textureless_words),
-        (True, False, ""),
+        (PAPER.guidance.view_dependent, PAPER.guidance.view_words, PAPER.guidance.textureless_words),
+        (True, "four", ""),
     ),
     "w = sigma^2": (PAPER.guidance.weighting, "sigma2"),
     "t ~ U(.02, .98) throughout": (
@@ -139,9 +139,9 @@ def test_every_number_of_the_configuration_has_bounds() -> None:
 
 
 def test_settings_are_typed() -> None:
-    config = apply_settings(PAPER, ["run.steps=20", "guidance.omega=7.5", "field.voxel_resolutions=8,16", "guidance.sided_views=true", "optimizer.kind=adam"])
+    config = apply_settings(PAPER, ["run.steps=20", "guidance.omega=7.5", "field.voxel_resolutions=8,16", "guidance.view_words=eight", "optimizer.kind=adam"])
     assert (config.run.steps, config.guidance.omega, config.field.voxel_resolutions) == (20, 7.5, (8, 16))
-    assert (config.guidance.sided_views, config.optimizer.kind) == (True, "adam")
+    assert (config.guidance.view_words, config.optimizer.kind) == ("eight", "adam")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_settings_are_typed() -> None:
         ("guidance.omega=1e308", ("guidance.omega", "1000")),
         ("guidance.t_min=0.99", ("guidance.t_min", "guidance.t_max")),
         ("field.kind=hash", ("hash", "mip-mlp", "voxels")),
-        ("guidance.sided_views=maybe", ("maybe", "true")),
+        ("guidance.view_dependent=maybe", ("maybe", "true")),
         ("field.voxel_resolutions=", ("voxel_resolutions",)),
     ],
 )

@@ -19,7 +19,7 @@ from dreamwright.backend.prompts import PromptBank, all_view_words, clean_prompt
 from dreamwright.backend.starter import domain
 
 PAPER = GuidanceConfig()
-SIDED = dataclasses.replace(PAPER, sided_views=True)
+EIGHT = dataclasses.replace(PAPER, view_words="eight")
 
 
 class Recorder:
@@ -68,9 +68,9 @@ def test_view_words_are_the_papers(azimuth, elevation, words):
 def test_view_words_agree_with_the_captions_that_the_starter_learns(azimuth, elevation):
     view = domain.view_of(azimuth, elevation)
     assert view_words(azimuth, elevation, PAPER) == f"{view} view"
-    sided = f"{domain.side_of(azimuth)} view" if view == "side" else f"{view} view"
-    assert view_words(azimuth, elevation, SIDED) == sided
-    assert sided in all_view_words(SIDED)
+    finer = f"{domain.direction_of(azimuth, elevation)} view"
+    assert view_words(azimuth, elevation, EIGHT) == finer
+    assert finer in all_view_words(EIGHT) and len(all_view_words(EIGHT)) == 9
 
 
 def test_prompts_that_do_not_depend_on_the_view_have_no_view_words():
@@ -79,7 +79,7 @@ def test_prompts_that_do_not_depend_on_the_view_have_no_view_words():
 
 def test_a_bank_encodes_every_variant_in_one_call_and_picks_by_camera_and_shading():
     recorder = Recorder()
-    config = dataclasses.replace(SIDED, textureless_words="untextured", negative_prompt="a blur")
+    config = dataclasses.replace(EIGHT, textureless_words="untextured", negative_prompt="a blur")
     bank = PromptBank(recorder, "  a red\n mushroom. ", config)
     kinds = ["albedo", "textureless", "shaded", "textureless"]
     chosen = bank.for_views(torch.tensor([0.0, 90.0, 270.0, 0.0]), [0.0, 0.0, 0.0, 80.0], kinds)
@@ -89,7 +89,7 @@ def test_a_bank_encodes_every_variant_in_one_call_and_picks_by_camera_and_shadin
         "a red mushroom, left side view",
         "a red mushroom, untextured, overhead view",
     )
-    assert len(recorder.calls) == 1 and len(recorder.calls[0]) == 11
+    assert len(recorder.calls) == 1 and len(recorder.calls[0]) == 19
     assert recorder.text(chosen.positive) == list(chosen.words)
     assert recorder.text(chosen.negative) == ["a blur"] * 4
 

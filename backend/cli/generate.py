@@ -9,12 +9,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dreamwright.backend.cli.progress import RunDisplay, check_preview_folder
 from dreamwright.backend.errors import CheckpointError, DreamwrightError
 from dreamwright.backend.presets import PRESETS, get_preset
 from dreamwright.shared import __version__
+
+if TYPE_CHECKING:
+    from dreamwright.backend.production import Production
 
 INTERRUPTED = 130
 
@@ -87,20 +90,11 @@ def run(options: argparse.Namespace) -> int:
     if options.previews is not None:
         check_preview_folder(options.previews)
 
-    import torch
-
     from dreamwright.backend.checkpoints import has_checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
     from dreamwright.backend.cli.sample import choose_device
-    from dreamwright.backend.distillation import ScoreDistillation
     from dreamwright.backend.events import Checkpoint, Finished
-    from dreamwright.backend.guidance.pixel import PixelDiffusion
-    from dreamwright.backend.models import resolve_model
-    from dreamwright.backend.optimization import optimise
-    from dreamwright.backend.prompts import PromptBank
+    from dreamwright.backend.production import Production
 
-    if job.config.run.threads:
-        torch.set_num_threads(job.config.run.threads)
-    device = choose_device(options.device)
     resumed = None
     if options.resume:
         restored = read_checkpoint(work, job)
@@ -110,66 +104,39 @@ def run(options: argparse.Namespace) -> int:
         raise CheckpointError(
             f"{work} holds the checkpoint of an unfinished run; add --resume to continue it, or delete the folder to start afresh"
         )
-    denoiser = PixelDiffusion.load(resolve_model(job.model), device=device)
-    bank = PromptBank(denoiser, job.prompt, job.config.guidance)
-    for warning in bank.warnings:
-        print(f"dreamwright: warning: {warning}", file=sys.stderr)
-    denoiser.free_text_encoder()
-    guidance = ScoreDistillation(denoiser, job.config.guidance)
     complete = True
-    with StopSignal() as stop, RunDisplay(job, options.previews, resumed.step if resumed else 0) as display:
-        task = optimise(job.config, guidance, bank, resumed, stop, device)
-        for event in task:
-            display.show(event)
-            if isinstance(event, Checkpoint):
-                write_checkpoint(work, job, event.state)
-            elif isinstance(event, Finished):
-                complete = event.complete
+    with StopSignal() as stop:
+        production = Production(job, choose_device(options.device), resumed, stop)
+        for warning in production.warnings:
+            print(f"dreamwright: warning: {warning}", file=sys.stderr)
+        with RunDisplay(job, options.previews, resumed.step if resumed else 0) as display:
+            for event in production.events():
+                display.show(event)
+                if isinstance(event, Checkpoint):
+                    write_checkpoint(work, job, event.state)
+                elif isinstance(event, Finished):
+                    complete = event.complete
     try:
-        _write_mesh(job, task, options)
+        _write_mesh(production, options)
     except DreamwrightError as error:
         if complete:
             raise
         print(f"dreamwright: warning: no mesh yet: {error}", file=sys.stderr)  # the checkpoint is what matters
     if not complete:
-        print(f"stopped at step {task.distiller.step}; continue with the same command and --resume", file=sys.stderr)
+        print(f"stopped at step {production.step}; continue with the same command and --resume", file=sys.stderr)
         return INTERRUPTED
     if not options.keep_work:
         remove_checkpoints(work)
     return 0
 
 
-def _write_mesh(job: Any, task: Any, options: argparse.Namespace) -> None:
+def _write_mesh(production: "Production", options: argparse.Namespace) -> None:
     """Extract, export, tell."""
-    import torch
-
-    from dreamwright.backend.cameras import orbit_cameras
-    from dreamwright.backend.meshing.compare import FieldViews
     from dreamwright.backend.meshing.export import export_mesh
-    from dreamwright.backend.meshing.mesh import build_mesh
     from dreamwright.backend.meshing.turntable import turntable_picture
-    from dreamwright.backend.rendering.shading import Shading
 
-    distiller = task.distiller
-
-    def albedo(cameras: Any) -> Any:
-        seen = distiller.view(cameras, [Shading()] * len(cameras), 64, backdrop=1.0)
-        return seen.image, seen.opacity
-
-    with torch.no_grad():
-        distiller.field.begin_step(distiller.progress)
-        views = FieldViews(orbit_cameras([0, 90, 180, 270], 20.0, 1.9, 1.5), albedo)
-        mesh, report = build_mesh(distiller.field, job.config.mesh, views)
-    provenance = {
-        "prompt": job.prompt,
-        "model": job.model,
-        "preset": job.preset,
-        "seed": distiller.seed,
-        "steps": distiller.step,
-        "negative_prompt": job.config.guidance.negative_prompt,
-        "dreamwright": __version__,
-    }
-    export_mesh(mesh, options.out, provenance)
+    mesh, report = production.mesh()
+    export_mesh(mesh, options.out, production.provenance())
     if options.previews is not None:
         turntable_picture(mesh).save(options.previews / "turntable.png")
     error = report.error

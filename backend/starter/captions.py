@@ -37,8 +37,11 @@ class LookConfig:
     untextured: float = 0.25  # probability of white clay under the same light
     drop_caption: float = 0.1  # empty caption: the unconditional model of classifier-free guidance
     drop_view: float = 0.08  # caption without view words
-    sided: float = 0.5  # a side view is called "left side view" or "right side view" with this probability
-    colour_jitter: float = 0.04  # standard deviation of each display channel of the prompt's colour
+    plain_side: float = 0.25  # a left or right side view is called just "side view" with this probability
+    colour_jitter: float = 0.02  # standard deviation of each display channel of the prompt's colour
+    background: tuple[float, float] = (0.3, 0.8)  # grey level behind the prop, uniform: neither white nor black hides
+    background_tint: float = 0.03  # standard deviation of the background's display channels around its grey
+    any_background: float = 0.0  # share of backgrounds of any colour at all
 
 
 class PhotographSet:
@@ -62,6 +65,7 @@ class PhotographSet:
         self.props = np.array(props)
         self.azimuths, self.elevations = np.array(azimuths), np.array(elevations)
         self.views = np.array([domain.VIEWS.index(domain.view_of(a, e)) for a, e in zip(azimuths, elevations)])
+        self.directions = [domain.direction_of(a, e) for a, e in zip(azimuths, elevations)]
         self.colours = torch.tensor(list(domain.COLOURS.values()), device=device)
         self.colour_names = list(domain.COLOURS)
 
@@ -114,23 +118,26 @@ class PhotographSet:
         )
 
     def _backgrounds(self, n: int, generator: torch.Generator) -> torch.Tensor:
-        """Plain colours (n, 3, 1, 1): greys of any brightness, slightly tinted, and one in five any colour at all.
+        """Plain colours (n, 3, 1, 1): greys, slightly tinted, and now and then any colour at all.
 
         At high noise a colourful background is most of the loss, and drowns what the prompt says about shape.
         """
+        looks = self.looks
+        low, high = looks.background
         colour = torch.rand(n, 3, generator=generator)
-        grey = torch.rand(n, 1, generator=generator) + 0.05 * torch.randn(n, 3, generator=generator)
-        chosen = torch.where(torch.rand(n, 1, generator=generator) < 0.8, grey, colour).clamp(0, 1)
-        return chosen.view(n, 3, 1, 1).to(self.device)
+        level = low + (high - low) * torch.rand(n, 1, generator=generator)
+        grey = level + looks.background_tint * torch.randn(n, 3, generator=generator)
+        plain = torch.rand(n, 1, generator=generator) >= looks.any_background
+        return torch.where(plain, grey, colour).clamp(0, 1).view(n, 3, 1, 1).to(self.device)
 
     def _caption(self, row: int, colour: int, untextured: bool, draws: list[float]) -> str:
         """The caption of one record under the chosen colour and look; `draws` decide what is left out."""
         if draws[0] < self.looks.drop_caption:
             return ""
-        view = domain.VIEWS[self.views[row]]
-        words = f"{view} view"
-        if view == "side" and draws[1] < self.looks.sided:
-            words = f"{domain.side_of(self.azimuths[row])} view"
+        direction = self.directions[row]
+        if direction.endswith("side") and draws[1] < self.looks.plain_side:
+            direction = "side"
+        words = f"{direction} view"
         prompt = domain.caption(domain.PROPS[self.props[row]].name, self.colour_names[colour], None)
         parts = [prompt]
         if untextured:

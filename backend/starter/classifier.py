@@ -112,7 +112,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    looks = LookConfig(drop_caption=0.0, colour_jitter=0.05)
+    # Backgrounds of every kind, and wider colours: the judge must not depend on what the prior was trained on.
+    looks = LookConfig(drop_caption=0.0, colour_jitter=0.05, background=(0.1, 0.95), any_background=0.2)
     photographs = PhotographSet(options.data, looks=looks)
     generator = torch.Generator().manual_seed(1001)
     with torch.random.fork_rng(devices=[]):

@@ -48,6 +48,11 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 
 VIEWS: tuple[str, ...] = ("front", "side", "back", "overhead")
 
+# The words of eight directions, 45 degrees each around azimuths 0, 45, ... 315; azimuth 90 is the right side (+X).
+DIRECTIONS: tuple[str, ...] = (
+    "front", "front right", "right side", "back right", "back", "back left", "left side", "front left",
+)  # fmt: skip
+
 VOCABULARY: tuple[str, ...] = (
     "a", "an", ",", "view", "untextured", "left", "right",
     *VIEWS,
@@ -64,9 +69,11 @@ def view_of(azimuth: float, elevation: float, overhead_elevation: float = 60.0) 
     return ("front", "side", "back", "side")[quadrant]
 
 
-def side_of(azimuth: float) -> str:
-    """ "right side" for cameras at +X (azimuth below 180 degrees), "left side" at -X."""
-    return "right side" if azimuth % 360.0 < 180.0 else "left side"
+def direction_of(azimuth: float, elevation: float, overhead_elevation: float = 60.0) -> str:
+    """ "overhead", or the nearest of `DIRECTIONS`: half as wide as the paper's words, so half as much is left open."""
+    if elevation > overhead_elevation:
+        return "overhead"
+    return DIRECTIONS[int(((azimuth + 22.5) % 360.0) // 45.0) % 8]
 
 
 def caption(prop: str, colour: str, view_words: str | None) -> str:

@@ -33,18 +33,36 @@ REBUILD = 5  # photographs of one set of random proportions
 
 @dataclass(frozen=True)
 class Studio:
-    """Distributions of cameras and lights; distances in scene units, angles in degrees."""
+    """Distributions of props, cameras and lights; distances in scene units, angles in degrees.
 
-    distance: tuple[float, float] = (1.5, 2.2)
-    fill: tuple[float, float] = (0.5, 1.0)  # share of the picture that a radius-0.5 prop covers
-    look_at_std: float = 0.04
-    up_std: float = 0.02
-    ambient: tuple[float, float] = (0.12, 0.5)  # share of the light that comes from everywhere
+    The defaults are narrow on purpose: what varies freely has to be learned, and a small prior has little to learn with.
+    """
+
+    distance: tuple[float, float] = (1.7, 2.1)
+    fill: tuple[float, float] = (0.72, 0.92)  # share of the picture that a radius-0.5 prop covers
+    look_at_std: float = 0.015
+    up_std: float = 0.01
+    elevation: tuple[float, float] = (-5.0, 60.0)  # of all but the overhead views, uniform
+    overhead: tuple[float, float] = (60.0, 88.0)  # elevation of the overhead views, uniform
+    overhead_share: float = 0.15
+    ambient: tuple[float, float] = (0.25, 0.55)  # share of the light that comes from everywhere
+    light_std: float = 0.7  # of the light's direction around the camera's, before normalising
     point_light: bool = False  # a point near the prop instead of a sun
+    variation: float = 0.5  # of the props' proportions, as a share of what `props.build` allows
 
 
 TRAINING = Studio()
-JUDGING = Studio((1.4, 2.5), (0.5, 0.95), 0.05, 0.03, (0.2, 0.6), True)
+JUDGING = Studio(
+    distance=(1.4, 2.5),
+    fill=(0.5, 0.95),
+    look_at_std=0.05,
+    up_std=0.03,
+    elevation=(-10.0, 60.0),
+    ambient=(0.2, 0.6),
+    light_std=1.0,
+    point_light=True,
+    variation=1.0,
+)
 
 
 @dataclass(frozen=True)
@@ -59,16 +77,12 @@ class Shot:
 
 
 def sample_shot(studio: Studio, rng: np.random.Generator) -> Shot:
-    """One random camera: elevation half uniform in angle over -10..90, half in area; a third of overheads redrawn."""
-    while True:
-        if rng.random() < 0.5:
-            elevation = rng.uniform(-10.0, 90.0)
-        else:
-            elevation = math.degrees(math.asin(rng.uniform(math.sin(math.radians(-10.0)), 1.0)))
-        if elevation <= 60.0 or rng.random() < 0.65:
-            break
+    """One random camera: azimuth uniform, elevation as the studio says, focal length from fill and distance."""
+    bounds = studio.overhead if rng.random() < studio.overhead_share else studio.elevation
+    elevation = rng.uniform(*bounds)
     distance = rng.uniform(*studio.distance)
-    return Shot(int(rng.integers(len(domain.PROPS))), rng.uniform(0.0, 360.0), elevation, distance, rng.uniform(*studio.fill) * distance)
+    prop = int(rng.integers(len(domain.PROPS)))
+    return Shot(prop, rng.uniform(0.0, 360.0), elevation, distance, rng.uniform(*studio.fill) * distance)
 
 
 def camera_matrix(shot: Shot, studio: Studio, rng: np.random.Generator) -> np.ndarray:
@@ -162,7 +176,7 @@ class Set:
         matrix = camera_matrix(shot, studio, rng)
         self.camera.matrix_world = Matrix(matrix.tolist())
         self.camera.data.angle = 2 * math.atan(0.5 / shot.focal)
-        toward = matrix[:3, 3] / np.linalg.norm(matrix[:3, 3]) + rng.normal(0, 1.0, 3)
+        toward = matrix[:3, 3] / np.linalg.norm(matrix[:3, 3]) + rng.normal(0, studio.light_std, 3)
         toward /= np.linalg.norm(toward)
         ambient = rng.uniform(*studio.ambient)
         kind = "POINT" if studio.point_light else "SUN"
@@ -242,7 +256,7 @@ def photograph_shard(out: Path, seed: int, index: int, studio: Studio) -> None:
             shot = sample_shot(studio, rng)
             if row % REBUILD == 0:
                 prop = shot.prop
-                scene.place(props.build(domain.PROPS[prop].name, rng))
+                scene.place(props.build(domain.PROPS[prop].name, rng, studio.variation))
             shot = Shot(prop, shot.azimuth, shot.elevation, shot.distance, shot.focal)
             records[row] = scene.shoot(shot, studio, rng, Path(folder) / "passes.exr")
             shots.append(asdict(shot))

@@ -34,6 +34,12 @@ def spread_prompts(count: int) -> list[tuple[int, int, int]]:
     return [(i % props, (i // props + 3 * i) % colours, (i // props + i) % views) for i in range(count)]
 
 
+def _words(view: int, index: int) -> str:
+    """The view words of index `view` of domain.VIEWS; sides alternate between the right and the left one."""
+    side = ("right side", "left side")[index % 2]
+    return f"{side if domain.VIEWS[view] == 'side' else domain.VIEWS[view]} view"
+
+
 def sampled(
     denoiser: PixelDiffusion, prompts: list[str], omega: float, steps: int, generator: torch.Generator
 ) -> Iterator[torch.Tensor]:
@@ -60,7 +66,7 @@ def main() -> None:
     denoiser = PixelDiffusion.load(resolve_model(options.model))
     triples = spread_prompts(options.samples)
     colours = list(domain.COLOURS)
-    prompts = [domain.caption(domain.PROPS[p].name, colours[c], f"{domain.VIEWS[v]} view") for p, c, v in triples]
+    prompts = [domain.caption(domain.PROPS[p].name, colours[c], _words(v, i)) for i, (p, c, v) in enumerate(triples)]
     generator = torch.Generator().manual_seed(options.seed)
     batches = sampled(denoiser, prompts, options.omega, options.steps, generator)
     pictures = torch.cat(list(tqdm(batches, total=-(-len(prompts) // BATCH), unit="batch"))).clamp(0, 1)

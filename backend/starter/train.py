@@ -41,14 +41,14 @@ class TrainingConfig:
     """What decides the weights, besides the data."""
 
     seed: int = 0  # of the initial weights and of every random draw
-    batch: int = 64  # pictures a step: the signal of prop and view words is faint against background and noise
+    batch: int = 32  # pictures a step
     learning_rate: float = 1e-3  # AdamW's peak rate
-    final_rate: float = 5e-5  # rate at the end of a cosine decay over the planned pictures
+    final_rate: float = 1e-5  # rate at the end of a cosine decay over the planned pictures
     conditioning_rate: float = 1.0  # multiplies the rate of the layers through which text acts
     warmup_steps: int = 50  # linear warm-up
     time_power: float = 0.5  # t = u^power of a uniform u: below 1 favours high noise
     weight_cap: float = 6.0  # cap of 1 / sigma_t^2
-    average_decay: float = 0.99  # of the weights' moving average, the one that is exported
+    average_decay: float = 0.995  # of the weights' moving average, the one that is exported
     gradient_norm: float = 1.0  # largest gradient norm
 
 
@@ -219,6 +219,7 @@ def main() -> None:
     parser.add_argument("--start-from", type=Path, help="exported pipeline folder to train further, when --work is empty")
     parser.add_argument("--resolution", type=int, choices=(32, 64), default=64, help="pixels a side")
     parser.add_argument("--rate", type=float, default=TrainingConfig.learning_rate, help="peak learning rate")
+    parser.add_argument("--batch", type=int, default=TrainingConfig.batch, help="pictures a step, over all processes")
     parser.add_argument("--planned", type=int, default=300_000, help="pictures over which the rate decays")
     parser.add_argument("--save-minutes", type=float, default=3.0, help="minutes between saved states")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each process")
@@ -241,7 +242,7 @@ def _run(rank: int, options: argparse.Namespace) -> None:
         address = f"tcp://127.0.0.1:{options.port}"
         distributed.init_process_group("gloo", init_method=address, world_size=options.processes, rank=rank)
     generator = torch.Generator().manual_seed(1)
-    training = Training(TrainingConfig(learning_rate=options.rate), torch.device(options.device))
+    training = Training(TrainingConfig(learning_rate=options.rate, batch=options.batch), torch.device(options.device))
     if training.restore(options.work, generator):
         print(f"resumed at step {training.step}, {training.pictures} pictures", flush=True)
     elif options.start_from is not None:

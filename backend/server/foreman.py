@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Worker processes, one a device: started when there is work, given jobs, replaced when they die."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterator
+
+import zmq
+
+from dreamwright.backend.server.orders import Ready, Stop, Work, pack_order, unpack_order
+from dreamwright.shared.faults import ProtocolError
+from dreamwright.shared.messages import JobSummary
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Hand:
+    """One device's worker process."""
+
+    device: str
+    process: subprocess.Popen[bytes] | None = None
+    route: bytes = b""
+    job: str = ""  # what it works on
+    ready: bool = False
+
+
+@dataclass(frozen=True)
+class Died:
+    """A worker process ended on its own; `job` is what it worked on, "" for nothing."""
+
+    job: str
+    status: int
+
+
+class Foreman:
+    """Talks with the workers over a loopback port of its own; `reports` yields what they say."""
+
+    def __init__(self, context: zmq.Context, devices: tuple[str, ...], log_folder: Path) -> None:
+        self._secret = secrets.token_hex(32)
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        port = self.socket.bind_to_random_port("tcp://127.0.0.1")
+        self._address = f"tcp://127.0.0.1:{port}"
+        self._hands = {device: Hand(device) for device in devices}
+        self._log_folder = log_folder
+
+    def idle(self) -> list[str]:
+        """Devices without a job; a worker is started for them where none runs."""
+        for hand in self._hands.values():
+            if hand.process is None:
+                self._start(hand)
+        return [hand.device for hand in self._hands.values() if hand.ready and not hand.job]
+
+    def give(self, device: str, job: JobSummary, folder: Path) -> None:
+        """Put a device to work on a job."""
+        hand = self._hands[device]
+        hand.job, hand.ready = job.job, False
+        self._send(hand, Work(job, str(folder)))
+
+    def stop(self, job: str, why: str) -> None:
+        """Tell the worker of a job to stop it ("pause" or "cancel")."""
+        for hand in self._hands.values():
+            if hand.job == job:
+                self._send(hand, Stop(job, why))
+
+    def reports(self) -> Iterator[Any]:
+        """What the workers said since the last call, and `Died` for each that is no more."""
+        while True:
+            try:
+                route, data = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            except ValueError:
+                continue  # a stranger's message of another shape
+            try:
+                report = unpack_order(self._secret, data)
+            except ProtocolError as error:
+                log.warning("ignored on the workers' port: %s", error)
+                continue
+            if isinstance(report, Ready):
+                hand = self._hands.get(report.device)
+                if hand is not None:
+                    hand.route, hand.ready, hand.job = route, True, ""
+            else:
+                yield report
+        for hand in self._hands.values():
+            status = None if hand.process is None else hand.process.poll()
+            if status is not None:
+                died = Died(hand.job, status)
+                _close_stdin(hand.process)
+                hand.process, hand.route, hand.job, hand.ready = None, b"", "", False
+                yield died
+
+    def close(self, grace_s: float = 5.0) -> None:
+        """End all workers: first by closing their stdin, then by force."""
+        for hand in self._hands.values():
+            if hand.process is not None:
+                _close_stdin(hand.process)
+        for hand in self._hands.values():
+            if hand.process is not None:
+                try:
+                    hand.process.wait(grace_s)
+                except subprocess.TimeoutExpired:
+                    hand.process.kill()
+                    hand.process.wait()
+        self.socket.close(0)
+
+    def _start(self, hand: Hand) -> None:
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        name = hand.device.replace(":", "-")
+        with (self._log_folder / f"worker-{name}.log").open("ab") as output:
+            hand.process = subprocess.Popen(
+                [sys.executable, "-m", "dreamwright.backend.server.worker"],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+            )
+        told = {"address": self._address, "secret": self._secret, "device": hand.device}
+        # The secret goes through a pipe: an argument or a variable could be read by other users of the machine.
+        hand.process.stdin.write(json.dumps(told).encode() + b"\n")
+        hand.process.stdin.flush()
+        log.info("worker for %s started, process %d", hand.device, hand.process.pid)
+
+    def _send(self, hand: Hand, order: Any) -> None:
+        try:
+            self.socket.send_multipart([hand.route, pack_order(self._secret, order)], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            log.warning("worker for %s cannot be reached: %s", hand.device, error)  # `reports` sees its death
+
+
+def _close_stdin(process: subprocess.Popen[bytes]) -> None:
+    """Close our end of a worker's stdin, also when what was buffered for it can no longer be written."""
+    try:
+        process.stdin.close()
+    except BrokenPipeError:
+        log.info("worker %d had gone before its stdin was closed", process.pid)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the server tells a worker and hears from it, over a loopback socket that a secret of this start guards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from dreamwright.shared import limits
+from dreamwright.shared.faults import ProtocolError
+from dreamwright.shared.messages import LARGEST, JobSummary
+from dreamwright.shared.shapes import flag, from_map, one_of, raw, real, record, text, to_map, whole
+
+PATH_CHARACTERS = 4096
+
+
+@dataclass(frozen=True)
+class Work:
+    """Make this job; its folder may hold a checkpoint to go on from."""
+
+    job: JobSummary = record(JobSummary)
+    folder: str = text(PATH_CHARACTERS)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stop after this step: keep the place ("pause"), or make a mesh of what there is ("cancel")."""
+
+    job: str = text(40)
+    why: str = one_of("pause", "cancel")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker waits for work."""
+
+    device: str = text(40)
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """Steps done; the server's sign of life too."""
+
+    job: str = text(40)
+    step: int = whole(0, LARGEST)
+    steps: int = whole(0, LARGEST)
+    elapsed_s: float = real(0, 1e12)
+    eta_s: float = real(-1, 1e12)
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A health verdict, a warning, a restart, a stage of the work."""
+
+    job: str = text(40)
+    health: str = text(limits.NAME_CHARACTERS)
+    message: str = text(limits.MESSAGE_CHARACTERS)
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """A preview: RGB rows from the top, 8 bits, zlib."""
+
+    job: str = text(40)
+    step: int = whole(0, LARGEST)
+    width: int = whole(1, 4096)
+    height: int = whole(1, 4096)
+    data: bytes = raw(limits.REPLY_BYTES)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The job ended; a mesh lies in its folder when `meshed`."""
+
+    job: str = text(40)
+    how: str = one_of("succeeded", "failed", "paused", "cancelled")
+    message: str = text(limits.MESSAGE_CHARACTERS)
+    meshed: bool = flag()
+
+
+KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Work, Stop, Ready, Stepped, Noted, Pictured, Ended)}
+
+
+def pack_order(secret: str, message: Any) -> bytes:
+    """Bytes of an order or a report."""
+    return msgpack.packb([secret, type(message).__name__, to_map(message)], use_bin_type=True)
+
+
+def unpack_order(secret: str, data: bytes) -> Any:
+    """The message. Raises ProtocolError for a wrong secret or anything malformed."""
+    try:
+        given, kind, body = msgpack.unpackb(data, raw=False, max_ext_len=0)
+    except Exception as error:  # the many errors of msgpack; see shared.messages.unpack
+        raise ProtocolError(f"no order: {type(error).__name__}") from error
+    if given != secret or kind not in KINDS:
+        raise ProtocolError("an order without this start's secret")
+    return from_map(KINDS[kind], body)

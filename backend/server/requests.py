@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Between the wire and the backend: what this server offers, and a submitted job as a validated one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any, Mapping
+
+from dreamwright.backend.config import Config
+from dreamwright.backend.errors import ModelError, PromptError
+from dreamwright.backend.job import Job, make_job
+from dreamwright.backend.models import ModelInfo, known_models, resolve_model
+from dreamwright.backend.presets import PRESETS, get_preset
+from dreamwright.backend.settings import BOUNDS, apply_settings
+from dreamwright.shared import limits
+from dreamwright.shared.messages import Capabilities, JobSummary, ModelCard, PresetCard, SettingCard, Submit
+
+# Settings that the panel offers as controls, with a label and a tip; every other one can be sent by name too.
+OFFERED: Mapping[str, tuple[str, str]] = {
+    "run.steps": ("Steps", "Optimisation steps: more give more detail and take longer"),
+    "run.views_per_step": ("Views per Step", "Pictures rendered and judged in one step"),
+    "guidance.omega": ("Guidance Weight", "How strictly the prompt is followed: omega in eps_u + omega (eps_c - eps_u)"),
+    "guidance.view_dependent": ("View Words", "Tell the model which side it is looking at"),
+    "render.samples": ("Samples per Ray", "Points along a ray: more resolve thinner parts"),
+    "mesh.resolution": ("Mesh Grid", "Cells a side of the grid that the surface is taken from"),
+    "mesh.triangles": ("Triangles", "Largest number of triangles of the finished mesh"),
+    "mesh.height_m": ("Height", "Height of the finished prop in metres"),
+}
+
+
+def capabilities(devices: tuple[str, ...]) -> Capabilities:
+    """Everything that the panel needs to draw itself."""
+    return Capabilities(
+        models=tuple(_model_card(info) for info in known_models()),
+        presets=tuple(PresetCard(p.name, p.summary, p.config.run.steps) for p in PRESETS.values()),
+        settings=tuple(_setting_card(name) for name in OFFERED),
+        devices=devices,
+        bounds={"prompt_characters": limits.PROMPT_CHARACTERS, "jobs_listed": limits.JOBS_LISTED},
+    )
+
+
+def _model_card(info: ModelInfo) -> ModelCard:
+    known = known_words(info.name) if info.available else {}
+    return ModelCard(
+        name=info.name,
+        summary=info.summary,
+        ready=info.available,
+        missing="" if info.available else info.how_to_get,
+        examples=tuple(known.get("examples", ()))[:20],
+        vocabulary=tuple(known.get("words", ()))[:500],
+    )
+
+
+def known_words(model: str) -> dict[str, Any]:
+    """What a small model's folder says that it knows; {} for models that take any words."""
+    try:
+        path = resolve_model(model) / "domain.json"
+    except ModelError:
+        return {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _value(config: Config, name: str) -> Any:
+    section, key = name.split(".")
+    return getattr(getattr(config, section), key)
+
+
+def _setting_card(name: str) -> SettingCard:
+    label, tip = OFFERED[name]
+    default = _value(Config(), name)
+    kind = "switch" if isinstance(default, bool) else "whole" if isinstance(default, int) else "number"
+    low, high = BOUNDS.get(name, (0.0, 1.0))
+    defaults = {preset.name: _value(preset.config, name) for preset in PRESETS.values()}
+    return SettingCard(name, label, tip, kind, float(low), float(high), (), defaults)
+
+
+def job_of(asked: Submit | JobSummary) -> Job:
+    """The validated job that was asked for. Raises PromptError, ConfigError and ModelError."""
+    config = apply_settings(get_preset(asked.preset).config, [f"{k}={v}" for k, v in asked.settings.items()])
+    config = replace(config, run=replace(config.run, seed=asked.seed))
+    config = replace(config, guidance=replace(config.guidance, negative_prompt=asked.negative))
+    return make_job(asked.prompt, asked.model, asked.preset, config)
+
+
+def check_submission(request: Submit) -> Job:
+    """The job, when this server can make it. Raises the errors of `job_of`, and PromptError for unknown words."""
+    job = job_of(request)
+    resolve_model(job.model)
+    words = known_words(job.model)
+    if words:
+        known = set(words.get("words", ()))
+        texts = (job.prompt, job.config.guidance.negative_prompt)
+        unknown = [w for text in texts for w in text.lower().replace(",", " ").split() if w.strip(".;:!?") not in known]
+        if unknown:
+            raise PromptError(
+                f"the model {job.model!r} does not know {', '.join(dict.fromkeys(unknown))}; it knows the props "
+                f"{', '.join(words.get('props', ()))} in {', '.join(words.get('colours', ()))}; try {words.get('examples', ['a red mushroom'])[0]!r}"
+            )
+    return job
+
+

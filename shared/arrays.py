@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Arrays on the wire: dense, C order, little-endian, of a few dtypes, with every number checked before it is believed."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, Mapping
+
+import numpy as np
+
+from .faults import ProtocolError
+
+DTYPES = ("|u1", "<i4", "<u4", "<f4")
+MAX_DIMENSIONS = 4
+
+
+def encode_array(array: np.ndarray, compress: bool = False) -> dict[str, Any]:
+    """{"dtype", "shape", "data", "packed"} of an array. Raises ProtocolError for other dtypes and more dimensions."""
+    array = np.ascontiguousarray(array)
+    dtype = array.dtype.newbyteorder("<").str
+    if dtype not in DTYPES or array.ndim > MAX_DIMENSIONS:
+        raise ProtocolError(
+            f"array of dtype {dtype} with {array.ndim} dimensions; allowed are {', '.join(DTYPES)} and {MAX_DIMENSIONS}"
+        )
+    data = array.astype(dtype, copy=False).tobytes()
+    return {
+        "dtype": dtype,
+        "shape": list(array.shape),
+        "data": zlib.compress(data, 1) if compress else data,
+        "packed": compress,
+    }
+
+
+def decode_array(value: Any, max_bytes: int) -> np.ndarray:
+    """The array of `encode_array`, of at most `max_bytes` once unpacked. Raises ProtocolError for anything that lies."""
+    if not isinstance(value, Mapping) or set(value) != {"dtype", "shape", "data", "packed"}:
+        raise ProtocolError("array is no map of dtype, shape, data and packed")
+    dtype, shape, data, packed = value["dtype"], value["shape"], value["data"], value["packed"]
+    if dtype not in DTYPES:
+        raise ProtocolError(f"array dtype is {dtype!r}; allowed are {', '.join(DTYPES)}")
+    if not isinstance(shape, (list, tuple)) or len(shape) > MAX_DIMENSIONS:
+        raise ProtocolError(f"array shape is {shape!r}; allowed are up to {MAX_DIMENSIONS} sizes")
+    size = np.dtype(dtype).itemsize
+    for length in shape:
+        if isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= max_bytes:
+            raise ProtocolError(f"array shape is {shape!r}; allowed are whole numbers from 0 to {max_bytes}")
+        size *= length
+    if size > max_bytes:
+        raise ProtocolError(f"array of {size} bytes; allowed are {max_bytes}")
+    if not isinstance(data, bytes) or not isinstance(packed, bool):
+        raise ProtocolError("array data must be bytes, and packed true or false")
+    if packed:
+        data = _unpacked(data, size)
+    if len(data) != size:
+        raise ProtocolError(f"array of shape {list(shape)} and dtype {dtype} has {len(data)} bytes; it needs {size}")
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _unpacked(data: bytes, size: int) -> bytes:
+    """Inflate to at most `size` bytes: a small message must not become a large one."""
+    inflater = zlib.decompressobj()
+    try:
+        unpacked = inflater.decompress(data, size) if size else b""
+        # A stream that ends exactly at `size` still has its checksum to read.
+        if not inflater.eof and inflater.decompress(inflater.unconsumed_tail, 1):
+            raise ProtocolError(f"packed array is longer than the {size} bytes of its shape")
+    except zlib.error as error:
+        raise ProtocolError(f"packed array cannot be unpacked: {error}") from error
+    return unpacked

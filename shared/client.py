@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The client: no threads, no waiting. `tick` sends and takes in what there is within a budget of time, and returns it.
+
+ZeroMQ's own I/O thread moves the bytes; it is native code that never needs Python's lock, so Blender stays safe.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Callable
+
+import zmq
+
+from . import limits
+from .faults import ProtocolError, Refused, Unanswered
+from .messages import (
+    Hello,
+    JobChanged,
+    JobForgotten,
+    JobList,
+    PreviewFrame,
+    Pulse,
+    Refusal,
+    Seen,
+    Subscribe,
+    VersionMismatch,
+    Welcome,
+    pack,
+    unpack,
+)
+
+OnReply = Callable[[Any], None]  # gets the reply, or a `Refused`
+
+
+class Link(str, Enum):
+    """How the connection stands."""
+
+    CLOSED = "closed"
+    CONNECTING = "connecting"
+    ONLINE = "online"
+    LOST = "lost"  # was online; trying to come back
+    REFUSED = "refused"  # the server speaks another version; nothing will come of waiting
+
+
+@dataclass(frozen=True)
+class LinkChanged:
+    """The connection changed; `reason` says why in words for a person."""
+
+    link: Link
+    reason: str
+
+
+@dataclass
+class _Pending:
+    message: Any
+    on_reply: OnReply
+    sent_at: float
+    tries: int = 1
+    timeout_s: float = limits.REQUEST_TIMEOUT_S
+
+
+@dataclass
+class _Subscription:
+    wanted: bool = False
+    previews_of: str = ""
+    counted: int = 0  # events since the last snapshot
+    asked: int = 0  # snapshots on their way; the server counts from each of them, so counts mean nothing meanwhile
+    newest: dict[str, int] = field(default_factory=dict)  # by job, the newest `changed` that was handed out
+
+
+class Client:
+    """One server. Call `tick` often; everything that happens comes back from it or through `on_reply`."""
+
+    def __init__(
+        self,
+        address: str,
+        client_id: str | None = None,
+        software: str = "dreamwright",
+        clock: Callable[[], float] = time.monotonic,
+        prepare: Callable[[zmq.Socket], None] = lambda socket: None,
+    ) -> None:
+        self.address, self.software = address, software
+        self.client_id = client_id or uuid.uuid4().hex
+        self.link, self.reason, self.epoch = Link.CLOSED, "", ""
+        self.round_trip_s = 0.0
+        self._clock, self._prepare = clock, prepare
+        self._context: zmq.Context | None = None
+        self._socket: zmq.Socket | None = None
+        self._pending: dict[int, _Pending] = {}
+        self._subscription = _Subscription()
+        self._number = 0
+        self._heard = self._spoke = self._ticked = 0.0
+        self._out: list[Any] = []
+
+    # --- life
+
+    def connect(self) -> None:
+        """Begin to connect; `tick` says when it worked. Raises zmq.ZMQError for an address that is none."""
+        self.close()
+        self._context = zmq.Context(io_threads=1)
+        self._open()
+        self._become(Link.CONNECTING, f"connecting to {self.address}")
+
+    def close(self) -> None:
+        """Let go of everything at once; unanswered requests are forgotten."""
+        self._drop_socket()
+        if self._context is not None:
+            self._context.destroy(linger=0)
+            self._context = None
+        self._pending.clear()
+        self._subscription = _Subscription()
+        self.link = Link.CLOSED
+
+    def _open(self) -> None:
+        self._drop_socket()
+        socket = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDHWM, 200)
+        socket.setsockopt(zmq.RCVHWM, 200)
+        socket.setsockopt(zmq.MAXMSGSIZE, limits.REPLY_BYTES)
+        socket.setsockopt(zmq.RECONNECT_IVL, 200)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
+        try:
+            self._prepare(socket)
+            socket.connect(self.address)
+        except BaseException:
+            socket.close(0)
+            raise
+        self._socket = socket
+        self._heard = self._ticked = self._clock()
+        self._subscription.asked = 0  # the old socket's answers never come
+        self._greet()
+
+    def _drop_socket(self) -> None:
+        if self._socket is not None:
+            self._socket.close(0)
+            self._socket = None
+
+    def _become(self, link: Link, reason: str) -> None:
+        if (link, reason) != (self.link, self.reason):
+            self.link, self.reason = link, reason
+            self._out.append(LinkChanged(link, reason))
+
+    # --- asking
+
+    def request(self, message: Any, on_reply: OnReply, timeout_s: float = limits.REQUEST_TIMEOUT_S) -> None:
+        """Send a request; it is sent again while unanswered, so only ask what may be asked twice.
+
+        Raises ProtocolError when a field breaks its rule, before anything is sent.
+        """
+        pack(message, 0)
+        if self._socket is None:
+            on_reply(Refused("not-now", f"not connected to {self.address}"))
+            return
+        self._number += 1
+        self._pending[self._number] = _Pending(message, on_reply, self._clock(), 1, timeout_s)
+        self._send(message, self._number)
+
+    def subscribe(self, previews_of: str = "") -> None:
+        """Have every change of jobs handed out by `tick`, and the previews of one job; lasts over reconnections."""
+        self._subscription.wanted = True
+        self._subscription.previews_of = previews_of
+        if self.link is Link.ONLINE:
+            self._ask_snapshot()
+
+    def _greet(self) -> None:
+        sent = self._clock()
+
+        def welcomed(reply: Any) -> None:
+            if not isinstance(reply, Welcome):
+                return
+            self.round_trip_s = self._clock() - sent
+            self.epoch = reply.epoch
+            self._become(Link.ONLINE, f"{reply.software} at {self.address}")
+            if self._subscription.wanted:
+                self._ask_snapshot()
+
+        self.request(Hello(self.client_id, self.software), welcomed, 1e9)
+
+    def _ask_snapshot(self) -> None:
+        subscription = self._subscription
+        subscription.asked += 1
+
+        def arrived(reply: Any) -> None:
+            subscription.asked = max(0, subscription.asked - 1)
+            subscription.counted = 0
+            if isinstance(reply, JobList):
+                subscription.newest = {job.job: job.changed for job in reply.jobs}
+                self._out.append(reply)
+
+        self.request(Subscribe(self._subscription.previews_of), arrived)
+
+    def _send(self, message: Any, number: int) -> None:
+        self._spoke = self._clock()
+        try:
+            self._socket.send(pack(message, number), zmq.NOBLOCK)
+        except zmq.Again:
+            pass  # the pipe is full: unanswered requests are sent again, and a pulse has nothing to lose
+
+    # --- taking in
+
+    def tick(self, budget_s: float = 0.004) -> list[Any]:
+        """Everything that happened: `LinkChanged`, `JobList`, `JobChanged`, `JobForgotten`, `PreviewFrame`."""
+        if self._socket is not None:
+            now = self._clock()
+            stalled, self._ticked = now - self._ticked > limits.PULSE_S * limits.LIVENESS, now
+            if stalled and self.link is Link.ONLINE:
+                # Blender was busy (a render, a file dialog) and the server may have taken this client for gone.
+                self._heard = now
+                self._greet()
+            self._receive(now + budget_s)
+        if self._socket is not None:
+            self._keep_alive()
+        out, self._out = self._out, []
+        return out
+
+    def _receive(self, end: float) -> None:
+        while True:
+            try:
+                parts = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._heard = self._clock()
+            try:
+                number, message = unpack(parts[-1], limits.REPLY_BYTES)
+            except VersionMismatch as mismatch:
+                self._drop_socket()
+                self._become(Link.REFUSED, str(mismatch))
+                return
+            except ProtocolError as error:
+                self._become(Link.REFUSED, f"{self.address} answers, but not as Dreamwright does: {error}")
+                self._drop_socket()
+                return
+            self._take(number, message)
+            if self._socket is None or self._clock() > end:
+                return
+
+    def _take(self, number: int, message: Any) -> None:
+        if number:
+            pending = self._pending.pop(number, None)
+            if pending is not None:
+                if isinstance(message, Refusal):
+                    if message.code == "version":
+                        self._become(Link.REFUSED, message.message)
+                    message = Refused(message.code, message.message)
+                pending.on_reply(message)
+        elif isinstance(message, (JobChanged, JobForgotten)):
+            self._take_change(message)
+        elif isinstance(message, PreviewFrame):
+            self._send(Seen(1), 0)
+            if message.job == self._subscription.previews_of:
+                self._out.append(message)
+
+    def _take_change(self, event: JobChanged | JobForgotten) -> None:
+        """Hand out what is newer than what was handed out; ask for everything again when some was lost."""
+        subscription = self._subscription
+        subscription.counted += 1
+        if event.count != subscription.counted and not subscription.asked:
+            self._ask_snapshot()
+        if isinstance(event, JobForgotten):
+            subscription.newest.pop(event.job, None)
+            self._out.append(event)
+        elif event.job.changed > subscription.newest.get(event.job.job, -1):
+            subscription.newest[event.job.job] = event.job.changed
+            self._out.append(event)
+
+    def _keep_alive(self) -> None:
+        now = self._clock()
+        silent = now - self._heard
+        if silent > limits.PULSE_S * limits.LIVENESS and self.link is not Link.REFUSED:
+            # A socket that was refused or lost its server never recovers by itself in every case: start afresh.
+            if self.link in (Link.ONLINE, Link.LOST):
+                self._become(Link.LOST, f"no answer from {self.address} any more; trying again")
+            else:
+                self._become(Link.CONNECTING, f"no answer from {self.address} yet; is the server running?")
+            self._reopen()
+            return
+        for number, pending in list(self._pending.items()):
+            if now - pending.sent_at > pending.timeout_s:
+                if pending.tries >= limits.REQUEST_TRIES:
+                    del self._pending[number]
+                    pending.on_reply(Unanswered("not-now", f"{self.address} did not answer"))
+                else:
+                    pending.tries, pending.sent_at = pending.tries + 1, now
+                    self._send(pending.message, number)
+        if now - self._spoke > limits.PULSE_S:
+            self._number += 1
+            self._pending[self._number] = _Pending(Pulse(), self._pulse_answered, now, limits.REQUEST_TRIES)
+            self._send(Pulse(), self._number)
+
+    def _pulse_answered(self, reply: Any) -> None:
+        """A server that does not know this client has been started anew behind the same address: greet it."""
+        if isinstance(reply, Refused) and not isinstance(reply, Unanswered) and self.link is Link.ONLINE:
+            self._greet()
+
+    def _reopen(self) -> None:
+        """A fresh socket; requests that still wait for an answer are asked again on it."""
+        waiting = [p for p in self._pending.values() if not isinstance(p.message, (Pulse, Hello, Subscribe))]
+        self._pending.clear()
+        self._open()
+        for pending in waiting:
+            self._number += 1
+            pending.sent_at, pending.tries = self._clock(), 1
+            self._pending[self._number] = pending
+            self._send(pending.message, self._number)

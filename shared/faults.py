@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the server answers when it cannot do what it was asked, and what a message that breaks the rules raises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class ProtocolError(ValueError):
+    """Bytes or fields that are no valid message; says which field, what was given and what is allowed."""
+
+
+CODES = (
+    "bad-message",  # not a message of this protocol
+    "version",  # another protocol version
+    "bad-input",  # a prompt, setting, model or preset that cannot be used
+    "no-such-job",  # unknown, or somebody else's: the answer is the same
+    "not-now",  # the job's state does not allow it
+    "too-many",  # a limit of the queue
+    "not-ready",  # the file asked for does not exist yet
+    "internal",  # the server's own fault; its log says more
+)
+
+
+@dataclass(frozen=True)
+class Refused(Exception):
+    """The server's refusal of one request."""
+
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True)
+class Unanswered(Refused):
+    """Nobody answered, so it is not known whether the request was carried out; asking again is safe."""

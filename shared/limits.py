@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The largest of everything that may cross the wire. Both sides enforce them; the server states them."""
+
+from __future__ import annotations
+
+PROTOCOL_VERSION = 1  # differs: the two sides do not talk, and say so
+
+REQUEST_BYTES = 64 * 1024  # a message from a client, which only ever asks
+REPLY_BYTES = 8 * 1024 * 1024  # a message from the server
+CHUNK_BYTES = 256 * 1024  # of one piece of a fetched file
+CHUNKS_IN_FLIGHT = 10  # pieces that a client asks for ahead: 2.5 MB, as the ZeroMQ guide advises
+PREVIEWS_IN_FLIGHT = 2  # unseen preview pictures that the server keeps on the way to one client
+PREVIEW_PIXELS = 4 * 1024 * 1024  # of one preview picture
+FILE_BYTES = 1024**3  # of a fetched file
+
+PROMPT_CHARACTERS = 1000
+SETTINGS = 200  # settings in one request
+NAME_CHARACTERS = 200  # a model, preset or setting name, or a path as a model
+VALUE_CHARACTERS = 1000  # a setting's value as text
+MESSAGE_CHARACTERS = 4000  # an error's or a warning's text
+JOBS_LISTED = 500  # jobs in one reply
+DEPTH = 8  # nested maps and lists in a message
+
+PULSE_S = 1.0  # a client with nothing else to say sends a pulse this often
+LIVENESS = 4  # missed pulses after which the other side counts as gone
+REQUEST_TIMEOUT_S = 5.0  # before a request is sent again
+REQUEST_TRIES = 3  # sendings before it is given up

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every message, and its bytes: one msgpack map {"version", "id", "type", "body"} a message.
+
+A request carries a number of the client's choosing; its reply carries the same number. Events carry number 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from . import limits
+from .faults import CODES, ProtocolError
+from .shapes import flag, from_map, one_of, raw, real, record, scalars, several, text, to_map, whole, words
+from .states import JobState
+
+LARGEST = 2**53  # of any counter: exact in every language's double
+STATES = tuple(state.value for state in JobState)
+ITEM_KINDS = ("mesh", "glb")  # files of a job that can be fetched
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """What everybody who may see a job sees of it."""
+
+    job: str = text(40)
+    state: str = one_of(*STATES)
+    prompt: str = text(limits.PROMPT_CHARACTERS)
+    negative: str = text(limits.PROMPT_CHARACTERS)
+    model: str = text(limits.NAME_CHARACTERS)
+    preset: str = text(limits.NAME_CHARACTERS)
+    seed: int = whole(0, 2**31 - 1)
+    settings: dict[str, Any] = scalars(limits.SETTINGS)
+    step: int = whole(0, LARGEST)
+    steps: int = whole(0, LARGEST)
+    elapsed_s: float = real(0, 1e12)
+    eta_s: float = real(-1, 1e12)  # -1: unknown
+    queue_place: int = whole(0, LARGEST)  # 1: next; 0: not in the queue
+    health: str = text(limits.NAME_CHARACTERS)  # "" until judged
+    message: str = text(limits.MESSAGE_CHARACTERS)  # why it failed, was restarted, or what it warns of
+    submitted_at: float = real(0, 1e12)  # Unix time by the server's clock
+    mesh_bytes: int = whole(0, limits.FILE_BYTES)  # 0: no mesh yet
+    mesh_sha256: str = text(64)
+    changed: int = whole(0, LARGEST)  # grows with every change of any job
+
+
+# --- requests
+
+
+@dataclass(frozen=True)
+class Hello:
+    """First words of a client."""
+
+    client: str = text(64)  # made once an installation; part of what makes a retried submit the same
+    software: str = text(limits.NAME_CHARACTERS)
+
+
+@dataclass(frozen=True)
+class AskCapabilities:
+    """What can this server do?"""
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Make a prop. The same ticket always means the same job, however often it is sent."""
+
+    ticket: str = text(64)
+    prompt: str = text(limits.PROMPT_CHARACTERS)
+    negative: str = text(limits.PROMPT_CHARACTERS)
+    model: str = text(limits.NAME_CHARACTERS)
+    preset: str = text(limits.NAME_CHARACTERS)
+    seed: int = whole(0, 2**31 - 1)
+    settings: dict[str, Any] = scalars(limits.SETTINGS)
+
+
+@dataclass(frozen=True)
+class ListJobs:
+    """The newest jobs, before the one whose `changed` is given."""
+
+    before: int = whole(0, LARGEST, 0)  # 0: from the newest
+    count: int = whole(1, limits.JOBS_LISTED, limits.JOBS_LISTED)
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Stop a job within a step; what it has becomes a mesh."""
+
+    job: str = text(40)
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Stop a job within a step and keep its place to go on from."""
+
+    job: str = text(40)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Put a paused job back into the queue."""
+
+    job: str = text(40)
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Remove an ended job and its files."""
+
+    job: str = text(40)
+
+
+@dataclass(frozen=True)
+class Subscribe:
+    """Send me what changes, and previews of one job ("" for none); answered by the present state of all jobs."""
+
+    previews_of: str = text(40, "")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """So many previews have been taken in: send as many more."""
+
+    count: int = whole(1, 100)
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """I am here."""
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """A piece of a job's file."""
+
+    job: str = text(40)
+    item: str = one_of(*ITEM_KINDS)
+    offset: int = whole(0, limits.FILE_BYTES)
+    size: int = whole(1, limits.CHUNK_BYTES)
+
+
+# --- replies
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """The server's name and age; another `epoch` is another start of it."""
+
+    software: str = text(limits.NAME_CHARACTERS)
+    epoch: str = text(40)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model as the panel shows it."""
+
+    name: str = text(limits.NAME_CHARACTERS)
+    summary: str = text(limits.MESSAGE_CHARACTERS)
+    ready: bool = flag()
+    missing: str = text(limits.MESSAGE_CHARACTERS)  # what to do when it is not ready
+    examples: tuple[str, ...] = words(20)
+    vocabulary: tuple[str, ...] = words(500)  # all it knows; empty: any words
+
+
+@dataclass(frozen=True)
+class PresetCard:
+    """A preset as the panel shows it."""
+
+    name: str = text(limits.NAME_CHARACTERS)
+    summary: str = text(limits.MESSAGE_CHARACTERS)
+    steps: int = whole(1, LARGEST)
+
+
+@dataclass(frozen=True)
+class SettingCard:
+    """A setting that the panel offers as a control."""
+
+    name: str = text(limits.NAME_CHARACTERS)  # section.name
+    label: str = text(limits.NAME_CHARACTERS)
+    tip: str = text(limits.MESSAGE_CHARACTERS)
+    kind: str = one_of("whole", "number", "switch", "choice")
+    low: float = real(-1e12, 1e12)
+    high: float = real(-1e12, 1e12)
+    choices: tuple[str, ...] = words(50)
+    defaults: dict[str, Any] = scalars(20)  # by preset
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """Models, presets and settings of this server, and its bounds."""
+
+    models: tuple[ModelCard, ...] = several(ModelCard, 100)
+    presets: tuple[PresetCard, ...] = several(PresetCard, 20)
+    settings: tuple[SettingCard, ...] = several(SettingCard, limits.SETTINGS)
+    devices: tuple[str, ...] = words(64)
+    bounds: dict[str, Any] = scalars(50)
+
+
+@dataclass(frozen=True)
+class JobReply:
+    """The job that the request was about, as it is now."""
+
+    job: JobSummary = record(JobSummary)
+
+
+@dataclass(frozen=True)
+class JobList:
+    """Jobs, newest change first, and the number of the newest change that the list contains."""
+
+    jobs: tuple[JobSummary, ...] = several(JobSummary, limits.JOBS_LISTED)
+    changed: int = whole(0, LARGEST)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a file, and the whole file's size and SHA-256."""
+
+    offset: int = whole(0, limits.FILE_BYTES)
+    data: bytes = raw(limits.CHUNK_BYTES)
+    size: int = whole(0, limits.FILE_BYTES)
+    sha256: str = text(64)
+
+
+@dataclass(frozen=True)
+class Done:
+    """It is done and there is nothing to say about it."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """It cannot be done, and why."""
+
+    code: str = one_of(*CODES)
+    message: str = text(limits.MESSAGE_CHARACTERS)
+
+
+# --- events
+
+
+@dataclass(frozen=True)
+class JobChanged:
+    """A job changed. `count` grows by one an event to this subscriber: a gap means that some were lost."""
+
+    count: int = whole(1, LARGEST)
+    job: JobSummary = record(JobSummary)
+
+
+@dataclass(frozen=True)
+class JobForgotten:
+    """A job is gone."""
+
+    count: int = whole(1, LARGEST)
+    job: str = text(40)
+
+
+@dataclass(frozen=True)
+class PreviewFrame:
+    """A picture of a job after `step` steps: RGB rows from the top, 8 bits, zlib."""
+
+    job: str = text(40)
+    step: int = whole(0, LARGEST)
+    width: int = whole(1, 4096)
+    height: int = whole(1, 4096)
+    data: bytes = raw(limits.REPLY_BYTES)
+
+
+MESSAGES: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (
+        Hello, AskCapabilities, Submit, ListJobs, Cancel, Pause, Resume, Forget, Subscribe, Seen, Pulse, Fetch,
+        Welcome, Capabilities, JobReply, JobList, Chunk, Done, Refusal,
+        JobChanged, JobForgotten, PreviewFrame,
+    )
+}  # fmt: skip
+
+
+class VersionMismatch(ProtocolError):
+    """The other side speaks another version of the protocol."""
+
+    def __init__(self, version: object, number: int) -> None:
+        super().__init__(
+            f"the other side speaks protocol version {version!r}, this one {limits.PROTOCOL_VERSION}; "
+            "update the older of add-on and server"
+        )
+        self.number = number
+
+
+def pack(message: Any, number: int = 0) -> bytes:
+    """Bytes of a message. Raises ProtocolError when a field breaks its rule."""
+    body = to_map(message)
+    envelope = {"version": limits.PROTOCOL_VERSION, "id": number, "type": type(message).__name__, "body": body}
+    return msgpack.packb(envelope, use_bin_type=True)
+
+
+def unpack(data: bytes, max_bytes: int) -> tuple[int, Any]:
+    """(number, message) of bytes from outside. Raises ProtocolError, or VersionMismatch for another version."""
+    if len(data) > max_bytes:
+        raise ProtocolError(f"a message of {len(data)} bytes; allowed are {max_bytes}")
+    try:
+        envelope = msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=True,
+            max_array_len=4096,
+            max_map_len=4096,
+            max_str_len=max_bytes,
+            max_bin_len=max_bytes,
+            max_ext_len=0,
+        )
+    except Exception as error:  # ValueError, UnicodeDecodeError, ExtraData, FormatError, StackError, by version of msgpack
+        raise ProtocolError(f"no msgpack message: {type(error).__name__}") from error
+    if not isinstance(envelope, dict) or set(envelope) != {"version", "id", "type", "body"}:
+        raise ProtocolError("a message is a map of version, id, type and body")
+    number = envelope["id"]
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= LARGEST:
+        raise ProtocolError(f"a message's id is a whole number from 0 to {LARGEST}")
+    if envelope["version"] != limits.PROTOCOL_VERSION:
+        raise VersionMismatch(envelope["version"], number)
+    kind = MESSAGES.get(envelope["type"]) if isinstance(envelope["type"], str) else None
+    if kind is None:
+        raise ProtocolError(f"unknown message type {str(envelope['type'])[:40]!r}; known are {', '.join(MESSAGES)}")
+    return number, from_map(kind, envelope["body"])
