@@ -7,6 +7,7 @@ from typing import Any, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dreamwright.backend.cameras import Cameras, camera_rays, orbit_cameras, sample_cameras, sample_lights
 from dreamwright.backend.config import Config
@@ -76,15 +77,20 @@ class Distiller:
         lights = sample_lights(config.light, cameras, self.streams["cameras"]).to(self.device)
         shadings = [sample_shading(config.shading, progress, self.streams["looks"]) for _ in range(n)]
         placed = cameras.to(self.device)
-        backdrop = self._backdrop(placed, config.render.resolution)
+        resolution = self._resolution()
+        backdrop = self._backdrop(placed, resolution)
         rendering = self.renderer.render(
-            self.field, backdrop, placed, shadings, lights, config.render.resolution, self.streams["jitter"]
+            self.field, backdrop, placed, shadings, lights, resolution, self.streams["jitter"]
         )
         if not all_finite([rendering.image.detach()]):
             raise Diverged("the rendered image holds NaN or infinity")
         conditioning = self.bank.for_views(cameras.azimuth, cameras.elevation, [s.kind for s in shadings])
-        result = self.guidance.gradient(rendering.image, placed, conditioning, self.streams["noise"], progress)
-        loss = (result.gradient.detach() * rendering.image).sum() / n + self._penalties(rendering, progress)
+        image = rendering.image
+        if resolution != config.render.resolution:
+            size = (config.render.resolution, config.render.resolution)
+            image = functional.interpolate(image, size, mode="bilinear", align_corners=False)
+        result = self.guidance.gradient(image, placed, conditioning, self.streams["noise"], progress)
+        loss = (result.gradient.detach() * image).sum() / n + self._penalties(rendering, progress)
         loss.backward()
         if not all_finite(p.grad for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None):
             raise Diverged("the field's gradient holds NaN or infinity")
@@ -96,6 +102,12 @@ class Distiller:
             "opacity": float(rendering.opacity.detach().mean()),
             "samples": float(rendering.sample_count),
         }
+
+    def _resolution(self) -> int:
+        """Pixels a side of this step's views."""
+        render = self.config.render
+        coarse = render.coarse_resolution and self.progress < render.coarse_share
+        return render.coarse_resolution if coarse else render.resolution
 
     def _backdrop(self, cameras: Cameras, resolution: int) -> Tensor:
         """Background colours (n, r*r, 3): the learned one, or for some views a random plain colour."""

@@ -71,7 +71,7 @@ DRAFT = Config(
         random_min=0.3,
         random_max=0.8,
     ),
-    render=RenderConfig(samples=80, occupancy_resolution=48, occupancy_interval=8),
+    render=RenderConfig(coarse_resolution=32, samples=80, occupancy_resolution=48, occupancy_interval=8),
     guidance=GuidanceConfig(omega=20.0, t_max_end=0.5, view_words="eight", textureless_words="untextured"),
     regularisers=RegulariserConfig(
         orientation_start=0.0,

@@ -61,6 +61,8 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "background.random_min": (0, 1),
     "background.random_max": (0, 1),
     "render.resolution": (8, 512),
+    "render.coarse_resolution": (0, 512),
+    "render.coarse_share": (0, 1),
     "render.samples": (4, 2048),
     "render.occupancy_resolution": (0, 256),
     "render.occupancy_threshold": (0, 1),
@@ -103,6 +105,7 @@ ORDERED: tuple[tuple[str, str], ...] = (
     ("camera.fill_min", "camera.fill_max"),
     ("light.distance_min", "light.distance_max"),
     ("background.random_min", "background.random_max"),
+    ("render.coarse_resolution", "render.resolution"),
     ("guidance.t_min", "guidance.t_max"),
     ("guidance.t_min", "guidance.t_max_end"),
 )

@@ -16,7 +16,7 @@ MAX_DIMENSIONS = 4
 
 def encode_array(array: np.ndarray, compress: bool = False) -> dict[str, Any]:
     """{"dtype", "shape", "data", "packed"} of an array. Raises ProtocolError for other dtypes and more dimensions."""
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")  # which, unlike ascontiguousarray, leaves an array of no dimensions as it is
     dtype = array.dtype.newbyteorder("<").str
     if dtype not in DTYPES or array.ndim > MAX_DIMENSIONS:
         raise ProtocolError(

@@ -22,7 +22,6 @@ from .messages import (
     JobForgotten,
     JobList,
     PreviewFrame,
-    Pulse,
     Refusal,
     Seen,
     Subscribe,
@@ -169,16 +168,18 @@ class Client:
     def _greet(self) -> None:
         sent = self._clock()
 
-        def welcomed(reply: Any) -> None:
-            if not isinstance(reply, Welcome):
-                return
-            self.round_trip_s = self._clock() - sent
-            self.epoch = reply.epoch
-            self._become(Link.ONLINE, f"{reply.software} at {self.address}")
-            if self._subscription.wanted:
-                self._ask_snapshot()
+        def answered(reply: Any) -> None:
+            if isinstance(reply, Welcome):
+                self.round_trip_s = self._clock() - sent
+                self._welcomed(reply)
 
-        self.request(Hello(self.client_id, self.software), welcomed, 1e9)
+        self.request(Hello(self.client_id, self.software), answered, 1e9)
+
+    def _welcomed(self, reply: Welcome) -> None:
+        self.epoch = reply.epoch
+        self._become(Link.ONLINE, f"{reply.software} at {self.address}")
+        if self._subscription.wanted:
+            self._ask_snapshot()
 
     def _ask_snapshot(self) -> None:
         subscription = self._subscription
@@ -288,17 +289,18 @@ class Client:
                     self._send(pending.message, number)
         if now - self._spoke > limits.PULSE_S:
             self._number += 1
-            self._pending[self._number] = _Pending(Pulse(), self._pulse_answered, now, limits.REQUEST_TRIES)
-            self._send(Pulse(), self._number)
+            greeting = Hello(self.client_id, self.software)
+            self._pending[self._number] = _Pending(greeting, self._still_there, now, limits.REQUEST_TRIES)
+            self._send(greeting, self._number)
 
-    def _pulse_answered(self, reply: Any) -> None:
-        """A server that does not know this client has been started anew behind the same address: greet it."""
-        if isinstance(reply, Refused) and not isinstance(reply, Unanswered) and self.link is Link.ONLINE:
-            self._greet()
+    def _still_there(self, reply: Any) -> None:
+        """A sign of life is a greeting, for its answer tells a server that was started anew behind the same address."""
+        if isinstance(reply, Welcome) and self.link is Link.ONLINE and reply.epoch != self.epoch:
+            self._welcomed(reply)
 
     def _reopen(self) -> None:
         """A fresh socket; requests that still wait for an answer are asked again on it."""
-        waiting = [p for p in self._pending.values() if not isinstance(p.message, (Pulse, Hello, Subscribe))]
+        waiting = [p for p in self._pending.values() if not isinstance(p.message, (Hello, Subscribe))]
         self._pending.clear()
         self._open()
         for pending in waiting:

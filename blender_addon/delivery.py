@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A fetched mesh becomes an object: shaded, coloured, placed, and undone in one step."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import bpy
+import numpy as np
+
+from . import compat, preview, wording
+from .shared import __version__
+from .shared.mesh_file import MeshFile
+from .shared.messages import JobSummary, PreviewFrame
+
+ALBEDO = "albedo"
+ROUGHNESS = 0.6
+PREFIX = "dreamwright_"  # of the custom properties that say where an object came from
+
+
+def build_mesh(name: str, mesh: MeshFile) -> Any:
+    """A Mesh datablock with smooth shading and the albedo as linear colours."""
+    faces = mesh.faces
+    # A triangle that names a corner twice is no triangle, and Blender's arrays must not hold one.
+    faces = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])]
+    made = bpy.data.meshes.new(name)
+    made.vertices.add(len(mesh.vertices))
+    made.vertices.foreach_set("co", np.ascontiguousarray(mesh.vertices, np.float32).ravel())
+    made.loops.add(faces.size)
+    made.loops.foreach_set("vertex_index", np.ascontiguousarray(faces, np.int32).ravel())
+    made.polygons.add(len(faces))
+    made.polygons.foreach_set("loop_start", np.arange(0, faces.size, 3, dtype=np.int32))
+    if bpy.app.version < (4, 0, 0):
+        made.polygons.foreach_set("loop_total", np.full(len(faces), 3, np.int32))
+    # The file's normals are the faces' own, averaged at each vertex: what smooth shading computes by itself, and what
+    # stays right while the artist edits; custom normals would not, and cost as much again as all the rest.
+    made.polygons.foreach_set("use_smooth", np.ones(len(faces), bool))
+    made.update(calc_edges=True)
+    made.validate()
+    colours = np.ones((len(mesh.vertices), 4), np.float32)
+    colours[:, :3] = mesh.albedo
+    attribute = made.color_attributes.new(ALBEDO, "FLOAT_COLOR", "POINT")
+    attribute.data.foreach_set("color", colours.ravel())
+    made.color_attributes.active_color = attribute
+    made.color_attributes.render_color_index = made.color_attributes.active_color_index
+    return made
+
+
+def build_material(name: str) -> Any:
+    """Colour Attribute -> Principled Base Color, rough, ready for Cycles and EEVEE."""
+    material = bpy.data.materials.new(name)
+    compat.use_nodes(material)
+    nodes, links = material.node_tree.nodes, material.node_tree.links
+    principled = next((node for node in nodes if node.type == "BSDF_PRINCIPLED"), None)
+    if principled is None:
+        principled = nodes.new("ShaderNodeBsdfPrincipled")
+        output = next((n for n in nodes if n.type == "OUTPUT_MATERIAL"), None) or nodes.new("ShaderNodeOutputMaterial")
+        links.new(principled.outputs["BSDF"], output.inputs["Surface"])
+    colour = nodes.new("ShaderNodeVertexColor")
+    colour.layer_name = ALBEDO
+    colour.location = (principled.location.x - 220, principled.location.y)
+    links.new(colour.outputs["Color"], principled.inputs["Base Color"])
+    principled.inputs["Roughness"].default_value = ROUGHNESS
+    return material
+
+
+def provenance(job: JobSummary, facts: dict[str, Any], address: str) -> dict[str, Any]:
+    """What made an object, as custom properties; enough to dream it again."""
+    known = {
+        "prompt": job.prompt,
+        "negative": job.negative,
+        "model": job.model,
+        "preset": job.preset,
+        "seed": job.seed,
+        "settings": json.dumps(job.settings, sort_keys=True),
+        "job": job.job,
+        "steps": job.step,
+        "server": address,
+        "version": __version__,
+        "imported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    for name, value in facts.items():
+        known.setdefault(name.replace(".", "_"), value)
+    # A custom property holds a name of at most 63 bytes, and whole numbers of 32 bits.
+    kept = {(PREFIX + name)[:60]: value for name, value in known.items()}
+    return {
+        name: str(value) if isinstance(value, int) and not -(2**31) <= value < 2**31 else value
+        for name, value in kept.items()
+    }
+
+
+def deliver(
+    job: JobSummary, mesh: MeshFile, address: str, as_asset: bool = False, picture: PreviewFrame | None = None
+) -> Any:
+    """Put the prop at the 3D cursor, selected and active, as one undo step. Raises ValueError for an empty mesh."""
+    if not len(mesh.vertices) or not len(mesh.faces):
+        raise ValueError("The mesh is empty: nothing was left of the field; try another seed or more steps")
+    return compat.with_window(bpy.context, lambda: _deliver(job, mesh, address, as_asset, picture))
+
+
+def _deliver(job: JobSummary, mesh: MeshFile, address: str, as_asset: bool, picture: PreviewFrame | None) -> Any:
+    context = bpy.context
+    _leave_edit_mode(context)
+    name = wording.short(job.prompt, 50) or "Prop"
+    data = build_mesh(name, mesh)
+    data.materials.append(build_material(name))
+    made = bpy.data.objects.new(name, data)
+    made.location = context.scene.cursor.location
+    for key, value in provenance(job, mesh.facts, address).items():
+        made[key] = value
+    collection = context.collection or context.scene.collection
+    collection.objects.link(made)
+    context.view_layer.update()
+    if made.name not in context.view_layer.objects and made.name not in context.scene.collection.objects:
+        # The active collection is excluded from this view layer: an object that nobody can see is no result.
+        context.scene.collection.objects.link(made)
+    for selected in list(context.selected_objects):
+        selected.select_set(False)
+    made.select_set(True)
+    context.view_layer.objects.active = made
+    if as_asset:
+        _mark_as_asset(made, job, picture)
+    push_undo(f"Dream: {wording.short(job.prompt, 40)}")
+    return made
+
+
+def push_undo(message: str) -> None:
+    """End an undo step: what the data API does makes none by itself."""
+    bpy.ops.ed.undo_push(message=message)
+
+
+def _leave_edit_mode(context: Any) -> None:
+    active = context.view_layer.objects.active
+    if active is not None and active.mode != "OBJECT":
+        bpy.ops.object.mode_set(mode="OBJECT")
+
+
+def _mark_as_asset(made: Any, job: JobSummary, picture: PreviewFrame | None) -> None:
+    made.asset_mark()
+    made.asset_data.description = job.prompt
+    made.asset_data.author = "Dreamwright"
+    made.asset_data.tags.new("dreamwright", skip_if_exists=True)
+    if picture is not None:
+        thumbnail = made.preview_ensure()
+        thumbnail.image_size = (picture.width, picture.height)
+        thumbnail.image_pixels_float.foreach_set(preview.pixels_of(picture).ravel())
+
+
+def remembered_request(owner: Any) -> dict[str, Any] | None:
+    """The prompt and settings that made an object; None when it was not dreamt here."""
+    if owner is None or not isinstance(owner.get(PREFIX + "prompt"), str):
+        return None
+    try:
+        settings = json.loads(owner.get(PREFIX + "settings", "{}"))
+    except (TypeError, ValueError):
+        settings = {}
+    seed = owner.get(PREFIX + "seed", 0)
+    return {
+        "prompt": owner[PREFIX + "prompt"],
+        "negative": str(owner.get(PREFIX + "negative", "")),
+        "model": str(owner.get(PREFIX + "model", "")),
+        "preset": str(owner.get(PREFIX + "preset", "")),
+        "seed": int(seed) if isinstance(seed, (int, float)) else 0,
+        "settings": settings if isinstance(settings, dict) else {},
+    }

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Preview pictures of a job, kept as they arrived so that an artist can look back over the whole run."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from .shared import limits
+from .shared.faults import ProtocolError
+from .shared.messages import PreviewFrame
+
+FRAMES = 256  # of one job
+BYTES = 32 * 1024 * 1024  # of one job's packed pictures
+
+
+class Frames:
+    """The pictures of one job by rising step. When full, every second one goes: old times stay covered."""
+
+    def __init__(self, frames: int = FRAMES, max_bytes: int = BYTES) -> None:
+        self._frames: list[PreviewFrame] = []
+        self._max_frames, self._max_bytes = frames, max_bytes
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def add(self, frame: PreviewFrame) -> None:
+        """Keep a picture; one of an earlier step means that the job began again, and what came after it is dropped."""
+        while self._frames and self._frames[-1].step >= frame.step:
+            self._bytes -= len(self._frames.pop().data)
+        self._frames.append(frame)
+        self._bytes += len(frame.data)
+        while len(self._frames) > 2 and (len(self._frames) > self._max_frames or self._bytes > self._max_bytes):
+            newest = self._frames.pop()
+            self._frames = [*self._frames[::2], newest]
+            self._bytes = sum(len(kept.data) for kept in self._frames)
+
+    def at(self, share: float) -> PreviewFrame | None:
+        """The picture at a share of the run so far, 0 oldest and 1 newest; None when there is none."""
+        if not self._frames:
+            return None
+        last = len(self._frames) - 1
+        return self._frames[min(last, max(0, round(share * last)))]
+
+    def neighbour(self, share: float, offset: int) -> float:
+        """The share of the picture `offset` places further."""
+        last = max(1, len(self._frames) - 1)
+        return min(1.0, max(0.0, (round(share * last) + offset) / last))
+
+
+def decode_frame(frame: PreviewFrame) -> np.ndarray:
+    """(height, width, 3) bytes of a picture, rows from the top. Raises ProtocolError for one that lies about its size."""
+    pixels = frame.width * frame.height
+    if pixels > limits.PREVIEW_PIXELS:
+        raise ProtocolError(f"a preview of {frame.width} x {frame.height}; allowed are {limits.PREVIEW_PIXELS} pixels")
+    inflater = zlib.decompressobj()
+    try:
+        data = inflater.decompress(frame.data, pixels * 3 + 1)  # one more than fits, to see a longer one
+    except zlib.error as error:
+        raise ProtocolError(f"a preview that cannot be unpacked: {error}") from error
+    if len(data) != pixels * 3:
+        raise ProtocolError(f"a preview of {frame.width} x {frame.height} with {len(data)} bytes; it needs {pixels * 3}")
+    return np.frombuffer(data, np.uint8).reshape(frame.height, frame.width, 3)

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the buttons do. Every operator works from a script as well; a greyed one says why."""
+
+from typing import Any
+
+import bpy
+from bpy.props import BoolProperty, IntProperty, StringProperty
+
+from . import artist, compat, live, preview, server_settings, wording
+from .preferences import preferences
+from .shared.faults import ProtocolError
+from .shared.states import ENDED, JobState
+
+
+def connection_fault() -> str:
+    """Why the server of the preferences may not be connected to, in a sentence; "" when it may."""
+    address = preferences().address
+    return wording.address_fault(address) or ("" if wording.is_local(address) else compat.online_fault())
+
+
+def _allowed(cls: Any, fault: str) -> bool:
+    if fault:
+        cls.poll_message_set(fault)
+    return not fault
+
+
+def _offline_fault() -> str:
+    session = live.session()
+    return "" if session.is_online else f"Not connected to a server: {session.reason}"
+
+
+class DREAMWRIGHT_OT_connect(bpy.types.Operator):
+    """Connect to the server of the preferences."""
+
+    bl_idname = "dreamwright.connect"
+    bl_label = "Connect"
+    bl_description = "Connect to the server, and see its jobs"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, context: Any) -> bool:
+        """Only where the network may be used."""
+        return _allowed(cls, connection_fault())
+
+    def execute(self, context: Any) -> set[str]:
+        """Begin to connect."""
+        try:
+            live.session().connect(preferences().address)
+        except ImportError as error:
+            self.report({"ERROR"}, f"ZeroMQ or msgpack cannot be loaded ({error}); install the add-on anew from its zip, then restart Blender")
+            return {"CANCELLED"}
+        except ValueError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
+class DREAMWRIGHT_OT_disconnect(bpy.types.Operator):
+    """Let go of the server."""
+
+    bl_idname = "dreamwright.disconnect"
+    bl_label = "Disconnect"
+    bl_description = "Let go of the server; its jobs go on and are back after the next connect"
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, context: Any) -> bool:
+        """Only while there is a connection."""
+        return _allowed(cls, "" if live.session().is_open else "There is no connection")
+
+    def execute(self, context: Any) -> set[str]:
+        """Disconnect."""
+        live.session().disconnect()
+        return {"FINISHED"}
+
+
+class DREAMWRIGHT_OT_generate(bpy.types.Operator):
+    """Send the prompt to the server."""
+
+    bl_idname = "dreamwright.generate"
+    bl_label = "Generate"
+    bl_description = "Dream a prop from the prompt"
+    bl_options = {"REGISTER"}
+
+    prompt: StringProperty(name="Prompt", description="What to make; the panel's prompt when empty", options={"SKIP_SAVE"})
+    again: BoolProperty(
+        name="Again", description="Take the next seed, for another prop of the same words", default=False, options={"SKIP_SAVE"}
+    )
+
+    @classmethod
+    def poll(cls, context: Any) -> bool:
+        """Only while a server answers."""
+        return _allowed(cls, _offline_fault())
+
+    def execute(self, context: Any) -> set[str]:
+        """Submit a job with the panel's settings."""
+        mine = artist.artist()
+        prompt = wording.clean_prompt(self.prompt or mine.prompt)
+        if not prompt:
+            self.report({"ERROR"}, "The prompt is empty; type what to make, for example: a red mushroom")
+            return {"CANCELLED"}
+        if self.again:
+            mine.seed = mine.seed + 1 if mine.seed < 2**31 - 1 else 0
+        return {"FINISHED"} if submit(self, prompt) else {"CANCELLED"}
+
+
+def submit(operator: Any, prompt: str) -> bool:
+    """Send a prompt with the panel's settings; a fault is reported by the operator."""
+    mine, session = artist.artist(), live.session()
+    if not mine.model_name or not mine.preset_name:
+        operator.report({"ERROR"}, "The server has not said what it offers yet; try again in a moment")
+        return False
+    card = next((model for model in session.offered.models if model.name == mine.model_name), None) if session.offered else None
+    unknown = wording.unknown_words(prompt, card.vocabulary) if card else []
+    if unknown:
+        example = f"; try: {card.examples[0]}" if card.examples else ""
+        operator.report({"ERROR"}, f"The model {card.name} does not know {', '.join(unknown[:5])}{example}")
+        return False
+    settings = server_settings.changed(session.offered, mine.preset_name)
+    settings["mesh.height_m"] = round(mine.height_m, 6)
+    settings["mesh.triangles"] = mine.triangles
+    try:
+        session.submit(prompt, wording.clean_prompt(mine.negative), mine.model_name, mine.preset_name, mine.seed, settings)
+    except ProtocolError as error:
+        operator.report({"ERROR"}, str(error))
+        return False
+    return True
+
+
+class _OnJob:
+    """An operator on one job: the chosen one, or the one that a script names."""
+
+    bl_options = {"REGISTER"}
+    states: tuple[str, ...] = ()
+    refusal = ""
+
+    job: StringProperty(name="Job", description="The job's name on the server; the chosen one when empty", options={"SKIP_SAVE"})
+
+    @classmethod
+    def poll(cls, context: Any) -> bool:
+        """Only for a chosen job in a fitting state. A script that names another job is checked in `execute`."""
+        if _offline_fault():
+            return _allowed(cls, _offline_fault())
+        if not live.session().jobs:
+            return _allowed(cls, "There is no job yet")
+        chosen = artist.active_job()
+        fits = chosen is None or cls.fits(chosen)
+        others = any(cls.fits(job) for job in live.session().jobs.values())
+        if not fits and others and bpy.app.background:
+            return True
+        return _allowed(cls, "" if fits else cls.refusal)
+
+    @classmethod
+    def fits(cls, job: Any) -> bool:
+        """Whether the operator means anything for this job."""
+        return job.state in cls.states
+
+    def execute(self, context: Any) -> set[str]:
+        """Do it, or say why not."""
+        chosen = artist.active_job()
+        job = live.session().jobs.get(self.job) if self.job else chosen
+        if job is None:
+            self.report({"ERROR"}, f"There is no job {self.job}" if self.job else "Choose a job in the list first")
+            return {"CANCELLED"}
+        if not self.fits(job):
+            self.report({"ERROR"}, self.refusal)
+            return {"CANCELLED"}
+        self.act(job.job)
+        return {"FINISHED"}
+
+
+class DREAMWRIGHT_OT_cancel(_OnJob, bpy.types.Operator):
+    """Stop a job."""
+
+    bl_idname = "dreamwright.cancel"
+    bl_label = "Cancel"
+    bl_description = "Stop the job within a step; what it has so far becomes a mesh"
+    states = (JobState.QUEUED.value, JobState.RUNNING.value, JobState.PAUSED.value)
+    refusal = "Only a job that has not ended can be cancelled"
+
+    def act(self, job: str) -> None:
+        """Cancel it."""
+        live.session().cancel(job)
+
+
+class DREAMWRIGHT_OT_pause(_OnJob, bpy.types.Operator):
+    """Stop a job for now."""
+
+    bl_idname = "dreamwright.pause"
+    bl_label = "Pause"
+    bl_description = "Stop the job within a step, to go on from there later"
+    states = (JobState.QUEUED.value, JobState.RUNNING.value)
+    refusal = "Only a queued or running job can be paused"
+
+    def act(self, job: str) -> None:
+        """Pause it."""
+        live.session().pause(job)
+
+
+class DREAMWRIGHT_OT_resume(_OnJob, bpy.types.Operator):
+    """Go on with a paused job."""
+
+    bl_idname = "dreamwright.resume"
+    bl_label = "Resume"
+    bl_description = "Put the paused job back into the queue; it goes on where it stopped"
+    states = (JobState.PAUSED.value,)
+    refusal = "Only a paused job can be resumed"
+
+    def act(self, job: str) -> None:
+        """Resume it."""
+        live.session().resume(job)
+
+
+class DREAMWRIGHT_OT_import(_OnJob, bpy.types.Operator):
+    """Bring a finished prop into the scene."""
+
+    bl_idname = "dreamwright.import_mesh"
+    bl_label = "Import"
+    bl_description = "Bring the prop into the scene at the 3D cursor; leaves Edit Mode"
+    refusal = "This job has no mesh yet"
+
+    @classmethod
+    def fits(cls, job: Any) -> bool:
+        """Also a cancelled job may have a mesh."""
+        return job.mesh_bytes > 0
+
+    def act(self, job: str) -> None:
+        """Fetch it; the next ticks bring it into the scene."""
+        live.session().fetch(job)
+
+
+class DREAMWRIGHT_OT_remove(_OnJob, bpy.types.Operator):
+    """Remove an ended job from the server."""
+
+    bl_idname = "dreamwright.remove"
+    bl_label = "Remove"
+    bl_description = "Remove the ended job and its files from the server; objects that were imported stay"
+    states = tuple(sorted(state.value for state in ENDED))
+    refusal = "Only an ended job can be removed; cancel it first"
+
+    def invoke(self, context: Any, event: Any) -> set[str]:
+        """Ask first: it cannot be undone."""
+        return context.window_manager.invoke_confirm(self, event)
+
+    def act(self, job: str) -> None:
+        """Remove it."""
+        live.session().forget(job)
+
+
+class DREAMWRIGHT_OT_show_preview(bpy.types.Operator):
+    """Show the preview."""
+
+    bl_idname = "dreamwright.show_preview"
+    bl_label = "Show Preview"
+    bl_description = "Show the live preview in an Image Editor; one with a pinned picture is left alone"
+    bl_options = {"REGISTER"}
+
+    def execute(self, context: Any) -> set[str]:
+        """Open or reuse an Image Editor."""
+        preview.show_current()
+        if not preview.open_editor(context):
+            self.report({"WARNING"}, f"No editor could be opened; choose the image “{preview.IMAGE}” in an Image Editor")
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
+class DREAMWRIGHT_OT_look(bpy.types.Operator):
+    """Step through the pictures so far."""
+
+    bl_idname = "dreamwright.look"
+    bl_label = "Step Preview"
+    bl_description = "Show an earlier or later picture of this job"
+    bl_options = {"REGISTER"}
+
+    offset: IntProperty(name="Offset", description="How many pictures further; 0 goes to the newest, live", default=0, options={"SKIP_SAVE"})
+
+    @classmethod
+    def poll(cls, context: Any) -> bool:
+        """Only when there are pictures."""
+        return _allowed(cls, "" if preview.current_frame() else "No preview of this job has arrived in this session")
+
+    def execute(self, context: Any) -> set[str]:
+        """Move the slider."""
+        mine, job = artist.artist(), artist.active_job()
+        ring = live.session().frames[job.job]
+        mine.scrub = ring.neighbour(mine.scrub, self.offset) if self.offset else 1.0
+        return {"FINISHED"}
+
+
+class DREAMWRIGHT_OT_dismiss(bpy.types.Operator):
+    """Take messages away."""
+
+    bl_idname = "dreamwright.dismiss"
+    bl_label = "Dismiss"
+    bl_description = "Take the messages away"
+    bl_options = {"REGISTER"}
+
+    def execute(self, context: Any) -> set[str]:
+        """Forget all notices."""
+        live.session().notices.clear()
+        return {"FINISHED"}
+
+
+register, unregister = bpy.utils.register_classes_factory(
+    (
+        DREAMWRIGHT_OT_connect,
+        DREAMWRIGHT_OT_disconnect,
+        DREAMWRIGHT_OT_generate,
+        DREAMWRIGHT_OT_cancel,
+        DREAMWRIGHT_OT_pause,
+        DREAMWRIGHT_OT_resume,
+        DREAMWRIGHT_OT_import,
+        DREAMWRIGHT_OT_remove,
+        DREAMWRIGHT_OT_show_preview,
+        DREAMWRIGHT_OT_look,
+        DREAMWRIGHT_OT_dismiss,
+    )
+)

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tab "Dream" in the 3D view's sidebar. It only draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+from . import artist, compat, live, local_server, preview, server_settings, wording
+from .preferences import preferences
+
+_LINK_LOOKS = {
+    "closed": ("UNLINKED", "Not connected"),
+    "connecting": ("TIME", "Connecting"),
+    "online": ("LINKED", "Connected"),
+    "lost": ("ERROR", "Connection lost"),
+    "refused": ("CANCEL", "Cannot talk to this server"),
+}
+
+
+class _InDream:
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = "Dream"
+
+
+class DREAMWRIGHT_UL_jobs(bpy.types.UIList):
+    """The jobs of the server, newest first."""
+
+    def draw_item(
+        self, context: Any, layout: Any, data: Any, item: Any, icon: Any, active_data: Any, active_property: Any, index: int = 0
+    ) -> None:
+        """One row: state as icon and word, the prompt, and progress."""
+        job = live.session().jobs.get(item.job)
+        if job is None:
+            layout.label(text="Gone")
+            return
+        symbol, word = wording.STATE_LOOKS[job.state]
+        row = layout.row(align=True)
+        row.label(text=wording.short(job.prompt, 40), icon=compat.icon(symbol, "DOT"))
+        end = row.row()
+        end.alignment = "RIGHT"
+        end.label(text=f"{round(100 * wording.share_done(job))} %" if job.state == "running" else word)
+
+    def filter_items(self, context: Any, data: Any, property: str) -> tuple[list[int], list[int]]:
+        """Rows whose prompt holds the text in the search field."""
+        rows, wanted = getattr(data, property), self.filter_name.lower()
+        jobs = live.session().jobs
+        found = [wanted in jobs[row.job].prompt.lower() if row.job in jobs else False for row in rows]
+        return ([self.bitflag_filter_item if hit else 0 for hit in found] if wanted else []), []
+
+
+class DREAMWRIGHT_PT_server(_InDream, bpy.types.Panel):
+    """Which server, and how it stands."""
+
+    bl_idname = "DREAMWRIGHT_PT_server"
+    bl_label = "Server"
+
+    def draw(self, context: Any) -> None:
+        """State, address, buttons and messages."""
+        layout, session, chosen = self.layout, live.session(), preferences()
+        symbol, word = _LINK_LOOKS[session.link]
+        row = layout.row(align=True)
+        row.label(text=word, icon=compat.icon(symbol, "DOT"))
+        if session.is_open:
+            row.operator("dreamwright.disconnect", text="", icon="X")
+        else:
+            row.operator("dreamwright.connect", icon=compat.icon("INTERNET", "WORLD"))
+        column = layout.column()
+        column.enabled = not session.is_open
+        column.prop(chosen, "address", text="")
+        if session.link not in ("closed", "online"):
+            for line in wording.wrapped(session.reason):
+                layout.label(text=line)
+        elif session.is_online and session.round_trip_s:
+            layout.label(text=f"Answers in {1000 * session.round_trip_s:.0f} ms")
+        if wording.is_local(chosen.address):
+            row = layout.row(align=True)
+            if local_server.is_running() or session.is_online:
+                row.operator("dreamwright.stop_server", icon=compat.icon("SNAP_FACE", "CANCEL"))
+            else:
+                row.operator("dreamwright.start_server", icon="PLAY")
+            row.operator("dreamwright.show_log", text="", icon="TEXT")
+        self._notices(layout, session)
+
+    def _notices(self, layout: Any, session: Any) -> None:
+        if not session.notices:
+            return
+        box = layout.box()
+        for notice in session.notices:
+            for index, line in enumerate(wording.wrapped(notice.text)):
+                box.label(text=line, icon=("ERROR" if notice.is_error else "INFO") if index == 0 else "BLANK1")
+            if notice.fix:
+                box.operator(notice.fix)
+        box.operator("dreamwright.dismiss", icon="X")
+
+
+class DREAMWRIGHT_PT_prompt(_InDream, bpy.types.Panel):
+    """What to make."""
+
+    bl_idname = "DREAMWRIGHT_PT_prompt"
+    bl_label = "Prop"
+
+    def draw_header_preset(self, context: Any) -> None:
+        """The presets of Blender's own system."""
+        bpy.types.DREAMWRIGHT_PT_presets.draw_panel_header(self.layout)
+
+    def draw(self, context: Any) -> None:
+        """Prompt and settings."""
+        layout, mine, session = self.layout, artist.artist(), live.session()
+        layout.use_property_decorate = False
+        card = self._model_card(session, mine.model_name)
+        hint = card.examples[0] if card and card.examples else "a red mushroom"
+        column = layout.column(align=True)
+        if not compat.text_field(column, mine, "prompt", hint, 3):
+            row = column.row(align=True)
+            row.operator("dreamwright.edit_prompt", icon="TEXT")
+            row.operator("dreamwright.use_text", icon="IMPORT")
+        unknown = wording.unknown_words(mine.prompt, card.vocabulary) if card else []
+        if unknown:
+            for line in wording.wrapped(f"The model {card.name} does not know: {', '.join(unknown[:5])}"):
+                layout.label(text=line, icon="ERROR")
+        layout.label(text="Negative Prompt")
+        compat.text_field(layout, mine, "negative", "what to keep away from", 1)
+        layout.use_property_split = True
+        column = layout.column()
+        column.prop(mine, "model")
+        if card and not card.ready:
+            for line in wording.wrapped(card.missing):
+                column.label(text=line, icon="INFO")
+        column.prop(mine, "preset")
+        column.prop(mine, "seed")
+        column.prop(mine, "height_m")
+        column.prop(mine, "triangles")
+        row = layout.row(align=True)
+        row.scale_y = 1.4
+        row.operator("dreamwright.generate", icon="OUTLINER_OB_LIGHT")
+        row.operator("dreamwright.generate", text="Generate Again", icon="FILE_REFRESH").again = True
+        layout.operator("dreamwright.dream_again", icon="RECOVER_LAST")
+        column = layout.column(heading="Result")
+        column.prop(mine, "import_when_done")
+        column.prop(mine, "mark_as_asset")
+
+    def _model_card(self, session: Any, name: str) -> Any:
+        models = session.offered.models if session.offered else ()
+        return next((model for model in models if model.name == name), None)
+
+
+class DREAMWRIGHT_PT_settings(_InDream, bpy.types.Panel):
+    """Settings that the server describes."""
+
+    bl_idname = "DREAMWRIGHT_PT_settings"
+    bl_parent_id = "DREAMWRIGHT_PT_prompt"
+    bl_label = "Advanced"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: Any) -> None:
+        """One control a setting card."""
+        layout, session = self.layout, live.session()
+        layout.use_property_split, layout.use_property_decorate = True, False
+        values, cards = server_settings.holder(context), server_settings.shown_cards(session.offered)
+        if values is None or not cards:
+            layout.label(text="Connect to a server to see its settings", icon="INFO")
+            return
+        for card in cards:
+            # The panel may be drawn between a server's answer and the tick that makes its controls.
+            if hasattr(values, server_settings.field_of(card)):
+                layout.prop(values, server_settings.field_of(card))
+
+
+class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
+    """The jobs of the server."""
+
+    bl_idname = "DREAMWRIGHT_PT_jobs"
+    bl_label = "Jobs"
+
+    def draw(self, context: Any) -> None:
+        """The list and the chosen job."""
+        layout, mine, session = self.layout, artist.artist(), live.session()
+        row = layout.row()
+        row.template_list("DREAMWRIGHT_UL_jobs", "", mine, "rows", mine, "row_index", rows=3)
+        side = row.column(align=True)
+        side.operator("dreamwright.cancel", text="", icon="CANCEL")
+        side.operator("dreamwright.pause", text="", icon="PAUSE")
+        side.operator("dreamwright.resume", text="", icon="PLAY")
+        side.operator("dreamwright.remove", text="", icon="TRASH")
+        for asked in session.outbox.values():
+            layout.label(text=f"Sending “{wording.short(asked.prompt, 30)}”", icon="TIME")
+        job = artist.active_job()
+        if job is not None:
+            self._job(layout, mine, session, job)
+
+    def _job(self, layout: Any, mine: Any, session: Any, job: Any) -> None:
+        row_of_job = mine.rows[mine.row_index]
+        column = layout.column(align=True)
+        compat.progress(column, row_of_job, "share", wording.share_done(job), wording.progress_text(job))
+        for line in wording.wrapped(job.message):
+            column.label(text=line)
+        download = session.downloads.get(job.job)
+        if download is not None:
+            compat.progress(column, row_of_job, "share", download.share, "Fetching the mesh")
+        row = layout.row()
+        row.scale_y = 1.3
+        row.operator("dreamwright.import_mesh", icon="IMPORT")
+
+
+class DREAMWRIGHT_PT_preview(_InDream, bpy.types.Panel):
+    """The live preview, and looking back."""
+
+    bl_idname = "DREAMWRIGHT_PT_preview"
+    bl_label = "Preview"
+
+    def draw(self, context: Any) -> None:
+        """Open, step, scrub."""
+        layout, mine = self.layout, artist.artist()
+        layout.operator("dreamwright.show_preview", icon="IMAGE_DATA")
+        frame = preview.current_frame()
+        row = layout.row(align=True)
+        row.operator("dreamwright.look", text="", icon="TRIA_LEFT").offset = -1
+        slider = row.row(align=True)
+        slider.enabled = frame is not None
+        slider.prop(mine, "scrub", text=f"Step {frame.step}" if frame else "No preview yet", slider=True)
+        row.operator("dreamwright.look", text="", icon="TRIA_RIGHT").offset = 1
+        row.operator("dreamwright.look", text="", icon="FF").offset = 0
+
+
+register, unregister = bpy.utils.register_classes_factory(
+    (
+        DREAMWRIGHT_UL_jobs,
+        DREAMWRIGHT_PT_server,
+        DREAMWRIGHT_PT_prompt,
+        DREAMWRIGHT_PT_settings,
+        DREAMWRIGHT_PT_jobs,
+        DREAMWRIGHT_PT_preview,
+    )
+)

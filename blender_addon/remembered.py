@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the add-on remembers between sessions, as JSON in the user folder: its own id, and what each server offers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+
+from .shared.faults import ProtocolError
+from .shared.messages import Capabilities
+from .shared.shapes import from_map, to_map
+
+SERVERS = 20  # remembered; the one not used for longest goes first
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The map in a file; {} when there is none or somebody else wrote over it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Replace a file whole: two Blenders may write it at once. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh.write_text(json.dumps(content), encoding="utf-8")
+    fresh.replace(path)
+
+
+def client_id(folder: Path) -> str:
+    """The id of this installation, made at its first use; a fresh one each time where nothing can be written."""
+    path = folder / "client.json"
+    known = _read(path).get("client")
+    if isinstance(known, str) and re.fullmatch(r"[0-9a-f]{32}", known):
+        return known
+    made = uuid.uuid4().hex
+    try:
+        _write(path, {"client": made})
+    except OSError:
+        return made
+    return made
+
+
+def recall_capabilities(folder: Path, address: str) -> Capabilities | None:
+    """What the server at `address` offered when it was last seen, to draw the panel without it."""
+    known = _read(folder / "capabilities.json").get(address)
+    try:
+        return from_map(Capabilities, known) if known is not None else None
+    except ProtocolError:
+        return None  # of an older add-on: the server will say it again
+
+
+def remember_capabilities(folder: Path, address: str, offered: Capabilities) -> None:
+    """Keep what a server offers. Raises OSError when the folder cannot be written."""
+    path = folder / "capabilities.json"
+    content = {key: value for key, value in _read(path).items() if key != address}
+    content = dict(list(content.items())[-(SERVERS - 1) :])
+    content[address] = to_map(offered)
+    _write(path, content)

@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One Blender's dealings with one server: its jobs, previews, downloads and what it offers. Knows nothing of bpy."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable
+
+from . import remembered, wording
+from .frames import Frames
+from .shared import __version__
+from .shared.faults import Refused, Unanswered
+from .shared.mesh_file import MeshFile, decode_mesh
+from .shared.messages import (
+    AskCapabilities,
+    Cancel,
+    Capabilities,
+    Forget,
+    JobChanged,
+    JobForgotten,
+    JobList,
+    JobReply,
+    JobSummary,
+    Pause,
+    PreviewFrame,
+    Resume,
+    Submit,
+)
+from .shared.shapes import checked
+from .shared.states import ENDED, JobState
+
+if TYPE_CHECKING:
+    from .shared.client import Client
+    from .shared.download import Download
+
+OFFLINE, ONLINE = "closed", "online"  # values of shared.client.Link, whose module needs zmq, loaded at the first connect
+PREVIEWED_JOBS = 8  # jobs whose pictures are kept
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that a person should read; `fix` names the operator that helps."""
+
+    text: str
+    is_error: bool = True
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class NewFrame:
+    """A picture arrived and is in `Session.frames`."""
+
+    job: str
+
+
+@dataclass(frozen=True)
+class JobStarted:
+    """A job that was asked for here is in the server's queue."""
+
+    job: JobSummary
+
+
+@dataclass(frozen=True)
+class JobEnded:
+    """A job that was seen alive in this session has ended."""
+
+    job: JobSummary
+
+
+@dataclass(frozen=True)
+class MeshArrived:
+    """A mesh was fetched and checked; `by_itself` when nobody pressed a button for it."""
+
+    job: JobSummary
+    mesh: MeshFile
+    by_itself: bool
+
+
+class Session:
+    """Everything the panel shows. `tick` often; `revision` grows when something to draw changed."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.folder, self.address = folder, ""
+        self.revision = 0
+        self.link, self.reason = OFFLINE, "Not connected"
+        self.offered: Capabilities | None = None
+        self.jobs: dict[str, JobSummary] = {}  # newest first
+        self.frames: dict[str, Frames] = {}
+        self.downloads: dict[str, Download] = {}
+        self.outbox: dict[str, Submit] = {}  # asked for and not yet answered, by ticket
+        self.submitted: dict[str, str] = {}  # job by ticket, of this session
+        self.notices: deque[Notice] = deque(maxlen=5)
+        self.watched = ""
+        self._clock = clock
+        self._client: Client | None = None
+        self._epoch = ""
+        self._happened: list[Any] = []
+
+    # --- the connection
+
+    @property
+    def is_online(self) -> bool:
+        """Whether requests are answered now."""
+        return self.link == ONLINE
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a connection is wanted, be it there or not."""
+        return self._client is not None
+
+    @property
+    def round_trip_s(self) -> float:
+        """How long the server took to greet."""
+        return self._client.round_trip_s if self._client else 0.0
+
+    def show_offline(self, address: str) -> None:
+        """Draw what `address` offered when it was last seen."""
+        if address != self.address:
+            self.address, self.offered = address, remembered.recall_capabilities(self.folder, address)
+            self.jobs, self.frames = {}, {}
+            self.revision += 1
+
+    def connect(self, address: str) -> None:
+        """Begin to connect. Raises ValueError for an address that is none, ImportError where zmq cannot be loaded."""
+        fault = wording.address_fault(address)
+        if fault:
+            raise ValueError(fault)
+        # Loaded here: Windows keeps a loaded library locked, and an add-on that nobody uses must stay removable.
+        import zmq
+
+        from .shared.client import Client
+
+        self.disconnect()
+        self.show_offline(address)
+        self._client = Client(address, remembered.client_id(self.folder), f"blender add-on {__version__}", self._clock)
+        try:
+            self._client.connect()
+        except zmq.ZMQError as error:
+            self.disconnect()
+            raise ValueError(f"The server address {address} cannot be used: {error}") from error
+        self._client.subscribe(self.watched)
+        self.tick()
+
+    def disconnect(self) -> None:
+        """Let go of the server; jobs go on there, and are back after the next connect."""
+        for download in self.downloads.values():
+            download.cancel()
+        self.downloads = {}
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        self._epoch = ""
+        self._become(OFFLINE, "Not connected")
+
+    def _become(self, link: str, reason: str) -> None:
+        if (link, reason) != (self.link, self.reason):
+            self.link, self.reason = link, reason
+            self.revision += 1
+
+    # --- asking
+
+    def say(self, text: str, is_error: bool = True, fix: str = "") -> None:
+        """Tell the person something, once."""
+        notice = Notice(text, is_error, fix)
+        if notice in self.notices:
+            self.notices.remove(notice)
+        self.notices.append(notice)
+        self.revision += 1
+
+    def submit(self, prompt: str, negative: str, model: str, preset: str, seed: int, settings: dict[str, Any]) -> str:
+        """Ask for a prop and return the ticket of the request. Raises ProtocolError when a field breaks its rule.
+
+        Sent again with the same ticket after every lost connection until it is answered, which makes one job of it.
+        """
+        asked = Submit(uuid.uuid4().hex, prompt, negative, model, preset, seed, settings)
+        checked(asked)
+        self.outbox[asked.ticket] = asked
+        self.revision += 1
+        self._send_submit(asked)
+        return asked.ticket
+
+    def _send_submit(self, asked: Submit) -> None:
+        def answered(reply: Any) -> None:
+            if isinstance(reply, Unanswered):
+                return  # stays in the outbox for the next connection
+            self.outbox.pop(asked.ticket, None)
+            if isinstance(reply, JobReply):
+                self.submitted[asked.ticket] = reply.job.job
+                self._take_job(reply.job)
+                self._happened.append(JobStarted(reply.job))
+            else:
+                self._refused("The prop was not started", reply)
+
+        self._ask(asked, answered)
+
+    def _ask(self, message: Any, on_reply: Callable[[Any], None]) -> None:
+        if self._client is None:
+            on_reply(Refused("not-now", "not connected to a server"))
+        else:
+            self._client.request(message, on_reply)
+
+    def _refused(self, what: str, reply: Any) -> None:
+        why = str(reply) if isinstance(reply, Refused) else "the server gave an answer that does not fit"
+        self.say(f"{what}: {why}")
+
+    def _command(self, message: Any, what: str) -> None:
+        def answered(reply: Any) -> None:
+            if isinstance(reply, JobReply):
+                self._take_job(reply.job)
+            elif isinstance(reply, Refused):
+                self._refused(what, reply)
+
+        self._ask(message, answered)
+
+    def cancel(self, job: str) -> None:
+        """Stop a job; what it has becomes a mesh."""
+        self._command(Cancel(job), "The job was not cancelled")
+
+    def pause(self, job: str) -> None:
+        """Stop a job for now."""
+        self._command(Pause(job), "The job was not paused")
+
+    def resume(self, job: str) -> None:
+        """Go on with a paused job."""
+        self._command(Resume(job), "The job was not resumed")
+
+    def forget(self, job: str) -> None:
+        """Remove an ended job and its files from the server."""
+        self._command(Forget(job), "The job was not removed")
+
+    def watch(self, job: str) -> None:
+        """Have the previews of this job sent, and of no other; "" for none."""
+        if job != self.watched:
+            self.watched = job
+            if self._client is not None:
+                self._client.subscribe(job)
+
+    def fetch(self, job: str, by_itself: bool = False) -> None:
+        """Fetch a job's mesh; `tick` hands it out. Raises ValueError when there is none to fetch."""
+        summary = self.jobs.get(job)
+        if summary is None or not summary.mesh_bytes or self._client is None:
+            raise ValueError("This job has no mesh to import yet")
+        if job in self.downloads:
+            return
+        from .shared.download import Download
+
+        def ended(result: Any) -> None:
+            self.downloads.pop(job, None)
+            self.revision += 1
+            if isinstance(result, bytes):
+                self._arrived(summary, result, by_itself)
+            else:
+                self._refused("The mesh was not fetched", result)
+
+        download = Download(self._client, job, "mesh", summary.mesh_bytes, ended)
+        self.downloads[job] = download
+        download.start()
+        self.revision += 1
+
+    def _arrived(self, summary: JobSummary, data: bytes, by_itself: bool) -> None:
+        try:
+            self._happened.append(MeshArrived(self.jobs.get(summary.job, summary), decode_mesh(data), by_itself))
+        except ValueError as error:
+            self.say(f"The mesh of “{wording.short(summary.prompt)}” cannot be read: {error}")
+
+    # --- taking in
+
+    def tick(self, budget_s: float = 0.004) -> list[Any]:
+        """Take in what the server sent: `NewFrame`, `JobStarted`, `JobEnded` and `MeshArrived` for who acts on them."""
+        if self._client is not None:
+            for event in self._client.tick(budget_s):
+                self._take(event)
+            if self._client.epoch != self._epoch:
+                self._greeted()
+        happened, self._happened = self._happened, []
+        return happened
+
+    def _take(self, event: Any) -> None:
+        if isinstance(event, JobChanged):
+            self._take_job(event.job)
+        elif isinstance(event, JobForgotten):
+            self.jobs.pop(event.job, None)
+            self.frames.pop(event.job, None)
+            self.revision += 1
+        elif isinstance(event, JobList):
+            gone = set(self.jobs) - {job.job for job in event.jobs}
+            for job in gone:
+                del self.jobs[job]
+            for job in event.jobs:
+                self._take_job(job)
+            self.revision += 1
+        elif isinstance(event, PreviewFrame):
+            self._take_frame(event)
+        else:
+            was_online = self.is_online
+            self._become(event.link.value, event.reason)
+            if self.is_online and not was_online:
+                self._back_online()
+
+    def _take_job(self, job: JobSummary) -> None:
+        old = self.jobs.get(job.job)
+        if old is not None and old.changed > job.changed:
+            return
+        self.jobs[job.job] = job
+        if old is None:
+            self.jobs = dict(sorted(self.jobs.items(), key=lambda item: (-item[1].submitted_at, item[0])))
+        ended = JobState(job.state) in ENDED
+        if ended and old is not None and JobState(old.state) not in ENDED:
+            self._happened.append(JobEnded(job))
+            if job.state == JobState.FAILED.value:
+                self.say(f"“{wording.short(job.prompt)}” failed: {job.message or 'the log of the server says more'}")
+        self.revision += 1
+
+    def _take_frame(self, frame: PreviewFrame) -> None:
+        ring = self.frames.pop(frame.job, None) or Frames()
+        ring.add(frame)
+        self.frames[frame.job] = ring
+        while len(self.frames) > PREVIEWED_JOBS:
+            del self.frames[next(iter(self.frames))]
+        self._happened.append(NewFrame(frame.job))
+
+    def _greeted(self) -> None:
+        """A server that was started anew may offer other things."""
+        self._epoch = self._client.epoch if self._client else ""
+
+        def told(reply: Any) -> None:
+            if not isinstance(reply, Capabilities):
+                return self._refused("The server does not say what it offers", reply)
+            self.offered = reply
+            self.revision += 1
+            try:
+                remembered.remember_capabilities(self.folder, self.address, reply)
+            except OSError as error:
+                self.say(f"What the server offers cannot be remembered in {self.folder}: {error.strerror or error}", False)
+
+        self._ask(AskCapabilities(), told)
+
+    def _back_online(self) -> None:
+        for asked in list(self.outbox.values()):
+            self._send_submit(asked)
+        for download in list(self.downloads.values()):
+            download.resume()

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""States, times and prompts in words for a person."""
+
+from __future__ import annotations
+
+import re
+from typing import Iterable
+from urllib.parse import urlsplit
+
+from .shared.messages import JobSummary
+from .shared.states import JobState
+
+# Icon and word together: no state is told by colour or shape alone.
+STATE_LOOKS: dict[str, tuple[str, str]] = {
+    JobState.QUEUED.value: ("TIME", "Queued"),
+    JobState.RUNNING.value: ("PLAY", "Running"),
+    JobState.PAUSED.value: ("PAUSE", "Paused"),
+    JobState.CANCELLING.value: ("CANCEL", "Cancelling"),
+    JobState.SUCCEEDED.value: ("CHECKMARK", "Ready"),
+    JobState.FAILED.value: ("ERROR", "Failed"),
+    JobState.CANCELLED.value: ("X", "Cancelled"),
+}
+
+
+def duration(seconds: float) -> str:
+    """A duration as a person says it; "unknown" when negative."""
+    if seconds < 0:
+        return "unknown"
+    whole = int(seconds + 0.5)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def progress_text(job: JobSummary) -> str:
+    """One line about where a job stands."""
+    if job.state == JobState.QUEUED.value:
+        return "Next in the queue" if job.queue_place == 1 else f"Place {job.queue_place} in the queue"
+    if job.state == JobState.RUNNING.value:
+        left = f", {duration(job.eta_s)} left" if job.eta_s >= 0 else ""
+        return f"Step {job.step} of {job.steps}{left}"
+    if job.state in (JobState.PAUSED.value, JobState.CANCELLING.value):
+        return f"{STATE_LOOKS[job.state][1]} at step {job.step} of {job.steps}"
+    word = STATE_LOOKS[job.state][1]
+    return f"{word} after {duration(job.elapsed_s)}"
+
+
+def share_done(job: JobSummary) -> float:
+    """Progress from 0 to 1."""
+    if job.state == JobState.SUCCEEDED.value:
+        return 1.0
+    return min(1.0, job.step / job.steps) if job.steps else 0.0
+
+
+def clean_prompt(text: str) -> str:
+    """A prompt on one line: line breaks of a text box are spaces, as are runs of them."""
+    return " ".join(text.split())
+
+
+def unknown_words(prompt: str, vocabulary: Iterable[str]) -> list[str]:
+    """Words of a prompt that a model with this vocabulary does not know; [] for a model that takes any words."""
+    known = {word.lower() for word in vocabulary}
+    words = re.findall(r"[^\s,.;:!?]+", prompt.lower()) if known else []
+    return list(dict.fromkeys(word for word in words if word not in known))
+
+
+def is_local(address: str) -> bool:
+    """Whether an address stays on this machine, so that Blender's offline mode does not concern it."""
+    parts = urlsplit(address)
+    if parts.scheme in ("ipc", "inproc"):
+        return True
+    try:
+        host = (parts.hostname or "").lower()
+    except ValueError:
+        return False
+    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
+
+
+def address_fault(address: str) -> str:
+    """Why an address cannot be used, in a sentence; "" when it can."""
+    example = "write it as tcp://127.0.0.1:47630"
+    parts = urlsplit(address.strip())
+    if parts.scheme != "tcp":
+        return f"The server address must begin with tcp://; {example}"
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return f"The server address has no valid port; {example}"
+    if not host or not port or parts.path:
+        return f"The server address needs a host and a port; {example}"
+    return ""
+
+
+def short(text: str, limit: int = 60) -> str:
+    """A text cut to fit a row or a datablock's name."""
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def wrapped(text: str, width: int = 46) -> list[str]:
+    """A long text as lines for a narrow panel, whose labels do not wrap."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += " " + word
+        else:
+            lines.append(word)
+    return lines[:12]

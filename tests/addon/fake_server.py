@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A small server that speaks the protocol, makes a prop in no time, and misbehaves on request.
+
+In a test: `server.step()` by hand. For Blender: `python -m tests.addon.fake_server` prints its address and serves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import time
+import zlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import zmq
+
+from dreamwright.shared import limits
+from dreamwright.shared.faults import ProtocolError
+from dreamwright.shared.mesh_file import MeshFile, encode_mesh
+from dreamwright.shared.messages import (
+    AskCapabilities,
+    Cancel,
+    Capabilities,
+    Chunk,
+    Done,
+    Fetch,
+    Forget,
+    Hello,
+    JobChanged,
+    JobForgotten,
+    JobList,
+    JobReply,
+    JobSummary,
+    ListJobs,
+    ModelCard,
+    Pause,
+    PresetCard,
+    PreviewFrame,
+    Pulse,
+    Refusal,
+    Resume,
+    Seen,
+    SettingCard,
+    Submit,
+    Subscribe,
+    Welcome,
+    pack,
+    unpack,
+)
+
+ENDED = ("succeeded", "failed", "cancelled")
+RED = (0.7, 0.05, 0.02)
+
+
+def ball(rings: int = 16, height: float = 1.0, colour: tuple[float, float, float] = RED) -> MeshFile:
+    """A closed ball that stands on the ground, darker towards its base."""
+    polar = np.linspace(0, np.pi, rings + 1)[1:-1]
+    around = np.linspace(0, 2 * np.pi, 2 * rings, endpoint=False)
+    p, a = (grid.ravel() for grid in np.meshgrid(polar, around, indexing="ij"))
+    unit = np.stack([np.sin(p) * np.cos(a), np.sin(p) * np.sin(a), np.cos(p)], -1)
+    unit = np.concatenate([unit, [[0, 0, 1], [0, 0, -1]]]).astype(np.float32)
+    wide, top = 2 * rings, len(unit) - 2
+    faces = []
+    for i, j in itertools.product(range(rings - 2), range(wide)):
+        here, right, below, corner = i * wide + j, i * wide + (j + 1) % wide, (i + 1) * wide + j, (i + 1) * wide + (j + 1) % wide
+        faces += [(here, below, corner), (here, corner, right)]
+    last = (rings - 2) * wide
+    faces += [(top, j, (j + 1) % wide) for j in range(wide)]
+    faces += [(top + 1, last + (j + 1) % wide, last + j) for j in range(wide)]
+    albedo = np.float32(colour) * (0.75 + 0.25 * unit[:, 2:])
+    return MeshFile(
+        ((unit + [0, 0, 1]) * height / 2).astype(np.float32),
+        np.array(faces, np.int32),
+        unit,
+        albedo.astype(np.float32),
+        {"backend": "fake"},
+    )
+
+
+def picture(step: int, size: int) -> bytes:
+    """A packed picture whose red says the step; its top row is white."""
+    pixels = np.zeros((size, size, 3), np.uint8)
+    pixels[..., 0] = step % 256
+    pixels[0] = 255
+    return zlib.compress(pixels.tobytes(), 1)
+
+
+OFFER = Capabilities(
+    models=(
+        ModelCard("starter", "The built-in one", True, "", ("a red mushroom",), ("a", "red", "blue", "mushroom", "chair")),
+        ModelCard("giant", "Knows all words", False, "Run: dreamwright models get giant", (), ()),
+    ),
+    presets=(PresetCard("quick", "For a look", 40), PresetCard("standard", "For use", 400)),
+    settings=(
+        SettingCard("run.steps", "Steps", "More is finer", "whole", 1, 10_000, (), {"quick": 40, "standard": 400}),
+        SettingCard("guidance.omega", "Omega", "How strict", "number", 0, 1000, (), {"quick": 20.0, "standard": 30.0}),
+        SettingCard("guidance.view_dependent", "Views", "View words", "switch", 0, 1, (), {"quick": True, "standard": True}),
+        SettingCard("field.kind", "Field", "Its kind", "choice", 0, 0, ("voxels", "mlp"), {"quick": "voxels", "standard": "mlp"}),
+        SettingCard("mesh.height_m", "Height", "In metres", "number", 0.001, 1e4, (), {"quick": 1.0}),
+        SettingCard("mesh.triangles", "Triangles", "At most", "whole", 16, 5e6, (), {"quick": 20000}),
+    ),
+    devices=("cpu",),
+    bounds={"prompt_characters": limits.PROMPT_CHARACTERS},
+)
+
+
+@dataclass
+class Peer:
+    """Somebody who subscribed."""
+
+    previews_of: str
+    count: int = 0
+    credit: int = limits.PREVIEWS_IN_FLIGHT
+
+
+@dataclass
+class Faults:
+    """What to do wrong; each number counts down."""
+
+    lose_replies: int = 0  # of submits
+    lose_events: int = 0
+    lose_chunks: int = 0
+    damage_chunks: int = 0
+    version: int = limits.PROTOCOL_VERSION
+    babble: bool = False  # answer with bytes that are no message
+    refuse_submit: str = ""
+
+
+class FakeServer:
+    """One ROUTER, one job at a time."""
+
+    def __init__(self, address: str = "tcp://127.0.0.1:*", pace: int = 1, steps: int = 40, size: int = 16, rings: int = 16) -> None:
+        self.pace, self.steps, self.size, self.rings = pace, steps, size, rings
+        self.faults = Faults()
+        self.jobs: dict[str, JobSummary] = {}
+        self.meshes: dict[str, bytes] = {}
+        self.tickets: dict[str, str] = {}
+        self.peers: dict[bytes, Peer] = {}
+        self.requests: list[Any] = []
+        self.changes = 0
+        self._wanted = address
+        self.address = ""
+        self.open()
+
+    def open(self) -> None:
+        """Start, or start anew on the same port with the jobs that there were."""
+        self.epoch = f"{time.monotonic_ns():x}"
+        self._context = zmq.Context(io_threads=1)
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.bind(self.address or self._wanted)
+        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.peers.clear()
+
+    def close(self) -> None:
+        """Die without a word."""
+        self._socket.close(0)
+        self._context.destroy(linger=0)
+
+    def step(self, wait_s: float = 0.0) -> None:
+        """Answer what was asked, then work a little."""
+        if self._socket.poll(int(1000 * wait_s)):
+            while self._socket.poll(0):
+                self._answer(*self._socket.recv_multipart())
+        self.work()
+
+    def work(self) -> None:
+        """Take the oldest queued job further, and tell about it."""
+        running = next((job for job in self.jobs.values() if job.state == "running"), None)
+        queued = [job for job in self.jobs.values() if job.state == "queued"]
+        if running is None and queued:
+            running = self.change(queued[0].job, state="running", queue_place=0)
+            for place, job in enumerate(queued[1:], 1):
+                self.change(job.job, queue_place=place)
+        if running is None or not self.pace:
+            return
+        step = min(running.steps, running.step + self.pace)
+        if step < running.steps:
+            self.change(running.job, step=step, elapsed_s=float(step), eta_s=float(running.steps - step))
+        else:
+            self.finish(running.job, "succeeded")
+        self._picture(running.job, step)
+
+    def finish(self, job: str, state: str) -> None:
+        """End a job with a mesh."""
+        mesh = ball(self.rings, float(self.jobs[job].settings.get("mesh.height_m", 1.0)))
+        self.meshes[job] = encode_mesh(mesh)
+        digest = hashlib.sha256(self.meshes[job]).hexdigest()
+        step = self.jobs[job].steps if state == "succeeded" else self.jobs[job].step
+        self.change(job, state=state, step=step, mesh_bytes=len(self.meshes[job]), mesh_sha256=digest, eta_s=-1.0)
+
+    def change(self, job: str, **fields: Any) -> JobSummary:
+        """Change a job and tell every subscriber."""
+        self.changes += 1
+        self.jobs[job] = replace(self.jobs[job], changed=self.changes, **fields)
+        self._tell(lambda count: JobChanged(count, self.jobs[job]))
+        return self.jobs[job]
+
+    def _tell(self, make: Any) -> None:
+        for route, peer in self.peers.items():
+            peer.count += 1
+            if self.faults.lose_events:
+                self.faults.lose_events -= 1
+            else:
+                self._send(route, make(peer.count), 0)
+
+    def _picture(self, job: str, step: int) -> None:
+        for route, peer in self.peers.items():
+            if peer.previews_of == job and peer.credit:
+                peer.credit -= 1
+                self._send(route, PreviewFrame(job, step, self.size, self.size, picture(step, self.size)), 0)
+
+    def _send(self, route: bytes, message: Any, number: int) -> None:
+        data = pack(message, number)
+        if self.faults.version != limits.PROTOCOL_VERSION:
+            import msgpack
+
+            data = msgpack.packb({**msgpack.unpackb(data), "version": self.faults.version})
+        self._socket.send_multipart([route, b"\xc1 hello, I am a web server" if self.faults.babble else data])
+
+    def _answer(self, route: bytes, data: bytes) -> None:
+        try:
+            number, request = unpack(data, limits.REQUEST_BYTES)
+        except ProtocolError as error:
+            return self._send(route, Refusal("bad-message", str(error)), 0)
+        self.requests.append(request)
+        reply = self._reply(route, request)
+        if reply is not None:
+            self._send(route, reply, number)
+
+    def _reply(self, route: bytes, request: Any) -> Any:
+        if isinstance(request, Hello):
+            return Welcome("fake server", self.epoch)
+        if isinstance(request, Pulse):
+            return Done()
+        if isinstance(request, AskCapabilities):
+            return OFFER
+        if isinstance(request, Submit):
+            return self._submitted(request)
+        if isinstance(request, ListJobs):
+            return self._list()
+        if isinstance(request, Subscribe):
+            self.peers[route] = Peer(request.previews_of)
+            return self._list()
+        if isinstance(request, Seen):
+            if route in self.peers:
+                self.peers[route].credit += request.count
+            return None
+        if request.job not in self.jobs:
+            return Refusal("no-such-job", f"there is no job {request.job}")
+        return self._about_job(request, self.jobs[request.job])
+
+    def _list(self) -> JobList:
+        return JobList(tuple(sorted(self.jobs.values(), key=lambda job: -job.changed)), self.changes)
+
+    def _submitted(self, request: Submit) -> Any:
+        if self.faults.refuse_submit:
+            return Refusal("bad-input", self.faults.refuse_submit)
+        if request.ticket not in self.tickets:
+            self.changes += 1
+            job = f"job-{len(self.jobs) + 1}"
+            self.tickets[request.ticket] = job
+            waiting = sum(other.state == "queued" for other in self.jobs.values())
+            self.jobs[job] = JobSummary(
+                job, "queued", request.prompt, request.negative, request.model, request.preset, request.seed, request.settings,
+                0, int(request.settings.get("run.steps", self.steps)), 0.0, -1.0, waiting + 1, "", "", time.time(), 0, "", self.changes,
+            )  # fmt: skip
+            self._tell(lambda count: JobChanged(count, self.jobs[job]))
+        if self.faults.lose_replies:
+            self.faults.lose_replies -= 1
+            return None
+        return JobReply(self.jobs[self.tickets[request.ticket]])
+
+    def _about_job(self, request: Any, job: JobSummary) -> Any:
+        if isinstance(request, Fetch):
+            return self._chunk(request)
+        if isinstance(request, Forget):
+            if job.state not in ENDED:
+                return Refusal("not-now", "the job has not ended")
+            del self.jobs[job.job]
+            self._tell(lambda count: JobForgotten(count, job.job))
+            return Done()
+        if isinstance(request, Cancel) and job.state == "running":
+            self.finish(job.job, "cancelled")
+        elif isinstance(request, Cancel) and job.state not in ENDED:
+            self.change(job.job, state="cancelled", queue_place=0)
+        elif isinstance(request, Pause) and job.state in ("queued", "running"):
+            self.change(job.job, state="paused", queue_place=0)
+        elif isinstance(request, Resume) and job.state == "paused":
+            self.change(job.job, state="queued", queue_place=1)
+        else:
+            return Refusal("not-now", f"a {job.state} job cannot do that")
+        return JobReply(self.jobs[job.job])
+
+    def _chunk(self, request: Fetch) -> Any:
+        data = self.meshes.get(request.job)
+        if data is None:
+            return Refusal("not-ready", "there is no mesh yet")
+        if self.faults.lose_chunks:
+            self.faults.lose_chunks -= 1
+            return None
+        piece = data[request.offset : request.offset + request.size]
+        if self.faults.damage_chunks:
+            self.faults.damage_chunks -= 1
+            piece = piece[:-1] + bytes([piece[-1] ^ 255])
+        return Chunk(request.offset, piece, len(data), hashlib.sha256(data).hexdigest())
+
+
+def main() -> None:
+    """Serve until killed; the address is the first line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--address", default="tcp://127.0.0.1:*")
+    parser.add_argument("--pace", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--size", type=int, default=16)
+    parser.add_argument("--rings", type=int, default=16)
+    parser.add_argument("--wait", type=float, default=0.02)
+    options = parser.parse_args()
+    server = FakeServer(options.address, options.pace, options.steps, options.size, options.rings)
+    print(server.address, flush=True)
+    while True:
+        server.step(options.wait)
+        time.sleep(options.wait)
+
+
+if __name__ == "__main__":
+    main()
