@@ -81,7 +81,7 @@ class BackgroundConfig:
 @dataclass(frozen=True)
 class RenderConfig:
     resolution: int = 64  # pixels a side of a training view
-    coarse_resolution: int = 0  # of the first views, enlarged before they are judged; 0: none are coarse
+    coarse_resolution: int = 0  # of the first views, enlarged before they are judged; 0, or no fewer: none are
     coarse_share: float = 0.5  # share of the run with coarse views: its high noise hides what they lack
     samples: int = 128  # samples a ray
     stratified: bool = True  # jitter the samples inside their bins while training

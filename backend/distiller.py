@@ -106,7 +106,7 @@ class Distiller:
     def _resolution(self) -> int:
         """Pixels a side of this step's views."""
         render = self.config.render
-        coarse = render.coarse_resolution and self.progress < render.coarse_share
+        coarse = 0 < render.coarse_resolution < render.resolution and self.progress < render.coarse_share
         return render.coarse_resolution if coarse else render.resolution
 
     def _backdrop(self, cameras: Cameras, resolution: int) -> Tensor:

@@ -105,7 +105,6 @@ ORDERED: tuple[tuple[str, str], ...] = (
     ("camera.fill_min", "camera.fill_max"),
     ("light.distance_min", "light.distance_max"),
     ("background.random_min", "background.random_max"),
-    ("render.coarse_resolution", "render.resolution"),
     ("guidance.t_min", "guidance.t_max"),
     ("guidance.t_min", "guidance.t_max_end"),
 )

@@ -157,7 +157,7 @@ class DreamwrightArtist(bpy.types.PropertyGroup):
         subtype="FACTOR",
         update=_scrubbed,
     )
-    rows: CollectionProperty(type=DreamwrightJobRow)
+    rows: CollectionProperty(name="Jobs", description="The jobs of the server, newest first", type=DreamwrightJobRow)
     row_index: IntProperty(name="Job", description="The chosen job", min=-1, default=-1, update=_row_chosen)
 
 

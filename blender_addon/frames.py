@@ -16,26 +16,32 @@ BYTES = 32 * 1024 * 1024  # of one job's packed pictures
 
 
 class Frames:
-    """The pictures of one job by rising step. When full, every second one goes: old times stay covered."""
+    """The pictures of one job by rising step. When full, every second one goes, so that all of the run stays covered."""
 
     def __init__(self, frames: int = FRAMES, max_bytes: int = BYTES) -> None:
         self._frames: list[PreviewFrame] = []
+        self._ordinals: list[int] = []  # which of all that came; the kept ones are multiples of the stride, and the newest
         self._max_frames, self._max_bytes = frames, max_bytes
-        self._bytes = 0
+        self._bytes, self._came, self._stride = 0, 0, 1
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def add(self, frame: PreviewFrame) -> None:
         """Keep a picture; one of an earlier step means that the job began again, and what came after it is dropped."""
-        while self._frames and self._frames[-1].step >= frame.step:
+        while self._frames and (self._frames[-1].step >= frame.step or self._ordinals[-1] % self._stride):
             self._bytes -= len(self._frames.pop().data)
+            self._ordinals.pop()
         self._frames.append(frame)
+        self._ordinals.append(self._came)
+        self._came += 1
         self._bytes += len(frame.data)
         while len(self._frames) > 2 and (len(self._frames) > self._max_frames or self._bytes > self._max_bytes):
-            newest = self._frames.pop()
-            self._frames = [*self._frames[::2], newest]
-            self._bytes = sum(len(kept.data) for kept in self._frames)
+            self._stride *= 2
+            newest = self._ordinals[-1]
+            kept = [pair for pair in zip(self._ordinals, self._frames) if pair[0] % self._stride == 0 or pair[0] == newest]
+            self._ordinals, self._frames = [pair[0] for pair in kept], [pair[1] for pair in kept]
+            self._bytes = sum(len(kept_frame.data) for kept_frame in self._frames)
 
     def at(self, share: float) -> PreviewFrame | None:
         """The picture at a share of the run so far, 0 oldest and 1 newest; None when there is none."""

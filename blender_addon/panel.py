@@ -9,6 +9,7 @@ import bpy
 
 from . import artist, compat, live, local_server, preview, server_settings, wording
 from .preferences import preferences
+from .shared.states import ENDED, JobState
 
 _LINK_LOOKS = {
     "closed": ("UNLINKED", "Not connected"),
@@ -17,6 +18,13 @@ _LINK_LOOKS = {
     "lost": ("ERROR", "Connection lost"),
     "refused": ("CANCEL", "Cannot talk to this server"),
 }
+
+
+def _fitting(context: Any, less: int = 0) -> int:
+    """How many characters of a label fit into the sidebar, which does not wrap by itself; `less` for an icon or a box."""
+    if context.region is None:
+        return wording.WIDTH
+    return max(16, int((context.region.width / context.preferences.system.ui_scale - 48) / 6.4) - less)
 
 
 class _InDream:
@@ -71,9 +79,9 @@ class DREAMWRIGHT_PT_server(_InDream, bpy.types.Panel):
         column.enabled = not session.is_open
         column.prop(chosen, "address", text="")
         if session.link not in ("closed", "online"):
-            for line in wording.wrapped(session.reason):
+            for line in wording.wrapped(session.reason, _fitting(context)):
                 layout.label(text=line)
-        elif session.is_online and session.round_trip_s:
+        elif session.is_online and session.round_trip_s and not wording.is_local(chosen.address):
             layout.label(text=f"Answers in {1000 * session.round_trip_s:.0f} ms")
         if wording.is_local(chosen.address):
             row = layout.row(align=True)
@@ -82,15 +90,16 @@ class DREAMWRIGHT_PT_server(_InDream, bpy.types.Panel):
             else:
                 row.operator("dreamwright.start_server", icon="PLAY")
             row.operator("dreamwright.show_log", text="", icon="TEXT")
-        self._notices(layout, session)
+        self._notices(layout, session, _fitting(context, 6))
 
-    def _notices(self, layout: Any, session: Any) -> None:
+    def _notices(self, layout: Any, session: Any, width: int) -> None:
         if not session.notices:
             return
         box = layout.box()
         for notice in session.notices:
-            for index, line in enumerate(wording.wrapped(notice.text)):
-                box.label(text=line, icon=("ERROR" if notice.is_error else "INFO") if index == 0 else "BLANK1")
+            column = box.column(align=True)
+            for index, line in enumerate(wording.wrapped(notice.text, width)):
+                column.label(text=line, icon=("ERROR" if notice.is_error else "INFO") if index == 0 else "BLANK1")
             if notice.fix:
                 box.operator(notice.fix)
         box.operator("dreamwright.dismiss", icon="X")
@@ -115,30 +124,33 @@ class DREAMWRIGHT_PT_prompt(_InDream, bpy.types.Panel):
         column = layout.column(align=True)
         if not compat.text_field(column, mine, "prompt", hint, 3):
             row = column.row(align=True)
-            row.operator("dreamwright.edit_prompt", icon="TEXT")
+            row.operator("dreamwright.edit_prompt", text="Edit Text", icon="TEXT")
             row.operator("dreamwright.use_text", icon="IMPORT")
         unknown = wording.unknown_words(mine.prompt, card.vocabulary) if card else []
         if unknown:
-            for line in wording.wrapped(f"The model {card.name} does not know: {', '.join(unknown[:5])}"):
-                layout.label(text=line, icon="ERROR")
+            text = f"The model {card.name} does not know: {', '.join(unknown[:5])}"
+            for index, line in enumerate(wording.wrapped(text, _fitting(context, 4))):
+                layout.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
         layout.label(text="Negative Prompt")
         compat.text_field(layout, mine, "negative", "what to keep away from", 1)
         layout.use_property_split = True
         column = layout.column()
         column.prop(mine, "model")
         if card and not card.ready:
-            for line in wording.wrapped(card.missing):
-                column.label(text=line, icon="INFO")
+            for index, line in enumerate(wording.wrapped(card.missing, _fitting(context, 4))):
+                column.label(text=line, icon="INFO" if index == 0 else "BLANK1")
         column.prop(mine, "preset")
         column.prop(mine, "seed")
         column.prop(mine, "height_m")
         column.prop(mine, "triangles")
-        row = layout.row(align=True)
+        column = layout.column(align=True)
+        row = column.row(align=True)
         row.scale_y = 1.4
         row.operator("dreamwright.generate", icon="OUTLINER_OB_LIGHT")
-        row.operator("dreamwright.generate", text="Generate Again", icon="FILE_REFRESH").again = True
-        layout.operator("dreamwright.dream_again", icon="RECOVER_LAST")
-        column = layout.column(heading="Result")
+        column.operator("dreamwright.generate", text="Generate Again", icon="FILE_REFRESH").again = True
+        column.operator("dreamwright.dream_again", icon="RECOVER_LAST")
+        column = layout.column(align=True)
+        column.use_property_split = False
         column.prop(mine, "import_when_done")
         column.prop(mine, "mark_as_asset")
 
@@ -189,14 +201,17 @@ class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
             layout.label(text=f"Sending “{wording.short(asked.prompt, 30)}”", icon="TIME")
         job = artist.active_job()
         if job is not None:
-            self._job(layout, mine, session, job)
+            self._job(layout, mine, session, job, _fitting(context))
 
-    def _job(self, layout: Any, mine: Any, session: Any, job: Any) -> None:
+    def _job(self, layout: Any, mine: Any, session: Any, job: Any, width: int) -> None:
         row_of_job = mine.rows[mine.row_index]
         column = layout.column(align=True)
-        compat.progress(column, row_of_job, "share", wording.share_done(job), wording.progress_text(job))
-        for line in wording.wrapped(job.message):
-            column.label(text=line)
+        if JobState(job.state) not in ENDED:
+            compat.progress(column, row_of_job, "share", wording.share_done(job), wording.STATE_LOOKS[job.state][1])
+        progress = wording.progress_text(job)
+        for text in (*([progress] if len(progress) <= width else progress.split(", ")), job.message):
+            for line in wording.wrapped(text, width):
+                column.label(text=line)
         download = session.downloads.get(job.job)
         if download is not None:
             compat.progress(column, row_of_job, "share", download.share, "Fetching the mesh")
@@ -216,11 +231,12 @@ class DREAMWRIGHT_PT_preview(_InDream, bpy.types.Panel):
         layout, mine = self.layout, artist.artist()
         layout.operator("dreamwright.show_preview", icon="IMAGE_DATA")
         frame = preview.current_frame()
+        if frame is None:
+            layout.label(text="No picture yet")
+            return
         row = layout.row(align=True)
         row.operator("dreamwright.look", text="", icon="TRIA_LEFT").offset = -1
-        slider = row.row(align=True)
-        slider.enabled = frame is not None
-        slider.prop(mine, "scrub", text=f"Step {frame.step}" if frame else "No preview yet", slider=True)
+        row.prop(mine, "scrub", text=f"Step {frame.step}", slider=True)
         row.operator("dreamwright.look", text="", icon="TRIA_RIGHT").offset = 1
         row.operator("dreamwright.look", text="", icon="FF").offset = 0
 

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import Iterable
 from urllib.parse import urlsplit
 
 from .shared.messages import JobSummary
 from .shared.states import JobState
+
+WIDTH = 46  # of a line where nobody knows how wide the panel is
 
 # Icon and word together: no state is told by colour or shape alone.
 STATE_LOOKS: dict[str, tuple[str, str]] = {
@@ -66,29 +69,32 @@ def unknown_words(prompt: str, vocabulary: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(word for word in words if word not in known))
 
 
+def _split(address: str) -> tuple[str, str, int, str]:
+    """(scheme, host, port, rest) of an address; empty and 0 where it has none. Raises ValueError where it makes no sense."""
+    parts = urlsplit(address.strip())
+    rest = parts.path + parts.query + parts.fragment + (parts.username or "")
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or 0, rest
+
+
 def is_local(address: str) -> bool:
     """Whether an address stays on this machine, so that Blender's offline mode does not concern it."""
-    parts = urlsplit(address)
-    if parts.scheme in ("ipc", "inproc"):
-        return True
     try:
-        host = (parts.hostname or "").lower()
+        scheme, host, _, _ = _split(address)
     except ValueError:
         return False
-    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
+    return scheme == "ipc" or host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
 
 
 def address_fault(address: str) -> str:
     """Why an address cannot be used, in a sentence; "" when it can."""
     example = "write it as tcp://127.0.0.1:47630"
-    parts = urlsplit(address.strip())
-    if parts.scheme != "tcp":
-        return f"The server address must begin with tcp://; {example}"
     try:
-        host, port = parts.hostname, parts.port
+        scheme, host, port, rest = _split(address)
     except ValueError:
-        return f"The server address has no valid port; {example}"
-    if not host or not port or parts.path:
+        return f"The server address has no valid host and port; {example}"
+    if scheme != "tcp":
+        return f"The server address must begin with tcp://; {example}"
+    if not host or not port or rest:
         return f"The server address needs a host and a port; {example}"
     return ""
 
@@ -98,12 +104,6 @@ def short(text: str, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
-def wrapped(text: str, width: int = 46) -> list[str]:
-    """A long text as lines for a narrow panel, whose labels do not wrap."""
-    lines: list[str] = []
-    for word in text.split():
-        if lines and len(lines[-1]) + 1 + len(word) <= width:
-            lines[-1] += " " + word
-        else:
-            lines.append(word)
-    return lines[:12]
+def wrapped(text: str, width: int = WIDTH) -> list[str]:
+    """A long text as lines for a narrow panel, whose labels do not wrap; a path or address may be broken as well."""
+    return textwrap.wrap(text, width, break_on_hyphens=False, max_lines=16, placeholder=" …")

@@ -23,6 +23,7 @@ from tests.tiny_model import quick_config
 
 ROOT = Path(__file__).parent.parent
 BACKEND = ROOT / "backend"
+HOUSE = ("backend", "shared", "blender_addon")
 
 
 def imports_of(path: Path) -> set[str]:
@@ -56,14 +57,25 @@ def test_rooms_know_only_what_they_may_know(folders: tuple[str, ...], forbidden:
             assert not (parts[:2] == ["dreamwright", "backend"] and len(parts) > 2 and parts[2] in forbidden), (path, module)
 
 
-def test_only_the_photographer_imports_bpy_and_nothing_here_imports_zmq() -> None:
+def test_only_scripts_that_run_inside_blender_import_bpy_and_only_the_server_imports_zmq() -> None:
+    """And the add-on never torch, nor anything of the backend."""
     users = {p.relative_to(BACKEND).as_posix() for p in BACKEND.rglob("*.py") if "bpy" in imports_of(p)}
-    assert users == {"starter/photograph.py"}
-    assert not any("zmq" in imports_of(p) for p in BACKEND.rglob("*.py"))
+    assert users == {"starter/photograph.py", "cli/demo_scene.py"}
+    doors = {p.relative_to(BACKEND).as_posix() for p in BACKEND.rglob("*.py") if "zmq" in imports_of(p)}
+    assert doors == {"server/front_door.py", "server/foreman.py", "server/worker.py"}
+    for path in (ROOT / "blender_addon").rglob("*.py"):
+        assert not {m.split(".")[0] for m in imports_of(path)} & {"torch", "diffusers", "dreamwright"}, path
+
+
+def test_the_add_on_and_what_both_sides_speak_start_no_threads() -> None:
+    """Python threads crash Blender in ways that nobody can trace."""
+    for folder in ("blender_addon", "shared"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not imports_of(path) & {"threading", "_thread", "multiprocessing", "concurrent.futures", "asyncio"}, path
 
 
 def test_nothing_from_outside_is_unpickled_and_no_error_is_swallowed() -> None:
-    for path in [*BACKEND.rglob("*.py"), *(ROOT / "shared").rglob("*.py")]:
+    for path in [p for top in HOUSE for p in (ROOT / top).rglob("*.py")]:
         text = path.read_text()
         assert not imports_of(path) & {"pickle", "dill", "marshal", "shelve"}, path
         assert not re.search(r"torch\.load\(|except:|except Exception:\s*pass|np\.load\([^)]*allow_pickle=True", text), path
@@ -71,7 +83,7 @@ def test_nothing_from_outside_is_unpickled_and_no_error_is_swallowed() -> None:
 
 
 def test_every_file_names_its_licence_and_stays_readable() -> None:
-    for path in [*BACKEND.rglob("*.py"), *(ROOT / "shared").rglob("*.py")]:
+    for path in [p for top in HOUSE for p in (ROOT / top).rglob("*.py")]:
         lines = path.read_text().splitlines()
         assert lines[0] == "# SPDX-License-Identifier: GPL-3.0-or-later", path
         assert len(lines) <= 350, path

@@ -64,6 +64,22 @@ def test_with_the_known_image_oracle_the_field_reaches_25_db_on_held_out_views()
     assert float(psnr) >= 25.0
 
 
+def test_the_first_views_are_coarse_and_the_guidance_always_sees_the_full_size() -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Watcher:
+        def gradient(self, image, cameras, conditioning, generator, progress):
+            seen.append((watched.distiller._resolution(), image.shape[-1]))
+            return GuidanceResult(torch.zeros_like(image), {})
+
+    oracle = KnownImages(lambda cameras: ball_pictures(cameras, 16), 16)
+    config = quick_config("run.steps=4", "render.coarse_resolution=8", "render.coarse_share=0.5", "run.max_restarts=0")
+    watched = optimise(config, Watcher(), PromptBank(oracle, "a ball", config.guidance))
+    for _ in range(4):
+        watched.distiller.advance()
+    assert seen == [(8, 16), (8, 16), (16, 16), (16, 16)]
+
+
 @pytest.fixture
 def oracle() -> KnownImages:
     return KnownImages(lambda cameras: ball_pictures(cameras, 16), 16)

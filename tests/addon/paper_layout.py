@@ -35,18 +35,11 @@ class PaperLayout:
         self.texts.append(text)
         getattr(data, name)
 
-    def textbox(self, data: Any, name: str, initial_visible_lines: int = 1, placeholder: str = "") -> None:
-        self.prop(data, name, placeholder=placeholder)
-
     def operator(self, name: str, text: str = "", icon: str = "NONE") -> Any:
         group, _, verb = name.partition(".")
         assert verb in dir(getattr(bpy.ops, group)), f"no operator {name}"
         self._icon(icon)
         return SimpleNamespace()
-
-    def progress(self, factor: float, text: str, type: str) -> None:
-        assert 0 <= factor <= 1
-        self.texts.append(text)
 
     def template_list(self, kind: str, name: str, data: Any, items: str, active: Any, index: str, **shown: Any) -> None:
         assert hasattr(bpy.types, kind)
@@ -61,13 +54,24 @@ class PaperLayout:
         self._icon(icon)
 
 
-def draw_all(module: Any) -> list[str]:
-    """Draw every panel of a module; returns all texts."""
+class NewPaperLayout(PaperLayout):
+    """What 4.0 (progress) and 5.2 (textbox) added."""
+
+    def textbox(self, data: Any, name: str, initial_visible_lines: int = 1, placeholder: str = "") -> None:
+        self.prop(data, name, placeholder=placeholder)
+
+    def progress(self, factor: float, text: str, type: str) -> None:
+        assert 0 <= factor <= 1
+        self.texts.append(text)
+
+
+def draw_all(module: Any, modern: bool = True) -> list[str]:
+    """Draw every panel of a module as an old or a new Blender would; returns all texts."""
     texts: list[str] = []
     for name in dir(module):
         kind = getattr(module, name)
         if isinstance(kind, type) and issubclass(kind, bpy.types.Panel):
-            stand_in = SimpleNamespace(layout=PaperLayout(texts))
+            stand_in = SimpleNamespace(layout=(NewPaperLayout if modern else PaperLayout)(texts))
             for extra in ("_notices", "_model_card", "_job"):
                 if hasattr(kind, extra):
                     setattr(stand_in, extra, getattr(kind, extra).__get__(stand_in))

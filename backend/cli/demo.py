@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`dreamwright demo`: the whole way once. A server, a headless Blender with the built add-on, a prompt, a lit scene."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator
+
+from dreamwright.backend.errors import DreamwrightError, ExportError, RunError
+from dreamwright.shared import __version__
+
+MARK = "DREAMWRIGHT "  # begins the lines that our script prints among Blender's own
+START_S = 60.0  # a server that has not said its address by then has failed
+
+
+class DemoError(DreamwrightError):
+    """Something that the demonstration needs is not there."""
+
+
+def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
+    """Define the command's arguments."""
+    parser = subparsers.add_parser("demo", help="server, Blender, prompt, lit scene: the whole way once", description=__doc__)
+    parser.add_argument("prompt", nargs="?", default="a red mushroom")
+    parser.add_argument("--preset", default="draft")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, as for generate")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for scene.blend, sun.png, lamp.png and the logs")
+    parser.add_argument("--addon", type=Path, metavar="ZIP", help="the built add-on (default: built from this checkout)")
+    parser.add_argument("--blender", type=Path, metavar="PROGRAM", help="a Blender of 4.2 or later (default: bpy in this Python, else blender on PATH)")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do it all; what it leaves lies in --out."""
+    settings = dict(_setting(text) for text in options.set)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"cannot make the folder {options.out}: {error.strerror}; choose another with --out") from error
+    out = options.out.resolve()
+    command = _blender(options.blender)
+    zip_path = options.addon.resolve() if options.addon else _built(out)
+    if not zip_path.is_file():
+        raise DemoError(f"there is no add-on at {zip_path}; build one with python build_addon.py and name it with --addon")
+    with _server(out) as address:
+        print(f"server on {address}", flush=True)
+        asked = {
+            "zip": str(zip_path), "address": address, "out": str(out), "prompt": options.prompt,
+            "preset": options.preset, "seed": options.seed, "settings": settings,
+        }  # fmt: skip
+        _drive(command, asked, out)
+    print(f"{out / 'scene.blend'}, {out / 'sun.png'}, {out / 'lamp.png'}")
+    return 0
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise DemoError(f"setting {text!r} has no '='; allowed is section.name=value, for example run.steps=400")
+    return name.strip(), value.strip()
+
+
+def _blender(given: Path | None) -> list[str]:
+    """The command that runs a script in a Blender, up to the script's path. Raises DemoError."""
+    program = str(given) if given else None
+    if program is None and importlib.util.find_spec("bpy") is not None:
+        return [sys.executable, "-B"]
+    program = program or shutil.which("blender")
+    if program is None or not Path(program).exists():
+        raise DemoError(
+            f"there is no Blender{' at ' + program if program else ''}; install it as a module with "
+            'pip install "dreamwright[blender]", or name a program with --blender'
+        )
+    return [program, "--background", "--factory-startup", "--python-exit-code", "1", "--python"]
+
+
+def _built(out: Path) -> Path:
+    """Build the add-on from the checkout in the working directory. Raises DemoError."""
+    script = Path("build_addon.py").resolve()
+    if not script.is_file():
+        raise DemoError("there is no build_addon.py here; run this in a checkout of Dreamwright, or name a built zip with --addon")
+    made = subprocess.run([sys.executable, str(script), "--out", str(out / "addon")], capture_output=True, text=True)
+    if made.returncode:
+        raise DemoError(f"the add-on could not be built: {(made.stderr or made.stdout).strip()[-600:]}")
+    return out / "addon" / f"dreamwright-{__version__}.zip"
+
+
+@contextmanager
+def _server(out: Path) -> Iterator[str]:
+    """A server of our own on a free port; its address. Ended at the end, whatever happens."""
+    command = [sys.executable, "-m", "dreamwright.backend.cli.main", "serve", "--address", "tcp://127.0.0.1:*", "--state", str(out / "server")]
+    with (out / "server.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            line = process.stdout.readline()
+            words = [word for word in line.split() if word.startswith("tcp://")]
+            if not words:
+                raise DemoError(f"the server did not start; see {out / 'server.log'}")
+            yield words[0]
+        finally:
+            process.terminate()
+            try:
+                process.wait(START_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+
+
+def _drive(command: list[str], asked: dict[str, Any], out: Path) -> None:
+    """Run our script in Blender and show what it reports. Raises RunError."""
+    from tqdm import tqdm
+
+    script = Path(__file__).with_name("demo_scene.py")
+    # A user folder of its own: the person's Blender, if there is one, is neither read nor changed.
+    variables = {**os.environ, "DREAMWRIGHT_DEMO": json.dumps(asked), "BLENDER_USER_RESOURCES": str(out / "blender")}
+    for part in ("config", "scripts", "datafiles"):
+        (out / "blender" / part).mkdir(parents=True, exist_ok=True)
+    failure, bar = "", None
+    with (out / "blender.log").open("w") as log:
+        process = subprocess.Popen([*command, str(script)], env=variables, stdout=subprocess.PIPE, stderr=log, text=True, errors="replace")
+        try:
+            for line in process.stdout:
+                if not line.startswith(MARK):
+                    log.write(line)
+                    continue
+                told = json.loads(line.removeprefix(MARK))
+                if "step" in told:
+                    bar = bar or tqdm(total=told["steps"], desc=asked["prompt"][:32], unit="step", file=sys.stderr)
+                    bar.update(told["step"] - bar.n)
+                elif "error" in told:
+                    failure = told["error"]
+                else:
+                    print(told["say"], flush=True)
+        finally:
+            if bar is not None:
+                bar.close()
+            if process.poll() is None and sys.exc_info()[0] is not None:
+                process.terminate()
+            process.wait()
+            process.stdout.close()
+    if failure or process.returncode:
+        raise RunError(failure or f"Blender ended with status {process.returncode}; see {out / 'blender.log'}")

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs inside Blender for `dreamwright demo`: installs the add-on, dreams a prop with it, lights and renders it.
+
+Never imported: `demo.py` hands it to a Blender, tells it what to do in $DREAMWRIGHT_DEMO and reads its marked lines.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+MARK = "DREAMWRIGHT "
+MODULE = "bl_ext.user_default.dreamwright"
+PATIENCE_S = 60.0  # for the server to answer; a job itself may take as long as it likes
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+def tell(**facts: Any) -> None:
+    """A line for demo.py."""
+    print(MARK + json.dumps(facts), flush=True)
+
+
+def install(zip_path: str) -> tuple[Any, Any]:
+    """Install and enable the zip as a person would; the add-on's `ticking` and `live` modules."""
+    if bpy.app.version < (5, 2, 0):
+        bpy.ops.preferences.addon_enable(module="bl_pkg")
+    bpy.ops.extensions.package_install_files(repo="user_default", filepath=zip_path, enable_on_install=True)
+    return importlib.import_module(f"{MODULE}.ticking"), importlib.import_module(f"{MODULE}.live")
+
+
+def dream(asked: dict[str, Any]) -> Any:
+    """The imported object of the prompt. Raises RuntimeError with the reason when there is none."""
+    ticking, live = install(asked["zip"])
+    session = live.session()
+    bpy.context.preferences.addons[MODULE].preferences.address = asked["address"]
+    bpy.ops.dreamwright.connect()
+    if not ticking.pump(lambda: session.is_online and session.offered is not None, PATIENCE_S):
+        raise RuntimeError(f"the server did not answer: {session.reason}")
+    models = [model.name for model in session.offered.models if model.ready]
+    ticket = session.submit(asked["prompt"], "", models[0], asked["preset"], asked["seed"], asked["settings"])
+    if not ticking.pump(lambda: ticket not in session.outbox, PATIENCE_S) or ticket not in session.submitted:
+        raise RuntimeError(session.notices[-1].text if session.notices else "the server did not take the job")
+    job = session.submitted[ticket]
+    told = -1
+    while session.jobs[job].state not in ENDED:
+        ticking.pump(timeout_s=0.5)
+        if session.jobs[job].step != told and session.jobs[job].steps:
+            told = session.jobs[job].step
+            tell(step=told, steps=session.jobs[job].steps)
+        if not session.is_open:
+            raise RuntimeError(f"the connection is lost: {session.reason}")
+    summary = session.jobs[job]
+    if summary.state != "succeeded":
+        raise RuntimeError(f"the job {summary.state}: {summary.message}")
+    tell(step=summary.steps, steps=summary.steps)
+    before = set(bpy.data.objects)
+    bpy.ops.dreamwright.import_mesh(job=job)
+    if not ticking.pump(lambda: set(bpy.data.objects) != before, PATIENCE_S):
+        raise RuntimeError(session.notices[-1].text if session.notices else "the mesh did not arrive")
+    made = (set(bpy.data.objects) - before).pop()
+    tell(say=f"imported {made.name!r}: {len(made.data.polygons)} triangles, {made.dimensions.z:.2f} m tall, dreamt in {summary.elapsed_s:.0f} s")
+    return made
+
+
+def stage(prop: Any) -> dict[str, Any]:
+    """A floor, a camera and two lights around the prop; the lights by name."""
+    scene, size = bpy.context.scene, max(prop.dimensions)
+    for name in ("Cube", "Light"):
+        if name in bpy.data.objects:
+            bpy.data.objects.remove(bpy.data.objects[name])
+    floor = bpy.data.meshes.new("Floor")
+    reach = 20 * size
+    floor.from_pydata([(-reach, -reach, 0), (reach, -reach, 0), (reach, reach, 0), (-reach, reach, 0)], [], [(0, 1, 2, 3)])
+    scene.collection.objects.link(bpy.data.objects.new("Floor", floor))
+    camera = bpy.data.objects.get("Camera") or bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
+    if camera.name not in scene.collection.all_objects:
+        scene.collection.objects.link(camera)
+    scene.camera = camera
+    middle = prop.location.z + 0.5 * prop.dimensions.z
+    tilt, turn, distance = math.radians(20), math.radians(25), 3.0 * size
+    camera.location = (
+        distance * math.cos(tilt) * math.sin(turn),
+        -distance * math.cos(tilt) * math.cos(turn),
+        middle + distance * math.sin(tilt),
+    )
+    camera.rotation_euler = (math.pi / 2 - tilt, 0, turn)
+    lights = {}
+    for name, kind in (("sun", "SUN"), ("lamp", "AREA")):
+        light = bpy.data.objects.new(name, bpy.data.lights.new(name, kind))
+        scene.collection.objects.link(light)
+        lights[name] = light
+    lights["sun"].data.energy, lights["sun"].data.angle = 3.0, math.radians(2)
+    lights["sun"].rotation_euler = (math.radians(50), 0, math.radians(40))
+    lights["lamp"].data.energy, lights["lamp"].data.size = 120 * size**2, size
+    lights["lamp"].data.color = (1.0, 0.45, 0.15)
+    lights["lamp"].location = (-1.6 * size, -1.2 * size, 1.4 * size)
+    lights["lamp"].rotation_euler = (math.radians(50), 0, math.radians(-53))
+    world = scene.world or bpy.data.worlds.new("World")
+    scene.world = world
+    if world.node_tree is None:
+        world.use_nodes = True
+    background = next(node for node in world.node_tree.nodes if node.type == "BACKGROUND")
+    background.inputs["Color"].default_value = (0.25, 0.3, 0.4, 1.0)
+    background.inputs["Strength"].default_value = 0.4
+    return lights
+
+
+def render(lights: dict[str, Any], out: Path) -> None:
+    """One picture under each light."""
+    scene = bpy.context.scene
+    scene.render.engine = "CYCLES"
+    scene.cycles.samples, scene.cycles.use_denoising = 64, False
+    scene.render.resolution_x = scene.render.resolution_y = 512
+    for chosen in lights:
+        for name, light in lights.items():
+            light.hide_render = name != chosen
+        scene.render.filepath = str(out / f"{chosen}.png")
+        bpy.ops.render.render(write_still=True)
+        tell(say=f"rendered under the {chosen}")
+
+
+def main() -> None:
+    asked = json.loads(os.environ["DREAMWRIGHT_DEMO"])
+    out = Path(asked["out"])
+    try:
+        prop = dream(asked)
+        render(stage(prop), out)
+        bpy.ops.wm.save_as_mainfile(filepath=str(out / "scene.blend"))
+    except Exception as error:
+        tell(error=f"{error}")
+        raise
+    finally:
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How long the add-on holds Blender up: its ticks while 256-pixel previews stream at 10/s and 200k triangles are imported.
+
+    python benchmarks/blender_tick.py [--record] [--blenders bpy-4.5.15 blender-3.4.1]
+
+--record appends the table to RESULTS.md. Blender as a module has no window: its ticks are called as its timers would be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # for the tests' Blenders and fake server
+
+from dreamwright.shared.messages import PreviewFrame  # noqa: E402
+from tests.addon.blenders import Blender, blenders, run_script  # noqa: E402
+from tests.addon.built import build_into  # noqa: E402
+from tests.addon.fake_server import FakeServer  # noqa: E402
+
+SIZE, PER_SECOND, RINGS = 256, 10, 225
+TARGETS = {"median": 5.0, "max": 16.0, "import": 500.0}  # milliseconds
+
+
+def pictures(count: int = 16) -> list[bytes]:
+    """Packed pictures of a lit ball on noise, which packs as badly as a render does."""
+    random = np.random.default_rng(0)
+    across = np.linspace(-1, 1, SIZE, dtype=np.float32)
+    x, y = np.meshgrid(across, -across)
+    inside = x * x + y * y < 0.6
+    made = []
+    for number in range(count):
+        turn = 2 * np.pi * number / count
+        light = np.clip(0.6 + 0.4 * (x * np.cos(turn) + y * np.sin(turn)), 0, 1)[..., None] * np.float32([0.8, 0.2, 0.1])
+        shown = np.where(inside[..., None], light, 0.5) + random.normal(0, 0.02, (SIZE, SIZE, 3))
+        made.append(zlib.compress((255 * np.clip(shown, 0, 1)).astype(np.uint8).tobytes(), 1))
+    return made
+
+
+class Streamer(FakeServer):
+    """The tests' server at a steady pace, with pictures that cost something to unpack."""
+
+    def __init__(self) -> None:
+        self._due, self._pictures = 0.0, pictures()
+        super().__init__(size=SIZE, rings=RINGS)
+
+    def work(self) -> None:
+        """One step every tenth of a second."""
+        if time.monotonic() >= self._due:
+            self._due = max(self._due + 1 / PER_SECOND, time.monotonic())
+            super().work()
+
+    def _picture(self, job: str, step: int) -> None:
+        for route, peer in self.peers.items():
+            if peer.previews_of == job and peer.credit:
+                peer.credit -= 1
+                self._send(route, PreviewFrame(job, step, SIZE, SIZE, self._pictures[step % len(self._pictures)]), 0)
+
+
+def serve() -> None:
+    """Serve until killed; the address is the first line."""
+    server = Streamer()
+    print(server.address, flush=True)
+    while True:
+        server.step(0.01)
+
+
+def measure(blender: Blender, zip_path: Path) -> dict[str, Any]:
+    """Run one Blender against a server of its own. Raises RuntimeError with Blender's words when that fails."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--serve"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as server:
+        try:
+            address = server.stdout.readline().strip() if server.stdout else ""
+            script = Path(__file__).with_name("inside_blender_tick.py")
+            done = run_script(blender, script, zip_path, {"SERVER": address}, timeout=240, window=blender.kind == "program")
+        finally:
+            server.kill()
+    lines = [line for line in done.stdout.splitlines() if line.startswith("REPORT ")]
+    if done.returncode or not lines:
+        raise RuntimeError(f"{blender.name}: status {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return json.loads(lines[0].removeprefix("REPORT "))
+
+
+def row_of(blender: Blender, report: dict[str, Any]) -> tuple[str, list[str]]:
+    """The table's row, and what explains it."""
+    ticks = report["ticks"]
+    own = np.array([tick["tick"] - tick.get("import", 0.0) for tick in ticks])
+    first, last = report["fetching"]
+    pictured = np.array([tick["tick"] for tick in ticks[:first] + ticks[last:] if "show" in tick])
+    delivered = max(tick.get("import", 0.0) for tick in ticks)
+    figures = {"median": float(np.median(own)), "max": float(own.max()), "import": delivered}
+    missed = [name for name, value in figures.items() if value > TARGETS[name]]
+    row = (
+        f"| {blender.name}{' with a window' if blender.kind == 'program' else ', a module'} | {len(own)} | {figures['median']:.2f} | "
+        f"{np.percentile(own, 99):.1f} | {figures['max']:.1f} | {np.median(pictured):.2f} / {pictured.max():.1f} | "
+        f"{delivered:.0f} | {', '.join(missed) or 'all met'} |"
+    )
+    told = [
+        f"{blender.name}: previews of {report['size'][0]} x {report['size'][1]} at {report['previews_per_s']:.1f}/s, "
+        f"{report['triangles']} triangles ({report['mesh_bytes'] / 1e6:.1f} MB) fetched and imported in {report['fetch_s']:.2f} s"
+    ]
+    for tick in sorted(ticks, key=lambda tick: -(tick["tick"] - tick.get("import", 0.0)))[:4]:
+        told.append("  a slow tick (ms): " + ", ".join(f"{name} {value:.1f}" for name, value in tick.items()))
+    return row, told
+
+
+def machine() -> str:
+    """The processor, and how busy it is."""
+    names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0]
+    noisy = "; other work is running, so the figures are noisy and maxima especially are upper bounds" if load > 0.5 * cores else ""
+    return f"{cores} cores of {names[0] if names else platform.machine()}, load {load:.1f} before the start{noisy}"
+
+
+def main() -> None:
+    """Measure, print, and append where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blenders", nargs="*", default=["bpy-4.5.15", "blender-3.4.1"])
+    parser.add_argument("--record", action="store_true", help="append the table to RESULTS.md")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        return serve()
+    where = machine()
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    rows, told = [], []
+    with tempfile.TemporaryDirectory(prefix="dreamwright-bench-") as folder:
+        built = build_into(Path(folder))
+        for blender in blenders():
+            if blender.name in options.blenders:
+                if blender.missing:
+                    print(f"{blender.name} is left out: {blender.missing}", file=sys.stderr)
+                    continue
+                row, why = row_of(blender, measure(blender, built.universal))
+                rows.append(row)
+                told += why
+    text = "\n".join([
+        f"## Time of the add-on's ticks in Blender, {datetime.date.today()}, commit {commit or 'unknown'}, {where}",
+        "",
+        f"`python benchmarks/blender_tick.py`: {SIZE}-pixel previews at {PER_SECOND}/s, and one import of 200k triangles. Milliseconds; targets: "
+        f"median < {TARGETS['median']:.0f}, maximum without the import < {TARGETS['max']:.0f}, import < {TARGETS['import']:.0f}.",
+        "",
+        "| Blender | ticks | median | 99% | maximum | with a picture: median / maximum | import | targets missed |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        *rows,
+    ])  # fmt: skip
+    print(text, *told, sep="\n")
+    if options.record:
+        with Path(__file__).with_name("RESULTS.md").open("a", encoding="utf-8") as results:
+            results.write(f"\n{text}\n\n" + "\n".join(f"- {line.strip()}" for line in told if "slow tick" not in line) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An artist at a real window: mouse and keyboard are simulated, the pictures are kept for people to look at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.addon.blenders import ROOT, SCREEN, blenders, run_script
+from tests.addon.built import Built, built  # noqa: F401 (fixture)
+from tests.addon.test_installs import report_of
+
+INSIDE = Path(__file__).parent / "inside"
+ARTEFACTS = Path(os.environ.get("DREAMWRIGHT_ARTEFACTS", ROOT / "runs" / "artefacts"))
+
+
+def seen(path: Path) -> np.ndarray:
+    """A screenshot as (height, width, 3) numbers."""
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"), np.int16)
+
+
+def reddish(pixels: np.ndarray) -> int:
+    """How many pixels are the fake server's red, in whatever light."""
+    red, green, blue = pixels.transpose(2, 0, 1)
+    return int(((red > 60) & (red > 2 * green) & (red > 2 * blue)).sum())
+
+
+@pytest.mark.slow
+def test_an_artist_types_a_prompt_presses_generate_watches_imports_and_undoes(built: Built, serve: Callable[..., Any]) -> None:
+    program = next(one for one in blenders() if one.kind == "program")
+    if program.missing or program.windowless:
+        pytest.skip(program.missing or program.windowless)
+    folder = ARTEFACTS / f"window-{program.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    server = serve("--steps", "250", "--size", "256", "--rings", "48", "--wait", "0.05")
+    variables = {"SERVER": server.address, "PICTURES": str(folder)}
+    done = run_script(program, INSIDE / "dream_in_window.py", built.universal, variables, timeout=270, window=True)
+    report = report_of(done)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert report["typed"] == "a red mushroom", "letter by letter"
+    assert report["jobs"] == ["a red mushroom"] and report["state while dreaming"] == "running"
+    assert report["object"]["prompt"] == "a red mushroom" and report["object"]["attributes"] == ["albedo"]
+    assert report["object"]["selected"]
+    assert report["after undo"] == {"objects": 0, "jobs": 1, "prompt": "a red mushroom"}
+    assert report["notices"] == ["Imported “a red mushroom”"]
+    assert len(report["drawn"]) >= 4
+    pictures = [folder / name for name in report["pictures"]]
+    assert [path.stem for path in pictures] == ["1-before", "2-dreaming", "3-ready", "4-imported"]
+    screens = [seen(path) for path in pictures]
+    assert {screen.shape for screen in screens} == {(SCREEN[1], SCREEN[0], 3)}
+    before, dreaming, ready, imported = (reddish(screen) for screen in screens)
+    assert dreaming > before + 5_000, "the preview is on the screen"
+    assert imported > ready + 5_000, "so is the prop, in its colour"
+    assert "Blender quit" in done.stdout
