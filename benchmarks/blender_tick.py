@@ -94,26 +94,32 @@ def measure(blender: Blender, zip_path: Path) -> dict[str, Any]:
     return json.loads(lines[0].removeprefix("REPORT "))
 
 
+def importing(tick: dict[str, float]) -> float:
+    """The import's share of a tick: the fetched bytes checked and decoded, and the object made."""
+    return tick.get("decode", 0.0) + tick.get("import", 0.0)
+
+
 def row_of(blender: Blender, report: dict[str, Any]) -> tuple[str, list[str]]:
     """The table's row, and what explains it."""
     ticks = report["ticks"]
-    own = np.array([tick["tick"] - tick.get("import", 0.0) for tick in ticks])
+    own = np.array([tick["tick"] - importing(tick) for tick in ticks])
     first, last = report["fetching"]
     pictured = np.array([tick["tick"] for tick in ticks[:first] + ticks[last:] if "show" in tick])
-    delivered = max(tick.get("import", 0.0) for tick in ticks)
+    delivered = max(importing(tick) for tick in ticks)
+    worked = np.array([tick["tick"] - importing(tick) for tick in report["cpu"]])
     figures = {"median": float(np.median(own)), "max": float(own.max()), "import": delivered}
     missed = [name for name, value in figures.items() if value > TARGETS[name]]
     row = (
         f"| {blender.name}{' with a window' if blender.kind == 'program' else ', a module'} | {len(own)} | {figures['median']:.2f} | "
-        f"{np.percentile(own, 99):.1f} | {figures['max']:.1f} | {np.median(pictured):.2f} / {pictured.max():.1f} | "
+        f"{np.percentile(own, 99):.1f} | {figures['max']:.1f} | {worked.max():.1f} | {np.median(pictured):.2f} / {pictured.max():.1f} | "
         f"{delivered:.0f} | {', '.join(missed) or 'all met'} |"
     )
     told = [
-        f"{blender.name}: previews of {report['size'][0]} x {report['size'][1]} at {report['previews_per_s']:.1f}/s, "
+        f"{blender.name}: {report['previews_per_s']:.1f} of {PER_SECOND} previews a second taken in ({report['size'][0]} x {report['size'][1]}), "
         f"{report['triangles']} triangles ({report['mesh_bytes'] / 1e6:.1f} MB) fetched and imported in {report['fetch_s']:.2f} s"
     ]
-    for tick in sorted(ticks, key=lambda tick: -(tick["tick"] - tick.get("import", 0.0)))[:4]:
-        told.append("  a slow tick (ms): " + ", ".join(f"{name} {value:.1f}" for name, value in tick.items()))
+    for tick in sorted(ticks, key=lambda tick: importing(tick) - tick["tick"])[:4]:
+        told.append(f"{blender.name}, slow tick, ms: " + ", ".join(f"{name} {value:.1f}" for name, value in tick.items()))
     return row, told
 
 
@@ -152,16 +158,16 @@ def main() -> None:
         f"## Time of the add-on's ticks in Blender, {datetime.date.today()}, commit {commit or 'unknown'}, {where}",
         "",
         f"`python benchmarks/blender_tick.py`: {SIZE}-pixel previews at {PER_SECOND}/s, and one import of 200k triangles. Milliseconds; targets: "
-        f"median < {TARGETS['median']:.0f}, maximum without the import < {TARGETS['max']:.0f}, import < {TARGETS['import']:.0f}.",
+        f"median < {TARGETS['median']:.0f}, maximum without the import < {TARGETS['max']:.0f}, import (decoding the bytes and making the object) < {TARGETS['import']:.0f}.",
         "",
-        "| Blender | ticks | median | 99% | maximum | with a picture: median / maximum | import | targets missed |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| Blender | ticks | median | 99% | maximum | maximum of CPU time | with a picture: median / maximum | import | targets missed |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *rows,
     ])  # fmt: skip
     print(text, *told, sep="\n")
     if options.record:
         with Path(__file__).with_name("RESULTS.md").open("a", encoding="utf-8") as results:
-            results.write(f"\n{text}\n\n" + "\n".join(f"- {line.strip()}" for line in told if "slow tick" not in line) + "\n")
+            results.write(f"\n{text}\n\n" + "\n".join(f"- {line.strip()}" for line in told if ", slow tick, " not in line) + "\n")
 
 
 if __name__ == "__main__":

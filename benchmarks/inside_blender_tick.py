@@ -17,7 +17,7 @@ import bpy
 ADDON: str  # given by enter.py
 finish: Callable[[int], None]
 
-QUIET_S = float(os.environ.get("QUIET_S", "8"))  # of previews alone, before the import and after it
+QUIET_S = float(os.environ.get("QUIET_S", "10"))  # of previews alone, before the import and after it
 
 ticking: Any = importlib.import_module(f"{ADDON}.ticking")
 session_module: Any = importlib.import_module(f"{ADDON}.session")
@@ -25,7 +25,10 @@ bpy.context.preferences.addons[ADDON].preferences.address = os.environ["SERVER"]
 session: Any = importlib.import_module(f"{ADDON}.live").session()
 
 ticks: list[dict[str, float]] = []  # milliseconds, by part
+cpu_ticks: list[dict[str, float]] = []
 parts: dict[str, float] = {}
+cpu: dict[str, float] = {}  # the same without the time in which other programs ran
+arrived: list[float] = []  # when each preview came
 
 
 def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,11 +36,12 @@ def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapper(*arguments: Any, **options: Any) -> Any:
-        begun = time.perf_counter()
+        begun, worked = time.perf_counter(), time.thread_time()
         try:
             return function(*arguments, **options)
         finally:
             parts[name] = parts.get(name, 0.0) + 1000 * (time.perf_counter() - begun)
+            cpu[name] = cpu.get(name, 0.0) + 1000 * (time.thread_time() - worked)
 
     return wrapper
 
@@ -48,8 +52,10 @@ def watch() -> None:
 
     def whole() -> None:
         parts.clear()
+        cpu.clear()
         tick()
         ticks.append(dict(parts))
+        cpu_ticks.append(dict(cpu))
 
     ticking.tick = whole
     ticking.preview.show_current = timed("show", ticking.preview.show_current)
@@ -57,6 +63,13 @@ def watch() -> None:
     ticking.artist.sync_rows = timed("rows", ticking.artist.sync_rows)
     session.tick = timed("receive", session.tick)
     session_module.decode_mesh = timed("decode", session_module.decode_mesh)
+    take = session._take_frame
+
+    def counted(frame: Any) -> None:
+        arrived.append(time.monotonic())
+        take(frame)
+
+    session._take_frame = counted
 
 
 def until(happened: Callable[[], bool], what: str, seconds: float = 60.0) -> Iterator[float]:
@@ -87,15 +100,13 @@ def work() -> Iterator[float]:
     if not bpy.app.background:
         bpy.ops.dreamwright.show_preview()
     yield from until(lambda: bool(session.frames.get(session.watched)) and session.watched != large, "the previews")
-    ring = session.frames[session.watched]
     yield from pause(1.0)
 
     watch()
-    begun, first = time.monotonic(), ring.at(1.0).step
+    begun = time.monotonic()
     yield from pause(QUIET_S)
     fetching = time.monotonic()
-    before, streamed = len(ticks), ring.at(1.0).step - first
-    rate = streamed / (fetching - begun)
+    before, rate = len(ticks), len(arrived) / (fetching - begun)
     session.fetch(large)
     yield from until(lambda: any("dreamwright_prompt" in one for one in bpy.data.objects), "the import")
     imported = len(ticks)
@@ -104,6 +115,7 @@ def work() -> Iterator[float]:
     made = next(one for one in bpy.data.objects if "dreamwright_prompt" in one)
     report = {
         "ticks": ticks,
+        "cpu": cpu_ticks,
         "fetching": [before, imported],
         "fetch_s": took,
         "previews_per_s": rate,

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Set up and run the tests on a machine that has Python 3.11 and pip: bash tests/run.sh [pytest arguments]
 # Makes .venv-test, installs the pinned packages, Node.js for the Khronos glTF validator where it is missing, and Blender
-# as a module (bpy) with the system libraries that it opens.
+# as a module (bpy) with the system libraries that it opens; then the other Blenders that the add-on is tested in.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3.11}
@@ -24,4 +24,5 @@ fi
 if command -v npm >/dev/null; then
     (cd tests/node && npm ci --silent --no-fund --no-audit)
 fi
+bash tests/addon/environments.sh
 OMP_NUM_THREADS=1 exec .venv-test/bin/python -m pytest "$@"

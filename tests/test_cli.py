@@ -164,6 +164,19 @@ def test_nan_from_the_guidance_ends_the_run_with_exit_code_one(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [MemoryError, torch.OutOfMemoryError])
+def test_running_out_of_memory_ends_with_advice_and_exit_code_one(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise kind("tried to allocate 80 GiB\nand a long report")
+
+    monkeypatch.setattr(pixel.PixelDiffusion, "predict", fail)
+    assert generate(model, tmp_path / "a.glb") == 1
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "80 GiB" in told and "--resume" in told and "render.samples" in told and "report" not in told
+
+
 def test_ctrl_c_leaves_a_checkpoint_and_the_best_mesh_so_far(model: str, tmp_path: Path) -> None:
     """In a process of its own, with a real SIGINT; resuming then finishes the run."""
     out = tmp_path / "prop.ply"

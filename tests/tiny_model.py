@@ -10,7 +10,7 @@ from dreamwright.backend.presets import DRAFT
 from dreamwright.backend.settings import apply_settings
 from dreamwright.backend.starter.architecture import Widths, build_parts, save_pipeline
 
-TINY = Widths(channels=(16, 32), norm_groups=8)
+TINY = Widths(channels=(16, 32), norm_groups=8, attentive_levels=1)
 QUICK = (
     "run.steps=6",
     "run.checkpoint_interval=2",

@@ -41,6 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DreamwrightError as error:
         print(f"dreamwright: error: {error}", file=sys.stderr)
         return error.exit_code
+    except Exception as error:
+        # torch's own class for a device, Python's for the machine; torch may not even be loaded, hence by name.
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+            raise
+        print(
+            f"dreamwright: error: out of memory ({str(error).splitlines()[0] if str(error) else 'no details'}); a checkpoint, if "
+            "one was written, is kept; use --resume with fewer run.views_per_step or render.samples, or a smaller model",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("dreamwright: interrupted; nothing was overwritten", file=sys.stderr)
         return INTERRUPTED

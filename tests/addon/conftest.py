@@ -60,3 +60,23 @@ def serve() -> Iterator[Callable[..., Any]]:
     for server in started:
         if server.process.poll() is None:
             server.kill()
+
+
+@pytest.fixture
+def blender(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A fresh Blender, in this process, with the add-on enabled."""
+    bpy = pytest.importorskip("bpy")
+    import addon_utils  # Blender's own, there once bpy is
+
+    from tests.addon.at_work import Artist
+
+    for name in ("DATAFILES", "SCRIPTS", "CONFIG"):
+        monkeypatch.setenv(f"BLENDER_USER_{name}", str(tmp_path / name.lower()))
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    problems: list[BaseException] = []
+    addon_utils.enable(PACKAGE, default_set=True, handle_error=problems.append)
+    assert not problems, problems
+    yield Artist()
+    addon_utils.disable(PACKAGE, default_set=True)
+    for name in [name for name in sys.modules if name == PACKAGE or name.startswith(PACKAGE + ".")]:
+        del sys.modules[name]

@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import math
 import os
+import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,81 +16,9 @@ import pytest
 bpy = pytest.importorskip("bpy")
 import addon_utils  # noqa: E402  (Blender's own, there once bpy is)
 
+from tests.addon.at_work import Artist, why_not  # noqa: E402
 from tests.addon.conftest import PACKAGE  # noqa: E402
 from tests.addon.fake_server import ball  # noqa: E402
-from tests.addon.paper_layout import draw_all  # noqa: E402
-
-
-class Artist:
-    """Blender with the add-on enabled."""
-
-    def __init__(self) -> None:
-        self.wait = 10.0
-
-    def module(self, name: str) -> Any:
-        return importlib.import_module(f"{PACKAGE}.{name}")
-
-    @property
-    def session(self) -> Any:
-        return self.module("live").session()
-
-    @property
-    def panel(self) -> Any:
-        return bpy.context.window_manager.dreamwright
-
-    @property
-    def preferences(self) -> Any:
-        return bpy.context.preferences.addons[PACKAGE].preferences
-
-    def pump(self, until: Callable[[], bool] = lambda: False, seconds: float | None = None) -> bool:
-        return self.module("ticking").pump(until, self.wait if seconds is None else seconds)
-
-    def connect(self, address: str) -> None:
-        self.preferences.address = address
-        assert bpy.ops.dreamwright.connect() == {"FINISHED"}
-        assert self.pump(lambda: self.session.is_online and self.session.offered is not None), self.session.reason
-        self.pump(seconds=0.05)
-
-    def dream(self, prompt: str = "a red mushroom") -> str:
-        known = set(self.session.jobs)
-        assert bpy.ops.dreamwright.generate(prompt=prompt) == {"FINISHED"}
-        assert self.pump(lambda: bool(set(self.session.jobs) - known)), self.session.notices
-        return (set(self.session.jobs) - known).pop()
-
-    def finished(self, prompt: str = "a red mushroom") -> str:
-        job = self.dream(prompt)
-        assert self.pump(lambda: self.session.jobs[job].state == "succeeded"), self.session.jobs[job]
-        return job
-
-    def imported(self, job: str) -> Any:
-        before = set(bpy.data.objects)
-        assert bpy.ops.dreamwright.import_mesh(job=job) == {"FINISHED"}
-        assert self.pump(lambda: len(bpy.data.objects) > len(before)), self.session.notices
-        return (set(bpy.data.objects) - before).pop()
-
-    def notices(self) -> str:
-        return " ".join(notice.text for notice in self.session.notices)
-
-
-@pytest.fixture
-def blender(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Artist]:
-    for name in ("DATAFILES", "SCRIPTS", "CONFIG"):
-        monkeypatch.setenv(f"BLENDER_USER_{name}", str(tmp_path / name.lower()))
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-    problems: list[BaseException] = []
-    addon_utils.enable(PACKAGE, default_set=True, handle_error=problems.append)
-    assert not problems, problems
-    yield Artist()
-    addon_utils.disable(PACKAGE, default_set=True)
-    for name in [name for name in sys.modules if name == PACKAGE or name.startswith(PACKAGE + ".")]:
-        del sys.modules[name]
-
-
-def why_not(operator: Any) -> str:
-    """The reason that Blender gives when a greyed operator is called."""
-    with pytest.raises(RuntimeError) as caught:
-        operator()
-    return str(caught.value)
 
 
 # --- installation
@@ -100,8 +26,6 @@ def why_not(operator: Any) -> str:
 
 @pytest.mark.skipif(bpy.app.binary_path != "", reason="inside a Blender program its Python cannot be started alone")
 def test_enabling_loads_no_zeromq_and_starts_no_thread(installed: Path) -> None:
-    import subprocess
-
     script = (
         f"import sys, threading; sys.path.insert(0, {str(installed.parent)!r}); import bpy, addon_utils;"
         f"addon_utils.enable({PACKAGE!r}, default_set=True);"
@@ -410,214 +334,3 @@ def test_presets_of_blenders_own_system_bring_the_settings_back(blender: Artist,
     assert bpy.ops.script.execute_preset(filepath=found, menu_idname="DREAMWRIGHT_MT_presets") == {"FINISHED"}
     assert (panel.preset, panel.height_m, panel.prompt) == ("quick", 0.125, "a red chair")
     assert bpy.context.window_manager.dreamwright_settings.guidance__omega == 66
-
-
-# --- faults
-
-
-def test_without_a_server_every_button_says_why(blender: Artist) -> None:
-    assert "Not connected" in why_not(bpy.ops.dreamwright.generate)
-    assert "Not connected" in why_not(bpy.ops.dreamwright.cancel)
-    assert "no connection" in why_not(bpy.ops.dreamwright.disconnect)
-    assert "No preview" in why_not(bpy.ops.dreamwright.look)
-
-
-def test_an_address_that_is_none_says_how_to_write_one(blender: Artist) -> None:
-    for address in ("", "localhost", "http://127.0.0.1:1", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "tcp://:5"):
-        blender.preferences.address = address
-        assert "tcp://127.0.0.1:47630" in why_not(bpy.ops.dreamwright.connect), address
-
-
-def test_offline_mode_greys_other_machines_and_not_this_one(blender: Artist, monkeypatch: pytest.MonkeyPatch) -> None:
-    compat = blender.module("compat")
-    monkeypatch.setattr(compat, "online_fault", lambda: "Enable online access")
-    blender.preferences.address = "tcp://gpu.example.org:47630"
-    assert "Enable online access" in why_not(bpy.ops.dreamwright.connect)
-    blender.preferences.address = "tcp://127.0.0.1:1"
-    assert bpy.ops.dreamwright.connect.poll()
-
-
-def test_an_absent_server_is_told_and_nothing_hangs(blender: Artist) -> None:
-    blender.preferences.address = "tcp://127.0.0.1:9"
-    assert bpy.ops.dreamwright.connect() == {"FINISHED"}
-    began = time.monotonic()
-    assert blender.pump(lambda: "is the server running" in blender.session.reason)
-    assert not bpy.ops.dreamwright.generate.poll()
-    bpy.ops.dreamwright.disconnect()
-    assert time.monotonic() - began < 8
-
-
-def test_an_unknown_word_and_an_empty_prompt_are_told_before_anything_is_sent(blender: Artist, serve: Any) -> None:
-    blender.connect(serve().address)
-    with pytest.raises(RuntimeError, match="does not know dragon.*a red mushroom"):
-        bpy.ops.dreamwright.generate(prompt="a red dragon")
-    with pytest.raises(RuntimeError, match="prompt is empty"):
-        bpy.ops.dreamwright.generate()
-    assert not blender.session.jobs and not blender.session.outbox
-
-
-def test_a_server_killed_during_a_job_is_told_and_its_return_brings_the_job_back(blender: Artist, serve: Any) -> None:
-    server = serve("--steps", "3000")
-    blender.connect(server.address)
-    blender.dream()
-    server.kill()
-    assert blender.pump(lambda: blender.session.link == "lost", 8)
-    assert "Not connected" in why_not(bpy.ops.dreamwright.pause)
-    again = serve("--address", server.address)
-    assert blender.pump(lambda: blender.session.is_online, 10)
-    assert again.process.poll() is None
-    assert blender.pump(lambda: len(blender.panel.rows) == 0), "the fake one forgets; the list says what the server says"
-
-
-def test_an_empty_mesh_is_refused_with_a_remedy(blender: Artist) -> None:
-    from dreamwright.shared.mesh_file import MeshFile
-    from tests.addon.test_messages import JOB
-
-    nothing = np.zeros((0, 3), np.float32)
-    with pytest.raises(ValueError, match="another seed"):
-        blender.module("delivery").deliver(JOB, MeshFile(nothing, nothing.astype(np.int32), nothing, nothing), "x")
-
-
-def test_a_fault_in_a_tick_is_told_and_the_timer_goes_on(
-    blender: Artist, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def burst() -> None:
-        raise KeyError("surprise")
-
-    ticking = blender.module("ticking")
-    monkeypatch.setattr(ticking, "tick", burst)
-    assert ticking._on_timer() > 0
-    assert "surprise" in blender.notices() and "surprise" in capsys.readouterr().err
-
-
-# --- the local server
-
-
-def stub_command(folder: Path, body: str) -> Path:
-    command = folder / "dreamwright"
-    command.write_text(f"#!/bin/sh\n{body}\n")
-    command.chmod(0o755)
-    return command
-
-
-def test_the_local_server_is_started_seen_in_its_log_and_stopped(blender: Artist, tmp_path: Path) -> None:
-    blender.preferences.command = str(stub_command(tmp_path, 'echo "serving: $@"; exec sleep 60'))
-    assert bpy.ops.dreamwright.start_server() == {"FINISHED"}
-    assert "running already" in why_not(bpy.ops.dreamwright.start_server)
-    blender.pump(lambda: "serving" in blender.module("local_server").read_log(), 5)
-    assert bpy.ops.dreamwright.show_log() == {"FINISHED"}
-    assert "serving: serve --address tcp://127.0.0.1:47630" in bpy.data.texts["Dreamwright Server Log"].as_string()
-    assert bpy.ops.dreamwright.stop_server() == {"FINISHED"}
-    assert blender.pump(lambda: "has stopped" in blender.notices(), 5)
-    assert not blender.module("local_server").is_running()
-
-
-def test_a_local_server_that_fails_says_its_last_line(blender: Artist, tmp_path: Path) -> None:
-    blender.preferences.command = str(stub_command(tmp_path, 'echo "cannot listen: the port is taken" >&2; exit 2'))
-    bpy.ops.dreamwright.start_server()
-    assert blender.pump(lambda: "the port is taken" in blender.notices(), 5)
-
-
-def test_a_missing_command_is_told_with_the_remedy(blender: Artist, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert "choose the command in the add-on's preferences" in why_not(bpy.ops.dreamwright.start_server)
-    blender.preferences.address = "tcp://10.0.0.9:47630"
-    assert "another machine" in why_not(bpy.ops.dreamwright.start_server)
-
-
-# --- drawing
-
-
-def test_every_panel_draws_in_every_state_with_controls_and_icons_that_exist(blender: Artist, serve: Any) -> None:
-    draw_all(blender.module("panel"))
-    blender.connect(serve("--steps", "3000").address)
-    draw_all(blender.module("panel"))
-    job = blender.dream()
-    blender.pump(lambda: len(blender.session.frames.get(job, ())) > 1)
-    blender.panel.prompt = "a red dragon"
-    blender.session.say("Something " * 20, fix="dreamwright.show_log")
-    for modern in (False, True):
-        texts = draw_all(blender.module("panel"), modern)
-    assert any("does not know: dragon" in text for text in texts)
-    assert any(text.startswith("Step ") and "left" in text for text in texts)
-
-
-def test_the_prompt_can_be_written_in_a_text_editor(blender: Artist) -> None:
-    blender.panel.prompt = "a red"
-    bpy.ops.dreamwright.edit_prompt()
-    bpy.data.texts["Dreamwright Prompt"].write("\nmushroom ")
-    assert bpy.ops.dreamwright.use_text() == {"FINISHED"}
-    assert blender.panel.prompt in ("a red mushroom", "mushroom a red")
-
-
-# --- time
-
-
-def test_a_tick_is_short_while_previews_stream(blender: Artist, serve: Any) -> None:
-    blender.connect(serve("--size", "256", "--steps", "5000", "--wait", "0.04").address)
-    job = blender.dream()
-    tick, times, frames = blender.module("ticking").tick, [], blender.session.frames
-    assert blender.pump(lambda: len(frames.get(job, ())) > 1)
-    for _ in range(120):
-        time.sleep(0.01)
-        began = time.perf_counter()
-        tick()
-        times.append(1000 * (time.perf_counter() - began))
-    print(f"tick: median {np.median(times):.2f} ms, largest {max(times):.1f} ms, {len(frames[job])} pictures")
-    assert np.median(times) < 5
-
-
-# --- light
-
-
-def sun(name: str, strength: float, tilt: float) -> Any:
-    light = bpy.data.lights.new(name, "SUN")
-    light.energy, light.angle = strength, 0.0
-    lamp = bpy.data.objects.new(name, light)
-    lamp.rotation_euler = (tilt, 0, 0)
-    bpy.context.scene.collection.objects.link(lamp)
-    return lamp
-
-
-def rendered(tmp_path: Path) -> np.ndarray:
-    """The linear radiance at the middle of the picture."""
-    scene = bpy.context.scene
-    scene.render.filepath = str(tmp_path / "light.exr")
-    bpy.ops.render.render(write_still=True)
-    image = bpy.data.images.load(scene.render.filepath)
-    pixels = np.empty(32 * 32 * 4, np.float32)
-    image.pixels.foreach_get(pixels)
-    bpy.data.images.remove(image)
-    return pixels.reshape(32, 32, 4)[12:20, 12:20, :3].mean((0, 1))
-
-
-@pytest.mark.slow
-def test_a_prop_is_lit_as_a_lambertian_surface_of_its_albedo(blender: Artist, tmp_path: Path) -> None:
-    from dreamwright.shared.mesh_file import MeshFile
-    from tests.addon.test_messages import JOB
-
-    albedo = np.array([0.6, 0.3, 0.1], np.float32)
-    corners = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], np.float32)
-    up = np.tile(np.float32([0, 0, 1]), (4, 1))
-    mesh = MeshFile(corners, np.array([[0, 1, 2], [0, 2, 3]], np.int32), up, np.tile(albedo, (4, 1)))
-    made = blender.module("delivery").deliver(JOB, mesh, "x")
-    principled = next(n for n in made.data.materials[0].node_tree.nodes if n.type == "BSDF_PRINCIPLED")
-    # The coat of reflection on top of the albedo is the material's, not the albedo's: taken away to measure the latter.
-    principled.inputs["Specular IOR Level" if bpy.app.version >= (4, 0, 0) else "Specular"].default_value = 0
-    scene = bpy.context.scene
-    scene.render.engine = "CYCLES"
-    scene.cycles.device, scene.cycles.samples, scene.cycles.use_denoising = "CPU", 16, False
-    scene.render.threads_mode, scene.render.threads = "FIXED", 1
-    scene.render.resolution_x = scene.render.resolution_y = 32
-    scene.render.image_settings.file_format = "OPEN_EXR"
-    scene.view_settings.view_transform = "Raw"
-    camera = bpy.data.objects.new("eye", bpy.data.cameras.new("eye"))
-    camera.location = (0, 0, 3)
-    scene.collection.objects.link(camera)
-    scene.camera = camera
-    for strength, tilt in ((2.0, 0.0), (5.0, math.radians(60))):
-        lamp = sun("sun", strength, tilt)
-        expected = albedo / math.pi * strength * math.cos(tilt)
-        found = rendered(tmp_path)
-        bpy.data.objects.remove(lamp)
-        assert found == pytest.approx(expected, rel=0.05), (strength, tilt)

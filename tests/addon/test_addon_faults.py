@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What goes wrong around the add-on is told with a remedy; panels draw in every state; ticks stay short."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+bpy = pytest.importorskip("bpy")
+
+from tests.addon.at_work import Artist, why_not  # noqa: E402
+from tests.addon.paper_layout import draw_all  # noqa: E402
+
+
+# --- faults
+
+
+def test_without_a_server_every_button_says_why(blender: Artist) -> None:
+    assert "Not connected" in why_not(bpy.ops.dreamwright.generate)
+    assert "Not connected" in why_not(bpy.ops.dreamwright.cancel)
+    assert "no connection" in why_not(bpy.ops.dreamwright.disconnect)
+    assert "No preview" in why_not(bpy.ops.dreamwright.look)
+
+
+def test_an_address_that_is_none_says_how_to_write_one(blender: Artist) -> None:
+    for address in ("", "localhost", "http://127.0.0.1:1", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "tcp://:5"):
+        blender.preferences.address = address
+        assert "tcp://127.0.0.1:47630" in why_not(bpy.ops.dreamwright.connect), address
+
+
+def test_offline_mode_greys_other_machines_and_not_this_one(blender: Artist, monkeypatch: pytest.MonkeyPatch) -> None:
+    compat = blender.module("compat")
+    monkeypatch.setattr(compat, "online_fault", lambda: "Enable online access")
+    blender.preferences.address = "tcp://gpu.example.org:47630"
+    assert "Enable online access" in why_not(bpy.ops.dreamwright.connect)
+    blender.preferences.address = "tcp://127.0.0.1:1"
+    assert bpy.ops.dreamwright.connect.poll()
+
+
+def test_an_absent_server_is_told_and_nothing_hangs(blender: Artist) -> None:
+    blender.preferences.address = "tcp://127.0.0.1:9"
+    assert bpy.ops.dreamwright.connect() == {"FINISHED"}
+    began = time.monotonic()
+    assert blender.pump(lambda: "is the server running" in blender.session.reason)
+    assert not bpy.ops.dreamwright.generate.poll()
+    bpy.ops.dreamwright.disconnect()
+    assert time.monotonic() - began < 8
+
+
+def test_an_unknown_word_and_an_empty_prompt_are_told_before_anything_is_sent(blender: Artist, serve: Any) -> None:
+    blender.connect(serve().address)
+    with pytest.raises(RuntimeError, match="does not know dragon.*a red mushroom"):
+        bpy.ops.dreamwright.generate(prompt="a red dragon")
+    with pytest.raises(RuntimeError, match="prompt is empty"):
+        bpy.ops.dreamwright.generate()
+    assert not blender.session.jobs and not blender.session.outbox
+
+
+def test_a_server_killed_during_a_job_is_told_and_its_return_brings_the_job_back(blender: Artist, serve: Any) -> None:
+    server = serve("--steps", "3000")
+    blender.connect(server.address)
+    blender.dream()
+    server.kill()
+    assert blender.pump(lambda: blender.session.link == "lost", 8)
+    assert "Not connected" in why_not(bpy.ops.dreamwright.pause)
+    again = serve("--address", server.address)
+    assert blender.pump(lambda: blender.session.is_online, 10)
+    assert again.process.poll() is None
+    assert blender.pump(lambda: len(blender.panel.rows) == 0), "the fake one forgets; the list says what the server says"
+
+
+def test_an_empty_mesh_is_refused_with_a_remedy(blender: Artist) -> None:
+    from dreamwright.shared.mesh_file import MeshFile
+    from tests.addon.test_messages import JOB
+
+    nothing = np.zeros((0, 3), np.float32)
+    with pytest.raises(ValueError, match="another seed"):
+        blender.module("delivery").deliver(JOB, MeshFile(nothing, nothing.astype(np.int32), nothing, nothing), "x")
+
+
+def test_a_fault_in_a_tick_is_told_and_the_timer_goes_on(
+    blender: Artist, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def burst() -> None:
+        raise KeyError("surprise")
+
+    ticking = blender.module("ticking")
+    monkeypatch.setattr(ticking, "tick", burst)
+    assert ticking._on_timer() > 0
+    assert "surprise" in blender.notices() and "surprise" in capsys.readouterr().err
+
+
+# --- the local server
+
+
+def stub_command(folder: Path, body: str) -> Path:
+    command = folder / "dreamwright"
+    command.write_text(f"#!/bin/sh\n{body}\n")
+    command.chmod(0o755)
+    return command
+
+
+def test_the_local_server_is_started_seen_in_its_log_and_stopped(blender: Artist, tmp_path: Path) -> None:
+    blender.preferences.command = str(stub_command(tmp_path, 'echo "serving: $@"; exec sleep 60'))
+    assert bpy.ops.dreamwright.start_server() == {"FINISHED"}
+    assert "running already" in why_not(bpy.ops.dreamwright.start_server)
+    blender.pump(lambda: "serving" in blender.module("local_server").read_log(), 5)
+    assert bpy.ops.dreamwright.show_log() == {"FINISHED"}
+    assert "serving: serve --address tcp://127.0.0.1:47630" in bpy.data.texts["Dreamwright Server Log"].as_string()
+    assert bpy.ops.dreamwright.stop_server() == {"FINISHED"}
+    assert blender.pump(lambda: "has stopped" in blender.notices(), 5)
+    assert not blender.module("local_server").is_running()
+
+
+def test_a_local_server_that_fails_says_its_last_line(blender: Artist, tmp_path: Path) -> None:
+    blender.preferences.command = str(stub_command(tmp_path, 'echo "cannot listen: the port is taken" >&2; exit 2'))
+    bpy.ops.dreamwright.start_server()
+    assert blender.pump(lambda: "the port is taken" in blender.notices(), 5)
+
+
+def test_a_missing_command_is_told_with_the_remedy(blender: Artist, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "choose the command in the add-on's preferences" in why_not(bpy.ops.dreamwright.start_server)
+    blender.preferences.address = "tcp://10.0.0.9:47630"
+    assert "another machine" in why_not(bpy.ops.dreamwright.start_server)
+
+
+# --- drawing
+
+
+def test_every_panel_draws_in_every_state_with_controls_and_icons_that_exist(blender: Artist, serve: Any) -> None:
+    draw_all(blender.module("panel"))
+    blender.connect(serve("--steps", "3000").address)
+    draw_all(blender.module("panel"))
+    job = blender.dream()
+    blender.pump(lambda: len(blender.session.frames.get(job, ())) > 1)
+    blender.panel.prompt = "a red dragon"
+    blender.session.say("Something " * 20, fix="dreamwright.show_log")
+    for modern in (False, True):
+        texts = draw_all(blender.module("panel"), modern)
+    assert any("does not know: dragon" in text for text in texts)
+    assert any(text.startswith("Step ") and "left" in text for text in texts)
+
+
+def test_the_prompt_can_be_written_in_a_text_editor(blender: Artist) -> None:
+    blender.panel.prompt = "a red"
+    bpy.ops.dreamwright.edit_prompt()
+    bpy.data.texts["Dreamwright Prompt"].write("\nmushroom ")
+    assert bpy.ops.dreamwright.use_text() == {"FINISHED"}
+    assert blender.panel.prompt in ("a red mushroom", "mushroom a red")
+
+
+# --- time
+
+
+def test_a_tick_is_short_while_previews_stream(blender: Artist, serve: Any) -> None:
+    blender.connect(serve("--size", "256", "--steps", "5000", "--wait", "0.04").address)
+    job = blender.dream()
+    tick, times, frames = blender.module("ticking").tick, [], blender.session.frames
+    assert blender.pump(lambda: len(frames.get(job, ())) > 1)
+    for _ in range(120):
+        time.sleep(0.01)
+        began = time.perf_counter()
+        tick()
+        times.append(1000 * (time.perf_counter() - began))
+    print(f"tick: median {np.median(times):.2f} ms, largest {max(times):.1f} ms, {len(frames[job])} pictures")
+    assert np.median(times) < 5
