@@ -21,6 +21,7 @@ class Download:
         self._pieces: dict[int, bytes] = {}
         self._next = self._in_flight = 0
         self._sha256 = ""
+        self._digest, self._hashed = hashlib.sha256(), 0  # taken piece by piece: at the end it would hold Blender up
         self._missing: list[int] = []  # pieces that were asked for and not answered
         self.ended = False
 
@@ -73,9 +74,12 @@ class Download:
             return
         self._sha256 = reply.sha256
         self._pieces[reply.offset] = reply.data
+        while self._hashed in self._pieces:
+            self._digest.update(self._pieces[self._hashed])
+            self._hashed += len(self._pieces[self._hashed])
         if self.share >= 1:
             whole = b"".join(self._pieces[offset] for offset in sorted(self._pieces))
-            fine = hashlib.sha256(whole).hexdigest() == self._sha256
+            fine = self._digest.hexdigest() == self._sha256
             self._end(whole if fine else Refused("internal", f"the {self.item} of job {self.job} arrived damaged; fetch it again"))
         else:
             self._ask()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -24,6 +25,14 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     return parser
 
 
+def _hash(folder: Path) -> str:
+    """SHA-256 of the weights in a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def run(options: argparse.Namespace) -> int:
     """Lift, measure, write after every prompt; prompts already measured in --out are not lifted again."""
     from importlib import resources
@@ -36,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from dreamwright.backend.cli.sample import choose_device
     from dreamwright.backend.distillation import ScoreDistillation
     from dreamwright.backend.errors import DreamwrightError, PromptError
-    from dreamwright.backend.evaluation.starter import PROMPTS, Row, measure, picture_table, report
+    from dreamwright.backend.evaluation.starter import PROMPTS, Row, failed_row, measure, picture_table, report
     from dreamwright.backend.events import Progress
     from dreamwright.backend.guidance.pixel import PixelDiffusion
     from dreamwright.backend.job import make_job
@@ -56,22 +65,29 @@ def run(options: argparse.Namespace) -> int:
             domain.parse(prompt)
         except ValueError as error:
             raise PromptError(str(error)) from error
-    judge = load_judge(Path(str(resources.files("dreamwright.backend.starter"))) / "classifier")
-    denoiser = PixelDiffusion.load(resolve_model(options.model), device=choose_device(options.device))
+    judged_by = Path(str(resources.files("dreamwright.backend.starter"))) / "classifier"
+    judge = load_judge(judged_by)
+    folder, device = resolve_model(options.model), choose_device(options.device)
+    denoiser = PixelDiffusion.load(folder, device=device)
+    # Other weights make other meshes, and another judge other verdicts on the same ones.
+    model_hash, judge_hash = _hash(folder / "unet"), _hash(judged_by)
     options.out.mkdir(parents=True, exist_ok=True)
-    meshes: list[tuple[Row, Mesh]] = []
+    meshes: list[tuple[Row, Mesh | None]] = []
     for prompt in tqdm(prompts, unit="prompt"):
         stem = options.out / prompt.replace(" ", "-")
-        fingerprint = make_job(prompt, options.model, options.preset, config).fingerprint()
+        fingerprint = make_job(prompt, options.model, options.preset, config).fingerprint() + model_hash
         record = stem.with_suffix(".json")
-        if record.is_file() and json.loads(record.read_text())["fingerprint"] == fingerprint:
-            row = Row(**json.loads(record.read_text())["row"])
-            mesh = Mesh(**load_file(stem.with_suffix(".safetensors")))
+        known = json.loads(record.read_text()) if record.is_file() else {}
+        if known.get("fingerprint") == fingerprint:
+            row, mesh = Row(**known["row"]), None
+            if known["meshed"]:
+                mesh = Mesh(**load_file(stem.with_suffix(".safetensors")))
+                if known["judge"] != judge_hash:
+                    row = measure(judge, mesh, prompt, row.seconds)
         else:
             begun = time.monotonic()
-            task = optimise(
-                config, ScoreDistillation(denoiser, config.guidance), PromptBank(denoiser, prompt, config.guidance)
-            )
+            guidance = ScoreDistillation(denoiser, config.guidance)
+            task = optimise(config, guidance, PromptBank(denoiser, prompt, config.guidance), device=device)
             try:
                 for event in task:
                     if isinstance(event, Progress) and event.step % 100 == 0:
@@ -79,17 +95,19 @@ def run(options: argparse.Namespace) -> int:
                 with torch.no_grad():
                     task.distiller.field.begin_step(1.0)
                     mesh, _ = build_mesh(task.distiller.field, config.mesh)
+                row = measure(judge, mesh, prompt, time.monotonic() - begun)
+                save_file({k: np.ascontiguousarray(v) for k, v in vars(mesh).items()}, stem.with_suffix(".safetensors"))
             except DreamwrightError as error:
+                # A prompt that gives nothing counts as nothing, or failing would raise the means.
                 tqdm.write(f"{prompt}: failed ({error})")
-                continue
-            row = measure(judge, mesh, prompt, time.monotonic() - begun)
-            save_file({k: np.ascontiguousarray(v) for k, v in vars(mesh).items()}, stem.with_suffix(".safetensors"))
-            record.write_text(json.dumps({"fingerprint": fingerprint, "row": vars(row)}, indent=2) + "\n")
+                row, mesh = failed_row(prompt, time.monotonic() - begun), None
+        known = {"fingerprint": fingerprint, "judge": judge_hash, "meshed": mesh is not None, "row": vars(row)}
+        record.write_text(json.dumps(known, indent=2) + "\n")
         meshes.append((row, mesh))
         tqdm.write(f"{prompt}: IoU {row.silhouette_iou:.2f}, seen as {row.retrieved} / {row.retrieved_geometry}")
         result = report([r for r, _ in meshes], options.preset)
         (options.out / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
-        picture_table(meshes).save(options.out / "table.png")
+        picture_table([(r, m) for r, m in meshes if m is not None]).save(options.out / "table.png")
     if meshes:
         print(json.dumps(report([r for r, _ in meshes], options.preset)["summary"], indent=2))
     return 0

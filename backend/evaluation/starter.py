@@ -86,6 +86,28 @@ def measure(judge: Judge, mesh: Mesh, prompt: str, seconds: float) -> Row:
     )
 
 
+def failed_row(prompt: str, seconds: float) -> Row:
+    """The row of a prompt that gave no mesh: wrong in everything."""
+    hole = domain.prop_named(domain.parse(prompt)[1]).hole
+    return Row(
+        prompt=prompt,
+        silhouette_iou=0.0,
+        scale=1.0,
+        rotation_deg=0.0,
+        chamfer=1.0,
+        f_score=0.0,
+        albedo_error=1.0,
+        colour_right=False,
+        geometry_right=False,
+        retrieved="nothing",
+        retrieved_geometry="nothing",
+        fronts=0,
+        janus=0,
+        hole_open=False if hole else None,
+        seconds=seconds,
+    )
+
+
 def _albedo_error(lifted: Solid, vertex_colours: np.ndarray, reference: Solid, face_colours: np.ndarray) -> float:
     errors = []
     for azimuth, elevation in held_out_views():

@@ -127,7 +127,11 @@ def main() -> None:
                 group["lr"] = 2e-3 * max(0.01, 1 - share)
             judge.train()
             batch = photographs.sample(64, 64, generator)
-            noisy = batch.images + 0.03 * torch.randn(batch.images.shape, generator=generator)
+            # Mirrored and shifted, a picture shows the same prop from the same side.
+            images = torch.where(torch.rand(64, 1, 1, 1, generator=generator) < 0.5, batch.images, batch.images.flip(-1))
+            across, down = torch.randint(-4, 5, (2,), generator=generator).tolist()
+            images = functional.pad(images, (4, 4, 4, 4), mode="replicate")[..., 4 + down : 68 + down, 4 + across : 68 + across]
+            noisy = images + 0.03 * torch.randn(images.shape, generator=generator)
             loss = judge_loss(judge(noisy), batch.props, batch.colours, batch.views)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
