@@ -76,8 +76,11 @@ DRAFT = Config(
     regularisers=RegulariserConfig(
         orientation_start=0.0,
         orientation_end=0.0,
-        opacity_start=0.0,
-        opacity_end=0.0,
+        opacity_start=0.3,  # without it the sphere fills with fog, which grey backgrounds do not betray
+        opacity_end=0.05,
+        opacity_share=0.6,
+        entropy_end=0.5,  # what is left of the fog decides for clear or solid
+        smoothness=10.0,  # takes the pits; 100 takes a mushroom's stem too
     ),
     optimizer=OptimizerConfig(
         kind="adam",
