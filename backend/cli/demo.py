@@ -32,6 +32,8 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--preset", default="draft")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, as for generate")
+    parser.add_argument("--size", type=int, default=512, help="pixels a side of the two pictures (default 512)")
+    parser.add_argument("--samples", type=int, default=64, help="Cycles samples a pixel (default 64)")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for scene.blend, sun.png, lamp.png and the logs")
     parser.add_argument("--addon", type=Path, metavar="ZIP", help="the built add-on (default: built from this checkout)")
     parser.add_argument("--blender", type=Path, metavar="PROGRAM", help="a Blender of 4.2 or later (default: bpy in this Python, else blender on PATH)")
@@ -41,6 +43,9 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Do it all; what it leaves lies in --out."""
     settings = dict(_setting(text) for text in options.set)
+    for name, value, high in (("--size", options.size, 8192), ("--samples", options.samples, 65536)):
+        if not 1 <= value <= high:
+            raise DemoError(f"{name} is {value}; allowed is 1 to {high}; give a number in that range")
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -54,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"server on {address}", flush=True)
         asked = {
             "zip": str(zip_path), "address": address, "out": str(out), "prompt": options.prompt,
-            "preset": options.preset, "seed": options.seed, "settings": settings,
+            "preset": options.preset, "seed": options.seed, "settings": settings, "size": options.size, "samples": options.samples,
         }  # fmt: skip
         _drive(command, asked, out)
     print(f"{out / 'scene.blend'}, {out / 'sun.png'}, {out / 'lamp.png'}")

@@ -112,12 +112,12 @@ def stage(prop: Any) -> dict[str, Any]:
     return lights
 
 
-def render(lights: dict[str, Any], out: Path) -> None:
+def render(lights: dict[str, Any], out: Path, size: int, samples: int) -> None:
     """One picture under each light."""
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
-    scene.cycles.samples, scene.cycles.use_denoising = 64, False
-    scene.render.resolution_x = scene.render.resolution_y = 512
+    scene.cycles.samples, scene.cycles.use_denoising = samples, False
+    scene.render.resolution_x = scene.render.resolution_y = size
     for chosen in lights:
         for name, light in lights.items():
             light.hide_render = name != chosen
@@ -131,7 +131,7 @@ def main() -> None:
     out = Path(asked["out"])
     try:
         prop = dream(asked)
-        render(stage(prop), out)
+        render(stage(prop), out, asked["size"], asked["samples"])
         bpy.ops.wm.save_as_mainfile(filepath=str(out / "scene.blend"))
     except Exception as error:
         tell(error=f"{error}")
