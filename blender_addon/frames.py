@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import zlib
-
 import numpy as np
 
 from .shared import limits
+from .shared.arrays import inflate
 from .shared.faults import ProtocolError
 from .shared.messages import PreviewFrame
 
@@ -61,11 +60,7 @@ def decode_frame(frame: PreviewFrame) -> np.ndarray:
     pixels = frame.width * frame.height
     if pixels > limits.PREVIEW_PIXELS:
         raise ProtocolError(f"a preview of {frame.width} x {frame.height}; allowed are {limits.PREVIEW_PIXELS} pixels")
-    inflater = zlib.decompressobj()
-    try:
-        data = inflater.decompress(frame.data, pixels * 3 + 1)  # one more than fits, to see a longer one
-    except zlib.error as error:
-        raise ProtocolError(f"a preview that cannot be unpacked: {error}") from error
+    data = inflate(frame.data, pixels * 3)
     if len(data) != pixels * 3:
         raise ProtocolError(f"a preview of {frame.width} x {frame.height} with {len(data)} bytes; it needs {pixels * 3}")
     return np.frombuffer(data, np.uint8).reshape(frame.height, frame.width, 3)

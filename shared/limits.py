@@ -19,9 +19,8 @@ NAME_CHARACTERS = 200  # a model, preset or setting name, or a path as a model
 VALUE_CHARACTERS = 1000  # a setting's value as text
 MESSAGE_CHARACTERS = 4000  # an error's or a warning's text
 JOBS_LISTED = 500  # jobs in one reply
-DEPTH = 8  # nested maps and lists in a message
 
-PULSE_S = 1.0  # a client with nothing else to say sends a pulse this often
-LIVENESS = 4  # missed pulses after which the other side counts as gone
+PULSE_S = 1.0  # a client with nothing else to say greets this often
+LIVENESS = 4  # missed signs of life after which the other side counts as gone
 REQUEST_TIMEOUT_S = 5.0  # before a request is sent again
 REQUEST_TRIES = 3  # sendings before it is given up

@@ -51,7 +51,7 @@ class JobSummary:
 
 @dataclass(frozen=True)
 class Hello:
-    """First words of a client."""
+    """First words of a client, and later its sign of life: the answer tells of a server that was started anew."""
 
     client: str = text(64)  # made once an installation; part of what makes a retried submit the same
     software: str = text(limits.NAME_CHARACTERS)
@@ -123,11 +123,6 @@ class Seen:
     """So many previews have been taken in: send as many more."""
 
     count: int = whole(1, 100)
-
-
-@dataclass(frozen=True)
-class Pulse:
-    """I am here."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +263,7 @@ class PreviewFrame:
 MESSAGES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        Hello, AskCapabilities, Submit, ListJobs, Cancel, Pause, Resume, Forget, Subscribe, Seen, Pulse, Fetch,
+        Hello, AskCapabilities, Submit, ListJobs, Cancel, Pause, Resume, Forget, Subscribe, Seen, Fetch,
         Welcome, Capabilities, JobReply, JobList, Chunk, Done, Refusal,
         JobChanged, JobForgotten, PreviewFrame,
     )

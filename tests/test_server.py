@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any, Callable
 
@@ -29,6 +30,7 @@ from dreamwright.shared.messages import (
     Pause,
     PreviewFrame,
     Resume,
+    Seen,
     Submit,
 )
 from dreamwright.shared.states import JobState
@@ -162,7 +164,7 @@ def test_the_same_ticket_makes_one_job_however_often_it_is_sent(stage):
     "changes, words",
     [
         ({"prompt": "  "}, "prompt is empty"),
-        ({"prompt": "a red gryphon"}, "gryphon.*knows the props.*mushroom"),
+        ({"prompt": "a red gryphon"}, "gryphon.*knows the colours.*props.*mushroom"),
         ({"model": "no-such"}, "unknown model 'no-such'"),
         ({"preset": "best"}, "unknown preset 'best'; allowed are"),
         ({"settings": {"run.stepz": 3}}, "unknown setting 'run.stepz'; did you mean run.steps"),
@@ -172,8 +174,6 @@ def test_the_same_ticket_makes_one_job_however_often_it_is_sent(stage):
 def test_what_cannot_be_made_is_refused_with_the_reason_and_leaves_no_job(stage, changes, words):
     answer = stage.ask(asked(**changes))
     assert isinstance(answer, Refused) and answer.code == "bad-input"
-    import re
-
     assert re.search(words, answer.message), answer.message
     assert not stage.door._ledger.entries
 
@@ -254,7 +254,7 @@ def test_a_client_that_never_acknowledges_previews_gets_two_and_later_the_latest
     stage.client.subscribe(name)
     stage.turn()
     stage.turn()
-    monkeypatch.setattr("dreamwright.shared.client.Seen", lambda count: __import__("dreamwright.shared.messages").shared.messages.Pulse())
+    monkeypatch.setattr("dreamwright.shared.client.Seen", lambda count: AskCapabilities())
     for step in range(1, 7):
         stage.foreman.told = [Pictured(name, step, 1, 1, b"x")]
         stage.turn()
@@ -262,8 +262,6 @@ def test_a_client_that_never_acknowledges_previews_gets_two_and_later_the_latest
         stage.turn()
     assert [e.step for e in stage.events if isinstance(e, PreviewFrame)] == [1, 2]
     monkeypatch.undo()
-    from dreamwright.shared.messages import Seen
-
     stage.client._send(Seen(2), 0)
     stage.until(lambda: [e.step for e in stage.events if isinstance(e, PreviewFrame)] == [1, 2, 6])
 

@@ -18,7 +18,7 @@ from dreamwright.backend.errors import DreamwrightError, ExportError, RunError
 from dreamwright.shared import __version__
 
 MARK = "DREAMWRIGHT "  # begins the lines that our script prints among Blender's own
-START_S = 60.0  # a server that has not said its address by then has failed
+STOP_S = 60.0  # for the server to end its worker and itself
 
 
 class DemoError(DreamwrightError):
@@ -113,7 +113,7 @@ def _server(out: Path) -> Iterator[str]:
         finally:
             process.terminate()
             try:
-                process.wait(START_S)
+                process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

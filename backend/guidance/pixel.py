@@ -7,9 +7,6 @@ alpha_t^2 is the scheduler's alphas_cumprod at that index.
 
 from __future__ import annotations
 
-import difflib
-import json
-import re
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -23,6 +20,7 @@ from dreamwright.backend.guidance.contract import Conditioning
 from dreamwright.backend.guidance.embeddings import TextEmbedder
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder, load_model, load_scheduler, open_pipeline
 from dreamwright.backend.guidance.prediction import PredictionType, noise_from
+from dreamwright.backend.guidance.vocabulary import read_vocabulary, split_words, unknown_message
 
 SHUFFLE_FACTORS = (1, 2, 4)  # pixel-unshuffle factors k: the U-Net sees 3 k^2 channels
 PREDICTIONS: tuple[PredictionType, ...] = ("epsilon", "sample", "v_prediction")
@@ -76,7 +74,7 @@ class PixelDiffusion:
             )
         embedder = TextEmbedder(opened, device, dtype, cache)
         unet = load_model(opened, "unet", dtype, device)
-        return PixelDiffusion(unet, scheduler.alphas_cumprod.double(), kind, embedder, _read_domain(opened))
+        return PixelDiffusion(unet, scheduler.alphas_cumprod.double(), kind, embedder, read_vocabulary(opened.path))
 
     def time_index(self, t: Tensor) -> Tensor:
         """Index (n,) in 0..T-1 nearest to t (T - 1), for t (n,) in [0, 1]."""
@@ -118,7 +116,7 @@ class PixelDiffusion:
             raise PromptError("the prompt is empty; describe an object, such as 'a red mushroom'")
         unknown = self._unknown_words(text)
         if unknown:
-            raise PromptError(self._unknown_message(unknown))
+            raise PromptError(unknown_message(unknown, self._known))
         tokens = self._embedder.token_count(prompt)
         if tokens > self._embedder.length:
             return [f"the prompt has {tokens} tokens, the model reads the first {self._embedder.length}: {prompt!r}"]
@@ -130,24 +128,8 @@ class PixelDiffusion:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None or not isinstance(backend.model, tokenizer_models.WordLevel):
             return []
-        words = dict.fromkeys(re.findall(r"[^\s.,;:!?]+|[.,;:!?]", text))
+        words = dict.fromkeys(split_words(text))
         return [w for w in words if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False).input_ids]
-
-    def _unknown_message(self, unknown: Sequence[str]) -> str:
-        message = f"this model does not know {', '.join(repr(word) for word in unknown)}"
-        if self._known is not None:
-            words = [str(word) for word in self._known.get("words", ())]
-            close = dict.fromkeys(hit for word in unknown for hit in difflib.get_close_matches(word, words, n=1))
-            message += f" (did you mean {', '.join(close)}?)" if close else ""
-            groups = [
-                f"the {name} {', '.join(map(str, self._known[name]))}"
-                for name in ("colours", "props")
-                if self._known.get(name)
-            ]
-            message += f"; it knows {' and '.join(groups) if groups else 'the words ' + ' '.join(words)}"
-            examples = [repr(str(example)) for example in self._known.get("examples", ())]
-            message += f", as in {', '.join(examples)}" if examples else ""
-        return f"{message}; use its words, or a model like DeepFloyd IF, which knows every word"
 
 
 def _shuffle_factor(channels: int) -> int:
@@ -184,17 +166,3 @@ def _check_unet(folder: PipelineFolder) -> None:
             f"the text encoder of {folder.path} has width {width}, its unet wants {wanted}; they must match; "
             "download the model again, whole"
         )
-
-
-def _read_domain(folder: PipelineFolder) -> Mapping[str, Any] | None:
-    """What a small model says that it knows (domain.json), None for models without one. Raises ModelError."""
-    path = folder.path / "domain.json"
-    if not path.is_file():
-        return None
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"cannot read {path}: {error}; download the model again, whole") from error
-    if not isinstance(known, dict):
-        raise ModelError(f"{path} holds a {type(known).__name__}; needed is an object; download the model again, whole")
-    return known

@@ -29,7 +29,7 @@ LOCAL = "local"  # owner of all jobs on a loopback address, where everybody is t
 class FrontDoor:
     """A server: `step` does what there is to do; `run` repeats it until told to stop."""
 
-    def __init__(self, address: str, state: Path, devices: tuple[str, ...], service_type: type[Service] = Service) -> None:
+    def __init__(self, address: str, state: Path, devices: tuple[str, ...]) -> None:
         check_address(address)
         state.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(state / "lock")
@@ -56,9 +56,8 @@ class FrontDoor:
         self._foreman = Foreman(self._context, devices, state / "logs")
         self._audience = Audience(self._send_event, time.monotonic)
         epoch = secrets.token_hex(8)
-        self.service = service_type(
-            self._ledger, self._foreman, self._audience, devices, f"dreamwright {__version__}", epoch
-        )
+        software = f"dreamwright {__version__}"
+        self.service = Service(self._ledger, self._foreman, self._audience, devices, software, epoch)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._foreman.socket, zmq.POLLIN)

@@ -136,13 +136,11 @@ class Ledger:
         self._renumber()
         return self.entries[job]
 
-    def note(self, job: str, commit: bool = False, **fields: Any) -> Entry:
-        """Change fields of a job, in memory, or committed."""
+    def note(self, job: str, **fields: Any) -> Entry:
+        """Change fields of a job, in memory: progress is not worth a write to disk."""
         entry = self.entries[job]
         entry = replace(entry, summary=replace(entry.summary, changed=self._tick(), **fields))
         self.entries[job] = entry
-        if commit:
-            self._write(entry)
         return entry
 
     def forget(self, job: str) -> Entry:

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any, Mapping
 
 from dreamwright.backend.config import Config
 from dreamwright.backend.errors import ModelError, PromptError
+from dreamwright.backend.guidance.vocabulary import read_vocabulary, unknown_message, unknown_words
 from dreamwright.backend.job import Job, make_job
 from dreamwright.backend.models import ModelInfo, known_models, resolve_model
 from dreamwright.backend.presets import PRESETS, get_preset
@@ -41,24 +41,20 @@ def capabilities(devices: tuple[str, ...]) -> Capabilities:
 
 
 def _model_card(info: ModelInfo) -> ModelCard:
-    known = known_words(info.name) if info.available else {}
+    known, missing = {}, "" if info.folder is not None else info.how_to_get
+    if info.folder is not None:
+        try:
+            known = read_vocabulary(info.folder) or {}
+        except ModelError as error:
+            missing = str(error)
     return ModelCard(
         name=info.name,
         summary=info.summary,
-        ready=info.available,
-        missing="" if info.available else info.how_to_get,
+        ready=not missing,
+        missing=missing,
         examples=tuple(known.get("examples", ()))[:20],
         vocabulary=tuple(known.get("words", ()))[:500],
     )
-
-
-def known_words(model: str) -> dict[str, Any]:
-    """What a small model's folder says that it knows; {} for models that take any words."""
-    try:
-        path = resolve_model(model) / "domain.json"
-    except ModelError:
-        return {}
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _value(config: Config, name: str) -> Any:
@@ -86,17 +82,9 @@ def job_of(asked: Submit | JobSummary) -> Job:
 def check_submission(request: Submit) -> Job:
     """The job, when this server can make it. Raises the errors of `job_of`, and PromptError for unknown words."""
     job = job_of(request)
-    resolve_model(job.model)
-    words = known_words(job.model)
-    if words:
-        known = set(words.get("words", ()))
-        texts = (job.prompt, job.config.guidance.negative_prompt)
-        unknown = [w for text in texts for w in text.lower().replace(",", " ").split() if w.strip(".;:!?") not in known]
+    known = read_vocabulary(resolve_model(job.model))
+    if known is not None:
+        unknown = unknown_words(f"{job.prompt} {job.config.guidance.negative_prompt}", known)
         if unknown:
-            raise PromptError(
-                f"the model {job.model!r} does not know {', '.join(dict.fromkeys(unknown))}; it knows the props "
-                f"{', '.join(words.get('props', ()))} in {', '.join(words.get('colours', ()))}; try {words.get('examples', ['a red mushroom'])[0]!r}"
-            )
+            raise PromptError(unknown_message(unknown, known))
     return job
-
-

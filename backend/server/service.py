@@ -33,7 +33,6 @@ from dreamwright.shared.messages import (
     ListJobs,
     Pause,
     PreviewFrame,
-    Pulse,
     Resume,
     Seen,
     Submit,
@@ -63,13 +62,11 @@ class Service:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ledger, self._foreman, self._audience = ledger, foreman, audience
-        self._devices, self._software, self._epoch, self._clock = devices, software, epoch, clock
+        self._clock = clock
         self._told: dict[str, float] = {}  # by job, when its progress was last told
         self._untold: set[str] = set()
-        self._committed: dict[str, int] = {}
         self._verbs: dict[type[Any], Callable[[Any, str, bytes], Any]] = {
             Hello: lambda request, owner, route: Welcome(software, epoch),
-            Pulse: lambda request, owner, route: Done(),
             AskCapabilities: lambda request, owner, route: capabilities(devices),
             Submit: self._submit,
             ListJobs: self._list,

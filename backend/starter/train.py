@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import time
@@ -28,7 +29,7 @@ from torch import distributed
 from torch.nn import functional
 
 from dreamwright.backend.starter import domain
-from dreamwright.backend.starter.architecture import SHUFFLE, StarterParts, Widths, build_parts, encode, save_pipeline
+from dreamwright.backend.starter.architecture import StarterParts, Widths, build_parts, encode, save_pipeline
 from dreamwright.backend.starter.captions import Batch, PhotographSet
 from dreamwright.backend.starter.moving_average import MovingAverage
 
@@ -60,7 +61,8 @@ def diffusion_loss(
     The times are stratified over the batch and t = u^time_power: global shape, and with it what a prompt's prop and
     view words mean, is decided at high noise, while local denoising is learned from few pictures.
     """
-    x0 = functional.pixel_unshuffle(batch.images * 2 - 1, SHUFFLE)
+    channels = parts.unet.config.in_channels
+    x0 = functional.pixel_unshuffle(batch.images * 2 - 1, math.isqrt(channels // 3))  # 3 k^2 channels
     n = len(x0)
     steps = parts.scheduler.config.num_train_timesteps
     t = ((torch.arange(n) + torch.rand(n, generator=generator)) / n) ** time_power

@@ -39,7 +39,6 @@ from dreamwright.shared.messages import (
     Pause,
     PresetCard,
     PreviewFrame,
-    Pulse,
     Refusal,
     Resume,
     Seen,
@@ -234,8 +233,6 @@ class FakeServer:
     def _reply(self, route: bytes, request: Any) -> Any:
         if isinstance(request, Hello):
             return Welcome("fake server", self.epoch)
-        if isinstance(request, Pulse):
-            return Done()
         if isinstance(request, AskCapabilities):
             return OFFER
         if isinstance(request, Submit):

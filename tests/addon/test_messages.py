@@ -51,7 +51,7 @@ JOB = JobSummary(
 )  # fmt: skip
 EXAMPLES: tuple[Any, ...] = (
     Hello("c", "test"), messages.AskCapabilities(), Submit("t", "a", "", "m", "p", 0, {}), ListJobs(), Cancel("j"), Pause("j"),
-    Resume("j"), messages.Forget("j"), Subscribe("j"), Seen(2), messages.Pulse(), Fetch("j", "mesh", 0, 10),
+    Resume("j"), messages.Forget("j"), Subscribe("j"), Seen(2), Fetch("j", "mesh", 0, 10),
     Welcome("s", "e"), OFFER, JobReply(JOB), JobList((JOB, JOB), 9), Chunk(0, b"\0\xff", 2, "ab"), messages.Done(),
     Refusal("internal", "no"), JobChanged(1, JOB), JobForgotten(2, "j"), PreviewFrame("j", 3, 1, 1, b"zz"),
 )  # fmt: skip
@@ -123,7 +123,7 @@ def altered(message: Any, **fields: Any) -> bytes:
         (altered(Fetch("j", "mesh", 0, 10), item="/etc/passwd"), "mesh"),
         (altered(Fetch("j", "mesh", 0, 10), size=limits.CHUNK_BYTES + 1), "size"),
         (msgpack.packb({"version": 1, "id": 1, "type": "Explode", "body": {}}), "Explode"),
-        (msgpack.packb({"version": 1, "id": -1, "type": "Pulse", "body": {}}), "id"),
+        (msgpack.packb({"version": 1, "id": -1, "type": "AskCapabilities", "body": {}}), "id"),
         (msgpack.packb([1, 2]), "map"),
     ],
 )
