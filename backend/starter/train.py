@@ -32,9 +32,10 @@ from dreamwright.backend.starter import domain
 from dreamwright.backend.starter.architecture import StarterParts, Widths, build_parts, encode, save_pipeline
 from dreamwright.backend.starter.captions import Batch, PhotographSet
 from dreamwright.backend.starter.moving_average import MovingAverage
+from dreamwright.backend.starter.muon import Muon
 
-
-CONDITIONING = re.compile(r"text_encoder|time_emb|time_embedding|add_embedding|encoder_hid_proj|add_[kv]_proj")
+# Tables of words and of relative places, and the first and last convolution, are no maps between hidden features.
+OUTER = re.compile(r"shared|embed_tokens|relative_attention_bias|conv_in|conv_out")
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,8 @@ class TrainingConfig:
 
     seed: int = 0  # of the initial weights and of every random draw
     batch: int = 32  # pictures a step
-    learning_rate: float = 1e-3  # AdamW's peak rate
+    learning_rate: float = 1e-3  # peak rate, of Muon for the hidden matrices and of AdamW for all else
     final_rate: float = 1e-5  # rate at the end of a cosine decay over the planned pictures
-    conditioning_rate: float = 1.0  # multiplies the rate of the layers through which text acts
     warmup_steps: int = 50  # linear warm-up
     time_power: float = 0.5  # t = u^power of a uniform u: below 1 favours high noise
     weight_cap: float = 6.0  # cap of 1 / sigma_t^2
@@ -93,15 +93,12 @@ class Training:
         self.parts.unet.to(device)
         self.parts.text_encoder.to(device)
         self.modules = torch.nn.ModuleDict({"unet": self.parts.unet, "text_encoder": self.parts.text_encoder})
-        conditioning, rest = [], []
+        hidden, rest = [], []
         for name, parameter in self.modules.named_parameters():
-            (conditioning if CONDITIONING.search(name) else rest).append(parameter)
-        self.optimizer = torch.optim.AdamW(
-            [{"params": rest, "scale": 1.0}, {"params": conditioning, "scale": config.conditioning_rate}],
-            lr=config.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=0.01,
-            fused=True,
+            (hidden if parameter.dim() > 1 and len(parameter) > 1 and not OUTER.search(name) else rest).append(parameter)
+        self.optimizers: tuple[torch.optim.Optimizer, ...] = (
+            Muon(hidden, config.learning_rate),
+            torch.optim.AdamW(rest, config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True),
         )
         self.average = MovingAverage(self.modules, config.average_decay)
         self.step = 0
@@ -110,14 +107,15 @@ class Training:
     def advance(self, batch: Batch, generator: torch.Generator, planned: int) -> float:
         """One optimiser step; returns the loss."""
         rate = learning_rate(self.config, self.step, self.pictures, planned)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
+        for optimizer in self.optimizers:
+            optimizer.param_groups[0]["lr"] = rate
         loss = diffusion_loss(self.parts, batch, generator, self.config.weight_cap, self.config.time_power)
         loss.backward()
         average_gradients(self.modules)
         torch.nn.utils.clip_grad_norm_(self.modules.parameters(), self.config.gradient_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.pictures += len(batch.images) * world_size()
         self.average.update(self.modules, self.step)
@@ -128,8 +126,9 @@ class Training:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"model.{name}": value.contiguous() for name, value in self.modules.state_dict().items()}
         tensors |= {f"average.{name}": value.contiguous() for name, value in self.average.values.items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": value.contiguous() for key, value in state.items()}
+        for number, optimizer in enumerate(self.optimizers):
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{number}.{index}.{key}": value.contiguous() for key, value in state.items()}
         tensors["generator"] = generator.get_state()
         counters = {"step": str(self.step), "pictures": str(self.pictures)}
         # safetensors refuses shared storage, and T5 ties its embedding under two names.
@@ -147,11 +146,12 @@ class Training:
         self.modules.load_state_dict(_under("model.", tensors))
         device = next(self.modules.parameters()).device
         self.average.values = {name: value.to(device) for name, value in _under("average.", tensors).items()}
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in _under("optimizer.", tensors).items():
-            index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        for number, optimizer in enumerate(self.optimizers):
+            state: dict[int, dict[str, torch.Tensor]] = {}
+            for name, value in _under(f"optimizer.{number}.", tensors).items():
+                index, key = name.split(".", 1)
+                state.setdefault(int(index), {})[key] = value
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         generator.set_state(tensors["generator"].to(torch.uint8))
         counters = json.loads((folder / "counters.json").read_text())
         self.step, self.pictures = counters["step"], counters["pictures"]
