@@ -139,6 +139,7 @@ class MeshConfig:
     resolution: int = 128  # marching-cubes cells a side
     triangles: int = 20000  # triangle budget after decimation
     threshold: float = 0.0  # density of the surface; 0: chosen from the rendered opacity
+    closing: float = 0.0  # scene units; pits and cracks narrower than twice this are filled; 0: none are
     height_m: float = 1.0  # metres, the exported prop's real height
 
 

@@ -142,8 +142,9 @@ def test_penalties_are_summed_over_rays_and_averaged_over_views() -> None:
 
 def test_the_readme_names_the_two_commands_and_the_ci_runs_the_second() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert 'dreamwright generate "a red mushroom"' in readme
-    assert "bash tests/run.sh" in readme
+    first, second = re.findall(r"```sh\n(.*?)```", readme, re.S)[:2]
+    assert first.strip() == "bash setup.sh && .venv/bin/dreamwright demo --out demo"
+    assert second.strip() == "bash tests/run.sh"
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("exec bash tests/run.sh")
     for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", readme):
         assert (ROOT / picture).is_file(), picture

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dreamwright.backend.config import MeshConfig
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.meshing.clean import clean_surface
+from dreamwright.backend.meshing.closing import close_pits, onto_solid
 from dreamwright.backend.meshing.colour import AlbedoField, display_to_linear, sample_albedo
 from dreamwright.backend.meshing.compare import FieldViews, MeshFieldError, mesh_render_error
 from dreamwright.backend.meshing.decimate import decimate
@@ -78,6 +79,7 @@ def check_mesh_config(config: MeshConfig) -> None:
         ("resolution", config.resolution, 8, 1024),
         ("triangles", config.triangles, 16, 10_000_000),
         ("threshold", config.threshold, 0.0, 1e9),
+        ("closing", config.closing, 0.0, 0.5),
         ("height_m", config.height_m, 1e-4, 1e5),
     ):
         if not low <= value <= high:  # also catches NaN
@@ -129,10 +131,12 @@ def build_mesh(
     """
     check_mesh_config(config)
     grid, threshold = locate_grid(field, config)
-    raw = refine_surface(field, grid, extract_surface(grid, threshold), threshold)
+    closed = close_pits(grid, threshold, config.closing)
+    raw = refine_surface(field, closed, extract_surface(closed, threshold), threshold)
     clean, dropped = clean_surface(raw, lambda mu: query_density(field, mu), smoothing_iterations)
     surface = decimate(clean, config.triangles)
-    rho = sample_albedo(field, surface.vertices, vertex_normals(surface), grid.cell)
+    where = onto_solid(grid, threshold, surface.vertices) if config.closing > 0 else surface.vertices
+    rho = sample_albedo(field, where, vertex_normals(surface), grid.cell)
     mesh, scale, offset = assemble_mesh(surface, rho, config.height_m)
     report = MeshReport(
         threshold=threshold,

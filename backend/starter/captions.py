@@ -36,12 +36,13 @@ class LookConfig:
     albedo: float = 0.25  # probability of a picture without shading
     untextured: float = 0.25  # probability of white clay under the same light
     drop_caption: float = 0.1  # empty caption: the unconditional model of classifier-free guidance
-    drop_view: float = 0.08  # caption without view words
-    plain_side: float = 0.25  # a left or right side view is called just "side view" with this probability
+    drop_view: float = 0.05  # caption without view words
+    plain_side: float = 0.15  # a left or right side view is called just "side view" with this probability
     colour_jitter: float = 0.02  # standard deviation of each display channel of the prompt's colour
     background: tuple[float, float] = (0.3, 0.8)  # grey level behind the prop, uniform: neither white nor black hides
     background_tint: float = 0.03  # standard deviation of the background's display channels around its grey
     any_background: float = 0.0  # share of backgrounds of any colour at all
+    fronted: float = 1.6  # props with a front are drawn this much more often: they have more to learn
 
 
 class PhotographSet:
@@ -66,6 +67,8 @@ class PhotographSet:
         self.azimuths, self.elevations = np.array(azimuths), np.array(elevations)
         self.views = np.array([domain.VIEWS.index(domain.view_of(a, e)) for a, e in zip(azimuths, elevations)])
         self.directions = [domain.direction_of(a, e) for a, e in zip(azimuths, elevations)]
+        fronted = torch.tensor([domain.PROPS[prop].has_front for prop in props])
+        self.weights = torch.where(fronted, looks.fronted, 1.0)
         self.colours = torch.tensor(list(domain.COLOURS.values()), device=device)
         self.colour_names = list(domain.COLOURS)
 
@@ -79,7 +82,7 @@ class PhotographSet:
             return torch.rand(*shape, generator=generator).to(self.device)
 
         looks = self.looks
-        index = torch.randint(len(self.records), (n,), generator=generator)
+        index = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         colour = torch.randint(len(self.colour_names), (n,), generator=generator)
         look = torch.rand(n, generator=generator)
         albedo_only = look < looks.albedo
