@@ -14,7 +14,7 @@ from torch.nn import functional
 from dreamwright.backend.config import GuidanceConfig
 from dreamwright.backend.errors import ConfigError, RunError
 from dreamwright.backend.guidance.contract import CameraAware, Conditioning, Denoiser, GuidanceResult, NativeDenoiser
-from dreamwright.backend.guidance.prediction import PredictionType, clean_from, guided, noise_residual
+from dreamwright.backend.guidance.prediction import PredictionType, clean_from, guided, noise_residual, perpendicular
 from dreamwright.backend.prompts import PromptConditioning
 
 if TYPE_CHECKING:
@@ -25,12 +25,21 @@ IMAGE_KINDS: tuple[ImageKind, ...] = ("free", "symmetric")
 
 
 def guided_prediction(
-    denoiser: Denoiser, z_t: Tensor, t: Tensor, positive: Conditioning, negative: Conditioning, omega: float
+    denoiser: Denoiser,
+    z_t: Tensor,
+    t: Tensor,
+    positive: Conditioning,
+    negative: Conditioning,
+    omega: float,
+    opposite: Conditioning | None = None,
+    opposite_weight: float = 0.0,
 ) -> tuple[PredictionType, Tensor]:
     """Classifier-free guidance from one call of the denoiser on 2 n images: (kind, guided output (n, 3, h, w)).
 
     With omega = 0 the negative prompt has no say and is left out. A denoiser that offers its own kind of prediction is
     guided in that kind, which is the same thing with fewer roundings.
+    `opposite` makes it 3 n images and Perp-Neg (Armandpour et al. 2023): u + (1 + omega) (c - u - weight p), with p what
+    of o - u is perpendicular to c - u: away from how the opposite view looks, never away from the prompt itself.
     """
     if isinstance(denoiser, NativeDenoiser):
         kind, predict = denoiser.prediction_type, denoiser.predict
@@ -38,9 +47,14 @@ def guided_prediction(
         kind, predict = "epsilon", denoiser.predict_noise
     if omega == 0:
         return kind, predict(z_t, t, positive)
-    both = predict(torch.cat([z_t, z_t]), torch.cat([t, t]), Conditioning.stack([positive, negative]))
-    conditional, unconditional = both.chunk(2)
-    return kind, guided(conditional, unconditional, omega)
+    asked = [positive, negative] if opposite is None or opposite_weight == 0 else [positive, negative, opposite]
+    answers = predict(torch.cat([z_t] * len(asked)), torch.cat([t] * len(asked)), Conditioning.stack(asked)).chunk(len(asked))
+    conditional, unconditional = answers[:2]
+    output = guided(conditional, unconditional, omega)
+    if len(asked) == 3:
+        aside = perpendicular(answers[2] - unconditional, conditional - unconditional)
+        output = output - (1 + omega) * opposite_weight * aside
+    return kind, output
 
 
 class ScoreDistillation:
@@ -102,11 +116,15 @@ class ScoreDistillation:
         noise = _noise(clean.shape, generator, clean.device)
         alpha, sigma = (c.to(clean).view(n, 1, 1, 1) for c in self.denoiser.alpha_sigma(t))
         z_t = alpha * clean + sigma * noise
-        positive, negative = conditioning.positive, conditioning.negative
+        positive, negative, opposite = conditioning.positive, conditioning.negative, conditioning.opposite
         if cameras is not None and isinstance(self.denoiser, CameraAware):
             positive = self.denoiser.with_cameras(positive, cameras)
             negative = self.denoiser.with_cameras(negative, cameras)
-        kind, output = guided_prediction(self.denoiser, z_t, t, positive, negative, self.config.omega)
+            opposite = None if opposite is None else self.denoiser.with_cameras(opposite, cameras)
+        config = self.config
+        kind, output = guided_prediction(
+            self.denoiser, z_t, t, positive, negative, config.omega, opposite, config.opposite_weight
+        )
         residual = noise_residual(kind, output, clean, noise, alpha, sigma)
         _check_finite(residual, t)
         weight = sigma.square() if self.config.weighting == "sigma2" else torch.ones_like(sigma)

@@ -71,11 +71,14 @@ def augment(prompt: str, *words: str) -> str:
 
 @dataclass(frozen=True)
 class PromptConditioning:
-    """What n views are compared with: rows of the prompt and of the negative prompt, and the prompts' texts."""
+    """What n views are compared with: rows of the prompt, of the negative prompt and, where wanted, of the prompt as
+    seen from the opposite side (the same as `positive` for views from above, which have none); the prompts' texts.
+    """
 
     positive: Conditioning
     negative: Conditioning
     words: tuple[str, ...]
+    opposite: Conditioning | None = None
 
 
 class PromptBank:
@@ -132,9 +135,14 @@ class PromptBank:
         Raises ValueError when the sequences differ in length.
         """
         kinds = ["albedo"] * len(azimuths) if shading_kinds is None else shading_kinds
-        words = []
+        words, opposite = [], []
         for azimuth, elevation, kind in zip(azimuths, elevations, kinds, strict=True):
             look = self._textureless if kind == "textureless" else ""
-            words.append(augment(self.prompt, look, view_words(float(azimuth), float(elevation), self.config)))
-        positive = self._positive[[self._row[text] for text in words]]
-        return PromptConditioning(positive, self._negative[[0] * len(words)], tuple(words))
+            for texts, turn in ((words, 0.0), (opposite, 180.0)):
+                texts.append(augment(self.prompt, look, view_words(float(azimuth) + turn, float(elevation), self.config)))
+        return PromptConditioning(
+            self._positive[[self._row[text] for text in words]],
+            self._negative[[0] * len(words)],
+            tuple(words),
+            self._positive[[self._row[text] for text in opposite]] if self.config.opposite_weight > 0 else None,
+        )

@@ -74,6 +74,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "guidance.t_max_end": (0, 1),
     "guidance.overhead_elevation": (-90, 90),
     "guidance.gradient_clip": (0, 1e9),
+    "guidance.opposite_weight": (0, 100),
     "regularisers.orientation_start": (0, 1e6),
     "regularisers.orientation_end": (0, 1e6),
     "regularisers.orientation_share": (0, 1),

@@ -148,6 +148,25 @@ def test_guidance_is_the_papers_form_in_one_call_on_twice_the_images():
     assert calls == [4, 2]
 
 
+def test_perp_neg_pushes_from_the_opposite_view_but_never_from_the_prompt():
+    """u + (1 + omega) (c - u - w p), p = (o - u) less its share along c - u; no effect where the opposite is the prompt."""
+    oracle, calls = GaussianOracle(means(), 0.3), []
+    predict = oracle.predict_noise
+    oracle.predict_noise = lambda z_t, t, c: calls.append(len(z_t)) or predict(z_t, t, c)
+    z_t, t = torch.randn(2, 3, 4, 4, generator=seeded(0)), torch.tensor([0.3, 0.7])
+    chosen, opposite = conditioned(oracle, ["a", "a"]), oracle.embed(["b", "a"])
+    _, output = guided_prediction(oracle, z_t, t, chosen.positive, chosen.negative, 7.0, opposite, 1.5)
+    assert calls == [6]
+    c, u, o = (predict(z_t, t, p).double() for p in (chosen.positive, chosen.negative, opposite))
+    for i in range(2):
+        d, e = (c - u)[i], (o - u)[i]
+        expected = u[i] + 8.0 * (d - 1.5 * (e - (d * e).sum() / (d * d).sum() * d))
+        torch.testing.assert_close(output[i].double(), expected, rtol=1e-4, atol=1e-4)
+    _, plain = guided_prediction(oracle, z_t, t, chosen.positive, chosen.negative, 7.0)
+    torch.testing.assert_close(output[1], plain[1], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(output[0], plain[0], atol=1e-2)
+
+
 def test_the_unet_runs_forwards_once_for_each_gradient_and_never_backwards(tmp_path):
     denoiser = PixelDiffusion.load(write_pipeline(tmp_path / "tiny"))
     denoiser.unet = counting = Counting(denoiser.unet)

@@ -17,6 +17,7 @@ from dreamwright.backend.guidance.prediction import (
     noise_from,
     noise_residual,
     output_from,
+    perpendicular,
 )
 
 angles = st.floats(0.02, math.pi / 2 - 0.02)
@@ -97,3 +98,16 @@ def test_unknown_kinds_are_named_and_refused():
     for call in (clean_from, noise_from, output_from):
         with pytest.raises(ValueError, match="'score'; allowed are epsilon"):
             call("score", x, x, x, x)
+
+
+@settings(max_examples=20, deadline=None)
+@given(size=st.integers(1, 5), views=st.integers(1, 3), seed=st.integers(0, 999))
+def test_the_perpendicular_part_has_no_share_of_the_direction_and_only_that_is_missing(size, views, seed):
+    generator = torch.Generator().manual_seed(seed)
+    vector, direction = torch.randn(2, views, 3, size, size, generator=generator, dtype=torch.float64)
+    part = perpendicular(vector, direction)
+    assert (part * direction).sum((1, 2, 3)).abs().max() < 1e-9
+    taken = (vector - part).flatten(1)  # a multiple of the direction, image by image
+    cosine = torch.nn.functional.cosine_similarity(taken, direction.flatten(1)).abs()
+    assert ((cosine - 1).abs() < 1e-6).logical_or(taken.norm(dim=1) < 1e-9).all()
+    torch.testing.assert_close(perpendicular(vector, torch.zeros_like(direction)), vector)

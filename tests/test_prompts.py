@@ -132,3 +132,13 @@ def test_broken_unicode_is_answered_not_crashed_on() -> None:
 def test_negative_prompts_obey_the_same_limits() -> None:
     with pytest.raises(PromptError, match="10000"):
         PromptBank(GaussianOracle(torch.zeros(3, 4, 4), 1.0), "x", GuidanceConfig(negative_prompt="y" * 10_000))
+
+
+def test_the_opposite_prompt_is_the_same_look_from_the_other_side_and_from_above_the_prompt_itself() -> None:
+    recorder = Recorder()
+    bank = PromptBank(recorder, "a red mushroom", dataclasses.replace(EIGHT, opposite_weight=1.0, textureless_words="untextured"))
+    views = bank.for_views([0.0, 100.0, 225.0], [0.0, 0.0, 80.0], ["albedo", "textureless", "shaded"])
+    assert recorder.text(views.opposite) == [
+        "a red mushroom, back view", "a red mushroom, untextured, left side view", "a red mushroom, overhead view",
+    ]  # fmt: skip
+    assert PromptBank(Recorder(), "a red mushroom", EIGHT).for_views([0.0], [0.0]).opposite is None

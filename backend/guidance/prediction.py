@@ -22,6 +22,13 @@ def guided(conditional: Tensor, unconditional: Tensor, omega: float) -> Tensor:
     return (1.0 + omega) * conditional - omega * unconditional
 
 
+def perpendicular(vector: Tensor, direction: Tensor) -> Tensor:
+    """What of each image (n, c, h, w) is perpendicular to that of `direction`: v - (v.d / d.d) d; v itself where d = 0."""
+    axes = tuple(range(1, vector.dim()))
+    along = (vector * direction).sum(axes, keepdim=True) / direction.square().sum(axes, keepdim=True).clamp(min=1e-12)
+    return vector - along * direction
+
+
 def noise_from(kind: PredictionType, output: Tensor, z_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """The noise eps that a prediction implies. Raises ValueError for an unknown kind."""
     if kind == "epsilon":
