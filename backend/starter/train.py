@@ -28,8 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import distributed
 from torch.nn import functional
 
-from dreamwright.backend.starter import domain
-from dreamwright.backend.starter.architecture import StarterParts, Widths, build_parts, encode, save_pipeline
+from dreamwright.backend.starter.architecture import StarterParts, build_parts, encode, save_pipeline
 from dreamwright.backend.starter.captions import Batch, PhotographSet
 from dreamwright.backend.starter.moving_average import MovingAverage
 from dreamwright.backend.starter.muon import Muon
