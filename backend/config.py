@@ -141,6 +141,7 @@ class MeshConfig:
     triangles: int = 20000  # triangle budget after decimation
     threshold: float = 0.0  # density of the surface; 0: chosen from the rendered opacity
     closing: float = 0.0  # scene units; pits and cracks narrower than twice this are filled; 0: none are
+    smoothing: int = 0  # rounds of Taubin's filter on the decimated mesh, which take lumps of a few edges' length
     height_m: float = 1.0  # metres, the exported prop's real height
 
 

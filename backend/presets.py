@@ -101,12 +101,12 @@ DRAFT = Config(
         beta2=0.99,
         epsilon=1e-8,
     ),
-    mesh=MeshConfig(resolution=96, triangles=12000, closing=0.035),
+    mesh=MeshConfig(resolution=96, triangles=12000, closing=0.035, smoothing=10),  # shape alone says more without lumps
 )
 
 STANDARD = replace(
     DRAFT,
-    run=replace(DRAFT.run, steps=1600, views_per_step=2, checkpoint_interval=100, preview_interval=50),
+    run=replace(DRAFT.run, steps=1000, views_per_step=2),
     mesh=replace(DRAFT.mesh, resolution=128, triangles=20000),
 )
 

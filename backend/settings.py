@@ -98,6 +98,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "mesh.triangles": (16, 5_000_000),
     "mesh.threshold": (0, 1e6),
     "mesh.closing": (0, 0.5),
+    "mesh.smoothing": (0, 200),
     "mesh.height_m": (1e-3, 1e4),
 }
 ORDERED: tuple[tuple[str, str], ...] = (

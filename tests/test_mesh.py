@@ -186,3 +186,22 @@ def test_the_turntable_shows_front_colour_above_and_grey_below(built) -> None:
     assert np.ptp(grey) <= 1 and 60 < grey[0] < 250
     with pytest.raises(ConfigError, match="azimuths"):
         turntable_picture(built[0], azimuths=0)
+
+
+def test_smoothing_takes_lumps_and_keeps_size_and_shape() -> None:
+    """A ball whose radius ripples by two per cent, forty times around: most of the ripple goes."""
+
+    def lumpy(mu):
+        angle = torch.atan2(mu[:, 1], mu[:, 0])
+        tilt = torch.asin((mu[:, 2] / mu.norm(dim=1).clamp(min=1e-6)).clamp(-1, 1))
+        return mu.norm(dim=1) - 0.4 * (1 + 0.02 * torch.sin(40 * angle) * torch.sin(40 * tilt))
+
+    field = AnalyticField(lumpy, peak=100.0, softness=0.005, bounding_radius=0.6)
+    radii = []
+    for rounds in (0, 10):
+        mesh, report = build_mesh(field, MeshConfig(resolution=96, triangles=12000, smoothing=rounds))
+        assert report.watertight and report.euler_number == 2
+        vertices = mesh.vertices - [0, 0, 0.5]
+        radii.append(np.linalg.norm(vertices, axis=1)[abs(vertices[:, 2]) < 0.2])
+    assert radii[1].std() < 0.5 * radii[0].std()
+    assert radii[1].mean() == pytest.approx(radii[0].mean(), rel=0.01)

@@ -131,6 +131,12 @@ def taubin_smooth(surface: Surface, iterations: int, shrink: float = 0.5, inflat
     return Surface(vertices, surface.faces)
 
 
+def smoothed(surface: Surface, iterations: int) -> Surface:
+    """`taubin_smooth`, unless it folds a sliver flat: ripples are the lesser fault."""
+    smooth = taubin_smooth(surface, iterations)
+    return surface if degenerate_faces(smooth).sum() > degenerate_faces(surface).sum() else smooth
+
+
 def clean_surface(
     surface: Surface,
     density: Callable[[FloatArray], FloatArray] | None = None,
@@ -139,8 +145,4 @@ def clean_surface(
     """Merged, deduplicated, without floaters, unpinched, outward, smoothed: (surface, number of parts dropped)."""
     surface = orient_outward(merge_vertices(surface))
     surface, dropped = drop_floaters(surface, density)
-    surface = split_pinched_vertices(surface)
-    smooth = taubin_smooth(surface, smoothing_iterations)
-    if degenerate_faces(smooth).sum() > degenerate_faces(surface).sum():
-        smooth = surface  # smoothing folded a sliver flat: ripples are the lesser fault
-    return smooth, dropped
+    return smoothed(split_pinched_vertices(surface), smoothing_iterations), dropped

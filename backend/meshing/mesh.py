@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dreamwright.backend.config import MeshConfig
 from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.meshing.clean import clean_surface
+from dreamwright.backend.meshing.clean import clean_surface, smoothed
 from dreamwright.backend.meshing.closing import close_pits, onto_solid
 from dreamwright.backend.meshing.colour import AlbedoField, display_to_linear, sample_albedo
 from dreamwright.backend.meshing.compare import FieldViews, MeshFieldError, mesh_render_error
@@ -80,6 +80,7 @@ def check_mesh_config(config: MeshConfig) -> None:
         ("triangles", config.triangles, 16, 10_000_000),
         ("threshold", config.threshold, 0.0, 1e9),
         ("closing", config.closing, 0.0, 0.5),
+        ("smoothing", config.smoothing, 0, 200),
         ("height_m", config.height_m, 1e-4, 1e5),
     ):
         if not low <= value <= high:  # also catches NaN
@@ -137,6 +138,7 @@ def build_mesh(
     surface = decimate(clean, config.triangles)
     where = onto_solid(grid, threshold, surface.vertices) if config.closing > 0 else surface.vertices
     rho = sample_albedo(field, where, vertex_normals(surface), grid.cell)
+    surface = smoothed(surface, config.smoothing)  # colours stay with their vertices
     mesh, scale, offset = assemble_mesh(surface, rho, config.height_m)
     report = MeshReport(
         threshold=threshold,

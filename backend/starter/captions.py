@@ -41,7 +41,7 @@ class LookConfig:
     colour_jitter: float = 0.02  # standard deviation of each display channel of the prompt's colour
     background: tuple[float, float] = (0.3, 0.8)  # grey level behind the prop, uniform: neither white nor black hides
     background_tint: float = 0.03  # standard deviation of the background's display channels around its grey
-    any_background: float = 0.0  # share of backgrounds of any colour at all
+    any_background: float = 0.2  # share of backgrounds of any colour at all: before grey ones, grey parts are lost
     fronted: float = 1.6  # props with a front are drawn this much more often: they have more to learn
 
 
