@@ -21,12 +21,13 @@ def _numbered(kind: str, cards: list[tuple[str, str]], chosen: str) -> list[tupl
     if chosen and chosen not in [name for name, _ in cards]:
         cards = [*cards, (chosen, "This server does not offer it")]
     made = [(name, wording.short(name, 40), tip.rstrip("."), _number(name)) for name, tip in cards]
-    _items[kind] = made or [("", "None", "Connect to a server to see what it offers", 0)]
+    _items[kind] = made or [("NONE", "No server yet", "Connect to a server to see what it offers", 0)]
     return _items[kind]
 
 
 def _number(name: str) -> int:
-    return zlib.crc32(name.encode()) & 0x7FFFFFFF
+    # Blender's menus keep the number of what is pressed in 32-bit floating point, which holds whole numbers of 24 bits.
+    return zlib.crc32(name.encode()) & 0xFFFFFF
 
 
 def _models(self: Any, context: Any) -> list[tuple[str, str, str, int]]:
@@ -41,7 +42,7 @@ def _presets(self: Any, context: Any) -> list[tuple[str, str, str, int]]:
 
 
 def _named(kind: str, number: int) -> str:
-    return next((item[0] for item in _items.get(kind, ()) if item[3] == number), "")
+    return next((item[0] for item in _items.get(kind, ()) if item[3] == number), "") if number else ""
 
 
 def _set_model(self: Any, number: int) -> None:
@@ -82,7 +83,7 @@ class DreamwrightJobRow(bpy.types.PropertyGroup):
     """One row of the list; everything about the job itself is in the session."""
 
     job: StringProperty(name="Job", description="The job's name on the server")
-    share: FloatProperty(name="Progress", description="How much of the job is done", min=0, max=1, subtype="FACTOR")
+    percent: FloatProperty(name="Progress", description="How much of the job is done", min=0, max=100, precision=0, subtype="PERCENTAGE")
 
 
 class DreamwrightArtist(bpy.types.PropertyGroup):
@@ -201,9 +202,9 @@ def sync_rows() -> None:
             mine.rows.add().job = job
         mine.row_index = wanted.index(watched) if watched in wanted else min(0, len(wanted) - 1)
     for row in mine.rows:
-        share = wording.share_done(session.jobs[row.job])
-        if abs(row.share - share) > 1e-6:
-            row.share = share
+        percent = 100 * wording.share_done(session.jobs[row.job])
+        if abs(row.percent - percent) > 1e-4:
+            row.percent = percent
 
 
 def sync_choices() -> None:

@@ -41,14 +41,14 @@ def online_fault() -> str:
     return "Enable online access in the System preferences to use a server on another machine"
 
 
-def progress(layout: Any, holder: Any, share_property: str, share: float, text: str) -> None:
+def progress(layout: Any, holder: Any, percent_property: str, share: float, text: str) -> None:
     """A progress bar; before 4.0 a slider that cannot be moved."""
     if hasattr(layout, "progress"):
         layout.progress(factor=share, text=text, type="BAR")
     else:
         row = layout.row(align=True)
         row.enabled = False
-        row.prop(holder, share_property, text=text, slider=True)
+        row.prop(holder, percent_property, text=text, slider=True)
 
 
 def text_field(layout: Any, data: Any, name: str, placeholder: str, lines: int) -> bool:
@@ -61,6 +61,14 @@ def text_field(layout: Any, data: Any, name: str, placeholder: str, lines: int) 
     else:
         layout.prop(data, name, text="")
     return False
+
+
+def keep_out_of_files(datablock: Any) -> bool:
+    """Have a datablock left out of saved files and recovery files alike; False before 4.2, where Blender cannot."""
+    able = hasattr(datablock, "is_runtime_data")
+    if able:
+        datablock.is_runtime_data = True
+    return able
 
 
 def use_nodes(owner: Any) -> None:

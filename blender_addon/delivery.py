@@ -10,7 +10,8 @@ from typing import Any
 import bpy
 import numpy as np
 
-from . import compat, preview, wording
+from . import compat, wording
+from .frames import decode_frame
 from .shared import __version__
 from .shared.mesh_file import MeshFile
 from .shared.messages import JobSummary, PreviewFrame
@@ -145,7 +146,9 @@ def _mark_as_asset(made: Any, job: JobSummary, picture: PreviewFrame | None) -> 
     if picture is not None:
         thumbnail = made.preview_ensure()
         thumbnail.image_size = (picture.width, picture.height)
-        thumbnail.image_pixels_float.foreach_set(preview.pixels_of(picture).ravel())
+        pixels = np.ones((picture.height, picture.width, 4), np.float32)
+        pixels[..., :3] = decode_frame(picture)[::-1] / np.float32(255)  # Blender's rows begin at the bottom
+        thumbnail.image_pixels_float.foreach_set(pixels.ravel())
 
 
 def remembered_request(owner: Any) -> dict[str, Any] | None:

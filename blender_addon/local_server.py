@@ -39,11 +39,16 @@ def start_fault() -> str:
         return f"{address} is another machine; start its server there with: dreamwright serve"
     if is_running():
         return "The local server is running already"
-    if not command_path():
-        chosen = preferences().command.strip()
-        where = f"The command {chosen} was not found" if chosen else "The command dreamwright is not on the search path"
-        return f"{where}; install the backend, or choose the command in the add-on's preferences"
-    return ""
+    return command_fault()
+
+
+def command_fault() -> str:
+    """Why there is no command to start, in a sentence; "" when there is one."""
+    if command_path():
+        return ""
+    chosen = preferences().command.strip()
+    where = f"The command {chosen} was not found" if chosen else "The command dreamwright is not on the search path"
+    return f"{where}; install the backend, or choose the command in the add-on's preferences"
 
 
 def log_path() -> Path:

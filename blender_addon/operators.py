@@ -11,6 +11,8 @@ from .preferences import preferences
 from .shared.faults import ProtocolError
 from .shared.states import ENDED, JobState
 
+PANEL = "dreamwright_panel"  # in the context of buttons in the panel, which act on the chosen job, and of nothing else
+
 
 def connection_fault() -> str:
     """Why the server of the preferences may not be connected to, in a sentence; "" when it may."""
@@ -138,17 +140,13 @@ class _OnJob:
 
     @classmethod
     def poll(cls, context: Any) -> bool:
-        """Only for a chosen job in a fitting state. A script that names another job is checked in `execute`."""
-        if _offline_fault():
-            return _allowed(cls, _offline_fault())
-        if not live.session().jobs:
-            return _allowed(cls, "There is no job yet")
-        chosen = artist.active_job()
-        fits = chosen is None or cls.fits(chosen)
-        others = any(cls.fits(job) for job in live.session().jobs.values())
-        if not fits and others and bpy.app.background:
-            return True
-        return _allowed(cls, "" if fits else cls.refusal)
+        """In the panel only for a chosen job in a fitting state; a script may name any job, which `execute` looks at."""
+        jobs = live.session().jobs
+        fault = _offline_fault() or ("" if jobs else "There is no job yet")
+        if not fault and hasattr(context, PANEL):
+            chosen = artist.active_job()
+            fault = "Choose a job in the list first" if chosen is None else "" if cls.fits(chosen) else cls.refusal
+        return _allowed(cls, fault)
 
     @classmethod
     def fits(cls, job: Any) -> bool:
@@ -157,10 +155,9 @@ class _OnJob:
 
     def execute(self, context: Any) -> set[str]:
         """Do it, or say why not."""
-        chosen = artist.active_job()
-        job = live.session().jobs.get(self.job) if self.job else chosen
+        job = live.session().jobs.get(self.job) if self.job else artist.active_job()
         if job is None:
-            self.report({"ERROR"}, f"There is no job {self.job}" if self.job else "Choose a job in the list first")
+            self.report({"ERROR"}, f"The server has no job {self.job}; look at the list of jobs" if self.job else "Choose a job in the list first")
             return {"CANCELLED"}
         if not self.fits(job):
             self.report({"ERROR"}, self.refusal)
@@ -247,6 +244,28 @@ class DREAMWRIGHT_OT_remove(_OnJob, bpy.types.Operator):
         live.session().forget(job)
 
 
+class DREAMWRIGHT_OT_withdraw(bpy.types.Operator):
+    """Ask no longer for a prop that the server has not answered for."""
+
+    bl_idname = "dreamwright.withdraw"
+    bl_label = "Withdraw"
+    bl_description = "Do not ask the server for this prop any more"
+    bl_options = {"REGISTER"}
+
+    ticket: StringProperty(name="Ticket", description="The request's name; all that wait when empty", options={"SKIP_SAVE"})
+
+    @classmethod
+    def poll(cls, context: Any) -> bool:
+        """Only while something waits."""
+        return _allowed(cls, "" if live.session().outbox else "Nothing waits for the server")
+
+    def execute(self, context: Any) -> set[str]:
+        """Forget it."""
+        for ticket in [self.ticket] if self.ticket else list(live.session().outbox):
+            live.session().withdraw(ticket)
+        return {"FINISHED"}
+
+
 class DREAMWRIGHT_OT_show_preview(bpy.types.Operator):
     """Show the preview."""
 
@@ -311,6 +330,7 @@ register, unregister = bpy.utils.register_classes_factory(
         DREAMWRIGHT_OT_resume,
         DREAMWRIGHT_OT_import,
         DREAMWRIGHT_OT_remove,
+        DREAMWRIGHT_OT_withdraw,
         DREAMWRIGHT_OT_show_preview,
         DREAMWRIGHT_OT_look,
         DREAMWRIGHT_OT_dismiss,

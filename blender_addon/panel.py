@@ -8,16 +8,9 @@ from typing import Any
 import bpy
 
 from . import artist, compat, live, local_server, preview, server_settings, wording
+from .operators import PANEL
 from .preferences import preferences
 from .shared.states import ENDED, JobState
-
-_LINK_LOOKS = {
-    "closed": ("UNLINKED", "Not connected"),
-    "connecting": ("TIME", "Connecting"),
-    "online": ("LINKED", "Connected"),
-    "lost": ("ERROR", "Connection lost"),
-    "refused": ("CANCEL", "Cannot talk to this server"),
-}
 
 
 def _fitting(context: Any, less: int = 0) -> int:
@@ -68,24 +61,26 @@ class DREAMWRIGHT_PT_server(_InDream, bpy.types.Panel):
     def draw(self, context: Any) -> None:
         """State, address, buttons and messages."""
         layout, session, chosen = self.layout, live.session(), preferences()
-        symbol, word = _LINK_LOOKS[session.link]
+        here, running = wording.is_local(chosen.address), local_server.is_running()
+        fault = local_server.start_fault() if here and not session.is_online else ""
+        symbol, word, advice = wording.link_words(session.link, session.reason, here, here and running, fault)
         row = layout.row(align=True)
         row.label(text=word, icon=compat.icon(symbol, "DOT"))
         if session.is_open:
             row.operator("dreamwright.disconnect", text="", icon="X")
         else:
             row.operator("dreamwright.connect", icon=compat.icon("INTERNET", "WORLD"))
-        column = layout.column()
-        column.enabled = not session.is_open
-        column.prop(chosen, "address", text="")
-        if session.link not in ("closed", "online"):
-            for line in wording.wrapped(session.reason, _fitting(context)):
-                layout.label(text=line)
-        elif session.is_online and session.round_trip_s and not wording.is_local(chosen.address):
+        if session.is_open:
+            layout.label(text=session.address)  # no greyed field: to change it, disconnect
+        else:
+            layout.prop(chosen, "address", text="")
+        for line in wording.wrapped(advice, _fitting(context)):
+            layout.label(text=line)
+        if session.is_online and session.round_trip_s and not here:
             layout.label(text=f"Answers in {1000 * session.round_trip_s:.0f} ms")
-        if wording.is_local(chosen.address):
+        if here:
             row = layout.row(align=True)
-            if local_server.is_running() or session.is_online:
+            if running or session.is_online:
                 row.operator("dreamwright.stop_server", icon=compat.icon("SNAP_FACE", "CANCEL"))
             else:
                 row.operator("dreamwright.start_server", icon="PLAY")
@@ -190,6 +185,7 @@ class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
     def draw(self, context: Any) -> None:
         """The list and the chosen job."""
         layout, mine, session = self.layout, artist.artist(), live.session()
+        layout.context_pointer_set(PANEL, mine)
         row = layout.row()
         row.template_list("DREAMWRIGHT_UL_jobs", "", mine, "rows", mine, "row_index", rows=3)
         side = row.column(align=True)
@@ -197,24 +193,33 @@ class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
         side.operator("dreamwright.pause", text="", icon="PAUSE")
         side.operator("dreamwright.resume", text="", icon="PLAY")
         side.operator("dreamwright.remove", text="", icon="TRASH")
-        for asked in session.outbox.values():
-            layout.label(text=f"Sending “{wording.short(asked.prompt, 30)}”", icon="TIME")
+        self._waiting(layout, session, _fitting(context, 4))
         job = artist.active_job()
         if job is not None:
             self._job(layout, mine, session, job, _fitting(context))
+
+    def _waiting(self, layout: Any, session: Any, width: int) -> None:
+        for ticket, asked in session.outbox.items():
+            row = layout.row(align=True)
+            row.label(text=f"{'Sending' if session.is_online else 'Waiting:'} “{wording.short(asked.prompt, 30)}”", icon="TIME")
+            row.operator("dreamwright.withdraw", text="", icon="X").ticket = ticket
+        if session.outbox and not session.is_online:
+            text = "Sent as soon as the server answers, even if Blender is closed in between"
+            for line in wording.wrapped(text, width):
+                layout.label(text=line, icon="BLANK1")
 
     def _job(self, layout: Any, mine: Any, session: Any, job: Any, width: int) -> None:
         row_of_job = mine.rows[mine.row_index]
         column = layout.column(align=True)
         if JobState(job.state) not in ENDED:
-            compat.progress(column, row_of_job, "share", wording.share_done(job), wording.STATE_LOOKS[job.state][1])
+            compat.progress(column, row_of_job, "percent", wording.share_done(job), wording.STATE_LOOKS[job.state][1])
         progress = wording.progress_text(job)
         for text in (*([progress] if len(progress) <= width else progress.split(", ")), job.message):
             for line in wording.wrapped(text, width):
                 column.label(text=line)
         download = session.downloads.get(job.job)
         if download is not None:
-            compat.progress(column, row_of_job, "share", download.share, "Fetching the mesh")
+            compat.progress(column, row_of_job, "percent", download.share, "Fetching the mesh")
         row = layout.row()
         row.scale_y = 1.3
         row.operator("dreamwright.import_mesh", icon="IMPORT")

@@ -7,9 +7,15 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
-from . import compat, wording
+from . import compat, remembered, wording
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:47630"
+
+
+def _known_servers(self: Any, context: Any, text: str) -> list[str]:
+    """What the address field offers to choose from: this machine, and every server that was connected to."""
+    known = remembered.known_addresses(user_folder())
+    return [address for address in dict.fromkeys([DEFAULT_ADDRESS, *known]) if text in address]
 
 
 class DreamwrightPreferences(bpy.types.AddonPreferences):
@@ -19,9 +25,11 @@ class DreamwrightPreferences(bpy.types.AddonPreferences):
 
     address: StringProperty(
         name="Server",
-        description="Where the Dreamwright server listens, as tcp://host:port",
+        description="Where the Dreamwright server listens, as tcp://host:port; servers from before are offered while you type",
         default=DEFAULT_ADDRESS,
         maxlen=300,
+        search=_known_servers,
+        search_options={"SUGGESTION"},
     )
     connect_on_start: BoolProperty(
         name="Connect on Start",
@@ -40,7 +48,7 @@ class DreamwrightPreferences(bpy.types.AddonPreferences):
         default=False,
     )
     tick_budget_ms: IntProperty(
-        name="Time per Tick",
+        name="Milliseconds per Tick",
         description="How many milliseconds the add-on may take at a time to read what the server sent",
         default=4,
         min=1,
@@ -49,16 +57,24 @@ class DreamwrightPreferences(bpy.types.AddonPreferences):
 
     def draw(self, context: Any) -> None:
         """Draw the preferences."""
+        from . import local_server  # which needs this module
+
         layout = self.layout
         layout.use_property_split = True
-        column = layout.column(heading="Server")
+        column = layout.column()
         column.prop(self, "address")
         fault = wording.address_fault(self.address) or ("" if wording.is_local(self.address) else compat.online_fault())
         if fault:
             column.label(text=fault, icon="ERROR")
         column.prop(self, "connect_on_start")
-        column = layout.column(heading="Local Server")
+        column = layout.column()
         column.prop(self, "command")
+        missing = local_server.command_fault()
+        if missing:
+            for index, line in enumerate(wording.wrapped(missing, 64)):
+                column.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
+        else:
+            column.label(text=f"Start Server runs {local_server.command_path()}", icon="CHECKMARK")
         column.prop(self, "stop_with_blender")
         layout.column().prop(self, "tick_budget_ms")
         layout.label(text=f"Files are kept in {user_folder()}", icon="FILE_FOLDER")

@@ -3,42 +3,43 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any, Iterator
 
 import bpy
-import numpy as np
+from bpy.app.handlers import persistent
 
-from . import artist, live
-from .frames import decode_frame
+from . import artist, compat, live
+from .frames import png_of
 from .shared.messages import PreviewFrame
 
 IMAGE = "Dreamwright Preview"
+_BLANK = PreviewFrame("", 0, 1, 1, zlib.compress(bytes(3)))  # one black pixel
 
-_buffer = np.empty((0, 0, 4), np.float32)  # kept, for it would be the largest allocation of a tick
 _shown: PreviewFrame | None = None
+_spaces_before: list[Any] = []  # Image Editors that showed the image before the file was saved
 
 
-def pixels_of(frame: PreviewFrame) -> np.ndarray:
-    """(height, width, 4) float32 as Blender wants it: rows from the bottom, opaque. Reused by the next call."""
-    global _buffer
-    picture = decode_frame(frame)
-    if _buffer.shape[:2] != picture.shape[:2]:
-        _buffer = np.ones((*picture.shape[:2], 4), np.float32)
-    np.multiply(picture[::-1], np.float32(1 / 255), out=_buffer[..., :3])
-    return _buffer
-
-
-def image_of(width: int, height: int) -> Any:
-    """The image at this size. Looked up by name each time: undo and loading a file remove datablocks at will."""
-    image = bpy.data.images.get(IMAGE)
-    if image is None:
-        image = bpy.data.images.new(IMAGE, width, height, alpha=False, float_buffer=False)
+def image() -> Any:
+    """The image. Looked up by name each time: undo and loading a file remove datablocks at will."""
+    found = bpy.data.images.get(IMAGE)
+    if found is None:
+        found = bpy.data.images.new(IMAGE, 1, 1)
+        found.source = "FILE"
+        compat.keep_out_of_files(found)
+        _put(found, _shown or _BLANK)
         for space in _spaces():
             if space.image is None and not space.use_image_pin:
-                space.image = image
-    elif tuple(image.size) != (width, height):
-        image.scale(width, height)
-    return image
+                space.image = found
+    return found
+
+
+def _put(target: Any, frame: PreviewFrame) -> None:
+    # As a packed file and not through `pixels`: Blender takes changed pixels for the artist's work, asks on quitting
+    # whether to save them, and takes ten times as long for it.
+    data = png_of(frame)
+    target.pack(data=data, data_len=len(data))
+    target.buffers_free()
 
 
 def show(frame: PreviewFrame) -> None:
@@ -46,13 +47,13 @@ def show(frame: PreviewFrame) -> None:
     global _shown
     if frame is _shown and bpy.data.images.get(IMAGE) is not None:
         return
-    pixels = pixels_of(frame)
-    image = image_of(frame.width, frame.height)
-    image.pixels.foreach_set(pixels.ravel())
-    image.update()
+    target = image()
+    _put(target, frame)
+    if _shown is None or (_shown.width, _shown.height) != (frame.width, frame.height):
+        _fit_soon()
     _shown = frame
     for area in _areas("IMAGE_EDITOR"):
-        if area.spaces.active.image == image:
+        if area.spaces.active.image == target:
             area.tag_redraw()
 
 
@@ -88,12 +89,13 @@ def _spaces() -> Iterator[Any]:
 
 def open_editor(context: Any) -> bool:
     """Show the image in an Image Editor: one that has it, an empty one, an unpinned one, or half of the 3D view."""
-    image = bpy.data.images.get(IMAGE) or image_of(64, 64)
-    spaces = [space for space in _spaces() if not space.use_image_pin or space.image == image]
+    shown = image()
+    spaces = [space for space in _spaces() if not space.use_image_pin or space.image == shown]
     # Best first: it is there already, then nothing is covered, then an unpinned picture makes way.
-    spaces.sort(key=lambda space: 0 if space.image == image else 1 if space.image is None else 2)
+    spaces.sort(key=lambda space: 0 if space.image == shown else 1 if space.image is None else 2)
+    _fit_soon()
     if spaces:
-        spaces[0].image = image
+        spaces[0].image = shown
         return True
     views = sorted(_areas("VIEW_3D"), key=lambda area: area.width * area.height)
     if not views or not hasattr(context, "temp_override"):
@@ -108,15 +110,58 @@ def open_editor(context: Any) -> bool:
     if not fresh:
         return False
     fresh[0].type = "IMAGE_EDITOR"
-    fresh[0].spaces.active.image = image
+    fresh[0].spaces.active.image = shown
     return True
 
 
-def unregister() -> None:
-    """Let go of the picture; the image stays with the file that it is in."""
-    global _shown, _buffer
-    _shown, _buffer = None, np.empty((0, 0, 4), np.float32)
+def _fit_soon() -> None:
+    # Not at once: an editor that has just opened has no size before Blender draws it.
+    if not bpy.app.background and not bpy.app.timers.is_registered(_fit):
+        bpy.app.timers.register(_fit, first_interval=0.1)
+
+
+def _fit() -> None:
+    """Have the picture fill the editors that show it, as it is smaller than they are; later zooming stays as it is."""
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type == "IMAGE_EDITOR" and _shown is not None and getattr(area.spaces.active.image, "name", "") == IMAGE:
+                region = next(region for region in area.regions if region.type == "WINDOW")
+                with bpy.context.temp_override(window=window, area=area, region=region):
+                    bpy.ops.image.view_all(fit_view=True)
+
+
+@persistent
+def _before_save(*_: Any) -> None:
+    """Before 4.2 Blender writes every image that an editor shows: take it away until the file is written."""
+    found = bpy.data.images.get(IMAGE)
+    _spaces_before.clear()
+    if found is not None and not compat.keep_out_of_files(found):
+        _spaces_before.extend(space for space in _spaces() if space.image == found)
+        bpy.data.images.remove(found)
+
+
+@persistent
+def _after_save(*_: Any) -> None:
+    for space in _spaces_before:
+        space.image = image()
+    _spaces_before.clear()
+
+
+_HANDLERS = (("save_pre", _before_save), ("save_post", _after_save))
 
 
 def register() -> None:
-    """Nothing to do before the first picture."""
+    """Keep the image out of the artist's files."""
+    for moment, handler in _HANDLERS:
+        getattr(bpy.app.handlers, moment).append(handler)
+
+
+def unregister() -> None:
+    """Let go of the picture; the image stays until Blender quits or loads another file."""
+    global _shown
+    for moment, handler in reversed(_HANDLERS):
+        getattr(bpy.app.handlers, moment).remove(handler)
+    if bpy.app.timers.is_registered(_fit):
+        bpy.app.timers.unregister(_fit)
+    _spaces_before.clear()
+    _shown = None

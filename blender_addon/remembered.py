@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the add-on remembers between sessions, as JSON in the user folder: its own id, and what each server offers."""
+"""What the add-on remembers between sessions, as JSON in the user folder.
+
+Its own id, what each server offers, and what was asked for and not answered yet.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .shared.faults import ProtocolError
-from .shared.messages import Capabilities
+from .shared.messages import Capabilities, Submit
 from .shared.shapes import from_map, to_map
 
 SERVERS = 20  # remembered; the one not used for longest goes first
@@ -64,3 +67,36 @@ def remember_capabilities(folder: Path, address: str, offered: Capabilities) -> 
     content = dict(list(content.items())[-(SERVERS - 1) :])
     content[address] = to_map(offered)
     _write(path, content)
+
+
+def known_addresses(folder: Path) -> list[str]:
+    """Servers that were connected to, the latest first."""
+    return list(reversed(_read(folder / "capabilities.json")))
+
+
+def keep_submit(folder: Path, address: str, asked: Submit) -> None:
+    """Keep a request until it is answered; a file each, so that two Blenders never lose each other's. Raises OSError."""
+    _write(_submit_path(folder, asked.ticket), {"address": address, "submit": to_map(asked)})
+
+
+def drop_submit(folder: Path, ticket: str) -> None:
+    """The request is answered. Raises OSError."""
+    _submit_path(folder, ticket).unlink(missing_ok=True)
+
+
+def recall_submits(folder: Path, address: str) -> dict[str, Submit]:
+    """What was asked of the server at `address` and not answered, by ticket, oldest first."""
+    found = []
+    for path in (folder / "outbox").glob("*.json"):
+        content = _read(path)
+        try:
+            asked, age = from_map(Submit, content.get("submit")), path.stat().st_mtime_ns
+        except (ProtocolError, OSError):
+            continue  # damaged, or answered to another Blender this moment
+        if content.get("address") == address and path == _submit_path(folder, asked.ticket):
+            found.append((age, asked))
+    return {asked.ticket: asked for _, asked in sorted(found, key=lambda pair: pair[0])}
+
+
+def _submit_path(folder: Path, ticket: str) -> Path:
+    return folder / "outbox" / f"{ticket}.json"

@@ -6,15 +6,15 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import remembered, wording
 from .frames import Frames
+from .happenings import JobEnded, JobStarted, MeshArrived, NewFrame, Notice
 from .shared import __version__
 from .shared.faults import Refused, Unanswered
-from .shared.mesh_file import MeshFile, decode_mesh
+from .shared.mesh_file import decode_mesh
 from .shared.messages import (
     AskCapabilities,
     Cancel,
@@ -41,45 +41,6 @@ OFFLINE, ONLINE = "closed", "online"  # values of shared.client.Link, whose modu
 PREVIEWED_JOBS = 8  # jobs whose pictures are kept
 
 
-@dataclass(frozen=True)
-class Notice:
-    """Something that a person should read; `fix` names the operator that helps."""
-
-    text: str
-    is_error: bool = True
-    fix: str = ""
-
-
-@dataclass(frozen=True)
-class NewFrame:
-    """A picture arrived and is in `Session.frames`."""
-
-    job: str
-
-
-@dataclass(frozen=True)
-class JobStarted:
-    """A job that was asked for here is in the server's queue."""
-
-    job: JobSummary
-
-
-@dataclass(frozen=True)
-class JobEnded:
-    """A job that was seen alive in this session has ended."""
-
-    job: JobSummary
-
-
-@dataclass(frozen=True)
-class MeshArrived:
-    """A mesh was fetched and checked; `by_itself` when nobody pressed a button for it."""
-
-    job: JobSummary
-    mesh: MeshFile
-    by_itself: bool
-
-
 class Session:
     """Everything the panel shows. `tick` often; `revision` grows when something to draw changed."""
 
@@ -91,7 +52,7 @@ class Session:
         self.jobs: dict[str, JobSummary] = {}  # newest first
         self.frames: dict[str, Frames] = {}
         self.downloads: dict[str, Download] = {}
-        self.outbox: dict[str, Submit] = {}  # asked for and not yet answered, by ticket
+        self.outbox: dict[str, Submit] = {}  # asked of this server and not yet answered, by ticket; kept on disk as well
         self.submitted: dict[str, str] = {}  # job by ticket, of this session
         self.notices: deque[Notice] = deque(maxlen=5)
         self.watched = ""
@@ -122,6 +83,7 @@ class Session:
         if address != self.address:
             self.address, self.offered = address, remembered.recall_capabilities(self.folder, address)
             self.jobs, self.frames = {}, {}
+            self.outbox = remembered.recall_submits(self.folder, address)
             self.revision += 1
 
     def connect(self, address: str) -> None:
@@ -174,20 +136,39 @@ class Session:
     def submit(self, prompt: str, negative: str, model: str, preset: str, seed: int, settings: dict[str, Any]) -> str:
         """Ask for a prop and return the ticket of the request. Raises ProtocolError when a field breaks its rule.
 
-        Sent again with the same ticket after every lost connection until it is answered, which makes one job of it.
+        Sent again with the same ticket after every lost connection and every end of Blender until it is answered, which
+        makes one job of it.
         """
         asked = Submit(uuid.uuid4().hex, prompt, negative, model, preset, seed, settings)
         checked(asked)
         self.outbox[asked.ticket] = asked
         self.revision += 1
+        if self._client is not None:
+            self._on_disk(lambda: remembered.keep_submit(self.folder, self.address, asked), "Unanswered requests")
         self._send_submit(asked)
         return asked.ticket
+
+    def withdraw(self, ticket: str) -> None:
+        """Ask no longer for what was not answered yet; a job that the server made of it nevertheless is in its list."""
+        if self.outbox.pop(ticket, None) is not None:
+            self._on_disk(lambda: remembered.drop_submit(self.folder, ticket), "Answered requests")
+            self.revision += 1
+
+    def _on_disk(self, act: Callable[[], None], what: str) -> None:
+        try:
+            act()
+        except OSError as error:
+            self.say(
+                f"{what} cannot be remembered in {self.folder}: {error.strerror or error}; everything works until Blender "
+                "quits. Make room there, or make the folder writable",
+                False,
+            )
 
     def _send_submit(self, asked: Submit) -> None:
         def answered(reply: Any) -> None:
             if isinstance(reply, Unanswered):
                 return  # stays in the outbox for the next connection
-            self.outbox.pop(asked.ticket, None)
+            self.withdraw(asked.ticket)
             if isinstance(reply, JobReply):
                 self.submitted[asked.ticket] = reply.job.job
                 self._take_job(reply.job)
@@ -332,10 +313,7 @@ class Session:
                 return self._refused("The server does not say what it offers", reply)
             self.offered = reply
             self.revision += 1
-            try:
-                remembered.remember_capabilities(self.folder, self.address, reply)
-            except OSError as error:
-                self.say(f"What the server offers cannot be remembered in {self.folder}: {error.strerror or error}", False)
+            self._on_disk(lambda: remembered.remember_capabilities(self.folder, self.address, reply), "The server's offer")
 
         self._ask(AskCapabilities(), told)
 

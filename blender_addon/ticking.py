@@ -13,8 +13,8 @@ from typing import Callable
 import bpy
 
 from . import artist, delivery, live, local_server, preview, wording
+from .happenings import JobEnded, JobStarted, MeshArrived, NewFrame
 from .preferences import preferences
-from .session import JobEnded, JobStarted, MeshArrived, NewFrame
 from .shared.states import JobState
 
 BUSY_S, CALM_S, IDLE_S = 0.05, 0.2, 1.0  # between ticks: a job runs, connected, not connected

@@ -25,6 +25,31 @@ STATE_LOOKS: dict[str, tuple[str, str]] = {
 }
 
 
+# By shared.client.Link
+LINK_LOOKS: dict[str, tuple[str, str]] = {
+    "closed": ("UNLINKED", "Not connected"),
+    "connecting": ("TIME", "Connecting"),
+    "online": ("LINKED", "Connected"),
+    "lost": ("ERROR", "Connection lost"),
+    "refused": ("CANCEL", "Cannot talk to this server"),
+}
+
+
+def link_words(link: str, reason: str, here: bool, starting: bool, fault: str) -> tuple[str, str, str]:
+    """Icon, state and advice for a connection, for somebody who has one button to press.
+
+    `here`: the server is one of this machine; `starting`: it was started and is getting ready; `fault`: why it cannot be.
+    """
+    symbol, word = LINK_LOOKS[link]
+    if link == "connecting" and starting:
+        return symbol, "Starting", "It answers in some seconds"
+    if link == "connecting" and here:
+        return LINK_LOOKS["closed"][0], "Not running", fault or "Press Start Server"
+    if link == "closed":
+        return symbol, word, fault if here else ""
+    return symbol, word, "" if link == "online" else reason[:1].upper() + reason[1:]
+
+
 def duration(seconds: float) -> str:
     """A duration as a person says it; "unknown" when negative."""
     if seconds < 0:

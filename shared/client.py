@@ -229,10 +229,11 @@ class Client:
                 number, message = unpack(parts[-1], limits.REPLY_BYTES)
             except VersionMismatch as mismatch:
                 self._drop_socket()
-                self._become(Link.REFUSED, str(mismatch))
+                self._become(Link.REFUSED, mismatch.told_by_client(self.address))
                 return
             except ProtocolError as error:
-                self._become(Link.REFUSED, f"{self.address} answers, but not as Dreamwright does: {error}")
+                reason = f"{self.address} answers, but not as Dreamwright does ({error}); check address and port, then connect again"
+                self._become(Link.REFUSED, reason)
                 self._drop_socket()
                 return
             self._take(number, message)

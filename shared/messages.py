@@ -275,10 +275,18 @@ class VersionMismatch(ProtocolError):
 
     def __init__(self, version: object, number: int) -> None:
         super().__init__(
-            f"the other side speaks protocol version {version!r}, this one {limits.PROTOCOL_VERSION}; "
+            f"the other side speaks protocol version {str(version)[:20]}, this one {limits.PROTOCOL_VERSION}; "
             "update the older of add-on and server"
         )
-        self.number = number
+        self.version, self.number = version, number
+
+    def told_by_client(self, address: str) -> str:
+        """The same for who sits at the client: which side is the older, and so to be updated."""
+        older = "server" if isinstance(self.version, int) and self.version < limits.PROTOCOL_VERSION else "add-on"
+        return (
+            f"the server at {address} speaks version {str(self.version)[:20]} of the protocol, the add-on {limits.PROTOCOL_VERSION}; "
+            f"update the {older}, then connect again"
+        )
 
 
 def pack(message: Any, number: int = 0) -> bytes:

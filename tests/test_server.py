@@ -7,7 +7,9 @@ import re
 import time
 from typing import Any, Callable
 
+import msgpack
 import pytest
+import zmq
 
 from dreamwright.backend.errors import CheckpointError, ConfigError
 from dreamwright.backend.server import foreman as foreman_module
@@ -15,6 +17,7 @@ from dreamwright.backend.server.front_door import FrontDoor, check_address
 from dreamwright.backend.server.ledger import Ledger
 from dreamwright.backend.server.orders import Ended, Noted, Pictured, Stepped
 from dreamwright.backend.server.worker import MESH_FILE
+from dreamwright.shared import limits
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.download import Download
 from dreamwright.shared.faults import Refused
@@ -23,15 +26,19 @@ from dreamwright.shared.messages import (
     AskCapabilities,
     Cancel,
     Forget,
+    Hello,
     JobChanged,
     JobForgotten,
     JobList,
     JobReply,
+    ListJobs,
     Pause,
     PreviewFrame,
     Resume,
     Seen,
     Submit,
+    pack,
+    unpack,
 )
 from dreamwright.shared.states import JobState
 
@@ -273,6 +280,36 @@ def test_capabilities_describe_models_presets_and_settings(stage):
     assert {preset.name for preset in able.presets} == {"draft", "standard", "paper"}
     height = next(card for card in able.settings if card.name == "mesh.height_m")
     assert height.kind == "number" and height.low <= height.defaults["draft"] <= height.high
+
+
+def test_all_jobs_can_be_listed_page_by_page_newest_change_first(stage):
+    names = [stage.ask(asked(f"t{number}")).job.job for number in range(5)]
+    pages, before = [], 0
+    while True:
+        page = stage.ask(ListJobs(before, 2)).jobs
+        if not page:
+            break
+        pages.append([job.job for job in page])
+        assert [job.changed for job in page] == sorted((job.changed for job in page), reverse=True)
+        before = page[-1].changed
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert sorted(name for page in pages for name in page) == sorted(names)
+
+
+@pytest.mark.parametrize("version", [0, 2, "new"])
+def test_a_client_of_another_version_is_answered_in_words_and_harms_nobody(stage, version):
+    stranger = zmq.Context.instance().socket(zmq.DEALER)
+    try:
+        stranger.connect(stage.door.address)
+        hello = msgpack.unpackb(pack(Hello("c" * 32, "another"), 7))
+        stranger.send(msgpack.packb({**hello, "version": version}))
+        stage.until(lambda: stranger.poll(0))
+        number, answer = unpack(stranger.recv(), limits.REPLY_BYTES)
+    finally:
+        stranger.close(0)
+    assert (number, answer.code) == (7, "version")
+    assert f"speaks protocol version {version}, this one 1" in answer.message and "update the older" in answer.message
+    assert stage.client.link is Link.ONLINE
 
 
 def test_a_state_folder_has_one_server(stage):

@@ -45,7 +45,8 @@ class Artist:
     def dream(self, prompt: str = "a red mushroom") -> str:
         known = set(self.session.jobs)
         assert bpy.ops.dreamwright.generate(prompt=prompt) == {"FINISHED"}
-        assert self.pump(lambda: bool(set(self.session.jobs) - known)), self.session.notices
+        # Its event may come before the answer to the request, which makes it the chosen job.
+        assert self.pump(lambda: bool(set(self.session.jobs) - known) and not self.session.outbox), self.session.notices
         return (set(self.session.jobs) - known).pop()
 
     def finished(self, prompt: str = "a red mushroom") -> str:

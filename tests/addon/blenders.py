@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -12,7 +13,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping
+from typing import Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = Path(os.environ.get("DREAMWRIGHT_BLENDERS", ROOT / ".blenders"))
@@ -20,6 +21,7 @@ ENTER = Path(__file__).parent / "inside" / "enter.py"
 MODULES = ("4.2.23", "4.5.15", "5.0.1", "5.2.3")
 SETUP = "run bash tests/addon/environments.sh"
 SCREEN = (1600, 1000)
+PATIENCE = float(os.environ.get("DREAMWRIGHT_PATIENCE", "1"))  # on a machine so many times slower, wait so many times longer
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def program_blender() -> Blender:
     if not found:
         return Blender("blender", "program", (0,), (path,), f"{path} --version does not name a version")
     version = tuple(int(part) for part in found.groups())
-    windowless = "" if shutil.which("xvfb-run") and shutil.which("xauth") else f"no virtual display; {SETUP}"
+    windowless = "" if shutil.which("Xvfb") else f"no virtual display; {SETUP}"
     return Blender(f"blender-{'.'.join(found.groups())}", "program", version, (path,), "", windowless)
 
 
@@ -67,17 +69,36 @@ def blenders() -> tuple[Blender, ...]:
     return program_blender(), *(module_blender(version) for version in MODULES)
 
 
-def command_of(blender: Blender, window: bool) -> list[str]:
-    """The command that runs enter.py in this Blender."""
+def command_of(blender: Blender, window: bool, screen: tuple[int, int] = SCREEN) -> list[str]:
+    """The command that runs enter.py in this Blender, with a window that fills a screen of that width and height, or without."""
     if blender.kind == "module":
         return [*blender.command, str(ENTER)]
     arguments = ["--factory-startup", "-noaudio", "--python-exit-code", "1"]
     if not window:
         return [*blender.command, "--background", *arguments, "--python", str(ENTER)]
-    width, height = SCREEN
-    display = ["xvfb-run", "-a", "-s", f"-screen 0 {width}x{height}x24"]
+    width, height = screen
     size = ["--window-geometry", "0", "0", str(width), str(height)]
-    return [*display, *blender.command, *arguments, *size, "--enable-event-simulate", "--python", str(ENTER)]
+    return [*blender.command, *arguments, *size, "--enable-event-simulate", "--python", str(ENTER)]
+
+
+@contextlib.contextmanager
+def display(screen: tuple[int, int]) -> Iterator[dict[str, str]]:
+    """A virtual screen for one Blender; gives the variables that lead there.
+
+    Not by xvfb-run: on a busy machine it can miss its server's word that it is ready, and then waits for ever.
+    """
+    reading, writing = os.pipe()
+    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", f"{screen[0]}x{screen[1]}x24", "-nolisten", "tcp"]
+    with subprocess.Popen(command, pass_fds=(writing,), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        os.close(writing)
+        try:
+            with open(reading) as said:
+                number = said.readline().strip()
+            if not number:
+                raise RuntimeError(f"Xvfb ended with status {server.wait()} before it had a display; try: {' '.join(command[:1] + command[3:])}")
+            yield {"DISPLAY": f":{number}", "WAYLAND_DISPLAY": ""}  # a person's own desktop would be taken before ours
+        finally:
+            server.terminate()
 
 
 def environment(home: Path, script: Path, zip_path: Path | None, extra: Mapping[str, str]) -> dict[str, str]:
@@ -89,6 +110,7 @@ def environment(home: Path, script: Path, zip_path: Path | None, extra: Mapping[
     # 3.4 does not know the variable above, and takes these.
     result |= {f"BLENDER_USER_{part.upper()}": str(resources / part) for part in ("config", "scripts", "datafiles")}
     result |= {"DREAMWRIGHT_TEST_SCRIPT": str(script.resolve()), "DREAMWRIGHT_TEST_ZIP": str(zip_path.resolve()) if zip_path else ""}
+    result |= {"DREAMWRIGHT_TEST_PATIENCE": str(PATIENCE)}
     return result | dict(extra)
 
 
@@ -99,6 +121,7 @@ def run_script(
     env: Mapping[str, str] | None = None,
     timeout: float = 120,
     window: bool = False,
+    screen: tuple[int, int] = SCREEN,
 ) -> subprocess.CompletedProcess[str]:
     """Run a script in a fresh Blender with the zip installed and enabled.
 
@@ -115,15 +138,24 @@ def run_script(
         variables = environment(Path(home), script_path, zip_path, env or {})
         for part in ("config", "scripts", "datafiles"):
             Path(variables["BLENDER_USER_RESOURCES"], part).mkdir(parents=True, exist_ok=True)
-        command = command_of(blender, window)
-        # A group of its own: on a timeout xvfb-run's children must go as well.
-        with subprocess.Popen(command, env=variables, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True) as process:
+        command = command_of(blender, window, screen)
+        with contextlib.ExitStack() as stack:
+            if window:
+                variables |= stack.enter_context(display(screen))
+            process = stack.enter_context(_start(command, variables, home))
             try:
-                out, err = process.communicate(timeout=timeout)
+                out, err = process.communicate(timeout=timeout * PATIENCE)
             except BaseException as error:
                 os.killpg(process.pid, signal.SIGKILL)
                 out, err = process.communicate()
                 if isinstance(error, subprocess.TimeoutExpired):
-                    raise subprocess.TimeoutExpired(command, timeout, out, err) from None
+                    raise subprocess.TimeoutExpired(command, timeout * PATIENCE, out, err) from None
                 raise
     return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def _start(command: list[str], variables: Mapping[str, str], folder: str) -> subprocess.Popen[str]:
+    # A group of its own: on a timeout its children must go as well.
+    return subprocess.Popen(
+        command, env=variables, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+    )

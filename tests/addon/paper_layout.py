@@ -49,6 +49,9 @@ class PaperLayout:
             draw(lister, bpy.context, self, data, item, 0, active, index, position)
         getattr(bpy.types, kind).filter_items(lister, bpy.context, data, items)
 
+    def context_pointer_set(self, name: str, data: Any) -> None:
+        assert isinstance(data, bpy.types.bpy_struct), name
+
     def popover(self, panel: str, icon: str = "NONE", text: str = "") -> None:
         assert hasattr(bpy.types, panel)
         self._icon(icon)
@@ -72,7 +75,7 @@ def draw_all(module: Any, modern: bool = True) -> list[str]:
         kind = getattr(module, name)
         if isinstance(kind, type) and issubclass(kind, bpy.types.Panel):
             stand_in = SimpleNamespace(layout=(NewPaperLayout if modern else PaperLayout)(texts))
-            for extra in ("_notices", "_model_card", "_job"):
+            for extra in ("_notices", "_model_card", "_job", "_waiting"):
                 if hasattr(kind, extra):
                     setattr(stand_in, extra, getattr(kind, extra).__get__(stand_in))
             kind.draw(stand_in, bpy.context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,18 @@ def test_offline_mode_greys_other_machines_and_not_this_one(blender: Artist, mon
     assert "Enable online access" in why_not(bpy.ops.dreamwright.connect)
     blender.preferences.address = "tcp://127.0.0.1:1"
     assert bpy.ops.dreamwright.connect.poll()
+
+
+@pytest.mark.parametrize(
+    ("override", "remedy"), [(True, "launch it without --offline-mode"), (False, "Enable online access in the System preferences")]
+)
+def test_being_offline_is_told_with_the_remedy_that_fits(
+    blender: Artist, monkeypatch: pytest.MonkeyPatch, override: bool, remedy: str
+) -> None:
+    app = SimpleNamespace(online_access=False, online_access_override=override)
+    monkeypatch.setattr(blender.module("compat"), "bpy", SimpleNamespace(app=app))
+    blender.preferences.address = "tcp://gpu.example.org:47630"
+    assert remedy in why_not(bpy.ops.dreamwright.connect)
 
 
 def test_an_absent_server_is_told_and_nothing_hangs(blender: Artist) -> None:
@@ -94,6 +107,33 @@ def test_a_fault_in_a_tick_is_told_and_the_timer_goes_on(
     assert "surprise" in blender.notices() and "surprise" in capsys.readouterr().err
 
 
+def test_a_script_acts_on_any_job_while_the_panel_greys_what_does_not_fit_the_chosen_one(blender: Artist, serve: Any) -> None:
+    blender.connect(serve("--steps", "5000").address)
+    first, second = blender.dream(), blender.dream("a blue chair")
+    blender.pump(lambda: blender.session.jobs[first].state == "running")
+    assert blender.module("artist").active_job().job == second
+    assert bpy.ops.dreamwright.cancel(job=second) == {"FINISHED"}
+    assert blender.pump(lambda: blender.session.jobs[second].state == "cancelled")
+    with bpy.context.temp_override(dreamwright_panel=blender.panel):  # what the panel's layout gives to its buttons
+        assert "Only a queued or running job can be paused" in why_not(bpy.ops.dreamwright.pause)
+        assert "cancel" in why_not(bpy.ops.dreamwright.cancel)
+        assert "paused job" in why_not(bpy.ops.dreamwright.resume)
+        assert "no mesh yet" in why_not(bpy.ops.dreamwright.import_mesh)
+        assert bpy.ops.dreamwright.remove.poll()
+        blender.panel.row_index = -1
+        assert "Choose a job" in why_not(bpy.ops.dreamwright.remove)
+        blender.module("artist").choose_job(second)
+    assert bpy.ops.dreamwright.pause(job=first) == {"FINISHED"}, "the chosen job is another, and has ended"
+    assert blender.pump(lambda: blender.session.jobs[first].state == "paused")
+    assert bpy.ops.dreamwright.resume(job=first) == {"FINISHED"}
+    assert bpy.ops.dreamwright.remove(job=second) == {"FINISHED"}
+    assert blender.pump(lambda: second not in blender.session.jobs)
+    with pytest.raises(RuntimeError, match="has no job nonsense"):
+        bpy.ops.dreamwright.cancel(job="nonsense")
+    with pytest.raises(RuntimeError, match="cancel it first"):
+        bpy.ops.dreamwright.remove(job=first)
+
+
 # --- the local server
 
 
@@ -144,6 +184,28 @@ def test_every_panel_draws_in_every_state_with_controls_and_icons_that_exist(ble
         texts = draw_all(blender.module("panel"), modern)
     assert any("does not know: dragon" in text for text in texts)
     assert any(text.startswith("Step ") and "left" in text for text in texts)
+
+
+def test_what_waits_for_a_dead_server_is_in_the_panel_and_can_be_withdrawn(blender: Artist, serve: Any) -> None:
+    server = serve()
+    blender.connect(server.address)
+    server.kill()
+    assert bpy.ops.dreamwright.generate(prompt="a red mushroom") == {"FINISHED"}
+    assert "Sending “a red mushroom”" in draw_all(blender.module("panel"))
+    assert blender.pump(lambda: blender.session.link == "lost", 8)
+    texts = draw_all(blender.module("panel"))
+    assert "Waiting: “a red mushroom”" in texts and "even if Blender is closed" in " ".join(texts)
+    assert bpy.ops.dreamwright.withdraw() == {"FINISHED"}
+    assert "Nothing waits" in why_not(bpy.ops.dreamwright.withdraw)
+    assert not any("a red mushroom" in text for text in draw_all(blender.module("panel")))
+
+
+def test_the_address_field_offers_the_servers_from_before(blender: Artist, serve: Any) -> None:
+    address = serve().address
+    blender.connect(address)
+    offered = blender.module("preferences")._known_servers(blender.preferences, bpy.context, "tcp")
+    assert offered == ["tcp://127.0.0.1:47630", address]
+    assert blender.module("preferences")._known_servers(blender.preferences, bpy.context, address[-5:]) == [address]
 
 
 def test_the_prompt_can_be_written_in_a_text_editor(blender: Artist) -> None:

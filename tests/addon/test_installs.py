@@ -66,9 +66,11 @@ def test_in_a_window_the_tab_is_found_by_mouse_and_its_panels_are_drawn(built: B
     program = next(one for one in blenders() if one.kind == "program")
     if program.missing or program.windowless:
         pytest.skip(program.missing or program.windowless)
-    done = run_script(program, INSIDE / "shows.py", built.universal, {"SCREENSHOT": str(tmp_path / "window.png")}, window=True)
+    done = run_script(program, INSIDE / "shows.py", built.universal, {"SCREENSHOT": str(tmp_path / "window.png")}, timeout=280, window=True)
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr
     assert report["drawn"], f"none of {report['panels']} was drawn; see {tmp_path / 'window.png'}"
+    buttons = [f"dreamwright.{verb}" for verb in ("cancel", "pause", "remove", "resume")]
+    assert report["asked"] == buttons, "a button in the panel is known for one, and greyed by the chosen job"
     assert "Blender quit" in done.stdout  # closed as a person closes it, with the add-on on
     assert (tmp_path / "window.png").stat().st_size > 10_000

@@ -21,7 +21,7 @@ from dreamwright.shared.messages import pack  # noqa: E402
 from tests.addon.conftest import PACKAGE, ROOT  # noqa: E402
 from tests.addon.fake_server import OFFER, FakeServer, picture  # noqa: E402
 
-WITHOUT_BPY = ("session", "frames", "remembered", "wording")
+WITHOUT_BPY = ("session", "happenings", "frames", "remembered", "wording")
 
 
 def module(name: str) -> Any:
@@ -159,7 +159,8 @@ def test_another_version_is_told_in_the_panels_words(table: Table) -> None:
     table.server.faults.version = 9
     table.session.connect(table.server.address)
     table.settle(lambda: table.session.link == "refused")
-    assert "update the older of add-on and server" in table.session.reason
+    assert f"at {table.server.address} speaks version 9" in table.session.reason
+    assert "update the add-on, then connect again" in table.session.reason
 
 
 # --- pictures

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.addon.blenders import ROOT, SCREEN, blenders, run_script
+from tests.addon.blenders import PATIENCE, ROOT, SCREEN, blenders, run_script
 from tests.addon.built import Built, built  # noqa: F401 (fixture)
 from tests.addon.test_installs import report_of
 
@@ -26,10 +26,10 @@ def seen(path: Path) -> np.ndarray:
         return np.asarray(picture.convert("RGB"), np.int16)
 
 
-def reddish(pixels: np.ndarray) -> int:
-    """How many pixels are the fake server's red, in whatever light."""
+def reddish(pixels: np.ndarray) -> np.ndarray:
+    """Which pixels are the fake server's red, in whatever light."""
     red, green, blue = pixels.transpose(2, 0, 1)
-    return int(((red > 60) & (red > 2 * green) & (red > 2 * blue)).sum())
+    return (red > 60) & (red > 2 * green) & (red > 2 * blue)
 
 
 @pytest.mark.slow
@@ -41,7 +41,7 @@ def test_an_artist_types_a_prompt_presses_generate_watches_imports_and_undoes(bu
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
-    server = serve("--steps", "250", "--size", "256", "--rings", "48", "--wait", "0.05")
+    server = serve("--steps", str(int(250 * PATIENCE)), "--size", "256", "--rings", "48", "--wait", "0.05")
     variables = {"SERVER": server.address, "PICTURES": str(folder)}
     done = run_script(program, INSIDE / "dream_in_window.py", built.universal, variables, timeout=270, window=True)
     report = report_of(done)
@@ -57,7 +57,9 @@ def test_an_artist_types_a_prompt_presses_generate_watches_imports_and_undoes(bu
     assert [path.stem for path in pictures] == ["1-before", "2-dreaming", "3-ready", "4-imported"]
     screens = [seen(path) for path in pictures]
     assert {screen.shape for screen in screens} == {(SCREEN[1], SCREEN[0], 3)}
-    before, dreaming, ready, imported = (reddish(screen) for screen in screens)
+    before, dreaming, ready, imported = (int(reddish(screen).sum()) for screen in screens)
     assert dreaming > before + 5_000, "the preview is on the screen"
+    reds = [float(np.median(screen[reddish(screen)][:, 0])) for screen in screens[1:3]]
+    assert reds[1] > reds[0] + 20, f"the picture on the screen grows with the job: {reds}"
     assert imported > ready + 5_000, "so is the prop, in its colour"
     assert "Blender quit" in done.stdout

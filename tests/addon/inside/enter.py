@@ -40,10 +40,14 @@ def registered() -> dict[str, list[str]]:
     }
 
 
+def module_name() -> str:
+    """What the add-on's module is called after an installation from the zip."""
+    return f"bl_ext.user_default.{NAME}" if bpy.app.version >= (4, 2, 0) else NAME
+
+
 def install(path: str) -> str:
     """Install and enable the zip, or from a repository's index, or enable what an earlier run installed; the module's name."""
-    extension = bpy.app.version >= (4, 2, 0)
-    module = f"bl_ext.user_default.{NAME}" if extension else NAME
+    extension, module = bpy.app.version >= (4, 2, 0), module_name()
     if not path:
         addon_utils.enable(module, default_set=True)
     elif path.endswith(".json"):
@@ -82,8 +86,10 @@ def main() -> None:
         if bpy.app.version >= (4, 2, 0) and "bl_pkg" not in bpy.context.preferences.addons:
             addon_utils.enable("bl_pkg", default_set=True)  # Blender as a module leaves the extensions' own add-on out before 5.2
         before = registered()
-        module = install(os.environ.get("DREAMWRIGHT_TEST_ZIP", ""))
+        by_hand = os.environ.get("DREAMWRIGHT_TEST_BY_HAND") == "1"
+        module = module_name() if by_hand else install(os.environ.get("DREAMWRIGHT_TEST_ZIP", ""))
         os.environ["DREAMWRIGHT_TEST_ADDON"] = module
+        sys.path.insert(0, str(Path(__file__).parent))  # for what the scripts share
         given = {"ADDON": module, "BEFORE": before, "registered": registered, "finish": finish}
         runpy.run_path(os.environ["DREAMWRIGHT_TEST_SCRIPT"], init_globals=given, run_name="__main__")
     except BaseException as error:

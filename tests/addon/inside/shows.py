@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import traceback
@@ -13,6 +14,7 @@ import bpy
 ADDON: str  # given by enter.py
 finish: Callable[[int], None]
 drawn: set[str] = set()
+asked: set[str] = set()  # operators whose `poll` Blender called for a button of the panel
 clicks: list[int] = list(range(24, 400, 12))  # pixels below the sidebar's top; a tab is some 40 high
 
 
@@ -27,11 +29,23 @@ def note(panel: bpy.types.Panel, _context: bpy.types.Context) -> None:
     drawn.add(type(panel).__name__)
 
 
+def listen(kind: type) -> None:
+    """Have it noted when Blender asks an operator for a button in the panel, as the context tells."""
+    answer = kind.poll.__func__
+
+    def poll(cls: type, context: bpy.types.Context) -> bool:
+        if hasattr(context, "dreamwright_panel"):
+            asked.add(cls.bl_idname)
+        return answer(cls, context)
+
+    kind.poll = classmethod(poll)
+
+
 def end(window: bpy.types.Window) -> None:
     """Keep a picture for people, report, and close the window."""
     with bpy.context.temp_override(window=window):
         bpy.ops.screen.screenshot(filepath=os.environ["SCREENSHOT"])
-    print("REPORT " + json.dumps({"drawn": sorted(drawn), "panels": [panel.__name__ for panel in panels()]}))
+    print("REPORT " + json.dumps({"drawn": sorted(drawn), "panels": [panel.__name__ for panel in panels()], "asked": sorted(asked)}))
     finish(0)
 
 
@@ -57,6 +71,8 @@ def tick() -> float | None:
         return None
 
 
+for verb in ("cancel", "pause", "resume", "remove"):
+    listen(getattr(importlib.import_module(f"{ADDON}.operators"), f"DREAMWRIGHT_OT_{verb}"))
 for listed in panels():
     listed.append(note)
 bpy.app.timers.register(tick, first_interval=0.5)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Inside a Blender: offline, without a 3D view; where the add-on writes, and what its controls say about themselves."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+ADDON: str  # given by enter.py
+
+SERVER = os.environ["SERVER"]
+ELSEWHERE = "tcp://192.0.2.1:47630"  # an address that belongs to nobody
+RESOURCES = Path(os.environ["BLENDER_USER_RESOURCES"])
+
+pump: Any = importlib.import_module(f"{ADDON}.ticking").pump
+session: Any = importlib.import_module(f"{ADDON}.live").session()
+preferences: Any = bpy.context.preferences.addons[ADDON].preferences
+
+
+def until(happened: Callable[[], bool], what: str) -> None:
+    """Wait for something."""
+    if not pump(happened, 60):
+        raise TimeoutError(f"{what} did not happen; {session.reason}; {session.notices}")
+
+
+def files() -> set[Path]:
+    """Everything in the user's folder but what Python compiles."""
+    return {path for path in RESOURCES.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+
+
+def why_not(operator: Any) -> str:
+    """What Blender says when an operator refuses."""
+    try:
+        operator()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def operators() -> Iterable[tuple[str, Any]]:
+    """The add-on's operators by their name in bpy.ops."""
+    for name in dir(bpy.types):
+        if name.startswith("DREAMWRIGHT_OT_"):
+            verb = getattr(bpy.types, name).bl_idname.partition(".")[2]
+            yield verb, getattr(bpy.ops.dreamwright, verb)
+
+
+def untold() -> list[str]:
+    """Operators and properties without a name or a tooltip."""
+    inherited = {"rna_type", "name", "properties", "remove_name", "remove_active"} | set(bpy.types.Operator.bl_rna.properties.keys())
+    manager = bpy.context.window_manager
+    groups = [type(manager.dreamwright), type(manager.dreamwright_settings), type(preferences)]
+    kinds = [(verb, operator.get_rna_type()) for verb, operator in operators()] + [(kind.__name__, kind.bl_rna) for kind in groups]
+    lacking = [verb for verb, told in kinds[: -len(groups)] if not told.name or not told.description]
+    for owner, rna in kinds:
+        known = [one for one in rna.properties if one.identifier not in inherited]
+        lacking += [f"{owner}.{one.identifier}" for one in known if not one.name or not one.description]
+    return lacking
+
+
+def greyed() -> dict[str, str]:
+    """Operators that cannot be used now, as in the panel, and the reason that each gives."""
+    with bpy.context.temp_override(dreamwright_panel=bpy.context.window_manager.dreamwright):
+        return {verb: why_not(operator) for verb, operator in operators() if not operator.poll()}
+
+
+def main() -> None:
+    """Look around offline, dream and import without a 3D view, then see what was written."""
+    before = files()
+    report: dict[str, Any] = {"online": getattr(bpy.app, "online_access", True), "greyed at first": greyed()}
+    preferences.address = ELSEWHERE
+    report["elsewhere"] = why_not(bpy.ops.dreamwright.connect) if not bpy.ops.dreamwright.connect.poll() else ""
+    if hasattr(bpy.context.preferences.system, "use_online_access"):
+        bpy.context.preferences.system.use_online_access = True
+        report["elsewhere once allowed"] = bpy.ops.dreamwright.connect.poll()
+        bpy.context.preferences.system.use_online_access = False
+    preferences.address = SERVER
+    bpy.ops.dreamwright.connect()
+    until(lambda: session.is_online and session.offered is not None, "the connection on this machine")
+    pump(timeout_s=0.1)
+    report["untold"], report["operators"] = untold(), len(list(operators()))
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            area.type = "OUTLINER"
+    bpy.ops.dreamwright.generate(prompt="a red mushroom")
+    until(lambda: any(job.state == "succeeded" for job in session.jobs.values()), "the end of the job")
+    report["preview without an editor"] = sorted(bpy.ops.dreamwright.show_preview())
+    job = next(iter(session.jobs))
+    bpy.ops.dreamwright.import_mesh(job=job)
+    until(lambda: any("dreamwright_prompt" in one for one in bpy.data.objects), "the import")
+    report["greyed later"] = greyed()
+    report["notices"] = [notice.text for notice in session.notices]
+    report["folder"] = str(session.folder.relative_to(RESOURCES))
+    report["written"] = sorted(str(path.relative_to(RESOURCES)) for path in files() - before)
+    print("REPORT " + json.dumps(report))
+
+
+main()

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The sequence of docs/first-prop.md goes as it is told there: the same recorder, with few steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.addon import record
+from tests.addon.blenders import ROOT
+from tests.addon.built import Built, built  # noqa: F401 (fixture)
+from tests.addon.test_window import ARTEFACTS, seen
+
+EDITOR = (slice(200, 800), slice(650, 1040))  # rows and columns of the Image Editor, below its header and above the mouse
+FEW = {"run.steps": 60, "render.samples": 16, "mesh.resolution": 32}
+PICTURES = ["install", "preferences", "start", "prompt", "early", "middle", "late", "ready", "prop"]
+
+
+def differing(one: Path, other: Path, place: tuple[slice, slice] = (slice(None), slice(None))) -> int:
+    """How many pixels of two pictures, or of a place in both, are not alike."""
+    return int((np.abs(seen(one)[place] - seen(other)[place]).max(axis=2) > 8).sum())
+
+
+def fits_a_page(path: Path) -> bool:
+    """Whether a picture is narrow and small enough."""
+    return seen(path).shape[1] <= 1280 and path.stat().st_size <= record.LARGEST
+
+
+@pytest.mark.slow
+def test_a_stranger_installs_the_zip_presses_one_button_types_a_prompt_and_gets_a_prop(built: Built) -> None:
+    if record.missing():
+        pytest.skip(record.missing())
+    out = ARTEFACTS / "first-prop"
+    report = record.record(built.universal, out, "a red mushroom", FEW, job_s=100, timeout=280)
+    print(report["seconds"], report["server_s"], report["job_s"])
+    assert report["command"] == str(record.command()), "pasted into the preferences"
+    assert report["before"] == ["Not running", "Press Start Server"], "the panel says what to do"
+    assert report["typed"] == "a red mushroom", "letter by letter"
+    assert report["asked for"] == ["a red mushroom", "starter", "draft"], "the menu's choice arrives at the server"
+    early, middle, late = report["moments"]
+    assert early["pictures"] >= 1 and early["step"] < middle["step"] <= late["step"]
+    assert {moment["state"] for moment in (early, middle)} == {"running"}
+    assert report["job"][0] == "succeeded" and report["job"][2] == FEW["run.steps"], report["job"]
+    assert report["object"]["prompt"] == "a red mushroom" and report["object"]["height"] == pytest.approx(1, abs=0.01)
+    assert report["notices"] == ["Imported “a red mushroom”"]
+    assert not report["open at the end"] and not report["servers left"], "the panel's button ended the server"
+    assert report["state"] == [".local/share/dreamwright/server/jobs.sqlite3"], "in the stranger's own home"
+    pictures = sorted(out.glob("*.png"))
+    assert [path.stem for path in pictures] == [f"{place}-{name}" for place, name in enumerate(PICTURES, 1)]
+    by_name = dict(zip(PICTURES, pictures, strict=True))
+    assert all(fits_a_page(path) for path in pictures)
+    assert differing(by_name["prompt"], by_name["early"]) > 5_000, "an Image Editor opened"
+    for one, other in (("early", "late"), ("late", "ready")):
+        assert differing(by_name[one], by_name[other], EDITOR) > 1_000, f"the preview grew between {one} and {other}"
+    assert differing(by_name["ready"], by_name["prop"]) > 5_000, "the prop is on the screen"
+
+
+def test_the_page_shows_every_picture_of_the_sequence_in_its_order() -> None:
+    page = (ROOT / "docs" / "first-prop.md").read_text()
+    names = [f"pictures/first-prop/{place}-{name}.png" for place, name in enumerate(PICTURES, 1)]
+    places = [page.find(f"]({name})") for name in names]
+    assert -1 not in places and places == sorted(places)
+    assert all(fits_a_page(ROOT / "docs" / name) for name in names)
