@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,3 +68,33 @@ def test_a_job_survives_the_end_of_blender_and_the_loading_of_a_file(built: Buil
     assert back["after loading"] == [both, "a blue chair", "running", [left["job"]]]
     assert sorted(back["imported"]) == sorted(both)
     assert back["notices"] == ["Imported “a red mushroom”", "Imported “a red chair”"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [False, True], ids=["unless asked to", "when asked to"])
+def test_the_local_server_ends_with_blender_only_when_that_is_wanted(built: Built, tmp_path: Path, stop: bool) -> None:
+    blender = next(one for one in blenders() if one.name == "bpy-4.5.15")
+    if blender.missing:
+        pytest.skip(blender.missing)
+    command = tmp_path / "dreamwright"
+    command.write_text("#!/bin/sh\nexec sleep 120\n")
+    command.chmod(0o755)
+    variables = {"COMMAND": str(command), "STOP_WITH_BLENDER": str(int(stop))}
+    done = run_script(blender, INSIDE / "starts_a_server.py", built.universal, variables)
+    process = int(report_of(done))
+    try:
+        deadline = time.monotonic() + 5
+        while stop and _lives(process) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert _lives(process) is not stop
+    finally:
+        if _lives(process):
+            os.kill(process, signal.SIGKILL)
+
+
+def _lives(process: int) -> bool:
+    """Whether it runs; an ended one that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
