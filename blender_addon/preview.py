@@ -40,6 +40,7 @@ def _put(target: Any, frame: PreviewFrame) -> None:
     data = png_of(frame)
     target.pack(data=data, data_len=len(data))
     target.buffers_free()
+    target.update()  # or the editors go on drawing the picture that they have
 
 
 def show(frame: PreviewFrame) -> None:

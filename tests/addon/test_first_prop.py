@@ -52,8 +52,7 @@ def test_a_stranger_installs_the_zip_presses_one_button_types_a_prompt_and_gets_
     by_name = dict(zip(PICTURES, pictures, strict=True))
     assert all(fits_a_page(path) for path in pictures)
     assert differing(by_name["prompt"], by_name["early"]) > 5_000, "an Image Editor opened"
-    for one, other in (("early", "late"), ("late", "ready")):
-        assert differing(by_name[one], by_name[other], EDITOR) > 1_000, f"the preview grew between {one} and {other}"
+    assert differing(by_name["early"], by_name["late"], EDITOR) > 5_000, "the preview grew"
     assert differing(by_name["ready"], by_name["prop"]) > 5_000, "the prop is on the screen"
 
 

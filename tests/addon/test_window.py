@@ -41,7 +41,7 @@ def test_an_artist_types_a_prompt_presses_generate_watches_imports_and_undoes(bu
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
-    server = serve("--steps", str(int(250 * PATIENCE)), "--size", "256", "--rings", "48", "--wait", "0.05")
+    server = serve("--steps", "250", "--size", "256", "--rings", "48", "--wait", str(0.05 * PATIENCE))
     variables = {"SERVER": server.address, "PICTURES": str(folder)}
     done = run_script(program, INSIDE / "dream_in_window.py", built.universal, variables, timeout=270, window=True)
     report = report_of(done)

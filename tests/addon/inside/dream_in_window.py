@@ -56,7 +56,7 @@ def work() -> Iterator[float]:
 
     yield from click("dreamwright.generate()")
     yield from until(lambda: bool(session().jobs), "the job")
-    yield from click("dreamwright.show_preview")
+    yield from click("dreamwright.show_preview", upwards=True)
     yield from until(lambda: bool(editors_with_preview()), "an Image Editor with the preview")
     job = next(iter(session().jobs))
     yield from until(lambda: len(session().frames.get(job, ())) >= 3, "three previews")

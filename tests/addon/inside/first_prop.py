@@ -126,7 +126,7 @@ def ended() -> bool:
 
 def watch() -> Iterator[float]:
     """The preview in an Image Editor while the prop grows."""
-    yield from click("dreamwright.show_preview")
+    yield from click("dreamwright.show_preview", upwards=True)
     yield from until(lambda: bool(hands.editors_with_preview()), "an Image Editor with the preview")
     report["moments"] = []
     for name, share in MOMENTS.items():

@@ -127,15 +127,15 @@ def told() -> list[str]:
 
 
 def spots(place: Place, across: float, upwards: bool = False) -> list[Spot]:
-    """Spots down a region, closer than buttons are high, at a share of its width; from the mouse on if it is in there."""
+    """Spots in a region, closer than buttons are high, at a share of its width: up from its bottom, or down from the mouse."""
     region, number = region_of(place), editors(place.area)[0][0]
     column = region.x + int(across * region.width)
-    rows = range(region.y + 4, region.y + region.height - 10, 14)
-    found = [Spot(column, row, number) for row in (rows if upwards else reversed(rows))]
-    if pointer.window == number and region.x <= pointer.x < region.x + region.width:
-        passed = [spot for spot in found if (spot.y < pointer.y if upwards else spot.y > pointer.y)]
-        found = found[len(passed) :] + passed
-    return found
+    found = [Spot(column, row, number) for row in range(region.y + 4, region.y + region.height - 8, 17)]
+    if upwards:
+        return found
+    is_inside = pointer.window == number and region.x <= pointer.x < region.x + region.width
+    above = [spot for spot in found if is_inside and spot.y > pointer.y]
+    return found[len(found) - len(above) - 1 :: -1] + above[::-1]
 
 
 def find(wanted: str, as_property: bool = False, upwards: bool = False, place: Place = SIDEBAR, across: float = 0.36) -> Iterator[float]:
