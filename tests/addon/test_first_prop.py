@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +59,32 @@ def test_a_stranger_installs_the_zip_presses_one_button_types_a_prompt_and_gets_
     assert differing(by_name["prompt"], by_name["early"]) > 5_000, "an Image Editor opened"
     assert differing(by_name["early"], by_name["late"], EDITOR) > 5_000, "the preview grew"
     assert differing(by_name["ready"], by_name["prop"]) > 5_000, "the prop is on the screen"
+
+
+def test_a_server_that_is_there_already_keeps_its_port() -> None:
+    with socket.socket() as other:
+        try:
+            other.bind(("127.0.0.1", record.DEFAULT_PORT))
+        except OSError:
+            pass  # somebody's server has it: as good
+        else:
+            other.listen()
+        address = record.free_address()
+    assert re.fullmatch(r"tcp://127\.0\.0\.1:\d+", address) and not address.endswith(f":{record.DEFAULT_PORT}")
+
+
+def test_a_server_that_nobody_stopped_is_ended_and_another_process_of_its_number_is_not(tmp_path: Path) -> None:
+    waits = [sys.executable, "-c", "import time; time.sleep(100)"]
+    with subprocess.Popen([*waits, "dreamwright"]) as server, subprocess.Popen([*waits, "other"]) as other:
+        try:
+            for name, process in (("a", server), ("b", other)):
+                (tmp_path / name).mkdir()
+                (tmp_path / name / "server.json").write_text(json.dumps({"process": process.pid}))
+            assert record.end_servers(tmp_path) == [server.pid]
+            assert server.wait(10) != 0 and other.poll() is None
+        finally:
+            server.kill()
+            other.kill()
 
 
 def test_the_page_shows_every_picture_of_the_sequence_in_its_order() -> None:
