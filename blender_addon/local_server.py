@@ -92,7 +92,7 @@ def _recorded() -> int:
 def _who_is(number: int) -> list[str]:
     if sys.platform == "win32":
         return ["tasklist", "/FO", "CSV", "/NH", "/FI", f"PID eq {number}"]
-    return ["ps", "-o", "command=", "-p", str(number)]
+    return ["ps", "-ww", "-o", "command=", "-p", str(number)]
 
 
 def is_running() -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Mapping
@@ -19,6 +18,7 @@ import transformers
 from safetensors import SafetensorError
 
 from dreamwright.backend.errors import ModelError
+from dreamwright.backend.guidance.json_object import one_line, read_object
 
 COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "unet": ("UNet2DConditionModel",),
@@ -55,7 +55,7 @@ class PipelineFolder:
     def config(self, part: str) -> dict[str, Any]:
         """The part's configuration. Raises ModelError when it is missing or no JSON object."""
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
-        return _read_json(self.path / part / name)
+        return read_object(self.path / part / name)
 
     def weight_files(self, part: str) -> list[Path]:
         """The part's safetensors files. Raises ModelError when there are none."""
@@ -105,7 +105,7 @@ def open_pipeline(folder: str | Path) -> PipelineFolder:
         raise ModelError(
             f"{path} has no model_index.json, so it is no diffusers pipeline; give the folder that holds that file"
         )
-    index = _read_json(path / "model_index.json")
+    index = read_object(path / "model_index.json")
     pipeline = str(index.get("_class_name", "without a class name"))
     latent = [part for part in LATENT_PARTS if _class_of(index, part)]
     if latent:
@@ -154,7 +154,7 @@ def load_model(folder: PipelineFolder, part: str, dtype: torch.dtype, device: to
                 model, report = getattr(transformers, name).from_pretrained(where, dtype=dtype, **options)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"cannot load the {part} of {folder.path}: {_one_line(error)}; download the model again, whole"
+            f"cannot load the {part} of {folder.path}: {one_line(error)}; download the model again, whole"
         ) from error
     gaps = [*report.get("missing_keys", ()), *(str(key) for key in report.get("mismatched_keys", ()))]
     if gaps:
@@ -173,7 +173,7 @@ def load_tokenizer(folder: PipelineFolder) -> Any:
         )
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise ModelError(
-            f"cannot load the tokenizer of {folder.path}: {_one_line(error)}; download the model again, whole"
+            f"cannot load the tokenizer of {folder.path}: {one_line(error)}; download the model again, whole"
         ) from error
 
 
@@ -186,7 +186,7 @@ def load_scheduler(folder: PipelineFolder) -> Any:
         )
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
         raise ModelError(
-            f"cannot load the scheduler of {folder.path}: {_one_line(error)}; download the model again, whole"
+            f"cannot load the scheduler of {folder.path}: {one_line(error)}; download the model again, whole"
         ) from error
 
 
@@ -196,16 +196,6 @@ def _class_of(index: Mapping[str, Any], part: str) -> str | None:
     if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str):
         return entry[1]
     return None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"cannot read {path}: {_one_line(error)}; download the model again, whole") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds a {type(content).__name__}; needed is an object; download the model again")
-    return content
 
 
 def _weights_digest(path: Path) -> bytes:
@@ -234,9 +224,3 @@ def _no_progress_bar() -> Iterator[None]:
     finally:
         if shown:
             transformers.utils.logging.enable_progress_bar()
-
-
-def _one_line(error: Exception) -> str:
-    """The error's first line, at most 200 characters."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]

@@ -4,26 +4,17 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
-from dreamwright.backend.errors import ModelError
+from dreamwright.backend.guidance.json_object import read_object
 
 
 def read_vocabulary(folder: Path) -> Mapping[str, Any] | None:
     """The folder's domain.json, None for models that take any words. Raises ModelError when it cannot be read."""
     path = folder / "domain.json"
-    if not path.is_file():
-        return None
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"cannot read {path}: {error}; download the model again, whole") from error
-    if not isinstance(known, dict):
-        raise ModelError(f"{path} holds a {type(known).__name__}; needed is an object; download the model again, whole")
-    return known
+    return read_object(path) if path.is_file() else None
 
 
 def split_words(text: str) -> list[str]:

@@ -112,7 +112,7 @@ def end_servers(top: Path) -> list[int]:
 
 
 def _command_line(number: int) -> str:
-    shown = subprocess.run(["ps", "-o", "stat=,command=", "-p", str(number)], capture_output=True, text=True, check=False).stdout
+    shown = subprocess.run(["ps", "-ww", "-o", "stat=,command=", "-p", str(number)], capture_output=True, text=True, check=False).stdout
     return "" if shown.startswith("Z") else shown
 
 

@@ -59,6 +59,8 @@ def test_offline_and_without_a_3d_view_it_works_tells_why_where_not_and_writes_t
         for verb, reason in report[moment].items():
             assert "context is incorrect" not in reason and len(reason) > 20, (verb, reason)
     assert report["preview without an editor"] == ["CANCELLED"] and "choose the image “Dreamwright Preview”" in done.stdout
+    assert report["preview beside a pinned picture"] == [["CANCELLED"], "Reference"], "a pinned Image Editor is the artist's"
+    assert report["preview beside a picture"] == [["FINISHED"], "Dreamwright Preview"]
     assert report["notices"] == ["Imported “a red mushroom”"]
     assert report["folder"] == ("datafiles/dreamwright" if blender.legacy else "extensions/.user/user_default/dreamwright")
     assert report["written"] and all(name.startswith(report["folder"] + "/") for name in report["written"])

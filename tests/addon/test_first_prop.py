@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -74,9 +75,11 @@ def test_a_server_that_is_there_already_keeps_its_port() -> None:
 
 
 def test_a_server_that_nobody_stopped_is_ended_and_another_process_of_its_number_is_not(tmp_path: Path) -> None:
-    waits = [sys.executable, "-c", "import time; time.sleep(100)"]
-    with subprocess.Popen([*waits, "dreamwright"]) as server, subprocess.Popen([*waits, "other"]) as other:
+    waits = [sys.executable, "-c", "import time; print(flush=True); time.sleep(100)"]
+    with subprocess.Popen([*waits, "dreamwright"], stdout=PIPE) as server, subprocess.Popen([*waits, "other"], stdout=PIPE) as other:
         try:
+            for process in (server, other):
+                process.stdout.readline()  # it runs: a process that is only just begun has no command line yet
             for name, process in (("a", server), ("b", other)):
                 (tmp_path / name).mkdir()
                 (tmp_path / name / "server.json").write_text(json.dumps({"process": process.pid}))

@@ -3,25 +3,17 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
-from typing import Any
 
 import bpy
-
-ADDON: str  # given by enter.py
+from scripted import connect, pump, session
 
 
 def main() -> None:
     """Connect, have the server halted, generate, and end without a goodbye."""
-    session: Any = importlib.import_module(f"{ADDON}.live").session()
-    pump = importlib.import_module(f"{ADDON}.ticking").pump
-    bpy.context.preferences.addons[ADDON].preferences.address = os.environ["SERVER"]
-    bpy.ops.dreamwright.connect()
-    if not pump(lambda: session.is_online and bool(bpy.context.window_manager.dreamwright.model_name), 30):
-        raise TimeoutError(session.reason)
+    connect()
     os.kill(int(os.environ["SERVER_PROCESS"]), signal.SIGSTOP)
     bpy.ops.dreamwright.generate(prompt="a red mushroom")
     pump(timeout_s=0.5)

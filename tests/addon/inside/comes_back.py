@@ -3,37 +3,24 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import bpy
-
-ADDON: str  # given by enter.py
+from scripted import connect, dreamt, session, until
 
 
 def main() -> None:
     """Connect and look; wait for the end and import; then a second job, over the loading of a file."""
-    bpy.context.preferences.addons[ADDON].preferences.address = os.environ["SERVER"]
-    session: Any = importlib.import_module(f"{ADDON}.live").session()
-    pump = importlib.import_module(f"{ADDON}.ticking").pump
-
-    def until(happened: Callable[[], bool], what: str, seconds: float = 60) -> None:
-        if not pump(happened, seconds):
-            raise TimeoutError(f"{what} did not happen; {session.reason}; {session.notices}; {session.jobs}")
 
     def rows() -> list[str]:
         return [row.job for row in bpy.context.window_manager.dreamwright.rows]
 
-    def dreamt() -> list[str]:
-        return [one["dreamwright_job"] for one in bpy.data.objects if "dreamwright_prompt" in one]
-
     report: dict[str, Any] = {"drawn offline": session.offered is not None}
-    bpy.ops.dreamwright.connect()
-    until(lambda: session.is_online and bool(session.jobs) and bool(rows()), "the list of jobs")
+    connect()
+    until(lambda: bool(session.jobs) and bool(rows()), "the list of jobs")
     job = next(iter(session.jobs.values()))
     report |= {"rows": rows(), "client": session._client.client_id, "came back to": [job.job, job.state, job.step]}
     until(lambda: len(session.frames.get(job.job, ())) >= 2, "previews of the job that was found")

@@ -3,30 +3,17 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import bpy
+from scripted import connect, dreamt, preferences, pump, session, until
 
-ADDON: str  # given by enter.py
-
-SERVER = os.environ["SERVER"]
 ELSEWHERE = "tcp://192.0.2.1:47630"  # an address that belongs to nobody
 RESOURCES = Path(os.environ["BLENDER_USER_RESOURCES"])
-
-pump: Any = importlib.import_module(f"{ADDON}.ticking").pump
-session: Any = importlib.import_module(f"{ADDON}.live").session()
-preferences: Any = bpy.context.preferences.addons[ADDON].preferences
-
-
-def until(happened: Callable[[], bool], what: str) -> None:
-    """Wait for something."""
-    if not pump(happened, 60):
-        raise TimeoutError(f"{what} did not happen; {session.reason}; {session.notices}")
 
 
 def files() -> set[Path]:
@@ -70,6 +57,19 @@ def greyed() -> dict[str, str]:
         return {verb: why_not(operator) for verb, operator in operators() if not operator.poll()}
 
 
+def preview_beside_a_picture(pinned: bool) -> tuple[list[str], str]:
+    """Where the only Image Editor shows the artist's own picture: what asking for the preview gives, and what is shown then."""
+    area = bpy.context.window_manager.windows[0].screen.areas[0]
+    area.type = "IMAGE_EDITOR"
+    editor = area.spaces.active
+    editor.image = bpy.data.images.new("Reference", 4, 4)
+    editor.use_image_pin = pinned
+    given = sorted(bpy.ops.dreamwright.show_preview())
+    shown = editor.image.name.partition(".")[0]
+    area.type = "OUTLINER"
+    return given, shown
+
+
 def main() -> None:
     """Look around offline, dream and import without a 3D view, then see what was written."""
     before = files()
@@ -80,9 +80,7 @@ def main() -> None:
         bpy.context.preferences.system.use_online_access = True
         report["elsewhere once allowed"] = bpy.ops.dreamwright.connect.poll()
         bpy.context.preferences.system.use_online_access = False
-    preferences.address = SERVER
-    bpy.ops.dreamwright.connect()
-    until(lambda: session.is_online and session.offered is not None, "the connection on this machine")
+    connect()
     pump(timeout_s=0.1)
     report["untold"], report["operators"] = untold(), len(list(operators()))
     for window in bpy.context.window_manager.windows:
@@ -91,9 +89,11 @@ def main() -> None:
     bpy.ops.dreamwright.generate(prompt="a red mushroom")
     until(lambda: any(job.state == "succeeded" for job in session.jobs.values()), "the end of the job")
     report["preview without an editor"] = sorted(bpy.ops.dreamwright.show_preview())
+    report["preview beside a pinned picture"] = preview_beside_a_picture(pinned=True)
+    report["preview beside a picture"] = preview_beside_a_picture(pinned=False)
     job = next(iter(session.jobs))
     bpy.ops.dreamwright.import_mesh(job=job)
-    until(lambda: any("dreamwright_prompt" in one for one in bpy.data.objects), "the import")
+    until(lambda: dreamt() == [job], "the import")
     report["greyed later"] = greyed()
     report["notices"] = [notice.text for notice in session.notices]
     report["folder"] = str(session.folder.relative_to(RESOURCES))

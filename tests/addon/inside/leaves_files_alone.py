@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
+from hands import until
 
 ADDON: str  # given by enter.py
 finish: Callable[[int], None]
@@ -26,15 +27,6 @@ ticking: Any = importlib.import_module(f"{ADDON}.ticking")
 session: Any = importlib.import_module(f"{ADDON}.live").session()
 turns: list[float] = []  # of Blender's, after it was asked to quit
 report: dict[str, Any] = {"before": bpy.data.is_dirty}
-
-
-def until(happened: Callable[[], bool], what: str, seconds: float = 60.0) -> Iterator[float]:
-    """Wait for something."""
-    end = time.monotonic() + seconds
-    while not happened():
-        if time.monotonic() > end:
-            raise TimeoutError(f"{what} did not happen in {seconds:.0f} s; {session.reason}; {session.notices}")
-        yield 0.05
 
 
 def editors() -> list[Any]:

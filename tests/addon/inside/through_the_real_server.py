@@ -3,15 +3,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-from collections.abc import Callable
 from typing import Any
 
 import bpy
-
-ADDON: str  # given by enter.py
+from scripted import connect, dreamt, session, until
 
 SMALL = {
     "run.steps": 12, "run.threads": 1, "run.preview_interval": 2, "render.resolution": 16, "render.coarse_resolution": 16,
@@ -21,17 +17,7 @@ SMALL = {
 
 def main() -> None:
     """Connect, generate, watch, import."""
-    session = importlib.import_module(f"{ADDON}.live").session()
-    pump = importlib.import_module(f"{ADDON}.ticking").pump
-
-    def until(happened: Callable[[], bool], what: str, seconds: float) -> None:
-        if not pump(happened, seconds):
-            told = [notice.text for notice in session.notices], list(session.jobs.values())
-            raise TimeoutError(f"{what} did not happen in {seconds:.0f} s; {session.reason}; {told}")
-
-    bpy.context.preferences.addons[ADDON].preferences.address = os.environ["SERVER"]
-    bpy.ops.dreamwright.connect()
-    until(lambda: session.is_online and session.offered is not None, "the connection", 30)
+    connect()
     panel = bpy.context.window_manager.dreamwright
     report: dict[str, Any] = {
         "models": [card.name for card in session.offered.models if card.ready],
@@ -39,7 +25,7 @@ def main() -> None:
     }
     # What the panel has no control for is sent by name.
     session.submit("a red mushroom", "", "starter", "draft", 3, SMALL)
-    until(lambda: bool(session.jobs), "the job", 30)
+    until(lambda: bool(session.jobs), "the job")
     job = next(iter(session.jobs))
     until(lambda: session.jobs[job].state in ("succeeded", "failed", "cancelled"), "the job's end", 200)
     ended = session.jobs[job]
@@ -52,7 +38,7 @@ def main() -> None:
         "image": [*image.size, len({round(value, 3) for value in image.pixels[:]})] if image else [],
     }
     bpy.ops.dreamwright.import_mesh(job=job)
-    until(lambda: any("dreamwright_prompt" in one for one in bpy.data.objects), "the import", 30)
+    until(lambda: dreamt() == [job], "the import")
     made = next(one for one in bpy.data.objects if "dreamwright_prompt" in one)
     attribute = made.data.color_attributes.get("albedo")
     values = [value for item in attribute.data for value in item.color[:3]] if attribute else []

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A model folder's JSON files: each holds one object, or the model is not whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dreamwright.backend.errors import ModelError
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ModelError when the file cannot be read or holds anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"cannot read {path}: {one_line(error)}; download the model again, whole") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds a {type(content).__name__}; needed is an object; download the model again, whole")
+    return content
+
+
+def one_line(error: Exception) -> str:
+    """The error's first line, at most 200 characters."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
