@@ -208,7 +208,7 @@ def sync_rows() -> None:
 
 
 def sync_choices() -> None:
-    """Choose a model and preset where none is chosen, and make the server's controls."""
+    """Choose a model and preset where none is chosen, the first that the server names, and make the server's controls."""
     session, mine = live.session(), artist()
     if session.offered is None:
         return
@@ -216,8 +216,7 @@ def sync_choices() -> None:
         ready = [model.name for model in session.offered.models if model.ready]
         mine.model_name = (ready or [session.offered.models[0].name])[0]
     if not mine.preset_name and session.offered.presets:
-        names = [preset.name for preset in session.offered.presets]
-        mine.preset_name = "standard" if "standard" in names else names[0]
+        mine.preset_name = session.offered.presets[0].name
     typed = mine.settings_text if server_settings.holder(bpy.context) else "{}"
     if server_settings.rebuild(session.offered, mine.preset_name) and typed != "{}":
         mine.settings_text = typed

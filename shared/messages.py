@@ -186,7 +186,7 @@ class Capabilities:
     """Models, presets and settings of this server, and its bounds."""
 
     models: tuple[ModelCard, ...] = several(ModelCard, 100)
-    presets: tuple[PresetCard, ...] = several(PresetCard, 20)
+    presets: tuple[PresetCard, ...] = several(PresetCard, 20)  # first the one to choose where none is chosen
     settings: tuple[SettingCard, ...] = several(SettingCard, limits.SETTINGS)
     devices: tuple[str, ...] = words(64)
     bounds: dict[str, Any] = scalars(50)

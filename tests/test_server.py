@@ -16,6 +16,7 @@ from dreamwright.backend.server import foreman as foreman_module
 from dreamwright.backend.server.front_door import FrontDoor, check_address
 from dreamwright.backend.server.ledger import Ledger
 from dreamwright.backend.server.orders import Ended, Noted, Pictured, Stepped
+from dreamwright.backend.server.requests import capabilities
 from dreamwright.backend.server.worker import MESH_FILE
 from dreamwright.shared import limits
 from dreamwright.shared.client import Client, Link
@@ -278,6 +279,8 @@ def test_capabilities_describe_models_presets_and_settings(stage):
     starter = able.models[0]
     assert starter.name == "starter" and starter.ready and "mushroom" in starter.vocabulary
     assert {preset.name for preset in able.presets} == {"draft", "standard", "paper"}
+    assert capabilities(("cpu",)).presets[0].name == "draft", "a stranger's first prop comes in minutes"
+    assert capabilities(("cuda:0", "cpu")).presets[0].name == "standard"
     height = next(card for card in able.settings if card.name == "mesh.height_m")
     assert height.kind == "number" and height.low <= height.defaults["draft"] <= height.high
 

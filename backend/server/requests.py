@@ -11,7 +11,7 @@ from dreamwright.backend.errors import ModelError, PromptError
 from dreamwright.backend.guidance.vocabulary import read_vocabulary, unknown_message, unknown_words
 from dreamwright.backend.job import Job, make_job
 from dreamwright.backend.models import ModelInfo, known_models, resolve_model
-from dreamwright.backend.presets import PRESETS, get_preset
+from dreamwright.backend.presets import PRESETS, Preset, get_preset
 from dreamwright.backend.settings import BOUNDS, apply_settings
 from dreamwright.shared import limits
 from dreamwright.shared.messages import Capabilities, JobSummary, ModelCard, PresetCard, SettingCard, Submit
@@ -20,7 +20,7 @@ from dreamwright.shared.messages import Capabilities, JobSummary, ModelCard, Pre
 OFFERED: Mapping[str, tuple[str, str]] = {
     "run.steps": ("Steps", "Optimisation steps: more give more detail and take longer"),
     "run.views_per_step": ("Views per Step", "Pictures rendered and judged in one step"),
-    "guidance.omega": ("Guidance Weight", "How strictly the prompt is followed: omega in eps_u + omega (eps_c - eps_u)"),
+    "guidance.omega": ("Guidance Weight", "How strictly the prompt is followed: omega in (1 + omega) eps_c - omega eps_u"),
     "guidance.view_dependent": ("View Words", "Tell the model which side it is looking at"),
     "render.samples": ("Samples per Ray", "Points along a ray: more resolve thinner parts"),
     "mesh.resolution": ("Mesh Grid", "Cells a side of the grid that the surface is taken from"),
@@ -33,11 +33,17 @@ def capabilities(devices: tuple[str, ...]) -> Capabilities:
     """Everything that the panel needs to draw itself."""
     return Capabilities(
         models=tuple(_model_card(info) for info in known_models()),
-        presets=tuple(PresetCard(p.name, p.summary, p.config.run.steps) for p in PRESETS.values()),
+        presets=tuple(PresetCard(p.name, p.summary, p.config.run.steps) for p in _presets(devices)),
         settings=tuple(_setting_card(name) for name in OFFERED),
         devices=devices,
         bounds={"prompt_characters": limits.PROMPT_CHARACTERS, "jobs_listed": limits.JOBS_LISTED},
     )
+
+
+def _presets(devices: tuple[str, ...]) -> list[Preset]:
+    """Every preset, first the one that suits these devices: it is what a stranger's first press of Generate runs."""
+    first = "draft" if set(devices) <= {"cpu"} else "standard"
+    return sorted(PRESETS.values(), key=lambda preset: preset.name != first)
 
 
 def _model_card(info: ModelInfo) -> ModelCard:

@@ -92,7 +92,7 @@ OFFER = Capabilities(
         ModelCard("starter", "The built-in one", True, "", ("a red mushroom",), ("a", "red", "blue", "mushroom", "chair")),
         ModelCard("giant", "Knows all words", False, "Run: dreamwright models get giant", (), ()),
     ),
-    presets=(PresetCard("quick", "For a look", 40), PresetCard("standard", "For use", 400)),
+    presets=(PresetCard("standard", "For use", 400), PresetCard("quick", "For a look", 40)),
     settings=(
         SettingCard("run.steps", "Steps", "More is finer", "whole", 1, 10_000, (), {"quick": 40, "standard": 400}),
         SettingCard("guidance.omega", "Omega", "How strict", "number", 0, 1000, (), {"quick": 20.0, "standard": 30.0}),

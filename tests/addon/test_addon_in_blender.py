@@ -279,7 +279,7 @@ def test_a_prop_can_be_marked_as_an_asset_with_its_preview(blender: Artist, serv
 def test_controls_come_from_the_server_and_follow_the_preset_until_touched(blender: Artist, serve: Any) -> None:
     blender.connect(serve().address)
     values, panel = bpy.context.window_manager.dreamwright_settings, blender.panel
-    assert (panel.model, panel.preset) == ("starter", "standard"), "a model that is ready"
+    assert (panel.model, panel.preset) == ("starter", "standard"), "a model that is ready, and the preset that the server names first"
     assert (values.run__steps, values.field__kind, values.guidance__omega) == (400, "mlp", 30)
     assert panel.settings_text == "{}"
     values.guidance__omega = 55
@@ -296,7 +296,7 @@ def test_what_a_server_offers_is_drawn_when_it_is_away(blender: Artist, serve: A
     bpy.ops.dreamwright.disconnect()
     server.kill()
     blender.module("live").unregister()
-    assert [preset.name for preset in blender.session.offered.presets] == ["quick", "standard"]
+    assert [preset.name for preset in blender.session.offered.presets] == ["standard", "quick"]
     assert not blender.session.is_online
 
 
