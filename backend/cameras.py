@@ -34,6 +34,10 @@ class Cameras:
     def __len__(self) -> int:
         return len(self.position)
 
+    def __getitem__(self, rows: slice) -> "Cameras":
+        """The chosen views."""
+        return Cameras(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
     def to(self, device: torch.device | str) -> "Cameras":
         """The same cameras on another device."""
         return Cameras(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Mapping
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from dreamwright.backend.errors import CheckpointError
 from dreamwright.backend.events import RunState
@@ -38,6 +42,7 @@ def write_checkpoint(folder: Path, job: Job, state: RunState) -> Path:
         "run": json.dumps({"step": state.step, "seed": state.seed, "restarts": state.restarts}),
         "prompt": job.prompt,
     }
+    header["sha256"] = _digest(header, state.tensors)
     partial = folder / f"{NEWEST}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,8 +85,8 @@ def read_checkpoint(folder: Path, job: Job) -> Restored:
             continue
         try:
             state = _read(path, job)
-        except _Damaged as damage:
-            problems.append(f"{path.name} is damaged ({damage})")
+        except _Unusable as damage:
+            problems.append(f"{path.name} {damage}")
             continue
         notice = f"{problems[0]}; went back to the one before, step {state.step}" if problems else ""
         return Restored(state, notice)
@@ -89,8 +94,8 @@ def read_checkpoint(folder: Path, job: Job) -> Restored:
     raise CheckpointError(f"{found}; start afresh without --resume, or give the folder of another run")
 
 
-class _Damaged(Exception):
-    """The file cannot be read whole; the one before may be."""
+class _Unusable(Exception):
+    """What is wrong with a file that cannot be read whole, or that a newer dreamwright wrote; the one before may serve."""
 
 
 def _read(path: Path, job: Job) -> RunState:
@@ -100,19 +105,30 @@ def _read(path: Path, job: Job) -> RunState:
             if header.get("format") != FORMAT:
                 raise CheckpointError(f"{path} is no checkpoint of dreamwright; give the --work folder of a run")
             if int(header.get("version", "0")) > VERSION:
-                raise CheckpointError(
-                    f"{path} has version {header['version']}, this dreamwright reads up to {VERSION}; update dreamwright"
-                )
+                raise _Unusable(f"has version {header['version']}, this dreamwright reads up to {VERSION}; update dreamwright")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            # safetensors itself notices a short file, but no flipped bit.
+            if "sha256" in header and header["sha256"] != _digest(header, tensors):
+                raise ValueError("its contents do not match its checksum")
             if header.get("fingerprint") != job.fingerprint():
                 raise CheckpointError(
                     f"{path} belongs to another run (prompt {header.get('prompt', '?')!r}, or other settings); give the "
                     "prompt, model, seed and settings that it was made with, or start afresh without --resume"
                 )
             step, seed, restarts = _whole_numbers(json.loads(header["run"]))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise _Damaged(str(error).strip().splitlines()[0]) from error
+        raise _Unusable(f"is damaged ({str(error).strip().splitlines()[0]})") from error
     return RunState(step, seed, restarts, tensors)
+
+
+def _digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a checkpoint: its header without the digest itself, and every tensor's name, type, shape and bytes."""
+    told = {name: text for name, text in header.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _whole_numbers(run: object) -> tuple[int, int, int]:

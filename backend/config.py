@@ -89,6 +89,7 @@ class RenderConfig:
     occupancy_threshold: float = 0.01  # alpha of one sample step below which a cell counts as empty
     occupancy_interval: int = 8  # steps between updates of the occupancy grid
     early_stop_transmittance: float = 1e-3  # samples behind this transmittance get no colour lookup
+    marching: Literal["auto", "dense", "nerfacc"] = "auto"  # "nerfacc": its CUDA kernels; "auto": those where they run, else dense
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,26 @@ class GuidanceConfig:
     negative_prompt: str = ""  # the "unconditional" prompt
     opposite_weight: float = 0.0  # of the opposite view's prompt as a perpendicular negative (Perp-Neg); 0: none
     gradient_clip: float = 0.0  # largest norm of one view's image gradient; 0: no clipping
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of the network; "auto": float16 on a GPU, else float32
+    image_size: int = 0  # pixels a side that a latent model is shown; 0: its own; smaller is faster and sees less
+    compile: Literal["off", "default", "reduce-overhead"] = "off"  # torch.compile of the network; the last with CUDA graphs; minutes at the start
+    channels_last: bool = False  # images in memory pixel by pixel, which a GPU's half-precision convolutions like (models with a U-Net)
+    attention_slicing: bool = False  # attention head by head: less memory, slower (models with a U-Net)
+    vae_tiling: bool = False  # the VAE works on overlapping tiles: less memory, faint differences at their seams
+    offload: Literal["off", "blocks", "leaves"] = "off"  # the network waits in main memory and visits the GPU block by block, or layer by layer: slower
+    vae_recompute: bool = False  # the VAE encoder's activations are computed again on the way back, view by view: less memory, slower
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    process: Literal["auto", "own", "same"] = "auto"  # where text encoders run; "auto": in a process of their own from 500 MB on
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # "auto": the run's, or the CPU where they do not fit there
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"  # "auto": the network's on its device, float32 on the CPU
+    cache: bool = True  # keep embeddings in the user's cache folder: a prompt known there needs no encoder
 
 
 @dataclass(frozen=True)
@@ -154,6 +175,8 @@ class RunConfig:
     preview_interval: int = 100  # steps between preview pictures
     max_restarts: int = 2  # restarts from another seed when a run goes empty or diverges
     threads: int = 0  # CPU threads; 0: torch's own choice
+    views_at_once: int = 0  # of a step's views, rendered and judged together; 0: all; fewer take less memory and give the same step
+    ignore_memory: bool = False  # start even when the estimate says that it cannot fit
 
 
 @dataclass(frozen=True)
@@ -166,6 +189,8 @@ class Config:
     background: BackgroundConfig = dataclasses.field(default_factory=BackgroundConfig)
     render: RenderConfig = dataclasses.field(default_factory=RenderConfig)
     guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    text: TextConfig = dataclasses.field(default_factory=TextConfig)
     regularisers: RegulariserConfig = dataclasses.field(default_factory=RegulariserConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)

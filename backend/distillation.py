@@ -13,9 +13,17 @@ from torch.nn import functional
 
 from dreamwright.backend.config import GuidanceConfig
 from dreamwright.backend.errors import ConfigError, RunError
-from dreamwright.backend.guidance.contract import CameraAware, Conditioning, Denoiser, GuidanceResult, NativeDenoiser
+from dreamwright.backend.guidance.contract import (
+    CameraAware,
+    Conditioning,
+    Denoiser,
+    GuidanceResult,
+    LatentDenoiser,
+    NativeDenoiser,
+)
 from dreamwright.backend.guidance.prediction import PredictionType, clean_from, guided, noise_residual, perpendicular
 from dreamwright.backend.prompts import PromptConditioning
+from dreamwright.backend.streams import draw_rows
 
 if TYPE_CHECKING:
     from dreamwright.backend.cameras import Cameras
@@ -81,7 +89,7 @@ class ScoreDistillation:
         config = self.config
         share = min(max(progress, 0.0), 1.0)
         high = config.t_max + (config.t_max_end - config.t_max) * share
-        return config.t_min + (high - config.t_min) * torch.rand(n, generator=generator, device=generator.device)
+        return config.t_min + (high - config.t_min) * draw_rows(torch.rand, (n,), generator)
 
     def gradient(
         self,
@@ -93,10 +101,11 @@ class ScoreDistillation:
     ) -> GuidanceResult:
         """2 w(t) (eps_hat - eps), (n, 3, h, w), with respect to the image in [0, 1]; x = 2 image - 1.
 
-        An image of another resolution is resized bilinearly and the gradient is taken back through the resize.
+        An image of another resolution is resized bilinearly and the gradient is taken back through the resize. A latent
+        model's x is encoded, and w(t) (eps_hat - eps) is taken back through the encoder: J^T w (eps_hat - eps).
         Scalars: t (mean), gradient_norm (mean over views, before clipping), clean_error (root mean square of
-        x - x0_hat in [-1, 1] units: how far the model thinks the image is from good). Raises RunError for NaN or
-        infinity, saying whether the image or the denoiser brought it.
+        x - x0_hat in the model's units: how far it thinks the image is from good). Raises RunError for NaN or infinity,
+        saying whether the image, the encoder or the denoiser brought it.
         """
         size = self.denoiser.image_size
         leaf = image.detach().float()
@@ -106,11 +115,19 @@ class ScoreDistillation:
                 "lower optimizer.learning_rate or start from another seed"
             )
         resize = leaf.shape[-2:] != (size, size)
+        latent = isinstance(self.denoiser, LatentDenoiser)
         with torch.enable_grad():
-            leaf.requires_grad_(resize)
+            leaf.requires_grad_(resize or latent)
             fitted = _resized(leaf, size) if resize else leaf
             x = 2 * fitted - 1
+            if latent:
+                x = self.denoiser.encode(x, generator)
         clean = x.detach()
+        if latent and not bool(torch.isfinite(clean).all()):
+            raise RunError(
+                "the VAE encoder answered NaN or infinity though the image was finite, so its numbers overflowed; latents "
+                "must be finite; set model.dtype to bfloat16 or float32"
+            )
         n = len(clean)
         t = self.times(n, generator, progress).to(clean.device)
         noise = _noise(clean.shape, generator, clean.device)
@@ -131,13 +148,30 @@ class ScoreDistillation:
         # x - x0_hat = sigma / alpha (eps_hat - eps), for any kind of prediction.
         error = (sigma / alpha.clamp(min=1e-6) * residual).square().mean().sqrt()
         gradient = weight * residual
-        gradient = torch.autograd.grad(x, leaf, gradient)[0] if resize else 2 * gradient
+        if latent:
+            gradient = _through_encoder(x, leaf, gradient)
+        else:
+            gradient = torch.autograd.grad(x, leaf, gradient)[0] if resize else 2 * gradient
         norm = gradient.flatten(1).norm(dim=1)
         scalars = {"t": float(t.mean()), "gradient_norm": float(norm.mean()), "clean_error": float(error)}
         if self.config.gradient_clip > 0:
             factor = (self.config.gradient_clip / norm.clamp(min=1e-12)).clamp(max=1)
             gradient = gradient * factor.view(n, 1, 1, 1)
         return GuidanceResult(gradient.to(image.dtype), scalars)
+
+
+def _through_encoder(x: Tensor, leaf: Tensor, gradient: Tensor) -> Tensor:
+    """(dx/dleaf)^T gradient, view by view scaled to a largest entry of 1 on the way, so that float16 neither overflows
+    nor underflows; being linear, the way back loses nothing by it. Raises RunError when it brings NaN or infinity.
+    """
+    scale = gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-30)
+    back = scale * torch.autograd.grad(x, leaf, gradient / scale)[0]
+    if not bool(torch.isfinite(back).all()):
+        raise RunError(
+            "the gradient through the VAE encoder is NaN or infinite though latents and predictions were finite; it must "
+            "be finite; set model.dtype to bfloat16 or float32"
+        )
+    return back
 
 
 def ancestral_step(
@@ -165,18 +199,21 @@ def ancestral_steps(
     size: int | None = None,
     clip: bool = True,
 ) -> Iterator[Tensor]:
-    """Fig 7, one step at a time: t from 1 to 1 / steps; yields x0_hat (n, 3, size, size) in [-1, 1] after each.
+    """Fig 7, one step at a time: t from 1 to 1 / steps; yields x0_hat in the model's space after each, which is
+    (n, 3, size, size) in [-1, 1] or latents; `pictures` shows either.
 
-    `clip` keeps x0_hat in [-1, 1] (static thresholding), without which guidance saturates. Raises ConfigError for less
-    than one step and RunError when the denoiser gives NaN or infinity.
+    `clip` keeps x0_hat in [-1, 1] (static thresholding), without which guidance saturates; latents know no such range.
+    Raises ConfigError for less than one step and RunError when the denoiser gives NaN or infinity.
     """
     if steps < 1:
         raise ConfigError(f"{steps} sampling steps; allowed are 1 or more; give a larger number")
-    size = denoiser.image_size if size is None else size
+    latent = isinstance(denoiser, LatentDenoiser)
+    channels, own_size = (denoiser.channels, denoiser.latent_size) if latent else (3, denoiser.image_size)
+    size = own_size if size is None else size
     device = conditioning.device
     n = len(conditioning)
     times = torch.linspace(1.0, 1.0 / steps, steps)
-    z_t = _noise((n, 3, size, size), generator, device)
+    z_t = _noise((n, channels, size, size), generator, device)
     # Coefficients in float64: the step's variance is a difference of nearly equal numbers.
     levels = [_level(denoiser, float(t), device) for t in times]
     for i, t in enumerate(times):
@@ -186,7 +223,7 @@ def ancestral_steps(
         coefficients = (torch.full((1, 1, 1, 1), c, device=device) for c in (alpha, sigma))
         clean = clean_from(kind, output, z_t, *coefficients)
         _check_finite(clean, now)
-        clean = clean.clamp(-1, 1) if clip else clean
+        clean = clean.clamp(-1, 1) if clip and not latent else clean
         if i + 1 < steps:
             z_t = ancestral_step(z_t, clean, _noise(z_t.shape, generator, device), levels[i], levels[i + 1])
         yield clean
@@ -202,11 +239,17 @@ def ancestral_sample(
     size: int | None = None,
     clip: bool = True,
 ) -> Tensor:
-    """Images (n, 3, size, size) by DDPM ancestral sampling (fig 7), in [0, 1] when clipped; see `ancestral_steps`."""
+    """Images (n, 3, h, w) by DDPM ancestral sampling (fig 7), in [0, 1] when clipped; see `ancestral_steps`."""
     clean = None
     for clean in ancestral_steps(denoiser, conditioning, negative, omega, steps, generator, size, clip):
         pass
-    return 0.5 * (clean + 1)
+    return pictures(denoiser, clean, clip)
+
+
+def pictures(denoiser: Denoiser, clean: Tensor, clip: bool = True) -> Tensor:
+    """Images (n, 3, h, w) in [0, 1] of x0 in the model's space, decoded if those are latents; unclipped on request."""
+    x = denoiser.decode(clean) if isinstance(denoiser, LatentDenoiser) else clean
+    return 0.5 * ((x.clamp(-1, 1) if clip else x) + 1)
 
 
 @dataclass(frozen=True)
@@ -265,7 +308,7 @@ def generated_image(theta: Tensor, generator_kind: ImageKind) -> Tensor:
 
 def _noise(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
     """Unit Gaussian noise drawn where the generator lives, so that a seed means the same on every device."""
-    return torch.randn(shape, generator=generator, device=generator.device).to(device)
+    return draw_rows(torch.randn, shape, generator).to(device)
 
 
 def _level(denoiser: Denoiser, t: float, device: torch.device) -> tuple[float, float]:

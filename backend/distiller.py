@@ -11,17 +11,20 @@ from torch.nn import functional
 
 from dreamwright.backend.cameras import Cameras, camera_rays, orbit_cameras, sample_cameras, sample_lights
 from dreamwright.backend.config import Config
-from dreamwright.backend.errors import CheckpointError
+from dreamwright.backend.errors import CheckpointError, is_out_of_memory
 from dreamwright.backend.events import RunState
 from dreamwright.backend.fields import build_background, build_field
 from dreamwright.backend.guidance.contract import Guidance
 from dreamwright.backend.health import all_finite
 from dreamwright.backend.optimizers import build_optimizer, learning_rate, set_learning_rate
 from dreamwright.backend.prompts import PromptBank
+from dreamwright.backend.ranks import Alone, Ranks
 from dreamwright.backend.regularisers import opacity_entropy, opacity_loss
+from dreamwright.backend.rendering.marching import MARCHERS, choose_marching
 from dreamwright.backend.rendering.renderer import Renderer, Rendering
 from dreamwright.backend.rendering.shading import Shading, sample_shading
 from dreamwright.backend.schedules import linear
+from dreamwright.backend.streams import ViewStream
 
 STREAMS = ("cameras", "looks", "noise", "jitter")  # one generator each, so that adding draws to one leaves the others
 ORBIT_DISTANCE, ORBIT_FOCAL = 1.9, 1.5  # scene units, image widths: a radius-0.5 prop fills four fifths
@@ -32,17 +35,31 @@ class Diverged(Exception):
 
 
 class Distiller:
-    """Field, background, renderer, optimiser and random streams of one run."""
+    """Field, background, renderer, optimiser and random streams of one run.
+
+    Ranks draw alike for all views of a step, and each renders and judges its own; then their gradients are averaged, so
+    that all hold one and the same field. `notice` says what the person may want to know of this device, or nothing.
+    Raises ConfigError when the views do not divide among the ranks, or the device lacks what the settings demand.
+    """
 
     def __init__(
-        self, config: Config, guidance: Guidance, bank: PromptBank, seed: int, device: torch.device | str = "cpu"
+        self,
+        config: Config,
+        guidance: Guidance,
+        bank: PromptBank,
+        seed: int,
+        device: torch.device | str = "cpu",
+        ranks: Ranks = Alone(),
     ) -> None:
         self.config, self.guidance, self.bank, self.seed = config, guidance, bank, seed
+        self.ranks, self.views = ranks, config.run.views_per_step
+        self.rows = ranks.rows(self.views)
         self.device = torch.device(device)
         weights = torch.Generator().manual_seed(seed)
         self.field = build_field(config.field, weights).to(self.device)
         self.background = build_background(config.background, weights).to(self.device)
-        self.renderer = Renderer(config.render, config.field.bounding_radius).to(self.device)
+        marching, self.notice = choose_marching(config.render.marching, self.device)
+        self.renderer = Renderer(config.render, config.field.bounding_radius, MARCHERS[marching]).to(self.device)
         groups = self.field.parameter_groups(config.optimizer)
         groups.append(
             {
@@ -51,10 +68,10 @@ class Distiller:
             }
         )
         self.optimizer = build_optimizer(config.optimizer, groups)
-        self.streams = {
-            name: torch.Generator().manual_seed(seed * len(STREAMS) + index + 1) for index, name in enumerate(STREAMS)
-        }
+        self.groups = self._groups()
+        self.streams = {name: self._stream(seed * len(STREAMS) + index + 1) for index, name in enumerate(STREAMS)}
         self.step = 0
+        self.whole = True  # False while the optimiser writes, when an error leaves a state that nobody should keep
 
     @property
     def progress(self) -> float:
@@ -65,23 +82,94 @@ class Distiller:
         """One optimisation step; returns named figures.
 
         Raises RunError when the guidance fails, and Diverged when the picture or the gradients are not finite; then the
-        optimiser has not stepped.
+        optimiser has not stepped. Either happens on all ranks. Out of memory before the optimiser stepped, everything
+        is as it was before the step.
         """
+        before = self._draws()
+        try:
+            figures = self._approach()
+        except Exception as error:
+            if is_out_of_memory(error):
+                self._go_back(before)
+            raise
+        self.whole = False
+        self.optimizer.step()
+        self.whole = True
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return self.ranks.mean(figures)
+
+    def _approach(self) -> dict[str, float]:
+        """Everything of a step but the optimiser's own: leaves the gradients that all ranks agree on."""
         config, progress = self.config, self.progress
         set_learning_rate(self.optimizer, learning_rate(config.optimizer, progress))
         self.field.begin_step(progress)
         if config.render.occupancy_resolution and self.step % config.render.occupancy_interval == 0:
             self.renderer.update_occupancy(self.field, self.streams["jitter"])
-        n = config.run.views_per_step
-        cameras = sample_cameras(config.camera, n, self.streams["cameras"])
-        lights = sample_lights(config.light, cameras, self.streams["cameras"]).to(self.device)
-        shadings = [sample_shading(config.shading, progress, self.streams["looks"]) for _ in range(n)]
-        placed = cameras.to(self.device)
+        with self.ranks.unanimous(Diverged):
+            figures = self._find_gradients(progress)
+        self.ranks.average(self._parameters())
+        return figures
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _groups(self) -> list[slice]:
+        """This rank's views in groups of `run.views_at_once`."""
+        first, last = self.rows.start, self.rows.stop
+        size = self.config.run.views_at_once or last - first
+        return [slice(start, min(start + size, last)) for start in range(first, last, size)]
+
+    def _stream(self, seed: int) -> torch.Generator:
+        """A random stream from which groups and ranks draw as one process that has all views at once."""
+        return ViewStream.of(self.views, self.rows, seed) if len(self.groups) > 1 else self.ranks.stream(self.views, seed)
+
+    def _draws(self) -> dict[str, Tensor]:
+        """What a step changes before its optimiser steps: the streams and the occupancy grid."""
+        states = {name: stream.get_state() for name, stream in self.streams.items()}
+        return states | {name: value.clone() for name, value in self.renderer.state_dict().items()}
+
+    def _go_back(self, before: Mapping[str, Tensor]) -> None:
+        """To what `_draws` returned."""
+        self.optimizer.zero_grad(set_to_none=True)
+        for name, stream in self.streams.items():
+            stream.set_state(before[name])
+        self.renderer.load_state_dict({name: value for name, value in before.items() if name not in self.streams})
+
+    def _find_gradients(self, progress: float) -> dict[str, float]:
+        """Render and judge this rank's views, group by group, and leave the gradients of their mean; returns figures.
+
+        Each group begins with the same random numbers, of which it keeps its own rows.
+        """
+        if len(self.groups) == 1:
+            return self._judge(self.groups[0], progress)
+        before = {name: stream.get_state() for name, stream in self.streams.items()}
+        total: dict[str, float] = {}
+        for index, rows in enumerate(self.groups):
+            if index:
+                self.field.begin_step(progress)  # what the views of a step share was given back with its gradient
+            for name, stream in self.streams.items():
+                stream.set_state(before[name])
+                stream.rows = rows
+            share = (rows.stop - rows.start) / (self.rows.stop - self.rows.start)
+            for name, value in self._judge(rows, progress, share).items():
+                total[name] = total.get(name, 0.0) + (value if name == "samples" else share * value)
+        return total
+
+    def _judge(self, own: slice, progress: float, share: float = 1.0) -> dict[str, float]:
+        """Render and judge some of the step's views and add `share` times the gradients of their mean."""
+        config, streams = self.config, self.streams
+        cameras = sample_cameras(config.camera, self.views, streams["cameras"])
+        lights = sample_lights(config.light, cameras, streams["cameras"])[own].to(self.device)
+        shadings = [sample_shading(config.shading, progress, streams["looks"]) for _ in range(self.views)]
+        lit = any(s.diffuse > 0 for s in shadings)  # one lit view gives all of them normals, whoever renders it
+        shadings = shadings[own]
         resolution = self._resolution()
-        backdrop = self._backdrop(placed, resolution)
-        rendering = self.renderer.render(
-            self.field, backdrop, placed, shadings, lights, resolution, self.streams["jitter"]
-        )
+        jitter = self.renderer.draw_jitter(cameras.to(self.device), resolution, streams["jitter"])
+        cameras = cameras[own]
+        placed = cameras.to(self.device)
+        backdrop = self._backdrop(placed, resolution, own)
+        rendering = self.renderer.render(self.field, backdrop, placed, shadings, lights, resolution, jitter[own], lit)
         if not all_finite([rendering.image.detach()]):
             raise Diverged("the rendered image holds NaN or infinity")
         conditioning = self.bank.for_views(cameras.azimuth, cameras.elevation, [s.kind for s in shadings])
@@ -89,18 +177,15 @@ class Distiller:
         if resolution != config.render.resolution:
             size = (config.render.resolution, config.render.resolution)
             image = functional.interpolate(image, size, mode="bilinear", align_corners=False)
-        result = self.guidance.gradient(image, placed, conditioning, self.streams["noise"], progress)
-        loss = (result.gradient.detach() * image).sum() / n + self._penalties(rendering, progress)
-        loss.backward()
-        if not all_finite(p.grad for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None):
+        result = self.guidance.gradient(image, placed, conditioning, streams["noise"], progress)
+        loss = (result.gradient.detach() * image).sum() / len(image) + self._penalties(rendering, progress)
+        (loss if share == 1.0 else share * loss).backward()
+        if not all_finite(p.grad for p in self._parameters() if p.grad is not None):
             raise Diverged("the field's gradient holds NaN or infinity")
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
         return {
             **result.scalars,
             "opacity": float(rendering.opacity.detach().mean()),
-            "samples": float(rendering.sample_count),
+            "samples": float(rendering.sample_count * self.ranks.count),
         }
 
     def _resolution(self) -> int:
@@ -109,10 +194,10 @@ class Distiller:
         coarse = 0 < render.coarse_resolution < render.resolution and self.progress < render.coarse_share
         return render.coarse_resolution if coarse else render.resolution
 
-    def _backdrop(self, cameras: Cameras, resolution: int) -> Tensor:
+    def _backdrop(self, cameras: Cameras, resolution: int, own: slice) -> Tensor:
         """Background colours (n, r*r, 3): the learned one, or for some views a random plain colour."""
         looks, pixels, c = self.streams["looks"], resolution * resolution, self.config.background
-        plain = torch.rand(len(cameras), 4, generator=looks).to(self.device)
+        plain = torch.rand(self.views, 4, generator=looks)[own].to(self.device)
         chosen = plain[:, 3] < c.random_probability
         plain = c.random_min + (c.random_max - c.random_min) * (plain[:, :1] if c.random_kind == "grey" else plain[:, :3])
         directions = camera_rays(cameras, resolution).directions.reshape(-1, 3)
@@ -148,13 +233,17 @@ class Distiller:
         cameras = orbit_cameras(azimuths, elevation, ORBIT_DISTANCE, ORBIT_FOCAL)
         return self.view(cameras, [shading] * len(azimuths), resolution)
 
+    def shared(self) -> list[Tensor]:
+        """What all ranks hold alike: weights and grids, in one order."""
+        return [t for module in (self.field, self.background, self.renderer) for t in module.state_dict().values()]
+
     def state(self, restarts: int) -> RunState:
         """Everything that an exact resume needs."""
         tensors: dict[str, Tensor] = {}
         for name, module in (("field", self.field), ("background", self.background), ("renderer", self.renderer)):
-            tensors |= {f"{name}.{key}": value.detach().clone() for key, value in module.state_dict().items()}
+            tensors |= {f"{name}.{key}": _kept(value) for key, value in module.state_dict().items()}
         for index, entry in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": value.detach().clone() for key, value in entry.items()}
+            tensors |= {f"optimizer.{index}.{key}": _kept(value) for key, value in entry.items()}
         tensors |= {f"stream.{name}": generator.get_state() for name, generator in self.streams.items()}
         return RunState(self.step, self.seed, restarts, tensors)
 
@@ -189,12 +278,17 @@ class Distiller:
         """
         if step > 0 and not entries:
             raise ValueError("the optimiser's state is missing")
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        parameters = self._parameters()
         for index, entry in entries.items():
             shape = parameters[index].shape if index < len(parameters) else None
             for key in ("exp_avg", "exp_avg_sq", "momentum"):
                 if shape is None or (key in entry and entry[key].shape != shape):
                     raise ValueError(f"optimizer.{index}.{key} does not fit its parameter")
+
+
+def _kept(value: Tensor) -> Tensor:
+    """A copy in the machine's memory: the device's may have run out."""
+    return value.detach().to("cpu", copy=True)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

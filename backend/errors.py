@@ -34,3 +34,24 @@ class RunError(DreamwrightError):
     """A run that failed while running: empty, diverged, or fed NaN by its guidance."""
 
     exit_code = 1
+
+
+class OutOfMemory(RunError):
+    """A run that asked for more memory than the device or the machine had left."""
+
+
+class Stopped(DreamwrightError):
+    """The caller asked to stop before there was anything to keep."""
+
+    exit_code = 130
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python's, torch's or CUDA's says that memory ran out; by name, since torch may not be loaded.
+
+    torch's allocator for the CPU raises a plain RuntimeError with one of two texts (c10/core/impl/alloc_cpu.cpp).
+    """
+    if isinstance(error, (MemoryError, OutOfMemory)) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    texts = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)

@@ -24,13 +24,17 @@ class Job:
     def fingerprint(self) -> str:
         """Hash of what a resumed run must share with the one that it continues.
 
-        How long it takes to tell about a run (intervals, threads) and what is made of the field afterwards (mesh) may
-        differ.
+        When a run tells about itself, how it fits into memory (views at once, precision, what is computed twice or
+        elsewhere), and what is made of the field afterwards (mesh) may differ: they change roundings, never what is
+        optimised. So a run that ran out of memory goes on with less.
         """
         settings = config_to_mapping(self.config)
-        settings.pop("mesh")
-        for name in ("checkpoint_interval", "preview_interval", "threads", "max_restarts"):
+        for section in ("mesh", "text"):
+            settings.pop(section)
+        for name in ("checkpoint_interval", "preview_interval", "threads", "max_restarts", "views_at_once", "ignore_memory"):
             settings["run"].pop(name)
+        for name in ("dtype", "offload", "attention_slicing", "vae_tiling", "vae_recompute"):
+            settings["model"].pop(name)
         text = json.dumps([self.prompt, self.model, settings], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Callable, Iterator
 
 import numpy as np
@@ -11,13 +12,15 @@ import torch
 
 from dreamwright.backend.config import Config
 from dreamwright.backend.distiller import Distiller, Diverged
-from dreamwright.backend.errors import RunError
+from dreamwright.backend.errors import OutOfMemory, RunError, is_out_of_memory
 from dreamwright.backend.events import Checkpoint, Event, Finished, Health, Preview, Progress, Restarted, RunState
 from dreamwright.backend.guidance.contract import Guidance
 from dreamwright.backend.health import CHECK_SHARES, all_finite, judge_run
 from dreamwright.backend.prompts import PromptBank
+from dreamwright.backend.ranks import Alone, Ranks
 from dreamwright.backend.rendering.shading import Shading
 
+VERDICTS = ("fine", "empty", "full", "diverged")  # ranks agree on the last of theirs
 ADVICE = {
     "empty": "try another prompt or seed, or a larger guidance.omega",
     "full": "try another prompt or seed, or a larger regularisers.opacity_end",
@@ -37,13 +40,17 @@ def optimise(
     should_stop: Callable[[], bool] = lambda: False,
     device: torch.device | str = "cpu",
     clock: Callable[[], float] = time.monotonic,
+    ranks: Ranks = Alone(),
 ) -> "Run":
     """A run to iterate over; its `distiller` holds the field. Raises CheckpointError for a state that does not fit."""
-    return Run(config, guidance, bank, resume, should_stop, device, clock)
+    return Run(config, guidance, bank, resume, should_stop, device, clock, ranks)
 
 
 class Run:
-    """Iterating yields `Event`s until the steps are done or `should_stop` says so (asked after every step)."""
+    """Iterating yields `Event`s until the steps are done or `should_stop` says so on any rank (asked after every step).
+
+    The main rank alone makes previews and checkpoints. `warnings` holds what the person should know before it starts.
+    """
 
     def __init__(
         self,
@@ -54,19 +61,43 @@ class Run:
         should_stop: Callable[[], bool],
         device: torch.device | str,
         clock: Callable[[], float],
+        ranks: Ranks = Alone(),
     ) -> None:
-        self.config, self.guidance, self.bank = config, guidance, bank
+        self.config, self.guidance, self.bank, self.ranks = config, guidance, bank, ranks
         self.device, self._should_stop, self._clock = device, should_stop, clock
         self.restarts = 0 if resume is None else resume.restarts
         seed = config.run.seed if resume is None else resume.seed
-        self.distiller = Distiller(config, guidance, bank, seed, device)
+        self.distiller = Distiller(config, guidance, bank, seed, device, ranks)
+        self.warnings = (self.distiller.notice,) if self.distiller.notice else ()
         if resume is not None:
             self.distiller.load(resume)
 
     def __iter__(self) -> Iterator[Event]:
+        """Raises OutOfMemory after a last checkpoint of the newest whole step, where there is one."""
+        shortage = ""
+        try:
+            yield from self._events()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            shortage = (str(error).strip().splitlines() or ["no details"])[0][:200]
+        if not shortage:
+            return
+        # Only here, where the failed step's tensors are gone with its traceback, is there memory for a checkpoint.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        saved = self.distiller.whole
+        if saved and self.ranks.main:
+            yield Checkpoint(self.distiller.state(self.restarts))
+        kept = f"step {self.distiller.step} is in a checkpoint" if saved else "the last checkpoint is kept"
+        raise OutOfMemory(f"out of memory after step {self.distiller.step} ({shortage}); {kept}")
+
+    def _events(self) -> Iterator[Event]:
         run, steps = self.config.run, self.config.run.steps
         checks = {max(1, round(share * steps)) for share in CHECK_SHARES}
         begun, first = self._clock(), self.distiller.step
+        self.ranks.check_same(f"{self.bank.texts} {self.config} {first} {self.distiller.seed} {self.restarts}")
+        self.ranks.share(self.distiller.shared())
         while self.distiller.step < steps:
             try:
                 scalars = self.distiller.advance()
@@ -87,11 +118,13 @@ class Run:
                     yield self._restart(health)
                     begun, first = self._clock(), 0
                     continue
-            if step % run.preview_interval == 0 or step == steps:
+            if self.ranks.main and (step % run.preview_interval == 0 or step == steps):
                 yield Preview(step, self._preview())
-            stopping = self._should_stop() and step < steps
+            stopping = self.ranks.worst(self._should_stop()) > 0 and step < steps
             if stopping or step % run.checkpoint_interval == 0 or step == steps:
-                yield Checkpoint(self.distiller.state(self.restarts))
+                self.ranks.share(self.distiller.shared())  # should arithmetic differ between machines, they stay together
+                if self.ranks.main:
+                    yield Checkpoint(self.distiller.state(self.restarts))
             if stopping:
                 yield Finished(step, False, self.distiller.seed)
                 return
@@ -100,7 +133,8 @@ class Run:
     def _health(self) -> Health:
         seen = self.distiller.orbit([0, 60, 120, 180, 240, 300], LIT, 32)
         finite = all_finite(p.detach() for p in self.distiller.field.parameters())
-        return judge_run(self.distiller.step, seen.opacity, seen.image, finite)
+        health = judge_run(self.distiller.step, seen.opacity, seen.image, finite)
+        return replace(health, verdict=VERDICTS[self.ranks.worst(VERDICTS.index(health.verdict))])
 
     def _restart(self, health: Health) -> Restarted:
         """Begin anew from another seed. Raises RunError when the restarts are used up."""
@@ -112,7 +146,7 @@ class Run:
             )
         self.restarts += 1
         new = (old + SEED_STRIDE) % 2**31
-        self.distiller = Distiller(self.config, self.guidance, self.bank, new, self.device)
+        self.distiller = Distiller(self.config, self.guidance, self.bank, new, self.device, self.ranks)
         return Restarted(health.step, old, new, health.message)
 
     def _preview(self) -> np.ndarray:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a job to a mesh: load the model, optimise, extract. The command line and the server's workers both run this."""
+"""From a job to a mesh: encode, load, optimise, extract. The command line and the server's workers both run this."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Mapping
 
 import torch
@@ -10,14 +11,19 @@ from torch import Tensor
 
 from dreamwright.backend.cameras import Cameras, orbit_cameras
 from dreamwright.backend.distillation import ScoreDistillation
+from dreamwright.backend.errors import OutOfMemory, is_out_of_memory
 from dreamwright.backend.events import Event, RunState
-from dreamwright.backend.guidance.pixel import PixelDiffusion
+from dreamwright.backend.guidance.loading import chosen_dtype, load_denoiser
+from dreamwright.backend.guidance.pipeline_folder import open_pipeline
+from dreamwright.backend.guidance.text_process import PromptEncoder, text_side
 from dreamwright.backend.job import Job
+from dreamwright.backend.memory import check_memory, lowering
 from dreamwright.backend.meshing.compare import FieldViews
 from dreamwright.backend.meshing.mesh import Mesh, MeshReport, build_mesh
 from dreamwright.backend.models import resolve_model
 from dreamwright.backend.optimization import Run, optimise
 from dreamwright.backend.prompts import PromptBank
+from dreamwright.backend.ranks import Alone, Ranks
 from dreamwright.backend.rendering.shading import Shading
 from dreamwright.shared import __version__
 
@@ -25,21 +31,29 @@ from dreamwright.shared import __version__
 class Production:
     """One job under way. `events` runs it; `mesh` makes what there is so far into a mesh, at any time.
 
-    Raises ModelError and PromptError while loading, CheckpointError for a state of another job.
+    The prompts are encoded and the encoders gone before the network is loaded. `notices` holds what a person may like to
+    know, `warnings` what they should. Raises ModelError and PromptError while loading, ConfigError when the run cannot
+    fit into memory, OutOfMemory when it did not, Stopped, and CheckpointError for a state of another job.
     """
 
     def __init__(
-        self, job: Job, device: torch.device | str, resume: RunState | None, should_stop: Callable[[], bool]
+        self, job: Job, device: torch.device | str, resume: RunState | None, should_stop: Callable[[], bool], ranks: Ranks = Alone()
     ) -> None:
         if job.config.run.threads:
             torch.set_num_threads(job.config.run.threads)
-        self.job = job
-        denoiser = PixelDiffusion.load(resolve_model(job.model), device=device)
-        bank = PromptBank(denoiser, job.prompt, job.config.guidance)
-        self.warnings = bank.warnings
-        denoiser.free_text_encoder()
-        guidance = ScoreDistillation(denoiser, job.config.guidance)
-        self.run: Run = optimise(job.config, guidance, bank, resume, should_stop, device)
+        self.job, self._device, config = job, device, job.config
+        self._folder, self._dtype = open_pipeline(resolve_model(job.model)), chosen_dtype(config.model, device)
+        memory = check_memory(self._folder, config, self._dtype, device)
+        self.notices = (memory, f"guidance: {_cfg(config.guidance.omega)}")
+        text = text_side(self._folder, device, self._dtype, config.text, should_stop)
+        with _main_first(ranks):
+            bank = PromptBank(PromptEncoder(text, device), job.prompt, config.guidance)
+        text.free()
+        with self._within_memory("while loading the model", "start again"):
+            denoiser = load_denoiser(self._folder.path, device, self._dtype, config=config.model, text=text)
+            guidance = ScoreDistillation(denoiser, config.guidance)
+            self.run: Run = optimise(config, guidance, bank, resume, should_stop, device, ranks=ranks)
+        self.warnings = (*bank.warnings, *self.run.warnings)
 
     @property
     def step(self) -> int:
@@ -47,8 +61,32 @@ class Production:
         return self.run.distiller.step
 
     def events(self) -> Iterator[Event]:
-        """Optimise; see `optimization.Run`."""
-        return iter(self.run)
+        """Optimise; see `optimization.Run`. Raises OutOfMemory, after a last checkpoint, saying what to lower."""
+        with self._within_memory("while optimising", "continue with --resume"):
+            yield from self.run
+
+    @contextmanager
+    def _within_memory(self, when: str, then: str) -> Iterator[None]:
+        """Errors about memory become one line with the settings that a resumed run may lower."""
+        try:
+            yield
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            text = (str(error).strip().splitlines() or ["no details"])[0][:200]
+            what = text if isinstance(error, OutOfMemory) else f"out of memory {when} ({text})"
+            run = self.job.config.run
+            nothing = (
+                "free some memory first, as no setting that a resumed run may change helps much, or start afresh with fewer "
+                "render.samples or a smaller model"
+            )
+            if run.views_per_step > 1 and run.views_at_once != 1:
+                nothing = "set run.views_at_once=1"
+            advice = lowering(self._folder, self.job.config, self._dtype, self._device, otherwise=nothing)
+        else:
+            return
+        # Outside the handler, so that nothing holds the failed step's tensors.
+        raise OutOfMemory(f"{what}; {then}, and {advice}")
 
     def mesh(self) -> tuple[Mesh, MeshReport]:
         """The field's surface with its colours. Raises RunError when there is none yet."""
@@ -61,7 +99,15 @@ class Production:
         with torch.no_grad():
             distiller.field.begin_step(distiller.progress)
             views = FieldViews(orbit_cameras([0, 90, 180, 270], 20.0, 1.9, 1.5), albedo)
-            return build_mesh(distiller.field, self.job.config.mesh, views)
+            try:
+                return build_mesh(distiller.field, self.job.config.mesh, views)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise OutOfMemory(
+                    f"out of memory while making the mesh of {self.job.config.mesh.resolution} cells a side; lower mesh.resolution "
+                    "and continue with --resume: the checkpoint is kept"
+                ) from error
 
     def provenance(self) -> Mapping[str, Any]:
         """What a mesh's file says about where it came from."""
@@ -72,5 +118,22 @@ class Production:
             "seed": self.run.distiller.seed,
             "steps": self.step,
             "negative_prompt": self.job.config.guidance.negative_prompt,
+            "omega": self.job.config.guidance.omega,
+            "guidance_scale": 1 + self.job.config.guidance.omega,
             "dreamwright": __version__,
         }
+
+
+def _cfg(omega: float) -> str:
+    """Both names of the weight of classifier-free guidance."""
+    return f"omega {omega:g} in (1 + omega) eps_c - omega eps_u, which is diffusers' guidance_scale {1 + omega:g}"
+
+
+@contextmanager
+def _main_first(ranks: Ranks) -> Iterator[None]:
+    """The main rank first, so that the others find in its cache what they need; a machine of their own encodes anew."""
+    if not ranks.main:
+        ranks.worst(0)
+    yield
+    if ranks.main:
+        ranks.worst(0)

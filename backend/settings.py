@@ -8,7 +8,7 @@ import difflib
 import math
 import types
 import typing
-from typing import Any, Iterable, Mapping
+from typing import Any, Iterable, Mapping, Sequence
 
 from dreamwright.backend.config import Config
 from dreamwright.backend.errors import ConfigError
@@ -22,6 +22,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "run.preview_interval": (1, 1_000_000),
     "run.max_restarts": (0, 10),
     "run.threads": (0, 1024),
+    "run.views_at_once": (0, 64),
     "camera.elevation_min": (-90, 90),
     "camera.elevation_max": (-90, 90),
     "camera.uniform_angle_share": (0, 1),
@@ -75,6 +76,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "guidance.overhead_elevation": (-90, 90),
     "guidance.gradient_clip": (0, 1e9),
     "guidance.opposite_weight": (0, 100),
+    "model.image_size": (0, 4096),
     "regularisers.orientation_start": (0, 1e6),
     "regularisers.orientation_end": (0, 1e6),
     "regularisers.orientation_share": (0, 1),
@@ -101,6 +103,8 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "mesh.smoothing": (0, 200),
     "mesh.height_m": (1e-3, 1e4),
 }
+# diffusers' name for the weight of classifier-free guidance; 1 + omega.
+OMEGA, GUIDANCE_SCALE = "guidance.omega", "guidance.guidance_scale"
 ORDERED: tuple[tuple[str, str], ...] = (
     ("camera.elevation_min", "camera.elevation_max"),
     ("camera.distance_min", "camera.distance_max"),
@@ -131,23 +135,57 @@ def config_from_mapping(mapping: Mapping[str, Mapping[str, Any]], base: Config =
     """`base` with the values of a nested mapping. Raises ConfigError for unknown keys, wrong types and bounds."""
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"the settings are {mapping!r}; allowed are groups of settings by name; write section.name")
-    config = base
+    given: list[tuple[str, Any]] = []
     for section, values in mapping.items():
         if not isinstance(values, Mapping):
             raise ConfigError(f"setting {section!r} is {values!r}; allowed is a group of settings; write section.name")
-        for name, value in values.items():
-            config = _replaced(config, f"{section}.{name}", value)
-    return validate(config)
+        given += [(f"{section}.{name}", value) for name, value in values.items()]
+    return _with_all(base, given)
 
 
 def apply_settings(config: Config, settings: Iterable[str]) -> Config:
     """`config` with settings written as section.name=value. Raises ConfigError as `config_from_mapping` does."""
+    given: list[tuple[str, Any]] = []
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(f"setting {setting!r} has no '='; allowed is section.name=value, for example run.steps=400")
-        config = _replaced(config, name.strip(), text.strip())
+        given.append((name.strip(), text.strip()))
+    return _with_all(config, given)
+
+
+def _with_all(config: Config, given: Sequence[tuple[str, Any]]) -> Config:
+    """`config` with all values, later ones over earlier ones, validated."""
+    for name, value in _omega_for_scale(given):
+        config = _replaced(config, name, value)
     return validate(config)
+
+
+def _omega_for_scale(given: Sequence[tuple[str, Any]]) -> Sequence[tuple[str, Any]]:
+    """The same values with omega = guidance_scale - 1 for diffusers' name of it. Raises ConfigError for a contradiction."""
+    if not any(name == GUIDANCE_SCALE for name, _ in given):
+        return given
+    low, high = (1 + bound for bound in BOUNDS[OMEGA])
+    said: list[tuple[str, float]] = []  # omega, and the name that it was given by
+    changed: list[tuple[str, Any]] = []
+    for name, value in given:
+        if name == GUIDANCE_SCALE:
+            scale = _typed(name, float, value)
+            if not low <= scale <= high:
+                raise ConfigError(f"{name} is {scale:g}; allowed is {low:g} to {high:g}, it is 1 + omega; change it with --set {name}=...")
+            said.append((name, scale - 1))
+            changed.append((OMEGA, scale - 1))
+        else:
+            changed.append((name, value))
+            if name == OMEGA:
+                said.append((name, _typed(name, float, value)))
+    last = dict(said)
+    if len(last) == 2 and not math.isclose(last[OMEGA], last[GUIDANCE_SCALE], abs_tol=1e-9):
+        raise ConfigError(
+            f"{OMEGA} is {last[OMEGA]:g} and {GUIDANCE_SCALE} {last[GUIDANCE_SCALE] + 1:g}; the second is 1 + the first, so "
+            f"allowed with it is {OMEGA}={last[GUIDANCE_SCALE]:g}; give one of them"
+        )
+    return changed
 
 
 def validate(config: Config) -> Config:
@@ -176,7 +214,7 @@ def _replaced(config: Config, name: str, value: Any) -> Config:
     holder = getattr(config, section, None) if section in {f.name for f in dataclasses.fields(Config)} else None
     hints = typing.get_type_hints(type(holder)) if holder is not None else {}
     if key not in hints:
-        known = setting_names()
+        known = [*setting_names(), GUIDANCE_SCALE]
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(close)}?" if close else f"the sections are {', '.join(f.name for f in dataclasses.fields(Config))}"
         raise ConfigError(f"unknown setting {name!r}; {hint}")

@@ -98,7 +98,7 @@ def test_the_model_is_frozen_and_gives_no_gradient(denoiser):
 
 def test_prompts_are_encoded_once_and_outlive_the_encoder(folder):
     model = PixelDiffusion.load(folder)
-    embedder = model._embedder
+    embedder = model.text
     assert not embedder.is_loaded  # only the first embedding loads it
     first = model.embed(["a red chair", "a blue chair"]).tensors["hidden"]
     model.free_text_encoder()
@@ -112,7 +112,7 @@ def test_embeddings_are_cached_on_disk_by_model_and_prompt(copy, tmp_path):
     (file,) = cache.iterdir()
     second = PixelDiffusion.load(copy, cache=cache)
     assert torch.equal(second.embed(["a red chair"]).tensors["hidden"], first)
-    assert not second._embedder.is_loaded
+    assert not second.text.is_loaded
 
     file.write_bytes(b"damaged")
     third = PixelDiffusion.load(copy, cache=cache)
@@ -152,7 +152,7 @@ def test_empty_prompts_are_refused_and_long_ones_reported(denoiser):
     with pytest.raises(PromptError, match="empty"):
         denoiser.check_prompt("  ")
     (warning,) = denoiser.check_prompt("a red red red red red red red red red red red mushroom")
-    assert "14 tokens, the model reads the first 12" in warning
+    assert "14 tokens, the model reads the first 12; cut off is 'red mushroom' of 'a red" in warning
 
 
 def test_a_prompt_bank_encodes_the_views_of_a_real_model(denoiser):
@@ -178,7 +178,9 @@ def test_folders_that_are_no_pipeline_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "AutoencoderKL"]}, "works on latents"),
+        ({"_class_name": "FluxPipeline"}, "is a FluxPipeline; allowed are IFPipeline, StableDiffusionPipeline, .*3Pipeline"),
+        ({"_class_name": None}, "is a None; allowed are"),
+        ({"vae": ["diffusers", "AutoencoderKL"]}, "IFPipeline with a vae, which that class does not have"),
         ({"unet": ["diffusers", "UNet2DModel"]}, "unet is UNet2DModel; allowed is UNet2DConditionModel"),
         ({"text_encoder": ["transformers", "BertModel"]}, "allowed is T5EncoderModel or CLIPTextModel"),
         ({"text_encoder": [None, None]}, "text_encoder is missing"),
@@ -189,7 +191,7 @@ def test_unsupported_pipelines_are_refused_with_what_is_supported(copy, changes,
     edit(copy / "model_index.json", **changes)
     with pytest.raises(ModelError, match=message) as caught:
         PixelDiffusion.load(copy)
-    assert "IFPipeline" in str(caught.value)
+    assert "IFPipeline" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

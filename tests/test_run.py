@@ -276,6 +276,24 @@ def test_a_header_without_its_numbers_counts_as_damage(numbers: str, tmp_path: P
     assert "\n" not in str(caught.value)
 
 
+def test_a_newer_version_s_checkpoint_is_passed_over_for_the_one_before(saved: tuple[Job, Path]) -> None:
+    job, folder = saved
+    save_file({"a": torch.zeros(2)}, folder / NEWEST, metadata={"format": FORMAT, "version": str(VERSION + 1)})
+    restored = read_checkpoint(folder, job)
+    assert restored.state.step == 4 and "update dreamwright" in restored.notice
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.999])
+def test_a_flipped_bit_anywhere_is_noticed_and_the_one_before_is_used(share: float, saved: tuple[Job, Path]) -> None:
+    """A flip may make JSON, a number, a name or a tensor wrong; whatever it is, step 4 is what counts."""
+    job, folder = saved
+    data = bytearray((folder / NEWEST).read_bytes())
+    data[int(share * len(data))] ^= 0x10
+    (folder / NEWEST).write_bytes(data)
+    restored = read_checkpoint(folder, job)
+    assert restored.state.step == 4 and "damaged" in restored.notice
+
+
 def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     job = make_job("a ball", "oracle", "draft", quick_config())
     save_file({"a": torch.zeros(2)}, tmp_path / NEWEST, metadata={"format": FORMAT, "version": str(VERSION + 1)})

@@ -7,7 +7,6 @@ import argparse
 import importlib.metadata
 import os
 import platform
-import shutil
 from typing import Any
 
 PACKAGES = ("torch", "diffusers", "transformers", "nerfacc", "PyMCubes", "numpy", "safetensors", "bpy")
@@ -31,14 +30,13 @@ def available_memory_gb() -> float | None:
 
 
 def nerfacc_mode() -> str:
-    """How nerfacc can be used here, in words."""
-    import torch
+    """How rays are marched here, in words."""
+    from dreamwright.backend.rendering.marching import missing_for_nerfacc
 
-    if not torch.cuda.is_available():
-        return "dense mode (no CUDA device): the built-in dense renderer with occupancy masking is used"
-    if shutil.which("nvcc") is None:
-        return "dense mode (a CUDA device, but no nvcc to build nerfacc's kernels): the built-in renderer is used"
-    return "CUDA kernels can be built (nvcc found); the built-in renderer is used in this version"
+    missing = missing_for_nerfacc()
+    if missing:
+        return f"not used ({missing}): rays are marched by the built-in dense path"
+    return "its CUDA kernels march rays on the GPU; they are built by the first run (minutes, once)"
 
 
 def run(options: argparse.Namespace) -> int:

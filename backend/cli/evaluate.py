@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from dreamwright.backend.errors import DreamwrightError, PromptError
     from dreamwright.backend.evaluation.starter import PROMPTS, Row, failed_row, measure, picture_table, report
     from dreamwright.backend.events import Progress
-    from dreamwright.backend.guidance.pixel import PixelDiffusion
+    from dreamwright.backend.guidance.loading import load_denoiser
     from dreamwright.backend.job import make_job
     from dreamwright.backend.meshing.mesh import Mesh, build_mesh
     from dreamwright.backend.models import resolve_model
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     judged_by = Path(str(resources.files("dreamwright.backend.starter"))) / "classifier"
     judge = load_judge(judged_by)
     folder, device = resolve_model(options.model), choose_device(options.device)
-    denoiser = PixelDiffusion.load(folder, device=device)
+    denoiser = load_denoiser(folder, device, config=config.model)
     # Other weights make other meshes, and another judge other verdicts on the same ones.
     model_hash, judge_hash = _hash(folder / "unet"), _hash(judged_by)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,10 @@ from dreamwright.backend.presets import PRESETS, get_preset
 from dreamwright.shared import __version__
 
 if TYPE_CHECKING:
+    from dreamwright.backend.events import RunState
+    from dreamwright.backend.job import Job
     from dreamwright.backend.production import Production
+    from dreamwright.backend.ranks import Ranks
 
 INTERRUPTED = 130
 
@@ -32,7 +35,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="another number makes another prop (default 0)")
     parser.add_argument("--steps", type=int, help="optimisation steps, instead of the preset's")
     parser.add_argument("--negative", default=None, help="what to avoid (the unconditional prompt)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, for example guidance.omega=30; --seed and --steps win over it")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, for example guidance.omega=30, or guidance.guidance_scale=31, diffusers' name for 1 + omega; --seed and --steps win over it")
     parser.add_argument("--previews", type=Path, metavar="DIR", help="folder for preview pictures and a turntable")
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder for checkpoints (default: OUT.work beside the output)")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the work folder")
@@ -58,8 +61,8 @@ def job_from(options: argparse.Namespace) -> Any:
 class StopSignal:
     """First Ctrl-C: finish the step, keep what there is. Second: leave at once."""
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, aloud: bool = True) -> None:
+        self.asked, self._aloud = False, aloud
 
     def __enter__(self) -> "StopSignal":
         self._before = signal.signal(signal.SIGINT, self._handle)
@@ -75,47 +78,34 @@ class StopSignal:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        print("\nstopping after this step; the mesh so far will be written (Ctrl-C again leaves at once)", file=sys.stderr)
+        if self._aloud:
+            print("\nstopping after this step; the mesh so far will be written (Ctrl-C again leaves at once)", file=sys.stderr)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Generate; raises DreamwrightError for everything a person can mend."""
-    from dreamwright.backend.meshing.export import check_output_path
+    """Generate, alone or as one of torchrun's ranks; raises DreamwrightError for everything a person can mend."""
+    from dreamwright.backend.ranks import joined, leads, rank_device
 
     job = job_from(options)
-    check_output_path(options.out)
     work = options.work or options.out.with_name(options.out.name + ".work")
-    if work.exists() and not work.is_dir():
-        raise CheckpointError(f"{work} is a file, so no checkpoint can go there; choose a folder with --work")
-    if options.previews is not None:
-        check_preview_folder(options.previews)
+    if leads():
+        _check_places(options, work)
 
-    from dreamwright.backend.checkpoints import has_checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
+    from dreamwright.backend.checkpoints import read_checkpoint, remove_checkpoints
     from dreamwright.backend.cli.sample import choose_device
-    from dreamwright.backend.events import Checkpoint, Finished
-    from dreamwright.backend.production import Production
 
     resumed = None
     if options.resume:
         restored = read_checkpoint(work, job)
         resumed = restored.state
-        print(restored.notice or f"resuming at step {resumed.step}", file=sys.stderr)
-    elif has_checkpoint(work):
-        raise CheckpointError(
-            f"{work} holds the checkpoint of an unfinished run; add --resume to continue it, or delete the folder to start afresh"
-        )
-    complete = True
-    with StopSignal() as stop:
-        production = Production(job, choose_device(options.device), resumed, stop)
-        for warning in production.warnings:
-            print(f"dreamwright: warning: {warning}", file=sys.stderr)
-        with RunDisplay(job, options.previews, resumed.step if resumed else 0) as display:
-            for event in production.events():
-                display.show(event)
-                if isinstance(event, Checkpoint):
-                    write_checkpoint(work, job, event.state)
-                elif isinstance(event, Finished):
-                    complete = event.complete
+        if leads():
+            print(restored.notice or f"resuming at step {resumed.step}", file=sys.stderr)
+    device = rank_device(choose_device(options.device))
+    with joined(device) as ranks:
+        ranks.rows(job.config.run.views_per_step)  # refused before a model is loaded
+        production, complete = _optimised(options, job, work, resumed, device, ranks)
+    if not ranks.main:
+        return 0 if complete else INTERRUPTED
     try:
         _write_mesh(production, options)
     except DreamwrightError as error:
@@ -128,6 +118,49 @@ def run(options: argparse.Namespace) -> int:
     if not options.keep_work:
         remove_checkpoints(work)
     return 0
+
+
+def _check_places(options: argparse.Namespace, work: Path) -> None:
+    """Raise ExportError or CheckpointError for places that cannot take what the run will write."""
+    from dreamwright.backend.checkpoints import has_checkpoint
+    from dreamwright.backend.meshing.export import check_output_path
+
+    check_output_path(options.out)
+    if work.exists() and not work.is_dir():
+        raise CheckpointError(f"{work} is a file, so no checkpoint can go there; choose a folder with --work")
+    if options.previews is not None:
+        check_preview_folder(options.previews)
+    if has_checkpoint(work) and not options.resume:
+        raise CheckpointError(
+            f"{work} holds the checkpoint of an unfinished run; add --resume to continue it, or delete the folder to start afresh"
+        )
+
+
+def _optimised(options: argparse.Namespace, job: "Job", work: Path, resumed: "RunState | None", device: Any, ranks: "Ranks") -> tuple["Production", bool]:
+    """The production at the end of its steps, or where it was stopped, and whether they were all taken."""
+    from dreamwright.backend.checkpoints import write_checkpoint
+    from dreamwright.backend.events import Checkpoint, Finished
+    from dreamwright.backend.production import Production
+
+    complete = True
+    with StopSignal(aloud=ranks.main) as stop:
+        production = Production(job, device, resumed, stop, ranks)
+        if not ranks.main:
+            for event in production.events():
+                complete = event.complete if isinstance(event, Finished) else complete
+            return production, complete
+        for notice in production.notices:
+            print(notice, file=sys.stderr)
+        for warning in production.warnings:
+            print(f"dreamwright: warning: {warning}", file=sys.stderr)
+        with RunDisplay(job, options.previews, resumed.step if resumed else 0) as display:
+            for event in production.events():
+                display.show(event)
+                if isinstance(event, Checkpoint):
+                    write_checkpoint(work, job, event.state)
+                elif isinstance(event, Finished):
+                    complete = event.complete
+    return production, complete
 
 
 def _write_mesh(production: "Production", options: argparse.Namespace) -> None:

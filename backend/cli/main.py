@@ -9,12 +9,12 @@ import os
 import sys
 from typing import Sequence
 
-from dreamwright.backend.errors import DreamwrightError
+from dreamwright.backend.errors import DreamwrightError, is_out_of_memory
 from dreamwright.shared import __version__
 
 # Each module has add_arguments(subparsers) -> parser and run(options) -> exit code; torch is imported by `run` only
 # where it can be, so that --help answers at once.
-COMMANDS = ("generate", "serve", "demo", "sample", "models", "doctor", "evaluate")
+COMMANDS = ("generate", "serve", "keys", "demo", "sample", "models", "doctor", "evaluate")
 INTERRUPTED = 130
 
 
@@ -36,18 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     options = build_parser().parse_args(arguments)
+    if not (options.command == "models" and options.action == "download"):
+        os.environ["HF_HUB_OFFLINE"] = "1"  # no other command uses the hub, nor do the processes that it starts
     try:
         return int(options.run(options))
     except DreamwrightError as error:
         print(f"dreamwright: error: {error}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
-        # torch's own class for a device, Python's for the machine; torch may not even be loaded, hence by name.
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+        if not is_out_of_memory(error):
             raise
         print(
             f"dreamwright: error: out of memory ({str(error).splitlines()[0] if str(error) else 'no details'}); a checkpoint, if "
-            "one was written, is kept; use --resume with fewer run.views_per_step or render.samples, or a smaller model",
+            "one was written, is kept; use --resume with run.views_at_once=1, or a smaller model",
             file=sys.stderr,
         )
         return 1

@@ -37,7 +37,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--method", choices=METHODS, default="ancestral", help="ancestral sampling, or SDS on pixels")
     parser.add_argument("--symmetric", action="store_true", help="mirror-symmetric pictures (with --method sds)")
     parser.add_argument("--steps", type=int, help=f"denoiser steps (default {_defaults(DEFAULT_STEPS)})")
-    parser.add_argument("--omega", type=float, help=f"guidance weight, scale - 1 (default {_defaults(DEFAULT_OMEGA)})")
+    parser.add_argument("--omega", type=float, help=f"guidance weight; diffusers' guidance_scale is 1 + omega (default {_defaults(DEFAULT_OMEGA)})")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures (default 0)")
     parser.add_argument("--count", type=int, default=1, help="number of pictures (default 1)")
     parser.add_argument("--view", choices=tuple(VIEWS), help="append view words to the prompt")
@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
 
     from dreamwright.backend import models
     from dreamwright.backend.config import GuidanceConfig
-    from dreamwright.backend.guidance.pixel import PixelDiffusion
+    from dreamwright.backend.distillation import pictures
+    from dreamwright.backend.guidance.loading import load_denoiser
     from dreamwright.backend.meshing.export import write_atomically
     from dreamwright.backend.pictures import check_picture_path, picture_grid, png_bytes
     from dreamwright.backend.prompts import PromptBank, clean_prompt
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     clean_prompt(args.prompt)
     config = GuidanceConfig(omega=omega, t_max_end=SDS_T_MAX_END, view_dependent=args.view is not None)
     device = choose_device(args.device)
-    denoiser = PixelDiffusion.load(models.resolve_model(args.model), device)
+    denoiser = load_denoiser(models.resolve_model(args.model), device)
     bank = PromptBank(denoiser, args.prompt, config)
     for warning in bank.warnings:
         tqdm.write(f"warning: {warning}")
@@ -85,10 +86,11 @@ def run(args: argparse.Namespace) -> int:
     conditioning = bank.for_views([azimuth] * args.count, [elevation] * args.count)
     denoiser.free_text_encoder()
     generator = torch.Generator().manual_seed(args.seed)
-    pictures = _pictures(denoiser, conditioning, config, args.method, args.symmetric, steps, generator)
-    image = None
-    for image in tqdm(pictures, total=steps, desc=args.method, unit="step", dynamic_ncols=True):
+    states = _states(denoiser, conditioning, config, args.method, args.symmetric, steps, generator)
+    state = None
+    for state in tqdm(states, total=steps, desc=args.method, unit="step", dynamic_ncols=True):
         pass
+    image = state if args.method == "sds" else pictures(denoiser, state)
     provenance = {
         "prompt": conditioning.words[0],
         "model": str(args.model),
@@ -96,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         "symmetric": str(args.symmetric),
         "steps": str(steps),
         "omega": str(omega),
+        "guidance_scale": str(1 + omega),
         "seed": str(args.seed),
     }
     write_atomically(out, png_bytes(picture_grid(image), provenance))
@@ -103,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pictures(
+def _states(
     denoiser: Denoiser,
     conditioning: PromptConditioning,
     config: GuidanceConfig,
@@ -112,7 +115,7 @@ def _pictures(
     steps: int,
     generator: torch.Generator,
 ) -> Iterator[Tensor]:
-    """The pictures (n, 3, h, w) in [0, 1] after each step."""
+    """What there is after each step: pictures (n, 3, h, w) in [0, 1] by SDS, x0_hat in the model's space by sampling."""
     from dreamwright.backend.distillation import ancestral_steps, distill_image
 
     if method == "sds":
@@ -120,10 +123,8 @@ def _pictures(
         for event in distill_image(denoiser, conditioning, config, kind, steps, SDS_LEARNING_RATE, generator):
             yield event.image
     else:
-        for clean in ancestral_steps(
-            denoiser, conditioning.positive, conditioning.negative, config.omega, steps, generator
-        ):
-            yield 0.5 * (clean + 1)
+        positive, negative = conditioning.positive, conditioning.negative
+        yield from ancestral_steps(denoiser, positive, negative, config.omega, steps, generator)
 
 
 def choose_device(name: str) -> torch.device:

@@ -75,7 +75,7 @@ class Denoiser(Protocol):
         ...
 
     def predict_noise(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """eps_phi(z_t; y, t), (n, 3, h, w) -> (n, 3, h, w), in the model's space [-1, 1]; never with a gradient."""
+        """eps_phi(z_t; y, t), like z_t, (n, 3, h, w) in [-1, 1] or latents; never with a gradient."""
         ...
 
 
@@ -87,6 +87,25 @@ class NativeDenoiser(Denoiser, Protocol):
 
     def predict(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The model's own output, of `prediction_type` (`guidance.prediction`)."""
+        ...
+
+
+@runtime_checkable
+class LatentDenoiser(Denoiser, Protocol):
+    """A denoiser whose space is not the picture's: z has shape (n, channels, latent_size, latent_size).
+
+    `image_size` is in pixels, as for every denoiser. Pixel models are their own space and have no `encode`.
+    """
+
+    channels: int
+    latent_size: int
+
+    def encode(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """z of pictures x (n, 3, image_size, image_size) in [-1, 1], float32, differentiable with respect to x."""
+        ...
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Pictures (n, 3, image_size, image_size), about [-1, 1], float32, without gradient; never needed in a step."""
         ...
 
 

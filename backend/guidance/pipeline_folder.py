@@ -17,40 +17,22 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from dreamwright.backend.errors import ModelError
+from dreamwright.backend.errors import ConfigError, ModelError, is_out_of_memory
+from dreamwright.backend.guidance.families import BY_PIPELINE, TELLING_PARTS, Family, supported
 from dreamwright.backend.guidance.json_object import one_line, read_object
 
-COMPONENTS: Mapping[str, tuple[str, ...]] = {
-    "unet": ("UNet2DConditionModel",),
-    "scheduler": (
-        "DDPMScheduler",
-        "DDIMScheduler",
-        "PNDMScheduler",
-        "EulerDiscreteScheduler",
-        "EulerAncestralDiscreteScheduler",
-        "DPMSolverMultistepScheduler",
-    ),
-    "tokenizer": (
-        "T5Tokenizer",
-        "T5TokenizerFast",
-        "CLIPTokenizer",
-        "CLIPTokenizerFast",
-        "PreTrainedTokenizerFast",
-        "TokenizersBackend",
-    ),
-    "text_encoder": ("T5EncoderModel", "CLIPTextModel"),
-}
-LATENT_PARTS = ("vae", "vqvae", "movq", "vae_decoder")
 WHOLE_HASH_BYTES = 256 * 2**20  # weights up to this size are hashed whole, larger ones by both ends, size and time
 
 
 @dataclass(frozen=True)
 class PipelineFolder:
-    """A checked folder: the class of each part by its name in `COMPONENTS`."""
+    """A checked folder: the class of each part that is there, and the pipeline's own options in model_index.json."""
 
     path: Path
     pipeline: str
+    family: Family
     classes: Mapping[str, str]
+    options: Mapping[str, Any]
 
     def config(self, part: str) -> dict[str, Any]:
         """The part's configuration. Raises ModelError when it is missing or no JSON object."""
@@ -78,22 +60,38 @@ class PipelineFolder:
         whole = any(".fp16" not in name for name in names)
         return "fp16" if half and (not whole or dtype == torch.float16) else None
 
+    @property
+    def network(self) -> str:
+        """The name of the part that denoises."""
+        return self.family.network
+
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        """The names of the text encoders that are there, in the family's order."""
+        return tuple(part.encoder for part in self.family.text if part.encoder in self.classes)
+
     def text_hash(self) -> str:
-        """Hex digest of the tokenizer and the text encoder: equal digests, equal embeddings."""
-        digest = hashlib.sha256(self.classes["text_encoder"].encode())
-        small = [*(self.path / "tokenizer").iterdir(), self.path / "text_encoder" / "config.json"]
-        for file in sorted(small):
-            if file.is_file():
-                digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-        for file in self.weight_files("text_encoder"):
-            digest.update(file.name.encode() + b"\0" + _weights_digest(file))
+        """Hex digest of all tokenizers and text encoders, and of how they are used: equal digests, equal embeddings."""
+        used = (self.family.name, self.options.get("force_zeros_for_empty_prompt"))
+        digest = hashlib.sha256(repr(used).encode())
+        for part in self.family.text:
+            digest.update(f"{part.encoder} {self.classes.get(part.encoder)}".encode())
+            if part.encoder not in self.classes:
+                continue
+            small = [*(self.path / part.tokenizer).iterdir(), self.path / part.encoder / "config.json"]
+            for file in sorted(small):
+                if file.is_file():
+                    digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+            for file in self.weight_files(part.encoder):
+                digest.update(file.name.encode() + b"\0" + _weights_digest(file))
         return digest.hexdigest()
 
 
 def open_pipeline(folder: str | Path) -> PipelineFolder:
     """Read model_index.json and check that every part is there and of a supported class.
 
-    Raises ModelError: no folder, no model_index.json, a latent or otherwise unsupported pipeline, a missing part.
+    Raises ModelError: no folder, no model_index.json, an unsupported pipeline (naming the supported ones), a part that
+    is missing, of another class or from another kind of pipeline, a part without weights.
     """
     path = Path(folder)
     if not path.is_dir():
@@ -102,38 +100,52 @@ def open_pipeline(folder: str | Path) -> PipelineFolder:
             "`dreamwright models` lists"
         )
     if not (path / "model_index.json").is_file():
-        raise ModelError(
-            f"{path} has no model_index.json, so it is no diffusers pipeline; give the folder that holds that file"
-        )
+        raise ModelError(_no_index(path))
     index = read_object(path / "model_index.json")
-    pipeline = str(index.get("_class_name", "without a class name"))
-    latent = [part for part in LATENT_PARTS if _class_of(index, part)]
-    if latent:
-        raise ModelError(
-            f"{path} is a {pipeline} with a {latent[0]}, so it works on latents; allowed are pixel-space "
-            "text-to-image pipelines such as IFPipeline; choose another model"
-        )
-    classes = {}
-    for part, supported in COMPONENTS.items():
-        found = _class_of(index, part)
-        if found not in supported:
+    pipeline = str(index.get("_class_name", "pipeline without a class name"))
+    family = BY_PIPELINE.get(pipeline)
+    if family is None:
+        raise ModelError(f"{path} is a {pipeline}; allowed are {supported()}; choose another text-to-image model")
+    for part in TELLING_PARTS:
+        if part not in family.parts and _class_of(index, part):
             raise ModelError(
-                f"{path} is a {pipeline} whose {part} is {found or 'missing'}; allowed is {' or '.join(supported)}; "
-                "choose a pixel-space text-to-image pipeline such as IFPipeline"
+                f"{path} is a {pipeline} with a {part}, which that class does not have; allowed parts are "
+                f"{', '.join(family.parts)}; its parts are mixed up, so download the model again, whole"
+            )
+    classes = {}
+    for part, allowed in family.parts.items():
+        found = _class_of(index, part)
+        if found is None and part in family.optional:
+            continue
+        if found not in allowed:
+            raise ModelError(
+                f"{path} is a {pipeline} whose {part} is {found or 'missing'}; allowed is {' or '.join(allowed)}; "
+                f"choose another model, of class {supported()}"
             )
         if not (path / part).is_dir():
-            raise ModelError(f"{path} lacks its folder {part!r}; download the model again, whole")
+            optional = f", or write {part!r}: [null, null] into its model_index.json to do without" if part in family.optional else ""
+            raise ModelError(f"{path} lacks its folder {part!r}; download the model again, whole{optional}")
         classes[part] = found
-    opened = PipelineFolder(path, pipeline, classes)
-    for part in ("unet", "text_encoder"):
+    for part in family.text:
+        if (part.encoder in classes) != (part.tokenizer in classes):
+            raise ModelError(
+                f"{path} has only one of {part.encoder} and {part.tokenizer}; allowed are both or neither; "
+                "download the model again, whole"
+            )
+    options = {key: value for key, value in index.items() if not isinstance(value, list)}
+    opened = PipelineFolder(path, pipeline, family, classes, options)
+    for part in (family.network, *(["vae"] if "vae" in classes else []), *opened.text_encoders):
         opened.weight_files(part)
     return opened
 
 
-def load_model(folder: PipelineFolder, part: str, dtype: torch.dtype, device: torch.device | str) -> torch.nn.Module:
-    """The unet or text encoder in eval mode, frozen, in `dtype` on `device`.
+def load_model(
+    folder: PipelineFolder, part: str, dtype: torch.dtype, device: torch.device | str, int8: bool = False
+) -> torch.nn.Module:
+    """A network, VAE or text encoder in eval mode, frozen, in `dtype` on `device`.
 
-    Raises ModelError when the weights are damaged, or do not cover or fit the configuration: libraries would only log
+    `int8` keeps a text encoder's matrices as 8-bit integers and computes in `dtype`; raises ConfigError where torchao,
+    which does that, is not installed. Raises ModelError when the weights are damaged, or do not cover or fit the configuration: libraries would only log
     that and leave random numbers in the gaps.
     """
     name = folder.classes[part]
@@ -145,14 +157,18 @@ def load_model(folder: PipelineFolder, part: str, dtype: torch.dtype, device: to
     )
     where = folder.path / part
     try:
-        if part == "unet":
+        if part in (folder.network, "vae"):
             model, report = getattr(diffusers, name).from_pretrained(
                 where, torch_dtype=dtype, low_cpu_mem_usage=False, **options
             )
         else:
+            if int8:
+                options["quantization_config"] = _int8_weights()
             with _no_progress_bar():
                 model, report = getattr(transformers, name).from_pretrained(where, dtype=dtype, **options)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, ConfigError) or is_out_of_memory(error):
+            raise
         raise ModelError(
             f"cannot load the {part} of {folder.path}: {one_line(error)}; download the model again, whole"
         ) from error
@@ -165,20 +181,21 @@ def load_model(folder: PipelineFolder, part: str, dtype: torch.dtype, device: to
     return model.to(device).eval().requires_grad_(False)
 
 
-def load_tokenizer(folder: PipelineFolder) -> Any:
-    """The tokenizer. Raises ModelError when its files cannot be read."""
+def load_tokenizer(folder: PipelineFolder, part: str = "tokenizer") -> Any:
+    """The tokenizer of that name. Raises ModelError when its files cannot be read."""
+    hollow = sorted(file for file in (folder.path / part).iterdir() if file.is_file() and not file.stat().st_size)
+    if hollow:  # an empty SentencePiece model would be read as one that knows no piece
+        raise ModelError(f"cannot load the {part} of {folder.path}: {hollow[0].name} is empty; download the model again, whole")
     try:
-        return getattr(transformers, folder.classes["tokenizer"]).from_pretrained(
-            folder.path / "tokenizer", local_files_only=True
-        )
+        return getattr(transformers, folder.classes[part]).from_pretrained(folder.path / part, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise ModelError(
-            f"cannot load the tokenizer of {folder.path}: {one_line(error)}; download the model again, whole"
+            f"cannot load the {part} of {folder.path}: {one_line(error)}; download the model again, whole"
         ) from error
 
 
 def load_scheduler(folder: PipelineFolder) -> Any:
-    """The scheduler, of which only `alphas_cumprod` and `prediction_type` matter. Raises ModelError."""
+    """The scheduler, of which only the noise levels and the prediction type matter. Raises ModelError."""
     folder.config("scheduler")
     try:
         return getattr(diffusers, folder.classes["scheduler"]).from_pretrained(
@@ -188,6 +205,13 @@ def load_scheduler(folder: PipelineFolder) -> Any:
         raise ModelError(
             f"cannot load the scheduler of {folder.path}: {one_line(error)}; download the model again, whole"
         ) from error
+
+
+def _no_index(path: Path) -> str:
+    """What to say of a folder without model_index.json: a part of a pipeline, or nothing of the kind."""
+    if (path.parent / "model_index.json").is_file():
+        return f"{path} is one part of a pipeline; give the whole of it, {path.parent}"
+    return f"{path} has no model_index.json, so it is no diffusers pipeline; give the folder that holds that file"
 
 
 def _class_of(index: Mapping[str, Any], part: str) -> str | None:
@@ -212,6 +236,18 @@ def _weights_digest(path: Path) -> bytes:
             stream.seek(-(2**20), 2)
             digest.update(stream.read())
     return digest.digest()
+
+
+def _int8_weights() -> Any:
+    """transformers' configuration of 8-bit weights. Raises ConfigError where torchao is missing or unusable."""
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig
+    except ImportError as error:
+        raise ConfigError(
+            f"text.precision is 'int8', which needs torchao ({one_line(error)}); allowed without it are float32, bfloat16 "
+            "and float16; pip install 'dreamwright[int8]', or choose one of those"
+        ) from error
+    return transformers.TorchAoConfig(Int8WeightOnlyConfig())
 
 
 @contextlib.contextmanager

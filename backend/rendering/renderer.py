@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from dreamwright.backend.cameras import Cameras, camera_rays
 from dreamwright.backend.config import RenderConfig
 from dreamwright.backend.fields.contract import Field
-from dreamwright.backend.rendering.compositing import rendering_weights
+from dreamwright.backend.rendering.marching import DenseMarch, Marcher
 from dreamwright.backend.rendering.occupancy import OccupancyGrid
-from dreamwright.backend.rendering.sampling import sample_rays
+from dreamwright.backend.rendering.sampling import draw_jitter
 from dreamwright.backend.rendering.shading import Shading, shade
 
 SMALLEST_WEIGHT = 1e-4  # samples that contribute less get no colour
@@ -38,17 +38,29 @@ class Rendering:
 
 
 class Renderer(nn.Module):
-    """Holds the sampling numbers and the occupancy grid; knows fields and lights, nothing of guidance."""
+    """Holds the sampling numbers and the occupancy grid; knows fields and lights, nothing of guidance.
 
-    def __init__(self, config: RenderConfig, bounding_radius: float) -> None:
+    `marcher` finds the samples of rays and composites them: one of `marching.MARCHERS`.
+    """
+
+    def __init__(self, config: RenderConfig, bounding_radius: float, marcher: Marcher = DenseMarch) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.marcher, self.bounding_radius = config, marcher, bounding_radius
         self.step_length = 2 * bounding_radius / config.samples  # scene units
         self.occupancy = OccupancyGrid(config.occupancy_resolution, bounding_radius, config.occupancy_threshold)
 
     def update_occupancy(self, field: Field, generator: torch.Generator) -> None:
         """Refresh the occupancy grid from the field as it is now."""
         self.occupancy.update(field, self.step_length, generator)
+
+    def draw_jitter(self, cameras: Cameras, resolution: int, generator: torch.Generator) -> Tensor:
+        """How far into its step each ray's samples lie, (n, r*r) in [0, 1); 1/2 without `render.stratified`."""
+        n, pixels = len(cameras), resolution * resolution
+        if not self.config.stratified:
+            return torch.full((n, pixels), 0.5, device=cameras.position.device)
+        rays = camera_rays(cameras, resolution)
+        origins, directions = rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3)
+        return draw_jitter(origins, directions, self.bounding_radius, generator).view(n, pixels)
 
     def render(
         self,
@@ -58,59 +70,48 @@ class Renderer(nn.Module):
         shadings: Sequence[Shading],
         lights: Tensor,
         resolution: int,
-        generator: torch.Generator | None = None,
+        jitter: Tensor | None = None,
+        with_normals: bool = False,
     ) -> Rendering:
         """Render n views: background (n, r*r, 3), one shading a view, lights (n, 3).
 
-        A generator jitters the samples (training); None renders deterministically (evaluation).
+        jitter (n, r*r) from `draw_jitter` shifts the samples (training); None renders mid-points (evaluation). Normals,
+        and with them eq 10, come with any view that has diffuse light, or for all views when asked for.
         """
         n, pixels = len(cameras), resolution * resolution
         rays = camera_rays(cameras, resolution)
         origins, directions = rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3)
-        jitter = generator if self.config.stratified else None
-        samples = sample_rays(origins, directions, field.bounding_radius, self.config.samples, self.step_length, jitter)
-        ray_origins, ray_directions = origins[samples.ray], directions[samples.ray]  # (rays, 3)
-        mu = ray_origins[:, None] + samples.t_mids[..., None] * ray_directions[:, None]  # (rays, samples, 3)
-        kept = (mu.square().sum(-1) < field.bounding_radius**2).view(-1)
-        if self.occupancy.resolution:
-            kept = kept & self.occupancy.keeps(mu.view(-1, 3))
-        index = kept.nonzero(as_tuple=True)[0]  # (m,)
-        mu_kept = mu.view(-1, 3)[index]
-        with_normals = any(s.diffuse > 0 for s in shadings)
+        shift = None if jitter is None else jitter.reshape(-1)
+        march = self.marcher(origins, directions, self.occupancy, self.config.samples, self.step_length, shift)
+        with_normals = with_normals or any(s.diffuse > 0 for s in shadings)
 
-        whole = None if field.separate_density else field.query(mu_kept, with_normals)
-        tau = field.density(mu_kept) if whole is None else whole.tau
-        dense = torch.zeros(kept.shape, device=tau.device, dtype=tau.dtype).index_put((index,), tau)
-        weights, transmittance = rendering_weights(dense.view(samples.t_mids.shape), samples.deltas)
-        flat = weights.view(-1)
+        whole = None if field.separate_density else field.query(march.mu, with_normals)
+        composed = march.composite(field.density(march.mu) if whole is None else whole.tau)
+        opacity = composed.opacity
 
-        seen_mask = (flat.detach()[index] > SMALLEST_WEIGHT) & (
-            transmittance.detach().view(-1)[index] > self.config.early_stop_transmittance
+        seen_mask = (composed.weights.detach() > SMALLEST_WEIGHT) & (
+            composed.transmittance.detach() > self.config.early_stop_transmittance
         )
-        seen = seen_mask.nonzero(as_tuple=True)[0]  # into the kept samples
-        seen_index, seen_mu = index[seen], mu_kept[seen]
+        seen = seen_mask.nonzero(as_tuple=True)[0]
+        seen_mu = march.mu[seen]
         if whole is None:
             rho, normal = field.appearance(seen_mu, with_normals)
         else:
             rho, normal = whole.rho[seen], None if whole.normal is None else whole.normal[seen]
-        seen_ray = torch.div(seen_index, self.config.samples, rounding_mode="floor")  # into the rays that meet the sphere
-        pixel = samples.ray[seen_ray]
+        pixel = march.ray_of(seen)
         view = torch.div(pixel, pixels, rounding_mode="floor")
-        weight = flat[seen_index, None]  # (s, 1)
+        weight = composed.weights[seen, None]  # (s, 1)
 
         colour = self._colour(rho, normal, seen_mu, view, shadings, lights)
         gathered = torch.cat([weight * colour] + ([weight * normal] if normal is not None else []), dim=-1)
         totals = torch.zeros(n * pixels, gathered.shape[-1], device=gathered.device).index_add(0, pixel, gathered)
-        opacity = torch.zeros(n * pixels, device=flat.device).index_add(0, samples.ray, weights.sum(-1))
-        depth_sum = (weights.detach() * samples.t_mids).sum(-1) / weights.detach().sum(-1).clamp(min=1e-6)
-        depth = torch.zeros(n * pixels, device=flat.device).index_add(0, samples.ray, depth_sum)
-        depth = torch.where(opacity.detach() > 1e-3, depth, torch.zeros_like(depth))
+        depth = torch.where(opacity.detach() > 1e-3, composed.depth, torch.zeros_like(composed.depth))
         image = totals[:, :3] + (1 - opacity[:, None]) * background.reshape(-1, 3)
 
-        orientation = torch.zeros(n, device=flat.device)
+        orientation = torch.zeros(n, device=opacity.device)
         if normal is not None:
             # eq 10, with v the ray's direction: normals that face away from the camera where they are visible.
-            facing_away = (normal * ray_directions[seen_ray]).sum(-1).clamp(min=0).square()
+            facing_away = (normal * directions[pixel]).sum(-1).clamp(min=0).square()
             orientation = orientation.index_add(0, view, weight[:, 0].detach() * facing_away)
 
         def picture(values: Tensor) -> Tensor:
@@ -122,7 +123,7 @@ class Renderer(nn.Module):
             picture(depth),
             picture(totals[:, 3:]) if normal is not None else None,
             orientation,
-            len(index),
+            len(march.mu),
         )
 
     @staticmethod

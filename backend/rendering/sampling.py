@@ -29,18 +29,26 @@ def sphere_interval(origins: Tensor, directions: Tensor, radius: float) -> tuple
 
 
 def sample_rays(
-    origins: Tensor, directions: Tensor, radius: float, samples: int, step: float, generator: torch.Generator | None
+    origins: Tensor, directions: Tensor, radius: float, samples: int, step: float, jitter: Tensor | None
 ) -> RaySamples:
-    """Mid-points of steps of one length `step` (scene units) from where each ray enters the sphere, at most `samples`.
+    """Samples a `step` (scene units) apart from where each ray enters the sphere, at most `samples`.
 
-    A generator shifts each ray's samples by one random share of a step (training); None leaves mid-points (evaluation).
-    One step length for all rays makes alpha mean the same everywhere, which the occupancy grid's threshold relies on.
+    jitter (rays,) in [0, 1) says how far into its step each ray's samples lie (training); None means mid-points
+    (evaluation). One step length for all rays makes alpha mean the same everywhere, which the occupancy grid's
+    threshold relies on.
     """
     near, far, meets = sphere_interval(origins, directions, radius)
     ray = meets.nonzero(as_tuple=True)[0]
-    shift = torch.full((len(ray), 1), 0.5, device=origins.device)
-    if generator is not None:
-        shift = torch.rand(len(ray), 1, generator=generator).to(origins)
+    shift = torch.full((len(ray), 1), 0.5, device=origins.device) if jitter is None else jitter[ray, None]
     t_mids = near[ray, None] + (torch.arange(samples, device=origins.device) + shift) * step  # (rays, samples)
     # Samples past the far side are pushed onto it; the renderer drops what lies outside the sphere.
     return RaySamples(t_mids, torch.full_like(t_mids[:, :1], step), ray)
+
+
+def draw_jitter(origins: Tensor, directions: Tensor, radius: float, generator: torch.Generator) -> Tensor:
+    """Jitter (rays,) uniform in [0, 1), drawn for the rays that meet the sphere; 1/2 for the others."""
+    _, _, meets = sphere_interval(origins, directions, radius)
+    ray = meets.nonzero(as_tuple=True)[0]
+    jitter = torch.full((len(origins),), 0.5, dtype=origins.dtype, device=origins.device)
+    jitter[ray] = torch.rand(len(ray), 1, generator=generator).to(origins)[:, 0]
+    return jitter

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who watches a download, and the file that tells what it gains."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+
+class Progress(Protocol):
+    """Who watches a download: `say` a line, `begin` with the bytes in all and those here, `advance` (back: negative)."""
+
+    def say(self, line: str) -> None: ...
+    def begin(self, total: int, here: int) -> None: ...
+    def advance(self, count: int) -> None: ...
+    def end(self) -> None: ...
+
+
+class WatchedFile(io.RawIOBase):
+    """A growing file that tells what it gains; complete writes or an error, as raw files alone do not promise."""
+
+    def __init__(self, raw: Any, progress: Progress) -> None:
+        super().__init__()
+        self._raw, self._progress = raw, progress
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        while view:
+            written = self._raw.write(view)
+            self._progress.advance(written)
+            view = view[written:]
+        return len(data)
+
+    def tell(self) -> int:
+        return int(self._raw.tell())
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._raw.seek(offset, whence))
+
+    def truncate(self, size: int | None = None) -> int:
+        before = os.fstat(self._raw.fileno()).st_size
+        after = int(self._raw.truncate(size))
+        self._progress.advance(after - before)  # the server sent the whole file although a range was asked for
+        return after
+
+
+class HiddenBar(tqdm):  # type: ignore[type-arg]
+    """huggingface_hub's own bar for each file, which would break into ours."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.pop("name", None)
+        super().__init__(*args, **{**kwargs, "disable": True})
+
+
+class Quiet:
+    """Nobody watches."""
+
+    def say(self, line: str) -> None:
+        return None
+
+    def begin(self, total: int, here: int) -> None:
+        return None
+
+    def advance(self, count: int) -> None:
+        return None
+
+    def end(self) -> None:
+        return None
+
+
+class Counted:
+    """Passes counts on and keeps their sum."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.total, self._progress = 0, progress
+
+    def __call__(self, count: int) -> None:
+        self.total += count
+        self._progress.advance(count)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The families of text-to-image pipelines that guidance can run: plain data, which parts each has and of which classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Mapping
+
+FamilyName = Literal["pixel", "latent", "sdxl", "flow"]
+
+# Schedulers that carry the table alphas_cumprod; which sampler they are does not matter to guidance.
+DIFFUSION_SCHEDULERS = (
+    "DDPMScheduler",
+    "DDIMScheduler",
+    "PNDMScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "UniPCMultistepScheduler",
+)
+FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)
+PLAIN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
+CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", *PLAIN_TOKENIZERS)
+T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast", *PLAIN_TOKENIZERS)
+VAES = ("AutoencoderKL",)
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """One text encoder with its tokenizer, by the names of their folders, and the tokens it is given at most."""
+
+    encoder: str
+    tokenizer: str
+    max_tokens: int
+    optional: bool = False  # the pipeline's index may say null for both
+
+
+@dataclass(frozen=True)
+class Family:
+    """One way of running a pipeline: `parts` maps folder names to the classes allowed in them."""
+
+    name: FamilyName
+    pipelines: tuple[str, ...]  # class names in model_index.json
+    parts: Mapping[str, tuple[str, ...]]
+    network: str  # the part that denoises
+    text: tuple[TextPart, ...]
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """Parts that may be null."""
+        return frozenset(name for part in self.text if part.optional for name in (part.encoder, part.tokenizer))
+
+
+PIXEL = Family(
+    "pixel",
+    ("IFPipeline",),
+    {
+        "unet": ("UNet2DConditionModel",),
+        "scheduler": DIFFUSION_SCHEDULERS,
+        "tokenizer": (*T5_TOKENIZERS, "CLIPTokenizer", "CLIPTokenizerFast"),
+        "text_encoder": ("T5EncoderModel", "CLIPTextModel"),
+    },
+    "unet",
+    (TextPart("text_encoder", "tokenizer", 77),),  # DeepFloyd IF pads to this although T5 reads more
+)
+LATENT = Family(
+    "latent",
+    ("StableDiffusionPipeline",),
+    {
+        "unet": ("UNet2DConditionModel",),
+        "vae": VAES,
+        "scheduler": DIFFUSION_SCHEDULERS,
+        "tokenizer": CLIP_TOKENIZERS,
+        "text_encoder": ("CLIPTextModel",),
+    },
+    "unet",
+    (TextPart("text_encoder", "tokenizer", 77),),
+)
+SDXL = Family(
+    "sdxl",
+    ("StableDiffusionXLPipeline",),
+    {
+        "unet": ("UNet2DConditionModel",),
+        "vae": VAES,
+        "scheduler": DIFFUSION_SCHEDULERS,
+        "tokenizer": CLIP_TOKENIZERS,
+        "text_encoder": ("CLIPTextModel",),
+        "tokenizer_2": CLIP_TOKENIZERS,
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+    },
+    "unet",
+    (TextPart("text_encoder", "tokenizer", 77), TextPart("text_encoder_2", "tokenizer_2", 77)),
+)
+FLOW = Family(
+    "flow",
+    ("StableDiffusion3Pipeline",),
+    {
+        "transformer": ("SD3Transformer2DModel",),
+        "vae": VAES,
+        "scheduler": FLOW_SCHEDULERS,
+        "tokenizer": CLIP_TOKENIZERS,
+        "text_encoder": ("CLIPTextModelWithProjection",),
+        "tokenizer_2": CLIP_TOKENIZERS,
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+        "tokenizer_3": T5_TOKENIZERS,
+        "text_encoder_3": ("T5EncoderModel",),
+    },
+    "transformer",
+    (
+        TextPart("text_encoder", "tokenizer", 77),
+        TextPart("text_encoder_2", "tokenizer_2", 77),
+        TextPart("text_encoder_3", "tokenizer_3", 256, optional=True),  # zeros stand in for it
+    ),
+)
+FAMILIES = (PIXEL, LATENT, SDXL, FLOW)
+BY_PIPELINE: Mapping[str, Family] = {pipeline: family for family in FAMILIES for pipeline in family.pipelines}
+# Parts that change what a pipeline computes: one that its family lacks means that parts of different models are mixed up.
+TELLING_PARTS = ("unet", "transformer", "prior", "vae", "vqvae", "movq", "vae_decoder", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet")
+
+
+def supported() -> str:
+    """The supported pipeline classes, for messages."""
+    return ", ".join(BY_PIPELINE)

@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One optimisation step of each contender of `peers.py`, on the same rays with the same guidance.
+
+Lengths are in radii of each project's own bounding sphere, so that a ray of ours, divided by our radius, is the peer's
+ray. Every step renders one shaded view, asks the same guidance for the gradient on its image, and steps the project's
+own optimiser. The peers' modules are imported from the checkout that the caller names; nothing of them is here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import peers_standins
+import torch
+from torch import Tensor
+
+from dreamwright.backend.cameras import Cameras, camera_rays, sample_cameras, sample_lights
+from dreamwright.backend.config import BackgroundConfig, Config, FieldConfig
+from dreamwright.backend.distillation import ScoreDistillation
+from dreamwright.backend.distiller import STREAMS, Distiller
+from dreamwright.backend.guidance.contract import GuidanceResult
+from dreamwright.backend.guidance.pixel import PixelDiffusion
+from dreamwright.backend.models import resolve_model
+from dreamwright.backend.presets import get_preset
+from dreamwright.backend.prompts import PromptBank
+from dreamwright.backend.rendering import renderer as renderer_module
+
+PARTS = ("rendering", "guidance", "backward", "optimiser")
+POINTS = "points"  # how many positions the step asked a network or grid about
+PROMPT, SEED, SAMPLES = "a red mushroom", 0, 96
+PROGRESS = 0.5  # of a peer's run, which the guidance is told; it decides nothing about time
+
+
+class Split:
+    """Seconds of one step by part; what no part claims is rendering."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - begun
+
+
+def workload(resolution: int) -> Config:
+    """What all contenders share: one shaded view of resolution^2 rays, a learned background, the draft preset's cameras."""
+    draft = get_preset("draft").config
+    return replace(
+        draft,
+        render=replace(draft.render, resolution=resolution, coarse_resolution=0, samples=SAMPLES),
+        shading=replace(draft.shading, albedo_only_share=0.0, shaded_probability=1.0, textureless_probability=0.0),
+        background=BackgroundConfig(kind="mlp", encoding_levels=4, hidden_width=32, random_probability=0.0),
+    )
+
+
+class Guide:
+    """The starter's SDS gradient, the same for everybody; `answer` is a Guidance's method."""
+
+    def __init__(self, config: Config) -> None:
+        denoiser = PixelDiffusion.load(Path(resolve_model("starter")))
+        self.bank = PromptBank(denoiser, PROMPT, config.guidance)
+        denoiser.free_text_encoder()
+        self._distillation = ScoreDistillation(denoiser, config.guidance)
+        self.split = Split()
+
+    def gradient(self, image: Tensor, cameras: Any, conditioning: Any, generator: Any, progress: float) -> GuidanceResult:
+        with self.split.part("guidance"):
+            return self._distillation.gradient(image, cameras, conditioning, generator, progress)
+
+
+class Views:
+    """The cameras and lights that a Distiller of this seed draws, in the same order."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.generator = torch.Generator()
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Begin again with the first camera."""
+        self.generator.manual_seed(SEED * len(STREAMS) + STREAMS.index("cameras") + 1)
+
+    def next(self) -> tuple[Cameras, Tensor]:
+        cameras = sample_cameras(self.config.camera, 1, self.generator)
+        return cameras, sample_lights(self.config.light, cameras, self.generator)
+
+    def next_rays(self) -> tuple[Cameras, Tensor, Tensor, Tensor]:
+        """Cameras, ray origins and unit directions (rays, 3) and the light (1, 3), lengths in bounding radii."""
+        cameras, light = self.next()
+        rays, radius = camera_rays(cameras, self.config.render.resolution), self.config.field.bounding_radius
+        return cameras, rays.origins[0].contiguous() / radius, rays.directions[0].contiguous(), light / radius
+
+
+class Ours:
+    """A step of `Distiller.advance`, whole: cameras, checks and penalties included."""
+
+    turn = 1  # steps that are timed together
+
+    def __init__(self, resolution: int, variant: str, warm: int) -> None:
+        config = workload(resolution)
+        if variant in ("as shipped", "at its start"):
+            self.about = f"voxels 16, 32, 64; occupancy grid, unseen samples skipped; timed from step {warm} of {config.run.steps}"
+            self.turn = config.render.occupancy_interval  # so that every turn pays for one update of the grid
+        else:
+            # Nothing is skipped: every sample inside the sphere gets density, colour and normal.
+            renderer_module.SMALLEST_WEIGHT = -1.0
+            config = replace(config, render=replace(config.render, occupancy_resolution=0, early_stop_transmittance=0.0))
+        if variant == "dense voxels":
+            self.about = "voxels 16, 32, 64, 128; nothing skipped"
+            config = replace(config, field=replace(config.field, voxel_resolutions=(16, 32, 64, 128)))
+        elif variant == "dense MLP":
+            self.about = "MLP of 64 units, 5 hidden layers, 12 frequencies; nothing skipped"
+            size = FieldConfig(bounding_radius=config.field.bounding_radius, hidden_width=64, hidden_blocks=2, encoding_levels=12)
+            rates = replace(config.optimizer, learning_rate=1e-3, final_rate=1e-4)  # voxels' rates would blow up an MLP
+            config = replace(config, field=size, optimizer=rates)
+        self.guide = Guide(config)
+        self.distiller = Distiller(config, self.guide, self.guide.bank, SEED)
+        self.parameters = sum(p.numel() for p in self.distiller.field.parameters())
+        self.samples = str(SAMPLES)
+        for _ in range(warm):
+            self.distiller.advance()
+        self.distiller.streams["cameras"].manual_seed(SEED * len(STREAMS) + STREAMS.index("cameras") + 1)
+        step, guide = self.distiller.optimizer.step, self.guide
+
+        def timed_step() -> None:
+            with guide.split.part("optimiser"):
+                step()
+
+        self.distiller.optimizer.step = timed_step
+
+    def step(self) -> dict[str, float]:
+        """Seconds by part, and how many points were asked for."""
+        guide = self.guide
+        guide.split = Split()
+        backward = torch.Tensor.backward
+
+        def timed(tensor: Tensor, *arguments: Any, **options: Any) -> None:
+            with guide.split.part("backward"):
+                backward(tensor, *arguments, **options)
+
+        torch.Tensor.backward = timed  # Distiller.advance calls it inside
+        begun = time.perf_counter()
+        try:
+            scalars = self.distiller.advance()
+        finally:
+            torch.Tensor.backward = backward
+        return {**_with_rest(guide.split, time.perf_counter() - begun), POINTS: scalars["samples"]}
+
+
+class Peer:
+    """What the two peers share: the rays, the guidance, the order of a step."""
+
+    turn = 1
+    parameters: int
+    samples: str
+    points: int  # positions a ray that a network is asked about
+    about: str
+    optimizers: list[torch.optim.Optimizer]
+
+    def __init__(self, resolution: int) -> None:
+        config = workload(resolution)
+        self.resolution, self.views, self.guide = resolution, Views(config), Guide(config)
+        self.noise = torch.Generator().manual_seed(SEED)
+
+    def render(self, origins: Tensor, directions: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
+        """The image (1, 3, r, r) and the sum of the project's own regularisers."""
+        raise NotImplementedError
+
+    def after_step(self) -> None:
+        """The project's schedules."""
+
+    def step(self) -> dict[str, float]:
+        """Seconds by part, and how many points were asked for."""
+        split = self.guide.split = Split()
+        begun = time.perf_counter()
+        cameras, origins, directions, light = self.views.next_rays()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        image, penalty = self.render(origins, directions, light)
+        conditioning = self.guide.bank.for_views(cameras.azimuth, cameras.elevation, ["shaded"])
+        result = self.guide.gradient(image, cameras, conditioning, self.noise, PROGRESS)
+        loss = (result.gradient.detach() * image).sum() + penalty
+        with split.part("backward"):
+            loss.backward()
+        with split.part("optimiser"):
+            for optimizer in self.optimizers:
+                optimizer.step()
+            self.after_step()
+        if not bool(torch.isfinite(loss.detach())):
+            raise RuntimeError(f"{type(self).__name__} rendered NaN or infinity; its time would mean nothing")
+        return {**_with_rest(split, time.perf_counter() - begun), POINTS: float(self.points * len(origins))}
+
+
+class StableDreamfusion(Peer):
+    """`-O2`: the "vanilla" backbone, run() with 64 + 32 samples, Adan with clipping, alpha entropy and orientation."""
+
+    MISSING = (
+        "cv2", "trimesh", "nvdiffrast", "mcubes", "pymeshlab", "imageio", "psutil", "tensorboardX", "matplotlib",
+        "torchvision", "torchmetrics", "torch_ema",
+    )  # fmt: skip
+
+    def __init__(self, checkout: Path, resolution: int) -> None:
+        super().__init__(resolution)
+        self.finders = peers_standins.allow(self.MISSING)
+        sys.path.insert(0, str(checkout))
+        from nerf.network import NeRFNetwork
+        from optimizer import Adan
+
+        # The defaults of its main.py that this path reads, and what -O2 sets.
+        self.options = SimpleNamespace(
+            bound=1, dmtet=False, cuda_ray=False, taichi_ray=False, min_near=0.01, density_thresh=10, bg_radius=1.4,
+            density_activation="exp", blob_density=5, blob_radius=0.2, num_steps=64, upsample_steps=32, lock_geo=False,
+            lambda_orient=1e-2, lambda_entropy=1e-3, lambda_3d_normal_smooth=0, lambda_2d_normal_smooth=0, lambda_normal=0,
+        )  # fmt: skip
+        torch.manual_seed(SEED)
+        self.model = NeRFNetwork(self.options)
+        self.model.train()
+        self.model.max_level = 1.0  # where progressive_level stands from 0.375 of the run on
+        self.optimizers = [Adan(self.model.get_params(5e-3), eps=1e-8, weight_decay=2e-5, max_grad_norm=5.0, foreach=False)]
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizers[0], lambda step: 0.1 ** min(step / 10000, 1))
+        self.parameters = sum(p.numel() for p in self.model.parameters())
+        self.samples, self.points = "64 + 32", 64 + 32 + 96  # densities first, then all again for colours and normals
+        self.about = "its frequency MLP of 64 units, 5 layers; torch renderer"
+        peers_standins.seal()
+
+    def render(self, origins: Tensor, directions: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
+        size = self.resolution
+        direction = torch.nn.functional.normalize(light, dim=-1).expand(len(origins), 3)
+        ambient = 0.1 + 0.9 * random.random()
+        outputs = self.model.render(
+            origins[None], directions[None], None, size, size, staged=False, perturb=True, bg_color=None,
+            ambient_ratio=ambient, shading="lambertian", light_d=direction, binarize=False,
+        )  # fmt: skip
+        image = outputs["image"].reshape(1, size, size, 3).permute(0, 3, 1, 2).contiguous()
+        alpha = outputs["weights"].clamp(1e-5, 1 - 1e-5)
+        entropy = -(alpha * alpha.log2() + (1 - alpha) * (1 - alpha).log2()).mean()
+        return image, self.options.lambda_entropy * entropy + self.options.lambda_orient * outputs["loss_orient"]
+
+    def after_step(self) -> None:
+        self.schedule.step()
+
+
+class Nerfstudio(Peer):
+    """generfacto in its torch implementation, after the warm-ups of its schedules, two Adams as in its method config."""
+
+    MISSING = (
+        "jaxtyping", "cv2", "viser", "tyro", "matplotlib", "mediapy", "rich", "sklearn", "splines", "requests", "appdirs",
+        "torchvision", "wandb", "comet_ml",
+    )  # fmt: skip
+    # Its diffusion models want weights and CUDA (our guidance takes their place), its logger wants tensorboard.
+    REPLACED = ("nerfstudio.generative", "torch.utils.tensorboard")
+    STEP = 10_000  # of 30,000: normals, shading and the full orientation weight are on
+
+    def __init__(self, checkout: Path, resolution: int, proposals: tuple[int, int]) -> None:
+        super().__init__(resolution)
+        self.finders = peers_standins.allow(self.MISSING, self.REPLACED)
+        sys.path.insert(0, str(checkout))
+        from nerfstudio.cameras.rays import RayBundle
+        from nerfstudio.data.scene_box import SceneBox
+        from nerfstudio.engine.callbacks import TrainingCallbackLocation
+        from nerfstudio.models.generfacto import GenerfactoModelConfig
+
+        # The model part of its method config "generfacto"; the image's gradient comes from our guidance.
+        config = GenerfactoModelConfig(
+            implementation="torch", distortion_loss_mult=1.0, interlevel_loss_mult=100.0, max_res=256, taper_range=(0, 2000),
+            proposal_warmup=2000, proposal_update_every=0, proposal_weights_anneal_max_num_iters=2000,
+            start_lambertian_training=500, start_normals_training=2000, opacity_loss_mult=0.001, guidance_scale=25,
+            num_proposal_samples_per_ray=proposals,
+        )  # fmt: skip
+        torch.manual_seed(SEED)
+        box = SceneBox(aabb=torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]]))
+        self.model = config._target(config=config, scene_box=box, num_train_data=1, grad_scaler=None, device="cpu")
+        self.model._diffusion_model = SimpleNamespace(sds_loss=lambda embedding, image, **options: image.sum() * 0)
+        self.model.text_embeddings = SimpleNamespace(get_text_embedding=lambda **angles: torch.zeros(1))
+        self.model.train()
+        groups = self.model.get_param_groups()
+        rates = {"proposal_networks": 1e-3, "fields": 5e-4}
+        self.optimizers = [
+            torch.optim.Adam([p for p in groups[name] if p.requires_grad], lr=rate, eps=1e-15) for name, rate in rates.items()
+        ]
+        callbacks = self.model.get_training_callbacks(None)
+        before, after = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION
+        self.before = [c for c in callbacks if before in c.where_to_run]
+        self.after = [c for c in callbacks if after in c.where_to_run]
+        for callback in callbacks:  # those that fire at one step have fired long ago
+            for step in callback.iters or ():
+                callback.run_callback_at_location(step, callback.where_to_run[0])
+        self.now, self.bundle, self.places = self.STEP, RayBundle, (before, after)
+        self.parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        self.samples = f"{proposals[0]} + {proposals[1]} + {config.num_nerf_samples_per_ray}"
+        self.points = sum(proposals) + config.num_nerf_samples_per_ray
+        self.about = "its torch hash grid (16 levels to 256), two proposal nets, PDF sampler"
+        self.after_step()
+        peers_standins.seal()
+
+    def render(self, origins: Tensor, directions: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
+        for callback in self.before:
+            callback.run_callback_at_location(self.now, self.places[0])
+        rays = self.bundle(origins=origins, directions=directions, pixel_area=torch.ones_like(origins[:, :1]))
+        outputs = self.model(rays)
+        losses = self.model.get_loss_dict(outputs, {"vertical": torch.zeros(1), "central": torch.zeros(1)})
+        image = outputs["train_output"].view(1, self.resolution, self.resolution, 3).permute(0, 3, 1, 2)
+        return image, sum(losses.values())
+
+    def after_step(self) -> None:
+        for callback in self.after:
+            callback.run_callback_at_location(self.now, self.places[1])
+        self.now += 1
+
+
+def _with_rest(split: Split, total: float) -> dict[str, float]:
+    """The parts, rendering being what is left of the total."""
+    rest = total - sum(split.seconds.values())
+    return {**split.seconds, "rendering": split.seconds["rendering"] + rest}
+
+
+def build(name: str, resolution: int, warm: int, checkouts: dict[str, Path]) -> Ours | Peer:
+    """The contender of that name; its step is ready to be timed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the peers use deprecated names of torch
+        if name.startswith("ours, "):
+            variant = name.removeprefix("ours, ")
+            return Ours(resolution, variant, warm if variant == "as shipped" else 0)
+        if name == "stable-dreamfusion -O2":
+            return StableDreamfusion(checkouts["stable-dreamfusion"], resolution)
+        proposals = (32, 16) if name == "generfacto, 96 samples" else (256, 96)
+        return Nerfstudio(checkouts["nerfstudio"], resolution, proposals)
