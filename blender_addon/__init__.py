@@ -16,6 +16,7 @@ bl_info = {
 try:
     from . import (
         artist,
+        key_operators,
         live,
         local_server,
         operators,
@@ -43,6 +44,7 @@ _MODULES = (
     preview,
     operators,
     server_operators,
+    key_operators,
     prompt_presets,
     panel,
     local_server,

@@ -18,6 +18,12 @@ def session() -> Session:
     return _session
 
 
+def address_changed(address: str) -> None:
+    """Draw what another server offered, where a session is drawn already and no connection is open."""
+    if _session is not None and not _session.is_open:
+        _session.show_offline(address)
+
+
 def unregister() -> None:
     """Close every socket: Windows keeps a loaded library locked, and an open one would outlive the add-on."""
     global _session

@@ -6,8 +6,8 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
-from . import artist, compat, live, preview, server_settings, wording
-from .preferences import preferences
+from . import artist, compat, keyring, live, preview, server_settings, wording
+from .preferences import preferences, user_folder
 from .shared.faults import ProtocolError
 from .shared.states import ENDED, JobState
 
@@ -17,7 +17,13 @@ PANEL = "dreamwright_panel"  # in the context of buttons in the panel, which act
 def connection_fault() -> str:
     """Why the server of the preferences may not be connected to, in a sentence; "" when it may."""
     address = preferences().address
-    return wording.address_fault(address) or ("" if wording.is_local(address) else compat.online_fault())
+    fault = wording.address_fault(address)
+    if not wording.is_local(address):
+        fault = fault or compat.online_fault()
+    try:
+        return fault or wording.key_fault(address, wording.is_local(address) or keyring.server_key(user_folder(), address) is not None)
+    except ValueError as error:
+        return str(error)
 
 
 def _allowed(cls: Any, fault: str) -> bool:

@@ -73,9 +73,12 @@ class DREAMWRIGHT_PT_server(_InDream, bpy.types.Panel):
         if session.is_open:
             layout.label(text=session.address)  # no greyed field: to change it, disconnect
         else:
-            layout.prop(chosen, "address", text="")
+            row = layout.row(align=True)
+            row.prop(chosen, "address", text="")
+            row.operator("dreamwright.paste_connection", text="", icon="PASTEDOWN")
         for line in wording.wrapped(advice, _fitting(context)):
             layout.label(text=line)
+        self._keys(layout, session)
         if session.is_online and session.round_trip_s and not here:
             layout.label(text=f"Answers in {1000 * session.round_trip_s:.0f} ms")
         if here:
@@ -86,6 +89,19 @@ class DREAMWRIGHT_PT_server(_InDream, bpy.types.Panel):
                 row.operator("dreamwright.start_server", icon="PLAY")
             row.operator("dreamwright.show_log", text="", icon="TEXT")
         self._notices(layout, session, _fitting(context, 6))
+
+    def _keys(self, layout: Any, session: Any) -> None:
+        """Both fingerprints, to be compared with what the server shows, and this computer's key where it is asked for."""
+        if not session.keys.server:
+            return
+        column = layout.column(align=True)
+        column.label(text=f"Server {session.keys.server_mark}", icon="LOCKED")
+        if session.keys.own_mark:
+            column.label(text=f"This computer {session.keys.own_mark}", icon="BLANK1")
+        if session.link == "barred":
+            column.operator("dreamwright.copy_key", icon="COPYDOWN")
+        if not session.is_open:
+            column.operator("dreamwright.forget_server_key", icon="TRASH")
 
     def _notices(self, layout: Any, session: Any, width: int) -> None:
         if not session.notices:

@@ -7,15 +7,29 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
-from . import compat, remembered, wording
+from . import compat, keyring, remembered, wording
+from .shared.pairing import is_invitation
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:47630"
 
 
 def _known_servers(self: Any, context: Any, text: str) -> list[str]:
     """What the address field offers to choose from: this machine, and every server that was connected to."""
-    known = remembered.known_addresses(user_folder())
+    known = [*remembered.known_addresses(user_folder()), *keyring.known_servers(user_folder())]
     return [address for address in dict.fromkeys([DEFAULT_ADDRESS, *known]) if text in address]
+
+
+def _address_changed(self: Any, context: Any) -> None:
+    """A pasted connection string becomes a plain address; the key goes into the user folder, not into these preferences."""
+    from . import live  # which needs this module
+
+    if not is_invitation(self.address):
+        live.address_changed(self.address)
+        return
+    try:
+        self.address = live.session().pair(self.address).address  # comes here once more
+    except ValueError as error:
+        live.session().say(str(error))
 
 
 class DreamwrightPreferences(bpy.types.AddonPreferences):
@@ -25,11 +39,12 @@ class DreamwrightPreferences(bpy.types.AddonPreferences):
 
     address: StringProperty(
         name="Server",
-        description="Where the Dreamwright server listens, as tcp://host:port; servers from before are offered while you type",
+        description="Where the Dreamwright server listens, as tcp://host:port, or its connection string; servers from before are offered while you type",
         default=DEFAULT_ADDRESS,
         maxlen=300,
         search=_known_servers,
         search_options={"SUGGESTION"},
+        update=_address_changed,
     )
     connect_on_start: BoolProperty(
         name="Connect on Start",
@@ -57,15 +72,22 @@ class DreamwrightPreferences(bpy.types.AddonPreferences):
 
     def draw(self, context: Any) -> None:
         """Draw the preferences."""
-        from . import local_server  # which needs this module
+        from . import live, local_server, operators  # which need this module
 
         layout = self.layout
         layout.use_property_split = True
         column = layout.column()
         column.prop(self, "address")
-        fault = wording.address_fault(self.address) or ("" if wording.is_local(self.address) else compat.online_fault())
-        if fault:
-            column.label(text=fault, icon="ERROR")
+        for index, line in enumerate(wording.wrapped(operators.connection_fault(), 64)):
+            column.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
+        keys = live.session().keys
+        if keys.server_mark:
+            column.label(text=f"Encrypted; the server's fingerprint is {keys.server_mark}", icon="LOCKED")
+        row = column.row(align=True)
+        row.operator("dreamwright.paste_connection", icon="PASTEDOWN")
+        row.operator("dreamwright.copy_key", icon="COPYDOWN")
+        if keys.server_mark:
+            row.operator("dreamwright.forget_server_key", text="", icon="TRASH")
         column.prop(self, "connect_on_start")
         column = layout.column()
         column.prop(self, "command")

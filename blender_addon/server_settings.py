@@ -9,7 +9,7 @@ from typing import Any, Mapping
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty
 
-from .shared.messages import Capabilities, SettingCard
+from .shared.offer import Capabilities, SettingCard
 
 # Settings that have a control of their own in the panel.
 OWN_CONTROLS = ("mesh.height_m", "mesh.triangles")

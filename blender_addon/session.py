@@ -9,7 +9,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-from . import remembered, wording
+from . import keyring, remembered, wording
 from .frames import Frames
 from .happenings import JobEnded, JobStarted, MeshArrived, NewFrame, Notice
 from .shared import __version__
@@ -30,6 +30,7 @@ from .shared.messages import (
     Resume,
     Submit,
 )
+from .shared.pairing import Invitation, is_invitation
 from .shared.shapes import checked
 from .shared.states import ENDED, JobState
 
@@ -46,6 +47,7 @@ class Session:
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.folder, self.address = folder, ""
+        self.keys = keyring.Keyring(folder)
         self.revision = 0
         self.link, self.reason = OFFLINE, "Not connected"
         self.offered: Capabilities | None = None
@@ -84,11 +86,26 @@ class Session:
             self.address, self.offered = address, remembered.recall_capabilities(self.folder, address)
             self.jobs, self.frames = {}, {}
             self.outbox = remembered.recall_submits(self.folder, address)
+            self.keys.show(address)
             self.revision += 1
 
+    def pair(self, text: str) -> Invitation:
+        """Take a server's connection string. Raises ValueError."""
+        invited, is_new = self.keys.accept(text)
+        if is_new:
+            self.say(f"{invited.address} has another key now: {invited.fingerprint}; its server shows the same when all is well", False)
+        self.keys.show(self.address)
+        self.revision += 1
+        return invited
+
     def connect(self, address: str) -> None:
-        """Begin to connect. Raises ValueError for an address that is none, ImportError where zmq cannot be loaded."""
-        fault = wording.address_fault(address)
+        """Begin to connect, by an address or a connection string.
+
+        Raises ValueError for an address that is none or whose server is not known, ImportError where zmq cannot be loaded.
+        """
+        if is_invitation(address):
+            address = self.pair(address).address
+        fault = wording.address_fault(address) or wording.key_fault(address, keyring.server_key(self.folder, address) is not None)
         if fault:
             raise ValueError(fault)
         # Loaded here: Windows keeps a loaded library locked, and an add-on that nobody uses must stay removable.
@@ -98,7 +115,8 @@ class Session:
 
         self.disconnect()
         self.show_offline(address)
-        self._client = Client(address, remembered.client_id(self.folder), f"blender add-on {__version__}", self._clock)
+        lock, name = self.keys.lock_for(address), f"blender add-on {__version__}"
+        self._client = Client(address, remembered.client_id(self.folder), name, self._clock, lock=lock)
         try:
             self._client.connect()
         except zmq.ZMQError as error:

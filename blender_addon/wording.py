@@ -9,6 +9,7 @@ from typing import Iterable
 from urllib.parse import urlsplit
 
 from .shared.messages import JobSummary
+from .shared.pairing import is_invitation
 from .shared.states import JobState
 
 WIDTH = 46  # of a line where nobody knows how wide the panel is
@@ -31,6 +32,7 @@ LINK_LOOKS: dict[str, tuple[str, str]] = {
     "connecting": ("TIME", "Connecting"),
     "online": ("LINKED", "Connected"),
     "lost": ("ERROR", "Connection lost"),
+    "barred": ("LOCKED", "Not let in"),
     "refused": ("CANCEL", "Cannot talk to this server"),
 }
 
@@ -62,10 +64,22 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def rough_span(low: float, high: float) -> str:
+    """A stretch of time that is only estimated, seconds: "about 4 min", "10 to 15 min", "under a minute"."""
+    if high < 60:
+        return "under a minute"
+    size, unit = (60, "min") if high < 7200 else (3600, "h")
+    first, last = max(1, round(low / size)), max(1, round(high / size))
+    if high <= 1.3 * low or first == last:
+        return f"about {max(1, round((low + high) / 2 / size))} {unit}"
+    return f"{first} to {last} {unit}"
+
+
 def progress_text(job: JobSummary) -> str:
     """One line about where a job stands."""
     if job.state == JobState.QUEUED.value:
-        return "Next in the queue" if job.queue_place == 1 else f"Place {job.queue_place} in the queue"
+        place = "Next in the queue" if job.queue_place == 1 else f"Place {job.queue_place} in the queue"
+        return place + (f", ready in {rough_span(job.ready_low_s, job.ready_high_s)}" if job.ready_high_s >= 0 else "")
     if job.state == JobState.RUNNING.value:
         left = f", {duration(job.eta_s)} left" if job.eta_s >= 0 else ""
         return f"Step {job.step} of {job.steps}{left}"
@@ -113,6 +127,8 @@ def is_local(address: str) -> bool:
 def address_fault(address: str) -> str:
     """Why an address cannot be used, in a sentence; "" when it can."""
     example = "write it as tcp://127.0.0.1:47630"
+    if is_invitation(address):
+        return "The connection string is not whole; copy the whole line that the server prints"
     try:
         scheme, host, port, rest = _split(address)
     except ValueError:
@@ -122,6 +138,13 @@ def address_fault(address: str) -> str:
     if not host or not port or rest:
         return f"The server address needs a host and a port; {example}"
     return ""
+
+
+def key_fault(address: str, is_known: bool) -> str:
+    """Why a server may not be talked to without its key, in a sentence; "" when it may."""
+    if is_known or is_local(address):
+        return ""
+    return f"{address} is another machine and its key is not known here; paste the connection string that dreamwright serve prints there"
 
 
 def short(text: str, limit: int = 60) -> str:

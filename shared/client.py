@@ -16,6 +16,7 @@ import zmq
 
 from . import limits
 from .faults import ProtocolError, Refused, Unanswered
+from .handshake import Lock, Verdict, Watch, words
 from .messages import (
     Hello,
     JobChanged,
@@ -41,6 +42,7 @@ class Link(str, Enum):
     CONNECTING = "connecting"
     ONLINE = "online"
     LOST = "lost"  # was online; trying to come back
+    BARRED = "barred"  # the two sides' keys do not fit; tried again every few seconds, since somebody may see to it
     REFUSED = "refused"  # the server speaks another version; nothing will come of waiting
 
 
@@ -71,7 +73,10 @@ class _Subscription:
 
 
 class Client:
-    """One server. Call `tick` often; everything that happens comes back from it or through `on_reply`."""
+    """One server. Call `tick` often; everything that happens comes back from it or through `on_reply`.
+
+    With a `lock` it talks encrypted, to the server of that key or to nobody.
+    """
 
     def __init__(
         self,
@@ -80,12 +85,15 @@ class Client:
         software: str = "dreamwright",
         clock: Callable[[], float] = time.monotonic,
         prepare: Callable[[zmq.Socket], None] = lambda socket: None,
+        lock: Lock | None = None,
     ) -> None:
         self.address, self.software = address, software
         self.client_id = client_id or uuid.uuid4().hex
         self.link, self.reason, self.epoch = Link.CLOSED, "", ""
         self.round_trip_s = 0.0
-        self._clock, self._prepare = clock, prepare
+        self._clock, self._prepare, self._lock = clock, prepare, lock
+        self._watch: Watch | None = None
+        self._verdict: Verdict | None = None  # on this socket
         self._context: zmq.Context | None = None
         self._socket: zmq.Socket | None = None
         self._pending: dict[int, _Pending] = {}
@@ -122,18 +130,24 @@ class Client:
         socket.setsockopt(zmq.MAXMSGSIZE, limits.REPLY_BYTES)
         socket.setsockopt(zmq.RECONNECT_IVL, 200)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
+        self._socket, self._verdict = socket, None
         try:
+            self._watch = Watch(socket, self._lock is not None, self.address)
+            if self._lock is not None:
+                self._lock.put_on(socket)
             self._prepare(socket)
             socket.connect(self.address)
         except BaseException:
-            socket.close(0)
+            self._drop_socket()
             raise
-        self._socket = socket
         self._heard = self._ticked = self._clock()
         self._subscription.asked = 0  # the old socket's answers never come
         self._greet()
 
     def _drop_socket(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
         if self._socket is not None:
             self._socket.close(0)
             self._socket = None
@@ -191,6 +205,9 @@ class Client:
             if isinstance(reply, JobList):
                 subscription.newest = {job.job: job.changed for job in reply.jobs}
                 self._out.append(reply)
+            elif isinstance(reply, Refused) and reply.code == "no-such-job" and subscription.previews_of:
+                subscription.previews_of = ""  # the watched job is gone, or this user's no more: the list still counts
+                self._ask_snapshot()
 
         self.request(Subscribe(self._subscription.previews_of), arrived)
 
@@ -212,11 +229,21 @@ class Client:
                 # Blender was busy (a render, a file dialog) and the server may have taken this client for gone.
                 self._heard = now
                 self._greet()
+            self._look()
             self._receive(now + budget_s)
         if self._socket is not None:
             self._keep_alive()
         out, self._out = self._out, []
         return out
+
+    def _look(self) -> None:
+        """Take in how handshakes ended; a refusal means trying again, which a refused socket never does by itself."""
+        verdict = self._watch.newest() if self._watch is not None else None
+        if verdict is None:
+            return
+        self._verdict = verdict
+        if verdict is not Verdict.LET_IN and self.link is not Link.REFUSED:
+            self._become(Link.BARRED, words(verdict, self.address, self._lock))
 
     def _receive(self, end: float) -> None:
         while True:
@@ -247,6 +274,11 @@ class Client:
                 if isinstance(message, Refusal):
                     if message.code == "version":
                         self._become(Link.REFUSED, message.message)
+                    elif message.code == "not-admitted":
+                        self._become(Link.BARRED, message.message)
+                        if not isinstance(pending.message, (Hello, Subscribe)):
+                            self._pending[number] = pending  # not carried out; asked again while there is hope
+                            return
                     message = Refused(message.code, message.message)
                 pending.on_reply(message)
         elif isinstance(message, (JobChanged, JobForgotten)):
@@ -274,7 +306,9 @@ class Client:
         silent = now - self._heard
         if silent > limits.PULSE_S * limits.LIVENESS and self.link is not Link.REFUSED:
             # A socket that was refused or lost its server never recovers by itself in every case: start afresh.
-            if self.link in (Link.ONLINE, Link.LOST):
+            if self._verdict not in (None, Verdict.LET_IN):
+                pass  # why is known and told
+            elif self.link in (Link.ONLINE, Link.LOST):
                 self._become(Link.LOST, f"no answer from {self.address} any more; trying again")
             else:
                 self._become(Link.CONNECTING, f"no answer from {self.address} yet; is the server running?")
@@ -296,7 +330,7 @@ class Client:
 
     def _still_there(self, reply: Any) -> None:
         """A sign of life is a greeting, for its answer tells a server that was started anew behind the same address."""
-        if isinstance(reply, Welcome) and self.link is Link.ONLINE and reply.epoch != self.epoch:
+        if isinstance(reply, Welcome) and (self.link is Link.BARRED or (self.link is Link.ONLINE and reply.epoch != self.epoch)):
             self._welcomed(reply)
 
     def _reopen(self) -> None:

@@ -14,9 +14,13 @@ CODES = (
     "bad-message",  # not a message of this protocol
     "version",  # another protocol version
     "bad-input",  # a prompt, setting, model or preset that cannot be used
+    "not-admitted",  # this key is not, or no longer, among those that the server lets in
     "no-such-job",  # unknown, or somebody else's: the answer is the same
     "not-now",  # the job's state does not allow it
-    "too-many",  # a limit of the queue
+    "too-many",  # the user's own limit of jobs
+    "queue-full",  # the server's limit of jobs, all users together
+    "not-allowed",  # only an admin may
+    "no-space",  # the server's disk is full; nothing was changed
     "not-ready",  # the file asked for does not exist yet
     "internal",  # the server's own fault; its log says more
 )

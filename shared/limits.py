@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-PROTOCOL_VERSION = 1  # differs: the two sides do not talk, and say so
+PROTOCOL_VERSION = 2  # differs: the two sides do not talk, and say so
 
 REQUEST_BYTES = 64 * 1024  # a message from a client, which only ever asks
 REPLY_BYTES = 8 * 1024 * 1024  # a message from the server
@@ -19,8 +19,14 @@ NAME_CHARACTERS = 200  # a model, preset or setting name, or a path as a model
 VALUE_CHARACTERS = 1000  # a setting's value as text
 MESSAGE_CHARACTERS = 4000  # an error's or a warning's text
 JOBS_LISTED = 500  # jobs in one reply
+JOB_CHARACTERS = 40  # a job's name
+TICKET_CHARACTERS = 64  # a ticket, or the name of an installation of the client
+OWNER_CHARACTERS = 200  # a user's name
+SEED_LARGEST = 2**31 - 1  # of a job
+PRIORITY_LOWEST, PRIORITY_HIGHEST = -10, 10  # of a job; 0 is usual, more than 0 is an admin's to give
 
 PULSE_S = 1.0  # a client with nothing else to say greets this often
 LIVENESS = 4  # missed signs of life after which the other side counts as gone
 REQUEST_TIMEOUT_S = 5.0  # before a request is sent again
 REQUEST_TRIES = 3  # sendings before it is given up
+LARGEST = 2**53  # of any counter: exact in every language's double

@@ -13,10 +13,11 @@ import msgpack
 
 from . import limits
 from .faults import CODES, ProtocolError
-from .shapes import flag, from_map, one_of, raw, real, record, scalars, several, text, to_map, whole, words
+from .limits import LARGEST
+from .offer import Capabilities
+from .shapes import flag, from_map, one_of, raw, real, record, scalars, several, text, to_map, whole
 from .states import JobState
 
-LARGEST = 2**53  # of any counter: exact in every language's double
 STATES = tuple(state.value for state in JobState)
 ITEM_KINDS = ("mesh", "glb")  # files of a job that can be fetched
 
@@ -25,13 +26,13 @@ ITEM_KINDS = ("mesh", "glb")  # files of a job that can be fetched
 class JobSummary:
     """What everybody who may see a job sees of it."""
 
-    job: str = text(40)
+    job: str = text(limits.JOB_CHARACTERS)
     state: str = one_of(*STATES)
     prompt: str = text(limits.PROMPT_CHARACTERS)
     negative: str = text(limits.PROMPT_CHARACTERS)
     model: str = text(limits.NAME_CHARACTERS)
     preset: str = text(limits.NAME_CHARACTERS)
-    seed: int = whole(0, 2**31 - 1)
+    seed: int = whole(0, limits.SEED_LARGEST)
     settings: dict[str, Any] = scalars(limits.SETTINGS)
     step: int = whole(0, LARGEST)
     steps: int = whole(0, LARGEST)
@@ -44,6 +45,14 @@ class JobSummary:
     mesh_bytes: int = whole(0, limits.FILE_BYTES)  # 0: no mesh yet
     mesh_sha256: str = text(64)
     changed: int = whole(0, LARGEST)  # grows with every change of any job
+    owner: str = text(limits.OWNER_CHARACTERS, "")  # whose it is; an admin sees everybody's
+    priority: int = whole(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST, 0)
+    attempt: int = whole(0, LARGEST, 0)  # how often it was given to a worker; only the latest may report
+    device: str = text(limits.NAME_CHARACTERS, "")  # where it runs, or ran last
+    ready_low_s: float = real(-1, 1e12, -1.0)  # queued: ready in so many seconds at the soonest; -1: unknown
+    ready_high_s: float = real(-1, 1e12, -1.0)  # at the latest
+    pinned: bool = flag(False)  # kept until its owner says otherwise
+    fetched: bool = flag(False)  # its whole mesh was taken once; until then it is kept longer
 
 
 # --- requests
@@ -53,7 +62,7 @@ class JobSummary:
 class Hello:
     """First words of a client, and later its sign of life: the answer tells of a server that was started anew."""
 
-    client: str = text(64)  # made once an installation; part of what makes a retried submit the same
+    client: str = text(limits.TICKET_CHARACTERS)  # made once an installation; part of what makes a retried submit the same
     software: str = text(limits.NAME_CHARACTERS)
 
 
@@ -66,13 +75,14 @@ class AskCapabilities:
 class Submit:
     """Make a prop. The same ticket always means the same job, however often it is sent."""
 
-    ticket: str = text(64)
+    ticket: str = text(limits.TICKET_CHARACTERS)
     prompt: str = text(limits.PROMPT_CHARACTERS)
     negative: str = text(limits.PROMPT_CHARACTERS)
     model: str = text(limits.NAME_CHARACTERS)
     preset: str = text(limits.NAME_CHARACTERS)
-    seed: int = whole(0, 2**31 - 1)
+    seed: int = whole(0, limits.SEED_LARGEST)
     settings: dict[str, Any] = scalars(limits.SETTINGS)
+    priority: int = whole(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST, 0)  # above 0: an admin's to ask for
 
 
 @dataclass(frozen=True)
@@ -87,35 +97,51 @@ class ListJobs:
 class Cancel:
     """Stop a job within a step; what it has becomes a mesh."""
 
-    job: str = text(40)
+    job: str = text(limits.JOB_CHARACTERS)
 
 
 @dataclass(frozen=True)
 class Pause:
     """Stop a job within a step and keep its place to go on from."""
 
-    job: str = text(40)
+    job: str = text(limits.JOB_CHARACTERS)
 
 
 @dataclass(frozen=True)
 class Resume:
     """Put a paused job back into the queue."""
 
-    job: str = text(40)
+    job: str = text(limits.JOB_CHARACTERS)
+
+
+@dataclass(frozen=True)
+class Prioritise:
+    """Let a job go before or after others of its turn: users may lower theirs, admins may raise anybody's."""
+
+    job: str = text(limits.JOB_CHARACTERS)
+    priority: int = whole(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Keep an ended job's files until told otherwise, or no longer."""
+
+    job: str = text(limits.JOB_CHARACTERS)
+    pinned: bool = flag()
 
 
 @dataclass(frozen=True)
 class Forget:
     """Remove an ended job and its files."""
 
-    job: str = text(40)
+    job: str = text(limits.JOB_CHARACTERS)
 
 
 @dataclass(frozen=True)
 class Subscribe:
     """Send me what changes, and previews of one job ("" for none); answered by the present state of all jobs."""
 
-    previews_of: str = text(40, "")
+    previews_of: str = text(limits.JOB_CHARACTERS, "")
 
 
 @dataclass(frozen=True)
@@ -129,7 +155,7 @@ class Seen:
 class Fetch:
     """A piece of a job's file."""
 
-    job: str = text(40)
+    job: str = text(limits.JOB_CHARACTERS)
     item: str = one_of(*ITEM_KINDS)
     offset: int = whole(0, limits.FILE_BYTES)
     size: int = whole(1, limits.CHUNK_BYTES)
@@ -144,52 +170,6 @@ class Welcome:
 
     software: str = text(limits.NAME_CHARACTERS)
     epoch: str = text(40)
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """A model as the panel shows it."""
-
-    name: str = text(limits.NAME_CHARACTERS)
-    summary: str = text(limits.MESSAGE_CHARACTERS)
-    ready: bool = flag()
-    missing: str = text(limits.MESSAGE_CHARACTERS)  # what to do when it is not ready
-    examples: tuple[str, ...] = words(20)
-    vocabulary: tuple[str, ...] = words(500)  # all it knows; empty: any words
-
-
-@dataclass(frozen=True)
-class PresetCard:
-    """A preset as the panel shows it."""
-
-    name: str = text(limits.NAME_CHARACTERS)
-    summary: str = text(limits.MESSAGE_CHARACTERS)
-    steps: int = whole(1, LARGEST)
-
-
-@dataclass(frozen=True)
-class SettingCard:
-    """A setting that the panel offers as a control."""
-
-    name: str = text(limits.NAME_CHARACTERS)  # section.name
-    label: str = text(limits.NAME_CHARACTERS)
-    tip: str = text(limits.MESSAGE_CHARACTERS)
-    kind: str = one_of("whole", "number", "switch", "choice")
-    low: float = real(-1e12, 1e12)
-    high: float = real(-1e12, 1e12)
-    choices: tuple[str, ...] = words(50)
-    defaults: dict[str, Any] = scalars(20)  # by preset
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """Models, presets and settings of this server, and its bounds."""
-
-    models: tuple[ModelCard, ...] = several(ModelCard, 100)
-    presets: tuple[PresetCard, ...] = several(PresetCard, 20)  # first the one to choose where none is chosen
-    settings: tuple[SettingCard, ...] = several(SettingCard, limits.SETTINGS)
-    devices: tuple[str, ...] = words(64)
-    bounds: dict[str, Any] = scalars(50)
 
 
 @dataclass(frozen=True)
@@ -246,14 +226,14 @@ class JobForgotten:
     """A job is gone."""
 
     count: int = whole(1, LARGEST)
-    job: str = text(40)
+    job: str = text(limits.JOB_CHARACTERS)
 
 
 @dataclass(frozen=True)
 class PreviewFrame:
     """A picture of a job after `step` steps: RGB rows from the top, 8 bits, zlib."""
 
-    job: str = text(40)
+    job: str = text(limits.JOB_CHARACTERS)
     step: int = whole(0, LARGEST)
     width: int = whole(1, 4096)
     height: int = whole(1, 4096)
@@ -263,7 +243,7 @@ class PreviewFrame:
 MESSAGES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        Hello, AskCapabilities, Submit, ListJobs, Cancel, Pause, Resume, Forget, Subscribe, Seen, Fetch,
+        Hello, AskCapabilities, Submit, ListJobs, Cancel, Pause, Resume, Prioritise, Pin, Forget, Subscribe, Seen, Fetch,
         Welcome, Capabilities, JobReply, JobList, Chunk, Done, Refusal,
         JobChanged, JobForgotten, PreviewFrame,
     )

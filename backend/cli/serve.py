@@ -12,6 +12,15 @@ from types import FrameType
 from typing import Any
 
 ADDRESS = "tcp://127.0.0.1:47630"
+# By field of backend.server.policy.Policy, whose defaults they have: backend.server may not be loaded only to draw --help.
+POLICY_OPTIONS = {
+    "jobs_per_user": (int, "jobs of one user that may be queued, running or paused (default 60)"),
+    "jobs_total": (int, "the same of all users together (default 500)"),
+    "keep_days": (float, "days after its end that a job is kept; twice as long until its mesh was fetched (default 30)"),
+    "keep_gb": (float, "gigabytes of results that are kept; above it the oldest go, fetched ones first (default 50)"),
+    "deaths": (int, "workers that may die of one job without getting on before it fails (default 3)"),
+    "pinned_per_user": (int, "jobs that a user may have kept for good (default 50)"),
+}
 
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
@@ -20,15 +29,13 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--address", default=ADDRESS, help=f"where to listen (default {ADDRESS}; port 0 or * takes a free one)")
     parser.add_argument("--state", type=Path, help="folder of jobs, checkpoints and results (default: the user's data folder)")
     parser.add_argument("--device", action="append", default=[], help="cpu or cuda:N, one worker each; repeatable (default: every GPU, or the CPU)")
+    parser.add_argument("--encrypt", action="store_true", help="ask for keys on a loopback address too; on any other they are always asked for")
+    parser.add_argument("--reached-as", default="", metavar="HOST", help="this machine's name or address in the connection string (default: its own guess)")
+    queue = parser.add_argument_group("what the server allows and keeps (told to every client)")
+    for name, (kind, unit) in POLICY_OPTIONS.items():
+        queue.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=unit)
     parser.add_argument("--quiet", action="store_true", help="log warnings only")
     return parser
-
-
-def state_folder() -> Path:
-    """Where jobs are kept unless --state says otherwise."""
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("dreamwright", False)) / "server"
 
 
 def all_devices(named: list[str]) -> tuple[str, ...]:
@@ -45,11 +52,14 @@ def all_devices(named: list[str]) -> tuple[str, ...]:
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     from dreamwright.backend.server.front_door import FrontDoor
+    from dreamwright.backend.server.keys import state_folder
+    from dreamwright.backend.server.policy import make_policy
 
     logging.basicConfig(
         level=logging.WARNING if options.quiet else logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
     )
+    policy = make_policy(**{name: getattr(options, name) for name in POLICY_OPTIONS})
     stop: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -57,8 +67,28 @@ def run(options: argparse.Namespace) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
-    door = FrontDoor(options.address, options.state or state_folder(), all_devices(options.device))
+    state = options.state or state_folder()
+    door = FrontDoor(options.address, state, all_devices(options.device), options.encrypt, policy)
     # The first line is for programs that start a server and wait for it; the rest is for people.
     print(f"dreamwright serves on {door.address} (process {os.getpid()}); Ctrl-C stops it", flush=True)
+    if door.server_key is not None:
+        invite(state, door.address, door.server_key, options.reached_as)
     door.run(lambda: bool(stop))
     return 0
+
+
+def invite(state: Path, bound: str, server_key: bytes, named: str) -> None:
+    """Print what an artist pastes into Blender, and how to let the artist in."""
+    from dreamwright.backend.cli.keys import reachable
+    from dreamwright.backend.server.keys import KeyFolder
+    from dreamwright.shared.pairing import Invitation
+
+    folder = KeyFolder(state)
+    invitation = Invitation(reachable(bound, named), server_key)
+    folder.remember_served(invitation.address)
+    print("connections are encrypted; paste this into Blender, in the tab Dream, as the server:")
+    print(f"  {invitation}")
+    print(f"the server's fingerprint is {invitation.fingerprint}; Blender shows the same")
+    count = len(folder.users())
+    allowed = "nobody is allowed yet" if not count else f"{count} {'user is' if count == 1 else 'users are'} allowed"
+    print(f"{allowed}; let an artist in with: {folder.command('allow NAME KEY')}", flush=True)

@@ -19,6 +19,7 @@ class Subscriber:
     owner: str
     previews_of: str
     heard: float  # when it last said anything
+    sees_all: bool = False  # an admin: everybody's jobs
     count: int = 0  # events sent since its snapshot
     on_the_way: int = 0  # previews that it has not acknowledged
     owed: bool = False  # a newer preview waits for room
@@ -35,11 +36,14 @@ class Audience:
     def __len__(self) -> int:
         return len(self._subscribers)
 
-    def join(self, route: bytes, owner: str, previews_of: str) -> None:
+    def __contains__(self, route: bytes) -> bool:
+        return route in self._subscribers
+
+    def join(self, route: bytes, owner: str, previews_of: str, sees_all: bool = False) -> None:
         """Begin, or begin anew after a snapshot."""
         before = self._subscribers.get(route)
         on_the_way = 0 if before is None else before.on_the_way
-        joined = Subscriber(owner, previews_of, self._clock(), 0, on_the_way)
+        joined = Subscriber(owner, previews_of, self._clock(), sees_all, 0, on_the_way)
         self._subscribers[route] = joined
         if previews_of in self._latest:
             joined.owed = True
@@ -92,7 +96,7 @@ class Audience:
 
     def _tell(self, owner: str, make: Callable[[int], Any]) -> None:
         for route, subscriber in list(self._subscribers.items()):
-            if subscriber.owner == owner:
+            if subscriber.sees_all or subscriber.owner == owner:
                 # Counted even if it cannot be sent: the gap tells the client to ask for everything anew.
                 subscriber.count += 1
                 if not self._send(route, make(subscriber.count)):

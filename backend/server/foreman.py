@@ -8,9 +8,10 @@ import logging
 import secrets
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import zmq
 
@@ -19,6 +20,8 @@ from dreamwright.shared.faults import ProtocolError
 from dreamwright.shared.messages import JobSummary
 
 log = logging.getLogger(__name__)
+
+LONGEST_REST_S = 60.0  # before a worker that dies without having worked is started again; 1 s at first, doubling
 
 
 @dataclass
@@ -30,6 +33,8 @@ class Hand:
     route: bytes = b""
     job: str = ""  # what it works on
     ready: bool = False
+    failures: int = 0  # deaths in a row before it was ready
+    rests_until: float = 0.0  # not started again before this moment
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,9 @@ class Died:
 class Foreman:
     """Talks with the workers over a loopback port of its own; `reports` yields what they say."""
 
-    def __init__(self, context: zmq.Context, devices: tuple[str, ...], log_folder: Path) -> None:
+    def __init__(
+        self, context: zmq.Context, devices: tuple[str, ...], log_folder: Path, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._secret = secrets.token_hex(32)
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -51,12 +58,12 @@ class Foreman:
         port = self.socket.bind_to_random_port("tcp://127.0.0.1")
         self._address = f"tcp://127.0.0.1:{port}"
         self._hands = {device: Hand(device) for device in devices}
-        self._log_folder = log_folder
+        self._log_folder, self._clock = log_folder, clock
 
     def idle(self) -> list[str]:
         """Devices without a job; a worker is started for them where none runs."""
         for hand in self._hands.values():
-            if hand.process is None:
+            if hand.process is None and self._clock() >= hand.rests_until:
                 self._start(hand)
         return [hand.device for hand in self._hands.values() if hand.ready and not hand.job]
 
@@ -89,7 +96,7 @@ class Foreman:
             if isinstance(report, Ready):
                 hand = self._hands.get(report.device)
                 if hand is not None:
-                    hand.route, hand.ready, hand.job = route, True, ""
+                    hand.route, hand.ready, hand.job, hand.failures = route, True, "", 0
             else:
                 yield report
         for hand in self._hands.values():
@@ -97,6 +104,8 @@ class Foreman:
             if status is not None:
                 died = Died(hand.job, status)
                 _close_stdin(hand.process)
+                if not hand.route:  # it never got as far as to be ready: a broken installation, no memory
+                    self._rest(hand)
                 hand.process, hand.route, hand.job, hand.ready = None, b"", "", False
                 yield died
 
@@ -115,20 +124,33 @@ class Foreman:
         self.socket.close(0)
 
     def _start(self, hand: Hand) -> None:
-        self._log_folder.mkdir(parents=True, exist_ok=True)
         name = hand.device.replace(":", "-")
-        with (self._log_folder / f"worker-{name}.log").open("ab") as output:
-            hand.process = subprocess.Popen(
-                [sys.executable, "-m", "dreamwright.backend.server.worker"],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-            )
+        try:
+            self._log_folder.mkdir(parents=True, exist_ok=True)
+            with (self._log_folder / f"worker-{name}.log").open("ab") as output:
+                hand.process = subprocess.Popen(
+                    [sys.executable, "-m", "dreamwright.backend.server.worker"],
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                )
+        except OSError as error:  # a full disk, or no process left
+            log.warning("no worker for %s could be started: %s", hand.device, error)
+            self._rest(hand)
+            return
         told = {"address": self._address, "secret": self._secret, "device": hand.device}
         # The secret goes through a pipe: an argument or a variable could be read by other users of the machine.
-        hand.process.stdin.write(json.dumps(told).encode() + b"\n")
-        hand.process.stdin.flush()
+        try:
+            hand.process.stdin.write(json.dumps(told).encode() + b"\n")
+            hand.process.stdin.flush()
+        except BrokenPipeError:
+            log.warning("the worker for %s died at once", hand.device)  # `reports` sees it
         log.info("worker for %s started, process %d", hand.device, hand.process.pid)
+
+    def _rest(self, hand: Hand) -> None:
+        """Start this device's worker later, ever later while it keeps failing."""
+        hand.rests_until = self._clock() + min(2.0**hand.failures, LONGEST_REST_S)
+        hand.failures += 1
 
     def _send(self, hand: Hand, order: Any) -> None:
         try:

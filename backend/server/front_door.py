@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one port that artists reach: a ROUTER that answers requests and sends events, in one thread."""
+"""The one port that artists reach: a ROUTER that answers requests and sends events, in one thread.
+
+On a loopback address everybody is the same person. On any other one the door is encrypted and asks for keys, and whose a
+request is, is looked up anew at each of them: by the key that CURVE proved, never by a routing id, which anybody may choose.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 import secrets
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
 
@@ -14,23 +21,32 @@ from filelock import FileLock, Timeout
 
 from dreamwright.backend.errors import CheckpointError, ConfigError
 from dreamwright.backend.server.audience import Audience
+from dreamwright.backend.server.doorkeeper import Doorkeeper
 from dreamwright.backend.server.foreman import Foreman
+from dreamwright.backend.server.keys import LOCAL, GuestList, KeyFolder
 from dreamwright.backend.server.ledger import Ledger
+from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.service import Service
 from dreamwright.shared import __version__, limits
 from dreamwright.shared.faults import ProtocolError, Refused
-from dreamwright.shared.messages import Refusal, VersionMismatch, pack, unpack
+from dreamwright.shared.messages import Refusal, Subscribe, VersionMismatch, Welcome, pack, unpack
 
 log = logging.getLogger(__name__)
 
-LOCAL = "local"  # owner of all jobs on a loopback address, where everybody is the same person
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # addresses that nothing outside of this machine can reach
+NOT_ADMITTED = "the server does not let this key in any more; ask who runs it"
 
 
 class FrontDoor:
-    """A server: `step` does what there is to do; `run` repeats it until told to stop."""
+    """A server: `step` does what there is to do; `run` repeats it until told to stop.
 
-    def __init__(self, address: str, state: Path, devices: tuple[str, ...]) -> None:
-        check_address(address)
+    `encrypt` asks for keys on a loopback address too; everywhere else they are asked for in any case.
+    """
+
+    def __init__(self, address: str, state: Path, devices: tuple[str, ...], encrypt: bool = False, policy: Policy = Policy()) -> None:
+        encrypt = not check_address(address) or encrypt
+        keys = KeyFolder(state)
+        pair = keys.pair() if encrypt else None  # before anything is opened: without keys there is no door
         state.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(state / "lock")
         try:
@@ -38,40 +54,74 @@ class FrontDoor:
         except Timeout as error:
             raise CheckpointError(f"another server uses {state}; stop it, or choose another folder with --state") from error
         self._context = zmq.Context(io_threads=1)
-        self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # tell who is gone instead of dropping in silence
-        self._socket.setsockopt(zmq.SNDHWM, 64)
-        self._socket.setsockopt(zmq.RCVHWM, 64)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, limits.REQUEST_BYTES)
-        self._socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
+        self.doorkeeper: Doorkeeper | None = None
         try:
-            self._socket.bind(address)
-        except zmq.ZMQError as error:
+            self._socket = self._open_socket()
+            if pair is not None:
+                self.doorkeeper = Doorkeeper(self._context, GuestList(keys))
+                self.doorkeeper.lock(self._socket, pair)
+            self.address = self._bind(address, open_to_all=pair is None)
+        except ConfigError:
             self._context.destroy(linger=0)
             self._lock.release()
-            raise ConfigError(f"cannot listen on {address}: {error}; stop what uses it, or choose another with --address") from error
-        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+            raise
+        self.server_key = None if pair is None else pair.public
+        self._guests: dict[bytes, tuple[str, str]] = {}  # key and standing of who subscribed, by route; each event asks again
         self._ledger = Ledger(state)
         self._foreman = Foreman(self._context, devices, state / "logs")
         self._audience = Audience(self._send_event, time.monotonic)
         epoch = secrets.token_hex(8)
         software = f"dreamwright {__version__}"
-        self.service = Service(self._ledger, self._foreman, self._audience, devices, software, epoch)
+        self.service = Service(self._ledger, self._foreman, self._audience, devices, software, epoch, policy=policy)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._foreman.socket, zmq.POLLIN)
+        if self.doorkeeper is not None:
+            self._poller.register(self.doorkeeper.socket, zmq.POLLIN)
+
+    def _open_socket(self) -> zmq.Socket:
+        socket = self._context.socket(zmq.ROUTER)
+        for option, value in (
+            (zmq.LINGER, 0),
+            (zmq.ROUTER_MANDATORY, 1),  # tell who is gone instead of dropping in silence
+            (zmq.ROUTER_HANDOVER, 0),  # a second connection under a known routing id must not get the first one's replies
+            (zmq.SNDHWM, 64),
+            (zmq.RCVHWM, 64),
+            (zmq.MAXMSGSIZE, limits.REQUEST_BYTES),  # a frame; how many frames a message has, ZeroMQ does not bound
+            (zmq.HANDSHAKE_IVL, 10_000),  # ms for a stranger to say who it is
+            (zmq.HEARTBEAT_IVL, 5_000),  # ms between pings, which a busy Blender's ZeroMQ answers for it
+            (zmq.HEARTBEAT_TIMEOUT, 20_000),  # ms without an answer, then the connection and what waits for it are let go
+            (zmq.TCP_KEEPALIVE, 1),
+            (zmq.BACKLOG, 512),
+        ):
+            socket.setsockopt(option, value)
+        return socket
+
+    def _bind(self, address: str, open_to_all: bool) -> str:
+        if "[" in address:
+            self._socket.setsockopt(zmq.IPV6, 1)
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as error:
+            raise ConfigError(f"cannot listen on {address}: {error}; stop what uses it, or choose another with --address") from error
+        bound = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        # "localhost" is what this machine's hosts file says it is.
+        if open_to_all and not re.fullmatch(r"tcp://(127(\.\d+){3}|\[::1\]|\[::ffff:127(\.\d+){3}\]):\d+", bound):
+            raise ConfigError(f"{address} is {bound} here, which other machines may reach; name it so, or use tcp://127.0.0.1:47630")
+        return bound
 
     def step(self, wait_s: float = 0.1) -> None:
         """Wait for something to happen, at most `wait_s`, and deal with it."""
         self._poller.poll(int(1000 * wait_s))
+        if self.doorkeeper is not None:
+            self.doorkeeper.answer()
         for _ in range(200):  # then the workers get their turn, however much is asked
             try:
                 parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
             if len(parts) == 2:
-                self._answer(parts[0].bytes, parts[1].bytes)
+                self._answer(parts[0].bytes, parts[1])
         self.service.work()
 
     def run(self, stopping: Callable[[], bool]) -> None:
@@ -89,11 +139,11 @@ class FrontDoor:
         self._context.destroy(linger=0)
         self._lock.release()
 
-    def _answer(self, route: bytes, data: bytes) -> None:
+    def _answer(self, route: bytes, frame: zmq.Frame) -> None:
         number = 0
         try:
-            number, request = unpack(data, limits.REQUEST_BYTES)
-            reply = self.service.answer(request, LOCAL, route)
+            number, request = unpack(frame.bytes, limits.REQUEST_BYTES)
+            reply = self._reply(route, frame, request)
         except VersionMismatch as error:
             number, reply = error.number, Refusal("version", str(error))
         except ProtocolError as error:
@@ -106,7 +156,38 @@ class FrontDoor:
         if reply is not None:
             self._send(route, pack(reply, number))
 
+    def _reply(self, route: bytes, frame: zmq.Frame, request: Any) -> Any:
+        if self.doorkeeper is None:
+            return self.service.answer(request, LOCAL, route)
+        key, user = self.doorkeeper.user_of(frame)
+        if user is None:
+            self._guests.pop(route, None)
+            raise Refused("not-admitted", NOT_ADMITTED)
+        if len(route) != 5 or route[0] != 0:
+            # Whoever takes over a dead artist's routing id would get the events that were meant for that artist. Those
+            # that libzmq makes begin with a zero byte and cannot be foreseen.
+            raise Refused("bad-message", "let ZeroMQ choose the routing id of this connection")
+        if isinstance(request, Subscribe):
+            self._note_guest(route, key, user.standing)
+        reply = self.service.answer(request, user.name, route, user.is_admin)
+        if isinstance(reply, Welcome):
+            # Another epoch tells a client to subscribe anew: events end for who is shut out, let in again or given a role.
+            mark = hashlib.sha256(user.standing.encode()).hexdigest()[:8]
+            reply = replace(reply, epoch=f"{reply.epoch}-{mark}")
+        return reply
+
+    def _note_guest(self, route: bytes, key: str, standing: str) -> None:
+        if len(self._guests) > 64 + 2 * len(self._audience):
+            self._guests = {known: guest for known, guest in self._guests.items() if known in self._audience}
+        self._guests[route] = key, standing
+
     def _send_event(self, route: bytes, event: Any) -> bool:
+        """False also for whoever is not let in any more: the audience then forgets them."""
+        if self.doorkeeper is not None:
+            guest = self._guests.get(route)
+            if guest is None or not self.doorkeeper.still(*guest):
+                self._guests.pop(route, None)
+                return False
         return self._send(route, pack(event, 0))
 
     def _send(self, route: bytes, data: bytes) -> bool:
@@ -120,13 +201,12 @@ class FrontDoor:
         return True
 
 
-def check_address(address: str) -> None:
-    """Only loopback until connections are encrypted. Raises ConfigError."""
-    host = address.removeprefix("tcp://").rpartition(":")[0]
-    if not address.startswith("tcp://") or not host:
+def check_address(address: str) -> bool:
+    """Whether an address is this machine's own, where no keys are needed. Raises ConfigError for what is no address.
+
+    What is not known to be loopback counts as foreign, 127.0.0.2 too: a door that asks in vain harms nobody.
+    """
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    if not address.startswith("tcp://") or not host or not re.fullmatch(r"\d{1,5}|\*", port):
         raise ConfigError(f"the address is {address!r}; allowed is tcp://HOST:PORT, for example tcp://127.0.0.1:47630")
-    if host not in ("127.0.0.1", "localhost", "[::1]"):
-        raise ConfigError(
-            f"the address is {address!r}; allowed are loopback addresses only, since connections are not encrypted yet; "
-            "reach this machine through an SSH tunnel (ssh -L 47630:127.0.0.1:47630 HOST)"
-        )
+    return host in LOOPBACK

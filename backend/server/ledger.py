@@ -4,18 +4,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import sqlite3
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 from dreamwright.backend.errors import CheckpointError
+from dreamwright.backend.server.fairness import Turns, Waiting, in_order, started
+from dreamwright.backend.server.pace import Paces, Sample
+from dreamwright.backend.server.retention import ServerAge
 from dreamwright.shared.messages import JobSummary, Submit
 from dreamwright.shared.states import ENDED, JobState, check_transition
 
-SCHEMA_VERSION = 1
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     job TEXT PRIMARY KEY,
@@ -25,10 +32,22 @@ CREATE TABLE IF NOT EXISTS jobs (
     arrival INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
     summary TEXT NOT NULL,
+    turn INTEGER NOT NULL DEFAULT 0,
+    ended_age REAL NOT NULL DEFAULT 0,
     UNIQUE (owner, ticket)
 );
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS turns (owner TEXT PRIMARY KEY, turn INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS paces (recipe TEXT, device TEXT, samples TEXT NOT NULL, PRIMARY KEY (recipe, device));
 """
+FROM_VERSION_1 = """
+ALTER TABLE jobs ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN ended_age REAL NOT NULL DEFAULT 0;
+"""
+
+
+class LedgerFault(Exception):
+    """The ledger could not be written, most likely for want of space; nothing has changed, on disk or in memory."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +57,10 @@ class Entry:
     summary: JobSummary
     owner: str
     ticket: str
-    arrival: int  # its place in line; smaller comes first
+    arrival: int  # smaller came first
     attempts: int  # runs that ended in a dead worker
+    turn: int = 0  # the turn it took when it was started; 0: none, or given up by pausing
+    ended_age: float = 0.0  # the server's age when it ended, seconds
 
     @property
     def state(self) -> JobState:
@@ -47,40 +68,57 @@ class Entry:
 
 
 class Ledger:
-    """The jobs of one state folder. Entries are read from memory; changes of state are committed before they return."""
+    """The jobs of one state folder. Entries are read from memory; changes of state are committed before they return.
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self._clock = folder, clock
+    Every change is written first and then believed: a write that fails raises LedgerFault and leaves all as it was.
+    """
+
+    def __init__(
+        self, folder: Path, wall: Callable[[], float] = time.time, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.folder, self._wall = folder, wall
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(folder / "jobs.sqlite3", isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, SCHEMA_VERSION):
+            if version > SCHEMA_VERSION:
                 raise CheckpointError(
                     f"{folder} was written by a newer Dreamwright (ledger version {version}); update this one, "
                     "or choose another folder with --state"
                 )
-            self._db.executescript(SCHEMA)
-            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-            rows = self._db.execute("SELECT owner, ticket, arrival, attempts, summary FROM jobs").fetchall()
-            fact = self._db.execute("SELECT value FROM facts WHERE name='changed'").fetchone()
-        except sqlite3.Error as error:
+            upgrade = FROM_VERSION_1 if version == 1 else ""
+            self._db.executescript(f"BEGIN;{upgrade}{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+            rows = self._db.execute("SELECT owner, ticket, arrival, attempts, turn, ended_age, summary FROM jobs").fetchall()
+            facts = dict(self._db.execute("SELECT name, value FROM facts").fetchall())
+            following = dict(self._db.execute("SELECT owner, turn FROM turns").fetchall())
+            paces = self._db.execute("SELECT recipe, device, samples FROM paces").fetchall()
+        except (sqlite3.Error, OSError) as error:
             raise CheckpointError(f"cannot use the ledger in {folder}: {error}; choose another folder with --state") from error
         self.entries: dict[str, Entry] = {}
-        for owner, ticket, arrival, attempts, text in rows:
-            summary = JobSummary(**json.loads(text))
-            self.entries[summary.job] = Entry(summary, owner, ticket, arrival, attempts)
+        self._tickets: dict[tuple[str, str], str] = {}
+        for owner, ticket, arrival, attempts, turn, ended_age, text in rows:
+            # Version 1 kept the owner in its column only.
+            summary = JobSummary(**(json.loads(text) | {"owner": owner}))
+            self._believe(Entry(summary, owner, ticket, arrival, attempts, turn, ended_age))
         highest = max((entry.summary.changed for entry in self.entries.values()), default=0)
         # Progress is counted in memory only, so leave room for what was told before a crash.
-        self._changed = max(highest, fact[0] if fact else 0) + 1_000_000
+        self._changed = max(highest, int(facts.get("changed", 0))) + 1_000_000
         self._arrival = max((entry.arrival for entry in self.entries.values()), default=0)
+        self.turns = Turns(int(facts.get("turn", 1)), following)
+        self.paces = Paces({(recipe, device): [Sample(*pair) for pair in json.loads(text)] for recipe, device, text in paces})
+        self.age = ServerAge(float(facts.get("age_s", 0.0)), float(facts.get("saved_at", 0.0)), wall, clock)
+        self._renumber()
 
     def close(self) -> None:
         """Write the counters and let go of the file."""
-        self._db.execute("INSERT OR REPLACE INTO facts VALUES ('changed', ?)", (self._changed,))
-        self._db.close()
+        try:
+            self.save_facts()
+        except LedgerFault as fault:
+            log.warning("%s", fault)  # they are allowed to be a little behind, as after a crash
+        finally:
+            self._db.close()
 
     @property
     def changed(self) -> int:
@@ -93,11 +131,10 @@ class Ledger:
 
     def find_ticket(self, owner: str, ticket: str) -> Entry | None:
         """The job that this owner already submitted under this ticket."""
-        return next((e for e in self.entries.values() if (e.owner, e.ticket) == (owner, ticket)), None)
+        return self.entries.get(self._tickets.get((owner, ticket), ""))
 
     def add(self, owner: str, request: Submit, steps: int) -> Entry:
         """A new queued job, committed."""
-        self._arrival += 1
         summary = JobSummary(
             job=secrets.token_hex(8),
             state=JobState.QUEUED.value,
@@ -114,25 +151,53 @@ class Ledger:
             queue_place=0,
             health="",
             message="",
-            submitted_at=self._clock(),
+            submitted_at=self._wall(),
             mesh_bytes=0,
             mesh_sha256="",
             changed=self._tick(),
+            owner=owner,
+            priority=request.priority,
         )
-        entry = Entry(summary, owner, request.ticket, self._arrival, 0)
-        self.entries[summary.job] = entry
-        self._write(entry)
+        entry = Entry(summary, owner, request.ticket, self._arrival + 1, 0)
+        with self._commit():
+            self._write(entry)
+        self._arrival += 1
+        self._believe(entry)
         self._renumber()
         return self.entries[summary.job]
 
     def move(self, job: str, state: JobState, attempts: int | None = None, **fields: Any) -> Entry:
-        """Change a job's state and fields, committed. Raises ValueError for an illegal move."""
+        """Change a job's state and fields, committed. Raises ValueError for an illegal move, LedgerFault for the disk."""
         entry = self.entries[job]
         check_transition(entry.state, state)
+        turn, turns = entry.turn, self.turns
+        if state is JobState.RUNNING:
+            again = bool(turn)
+            turn = next(place for place, waiting in self._order() if waiting.job == job)
+            turns = started(turns, turn, entry.owner, again)
+            fields["attempt"] = entry.summary.attempt + 1
+        elif state is JobState.PAUSED:
+            turn = 0
         summary = replace(entry.summary, state=state.value, changed=self._tick(), **fields)
-        entry = replace(entry, summary=summary, attempts=entry.attempts if attempts is None else attempts)
-        self.entries[job] = entry
-        self._write(entry)
+        ended_age = self.age.now_s() if state in ENDED else 0.0
+        attempts = entry.attempts if attempts is None else attempts
+        entry = replace(entry, summary=summary, attempts=attempts, turn=turn, ended_age=ended_age)
+        with self._commit():
+            self._write(entry)
+            if turns is not self.turns:
+                self._write_turns(turns)
+        self.turns = turns
+        self._believe(entry)
+        self._renumber()
+        return self.entries[job]
+
+    def amend(self, job: str, **fields: Any) -> Entry:
+        """Change fields of a job but not its state, committed."""
+        entry = self.entries[job]
+        entry = replace(entry, summary=replace(entry.summary, changed=self._tick(), **fields))
+        with self._commit():
+            self._write(entry)
+        self._believe(entry)
         self._renumber()
         return self.entries[job]
 
@@ -143,27 +208,56 @@ class Ledger:
         self.entries[job] = entry
         return entry
 
+    def learn(self, recipe: str, device: str, steps: int, stepping_s: float, rest_s: float) -> None:
+        """Keep how long a run took."""
+        samples = self.paces.learn(recipe, device, steps, stepping_s, rest_s)
+        text = json.dumps([[sample.step_s, sample.rest_s] for sample in samples])
+        with self._commit():
+            self._db.execute("INSERT OR REPLACE INTO paces VALUES (?, ?, ?)", (recipe, device, text))
+
+    def save_facts(self) -> None:
+        """Write what is counted in memory: changes and the server's age."""
+        age_s, wall = self.age.to_save()
+        with self._commit():
+            for name, value in (("changed", self._changed), ("age_s", age_s), ("saved_at", wall)):
+                self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
     def forget(self, job: str) -> Entry:
-        """Remove a job that has ended. Raises ValueError for one that has not."""
+        """Remove a job that has ended. Raises ValueError for one that has not, LedgerFault for the disk."""
         entry = self.entries[job]
         if entry.state not in ENDED:
             raise ValueError(f"the job is {entry.state.value}; cancel it first")
-        self._db.execute("DELETE FROM jobs WHERE job=?", (job,))
+        with self._commit():
+            self._db.execute("DELETE FROM jobs WHERE job=?", (job,))
+        self._tickets.pop((entry.owner, entry.ticket), None)
         return self.entries.pop(job)
 
     def waiting(self) -> list[Entry]:
         """Queued jobs, first in line first."""
-        queued = [entry for entry in self.entries.values() if entry.state is JobState.QUEUED]
-        return sorted(queued, key=lambda entry: entry.arrival)
+        return [self.entries[waiting.job] for _, waiting in self._order()]
 
-    def newest(self, owner: str, before: int, count: int) -> list[Entry]:
-        """An owner's jobs, newest change first, of those changed before `before` (0: all)."""
-        seen = [e for e in self.entries.values() if e.owner == owner and (not before or e.summary.changed < before)]
+    def open_jobs(self, owner: str | None = None) -> int:
+        """Jobs that have not ended, of one owner or of all."""
+        return sum(1 for e in self.entries.values() if e.state not in ENDED and owner in (None, e.owner))
+
+    def newest(self, owner: str | None, before: int, count: int) -> list[Entry]:
+        """An owner's jobs (None: everybody's), newest change first, of those changed before `before` (0: all)."""
+        seen = [e for e in self.entries.values() if owner in (None, e.owner) and (not before or e.summary.changed < before)]
         return sorted(seen, key=lambda entry: -entry.summary.changed)[:count]
+
+    def _order(self) -> list[tuple[int, Waiting]]:
+        return in_order(
+            (
+                Waiting(e.summary.job, e.owner, e.summary.priority, e.arrival, e.turn)
+                for e in self.entries.values()
+                if e.state is JobState.QUEUED
+            ),
+            self.turns,
+        )
 
     def _renumber(self) -> None:
         """Keep everybody's place in line true; places are derived, so they live in memory only."""
-        places = {entry.summary.job: place for place, entry in enumerate(self.waiting(), start=1)}
+        places = {waiting.job: place for place, (_, waiting) in enumerate(self._order(), start=1)}
         for job, entry in self.entries.items():
             place = places.get(job, 0)
             if entry.summary.queue_place != place:
@@ -173,9 +267,33 @@ class Ledger:
         self._changed += 1
         return self._changed
 
+    def _believe(self, entry: Entry) -> None:
+        self.entries[entry.summary.job] = entry
+        self._tickets[(entry.owner, entry.ticket)] = entry.summary.job
+
+    @contextmanager
+    def _commit(self) -> Iterator[None]:
+        """One transaction. Raises LedgerFault when the disk refuses; then nothing of it was done."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except sqlite3.Error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise LedgerFault(f"the server cannot write to {self.folder} ({error}); make room on its disk") from error
+
     def _write(self, entry: Entry) -> None:
         text = json.dumps({name: getattr(entry.summary, name) for name in JobSummary.__dataclass_fields__})
         self._db.execute(
-            "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (entry.summary.job, entry.owner, entry.ticket, entry.summary.state, entry.arrival, entry.attempts, text),
+            "INSERT OR REPLACE INTO jobs (job, owner, ticket, state, arrival, attempts, turn, ended_age, summary) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (entry.summary.job, entry.owner, entry.ticket, entry.summary.state, entry.arrival, entry.attempts, entry.turn, entry.ended_age, text),
         )
+
+    def _write_turns(self, turns: Turns) -> None:
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES ('turn', ?)", (turns.now,))
+        self._db.execute("DELETE FROM turns")
+        self._db.executemany("INSERT INTO turns VALUES (?, ?)", list(turns.following.items()))

@@ -18,7 +18,7 @@ PATH_CHARACTERS = 4096
 
 @dataclass(frozen=True)
 class Work:
-    """Make this job; its folder may hold a checkpoint to go on from."""
+    """Make this job, as its attempt `job.attempt`; its folder may hold a checkpoint to go on from."""
 
     job: JobSummary = record(JobSummary)
     folder: str = text(PATH_CHARACTERS)
@@ -28,7 +28,7 @@ class Work:
 class Stop:
     """Stop after this step: keep the place ("pause"), or make a mesh of what there is ("cancel")."""
 
-    job: str = text(40)
+    job: str = text(limits.JOB_CHARACTERS)
     why: str = one_of("pause", "cancel")
 
 
@@ -36,50 +36,55 @@ class Stop:
 class Ready:
     """A worker waits for work."""
 
-    device: str = text(40)
+    device: str = text(limits.NAME_CHARACTERS)
 
 
 @dataclass(frozen=True)
 class Stepped:
     """Steps done; the server's sign of life too."""
 
-    job: str = text(40)
+    job: str = text(limits.JOB_CHARACTERS)
     step: int = whole(0, LARGEST)
     steps: int = whole(0, LARGEST)
     elapsed_s: float = real(0, 1e12)
     eta_s: float = real(-1, 1e12)
+    attempt: int = whole(0, LARGEST, 0)  # the report counts only while this is the job's newest; 0 never is
 
 
 @dataclass(frozen=True)
 class Noted:
     """A health verdict, a warning, a restart, a stage of the work."""
 
-    job: str = text(40)
+    job: str = text(limits.JOB_CHARACTERS)
     health: str = text(limits.NAME_CHARACTERS)
     message: str = text(limits.MESSAGE_CHARACTERS)
+    attempt: int = whole(0, LARGEST, 0)  # the report counts only while this is the job's newest; 0 never is
 
 
 @dataclass(frozen=True)
 class Pictured:
     """A preview: RGB rows from the top, 8 bits, zlib."""
 
-    job: str = text(40)
+    job: str = text(limits.JOB_CHARACTERS)
     step: int = whole(0, LARGEST)
     width: int = whole(1, 4096)
     height: int = whole(1, 4096)
     data: bytes = raw(limits.REPLY_BYTES)
+    attempt: int = whole(0, LARGEST, 0)  # the report counts only while this is the job's newest; 0 never is
 
 
 @dataclass(frozen=True)
 class Ended:
     """The job ended; a mesh lies in its folder when `meshed`."""
 
-    job: str = text(40)
+    job: str = text(limits.JOB_CHARACTERS)
     how: str = one_of("succeeded", "failed", "paused", "cancelled")
     message: str = text(limits.MESSAGE_CHARACTERS)
     meshed: bool = flag()
+    attempt: int = whole(0, LARGEST, 0)  # the report counts only while this is the job's newest; 0 never is
 
 
+Report = Stepped | Noted | Pictured | Ended
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Work, Stop, Ready, Stepped, Noted, Pictured, Ended)}
 
 

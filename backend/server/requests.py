@@ -12,9 +12,10 @@ from dreamwright.backend.guidance.vocabulary import read_vocabulary, unknown_mes
 from dreamwright.backend.job import Job, make_job
 from dreamwright.backend.models import ModelInfo, known_models, resolve_model
 from dreamwright.backend.presets import PRESETS, Preset, get_preset
+from dreamwright.backend.server.policy import Policy, stated_bounds
 from dreamwright.backend.settings import BOUNDS, apply_settings
-from dreamwright.shared import limits
-from dreamwright.shared.messages import Capabilities, JobSummary, ModelCard, PresetCard, SettingCard, Submit
+from dreamwright.shared.messages import JobSummary, Submit
+from dreamwright.shared.offer import Capabilities, ModelCard, PresetCard, SettingBound, SettingCard
 
 # Settings that the panel offers as controls, with a label and a tip; every other one can be sent by name too.
 OFFERED: Mapping[str, tuple[str, str]] = {
@@ -29,14 +30,15 @@ OFFERED: Mapping[str, tuple[str, str]] = {
 }
 
 
-def capabilities(devices: tuple[str, ...]) -> Capabilities:
+def capabilities(devices: tuple[str, ...], policy: Policy = Policy()) -> Capabilities:
     """Everything that the panel needs to draw itself."""
     return Capabilities(
         models=tuple(_model_card(info) for info in known_models()),
         presets=tuple(PresetCard(p.name, p.summary, p.config.run.steps) for p in _presets(devices)),
         settings=tuple(_setting_card(name) for name in OFFERED),
         devices=devices,
-        bounds={"prompt_characters": limits.PROMPT_CHARACTERS, "jobs_listed": limits.JOBS_LISTED},
+        bounds=stated_bounds(policy),
+        setting_bounds=tuple(SettingBound(name, float(low), float(high)) for name, (low, high) in BOUNDS.items()),
     )
 
 

@@ -35,20 +35,18 @@ from dreamwright.shared.messages import (
     JobReply,
     JobSummary,
     ListJobs,
-    ModelCard,
     Pause,
-    PresetCard,
     PreviewFrame,
     Refusal,
     Resume,
     Seen,
-    SettingCard,
     Submit,
     Subscribe,
     Welcome,
     pack,
     unpack,
 )
+from dreamwright.shared.offer import ModelCard, PresetCard, SettingCard
 
 ENDED = ("succeeded", "failed", "cancelled")
 RED = (0.7, 0.05, 0.02)

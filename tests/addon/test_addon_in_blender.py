@@ -78,7 +78,7 @@ def test_manifest_and_bl_info_agree_and_keep_blenders_rules(blender: Artist) -> 
     assert manifest["license"] == ["SPDX:GPL-3.0-or-later"] and manifest["blender_version_min"] == "4.2.0"
     for text in (manifest["tagline"], *manifest["permissions"].values()):
         assert len(text) <= 64 and text[-1].isalnum()
-    assert set(manifest["permissions"]) == {"network", "files"}
+    assert set(manifest["permissions"]) == {"network", "files", "clipboard"}
 
 
 # --- the main line

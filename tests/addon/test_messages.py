@@ -50,8 +50,8 @@ JOB = JobSummary(
     3, 40, 1.5, 12.0, 0, "", "", 1.7e9, 0, "", 8,
 )  # fmt: skip
 EXAMPLES: tuple[Any, ...] = (
-    Hello("c", "test"), messages.AskCapabilities(), Submit("t", "a", "", "m", "p", 0, {}), ListJobs(), Cancel("j"), Pause("j"),
-    Resume("j"), messages.Forget("j"), Subscribe("j"), Seen(2), Fetch("j", "mesh", 0, 10),
+    Hello("c", "test"), messages.AskCapabilities(), Submit("t", "a", "", "m", "p", 0, {}, -1), ListJobs(), Cancel("j"), Pause("j"),
+    Resume("j"), messages.Prioritise("j", -3), messages.Pin("j", True), messages.Forget("j"), Subscribe("j"), Seen(2), Fetch("j", "mesh", 0, 10),
     Welcome("s", "e"), OFFER, JobReply(JOB), JobList((JOB, JOB), 9), Chunk(0, b"\0\xff", 2, "ab"), messages.Done(),
     Refusal("internal", "no"), JobChanged(1, JOB), JobForgotten(2, "j"), PreviewFrame("j", 3, 1, 1, b"zz"),
 )  # fmt: skip
@@ -122,8 +122,8 @@ def altered(message: Any, **fields: Any) -> bytes:
         (altered(Submit("t", "a", "", "m", "p", 0, {}), prompt="x" * (limits.PROMPT_CHARACTERS + 1)), "1000"),
         (altered(Fetch("j", "mesh", 0, 10), item="/etc/passwd"), "mesh"),
         (altered(Fetch("j", "mesh", 0, 10), size=limits.CHUNK_BYTES + 1), "size"),
-        (msgpack.packb({"version": 1, "id": 1, "type": "Explode", "body": {}}), "Explode"),
-        (msgpack.packb({"version": 1, "id": -1, "type": "AskCapabilities", "body": {}}), "id"),
+        (msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": 1, "type": "Explode", "body": {}}), "Explode"),
+        (msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": -1, "type": "AskCapabilities", "body": {}}), "id"),
         (msgpack.packb([1, 2]), "map"),
     ],
 )
@@ -134,7 +134,7 @@ def test_a_field_that_breaks_its_rule_is_named(data: bytes, words: str) -> None:
 
 def test_a_missing_field_is_named() -> None:
     with pytest.raises(ProtocolError, match="job"):
-        unpack(msgpack.packb({"version": 1, "id": 1, "type": "Cancel", "body": {}}), 1000)
+        unpack(msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": 1, "type": "Cancel", "body": {}}), 1000)
 
 
 def test_a_message_that_is_too_long_is_not_read() -> None:
@@ -142,7 +142,7 @@ def test_a_message_that_is_too_long_is_not_read() -> None:
         unpack(pack(JobReply(JOB)), 50)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, 1.5])
+@pytest.mark.parametrize("version", [0, 1, limits.PROTOCOL_VERSION + 1, "2", None, 1.5])
 def test_another_version_is_told_apart_with_the_number_to_answer(version: Any) -> None:
     with pytest.raises(VersionMismatch, match="update the older") as caught:
         unpack(msgpack.packb({"version": version, "id": 9, "type": "New", "body": {"any": 1}}), 1000)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,32 @@ def test_how_the_connection_stands_is_said_with_what_to_do(
     installed: Path, link: str, here: bool, starting: bool, fault: str, said: list[str]
 ) -> None:
     assert list(module("wording").link_words(link, "no answer from there", here, starting, fault)[1:]) == said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0, 0, "under a minute"),
+        (20, 59, "under a minute"),
+        (50, 61, "about 1 min"),
+        (230, 250, "about 4 min"),
+        (600, 900, "10 to 15 min"),
+        (10, 600, "1 to 10 min"),
+        (6000, 7000, "about 108 min"),
+        (7000, 20000, "2 to 6 h"),
+    ],
+)
+def test_an_estimated_time_is_told_as_roughly_as_it_is_known(installed: Path, low: float, high: float, said: str) -> None:
+    assert module("wording").rough_span(low, high) == said
+
+
+def test_a_queued_job_tells_its_place_and_when_it_will_be_ready_if_that_is_known(installed: Path) -> None:
+    summary = module("shared.messages").JobSummary
+    job = summary("j", "queued", "a cup", "", "starter", "draft", 0, {}, 0, 40, 0.0, -1.0, 3, "", "", 0.0, 0, "", 1)
+    say = module("wording").progress_text
+    assert say(job) == "Place 3 in the queue"
+    assert say(replace(job, ready_low_s=600.0, ready_high_s=900.0)) == "Place 3 in the queue, ready in 10 to 15 min"
+    assert say(replace(job, queue_place=1, ready_low_s=5.0, ready_high_s=9.0)) == "Next in the queue, ready in under a minute"
 
 
 def test_every_standing_of_a_connection_has_words(installed: Path) -> None:

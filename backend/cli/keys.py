@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`dreamwright keys`: the keys of a server that other machines reach, and who may use it. A running server follows at once."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from pathlib import Path
+from typing import Any
+
+PORT = 47630
+
+
+def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
+    """Define the command's arguments."""
+    parser = subparsers.add_parser("keys", help="who may use this server from other machines", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="WHAT")
+    create = verbs.add_parser("create", help="make the server's key pair, once")
+    create.add_argument("--replace", action="store_true", help="put a new pair in the old one's place; every Blender then needs the new connection string")
+    show = verbs.add_parser("show", help="print the connection string for artists, and the server's fingerprint")
+    allow = verbs.add_parser("allow", help="let an artist's key in")
+    allow.add_argument("name", metavar="NAME", help="the artist's name; its jobs are this name's, from every key that it has")
+    allow.add_argument("key", metavar="KEY", help="what Copy My Key in Blender's tab Dream has copied")
+    allow.add_argument("--admin", action=argparse.BooleanOptionalAction, help="sees and controls everybody's jobs (default: as before; at first not)")
+    revoke = verbs.add_parser("revoke", help="shut an artist out, at once; their jobs stay")
+    revoke.add_argument("name", metavar="NAME")
+    listed = verbs.add_parser("list", help="print names, roles and fingerprints")
+    show.add_argument("--address", help="where artists reach the server, as tcp://HOST:PORT (default: where it was served last)")
+    for verb in (create, show, allow, revoke, listed):
+        verb.add_argument("--state", type=Path, help="the server's folder, as for dreamwright serve (default: the user's data folder)")
+    return parser
+
+
+def own_host() -> str:
+    """The address by which other machines most likely reach this one; nothing is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # of documentation (RFC 5737): a datagram socket only picks its own address
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
+
+
+def reachable(bound: str, named: str = "") -> str:
+    """tcp://HOST:PORT for artists, of the address that a server is bound to and of the host that its keeper names."""
+    host, _, port = bound.removeprefix("tcp://").rpartition(":")
+    if named:
+        host = f"[{named}]" if ":" in named and not named.startswith("[") else named
+    elif host in ("0.0.0.0", "[::]", "*"):
+        host = own_host()
+    return f"tcp://{host}:{port}"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry out one verb."""
+    from dreamwright.backend.errors import ConfigError
+    from dreamwright.backend.server.keys import KeyFolder, shown_users, state_folder
+    from dreamwright.shared.pairing import Invitation, fingerprint, read_invitation, read_key
+
+    folder = KeyFolder(options.state or state_folder())
+    if options.verb == "create":
+        pair = folder.create(options.replace)
+        print(f"keys made in {folder.folder}; the server's fingerprint is {fingerprint(pair.public)}")
+        print("next: dreamwright serve --address tcp://0.0.0.0:47630")
+    elif options.verb == "show":
+        address = options.address or folder.served() or f"tcp://{own_host()}:{PORT}"
+        invitation = Invitation(address, folder.pair().public)
+        try:
+            read_invitation(str(invitation))
+        except ValueError as error:
+            raise ConfigError(f"the address is {address!r}; allowed is tcp://HOST:PORT, for example tcp://192.168.1.20:{PORT}") from error
+        print(invitation)
+        print(f"the server's fingerprint is {invitation.fingerprint}")
+    elif options.verb == "allow":
+        user = folder.allow(options.name, options.key, options.admin)
+        print(f"{user.name} may use this server{' as an admin' if user.is_admin else ''}, with the key of fingerprint {fingerprint(read_key(options.key))}")
+    elif options.verb == "revoke":
+        user = folder.revoke(options.name)
+        print(f"{user.name} may not use this server any more ({len(user.keys)} {'key' if len(user.keys) == 1 else 'keys'}); the jobs stay, and an admin sees them")
+    else:
+        lines = shown_users(folder.users())
+        print("\n".join(lines) if lines else f"nobody is allowed yet; let an artist in with: {folder.command('allow NAME KEY')}")
+    return 0

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What this server allows and keeps: a number a line, told in the capabilities, set by `dreamwright serve`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+from dreamwright.backend.errors import ConfigError
+from dreamwright.shared import limits
+
+GIGABYTE = 10**9
+
+
+@dataclass(frozen=True)
+class Policy:
+    jobs_per_user: int = 60  # queued, running and paused jobs of one user: a day's work, and a turntable of fifty fits
+    jobs_total: int = 500  # the same of all users; their places and times are reckoned anew at each change
+    keep_days: float = 30.0  # days after its end that a job and its files stay; twice as long if nobody fetched its mesh
+    keep_gb: float = 50.0  # gigabytes of ended jobs' files; above it the oldest go, those that were fetched first
+    pinned_per_user: int = 50  # jobs that a user may have kept until they say otherwise
+    deaths: int = 3  # workers that may die of one job, none getting further than the one before, until it fails
+
+
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "jobs_per_user": (1, 10_000),
+    "jobs_total": (1, 10_000),
+    "keep_days": (0.01, 36_500),
+    "keep_gb": (0.001, 1e6),
+    "pinned_per_user": (0, 10_000),
+    "deaths": (1, 100),
+}
+
+
+def make_policy(**values: Any) -> Policy:
+    """A policy; None takes the default. Raises ConfigError for a number outside its bounds."""
+    policy = Policy(**{name: value for name, value in values.items() if value is not None})
+    for field in dataclasses.fields(policy):
+        value, (low, high) = getattr(policy, field.name), BOUNDS[field.name]
+        if not math.isfinite(value) or not low <= value <= high:
+            option = "--" + field.name.replace("_", "-")
+            raise ConfigError(f"{field.name} is {value}; allowed is {low:g} to {high:g}; change {option}")
+    return policy
+
+
+def stated_bounds(policy: Policy) -> dict[str, float | int]:
+    """Every limit by name, as the capabilities state them."""
+    told = {
+        name.lower(): getattr(limits, name)
+        for name in (
+            "PROMPT_CHARACTERS", "NAME_CHARACTERS", "VALUE_CHARACTERS", "SETTINGS", "JOBS_LISTED", "REQUEST_BYTES", "REPLY_BYTES",
+            "CHUNK_BYTES", "CHUNKS_IN_FLIGHT", "PREVIEWS_IN_FLIGHT", "PREVIEW_PIXELS", "FILE_BYTES", "PRIORITY_LOWEST",
+            "PRIORITY_HIGHEST", "SEED_LARGEST", "TICKET_CHARACTERS", "JOB_CHARACTERS",
+        )
+    }  # fmt: skip
+    return {**told, **dataclasses.asdict(policy)}

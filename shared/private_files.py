@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Small JSON files that only their owner may read: keys, and who may use them. Replaced whole, never half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Any
+
+
+class PrivateFileError(ValueError):
+    """A private file that is damaged, or that others could read; says which, and what to do."""
+
+
+def read_private(path: Path) -> dict[str, Any] | None:
+    """The map in a file; None when there is no file. Raises PrivateFileError, or OSError when it cannot be read."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise PrivateFileError(f"{path} is damaged; bring it back from a copy, or delete it to start anew") from error
+    # Windows keeps a user's folder from other users by other means than these bits.
+    if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise PrivateFileError(f"{path} can be read by other users of this machine; close it with: chmod 600 {path}")
+    try:
+        read = json.loads(content)
+    except ValueError as error:
+        raise PrivateFileError(f"{path} is damaged; bring it back from a copy, or delete it to start anew") from error
+    if not isinstance(read, dict):
+        raise PrivateFileError(f"{path} is damaged; bring it back from a copy, or delete it to start anew")
+    return read
+
+
+def write_private(path: Path, content: dict[str, Any], replace: bool = True) -> bool:
+    """Write a map, readable by its owner alone from its first byte on; False when it is there and not to be replaced.
+
+    The folder is closed to others as well. Raises OSError.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.chmod(path.parent, 0o700)  # one that was there may be open to others
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    handle = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            os.replace(fresh, path)
+            return True
+        try:
+            os.link(fresh, path)  # unlike a rename it never replaces: of two that begin at once, one wins
+        except FileExistsError:
+            return False
+        return True
+    finally:
+        fresh.unlink(missing_ok=True)

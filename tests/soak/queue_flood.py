@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How long a user's requests take while others flood the queue up to its limit, and how much of the limit one user gets.
+
+    python -m tests.soak.queue_flood --folder runs/queue_flood
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+from dreamwright.backend.server.policy import Policy
+from dreamwright.shared.faults import Refused
+from dreamwright.shared.messages import Cancel, ListJobs
+from tests.test_queue import Yard
+
+
+def took_ms(action: Callable[[], Any], times: int) -> dict[str, float]:
+    """Median and worst of some tries, milliseconds."""
+    spent = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        action()
+        spent.append(1000 * (time.perf_counter() - begun))
+    return {"median_ms": round(statistics.median(spent), 2), "worst_ms": round(max(spent), 2)}
+
+
+def requests_of_bob(yard: Yard, times: int = 30) -> dict[str, dict[str, float]]:
+    """His submit (with what it writes), list and cancel."""
+    made: list[str] = []
+    told = {"submit": took_ms(lambda: made.append(yard.submit("bob")), times), "list": took_ms(lambda: yard.ask(ListJobs(), "bob"), times)}
+    return {**told, "cancel": took_ms(lambda: yard.ask(Cancel(made.pop()), "bob"), times)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
+    folder = parser.parse_args().folder
+    policy = Policy()
+    yard = Yard(folder, ("cuda:0", "cuda:1"), policy)
+    figures: dict[str, Any] = {"alone": requests_of_bob(yard)}
+    refused = 0
+    for user in range(8):
+        for _ in range(policy.jobs_per_user + 40):
+            try:
+                yard.submit(f"user{user}")
+            except Refused:
+                refused += 1
+        if user == 0:
+            figures["jobs that one flooding user gets in"] = yard.ledger.open_jobs("user0")
+            first = yard.submit("ada")
+            figures["place of another's first job behind that flood"] = yard.job(first).queue_place
+            yard.ask(Cancel(first), "ada")
+    figures["open jobs"], figures["refused"] = yard.ledger.open_jobs(), refused
+    if yard.ledger.open_jobs() > policy.jobs_total - 30:
+        for name in [job for job, entry in yard.ledger.entries.items() if entry.owner == "user7"][:30]:
+            yard.ask(Cancel(name), "user7")
+    figures["among them"] = requests_of_bob(yard)
+    figures["one turn of the server's work"] = took_ms(yard.service.work, 30)
+    print(json.dumps(figures, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a worker makes of its job's folder: damaged checkpoints, a full disk, a fence raised by a later attempt."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from dreamwright.backend.checkpoints import FORMAT, NEWEST, PREVIOUS, VERSION
+from dreamwright.backend.server.fence import raise_fence
+from dreamwright.backend.server.orders import Ended, Noted, Stepped, Stop, Work
+from dreamwright.backend.server.worker import MESH_FILE, Worker
+from dreamwright.shared.messages import JobSummary
+from tests.tiny_model import QUICK, save_tiny_model
+
+SETTINGS = {**dict(setting.split("=") for setting in QUICK), "run.threads": "1", "mesh.threshold": "1.0", "run.max_restarts": "0"}
+
+
+class Desk(Worker):
+    """A worker without a socket: what it says is kept, and it stops when a test wants it to."""
+
+    def __init__(self) -> None:
+        self._secret, self.device, self._stop, self._reported, self._attempt = "", "cpu", None, 0.0, 0
+        self._orphaned = threading.Event()
+        self.said: list[Any] = []
+        self.stop_at = 10**9
+
+    def say(self, message: object) -> None:
+        self.said.append(message)
+
+    def _should_stop(self) -> bool:
+        if any(isinstance(word, Stepped) and word.step >= self.stop_at for word in self.said):
+            self._stop = Stop("job", "pause")
+        return self._stop is not None
+
+    @property
+    def ended(self) -> Ended:
+        (ended,) = [word for word in self.said if isinstance(word, Ended)]
+        return ended
+
+    def notes(self) -> str:
+        return " | ".join(word.message for word in self.said if isinstance(word, Noted))
+
+    def steps(self) -> list[int]:
+        return [word.step for word in self.said if isinstance(word, Stepped)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The mesh of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert attempt(model, folder, 1).ended.how == "succeeded"
+    return (folder / MESH_FILE).read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def every_step_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dreamwright.backend.server.worker.REPORT_S", 0.0)
+
+
+def work_of(model: Path, folder: Path, number: int) -> Work:
+    job = JobSummary("job", "running", "a red mushroom", "", str(model), "draft", 0, SETTINGS, 0, 6, 0.0, -1.0, 0, "", "", 0.0, 0, "", 1, attempt=number)
+    return Work(job, str(folder))
+
+
+def attempt(model: Path, folder: Path, number: int, desk: Desk | None = None) -> Desk:
+    desk = desk or Desk()
+    raise_fence(folder, number)
+    desk.carry_out(work_of(model, folder, number))
+    return desk
+
+
+@pytest.fixture
+def begun(every_step_is_reported: None, model: Path, tmp_path: Path) -> Path:
+    """A job folder whose first attempt was stopped after step 5, so with checkpoints of step 4 and 5."""
+    desk = Desk()
+    desk.stop_at = 5
+    assert attempt(model, tmp_path, 1, desk).ended.how == "paused"
+    assert (tmp_path / "checkpoints" / PREVIOUS).is_file() and desk.steps()[-1] == 5
+    return tmp_path
+
+
+def test_a_job_goes_on_where_it_stopped_and_ends_in_the_same_mesh(begun: Path, model: Path, undisturbed: bytes) -> None:
+    desk = attempt(model, begun, 2)
+    assert desk.ended.how == "succeeded" and desk.steps()[0] == 6
+    assert (begun / MESH_FILE).read_bytes() == undisturbed
+    assert (begun / "checkpoints" / NEWEST).is_file(), "the server removes it, once it has written down the end"
+    assert all(word.attempt == 2 for word in desk.said)
+
+
+def test_a_job_whose_server_died_before_it_heard_of_the_mesh_makes_the_same_mesh_again(begun: Path, model: Path, undisturbed: bytes) -> None:
+    attempt(model, begun, 2)
+    (begun / MESH_FILE).unlink()
+    desk = attempt(model, begun, 3)
+    assert desk.ended.how == "succeeded" and desk.steps() == [] and (begun / MESH_FILE).read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize("harm", ["truncated", "flipped", "newer"])
+def test_the_checkpoint_before_serves_and_the_job_says_so_to_its_end(harm: str, begun: Path, model: Path, undisturbed: bytes) -> None:
+    newest = begun / "checkpoints" / NEWEST
+    data = newest.read_bytes()
+    if harm == "truncated":
+        newest.write_bytes(data[: len(data) // 2])
+    elif harm == "flipped":
+        newest.write_bytes(data[:-100] + bytes([data[-100] ^ 1]) + data[-99:])
+    else:
+        save_file({"a": torch.zeros(2)}, newest, metadata={"format": FORMAT, "version": str(VERSION + 1)})
+    desk = attempt(model, begun, 2)
+    word = "update dreamwright" if harm == "newer" else "damaged"
+    assert word in desk.notes() and "went back to the one before, step 4" in desk.ended.message
+    assert desk.steps()[0] == 5 and desk.ended.how == "succeeded"
+    assert (begun / MESH_FILE).read_bytes() == undisturbed
+
+
+def test_with_no_checkpoint_left_that_serves_the_job_begins_anew_and_says_so(begun: Path, model: Path, undisturbed: bytes) -> None:
+    for name in (NEWEST, PREVIOUS):
+        (begun / "checkpoints" / name).write_bytes(b"nothing")
+    desk = attempt(model, begun, 2)
+    assert desk.steps()[0] == 1 and "began anew" in desk.ended.message and (begun / MESH_FILE).read_bytes() == undisturbed
+
+
+def test_a_checkpoint_of_other_settings_is_never_gone_on_from(begun: Path, model: Path, undisturbed: bytes) -> None:
+    work = work_of(model, begun, 2)
+    raise_fence(begun, 2)
+    desk = Desk()
+    desk.carry_out(replace(work, job=replace(work.job, prompt="a blue mushroom")))
+    assert desk.steps()[0] == 1 and "began anew" in desk.ended.message
+
+
+def no_space(*_: Any, **__: Any) -> None:
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def test_a_checkpoint_that_does_not_fit_pauses_the_job_and_leaves_the_one_before(
+    begun: Path, model: Path, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (begun / "checkpoints" / NEWEST).read_bytes()
+    with monkeypatch.context() as full:
+        full.setattr("dreamwright.backend.checkpoints.save_file", no_space)
+        desk = attempt(model, begun, 2)
+    assert desk.ended.how == "paused" and "No space left" in desk.ended.message and "make room there, then resume" in desk.ended.message
+    assert (begun / "checkpoints" / NEWEST).read_bytes() == before
+    assert attempt(model, begun, 3).ended.how == "succeeded" and (begun / MESH_FILE).read_bytes() == undisturbed
+
+
+def test_a_mesh_that_does_not_fit_pauses_the_job_and_leaves_no_half_file(
+    begun: Path, model: Path, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", full_disk)
+        desk = attempt(model, begun, 2)
+    assert desk.ended.how == "paused" and "cannot write the mesh" in desk.ended.message
+    assert not list(begun.glob("mesh.dwm*"))
+    assert attempt(model, begun, 3).ended.how == "succeeded" and (begun / MESH_FILE).read_bytes() == undisturbed
+
+
+def test_a_worker_whose_job_went_to_a_later_attempt_writes_nothing_more(model: Path, tmp_path: Path) -> None:
+    class Late(Desk):
+        def say(self, message: object) -> None:
+            super().say(message)
+            if isinstance(message, Stepped) and message.step == 3:
+                raise_fence(tmp_path, 2)
+
+    desk = attempt(model, tmp_path, 1, Late())
+    assert desk.ended.how == "failed" and "given to attempt 2" in desk.ended.message and desk.ended.attempt == 1
+    with (tmp_path / "checkpoints" / NEWEST).open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        assert json.loads(json.loads(file.read(size))["__metadata__"]["run"])["step"] == 2
+    assert not (tmp_path / MESH_FILE).exists()
+
+
+@pytest.mark.parametrize("point", ["part left", "between the renames"])
+def test_a_kill_while_a_checkpoint_is_written_leaves_one_to_go_on_from(point: str, begun: Path, model: Path, undisturbed: bytes) -> None:
+    """The two states that SIGKILL can leave in `write_checkpoint`, made by hand."""
+    newest, previous = begun / "checkpoints" / NEWEST, begun / "checkpoints" / PREVIOUS
+    (begun / "checkpoints" / f"{NEWEST}.part").write_bytes(newest.read_bytes()[:3000])
+    if point == "between the renames":
+        os.replace(newest, previous)
+    desk = attempt(model, begun, 2)
+    assert desk.steps()[0] == 6 and desk.ended.how == "succeeded" and (begun / MESH_FILE).read_bytes() == undisturbed
