@@ -55,9 +55,11 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from dreamwright.backend import models
-    from dreamwright.backend.config import GuidanceConfig
+    from dreamwright.backend.config import GuidanceConfig, ModelConfig
     from dreamwright.backend.distillation import pictures
-    from dreamwright.backend.guidance.loading import load_denoiser
+    from dreamwright.backend.guidance.loading import chosen_dtype, load_denoiser
+    from dreamwright.backend.guidance.pipeline_folder import open_pipeline
+    from dreamwright.backend.guidance.text_process import PromptEncoder, text_side
     from dreamwright.backend.meshing.export import write_atomically
     from dreamwright.backend.pictures import check_picture_path, picture_grid, png_bytes
     from dreamwright.backend.prompts import PromptBank, clean_prompt
@@ -78,13 +80,16 @@ def run(args: argparse.Namespace) -> int:
     clean_prompt(args.prompt)
     config = GuidanceConfig(omega=omega, t_max_end=SDS_T_MAX_END, view_dependent=args.view is not None)
     device = choose_device(args.device)
-    denoiser = load_denoiser(models.resolve_model(args.model), device)
-    bank = PromptBank(denoiser, args.prompt, config)
+    folder = open_pipeline(models.resolve_model(args.model))
+    dtype = chosen_dtype(ModelConfig(), device)
+    text = text_side(folder, device, dtype)
+    bank = PromptBank(PromptEncoder(text, device), args.prompt, config)
+    text.free()  # before the network comes: the encoders of large models are as large
+    denoiser = load_denoiser(folder.path, device, dtype, text=text)
     for warning in bank.warnings:
         tqdm.write(f"warning: {warning}")
     azimuth, elevation = VIEWS[args.view or "front"]
     conditioning = bank.for_views([azimuth] * args.count, [elevation] * args.count)
-    denoiser.free_text_encoder()
     generator = torch.Generator().manual_seed(args.seed)
     states = _states(denoiser, conditioning, config, args.method, args.symmetric, steps, generator)
     state = None
