@@ -6,6 +6,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +26,7 @@ from dreamwright.backend.server.worker import MESH_FILE, Worker
 from dreamwright.shared.messages import JobSummary
 from tests.tiny_model import QUICK, save_tiny_model
 
+ROOT = Path(__file__).parents[1]
 SETTINGS = {**dict(setting.split("=") for setting in QUICK), "run.threads": "1", "mesh.threshold": "1.0", "run.max_restarts": "0"}
 
 
@@ -187,12 +191,43 @@ def test_a_worker_whose_job_went_to_a_later_attempt_writes_nothing_more(model: P
     assert not (tmp_path / MESH_FILE).exists()
 
 
-@pytest.mark.parametrize("point", ["part left", "between the renames"])
-def test_a_kill_while_a_checkpoint_is_written_leaves_one_to_go_on_from(point: str, begun: Path, model: Path, undisturbed: bytes) -> None:
-    """The two states that SIGKILL can leave in `write_checkpoint`, made by hand."""
-    newest, previous = begun / "checkpoints" / NEWEST, begun / "checkpoints" / PREVIOUS
-    (begun / "checkpoints" / f"{NEWEST}.part").write_bytes(newest.read_bytes()[:3000])
-    if point == "between the renames":
-        os.replace(newest, previous)
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.test_worker import attempt
+rename, left = os.replace, int(sys.argv[4])
+def replace(source, target):
+    global left
+    left -= Path(target).name == sys.argv[3]
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(source, target)
+os.replace = replace
+attempt(Path(sys.argv[1]), Path(sys.argv[2]), 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("renamed", "time", "step"),
+    [
+        (PREVIOUS, 1, 2),  # the second checkpoint is whole, but under its temporary name
+        (NEWEST, 2, 2),  # the first one is the previous one by now, and there is no newest
+        (MESH_FILE, 1, 6),  # the mesh is whole, but under its temporary name
+    ],
+)
+def test_sigkill_between_writing_and_renaming_loses_one_interval_at_most(
+    renamed: str, time: int, step: int, model: Path, tmp_path: Path, undisturbed: bytes
+) -> None:
+    """A process that SIGKILLs itself just before that rename; from outside such a moment is too short to hit."""
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(model), str(tmp_path), renamed, str(time)], capture_output=True, cwd=ROOT, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    assert list(tmp_path.glob("**/*.part")), "it was written, and not yet renamed"
+    desk = attempt(model, tmp_path, 2)
+    assert desk.ended.how == "succeeded" and (desk.steps() or [7])[0] == step + 1
+    assert (tmp_path / MESH_FILE).read_bytes() == undisturbed
+
+
+def test_half_a_checkpoint_under_its_temporary_name_is_never_read(begun: Path, model: Path, undisturbed: bytes) -> None:
+    (begun / "checkpoints" / f"{NEWEST}.part").write_bytes((begun / "checkpoints" / NEWEST).read_bytes()[:3000])
     desk = attempt(model, begun, 2)
     assert desk.steps()[0] == 6 and desk.ended.how == "succeeded" and (begun / MESH_FILE).read_bytes() == undisturbed

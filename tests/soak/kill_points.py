@@ -293,12 +293,11 @@ def read_attempts(state: Path) -> dict[str, list[tuple[int, int]]]:
     return attempts
 
 
-def soak(folder: Path, kills: int, seed: int, steps: int, plan: list[tuple[str, str]] | None = None, seeds: tuple[int, ...] = (0, 1)) -> Outcome:
-    """An undisturbed run of each seed, whose bytes all jobs of that seed must have, then `kills` kills (by `plan`, or drawn), then judgement."""
+def soak(folder: Path, plan: list[tuple[str, str]], seed: int, steps: int, seeds: tuple[int, ...] = (0, 1)) -> Outcome:
+    """An undisturbed run of each seed, whose bytes all jobs of that seed must have; a kill for each (moment, victim); judgement."""
     begun = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     dice = random.Random(seed)
-    plan = plan or [(dice.choice(MOMENTS), dice.choice(VICTIMS)) for _ in range(kills)]
     soak = Soak(folder, steps, seeds)
     try:
         soak.start()
@@ -359,8 +358,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
+    parser.add_argument("--moments", nargs="+", choices=MOMENTS, default=MOMENTS, help="draw from these only")
+    parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=VICTIMS, help="draw from these only")
     options = parser.parse_args()
-    outcome = soak(options.folder, options.kills, options.seed, options.steps)
+    dice = random.Random(options.seed)
+    plan = [(dice.choice(options.moments), dice.choice(options.victims)) for _ in range(options.kills)]
+    outcome = soak(options.folder, plan, options.seed, options.steps)
     print(json.dumps(vars(outcome), indent=1))
     print(f"{len(outcome.kills)} kills ({len(outcome.missed)} missed and done over), {outcome.identical} identical meshes of "
           f"{outcome.jobs} jobs and {outcome.tickets} tickets, {outcome.interrupted} kills in mid-run, {outcome.halves} in mid-write")

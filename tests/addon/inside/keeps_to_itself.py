@@ -78,7 +78,7 @@ def main() -> None:
     report["elsewhere"] = why_not(bpy.ops.dreamwright.connect) if not bpy.ops.dreamwright.connect.poll() else ""
     if hasattr(bpy.context.preferences.system, "use_online_access"):
         bpy.context.preferences.system.use_online_access = True
-        report["elsewhere once allowed"] = bpy.ops.dreamwright.connect.poll()
+        report["elsewhere once allowed"] = why_not(bpy.ops.dreamwright.connect) if not bpy.ops.dreamwright.connect.poll() else ""
         bpy.context.preferences.system.use_online_access = False
     connect()
     pump(timeout_s=0.1)
