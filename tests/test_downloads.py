@@ -100,7 +100,10 @@ def models_folder(env: dict[str, str]) -> Path:
 def stop_in_the_middle(hub: FakeHub, env: dict[str, str], name: str, how: int = signal.SIGKILL) -> tuple[int, int, str]:
     """End a download of `big` within its U-Net's weights; returns exit code, bytes of contents that were kept, and stderr."""
     hub.hold_after = 5 * MB
-    process = subprocess.Popen(command("models", "download", name), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command("models", "download", name), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background has it ignored
+    )  # fmt: skip
     assert hub.held.wait(60)
     folder = models_folder(env) / name.replace("/", "--")
     deadline = time.monotonic() + 30
