@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dreamwright.backend.errors import CheckpointError
+from dreamwright.backend.errors import CheckpointError, one_line
 from dreamwright.backend.events import RunState
 from dreamwright.backend.job import Job
 
@@ -51,7 +51,7 @@ def write_checkpoint(folder: Path, job: Job, state: RunState) -> Path:
             os.replace(newest, previous)
         os.replace(partial, newest)
     except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says in an error of its own
-        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise CheckpointError(
             f"cannot write a checkpoint to {folder}: {reason}; free some space or choose another folder with --work"
         ) from error
@@ -117,7 +117,7 @@ def _read(path: Path, job: Job) -> RunState:
                 )
             step, seed, restarts = _whole_numbers(json.loads(header["run"]))
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise _Unusable(f"is damaged ({str(error).strip().splitlines()[0]})") from error
+        raise _Unusable(f"is damaged ({one_line(error)})") from error
     return RunState(step, seed, restarts, tensors)
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from dreamwright.backend.cameras import Cameras, camera_rays, orbit_cameras, sample_cameras, sample_lights
 from dreamwright.backend.config import Config
-from dreamwright.backend.errors import CheckpointError, is_out_of_memory
+from dreamwright.backend.errors import CheckpointError, is_out_of_memory, one_line
 from dreamwright.backend.events import RunState
 from dreamwright.backend.fields import build_background, build_field
 from dreamwright.backend.guidance.contract import Guidance
@@ -264,9 +264,8 @@ class Distiller:
             for name, generator in self.streams.items():
                 generator.set_state(tensors[f"stream.{name}"].to(torch.uint8).cpu())
         except (KeyError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise CheckpointError(
-                f"the checkpoint does not fit this run ({reason}); give the prompt, preset and settings that it was "
+                f"the checkpoint does not fit this run ({one_line(error)}); give the prompt, preset and settings that it was "
                 "made with, or start afresh without --resume"
             ) from error
         self.step, self.seed = state.step, state.seed

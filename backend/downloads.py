@@ -34,7 +34,7 @@ from huggingface_hub.utils import build_hf_headers
 
 from dreamwright.backend.download_progress import Counted, HiddenBar, Progress, Quiet, WatchedFile
 from dreamwright.backend.download_record import PRIVATE, DownloadRecord, HubFile, is_inside, read_record, record_path, write_record
-from dreamwright.backend.errors import ModelError
+from dreamwright.backend.errors import ModelError, one_line
 from dreamwright.backend.model_files import INDEX, foreign_kind, needed_files
 from dreamwright.backend.registry import Home, RegisteredModel
 
@@ -99,9 +99,8 @@ def is_network_failure(error: BaseException) -> bool:
 
 
 def _broken(model: RegisteredModel, error: Exception) -> ModelError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     return ModelError(
-        f"cannot reach {constants.ENDPOINT} for {model.name!r} ({reason}); check the network, then the same command goes on from here"
+        f"cannot reach {constants.ENDPOINT} for {model.name!r} ({one_line(error)}); check the network, then the same command goes on from here"
     )
 
 

@@ -46,6 +46,11 @@ class Stopped(DreamwrightError):
     exit_code = 130
 
 
+def one_line(error: BaseException) -> str:
+    """An error's first line, or its kind where it says nothing; at most 200 characters."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python's, torch's or CUDA's says that memory ran out; by name, since torch may not be loaded.
 

@@ -12,7 +12,7 @@ import torch
 
 from dreamwright.backend.config import Config
 from dreamwright.backend.distiller import Distiller, Diverged
-from dreamwright.backend.errors import OutOfMemory, RunError, is_out_of_memory
+from dreamwright.backend.errors import OutOfMemory, RunError, is_out_of_memory, one_line
 from dreamwright.backend.events import Checkpoint, Event, Finished, Health, Preview, Progress, Restarted, RunState
 from dreamwright.backend.guidance.contract import Guidance
 from dreamwright.backend.health import CHECK_SHARES, all_finite, judge_run
@@ -80,7 +80,7 @@ class Run:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            shortage = (str(error).strip().splitlines() or ["no details"])[0][:200]
+            shortage = one_line(error)
         if not shortage:
             return
         # Only here, where the failed step's tensors are gone with its traceback, is there memory for a checkpoint.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dreamwright.backend.cameras import Cameras, orbit_cameras
 from dreamwright.backend.distillation import ScoreDistillation
-from dreamwright.backend.errors import OutOfMemory, is_out_of_memory
+from dreamwright.backend.errors import OutOfMemory, is_out_of_memory, one_line
 from dreamwright.backend.events import Event, RunState
 from dreamwright.backend.guidance.loading import chosen_dtype, load_denoiser
 from dreamwright.backend.guidance.pipeline_folder import open_pipeline
@@ -73,8 +73,7 @@ class Production:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            text = (str(error).strip().splitlines() or ["no details"])[0][:200]
-            what = text if isinstance(error, OutOfMemory) else f"out of memory {when} ({text})"
+            what = one_line(error) if isinstance(error, OutOfMemory) else f"out of memory {when} ({one_line(error)})"
             run = self.job.config.run
             nothing = (
                 "free some memory first, as no setting that a resumed run may change helps much, or start afresh with fewer "

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch import distributed
 
-from dreamwright.backend.errors import ConfigError, DreamwrightError, RunError
+from dreamwright.backend.errors import ConfigError, DreamwrightError, RunError, one_line
 from dreamwright.backend.streams import ViewStream
 
 TIMEOUT_S = 900.0  # of one exchange; longer than a model's loading differs between ranks, or a first compilation
@@ -186,7 +186,7 @@ class Group:
         try:
             collective()
         except RuntimeError as error:
-            raise self._gone(f"another rank ended, or was silent for {self.timeout_s:.0f} s ({str(error).strip().splitlines()[0][:200]})") from error
+            raise self._gone(f"another rank ended, or was silent for {self.timeout_s:.0f} s ({one_line(error)})") from error
 
     def _gone(self, what: str) -> RunError:
         return RunError(f"rank {self.index}: {what}; all {self.count} must go on together; see that rank's own message, then continue with --resume")
@@ -230,7 +230,7 @@ def joined(device: torch.device, timeout_s: float = TIMEOUT_S) -> Iterator[Ranks
         distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
     except (RuntimeError, ValueError) as error:
         raise RunError(
-            f"the {os.environ['WORLD_SIZE']} ranks did not find each other ({str(error).strip().splitlines()[0][:200]}); needed are all of them within "
+            f"the {os.environ['WORLD_SIZE']} ranks did not find each other ({one_line(error)}); needed are all of them within "
             f"{timeout_s:.0f} s; start them with one torchrun command"
         ) from error
     yield Group(timeout_s)

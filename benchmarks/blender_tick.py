@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from checkout import commit
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for the tests' Blenders and fake server
@@ -142,7 +143,6 @@ def main() -> None:
     if options.serve:
         return serve()
     where = machine()
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
     rows, told = [], []
     with tempfile.TemporaryDirectory(prefix="dreamwright-bench-") as folder:
         built = build_into(Path(folder))
@@ -155,7 +155,7 @@ def main() -> None:
                 rows.append(row)
                 told += why
     text = "\n".join([
-        f"## Time of the add-on's ticks in Blender, {datetime.date.today()}, commit {commit or 'unknown'}, {where}",
+        f"## Time of the add-on's ticks in Blender, {datetime.date.today()}, commit {commit()}, {where}",
         "",
         f"`python benchmarks/blender_tick.py`: {SIZE}-pixel previews at {PER_SECOND}/s, and one import of 200k triangles. Milliseconds; targets: "
         f"median < {TARGETS['median']:.0f}, maximum without the import < {TARGETS['max']:.0f}, import (decoding the bytes and making the object) < {TARGETS['import']:.0f}.",

@@ -19,15 +19,14 @@ import gc
 import platform
 import resource
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import torch
+from checkout import commit
 from random_models import SIZES, TINY, TOKENS, random_denoiser, weights
 
 from dreamwright.backend.config import Config
@@ -197,15 +196,6 @@ def row(name: str, case: Case, f: Figures, tiny: bool) -> str:
         verdict(tiny or case.model != "sd-1.5" or f.peak < GIGABYTES * 1e9, f"{f.peak / 1e9:.1f}"),
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
-
-
-def commit() -> str:
-    """This checkout's commit, with "-dirty" after it when files differ; "unknown" outside git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=7"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ import os
 import platform
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -28,6 +27,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from checkout import commit
+
+from dreamwright.backend.memory import free_bytes
 
 FIRST = "ours, as shipped"
 OURS = (FIRST, "ours, at its start", "ours, dense voxels", "ours, dense MLP")
@@ -75,16 +78,10 @@ def reset_peak() -> None:
 def wait_for_memory(needed: int, patience: float) -> None:
     """Return once that many bytes are available. Raises RuntimeError after `patience` seconds: others work here too."""
     until = time.monotonic() + patience
-    while (there := available_memory()) < needed:
+    while (there := free_bytes("cpu") or 0) < needed:
         if time.monotonic() > until:
             raise RuntimeError(f"{there / 1e9:.1f} GB are available, {needed / 1e9:.1f} GB are needed; run it when less else is running")
         time.sleep(1)
-
-
-def available_memory() -> int:
-    """Bytes that may be taken without swapping, as Linux estimates them."""
-    with open("/proc/meminfo", encoding="ascii") as lines:
-        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
 
 
 def held_memory(process: BaseProcess) -> int:
@@ -201,15 +198,6 @@ def table(resolution: int, about: dict[str, dict[str, Any]], turns: dict[str, li
             each = ratio([t.unguided / t.points for t in turns[name]], [t.unguided / t.points for t in turns[near]])
             lines.append(f"- *{name}* takes {times} times as long as *{near}* without guidance, {each} times as long a point")
     return "\n".join(lines)
-
-
-def commit() -> str:
-    """This checkout's commit, with "-dirty" after it when files differ; "unknown" outside git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=7"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def checkouts(options: argparse.Namespace) -> dict[str, Path]:

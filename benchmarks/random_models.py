@@ -18,6 +18,7 @@ from torch import Tensor
 from dreamwright.backend.config import ModelConfig
 from dreamwright.backend.guidance.acceleration import accelerate
 from dreamwright.backend.guidance.contract import Conditioning
+from dreamwright.backend.guidance.frozen import FrozenParts
 from dreamwright.backend.guidance.latent import LatentDiffusion
 from dreamwright.backend.guidance.noise_schedule import NoiseSchedule
 from dreamwright.backend.guidance.pixel import PixelDiffusion
@@ -136,16 +137,16 @@ def random_denoiser(size: Size, device: torch.device, dtype: torch.dtype, config
     unet.register_forward_hook(tame)
     alpha2 = DDPMScheduler(num_train_timesteps=1000, **size.schedule).alphas_cumprod.double()
     schedule = NoiseSchedule(alpha2.sqrt().float(), (1 - alpha2).sqrt().float(), torch.arange(1000), "epsilon")
-    shared = (schedule, RandomText(size.text_width), AnyPrompt(), device, dtype)
+    parts = FrozenParts(unet, schedule, RandomText(size.text_width), AnyPrompt(), device, dtype)
     if size.vae is None:
-        denoiser: PixelDiffusion | LatentDiffusion = PixelDiffusion(unet, *shared)
+        denoiser: PixelDiffusion | LatentDiffusion = PixelDiffusion(parts)
     else:
         vae = frozen(AutoencoderKL, size.vae, device, dtype)
         if config.vae_tiling:
             vae.enable_tiling()
         space = LatentSpace(vae, 0.18215, 0.0, config.vae_recompute)
         latents = int(size.unet["sample_size"]) if config.image_size == 0 else config.image_size // space.factor
-        denoiser = LatentDiffusion(unet, space, latents, *shared)
+        denoiser = LatentDiffusion(parts, space, latents)
     if config.attention_slicing:
         denoiser.slice_attention()
     accelerate(denoiser.network, config)

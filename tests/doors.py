@@ -18,7 +18,7 @@ from dreamwright.shared import limits
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.handshake import Lock
 from dreamwright.shared.pairing import KeyPair, key_text, new_pair
-from tests.test_server import PuppetForeman
+from tests.puppet_server import PuppetForeman
 
 
 class Street:
@@ -93,6 +93,13 @@ class Street:
         for client in self.clients:
             client.close()
         self.door.close()
+
+
+@pytest.fixture
+def street(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Street]:
+    street = Street(tmp_path / "state", monkeypatch)
+    yield street
+    street.close()
 
 
 class Relay:

@@ -16,7 +16,7 @@ from dreamwright.backend.server.orders import Ended, Pictured, Stepped
 from dreamwright.backend.server.worker import MESH_FILE
 from dreamwright.shared.mesh_file import encode_mesh
 from tests.addon.fake_server import ball, picture
-from tests.test_server import PuppetForeman
+from tests.puppet_server import PuppetForeman
 
 
 def made(kind: type[Any], **fields: Any) -> Any:

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from dreamwright.backend.server.worker import ORPHAN_GRACE_S
-from tests.soak.kill_points import INTERVAL, children, soak
+from tests.soak.kill_points import INTERVAL, soak
+from tests.soak.worker_traces import children
 
 STUCK = """
 import time

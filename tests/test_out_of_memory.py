@@ -16,7 +16,7 @@ from dreamwright.backend.config import Config
 from dreamwright.backend.distillation import ScoreDistillation
 from dreamwright.backend.distiller import Distiller
 from dreamwright.backend.errors import OutOfMemory, is_out_of_memory
-from dreamwright.backend.events import Checkpoint, Event, Progress, RunState
+from dreamwright.backend.events import Checkpoint, Event, RunState
 from dreamwright.backend.guidance.oracles import KnownImages
 from dreamwright.backend.job import make_job
 from dreamwright.backend.optimization import optimise

@@ -17,18 +17,6 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     return subparsers.add_parser("doctor", help="check this machine", description=__doc__)
 
 
-def available_memory_gb() -> float | None:
-    """Memory that could be taken now, in GB; None where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) / 1e6
-    except OSError:
-        return None
-    return None
-
-
 def nerfacc_mode() -> str:
     """How rays are marched here, in words."""
     from dreamwright.backend.rendering.marching import missing_for_nerfacc
@@ -43,6 +31,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the findings; 1 when no model can be used, else 0."""
     import torch
 
+    from dreamwright.backend.memory import free_bytes, in_words
     from dreamwright.backend.models import known_models
 
     print(f"python {platform.python_version()} on {platform.platform()}")
@@ -54,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
             print(f"{name} missing ({advice})")
     device = f"cuda: {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else "cpu (no CUDA device found by torch)"
     print(f"device {device}; {torch.get_num_threads()} threads of {os.cpu_count()} processors")
-    memory = available_memory_gb()
-    print(f"memory available: {memory:.1f} GB" if memory is not None else "memory available: unknown on this system")
+    memory = free_bytes("cpu")
+    print(f"memory available: {in_words(memory)}" if memory is not None else "memory available: unknown on this system")
     print(f"nerfacc: {nerfacc_mode()}")
     models = known_models()
     for model in models:

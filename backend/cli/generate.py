@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from dreamwright.backend.cli.progress import RunDisplay, check_preview_folder
 from dreamwright.backend.errors import CheckpointError, DreamwrightError
 from dreamwright.backend.presets import PRESETS, get_preset
-from dreamwright.shared import __version__
 
 if TYPE_CHECKING:
     from dreamwright.backend.events import RunState

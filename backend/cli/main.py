@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Sequence
 
-from dreamwright.backend.errors import DreamwrightError, is_out_of_memory
+from dreamwright.backend.errors import DreamwrightError, is_out_of_memory, one_line
 from dreamwright.shared import __version__
 
 # Each module has add_arguments(subparsers) -> parser and run(options) -> exit code; torch is imported by `run` only
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not is_out_of_memory(error):
             raise
         print(
-            f"dreamwright: error: out of memory ({str(error).splitlines()[0] if str(error) else 'no details'}); a checkpoint, if "
+            f"dreamwright: error: out of memory ({one_line(error)}); a checkpoint, if "
             "one was written, is kept; use --resume with run.views_at_once=1, or a smaller model",
             file=sys.stderr,
         )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, Sequence
 
 import torch
@@ -17,27 +18,31 @@ from dreamwright.backend.guidance.prediction import PredictionType, noise_from
 from dreamwright.backend.guidance.prompt_reader import PromptReader
 
 
+@dataclass(frozen=True)
+class FrozenParts:
+    """What is loaded from a pipeline folder for guidance, and where it computes."""
+
+    network: torch.nn.Module
+    schedule: NoiseSchedule
+    text: TextSide
+    reader: PromptReader
+    device: torch.device | str
+    dtype: torch.dtype  # of the network
+
+
 class FrozenDiffusion:
     """Base of the denoisers; a family adds `predict`. `prediction_type` is what `predict` returns.
 
     `network` is called in `predict` and nowhere else, so that it can be compiled or replaced.
     """
 
-    def __init__(
-        self,
-        network: torch.nn.Module,
-        schedule: NoiseSchedule,
-        text: TextSide,
-        reader: PromptReader,
-        device: torch.device | str,
-        dtype: torch.dtype,
-    ) -> None:
-        self.device, self.dtype = device, dtype
-        self.prediction_type: PredictionType = schedule.prediction_type
-        self.network = network
-        self._schedule = schedule.to(device)
-        self.text = text
-        self._reader = reader
+    def __init__(self, parts: FrozenParts) -> None:
+        self.device, self.dtype = parts.device, parts.dtype
+        self.prediction_type: PredictionType = parts.schedule.prediction_type
+        self.network = parts.network
+        self._schedule = parts.schedule.to(parts.device)
+        self.text = parts.text
+        self._reader = parts.reader
 
     def time_index(self, t: Tensor) -> Tensor:
         """Index (n,) in 0..T-1 nearest to t (T - 1), for t (n,) in [0, 1]."""

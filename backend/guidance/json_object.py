@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dreamwright.backend.errors import ModelError
+from dreamwright.backend.errors import ModelError, one_line
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -19,9 +19,3 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds a {type(content).__name__}; needed is an object; download the model again, whole")
     return content
-
-
-def one_line(error: Exception) -> str:
-    """The error's first line, at most 200 characters."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]

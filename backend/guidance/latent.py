@@ -8,11 +8,8 @@ from torch import Tensor
 
 from dreamwright.backend.errors import ConfigError, ModelError
 from dreamwright.backend.guidance.contract import Conditioning
-from dreamwright.backend.guidance.embeddings import TextSide
-from dreamwright.backend.guidance.frozen import FrozenDiffusion, check_value, check_width, text_width
-from dreamwright.backend.guidance.noise_schedule import NoiseSchedule
+from dreamwright.backend.guidance.frozen import FrozenDiffusion, FrozenParts, check_value, check_width, text_width
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder
-from dreamwright.backend.guidance.prompt_reader import PromptReader
 from dreamwright.backend.guidance.vae import LatentSpace
 
 TEXT_TO_IMAGE = "choose a base text-to-image model"
@@ -24,18 +21,8 @@ class LatentDiffusion(FrozenDiffusion):
     This class runs Stable Diffusion 1.x and 2.x; other families override `_output`.
     """
 
-    def __init__(
-        self,
-        network: torch.nn.Module,
-        space: LatentSpace,
-        latent_size: int,
-        schedule: NoiseSchedule,
-        text: TextSide,
-        reader: PromptReader,
-        device: torch.device | str,
-        dtype: torch.dtype,
-    ) -> None:
-        super().__init__(network, schedule, text, reader, device, dtype)
+    def __init__(self, parts: FrozenParts, space: LatentSpace, latent_size: int) -> None:
+        super().__init__(parts)
         self.space = space
         self.channels = space.channels
         self.latent_size = latent_size

@@ -12,7 +12,7 @@ from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.guidance.acceleration import accelerate
 from dreamwright.backend.guidance.embeddings import TextEmbedder, TextSide
 from dreamwright.backend.guidance.flow import FlowTransformer, check_transformer
-from dreamwright.backend.guidance.frozen import FrozenDiffusion, square_size
+from dreamwright.backend.guidance.frozen import FrozenDiffusion, FrozenParts, square_size
 from dreamwright.backend.guidance.latent import LatentDiffusion, check_unet, chosen_latent_size
 from dreamwright.backend.guidance.noise_schedule import read_schedule
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder, load_model, open_pipeline
@@ -96,4 +96,4 @@ def _latent(
     reader = text.reader if isinstance(text, TextEmbedder) else PromptReader(opened)
     space = load_vae(opened, device, dtype, config.vae_tiling, config.vae_recompute)
     network = load_model(opened, opened.network, dtype, _stored(config, device))
-    return LATENT_CLASSES[name](network, space, latent_size, schedule, text, reader, device, dtype)
+    return LATENT_CLASSES[name](FrozenParts(network, schedule, text, reader, device, dtype), space, latent_size)

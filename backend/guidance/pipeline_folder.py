@@ -17,9 +17,9 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from dreamwright.backend.errors import ConfigError, ModelError, is_out_of_memory
+from dreamwright.backend.errors import ConfigError, ModelError, is_out_of_memory, one_line
 from dreamwright.backend.guidance.families import BY_PIPELINE, TELLING_PARTS, Family, supported
-from dreamwright.backend.guidance.json_object import one_line, read_object
+from dreamwright.backend.guidance.json_object import read_object
 
 WHOLE_HASH_BYTES = 256 * 2**20  # weights up to this size are hashed whole, larger ones by both ends, size and time
 

@@ -12,8 +12,8 @@ from torch.nn import functional
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.guidance.contract import Conditioning
 from dreamwright.backend.guidance.embeddings import TextEmbedder, TextSide
-from dreamwright.backend.guidance.frozen import FrozenDiffusion, check_value, check_width, square_size, text_width
-from dreamwright.backend.guidance.noise_schedule import NoiseSchedule, read_schedule
+from dreamwright.backend.guidance.frozen import FrozenDiffusion, FrozenParts, check_value, check_width, square_size, text_width
+from dreamwright.backend.guidance.noise_schedule import read_schedule
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder, load_model, open_pipeline
 from dreamwright.backend.guidance.prompt_reader import PromptReader
 
@@ -24,18 +24,10 @@ STAGE_I = "choose a text-to-image model (stage I)"
 class PixelDiffusion(FrozenDiffusion):
     """A frozen U-Net with its text encoder and noise schedule; implements `NativeDenoiser`. `image_size` is in pixels."""
 
-    def __init__(
-        self,
-        unet: torch.nn.Module,
-        schedule: NoiseSchedule,
-        text: TextSide,
-        reader: PromptReader,
-        device: torch.device | str,
-        dtype: torch.dtype,
-    ) -> None:
-        super().__init__(unet, schedule, text, reader, device, dtype)
-        self.shuffle = _shuffle_factor(int(unet.config.in_channels))
-        self.image_size = int(unet.config.sample_size) * self.shuffle
+    def __init__(self, parts: FrozenParts) -> None:
+        super().__init__(parts)
+        self.shuffle = _shuffle_factor(int(parts.network.config.in_channels))
+        self.image_size = int(parts.network.config.sample_size) * self.shuffle
 
     @property
     def unet(self) -> torch.nn.Module:
@@ -74,7 +66,7 @@ class PixelDiffusion(FrozenDiffusion):
             text = TextEmbedder(opened, device, dtype, cache)
         reader = text.reader if isinstance(text, TextEmbedder) else PromptReader(opened)
         network = load_model(opened, "unet", dtype, device if stored is None else stored)
-        return PixelDiffusion(network, schedule, text, reader, device, dtype)
+        return PixelDiffusion(FrozenParts(network, schedule, text, reader, device, dtype))
 
     @torch.no_grad()
     def predict(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:

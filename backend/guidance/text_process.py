@@ -29,7 +29,7 @@ from torch import Tensor
 
 from dreamwright.backend import errors
 from dreamwright.backend.config import TextConfig
-from dreamwright.backend.errors import ConfigError, DreamwrightError, OutOfMemory, RunError, Stopped, is_out_of_memory
+from dreamwright.backend.errors import ConfigError, DreamwrightError, OutOfMemory, RunError, Stopped, is_out_of_memory, one_line
 from dreamwright.backend.guidance.contract import Conditioning
 from dreamwright.backend.guidance.embeddings import TextEmbedder
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder, open_pipeline
@@ -251,7 +251,7 @@ def answer(request: Mapping[str, Any]) -> int:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        told = {"error": "OutOfMemory", "message": (str(error).strip().splitlines() or ["no details"])[0][:200]}
+        told = {"error": "OutOfMemory", "message": one_line(error)}
     (work / STATUS).write_text(json.dumps(told), encoding="utf-8")
     return 1 if told["error"] else 0
 

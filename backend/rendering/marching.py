@@ -11,7 +11,7 @@ from typing import Callable, Literal, Mapping, Protocol
 import torch
 from torch import Tensor
 
-from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.errors import ConfigError, one_line
 from dreamwright.backend.rendering.compositing import packed_weights, rendering_weights
 from dreamwright.backend.rendering.occupancy import OccupancyGrid
 from dreamwright.backend.rendering.sampling import sample_rays, sphere_interval
@@ -154,7 +154,7 @@ def nerfacc_fault(device: str) -> str:
         march = PackedMarch(ray[:1], ray[1:], grid, 4, 0.5, None)
         found = int(march.composite(torch.ones(len(march.mu), device=device)).weights.numel())
     except Exception as error:  # a compiler, a driver, an extension loader: whatever they raise, the dense path still works
-        return f"its kernels do not work here ({type(error).__name__}: {str(error).strip().splitlines()[0][:160] if str(error).strip() else 'no details'})"
+        return f"its kernels do not work here ({type(error).__name__}: {one_line(error)})"
     return "" if found == 4 else f"its kernels found {found} samples where 4 are"
 
 

@@ -3,26 +3,22 @@
 
 It never meets the prior: trained on photographs of another seed, with other cameras, other lights (`photograph --wide`)
 and its own draw of colours and backgrounds, it judges ancestral samples and lifted props.
-
-    python -m dreamwright.backend.starter.classifier --data runs/judge-data --out backend/starter/classifier --minutes 8
+`train_judge` trains it.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.starter import domain
-from dreamwright.backend.starter.captions import LookConfig, PhotographSet
+from dreamwright.backend.starter.captions import PhotographSet
 
 
 @dataclass(frozen=True)
@@ -64,18 +60,18 @@ def load_judge(folder: Path) -> Judge:
     """The trained judge of a folder, in evaluation mode. Raises ModelError when it is missing."""
     path = folder / "judge.safetensors"
     if not path.is_file():
-        raise ModelError(f"no judge at {path}; train one with python -m dreamwright.backend.starter.classifier")
+        raise ModelError(f"no judge at {path}; train one with python -m dreamwright.backend.starter.train_judge")
     judge = Judge()
     judge.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()})
     return judge.eval().requires_grad_(False)
 
 
 def judge_loss(judgement: Judgement, props: torch.Tensor, colours: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
-    """Sum of the three cross-entropies; colours of -1 (untextured pictures) are left out."""
+    """Sum of the three cross-entropies; colours of -1 (untextured) and views of -1 (nothing tells them) are left out."""
     return (
         functional.nll_loss(judgement.prop, props)
         + functional.nll_loss(judgement.colour, colours, ignore_index=-1)
-        + functional.nll_loss(judgement.view, views)
+        + functional.nll_loss(judgement.view, views, ignore_index=-1)
     )
 
 
@@ -83,7 +79,7 @@ def judge_loss(judgement: Judgement, props: torch.Tensor, colours: torch.Tensor,
 def accuracies(judge: Judge, photographs: PhotographSet, pictures: int, seed: int) -> dict[str, float]:
     """Share of right answers on fresh draws."""
     generator = torch.Generator().manual_seed(seed)
-    right = {"prop": 0, "colour": 0, "view": 0, "view_of_fronted": 0}
+    right = {"prop": 0, "colour": 0, "view_of_fronted": 0}
     counted = dict.fromkeys(right, 0)
     fronted = torch.tensor([prop.has_front for prop in domain.PROPS])
     judge.eval()
@@ -95,56 +91,8 @@ def accuracies(judge: Judge, photographs: PhotographSet, pictures: int, seed: in
         for name, hits in (
             ("prop", verdict.prop.argmax(-1) == batch.props),
             ("colour", (verdict.colour.argmax(-1) == batch.colours)[textured]),
-            ("view", view_right),
             ("view_of_fronted", view_right[fronted[batch.props]]),
         ):
             right[name] += int(hits.sum())
             counted[name] += len(hits)
     return {name: right[name] / max(1, counted[name]) for name in right}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the judge that measures the starter prior.")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--held-out", type=Path, help="photographs of a third seed to measure on")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=8.0)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    # Backgrounds of every kind, and wider colours: the judge must not depend on what the prior was trained on.
-    looks = LookConfig(drop_caption=0.0, colour_jitter=0.05, background=(0.1, 0.95), any_background=0.2)
-    photographs = PhotographSet(options.data, looks=looks)
-    generator = torch.Generator().manual_seed(1001)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1002)  # nn.Linear and nn.Conv2d draw from the global generator
-        judge = Judge()
-        optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.02)
-        begun, step = time.monotonic(), 0
-        while (elapsed := time.monotonic() - begun) < 60 * options.minutes:
-            share = elapsed / (60 * options.minutes)
-            for group in optimizer.param_groups:
-                group["lr"] = 2e-3 * max(0.01, 1 - share)
-            judge.train()
-            batch = photographs.sample(64, 64, generator)
-            # Mirrored and shifted, a picture shows the same prop from the same side.
-            images = torch.where(torch.rand(64, 1, 1, 1, generator=generator) < 0.5, batch.images, batch.images.flip(-1))
-            across, down = torch.randint(-4, 5, (2,), generator=generator).tolist()
-            images = functional.pad(images, (4, 4, 4, 4), mode="replicate")[..., 4 + down : 68 + down, 4 + across : 68 + across]
-            noisy = images + 0.03 * torch.randn(images.shape, generator=generator)
-            loss = judge_loss(judge(noisy), batch.props, batch.colours, batch.views)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            step += 1
-            if step % 50 == 0:
-                print(f"step {step} loss {float(loss.detach()):.3f} {elapsed:.0f} s", flush=True)
-    measured = accuracies(judge, PhotographSet(options.held_out or options.data, looks=looks), 2048, seed=7)
-    options.out.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.half() if v.is_floating_point() else v for k, v in judge.state_dict().items()}, options.out / "judge.safetensors")
-    (options.out / "judge.json").write_text(json.dumps({"steps": step, "accuracy": measured}, indent=2) + "\n")
-    print(measured, flush=True)
-
-
-if __name__ == "__main__":
-    main()

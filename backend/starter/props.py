@@ -12,7 +12,6 @@ from typing import Callable
 
 import numpy as np
 
-from dreamwright.backend.starter import solids
 from dreamwright.backend.starter.solids import Solid, box, ellipsoid, lathe, move, prism, ring, rod, tube, turn
 
 Colour = tuple[float, float, float]

@@ -17,7 +17,7 @@ from typing import Any, Callable
 from dreamwright.backend.server.policy import Policy
 from dreamwright.shared.faults import Refused
 from dreamwright.shared.messages import Cancel, ListJobs
-from tests.test_queue import Yard
+from tests.yard import Yard
 
 
 def took_ms(action: Callable[[], Any], times: int) -> dict[str, float]:

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A server and workers that are killed at chosen moments, the client that outlives them, and what was seen of it all."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+
+from dreamwright.backend.server.worker import ORPHAN_GRACE_S
+from dreamwright.shared.client import Client, Link
+from dreamwright.shared.download import Download
+from dreamwright.shared.faults import Refused
+from dreamwright.shared.messages import JobChanged, JobList, JobReply, JobSummary, Submit
+from dreamwright.shared.states import ENDED
+from tests.soak.worker_traces import alive, children, read_attempts
+from tests.tiny_model import QUICK, save_tiny_model
+
+INTERVAL = 4  # steps between two checkpoints
+
+
+@dataclass
+class Outcome:
+    """What a soak saw."""
+
+    kills: list[str] = field(default_factory=list)  # "moment of victim", of those that hit their moment
+    missed: list[str] = field(default_factory=list)  # the moment never came, or there was nobody to kill; done over
+    halves: int = 0  # kills that left half a checkpoint or mesh behind, so hit the write itself
+    interrupted: int = 0  # kills that hit a job which had told of a step and had to go on from a checkpoint
+    behind: list[int] = field(default_factory=list)  # steps lost by each resumption
+    restart_s: list[float] = field(default_factory=list)  # from a server's start to its first answer
+    orphan_s: list[float] = field(default_factory=list)  # that workers lived on without their server
+    held_back: int = 0  # attempts that waited for a worker that stood still
+    jobs: int = 0
+    tickets: int = 0
+    identical: int = 0
+    faults: list[str] = field(default_factory=list)
+    wall_s: float = 0.0
+
+
+class Soak:
+    """One state folder, the server that runs on it, and a client that outlives them."""
+
+    def __init__(self, folder: Path, steps: int, seeds: tuple[int, ...]) -> None:
+        self.state, self.steps, self.seeds = folder / "state", steps, seeds
+        self.model = save_tiny_model(folder / "model")
+        self.server: subprocess.Popen[str] | None = None
+        self.client: Client | None = None
+        self.jobs: dict[str, JobSummary] = {}
+        self.reached: dict[str, int] = {}  # by job, the last step that the server told of
+        self.tickets: dict[str, str] = {}  # ticket -> job
+        self.orphans: list[int] = []
+        self.stale: set[tuple[Path, int]] = set()
+        self.log = (folder / "server.log").open("ab")
+        self.outcome = Outcome()
+
+    # --- the server's life
+
+    def start(self) -> None:
+        begun = time.monotonic()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        self.server = subprocess.Popen(
+            [sys.executable, "-m", "dreamwright.backend.cli.main", "serve", "--address", "tcp://127.0.0.1:*", "--state", str(self.state),
+             "--device", "cpu", "--deaths", "100"],
+            stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment,
+        )  # fmt: skip
+        line = self.server.stdout.readline()
+        found = re.search(r"serves on (\S+)", line)
+        if found is None:
+            raise RuntimeError(f"the server said {line!r}; see {self.log.name}")
+        self.client = Client(found.group(1))
+        self.client.connect()
+        self.client.subscribe()
+        self.until(lambda: self.client.link is Link.ONLINE)
+        self.outcome.restart_s.append(time.monotonic() - begun)
+
+    def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
+        if self.server is not None:
+            self.server.send_signal(how)
+            self.server.wait(30)
+            self.server.stdout.close()
+            self.server = None
+        if self.client is not None:
+            self.client.close()
+            self.client = None
+
+    def workers(self) -> list[int]:
+        """Processes that the present server has started as workers."""
+        return [] if self.server is None else children(self.server.pid)
+
+    def turn(self, wait_s: float = 0.003) -> None:
+        for event in self.client.tick():
+            for job in event.jobs if isinstance(event, JobList) else (event.job,) if isinstance(event, JobChanged) else ():
+                self.jobs[job.job] = job
+                self.reached[job.job] = max(self.reached.get(job.job, 0), job.step)
+        time.sleep(wait_s)
+
+    def until(self, happened: Callable[[], bool], limit_s: float = 180.0) -> bool:
+        end = time.monotonic() + limit_s
+        while not happened():
+            if time.monotonic() > end:
+                raise TimeoutError(f"it did not happen in {limit_s} s; jobs: {list(self.jobs.values())}")
+            self.turn()
+        return True
+
+    # --- jobs
+
+    def submit(self, wait: bool = True) -> None:
+        number = len(self.tickets)
+        ticket = f"ticket-{number}"
+        self.tickets[ticket] = ""
+        self._send(ticket)
+        if wait:
+            self.until(lambda: bool(self.tickets[ticket]))
+
+    def _send(self, ticket: str) -> None:
+        number = int(ticket.rpartition("-")[2])
+        settings = dict(setting.split("=") for setting in QUICK)
+        settings |= {"run.steps": str(self.steps), "run.checkpoint_interval": str(INTERVAL), "run.threads": "1", "mesh.threshold": "1.0",
+                     "run.max_restarts": "0", "run.preview_interval": "1000"}  # fmt: skip
+
+        def answered(reply: Any) -> None:
+            if isinstance(reply, JobReply):
+                known = self.tickets[ticket]
+                if known and known != reply.job.job:
+                    self.outcome.faults.append(f"{ticket} is two jobs: {known} and {reply.job.job}")
+                self.tickets[ticket] = reply.job.job
+                self.jobs[reply.job.job] = reply.job
+            elif isinstance(reply, Refused) and reply.code != "not-now":
+                self.outcome.faults.append(f"{ticket} was refused: {reply.message}")
+
+        request = Submit(ticket, "a red mushroom", "", str(self.model), "draft", self.seeds[number % len(self.seeds)], settings)
+        self.client.request(request, answered)
+
+    def open_jobs(self) -> list[JobSummary]:
+        return [job for job in self.jobs.values() if job.state not in {state.value for state in ENDED}]
+
+    def keeps_a_job_running(self) -> bool:
+        """Whether one has told of a step; a job that ended before it was seen running gets a successor."""
+        if not self.open_jobs():
+            self.submit()
+        return any(job.state == "running" and job.step for job in self.jobs.values())
+
+    def resubmit(self) -> None:
+        """Every ticket again, as the add-on does with what was not answered; a known one makes no new job."""
+        for ticket in self.tickets:
+            self._send(ticket)
+        self.until(lambda: all(self.tickets.values()))
+
+    # --- moments
+
+    def wait_for(self, moment: str, dice: random.Random) -> bool:
+        """Until the moment has come; False when some seconds have passed without it. Jobs that end get successors."""
+        self.stale = self.halves()
+        if moment == "submit":
+            self.submit(wait=False)
+            self.turn(dice.uniform(0, 0.02))
+            return True
+        end = time.monotonic() + (dice.uniform(0.5, 10.0) if moment == "anywhere" else 25.0)
+        before, target = self._newest(), dice.randint(1, self.steps - 1)
+        while time.monotonic() < end:
+            self.turn(0.0002)
+            if not self.open_jobs() and all(self.tickets.values()):
+                self.submit(wait=False)
+            if moment == "part" and self.halves("checkpoint*.part") - self.stale:
+                return True
+            if moment == "step" and any(job.state == "running" and job.step >= target for job in self.jobs.values()):
+                return True
+            if moment == "renamed" and self._newest() > before:
+                return True
+            if moment == "mesh" and any(self.jobs.get(p.parent.name) in self.open_jobs() for p in self.state.glob("jobs/*/mesh.dwm*")):
+                return True
+        return moment == "anywhere"
+
+    def halves(self, pattern: str = "*.part") -> set[tuple[Path, int]]:
+        """Files that are being written, or were when somebody was killed, with their times: an old one is no news."""
+        found = set()
+        for path in self.state.glob(f"jobs/*/**/{pattern}"):
+            try:
+                found.add((path, path.stat().st_mtime_ns))
+            except OSError:
+                continue  # it was renamed while we looked
+        return {(path, at) for path, at in found if path.name != "fence.part"}
+
+    def _newest(self) -> float:
+        return max((p.stat().st_mtime for p in self.state.glob("jobs/*/checkpoints/checkpoint.safetensors")), default=0.0)
+
+    def kill(self, victim: str, workers: list[int], dice: random.Random) -> None:
+        pids = {"worker": workers, "both": [self.server.pid, *workers]}.get(victim, [self.server.pid])
+        self.orphans = workers if victim in ("server", "orphan") else []
+        if victim == "orphan":
+            for pid in workers:
+                os.kill(pid, signal.SIGSTOP)
+        dice.shuffle(pids)
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # it ended by itself just now
+        if victim != "worker":
+            self.stop()
+        if victim == "server":
+            self._watch_orphans()
+
+    def release(self, attempts: dict[str, int]) -> None:
+        """The new server serves: nobody else may have begun what a worker that stands still is in the middle of."""
+        held = [name for name, job in self.jobs.items() if job.state == "running" and job.message.startswith("waiting for the end")]
+        for name in held:
+            if len(read_attempts(self.state).get(name, ())) > attempts.get(name, 0):
+                self.outcome.faults.append(f"job {name} was begun while an earlier worker still held it")
+        for pid in self.orphans:
+            os.kill(pid, signal.SIGCONT)
+        self._watch_orphans()
+
+    def _watch_orphans(self) -> None:
+        begun = time.monotonic()
+        while any(alive(pid) for pid in self.orphans):
+            if time.monotonic() - begun > ORPHAN_GRACE_S + 10.0:
+                self.outcome.faults.append(f"workers {self.orphans} live on without their server")
+                break
+            time.sleep(0.02)
+        if self.orphans:
+            self.outcome.orphan_s.append(time.monotonic() - begun)
+        self.orphans = []
+
+    # --- judgement
+
+    def judge(self, expected: dict[int, bytes]) -> None:
+        outcome = self.outcome
+        self.until(lambda: not self.open_jobs(), 600.0)
+        outcome.tickets, outcome.jobs = len(self.tickets), len(self.jobs)
+        if len(set(self.tickets.values())) != len(self.tickets) or set(self.tickets.values()) != set(self.jobs):
+            outcome.faults.append(f"{len(self.tickets)} tickets, {len(self.jobs)} jobs")
+        for job in self.jobs.values():
+            if job.state != "succeeded":
+                outcome.faults.append(f"job {job.job} {job.state}: {job.message}")
+            elif self.fetch(job) != expected[job.seed]:
+                outcome.faults.append(f"job {job.job} ended in another mesh")
+            else:
+                outcome.identical += 1
+
+    def fetch(self, job: JobSummary) -> bytes:
+        arrived: list[Any] = []
+        Download(self.client, job.job, "mesh", job.mesh_bytes, arrived.append).start()
+        self.until(lambda: bool(arrived))
+        return arrived[0]
