@@ -35,6 +35,28 @@ class Restored:
 def write_checkpoint(folder: Path, job: Job, state: RunState) -> Path:
     """Write beside, rename, keep the one before. Raises CheckpointError when the disk refuses."""
     newest, previous = folder / NEWEST, folder / PREVIOUS
+    partial = folder / f"{NEWEST}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_state(partial, job, state)
+        if newest.is_file():
+            os.replace(newest, previous)
+        os.replace(partial, newest)
+    except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says in an error of its own
+        raise refused_by_disk(folder, error) from error
+    return newest
+
+
+def refused_by_disk(folder: Path, error: Exception) -> CheckpointError:
+    """What to tell about an error of writing there."""
+    reason = getattr(error, "strerror", None) or one_line(error)
+    return CheckpointError(
+        f"cannot write a checkpoint to {folder}: {reason}; free some space or choose another folder with --work"
+    )
+
+
+def write_state(path: Path, job: Job, state: RunState) -> None:
+    """One file with its checksum, as `read_whole` reads it. Raises OSError and SafetensorError."""
     header = {
         "format": FORMAT,
         "version": str(VERSION),
@@ -43,19 +65,7 @@ def write_checkpoint(folder: Path, job: Job, state: RunState) -> Path:
         "prompt": job.prompt,
     }
     header["sha256"] = _digest(header, state.tensors)
-    partial = folder / f"{NEWEST}.part"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, partial, metadata=header)
-        if newest.is_file():
-            os.replace(newest, previous)
-        os.replace(partial, newest)
-    except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says in an error of its own
-        reason = getattr(error, "strerror", None) or one_line(error)
-        raise CheckpointError(
-            f"cannot write a checkpoint to {folder}: {reason}; free some space or choose another folder with --work"
-        ) from error
-    return newest
+    save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, path, metadata=header)
 
 
 def remove_checkpoints(folder: Path) -> None:
@@ -85,7 +95,7 @@ def read_checkpoint(folder: Path, job: Job) -> Restored:
             continue
         try:
             state = _read(path, job)
-        except _Unusable as damage:
+        except Unusable as damage:
             problems.append(f"{path.name} {damage}")
             continue
         notice = f"{problems[0]}; went back to the one before, step {state.step}" if problems else ""
@@ -94,30 +104,39 @@ def read_checkpoint(folder: Path, job: Job) -> Restored:
     raise CheckpointError(f"{found}; start afresh without --resume, or give the folder of another run")
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
     """What is wrong with a file that cannot be read whole, or that a newer dreamwright wrote; the one before may serve."""
 
 
-def _read(path: Path, job: Job) -> RunState:
+def read_whole(path: Path) -> tuple[Mapping[str, str], Mapping[str, Tensor]]:
+    """Header and tensors of a file whose checksum holds. Raises Unusable, and CheckpointError for a foreign file."""
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise CheckpointError(f"{path} is no checkpoint of dreamwright; give the --work folder of a run")
             if int(header.get("version", "0")) > VERSION:
-                raise _Unusable(f"has version {header['version']}, this dreamwright reads up to {VERSION}; update dreamwright")
+                raise Unusable(f"has version {header['version']}, this dreamwright reads up to {VERSION}; update dreamwright")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             # safetensors itself notices a short file, but no flipped bit.
             if "sha256" in header and header["sha256"] != _digest(header, tensors):
                 raise ValueError("its contents do not match its checksum")
-            if header.get("fingerprint") != job.fingerprint():
-                raise CheckpointError(
-                    f"{path} belongs to another run (prompt {header.get('prompt', '?')!r}, or other settings); give the "
-                    "prompt, model, seed and settings that it was made with, or start afresh without --resume"
-                )
-            step, seed, restarts = _whole_numbers(json.loads(header["run"]))
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise _Unusable(f"is damaged ({one_line(error)})") from error
+        raise Unusable(f"is damaged ({one_line(error)})") from error
+    return header, tensors
+
+
+def _read(path: Path, job: Job) -> RunState:
+    header, tensors = read_whole(path)
+    if header.get("fingerprint") != job.fingerprint():
+        raise CheckpointError(
+            f"{path} belongs to another run (prompt {header.get('prompt', '?')!r}, or other settings); give the "
+            "prompt, model, seed and settings that it was made with, or start afresh without --resume"
+        )
+    try:
+        step, seed, restarts = _whole_numbers(json.loads(header["run"]))
+    except (KeyError, ValueError) as error:
+        raise Unusable(f"is damaged ({one_line(error)})") from error
     return RunState(step, seed, restarts, tensors)
 
 

@@ -176,6 +176,7 @@ class RunConfig:
     max_restarts: int = 2  # restarts from another seed when a run goes empty or diverges
     threads: int = 0  # CPU threads; 0: torch's own choice
     views_at_once: int = 0  # of a step's views, rendered and judged together; 0: all; fewer take less memory and give the same step
+    refine_share: float = 0.5  # share of the schedules that a run skips which begins from another run's field: less keeps less of it
     ignore_memory: bool = False  # start even when the estimate says that it cannot fit
 
 

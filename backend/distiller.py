@@ -17,6 +17,7 @@ from dreamwright.backend.fields import build_background, build_field
 from dreamwright.backend.guidance.contract import Guidance
 from dreamwright.backend.health import all_finite
 from dreamwright.backend.optimizers import build_optimizer, learning_rate, set_learning_rate
+from dreamwright.backend.origin import Origin
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.ranks import Alone, Ranks
 from dreamwright.backend.regularisers import opacity_entropy, opacity_loss
@@ -269,6 +270,24 @@ class Distiller:
                 "made with, or start afresh without --resume"
             ) from error
         self.step, self.seed = state.step, state.seed
+
+    def begin_from(self, origin: Origin) -> None:
+        """Take over another run's field, and its schedules from `run.refine_share` on; optimiser and streams stay fresh.
+
+        Raises CheckpointError when the field is of another kind or size than this configuration's.
+        """
+        try:
+            self.field.load_state_dict(_under("field.", origin.tensors))
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"the field of {origin.prompt!r} does not fit this run ({one_line(error)}); begin from it with the preset and "
+                "the field settings that it was made with"
+            ) from error
+        try:
+            self.background.load_state_dict(_under("background.", origin.tensors))
+        except (KeyError, RuntimeError, ValueError):
+            self.notice = "; ".join(filter(None, (self.notice, "the background begins anew: it is of another kind than before")))
+        self.step = min(round(self.config.run.refine_share * self.config.run.steps), self.config.run.steps - 1)
 
     def _check_optimizer(self, entries: Mapping[int, Mapping[str, Any]], step: int) -> None:
         """Raise ValueError for no optimiser state after a step, states without their parameter, or of another shape.

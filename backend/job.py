@@ -20,6 +20,7 @@ class Job:
     model: str
     preset: str
     config: Config
+    origin: str = ""  # SHA-256 of the field that the run begins from; "": a fresh one
 
     def fingerprint(self) -> str:
         """Hash of what a resumed run must share with the one that it continues.
@@ -33,9 +34,12 @@ class Job:
             settings.pop(section)
         for name in ("checkpoint_interval", "preview_interval", "threads", "max_restarts", "views_at_once", "ignore_memory"):
             settings["run"].pop(name)
+        if not self.origin:
+            settings["run"].pop("refine_share")
         for name in ("dtype", "offload", "attention_slicing", "vae_tiling", "vae_recompute"):
             settings["model"].pop(name)
-        text = json.dumps([self.prompt, self.model, settings], sort_keys=True)
+        told = [self.prompt, self.model, settings, *([self.origin] if self.origin else [])]
+        text = json.dumps(told, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -16,6 +16,7 @@ from dreamwright.backend.errors import OutOfMemory, RunError, is_out_of_memory, 
 from dreamwright.backend.events import Checkpoint, Event, Finished, Health, Preview, Progress, Restarted, RunState
 from dreamwright.backend.guidance.contract import Guidance
 from dreamwright.backend.health import CHECK_SHARES, all_finite, judge_run
+from dreamwright.backend.origin import Origin
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.ranks import Alone, Ranks
 from dreamwright.backend.rendering.shading import Shading
@@ -41,9 +42,13 @@ def optimise(
     device: torch.device | str = "cpu",
     clock: Callable[[], float] = time.monotonic,
     ranks: Ranks = Alone(),
+    origin: Origin | None = None,
 ) -> "Run":
-    """A run to iterate over; its `distiller` holds the field. Raises CheckpointError for a state that does not fit."""
-    return Run(config, guidance, bank, resume, should_stop, device, clock, ranks)
+    """A run to iterate over, from `resume` or else from `origin`'s field; its `distiller` holds the field.
+
+    Raises CheckpointError for a state or a field that does not fit.
+    """
+    return Run(config, guidance, bank, resume, should_stop, device, clock, ranks, origin)
 
 
 class Run:
@@ -62,15 +67,24 @@ class Run:
         device: torch.device | str,
         clock: Callable[[], float],
         ranks: Ranks = Alone(),
+        origin: Origin | None = None,
     ) -> None:
         self.config, self.guidance, self.bank, self.ranks = config, guidance, bank, ranks
+        self.origin = origin
         self.device, self._should_stop, self._clock = device, should_stop, clock
         self.restarts = 0 if resume is None else resume.restarts
         seed = config.run.seed if resume is None else resume.seed
-        self.distiller = Distiller(config, guidance, bank, seed, device, ranks)
+        self.distiller = self._begun(seed)
         self.warnings = (self.distiller.notice,) if self.distiller.notice else ()
         if resume is not None:
             self.distiller.load(resume)
+
+    def _begun(self, seed: int) -> Distiller:
+        """A distiller before its first step."""
+        distiller = Distiller(self.config, self.guidance, self.bank, seed, self.device, self.ranks)
+        if self.origin is not None:
+            distiller.begin_from(self.origin)
+        return distiller
 
     def __iter__(self) -> Iterator[Event]:
         """Raises OutOfMemory after a last checkpoint of the newest whole step, where there is one."""
@@ -105,7 +119,7 @@ class Run:
                 health = Health(self.distiller.step, "diverged", {}, str(error))
                 yield health
                 yield self._restart(health)
-                begun, first = self._clock(), 0
+                begun, first = self._clock(), self.distiller.step
                 continue
             step = self.distiller.step
             elapsed = self._clock() - begun
@@ -116,7 +130,7 @@ class Run:
                 yield health
                 if health.verdict != "fine":
                     yield self._restart(health)
-                    begun, first = self._clock(), 0
+                    begun, first = self._clock(), self.distiller.step
                     continue
             if self.ranks.main and (step % run.preview_interval == 0 or step == steps):
                 yield Preview(step, self._preview())
@@ -146,7 +160,7 @@ class Run:
             )
         self.restarts += 1
         new = (old + SEED_STRIDE) % 2**31
-        self.distiller = Distiller(self.config, self.guidance, self.bank, new, self.device, self.ranks)
+        self.distiller = self._begun(new)
         return Restarted(health.step, old, new, health.message)
 
     def _preview(self) -> np.ndarray:

@@ -22,6 +22,7 @@ from dreamwright.backend.meshing.compare import FieldViews
 from dreamwright.backend.meshing.mesh import Mesh, MeshReport, build_mesh
 from dreamwright.backend.models import resolve_model
 from dreamwright.backend.optimization import Run, optimise
+from dreamwright.backend.origin import Origin
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.ranks import Alone, Ranks
 from dreamwright.backend.rendering.shading import Shading
@@ -37,7 +38,8 @@ class Production:
     """
 
     def __init__(
-        self, job: Job, device: torch.device | str, resume: RunState | None, should_stop: Callable[[], bool], ranks: Ranks = Alone()
+        self, job: Job, device: torch.device | str, resume: RunState | None, should_stop: Callable[[], bool], ranks: Ranks = Alone(),
+        origin: Origin | None = None,
     ) -> None:
         if job.config.run.threads:
             torch.set_num_threads(job.config.run.threads)
@@ -52,7 +54,7 @@ class Production:
         with self._within_memory("while loading the model", "start again"):
             denoiser = load_denoiser(self._folder.path, device, self._dtype, config=config.model, text=text)
             guidance = ScoreDistillation(denoiser, config.guidance)
-            self.run: Run = optimise(config, guidance, bank, resume, should_stop, device, ranks=ranks)
+            self.run: Run = optimise(config, guidance, bank, resume, should_stop, device, ranks=ranks, origin=origin)
         self.warnings = (*bank.warnings, *self.run.warnings)
 
     @property
@@ -115,6 +117,7 @@ class Production:
             "model": self.job.model,
             "preset": self.job.preset,
             "seed": self.run.distiller.seed,
+            **({"refined_from": self.run.origin.prompt} if self.run.origin is not None else {}),
             "steps": self.step,
             "negative_prompt": self.job.config.guidance.negative_prompt,
             "omega": self.job.config.guidance.omega,

@@ -23,6 +23,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "run.max_restarts": (0, 10),
     "run.threads": (0, 1024),
     "run.views_at_once": (0, 64),
+    "run.refine_share": (0, 0.99),
     "camera.elevation_min": (-90, 90),
     "camera.elevation_max": (-90, 90),
     "camera.uniform_angle_share": (0, 1),

@@ -18,6 +18,7 @@ from dreamwright.backend.presets import PRESETS, get_preset
 if TYPE_CHECKING:
     from dreamwright.backend.events import RunState
     from dreamwright.backend.job import Job
+    from dreamwright.backend.origin import Origin
     from dreamwright.backend.production import Production
     from dreamwright.backend.ranks import Ranks
 
@@ -38,7 +39,8 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--previews", type=Path, metavar="DIR", help="folder for preview pictures and a turntable")
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder for checkpoints (default: OUT.work beside the output)")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the work folder")
-    parser.add_argument("--keep-work", action="store_true", help="keep the checkpoints after success")
+    parser.add_argument("--keep-work", action="store_true", help="keep the work folder after success, for --from")
+    parser.add_argument("--from", dest="origin", type=Path, metavar="DIR", help="begin from the field of another run (its work folder, kept with --keep-work) instead of a fresh one: refine its prompt; run.refine_share says how much of it to keep")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     return parser
 
@@ -92,6 +94,12 @@ def run(options: argparse.Namespace) -> int:
 
     from dreamwright.backend.checkpoints import read_checkpoint, remove_checkpoints
     from dreamwright.backend.cli.sample import choose_device
+    from dreamwright.backend.origin import read_origin
+
+    origin = None
+    if options.origin is not None:
+        origin = read_origin(options.origin)
+        job = replace(job, origin=origin.digest)
 
     resumed = None
     if options.resume:
@@ -102,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
     device = rank_device(choose_device(options.device))
     with joined(device) as ranks:
         ranks.rows(job.config.run.views_per_step)  # refused before a model is loaded
-        production, complete = _optimised(options, job, work, resumed, device, ranks)
+        production, complete = _optimised(options, job, work, resumed, origin, device, ranks)
     if not ranks.main:
         return 0 if complete else INTERRUPTED
     try:
@@ -125,6 +133,8 @@ def _check_places(options: argparse.Namespace, work: Path) -> None:
     from dreamwright.backend.meshing.export import check_output_path
 
     check_output_path(options.out)
+    if options.origin is not None and options.origin.resolve() in (work.resolve(), *work.resolve().parents):
+        raise CheckpointError(f"--from {options.origin} is where this run would write its own checkpoints; choose another --work or --out")
     if work.exists() and not work.is_dir():
         raise CheckpointError(f"{work} is a file, so no checkpoint can go there; choose a folder with --work")
     if options.previews is not None:
@@ -135,7 +145,9 @@ def _check_places(options: argparse.Namespace, work: Path) -> None:
         )
 
 
-def _optimised(options: argparse.Namespace, job: "Job", work: Path, resumed: "RunState | None", device: Any, ranks: "Ranks") -> tuple["Production", bool]:
+def _optimised(
+    options: argparse.Namespace, job: "Job", work: Path, resumed: "RunState | None", origin: "Origin | None", device: Any, ranks: "Ranks"
+) -> tuple["Production", bool]:
     """The production at the end of its steps, or where it was stopped, and whether they were all taken."""
     from dreamwright.backend.checkpoints import write_checkpoint
     from dreamwright.backend.events import Checkpoint, Finished
@@ -143,7 +155,7 @@ def _optimised(options: argparse.Namespace, job: "Job", work: Path, resumed: "Ru
 
     complete = True
     with StopSignal(aloud=ranks.main) as stop:
-        production = Production(job, device, resumed, stop, ranks)
+        production = Production(job, device, resumed, stop, ranks, origin)
         if not ranks.main:
             for event in production.events():
                 complete = event.complete if isinstance(event, Finished) else complete
@@ -152,7 +164,7 @@ def _optimised(options: argparse.Namespace, job: "Job", work: Path, resumed: "Ru
             print(notice, file=sys.stderr)
         for warning in production.warnings:
             print(f"dreamwright: warning: {warning}", file=sys.stderr)
-        with RunDisplay(job, options.previews, resumed.step if resumed else 0) as display:
+        with RunDisplay(job, options.previews, production.step) as display:
             for event in production.events():
                 display.show(event)
                 if isinstance(event, Checkpoint):
