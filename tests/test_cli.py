@@ -74,6 +74,8 @@ MISTAKES = {
     "output in a missing folder": (["generate", "a red mushroom", "--out", "no/such/prop.glb"], ("no/such",)),
     "work folder is a file": (["generate", "a red mushroom", "--work", "prop.glb"], ("prop.glb", "--work")),
     "preview folder is a file": (["generate", "a red mushroom", "--previews", "prop.glb"], ("prop.glb", "--previews")),
+    "no field to begin from": (["generate", "a red mushroom", "--from", "nowhere"], ("nowhere", "--keep-work")),
+    "beginning from its own work folder": (["generate", "a red mushroom", "--work", "here", "--from", "here"], ("here", "--work")),
     "nothing to resume": (["generate", "a red mushroom", "--resume"], ("no checkpoint", "--resume")),
 }
 
@@ -110,6 +112,15 @@ def test_success_deletes_the_checkpoints_and_nothing_else_in_the_work_folder(mod
     (mine / "thesis.txt").write_text("precious")
     assert generate(model, tmp_path / "prop.ply", "--work", str(mine)) == 0
     assert [p.name for p in mine.iterdir()] == ["thesis.txt"]
+
+
+def test_a_finished_prop_can_be_refined_with_another_prompt(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(model, tmp_path / "first.glb", "--keep-work") == 0
+    assert generate(model, tmp_path / "second.glb", "--from", str(tmp_path / "first.glb.work"), prompt="a blue mushroom") == 0
+    data = (tmp_path / "second.glb").read_bytes()
+    told = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])["asset"]["extras"]
+    assert (told["prompt"], told["refined_from"]) == ("a blue mushroom", "a red mushroom")
+    assert (tmp_path / "first.glb.work").exists() and not (tmp_path / "second.glb.work").exists()
 
 
 def test_steps_and_seed_win_over_set() -> None:
