@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -36,6 +37,7 @@ LISTEN_S = 5.0  # that an actor holds a question when it has nothing to say
 NODES_S = 2.0  # between two looks at which nodes there are
 UNPLACED_S = 30.0  # before a job says that its GPU is taken by something else
 
+REACH_S = 10.0  # for the head node to take a connection
 UNBEGUN_S = 10.0  # for an actor that was told to stop before it was heard of
 
 
@@ -96,7 +98,10 @@ class Envoy:
         self._socket.send(pack_order(self._secret, message))
 
     def connect(self, cluster: str, namespace: str) -> None:
-        """Raises what Ray raises."""
+        """Raises what Ray raises, and OSError."""
+        if cluster != "auto":
+            host, _, port = cluster.rpartition(":")
+            socket.create_connection((host, int(port)), REACH_S).close()  # Ray itself would try for minutes and not say why
         ray.init(address=cluster, namespace=namespace, log_to_driver=False, configure_logging=False)
         for name in ray.util.list_named_actors():
             job, attempt, device = parse_name(name)

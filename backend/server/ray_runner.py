@@ -107,14 +107,15 @@ class RayRunner:
         self._start()
         end = time.monotonic() + patience_s
         while not self._connected:
-            self.socket.poll(200)
+            gone = self._envoy is None or self._envoy.poll() is not None
+            self.socket.poll(1000 if gone else 200)  # its last words may still be on their way
             for report in self._hear():
                 if isinstance(report, Trouble):
                     self.close()
                     raise ConfigError(report.message)
                 if not isinstance(report, Connected):
                     self._early.append(report)
-            if self._envoy is None or self._envoy.poll() is not None or time.monotonic() > end:
+            if not self._connected and (gone or time.monotonic() > end):
                 cluster = self._told["cluster"]
                 self.close()
                 raise ConfigError(f"no connection to the Ray cluster at {cluster}; {self._log} says more")
