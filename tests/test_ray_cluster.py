@@ -30,14 +30,12 @@ from dreamwright.backend.server.ray_runner import RayRunner, own_namespace
 from dreamwright.backend.server.runner import Died
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.mesh_file import decode_mesh
-from dreamwright.shared.messages import Cancel, JobChanged, JobList, JobSummary, PreviewFrame, Prioritise, Submit
-from tests.tiny_model import QUICK, save_tiny_model
+from dreamwright.shared.messages import Cancel, JobChanged, JobList, JobSummary, PreviewFrame, Submit
+from tests.ray_jobs import LONG, SETTINGS, STEPS, summary
+from tests.tiny_model import save_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-STEPS, LONG = 40, 100_000
-SETTINGS = {**dict(setting.split("=") for setting in QUICK), "run.threads": "1", "mesh.threshold": "1.0", "run.max_restarts": "0"}
-SETTINGS |= {"run.preview_interval": "10", "run.checkpoint_interval": "5"}
 SMALL = {"object_store_memory": 80 * 2**20}
 
 
@@ -45,23 +43,34 @@ class Machines:
     """A head without a GPU, and nodes that say they have one each."""
 
     def __init__(self, folder: Path) -> None:
-        head = {**SMALL, "num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "node_name": "head", "temp_dir": str(folder)}
+        self._folder = folder
+        self.open()
+
+    def open(self, **head: Any) -> None:
+        head |= {**SMALL, "num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "node_name": "head", "temp_dir": str(self._folder)}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self._nodes: dict[str, Any] = {}
-        for name in ("left", "right"):
-            self.add(name)
 
     @property
     def address(self) -> str:
         return self._cluster.address
 
-    def add(self, name: str) -> None:
-        if name not in self._nodes:
-            self._nodes[name] = self._cluster.add_node(**SMALL, num_cpus=1, num_gpus=1, node_name=name)
+    def add(self, *names: str, **how: Any) -> None:
+        for name in names:
+            if name not in self._nodes:
+                self._nodes[name] = self._cluster.add_node(**SMALL, num_cpus=1, num_gpus=1, node_name=name, **how)
 
     def kill(self, name: str) -> None:
         """As a power cut does, as far as the others can see: SIGKILL, no word."""
         self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
+
+    def behead(self) -> None:
+        """The head is killed, its nodes end with it; another is started in its place, with a new node."""
+        port = int(self.address.rpartition(":")[2])
+        self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
+        self.close()
+        self.open(gcs_server_port=port)
+        self.add("left")
 
     def close(self) -> None:
         self._cluster.shutdown()
@@ -73,6 +82,7 @@ def machines() -> Iterator[Machines]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         environment.setenv("RAY_worker_niceness", "0")  # 15 by default: on a machine with other work they would hardly run
+        environment.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "15")  # 60 by default, for a head that went away
         environment.setenv("OMP_NUM_THREADS", "1")
         machines = Machines(folder)
         yield machines
@@ -83,14 +93,6 @@ def machines() -> Iterator[Machines]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-def summary(model: Path, name: str, number: int, device: str, steps: int = STEPS) -> JobSummary:
-    settings = SETTINGS | {"run.steps": str(steps)}
-    return JobSummary(
-        name, "running", "a red mushroom", "", str(model), "draft", 0, settings, 0, steps, 0.0, -1.0, 0, "", "", 0.0, 0, "", 1,
-        attempt=number, device=device,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +170,7 @@ class House:
 
 @pytest.fixture
 def house(tmp_path: Path, machines: Machines, model: Path) -> Iterator[House]:
-    for name in ("left", "right"):
-        machines.add(name)
+    machines.add("left", "right")
     house = House(tmp_path / "state", machines, model)
     house.until(lambda: set(house.runner.devices) == {"left/0", "right/0"})
     yield house
@@ -193,7 +194,6 @@ def test_two_jobs_run_at_once_and_a_lost_nodes_job_goes_on_elsewhere_to_the_same
     noticed = time.monotonic() - begun
     assert "was lost; it goes on from its checkpoint" in house.job(first).message
     assert house.runner.devices == (house.job(second).device,) and house.job(third).state == "queued"
-    house.ask(Prioritise(third, -1))
     house.ask(Cancel(second))
     reached = house.job(second).step
     house.until(lambda: house.job(second).state == "cancelled")
@@ -252,8 +252,7 @@ class Bench:
         end = time.monotonic() + limit_s
         while time.monotonic() < end:
             self.runner.socket.poll(50)
-            for report in self.runner.reports():
-                self.said.append(report)
+            self.said += self.runner.reports()
             for report in self.said:
                 if happened(report):
                     return report
@@ -266,8 +265,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, machines: Machines) -> Iterator[Bench]:
-    for name in ("left", "right"):
-        machines.add(name)
+    machines.add("left", "right")
     bench = Bench(tmp_path, machines, grace_s=1.0)
     yield bench
     bench.close()
@@ -323,3 +321,40 @@ def test_what_the_server_does_not_want_any_more_is_ended_when_it_comes_back(benc
     while actors():
         assert time.monotonic() < end + 120 and not list(bench.runner.reports())
         time.sleep(0.1)
+
+
+def test_a_node_without_dreamwright_fails_the_job_with_a_sentence_and_a_node_that_has_just_gone_gives_it_back(
+    bench: Bench, tmp_path: Path, machines: Machines, model: Path
+) -> None:
+    (tmp_path / "poison").mkdir()
+    (tmp_path / "poison" / "dreamwright.py").write_text("")  # a module where the package should be
+    machines.add("bare", env_vars={"PYTHONPATH": str(tmp_path / "poison")})
+    end = time.monotonic() + 60
+    while "bare/0" not in bench.runner.devices:
+        assert time.monotonic() < end and not list(bench.runner.reports())
+        time.sleep(0.1)
+    bench.runner.give("bare/0", summary(model, "job", 1, "bare/0"), tmp_path)
+    ended = bench.until(lambda report: isinstance(report, (Ended, Died)))
+    assert isinstance(ended, Ended) and ended.how == "failed"
+    assert "node bare cannot load dreamwright" in ended.message and "install dreamwright[ray]" in ended.message
+    machines.kill("bare")
+    assert "bare/0" in bench.runner.idle(), "nobody has noticed yet"
+    bench.runner.give("bare/0", summary(model, "job", 2, "bare/0"), tmp_path)
+    died = bench.until(lambda report: isinstance(report, Died))
+    assert (died.job, died.attempt) == ("job", 2) and "bare" in died.reason
+    assert set(bench.runner.devices) == set(bench.runner.idle()) == {"left/0", "right/0"}
+
+
+def test_the_runner_outlives_the_head_node_and_goes_on_with_the_next_one(bench: Bench, tmp_path: Path, machines: Machines, model: Path) -> None:
+    """Ray ends every process that has lost its head for a while; only the envoy is one of those."""
+    bench.runner.give("left/0", summary(model, "job", 1, "left/0"), tmp_path)
+    end = time.monotonic() + 120
+    while not actors():
+        assert time.monotonic() < end
+        bench.runner.socket.poll(50)
+    begun = time.monotonic()
+    machines.behead()
+    died = bench.until(lambda report: isinstance(report, Died))
+    print(f"the loss of the head and of all nodes was told {time.monotonic() - begun:.1f} s after it")
+    assert (died.job, died.attempt) == ("job", 1)
+    bench.until(lambda report: bench.runner.idle() == ["left/0"])

@@ -18,10 +18,11 @@ from dreamwright.backend.server.fence import raise_fence
 from dreamwright.backend.server.orders import Ended, Noted, Pictured, Stepped, unpack_order
 from dreamwright.backend.server.ray_actor import NO_SECRET, Mailbox, unfit, unseen
 from dreamwright.backend.server.ray_envoy import actor_name, explain, parse_name, slots_of
-from dreamwright.backend.server.ray_runner import check_cluster, own_namespace
+from dreamwright.backend.server.ray_runner import RayRunner, check_cluster, own_namespace
 from dreamwright.backend.server.runner import Died
 from dreamwright.shared import __version__
 from dreamwright.shared.states import JobState
+from tests.ray_jobs import summary
 from tests.yard import Yard, yard  # noqa: F401 (fixture)
 
 
@@ -138,6 +139,17 @@ def test_other_versions_on_the_cluster_are_named() -> None:
 def test_a_state_folder_keeps_its_namespace(tmp_path: Path) -> None:
     name = own_namespace(tmp_path / "a")
     assert own_namespace(tmp_path / "a") == name != own_namespace(tmp_path / "b")
+
+
+def test_a_node_is_told_the_shared_path_and_not_the_servers_link_to_it(tmp_path: Path) -> None:
+    (tmp_path / "shared" / "job").mkdir(parents=True)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "jobs").symlink_to(tmp_path / "shared")
+    sent: list[Any] = []
+    runner = RayRunner.__new__(RayRunner)  # without its envoy
+    runner._jobs, runner._send = {}, sent.append
+    runner.give("a/0", summary(Path("model"), "job", 1, "a/0"), tmp_path / "state" / "jobs" / "job")
+    assert sent[0].folder == str(tmp_path / "shared" / "job")
 
 
 def test_what_outlived_the_server_goes_on_under_its_attempt_and_the_rest_is_queued(yard: Yard) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 import ray
 import zmq
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dreamwright.backend.errors import one_line
@@ -180,7 +180,7 @@ class Envoy:
                 hand.after, heeded, reports = ray.get(answer, timeout=30.0)
             except (ActorUnavailableError, GetTimeoutError):  # may come back; whether it died, Ray says in time
                 continue
-            except RayActorError as error:
+            except RayError as error:  # it died, or the node it was meant for is gone
                 self._bury(hand, error)
                 continue
             hand.answered = True
@@ -197,11 +197,12 @@ class Envoy:
             return
         self.say(report)
 
-    def _bury(self, hand: Hand, error: RayActorError) -> None:
+    def _bury(self, hand: Hand, error: RayError) -> None:
         del self._hands[hand.job, hand.attempt]
+        ray.kill(hand.actor)  # should it live after all, its GPU would stay taken
         print(f"job {hand.job}, attempt {hand.attempt}, on {hand.device}: {error}", file=sys.stderr, flush=True)
         self._look_at_nodes()
-        if error.actor_init_failed:  # our constructor cannot fail, so its code could not be loaded
+        if getattr(error, "actor_init_failed", False):  # our constructor cannot fail, so its code could not be loaded
             message = (
                 f"the cluster's node {_node(hand)} cannot load dreamwright ({last_line(error)}); install dreamwright[ray] {__version__} "
                 "there, for the Python that its `ray start` runs with, then send the job again"

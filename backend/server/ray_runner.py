@@ -148,7 +148,7 @@ class RayRunner:
     def give(self, device: str, job: JobSummary, folder: Path) -> None:
         """Start an actor on the device's node."""
         self._jobs[job.job] = Assignment(job.attempt, device)
-        self._send(Work(job, str(folder.absolute())))
+        self._send(Work(job, str(folder.resolve())))  # nodes have the shared storage, but no links that lead to it here
 
     def stop(self, job: str, why: str) -> None:
         """The actor looks after each step; one that does not look is ended after a grace."""
