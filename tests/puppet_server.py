@@ -30,7 +30,7 @@ class PuppetForeman:
 
     def __init__(self, context, devices, log_folder):
         self.socket = context.socket(zmq.ROUTER)
-        self.free = list(devices)
+        self.devices, self.free = devices, list(devices)
         self.given: list[str] = []
         self.attempts: dict[str, int] = {}
         self.stopped: list[tuple[str, str]] = []
@@ -38,6 +38,9 @@ class PuppetForeman:
 
     def idle(self):
         return list(self.free)
+
+    def adopt(self, running):
+        return set()
 
     def give(self, device, job, folder):
         self.free.remove(device)

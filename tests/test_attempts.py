@@ -7,7 +7,7 @@ from dreamwright.backend.server.dispatch import RETRY_S
 from dreamwright.backend.server.fence import FENCE_FILE
 from dreamwright.backend.server.foreman import Died
 from dreamwright.backend.server.orders import Ended, Noted, Stepped
-from dreamwright.backend.server.worker import MESH_FILE
+from dreamwright.backend.server.attempt import MESH_FILE
 from tests.yard import Yard, yard  # noqa: F401 (fixture)
 
 

@@ -62,7 +62,7 @@ def test_only_scripts_that_run_inside_blender_import_bpy_and_only_the_server_imp
     users = {p.relative_to(BACKEND).as_posix() for p in BACKEND.rglob("*.py") if "bpy" in imports_of(p)}
     assert users == {"starter/photograph.py", "cli/demo_scene.py"}
     doors = {p.relative_to(BACKEND).as_posix() for p in BACKEND.rglob("*.py") if "zmq" in imports_of(p)}
-    assert doors == {"server/front_door.py", "server/doorkeeper.py", "server/foreman.py", "server/worker.py"}
+    assert doors == {"server/front_door.py", "server/doorkeeper.py", "server/foreman.py", "server/worker.py", "server/runner.py", "server/ray_runner.py", "server/ray_envoy.py"}
     for path in (ROOT / "blender_addon").rglob("*.py"):
         assert not {m.split(".")[0] for m in imports_of(path)} & {"torch", "diffusers", "dreamwright"}, path
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from dreamwright.backend.server.orders import Ended, Noted, Pictured, Stepped
-from dreamwright.backend.server.worker import MESH_FILE
+from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.shared.download import Download
 from dreamwright.shared.messages import Cancel, Forget, JobChanged, JobForgotten, Pause, PreviewFrame, Resume
 from tests.puppet_server import asked, stage  # noqa: F401 (stage is a fixture)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import zmq
 
-from dreamwright.backend.server.worker import MESH_FILE
+from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.shared import limits
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.download import Download

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dreamwright.backend.server.orders import Pictured
-from dreamwright.backend.server.worker import MESH_FILE
+from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.shared.faults import Refused
 from dreamwright.shared.messages import Cancel, Fetch, Forget, JobChanged, JobList, ListJobs, Pause, PreviewFrame, Resume, Subscribe
 from dreamwright.shared.pairing import key_text

@@ -22,7 +22,8 @@ from safetensors.torch import save_file
 from dreamwright.backend.checkpoints import FORMAT, NEWEST, PREVIOUS, VERSION
 from dreamwright.backend.server.fence import raise_fence
 from dreamwright.backend.server.orders import Ended, Noted, Stepped, Stop, Work
-from dreamwright.backend.server.worker import MESH_FILE, Worker
+from dreamwright.backend.server.attempt import MESH_FILE
+from dreamwright.backend.server.worker import Worker
 from dreamwright.shared.messages import JobSummary
 from tests.tiny_model import QUICK, save_tiny_model
 
@@ -74,7 +75,7 @@ def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(autouse=True)
 def every_step_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dreamwright.backend.server.worker.REPORT_S", 0.0)
+    monkeypatch.setattr("dreamwright.backend.server.attempt.REPORT_S", 0.0)
 
 
 def work_of(model: Path, folder: Path, number: int) -> Work:

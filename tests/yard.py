@@ -6,7 +6,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Mapping
 
 import pytest
 
@@ -17,7 +17,7 @@ from dreamwright.backend.server.ledger import Ledger
 from dreamwright.backend.server.orders import Ended
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.service import Service
-from dreamwright.backend.server.worker import MESH_FILE
+from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.shared.faults import Refused
 from dreamwright.shared.messages import JobSummary, Submit
 
@@ -26,7 +26,9 @@ class Hands:
     """A foreman without processes."""
 
     def __init__(self, devices: tuple[str, ...]) -> None:
-        self.free = list(devices)
+        self.devices, self.free = devices, list(devices)
+        self.living: dict[str, int] = {}
+        self.stopped: list[tuple[str, str]] = []
         self.at_work: dict[str, JobSummary] = {}  # by device
         self.given: list[str] = []
         self.told: list[Any] = []
@@ -40,8 +42,11 @@ class Hands:
         self.at_work[device] = job
         self.given.append(job.job)
 
+    def adopt(self, running: Mapping[str, int]) -> set[str]:
+        return {job for job, attempt in self.living.items() if running.get(job) == attempt}
+
     def stop(self, job: str, why: str) -> None:
-        pass
+        self.stopped.append((job, why))
 
     def reports(self) -> Iterator[Any]:
         told, self.told = self.told, []
@@ -76,6 +81,7 @@ class Yard:
         self.folder, self.devices, self.policy = folder, devices, policy
         self.now, self.wall = 1000.0, 1.8e9
         self.tickets = 0
+        self.living: dict[str, int] = {}  # what the next server's runner finds at work: attempts by job
         self.open()
 
     def open(self) -> None:
@@ -83,9 +89,10 @@ class Yard:
         self.disk = FullDisk(self.ledger._db)
         self.ledger._db = self.disk
         self.hands = Hands(self.devices)
+        self.hands.living = self.living
         self.events: dict[bytes, list[Any]] = {}
         audience = Audience(lambda route, event: self.events.setdefault(route, []).append(event) is None, lambda: self.now)
-        self.service = Service(self.ledger, self.hands, audience, self.devices, "test", "epoch", lambda: self.now, self.policy)
+        self.service = Service(self.ledger, self.hands, audience, "test", "epoch", lambda: self.now, self.policy)
 
     def kill(self) -> None:
         """As SIGKILL leaves it: nothing more is written."""

@@ -9,7 +9,7 @@ import os
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Callable
 
 ADDRESS = "tcp://127.0.0.1:47630"
 # By field of backend.server.policy.Policy, whose defaults they have: backend.server may not be loaded only to draw --help.
@@ -29,6 +29,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--address", default=ADDRESS, help=f"where to listen (default {ADDRESS}; port 0 or * takes a free one)")
     parser.add_argument("--state", type=Path, help="folder of jobs, checkpoints and results (default: the user's data folder)")
     parser.add_argument("--device", action="append", default=[], help="cpu or cuda:N, one worker each; repeatable (default: every GPU, or the CPU)")
+    parser.add_argument("--ray", default="", metavar="ADDRESS", help="run the jobs on the GPUs of a Ray cluster: auto, or HOST:PORT of its head (docs/machines.md)")
     parser.add_argument("--encrypt", action="store_true", help="ask for keys on a loopback address too; on any other they are always asked for")
     parser.add_argument("--reached-as", default="", metavar="HOST", help="this machine's name or address in the connection string (default: its own guess)")
     queue = parser.add_argument_group("what the server allows and keeps (told to every client)")
@@ -47,6 +48,18 @@ def all_devices(named: list[str]) -> tuple[str, ...]:
     if named:
         return tuple(dict.fromkeys(str(choose_device(name)) for name in named))
     return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count())) or ("cpu",)
+
+
+def ray_runner(options: argparse.Namespace, state: Path) -> Callable[[Any], Any]:
+    """What makes the runner of `--ray`. Raises ConfigError."""
+    from dreamwright.backend.errors import ConfigError
+    from dreamwright.backend.server.ray_runner import RayRunner, check_cluster, own_namespace
+
+    check_cluster(options.ray)
+    if options.device not in ([], ["cpu"]):
+        raise ConfigError("with --ray the cluster says which GPUs there are; leave --device out (or give cpu, to try a cluster without GPUs)")
+    compute = "cpu" if options.device else "cuda"
+    return lambda context: RayRunner(context, options.ray, own_namespace(state), state / "logs", compute)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -68,7 +81,8 @@ def run(options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
     state = options.state or state_folder()
-    door = FrontDoor(options.address, state, all_devices(options.device), options.encrypt, policy)
+    devices, runner = ((), ray_runner(options, state)) if options.ray else (all_devices(options.device), None)
+    door = FrontDoor(options.address, state, devices, options.encrypt, policy, runner)
     # The first line is for programs that start a server and wait for it; the rest is for people.
     print(f"dreamwright serves on {door.address} (process {os.getpid()}); Ctrl-C stops it", flush=True)
     if door.server_key is not None:

@@ -12,15 +12,15 @@ import shutil
 from dataclasses import dataclass
 from typing import Callable
 
+from dreamwright.backend.server.attempt import MESH_FILE, file_hash
 from dreamwright.backend.server.fence import raise_fence
-from dreamwright.backend.server.foreman import Died, Foreman
 from dreamwright.backend.server.herald import Herald
 from dreamwright.backend.server.ledger import Entry, LedgerFault
 from dreamwright.backend.server.orders import Ended, Noted, Pictured, Report, Stepped
 from dreamwright.backend.server.pace import Span, ready_times, recipe
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.retention import Kept, expired
-from dreamwright.backend.server.worker import MESH_FILE, file_hash
+from dreamwright.backend.server.runner import Died, Runner
 from dreamwright.shared import limits
 from dreamwright.shared.messages import PreviewFrame
 from dreamwright.shared.states import ENDED, JobState
@@ -45,11 +45,9 @@ class Watch:
 class Dispatch:
     """Call `work` often, and `recover` once at the start."""
 
-    def __init__(
-        self, herald: Herald, foreman: Foreman, devices: tuple[str, ...], policy: Policy, clock: Callable[[], float]
-    ) -> None:
-        self._herald, self._ledger, self._foreman = herald, herald.ledger, foreman
-        self._devices, self._policy, self._clock = devices, policy, clock
+    def __init__(self, herald: Herald, runner: Runner, policy: Policy, clock: Callable[[], float]) -> None:
+        self._herald, self._ledger, self._runner = herald, herald.ledger, runner
+        self._policy, self._clock = policy, clock
         self._watches: dict[str, Watch] = {}  # by running job
         self._furthest: dict[str, int] = {}  # by job whose worker died, the last step that it told of
         self._unwritten: list[Ended | Died] = []  # ends that the disk refused; their jobs count as running until it takes them
@@ -62,7 +60,7 @@ class Dispatch:
             again, self._unwritten = self._unwritten, []
             for report in again:
                 self._take(report)
-        for report in self._foreman.reports():
+        for report in self._runner.reports():
             self._take(report)
         if now >= self._retry_at:
             self._hand_out()
@@ -75,7 +73,7 @@ class Dispatch:
 
     def _hand_out(self) -> None:
         waiting = self._ledger.waiting()
-        for device in self._foreman.idle() if waiting else []:
+        for device in self._runner.idle() if waiting else []:
             if not waiting:
                 return
             entry = waiting.pop(0)
@@ -88,7 +86,7 @@ class Dispatch:
                 self._wait_for_space(name, fault)
                 return
             self._watches[name] = Watch(self._clock())
-            self._foreman.give(device, self._ledger.entries[name].summary, folder)
+            self._runner.give(device, self._ledger.entries[name].summary, folder)
 
     def _wait_for_space(self, job: str, fault: OSError | LedgerFault) -> None:
         """The disk refuses: say so on the job, and try again later."""
@@ -100,7 +98,9 @@ class Dispatch:
     def _take(self, report: Report | Died) -> None:
         entry = self._ledger.entries.get(report.job)
         if isinstance(report, Died):
-            log.warning("a worker ended with status %d", report.status)
+            log.warning("a worker of job %r ended: %s", report.job, report.reason or f"status {report.status}")
+            if entry is not None and report.attempt not in (0, entry.summary.attempt):
+                return  # the job has gone on without it
         elif entry is not None and report.attempt != entry.summary.attempt:
             log.warning("ignored: a report of attempt %d of job %s, which is at %d", report.attempt, report.job, entry.summary.attempt)
             return
@@ -182,7 +182,7 @@ class Dispatch:
             self._remove_checkpoints(died.job)
         elif entry.state is JobState.RUNNING:
             attempts = 1 if self._got_on(entry) else entry.attempts + 1
-            reason = f"its worker process died (status {died.status})"
+            reason = died.reason or f"its worker process died (status {died.status})"
             if attempts >= self._policy.deaths:
                 message = f"{reason}, {attempts} times; see the worker's log in {self._ledger.folder / 'logs'}"
                 self._herald.move(died.job, JobState.FAILED, attempts, message=message)
@@ -195,7 +195,7 @@ class Dispatch:
         """Whether the dead worker got notably further than those that died of this job before it."""
         job = entry.summary
         watch = self._watches.get(job.job)
-        reached, before = 0 if watch is None else watch.last[0], self._furthest.get(job.job, 0)
+        reached, before = job.step if watch is None else watch.last[0], self._furthest.get(job.job, 0)
         self._furthest[job.job] = max(reached, before)
         return reached - before >= max(1.0, PROGRESS_SHARE * job.steps)
 
@@ -203,7 +203,7 @@ class Dispatch:
         """When will the queued jobs be ready? Told when it changed by more than a little."""
         self._reckon_at = self._clock() + RECKON_S
         paces, entries = self._ledger.paces, self._ledger.entries.values()
-        busy = {device: Span(0.0, 0.0) for device in self._devices}
+        busy = {device: Span(0.0, 0.0) for device in self._runner.devices}
         for entry in entries:
             job = entry.summary
             if entry.state in (JobState.RUNNING, JobState.CANCELLING) and job.device in busy:
@@ -218,7 +218,7 @@ class Dispatch:
         for entry in self._ledger.waiting():
             job = entry.summary
             known = recipe(job)
-            queue.append((job.job, {device: paces.whole(known, device, job.steps - job.step) for device in self._devices}))
+            queue.append((job.job, {device: paces.whole(known, device, job.steps - job.step) for device in busy}))
         spans = ready_times(busy, queue)
         for entry in list(entries):
             job, span = entry.summary, spans.get(entry.summary.job)
@@ -258,9 +258,14 @@ class Dispatch:
         self._herald.forgotten(entry.owner, job)
 
     def recover(self) -> None:
-        """After a start: whatever was running when the server ended goes back to the queue; what nobody knows goes."""
+        """After a start: what was running and is worked on no more goes back to the queue; what nobody knows goes."""
+        under_way = {job: e for job, e in self._ledger.entries.items() if e.state in (JobState.RUNNING, JobState.CANCELLING)}
+        adopted = self._runner.adopt({job: entry.summary.attempt for job, entry in under_way.items()})
         for job, entry in list(self._ledger.entries.items()):
-            if entry.state is JobState.RUNNING:
+            if job in adopted:
+                if entry.state is JobState.CANCELLING:
+                    self._runner.stop(job, "cancel")  # it may not have heard of it
+            elif entry.state is JobState.RUNNING:
                 self._herald.move(job, JobState.QUEUED, message="the server was restarted; it goes on from its checkpoint")
             elif entry.state is JobState.CANCELLING:
                 self._herald.move(job, JobState.CANCELLED, message="the server was restarted while it stopped; there is no mesh")

@@ -11,11 +11,12 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Mapping
 
 import zmq
 
 from dreamwright.backend.server.orders import Ready, Stop, Work, pack_order, unpack_order
+from dreamwright.backend.server.runner import Died
 from dreamwright.shared.faults import ProtocolError
 from dreamwright.shared.messages import JobSummary
 
@@ -37,16 +38,8 @@ class Hand:
     rests_until: float = 0.0  # not started again before this moment
 
 
-@dataclass(frozen=True)
-class Died:
-    """A worker process ended on its own; `job` is what it worked on, "" for nothing."""
-
-    job: str
-    status: int
-
-
 class Foreman:
-    """Talks with the workers over a loopback port of its own; `reports` yields what they say."""
+    """The `Runner` of this machine: talks with the workers over a loopback port of its own."""
 
     def __init__(
         self, context: zmq.Context, devices: tuple[str, ...], log_folder: Path, clock: Callable[[], float] = time.monotonic
@@ -59,6 +52,15 @@ class Foreman:
         self._address = f"tcp://127.0.0.1:{port}"
         self._hands = {device: Hand(device) for device in devices}
         self._log_folder, self._clock = log_folder, clock
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """All devices, which stay the same while the server runs."""
+        return tuple(self._hands)
+
+    def adopt(self, running: Mapping[str, int]) -> set[str]:
+        """Nothing: workers end with their server, and a slow one is kept away from its job by the job's lock."""
+        return set()
 
     def idle(self) -> list[str]:
         """Devices without a job; a worker is started for them where none runs."""

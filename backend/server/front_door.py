@@ -26,6 +26,7 @@ from dreamwright.backend.server.foreman import Foreman
 from dreamwright.backend.server.keys import LOCAL, GuestList, KeyFolder
 from dreamwright.backend.server.ledger import Ledger
 from dreamwright.backend.server.policy import Policy
+from dreamwright.backend.server.runner import Runner
 from dreamwright.backend.server.service import Service
 from dreamwright.shared import __version__, limits
 from dreamwright.shared.faults import ProtocolError, Refused
@@ -40,10 +41,19 @@ NOT_ADMITTED = "the server does not let this key in any more; ask who runs it"
 class FrontDoor:
     """A server: `step` does what there is to do; `run` repeats it until told to stop.
 
-    `encrypt` asks for keys on a loopback address too; everywhere else they are asked for in any case.
+    `encrypt` asks for keys on a loopback address too; everywhere else they are asked for in any case. `runner` makes what
+    runs the jobs; without it they run in worker processes of this machine, on `devices`.
     """
 
-    def __init__(self, address: str, state: Path, devices: tuple[str, ...], encrypt: bool = False, policy: Policy = Policy()) -> None:
+    def __init__(
+        self,
+        address: str,
+        state: Path,
+        devices: tuple[str, ...],
+        encrypt: bool = False,
+        policy: Policy = Policy(),
+        runner: Callable[[zmq.Context], Runner] | None = None,
+    ) -> None:
         encrypt = not check_address(address) or encrypt
         keys = KeyFolder(state)
         pair = keys.pair() if encrypt else None  # before anything is opened: without keys there is no door
@@ -61,6 +71,7 @@ class FrontDoor:
                 self.doorkeeper = Doorkeeper(self._context, GuestList(keys))
                 self.doorkeeper.lock(self._socket, pair)
             self.address = self._bind(address, open_to_all=pair is None)
+            self._foreman: Runner = runner(self._context) if runner else Foreman(self._context, devices, state / "logs")
         except ConfigError:
             self._context.destroy(linger=0)
             self._lock.release()
@@ -68,11 +79,10 @@ class FrontDoor:
         self.server_key = None if pair is None else pair.public
         self._guests: dict[bytes, tuple[str, str]] = {}  # key and standing of who subscribed, by route; each event asks again
         self._ledger = Ledger(state)
-        self._foreman = Foreman(self._context, devices, state / "logs")
         self._audience = Audience(self._send_event, time.monotonic)
         epoch = secrets.token_hex(8)
         software = f"dreamwright {__version__}"
-        self.service = Service(self._ledger, self._foreman, self._audience, devices, software, epoch, policy=policy)
+        self.service = Service(self._ledger, self._foreman, self._audience, software, epoch, policy=policy)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._foreman.socket, zmq.POLLIN)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the server tells a worker and hears from it, over a loopback socket that a secret of this start guards."""
+"""What the server tells its workers, or its envoy to a cluster, and hears from them, over a loopback socket that a secret of this start guards."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import msgpack
 from dreamwright.shared import limits
 from dreamwright.shared.faults import ProtocolError
 from dreamwright.shared.messages import LARGEST, JobSummary
-from dreamwright.shared.shapes import flag, from_map, one_of, raw, real, record, text, to_map, whole
+from dreamwright.shared.shapes import flag, from_map, one_of, raw, real, record, text, to_map, whole, words
 
 PATH_CHARACTERS = 4096
+CLUSTER_DEVICES = 4096
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,54 @@ class Ended:
     attempt: int = whole(0, LARGEST, 0)  # the report counts only while this is the job's newest; 0 never is
 
 
+@dataclass(frozen=True)
+class Slots:
+    """The GPUs of a cluster, one a device."""
+
+    devices: tuple[str, ...] = words(CLUSTER_DEVICES)
+
+
+@dataclass(frozen=True)
+class Found:
+    """An actor that a cluster has for this server, from before its present envoy."""
+
+    job: str = text(limits.JOB_CHARACTERS)
+    attempt: int = whole(1, LARGEST)
+    device: str = text(limits.NAME_CHARACTERS)
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The envoy has a cluster, and has told of its slots and of every actor that it found."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """The envoy has no cluster, and ends."""
+
+    message: str = text(limits.MESSAGE_CHARACTERS)
+
+
+@dataclass(frozen=True)
+class Lost:
+    """An actor is no more, and did not say how its job ended."""
+
+    job: str = text(limits.JOB_CHARACTERS)
+    attempt: int = whole(1, LARGEST)
+    reason: str = text(limits.MESSAGE_CHARACTERS)
+
+
+@dataclass(frozen=True)
+class Release:
+    """End an actor, whatever it does, and give its GPU back."""
+
+    job: str = text(limits.JOB_CHARACTERS)
+    attempt: int = whole(1, LARGEST)
+
+
 Report = Stepped | Noted | Pictured | Ended
-KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Work, Stop, Ready, Stepped, Noted, Pictured, Ended)}
+OF_A_CLUSTER = (Slots, Found, Connected, Trouble, Lost, Release)
+KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Work, Stop, Ready, Stepped, Noted, Pictured, Ended, *OF_A_CLUSTER)}
 
 
 def pack_order(secret: str, message: Any) -> bytes:

@@ -30,13 +30,16 @@ OFFERED: Mapping[str, tuple[str, str]] = {
 }
 
 
+DEVICES_TOLD = 64  # to the panel, which only shows them; a cluster may have more
+
+
 def capabilities(devices: tuple[str, ...], policy: Policy = Policy()) -> Capabilities:
     """Everything that the panel needs to draw itself."""
     return Capabilities(
         models=tuple(_model_card(info) for info in known_models()),
         presets=tuple(PresetCard(p.name, p.summary, p.config.run.steps) for p in _presets(devices)),
         settings=tuple(_setting_card(name) for name in OFFERED),
-        devices=devices,
+        devices=devices[:DEVICES_TOLD],
         bounds=stated_bounds(policy),
         setting_bounds=tuple(SettingBound(name, float(low), float(high)) for name, (low, high) in BOUNDS.items()),
     )

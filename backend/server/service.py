@@ -15,12 +15,12 @@ from dreamwright.backend.errors import DreamwrightError
 from dreamwright.backend.server.audience import Audience
 from dreamwright.backend.server.fairness import check_priority, check_room
 from dreamwright.backend.server.dispatch import Dispatch
-from dreamwright.backend.server.foreman import Foreman
 from dreamwright.backend.server.herald import Herald
 from dreamwright.backend.server.ledger import Entry, Ledger, LedgerFault
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.requests import capabilities, check_submission
-from dreamwright.backend.server.worker import MESH_FILE
+from dreamwright.backend.server.runner import Runner
+from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.shared import limits
 from dreamwright.shared.faults import Refused
 from dreamwright.shared.messages import (
@@ -62,21 +62,20 @@ class Service:
     def __init__(
         self,
         ledger: Ledger,
-        foreman: Foreman,
+        runner: Runner,
         audience: Audience,
-        devices: tuple[str, ...],
         software: str,
         epoch: str,
         clock: Callable[[], float] = time.monotonic,
         policy: Policy = Policy(),
     ) -> None:
-        self.ledger, self._foreman, self._audience = ledger, foreman, audience
+        self.ledger, self._runner, self._audience = ledger, runner, audience
         self._policy = policy
         self._herald = Herald(ledger, audience, clock)
-        self._dispatch = Dispatch(self._herald, foreman, devices, policy, clock)
+        self._dispatch = Dispatch(self._herald, runner, policy, clock)
         self._verbs: dict[type[Any], Callable[[Any, Asker], Any]] = {
             Hello: lambda request, asker: Welcome(software, epoch),
-            AskCapabilities: lambda request, asker: capabilities(devices, policy),
+            AskCapabilities: lambda request, asker: capabilities(runner.devices, policy),
             Submit: self._submit,
             ListJobs: self._list,
             Subscribe: self._subscribe,
@@ -174,7 +173,7 @@ class Service:
             self._herald.move(request.job, JobState.CANCELLED)
         elif entry.state is JobState.RUNNING:
             self._herald.move(request.job, JobState.CANCELLING, message="stopping; what there is becomes a mesh")
-            self._foreman.stop(request.job, "cancel")
+            self._runner.stop(request.job, "cancel")
         return self._reply(request.job)
 
     def _pause(self, request: Pause, asker: Asker) -> JobReply:
@@ -183,7 +182,7 @@ class Service:
             self._herald.move(request.job, JobState.PAUSED)
         elif entry.state is JobState.RUNNING:
             self.ledger.note(request.job, message="pausing after this step")
-            self._foreman.stop(request.job, "pause")
+            self._runner.stop(request.job, "pause")
             self._herald.tell(request.job)
         elif entry.state is not JobState.PAUSED:
             raise Refused("not-now", f"the job is {entry.state.value}; only queued and running ones can pause")

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One attempt at a job: from its newest checkpoint to a mesh, inside the fence. Knows no sockets and no processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+import traceback
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable
+
+from dreamwright.backend.server.fence import Superseded, check_fence, held
+from dreamwright.backend.server.orders import Ended, Noted, Pictured, Report, Stepped, Work
+from dreamwright.shared.limits import MESSAGE_CHARACTERS
+
+if TYPE_CHECKING:
+    from dreamwright.backend.events import Event, RunState
+    from dreamwright.backend.job import Job
+    from dreamwright.backend.production import Production
+
+REPORT_S = 0.2  # shortest time between two reports of steps
+MESH_FILE = "mesh.dwm"
+
+
+class Attempt:
+    """Makes a job once. `say` takes its reports, of which `Ended` is the last.
+
+    `told_to_stop` is asked after every step, and while something is waited for: "pause", "cancel" or "" to go on.
+    """
+
+    def __init__(self, work: Work, device: str, say: Callable[[Report], None], told_to_stop: Callable[[], str]) -> None:
+        self._job, self._folder, self._device = work.job, Path(work.folder), device
+        self._name, self._number = work.job.job, work.job.attempt
+        self._say, self._told_to_stop = say, told_to_stop
+        self._why = ""  # the last word of `told_to_stop`
+        self._reported = 0.0
+
+    def _should_stop(self) -> bool:
+        self._why = self._told_to_stop() or self._why
+        return bool(self._why)
+
+    def carry_out(self) -> None:
+        """One job, from its newest checkpoint if there is one, to a mesh; every failure becomes a report.
+
+        Whoever worked on it before must be gone first; a worker that finds its job given to a later attempt drops it.
+        """
+        from dreamwright.backend.errors import DreamwrightError, Stopped, is_out_of_memory
+
+        try:
+            with held(self._folder, self._number, self._wait_for_the_one_before) as mine:
+                ended = self._produce() if mine else self._ended(*self._unstarted())
+        except Superseded as error:
+            ended = self._ended("failed", str(error))  # the server ignores it, unless the fence itself is lost
+        except _DiskRefuses as error:
+            ended = self._ended("paused", f"{error}; make room there, then resume: it goes on from its checkpoint")
+        except Stopped:  # before the first step, so there is nothing to make a mesh of
+            ended = self._ended(*self._unstarted())
+        except DreamwrightError as error:
+            ended = self._ended("failed", str(error))
+        except Exception as error:
+            if is_out_of_memory(error):
+                message = f"out of memory: {error}; use fewer views, samples or a smaller model"
+            else:
+                traceback.print_exc()
+                message = f"{type(error).__name__}: {error} (a fault of Dreamwright; the server's log has more)"
+            ended = self._ended("failed", message)
+        self._say(ended)
+
+    def _wait_for_the_one_before(self) -> bool:
+        """Asked while an earlier worker of this job is not gone yet; True when told to stop waiting."""
+        self._note("waiting for the end of the worker that had this job before")
+        return self._should_stop()
+
+    def _unstarted(self) -> tuple[str, str]:
+        """How a job ends that was told to stop before its first step."""
+        return ("paused", "") if self._why == "pause" else ("cancelled", "stopped before the first step; there is no mesh")
+
+    def _produce(self) -> Ended:
+        from dreamwright.backend.checkpoints import has_checkpoint, read_checkpoint
+        from dreamwright.backend.errors import CheckpointError, DreamwrightError
+        from dreamwright.backend.events import Checkpoint
+        from dreamwright.backend.production import Production
+        from dreamwright.backend.server.requests import job_of
+
+        job, checkpoints = job_of(self._job), self._folder / "checkpoints"
+        production, told = None, []
+        if has_checkpoint(checkpoints):
+            try:
+                restored = read_checkpoint(checkpoints, job)
+                if restored.notice:
+                    told.append(restored.notice)
+                self._note(*told, "loading the model")
+                production = Production(job, self._device, restored.state, self._should_stop)
+            except CheckpointError as error:
+                # No reason to lose the job: what it was asked for is known, only the work so far is lost.
+                print(f"job {self._name}: {error}", file=sys.stderr, flush=True)
+                told = ["its checkpoints could not be used (the worker's log says why), so it began anew"]
+        if production is None:
+            self._note(*told, "loading the model")
+            production = Production(job, self._device, None, self._should_stop)
+        print(f"job {self._name}, attempt {self._number}, from step {production.step}", *production.notices, sep="\n  ", flush=True)
+        told += production.warnings
+        self._note(*told)
+        for event in production.events():
+            if isinstance(event, Checkpoint):
+                self._keep(job, event.state)
+            else:
+                self._report(event)
+        if self._why == "pause" and production.step < job.config.run.steps:
+            return self._ended("paused", *told)
+        cancelled = self._why == "cancel"
+        self._note(*told, "making the mesh")
+        try:
+            self._write_mesh(production)
+        except DreamwrightError as error:
+            if not cancelled:
+                raise
+            return self._ended("cancelled", *told, f"no mesh yet: {error}")
+        # The last checkpoint stays until the server has written down how it ended.
+        return self._ended("cancelled" if cancelled else "succeeded", *told, meshed=True)
+
+    def _keep(self, job: "Job", state: "RunState") -> None:
+        """Write a checkpoint, unless the job is another worker's by now. Raises Superseded and _DiskRefuses."""
+        from dreamwright.backend.checkpoints import NEWEST, write_checkpoint
+        from dreamwright.backend.errors import CheckpointError
+
+        check_fence(self._folder, self._number)
+        try:
+            write_checkpoint(self._folder / "checkpoints", job, state)
+        except CheckpointError as error:
+            _discard(self._folder / "checkpoints" / f"{NEWEST}.part")
+            raise _DiskRefuses(str(error).partition(";")[0]) from error
+
+    def _note(self, *messages: str) -> None:
+        self._say(Noted(self._name, "", "; ".join(messages)[:MESSAGE_CHARACTERS], self._number))
+
+    def _ended(self, how: str, *messages: str, meshed: bool = False) -> Ended:
+        return Ended(self._name, how, "; ".join(filter(None, messages))[:MESSAGE_CHARACTERS], meshed, self._number)
+
+    def _write_mesh(self, production: "Production") -> None:
+        from dreamwright.shared.mesh_file import MeshFile, encode_mesh
+
+        mesh, report = production.mesh()
+        facts = {**production.provenance(), "triangles": report.triangles, "watertight": report.watertight}
+        data = encode_mesh(MeshFile(mesh.vertices, mesh.faces, mesh.normals, mesh.albedo, facts))
+        temporary = self._folder / f"{MESH_FILE}.part"
+        check_fence(self._folder, self._number)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # the server is about to write down that it is there
+            check_fence(self._folder, self._number)  # again: on a slow shared disk the writing took its time
+            os.replace(temporary, self._folder / MESH_FILE)
+        except OSError as error:
+            _discard(temporary)
+            raise _DiskRefuses(f"cannot write the mesh to {self._folder}: {error.strerror or error}") from error
+
+    def _report(self, event: "Event") -> None:
+        from dreamwright.backend import events
+
+        if isinstance(event, events.Progress):
+            now = time.monotonic()
+            if now - self._reported >= REPORT_S or event.step == event.steps:
+                self._reported = now
+                self._say(Stepped(self._name, event.step, event.steps, event.elapsed_s, event.eta_s, self._number))
+        elif isinstance(event, events.Preview):
+            height, width = event.image.shape[:2]
+            self._say(Pictured(self._name, event.step, width, height, zlib.compress(event.image.tobytes(), 1), self._number))
+        elif isinstance(event, events.Health):
+            self._say(Noted(self._name, event.verdict, "", self._number))
+        elif isinstance(event, events.Restarted):
+            self._note(f"started again with seed {event.new_seed}: {event.reason}")
+
+
+class _DiskRefuses(Exception):
+    """A file of the job could not be written; the job waits until there is room."""
+
+
+def _discard(path: Path) -> None:
+    """Remove half a file, to leave what room there is to the others."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        print(f"{path} stays: {error}", file=sys.stderr, flush=True)
+
+
+def file_hash(path: Path) -> tuple[int, str]:
+    """(bytes, SHA-256) of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+        return file.tell(), digest.hexdigest()
