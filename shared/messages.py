@@ -276,6 +276,14 @@ def pack(message: Any, number: int = 0) -> bytes:
     return msgpack.packb(envelope, use_bin_type=True)
 
 
+def check_request(message: Any) -> Any:
+    """The request itself when it may be sent. Raises ProtocolError; a larger one would end the connection without a word."""
+    size = len(pack(message, LARGEST))
+    if size > limits.REQUEST_BYTES:
+        raise ProtocolError(f"{type(message).__name__} of {size} bytes; allowed are {limits.REQUEST_BYTES}; give fewer or shorter settings")
+    return message
+
+
 def unpack(data: bytes, max_bytes: int) -> tuple[int, Any]:
     """(number, message) of bytes from outside. Raises ProtocolError, or VersionMismatch for another version."""
     if len(data) > max_bytes:

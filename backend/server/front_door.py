@@ -90,7 +90,7 @@ class FrontDoor:
             (zmq.ROUTER_HANDOVER, 0),  # a second connection under a known routing id must not get the first one's replies
             (zmq.SNDHWM, 64),
             (zmq.RCVHWM, 64),
-            (zmq.MAXMSGSIZE, limits.REQUEST_BYTES),  # a frame; how many frames a message has, ZeroMQ does not bound
+            (zmq.MAXMSGSIZE, limits.REQUEST_BYTES + limits.SEALING_BYTES),  # a frame; how many frames a message has, ZeroMQ does not bound
             (zmq.HANDSHAKE_IVL, 10_000),  # ms for a stranger to say who it is
             (zmq.HEARTBEAT_IVL, 5_000),  # ms between pings, which a busy Blender's ZeroMQ answers for it
             (zmq.HEARTBEAT_TIMEOUT, 20_000),  # ms without an answer, then the connection and what waits for it are let go
