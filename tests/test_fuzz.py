@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_three_thousand_broken_messages_get_one_answer_each_and_make_no_job_that
 
 
 def test_the_mutants_ask_for_everything_that_can_be_asked_for() -> None:
-    source = Mutants(__import__("random").Random(1))
+    source = Mutants(random.Random(1))
     found = {type(unpack(source.right(kind), limits.REQUEST_BYTES)[1]).__name__ for kind in REQUESTS}
     assert found == set(REQUESTS) and len(REQUESTS) >= 13
 
@@ -94,7 +95,7 @@ def test_the_mutants_ask_for_everything_that_can_be_asked_for() -> None:
 def test_through_the_encrypted_wire_each_broken_message_is_answered_and_others_are_served(street: Street) -> None:
     anna, mallory = street.guest("anna"), street.guest("mallory")
     own = raw_guest(street, mallory.pair)
-    source, answered, asked_for = Mutants(__import__("random").Random(3)), 0, 0
+    source, answered, asked_for = Mutants(random.Random(3)), 0, 0
     for _ in range(20):
         for _ in range(10):
             data = source.draw()[1]

@@ -17,18 +17,24 @@ from dreamwright.shared.handshake import Lock
 from dreamwright.shared.pairing import key_text, new_pair
 
 ROOT = Path(__file__).parent.parent.parent
+UNCUT = """
+import runpy
+from dreamwright.backend.server.inflow import Inflow
+Inflow.look = lambda self: 0
+runpy.run_module("tests.quick_server", run_name="__main__")
+"""
 
 
 class Besieged:
-    """The server, its process and its keys."""
+    """The server, its process and its keys. Without `cut` it lets anybody send as much as they like, to see what that does."""
 
-    def __init__(self, folder: Path, encrypt: bool = True) -> None:
+    def __init__(self, folder: Path, encrypt: bool = True, cut: bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.state, self.encrypt = folder / "state", encrypt
         self.keys = KeyFolder(self.state)
         self.pair = self.keys.create() if encrypt else None
         self.log_path = folder / "server.log"
-        command = [sys.executable, "-m", "tests.quick_server", "serve", "--address", "tcp://127.0.0.1:*", "--state", str(self.state), "--device", "cpu"]
+        command = [sys.executable, *(["-m", "tests.quick_server"] if cut else ["-c", UNCUT]), "serve", "--address", "tcp://127.0.0.1:*", "--state", str(self.state), "--device", "cpu"]
         with self.log_path.open("ab") as log:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             self.process = subprocess.Popen([*command, *(["--encrypt"] if encrypt else [])], stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=ROOT)
