@@ -120,9 +120,9 @@ def resolve_model(name_or_folder: str | Path) -> Path:
     folder of something else, or an unknown name (with the known ones).
     """
     given = str(name_or_folder)
-    path = Path(given).expanduser()
     names = ", ".join(BY_NAME)
     try:
+        path = Path(given).expanduser()
         if given and path.is_dir() and (_is_path(given) or (path / INDEX).is_file()):
             return _own_folder(given, path)
         model = registered(given)
@@ -137,6 +137,8 @@ def resolve_model(name_or_folder: str | Path) -> Path:
             raise ModelError(
                 f"the model {given!r} {foreign_file(path)}; give a diffusers pipeline folder or one of {names}"
             )
+    except RuntimeError as error:
+        raise ModelError(f"the model {given[:80]!r} cannot be found: nobody of that name has a home folder here; give the whole path") from error
     except OSError as error:  # a name that no file can have
         raise ModelError(f"the model {given[:80]!r} cannot be read ({error.strerror}); give a diffusers pipeline folder or one of {names}") from error
     if model is not None:

@@ -29,9 +29,9 @@ from .shared.messages import (
     PreviewFrame,
     Resume,
     Submit,
+    check_request,
 )
 from .shared.pairing import Invitation, is_invitation
-from .shared.shapes import checked
 from .shared.states import ENDED, JobState
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Session:
         makes one job of it.
         """
         asked = Submit(uuid.uuid4().hex, prompt, negative, model, preset, seed, settings)
-        checked(asked)
+        check_request(asked)
         self.outbox[asked.ticket] = asked
         self.revision += 1
         if self._client is not None:

@@ -28,10 +28,12 @@ from .messages import (
     Subscribe,
     VersionMismatch,
     Welcome,
+    check_request,
     pack,
     unpack,
 )
 
+JOBS_KNOWN = 4 * limits.JOBS_LISTED  # whose newest change is remembered: a server that makes up jobs must not fill Blender's memory
 OnReply = Callable[[Any], None]  # gets the reply, or a `Refused`
 
 
@@ -127,7 +129,7 @@ class Client:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, 200)
         socket.setsockopt(zmq.RCVHWM, 200)
-        socket.setsockopt(zmq.MAXMSGSIZE, limits.REPLY_BYTES)
+        socket.setsockopt(zmq.MAXMSGSIZE, limits.REPLY_BYTES + limits.SEALING_BYTES)
         socket.setsockopt(zmq.RECONNECT_IVL, 200)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
         self._socket, self._verdict = socket, None
@@ -162,9 +164,9 @@ class Client:
     def request(self, message: Any, on_reply: OnReply, timeout_s: float = limits.REQUEST_TIMEOUT_S) -> None:
         """Send a request; it is sent again while unanswered, so only ask what may be asked twice.
 
-        Raises ProtocolError when a field breaks its rule, before anything is sent.
+        Raises ProtocolError when a field breaks its rule or all of them are too much, before anything is sent.
         """
-        pack(message, 0)
+        check_request(message)
         if self._socket is None:
             on_reply(Refused("not-now", f"not connected to {self.address}"))
             return
@@ -299,6 +301,8 @@ class Client:
             self._out.append(event)
         elif event.job.changed > subscription.newest.get(event.job.job, -1):
             subscription.newest[event.job.job] = event.job.changed
+            while len(subscription.newest) > JOBS_KNOWN:
+                del subscription.newest[next(iter(subscription.newest))]
             self._out.append(event)
 
     def _keep_alive(self) -> None:

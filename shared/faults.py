@@ -9,6 +9,8 @@ from dataclasses import dataclass
 class ProtocolError(ValueError):
     """Bytes or fields that are no valid message; says which field, what was given and what is allowed."""
 
+    number = 0  # of the request that was refused, where it could be read
+
 
 CODES = (
     "bad-message",  # not a message of this protocol

@@ -7,6 +7,7 @@ PROTOCOL_VERSION = 2  # differs: the two sides do not talk, and say so
 
 REQUEST_BYTES = 64 * 1024  # a message from a client, which only ever asks
 REPLY_BYTES = 8 * 1024 * 1024  # a message from the server
+SEALING_BYTES = 64  # that a frame grows by, at most, when it is encrypted: 33 by CurveZMQ
 CHUNK_BYTES = 256 * 1024  # of one piece of a fetched file
 CHUNKS_IN_FLIGHT = 10  # pieces that a client asks for ahead: 2.5 MB, as the ZeroMQ guide advises
 PREVIEWS_IN_FLIGHT = 2  # unseen preview pictures that the server keeps on the way to one client

@@ -60,7 +60,11 @@ def decode_mesh(data: bytes) -> MeshFile:
         raise ProtocolError(f"no mesh file of format {FORMAT}")
     if set(content) != {"format", "vertices", "faces", "normals", "albedo", "facts"}:
         raise ProtocolError("a mesh file is a map of vertices, faces, normals, albedo and facts")
-    arrays = {name: decode_array(content[name], limits.FILE_BYTES) for name in ("vertices", "faces", "normals", "albedo")}
+    arrays: dict[str, np.ndarray] = {}
+    room = limits.FILE_BYTES  # for all of them together: packed ones may be a thousand times as large as the file
+    for name in ("vertices", "faces", "normals", "albedo"):
+        arrays[name] = decode_array(content[name], room)
+        room -= arrays[name].nbytes
     count = len(arrays["vertices"]) if arrays["vertices"].ndim else 0
     for name, array in arrays.items():
         wanted = "<i4" if name == "faces" else "<f4"

@@ -15,7 +15,7 @@ from . import limits
 from .faults import CODES, ProtocolError
 from .limits import LARGEST
 from .offer import Capabilities
-from .shapes import flag, from_map, one_of, raw, real, record, scalars, several, text, to_map, whole
+from .shapes import flag, from_map, one_of, raw, real, record, scalars, several, shown, text, to_map, whole
 from .states import JobState
 
 STATES = tuple(state.value for state in JobState)
@@ -255,7 +255,7 @@ class VersionMismatch(ProtocolError):
 
     def __init__(self, version: object, number: int) -> None:
         super().__init__(
-            f"the other side speaks protocol version {str(version)[:20]}, this one {limits.PROTOCOL_VERSION}; "
+            f"the other side speaks protocol version {shown(version)}, this one {limits.PROTOCOL_VERSION}; "
             "update the older of add-on and server"
         )
         self.version, self.number = version, number
@@ -264,7 +264,7 @@ class VersionMismatch(ProtocolError):
         """The same for who sits at the client: which side is the older, and so to be updated."""
         older = "server" if isinstance(self.version, int) and self.version < limits.PROTOCOL_VERSION else "add-on"
         return (
-            f"the server at {address} speaks version {str(self.version)[:20]} of the protocol, the add-on {limits.PROTOCOL_VERSION}; "
+            f"the server at {address} speaks version {shown(self.version)} of the protocol, the add-on {limits.PROTOCOL_VERSION}; "
             f"update the {older}, then connect again"
         )
 
@@ -274,6 +274,14 @@ def pack(message: Any, number: int = 0) -> bytes:
     body = to_map(message)
     envelope = {"version": limits.PROTOCOL_VERSION, "id": number, "type": type(message).__name__, "body": body}
     return msgpack.packb(envelope, use_bin_type=True)
+
+
+def check_request(message: Any) -> Any:
+    """The request itself when it may be sent. Raises ProtocolError; a larger one would end the connection without a word."""
+    size = len(pack(message, LARGEST))
+    if size > limits.REQUEST_BYTES:
+        raise ProtocolError(f"{type(message).__name__} of {size} bytes; allowed are {limits.REQUEST_BYTES}; give fewer or shorter settings")
+    return message
 
 
 def unpack(data: bytes, max_bytes: int) -> tuple[int, Any]:
@@ -300,7 +308,11 @@ def unpack(data: bytes, max_bytes: int) -> tuple[int, Any]:
         raise ProtocolError(f"a message's id is a whole number from 0 to {LARGEST}")
     if envelope["version"] != limits.PROTOCOL_VERSION:
         raise VersionMismatch(envelope["version"], number)
-    kind = MESSAGES.get(envelope["type"]) if isinstance(envelope["type"], str) else None
-    if kind is None:
-        raise ProtocolError(f"unknown message type {str(envelope['type'])[:40]!r}; known are {', '.join(MESSAGES)}")
-    return number, from_map(kind, envelope["body"])
+    try:
+        kind = MESSAGES.get(envelope["type"]) if isinstance(envelope["type"], str) else None
+        if kind is None:
+            raise ProtocolError(f"unknown message type {shown(envelope['type'])}; known are {', '.join(MESSAGES)}")
+        return number, from_map(kind, envelope["body"])
+    except ProtocolError as error:
+        error.number = number  # so that whoever asked is told, and need not wait in vain
+        raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 from typing import Any, Callable, Mapping, Sequence, TypeVar
 
 from . import limits
@@ -16,27 +17,61 @@ from .faults import ProtocolError
 
 Check = Callable[[str, Any], Any]  # (field's name, plain value) -> value; raises ProtocolError
 _Record = TypeVar("_Record")
-_CHECK = "check"
+_CHECK, _RULE = "check", "rule"
 
 
-def _declare(check: Check, default: Any = dataclasses.MISSING) -> Any:
-    return dataclasses.field(default=default, metadata={_CHECK: check})
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a field may hold, as data: for tests that must not forget one, and whoever wants to tell the bounds."""
+
+    kind: str  # the name of the function below that declared it
+    low: float = 0
+    high: float = 0  # of a number, or the most characters, bytes or items
+    allowed: tuple[str, ...] = ()  # of `one_of`
+    of: type[Any] | None = None  # of `record` and `several`
+
+
+def rule_of(field: dataclasses.Field[Any]) -> Rule:
+    """The rule that a field was declared with."""
+    return field.metadata[_RULE]
+
+
+def _declare(check: Check, default: Any, kind: str, low: float = 0, high: float = 0, allowed: tuple[str, ...] = (), of: Any = None) -> Any:
+    return dataclasses.field(default=default, metadata={_CHECK: check, _RULE: Rule(kind, low, high, allowed, of)})
+
+
+def shown(value: Any) -> str:
+    """A value from outside in at most 80 printable characters, however long or deep it is."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 78, 78  # Python's own repr of a thousand nested lists raises RecursionError
+    given = short.repr(value)
+    return given if len(given) < 80 else given[:77] + "..."
 
 
 def _refuse(name: str, value: Any, allowed: str) -> ProtocolError:
-    given = repr(value)
-    return ProtocolError(f"{name} is {given if len(given) < 80 else given[:77] + '...'}; allowed is {allowed}")
+    return ProtocolError(f"{name} is {shown(value)}; allowed is {allowed}")
+
+
+def _is_text(value: Any, limit: int) -> bool:
+    """Text that disks, databases and Blender can hold: short enough, no NUL, no half of a surrogate pair."""
+    if not isinstance(value, str) or len(value) > limit or "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def text(limit: int, default: Any = dataclasses.MISSING) -> Any:
-    """A string of at most `limit` characters without NUL."""
+    """A string of at most `limit` characters of Unicode without NUL."""
 
     def check(name: str, value: Any) -> str:
-        if not isinstance(value, str) or len(value) > limit or "\0" in value:
-            raise _refuse(name, value, f"text of at most {limit} characters")
+        if not _is_text(value, limit):
+            raise _refuse(name, value, f"text of at most {limit} characters, valid Unicode without NUL")
         return value
 
-    return _declare(check, default)
+    return _declare(check, default, "text", 0, limit)
 
 
 def one_of(*allowed: str, default: Any = dataclasses.MISSING) -> Any:
@@ -47,7 +82,7 @@ def one_of(*allowed: str, default: Any = dataclasses.MISSING) -> Any:
             raise _refuse(name, value, f"one of {', '.join(allowed)}")
         return value
 
-    return _declare(check, default)
+    return _declare(check, default, "one_of", allowed=allowed)
 
 
 def whole(low: int, high: int, default: Any = dataclasses.MISSING) -> Any:
@@ -58,7 +93,7 @@ def whole(low: int, high: int, default: Any = dataclasses.MISSING) -> Any:
             raise _refuse(name, value, f"a whole number from {low} to {high}")
         return value
 
-    return _declare(check, default)
+    return _declare(check, default, "whole", low, high)
 
 
 def real(low: float, high: float, default: Any = dataclasses.MISSING) -> Any:
@@ -66,11 +101,11 @@ def real(low: float, high: float, default: Any = dataclasses.MISSING) -> Any:
 
     def check(name: str, value: Any) -> float:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or not low <= value <= high:
+        if not is_number or not low <= value <= high:  # which a NaN is not either
             raise _refuse(name, value, f"a number from {low:g} to {high:g}")
         return float(value)
 
-    return _declare(check, default)
+    return _declare(check, default, "real", low, high)
 
 
 def flag(default: Any = dataclasses.MISSING) -> Any:
@@ -81,7 +116,7 @@ def flag(default: Any = dataclasses.MISSING) -> Any:
             raise _refuse(name, value, "true or false")
         return value
 
-    return _declare(check, default)
+    return _declare(check, default, "flag")
 
 
 def raw(limit: int, default: Any = dataclasses.MISSING) -> Any:
@@ -92,7 +127,7 @@ def raw(limit: int, default: Any = dataclasses.MISSING) -> Any:
             raise _refuse(name, type(value).__name__, f"at most {limit} bytes")
         return value
 
-    return _declare(check, default)
+    return _declare(check, default, "raw", 0, limit)
 
 
 def scalars(limit: int, default: Any = dataclasses.MISSING) -> Any:
@@ -102,19 +137,21 @@ def scalars(limit: int, default: Any = dataclasses.MISSING) -> Any:
         if not isinstance(value, Mapping) or len(value) > limit:
             raise _refuse(name, value, f"a map of at most {limit} settings")
         for key, item in value.items():
-            if not isinstance(key, str) or len(key) > limits.NAME_CHARACTERS:
+            if not _is_text(key, limits.NAME_CHARACTERS):
                 raise _refuse(f"a name in {name}", key, f"text of at most {limits.NAME_CHARACTERS} characters")
-            fine = isinstance(item, (bool, int)) or (isinstance(item, float) and math.isfinite(item))
-            if not fine and not (isinstance(item, str) and len(item) <= limits.VALUE_CHARACTERS):
-                raise _refuse(f"{name}.{key}", item, "text, a finite number, true or false")
+            # A whole number beyond LARGEST would arrive as another one where numbers are doubles.
+            fine = -limits.LARGEST <= item <= limits.LARGEST if isinstance(item, int) else isinstance(item, float) and math.isfinite(item)
+            if not fine and not _is_text(item, limits.VALUE_CHARACTERS):
+                allowed = f"text of at most {limits.VALUE_CHARACTERS} characters, a finite number (whole ones to {limits.LARGEST}), true or false"
+                raise _refuse(f"{name}.{key}", item, allowed)
         return dict(value)
 
-    return _declare(check, default)
+    return _declare(check, default, "scalars", 0, limit)
 
 
 def record(kind: type[Any], default: Any = dataclasses.MISSING) -> Any:
     """Another dataclass of checked fields."""
-    return _declare(lambda name, value: value if isinstance(value, kind) else from_map(kind, value, name), default)
+    return _declare(lambda name, value: value if isinstance(value, kind) else from_map(kind, value, name), default, "record", of=kind)
 
 
 def several(kind: type[Any], limit: int, default: Any = dataclasses.MISSING) -> Any:
@@ -127,7 +164,7 @@ def several(kind: type[Any], limit: int, default: Any = dataclasses.MISSING) -> 
             item if isinstance(item, kind) else from_map(kind, item, f"{name}[{index}]") for index, item in enumerate(value)
         )
 
-    return _declare(check, default)
+    return _declare(check, default, "several", 0, limit, of=kind)
 
 
 def words(limit: int, default: Any = dataclasses.MISSING) -> Any:
@@ -137,11 +174,11 @@ def words(limit: int, default: Any = dataclasses.MISSING) -> Any:
         if not isinstance(value, (list, tuple)) or len(value) > limit:
             raise _refuse(name, type(value).__name__, f"a list of at most {limit} texts")
         for item in value:
-            if not isinstance(item, str) or len(item) > limits.VALUE_CHARACTERS:
+            if not _is_text(item, limits.VALUE_CHARACTERS):
                 raise _refuse(name, item, f"texts of at most {limits.VALUE_CHARACTERS} characters")
         return tuple(value)
 
-    return _declare(check, default)
+    return _declare(check, default, "words", 0, limit)
 
 
 def checked(value: _Record) -> _Record:

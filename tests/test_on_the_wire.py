@@ -122,14 +122,14 @@ def test_a_routing_id_is_no_identity(street: Street, first: str) -> None:
 
 def test_a_client_that_vanishes_mid_handshake_is_let_go_in_time(street: Street) -> None:
     assert street.door._socket.getsockopt(zmq.HANDSHAKE_IVL) == 10_000
-    assert street.door._socket.getsockopt(zmq.MAXMSGSIZE) == limits.REQUEST_BYTES
+    assert street.door._socket.getsockopt(zmq.MAXMSGSIZE) == limits.REQUEST_BYTES + limits.SEALING_BYTES
     assert street.door._socket.getsockopt(zmq.HEARTBEAT_IVL) > 0 and street.door._socket.getsockopt(zmq.HEARTBEAT_TIMEOUT) > 0
 
 
 def test_a_frame_that_is_too_large_ends_that_connection_only(street: Street) -> None:
     anna, bert = street.guest("anna"), street.guest("bert")
     big = raw_guest(street, bert.pair)
-    big.send(b"x" * (limits.REQUEST_BYTES + 1))
+    big.send(b"x" * (limits.REQUEST_BYTES + limits.SEALING_BYTES))
     street.for_a_while(0.3)
     assert isinstance(street.ask(anna, ListJobs()), JobList) and isinstance(street.ask(bert, ListJobs()), JobList)
     big.close(0)

@@ -91,5 +91,5 @@ def test_a_client_of_another_version_is_answered_in_words_and_harms_nobody(stage
     finally:
         stranger.close(0)
     assert (number, answer.code) == (7, "version")
-    assert f"speaks protocol version {version}, this one 2" in answer.message and "update the older" in answer.message
+    assert f"speaks protocol version {version!r}, this one 2" in answer.message and "update the older" in answer.message
     assert stage.client.link is Link.ONLINE

@@ -17,11 +17,13 @@ import zmq
 
 from dreamwright.backend.server.orders import Ready, Stop, Work, pack_order, unpack_order
 from dreamwright.backend.server.runner import Died
+from dreamwright.shared import limits
 from dreamwright.shared.faults import ProtocolError
 from dreamwright.shared.messages import JobSummary
 
 log = logging.getLogger(__name__)
 
+REPORTS = 1000  # taken in at once
 LONGEST_REST_S = 60.0  # before a worker that dies without having worked is started again; 1 s at first, doubling
 
 
@@ -48,6 +50,7 @@ class Foreman:
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, 2 * limits.REPLY_BYTES)  # a frame; the largest is a picture
         port = self.socket.bind_to_random_port("tcp://127.0.0.1")
         self._address = f"tcp://127.0.0.1:{port}"
         self._hands = {device: Hand(device) for device in devices}
@@ -83,7 +86,7 @@ class Foreman:
 
     def reports(self) -> Iterator[Any]:
         """What the workers said since the last call, and `Died` for each that is no more."""
-        while True:
+        for _ in range(REPORTS):  # whoever is on this machine can send here, and must not keep the server from its work
             try:
                 route, data = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:

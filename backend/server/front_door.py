@@ -23,6 +23,7 @@ from dreamwright.backend.errors import CheckpointError, ConfigError
 from dreamwright.backend.server.audience import Audience
 from dreamwright.backend.server.doorkeeper import Doorkeeper
 from dreamwright.backend.server.foreman import Foreman
+from dreamwright.backend.server.inflow import Inflow
 from dreamwright.backend.server.keys import LOCAL, GuestList, KeyFolder
 from dreamwright.backend.server.ledger import Ledger
 from dreamwright.backend.server.policy import Policy
@@ -35,6 +36,7 @@ from dreamwright.shared.messages import Refusal, Subscribe, VersionMismatch, Wel
 log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # addresses that nothing outside of this machine can reach
+TURN_S = 0.1  # of answering, before the workers get their turn
 NOT_ADMITTED = "the server does not let this key in any more; ask who runs it"
 
 
@@ -76,6 +78,7 @@ class FrontDoor:
             self._context.destroy(linger=0)
             self._lock.release()
             raise
+        self._inflow = Inflow(int(self.address.rpartition(":")[2]), time.monotonic)
         self.server_key = None if pair is None else pair.public
         self._guests: dict[bytes, tuple[str, str]] = {}  # key and standing of who subscribed, by route; each event asks again
         self._ledger = Ledger(state)
@@ -97,7 +100,7 @@ class FrontDoor:
             (zmq.ROUTER_HANDOVER, 0),  # a second connection under a known routing id must not get the first one's replies
             (zmq.SNDHWM, 64),
             (zmq.RCVHWM, 64),
-            (zmq.MAXMSGSIZE, limits.REQUEST_BYTES),  # a frame; how many frames a message has, ZeroMQ does not bound
+            (zmq.MAXMSGSIZE, limits.REQUEST_BYTES + limits.SEALING_BYTES),  # a frame; how many frames a message has, ZeroMQ does not bound
             (zmq.HANDSHAKE_IVL, 10_000),  # ms for a stranger to say who it is
             (zmq.HEARTBEAT_IVL, 5_000),  # ms between pings, which a busy Blender's ZeroMQ answers for it
             (zmq.HEARTBEAT_TIMEOUT, 20_000),  # ms without an answer, then the connection and what waits for it are let go
@@ -125,14 +128,32 @@ class FrontDoor:
         self._poller.poll(int(1000 * wait_s))
         if self.doorkeeper is not None:
             self.doorkeeper.answer()
+        end = time.monotonic() + TURN_S
         for _ in range(200):  # then the workers get their turn, however much is asked
             try:
                 parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
+            self._note_arrival(parts[-1])
             if len(parts) == 2:
                 self._answer(parts[0].bytes, parts[1])
+            else:
+                self._send(parts[0].bytes, pack(Refusal("bad-message", f"a message in {len(parts) - 1} frames; allowed is one"), 0))
+            if time.monotonic() > end:
+                break
+        self._cut_floods()
         self.service.work()
+
+    def _note_arrival(self, frame: zmq.Frame) -> None:
+        try:
+            self._inflow.heard(int(frame.get(zmq.SRCFD)))
+        except zmq.ZMQError:
+            return  # not from a wire
+
+    def _cut_floods(self) -> None:
+        cut = self._inflow.look()
+        if cut:
+            log.warning("hung up on %d connections that sent too much without ending a message", cut)
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Serve until `stopping` says so, then close."""
@@ -150,21 +171,22 @@ class FrontDoor:
         self._lock.release()
 
     def _answer(self, route: bytes, frame: zmq.Frame) -> None:
-        number = 0
+        number, data = 0, b""
         try:
-            number, request = unpack(frame.bytes, limits.REQUEST_BYTES)
+            try:
+                number, request = unpack(frame.bytes, limits.REQUEST_BYTES)
+            except ProtocolError as error:
+                number, code = error.number, "version" if isinstance(error, VersionMismatch) else "bad-message"
+                raise Refused(code, str(error)) from error
             reply = self._reply(route, frame, request)
-        except VersionMismatch as error:
-            number, reply = error.number, Refusal("version", str(error))
-        except ProtocolError as error:
-            reply = Refusal("bad-message", str(error)[: limits.MESSAGE_CHARACTERS])
+            data = b"" if reply is None else pack(reply, number)
         except Refused as refused:
-            reply = Refusal(refused.code, refused.message[: limits.MESSAGE_CHARACTERS])
-        except Exception:
+            data = pack(Refusal(refused.code, refused.message[: limits.MESSAGE_CHARACTERS]), number)
+        except Exception:  # also an answer that breaks the rules of the wire: one request's fault must not end the server
             log.exception("a request failed")
-            reply = Refusal("internal", "the server failed on this request; its log says more")
-        if reply is not None:
-            self._send(route, pack(reply, number))
+            data = pack(Refusal("internal", "the server failed on this request; its log says more"), number)
+        if data:
+            self._send(route, data)
 
     def _reply(self, route: bytes, frame: zmq.Frame, request: Any) -> Any:
         if self.doorkeeper is None:
@@ -198,7 +220,12 @@ class FrontDoor:
             if guest is None or not self.doorkeeper.still(*guest):
                 self._guests.pop(route, None)
                 return False
-        return self._send(route, pack(event, 0))
+        try:
+            data = pack(event, 0)
+        except ProtocolError:
+            log.exception("an event breaks the rules of the wire and is not sent")
+            return True  # counted: the gap makes the client ask for everything
+        return self._send(route, data)
 
     def _send(self, route: bytes, data: bytes) -> bool:
         """False when the peer is gone. A peer that reads too slowly loses the message, and will see the gap."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import msgpack
 from dreamwright.shared import limits
 from dreamwright.shared.faults import ProtocolError
 from dreamwright.shared.messages import LARGEST, JobSummary
-from dreamwright.shared.shapes import flag, from_map, one_of, raw, real, record, text, to_map, whole, words
+from dreamwright.shared.shapes import flag, from_map, one_of, raw, real, record, shown, text, to_map, whole, words
 
 PATH_CHARACTERS = 4096
 CLUSTER_DEVICES = 4096
@@ -136,16 +137,19 @@ KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Work, Stop, Read
 
 
 def pack_order(secret: str, message: Any) -> bytes:
-    """Bytes of an order or a report."""
-    return msgpack.packb([secret, type(message).__name__, to_map(message)], use_bin_type=True)
+    """Bytes of an order or a report: the secret, then [kind, fields] in msgpack."""
+    return secret.encode() + msgpack.packb([type(message).__name__, to_map(message)], use_bin_type=True)
 
 
 def unpack_order(secret: str, data: bytes) -> Any:
     """The message. Raises ProtocolError for a wrong secret or anything malformed."""
+    lock = secret.encode()
+    if not hmac.compare_digest(data[: len(lock)], lock):  # before anything is unpacked: whoever is on this machine can send here
+        raise ProtocolError("an order without this start's secret")
     try:
-        given, kind, body = msgpack.unpackb(data, raw=False, max_ext_len=0)
+        kind, body = msgpack.unpackb(data[len(lock) :], raw=False, strict_map_key=True, max_array_len=4096, max_map_len=4096, max_ext_len=0)
     except Exception as error:  # the many errors of msgpack; see shared.messages.unpack
         raise ProtocolError(f"no order: {type(error).__name__}") from error
-    if given != secret or kind not in KINDS:
-        raise ProtocolError("an order without this start's secret")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ProtocolError(f"no order: {shown(kind)}; known are {', '.join(KINDS)}")
     return from_map(KINDS[kind], body)

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Mapping
 
 from dreamwright.backend.config import Config
 from dreamwright.backend.errors import ModelError, PromptError
 from dreamwright.backend.guidance.vocabulary import read_vocabulary, unknown_message, unknown_words
 from dreamwright.backend.job import Job, make_job
-from dreamwright.backend.models import ModelInfo, known_models, resolve_model
+from dreamwright.backend.model_files import INDEX
+from dreamwright.backend.models import ModelInfo, known_models, registered, resolve_model
 from dreamwright.backend.presets import PRESETS, Preset, get_preset
+from dreamwright.backend.registry import BY_NAME
 from dreamwright.backend.server.policy import Policy, stated_bounds
 from dreamwright.backend.settings import BOUNDS, apply_settings
 from dreamwright.shared.messages import JobSummary, Submit
@@ -90,10 +93,22 @@ def job_of(asked: Submit | JobSummary) -> Job:
     return make_job(asked.prompt, asked.model, asked.preset, config)
 
 
-def check_submission(request: Submit) -> Job:
-    """The job, when this server can make it. Raises the errors of `job_of`, and PromptError for unknown words."""
+def check_submission(request: Submit, folders: bool = True) -> Job:
+    """The job, when this server can make it. Raises the errors of `job_of`, and PromptError for unknown words.
+
+    Without `folders` a model is named, not pointed at: no guest may learn or have read what lies where on this disk.
+    """
     job = job_of(request)
-    known = read_vocabulary(resolve_model(job.model))
+    names = ", ".join(BY_NAME)
+    if not folders and (registered(job.model) is None or ("/" in job.model and Path(job.model).exists())):
+        raise ModelError(
+            f"the model {job.model!r} is no model's name; allowed are {names}, or owner/name of a model of the hub that the "
+            "server has; only its admins may name a folder"
+        )
+    folder = resolve_model(job.model)
+    if not (folder / INDEX).is_file():
+        raise ModelError(f"the model {job.model!r} is a folder without {INDEX}; give a diffusers pipeline folder or one of {names}")
+    known = read_vocabulary(folder)
     if known is not None:
         unknown = unknown_words(f"{job.prompt} {job.config.guidance.negative_prompt}", known)
         if unknown:

@@ -16,6 +16,7 @@ from dreamwright.backend.server.audience import Audience
 from dreamwright.backend.server.fairness import check_priority, check_room
 from dreamwright.backend.server.dispatch import Dispatch
 from dreamwright.backend.server.herald import Herald
+from dreamwright.backend.server.keys import LOCAL
 from dreamwright.backend.server.ledger import Entry, Ledger, LedgerFault
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.requests import capabilities, check_submission
@@ -126,7 +127,7 @@ class Service:
         policy = self._policy
         check_room(self.ledger.open_jobs(owner), policy.jobs_per_user, self.ledger.open_jobs(), policy.jobs_total)
         try:
-            job = check_submission(request)
+            job = check_submission(request, folders=asker.is_admin or owner == LOCAL)
         except DreamwrightError as error:
             raise Refused("bad-input", str(error)[: limits.MESSAGE_CHARACTERS]) from error
         before = self._herald.places()
@@ -214,7 +215,7 @@ class Service:
                 data = file.read(request.size)
         except OSError as error:
             raise Refused("internal", f"the mesh of job {request.job} cannot be read: {error.strerror}") from error
-        if request.offset + len(data) >= entry.summary.mesh_bytes and not entry.summary.fetched and asker.owner == entry.owner:
+        if data and request.offset + len(data) >= entry.summary.mesh_bytes and not entry.summary.fetched and asker.owner == entry.owner:
             try:
                 self._herald.amend(request.job, fetched=True)
             except LedgerFault as fault:

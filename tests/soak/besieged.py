@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An encrypted `dreamwright serve` in a process of its own, with workers that are done at once, and whoever is let in."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import zmq
+
+from dreamwright.backend.server.keys import KeyFolder
+from dreamwright.shared.handshake import Lock
+from dreamwright.shared.pairing import key_text, new_pair
+
+ROOT = Path(__file__).parent.parent.parent
+UNCUT = """
+import runpy
+from dreamwright.backend.server.inflow import Inflow
+Inflow.look = lambda self: 0
+runpy.run_module("tests.quick_server", run_name="__main__")
+"""
+
+
+class Besieged:
+    """The server, its process and its keys. Without `cut` it lets anybody send as much as they like, to see what that does."""
+
+    def __init__(self, folder: Path, encrypt: bool = True, cut: bool = True) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.state, self.encrypt = folder / "state", encrypt
+        self.keys = KeyFolder(self.state)
+        self.pair = self.keys.create() if encrypt else None
+        self.log_path = folder / "server.log"
+        command = [sys.executable, *(["-m", "tests.quick_server"] if cut else ["-c", UNCUT]), "serve", "--address", "tcp://127.0.0.1:*", "--state", str(self.state), "--device", "cpu"]
+        with self.log_path.open("ab") as log:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            self.process = subprocess.Popen([*command, *(["--encrypt"] if encrypt else [])], stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=ROOT)
+        found = re.search(r"serves on (\S+)", self.process.stdout.readline())
+        if found is None:
+            raise RuntimeError(f"no server; see {self.log_path}")
+        self.address = found.group(1)
+
+    def guest(self, name: str, is_admin: bool = False) -> Lock | None:
+        """Somebody who is let in; None where everybody is."""
+        if self.pair is None:
+            return None
+        own = new_pair()
+        self.keys.allow(name, key_text(own.public), is_admin)
+        return Lock(self.pair.public, own)
+
+    def socket(self, lock: Lock | None) -> zmq.Socket:
+        """A connection without our client around it."""
+        own = zmq.Context.instance().socket(zmq.DEALER)
+        for option, value in ((zmq.LINGER, 0), (zmq.RCVHWM, 0), (zmq.SNDHWM, 0)):
+            own.setsockopt(option, value)
+        if lock is not None:
+            lock.put_on(own)
+        own.connect(self.address)
+        return own
+
+    def rss_mb(self) -> float:
+        """Resident memory of the server, MiB."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def peak_mb(self) -> float:
+        """The most that it ever was."""
+        told = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", told).group(1)) / 1024
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def end(self) -> None:
+        if self.is_alive:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(30)
+        self.process.stdout.close()

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every field of every message, and every setting, at and beyond its bounds; where names of models, jobs and tickets lead.
+
+    python -m tests.soak.bounds --folder runs/bounds
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import random
+import sys
+import typing
+from collections import Counter
+from pathlib import Path
+from typing import Any, Iterator
+
+from dreamwright.backend.config import Config
+from dreamwright.backend.settings import BOUNDS, setting_names
+from dreamwright.backend.server import orders
+from dreamwright.shared import offer
+from dreamwright.shared.faults import ProtocolError, Refused
+from dreamwright.shared.messages import MESSAGES, Cancel, Fetch, JobReply, Submit
+from dreamwright.shared.messages import JobSummary
+from dreamwright.shared.shapes import from_map, rule_of, shown, to_map
+from tests.fields import PATHS, probes, valid
+from tests.yard import Yard
+
+RECORDS: tuple[type[Any], ...] = (*MESSAGES.values(), *orders.KINDS.values(), JobSummary, offer.ModelCard, offer.PresetCard, offer.SettingCard, offer.SettingBound)
+
+
+def field_cases() -> Iterator[tuple[type[Any], str, str, Any, bool]]:
+    """(record, field, words, value, whether it is allowed) of everything that may cross a wire."""
+    for kind in dict.fromkeys(RECORDS):
+        for field in dataclasses.fields(kind):
+            for words, value, fine in probes(rule_of(field)):
+                yield kind, field.name, words, value, fine
+
+
+def field_fault(kind: type[Any], name: str, value: Any, fine: bool) -> str:
+    """What is wrong with how a value was taken, both ways; "" for nothing."""
+    plain = to_map(valid(kind, random.Random(0)))
+    try:
+        from_map(kind, {**plain, name: value})
+    except ProtocolError as error:
+        if fine:
+            return f"refused: {error}"
+        said = str(error)
+        if name not in said or not ("allowed" in said or "must be given" in said) or len(said) > 1000 or not said.isprintable():
+            return f"no good words: {said[:200]!r}"
+    else:
+        if not fine:
+            return "taken"
+    return ""
+
+
+def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
+    """(setting, words, value, whether its own bound allows it) of every setting; those without a number only get wrong types."""
+    hints = {f"{s.name}.{name}": hint for s in dataclasses.fields(Config) for name, hint in typing.get_type_hints(type(getattr(Config(), s.name))).items()}
+    for name in setting_names():
+        hint = hints[name]
+        numeric = name in BOUNDS
+        if numeric:
+            low, high = BOUNDS[name]
+            whole = hint is int or "int" in str(hint) and "float" not in str(hint)
+            step = 1 if whole else 1e-6 * max(1.0, abs(high))
+            values = {"0": 0, "-1": -1, "min": low, "min-1": low - step, "max": high, "max+1": high + step, "1e308": 1e308}
+            for words, value in values.items():
+                yield name, words, value, low <= value <= high
+                yield name, f"{words} as text", repr(value), low <= value <= high
+            yield from ((name, f"{text!r} as text", text, False) for text in ("nan", "inf", "-inf", "NaN", "1e999", "", "x", "1;2", "0x10", "None", "[1]", "9" * 400))
+            yield name, "a flag for a number", True, False
+            if whole:
+                yield name, "a fraction", low + 0.5, False
+        elif typing.get_origin(hint) is typing.Literal:
+            yield from ((name, f"{word!r}", word, True) for word in typing.get_args(hint))
+            yield from ((name, words, value, False) for words, value in (("0", 0), ("-1", -1), ("1e308", 1e308), ("a flag", True), ("another word", "x" * 1000), ("a path", PATHS[0])))
+        elif hint is bool:
+            yield from ((name, words, value, fine) for words, value, fine in (("true", True, True), ("2", 2, False), ("-1", -1, False), ("1e308", 1e308, False), ("text", "maybe", False)))
+
+
+def outcome(yard: Yard, **changes: Any) -> str:
+    """How a submit ends: "taken", or the code of the refusal with its words."""
+    try:
+        job = yard.submit(**changes)
+    except Refused as refused:
+        return f"{refused.code}: {refused.message}"
+    yard.ask(Cancel(job))
+    return "taken"
+
+
+def setting_fault(yard: Yard, name: str, value: Any, fine: bool) -> str:
+    """What is wrong with how a submit with this setting was answered; "" for nothing. In order with another setting counts as fine."""
+    said = outcome(yard, settings={name: value})
+    if said == "taken":
+        return "" if fine else "taken"
+    if not said.startswith("bad-input: ") or "allowed" not in said or name not in said:
+        return f"no good words: {said[:200]}"
+    return said if fine and "<=" not in said else ""
+
+
+def files_under(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.name.startswith("jobs.sqlite3")}
+
+
+def name_faults(yard: Yard) -> tuple[int, list[str]]:
+    """(requests, faults) of names that lead elsewhere: as model, preset, job, ticket and prompt, by a guest."""
+    before, faults, count = files_under(yard.folder.parent), [], 0
+    (yard.folder.parent / "link").symlink_to("/etc")
+    before.add("link")
+    for path in (*PATHS, str(yard.folder.parent / "link"), str(yard.folder), "/dev/fd/0", "/proc/self/root"):
+        for field in ("model", "preset"):
+            count += 1
+            said = outcome(yard, **{field: path})
+            if not said.startswith("bad-input: "):
+                faults.append(f"{field} {path!r}: {said}")
+        for request in (Cancel(path[:40]), Fetch(path[:40], "mesh", 0, 10)):
+            count += 1
+            try:
+                faults.append(f"job {path!r}: {type(yard.ask(request)).__name__}")
+            except Refused as refused:
+                if refused.code != "no-such-job":
+                    faults.append(f"job {path!r}: {refused}")
+        count += 1
+        reply = yard.ask(Submit(path[:64], "a red mushroom", "", "starter", "draft", 0, {}), "ada")
+        if isinstance(reply, JobReply):
+            yard.ask(Cancel(reply.job.job))
+    made = files_under(yard.folder.parent) - before
+    if made:
+        faults.append(f"written: {sorted(made)}")
+    return count, faults
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
+    folder = parser.parse_args().folder
+    yard = Yard(folder / "state")
+    faults: list[str] = []
+    fields, settings, allowed = set(), set(), Counter()
+    for kind, name, words, value, fine in field_cases():
+        fields.add((kind, name))
+        allowed["field values taken" if fine else "field values refused"] += 1
+        fault = field_fault(kind, name, value, fine)
+        if fault:
+            faults.append(f"{kind.__name__}.{name} {words} ({shown(value)}): {fault}")
+    for name, words, value, fine in setting_cases():
+        settings.add(name)
+        allowed["setting values taken" if fine else "setting values refused"] += 1
+        fault = setting_fault(yard, name, value, fine)
+        if fault:
+            faults.append(f"{name} {words} ({shown(value)}): {fault}")
+    names, wrong = name_faults(yard)
+    print(json.dumps({"fields": len(fields), "settings": len(settings), **allowed, "names that lead elsewhere": names, "faults": faults + wrong}, indent=1, ensure_ascii=True))
+    return 1 if faults + wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
