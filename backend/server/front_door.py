@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from dreamwright.backend.errors import CheckpointError, ConfigError
 from dreamwright.backend.server.audience import Audience
-from dreamwright.backend.server.doorkeeper import Doorkeeper
+from dreamwright.backend.server.doorkeeper import DOMAIN, Doorkeeper
 from dreamwright.backend.server.foreman import Foreman
 from dreamwright.backend.server.keys import LOCAL, GuestList, KeyFolder
 from dreamwright.backend.server.ledger import Ledger
@@ -57,7 +57,11 @@ class FrontDoor:
         self.doorkeeper: Doorkeeper | None = None
         try:
             self._socket = self._open_socket()
-            if pair is not None:
+            if pair is None:
+                # Without a domain libzmq takes noise for a peer of ZMTP 1.0, which has no handshake to end and no heartbeat,
+                # and keeps it for ever. With one it speaks 3.0 only; nobody is asked, as there is no doorkeeper.
+                self._socket.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
+            else:
                 self.doorkeeper = Doorkeeper(self._context, GuestList(keys))
                 self.doorkeeper.lock(self._socket, pair)
             self.address = self._bind(address, open_to_all=pair is None)
