@@ -34,6 +34,7 @@ from dreamwright.shared.messages import Refusal, Subscribe, VersionMismatch, Wel
 log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # addresses that nothing outside of this machine can reach
+LOSS_S = 60.0  # between two lines of the log about slow clients
 NOT_ADMITTED = "the server does not let this key in any more; ask who runs it"
 
 
@@ -72,6 +73,7 @@ class FrontDoor:
         self.server_key = None if pair is None else pair.public
         self._guests: dict[bytes, tuple[str, str]] = {}  # key and standing of who subscribed, by route; each event asks again
         self._ledger = Ledger(state)
+        self._lost, self._tell_loss_at = 0, 0.0  # messages to slow clients since the log last told, and when it may again
         self._foreman = Foreman(self._context, devices, state / "logs")
         self._audience = Audience(self._send_event, time.monotonic)
         epoch = secrets.token_hex(8)
@@ -199,10 +201,18 @@ class FrontDoor:
         try:
             self._socket.send_multipart([route, data], zmq.NOBLOCK)
         except zmq.Again:
-            log.info("a slow client loses a message")
+            self._note_loss(time.monotonic())
         except zmq.ZMQError:
             return False
         return True
+
+
+    def _note_loss(self, now: float) -> None:
+        """Somebody who never reads loses several messages a second, and must not fill the disk with the log of it."""
+        self._lost += 1
+        if now >= self._tell_loss_at:
+            log.info("slow clients lost %d messages", self._lost)
+            self._lost, self._tell_loss_at = 0, now + LOSS_S
 
 
 def check_address(address: str) -> bool:

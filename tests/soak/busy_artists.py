@@ -56,6 +56,8 @@ class Own:
     state: str = "asked"
     fetched: bool = False
     leaving: bool = False  # a Forget was sent
+    doomed: bool = False  # to be cancelled at some moment
+    pauses: int = 2  # that it still gets
     summary: JobSummary | None = field(default=None, repr=False)
 
 
@@ -82,15 +84,17 @@ class Artist:
     def _recall(self, event: dict[str, Any]) -> None:
         if event["what"] == "intends":
             self.own[event["ticket"]] = Own(event["ticket"], event["seed"], event["steps"])
-        elif event["what"] == "answered":
-            self.own[event["ticket"]].job = event["job"]
+        own = self.own.get(event["ticket"])
+        if own is None:
+            return
+        if event["what"] == "answered":
+            own.job = event["job"]
         elif event["what"] == "fetched":
-            self.own[event["ticket"]].fetched = True
-        elif event["what"] in ("forgets", "forgotten"):
-            # It is not known whether that came about; asking again does no harm.
-            self.own[event["ticket"]].leaving = True
-            if event["what"] == "forgotten":
-                del self.own[event["ticket"]]
+            own.fetched = True
+        elif event["what"] == "forgets":
+            own.leaving = True  # it is not known whether that came about; asking again does no harm
+        elif event["what"] == "forgotten":
+            del self.own[own.ticket]
 
     # --- turns
 
@@ -183,7 +187,7 @@ class Artist:
 
     def _submit(self) -> None:
         ticket = f"{self.name}-{time.time_ns():x}"
-        own = Own(ticket, self._dice.randrange(SEEDS), self._dice.choice(STEPS))
+        own = Own(ticket, self._dice.randrange(SEEDS), self._dice.choice(STEPS), doomed=self._dice.random() < 0.15)
         self._journal.write("intends", artist=self.name, user=self._user, ticket=ticket, seed=own.seed, steps=own.steps)
         self.own[ticket] = own
         self._send_submit(own)
@@ -219,10 +223,16 @@ class Artist:
             may.append((2, lambda: self._ask(Pin(own.job, not own.summary.pinned), self._update(own))))
         if going:
             first, update = going[0].job, self._update(going[0])
-            may.append((4, lambda: self._ask(Pause(first), update)))
-            may.append((2, lambda: self._ask(Cancel(first), update)))
+            if going[0].pauses and not paused:
+                may.append((4, lambda: self._pause(going[0])))
+            if going[0].doomed:
+                may.append((2, lambda: self._ask(Cancel(first), update)))
             may.append((4, lambda: self._ask(Prioritise(first, self._dice.randint(-3, 0)), update)))
         self._dice.choices([act for _, act in may], [weight for weight, _ in may])[0]()
+
+    def _pause(self, own: Own) -> None:
+        own.pauses -= 1
+        self._ask(Pause(own.job), self._update(own))
 
     def _watch(self, going: list[Own]) -> None:
         self._watched = going[0].job if going else self._others
