@@ -285,7 +285,7 @@ class Soak:
             f"request {told['request ms']['median']:.0f}/{told['request ms']['p99']:.0f} ms, server {last['server rss_mb']:.1f} MB "
             f"{last['server fds']} fds {last['server threads']} threads, faults {len(told['faults']) + len(self.faults)}", flush=True)  # fmt: skip
 
-    def finish(self) -> dict[str, str]:
+    def finish(self, calm_s: float = 40.0) -> dict[str, str]:
         """Let all jobs end; what the server then lists."""
         self.faults += self.crowd.drain(1800.0)
         found: dict[str, str] = {}
@@ -296,7 +296,7 @@ class Soak:
                 break
             found |= {job.job: job.state for job in page.jobs}
             before = page.jobs[-1].changed
-        self.tick(40.0)  # longer than the server needs to let go of whoever is gone
+        self.tick(calm_s)  # longer than the server needs to let go of whoever is gone
         self.idle["after"] = self.sample()
         self.idle["fds back"] = self.idle["after"]["server fds"] - self.idle["before"]["server fds"]
         if self.idle["fds back"] > 2:

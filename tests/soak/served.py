@@ -165,7 +165,7 @@ def online(client: Client, limit_s: float = 60.0) -> Client:
     return client
 
 
-def ask(client: Client, message: Any, limit_s: float = 60.0) -> Any:
+def ask(client: Client, message: Any, limit_s: float = 180.0) -> Any:
     """The answer to one request."""
     answers: list[Any] = []
     client.request(message, answers.append)
