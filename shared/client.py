@@ -244,6 +244,11 @@ class Client:
         if verdict is None:
             return
         self._verdict = verdict
+        if verdict is Verdict.LET_IN and self._watch.let_in > 1 and self.link is not Link.REFUSED:
+            # ZeroMQ connected anew by itself: to the server this is a stranger who subscribed to nothing, and what was on
+            # the way is lost.
+            self._ask_again()
+            self._greet()
         if verdict is not Verdict.LET_IN and self.link is not Link.REFUSED:
             self._become(Link.BARRED, words(verdict, self.address, self._lock))
 
@@ -334,8 +339,15 @@ class Client:
 
     def _still_there(self, reply: Any) -> None:
         """A sign of life is a greeting, for its answer tells a server that was started anew behind the same address."""
-        if isinstance(reply, Welcome) and (self.link is Link.BARRED or (self.link is Link.ONLINE and reply.epoch != self.epoch)):
+        if isinstance(reply, Welcome) and (self.link is not Link.ONLINE or reply.epoch != self.epoch):
             self._welcomed(reply)
+
+    def _ask_again(self) -> None:
+        """Send what is not answered once more, on this socket."""
+        now = self._clock()
+        for number, pending in self._pending.items():
+            pending.sent_at = now
+            self._send(pending.message, number)
 
     def _reopen(self) -> None:
         """A fresh socket; requests that still wait for an answer are asked again on it."""

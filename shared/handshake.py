@@ -87,6 +87,7 @@ class Watch:
         for event in _EVENTS:
             mask |= event
         self._watched, self._is_locked, self._address = socket, is_locked, address
+        self.let_in = 0  # handshakes that succeeded: more than one, and ZeroMQ has connected anew by itself
         self._hang_ups = 0
         self._greeting: Greeting | None = None  # asked for at the first hang-up
         # pyzmq names a monitor after the socket's file number, which may still be in use by the socket before.
@@ -105,6 +106,7 @@ class Watch:
                 self._hang_ups += 1
             elif verdict is not None:
                 found, self._hang_ups = verdict, 0
+                self.let_in += verdict is Verdict.LET_IN
         return found or (self._why_hung_up() if self._hang_ups else None)
 
     def _why_hung_up(self) -> Verdict | None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -29,7 +30,7 @@ class Machine:
     """A network of its own, held open by a process that sleeps."""
 
     def __init__(self, *before: str) -> None:
-        self.holder = subprocess.Popen([*before, "sleep", "300"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.holder = subprocess.Popen([*before, "sleep", "1200"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         end = time.monotonic() + 5
         while self.holder.poll() is None and os.readlink(f"/proc/{self.holder.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
             if time.monotonic() > end:
@@ -51,12 +52,12 @@ class Machine:
         self.holder.communicate()
 
 
-@pytest.fixture
-def machines() -> Iterator[tuple[Machine, Machine]]:
-    """The server's and the artist's."""
+@contextlib.contextmanager
+def two_machines() -> Iterator[tuple[Machine, Machine]]:
+    """The server's and the artist's, with a cable between them. Raises OSError saying what this computer lacks."""
     missing = [tool for tool in ("unshare", "nsenter", "ip") if not shutil.which(tool)]
     if sys.platform != "linux" or missing:
-        pytest.skip(f"needs Linux with {', '.join(missing) or 'network namespaces'}: apt install util-linux iproute2")
+        raise OSError(f"needs Linux with {', '.join(missing) or 'network namespaces'}: apt install util-linux iproute2")
     made: list[Machine] = []
     try:
         made.append(Machine("unshare", "--user", "--map-root-user", "--net"))
@@ -67,13 +68,21 @@ def machines() -> Iterator[tuple[Machine, Machine]]:
             machine.ip("link set lo up")
             machine.ip(f"addr add {address}/24 dev cable")
             machine.ip("link set cable up")
-    except OSError as error:
-        for machine in made:
+        yield server, artist
+    finally:
+        for machine in reversed(made):
             machine.end()
-        pytest.skip(f"this machine lets no second network be made ({error}); run as root, or allow unprivileged user namespaces")
-    yield server, artist
-    for machine in reversed(made):
-        machine.end()
+
+
+@pytest.fixture
+def machines() -> Iterator[tuple[Machine, Machine]]:
+    """The server's and the artist's."""
+    with contextlib.ExitStack() as stack:
+        try:
+            both = stack.enter_context(two_machines())
+        except OSError as error:
+            pytest.skip(f"this machine lets no second network be made ({error}); run as root, or allow unprivileged user namespaces")
+        yield both
 
 
 class Talker:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from dreamwright.backend.errors import CheckpointError, ConfigError
 from dreamwright.backend.server.audience import Audience
-from dreamwright.backend.server.doorkeeper import Doorkeeper
+from dreamwright.backend.server.doorkeeper import DOMAIN, Doorkeeper
 from dreamwright.backend.server.foreman import Foreman
 from dreamwright.backend.server.inflow import Inflow
 from dreamwright.backend.server.keys import LOCAL, GuestList, KeyFolder
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # addresses that nothing outside of this machine can reach
 TURN_S = 0.1  # of answering, before the workers get their turn
+LOSS_S = 60.0  # between two lines of the log about slow clients
 NOT_ADMITTED = "the server does not let this key in any more; ask who runs it"
 
 
@@ -69,7 +70,11 @@ class FrontDoor:
         self.doorkeeper: Doorkeeper | None = None
         try:
             self._socket = self._open_socket()
-            if pair is not None:
+            if pair is None:
+                # Without a domain libzmq takes noise for a peer of ZMTP 1.0, which has no handshake to end and no heartbeat,
+                # and keeps it for ever. With one it speaks 3.0 only; nobody is asked, as there is no doorkeeper.
+                self._socket.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
+            else:
                 self.doorkeeper = Doorkeeper(self._context, GuestList(keys))
                 self.doorkeeper.lock(self._socket, pair)
             self.address = self._bind(address, open_to_all=pair is None)
@@ -82,6 +87,7 @@ class FrontDoor:
         self.server_key = None if pair is None else pair.public
         self._guests: dict[bytes, tuple[str, str]] = {}  # key and standing of who subscribed, by route; each event asks again
         self._ledger = Ledger(state)
+        self._lost, self._tell_loss_at = 0, 0.0  # messages to slow clients since the log last told, and when it may again
         self._audience = Audience(self._send_event, time.monotonic)
         epoch = secrets.token_hex(8)
         software = f"dreamwright {__version__}"
@@ -232,10 +238,18 @@ class FrontDoor:
         try:
             self._socket.send_multipart([route, data], zmq.NOBLOCK)
         except zmq.Again:
-            log.info("a slow client loses a message")
+            self._note_loss(time.monotonic())
         except zmq.ZMQError:
             return False
         return True
+
+
+    def _note_loss(self, now: float) -> None:
+        """Somebody who never reads loses several messages a second, and must not fill the disk with the log of it."""
+        self._lost += 1
+        if now >= self._tell_loss_at:
+            log.info("slow clients lost %d messages", self._lost)
+            self._lost, self._tell_loss_at = 0, now + LOSS_S
 
 
 def check_address(address: str) -> bool:

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real `dreamwright serve` with keys for some users, for soaks that look at it from outside: its memory, files and log."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterable
+
+from dreamwright.backend.server.keys import KeyFolder
+from dreamwright.shared.client import Client, Link
+from dreamwright.shared.handshake import Lock
+from dreamwright.shared.pairing import KeyPair, key_text, new_pair
+from tests.soak.worker_traces import children
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """Of one process, as /proc tells them."""
+
+    rss_mb: float
+    fds: int
+    threads: int
+    cpu_s: float
+
+
+def vitals(pid: int) -> Vitals:
+    """Raises OSError when the process is gone."""
+    told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    cpu_s = (int(told[11]) + int(told[12])) / TICKS
+    return Vitals(round(pages * PAGE / 1e6, 2), len(os.listdir(f"/proc/{pid}/fd")), int(told[17]), cpu_s)
+
+
+def folder_mb(folder: Path) -> float:
+    """Of all files under a folder; one that goes while we look does not count."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(place, name)).st_size
+            except FileNotFoundError:
+                continue
+    return round(total / 1e6, 2)
+
+
+class Served:
+    """A server in a process of its own. `module` may be another that serves, as tests.quick_server."""
+
+    def __init__(
+        self,
+        folder: Path,
+        users: Iterable[str] = (),
+        admins: Iterable[str] = (),
+        options: Iterable[str] = (),
+        module: str = "dreamwright.backend.cli.main",
+        files: int | None = None,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.state, self.log_path = folder / "state", folder / "server.log"
+        self._keys = KeyFolder(self.state)
+        self.pairs: dict[str, KeyPair] = {}
+        self.server_key = b""
+        for name in (*users, *admins):
+            if not self.server_key:
+                self.server_key = self._keys.create().public
+            self.pairs[name] = new_pair()
+            self._keys.allow(name, key_text(self.pairs[name].public), name in tuple(admins))
+        self._options, self._module, self._files = tuple(options), module, files
+        self.address = "tcp://127.0.0.1:*"
+        self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def start(self) -> "Served":
+        """Start it, again at the address that it had; returns when it listens."""
+        command = [sys.executable, "-m", self._module, "serve", "--address", self.address, "--state", str(self.state), "--device", "cpu"]
+        command += [*self._options, *(["--encrypt"] if self.pairs else [])]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        limit = None if self._files is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (self._files, self._files))
+        with self.log_path.open("ab") as log:
+            # A session of its own: Ctrl-C is for the soak, which then ends the server itself.
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, start_new_session=True, preexec_fn=limit
+            )  # fmt: skip
+        line = self.process.stdout.readline()
+        found = re.search(r"serves on (\S+)", line)
+        if found is None:
+            self.stop(signal.SIGKILL)
+            raise RuntimeError(f"the server said {line!r}; see {self.log_path}")
+        self.address = found.group(1)
+        return self
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it; a server that does not end on SIGTERM in half a minute is killed, and that is an error."""
+        if self.process is None:
+            return
+        process, self.process = self.process, None
+        process.send_signal(how)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            process.stdout.close()
+
+    def vitals(self) -> Vitals:
+        return vitals(self.pid)
+
+    def workers(self) -> list[int]:
+        return children(self.pid)
+
+    def client(self, user: str = "", **how: Any) -> Client:
+        """A client of a user, begun to connect."""
+        lock = Lock(self.server_key, self.pairs[user]) if user else None
+        client = Client(self.address, lock=lock, **how)
+        client.connect()
+        return client
+
+    def faults(self) -> list[str]:
+        """What the server's log tells of its own failures."""
+        lines = self.log_path.read_text(errors="replace").splitlines()
+        return [line for line in lines if re.search(r" (ERROR|CRITICAL) |Traceback|Assertion failed|Error: ", line)]
+
+    def warnings(self) -> dict[str, int]:
+        """Kinds of warnings in its log, numbers and names left out, and how often each was written."""
+        found: dict[str, int] = {}
+        for line in self.log_path.read_text(errors="replace").splitlines():
+            if " WARNING " in line:
+                kind = re.sub(r"\b[0-9a-f]{16}\b|\d+", "N", line.partition(" WARNING ")[2])
+                found[kind] = found.get(kind, 0) + 1
+        return found
+
+
+def turn_until(clients: Iterable[Client], happened: Callable[[], bool], limit_s: float = 60.0, wait_s: float = 0.002) -> list[Any]:
+    """Tick the clients until something happened; what they handed out. Raises TimeoutError."""
+    told: list[Any] = []
+    end = time.monotonic() + limit_s
+    while not happened():
+        if time.monotonic() > end:
+            raise TimeoutError(f"it did not happen in {limit_s} s; {[(client.link.value, client.reason) for client in clients]}")
+        for client in clients:
+            told += client.tick()
+        time.sleep(wait_s)
+    return told
+
+
+def online(client: Client, limit_s: float = 60.0) -> Client:
+    """The same client, let in."""
+    turn_until([client], lambda: client.link is Link.ONLINE, limit_s)
+    return client
+
+
+def ask(client: Client, message: Any, limit_s: float = 180.0) -> Any:
+    """The answer to one request."""
+    answers: list[Any] = []
+    client.request(message, answers.append)
+    turn_until([client], lambda: bool(answers), limit_s)
+    return answers[0]

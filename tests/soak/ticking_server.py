@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`dreamwright serve` as it is, but with workers that step by the clock, some twenty times a second, with a picture each.
+
+python -m tests.soak.ticking_server serve --address … --state …
+
+A job's steps go on by the time since it first began, also over restarts of the server, so that a step that goes back is a
+stale one. It ends after `run.steps` in a mesh of $MESH_BYTES random bytes (default 1000).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
+from dreamwright.backend.cli import main as command
+from dreamwright.backend.server import front_door
+from dreamwright.backend.server.orders import Ended, Pictured, Stepped
+from dreamwright.backend.server.worker import MESH_FILE
+from tests.addon.fake_server import picture
+from tests.puppet_server import PuppetForeman
+
+TICK_S = 0.05
+BLOCK = 1 << 20
+
+
+class TickingForeman(PuppetForeman):
+    """Workers that only count."""
+
+    def __init__(self, context: Any, devices: tuple[str, ...], log_folder: Path) -> None:
+        super().__init__(context, devices, log_folder)
+        self._running: dict[str, tuple[Path, float, int]] = {}  # by job: folder, when it first began, its steps
+        self._next = 0.0
+
+    def give(self, device: str, job: Any, folder: Path) -> None:
+        super().give(device, job, folder)
+        birth = folder / "birth"
+        if not birth.exists():
+            birth.write_text(repr(time.time()))
+        self._running[job.job] = folder, float(birth.read_text()), job.steps
+
+    def stop(self, job: str, why: str) -> None:
+        if job in self._running:
+            del self._running[job]
+            self.told.append(Ended(job, "cancelled" if why == "cancel" else "paused", "", False))
+
+    def reports(self) -> Iterator[Any]:
+        now = time.time()
+        if now >= self._next:
+            self._next = now + TICK_S
+            for job, (folder, birth, steps) in list(self._running.items()):
+                step = min(steps, int((now - birth) / TICK_S))
+                self.told.append(Stepped(job=job, step=step, steps=steps, elapsed_s=now - birth, eta_s=0.0))
+                self.told.append(Pictured(job=job, step=step, width=64, height=64, data=picture(step, 64)))
+                if step == steps:
+                    del self._running[job]
+                    write_mesh(folder / MESH_FILE, int(os.environ.get("MESH_BYTES", "1000")))
+                    self.told.append(Ended(job, "succeeded", "", True))
+        yield from super().reports()
+
+
+def write_mesh(path: Path, size: int, seed: int = 0) -> None:
+    """Bytes that no two offsets share, without holding them all."""
+    dice = random.Random(seed)
+    with path.open("wb") as file:
+        for start in range(0, size, BLOCK):
+            file.write(dice.randbytes(min(BLOCK, size - start)))
+
+
+if __name__ == "__main__":
+    front_door.Foreman = TickingForeman
+    sys.exit(command.main(sys.argv[1:]))
