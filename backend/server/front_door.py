@@ -25,15 +25,19 @@ from dreamwright.backend.server.doorkeeper import Doorkeeper
 from dreamwright.backend.server.foreman import Foreman
 from dreamwright.backend.server.keys import LOCAL, GuestList, KeyFolder
 from dreamwright.backend.server.ledger import Ledger
+from dreamwright.backend.server.observer import Figures
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.service import Service
 from dreamwright.shared import __version__, limits
 from dreamwright.shared.faults import ProtocolError, Refused
-from dreamwright.shared.messages import Refusal, Subscribe, VersionMismatch, Welcome, pack, unpack
+from dreamwright.shared.messages import PreviewFrame, Refusal, Subscribe, VersionMismatch, Welcome, pack, unpack
 
 log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # addresses that nothing outside of this machine can reach
+GRACE_S = 30.0  # for the steps in hand when the server is told to stop; a step of a large model on a CPU may take that long
+FAREWELL_MS = 500  # for the last words to clients
+PUBLISH_S = 1.0  # between two looks at the figures for an exporter
 NOT_ADMITTED = "the server does not let this key in any more; ask who runs it"
 
 
@@ -73,6 +77,8 @@ class FrontDoor:
         epoch = secrets.token_hex(8)
         software = f"dreamwright {__version__}"
         self.service = Service(self._ledger, self._foreman, self._audience, devices, software, epoch, policy=policy)
+        self.publish: Callable[[Figures], None] | None = None  # told all figures now and then
+        self._publish_at = 0.0
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._foreman.socket, zmq.POLLIN)
@@ -123,26 +129,46 @@ class FrontDoor:
             if len(parts) == 2:
                 self._answer(parts[0].bytes, parts[1])
         self.service.work()
+        if self.publish is not None and time.monotonic() >= self._publish_at:
+            self._publish_at = time.monotonic() + PUBLISH_S
+            self.publish(self.service.observer.figures())
 
-    def run(self, stopping: Callable[[], bool]) -> None:
-        """Serve until `stopping` says so, then close."""
+    def run(self, stopping: Callable[[], int], grace_s: float = GRACE_S) -> bool:
+        """Serve until `stopping` counts one word to stop, then let the running jobs write a checkpoint, and close.
+
+        After `grace_s` or a second word the workers that still have a job in hand are killed; False if there were any.
+        """
+        whole = False
         try:
             while not stopping():
                 self.step()
+            whole = self._see_out(stopping, grace_s)
         finally:
-            self.close()
+            self.close(5.0 if whole else 0.0, FAREWELL_MS if stopping() < 2 else 0)
+        return whole
 
-    def close(self) -> None:
+    def _see_out(self, stopping: Callable[[], int], grace_s: float) -> bool:
+        begun = time.monotonic()
+        log.info("server stops", extra={"jobs": len(self.service.at_work()), "grace_s": grace_s})
+        self.service.begin_closing()
+        while self.service.at_work() and time.monotonic() - begun < grace_s and stopping() < 2:
+            self.step(0.02)
+        for job in self.service.at_work():
+            log.warning("worker is killed in the middle of its work", extra={"job": job})
+        return not self.service.at_work()
+
+    def close(self, grace_s: float = 5.0, linger_ms: int = 0) -> None:
         """End the workers (their checkpoints keep what was done) and let go of port and folder."""
-        self._foreman.close()
+        self._foreman.close(grace_s)
         self._ledger.close()
-        self._context.destroy(linger=0)
+        self._context.destroy(linger=linger_ms)
         self._lock.release()
 
     def _answer(self, route: bytes, frame: zmq.Frame) -> None:
-        number = 0
+        number, kind, begun, tally = 0, "none", time.perf_counter(), self.service.tally
         try:
             number, request = unpack(frame.bytes, limits.REQUEST_BYTES)
+            kind = type(request).__name__
             reply = self._reply(route, frame, request)
         except VersionMismatch as error:
             number, reply = error.number, Refusal("version", str(error))
@@ -151,10 +177,15 @@ class FrontDoor:
         except Refused as refused:
             reply = Refusal(refused.code, refused.message[: limits.MESSAGE_CHARACTERS])
         except Exception:
-            log.exception("a request failed")
+            log.exception("request failed", extra={"request": kind})
             reply = Refusal("internal", "the server failed on this request; its log says more")
+        tally.requests[kind] += 1
+        if isinstance(reply, Refusal):
+            tally.refusals[reply.code] += 1
+            log.debug("request refused", extra={"request": kind, "code": reply.code, "why": reply.message})
         if reply is not None:
             self._send(route, pack(reply, number))
+        tally.answers.add(time.perf_counter() - begun)
 
     def _reply(self, route: bytes, frame: zmq.Frame, request: Any) -> Any:
         if self.doorkeeper is None:
@@ -188,14 +219,20 @@ class FrontDoor:
             if guest is None or not self.doorkeeper.still(*guest):
                 self._guests.pop(route, None)
                 return False
-        return self._send(route, pack(event, 0))
+        data, tally = pack(event, 0), self.service.tally
+        lost = tally.lost_events
+        was_sent = self._send(route, data)
+        if was_sent and tally.lost_events == lost and isinstance(event, PreviewFrame):
+            tally.preview_bytes += len(data)
+        return was_sent
 
     def _send(self, route: bytes, data: bytes) -> bool:
         """False when the peer is gone. A peer that reads too slowly loses the message, and will see the gap."""
         try:
             self._socket.send_multipart([route, data], zmq.NOBLOCK)
         except zmq.Again:
-            log.info("a slow client loses a message")
+            self.service.tally.lost_events += 1
+            log.info("slow client loses a message")
         except zmq.ZMQError:
             return False
         return True

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sys
 import threading
 import time
-import traceback
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from dreamwright.backend.server.fence import Superseded, check_fence, held
+from dreamwright.backend.server.logbook import hide, inherit_log
 from dreamwright.backend.server.orders import Ended, Noted, Pictured, Ready, Stepped, Stop, Work, pack_order, unpack_order
 from dreamwright.shared.limits import MESSAGE_CHARACTERS
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from dreamwright.backend.events import Event, RunState
     from dreamwright.backend.job import Job
     from dreamwright.backend.production import Production
+
+log = logging.getLogger("dreamwright.backend.server.worker")  # by name: as a process of its own this is __main__
 
 REPORT_S = 0.2  # shortest time between two reports of steps
 ORPHAN_GRACE_S = 5.0  # for the step in hand, once the server is gone; then the process ends wherever it is
@@ -87,6 +90,7 @@ class Worker:
         from dreamwright.backend.errors import DreamwrightError, Stopped, is_out_of_memory
 
         name, self._attempt = work.job.job, work.job.attempt
+        hide(work.job.prompt, work.job.negative)
         try:
             with held(Path(work.folder), self._attempt, lambda: self._wait_for_the_one_before(name)) as mine:
                 ended = self._produce(work) if mine else self._ended(name, *self._unstarted())
@@ -102,7 +106,7 @@ class Worker:
             if is_out_of_memory(error):
                 message = f"out of memory: {error}; use fewer views, samples or a smaller model"
             else:
-                traceback.print_exc()
+                log.exception("attempt failed by a fault of Dreamwright", extra={"job": name, "attempt": self._attempt})
                 message = f"{type(error).__name__}: {error} (a fault of Dreamwright; the server's log has more)"
             ended = self._ended(name, "failed", message)
         self.say(ended)
@@ -136,12 +140,12 @@ class Worker:
                 production = Production(job, self.device, restored.state, self._should_stop)
             except CheckpointError as error:
                 # No reason to lose the job: what it was asked for is known, only the work so far is lost.
-                print(f"job {name}: {error}", file=sys.stderr, flush=True)
+                log.warning("checkpoints cannot be used", extra={"job": name, "attempt": self._attempt, "why": str(error)})
                 told = ["its checkpoints could not be used (the worker's log says why), so it began anew"]
         if production is None:
             self._note(name, *told, "loading the model")
             production = Production(job, self.device, None, self._should_stop)
-        print(f"job {name}, attempt {self._attempt}, from step {production.step}", *production.notices, sep="\n  ", flush=True)
+        log.info("attempt begins", extra={"job": name, "attempt": self._attempt, "step": production.step, "notices": list(production.notices)})
         told += production.warnings
         self._note(name, *told)
         for event in production.events():
@@ -224,7 +228,7 @@ def _discard(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        print(f"{path} stays: {error}", file=sys.stderr, flush=True)
+        log.warning("half a file stays", extra={"path": str(path), "why": str(error)})
 
 
 def file_hash(path: Path) -> tuple[int, str]:
@@ -237,6 +241,7 @@ def file_hash(path: Path) -> tuple[int, str]:
 
 
 def main() -> None:
+    inherit_log()
     told = json.loads(sys.stdin.readline())
     Worker(told["address"], told["secret"], told["device"]).serve()
 
