@@ -144,7 +144,7 @@ class FrontDoor:
                 self.step()
             whole = self._see_out(stopping, grace_s)
         finally:
-            self.close(5.0 if whole else 0.0, FAREWELL_MS if stopping() < 2 else 0)
+            self.close(0.0, FAREWELL_MS if stopping() < 2 else 0)  # whoever has work in hand now had its time
         return whole
 
     def _see_out(self, stopping: Callable[[], int], grace_s: float) -> bool:

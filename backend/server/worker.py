@@ -145,7 +145,7 @@ class Worker:
         if production is None:
             self._note(name, *told, "loading the model")
             production = Production(job, self.device, None, self._should_stop)
-        log.info("attempt begins", extra={"job": name, "attempt": self._attempt, "step": production.step, "notices": list(production.notices)})
+        log.info("attempt begins", extra={"job": name, "attempt": self._attempt, "step": production.step, "notices": "; ".join(production.notices)})
         told += production.warnings
         self._note(name, *told)
         for event in production.events():
