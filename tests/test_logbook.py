@@ -27,6 +27,7 @@ from tests.soak.worker_traces import children
 from tests.tiny_model import QUICK, save_tiny_model
 
 MARK = "a marker of zirconium in the moonlight"
+KNOWN, NEGATIVE = "a blue mushroom chair", "a white mushroom house"  # of words that the tiny model knows
 
 
 @pytest.fixture(autouse=True)
@@ -117,15 +118,16 @@ def test_no_prompt_and_no_secret_is_in_any_log_of_a_real_server_and_its_workers(
         def job(name: str) -> Any:
             return next(job for job in server.ask(anna, ListJobs()).jobs if job.job == name)
 
-        refused = server.ask(anna, asked("r", prompt=MARK, model=str(model), settings={"render.samples": "many"}))
-        assert isinstance(refused, Refused) and refused.code == "bad-input"
-        first = server.ask(anna, asked("a", prompt=MARK, negative=MARK[2:], model=str(model), settings=settings))
+        for wrong in ({"prompt": MARK}, {"prompt": KNOWN, "settings": {"render.samples": "many"}}):
+            refused = server.ask(anna, asked("r", model=str(model), **wrong))
+            assert isinstance(refused, Refused) and refused.code == "bad-input"
+        first = server.ask(anna, asked("a", prompt=KNOWN, negative=NEGATIVE, model=str(model), settings=settings))
         assert isinstance(first, JobReply), first
         server.until(lambda: job(first.job.job).step >= 3, anna)
         (worker,) = children(server.process.pid)
         os.kill(worker, signal.SIGKILL)
         server.until(lambda: job(first.job.job).attempt == 2, anna)
-        second = server.ask(anna, asked("b", prompt=MARK, model=str(model), settings=settings))
+        second = server.ask(anna, asked("b", prompt=KNOWN, model=str(model), settings=settings))
         server.until(lambda: job(first.job.job).step >= 5, anna)
         (model / "unet" / "config.json").write_text("{}")
         worker = children(server.process.pid)[0]
@@ -140,7 +142,7 @@ def test_no_prompt_and_no_secret_is_in_any_log_of_a_real_server_and_its_workers(
         assert word in logs["output"], word
     assert logs["worker-cpu.log"].count("attempt begins") >= 2
     for name, text in logs.items():
-        for secret in (MARK, "zirconium", server_pair.secret.hex(), pair.secret.hex(), key_text(server_pair.secret), key_text(pair.secret)):
+        for secret in ("zirconium", "mushroom", server_pair.secret.hex(), pair.secret.hex(), key_text(server_pair.secret), key_text(pair.secret)):
             assert secret not in text, name
     if style == "json":
         told = [json.loads(text) for text in logs["output"].splitlines() if text.startswith("{")]

@@ -25,6 +25,7 @@ from dreamwright.shared.messages import Closing, JobChanged, JobList
 from tests.soak.killed_server import Soak
 from tests.soak.worker_traces import alive, read_attempts
 
+LIMIT_S = 1800.0  # for anything to come about on a machine that is busy
 HUNG_GRACE_S = 3.0  # that the server is given in rounds whose worker stands still
 
 
@@ -100,7 +101,7 @@ def stop_and_go_on(folder: Path, stops: int, hung: int, seed: int, steps: int) -
     try:
         soak.start()
         soak.submit()
-        soak.until(lambda: not soak.open_jobs(), 600.0)
+        soak.until(lambda: not soak.open_jobs(), LIMIT_S)
         (first,) = soak.jobs.values()
         expected = soak.fetch(first)
         soak.submit()
@@ -110,18 +111,18 @@ def stop_and_go_on(folder: Path, stops: int, hung: int, seed: int, steps: int) -
             # Far enough for a random step, and room for the stops that are still to come.
             low = max((step for _, step in read_attempts(soak.state).get(name, ())), default=0)
             target = low + dice.randint(1, max(1, (steps - low) // (2 * (len(plan) - number))))
-            soak.until(lambda target=target: soak.jobs[name].state == "running" and soak.jobs[name].step >= target)
+            soak.until(lambda target=target: soak.jobs[name].state == "running" and soak.jobs[name].step >= target, LIMIT_S)
             before = len(read_attempts(soak.state)[name])
             soak.terminate(is_hung, figures)
             soak.options = ("--grace", str(HUNG_GRACE_S)) if number + 1 < len(plan) and plan[number + 1] else ()
             reached = soak.reached[name]
             soak.start()
-            soak.until(lambda before=before: len(read_attempts(soak.state)[name]) > before)
+            soak.until(lambda before=before: len(read_attempts(soak.state)[name]) > before, LIMIT_S)
             if not is_hung:
                 figures.behind.append(max(0, reached - read_attempts(soak.state)[name][before][1]))
             soak.reached[name] = 0
             print(f"{number + 1}: {'hung, ' if is_hung else ''}step {reached}, {(figures.hung_exit_s if is_hung else figures.exit_s)[-1]:.2f} s", flush=True)
-        soak.until(lambda: not soak.open_jobs(), 600.0)
+        soak.until(lambda: not soak.open_jobs(), LIMIT_S)
         job = soak.jobs[name]
         figures.identical = job.state == "succeeded" and soak.fetch(job) == expected
         if not figures.identical:
