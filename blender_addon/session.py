@@ -19,6 +19,7 @@ from .shared.messages import (
     AskCapabilities,
     Cancel,
     Capabilities,
+    Closing,
     Forget,
     JobChanged,
     JobForgotten,
@@ -294,6 +295,8 @@ class Session:
             self.revision += 1
         elif isinstance(event, PreviewFrame):
             self._take_frame(event)
+        elif isinstance(event, Closing):
+            self.say(event.message, False)
         else:
             was_online = self.is_online
             self._become(event.link.value, event.reason)

@@ -18,6 +18,7 @@ from . import limits
 from .faults import ProtocolError, Refused, Unanswered
 from .handshake import Lock, Verdict, Watch, words
 from .messages import (
+    Closing,
     Hello,
     JobChanged,
     JobForgotten,
@@ -91,7 +92,7 @@ class Client:
     ) -> None:
         self.address, self.software = address, software
         self.client_id = client_id or uuid.uuid4().hex
-        self.link, self.reason, self.epoch = Link.CLOSED, "", ""
+        self.link, self.reason, self.epoch, self._farewell = Link.CLOSED, "", "", ""
         self.round_trip_s = 0.0
         self._clock, self._prepare, self._lock = clock, prepare, lock
         self._watch: Watch | None = None
@@ -192,7 +193,7 @@ class Client:
         self.request(Hello(self.client_id, self.software), answered, 1e9)
 
     def _welcomed(self, reply: Welcome) -> None:
-        self.epoch = reply.epoch
+        self.epoch, self._farewell = reply.epoch, ""
         self._become(Link.ONLINE, f"{reply.software} at {self.address}")
         if self._subscription.wanted:
             self._ask_snapshot()
@@ -223,7 +224,7 @@ class Client:
     # --- taking in
 
     def tick(self, budget_s: float = 0.004) -> list[Any]:
-        """Everything that happened: `LinkChanged`, `JobList`, `JobChanged`, `JobForgotten`, `PreviewFrame`."""
+        """Everything that happened: `LinkChanged`, `JobList`, `JobChanged`, `JobForgotten`, `PreviewFrame`, `Closing`."""
         if self._socket is not None:
             now = self._clock()
             stalled, self._ticked = now - self._ticked > limits.PULSE_S * limits.LIVENESS, now
@@ -294,6 +295,9 @@ class Client:
             self._send(Seen(1), 0)
             if message.job == self._subscription.previews_of:
                 self._out.append(message)
+        elif isinstance(message, Closing):
+            self._farewell = message.message
+            self._out.append(message)
 
     def _take_change(self, event: JobChanged | JobForgotten) -> None:
         """Hand out what is newer than what was handed out; ask for everything again when some was lost."""
@@ -318,7 +322,7 @@ class Client:
             if self._verdict not in (None, Verdict.LET_IN):
                 pass  # why is known and told
             elif self.link in (Link.ONLINE, Link.LOST):
-                self._become(Link.LOST, f"no answer from {self.address} any more; trying again")
+                self._become(Link.LOST, self._farewell or f"no answer from {self.address} any more; trying again")
             else:
                 self._become(Link.CONNECTING, f"no answer from {self.address} yet; is the server running?")
             self._reopen()

@@ -17,6 +17,7 @@ from .limits import LARGEST
 from .offer import Capabilities
 from .shapes import flag, from_map, one_of, raw, real, record, scalars, several, shown, text, to_map, whole
 from .states import JobState
+from .status import ServerStatus
 
 STATES = tuple(state.value for state in JobState)
 ITEM_KINDS = ("mesh", "glb")  # files of a job that can be fetched
@@ -69,6 +70,11 @@ class Hello:
 @dataclass(frozen=True)
 class AskCapabilities:
     """What can this server do?"""
+
+
+@dataclass(frozen=True)
+class AskStatus:
+    """How is the server doing? Answered by a `ServerStatus`."""
 
 
 @dataclass(frozen=True)
@@ -240,12 +246,19 @@ class PreviewFrame:
     data: bytes = raw(limits.REPLY_BYTES)
 
 
+@dataclass(frozen=True)
+class Closing:
+    """The server is about to end, and what becomes of the jobs; a subscriber that comes meanwhile is told too."""
+
+    message: str = text(limits.MESSAGE_CHARACTERS)
+
+
 MESSAGES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        Hello, AskCapabilities, Submit, ListJobs, Cancel, Pause, Resume, Prioritise, Pin, Forget, Subscribe, Seen, Fetch,
-        Welcome, Capabilities, JobReply, JobList, Chunk, Done, Refusal,
-        JobChanged, JobForgotten, PreviewFrame,
+        Hello, AskCapabilities, AskStatus, Submit, ListJobs, Cancel, Pause, Resume, Prioritise, Pin, Forget, Subscribe, Seen, Fetch,
+        Welcome, Capabilities, ServerStatus, JobReply, JobList, Chunk, Done, Refusal,
+        JobChanged, JobForgotten, PreviewFrame, Closing,
     )
 }  # fmt: skip
 

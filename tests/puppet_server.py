@@ -28,6 +28,8 @@ def asked(ticket: str = "t1", **changes: Any) -> Submit:
 class PuppetForeman:
     """Workers that do nothing until a test says what they report."""
 
+    survives = False
+
     def __init__(self, context, devices, log_folder):
         self.socket = context.socket(zmq.ROUTER)
         self.devices, self.free = devices, list(devices)

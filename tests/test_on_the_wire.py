@@ -14,6 +14,7 @@ import pytest
 import zmq
 
 from dreamwright.backend.server.attempt import MESH_FILE
+from dreamwright.backend.server.logbook import Lines
 from dreamwright.shared import limits
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.download import Download
@@ -142,8 +143,9 @@ def test_the_servers_log_names_no_key_and_no_prompt(street: Street, caplog: pyte
         stranger_pair = new_pair()
         stranger = street.comes(stranger_pair)
         street.until(lambda: stranger.link is Link.BARRED)
-    assert "anna connects" in caplog.text and fingerprint(stranger_pair.public) in caplog.text
+    written = "\n".join(Lines(style, logging.INFO).format(record) for style in ("text", "json") for record in caplog.records)
+    assert "user connects user=anna" in written and f"fingerprint={fingerprint(stranger_pair.public)}" in written
     for word in (key_text(anna.pair.public), key_text(stranger_pair.public), anna.pair.secret.hex(), "mushroom"):
-        assert word not in caplog.text
+        assert word not in written
     assert anna.pair.secret.hex() not in repr(Lock(street.pair.public, anna.pair))
     assert isinstance(anna, Client)

@@ -25,6 +25,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     revoke = verbs.add_parser("revoke", help="shut an artist out, at once; their jobs stay")
     revoke.add_argument("name", metavar="NAME")
     listed = verbs.add_parser("list", help="print names, roles and fingerprints")
+    verbs.add_parser("mine", help="print your own key, for dreamwright top on a server that asks for keys; made at its first need")
     show.add_argument("--address", help="where artists reach the server, as tcp://HOST:PORT (default: where it was served last)")
     for verb in (create, show, allow, revoke, listed):
         verb.add_argument("--state", type=Path, help="the server's folder, as for dreamwright serve (default: the user's data folder)")
@@ -55,8 +56,13 @@ def run(options: argparse.Namespace) -> int:
     """Carry out one verb."""
     from dreamwright.backend.errors import ConfigError
     from dreamwright.backend.server.keys import KeyFolder, shown_users, state_folder
-    from dreamwright.shared.pairing import Invitation, fingerprint, read_invitation, read_key
+    from dreamwright.shared.pairing import Invitation, fingerprint, key_text, read_invitation, read_key
 
+    if options.verb == "mine":
+        from dreamwright.backend.cli.own_key import own_pair
+
+        print(key_text(own_pair().public))
+        return 0
     folder = KeyFolder(options.state or state_folder())
     if options.verb == "create":
         pair = folder.create(options.replace)

@@ -9,9 +9,16 @@ import os
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
+
+if TYPE_CHECKING:
+    from dreamwright.backend.server.front_door import FrontDoor
+    from dreamwright.backend.server.metrics import Exporter
+
+log = logging.getLogger(__name__)
 
 ADDRESS = "tcp://127.0.0.1:47630"
+LONGEST_GRACE_S = 3600.0
 # By field of backend.server.policy.Policy, whose defaults they have: backend.server may not be loaded only to draw --help.
 POLICY_OPTIONS = {
     "jobs_per_user": (int, "jobs of one user that may be queued, running or paused (default 60)"),
@@ -35,7 +42,11 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     queue = parser.add_argument_group("what the server allows and keeps (told to every client)")
     for name, (kind, unit) in POLICY_OPTIONS.items():
         queue.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=unit)
-    parser.add_argument("--quiet", action="store_true", help="log warnings only")
+    parser.add_argument("--grace", type=float, default=30.0, metavar="SECONDS", help="for running jobs to write a checkpoint when told to stop (default 30)")
+    parser.add_argument("--metrics", metavar="HOST:PORT", help="give figures to Prometheus there, for example 127.0.0.1:9464; neither encrypted nor asking for keys")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="a line of text or a JSON object for each event (default text)")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="debug may name what users typed, the others never do")
+    parser.add_argument("--quiet", action="store_true", help="log warnings only; as --log-level warning")
     return parser
 
 
@@ -63,15 +74,16 @@ def ray_runner(options: argparse.Namespace, state: Path) -> Callable[[Any], Any]
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM, then let the running jobs write a checkpoint; a second signal ends at once."""
+    from dreamwright.backend.errors import ConfigError, DreamwrightError, is_out_of_memory
     from dreamwright.backend.server.front_door import FrontDoor
     from dreamwright.backend.server.keys import state_folder
+    from dreamwright.backend.server.logbook import open_log
     from dreamwright.backend.server.policy import make_policy
 
-    logging.basicConfig(
-        level=logging.WARNING if options.quiet else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-    )
+    if not 0 <= options.grace <= LONGEST_GRACE_S:
+        raise ConfigError(f"the grace is {options.grace:g} s; allowed is 0 to {LONGEST_GRACE_S:g}; change --grace")
+    open_log(options.log_format, "warning" if options.quiet else options.log_level)
     policy = make_policy(**{name: getattr(options, name) for name in POLICY_OPTIONS})
     stop: list[int] = []
 
@@ -83,12 +95,40 @@ def run(options: argparse.Namespace) -> int:
     state = options.state or state_folder()
     devices, runner = ((), ray_runner(options, state)) if options.ray else (all_devices(options.device), None)
     door = FrontDoor(options.address, state, devices, options.encrypt, policy, runner)
+    try:
+        exporter = open_metrics(options.metrics, door)
+    except DreamwrightError:
+        door.close()
+        raise
     # The first line is for programs that start a server and wait for it; the rest is for people.
     print(f"dreamwright serves on {door.address} (process {os.getpid()}); Ctrl-C stops it", flush=True)
     if door.server_key is not None:
         invite(state, door.address, door.server_key, options.reached_as)
-    door.run(lambda: bool(stop))
-    return 0
+    try:
+        whole = door.run(lambda: len(stop), options.grace)
+    except Exception as error:
+        if isinstance(error, DreamwrightError) or is_out_of_memory(error):
+            raise
+        # Not left to Python, whose traceback tells what an exception says: that may be a prompt.
+        log.critical("server ends by a fault of its own", exc_info=True)
+        return 1
+    finally:
+        if exporter is not None:
+            exporter.close()
+    log.info("server stopped", extra={"whole": whole})
+    return 1 if len(stop) > 1 and not whole else 0
+
+
+def open_metrics(address: str | None, door: "FrontDoor") -> "Exporter | None":
+    """Begin to give figures to Prometheus, where that is wanted. Raises ConfigError."""
+    if address is None:
+        return None
+    from dreamwright.backend.server.metrics import Exporter
+
+    exporter = Exporter(address)
+    door.publish = exporter.publish
+    print(f"figures for Prometheus are at {exporter.url}", flush=True)
+    return exporter
 
 
 def invite(state: Path, bound: str, server_key: bytes, named: str) -> None:

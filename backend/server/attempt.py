@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-import sys
 import time
-import traceback
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from dreamwright.backend.server.fence import Superseded, check_fence, held
+from dreamwright.backend.server.logbook import hide
 from dreamwright.backend.server.orders import Ended, Noted, Pictured, Report, Stepped, Work
 from dreamwright.shared.limits import MESSAGE_CHARACTERS
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from dreamwright.backend.events import Event, RunState
     from dreamwright.backend.job import Job
     from dreamwright.backend.production import Production
+
+log = logging.getLogger(__name__)
 
 REPORT_S = 0.2  # shortest time between two reports of steps
 MESH_FILE = "mesh.dwm"
@@ -49,6 +51,7 @@ class Attempt:
         """
         from dreamwright.backend.errors import DreamwrightError, Stopped, is_out_of_memory
 
+        hide(self._job.prompt, self._job.negative)
         try:
             with held(self._folder, self._number, self._wait_for_the_one_before) as mine:
                 ended = self._produce() if mine else self._ended(*self._unstarted())
@@ -64,10 +67,14 @@ class Attempt:
             if is_out_of_memory(error):
                 message = f"out of memory: {error}; use fewer views, samples or a smaller model"
             else:
-                traceback.print_exc()
+                log.exception("attempt failed by a fault of Dreamwright", extra=self._marks())
                 message = f"{type(error).__name__}: {error} (a fault of Dreamwright; the server's log has more)"
             ended = self._ended("failed", message)
         self._say(ended)
+
+    def _marks(self) -> dict[str, object]:
+        """What every line of the log about it says."""
+        return {"job": self._name, "attempt": self._number}
 
     def _wait_for_the_one_before(self) -> bool:
         """Asked while an earlier worker of this job is not gone yet; True when told to stop waiting."""
@@ -96,12 +103,12 @@ class Attempt:
                 production = Production(job, self._device, restored.state, self._should_stop)
             except CheckpointError as error:
                 # No reason to lose the job: what it was asked for is known, only the work so far is lost.
-                print(f"job {self._name}: {error}", file=sys.stderr, flush=True)
+                log.warning("checkpoints cannot be used", extra={**self._marks(), "why": str(error)})
                 told = ["its checkpoints could not be used (the worker's log says why), so it began anew"]
         if production is None:
             self._note(*told, "loading the model")
             production = Production(job, self._device, None, self._should_stop)
-        print(f"job {self._name}, attempt {self._number}, from step {production.step}", *production.notices, sep="\n  ", flush=True)
+        log.info("attempt begins", extra={**self._marks(), "step": production.step, "notices": "; ".join(production.notices)})
         told += production.warnings
         self._note(*told)
         for event in production.events():
@@ -185,7 +192,7 @@ def _discard(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        print(f"{path} stays: {error}", file=sys.stderr, flush=True)
+        log.warning("half a file stays", extra={"path": str(path), "why": str(error)})
 
 
 def file_hash(path: Path) -> tuple[int, str]:

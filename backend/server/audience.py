@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from dreamwright.shared import limits
-from dreamwright.shared.messages import JobChanged, JobForgotten, JobSummary, PreviewFrame
+from dreamwright.shared.messages import Closing, JobChanged, JobForgotten, JobSummary, PreviewFrame
 
 Send = Callable[[bytes, Any], bool]  # (route, event) -> False when the subscriber is gone
 
@@ -32,6 +32,7 @@ class Audience:
         self._send, self._clock = send, clock
         self._subscribers: dict[bytes, Subscriber] = {}
         self._latest: dict[str, PreviewFrame] = {}
+        self._closing: Closing | None = None
 
     def __len__(self) -> int:
         return len(self._subscribers)
@@ -47,6 +48,15 @@ class Audience:
         self._subscribers[route] = joined
         if previews_of in self._latest:
             joined.owed = True
+        if self._closing is not None:
+            self._send(route, self._closing)
+
+    def closing(self, words: str) -> None:
+        """Tell everybody, and whoever comes from now on, that the server is about to end."""
+        self._closing = Closing(words)
+        for route in list(self._subscribers):
+            if not self._send(route, self._closing):
+                del self._subscribers[route]
 
     def settle(self) -> None:
         """Send what is owed, and drop whoever has been silent too long."""

@@ -10,7 +10,7 @@ import logging
 import re
 import shutil
 from dataclasses import dataclass
-from typing import Callable
+from typing import Any, Callable
 
 from dreamwright.backend.server.attempt import MESH_FILE, file_hash
 from dreamwright.backend.server.fence import raise_fence
@@ -31,6 +31,14 @@ RECKON_S = 2.0  # between two reckonings of when the queued jobs will be ready
 RETRY_S = 2.0  # before a write that the disk refused is tried again
 PROGRESS_SHARE = 0.05  # of all steps, to count as getting on: so a run of any length ends after some twenty deaths
 SWEEP_S = 60.0  # between two looks at what has been kept long enough
+FRESH_SHARE = 0.3  # of the newest report in the pace that is shown
+RECALLED = "the server was stopped; it goes on from its checkpoint"
+
+
+def marks(entry: Entry, **more: Any) -> dict[str, Any]:
+    """What a line of the log says of a job, in every case the same."""
+    job = entry.summary
+    return {"job": job.job, "user": entry.owner, "attempt": job.attempt, "device": job.device, **more}
 
 
 @dataclass
@@ -40,6 +48,8 @@ class Watch:
     begun: float
     first: tuple[int, float] | None = None  # (step, seconds) of the first report
     last: tuple[int, float] = (0, 0.0)
+    rate: float = 0.0  # steps a second of late; 0: not known yet
+    heard: float = -1.0  # when it last told of a step
 
 
 class Dispatch:
@@ -50,6 +60,8 @@ class Dispatch:
         self._policy, self._clock = policy, clock
         self._watches: dict[str, Watch] = {}  # by running job
         self._furthest: dict[str, int] = {}  # by job whose worker died, the last step that it told of
+        self.pausing: set[str] = set()  # running jobs that a user asked to pause, which a recall must not put back into the queue
+        self._recalling = False
         self._unwritten: list[Ended | Died] = []  # ends that the disk refused; their jobs count as running until it takes them
         self._retry_at = self._reckon_at = self._sweep_at = clock()
 
@@ -62,7 +74,7 @@ class Dispatch:
                 self._take(report)
         for report in self._runner.reports():
             self._take(report)
-        if now >= self._retry_at:
+        if now >= self._retry_at and not self._recalling:
             self._hand_out()
         if now >= self._reckon_at:
             self.reckon()
@@ -86,23 +98,47 @@ class Dispatch:
                 self._wait_for_space(name, fault)
                 return
             self._watches[name] = Watch(self._clock())
+            self.pausing.discard(name)
+            log.info("attempt begins", extra=marks(self._ledger.entries[name]))
             self._runner.give(device, self._ledger.entries[name].summary, folder)
+
+    def recall(self) -> None:
+        """The server is about to end: hand out nothing more, and have what ends with it write a checkpoint and stop."""
+        self._recalling = True
+        if self._runner.survives:
+            return
+        for job, entry in self._ledger.entries.items():
+            if entry.state is JobState.RUNNING:
+                self._runner.stop(job, "pause")
+
+    def at_work(self) -> list[str]:
+        """Jobs that a worker has in hand, and that would lose something by the server's end."""
+        if self._recalling and self._runner.survives:
+            return []
+        return [job for job, entry in self._ledger.entries.items() if entry.state in (JobState.RUNNING, JobState.CANCELLING)]
+
+    def pace(self, job: str) -> tuple[float, float]:
+        """(steps a second, seconds since the last report) of a running job; (0, -1) before the first."""
+        watch = self._watches.get(job)
+        return (0.0, -1.0) if watch is None or watch.heard < 0 else (watch.rate, max(0.0, self._clock() - watch.heard))
 
     def _wait_for_space(self, job: str, fault: OSError | LedgerFault) -> None:
         """The disk refuses: say so on the job, and try again later."""
         reason = str(fault) if isinstance(fault, LedgerFault) else f"the server cannot write to {self._ledger.folder} ({fault.strerror}); make room on its disk"
-        log.warning("job %s waits: %s", job, reason)
+        log.warning("job waits", extra={"job": job, "why": reason})
         self._retry_at = self._clock() + RETRY_S
         self._herald.note(job, message=f"waiting: {reason}; it goes on by itself"[: limits.MESSAGE_CHARACTERS])
 
     def _take(self, report: Report | Died) -> None:
         entry = self._ledger.entries.get(report.job)
         if isinstance(report, Died):
-            log.warning("a worker of job %r ended: %s", report.job, report.reason or f"status {report.status}")
+            self._herald.tally.worker_deaths += 1
+            reason = report.reason or f"status {report.status}"
+            log.warning("worker died", extra={"why": reason, **(marks(entry) if entry is not None else {})})
             if entry is not None and report.attempt not in (0, entry.summary.attempt):
                 return  # the job has gone on without it
         elif entry is not None and report.attempt != entry.summary.attempt:
-            log.warning("ignored: a report of attempt %d of job %s, which is at %d", report.attempt, report.job, entry.summary.attempt)
+            log.warning("report of another attempt ignored", extra={"job": report.job, "attempt": report.attempt, "newest": entry.summary.attempt})
             return
         if entry is None or entry.state in ENDED:
             return  # a word that arrived after the end
@@ -117,7 +153,7 @@ class Dispatch:
                 self._wait_for_space(report.job, fault)
         elif isinstance(report, Stepped):
             self._herald.note(report.job, step=report.step, steps=report.steps, elapsed_s=report.elapsed_s, eta_s=report.eta_s)
-            self._measure(report)
+            self._measure(report, entry.summary.device)
         elif isinstance(report, Noted):
             health = report.health or entry.summary.health
             message = entry.summary.message if report.health else report.message
@@ -125,14 +161,19 @@ class Dispatch:
         elif isinstance(report, Pictured):
             self._herald.audience.pictured(PreviewFrame(report.job, report.step, report.width, report.height, report.data))
 
-    def _measure(self, report: Stepped) -> None:
+    def _measure(self, report: Stepped, device: str) -> None:
         watch = self._watches.get(report.job)
         if watch is None:
             return
         seen = (report.step, report.elapsed_s)
         if watch.first is None or seen < watch.last:  # it began anew from another seed
             watch.first = seen
-        watch.last = seen
+        else:
+            steps, seconds = seen[0] - watch.last[0], seen[1] - watch.last[1]
+            if steps > 0 and seconds > 0:
+                self._herald.tally.stepped(device, steps, seconds)
+                watch.rate += (FRESH_SHARE if watch.rate else 1.0) * (steps / seconds - watch.rate)
+        watch.last, watch.heard = seen, self._clock()
 
     def _learn(self, entry: Entry) -> None:
         """Keep how long a whole run took, for the times of others."""
@@ -144,7 +185,7 @@ class Dispatch:
         try:
             self._ledger.learn(recipe(entry.summary), entry.summary.device, steps, stepping, rest)
         except LedgerFault as fault:
-            log.warning("%s", fault)  # an estimate the less
+            log.warning("pace not kept", extra={"job": entry.summary.job, "why": str(fault)})  # an estimate the less
 
     def _end(self, entry: Entry, report: Ended) -> None:
         job, fields = report.job, {"message": report.message, "eta_s": -1.0}
@@ -158,6 +199,8 @@ class Dispatch:
                 fields |= {"mesh_bytes": size, "mesh_sha256": digest}
         if entry.state is JobState.CANCELLING:  # also one that finished or failed before it heard of it
             self._herald.move(job, JobState.CANCELLED, **fields)
+        elif report.how == "paused" and self._recalling and job not in self.pausing:
+            self._herald.move(job, JobState.QUEUED, **fields | {"message": RECALLED})
         elif report.how == "paused":
             self._herald.move(job, JobState.PAUSED, **fields)
         elif report.how == "cancelled":  # told by a server that has restarted since
@@ -166,7 +209,7 @@ class Dispatch:
         else:
             self._herald.move(job, JobState(report.how), **fields)
         entry = self._ledger.entries[job]
-        log.info("job %s %s", job, entry.summary.state)
+        log.info("attempt ended", extra=marks(entry, state=entry.summary.state, step=entry.summary.step))
         self._learn(entry)
         if entry.state in ENDED:
             self._remove_checkpoints(job)
@@ -239,10 +282,10 @@ class Dispatch:
                 if e.state in ENDED
             ]
             for job in expired(kept, self._policy):
-                log.info("job %s was kept long enough", job)
+                log.info("job kept long enough", extra={"job": job})
                 self.drop(self._ledger.entries[job])
         except LedgerFault as fault:
-            log.warning("%s", fault)
+            log.warning("results not swept", extra={"why": str(fault)})
 
     def drop(self, entry: Entry) -> None:
         """Remove an ended job and its files. Raises LedgerFault."""

@@ -67,7 +67,7 @@ class Doorkeeper:
             try:
                 reply = self._reply(parts)
             except Exception:
-                log.exception("a question about a key could not be answered; it is not let in")
+                log.exception("question about a key failed; it is not let in")
                 reply = _envelope(parts, b"500", b"internal error", b"")
             if reply is not None:
                 self._send(reply)
@@ -76,12 +76,12 @@ class Doorkeeper:
         try:
             self.socket.send_multipart(reply, zmq.NOBLOCK)
         except zmq.ZMQError as error:
-            log.warning("a stranger left before the answer: %s", error)
+            log.warning("stranger left before the answer", extra={"why": str(error)})
 
     def _reply(self, parts: list[bytes]) -> list[bytes] | None:
         # From libzmq: route, empty, version, request, domain, address, routing id, mechanism, credentials.
         if len(parts) != 9 or parts[1] != b"" or parts[2] != b"1.0":
-            log.warning("a question in %d parts that is none of ZAP 1.0", len(parts))
+            log.warning("question that is none of ZAP 1.0", extra={"parts": len(parts)})
             return _envelope(parts, b"500", b"not ZAP 1.0", b"")
         domain, mechanism, key = parts[4], parts[7], parts[8]
         if domain != DOMAIN.encode() or mechanism != b"CURVE" or len(key) != KEY_BYTES:
@@ -90,14 +90,14 @@ class Doorkeeper:
         if user is None:
             self._note_stranger(key)
             return _envelope(parts, b"400", b"unknown key", b"")
-        log.info("%s connects", user.name)
+        log.info("user connects", extra={"user": user.name})
         return _envelope(parts, b"200", b"OK", key_text(key).encode())
 
     def _note_stranger(self, key: bytes) -> None:
         mark = fingerprint(key)
         if mark not in self._told and len(self._told) < TOLD:
             self._told.add(mark)
-            log.info("refused a key that is not allowed, fingerprint %s", mark)
+            log.info("unknown key refused", extra={"fingerprint": mark})
 
     def user_of(self, frame: zmq.Frame) -> tuple[str, User | None]:
         """(key, whose it is now) of a frame's sender; the key is what libzmq checked, never what the sender says."""

@@ -24,6 +24,8 @@ from dreamwright.shared.messages import JobSummary
 log = logging.getLogger(__name__)
 
 REPORTS = 1000  # taken in at once
+# Ctrl-C in a terminal reaches the server alone, which then lets its workers write a checkpoint.
+APART: dict[str, Any] = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)} if sys.platform == "win32" else {"process_group": 0}
 LONGEST_REST_S = 60.0  # before a worker that dies without having worked is started again; 1 s at first, doubling
 
 
@@ -55,6 +57,11 @@ class Foreman:
         self._address = f"tcp://127.0.0.1:{port}"
         self._hands = {device: Hand(device) for device in devices}
         self._log_folder, self._clock = log_folder, clock
+
+    @property
+    def survives(self) -> bool:
+        """No: workers end with their server."""
+        return False
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -96,7 +103,7 @@ class Foreman:
             try:
                 report = unpack_order(self._secret, data)
             except ProtocolError as error:
-                log.warning("ignored on the workers' port: %s", error)
+                log.warning("message on the workers' port ignored", extra={"why": str(error).partition(" is ")[0]})  # never what a field holds
                 continue
             if isinstance(report, Ready):
                 hand = self._hands.get(report.device)
@@ -115,14 +122,15 @@ class Foreman:
                 yield died
 
     def close(self, grace_s: float = 5.0) -> None:
-        """End all workers: first by closing their stdin, then by force."""
+        """End all workers: first by closing their stdin, then, `grace_s` later for all of them together, by force."""
+        end = time.monotonic() + grace_s
         for hand in self._hands.values():
             if hand.process is not None:
                 _close_stdin(hand.process)
         for hand in self._hands.values():
             if hand.process is not None:
                 try:
-                    hand.process.wait(grace_s)
+                    hand.process.wait(max(0.0, end - time.monotonic()))
                 except subprocess.TimeoutExpired:
                     hand.process.kill()
                     hand.process.wait()
@@ -138,9 +146,10 @@ class Foreman:
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=output,
+                    **APART,
                 )
         except OSError as error:  # a full disk, or no process left
-            log.warning("no worker for %s could be started: %s", hand.device, error)
+            log.warning("worker not started", extra={"device": hand.device, "why": str(error)})
             self._rest(hand)
             return
         told = {"address": self._address, "secret": self._secret, "device": hand.device}
@@ -149,8 +158,8 @@ class Foreman:
             hand.process.stdin.write(json.dumps(told).encode() + b"\n")
             hand.process.stdin.flush()
         except BrokenPipeError:
-            log.warning("the worker for %s died at once", hand.device)  # `reports` sees it
-        log.info("worker for %s started, process %d", hand.device, hand.process.pid)
+            log.warning("worker died at once", extra={"device": hand.device})  # `reports` sees it
+        log.info("worker started", extra={"device": hand.device, "worker": hand.process.pid})
 
     def _rest(self, hand: Hand) -> None:
         """Start this device's worker later, ever later while it keeps failing."""
@@ -161,7 +170,7 @@ class Foreman:
         try:
             self.socket.send_multipart([hand.route, pack_order(self._secret, order)], zmq.NOBLOCK)
         except zmq.ZMQError as error:
-            log.warning("worker for %s cannot be reached: %s", hand.device, error)  # `reports` sees its death
+            log.warning("worker cannot be reached", extra={"device": hand.device, "why": str(error)})  # `reports` sees its death
 
 
 def _close_stdin(process: subprocess.Popen[bytes]) -> None:
@@ -169,4 +178,4 @@ def _close_stdin(process: subprocess.Popen[bytes]) -> None:
     try:
         process.stdin.close()
     except BrokenPipeError:
-        log.info("worker %d had gone before its stdin was closed", process.pid)
+        log.info("worker had gone before its stdin was closed", extra={"worker": process.pid})

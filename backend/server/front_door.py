@@ -26,18 +26,22 @@ from dreamwright.backend.server.foreman import Foreman
 from dreamwright.backend.server.inflow import Inflow
 from dreamwright.backend.server.keys import LOCAL, GuestList, KeyFolder
 from dreamwright.backend.server.ledger import Ledger
+from dreamwright.backend.server.observer import Figures
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.runner import Runner
 from dreamwright.backend.server.service import Service
 from dreamwright.shared import __version__, limits
 from dreamwright.shared.faults import ProtocolError, Refused
-from dreamwright.shared.messages import Refusal, Subscribe, VersionMismatch, Welcome, pack, unpack
+from dreamwright.shared.messages import PreviewFrame, Refusal, Subscribe, VersionMismatch, Welcome, pack, unpack
 
 log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # addresses that nothing outside of this machine can reach
 TURN_S = 0.1  # of answering, before the workers get their turn
 LOSS_S = 60.0  # between two lines of the log about slow clients
+GRACE_S = 30.0  # for the steps in hand when the server is told to stop; a step of a large model on a CPU may take that long
+FAREWELL_MS = 500  # for the last words to clients
+PUBLISH_S = 1.0  # between two looks at the figures for an exporter
 NOT_ADMITTED = "the server does not let this key in any more; ask who runs it"
 
 
@@ -92,6 +96,8 @@ class FrontDoor:
         epoch = secrets.token_hex(8)
         software = f"dreamwright {__version__}"
         self.service = Service(self._ledger, self._foreman, self._audience, software, epoch, policy=policy)
+        self.publish: Callable[[Figures], None] | None = None  # told all figures now and then
+        self._publish_at = 0.0
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._foreman.socket, zmq.POLLIN)
@@ -149,6 +155,9 @@ class FrontDoor:
                 break
         self._cut_floods()
         self.service.work()
+        if self.publish is not None and time.monotonic() >= self._publish_at:
+            self._publish_at = time.monotonic() + PUBLISH_S
+            self.publish(self.service.observer.figures())
 
     def _note_arrival(self, frame: zmq.Frame) -> None:
         try:
@@ -159,40 +168,62 @@ class FrontDoor:
     def _cut_floods(self) -> None:
         cut = self._inflow.look()
         if cut:
-            log.warning("hung up on %d connections that sent too much without ending a message", cut)
+            log.warning("connections cut that sent too much without ending a message", extra={"connections": cut})
 
-    def run(self, stopping: Callable[[], bool]) -> None:
-        """Serve until `stopping` says so, then close."""
+    def run(self, stopping: Callable[[], int], grace_s: float = GRACE_S) -> bool:
+        """Serve until `stopping` counts one word to stop, then let the running jobs write a checkpoint, and close.
+
+        After `grace_s` or a second word the workers that still have a job in hand are killed; False if there were any.
+        """
+        whole = False
         try:
             while not stopping():
                 self.step()
+            whole = self._see_out(stopping, grace_s)
         finally:
-            self.close()
+            self.close(0.0, FAREWELL_MS if stopping() < 2 else 0)  # whoever has work in hand now had its time
+        return whole
 
-    def close(self) -> None:
+    def _see_out(self, stopping: Callable[[], int], grace_s: float) -> bool:
+        begun = time.monotonic()
+        log.info("server stops", extra={"jobs": len(self.service.at_work()), "grace_s": grace_s})
+        self.service.begin_closing()
+        while self.service.at_work() and time.monotonic() - begun < grace_s and stopping() < 2:
+            self.step(0.02)
+        for job in self.service.at_work():
+            log.warning("worker is killed in the middle of its work", extra={"job": job})
+        return not self.service.at_work()
+
+    def close(self, grace_s: float = 5.0, linger_ms: int = 0) -> None:
         """End the workers (their checkpoints keep what was done) and let go of port and folder."""
-        self._foreman.close()
+        self._foreman.close(grace_s)
         self._ledger.close()
-        self._context.destroy(linger=0)
+        self._context.destroy(linger=linger_ms)
         self._lock.release()
 
     def _answer(self, route: bytes, frame: zmq.Frame) -> None:
-        number, data = 0, b""
+        number, kind, data, begun, tally = 0, "none", b"", time.perf_counter(), self.service.tally
         try:
             try:
                 number, request = unpack(frame.bytes, limits.REQUEST_BYTES)
             except ProtocolError as error:
                 number, code = error.number, "version" if isinstance(error, VersionMismatch) else "bad-message"
                 raise Refused(code, str(error)) from error
+            kind = type(request).__name__
             reply = self._reply(route, frame, request)
             data = b"" if reply is None else pack(reply, number)
         except Refused as refused:
+            tally.refusals[refused.code] += 1
+            log.debug("request refused", extra={"request": kind, "code": refused.code, "why": refused.message})
             data = pack(Refusal(refused.code, refused.message[: limits.MESSAGE_CHARACTERS]), number)
         except Exception:  # also an answer that breaks the rules of the wire: one request's fault must not end the server
-            log.exception("a request failed")
+            tally.refusals["internal"] += 1
+            log.exception("request failed", extra={"request": kind})
             data = pack(Refusal("internal", "the server failed on this request; its log says more"), number)
+        tally.requests[kind] += 1
         if data:
             self._send(route, data)
+        tally.answers.add(time.perf_counter() - begun)
 
     def _reply(self, route: bytes, frame: zmq.Frame, request: Any) -> Any:
         if self.doorkeeper is None:
@@ -229,26 +260,31 @@ class FrontDoor:
         try:
             data = pack(event, 0)
         except ProtocolError:
-            log.exception("an event breaks the rules of the wire and is not sent")
+            log.exception("event breaks the rules of the wire and is not sent")
             return True  # counted: the gap makes the client ask for everything
-        return self._send(route, data)
+        tally = self.service.tally
+        lost = tally.lost_events
+        was_sent = self._send(route, data)
+        if was_sent and tally.lost_events == lost and isinstance(event, PreviewFrame):
+            tally.preview_bytes += len(data)
+        return was_sent
 
     def _send(self, route: bytes, data: bytes) -> bool:
         """False when the peer is gone. A peer that reads too slowly loses the message, and will see the gap."""
         try:
             self._socket.send_multipart([route, data], zmq.NOBLOCK)
         except zmq.Again:
+            self.service.tally.lost_events += 1
             self._note_loss(time.monotonic())
         except zmq.ZMQError:
             return False
         return True
 
-
     def _note_loss(self, now: float) -> None:
         """Somebody who never reads loses several messages a second, and must not fill the disk with the log of it."""
         self._lost += 1
         if now >= self._tell_loss_at:
-            log.info("slow clients lost %d messages", self._lost)
+            log.info("slow clients lost messages", extra={"messages": self._lost})
             self._lost, self._tell_loss_at = 0, now + LOSS_S
 
 

@@ -7,8 +7,9 @@ from typing import Any, Callable
 
 from dreamwright.backend.server.audience import Audience
 from dreamwright.backend.server.ledger import Ledger
+from dreamwright.backend.server.tally import Tally
 from dreamwright.shared.messages import JobSummary
-from dreamwright.shared.states import JobState
+from dreamwright.shared.states import ENDED, JobState
 
 TELL_S = 0.25  # shortest time between two tellings of a running job's progress
 
@@ -16,14 +17,17 @@ TELL_S = 0.25  # shortest time between two tellings of a running job's progress
 class Herald:
     """Between the ledger and the audience: nobody hears of a change before it is committed, nobody misses one."""
 
-    def __init__(self, ledger: Ledger, audience: Audience, clock: Callable[[], float]) -> None:
-        self.ledger, self.audience, self._clock = ledger, audience, clock
+    def __init__(self, ledger: Ledger, audience: Audience, clock: Callable[[], float], tally: Tally) -> None:
+        self.ledger, self.audience, self._clock, self.tally = ledger, audience, clock, tally
         self._told: dict[str, float] = {}  # by job, when its progress was last told
         self._untold: set[str] = set()
 
     def move(self, job: str, state: JobState, attempts: int | None = None, **fields: Any) -> JobSummary:
         """Change a job's state. Raises LedgerFault, and ValueError for an illegal move."""
-        return self._with_places(job, lambda: self.ledger.move(job, state, attempts, **fields))
+        moved = self._with_places(job, lambda: self.ledger.move(job, state, attempts, **fields))
+        if state in ENDED:
+            self.tally.ended[state.value] += 1
+        return moved
 
     def amend(self, job: str, **fields: Any) -> JobSummary:
         """Change what is committed of a job beside its state. Raises LedgerFault."""

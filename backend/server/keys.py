@@ -232,11 +232,11 @@ class GuestList:
         try:
             users = self._folder.users()
         except ConfigError as error:
-            log.error("nobody is let in: %s", error)
+            log.error("nobody is let in", extra={"why": str(error)})
             users = {}
         self._by_key = {key: user for user in users.values() for key in user.keys}
         self._admins = frozenset(user.name for user in users.values() if user.is_admin)
-        log.info("%d users may use this server", len(users))
+        log.info("users read", extra={"users": len(users)})
 
 
 def shown_users(users: Mapping[str, User]) -> list[str]:

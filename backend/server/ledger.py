@@ -116,7 +116,7 @@ class Ledger:
         try:
             self.save_facts()
         except LedgerFault as fault:
-            log.warning("%s", fault)  # they are allowed to be a little behind, as after a crash
+            log.warning("counters not written", extra={"why": str(fault)})  # they are allowed to be a little behind, as after a crash
         finally:
             self._db.close()
 

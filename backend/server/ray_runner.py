@@ -127,6 +127,11 @@ class RayRunner:
         return self._log_folder / "ray-envoy.log"
 
     @property
+    def survives(self) -> bool:
+        """Actors are detached."""
+        return True
+
+    @property
     def devices(self) -> tuple[str, ...]:
         """A name for each GPU of the cluster's living nodes, NODE/0 and so on; none while there is no connection."""
         return self._slots if self._connected else ()

@@ -35,6 +35,10 @@ class Runner(Protocol):
         """Readable when `reports` may have something to say."""
 
     @property
+    def survives(self) -> bool:
+        """Whether what it runs goes on without the server, to be adopted when that is back."""
+
+    @property
     def devices(self) -> tuple[str, ...]:
         """What jobs can be given to now, busy or not. Machines may come and go; a device that comes back has its old name."""
 

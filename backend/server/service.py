@@ -18,14 +18,17 @@ from dreamwright.backend.server.dispatch import Dispatch
 from dreamwright.backend.server.herald import Herald
 from dreamwright.backend.server.keys import LOCAL
 from dreamwright.backend.server.ledger import Entry, Ledger, LedgerFault
+from dreamwright.backend.server.observer import Observer
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.requests import capabilities, check_submission
-from dreamwright.backend.server.runner import Runner
 from dreamwright.backend.server.attempt import MESH_FILE
+from dreamwright.backend.server.runner import Runner
+from dreamwright.backend.server.tally import Tally
 from dreamwright.shared import limits
 from dreamwright.shared.faults import Refused
 from dreamwright.shared.messages import (
     AskCapabilities,
+    AskStatus,
     Cancel,
     Chunk,
     Done,
@@ -47,6 +50,9 @@ from dreamwright.shared.messages import (
 from dreamwright.shared.states import ENDED, JobState
 
 log = logging.getLogger(__name__)
+
+CLOSING = "The server is being stopped; jobs keep their place and go on from where they are when it is back"
+
 
 @dataclass(frozen=True)
 class Asker:
@@ -72,11 +78,15 @@ class Service:
     ) -> None:
         self.ledger, self._runner, self._audience = ledger, runner, audience
         self._policy = policy
-        self._herald = Herald(ledger, audience, clock)
+        self.tally = Tally()
+        self._herald = Herald(ledger, audience, clock, self.tally)
         self._dispatch = Dispatch(self._herald, runner, policy, clock)
+        self.observer = Observer(ledger, self.tally, lambda: runner.devices, software, self._dispatch, clock)
+        self._is_closing = False
         self._verbs: dict[type[Any], Callable[[Any, Asker], Any]] = {
             Hello: lambda request, asker: Welcome(software, epoch),
             AskCapabilities: lambda request, asker: capabilities(runner.devices, policy),
+            AskStatus: lambda request, asker: self.observer.status(asker.owner, asker.is_admin, asker.owner == LOCAL, self._is_closing),
             Submit: self._submit,
             ListJobs: self._list,
             Subscribe: self._subscribe,
@@ -93,6 +103,7 @@ class Service:
     def answer(self, request: Any, owner: str, route: bytes, is_admin: bool = False) -> Any:
         """The reply to a request of `owner`; None for those that have none. Raises Refused."""
         self._audience.heard(route)
+        self.observer.heard(route, owner)
         if isinstance(request, Seen):
             self._audience.seen(route, request.count)
             return None
@@ -102,12 +113,22 @@ class Service:
         try:
             return verb(request, Asker(owner, route, is_admin))
         except LedgerFault as fault:
-            log.warning("%s", fault)
+            log.warning("request not written down", extra={"user": owner, "request": type(request).__name__, "why": str(fault)})
             raise Refused("no-space", f"{fault}, then send it again") from fault
 
     def work(self) -> None:
         """Take in the workers' reports, hand out jobs, tell subscribers; call it often."""
         self._dispatch.work()
+
+    def begin_closing(self) -> None:
+        """Tell everybody that the server is about to end, and have the running jobs stop with a checkpoint."""
+        self._is_closing = True
+        self._audience.closing(CLOSING)
+        self._dispatch.recall()
+
+    def at_work(self) -> list[str]:
+        """Jobs that a worker has in hand."""
+        return self._dispatch.at_work()
 
     # --- requests
 
@@ -132,7 +153,7 @@ class Service:
             raise Refused("bad-input", str(error)[: limits.MESSAGE_CHARACTERS]) from error
         before = self._herald.places()
         entry = self.ledger.add(owner, request, job.config.run.steps)
-        log.info("job %s submitted: %s, %s", entry.summary.job, request.model, request.preset)
+        log.info("job submitted", extra={"job": entry.summary.job, "user": owner, "model": request.model, "preset": request.preset})
         self._dispatch.reckon()
         self._herald.added(entry.summary.job, before)
         return self._reply(entry.summary.job)
@@ -183,6 +204,7 @@ class Service:
             self._herald.move(request.job, JobState.PAUSED)
         elif entry.state is JobState.RUNNING:
             self.ledger.note(request.job, message="pausing after this step")
+            self._dispatch.pausing.add(request.job)
             self._runner.stop(request.job, "pause")
             self._herald.tell(request.job)
         elif entry.state is not JobState.PAUSED:
@@ -219,5 +241,5 @@ class Service:
             try:
                 self._herald.amend(request.job, fetched=True)
             except LedgerFault as fault:
-                log.warning("%s", fault)  # then it is only kept longer
+                log.warning("fetch not noted", extra={"job": request.job, "why": str(fault)})  # then it is only kept longer
         return Chunk(request.offset, data, entry.summary.mesh_bytes, entry.summary.mesh_sha256)

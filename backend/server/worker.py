@@ -15,6 +15,7 @@ import time
 import zmq
 
 from dreamwright.backend.server.attempt import Attempt
+from dreamwright.backend.server.logbook import inherit_log
 from dreamwright.backend.server.orders import Ready, Stop, Work, pack_order, unpack_order
 
 ORPHAN_GRACE_S = 5.0  # for the step in hand, once the server is gone; then the process ends wherever it is
@@ -73,6 +74,7 @@ class Worker:
 
 
 def main() -> None:
+    inherit_log()
     told = json.loads(sys.stdin.readline())
     Worker(told["address"], told["secret"], told["device"]).serve()
 

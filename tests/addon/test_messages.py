@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamwright.shared import limits, messages
+from dreamwright.shared import limits, messages, status
 from dreamwright.shared.arrays import decode_array, encode_array
 from dreamwright.shared.faults import ProtocolError
 from dreamwright.shared.mesh_file import MeshFile, decode_mesh, encode_mesh
@@ -49,8 +49,12 @@ JOB = JobSummary(
     "j", "running", "a red mushroom", "fog", "starter", "quick", 5, {"mesh.height_m": 0.5, "run.steps": 9, "x": True, "y": "z"},
     3, 40, 1.5, 12.0, 0, "", "", 1.7e9, 0, "", 8,
 )  # fmt: skip
+STATUS = status.ServerStatus(
+    "s", True, False, 7.0, 2, 10, 20, (status.DeviceLine("cpu", "busy", "j", "anna", 3.5, 0.2), status.DeviceLine("cuda:0", "idle", "", "", 0.0, -1.0)),
+    (status.JobLine("j", "anna", "running", 0, 3, 40, 12.0, "cpu", -1, 2),), (status.UserLine("anna", 1, 0, 2, 1, 0.5),), 1, 1,
+)  # fmt: skip
 EXAMPLES: tuple[Any, ...] = (
-    Hello("c", "test"), messages.AskCapabilities(), Submit("t", "a", "", "m", "p", 0, {}, -1), ListJobs(), Cancel("j"), Pause("j"),
+    Hello("c", "test"), messages.AskCapabilities(), messages.AskStatus(), STATUS, messages.Closing("soon back"), Submit("t", "a", "", "m", "p", 0, {}, -1), ListJobs(), Cancel("j"), Pause("j"),
     Resume("j"), messages.Prioritise("j", -3), messages.Pin("j", True), messages.Forget("j"), Subscribe("j"), Seen(2), Fetch("j", "mesh", 0, 10),
     Welcome("s", "e"), OFFER, JobReply(JOB), JobList((JOB, JOB), 9), Chunk(0, b"\0\xff", 2, "ab"), messages.Done(),
     Refusal("internal", "no"), JobChanged(1, JOB), JobForgotten(2, "j"), PreviewFrame("j", 3, 1, 1, b"zz"),

@@ -50,6 +50,7 @@ class Soak:
 
     def __init__(self, folder: Path, steps: int, seeds: tuple[int, ...]) -> None:
         self.state, self.steps, self.seeds = folder / "state", steps, seeds
+        self.interval, self.options = INTERVAL, ("--deaths", "100")  # steps between checkpoints; of dreamwright serve
         self.model = save_tiny_model(folder / "model")
         self.server: subprocess.Popen[str] | None = None
         self.client: Client | None = None
@@ -68,7 +69,7 @@ class Soak:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         self.server = subprocess.Popen(
             [sys.executable, "-m", "dreamwright.backend.cli.main", "serve", "--address", "tcp://127.0.0.1:*", "--state", str(self.state),
-             "--device", "cpu", "--deaths", "100"],
+             "--device", "cpu", *self.options],
             stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment,
         )  # fmt: skip
         line = self.server.stdout.readline()
@@ -123,7 +124,7 @@ class Soak:
     def _send(self, ticket: str) -> None:
         number = int(ticket.rpartition("-")[2])
         settings = dict(setting.split("=") for setting in QUICK)
-        settings |= {"run.steps": str(self.steps), "run.checkpoint_interval": str(INTERVAL), "run.threads": "1", "mesh.threshold": "1.0",
+        settings |= {"run.steps": str(self.steps), "run.checkpoint_interval": str(self.interval), "run.threads": "1", "mesh.threshold": "1.0",
                      "run.max_restarts": "0", "run.preview_interval": "1000"}  # fmt: skip
 
         def answered(reply: Any) -> None:

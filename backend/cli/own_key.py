@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The key pair of whoever uses the command line as a client of a server; Blender has its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dreamwright.backend.errors import ConfigError
+from dreamwright.shared.pairing import KeyPair, new_pair, pair_text, read_pair
+from dreamwright.shared.private_files import PrivateFileError, read_private, write_private
+
+
+def client_folder() -> Path:
+    """Where this user's key pair as a client is kept."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("dreamwright", False)) / "client"
+
+
+def own_pair(folder: Path | None = None) -> KeyPair:
+    """This user's key pair, made at its first need, in a file that nobody else may read. Raises ConfigError."""
+    path = (folder or client_folder()) / "keys" / "own.json"
+    try:
+        content = read_private(path)
+        if content is None:
+            pair = new_pair()
+            if write_private(path, dict(pair_text(pair)), replace=False):
+                return pair
+            content = read_private(path)  # another command was faster
+        return read_pair(content or {})
+    except PrivateFileError as error:
+        raise ConfigError(str(error)) from error
+    except ValueError as error:
+        raise ConfigError(f"your key in {path} is damaged ({error}); delete that file to get a new one, and have it allowed again") from error
+    except (RuntimeError, OSError) as error:
+        raise ConfigError(f"your key cannot be kept in {path.parent}: {error}; make the folder writable") from error

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`dreamwright top`: what a server does now, its devices, jobs and users; drawn anew each second in a terminal.
+
+Without --server it looks at the server of this machine, whose address and key lie in its state folder. A server that
+encrypts wants a key: `dreamwright keys mine` prints yours, and `dreamwright keys allow NAME KEY --admin` on the server's
+machine lets it see everything. Without --admin it sees its own jobs only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dreamwright.shared.client import Client
+    from dreamwright.shared.handshake import Lock
+    from dreamwright.shared.status import ServerStatus
+
+REFRESH_S = 1.0
+LOOK_S = 0.02  # between two looks at the socket
+LONGEST_WAIT_S = 3600.0
+PIPED_COLUMNS = 160  # where the output is no terminal, so that nothing is cut
+
+
+def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
+    """Define the command's arguments."""
+    parser = subparsers.add_parser("top", help="what a server does now: devices, jobs, users", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--server", metavar="ADDRESS", help="tcp://HOST:PORT, or the connection string that dreamwright serve prints (default: this machine's)")
+    parser.add_argument("--state", type=Path, help="the server's folder on this machine, where its address and its key are looked up")
+    parser.add_argument("--once", action="store_true", help="print once and end, as it does where the output is no terminal")
+    parser.add_argument("--json", action="store_true", help="a JSON object instead of a table; one a second, or with --once one")
+    parser.add_argument("--alive", action="store_true", help="only see whether the server answers, be it that it does not know this key; for health checks")
+    parser.add_argument("--wait", type=float, default=10.0, metavar="SECONDS", help="for the server's answer (default 10)")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draw until Ctrl-C, or once. Raises RunError when the server does not answer."""
+    from dreamwright.backend.cli.main import INTERRUPTED
+    from dreamwright.backend.errors import ConfigError
+
+    if not math.isfinite(options.wait) or not 0 < options.wait <= LONGEST_WAIT_S:
+        raise ConfigError(f"the wait is {options.wait:g} s; allowed is more than 0 to {LONGEST_WAIT_S:g}; change --wait")
+    watch = StatusWatch(*choose_server(options.server, options.state), options.wait)
+    is_live = sys.stdout.isatty() and not options.once
+    try:
+        if options.alive:
+            print(watch.alive())
+        elif options.json:
+            print_json(watch, options.once)
+        else:
+            draw(watch, is_live)
+    except BrokenPipeError:
+        sys.stderr.close()  # `| head` has seen enough; Python would complain about the rest
+    except KeyboardInterrupt:
+        return 0 if is_live else INTERRUPTED  # it is how one leaves a picture that would go on for ever
+    finally:
+        watch.close()
+    return 0
+
+
+def choose_server(named: str | None, state: Path | None) -> tuple[str, "Lock | None"]:
+    """The address to ask and what to encrypt it with. Raises ConfigError."""
+    from dreamwright.backend.cli.own_key import own_pair
+    from dreamwright.backend.cli.serve import ADDRESS
+    from dreamwright.backend.errors import ConfigError
+    from dreamwright.backend.server.front_door import check_address
+    from dreamwright.backend.server.keys import KeyFolder, state_folder
+    from dreamwright.shared.handshake import Lock
+    from dreamwright.shared.pairing import is_invitation, read_invitation
+
+    if named is not None and is_invitation(named):
+        try:
+            invited = read_invitation(named)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        return invited.address, Lock(invited.server, own_pair())
+    folder = KeyFolder(state or state_folder())
+    served = folder.served() if named is None or state is not None else ""
+    address = named or served or ADDRESS
+    if served:
+        return address, Lock(folder.pair().public, own_pair())
+    if not check_address(address):
+        raise ConfigError(f"{address} is another machine; name it by the connection string that dreamwright serve prints: --server dreamwright://…")
+    return address, None
+
+
+class StatusWatch:
+    """A client that asks one question again and again."""
+
+    def __init__(self, address: str, lock: "Lock | None", wait_s: float) -> None:
+        from dreamwright.backend.errors import ConfigError
+        from dreamwright.shared import __version__
+        from dreamwright.shared.client import Client
+
+        self.address, self._lock, self._wait_s = address, lock, wait_s
+        self.client: Client = Client(address, software=f"dreamwright top {__version__}", lock=lock)
+        try:
+            self.client.connect()
+        except Exception as error:  # zmq.ZMQError, whose module is for the server's rooms only
+            self.client.close()
+            raise ConfigError(f"the server address {address} cannot be used: {error}") from error
+
+    def ask(self) -> "ServerStatus":
+        """How the server does. Raises RunError."""
+        from dreamwright.backend.errors import RunError
+        from dreamwright.shared.faults import Refused
+        from dreamwright.shared.messages import AskStatus
+
+        self._until_settled()
+        self._fail_unless_online()
+        answers: list[Any] = []
+        self.client.request(AskStatus(), answers.append)
+        if not self._until(lambda: bool(answers) or self._is_barred()):
+            raise RunError(f"{self.address} did not answer in {self._wait_s:g} s")
+        self._fail_unless_online()
+        if isinstance(answers[0], Refused):
+            raise RunError(f"the server refuses: {answers[0]}")
+        return answers[0]
+
+    def alive(self) -> str:
+        """A sentence when the server is there, whoever it lets in. Raises RunError."""
+        from dreamwright.shared.client import Link
+
+        self._until_settled()
+        if self.client.link is Link.BARRED and "does not know" in self.client.reason:
+            return f"{self.address} answers, and does not know this key"
+        self._fail_unless_online()
+        return self.client.reason
+
+    def close(self) -> None:
+        """Hang up."""
+        self.client.close()
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass without losing the connection."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.client.tick()
+            time.sleep(LOOK_S)
+
+    def _until(self, happened: Callable[[], bool]) -> bool:
+        end = time.monotonic() + self._wait_s
+        while not happened():
+            if time.monotonic() > end:
+                return False
+            self.client.tick()
+            time.sleep(LOOK_S)
+        return True
+
+    def _is_barred(self) -> bool:
+        from dreamwright.shared.client import Link
+
+        return self.client.link in (Link.BARRED, Link.REFUSED)
+
+    def _until_settled(self) -> None:
+        from dreamwright.shared.client import Link
+
+        self._until(lambda: self.client.link is Link.ONLINE or self._is_barred())
+
+    def _fail_unless_online(self) -> None:
+        from dreamwright.backend.errors import RunError
+        from dreamwright.shared.client import Link
+        from dreamwright.shared.pairing import key_text
+
+        if self.client.link is Link.ONLINE:
+            return
+        reason = self.client.reason
+        if self._lock is not None and self._is_barred() and ("does not know" in reason or "does not let" in reason):
+            raise RunError(
+                f"the server at {self.address} does not let your key in; where it runs, type: "
+                f"dreamwright keys allow NAME {key_text(self._lock.own.public)} --admin"
+            )
+        if self._lock is None and "encrypted" in reason:
+            raise RunError(
+                f"the server at {self.address} wants an encrypted connection; name its folder with --state, or its connection "
+                "string with --server (dreamwright keys show prints it)"
+            )
+        if self._lock is not None and "does not encrypt" in reason:
+            reason += f"; to look at it without keys, name its address: --server tcp://{self.address.removeprefix('tcp://')}"
+        raise RunError(reason)
+
+
+def print_json(watch: StatusWatch, once: bool) -> None:
+    """One JSON object a line."""
+    while True:
+        print(json.dumps(dataclasses.asdict(watch.ask())), flush=True)
+        if once:
+            return
+        watch.pause(REFRESH_S)
+
+
+def draw(watch: StatusWatch, is_live: bool) -> None:
+    """The tables, once or again and again in their place."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from dreamwright.backend.cli.tables import tables
+
+    console: Console = Console() if sys.stdout.isatty() else Console(width=PIPED_COLUMNS)
+    status = watch.ask()
+    if not is_live:
+        console.print(tables(status, watch.address))
+        return
+    with Live(tables(status, watch.address), console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(tables(status, watch.address, console.size.height), refresh=True)
+            watch.pause(REFRESH_S)
+            status = watch.ask()
