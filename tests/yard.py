@@ -29,6 +29,7 @@ class Hands:
         self.free = list(devices)
         self.at_work: dict[str, JobSummary] = {}  # by device
         self.given: list[str] = []
+        self.killed: list[str] = []
         self.told: list[Any] = []
 
     def idle(self) -> list[str]:
@@ -42,6 +43,9 @@ class Hands:
 
     def stop(self, job: str, why: str) -> None:
         pass
+
+    def kill(self, job: str) -> None:
+        self.killed.append(job)
 
     def reports(self) -> Iterator[Any]:
         told, self.told = self.told, []

@@ -171,7 +171,8 @@ class Service:
     def _cancel(self, request: Cancel, asker: Asker) -> JobReply:
         entry = self._own(request.job, asker)
         if entry.state in (JobState.QUEUED, JobState.PAUSED):
-            self._herald.move(request.job, JobState.CANCELLED)
+            self._herald.move(request.job, JobState.CANCELLED, message="cancelled while it waited; there is no mesh", cause="")
+            self._dispatch.clear(request.job)
         elif entry.state is JobState.RUNNING:
             self._herald.move(request.job, JobState.CANCELLING, message="stopping; what there is becomes a mesh")
             self._foreman.stop(request.job, "cancel")
@@ -192,9 +193,13 @@ class Service:
     def _resume(self, request: Resume, asker: Asker) -> JobReply:
         entry = self._own(request.job, asker)
         if entry.state is JobState.PAUSED:
-            self._herald.move(request.job, JobState.QUEUED, message="")
+            self._dispatch.resume(request.job)
+        elif entry.state is JobState.FAILED and self._dispatch.can_go_on(entry):
+            policy = self._policy
+            check_room(self.ledger.open_jobs(entry.owner), policy.jobs_per_user, self.ledger.open_jobs(), policy.jobs_total)
+            self._dispatch.resume(request.job)
         elif entry.state is not JobState.QUEUED:
-            raise Refused("not-now", f"the job is {entry.state.value}; only paused ones can be resumed")
+            raise Refused("not-now", f"the job is {entry.state.value}; only paused ones, and failed ones with a checkpoint, can be resumed")
         return self._reply(request.job)
 
     def _forget(self, request: Forget, asker: Asker) -> Done:

@@ -21,6 +21,7 @@ import zmq
 
 from dreamwright.backend.server.fence import Superseded, check_fence, held
 from dreamwright.backend.server.orders import Ended, Noted, Pictured, Ready, Stepped, Stop, Work, pack_order, unpack_order
+from dreamwright.shared.causes import Cause
 from dreamwright.shared.limits import MESSAGE_CHARACTERS
 
 if TYPE_CHECKING:
@@ -84,28 +85,27 @@ class Worker:
 
         Whoever worked on it before must be gone first; a worker that finds its job given to a later attempt drops it.
         """
-        from dreamwright.backend.errors import DreamwrightError, Stopped, is_out_of_memory
+        from dreamwright.backend.errors import Stopped
+        from dreamwright.backend.server.endings import classify, describe
 
         name, self._attempt = work.job.job, work.job.attempt
         try:
             with held(Path(work.folder), self._attempt, lambda: self._wait_for_the_one_before(name)) as mine:
                 ended = self._produce(work) if mine else self._ended(name, *self._unstarted())
         except Superseded as error:
-            ended = self._ended(name, "failed", str(error))  # the server ignores it, unless the fence itself is lost
+            ended = self._ended(name, "failed", str(error), cause=Cause.FAULT)  # the server ignores it, unless the fence itself is lost
         except _DiskRefuses as error:
-            ended = self._ended(name, "paused", f"{error}; make room there, then resume: it goes on from its checkpoint")
+            ended = self._ended(name, "paused", f"{error}; make room there, then resume: it goes on from its checkpoint", cause=Cause.NO_SPACE)
         except Stopped:  # before the first step, so there is nothing to make a mesh of
             ended = self._ended(name, *self._unstarted())
-        except DreamwrightError as error:
-            ended = self._ended(name, "failed", str(error))
         except Exception as error:
-            if is_out_of_memory(error):
-                message = f"out of memory: {error}; use fewer views, samples or a smaller model"
-            else:
+            cause = classify(error)
+            if cause in (Cause.FAULT, Cause.DEVICE_FAULT):
                 traceback.print_exc()
-                message = f"{type(error).__name__}: {error} (a fault of Dreamwright; the server's log has more)"
-            ended = self._ended(name, "failed", message)
+            ended = self._ended(name, "failed", describe(error, cause), cause=cause)
         self.say(ended)
+        if ended.cause == Cause.DEVICE_FAULT:
+            sys.exit("the device takes nothing further of this process; the server starts another one")
 
     def _wait_for_the_one_before(self, name: str) -> bool:
         """Asked while an earlier worker of this job is not gone yet; True when told to stop waiting."""
@@ -122,11 +122,12 @@ class Worker:
         from dreamwright.backend.errors import CheckpointError, DreamwrightError
         from dreamwright.backend.events import Checkpoint
         from dreamwright.backend.production import Production
+        from dreamwright.backend.server.endings import lowered
         from dreamwright.backend.server.requests import job_of
 
         job, name, folder = job_of(work.job), work.job.job, Path(work.folder)
         checkpoints = folder / "checkpoints"
-        production, told = None, []
+        production, told = None, list(filter(None, [lowered(work.job.cause, work.job.settings)]))
         if has_checkpoint(checkpoints):
             try:
                 restored = read_checkpoint(checkpoints, job)
@@ -152,7 +153,7 @@ class Worker:
         if self._stop is not None and self._stop.why == "pause" and production.step < job.config.run.steps:
             return self._ended(name, "paused", *told)
         cancelled = self._stop is not None and self._stop.why == "cancel"
-        self._note(name, *told, "making the mesh")
+        self._note(name, *told, "making the mesh", stage="meshing")
         try:
             self._write_mesh(production, folder)
         except DreamwrightError as error:
@@ -174,11 +175,11 @@ class Worker:
             _discard(folder / "checkpoints" / f"{NEWEST}.part")
             raise _DiskRefuses(str(error).partition(";")[0]) from error
 
-    def _note(self, name: str, *messages: str) -> None:
-        self.say(Noted(name, "", "; ".join(messages)[:MESSAGE_CHARACTERS], self._attempt))
+    def _note(self, name: str, *messages: str, stage: str = "") -> None:
+        self.say(Noted(name, "", "; ".join(messages)[:MESSAGE_CHARACTERS], self._attempt, stage))
 
-    def _ended(self, name: str, how: str, *messages: str, meshed: bool = False) -> Ended:
-        return Ended(name, how, "; ".join(filter(None, messages))[:MESSAGE_CHARACTERS], meshed, self._attempt)
+    def _ended(self, name: str, how: str, *messages: str, meshed: bool = False, cause: Cause = Cause.NONE) -> Ended:
+        return Ended(name, how, "; ".join(filter(None, messages))[:MESSAGE_CHARACTERS], meshed, self._attempt, cause.value)
 
     def _write_mesh(self, production: "Production", folder: Path) -> None:
         from dreamwright.shared.mesh_file import MeshFile, encode_mesh
