@@ -16,20 +16,9 @@ from .shared import __version__
 from .shared.faults import Refused, Unanswered
 from .shared.mesh_file import decode_mesh
 from .shared.messages import (
-    AskCapabilities,
-    Cancel,
-    Capabilities,
-    Forget,
-    JobChanged,
-    JobForgotten,
-    JobList,
-    JobReply,
-    JobSummary,
-    Pause,
-    PreviewFrame,
-    Resume,
-    Submit,
-)
+    AskCapabilities, Cancel, Capabilities, Forget, JobChanged, JobForgotten, JobList, JobReply, JobSummary, Pause, Pin, PreviewFrame,
+    Prioritise, Resume, Submit,
+)  # fmt: skip
 from .shared.pairing import Invitation, is_invitation
 from .shared.shapes import checked
 from .shared.states import ENDED, JobState
@@ -224,8 +213,16 @@ class Session:
         self._command(Pause(job), "The job was not paused")
 
     def resume(self, job: str) -> None:
-        """Go on with a paused job."""
+        """Go on with a paused job, or with a failed one that left a checkpoint."""
         self._command(Resume(job), "The job was not resumed")
+
+    def pin(self, job: str, pinned: bool) -> None:
+        """Have the server keep an ended job until it is told otherwise, or no longer."""
+        self._command(Pin(job, pinned), "The job was not pinned" if pinned else "The job was not unpinned")
+
+    def prioritise(self, job: str, priority: int) -> None:
+        """Let a job go before or after others of its turn. Raises ProtocolError for a priority that there is not."""
+        self._command(Prioritise(job, priority), "The job's priority was not changed")
 
     def forget(self, job: str) -> None:
         """Remove an ended job and its files from the server."""

@@ -13,8 +13,6 @@ from typing import Callable
 
 from dreamwright.backend.checkpoints import has_checkpoint
 from dreamwright.backend.errors import DreamwrightError
-from dreamwright.backend.guidance.pipeline_folder import open_pipeline
-from dreamwright.backend.models import resolve_model
 from dreamwright.backend.server.endings import classify_status, decide, smaller
 from dreamwright.backend.server.fence import raise_fence
 from dreamwright.backend.server.foreman import Died, Foreman
@@ -24,7 +22,7 @@ from dreamwright.backend.server.oom_evidence import oom_kills
 from dreamwright.backend.server.orders import Ended, Noted, Pictured, Report, Stepped
 from dreamwright.backend.server.pace import Span, ready_times, recipe
 from dreamwright.backend.server.policy import Policy
-from dreamwright.backend.server.requests import job_of
+from dreamwright.backend.server.requests import has_vae, job_of
 from dreamwright.backend.server.retention import Kept, expired, folder_size
 from dreamwright.backend.server.vigil import STALL_S, Vigil, grace_s, patience_s
 from dreamwright.backend.server.worker import MESH_FILE, file_hash
@@ -227,7 +225,7 @@ class Dispatch:
     def _smaller(self, entry: Entry) -> dict[str, str]:
         try:
             job = job_of(entry.summary)
-            return smaller(job.config, "vae" in open_pipeline(resolve_model(job.model)).classes)
+            return smaller(job.config, has_vae(job.model))
         except DreamwrightError as error:
             log.warning("job %s: %s", entry.summary.job, error)
             return {}
