@@ -155,8 +155,9 @@ class Service:
         if entry.state in ENDED:
             raise Refused("not-now", f"the job is {entry.state.value}; only what has not ended has a priority")
         check_priority(request.priority, entry.summary.priority, asker.is_admin)
-        self._herald.amend(request.job, priority=request.priority)
-        self._dispatch.reckon()
+        if request.priority != entry.summary.priority:
+            self._herald.amend(request.job, priority=request.priority)
+            self._dispatch.reckon()
         return self._reply(request.job)
 
     def _pin(self, request: Pin, asker: Asker) -> JobReply:
@@ -165,7 +166,8 @@ class Service:
         limit = self._policy.pinned_per_user
         if request.pinned and not entry.summary.pinned and pinned >= limit:
             raise Refused("too-many", f"{pinned} of your jobs are pinned; allowed are {limit} a user; unpin one first")
-        self._herald.amend(request.job, pinned=request.pinned)
+        if request.pinned != entry.summary.pinned:
+            self._herald.amend(request.job, pinned=request.pinned)
         return self._reply(request.job)
 
     def _cancel(self, request: Cancel, asker: Asker) -> JobReply:

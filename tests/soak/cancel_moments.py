@@ -81,7 +81,7 @@ def _one(here: Ward, moment: str, dice: random.Random, outcome: Outcome) -> None
         if again.state not in ("cancelling", "cancelled"):
             outcome.faults.append(f"the second Cancel was answered with {again.state}")
     job = here.ended(name)
-    found.seconds.append(max(0.0, here.lives[name].first(lambda state, *_: state in ("cancelled", "succeeded", "failed")) - sent))
+    found.seconds.append(max(0.0, here.lives[name].first(lambda seen: seen.state in ("cancelled", "succeeded", "failed")) - sent))
     found.messages.add(job.message)
     if job.state != ("succeeded" if moment == "after" else "cancelled"):
         outcome.faults.append(f"{moment}: the job is {job.state}: {job.message}")

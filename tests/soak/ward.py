@@ -30,18 +30,17 @@ INTERVAL = 4  # steps between two checkpoints
 
 @dataclass
 class Life:
-    """What was seen of a job: (moment, state, step, attempt, message) each time one of them changed."""
+    """What was seen of a job, each time that something about it changed."""
 
-    seen: list[tuple[float, str, int, int, str]] = field(default_factory=list)
+    seen: list[tuple[float, JobSummary]] = field(default_factory=list)
 
     def note(self, job: JobSummary) -> None:
-        now = (job.state, job.step, job.attempt, job.message)
-        if not self.seen or self.seen[-1][1:] != now:
-            self.seen.append((time.monotonic(), *now))
+        if not self.seen or self.seen[-1][1].changed != job.changed:
+            self.seen.append((time.monotonic(), job))
 
-    def first(self, holds: Callable[[str, int, int, str], bool]) -> float:
+    def first(self, holds: Callable[[JobSummary], bool]) -> float:
         """The moment at which something was first seen. Raises StopIteration when it never was."""
-        return next(seen[0] for seen in self.seen if holds(*seen[1:]))
+        return next(at for at, job in self.seen if holds(job))
 
 
 class Ward:
