@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dreamwright.backend.config import GuidanceConfig
-from dreamwright.backend.errors import ConfigError, RunError
+from dreamwright.backend.errors import ConfigError, NotANumber
 from dreamwright.backend.guidance.contract import (
     CameraAware,
     Conditioning,
@@ -104,13 +104,13 @@ class ScoreDistillation:
         An image of another resolution is resized bilinearly and the gradient is taken back through the resize. A latent
         model's x is encoded, and w(t) (eps_hat - eps) is taken back through the encoder: J^T w (eps_hat - eps).
         Scalars: t (mean), gradient_norm (mean over views, before clipping), clean_error (root mean square of
-        x - x0_hat in the model's units: how far it thinks the image is from good). Raises RunError for NaN or infinity,
+        x - x0_hat in the model's units: how far it thinks the image is from good). Raises NotANumber for NaN or infinity,
         saying whether the image, the encoder or the denoiser brought it.
         """
         size = self.denoiser.image_size
         leaf = image.detach().float()
         if not bool(torch.isfinite(leaf).all()):
-            raise RunError(
+            raise NotANumber(
                 "the rendered image holds NaN or infinity, so the field has diverged; images must be finite; "
                 "lower optimizer.learning_rate or start from another seed"
             )
@@ -124,7 +124,7 @@ class ScoreDistillation:
                 x = self.denoiser.encode(x, generator)
         clean = x.detach()
         if latent and not bool(torch.isfinite(clean).all()):
-            raise RunError(
+            raise NotANumber(
                 "the VAE encoder answered NaN or infinity though the image was finite, so its numbers overflowed; latents "
                 "must be finite; set model.dtype to bfloat16 or float32"
             )
@@ -162,12 +162,12 @@ class ScoreDistillation:
 
 def _through_encoder(x: Tensor, leaf: Tensor, gradient: Tensor) -> Tensor:
     """(dx/dleaf)^T gradient, view by view scaled to a largest entry of 1 on the way, so that float16 neither overflows
-    nor underflows; being linear, the way back loses nothing by it. Raises RunError when it brings NaN or infinity.
+    nor underflows; being linear, the way back loses nothing by it. Raises NotANumber when it brings NaN or infinity.
     """
     scale = gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-30)
     back = scale * torch.autograd.grad(x, leaf, gradient / scale)[0]
     if not bool(torch.isfinite(back).all()):
-        raise RunError(
+        raise NotANumber(
             "the gradient through the VAE encoder is NaN or infinite though latents and predictions were finite; it must "
             "be finite; set model.dtype to bfloat16 or float32"
         )
@@ -203,7 +203,7 @@ def ancestral_steps(
     (n, 3, size, size) in [-1, 1] or latents; `pictures` shows either.
 
     `clip` keeps x0_hat in [-1, 1] (static thresholding), without which guidance saturates; latents know no such range.
-    Raises ConfigError for less than one step and RunError when the denoiser gives NaN or infinity.
+    Raises ConfigError for less than one step and NotANumber when the denoiser gives NaN or infinity.
     """
     if steps < 1:
         raise ConfigError(f"{steps} sampling steps; allowed are 1 or more; give a larger number")
@@ -321,11 +321,11 @@ def _resized(image: Tensor, size: int) -> Tensor:
 
 
 def _check_finite(values: Tensor, t: Tensor) -> None:
-    """Raise RunError when a denoiser, fed finite images, answered NaN or infinity."""
+    """Raise NotANumber when a denoiser, fed finite images, answered NaN or infinity."""
     bad = ~torch.isfinite(values).flatten(1).all(dim=1)
     if bool(bad.any()):
         where = ", ".join(f"{time:.3f}" for time in t[bad].tolist()[:4])
-        raise RunError(
+        raise NotANumber(
             f"the denoiser answered NaN or infinity for {int(bad.sum())} of {len(bad)} images (t = {where}) though its "
             "inputs were finite; predictions must be finite; use float32 weights or a smaller guidance.omega"
         )

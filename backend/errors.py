@@ -14,6 +14,10 @@ class ConfigError(DreamwrightError, ValueError):
     """A setting that cannot be used."""
 
 
+class TooLarge(ConfigError):
+    """Settings with which a run needs more memory than is free."""
+
+
 class PromptError(DreamwrightError, ValueError):
     """A prompt that cannot be used with the chosen model."""
 
@@ -40,10 +44,23 @@ class OutOfMemory(RunError):
     """A run that asked for more memory than the device or the machine had left."""
 
 
+class NotANumber(RunError):
+    """A run that met NaN or infinity, and again after its restarts where it has any."""
+
+
 class Stopped(DreamwrightError):
     """The caller asked to stop before there was anything to keep."""
 
     exit_code = 130
+
+
+SHORTAGES = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 def one_line(error: BaseException) -> str:
@@ -54,9 +71,14 @@ def one_line(error: BaseException) -> str:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python's, torch's or CUDA's says that memory ran out; by name, since torch may not be loaded.
 
-    torch's allocator for the CPU raises a plain RuntimeError with one of two texts (c10/core/impl/alloc_cpu.cpp).
+    torch's allocator for the CPU raises a plain RuntimeError with one of two texts (c10/core/impl/alloc_cpu.cpp); CUDA
+    itself and its libraries, when they cannot have what torch's allocator left, one with the name of their error.
     """
     if isinstance(error, (MemoryError, OutOfMemory)) or type(error).__name__ == "OutOfMemoryError":
         return True
-    texts = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in SHORTAGES)
+
+
+def is_device_fault(error: BaseException) -> bool:
+    """Whether CUDA says that something went wrong on the device: it then refuses everything further of this process."""
+    return isinstance(error, RuntimeError) and (type(error).__name__ == "AcceleratorError" or "CUDA error:" in str(error))

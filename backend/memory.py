@@ -22,7 +22,7 @@ from typing import Mapping, Sequence
 import torch
 
 from dreamwright.backend.config import Config
-from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.errors import ConfigError, TooLarge
 from dreamwright.backend.fields.mip_mlp import CHUNK
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder
 from dreamwright.backend.guidance.weights import largest_tensor, resident_numbers, weight_bytes
@@ -102,13 +102,13 @@ def estimate_memory(folder: PipelineFolder, config: Config, dtype: torch.dtype, 
 
 
 def check_memory(folder: PipelineFolder, config: Config, dtype: torch.dtype, device: torch.device | str) -> str:
-    """One line about what the run needs and what is free. Raises ConfigError with advice when it cannot fit."""
+    """One line about what the run needs and what is free. Raises TooLarge with advice when it cannot fit."""
     needed, free = estimate_memory(folder, config, dtype, device), free_bytes(device)
     if free is None:
         return f"memory: {needed} on {device}, whose free memory is unknown"
     if needed.total > free and not config.run.ignore_memory:
         advice = lowering(folder, config, dtype, device, (*RESUMABLE, *OTHERS), fits=free)
-        raise ConfigError(
+        raise TooLarge(
             f"this run needs {needed} on {device}, where {in_words(free)} is free; {advice}; or free some memory, or set "
             "run.ignore_memory=true to try all the same"
         )

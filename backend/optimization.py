@@ -12,7 +12,7 @@ import torch
 
 from dreamwright.backend.config import Config
 from dreamwright.backend.distiller import Distiller, Diverged
-from dreamwright.backend.errors import OutOfMemory, RunError, is_out_of_memory, one_line
+from dreamwright.backend.errors import NotANumber, OutOfMemory, RunError, is_out_of_memory, one_line
 from dreamwright.backend.events import Checkpoint, Event, Finished, Health, Preview, Progress, Restarted, RunState
 from dreamwright.backend.guidance.contract import Guidance
 from dreamwright.backend.health import CHECK_SHARES, all_finite, judge_run
@@ -151,10 +151,11 @@ class Run:
         return replace(health, verdict=VERDICTS[self.ranks.worst(VERDICTS.index(health.verdict))])
 
     def _restart(self, health: Health) -> Restarted:
-        """Begin anew from another seed. Raises RunError when the restarts are used up."""
+        """Begin anew from another seed. Raises RunError, or NotANumber, when the restarts are used up."""
         old = self.distiller.seed
         if self.restarts >= self.config.run.max_restarts:
-            raise RunError(
+            kind = NotANumber if health.verdict == "diverged" else RunError
+            raise kind(
                 f"the run went {health.verdict} at step {health.step} ({health.message}) after {self.restarts} restarts; "
                 f"{ADVICE[health.verdict]}"
             )

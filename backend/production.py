@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dreamwright.backend.cameras import Cameras, orbit_cameras
 from dreamwright.backend.distillation import ScoreDistillation
-from dreamwright.backend.errors import OutOfMemory, is_out_of_memory, one_line
+from dreamwright.backend.errors import OutOfMemory, Stopped, is_out_of_memory, one_line
 from dreamwright.backend.events import Event, RunState
 from dreamwright.backend.guidance.loading import chosen_dtype, load_denoiser
 from dreamwright.backend.guidance.pipeline_folder import open_pipeline
@@ -51,10 +51,14 @@ class Production:
         with _main_first(ranks):
             bank = PromptBank(PromptEncoder(text, device), job.prompt, config.guidance)
         text.free()
+        if resume is None and ranks.count == 1 and should_stop():  # nothing was done yet, and the network is what takes long to load
+            raise Stopped("stopped before the first step")
         with self._within_memory("while loading the model", "start again"):
             denoiser = load_denoiser(self._folder.path, device, self._dtype, config=config.model, text=text)
             guidance = ScoreDistillation(denoiser, config.guidance)
             self.run: Run = optimise(config, guidance, bank, resume, should_stop, device, ranks=ranks, origin=origin)
+        if resume is None and ranks.count == 1 and should_stop():
+            raise Stopped("stopped before the first step")
         self.warnings = (*bank.warnings, *self.run.warnings)
 
     @property

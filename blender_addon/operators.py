@@ -9,7 +9,7 @@ from bpy.props import BoolProperty, IntProperty, StringProperty
 from . import artist, compat, keyring, live, preview, server_settings, wording
 from .preferences import preferences, user_folder
 from .shared.faults import ProtocolError
-from .shared.states import ENDED, JobState
+from .shared.states import JobState
 
 PANEL = "dreamwright_panel"  # in the context of buttons in the panel, which act on the chosen job, and of nothing else
 
@@ -135,7 +135,7 @@ def submit(operator: Any, prompt: str) -> bool:
     return True
 
 
-class _OnJob:
+class OnJob:
     """An operator on one job: the chosen one, or the one that a script names."""
 
     bl_options = {"REGISTER"}
@@ -151,7 +151,7 @@ class _OnJob:
         fault = _offline_fault() or ("" if jobs else "There is no job yet")
         if not fault and hasattr(context, PANEL):
             chosen = artist.active_job()
-            fault = "Choose a job in the list first" if chosen is None else "" if cls.fits(chosen) else cls.refusal
+            fault = "Choose a job in the list first" if chosen is None else cls.fault_of(chosen)
         return _allowed(cls, fault)
 
     @classmethod
@@ -159,20 +159,25 @@ class _OnJob:
         """Whether the operator means anything for this job."""
         return job.state in cls.states
 
+    @classmethod
+    def fault_of(cls, job: Any) -> str:
+        """Why it cannot be done to this job, in a sentence; "" when it can."""
+        return "" if cls.fits(job) else cls.refusal
+
     def execute(self, context: Any) -> set[str]:
         """Do it, or say why not."""
         job = live.session().jobs.get(self.job) if self.job else artist.active_job()
         if job is None:
             self.report({"ERROR"}, f"The server has no job {self.job}; look at the list of jobs" if self.job else "Choose a job in the list first")
             return {"CANCELLED"}
-        if not self.fits(job):
-            self.report({"ERROR"}, self.refusal)
+        if fault := self.fault_of(job):
+            self.report({"ERROR"}, fault)
             return {"CANCELLED"}
         self.act(job.job)
         return {"FINISHED"}
 
 
-class DREAMWRIGHT_OT_cancel(_OnJob, bpy.types.Operator):
+class DREAMWRIGHT_OT_cancel(OnJob, bpy.types.Operator):
     """Stop a job."""
 
     bl_idname = "dreamwright.cancel"
@@ -186,7 +191,7 @@ class DREAMWRIGHT_OT_cancel(_OnJob, bpy.types.Operator):
         live.session().cancel(job)
 
 
-class DREAMWRIGHT_OT_pause(_OnJob, bpy.types.Operator):
+class DREAMWRIGHT_OT_pause(OnJob, bpy.types.Operator):
     """Stop a job for now."""
 
     bl_idname = "dreamwright.pause"
@@ -200,21 +205,25 @@ class DREAMWRIGHT_OT_pause(_OnJob, bpy.types.Operator):
         live.session().pause(job)
 
 
-class DREAMWRIGHT_OT_resume(_OnJob, bpy.types.Operator):
-    """Go on with a paused job."""
+class DREAMWRIGHT_OT_resume(OnJob, bpy.types.Operator):
+    """Go on with a paused or failed job."""
 
     bl_idname = "dreamwright.resume"
     bl_label = "Resume"
-    bl_description = "Put the paused job back into the queue; it goes on where it stopped"
-    states = (JobState.PAUSED.value,)
-    refusal = "Only a paused job can be resumed"
+    bl_description = "Put the paused or failed job back into the queue; it goes on where it stopped"
+    refusal = "Only a paused job can be resumed, or a failed one of which the server has a checkpoint"
+
+    @classmethod
+    def fits(cls, job: Any) -> bool:
+        """A failed job may have left nothing to go on from."""
+        return job.state == JobState.PAUSED.value or job.resumable
 
     def act(self, job: str) -> None:
         """Resume it."""
         live.session().resume(job)
 
 
-class DREAMWRIGHT_OT_import(_OnJob, bpy.types.Operator):
+class DREAMWRIGHT_OT_import(OnJob, bpy.types.Operator):
     """Bring a finished prop into the scene."""
 
     bl_idname = "dreamwright.import_mesh"
@@ -230,24 +239,6 @@ class DREAMWRIGHT_OT_import(_OnJob, bpy.types.Operator):
     def act(self, job: str) -> None:
         """Fetch it; the next ticks bring it into the scene."""
         live.session().fetch(job)
-
-
-class DREAMWRIGHT_OT_remove(_OnJob, bpy.types.Operator):
-    """Remove an ended job from the server."""
-
-    bl_idname = "dreamwright.remove"
-    bl_label = "Remove"
-    bl_description = "Remove the ended job and its files from the server; objects that were imported stay"
-    states = tuple(sorted(state.value for state in ENDED))
-    refusal = "Only an ended job can be removed; cancel it first"
-
-    def invoke(self, context: Any, event: Any) -> set[str]:
-        """Ask first: it cannot be undone."""
-        return context.window_manager.invoke_confirm(self, event)
-
-    def act(self, job: str) -> None:
-        """Remove it."""
-        live.session().forget(job)
 
 
 class DREAMWRIGHT_OT_withdraw(bpy.types.Operator):
@@ -335,7 +326,6 @@ register, unregister = bpy.utils.register_classes_factory(
         DREAMWRIGHT_OT_pause,
         DREAMWRIGHT_OT_resume,
         DREAMWRIGHT_OT_import,
-        DREAMWRIGHT_OT_remove,
         DREAMWRIGHT_OT_withdraw,
         DREAMWRIGHT_OT_show_preview,
         DREAMWRIGHT_OT_look,

@@ -40,6 +40,8 @@ class DREAMWRIGHT_UL_jobs(bpy.types.UIList):
         symbol, word = wording.STATE_LOOKS[job.state]
         row = layout.row(align=True)
         row.label(text=wording.short(job.prompt, 40), icon=compat.icon(symbol, "DOT"))
+        if job.pinned:
+            row.label(text="", icon="PINNED")
         end = row.row()
         end.alignment = "RIGHT"
         end.label(text=f"{round(100 * wording.share_done(job))} %" if job.state == "running" else word)
@@ -230,7 +232,7 @@ class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
         if JobState(job.state) not in ENDED:
             compat.progress(column, row_of_job, "percent", wording.share_done(job), wording.STATE_LOOKS[job.state][1])
         progress = wording.progress_text(job)
-        for text in (*([progress] if len(progress) <= width else progress.split(", ")), job.message):
+        for text in (*([progress] if len(progress) <= width else progress.split(", ")), wording.trouble(job), job.message):
             for line in wording.wrapped(text, width):
                 column.label(text=line)
         download = session.downloads.get(job.job)
@@ -239,6 +241,12 @@ class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
         row = layout.row()
         row.scale_y = 1.3
         row.operator("dreamwright.import_mesh", icon="IMPORT")
+        row = layout.row(align=True)
+        row.label(text=wording.place_text(job))
+        if JobState(job.state) not in ENDED:
+            row.operator("dreamwright.raise_priority", text="", icon="TRIA_UP")
+            row.operator("dreamwright.lower_priority", text="", icon="TRIA_DOWN")
+        row.operator("dreamwright.pin", text="", icon="PINNED" if job.pinned else "UNPINNED", depress=job.pinned).keep = not job.pinned
 
 
 class DREAMWRIGHT_PT_preview(_InDream, bpy.types.Panel):

@@ -27,7 +27,9 @@ from .shared.messages import (
     JobReply,
     JobSummary,
     Pause,
+    Pin,
     PreviewFrame,
+    Prioritise,
     Resume,
     Submit,
     check_request,
@@ -225,8 +227,16 @@ class Session:
         self._command(Pause(job), "The job was not paused")
 
     def resume(self, job: str) -> None:
-        """Go on with a paused job."""
+        """Go on with a paused job, or with a failed one that left a checkpoint."""
         self._command(Resume(job), "The job was not resumed")
+
+    def pin(self, job: str, pinned: bool) -> None:
+        """Have the server keep an ended job until it is told otherwise, or no longer."""
+        self._command(Pin(job, pinned), "The job was not pinned" if pinned else "The job was not unpinned")
+
+    def prioritise(self, job: str, priority: int) -> None:
+        """Let a job go before or after others of its turn. Raises ProtocolError for a priority that there is not."""
+        self._command(Prioritise(job, priority), "The job's priority was not changed")
 
     def forget(self, job: str) -> None:
         """Remove an ended job and its files from the server."""

@@ -8,9 +8,10 @@ import textwrap
 from typing import Iterable
 from urllib.parse import urlsplit
 
+from .shared.causes import WORDS, Cause
 from .shared.messages import JobSummary
 from .shared.pairing import is_invitation
-from .shared.states import JobState
+from .shared.states import ENDED, JobState
 
 WIDTH = 46  # of a line where nobody knows how wide the panel is
 
@@ -87,6 +88,19 @@ def progress_text(job: JobSummary) -> str:
         return f"{STATE_LOOKS[job.state][1]} at step {job.step} of {job.steps}"
     word = STATE_LOOKS[job.state][1]
     return f"{word} after {duration(job.elapsed_s)}"
+
+
+def trouble(job: JobSummary) -> str:
+    """Why a job that has not ended was begun more than once; "" where nothing went wrong."""
+    return f"Tried again: {WORDS[Cause(job.cause)]}" if job.cause and JobState(job.state) not in ENDED else ""
+
+
+def place_text(job: JobSummary) -> str:
+    """A job's priority while that means anything, and whether the server keeps it."""
+    kept = "kept until unpinned" if job.pinned else ""
+    if JobState(job.state) in ENDED:
+        return kept.capitalize()
+    return f"Priority {job.priority}" + (f", {kept}" if kept else "")
 
 
 def share_done(job: JobSummary) -> float:

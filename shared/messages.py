@@ -12,6 +12,7 @@ from typing import Any
 import msgpack
 
 from . import limits
+from .causes import Cause
 from .faults import CODES, ProtocolError
 from .limits import LARGEST
 from .offer import Capabilities
@@ -20,6 +21,7 @@ from .states import JobState
 from .status import ServerStatus
 
 STATES = tuple(state.value for state in JobState)
+CAUSES = tuple(cause.value for cause in Cause)
 ITEM_KINDS = ("mesh", "glb")  # files of a job that can be fetched
 
 
@@ -54,6 +56,8 @@ class JobSummary:
     ready_high_s: float = real(-1, 1e12, -1.0)  # at the latest
     pinned: bool = flag(False)  # kept until its owner says otherwise
     fetched: bool = flag(False)  # its whole mesh was taken once; until then it is kept longer
+    cause: str = one_of(*CAUSES, default="")  # why its last attempt ended before its time; "" when none did, or it succeeded since
+    resumable: bool = flag(False)  # failed, with a checkpoint that it can go on from
 
 
 # --- requests
@@ -115,7 +119,7 @@ class Pause:
 
 @dataclass(frozen=True)
 class Resume:
-    """Put a paused job back into the queue."""
+    """Put a paused job back into the queue, or a failed one that left a checkpoint."""
 
     job: str = text(limits.JOB_CHARACTERS)
 

@@ -30,7 +30,7 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.PAUSED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
     JobState.CANCELLING: frozenset({JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset(),
+    JobState.FAILED: frozenset({JobState.QUEUED}),  # resumed, where it left a checkpoint
     JobState.CANCELLED: frozenset(),
 }
 

@@ -36,6 +36,7 @@ class PuppetForeman:
         self.given: list[str] = []
         self.attempts: dict[str, int] = {}
         self.stopped: list[tuple[str, str]] = []
+        self.killed: list[str] = []
         self.told: list[Any] = []
 
     def idle(self):
@@ -52,6 +53,9 @@ class PuppetForeman:
 
     def stop(self, job, why):
         self.stopped.append((job, why))
+
+    def kill(self, job):
+        self.killed.append(job)
 
     def reports(self):
         told, self.told = self.told, []

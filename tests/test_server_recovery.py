@@ -27,7 +27,7 @@ def test_a_dead_worker_costs_no_job_until_it_has_died_three_times(stage):
         stage.foreman.told = [foreman_module.Died(name, -9)]
         stage.until(lambda: stage.job(name).state != "running" or len(stage.foreman.given) > times)
     stage.until(lambda: stage.job(name).state == "failed")
-    assert "status -9" in stage.job(name).message and "3 times" in stage.job(name).message
+    assert stage.job(name).cause == "killed" and "SIGKILL" in stage.job(name).message and "3 times" in stage.job(name).message
 
 
 def test_jobs_survive_a_restart_of_the_server_and_running_ones_go_on(stage):

@@ -31,6 +31,7 @@ class Hands:
         self.stopped: list[tuple[str, str]] = []
         self.at_work: dict[str, JobSummary] = {}  # by device
         self.given: list[str] = []
+        self.killed: list[str] = []
         self.told: list[Any] = []
 
     def idle(self) -> list[str]:
@@ -47,6 +48,9 @@ class Hands:
 
     def stop(self, job: str, why: str) -> None:
         self.stopped.append((job, why))
+
+    def kill(self, job: str) -> None:
+        self.killed.append(job)
 
     def reports(self) -> Iterator[Any]:
         told, self.told = self.told, []

@@ -26,6 +26,8 @@ POLICY_OPTIONS = {
     "keep_days": (float, "days after its end that a job is kept; twice as long until its mesh was fetched (default 30)"),
     "keep_gb": (float, "gigabytes of results that are kept; above it the oldest go, fetched ones first (default 50)"),
     "deaths": (int, "workers that may die of one job without getting on before it fails (default 3)"),
+    "hang_minutes": (float, "minutes without a step until a worker counts as hung and is ended (default 5; six times that while loading or making the mesh)"),
+    "cancel_seconds": (float, "seconds that a cancelled job may take to stop before its worker is ended (default 60; five times that while making the mesh)"),
     "pinned_per_user": (int, "jobs that a user may have kept for good (default 50)"),
 }
 

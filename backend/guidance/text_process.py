@@ -29,7 +29,7 @@ from torch import Tensor
 
 from dreamwright.backend import errors
 from dreamwright.backend.config import TextConfig
-from dreamwright.backend.errors import ConfigError, DreamwrightError, OutOfMemory, RunError, Stopped, is_out_of_memory, one_line
+from dreamwright.backend.errors import ConfigError, DreamwrightError, OutOfMemory, RunError, Stopped, TooLarge, is_out_of_memory, one_line
 from dreamwright.backend.guidance.contract import Conditioning
 from dreamwright.backend.guidance.embeddings import TextEmbedder
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder, open_pipeline
@@ -67,11 +67,11 @@ class SeparateTextEmbedder(TextEmbedder):
         """The tensors of each text from one child process.
 
         Raises what the child raised, OutOfMemory when memory ran out or the system ended it, RunError for any other
-        end, and Stopped. Raises ConfigError when the weights alone cannot fit.
+        end, and Stopped. Raises TooLarge when the weights alone cannot fit.
         """
         needed, free = text_bytes(self.folder, self.dtype, self.int8), free_bytes(self.device)
         if free is not None and needed > free:
-            raise ConfigError(
+            raise TooLarge(
                 f"the text encoders need {in_words(needed)} on {self.device}, where {in_words(free)} is free; {ADVICE}"
             )
         with tempfile.TemporaryDirectory(prefix="dreamwright-text-") as private:  # for this user's eyes only

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Callable
 from dreamwright.backend.server.fence import Superseded, check_fence, held
 from dreamwright.backend.server.logbook import hide
 from dreamwright.backend.server.orders import Ended, Noted, Pictured, Report, Stepped, Work
+from dreamwright.shared.causes import Cause
 from dreamwright.shared.limits import MESSAGE_CHARACTERS
 
 if TYPE_CHECKING:
@@ -44,33 +45,31 @@ class Attempt:
         self._why = self._told_to_stop() or self._why
         return bool(self._why)
 
-    def carry_out(self) -> None:
-        """One job, from its newest checkpoint if there is one, to a mesh; every failure becomes a report.
+    def carry_out(self) -> Cause:
+        """One job, from its newest checkpoint if there is one, to a mesh; every failure becomes a report, and its cause the answer.
 
         Whoever worked on it before must be gone first; a worker that finds its job given to a later attempt drops it.
         """
-        from dreamwright.backend.errors import DreamwrightError, Stopped, is_out_of_memory
+        from dreamwright.backend.errors import Stopped
+        from dreamwright.backend.server.endings import classify, describe
 
         hide(self._job.prompt, self._job.negative)
         try:
             with held(self._folder, self._number, self._wait_for_the_one_before) as mine:
                 ended = self._produce() if mine else self._ended(*self._unstarted())
         except Superseded as error:
-            ended = self._ended("failed", str(error))  # the server ignores it, unless the fence itself is lost
+            ended = self._ended("failed", str(error), cause=Cause.FAULT)  # the server ignores it, unless the fence itself is lost
         except _DiskRefuses as error:
-            ended = self._ended("paused", f"{error}; make room there, then resume: it goes on from its checkpoint")
+            ended = self._ended("paused", f"{error}; make room there, then resume: it goes on from its checkpoint", cause=Cause.NO_SPACE)
         except Stopped:  # before the first step, so there is nothing to make a mesh of
             ended = self._ended(*self._unstarted())
-        except DreamwrightError as error:
-            ended = self._ended("failed", str(error))
         except Exception as error:
-            if is_out_of_memory(error):
-                message = f"out of memory: {error}; use fewer views, samples or a smaller model"
-            else:
-                log.exception("attempt failed by a fault of Dreamwright", extra=self._marks())
-                message = f"{type(error).__name__}: {error} (a fault of Dreamwright; the server's log has more)"
-            ended = self._ended("failed", message)
+            cause = classify(error)
+            if cause in (Cause.FAULT, Cause.DEVICE_FAULT):
+                log.exception("attempt failed by a fault of Dreamwright or the device", extra=self._marks())
+            ended = self._ended("failed", describe(error, cause), cause=cause)
         self._say(ended)
+        return Cause(ended.cause)
 
     def _marks(self) -> dict[str, object]:
         """What every line of the log about it says."""
@@ -90,10 +89,11 @@ class Attempt:
         from dreamwright.backend.errors import CheckpointError, DreamwrightError
         from dreamwright.backend.events import Checkpoint
         from dreamwright.backend.production import Production
+        from dreamwright.backend.server.endings import lowered
         from dreamwright.backend.server.requests import job_of
 
         job, checkpoints = job_of(self._job), self._folder / "checkpoints"
-        production, told = None, []
+        production, told = None, list(filter(None, [lowered(self._job.cause, self._job.settings)]))
         if has_checkpoint(checkpoints):
             try:
                 restored = read_checkpoint(checkpoints, job)
@@ -119,7 +119,7 @@ class Attempt:
         if self._why == "pause" and production.step < job.config.run.steps:
             return self._ended("paused", *told)
         cancelled = self._why == "cancel"
-        self._note(*told, "making the mesh")
+        self._note(*told, "making the mesh", stage="meshing")
         try:
             self._write_mesh(production)
         except DreamwrightError as error:
@@ -141,11 +141,11 @@ class Attempt:
             _discard(self._folder / "checkpoints" / f"{NEWEST}.part")
             raise _DiskRefuses(str(error).partition(";")[0]) from error
 
-    def _note(self, *messages: str) -> None:
-        self._say(Noted(self._name, "", "; ".join(messages)[:MESSAGE_CHARACTERS], self._number))
+    def _note(self, *messages: str, stage: str = "") -> None:
+        self._say(Noted(self._name, "", "; ".join(messages)[:MESSAGE_CHARACTERS], self._number, stage))
 
-    def _ended(self, how: str, *messages: str, meshed: bool = False) -> Ended:
-        return Ended(self._name, how, "; ".join(filter(None, messages))[:MESSAGE_CHARACTERS], meshed, self._number)
+    def _ended(self, how: str, *messages: str, meshed: bool = False, cause: Cause = Cause.NONE) -> Ended:
+        return Ended(self._name, how, "; ".join(filter(None, messages))[:MESSAGE_CHARACTERS], meshed, self._number, cause.value)
 
     def _write_mesh(self, production: "Production") -> None:
         from dreamwright.shared.mesh_file import MeshFile, encode_mesh

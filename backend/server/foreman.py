@@ -15,7 +15,7 @@ from typing import Any, Callable, Iterator, Mapping
 
 import zmq
 
-from dreamwright.backend.server.orders import Ready, Stop, Work, pack_order, unpack_order
+from dreamwright.backend.server.orders import Ended, Ready, Stop, Work, pack_order, unpack_order
 from dreamwright.backend.server.runner import Died
 from dreamwright.shared import limits
 from dreamwright.shared.faults import ProtocolError
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 REPORTS = 1000  # taken in at once
 # Ctrl-C in a terminal reaches the server alone, which then lets its workers write a checkpoint.
 APART: dict[str, Any] = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)} if sys.platform == "win32" else {"process_group": 0}
+START_S = 600.0  # for a worker to be ready for its next job; one that takes longer is ended and started anew
 LONGEST_REST_S = 60.0  # before a worker that dies without having worked is started again; 1 s at first, doubling
 
 
@@ -38,6 +39,7 @@ class Hand:
     route: bytes = b""
     job: str = ""  # what it works on
     ready: bool = False
+    since: float = 0.0  # when it was started, or ended its last job
     failures: int = 0  # deaths in a row before it was ready
     rests_until: float = 0.0  # not started again before this moment
 
@@ -91,6 +93,12 @@ class Foreman:
             if hand.job == job:
                 self._send(hand, Stop(job, why))
 
+    def kill(self, job: str) -> None:
+        """End the worker of a job at once, wherever it is; `reports` tells of its death."""
+        for hand in self._hands.values():
+            if hand.job == job and hand.process is not None:
+                hand.process.kill()
+
     def reports(self) -> Iterator[Any]:
         """What the workers said since the last call, and `Died` for each that is no more."""
         for _ in range(REPORTS):  # whoever is on this machine can send here, and must not keep the server from its work
@@ -110,8 +118,13 @@ class Foreman:
                 if hand is not None:
                     hand.route, hand.ready, hand.job, hand.failures = route, True, "", 0
             else:
+                if isinstance(report, Ended):
+                    self._done(route)
                 yield report
         for hand in self._hands.values():
+            if hand.process is not None and not hand.job and not hand.ready and self._clock() - hand.since > START_S:
+                log.warning("worker not ready in time; it is ended and started anew", extra={"device": hand.device, "after_s": START_S})
+                hand.process.kill()
             status = None if hand.process is None else hand.process.poll()
             if status is not None:
                 died = Died(hand.job, status)
@@ -136,6 +149,12 @@ class Foreman:
                     hand.process.wait()
         self.socket.close(0)
 
+    def _done(self, route: bytes) -> None:
+        """Its worker has ended a job: what becomes of the process is no longer that job's concern."""
+        for hand in self._hands.values():
+            if hand.route == route:
+                hand.job, hand.since = "", self._clock()
+
     def _start(self, hand: Hand) -> None:
         name = hand.device.replace(":", "-")
         try:
@@ -152,6 +171,7 @@ class Foreman:
             log.warning("worker not started", extra={"device": hand.device, "why": str(error)})
             self._rest(hand)
             return
+        hand.since = self._clock()
         told = {"address": self._address, "secret": self._secret, "device": hand.device}
         # The secret goes through a pipe: an argument or a variable could be read by other users of the machine.
         try:

@@ -176,8 +176,8 @@ class Ledger:
             turn = next(place for place, waiting in self._order() if waiting.job == job)
             turns = started(turns, turn, entry.owner, again)
             fields["attempt"] = entry.summary.attempt + 1
-        elif state is JobState.PAUSED:
-            turn = 0
+        elif state in (JobState.PAUSED, JobState.FAILED):
+            turn = 0  # should it be resumed, it takes a new one
         summary = replace(entry.summary, state=state.value, changed=self._tick(), **fields)
         ended_age = self.age.now_s() if state in ENDED else 0.0
         attempts = entry.attempts if attempts is None else attempts

@@ -11,11 +11,12 @@ import msgpack
 
 from dreamwright.shared import limits
 from dreamwright.shared.faults import ProtocolError
-from dreamwright.shared.messages import LARGEST, JobSummary
+from dreamwright.shared.messages import CAUSES, LARGEST, JobSummary
 from dreamwright.shared.shapes import flag, from_map, one_of, raw, real, record, shown, text, to_map, whole, words
 
 PATH_CHARACTERS = 4096
 CLUSTER_DEVICES = 4096
+STAGES = ("", "loading", "stepping", "meshing")  # of an attempt, which differ in how long may pass without a word
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Noted:
     health: str = text(limits.NAME_CHARACTERS)
     message: str = text(limits.MESSAGE_CHARACTERS)
     attempt: int = whole(0, LARGEST, 0)  # the report counts only while this is the job's newest; 0 never is
+    stage: str = one_of(*STAGES, default="")  # what it does from now on; "": what it did
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Ended:
     message: str = text(limits.MESSAGE_CHARACTERS)
     meshed: bool = flag()
     attempt: int = whole(0, LARGEST, 0)  # the report counts only while this is the job's newest; 0 never is
+    cause: str = one_of(*CAUSES, default="")  # of a failure
 
 
 @dataclass(frozen=True)

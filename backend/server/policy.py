@@ -22,6 +22,8 @@ class Policy:
     keep_gb: float = 50.0  # gigabytes of ended jobs' files; above it the oldest go, those that were fetched first
     pinned_per_user: int = 50  # jobs that a user may have kept until they say otherwise
     deaths: int = 3  # workers that may die of one job, none getting further than the one before, until it fails
+    hang_minutes: float = 5.0  # minutes between two steps without a word, until a worker counts as hung; ten times its slowest step if longer
+    cancel_seconds: float = 60.0  # seconds that a cancelled job may take to stop before its worker is ended
 
 
 BOUNDS: Mapping[str, tuple[float, float]] = {
@@ -31,6 +33,8 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "keep_gb": (0.001, 1e6),
     "pinned_per_user": (0, 10_000),
     "deaths": (1, 100),
+    "hang_minutes": (0.01, 10_000),
+    "cancel_seconds": (0.1, 100_000),
 }
 
 

@@ -161,6 +161,13 @@ class RayRunner:
             self._jobs[job].why = why
             self._send(Stop(job, why))
 
+    def kill(self, job: str) -> None:
+        """End the actor without a word of its own; only while there is a connection, without which nothing is known of it."""
+        given = self._jobs.get(job)
+        if self._connected and given is not None:
+            self._send(Release(job, given.attempt))
+            self._early.append(Lost(job, given.attempt, "its process was ended"))
+
     def reports(self) -> Iterator[Report | Died]:
         """What the actors said; also starts another envoy where the last one ended."""
         early, self._early = self._early, []

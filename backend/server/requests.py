@@ -9,9 +9,10 @@ from typing import Any, Mapping
 
 from dreamwright.backend.config import Config
 from dreamwright.backend.errors import ModelError, PromptError
+from dreamwright.backend.guidance.json_object import read_object
 from dreamwright.backend.guidance.vocabulary import read_vocabulary, unknown_message, unknown_words
 from dreamwright.backend.job import Job, make_job
-from dreamwright.backend.model_files import INDEX
+from dreamwright.backend.model_files import INDEX, family_of, parts_of
 from dreamwright.backend.models import ModelInfo, known_models, registered, resolve_model
 from dreamwright.backend.presets import PRESETS, Preset, get_preset
 from dreamwright.backend.registry import BY_NAME
@@ -114,3 +115,10 @@ def check_submission(request: Submit, folders: bool = True) -> Job:
         if unknown:
             raise PromptError(unknown_message(unknown, known))
     return job
+
+
+def has_vae(model: str) -> bool:
+    """Whether a model works on latents, by its index alone: no weight and no library of networks is loaded. Raises ModelError."""
+    folder = resolve_model(model)
+    index = read_object(folder / INDEX)
+    return "vae" in parts_of(family_of(index, str(folder)), index)

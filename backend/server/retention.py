@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Callable, Iterable
 
 from dreamwright.backend.server.policy import GIGABYTE, Policy
@@ -38,6 +39,17 @@ def expired(kept: Iterable[Kept], policy: Policy) -> list[str]:
             gone.add(job.job)
             excess -= job.size
     return sorted(gone)
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of the files in a folder; 0 for none."""
+    total = 0
+    for path in folder.iterdir() if folder.is_dir() else ():
+        try:
+            total += path.stat().st_size
+        except OSError:
+            continue  # it went meanwhile
+    return total
 
 
 class ServerAge:

@@ -61,6 +61,9 @@ class Runner(Protocol):
         `Ended` or `Died` follows; a runner may use force on what does not heed. For a job that it does not have: nothing.
         """
 
+    def kill(self, job: str) -> None:
+        """End what makes a job at once, wherever it is; `Died` follows. For a job that it does not have: nothing."""
+
     def reports(self) -> Iterator[Report | Died]:
         """What was said since the last call. Every attempt that was given or adopted ends in one `Ended` or `Died`.
 

@@ -176,8 +176,9 @@ class Service:
         if entry.state in ENDED:
             raise Refused("not-now", f"the job is {entry.state.value}; only what has not ended has a priority")
         check_priority(request.priority, entry.summary.priority, asker.is_admin)
-        self._herald.amend(request.job, priority=request.priority)
-        self._dispatch.reckon()
+        if request.priority != entry.summary.priority:
+            self._herald.amend(request.job, priority=request.priority)
+            self._dispatch.reckon()
         return self._reply(request.job)
 
     def _pin(self, request: Pin, asker: Asker) -> JobReply:
@@ -186,13 +187,15 @@ class Service:
         limit = self._policy.pinned_per_user
         if request.pinned and not entry.summary.pinned and pinned >= limit:
             raise Refused("too-many", f"{pinned} of your jobs are pinned; allowed are {limit} a user; unpin one first")
-        self._herald.amend(request.job, pinned=request.pinned)
+        if request.pinned != entry.summary.pinned:
+            self._herald.amend(request.job, pinned=request.pinned)
         return self._reply(request.job)
 
     def _cancel(self, request: Cancel, asker: Asker) -> JobReply:
         entry = self._own(request.job, asker)
         if entry.state in (JobState.QUEUED, JobState.PAUSED):
-            self._herald.move(request.job, JobState.CANCELLED)
+            self._herald.move(request.job, JobState.CANCELLED, message="cancelled while it waited; there is no mesh", cause="")
+            self._dispatch.sweeper.clear(request.job)
         elif entry.state is JobState.RUNNING:
             self._herald.move(request.job, JobState.CANCELLING, message="stopping; what there is becomes a mesh")
             self._runner.stop(request.job, "cancel")
@@ -214,16 +217,20 @@ class Service:
     def _resume(self, request: Resume, asker: Asker) -> JobReply:
         entry = self._own(request.job, asker)
         if entry.state is JobState.PAUSED:
-            self._herald.move(request.job, JobState.QUEUED, message="")
+            self._dispatch.resume(request.job)
+        elif entry.state is JobState.FAILED and self._dispatch.can_go_on(entry):
+            policy = self._policy
+            check_room(self.ledger.open_jobs(entry.owner), policy.jobs_per_user, self.ledger.open_jobs(), policy.jobs_total)
+            self._dispatch.resume(request.job)
         elif entry.state is not JobState.QUEUED:
-            raise Refused("not-now", f"the job is {entry.state.value}; only paused ones can be resumed")
+            raise Refused("not-now", f"the job is {entry.state.value}; only paused ones, and failed ones with a checkpoint, can be resumed")
         return self._reply(request.job)
 
     def _forget(self, request: Forget, asker: Asker) -> Done:
         entry = self._own(request.job, asker)
         if entry.state not in ENDED:
             raise Refused("not-now", f"the job is {entry.state.value}; cancel it first")
-        self._dispatch.drop(entry)
+        self._dispatch.sweeper.drop(entry)
         return Done()
 
     def _fetch(self, request: Fetch, asker: Asker) -> Chunk:

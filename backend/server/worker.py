@@ -17,6 +17,7 @@ import zmq
 from dreamwright.backend.server.attempt import Attempt
 from dreamwright.backend.server.logbook import inherit_log
 from dreamwright.backend.server.orders import Ready, Stop, Work, pack_order, unpack_order
+from dreamwright.shared.causes import Cause
 
 ORPHAN_GRACE_S = 5.0  # for the step in hand, once the server is gone; then the process ends wherever it is
 
@@ -67,7 +68,9 @@ class Worker:
 
     def carry_out(self, work: Work) -> None:
         """Make one job; every failure becomes a report."""
-        Attempt(work, self.device, self.say, self._told_to_stop).carry_out()
+        cause = Attempt(work, self.device, self.say, self._told_to_stop).carry_out()
+        if cause is Cause.DEVICE_FAULT:
+            sys.exit("the device takes nothing further of this process; the server starts another one")
 
     def _told_to_stop(self) -> str:
         return self._stop.why if self._should_stop() and self._stop is not None else ""

@@ -36,7 +36,9 @@ from dreamwright.shared.messages import (
     JobSummary,
     ListJobs,
     Pause,
+    Pin,
     PreviewFrame,
+    Prioritise,
     Refusal,
     Resume,
     Seen,
@@ -124,6 +126,7 @@ class Faults:
     version: int = limits.PROTOCOL_VERSION
     babble: bool = False  # answer with bytes that are no message
     refuse_submit: str = ""
+    fail_at: int = 0  # the first job to come to this step fails there, and can be resumed
 
 
 class FakeServer:
@@ -175,6 +178,10 @@ class FakeServer:
         if running is None or not self.pace:
             return
         step = min(running.steps, running.step + self.pace)
+        if 0 < self.faults.fail_at <= step:
+            self.faults.fail_at = 0
+            self.change(running.job, state="failed", step=step, cause="memory", message="out of memory; lower something", resumable=True)
+            return
         if step < running.steps:
             self.change(running.job, step=step, elapsed_s=float(step), eta_s=float(running.steps - step))
         else:
@@ -284,8 +291,14 @@ class FakeServer:
             self.change(job.job, state="cancelled", queue_place=0)
         elif isinstance(request, Pause) and job.state in ("queued", "running"):
             self.change(job.job, state="paused", queue_place=0)
-        elif isinstance(request, Resume) and job.state == "paused":
-            self.change(job.job, state="queued", queue_place=1)
+        elif isinstance(request, Resume) and (job.state == "paused" or job.resumable):
+            self.change(job.job, state="queued", queue_place=1, resumable=False, cause="", message="")
+        elif isinstance(request, Pin):
+            self.change(job.job, pinned=request.pinned)
+        elif isinstance(request, Prioritise) and request.priority > 0:
+            return Refusal("not-allowed", f"the priority is {request.priority}; you may give up to 0; ask an admin of this server to raise it")
+        elif isinstance(request, Prioritise) and job.state not in ENDED:
+            self.change(job.job, priority=request.priority)
         else:
             return Refusal("not-now", f"a {job.state} job cannot do that")
         return JobReply(self.jobs[job.job])
@@ -313,8 +326,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=16)
     parser.add_argument("--rings", type=int, default=16)
     parser.add_argument("--wait", type=float, default=0.02)
+    parser.add_argument("--fail-at", type=int, default=0)
     options = parser.parse_args()
     server = FakeServer(options.address, options.pace, options.steps, options.size, options.rings)
+    server.faults.fail_at = options.fail_at
     print(server.address, flush=True)
     while True:
         server.step(options.wait)

@@ -35,7 +35,7 @@ class PaperLayout:
         self.texts.append(text)
         getattr(data, name)
 
-    def operator(self, name: str, text: str = "", icon: str = "NONE") -> Any:
+    def operator(self, name: str, text: str = "", icon: str = "NONE", depress: bool = False) -> Any:
         group, _, verb = name.partition(".")
         assert verb in dir(getattr(bpy.ops, group)), f"no operator {name}"
         self._icon(icon)

@@ -72,7 +72,8 @@ def tick() -> float | None:
 
 
 for verb in ("cancel", "pause", "resume", "remove"):
-    listen(getattr(importlib.import_module(f"{ADDON}.operators"), f"DREAMWRIGHT_OT_{verb}"))
+    module = importlib.import_module(f"{ADDON}.{'place_operators' if verb == 'remove' else 'operators'}")
+    listen(getattr(module, f"DREAMWRIGHT_OT_{verb}"))
 for listed in panels():
     listed.append(note)
 bpy.app.timers.register(tick, first_interval=0.5)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files that nobody needs any more: checkpoints of what has ended, results that were kept long enough, folders of nobody."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+
+from dreamwright.backend.server.herald import Herald
+from dreamwright.backend.server.ledger import Entry, LedgerFault
+from dreamwright.backend.server.policy import Policy
+from dreamwright.backend.server.retention import Kept, expired, folder_size
+from dreamwright.shared.states import ENDED, JobState
+
+log = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """Removes files; what a job is, the ledger says."""
+
+    def __init__(self, herald: Herald, policy: Policy) -> None:
+        self._herald, self._ledger, self._policy = herald, herald.ledger, policy
+
+    def clear(self, job: str) -> None:
+        """Remove the checkpoints of a job that nothing goes on from any more, now that its end is written down."""
+        if self._ledger.entries[job].state in (JobState.SUCCEEDED, JobState.CANCELLED):
+            shutil.rmtree(self._ledger.job_folder(job) / "checkpoints", ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Let go of what has been kept long enough, and write down the server's age."""
+        try:
+            self._ledger.save_facts()
+            now = self._ledger.age.now_s()
+            kept = [
+                Kept(e.summary.job, now - e.ended_age, self._size(e), e.summary.fetched or not e.summary.mesh_bytes, e.summary.pinned)
+                for e in self._ledger.entries.values()
+                if e.state in ENDED
+            ]
+            for job in expired(kept, self._policy):
+                log.info("job kept long enough", extra={"job": job})
+                self.drop(self._ledger.entries[job])
+        except LedgerFault as fault:
+            log.warning("results not swept", extra={"why": str(fault)})
+
+    def _size(self, entry: Entry) -> int:
+        """Bytes of an ended job's files that count: its mesh, and the checkpoints of one that can be resumed."""
+        if not entry.summary.resumable:
+            return entry.summary.mesh_bytes
+        return entry.summary.mesh_bytes + folder_size(self._ledger.job_folder(entry.summary.job) / "checkpoints")
+
+    def drop(self, entry: Entry) -> None:
+        """Remove an ended job and its files. Raises LedgerFault."""
+        job = entry.summary.job
+        try:
+            self._ledger.forget(job)
+        except LedgerFault:
+            # On a full disk its files must go first to make room for the note that it is gone.
+            shutil.rmtree(self._ledger.job_folder(job), ignore_errors=True)
+            self._ledger.forget(job)
+        shutil.rmtree(self._ledger.job_folder(job), ignore_errors=True)
+        self._herald.forgotten(entry.owner, job)
+
+    def clear_strangers(self) -> None:
+        """Remove folders of jobs that were forgotten just before the server's end."""
+        folder = self._ledger.folder / "jobs"
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name not in self._ledger.entries and re.fullmatch("[0-9a-f]{16}", path.name):
+                shutil.rmtree(path, ignore_errors=True)

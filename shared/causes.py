@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Why an attempt at a job ended before its time: one word for server, client, panel, log and tests."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Mapping
+
+
+class Cause(str, Enum):
+    """The value is what travels."""
+
+    NONE = ""
+    KILLED = "killed"  # a signal from outside ended its process
+    CRASHED = "crashed"  # its process fell over: a segmentation fault, an abort, an exit without a word
+    HANG = "hang"  # nothing was heard of it for too long, and the server ended its process
+    MACHINE_MEMORY = "machine-memory"  # the kernel ended its process, since the machine's memory had run out
+    MEMORY = "memory"  # it asked for more memory than the device or the machine gave
+    DEVICE_FAULT = "device-fault"  # the device refuses everything further of this process
+    NOT_A_NUMBER = "not-a-number"  # NaN or infinity, after the restarts that the run has of its own
+    RUN_FAILED = "run-failed"  # an empty or full field, or no surface in it
+    BAD_INPUT = "bad-input"  # a prompt, setting or model that cannot be used
+    NO_SPACE = "no-space"  # the disk refused a file of the job
+    FAULT = "fault"  # a fault of Dreamwright
+
+
+# For people, after "the last attempt ended: ".
+WORDS: Mapping[Cause, str] = {
+    Cause.NONE: "",
+    Cause.KILLED: "its worker was killed",
+    Cause.CRASHED: "its worker crashed",
+    Cause.HANG: "its worker hung",
+    Cause.MACHINE_MEMORY: "the machine ran out of memory",
+    Cause.MEMORY: "out of memory",
+    Cause.DEVICE_FAULT: "the device failed",
+    Cause.NOT_A_NUMBER: "not a number",
+    Cause.RUN_FAILED: "the run failed",
+    Cause.BAD_INPUT: "it cannot be made as asked for",
+    Cause.NO_SPACE: "no space on the disk",
+    Cause.FAULT: "a fault of Dreamwright",
+}

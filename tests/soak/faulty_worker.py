@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real worker process that comes to harm where a plan says so.
+
+`DREAMWRIGHT_FAULTS` names a JSON file: by the job's seed, {"where", "what", "step", "attempts", "seconds"}. `where` is
+loading, step or mesh; attempts later than `attempts` are left alone. When it happens, "JOB ATTEMPT TIME" is added to the
+file beside it, TIME by the machine's monotonic clock, which all processes share.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Callable, Iterator
+from unittest import mock
+
+from dreamwright.backend.server import worker
+from dreamwright.backend.server.orders import Work
+
+CUDA_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 8 GiB"
+EACH_TIME = ("wait", "memory")  # from its step on, and not once
+CUDA_FAULT = "CUDA error: an illegal memory access was encountered"
+
+
+def harm(what: str, fault: dict[str, Any], work: Work) -> None:
+    """What happens to the process, but for "nan", which is made of the result."""
+    import torch
+
+    if what == "segfault":
+        ctypes.string_at(0)
+    elif what == "abort":
+        os.abort()
+    elif what == "leave":
+        os._exit(7)
+    elif what == "hang":
+        ctypes.CDLL(None).pause()  # native code that does not return
+    elif what == "wait":
+        time.sleep(fault["seconds"])
+    elif what == "memory" and work.job.settings.get("run.views_at_once") != "1" or what == "memory for ever":
+        raise torch.OutOfMemoryError(CUDA_MEMORY)
+    elif what == "MemoryError":
+        raise MemoryError
+    elif what == "device":
+        raise RuntimeError(CUDA_FAULT)
+    elif what == "bug":
+        raise ZeroDivisionError("division by zero")
+
+
+@contextmanager
+def injected(fault: dict[str, Any] | None, work: Work, told: Path) -> Iterator[None]:
+    """The fault happens while the body runs."""
+    if fault is None or work.job.attempt > fault.get("attempts", 1):
+        yield
+        return
+    from dreamwright.backend import distillation, production
+
+    where, what, calls = fault["where"], fault["what"], 0
+    owner, name = {
+        "loading": (production, "load_denoiser"),
+        "step": (distillation.ScoreDistillation, "gradient"),
+        "mesh": (production, "build_mesh"),
+    }[where]
+    real: Callable[..., Any] = getattr(owner, name)
+
+    def faulty(*words: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls < fault.get("step", 1) or what not in EACH_TIME and calls > fault.get("step", 1):
+            return real(*words, **options)
+        with told.open("a") as file:
+            file.write(f"{work.job.job} {work.job.attempt} {time.monotonic()}\n")
+        harm(what, fault, work)
+        result = real(*words, **options)
+        return replace(result, gradient=result.gradient * float("nan")) if what == "nan" else result
+
+    with mock.patch.object(owner, name, faulty):
+        yield
+
+
+class FaultyWorker(worker.Worker):
+    """The worker of the server, with a plan."""
+
+    def carry_out(self, work: Work) -> None:
+        path = Path(os.environ["DREAMWRIGHT_FAULTS"])
+        fault = json.loads(path.read_text()).get(str(work.job.seed))
+        with injected(fault, work, path.with_suffix(".told")):
+            super().carry_out(work)
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    worker.Worker = FaultyWorker
+    worker.REPORT_S = 0.0
+    worker.main()

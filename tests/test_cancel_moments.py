@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Cancel at each moment of a real job's life ends it within a step, or within its grace, and makes a mesh of what there is.
+
+`tests/soak/cancel_moments.py` does it twenty times a moment; docs/reliability.md has its figures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.soak.cancel_moments import MOMENTS, STUCK, soak
+
+
+@pytest.mark.slow
+def test_a_cancelled_job_ends_so_at_every_moment_and_one_that_is_stuck_is_ended_after_its_grace(tmp_path: Path) -> None:
+    outcome = soak(tmp_path, [*MOMENTS, *STUCK], 0)
+    assert outcome.faults == []
+    assert {moment: found.meshes for moment, found in outcome.moments.items()} == {
+        "waiting": 0, "loading": 0, "step": 1, "mesh": 1, "twice": 1, "after": 1, "stuck loading": 0, "stuck mesh": 0,
+    }  # fmt: skip
