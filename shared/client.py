@@ -144,8 +144,7 @@ class Client:
             self._drop_socket()
             raise
         self._heard = self._ticked = self._clock()
-        self._subscription.asked = 0  # the old socket's answers never come
-        self._greet()
+        self._begin()
 
     def _drop_socket(self) -> None:
         if self._watch is not None:
@@ -248,8 +247,7 @@ class Client:
         if verdict is Verdict.LET_IN and self._watch.let_in > 1 and self.link is not Link.REFUSED:
             # ZeroMQ connected anew by itself: to the server this is a stranger who subscribed to nothing, and what was on
             # the way is lost.
-            self._ask_again()
-            self._greet()
+            self._begin()
         if verdict is not Verdict.LET_IN and self.link is not Link.REFUSED:
             self._become(Link.BARRED, words(verdict, self.address, self._lock))
 
@@ -325,7 +323,7 @@ class Client:
                 self._become(Link.LOST, self._farewell or f"no answer from {self.address} any more; trying again")
             else:
                 self._become(Link.CONNECTING, f"no answer from {self.address} yet; is the server running?")
-            self._reopen()
+            self._open()
             return
         for number, pending in list(self._pending.items()):
             if now - pending.sent_at > pending.timeout_s:
@@ -346,18 +344,12 @@ class Client:
         if isinstance(reply, Welcome) and (self.link is not Link.ONLINE or reply.epoch != self.epoch):
             self._welcomed(reply)
 
-    def _ask_again(self) -> None:
-        """Send what is not answered once more, on this socket."""
-        now = self._clock()
-        for number, pending in self._pending.items():
-            pending.sent_at = now
-            self._send(pending.message, number)
-
-    def _reopen(self) -> None:
-        """A fresh socket; requests that still wait for an answer are asked again on it."""
+    def _begin(self) -> None:
+        """On a connection that knows nothing of what was before: greet, and ask again what was not answered."""
         waiting = [p for p in self._pending.values() if not isinstance(p.message, (Hello, Subscribe))]
         self._pending.clear()
-        self._open()
+        self._subscription.asked = 0  # the answers of the connection before never come
+        self._greet()
         for pending in waiting:
             self._number += 1
             pending.sent_at, pending.tries = self._clock(), 1

@@ -29,15 +29,24 @@ SERVER, ARTIST = "10.77.0.1", "10.77.0.2"
 class Machine:
     """A network of its own, held open by a process that sleeps."""
 
-    def __init__(self, *before: str) -> None:
+    def __init__(self, *before: str, beside: int = os.getpid()) -> None:
+        """`before` makes the network; `beside` is a process of the one that it is made from."""
         self.holder = subprocess.Popen([*before, "sleep", "1200"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        end = time.monotonic() + 5
-        while self.holder.poll() is None and os.readlink(f"/proc/{self.holder.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+        end = time.monotonic() + 30
+        others = {os.readlink(f"/proc/{pid}/ns/net") for pid in (os.getpid(), beside)}
+        # It goes through these before it has its own, and only then becomes who sleeps.
+        while self.holder.poll() is None and not (self._network() not in others and "sleep" in self._name()):
             if time.monotonic() > end:
                 raise OSError("no network namespace came about")
             time.sleep(0.01)
         if self.holder.poll() is not None:
             raise OSError(self.holder.communicate()[1].strip())
+
+    def _network(self) -> str:
+        return os.readlink(f"/proc/{self.holder.pid}/ns/net")
+
+    def _name(self) -> str:
+        return Path(f"/proc/{self.holder.pid}/comm").read_text()
 
     def command(self, *words: str) -> list[str]:
         return ["nsenter", "-t", str(self.holder.pid), "-U", "-n", "--preserve-credentials", *words]
@@ -61,7 +70,7 @@ def two_machines() -> Iterator[tuple[Machine, Machine]]:
     made: list[Machine] = []
     try:
         made.append(Machine("unshare", "--user", "--map-root-user", "--net"))
-        made.append(Machine(*made[0].command("unshare", "--net")))
+        made.append(Machine(*made[0].command("unshare", "--net"), beside=made[0].holder.pid))
         server, artist = made
         server.ip(f"link add cable type veth peer name cable netns {artist.holder.pid}")
         for machine, address in ((server, SERVER), (artist, ARTIST)):

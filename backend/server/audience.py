@@ -9,6 +9,8 @@ from typing import Any, Callable
 from dreamwright.shared import limits
 from dreamwright.shared.messages import Closing, JobChanged, JobForgotten, JobSummary, PreviewFrame
 
+PICTURES_KEPT = 64  # jobs whose latest picture is kept for who comes to watch: some 50 kB each, and ended jobs are many
+
 Send = Callable[[bytes, Any], bool]  # (route, event) -> False when the subscriber is gone
 
 
@@ -31,7 +33,7 @@ class Audience:
     def __init__(self, send: Send, clock: Callable[[], float]) -> None:
         self._send, self._clock = send, clock
         self._subscribers: dict[bytes, Subscriber] = {}
-        self._latest: dict[str, PreviewFrame] = {}
+        self._latest: dict[str, PreviewFrame] = {}  # by job, the one that was pictured longest ago first
         self._closing: Closing | None = None
 
     def __len__(self) -> int:
@@ -91,7 +93,10 @@ class Audience:
 
     def pictured(self, frame: PreviewFrame) -> None:
         """Show a new preview to whoever watches that job."""
+        self._latest.pop(frame.job, None)
         self._latest[frame.job] = frame
+        if len(self._latest) > PICTURES_KEPT:
+            del self._latest[next(iter(self._latest))]
         for route, subscriber in list(self._subscribers.items()):
             if subscriber.previews_of == frame.job:
                 self._show(route, subscriber)

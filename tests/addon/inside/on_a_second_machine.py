@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def main() -> None:
     preferences.address = os.environ["STRING"]
     bpy.ops.dreamwright.connect()
     until(lambda: session.link == "barred", "the refusal", LONG_S)
-    report = {"reason": session.reason, "server": session.keys.server_mark, "network": sorted(os.listdir("/sys/class/net"))}
+    report = {"reason": session.reason, "server": session.keys.server_mark, "network": sorted(name for _, name in socket.if_nameindex())}
     bpy.ops.dreamwright.copy_key()
     sign("key", session.keys.own_text())
     until(lambda: session.is_online and session.offered is not None, "being let in", LONG_S)
