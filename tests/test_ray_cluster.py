@@ -83,6 +83,7 @@ def machines() -> Iterator[Machines]:
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         environment.setenv("RAY_worker_niceness", "0")  # 15 by default: on a machine with other work they would hardly run
         environment.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "15")  # 60 by default, for a head that went away
+        environment.setenv("RAY_raylet_start_wait_time_s", "240")  # a node's own start, on a machine with other work
         environment.setenv("OMP_NUM_THREADS", "1")
         machines = Machines(folder)
         yield machines
