@@ -14,6 +14,7 @@ SETTINGS |= {"run.preview_interval": "10", "run.checkpoint_interval": "5"}
 
 
 def summary(model: Path, name: str, number: int, device: str, steps: int = STEPS) -> JobSummary:
+    """Attempt `number` of the job `name`, running on a device."""
     settings = SETTINGS | {"run.steps": str(steps)}
     return JobSummary(
         name, "running", "a red mushroom", "", str(model), "draft", 0, settings, 0, steps, 0.0, -1.0, 0, "", "", 0.0, 0, "", 1,

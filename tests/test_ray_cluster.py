@@ -83,6 +83,7 @@ def machines() -> Iterator[Machines]:
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         environment.setenv("RAY_worker_niceness", "0")  # 15 by default: on a machine with other work they would hardly run
         environment.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "15")  # 60 by default, for a head that went away
+        environment.setenv("RAY_raylet_start_wait_time_s", "240")  # a node's own start, on a machine with other work
         environment.setenv("OMP_NUM_THREADS", "1")
         machines = Machines(folder)
         yield machines
@@ -184,8 +185,10 @@ def actors() -> list[psutil.Process]:
 
 def test_two_jobs_run_at_once_and_a_lost_nodes_job_goes_on_elsewhere_to_the_same_mesh(house: House, machines: Machines, undisturbed: bytes) -> None:
     """And the third waits in the server's own queue, where it can be cancelled; the second is cancelled within a step."""
+    submitted = time.monotonic()
     first, second, third = house.submit(), house.submit(LONG), house.submit(LONG)
     house.until(lambda: house.job(first).step >= 3 and house.job(second).step >= 3)
+    print(f"third step of both {time.monotonic() - submitted:.1f} s after they were sent")
     assert {house.job(first).device, house.job(second).device} == {"left/0", "right/0"}
     assert house.job(third).state == "queued" and house.job(third).attempt == 0
     begun = time.monotonic()
@@ -204,8 +207,10 @@ def test_two_jobs_run_at_once_and_a_lost_nodes_job_goes_on_elsewhere_to_the_same
     house.ask(Cancel(third))
     assert house.job(third).state == "cancelled" and house.job(third).attempt == 0
     before = house.job(first).step
+    free = time.monotonic()
+    house.until(lambda: house.job(first).step > before or house.job(first).state != "running")
+    print(f"node lost at step {before}; further than that {time.monotonic() - free:.1f} s after another GPU was free")
     house.until(lambda: house.job(first).state == "succeeded")
-    print(f"node lost at step {before}, and done {time.monotonic() - begun:.1f} s after")
     assert house.mesh(first) == undisturbed
 
 
@@ -271,20 +276,25 @@ def bench(tmp_path: Path, machines: Machines) -> Iterator[Bench]:
     bench.close()
 
 
-def test_of_two_attempts_at_once_only_the_later_is_heard_and_publishes(bench: Bench, tmp_path: Path, model: Path, undisturbed: bytes) -> None:
+def test_of_two_attempts_at_once_only_the_later_goes_on_is_heard_and_publishes(bench: Bench, tmp_path: Path, model: Path) -> None:
     """As when a node that was only cut off comes back, after its job was given to another."""
     folder = tmp_path / "job"
     raise_fence(folder, 1)
-    bench.runner.give("left/0", summary(model, "job", 1, "left/0"), folder)
+    bench.runner.give("left/0", summary(model, "job", 1, "left/0", LONG), folder)
     bench.until(lambda report: isinstance(report, Stepped) and report.step >= 3)
     raise_fence(folder, 2)
-    bench.runner.give("right/0", summary(model, "job", 2, "right/0"), folder)
+    bench.runner.give("right/0", summary(model, "job", 2, "right/0", LONG), folder)
     bench.said.clear()
+    bench.until(lambda report: isinstance(report, Stepped))  # so the first attempt has let go: its end is ten minutes away
+    assert not (folder / MESH_FILE).exists()
+    bench.runner.stop("job", "cancel")
     ended = bench.until(lambda report: isinstance(report, (Ended, Died)))
-    assert isinstance(ended, Ended) and ended.how == "succeeded" and ended.attempt == 2
+    assert isinstance(ended, Ended) and (ended.how, ended.attempt, ended.meshed) == ("cancelled", 2, True) and (folder / MESH_FILE).exists()
     assert {report.attempt for report in bench.said} == {2}
-    assert (folder / MESH_FILE).read_bytes() == undisturbed
-    bench.until(lambda report: not actors())
+    end = time.monotonic() + 60
+    while actors():  # the first one too was heard out, and let go
+        assert time.monotonic() < end and not list(bench.runner.reports())
+        bench.runner.socket.poll(50)
 
 
 def test_an_actor_that_does_not_heed_is_ended_by_force_and_one_that_is_killed_is_told_of(bench: Bench, tmp_path: Path, model: Path) -> None:

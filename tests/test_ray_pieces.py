@@ -70,7 +70,7 @@ def test_each_gpu_of_each_living_node_is_a_device_with_a_name_that_comes_back() 
     assert twins == {"a#11111111/0": "1" * 56, "a#22222222/0": "2" * 56}
 
 
-@given(some.from_regex("[0-9a-f]{16}", fullmatch=True), some.integers(1, 2**40), some.text(min_size=1))
+@given(some.from_regex("[0-9a-f]{16}", fullmatch=True), some.integers(1, 2**40), some.text("a /#7é", min_size=1))
 def test_an_actors_name_says_what_another_envoy_must_know(job: str, attempt: int, device: str) -> None:
     assert parse_name(actor_name(job, attempt, device)) == (job, attempt, device)
 
