@@ -35,6 +35,7 @@ from dreamwright.shared.messages import Refusal, Subscribe, VersionMismatch, Wel
 log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # addresses that nothing outside of this machine can reach
+FAILED = Refusal("internal", "the server failed on this request; its log says more")
 TURN_S = 0.1  # of answering, before the workers get their turn
 NOT_ADMITTED = "the server does not let this key in any more; ask who runs it"
 
@@ -161,7 +162,7 @@ class FrontDoor:
         self._lock.release()
 
     def _answer(self, route: bytes, frame: zmq.Frame) -> None:
-        number, data = 0, b""
+        number, reply = 0, None
         try:
             try:
                 number, request = unpack(frame.bytes, limits.REQUEST_BYTES)
@@ -169,14 +170,19 @@ class FrontDoor:
                 number, code = error.number, "version" if isinstance(error, VersionMismatch) else "bad-message"
                 raise Refused(code, str(error)) from error
             reply = self._reply(route, frame, request)
-            data = b"" if reply is None else pack(reply, number)
         except Refused as refused:
-            data = pack(Refusal(refused.code, refused.message[: limits.MESSAGE_CHARACTERS]), number)
-        except Exception:  # also an answer that breaks the rules of the wire: one request's fault must not end the server
+            reply = Refusal(refused.code, refused.message[: limits.MESSAGE_CHARACTERS])
+        except Exception:
             log.exception("a request failed")
-            data = pack(Refusal("internal", "the server failed on this request; its log says more"), number)
-        if data:
-            self._send(route, data)
+            reply = FAILED
+        if reply is None:
+            return
+        try:
+            data = pack(reply, number)
+        except ProtocolError:  # a client's words in an answer may break the wire's rules, and must not end the server
+            log.exception("an answer breaks the rules of the wire")
+            data = pack(FAILED, number)
+        self._send(route, data)
 
     def _reply(self, route: bytes, frame: zmq.Frame, request: Any) -> Any:
         if self.doorkeeper is None:
