@@ -71,8 +71,13 @@ def test_what_once_went_wrong_is_refused_with_the_number_of_the_request(stage: S
     assert (answered, refusal.code) == (number, code) and refusal.message.isprintable() and len(refusal.message) < 1500
 
 
-def test_an_answer_that_breaks_the_rules_of_the_wire_is_an_internal_refusal_and_not_the_end(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage.door.service, "answer", lambda *asked: Refusal("internal", "a\0b"))
+def refuse(*asked: Any) -> Any:
+    raise Refused("no-such-job", "a\0b")
+
+
+@pytest.mark.parametrize("answer", [lambda *asked: Refusal("internal", "a\0b"), refuse], ids=["reply", "refusal"])
+def test_an_answer_that_breaks_the_rules_of_the_wire_is_an_internal_refusal_and_not_the_end(stage: Stage, monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+    monkeypatch.setattr(stage.door.service, "answer", answer)
     [(number, refusal)] = told(stage, pack(ListJobs(), 7))
     assert number == 7 and refusal.code == "internal" and "log says more" in refusal.message
     monkeypatch.undo()

@@ -115,7 +115,7 @@ class Port:
 
     def call(self) -> tuple[socket.socket, socket.socket]:
         """(caller's end, our end)."""
-        near = socket.create_connection(self.listener.getsockname())
+        near = socket.create_connection(self.listener.getsockname(), timeout=10.0)
         self.pairs.append((near, self.listener.accept()[0]))
         return self.pairs[-1]
 

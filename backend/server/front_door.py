@@ -37,6 +37,7 @@ from dreamwright.shared.messages import PreviewFrame, Refusal, Subscribe, Versio
 log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # addresses that nothing outside of this machine can reach
+FAILED = Refusal("internal", "the server failed on this request; its log says more")
 TURN_S = 0.1  # of answering, before the workers get their turn
 LOSS_S = 60.0  # between two lines of the log about slow clients
 GRACE_S = 30.0  # for the steps in hand when the server is told to stop; a step of a large model on a CPU may take that long
@@ -202,7 +203,7 @@ class FrontDoor:
         self._lock.release()
 
     def _answer(self, route: bytes, frame: zmq.Frame) -> None:
-        number, kind, data, begun, tally = 0, "none", b"", time.perf_counter(), self.service.tally
+        number, kind, reply, begun, tally = 0, "none", None, time.perf_counter(), self.service.tally
         try:
             try:
                 number, request = unpack(frame.bytes, limits.REQUEST_BYTES)
@@ -211,18 +212,22 @@ class FrontDoor:
                 raise Refused(code, str(error)) from error
             kind = type(request).__name__
             reply = self._reply(route, frame, request)
-            data = b"" if reply is None else pack(reply, number)
         except Refused as refused:
-            tally.refusals[refused.code] += 1
+            reply = Refusal(refused.code, refused.message[: limits.MESSAGE_CHARACTERS])
             log.debug("request refused", extra={"request": kind, "code": refused.code, "why": refused.message})
-            data = pack(Refusal(refused.code, refused.message[: limits.MESSAGE_CHARACTERS]), number)
-        except Exception:  # also an answer that breaks the rules of the wire: one request's fault must not end the server
-            tally.refusals["internal"] += 1
+        except Exception:
             log.exception("request failed", extra={"request": kind})
-            data = pack(Refusal("internal", "the server failed on this request; its log says more"), number)
-        tally.requests[kind] += 1
-        if data:
+            reply = FAILED
+        if reply is not None:
+            try:
+                data = pack(reply, number)
+            except ProtocolError:  # a client's words in an answer may break the wire's rules, and must not end the server
+                log.exception("answer breaks the rules of the wire", extra={"request": kind})
+                reply, data = FAILED, pack(FAILED, number)
             self._send(route, data)
+        tally.requests[kind] += 1
+        if isinstance(reply, Refusal):
+            tally.refusals[reply.code] += 1
         tally.answers.add(time.perf_counter() - begun)
 
     def _reply(self, route: bytes, frame: zmq.Frame, request: Any) -> Any:
