@@ -79,7 +79,7 @@ def test_all_jobs_can_be_listed_page_by_page_newest_change_first(stage):
     assert sorted(name for page in pages for name in page) == sorted(names)
 
 
-@pytest.mark.parametrize("version", [0, 3, "new"])
+@pytest.mark.parametrize("version", [0, limits.PROTOCOL_VERSION + 1, "new"])
 def test_a_client_of_another_version_is_answered_in_words_and_harms_nobody(stage, version):
     stranger = zmq.Context.instance().socket(zmq.DEALER)
     try:
@@ -91,5 +91,5 @@ def test_a_client_of_another_version_is_answered_in_words_and_harms_nobody(stage
     finally:
         stranger.close(0)
     assert (number, answer.code) == (7, "version")
-    assert f"speaks protocol version {version}, this one 2" in answer.message and "update the older" in answer.message
+    assert f"speaks protocol version {version}, this one {limits.PROTOCOL_VERSION}" in answer.message and "update the older" in answer.message
     assert stage.client.link is Link.ONLINE
