@@ -24,7 +24,7 @@ from dreamwright.backend.server.foreman import Foreman
 from dreamwright.backend.server.orders import Ended, Stepped
 from dreamwright.backend.server.service import CLOSING
 from dreamwright.shared.client import Link
-from dreamwright.shared.messages import Cancel, Closing, JobReply, Pause, Subscribe
+from dreamwright.shared.messages import Cancel, Closing, JobList, JobReply, Pause, Resume, Subscribe
 from tests.operated import operated
 from tests.puppet_server import Stage, asked, stage  # noqa: F401 (stage is a fixture)
 from tests.soak.graceful_stop import stop_and_go_on
@@ -67,8 +67,6 @@ def test_a_job_that_its_user_paused_stays_paused(yard: Yard) -> None:
 
 
 def test_a_pause_of_an_earlier_attempt_is_no_reason_to_stay_paused(yard: Yard) -> None:
-    from dreamwright.shared.messages import Resume
-
     Orders(yard)
     job = yard.submit("ada")
     yard.work()
@@ -129,7 +127,7 @@ def anew(stage: Stage) -> None:
 
 def test_a_client_hears_of_it_and_says_so_when_the_server_is_gone(stage: Stage) -> None:
     stage.client.subscribe()
-    stage.until(lambda: bool(stage.events))
+    stage.until(lambda: any(isinstance(event, JobList) for event in stage.events))
     assert run_in_steps(stage, [15], 30.0)[0] is True
     end = time.monotonic() + 30
     while stage.client.link is not Link.LOST and time.monotonic() < end:

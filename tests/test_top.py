@@ -223,7 +223,7 @@ def test_the_operators_key_stays_the_same_and_private(own_folder: Path, capsys: 
         (["--server", "gpu"], 2, "tcp://HOST:PORT"),
         (["--wait", "0"], 2, "--wait"),
         (["--wait", "nan"], 2, "--wait"),
-        (["--server", "tcp://127.0.0.1:9", "--wait", "0.2"], 1, "tcp://127.0.0.1:9"),
+        (["--server", "tcp://127.0.0.1:9", "--wait", "0.2"], 1, "no answer from tcp://127.0.0.1:9 in 0.2 s; is the server running?"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(arguments: list[str], code: int, words: str, own_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -186,6 +186,8 @@ class StatusWatch:
             )
         if self._lock is not None and "does not encrypt" in reason:
             reason += f"; to look at it without keys, name its address: --server tcp://{self.address.removeprefix('tcp://')}"
+        if self.client.link is Link.CONNECTING:
+            reason = f"no answer from {self.address} in {self._wait_s:g} s; is the server running?"
         raise RunError(reason)
 
 

@@ -236,6 +236,10 @@ class Ledger:
         """Queued jobs, first in line first."""
         return [self.entries[waiting.job] for _, waiting in self._order()]
 
+    def waited_s(self, entry: Entry) -> float:
+        """Seconds since a job was submitted, by the clock that wrote it down."""
+        return max(0.0, self._wall() - entry.summary.submitted_at)
+
     def open_jobs(self, owner: str | None = None) -> int:
         """Jobs that have not ended, of one owner or of all."""
         return sum(1 for e in self.entries.values() if e.state not in ENDED and owner in (None, e.owner))

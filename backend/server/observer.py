@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +67,10 @@ class Observer:
 
     def __init__(
         self, ledger: Ledger, tally: Tally, devices: Callable[[], tuple[str, ...]], software: str, paces: Paces,
-        clock: Callable[[], float], wall: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self._ledger, self._tally, self._devices, self._software, self._paces = ledger, tally, devices, software, paces
-        self._clock, self._wall = clock, wall
+        self._clock = clock
         self._began = clock()
         self._heard: dict[bytes, tuple[str, float]] = {}  # by connection: (user, when)
         self._seen: dict[str, float] = {}  # by user
@@ -110,15 +109,15 @@ class Observer:
 
     def figures(self) -> Figures:
         """All numbers, for an exporter."""
-        entries, disk, tally, now = list(self._ledger.entries.values()), self._look(), self._tally, self._wall()
-        waits = [now - entry.summary.submitted_at for entry in entries if entry.state is JobState.QUEUED]
+        entries, disk, tally = list(self._ledger.entries.values()), self._look(), self._tally
+        waits = [self._ledger.waited_s(entry) for entry in entries if entry.state is JobState.QUEUED]
         at_work = {entry.summary.device: self._paces.pace(entry.summary.job) for entry in entries if entry.state in AT_WORK}
         states = Counter(entry.summary.state for entry in entries)
         return Figures(
             uptime_s=self._clock() - self._began,
             connections=sum(self._connections().values()),
             jobs={state.value: states[state.value] for state in JobState},
-            oldest_wait_s=max(0.0, *waits, 0.0),
+            oldest_wait_s=max(waits, default=0.0),
             busy={device: device in at_work for device in self._devices()},
             steps_per_s={device: at_work.get(device, (0.0, -1.0))[0] for device in self._devices()},
             silent_s={device: silent for device, (_, silent) in at_work.items() if silent >= 0},

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("bpy")
 
-from dreamwright.shared.messages import pack  # noqa: E402
+from dreamwright.shared.messages import Closing, pack  # noqa: E402
 from tests.addon.conftest import PACKAGE, ROOT  # noqa: E402
 from tests.addon.fake_server import OFFER, FakeServer, picture  # noqa: E402
 
@@ -153,6 +153,27 @@ def test_jobs_are_back_after_disconnecting(table: Table) -> None:
     table.server.change(job, step=5)
     table.session.connect(table.server.address)
     table.settle(lambda: job in table.session.jobs and table.session.jobs[job].step == 5)
+
+
+def test_a_server_that_is_being_stopped_says_so_and_the_panel_keeps_its_words_until_it_is_back(table: Table) -> None:
+    table.connect()
+    table.settle(lambda: bool(table.server.peers))
+    table.server._tell(lambda count: Closing("The server is being stopped; jobs go on when it is back"))
+    table.settle(lambda: bool(table.session.notices))
+    (notice,) = table.session.notices
+    assert "jobs go on when it is back" in notice.text and not notice.is_error and table.session.is_online
+    table.server.close()
+    for _ in range(6):
+        table.ahead += 1.5
+        table.session.tick()
+    assert table.session.link == "lost" and table.session.reason == notice.text
+    table.server.open()
+    table.settle(lambda: table.session.is_online)
+    table.server.close()
+    for _ in range(6):
+        table.ahead += 1.5
+        table.session.tick()
+    assert "no answer" in table.session.reason, "a later outage is none that was announced"
 
 
 def test_another_version_is_told_in_the_panels_words(table: Table) -> None:
