@@ -15,7 +15,7 @@ import time
 import traceback
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 import zmq
 
@@ -154,7 +154,7 @@ class Worker:
         cancelled = self._stop is not None and self._stop.why == "cancel"
         self._note(name, *told, "making the mesh")
         try:
-            self._write_mesh(production, folder)
+            told += self._write_mesh(production, folder, lambda share: self._note(name, *told, f"baking the texture, {100 * share:.0f} %"))
         except DreamwrightError as error:
             if not cancelled:
                 raise
@@ -180,12 +180,21 @@ class Worker:
     def _ended(self, name: str, how: str, *messages: str, meshed: bool = False) -> Ended:
         return Ended(name, how, "; ".join(filter(None, messages))[:MESSAGE_CHARACTERS], meshed, self._attempt)
 
-    def _write_mesh(self, production: "Production", folder: Path) -> None:
-        from dreamwright.shared.mesh_file import MeshFile, encode_mesh
+    def _write_mesh(self, production: "Production", folder: Path, progress: Callable[[float], None]) -> list[str]:
+        """Make and write the mesh; what there is to tell of it. Told to cancel once there are colours of vertices, it bakes no texture."""
+        from dreamwright.shared.mesh_file import MeshFile, Picture, encode_mesh
 
-        mesh, report = production.mesh()
+        before = self._stop
+
+        def enough() -> bool:
+            return self._should_stop() and self._stop is not before and self._stop is not None and self._stop.why == "cancel"
+
+        mesh, report = production.mesh(progress, enough)
+        picture = None
+        if mesh.texture is not None:
+            picture = Picture(mesh.texture.png(), mesh.texture.unwrapping.uv, mesh.texture.unwrapping.corners)
         facts = {**production.provenance(), "triangles": report.triangles, "watertight": report.watertight}
-        data = encode_mesh(MeshFile(mesh.vertices, mesh.faces, mesh.normals, mesh.albedo, facts))
+        data = encode_mesh(MeshFile(mesh.vertices, mesh.faces, mesh.normals, mesh.albedo, facts, picture))
         temporary = folder / f"{MESH_FILE}.part"
         check_fence(folder, self._attempt)
         try:
@@ -197,6 +206,8 @@ class Worker:
         except OSError as error:
             _discard(temporary)
             raise _DiskRefuses(f"cannot write the mesh to {folder}: {error.strerror or error}") from error
+        stopped = production.job.config.mesh.texture and picture is None
+        return ["stopped while its texture was baked, so it has vertex colours"] if stopped else []
 
     def _report(self, name: str, event: "Event") -> None:
         from dreamwright.backend import events
