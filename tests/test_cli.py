@@ -45,6 +45,22 @@ def test_a_prompt_becomes_a_mesh_file(model: str, tmp_path: Path, suffix: str, c
     assert not out.with_name(out.name + ".work").exists()
 
 
+@pytest.mark.parametrize("suffix", ["glb", "obj"])
+def test_with_texture_the_colours_come_as_a_picture(model: str, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    import trimesh
+
+    out = tmp_path / f"a prop.{suffix}"
+    assert generate(model, out, "--texture", "64", "--previews", str(tmp_path / "seen")) == 0
+    said = capsys.readouterr()
+    assert "texture 64 x 64" in said.out and "texture: 100%" in said.err
+    assert (tmp_path / "seen" / "turntable.png").is_file()
+    files = {"a prop.obj", "a_prop.mtl", "a_prop_albedo.png"} if suffix == "obj" else {"a prop.glb"}
+    assert {p.name for p in tmp_path.iterdir()} == {"seen", *files}
+    material = trimesh.load(out, force="mesh").visual.material
+    picture = material.baseColorTexture if suffix == "glb" else material.image
+    assert picture.size == (64, 64)
+
+
 def test_previews_and_a_turntable_are_written(model: str, tmp_path: Path) -> None:
     assert generate(model, tmp_path / "a.ply", "--previews", str(tmp_path / "seen")) == 0
     assert sorted(p.name for p in (tmp_path / "seen").iterdir()) == ["step-000003.png", "step-000006.png", "turntable.png"]
@@ -74,6 +90,9 @@ MISTAKES = {
     "output in a missing folder": (["generate", "a red mushroom", "--out", "no/such/prop.glb"], ("no/such",)),
     "work folder is a file": (["generate", "a red mushroom", "--work", "prop.glb"], ("prop.glb", "--work")),
     "preview folder is a file": (["generate", "a red mushroom", "--previews", "prop.glb"], ("prop.glb", "--previews")),
+    "texture of a few texels": (["generate", "a red mushroom", "--texture", "16"], ("16", "64", "4096", "--texture")),
+    "texture in a ply": (["generate", "a red mushroom", "--out", "prop.ply", "--texture", "64"], (".ply", ".glb", ".obj", "--texture")),
+    "texture by --set in a ply": (["generate", "a red mushroom", "--out", "prop.ply", "--set", "mesh.texture=64"], (".ply", "mesh.texture")),
     "nothing to resume": (["generate", "a red mushroom", "--resume"], ("no checkpoint", "--resume")),
 }
 
@@ -110,6 +129,14 @@ def test_success_deletes_the_checkpoints_and_nothing_else_in_the_work_folder(mod
     (mine / "thesis.txt").write_text("precious")
     assert generate(model, tmp_path / "prop.ply", "--work", str(mine)) == 0
     assert [p.name for p in mine.iterdir()] == ["thesis.txt"]
+
+
+def test_texture_wins_over_set_and_zero_means_vertex_colours() -> None:
+    parser = build_parser()
+    common = ["generate", "a red mushroom", "--set", "mesh.texture=128"]
+    assert job_from(parser.parse_args(common)).config.mesh.texture == 128
+    assert job_from(parser.parse_args([*common, "--texture", "0"])).config.mesh.texture == 0
+    assert job_from(parser.parse_args(common[:2])).config.mesh.texture == 0
 
 
 def test_steps_and_seed_win_over_set() -> None:

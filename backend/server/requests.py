@@ -88,11 +88,15 @@ def job_of(asked: Submit | JobSummary) -> Job:
 
 
 def check_submission(request: Submit) -> Job:
-    """The job, when this server can make it. Raises the errors of `job_of`, and PromptError for unknown words."""
+    """The job, when this server can make it. Raises the errors of `job_of`, PromptError for unknown words, ConfigError for a texture without xatlas."""
     job = job_of(request)
     known = read_vocabulary(resolve_model(job.model))
     if known is not None:
         unknown = unknown_words(f"{job.prompt} {job.config.guidance.negative_prompt}", known)
         if unknown:
             raise PromptError(unknown_message(unknown, known))
+    if job.config.mesh.texture:
+        from dreamwright.backend.meshing.unwrap import check_unwrapper  # with scipy, which the server needs for nothing else
+
+        check_unwrapper()
     return job
