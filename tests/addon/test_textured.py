@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.addon.at_work import Artist
 from tests.addon.blenders import Blender, blenders, run_script
 from tests.addon.built import Built, blender, built  # noqa: F401 (fixtures)
 from tests.addon.fake_server import ball
