@@ -163,6 +163,7 @@ class MeshConfig:
     threshold: float = 0.0  # density of the surface; 0: chosen from the rendered opacity
     closing: float = 0.0  # scene units; pits and cracks narrower than twice this are filled; 0: none are
     smoothing: int = 0  # rounds of Taubin's filter on the decimated mesh, which take lumps of a few edges' length
+    texture: int = 0  # texels a side of the albedo picture, 64 to 4096; 0: vertex colours
     height_m: float = 1.0  # metres, the exported prop's real height
 
 

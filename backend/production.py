@@ -20,6 +20,7 @@ from dreamwright.backend.job import Job
 from dreamwright.backend.memory import check_memory, lowering
 from dreamwright.backend.meshing.compare import FieldViews
 from dreamwright.backend.meshing.mesh import Mesh, MeshReport, build_mesh
+from dreamwright.backend.meshing.unwrap import check_unwrapper
 from dreamwright.backend.models import resolve_model
 from dreamwright.backend.optimization import Run, optimise
 from dreamwright.backend.origin import Origin
@@ -34,7 +35,7 @@ class Production:
 
     The prompts are encoded and the encoders gone before the network is loaded. `notices` holds what a person may like to
     know, `warnings` what they should. Raises ModelError and PromptError while loading, ConfigError when the run cannot
-    fit into memory, OutOfMemory when it did not, Stopped, and CheckpointError for a state of another job.
+    fit into memory or a texture lacks xatlas, OutOfMemory when it did not, Stopped, and CheckpointError for a state of another job.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class Production:
         if job.config.run.threads:
             torch.set_num_threads(job.config.run.threads)
         self.job, self._device, config = job, device, job.config
+        if config.mesh.texture:
+            check_unwrapper()  # not only at the end of a long run
         self._folder, self._dtype = open_pipeline(resolve_model(job.model)), chosen_dtype(config.model, device)
         memory = check_memory(self._folder, config, self._dtype, device)
         self.notices = (memory, f"guidance: {_cfg(config.guidance.omega)}")
@@ -93,8 +96,13 @@ class Production:
         # Outside the handler, so that nothing holds the failed step's tensors.
         raise OutOfMemory(f"{what}; {then}, and {advice}")
 
-    def mesh(self) -> tuple[Mesh, MeshReport]:
-        """The field's surface with its colours. Raises RunError when there is none yet."""
+    def mesh(
+        self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False
+    ) -> tuple[Mesh, MeshReport]:
+        """The field's surface with its colours, and its texture unless told to stop. Raises RunError when there is none yet.
+
+        `progress` hears the share of the texture that is baked.
+        """
         distiller = self.run.distiller
 
         def albedo(cameras: Cameras) -> tuple[Tensor, Tensor]:
@@ -105,7 +113,7 @@ class Production:
             distiller.field.begin_step(distiller.progress)
             views = FieldViews(orbit_cameras([0, 90, 180, 270], 20.0, 1.9, 1.5), albedo)
             try:
-                return build_mesh(distiller.field, self.job.config.mesh, views)
+                return build_mesh(distiller.field, self.job.config.mesh, views, progress=progress, should_stop=should_stop)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise

@@ -12,6 +12,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from dreamwright.backend.config import Config
 from dreamwright.backend.errors import ConfigError
+from dreamwright.shared.limits import TEXTURE_LARGEST, TEXTURE_SMALLEST
 
 # Allowed range of every number, inclusive, by "section.name"; pairs that must be in order follow below.
 BOUNDS: Mapping[str, tuple[float, float]] = {
@@ -103,6 +104,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "mesh.closing": (0, 0.5),
     "mesh.smoothing": (0, 200),
     "mesh.height_m": (1e-3, 1e4),
+    "mesh.texture": (0, TEXTURE_LARGEST),
 }
 # diffusers' name for the weight of classifier-free guidance; 1 + omega.
 OMEGA, GUIDANCE_SCALE = "guidance.omega", "guidance.guidance_scale"
@@ -196,6 +198,11 @@ def validate(config: Config) -> Config:
         numbers = value if isinstance(value, tuple) else (value,)
         if not numbers or any(not math.isfinite(n) or not low <= n <= high for n in numbers):
             raise ConfigError(f"{name} is {value}; allowed is {low:g} to {high:g}; change it with --set {name}=...")
+    if 0 < config.mesh.texture < TEXTURE_SMALLEST:
+        raise ConfigError(
+            f"mesh.texture is {config.mesh.texture}; allowed are {TEXTURE_SMALLEST} to {TEXTURE_LARGEST} texels a side, or 0 for "
+            "vertex colours; change it with --texture or --set mesh.texture=..."
+        )
     for lower, upper in ORDERED:
         if _value(config, lower) > _value(config, upper):
             raise ConfigError(

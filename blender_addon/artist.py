@@ -133,6 +133,23 @@ class DreamwrightArtist(bpy.types.PropertyGroup):
         soft_max=200_000,
         default=20_000,
     )
+    colour_as: EnumProperty(
+        name="Colour as",
+        description="What the finished prop's colours are kept in",
+        items=[
+            ("VERTICES", "Vertex Colours", "A colour attribute, as fine as the triangles"),
+            ("IMAGE", "Image Texture", "An image and a UV map, finer than the triangles, with the colour attribute beside it"),
+        ],
+        default="VERTICES",
+    )
+    texture_size: IntProperty(
+        name="Image Size",
+        description="How many pixels a side the image has",
+        min=limits.TEXTURE_SMALLEST,
+        max=limits.TEXTURE_LARGEST,
+        default=1024,
+        subtype="PIXEL",
+    )
     settings_text: StringProperty(
         name="Settings",
         description="The advanced settings that differ from the preset, as JSON",
@@ -164,8 +181,8 @@ class DreamwrightArtist(bpy.types.PropertyGroup):
 
 # What survives the loading of a file, and what a preset of Blender's own system holds.
 TYPED = (
-    "model_name", "preset_name", "prompt", "negative", "seed", "height_m", "triangles", "import_when_done",
-    "mark_as_asset", "settings_text",
+    "model_name", "preset_name", "prompt", "negative", "seed", "height_m", "triangles", "colour_as", "texture_size",
+    "import_when_done", "mark_as_asset", "settings_text",
 )  # fmt: skip
 
 

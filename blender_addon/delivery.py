@@ -17,15 +17,17 @@ from .shared.mesh_file import MeshFile
 from .shared.messages import JobSummary, PreviewFrame
 
 ALBEDO = "albedo"
+UV_MAP = "UVMap"
 ROUGHNESS = 0.6
 PREFIX = "dreamwright_"  # of the custom properties that say where an object came from
 
 
 def build_mesh(name: str, mesh: MeshFile) -> Any:
-    """A Mesh datablock with smooth shading and the albedo as linear colours."""
+    """A Mesh datablock with smooth shading, the albedo as linear colours, and a UV map where there is a picture."""
     faces = mesh.faces
     # A triangle that names a corner twice is no triangle, and Blender's arrays must not hold one.
-    faces = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])]
+    sound = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
+    faces = faces[sound]
     made = bpy.data.meshes.new(name)
     made.vertices.add(len(mesh.vertices))
     made.vertices.foreach_set("co", np.ascontiguousarray(mesh.vertices, np.float32).ravel())
@@ -38,6 +40,9 @@ def build_mesh(name: str, mesh: MeshFile) -> Any:
     # The file's normals are the faces' own, averaged at each vertex: what smooth shading computes by itself, and what
     # stays right while the artist edits; custom normals would not, and cost as much again as all the rest.
     made.polygons.foreach_set("use_smooth", np.ones(len(faces), bool))
+    if mesh.picture is not None:
+        uv = mesh.picture.uv[mesh.picture.corners[sound]].reshape(-1, 2) * np.float32([1, -1]) + np.float32([0, 1])  # v from the bottom
+        made.uv_layers.new(name=UV_MAP).data.foreach_set("uv", uv.ravel())
     made.update(calc_edges=True)
     made.validate()
     colours = np.ones((len(mesh.vertices), 4), np.float32)
@@ -49,8 +54,24 @@ def build_mesh(name: str, mesh: MeshFile) -> Any:
     return made
 
 
-def build_material(name: str) -> Any:
-    """Colour Attribute -> Principled Base Color, rough, ready for Cycles and EEVEE."""
+def build_image(name: str, png: bytes) -> Any:
+    """An Image datablock packed into the .blend, display sRGB. Raises ValueError when this Blender cannot read the picture."""
+    image = bpy.data.images.new(name, 1, 1)
+    image.pack(data=png, data_len=len(png))
+    image.source = "FILE"
+    image.filepath_raw = f"//{bpy.path.clean_name(name)}.png"  # where unpacking puts it
+    image.colorspace_settings.name = "sRGB"
+    if not image.has_data and 0 in image.size:  # asking for its size has it decoded
+        bpy.data.images.remove(image)
+        raise ValueError("the picture of its colours cannot be decoded")
+    return image
+
+
+def build_material(name: str, image: Any = None) -> Any:
+    """Colour Attribute -> Principled Base Color, rough, ready for Cycles and EEVEE.
+
+    With an image that is what is wired, by its UV map; the Colour Attribute stays beside it, to be wired instead.
+    """
     material = bpy.data.materials.new(name)
     compat.use_nodes(material)
     nodes, links = material.node_tree.nodes, material.node_tree.links
@@ -62,7 +83,17 @@ def build_material(name: str) -> Any:
     colour = nodes.new("ShaderNodeVertexColor")
     colour.layer_name = ALBEDO
     colour.location = (principled.location.x - 220, principled.location.y)
-    links.new(colour.outputs["Color"], principled.inputs["Base Color"])
+    if image is not None:
+        picture, places = nodes.new("ShaderNodeTexImage"), nodes.new("ShaderNodeUVMap")
+        picture.image, places.uv_map = image, UV_MAP
+        picture.extension = "EXTEND"
+        picture.location = (principled.location.x - 320, principled.location.y)
+        places.location = (picture.location.x - 220, picture.location.y - 140)
+        colour.location = (principled.location.x - 220, principled.location.y + 140)
+        links.new(places.outputs["UV"], picture.inputs["Vector"])
+        nodes.active = picture  # what Solid shading shows, and what is painted on
+    source = colour if image is None else picture
+    links.new(source.outputs["Color"], principled.inputs["Base Color"])
     principled.inputs["Roughness"].default_value = ROUGHNESS
     return material
 
@@ -105,9 +136,12 @@ def _deliver(job: JobSummary, mesh: MeshFile, address: str, as_asset: bool, pict
     context = bpy.context
     _leave_edit_mode(context)
     name = wording.short(job.prompt, 50) or "Prop"
+    image = build_image(name, mesh.picture.png) if mesh.picture is not None else None  # first: it can fail
     data = build_mesh(name, mesh)
-    data.materials.append(build_material(name))
     made = bpy.data.objects.new(name, data)
+    if image is not None:
+        image.name = made.name
+    data.materials.append(build_material(name, image))
     made.location = context.scene.cursor.location
     for key, value in provenance(job, mesh.facts, address).items():
         made[key] = value

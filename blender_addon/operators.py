@@ -9,7 +9,7 @@ from bpy.props import BoolProperty, IntProperty, StringProperty
 from . import artist, compat, keyring, live, preview, server_settings, wording
 from .preferences import preferences, user_folder
 from .shared.faults import ProtocolError
-from .shared.states import JobState
+from .shared.states import ENDED, JobState
 
 PANEL = "dreamwright_panel"  # in the context of buttons in the panel, which act on the chosen job, and of nothing else
 
@@ -124,12 +124,10 @@ def submit(operator: Any, prompt: str) -> bool:
         example = f"; try: {card.examples[0]}" if card.examples else ""
         operator.report({"ERROR"}, f"The model {card.name} does not know {', '.join(unknown[:5])}{example}")
         return False
-    settings = server_settings.changed(session.offered, mine.preset_name)
-    settings["mesh.height_m"] = round(mine.height_m, 6)
-    settings["mesh.triangles"] = mine.triangles
     try:
+        settings = server_settings.asked_for(session.offered, mine)
         session.submit(prompt, wording.clean_prompt(mine.negative), mine.model_name, mine.preset_name, mine.seed, settings)
-    except ProtocolError as error:
+    except ValueError as error:  # ProtocolError is one
         operator.report({"ERROR"}, str(error))
         return False
     return True

@@ -156,6 +156,7 @@ class DREAMWRIGHT_PT_prompt(_InDream, bpy.types.Panel):
         column.prop(mine, "seed")
         column.prop(mine, "height_m")
         column.prop(mine, "triangles")
+        self._colours(layout.column(), mine, session, _fitting(context, 4))
         column = layout.column(align=True)
         row = column.row(align=True)
         row.scale_y = 1.4
@@ -166,6 +167,13 @@ class DREAMWRIGHT_PT_prompt(_InDream, bpy.types.Panel):
         column.use_property_split = False
         column.prop(mine, "import_when_done")
         column.prop(mine, "mark_as_asset")
+
+    def _colours(self, column: Any, mine: Any, session: Any, width: int) -> None:
+        column.prop(mine, "colour_as")
+        if mine.colour_as == "IMAGE":
+            column.prop(mine, "texture_size")
+            for index, line in enumerate(wording.wrapped(server_settings.texture_fault(session.offered), width)):
+                column.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
 
     def _model_card(self, session: Any, name: str) -> Any:
         models = session.offered.models if session.offered else ()

@@ -175,6 +175,10 @@ class DREAMWRIGHT_OT_dream_again(bpy.types.Operator):
         for name, field in (("mesh.height_m", "height_m"), ("mesh.triangles", "triangles")):
             if isinstance(asked["settings"].get(name), (int, float)):
                 setattr(mine, field, asked["settings"][name])
+        size = asked["settings"].get(server_settings.TEXTURE, 0)
+        mine.colour_as = "IMAGE" if isinstance(size, int) and size > 0 else "VERTICES"
+        if mine.colour_as == "IMAGE":
+            mine.texture_size = size
         unknown = server_settings.apply(offered, mine.preset_name, asked["settings"])
         if unknown and offered is not None:
             self.report({"WARNING"}, f"This server has no control for {', '.join(unknown[:5])}; left out")

@@ -12,7 +12,8 @@ from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, Po
 from .shared.offer import Capabilities, SettingCard
 
 # Settings that have a control of their own in the panel.
-OWN_CONTROLS = ("mesh.height_m", "mesh.triangles")
+TEXTURE = "mesh.texture"
+OWN_CONTROLS = ("mesh.height_m", "mesh.triangles", TEXTURE)
 _HOLDER = "dreamwright_settings"
 _LARGEST = 2**31 - 1
 
@@ -30,6 +31,13 @@ def shown_cards(offered: Capabilities | None) -> tuple[SettingCard, ...]:
     """Cards that the advanced panel draws."""
     cards = offered.settings if offered else ()
     return tuple(card for card in cards if card.name not in OWN_CONTROLS and (card.kind != "choice" or card.choices))
+
+
+def texture_fault(offered: Capabilities | None) -> str:
+    """Why no image can be had of this server, in a sentence; "" when it can, or has not said yet."""
+    if offered is None or any(bound.name == TEXTURE for bound in offered.setting_bounds):
+        return ""
+    return "This server makes no image textures; choose Vertex Colours, or update the server"
 
 
 def default_of(card: SettingCard, preset: str) -> Any:
@@ -96,6 +104,18 @@ def changed(offered: Capabilities | None, preset: str) -> dict[str, Any]:
         if not _same(value, default_of(card, preset)):
             found[card.name] = value
     return found
+
+
+def asked_for(offered: Capabilities | None, mine: Any) -> dict[str, Any]:
+    """All settings of a request from the panel. Raises ValueError when this server cannot do what is chosen."""
+    settings = changed(offered, mine.preset_name)
+    settings["mesh.height_m"] = round(mine.height_m, 6)
+    settings["mesh.triangles"] = mine.triangles
+    if mine.colour_as == "IMAGE":
+        if texture_fault(offered):
+            raise ValueError(texture_fault(offered))
+        settings[TEXTURE] = mine.texture_size
+    return settings
 
 
 def apply(offered: Capabilities | None, preset: str, settings: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ CHUNKS_IN_FLIGHT = 10  # pieces that a client asks for ahead: 2.5 MB, as the Zer
 PREVIEWS_IN_FLIGHT = 2  # unseen preview pictures that the server keeps on the way to one client
 PREVIEW_PIXELS = 4 * 1024 * 1024  # of one preview picture
 FILE_BYTES = 1024**3  # of a fetched file
+TEXTURE_SMALLEST, TEXTURE_LARGEST = 64, 4096  # texels a side of a mesh's picture
 
 PROMPT_CHARACTERS = 1000
 SETTINGS = 200  # settings in one request

@@ -45,6 +45,22 @@ def test_a_prompt_becomes_a_mesh_file(model: str, tmp_path: Path, suffix: str, c
     assert not out.with_name(out.name + ".work").exists()
 
 
+@pytest.mark.parametrize("suffix", ["glb", "obj"])
+def test_with_texture_the_colours_come_as_a_picture(model: str, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    import trimesh
+
+    out = tmp_path / f"a prop.{suffix}"
+    assert generate(model, out, "--texture", "64", "--previews", str(tmp_path / "seen")) == 0
+    said = capsys.readouterr()
+    assert "texture 64 x 64" in said.out and "texture: 100%" in said.err
+    assert (tmp_path / "seen" / "turntable.png").is_file()
+    files = {"a prop.obj", "a_prop.mtl", "a_prop_albedo.png"} if suffix == "obj" else {"a prop.glb"}
+    assert {p.name for p in tmp_path.iterdir()} == {"seen", *files}
+    material = trimesh.load(out, force="mesh").visual.material
+    picture = material.baseColorTexture if suffix == "glb" else material.image
+    assert picture.size == (64, 64)
+
+
 def test_previews_and_a_turntable_are_written(model: str, tmp_path: Path) -> None:
     assert generate(model, tmp_path / "a.ply", "--previews", str(tmp_path / "seen")) == 0
     assert sorted(p.name for p in (tmp_path / "seen").iterdir()) == ["step-000003.png", "step-000006.png", "turntable.png"]
@@ -76,6 +92,9 @@ MISTAKES = {
     "preview folder is a file": (["generate", "a red mushroom", "--previews", "prop.glb"], ("prop.glb", "--previews")),
     "no field to begin from": (["generate", "a red mushroom", "--from", "nowhere"], ("nowhere", "--keep-work")),
     "beginning from its own work folder": (["generate", "a red mushroom", "--work", "here", "--from", "here"], ("here", "--work")),
+    "texture of a few texels": (["generate", "a red mushroom", "--texture", "16"], ("16", "64", "4096", "--texture")),
+    "texture in a ply": (["generate", "a red mushroom", "--out", "prop.ply", "--texture", "64"], (".ply", ".glb", ".obj", "--texture")),
+    "texture by --set in a ply": (["generate", "a red mushroom", "--out", "prop.ply", "--set", "mesh.texture=64"], (".ply", "mesh.texture")),
     "nothing to resume": (["generate", "a red mushroom", "--resume"], ("no checkpoint", "--resume")),
 }
 
@@ -121,6 +140,14 @@ def test_a_finished_prop_can_be_refined_with_another_prompt(model: str, tmp_path
     told = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])["asset"]["extras"]
     assert (told["prompt"], told["refined_from"]) == ("a blue mushroom", "a red mushroom")
     assert (tmp_path / "first.glb.work").exists() and not (tmp_path / "second.glb.work").exists()
+
+
+def test_texture_wins_over_set_and_zero_means_vertex_colours() -> None:
+    parser = build_parser()
+    common = ["generate", "a red mushroom", "--set", "mesh.texture=128"]
+    assert job_from(parser.parse_args(common)).config.mesh.texture == 128
+    assert job_from(parser.parse_args([*common, "--texture", "0"])).config.mesh.texture == 0
+    assert job_from(parser.parse_args(common[:2])).config.mesh.texture == 0
 
 
 def test_steps_and_seed_win_over_set() -> None:

@@ -108,6 +108,32 @@ def test_a_job_goes_on_where_it_stopped_and_ends_in_the_same_mesh(begun: Path, m
     assert all(word.attempt == 2 for word in desk.said)
 
 
+@pytest.mark.parametrize("stopped", [None, "cancel", "pause"])
+def test_a_texture_is_baked_and_only_a_cancel_leaves_it_out(model: Path, tmp_path: Path, undisturbed: bytes, stopped: str | None) -> None:
+    from dreamwright.shared.mesh_file import decode_mesh
+
+    class Hasty(Desk):
+        def _should_stop(self) -> bool:
+            if stopped and "making the mesh" in self.notes():
+                self._stop = Stop("job", stopped)
+            return self._stop is not None
+
+    desk = Hasty()
+    raise_fence(tmp_path, 1)
+    work = work_of(model, tmp_path, 1)
+    desk.carry_out(Work(replace(work.job, settings={**SETTINGS, "mesh.texture": "64"}), str(tmp_path)))
+    assert desk.ended.how == "succeeded" and desk.ended.meshed, desk.ended
+    data = (tmp_path / MESH_FILE).read_bytes()
+    if stopped == "cancel":
+        assert "vertex colours" in desk.ended.message
+        assert data == undisturbed
+    else:
+        mesh, plain = decode_mesh(data), decode_mesh(undisturbed)
+        assert "vertex colours" not in desk.ended.message and "baking the texture, 100 %" in desk.notes()
+        assert mesh.picture is not None and len(mesh.picture.corners) == len(mesh.faces)
+        assert (mesh.vertices == plain.vertices).all() and (mesh.faces == plain.faces).all(), "the mesh itself is the same"
+
+
 def test_a_job_whose_server_died_before_it_heard_of_the_mesh_makes_the_same_mesh_again(begun: Path, model: Path, undisturbed: bytes) -> None:
     attempt(model, begun, 2)
     (begun / MESH_FILE).unlink()

@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
                     task.distiller.field.begin_step(1.0)
                     mesh, _ = build_mesh(task.distiller.field, config.mesh)
                 row = measure(judge, mesh, prompt, time.monotonic() - begun)
-                save_file({k: np.ascontiguousarray(v) for k, v in vars(mesh).items()}, stem.with_suffix(".safetensors"))
+                save_file({k: np.ascontiguousarray(v) for k, v in vars(mesh).items() if v is not None}, stem.with_suffix(".safetensors"))
             except DreamwrightError as error:
                 # A prompt that gives nothing counts as nothing, or failing would raise the means.
                 tqdm.write(f"{prompt}: failed ({error})")

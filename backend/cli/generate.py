@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from dreamwright.backend.cli.progress import RunDisplay, check_preview_folder
+from dreamwright.backend.cli.progress import BakeDisplay, RunDisplay, check_preview_folder
 from dreamwright.backend.errors import CheckpointError, DreamwrightError
 from dreamwright.backend.presets import PRESETS, get_preset
 
@@ -34,8 +34,9 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--preset", default="draft", help=f"one of: {', '.join(f'{p.name} ({p.summary})' for p in PRESETS.values())}")
     parser.add_argument("--seed", type=int, help="another number makes another prop (default 0)")
     parser.add_argument("--steps", type=int, help="optimisation steps, instead of the preset's")
+    parser.add_argument("--texture", type=int, metavar="SIZE", help="colours as a picture of SIZE texels a side (64 to 4096, for example 1024) instead of vertex colours; in the .glb, or beside the .obj")
     parser.add_argument("--negative", default=None, help="what to avoid (the unconditional prompt)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, for example guidance.omega=30, or guidance.guidance_scale=31, diffusers' name for 1 + omega; --seed and --steps win over it")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, for example guidance.omega=30, or guidance.guidance_scale=31, diffusers' name for 1 + omega; --seed, --steps and --texture win over it")
     parser.add_argument("--previews", type=Path, metavar="DIR", help="folder for preview pictures and a turntable")
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder for checkpoints (default: OUT.work beside the output)")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the work folder")
@@ -51,7 +52,7 @@ def job_from(options: argparse.Namespace) -> Any:
     from dreamwright.backend.settings import apply_settings
 
     config = get_preset(options.preset).config
-    named = {"run.seed": options.seed, "run.steps": options.steps}
+    named = {"run.seed": options.seed, "run.steps": options.steps, "mesh.texture": options.texture}
     settings = [*options.set, *(f"{name}={value}" for name, value in named.items() if value is not None)]
     config = apply_settings(config, settings)
     if options.negative is not None:
@@ -90,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
     job = job_from(options)
     work = options.work or options.out.with_name(options.out.name + ".work")
     if leads():
-        _check_places(options, work)
+        _check_places(options, work, job.config.mesh.texture > 0)
 
     from dreamwright.backend.checkpoints import read_checkpoint, remove_checkpoints
     from dreamwright.backend.cli.sample import choose_device
@@ -127,12 +128,12 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_places(options: argparse.Namespace, work: Path) -> None:
+def _check_places(options: argparse.Namespace, work: Path, textured: bool) -> None:
     """Raise ExportError or CheckpointError for places that cannot take what the run will write."""
     from dreamwright.backend.checkpoints import has_checkpoint
     from dreamwright.backend.meshing.export import check_output_path
 
-    check_output_path(options.out)
+    check_output_path(options.out, textured)
     if options.origin is not None and options.origin.resolve() in (work.resolve(), *work.resolve().parents):
         raise CheckpointError(f"--from {options.origin} is where this run would write its own checkpoints; choose another --work or --out")
     if work.exists() and not work.is_dir():
@@ -179,7 +180,8 @@ def _write_mesh(production: "Production", options: argparse.Namespace) -> None:
     from dreamwright.backend.meshing.export import export_mesh
     from dreamwright.backend.meshing.turntable import turntable_picture
 
-    mesh, report = production.mesh()
+    with BakeDisplay() as bake:
+        mesh, report = production.mesh(bake.show)
     export_mesh(mesh, options.out, production.provenance())
     if options.previews is not None:
         turntable_picture(mesh).save(options.previews / "turntable.png")
@@ -187,5 +189,6 @@ def _write_mesh(production: "Production", options: argparse.Namespace) -> None:
     print(
         f"{options.out}: {report.triangles} triangles, {report.vertices} vertices, "
         f"{'watertight' if report.watertight else 'open'}, {report.components} part(s)"
+        + (f", texture {report.texture} x {report.texture}" if report.texture else "")
         + (f"; mesh against field: {error.psnr_object:.1f} dB, silhouette IoU {error.silhouette_iou:.3f}" if error else "")
     )

@@ -55,3 +55,21 @@ class RunDisplay:
         elif isinstance(event, events.Restarted):
             self._bar.write(f"starting again with seed {event.new_seed}: {event.reason}", file=sys.stderr)
             self._bar.reset()
+
+
+class BakeDisplay:
+    """A bar for the baking of a texture; nothing where there is none."""
+
+    def __enter__(self) -> "BakeDisplay":
+        self._bar: tqdm | None = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, share: float) -> None:
+        """The share that is done."""
+        if self._bar is None:
+            self._bar = tqdm(total=100, desc="texture", unit="%", file=sys.stderr, dynamic_ncols=True)
+        self._bar.update(int(100 * share) - self._bar.n)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,19 +39,23 @@ def close_pits(grid: DensityGrid, threshold: float, radius: float) -> DensityGri
     return replace(grid, tau=np.where(filled[inner], np.maximum(grid.tau, tau[inner]), grid.tau).astype(np.float32))
 
 
-def onto_solid(grid: DensityGrid, threshold: float, mu: FloatArray) -> FloatArray:
-    """mu (m, 3), but the nearest node of {tau > threshold} where that is over two cells away; scene units.
+def onto_solid(grid: DensityGrid, threshold: float) -> Callable[[FloatArray], FloatArray]:
+    """A function of mu (m, 3): mu, but the nearest node of {tau > threshold} where that is over two cells away; scene units.
 
     Where a pit was filled there is no albedo; its nearest wall has one. Unchanged where nothing is solid.
     """
     solid = grid.tau > threshold
     if not solid.any():
-        return mu
+        return lambda mu: mu
     distance, nearest = ndimage.distance_transform_edt(~solid, return_indices=True)
-    node = np.clip(np.rint((mu - grid.origin) / grid.cell).astype(int), 0, np.array(solid.shape) - 1)
-    at = tuple(node.T)
-    wall = grid.origin + grid.cell * np.stack([axis[at] for axis in nearest], axis=-1)
-    return np.where(distance[at][:, None] > 2.0, wall, mu)
+
+    def moved(mu: FloatArray) -> FloatArray:
+        node = np.clip(np.rint((mu - grid.origin) / grid.cell).astype(int), 0, np.array(solid.shape) - 1)
+        at = tuple(node.T)
+        wall = grid.origin + grid.cell * np.stack([axis[at] for axis in nearest], axis=-1)
+        return np.where(distance[at][:, None] > 2.0, wall, mu)
+
+    return moved
 
 
 def _depth(solid: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -10,8 +10,10 @@ from typing import Callable, Protocol
 import numpy as np
 from torch import Tensor
 
-from dreamwright.backend.meshing.rasterise import render_mesh
-from dreamwright.backend.meshing.topology import FloatArray, Surface, vertex_normals
+from dreamwright.backend.meshing.colour import linear_to_display
+from dreamwright.backend.meshing.rasterise import rasterise
+from dreamwright.backend.meshing.texture import Texture
+from dreamwright.backend.meshing.topology import FloatArray, Surface
 
 PSNR_CEILING = 99.0  # dB reported for identical pictures
 
@@ -51,11 +53,13 @@ def psnr(mean_squared_error: float) -> float:
     return min(PSNR_CEILING, -10.0 * math.log10(max(mean_squared_error, 1e-12)))
 
 
-def mesh_render_error(surface: Surface, rho: FloatArray, views: FieldViews) -> MeshFieldError:
+def mesh_render_error(
+    surface: Surface, rho: FloatArray, views: FieldViews, texture: Texture | None = None
+) -> MeshFieldError:
     """Compare a mesh before placement (scene units) with the field's albedo render in display sRGB.
 
     surface with vertices (V, 3), rho (V, 3) display sRGB in [0, 1]. A field pixel is covered when its opacity is above
-    one half. The mesh is not anti-aliased, so its outline alone costs some dB.
+    one half. The mesh is not anti-aliased, so its outline alone costs some dB. A `texture` shows instead of rho.
     """
     image, opacity = views.render(views.cameras)
     images = image.detach().double().cpu().numpy().transpose(0, 2, 3, 1)
@@ -63,15 +67,13 @@ def mesh_render_error(surface: Surface, rho: FloatArray, views: FieldViews) -> M
     cameras = [
         getattr(views.cameras, name).detach().double().cpu().numpy() for name in ("position", "rotation", "focal")
     ]
-    normals = vertex_normals(surface)
     whole, within, overlap = [], [], []
     for picture, covered, position, rotation, focal in zip(images, opaque, *cameras, strict=True):
-        mesh = render_mesh(
-            surface.vertices, surface.faces, rho, normals, position, rotation, float(focal), len(covered), views.background
-        )
-        squared = ((mesh.colour - picture) ** 2).mean(axis=-1)
-        either = mesh.mask | covered
+        seen = rasterise(surface.vertices, surface.faces, position, rotation, float(focal), len(covered))
+        colour = linear_to_display(texture.seen(seen)) if texture else seen.interpolate(surface.faces, rho)
+        squared = ((np.where(seen.mask[..., None], colour, views.background) - picture) ** 2).mean(axis=-1)
+        either = seen.mask | covered
         whole.append(psnr(float(squared.mean())))
         within.append(psnr(float(squared[either].mean())) if either.any() else PSNR_CEILING)
-        overlap.append(float((mesh.mask & covered).sum() / either.sum()) if either.any() else 1.0)
+        overlap.append(float((seen.mask & covered).sum() / either.sum()) if either.any() else 1.0)
     return MeshFieldError(float(np.mean(whole)), float(np.mean(within)), float(np.mean(overlap)))

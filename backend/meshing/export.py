@@ -2,13 +2,15 @@
 """Writing a mesh to .glb, .ply or .obj: checked before the run, atomic, with its provenance inside.
 
 GLB carries linear colours (COLOR_0), as glTF wants. PLY and OBJ carry display sRGB, as is customary: PLY in uchar
-red, green, blue; OBJ as "v x y z r g b" in [0, 1]. PLY and OBJ keep Z up.
+red, green, blue; OBJ as "v x y z r g b" in [0, 1]. PLY and OBJ keep Z up. A texture is display sRGB everywhere: inside the
+GLB, beside the OBJ (which then has a .mtl and a .png and no colours of vertices); PLY has none.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, Callable, Mapping
@@ -17,7 +19,7 @@ import numpy as np
 
 from dreamwright.backend.errors import ExportError
 from dreamwright.backend.meshing.colour import linear_to_display
-from dreamwright.backend.meshing.gltf import glb_bytes
+from dreamwright.backend.meshing.gltf import ROUGHNESS, glb_bytes
 from dreamwright.backend.meshing.mesh import Mesh
 
 NAME_LENGTH = 60  # characters; Blender's object names hold 63 bytes
@@ -57,7 +59,7 @@ def ply_bytes(mesh: Mesh, provenance: Mapping[str, Any]) -> bytes:
 
 
 def obj_bytes(mesh: Mesh, provenance: Mapping[str, Any]) -> bytes:
-    """Text OBJ: "v x y z r g b" (display sRGB in [0, 1]), "vn", "f a//a b//b c//c", Z up, metres."""
+    """Text OBJ: "v x y z r g b" (display sRGB in [0, 1]), "vn", "f a//a b//b c//c", Z up, metres. Leaves a texture out."""
     lines = [f"# {line}" for line in ["made by Dreamwright", *provenance_lines(provenance)]]
     lines.append(f"o {json.dumps(object_name(provenance))[1:-1]}")
     colours = linear_to_display(mesh.albedo.astype(np.float64))
@@ -68,23 +70,54 @@ def obj_bytes(mesh: Mesh, provenance: Mapping[str, Any]) -> bytes:
     return ("\n".join(lines) + "\n").encode("ascii")
 
 
+def textured_obj(mesh: Mesh, provenance: Mapping[str, Any], stem: str) -> dict[str, bytes]:
+    """Files of a textured OBJ by name, the .obj last: "v", "vt" (v from the bottom), "vn", "f a/t/a", its .mtl and .png.
+
+    The picture is STEM_albedo.png, so that no picture of the same name as the mesh is in its way. Whitespace in `stem`
+    becomes _ in the names of the other files, which many readers would cut there.
+    """
+    if mesh.texture is None:
+        raise ValueError("the mesh has no texture")
+    places, plain = mesh.texture.unwrapping, re.sub(r"\s", "_", stem)
+    library, picture = f"{plain}.mtl", f"{plain}_albedo.png"
+    lines = [f"# {line}" for line in ["made by Dreamwright", *provenance_lines(provenance)]]
+    lines += [f"mtllib {library}", f"o {json.dumps(object_name(provenance))[1:-1]}", "usemtl albedo"]
+    lines += ["v " + " ".join(f"{value:.7g}" for value in point) for point in mesh.vertices.tolist()]
+    lines += [f"vt {u:.7g} {1.0 - v:.7g}" for u, v in places.uv.astype(np.float64).tolist()]
+    lines += ["vn " + " ".join(f"{value:.5f}" for value in normal) for normal in mesh.normals.tolist()]
+    for corners, texels in zip((mesh.faces + 1).tolist(), (places.corners + 1).tolist(), strict=True):
+        lines.append("f " + " ".join(f"{a}/{t}/{a}" for a, t in zip(corners, texels, strict=True)))
+    material = ["newmtl albedo", "Ka 1 1 1", "Kd 1 1 1", "Ks 0 0 0", "illum 1", f"Pr {ROUGHNESS}", "Pm 0", f"map_Kd {picture}"]
+    return {
+        picture: mesh.texture.png(),
+        library: ("\n".join(material) + "\n").encode("utf-8"),
+        f"{stem}.obj": ("\n".join(lines) + "\n").encode("utf-8"),
+    }
+
+
 WRITERS: dict[str, Callable[[Mesh, Mapping[str, Any]], bytes]] = {
     ".glb": lambda mesh, provenance: glb_bytes(mesh, provenance, object_name(provenance)),
     ".ply": ply_bytes,
     ".obj": obj_bytes,
 }
+TEXTURED = (".glb", ".obj")  # what can hold a picture
 
 
-def check_output_path(path: str | os.PathLike[str]) -> Path:
+def check_output_path(path: str | os.PathLike[str], textured: bool = False) -> Path:
     """The path, if a mesh can be written there; touches nothing that exists. Call it before a long run.
 
-    Raises ExportError for an unsupported extension, an existing directory, a missing or an unwritable folder.
+    Raises ExportError for an unsupported extension, one that cannot hold the texture of a `textured` mesh, an existing directory, a missing or an unwritable folder.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITERS:
         raise ExportError(
             f"cannot write {str(path)!r}: its extension is {path.suffix or 'missing'!r}; "
             f"allowed are {', '.join(WRITERS)}; end the file's name with one of them"
+        )
+    if textured and path.suffix.lower() not in TEXTURED:
+        raise ExportError(
+            f"cannot write {str(path)!r}: {path.suffix} files hold colours of vertices and no texture; allowed with --texture "
+            f"(mesh.texture) are {' and '.join(TEXTURED)}; end the file's name with one of them, or leave the texture out"
         )
     if path.is_dir():
         raise ExportError(f"cannot write {str(path)!r}: it is a directory; give the name of a file")
@@ -126,16 +159,21 @@ def write_atomically(path: Path, data: bytes) -> None:
 def export_mesh(mesh: Mesh, path: str | os.PathLike[str], provenance: Mapping[str, Any]) -> Path:
     """Write the mesh to .glb, .ply or .obj by the path's extension, with prompt, seed, preset and so on inside.
 
-    `provenance` holds JSON values. Returns the path. Raises ExportError (see `check_output_path`), also for provenance
+    A textured OBJ's other files go beside it (`textured_obj`), each replaced as a whole, the .obj last. `provenance` holds JSON values. Returns the path. Raises ExportError (see `check_output_path`), also for provenance
     that JSON cannot hold; then nothing has been written.
     """
-    path = check_output_path(path)
+    path = check_output_path(path, mesh.texture is not None)
     try:
-        data = WRITERS[path.suffix.lower()](mesh, provenance)
+        if mesh.texture is not None and path.suffix.lower() == ".obj":
+            files = textured_obj(mesh, provenance, path.stem)
+            files[path.name] = files.pop(f"{path.stem}.obj")  # .OBJ stays .OBJ
+        else:
+            files = {path.name: WRITERS[path.suffix.lower()](mesh, provenance)}
     except (TypeError, ValueError) as error:
         raise ExportError(
             f"cannot write {str(path)!r}: its provenance is no JSON ({error}); "
             "allowed are strings, finite numbers, lists and mappings of them"
         ) from error
-    write_atomically(path, data)
+    for name, data in files.items():
+        write_atomically(path.with_name(name), data)
     return path

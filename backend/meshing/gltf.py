@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A binary glTF 2.0 writer for one vertex-coloured mesh: struct and json, nothing else."""
+"""A binary glTF 2.0 writer for one coloured or textured mesh: struct and json, nothing else."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dreamwright.backend.meshing.mesh import Mesh
 MAGIC, VERSION, JSON_CHUNK, BINARY_CHUNK = 0x46546C67, 2, 0x4E4F534A, 0x004E4942
 FLOAT, UNSIGNED_SHORT, UNSIGNED_INT = 5126, 5123, 5125
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
+LINEAR, LINEAR_MIPMAP_LINEAR, CLAMP_TO_EDGE = 9729, 9987, 33071
 ROUGHNESS = 0.95
 
 
@@ -25,7 +26,8 @@ def to_y_up(vectors: np.ndarray) -> np.ndarray:
 def glb_bytes(mesh: Mesh, provenance: Mapping[str, Any], name: str = "prop") -> bytes:
     """The mesh as a .glb: POSITION, NORMAL, COLOR_0 (linear RGBA float32), indices, one rough non-metallic material.
 
-    glTF multiplies COLOR_0 into the (white) base colour; Blender's importer wires it to Principled Base Color as the
+    A textured mesh has TEXCOORD_0 and its picture as an embedded PNG (sRGB, as glTF reads it) instead of COLOR_0, which would
+    be multiplied into it; vertices on the picture's seams are there once for each of their places, with one normal. glTF multiplies COLOR_0 into the (white) base colour; Blender's importer wires it to Principled Base Color as the
     colour attribute "Color". `provenance` (JSON values) becomes `extras` of the asset, and of the node, which Blender
     shows as custom properties of the object. Raises ValueError or TypeError for values that JSON cannot hold.
     """
@@ -33,12 +35,15 @@ def glb_bytes(mesh: Mesh, provenance: Mapping[str, Any], name: str = "prop") -> 
     views: list[dict[str, Any]] = []
     accessors: list[dict[str, Any]] = []
 
-    def add(array: np.ndarray, component: int, kind: str, target: int, bounds: bool = False) -> int:
-        data = np.ascontiguousarray(array).tobytes()
-        views.append({"buffer": 0, "byteOffset": len(blob), "byteLength": len(data), "target": target})
+    def embed(data: bytes, **told: int) -> int:
+        views.append({"buffer": 0, "byteOffset": len(blob), "byteLength": len(data), **told})
         blob.extend(data + bytes(-len(data) % 4))
+        return len(views) - 1
+
+    def add(array: np.ndarray, component: int, kind: str, target: int, bounds: bool = False) -> int:
+        view = embed(np.ascontiguousarray(array).tobytes(), target=target)
         accessor = {
-            "bufferView": len(views) - 1,
+            "bufferView": view,
             "componentType": component,
             "count": array.size if kind == "SCALAR" else len(array),
             "type": kind,
@@ -49,18 +54,23 @@ def glb_bytes(mesh: Mesh, provenance: Mapping[str, Any], name: str = "prop") -> 
         accessors.append(accessor)
         return len(accessors) - 1
 
-    normals = np.asarray(mesh.normals, dtype=np.float64)
+    places = mesh.texture.unwrapping if mesh.texture else None
+    whose = places.vertex if places else np.arange(len(mesh.vertices))
+    vertices, normals = mesh.vertices[whose], np.asarray(mesh.normals, dtype=np.float64)[whose]
     normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-    colours = np.ones((len(mesh.albedo), 4), dtype="<f4")
-    colours[:, :3] = np.clip(mesh.albedo, 0.0, 1.0)
-    wide = len(mesh.vertices) > 65535  # 65535 itself is reserved as the primitive restart value
+    wide = len(vertices) > 65535  # 65535 itself is reserved as the primitive restart value
     attributes = {
-        "POSITION": add(to_y_up(mesh.vertices).astype("<f4"), FLOAT, "VEC3", ARRAY_BUFFER, bounds=True),
+        "POSITION": add(to_y_up(vertices).astype("<f4"), FLOAT, "VEC3", ARRAY_BUFFER, bounds=True),
         "NORMAL": add(to_y_up(normals).astype("<f4"), FLOAT, "VEC3", ARRAY_BUFFER),
-        "COLOR_0": add(colours, FLOAT, "VEC4", ARRAY_BUFFER),
     }
+    if places:
+        attributes["TEXCOORD_0"] = add(places.uv.astype("<f4"), FLOAT, "VEC2", ARRAY_BUFFER)
+    else:
+        colours = np.ones((len(mesh.albedo), 4), dtype="<f4")
+        colours[:, :3] = np.clip(mesh.albedo, 0.0, 1.0)
+        attributes["COLOR_0"] = add(colours, FLOAT, "VEC4", ARRAY_BUFFER)
     indices = add(
-        mesh.faces.reshape(-1).astype("<u4" if wide else "<u2"),
+        (places.corners if places else mesh.faces).reshape(-1).astype("<u4" if wide else "<u2"),
         UNSIGNED_INT if wide else UNSIGNED_SHORT,
         "SCALAR",
         ELEMENT_ARRAY_BUFFER,
@@ -87,6 +97,14 @@ def glb_bytes(mesh: Mesh, provenance: Mapping[str, Any], name: str = "prop") -> 
         "bufferViews": views,
         "accessors": accessors,
     }
+    if mesh.texture:
+        picture = embed(mesh.texture.png())
+        material["pbrMetallicRoughness"]["baseColorTexture"] = {"index": 0}
+        document["buffers"][0]["byteLength"] = len(blob)
+        document["images"] = [{"name": name, "mimeType": "image/png", "bufferView": picture}]
+        edges = {"wrapS": CLAMP_TO_EDGE, "wrapT": CLAMP_TO_EDGE}
+        document["samplers"] = [{"magFilter": LINEAR, "minFilter": LINEAR_MIPMAP_LINEAR, **edges}]
+        document["textures"] = [{"source": 0, "sampler": 0}]
     text = json.dumps(document, allow_nan=False, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % 4)
     total = 12 + 8 + len(text) + 8 + len(blob)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from dreamwright.backend.meshing.extract import (
     refine_surface,
     sample_density_grid,
 )
+from dreamwright.backend.meshing.texture import Texture, bake
 from dreamwright.backend.meshing.threshold import choose_threshold
 from dreamwright.backend.meshing.topology import (
     FloatArray,
@@ -34,6 +36,8 @@ from dreamwright.backend.meshing.topology import (
     signed_volume,
     vertex_normals,
 )
+from dreamwright.backend.meshing.unwrap import unwrap
+from dreamwright.shared.limits import TEXTURE_LARGEST, TEXTURE_SMALLEST
 
 COARSE_RESOLUTION = 80  # cells a side of the first look at the whole bounding cube
 BOX_MARGIN = 2.0  # coarse cells around what the first look found
@@ -45,13 +49,14 @@ class Mesh:
     """A prop in metres, Z up, front to -Y, origin at the middle of its base.
 
     vertices (V, 3) float32, faces (F, 3) int32 counter-clockwise seen from outside, albedo (V, 3) float32 linear RGB
-    in [0, 1], normals (V, 3) float32 unit, outwards.
+    in [0, 1], normals (V, 3) float32 unit, outwards. texture: the albedo as a picture too, where one was asked for.
     """
 
     vertices: NDArray[np.float32]
     faces: NDArray[np.int32]
     albedo: NDArray[np.float32]
     normals: NDArray[np.float32]
+    texture: Texture | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class MeshReport:
     volume: float  # cubic metres
     scale: float  # metres a scene unit
     offset: tuple[float, float, float]  # placed = scale * scene + offset
+    texture: int  # texels a side; 0: none, not asked for or stopped
     error: MeshFieldError | None  # against the field's own renders; None when no views were given
 
 
@@ -82,6 +88,7 @@ def check_mesh_config(config: MeshConfig) -> None:
         ("closing", config.closing, 0.0, 0.5),
         ("smoothing", config.smoothing, 0, 200),
         ("height_m", config.height_m, 1e-4, 1e5),
+        ("texture", config.texture, TEXTURE_SMALLEST if config.texture else 0, TEXTURE_LARGEST),
     ):
         if not low <= value <= high:  # also catches NaN
             raise ConfigError(f"mesh.{name} is {value}; allowed is {low} to {high}; give a number in that range")
@@ -123,11 +130,14 @@ def build_mesh(
     config: MeshConfig,
     views: FieldViews | None = None,
     smoothing_iterations: int = SMOOTHING_ITERATIONS,
+    progress: Callable[[float], None] = lambda share: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Mesh, MeshReport]:
     """Extract, clean, decimate, colour, place: the field's prop as a sound mesh, with a report.
 
     The field's per-step state must be built (`field.begin_step(progress)`) by the caller, who knows the progress.
-    `views` asks for the mesh-versus-field render error. Raises ConfigError for unusable numbers and RunError for a
+    `views` asks for the mesh-versus-field render error. `progress` hears the share of the texture that is baked; a bake that
+    is told to stop leaves the mesh without one. Raises ConfigError for unusable numbers and RunError for a
     field that is empty or not finite.
     """
     check_mesh_config(config)
@@ -136,10 +146,13 @@ def build_mesh(
     raw = refine_surface(field, closed, extract_surface(closed, threshold), threshold)
     clean, dropped = clean_surface(raw, lambda mu: query_density(field, mu), smoothing_iterations)
     surface = decimate(clean, config.triangles)
-    where = onto_solid(grid, threshold, surface.vertices) if config.closing > 0 else surface.vertices
-    rho = sample_albedo(field, where, vertex_normals(surface), grid.cell)
-    surface = smoothed(surface, config.smoothing)  # colours stay with their vertices
+    onto = onto_solid(grid, threshold) if config.closing > 0 else lambda mu: mu
+    rho = sample_albedo(field, onto(surface.vertices), vertex_normals(surface), grid.cell)
+    coloured, surface = surface, smoothed(surface, config.smoothing)  # colours stay with their vertices
     mesh, scale, offset = assemble_mesh(surface, rho, config.height_m)
+    if config.texture:
+        places = unwrap(mesh.vertices, mesh.faces, config.texture)
+        mesh = replace(mesh, texture=bake(field, coloured, places, config.texture, grid.cell, onto, progress, should_stop))
     report = MeshReport(
         threshold=threshold,
         cell=grid.cell,
@@ -153,6 +166,7 @@ def build_mesh(
         volume=signed_volume(surface) * scale**3,
         scale=scale,
         offset=(float(offset[0]), float(offset[1]), float(offset[2])),
-        error=mesh_render_error(surface, rho, views) if views is not None else None,
+        texture=len(mesh.texture.picture) if mesh.texture else 0,
+        error=mesh_render_error(surface, rho, views, mesh.texture) if views is not None else None,
     )
     return mesh, report

@@ -39,7 +39,8 @@ def lit_pictures(mesh: Mesh, azimuth_deg: float, elevation_deg: float, resolutio
     light = axes @ (LIGHT / np.linalg.norm(LIGHT))
     shade = AMBIENT + DIFFUSE * np.maximum(normal @ light, 0.0)[..., None]
     pictures = []
-    for albedo in (seen.interpolate(mesh.faces, np.asarray(mesh.albedo, dtype=np.float64)), np.full(3, PLAIN)):
+    colours = mesh.texture.seen(seen) if mesh.texture else seen.interpolate(mesh.faces, np.asarray(mesh.albedo, dtype=np.float64))
+    for albedo in (colours, np.full(3, PLAIN)):
         linear = np.where(seen.mask[..., None], np.clip(albedo * shade, 0.0, 1.0), BACKGROUND)
         blocks = linear.reshape(resolution, SUPERSAMPLING, resolution, SUPERSAMPLING, 3)
         pictures.append(linear_to_display(blocks.mean(axis=(1, 3))))

@@ -121,7 +121,7 @@ class Attempt:
         cancelled = self._why == "cancel"
         self._note(*told, "making the mesh", stage="meshing")
         try:
-            self._write_mesh(production)
+            told += self._write_mesh(production, lambda share: self._note(*told, f"baking the texture, {100 * share:.0f} %"))
         except DreamwrightError as error:
             if not cancelled:
                 raise
@@ -147,12 +147,21 @@ class Attempt:
     def _ended(self, how: str, *messages: str, meshed: bool = False, cause: Cause = Cause.NONE) -> Ended:
         return Ended(self._name, how, "; ".join(filter(None, messages))[:MESSAGE_CHARACTERS], meshed, self._number, cause.value)
 
-    def _write_mesh(self, production: "Production") -> None:
-        from dreamwright.shared.mesh_file import MeshFile, encode_mesh
+    def _write_mesh(self, production: "Production", progress: Callable[[float], None]) -> list[str]:
+        """Make and write the mesh; what there is to tell of it. Told to cancel once there are colours of vertices, it bakes no texture."""
+        from dreamwright.shared.mesh_file import MeshFile, Picture, encode_mesh
 
-        mesh, report = production.mesh()
+        before = self._why
+
+        def enough() -> bool:
+            return self._should_stop() and self._why == "cancel" != before
+
+        mesh, report = production.mesh(progress, enough)
+        picture = None
+        if mesh.texture is not None:
+            picture = Picture(mesh.texture.png(), mesh.texture.unwrapping.uv, mesh.texture.unwrapping.corners)
         facts = {**production.provenance(), "triangles": report.triangles, "watertight": report.watertight}
-        data = encode_mesh(MeshFile(mesh.vertices, mesh.faces, mesh.normals, mesh.albedo, facts))
+        data = encode_mesh(MeshFile(mesh.vertices, mesh.faces, mesh.normals, mesh.albedo, facts, picture))
         temporary = self._folder / f"{MESH_FILE}.part"
         check_fence(self._folder, self._number)
         try:
@@ -165,6 +174,8 @@ class Attempt:
         except OSError as error:
             _discard(temporary)
             raise _DiskRefuses(f"cannot write the mesh to {self._folder}: {error.strerror or error}") from error
+        stopped = production.job.config.mesh.texture and picture is None
+        return ["stopped while its texture was baked, so it has vertex colours"] if stopped else []
 
     def _report(self, event: "Event") -> None:
         from dreamwright.backend import events

@@ -95,8 +95,9 @@ def job_of(asked: Submit | JobSummary) -> Job:
 
 
 def check_submission(request: Submit, folders: bool = True) -> Job:
-    """The job, when this server can make it. Raises the errors of `job_of`, and PromptError for unknown words.
+    """The job, when this server can make it.
 
+    Raises the errors of `job_of`, PromptError for unknown words, ConfigError for a texture without xatlas.
     Without `folders` a model is named, not pointed at: no guest may learn or have read what lies where on this disk.
     """
     job = job_of(request)
@@ -114,6 +115,10 @@ def check_submission(request: Submit, folders: bool = True) -> Job:
         unknown = unknown_words(f"{job.prompt} {job.config.guidance.negative_prompt}", known)
         if unknown:
             raise PromptError(unknown_message(unknown, known))
+    if job.config.mesh.texture:
+        from dreamwright.backend.meshing.unwrap import check_unwrapper  # with scipy, which the server needs for nothing else
+
+        check_unwrapper()
     return job
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import itertools
 import time
 import zlib
@@ -16,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import zmq
+from PIL import Image
 
 from dreamwright.shared import limits
 from dreamwright.shared.faults import ProtocolError
-from dreamwright.shared.mesh_file import MeshFile, encode_mesh
+from dreamwright.shared.mesh_file import MeshFile, Picture, encode_mesh
 from dreamwright.shared.messages import (
     AskCapabilities,
     Cancel,
@@ -48,7 +50,7 @@ from dreamwright.shared.messages import (
     pack,
     unpack,
 )
-from dreamwright.shared.offer import ModelCard, PresetCard, SettingCard
+from dreamwright.shared.offer import ModelCard, PresetCard, SettingBound, SettingCard
 
 ENDED = ("succeeded", "failed", "cancelled")
 RED = (0.7, 0.05, 0.02)
@@ -79,6 +81,17 @@ def ball(rings: int = 16, height: float = 1.0, colour: tuple[float, float, float
     )
 
 
+def picture_of(mesh: MeshFile, size: int) -> Picture:
+    """A picture seen from the front: red above, blue below, one green texel in its top left corner."""
+    pixels = np.zeros((size, size, 3), np.uint8)
+    pixels[: size // 2], pixels[size // 2 :], pixels[0, 0] = (200, 20, 10), (10, 20, 200), (0, 255, 0)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG")
+    height = float(mesh.vertices[:, 2].max())
+    uv = np.stack([0.5 + mesh.vertices[:, 0] / height, 1 - mesh.vertices[:, 2] / height], -1)
+    return Picture(stream.getvalue(), uv.clip(0, 1).astype(np.float32), mesh.faces)
+
+
 def picture(step: int, size: int) -> bytes:
     """A packed picture whose red says the step; its top row is white."""
     pixels = np.zeros((size, size, 3), np.uint8)
@@ -103,6 +116,7 @@ OFFER = Capabilities(
     ),
     devices=("cpu",),
     bounds={"prompt_characters": limits.PROMPT_CHARACTERS},
+    setting_bounds=(SettingBound("mesh.texture", 0, limits.TEXTURE_LARGEST),),
 )
 
 
@@ -191,6 +205,8 @@ class FakeServer:
     def finish(self, job: str, state: str) -> None:
         """End a job with a mesh."""
         mesh = ball(self.rings, float(self.jobs[job].settings.get("mesh.height_m", 1.0)))
+        if self.jobs[job].settings.get("mesh.texture"):
+            mesh = replace(mesh, picture=picture_of(mesh, self.jobs[job].settings["mesh.texture"]))
         self.meshes[job] = encode_mesh(mesh)
         digest = hashlib.sha256(self.meshes[job]).hexdigest()
         step = self.jobs[job].steps if state == "succeeded" else self.jobs[job].step

@@ -76,6 +76,8 @@ def test_a_prompt_becomes_an_object_through_the_real_server_which_then_stops_whe
     assert width >= height >= 16 and values > 3, "a picture, not one colour"
     kind, domain, low, high = report["albedo"]
     assert (kind, domain) == ("FLOAT_COLOR", "POINT") and 0 <= low < high <= 1
+    width, height, space, values, corners = report["picture"]
+    assert (width, height, space, corners) == (64, 64, "sRGB", 3 * report["triangles"]) and values > 3, "the texture it asked for"
     assert report["triangles"] > 10 and report["height"] == pytest.approx(0.5, abs=0.01) and report["base"] == pytest.approx(0, abs=1e-3)
     made_by = report["provenance"]
     assert (made_by["prompt"], made_by["model"], made_by["preset"], made_by["seed"]) == ("a red mushroom", "starter", "draft", 3)

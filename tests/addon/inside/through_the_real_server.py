@@ -11,7 +11,7 @@ from scripted import connect, dreamt, session, until
 
 SMALL = {
     "run.steps": 12, "run.threads": 1, "run.preview_interval": 2, "render.resolution": 16, "render.coarse_resolution": 16,
-    "render.samples": 16, "mesh.resolution": 32, "mesh.threshold": 1.0, "mesh.height_m": 0.5,
+    "render.samples": 16, "mesh.resolution": 32, "mesh.threshold": 1.0, "mesh.height_m": 0.5, "mesh.texture": 64,
 }  # fmt: skip
 
 
@@ -42,7 +42,10 @@ def main() -> None:
     made = next(one for one in bpy.data.objects if "dreamwright_prompt" in one)
     attribute = made.data.color_attributes.get("albedo")
     values = [value for item in attribute.data for value in item.color[:3]] if attribute else []
+    image, layer = bpy.data.images.get(made.name), made.data.uv_layers.active
+    texels = image.pixels[:] if image else []
     report |= {
+        "picture": [*image.size, image.colorspace_settings.name, len(set(texels)), len(layer.data)] if image and layer else [],
         "albedo": [attribute.data_type, attribute.domain, min(values), max(values)] if attribute else [],
         "triangles": len(made.data.polygons),
         "height": made.dimensions.z,
