@@ -40,9 +40,10 @@ class VariedPhotographs(PhotographSet):
     """Photographs of which some stand before textures, too."""
 
     def _backgrounds(self, n: int, generator: torch.Generator) -> Tensor:
-        plain = super()._backgrounds(n, generator)
-        textured = torch.rand(n, 1, 1, 1, generator=generator) < TEXTURED_BACKGROUNDS
-        return torch.where(textured, random_backgrounds(n, 1, 64, generator)[:, 0], plain)
+        backgrounds = super()._backgrounds(n, generator).repeat(1, 1, 64, 64)
+        textured = round(TEXTURED_BACKGROUNDS * n)  # the first ones: the pictures themselves come in random order
+        backgrounds[:textured] = random_backgrounds(textured, 1, 64, generator)[:, 0]
+        return backgrounds
 
 
 def matches(batch: Batch, captions: list[str]) -> Tensor:
