@@ -35,7 +35,7 @@ from huggingface_hub.utils import build_hf_headers
 from dreamwright.backend.download_progress import Counted, HiddenBar, Progress, Quiet, WatchedFile
 from dreamwright.backend.download_record import PRIVATE, DownloadRecord, HubFile, is_inside, read_record, record_path, write_record
 from dreamwright.backend.errors import ModelError, one_line
-from dreamwright.backend.guidance.clip_folder import CONFIG, is_clip_config
+from dreamwright.backend.guidance.clip_names import CONFIG, is_clip_config
 from dreamwright.backend.model_files import INDEX, foreign_kind, needed_files
 from dreamwright.backend.registry import Home, RegisteredModel
 

@@ -10,7 +10,7 @@ from typing import Any, Iterable, Mapping
 
 from dreamwright.backend.download_record import read_record
 from dreamwright.backend.errors import ModelError
-from dreamwright.backend.guidance.clip_folder import CONFIG, PROCESSOR, clip_files, is_clip_config
+from dreamwright.backend.guidance.clip_names import CONFIG, clip_files, clip_lacks, is_clip_config
 from dreamwright.backend.guidance.families import BY_PIPELINE, Family, supported
 from dreamwright.backend.safetensors_header import read_header
 
@@ -87,14 +87,6 @@ def _needed_clip_files(paths: list[str], where: str) -> list[str]:
     if lacking:
         raise ModelError(f"{where} lacks {lacking[0]}; choose another copy or revision of the model")
     return sorted({*weights, *clip_files(paths), *(path for path in paths if path in ROOT_FILES)})
-
-
-def clip_lacks(names: Iterable[str]) -> list[str]:
-    """Which files, besides weights, a CLIP folder of these names lacks."""
-    names = set(names)
-    lacking = [name for name in (CONFIG, PROCESSOR) if name not in names]
-    spelled = "tokenizer.json" in names or {"vocab.json", "merges.txt"} <= names
-    return lacking if spelled else [*lacking, "tokenizer.json"]
 
 
 def is_clip_folder(folder: Path) -> bool:

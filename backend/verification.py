@@ -13,7 +13,7 @@ from typing import Callable
 
 from dreamwright.backend.download_record import HubFile, hub_hash, read_record
 from dreamwright.backend.errors import ModelError
-from dreamwright.backend.guidance.clip_folder import clip_files
+from dreamwright.backend.guidance.clip_names import clip_files
 from dreamwright.backend.model_files import INDEX, family_of, is_clip_folder, missing_files, parts_of, weight_parts
 from dreamwright.backend.safetensors_header import header_fault
 

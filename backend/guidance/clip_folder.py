@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Mapping
+from typing import Any, Mapping
 
 import torch
 import transformers
 
 from dreamwright.backend.errors import ModelError, one_line
+from dreamwright.backend.guidance.clip_names import CONFIG, PROCESSOR, TOKENIZER, clip_lacks, is_clip_config
 from dreamwright.backend.guidance.families import CLIP_TOKENIZERS
 from dreamwright.backend.guidance.json_object import read_object
 from dreamwright.backend.guidance.pipeline_folder import load_checked
 
-CONFIG, PROCESSOR, TOKENIZER = "config.json", "preprocessor_config.json", "tokenizer_config.json"
 BICUBIC = 3  # PIL's number of the filter
 
 
@@ -53,9 +53,13 @@ def open_clip(folder: str | Path) -> ClipFolder:
     if not (path / CONFIG).is_file():
         raise ModelError(f"{path} has no {CONFIG}, so it is no CLIP model; give the folder that holds that file")
     config = read_object(path / CONFIG)
-    kind = config.get("model_type")
-    if kind != "clip":
-        raise ModelError(f"{path} is a model of type {kind!r}; allowed is 'clip' (transformers' CLIPModel); choose such a model")
+    if not is_clip_config(config):
+        raise ModelError(
+            f"{path} is a model of type {config.get('model_type')!r}; allowed is 'clip' (transformers' CLIPModel); choose such a model"
+        )
+    lacking = clip_lacks(file.name for file in path.iterdir())
+    if lacking:
+        raise ModelError(f"{path} lacks {', '.join(lacking)}; download the model again, whole")
     if not any(path.glob("*.safetensors")):
         pickled = next((file.name for file in sorted(path.iterdir()) if file.suffix in (".bin", ".pt", ".h5", ".msgpack")), "")
         held = f"only pickled weights ({pickled})" if pickled else "no weights"
@@ -120,17 +124,4 @@ def _tokenizer_class(path: Path) -> str:
     said = read_object(path / TOKENIZER).get("tokenizer_class", "CLIPTokenizer") if (path / TOKENIZER).is_file() else "CLIPTokenizer"
     if said not in CLIP_TOKENIZERS:
         raise ModelError(f"{path} has a tokenizer of class {said!r}; allowed are {', '.join(CLIP_TOKENIZERS)}; choose another model")
-    if not (path / "tokenizer.json").is_file() and not (path / "vocab.json").is_file():
-        raise ModelError(f"{path} lacks its tokenizer (tokenizer.json, or vocab.json and merges.txt); download the model again, whole")
     return str(said)
-
-
-def is_clip_config(config: Any) -> bool:
-    """Whether a config.json is that of a CLIP model."""
-    return isinstance(config, dict) and config.get("model_type") == "clip"
-
-
-def clip_files(names: Iterable[str]) -> list[str]:
-    """The small files of a repository, by name, that a CLIP model is loaded from."""
-    small = (CONFIG, PROCESSOR, TOKENIZER, "tokenizer.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json")
-    return [name for name in names if name in small]

@@ -38,8 +38,8 @@ class Towers:
 
 
 # Other patches, widths and depths: what one of them can be fooled by, the other need not fall for.
-GUIDE = Towers(patch=8, width=80, layers=3, widening=2)
-RETRIEVER = Towers(patch=16, width=128, layers=3, widening=3, text_width=48, joint=48)
+GUIDE = Towers(patch=8, width=64, layers=3, widening=2)
+RETRIEVER = Towers(patch=16, width=96, layers=3, widening=2, text_width=48, joint=48)
 TOWERS = {"guide": GUIDE, "retrieve": RETRIEVER}
 
 
