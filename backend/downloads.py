@@ -153,7 +153,7 @@ def _advice(model: RegisteredModel, revision: str | None) -> str:
 def _from_home(model: RegisteredModel, home: Home, folder: Path, asked: str, progress: Progress) -> Downloaded:
     commit, listing = _list(home, asked)
     kind = foreign_kind(listing) or f"has no {INDEX}, so it is no diffusers pipeline"
-    no_pipeline = Unsuitable(f"{home.repo_id} {kind}; needed is a diffusers pipeline")
+    no_pipeline = Unsuitable(f"{home.repo_id} {kind}; needed is a diffusers pipeline or a CLIP model")
     index = listing.get(INDEX) or listing.get(CONFIG)
     if index is None:
         raise no_pipeline

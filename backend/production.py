@@ -76,6 +76,8 @@ class Production:
         with self._within_memory("while loading the model", "start again"):
             model = load_image_text(path, self._device, self._dtype)
         self.notices = (f"guidance: minus CLIP's cosine over {config.clip.crops} crops a view of {model.image_size} pixels",)
+        if config.guidance.negative_prompt.strip():
+            self.notices += ("dream-fields has no use for a negative prompt; it is left out",)
         return ClipGuidance(model, config.clip), PromptBank(model, self.job.prompt, config.guidance)
 
     @property

@@ -18,7 +18,9 @@ from dreamwright.backend.methods import METHODS, check_model, preset_of
 from dreamwright.backend.presets import DREAM_FIELDS, PRESETS
 from dreamwright.backend.production import Production
 from dreamwright.backend.registry import BY_NAME
+from dreamwright.backend.server.requests import check_submission
 from dreamwright.backend.settings import apply_settings
+from dreamwright.shared.messages import Submit
 from tests.tiny_clip import PROCESSOR, write_clip
 from tests.tiny_model import QUICK, save_tiny_model
 
@@ -137,3 +139,8 @@ def test_weights_that_are_pickled_or_damaged_are_refused(tmp_path):
     weights.rename(folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="only pickled weights"):
         load_image_text(folder)
+
+
+def test_a_server_refuses_a_model_of_the_wrong_kind_when_a_job_is_sent():
+    with pytest.raises(ModelError, match="cannot guide dream-fields"):
+        check_submission(Submit("t" * 16, PROMPT, "", "starter", "dream-fields", 0, {}))

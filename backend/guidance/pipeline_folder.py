@@ -18,6 +18,7 @@ import transformers
 from safetensors import SafetensorError
 
 from dreamwright.backend.errors import ConfigError, ModelError, is_out_of_memory, one_line
+from dreamwright.backend.guidance.clip_names import CONFIG, is_clip_config
 from dreamwright.backend.guidance.families import BY_PIPELINE, TELLING_PARTS, Family, supported
 from dreamwright.backend.guidance.json_object import read_object
 
@@ -218,6 +219,8 @@ def _no_index(path: Path) -> str:
     """What to say of a folder without model_index.json: a part of a pipeline, or nothing of the kind."""
     if (path.parent / "model_index.json").is_file():
         return f"{path} is one part of a pipeline; give the whole of it, {path.parent}"
+    if (path / CONFIG).is_file() and is_clip_config(read_object(path / CONFIG)):
+        return f"{path} is a CLIP model, which judges pictures and makes none; give a diffusers pipeline folder, or run it with --method dream-fields"
     return f"{path} has no model_index.json, so it is no diffusers pipeline; give the folder that holds that file"
 
 

@@ -10,6 +10,7 @@ from dreamwright.backend.config import Config
 from dreamwright.backend.errors import ModelError, PromptError
 from dreamwright.backend.guidance.vocabulary import read_vocabulary, unknown_message, unknown_words
 from dreamwright.backend.job import Job, make_job
+from dreamwright.backend.methods import check_model
 from dreamwright.backend.models import ModelInfo, known_models, resolve_model
 from dreamwright.backend.presets import PRESETS, Preset, get_preset
 from dreamwright.backend.server.policy import Policy, stated_bounds
@@ -90,7 +91,9 @@ def job_of(asked: Submit | JobSummary) -> Job:
 def check_submission(request: Submit) -> Job:
     """The job, when this server can make it. Raises the errors of `job_of`, and PromptError for unknown words."""
     job = job_of(request)
-    known = read_vocabulary(resolve_model(job.model))
+    folder = resolve_model(job.model)
+    check_model(job.config.run.method, job.model, folder)
+    known = read_vocabulary(folder)
     if known is not None:
         unknown = unknown_words(f"{job.prompt} {job.config.guidance.negative_prompt}", known)
         if unknown:
