@@ -112,7 +112,7 @@ STANDARD = replace(
 
 # Dream Fields as the paper re-implements it: CLIP's loss, its augmentations and its transmittance regulariser over our own
 # field, albedo only and without view words. "DF" marks numbers of Dream Fields' published code (config_base.py, config_hq.py
-# and augment.py of google-research/dreamfields); the defaults of `ClipConfig` and the target opacities are DF's as well.
+# and augment.py of google-research/dreamfields); the defaults of `ClipConfig` and the share of the annealing are DF's as well.
 DREAM_FIELDS_CAMERAS = CameraConfig(
     elevation_min=30.0,  # DF: phi_range
     elevation_max=30.0,
@@ -134,7 +134,13 @@ DREAM_FIELDS_PAPER = Config(
     render=RenderConfig(resolution=252, samples=192),  # DF: render_width (hq), num_samples
     guidance=DREAM_FIELDS_GUIDANCE,
     regularisers=RegulariserConfig(
-        orientation_start=0.0, orientation_end=0.0, opacity_start=0.0, opacity_end=0.0, transmittance=0.5  # DF: acc_lam
+        orientation_start=0.0,
+        orientation_end=0.0,
+        opacity_start=0.0,
+        opacity_end=0.0,
+        transmittance=0.5,  # DF: acc_lam
+        target_opacity_start=1.2 * 0.5,  # DF: acc_target0 and acc_target1, times what its focal length makes of them
+        target_opacity_end=1.2 * 0.1,
     ),
     optimizer=OptimizerConfig(
         kind="adam",
@@ -162,6 +168,8 @@ DREAM_FIELDS = replace(
         opacity_start=0.0,
         opacity_end=0.0,
         transmittance=0.5,  # DF: acc_lam
+        target_opacity_start=1.2 * 0.5,  # DF, as above
+        target_opacity_end=0.25,  # mean of the starter's 16 props from these cameras, which cover 0.15 to 0.41
         smoothness=1e-3,  # draft's, against a loss that is a few thousand times smaller than a summed SDS gradient
     ),
 )
