@@ -109,6 +109,15 @@ class GuidanceConfig:
 
 
 @dataclass(frozen=True)
+class ClipConfig:
+    """Numbers of Dream Fields (Jain et al. 2022), as its published code sets them; of use to CLIP guidance only."""
+
+    crops: int = 8  # random crops a view, each before a background of its own
+    crop_share: float = 224 / 252  # side of a crop, as a share of the view's
+    backgrounds: bool = True  # noise, checkerboards and Fourier textures behind the crops; False: white
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of the network; "auto": float16 on a GPU, else float32
     image_size: int = 0  # pixels a side that a latent model is shown; 0: its own; smaller is faster and sees less
@@ -138,6 +147,10 @@ class RegulariserConfig:
     opacity_share: float = 5000 / 15000  # share of the run over which it anneals linearly
     entropy_end: float = 0.0  # weight of the binary entropy of each ray's opacity, ramped over the second half
     smoothness: float = 0.0  # weight of the field's own smoothness penalty (voxels: total variation)
+    transmittance: float = 0.0  # weight of Dream Fields' -min(1 - target opacity, mean transmittance) of a view; theirs is 0.5
+    target_opacity_start: float = 0.5  # mean opacity of a view beneath which it pushes no further; at the start, in Dream Fields
+    target_opacity_end: float = 0.1  # once annealed, the same
+    target_opacity_share: float = 500 / 10000  # share of the run over which it anneals exponentially, the same
 
 
 @dataclass(frozen=True)
@@ -169,6 +182,7 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
+    method: Literal["dreamfusion", "dream-fields"] = "dreamfusion"  # what guides: a diffusion model's score, or CLIP's cosine
     steps: int = 15000  # optimisation steps
     views_per_step: int = 4  # cameras a step
     seed: int = 0  # of the field, the cameras, the lights and the noise
@@ -191,6 +205,7 @@ class Config:
     background: BackgroundConfig = dataclasses.field(default_factory=BackgroundConfig)
     render: RenderConfig = dataclasses.field(default_factory=RenderConfig)
     guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
+    clip: ClipConfig = dataclasses.field(default_factory=ClipConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     text: TextConfig = dataclasses.field(default_factory=TextConfig)
     regularisers: RegulariserConfig = dataclasses.field(default_factory=RegulariserConfig)

@@ -14,17 +14,17 @@ from dreamwright.backend.config import Config
 from dreamwright.backend.errors import CheckpointError, is_out_of_memory, one_line
 from dreamwright.backend.events import RunState
 from dreamwright.backend.fields import build_background, build_field
-from dreamwright.backend.guidance.contract import Guidance
+from dreamwright.backend.guidance.contract import Guidance, LayeredGuidance
 from dreamwright.backend.health import all_finite
 from dreamwright.backend.optimizers import build_optimizer, learning_rate, set_learning_rate
 from dreamwright.backend.origin import Origin
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.ranks import Alone, Ranks
-from dreamwright.backend.regularisers import opacity_entropy, opacity_loss
+from dreamwright.backend.regularisers import opacity_entropy, opacity_loss, transmittance_loss
 from dreamwright.backend.rendering.marching import MARCHERS, choose_marching
 from dreamwright.backend.rendering.renderer import Renderer, Rendering
 from dreamwright.backend.rendering.shading import Shading, sample_shading
-from dreamwright.backend.schedules import linear
+from dreamwright.backend.schedules import exponential, linear
 from dreamwright.backend.streams import ViewStream
 
 STREAMS = ("cameras", "looks", "noise", "jitter")  # one generator each, so that adding draws to one leaves the others
@@ -170,16 +170,22 @@ class Distiller:
         cameras = cameras[own]
         placed = cameras.to(self.device)
         backdrop = self._backdrop(placed, resolution, own)
+        layered = isinstance(self.guidance, LayeredGuidance)
+        if layered:
+            backdrop = torch.zeros_like(backdrop)  # the guidance chooses its own
         rendering = self.renderer.render(self.field, backdrop, placed, shadings, lights, resolution, jitter[own], lit)
         if not all_finite([rendering.image.detach()]):
             raise Diverged("the rendered image holds NaN or infinity")
         conditioning = self.bank.for_views(cameras.azimuth, cameras.elevation, [s.kind for s in shadings])
-        image = rendering.image
-        if resolution != config.render.resolution:
-            size = (config.render.resolution, config.render.resolution)
-            image = functional.interpolate(image, size, mode="bilinear", align_corners=False)
-        result = self.guidance.gradient(image, placed, conditioning, streams["noise"], progress)
-        loss = (result.gradient.detach() * image).sum() / len(image) + self._penalties(rendering, progress)
+        image = self._enlarged(rendering.image)
+        if layered:
+            opacity = self._enlarged(rendering.opacity)
+            result = self.guidance.layer_gradients(image, opacity, placed, conditioning, streams["noise"], progress)
+            guided = (result.colour.detach() * image).sum() + (result.opacity.detach() * opacity).sum()
+        else:
+            result = self.guidance.gradient(image, placed, conditioning, streams["noise"], progress)
+            guided = (result.gradient.detach() * image).sum()
+        loss = guided / len(image) + self._penalties(rendering, progress)
         (loss if share == 1.0 else share * loss).backward()
         if not all_finite(p.grad for p in self._parameters() if p.grad is not None):
             raise Diverged("the field's gradient holds NaN or infinity")
@@ -194,6 +200,13 @@ class Distiller:
         render = self.config.render
         coarse = 0 < render.coarse_resolution < render.resolution and self.progress < render.coarse_share
         return render.coarse_resolution if coarse else render.resolution
+
+    def _enlarged(self, pictures: Tensor) -> Tensor:
+        """Coarse pictures (n, c, r, r) at the resolution that the guidance is shown."""
+        size = self.config.render.resolution
+        if pictures.shape[-1] == size:
+            return pictures
+        return functional.interpolate(pictures, (size, size), mode="bilinear", align_corners=False)
 
     def _backdrop(self, cameras: Cameras, resolution: int, own: slice) -> Tensor:
         """Background colours (n, r*r, 3): the learned one, or for some views a random plain colour."""
@@ -216,6 +229,9 @@ class Distiller:
             total = total + opacity * opacity_loss(rendering.opacity)
         if entropy > 0:
             total = total + entropy * opacity_entropy(rendering.opacity)
+        if c.transmittance > 0:
+            target = exponential(c.target_opacity_start, c.target_opacity_end, c.target_opacity_share, progress)
+            total = total + c.transmittance * transmittance_loss(rendering.opacity, target)
         if c.smoothness > 0:
             total = total + c.smoothness * self.field.smoothness()
         return total

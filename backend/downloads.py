@@ -35,6 +35,7 @@ from huggingface_hub.utils import build_hf_headers
 from dreamwright.backend.download_progress import Counted, HiddenBar, Progress, Quiet, WatchedFile
 from dreamwright.backend.download_record import PRIVATE, DownloadRecord, HubFile, is_inside, read_record, record_path, write_record
 from dreamwright.backend.errors import ModelError, one_line
+from dreamwright.backend.guidance.clip_names import CONFIG, is_clip_config
 from dreamwright.backend.model_files import INDEX, foreign_kind, needed_files
 from dreamwright.backend.registry import Home, RegisteredModel
 
@@ -151,16 +152,21 @@ def _advice(model: RegisteredModel, revision: str | None) -> str:
 
 def _from_home(model: RegisteredModel, home: Home, folder: Path, asked: str, progress: Progress) -> Downloaded:
     commit, listing = _list(home, asked)
-    index = listing.get(INDEX)
+    kind = foreign_kind(listing) or f"has no {INDEX}, so it is no diffusers pipeline"
+    no_pipeline = Unsuitable(f"{home.repo_id} {kind}; needed is a diffusers pipeline or a CLIP model")
+    index = listing.get(INDEX) or listing.get(CONFIG)
     if index is None:
-        kind = foreign_kind(listing) or f"has no {INDEX}, so it is no diffusers pipeline"
-        raise Unsuitable(f"{home.repo_id} {kind}; needed is a diffusers pipeline")
+        raise no_pipeline
     room = _Room(folder)
     try:
         content, received = room.peek(home, commit, index)
+        if index.path != INDEX and not is_clip_config(content):
+            raise no_pipeline
         names = needed_files(listing, content if isinstance(content, dict) else {}, home.repo_id)
     except ValueError as error:
-        raise Unsuitable(f"{home.repo_id} has a {INDEX} that cannot be read ({type(error).__name__})") from error
+        raise Unsuitable(f"{home.repo_id} has a {index.path} that cannot be read ({type(error).__name__})") from error
+    except Unsuitable:
+        raise
     except ModelError as error:
         raise Unsuitable(str(error)) from error
     files = [listing[name] for name in names]

@@ -10,6 +10,7 @@ from typing import Any, Iterable, Mapping
 
 from dreamwright.backend.download_record import read_record
 from dreamwright.backend.errors import ModelError
+from dreamwright.backend.guidance.clip_names import CONFIG, clip_files, clip_lacks, is_clip_config
 from dreamwright.backend.guidance.families import BY_PIPELINE, Family, supported
 from dreamwright.backend.safetensors_header import read_header
 
@@ -46,8 +47,11 @@ def needed_files(paths: Iterable[str], index: Mapping[str, Any], where: str) -> 
     """The files of a repository that the pipeline is loaded from: of each part's weights one safetensors variant, half
     precision first, never pickles.
 
+    `index` is the model_index.json, or a CLIP model's config.json.
     Raises ModelError: an unsupported pipeline, a part without safetensors or without its small files.
     """
+    if is_clip_config(index):
+        return _needed_clip_files(sorted(paths), where)
     family, paths = family_of(index, where), sorted(paths)
     needed = [path for path in paths if path in ROOT_FILES]
     for part in parts_of(family, index):
@@ -70,6 +74,29 @@ def needed_files(paths: Iterable[str], index: Mapping[str, Any], where: str) -> 
             raise ModelError(f"{where} lacks {part}/{lacking}; choose another copy or revision of the model")
         needed += [f"{part}/{name}" for name in sorted(chosen)]
     return needed
+
+
+def _needed_clip_files(paths: list[str], where: str) -> list[str]:
+    """The files that a CLIP model is loaded from. Raises ModelError when it lacks any."""
+    weights = _variant(paths, "model")
+    if not weights:
+        pickled = next((path for path in paths if path.endswith((".bin", ".pt", ".h5", ".msgpack"))), "")
+        held = f"only pickled weights ({pickled})" if pickled else "no weights"
+        raise ModelError(f"{where} holds {held}; needed are .safetensors files; choose another copy or revision of the model")
+    lacking = clip_lacks(paths)
+    if lacking:
+        raise ModelError(f"{where} lacks {lacking[0]}; choose another copy or revision of the model")
+    return sorted({*weights, *clip_files(paths), *(path for path in paths if path in ROOT_FILES)})
+
+
+def is_clip_folder(folder: Path) -> bool:
+    """Whether a folder holds a CLIP model rather than a pipeline, by its config.json."""
+    if (folder / INDEX).is_file():
+        return False
+    try:
+        return is_clip_config(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
 
 
 def _variant(names: list[str], base: str) -> list[str]:
@@ -95,6 +122,9 @@ def missing_files(folder: Path) -> list[str]:
     if record is not None and not (record.complete and (folder / INDEX).is_file()):
         lacking = [file.path for file in record.files if not (folder / file.path).is_file()]
         return lacking or ([] if record.complete else ["the end of its download"])
+    if is_clip_folder(folder):
+        names = [file.name for file in folder.iterdir()]
+        return clip_lacks(names) + ([] if any(name.endswith(".safetensors") for name in names) else ["*.safetensors"])
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -17,8 +17,8 @@ from huggingface_hub import constants
 
 from dreamwright.backend.download_record import read_record, record_path
 from dreamwright.backend.errors import ModelError
-from dreamwright.backend.model_files import INDEX, foreign_file, foreign_kind, missing_files
-from dreamwright.backend.registry import BY_NAME, BY_REPO, MODELS, STARTER, Home, RegisteredModel
+from dreamwright.backend.model_files import INDEX, foreign_file, foreign_kind, is_clip_folder, missing_files
+from dreamwright.backend.registry import BY_NAME, BY_REPO, MODELS, PACKAGED, Home, Kind, RegisteredModel
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class ModelInfo:
     how_to_get: str
     download_gb: float = 0.0
     gated: bool = False
+    kind: Kind = "diffusion"
 
     @property
     def available(self) -> bool:
@@ -123,7 +124,7 @@ def resolve_model(name_or_folder: str | Path) -> Path:
     names = ", ".join(BY_NAME)
     try:
         path = Path(given).expanduser()
-        if given and path.is_dir() and (_is_path(given) or (path / INDEX).is_file()):
+        if given and path.is_dir() and (_is_path(given) or (path / INDEX).is_file() or is_clip_folder(path)):
             return _own_folder(given, path)
         model = registered(given)
         if model is not None and model.name in BY_NAME:
@@ -156,7 +157,7 @@ def _own_folder(given: str, path: Path) -> Path:
     """The folder itself. Raises ModelError when it holds something else, or a download that did not end."""
     if given in BY_NAME:
         _say_hidden(given, str(path.resolve()))
-    if not (path / INDEX).is_file():
+    if not (path / INDEX).is_file() and not is_clip_folder(path):
         kind = foreign_kind(file.name for file in path.iterdir())
         if kind:
             raise ModelError(f"{path} {kind}; give a diffusers pipeline folder or one of {', '.join(BY_NAME)}")
@@ -203,6 +204,7 @@ def _info(model: RegisteredModel) -> ModelInfo:
         how_to_get=_how_to_get(model, found),
         download_gb=model.download_gb,
         gated=model.gated,
+        kind=model.kind,
     )
 
 
@@ -223,8 +225,8 @@ def _some(missing: tuple[str, ...] | list[str]) -> str:
 
 def _places(model: RegisteredModel) -> list[Path]:
     """The folders where the model may lie, the likeliest first; every one is there."""
-    if model.name == STARTER:
-        return [Path(str(resources.files("dreamwright.backend.starter"))) / "weights"]
+    if model.name in PACKAGED:
+        return [Path(str(resources.files("dreamwright.backend.starter"))) / PACKAGED[model.name]]
     places = [home_folder(model)]
     if noted := _noted().get(model.name):
         places.insert(0, Path(noted))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
 import torch
@@ -13,6 +14,9 @@ from dreamwright.backend.cameras import Cameras, orbit_cameras
 from dreamwright.backend.distillation import ScoreDistillation
 from dreamwright.backend.errors import OutOfMemory, Stopped, is_out_of_memory, one_line
 from dreamwright.backend.events import Event, RunState
+from dreamwright.backend.guidance.clip import ClipGuidance
+from dreamwright.backend.guidance.contract import Guidance
+from dreamwright.backend.guidance.image_text import load_image_text
 from dreamwright.backend.guidance.loading import chosen_dtype, load_denoiser
 from dreamwright.backend.guidance.pipeline_folder import open_pipeline
 from dreamwright.backend.guidance.text_process import PromptEncoder, text_side
@@ -21,6 +25,7 @@ from dreamwright.backend.memory import check_memory, lowering
 from dreamwright.backend.meshing.compare import FieldViews
 from dreamwright.backend.meshing.mesh import Mesh, MeshReport, build_mesh
 from dreamwright.backend.meshing.unwrap import check_unwrapper
+from dreamwright.backend.methods import check_model
 from dreamwright.backend.models import resolve_model
 from dreamwright.backend.optimization import Run, optimise
 from dreamwright.backend.origin import Origin
@@ -47,22 +52,48 @@ class Production:
         self.job, self._device, config = job, device, job.config
         if config.mesh.texture:
             check_unwrapper()  # not only at the end of a long run
-        self._folder, self._dtype = open_pipeline(resolve_model(job.model)), chosen_dtype(config.model, device)
+        self._dtype, self._folder = chosen_dtype(config.model, device), None
+        folder = resolve_model(job.model)
+        check_model(config.run.method, job.model, folder)
+
+        def give_way() -> None:
+            # Nothing was done yet, and a network is what takes long to load.
+            if resume is None and ranks.count == 1 and should_stop():
+                raise Stopped("stopped before the first step")
+
+        if config.run.method == "dream-fields":
+            guidance, bank = self._with_clip(folder)
+        else:
+            guidance, bank = self._with_diffusion(folder, should_stop, ranks, give_way)
+        with self._within_memory("while loading the model", "start again"):
+            self.run: Run = optimise(config, guidance, bank, resume, should_stop, device, ranks=ranks, origin=origin)
+        give_way()
+        self.warnings = (*bank.warnings, *self.run.warnings)
+
+    def _with_diffusion(
+        self, path: Path, should_stop: Callable[[], bool], ranks: Ranks, give_way: Callable[[], None]
+    ) -> tuple[Guidance, PromptBank]:
+        config, device = self.job.config, self._device
+        self._folder = open_pipeline(path)
         memory = check_memory(self._folder, config, self._dtype, device)
         self.notices = (memory, f"guidance: {_cfg(config.guidance.omega)}")
         text = text_side(self._folder, device, self._dtype, config.text, should_stop)
         with _main_first(ranks):
-            bank = PromptBank(PromptEncoder(text, device), job.prompt, config.guidance)
+            bank = PromptBank(PromptEncoder(text, device), self.job.prompt, config.guidance)
         text.free()
-        if resume is None and ranks.count == 1 and should_stop():  # nothing was done yet, and the network is what takes long to load
-            raise Stopped("stopped before the first step")
+        give_way()
         with self._within_memory("while loading the model", "start again"):
-            denoiser = load_denoiser(self._folder.path, device, self._dtype, config=config.model, text=text)
-            guidance = ScoreDistillation(denoiser, config.guidance)
-            self.run: Run = optimise(config, guidance, bank, resume, should_stop, device, ranks=ranks, origin=origin)
-        if resume is None and ranks.count == 1 and should_stop():
-            raise Stopped("stopped before the first step")
-        self.warnings = (*bank.warnings, *self.run.warnings)
+            denoiser = load_denoiser(path, device, self._dtype, config=config.model, text=text)
+        return ScoreDistillation(denoiser, config.guidance), bank
+
+    def _with_clip(self, path: Path) -> tuple[Guidance, PromptBank]:
+        config = self.job.config
+        with self._within_memory("while loading the model", "start again"):
+            model = load_image_text(path, self._device, self._dtype)
+        self.notices = (f"guidance: minus CLIP's cosine over {config.clip.crops} crops a view of {model.image_size} pixels",)
+        if config.guidance.negative_prompt.strip():
+            self.notices += ("dream-fields has no use for a negative prompt; it is left out",)
+        return ClipGuidance(model, config.clip), PromptBank(model, self.job.prompt, config.guidance)
 
     @property
     def step(self) -> int:
@@ -90,7 +121,10 @@ class Production:
             )
             if run.views_per_step > 1 and run.views_at_once != 1:
                 nothing = "set run.views_at_once=1"
-            advice = lowering(self._folder, self.job.config, self._dtype, self._device, otherwise=nothing)
+            if self._folder is None:  # a CLIP's own share is small
+                advice = nothing
+            else:
+                advice = lowering(self._folder, self.job.config, self._dtype, self._device, otherwise=nothing)
         else:
             return
         # Outside the handler, so that nothing holds the failed step's tensors.
@@ -126,6 +160,7 @@ class Production:
         """What a mesh's file says about where it came from."""
         return {
             "prompt": self.job.prompt,
+            "method": self.job.config.run.method,
             "model": self.job.model,
             "preset": self.job.preset,
             "seed": self.run.distiller.seed,

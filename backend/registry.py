@@ -14,8 +14,13 @@ Plain data; nothing here looks at a disk or a network. How each fact was come by
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 STARTER = "starter"
+# Models that are part of the package: the folder of each inside backend/starter.
+STARTER_CLIP, STARTER_RETRIEVER = "starter-clip", "starter-clip-retrieval"
+PACKAGED = {STARTER: "weights", STARTER_CLIP: "image_text/guide", STARTER_RETRIEVER: "image_text/retrieve"}
+Kind = Literal["diffusion", "image-text"]
 HUB = "https://huggingface.co"
 
 
@@ -43,6 +48,7 @@ class RegisteredModel:
     memory_gb: float  # of device memory that guidance takes once the text encoders are freed
     text_encoder_gb: float  # of memory while prompts are encoded
     download_gb: float
+    kind: Kind = "diffusion"
 
     @property
     def gated(self) -> bool:
@@ -59,6 +65,19 @@ def _deepfloyd(name: str, repo_id: str, summary: str, memory_gb: float, download
         memory_gb=memory_gb,
         text_encoder_gb=11.0,  # T5-XXL's encoder, 4.8 G parameters at two bytes, and room to run
         download_gb=download_gb,
+    )
+
+
+def _clip(name: str, repo_id: str, size: str, memory_gb: float, download_gb: float) -> RegisteredModel:
+    return RegisteredModel(
+        name=name,
+        summary=f"OpenAI's CLIP {size}: how well pictures of anything fit a prompt; for dream-fields and R-Precision",
+        licence="MIT (the code; the hub's page names no other for the weights)",
+        homes=(Home(repo_id),),
+        memory_gb=memory_gb,
+        text_encoder_gb=0.3,
+        download_gb=download_gb,
+        kind="image-text",
     )
 
 
@@ -125,6 +144,31 @@ MODELS: tuple[RegisteredModel, ...] = (
         text_encoder_gb=12.0,
         download_gb=15.5,
     ),
+    RegisteredModel(
+        name=STARTER_CLIP,
+        summary="built in: how well pictures of the starter's props fit a prompt; guides dream-fields on any CPU",
+        licence="GPL-3.0-or-later",
+        homes=(),
+        memory_gb=0.1,
+        text_encoder_gb=0.1,
+        download_gb=0.0,
+        kind="image-text",
+    ),
+    RegisteredModel(
+        name=STARTER_RETRIEVER,
+        summary="built in: the same of another architecture, trained apart, to measure R-Precision with",
+        licence="GPL-3.0-or-later",
+        homes=(),
+        memory_gb=0.1,
+        text_encoder_gb=0.1,
+        download_gb=0.0,
+        kind="image-text",
+    ),
+    # Parameter counts at four bytes (L/14: 1.71 GB in a public log). No source names a revision of the first two with
+    # safetensors weights; where `main` holds pickles only, the download says so and another copy can be given by folder.
+    _clip("clip-b16", "openai/clip-vit-base-patch16", "B/16, Dream Fields' guide", 1.5, 0.6),
+    _clip("clip-b32", "openai/clip-vit-base-patch32", "B/32", 1.2, 0.6),
+    _clip("clip-l14", "openai/clip-vit-large-patch14", "L/14", 3.0, 1.7),
 )
 BY_NAME = {model.name: model for model in MODELS}
 BY_REPO = {home.repo_id.lower(): model for model in MODELS for home in model.homes}

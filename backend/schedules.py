@@ -13,6 +13,11 @@ def linear(start: float, end: float, share: float, progress: float) -> float:
     return start + (end - start) * min(1.0, max(0.0, progress / share))
 
 
+def exponential(start: float, end: float, share: float, progress: float) -> float:
+    """From `start` > 0 at 0 to `end` > 0 at `share`, evenly in logarithm, constant afterwards; a share of 0 is `end` throughout."""
+    return math.exp(linear(math.log(start), math.log(end), share, progress))
+
+
 def warmup_cosine(start: float, peak: float, final: float, warmup_share: float, progress: float) -> float:
     """Linear warm-up from `start` to `peak` over `warmup_share`, then half a cosine down to `final` at 1."""
     if progress < warmup_share:

@@ -13,7 +13,8 @@ from typing import Callable
 
 from dreamwright.backend.download_record import HubFile, hub_hash, read_record
 from dreamwright.backend.errors import ModelError
-from dreamwright.backend.model_files import INDEX, family_of, missing_files, parts_of, weight_parts
+from dreamwright.backend.guidance.clip_names import clip_files
+from dreamwright.backend.model_files import INDEX, family_of, is_clip_folder, missing_files, parts_of, weight_parts
 from dreamwright.backend.safetensors_header import header_fault
 
 
@@ -67,6 +68,9 @@ def expected_files(folder: Path) -> dict[str, HubFile]:
 def present_files(folder: Path) -> list[str]:
     """The files there that a pipeline is loaded from, by path. Raises ModelError as `verify_folder` does."""
     index = folder / INDEX
+    if is_clip_folder(folder):
+        names = sorted(file.name for file in folder.iterdir())
+        return [*clip_files(names), *(name for name in names if name.endswith(".safetensors"))]
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -8,8 +8,7 @@ from bpy.props import BoolProperty, IntProperty, StringProperty
 
 from . import artist, compat, keyring, live, preview, server_settings, wording
 from .preferences import preferences, user_folder
-from .shared.faults import ProtocolError
-from .shared.states import ENDED, JobState
+from .shared.states import JobState
 
 PANEL = "dreamwright_panel"  # in the context of buttons in the panel, which act on the chosen job, and of nothing else
 

@@ -24,7 +24,7 @@ from dreamwright.backend.guidance.families import BY_PIPELINE
 from dreamwright.backend.guidance.loading import load_denoiser
 from dreamwright.backend.model_files import missing_files, needed_files
 from dreamwright.backend.models import known_models, resolve_model
-from dreamwright.backend.registry import BY_NAME, BY_REPO, MODELS, STARTER
+from dreamwright.backend.registry import BY_NAME, BY_REPO, MODELS, PACKAGED, STARTER
 from dreamwright.backend.safetensors_header import header_fault
 from dreamwright.backend.server.requests import capabilities
 from dreamwright.backend.verification import verify_folder
@@ -74,7 +74,8 @@ def test_every_model_of_the_registry_can_be_understood_and_fetched():
     assert [model.name for model in MODELS] == list(BY_NAME) and MODELS[0].name == STARTER
     assert {"deepfloyd-if", "deepfloyd-if-l", "deepfloyd-if-m", "sd-1.5", "sd-2.1-base", "sdxl", "sd3-medium"} < set(BY_NAME)
     for model in MODELS[1:]:
-        assert model.licence and model.memory_gb > 0 and model.text_encoder_gb > 0 and model.download_gb > 0
+        assert model.licence and model.memory_gb > 0 and model.text_encoder_gb > 0
+        assert (model.download_gb > 0) == bool(model.homes) and bool(model.homes) != (model.name in PACKAGED)
         for home in model.homes:
             assert re.fullmatch(r"[\w.-]+/[\w.-]+", home.repo_id) and (home.revision is None or re.fullmatch(r"[0-9a-f]{40}", home.revision))
             assert BY_REPO[home.repo_id.lower()] is model

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dreamwright.backend.cli.generate import job_from
 from dreamwright.backend.cli.main import build_parser
 from dreamwright.backend.presets import PRESETS
 
@@ -40,8 +41,10 @@ def readme_commands() -> list[list[str]]:
 @pytest.mark.parametrize("command", readme_commands(), ids=" ".join)
 def test_every_dreamwright_command_in_the_readme_is_understood(command: list[str]) -> None:
     options = build_parser().parse_args(command)
-    if options.command in ("generate", "evaluate"):
-        assert options.preset in PRESETS
+    if options.command == "generate":
+        assert job_from(options).preset in PRESETS
+    elif options.command == "evaluate":
+        assert getattr(options, "preset", "draft") in PRESETS
 
 
 def test_the_packaged_starter_is_small_whole_and_never_pickled() -> None:

@@ -9,6 +9,7 @@ import msgpack
 import pytest
 import zmq
 
+from dreamwright.backend.presets import PRESETS
 from dreamwright.backend.server.orders import Pictured
 from dreamwright.backend.server.requests import capabilities
 from dreamwright.shared import limits
@@ -58,7 +59,7 @@ def test_capabilities_describe_models_presets_and_settings(stage):
     able = stage.ask(AskCapabilities())
     starter = able.models[0]
     assert starter.name == "starter" and starter.ready and "mushroom" in starter.vocabulary
-    assert {preset.name for preset in able.presets} == {"draft", "standard", "paper"}
+    assert {preset.name for preset in able.presets} == set(PRESETS)
     assert capabilities(("cpu",)).presets[0].name == "draft", "a stranger's first prop comes in minutes"
     assert capabilities(("cuda:0", "cpu")).presets[0].name == "standard"
     height = next(card for card in able.settings if card.name == "mesh.height_m")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreamwright.backend.cli.progress import BakeDisplay, RunDisplay, check_preview_folder
 from dreamwright.backend.errors import CheckpointError, DreamwrightError
+from dreamwright.backend.methods import METHODS, get_method, preset_of
 from dreamwright.backend.presets import PRESETS, get_preset
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("generate", help="make a 3D prop from a prompt", description=__doc__)
     parser.add_argument("prompt", help='what to make, for example "a red mushroom"')
     parser.add_argument("--out", type=Path, default=Path("prop.glb"), help="mesh file: .glb, .ply or .obj; replaced only once a mesh is made, never by a failed run")
-    parser.add_argument("--model", default="starter", help="a name from `dreamwright models`, or a diffusers folder")
-    parser.add_argument("--preset", default="draft", help=f"one of: {', '.join(f'{p.name} ({p.summary})' for p in PRESETS.values())}")
+    parser.add_argument("--method", help=f"one of: {', '.join(f'{m.name} ({m.summary})' for m in METHODS.values())}; default: the preset's, dreamfusion without one")
+    parser.add_argument("--model", help="a name from `dreamwright models`, or a folder (diffusers for dreamfusion, CLIP for dream-fields); default: the method's built-in one")
+    parser.add_argument("--preset", help=f"default: the method's first; one of: {', '.join(f'{p.name} ({p.summary})' for p in PRESETS.values())}")
     parser.add_argument("--seed", type=int, help="another number makes another prop (default 0)")
     parser.add_argument("--steps", type=int, help="optimisation steps, instead of the preset's")
     parser.add_argument("--texture", type=int, metavar="SIZE", help="colours as a picture of SIZE texels a side (64 to 4096, for example 1024) instead of vertex colours; in the .glb, or beside the .obj")
@@ -51,13 +53,14 @@ def job_from(options: argparse.Namespace) -> Any:
     from dreamwright.backend.job import make_job
     from dreamwright.backend.settings import apply_settings
 
-    config = get_preset(options.preset).config
+    preset = preset_of(options.method, options.preset)
+    config = get_preset(preset).config
     named = {"run.seed": options.seed, "run.steps": options.steps, "mesh.texture": options.texture}
     settings = [*options.set, *(f"{name}={value}" for name, value in named.items() if value is not None)]
     config = apply_settings(config, settings)
     if options.negative is not None:
         config = replace(config, guidance=replace(config.guidance, negative_prompt=options.negative))
-    return make_job(options.prompt, options.model, options.preset, config)
+    return make_job(options.prompt, options.model or get_method(config.run.method).model, preset, config)
 
 
 class StopSignal:

@@ -149,9 +149,9 @@ def _mend(folder: Path, name: str | None) -> str:
     from dreamwright.backend.download_record import read_record
     from dreamwright.backend.errors import ModelError
     from dreamwright.backend.models import home_folder, registered
-    from dreamwright.backend.registry import BY_REPO, STARTER
+    from dreamwright.backend.registry import BY_REPO, PACKAGED
 
-    if name == STARTER:
+    if name in PACKAGED:
         return "reinstall dreamwright: its weights are part of the package"
     try:
         record = read_record(folder)

@@ -32,17 +32,19 @@ class Verdict:
     janus: int  # of these, how many lie beyond the front's neighbours
 
 
-def judge_pictures(mesh: Mesh, rotation_deg: float, textureless: bool, elevation_deg: float = ELEVATION) -> torch.Tensor:
-    """Pictures (8, 3, 64, 64) in [0, 1] as the judge was trained on: lit from the camera's side, plain grey behind."""
+def judge_pictures(
+    mesh: Mesh, rotation_deg: float, textureless: bool, elevation_deg: float = ELEVATION, resolution: int = 64, azimuths: int = AZIMUTHS
+) -> torch.Tensor:
+    """Pictures (azimuths, 3, r, r) in [0, 1] as the judge was trained on: lit from the camera's side, plain grey behind."""
     vertices = np.asarray(mesh.vertices, np.float64)
     vertices = vertices - 0.5 * (vertices.min(0) + vertices.max(0))
     vertices *= 0.5 / max(1e-9, np.linalg.norm(vertices, axis=1).max())
     display = linear_to_display(np.asarray(mesh.albedo, np.float64))
     pictures = []
-    for k in range(AZIMUTHS):
+    for k in range(azimuths):
         # The mesh is turned by rotation_deg to face the reference's way; turning the camera back is the same.
-        axes = orbit_axes(360.0 * k / AZIMUTHS - rotation_deg, elevation_deg)
-        pictures.append(_lit(vertices, mesh.faces, np.asarray(mesh.normals, np.float64), display, axes, textureless))
+        axes = orbit_axes(360.0 * k / azimuths - rotation_deg, elevation_deg)
+        pictures.append(_lit(vertices, mesh.faces, np.asarray(mesh.normals, np.float64), display, axes, textureless, resolution))
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
 
 

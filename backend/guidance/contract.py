@@ -126,6 +126,15 @@ class GuidanceResult:
     scalars: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class LayerGradients:
+    """Gradients with respect to premultiplied colour (n, 3, h, w) and opacity (n, 1, h, w), and numbers for monitors."""
+
+    colour: Tensor
+    opacity: Tensor
+    scalars: Mapping[str, float]
+
+
 class Guidance(Protocol):
     """A rule that says how an image should change."""
 
@@ -138,4 +147,21 @@ class Guidance(Protocol):
         progress: float,
     ) -> GuidanceResult:
         """Image (n, 3, h, w) in [0, 1], progress in [0, 1]: the gradient of each view, summed over its pixels."""
+        ...
+
+
+@runtime_checkable
+class LayeredGuidance(Guidance, Protocol):
+    """A guidance that chooses what stands behind the object, and so wants it without a background."""
+
+    def layer_gradients(
+        self,
+        colour: Tensor,
+        opacity: Tensor,
+        cameras: Cameras | None,
+        conditioning: PromptConditioning,
+        generator: torch.Generator,
+        progress: float,
+    ) -> LayerGradients:
+        """Colour (n, 3, h, w) premultiplied in [0, 1], opacity (n, 1, h, w): the gradient of each view."""
         ...

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 import diffusers
 import torch
@@ -18,6 +18,7 @@ import transformers
 from safetensors import SafetensorError
 
 from dreamwright.backend.errors import ConfigError, ModelError, is_out_of_memory, one_line
+from dreamwright.backend.guidance.clip_names import CONFIG, is_clip_config
 from dreamwright.backend.guidance.families import BY_PIPELINE, TELLING_PARTS, Family, supported
 from dreamwright.backend.guidance.json_object import read_object
 
@@ -145,8 +146,7 @@ def load_model(
     """A network, VAE or text encoder in eval mode, frozen, in `dtype` on `device`.
 
     `int8` keeps a text encoder's matrices as 8-bit integers and computes in `dtype`; raises ConfigError where torchao,
-    which does that, is not installed. Raises ModelError when the weights are damaged, or do not cover or fit the configuration: libraries would only log
-    that and leave random numbers in the gaps.
+    which does that, is not installed. Raises ModelError as `load_checked`.
     """
     name = folder.classes[part]
     options: dict[str, Any] = dict(
@@ -156,29 +156,37 @@ def load_model(
         output_loading_info=True,
     )
     where = folder.path / part
-    try:
+
+    def load() -> tuple[torch.nn.Module, Mapping[str, Any]]:
         if part in (folder.network, "vae"):
-            model, report = getattr(diffusers, name).from_pretrained(
-                where, torch_dtype=dtype, low_cpu_mem_usage=False, **options
-            )
-        else:
-            if int8:
-                options["quantization_config"] = _int8_weights()
-            with _no_progress_bar():
-                model, report = getattr(transformers, name).from_pretrained(where, dtype=dtype, **options)
+            return getattr(diffusers, name).from_pretrained(where, torch_dtype=dtype, low_cpu_mem_usage=False, **options)
+        if int8:
+            options["quantization_config"] = _int8_weights()
+        return getattr(transformers, name).from_pretrained(where, dtype=dtype, **options)
+
+    return load_checked(part, folder.path, load).to(device).eval().requires_grad_(False)
+
+
+def load_checked(part: str, path: Path, load: Callable[[], tuple[torch.nn.Module, Mapping[str, Any]]]) -> torch.nn.Module:
+    """The model that `load` returns with a library's report of what it found.
+
+    Raises ModelError when the weights are damaged, or do not cover or fit the configuration: libraries would only log
+    that and leave random numbers in the gaps.
+    """
+    try:
+        with _no_progress_bar():
+            model, report = load()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if isinstance(error, ConfigError) or is_out_of_memory(error):
             raise
-        raise ModelError(
-            f"cannot load the {part} of {folder.path}: {one_line(error)}; download the model again, whole"
-        ) from error
+        raise ModelError(f"cannot load the {part} of {path}: {one_line(error)}; download the model again, whole") from error
     gaps = [*report.get("missing_keys", ()), *(str(key) for key in report.get("mismatched_keys", ()))]
     if gaps:
         raise ModelError(
-            f"the {part} weights of {folder.path} lack or misfit {len(gaps)} tensors ({sorted(gaps)[0]}, ...); "
+            f"the {part} weights of {path} lack or misfit {len(gaps)} tensors ({sorted(gaps)[0]}, ...); "
             "they must match config.json; download the model again, whole"
         )
-    return model.to(device).eval().requires_grad_(False)
+    return model
 
 
 def load_tokenizer(folder: PipelineFolder, part: str = "tokenizer") -> Any:
@@ -211,6 +219,8 @@ def _no_index(path: Path) -> str:
     """What to say of a folder without model_index.json: a part of a pipeline, or nothing of the kind."""
     if (path.parent / "model_index.json").is_file():
         return f"{path} is one part of a pipeline; give the whole of it, {path.parent}"
+    if (path / CONFIG).is_file() and is_clip_config(read_object(path / CONFIG)):
+        return f"{path} is a CLIP model, which judges pictures and makes none; give a diffusers pipeline folder, or run it with --method dream-fields"
     return f"{path} has no model_index.json, so it is no diffusers pipeline; give the folder that holds that file"
 
 

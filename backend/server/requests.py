@@ -12,6 +12,7 @@ from dreamwright.backend.errors import ModelError, PromptError
 from dreamwright.backend.guidance.json_object import read_object
 from dreamwright.backend.guidance.vocabulary import read_vocabulary, unknown_message, unknown_words
 from dreamwright.backend.job import Job, make_job
+from dreamwright.backend.methods import check_model
 from dreamwright.backend.model_files import INDEX, family_of, parts_of
 from dreamwright.backend.models import ModelInfo, known_models, registered, resolve_model
 from dreamwright.backend.presets import PRESETS, Preset, get_preset
@@ -101,15 +102,14 @@ def check_submission(request: Submit, folders: bool = True) -> Job:
     Without `folders` a model is named, not pointed at: no guest may learn or have read what lies where on this disk.
     """
     job = job_of(request)
-    names = ", ".join(BY_NAME)
     if not folders and (registered(job.model) is None or ("/" in job.model and Path(job.model).exists())):
+        names = ", ".join(BY_NAME)
         raise ModelError(
             f"the model {job.model!r} is no model's name; allowed are {names}, or owner/name of a model of the hub that the "
             "server has; only its admins may name a folder"
         )
     folder = resolve_model(job.model)
-    if not (folder / INDEX).is_file():
-        raise ModelError(f"the model {job.model!r} is a folder without {INDEX}; give a diffusers pipeline folder or one of {names}")
+    check_model(job.config.run.method, job.model, folder)
     known = read_vocabulary(folder)
     if known is not None:
         unknown = unknown_words(f"{job.prompt} {job.config.guidance.negative_prompt}", known)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`dreamwright evaluate baselines`: the starter's prompts by every method, and their R-Precision like the paper's table 1.
+
+Each job is kept in --out: the same command goes on where it was stopped or killed, and adds what more it is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the suite's arguments."""
+    parser.add_argument("--prompts", type=int, default=4, metavar="N", help="the first N of the starter's test prompts (default 4, at most 24)")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="props a prompt (default 1; the paper's is 2)")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="default: all")
+    parser.add_argument("--models", nargs="+", metavar="MODEL", help="retrieval models (default: the starter's two and its judge)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of every job, for example run.steps=300")
+    parser.add_argument("--out", type=Path, default=Path("baselines"), help="folder for the props, baselines.json, baselines.md and pictures")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make what is missing, measure what there is. Raises DreamwrightError for everything a person can mend."""
+    from tqdm import tqdm
+
+    from dreamwright.backend.cli.evaluate_r_precision import write_table
+    from dreamwright.backend.cli.generate import StopSignal
+    from dreamwright.backend.cli.sample import choose_device
+    from dreamwright.backend.errors import ConfigError, Stopped
+    from dreamwright.backend.evaluation.baselines import cells, fingerprint, job_of, kept, make_cell
+    from dreamwright.backend.evaluation.captions import STARTER_CAPTIONS
+    from dreamwright.backend.evaluation.exhibits import ELEVATION, Exhibit, of_mesh, starter_prop
+    from dreamwright.backend.evaluation.judging import AZIMUTHS
+    from dreamwright.backend.evaluation.r_precision import as_json, markdown, measure_row
+    from dreamwright.backend.evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
+    from dreamwright.backend.evaluation.starter import PROMPTS
+    from dreamwright.backend.events import Progress
+    from dreamwright.backend.meshing.turntable import turntable_picture
+    from dreamwright.backend.methods import METHODS, get_method
+
+    for name, value, most in (("--prompts", options.prompts, len(PROMPTS)), ("--seeds", options.seeds, 100)):
+        if not 1 <= value <= most:
+            raise ConfigError(f"{name} is {value}; allowed is 1 to {most}; change it")
+    methods = [get_method(name) for name in options.methods or METHODS]
+    prompts, device = PROMPTS[: options.prompts], choose_device(options.device)
+    models = {name: load_retriever(name, device) for name in options.models or DEFAULT_RETRIEVERS}
+    resolution = max(64, *(model.image_size for model in models.values()))
+    exhibits: dict[str, list[Exhibit]] = {method.name: [] for method in methods}
+    jobs: list[dict[str, object]] = []
+    planned = cells([method.name for method in methods], prompts, options.seeds)
+
+    def shown(cell: object, bar: tqdm) -> object:
+        def watch(event: object) -> None:
+            if isinstance(event, Progress) and event.step % 50 == 0:
+                bar.set_postfix_str(f"{cell.method}: {cell.prompt}, step {event.step} of {event.steps}, {event.eta_s:.0f} s left")
+
+        return watch
+
+    with StopSignal() as stop, tqdm(total=len(planned), unit="job") as bar:
+        for cell in planned:
+            job, folder = job_of(cell, options.set), cell.folder(options.out)
+            known = kept(folder, fingerprint(job))
+            if known is None:
+                try:
+                    known = make_cell(job, folder, device, stop, shown(cell, bar))
+                except Stopped as stopped:
+                    tqdm.write(str(stopped))
+                    return INTERRUPTED
+                if known[1] is not None:
+                    turntable_picture(known[1]).save(folder / "turntable.png")
+            outcome, mesh = known
+            number = prompts.index(cell.prompt)
+            made = Exhibit(number, cell.seed, None, None) if mesh is None else of_mesh(mesh, number, cell.seed, resolution)
+            exhibits[cell.method].append(made)
+            jobs.append({"method": cell.method, "prompt": cell.prompt, "seed": cell.seed, "seconds": outcome.seconds, "error": outcome.error})
+            bar.update()
+    oracle = [of_mesh(starter_prop(prompt, seed), n, seed, resolution) for seed in range(options.seeds) for n, prompt in enumerate(prompts)]
+    rows = [measure_row("oracle (the true props)", "", oracle, prompts, STARTER_CAPTIONS, models)]
+    rows += [measure_row(m.name, m.model, exhibits[m.name], prompts, STARTER_CAPTIONS, models) for m in methods]
+    settings = {"elevation_deg": ELEVATION, "azimuths": AZIMUTHS, "resolution": resolution, "seeds": options.seeds, "jobs": jobs}
+    write_table(options.out, "baselines", markdown(rows, list(models)), as_json(rows, prompts, STARTER_CAPTIONS, settings))
+    return 0

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The cells of a comparison of methods: one job for each method, prompt and seed, kept so that a killed run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Callable, Sequence
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from dreamwright.backend.checkpoints import has_checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
+from dreamwright.backend.errors import DreamwrightError, Stopped
+from dreamwright.backend.evaluation.captions import slug
+from dreamwright.backend.events import Checkpoint, Event, Finished
+from dreamwright.backend.job import Job, make_job
+from dreamwright.backend.meshing.mesh import Mesh
+from dreamwright.backend.methods import get_method
+from dreamwright.backend.models import resolve_model
+from dreamwright.backend.presets import get_preset
+from dreamwright.backend.production import Production
+from dreamwright.backend.settings import apply_settings
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One job of the comparison."""
+
+    method: str
+    prompt: str
+    seed: int
+
+    def folder(self, out: Path) -> Path:
+        """Where it is kept."""
+        return out / self.method / f"{slug(self.prompt)}.{self.seed}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a cell gave: a mesh, or the error that there is none."""
+
+    fingerprint: str
+    seconds: float
+    error: str = ""
+
+
+def cells(methods: Sequence[str], prompts: Sequence[str], seeds: int) -> list[Cell]:
+    """All cells, every method of one prompt and seed before the next, so that a short run can be compared as well."""
+    return [Cell(method, prompt, seed) for seed in range(seeds) for prompt in prompts for method in methods]
+
+
+def job_of(cell: Cell, settings: Sequence[str] = (), models: dict[str, str] | None = None) -> Job:
+    """The cell's job by its method's own preset and model. Raises ConfigError."""
+    method = get_method(cell.method)
+    config = apply_settings(get_preset(method.preset).config, settings)
+    config = replace(config, run=replace(config.run, seed=cell.seed))
+    return make_job(cell.prompt, (models or {}).get(cell.method, method.model), method.preset, config)
+
+
+def fingerprint(job: Job) -> str:
+    """What a kept mesh must share with the job: settings and the model's weights."""
+    digest = hashlib.sha256(job.fingerprint().encode())
+    digest.update(json.dumps(asdict(job.config.mesh), sort_keys=True).encode())
+    for file in sorted(resolve_model(job.model).rglob("*.safetensors")):
+        status = file.stat()
+        digest.update(f"{file.name} {status.st_size}".encode())
+        digest.update(file.read_bytes() if status.st_size < 2**28 else str(status.st_mtime_ns).encode())
+    return digest.hexdigest()
+
+
+def kept(folder: Path, wanted: str) -> tuple[Outcome, Mesh | None] | None:
+    """A finished cell with that fingerprint, None where there is none."""
+    try:
+        outcome = Outcome(**json.loads((folder / "cell.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    if outcome.fingerprint != wanted:
+        return None
+    return outcome, None if outcome.error else Mesh(**load_file(folder / "mesh.safetensors"))
+
+
+def make_cell(
+    job: Job,
+    folder: Path,
+    device: torch.device | str,
+    should_stop: Callable[[], bool] = lambda: False,
+    watch: Callable[[Event], None] = lambda event: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[Outcome, Mesh | None]:
+    """Run the job, from its checkpoint where there is one, and keep what it gives; what fails is kept as failed.
+
+    `seconds` are those of this call. Raises Stopped, after a checkpoint, when `should_stop` said so.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    work, begun, wanted = folder / "work", clock(), fingerprint(job)
+    error, mesh = "", None
+    try:
+        resume = read_checkpoint(work, job).state if has_checkpoint(work) else None
+        production = Production(job, device, resume, should_stop)
+        for event in production.events():
+            watch(event)
+            if isinstance(event, Checkpoint):
+                write_checkpoint(work, job, event.state)
+            if isinstance(event, Finished) and not event.complete:
+                raise Stopped(f"stopped at step {event.step} of {job.prompt!r}; the same command goes on from there")
+        mesh, _ = production.mesh()
+        save_file({name: np.ascontiguousarray(value) for name, value in vars(mesh).items()}, folder / "mesh.safetensors")
+    except Stopped:
+        raise
+    except DreamwrightError as failure:
+        error = str(failure)
+    outcome = Outcome(wanted, clock() - begun, error)
+    temporary = folder / "cell.json.part"
+    temporary.write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / "cell.json")
+    remove_checkpoints(work)
+    return outcome, mesh

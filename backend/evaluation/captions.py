@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Prompts to retrieve, from a file, and the distractors of each."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamwright.backend.errors import PromptError
+from dreamwright.backend.starter import domain
+
+STARTER_CAPTIONS = tuple(domain.caption(prop.name, colour, None) for prop in domain.PROPS for colour in domain.COLOURS)
+
+
+def read_prompts(path: Path) -> tuple[str, ...]:
+    """One prompt a line; blank lines and lines that begin with # are left out.
+
+    Raises PromptError: no such file, not UTF-8, fewer than two prompts, or one twice (its pictures could fit either).
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f"cannot read the prompts in {path} ({error}); give a text file with one prompt a line") from error
+    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return check_prompts(prompts, str(path))
+
+
+def check_prompts(prompts: Sequence[str], where: str) -> tuple[str, ...]:
+    """The prompts themselves. Raises PromptError for fewer than two, two alike, or two that would share file names."""
+    if len(prompts) < 2:
+        raise PromptError(f"{where} holds {len(prompts)} prompts; needed are two or more, or there is nothing to retrieve from")
+    seen: dict[str, str] = {}
+    for prompt in prompts:
+        if slug(prompt) in seen:
+            raise PromptError(f"{where} holds {prompt!r} and {seen[slug(prompt)]!r}; allowed is each prompt once; leave one out")
+        seen[slug(prompt)] = prompt
+    return tuple(prompts)
+
+
+def slug(prompt: str) -> str:
+    """A prompt as a file name: "A red mushroom." -> "a-red-mushroom"."""
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
+
+
+def same_colour(captions: Sequence[str], prompts: Sequence[str]) -> NDArray[np.bool_] | None:
+    """Which captions (columns) name the colour that a prompt (row) of the starter's names, (n, m).
+
+    A textureless picture of the starter's domain can tell props apart and nothing else. None for prompts of another
+    domain, where captions differ in more than a colour.
+    """
+    try:
+        named = [domain.parse(caption)[0] for caption in captions]
+        wanted = [domain.parse(prompt)[0] for prompt in prompts]
+    except ValueError:
+        return None
+    return np.array([[colour == own for colour in named] for own in wanted])

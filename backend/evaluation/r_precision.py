@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From exhibits and retrieval models to a table like the paper's table 1."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+from dreamwright.backend.evaluation.captions import same_colour
+from dreamwright.backend.evaluation.exhibits import Exhibit
+from dreamwright.backend.evaluation.retrieval import RetrievalModel, RPrecision, hits, r_precision
+
+LOOKS = ("colour", "textureless")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's R-Precision by retrieval model and look; None where there was nothing to measure.
+
+    `guided_by` is the model that the method itself was optimised against, whose figure may be overfit.
+    """
+
+    method: str
+    guided_by: str
+    figures: Mapping[str, Mapping[str, RPrecision | None]]
+    missing: int = 0  # exhibits without pictures, counted as wrong
+
+
+def measure_row(
+    method: str,
+    guided_by: str,
+    exhibits: Sequence[Exhibit],
+    prompts: Sequence[str],
+    captions: Sequence[str],
+    models: Mapping[str, RetrievalModel],
+) -> Row:
+    """Retrieve each prompt among the captions, which hold all prompts, by every model.
+
+    Raises ValueError for a prompt that is no caption.
+    """
+    captions = list(captions)
+    truth = [captions.index(prompt) for prompt in prompts]
+    clay = same_colour(captions, prompts)
+    figures = {
+        name: {look: _figure(model, exhibits, look, truth, captions, clay if look == "textureless" else None) for look in LOOKS}
+        for name, model in models.items()
+    }
+    missing = sum(e.colour is None and e.textureless is None for e in exhibits)
+    return Row(method, guided_by, figures, missing)
+
+
+def _figure(
+    model: RetrievalModel, exhibits: Sequence[Exhibit], look: str, truth: Sequence[int], captions: Sequence[str], allowed: Any
+) -> RPrecision | None:
+    shown = [getattr(e, look) for e in exhibits]
+    if all(pictures is None for pictures in shown):
+        return None
+    right: list[float] = []
+    owners: list[int] = []
+    views = max(len(pictures) for pictures in shown if pictures is not None)
+    for exhibit, pictures in zip(exhibits, shown):
+        if pictures is None:  # a job that gave nothing is wrong from every side, or failing would raise the mean
+            found = [0.0] * views
+        else:
+            scores = model.scores(pictures, captions).double().cpu().numpy()
+            mask = None if allowed is None else np.repeat(allowed[exhibit.prompt][None], len(scores), axis=0)
+            found = hits(scores, np.full(len(scores), truth[exhibit.prompt]), mask).tolist()
+        right += found
+        owners += [exhibit.prompt] * len(found)
+    return r_precision(np.array(right), owners)
+
+
+def markdown(rows: Sequence[Row], models: Sequence[str]) -> str:
+    """The table: in per cent, ± the standard error over prompts; in parentheses where the model guided the method itself."""
+    head = "| method | " + " | ".join(f"{name}: {look}" for name in models for look in LOOKS) + " |"
+    lines = [head, "| --- |" + " ---: |" * (len(models) * len(LOOKS))]
+    for row in rows:
+        cells = []
+        for name in models:
+            for look in LOOKS:
+                figure = row.figures[name][look]
+                text = "—" if figure is None else str(figure)
+                cells.append(f"({text})" if figure is not None and name == row.guided_by else text)
+        lines.append(f"| {row.method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def as_json(rows: Sequence[Row], prompts: Sequence[str], captions: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that the table says, and how it was come by."""
+    return {
+        "metric": "CLIP R-Precision: share of views whose own caption scores highest among all captions, mean over prompts",
+        "prompts": list(prompts),
+        "captions": len(captions),
+        **settings,
+        "rows": [asdict(row) for row in rows],
+    }

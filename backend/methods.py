@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ways to make a prop: which presets and which kind of model each takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Mapping
+
+from dreamwright.backend.errors import ConfigError, ModelError
+from dreamwright.backend.model_files import is_clip_folder
+from dreamwright.backend.presets import PRESETS, get_preset
+from dreamwright.backend.registry import MODELS, STARTER, STARTER_CLIP, Kind
+
+
+@dataclass(frozen=True)
+class Method:
+    """A name of `run.method`, what it is run with when nothing else is asked for, and the kind of model that guides it."""
+
+    name: str
+    summary: str
+    preset: str
+    model: str
+    kind: Kind
+
+
+METHODS: Mapping[str, Method] = {
+    method.name: method
+    for method in (
+        Method("dreamfusion", "a diffusion model's score guides", "draft", STARTER, "diffusion"),
+        Method("dream-fields", "CLIP's cosine guides", "dream-fields", STARTER_CLIP, "image-text"),
+    )
+}
+WHAT = {"diffusion": "a text-to-image pipeline", "image-text": "a CLIP model"}
+
+
+def get_method(name: str) -> Method:
+    """The method of that name. Raises ConfigError listing the known ones."""
+    if name not in METHODS:
+        raise ConfigError(f"unknown method {name!r}; allowed are {', '.join(METHODS)}; choose one with --method")
+    return METHODS[name]
+
+
+def preset_of(method: str | None, preset: str | None) -> str:
+    """The preset to run: the one asked for, else the method's own. Raises ConfigError when the two do not fit."""
+    if preset is None:
+        return get_method(method or "dreamfusion").preset
+    own = get_preset(preset).config.run.method
+    if method is not None and get_method(method).name != own:
+        fitting = ", ".join(p.name for p in PRESETS.values() if p.config.run.method == method)
+        raise ConfigError(f"the preset {preset!r} is one of {own}; allowed with {method} are {fitting}; choose one with --preset")
+    return preset
+
+
+def check_model(method: str, model: str, folder: Path) -> None:
+    """Raise ModelError when the model of that name or path, in `folder`, is of a kind that cannot guide the method."""
+    wanted = get_method(method).kind
+    found: Kind = "image-text" if is_clip_folder(folder) else "diffusion"
+    if found == wanted:
+        return
+    fitting = ", ".join(m.name for m in MODELS if m.kind == wanted)
+    others = next(m.name for m in METHODS.values() if m.kind == found)
+    raise ModelError(
+        f"the model {model!r} is {WHAT[found]}, which cannot guide {method}; allowed are {fitting}, or a folder with "
+        f"{WHAT[wanted]}; choose one with --model, or {others} with --method"
+    )
