@@ -29,7 +29,7 @@ class Job:
         optimised. So a run that ran out of memory goes on with less.
         """
         settings = config_to_mapping(self.config)
-        for section in ("mesh", "text"):
+        for section in ("mesh", "text", "refine"):
             settings.pop(section)
         for name in ("checkpoint_interval", "preview_interval", "threads", "max_restarts", "views_at_once", "ignore_memory"):
             settings["run"].pop(name)
