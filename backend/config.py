@@ -175,8 +175,8 @@ class RefineConfig:  # of `dreamwright refine` alone, which moves an existing me
     colour_reach: float = 1.0  # by which a channel (display sRGB) may change at strength 1
     stiffness: float = 20.0  # lambda of x = (I + lambda L)^-1 u: over how many edges, about its root, a push on a vertex spreads
     colour_stiffness: float = 1.0  # the same of colours
-    position_rate: float = 0.008  # scene units a step at strength 1, at the start
-    colour_rate: float = 0.04  # display sRGB a step at strength 1, at the start
+    position_rate: float = 0.012  # scene units a step at strength 1, at the start
+    colour_rate: float = 0.12  # display sRGB a step at strength 1, at the start
     laplacian: float = 300.0  # weight of how far a vertex moves away from its neighbours' mean move, in squared edge lengths
     edges: float = 300.0  # weight of the squared relative change of the edges' lengths
     crease: float = 45.0  # degrees between faces above which their edge is shaded sharp

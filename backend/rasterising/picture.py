@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from dreamwright.backend.cameras import Cameras
 from dreamwright.backend.rasterising.antialias import Edges, antialias, crossings, mesh_edges
-from dreamwright.backend.rasterising.normals import corner_normals, smooth_groups
+from dreamwright.backend.rasterising.normals import corner_normals, face_cross, smooth_groups
 from dreamwright.backend.rasterising.visibility import covered_pixels, nearest_faces, project
 from dreamwright.backend.rendering.shading import Shading, shade
 
@@ -71,7 +71,8 @@ def render_pictures(
     background (n, 3).
 
     Rasterised at `supersampling` times the resolution, antialiased there, then averaged. Shaded by eq 7 at each pixel
-    with the corners' interpolated normal, turned to the camera, since meshes of other programs are not always closed.
+    with the corners' interpolated normal, turned round on faces seen from behind, since meshes of other programs are not
+    always closed.
     """
     n, fine = len(cameras), resolution * supersampling
     projected = project(vertices, cameras, fine)
@@ -87,8 +88,10 @@ def render_pictures(
     albedo = torch.where(numbers[:, 2:] > 0, torch.ones_like(values[:, :3]), values[:, :3])
     if lit:
         place, normal = values[:, 3:6], functional.normalize(values[:, 6:], dim=-1)
-        towards = cameras.position.to(vertices)[seen.view] - place.detach()
-        normal = torch.where((normal.detach() * towards).sum(-1, keepdim=True) < 0, -normal, normal)
+        with torch.no_grad():
+            towards = cameras.position.to(vertices)[seen.view] - place
+            inside_out = (face_cross(vertices, topology.faces)[seen.face] * towards).sum(-1, keepdim=True) < 0
+        normal = torch.where(inside_out, -normal, normal)
         albedo = shade(albedo, normal, place, lights.to(vertices)[seen.view], numbers[:, :1], numbers[:, 1:2])
     behind = background.to(vertices)[:, None].expand(n, fine * fine, 3)
     behind = torch.cat([behind, torch.zeros_like(behind[..., :1])], dim=-1).reshape(-1, 4)
