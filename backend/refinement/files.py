@@ -38,21 +38,32 @@ def read_subject(path: str | os.PathLike[str], up: Up = "auto") -> Subject:
     if size > LARGEST_BYTES:
         raise ConfigError(f"{str(path)!r} has {size >> 20} MB; allowed are {LARGEST_BYTES >> 20}; decimate the mesh first")
     try:
-        # `process` and `maintain_order` would merge and sort vertices; the result must fit the file's own.
+        # Processing would merge and sort vertices; the result must fit the file's own.
         scene = trimesh.load_scene(path, process=False, maintain_order=True)
-        meshes = [m for m in scene.dump(concatenate=False) if isinstance(m, trimesh.Trimesh) and len(m.faces)]
+        order = {name: number for number, name in enumerate(scene.geometry)}
+        placed = [scene.graph[node] for node in sorted(scene.graph.nodes_geometry)]
+        placed.sort(key=lambda item: order[item[1]])  # the file's order, whatever the graph's
+        meshes = [(scene.geometry[name], turn) for turn, name in placed if isinstance(scene.geometry[name], trimesh.Trimesh)]
+        meshes = [(mesh, turn) for mesh, turn in meshes if len(mesh.faces)]
     except Exception as error:  # trimesh's readers raise whatever a damaged file makes them
         raise ConfigError(f"cannot read {str(path)!r} as a mesh ({one_line(error)}); export it again, as .glb for example") from error
     if not meshes:
         raise ConfigError(f"{str(path)!r} holds no triangles; needed is a mesh; export one, as .glb for example")
     gltf = path.suffix.lower() in (".glb", ".gltf")
-    starts = np.cumsum([0, *(len(m.vertices) for m in meshes)])
-    vertices = np.concatenate([np.asarray(m.vertices) for m in meshes])
-    faces = np.concatenate([np.asarray(m.faces) + start for m, start in zip(meshes, starts[:-1], strict=True)])
-    albedo = np.concatenate([_linear_colours(m, gltf) for m in meshes])
+    starts = np.cumsum([0, *(len(mesh.vertices) for mesh, _ in meshes)])
+    vertices = np.concatenate([_placed(np.asarray(mesh.vertices), turn) for mesh, turn in meshes])
+    faces = np.concatenate([np.asarray(mesh.faces) + start for (mesh, _), start in zip(meshes, starts[:-1], strict=True)])
+    albedo = np.concatenate([_linear_colours(mesh, gltf) for mesh, _ in meshes])
     if up == "y" or (up == "auto" and gltf):
         vertices = np.stack([vertices[:, 0], -vertices[:, 2], vertices[:, 1]], axis=1)
     return make_subject(vertices, faces, albedo)
+
+
+def _placed(vertices: FloatArray, transform: FloatArray) -> FloatArray:
+    """The vertices where their node puts them; untouched where it puts them nowhere else."""
+    if np.array_equal(transform, np.eye(4)):
+        return vertices
+    return vertices @ transform[:3, :3].T + transform[:3, 3]
 
 
 def _linear_colours(mesh: Any, gltf: bool) -> FloatArray:
