@@ -59,8 +59,8 @@ def test_y_up_files_are_turned_and_several_meshes_become_one_where_their_nodes_p
     scene = trimesh.Scene()
     box = trimesh.creation.box((1, 2, 3))
     box.visual.vertex_colors = np.tile([255, 0, 0, 255], (8, 1))
-    scene.add_geometry(box)
-    scene.add_geometry(trimesh.creation.box((1, 1, 1)), transform=trimesh.transformations.translation_matrix([0, 5, 0]))
+    scene.add_geometry(box, geom_name="second by name", node_name="z")
+    scene.add_geometry(trimesh.creation.box((1, 1, 1)), geom_name="first by name", node_name="a", transform=trimesh.transformations.translation_matrix([0, 5, 0]))
     path = tmp_path / "two.glb"
     path.write_bytes(scene.export(file_type="glb"))
     subject = read_subject(path)
