@@ -8,7 +8,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping
+from typing import Mapping, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,11 +17,19 @@ from torch import Tensor
 
 from dreamwright.backend.errors import CheckpointError, one_line
 from dreamwright.backend.events import RunState
-from dreamwright.backend.job import Job
 
 FORMAT = "dreamwright-checkpoint"
 VERSION = 1
 NEWEST, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
+
+
+class Job(Protocol):
+    """What a checkpoint belongs to: `job.Job`, or a refinement's."""
+
+    @property
+    def prompt(self) -> str: ...
+
+    def fingerprint(self) -> str: ...
 
 
 @dataclass(frozen=True)

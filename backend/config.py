@@ -181,6 +181,23 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
+class RefineConfig:  # of `dreamwright refine` alone, which moves an existing mesh; scene units after it was scaled to radius 0.5
+    strength: float = 0.5  # 0: nothing changes; bounds and rates below are multiplied by it, and the noise's range grows with it
+    positions: bool = True  # move the vertices
+    colours: bool = True  # change the vertices' colours
+    reach: float = 0.25  # scene units that a vertex may move at strength 1
+    colour_reach: float = 1.0  # by which a channel (display sRGB) may change at strength 1
+    stiffness: float = 20.0  # lambda of x = (I + lambda L)^-1 u: over how many edges, about its root, a push on a vertex spreads
+    colour_stiffness: float = 1.0  # the same of colours
+    position_rate: float = 0.012  # scene units a step at strength 1, at the start
+    colour_rate: float = 0.12  # display sRGB a step at strength 1, at the start
+    laplacian: float = 300.0  # weight of how far a vertex moves away from its neighbours' mean move, in squared edge lengths
+    edges: float = 300.0  # weight of the squared relative change of the edges' lengths
+    crease: float = 45.0  # degrees between faces above which their edge is shaded sharp
+    supersampling: int = 2  # samples a side of each pixel
+
+
+@dataclass(frozen=True)
 class RunConfig:
     method: Literal["dreamfusion", "dream-fields"] = "dreamfusion"  # what guides: a diffusion model's score, or CLIP's cosine
     steps: int = 15000  # optimisation steps
@@ -211,3 +228,4 @@ class Config:
     regularisers: RegulariserConfig = dataclasses.field(default_factory=RegulariserConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    refine: RefineConfig = dataclasses.field(default_factory=RefineConfig)

@@ -7,7 +7,8 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from dreamwright.backend.config import Config
+from dreamwright.backend.config import Config, RefineConfig
+from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.prompts import clean_prompt
 from dreamwright.backend.settings import config_to_mapping, validate
 
@@ -30,7 +31,7 @@ class Job:
         optimised. So a run that ran out of memory goes on with less.
         """
         settings = config_to_mapping(self.config)
-        for section in ("mesh", "text"):
+        for section in ("mesh", "text", "refine"):
             settings.pop(section)
         for name in ("checkpoint_interval", "preview_interval", "threads", "max_restarts", "views_at_once", "ignore_memory"):
             settings["run"].pop(name)
@@ -44,5 +45,7 @@ class Job:
 
 
 def make_job(prompt: str, model: str, preset: str, config: Config) -> Job:
-    """A valid job. Raises PromptError and ConfigError."""
+    """A valid job. Raises PromptError and ConfigError, also for settings of a refinement, which starts from a mesh."""
+    if config.refine != RefineConfig():
+        raise ConfigError("refine.* means nothing without a mesh; allowed are the other settings; use `dreamwright refine`, or leave it out")
     return Job(clean_prompt(prompt), model, preset, validate(config))

@@ -111,6 +111,17 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "mesh.smoothing": (0, 200),
     "mesh.height_m": (1e-3, 1e4),
     "mesh.texture": (0, TEXTURE_LARGEST),
+    "refine.strength": (0, 1),
+    "refine.reach": (1e-3, 1),
+    "refine.colour_reach": (1e-3, 1),
+    "refine.stiffness": (0, 1e4),
+    "refine.colour_stiffness": (0, 1e4),
+    "refine.position_rate": (0, 1),
+    "refine.colour_rate": (0, 1),
+    "refine.laplacian": (0, 1e9),
+    "refine.edges": (0, 1e9),
+    "refine.crease": (0, 180),
+    "refine.supersampling": (1, 8),
 }
 # diffusers' name for the weight of classifier-free guidance; 1 + omega.
 OMEGA, GUIDANCE_SCALE = "guidance.omega", "guidance.guidance_scale"

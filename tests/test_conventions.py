@@ -45,6 +45,7 @@ def files_under(*folders: str) -> list[Path]:
     ("folders", "forbidden"),
     [
         (("rendering", "fields"), ("guidance", "meshing", "cli", "starter", "optimization", "distiller")),
+        (("rasterising",), ("guidance", "meshing", "fields", "refinement", "cli", "starter", "optimization", "distiller")),
         (("guidance",), ("rendering", "fields", "meshing", "cli", "optimization", "distiller")),
         (("meshing",), ("rendering", "guidance", "cli", "starter", "optimization", "distiller")),
     ],

@@ -14,7 +14,7 @@ from dreamwright.shared import __version__
 
 # Each module has add_arguments(subparsers) -> parser and run(options) -> exit code; torch is imported by `run` only
 # where it can be, so that --help answers at once.
-COMMANDS = ("generate", "serve", "top", "keys", "demo", "sample", "models", "doctor", "evaluate")
+COMMANDS = ("generate", "refine", "serve", "top", "keys", "demo", "sample", "models", "doctor", "evaluate")
 INTERRUPTED = 130
 
 

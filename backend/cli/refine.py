@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`dreamwright refine`: a mesh is moved and coloured towards a prompt; its faces and its vertices' order stay."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dreamwright.backend.cli.generate import INTERRUPTED, StopSignal
+from dreamwright.backend.cli.progress import RunDisplay, check_preview_folder
+from dreamwright.backend.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from dreamwright.backend.refinement.job import RefineJob
+    from dreamwright.backend.refinement.production import RefineProduction
+    from dreamwright.backend.refinement.subject import Subject
+
+
+def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
+    """Define the command's arguments."""
+    parser = subparsers.add_parser("refine", help="move and colour an existing mesh towards a prompt", description=__doc__)
+    parser.add_argument("mesh", type=Path, help="mesh file: .glb, .ply or .obj")
+    parser.add_argument("prompt", help='what it should be, for example "a red mushroom"')
+    parser.add_argument("--out", type=Path, default=Path("refined.glb"), help="mesh file: .glb, .ply or .obj; replaced only once the mesh is made")
+    parser.add_argument("--strength", type=float, help="0 changes nothing, 1 moves vertices by up to half the mesh's radius (default 0.5)")
+    parser.add_argument("--model", default="starter", help="a name from `dreamwright models`, or a diffusers folder")
+    parser.add_argument("--seed", type=int, help="another number draws other views and noise (default 0)")
+    parser.add_argument("--steps", type=int, help="optimisation steps (default 300)")
+    parser.add_argument("--keep-positions", action="store_true", help="change colours only")
+    parser.add_argument("--keep-colours", action="store_true", help="move vertices only")
+    parser.add_argument("--up", choices=("auto", "y", "z"), default="auto", help="the file's upward axis; auto: y for glTF, z for the others")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting that docs/refine.md lists, for example guidance.omega=10; the options above win over it")
+    parser.add_argument("--previews", type=Path, metavar="DIR", help="folder for preview pictures and a turntable")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="folder for checkpoints (default: OUT.work beside the output)")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the work folder")
+    parser.add_argument("--keep-work", action="store_true", help="keep the checkpoints after success")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    return parser
+
+
+def job_from(options: argparse.Namespace, subject: "Subject") -> "RefineJob":
+    """The validated job that the options describe."""
+    from dreamwright.backend.refinement.job import REFINE, make_refine_job
+    from dreamwright.backend.settings import apply_settings
+
+    named = {"run.seed": options.seed, "run.steps": options.steps, "refine.strength": options.strength}
+    named |= {"refine.positions": False} if options.keep_positions else {}
+    named |= {"refine.colours": False} if options.keep_colours else {}
+    settings = [*options.set, *(f"{name}={value}" for name, value in named.items() if value is not None)]
+    return make_refine_job(options.prompt, options.model, apply_settings(REFINE, settings), subject)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Refine; raises DreamwrightError for everything a person can mend."""
+    from dreamwright.backend.checkpoints import has_checkpoint, read_checkpoint, remove_checkpoints
+    from dreamwright.backend.cli.sample import choose_device
+    from dreamwright.backend.meshing.export import check_output_path
+    from dreamwright.backend.refinement.files import read_subject
+
+    check_output_path(options.out)
+    work = options.work or options.out.with_name(options.out.name + ".work")
+    if work.exists() and not work.is_dir():
+        raise CheckpointError(f"{work} is a file, so no checkpoint can go there; choose a folder with --work")
+    if has_checkpoint(work) and not options.resume:
+        raise CheckpointError(
+            f"{work} holds the checkpoint of an unfinished run; add --resume to continue it, or delete the folder to start afresh"
+        )
+    if options.previews is not None:
+        check_preview_folder(options.previews)
+    subject = read_subject(options.mesh, options.up)
+    job = job_from(options, subject)
+    resumed = None
+    if options.resume:
+        restored = read_checkpoint(work, job)
+        resumed = restored.state
+        print(restored.notice or f"resuming at step {resumed.step}", file=sys.stderr)
+    production, complete = _refined(options, job, subject, work, resumed, choose_device(options.device))
+    _write_mesh(production, options)
+    if not complete:
+        print(f"stopped at step {production.step}; continue with the same command and --resume", file=sys.stderr)
+        return INTERRUPTED
+    if not options.keep_work:
+        remove_checkpoints(work)
+    return 0
+
+
+def _refined(options: argparse.Namespace, job: "RefineJob", subject: "Subject", work: Path, resumed: Any, device: Any) -> tuple["RefineProduction", bool]:
+    """The production at the end of its steps, or where it was stopped, and whether they were all taken."""
+    from dreamwright.backend.checkpoints import write_checkpoint
+    from dreamwright.backend.events import Checkpoint, Finished
+    from dreamwright.backend.refinement.production import RefineProduction
+
+    complete = True
+    with StopSignal() as stop:
+        production = RefineProduction(job, subject, device, resumed, stop)
+        for notice in production.notices:
+            print(notice, file=sys.stderr)
+        for warning in production.warnings:
+            print(f"dreamwright: warning: {warning}", file=sys.stderr)
+        with RunDisplay(job, options.previews, resumed.step if resumed else 0) as display:
+            for event in production.events():
+                display.show(event)
+                if isinstance(event, Checkpoint):
+                    write_checkpoint(work, job, event.state)
+                elif isinstance(event, Finished):
+                    complete = event.complete
+    return production, complete
+
+
+def _write_mesh(production: "RefineProduction", options: argparse.Namespace) -> None:
+    """Export, tell."""
+    from dreamwright.backend.meshing.export import export_mesh
+    from dreamwright.backend.meshing.turntable import turntable_picture
+
+    mesh = production.mesh()
+    export_mesh(mesh, options.out, production.provenance())
+    if options.previews is not None:
+        turntable_picture(mesh).save(options.previews / "turntable.png")
+    figures = production.run.refiner.figures()
+    print(
+        f"{options.out}: {len(mesh.faces)} triangles, {len(mesh.vertices)} vertices as before; moved by {100 * figures['moved'] / 0.5:.1f}% "
+        f"of the radius on average, {100 * figures['moved_most'] / 0.5:.1f}% at most; {100 * figures['folded']:.1f}% of the faces folded over"
+    )

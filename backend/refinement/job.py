@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What somebody asked to be refined, validated once and then frozen; and the numbers it starts from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import Mapping, Sequence
+
+from dreamwright.backend.config import Config
+from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.presets import DRAFT
+from dreamwright.backend.prompts import clean_prompt
+from dreamwright.backend.refinement.subject import Subject
+from dreamwright.backend.settings import config_to_mapping, validate
+
+PRESET = "refine"
+SECTIONS = ("run", "camera", "light", "shading", "background", "render", "guidance", "model", "text", "refine")
+IN_SECTION: Mapping[str, Sequence[str]] = {  # of sections of which a refinement uses a part
+    "run": ("steps", "views_per_step", "seed", "checkpoint_interval", "preview_interval", "threads"),
+    "render": ("resolution",),
+    "background": ("random_probability", "random_kind", "random_min", "random_max"),
+}
+# Cameras, lights, backgrounds and guidance as where the starter makes props; a few hundred steps, since little has to change.
+REFINE = replace(
+    DRAFT,
+    run=replace(DRAFT.run, steps=300, views_per_step=1, checkpoint_interval=50, preview_interval=20),
+    shading=replace(DRAFT.shading, albedo_only_share=0.0),
+)
+
+
+@dataclass(frozen=True)
+class RefineJob:
+    """One mesh and one prompt with everything that decides the result; `mesh` is the mesh's SHA-256."""
+
+    prompt: str
+    model: str
+    config: Config
+    mesh: str
+    preset: str = PRESET
+
+    def fingerprint(self) -> str:
+        """Hash of what a resumed refinement must share with the one that it continues."""
+        settings = config_to_mapping(self.config)
+        told = {name: settings[name] for name in SECTIONS if name != "text"}
+        for name in ("checkpoint_interval", "preview_interval", "threads"):
+            told["run"].pop(name)
+        return hashlib.sha256(json.dumps([PRESET, self.prompt, self.model, self.mesh, told], sort_keys=True).encode()).hexdigest()
+
+
+def make_refine_job(prompt: str, model: str, config: Config, subject: Subject) -> RefineJob:
+    """A valid job. Raises PromptError, and ConfigError also for settings that a refinement has no use for."""
+    asked, known = config_to_mapping(validate(config)), config_to_mapping(REFINE)
+    for section, values in asked.items():
+        used = IN_SECTION.get(section, tuple(values)) if section in SECTIONS else ()
+        ignored = [f"{section}.{name}" for name, value in values.items() if name not in used and value != known[section][name]]
+        if ignored:
+            raise ConfigError(f"{ignored[0]} means nothing when a mesh is refined; allowed are {', '.join(SECTIONS)} as docs/refine.md lists; leave it out")
+    return RefineJob(clean_prompt(prompt), model, config, subject.digest())

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One refinement's state and one step of it: render random views of the mesh, ask the guidance, move vertices and colours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from dreamwright.backend.cameras import Cameras, orbit_cameras, sample_cameras, sample_lights
+from dreamwright.backend.config import Config, GuidanceConfig
+from dreamwright.backend.distiller import ORBIT_DISTANCE, ORBIT_FOCAL, Diverged
+from dreamwright.backend.errors import CheckpointError, one_line
+from dreamwright.backend.events import RunState
+from dreamwright.backend.guidance.contract import Guidance
+from dreamwright.backend.health import all_finite
+from dreamwright.backend.meshing.mesh import Mesh
+from dreamwright.backend.prompts import PromptBank
+from dreamwright.backend.rasterising.picture import MeshPictures, Topology, render_pictures
+from dreamwright.backend.refinement.regularisers import (
+    edge_energy,
+    edge_lengths,
+    edges_of,
+    folded_share,
+    laplacian_energy,
+    sparse_tensor,
+    uniform_laplacian,
+)
+from dreamwright.backend.refinement.smooth_steps import SmoothSteps, UniformAdam
+from dreamwright.backend.refinement.subject import Subject
+from dreamwright.backend.rendering.shading import Shading, sample_shading
+from dreamwright.backend.schedules import warmup_cosine
+
+STREAMS = ("cameras", "looks", "noise")  # one generator each, so that adding draws to one leaves the others
+FINAL_RATE = 0.1  # of the first
+PLAIN = 0.55  # grey behind views that draw no random background
+
+
+def guidance_for(config: GuidanceConfig, strength: float) -> GuidanceConfig:
+    """The guidance's times at this strength: t_max comes down to half its way from t_min as strength falls to 0, since
+    little noise asks for small changes only.
+    """
+    share = 0.5 + 0.5 * strength
+    high, end = (config.t_min + (t - config.t_min) * share for t in (config.t_max, config.t_max_end))
+    return replace(config, t_max=high, t_max_end=end)
+
+
+class Refiner:
+    """A mesh's offsets u and tints, their optimiser and random streams.
+
+    A vertex is at v + b x / sqrt(b^2 + |x|^2) with x = (I + stiffness L)^-1 u and b = strength * reach, so it never moves b
+    far; a colour at c + (I + colour_stiffness L)^-1 w with every |w| <= strength * colour_reach, so neither does it.
+    """
+
+    def __init__(
+        self, config: Config, guidance: Guidance, bank: PromptBank, subject: Subject, seed: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config, self.guidance, self.bank, self.subject, self.seed = config, guidance, bank, subject, seed
+        self.device, refine = torch.device(device), config.refine
+        faces, places = subject.welded_faces, len(subject.unit)
+        self.topology = Topology.of(subject.unit, faces, refine.crease, subject.faces).to(self.device)
+        self.rest = torch.from_numpy(subject.unit).float().to(self.device)
+        self.colours = torch.from_numpy(subject.display).float().to(self.device)
+        laplacian = uniform_laplacian(faces, places)
+        self._steps = SmoothSteps(laplacian, refine.stiffness)
+        self._tint_steps = SmoothSteps(uniform_laplacian(subject.faces, len(subject.vertices)), refine.colour_stiffness)
+        self._edges = torch.from_numpy(edges_of(faces)).to(self.device)
+        lengths = edge_lengths(self.rest, self._edges)
+        self._lengths = lengths.clamp(min=float(lengths.mean()) * 1e-2)  # slivers of the input must not outweigh the rest
+        degree = laplacian.diagonal().clip(min=1.0)
+        self._laplacian = sparse_tensor(laplacian.multiply(1 / degree[:, None]).tocsr() / float(lengths.mean()), self.rest)
+        self.offset = torch.zeros_like(self.rest).requires_grad_(refine.positions)
+        self.tint = torch.zeros_like(self.colours).requires_grad_(refine.colours)
+        groups = [{"params": [self.offset], "rate": refine.position_rate}, {"params": [self.tint], "rate": refine.colour_rate}]
+        self.optimizer = UniformAdam(groups)
+        self.streams = {name: torch.Generator().manual_seed(seed * len(STREAMS) + k + 1) for k, name in enumerate(STREAMS)}
+        self.step = 0
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done."""
+        return self.step / self.config.run.steps
+
+    def moves(self) -> Tensor:
+        """(W, 3) by which each place is moved, scene units."""
+        bound = self.config.refine.strength * self.config.refine.reach
+        if bound == 0 or not self.config.refine.positions:
+            return torch.zeros_like(self.rest)
+        wanted = self._steps.solve(self.offset)
+        return wanted * bound / torch.sqrt(bound**2 + wanted.square().sum(-1, keepdim=True))
+
+    def tints(self) -> Tensor:
+        """(V, 3) by which each colour is changed, display sRGB."""
+        if self.config.refine.strength == 0 or not self.config.refine.colours:
+            return torch.zeros_like(self.colours)
+        return self._tint_steps.solve(self.tint)
+
+    def advance(self) -> dict[str, float]:
+        """One step; returns named figures.
+
+        Raises RunError when the guidance fails, and Diverged when the picture or the gradients are not finite; then the
+        optimiser has not stepped.
+        """
+        config, views, progress = self.config, self.config.run.views_per_step, self.progress
+        cameras = sample_cameras(config.camera, views, self.streams["cameras"])
+        lights = sample_lights(config.light, cameras, self.streams["cameras"]).to(self.device)
+        shadings = [sample_shading(config.shading, progress, self.streams["looks"]) for _ in range(views)]
+        if not config.refine.positions:  # a textureless view says nothing about colours
+            shadings = [replace(s, kind="shaded") if s.kind == "textureless" else s for s in shadings]
+        backdrop = self._backdrop().to(self.device)
+        placed = cameras.to(self.device)
+        moves, tints = self.moves(), self.tints()
+        seen = self._render(moves, tints, backdrop, placed, shadings, lights, config.render.resolution)
+        if not all_finite([seen.image.detach()]):
+            raise Diverged("the rendered image holds NaN or infinity")
+        conditioning = self.bank.for_views(cameras.azimuth, cameras.elevation, [s.kind for s in shadings])
+        result = self.guidance.gradient(seen.image.clamp(0, 1), placed, conditioning, self.streams["noise"], progress)
+        smoothness = laplacian_energy(self._laplacian, moves)
+        stretching = edge_energy(self.rest + moves, self._edges, self._lengths)
+        loss = (result.gradient.detach() * seen.image).sum() / views
+        if config.refine.positions:
+            loss = loss + config.refine.laplacian * smoothness + config.refine.edges * stretching
+        if loss.requires_grad:
+            loss.backward()
+        gradients = [p.grad for p in (self.offset, self.tint) if p.grad is not None]
+        if not all_finite(gradients):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise Diverged("the mesh's gradient holds NaN or infinity")
+        self._update(progress)
+        return {
+            **result.scalars,
+            "opacity": float(seen.opacity.detach().mean()),
+            "laplacian": float(smoothness.detach()),
+            "stretching": float(stretching.detach()),
+        }
+
+    def _update(self, progress: float) -> None:
+        strength = self.config.refine.strength
+        for group in self.optimizer.param_groups:
+            group["lr"] = warmup_cosine(0.0, group["rate"], FINAL_RATE * group["rate"], 0.02, progress) * strength
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        limit = strength * self.config.refine.colour_reach
+        with torch.no_grad():
+            self.tint.copy_(torch.maximum(torch.minimum(self.tint, (1 - self.colours).clamp(max=limit)), (-self.colours).clamp(min=-limit)))
+        self.step += 1
+
+    def _backdrop(self) -> Tensor:
+        """A plain colour (n, 3) behind each view."""
+        c = self.config.background
+        drawn = torch.rand(self.config.run.views_per_step, 4, generator=self.streams["looks"])
+        plain = c.random_min + (c.random_max - c.random_min) * (drawn[:, :1].expand(-1, 3) if c.random_kind == "grey" else drawn[:, :3])
+        return torch.where(drawn[:, 3:] < c.random_probability, plain, torch.full_like(plain, PLAIN))
+
+    def _render(
+        self, moves: Tensor, tints: Tensor, backdrop: Tensor, cameras: Cameras, shadings: Sequence[Shading], lights: Tensor, size: int
+    ) -> MeshPictures:
+        where, what = self.rest + moves, (self.colours + tints).clamp(0, 1)
+        return render_pictures(self.topology, where, what, backdrop, cameras, shadings, lights, size, self.config.refine.supersampling)
+
+    @torch.no_grad()
+    def orbit(self, azimuths: Sequence[float], shading: Shading, resolution: int, elevation: float = 15.0) -> MeshPictures:
+        """The mesh as it is from upright cameras around it, before grey, the light beside the camera."""
+        cameras = orbit_cameras(azimuths, elevation, ORBIT_DISTANCE, ORBIT_FOCAL).to(self.device)
+        lights = cameras.position * 0.8 + cameras.rotation[:, :, 1] * 0.6 - cameras.rotation[:, :, 0] * 0.5
+        grey = torch.full((len(cameras), 3), 0.75, device=self.device)
+        return self._render(self.moves(), self.tints(), grey, cameras, [shading] * len(cameras), lights, resolution)
+
+    @torch.no_grad()
+    def figures(self) -> dict[str, float]:
+        """moved and moved_most (scene units), tinted (display sRGB, root mean square), folded (share of the faces)."""
+        moves, tints = self.moves(), self.tints()
+        length = moves.norm(dim=-1)
+        return {
+            "moved": float(length.mean()),
+            "moved_most": float(length.max()),
+            "tinted": float(tints.square().mean().sqrt()),
+            "folded": folded_share(self.rest + moves, self.topology.faces, self.rest),
+        }
+
+    @torch.no_grad()
+    def mesh(self) -> Mesh:
+        """The refined mesh in the place, size and vertex order of the one that was given."""
+        return self.subject.changed(self.moves().cpu().double().numpy(), self.tints().cpu().double().numpy())
+
+    def state(self) -> RunState:
+        """Everything that an exact resume needs."""
+        tensors = {"offset": self.offset, "tint": self.tint}
+        for index, entry in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in entry.items()}
+        tensors |= {f"stream.{name}": generator.get_state() for name, generator in self.streams.items()}
+        return RunState(self.step, self.seed, 0, {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()})
+
+    def load(self, state: RunState) -> None:
+        """Continue from a state. Raises CheckpointError when it is no state of this mesh."""
+        tensors: Mapping[str, Tensor] = state.tensors
+        try:
+            entries: dict[int, dict[str, Tensor]] = {}
+            for name, value in tensors.items():
+                if name.startswith("optimizer."):
+                    _, index, key = name.split(".", 2)
+                    entries.setdefault(int(index), {})[key] = value
+            for index, own in enumerate((self.offset, self.tint)):
+                kept = [tensors["offset" if index == 0 else "tint"]]
+                kept += [entries[index][key] for key in ("exp_avg", "exp_avg_sq")] if index in entries else []
+                if any(value.shape != own.shape for value in kept):
+                    raise ValueError(f"parameter {index} has another shape")
+            if state.step > 0 and not entries and self.config.refine.strength > 0:
+                raise ValueError("the optimiser's state is missing")
+            with torch.no_grad():
+                self.offset.copy_(tensors["offset"])
+                self.tint.copy_(tensors["tint"])
+            self.optimizer.load_state_dict({"state": entries, "param_groups": self.optimizer.state_dict()["param_groups"]})
+            for name, generator in self.streams.items():
+                generator.set_state(tensors[f"stream.{name}"].to(torch.uint8).cpu())
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"the checkpoint does not fit this mesh ({one_line(error)}); give the mesh, prompt and settings that it was made "
+                "with, or start afresh without --resume"
+            ) from error
+        self.step, self.seed = state.step, state.seed

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The mesh that is refined: checked, welded where its vertices coincide, and scaled to the scene's unit size and back."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.meshing.colour import display_to_linear, linear_to_display
+from dreamwright.backend.meshing.mesh import Mesh
+from dreamwright.backend.meshing.topology import FloatArray, IntArray, Surface, vertex_normals
+
+MAX_VERTICES, MAX_FACES = 200_000, 400_000  # where a step on a CPU takes seconds; a person can decimate first
+RADIUS = 0.5  # scene units, of the farthest vertex
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A mesh as it was given and as it is optimised.
+
+    vertices (V, 3) float32, faces (F, 3) int32, albedo (V, 3) float32 linear, as given; unit (W, 3) float64 scene units,
+    of the W distinct places; weld (V,) the place of each vertex; scale: scene units a unit of the given.
+    """
+
+    vertices: NDArray[np.float32]
+    faces: NDArray[np.int32]
+    albedo: NDArray[np.float32]
+    unit: FloatArray
+    weld: IntArray
+    scale: float
+
+    @property
+    def welded_faces(self) -> IntArray:
+        """(F, 3) places of the faces' corners: what hangs together although its vertices were split at a seam."""
+        return self.weld[self.faces]
+
+    @property
+    def display(self) -> FloatArray:
+        """(V, 3) colours in display sRGB."""
+        return linear_to_display(self.albedo.astype(np.float64))
+
+    def digest(self) -> str:
+        """SHA-256 of the mesh as it was given."""
+        digest = hashlib.sha256()
+        for array in (self.vertices, self.faces, self.albedo):
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def changed(self, moves: FloatArray, tints: FloatArray) -> Mesh:
+        """The mesh with moves (W, 3) in scene units and display-sRGB changes (V, 3): same faces, same vertex order.
+
+        What did not change is bitwise what was given.
+        """
+        placed = (self.vertices.astype(np.float64) + moves[self.weld] / self.scale).astype(np.float32)
+        tinted = display_to_linear(np.clip(self.display + tints, 0.0, 1.0)).astype(np.float32)
+        albedo = np.where((tints != 0).any(axis=1, keepdims=True), tinted, self.albedo)
+        around = vertex_normals(Surface(self.unit + moves, self.welded_faces))[self.weld]
+        return Mesh(placed, self.faces, albedo, around.astype(np.float32))
+
+
+def make_subject(vertices: FloatArray, faces: IntArray, albedo: FloatArray) -> Subject:
+    """A subject of vertices (V, 3), faces (F, 3) and linear albedo (V, 3). Raises ConfigError for what is no mesh."""
+    vertices, albedo = np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(albedo, np.float32)
+    faces = np.ascontiguousarray(faces)
+    if faces.ndim != 2 or faces.shape[1:] != (3,) or vertices.ndim != 2 or vertices.shape[1:] != (3,):
+        raise ConfigError(f"a mesh of vertices {vertices.shape} and faces {faces.shape}; allowed are (V, 3) and (F, 3); triangulate it")
+    if not 1 <= len(faces) <= MAX_FACES or not 3 <= len(vertices) <= MAX_VERTICES:
+        raise ConfigError(
+            f"a mesh of {len(vertices)} vertices and {len(faces)} triangles; allowed are 3 to {MAX_VERTICES} and 1 to {MAX_FACES}; "
+            "choose another mesh or decimate it first"
+        )
+    if albedo.shape != vertices.shape or not np.isfinite(vertices).all() or not np.isfinite(albedo).all():
+        raise ConfigError("a mesh whose vertices or colours are missing or not finite; needed is one finite colour and place each; repair it")
+    if int(faces.min()) < 0 or int(faces.max()) >= len(vertices):
+        raise ConfigError(f"a face names vertex {int(faces.max())} of {len(vertices)}; allowed are 0 to {len(vertices) - 1}; repair the mesh")
+    places, weld = np.unique(vertices, axis=0, return_inverse=True)
+    weld = weld.reshape(-1)
+    used = places[np.unique(weld[faces])].astype(np.float64)
+    centre = 0.5 * (used.min(axis=0) + used.max(axis=0))
+    radius = float(np.linalg.norm(used - centre, axis=1).max())
+    if not radius > 1e-20:
+        raise ConfigError("all of the mesh's vertices are at one place; needed is a mesh with a size; choose another")
+    scale = RADIUS / radius
+    return Subject(vertices, faces.astype(np.int32), np.clip(albedo, 0, 1), scale * (places.astype(np.float64) - centre), weld, scale)
