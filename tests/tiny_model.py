@@ -10,6 +10,7 @@ from dreamwright.backend.presets import DRAFT
 from dreamwright.backend.settings import apply_settings
 from dreamwright.backend.starter.architecture import Widths, build_parts, save_pipeline
 
+NAME = "tests/tiny"
 TINY = Widths(channels=(16, 32), norm_groups=8, attentive_levels=1)
 QUICK = (
     "run.steps=6",
@@ -30,6 +31,12 @@ def save_tiny_model(folder: Path) -> Path:
 
     save_pipeline(build_parts(0, TINY), folder, torch.float32)
     return folder
+
+
+def offer_tiny_model(models: Path) -> str:
+    """Write the pipeline where a server whose DREAMWRIGHT_MODELS is `models` has it under this name, which its guests may ask for."""
+    save_tiny_model(models / NAME.replace("/", "--"))
+    return NAME
 
 
 def quick_config(*settings: str) -> Config:

@@ -23,7 +23,7 @@ from tests.addon.blenders import ROOT, Blender, blenders, run_script
 from tests.addon.built import Built, built  # noqa: F401 (fixture)
 from tests.addon.test_installs import report_of
 from tests.test_two_machines import SERVER, Machine, machines  # noqa: F401 (fixture)
-from tests.tiny_model import QUICK, save_tiny_model
+from tests.tiny_model import QUICK, offer_tiny_model
 
 INSIDE = Path(__file__).parent / "inside"
 OTHER_LOOP = "127.0.0.1"  # of the second machine: nothing listens there
@@ -74,12 +74,12 @@ def test_a_blender_on_a_second_machine_pairs_dreams_loses_the_cable_leaves_comes
     keys, signs = KeyFolder(tmp_path / "state"), tmp_path / "signs"
     pair = keys.create()
     signs.mkdir()
-    model = save_tiny_model(tmp_path / "model")
+    model = offer_tiny_model(tmp_path / "models")
     settings = dict(one.split("=") for one in QUICK) | {"run.steps": "150", "mesh.threshold": "1.0", "run.max_restarts": "0", "run.threads": "1"}
     serve = here.command(sys.executable, "-m", "dreamwright.backend.cli.main", "serve", "--address", f"tcp://{SERVER}:47630")
     serve += ["--device", "cpu", "--state", str(keys.state)]
     with (tmp_path / "server.log").open("wb") as log:
-        process = subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, env={**os.environ, "DREAMWRIGHT_MODELS": str(tmp_path / "models"), "OMP_NUM_THREADS": "1"})
     outside = Outside(signs, keys, here)
     try:
         said = ""
@@ -88,7 +88,7 @@ def test_a_blender_on_a_second_machine_pairs_dreams_loses_the_cable_leaves_comes
             assert line, (tmp_path / "server.log").read_text()[-3000:]
             said += line
         given = {"STRING": re.search(r"dreamwright://\S+", said)[0], "SERVER": f"tcp://{OTHER_LOOP}:9", "SIGNS": str(signs)}
-        given |= {"MODEL": str(model), "SETTINGS": json.dumps(settings), "BLENDER_USER_RESOURCES": str(tmp_path / "blender")}
+        given |= {"MODEL": model, "SETTINGS": json.dumps(settings), "BLENDER_USER_RESOURCES": str(tmp_path / "blender")}
         far = replace(blender, command=tuple(there.command(*blender.command)))
         done = run_script(far, INSIDE / "on_a_second_machine.py", built.universal, given, timeout=800)
     finally:

@@ -27,7 +27,7 @@ from dreamwright.shared.pairing import key_text, pair_text
 from tests.soak.busy_artists import ENDED_STATES, PROMPT
 from tests.soak.served import Served, ask, folder_mb, online, vitals
 from tests.soak.worker_traces import read_attempts
-from tests.tiny_model import QUICK, save_tiny_model
+from tests.tiny_model import QUICK, offer_tiny_model
 
 PROCESSES, USERS = 5, 10
 SAMPLE_S = 10.0
@@ -41,12 +41,12 @@ SETTINGS = dict(setting.split("=") for setting in QUICK) | {
 class Crowd:
     """The processes of artists: started, killed, stopped for a while, started again."""
 
-    def __init__(self, folder: Path, served: Served, model: Path, clients: int, pace_s: float, seed: int) -> None:
+    def __init__(self, folder: Path, served: Served, model: str, clients: int, pace_s: float, seed: int) -> None:
         self._folder, self._dice = folder, random.Random(seed)
         users = [f"user{number}" for number in range(USERS)]
         pairs = {name: pair_text(pair) for name, pair in served.pairs.items()}
         names = [(f"artist{number}", users[number % USERS]) for number in range(clients)]
-        common = {"address": served.address, "server": key_text(served.server_key), "model": str(model), "pace_s": pace_s, "seed": seed}
+        common = {"address": served.address, "server": key_text(served.server_key), "model": model, "pace_s": pace_s, "seed": seed}
         self._told = [
             common | {"settings": SETTINGS, "pairs": pairs, "artists": names[number::PROCESSES]} for number in range(PROCESSES)
         ]  # fmt: skip
@@ -220,7 +220,7 @@ class Soak:
         self._folder, self._strike_s, self._dice = folder, strike_s, random.Random(seed + 1)
         self.served = Served(folder, [f"user{number}" for number in range(USERS)], ["keeper"]).start()
         self.keeper = online(self.served.client("keeper"))
-        self._model = save_tiny_model(folder / "model")
+        self._model = offer_tiny_model(self.served.models)
         self.crowd = Crowd(folder, self.served, self._model, clients, pace_s, seed)
         self.samples: list[dict[str, float]] = []
         self.faults: list[str] = []
@@ -244,7 +244,7 @@ class Soak:
 
     def warm_up(self) -> None:
         """A first job, so that a worker runs and its pipe and connection are among the files of the beginning."""
-        asked = ask(self.keeper, Submit("first", PROMPT, "", str(self._model), "draft", 0, SETTINGS))
+        asked = ask(self.keeper, Submit("first", PROMPT, "", self._model, "draft", 0, SETTINGS))
         job = asked.job.job
         while ask(self.keeper, ListJobs()).jobs[0].state not in ENDED_STATES:
             self.tick(0.3)

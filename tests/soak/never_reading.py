@@ -23,7 +23,7 @@ import zmq
 from dreamwright.shared import limits
 from dreamwright.shared.messages import Cancel, Hello, JobChanged, ListJobs, PreviewFrame, Seen, Submit, Subscribe, pack, unpack
 from tests.soak.served import Served, ask, online, turn_until, vitals
-from tests.tiny_model import QUICK, save_tiny_model
+from tests.tiny_model import QUICK, offer_tiny_model
 
 GROWTH_MB = 10.0  # of the server with twenty who never read: two previews of some 60 kB and 64 short messages each are 5
 SETTINGS = dict(setting.split("=") for setting in QUICK) | {
@@ -104,10 +104,10 @@ def soak(folder: Path, count: int, kinds: list[str], phase_s: float) -> tuple[di
     faults: list[str] = []
     phases: dict[str, list[dict[str, float]]] = {}
     try:
-        model = save_tiny_model(folder / "model")
+        model = offer_tiny_model(served.models)
         artist = online(served.client("anna"))
         artist.subscribe()
-        job = ask(artist, Submit("one", "a red mushroom", "", str(model), "draft", 0, SETTINGS)).job.job
+        job = ask(artist, Submit("one", "a red mushroom", "", model, "draft", 0, SETTINGS)).job.job
         seen: list[JobChanged] = []
         busy: list[float] = []
 

@@ -78,6 +78,7 @@ class Served:
             self._keys.allow(name, key_text(self.pairs[name].public), name in tuple(admins))
         self._options, self._module, self._files = tuple(options), module, files
         self.address = "tcp://127.0.0.1:*"
+        self.models = folder / "models"
         self.process: subprocess.Popen[str] | None = None
 
     @property
@@ -88,7 +89,7 @@ class Served:
         """Start it, again at the address that it had; returns when it listens."""
         command = [sys.executable, "-m", self._module, "serve", "--address", self.address, "--state", str(self.state), "--device", "cpu"]
         command += [*self._options, *(["--encrypt"] if self.pairs else [])]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "DREAMWRIGHT_MODELS": str(self.models), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         limit = None if self._files is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (self._files, self._files))
         with self.log_path.open("ab") as log:
             # A session of its own: Ctrl-C is for the soak, which then ends the server itself.
