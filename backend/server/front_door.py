@@ -144,14 +144,14 @@ class FrontDoor:
         end = time.monotonic() + TURN_S
         for _ in range(200):  # then the workers get their turn, however much is asked
             try:
-                parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                route, frame, count = self._receive()
             except zmq.Again:
                 break
-            self._note_arrival(parts[-1])
-            if len(parts) == 2:
-                self._answer(parts[0].bytes, parts[1])
+            self._note_arrival(frame)
+            if count == 1:
+                self._answer(route, frame)
             else:
-                self._send(parts[0].bytes, pack(Refusal("bad-message", f"a message in {len(parts) - 1} frames; allowed is one"), 0))
+                self._send(route, pack(Refusal("bad-message", f"a message in {count} frames; allowed is one"), 0))
             if time.monotonic() > end:
                 break
         self._cut_floods()
@@ -159,6 +159,16 @@ class FrontDoor:
         if self.publish is not None and time.monotonic() >= self._publish_at:
             self._publish_at = time.monotonic() + PUBLISH_S
             self.publish(self.service.observer.figures())
+
+    def _receive(self) -> tuple[bytes, zmq.Frame, int]:
+        """A message's route, its first frame and the number of its frames; the others are let go one by one, be they a million."""
+        route = self._socket.recv(zmq.NOBLOCK)
+        frame = self._socket.recv(zmq.NOBLOCK, copy=False)  # the rest of a message is there when its first part is
+        count, last = 1, frame
+        while last.more:
+            last = self._socket.recv(zmq.NOBLOCK, copy=False)
+            count += 1
+        return route, frame, count
 
     def _note_arrival(self, frame: zmq.Frame) -> None:
         try:
