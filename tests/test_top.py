@@ -6,8 +6,16 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
+from typing import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +31,7 @@ from dreamwright.shared.messages import AskStatus, Hello, Pause, pack
 from dreamwright.shared.pairing import Invitation, key_text, new_pair
 from dreamwright.shared.status import JOBS_TOLD, DeviceLine, JobLine, ServerStatus, UserLine
 from tests.doors import Street, street  # noqa: F401 (street is a fixture)
+from tests.operated import LIMIT_S, operated
 from tests.puppet_server import asked
 from tests.yard import Yard, yard  # noqa: F401 (yard is a fixture)
 
@@ -230,6 +239,39 @@ def test_what_cannot_be_is_said_in_one_line(arguments: list[str], code: int, wor
     assert main(["top", "--once", *arguments]) == code
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_in_a_terminal_it_draws_again_and_again_outlives_the_server_and_ctrl_c_ends_it_with_0(tmp_path: Path) -> None:
+    with operated(tmp_path, module="tests.quick_server") as server:
+        near, far = pty.openpty()
+        command = [sys.executable, "-m", "dreamwright.backend.cli.main", "top", "--server", server.address, "--wait", "5"]
+        top = subprocess.Popen(command, stdin=far, stdout=far, stderr=far, start_new_session=True, env={**os.environ, "TERM": "xterm", "COLUMNS": "90", "LINES": "30"})
+        os.close(far)
+        try:
+            seen = until_seen(near, lambda text: text.count("DEVICE") >= 3)
+            assert "\x1b[?1049h" in seen and "cpu" in seen, "a screen of its own"
+            server.process.kill()
+            server.process.wait()
+            until_seen(near, lambda text: "no answer" in text)
+            os.kill(top.pid, signal.SIGINT)
+            assert "\x1b[?1049l" in until_seen(near, lambda text: "\x1b[?1049l" in text), "the terminal is given back"
+            assert top.wait(60) == 0
+        finally:
+            top.kill()
+            top.wait()
+            os.close(near)
+
+
+def until_seen(terminal: int, happened: Callable[[str], bool]) -> str:
+    """What came on a terminal until it was enough."""
+    seen, end = "", time.monotonic() + LIMIT_S
+    while not happened(seen):
+        assert time.monotonic() < end, seen[-2000:]
+        if select.select([terminal], [], [], 0.5)[0]:
+            seen += os.read(terminal, 65536).decode(errors="replace")
+    return seen
 
 
 def test_a_folder_without_keys_is_an_open_server_of_this_machine(tmp_path: Path, own_folder: Path) -> None:

@@ -16,10 +16,12 @@ MISSING = "-"
 ONLY_OWN = "You see your own jobs only. To see all, whoever runs the server types: dreamwright keys allow NAME KEY --admin (your key: dreamwright keys mine)"
 
 
-def tables(status: ServerStatus, address: str, height: int | None = None) -> RenderableType:
+def tables(status: ServerStatus, address: str, height: int | None = None, note: str = "") -> RenderableType:
     """Everything, one below the other; in a screen of `height` lines the jobs get what the rest leaves."""
     room = None if height is None else max(1, height - AROUND - len(status.devices) - min(len(status.users), 5))
     parts: list[RenderableType] = [heading(status, address)]
+    if note:
+        parts.append(Text(clean(note), "bold red"))
     if not status.sees_all:
         parts.append(Text(ONLY_OWN, "yellow"))
     if status.is_closing:

@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         else:
             draw(watch, is_live)
     except BrokenPipeError:
-        sys.stderr.close()  # `| head` has seen enough; Python would complain about the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has seen enough; Python would complain at its end
     except KeyboardInterrupt:
         return 0 if is_live else INTERRUPTED  # it is how one leaves a picture that would go on for ever
     finally:
@@ -119,7 +120,7 @@ class StatusWatch:
         self._fail_unless_online()
         answers: list[Any] = []
         self.client.request(AskStatus(), answers.append)
-        if not self._until(lambda: bool(answers) or self._is_barred()):
+        if not self._until(lambda: bool(answers) or self.is_barred()):
             raise RunError(f"{self.address} did not answer in {self._wait_s:g} s")
         self._fail_unless_online()
         if isinstance(answers[0], Refused):
@@ -156,7 +157,8 @@ class StatusWatch:
             time.sleep(LOOK_S)
         return True
 
-    def _is_barred(self) -> bool:
+    def is_barred(self) -> bool:
+        """Whether waiting alone will not help."""
         from dreamwright.shared.client import Link
 
         return self.client.link in (Link.BARRED, Link.REFUSED)
@@ -164,7 +166,7 @@ class StatusWatch:
     def _until_settled(self) -> None:
         from dreamwright.shared.client import Link
 
-        self._until(lambda: self.client.link is Link.ONLINE or self._is_barred())
+        self._until(lambda: self.client.link is Link.ONLINE or self.is_barred())
 
     def _fail_unless_online(self) -> None:
         from dreamwright.backend.errors import RunError
@@ -174,7 +176,7 @@ class StatusWatch:
         if self.client.link is Link.ONLINE:
             return
         reason = self.client.reason
-        if self._lock is not None and self._is_barred() and ("does not know" in reason or "does not let" in reason):
+        if self._lock is not None and self.is_barred() and ("does not know" in reason or "does not let" in reason):
             raise RunError(
                 f"the server at {self.address} does not let your key in; where it runs, type: "
                 f"dreamwright keys allow NAME {key_text(self._lock.own.public)} --admin"
@@ -206,6 +208,7 @@ def draw(watch: StatusWatch, is_live: bool) -> None:
     from rich.live import Live
 
     from dreamwright.backend.cli.tables import tables
+    from dreamwright.backend.errors import RunError
 
     console: Console = Console() if sys.stdout.isatty() else Console(width=PIPED_COLUMNS)
     status = watch.ask()
@@ -213,7 +216,13 @@ def draw(watch: StatusWatch, is_live: bool) -> None:
         console.print(tables(status, watch.address))
         return
     with Live(tables(status, watch.address), console=console, screen=True, auto_refresh=False) as live:
+        note = ""
         while True:
-            live.update(tables(status, watch.address, console.size.height), refresh=True)
+            live.update(tables(status, watch.address, console.size.height, note), refresh=True)
             watch.pause(REFRESH_S)
-            status = watch.ask()
+            try:
+                status, note = watch.ask(), ""
+            except RunError as error:
+                if watch.is_barred():
+                    raise
+                note = str(error)  # it may be back soon; until then what was seen last stays
