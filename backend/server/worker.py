@@ -105,7 +105,14 @@ class Worker:
             ended = self._ended(name, "failed", describe(error, cause), cause=cause)
         self.say(ended)
         if ended.cause == Cause.DEVICE_FAULT:
-            sys.exit("the device takes nothing further of this process; the server starts another one")
+            self._leave()
+
+    def _leave(self) -> None:
+        """End this process, whose device takes nothing further of it, once its last word is on its way."""
+        self._socket.close(2000)
+        zmq.Context.instance().term()
+        sys.stderr.flush()
+        os._exit(4)  # the interpreter's own end would free memory of a device that does not answer
 
     def _wait_for_the_one_before(self, name: str) -> bool:
         """Asked while an earlier worker of this job is not gone yet; True when told to stop waiting."""
