@@ -46,6 +46,17 @@ def test_a_job_that_gets_on_survives_more_deaths_than_one_that_does_not(yard: Ya
     assert yard.job(name).state == "failed" and "3 times" in yard.job(name).message
 
 
+def test_a_job_that_dies_at_the_same_step_each_time_fails_at_the_third(yard: Yard) -> None:
+    name = yard.submit()
+    yard.work()
+    for death in (1, 2, 3):
+        assert yard.job(name).state == "running" and yard.job(name).attempt == death
+        yard.report(Stepped, name, yard.job(name).steps // 2, yard.job(name).steps, 1.0, 1.0)
+        yard.hands.told.append(Died(name, -11))
+        yard.work()
+    assert yard.job(name).state == "failed" and yard.job(name).cause == "crashed"
+
+
 def test_the_death_of_a_worker_is_counted_once_the_disk_takes_it(yard: Yard) -> None:
     name = yard.submit()
     yard.work()

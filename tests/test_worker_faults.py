@@ -21,6 +21,8 @@ from tests.soak.ward import INTERVAL, ROOT, Ward, ward
 
 HANG = Policy(hang_minutes=0.5)  # half a minute between two steps, which take some hundredths; three to load
 
+pytestmark = pytest.mark.timeout(1800)  # workers are started anew, which takes minutes on a machine that is busy
+
 
 @pytest.fixture(scope="module")
 def patients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, Mapping
 
 from dreamwright.backend.config import Config
-from dreamwright.backend.errors import ConfigError, DreamwrightError, ModelError, NotANumber, PromptError, TooLarge, is_device_fault, is_out_of_memory
+from dreamwright.backend.errors import ConfigError, DreamwrightError, ModelError, NotANumber, PromptError, TooLarge, is_device_fault, is_out_of_memory, one_line
 from dreamwright.shared.causes import Cause
 
 __all__ = ["Cause", "Remedy", "REMEDIES", "Verdict", "classify", "classify_status", "decide", "describe", "lowered", "smaller"]
@@ -82,7 +82,7 @@ def describe(error: BaseException, cause: Cause) -> str:
     if cause is Cause.MEMORY:
         return f"out of memory: {error}; use fewer views, samples or a smaller model"
     if cause is Cause.DEVICE_FAULT:
-        return f"the device failed: {str(error).strip().splitlines()[0]}"
+        return f"the device failed: {one_line(error)}"
     return f"{type(error).__name__}: {error} (a fault of Dreamwright; the server's log has more)"
 
 

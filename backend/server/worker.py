@@ -70,7 +70,14 @@ class Worker:
         """Make one job; every failure becomes a report."""
         cause = Attempt(work, self.device, self.say, self._told_to_stop).carry_out()
         if cause is Cause.DEVICE_FAULT:
-            sys.exit("the device takes nothing further of this process; the server starts another one")
+            self._leave()
+
+    def _leave(self) -> None:
+        """End this process, whose device takes nothing further of it, once its last word is on its way."""
+        self._socket.close(2000)
+        zmq.Context.instance().term()
+        sys.stderr.flush()
+        os._exit(4)  # the interpreter's own end would free memory of a device that does not answer
 
     def _told_to_stop(self) -> str:
         return self._stop.why if self._should_stop() and self._stop is not None else ""

@@ -78,13 +78,13 @@ class Ward:
         self._quiet.stop()
         self._stack.stop()
 
-    def turn(self, wait_s: float = 0.002) -> None:
+    def turn(self, wait_s: float = 0.005) -> None:
         self.door.step(wait_s)
         self.client.tick()
         for name, entry in self.door._ledger.entries.items():
             self.lives.setdefault(name, Life()).note(entry.summary)
 
-    def until(self, happened: Callable[[], bool], limit_s: float = 240.0) -> None:
+    def until(self, happened: Callable[[], bool], limit_s: float = 900.0) -> None:
         end = time.monotonic() + limit_s
         while not happened():
             if time.monotonic() > end:
