@@ -120,7 +120,7 @@ class RayRunner:
                 self.close()
                 raise ConfigError(f"no connection to the Ray cluster at {cluster}; {self._log} says more")
         if not self._slots:
-            log.warning(NO_GPU, self._told["cluster"])
+            log.warning("Ray cluster without a GPU", extra={"cluster": self._told["cluster"], "advice": NO_GPU})
 
     @property
     def _log(self) -> Path:
@@ -173,7 +173,7 @@ class RayRunner:
         early, self._early = self._early, []
         for report in (*early, *self._hear()):
             if isinstance(report, Trouble):
-                log.warning("%s", report.message)
+                log.warning("no connection to the Ray cluster", extra={"why": report.message})
                 for job, given in self._jobs.items():
                     yield Noted(job, "", f"{report.message}; the server goes on trying", given.attempt)
             elif isinstance(report, Connected):
@@ -181,7 +181,7 @@ class RayRunner:
             else:
                 yield from self._pass_on(report)
         if self._envoy is not None and self._envoy.poll() is not None:
-            log.warning("the envoy to the Ray cluster ended with status %d; see %s", self._envoy.returncode, self._log)
+            log.warning("envoy to the Ray cluster ended", extra={"status": self._envoy.returncode, "its_log": str(self._log)})
             self._drop_envoy()
             self._rests_until = self._clock() + min(2.0**self._failures, LONGEST_REST_S)
             self._failures += 1
@@ -197,7 +197,7 @@ class RayRunner:
             except zmq.Again:
                 return
             except ValueError as error:  # ProtocolError, or a stranger's message of another shape
-                log.warning("ignored on the envoy's port: %s", error)
+                log.warning("message on the envoy's port ignored", extra={"why": str(error).partition(" is ")[0]})  # never what a field holds
                 continue
             if isinstance(report, Slots):
                 self._slots = report.devices
@@ -260,7 +260,7 @@ class RayRunner:
             self._envoy.stdin.write(json.dumps(self._told).encode() + b"\n")  # a pipe, since it holds the secret
             self._envoy.stdin.flush()
         except OSError as error:  # a full disk, no process left, or one that ended at once
-            log.warning("no envoy to the Ray cluster could be started: %s", error)
+            log.warning("envoy to the Ray cluster not started", extra={"why": str(error)})
 
     def _drop_envoy(self) -> None:
         _close_stdin(self._envoy)
@@ -271,10 +271,10 @@ class RayRunner:
             try:
                 self.socket.send_multipart([self._route, pack_order(self._secret, order)], zmq.NOBLOCK)
             except zmq.ZMQError as error:
-                log.warning("the envoy to the Ray cluster cannot be reached: %s", error)  # `reports` sees its end
+                log.warning("envoy to the Ray cluster cannot be reached", extra={"why": str(error)})  # `reports` sees its end
 
 
-NO_GPU = "the Ray cluster at %s has no GPU yet; jobs wait until a node with one joins: on it, ray start --address=HOST:PORT"
+NO_GPU = "jobs wait until a node with a GPU joins: on it, ray start --address=HOST:PORT"
 
 
 def _close_stdin(process: subprocess.Popen[bytes]) -> None:
