@@ -25,6 +25,8 @@ def read_glb(path: Path) -> Mesh:
         document, blob = _chunks(content)
         primitive = document["meshes"][0]["primitives"][0]
         attributes = primitive["attributes"]
+        if "TEXCOORD_0" in attributes:
+            raise ExportError(f"{path} has its colours in a texture, which is not read here; give one made without --texture")
         arrays = {name: _accessor(document, blob, attributes[name]) for name in ("POSITION", "NORMAL", "COLOR_0")}
         faces = _accessor(document, blob, primitive["indices"]).reshape(-1, 3).astype(np.int32)
         if faces.size and faces.max() >= len(arrays["POSITION"]) or len({len(array) for array in arrays.values()}) != 1:
