@@ -21,8 +21,9 @@ from dreamwright.shared.messages import JobSummary
 
 log = logging.getLogger(__name__)
 
-# Ctrl-C in a terminal reaches the server alone, which then lets its workers write a checkpoint.
-APART: dict[str, Any] = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)} if sys.platform == "win32" else {"process_group": 0}
+# Ctrl-C in a terminal reaches the server alone, which then lets its workers write a checkpoint. A session and not only a process
+# group: a group that loses its parent is sent SIGHUP when one of it stands still.
+APART: dict[str, Any] = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)} if sys.platform == "win32" else {"start_new_session": True}
 LONGEST_REST_S = 60.0  # before a worker that dies without having worked is started again; 1 s at first, doubling
 
 
