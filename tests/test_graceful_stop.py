@@ -175,12 +175,12 @@ def test_two_workers_that_hang_are_killed_after_one_grace_not_two(tmp_path: Path
 
 
 def test_ctrl_c_in_a_terminal_reaches_the_server_alone(tmp_path: Path) -> None:
-    """A worker is in a process group of its own, where the terminal's SIGINT does not go."""
+    """A worker is in a session of its own, where the terminal's SIGINT does not go, nor SIGHUP when its server dies."""
     context = zmq.Context()
     foreman = Foreman(context, ("cpu",), tmp_path)
     try:
         foreman.idle()
-        assert os.getpgid(foreman._hands["cpu"].process.pid) != os.getpgid(0)
+        assert os.getsid(foreman._hands["cpu"].process.pid) != os.getsid(0)
     finally:
         foreman.close(0.0)
         context.destroy(0)

@@ -16,6 +16,7 @@ from typing import Any, Callable
 
 from dreamwright.backend.server.attempt import Attempt
 from dreamwright.backend.server.fence import FENCE_FILE
+from dreamwright.backend.server.logbook import inherit_log
 from dreamwright.backend.server.orders import Ended, Noted, Work, pack_order, unpack_order
 from dreamwright.shared import __version__
 
@@ -74,6 +75,7 @@ class JobActor:
         return self._why
 
     def _run(self) -> None:
+        inherit_log()
         try:
             refusal = unfit(self._version, self._compute)  # first: an order of another version may not be readable
             if not refusal:
