@@ -23,16 +23,11 @@ from dreamwright.shared.messages import JobSummary
 
 log = logging.getLogger(__name__)
 
-<<<<<<< HEAD
 REPORTS = 1000  # taken in at once
-# Ctrl-C in a terminal reaches the server alone, which then lets its workers write a checkpoint.
-APART: dict[str, Any] = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)} if sys.platform == "win32" else {"process_group": 0}
 START_S = 600.0  # for a worker to be ready for its next job; one that takes longer is ended and started anew
-=======
 # Ctrl-C in a terminal reaches the server alone, which then lets its workers write a checkpoint. A session and not only a process
 # group: a group that loses its parent is sent SIGHUP when one of it stands still.
 APART: dict[str, Any] = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)} if sys.platform == "win32" else {"start_new_session": True}
->>>>>>> ops
 LONGEST_REST_S = 60.0  # before a worker that dies without having worked is started again; 1 s at first, doubling
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.vigil import MESH_TO_STOP
-from dreamwright.backend.server.worker import MESH_FILE
+from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.shared.mesh_file import decode_mesh
 from tests.soak.ward import Ward, ward
 
