@@ -16,24 +16,9 @@ from .shared import __version__
 from .shared.faults import Refused, Unanswered
 from .shared.mesh_file import decode_mesh
 from .shared.messages import (
-    AskCapabilities,
-    Cancel,
-    Capabilities,
-    Closing,
-    Forget,
-    JobChanged,
-    JobForgotten,
-    JobList,
-    JobReply,
-    JobSummary,
-    Pause,
-    Pin,
-    PreviewFrame,
-    Prioritise,
-    Resume,
-    Submit,
-    check_request,
-)
+    AskCapabilities, Cancel, Capabilities, Closing, Forget, JobChanged, JobForgotten, JobList, JobReply, JobSummary, Pause, Pin,
+    PreviewFrame, Prioritise, Resume, Submit, check_request,
+)  # fmt: skip
 from .shared.pairing import Invitation, is_invitation
 from .shared.states import ENDED, JobState
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Callable
 
@@ -33,8 +33,8 @@ from .messages import (
     pack,
     unpack,
 )
+from .subscription import Subscription
 
-JOBS_KNOWN = 4 * limits.JOBS_LISTED  # whose newest change is remembered: a server that makes up jobs must not fill Blender's memory
 OnReply = Callable[[Any], None]  # gets the reply, or a `Refused`
 
 
@@ -66,15 +66,6 @@ class _Pending:
     timeout_s: float = limits.REQUEST_TIMEOUT_S
 
 
-@dataclass
-class _Subscription:
-    wanted: bool = False
-    previews_of: str = ""
-    counted: int = 0  # events since the last snapshot
-    asked: int = 0  # snapshots on their way; the server counts from each of them, so counts mean nothing meanwhile
-    newest: dict[str, int] = field(default_factory=dict)  # by job, the newest `changed` that was handed out
-
-
 class Client:
     """One server. Call `tick` often; everything that happens comes back from it or through `on_reply`.
 
@@ -100,7 +91,7 @@ class Client:
         self._context: zmq.Context | None = None
         self._socket: zmq.Socket | None = None
         self._pending: dict[int, _Pending] = {}
-        self._subscription = _Subscription()
+        self._subscription = Subscription()
         self._number = 0
         self._heard = self._spoke = self._ticked = 0.0
         self._out: list[Any] = []
@@ -121,7 +112,7 @@ class Client:
             self._context.destroy(linger=0)
             self._context = None
         self._pending.clear()
-        self._subscription = _Subscription()
+        self._subscription = Subscription()
         self.link = Link.CLOSED
 
     def _open(self) -> None:
@@ -202,10 +193,8 @@ class Client:
         subscription.asked += 1
 
         def arrived(reply: Any) -> None:
-            subscription.asked = max(0, subscription.asked - 1)
-            subscription.counted = 0
+            subscription.answered(reply if isinstance(reply, JobList) else None)
             if isinstance(reply, JobList):
-                subscription.newest = {job.job: job.changed for job in reply.jobs}
                 self._out.append(reply)
             elif isinstance(reply, Refused) and reply.code == "no-such-job" and subscription.previews_of:
                 subscription.previews_of = ""  # the watched job is gone, or this user's no more: the list still counts
@@ -299,17 +288,9 @@ class Client:
 
     def _take_change(self, event: JobChanged | JobForgotten) -> None:
         """Hand out what is newer than what was handed out; ask for everything again when some was lost."""
-        subscription = self._subscription
-        subscription.counted += 1
-        if event.count != subscription.counted and not subscription.asked:
+        if self._subscription.misses(event):
             self._ask_snapshot()
-        if isinstance(event, JobForgotten):
-            subscription.newest.pop(event.job, None)
-            self._out.append(event)
-        elif event.job.changed > subscription.newest.get(event.job.job, -1):
-            subscription.newest[event.job.job] = event.job.changed
-            while len(subscription.newest) > JOBS_KNOWN:
-                del subscription.newest[next(iter(subscription.newest))]
+        if self._subscription.is_news(event):
             self._out.append(event)
 
     def _keep_alive(self) -> None:

@@ -16,9 +16,10 @@ import zmq
 
 from dreamwright.backend.server.orders import Stepped, pack_order, unpack_order
 from dreamwright.shared import limits
-from dreamwright.shared.client import JOBS_KNOWN, Link
+from dreamwright.shared.client import Link
 from dreamwright.shared.faults import ProtocolError, Refused
 from dreamwright.shared.messages import JobChanged, JobList, ListJobs, Refusal, Submit, check_request, pack, unpack
+from dreamwright.shared.subscription import JOBS_KNOWN
 from tests.addon.test_messages import JOB
 from tests.doors import Street, street  # noqa: F401 (street is a fixture)
 from tests.fields import REQUESTS

@@ -13,7 +13,7 @@ from dreamwright.backend.guidance.json_object import read_object
 from dreamwright.backend.guidance.vocabulary import read_vocabulary, unknown_message, unknown_words
 from dreamwright.backend.job import Job, make_job
 from dreamwright.backend.methods import check_model
-from dreamwright.backend.model_files import INDEX, family_of, parts_of
+from dreamwright.backend.model_files import INDEX, family_of, is_clip_folder, parts_of
 from dreamwright.backend.models import ModelInfo, known_models, registered, resolve_model
 from dreamwright.backend.presets import PRESETS, Preset, get_preset
 from dreamwright.backend.registry import BY_NAME
@@ -109,6 +109,8 @@ def check_submission(request: Submit, folders: bool = True) -> Job:
             "server has; only its admins may name a folder"
         )
     folder = resolve_model(job.model)
+    if not (folder / INDEX).is_file() and not is_clip_folder(folder):
+        raise ModelError(f"the model {job.model!r} is a folder without {INDEX}; give a diffusers pipeline folder or one of {', '.join(BY_NAME)}")
     check_model(job.config.run.method, job.model, folder)
     known = read_vocabulary(folder)
     if known is not None:

@@ -154,7 +154,7 @@ def fuzz_orders(count: int, number: int) -> dict[str, Any]:
         elif lot == 2:
             body = msgpack.unpackb(bytes(data[64:]), strict_map_key=False)
             holder: Any = dice.choice([body, body[1]])
-            key = dice.choice(list(holder) if isinstance(holder, dict) else [0, 1])
+            key = dice.choice(list(holder) or ["new"] if isinstance(holder, dict) else [0, 1])
             holder[key] = dice.choice([None, [], {}, -1, 2**60, "x" * 5000, True, [[]], b"\xff", float("nan")])
             data = bytearray(secret.encode() + msgpack.packb(body))
         elif lot == 3:
