@@ -25,6 +25,8 @@ from dreamwright.shared.messages import JobSummary, Submit
 class Hands:
     """A foreman without processes."""
 
+    survives = False
+
     def __init__(self, devices: tuple[str, ...]) -> None:
         self.devices, self.free = devices, list(devices)
         self.living: dict[str, int] = {}
