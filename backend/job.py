@@ -12,6 +12,8 @@ from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.prompts import clean_prompt
 from dreamwright.backend.settings import config_to_mapping, validate
 
+OF_A_MESH = "refine."  # how the settings begin that only a refinement has
+
 
 @dataclass(frozen=True)
 class Job:
@@ -47,5 +49,5 @@ class Job:
 def make_job(prompt: str, model: str, preset: str, config: Config) -> Job:
     """A valid job. Raises PromptError and ConfigError, also for settings of a refinement, which starts from a mesh."""
     if config.refine != RefineConfig():
-        raise ConfigError("refine.* means nothing without a mesh; allowed are the other settings; use `dreamwright refine`, or leave it out")
+        raise ConfigError(f"{OF_A_MESH}* means nothing without a mesh; allowed are the other settings; use `dreamwright refine`, or leave it out")
     return Job(clean_prompt(prompt), model, preset, validate(config))

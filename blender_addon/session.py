@@ -225,7 +225,12 @@ class Session:
 
     def forget(self, job: str) -> None:
         """Remove an ended job and its files from the server."""
-        self._command(Forget(job), "The job was not removed")
+
+        def answered(reply: Any) -> None:
+            if isinstance(reply, Refused) and reply.code != "no-such-job":  # then it is gone: asked again after a cut
+                self._refused("The job was not removed", reply)
+
+        self._ask(Forget(job), answered)
 
     def watch(self, job: str) -> None:
         """Have the previews of this job sent, and of no other; "" for none."""

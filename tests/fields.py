@@ -77,7 +77,9 @@ def probes(rule: Rule) -> Iterator[tuple[str, Any, bool]]:
         yield "a number for text", 7, False
     elif rule.kind == "one_of":
         yield from ((f"{word!r}", word, True) for word in rule.allowed)
-        yield from ((f"{word!r}", word, False) for word in ("", "x", rule.allowed[0].upper(), rule.allowed[0] + "\0", 0, "../" + rule.allowed[0]))
+        last = rule.allowed[-1]  # the first may be "", which stands for nothing
+        wrong = ("", "x", last.upper(), last + "\0", 0, "../" + last)
+        yield from ((f"{word!r}", word, False) for word in wrong if word not in rule.allowed)
     elif rule.kind == "raw":
         yield from (("no bytes", b"", True), ("max", bytes(int(rule.high)), True), ("max+1", bytes(int(rule.high) + 1), False), ("text for bytes", "x", False))
     elif rule.kind == "scalars":

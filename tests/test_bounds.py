@@ -7,6 +7,7 @@ import dataclasses
 import random
 from pathlib import Path
 
+from dreamwright.shared.messages import AskCapabilities
 from dreamwright.shared.shapes import from_map, rule_of, to_map
 from tests.fields import PATHS, valid
 from tests.soak import bounds
@@ -30,6 +31,12 @@ def test_every_setting_that_can_be_sent_keeps_its_bounds_and_says_them(tmp_path:
     drawn = [case for case in cases if not case[3]] + dice.sample([case for case in cases if case[3]], 40)  # what is taken is written to disk, which takes its time
     faults = [(name, words, fault) for name, words, value, fine in drawn if (fault := bounds.setting_fault(yard, name, value, fine))]
     assert faults == []
+
+
+def test_settings_of_the_refining_of_a_mesh_are_refused_by_name_and_not_offered(tmp_path: Path) -> None:
+    yard = Yard(tmp_path / "state")
+    assert bounds.outcome(yard, settings={"refine.strength": 0.25}).startswith("bad-input: refine.* means nothing without a mesh")
+    assert not [bound.name for bound in yard.ask(AskCapabilities()).setting_bounds if bound.name.startswith("refine.")]
 
 
 def test_names_that_lead_elsewhere_are_refused_in_words_and_nothing_is_written(tmp_path: Path) -> None:

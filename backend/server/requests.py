@@ -11,7 +11,7 @@ from dreamwright.backend.config import Config
 from dreamwright.backend.errors import ModelError, PromptError
 from dreamwright.backend.guidance.json_object import read_object
 from dreamwright.backend.guidance.vocabulary import read_vocabulary, unknown_message, unknown_words
-from dreamwright.backend.job import Job, make_job
+from dreamwright.backend.job import OF_A_MESH, Job, make_job
 from dreamwright.backend.methods import check_model
 from dreamwright.backend.model_files import INDEX, family_of, is_clip_folder, parts_of
 from dreamwright.backend.models import ModelInfo, known_models, registered, resolve_model
@@ -46,7 +46,7 @@ def capabilities(devices: tuple[str, ...], policy: Policy = Policy()) -> Capabil
         settings=tuple(_setting_card(name) for name in OFFERED),
         devices=devices[:DEVICES_TOLD],
         bounds=stated_bounds(policy),
-        setting_bounds=tuple(SettingBound(name, float(low), float(high)) for name, (low, high) in BOUNDS.items()),
+        setting_bounds=tuple(SettingBound(name, float(low), float(high)) for name, (low, high) in BOUNDS.items() if not name.startswith(OF_A_MESH)),
     )
 
 

@@ -278,3 +278,15 @@ def test_an_installation_keeps_its_name_and_needs_no_writable_folder(installed: 
     assert remembered.client_id(tmp_path) == remembered.client_id(tmp_path)
     (tmp_path / "file").write_text("")
     assert len(remembered.client_id(tmp_path / "file")) == 32
+
+
+def test_a_job_that_is_gone_already_when_it_is_forgotten_is_no_complaint(table: Table) -> None:
+    """A Forget whose answer was lost is asked again, and what it asked for has come about; other refusals are told."""
+    table.connect()
+    table.session.forget("0123456789abcdef")
+    running = table.submit()
+    table.server.change(running, state="running", queue_place=0)
+    table.session.forget(running)
+    table.settle(lambda: bool(table.session.notices))
+    assert ["not removed" in notice.text for notice in table.session.notices] == [True]
+    assert "no job" not in table.session.notices[0].text

@@ -269,8 +269,8 @@ class Artist:
         self._download.start()
 
     def _forget(self, own: Own) -> None:
-        # Of one that was asked for and then hung up on, it is not known whether it came about.
-        allowed = frozenset({"no-such-job"} if own.leaving else ())
+        # Of one that was asked for and then hung up on, it is not known whether it came about; the client asks again by itself.
+        allowed = frozenset({"no-such-job"})
         own.leaving = True
         self._journal.write("forgets", ticket=own.ticket, job=own.job)
 
