@@ -14,7 +14,7 @@ INTERRUPTED = 130
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the suite's arguments."""
-    parser.add_argument("--prompts", type=int, default=4, metavar="N", help="the first N of the starter's test prompts (default 4, at most 24)")
+    parser.add_argument("--prompts", type=int, default=4, metavar="N", help="N of the starter's test prompts, different props first (default 4, at most 24)")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="props a prompt (default 1; the paper's is 2)")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="default: all")
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="retrieval models (default: the starter's two and its judge)")
@@ -31,22 +31,21 @@ def run(options: argparse.Namespace) -> int:
     from dreamwright.backend.cli.generate import StopSignal
     from dreamwright.backend.cli.sample import choose_device
     from dreamwright.backend.errors import ConfigError, Stopped
-    from dreamwright.backend.evaluation.baselines import cells, fingerprint, job_of, kept, make_cell
+    from dreamwright.backend.evaluation.baselines import ORDER, cells, fingerprint, job_of, kept, make_cell
     from dreamwright.backend.evaluation.captions import STARTER_CAPTIONS
     from dreamwright.backend.evaluation.exhibits import ELEVATION, Exhibit, of_mesh, starter_prop
     from dreamwright.backend.evaluation.judging import AZIMUTHS
     from dreamwright.backend.evaluation.r_precision import as_json, markdown, measure_row
     from dreamwright.backend.evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
-    from dreamwright.backend.evaluation.starter import PROMPTS
     from dreamwright.backend.events import Progress
     from dreamwright.backend.meshing.turntable import turntable_picture
     from dreamwright.backend.methods import METHODS, get_method
 
-    for name, value, most in (("--prompts", options.prompts, len(PROMPTS)), ("--seeds", options.seeds, 100)):
+    for name, value, most in (("--prompts", options.prompts, len(ORDER)), ("--seeds", options.seeds, 100)):
         if not 1 <= value <= most:
             raise ConfigError(f"{name} is {value}; allowed is 1 to {most}; change it")
     methods = [get_method(name) for name in options.methods or METHODS]
-    prompts, device = PROMPTS[: options.prompts], choose_device(options.device)
+    prompts, device = ORDER[: options.prompts], choose_device(options.device)
     models = {name: load_retriever(name, device) for name in options.models or DEFAULT_RETRIEVERS}
     resolution = max(64, *(model.image_size for model in models.values()))
     exhibits: dict[str, list[Exhibit]] = {method.name: [] for method in methods}

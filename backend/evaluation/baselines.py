@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from dreamwright.backend.checkpoints import has_checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
 from dreamwright.backend.errors import DreamwrightError, Stopped
 from dreamwright.backend.evaluation.captions import slug
+from dreamwright.backend.evaluation.starter import PROMPTS
 from dreamwright.backend.events import Checkpoint, Event, Finished
 from dreamwright.backend.job import Job, make_job
 from dreamwright.backend.meshing.mesh import Mesh
@@ -26,6 +27,8 @@ from dreamwright.backend.models import resolve_model
 from dreamwright.backend.presets import get_preset
 from dreamwright.backend.production import Production
 from dreamwright.backend.settings import apply_settings
+
+ORDER = (*PROMPTS[::2], *PROMPTS[1::2])  # the test's prompts come in pairs of a prop: few of them are better of many props
 
 
 @dataclass(frozen=True)
