@@ -113,7 +113,7 @@ def make_cell(
             if isinstance(event, Finished) and not event.complete:
                 raise Stopped(f"stopped at step {event.step} of {job.prompt!r}; the same command goes on from there")
         mesh, _ = production.mesh()
-        save_file({name: np.ascontiguousarray(value) for name, value in vars(mesh).items()}, folder / "mesh.safetensors")
+        save_file({name: np.ascontiguousarray(value) for name, value in vars(mesh).items() if value is not None}, folder / "mesh.safetensors")
     except Stopped:
         raise
     except DreamwrightError as failure:
