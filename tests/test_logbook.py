@@ -110,7 +110,7 @@ def test_no_prompt_and_no_secret_is_in_any_log_of_a_real_server_and_its_workers(
     """A submit, a refused one, a worker's death, a job that goes on, and one that fails."""
     keys, pair = KeyFolder(tmp_path / "state"), new_pair()
     server_pair = keys.create()
-    keys.allow("anna", key_text(pair.public))
+    keys.allow("anna", key_text(pair.public), True)  # an admin may name a folder as model
     model = save_tiny_model(tmp_path / "model")
     settings = dict(setting.split("=") for setting in QUICK) | {"run.steps": "5000", "run.checkpoint_interval": "2", "run.threads": "1"}
     with operated(tmp_path, "--encrypt", "--log-format", style) as server, server.guest(Lock(server_pair.public, pair)) as anna:
