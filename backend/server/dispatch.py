@@ -155,7 +155,7 @@ class Dispatch:
         if isinstance(report, Died):
             self._herald.tally.worker_deaths += 1
             reason = report.reason or f"status {report.status}"
-            log.warning("worker died", extra={"why": reason, **(marks(entry) if entry is not None else {})})
+            log.warning("worker died", extra={"status": report.status, "why": reason, **(marks(entry) if entry is not None else {})})
             if entry is not None and report.attempt not in (0, entry.summary.attempt):
                 return  # the job has gone on without it
         elif entry is not None and report.attempt != entry.summary.attempt:
