@@ -7,11 +7,13 @@ import json
 
 import pytest
 
-from dreamwright.backend.errors import ModelError
+from dreamwright.backend.errors import ModelError, PromptError
+from dreamwright.backend.evaluation.exhibits import of_mesh, starter_prop
 from dreamwright.backend.guidance.image_text import load_image_text
 from dreamwright.backend.model_files import is_clip_folder, missing_files, needed_files
 from dreamwright.backend.models import known_models, resolve_model
 from dreamwright.backend.registry import BY_NAME, MODELS, PACKAGED
+from dreamwright.backend.starter import domain
 from tests.downloads_on_loopback import env, here, hub, models_folder, says  # noqa: F401 (fixtures)
 from tests.fake_hub import Repository, folder_files
 from tests.tiny_clip import write_clip
@@ -65,3 +67,16 @@ def test_every_kind_of_model_has_one_in_the_package_that_says_its_kind():
     kinds = {model.name: model.kind for model in known_models()}
     assert {kinds[name] for name in PACKAGED} == {"diffusion", "image-text"}
     assert all(model.kind == "image-text" for model in MODELS if "clip" in model.name)
+
+
+@pytest.mark.parametrize("name", [name for name in PACKAGED if BY_NAME[name].kind == "image-text"])
+def test_the_packaged_image_text_models_tell_colours_of_props_that_they_never_saw(name):
+    model = load_image_text(resolve_model(name))
+    right = []
+    for colour in ("red", "blue", "yellow", "black"):
+        shown = of_mesh(starter_prop(f"a {colour} mushroom", 0), 0, 0, 64, azimuths=2).colour
+        best = model.scores(shown, [f"a {other} mushroom" for other in domain.COLOURS]).argmax(-1)
+        right += [list(domain.COLOURS)[index] == colour for index in best.tolist()]
+    assert sum(right) >= 6, right  # chance is 1 of 8
+    with pytest.raises(PromptError, match="'dragon'.*mushroom"):
+        model.check_prompt("a red dragon")
