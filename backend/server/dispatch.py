@@ -134,7 +134,7 @@ class Dispatch:
             if job in gone:
                 continue
             if gap > STALL_S or entry.summary.device not in within_earshot:
-                vigil.shift(gap)
+                vigil.shift(gap, now)
             if entry.state is JobState.CANCELLING:
                 vigil.cancel(now)
             if vigil.verdict is Cause.NONE and (vigil.overstays(now, self._policy) or vigil.hung(now, self._policy)):

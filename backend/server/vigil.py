@@ -66,13 +66,13 @@ class Vigil:
         """It was told to stop for good; once is enough."""
         self.cancelled = now if self.cancelled is None else self.cancelled
 
-    def shift(self, gap_s: float) -> None:
-        """Time in which nobody listened does not count."""
-        self.heard += gap_s
-        self.stage_since += gap_s
-        self.stepped += gap_s
+    def shift(self, gap_s: float, now: float) -> None:
+        """Time in which nobody listened does not count; what was heard since is of now."""
+        self.heard = min(self.heard + gap_s, now)
+        self.stage_since = min(self.stage_since + gap_s, now)
+        self.stepped = min(self.stepped + gap_s, now)
         if self.cancelled is not None:
-            self.cancelled += gap_s
+            self.cancelled = min(self.cancelled + gap_s, now)
 
     def hung(self, now: float, policy: Policy) -> bool:
         """Whether it has said nothing for too long."""

@@ -75,7 +75,7 @@ def draw_all(module: Any, modern: bool = True) -> list[str]:
         kind = getattr(module, name)
         if isinstance(kind, type) and issubclass(kind, bpy.types.Panel):
             stand_in = SimpleNamespace(layout=(NewPaperLayout if modern else PaperLayout)(texts))
-            for extra in ("_keys", "_notices", "_model_card", "_job", "_waiting"):
+            for extra in ("_keys", "_notices", "_model_card", "_job", "_waiting", "_colours"):
                 if hasattr(kind, extra):
                     setattr(stand_in, extra, getattr(kind, extra).__get__(stand_in))
             kind.draw(stand_in, bpy.context)
