@@ -144,8 +144,6 @@ class DREAMWRIGHT_PT_prompt(_InDream, bpy.types.Panel):
             text = f"The model {card.name} does not know: {', '.join(unknown[:5])}"
             for index, line in enumerate(wording.wrapped(text, _fitting(context, 4))):
                 layout.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
-        layout.label(text="Negative Prompt")
-        compat.text_field(layout, mine, "negative", "what to keep away from", 1)
         layout.use_property_split = True
         column = layout.column()
         column.prop(mine, "model")
@@ -181,7 +179,7 @@ class DREAMWRIGHT_PT_prompt(_InDream, bpy.types.Panel):
 
 
 class DREAMWRIGHT_PT_settings(_InDream, bpy.types.Panel):
-    """Settings that the server describes."""
+    """What few props need: the negative prompt, and the settings that the server describes."""
 
     bl_idname = "DREAMWRIGHT_PT_settings"
     bl_parent_id = "DREAMWRIGHT_PT_prompt"
@@ -191,6 +189,8 @@ class DREAMWRIGHT_PT_settings(_InDream, bpy.types.Panel):
     def draw(self, context: Any) -> None:
         """One control a setting card."""
         layout, session = self.layout, live.session()
+        layout.label(text="Negative Prompt")
+        compat.text_field(layout, artist.artist(), "negative", "what to keep away from", 1)
         layout.use_property_split, layout.use_property_decorate = True, False
         values, cards = server_settings.holder(context), server_settings.shown_cards(session.offered)
         if values is None or not cards:

@@ -128,7 +128,8 @@ def test_no_prompt_and_no_secret_is_in_any_log_of_a_real_server_and_its_workers(
         os.kill(worker, signal.SIGKILL)
         server.until(lambda: job(first.job.job).attempt == 2, anna)
         second = server.ask(anna, asked("b", prompt=KNOWN, model=str(model), settings=settings))
-        server.until(lambda: job(first.job.job).step >= 5, anna)
+        worker_log = tmp_path / "state" / "logs" / "worker-cpu.log"
+        server.until(lambda: worker_log.read_text().count("attempt begins") >= 2 and job(first.job.job).step >= 5, anna)
         (model / "unet" / "config.json").write_text("{}")
         worker = children(server.process.pid)[0]
         os.kill(worker, signal.SIGKILL)

@@ -36,8 +36,8 @@ def hide(*texts: str) -> None:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What the call passed as fields."""
-    return {name: value for name, value in vars(record).items() if name not in _OWN}
+    """What the call passed as fields; names with an underscore before them are other libraries' (importing Ray adds one)."""
+    return {name: value for name, value in vars(record).items() if name not in _OWN and not name.startswith("_")}
 
 
 def told_of(error: BaseException, level: int) -> str:

@@ -13,6 +13,7 @@ import itertools
 import time
 import zlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -155,9 +156,14 @@ class FakeServer:
         self.peers: dict[bytes, Peer] = {}
         self.requests: list[Any] = []
         self.changes = 0
+        self.leash_file: Path | None = None
         self._wanted = address
         self.address = ""
         self.open()
+
+    def leash(self) -> int:
+        """How far jobs may go: the number in the file that was named, so that a slow window misses nothing."""
+        return int(self.leash_file.read_text() or 0) if self.leash_file else 1 << 30
 
     def open(self) -> None:
         """Start, or start anew on the same port with the jobs that there were."""
@@ -191,7 +197,9 @@ class FakeServer:
                 self.change(job.job, queue_place=place)
         if running is None or not self.pace:
             return
-        step = min(running.steps, running.step + self.pace)
+        step = min(running.steps, running.step + self.pace, max(running.step, self.leash()))
+        if step == running.step:
+            return
         if 0 < self.faults.fail_at <= step:
             self.faults.fail_at = 0
             self.change(running.job, state="failed", step=step, cause="memory", message="out of memory; lower something", resumable=True)
@@ -343,9 +351,10 @@ def main() -> None:
     parser.add_argument("--rings", type=int, default=16)
     parser.add_argument("--wait", type=float, default=0.02)
     parser.add_argument("--fail-at", type=int, default=0)
+    parser.add_argument("--leash", type=Path, help="a file with the step that jobs may reach, read before every step")
     options = parser.parse_args()
     server = FakeServer(options.address, options.pace, options.steps, options.size, options.rings)
-    server.faults.fail_at = options.fail_at
+    server.faults.fail_at, server.leash_file = options.fail_at, options.leash
     print(server.address, flush=True)
     while True:
         server.step(options.wait)

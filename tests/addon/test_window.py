@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.addon.blenders import PATIENCE, ROOT, SCREEN, blenders, run_script
+from tests.addon.blenders import ROOT, SCREEN, blenders, run_script
 from tests.addon.built import Built, built  # noqa: F401 (fixture)
 from tests.addon.test_installs import report_of
 
@@ -33,7 +33,9 @@ def reddish(pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_an_artist_types_a_prompt_presses_generate_watches_imports_and_undoes(built: Built, serve: Callable[..., Any]) -> None:
+def test_an_artist_types_a_prompt_presses_generate_watches_imports_and_undoes(
+    built: Built, serve: Callable[..., Any], tmp_path: Path
+) -> None:
     program = next(one for one in blenders() if one.kind == "program")
     if program.missing or program.windowless:
         pytest.skip(program.missing or program.windowless)
@@ -41,8 +43,10 @@ def test_an_artist_types_a_prompt_presses_generate_watches_imports_and_undoes(bu
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
-    server = serve("--steps", "250", "--size", "256", "--rings", "48", "--wait", str(0.05 * PATIENCE))
-    variables = {"SERVER": server.address, "PICTURES": str(folder)}
+    leash = tmp_path / "leash"
+    leash.write_text("60")  # however slow the window is, the job waits there until the preview is open
+    server = serve("--steps", "250", "--size", "256", "--rings", "48", "--wait", "0.02", "--leash", str(leash))
+    variables = {"SERVER": server.address, "PICTURES": str(folder), "LEASH": str(leash)}
     done = run_script(program, INSIDE / "dream_in_window.py", built.universal, variables, timeout=270, window=True)
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import bpy
 from hands import (
@@ -60,11 +61,14 @@ def work() -> Iterator[float]:
     yield from until(lambda: bool(editors_with_preview()), "an Image Editor with the preview")
     job = next(iter(session().jobs))
     yield from until(lambda: len(session().frames.get(job, ())) >= 3, "three previews")
-    first = red_of_preview()
-    yield from until(lambda: red_of_preview() > max(first, 0.4), "a newer preview in the image")
+    yield from until(lambda: 0 < red_of_preview() < 0.25, "a first preview in the image")
+    leash = Path(os.environ["LEASH"])
+    leash.write_text("120")
+    yield from until(lambda: red_of_preview() > 0.4, "a newer preview in the image")
     report["jobs"] = [one.prompt for one in session().jobs.values()]
     report["state while dreaming"] = session().jobs[job].state
     yield from picture("dreaming")
+    leash.write_text("250")
 
     yield from until(lambda: session().jobs[job].state == "succeeded", "the end of the job", 120)
     yield from picture("ready")
