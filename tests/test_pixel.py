@@ -17,6 +17,7 @@ from transformers import CLIPTextModel, T5EncoderModel
 from dreamwright.backend.config import GuidanceConfig
 from dreamwright.backend.errors import ModelError, PromptError
 from dreamwright.backend.guidance.contract import Denoiser, NativeDenoiser
+from dreamwright.backend.guidance.patch_grid import grid_offsets
 from dreamwright.backend.guidance.pixel import PixelDiffusion
 from dreamwright.backend.models import known_models, resolve_model
 from dreamwright.backend.prompts import PromptBank
@@ -69,6 +70,14 @@ def test_the_noise_prediction_is_the_raw_unets_own(tmp_path, kind, shuffle, lear
     t = torch.tensor([0.0, 0.4, 1.0])
     index = torch.tensor([0, 400, 999])  # nearest to t * 999
     raw = raw_call(path, z_t, index, PROMPTS, shuffle, clip_text)
+    if shuffle > 1:  # asked with its patch grid elsewhere, and at t = 0 on four grids
+        rows, offsets = grid_offsets(index, 1000, shuffle)
+        for row in range(3):
+            answers = []
+            for down, right in offsets[rows == row].tolist():
+                moved = raw_call(path, z_t.roll((down, right), (2, 3)), index, PROMPTS, shuffle, clip_text)
+                answers.append(moved[row].roll((-down, -right), (1, 2)))
+            raw[row] = torch.stack(answers).mean(0)
     conditioning = model.embed(PROMPTS)
     torch.testing.assert_close(model.predict(z_t, t, conditioning), raw, rtol=1e-4, atol=1e-5)
     abar = DDPMScheduler.from_pretrained(path / "scheduler").alphas_cumprod[index].view(-1, 1, 1, 1)

@@ -14,6 +14,7 @@ from dreamwright.backend.guidance.contract import Conditioning
 from dreamwright.backend.guidance.embeddings import TextEmbedder, TextSide
 from dreamwright.backend.guidance.frozen import FrozenDiffusion, FrozenParts, check_value, check_width, square_size, text_width
 from dreamwright.backend.guidance.noise_schedule import read_schedule
+from dreamwright.backend.guidance.patch_grid import grid_offsets, mean_of_rows, rolled
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder, load_model, open_pipeline
 from dreamwright.backend.guidance.prompt_reader import PromptReader
 
@@ -70,12 +71,24 @@ class PixelDiffusion(FrozenDiffusion):
 
     @torch.no_grad()
     def predict(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """The U-Net's own prediction for z_t (n, 3, h, w) in the model's space, float32, pixel-unshuffled and back."""
-        z = functional.pixel_unshuffle(z_t.detach().to(self.device, self.dtype), self.shuffle)
+        """The U-Net's own prediction for z_t (n, 3, h, w) in the model's space, float32.
+
+        A U-Net of pixel-unshuffled pictures is asked on a patch grid that moves with t (`patch_grid`).
+        """
+        z, told = z_t.detach().to(self.device, self.dtype), self.told_time(t).expand(len(z_t))
         hidden = conditioning.tensors["hidden"].to(self.dtype)
-        output = self.network(z, self.told_time(t), encoder_hidden_states=hidden, return_dict=False)[0]
+        if self.shuffle == 1:
+            return self._answer(z, told, hidden)
+        rows, offsets = grid_offsets(told, len(self._schedule.told), self.shuffle)
+        there = rows.to(self.device)
+        answer = self._answer(rolled(z[there], offsets), told[there], hidden[there])
+        return mean_of_rows(rolled(answer, -offsets), rows, len(z_t))
+
+    def _answer(self, z: Tensor, told: Tensor, hidden: Tensor) -> Tensor:
+        patches = functional.pixel_unshuffle(z, self.shuffle)
+        output = self.network(patches, told, encoder_hidden_states=hidden, return_dict=False)[0]
         # DeepFloyd IF also learns the variance, in the second half of its channels.
-        return functional.pixel_shuffle(output[:, : z.shape[1]].float(), self.shuffle)
+        return functional.pixel_shuffle(output[:, : patches.shape[1]].float(), self.shuffle)
 
 
 def _shuffle_factor(channels: int) -> int:
