@@ -198,11 +198,14 @@ def ancestral_steps(
     generator: torch.Generator,
     size: int | None = None,
     clip: bool = True,
+    opposite: Conditioning | None = None,
+    opposite_weight: float = 0.0,
 ) -> Iterator[Tensor]:
     """Fig 7, one step at a time: t from 1 to 1 / steps; yields x0_hat in the model's space after each, which is
     (n, 3, size, size) in [-1, 1] or latents; `pictures` shows either.
 
     `clip` keeps x0_hat in [-1, 1] (static thresholding), without which guidance saturates; latents know no such range.
+    `opposite` is Perp-Neg's, as in `guided_prediction`.
     Raises ConfigError for less than one step and NotANumber when the denoiser gives NaN or infinity.
     """
     if steps < 1:
@@ -219,7 +222,7 @@ def ancestral_steps(
     for i, t in enumerate(times):
         alpha, sigma = levels[i]
         now = t.to(device).expand(n)
-        kind, output = guided_prediction(denoiser, z_t, now, conditioning, negative, omega)
+        kind, output = guided_prediction(denoiser, z_t, now, conditioning, negative, omega, opposite, opposite_weight)
         coefficients = (torch.full((1, 1, 1, 1), c, device=device) for c in (alpha, sigma))
         clean = clean_from(kind, output, z_t, *coefficients)
         _check_finite(clean, now)
@@ -238,10 +241,12 @@ def ancestral_sample(
     generator: torch.Generator,
     size: int | None = None,
     clip: bool = True,
+    opposite: Conditioning | None = None,
+    opposite_weight: float = 0.0,
 ) -> Tensor:
     """Images (n, 3, h, w) by DDPM ancestral sampling (fig 7), in [0, 1] when clipped; see `ancestral_steps`."""
     clean = None
-    for clean in ancestral_steps(denoiser, conditioning, negative, omega, steps, generator, size, clip):
+    for clean in ancestral_steps(denoiser, conditioning, negative, omega, steps, generator, size, clip, opposite, opposite_weight):
         pass
     return pictures(denoiser, clean, clip)
 

@@ -15,6 +15,7 @@ from dreamwright.backend.guidance.contract import Conditioning
 from dreamwright.backend.guidance.patch_grid import AVERAGED_BELOW, grid_offsets, mean_of_rows, rolled
 from dreamwright.backend.guidance.pixel import PixelDiffusion
 from dreamwright.backend.models import resolve_model
+from dreamwright.backend.starter.quality import sampled, view_words
 
 LENGTH = 1000
 
@@ -92,3 +93,17 @@ def test_the_starters_samples_of_a_time_do_not_depend_on_what_else_is_in_the_bat
     for index, prompt in enumerate(("a red mushroom", "a blue chair")):
         alone = starter.predict(z[index : index + 1], t[index : index + 1], starter.embed([prompt]))
         assert functional.mse_loss(alone, both[index : index + 1]) < 1e-8
+
+
+def test_samples_are_led_away_from_the_opposite_view_as_sds_is(starter: PixelDiffusion) -> None:
+    """An opposite that is the prompt itself, as from above, changes nothing; another one does, and not the other pictures."""
+    prompts = [f"a red robot, {view_words(view, 0)[0]}" for view in (0, 3)]
+    opposites = [f"a red robot, {view_words(view, 0)[1]}" for view in (0, 3)]
+    assert opposites == ["a red robot, back view", prompts[1]] and view_words(1, 1) == ("left side view", "right side view")
+
+    def pictures(weight: float) -> torch.Tensor:
+        (batch,) = sampled(starter, prompts, 3.0, 3, torch.Generator().manual_seed(0), opposites, weight)
+        return batch
+
+    plain, led = pictures(0.0), pictures(2.0)
+    assert (plain[0] - led[0]).abs().max() > 0.02 and torch.allclose(plain[1], led[1], atol=1e-4)

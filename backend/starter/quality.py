@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measure the prior itself: does the judge name prop, colour and view of its ancestral samples as the prompt did?
 
-    python -m dreamwright.backend.starter.quality --model starter --samples 256 --omega 3 --out runs/quality
+    python -m dreamwright.backend.starter.quality --model starter --samples 256 --out runs/quality
+
+The samples are guided as `draft` guides SDS: its omega, and its weight of the opposite view as a perpendicular negative.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from dreamwright.backend.distillation import ancestral_sample
 from dreamwright.backend.guidance.pixel import PixelDiffusion
 from dreamwright.backend.models import resolve_model
 from dreamwright.backend.pictures import picture_grid, png_bytes
+from dreamwright.backend.presets import DRAFT
 from dreamwright.backend.starter import domain
 from dreamwright.backend.starter.classifier import load_judge
 
@@ -34,27 +37,43 @@ def spread_prompts(count: int) -> list[tuple[int, int, int]]:
     return [(i % props, (i // props + 3 * i) % colours, (i // props + i) % views) for i in range(count)]
 
 
-def _words(view: int, index: int) -> str:
-    """The view words of index `view` of domain.VIEWS; sides alternate between the right and the left one."""
-    side = ("right side", "left side")[index % 2]
-    return f"{side if domain.VIEWS[view] == 'side' else domain.VIEWS[view]} view"
+def view_words(view: int, index: int) -> tuple[str, str]:
+    """The words of index `view` of domain.VIEWS and of the view opposite; sides alternate between the right and the left one.
+
+    From above there is no opposite: both are the same, as in `prompts.PromptBank`.
+    """
+    sides = ("right side view", "left side view")
+    if domain.VIEWS[view] == "side":
+        return sides[index % 2], sides[1 - index % 2]
+    words = f"{domain.VIEWS[view]} view"
+    return words, {"front view": "back view", "back view": "front view"}.get(words, words)
 
 
 def sampled(
-    denoiser: PixelDiffusion, prompts: list[str], omega: float, steps: int, generator: torch.Generator
+    denoiser: PixelDiffusion,
+    prompts: list[str],
+    omega: float,
+    steps: int,
+    generator: torch.Generator,
+    opposites: list[str] | None = None,
+    opposite_weight: float = 0.0,
 ) -> Iterator[torch.Tensor]:
-    """Pictures (n, 3, 64, 64) in [0, 1] of the prompts, a batch at a time."""
+    """Pictures (n, 3, 64, 64) in [0, 1] of the prompts, a batch at a time; `opposites` are the same from the other side."""
     for first in range(0, len(prompts), BATCH):
         batch = prompts[first : first + BATCH]
+        away = denoiser.embed(opposites[first : first + BATCH]) if opposites and opposite_weight else None
         negative = denoiser.embed([""] * len(batch))
-        yield ancestral_sample(denoiser, denoiser.embed(batch), negative, omega, steps, generator)
+        yield ancestral_sample(
+            denoiser, denoiser.embed(batch), negative, omega, steps, generator, opposite=away, opposite_weight=opposite_weight
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Judge ancestral samples of the starter prior.")
     parser.add_argument("--model", default="starter")
     parser.add_argument("--samples", type=int, default=256)
-    parser.add_argument("--omega", type=float, default=3.0)
+    parser.add_argument("--omega", type=float, default=DRAFT.guidance.omega)
+    parser.add_argument("--opposite-weight", type=float, default=DRAFT.guidance.opposite_weight, help="Perp-Neg's; 0: none")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
@@ -66,9 +85,11 @@ def main() -> None:
     denoiser = PixelDiffusion.load(resolve_model(options.model))
     triples = spread_prompts(options.samples)
     colours = list(domain.COLOURS)
-    prompts = [domain.caption(domain.PROPS[p].name, colours[c], _words(v, i)) for i, (p, c, v) in enumerate(triples)]
+    prompts, opposites = (
+        [domain.caption(domain.PROPS[p].name, colours[c], view_words(v, i)[side]) for i, (p, c, v) in enumerate(triples)] for side in (0, 1)
+    )
     generator = torch.Generator().manual_seed(options.seed)
-    batches = sampled(denoiser, prompts, options.omega, options.steps, generator)
+    batches = sampled(denoiser, prompts, options.omega, options.steps, generator, opposites, options.opposite_weight)
     pictures = torch.cat(list(tqdm(batches, total=-(-len(prompts) // BATCH), unit="batch"))).clamp(0, 1)
     with torch.no_grad():
         verdict = judge(pictures)
@@ -80,6 +101,7 @@ def main() -> None:
     figures = {
         "samples": len(triples),
         "omega": options.omega,
+        "opposite_weight": options.opposite_weight,
         "steps": options.steps,
         "prop": float(prop.float().mean()),
         "colour": float(colour.float().mean()),
