@@ -22,7 +22,7 @@ from dreamwright.shared.states import ENDED, JobState, check_transition
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3  # 3: summaries with fields of refining, which older servers do not know
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     job TEXT PRIMARY KEY,
@@ -44,6 +44,11 @@ FROM_VERSION_1 = """
 ALTER TABLE jobs ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN ended_age REAL NOT NULL DEFAULT 0;
 """
+
+
+def fresh_name() -> str:
+    """A name that no job has."""
+    return secrets.token_hex(8)
 
 
 class LedgerFault(Exception):
@@ -133,10 +138,10 @@ class Ledger:
         """The job that this owner already submitted under this ticket."""
         return self.entries.get(self._tickets.get((owner, ticket), ""))
 
-    def add(self, owner: str, request: Submit, steps: int) -> Entry:
-        """A new queued job, committed."""
+    def add(self, owner: str, request: Submit, steps: int, job: str = "", step: int = 0) -> Entry:
+        """A new queued job, committed, of that name or a fresh one; `step`: where in its schedules it begins."""
         summary = JobSummary(
-            job=secrets.token_hex(8),
+            job=job or fresh_name(),
             state=JobState.QUEUED.value,
             prompt=request.prompt,
             negative=request.negative,
@@ -144,7 +149,7 @@ class Ledger:
             preset=request.preset,
             seed=request.seed,
             settings=dict(request.settings),
-            step=0,
+            step=step,
             steps=steps,
             elapsed_s=0.0,
             eta_s=-1.0,
@@ -157,6 +162,7 @@ class Ledger:
             changed=self._tick(),
             owner=owner,
             priority=request.priority,
+            refines=request.refines,
         )
         entry = Entry(summary, owner, request.ticket, self._arrival + 1, 0)
         with self._commit():
