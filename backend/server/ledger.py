@@ -46,13 +46,13 @@ ALTER TABLE jobs ADD COLUMN ended_age REAL NOT NULL DEFAULT 0;
 """
 
 
-def fresh_name() -> str:
-    """A name that no job has."""
-    return secrets.token_hex(8)
-
-
 class LedgerFault(Exception):
     """The ledger could not be written, most likely for want of space; nothing has changed, on disk or in memory."""
+
+
+def new_name() -> str:
+    """A name for a job that no other has."""
+    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,9 @@ class Ledger:
         return self.entries.get(self._tickets.get((owner, ticket), ""))
 
     def add(self, owner: str, request: Submit, steps: int, job: str = "", step: int = 0) -> Entry:
-        """A new queued job, committed, of that name or a fresh one; `step`: where in its schedules it begins."""
+        """A new queued job, committed; `job` is its name where it has a folder already (see `new_name`), `step` where it begins."""
         summary = JobSummary(
-            job=job or fresh_name(),
+            job=job or new_name(),
             state=JobState.QUEUED.value,
             prompt=request.prompt,
             negative=request.negative,

@@ -17,7 +17,7 @@ from dreamwright.backend.origin import FIELD_FILE
 from dreamwright.backend.presets import PRESETS
 from dreamwright.backend.server.attempt import ORIGIN_FILE
 from dreamwright.backend.server.endings import listed
-from dreamwright.backend.server.ledger import Entry, Ledger, LedgerFault, fresh_name
+from dreamwright.backend.server.ledger import Entry, Ledger, LedgerFault, new_name
 from dreamwright.backend.server.requests import job_of
 from dreamwright.backend.settings import apply_settings
 from dreamwright.shared.faults import Refused
@@ -61,7 +61,7 @@ def named(ledger: Ledger, origin: str) -> Iterator[str]:
     A server that dies before the commit leaves a folder of nobody, which its next start clears away; after it the job
     needs nothing of its origin any more. Raises Refused when the field is gone, LedgerFault for the disk.
     """
-    job = fresh_name()
+    job = new_name()
     folder = ledger.job_folder(job)
     try:
         if origin:

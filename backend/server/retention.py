@@ -47,7 +47,7 @@ def folder_size(folder: Path) -> int:
 
 
 def file_size(path: Path) -> int:
-    """Bytes of a file; 0 for none, be it that it went this moment."""
+    """Bytes of a file; 0 for none, which may have gone meanwhile."""
     try:
         return path.stat().st_size
     except OSError:
