@@ -17,7 +17,7 @@ from dreamwright.backend.fields import build_background, build_field
 from dreamwright.backend.guidance.contract import Guidance, LayeredGuidance
 from dreamwright.backend.health import all_finite
 from dreamwright.backend.optimizers import build_optimizer, learning_rate, set_learning_rate
-from dreamwright.backend.origin import Origin
+from dreamwright.backend.origin import Origin, first_step
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.ranks import Alone, Ranks
 from dreamwright.backend.regularisers import opacity_entropy, opacity_loss, transmittance_loss
@@ -303,7 +303,7 @@ class Distiller:
             self.background.load_state_dict(_under("background.", origin.tensors))
         except (KeyError, RuntimeError, ValueError):
             self.notice = "; ".join(filter(None, (self.notice, "the background begins anew: it is of another kind than before")))
-        self.step = min(round(self.config.run.refine_share * self.config.run.steps), self.config.run.steps - 1)
+        self.step = first_step(self.config.run)
 
     def _check_optimizer(self, entries: Mapping[int, Mapping[str, Any]], step: int) -> None:
         """Raise ValueError for no optimiser state after a step, states without their parameter, or of another shape.

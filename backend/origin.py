@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from dreamwright.backend.checkpoints import NEWEST, PREVIOUS, Unusable, read_whole, refused_by_disk, write_state
+from dreamwright.backend.config import RunConfig
 from dreamwright.backend.errors import CheckpointError
 from dreamwright.backend.events import RunState
 from dreamwright.backend.job import Job
@@ -30,14 +31,24 @@ class Origin:
     digest: str
 
 
+def first_step(run: RunConfig) -> int:
+    """Where a run that begins from an origin stands in its schedules before its first step; a step is always left to take."""
+    return min(round(run.refine_share * run.steps), run.steps - 1)
+
+
 def keep_field(folder: Path, job: Job, state: RunState) -> Path:
-    """Write the field alone beside a finished run's mesh: a third of a checkpoint. Raises CheckpointError when the disk refuses."""
+    """Write the field alone beside a finished run's mesh: a third of a checkpoint, on disk when this returns.
+
+    Raises CheckpointError when the disk refuses.
+    """
     path = folder / FIELD_FILE
     partial = path.with_suffix(".part")
     field = {name: tensor for name, tensor in state.tensors.items() if name.startswith(PARTS)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_state(partial, job, RunState(state.step, state.seed, state.restarts, field))
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):  # the disk has its say already

@@ -25,6 +25,7 @@ try:
         preferences,
         preview,
         prompt_presets,
+        prompt_refining,
         server_operators,
         ticking,
     )
@@ -48,6 +49,7 @@ _MODULES = (
     server_operators,
     key_operators,
     prompt_presets,
+    prompt_refining,
     panel,
     local_server,
     ticking,

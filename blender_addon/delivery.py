@@ -113,6 +113,8 @@ def provenance(job: JobSummary, facts: dict[str, Any], address: str) -> dict[str
         "version": __version__,
         "imported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+    if job.refines:
+        known["refines"] = job.refines
     for name, value in facts.items():
         known.setdefault(name.replace(".", "_"), value)
     # A custom property holds a name of at most 63 bytes, and whole numbers of 32 bits.

@@ -25,13 +25,15 @@ def connection_fault() -> str:
         return str(error)
 
 
-def _allowed(cls: Any, fault: str) -> bool:
+def allowed(cls: Any, fault: str) -> bool:
+    """What `poll` answers, with the reason for a greyed button."""
     if fault:
         cls.poll_message_set(fault)
     return not fault
 
 
-def _offline_fault() -> str:
+def offline_fault() -> str:
+    """Why nothing can be asked of a server now, in a sentence; "" when it can."""
     session = live.session()
     return "" if session.is_online else f"Not connected to a server: {session.reason}"
 
@@ -47,7 +49,7 @@ class DREAMWRIGHT_OT_connect(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only where the network may be used."""
-        return _allowed(cls, connection_fault())
+        return allowed(cls, connection_fault())
 
     def execute(self, context: Any) -> set[str]:
         """Begin to connect."""
@@ -73,7 +75,7 @@ class DREAMWRIGHT_OT_disconnect(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only while there is a connection."""
-        return _allowed(cls, "" if live.session().is_open else "There is no connection")
+        return allowed(cls, "" if live.session().is_open else "There is no connection")
 
     def execute(self, context: Any) -> set[str]:
         """Disconnect."""
@@ -97,7 +99,7 @@ class DREAMWRIGHT_OT_generate(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only while a server answers."""
-        return _allowed(cls, _offline_fault())
+        return allowed(cls, offline_fault())
 
     def execute(self, context: Any) -> set[str]:
         """Submit a job with the panel's settings."""
@@ -117,11 +119,8 @@ def submit(operator: Any, prompt: str) -> bool:
     if not mine.model_name or not mine.preset_name:
         operator.report({"ERROR"}, "The server has not said what it offers yet; try again in a moment")
         return False
-    card = next((model for model in session.offered.models if model.name == mine.model_name), None) if session.offered else None
-    unknown = wording.unknown_words(prompt, card.vocabulary) if card else []
-    if unknown:
-        example = f"; try: {card.examples[0]}" if card.examples else ""
-        operator.report({"ERROR"}, f"The model {card.name} does not know {', '.join(unknown[:5])}{example}")
+    if fault := wording.vocabulary_fault(session.offered, mine.model_name, prompt):
+        operator.report({"ERROR"}, fault)
         return False
     try:
         settings = server_settings.asked_for(session.offered, mine)
@@ -145,11 +144,11 @@ class OnJob:
     def poll(cls, context: Any) -> bool:
         """In the panel only for a chosen job in a fitting state; a script may name any job, which `execute` looks at."""
         jobs = live.session().jobs
-        fault = _offline_fault() or ("" if jobs else "There is no job yet")
+        fault = offline_fault() or ("" if jobs else "There is no job yet")
         if not fault and hasattr(context, PANEL):
             chosen = artist.active_job()
             fault = "Choose a job in the list first" if chosen is None else cls.fault_of(chosen)
-        return _allowed(cls, fault)
+        return allowed(cls, fault)
 
     @classmethod
     def fits(cls, job: Any) -> bool:
@@ -251,7 +250,7 @@ class DREAMWRIGHT_OT_withdraw(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only while something waits."""
-        return _allowed(cls, "" if live.session().outbox else "Nothing waits for the server")
+        return allowed(cls, "" if live.session().outbox else "Nothing waits for the server")
 
     def execute(self, context: Any) -> set[str]:
         """Forget it."""
@@ -290,7 +289,7 @@ class DREAMWRIGHT_OT_look(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only when there are pictures."""
-        return _allowed(cls, "" if preview.current_frame() else "No preview of this job has arrived in this session")
+        return allowed(cls, "" if preview.current_frame() else "No preview of this job has arrived in this session")
 
     def execute(self, context: Any) -> set[str]:
         """Move the slider."""

@@ -160,7 +160,9 @@ class DREAMWRIGHT_PT_prompt(_InDream, bpy.types.Panel):
         row.scale_y = 1.4
         row.operator("dreamwright.generate", icon="OUTLINER_OB_LIGHT")
         column.operator("dreamwright.generate", text="Generate Again", icon="FILE_REFRESH").again = True
-        column.operator("dreamwright.dream_again", icon="RECOVER_LAST")
+        row = column.row(align=True)
+        row.operator("dreamwright.dream_again", icon="RECOVER_LAST")
+        row.operator("dreamwright.refine_prompt", text="", icon=compat.icon("GREASEPENCIL", "TEXT"))
         column = layout.column(align=True)
         column.use_property_split = False
         column.prop(mine, "import_when_done")
@@ -249,8 +251,11 @@ class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
         row = layout.row()
         row.scale_y = 1.3
         row.operator("dreamwright.import_mesh", icon="IMPORT")
+        if JobState(job.state) in ENDED:
+            row.operator("dreamwright.refine_job", text="", icon=compat.icon("GREASEPENCIL", "TEXT"))
         row = layout.row(align=True)
-        row.label(text=wording.place_text(job))
+        origin = session.jobs.get(job.refines)
+        row.label(text=wording.place_text(job, origin.prompt if origin else ""))
         if JobState(job.state) not in ENDED:
             row.operator("dreamwright.raise_priority", text="", icon="TRIA_UP")
             row.operator("dreamwright.lower_priority", text="", icon="TRIA_DOWN")

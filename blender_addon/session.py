@@ -139,13 +139,15 @@ class Session:
         self.notices.append(notice)
         self.revision += 1
 
-    def submit(self, prompt: str, negative: str, model: str, preset: str, seed: int, settings: dict[str, Any]) -> str:
-        """Ask for a prop and return the ticket of the request. Raises ProtocolError when a field breaks its rule.
+    def submit(
+        self, prompt: str, negative: str, model: str, preset: str, seed: int, settings: dict[str, Any], refines: str = ""
+    ) -> str:
+        """Ask for a prop, from the field of the job `refines` if there is one; returns the request's ticket. Raises ProtocolError for a bad field.
 
         Sent again with the same ticket after every lost connection and every end of Blender until it is answered, which
         makes one job of it.
         """
-        asked = Submit(uuid.uuid4().hex, prompt, negative, model, preset, seed, settings)
+        asked = Submit(uuid.uuid4().hex, prompt, negative, model, preset, seed, settings, refines=refines)
         check_request(asked)
         self.outbox[asked.ticket] = asked
         self.revision += 1

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from .shared.causes import WORDS, Cause
 from .shared.messages import JobSummary
+from .shared.offer import Capabilities
 from .shared.pairing import is_invitation
 from .shared.states import ENDED, JobState
 
@@ -95,12 +96,13 @@ def trouble(job: JobSummary) -> str:
     return f"Tried again: {WORDS[Cause(job.cause)]}" if job.cause and JobState(job.state) not in ENDED else ""
 
 
-def place_text(job: JobSummary) -> str:
-    """A job's priority while that means anything, and whether the server keeps it."""
+def place_text(job: JobSummary, refined: str = "") -> str:
+    """A job's priority while that means anything, then what it refined (its prompt, where it is known); whether the server keeps it."""
     kept = "kept until unpinned" if job.pinned else ""
-    if JobState(job.state) in ENDED:
-        return kept.capitalize()
-    return f"Priority {job.priority}" + (f", {kept}" if kept else "")
+    if JobState(job.state) not in ENDED:
+        return f"Priority {job.priority}" + (f", {kept}" if kept else "")
+    origin = f"“{short(refined, 24)}” refined" if refined else "another prop refined"
+    return ", ".join(filter(None, (origin[:1].upper() + origin[1:] if job.refines else "", kept if job.refines else kept.capitalize())))
 
 
 def share_done(job: JobSummary) -> float:
@@ -120,6 +122,16 @@ def unknown_words(prompt: str, vocabulary: Iterable[str]) -> list[str]:
     known = {word.lower() for word in vocabulary}
     words = re.findall(r"[^\s,.;:!?]+", prompt.lower()) if known else []
     return list(dict.fromkeys(word for word in words if word not in known))
+
+
+def vocabulary_fault(offered: Capabilities | None, model: str, prompt: str) -> str:
+    """Why a model cannot be asked for this, in a sentence; "" when it can, or nobody knows its words."""
+    card = next((card for card in offered.models if card.name == model), None) if offered else None
+    unknown = unknown_words(prompt, card.vocabulary) if card else []
+    if not unknown:
+        return ""
+    example = f"; try: {card.examples[0]}" if card.examples else ""
+    return f"The model {card.name} does not know {', '.join(unknown[:5])}{example}"
 
 
 def _split(address: str) -> tuple[str, str, int, str]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-PROTOCOL_VERSION = 3  # differs: the two sides do not talk, and say so
+PROTOCOL_VERSION = 4  # differs: the two sides do not talk, and say so
 
 REQUEST_BYTES = 64 * 1024  # a message from a client, which only ever asks
 REPLY_BYTES = 8 * 1024 * 1024  # a message from the server

@@ -58,6 +58,8 @@ class JobSummary:
     fetched: bool = flag(False)  # its whole mesh was taken once; until then it is kept longer
     cause: str = one_of(*CAUSES, default="")  # why its last attempt ended before its time; "" when none did, or it succeeded since
     resumable: bool = flag(False)  # failed, with a checkpoint that it can go on from
+    refinable: bool = flag(False)  # its field is kept: a job of another prompt can begin from it
+    refines: str = text(limits.JOB_CHARACTERS, "")  # the job from whose field it begins
 
 
 # --- requests
@@ -93,6 +95,7 @@ class Submit:
     seed: int = whole(0, limits.SEED_LARGEST)
     settings: dict[str, Any] = scalars(limits.SETTINGS)
     priority: int = whole(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST, 0)  # above 0: an admin's to ask for
+    refines: str = text(limits.JOB_CHARACTERS, "")  # a job from whose field to begin instead of a fresh one
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
@@ -20,12 +21,14 @@ from dreamwright.shared.limits import MESSAGE_CHARACTERS
 if TYPE_CHECKING:
     from dreamwright.backend.events import Event, RunState
     from dreamwright.backend.job import Job
+    from dreamwright.backend.origin import Origin
     from dreamwright.backend.production import Production
 
 log = logging.getLogger(__name__)
 
 REPORT_S = 0.2  # shortest time between two reports of steps
 MESH_FILE = "mesh.dwm"
+ORIGIN_FILE = "origin.safetensors"  # the field that the job begins from, in its own folder since it was submitted
 
 
 class Attempt:
@@ -92,7 +95,9 @@ class Attempt:
         from dreamwright.backend.server.endings import lowered
         from dreamwright.backend.server.requests import job_of
 
-        job, checkpoints = job_of(self._job), self._folder / "checkpoints"
+        job, checkpoints, origin = job_of(self._job), self._folder / "checkpoints", self._origin()
+        if origin is not None:
+            job = replace(job, origin=origin.digest)
         production, told = None, list(filter(None, [lowered(self._job.cause, self._job.settings)]))
         if has_checkpoint(checkpoints):
             try:
@@ -100,14 +105,14 @@ class Attempt:
                 if restored.notice:
                     told.append(restored.notice)
                 self._note(*told, "loading the model")
-                production = Production(job, self._device, restored.state, self._should_stop)
+                production = Production(job, self._device, restored.state, self._should_stop, origin=origin)
             except CheckpointError as error:
                 # No reason to lose the job: what it was asked for is known, only the work so far is lost.
                 log.warning("checkpoints cannot be used", extra={**self._marks(), "why": str(error)})
                 told = ["its checkpoints could not be used (the worker's log says why), so it began anew"]
         if production is None:
             self._note(*told, "loading the model")
-            production = Production(job, self._device, None, self._should_stop)
+            production = Production(job, self._device, None, self._should_stop, origin=origin)
         log.info("attempt begins", extra={**self._marks(), "step": production.step, "notices": "; ".join(production.notices)})
         told += production.warnings
         self._note(*told)
@@ -126,8 +131,24 @@ class Attempt:
             if not cancelled:
                 raise
             return self._ended("cancelled", *told, f"no mesh yet: {error}")
+        told += self._keep_field(production)
         # The last checkpoint stays until the server has written down how it ended.
         return self._ended("cancelled" if cancelled else "succeeded", *told, meshed=True)
+
+    def _origin(self) -> "Origin | None":
+        """The field that the job begins from, if it refines another's prompt. Raises CheckpointError."""
+        from dreamwright.backend.errors import CheckpointError
+        from dreamwright.backend.origin import read_origin
+
+        if not self._job.refines:
+            return None
+        try:
+            origin = read_origin(self._folder / ORIGIN_FILE)
+        except CheckpointError as error:
+            told = f"the field of job {self._job.refines}, from which it begins, cannot be read: {str(error).partition(';')[0]}"
+            raise CheckpointError(f"{told}; refine that job anew, or send the prompt without it") from error
+        hide(self._job.prompt, self._job.negative, origin.prompt)
+        return origin
 
     def _keep(self, job: "Job", state: "RunState") -> None:
         """Write a checkpoint, unless the job is another worker's by now. Raises Superseded and _DiskRefuses."""
@@ -176,6 +197,20 @@ class Attempt:
             raise _DiskRefuses(f"cannot write the mesh to {self._folder}: {error.strerror or error}") from error
         stopped = production.job.config.mesh.texture and picture is None
         return ["stopped while its texture was baked, so it has vertex colours"] if stopped else []
+
+    def _keep_field(self, production: "Production") -> list[str]:
+        """Keep the field beside the mesh, for a job that refines the prompt; without it the mesh is as good."""
+        from dreamwright.backend.errors import CheckpointError
+        from dreamwright.backend.origin import FIELD_FILE, keep_field
+
+        check_fence(self._folder, self._number)
+        try:
+            keep_field(self._folder, production.job, production.run.distiller.state(production.run.restarts))
+        except CheckpointError as error:
+            _discard(self._folder / FIELD_FILE)
+            log.warning("field not kept", extra={**self._marks(), "why": str(error)})
+            return ["the disk had no room for its field, so its prompt cannot be refined"]
+        return []
 
     def _report(self, event: "Event") -> None:
         from dreamwright.backend import events

@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 from dreamwright.backend.checkpoints import has_checkpoint
 from dreamwright.backend.errors import DreamwrightError
+from dreamwright.backend.origin import FIELD_FILE
 from dreamwright.backend.server.attempt import MESH_FILE, file_hash
 from dreamwright.backend.server.endings import classify_status, decide, smaller
 from dreamwright.backend.server.fence import raise_fence
@@ -215,7 +216,7 @@ class Dispatch:
                 report = Ended(job, "failed", reason, False, report.attempt, Cause.NO_SPACE.value)
                 fields |= {"message": reason, "cause": report.cause}
             else:
-                fields |= {"mesh_bytes": size, "mesh_sha256": digest}
+                fields |= {"mesh_bytes": size, "mesh_sha256": digest, "refinable": (self._ledger.job_folder(job) / FIELD_FILE).is_file()}
         if entry.state is JobState.CANCELLING:  # also one that finished or failed before it heard of it
             self._herald.move(job, JobState.CANCELLED, **fields)
         elif report.how == "failed":
@@ -248,10 +249,10 @@ class Dispatch:
             if vigil is not None and vigil.verdict is not Cause.NONE:
                 reason = f"it did not stop within {grace_s(vigil.stage, vigil.slowest_s, self._policy):.0f} s while {vigil.stage}, so its worker was ended"
             self._herald.move(died.job, JobState.CANCELLED, message=f"{reason}; there is no mesh", cause=cause.value)
-            self.sweeper.clear(died.job)
         elif entry.state is JobState.RUNNING:
             self._settle(entry, cause, reason)
         self._vigils.pop(died.job, None)
+        self.sweeper.clear(died.job)
 
     def _settle(self, entry: Entry, cause: Cause, reason: str) -> None:
         """An attempt failed: again from its checkpoint, with less memory, or the end."""

@@ -22,7 +22,7 @@ from dreamwright.shared.states import ENDED, JobState, check_transition
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3  # 3: summaries with fields of refining, which older servers do not know
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     job TEXT PRIMARY KEY,
@@ -48,6 +48,11 @@ ALTER TABLE jobs ADD COLUMN ended_age REAL NOT NULL DEFAULT 0;
 
 class LedgerFault(Exception):
     """The ledger could not be written, most likely for want of space; nothing has changed, on disk or in memory."""
+
+
+def new_name() -> str:
+    """A name for a job that no other has."""
+    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True)
@@ -133,10 +138,10 @@ class Ledger:
         """The job that this owner already submitted under this ticket."""
         return self.entries.get(self._tickets.get((owner, ticket), ""))
 
-    def add(self, owner: str, request: Submit, steps: int) -> Entry:
-        """A new queued job, committed."""
+    def add(self, owner: str, request: Submit, steps: int, job: str = "", step: int = 0) -> Entry:
+        """A new queued job, committed; `job` is its name where it has a folder already (see `new_name`), `step` where it begins."""
         summary = JobSummary(
-            job=secrets.token_hex(8),
+            job=job or new_name(),
             state=JobState.QUEUED.value,
             prompt=request.prompt,
             negative=request.negative,
@@ -144,7 +149,7 @@ class Ledger:
             preset=request.preset,
             seed=request.seed,
             settings=dict(request.settings),
-            step=0,
+            step=step,
             steps=steps,
             elapsed_s=0.0,
             eta_s=-1.0,
@@ -157,6 +162,7 @@ class Ledger:
             changed=self._tick(),
             owner=owner,
             priority=request.priority,
+            refines=request.refines,
         )
         entry = Entry(summary, owner, request.ticket, self._arrival + 1, 0)
         with self._commit():

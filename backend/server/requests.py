@@ -28,6 +28,7 @@ OFFERED: Mapping[str, tuple[str, str]] = {
     "run.views_per_step": ("Views per Step", "Pictures rendered and judged in one step"),
     "guidance.omega": ("Guidance Weight", "How strictly the prompt is followed: omega in (1 + omega) eps_c - omega eps_u"),
     "guidance.view_dependent": ("View Words", "Tell the model which side it is looking at"),
+    "run.refine_share": ("Keep when Refining", "Share of the steps that a prop skips which begins from another one's field: more keeps more of that"),
     "render.samples": ("Samples per Ray", "Points along a ray: more resolve thinner parts"),
     "mesh.resolution": ("Mesh Grid", "Cells a side of the grid that the surface is taken from"),
     "mesh.triangles": ("Triangles", "Largest number of triangles of the finished mesh"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from dreamwright.backend.errors import DreamwrightError
+from dreamwright.backend.origin import first_step
 from dreamwright.backend.server.audience import Audience
 from dreamwright.backend.server.fairness import check_priority, check_room
 from dreamwright.backend.server.dispatch import Dispatch
@@ -19,6 +20,7 @@ from dreamwright.backend.server.herald import Herald
 from dreamwright.backend.server.keys import LOCAL
 from dreamwright.backend.server.ledger import Entry, Ledger, LedgerFault
 from dreamwright.backend.server.observer import Observer
+from dreamwright.backend.server.origins import check_fit, check_kept, named
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.requests import capabilities, check_submission
 from dreamwright.backend.server.attempt import MESH_FILE
@@ -149,10 +151,16 @@ class Service:
         check_room(self.ledger.open_jobs(owner), policy.jobs_per_user, self.ledger.open_jobs(), policy.jobs_total)
         try:
             job = check_submission(request, folders=asker.is_admin or owner == LOCAL)
+            if request.refines:
+                origin = self._own(request.refines, asker)
+                check_kept(origin)
+                check_fit(origin.summary, job)
         except DreamwrightError as error:
             raise Refused("bad-input", str(error)[: limits.MESSAGE_CHARACTERS]) from error
         before = self._herald.places()
-        entry = self.ledger.add(owner, request, job.config.run.steps)
+        with named(self.ledger, request.refines) as name:
+            run = job.config.run
+            entry = self.ledger.add(owner, request, run.steps, name, first_step(run) if request.refines else 0)
         log.info("job submitted", extra={"job": entry.summary.job, "user": owner, "model": request.model, "preset": request.preset})
         self._dispatch.reckon()
         self._herald.added(entry.summary.job, before)

@@ -7,10 +7,12 @@ import logging
 import re
 import shutil
 
+from dreamwright.backend.origin import FIELD_FILE
+from dreamwright.backend.server.attempt import ORIGIN_FILE
 from dreamwright.backend.server.herald import Herald
 from dreamwright.backend.server.ledger import Entry, LedgerFault
 from dreamwright.backend.server.policy import Policy
-from dreamwright.backend.server.retention import Kept, expired, folder_size
+from dreamwright.backend.server.retention import Kept, expired, file_size, folder_size
 from dreamwright.shared.states import ENDED, JobState
 
 log = logging.getLogger(__name__)
@@ -23,9 +25,16 @@ class Sweeper:
         self._herald, self._ledger, self._policy = herald, herald.ledger, policy
 
     def clear(self, job: str) -> None:
-        """Remove the checkpoints of a job that nothing goes on from any more, now that its end is written down."""
-        if self._ledger.entries[job].state in (JobState.SUCCEEDED, JobState.CANCELLED):
-            shutil.rmtree(self._ledger.job_folder(job) / "checkpoints", ignore_errors=True)
+        """Remove what only a job's attempts need, checkpoints and origin, now that its end is written down and none follows."""
+        entry = self._ledger.entries[job]
+        folder = self._ledger.job_folder(job)
+        if entry.state in (JobState.SUCCEEDED, JobState.CANCELLED):
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        if entry.state in ENDED and not entry.summary.resumable:
+            try:
+                (folder / ORIGIN_FILE).unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("origin not removed", extra={"job": job, "why": error.strerror})  # it goes with the job
 
     def sweep(self) -> None:
         """Let go of what has been kept long enough, and write down the server's age."""
@@ -44,10 +53,14 @@ class Sweeper:
             log.warning("results not swept", extra={"why": str(fault)})
 
     def _size(self, entry: Entry) -> int:
-        """Bytes of an ended job's files that count: its mesh, and the checkpoints of one that can be resumed."""
-        if not entry.summary.resumable:
-            return entry.summary.mesh_bytes
-        return entry.summary.mesh_bytes + folder_size(self._ledger.job_folder(entry.summary.job) / "checkpoints")
+        """Bytes of an ended job's files that count: its mesh and field, and what one that can be resumed goes on from."""
+        job, folder = entry.summary, self._ledger.job_folder(entry.summary.job)
+        size = job.mesh_bytes
+        if job.refinable:
+            size += file_size(folder / FIELD_FILE)
+        if job.resumable:
+            size += folder_size(folder / "checkpoints") + file_size(folder / ORIGIN_FILE)
+        return size
 
     def drop(self, entry: Entry) -> None:
         """Remove an ended job and its files. Raises LedgerFault."""

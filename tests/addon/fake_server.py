@@ -112,6 +112,7 @@ OFFER = Capabilities(
         SettingCard("guidance.omega", "Omega", "How strict", "number", 0, 1000, (), {"quick": 20.0, "standard": 30.0}),
         SettingCard("guidance.view_dependent", "Views", "View words", "switch", 0, 1, (), {"quick": True, "standard": True}),
         SettingCard("field.kind", "Field", "Its kind", "choice", 0, 0, ("voxels", "mlp"), {"quick": "voxels", "standard": "mlp"}),
+        SettingCard("run.refine_share", "Keep when Refining", "How much is kept", "number", 0, 0.99, (), {"quick": 0.5, "standard": 0.5}),
         SettingCard("mesh.height_m", "Height", "In metres", "number", 0.001, 1e4, (), {"quick": 1.0}),
         SettingCard("mesh.triangles", "Triangles", "At most", "whole", 16, 5e6, (), {"quick": 20000}),
     ),
@@ -218,7 +219,7 @@ class FakeServer:
         self.meshes[job] = encode_mesh(mesh)
         digest = hashlib.sha256(self.meshes[job]).hexdigest()
         step = self.jobs[job].steps if state == "succeeded" else self.jobs[job].step
-        self.change(job, state=state, step=step, mesh_bytes=len(self.meshes[job]), mesh_sha256=digest, eta_s=-1.0)
+        self.change(job, state=state, step=step, mesh_bytes=len(self.meshes[job]), mesh_sha256=digest, eta_s=-1.0, refinable=True)
 
     def change(self, job: str, **fields: Any) -> JobSummary:
         """Change a job and tell every subscriber."""
@@ -286,6 +287,8 @@ class FakeServer:
         if self.faults.refuse_submit:
             return Refusal("bad-input", self.faults.refuse_submit)
         if request.ticket not in self.tickets:
+            if request.refines and request.refines not in self.jobs:
+                return Refusal("no-such-job", f"there is no job {request.refines}")
             self.changes += 1
             job = f"job-{len(self.jobs) + 1}"
             self.tickets[request.ticket] = job
@@ -293,6 +296,7 @@ class FakeServer:
             self.jobs[job] = JobSummary(
                 job, "queued", request.prompt, request.negative, request.model, request.preset, request.seed, request.settings,
                 0, int(request.settings.get("run.steps", self.steps)), 0.0, -1.0, waiting + 1, "", "", time.time(), 0, "", self.changes,
+                refines=request.refines,
             )  # fmt: skip
             self._tell(lambda count: JobChanged(count, self.jobs[job]))
         if self.faults.lose_replies:
