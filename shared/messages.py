@@ -19,6 +19,7 @@ from .offer import Capabilities
 from .shapes import flag, from_map, one_of, raw, real, record, scalars, several, shown, text, to_map, whole
 from .states import JobState
 from .status import ServerStatus
+from .uploads import Upload, Uploaded
 
 STATES = tuple(state.value for state in JobState)
 CAUSES = tuple(cause.value for cause in Cause)
@@ -58,6 +59,7 @@ class JobSummary:
     fetched: bool = flag(False)  # its whole mesh was taken once; until then it is kept longer
     cause: str = one_of(*CAUSES, default="")  # why its last attempt ended before its time; "" when none did, or it succeeded since
     resumable: bool = flag(False)  # failed, with a checkpoint that it can go on from
+    mesh: str = text(64, "")  # SHA-256 of the uploaded mesh that it refines; "": it makes a prop from nothing
 
 
 # --- requests
@@ -93,6 +95,7 @@ class Submit:
     seed: int = whole(0, limits.SEED_LARGEST)
     settings: dict[str, Any] = scalars(limits.SETTINGS)
     priority: int = whole(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST, 0)  # above 0: an admin's to ask for
+    mesh: str = text(64, "")  # SHA-256 of an uploaded mesh, to refine that; "": from nothing
 
 
 @dataclass(frozen=True)
@@ -260,8 +263,8 @@ class Closing:
 MESSAGES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        Hello, AskCapabilities, AskStatus, Submit, ListJobs, Cancel, Pause, Resume, Prioritise, Pin, Forget, Subscribe, Seen, Fetch,
-        Welcome, Capabilities, ServerStatus, JobReply, JobList, Chunk, Done, Refusal,
+        Hello, AskCapabilities, AskStatus, Submit, Upload, ListJobs, Cancel, Pause, Resume, Prioritise, Pin, Forget, Subscribe, Seen, Fetch,
+        Welcome, Capabilities, ServerStatus, Uploaded, JobReply, JobList, Chunk, Done, Refusal,
         JobChanged, JobForgotten, PreviewFrame, Closing,
     )
 }  # fmt: skip

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from dreamwright.backend.events import Event, RunState
     from dreamwright.backend.job import Job
     from dreamwright.backend.production import Production
+    from dreamwright.backend.refinement.job import RefineJob
+    from dreamwright.backend.server.refined import SentRefinement
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +93,11 @@ class Attempt:
         from dreamwright.backend.events import Checkpoint
         from dreamwright.backend.production import Production
         from dreamwright.backend.server.endings import lowered
+        from dreamwright.backend.server.refined import SentRefinement
         from dreamwright.backend.server.requests import job_of
 
         job, checkpoints = job_of(self._job), self._folder / "checkpoints"
+        make = partial(SentRefinement, job, self._folder) if self._job.mesh else partial(Production, job)
         production, told = None, list(filter(None, [lowered(self._job.cause, self._job.settings)]))
         if has_checkpoint(checkpoints):
             try:
@@ -100,14 +105,14 @@ class Attempt:
                 if restored.notice:
                     told.append(restored.notice)
                 self._note(*told, "loading the model")
-                production = Production(job, self._device, restored.state, self._should_stop)
+                production = make(self._device, restored.state, self._should_stop)
             except CheckpointError as error:
                 # No reason to lose the job: what it was asked for is known, only the work so far is lost.
                 log.warning("checkpoints cannot be used", extra={**self._marks(), "why": str(error)})
                 told = ["its checkpoints could not be used (the worker's log says why), so it began anew"]
         if production is None:
             self._note(*told, "loading the model")
-            production = Production(job, self._device, None, self._should_stop)
+            production = make(self._device, None, self._should_stop)
         log.info("attempt begins", extra={**self._marks(), "step": production.step, "notices": "; ".join(production.notices)})
         told += production.warnings
         self._note(*told)
@@ -129,7 +134,7 @@ class Attempt:
         # The last checkpoint stays until the server has written down how it ended.
         return self._ended("cancelled" if cancelled else "succeeded", *told, meshed=True)
 
-    def _keep(self, job: "Job", state: "RunState") -> None:
+    def _keep(self, job: "Job | RefineJob", state: "RunState") -> None:
         """Write a checkpoint, unless the job is another worker's by now. Raises Superseded and _DiskRefuses."""
         from dreamwright.backend.checkpoints import NEWEST, write_checkpoint
         from dreamwright.backend.errors import CheckpointError
@@ -147,7 +152,7 @@ class Attempt:
     def _ended(self, how: str, *messages: str, meshed: bool = False, cause: Cause = Cause.NONE) -> Ended:
         return Ended(self._name, how, "; ".join(filter(None, messages))[:MESSAGE_CHARACTERS], meshed, self._number, cause.value)
 
-    def _write_mesh(self, production: "Production", progress: Callable[[float], None]) -> list[str]:
+    def _write_mesh(self, production: "Production | SentRefinement", progress: Callable[[float], None]) -> list[str]:
         """Make and write the mesh; what there is to tell of it. Told to cancel once there are colours of vertices, it bakes no texture."""
         from dreamwright.shared.mesh_file import MeshFile, Picture, encode_mesh
 

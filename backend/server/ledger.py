@@ -50,6 +50,11 @@ class LedgerFault(Exception):
     """The ledger could not be written, most likely for want of space; nothing has changed, on disk or in memory."""
 
 
+def new_name() -> str:
+    """A name for a job that no other has."""
+    return secrets.token_hex(8)
+
+
 @dataclass(frozen=True)
 class Entry:
     """A job with what only the server knows of it."""
@@ -133,10 +138,10 @@ class Ledger:
         """The job that this owner already submitted under this ticket."""
         return self.entries.get(self._tickets.get((owner, ticket), ""))
 
-    def add(self, owner: str, request: Submit, steps: int) -> Entry:
-        """A new queued job, committed."""
+    def add(self, owner: str, request: Submit, steps: int, job: str = "") -> Entry:
+        """A new queued job, committed; `job` is its name where it has a folder already (see `new_name`)."""
         summary = JobSummary(
-            job=secrets.token_hex(8),
+            job=job or new_name(),
             state=JobState.QUEUED.value,
             prompt=request.prompt,
             negative=request.negative,
@@ -157,6 +162,7 @@ class Ledger:
             changed=self._tick(),
             owner=owner,
             priority=request.priority,
+            mesh=request.mesh,
         )
         entry = Entry(summary, owner, request.ticket, self._arrival + 1, 0)
         with self._commit():

@@ -43,13 +43,15 @@ def expired(kept: Iterable[Kept], policy: Policy) -> list[str]:
 
 def folder_size(folder: Path) -> int:
     """Bytes of the files in a folder; 0 for none."""
-    total = 0
-    for path in folder.iterdir() if folder.is_dir() else ():
-        try:
-            total += path.stat().st_size
-        except OSError:
-            continue  # it went meanwhile
-    return total
+    return sum(file_size(path) for path in (folder.iterdir() if folder.is_dir() else ()))
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file; 0 for none, which may have gone meanwhile."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 class ServerAge:

@@ -7,6 +7,7 @@ Knows no sockets: the front door brings requests and carries answers.
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -17,13 +18,14 @@ from dreamwright.backend.server.fairness import check_priority, check_room
 from dreamwright.backend.server.dispatch import Dispatch
 from dreamwright.backend.server.herald import Herald
 from dreamwright.backend.server.keys import LOCAL
-from dreamwright.backend.server.ledger import Entry, Ledger, LedgerFault
+from dreamwright.backend.server.ledger import Entry, Ledger, LedgerFault, new_name
 from dreamwright.backend.server.observer import Observer
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.requests import capabilities, check_submission
 from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.backend.server.runner import Runner
 from dreamwright.backend.server.tally import Tally
+from dreamwright.backend.server.uploads import Uploads
 from dreamwright.shared import limits
 from dreamwright.shared.faults import Refused
 from dreamwright.shared.messages import (
@@ -48,6 +50,7 @@ from dreamwright.shared.messages import (
     Welcome,
 )
 from dreamwright.shared.states import ENDED, JobState
+from dreamwright.shared.uploads import Upload
 
 log = logging.getLogger(__name__)
 
@@ -82,12 +85,14 @@ class Service:
         self._herald = Herald(ledger, audience, clock, self.tally)
         self._dispatch = Dispatch(self._herald, runner, policy, clock)
         self.observer = Observer(ledger, self.tally, lambda: runner.devices, software, self._dispatch, clock)
+        self.uploads = Uploads(ledger.folder, policy, clock)
         self._is_closing = False
         self._verbs: dict[type[Any], Callable[[Any, Asker], Any]] = {
             Hello: lambda request, asker: Welcome(software, epoch),
             AskCapabilities: lambda request, asker: capabilities(runner.devices, policy),
             AskStatus: lambda request, asker: self.observer.status(asker.owner, asker.is_admin, asker.owner == LOCAL, self._is_closing),
             Submit: self._submit,
+            Upload: lambda request, asker: self.uploads.receive(asker.owner, request),
             ListJobs: self._list,
             Subscribe: self._subscribe,
             Cancel: self._cancel,
@@ -119,6 +124,7 @@ class Service:
     def work(self) -> None:
         """Take in the workers' reports, hand out jobs, tell subscribers; call it often."""
         self._dispatch.work()
+        self.uploads.sweep()
 
     def begin_closing(self) -> None:
         """Tell everybody that the server is about to end, and have the running jobs stop with a checkpoint."""
@@ -152,11 +158,24 @@ class Service:
         except DreamwrightError as error:
             raise Refused("bad-input", str(error)[: limits.MESSAGE_CHARACTERS]) from error
         before = self._herald.places()
-        entry = self.ledger.add(owner, request, job.config.run.steps)
+        entry = self._add(request, owner, job.config.run.steps)
         log.info("job submitted", extra={"job": entry.summary.job, "user": owner, "model": request.model, "preset": request.preset})
         self._dispatch.reckon()
         self._herald.added(entry.summary.job, before)
         return self._reply(entry.summary.job)
+
+    def _add(self, request: Submit, owner: str, steps: int) -> Entry:
+        """Write the job down; first its mesh, if it has one: a folder of a job that was not written down goes at the next start."""
+        if not request.mesh:
+            return self.ledger.add(owner, request, steps)
+        name = new_name()
+        folder = self.ledger.job_folder(name)
+        self.uploads.take(owner, request.mesh, folder)
+        try:
+            return self.ledger.add(owner, request, steps, name)
+        except LedgerFault:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def _reply(self, job: str) -> JobReply:
         return JobReply(self.ledger.entries[job].summary)

@@ -6,11 +6,13 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+from pathlib import Path
 
 from dreamwright.backend.server.herald import Herald
 from dreamwright.backend.server.ledger import Entry, LedgerFault
 from dreamwright.backend.server.policy import Policy
-from dreamwright.backend.server.retention import Kept, expired, folder_size
+from dreamwright.backend.server.retention import Kept, expired, file_size, folder_size
+from dreamwright.backend.server.uploads import SUBJECT_FILE
 from dreamwright.shared.states import ENDED, JobState
 
 log = logging.getLogger(__name__)
@@ -23,9 +25,12 @@ class Sweeper:
         self._herald, self._ledger, self._policy = herald, herald.ledger, policy
 
     def clear(self, job: str) -> None:
-        """Remove the checkpoints of a job that nothing goes on from any more, now that its end is written down."""
-        if self._ledger.entries[job].state in (JobState.SUCCEEDED, JobState.CANCELLED):
-            shutil.rmtree(self._ledger.job_folder(job) / "checkpoints", ignore_errors=True)
+        """Remove what a job goes on from, its checkpoints and a mesh that it was given, once it goes on no more and that is written down."""
+        entry, folder = self._ledger.entries[job], self._ledger.job_folder(job)
+        if entry.state in (JobState.SUCCEEDED, JobState.CANCELLED):
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        if entry.summary.mesh and entry.state in ENDED and not entry.summary.resumable:
+            _unlink(folder / SUBJECT_FILE)
 
     def sweep(self) -> None:
         """Let go of what has been kept long enough, and write down the server's age."""
@@ -44,10 +49,11 @@ class Sweeper:
             log.warning("results not swept", extra={"why": str(fault)})
 
     def _size(self, entry: Entry) -> int:
-        """Bytes of an ended job's files that count: its mesh, and the checkpoints of one that can be resumed."""
+        """Bytes of an ended job's files that count: its mesh, and what one that can be resumed goes on from."""
         if not entry.summary.resumable:
             return entry.summary.mesh_bytes
-        return entry.summary.mesh_bytes + folder_size(self._ledger.job_folder(entry.summary.job) / "checkpoints")
+        folder = self._ledger.job_folder(entry.summary.job)
+        return entry.summary.mesh_bytes + folder_size(folder / "checkpoints") + (file_size(folder / SUBJECT_FILE) if entry.summary.mesh else 0)
 
     def drop(self, entry: Entry) -> None:
         """Remove an ended job and its files. Raises LedgerFault."""
@@ -67,3 +73,10 @@ class Sweeper:
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.name not in self._ledger.entries and re.fullmatch("[0-9a-f]{16}", path.name):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("file of an ended job stays", extra={"path": str(path), "why": str(error)})
