@@ -25,6 +25,7 @@ try:
         preferences,
         preview,
         prompt_presets,
+        refine_operators,
         server_operators,
         ticking,
     )
@@ -46,6 +47,7 @@ _MODULES = (
     operators,
     place_operators,
     server_operators,
+    refine_operators,
     key_operators,
     prompt_presets,
     panel,

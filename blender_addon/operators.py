@@ -111,17 +111,24 @@ class DREAMWRIGHT_OT_generate(bpy.types.Operator):
         return {"FINISHED"} if submit(self, prompt) else {"CANCELLED"}
 
 
+def words_fault(offered: Any, model: str, prompt: str) -> str:
+    """Which words of a prompt the model does not know, in a sentence; "" for none, or where the server has not said yet."""
+    card = next((known for known in offered.models if known.name == model), None) if offered else None
+    unknown = wording.unknown_words(prompt, card.vocabulary) if card else []
+    if not unknown:
+        return ""
+    example = f"; try: {card.examples[0]}" if card.examples else ""
+    return f"The model {card.name} does not know {', '.join(unknown[:5])}{example}"
+
+
 def submit(operator: Any, prompt: str) -> bool:
     """Send a prompt with the panel's settings; a fault is reported by the operator."""
     mine, session = artist.artist(), live.session()
     if not mine.model_name or not mine.preset_name:
         operator.report({"ERROR"}, "The server has not said what it offers yet; try again in a moment")
         return False
-    card = next((model for model in session.offered.models if model.name == mine.model_name), None) if session.offered else None
-    unknown = wording.unknown_words(prompt, card.vocabulary) if card else []
-    if unknown:
-        example = f"; try: {card.examples[0]}" if card.examples else ""
-        operator.report({"ERROR"}, f"The model {card.name} does not know {', '.join(unknown[:5])}{example}")
+    if fault := words_fault(session.offered, mine.model_name, prompt):
+        operator.report({"ERROR"}, fault)
         return False
     try:
         settings = server_settings.asked_for(session.offered, mine)
