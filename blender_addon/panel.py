@@ -161,9 +161,11 @@ class DREAMWRIGHT_PT_prompt(_InDream, bpy.types.Panel):
         row.operator("dreamwright.generate", icon="OUTLINER_OB_LIGHT")
         column.operator("dreamwright.generate", text="Generate Again", icon="FILE_REFRESH").again = True
         row = column.row(align=True)  # one for both: a row more would push the preview out of a small window
-        row.operator("dreamwright.dream_again", icon="RECOVER_LAST")
-        if refine_operators.subject(context) is not None:
-            row.operator("dreamwright.refine_mesh", text="Refine Mesh", icon=compat.icon("BRUSH_DATA"))
+        if refine_operators.subject(context) is None:
+            row.operator("dreamwright.dream_again", icon="RECOVER_LAST")
+        else:
+            row.operator("dreamwright.dream_again")  # half as wide, it has no room for an icon
+            row.operator("dreamwright.refine_mesh", text="Refine", icon=compat.icon("BRUSH_DATA"))
         column = layout.column(align=True)
         column.use_property_split = False
         column.prop(mine, "import_when_done")
