@@ -26,6 +26,7 @@ try:
         preview,
         prompt_presets,
         prompt_refining,
+        refine_operators,
         server_operators,
         ticking,
     )
@@ -47,6 +48,7 @@ _MODULES = (
     operators,
     place_operators,
     server_operators,
+    refine_operators,
     key_operators,
     prompt_presets,
     prompt_refining,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import Any, Iterable
 
 import bpy
 import numpy as np
@@ -19,6 +19,8 @@ from .shared.messages import JobSummary, PreviewFrame
 ALBEDO = "albedo"
 UV_MAP = "UVMap"
 ROUGHNESS = 0.6
+ECHOED = "source_"  # how the facts begin that say where a refined mesh belongs
+REFINE = "refine"  # the preset of what was made of a mesh
 PREFIX = "dreamwright_"  # of the custom properties that say where an object came from
 
 
@@ -67,7 +69,7 @@ def build_image(name: str, png: bytes) -> Any:
     return image
 
 
-def build_material(name: str, image: Any = None) -> Any:
+def build_material(name: str, image: Any = None, attribute: str = ALBEDO) -> Any:
     """Colour Attribute -> Principled Base Color, rough, ready for Cycles and EEVEE.
 
     With an image that is what is wired, by its UV map; the Colour Attribute stays beside it, to be wired instead.
@@ -81,7 +83,7 @@ def build_material(name: str, image: Any = None) -> Any:
         output = next((n for n in nodes if n.type == "OUTPUT_MATERIAL"), None) or nodes.new("ShaderNodeOutputMaterial")
         links.new(principled.outputs["BSDF"], output.inputs["Surface"])
     colour = nodes.new("ShaderNodeVertexColor")
-    colour.layer_name = ALBEDO
+    colour.layer_name = attribute
     colour.location = (principled.location.x - 220, principled.location.y)
     if image is not None:
         picture, places = nodes.new("ShaderNodeTexImage"), nodes.new("ShaderNodeUVMap")
@@ -116,7 +118,8 @@ def provenance(job: JobSummary, facts: dict[str, Any], address: str) -> dict[str
     if job.refines:
         known["refines"] = job.refines
     for name, value in facts.items():
-        known.setdefault(name.replace(".", "_"), value)
+        if not name.startswith(ECHOED):
+            known.setdefault(name.replace(".", "_"), value)
     # A custom property holds a name of at most 63 bytes, and whole numbers of 32 bits.
     kept = {(PREFIX + name)[:60]: value for name, value in known.items()}
     return {
@@ -136,7 +139,7 @@ def deliver(
 
 def _deliver(job: JobSummary, mesh: MeshFile, address: str, as_asset: bool, picture: PreviewFrame | None) -> Any:
     context = bpy.context
-    _leave_edit_mode(context)
+    leave_edit_mode(context)
     name = wording.short(job.prompt, 50) or "Prop"
     image = build_image(name, mesh.picture.png) if mesh.picture is not None else None  # first: it can fail
     data = build_mesh(name, mesh)
@@ -147,8 +150,17 @@ def _deliver(job: JobSummary, mesh: MeshFile, address: str, as_asset: bool, pict
     made.location = context.scene.cursor.location
     for key, value in provenance(job, mesh.facts, address).items():
         made[key] = value
-    collection = context.collection or context.scene.collection
-    collection.objects.link(made)
+    put_into_scene(context, made, [context.collection or context.scene.collection])
+    if as_asset:
+        mark_as_asset(made, job, picture)
+    push_undo(f"Dream: {wording.short(job.prompt, 40)}")
+    return made
+
+
+def put_into_scene(context: Any, made: Any, collections: Iterable[Any]) -> None:
+    """Link an object to collections, or where it can be seen; it is then the active and only selected one."""
+    for collection in collections:
+        collection.objects.link(made)
     context.view_layer.update()
     if made.name not in context.view_layer.objects and made.name not in context.scene.collection.objects:
         # The active collection is excluded from this view layer: an object that nobody can see is no result.
@@ -157,10 +169,6 @@ def _deliver(job: JobSummary, mesh: MeshFile, address: str, as_asset: bool, pict
         selected.select_set(False)
     made.select_set(True)
     context.view_layer.objects.active = made
-    if as_asset:
-        _mark_as_asset(made, job, picture)
-    push_undo(f"Dream: {wording.short(job.prompt, 40)}")
-    return made
 
 
 def push_undo(message: str) -> None:
@@ -168,13 +176,15 @@ def push_undo(message: str) -> None:
     bpy.ops.ed.undo_push(message=message)
 
 
-def _leave_edit_mode(context: Any) -> None:
+def leave_edit_mode(context: Any) -> None:
+    """Have the active object in Object Mode, where its data may be changed."""
     active = context.view_layer.objects.active
     if active is not None and active.mode != "OBJECT":
         bpy.ops.object.mode_set(mode="OBJECT")
 
 
-def _mark_as_asset(made: Any, job: JobSummary, picture: PreviewFrame | None) -> None:
+def mark_as_asset(made: Any, job: JobSummary, picture: PreviewFrame | None) -> None:
+    """Put an object into the Asset Browser, with the job's last picture."""
     made.asset_mark()
     made.asset_data.description = job.prompt
     made.asset_data.author = "Dreamwright"
@@ -191,6 +201,8 @@ def remembered_request(owner: Any) -> dict[str, Any] | None:
     """The prompt and settings that made an object; None when it was not dreamt here."""
     if owner is None or not isinstance(owner.get(PREFIX + "prompt"), str):
         return None
+    if owner.get(PREFIX + "preset") == REFINE:
+        return None  # no prompt alone made it
     try:
         settings = json.loads(owner.get(PREFIX + "settings", "{}"))
     except (TypeError, ValueError):

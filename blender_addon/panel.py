@@ -7,7 +7,7 @@ from typing import Any
 
 import bpy
 
-from . import artist, compat, live, local_server, preview, server_settings, wording
+from . import artist, compat, live, local_server, preview, refine_operators, server_settings, wording
 from .operators import PANEL
 from .preferences import preferences
 from .shared.states import ENDED, JobState
@@ -160,8 +160,12 @@ class DREAMWRIGHT_PT_prompt(_InDream, bpy.types.Panel):
         row.scale_y = 1.4
         row.operator("dreamwright.generate", icon="OUTLINER_OB_LIGHT")
         column.operator("dreamwright.generate", text="Generate Again", icon="FILE_REFRESH").again = True
-        row = column.row(align=True)
-        row.operator("dreamwright.dream_again", icon="RECOVER_LAST")
+        row = column.row(align=True)  # one for all: a row more would push the preview out of a small window
+        if refine_operators.subject(context) is None:
+            row.operator("dreamwright.dream_again", icon="RECOVER_LAST")
+        else:
+            row.operator("dreamwright.dream_again")  # half as wide, it has no room for an icon
+            row.operator("dreamwright.refine_mesh", text="Refine", icon=compat.icon("BRUSH_DATA"))
         row.operator("dreamwright.refine_prompt", text="", icon=compat.icon("GREASEPENCIL", "TEXT"))
         column = layout.column(align=True)
         column.use_property_split = False
@@ -229,7 +233,8 @@ class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
     def _waiting(self, layout: Any, session: Any, width: int) -> None:
         for ticket, asked in session.outbox.items():
             row = layout.row(align=True)
-            row.label(text=f"{'Sending' if session.is_online else 'Waiting:'} “{wording.short(asked.prompt, 30)}”", icon="TIME")
+            sending = "Sending" if ticket not in session.meshes.uploads else f"{100 * session.meshes.share(ticket):.0f} % sent:"
+            row.label(text=f"{sending if session.is_online else 'Waiting:'} “{wording.short(asked.prompt, 30)}”", icon="TIME")
             row.operator("dreamwright.withdraw", text="", icon="X").ticket = ticket
         if session.outbox and not session.is_online:
             text = "Sent as soon as the server answers, even if Blender is closed in between"

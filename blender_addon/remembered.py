@@ -6,6 +6,7 @@ Its own id, what each server offers, and what was asked for and not answered yet
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -31,9 +32,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     """Replace a file whole: two Blenders may write it at once. Raises OSError."""
+    _replace(path, json.dumps(content).encode())
+
+
+def _replace(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps(content), encoding="utf-8")
+    fresh.write_bytes(data)
     fresh.replace(path)
 
 
@@ -74,14 +79,26 @@ def known_addresses(folder: Path) -> list[str]:
     return list(reversed(_read(folder / "capabilities.json")))
 
 
-def keep_submit(folder: Path, address: str, asked: Submit) -> None:
+def keep_submit(folder: Path, address: str, asked: Submit, mesh: bytes = b"") -> None:
     """Keep a request until it is answered; a file each, so that two Blenders never lose each other's. Raises OSError."""
+    if mesh:
+        _replace(_mesh_path(folder, asked.ticket), mesh)
     _write(_submit_path(folder, asked.ticket), {"address": address, "submit": to_map(asked)})
 
 
 def drop_submit(folder: Path, ticket: str) -> None:
     """The request is answered. Raises OSError."""
     _submit_path(folder, ticket).unlink(missing_ok=True)
+    _mesh_path(folder, ticket).unlink(missing_ok=True)
+
+
+def recall_mesh(folder: Path, asked: Submit) -> bytes | None:
+    """The mesh that a request is to refine; None when it is no more as it was."""
+    try:
+        data = _mesh_path(folder, asked.ticket).read_bytes()
+    except OSError:
+        return None
+    return data if hashlib.sha256(data).hexdigest() == asked.mesh else None
 
 
 def recall_submits(folder: Path, address: str) -> dict[str, Submit]:
@@ -100,3 +117,7 @@ def recall_submits(folder: Path, address: str) -> dict[str, Submit]:
 
 def _submit_path(folder: Path, ticket: str) -> Path:
     return folder / "outbox" / f"{ticket}.json"
+
+
+def _mesh_path(folder: Path, ticket: str) -> Path:
+    return folder / "outbox" / f"{ticket}.dwm"

@@ -13,6 +13,7 @@ from .shared.offer import Capabilities, SettingCard
 
 # Settings that have a control of their own in the panel.
 TEXTURE = "mesh.texture"
+OF_A_MESH = "refine."  # how the settings begin that only a refinement has; its dialog shows them
 OWN_CONTROLS = ("mesh.height_m", "mesh.triangles", TEXTURE)
 _HOLDER = "dreamwright_settings"
 _LARGEST = 2**31 - 1
@@ -30,7 +31,7 @@ def field_of(card: SettingCard) -> str:
 def shown_cards(offered: Capabilities | None) -> tuple[SettingCard, ...]:
     """Cards that the advanced panel draws."""
     cards = offered.settings if offered else ()
-    return tuple(card for card in cards if card.name not in OWN_CONTROLS and (card.kind != "choice" or card.choices))
+    return tuple(card for card in cards if card.name not in OWN_CONTROLS and not card.name.startswith(OF_A_MESH) and (card.kind != "choice" or card.choices))
 
 
 def texture_fault(offered: Capabilities | None) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
 from collections import deque
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from . import keyring, remembered, wording
 from .frames import Frames
+from .commands import Commands
 from .happenings import JobEnded, JobStarted, MeshArrived, NewFrame, Notice
+from .mesh_outbox import MeshOutbox
 from .shared import __version__
 from .shared.faults import Refused, Unanswered
 from .shared.mesh_file import decode_mesh
 from .shared.messages import (
-    AskCapabilities, Cancel, Capabilities, Closing, Forget, JobChanged, JobForgotten, JobList, JobReply, JobSummary, Pause, Pin,
-    PreviewFrame, Prioritise, Resume, Submit, check_request,
+    AskCapabilities, Capabilities, Closing, JobChanged, JobForgotten, JobList, JobReply, JobSummary, PreviewFrame, Submit, check_request,
 )  # fmt: skip
 from .shared.pairing import Invitation, is_invitation
 from .shared.states import ENDED, JobState
@@ -30,7 +32,7 @@ OFFLINE, ONLINE = "closed", "online"  # values of shared.client.Link, whose modu
 PREVIEWED_JOBS = 8  # jobs whose pictures are kept
 
 
-class Session:
+class Session(Commands):
     """Everything the panel shows. `tick` often; `revision` grows when something to draw changed."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,6 +45,7 @@ class Session:
         self.frames: dict[str, Frames] = {}
         self.downloads: dict[str, Download] = {}
         self.outbox: dict[str, Submit] = {}  # asked of this server and not yet answered, by ticket; kept on disk as well
+        self.meshes = MeshOutbox(folder)  # of what of it is to be refined
         self.submitted: dict[str, str] = {}  # job by ticket, of this session
         self.notices: deque[Notice] = deque(maxlen=5)
         self.watched = ""
@@ -118,6 +121,7 @@ class Session:
         for download in self.downloads.values():
             download.cancel()
         self.downloads = {}
+        self.meshes.stop()
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -140,25 +144,39 @@ class Session:
         self.revision += 1
 
     def submit(
-        self, prompt: str, negative: str, model: str, preset: str, seed: int, settings: dict[str, Any], refines: str = ""
+        self,
+        prompt: str,
+        negative: str,
+        model: str,
+        preset: str,
+        seed: int,
+        settings: dict[str, Any],
+        refines: str = "",
+        mesh: bytes = b"",
     ) -> str:
-        """Ask for a prop, from the field of the job `refines` if there is one; returns the request's ticket. Raises ProtocolError for a bad field.
+        """Ask for a prop, from the field of the job `refines` if there is one, or for a mesh file to be refined; returns the request's ticket.
+
+        Raises ProtocolError for a field that breaks its rule.
 
         Sent again with the same ticket after every lost connection and every end of Blender until it is answered, which
         makes one job of it.
         """
-        asked = Submit(uuid.uuid4().hex, prompt, negative, model, preset, seed, settings, refines=refines)
+        name = hashlib.sha256(mesh).hexdigest() if mesh else ""
+        asked = Submit(uuid.uuid4().hex, prompt, negative, model, preset, seed, settings, refines=refines, mesh=name)
         check_request(asked)
         self.outbox[asked.ticket] = asked
+        if mesh:
+            self.meshes.put(asked.ticket, mesh)
         self.revision += 1
         if self._client is not None:
-            self._on_disk(lambda: remembered.keep_submit(self.folder, self.address, asked), "Unanswered requests")
+            self._on_disk(lambda: remembered.keep_submit(self.folder, self.address, asked, mesh), "Unanswered requests")
         self._send_submit(asked)
         return asked.ticket
 
     def withdraw(self, ticket: str) -> None:
         """Ask no longer for what was not answered yet; a job that the server made of it nevertheless is in its list."""
         if self.outbox.pop(ticket, None) is not None:
+            self.meshes.drop(ticket)
             self._on_disk(lambda: remembered.drop_submit(self.folder, ticket), "Answered requests")
             self.revision += 1
 
@@ -173,18 +191,42 @@ class Session:
             )
 
     def _send_submit(self, asked: Submit) -> None:
+        if asked.mesh and self._client is not None and not self.meshes.is_there(asked.ticket):
+            return self._send_mesh(asked)
+
         def answered(reply: Any) -> None:
             if isinstance(reply, Unanswered):
                 return  # stays in the outbox for the next connection
+            lacks_mesh = isinstance(reply, Refused) and reply.code == "not-ready" and asked.mesh and asked.ticket in self.outbox
+            if lacks_mesh and self.meshes.may_try_again(asked.ticket):
+                return self._send_mesh(asked)
             self.withdraw(asked.ticket)
             if isinstance(reply, JobReply):
                 self.submitted[asked.ticket] = reply.job.job
                 self._take_job(reply.job)
                 self._happened.append(JobStarted(reply.job))
             else:
-                self._refused("The prop was not started", reply)
+                self._refused("The refinement was not started" if asked.mesh else "The prop was not started", reply)
 
         self._ask(asked, answered)
+
+    def _send_mesh(self, asked: Submit) -> None:
+        def progressed() -> None:
+            self.revision += 1
+
+        def sent(result: Any) -> None:
+            progressed()
+            if isinstance(result, Refused):
+                self.withdraw(asked.ticket)
+                self._refused("The mesh was not sent", result)
+            else:
+                self._send_submit(asked)
+
+        try:
+            self.meshes.send(self._client, asked, sent, progressed)
+        except ValueError as error:
+            self.withdraw(asked.ticket)
+            self.say(f"The mesh for “{wording.short(asked.prompt)}” was not sent: {error}")
 
     def _ask(self, message: Any, on_reply: Callable[[Any], None]) -> None:
         if self._client is None:
@@ -195,44 +237,6 @@ class Session:
     def _refused(self, what: str, reply: Any) -> None:
         why = str(reply) if isinstance(reply, Refused) else "the server gave an answer that does not fit"
         self.say(f"{what}: {why}")
-
-    def _command(self, message: Any, what: str) -> None:
-        def answered(reply: Any) -> None:
-            if isinstance(reply, JobReply):
-                self._take_job(reply.job)
-            elif isinstance(reply, Refused):
-                self._refused(what, reply)
-
-        self._ask(message, answered)
-
-    def cancel(self, job: str) -> None:
-        """Stop a job; what it has becomes a mesh."""
-        self._command(Cancel(job), "The job was not cancelled")
-
-    def pause(self, job: str) -> None:
-        """Stop a job for now."""
-        self._command(Pause(job), "The job was not paused")
-
-    def resume(self, job: str) -> None:
-        """Go on with a paused job, or with a failed one that left a checkpoint."""
-        self._command(Resume(job), "The job was not resumed")
-
-    def pin(self, job: str, pinned: bool) -> None:
-        """Have the server keep an ended job until it is told otherwise, or no longer."""
-        self._command(Pin(job, pinned), "The job was not pinned" if pinned else "The job was not unpinned")
-
-    def prioritise(self, job: str, priority: int) -> None:
-        """Let a job go before or after others of its turn. Raises ProtocolError for a priority that there is not."""
-        self._command(Prioritise(job, priority), "The job's priority was not changed")
-
-    def forget(self, job: str) -> None:
-        """Remove an ended job and its files from the server."""
-
-        def answered(reply: Any) -> None:
-            if isinstance(reply, Refused) and reply.code != "no-such-job":  # then it is gone: asked again after a cut
-                self._refused("The job was not removed", reply)
-
-        self._ask(Forget(job), answered)
 
     def watch(self, job: str) -> None:
         """Have the previews of this job sent, and of no other; "" for none."""

@@ -12,7 +12,7 @@ from typing import Callable
 
 import bpy
 
-from . import artist, delivery, live, local_server, preview, wording
+from . import artist, delivery, live, local_server, preview, refined_delivery, wording
 from .happenings import JobEnded, JobStarted, MeshArrived, NewFrame
 from .preferences import preferences
 from .shared.states import JobState
@@ -85,11 +85,15 @@ def _deliver(event: MeshArrived) -> None:
     session, ring = live.session(), live.session().frames.get(event.job.job)
     try:
         picture = ring.at(1.0) if ring else None
-        delivery.deliver(event.job, event.mesh, session.address, artist.artist().mark_as_asset, picture)
+        told = f"Imported “{wording.short(event.job.prompt)}”"
+        if event.job.mesh:
+            told = refined_delivery.deliver(event.job, event.mesh, session.address, artist.artist().mark_as_asset, picture)
+        else:
+            delivery.deliver(event.job, event.mesh, session.address, artist.artist().mark_as_asset, picture)
     except (ValueError, RuntimeError, MemoryError) as error:
         session.say(f"“{wording.short(event.job.prompt)}” was not imported: {str(error).strip() or 'out of memory'}")
     else:
-        session.say(f"Imported “{wording.short(event.job.prompt)}”", is_error=False)
+        session.say(told, is_error=False)
 
 
 def _redraw_panels() -> None:

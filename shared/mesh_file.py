@@ -67,8 +67,8 @@ def encode_mesh(mesh: MeshFile) -> bytes:
     return msgpack.packb(content, use_bin_type=True)
 
 
-def decode_mesh(data: bytes) -> MeshFile:
-    """The mesh of `encode_mesh`, every index and number checked. Raises ProtocolError."""
+def decode_mesh(data: bytes, room: int | None = None) -> MeshFile:
+    """The mesh of `encode_mesh`, every index and number checked, of at most `room` bytes once unpacked (a file's). Raises ProtocolError."""
     try:
         content = msgpack.unpackb(data, raw=False, strict_map_key=True, max_array_len=64, max_map_len=256, max_ext_len=0)
     except Exception as error:  # see messages.unpack
@@ -79,7 +79,7 @@ def decode_mesh(data: bytes) -> MeshFile:
     if set(content) != {"format", "vertices", "faces", "normals", "albedo", "facts", *(("uv", "corners", "png") if pictured else ())}:
         raise ProtocolError("a mesh file is a map of vertices, faces, normals, albedo, facts and, with a picture, uv, corners and png")
     arrays: dict[str, np.ndarray] = {}
-    room = limits.FILE_BYTES  # for all of them together: packed ones may be a thousand times as large as the file
+    room = limits.FILE_BYTES if room is None else room  # for all of them together: packed ones may be a thousand times as large as the file
     for name in ("vertices", "faces", "normals", "albedo"):
         arrays[name] = decode_array(content[name], room)
         room -= arrays[name].nbytes

@@ -19,6 +19,7 @@ from .offer import Capabilities
 from .shapes import flag, from_map, one_of, raw, real, record, scalars, several, shown, text, to_map, whole
 from .states import JobState
 from .status import ServerStatus
+from .uploads import Upload, Uploaded
 
 STATES = tuple(state.value for state in JobState)
 CAUSES = tuple(cause.value for cause in Cause)
@@ -60,6 +61,7 @@ class JobSummary:
     resumable: bool = flag(False)  # failed, with a checkpoint that it can go on from
     refinable: bool = flag(False)  # its field is kept: a job of another prompt can begin from it
     refines: str = text(limits.JOB_CHARACTERS, "")  # the job from whose field it begins
+    mesh: str = text(64, "")  # SHA-256 of the uploaded mesh that it refines; "": it makes a prop from nothing
 
 
 # --- requests
@@ -96,6 +98,7 @@ class Submit:
     settings: dict[str, Any] = scalars(limits.SETTINGS)
     priority: int = whole(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST, 0)  # above 0: an admin's to ask for
     refines: str = text(limits.JOB_CHARACTERS, "")  # a job from whose field to begin instead of a fresh one
+    mesh: str = text(64, "")  # SHA-256 of an uploaded mesh, to refine that; "": from nothing
 
 
 @dataclass(frozen=True)
@@ -263,8 +266,8 @@ class Closing:
 MESSAGES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        Hello, AskCapabilities, AskStatus, Submit, ListJobs, Cancel, Pause, Resume, Prioritise, Pin, Forget, Subscribe, Seen, Fetch,
-        Welcome, Capabilities, ServerStatus, JobReply, JobList, Chunk, Done, Refusal,
+        Hello, AskCapabilities, AskStatus, Submit, Upload, ListJobs, Cancel, Pause, Resume, Prioritise, Pin, Forget, Subscribe, Seen, Fetch,
+        Welcome, Capabilities, ServerStatus, Uploaded, JobReply, JobList, Chunk, Done, Refusal,
         JobChanged, JobForgotten, PreviewFrame, Closing,
     )
 }  # fmt: skip

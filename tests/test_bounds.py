@@ -33,10 +33,11 @@ def test_every_setting_that_can_be_sent_keeps_its_bounds_and_says_them(tmp_path:
     assert faults == []
 
 
-def test_settings_of_the_refining_of_a_mesh_are_refused_by_name_and_not_offered(tmp_path: Path) -> None:
+def test_settings_of_the_refining_of_a_mesh_are_refused_by_name_where_there_is_no_mesh_and_their_bounds_are_told(tmp_path: Path) -> None:
     yard = Yard(tmp_path / "state")
     assert bounds.outcome(yard, settings={"refine.strength": 0.25}).startswith("bad-input: refine.* means nothing without a mesh")
-    assert not [bound.name for bound in yard.ask(AskCapabilities()).setting_bounds if bound.name.startswith("refine.")]
+    told = {bound.name: (bound.low, bound.high) for bound in yard.ask(AskCapabilities()).setting_bounds if bound.name.startswith("refine.")}
+    assert told["refine.strength"] == (0, 1) and len(told) == 11
 
 
 def test_names_that_lead_elsewhere_are_refused_in_words_and_nothing_is_written(tmp_path: Path) -> None:

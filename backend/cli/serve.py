@@ -28,6 +28,9 @@ POLICY_OPTIONS = {
     "deaths": (int, "workers that may die of one job without getting on before it fails (default 3)"),
     "hang_minutes": (float, "minutes without a step until a worker counts as hung and is ended (default 5; six times that while loading or making the mesh)"),
     "cancel_seconds": (float, "seconds that a cancelled job may take to stop before its worker is ended (default 60; five times that while making the mesh)"),
+    "upload_mb_per_user": (float, "megabytes of meshes that a user sent to be refined and that are kept for the next try; then the oldest go (default 128)"),
+    "upload_mb_total": (float, "the same of all users together (default 2048)"),
+    "upload_hours": (float, "hours since its last use that such a mesh is kept; a job has its own copy (default 24)"),
     "pinned_per_user": (int, "jobs that a user may have kept for good (default 50)"),
 }
 

@@ -6,14 +6,16 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import Mapping, Sequence
+from typing import TYPE_CHECKING, Mapping, Sequence
 
 from dreamwright.backend.config import Config
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.presets import DRAFT
 from dreamwright.backend.prompts import clean_prompt
-from dreamwright.backend.refinement.subject import Subject
 from dreamwright.backend.settings import config_to_mapping, validate
+
+if TYPE_CHECKING:
+    from dreamwright.backend.refinement.subject import Subject
 
 PRESET = "refine"
 SECTIONS = ("run", "camera", "light", "shading", "background", "render", "guidance", "model", "text", "refine")
@@ -22,6 +24,7 @@ IN_SECTION: Mapping[str, Sequence[str]] = {  # of sections of which a refinement
     "render": ("resolution",),
     "background": ("random_probability", "random_kind", "random_min", "random_max"),
 }
+OF_MEMORY = ("dtype", "offload", "attention_slicing", "vae_tiling", "vae_recompute")  # of `model`: they change roundings only
 # Cameras, lights, backgrounds and guidance as where the starter makes props; a few hundred steps, since little has to change.
 REFINE = replace(
     DRAFT,
@@ -46,15 +49,22 @@ class RefineJob:
         told = {name: settings[name] for name in SECTIONS if name != "text"}
         for name in ("checkpoint_interval", "preview_interval", "threads"):
             told["run"].pop(name)
+        for name in OF_MEMORY:
+            told["model"].pop(name)
         return hashlib.sha256(json.dumps([PRESET, self.prompt, self.model, self.mesh, told], sort_keys=True).encode()).hexdigest()
 
 
-def make_refine_job(prompt: str, model: str, config: Config, subject: Subject) -> RefineJob:
-    """A valid job. Raises PromptError, and ConfigError also for settings that a refinement has no use for."""
+def make_refine_job(prompt: str, model: str, config: Config, subject: "Subject") -> RefineJob:
+    """A valid job; see `refine_job`."""
+    return refine_job(prompt, model, config, subject.digest())
+
+
+def refine_job(prompt: str, model: str, config: Config, mesh: str) -> RefineJob:
+    """A valid job on the mesh of this SHA-256. Raises PromptError, and ConfigError also for settings that a refinement has no use for."""
     asked, known = config_to_mapping(validate(config)), config_to_mapping(REFINE)
     for section, values in asked.items():
         used = IN_SECTION.get(section, tuple(values)) if section in SECTIONS else ()
         ignored = [f"{section}.{name}" for name, value in values.items() if name not in used and value != known[section][name]]
         if ignored:
             raise ConfigError(f"{ignored[0]} means nothing when a mesh is refined; allowed are {', '.join(SECTIONS)} as docs/refine.md lists; leave it out")
-    return RefineJob(clean_prompt(prompt), model, config, subject.digest())
+    return RefineJob(clean_prompt(prompt), model, config, mesh)

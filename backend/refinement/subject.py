@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.meshing.colour import display_to_linear, linear_to_display
 from dreamwright.backend.meshing.mesh import Mesh
 from dreamwright.backend.meshing.topology import FloatArray, IntArray, Surface, vertex_normals
+from dreamwright.backend.refinement.given import check_given
 
-MAX_VERTICES, MAX_FACES = 200_000, 400_000  # where a step on a CPU takes seconds; a person can decimate first
 RADIUS = 0.5  # scene units, of the farthest vertex
 
 
@@ -67,23 +66,8 @@ def make_subject(vertices: FloatArray, faces: IntArray, albedo: FloatArray) -> S
     """A subject of vertices (V, 3), faces (F, 3) and linear albedo (V, 3). Raises ConfigError for what is no mesh."""
     vertices, albedo = np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(albedo, np.float32)
     faces = np.ascontiguousarray(faces)
-    if faces.ndim != 2 or faces.shape[1:] != (3,) or vertices.ndim != 2 or vertices.shape[1:] != (3,):
-        raise ConfigError(f"a mesh of vertices {vertices.shape} and faces {faces.shape}; allowed are (V, 3) and (F, 3); triangulate it")
-    if not 1 <= len(faces) <= MAX_FACES or not 3 <= len(vertices) <= MAX_VERTICES:
-        raise ConfigError(
-            f"a mesh of {len(vertices)} vertices and {len(faces)} triangles; allowed are 3 to {MAX_VERTICES} and 1 to {MAX_FACES}; "
-            "choose another mesh or decimate it first"
-        )
-    if albedo.shape != vertices.shape or not np.isfinite(vertices).all() or not np.isfinite(albedo).all():
-        raise ConfigError("a mesh whose vertices or colours are missing or not finite; needed is one finite colour and place each; repair it")
-    if int(faces.min()) < 0 or int(faces.max()) >= len(vertices):
-        raise ConfigError(f"a face names vertex {int(faces.max())} of {len(vertices)}; allowed are 0 to {len(vertices) - 1}; repair the mesh")
+    centre, radius = check_given(vertices, faces, albedo)
     places, weld = np.unique(vertices, axis=0, return_inverse=True)
     weld = weld.reshape(-1)
-    used = places[np.unique(weld[faces])].astype(np.float64)
-    centre = 0.5 * (used.min(axis=0) + used.max(axis=0))
-    radius = float(np.linalg.norm(used - centre, axis=1).max())
-    if not radius > 1e-20:
-        raise ConfigError("all of the mesh's vertices are at one place; needed is a mesh with a size; choose another")
     scale = RADIUS / radius
     return Subject(vertices, faces.astype(np.int32), np.clip(albedo, 0, 1), scale * (places.astype(np.float64) - centre), weld, scale)

@@ -9,6 +9,7 @@ import os
 import time
 import zlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from dreamwright.backend.job import Job
     from dreamwright.backend.origin import Origin
     from dreamwright.backend.production import Production
+    from dreamwright.backend.refinement.job import RefineJob
+    from dreamwright.backend.server.refined import SentRefinement
 
 log = logging.getLogger(__name__)
 
@@ -93,11 +96,13 @@ class Attempt:
         from dreamwright.backend.events import Checkpoint
         from dreamwright.backend.production import Production
         from dreamwright.backend.server.endings import lowered
+        from dreamwright.backend.server.refined import SentRefinement
         from dreamwright.backend.server.requests import job_of
 
         job, checkpoints, origin = job_of(self._job), self._folder / "checkpoints", self._origin()
         if origin is not None:
             job = replace(job, origin=origin.digest)
+        make = partial(SentRefinement, job, self._folder) if self._job.mesh else partial(Production, job, origin=origin)
         production, told = None, list(filter(None, [lowered(self._job.cause, self._job.settings)]))
         if has_checkpoint(checkpoints):
             try:
@@ -105,14 +110,14 @@ class Attempt:
                 if restored.notice:
                     told.append(restored.notice)
                 self._note(*told, "loading the model")
-                production = Production(job, self._device, restored.state, self._should_stop, origin=origin)
+                production = make(self._device, restored.state, self._should_stop)
             except CheckpointError as error:
                 # No reason to lose the job: what it was asked for is known, only the work so far is lost.
                 log.warning("checkpoints cannot be used", extra={**self._marks(), "why": str(error)})
                 told = ["its checkpoints could not be used (the worker's log says why), so it began anew"]
         if production is None:
             self._note(*told, "loading the model")
-            production = Production(job, self._device, None, self._should_stop, origin=origin)
+            production = make(self._device, None, self._should_stop)
         log.info("attempt begins", extra={**self._marks(), "step": production.step, "notices": "; ".join(production.notices)})
         told += production.warnings
         self._note(*told)
@@ -131,7 +136,7 @@ class Attempt:
             if not cancelled:
                 raise
             return self._ended("cancelled", *told, f"no mesh yet: {error}")
-        told += self._keep_field(production)
+        told += [] if self._job.mesh else self._keep_field(production)
         # The last checkpoint stays until the server has written down how it ended.
         return self._ended("cancelled" if cancelled else "succeeded", *told, meshed=True)
 
@@ -150,7 +155,7 @@ class Attempt:
         hide(self._job.prompt, self._job.negative, origin.prompt)
         return origin
 
-    def _keep(self, job: "Job", state: "RunState") -> None:
+    def _keep(self, job: "Job | RefineJob", state: "RunState") -> None:
         """Write a checkpoint, unless the job is another worker's by now. Raises Superseded and _DiskRefuses."""
         from dreamwright.backend.checkpoints import NEWEST, write_checkpoint
         from dreamwright.backend.errors import CheckpointError
@@ -168,7 +173,7 @@ class Attempt:
     def _ended(self, how: str, *messages: str, meshed: bool = False, cause: Cause = Cause.NONE) -> Ended:
         return Ended(self._name, how, "; ".join(filter(None, messages))[:MESSAGE_CHARACTERS], meshed, self._number, cause.value)
 
-    def _write_mesh(self, production: "Production", progress: Callable[[float], None]) -> list[str]:
+    def _write_mesh(self, production: "Production | SentRefinement", progress: Callable[[float], None]) -> list[str]:
         """Make and write the mesh; what there is to tell of it. Told to cancel once there are colours of vertices, it bakes no texture."""
         from dreamwright.shared.mesh_file import MeshFile, Picture, encode_mesh
 

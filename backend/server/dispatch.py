@@ -38,6 +38,7 @@ RETRY_S = 2.0  # before a write that the disk refused is tried again
 PROGRESS_SHARE = 0.05  # of all steps, to count as getting on: so a run of any length ends after some twenty deaths
 SWEEP_S = 60.0  # between two looks at what has been kept long enough
 RECALLED = "the server was stopped; it goes on from its checkpoint"
+FOR_A_MESH = ("model.vae_recompute",)  # what may be lowered of a job that refines a mesh
 AT_WORK = (JobState.RUNNING, JobState.CANCELLING)
 
 
@@ -251,6 +252,7 @@ class Dispatch:
             self._herald.move(died.job, JobState.CANCELLED, message=f"{reason}; there is no mesh", cause=cause.value)
         elif entry.state is JobState.RUNNING:
             self._settle(entry, cause, reason)
+            self.sweeper.clear(died.job)
         self._vigils.pop(died.job, None)
         self.sweeper.clear(died.job)
 
@@ -273,7 +275,8 @@ class Dispatch:
     def _smaller(self, entry: Entry) -> dict[str, str]:
         try:
             job = job_of(entry.summary)
-            return smaller(job.config, has_vae(job.model))
+            found = smaller(job.config, has_vae(job.model))
+            return {name: value for name, value in found.items() if not entry.summary.mesh or name in FOR_A_MESH}
         except DreamwrightError as error:
             log.warning("no smaller settings found", extra=marks(entry, why=type(error).__name__))
             return {}

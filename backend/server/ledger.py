@@ -163,6 +163,7 @@ class Ledger:
             owner=owner,
             priority=request.priority,
             refines=request.refines,
+            mesh=request.mesh,
         )
         entry = Entry(summary, owner, request.ticket, self._arrival + 1, 0)
         with self._commit():

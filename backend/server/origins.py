@@ -56,7 +56,8 @@ def check_fit(origin: JobSummary, job: Job) -> None:
 
 @contextmanager
 def named(ledger: Ledger, origin: str) -> Iterator[str]:
-    """A new job's name, to be committed in the body. Its folder holds the field of `origin` by then ("": there is no folder yet).
+    """A new job's name, to be committed in the body. Its folder holds the field of `origin` by then ("": there is no folder yet;
+    the body may make one).
 
     A server that dies before the commit leaves a folder of nobody, which its next start clears away; after it the job
     needs nothing of its origin any more. Raises Refused when the field is gone, LedgerFault for the disk.
@@ -68,9 +69,8 @@ def named(ledger: Ledger, origin: str) -> Iterator[str]:
             take_over(ledger.job_folder(origin), folder)
         yield job
     except BaseException as error:
-        if origin:
-            shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, FileNotFoundError):
+        shutil.rmtree(folder, ignore_errors=True)
+        if origin and isinstance(error, FileNotFoundError):
             log.warning("field of a job is gone", extra={"job": origin})
             raise Refused("not-now", GONE.format(origin)) from error
         if isinstance(error, OSError):

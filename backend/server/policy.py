@@ -21,6 +21,9 @@ class Policy:
     keep_days: float = 30.0  # days after its end that a job and its files stay; twice as long if nobody fetched its mesh
     keep_gb: float = 50.0  # gigabytes of ended jobs' files; above it the oldest go, those that were fetched first
     pinned_per_user: int = 50  # jobs that a user may have kept until they say otherwise
+    upload_mb_per_user: float = 128.0  # megabytes of meshes that a user sent to be refined: ten of the largest; then the one not used for longest goes
+    upload_mb_total: float = 2048.0  # the same of all users
+    upload_hours: float = 24.0  # hours since it was last used that such a mesh stays; a job keeps its own
     deaths: int = 3  # workers that may die of one job, none getting further than the one before, until it fails
     hang_minutes: float = 5.0  # minutes between two steps without a word, until a worker counts as hung; ten times its slowest step if longer
     cancel_seconds: float = 60.0  # seconds that a cancelled job may take to stop before its worker is ended
@@ -32,6 +35,9 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "keep_days": (0.01, 36_500),
     "keep_gb": (0.001, 1e6),
     "pinned_per_user": (0, 10_000),
+    "upload_mb_per_user": (1, 1e6),
+    "upload_mb_total": (1, 1e7),
+    "upload_hours": (0.01, 10_000),
     "deaths": (1, 100),
     "hang_minutes": (0.01, 10_000),
     "cancel_seconds": (0.1, 100_000),
@@ -56,7 +62,8 @@ def stated_bounds(policy: Policy) -> dict[str, float | int]:
         for name in (
             "PROMPT_CHARACTERS", "NAME_CHARACTERS", "VALUE_CHARACTERS", "SETTINGS", "JOBS_LISTED", "REQUEST_BYTES", "REPLY_BYTES",
             "CHUNK_BYTES", "CHUNKS_IN_FLIGHT", "PREVIEWS_IN_FLIGHT", "PREVIEW_PIXELS", "FILE_BYTES", "PRIORITY_LOWEST",
-            "PRIORITY_HIGHEST", "SEED_LARGEST", "TICKET_CHARACTERS", "JOB_CHARACTERS",
+            "PRIORITY_HIGHEST", "SEED_LARGEST", "TICKET_CHARACTERS", "JOB_CHARACTERS", "MESH_VERTICES", "MESH_FACES",
+            "UPLOAD_BYTES", "UPLOAD_PIECE_BYTES", "UPLOAD_PIECES_IN_FLIGHT",
         )
     }  # fmt: skip
     return {**told, **dataclasses.asdict(policy)}

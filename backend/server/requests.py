@@ -11,13 +11,16 @@ from dreamwright.backend.config import Config
 from dreamwright.backend.errors import ModelError, PromptError
 from dreamwright.backend.guidance.json_object import read_object
 from dreamwright.backend.guidance.vocabulary import read_vocabulary, unknown_message, unknown_words
-from dreamwright.backend.job import OF_A_MESH, Job, make_job
+from dreamwright.backend.job import Job, make_job
 from dreamwright.backend.methods import check_model
 from dreamwright.backend.model_files import INDEX, family_of, is_clip_folder, parts_of
 from dreamwright.backend.models import ModelInfo, known_models, registered, resolve_model
 from dreamwright.backend.presets import PRESETS, Preset, get_preset
+from dreamwright.backend.refinement.job import PRESET as REFINE_PRESET
+from dreamwright.backend.refinement.job import REFINE, RefineJob
 from dreamwright.backend.registry import BY_NAME
 from dreamwright.backend.server.policy import Policy, stated_bounds
+from dreamwright.backend.server.refined import refine_job_of
 from dreamwright.backend.settings import BOUNDS, apply_settings
 from dreamwright.shared.messages import JobSummary, Submit
 from dreamwright.shared.offer import Capabilities, ModelCard, PresetCard, SettingBound, SettingCard
@@ -34,6 +37,12 @@ OFFERED: Mapping[str, tuple[str, str]] = {
     "mesh.triangles": ("Triangles", "Largest number of triangles of the finished mesh"),
     "mesh.height_m": ("Height", "Height of the finished prop in metres"),
 }
+# The same of what is offered for a mesh that is sent to be refined, under the preset "refine".
+OFFERED_FOR_A_MESH: Mapping[str, tuple[str, str]] = {
+    "refine.strength": ("Strength", "How far vertices and colours may go: 0 changes nothing, 1 moves a vertex by up to half the mesh's radius"),
+    "refine.positions": ("Shape", "Move the vertices"),
+    "refine.colours": ("Colours", "Change the vertices' colours"),
+}
 
 
 DEVICES_TOLD = 64  # to the panel, which only shows them; a cluster may have more
@@ -44,10 +53,10 @@ def capabilities(devices: tuple[str, ...], policy: Policy = Policy()) -> Capabil
     return Capabilities(
         models=tuple(_model_card(info) for info in known_models()),
         presets=tuple(PresetCard(p.name, p.summary, p.config.run.steps) for p in _presets(devices)),
-        settings=tuple(_setting_card(name) for name in OFFERED),
+        settings=tuple(_setting_card(name) for name in (*OFFERED, *OFFERED_FOR_A_MESH)),
         devices=devices[:DEVICES_TOLD],
         bounds=stated_bounds(policy),
-        setting_bounds=tuple(SettingBound(name, float(low), float(high)) for name, (low, high) in BOUNDS.items() if not name.startswith(OF_A_MESH)),
+        setting_bounds=tuple(SettingBound(name, float(low), float(high)) for name, (low, high) in BOUNDS.items()),
     )
 
 
@@ -80,23 +89,27 @@ def _value(config: Config, name: str) -> Any:
 
 
 def _setting_card(name: str) -> SettingCard:
-    label, tip = OFFERED[name]
+    label, tip = {**OFFERED, **OFFERED_FOR_A_MESH}[name]
     default = _value(Config(), name)
     kind = "switch" if isinstance(default, bool) else "whole" if isinstance(default, int) else "number"
     low, high = BOUNDS.get(name, (0.0, 1.0))
-    defaults = {preset.name: _value(preset.config, name) for preset in PRESETS.values()}
+    of_a_prop = {preset.name: _value(preset.config, name) for preset in PRESETS.values()} if name in OFFERED else {}
+    of_a_mesh = {REFINE_PRESET: _value(REFINE, name)} if name in OFFERED_FOR_A_MESH or name == "run.steps" else {}
+    defaults = {**of_a_prop, **of_a_mesh}
     return SettingCard(name, label, tip, kind, float(low), float(high), (), defaults)
 
 
-def job_of(asked: Submit | JobSummary) -> Job:
+def job_of(asked: Submit | JobSummary) -> Job | RefineJob:
     """The validated job that was asked for. Raises PromptError, ConfigError and ModelError."""
+    if asked.mesh:
+        return refine_job_of(asked)
     config = apply_settings(get_preset(asked.preset).config, [f"{k}={v}" for k, v in asked.settings.items()])
     config = replace(config, run=replace(config.run, seed=asked.seed))
     config = replace(config, guidance=replace(config.guidance, negative_prompt=asked.negative))
     return make_job(asked.prompt, asked.model, asked.preset, config)
 
 
-def check_submission(request: Submit, folders: bool = True) -> Job:
+def check_submission(request: Submit, folders: bool = True) -> Job | RefineJob:
     """The job, when this server can make it.
 
     Raises the errors of `job_of`, PromptError for unknown words, ConfigError for a texture without xatlas.

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from dreamwright.backend.config import RunConfig
 from dreamwright.backend.errors import DreamwrightError
 from dreamwright.backend.origin import first_step
 from dreamwright.backend.server.audience import Audience
@@ -26,6 +27,7 @@ from dreamwright.backend.server.requests import capabilities, check_submission
 from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.backend.server.runner import Runner
 from dreamwright.backend.server.tally import Tally
+from dreamwright.backend.server.uploads import Uploads
 from dreamwright.shared import limits
 from dreamwright.shared.faults import Refused
 from dreamwright.shared.messages import (
@@ -50,6 +52,7 @@ from dreamwright.shared.messages import (
     Welcome,
 )
 from dreamwright.shared.states import ENDED, JobState
+from dreamwright.shared.uploads import Upload
 
 log = logging.getLogger(__name__)
 
@@ -84,12 +87,14 @@ class Service:
         self._herald = Herald(ledger, audience, clock, self.tally)
         self._dispatch = Dispatch(self._herald, runner, policy, clock)
         self.observer = Observer(ledger, self.tally, lambda: runner.devices, software, self._dispatch, clock)
+        self.uploads = Uploads(ledger.folder, policy, clock)
         self._is_closing = False
         self._verbs: dict[type[Any], Callable[[Any, Asker], Any]] = {
             Hello: lambda request, asker: Welcome(software, epoch),
             AskCapabilities: lambda request, asker: capabilities(runner.devices, policy),
             AskStatus: lambda request, asker: self.observer.status(asker.owner, asker.is_admin, asker.owner == LOCAL, self._is_closing),
             Submit: self._submit,
+            Upload: lambda request, asker: self.uploads.receive(asker.owner, request),
             ListJobs: self._list,
             Subscribe: self._subscribe,
             Cancel: self._cancel,
@@ -121,6 +126,7 @@ class Service:
     def work(self) -> None:
         """Take in the workers' reports, hand out jobs, tell subscribers; call it often."""
         self._dispatch.work()
+        self.uploads.sweep()
 
     def begin_closing(self) -> None:
         """Tell everybody that the server is about to end, and have the running jobs stop with a checkpoint."""
@@ -151,6 +157,8 @@ class Service:
         check_room(self.ledger.open_jobs(owner), policy.jobs_per_user, self.ledger.open_jobs(), policy.jobs_total)
         try:
             job = check_submission(request, folders=asker.is_admin or owner == LOCAL)
+            if request.refines and request.mesh:
+                raise Refused("bad-input", "a job begins from another job's field or from a mesh; leave out one of refines and mesh")
             if request.refines:
                 origin = self._own(request.refines, asker)
                 check_kept(origin)
@@ -158,13 +166,18 @@ class Service:
         except DreamwrightError as error:
             raise Refused("bad-input", str(error)[: limits.MESSAGE_CHARACTERS]) from error
         before = self._herald.places()
-        with named(self.ledger, request.refines) as name:
-            run = job.config.run
-            entry = self.ledger.add(owner, request, run.steps, name, first_step(run) if request.refines else 0)
+        entry = self._add(request, owner, job.config.run)
         log.info("job submitted", extra={"job": entry.summary.job, "user": owner, "model": request.model, "preset": request.preset})
         self._dispatch.reckon()
         self._herald.added(entry.summary.job, before)
         return self._reply(entry.summary.job)
+
+    def _add(self, request: Submit, owner: str, run: RunConfig) -> Entry:
+        """Write the job down; first what it begins from: a folder of a job that was not written down goes at the next start."""
+        with named(self.ledger, request.refines) as name:
+            if request.mesh:
+                self.uploads.take(owner, request.mesh, self.ledger.job_folder(name))
+            return self.ledger.add(owner, request, run.steps, name, first_step(run) if request.refines else 0)
 
     def _reply(self, job: str) -> JobReply:
         return JobReply(self.ledger.entries[job].summary)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+from pathlib import Path
 
 from dreamwright.backend.origin import FIELD_FILE
 from dreamwright.backend.server.attempt import ORIGIN_FILE
@@ -13,6 +14,7 @@ from dreamwright.backend.server.herald import Herald
 from dreamwright.backend.server.ledger import Entry, LedgerFault
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.retention import Kept, expired, file_size, folder_size
+from dreamwright.backend.server.uploads import SUBJECT_FILE
 from dreamwright.shared.states import ENDED, JobState
 
 log = logging.getLogger(__name__)
@@ -25,16 +27,13 @@ class Sweeper:
         self._herald, self._ledger, self._policy = herald, herald.ledger, policy
 
     def clear(self, job: str) -> None:
-        """Remove what only a job's attempts need, checkpoints and origin, now that its end is written down and none follows."""
-        entry = self._ledger.entries[job]
-        folder = self._ledger.job_folder(job)
+        """Remove what only a job's attempts need, checkpoints, origin and a mesh that was sent, now that its end is written down and none follows."""
+        entry, folder = self._ledger.entries[job], self._ledger.job_folder(job)
         if entry.state in (JobState.SUCCEEDED, JobState.CANCELLED):
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         if entry.state in ENDED and not entry.summary.resumable:
-            try:
-                (folder / ORIGIN_FILE).unlink(missing_ok=True)
-            except OSError as error:
-                log.warning("origin not removed", extra={"job": job, "why": error.strerror})  # it goes with the job
+            _unlink(folder / ORIGIN_FILE)
+            _unlink(folder / SUBJECT_FILE)
 
     def sweep(self) -> None:
         """Let go of what has been kept long enough, and write down the server's age."""
@@ -59,7 +58,7 @@ class Sweeper:
         if job.refinable:
             size += file_size(folder / FIELD_FILE)
         if job.resumable:
-            size += folder_size(folder / "checkpoints") + file_size(folder / ORIGIN_FILE)
+            size += folder_size(folder / "checkpoints") + file_size(folder / ORIGIN_FILE) + file_size(folder / SUBJECT_FILE)
         return size
 
     def drop(self, entry: Entry) -> None:
@@ -80,3 +79,10 @@ class Sweeper:
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.name not in self._ledger.entries and re.fullmatch("[0-9a-f]{16}", path.name):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("file of an ended job stays", extra={"path": str(path), "why": str(error)})

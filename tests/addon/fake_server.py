@@ -22,7 +22,7 @@ from PIL import Image
 
 from dreamwright.shared import limits
 from dreamwright.shared.faults import ProtocolError
-from dreamwright.shared.mesh_file import MeshFile, Picture, encode_mesh
+from dreamwright.shared.mesh_file import MeshFile, Picture, decode_mesh, encode_mesh
 from dreamwright.shared.messages import (
     AskCapabilities,
     Cancel,
@@ -47,6 +47,8 @@ from dreamwright.shared.messages import (
     Seen,
     Submit,
     Subscribe,
+    Upload,
+    Uploaded,
     Welcome,
     pack,
     unpack,
@@ -108,12 +110,13 @@ OFFER = Capabilities(
     ),
     presets=(PresetCard("standard", "For use", 400), PresetCard("quick", "For a look", 40)),
     settings=(
-        SettingCard("run.steps", "Steps", "More is finer", "whole", 1, 10_000, (), {"quick": 40, "standard": 400}),
+        SettingCard("run.steps", "Steps", "More is finer", "whole", 1, 10_000, (), {"quick": 40, "standard": 400, "refine": 250}),
         SettingCard("guidance.omega", "Omega", "How strict", "number", 0, 1000, (), {"quick": 20.0, "standard": 30.0}),
         SettingCard("guidance.view_dependent", "Views", "View words", "switch", 0, 1, (), {"quick": True, "standard": True}),
         SettingCard("field.kind", "Field", "Its kind", "choice", 0, 0, ("voxels", "mlp"), {"quick": "voxels", "standard": "mlp"}),
         SettingCard("run.refine_share", "Keep when Refining", "How much is kept", "number", 0, 0.99, (), {"quick": 0.5, "standard": 0.5}),
         SettingCard("mesh.height_m", "Height", "In metres", "number", 0.001, 1e4, (), {"quick": 1.0}),
+        SettingCard("refine.strength", "Strength", "How far", "number", 0, 1, (), {"refine": 0.5}),
         SettingCard("mesh.triangles", "Triangles", "At most", "whole", 16, 5e6, (), {"quick": 20000}),
     ),
     devices=("cpu",),
@@ -141,6 +144,8 @@ class Faults:
     damage_chunks: int = 0
     version: int = limits.PROTOCOL_VERSION
     babble: bool = False  # answer with bytes that are no message
+    lose_uploads: int = 0  # replies to pieces
+    forget_uploads: int = 0  # whole meshes, when their submit comes
     refuse_submit: str = ""
     fail_at: int = 0  # the first job to come to this step fails there, and can be resumed
 
@@ -153,6 +158,7 @@ class FakeServer:
         self.faults = Faults()
         self.jobs: dict[str, JobSummary] = {}
         self.meshes: dict[str, bytes] = {}
+        self.uploads: dict[str, bytearray] = {}  # by SHA-256, as far as they have come
         self.tickets: dict[str, str] = {}
         self.peers: dict[bytes, Peer] = {}
         self.requests: list[Any] = []
@@ -212,14 +218,21 @@ class FakeServer:
         self._picture(running.job, step)
 
     def finish(self, job: str, state: str) -> None:
-        """End a job with a mesh."""
-        mesh = ball(self.rings, float(self.jobs[job].settings.get("mesh.height_m", 1.0)))
+        """End a job with a mesh: of a refinement the one that was sent, lifted by its strength in metres, in red."""
+        mesh = self.refined(self.jobs[job]) if self.jobs[job].mesh else ball(self.rings, float(self.jobs[job].settings.get("mesh.height_m", 1.0)))
         if self.jobs[job].settings.get("mesh.texture"):
             mesh = replace(mesh, picture=picture_of(mesh, self.jobs[job].settings["mesh.texture"]))
         self.meshes[job] = encode_mesh(mesh)
         digest = hashlib.sha256(self.meshes[job]).hexdigest()
         step = self.jobs[job].steps if state == "succeeded" else self.jobs[job].step
         self.change(job, state=state, step=step, mesh_bytes=len(self.meshes[job]), mesh_sha256=digest, eta_s=-1.0, refinable=True)
+
+    def refined(self, job: JobSummary) -> MeshFile:
+        """What a refinement makes of what was sent: faces and order stay."""
+        sent, strength = decode_mesh(bytes(self.uploads[job.mesh])), float(job.settings["refine.strength"])
+        facts = {name: value for name, value in sent.facts.items() if name.startswith("source_")}
+        red = np.tile(np.float32(RED), (len(sent.vertices), 1)) if job.settings.get("refine.colours", True) else sent.albedo
+        return replace(sent, vertices=sent.vertices + np.float32([0, 0, strength]), albedo=red, facts={**facts, "refined_sha256": job.mesh})
 
     def change(self, job: str, **fields: Any) -> JobSummary:
         """Change a job and tell every subscriber."""
@@ -267,6 +280,8 @@ class FakeServer:
             return OFFER
         if isinstance(request, Submit):
             return self._submitted(request)
+        if isinstance(request, Upload):
+            return self._uploaded(request)
         if isinstance(request, ListJobs):
             return self._list()
         if isinstance(request, Subscribe):
@@ -283,9 +298,27 @@ class FakeServer:
     def _list(self) -> JobList:
         return JobList(tuple(sorted(self.jobs.values(), key=lambda job: -job.changed)), self.changes)
 
+    def _uploaded(self, request: Upload) -> Any:
+        have = self.uploads.get(request.sha256, bytearray())
+        if request.offset <= len(have) < request.total and request.data:
+            have = self.uploads.setdefault(request.sha256, have)
+            have += request.data[len(have) - request.offset :]
+        if len(have) == request.total and hashlib.sha256(have).hexdigest() != request.sha256:
+            del self.uploads[request.sha256]
+            return Refusal("not-ready", "the mesh arrived damaged; send it again from its beginning")
+        if self.faults.lose_uploads and request.data:
+            self.faults.lose_uploads -= 1
+            return None
+        return Uploaded(len(have))
+
     def _submitted(self, request: Submit) -> Any:
         if self.faults.refuse_submit:
             return Refusal("bad-input", self.faults.refuse_submit)
+        if request.mesh and self.faults.forget_uploads:
+            self.faults.forget_uploads -= 1
+            self.uploads.pop(request.mesh)
+        if request.mesh and hashlib.sha256(self.uploads.get(request.mesh, b"")).hexdigest() != request.mesh:
+            return Refusal("not-ready", "send the mesh first, then submit again")
         if request.ticket not in self.tickets:
             if request.refines and request.refines not in self.jobs:
                 return Refusal("no-such-job", f"there is no job {request.refines}")
@@ -296,7 +329,7 @@ class FakeServer:
             self.jobs[job] = JobSummary(
                 job, "queued", request.prompt, request.negative, request.model, request.preset, request.seed, request.settings,
                 0, int(request.settings.get("run.steps", self.steps)), 0.0, -1.0, waiting + 1, "", "", time.time(), 0, "", self.changes,
-                refines=request.refines,
+                refines=request.refines, mesh=request.mesh,
             )  # fmt: skip
             self._tell(lambda count: JobChanged(count, self.jobs[job]))
         if self.faults.lose_replies:

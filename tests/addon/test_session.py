@@ -21,7 +21,7 @@ from dreamwright.shared.messages import Closing, pack  # noqa: E402
 from tests.addon.conftest import PACKAGE, ROOT  # noqa: E402
 from tests.addon.fake_server import OFFER, FakeServer, picture  # noqa: E402
 
-WITHOUT_BPY = ("session", "happenings", "frames", "remembered", "wording")
+WITHOUT_BPY = ("session", "commands", "mesh_outbox", "happenings", "frames", "remembered", "wording")
 
 
 def module(name: str) -> Any:

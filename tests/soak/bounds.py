@@ -22,7 +22,7 @@ from dreamwright.backend.settings import BOUNDS, setting_names
 from dreamwright.backend.server import orders
 from dreamwright.shared import offer
 from dreamwright.shared.faults import ProtocolError, Refused
-from dreamwright.shared.messages import MESSAGES, Cancel, Fetch, JobReply, Submit
+from dreamwright.shared.messages import MESSAGES, Cancel, Fetch, JobReply, Submit, Upload
 from dreamwright.shared.messages import JobSummary
 from dreamwright.shared.shapes import from_map, rule_of, shown, to_map
 from tests.fields import PATHS, probes, valid
@@ -118,6 +118,11 @@ def name_faults(yard: Yard) -> tuple[int, list[str]]:
             said = outcome(yard, **{field: path})
             if not said.startswith("bad-input: "):
                 faults.append(f"{field} {path!r}: {said}")
+        for request, code in ((Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, path[:64]), "not-ready"), (Upload(path[:64], 9, 0, b"123456789"), "bad-input")):
+            count += 1
+            refused = yard.refused(request)
+            if refused.code != code:
+                faults.append(f"mesh {path!r}: {refused}")
         for request in (Cancel(path[:40]), Fetch(path[:40], "mesh", 0, 10)):
             count += 1
             try:
