@@ -14,10 +14,12 @@ from dreamwright.backend.config import (
     GuidanceConfig,
     MeshConfig,
     OptimizerConfig,
+    RefineConfig,
     RegulariserConfig,
     RenderConfig,
     RunConfig,
     ShadingConfig,
+    SphereConfig,
 )
 from dreamwright.backend.errors import ConfigError
 
@@ -174,6 +176,20 @@ DREAM_FIELDS = replace(
     ),
 )
 
+CLIP_MESH = Config(
+    run=RunConfig(method="clip-mesh", steps=300, views_per_step=4, checkpoint_interval=50, preview_interval=20),
+    camera=replace(DRAFT.camera, elevation_min=0.0, elevation_max=60.0),
+    shading=ShadingConfig(albedo_only_share=0.0, shaded_probability=0.8, textureless_probability=0.3, ambient=0.2, ambient_max=0.55),
+    render=RenderConfig(resolution=72),
+    guidance=GuidanceConfig(view_dependent=False),
+    refine=RefineConfig(
+        strength=1.0, reach=1.0, stiffness=20.0, colour_stiffness=1.0, position_rate=0.012, colour_rate=0.05, laplacian=0.1, edges=0.02, crease=180.0
+    ),
+    sphere=SphereConfig(laplacian_end=0.02, laplacian_share=0.5, normals=0.05, outside=10.0),
+)
+
+CLIP_MESH_PAPER = replace(CLIP_MESH)
+
 PRESETS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (
@@ -182,6 +198,8 @@ PRESETS: Mapping[str, Preset] = {
         Preset("paper", "DreamFusion as published: mip-NeRF field, Shampoo, 15,000 steps of 4 views", PAPER),
         Preset("dream-fields", "CLIP guides instead of diffusion: Dream Fields' loss on draft's field, minutes on a CPU", DREAM_FIELDS),
         Preset("dream-fields-paper", "Dream Fields' published numbers on the paper's field: 10,000 steps of 252 pixels", DREAM_FIELDS_PAPER),
+        Preset("clip-mesh", "CLIP guides a sphere's vertices and colours: minutes on a CPU", CLIP_MESH),
+        Preset("clip-mesh-paper", "CLIP-Mesh's published numbers, as far as they fit a mesh with vertex colours: 5,000 steps of 25 views", CLIP_MESH_PAPER),
     )
 }
 
