@@ -9,6 +9,7 @@ from typing import Mapping
 from dreamwright.backend.config import (
     BackgroundConfig,
     CameraConfig,
+    ClipConfig,
     Config,
     FieldConfig,
     GuidanceConfig,
@@ -188,7 +189,48 @@ CLIP_MESH = Config(
     sphere=SphereConfig(laplacian_end=0.02, laplacian_share=0.5, normals=0.05, outside=10.0),
 )
 
-CLIP_MESH_PAPER = replace(CLIP_MESH)
+# CLIP-Mesh. "CM" marks numbers of its published configuration (configs/paper.yml of NasirKhalid24/CLIP-Mesh), whose sphere has
+# radius 1 and ours half of that. Left out: its diffusion prior of image embeddings, and its texture and normal maps.
+CLIP_MESH_PAPER = Config(
+    run=RunConfig(method="clip-mesh", steps=5000, views_per_step=25),  # CM: epochs, batch_size
+    camera=CameraConfig(
+        elevation_min=0.0,
+        elevation_max=30.0,  # CM: 90 degrees times Beta(1, 5), whose mean is 15 degrees as well
+        uniform_angle_share=1.0,
+        distance_min=2.5,
+        distance_max=6.0,  # CM: dist_min 5, dist_max 12
+        focal_min=0.5,  # CM: fov_max 90 degrees
+        focal_max=1.866,  # CM: fov_min 30 degrees
+        look_at_std=0.577,  # CM: aug_loc, uniform in -2 .. 2, which has this deviation in our units
+        up_std=0.0,
+        position_offset=0.0,
+    ),
+    shading=ShadingConfig(
+        albedo_only_share=0.0,
+        shaded_probability=1.0,  # CM: bsdf diffuse
+        textureless_probability=0.25,  # CM: shape_imgs_frac, half of the views for half of the steps
+    ),
+    render=RenderConfig(resolution=512),  # CM: train_res
+    guidance=GuidanceConfig(view_dependent=False),  # CM: text_prompt as it is
+    clip=ClipConfig(crops=1, crop_share=1.0),  # CM: whole pictures, each before one random background
+    refine=RefineConfig(
+        strength=1.0,
+        reach=1.0,
+        stiffness=16.0,  # spreads a push over 4 edges, which is one of CM's 1,280-face control mesh, whose limit surface it renders
+        position_rate=0.005,  # CM: lr 0.01, in units of its radius; to a tenth in 5,000 steps, as ours
+        colour_rate=0.01,  # CM: lr
+        laplacian=3.1,  # CM: laplacian_weight 30 on the control mesh, the same penalty of a smooth displacement
+        edges=0.0,
+        crease=180.0,
+        supersampling=1,
+    ),
+    sphere=SphereConfig(
+        subdivisions=5,  # 10,242 vertices, for colours at about the pixels of a view; CM has a texture of 512
+        radius=0.5,  # CM: unit
+        laplacian_end=0.062,  # CM: laplacian_min 0.6, as above
+        laplacian_share=0.31,  # CM's decay is a Gaussian of the step; linear here, with the same half
+    ),
+)
 
 PRESETS: Mapping[str, Preset] = {
     preset.name: preset

@@ -42,6 +42,7 @@ class Sculptor(Refiner):
         self, config: Config, guidance: Guidance, bank: PromptBank, subject: Subject, seed: int, device: torch.device | str = "cpu"
     ) -> None:
         super().__init__(config, guidance, bank, subject, seed, device)
+        self.optimizer.param_groups[1]["uniform"] = False  # grey vertices far from the brightest gradient need their colour as well
         self._pairs = torch.from_numpy(neighbours_of(subject.welded_faces)).to(self.device)
 
     def penalties(self, moves: Tensor) -> tuple[Tensor, dict[str, float]]:
