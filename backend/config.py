@@ -201,7 +201,9 @@ class RefineConfig:  # of `dreamwright refine`, in scene units after the mesh wa
 class SphereConfig:  # of clip-mesh alone, which begins from a sphere; `refine` above says how its vertices move
     subdivisions: int = 4  # of an icosahedron: 10 * 4^n + 2 vertices, so 2,562
     radius: float = 0.35  # scene units, at the start
-    grey: float = 0.5  # display sRGB of all vertices at the start
+    patchiness: float = 0.25  # deviation of the random colours at the start, display sRGB; 0: grey, which a model may take for clay and leave
+    patch_stiffness: float = 10.0  # over how many edges, about its root, these colours are smoothed
+    clay_share: float = 0.5  # share of the run in which views may be textureless; all show colours afterwards
     laplacian_end: float = 1.0  # what refine.laplacian goes to: stiff at first, so that the whole moves before its parts
     laplacian_share: float = 0.5  # share of the run over which it goes there
     normals: float = 0.0  # weight of 1 - cos between the normals of neighbouring faces

@@ -208,7 +208,7 @@ CLIP_MESH_PAPER = Config(
     shading=ShadingConfig(
         albedo_only_share=0.0,
         shaded_probability=1.0,  # CM: bsdf diffuse
-        textureless_probability=0.25,  # CM: shape_imgs_frac, half of the views for half of the steps
+        textureless_probability=0.5,  # CM: half of the views, for shape_imgs_frac of the steps
     ),
     render=RenderConfig(resolution=512),  # CM: train_res
     guidance=GuidanceConfig(view_dependent=False),  # CM: text_prompt as it is
@@ -227,6 +227,7 @@ CLIP_MESH_PAPER = Config(
     sphere=SphereConfig(
         subdivisions=5,  # 10,242 vertices, for colours at about the pixels of a view; CM has a texture of 512
         radius=0.5,  # CM: unit
+        clay_share=0.5,  # CM: shape_imgs_frac
         laplacian_end=0.062,  # CM: laplacian_min 0.6, as above
         laplacian_share=0.31,  # CM's decay is a Gaussian of the step; linear here, with the same half
     ),

@@ -72,7 +72,7 @@ class Production:
         with self._within_memory("while loading the model", "start again"):
             self.run: Run | Refinement
             if config.run.method == "clip-mesh":
-                subject = sphere_subject(config.sphere)
+                subject = sphere_subject(config.sphere, config.run.seed if resume is None else resume.seed)
                 self.notices += (f"a sphere of {len(subject.vertices)} vertices, {len(subject.faces)} triangles",)
                 self.run = Refinement(config, guidance, bank, subject, resume, should_stop, device, kind=Sculptor)
             else:

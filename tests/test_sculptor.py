@@ -27,7 +27,7 @@ from dreamwright.backend.presets import CLIP_MESH, CLIP_MESH_PAPER, DRAFT
 from dreamwright.backend.production import Production
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.rasterising.picture import Topology, render_pictures
-from dreamwright.backend.refinement.regularisers import neighbours_of, normal_energy, outside_energy
+from dreamwright.backend.refinement.regularisers import edges_of, neighbours_of, normal_energy, outside_energy
 from dreamwright.backend.refinement.sculptor import Sculptor, sphere_subject
 from dreamwright.backend.rendering.shading import Shading
 from dreamwright.backend.server.requests import check_submission
@@ -59,7 +59,7 @@ def quick(*settings: str) -> Config:
 
 def sculptor(model: ImageTextModel, *settings: str) -> Sculptor:
     config = quick(*settings)
-    return Sculptor(config, ClipGuidance(model, config.clip), PromptBank(model, PROMPT, config.guidance), sphere_subject(config.sphere), 0)
+    return Sculptor(config, ClipGuidance(model, config.clip), PromptBank(model, PROMPT, config.guidance), sphere_subject(config.sphere, 0), 0)
 
 
 # --- the sphere and what keeps it a surface
@@ -68,13 +68,23 @@ def sculptor(model: ImageTextModel, *settings: str) -> Sculptor:
 @pytest.mark.parametrize("subdivisions", [1, 3])
 def test_the_sphere_is_round_closed_and_outward(subdivisions: int) -> None:
     """10 * 4^n + 2 vertices on the sphere; a closed manifold without handles; nearly 4 / 3 pi r^3, from below."""
-    subject = sphere_subject(SphereConfig(subdivisions=subdivisions, radius=0.3, grey=0.25))
+    subject = sphere_subject(SphereConfig(subdivisions=subdivisions, radius=0.3), 0)
     assert len(subject.vertices) == 10 * 4**subdivisions + 2 and len(subject.faces) == 20 * 4**subdivisions
     assert np.linalg.norm(subject.unit, axis=1) == pytest.approx(0.3, abs=1e-6)
     assert is_manifold(subject.faces) and euler_number(subject.faces) == 2
     volume = signed_volume(Surface(subject.unit, subject.faces)) / (4 / 3 * math.pi * 0.3**3)
     assert 1 - 0.6 / 4**subdivisions < volume < 1
-    assert subject.display == pytest.approx(0.25, abs=1e-6)
+
+
+def test_the_sphere_begins_in_smooth_patches_of_its_seeds_colours() -> None:
+    """Mean and deviation as asked where nothing is cut off; neighbours are more alike than strangers; patchiness 0 is grey."""
+    config = SphereConfig(subdivisions=4, patchiness=0.1)
+    subject = sphere_subject(config, 1)
+    assert subject.display.mean(0) == pytest.approx(0.5, abs=1e-3) and subject.display.std(0) == pytest.approx(0.1, abs=1e-3)
+    one, other = subject.display[edges_of(subject.faces).T]
+    assert np.abs(one - other).mean() < 0.35 * np.abs(subject.display - subject.display[::-1]).mean()
+    assert np.array_equal(subject.albedo, sphere_subject(config, 1).albedo) and not np.array_equal(subject.albedo, sphere_subject(config, 2).albedo)
+    assert sphere_subject(SphereConfig(patchiness=0.0), 1).display == pytest.approx(0.5, abs=1e-6)
 
 
 def test_normals_cost_what_their_angles_say() -> None:
@@ -144,6 +154,16 @@ def test_the_score_reaches_every_visible_vertex_and_going_down_it_raises_the_sco
     assert float((gradient.norm(dim=-1) > 0).float().mean()) > 0.25, "silhouettes seen from three sides"
     step = 0.002 / float(gradient.norm(dim=-1).max())
     assert float(score(where.detach() + step * gradient)) > float(before.detach())
+
+
+def test_clay_is_shown_in_the_first_part_of_a_run_only(model: ImageTextModel) -> None:
+    shape = sculptor(model, "run.steps=8", "run.views_per_step=4", "shading.shaded_probability=1", "shading.textureless_probability=1", "sphere.clay_share=0.5")
+    shown: list[set[str]] = []
+    render = shape._render
+    shape._render = lambda *given: shown.append({s.kind for s in given[4]}) or render(*given)
+    for _ in range(8):
+        shape.advance()
+    assert shown == [{"textureless"}] * 4 + [{"shaded"}] * 4
 
 
 def test_views_at_once_change_nothing_but_roundings(model: ImageTextModel) -> None:
@@ -255,7 +275,7 @@ def test_settings_that_mean_nothing_to_a_mesh_are_refused_by_name(setting: str) 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("setting", ["sphere.subdivisions=7", "sphere.radius=0.9", "sphere.normals=-1", "sphere.gray=0.5"])
+@pytest.mark.parametrize("setting", ["sphere.subdivisions=7", "sphere.radius=0.9", "sphere.normals=-1", "sphere.grey=0.5"])
 def test_a_sphere_that_cannot_be_is_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match="sphere.*(allowed|did you mean)"):
         asked("--set", setting)

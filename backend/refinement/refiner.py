@@ -114,7 +114,7 @@ class Refiner:
         cameras = sample_cameras(config.camera, views, self.streams["cameras"])
         lights = sample_lights(config.light, cameras, self.streams["cameras"]).to(self.device)
         shadings = [sample_shading(config.shading, progress, self.streams["looks"]) for _ in range(views)]
-        if not config.refine.positions:  # a textureless view says nothing about colours
+        if not self.shows_clay():
             shadings = [replace(s, kind="shaded") if s.kind == "textureless" else s for s in shadings]
         backdrop = self._backdrop().to(self.device)
         moves, tints = self.moves(), self.tints()
@@ -168,6 +168,10 @@ class Refiner:
             result = self.guidance.gradient(shown, placed, conditioning, noise, progress)
             guided = (result.gradient.detach() * seen.image).sum()
         return guided / len(cameras), {**result.scalars, "opacity": float(seen.opacity.detach().mean())}
+
+    def shows_clay(self) -> bool:
+        """Whether views may be textureless; one says nothing about colours."""
+        return self.config.refine.positions
 
     def penalties(self, moves: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The weighted regularisers of moves (W, 3), a scalar, and their figures."""

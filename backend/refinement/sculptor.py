@@ -15,17 +15,24 @@ from dreamwright.backend.meshing.mesh import Mesh, MeshReport, assemble_mesh
 from dreamwright.backend.meshing.topology import Surface, euler_number, face_components, is_watertight, signed_volume
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.refinement.refiner import Refiner
-from dreamwright.backend.refinement.regularisers import edge_energy, laplacian_energy, neighbours_of, normal_energy, outside_energy
+from dreamwright.backend.refinement.regularisers import edge_energy, laplacian_energy, neighbours_of, normal_energy, outside_energy, uniform_laplacian
+from dreamwright.backend.refinement.smooth_steps import SmoothSteps
 from dreamwright.backend.refinement.subject import RADIUS, Subject
 from dreamwright.backend.schedules import linear
 
 
-def sphere_subject(config: SphereConfig) -> Subject:
-    """A subdivided icosahedron in one grey, in scene units: no scaling, every vertex its own place, faces outwards."""
+def sphere_subject(config: SphereConfig, seed: int) -> Subject:
+    """A subdivided icosahedron in scene units, faces outwards: no scaling, every vertex its own place.
+
+    Colours are Gaussian noise of mean 0.5 and deviation `patchiness` in display sRGB, smoothed over `patch_stiffness`, cut off at 0 and 1.
+    """
     ball = trimesh.creation.icosphere(subdivisions=config.subdivisions, radius=config.radius)
     vertices = np.ascontiguousarray(ball.vertices, np.float32)
     faces = np.ascontiguousarray(ball.faces, np.int32)
-    albedo = np.full(vertices.shape, display_to_linear(np.array(config.grey)), np.float32)
+    noise = torch.randn(len(vertices), 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    patches = SmoothSteps(uniform_laplacian(faces, len(vertices)), config.patch_stiffness).plain(noise).numpy()
+    display = 0.5 + config.patchiness * (patches - patches.mean(0)) / patches.std(0)
+    albedo = display_to_linear(display.clip(0, 1)).astype(np.float32)
     return Subject(vertices, faces, albedo, vertices.astype(np.float64), np.arange(len(vertices)), 1.0)
 
 
@@ -44,6 +51,10 @@ class Sculptor(Refiner):
         super().__init__(config, guidance, bank, subject, seed, device)
         self.optimizer.param_groups[1]["uniform"] = False  # grey vertices far from the brightest gradient need their colour as well
         self._pairs = torch.from_numpy(neighbours_of(subject.welded_faces)).to(self.device)
+
+    def shows_clay(self) -> bool:
+        """In the first part of the run only: clay forms the shape, and colours then have every view."""
+        return self.progress < self.config.sphere.clay_share
 
     def penalties(self, moves: Tensor) -> tuple[Tensor, dict[str, float]]:
         """As `Refiner.penalties`."""
