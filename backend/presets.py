@@ -177,16 +177,32 @@ DREAM_FIELDS = replace(
     ),
 )
 
+# A sphere for the starter's CLIP: the numbers were tried on four props (docs/retrieval.md).
 CLIP_MESH = Config(
-    run=RunConfig(method="clip-mesh", steps=300, views_per_step=4, checkpoint_interval=50, preview_interval=20),
-    camera=replace(DRAFT.camera, elevation_min=0.0, elevation_max=60.0),
-    shading=ShadingConfig(albedo_only_share=0.0, shaded_probability=0.8, textureless_probability=0.3, ambient=0.2, ambient_max=0.55),
-    render=RenderConfig(resolution=72),
-    guidance=GuidanceConfig(view_dependent=False),
-    refine=RefineConfig(
-        strength=1.0, reach=1.0, stiffness=20.0, colour_stiffness=1.0, position_rate=0.012, colour_rate=0.05, laplacian=0.1, edges=0.02, crease=180.0
+    run=RunConfig(method="clip-mesh", steps=400, views_per_step=8, checkpoint_interval=50, preview_interval=20),
+    camera=replace(DRAFT.camera, elevation_min=0.0, elevation_max=50.0),
+    shading=ShadingConfig(
+        albedo_only_share=0.0,
+        shaded_probability=0.8,
+        textureless_probability=0.3,  # at 0.5 shapes grow no better, and colours come late
+        ambient=0.2,
+        ambient_max=0.55,
     ),
-    sphere=SphereConfig(laplacian_end=0.02, laplacian_share=0.5, normals=0.05, outside=10.0),
+    render=RenderConfig(resolution=72),  # as dream-fields
+    guidance=GuidanceConfig(view_dependent=False),
+    clip=ClipConfig(crops=1),  # more views instead
+    refine=RefineConfig(
+        strength=1.0,
+        reach=1.0,  # twice the prop's radius, so nothing is out of reach
+        colour_stiffness=3.0,  # at 1, colours are finer than the model's pixels
+        position_rate=0.025,  # at 0.03, with half of the weights below, parts grow through each other
+        colour_rate=0.03,
+        laplacian=0.05,  # all weights against a loss between -1 and 1
+        edges=0.02,
+        crease=180.0,
+        supersampling=1,
+    ),
+    sphere=SphereConfig(laplacian_end=0.005, normals=0.05, outside=10.0),
 )
 
 # CLIP-Mesh. "CM" marks numbers of its published configuration (configs/paper.yml of NasirKhalid24/CLIP-Mesh), whose sphere has

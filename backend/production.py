@@ -125,9 +125,10 @@ class Production:
                 raise
             what = one_line(error) if isinstance(error, OutOfMemory) else f"out of memory {when} ({one_line(error)})"
             run = self.job.config.run
+            fewer = "a smaller render.resolution" if run.method == "clip-mesh" else "fewer render.samples"
             nothing = (
-                "free some memory first, as no setting that a resumed run may change helps much, or start afresh with fewer "
-                "render.samples or a smaller model"
+                f"free some memory first, as no setting that a resumed run may change helps much, or start afresh with {fewer} "
+                "or a smaller model"
             )
             if run.views_per_step > 1 and run.views_at_once != 1:
                 nothing = "set run.views_at_once=1"

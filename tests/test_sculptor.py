@@ -209,9 +209,10 @@ def test_a_sphere_that_turned_inside_out_is_turned_back(model: ImageTextModel) -
     bound = 1.0
     length = wanted.norm(dim=-1, keepdim=True)
     offset = shape._steps.matrix @ (wanted * bound / torch.sqrt(bound**2 - length**2)).double().numpy()
+    assert shape.figures()["inside"] == 0
     with torch.no_grad():
         shape.offset.copy_(torch.from_numpy(np.asarray(offset)).float())
-    assert torch.allclose(shape.rest + shape.moves(), -shape.rest, atol=1e-4)
+    assert torch.allclose(shape.rest + shape.moves(), -shape.rest, atol=1e-4) and shape.figures()["inside"] == 1
     mesh, report = shape.prop(2.0)
     assert report.volume > 0 and signed_volume(Surface(mesh.vertices.astype(float), mesh.faces)) > 0
     middle = mesh.vertices - mesh.vertices.mean(0)

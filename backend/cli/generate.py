@@ -195,4 +195,5 @@ def _write_mesh(production: "Production", options: argparse.Namespace) -> None:
         + (f", texture {report.texture} x {report.texture}" if report.texture else "")
         + (f"; mesh against field: {error.psnr_object:.1f} dB, silhouette IoU {error.silhouette_iou:.3f}" if error else "")
         + (f"; {100 * report.folded:.1f}% of the faces folded over" if report.folded is not None else "")
+        + (f", {100 * report.inside:.1f}% of what is seen is its inside" if report.inside is not None else "")
     )

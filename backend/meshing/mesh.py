@@ -78,6 +78,7 @@ class MeshReport:
     texture: int  # texels a side; 0: none, not asked for or stopped
     error: MeshFieldError | None  # against the field's own renders; None when no views were given
     folded: float | None = None  # share of the faces that point against their neighbourhood, of a mesh that was optimised itself
+    inside: float | None = None  # share of such a mesh's pixels that see its surface from within, where parts run through each other
 
 
 def check_mesh_config(config: MeshConfig) -> None:

@@ -95,6 +95,8 @@ class Refinement:
     def _health(self) -> Health:
         figures = self.refiner.figures()
         told = f"moved {figures['moved']:.3f} of a radius-0.5 mesh, {100 * figures['folded']:.1f}% of the faces folded over"
+        if "inside" in figures:
+            told += f", {100 * figures['inside']:.1f}% of what is seen is its inside"
         if not all(np.isfinite(list(figures.values()))):
             raise RunError(f"the refinement diverged at step {self.refiner.step}; try another seed or {self.refiner.gentler}")
         if figures["folded"] > FOLDED_SHARE:

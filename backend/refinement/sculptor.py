@@ -8,17 +8,23 @@ import torch
 import trimesh
 from torch import Tensor
 
+from dreamwright.backend.cameras import orbit_cameras
 from dreamwright.backend.config import Config, SphereConfig
+from dreamwright.backend.distiller import ORBIT_DISTANCE, ORBIT_FOCAL
 from dreamwright.backend.guidance.contract import Guidance
 from dreamwright.backend.meshing.colour import display_to_linear
 from dreamwright.backend.meshing.mesh import Mesh, MeshReport, assemble_mesh
 from dreamwright.backend.meshing.topology import Surface, euler_number, face_components, is_watertight, signed_volume
 from dreamwright.backend.prompts import PromptBank
+from dreamwright.backend.rasterising.normals import face_cross
+from dreamwright.backend.rasterising.visibility import nearest_faces, project
 from dreamwright.backend.refinement.refiner import Refiner
 from dreamwright.backend.refinement.regularisers import edge_energy, laplacian_energy, neighbours_of, normal_energy, outside_energy, uniform_laplacian
 from dreamwright.backend.refinement.smooth_steps import SmoothSteps
 from dreamwright.backend.refinement.subject import RADIUS, Subject
 from dreamwright.backend.schedules import linear
+
+SEEN = 64  # pixels a side of the views in which insides are looked for
 
 
 def sphere_subject(config: SphereConfig, seed: int) -> Subject:
@@ -70,6 +76,17 @@ class Sculptor(Refiner):
         return total, {name: float(value.detach()) for name, (_, value) in parts.items()}
 
     @torch.no_grad()
+    def figures(self) -> dict[str, float]:
+        """Those of `Refiner`, and inside: the share of the prop's pixels, from six sides, that see the surface from within."""
+        placed, faces = self.rest + self.moves(), self.topology.faces
+        cameras = orbit_cameras([0, 60, 120, 180, 240, 300], 15.0, ORBIT_DISTANCE, ORBIT_FOCAL).to(self.device)
+        seen = nearest_faces(project(placed, cameras, SEEN), faces, SEEN).face
+        view, face = (seen >= 0).nonzero(as_tuple=True)[0], seen[seen >= 0]
+        towards = cameras.position.to(placed)[view] - placed[faces[face, 0]]
+        within = (face_cross(placed, faces)[face] * towards).sum(-1) < 0
+        return {**super().figures(), "inside": float(within.float().mean()) if len(within) else 0.0}
+
+    @torch.no_grad()
     def prop(self, height_m: float) -> tuple[Mesh, MeshReport]:
         """The sphere as it is now, in metres and standing on its base, and what can be said of it.
 
@@ -79,6 +96,7 @@ class Sculptor(Refiner):
         volume = signed_volume(surface)
         if volume < 0:
             surface, volume = Surface(surface.vertices, surface.faces[:, ::-1].copy()), -volume
+        figures = self.figures()
         colours = (self.colours + self.tints()).clamp(0, 1).cpu().double().numpy()
         mesh, scale, offset = assemble_mesh(surface, colours, height_m)
         return mesh, MeshReport(
@@ -96,5 +114,6 @@ class Sculptor(Refiner):
             offset=(float(offset[0]), float(offset[1]), float(offset[2])),
             texture=0,
             error=None,
-            folded=self.figures()["folded"],
+            folded=figures["folded"],
+            inside=figures["inside"],
         )
