@@ -181,7 +181,7 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
-class RefineConfig:  # of `dreamwright refine` alone, which moves an existing mesh; scene units after it was scaled to radius 0.5
+class RefineConfig:  # of `dreamwright refine`, in scene units after the mesh was scaled to radius 0.5, and of clip-mesh's sphere
     strength: float = 0.5  # 0: nothing changes; bounds and rates below are multiplied by it, and the noise's range grows with it
     positions: bool = True  # move the vertices
     colours: bool = True  # change the vertices' colours
@@ -198,8 +198,21 @@ class RefineConfig:  # of `dreamwright refine` alone, which moves an existing me
 
 
 @dataclass(frozen=True)
+class SphereConfig:  # of clip-mesh alone, which begins from a sphere; `refine` above says how its vertices move
+    subdivisions: int = 4  # of an icosahedron: 10 * 4^n + 2 vertices, so 2,562
+    radius: float = 0.35  # scene units, at the start
+    patchiness: float = 0.25  # deviation of the random colours at the start, display sRGB; 0: grey, which a model may take for clay and leave
+    patch_stiffness: float = 10.0  # over how many edges, about its root, these colours are smoothed
+    clay_share: float = 0.5  # share of the run in which views may be textureless; all show colours afterwards
+    laplacian_end: float = 1.0  # what refine.laplacian goes to: stiff at first, so that the whole moves before its parts
+    laplacian_share: float = 0.5  # share of the run over which it goes there
+    normals: float = 0.0  # weight of 1 - cos between the normals of neighbouring faces
+    outside: float = 0.0  # weight of the mean squared distance of vertices outside of radius 0.5, which the cameras frame
+
+
+@dataclass(frozen=True)
 class RunConfig:
-    method: Literal["dreamfusion", "dream-fields"] = "dreamfusion"  # what guides: a diffusion model's score, or CLIP's cosine
+    method: Literal["dreamfusion", "dream-fields", "clip-mesh"] = "dreamfusion"  # what guides what: a diffusion model's score a field, CLIP's cosine a field, or a mesh
     steps: int = 15000  # optimisation steps
     views_per_step: int = 4  # cameras a step
     seed: int = 0  # of the field, the cameras, the lights and the noise
@@ -229,3 +242,4 @@ class Config:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     refine: RefineConfig = dataclasses.field(default_factory=RefineConfig)
+    sphere: SphereConfig = dataclasses.field(default_factory=SphereConfig)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dreamwright.backend.config import Config, RefineConfig
 from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.methods import check_used
 from dreamwright.backend.prompts import clean_prompt
 from dreamwright.backend.settings import config_to_mapping, validate
 
@@ -33,7 +34,7 @@ class Job:
         optimised. So a run that ran out of memory goes on with less.
         """
         settings = config_to_mapping(self.config)
-        for section in ("mesh", "text", "refine"):
+        for section in ("mesh", "text", *(() if self.config.run.method == "clip-mesh" else ("refine", "sphere"))):
             settings.pop(section)
         for name in ("checkpoint_interval", "preview_interval", "threads", "max_restarts", "views_at_once", "ignore_memory"):
             settings["run"].pop(name)
@@ -47,7 +48,8 @@ class Job:
 
 
 def make_job(prompt: str, model: str, preset: str, config: Config) -> Job:
-    """A valid job. Raises PromptError and ConfigError, also for settings of a refinement, which starts from a mesh."""
-    if config.refine != RefineConfig():
+    """A valid job. Raises PromptError and ConfigError, also for settings that mean nothing to its method."""
+    if config.run.method != "clip-mesh" and config.refine != RefineConfig():
         raise ConfigError(f"{OF_A_MESH}* means nothing without a mesh; allowed are the other settings; use `dreamwright refine`, or leave it out")
+    check_used(config)
     return Job(clean_prompt(prompt), model, preset, validate(config))

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Mapping
+from typing import Mapping, Sequence
 
+from dreamwright.backend.config import Config
 from dreamwright.backend.errors import ConfigError, ModelError
 from dreamwright.backend.model_files import is_clip_folder
 from dreamwright.backend.presets import PRESETS, get_preset
@@ -29,8 +30,26 @@ METHODS: Mapping[str, Method] = {
     for method in (
         Method("dreamfusion", "a diffusion model's score guides", "draft", STARTER, "diffusion"),
         Method("dream-fields", "CLIP's cosine guides", "dream-fields", STARTER_CLIP, "image-text"),
+        Method("clip-mesh", "CLIP's cosine guides a mesh instead of a field", "clip-mesh", STARTER_CLIP, "image-text"),
     )
 }
+# Of the settings, those that mean something to clip-mesh, which has no field, no diffusion and no grid; "*": a whole section.
+# It leaves a negative prompt out and says so, as dream-fields does.
+OF_CLIP_MESH: Mapping[str, Sequence[str]] = {
+    "run": ("method", "steps", "views_per_step", "seed", "checkpoint_interval", "preview_interval", "threads", "views_at_once"),
+    "camera": ("*",),
+    "light": ("*",),
+    "shading": ("*",),
+    "render": ("resolution",),
+    "guidance": ("view_dependent", "overhead_elevation", "view_words", "textureless_words", "negative_prompt"),
+    "clip": ("*",),
+    "model": ("dtype",),
+    "mesh": ("height_m",),
+    "refine": (
+        "reach", "colour_reach", "stiffness", "colour_stiffness", "position_rate", "colour_rate", "laplacian", "edges", "crease", "supersampling",
+    ),
+    "sphere": ("*",),
+}  # fmt: skip
 WHAT = {"diffusion": "a text-to-image pipeline", "image-text": "a CLIP model"}
 
 
@@ -50,6 +69,28 @@ def preset_of(method: str | None, preset: str | None) -> str:
         fitting = ", ".join(p.name for p in PRESETS.values() if p.config.run.method == method)
         raise ConfigError(f"the preset {preset!r} is one of {own}; allowed with {method} are {fitting}; choose one with --preset")
     return preset
+
+
+def uses(method: str, name: str) -> bool:
+    """Whether the setting "section.name" means something to the method, as far as methods are told apart by it."""
+    section, _, key = name.partition(".")
+    if method != "clip-mesh":
+        return section != "sphere"
+    known = OF_CLIP_MESH.get(section, ())
+    return key in known or "*" in known
+
+
+def check_used(config: Config) -> None:
+    """Raise ConfigError for settings that differ from the method's own preset and mean nothing to it."""
+    method = get_method(config.run.method)
+    own = get_preset(method.preset).config
+    for section in fields(Config):
+        mine, theirs = getattr(config, section.name), getattr(own, section.name)
+        for field in fields(mine):
+            name = f"{section.name}.{field.name}"
+            if getattr(mine, field.name) != getattr(theirs, field.name) and not uses(method.name, name):
+                sections = ", ".join(OF_CLIP_MESH if method.name == "clip-mesh" else (s.name for s in fields(Config) if s.name != "sphere"))
+                raise ConfigError(f"{name} means nothing to {method.name}; allowed are settings of {sections}, as docs/retrieval.md says; leave it out")
 
 
 def check_model(method: str, model: str, folder: Path) -> None:

@@ -79,6 +79,16 @@ class Run:
         if resume is not None:
             self.distiller.load(resume)
 
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return self.distiller.step
+
+    @property
+    def seed(self) -> int:
+        """The seed it goes on with, which restarts change."""
+        return self.distiller.seed
+
     def _begun(self, seed: int) -> Distiller:
         """A distiller before its first step."""
         distiller = Distiller(self.config, self.guidance, self.bank, seed, self.device, self.ranks)

@@ -9,15 +9,18 @@ from typing import Mapping
 from dreamwright.backend.config import (
     BackgroundConfig,
     CameraConfig,
+    ClipConfig,
     Config,
     FieldConfig,
     GuidanceConfig,
     MeshConfig,
     OptimizerConfig,
+    RefineConfig,
     RegulariserConfig,
     RenderConfig,
     RunConfig,
     ShadingConfig,
+    SphereConfig,
 )
 from dreamwright.backend.errors import ConfigError
 
@@ -174,6 +177,78 @@ DREAM_FIELDS = replace(
     ),
 )
 
+# A sphere for the starter's CLIP: the numbers were tried on four props (docs/retrieval.md).
+CLIP_MESH = Config(
+    run=RunConfig(method="clip-mesh", steps=400, views_per_step=8, checkpoint_interval=50, preview_interval=20),
+    camera=replace(DRAFT.camera, elevation_min=0.0, elevation_max=50.0),
+    shading=ShadingConfig(
+        albedo_only_share=0.0,
+        shaded_probability=0.8,
+        textureless_probability=0.3,  # at 0.5 shapes grow no better, and colours come late
+        ambient=0.2,
+        ambient_max=0.55,
+    ),
+    render=RenderConfig(resolution=72),  # as dream-fields
+    guidance=GuidanceConfig(view_dependent=False),
+    clip=ClipConfig(crops=1),  # more views instead
+    refine=RefineConfig(
+        strength=1.0,
+        reach=1.0,  # twice the prop's radius, so nothing is out of reach
+        colour_stiffness=3.0,  # at 1, colours are finer than the model's pixels
+        position_rate=0.025,  # at 0.03, with half of the weights below, parts grow through each other
+        colour_rate=0.03,
+        laplacian=0.05,  # all weights against a loss between -1 and 1
+        edges=0.02,
+        crease=180.0,
+        supersampling=1,
+    ),
+    sphere=SphereConfig(laplacian_end=0.005, normals=0.05, outside=10.0),
+)
+
+# CLIP-Mesh. "CM" marks numbers of its published configuration (configs/paper.yml of NasirKhalid24/CLIP-Mesh), whose sphere has
+# radius 1 and ours half of that. Left out: its diffusion prior of image embeddings, and its texture and normal maps.
+CLIP_MESH_PAPER = Config(
+    run=RunConfig(method="clip-mesh", steps=5000, views_per_step=25),  # CM: epochs, batch_size
+    camera=CameraConfig(
+        elevation_min=0.0,
+        elevation_max=30.0,  # CM: 90 degrees times Beta(1, 5), whose mean is 15 degrees as well
+        uniform_angle_share=1.0,
+        distance_min=2.5,
+        distance_max=6.0,  # CM: dist_min 5, dist_max 12
+        focal_min=0.5,  # CM: fov_max 90 degrees
+        focal_max=1.866,  # CM: fov_min 30 degrees
+        look_at_std=0.577,  # CM: aug_loc, uniform in -2 .. 2, which has this deviation in our units
+        up_std=0.0,
+        position_offset=0.0,
+    ),
+    shading=ShadingConfig(
+        albedo_only_share=0.0,
+        shaded_probability=1.0,  # CM: bsdf diffuse
+        textureless_probability=0.5,  # CM: half of the views, for shape_imgs_frac of the steps
+    ),
+    render=RenderConfig(resolution=512),  # CM: train_res
+    guidance=GuidanceConfig(view_dependent=False),  # CM: text_prompt as it is
+    clip=ClipConfig(crops=1, crop_share=1.0),  # CM: whole pictures, each before one random background
+    refine=RefineConfig(
+        strength=1.0,
+        reach=1.0,
+        stiffness=16.0,  # spreads a push over 4 edges, which is one of CM's 1,280-face control mesh, whose limit surface it renders
+        position_rate=0.005,  # CM: lr 0.01, in units of its radius; to a tenth in 5,000 steps, as ours
+        colour_rate=0.01,  # CM: lr
+        laplacian=3.1,  # CM: laplacian_weight 30 on the control mesh, the same penalty of a smooth displacement
+        edges=0.0,
+        crease=180.0,
+        supersampling=1,
+    ),
+    sphere=SphereConfig(
+        subdivisions=5,  # 10,242 vertices, for colours at about the pixels of a view; CM has a texture of 512
+        radius=0.5,  # CM: unit
+        clay_share=0.5,  # CM: shape_imgs_frac
+        laplacian_end=0.062,  # CM: laplacian_min 0.6, as above
+        laplacian_share=0.31,  # CM's decay is a Gaussian of the step; linear here, with the same half
+    ),
+)
+
 PRESETS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (
@@ -182,6 +257,8 @@ PRESETS: Mapping[str, Preset] = {
         Preset("paper", "DreamFusion as published: mip-NeRF field, Shampoo, 15,000 steps of 4 views", PAPER),
         Preset("dream-fields", "CLIP guides instead of diffusion: Dream Fields' loss on draft's field, minutes on a CPU", DREAM_FIELDS),
         Preset("dream-fields-paper", "Dream Fields' published numbers on the paper's field: 10,000 steps of 252 pixels", DREAM_FIELDS_PAPER),
+        Preset("clip-mesh", "CLIP guides a sphere's vertices and colours: minutes on a CPU", CLIP_MESH),
+        Preset("clip-mesh-paper", "CLIP-Mesh's published numbers, as far as they fit a mesh with vertex colours: 5,000 steps of 25 views", CLIP_MESH_PAPER),
     )
 }
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dreamwright.backend.cameras import Cameras, orbit_cameras
 from dreamwright.backend.distillation import ScoreDistillation
-from dreamwright.backend.errors import OutOfMemory, Stopped, is_out_of_memory, one_line
+from dreamwright.backend.errors import CheckpointError, ConfigError, OutOfMemory, Stopped, is_out_of_memory, one_line
 from dreamwright.backend.events import Event, RunState
 from dreamwright.backend.guidance.clip import ClipGuidance
 from dreamwright.backend.guidance.contract import Guidance
@@ -31,6 +31,8 @@ from dreamwright.backend.optimization import Run, optimise
 from dreamwright.backend.origin import Origin
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.ranks import Alone, Ranks
+from dreamwright.backend.refinement.refining import Refinement
+from dreamwright.backend.refinement.sculptor import Sculptor, sphere_subject
 from dreamwright.backend.rendering.shading import Shading
 from dreamwright.shared import __version__
 
@@ -61,12 +63,20 @@ class Production:
             if resume is None and ranks.count == 1 and should_stop():
                 raise Stopped("stopped before the first step")
 
-        if config.run.method == "dream-fields":
+        if config.run.method == "clip-mesh":
+            _check_alone(ranks, origin)
+        if config.run.method in ("dream-fields", "clip-mesh"):
             guidance, bank = self._with_clip(folder)
         else:
             guidance, bank = self._with_diffusion(folder, should_stop, ranks, give_way)
         with self._within_memory("while loading the model", "start again"):
-            self.run: Run = optimise(config, guidance, bank, resume, should_stop, device, ranks=ranks, origin=origin)
+            self.run: Run | Refinement
+            if config.run.method == "clip-mesh":
+                subject = sphere_subject(config.sphere, config.run.seed if resume is None else resume.seed)
+                self.notices += (f"a sphere of {len(subject.vertices)} vertices, {len(subject.faces)} triangles",)
+                self.run = Refinement(config, guidance, bank, subject, resume, should_stop, device, kind=Sculptor)
+            else:
+                self.run = optimise(config, guidance, bank, resume, should_stop, device, ranks=ranks, origin=origin)
         give_way()
         self.warnings = (*bank.warnings, *self.run.warnings)
 
@@ -92,13 +102,13 @@ class Production:
             model = load_image_text(path, self._device, self._dtype)
         self.notices = (f"guidance: minus CLIP's cosine over {config.clip.crops} crops a view of {model.image_size} pixels",)
         if config.guidance.negative_prompt.strip():
-            self.notices += ("dream-fields has no use for a negative prompt; it is left out",)
+            self.notices += (f"{config.run.method} has no use for a negative prompt; it is left out",)
         return ClipGuidance(model, config.clip), PromptBank(model, self.job.prompt, config.guidance)
 
     @property
     def step(self) -> int:
         """Steps taken."""
-        return self.run.distiller.step
+        return self.run.step
 
     def events(self) -> Iterator[Event]:
         """Optimise; see `optimization.Run`. Raises OutOfMemory, after a last checkpoint, saying what to lower."""
@@ -115,9 +125,10 @@ class Production:
                 raise
             what = one_line(error) if isinstance(error, OutOfMemory) else f"out of memory {when} ({one_line(error)})"
             run = self.job.config.run
+            fewer = "a smaller render.resolution" if run.method == "clip-mesh" else "fewer render.samples"
             nothing = (
-                "free some memory first, as no setting that a resumed run may change helps much, or start afresh with fewer "
-                "render.samples or a smaller model"
+                f"free some memory first, as no setting that a resumed run may change helps much, or start afresh with {fewer} "
+                "or a smaller model"
             )
             if run.views_per_step > 1 and run.views_at_once != 1:
                 nothing = "set run.views_at_once=1"
@@ -133,10 +144,14 @@ class Production:
     def mesh(
         self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False
     ) -> tuple[Mesh, MeshReport]:
-        """The field's surface with its colours, and its texture unless told to stop. Raises RunError when there is none yet.
+        """The field's surface with its colours, and its texture unless told to stop; or the mesh that is optimised itself.
+
+        Raises RunError when there is none yet.
 
         `progress` hears the share of the texture that is baked.
         """
+        if isinstance(self.run, Refinement):
+            return self.run.refiner.prop(self.job.config.mesh.height_m)
         distiller = self.run.distiller
 
         def albedo(cameras: Cameras) -> tuple[Tensor, Tensor]:
@@ -163,7 +178,7 @@ class Production:
             "method": self.job.config.run.method,
             "model": self.job.model,
             "preset": self.job.preset,
-            "seed": self.run.distiller.seed,
+            "seed": self.run.seed,
             **({"refined_from": self.run.origin.prompt} if self.run.origin is not None else {}),
             "steps": self.step,
             "negative_prompt": self.job.config.guidance.negative_prompt,
@@ -171,6 +186,14 @@ class Production:
             "guidance_scale": 1 + self.job.config.guidance.omega,
             "dreamwright": __version__,
         }
+
+
+def _check_alone(ranks: Ranks, origin: Origin | None) -> None:
+    """Raise for what clip-mesh cannot do: share its work, or begin from a field."""
+    if origin is not None:
+        raise CheckpointError("clip-mesh begins from a sphere, not from another run's field; leave --from out, or choose another --method")
+    if ranks.count > 1:
+        raise ConfigError(f"clip-mesh runs in one process, not in {ranks.count}; start it without torchrun")
 
 
 def _cfg(omega: float) -> str:

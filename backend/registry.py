@@ -71,7 +71,7 @@ def _deepfloyd(name: str, repo_id: str, summary: str, memory_gb: float, download
 def _clip(name: str, repo_id: str, size: str, memory_gb: float, download_gb: float) -> RegisteredModel:
     return RegisteredModel(
         name=name,
-        summary=f"OpenAI's CLIP {size}: how well pictures of anything fit a prompt; for dream-fields and R-Precision",
+        summary=f"OpenAI's CLIP {size}: how well pictures of anything fit a prompt; for dream-fields, clip-mesh and R-Precision",
         licence="MIT (the code; the hub's page names no other for the weights)",
         homes=(Home(repo_id),),
         memory_gb=memory_gb,
@@ -146,7 +146,7 @@ MODELS: tuple[RegisteredModel, ...] = (
     ),
     RegisteredModel(
         name=STARTER_CLIP,
-        summary="built in: how well pictures of the starter's props fit a prompt; guides dream-fields on any CPU",
+        summary="built in: how well pictures of the starter's props fit a prompt; guides dream-fields and clip-mesh on any CPU",
         licence="GPL-3.0-or-later",
         homes=(),
         memory_gb=0.1,

@@ -122,6 +122,15 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "refine.edges": (0, 1e9),
     "refine.crease": (0, 180),
     "refine.supersampling": (1, 8),
+    "sphere.subdivisions": (1, 6),
+    "sphere.radius": (0.05, 0.5),
+    "sphere.patchiness": (0, 1),
+    "sphere.patch_stiffness": (0, 1e4),
+    "sphere.clay_share": (0, 1),
+    "sphere.laplacian_end": (0, 1e9),
+    "sphere.laplacian_share": (0, 1),
+    "sphere.normals": (0, 1e9),
+    "sphere.outside": (0, 1e9),
 }
 # diffusers' name for the weight of classifier-free guidance; 1 + omega.
 OMEGA, GUIDANCE_SCALE = "guidance.omega", "guidance.guidance_scale"

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dreamwright.backend.cli import evaluate_baselines
 from dreamwright.backend.cli.main import build_parser, main
-from dreamwright.backend.errors import Stopped
+from dreamwright.backend.errors import ConfigError, Stopped
 from dreamwright.backend.evaluation import baselines
 from dreamwright.backend.evaluation.baselines import Cell, cells, fingerprint, job_of, kept, make_cell
 from dreamwright.backend.events import Progress
@@ -38,6 +39,15 @@ def test_cells_of_one_prompt_lie_side_by_side_so_that_a_short_run_compares_metho
 def test_a_cell_runs_its_methods_own_preset_with_its_seed(job):
     assert job.preset == "dream-fields" and job.config.run.seed == 3 and job.config.run.method == "dream-fields"
     assert job_of(Cell("dreamfusion", "a red mushroom", 0)).model == "starter"
+
+
+def test_a_setting_goes_to_the_methods_that_know_it_and_a_wrong_one_is_refused_for_all():
+    settings = ("run.steps=7", "field.voxel_resolutions=6,12", "sphere.radius=0.2")
+    mesh, field = (job_of(Cell(method, "a red mushroom", 0), settings).config for method in ("clip-mesh", "dream-fields"))
+    assert mesh.run.steps == field.run.steps == 7
+    assert (mesh.sphere.radius, field.sphere.radius) == (0.2, 0.35) and field.field.voxel_resolutions == (6, 12) != mesh.field.voxel_resolutions
+    with pytest.raises(ConfigError, match="field.voxels"):
+        job_of(Cell("clip-mesh", "a red mushroom", 0), ("field.voxels=3",))
 
 
 def test_a_cell_is_made_once_and_again_only_when_what_it_depends_on_changed(job, clip, tmp_path):
@@ -84,6 +94,10 @@ def test_the_command_writes_the_table_and_makes_nothing_twice(clip, tmp_path, mo
     table = capsys.readouterr().out
     assert [line.split("|")[1].strip() for line in table.splitlines()] == ["method", "---", "oracle (the true props)", "dream-fields"]
     assert (tmp_path / "out" / "dream-fields" / "a-blue-chair.0" / "turntable.png").is_file()
+    with Image.open(tmp_path / "out" / "baselines.png") as sheet:
+        assert sheet.size == (4 + 2 * (3 * 96 + 4), 14 + 2 * (96 + 14)), "the oracle and the method, two prompts"
+        oracle, made_tile = (np.asarray(sheet)[28 + 48, left + 20 : left + 80].std() for left in (4, 4 + 3 * 96 + 4))
+    assert oracle > 5 and made_tile > 1, "there is something in the middle of each first tile"
     assert main(arguments) == 0 and len(made) == 2 and capsys.readouterr().out == table
     assert main([*arguments, "--prompts", "0"]) == 2
 

@@ -120,7 +120,7 @@ def test_a_client_sends_a_mesh_and_the_next_time_only_asks(stage: Stage, monkeyp
     _, again = sending(stage, data)
     stage.until(lambda: bool(again))
     assert stage.door.service.tally.requests["Upload"] == requests + 1
-    assert stage.ask(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, sha256(data))).job.mesh == sha256(data)
+    assert stage.ask(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))).job.mesh == sha256(data)
 
 
 def test_an_upload_goes_on_over_the_end_of_the_server_and_a_cut_line_and_sends_little_twice(stage: Stage) -> None:

@@ -196,10 +196,10 @@ def test_a_full_disk_refuses_a_piece_and_the_upload_goes_on_when_there_is_room(y
 
 def test_a_mesh_is_its_senders_alone_and_to_everybody_else_as_if_there_were_none(yard: Yard) -> None:
     send(yard)
-    theirs = yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, MESH), "bert")
+    theirs = yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "bert")
     nobodys = yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, "0" * 64), "bert")
     assert theirs.code == nobodys.code == "not-ready" and theirs.message.replace(MESH, "X") == nobodys.message.replace("0" * 64, "X")
-    assert yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, MESH), "chief", True).code == "not-ready", "nor an admin's"
+    assert yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "chief", True).code == "not-ready", "nor an admin's"
     assert yard.ask(Upload(MESH, len(BALL), 0, b""), "bert") == Uploaded(0), "not even whether it is there is told"
     assert not yard.ledger.entries and not (yard.folder / "jobs").exists()
 
@@ -209,7 +209,7 @@ def test_each_user_of_an_encrypted_server_sends_their_own(street: Street) -> Non
     for piece in pieces(BALL):
         assert street.ask(anna, piece).offset > 0
     for guest, ready in ((bert, False), (anna, True)):
-        reply = street.ask(guest, Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, MESH))
+        reply = street.ask(guest, Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH))
         assert (reply.code == "not-ready") is not ready if isinstance(reply, Refused) else ready and reply.job.mesh == MESH
 
 
@@ -255,7 +255,7 @@ def test_what_nobody_uses_goes_after_a_day_of_the_servers_own_clock_and_a_job_ke
     assert files(yard) == [f"{MESH}.dwm"]
     yard.work(3600 * 25)
     assert files(yard) == [] and (yard.ledger.job_folder(job) / SUBJECT_FILE).read_bytes() == BALL
-    assert yard.refused(Submit("other", "a red mushroom", "", "starter", "refine", 0, {}, 0, MESH)).code == "not-ready"
+    assert yard.refused(Submit("other", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code == "not-ready"
 
 
 def test_the_limits_and_settings_of_a_refinement_are_told(yard: Yard) -> None:
@@ -299,7 +299,7 @@ def test_a_server_that_dies_between_the_link_and_the_ledger_leaves_no_job_and_th
 def test_a_submit_that_the_disk_refuses_leaves_no_folder(yard: Yard) -> None:
     send(yard)
     yard.disk.full = True
-    assert yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, MESH)).code == "no-space"
+    assert yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code == "no-space"
     assert not list((yard.folder / "jobs").iterdir()) and not yard.ledger.entries
 
 

@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="props a prompt (default 1; the paper's is 2)")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="default: all")
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="retrieval models (default: the starter's two and its judge)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of every job, for example run.steps=300")
-    parser.add_argument("--out", type=Path, default=Path("baselines"), help="folder for the props, baselines.json, baselines.md and pictures")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of every job whose method knows it, for example run.steps=300")
+    parser.add_argument("--out", type=Path, default=Path("baselines"), help="folder for the props, baselines.json, baselines.md and baselines.png")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     from dreamwright.backend.evaluation.captions import STARTER_CAPTIONS
     from dreamwright.backend.evaluation.exhibits import ELEVATION, Exhibit, of_mesh, starter_prop
     from dreamwright.backend.evaluation.judging import AZIMUTHS
-    from dreamwright.backend.evaluation.r_precision import as_json, markdown, measure_row
+    from dreamwright.backend.evaluation.r_precision import as_json, markdown, measure_row, picture
     from dreamwright.backend.evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
     from dreamwright.backend.events import Progress
     from dreamwright.backend.meshing.turntable import turntable_picture
@@ -81,5 +81,9 @@ def run(options: argparse.Namespace) -> int:
     rows = [measure_row("oracle (the true props)", "", oracle, prompts, STARTER_CAPTIONS, models)]
     rows += [measure_row(m.name, m.model, exhibits[m.name], prompts, STARTER_CAPTIONS, models) for m in methods]
     settings = {"elevation_deg": ELEVATION, "azimuths": AZIMUTHS, "resolution": resolution, "seeds": options.seeds, "jobs": jobs}
+    try:
+        picture({"oracle": oracle, **exhibits}, prompts).save(options.out / "baselines.png")
+    except OSError as error:
+        raise ConfigError(f"cannot write to {options.out} ({error.strerror}); give another folder with --out") from error
     write_table(options.out, "baselines", markdown(rows, list(models)), as_json(rows, prompts, STARTER_CAPTIONS, settings))
     return 0

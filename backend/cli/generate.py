@@ -32,7 +32,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("prompt", help='what to make, for example "a red mushroom"')
     parser.add_argument("--out", type=Path, default=Path("prop.glb"), help="mesh file: .glb, .ply or .obj; replaced only once a mesh is made, never by a failed run")
     parser.add_argument("--method", help=f"one of: {', '.join(f'{m.name} ({m.summary})' for m in METHODS.values())}; default: the preset's, dreamfusion without one")
-    parser.add_argument("--model", help="a name from `dreamwright models`, or a folder (diffusers for dreamfusion, CLIP for dream-fields); default: the method's built-in one")
+    parser.add_argument("--model", help="a name from `dreamwright models`, or a folder (diffusers for dreamfusion, CLIP for dream-fields and clip-mesh); default: the method's built-in one")
     parser.add_argument("--preset", help=f"default: the method's first; one of: {', '.join(f'{p.name} ({p.summary})' for p in PRESETS.values())}")
     parser.add_argument("--seed", type=int, help="another number makes another prop (default 0)")
     parser.add_argument("--steps", type=int, help="optimisation steps, instead of the preset's")
@@ -194,4 +194,6 @@ def _write_mesh(production: "Production", options: argparse.Namespace) -> None:
         f"{'watertight' if report.watertight else 'open'}, {report.components} part(s)"
         + (f", texture {report.texture} x {report.texture}" if report.texture else "")
         + (f"; mesh against field: {error.psnr_object:.1f} dB, silhouette IoU {error.silhouette_iou:.3f}" if error else "")
+        + (f"; {100 * report.folded:.1f}% of the faces folded over" if report.folded is not None else "")
+        + (f", {100 * report.inside:.1f}% of what is seen is its inside" if report.inside is not None else "")
     )

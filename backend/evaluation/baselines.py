@@ -22,7 +22,7 @@ from dreamwright.backend.evaluation.starter import PROMPTS
 from dreamwright.backend.events import Checkpoint, Event, Finished
 from dreamwright.backend.job import Job, make_job
 from dreamwright.backend.meshing.mesh import Mesh
-from dreamwright.backend.methods import get_method
+from dreamwright.backend.methods import get_method, uses
 from dreamwright.backend.models import resolve_model
 from dreamwright.backend.presets import get_preset
 from dreamwright.backend.production import Production
@@ -59,9 +59,11 @@ def cells(methods: Sequence[str], prompts: Sequence[str], seeds: int) -> list[Ce
 
 
 def job_of(cell: Cell, settings: Sequence[str] = (), models: dict[str, str] | None = None) -> Job:
-    """The cell's job by its method's own preset and model. Raises ConfigError."""
+    """The cell's job by its method's own preset and model, with those of the settings that mean something to it. Raises ConfigError."""
     method = get_method(cell.method)
-    config = apply_settings(get_preset(method.preset).config, settings)
+    base = get_preset(method.preset).config
+    apply_settings(base, settings)  # a wrong name or number is one for every method
+    config = apply_settings(base, [setting for setting in settings if uses(method.name, setting.partition("=")[0].strip())])
     config = replace(config, run=replace(config.run, seed=cell.seed))
     return make_job(cell.prompt, (models or {}).get(cell.method, method.model), method.preset, config)
 

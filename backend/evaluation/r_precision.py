@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Mapping, Sequence
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from dreamwright.backend.evaluation.captions import same_colour
 from dreamwright.backend.evaluation.exhibits import Exhibit
@@ -85,6 +86,29 @@ def markdown(rows: Sequence[Row], models: Sequence[str]) -> str:
                 cells.append(f"({text})" if figure is not None and name == row.guided_by else text)
         lines.append(f"| {row.method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def picture(exhibits: Mapping[str, Sequence[Exhibit]], prompts: Sequence[str], tile: int = 96) -> Image.Image:
+    """What was measured, of each prompt's first seed: a line a prompt, and for each method two sides in colour and one as clay."""
+    head, margin = 14, 4
+    sheet = Image.new("RGB", (margin + len(exhibits) * (3 * tile + margin), head + len(prompts) * (tile + head)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, (method, shown) in enumerate(exhibits.items()):
+        left = margin + column * (3 * tile + margin)
+        draw.text((left, 0), method, fill="black")
+        first = {e.prompt: e for e in sorted(shown, key=lambda e: -e.seed)}
+        for number, prompt in enumerate(prompts):
+            top = head + number * (tile + head)
+            draw.text((left, top), prompt, fill="black")
+            exhibit = first.get(number)
+            if exhibit is None or exhibit.colour is None or exhibit.textureless is None:
+                draw.text((left, top + head), "no mesh", fill="red")
+                continue
+            sides = (exhibit.colour[0], exhibit.colour[len(exhibit.colour) // 4], exhibit.textureless[0])
+            for place, side in enumerate(sides):
+                pixels = (side.permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8)
+                sheet.paste(Image.fromarray(pixels).resize((tile, tile)), (left + place * tile, top + head))
+    return sheet
 
 
 def as_json(rows: Sequence[Row], prompts: Sequence[str], captions: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:

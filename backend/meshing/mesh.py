@@ -63,8 +63,8 @@ class Mesh:
 class MeshReport:
     """What was measured on the way to a mesh."""
 
-    threshold: float  # density of the surface, 1 / scene unit
-    cell: float  # grid spacing, scene units
+    threshold: float  # density of the surface, 1 / scene unit; 0 where there was no field
+    cell: float  # grid spacing, scene units; 0 where there was no field
     components_dropped: int  # floaters, specks and cavities
     components: int  # parts that stayed
     vertices: int
@@ -77,6 +77,8 @@ class MeshReport:
     offset: tuple[float, float, float]  # placed = scale * scene + offset
     texture: int  # texels a side; 0: none, not asked for or stopped
     error: MeshFieldError | None  # against the field's own renders; None when no views were given
+    folded: float | None = None  # share of the faces that point against their neighbourhood, of a mesh that was optimised itself
+    inside: float | None = None  # share of such a mesh's pixels that see its surface from within, where parts run through each other
 
 
 def check_mesh_config(config: MeshConfig) -> None:

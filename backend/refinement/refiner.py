@@ -14,7 +14,7 @@ from dreamwright.backend.config import Config, GuidanceConfig
 from dreamwright.backend.distiller import ORBIT_DISTANCE, ORBIT_FOCAL, Diverged
 from dreamwright.backend.errors import CheckpointError, one_line
 from dreamwright.backend.events import RunState
-from dreamwright.backend.guidance.contract import Guidance
+from dreamwright.backend.guidance.contract import Guidance, LayeredGuidance
 from dreamwright.backend.health import all_finite
 from dreamwright.backend.meshing.mesh import Mesh
 from dreamwright.backend.prompts import PromptBank
@@ -32,6 +32,7 @@ from dreamwright.backend.refinement.smooth_steps import SmoothSteps, UniformAdam
 from dreamwright.backend.refinement.subject import Subject
 from dreamwright.backend.rendering.shading import Shading, sample_shading
 from dreamwright.backend.schedules import warmup_cosine
+from dreamwright.backend.streams import ViewStream
 
 STREAMS = ("cameras", "looks", "noise")  # one generator each, so that adding draws to one leaves the others
 FINAL_RATE = 0.1  # of the first
@@ -53,6 +54,8 @@ class Refiner:
     A vertex is at v + b x / sqrt(b^2 + |x|^2) with x = (I + stiffness L)^-1 u and b = strength * reach, so it never moves b
     far; a colour at c + (I + colour_stiffness L)^-1 w with every |w| <= strength * colour_reach, so neither does it.
     """
+
+    gentler = "a smaller strength"  # what to lower where a run goes wrong
 
     def __init__(
         self, config: Config, guidance: Guidance, bank: PromptBank, subject: Subject, seed: int, device: torch.device | str = "cpu"
@@ -76,6 +79,10 @@ class Refiner:
         groups = [{"params": [self.offset], "rate": refine.position_rate}, {"params": [self.tint], "rate": refine.colour_rate}]
         self.optimizer = UniformAdam(groups)
         self.streams = {name: torch.Generator().manual_seed(seed * len(STREAMS) + k + 1) for k, name in enumerate(STREAMS)}
+        views, size = config.run.views_per_step, config.run.views_at_once or config.run.views_per_step
+        self.groups = [slice(start, min(start + size, views)) for start in range(0, views, size)]
+        if len(self.groups) > 1:  # then each group draws as if it had all views, and keeps its own
+            self.streams["noise"] = ViewStream.of(views, self.groups[0], seed * len(STREAMS) + STREAMS.index("noise") + 1)
         self.step = 0
 
     @property
@@ -107,34 +114,72 @@ class Refiner:
         cameras = sample_cameras(config.camera, views, self.streams["cameras"])
         lights = sample_lights(config.light, cameras, self.streams["cameras"]).to(self.device)
         shadings = [sample_shading(config.shading, progress, self.streams["looks"]) for _ in range(views)]
-        if not config.refine.positions:  # a textureless view says nothing about colours
+        if not self.shows_clay():
             shadings = [replace(s, kind="shaded") if s.kind == "textureless" else s for s in shadings]
         backdrop = self._backdrop().to(self.device)
-        placed = cameras.to(self.device)
         moves, tints = self.moves(), self.tints()
-        seen = self._render(moves, tints, backdrop, placed, shadings, lights, config.render.resolution)
-        if not all_finite([seen.image.detach()]):
-            raise Diverged("the rendered image holds NaN or infinity")
-        conditioning = self.bank.for_views(cameras.azimuth, cameras.elevation, [s.kind for s in shadings])
-        result = self.guidance.gradient(seen.image.clamp(0, 1), placed, conditioning, self.streams["noise"], progress)
-        smoothness = laplacian_energy(self._laplacian, moves)
-        stretching = edge_energy(self.rest + moves, self._edges, self._lengths)
-        loss = (result.gradient.detach() * seen.image).sum() / views
+        one, noise = len(self.groups) == 1, self.streams["noise"]
+        # Groups of views leave their gradients at these, so that no two groups' pictures are held at once.
+        leaves = (moves, tints) if one else tuple(t.detach().requires_grad_(t.requires_grad) for t in (moves, tints))
+        before, loss, figures = noise.get_state(), 0.0, {}
+        for rows in self.groups:
+            if not one:
+                noise.set_state(before)
+                noise.rows = rows
+            share = (rows.stop - rows.start) / views
+            part, told = self._judged(*leaves, cameras[rows], lights[rows], shadings[rows], backdrop[rows], progress)
+            part = share * part
+            if not one and part.requires_grad:
+                part.backward()
+            loss = part if one else loss
+            figures = {name: figures.get(name, 0.0) + share * value for name, value in told.items()}
+        if not one:
+            loss = sum((leaf.grad * whole).sum() for leaf, whole in zip(leaves, (moves, tints)) if leaf.grad is not None)
+        penalty, told = self.penalties(moves)
         if config.refine.positions:
-            loss = loss + config.refine.laplacian * smoothness + config.refine.edges * stretching
-        if loss.requires_grad:
+            loss = loss + penalty
+        if isinstance(loss, Tensor) and loss.requires_grad:
             loss.backward()
         gradients = [p.grad for p in (self.offset, self.tint) if p.grad is not None]
         if not all_finite(gradients):
             self.optimizer.zero_grad(set_to_none=True)
             raise Diverged("the mesh's gradient holds NaN or infinity")
         self._update(progress)
-        return {
-            **result.scalars,
-            "opacity": float(seen.opacity.detach().mean()),
-            "laplacian": float(smoothness.detach()),
-            "stretching": float(stretching.detach()),
-        }
+        return {**figures, **told}
+
+    def _judged(
+        self, moves: Tensor, tints: Tensor, cameras: Cameras, lights: Tensor, shadings: Sequence[Shading], backdrop: Tensor, progress: float
+    ) -> tuple[Tensor, dict[str, float]]:
+        """What the guidance says of some views, as a scalar with the right gradient (mean over views), and figures.
+
+        A guidance that chooses what stands behind the mesh is shown it before black, with its opacity.
+        """
+        placed, layered = cameras.to(self.device), isinstance(self.guidance, LayeredGuidance)
+        backdrop = torch.zeros_like(backdrop) if layered else backdrop
+        seen = self._render(moves, tints, backdrop, placed, shadings, lights, self.config.render.resolution)
+        if not all_finite([seen.image.detach()]):
+            raise Diverged("the rendered image holds NaN or infinity")
+        conditioning = self.bank.for_views(cameras.azimuth, cameras.elevation, [s.kind for s in shadings])
+        shown, noise = seen.image.clamp(0, 1), self.streams["noise"]
+        if layered:
+            result = self.guidance.layer_gradients(shown, seen.opacity, placed, conditioning, noise, progress)
+            guided = (result.colour.detach() * seen.image).sum() + (result.opacity.detach() * seen.opacity).sum()
+        else:
+            result = self.guidance.gradient(shown, placed, conditioning, noise, progress)
+            guided = (result.gradient.detach() * seen.image).sum()
+        return guided / len(cameras), {**result.scalars, "opacity": float(seen.opacity.detach().mean())}
+
+    def shows_clay(self) -> bool:
+        """Whether views may be textureless; one says nothing about colours."""
+        return self.config.refine.positions
+
+    def penalties(self, moves: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """The weighted regularisers of moves (W, 3), a scalar, and their figures."""
+        refine = self.config.refine
+        smoothness = laplacian_energy(self._laplacian, moves)
+        stretching = edge_energy(self.rest + moves, self._edges, self._lengths)
+        total = refine.laplacian * smoothness + refine.edges * stretching
+        return total, {"laplacian": float(smoothness.detach()), "stretching": float(stretching.detach())}
 
     def _update(self, progress: float) -> None:
         strength = self.config.refine.strength

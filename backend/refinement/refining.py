@@ -27,8 +27,11 @@ class Refinement:
     """Iterating yields events until the steps are done or `should_stop` says so, asked after every step.
 
     At strength 0 there is nothing to do, and no step is taken. Raises CheckpointError for a state that does not fit, and,
-    while iterating, RunError when the mesh diverges: its last checkpoint is whole.
+    while iterating, RunError when the mesh diverges: its last checkpoint is whole. `kind` makes the refiner.
     """
+
+    origin: None = None  # as a `Run` has, which may begin from a field
+    warnings: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -40,12 +43,23 @@ class Refinement:
         should_stop: Callable[[], bool] = lambda: False,
         device: torch.device | str = "cpu",
         clock: Callable[[], float] = time.monotonic,
+        kind: type[Refiner] = Refiner,
     ) -> None:
         self.config, self._should_stop, self._clock = config, should_stop, clock
         seed = config.run.seed if resume is None else resume.seed
-        self.refiner = Refiner(config, guidance, bank, subject, seed, device)
+        self.refiner = kind(config, guidance, bank, subject, seed, device)
         if resume is not None:
             self.refiner.load(resume)
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return self.refiner.step
+
+    @property
+    def seed(self) -> int:
+        """The seed it goes on with."""
+        return self.refiner.seed
 
     def __iter__(self) -> Iterator[Event]:
         run, refiner = self.config.run, self.refiner
@@ -60,7 +74,7 @@ class Refinement:
             except Diverged as error:
                 yield Health(refiner.step, "diverged", {}, str(error))
                 raise RunError(
-                    f"the refinement diverged at step {refiner.step} ({error}); try another seed, a smaller strength or a smaller "
+                    f"the refinement diverged at step {refiner.step} ({error}); try another seed, {refiner.gentler} or a smaller "
                     "refine.position_rate"
                 ) from error
             step = refiner.step
@@ -81,10 +95,12 @@ class Refinement:
     def _health(self) -> Health:
         figures = self.refiner.figures()
         told = f"moved {figures['moved']:.3f} of a radius-0.5 mesh, {100 * figures['folded']:.1f}% of the faces folded over"
+        if "inside" in figures:
+            told += f", {100 * figures['inside']:.1f}% of what is seen is its inside"
         if not all(np.isfinite(list(figures.values()))):
-            raise RunError(f"the refinement diverged at step {self.refiner.step}; try another seed or a smaller strength")
+            raise RunError(f"the refinement diverged at step {self.refiner.step}; try another seed or {self.refiner.gentler}")
         if figures["folded"] > FOLDED_SHARE:
-            return Health(self.refiner.step, "folded", figures, f"{told}; a smaller strength or larger refine.stiffness folds less")
+            return Health(self.refiner.step, "folded", figures, f"{told}; {self.refiner.gentler} or larger refine.stiffness folds less")
         return Health(self.refiner.step, "fine", figures, told)
 
     def _preview(self) -> np.ndarray:

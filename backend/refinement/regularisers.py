@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What keeps a moved mesh a surface: Laplacians, edge lengths, folds. Sparse where they are matrices."""
+"""What keeps a moved mesh a surface: Laplacians, edge lengths, normals, folds. Sparse where they are matrices."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from scipy.sparse import coo_matrix, csr_matrix
 from torch import Tensor
+from torch.nn import functional
 
 from dreamwright.backend.meshing.topology import FloatArray, IntArray
 from dreamwright.backend.rasterising.normals import face_cross
@@ -74,6 +75,27 @@ def edge_lengths(vertices: Tensor, edges: Tensor) -> Tensor:
 def edge_energy(vertices: Tensor, edges: Tensor, rest: Tensor) -> Tensor:
     """mean_e (l_e / l_e0 - 1)^2 of edges (E, 2) against their lengths at rest (E,): 0 for any rigid motion."""
     return (edge_lengths(vertices, edges) / rest - 1).square().mean()
+
+
+def neighbours_of(faces: IntArray) -> IntArray:
+    """Pairs (P, 2) of faces that share an edge which no third face has, each once."""
+    faces = np.asarray(faces, dtype=np.int64)
+    ends = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    owner = np.tile(np.arange(len(faces)), 3)
+    _, edge, count = np.unique(ends, axis=0, return_inverse=True, return_counts=True)
+    by_edge = np.argsort(edge.reshape(-1), kind="stable")
+    return owner[by_edge[count[edge.reshape(-1)[by_edge]] == 2]].reshape(-1, 2)
+
+
+def normal_energy(vertices: Tensor, faces: Tensor, pairs: Tensor) -> Tensor:
+    """mean over neighbouring faces (P, 2) of 1 - cos of the angle between their normals: 0 where all is flat, 2 for a fold."""
+    normals = functional.normalize(face_cross(vertices, faces), dim=-1, eps=1e-20)
+    return (1 - (normals.index_select(0, pairs[:, 0]) * normals.index_select(0, pairs[:, 1])).sum(-1)).mean()
+
+
+def outside_energy(vertices: Tensor, radius: float) -> Tensor:
+    """mean_i max(0, |x_i| - radius)^2 of vertices (V, 3): 0 inside the sphere that the cameras frame."""
+    return (vertices.square().sum(-1).clamp(min=1e-30).sqrt() - radius).clamp(min=0).square().mean()
 
 
 @torch.no_grad()

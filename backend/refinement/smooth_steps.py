@@ -48,11 +48,11 @@ class UniformAdam(torch.optim.Optimizer):
     """Adam whose step sizes are one for a whole tensor: m / (sqrt(max v) + epsilon), with bias correction.
 
     Entries that hardly ever get a gradient stay where they are instead of moving as far as the others, and directions
-    are kept (Nicolet et al. 2021, appendix).
+    are kept (Nicolet et al. 2021, appendix). A group with `uniform` False is plain Adam, each entry with a step size of its own.
     """
 
     def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float] = (0.9, 0.99), epsilon: float = 1e-12) -> None:
-        super().__init__(groups, {"lr": 0.0, "betas": betas, "epsilon": epsilon})
+        super().__init__(groups, {"lr": 0.0, "betas": betas, "epsilon": epsilon, "uniform": True})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -71,5 +71,6 @@ class UniformAdam(torch.optim.Optimizer):
                 count = float(state["step"])
                 state["exp_avg"].lerp_(parameter.grad, 1 - low)
                 state["exp_avg_sq"].lerp_(parameter.grad.square(), 1 - high)
-                size = (state["exp_avg_sq"].max() / (1 - high**count)).sqrt() + group["epsilon"]
+                square = state["exp_avg_sq"].max() if group["uniform"] else state["exp_avg_sq"]
+                size = (square / (1 - high**count)).sqrt() + group["epsilon"]
                 parameter.sub_(group["lr"] / (1 - low**count) * state["exp_avg"] / size)

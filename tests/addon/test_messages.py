@@ -58,7 +58,7 @@ EXAMPLES: tuple[Any, ...] = (
     Resume("j"), messages.Prioritise("j", -3), messages.Pin("j", True), messages.Forget("j"), Subscribe("j"), Seen(2), Fetch("j", "mesh", 0, 10),
     Welcome("s", "e"), OFFER, JobReply(JOB), JobList((JOB, JOB), 9), Chunk(0, b"\0\xff", 2, "ab"), messages.Done(),
     Refusal("internal", "no"), JobChanged(1, JOB), JobForgotten(2, "j"), PreviewFrame("j", 3, 1, 1, b"zz"),
-    messages.Upload("ab" * 32, 9, 3, b"\0\xff"), messages.Uploaded(5), Submit("t", "a", "", "m", "refine", 0, {}, 0, "ab" * 32),
+    messages.Upload("ab" * 32, 9, 3, b"\0\xff"), messages.Uploaded(5), Submit("t", "a", "", "m", "refine", 0, {}, 0, mesh="ab" * 32),
 )  # fmt: skip
 
 

@@ -118,7 +118,7 @@ def name_faults(yard: Yard) -> tuple[int, list[str]]:
             said = outcome(yard, **{field: path})
             if not said.startswith("bad-input: "):
                 faults.append(f"{field} {path!r}: {said}")
-        for request, code in ((Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, path[:64]), "not-ready"), (Upload(path[:64], 9, 0, b"123456789"), "bad-input")):
+        for request, code in ((Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=path[:64]), "not-ready"), (Upload(path[:64], 9, 0, b"123456789"), "bad-input")):
             count += 1
             refused = yard.refused(request)
             if refused.code != code:
