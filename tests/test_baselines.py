@@ -65,6 +65,20 @@ def test_a_stopped_cell_goes_on_from_its_checkpoint_to_the_same_mesh(job, tmp_pa
     assert steps == [1, 2, 3, 4, 5, 6] and np.array_equal(mesh.vertices, whole.vertices)
 
 
+def test_a_cell_stopped_under_other_settings_begins_anew_and_does_not_count_as_failed(job, clip, tmp_path):
+    steps: list[int] = []
+
+    def watch(event):
+        if isinstance(event, Progress):
+            steps.append(event.step)
+
+    with pytest.raises(Stopped):
+        make_cell(job, tmp_path, "cpu", lambda: steps[-1:] == [3], watch)
+    other = job_of(CELL, (*TINY, "run.steps=4"), {"dream-fields": str(clip)})
+    outcome, mesh = make_cell(other, tmp_path, "cpu", watch=watch)
+    assert steps == [1, 2, 3, 1, 2, 3, 4] and not outcome.error and len(mesh.faces)
+
+
 def test_a_job_that_fails_is_kept_as_failed_with_its_error(job, tmp_path):
     failing = job_of(CELL, (*TINY, "mesh.threshold=999999"), {"dream-fields": job.model})
     outcome, mesh = make_cell(failing, tmp_path, "cpu")

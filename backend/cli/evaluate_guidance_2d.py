@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     from dreamwright.backend.evaluation.picture_figures import COLUMNS, add_pictures
     from dreamwright.backend.evaluation.plan import settle, weights_of
     from dreamwright.backend.evaluation.retrievers import load_starter_judge
-    from dreamwright.backend.evaluation.samplers import SAMPLERS, Drawing, Drawn, Recipe, drawings
+    from dreamwright.backend.evaluation.samplers import SAMPLERS, Recipe, drawings
     from dreamwright.backend.evaluation.scoreboard import Scoreboard
     from dreamwright.backend.evaluation.sheets import labelled_sheet
     from dreamwright.backend.methods import check_model
