@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     from dreamwright.backend.evaluation.judging import AZIMUTHS
     from dreamwright.backend.evaluation.plan import settings_of, settle, weights_of
     from dreamwright.backend.evaluation.render_retrieval import RenderRetrieval
-    from dreamwright.backend.evaluation.rungs import RUNGS, rung_config
+    from dreamwright.backend.evaluation.rungs import RUNGS, held_values, rung_config
     from dreamwright.backend.evaluation.scoreboard import Scoreboard
     from dreamwright.backend.evaluation.sheets import labelled_sheet, mesh_tile
     from dreamwright.backend.job import make_job
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     pairs = [(above, above, below) for below, above in zip(names, names[1:])] + [("the whole ladder", names[-1], names[0])]
     chances = ", ".join(f"{look} {100 * chance:.1f}" for look, chance in retrieval.chances().items())
     table = (
-        f"R-Precision in per cent, ± standard error over {len(prompts)} prompts of {options.seeds} seed(s), {config.run.steps} steps each. By chance: {chances}.\n\n"
+        f"R-Precision in per cent, ± standard error over {len(prompts)} prompt(s) of {options.seeds} seed(s), {config.run.steps} steps each. By chance: {chances}.\n\n"
         + board.markdown("rung")
         + "\nChange from the rung below, paired by prompt:\n\n"
         + board.changes_markdown("rung", pairs)
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     record = {
         "metric": "R-Precision of renders (figure 6): share of views whose own caption scores highest, mean over prompts",
         **plan, "prompts": prompts, "captions": len(captions), "seeds": options.seeds, "elevation_deg": ELEVATION, "azimuths": AZIMUTHS,
-        "resolution": retrieval.resolution, "chance": retrieval.chances(), "rungs": [vars(rung) for rung in RUNGS], "rows": board.as_json(), "jobs": jobs,
+        "resolution": retrieval.resolution, "chance": retrieval.chances(), "rungs": [vars(rung) for rung in RUNGS], "held": held_values(config), "rows": board.as_json(), "jobs": jobs,
     }  # fmt: skip
     write_table(options.out, "ablation", table, record)
     if tiles:

@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
     if not _draw_all(drawings(weights, prompts), recipe, plan, options, device, use):
         return INTERRUPTED
     table = (
-        f"Per cent of pictures in which the judge sees the prompt's prop and colour, ± standard error over {len(prompts)} prompts of {options.seeds} pictures; "
+        f"Per cent of pictures in which the judge sees the prompt's prop and colour, ± standard error over {len(prompts)} prompt(s) of {options.seeds} picture(s); "
         f"{options.ancestral_steps} steps of sampling, {options.steps} of distillation. Chroma is CIELAB's C*, detail the mean difference of neighbouring pixels; "
         "the distance of two seeds is their root mean square difference, in the judge's features 1 - cosine.\n\n"
         f"{board.markdown('omega')}\n{described(plan)}\n"

@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
             board.add(f"{omega:g}", apart.name, prompt, [distance])
     chances = ", ".join(f"{look} {100 * chance:.1f}" for look, chance in retrieval.chances().items())
     table = (
-        f"R-Precision in per cent, ± standard error over {len(prompts)} prompts of {options.seeds} seed(s), {config.run.steps} steps each. By chance: {chances}. "
+        f"R-Precision in per cent, ± standard error over {len(prompts)} prompt(s) of {options.seeds} seed(s), {config.run.steps} steps each. By chance: {chances}. "
         "Chroma is CIELAB's C* of the prop's pixels without light; the distance is the root mean square difference of two seeds' albedo "
         f"pictures, in [0, 1].\n\n{board.markdown('omega')}\n{described(plan)}\n"
     )

@@ -94,6 +94,13 @@ def rung_config(config: Config, name: str) -> Config:
     return ladder[NAMES.index(name)]
 
 
+def held_values(config: Config) -> dict[str, dict[str, Any]]:
+    """By rung the settings that it still holds, and at what."""
+    ladder = {rung.name: rung_config(config, rung.name) for rung in RUNGS}
+    held_by = {name: [held.setting for held in HELD if NAMES.index(held.until) > NAMES.index(name)] for name in NAMES}
+    return {name: {setting: _value(ladder[name], setting) for setting in held_by[name]} for name in NAMES}
+
+
 def _held_back(config: Config, level: int) -> Config:
     changed = config
     for held in HELD:
