@@ -33,6 +33,8 @@ def make_cells(
 
     Raises what `use` raises, and whatever in a job is no DreamwrightError: those are kept as failed.
     """
+    import sys
+
     from tqdm import tqdm
 
     from dreamwright.backend.cli.generate import StopSignal
@@ -55,10 +57,10 @@ def make_cells(
                 try:
                     known = make_cell(cell.job, cell.folder, device, stop, watch)
                 except Stopped as stopped:
-                    tqdm.write(f"{stopped}; {bar.n} of {len(planned)} jobs are kept, and the same command goes on from here")
+                    tqdm.write(f"{stopped}; {bar.n} of {len(planned)} jobs are kept, and the same command goes on from here", file=sys.stderr)
                     return False
                 if known[0].error:
-                    tqdm.write(f"{cell.words}: failed ({known[0].error}); it counts as wrong")
+                    tqdm.write(f"{cell.words}: failed ({known[0].error}); it counts as wrong", file=sys.stderr)
                 else:
                     turntable_picture(known[1]).save(cell.folder / "turntable.png")
                 bar.update()

@@ -111,6 +111,8 @@ def _draw_all(
     use: Callable[[Drawing, Drawn, torch.Tensor | None], None],
 ) -> bool:
     """Draw what is missing and hand every cell to `use`, in order; False when Ctrl-C stopped it."""
+    import sys
+
     from tqdm import tqdm
 
     from dreamwright.backend.cli.generate import StopSignal
@@ -135,10 +137,10 @@ def _draw_all(
                     denoiser = denoiser or load_denoiser(resolve_model(options.model), device)
                     known = draw(drawing, recipe, denoiser, folder, wanted, stop, watch)
                 except Stopped as stopped:
-                    tqdm.write(f"{stopped}; {bar.n} of {len(planned)} cells are kept")
+                    tqdm.write(f"{stopped}; {bar.n} of {len(planned)} cells are kept", file=sys.stderr)
                     return False
                 if known[0].error:
-                    tqdm.write(f"{drawing.sampler}, omega {drawing.omega:g}: {drawing.prompt}: failed ({known[0].error}); it counts as wrong")
+                    tqdm.write(f"{drawing.sampler}, omega {drawing.omega:g}: {drawing.prompt}: failed ({known[0].error}); it counts as wrong", file=sys.stderr)
                 bar.update()
             use(drawing, *known)
     return True
