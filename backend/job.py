@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from dreamwright.backend.config import Config, RefineConfig
 from dreamwright.backend.errors import ConfigError
@@ -33,18 +34,24 @@ class Job:
         elsewhere), and what is made of the field afterwards (mesh) may differ: they change roundings, never what is
         optimised. So a run that ran out of memory goes on with less.
         """
-        settings = config_to_mapping(self.config)
-        for section in ("mesh", "text", *(() if self.config.run.method == "clip-mesh" else ("refine", "sphere"))):
-            settings.pop(section)
-        for name in ("checkpoint_interval", "preview_interval", "threads", "max_restarts", "views_at_once", "ignore_memory"):
-            settings["run"].pop(name)
+        settings = deciding(self.config)
         if not self.origin:
             settings["run"].pop("refine_share")
-        for name in ("dtype", "offload", "attention_slicing", "vae_tiling", "vae_recompute"):
-            settings["model"].pop(name)
         told = [self.prompt, self.model, settings, *([self.origin] if self.origin else [])]
         text = json.dumps(told, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def deciding(config: Config) -> dict[str, dict[str, Any]]:
+    """The settings that decide what is optimised; see `Job.fingerprint` for those that do not."""
+    settings = config_to_mapping(config)
+    for section in ("mesh", "text", *(() if config.run.method == "clip-mesh" else ("refine", "sphere"))):
+        settings.pop(section)
+    for name in ("checkpoint_interval", "preview_interval", "threads", "max_restarts", "views_at_once", "ignore_memory"):
+        settings["run"].pop(name)
+    for name in ("dtype", "offload", "attention_slicing", "vae_tiling", "vae_recompute"):
+        settings["model"].pop(name)
+    return settings
 
 
 def make_job(prompt: str, model: str, preset: str, config: Config) -> Job:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamwright.backend.cli import evaluate_baselines
+from dreamwright.backend.cli.evaluate import SUITES
 from dreamwright.backend.cli.main import build_parser, main
 from dreamwright.backend.errors import ConfigError, Stopped
 from dreamwright.backend.evaluation import baselines
@@ -75,6 +75,20 @@ def test_a_stopped_cell_goes_on_from_its_checkpoint_to_the_same_mesh(job, tmp_pa
     assert steps == [1, 2, 3, 4, 5, 6] and np.array_equal(mesh.vertices, whole.vertices)
 
 
+def test_a_cell_stopped_under_other_settings_begins_anew_and_does_not_count_as_failed(job, clip, tmp_path):
+    steps: list[int] = []
+
+    def watch(event):
+        if isinstance(event, Progress):
+            steps.append(event.step)
+
+    with pytest.raises(Stopped):
+        make_cell(job, tmp_path, "cpu", lambda: steps[-1:] == [3], watch)
+    other = job_of(CELL, (*TINY, "run.steps=4"), {"dream-fields": str(clip)})
+    outcome, mesh = make_cell(other, tmp_path, "cpu", watch=watch)
+    assert steps == [1, 2, 3, 1, 2, 3, 4] and not outcome.error and len(mesh.faces)
+
+
 def test_a_job_that_fails_is_kept_as_failed_with_its_error(job, tmp_path):
     failing = job_of(CELL, (*TINY, "mesh.threshold=999999"), {"dream-fields": job.model})
     outcome, mesh = make_cell(failing, tmp_path, "cpu")
@@ -103,8 +117,7 @@ def test_the_command_writes_the_table_and_makes_nothing_twice(clip, tmp_path, mo
 
 
 def test_every_suite_can_be_asked_for_help():
-    for suite in ("starter", "r-precision", "baselines"):
+    for suite in SUITES:
         with pytest.raises(SystemExit) as end:
             build_parser().parse_args(["evaluate", suite, "--help"])
         assert end.value.code == 0
-    assert evaluate_baselines.INTERRUPTED == 130

@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-INTERRUPTED = 130
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the suite's arguments."""
@@ -25,20 +23,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Make what is missing, measure what there is. Raises DreamwrightError for everything a person can mend."""
-    from tqdm import tqdm
-
+    from dreamwright.backend.cli.cell_loop import PlannedCell, make_cells
     from dreamwright.backend.cli.evaluate_r_precision import write_table
-    from dreamwright.backend.cli.generate import StopSignal
+    from dreamwright.backend.cli.generate import INTERRUPTED
     from dreamwright.backend.cli.sample import choose_device
-    from dreamwright.backend.errors import ConfigError, Stopped
-    from dreamwright.backend.evaluation.baselines import ORDER, cells, fingerprint, job_of, kept, make_cell
+    from dreamwright.backend.errors import ConfigError
+    from dreamwright.backend.evaluation.baselines import ORDER, Outcome, cells, job_of
     from dreamwright.backend.evaluation.captions import STARTER_CAPTIONS
     from dreamwright.backend.evaluation.exhibits import ELEVATION, Exhibit, of_mesh, starter_prop
     from dreamwright.backend.evaluation.judging import AZIMUTHS
     from dreamwright.backend.evaluation.r_precision import as_json, markdown, measure_row, picture
     from dreamwright.backend.evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
-    from dreamwright.backend.events import Progress
-    from dreamwright.backend.meshing.turntable import turntable_picture
+    from dreamwright.backend.meshing.mesh import Mesh
     from dreamwright.backend.methods import METHODS, get_method
 
     for name, value, most in (("--prompts", options.prompts, len(ORDER)), ("--seeds", options.seeds, 100)):
@@ -50,33 +46,17 @@ def run(options: argparse.Namespace) -> int:
     resolution = max(64, *(model.image_size for model in models.values()))
     exhibits: dict[str, list[Exhibit]] = {method.name: [] for method in methods}
     jobs: list[dict[str, object]] = []
-    planned = cells([method.name for method in methods], prompts, options.seeds)
+    planned = {cell.folder(options.out): cell for cell in cells([method.name for method in methods], prompts, options.seeds)}
 
-    def shown(cell: object, bar: tqdm) -> object:
-        def watch(event: object) -> None:
-            if isinstance(event, Progress) and event.step % 50 == 0:
-                bar.set_postfix_str(f"{cell.method}: {cell.prompt}, step {event.step} of {event.steps}, {event.eta_s:.0f} s left")
+    def use(done: PlannedCell, outcome: Outcome, mesh: Mesh | None) -> None:
+        cell = planned[done.folder]
+        number = prompts.index(cell.prompt)
+        made = Exhibit(number, cell.seed, None, None) if mesh is None else of_mesh(mesh, number, cell.seed, resolution)
+        exhibits[cell.method].append(made)
+        jobs.append({"method": cell.method, "prompt": cell.prompt, "seed": cell.seed, "seconds": outcome.seconds, "error": outcome.error})
 
-        return watch
-
-    with StopSignal() as stop, tqdm(total=len(planned), unit="job") as bar:
-        for cell in planned:
-            job, folder = job_of(cell, options.set), cell.folder(options.out)
-            known = kept(folder, fingerprint(job))
-            if known is None:
-                try:
-                    known = make_cell(job, folder, device, stop, shown(cell, bar))
-                except Stopped as stopped:
-                    tqdm.write(str(stopped))
-                    return INTERRUPTED
-                if known[1] is not None:
-                    turntable_picture(known[1]).save(folder / "turntable.png")
-            outcome, mesh = known
-            number = prompts.index(cell.prompt)
-            made = Exhibit(number, cell.seed, None, None) if mesh is None else of_mesh(mesh, number, cell.seed, resolution)
-            exhibits[cell.method].append(made)
-            jobs.append({"method": cell.method, "prompt": cell.prompt, "seed": cell.seed, "seconds": outcome.seconds, "error": outcome.error})
-            bar.update()
+    if not make_cells([PlannedCell(f"{c.method}: {c.prompt}", job_of(c, options.set), folder) for folder, c in planned.items()], device, use):
+        return INTERRUPTED
     oracle = [of_mesh(starter_prop(prompt, seed), n, seed, resolution) for seed in range(options.seeds) for n, prompt in enumerate(prompts)]
     rows = [measure_row("oracle (the true props)", "", oracle, prompts, STARTER_CAPTIONS, models)]
     rows += [measure_row(m.name, m.model, exhibits[m.name], prompts, STARTER_CAPTIONS, models) for m in methods]

@@ -16,10 +16,10 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from dreamwright.backend.checkpoints import has_checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
-from dreamwright.backend.errors import DreamwrightError, Stopped
+from dreamwright.backend.errors import CheckpointError, DreamwrightError, Stopped
 from dreamwright.backend.evaluation.captions import slug
 from dreamwright.backend.evaluation.starter import PROMPTS
-from dreamwright.backend.events import Checkpoint, Event, Finished
+from dreamwright.backend.events import Checkpoint, Event, Finished, RunState
 from dreamwright.backend.job import Job, make_job
 from dreamwright.backend.meshing.mesh import Mesh
 from dreamwright.backend.methods import get_method, uses
@@ -90,6 +90,17 @@ def kept(folder: Path, wanted: str) -> tuple[Outcome, Mesh | None] | None:
     return outcome, None if outcome.error else Mesh(**load_file(folder / "mesh.safetensors"))
 
 
+def _resumed(work: Path, job: Job) -> RunState | None:
+    """Where the job was stopped; None where it begins, also when what is there is damaged or another job's, as after a change of settings."""
+    if not has_checkpoint(work):
+        return None
+    try:
+        return read_checkpoint(work, job).state
+    except CheckpointError:
+        remove_checkpoints(work)
+        return None
+
+
 def make_cell(
     job: Job,
     folder: Path,
@@ -106,7 +117,7 @@ def make_cell(
     work, begun, wanted = folder / "work", clock(), fingerprint(job)
     error, mesh = "", None
     try:
-        resume = read_checkpoint(work, job).state if has_checkpoint(work) else None
+        resume = _resumed(work, job)
         production = Production(job, device, resume, should_stop)
         for event in production.events():
             watch(event)

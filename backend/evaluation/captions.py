@@ -41,6 +41,17 @@ def check_prompts(prompts: Sequence[str], where: str) -> tuple[str, ...]:
     return tuple(prompts)
 
 
+def captions_for(prompts: Sequence[str], where: str) -> tuple[str, ...]:
+    """What prompts are retrieved among: all of the starter's captions where they are of them, else each other.
+
+    Raises PromptError as `check_prompts`: two alike, or a single one that is no caption of the starter's.
+    """
+    if len(prompts) == 1 and prompts[0] in STARTER_CAPTIONS:
+        return STARTER_CAPTIONS
+    checked = check_prompts(prompts, where)
+    return STARTER_CAPTIONS if set(checked) <= set(STARTER_CAPTIONS) else checked
+
+
 def slug(prompt: str) -> str:
     """A prompt as a file name: "A red mushroom." -> "a-red-mushroom"."""
     return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")

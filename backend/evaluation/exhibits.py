@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Sequence
 
@@ -38,6 +38,12 @@ class Exhibit:
     seed: int
     colour: Tensor | None
     textureless: Tensor | None
+    albedo: Tensor | None = None
+
+    @property
+    def shaded(self) -> Tensor | None:
+        """The paper's figure 6's name for what its table 1 calls colour, beside albedo."""
+        return self.colour
 
 
 def of_mesh(mesh: Mesh, prompt: int, seed: int, resolution: int, azimuths: int = AZIMUTHS) -> Exhibit:
@@ -46,6 +52,12 @@ def of_mesh(mesh: Mesh, prompt: int, seed: int, resolution: int, azimuths: int =
         judge_pictures(mesh, 0.0, textureless, ELEVATION, resolution, azimuths) for textureless in (False, True)
     )
     return Exhibit(prompt, seed, colour, clay)
+
+
+def of_mesh_with_albedo(mesh: Mesh, prompt: int, seed: int, resolution: int, azimuths: int = AZIMUTHS) -> Exhibit:
+    """The same, and without any light."""
+    unlit = judge_pictures(mesh, 0.0, False, ELEVATION, resolution, azimuths, lit=False)
+    return replace(of_mesh(mesh, prompt, seed, resolution, azimuths), albedo=unlit)
 
 
 def starter_prop(prompt: str, seed: int) -> Mesh:

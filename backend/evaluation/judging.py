@@ -18,6 +18,7 @@ from dreamwright.backend.starter.classifier import Judge
 ELEVATION = 30.0  # degrees, as the paper evaluates
 AZIMUTHS = 8
 DISTANCE, FILL = 1.9, 0.8
+BACKGROUND = 0.55  # grey level behind the prop
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,15 @@ class Verdict:
 
 
 def judge_pictures(
-    mesh: Mesh, rotation_deg: float, textureless: bool, elevation_deg: float = ELEVATION, resolution: int = 64, azimuths: int = AZIMUTHS
+    mesh: Mesh,
+    rotation_deg: float,
+    textureless: bool,
+    elevation_deg: float = ELEVATION,
+    resolution: int = 64,
+    azimuths: int = AZIMUTHS,
+    lit: bool = True,
 ) -> torch.Tensor:
-    """Pictures (azimuths, 3, r, r) in [0, 1] as the judge was trained on: lit from the camera's side, plain grey behind."""
+    """Pictures (azimuths, 3, r, r) in [0, 1] as the judge was trained on: lit from the camera's side or not, plain grey behind."""
     vertices = np.asarray(mesh.vertices, np.float64)
     vertices = vertices - 0.5 * (vertices.min(0) + vertices.max(0))
     vertices *= 0.5 / max(1e-9, np.linalg.norm(vertices, axis=1).max())
@@ -44,7 +51,7 @@ def judge_pictures(
     for k in range(azimuths):
         # The mesh is turned by rotation_deg to face the reference's way; turning the camera back is the same.
         axes = orbit_axes(360.0 * k / azimuths - rotation_deg, elevation_deg)
-        pictures.append(_lit(vertices, mesh.faces, np.asarray(mesh.normals, np.float64), display, axes, textureless, resolution))
+        pictures.append(_lit(vertices, mesh.faces, np.asarray(mesh.normals, np.float64), display, axes, textureless, resolution, lit))
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
 
 
@@ -56,15 +63,16 @@ def _lit(
     axes: NDArray[np.float64],
     textureless: bool,
     resolution: int = 64,
+    lit: bool = True,
 ) -> NDArray[np.float64]:
     fine = 2 * resolution
     seen = rasterise(vertices, faces, DISTANCE * axes[:, 2], axes, FILL * DISTANCE, fine)
     normal = seen.interpolate(faces, normals)
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-9)
     light = axes @ (np.array([-0.5, 0.6, 0.65]) / np.linalg.norm([-0.5, 0.6, 0.65]))
-    shade = (0.35 + 0.65 * np.maximum(normal @ light, 0.0))[..., None]
+    shade = (0.35 + 0.65 * np.maximum(normal @ light, 0.0))[..., None] if lit else 1.0
     albedo = np.ones(3) if textureless else seen.interpolate(faces, display)
-    picture = np.where(seen.mask[..., None], np.clip(albedo * shade, 0, 1), 0.55)
+    picture = np.where(seen.mask[..., None], np.clip(albedo * shade, 0, 1), BACKGROUND)
     return picture.reshape(resolution, 2, resolution, 2, 3).mean((1, 3))
 
 

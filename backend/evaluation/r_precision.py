@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from dreamwright.backend.evaluation.captions import same_colour
 from dreamwright.backend.evaluation.exhibits import Exhibit
@@ -65,12 +67,17 @@ def _figure(
         if pictures is None:  # a job that gave nothing is wrong from every side, or failing would raise the mean
             found = [0.0] * views
         else:
-            scores = model.scores(pictures, captions).double().cpu().numpy()
-            mask = None if allowed is None else np.repeat(allowed[exhibit.prompt][None], len(scores), axis=0)
-            found = hits(scores, np.full(len(scores), truth[exhibit.prompt]), mask).tolist()
+            found = views_right(model, pictures, captions, truth[exhibit.prompt], None if allowed is None else allowed[exhibit.prompt])
         right += found
         owners += [exhibit.prompt] * len(found)
     return r_precision(np.array(right), owners)
+
+
+def views_right(model: RetrievalModel, pictures: Tensor, captions: Sequence[str], truth: int, allowed: NDArray[np.bool_] | None = None) -> list[float]:
+    """Of each picture of one prompt whether `captions[truth]` scores highest, among those `allowed` (m,); see `retrieval.hits`."""
+    scores = model.scores(pictures, captions).double().cpu().numpy()
+    mask = None if allowed is None else np.repeat(allowed[None], len(scores), axis=0)
+    return hits(scores, np.full(len(scores), truth), mask).tolist()
 
 
 def markdown(rows: Sequence[Row], models: Sequence[str]) -> str:

@@ -46,10 +46,15 @@ class JudgeRetriever:
         return seen.prop[:, props] + seen.colour[:, colours]
 
 
+def load_starter_judge() -> Judge:
+    """The judge that comes with the package. Raises ModelError when it is missing."""
+    return load_judge(Path(str(resources.files("dreamwright.backend.starter"))) / "classifier")
+
+
 def load_retriever(name: str, device: torch.device | str = "cpu") -> RetrievalModel:
     """The retrieval model of a name or folder. Raises ModelError for what is missing or is no CLIP."""
     if name == JUDGE:
-        return JudgeRetriever(load_judge(Path(str(resources.files("dreamwright.backend.starter"))) / "classifier"))
+        return JudgeRetriever(load_starter_judge())
     folder = resolve_model(name)
     check_model("dream-fields", name, folder)
     return load_image_text(folder, device)

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`dreamwright evaluate guidance-2d`: the paper's figure 2 as a table, ancestral samples beside 2D score distillation by weight.
+
+SDS is that of a plain image and that of the symmetric generator. Each weight and prompt is kept in --out: the same command
+goes on where it was stopped or killed, and adds more prompts or weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
+
+if TYPE_CHECKING:
+    import torch
+
+    from dreamwright.backend.evaluation.samplers import Drawing, Drawn, Recipe
+
+WEIGHTS = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
+PICTURED = 4  # prompts in the picture
+SEEDS_PICTURED = 2
+STEPS_SHOWN = 10  # steps between two updates of the bar
+MOST_STEPS = 100_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the suite's arguments."""
+    from dreamwright.backend.cli.evaluate_choices import add_common_arguments
+    from dreamwright.backend.cli.sample import DEFAULT_STEPS
+
+    parser.add_argument("--weights", type=float, nargs="+", default=list(WEIGHTS), metavar="OMEGA", help="guidance weights; diffusers' guidance_scale is 1 + omega (default 0 1 3 10 30 100)")
+    parser.add_argument("--prompts", type=int, default=8, metavar="N", help="N of the starter's test prompts, different props first (default 8, at most 24)")
+    parser.add_argument("--seeds", type=int, default=4, metavar="K", help="pictures a prompt, drawn together (default 4)")
+    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS["sds"], metavar="N", help=f"steps of score distillation (default {DEFAULT_STEPS['sds']})")
+    parser.add_argument("--ancestral-steps", type=int, default=DEFAULT_STEPS["ancestral"], metavar="N", help=f"steps of sampling (default {DEFAULT_STEPS['ancestral']})")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's own choice)")
+    add_common_arguments(parser, "guidance-2d")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draw what is missing, then table and picture. Raises DreamwrightError for everything a person can mend."""
+    from dataclasses import asdict
+
+    import torch
+
+    from dreamwright.backend.cli.evaluate_choices import MOST_SEEDS, check_count, checked_weights, described, write_picture
+    from dreamwright.backend.cli.evaluate_r_precision import write_table
+    from dreamwright.backend.cli.generate import INTERRUPTED
+    from dreamwright.backend.cli.sample import SDS_LEARNING_RATE, SDS_T_MAX_END, choose_device
+    from dreamwright.backend.evaluation.baselines import ORDER
+    from dreamwright.backend.evaluation.exhibits import starter_prop
+    from dreamwright.backend.evaluation.judging import AZIMUTHS, judge_pictures
+    from dreamwright.backend.evaluation.picture_figures import COLUMNS, add_pictures
+    from dreamwright.backend.evaluation.plan import settle, weights_of
+    from dreamwright.backend.evaluation.retrievers import load_starter_judge
+    from dreamwright.backend.evaluation.samplers import SAMPLERS, Recipe, drawings
+    from dreamwright.backend.evaluation.scoreboard import Scoreboard
+    from dreamwright.backend.evaluation.sheets import labelled_sheet
+    from dreamwright.backend.methods import check_model
+    from dreamwright.backend.models import resolve_model
+
+    check_count("--prompts", options.prompts, len(ORDER))
+    check_count("--seeds", options.seeds, MOST_SEEDS)
+    check_count("--steps", options.steps, MOST_STEPS)
+    check_count("--ancestral-steps", options.ancestral_steps, MOST_STEPS)
+    check_count("--threads", options.threads, 1024, 0)
+    weights, prompts, device = checked_weights(options.weights), ORDER[: options.prompts], choose_device(options.device)
+    check_model("dreamfusion", options.model, resolve_model(options.model))
+    recipe = Recipe(options.seeds, options.ancestral_steps, options.steps, SDS_LEARNING_RATE, SDS_T_MAX_END)
+    plan = {"suite": "guidance-2d", "model": options.model, "weights": weights_of(options.model), "recipe": asdict(recipe)}
+    settle(options.out, plan)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+
+    judge, board, tiles, made = load_starter_judge(), Scoreboard(COLUMNS), {}, []
+    for prompt in prompts:  # what saturation and detail the domain itself has
+        for seed in range(options.seeds):
+            add_pictures(board, "the true props", prompt, judge_pictures(starter_prop(prompt, seed), 0.0, False), AZIMUTHS, judge, alike=False)
+    lines = [f"{omega:g}: {sampler}" for omega in weights for sampler in SAMPLERS]
+
+    def use(drawing: Drawing, drawn: Drawn, pictures: torch.Tensor | None) -> None:
+        line = f"{drawing.omega:g}: {drawing.sampler}"
+        add_pictures(board, line, drawing.prompt, pictures, options.seeds, judge)
+        made.append({**asdict(drawing), "seconds": drawn.seconds, "error": drawn.error})
+        if pictures is not None and drawing.prompt in prompts[:PICTURED]:
+            tiles[lines.index(line), prompts.index(drawing.prompt)] = torch.cat(list(pictures[:SEEDS_PICTURED]), dim=-1)
+
+    if not _draw_all(drawings(weights, prompts), recipe, plan, options, device, use):
+        return INTERRUPTED
+    table = (
+        f"Per cent of pictures in which the judge sees the prompt's prop and colour, ± standard error over {len(prompts)} prompt(s) of {options.seeds} picture(s); "
+        f"{options.ancestral_steps} steps of sampling, {options.steps} of distillation. Chroma is CIELAB's C*, detail the mean difference of neighbouring pixels; "
+        "the distance of two seeds is their root mean square difference, in the judge's features 1 - cosine.\n\n"
+        f"{board.markdown('omega')}\n{described(plan)}\n"
+    )
+    record = {
+        "metric": "the judge's agreement, saturation and diversity of 2D samples by guidance weight (figure 2), mean over prompts",
+        **plan, "samplers": dict(SAMPLERS), "prompts": prompts, "omegas": weights, "rows": board.as_json(), "cells": made,
+    }  # fmt: skip
+    write_table(options.out, "guidance-2d", table, record)
+    if tiles:
+        write_picture(options.out, "guidance-2d", labelled_sheet(lines, prompts[:PICTURED], tiles))
+    return 0
+
+
+def _draw_all(
+    planned: Sequence[Drawing],
+    recipe: Recipe,
+    plan: Mapping[str, Any],
+    options: argparse.Namespace,
+    device: torch.device,
+    use: Callable[[Drawing, Drawn, torch.Tensor | None], None],
+) -> bool:
+    """Draw what is missing and hand every cell to `use`, in order; False when Ctrl-C stopped it."""
+    import sys
+
+    from tqdm import tqdm
+
+    from dreamwright.backend.cli.generate import StopSignal
+    from dreamwright.backend.errors import Stopped
+    from dreamwright.backend.evaluation.samplers import draw, fingerprint, kept
+    from dreamwright.backend.guidance.loading import load_denoiser
+    from dreamwright.backend.models import resolve_model
+
+    denoiser = None
+    there = sum(kept(drawing.folder(options.out), fingerprint(drawing, plan)) is not None for drawing in planned)
+    with StopSignal(aloud=False) as stop, tqdm(total=len(planned), initial=there, unit="cell", dynamic_ncols=True) as bar:
+        for drawing in planned:
+            folder, wanted = drawing.folder(options.out), fingerprint(drawing, plan)
+            known = kept(folder, wanted)
+            if known is None:
+
+                def watch(step: int, steps: int, words: str = f"{drawing.sampler}, omega {drawing.omega:g}: {drawing.prompt}") -> None:
+                    if step % STEPS_SHOWN == 0:
+                        bar.set_postfix_str(f"{words}, step {step} of {steps}")
+
+                try:
+                    denoiser = denoiser or load_denoiser(resolve_model(options.model), device)
+                    known = draw(drawing, recipe, denoiser, folder, wanted, stop, watch)
+                except Stopped as stopped:
+                    tqdm.write(f"{stopped}; {bar.n} of {len(planned)} cells are kept", file=sys.stderr)
+                    return False
+                if known[0].error:
+                    tqdm.write(f"{drawing.sampler}, omega {drawing.omega:g}: {drawing.prompt}: failed ({known[0].error}); it counts as wrong", file=sys.stderr)
+                bar.update()
+            use(drawing, *known)
+    return True

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`dreamwright evaluate sweep`: the paper's figure 9, props by guidance weight and seed.
+
+Each job is kept in --out: the same command goes on where it was stopped or killed, and adds more prompts, weights or seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+WEIGHTS = (1.0, 3.0, 10.0, 30.0, 100.0)
+PROMPTS = ("a red mug", "a blue chair")  # a hole and a front: two of the starter's props that are easily got wrong
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the suite's arguments."""
+    from dreamwright.backend.cli.evaluate_choices import add_job_arguments
+
+    parser.add_argument("--weights", type=float, nargs="+", default=list(WEIGHTS), metavar="OMEGA", help="guidance weights; diffusers' guidance_scale is 1 + omega (default 1 3 10 30 100)")
+    parser.add_argument("--prompts", nargs="+", default=list(PROMPTS), metavar="PROMPT", help=f"default: {', '.join(PROMPTS)} (the paper has two as well)")
+    add_job_arguments(parser, "sweep")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make what is missing, then table and picture. Raises DreamwrightError for everything a person can mend."""
+    from dataclasses import replace
+
+    import torch
+
+    from dreamwright.backend.cli.cell_loop import PlannedCell, make_cells
+    from dreamwright.backend.cli.evaluate_choices import MOST_SEEDS, check_count, checked_weights, chosen_config, described, load_retrievers, write_picture
+    from dreamwright.backend.cli.evaluate_r_precision import write_table
+    from dreamwright.backend.cli.generate import INTERRUPTED
+    from dreamwright.backend.cli.sample import choose_device
+    from dreamwright.backend.evaluation.baselines import Outcome
+    from dreamwright.backend.evaluation.captions import captions_for, slug
+    from dreamwright.backend.evaluation.exhibits import ELEVATION
+    from dreamwright.backend.evaluation.image_figures import mean_chroma, mean_distance
+    from dreamwright.backend.evaluation.judging import AZIMUTHS, BACKGROUND
+    from dreamwright.backend.evaluation.plan import settings_of, settle, weights_of
+    from dreamwright.backend.evaluation.render_retrieval import RenderRetrieval
+    from dreamwright.backend.evaluation.scoreboard import Column, Scoreboard
+    from dreamwright.backend.evaluation.sheets import labelled_sheet, mesh_tile
+    from dreamwright.backend.job import make_job
+    from dreamwright.backend.meshing.mesh import Mesh
+    from dreamwright.backend.prompts import clean_prompt
+    from dreamwright.backend.settings import OMEGA
+
+    check_count("--seeds", options.seeds, MOST_SEEDS)
+    weights = checked_weights(options.weights)
+    prompts = tuple(clean_prompt(prompt) for prompt in options.prompts)
+    captions, config = captions_for(prompts, "--prompts"), chosen_config(options, (OMEGA, "guidance.guidance_scale"))
+    device = choose_device(options.device)
+    settings = settings_of(config)
+    settings["guidance"].pop("omega")
+    plan = {"suite": "sweep", "preset": options.preset, "model": options.model, "weights": weights_of(options.model), "settings": settings}
+    retrieval = RenderRetrieval(prompts, captions, load_retrievers(options.models, captions, device))
+    settle(options.out, plan)
+
+    cells = {}
+    for seed in range(options.seeds):
+        for prompt in prompts:
+            for omega in weights:  # side by side, so that a short run can be compared as well
+                own = replace(config, run=replace(config.run, seed=seed), guidance=replace(config.guidance, omega=omega))
+                folder = options.out / f"omega-{omega:g}" / f"{slug(prompt)}.{seed}"
+                cells[PlannedCell(f"omega {omega:g}: {prompt}", make_job(prompt, options.model, options.preset, own), folder)] = (omega, prompt, seed)
+    chroma, apart = Column("mean chroma of the albedo", digits=1), Column("distance of seeds", digits=3)
+    board, tiles, jobs = Scoreboard([*retrieval.columns, chroma, apart]), {}, []
+    renders: dict[tuple[float, str], list[torch.Tensor]] = {}
+
+    def use(cell: PlannedCell, outcome: Outcome, mesh: Mesh | None) -> None:
+        omega, prompt, seed = cells[cell]
+        exhibit = retrieval.add(board, f"{omega:g}", prompt, seed, mesh)
+        jobs.append({"omega": omega, "prompt": prompt, "seed": seed, "seconds": outcome.seconds, "error": outcome.error})
+        if mesh is None or exhibit is None:
+            return
+        board.add(f"{omega:g}", chroma.name, prompt, mean_chroma(exhibit.albedo, BACKGROUND))
+        renders.setdefault((omega, prompt), []).append(exhibit.albedo)
+        tiles[weights.index(omega), prompts.index(prompt) * options.seeds + seed] = mesh_tile(mesh)
+
+    if not make_cells(list(cells), device, use):
+        return INTERRUPTED
+    for (omega, prompt), seen in renders.items():
+        distance = mean_distance(torch.stack(seen))
+        if distance is not None:
+            board.add(f"{omega:g}", apart.name, prompt, [distance])
+    chances = ", ".join(f"{look} {100 * chance:.1f}" for look, chance in retrieval.chances().items())
+    table = (
+        f"R-Precision in per cent, ± standard error over {len(prompts)} prompt(s) of {options.seeds} seed(s), {config.run.steps} steps each. By chance: {chances}. "
+        "Chroma is CIELAB's C* of the prop's pixels without light; the distance is the root mean square difference of two seeds' albedo "
+        f"pictures, in [0, 1].\n\n{board.markdown('omega')}\n{described(plan)}\n"
+    )
+    record = {
+        "metric": "figures of renders by guidance weight (figure 9), mean over prompts",
+        **plan, "prompts": prompts, "captions": len(captions), "omegas": weights, "seeds": options.seeds, "elevation_deg": ELEVATION, "azimuths": AZIMUTHS,
+        "resolution": retrieval.resolution, "chance": retrieval.chances(), "rows": board.as_json(), "jobs": jobs,
+    }  # fmt: skip
+    write_table(options.out, "sweep", table, record)
+    if tiles:
+        columns = [f"{prompt} {seed}" for prompt in prompts for seed in range(options.seeds)]
+        write_picture(options.out, "sweep", labelled_sheet([f"omega {omega:g}" for omega in weights], columns, tiles))
+    return 0

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""R-Precision of props' renders (albedo, shaded, textureless), prop by prop, as values of a scoreboard."""
+
+from __future__ import annotations
+
+from typing import Mapping, Sequence
+
+from dreamwright.backend.evaluation.captions import same_colour
+from dreamwright.backend.evaluation.exhibits import Exhibit, of_mesh_with_albedo
+from dreamwright.backend.evaluation.judging import AZIMUTHS
+from dreamwright.backend.evaluation.r_precision import views_right
+from dreamwright.backend.evaluation.retrieval import RetrievalModel
+from dreamwright.backend.evaluation.scoreboard import Column, Scoreboard, share
+from dreamwright.backend.meshing.mesh import Mesh
+
+LOOKS = ("albedo", "shaded", "textureless")  # figure 6, left to right
+SMALLEST = 64  # pixels a side of a render, at least; a model that takes more is shown more
+
+
+class RenderRetrieval:
+    """Retrieves prompts among captions from renders of their props, by several models.
+
+    Raises ValueError for a prompt that is no caption.
+    """
+
+    def __init__(self, prompts: Sequence[str], captions: Sequence[str], models: Mapping[str, RetrievalModel]) -> None:
+        self._prompts, self._captions, self._models = list(prompts), list(captions), models
+        self._truth = [self._captions.index(prompt) for prompt in prompts]
+        self._same_colour = same_colour(captions, prompts)  # clay tells no colour
+        self.resolution = max(SMALLEST, *(model.image_size for model in models.values()))
+
+    @property
+    def columns(self) -> list[Column]:
+        """The figures: each model on each look."""
+        return [share(f"{name}: {look}") for name in self._models for look in LOOKS]
+
+    def chances(self) -> dict[str, float]:
+        """What guessing would give on each look, as shares; mean over prompts."""
+        any_caption = 1 / len(self._captions)
+        if self._same_colour is None:
+            return {look: any_caption for look in LOOKS}
+        of_clay = float((1 / self._same_colour.sum(1)).mean())
+        return {look: of_clay if look == "textureless" else any_caption for look in LOOKS}
+
+    def add(self, board: Scoreboard, row: str, prompt: str, seed: int, mesh: Mesh | None) -> Exhibit | None:
+        """Add a prop's views to the board, and return its renders; a job that gave none is wrong from every side."""
+        number = self._prompts.index(prompt)
+        exhibit = None if mesh is None else of_mesh_with_albedo(mesh, number, seed, self.resolution)
+        for name, model in self._models.items():
+            for look in LOOKS:
+                right = [0.0] * AZIMUTHS
+                if exhibit is not None:
+                    allowed = self._same_colour[number] if look == "textureless" and self._same_colour is not None else None
+                    right = views_right(model, getattr(exhibit, look), self._captions, self._truth[number], allowed)
+                board.add(row, f"{name}: {look}", prompt, right)
+        return exhibit
