@@ -132,6 +132,7 @@ class Peer:
     previews_of: str
     count: int = 0
     credit: int = limits.PREVIEWS_IN_FLIGHT
+    missed: int = 0  # the latest step whose picture waits for credit; 0: none does
 
 
 @dataclass
@@ -251,9 +252,15 @@ class FakeServer:
 
     def _picture(self, job: str, step: int) -> None:
         for route, peer in self.peers.items():
-            if peer.previews_of == job and peer.credit:
-                peer.credit -= 1
-                self._send(route, PreviewFrame(job, step, self.size, self.size, picture(step, self.size)), 0)
+            if peer.previews_of == job:
+                self._show(route, peer, step)
+
+    def _show(self, route: bytes, peer: Peer, step: int) -> None:
+        """Send a picture, or keep its step until the client has seen what is on the way, as the real server does."""
+        peer.missed = 0 if peer.credit else step
+        if peer.credit:
+            peer.credit -= 1
+            self._send(route, PreviewFrame(peer.previews_of, step, self.size, self.size, picture(step, self.size)), 0)
 
     def _send(self, route: bytes, message: Any, number: int) -> None:
         data = pack(message, number)
@@ -289,7 +296,10 @@ class FakeServer:
             return self._list()
         if isinstance(request, Seen):
             if route in self.peers:
-                self.peers[route].credit += request.count
+                peer = self.peers[route]
+                peer.credit += request.count
+                if peer.missed:
+                    self._show(route, peer, peer.missed)
             return None
         if request.job not in self.jobs:
             return Refusal("no-such-job", f"there is no job {request.job}")
