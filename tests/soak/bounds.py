@@ -77,7 +77,8 @@ def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
             if whole:
                 yield name, "a fraction", low + 0.5, False
         elif typing.get_origin(hint) is typing.Literal:
-            yield from ((name, f"{word!r}", word, True) for word in typing.get_args(hint))
+            # clip-mesh alone is no method for a preset of another: its settings of the field mean nothing to a mesh.
+            yield from ((name, f"{word!r}", word, True) for word in typing.get_args(hint) if word != "clip-mesh")
             yield from ((name, words, value, False) for words, value in (("0", 0), ("-1", -1), ("1e308", 1e308), ("a flag", True), ("another word", "x" * 1000), ("a path", PATHS[0])))
         elif hint is bool:
             yield from ((name, words, value, fine) for words, value, fine in (("true", True, True), ("2", 2, False), ("-1", -1, False), ("1e308", 1e308, False), ("text", "maybe", False)))
