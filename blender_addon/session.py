@@ -144,15 +144,7 @@ class Session(Commands):
         self.revision += 1
 
     def submit(
-        self,
-        prompt: str,
-        negative: str,
-        model: str,
-        preset: str,
-        seed: int,
-        settings: dict[str, Any],
-        refines: str = "",
-        mesh: bytes = b"",
+        self, prompt: str, negative: str, model: str, preset: str, seed: int, settings: dict[str, Any], refines: str = "", mesh: bytes = b""
     ) -> str:
         """Ask for a prop, from the field of the job `refines` if there is one, or for a mesh file to be refined; returns the request's ticket.
 

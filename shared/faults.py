@@ -28,7 +28,7 @@ CODES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)  # not frozen: Python notes on an exception where it came by
 class Refused(Exception):
     """The server's refusal of one request."""
 
@@ -39,6 +39,6 @@ class Refused(Exception):
         return self.message
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)  # not frozen: Python notes on an exception where it came by
 class Unanswered(Refused):
     """Nobody answered, so it is not known whether the request was carried out; asking again is safe."""

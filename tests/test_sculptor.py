@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from dreamwright.backend.cameras import orbit_cameras, sample_cameras
 from dreamwright.backend.checkpoints import read_checkpoint, write_checkpoint
 from dreamwright.backend.cli.generate import job_from
 from dreamwright.backend.cli.main import build_parser, main
@@ -125,12 +126,10 @@ def test_the_laplacian_weakens_as_the_run_goes_on(model: ImageTextModel) -> None
 
 
 def test_without_crops_and_backgrounds_the_loss_is_the_models_own_score_before_white(model: ImageTextModel) -> None:
-    """The same views rendered before white and given to `scores`: the cosine that a step tells, and a known gradient step by step."""
+    """The same views rendered before white and given to `scores`: the cosine that a step tells."""
     plain = ("clip.crops=1", "clip.crop_share=1", "clip.backgrounds=false", f"render.resolution={SIDE}", "shading.shaded_probability=0")
     shape, twin = sculptor(model, *plain), sculptor(model, *plain)
     told = shape.advance()["cosine"]
-    from dreamwright.backend.cameras import sample_cameras
-
     cameras = sample_cameras(twin.config.camera, 2, twin.streams["cameras"])
     views = [Shading()] * 2
     seen = render_pictures(twin.topology, twin.rest, twin.colours, torch.ones(2, 3), cameras, views, cameras.position, SIDE, 1)
@@ -140,8 +139,6 @@ def test_without_crops_and_backgrounds_the_loss_is_the_models_own_score_before_w
 def test_the_score_reaches_every_visible_vertex_and_going_down_it_raises_the_score(model: ImageTextModel) -> None:
     shape = sculptor(model, "clip.backgrounds=false", "clip.crops=1", "clip.crop_share=1")
     topology: Topology = shape.topology
-    from dreamwright.backend.cameras import orbit_cameras
-
     cameras = orbit_cameras([0, 120, 240], 20.0, 1.9, 1.2)
 
     def score(where: torch.Tensor) -> torch.Tensor:
@@ -154,6 +151,20 @@ def test_the_score_reaches_every_visible_vertex_and_going_down_it_raises_the_sco
     assert float((gradient.norm(dim=-1) > 0).float().mean()) > 0.25, "silhouettes seen from three sides"
     step = 0.002 / float(gradient.norm(dim=-1).max())
     assert float(score(where.detach() + step * gradient)) > float(before.detach())
+
+
+def test_a_steps_gradient_is_that_of_the_score_before_white(model: ImageTextModel) -> None:
+    """Colour and opacity apart and back through the rasteriser, against plain autograd from the score to the sphere's parameters."""
+    shape = sculptor(model, "clip.backgrounds=false", "clip.crops=1", "clip.crop_share=1", f"render.resolution={SIDE}")
+    cameras, views = orbit_cameras([10, 130], 20.0, 1.9, 1.2), [Shading()] * 2
+    loss, told = shape._judged(shape.moves(), shape.tints(), cameras, cameras.position, views, torch.full((2, 3), 0.3), 0.0)
+    gradients = torch.autograd.grad(loss, (shape.offset, shape.tint))
+    where, colours = shape.rest + shape.moves(), shape.colours + shape.tints()
+    seen = render_pictures(shape.topology, where, colours, torch.ones(2, 3), cameras, views, cameras.position, SIDE, 1)
+    score = (model.embed_pictures(seen.image) @ model.embed_prompts([PROMPT]).T).mean()
+    assert told["cosine"] == pytest.approx(float(score.detach()), abs=1e-5)
+    for found, wanted in zip(gradients, torch.autograd.grad(-score, (shape.offset, shape.tint)), strict=True):
+        assert float(wanted.abs().max()) > 1e-6 and torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
 
 
 def test_clay_is_shown_in_the_first_part_of_a_run_only(model: ImageTextModel) -> None:

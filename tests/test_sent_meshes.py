@@ -197,7 +197,7 @@ def test_a_full_disk_refuses_a_piece_and_the_upload_goes_on_when_there_is_room(y
 def test_a_mesh_is_its_senders_alone_and_to_everybody_else_as_if_there_were_none(yard: Yard) -> None:
     send(yard)
     theirs = yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "bert")
-    nobodys = yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, "0" * 64), "bert")
+    nobodys = yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh="0" * 64), "bert")
     assert theirs.code == nobodys.code == "not-ready" and theirs.message.replace(MESH, "X") == nobodys.message.replace("0" * 64, "X")
     assert yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "chief", True).code == "not-ready", "nor an admin's"
     assert yard.ask(Upload(MESH, len(BALL), 0, b""), "bert") == Uploaded(0), "not even whether it is there is told"

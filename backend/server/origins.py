@@ -68,7 +68,7 @@ def named(ledger: Ledger, origin: str) -> Iterator[str]:
         if origin:
             take_over(ledger.job_folder(origin), folder)
         yield job
-    except BaseException as error:
+    except Exception as error:  # a server that is killed cleans up at its next start
         shutil.rmtree(folder, ignore_errors=True)
         if origin and isinstance(error, FileNotFoundError):
             log.warning("field of a job is gone", extra={"job": origin})
