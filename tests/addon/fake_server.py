@@ -193,6 +193,9 @@ class FakeServer:
         if self._socket.poll(int(1000 * wait_s)):
             while self._socket.poll(0):
                 self._answer(*self._socket.recv_multipart())
+        for route, peer in self.peers.items():
+            if peer.missed and peer.credit:
+                self._show(route, peer, peer.missed)
         self.work()
 
     def work(self) -> None:
@@ -292,14 +295,12 @@ class FakeServer:
         if isinstance(request, ListJobs):
             return self._list()
         if isinstance(request, Subscribe):
-            self.peers[route] = Peer(request.previews_of)
+            watched = self.jobs.get(request.previews_of)
+            self.peers[route] = Peer(request.previews_of, missed=watched.step if watched and watched.state == "running" else 0)
             return self._list()
         if isinstance(request, Seen):
             if route in self.peers:
-                peer = self.peers[route]
-                peer.credit += request.count
-                if peer.missed:
-                    self._show(route, peer, peer.missed)
+                self.peers[route].credit += request.count
             return None
         if request.job not in self.jobs:
             return Refusal("no-such-job", f"there is no job {request.job}")
