@@ -78,7 +78,7 @@ class Mutants:
         if isinstance(body.get("job"), str) and self._dice.random() < 0.8:
             body["job"] = self._dice.choice(self.names)
         if kind == "Submit":  # few tickets, so that few of them are new jobs
-            chosen = {"ticket": f"t{self._dice.randint(0, 39)}", "prompt": self._dice.choice(self._prompts), "negative": "", "model": "starter", "preset": "draft", "settings": {}, "priority": -self._dice.randint(0, 3)}
+            chosen = {"ticket": f"t{self._dice.randint(0, 39)}", "prompt": self._dice.choice(self._prompts), "negative": "", "model": "starter", "preset": "draft", "settings": {}, "refines": "", "mesh": "", "priority": -self._dice.randint(0, 3)}
             body.update({name: value for name, value in chosen.items() if self._dice.random() < 0.97})
         if kind == "Forget" and self._dice.random() < 0.7:
             body["job"] = "f" * 16  # or soon there were none left to ask about

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from dreamwright.backend.job import OF_A_MESH
 from dreamwright.backend.server.dispatch import RECKON_S
 from dreamwright.backend.server.orders import Stepped
 from dreamwright.backend.server.policy import Policy, stated_bounds
@@ -87,7 +86,7 @@ def test_users_see_their_own_jobs_and_an_admin_everybody_s(yard: Yard) -> None:
 def test_the_capabilities_state_every_limit(yard: Yard) -> None:
     able = yard.ask(AskCapabilities())
     assert able.bounds == stated_bounds(yard.policy)
-    assert {(b.name, b.low, b.high) for b in able.setting_bounds} == {(name, low, high) for name, (low, high) in BOUNDS.items() if not name.startswith(OF_A_MESH)}
+    assert {(b.name, b.low, b.high) for b in able.setting_bounds} == {(name, low, high) for name, (low, high) in BOUNDS.items()}
 
 
 # --- times
