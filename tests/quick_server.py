@@ -15,7 +15,7 @@ from dreamwright.backend.server import front_door
 from dreamwright.backend.server.orders import Ended, Pictured, Stepped
 from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.shared.mesh_file import encode_mesh
-from tests.addon.fake_server import ball, picture
+from tests.addon.stand_in_props import ball, picture
 from tests.puppet_server import PuppetForeman
 
 

@@ -12,7 +12,7 @@ import zmq
 from dreamwright.backend.server.orders import Pictured, Stepped
 from dreamwright.shared.client import Link
 from dreamwright.shared.messages import JobChanged, JobList, JobReply, JobSummary, PreviewFrame
-from tests.addon.fake_server import picture
+from tests.addon.stand_in_props import picture
 from tests.doors import Street, street  # noqa: F401 (street is a fixture)
 from tests.puppet_server import asked
 from tests.soak.comes_back import soak

@@ -19,7 +19,7 @@ from dreamwright.shared.arrays import DTYPES, MAX_DIMENSIONS, decode_array, enco
 from dreamwright.shared.faults import ProtocolError
 from dreamwright.shared.mesh_file import FORMAT, decode_mesh, encode_mesh
 from dreamwright.shared.messages import PreviewFrame, unpack
-from tests.addon.fake_server import ball
+from tests.addon.stand_in_props import ball
 from tests.addon.loose import load
 
 MIB = 2**20

@@ -24,7 +24,7 @@ from dreamwright.shared.arrays import encode_array
 from dreamwright.shared.faults import Refused
 from dreamwright.shared.mesh_file import FORMAT, MeshFile, encode_mesh
 from dreamwright.shared.messages import AskCapabilities, Cancel, Forget, Resume, Submit, Upload, Uploaded, pack
-from tests.addon.fake_server import ball, picture_of
+from tests.addon.stand_in_props import ball, picture_of
 from tests.doors import Street, street  # noqa: F401 (fixture)
 from tests.sent_meshes import BALL, pieces, sent_ball, sha256
 from tests.yard import Yard, yard  # noqa: F401 (fixture)

@@ -20,7 +20,7 @@ import pytest
 from dreamwright.backend.server.keys import KeyFolder
 from dreamwright.shared.pairing import fingerprint, read_invitation
 from tests.addon.conftest import PACKAGE, installed  # noqa: F401 (fixture)
-from tests.addon.fake_server import ball
+from tests.addon.stand_in_props import ball
 
 ROOT = Path(__file__).parent.parent
 SERVER, ARTIST = "10.77.0.1", "10.77.0.2"

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
-import itertools
 import time
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zmq
-from PIL import Image
 
 from dreamwright.shared import limits
 from dreamwright.shared.faults import ProtocolError
-from dreamwright.shared.mesh_file import MeshFile, Picture, decode_mesh, encode_mesh
+from dreamwright.shared.mesh_file import MeshFile, decode_mesh, encode_mesh
 from dreamwright.shared.messages import (
     AskCapabilities,
     Cancel,
-    Capabilities,
     Chunk,
     Done,
     Fetch,
@@ -53,76 +48,10 @@ from dreamwright.shared.messages import (
     pack,
     unpack,
 )
-from dreamwright.shared.offer import ModelCard, PresetCard, SettingBound, SettingCard
+from tests.addon.stand_in_offer import OFFER
+from tests.addon.stand_in_props import RED, ball, picture, picture_of
 
 ENDED = ("succeeded", "failed", "cancelled")
-RED = (0.7, 0.05, 0.02)
-
-
-def ball(rings: int = 16, height: float = 1.0, colour: tuple[float, float, float] = RED) -> MeshFile:
-    """A closed ball that stands on the ground, darker towards its base."""
-    polar = np.linspace(0, np.pi, rings + 1)[1:-1]
-    around = np.linspace(0, 2 * np.pi, 2 * rings, endpoint=False)
-    p, a = (grid.ravel() for grid in np.meshgrid(polar, around, indexing="ij"))
-    unit = np.stack([np.sin(p) * np.cos(a), np.sin(p) * np.sin(a), np.cos(p)], -1)
-    unit = np.concatenate([unit, [[0, 0, 1], [0, 0, -1]]]).astype(np.float32)
-    wide, top = 2 * rings, len(unit) - 2
-    faces = []
-    for i, j in itertools.product(range(rings - 2), range(wide)):
-        here, right, below, corner = i * wide + j, i * wide + (j + 1) % wide, (i + 1) * wide + j, (i + 1) * wide + (j + 1) % wide
-        faces += [(here, below, corner), (here, corner, right)]
-    last = (rings - 2) * wide
-    faces += [(top, j, (j + 1) % wide) for j in range(wide)]
-    faces += [(top + 1, last + (j + 1) % wide, last + j) for j in range(wide)]
-    albedo = np.float32(colour) * (0.75 + 0.25 * unit[:, 2:])
-    return MeshFile(
-        ((unit + [0, 0, 1]) * height / 2).astype(np.float32),
-        np.array(faces, np.int32),
-        unit,
-        albedo.astype(np.float32),
-        {"backend": "fake"},
-    )
-
-
-def picture_of(mesh: MeshFile, size: int) -> Picture:
-    """A picture seen from the front: red above, blue below, one green texel in its top left corner."""
-    pixels = np.zeros((size, size, 3), np.uint8)
-    pixels[: size // 2], pixels[size // 2 :], pixels[0, 0] = (200, 20, 10), (10, 20, 200), (0, 255, 0)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG")
-    height = float(mesh.vertices[:, 2].max())
-    uv = np.stack([0.5 + mesh.vertices[:, 0] / height, 1 - mesh.vertices[:, 2] / height], -1)
-    return Picture(stream.getvalue(), uv.clip(0, 1).astype(np.float32), mesh.faces)
-
-
-def picture(step: int, size: int) -> bytes:
-    """A packed picture whose red says the step; its top row is white."""
-    pixels = np.zeros((size, size, 3), np.uint8)
-    pixels[..., 0] = step % 256
-    pixels[0] = 255
-    return zlib.compress(pixels.tobytes(), 1)
-
-
-OFFER = Capabilities(
-    models=(
-        ModelCard("starter", "The built-in one", True, "", ("a red mushroom",), ("a", "red", "blue", "mushroom", "chair")),
-        ModelCard("giant", "Knows all words", False, "Run: dreamwright models get giant", (), ()),
-    ),
-    presets=(PresetCard("standard", "For use", 400), PresetCard("quick", "For a look", 40)),
-    settings=(
-        SettingCard("run.steps", "Steps", "More is finer", "whole", 1, 10_000, (), {"quick": 40, "standard": 400, "refine": 250}),
-        SettingCard("guidance.omega", "Omega", "How strict", "number", 0, 1000, (), {"quick": 20.0, "standard": 30.0}),
-        SettingCard("guidance.view_dependent", "Views", "View words", "switch", 0, 1, (), {"quick": True, "standard": True}),
-        SettingCard("field.kind", "Field", "Its kind", "choice", 0, 0, ("voxels", "mlp"), {"quick": "voxels", "standard": "mlp"}),
-        SettingCard("run.refine_share", "Keep when Refining", "How much is kept", "number", 0, 0.99, (), {"quick": 0.5, "standard": 0.5}),
-        SettingCard("mesh.height_m", "Height", "In metres", "number", 0.001, 1e4, (), {"quick": 1.0}),
-        SettingCard("refine.strength", "Strength", "How far", "number", 0, 1, (), {"refine": 0.5}),
-        SettingCard("mesh.triangles", "Triangles", "At most", "whole", 16, 5e6, (), {"quick": 20000}),
-    ),
-    devices=("cpu",),
-    bounds={"prompt_characters": limits.PROMPT_CHARACTERS},
-    setting_bounds=(SettingBound("mesh.texture", 0, limits.TEXTURE_LARGEST),),
-)
 
 
 @dataclass

@@ -18,7 +18,7 @@ import addon_utils  # noqa: E402  (Blender's own, there once bpy is)
 
 from tests.addon.at_work import Artist, why_not  # noqa: E402
 from tests.addon.conftest import PACKAGE  # noqa: E402
-from tests.addon.fake_server import ball  # noqa: E402
+from tests.addon.stand_in_props import ball  # noqa: E402
 
 
 # --- installation

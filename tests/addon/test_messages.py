@@ -43,7 +43,8 @@ from dreamwright.shared.messages import (
     unpack,
 )
 from dreamwright.shared.states import ENDED, TRANSITIONS, JobState, check_transition
-from tests.addon.fake_server import OFFER, ball
+from tests.addon.stand_in_offer import OFFER
+from tests.addon.stand_in_props import ball
 
 JOB = JobSummary(
     "j", "running", "a red mushroom", "fog", "starter", "quick", 5, {"mesh.height_m": 0.5, "run.steps": 9, "x": True, "y": "z"},

@@ -13,7 +13,7 @@ import pytest
 bpy = pytest.importorskip("bpy")
 
 from tests.addon.at_work import Artist, why_not  # noqa: E402
-from tests.addon.fake_server import RED  # noqa: E402
+from tests.addon.stand_in_props import RED  # noqa: E402
 
 STRENGTH = 0.25
 

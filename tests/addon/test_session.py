@@ -19,7 +19,9 @@ pytest.importorskip("bpy")
 
 from dreamwright.shared.messages import Closing, pack  # noqa: E402
 from tests.addon.conftest import PACKAGE, ROOT  # noqa: E402
-from tests.addon.fake_server import OFFER, FakeServer, picture  # noqa: E402
+from tests.addon.fake_server import FakeServer  # noqa: E402
+from tests.addon.stand_in_offer import OFFER  # noqa: E402
+from tests.addon.stand_in_props import picture  # noqa: E402
 
 WITHOUT_BPY = ("session", "commands", "mesh_outbox", "happenings", "frames", "remembered", "wording")
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.addon.blenders import Blender, blenders, run_script
 from tests.addon.built import Built, blender, built  # noqa: F401 (fixtures)
-from tests.addon.fake_server import ball
+from tests.addon.stand_in_props import ball
 from tests.addon.test_installs import report_of
 from tests.addon.test_window import ARTEFACTS, seen
 

@@ -20,7 +20,7 @@ from dreamwright.backend.cli import main as command
 from dreamwright.backend.server import front_door
 from dreamwright.backend.server.orders import Ended, Pictured, Stepped
 from dreamwright.backend.server.attempt import MESH_FILE
-from tests.addon.fake_server import picture
+from tests.addon.stand_in_props import picture
 from tests.puppet_server import PuppetForeman
 
 TICK_S = 0.05

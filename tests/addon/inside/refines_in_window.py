@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import bpy
 from hands import MOMENT, VIEW, centre, click, dreamt, open_tab, panel, perform, picture, point, press, redrawn, report, session, until, watch_panels

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import bpy
 from hands import VIEW, centre, click, open_tab, panel, perform, picture, press, redrawn, report, session, until, watch_panels
