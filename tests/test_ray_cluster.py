@@ -20,8 +20,6 @@ import zmq
 if sys.platform != "linux":
     pytest.skip("Ray's clusters of several nodes on one machine run on Linux only: NOTHING of Ray is tested here", allow_module_level=True)
 
-from ray.cluster_utils import Cluster
-
 from dreamwright.backend.server.attempt import MESH_FILE, Attempt
 from dreamwright.backend.server.fence import raise_fence
 from dreamwright.backend.server.front_door import FrontDoor
@@ -32,48 +30,10 @@ from dreamwright.shared.client import Client, Link
 from dreamwright.shared.mesh_file import decode_mesh
 from dreamwright.shared.messages import Cancel, JobChanged, JobList, JobSummary, PreviewFrame, Submit
 from tests.ray_jobs import LONG, SETTINGS, STEPS, summary
+from tests.ray_machines import Machines
 from tests.tiny_model import save_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-SMALL = {"object_store_memory": 80 * 2**20}
-
-
-class Machines:
-    """A head without a GPU, and nodes that say they have one each."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.open()
-
-    def open(self, **head: Any) -> None:
-        head |= {**SMALL, "num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "node_name": "head", "temp_dir": str(self._folder)}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
-        self._nodes: dict[str, Any] = {}
-
-    @property
-    def address(self) -> str:
-        return self._cluster.address
-
-    def add(self, *names: str, **how: Any) -> None:
-        for name in names:
-            if name not in self._nodes:
-                self._nodes[name] = self._cluster.add_node(**SMALL, num_cpus=1, num_gpus=1, node_name=name, **how)
-
-    def kill(self, name: str) -> None:
-        """As a power cut does, as far as the others can see: SIGKILL, no word."""
-        self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
-
-    def behead(self) -> None:
-        """The head is killed, its nodes end with it; another is started in its place, with a new node."""
-        port = int(self.address.rpartition(":")[2])
-        self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
-        self.close()
-        self.open(gcs_server_port=port)
-        self.add("left")
-
-    def close(self) -> None:
-        self._cluster.shutdown()
 
 
 @pytest.fixture(scope="module")

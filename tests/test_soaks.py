@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.soak import cut_downloads, never_reading
-from tests.soak.fifty_clients import PROCESSES, Soak, judge_jobs, judge_vitals
+from tests.soak.crowd_judged import judge_jobs, judge_vitals
+from tests.soak.fifty_clients import PROCESSES, Soak
 
 
 @pytest.mark.slow

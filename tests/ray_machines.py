@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real Ray cluster on one machine: a head, nodes that come and go, and the end of either."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray.cluster_utils import Cluster
+
+SMALL = {"object_store_memory": 80 * 2**20}
+
+
+class Machines:
+    """A head without a GPU, and nodes that say they have one each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.open()
+
+    def open(self, **head: Any) -> None:
+        head |= {**SMALL, "num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "node_name": "head", "temp_dir": str(self._folder)}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._nodes: dict[str, Any] = {}
+
+    @property
+    def address(self) -> str:
+        return self._cluster.address
+
+    def add(self, *names: str, **how: Any) -> None:
+        for name in names:
+            if name not in self._nodes:
+                self._nodes[name] = self._cluster.add_node(**SMALL, num_cpus=1, num_gpus=1, node_name=name, **how)
+
+    def kill(self, name: str) -> None:
+        """As a power cut does, as far as the others can see: SIGKILL, no word."""
+        self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
+
+    def behead(self) -> None:
+        """The head is killed, its nodes end with it; another is started in its place, with a new node."""
+        port = int(self.address.rpartition(":")[2])
+        self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
+        self.close()
+        self.open(gcs_server_port=port)
+        self.add("left")
+
+    def close(self) -> None:
+        self._cluster.shutdown()
