@@ -17,7 +17,7 @@ from dreamwright.backend.cli.main import main
 from dreamwright.backend.errors import ExportError, PromptError
 from dreamwright.backend.evaluation.captions import STARTER_CAPTIONS, read_prompts, same_colour, slug
 from dreamwright.backend.evaluation.exhibits import Exhibit, from_meshes, of_mesh, starter_prop
-from dreamwright.backend.evaluation.r_precision import markdown, measure_row
+from dreamwright.backend.evaluation.r_precision import markdown, measure_row, picture
 from dreamwright.backend.evaluation.retrieval import RPrecision, hits, r_precision
 from dreamwright.backend.evaluation.retrievers import load_retriever
 from dreamwright.backend.meshing.gltf import glb_bytes
@@ -173,6 +173,22 @@ def test_seeds_that_are_asked_for_and_missing_are_exhibits_without_pictures(tmp_
     ]  # fmt: skip
     with pytest.raises(ExportError, match="holds nothing for these prompts"):
         from_meshes(tmp_path, ["something else"], 16, None)
+
+
+def test_the_picture_leaves_no_seed_out_and_says_which_mesh_is_missing():
+    """One tile of 96 pixels under a line of 14 each: prompt 0 of seeds 0 and 1, then prompt 1; seed 1 of prompt 1 gave nothing."""
+
+    def shown(prompt: int, seed: int, grey: float) -> Exhibit:
+        pictures = torch.full((4, 3, 8, 8), grey)
+        return Exhibit(prompt, seed, pictures, pictures)
+
+    made = [shown(0, 0, 0.1), shown(1, 0, 0.3), shown(0, 1, 0.2), Exhibit(1, 1, None, None)]
+    sheet = np.asarray(picture({"dreamfusion": made}, ["a blue chair", "a white house"]))
+    assert sheet.shape == (14 + 4 * 110, 4 + 3 * 96 + 4, 3)
+    middles = [sheet[14 + row * 110 + 14 + 48, 4 + 2 * 96 + 48].tolist() for row in range(4)]
+    assert middles == [[26] * 3, [51] * 3, [77] * 3, [255] * 3]
+    one = picture({"dreamfusion": [shown(0, 0, 0.1)]}, ["a blue chair"])
+    assert one.height == 14 + 110
 
 
 def test_the_command_measures_meshes_and_pictures_with_several_models_and_an_oracle(tmp_path, capsys):

@@ -96,18 +96,20 @@ def markdown(rows: Sequence[Row], models: Sequence[str]) -> str:
 
 
 def picture(exhibits: Mapping[str, Sequence[Exhibit]], prompts: Sequence[str], tile: int = 96) -> Image.Image:
-    """What was measured, of each prompt's first seed: a line a prompt, and for each method two sides in colour and one as clay."""
+    """All that was measured: a line a prompt and seed, and for each method two sides in colour and one as clay."""
     head, margin = 14, 4
-    sheet = Image.new("RGB", (margin + len(exhibits) * (3 * tile + margin), head + len(prompts) * (tile + head)), "white")
+    seeds = sorted({exhibit.seed for shown in exhibits.values() for exhibit in shown})
+    lines = [(number, seed) for number in range(len(prompts)) for seed in seeds]
+    sheet = Image.new("RGB", (margin + len(exhibits) * (3 * tile + margin), head + len(lines) * (tile + head)), "white")
     draw = ImageDraw.Draw(sheet)
     for column, (method, shown) in enumerate(exhibits.items()):
         left = margin + column * (3 * tile + margin)
         draw.text((left, 0), method, fill="black")
-        first = {e.prompt: e for e in sorted(shown, key=lambda e: -e.seed)}
-        for number, prompt in enumerate(prompts):
-            top = head + number * (tile + head)
-            draw.text((left, top), prompt, fill="black")
-            exhibit = first.get(number)
+        found = {(exhibit.prompt, exhibit.seed): exhibit for exhibit in shown}
+        for row, (number, seed) in enumerate(lines):
+            top = head + row * (tile + head)
+            draw.text((left, top), prompts[number] + (f", seed {seed}" if len(seeds) > 1 else ""), fill="black")
+            exhibit = found.get((number, seed))
             if exhibit is None or exhibit.colour is None or exhibit.textureless is None:
                 draw.text((left, top + head), "no mesh", fill="red")
                 continue
