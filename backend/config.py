@@ -76,6 +76,7 @@ class BackgroundConfig:
     random_kind: Literal["colour", "grey"] = "colour"  # what that colour is: any, or a grey
     random_min: float = 0.0  # smallest channel or grey level of it, display sRGB
     random_max: float = 1.0  # largest
+    random_any_share: float = 0.0  # share of those that are any colour at all instead: before greys alone, grey parts are lost
 
 
 @dataclass(frozen=True)

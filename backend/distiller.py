@@ -14,6 +14,7 @@ from dreamwright.backend.config import Config
 from dreamwright.backend.errors import CheckpointError, is_out_of_memory, one_line
 from dreamwright.backend.events import RunState
 from dreamwright.backend.fields import build_background, build_field
+from dreamwright.backend.fields.background import plain_colours
 from dreamwright.backend.guidance.contract import Guidance, LayeredGuidance
 from dreamwright.backend.health import all_finite
 from dreamwright.backend.optimizers import build_optimizer, learning_rate, set_learning_rate
@@ -211,9 +212,7 @@ class Distiller:
     def _backdrop(self, cameras: Cameras, resolution: int, own: slice) -> Tensor:
         """Background colours (n, r*r, 3): the learned one, or for some views a random plain colour."""
         looks, pixels, c = self.streams["looks"], resolution * resolution, self.config.background
-        plain = torch.rand(self.views, 4, generator=looks)[own].to(self.device)
-        chosen = plain[:, 3] < c.random_probability
-        plain = c.random_min + (c.random_max - c.random_min) * (plain[:, :1] if c.random_kind == "grey" else plain[:, :3])
+        plain, chosen = plain_colours(torch.rand(self.views, 4, generator=looks)[own].to(self.device), c)
         directions = camera_rays(cameras, resolution).directions.reshape(-1, 3)
         learned = self.background(directions).view(len(cameras), pixels, 3)
         return torch.where(chosen[:, None, None], plain[:, None].expand(-1, pixels, 3), learned)

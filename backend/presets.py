@@ -73,6 +73,7 @@ DRAFT = Config(
         random_kind="grey",  # as in the starter's pictures, where it says nothing about the prop
         random_min=0.3,
         random_max=0.8,
+        random_any_share=0.5,  # a lamp's grey pole, a slate roof: silhouette IoU of a black lamp 0.74 without, 0.79 with
     ),
     render=RenderConfig(coarse_resolution=32, samples=80, occupancy_resolution=48, occupancy_interval=8),
     guidance=GuidanceConfig(

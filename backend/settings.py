@@ -63,6 +63,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "background.random_probability": (0, 1),
     "background.random_min": (0, 1),
     "background.random_max": (0, 1),
+    "background.random_any_share": (0, 1),
     "render.resolution": (8, 512),
     "render.coarse_resolution": (0, 512),
     "render.coarse_share": (0, 1),

@@ -36,7 +36,7 @@ SIZE = 32
 def refine_config(*settings: str) -> Config:
     """The recipe cut down to seconds, albedo only and before black, as the oracle's pictures are."""
     plain = ["run.steps=6", "run.checkpoint_interval=2", "run.preview_interval=3", f"render.resolution={SIZE}", "refine.supersampling=1"]
-    known = ["guidance.omega=0", "shading.shaded_probability=0", "background.random_min=0", "background.random_max=0"]
+    known = ["guidance.omega=0", "shading.shaded_probability=0", "background.random_min=0", "background.random_max=0", "background.random_any_share=0"]
     return apply_settings(REFINE, [*plain, *known, *settings])
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What lies behind the prop: a second MLP on the encoded ray direction, or one learned colour."""
+"""What lies behind the prop: a second MLP on the encoded ray direction, one learned colour, or a random plain one."""
 
 from __future__ import annotations
 
@@ -43,6 +43,19 @@ class ConstantBackground(nn.Module):
 
     def forward(self, directions: Tensor) -> Tensor:
         return torch.sigmoid(self.raw).expand(*directions.shape[:-1], 3)
+
+
+def plain_colours(draws: Tensor, config: BackgroundConfig) -> tuple[Tensor, Tensor]:
+    """Random plain backgrounds (n, 3), display sRGB in [0, 1], and which views (n,) have one, of `draws` (n, 4) in [0, 1).
+
+    The last draw decides: below random_probability there is one, below random_any_share of that it is any colour; else it
+    lies in [random_min, random_max], a grey where `random_kind` says so.
+    """
+    ranged = config.random_min + (config.random_max - config.random_min) * draws[:, :3]
+    if config.random_kind == "grey":
+        ranged = ranged[:, :1].expand(-1, 3)
+    anything = draws[:, 3:] < config.random_probability * config.random_any_share
+    return torch.where(anything, draws[:, :3], ranged), draws[:, 3] < config.random_probability
 
 
 def seeded_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,22 @@ class MeshReport:
     error: MeshFieldError | None  # against the field's own renders; None when no views were given
     folded: float | None = None  # share of the faces that point against their neighbourhood, of a mesh that was optimised itself
     inside: float | None = None  # share of such a mesh's pixels that see its surface from within, where parts run through each other
+
+    @classmethod
+    def of(cls, surface: Surface, mesh: Mesh, scale: float, offset: FloatArray, **of_its_maker: Any) -> MeshReport:
+        """What can be counted on the surface and on the mesh that was placed from it, beside what only its maker knows."""
+        counted: dict[str, Any] = {
+            "components": int(face_components(surface.faces).max()) + 1,
+            "vertices": len(mesh.vertices),
+            "triangles": len(mesh.faces),
+            "watertight": is_watertight(mesh.faces),
+            "euler_number": euler_number(mesh.faces),
+            "volume": signed_volume(surface) * scale**3,
+            "scale": scale,
+            "offset": (float(offset[0]), float(offset[1]), float(offset[2])),
+            "texture": len(mesh.texture.picture) if mesh.texture else 0,
+        }
+        return cls(**counted, **of_its_maker)
 
 
 def check_mesh_config(config: MeshConfig) -> None:
@@ -155,20 +171,6 @@ def build_mesh(
     if config.texture:
         places = unwrap(mesh.vertices, mesh.faces, config.texture)
         mesh = replace(mesh, texture=bake(field, coloured, places, config.texture, grid.cell, onto, progress, should_stop))
-    report = MeshReport(
-        threshold=threshold,
-        cell=grid.cell,
-        components_dropped=dropped,
-        components=int(face_components(surface.faces).max()) + 1,
-        vertices=len(mesh.vertices),
-        triangles=len(mesh.faces),
-        triangles_extracted=len(raw.faces),
-        watertight=is_watertight(mesh.faces),
-        euler_number=euler_number(mesh.faces),
-        volume=signed_volume(surface) * scale**3,
-        scale=scale,
-        offset=(float(offset[0]), float(offset[1]), float(offset[2])),
-        texture=len(mesh.texture.picture) if mesh.texture else 0,
-        error=mesh_render_error(surface, rho, views, mesh.texture) if views is not None else None,
-    )
-    return mesh, report
+    error = mesh_render_error(surface, rho, views, mesh.texture) if views is not None else None
+    made = {"threshold": threshold, "cell": grid.cell, "components_dropped": dropped, "triangles_extracted": len(raw.faces), "error": error}
+    return mesh, MeshReport.of(surface, mesh, scale, offset, **made)

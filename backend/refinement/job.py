@@ -22,7 +22,7 @@ SECTIONS = ("run", "camera", "light", "shading", "background", "render", "guidan
 IN_SECTION: Mapping[str, Sequence[str]] = {  # of sections of which a refinement uses a part
     "run": ("steps", "views_per_step", "seed", "checkpoint_interval", "preview_interval", "threads"),
     "render": ("resolution",),
-    "background": ("random_probability", "random_kind", "random_min", "random_max"),
+    "background": ("random_probability", "random_kind", "random_min", "random_max", "random_any_share"),
 }
 OF_MEMORY = ("dtype", "offload", "attention_slicing", "vae_tiling", "vae_recompute")  # of `model`: they change roundings only
 # Cameras, lights, backgrounds and guidance as where the starter makes props; a few hundred steps, since little has to change.

@@ -14,6 +14,7 @@ from dreamwright.backend.config import Config, GuidanceConfig
 from dreamwright.backend.distiller import ORBIT_DISTANCE, ORBIT_FOCAL, Diverged
 from dreamwright.backend.errors import CheckpointError, one_line
 from dreamwright.backend.events import RunState
+from dreamwright.backend.fields.background import plain_colours
 from dreamwright.backend.guidance.contract import Guidance, LayeredGuidance
 from dreamwright.backend.health import all_finite
 from dreamwright.backend.meshing.mesh import Mesh
@@ -195,9 +196,8 @@ class Refiner:
     def _backdrop(self) -> Tensor:
         """A plain colour (n, 3) behind each view."""
         c = self.config.background
-        drawn = torch.rand(self.config.run.views_per_step, 4, generator=self.streams["looks"])
-        plain = c.random_min + (c.random_max - c.random_min) * (drawn[:, :1].expand(-1, 3) if c.random_kind == "grey" else drawn[:, :3])
-        return torch.where(drawn[:, 3:] < c.random_probability, plain, torch.full_like(plain, PLAIN))
+        plain, chosen = plain_colours(torch.rand(self.config.run.views_per_step, 4, generator=self.streams["looks"]), c)
+        return torch.where(chosen[:, None], plain, torch.full_like(plain, PLAIN))
 
     def _render(
         self, moves: Tensor, tints: Tensor, backdrop: Tensor, cameras: Cameras, shadings: Sequence[Shading], lights: Tensor, size: int

@@ -14,7 +14,7 @@ from dreamwright.backend.distiller import ORBIT_DISTANCE, ORBIT_FOCAL
 from dreamwright.backend.guidance.contract import Guidance
 from dreamwright.backend.meshing.colour import display_to_linear
 from dreamwright.backend.meshing.mesh import Mesh, MeshReport, assemble_mesh
-from dreamwright.backend.meshing.topology import Surface, euler_number, face_components, is_watertight, signed_volume
+from dreamwright.backend.meshing.topology import Surface, signed_volume
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.rasterising.normals import face_cross
 from dreamwright.backend.rasterising.visibility import nearest_faces, project
@@ -93,27 +93,10 @@ class Sculptor(Refiner):
         It has the sphere's faces, so it is always closed and a manifold; where it has turned inside out, they are turned back.
         """
         surface = Surface((self.rest + self.moves()).cpu().double().numpy(), self.subject.faces.astype(np.int64))
-        volume = signed_volume(surface)
-        if volume < 0:
-            surface, volume = Surface(surface.vertices, surface.faces[:, ::-1].copy()), -volume
+        if signed_volume(surface) < 0:
+            surface = Surface(surface.vertices, surface.faces[:, ::-1].copy())
         figures = self.figures()
         colours = (self.colours + self.tints()).clamp(0, 1).cpu().double().numpy()
         mesh, scale, offset = assemble_mesh(surface, colours, height_m)
-        return mesh, MeshReport(
-            threshold=0.0,
-            cell=0.0,
-            components_dropped=0,
-            components=int(face_components(surface.faces).max()) + 1,
-            vertices=len(mesh.vertices),
-            triangles=len(mesh.faces),
-            triangles_extracted=len(mesh.faces),
-            watertight=is_watertight(mesh.faces),
-            euler_number=euler_number(mesh.faces),
-            volume=volume * scale**3,
-            scale=scale,
-            offset=(float(offset[0]), float(offset[1]), float(offset[2])),
-            texture=0,
-            error=None,
-            folded=figures["folded"],
-            inside=figures["inside"],
-        )
+        unmade = {"threshold": 0.0, "cell": 0.0, "components_dropped": 0, "triangles_extracted": len(mesh.faces), "error": None}
+        return mesh, MeshReport.of(surface, mesh, scale, offset, **unmade, folded=figures["folded"], inside=figures["inside"])

@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw
 
 from tests.addon.blenders import ROOT, blenders, run_script
 from tests.addon.built import build_into
-from tests.addon.test_installs import report_of
+from tests.addon.reports import report_of
 
 SCRIPT = Path(__file__).parent / "inside" / "first_prop.py"
 SCREEN = (1280, 1000)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.addon.blenders import ROOT, Blender, run_script
 from tests.addon.built import Built, blender, built  # noqa: F401 (fixtures)
-from tests.addon.test_installs import report_of
+from tests.addon.reports import report_of
 
 INSIDE = Path(__file__).parent / "inside"
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.addon.blenders import Blender, run_script
 from tests.addon.built import Built, blender, built  # noqa: F401 (fixtures)
-from tests.addon.test_installs import report_of
+from tests.addon.reports import report_of
 
 INSIDE = Path(__file__).parent / "inside"
 

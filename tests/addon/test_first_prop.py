@@ -17,7 +17,8 @@ import pytest
 from tests.addon import record
 from tests.addon.blenders import ROOT
 from tests.addon.built import Built, built  # noqa: F401 (fixture)
-from tests.addon.test_window import ARTEFACTS, seen
+from tests.addon.reports import ARTEFACTS
+from tests.addon.test_window import seen
 
 EDITOR = (slice(200, 800), slice(650, 1040))  # rows and columns of the Image Editor, below its header and above the mouse
 FEW = {"run.steps": 60, "render.samples": 16, "mesh.resolution": 32}

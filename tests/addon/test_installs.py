@@ -3,26 +3,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from build_addon import PACKAGES
-from tests.addon.blenders import Blender, blenders, run_script
+from tests.addon.blenders import Blender, run_script
 from tests.addon.built import Built, blender, built  # noqa: F401 (fixtures)
+from tests.addon.reports import report_of, run_at_window
 
 INSIDE = Path(__file__).parent / "inside"
-
-
-def report_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """The JSON line that a script inside printed."""
-    assert done.returncode == 0, f"status {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    lines = [line for line in done.stdout.splitlines() if line.startswith("REPORT ")]
-    assert len(lines) == 1, done.stdout[-4000:]
-    return json.loads(lines[0].removeprefix("REPORT "))
 
 
 @pytest.mark.slow
@@ -63,14 +53,10 @@ def test_the_repository_folder_serves_the_addon(blender: Blender, built: Built, 
 
 @pytest.mark.slow
 def test_in_a_window_the_tab_is_found_by_mouse_and_its_panels_are_drawn(built: Built, tmp_path: Path) -> None:
-    program = next(one for one in blenders() if one.kind == "program")
-    if program.missing or program.windowless:
-        pytest.skip(program.missing or program.windowless)
-    done = run_script(program, INSIDE / "shows.py", built.universal, {"SCREENSHOT": str(tmp_path / "window.png")}, timeout=280, window=True)
-    report = report_of(done)
-    assert "Traceback" not in done.stdout + done.stderr
-    assert report["drawn"], f"none of {report['panels']} was drawn; see {tmp_path / 'window.png'}"
+    screenshot = tmp_path / "window.png"
+    report, _, printed = run_at_window("shows.py", built.universal, "installs", {"SCREENSHOT": str(screenshot)})
+    assert report["drawn"], f"none of {report['panels']} was drawn; see {screenshot}"
     buttons = [f"dreamwright.{verb}" for verb in ("cancel", "pause", "remove", "resume")]
     assert report["asked"] == buttons, "a button in the panel is known for one, and greyed by the chosen job"
-    assert "Blender quit" in done.stdout  # closed as a person closes it, with the add-on on
-    assert (tmp_path / "window.png").stat().st_size > 10_000
+    assert "Blender quit" in printed  # closed as a person closes it, with the add-on on
+    assert screenshot.stat().st_size > 10_000

@@ -15,7 +15,7 @@ import pytest
 
 from tests.addon.blenders import blenders, run_script
 from tests.addon.built import Built, built  # noqa: F401 (fixture)
-from tests.addon.test_installs import report_of
+from tests.addon.reports import report_of
 
 INSIDE = Path(__file__).parent / "inside"
 

@@ -19,7 +19,7 @@ from dreamwright.backend.server.keys import KeyFolder
 from dreamwright.shared.pairing import Invitation, fingerprint, key_text, new_pair
 from tests.addon.blenders import ROOT, Blender, run_script
 from tests.addon.built import Built, blender, built  # noqa: F401 (fixtures)
-from tests.addon.test_installs import report_of
+from tests.addon.reports import report_of
 from tests.addon.test_session import module
 
 INSIDE = Path(__file__).parent / "inside"

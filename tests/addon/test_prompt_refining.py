@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.addon.blenders import Blender, blenders, run_script
+from tests.addon.blenders import Blender, run_script
 from tests.addon.built import Built, blender as any_blender, built  # noqa: F401 (fixtures)
-from tests.addon.test_installs import report_of
+from tests.addon.reports import report_of, run_at_window
 
 bpy = pytest.importorskip("bpy")
 
@@ -159,17 +159,7 @@ def test_in_each_blender_the_built_add_on_refines_an_object_into_another(any_ble
 
 @pytest.mark.slow
 def test_at_a_window_the_button_opens_a_dialog_with_the_prompt_to_change(built: Built, serve: Callable[..., Any], tmp_path: Path) -> None:  # noqa: F811
-    program = next(one for one in blenders() if one.kind == "program")
-    if program.missing or program.windowless:
-        pytest.skip(program.missing or program.windowless)
-    from tests.addon.test_window import ARTEFACTS
-
-    folder = ARTEFACTS / f"refining-{program.name}"
-    folder.mkdir(parents=True, exist_ok=True)
     server = serve("--pace", "20")
-    variables = {"SERVER": server.address, "PICTURES": str(folder)}
-    done = run_script(program, INSIDE / "refines_in_window.py", built.universal, variables, timeout=280, window=True)
-    report = report_of(done)
-    assert "Traceback" not in done.stdout + done.stderr
+    report = run_at_window("refines_in_window.py", built.universal, "refining", {"SERVER": server.address}).report
     assert report["by object"] == ["a red mushroom", report["first"], 0.5], "the dialog began with the object's own prompt"
     assert report["by job"] == ["a red mushroom", report["first"], 0.5], "so did that of the button beside Import"

@@ -14,8 +14,7 @@ from tests.addon.blenders import Blender, blenders, run_script
 from tests.addon.built import Built, blender, built  # noqa: F401 (fixtures)
 from tests.addon.stand_in_props import RED
 from tests.addon.test_end_to_end import RealServer
-from tests.addon.test_installs import report_of
-from tests.addon.test_window import ARTEFACTS
+from tests.addon.reports import ARTEFACTS, report_of, run_at_window
 
 INSIDE = Path(__file__).parent / "inside"
 
@@ -62,16 +61,8 @@ def test_a_ball_is_refined_through_the_real_server_by_the_starter(built: Built, 
 
 @pytest.mark.slow
 def test_an_artist_presses_refine_confirms_the_dialog_imports_and_undoes(built: Built, serve: Callable[..., Any]) -> None:
-    program = next(one for one in blenders() if one.kind == "program")
-    if program.missing or program.windowless:
-        pytest.skip(program.missing or program.windowless)
-    folder = ARTEFACTS / f"refines-{program.name}"
-    folder.mkdir(parents=True, exist_ok=True)
     server = serve("--pace", "100")
-    variables = {"SERVER": server.address, "PICTURES": str(folder)}
-    done = run_script(program, INSIDE / "refines_mesh_in_window.py", built.universal, variables, timeout=280, window=True)
-    report = report_of(done)
-    assert "Traceback" not in done.stdout + done.stderr
+    report = run_at_window("refines_mesh_in_window.py", built.universal, "refines", {"SERVER": server.address}).report
     assert report["before Enter"] == 0, "the dialog asks first"
     assert report["settings"] == {"refine.strength": 0.5, "run.steps": 250}, "the steps are what the server offers"
     assert report["seen"] == [[True, False, True]] * 2, "imported, undone in one step, redone: as an object, and as a shape key"

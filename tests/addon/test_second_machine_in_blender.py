@@ -21,7 +21,7 @@ from dreamwright.shared.mesh_file import decode_mesh
 from dreamwright.shared.pairing import fingerprint
 from tests.addon.blenders import ROOT, Blender, blenders, run_script
 from tests.addon.built import Built, built  # noqa: F401 (fixture)
-from tests.addon.test_installs import report_of
+from tests.addon.reports import report_of
 from tests.test_two_machines import SERVER, Machine, machines  # noqa: F401 (fixture)
 from tests.tiny_model import QUICK, offer_tiny_model
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.addon.blenders import Blender, blenders, run_script
+from tests.addon.blenders import Blender, run_script
 from tests.addon.built import Built, blender, built  # noqa: F401 (fixtures)
+from tests.addon.reports import report_of, run_at_window
 from tests.addon.stand_in_props import ball
-from tests.addon.test_installs import report_of
-from tests.addon.test_window import ARTEFACTS, seen
+from tests.addon.test_window import seen
 
 INSIDE = Path(__file__).parent / "inside"
 RED, BLUE, GREEN = [round(c / 255, 3) for c in (200, 20, 10)], [round(c / 255, 3) for c in (10, 20, 200)], [0, 1, 0]
@@ -47,16 +47,8 @@ def test_a_picture_arrives_packed_wired_and_the_right_way_up(blender: Blender, b
 
 @pytest.mark.slow
 def test_a_textured_import_is_undone_in_one_step_with_its_image(built: Built, serve: Callable[..., Any]) -> None:
-    program = next(one for one in blenders() if one.kind == "program")
-    if program.missing or program.windowless:
-        pytest.skip(program.missing or program.windowless)
-    folder = ARTEFACTS / f"textured-{program.name}"
-    folder.mkdir(parents=True, exist_ok=True)
     server = serve("--pace", "20", "--rings", "48")
-    variables = {"SERVER": server.address, "PICTURES": str(folder)}
-    done = run_script(program, INSIDE / "textured_in_window.py", built.universal, variables, timeout=280, window=True)
-    report = report_of(done)
-    assert "Traceback" not in done.stdout + done.stderr
+    report, folder, _ = run_at_window("textured_in_window.py", built.universal, "textured", {"SERVER": server.address})
     nothing = {"meshes": [], "materials": [], "images": []}
     brought = {kind: ["a red mushroom"] for kind in nothing}
     assert report["held"] == [nothing, brought, nothing, brought] and report["redone"] == [64, 64]

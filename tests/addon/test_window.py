@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.addon.blenders import ROOT, SCREEN, blenders, run_script
+from tests.addon.blenders import SCREEN
 from tests.addon.built import Built, built  # noqa: F401 (fixture)
-from tests.addon.test_installs import report_of
-
-INSIDE = Path(__file__).parent / "inside"
-ARTEFACTS = Path(os.environ.get("DREAMWRIGHT_ARTEFACTS", ROOT / "runs" / "artefacts"))
+from tests.addon.reports import run_at_window
 
 
 def seen(path: Path) -> np.ndarray:
@@ -36,20 +32,10 @@ def reddish(pixels: np.ndarray) -> np.ndarray:
 def test_an_artist_types_a_prompt_presses_generate_watches_imports_and_undoes(
     built: Built, serve: Callable[..., Any], tmp_path: Path
 ) -> None:
-    program = next(one for one in blenders() if one.kind == "program")
-    if program.missing or program.windowless:
-        pytest.skip(program.missing or program.windowless)
-    folder = ARTEFACTS / f"window-{program.name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.png"):
-        old.unlink()
     leash = tmp_path / "leash"
     leash.write_text("60")  # however slow the window is, the job waits there until the preview is open
     server = serve("--steps", "250", "--size", "256", "--rings", "48", "--wait", "0.02", "--leash", str(leash))
-    variables = {"SERVER": server.address, "PICTURES": str(folder), "LEASH": str(leash)}
-    done = run_script(program, INSIDE / "dream_in_window.py", built.universal, variables, timeout=270, window=True)
-    report = report_of(done)
-    assert "Traceback" not in done.stdout + done.stderr
+    report, folder, printed = run_at_window("dream_in_window.py", built.universal, "window", {"SERVER": server.address, "LEASH": str(leash)})
     assert report["typed"] == "a red mushroom", "letter by letter"
     assert report["jobs"] == ["a red mushroom"] and report["state while dreaming"] == "running"
     assert report["object"]["prompt"] == "a red mushroom" and report["object"]["attributes"] == ["albedo"]
@@ -66,4 +52,4 @@ def test_an_artist_types_a_prompt_presses_generate_watches_imports_and_undoes(
     reds = [float(np.median(screen[reddish(screen)][:, 0])) for screen in screens[1:3]]
     assert reds[1] > reds[0] + 20, f"the picture on the screen grows with the job: {reds}"
     assert imported > ready + 5_000, "so is the prop, in its colour"
-    assert "Blender quit" in done.stdout
+    assert "Blender quit" in printed
