@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import math
-import tempfile
 from pathlib import Path
 from typing import Mapping
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dreamwright.backend.errors import ExportError
+from dreamwright.backend.output_files import check_file_place
 
 GAP = 2  # pixels between the pictures of a grid
 
@@ -28,21 +28,7 @@ def check_picture_path(path: str | Path) -> Path:
             f"cannot write {str(path)!r}: its extension is {path.suffix or 'missing'!r}; allowed is .png; "
             "end the file's name with it"
         )
-    if path.is_dir():
-        raise ExportError(f"cannot write {str(path)!r}: it is a directory; give the name of a file")
-    if not path.parent.is_dir():
-        raise ExportError(
-            f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; make it first or choose another"
-        )
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ExportError(
-            f"cannot write {str(path)!r}: the folder {str(path.parent)!r} takes no files "
-            f"({error.strerror or error}); choose a folder that you may write to"
-        ) from error
-    return path
+    return check_file_place(path)
 
 
 def picture_grid(images: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .shared.pairing import Invitation, KeyPair, fingerprint, key_text, new_pair, pair_text, read_invitation, read_key, read_pair
+from .shared.pairing import Invitation, KeyPair, fingerprint, kept_pair, key_text, read_invitation, read_key
 from .shared.private_files import PrivateFileError, read_private, write_private
 
 if TYPE_CHECKING:
@@ -79,13 +79,7 @@ def own_pair(folder: Path) -> KeyPair:
     """The key pair of this installation, made at its first need. Raises KeyringError, ImportError where zmq is missing."""
     path = folder / "keys" / "own.json"
     try:
-        content = read_private(path)
-        if content is None:
-            pair = new_pair()
-            if write_private(path, dict(pair_text(pair)), replace=False):
-                return pair
-            content = read_private(path)  # another Blender was faster
-        return read_pair(content or {})
+        return kept_pair(path)
     except PrivateFileError as error:
         raise KeyringError(f"This computer's key cannot be used: {error}") from error
     except ValueError as error:

@@ -12,7 +12,10 @@ import binascii
 import hashlib
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
+
+from .private_files import read_private, write_private
 
 KEY_BYTES = 32
 PREFIX = "dwkey_"
@@ -94,6 +97,20 @@ def read_pair(content: dict[str, object]) -> KeyPair:
     if public_of(pair.secret) != pair.public:
         raise ValueError("the public key does not belong to the secret one")
     return pair
+
+
+def kept_pair(path: Path) -> KeyPair:
+    """The key pair in a file that nobody else may read, made at its first need.
+
+    Raises PrivateFileError, ValueError for a damaged one, RuntimeError and ImportError as `new_pair` does, OSError.
+    """
+    content = read_private(path)
+    if content is None:
+        pair = new_pair()
+        if write_private(path, dict(pair_text(pair)), replace=False):
+            return pair
+        content = read_private(path)  # another process was faster
+    return read_pair(content or {})
 
 
 @dataclass(frozen=True)

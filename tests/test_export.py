@@ -17,9 +17,9 @@ import pytest
 import trimesh
 from tests.analytic_fields import AnalyticField, torus
 
+from dreamwright.backend import output_files
 from dreamwright.backend.config import MeshConfig
 from dreamwright.backend.errors import ExportError
-from dreamwright.backend.meshing import export
 from dreamwright.backend.meshing.colour import linear_to_display
 from dreamwright.backend.meshing.export import check_output_path, export_mesh
 from dreamwright.backend.meshing.gltf import to_y_up
@@ -190,7 +190,7 @@ def test_a_directory_a_missing_folder_and_an_unwritable_folder_are_refused(
     def refuse(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(export.tempfile, "TemporaryFile", refuse)  # root may write anywhere, so refuse by hand
+    monkeypatch.setattr(output_files.tempfile, "TemporaryFile", refuse)  # root may write anywhere, so refuse by hand
     with pytest.raises(ExportError, match="takes no files .Permission denied"):
         check_output_path(tmp_path / "prop.glb")
 
@@ -211,7 +211,7 @@ def test_a_failed_export_leaves_the_old_file_as_it_was(mesh: Mesh, tmp_path: Pat
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export.os, "replace", full)
+    monkeypatch.setattr(output_files.os, "replace", full)
     with pytest.raises(ExportError, match="No space left"):
         export_mesh(mesh, path, {})
     monkeypatch.undo()

@@ -37,7 +37,7 @@ def make_cells(
 
     from tqdm import tqdm
 
-    from dreamwright.backend.cli.generate import StopSignal
+    from dreamwright.backend.cli.run_loop import StopSignal
     from dreamwright.backend.errors import Stopped
     from dreamwright.backend.evaluation.baselines import fingerprint, kept, make_cell
     from dreamwright.backend.events import Event, Progress

@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     from dreamwright.backend.cli.cell_loop import PlannedCell, make_cells
     from dreamwright.backend.cli.evaluate_choices import MOST_SEEDS, check_count, chosen_config, chosen_prompts, described, load_retrievers, write_picture
     from dreamwright.backend.cli.evaluate_r_precision import write_table
-    from dreamwright.backend.cli.generate import INTERRUPTED
+    from dreamwright.backend.cli.run_loop import INTERRUPTED
     from dreamwright.backend.cli.sample import choose_device
     from dreamwright.backend.evaluation.baselines import Outcome
     from dreamwright.backend.evaluation.captions import STARTER_CAPTIONS, captions_for, slug

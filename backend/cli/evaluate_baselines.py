@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     """Make what is missing, measure what there is. Raises DreamwrightError for everything a person can mend."""
     from dreamwright.backend.cli.cell_loop import PlannedCell, make_cells
     from dreamwright.backend.cli.evaluate_r_precision import write_table
-    from dreamwright.backend.cli.generate import INTERRUPTED
+    from dreamwright.backend.cli.run_loop import INTERRUPTED
     from dreamwright.backend.cli.sample import choose_device
     from dreamwright.backend.errors import ConfigError
     from dreamwright.backend.evaluation.baselines import ORDER, Outcome, cells, job_of

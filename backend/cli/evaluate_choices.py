@@ -106,7 +106,7 @@ def write_picture(folder: Path, name: str, sheet: Image.Image) -> None:
     import sys
 
     from dreamwright.backend.evaluation.sheets import png_of
-    from dreamwright.backend.meshing.export import write_atomically
+    from dreamwright.backend.output_files import write_atomically
 
     write_atomically(folder / f"{name}.png", png_of(sheet))
     print(f"{folder / name}.json, .md and .png are written", file=sys.stderr)

@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
     from dreamwright.backend.cli.evaluate_choices import MOST_SEEDS, check_count, checked_weights, described, write_picture
     from dreamwright.backend.cli.evaluate_r_precision import write_table
-    from dreamwright.backend.cli.generate import INTERRUPTED
+    from dreamwright.backend.cli.run_loop import INTERRUPTED
     from dreamwright.backend.cli.sample import SDS_LEARNING_RATE, SDS_T_MAX_END, choose_device
     from dreamwright.backend.evaluation.baselines import ORDER
     from dreamwright.backend.evaluation.exhibits import starter_prop
@@ -115,7 +115,7 @@ def _draw_all(
 
     from tqdm import tqdm
 
-    from dreamwright.backend.cli.generate import StopSignal
+    from dreamwright.backend.cli.run_loop import StopSignal
     from dreamwright.backend.errors import Stopped
     from dreamwright.backend.evaluation.samplers import draw, fingerprint, kept
     from dreamwright.backend.guidance.loading import load_denoiser

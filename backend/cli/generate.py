@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from dreamwright.backend.cli.progress import BakeDisplay, RunDisplay, check_preview_folder
+from dreamwright.backend.cli.progress import BakeDisplay, check_preview_folder
+from dreamwright.backend.cli.run_loop import INTERRUPTED, StopSignal, check_work, watched
 from dreamwright.backend.errors import CheckpointError, DreamwrightError
 from dreamwright.backend.methods import METHODS, get_method, preset_of
 from dreamwright.backend.presets import PRESETS, get_preset
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from dreamwright.backend.origin import Origin
     from dreamwright.backend.production import Production
     from dreamwright.backend.ranks import Ranks
-
-INTERRUPTED = 130
 
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
@@ -61,30 +58,6 @@ def job_from(options: argparse.Namespace) -> Any:
     if options.negative is not None:
         config = replace(config, guidance=replace(config.guidance, negative_prompt=options.negative))
     return make_job(options.prompt, options.model or get_method(config.run.method).model, preset, config)
-
-
-class StopSignal:
-    """First Ctrl-C: finish the step, keep what there is. Second: leave at once."""
-
-    def __init__(self, aloud: bool = True) -> None:
-        self.asked, self._aloud = False, aloud
-
-    def __enter__(self) -> "StopSignal":
-        self._before = signal.signal(signal.SIGINT, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def __call__(self) -> bool:
-        return self.asked
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        if self._aloud:
-            print("\nstopping after this step; the mesh so far will be written (Ctrl-C again leaves at once)", file=sys.stderr)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -133,49 +106,31 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_places(options: argparse.Namespace, work: Path, textured: bool) -> None:
     """Raise ExportError or CheckpointError for places that cannot take what the run will write."""
-    from dreamwright.backend.checkpoints import has_checkpoint
     from dreamwright.backend.meshing.export import check_output_path
 
     check_output_path(options.out, textured)
     if options.origin is not None and options.origin.resolve() in (work.resolve(), *work.resolve().parents):
         raise CheckpointError(f"--from {options.origin} is where this run would write its own checkpoints; choose another --work or --out")
-    if work.exists() and not work.is_dir():
-        raise CheckpointError(f"{work} is a file, so no checkpoint can go there; choose a folder with --work")
     if options.previews is not None:
         check_preview_folder(options.previews)
-    if has_checkpoint(work) and not options.resume:
-        raise CheckpointError(
-            f"{work} holds the checkpoint of an unfinished run; add --resume to continue it, or delete the folder to start afresh"
-        )
+    check_work(work, options.resume)
 
 
 def _optimised(
     options: argparse.Namespace, job: "Job", work: Path, resumed: "RunState | None", origin: "Origin | None", device: Any, ranks: "Ranks"
 ) -> tuple["Production", bool]:
     """The production at the end of its steps, or where it was stopped, and whether they were all taken."""
-    from dreamwright.backend.checkpoints import write_checkpoint
-    from dreamwright.backend.events import Checkpoint, Finished
+    from dreamwright.backend.events import Finished
     from dreamwright.backend.production import Production
 
-    complete = True
     with StopSignal(aloud=ranks.main) as stop:
         production = Production(job, device, resumed, stop, ranks, origin)
         if not ranks.main:
+            complete = True
             for event in production.events():
                 complete = event.complete if isinstance(event, Finished) else complete
             return production, complete
-        for notice in production.notices:
-            print(notice, file=sys.stderr)
-        for warning in production.warnings:
-            print(f"dreamwright: warning: {warning}", file=sys.stderr)
-        with RunDisplay(job, options.previews, production.step) as display:
-            for event in production.events():
-                display.show(event)
-                if isinstance(event, Checkpoint):
-                    write_checkpoint(work, job, event.state)
-                elif isinstance(event, Finished):
-                    complete = event.complete
-    return production, complete
+        return production, watched(production, job, work, options.previews, production.step)
 
 
 def _write_mesh(production: "Production", options: argparse.Namespace) -> None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dreamwright.backend.errors import ConfigError
-from dreamwright.shared.pairing import KeyPair, new_pair, pair_text, read_pair
-from dreamwright.shared.private_files import PrivateFileError, read_private, write_private
+from dreamwright.shared.pairing import KeyPair, kept_pair
+from dreamwright.shared.private_files import PrivateFileError
 
 
 def client_folder() -> Path:
@@ -21,13 +21,7 @@ def own_pair(folder: Path | None = None) -> KeyPair:
     """This user's key pair, made at its first need, in a file that nobody else may read. Raises ConfigError."""
     path = (folder or client_folder()) / "keys" / "own.json"
     try:
-        content = read_private(path)
-        if content is None:
-            pair = new_pair()
-            if write_private(path, dict(pair_text(pair)), replace=False):
-                return pair
-            content = read_private(path)  # another command was faster
-        return read_pair(content or {})
+        return kept_pair(path)
     except PrivateFileError as error:
         raise ConfigError(str(error)) from error
     except ValueError as error:

@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamwright.backend.cli.generate import INTERRUPTED, StopSignal
-from dreamwright.backend.cli.progress import RunDisplay, check_preview_folder
-from dreamwright.backend.errors import CheckpointError
+from dreamwright.backend.cli.progress import check_preview_folder
+from dreamwright.backend.cli.run_loop import INTERRUPTED, StopSignal, check_work, watched
 
 if TYPE_CHECKING:
     from dreamwright.backend.refinement.job import RefineJob
@@ -54,19 +53,14 @@ def job_from(options: argparse.Namespace, subject: "Subject") -> "RefineJob":
 
 def run(options: argparse.Namespace) -> int:
     """Refine; raises DreamwrightError for everything a person can mend."""
-    from dreamwright.backend.checkpoints import has_checkpoint, read_checkpoint, remove_checkpoints
+    from dreamwright.backend.checkpoints import read_checkpoint, remove_checkpoints
     from dreamwright.backend.cli.sample import choose_device
     from dreamwright.backend.meshing.export import check_output_path
     from dreamwright.backend.refinement.files import read_subject
 
     check_output_path(options.out)
     work = options.work or options.out.with_name(options.out.name + ".work")
-    if work.exists() and not work.is_dir():
-        raise CheckpointError(f"{work} is a file, so no checkpoint can go there; choose a folder with --work")
-    if has_checkpoint(work) and not options.resume:
-        raise CheckpointError(
-            f"{work} holds the checkpoint of an unfinished run; add --resume to continue it, or delete the folder to start afresh"
-        )
+    check_work(work, options.resume)
     if options.previews is not None:
         check_preview_folder(options.previews)
     subject = read_subject(options.mesh, options.up)
@@ -88,25 +82,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _refined(options: argparse.Namespace, job: "RefineJob", subject: "Subject", work: Path, resumed: Any, device: Any) -> tuple["RefineProduction", bool]:
     """The production at the end of its steps, or where it was stopped, and whether they were all taken."""
-    from dreamwright.backend.checkpoints import write_checkpoint
-    from dreamwright.backend.events import Checkpoint, Finished
     from dreamwright.backend.refinement.production import RefineProduction
 
-    complete = True
     with StopSignal() as stop:
         production = RefineProduction(job, subject, device, resumed, stop)
-        for notice in production.notices:
-            print(notice, file=sys.stderr)
-        for warning in production.warnings:
-            print(f"dreamwright: warning: {warning}", file=sys.stderr)
-        with RunDisplay(job, options.previews, resumed.step if resumed else 0) as display:
-            for event in production.events():
-                display.show(event)
-                if isinstance(event, Checkpoint):
-                    write_checkpoint(work, job, event.state)
-                elif isinstance(event, Finished):
-                    complete = event.complete
-    return production, complete
+        return production, watched(production, job, work, options.previews, resumed.step if resumed else 0)
 
 
 def _write_mesh(production: "RefineProduction", options: argparse.Namespace) -> None:

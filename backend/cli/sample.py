@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from dreamwright.backend.guidance.loading import chosen_dtype, load_denoiser
     from dreamwright.backend.guidance.pipeline_folder import open_pipeline
     from dreamwright.backend.guidance.text_process import PromptEncoder, text_side
-    from dreamwright.backend.meshing.export import write_atomically
+    from dreamwright.backend.output_files import write_atomically
     from dreamwright.backend.pictures import check_picture_path, picture_grid, png_bytes
     from dreamwright.backend.prompts import PromptBank, clean_prompt
 

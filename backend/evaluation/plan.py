@@ -12,8 +12,8 @@ from typing import Any, Mapping
 from dreamwright.backend.config import Config
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.job import deciding
-from dreamwright.backend.meshing.export import write_atomically
 from dreamwright.backend.models import resolve_model
+from dreamwright.backend.output_files import write_atomically
 
 FILE = "plan.json"
 LARGE = 2**28  # bytes from which a file is known by its size and time, since hashing it takes longer than a cell

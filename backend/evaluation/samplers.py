@@ -20,7 +20,7 @@ from dreamwright.backend.distillation import ancestral_steps, distill_image, pic
 from dreamwright.backend.errors import NotANumber, Stopped
 from dreamwright.backend.evaluation.captions import slug
 from dreamwright.backend.guidance.contract import Denoiser
-from dreamwright.backend.meshing.export import write_atomically
+from dreamwright.backend.output_files import write_atomically
 from dreamwright.backend.prompts import PromptBank
 
 SAMPLERS: Mapping[str, str] = {

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
@@ -21,6 +20,7 @@ from dreamwright.backend.errors import ExportError
 from dreamwright.backend.meshing.colour import linear_to_display
 from dreamwright.backend.meshing.gltf import ROUGHNESS, glb_bytes
 from dreamwright.backend.meshing.mesh import Mesh
+from dreamwright.backend.output_files import check_file_place, write_atomically
 
 NAME_LENGTH = 60  # characters; Blender's object names hold 63 bytes
 
@@ -119,41 +119,7 @@ def check_output_path(path: str | os.PathLike[str], textured: bool = False) -> P
             f"cannot write {str(path)!r}: {path.suffix} files hold colours of vertices and no texture; allowed with --texture "
             f"(mesh.texture) are {' and '.join(TEXTURED)}; end the file's name with one of them, or leave the texture out"
         )
-    if path.is_dir():
-        raise ExportError(f"cannot write {str(path)!r}: it is a directory; give the name of a file")
-    if not path.parent.is_dir():
-        raise ExportError(
-            f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; make it first or choose another"
-        )
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ExportError(
-            f"cannot write {str(path)!r}: the folder {str(path.parent)!r} takes no files "
-            f"({error.strerror or error}); choose a folder that you may write to"
-        ) from error
-    return path
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside the target, then rename over it, so that a failure leaves the old file whole.
-
-    Raises ExportError when the disk refuses.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise ExportError(
-            f"cannot write {str(path)!r}: {error.strerror or error}; free some space or choose another place"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    return check_file_place(path)
 
 
 def export_mesh(mesh: Mesh, path: str | os.PathLike[str], provenance: Mapping[str, Any]) -> Path:
