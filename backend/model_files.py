@@ -12,6 +12,7 @@ from dreamwright.backend.download_record import read_record
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.guidance.clip_names import CONFIG, clip_files, clip_lacks, is_clip_config
 from dreamwright.backend.guidance.families import BY_PIPELINE, Family, supported
+from dreamwright.backend.guidance.refused_weights import PICKLED, held_instead
 from dreamwright.backend.safetensors_header import read_header
 
 INDEX = "model_index.json"
@@ -45,7 +46,7 @@ def weight_parts(family: Family) -> frozenset[str]:
 
 def needed_files(paths: Iterable[str], index: Mapping[str, Any], where: str) -> list[str]:
     """The files of a repository that the pipeline is loaded from: of each part's weights one safetensors variant, half
-    precision first, never pickles.
+    precision first, and nothing else.
 
     `index` is the model_index.json, or a CLIP model's config.json.
     Raises ModelError: an unsupported pipeline, a part without safetensors or without its small files.
@@ -61,9 +62,7 @@ def needed_files(paths: Iterable[str], index: Mapping[str, Any], where: str) -> 
             base = "diffusion_pytorch_model" if part in (family.network, "vae") else "model"
             chosen = _variant(names, base)
             if not chosen:
-                pickled = next((name for name in names if name.endswith((".bin", ".ckpt", ".pt", ".h5", ".msgpack"))), "")
-                what = f"only pickled weights of its {part} ({pickled})" if pickled else f"no weights of its {part}"
-                raise ModelError(f"{where} holds {what}; needed are .safetensors files; choose another copy or revision of the model")
+                raise ModelError(f"{where} holds {held_instead(names, part)}; needed are .safetensors files; choose another copy or revision of the model")
             chosen.append("config.json")
         elif part == "scheduler":
             chosen = ["scheduler_config.json"]
@@ -80,9 +79,7 @@ def _needed_clip_files(paths: list[str], where: str) -> list[str]:
     """The files that a CLIP model is loaded from. Raises ModelError when it lacks any."""
     weights = _variant(paths, "model")
     if not weights:
-        pickled = next((path for path in paths if path.endswith((".bin", ".pt", ".h5", ".msgpack"))), "")
-        held = f"only pickled weights ({pickled})" if pickled else "no weights"
-        raise ModelError(f"{where} holds {held}; needed are .safetensors files; choose another copy or revision of the model")
+        raise ModelError(f"{where} holds {held_instead(paths)}; needed are .safetensors files; choose another copy or revision of the model")
     lacking = clip_lacks(paths)
     if lacking:
         raise ModelError(f"{where} lacks {lacking[0]}; choose another copy or revision of the model")
@@ -189,6 +186,6 @@ def foreign_file(path: Path) -> str:
         if any(mark in name for name in names for mark in ("lora_", ".lora.", "lokr_", "hada_")):
             return "is a LoRA file: a small change to another model, which is not applied here"
         return "is a checkpoint in a single file"
-    if path.suffix.lower() in (".ckpt", ".pt", ".bin", ".pth"):
+    if path.suffix.lower() in PICKLED:
         return "is a file of pickled weights, which can run programs when read"
     return "is a file"

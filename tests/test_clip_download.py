@@ -48,7 +48,7 @@ def test_a_clip_is_downloaded_whole_and_without_what_nobody_needs_and_found_by_n
 def test_a_repository_without_safetensors_or_of_another_kind_is_refused_before_a_weight_comes(hub, env, here, files):
     pickled = {name: content for name, content in files.items() if not name.endswith(".safetensors")}
     hub.repositories["some/pickles"] = Repository(pickled)
-    says(here("models", "download", "some/pickles"), "only pickled weights (flax_model.msgpack)")
+    says(here("models", "download", "some/pickles"), "only pickled weights (pytorch_model.bin)")
     other = {**files, "config.json": json.dumps({"model_type": "siglip"}).encode()}
     hub.repositories["some/siglip"] = Repository(other)
     says(here("models", "download", "some/siglip"), "some/siglip", "needed is a diffusers pipeline or a CLIP model")

@@ -22,6 +22,7 @@ from dreamwright.backend.download_record import DownloadRecord, HubFile, is_insi
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.guidance.families import BY_PIPELINE
 from dreamwright.backend.guidance.loading import load_denoiser
+from dreamwright.backend.guidance.refused_weights import held_instead
 from dreamwright.backend.model_files import missing_files, needed_files
 from dreamwright.backend.models import known_models, resolve_model
 from dreamwright.backend.registry import BY_NAME, BY_REPO, MODELS, PACKAGED, STARTER
@@ -178,6 +179,14 @@ def test_what_is_given_as_a_model_and_is_none_is_named(tiny, tmp_path):
         with pytest.raises(ModelError, match=text) as caught:
             resolve_model(given)
         assert "\n" not in str(caught.value) and "sdxl" in str(caught.value), "one line, with the names that are known"
+
+
+def test_weights_that_are_never_read_are_called_what_they_are():
+    """torch's pickles before other libraries' files, wherever both are; a tokenizer's files are no weights."""
+    assert held_instead(["vocab.json", "flax_model.msgpack", "pytorch_model.bin"]) == "only pickled weights (pytorch_model.bin)"
+    assert held_instead(["x.pth"], "unet") == "only pickled weights of its unet (x.pth)"
+    assert held_instead(["tf_model.h5"], "unet") == "only weights of another library of its unet (tf_model.h5)"
+    assert held_instead(["vocab.json"]) == "no weights" and held_instead([], "unet") == "no weights of its unet"
 
 
 def test_a_half_downloaded_folder_is_refused_with_the_command_that_goes_on(tiny):

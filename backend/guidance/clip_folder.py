@@ -19,6 +19,7 @@ from dreamwright.backend.guidance.clip_names import CONFIG, PROCESSOR, TOKENIZER
 from dreamwright.backend.guidance.families import CLIP_TOKENIZERS
 from dreamwright.backend.guidance.json_object import read_object
 from dreamwright.backend.guidance.pipeline_folder import load_checked
+from dreamwright.backend.guidance.refused_weights import held_instead
 
 BICUBIC = 3  # PIL's number of the filter
 
@@ -47,7 +48,7 @@ def open_clip(folder: str | Path) -> ClipFolder:
     """Check a folder without loading weights.
 
     Raises ModelError: no folder, another kind of model, files missing or unreadable, a preprocessing that CLIP does not
-    use, only pickled weights.
+    use, no safetensors.
     """
     path = Path(folder)
     if not (path / CONFIG).is_file():
@@ -61,8 +62,7 @@ def open_clip(folder: str | Path) -> ClipFolder:
     if lacking:
         raise ModelError(f"{path} lacks {', '.join(lacking)}; download the model again, whole")
     if not any(path.glob("*.safetensors")):
-        pickled = next((file.name for file in sorted(path.iterdir()) if file.suffix in (".bin", ".pt", ".h5", ".msgpack")), "")
-        held = f"only pickled weights ({pickled})" if pickled else "no weights"
+        held = held_instead(file.name for file in path.iterdir())
         raise ModelError(f"{path} holds {held}; needed are .safetensors files; choose another copy or revision of the model")
     size = config.get("vision_config", {}).get("image_size", 224)
     return ClipFolder(path, config, _preprocessing(path, size), _tokenizer_class(path))

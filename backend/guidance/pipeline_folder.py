@@ -21,6 +21,7 @@ from dreamwright.backend.errors import ConfigError, ModelError, is_out_of_memory
 from dreamwright.backend.guidance.clip_names import CONFIG, is_clip_config
 from dreamwright.backend.guidance.families import BY_PIPELINE, TELLING_PARTS, Family, supported
 from dreamwright.backend.guidance.json_object import read_object
+from dreamwright.backend.guidance.refused_weights import held_instead
 
 WHOLE_HASH_BYTES = 256 * 2**20  # weights up to this size are hashed whole, larger ones by both ends, size and time
 
@@ -46,13 +47,8 @@ class PipelineFolder:
         files = sorted(folder.glob("*.safetensors"))
         if files:
             return files
-        pickled = sorted([*folder.glob("*.bin"), *folder.glob("*.ckpt"), *folder.glob("*.pt")])
-        if pickled:
-            raise ModelError(
-                f"{folder} holds only pickled weights ({pickled[0].name}); allowed are .safetensors files; "
-                "download the model's safetensors or convert them"
-            )
-        raise ModelError(f"{folder} holds no weights; needed are .safetensors files; download the model again, whole")
+        held = held_instead(file.name for file in folder.iterdir()) if folder.is_dir() else "no weights"
+        raise ModelError(f"{folder} holds {held}; needed are .safetensors files; download the model again, whole, with its safetensors")
 
     def variant(self, part: str, dtype: torch.dtype) -> str | None:
         """ "fp16" when only half-precision files are there, or both are and `dtype` is float16; else None."""

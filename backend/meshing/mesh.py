@@ -83,18 +83,18 @@ class MeshReport:
     @classmethod
     def of(cls, surface: Surface, mesh: Mesh, scale: float, offset: FloatArray, **of_its_maker: Any) -> MeshReport:
         """What can be counted on the surface and on the mesh that was placed from it, beside what only its maker knows."""
-        counted: dict[str, Any] = {
-            "components": int(face_components(surface.faces).max()) + 1,
-            "vertices": len(mesh.vertices),
-            "triangles": len(mesh.faces),
-            "watertight": is_watertight(mesh.faces),
-            "euler_number": euler_number(mesh.faces),
-            "volume": signed_volume(surface) * scale**3,
-            "scale": scale,
-            "offset": (float(offset[0]), float(offset[1]), float(offset[2])),
-            "texture": len(mesh.texture.picture) if mesh.texture else 0,
-        }
-        return cls(**counted, **of_its_maker)
+        return cls(
+            components=int(face_components(surface.faces).max()) + 1,
+            vertices=len(mesh.vertices),
+            triangles=len(mesh.faces),
+            watertight=is_watertight(mesh.faces),
+            euler_number=euler_number(mesh.faces),
+            volume=signed_volume(surface) * scale**3,
+            scale=scale,
+            offset=(float(offset[0]), float(offset[1]), float(offset[2])),
+            texture=len(mesh.texture.picture) if mesh.texture else 0,
+            **of_its_maker,
+        )
 
 
 def check_mesh_config(config: MeshConfig) -> None:
@@ -171,6 +171,15 @@ def build_mesh(
     if config.texture:
         places = unwrap(mesh.vertices, mesh.faces, config.texture)
         mesh = replace(mesh, texture=bake(field, coloured, places, config.texture, grid.cell, onto, progress, should_stop))
-    error = mesh_render_error(surface, rho, views, mesh.texture) if views is not None else None
-    made = {"threshold": threshold, "cell": grid.cell, "components_dropped": dropped, "triangles_extracted": len(raw.faces), "error": error}
-    return mesh, MeshReport.of(surface, mesh, scale, offset, **made)
+    report = MeshReport.of(
+        surface,
+        mesh,
+        scale,
+        offset,
+        threshold=threshold,
+        cell=grid.cell,
+        components_dropped=dropped,
+        triangles_extracted=len(raw.faces),
+        error=mesh_render_error(surface, rho, views, mesh.texture) if views is not None else None,
+    )
+    return mesh, report

@@ -98,5 +98,16 @@ class Sculptor(Refiner):
         figures = self.figures()
         colours = (self.colours + self.tints()).clamp(0, 1).cpu().double().numpy()
         mesh, scale, offset = assemble_mesh(surface, colours, height_m)
-        unmade = {"threshold": 0.0, "cell": 0.0, "components_dropped": 0, "triangles_extracted": len(mesh.faces), "error": None}
-        return mesh, MeshReport.of(surface, mesh, scale, offset, **unmade, folded=figures["folded"], inside=figures["inside"])
+        return mesh, MeshReport.of(
+            surface,
+            mesh,
+            scale,
+            offset,
+            threshold=0.0,
+            cell=0.0,
+            components_dropped=0,
+            triangles_extracted=len(mesh.faces),
+            error=None,
+            folded=figures["folded"],
+            inside=figures["inside"],
+        )
