@@ -102,7 +102,7 @@ class GuidanceConfig:
     weighting: Literal["sigma2", "uniform"] = "sigma2"  # w(t) = sigma_t^2 or 1
     view_dependent: bool = True  # append "front view" and so on by camera
     overhead_elevation: float = 60.0  # degrees above which the view is "overhead view"
-    view_words: Literal["four", "eight"] = "four"  # the paper's front, side, back, overhead; "eight": "front left view" ...
+    view_words: Literal["four", "eight", "sixteen"] = "four"  # front, side, back, overhead; "front left view"; "front left overhead view"
     textureless_words: str = ""  # appended to the prompt of textureless renders (models trained with such captions)
     negative_prompt: str = ""  # the "unconditional" prompt
     opposite_weight: float = 0.0  # of the opposite view's prompt as a perpendicular negative (Perp-Neg); 0: none

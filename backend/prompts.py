@@ -46,22 +46,25 @@ def view_words(azimuth: float, elevation: float, config: GuidanceConfig) -> str:
     front (azimuth 0), side and back; "" when prompts do not depend on the view.
 
     With `view_words="eight"` the nearest of eight directions, 45 degrees each, for models that know the words: a camera
-    at +X (azimuth 90) sees the "right side", and half as much is left open as with the paper's words.
+    at +X (azimuth 90) sees the "right side", and half as much is left open as with the paper's words. With "sixteen"
+    they are told apart from above too, "front left overhead view": there, too, a view then has an opposite.
     """
     if not config.view_dependent:
         return ""
-    if elevation > config.overhead_elevation:
-        return "overhead view"
-    if config.view_words == "eight":
-        return f"{EIGHT_DIRECTIONS[int(((azimuth + 22.5) % 360.0) // 45.0) % 8]} view"
+    overhead = elevation > config.overhead_elevation
+    direction = EIGHT_DIRECTIONS[int(((azimuth + 22.5) % 360.0) // 45.0) % 8]
+    if overhead:
+        return f"{direction} overhead view" if config.view_words == "sixteen" else "overhead view"
+    if config.view_words != "four":
+        return f"{direction} view"
     quadrant = int(((azimuth + 45.0) % 360.0) // 90.0) % 4
     return ("front view", "side view", "back view", "side view")[quadrant]
 
 
 def all_view_words(config: GuidanceConfig) -> tuple[str, ...]:
     """Every answer of `view_words` under this configuration."""
-    around = [(45.0 * k, 0.0) for k in range(8)]
-    return tuple(dict.fromkeys(view_words(a, e, config) for a, e in (*around, (0.0, 90.0))))
+    cameras = [(45.0 * k, elevation) for elevation in (0.0, 90.0) for k in range(8)]
+    return tuple(dict.fromkeys(view_words(azimuth, elevation, config) for azimuth, elevation in cameras))
 
 
 def augment(prompt: str, *words: str) -> str:
@@ -72,7 +75,7 @@ def augment(prompt: str, *words: str) -> str:
 @dataclass(frozen=True)
 class PromptConditioning:
     """What n views are compared with: rows of the prompt, of the negative prompt and, where wanted, of the prompt as
-    seen from the opposite side (the same as `positive` for views from above, which have none); the prompts' texts.
+    seen from the opposite side (the same as `positive` where words for views from above name no side); the prompts' texts.
     """
 
     positive: Conditioning

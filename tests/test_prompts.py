@@ -20,6 +20,7 @@ from dreamwright.backend.starter import domain
 
 PAPER = GuidanceConfig()
 EIGHT = dataclasses.replace(PAPER, view_words="eight")
+SIXTEEN = dataclasses.replace(PAPER, view_words="sixteen")
 
 
 class Recorder:
@@ -69,8 +70,19 @@ def test_view_words_agree_with_the_captions_that_the_starter_learns(azimuth, ele
     view = domain.view_of(azimuth, elevation)
     assert view_words(azimuth, elevation, PAPER) == f"{view} view"
     finer = f"{domain.direction_of(azimuth, elevation)} view"
-    assert view_words(azimuth, elevation, EIGHT) == finer
-    assert finer in all_view_words(EIGHT) and len(all_view_words(EIGHT)) == 9
+    assert view_words(azimuth, elevation, SIXTEEN) == finer
+    assert finer in all_view_words(SIXTEEN) and len(all_view_words(SIXTEEN)) == 16
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0, 360, exclude_max=True), st.floats(-10, 90))
+def test_eight_directions_are_told_apart_around_and_sixteen_from_above_as_well(azimuth, elevation):
+    eight, sixteen = view_words(azimuth, elevation, EIGHT), view_words(azimuth, elevation, SIXTEEN)
+    if elevation > 60:
+        assert eight == "overhead view" and sixteen == f"{view_words(azimuth, 0, EIGHT).removesuffix('view')}overhead view"
+    else:
+        assert eight == sixteen
+    assert eight in all_view_words(EIGHT) and len(all_view_words(EIGHT)) == 9
 
 
 def test_prompts_that_do_not_depend_on_the_view_have_no_view_words():
@@ -134,11 +146,13 @@ def test_negative_prompts_obey_the_same_limits() -> None:
         PromptBank(GaussianOracle(torch.zeros(3, 4, 4), 1.0), "x", GuidanceConfig(negative_prompt="y" * 10_000))
 
 
-def test_the_opposite_prompt_is_the_same_look_from_the_other_side_and_from_above_the_prompt_itself() -> None:
+@pytest.mark.parametrize(("words", "from_above"), [(EIGHT, "overhead view"), (SIXTEEN, "front right overhead view")])
+def test_the_opposite_prompt_is_the_same_look_from_the_other_side(words: GuidanceConfig, from_above: str) -> None:
+    """From above it is the prompt itself where the words name no side."""
     recorder = Recorder()
-    bank = PromptBank(recorder, "a red mushroom", dataclasses.replace(EIGHT, opposite_weight=1.0, textureless_words="untextured"))
+    bank = PromptBank(recorder, "a red mushroom", dataclasses.replace(words, opposite_weight=1.0, textureless_words="untextured"))
     views = bank.for_views([0.0, 100.0, 225.0], [0.0, 0.0, 80.0], ["albedo", "textureless", "shaded"])
     assert recorder.text(views.opposite) == [
-        "a red mushroom, back view", "a red mushroom, untextured, left side view", "a red mushroom, overhead view",
+        "a red mushroom, back view", "a red mushroom, untextured, left side view", f"a red mushroom, {from_above}",
     ]  # fmt: skip
     assert PromptBank(Recorder(), "a red mushroom", EIGHT).for_views([0.0], [0.0]).opposite is None

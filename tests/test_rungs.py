@@ -54,7 +54,7 @@ def test_what_the_paper_s_own_preset_gives_back_rung_by_rung():
 
 def test_draft_s_negative_prompt_of_the_opposite_view_comes_with_the_view_words():
     below, above = rung_config(DRAFT, "+ViewAug"), rung_config(DRAFT, "+ViewDep")
-    assert differing(below, above) == {"guidance.view_dependent": True, "guidance.opposite_weight": 2.0}
+    assert differing(below, above) == {"guidance.view_dependent": True, "guidance.opposite_weight": 1.0}
 
 
 @pytest.mark.parametrize(

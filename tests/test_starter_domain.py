@@ -32,6 +32,14 @@ def test_views_follow_the_papers_quadrants(azimuth: float, elevation: float, vie
     assert domain.view_of(azimuth, elevation) == view
 
 
+@pytest.mark.parametrize(
+    ("azimuth", "elevation", "direction"),
+    [(0, 0, "front"), (30, 60, "front right"), (0, 61, "front overhead"), (100, 88, "right side overhead"), (225, 75, "back left overhead")],
+)
+def test_directions_are_told_apart_around_and_from_above(azimuth: float, elevation: float, direction: str) -> None:
+    assert domain.direction_of(azimuth, elevation) == direction
+
+
 def test_captions_and_parsing_are_inverse() -> None:
     for prop in domain.PROPS:
         for colour in domain.COLOURS:
@@ -44,7 +52,7 @@ def test_captions_and_parsing_are_inverse() -> None:
 def test_every_caption_is_made_of_known_words_and_fits_the_encoder() -> None:
     tokenizer = build_tokenizer()
     for prop in domain.PROPS:
-        tokens = tokenizer(f"{domain.caption(prop.name, 'orange', None)}, untextured, right side view").input_ids
+        tokens = tokenizer(f"{domain.caption(prop.name, 'orange', None)}, untextured, back right overhead view").input_ids
         assert tokenizer.unk_token_id not in tokens and len(tokens) <= tokenizer.model_max_length
     assert tokenizer.unk_token_id in tokenizer("a red dragon").input_ids
 

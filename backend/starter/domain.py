@@ -70,10 +70,13 @@ def view_of(azimuth: float, elevation: float, overhead_elevation: float = 60.0) 
 
 
 def direction_of(azimuth: float, elevation: float, overhead_elevation: float = 60.0) -> str:
-    """ "overhead", or the nearest of `DIRECTIONS`: half as wide as the paper's words, so half as much is left open."""
-    if elevation > overhead_elevation:
-        return "overhead"
-    return DIRECTIONS[int(((azimuth + 22.5) % 360.0) // 45.0) % 8]
+    """The nearest of `DIRECTIONS`, with "overhead" after it where the paper says only that.
+
+    Half as wide as the paper's words around, an eighth from above: a car seen from above lies in every direction, and a
+    picture of all of them at once is of none.
+    """
+    around = DIRECTIONS[int(((azimuth + 22.5) % 360.0) // 45.0) % 8]
+    return f"{around} overhead" if elevation > overhead_elevation else around
 
 
 def caption(prop: str, colour: str, view_words: str | None) -> str:

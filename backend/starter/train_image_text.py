@@ -27,7 +27,7 @@ from dreamwright.backend.starter.image_text import TOWERS, build_model, normalis
 from dreamwright.backend.starter.muon import Muon
 from dreamwright.backend.starter.train_judge import varied
 
-LOOKS = LookConfig(untextured=0.2, drop_caption=0.0, drop_view=1.0, colour_jitter=0.05, background=(0.1, 0.95), fronted=1.3)
+LOOKS = LookConfig(untextured=0.2, drop_caption=0.0, drop_view=1.0, colour_jitter=0.05, background=(0.1, 0.95), fronted=1.3, overhead=1.0)
 TEXTURED_BACKGROUNDS = 0.35  # share of pictures before noise, checkerboards and Fourier textures, which Dream Fields puts behind
 BATCH = 64  # pictures a step
 PEAK_RATE, WARMUP = 3e-3, 200  # of both optimisers; steps of linear warm-up, then a linear fall to a fiftieth
