@@ -80,7 +80,7 @@ DRAFT = Config(
         omega=3.0,  # where the starter's own samples are best; at 20 its gradients pit the surface
         t_min=0.4,  # below, it agrees with any colour, and dark props stay dark
         t_max_end=0.75,
-        view_words="eight",
+        view_words="sixteen",
         textureless_words="untextured",
         opposite_weight=1.0,  # a chair with one back: silhouette IoU 0.77 and 0.82 with 1, 0.74 and 0.77 with 2 (blue, red)
     ),

@@ -47,7 +47,7 @@ def view_words(azimuth: float, elevation: float, config: GuidanceConfig) -> str:
 
     With `view_words="eight"` the nearest of eight directions, 45 degrees each, for models that know the words: a camera
     at +X (azimuth 90) sees the "right side", and half as much is left open as with the paper's words. With "sixteen"
-    they are told apart from above too, "front left overhead view": there, too, a view then has an opposite.
+    they are told apart from above too: "front left overhead view".
     """
     if not config.view_dependent:
         return ""
@@ -59,6 +59,17 @@ def view_words(azimuth: float, elevation: float, config: GuidanceConfig) -> str:
         return f"{direction} view"
     quadrant = int(((azimuth + 45.0) % 360.0) // 90.0) % 4
     return ("front view", "side view", "back view", "side view")[quadrant]
+
+
+def opposite_words(azimuth: float, elevation: float, config: GuidanceConfig) -> str:
+    """The words of the view that a camera's (degrees) must not be mistaken for, Perp-Neg's negative.
+
+    Around, that of the other side: "back view" for "front view". From above, that of the same side from the horizon, where
+    words from above name a side ("front left view" for "front left overhead view"), and else the same words: no negative.
+    """
+    if elevation <= config.overhead_elevation:
+        return view_words(azimuth + 180.0, elevation, config)
+    return view_words(azimuth, 0.0 if config.view_words == "sixteen" else elevation, config)
 
 
 def all_view_words(config: GuidanceConfig) -> tuple[str, ...]:
@@ -74,8 +85,8 @@ def augment(prompt: str, *words: str) -> str:
 
 @dataclass(frozen=True)
 class PromptConditioning:
-    """What n views are compared with: rows of the prompt, of the negative prompt and, where wanted, of the prompt as
-    seen from the opposite side (the same as `positive` where words for views from above name no side); the prompts' texts.
+    """What n views are compared with: rows of the prompt, of the negative prompt and, where wanted, of the prompt with
+    its `opposite_words`; the prompts' texts.
     """
 
     positive: Conditioning
@@ -141,8 +152,8 @@ class PromptBank:
         words, opposite = [], []
         for azimuth, elevation, kind in zip(azimuths, elevations, kinds, strict=True):
             look = self._textureless if kind == "textureless" else ""
-            for texts, turn in ((words, 0.0), (opposite, 180.0)):
-                texts.append(augment(self.prompt, look, view_words(float(azimuth) + turn, float(elevation), self.config)))
+            for texts, of in ((words, view_words), (opposite, opposite_words)):
+                texts.append(augment(self.prompt, look, of(float(azimuth), float(elevation), self.config)))
         return PromptConditioning(
             self._positive[[self._row[text] for text in words]],
             self._negative[[0] * len(words)],

@@ -15,7 +15,7 @@ from dreamwright.backend.guidance.contract import Conditioning
 from dreamwright.backend.guidance.patch_grid import AVERAGED_BELOW, grid_offsets, mean_of_rows, rolled
 from dreamwright.backend.guidance.pixel import PixelDiffusion
 from dreamwright.backend.models import resolve_model
-from dreamwright.backend.starter.quality import sampled, view_words
+from dreamwright.backend.starter.quality import asked_words, sampled
 
 LENGTH = 1000
 
@@ -96,10 +96,12 @@ def test_the_starters_samples_of_a_time_do_not_depend_on_what_else_is_in_the_bat
 
 
 def test_samples_are_led_away_from_the_opposite_view_as_sds_is(starter: PixelDiffusion) -> None:
-    """An opposite that is the prompt itself, as from above, changes nothing; another one does, and not the other pictures."""
-    prompts = [f"a red robot, {view_words(view, 0)[0]}" for view in (0, 3)]
-    opposites = [f"a red robot, {view_words(view, 0)[1]}" for view in (0, 3)]
-    assert opposites == ["a red robot, back view", prompts[1]] and view_words(1, 1) == ("left side view", "right side view")
+    """An opposite that is the prompt itself changes nothing; another one does, and not the other pictures."""
+    assert asked_words(1, 1) == ("left side view", "right side view")
+    assert asked_words(3, 1) == ("front right overhead view", "front right view")
+    prompts = [f"a red robot, {asked_words(0, 0)[0]}", "a red robot"]
+    opposites = [f"a red robot, {asked_words(0, 0)[1]}", "a red robot"]
+    assert opposites[0] == "a red robot, back view"
 
     def pictures(weight: float) -> torch.Tensor:
         (batch,) = sampled(starter, prompts, 3.0, 3, torch.Generator().manual_seed(0), opposites, weight)

@@ -22,6 +22,7 @@ from dreamwright.backend.guidance.pixel import PixelDiffusion
 from dreamwright.backend.models import resolve_model
 from dreamwright.backend.pictures import picture_grid, png_bytes
 from dreamwright.backend.presets import DRAFT
+from dreamwright.backend.prompts import opposite_words, view_words
 from dreamwright.backend.starter import domain
 from dreamwright.backend.starter.classifier import load_judge
 
@@ -37,16 +38,15 @@ def spread_prompts(count: int) -> list[tuple[int, int, int]]:
     return [(i % props, (i // props + 3 * i) % colours, (i // props + i) % views) for i in range(count)]
 
 
-def view_words(view: int, index: int) -> tuple[str, str]:
-    """The words of index `view` of domain.VIEWS and of the view opposite; sides alternate between the right and the left one.
+def asked_words(view: int, index: int) -> tuple[str, str]:
+    """The words by which `draft` asks for view `view` of domain.VIEWS, and those that lead it away (`opposite_words`).
 
-    From above there is no opposite: both are the same, as in `prompts.PromptBank`.
+    Sides alternate between the right and the left one with `index`, views from above walk through the eight directions.
     """
-    sides = ("right side view", "left side view")
-    if domain.VIEWS[view] == "side":
-        return sides[index % 2], sides[1 - index % 2]
-    words = f"{domain.VIEWS[view]} view"
-    return words, {"front view": "back view", "back view": "front view"}.get(words, words)
+    azimuths = {"front": 0.0, "side": 90.0 + 180.0 * (index % 2), "back": 180.0, "overhead": 45.0 * ((index + index // 64) % 8)}
+    elevation = 75.0 if domain.VIEWS[view] == "overhead" else 10.0
+    azimuth = azimuths[domain.VIEWS[view]]
+    return view_words(azimuth, elevation, DRAFT.guidance), opposite_words(azimuth, elevation, DRAFT.guidance)
 
 
 def sampled(
@@ -86,7 +86,7 @@ def main() -> None:
     triples = spread_prompts(options.samples)
     colours = list(domain.COLOURS)
     prompts, opposites = (
-        [domain.caption(domain.PROPS[p].name, colours[c], view_words(v, i)[side]) for i, (p, c, v) in enumerate(triples)] for side in (0, 1)
+        [domain.caption(domain.PROPS[p].name, colours[c], asked_words(v, i)[side]) for i, (p, c, v) in enumerate(triples)] for side in (0, 1)
     )
     generator = torch.Generator().manual_seed(options.seed)
     batches = sampled(denoiser, prompts, options.omega, options.steps, generator, opposites, options.opposite_weight)
@@ -107,6 +107,9 @@ def main() -> None:
         "colour": float(colour.float().mean()),
         "prop_and_colour": float((prop & colour).float().mean()),
         "view_of_fronted": float(view[fronted].float().mean()),
+        "by_view": {
+            name: float(view[fronted & (wanted[:, 2] == index)].float().mean()) for index, name in enumerate(domain.VIEWS)
+        },
     }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "quality.json").write_text(json.dumps(figures, indent=2) + "\n")

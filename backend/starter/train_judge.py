@@ -25,11 +25,14 @@ from dreamwright.backend.starter.captions import Batch, LookConfig, PhotographSe
 from dreamwright.backend.starter.classifier import Judge, accuracies, judge_loss
 
 # Backgrounds of every kind, and wider colours: the judge must not depend on what the prior was trained on.
-LOOKS = LookConfig(drop_caption=0.0, colour_jitter=0.05, background=(0.1, 0.95), any_background=0.2, fronted=2.5)
+LOOKS = LookConfig(drop_caption=0.0, colour_jitter=0.05, background=(0.1, 0.95), any_background=0.2, fronted=2.5, overhead=1.0)
 BATCH = 64  # pictures a step
 PEAK_RATE = 2e-3  # of AdamW, falling linearly to a hundredth of itself
 SHIFT = 4  # most pixels by which a picture is moved each way
-NOISE = 0.03  # standard deviation of the noise added to [0, 1] pictures
+ZOOM = (0.75, 1.1)  # samples and lifted props do not fill the picture as photographs do
+BLUR = (0.4, 1.3)  # pixels, standard deviation of the Gaussian over half of the pictures
+GAIN = (0.75, 1.35)  # contrast and saturation: guidance overdoes both, few steps fall short of both
+NOISE = 0.06  # largest standard deviation of the noise added to [0, 1] pictures
 SAVE_S = 120.0  # seconds between saved states
 
 
@@ -40,14 +43,41 @@ def told_views(batch: Batch) -> torch.Tensor:
 
 
 def varied(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Mirror half of the images (n, 3, h, w), shift all and add noise: mirrored, a prop is seen from the same side."""
-    n, _, height, width = images.shape
-    mirrored = torch.rand(n, 1, 1, 1, generator=generator) < 0.5
-    images = torch.where(mirrored, images.flip(-1), images)
-    across, down = torch.randint(0, 2 * SHIFT + 1, (2,), generator=generator).tolist()
-    padded = functional.pad(images, (SHIFT,) * 4, mode="replicate")
-    shifted = padded[..., down : down + height, across : across + width]
-    return shifted + NOISE * torch.randn(images.shape, generator=generator)
+    """Images (n, 3, h, w) mirrored in half of the cases (a prop is then seen from the same side), shifted and zoomed, and
+    worn as samples and renders are: blurred, with contrast and saturation off, noisy. Lit and drawn otherwise they are
+    the same thing, and a judge that has seen clean photographs only falls for a stain.
+    """
+    n = len(images)
+    mirrored = torch.rand(n, generator=generator) < 0.5
+    zoom = torch.empty(n).uniform_(*ZOOM, generator=generator)
+    shift = SHIFT * 2 / images.shape[-1] * (2 * torch.rand(n, 2, generator=generator) - 1)
+    affine = torch.zeros(n, 2, 3)
+    affine[:, 0, 0] = torch.where(mirrored, -1.0, 1.0) / zoom
+    affine[:, 1, 1] = 1 / zoom
+    affine[:, :, 2] = shift
+    grid = functional.affine_grid(affine, list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return worn(moved, generator)
+
+
+def worn(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Half of the images (n, 3, h, w) blurred, all with a contrast, a saturation and a noise of their own."""
+    n, channels = images.shape[:2]
+    reach = torch.arange(-3, 4, dtype=torch.float32)
+    sigma = torch.empty(n, 1).uniform_(*BLUR, generator=generator)
+    kernel = torch.exp(-0.5 * (reach / sigma).square())
+    kernel = (kernel / kernel.sum(-1, keepdim=True)).repeat_interleave(channels, 0)
+    flat = functional.pad(images, (3,) * 4, mode="replicate").view(1, n * channels, images.shape[2] + 6, -1)
+    flat = functional.conv2d(flat, kernel[:, None, :, None], groups=n * channels)
+    blurred = functional.conv2d(flat, kernel[:, None, None, :], groups=n * channels).view(images.shape)
+    images = torch.where(torch.rand(n, 1, 1, 1, generator=generator) < 0.5, blurred, images)
+    contrast, saturation = torch.empty(2, n, 1, 1, 1).uniform_(*GAIN, generator=generator)
+    grey = images.mean(1, keepdim=True)
+    images = grey + saturation * (images - grey)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    images = mean + contrast * (images - mean)
+    noise = NOISE * torch.rand(n, 1, 1, 1, generator=generator)
+    return (images + noise * torch.randn(images.shape, generator=generator)).clamp(0, 1)
 
 
 class JudgeTraining:
