@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 import torch
 from safetensors.torch import load_file
@@ -19,6 +20,8 @@ from torch.nn import functional
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.starter import domain
 from dreamwright.backend.starter.captions import PhotographSet
+
+Wear = Callable[[torch.Tensor, torch.Generator], torch.Tensor]  # images (n, 3, h, w) -> the same, looking worse
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,8 @@ def judge_loss(judgement: Judgement, props: torch.Tensor, colours: torch.Tensor,
 
 
 @torch.no_grad()
-def accuracies(judge: Judge, photographs: PhotographSet, pictures: int, seed: int) -> dict[str, float]:
-    """Share of right answers on fresh draws."""
+def accuracies(judge: Judge, photographs: PhotographSet, pictures: int, seed: int, wear: Wear | None = None) -> dict[str, float]:
+    """Share of right answers on fresh draws, each batch first changed by `wear` where one is given."""
     generator = torch.Generator().manual_seed(seed)
     right = {"prop": 0, "colour": 0, "view_of_fronted": 0}
     counted = dict.fromkeys(right, 0)
@@ -85,7 +88,7 @@ def accuracies(judge: Judge, photographs: PhotographSet, pictures: int, seed: in
     judge.eval()
     for _ in range(max(1, pictures // 64)):
         batch = photographs.sample(64, 64, generator)
-        verdict = judge(batch.images)
+        verdict = judge(batch.images if wear is None else wear(batch.images, generator))
         view_right = verdict.view.argmax(-1) == batch.views
         textured = batch.colours >= 0
         for name, hits in (

@@ -167,7 +167,9 @@ def main() -> None:
             if time.monotonic() - saved > SAVE_S or training.step == options.steps:
                 training.save(options.work)
                 saved = time.monotonic()
-    measured = accuracies(training.judge, PhotographSet(options.held_out or options.data, looks=LOOKS), 2048, seed=7)
+    held_out = PhotographSet(options.held_out or options.data, looks=LOOKS)
+    measured = accuracies(training.judge, held_out, 2048, seed=7)
+    measured |= {f"{question}_of_worn": right for question, right in accuracies(training.judge, held_out, 2048, seed=7, wear=worn).items()}
     export(training.judge, options.out, training.step, measured)
     print(measured, flush=True)
 
