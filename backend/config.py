@@ -105,7 +105,7 @@ class GuidanceConfig:
     view_words: Literal["four", "eight", "sixteen"] = "four"  # front, side, back, overhead; "front left view"; "front left overhead view"
     textureless_words: str = ""  # appended to the prompt of textureless renders (models trained with such captions)
     negative_prompt: str = ""  # the "unconditional" prompt
-    opposite_weight: float = 0.0  # of the opposite view's prompt as a perpendicular negative (Perp-Neg); 0: none
+    opposite_weight: float = 0.0  # of the prompt with `prompts.opposite_words` as a perpendicular negative (Perp-Neg); 0: none
     gradient_clip: float = 0.0  # largest norm of one view's image gradient; 0: no clipping
 
 

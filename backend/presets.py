@@ -82,7 +82,7 @@ DRAFT = Config(
         t_max_end=0.75,
         view_words="sixteen",
         textureless_words="untextured",
-        opposite_weight=1.0,  # a chair with one back: silhouette IoU 0.77 and 0.82 with 1, 0.74 and 0.77 with 2 (blue, red)
+        opposite_weight=1.0,  # a chair with one back: silhouette IoU 0.77 with 1, 0.74 with 2; a table has nothing of it: 0.73, and 0.84 with 0
     ),
     regularisers=RegulariserConfig(
         orientation_start=0.0,

@@ -165,7 +165,7 @@ MODELS: tuple[RegisteredModel, ...] = (
         kind="image-text",
     ),
     # Parameter counts at four bytes (L/14: 1.71 GB in a public log). No source names a revision of the first two with
-    # safetensors weights; where `main` holds pickles only, the download says so and another copy can be given by folder.
+    # safetensors weights; where `main` holds none either, the download says what it holds and another copy can be given by folder.
     _clip("clip-b16", "openai/clip-vit-base-patch16", "B/16, Dream Fields' guide", 1.5, 0.6),
     _clip("clip-b32", "openai/clip-vit-base-patch32", "B/32", 1.2, 0.6),
     _clip("clip-l14", "openai/clip-vit-large-patch14", "L/14", 3.0, 1.7),

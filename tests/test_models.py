@@ -161,7 +161,7 @@ def test_what_is_given_as_a_model_and_is_none_is_named(tiny, tmp_path):
     header = json.dumps({"lora_unet_down.lora_down.weight": entry}).encode()
     lora.write_bytes(struct.pack("<Q", len(header)) + header + b"\0")
     (tmp_path / "checkpoint.safetensors").write_bytes(safetensors_bytes(4))
-    for name in ("quantised.gguf", "old.ckpt", "damaged.safetensors"):
+    for name in ("quantised.gguf", "old.ckpt", "keras.h5", "damaged.safetensors"):
         (tmp_path / name).write_bytes(b"?" * 9)
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
@@ -170,6 +170,7 @@ def test_what_is_given_as_a_model_and_is_none_is_named(tiny, tmp_path):
         "checkpoint.safetensors": "is a checkpoint in a single file",
         "quantised.gguf": "is a GGUF file",
         "old.ckpt": "is a file of pickled weights",
+        "keras.h5": "is a file of another library's weights",
         "damaged.safetensors": "is no safetensors file",
         "adapter": r"is a LoRA \(adapter_config.json\)",
         "nobody/nothing": "`dreamwright models download nobody/nothing`",

@@ -125,6 +125,21 @@ def test_pictures_show_the_captions_colour_view_and_look(photographs: Path, gene
         torch.testing.assert_close(image[:, 0, 0], image[:, 63, 63])
 
 
+def test_views_from_above_are_drawn_more_often_and_told_apart_by_direction(photographs: Path, generator: torch.Generator) -> None:
+    """A mushroom from above weighs 2.5 of 2.5 + 1.6 (a fronted snowman) + 1 (a table); 15% of its captions name no direction."""
+    described = photographs / "shard-001-0000.json"
+    shots = json.loads(described.read_text())
+    shots[0] |= {"azimuth": 225.0, "elevation": 75.0}
+    described.write_text(json.dumps(shots))
+    pictures = PhotographSet(photographs, looks=LookConfig(drop_caption=0.0, drop_view=0.0))
+    batches = [pictures.sample(500, 8, generator) for _ in range(6)]
+    captions = [caption for batch in batches for caption in batch.captions if "mushroom" in caption]
+    assert len(captions) / 3000 == pytest.approx(2.5 / 5.1, abs=0.04)
+    named = [caption for caption in captions if caption.endswith(", back left overhead view")]
+    plain = [caption for caption in captions if caption.endswith(", overhead view")]
+    assert len(named) + len(plain) == len(captions) and len(plain) / len(captions) == pytest.approx(0.15, abs=0.04)
+
+
 def test_halved_pictures_are_averages(photographs: Path) -> None:
     draws = [PhotographSet(photographs).sample(4, size, torch.Generator().manual_seed(9)).images for size in (64, 32)]
     torch.testing.assert_close(torch.nn.functional.avg_pool2d(draws[0], 2), draws[1], atol=1e-6, rtol=0)

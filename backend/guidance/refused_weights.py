@@ -11,7 +11,9 @@ OTHER = (".h5", ".msgpack")  # Keras' and Flax's: no pickles, but nothing that t
 
 
 def held_instead(names: Iterable[str], part: str = "") -> str:
-    """What of `part` is there instead, for an error: "only pickled weights (model.bin)", or "no weights of its unet"."""
+    """What of `part` is there instead, for an error: "only pickled weights (model.bin)", "only weights of another library
+    (tf_model.h5)", or "no weights of its unet".
+    """
     names = sorted(names)
     of = f" of its {part}" if part else ""
     for endings, what in ((PICKLED, "pickled weights"), (OTHER, "weights of another library")):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Training pictures and their captions, composed on the fly from photograph records.
 
-A record holds no colour and no final lighting (`records.py`), so each draw chooses the prompt's colour with a little
+A record holds no colour and no final lighting (`photograph.py`), so each draw chooses the prompt's colour with a little
 jitter, a plain background, and one of the looks that the optimisation will render: albedo, shaded, untextured.
 """
 
@@ -50,7 +50,7 @@ class LookConfig:
 class PhotographSet:
     """All records of a folder, held compactly; `sample` draws finished pictures."""
 
-    def __init__(self, folder: Path, device: str = "cpu", looks: LookConfig = LookConfig(), colour_probability: float = 1.0):
+    def __init__(self, folder: Path, device: str = "cpu", looks: LookConfig = LookConfig()):
         files = sorted(folder.glob("shard-*.npy"))
         if not files:
             raise FileNotFoundError(f"no shard-*.npy in {folder}: run dreamwright.backend.starter.photograph first")

@@ -3,7 +3,7 @@
 
     python -m dreamwright.backend.starter.quality --model starter --samples 256 --out runs/quality
 
-The samples are guided as `draft` guides SDS: its omega, and its weight of the opposite view as a perpendicular negative.
+The samples are guided as `draft` guides SDS: its omega, and its weight of the prompt with `opposite_words` as a perpendicular negative.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def sampled(
     opposites: list[str] | None = None,
     opposite_weight: float = 0.0,
 ) -> Iterator[torch.Tensor]:
-    """Pictures (n, 3, 64, 64) in [0, 1] of the prompts, a batch at a time; `opposites` are the same from the other side."""
+    """Pictures (n, 3, 64, 64) in [0, 1] of the prompts, a batch at a time; `opposites` are what leads them away."""
     for first in range(0, len(prompts), BATCH):
         batch = prompts[first : first + BATCH]
         away = denoiser.embed(opposites[first : first + BATCH]) if opposites and opposite_weight else None
