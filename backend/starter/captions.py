@@ -43,8 +43,8 @@ class LookConfig:
     background: tuple[float, float] = (0.3, 0.8)  # grey level behind the prop, uniform: neither white nor black hides
     background_tint: float = 0.03  # standard deviation of the background's display channels around its grey
     any_background: float = 0.2  # share of backgrounds of any colour at all: before grey ones, grey parts are lost
-    fronted: float = 1.6  # props with a front are drawn this much more often: they have more to learn
-    overhead: float = 2.5  # and views from above: eight directions share 15% of the photographs
+    fronted: float = 2.0  # props with a front are drawn this much more often: they have more to learn
+    overhead: float = 1.5  # and views from above: eight directions share 15% of the photographs
 
 
 class PhotographSet:

@@ -51,7 +51,7 @@ class Studio:
     variation: float = 0.5  # of the props' proportions, as a share of what `props.build` allows
 
 
-TRAINING = Studio()
+TRAINING = Studio(overhead_share=0.4)  # from above a prop shows its directions least, so they need the most pictures
 JUDGING = Studio(
     distance=(1.4, 2.5),
     fill=(0.5, 0.95),
