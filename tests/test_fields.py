@@ -7,11 +7,15 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
 
 from dreamwright.backend.config import FieldConfig
 from dreamwright.backend.fields import build_field
 from dreamwright.backend.fields.density import activate_density, density_bias
 from dreamwright.backend.fields.encoding import integrated_encoding
+from dreamwright.backend.fields.voxels import enlarged, interpolation_matrix
 
 VOXELS = FieldConfig(kind="voxels", bounding_radius=0.6, voxel_resolutions=(8, 24), density_activation="softplus")
 MLP = FieldConfig(hidden_width=32, hidden_blocks=2, encoding_levels=4)
@@ -109,6 +113,22 @@ def test_the_same_seed_builds_the_same_field() -> None:
     first, second = (build_field(MLP, torch.Generator().manual_seed(4)) for _ in range(2))
     for a, b in zip(first.parameters(), second.parameters()):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@given(size=st.integers(1, 9), more=st.integers(1, 9), channels=st.integers(1, 3), seed=st.integers(0, 999))
+def test_levels_are_enlarged_as_trilinear_interpolation_does_it_and_so_go_gradients_back(
+    size: int, more: int, channels: int, seed: int
+) -> None:
+    """Against torch's interpolate with vertices on the faces, in float64, at random sizes."""
+    draws = torch.Generator().manual_seed(seed)
+    larger = size + more
+    grid = torch.randn(1, channels, size, size, size, generator=draws, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(1, channels, larger, larger, larger, generator=draws, dtype=torch.float64)
+    ours = enlarged(grid, interpolation_matrix(size, larger).double())
+    theirs = functional.interpolate(grid, size=(larger,) * 3, mode="trilinear", align_corners=True)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    gradients = [torch.autograd.grad(values, grid, weights)[0] for values in (ours, theirs)]
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=0)
 
 
 def test_a_voxel_field_says_when_it_was_not_prepared(generator: torch.Generator) -> None:

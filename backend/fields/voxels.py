@@ -20,6 +20,25 @@ from dreamwright.backend.fields.contract import Field, FieldSample
 from dreamwright.backend.fields.density import activate_density, density_bias
 
 
+def interpolation_matrix(size: int, larger: int) -> Tensor:
+    """(larger, size): row i holds the two weights with which vertex i of `larger` ones, first and last on those of
+    `size`, is interpolated linearly. float32.
+    """
+    place = torch.linspace(0.0, size - 1.0, larger, dtype=torch.float64)
+    return (1 - (place[:, None] - torch.arange(size)).abs()).clamp(min=0).float()
+
+
+def enlarged(grid: Tensor, matrix: Tensor) -> Tensor:
+    """Trilinear interpolation of a (1, C, r, r, r) grid to (1, C, R, R, R) by a matrix (R, r) for each axis.
+
+    Three matrix products are several times as fast on a CPU, there and back, as `interpolate`, which gathers.
+    """
+    _, channels, size, _, _ = grid.shape
+    larger = len(matrix)
+    planes = matrix @ (grid @ matrix.T)  # x, then y: (1, C, r, R, R)
+    return (matrix @ planes.reshape(1, channels, size, larger * larger)).view(1, channels, larger, larger, larger)
+
+
 class VoxelField(Field):
     """Grids over the cube around the bounding sphere, vertices on its faces; index order (z, y, x)."""
 
@@ -38,6 +57,8 @@ class VoxelField(Field):
         axis = torch.linspace(-self.bounding_radius, self.bounding_radius, self.resolution)
         z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
         self.register_buffer("vertices", torch.stack([x, y, z], dim=-1), persistent=False)  # (R, R, R, 3)
+        for r in set(config.voxel_resolutions) - {self.resolution}:
+            self.register_buffer(f"from_{r}", interpolation_matrix(r, self.resolution), persistent=False)
         self._density: Tensor | None = None
         self._albedo: Tensor | None = None
         self._normals: Tensor | None = None
@@ -48,12 +69,11 @@ class VoxelField(Field):
         self._normals = None  # made on demand: albedo views need none
 
     def _sum(self, grids: nn.ParameterList) -> Tensor:
-        size = (self.resolution,) * 3
-        levels = [
-            g if g.shape[-1] == self.resolution else functional.interpolate(g, size=size, mode="trilinear", align_corners=True)
-            for g in grids
-        ]
-        return torch.stack(levels).sum(0) if len(levels) > 1 else levels[0]
+        levels = [g if g.shape[-1] == self.resolution else enlarged(g, getattr(self, f"from_{g.shape[-1]}")) for g in grids]
+        total = levels[0]
+        for level in levels[1:]:
+            total = total + level
+        return total
 
     def _normal_grid(self) -> Tensor:
         """-grad of the smoothed raw density at the vertices, (1, 3, R, R, R), not normalised.
