@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 
@@ -56,6 +57,8 @@ def run(options: argparse.Namespace) -> int:
     from dreamwright.backend.starter.classifier import load_judge
 
     config = apply_settings(get_preset(options.preset).config, [f"run.seed={options.seed}", *options.set])
+    # Nobody sees a preview here or resumes a prompt: neither has a part in the figures, and both take time.
+    config = replace(config, run=replace(config.run, preview_interval=config.run.steps, checkpoint_interval=config.run.steps))
     prompts = options.prompts or PROMPTS
     for prompt in prompts:
         try:
