@@ -75,7 +75,7 @@ def test_a_blender_on_a_second_machine_pairs_dreams_loses_the_cable_leaves_comes
     pair = keys.create()
     signs.mkdir()
     model = offer_tiny_model(tmp_path / "models")
-    settings = dict(one.split("=") for one in QUICK) | {"run.steps": "150", "mesh.threshold": "1.0", "run.max_restarts": "0", "run.threads": "1"}
+    settings = dict(one.split("=") for one in QUICK) | {"run.steps": "400", "mesh.threshold": "1.0", "run.max_restarts": "0", "run.threads": "1"}
     serve = here.command(sys.executable, "-m", "dreamwright.backend.cli.main", "serve", "--address", f"tcp://{SERVER}:47630")
     serve += ["--device", "cpu", "--state", str(keys.state)]
     with (tmp_path / "server.log").open("wb") as log:

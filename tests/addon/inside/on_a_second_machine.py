@@ -55,7 +55,8 @@ def main() -> None:
     assert not session.is_open
     time.sleep(2.0)
     bpy.ops.dreamwright.connect()
-    until(lambda: job in session.jobs and session.jobs[job].state == "succeeded", "the end of the job", LONG_S)
+    # A session keeps what it knew of its jobs, so only an answer of the server's counts.
+    until(lambda: session.is_online and job in session.jobs and session.jobs[job].state == "succeeded", "the end of the job", LONG_S)
     bpy.ops.dreamwright.import_mesh(job=job)
     until(lambda: dreamt() == [job], "the import")
     made = next(one for one in bpy.data.objects if "dreamwright_prompt" in one)
