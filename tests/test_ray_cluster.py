@@ -41,6 +41,9 @@ def machines() -> Iterator[Machines]:
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: the paths of its sockets may have 107 characters
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # Cluster notes its address in the default folder, which only another Ray has made there, and which may be somebody's.
+        environment.setenv("RAY_TMPDIR", str(folder))
+        (folder / "ray").mkdir()
         environment.setenv("RAY_worker_niceness", "0")  # 15 by default: on a machine with other work they would hardly run
         environment.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "15")  # 60 by default, for a head that went away
         environment.setenv("RAY_raylet_start_wait_time_s", "240")  # a node's own start, on a machine with other work
