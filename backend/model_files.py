@@ -12,7 +12,7 @@ from dreamwright.backend.download_record import read_record
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.guidance.clip_names import CONFIG, clip_files, clip_lacks, is_clip_config
 from dreamwright.backend.guidance.families import BY_PIPELINE, Family, supported
-from dreamwright.backend.guidance.refused_weights import OTHER, PICKLED, held_instead
+from dreamwright.backend.guidance.refused_weights import PICKLED, held_instead, refused_kind
 from dreamwright.backend.safetensors_header import read_header
 
 INDEX = "model_index.json"
@@ -186,8 +186,6 @@ def foreign_file(path: Path) -> str:
         if any(mark in name for name in names for mark in ("lora_", ".lora.", "lokr_", "hada_")):
             return "is a LoRA file: a small change to another model, which is not applied here"
         return "is a checkpoint in a single file"
-    if path.suffix.lower() in PICKLED:
-        return "is a file of pickled weights, which can run programs when read"
-    if path.suffix.lower() in OTHER:
-        return "is a file of another library's weights"
-    return "is a file"
+    kind = refused_kind(path.name)
+    danger = ", which can run programs when read" if kind == PICKLED else ""
+    return f"is a file of {kind}{danger}" if kind else "is a file"

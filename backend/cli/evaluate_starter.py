@@ -7,7 +7,6 @@ import argparse
 import hashlib
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 
@@ -56,9 +55,9 @@ def run(options: argparse.Namespace) -> int:
     from dreamwright.backend.starter import domain
     from dreamwright.backend.starter.classifier import load_judge
 
-    config = apply_settings(get_preset(options.preset).config, [f"run.seed={options.seed}", *options.set])
     # Nobody sees a preview here or resumes a prompt: neither has a part in the figures, and both take time.
-    config = replace(config, run=replace(config.run, preview_interval=config.run.steps, checkpoint_interval=config.run.steps))
+    unseen = ["run.preview_interval=1000000", "run.checkpoint_interval=1000000"]
+    config = apply_settings(get_preset(options.preset).config, [*unseen, f"run.seed={options.seed}", *options.set])
     prompts = options.prompts or PROMPTS
     for prompt in prompts:
         try:

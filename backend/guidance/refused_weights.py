@@ -6,8 +6,14 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Iterable
 
-PICKLED = (".bin", ".ckpt", ".pt", ".pth")  # torch's pickles, which can run programs when they are read
-OTHER = (".h5", ".msgpack")  # Keras' and Flax's: no pickles, but nothing that torch reads
+PICKLED = "pickled weights"  # torch's pickles, which can run programs when they are read
+OTHER = "weights of another library"  # Keras' and Flax's: no pickles, but nothing that torch reads
+ENDINGS = {".bin": PICKLED, ".ckpt": PICKLED, ".pt": PICKLED, ".pth": PICKLED, ".h5": OTHER, ".msgpack": OTHER}
+
+
+def refused_kind(name: str) -> str:
+    """`PICKLED` or `OTHER` for a file of that name, "" for a file of neither."""
+    return ENDINGS.get(PurePath(name).suffix.lower(), "")
 
 
 def held_instead(names: Iterable[str], part: str = "") -> str:
@@ -16,8 +22,8 @@ def held_instead(names: Iterable[str], part: str = "") -> str:
     """
     names = sorted(names)
     of = f" of its {part}" if part else ""
-    for endings, what in ((PICKLED, "pickled weights"), (OTHER, "weights of another library")):
-        found = next((name for name in names if PurePath(name).suffix.lower() in endings), "")
+    for kind in (PICKLED, OTHER):
+        found = next((name for name in names if refused_kind(name) == kind), "")
         if found:
-            return f"only {what}{of} ({found})"
+            return f"only {kind}{of} ({found})"
     return f"no weights{of}"

@@ -44,7 +44,7 @@ class LookConfig:
     background_tint: float = 0.03  # standard deviation of the background's display channels around its grey
     any_background: float = 0.2  # share of backgrounds of any colour at all: before grey ones, grey parts are lost
     fronted: float = 2.0  # props with a front are drawn this much more often: they have more to learn
-    overhead: float = 1.5  # and views from above: eight directions share 15% of the photographs
+    overhead: float = 1.5  # and views from above: their eight directions share 40% of the photographs, the others 60%
 
 
 class PhotographSet:
