@@ -82,29 +82,45 @@ def platforms_of(wheel: str) -> set[str]:
     """Blender's platforms that a wheel's file name serves."""
     tag = wheel.removesuffix(".whl").rsplit("-", 1)[-1]
     system = {"win": "windows", "mac": "macos", "man": "linux"}.get(tag[:3])
-    for ending, machines in (("universal2", ("arm64", "x64")), ("arm64", ("arm64",)), ("aarch64", ("arm64",)), ("64", ("x64",))):
+    for ending, machines in (
+        ("universal2", ("arm64", "x64")),
+        ("arm64", ("arm64",)),
+        ("aarch64", ("arm64",)),
+        ("64", ("x64",)),
+    ):
         if system and tag.endswith(ending):
             return {f"{system}-{machine}" for machine in machines}
-    raise BuildError(f"{wheel}: no platform of Blender ({', '.join(PLATFORMS)}) uses this wheel; take it out of {LOCK_NAME}, or run build_addon.py --lock")
+    raise BuildError(
+        f"{wheel}: no platform of Blender ({', '.join(PLATFORMS)}) uses this wheel; take it out of {LOCK_NAME}, or run build_addon.py --lock"
+    )
 
 
 # Wheels
 
+
 def read_lock(path: Path) -> dict[str, str]:
     """Pins by file name, from lines as sha256sum writes them; every platform must have each package for each Python."""
     if not path.is_file():
-        raise BuildError(f"{path} is missing, so no wheel can be trusted: restore it from version control, or run build_addon.py --lock")
+        raise BuildError(
+            f"{path} is missing, so no wheel can be trusted: restore it from version control, or run build_addon.py --lock"
+        )
     pins = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         match = re.fullmatch(r"([0-9a-f]{64})  ([A-Za-z0-9_.+-]+\.whl)", line)
         if not match:
-            raise BuildError(f"{path}, line {number}: {line!r} is not a SHA-256, two spaces and the name of a wheel; restore the file, or run build_addon.py --lock")
+            raise BuildError(
+                f"{path}, line {number}: {line!r} is not a SHA-256, two spaces and the name of a wheel; restore the file, or run build_addon.py --lock"
+            )
         pins[match[2]] = match[1]
     for platform in PLATFORMS:
         for package, version in PACKAGES.items():
-            found = [name for name in pins if name.startswith(f"{package}-{version}-") and platform in platforms_of(name)]
+            found = [
+                name for name in pins if name.startswith(f"{package}-{version}-") and platform in platforms_of(name)
+            ]
             if len(found) != len(PYTHONS):
-                raise BuildError(f"{path} has {len(found)} wheels of {package} {version} for {platform} and needs {len(PYTHONS)}, for Python {' and '.join(PYTHONS)}: run build_addon.py --lock")
+                raise BuildError(
+                    f"{path} has {len(found)} wheels of {package} {version} for {platform} and needs {len(PYTHONS)}, for Python {' and '.join(PYTHONS)}: run build_addon.py --lock"
+                )
     return pins
 
 
@@ -113,14 +129,25 @@ def download(folder: Path, platforms: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for platform in platforms:
         for python in PYTHONS:
-            command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--only-binary=:all:", "--no-deps"]
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "-q",
+                "--disable-pip-version-check",
+                "--only-binary=:all:",
+                "--no-deps",
+            ]
             command += ["--implementation=cp", f"--python-version={python}", f"--dest={folder}"]
             command += [f"--platform={name}" for name in PLATFORMS[platform]]
             command += [f"{package}=={version}" for package, version in PACKAGES.items()]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 reason = (done.stderr.strip() or "no message").splitlines()[-1]
-                raise BuildError(f"pip could not download the wheels for {platform}, Python {python}: {reason}. Look at the network, or put the files that {LOCK_NAME} names into {folder}")
+                raise BuildError(
+                    f"pip could not download the wheels for {platform}, Python {python}: {reason}. Look at the network, or put the files that {LOCK_NAME} names into {folder}"
+                )
 
 
 def write_lock(path: Path, cache: Path) -> int:
@@ -144,26 +171,35 @@ def fetch_wheels(pins: dict[str, str], cache: Path) -> dict[str, bytes]:
     for name, pin in sorted(pins.items()):
         path = cache / name
         if not path.is_file():
-            raise BuildError(f"{name} is pinned, but the package index offers other files for {', '.join(sorted(platforms_of(name)))}: run build_addon.py --lock, and look at what changed")
+            raise BuildError(
+                f"{name} is pinned, but the package index offers other files for {', '.join(sorted(platforms_of(name)))}: run build_addon.py --lock, and look at what changed"
+            )
         wheels[name] = path.read_bytes()
         found = hashlib.sha256(wheels[name]).hexdigest()
         if found != pin:
-            raise BuildError(f"{path} has SHA-256 {found}, but {LOCK_NAME} pins {pin}: nothing was built. Delete the file and build again; if the new download differs too, do not trust it")
+            raise BuildError(
+                f"{path} has SHA-256 {found}, but {LOCK_NAME} pins {pin}: nothing was built. Delete the file and build again; if the new download differs too, do not trust it"
+            )
     return wheels
 
 
 # The add-on
 
+
 def wanted(path: Path) -> bool:
     """Whether a file of the source folders belongs in the zip: no caches, no tests, no editor's leavings."""
-    return not any(part.startswith(".") or part in ("__pycache__", "tests") for part in path.parts) and not path.name.endswith((".pyc", ".pyo", ".orig", "~"))
+    return not any(
+        part.startswith(".") or part in ("__pycache__", "tests") for part in path.parts
+    ) and not path.name.endswith((".pyc", ".pyo", ".orig", "~"))
 
 
 def source_files(root: Path) -> dict[str, bytes]:
     """The add-on, shared/ and the licence, by their path in the add-on's folder."""
     for needed in ("blender_addon/__init__.py", "blender_addon/blender_manifest.toml", "shared/__init__.py", "LICENSE"):
         if not (root / needed).is_file():
-            raise BuildError(f"{root / needed} is missing: run build_addon.py in a whole checkout, or name one with --root")
+            raise BuildError(
+                f"{root / needed} is missing: run build_addon.py in a whole checkout, or name one with --root"
+            )
     files = {"LICENSE": (root / "LICENSE").read_bytes()}
     for folder, prefix in ((root / "blender_addon", ""), (root / "shared", "shared/")):
         for path in folder.rglob("*"):
@@ -179,12 +215,16 @@ def source_files(root: Path) -> dict[str, bytes]:
 def assigned(source: bytes, name: str, where: str) -> object:
     """Value of a module's constant, read without running the module, which would need Blender."""
     for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and target.id == name for target in node.targets):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == name for target in node.targets
+        ):
             try:
                 return ast.literal_eval(node.value)
             except ValueError:
                 break
-    raise BuildError(f"{where} has no line `{name} = ` with plain values: Blender and this build read it without running the file")
+    raise BuildError(
+        f"{where} has no line `{name} = ` with plain values: Blender and this build read it without running the file"
+    )
 
 
 def manifest_text(source: str, wheels: list[str], platform: str = "") -> str:
@@ -197,7 +237,9 @@ def manifest_text(source: str, wheels: list[str], platform: str = "") -> str:
     except tomllib.TOMLDecodeError as error:
         raise BuildError(f"blender_manifest.toml cannot be read with its wheels in place: {error}") from error
     if count != 1 or len(read.get("wheels", ())) != len(wheels):
-        raise BuildError(f"blender_manifest.toml has {count} lines `wheels = []` that count; it needs exactly one, above the first [table], for the build to fill in")
+        raise BuildError(
+            f"blender_manifest.toml has {count} lines `wheels = []` that count; it needs exactly one, above the first [table], for the build to fill in"
+        )
     return text
 
 
@@ -208,12 +250,20 @@ def check_version(files: dict[str, bytes]) -> dict[str, object]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BuildError(f"blender_manifest.toml cannot be read: {error}") from error
     bl_info = assigned(files["__init__.py"], "bl_info", "blender_addon/__init__.py")
-    legacy = ".".join(str(part) for part in bl_info["version"]) if isinstance(bl_info, dict) and "version" in bl_info else "none"
+    legacy = (
+        ".".join(str(part) for part in bl_info["version"])
+        if isinstance(bl_info, dict) and "version" in bl_info
+        else "none"
+    )
     protocol = assigned(files["shared/__init__.py"], "__version__", "shared/__init__.py")
     if not manifest.get("version") == legacy == protocol:
-        raise BuildError(f"versions differ: blender_manifest.toml {manifest.get('version')}, bl_info {legacy}, shared.__version__ {protocol}; make them the same")
+        raise BuildError(
+            f"versions differ: blender_manifest.toml {manifest.get('version')}, bl_info {legacy}, shared.__version__ {protocol}; make them the same"
+        )
     if not re.fullmatch(r"[a-z][a-z0-9_]*", str(manifest.get("id"))):
-        raise BuildError(f"blender_manifest.toml: id {manifest.get('id')!r} must be lower-case letters, digits and underscores, as it names the folder")
+        raise BuildError(
+            f"blender_manifest.toml: id {manifest.get('id')!r} must be lower-case letters, digits and underscores, as it names the folder"
+        )
     return manifest
 
 
@@ -247,6 +297,7 @@ def write_zips(root: Path, wheels: dict[str, bytes], out: Path) -> tuple[Path, l
 
 # Blender's own tool
 
+
 def blender_tool() -> Path | None:
     """Blender's extension tool, a plain Python program inside the bpy wheel; bpy itself is not loaded."""
     spec = importlib.util.find_spec("bpy")
@@ -259,7 +310,9 @@ def run_tool(tool: Path, *arguments: str) -> None:
     """Run one command of Blender's tool; its complaint becomes ours."""
     done = subprocess.run([sys.executable, "-B", str(tool), *arguments], capture_output=True, text=True)
     if done.returncode or re.search(r"^(WARN|ERROR|FATAL_ERROR)", done.stdout, re.MULTILINE):
-        raise BuildError(f"Blender's extension tool refused `{' '.join(arguments)}`: {(done.stdout + done.stderr).strip()}")
+        raise BuildError(
+            f"Blender's extension tool refused `{' '.join(arguments)}`: {(done.stdout + done.stderr).strip()}"
+        )
 
 
 def write_repository(tool: Path, folder: Path, zips: list[Path]) -> None:
@@ -277,7 +330,9 @@ def write_repository(tool: Path, folder: Path, zips: list[Path]) -> None:
         query = {"repository": "./index.json", "blender_version_min": entry["blender_version_min"]}
         query |= {key: ",".join(entry[key]) for key in ("platforms", "python_versions")}
         link = html.escape(f"{entry['archive_url']}?{urllib.parse.urlencode(query)}")
-        links.append(f'<li><a href="{link}">{PUBLISHED[entry["platforms"][0]]}</a>, {entry["archive_size"] / 1e6:.1f} MB</li>')
+        links.append(
+            f'<li><a href="{link}">{PUBLISHED[entry["platforms"][0]]}</a>, {entry["archive_size"] / 1e6:.1f} MB</li>'
+        )
     first = {key: html.escape(str(index["data"][0][key])) for key in ("name", "version", "tagline")}
     oldest = index["data"][0]["blender_version_min"].rsplit(".", 1)[0]
     (folder / "index.html").write_text(PAGE.format(**first, oldest=oldest, links="\n".join(links)), encoding="utf-8")
@@ -304,11 +359,25 @@ def build(root: Path, out: Path, cache: Path) -> tuple[list[Path], bool]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="build_addon.py", description="Build the Blender add-on's zips and a repository folder to host them.")
-    parser.add_argument("--out", type=Path, default=Path("dist"), help="folder for the zips; its repository/ is replaced (default: dist)")
+    parser = argparse.ArgumentParser(
+        prog="build_addon.py", description="Build the Blender add-on's zips and a repository folder to host them."
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("dist"),
+        help="folder for the zips; its repository/ is replaced (default: dist)",
+    )
     parser.add_argument("--wheels", type=Path, help="cache of downloaded wheels (default: .wheels beside the sources)")
-    parser.add_argument("--root", type=Path, default=ROOT, help=f"checkout with blender_addon/, shared/, LICENSE and {LOCK_NAME} (default: this one)")
-    parser.add_argument("--lock", action="store_true", help=f"download the wheels anew and write {LOCK_NAME}; builds nothing")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=ROOT,
+        help=f"checkout with blender_addon/, shared/, LICENSE and {LOCK_NAME} (default: this one)",
+    )
+    parser.add_argument(
+        "--lock", action="store_true", help=f"download the wheels anew and write {LOCK_NAME}; builds nothing"
+    )
     options = parser.parse_args(arguments)
     cache = options.wheels or options.root / ".wheels"
     try:
@@ -324,7 +393,9 @@ def main(arguments: list[str] | None = None) -> int:
     if validated:
         print(f"{options.out / 'repository'}  validated and indexed by Blender's own tool")
     else:
-        print("Not validated, and no repository/ made: Blender is not in this Python. For both: pip install bpy==4.5.15, then build again")
+        print(
+            "Not validated, and no repository/ made: Blender is not in this Python. For both: pip install bpy==4.5.15, then build again"
+        )
     return 0
 
 

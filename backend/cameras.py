@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Sequence
 
 import torch
+from dreamwright.backend.config import CameraConfig, LightConfig
 from torch import Tensor
 from torch.nn import functional
-
-from dreamwright.backend.config import CameraConfig, LightConfig
 
 
 @dataclass(frozen=True)

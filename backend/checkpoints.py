@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Mapping, Protocol
 
 import torch
+from dreamwright.backend.errors import CheckpointError, one_line
+from dreamwright.backend.events import RunState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-
-from dreamwright.backend.errors import CheckpointError, one_line
-from dreamwright.backend.events import RunState
 
 FORMAT = "dreamwright-checkpoint"
 VERSION = 1
@@ -124,7 +123,9 @@ def read_whole(path: Path) -> tuple[Mapping[str, str], Mapping[str, Tensor]]:
             if header.get("format") != FORMAT:
                 raise CheckpointError(f"{path} is no checkpoint of dreamwright; give the --work folder of a run")
             if int(header.get("version", "0")) > VERSION:
-                raise Unusable(f"has version {header['version']}, this dreamwright reads up to {VERSION}; update dreamwright")
+                raise Unusable(
+                    f"has version {header['version']}, this dreamwright reads up to {VERSION}; update dreamwright"
+                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             # safetensors itself notices a short file, but no flipped bit.
             if "sha256" in header and header["sha256"] != _digest(header, tensors):

@@ -20,7 +20,9 @@ class CameraConfig:
     uniform_angle_share: float = 0.5  # probability of sampling elevation uniformly in angle, else uniformly in area
     distance_min: float = 1.0  # scene units from the origin
     distance_max: float = 1.5  # scene units from the origin
-    framing: Literal["focal", "fill"] = "focal"  # "fill": focal follows distance so that a radius-0.5 prop fills that share
+    framing: Literal["focal", "fill"] = (
+        "focal"  # "fill": focal follows distance so that a radius-0.5 prop fills that share
+    )
     focal_min: float = 0.7  # focal length as a multiple of the image width (framing "focal")
     focal_max: float = 1.35  # focal length as a multiple of the image width (framing "focal")
     fill_min: float = 0.55  # share of the image width that a radius-0.5 sphere covers (framing "fill")
@@ -50,7 +52,9 @@ class ShadingConfig:
 
 @dataclass(frozen=True)
 class FieldConfig:
-    kind: Literal["mip-mlp", "voxels"] = "mip-mlp"  # "mip-mlp": the paper's; "voxels": multi-resolution grids, fast on a CPU
+    kind: Literal["mip-mlp", "voxels"] = (
+        "mip-mlp"  # "mip-mlp": the paper's; "voxels": multi-resolution grids, fast on a CPU
+    )
     bounding_radius: float = 1.4  # scene units; the field is queried inside this sphere only
     density_activation: Literal["exp", "softplus"] = "exp"  # raw tau -> density
     density_bias: Literal["gaussian", "linear"] = "gaussian"  # "gaussian": eq 9; "linear": scale * (1 - r / width)
@@ -69,14 +73,20 @@ class FieldConfig:
 
 @dataclass(frozen=True)
 class BackgroundConfig:
-    kind: Literal["mlp", "constant"] = "mlp"  # "mlp": second MLP on the encoded ray direction; "constant": one learned colour
+    kind: Literal["mlp", "constant"] = (
+        "mlp"  # "mlp": second MLP on the encoded ray direction; "constant": one learned colour
+    )
     encoding_levels: int = 4  # frequencies of the ray direction's encoding
     hidden_width: int = 64  # units of its hidden layers
-    random_probability: float = 0.0  # share of views on a random plain colour, so that field and background cannot collude
+    random_probability: float = (
+        0.0  # share of views on a random plain colour, so that field and background cannot collude
+    )
     random_kind: Literal["colour", "grey"] = "colour"  # what that colour is: any, or a grey
     random_min: float = 0.0  # smallest channel or grey level of it, display sRGB
     random_max: float = 1.0  # largest
-    random_any_share: float = 0.0  # share of those that are any colour at all instead: before greys alone, grey parts are lost
+    random_any_share: float = (
+        0.0  # share of those that are any colour at all instead: before greys alone, grey parts are lost
+    )
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,9 @@ class RenderConfig:
     occupancy_threshold: float = 0.01  # alpha of one sample step below which a cell counts as empty
     occupancy_interval: int = 8  # steps between updates of the occupancy grid
     early_stop_transmittance: float = 1e-3  # samples behind this transmittance get no colour lookup
-    marching: Literal["auto", "dense", "nerfacc"] = "auto"  # "nerfacc": its CUDA kernels; "auto": those where they run, else dense
+    marching: Literal["auto", "dense", "nerfacc"] = (
+        "auto"  # "nerfacc": its CUDA kernels; "auto": those where they run, else dense
+    )
 
 
 @dataclass(frozen=True)
@@ -102,10 +114,14 @@ class GuidanceConfig:
     weighting: Literal["sigma2", "uniform"] = "sigma2"  # w(t) = sigma_t^2 or 1
     view_dependent: bool = True  # append "front view" and so on by camera
     overhead_elevation: float = 60.0  # degrees above which the view is "overhead view"
-    view_words: Literal["four", "eight", "sixteen"] = "four"  # front, side, back, overhead; "front left view"; "front left overhead view"
+    view_words: Literal["four", "eight", "sixteen"] = (
+        "four"  # front, side, back, overhead; "front left view"; "front left overhead view"
+    )
     textureless_words: str = ""  # appended to the prompt of textureless renders (models trained with such captions)
     negative_prompt: str = ""  # the "unconditional" prompt
-    opposite_weight: float = 0.0  # of the prompt with `prompts.opposite_words` as a perpendicular negative (Perp-Neg); 0: none
+    opposite_weight: float = (
+        0.0  # of the prompt with `prompts.opposite_words` as a perpendicular negative (Perp-Neg); 0: none
+    )
     gradient_clip: float = 0.0  # largest norm of one view's image gradient; 0: no clipping
 
 
@@ -120,21 +136,35 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of the network; "auto": float16 on a GPU, else float32
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = (
+        "auto"  # of the network; "auto": float16 on a GPU, else float32
+    )
     image_size: int = 0  # pixels a side that a latent model is shown; 0: its own; smaller is faster and sees less
-    compile: Literal["off", "default", "reduce-overhead"] = "off"  # torch.compile of the network; the last with CUDA graphs; minutes at the start
-    channels_last: bool = False  # images in memory pixel by pixel, which a GPU's half-precision convolutions like (models with a U-Net)
+    compile: Literal["off", "default", "reduce-overhead"] = (
+        "off"  # torch.compile of the network; the last with CUDA graphs; minutes at the start
+    )
+    channels_last: bool = (
+        False  # images in memory pixel by pixel, which a GPU's half-precision convolutions like (models with a U-Net)
+    )
     attention_slicing: bool = False  # attention head by head: less memory, slower (models with a U-Net)
     vae_tiling: bool = False  # the VAE works on overlapping tiles: less memory, faint differences at their seams
-    offload: Literal["off", "blocks", "leaves"] = "off"  # the network waits in main memory and visits the GPU block by block, or layer by layer: slower
-    vae_recompute: bool = False  # the VAE encoder's activations are computed again on the way back, view by view: less memory, slower
+    offload: Literal["off", "blocks", "leaves"] = (
+        "off"  # the network waits in main memory and visits the GPU block by block, or layer by layer: slower
+    )
+    vae_recompute: bool = (
+        False  # the VAE encoder's activations are computed again on the way back, view by view: less memory, slower
+    )
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    process: Literal["auto", "own", "same"] = "auto"  # where text encoders run; "auto": in a process of their own from 500 MB on
+    process: Literal["auto", "own", "same"] = (
+        "auto"  # where text encoders run; "auto": in a process of their own from 500 MB on
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"  # "auto": the run's, or the CPU where they do not fit there
-    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"  # "auto": the network's on its device, float32 on the CPU
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = (
+        "auto"  # "auto": the network's on its device, float32 on the CPU
+    )
     cache: bool = True  # keep embeddings in the user's cache folder: a prompt known there needs no encoder
 
 
@@ -148,8 +178,12 @@ class RegulariserConfig:
     opacity_share: float = 5000 / 15000  # share of the run over which it anneals linearly
     entropy_end: float = 0.0  # weight of the binary entropy of each ray's opacity, ramped over the second half
     smoothness: float = 0.0  # weight of the field's own smoothness penalty (voxels: total variation)
-    transmittance: float = 0.0  # weight of Dream Fields' -min(1 - target opacity, mean transmittance) of a view; theirs is 0.5
-    target_opacity_start: float = 0.5  # mean opacity of a view beneath which it pushes no further; at the start, in Dream Fields
+    transmittance: float = (
+        0.0  # weight of Dream Fields' -min(1 - target opacity, mean transmittance) of a view; theirs is 0.5
+    )
+    target_opacity_start: float = (
+        0.5  # mean opacity of a view beneath which it pushes no further; at the start, in Dream Fields
+    )
     target_opacity_end: float = 0.1  # once annealed, the same
     target_opacity_share: float = 500 / 10000  # share of the run over which it anneals exponentially, the same
 
@@ -183,16 +217,22 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class RefineConfig:  # of `dreamwright refine`, in scene units after the mesh was scaled to radius 0.5, and of clip-mesh's sphere
-    strength: float = 0.5  # 0: nothing changes; bounds and rates below are multiplied by it, and the noise's range grows with it
+    strength: float = (
+        0.5  # 0: nothing changes; bounds and rates below are multiplied by it, and the noise's range grows with it
+    )
     positions: bool = True  # move the vertices
     colours: bool = True  # change the vertices' colours
     reach: float = 0.25  # scene units that a vertex may move at strength 1
     colour_reach: float = 1.0  # by which a channel (display sRGB) may change at strength 1
-    stiffness: float = 20.0  # lambda of x = (I + lambda L)^-1 u: over how many edges, about its root, a push on a vertex spreads
+    stiffness: float = (
+        20.0  # lambda of x = (I + lambda L)^-1 u: over how many edges, about its root, a push on a vertex spreads
+    )
     colour_stiffness: float = 1.0  # the same of colours
     position_rate: float = 0.012  # scene units a step at strength 1, at the start
     colour_rate: float = 0.12  # display sRGB a step at strength 1, at the start
-    laplacian: float = 300.0  # weight of how far a vertex moves away from its neighbours' mean move, in squared edge lengths
+    laplacian: float = (
+        300.0  # weight of how far a vertex moves away from its neighbours' mean move, in squared edge lengths
+    )
     edges: float = 300.0  # weight of the squared relative change of the edges' lengths
     crease: float = 45.0  # degrees between faces above which their edge is shaded sharp
     supersampling: int = 2  # samples a side of each pixel
@@ -205,15 +245,21 @@ class SphereConfig:  # of clip-mesh alone, which begins from a sphere; `refine` 
     patchiness: float = 0.25  # deviation of the random colours at the start, display sRGB; 0: grey, which a model may take for clay and leave
     patch_stiffness: float = 10.0  # over how many edges, about its root, these colours are smoothed
     clay_share: float = 0.5  # share of the run in which views may be textureless; all show colours afterwards
-    laplacian_end: float = 1.0  # what refine.laplacian goes to: stiff at first, so that the whole moves before its parts
+    laplacian_end: float = (
+        1.0  # what refine.laplacian goes to: stiff at first, so that the whole moves before its parts
+    )
     laplacian_share: float = 0.5  # share of the run over which it goes there
     normals: float = 0.0  # weight of 1 - cos between the normals of neighbouring faces
-    outside: float = 0.0  # weight of the mean squared distance of vertices outside of radius 0.5, which the cameras frame
+    outside: float = (
+        0.0  # weight of the mean squared distance of vertices outside of radius 0.5, which the cameras frame
+    )
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    method: Literal["dreamfusion", "dream-fields", "clip-mesh"] = "dreamfusion"  # what guides what: a diffusion model's score a field, CLIP's cosine a field, or a mesh
+    method: Literal["dreamfusion", "dream-fields", "clip-mesh"] = (
+        "dreamfusion"  # what guides what: a diffusion model's score a field, CLIP's cosine a field, or a mesh
+    )
     steps: int = 15000  # optimisation steps
     views_per_step: int = 4  # cameras a step
     seed: int = 0  # of the field, the cameras, the lights and the noise
@@ -221,8 +267,12 @@ class RunConfig:
     preview_interval: int = 100  # steps between preview pictures
     max_restarts: int = 2  # restarts from another seed when a run goes empty or diverges
     threads: int = 0  # CPU threads; 0: torch's own choice
-    views_at_once: int = 0  # of a step's views, rendered and judged together; 0: all; fewer take less memory and give the same step
-    refine_share: float = 0.5  # share of the schedules that a run skips which begins from another run's field: less keeps less of it
+    views_at_once: int = (
+        0  # of a step's views, rendered and judged together; 0: all; fewer take less memory and give the same step
+    )
+    refine_share: float = (
+        0.5  # share of the schedules that a run skips which begins from another run's field: less keeps less of it
+    )
     ignore_memory: bool = False  # start even when the estimate says that it cannot fit
 
 

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Iterator, Literal, Mapping
 
 import torch
-from torch import Tensor
-from torch.nn import functional
-
 from dreamwright.backend.config import GuidanceConfig
 from dreamwright.backend.errors import ConfigError, NotANumber
 from dreamwright.backend.guidance.contract import (
@@ -24,6 +21,8 @@ from dreamwright.backend.guidance.contract import (
 from dreamwright.backend.guidance.prediction import PredictionType, clean_from, guided, noise_residual, perpendicular
 from dreamwright.backend.prompts import PromptConditioning
 from dreamwright.backend.streams import draw_rows
+from torch import Tensor
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from dreamwright.backend.cameras import Cameras
@@ -56,7 +55,9 @@ def guided_prediction(
     if omega == 0:
         return kind, predict(z_t, t, positive)
     asked = [positive, negative] if opposite is None or opposite_weight == 0 else [positive, negative, opposite]
-    answers = predict(torch.cat([z_t] * len(asked)), torch.cat([t] * len(asked)), Conditioning.stack(asked)).chunk(len(asked))
+    answers = predict(torch.cat([z_t] * len(asked)), torch.cat([t] * len(asked)), Conditioning.stack(asked)).chunk(
+        len(asked)
+    )
     conditional, unconditional = answers[:2]
     output = guided(conditional, unconditional, omega)
     if len(asked) == 3:
@@ -246,7 +247,9 @@ def ancestral_sample(
 ) -> Tensor:
     """Images (n, 3, h, w) by DDPM ancestral sampling (fig 7), in [0, 1] when clipped; see `ancestral_steps`."""
     clean = None
-    for clean in ancestral_steps(denoiser, conditioning, negative, omega, steps, generator, size, clip, opposite, opposite_weight):
+    for clean in ancestral_steps(
+        denoiser, conditioning, negative, omega, steps, generator, size, clip, opposite, opposite_weight
+    ):
         pass
     return pictures(denoiser, clean, clip)
 

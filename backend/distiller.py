@@ -6,9 +6,6 @@ from __future__ import annotations
 from typing import Any, Mapping, Sequence
 
 import torch
-from torch import Tensor
-from torch.nn import functional
-
 from dreamwright.backend.cameras import Cameras, camera_rays, orbit_cameras, sample_cameras, sample_lights
 from dreamwright.backend.config import Config
 from dreamwright.backend.errors import CheckpointError, is_out_of_memory, one_line
@@ -27,6 +24,8 @@ from dreamwright.backend.rendering.renderer import Renderer, Rendering
 from dreamwright.backend.rendering.shading import Shading, sample_shading
 from dreamwright.backend.schedules import exponential, linear
 from dreamwright.backend.streams import ViewStream
+from torch import Tensor
+from torch.nn import functional
 
 STREAMS = ("cameras", "looks", "noise", "jitter")  # one generator each, so that adding draws to one leaves the others
 ORBIT_DISTANCE, ORBIT_FOCAL = 1.9, 1.5  # scene units, image widths: a radius-0.5 prop fills four fifths
@@ -124,7 +123,9 @@ class Distiller:
 
     def _stream(self, seed: int) -> torch.Generator:
         """A random stream from which groups and ranks draw as one process that has all views at once."""
-        return ViewStream.of(self.views, self.rows, seed) if len(self.groups) > 1 else self.ranks.stream(self.views, seed)
+        return (
+            ViewStream.of(self.views, self.rows, seed) if len(self.groups) > 1 else self.ranks.stream(self.views, seed)
+        )
 
     def _draws(self) -> dict[str, Tensor]:
         """What a step changes before its optimiser steps: the streams and the occupancy grid."""
@@ -301,7 +302,9 @@ class Distiller:
         try:
             self.background.load_state_dict(_under("background.", origin.tensors))
         except (KeyError, RuntimeError, ValueError):
-            self.notice = "; ".join(filter(None, (self.notice, "the background begins anew: it is of another kind than before")))
+            self.notice = "; ".join(
+                filter(None, (self.notice, "the background begins anew: it is of another kind than before"))
+            )
         self.step = first_step(self.config.run)
 
     def _check_optimizer(self, entries: Mapping[int, Mapping[str, Any]], step: int) -> None:

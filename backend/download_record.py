@@ -35,7 +35,11 @@ class HubFile:
         try:
             size = path.stat().st_size
             if size != self.size:
-                return f"is cut off: {size} of {self.size} bytes" if size < self.size else f"has {size} bytes, not {self.size}"
+                return (
+                    f"is cut off: {size} of {self.size} bytes"
+                    if size < self.size
+                    else f"has {size} bytes, not {self.size}"
+                )
             digest = hashlib.sha256() if self.sha256 else hashlib.sha1(b"blob %d\0" % size)
             with open(path, "rb") as stream:
                 while block := stream.read(BLOCK):
@@ -78,7 +82,9 @@ def read_record(folder: Path) -> DownloadRecord | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"cannot read the download's record {path} ({type(error).__name__}); delete that file and download the model again") from error
+        raise ModelError(
+            f"cannot read the download's record {path} ({type(error).__name__}); delete that file and download the model again"
+        ) from error
 
 
 def write_record(folder: Path, record: DownloadRecord) -> None:
@@ -114,4 +120,8 @@ def hub_hash(folder: Path, path: Path) -> HubFile | None:
     if not set(etag) <= set("0123456789abcdef") or len(etag) not in (40, 64) or not path.is_file():
         return None
     size = path.stat().st_size
-    return HubFile(relative.as_posix(), size, sha256=etag) if len(etag) == 64 else HubFile(relative.as_posix(), size, git_sha1=etag)
+    return (
+        HubFile(relative.as_posix(), size, sha256=etag)
+        if len(etag) == 64
+        else HubFile(relative.as_posix(), size, git_sha1=etag)
+    )

@@ -18,6 +18,20 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import filelock
+from dreamwright.backend.download_progress import Counted, HiddenBar, Progress, Quiet, WatchedFile
+from dreamwright.backend.download_record import (
+    PRIVATE,
+    DownloadRecord,
+    HubFile,
+    is_inside,
+    read_record,
+    record_path,
+    write_record,
+)
+from dreamwright.backend.errors import ModelError, one_line
+from dreamwright.backend.guidance.clip_names import CONFIG, is_clip_config
+from dreamwright.backend.model_files import INDEX, foreign_kind, needed_files
+from dreamwright.backend.registry import Home, RegisteredModel
 from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_token, hf_hub_url
 from huggingface_hub.errors import (
     DisabledRepoError,
@@ -31,13 +45,6 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
-
-from dreamwright.backend.download_progress import Counted, HiddenBar, Progress, Quiet, WatchedFile
-from dreamwright.backend.download_record import PRIVATE, DownloadRecord, HubFile, is_inside, read_record, record_path, write_record
-from dreamwright.backend.errors import ModelError, one_line
-from dreamwright.backend.guidance.clip_names import CONFIG, is_clip_config
-from dreamwright.backend.model_files import INDEX, foreign_kind, needed_files
-from dreamwright.backend.registry import Home, RegisteredModel
 
 SPARE_BYTES = 64 * 2**20  # left free on the disk, so that the machine goes on working
 CHUNK = 2**20  # bytes; what a kill loses, and how smooth the bar is (huggingface_hub takes 10 MiB)
@@ -68,7 +75,9 @@ def download(model: RegisteredModel, folder: Path, revision: str | None, progres
     no room on the disk, a folder with other things in it or in use by another download.
     """
     if constants.HF_HUB_OFFLINE:
-        raise ModelError(f"cannot download {model.name!r}: HF_HUB_OFFLINE is set; unset it, or copy the model's folder here and give it by path")
+        raise ModelError(
+            f"cannot download {model.name!r}: HF_HUB_OFFLINE is set; unset it, or copy the model's folder here and give it by path"
+        )
     _check_folder(model, folder)
     try:
         (folder / PRIVATE).mkdir(parents=True, exist_ok=True)
@@ -78,15 +87,23 @@ def download(model: RegisteredModel, folder: Path, revision: str | None, progres
             finally:
                 _Room(folder).tidy()
     except filelock.Timeout:
-        raise ModelError(f"another download is writing to {folder}; wait for it, or give another folder with --to") from None
+        raise ModelError(
+            f"another download is writing to {folder}; wait for it, or give another folder with --to"
+        ) from None
     except OSError as error:
         if isinstance(error, HfHubHTTPError):
             raise ModelError(f"{model.name!r}: {_hub_says(error)}; try again later, it goes on from here") from error
         if error.errno == errno.ENOSPC:
-            raise ModelError(f"the disk of {folder} is full; free some space, then the same command goes on from here") from error
-        if is_network_failure(error) or error.errno is None:  # huggingface_hub says a cut-off stream with a bare OSError
+            raise ModelError(
+                f"the disk of {folder} is full; free some space, then the same command goes on from here"
+            ) from error
+        if (
+            is_network_failure(error) or error.errno is None
+        ):  # huggingface_hub says a cut-off stream with a bare OSError
             raise _broken(model, error) from error
-        raise ModelError(f"cannot write to {folder} ({error.strerror or error}); give another folder with --to") from error
+        raise ModelError(
+            f"cannot write to {folder} ({error.strerror or error}); give another folder with --to"
+        ) from error
     except Exception as error:
         if not is_network_failure(error):
             raise
@@ -96,7 +113,13 @@ def download(model: RegisteredModel, folder: Path, revision: str | None, progres
 def is_network_failure(error: BaseException) -> bool:
     """Whether a connection failed; by name too, since huggingface_hub changed its HTTP library and may again."""
     root = type(error).__module__.split(".")[0]
-    return isinstance(error, (ConnectionError, TimeoutError)) or root in ("httpx", "httpx2", "httpcore", "requests", "urllib3")
+    return isinstance(error, (ConnectionError, TimeoutError)) or root in (
+        "httpx",
+        "httpx2",
+        "httpcore",
+        "requests",
+        "urllib3",
+    )
 
 
 def _broken(model: RegisteredModel, error: Exception) -> ModelError:
@@ -140,7 +163,9 @@ def _from_first_home(model: RegisteredModel, folder: Path, revision: str | None,
         return result
     told = next((failure for failure in failures if failure.gated), failures[-1])
     rest = [str(failure) for failure in failures if failure is not told]
-    raise ModelError(f"{told}{'; before that, ' if rest else ''}{'; '.join(rest)}{'' if told.gated else _advice(model, revision)}")
+    raise ModelError(
+        f"{told}{'; before that, ' if rest else ''}{'; '.join(rest)}{'' if told.gated else _advice(model, revision)}"
+    )
 
 
 def _advice(model: RegisteredModel, revision: str | None) -> str:
@@ -179,7 +204,9 @@ def _from_home(model: RegisteredModel, home: Home, folder: Path, asked: str, pro
             if file.damage(room.place(file), checked):
                 progress.advance(-checked.total)
             else:
-                progress.advance(file.size - checked.total)  # an empty file, or one without a known hash, counts as well
+                progress.advance(
+                    file.size - checked.total
+                )  # an empty file, or one without a known hash, counts as well
                 kept.append(file)
     wanted = [file for file in files if file not in kept]
     _check_space(folder, sum(file.size - room.begun(file) for file in wanted), sum(file.size for file in files))
@@ -224,7 +251,11 @@ class _Refusals:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         name = self.home.repo_id
         if isinstance(error, GatedRepoError):
-            who = "no token is stored on this machine" if get_token() is None else "the account of the stored token has not accepted it"
+            who = (
+                "no token is stored on this machine"
+                if get_token() is None
+                else "the account of the stored token has not accepted it"
+            )
             text = f"{name} is gated and {who}; accept its licence at {constants.ENDPOINT}/{name}, run `hf auth login`, then download again"
             raise Unsuitable(text, gated=True) from error
         if isinstance(error, RevisionNotFoundError):
@@ -234,7 +265,7 @@ class _Refusals:
         if isinstance(error, RemoteEntryNotFoundError):
             raise Unsuitable(f"{name} lists a file that it does not have") from error
         if isinstance(error, HFValidationError):
-            raise ModelError(f"{name!r} is no name of a model on the hub; allowed is \"owner/name\"") from error
+            raise ModelError(f'{name!r} is no name of a model on the hub; allowed is "owner/name"') from error
         if isinstance(error, HfHubHTTPError) and not isinstance(error, OfflineModeIsEnabled):
             raise Unsuitable(f"{name}: {_hub_says(error)}") from error
 
@@ -288,7 +319,9 @@ class _Room:
         if fault:
             part.unlink()
             progress.advance(-file.size)
-            raise ModelError(f"{file.path} from {home.repo_id} {fault}, so it was damaged on its way; the same command fetches it again")
+            raise ModelError(
+                f"{file.path} from {home.repo_id} {fault}, so it was damaged on its way; the same command fetches it again"
+            )
         return received
 
     def clear(self, files: set[HubFile]) -> None:
@@ -313,7 +346,9 @@ def _receive(home: Home, commit: str, file: HubFile, stream: "WatchedFile", begu
     headers = dict(build_hf_headers())
     headers["Accept-Encoding"] = "identity"  # a range of a compressed stream would be of no use
     if urlsplit(location).netloc != urlsplit(url).netloc:
-        headers = {key: value for key, value in headers.items() if key.lower() != "authorization"}  # the token is for the hub alone
+        headers = {
+            key: value for key, value in headers.items() if key.lower() != "authorization"
+        }  # the token is for the hub alone
     constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # read at each call; a no-op should a later version drop it
     http_get(location, stream, resume_size=begun, headers=headers, expected_size=file.size, tqdm_class=HiddenBar)  # type: ignore[arg-type]
 

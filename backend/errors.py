@@ -81,4 +81,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_device_fault(error: BaseException) -> bool:
     """Whether CUDA says that something went wrong on the device: it then refuses everything further of this process."""
-    return isinstance(error, RuntimeError) and (type(error).__name__ == "AcceleratorError" or "CUDA error:" in str(error))
+    return isinstance(error, RuntimeError) and (
+        type(error).__name__ == "AcceleratorError" or "CUDA error:" in str(error)
+    )

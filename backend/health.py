@@ -6,9 +6,8 @@ from __future__ import annotations
 from typing import Iterable
 
 import torch
-from torch import Tensor
-
 from dreamwright.backend.events import Health
+from torch import Tensor
 
 EMPTY_OPACITY = 0.01  # mean opacity of upright views below which nothing is there
 FULL_OPACITY = 0.92  # above which fog or a wall fills the picture

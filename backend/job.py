@@ -47,7 +47,14 @@ def deciding(config: Config) -> dict[str, dict[str, Any]]:
     settings = config_to_mapping(config)
     for section in ("mesh", "text", *(() if config.run.method == "clip-mesh" else ("refine", "sphere"))):
         settings.pop(section)
-    for name in ("checkpoint_interval", "preview_interval", "threads", "max_restarts", "views_at_once", "ignore_memory"):
+    for name in (
+        "checkpoint_interval",
+        "preview_interval",
+        "threads",
+        "max_restarts",
+        "views_at_once",
+        "ignore_memory",
+    ):
         settings["run"].pop(name)
     for name in ("dtype", "offload", "attention_slicing", "vae_tiling", "vae_recompute"):
         settings["model"].pop(name)
@@ -57,6 +64,8 @@ def deciding(config: Config) -> dict[str, dict[str, Any]]:
 def make_job(prompt: str, model: str, preset: str, config: Config) -> Job:
     """A valid job. Raises PromptError and ConfigError, also for settings that mean nothing to its method."""
     if config.run.method != "clip-mesh" and config.refine != RefineConfig():
-        raise ConfigError(f"{OF_A_MESH}* means nothing without a mesh; allowed are the other settings; use `dreamwright refine`, or leave it out")
+        raise ConfigError(
+            f"{OF_A_MESH}* means nothing without a mesh; allowed are the other settings; use `dreamwright refine`, or leave it out"
+        )
     check_used(config)
     return Job(clean_prompt(prompt), model, preset, validate(config))

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Mapping, Sequence
 
 import torch
-
 from dreamwright.backend.config import Config
 from dreamwright.backend.errors import ConfigError, TooLarge
 from dreamwright.backend.fields.mip_mlp import CHUNK
@@ -73,7 +72,9 @@ class MemoryEstimate:
         return f"about {in_words(self.total)} ({named})"
 
 
-def estimate_memory(folder: PipelineFolder, config: Config, dtype: torch.dtype, device: torch.device | str) -> MemoryEstimate:
+def estimate_memory(
+    folder: PipelineFolder, config: Config, dtype: torch.dtype, device: torch.device | str
+) -> MemoryEstimate:
     """What optimising with this model on this device takes, text encoders aside, which are gone by then.
 
     Raises ModelError for files that cannot be read.
@@ -142,7 +143,9 @@ def lowering(
             except ConfigError:
                 continue  # at odds with another setting, so no advice
         saved = now - estimate_memory(folder, changed, number, device).total
-        if saved > max(0.02 * now, WORTH_NAMING) and not any(known.split("=")[0] == name and savings[known] >= saved for known in savings):
+        if saved > max(0.02 * now, WORTH_NAMING) and not any(
+            known.split("=")[0] == name and savings[known] >= saved for known in savings
+        ):
             savings[setting] = saved
     if not savings:
         return otherwise
@@ -193,7 +196,11 @@ def _network_numbers(folder: PipelineFolder, config: Config) -> int:
     layers = network.get("layers_per_block", 2)
     layers = [layers] * len(channels) if isinstance(layers, int) else list(layers)
     work = [c * (size >> level) ** 2 for level, c in enumerate(channels)]
-    skips = work[0] + sum(count * numbers for count, numbers in zip(layers, work)) + sum(numbers // 4 for numbers in work[:-1])
+    skips = (
+        work[0]
+        + sum(count * numbers for count, numbers in zip(layers, work))
+        + sum(numbers // 4 for numbers in work[:-1])
+    )
     return skips + (12 if folder.family.name == "pixel" else 21) * max(work)
 
 
@@ -240,7 +247,9 @@ def _field_bytes(config: Config) -> int:
     if config.optimizer.kind == "adam":
         return 4 * (4 * numbers + work)
     block = config.optimizer.block_size
-    statistics = sum(2 * (a * a + b * b) for rows, columns in matrices for a in _tiles(rows, block) for b in _tiles(columns, block))
+    statistics = sum(
+        2 * (a * a + b * b) for rows, columns in matrices for a in _tiles(rows, block) for b in _tiles(columns, block)
+    )
     return 4 * (5 * numbers + statistics + work)
 
 

@@ -67,7 +67,9 @@ def preset_of(method: str | None, preset: str | None) -> str:
     own = get_preset(preset).config.run.method
     if method is not None and get_method(method).name != own:
         fitting = ", ".join(p.name for p in PRESETS.values() if p.config.run.method == method)
-        raise ConfigError(f"the preset {preset!r} is one of {own}; allowed with {method} are {fitting}; choose one with --preset")
+        raise ConfigError(
+            f"the preset {preset!r} is one of {own}; allowed with {method} are {fitting}; choose one with --preset"
+        )
     return preset
 
 
@@ -89,8 +91,14 @@ def check_used(config: Config) -> None:
         for field in fields(mine):
             name = f"{section.name}.{field.name}"
             if getattr(mine, field.name) != getattr(theirs, field.name) and not uses(method.name, name):
-                sections = ", ".join(OF_CLIP_MESH if method.name == "clip-mesh" else (s.name for s in fields(Config) if s.name != "sphere"))
-                raise ConfigError(f"{name} means nothing to {method.name}; allowed are settings of {sections}, as docs/retrieval.md says; leave it out")
+                sections = ", ".join(
+                    OF_CLIP_MESH
+                    if method.name == "clip-mesh"
+                    else (s.name for s in fields(Config) if s.name != "sphere")
+                )
+                raise ConfigError(
+                    f"{name} means nothing to {method.name}; allowed are settings of {sections}, as docs/retrieval.md says; leave it out"
+                )
 
 
 def check_model(method: str, model: str, folder: Path) -> None:

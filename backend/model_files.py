@@ -16,7 +16,13 @@ from dreamwright.backend.guidance.refused_weights import PICKLED, held_instead, 
 from dreamwright.backend.safetensors_header import read_header
 
 INDEX = "model_index.json"
-ROOT_FILES = (INDEX, "domain.json", "LICENSE", "LICENSE.md", "LICENSE.txt")  # licences ask to be kept beside the weights
+ROOT_FILES = (
+    INDEX,
+    "domain.json",
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+)  # licences ask to be kept beside the weights
 SMALL = (".json", ".txt", ".model")  # a tokenizer's and a scheduler's files
 LORA_FILES = ("adapter_config.json", "pytorch_lora_weights.safetensors")
 
@@ -41,7 +47,9 @@ def parts_of(family: Family, index: Mapping[str, Any]) -> tuple[str, ...]:
 
 def weight_parts(family: Family) -> frozenset[str]:
     """The parts that hold weights."""
-    return frozenset(part for part in family.parts if part in (family.network, "vae") or part.startswith("text_encoder"))
+    return frozenset(
+        part for part in family.parts if part in (family.network, "vae") or part.startswith("text_encoder")
+    )
 
 
 def needed_files(paths: Iterable[str], index: Mapping[str, Any], where: str) -> list[str]:
@@ -62,7 +70,9 @@ def needed_files(paths: Iterable[str], index: Mapping[str, Any], where: str) -> 
             base = "diffusion_pytorch_model" if part in (family.network, "vae") else "model"
             chosen = _variant(names, base)
             if not chosen:
-                raise ModelError(f"{where} holds {held_instead(names, part)}; needed are .safetensors files; choose another copy or revision of the model")
+                raise ModelError(
+                    f"{where} holds {held_instead(names, part)}; needed are .safetensors files; choose another copy or revision of the model"
+                )
             chosen.append("config.json")
         elif part == "scheduler":
             chosen = ["scheduler_config.json"]
@@ -79,7 +89,9 @@ def _needed_clip_files(paths: list[str], where: str) -> list[str]:
     """The files that a CLIP model is loaded from. Raises ModelError when it lacks any."""
     weights = _variant(paths, "model")
     if not weights:
-        raise ModelError(f"{where} holds {held_instead(paths)}; needed are .safetensors files; choose another copy or revision of the model")
+        raise ModelError(
+            f"{where} holds {held_instead(paths)}; needed are .safetensors files; choose another copy or revision of the model"
+        )
     lacking = clip_lacks(paths)
     if lacking:
         raise ModelError(f"{where} lacks {lacking[0]}; choose another copy or revision of the model")
@@ -103,7 +115,9 @@ def _variant(names: list[str], base: str) -> list[str]:
         if single in names:
             return [single]
         table = f"{base}.safetensors.index{half}.json"
-        shard = re.compile(rf"{re.escape(base)}{re.escape(half)}-\d+-of-(\d+)\.safetensors|{re.escape(base)}-\d+-of-(\d+){re.escape(half)}\.safetensors")
+        shard = re.compile(
+            rf"{re.escape(base)}{re.escape(half)}-\d+-of-(\d+)\.safetensors|{re.escape(base)}-\d+-of-(\d+){re.escape(half)}\.safetensors"
+        )
         shards = [(name, match) for name in names if (match := shard.fullmatch(name))]
         if table in names and shards and len(shards) == int(next(filter(None, shards[0][1].groups()))):
             return [table, *(name for name, _ in shards)]

@@ -13,12 +13,11 @@ from importlib import resources
 from pathlib import Path
 
 import platformdirs
-from huggingface_hub import constants
-
 from dreamwright.backend.download_record import read_record, record_path
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.model_files import INDEX, foreign_file, foreign_kind, is_clip_folder, missing_files
 from dreamwright.backend.registry import BY_NAME, BY_REPO, MODELS, PACKAGED, Home, Kind, RegisteredModel
+from huggingface_hub import constants
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 log = logging.getLogger(__name__)
@@ -139,9 +138,13 @@ def resolve_model(name_or_folder: str | Path) -> Path:
                 f"the model {given!r} {foreign_file(path)}; give a diffusers pipeline folder or one of {names}"
             )
     except RuntimeError as error:
-        raise ModelError(f"the model {given[:80]!r} cannot be found: nobody of that name has a home folder here; give the whole path") from error
+        raise ModelError(
+            f"the model {given[:80]!r} cannot be found: nobody of that name has a home folder here; give the whole path"
+        ) from error
     except OSError as error:  # a name that no file can have
-        raise ModelError(f"the model {given[:80]!r} cannot be read ({error.strerror}); give a diffusers pipeline folder or one of {names}") from error
+        raise ModelError(
+            f"the model {given[:80]!r} cannot be read ({error.strerror}); give a diffusers pipeline folder or one of {names}"
+        ) from error
     if model is not None:
         return _hub_model(model, given)
     what = "there is no model folder" if _is_path(given) else "unknown model"
@@ -169,13 +172,23 @@ def _own_folder(given: str, path: Path) -> Path:
 def _go_on(folder: Path) -> str:
     """How a half-finished download in a folder goes on."""
     record = read_record(folder)
-    name = "NAME" if record is None else BY_REPO[record.repo_id.lower()].name if record.repo_id.lower() in BY_REPO else record.repo_id
+    name = (
+        "NAME"
+        if record is None
+        else BY_REPO[record.repo_id.lower()].name
+        if record.repo_id.lower() in BY_REPO
+        else record.repo_id
+    )
     return f"`dreamwright models download {name} --to {folder}` goes on with it"
 
 
 @functools.cache
 def _say_hidden(name: str, folder: str) -> None:
-    log.warning("note: the folder %s is used, not the model named %r; start the command elsewhere to use that model", folder, name)
+    log.warning(
+        "note: the folder %s is used, not the model named %r; start the command elsewhere to use that model",
+        folder,
+        name,
+    )
 
 
 def _hub_model(model: RegisteredModel, given: str) -> Path:
@@ -184,7 +197,9 @@ def _hub_model(model: RegisteredModel, given: str) -> Path:
     if found.folder is not None:
         return found.folder
     if found.half is not None:
-        raise ModelError(f"the model {given!r} is only half downloaded ({_some(found.missing)} missing); `dreamwright models download {given}` goes on")
+        raise ModelError(
+            f"the model {given!r} is only half downloaded ({_some(found.missing)} missing); `dreamwright models download {given}` goes on"
+        )
     raise ModelError(
         f"there is no model folder {given!r}, nor a downloaded model of that name on the hub; give a diffusers pipeline "
         f"folder, one of {', '.join(BY_NAME)}, or run `dreamwright models download {given}`"
@@ -215,7 +230,9 @@ def _how_to_get(model: RegisteredModel, found: Found) -> str:
         elsewhere = "" if found.half == home_folder(model) else f" --to {found.half}"
         return f"half downloaded ({_some(found.missing)} missing): `dreamwright models download {model.name}{elsewhere}` goes on"
     command = f"`dreamwright models download {model.name}` (about {model.download_gb:g} GB)"
-    return f"accept its licence at {model.homes[0].url}, run `hf auth login`, then {command}" if model.gated else command
+    return (
+        f"accept its licence at {model.homes[0].url}, run `hf auth login`, then {command}" if model.gated else command
+    )
 
 
 def _some(missing: tuple[str, ...] | list[str]) -> str:

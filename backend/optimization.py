@@ -9,7 +9,6 @@ from typing import Callable, Iterator
 
 import numpy as np
 import torch
-
 from dreamwright.backend.config import Config
 from dreamwright.backend.distiller import Distiller, Diverged
 from dreamwright.backend.errors import NotANumber, OutOfMemory, RunError, is_out_of_memory, one_line
@@ -146,7 +145,9 @@ class Run:
                 yield Preview(step, self._preview())
             stopping = self.ranks.worst(self._should_stop()) > 0 and step < steps
             if stopping or step % run.checkpoint_interval == 0 or step == steps:
-                self.ranks.share(self.distiller.shared())  # should arithmetic differ between machines, they stay together
+                self.ranks.share(
+                    self.distiller.shared()
+                )  # should arithmetic differ between machines, they stay together
                 if self.ranks.main:
                     yield Checkpoint(self.distiller.state(self.restarts))
             if stopping:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-
 from dreamwright.backend.config import OptimizerConfig
 from dreamwright.backend.schedules import warmup_cosine
 from dreamwright.backend.shampoo import Shampoo

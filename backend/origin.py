@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping
 
-from safetensors import SafetensorError
-from torch import Tensor
-
 from dreamwright.backend.checkpoints import NEWEST, PREVIOUS, Unusable, read_whole, refused_by_disk, write_state
 from dreamwright.backend.config import RunConfig
 from dreamwright.backend.errors import CheckpointError
 from dreamwright.backend.events import RunState
 from dreamwright.backend.job import Job
+from safetensors import SafetensorError
+from torch import Tensor
 
 FIELD_FILE = "field.safetensors"
-PARTS = ("field.", "background.")  # what a run of another prompt takes over; its optimiser, cameras and noise are its own
+PARTS = (
+    "field.",
+    "background.",
+)  # what a run of another prompt takes over; its optimiser, cameras and noise are its own
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Mapping
 
 import torch
+from dreamwright.backend.errors import ExportError
+from dreamwright.backend.output_files import check_file_place
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional
-
-from dreamwright.backend.errors import ExportError
-from dreamwright.backend.output_files import check_file_place
 
 GAP = 2  # pixels between the pictures of a grid
 

@@ -256,10 +256,22 @@ PRESETS: Mapping[str, Preset] = {
         Preset("draft", "a prop in minutes on a CPU: voxels, one view a step", DRAFT),
         Preset("standard", "twice the views and more steps of the same recipe", STANDARD),
         Preset("paper", "DreamFusion as published: mip-NeRF field, Shampoo, 15,000 steps of 4 views", PAPER),
-        Preset("dream-fields", "CLIP guides instead of diffusion: Dream Fields' loss on draft's field, minutes on a CPU", DREAM_FIELDS),
-        Preset("dream-fields-paper", "Dream Fields' published numbers on the paper's field: 10,000 steps of 252 pixels", DREAM_FIELDS_PAPER),
+        Preset(
+            "dream-fields",
+            "CLIP guides instead of diffusion: Dream Fields' loss on draft's field, minutes on a CPU",
+            DREAM_FIELDS,
+        ),
+        Preset(
+            "dream-fields-paper",
+            "Dream Fields' published numbers on the paper's field: 10,000 steps of 252 pixels",
+            DREAM_FIELDS_PAPER,
+        ),
         Preset("clip-mesh", "CLIP guides a sphere's vertices and colours: minutes on a CPU", CLIP_MESH),
-        Preset("clip-mesh-paper", "CLIP-Mesh's published numbers, as far as they fit a mesh with vertex colours: 5,000 steps of 25 views", CLIP_MESH_PAPER),
+        Preset(
+            "clip-mesh-paper",
+            "CLIP-Mesh's published numbers, as far as they fit a mesh with vertex colours: 5,000 steps of 25 views",
+            CLIP_MESH_PAPER,
+        ),
     )
 }
 

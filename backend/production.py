@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
 import torch
-from torch import Tensor
-
 from dreamwright.backend.cameras import Cameras, orbit_cameras
 from dreamwright.backend.distillation import ScoreDistillation
 from dreamwright.backend.errors import CheckpointError, ConfigError, OutOfMemory, Stopped, is_out_of_memory, one_line
@@ -35,6 +33,7 @@ from dreamwright.backend.refinement.refining import Refinement
 from dreamwright.backend.refinement.sculptor import Sculptor, sphere_subject
 from dreamwright.backend.rendering.shading import Shading
 from dreamwright.shared import __version__
+from torch import Tensor
 
 
 class Production:
@@ -46,7 +45,12 @@ class Production:
     """
 
     def __init__(
-        self, job: Job, device: torch.device | str, resume: RunState | None, should_stop: Callable[[], bool], ranks: Ranks = Alone(),
+        self,
+        job: Job,
+        device: torch.device | str,
+        resume: RunState | None,
+        should_stop: Callable[[], bool],
+        ranks: Ranks = Alone(),
         origin: Origin | None = None,
     ) -> None:
         if job.config.run.threads:
@@ -100,7 +104,9 @@ class Production:
         config = self.job.config
         with self._within_memory("while loading the model", "start again"):
             model = load_image_text(path, self._device, self._dtype)
-        self.notices = (f"guidance: minus CLIP's cosine over {config.clip.crops} crops a view of {model.image_size} pixels",)
+        self.notices = (
+            f"guidance: minus CLIP's cosine over {config.clip.crops} crops a view of {model.image_size} pixels",
+        )
         if config.guidance.negative_prompt.strip():
             self.notices += (f"{config.run.method} has no use for a negative prompt; it is left out",)
         return ClipGuidance(model, config.clip), PromptBank(model, self.job.prompt, config.guidance)
@@ -162,7 +168,9 @@ class Production:
             distiller.field.begin_step(distiller.progress)
             views = FieldViews(orbit_cameras([0, 90, 180, 270], 20.0, 1.9, 1.5), albedo)
             try:
-                return build_mesh(distiller.field, self.job.config.mesh, views, progress=progress, should_stop=should_stop)
+                return build_mesh(
+                    distiller.field, self.job.config.mesh, views, progress=progress, should_stop=should_stop
+                )
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -191,7 +199,9 @@ class Production:
 def _check_alone(ranks: Ranks, origin: Origin | None) -> None:
     """Raise for what clip-mesh cannot do: share its work, or begin from a field."""
     if origin is not None:
-        raise CheckpointError("clip-mesh begins from a sphere, not from another run's field; leave --from out, or choose another --method")
+        raise CheckpointError(
+            "clip-mesh begins from a sphere, not from another run's field; leave --from out, or choose another --method"
+        )
     if ranks.count > 1:
         raise ConfigError(f"clip-mesh runs in one process, not in {ranks.count}; start it without torchrun")
 

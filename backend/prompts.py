@@ -6,11 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Sequence
 
-from torch import Tensor
-
 from dreamwright.backend.config import GuidanceConfig
 from dreamwright.backend.errors import PromptError
 from dreamwright.backend.guidance.contract import Conditioning, Denoiser
+from torch import Tensor
 
 MAX_CHARACTERS = 1000  # no model reads more; longer ones are accidents
 

@@ -16,11 +16,9 @@ from datetime import timedelta
 from typing import Callable, Iterable, Iterator, Mapping, Protocol
 
 import torch
-from torch import Tensor
-from torch import distributed
-
 from dreamwright.backend.errors import ConfigError, DreamwrightError, RunError, one_line
 from dreamwright.backend.streams import ViewStream
+from torch import Tensor, distributed
 
 TIMEOUT_S = 900.0  # of one exchange; longer than a model's loading differs between ranks, or a first compilation
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells its processes
@@ -153,7 +151,11 @@ class Group:
         present = torch.tensor([float(p.grad is not None) for p in parameters])
         flat = torch.cat([*(part.detach().reshape(-1) for part in parts), present.to(parts[0])])
         self._exchange(lambda: distributed.all_reduce(flat))
-        for p, mean, seen in zip(parameters, flat.split([p.numel() for p in parameters] + [len(parameters)]), flat[-len(parameters) :].tolist()):
+        for p, mean, seen in zip(
+            parameters,
+            flat.split([p.numel() for p in parameters] + [len(parameters)]),
+            flat[-len(parameters) :].tolist(),
+        ):
             p.grad = (mean / self.count).view_as(p) if seen else None
 
     def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
@@ -186,10 +188,14 @@ class Group:
         try:
             collective()
         except RuntimeError as error:
-            raise self._gone(f"another rank ended, or was silent for {self.timeout_s:.0f} s ({one_line(error)})") from error
+            raise self._gone(
+                f"another rank ended, or was silent for {self.timeout_s:.0f} s ({one_line(error)})"
+            ) from error
 
     def _gone(self, what: str) -> RunError:
-        return RunError(f"rank {self.index}: {what}; all {self.count} must go on together; see that rank's own message, then continue with --resume")
+        return RunError(
+            f"rank {self.index}: {what}; all {self.count} must go on together; see that rank's own message, then continue with --resume"
+        )
 
 
 def launched() -> bool:

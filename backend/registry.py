@@ -56,7 +56,9 @@ class RegisteredModel:
         return bool(self.homes) and all(home.gated for home in self.homes)
 
 
-def _deepfloyd(name: str, repo_id: str, summary: str, memory_gb: float, download_gb: float, revision: str | None = None) -> RegisteredModel:
+def _deepfloyd(
+    name: str, repo_id: str, summary: str, memory_gb: float, download_gb: float, revision: str | None = None
+) -> RegisteredModel:
     return RegisteredModel(
         name=name,
         summary=f"DeepFloyd IF stage I: 64x64 pictures of anything; {summary}; wants a GPU",
@@ -94,7 +96,12 @@ MODELS: tuple[RegisteredModel, ...] = (
     # The XL revision is in a public copy of the hub's answer (gated "auto", last changed 2023-06-02) and in several
     # users' cache paths. For L and M no source names one.
     _deepfloyd(
-        "deepfloyd-if", "DeepFloyd/IF-I-XL-v1.0", "4.3 G parameters, the best", 10.0, 18.0, "c03d510e9b75bce9f9db5bb85148c1402ad7e694"
+        "deepfloyd-if",
+        "DeepFloyd/IF-I-XL-v1.0",
+        "4.3 G parameters, the best",
+        10.0,
+        18.0,
+        "c03d510e9b75bce9f9db5bb85148c1402ad7e694",
     ),
     _deepfloyd("deepfloyd-if-l", "DeepFloyd/IF-I-L-v1.0", "0.9 G parameters", 4.0, 11.5),
     _deepfloyd("deepfloyd-if-m", "DeepFloyd/IF-I-M-v1.0", "0.4 G parameters, the smallest", 3.0, 10.5),
@@ -139,7 +146,13 @@ MODELS: tuple[RegisteredModel, ...] = (
         name="sd3-medium",
         summary="Stable Diffusion 3 medium: a flow-matching transformer over latents of 1024x1024 pictures; wants a large GPU",
         licence="Stability AI Community License (to be accepted on the hub)",
-        homes=(Home("stabilityai/stable-diffusion-3-medium-diffusers", "ea42f8cef0f178587cf766dc8129abd379c90671", gated=True),),
+        homes=(
+            Home(
+                "stabilityai/stable-diffusion-3-medium-diffusers",
+                "ea42f8cef0f178587cf766dc8129abd379c90671",
+                gated=True,
+            ),
+        ),
         memory_gb=12.0,
         text_encoder_gb=12.0,
         download_gb=15.5,

@@ -43,9 +43,15 @@ def header_fault(path: Path) -> str:
         with open(path, "rb") as stream:
             begin = 8 + int.from_bytes(stream.read(8), "little")
         end = 0
-        for first, last, entry in sorted((*entry["data_offsets"], entry) for entry in entries.values() if entry["shape"] is not None):
+        for first, last, entry in sorted(
+            (*entry["data_offsets"], entry) for entry in entries.values() if entry["shape"] is not None
+        ):
             bits = BITS.get(entry["dtype"])
-            if first != end or last < first or (bits is not None and (last - first) * 8 != bits * math.prod(entry["shape"])):
+            if (
+                first != end
+                or last < first
+                or (bits is not None and (last - first) * 8 != bits * math.prod(entry["shape"]))
+            ):
                 return "has a safetensors header that contradicts itself"
             end = last
         there = path.stat().st_size - begin

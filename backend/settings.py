@@ -179,7 +179,9 @@ def apply_settings(config: Config, settings: Iterable[str]) -> Config:
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
-            raise ConfigError(f"setting {setting!r} has no '='; allowed is section.name=value, for example run.steps=400")
+            raise ConfigError(
+                f"setting {setting!r} has no '='; allowed is section.name=value, for example run.steps=400"
+            )
         given.append((name.strip(), text.strip()))
     return _with_all(config, given)
 
@@ -202,7 +204,9 @@ def _omega_for_scale(given: Sequence[tuple[str, Any]]) -> Sequence[tuple[str, An
         if name == GUIDANCE_SCALE:
             scale = _typed(name, float, value)
             if not low <= scale <= high:
-                raise ConfigError(f"{name} is {scale:g}; allowed is {low:g} to {high:g}, it is 1 + omega; change it with --set {name}=...")
+                raise ConfigError(
+                    f"{name} is {scale:g}; allowed is {low:g} to {high:g}, it is 1 + omega; change it with --set {name}=..."
+                )
             said.append((name, scale - 1))
             changed.append((OMEGA, scale - 1))
         else:
@@ -251,9 +255,15 @@ def _replaced(config: Config, name: str, value: Any) -> Config:
     if key not in hints:
         known = [*setting_names(), GUIDANCE_SCALE]
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(close)}?" if close else f"the sections are {', '.join(f.name for f in dataclasses.fields(Config))}"
+        hint = (
+            f"did you mean {', '.join(close)}?"
+            if close
+            else f"the sections are {', '.join(f.name for f in dataclasses.fields(Config))}"
+        )
         raise ConfigError(f"unknown setting {name!r}; {hint}")
-    return dataclasses.replace(config, **{section: dataclasses.replace(holder, **{key: _typed(name, hints[key], value)})})
+    return dataclasses.replace(
+        config, **{section: dataclasses.replace(holder, **{key: _typed(name, hints[key], value)})}
+    )
 
 
 def _typed(name: str, hint: Any, value: Any) -> Any:

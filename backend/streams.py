@@ -41,5 +41,7 @@ def draw_rows(sample: Callable[..., Tensor], shape: Sequence[int], generator: to
         return sample(tuple(shape), generator=generator, device=generator.device)
     drawn = sample((generator.views, *shape[1:]), generator=generator, device=generator.device)[generator.rows]
     if len(drawn) != shape[0]:
-        raise ValueError(f"{shape[0]} rows asked of a stream that owns {len(drawn)} of {generator.views}; ask for those")
+        raise ValueError(
+            f"{shape[0]} rows asked of a stream that owns {len(drawn)} of {generator.views}; ask for those"
+        )
     return drawn

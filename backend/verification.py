@@ -51,7 +51,9 @@ def verify_folder(folder: Path, count: Callable[[int], object] = lambda read: No
         size += path.stat().st_size
         hashed += known is not None
         fault = known.damage(path, count) if known is not None else ""
-        fault = fault or (header_fault(path) if path.suffix == ".safetensors" else json_fault(path) if path.suffix == ".json" else "")
+        fault = fault or (
+            header_fault(path) if path.suffix == ".safetensors" else json_fault(path) if path.suffix == ".json" else ""
+        )
         faults += [f"{name}: {fault}"] if fault else []
     return Verdict(folder, tuple(dict.fromkeys(faults)), len(files), hashed, size)
 
@@ -76,7 +78,9 @@ def present_files(folder: Path) -> list[str]:
     except FileNotFoundError:
         if read_record(folder) is not None:
             return []
-        raise ModelError(f"{folder} has no {INDEX}, so it is no diffusers pipeline; give the folder that holds that file") from None
+        raise ModelError(
+            f"{folder} has no {INDEX}, so it is no diffusers pipeline; give the folder that holds that file"
+        ) from None
     except (OSError, ValueError):
         return [INDEX]
     if not isinstance(content, dict):

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for the tests' Blenders and fake server
 
 from dreamwright.shared.messages import PreviewFrame  # noqa: E402
+
 from tests.addon.blenders import Blender, blenders, run_script  # noqa: E402
 from tests.addon.built import build_into  # noqa: E402
 from tests.addon.fake_server import FakeServer  # noqa: E402
@@ -45,7 +46,9 @@ def pictures(count: int = 16) -> list[bytes]:
     made = []
     for number in range(count):
         turn = 2 * np.pi * number / count
-        light = np.clip(0.6 + 0.4 * (x * np.cos(turn) + y * np.sin(turn)), 0, 1)[..., None] * np.float32([0.8, 0.2, 0.1])
+        light = np.clip(0.6 + 0.4 * (x * np.cos(turn) + y * np.sin(turn)), 0, 1)[..., None] * np.float32(
+            [0.8, 0.2, 0.1]
+        )
         shown = np.where(inside[..., None], light, 0.5) + random.normal(0, 0.02, (SIZE, SIZE, 3))
         made.append(zlib.compress((255 * np.clip(shown, 0, 1)).astype(np.uint8).tobytes(), 1))
     return made
@@ -86,7 +89,9 @@ def measure(blender: Blender, zip_path: Path) -> dict[str, Any]:
         try:
             address = server.stdout.readline().strip() if server.stdout else ""
             script = Path(__file__).with_name("inside_blender_tick.py")
-            done = run_script(blender, script, zip_path, {"SERVER": address}, timeout=240, window=blender.kind == "program")
+            done = run_script(
+                blender, script, zip_path, {"SERVER": address}, timeout=240, window=blender.kind == "program"
+            )
         finally:
             server.kill()
     lines = [line for line in done.stdout.splitlines() if line.startswith("REPORT ")]
@@ -120,16 +125,26 @@ def row_of(blender: Blender, report: dict[str, Any]) -> tuple[str, list[str]]:
         f"{report['triangles']} triangles ({report['mesh_bytes'] / 1e6:.1f} MB) fetched and imported in {report['fetch_s']:.2f} s"
     ]
     for tick in sorted(ticks, key=lambda tick: importing(tick) - tick["tick"])[:4]:
-        told.append(f"{blender.name}, slow tick, ms: " + ", ".join(f"{name} {value:.1f}" for name, value in tick.items()))
+        told.append(
+            f"{blender.name}, slow tick, ms: " + ", ".join(f"{name} {value:.1f}" for name, value in tick.items())
+        )
     return row, told
 
 
 def machine() -> str:
     """The processor, and how busy it is."""
-    names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0]
-    noisy = "; other work is running, so the figures are noisy and maxima especially are upper bounds" if load > 0.5 * cores else ""
+    noisy = (
+        "; other work is running, so the figures are noisy and maxima especially are upper bounds"
+        if load > 0.5 * cores
+        else ""
+    )
     return f"{cores} cores of {names[0] if names else platform.machine()}, load {load:.1f} before the start{noisy}"
 
 
@@ -167,7 +182,9 @@ def main() -> None:
     print(text, *told, sep="\n")
     if options.record:
         with Path(__file__).with_name("RESULTS.md").open("a", encoding="utf-8") as results:
-            results.write(f"\n{text}\n\n" + "\n".join(f"- {line.strip()}" for line in told if ", slow tick, " not in line) + "\n")
+            results.write(
+                f"\n{text}\n\n" + "\n".join(f"- {line.strip()}" for line in told if ", slow tick, " not in line) + "\n"
+            )
 
 
 if __name__ == "__main__":

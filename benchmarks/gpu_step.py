@@ -27,8 +27,6 @@ from typing import Any
 
 import torch
 from checkout import commit
-from random_models import SIZES, TINY, TOKENS, random_denoiser, weights
-
 from dreamwright.backend.config import Config
 from dreamwright.backend.distillation import ScoreDistillation
 from dreamwright.backend.distiller import Distiller
@@ -37,6 +35,7 @@ from dreamwright.backend.guidance.loading import chosen_dtype
 from dreamwright.backend.presets import get_preset
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.settings import apply_settings
+from random_models import SIZES, TINY, TOKENS, random_denoiser, weights
 
 ITERATIONS, MINUTES, RATIO, GIGABYTES = 15_000, 20.0, 1.25, 6.0  # the targets
 PARTS = ("U-Net forward", "rest of the guidance", "rendering", "backward", "optimiser")
@@ -149,7 +148,9 @@ def time_case(case: Case, config: Config, tiny: bool, steps: int, device: torch.
     run = Distiller(config, ScoreDistillation(denoiser, config.guidance), bank, 0, device)
     run.step = config.run.steps // 2  # shading is on, annealing is done
     clock = Clock(device)
-    rows = (1 if config.guidance.omega == 0 else 2 if config.guidance.opposite_weight == 0 else 3) * config.run.views_per_step
+    rows = (
+        1 if config.guidance.omega == 0 else 2 if config.guidance.opposite_weight == 0 else 3
+    ) * config.run.views_per_step
     forward = forward_alone(denoiser, rows, size.text_width, steps, clock)
     for _ in range(3):
         run.advance()
@@ -165,7 +166,12 @@ def time_case(case: Case, config: Config, tiny: bool, steps: int, device: torch.
 def split(run: Distiller, denoiser: Any, steps: int, clock: Clock) -> dict[str, float]:
     """Mean seconds of each part over `steps` more steps."""
     clock.seconds = dict.fromkeys(PARTS, 0.0)
-    predict, gradient, step, backward = denoiser.predict, run.guidance.gradient, run.optimizer.step, torch.Tensor.backward
+    predict, gradient, step, backward = (
+        denoiser.predict,
+        run.guidance.gradient,
+        run.optimizer.step,
+        torch.Tensor.backward,
+    )
     denoiser.predict = clock.around("U-Net forward", predict)
     run.guidance.gradient = clock.around("rest of the guidance", gradient)
     run.optimizer.step = clock.around("optimiser", step)
@@ -203,28 +209,52 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="which to time")
     parser.add_argument("--steps", type=int, default=20, help="timed steps of each case, twice")
     parser.add_argument("--preset", default="paper")
-    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="SECTION.NAME=VALUE", help="a setting of the run")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="settings", metavar="SECTION.NAME=VALUE", help="a setting of the run"
+    )
     parser.add_argument("--tiny", action="store_true", help="tiny models and pictures on the CPU, to try the command")
     options = parser.parse_args()
     if options.steps < 1:
         raise SystemExit(f"gpu_step.py: --steps {options.steps}; allowed are 1 or more; give a larger number")
     if not options.tiny and not torch.cuda.is_available():
-        raise SystemExit("gpu_step.py: no CUDA device here, so there is nothing to measure; run it on a GPU, or try the command with --tiny")
+        raise SystemExit(
+            "gpu_step.py: no CUDA device here, so there is nothing to measure; run it on a GPU, or try the command with --tiny"
+        )
     device = torch.device("cpu" if options.tiny else "cuda")
-    where = f"tiny models on the CPU ({platform.machine()}), which says nothing about speed" if options.tiny else torch.cuda.get_device_name()
+    where = (
+        f"tiny models on the CPU ({platform.machine()}), which says nothing about speed"
+        if options.tiny
+        else torch.cuda.get_device_name()
+    )
     print(f"## A step on a GPU, {date.today()}, commit {commit()}, {where}, torch {torch.__version__}\n")
     print(
         f"`{options.preset}`{', ' + ', '.join(options.settings) if options.settings else ''}; milliseconds; "
         f"{'no targets apply' if options.tiny else 'missed targets in bold'}.\n"
     )
-    heads = ("case, U-Net's weights", "views", "forward alone", "step", "step / forward", *PARTS, "15k iterations, min", "peak memory, GB")
+    heads = (
+        "case, U-Net's weights",
+        "views",
+        "forward alone",
+        "step",
+        "step / forward",
+        *PARTS,
+        "15k iterations, min",
+        "peak memory, GB",
+    )
     print("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|")
     for name in options.cases:
         case = CASES[name]
-        settings = [*(TINY_SETTINGS if options.tiny else ()), *case.settings, *options.settings, f"run.views_per_step={case.views}"]
+        settings = [
+            *(TINY_SETTINGS if options.tiny else ()),
+            *case.settings,
+            *options.settings,
+            f"run.views_per_step={case.views}",
+        ]
         try:
             config = apply_settings(get_preset(options.preset).config, settings)
-            print(row(name, case, time_case(case, config, options.tiny, options.steps, device), options.tiny), flush=True)
+            print(
+                row(name, case, time_case(case, config, options.tiny, options.steps, device), options.tiny), flush=True
+            )
         except torch.cuda.OutOfMemoryError:
             print(f"| {name} | {case.views} | out of memory on this device |" + " |" * (len(heads) - 3), flush=True)
         except DreamwrightError as error:

@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 from checkout import commit
-
 from dreamwright.backend.memory import free_bytes
 
 FIRST = "ours, as shipped"
@@ -80,7 +79,9 @@ def wait_for_memory(needed: int, patience: float) -> None:
     until = time.monotonic() + patience
     while (there := free_bytes("cpu") or 0) < needed:
         if time.monotonic() > until:
-            raise RuntimeError(f"{there / 1e9:.1f} GB are available, {needed / 1e9:.1f} GB are needed; run it when less else is running")
+            raise RuntimeError(
+                f"{there / 1e9:.1f} GB are available, {needed / 1e9:.1f} GB are needed; run it when less else is running"
+            )
         time.sleep(1)
 
 
@@ -96,7 +97,9 @@ def work(
     """A contender's process: build it, say what it is, then time a turn whenever asked; None ends it."""
     sys.stdout = sys.stderr  # the peers print while they build
     limit = int(memory_gb * 1e9)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))  # an error here rather than the kernel's choice of a victim
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (limit, limit)
+    )  # an error here rather than the kernel's choice of a victim
     try:
         import torch
         from peers_contenders import Guide, build, workload
@@ -110,7 +113,15 @@ def work(
         peak = peak_memory() - idle
         standins = sorted(name for finder in getattr(contender, "finders", ()) for name in finder.roots())
         reset_peak()
-        pipe.send({"about": contender.about, "samples": contender.samples, "parameters": contender.parameters, "standins": standins, "peak": peak})
+        pipe.send(
+            {
+                "about": contender.about,
+                "samples": contender.samples,
+                "parameters": contender.parameters,
+                "standins": standins,
+                "peak": peak,
+            }
+        )
         while pipe.recv() is not None:
             begun, means = time.process_time(), dict.fromkeys((*PARTS, POINTS), 0.0)
             for _ in range(contender.turn):
@@ -119,7 +130,9 @@ def work(
             points, processor_time = means.pop(POINTS), (time.process_time() - begun) / contender.turn
             pipe.send(Turn(means, points, processor_time, peak_memory() - idle))
     except Exception as error:  # whatever a peer raises is told in the table's process, which ends the run
-        pipe.send(error if isinstance(error, (ValueError, OSError)) else RuntimeError(f"{type(error).__name__}: {error}"))
+        pipe.send(
+            error if isinstance(error, (ValueError, OSError)) else RuntimeError(f"{type(error).__name__}: {error}")
+        )
         raise
 
 
@@ -128,13 +141,17 @@ def answer(pipe: Connection, name: str) -> Any:
     try:
         message = pipe.recv()
     except EOFError as error:
-        raise RuntimeError(f"{name} ended without an answer; it may have run out of memory; try smaller --resolutions") from error
+        raise RuntimeError(
+            f"{name} ended without an answer; it may have run out of memory; try smaller --resolutions"
+        ) from error
     if isinstance(message, Exception):
         raise RuntimeError(f"{name} failed: {message}; see the lines above") from message
     return message
 
 
-def compare(names: list[str], resolution: int, options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], dict[str, list[Turn]]]:
+def compare(
+    names: list[str], resolution: int, options: argparse.Namespace
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[Turn]]]:
     """What each contender is, and its turns, in the order of the rounds."""
     context = multiprocessing.get_context("spawn")
     pipes, workers, about = {}, {}, {}
@@ -196,7 +213,9 @@ def table(resolution: int, about: dict[str, dict[str, Any]], turns: dict[str, li
         if name in turns and near in turns:
             times = ratio([t.unguided for t in turns[name]], [t.unguided for t in turns[near]])
             each = ratio([t.unguided / t.points for t in turns[name]], [t.unguided / t.points for t in turns[near]])
-            lines.append(f"- *{name}* takes {times} times as long as *{near}* without guidance, {each} times as long a point")
+            lines.append(
+                f"- *{name}* takes {times} times as long as *{near}* without guidance, {each} times as long a point"
+            )
     return "\n".join(lines)
 
 
@@ -221,17 +240,25 @@ def main() -> None:
     parser.add_argument("--nerfstudio", type=Path, metavar="PATH", help="a checkout of it")
     parser.add_argument("--resolutions", type=int, nargs="*", default=[32, 64], help="pixels a side of the one view")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
-    parser.add_argument("--warm", type=int, default=150, help="steps that ours takes before it is timed, so that there is a shape")
+    parser.add_argument(
+        "--warm", type=int, default=150, help="steps that ours takes before it is timed, so that there is a shape"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory-gb", type=float, default=16.0, help="data memory that one contender may take")
     parser.add_argument("--patience", type=float, default=300.0, help="seconds to wait for memory before giving up")
-    parser.add_argument("--return-heap", action="store_true", help="glibc's default: freed memory goes back at once; less memory, kind to ours")
+    parser.add_argument(
+        "--return-heap",
+        action="store_true",
+        help="glibc's default: freed memory goes back at once; less memory, kind to ours",
+    )
     parser.add_argument("--only", nargs="*", help="contenders to time, by name; ours as shipped is always among them")
     options = parser.parse_args()
     if not Path("/proc/self/clear_refs").exists():
         raise SystemExit("peers.py: peak memory is read from /proc, which this machine lacks; run it on Linux")
     if options.rounds < 1 or options.threads < 1 or not options.resolutions:
-        raise SystemExit("peers.py: --rounds and --threads must be 1 or more, and --resolutions must name one; change them")
+        raise SystemExit(
+            "peers.py: --rounds and --threads must be 1 or more, and --resolutions must name one; change them"
+        )
     options.checkouts = checkouts(options)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for the contenders' processes
     if not options.return_heap:
@@ -241,7 +268,9 @@ def main() -> None:
     if options.only is not None:
         unknown = set(options.only) - set(names)
         if unknown:
-            raise SystemExit(f"peers.py: unknown contenders {sorted(unknown)}; allowed are {names}; a peer also needs its path")
+            raise SystemExit(
+                f"peers.py: unknown contenders {sorted(unknown)}; allowed are {names}; a peer also needs its path"
+            )
         names = [name for name in names if name == FIRST or name in options.only]
     print(f"## A step beside the peers', {date.today()}, commit {commit()}, {options.threads} thread(s) of {processor()}, "
           f"load {os.getloadavg()[0]:.1f} before the start; "

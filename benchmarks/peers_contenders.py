@@ -21,8 +21,6 @@ from typing import Any
 
 import peers_standins
 import torch
-from torch import Tensor
-
 from dreamwright.backend.cameras import Cameras, camera_rays, sample_cameras, sample_lights
 from dreamwright.backend.config import BackgroundConfig, Config, FieldConfig
 from dreamwright.backend.distillation import ScoreDistillation
@@ -33,6 +31,7 @@ from dreamwright.backend.models import resolve_model
 from dreamwright.backend.presets import get_preset
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.rendering import renderer as renderer_module
+from torch import Tensor
 
 PARTS = ("rendering", "guidance", "backward", "optimiser")
 POINTS = "points"  # how many positions the step asked a network or grid about
@@ -76,7 +75,9 @@ class Guide:
         self._distillation = ScoreDistillation(denoiser, config.guidance)
         self.split = Split()
 
-    def gradient(self, image: Tensor, cameras: Any, conditioning: Any, generator: Any, progress: float) -> GuidanceResult:
+    def gradient(
+        self, image: Tensor, cameras: Any, conditioning: Any, generator: Any, progress: float
+    ) -> GuidanceResult:
         with self.split.part("guidance"):
             return self._distillation.gradient(image, cameras, conditioning, generator, progress)
 
@@ -117,13 +118,17 @@ class Ours:
         else:
             # Nothing is skipped: every sample inside the sphere gets density, colour and normal.
             renderer_module.SMALLEST_WEIGHT = -1.0
-            config = replace(config, render=replace(config.render, occupancy_resolution=0, early_stop_transmittance=0.0))
+            config = replace(
+                config, render=replace(config.render, occupancy_resolution=0, early_stop_transmittance=0.0)
+            )
         if variant == "dense voxels":
             self.about = "voxels 16, 32, 64, 128; nothing skipped"
             config = replace(config, field=replace(config.field, voxel_resolutions=(16, 32, 64, 128)))
         elif variant == "dense MLP":
             self.about = "MLP of 64 units, 5 hidden layers, 12 frequencies; nothing skipped"
-            size = FieldConfig(bounding_radius=config.field.bounding_radius, hidden_width=64, hidden_blocks=2, encoding_levels=12)
+            size = FieldConfig(
+                bounding_radius=config.field.bounding_radius, hidden_width=64, hidden_blocks=2, encoding_levels=12
+            )
             rates = replace(config.optimizer, learning_rate=1e-3, final_rate=1e-4)  # voxels' rates would blow up an MLP
             config = replace(config, field=size, optimizer=rates)
         self.guide = Guide(config)
@@ -229,7 +234,9 @@ class StableDreamfusion(Peer):
         self.model = NeRFNetwork(self.options)
         self.model.train()
         self.model.max_level = 1.0  # where progressive_level stands from 0.375 of the run on
-        self.optimizers = [Adan(self.model.get_params(5e-3), eps=1e-8, weight_decay=2e-5, max_grad_norm=5.0, foreach=False)]
+        self.optimizers = [
+            Adan(self.model.get_params(5e-3), eps=1e-8, weight_decay=2e-5, max_grad_norm=5.0, foreach=False)
+        ]
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizers[0], lambda step: 0.1 ** min(step / 10000, 1))
         self.parameters = sum(p.numel() for p in self.model.parameters())
         self.samples, self.points = "64 + 32", 64 + 32 + 96  # densities first, then all again for colours and normals
@@ -289,7 +296,8 @@ class Nerfstudio(Peer):
         groups = self.model.get_param_groups()
         rates = {"proposal_networks": 1e-3, "fields": 5e-4}
         self.optimizers = [
-            torch.optim.Adam([p for p in groups[name] if p.requires_grad], lr=rate, eps=1e-15) for name, rate in rates.items()
+            torch.optim.Adam([p for p in groups[name] if p.requires_grad], lr=rate, eps=1e-15)
+            for name, rate in rates.items()
         ]
         callbacks = self.model.get_training_callbacks(None)
         before, after = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION

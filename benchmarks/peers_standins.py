@@ -26,7 +26,9 @@ class StandIn:
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         if StandIn.sealed:
-            raise StandInUsed(f"a stand-in was called with {arguments} {options}; the timed code needs the real package; install it")
+            raise StandInUsed(
+                f"a stand-in was called with {arguments} {options}; the timed code needs the real package; install it"
+            )
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         if StandIn.sealed:

@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from torch import Tensor
-
 from dreamwright.backend.config import ModelConfig
 from dreamwright.backend.guidance.acceleration import accelerate
 from dreamwright.backend.guidance.contract import Conditioning
@@ -23,6 +21,7 @@ from dreamwright.backend.guidance.latent import LatentDiffusion
 from dreamwright.backend.guidance.noise_schedule import NoiseSchedule
 from dreamwright.backend.guidance.pixel import PixelDiffusion
 from dreamwright.backend.guidance.vae import LatentSpace
+from torch import Tensor
 
 TOKENS = 77  # of a prompt, for both families
 
@@ -41,7 +40,11 @@ IF_BLOCKS = {
     "resnet_skip_time_act": True,
     "resnet_out_scale_factor": 1.414,
 }
-VAE_BLOCKS = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4, "latent_channels": 4}
+VAE_BLOCKS = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "latent_channels": 4,
+}
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,9 @@ def tame(network: torch.nn.Module, inputs: Any, output: Any) -> tuple[Tensor, ..
     return tuple(0.1 * torch.nan_to_num(part, 0.0, 0.0, 0.0) for part in output)
 
 
-def random_denoiser(size: Size, device: torch.device, dtype: torch.dtype, config: ModelConfig) -> PixelDiffusion | LatentDiffusion:
+def random_denoiser(
+    size: Size, device: torch.device, dtype: torch.dtype, config: ModelConfig
+) -> PixelDiffusion | LatentDiffusion:
     """A denoiser of that size, on pixels or with a VAE on latents, treated as `guidance.loading` treats a real one.
 
     Raises ConfigError where `config` asks for a compilation that this machine cannot do.

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from dreamwright.backend.cameras import camera_rays, orbit_cameras
 from dreamwright.backend.distillation import ScoreDistillation
 from dreamwright.backend.distiller import Distiller
@@ -61,7 +60,9 @@ def dense_picture(field: Field, cameras: Any, light: torch.Tensor, resolution: i
     sample = field.query(flat, with_normals=True)
     inside = flat.norm(dim=1) < radius
     tau = torch.where(inside, sample.tau, torch.zeros_like(sample.tau)).view(mu.shape[:3])
-    colour = shade(torch.ones_like(sample.rho), sample.normal, flat, light.expand_as(flat), torch.tensor(0.3), torch.tensor(0.7))
+    colour = shade(
+        torch.ones_like(sample.rho), sample.normal, flat, light.expand_as(flat), torch.tensor(0.3), torch.tensor(0.7)
+    )
     alpha = 1 - torch.exp(-tau * (2 * radius / samples))
     before = torch.cumprod(torch.cat([torch.ones_like(alpha[..., :1]), 1 - alpha[..., :-1]], dim=-1), dim=-1)
     weights = alpha * before
@@ -70,7 +71,9 @@ def dense_picture(field: Field, cameras: Any, light: torch.Tensor, resolution: i
 
 def time_preset(name: str, denoiser: PixelDiffusion, steps: int, warm: int, full_paper: bool) -> None:
     """Print one preset's table."""
-    settings = [] if name != "paper" or full_paper else ["render.resolution=32", "run.views_per_step=1", "render.samples=64"]
+    settings = (
+        [] if name != "paper" or full_paper else ["render.resolution=32", "run.views_per_step=1", "render.samples=64"]
+    )
     config = apply_settings(get_preset(name).config, settings)
     bank = PromptBank(denoiser, "a red mushroom", config.guidance)
     run = Distiller(config, ScoreDistillation(denoiser, config.guidance), bank, 0)

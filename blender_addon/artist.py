@@ -7,7 +7,15 @@ from typing import Any
 
 import bpy
 from bpy.app.handlers import persistent
-from bpy.props import BoolProperty, CollectionProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
+from bpy.props import (
+    BoolProperty,
+    CollectionProperty,
+    EnumProperty,
+    FloatProperty,
+    IntProperty,
+    PointerProperty,
+    StringProperty,
+)
 
 from . import live, preview, server_settings, wording
 from .shared import limits
@@ -32,7 +40,11 @@ def _number(name: str) -> int:
 
 def _models(self: Any, context: Any) -> list[tuple[str, str, str, int]]:
     offered = live.session().offered
-    cards = [(m.name, m.summary if m.ready else f"{m.summary} (not ready: {m.missing})") for m in offered.models] if offered else []
+    cards = (
+        [(m.name, m.summary if m.ready else f"{m.summary} (not ready: {m.missing})") for m in offered.models]
+        if offered
+        else []
+    )
     return _numbered("model", cards, self.model_name)
 
 
@@ -83,7 +95,9 @@ class DreamwrightJobRow(bpy.types.PropertyGroup):
     """One row of the list; everything about the job itself is in the session."""
 
     job: StringProperty(name="Job", description="The job's name on the server")
-    percent: FloatProperty(name="Progress", description="How much of the job is done", min=0, max=100, precision=0, subtype="PERCENTAGE")
+    percent: FloatProperty(
+        name="Progress", description="How much of the job is done", min=0, max=100, precision=0, subtype="PERCENTAGE"
+    )
 
 
 class DreamwrightArtist(bpy.types.PropertyGroup):
@@ -93,7 +107,10 @@ class DreamwrightArtist(bpy.types.PropertyGroup):
         name="Prompt", description="What to make, in words", maxlen=limits.PROMPT_CHARACTERS, default=""
     )
     negative: StringProperty(
-        name="Negative Prompt", description="What to keep away from, in words", maxlen=limits.PROMPT_CHARACTERS, default=""
+        name="Negative Prompt",
+        description="What to keep away from, in words",
+        maxlen=limits.PROMPT_CHARACTERS,
+        default="",
     )
     model_name: StringProperty(name="Model", description="The chosen model's name", maxlen=limits.NAME_CHARACTERS)
     preset_name: StringProperty(name="Preset", description="The chosen preset's name", maxlen=limits.NAME_CHARACTERS)
@@ -138,7 +155,11 @@ class DreamwrightArtist(bpy.types.PropertyGroup):
         description="What the finished prop's colours are kept in",
         items=[
             ("VERTICES", "Vertex Colours", "A colour attribute, as fine as the triangles"),
-            ("IMAGE", "Image Texture", "An image and a UV map, finer than the triangles, with the colour attribute beside it"),
+            (
+                "IMAGE",
+                "Image Texture",
+                "An image and a UV map, finer than the triangles, with the colour attribute beside it",
+            ),
         ],
         default="VERTICES",
     )

@@ -43,7 +43,9 @@ def build_mesh(name: str, mesh: MeshFile) -> Any:
     # stays right while the artist edits; custom normals would not, and cost as much again as all the rest.
     made.polygons.foreach_set("use_smooth", np.ones(len(faces), bool))
     if mesh.picture is not None:
-        uv = mesh.picture.uv[mesh.picture.corners[sound]].reshape(-1, 2) * np.float32([1, -1]) + np.float32([0, 1])  # v from the bottom
+        uv = mesh.picture.uv[mesh.picture.corners[sound]].reshape(-1, 2) * np.float32([1, -1]) + np.float32(
+            [0, 1]
+        )  # v from the bottom
         made.uv_layers.new(name=UV_MAP).data.foreach_set("uv", uv.ravel())
     made.update(calc_edges=True)
     made.validate()

@@ -22,7 +22,9 @@ class Frames:
 
     def __init__(self, frames: int = FRAMES, max_bytes: int = BYTES) -> None:
         self._frames: list[PreviewFrame] = []
-        self._ordinals: list[int] = []  # which of all that came; the kept ones are multiples of the stride, and the newest
+        self._ordinals: list[
+            int
+        ] = []  # which of all that came; the kept ones are multiples of the stride, and the newest
         self._max_frames, self._max_bytes = frames, max_bytes
         self._bytes, self._came, self._stride = 0, 0, 1
 
@@ -41,7 +43,9 @@ class Frames:
         while len(self._frames) > 2 and (len(self._frames) > self._max_frames or self._bytes > self._max_bytes):
             self._stride *= 2
             newest = self._ordinals[-1]
-            kept = [pair for pair in zip(self._ordinals, self._frames) if pair[0] % self._stride == 0 or pair[0] == newest]
+            kept = [
+                pair for pair in zip(self._ordinals, self._frames) if pair[0] % self._stride == 0 or pair[0] == newest
+            ]
             self._ordinals, self._frames = [pair[0] for pair in kept], [pair[1] for pair in kept]
             self._bytes = sum(len(kept_frame.data) for kept_frame in self._frames)
 
@@ -65,7 +69,9 @@ def decode_frame(frame: PreviewFrame) -> np.ndarray:
         raise ProtocolError(f"a preview of {frame.width} x {frame.height}; allowed are {limits.PREVIEW_PIXELS} pixels")
     data = inflate(frame.data, pixels * 3)
     if len(data) != pixels * 3:
-        raise ProtocolError(f"a preview of {frame.width} x {frame.height} with {len(data)} bytes; it needs {pixels * 3}")
+        raise ProtocolError(
+            f"a preview of {frame.width} x {frame.height} with {len(data)} bytes; it needs {pixels * 3}"
+        )
     return np.frombuffer(data, np.uint8).reshape(frame.height, frame.width, 3)
 
 

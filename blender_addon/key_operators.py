@@ -15,10 +15,14 @@ class DREAMWRIGHT_OT_paste_connection(bpy.types.Operator):
 
     bl_idname = "dreamwright.paste_connection"
     bl_label = "Paste Connection String"
-    bl_description = "Use the server whose connection string was copied; dreamwright serve and dreamwright keys show print it"
+    bl_description = (
+        "Use the server whose connection string was copied; dreamwright serve and dreamwright keys show print it"
+    )
     bl_options = {"REGISTER"}
 
-    text: StringProperty(name="Connection String", description="The string; the clipboard's when empty", options={"SKIP_SAVE"})
+    text: StringProperty(
+        name="Connection String", description="The string; the clipboard's when empty", options={"SKIP_SAVE"}
+    )
 
     @classmethod
     def poll(cls, context: Any) -> bool:
@@ -72,7 +76,9 @@ class DREAMWRIGHT_OT_forget_server_key(bpy.types.Operator):
     def poll(cls, context: Any) -> bool:
         """Only for a server whose key is known, while no connection is open."""
         session = live.session()
-        fault = "Disconnect first" if session.is_open else "" if session.keys.server else "No key of this server is known"
+        fault = (
+            "Disconnect first" if session.is_open else "" if session.keys.server else "No key of this server is known"
+        )
         if fault:
             cls.poll_message_set(fault)
         return not fault

@@ -83,11 +83,15 @@ def own_pair(folder: Path) -> KeyPair:
     except PrivateFileError as error:
         raise KeyringError(f"This computer's key cannot be used: {error}") from error
     except ValueError as error:
-        raise KeyringError(f"This computer's key in {path} is damaged ({error}); delete that file to get a new key, and have it allowed again") from error
+        raise KeyringError(
+            f"This computer's key in {path} is damaged ({error}); delete that file to get a new key, and have it allowed again"
+        ) from error
     except RuntimeError as error:
         raise KeyringError(str(error)) from error
     except OSError as error:
-        raise KeyringError(f"This computer's key cannot be kept in {path.parent}: {error.strerror or error}; make the folder writable") from error
+        raise KeyringError(
+            f"This computer's key cannot be kept in {path.parent}: {error.strerror or error}; make the folder writable"
+        ) from error
 
 
 def server_key(folder: Path, address: str) -> bytes | None:
@@ -137,4 +141,6 @@ def _write_servers(folder: Path, servers: dict[str, str]) -> None:
     try:
         write_private(path, dict(servers))
     except OSError as error:
-        raise KeyringError(f"The server's key cannot be kept in {path.parent}: {error.strerror or error}; make the folder writable") from error
+        raise KeyringError(
+            f"The server's key cannot be kept in {path.parent}: {error.strerror or error}; make the folder writable"
+        ) from error

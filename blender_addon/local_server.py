@@ -73,7 +73,13 @@ def start() -> None:
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "PYTHONPATH")}
     with open(log_path(), "wb") as log:
         _process = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=clean, cwd=user_folder(), **apart
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=clean,
+            cwd=user_folder(),
+            **apart,
         )
     _record_path().write_text(json.dumps({"process": _process.pid, "address": preferences().address}), encoding="utf-8")
 

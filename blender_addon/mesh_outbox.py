@@ -60,7 +60,9 @@ class MeshOutbox:
         upload = self.uploads.get(ticket)
         return 1.0 if upload is None else upload.share
 
-    def send(self, client: Client, asked: Submit, on_end: Callable[[Any], None], on_progress: Callable[[], None]) -> None:
+    def send(
+        self, client: Client, asked: Submit, on_end: Callable[[Any], None], on_progress: Callable[[], None]
+    ) -> None:
         """Send the mesh of a request, or go on with it. Raises ValueError when it is no more on this computer."""
         if asked.ticket in self.uploads:
             self.uploads[asked.ticket].resume()

@@ -14,7 +14,9 @@ from .delivery import PREFIX
 from .shared.limits import MESH_FACES, MESH_VERTICES
 from .shared.mesh_file import MeshFile
 
-MARK = PREFIX + "mark"  # custom property of an object that was sent, by which it is known again, whatever its name is then
+MARK = (
+    PREFIX + "mark"
+)  # custom property of an object that was sent, by which it is known again, whatever its name is then
 PLAIN = 0.2140411  # linear, of display 0.5: what has no colour of its own
 
 
@@ -68,12 +70,20 @@ def _mesh_of(source: Any, data: Any, as_shape_key: bool) -> MeshFile:
     }
     vertices = taken(data.vertices, "co", np.float32, 3) @ turn.T
     colours = colours_of(data, source) if attribute is None else by_vertex(data, attribute)
-    return MeshFile(vertices.astype(np.float32), np.ascontiguousarray(faces), normals.astype(np.float32), colours.clip(0, 1).astype(np.float32), facts)
+    return MeshFile(
+        vertices.astype(np.float32),
+        np.ascontiguousarray(faces),
+        normals.astype(np.float32),
+        colours.clip(0, 1).astype(np.float32),
+        facts,
+    )
 
 
 def usable(turn: np.ndarray) -> bool:
     """Whether a (3, 3) matrix can be undone without losing the numbers of its result."""
-    return bool(np.isfinite(turn).all() and np.linalg.norm(turn) > 0 and abs(np.linalg.det(turn / np.linalg.norm(turn))) > 1e-9)
+    return bool(
+        np.isfinite(turn).all() and np.linalg.norm(turn) > 0 and abs(np.linalg.det(turn / np.linalg.norm(turn))) > 1e-9
+    )
 
 
 def taken(items: Any, name: str, dtype: Any, width: int) -> np.ndarray:
@@ -125,7 +135,11 @@ def base_colour(material: Any) -> tuple[float, float, float]:
 def marked(source: Any) -> str:
     """The object's mark, made at its first use and anew where a copy has it too; "" for one that may not be written to."""
     known = source.get(MARK)
-    if isinstance(known, str) and known and not any(one != source and one.get(MARK) == known for one in bpy.data.objects):
+    if (
+        isinstance(known, str)
+        and known
+        and not any(one != source and one.get(MARK) == known for one in bpy.data.objects)
+    ):
         return known
     if source.library is not None:
         return ""

@@ -20,7 +20,9 @@ def connection_fault() -> str:
     if not wording.is_local(address):
         fault = fault or compat.online_fault()
     try:
-        return fault or wording.key_fault(address, wording.is_local(address) or keyring.server_key(user_folder(), address) is not None)
+        return fault or wording.key_fault(
+            address, wording.is_local(address) or keyring.server_key(user_folder(), address) is not None
+        )
     except ValueError as error:
         return str(error)
 
@@ -56,7 +58,10 @@ class DREAMWRIGHT_OT_connect(bpy.types.Operator):
         try:
             live.session().connect(preferences().address)
         except ImportError as error:
-            self.report({"ERROR"}, f"ZeroMQ or msgpack cannot be loaded ({error}); install the add-on anew from its zip, then restart Blender")
+            self.report(
+                {"ERROR"},
+                f"ZeroMQ or msgpack cannot be loaded ({error}); install the add-on anew from its zip, then restart Blender",
+            )
             return {"CANCELLED"}
         except ValueError as error:
             self.report({"ERROR"}, str(error))
@@ -91,9 +96,14 @@ class DREAMWRIGHT_OT_generate(bpy.types.Operator):
     bl_description = "Dream a prop from the prompt"
     bl_options = {"REGISTER"}
 
-    prompt: StringProperty(name="Prompt", description="What to make; the panel's prompt when empty", options={"SKIP_SAVE"})
+    prompt: StringProperty(
+        name="Prompt", description="What to make; the panel's prompt when empty", options={"SKIP_SAVE"}
+    )
     again: BoolProperty(
-        name="Again", description="Take the next seed, for another prop of the same words", default=False, options={"SKIP_SAVE"}
+        name="Again",
+        description="Take the next seed, for another prop of the same words",
+        default=False,
+        options={"SKIP_SAVE"},
     )
 
     @classmethod
@@ -124,7 +134,9 @@ def submit(operator: Any, prompt: str) -> bool:
         return False
     try:
         settings = server_settings.asked_for(session.offered, mine)
-        session.submit(prompt, wording.clean_prompt(mine.negative), mine.model_name, mine.preset_name, mine.seed, settings)
+        session.submit(
+            prompt, wording.clean_prompt(mine.negative), mine.model_name, mine.preset_name, mine.seed, settings
+        )
     except ValueError as error:  # ProtocolError is one
         operator.report({"ERROR"}, str(error))
         return False
@@ -138,7 +150,9 @@ class OnJob:
     states: tuple[str, ...] = ()
     refusal = ""
 
-    job: StringProperty(name="Job", description="The job's name on the server; the chosen one when empty", options={"SKIP_SAVE"})
+    job: StringProperty(
+        name="Job", description="The job's name on the server; the chosen one when empty", options={"SKIP_SAVE"}
+    )
 
     @classmethod
     def poll(cls, context: Any) -> bool:
@@ -164,7 +178,12 @@ class OnJob:
         """Do it, or say why not."""
         job = live.session().jobs.get(self.job) if self.job else artist.active_job()
         if job is None:
-            self.report({"ERROR"}, f"The server has no job {self.job}; look at the list of jobs" if self.job else "Choose a job in the list first")
+            self.report(
+                {"ERROR"},
+                f"The server has no job {self.job}; look at the list of jobs"
+                if self.job
+                else "Choose a job in the list first",
+            )
             return {"CANCELLED"}
         if fault := self.fault_of(job):
             self.report({"ERROR"}, fault)
@@ -245,7 +264,9 @@ class DREAMWRIGHT_OT_withdraw(bpy.types.Operator):
     bl_description = "Do not ask the server for this prop any more"
     bl_options = {"REGISTER"}
 
-    ticket: StringProperty(name="Ticket", description="The request's name; all that wait when empty", options={"SKIP_SAVE"})
+    ticket: StringProperty(
+        name="Ticket", description="The request's name; all that wait when empty", options={"SKIP_SAVE"}
+    )
 
     @classmethod
     def poll(cls, context: Any) -> bool:
@@ -271,7 +292,9 @@ class DREAMWRIGHT_OT_show_preview(bpy.types.Operator):
         """Open or reuse an Image Editor."""
         preview.show_current()
         if not preview.open_editor(context):
-            self.report({"WARNING"}, f"No editor could be opened; choose the image “{preview.IMAGE}” in an Image Editor")
+            self.report(
+                {"WARNING"}, f"No editor could be opened; choose the image “{preview.IMAGE}” in an Image Editor"
+            )
             return {"CANCELLED"}
         return {"FINISHED"}
 
@@ -284,7 +307,12 @@ class DREAMWRIGHT_OT_look(bpy.types.Operator):
     bl_description = "Show an earlier or later picture of this job"
     bl_options = {"REGISTER"}
 
-    offset: IntProperty(name="Offset", description="How many pictures further; 0 goes to the newest, live", default=0, options={"SKIP_SAVE"})
+    offset: IntProperty(
+        name="Offset",
+        description="How many pictures further; 0 goes to the newest, live",
+        default=0,
+        options={"SKIP_SAVE"},
+    )
 
     @classmethod
     def poll(cls, context: Any) -> bool:

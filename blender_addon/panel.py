@@ -30,7 +30,15 @@ class DREAMWRIGHT_UL_jobs(bpy.types.UIList):
     """The jobs of the server, newest first."""
 
     def draw_item(
-        self, context: Any, layout: Any, data: Any, item: Any, icon: Any, active_data: Any, active_property: Any, index: int = 0
+        self,
+        context: Any,
+        layout: Any,
+        data: Any,
+        item: Any,
+        icon: Any,
+        active_data: Any,
+        active_property: Any,
+        index: int = 0,
     ) -> None:
         """One row: state as icon and word, the prompt, and progress."""
         job = live.session().jobs.get(item.job)
@@ -233,8 +241,14 @@ class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
     def _waiting(self, layout: Any, session: Any, width: int) -> None:
         for ticket, asked in session.outbox.items():
             row = layout.row(align=True)
-            sending = "Sending" if ticket not in session.meshes.uploads else f"{100 * session.meshes.share(ticket):.0f} % sent:"
-            row.label(text=f"{sending if session.is_online else 'Waiting:'} “{wording.short(asked.prompt, 30)}”", icon="TIME")
+            sending = (
+                "Sending"
+                if ticket not in session.meshes.uploads
+                else f"{100 * session.meshes.share(ticket):.0f} % sent:"
+            )
+            row.label(
+                text=f"{sending if session.is_online else 'Waiting:'} “{wording.short(asked.prompt, 30)}”", icon="TIME"
+            )
             row.operator("dreamwright.withdraw", text="", icon="X").ticket = ticket
         if session.outbox and not session.is_online:
             text = "Sent as soon as the server answers, even if Blender is closed in between"
@@ -247,7 +261,11 @@ class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
         if JobState(job.state) not in ENDED:
             compat.progress(column, row_of_job, "percent", wording.share_done(job), wording.STATE_LOOKS[job.state][1])
         progress = wording.progress_text(job)
-        for text in (*([progress] if len(progress) <= width else progress.split(", ")), wording.trouble(job), job.message):
+        for text in (
+            *([progress] if len(progress) <= width else progress.split(", ")),
+            wording.trouble(job),
+            job.message,
+        ):
             for line in wording.wrapped(text, width):
                 column.label(text=line)
         download = session.downloads.get(job.job)
@@ -264,7 +282,9 @@ class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
         if JobState(job.state) not in ENDED:
             row.operator("dreamwright.raise_priority", text="", icon="TRIA_UP")
             row.operator("dreamwright.lower_priority", text="", icon="TRIA_DOWN")
-        row.operator("dreamwright.pin", text="", icon="PINNED" if job.pinned else "UNPINNED", depress=job.pinned).keep = not job.pinned
+        row.operator(
+            "dreamwright.pin", text="", icon="PINNED" if job.pinned else "UNPINNED", depress=job.pinned
+        ).keep = not job.pinned
 
 
 class DREAMWRIGHT_PT_preview(_InDream, bpy.types.Panel):

@@ -125,7 +125,11 @@ def _fit() -> None:
     """Have the picture fill the editors that show it, as it is smaller than they are; later zooming stays as it is."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
-            if area.type == "IMAGE_EDITOR" and _shown is not None and getattr(area.spaces.active.image, "name", "") == IMAGE:
+            if (
+                area.type == "IMAGE_EDITOR"
+                and _shown is not None
+                and getattr(area.spaces.active.image, "name", "") == IMAGE
+            ):
                 region = next(region for region in area.regions if region.type == "WINDOW")
                 with bpy.context.temp_override(window=window, area=area, region=region):
                     bpy.ops.image.view_all(fit_view=True)

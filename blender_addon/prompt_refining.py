@@ -50,7 +50,11 @@ def object_fault(owner: Any) -> str:
     if server != session.address:
         return f"This prop was dreamt on the server at {server}; connect to that one"
     # A full list may leave out older jobs; of those only the server knows.
-    return "" if len(session.jobs) >= limits.JOBS_LISTED else "The server no longer has the job of this prop; dream it again, then refine that"
+    return (
+        ""
+        if len(session.jobs) >= limits.JOBS_LISTED
+        else "The server no longer has the job of this prop; dream it again, then refine that"
+    )
 
 
 def job_fault(job: Any) -> str:
@@ -80,7 +84,10 @@ class _NewPrompt:
     bl_options = {"REGISTER"}
 
     prompt: StringProperty(
-        name="Prompt", description="What the prop shall become, in words", maxlen=limits.PROMPT_CHARACTERS, options={"SKIP_SAVE"}
+        name="Prompt",
+        description="What the prop shall become, in words",
+        maxlen=limits.PROMPT_CHARACTERS,
+        options={"SKIP_SAVE"},
     )
     share: FloatProperty(
         name="Keep",
@@ -113,7 +120,9 @@ class _NewPrompt:
         """Ask the server for it; what is wrong is reported."""
         session, prompt = live.session(), wording.clean_prompt(self.prompt)
         if not prompt:
-            self.report({"ERROR"}, f"The prompt is empty; type what the prop shall become, for example: {base.prompt}, worn")
+            self.report(
+                {"ERROR"}, f"The prompt is empty; type what the prop shall become, for example: {base.prompt}, worn"
+            )
             return {"CANCELLED"}
         if fault := wording.vocabulary_fault(session.offered, base.model, prompt):
             self.report({"ERROR"}, fault)
@@ -165,7 +174,11 @@ class DREAMWRIGHT_OT_refine_job(_NewPrompt, OnJob, bpy.types.Operator):
     def base(self, context: Any) -> Base | None:
         """The named job's, or the chosen one's."""
         job = live.session().jobs.get(self.job) if self.job else artist.active_job()
-        return None if job is None else Base(job.job, job.prompt, job.negative, job.model, job.preset, job.seed, job.settings)
+        return (
+            None
+            if job is None
+            else Base(job.job, job.prompt, job.negative, job.model, job.preset, job.seed, job.settings)
+        )
 
     def invoke(self, context: Any, event: Any) -> set[str]:
         """Name the job: another one may be chosen by the time that the dialog is confirmed."""
@@ -192,7 +205,9 @@ def _in_menu(menu: Any, context: Any) -> None:
         menu.layout.operator(DREAMWRIGHT_OT_refine_prompt.bl_idname, icon=compat.icon("GREASEPENCIL", "TEXT"))
 
 
-_register_classes, _unregister_classes = bpy.utils.register_classes_factory((DREAMWRIGHT_OT_refine_prompt, DREAMWRIGHT_OT_refine_job))
+_register_classes, _unregister_classes = bpy.utils.register_classes_factory(
+    (DREAMWRIGHT_OT_refine_prompt, DREAMWRIGHT_OT_refine_job)
+)
 
 
 def register() -> None:

@@ -44,10 +44,16 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
 
     bl_idname = "dreamwright.refine_mesh"
     bl_label = "Refine Selected Mesh"
-    bl_description = "Move and colour the vertices of the selected mesh towards a prompt; best when it stands upright and faces -Y"
+    bl_description = (
+        "Move and colour the vertices of the selected mesh towards a prompt; best when it stands upright and faces -Y"
+    )
     bl_options = {"REGISTER"}
 
-    prompt: StringProperty(name="Prompt", description="What the mesh should become; the panel's prompt when empty", maxlen=limits.PROMPT_CHARACTERS)
+    prompt: StringProperty(
+        name="Prompt",
+        description="What the mesh should become; the panel's prompt when empty",
+        maxlen=limits.PROMPT_CHARACTERS,
+    )
     strength: FloatProperty(
         name="Strength",
         description="How far vertices and colours may go: 0 changes nothing, 1 moves a vertex by up to half the mesh's radius",
@@ -56,7 +62,13 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
         default=0.5,
         subtype="FACTOR",
     )
-    steps: IntProperty(name="Steps", description="Optimisation steps: more change more, within the strength", min=1, soft_max=2000, default=300)
+    steps: IntProperty(
+        name="Steps",
+        description="Optimisation steps: more change more, within the strength",
+        min=1,
+        soft_max=2000,
+        default=300,
+    )
     change: EnumProperty(
         name="Change",
         description="What the prompt may change",
@@ -71,7 +83,11 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
         name="Result as",
         description="What the refined mesh becomes when it is imported",
         items=[
-            ("OBJECT", "New Object", "A copy of the object as it is seen, with its modifiers applied; the object itself stays as it is"),
+            (
+                "OBJECT",
+                "New Object",
+                "A copy of the object as it is seen, with its modifiers applied; the object itself stays as it is",
+            ),
             ("SHAPE_KEY", "Shape Key", "A shape key of the object, and a colour attribute beside its own"),
         ],
         default="OBJECT",
@@ -113,7 +129,9 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
         mine, session = artist.artist(), live.session()
         prompt = wording.clean_prompt(self.prompt or mine.prompt)
         fault = "" if prompt else "The prompt is empty; type what the mesh should become, for example: a red mushroom"
-        fault = fault or ("" if mine.model_name else "The server has not said what it offers yet; try again in a moment")
+        fault = fault or (
+            "" if mine.model_name else "The server has not said what it offers yet; try again in a moment"
+        )
         fault = fault or wording.vocabulary_fault(session.offered, mine.model_name, prompt)
         if fault:
             self.report({"ERROR"}, fault)
@@ -123,7 +141,9 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
             settings["refine.colours" if self.change == "SHAPE" else "refine.positions"] = False
         try:
             data = encode_mesh(object_mesh.mesh_of(context, subject(context), self.result == "SHAPE_KEY"))
-            session.submit(prompt, wording.clean_prompt(mine.negative), mine.model_name, REFINE, mine.seed, settings, mesh=data)
+            session.submit(
+                prompt, wording.clean_prompt(mine.negative), mine.model_name, REFINE, mine.seed, settings, mesh=data
+            )
         except ValueError as error:  # ProtocolError is one
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}

@@ -40,7 +40,9 @@ def origin_of(facts: dict[str, Any]) -> Origin | None:
     return Origin(name, mark, turn, tuple(place), facts.get("source_result") == "SHAPE_KEY", colours)
 
 
-def deliver(job: JobSummary, mesh: MeshFile, address: str, as_asset: bool = False, picture: PreviewFrame | None = None) -> str:
+def deliver(
+    job: JobSummary, mesh: MeshFile, address: str, as_asset: bool = False, picture: PreviewFrame | None = None
+) -> str:
     """Put the result into the scene as one undo step; what was done, in a sentence. Raises ValueError for an empty mesh."""
     if not len(mesh.vertices) or not len(mesh.faces):
         raise ValueError("The mesh is empty")
@@ -129,7 +131,9 @@ def _set_colours(attribute: Any, albedo: np.ndarray) -> None:
 def _copy(context: Any, source: Any, origin: Origin, job: JobSummary, mesh: MeshFile) -> Any:
     """A new object with what is seen of the source, its vertices moved; None when that is not what was sent any more."""
     depsgraph = context.evaluated_depsgraph_get()
-    data = bpy.data.meshes.new_from_object(source.evaluated_get(depsgraph), preserve_all_data_layers=True, depsgraph=depsgraph)
+    data = bpy.data.meshes.new_from_object(
+        source.evaluated_get(depsgraph), preserve_all_data_layers=True, depsgraph=depsgraph
+    )
     data.calc_loop_triangles()
     if (len(data.vertices), len(data.loop_triangles)) != (len(mesh.vertices), len(mesh.faces)):
         bpy.data.meshes.remove(data)
@@ -170,7 +174,8 @@ def _shows(material: Any, attribute: str) -> bool:
     """Whether a material reads a colour attribute."""
     nodes = material.node_tree.nodes if material is not None and material.node_tree else ()
     return any(
-        (node.type == "VERTEX_COLOR" and node.layer_name in ("", attribute)) or (node.type == "ATTRIBUTE" and node.attribute_name == attribute)
+        (node.type == "VERTEX_COLOR" and node.layer_name in ("", attribute))
+        or (node.type == "ATTRIBUTE" and node.attribute_name == attribute)
         for node in nodes
     )
 

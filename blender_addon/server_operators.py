@@ -46,7 +46,9 @@ class DREAMWRIGHT_OT_stop_server(bpy.types.Operator):
 
     bl_idname = "dreamwright.stop_server"
     bl_label = "Stop Server"
-    bl_description = "Stop the server on this machine; its running job goes on from its last checkpoint when it is started again"
+    bl_description = (
+        "Stop the server on this machine; its running job goes on from its last checkpoint when it is started again"
+    )
     bl_options = {"REGISTER"}
 
     @classmethod
@@ -65,7 +67,9 @@ class DREAMWRIGHT_OT_stop_server(bpy.types.Operator):
             self.report({"ERROR"}, f"The local server was not stopped: {error.strerror or error}")
             return {"CANCELLED"}
         if not stopped:
-            self.report({"WARNING"}, "No server that Blender started is running; stop it where you started it, with Ctrl-C")
+            self.report(
+                {"WARNING"}, "No server that Blender started is running; stop it where you started it, with Ctrl-C"
+            )
             return {"CANCELLED"}
         live.session().disconnect()
         return {"FINISHED"}

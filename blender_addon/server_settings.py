@@ -31,7 +31,13 @@ def field_of(card: SettingCard) -> str:
 def shown_cards(offered: Capabilities | None) -> tuple[SettingCard, ...]:
     """Cards that the advanced panel draws."""
     cards = offered.settings if offered else ()
-    return tuple(card for card in cards if card.name not in OWN_CONTROLS and not card.name.startswith(OF_A_MESH) and (card.kind != "choice" or card.choices))
+    return tuple(
+        card
+        for card in cards
+        if card.name not in OWN_CONTROLS
+        and not card.name.startswith(OF_A_MESH)
+        and (card.kind != "choice" or card.choices)
+    )
 
 
 def texture_fault(offered: Capabilities | None) -> str:
@@ -132,7 +138,9 @@ def apply(offered: Capabilities | None, preset: str, settings: Mapping[str, Any]
 
 def _set(values: Any, card: SettingCard, value: Any) -> None:
     try:
-        setattr(values, field_of(card), {"whole": int, "number": float, "switch": bool, "choice": str}[card.kind](value))
+        setattr(
+            values, field_of(card), {"whole": int, "number": float, "switch": bool, "choice": str}[card.kind](value)
+        )
     except (TypeError, ValueError):
         values.property_unset(field_of(card))  # of another kind or no choice any more: the default stands
 

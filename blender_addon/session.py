@@ -11,15 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import keyring, remembered, wording
-from .frames import Frames
 from .commands import Commands
+from .frames import Frames
 from .happenings import JobEnded, JobStarted, MeshArrived, NewFrame, Notice
 from .mesh_outbox import MeshOutbox
 from .shared import __version__
 from .shared.faults import Refused, Unanswered
 from .shared.mesh_file import decode_mesh
 from .shared.messages import (
-    AskCapabilities, Capabilities, Closing, JobChanged, JobForgotten, JobList, JobReply, JobSummary, PreviewFrame, Submit, check_request,
+    AskCapabilities,
+    Capabilities,
+    Closing,
+    JobChanged,
+    JobForgotten,
+    JobList,
+    JobReply,
+    JobSummary,
+    PreviewFrame,
+    Submit,
+    check_request,
 )  # fmt: skip
 from .shared.pairing import Invitation, is_invitation
 from .shared.states import ENDED, JobState
@@ -28,7 +38,10 @@ if TYPE_CHECKING:
     from .shared.client import Client
     from .shared.download import Download
 
-OFFLINE, ONLINE = "closed", "online"  # values of shared.client.Link, whose module needs zmq, loaded at the first connect
+OFFLINE, ONLINE = (
+    "closed",
+    "online",
+)  # values of shared.client.Link, whose module needs zmq, loaded at the first connect
 PREVIEWED_JOBS = 8  # jobs whose pictures are kept
 
 
@@ -44,7 +57,9 @@ class Session(Commands):
         self.jobs: dict[str, JobSummary] = {}  # newest first
         self.frames: dict[str, Frames] = {}
         self.downloads: dict[str, Download] = {}
-        self.outbox: dict[str, Submit] = {}  # asked of this server and not yet answered, by ticket; kept on disk as well
+        self.outbox: dict[
+            str, Submit
+        ] = {}  # asked of this server and not yet answered, by ticket; kept on disk as well
         self.meshes = MeshOutbox(folder)  # of what of it is to be refined
         self.submitted: dict[str, str] = {}  # job by ticket, of this session
         self.notices: deque[Notice] = deque(maxlen=5)
@@ -84,7 +99,10 @@ class Session(Commands):
         """Take a server's connection string. Raises ValueError."""
         invited, is_new = self.keys.accept(text)
         if is_new:
-            self.say(f"{invited.address} has another key now: {invited.fingerprint}; its server shows the same when all is well", False)
+            self.say(
+                f"{invited.address} has another key now: {invited.fingerprint}; its server shows the same when all is well",
+                False,
+            )
         self.keys.show(self.address)
         self.revision += 1
         return invited
@@ -96,7 +114,9 @@ class Session(Commands):
         """
         if is_invitation(address):
             address = self.pair(address).address
-        fault = wording.address_fault(address) or wording.key_fault(address, keyring.server_key(self.folder, address) is not None)
+        fault = wording.address_fault(address) or wording.key_fault(
+            address, keyring.server_key(self.folder, address) is not None
+        )
         if fault:
             raise ValueError(fault)
         # Loaded here: Windows keeps a loaded library locked, and an add-on that nobody uses must stay removable.
@@ -144,7 +164,15 @@ class Session(Commands):
         self.revision += 1
 
     def submit(
-        self, prompt: str, negative: str, model: str, preset: str, seed: int, settings: dict[str, Any], refines: str = "", mesh: bytes = b""
+        self,
+        prompt: str,
+        negative: str,
+        model: str,
+        preset: str,
+        seed: int,
+        settings: dict[str, Any],
+        refines: str = "",
+        mesh: bytes = b"",
     ) -> str:
         """Ask for a prop, from the field of the job `refines` if there is one, or for a mesh file to be refined; returns the request's ticket.
 
@@ -189,7 +217,9 @@ class Session(Commands):
         def answered(reply: Any) -> None:
             if isinstance(reply, Unanswered):
                 return  # stays in the outbox for the next connection
-            lacks_mesh = isinstance(reply, Refused) and reply.code == "not-ready" and asked.mesh and asked.ticket in self.outbox
+            lacks_mesh = (
+                isinstance(reply, Refused) and reply.code == "not-ready" and asked.mesh and asked.ticket in self.outbox
+            )
             if lacks_mesh and self.meshes.may_try_again(asked.ticket):
                 return self._send_mesh(asked)
             self.withdraw(asked.ticket)
@@ -332,7 +362,9 @@ class Session(Commands):
                 return self._refused("The server does not say what it offers", reply)
             self.offered = reply
             self.revision += 1
-            self._on_disk(lambda: remembered.remember_capabilities(self.folder, self.address, reply), "The server's offer")
+            self._on_disk(
+                lambda: remembered.remember_capabilities(self.folder, self.address, reply), "The server's offer"
+            )
 
         self._ask(AskCapabilities(), told)
 

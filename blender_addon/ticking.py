@@ -87,7 +87,9 @@ def _deliver(event: MeshArrived) -> None:
         picture = ring.at(1.0) if ring else None
         told = f"Imported “{wording.short(event.job.prompt)}”"
         if event.job.mesh:
-            told = refined_delivery.deliver(event.job, event.mesh, session.address, artist.artist().mark_as_asset, picture)
+            told = refined_delivery.deliver(
+                event.job, event.mesh, session.address, artist.artist().mark_as_asset, picture
+            )
         else:
             delivery.deliver(event.job, event.mesh, session.address, artist.artist().mark_as_asset, picture)
     except (ValueError, RuntimeError, MemoryError) as error:
@@ -159,4 +161,3 @@ def unregister() -> None:
     _auto_import.clear()
     _waiting.clear()
     _drawn = -1
-

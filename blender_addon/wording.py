@@ -102,7 +102,11 @@ def place_text(job: JobSummary, refined: str = "") -> str:
     if JobState(job.state) not in ENDED:
         return f"Priority {job.priority}" + (f", {kept}" if kept else "")
     origin = f"“{short(refined, 24)}” refined" if refined else "another prop refined"
-    return ", ".join(filter(None, (origin[:1].upper() + origin[1:] if job.refines else "", kept if job.refines else kept.capitalize())))
+    return ", ".join(
+        filter(
+            None, (origin[:1].upper() + origin[1:] if job.refines else "", kept if job.refines else kept.capitalize())
+        )
+    )
 
 
 def share_done(job: JobSummary) -> float:

@@ -46,7 +46,9 @@ class Download:
         self.ended = True
 
     def _ask(self) -> None:
-        while not self.ended and self._in_flight < limits.CHUNKS_IN_FLIGHT and (self._missing or self._next < self.size):
+        while (
+            not self.ended and self._in_flight < limits.CHUNKS_IN_FLIGHT and (self._missing or self._next < self.size)
+        ):
             if self._missing:
                 offset = self._missing.pop()
             else:
@@ -65,12 +67,16 @@ class Download:
             self._missing.append(offset)  # what has arrived is kept until `resume`
             return
         if not isinstance(reply, Chunk):
-            self._end(reply if isinstance(reply, Refused) else Refused("internal", "the server sent no piece of the file"))
+            self._end(
+                reply if isinstance(reply, Refused) else Refused("internal", "the server sent no piece of the file")
+            )
             return
         wanted = min(limits.CHUNK_BYTES, self.size - offset)
         right = reply.offset == offset and len(reply.data) == wanted
         if not right or reply.size != self.size or self._sha256 not in ("", reply.sha256):
-            self._end(Refused("not-now", f"the {self.item} of job {self.job} changed while it was fetched; fetch it again"))
+            self._end(
+                Refused("not-now", f"the {self.item} of job {self.job} changed while it was fetched; fetch it again")
+            )
             return
         self._sha256 = reply.sha256
         self._pieces[reply.offset] = reply.data
@@ -80,7 +86,11 @@ class Download:
         if self.share >= 1:
             whole = b"".join(self._pieces[offset] for offset in sorted(self._pieces))
             fine = self._digest.hexdigest() == self._sha256
-            self._end(whole if fine else Refused("internal", f"the {self.item} of job {self.job} arrived damaged; fetch it again"))
+            self._end(
+                whole
+                if fine
+                else Refused("internal", f"the {self.item} of job {self.job} arrived damaged; fetch it again")
+            )
         else:
             self._ask()
 

@@ -62,12 +62,14 @@ class Greeting:
         self._socket.connect(address)
 
     def mechanism(self) -> str:
-        """"CURVE" or "NULL"; "" while it is not known."""
+        """ "CURVE" or "NULL"; "" while it is not known."""
         while True:
             try:
                 route, data = self._socket.recv_multipart(zmq.NOBLOCK)
                 if not self._said:
-                    self._socket.send_multipart([route, b"\xff" + bytes(8) + b"\x7f\x03"], zmq.NOBLOCK)  # and never a mechanism
+                    self._socket.send_multipart(
+                        [route, b"\xff" + bytes(8) + b"\x7f\x03"], zmq.NOBLOCK
+                    )  # and never a mechanism
                     self._said = True
             except zmq.ZMQError:
                 break  # nothing more now, or it hung up
@@ -101,7 +103,9 @@ class Watch:
                 told = self._events.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
-            verdict = _EVENTS.get(int.from_bytes(told[0][:2], sys.byteorder))  # then a value, and a frame with the address
+            verdict = _EVENTS.get(
+                int.from_bytes(told[0][:2], sys.byteorder)
+            )  # then a value, and a frame with the address
             if verdict is Verdict.WRONG_SERVER:
                 self._hang_ups += 1
             elif verdict is not None:
@@ -148,4 +152,6 @@ def words(verdict: Verdict, address: str, lock: Lock | None) -> str:
         )
     if verdict is Verdict.NO_ENCRYPTION:
         return f"the server at {address} wants an encrypted connection; paste its connection string, which dreamwright serve prints"
-    return f"something at {address} answers and hangs up; check address and port, and behind a tunnel that the server runs"
+    return (
+        f"something at {address} answers and hangs up; check address and port, and behind a tunnel that the server runs"
+    )

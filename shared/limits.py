@@ -13,8 +13,13 @@ CHUNKS_IN_FLIGHT = 10  # pieces that a client asks for ahead: 2.5 MB, as the Zer
 PREVIEWS_IN_FLIGHT = 2  # unseen preview pictures that the server keeps on the way to one client
 PREVIEW_PIXELS = 4 * 1024 * 1024  # of one preview picture
 FILE_BYTES = 1024**3  # of a fetched file
-MESH_VERTICES, MESH_FACES = 200_000, 400_000  # of a mesh that is sent to be refined; with more, a step on a CPU takes many seconds
-UPLOAD_BYTES = 12 * 1024 * 1024  # of such a mesh's file: 36 bytes a vertex and 12 a face are 12.0 million, and half a megabyte for the rest
+MESH_VERTICES, MESH_FACES = (
+    200_000,
+    400_000,
+)  # of a mesh that is sent to be refined; with more, a step on a CPU takes many seconds
+UPLOAD_BYTES = (
+    12 * 1024 * 1024
+)  # of such a mesh's file: 36 bytes a vertex and 12 a face are 12.0 million, and half a megabyte for the rest
 UPLOAD_PIECE_BYTES = 60 * 1024  # of one piece of it: a request, with what is around it
 UPLOAD_PIECES_IN_FLIGHT = 4  # pieces that a client sends ahead: 240 kB, which 1 Mbit/s carries within the time-out
 TEXTURE_SMALLEST, TEXTURE_LARGEST = 64, 4096  # texels a side of a mesh's picture

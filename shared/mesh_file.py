@@ -70,16 +70,32 @@ def encode_mesh(mesh: MeshFile) -> bytes:
 def decode_mesh(data: bytes, room: int | None = None) -> MeshFile:
     """The mesh of `encode_mesh`, every index and number checked, of at most `room` bytes once unpacked (a file's). Raises ProtocolError."""
     try:
-        content = msgpack.unpackb(data, raw=False, strict_map_key=True, max_array_len=64, max_map_len=256, max_ext_len=0)
+        content = msgpack.unpackb(
+            data, raw=False, strict_map_key=True, max_array_len=64, max_map_len=256, max_ext_len=0
+        )
     except Exception as error:  # see messages.unpack
         raise ProtocolError(f"no mesh file: {type(error).__name__}") from error
     if not isinstance(content, dict) or content.get("format") not in (FORMAT, PICTURED_FORMAT):
-        raise ProtocolError(f"no mesh file of format {FORMAT} or {PICTURED_FORMAT}; update the older of add-on and server")
+        raise ProtocolError(
+            f"no mesh file of format {FORMAT} or {PICTURED_FORMAT}; update the older of add-on and server"
+        )
     pictured = content["format"] == PICTURED_FORMAT
-    if set(content) != {"format", "vertices", "faces", "normals", "albedo", "facts", *(("uv", "corners", "png") if pictured else ())}:
-        raise ProtocolError("a mesh file is a map of vertices, faces, normals, albedo, facts and, with a picture, uv, corners and png")
+    if set(content) != {
+        "format",
+        "vertices",
+        "faces",
+        "normals",
+        "albedo",
+        "facts",
+        *(("uv", "corners", "png") if pictured else ()),
+    }:
+        raise ProtocolError(
+            "a mesh file is a map of vertices, faces, normals, albedo, facts and, with a picture, uv, corners and png"
+        )
     arrays: dict[str, np.ndarray] = {}
-    room = limits.FILE_BYTES if room is None else room  # for all of them together: packed ones may be a thousand times as large as the file
+    room = (
+        limits.FILE_BYTES if room is None else room
+    )  # for all of them together: packed ones may be a thousand times as large as the file
     for name in ("vertices", "faces", "normals", "albedo"):
         arrays[name] = decode_array(content[name], room)
         room -= arrays[name].nbytes
@@ -103,10 +119,14 @@ def decode_mesh(data: bytes, room: int | None = None) -> MeshFile:
 def _picture(content: dict[str, Any], faces: int, room: int) -> Picture:
     uv = decode_array(content["uv"], room)
     corners = decode_array(content["corners"], room - uv.nbytes)
-    if uv.ndim != 2 or uv.shape[1] != 2 or uv.dtype.str != "<f4" or not ((uv >= 0) & (uv <= 1)).all():  # also refuses NaN
+    if (
+        uv.ndim != 2 or uv.shape[1] != 2 or uv.dtype.str != "<f4" or not ((uv >= 0) & (uv <= 1)).all()
+    ):  # also refuses NaN
         raise ProtocolError(f"uv of shape {uv.shape} and dtype {uv.dtype}; allowed is (n, 2) of <f4 from 0 to 1")
     if corners.shape != (faces, 3) or corners.dtype.str != "<i4":
-        raise ProtocolError(f"corners of shape {corners.shape} and dtype {corners.dtype}; allowed is {(faces, 3)} of <i4")
+        raise ProtocolError(
+            f"corners of shape {corners.shape} and dtype {corners.dtype}; allowed is {(faces, 3)} of <i4"
+        )
     if len(corners) and (corners.min() < 0 or corners.max() >= len(uv)):
         raise ProtocolError(f"a corner names place {int(corners.max())} of {len(uv)}")
     if not isinstance(content["png"], bytes):

@@ -17,7 +17,9 @@ STALLS = 5  # times that the server has no more than at the beginning of the las
 class MeshUpload:
     """Sends one file. `on_end` gets its SHA-256 once the server has and took all of it, or a `Refused`."""
 
-    def __init__(self, client: Client, data: bytes, on_end: Callable[[Any], None], on_progress: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, client: Client, data: bytes, on_end: Callable[[Any], None], on_progress: Callable[[], None] = lambda: None
+    ) -> None:
         self.client, self.data, self.sha256 = client, data, hashlib.sha256(data).hexdigest()
         self._on_end, self._on_progress = on_end, on_progress
         self._next = self._there = self._in_flight = 0
@@ -34,7 +36,12 @@ class MeshUpload:
     def start(self) -> "MeshUpload":
         """Ask what the server has of it. Too large a file is refused before anything is sent."""
         if not 0 < len(self.data) <= limits.UPLOAD_BYTES:
-            self._end(Refused("bad-input", f"the mesh has {len(self.data) / 1e6:.1f} MB; allowed are {limits.UPLOAD_BYTES / 1e6:.1f}; decimate it first"))
+            self._end(
+                Refused(
+                    "bad-input",
+                    f"the mesh has {len(self.data) / 1e6:.1f} MB; allowed are {limits.UPLOAD_BYTES / 1e6:.1f}; decimate it first",
+                )
+            )
         else:
             self._ask()
         return self
@@ -56,7 +63,8 @@ class MeshUpload:
         self._in_flight += 1
         self._next = offset + len(data)
         self.client.request(
-            Upload(self.sha256, len(self.data), offset, data), lambda reply, end=offset + len(data): self._answered(end, reply)
+            Upload(self.sha256, len(self.data), offset, data),
+            lambda reply, end=offset + len(data): self._answered(end, reply),
         )
 
     def _answered(self, end: int, reply: Any) -> None:
@@ -68,7 +76,11 @@ class MeshUpload:
         elif isinstance(reply, Refused) and reply.code == "not-ready":
             self._there, self._goes_back = 0, True  # it arrived damaged, and the server has thrown it away
         elif not isinstance(reply, Uploaded) or reply.offset > len(self.data):
-            self._end(reply if isinstance(reply, Refused) else Refused("internal", "the server gave an answer that does not fit"))
+            self._end(
+                reply
+                if isinstance(reply, Refused)
+                else Refused("internal", "the server gave an answer that does not fit")
+            )
             return
         else:
             self._there = reply.offset
@@ -98,7 +110,12 @@ class MeshUpload:
         self._stalls = 0 if self._there > self._most else self._stalls + 1
         self._most = max(self._most, self._there)
         if self._stalls > STALLS:
-            self._end(Refused("not-ready", f"the server does not keep what it is sent of the mesh; it has {self._there} of {len(self.data)} bytes; try again later"))
+            self._end(
+                Refused(
+                    "not-ready",
+                    f"the server does not keep what it is sent of the mesh; it has {self._there} of {len(self.data)} bytes; try again later",
+                )
+            )
         return not self.ended
 
     def _end(self, result: Any) -> None:

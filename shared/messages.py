@@ -57,7 +57,9 @@ class JobSummary:
     ready_high_s: float = real(-1, 1e12, -1.0)  # at the latest
     pinned: bool = flag(False)  # kept until its owner says otherwise
     fetched: bool = flag(False)  # its whole mesh was taken once; until then it is kept longer
-    cause: str = one_of(*CAUSES, default="")  # why its last attempt ended before its time; "" when none did, or it succeeded since
+    cause: str = one_of(
+        *CAUSES, default=""
+    )  # why its last attempt ended before its time; "" when none did, or it succeeded since
     resumable: bool = flag(False)  # failed, with a checkpoint that it can go on from
     refinable: bool = flag(False)  # its field is kept: a job of another prompt can begin from it
     refines: str = text(limits.JOB_CHARACTERS, "")  # the job from whose field it begins
@@ -71,7 +73,9 @@ class JobSummary:
 class Hello:
     """First words of a client, and later its sign of life: the answer tells of a server that was started anew."""
 
-    client: str = text(limits.TICKET_CHARACTERS)  # made once an installation; part of what makes a retried submit the same
+    client: str = text(
+        limits.TICKET_CHARACTERS
+    )  # made once an installation; part of what makes a retried submit the same
     software: str = text(limits.NAME_CHARACTERS)
 
 
@@ -303,7 +307,9 @@ def check_request(message: Any) -> Any:
     """The request itself when it may be sent. Raises ProtocolError; a larger one would end the connection without a word."""
     size = len(pack(message, LARGEST))
     if size > limits.REQUEST_BYTES:
-        raise ProtocolError(f"{type(message).__name__} of {size} bytes; allowed are {limits.REQUEST_BYTES}; give fewer or shorter settings")
+        raise ProtocolError(
+            f"{type(message).__name__} of {size} bytes; allowed are {limits.REQUEST_BYTES}; give fewer or shorter settings"
+        )
     return message
 
 
@@ -322,7 +328,9 @@ def unpack(data: bytes, max_bytes: int) -> tuple[int, Any]:
             max_bin_len=max_bytes,
             max_ext_len=0,
         )
-    except Exception as error:  # ValueError, UnicodeDecodeError, ExtraData, FormatError, StackError, by version of msgpack
+    except (
+        Exception
+    ) as error:  # ValueError, UnicodeDecodeError, ExtraData, FormatError, StackError, by version of msgpack
         raise ProtocolError(f"no msgpack message: {type(error).__name__}") from error
     if not isinstance(envelope, dict) or set(envelope) != {"version", "id", "type", "body"}:
         raise ProtocolError("a message is a map of version, id, type and body")

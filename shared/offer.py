@@ -64,4 +64,6 @@ class Capabilities:
     settings: tuple[SettingCard, ...] = several(SettingCard, limits.SETTINGS)
     devices: tuple[str, ...] = words(64)
     bounds: dict[str, Any] = scalars(100)  # limits of the wire, the queue and what is kept, by name
-    setting_bounds: tuple[SettingBound, ...] = several(SettingBound, limits.SETTINGS, ())  # of every setting, offered or not
+    setting_bounds: tuple[SettingBound, ...] = several(
+        SettingBound, limits.SETTINGS, ()
+    )  # of every setting, offered or not

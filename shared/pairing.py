@@ -144,10 +144,20 @@ def read_invitation(text: str) -> Invitation:
     except ValueError as error:
         raise ValueError(f"The connection string has no valid host and port; {what}") from error
     found = re.fullmatch(r"/v(\d{1,4})/([^/]*)", parts.path)
-    if parts.scheme.lower() != SCHEME or not host or not port or parts.username or parts.query or parts.fragment or found is None:
+    if (
+        parts.scheme.lower() != SCHEME
+        or not host
+        or not port
+        or parts.username
+        or parts.query
+        or parts.fragment
+        or found is None
+    ):
         raise ValueError(f"This is no connection string; {what}: {SCHEME}://HOST:PORT/v{VERSION}/{PREFIX}…")
     if int(found[1]) != VERSION:
-        raise ValueError(f"The connection string is of version {int(found[1])}, this Dreamwright knows {VERSION}; update the older of server and add-on")
+        raise ValueError(
+            f"The connection string is of version {int(found[1])}, this Dreamwright knows {VERSION}; update the older of server and add-on"
+        )
     try:
         key = read_key(found[2])
     except ValueError as error:

@@ -36,14 +36,26 @@ def rule_of(field: dataclasses.Field[Any]) -> Rule:
     return field.metadata[_RULE]
 
 
-def _declare(check: Check, default: Any, kind: str, low: float = 0, high: float = 0, allowed: tuple[str, ...] = (), of: Any = None) -> Any:
+def _declare(
+    check: Check,
+    default: Any,
+    kind: str,
+    low: float = 0,
+    high: float = 0,
+    allowed: tuple[str, ...] = (),
+    of: Any = None,
+) -> Any:
     return dataclasses.field(default=default, metadata={_CHECK: check, _RULE: Rule(kind, low, high, allowed, of)})
 
 
 def shown(value: Any) -> str:
     """A value from outside in at most 80 printable characters, however long or deep it is."""
     short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother = 2, 78, 78  # Python's own repr of a thousand nested lists raises RecursionError
+    short.maxlevel, short.maxstring, short.maxother = (
+        2,
+        78,
+        78,
+    )  # Python's own repr of a thousand nested lists raises RecursionError
     given = short.repr(value)
     return given if len(given) < 80 else given[:77] + "..."
 
@@ -140,7 +152,11 @@ def scalars(limit: int, default: Any = dataclasses.MISSING) -> Any:
             if not _is_text(key, limits.NAME_CHARACTERS):
                 raise _refuse(f"a name in {name}", key, f"text of at most {limits.NAME_CHARACTERS} characters")
             # A whole number beyond LARGEST would arrive as another one where numbers are doubles.
-            fine = -limits.LARGEST <= item <= limits.LARGEST if isinstance(item, int) else isinstance(item, float) and math.isfinite(item)
+            fine = (
+                -limits.LARGEST <= item <= limits.LARGEST
+                if isinstance(item, int)
+                else isinstance(item, float) and math.isfinite(item)
+            )
             if not fine and not _is_text(item, limits.VALUE_CHARACTERS):
                 allowed = f"text of at most {limits.VALUE_CHARACTERS} characters, a finite number (whole ones to {limits.LARGEST}), true or false"
                 raise _refuse(f"{name}.{key}", item, allowed)
@@ -151,7 +167,12 @@ def scalars(limit: int, default: Any = dataclasses.MISSING) -> Any:
 
 def record(kind: type[Any], default: Any = dataclasses.MISSING) -> Any:
     """Another dataclass of checked fields."""
-    return _declare(lambda name, value: value if isinstance(value, kind) else from_map(kind, value, name), default, "record", of=kind)
+    return _declare(
+        lambda name, value: value if isinstance(value, kind) else from_map(kind, value, name),
+        default,
+        "record",
+        of=kind,
+    )
 
 
 def several(kind: type[Any], limit: int, default: Any = dataclasses.MISSING) -> Any:
@@ -161,7 +182,8 @@ def several(kind: type[Any], limit: int, default: Any = dataclasses.MISSING) -> 
         if not isinstance(value, (list, tuple)) or len(value) > limit:
             raise _refuse(name, type(value).__name__, f"a list of at most {limit}")
         return tuple(
-            item if isinstance(item, kind) else from_map(kind, item, f"{name}[{index}]") for index, item in enumerate(value)
+            item if isinstance(item, kind) else from_map(kind, item, f"{name}[{index}]")
+            for index, item in enumerate(value)
         )
 
     return _declare(check, default, "several", 0, limit, of=kind)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from . import limits
 from .messages import JobChanged, JobForgotten, JobList
 
-JOBS_KNOWN = 4 * limits.JOBS_LISTED  # whose newest change is remembered: a server that makes up jobs must not fill Blender's memory
+JOBS_KNOWN = (
+    4 * limits.JOBS_LISTED
+)  # whose newest change is remembered: a server that makes up jobs must not fill Blender's memory
 
 
 @dataclass

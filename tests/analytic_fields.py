@@ -49,7 +49,9 @@ def torus(major: float, minor: float) -> Callable[[Tensor], Tensor]:
     return lambda mu: torch.hypot(torch.hypot(mu[:, 0], mu[:, 1]) - major, mu[:, 2]) - minor
 
 
-def box(half: tuple[float, float, float], centre: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Callable[[Tensor], Tensor]:
+def box(
+    half: tuple[float, float, float], centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+) -> Callable[[Tensor], Tensor]:
     def distance(mu: Tensor) -> Tensor:
         q = (mu - torch.tensor(centre)).abs() - torch.tensor(half)
         return q.clamp(min=0).norm(dim=1) + q.amax(dim=1).clamp(max=0)

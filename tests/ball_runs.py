@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from dreamwright.backend.cameras import Cameras
 from dreamwright.backend.config import Config
 from dreamwright.backend.distillation import ScoreDistillation

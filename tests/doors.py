@@ -11,20 +11,22 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
-
 from dreamwright.backend.server.front_door import FrontDoor
 from dreamwright.backend.server.keys import KeyFolder
 from dreamwright.shared import limits
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.handshake import Lock
 from dreamwright.shared.pairing import KeyPair, key_text, new_pair
+
 from tests.puppet_server import PuppetForeman
 
 
 class Street:
     """One encrypted door and everybody in front of it, all in one thread."""
 
-    def __init__(self, state: Path, monkeypatch: pytest.MonkeyPatch, address: str = "tcp://127.0.0.1:*", encrypt: bool = True) -> None:
+    def __init__(
+        self, state: Path, monkeypatch: pytest.MonkeyPatch, address: str = "tcp://127.0.0.1:*", encrypt: bool = True
+    ) -> None:
         monkeypatch.setattr("dreamwright.backend.server.front_door.Foreman", PuppetForeman)
         self.keys = KeyFolder(state)
         self.pair = self.keys.create()
@@ -44,7 +46,9 @@ class Street:
     def clock(self) -> float:
         return time.monotonic() + self.ahead
 
-    def comes(self, own: KeyPair | None, server: bytes | None = None, address: str = "", prepare: Any = lambda socket: None) -> Client:
+    def comes(
+        self, own: KeyPair | None, server: bytes | None = None, address: str = "", prepare: Any = lambda socket: None
+    ) -> Client:
         """A client knocks; it is not waited for."""
         lock = None if own is None else Lock(server or self.pair.public, own)
         client = Client(address or self.door.address, clock=self.clock, prepare=prepare, lock=lock)

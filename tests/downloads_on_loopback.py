@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
-from huggingface_hub import close_session, constants
-
 from dreamwright.backend.cli.main import main
 from dreamwright.backend.registry import BY_NAME
+from huggingface_hub import close_session, constants
+
 from tests.fake_hub import FakeHub, environment, folder_files, safetensors_bytes
 from tests.tiny_pipeline import write_pipeline
 
@@ -25,14 +25,27 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """A real pipeline in half and full precision, with what a repository has beside it and nobody needs."""
     files = folder_files(write_pipeline(tmp_path_factory.mktemp("tiny") / "pipeline", domain=False))
     files["unet/diffusion_pytorch_model.fp16.safetensors"] = files["unet/diffusion_pytorch_model.safetensors"]
-    clutter = ("README.md", "unet/diffusion_pytorch_model.bin", "text_encoder/pytorch_model.bin", "model.ckpt", "vae_1_0/model.safetensors")
-    return {**files, **{name: b"unneeded" for name in clutter}, "unet/diffusion_pytorch_model.non_ema.safetensors": b"unneeded"}
+    clutter = (
+        "README.md",
+        "unet/diffusion_pytorch_model.bin",
+        "text_encoder/pytorch_model.bin",
+        "model.ckpt",
+        "vae_1_0/model.safetensors",
+    )
+    return {
+        **files,
+        **{name: b"unneeded" for name in clutter},
+        "unet/diffusion_pytorch_model.non_ema.safetensors": b"unneeded",
+    }
 
 
 @pytest.fixture
 def big(tiny: dict[str, bytes]) -> dict[str, bytes]:
     """The same with a U-Net and a text encoder of some megabytes."""
-    large = {"unet/diffusion_pytorch_model.fp16.safetensors": safetensors_bytes(6 * MB), "text_encoder/model.safetensors": safetensors_bytes(2 * MB, 1)}
+    large = {
+        "unet/diffusion_pytorch_model.fp16.safetensors": safetensors_bytes(6 * MB),
+        "text_encoder/model.safetensors": safetensors_bytes(2 * MB, 1),
+    }
     return {**tiny, **large}
 
 
@@ -53,7 +66,11 @@ def env(hub: FakeHub, tmp_path: Path) -> dict[str, str]:
 def says(done: subprocess.CompletedProcess[str], *texts: str) -> None:
     """The command refused with exit code 2 and one line that has these texts, and no traceback."""
     errors = [line for line in done.stderr.splitlines() if line.startswith("dreamwright: error:")]
-    assert done.returncode == 2 and len(errors) == 1 and "Traceback" not in done.stderr, (done.returncode, done.stdout, done.stderr)
+    assert done.returncode == 2 and len(errors) == 1 and "Traceback" not in done.stderr, (
+        done.returncode,
+        done.stdout,
+        done.stderr,
+    )
     assert done.stderr.splitlines()[-1] == errors[0]
     for text in texts:
         assert text in errors[0], (text, errors[0])

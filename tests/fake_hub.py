@@ -83,7 +83,11 @@ class FakeHub:
 
     def fetched(self) -> list[str]:
         """The contents that were asked for, in order, as paths in their repositories."""
-        return [path.split("/resolve/")[1].split("/", 1)[1] for method, path, _ in self.requests if method == "GET" and "/resolve/" in path]
+        return [
+            path.split("/resolve/")[1].split("/", 1)[1]
+            for method, path, _ in self.requests
+            if method == "GET" and "/resolve/" in path
+        ]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -125,7 +129,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._content(repository, content[3])
 
     def _info(self, name: str, repository: Repository) -> object:
-        return {"id": name, "sha": repository.commit, "private": False, "gated": "auto" if repository.gated else False, "tags": [], "siblings": []}
+        return {
+            "id": name,
+            "sha": repository.commit,
+            "private": False,
+            "gated": "auto" if repository.gated else False,
+            "tags": [],
+            "siblings": [],
+        }
 
     def _tree(self, repository: Repository) -> object:
         entries: list[dict[str, object]] = [{"type": "directory", "path": "unet", "oid": "0" * 40, "size": 0}]
@@ -203,7 +214,9 @@ def _large(path: str) -> bool:
 
 def folder_files(folder: Path) -> dict[str, bytes]:
     """A folder's files by path."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 def safetensors_bytes(numbers: int, seed: int = 0) -> bytes:
@@ -215,7 +228,11 @@ def safetensors_bytes(numbers: int, seed: int = 0) -> bytes:
 
 def environment(hub_url: str, home: Path, **more: str) -> Mapping[str, str]:
     """A user's environment with a home of its own and `hub_url` as the hub."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_", "DREAMWRIGHT", "XDG_"))}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("HF_", "TRANSFORMERS_", "DREAMWRIGHT", "XDG_"))
+    }
     folders = {"HF_HOME": "hf", "DREAMWRIGHT_MODELS": "models", "XDG_DATA_HOME": "data", "XDG_CACHE_HOME": "cache"}
     places = {variable: str(home / folder) for variable, folder in folders.items()}
     return {**kept, "HOME": str(home), "HF_ENDPOINT": hub_url, "OMP_NUM_THREADS": "1", **places, **more}

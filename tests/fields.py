@@ -57,8 +57,19 @@ def probes(rule: Rule) -> Iterator[tuple[str, Any, bool]]:
             value = [math.nan]
         yield words, value, fine
     if rule.kind in ("whole", "real"):
-        low, high, step = rule.low, rule.high, 1 if rule.kind == "whole" else max(abs(rule.high), abs(rule.low), 1.0) * 1e-9
-        for words, value in (("0", 0), ("-1", -1), ("min", low), ("min-1", low - step), ("max", high), ("max+1", high + step)):
+        low, high, step = (
+            rule.low,
+            rule.high,
+            1 if rule.kind == "whole" else max(abs(rule.high), abs(rule.low), 1.0) * 1e-9,
+        )
+        for words, value in (
+            ("0", 0),
+            ("-1", -1),
+            ("min", low),
+            ("min-1", low - step),
+            ("max", high),
+            ("max+1", high + step),
+        ):
             yield words, value, low <= value <= high
         yield "a flag for a number", True, False
         yield "text for a number", str(low), False
@@ -66,12 +77,26 @@ def probes(rule: Rule) -> Iterator[tuple[str, Any, bool]]:
             yield "a fraction", low + 0.5, False
             yield "a whole number as a fraction", float(low), False
     elif rule.kind == "flag":
-        yield from (("0", 0, False), ("1", 1, False), ("true as text", "true", False), ("true", True, True), ("false", False, True))
+        yield from (
+            ("0", 0, False),
+            ("1", 1, False),
+            ("true as text", "true", False),
+            ("true", True, True),
+            ("false", False, True),
+        )
     elif rule.kind == "text":
         limit = int(rule.high)
-        for words, value in (("no characters", ""), ("max", "x" * limit), ("max+1", "x" * (limit + 1)), ("max of 4 bytes each", "🍄" * limit)):
+        for words, value in (
+            ("no characters", ""),
+            ("max", "x" * limit),
+            ("max+1", "x" * (limit + 1)),
+            ("max of 4 bytes each", "🍄" * limit),
+        ):
             yield words, value, len(value) <= limit
-        yield from (("10 thousand characters", "x" * 10_000, limit >= 10_000), ("10 million characters", "x" * 10_000_000, False))
+        yield from (
+            ("10 thousand characters", "x" * 10_000, limit >= 10_000),
+            ("10 million characters", "x" * 10_000_000, False),
+        )
         for words, value in TEXTS.items():
             yield words, value[:limit], words not in ("NUL", "lone surrogate")
         yield "a number for text", 7, False
@@ -81,21 +106,42 @@ def probes(rule: Rule) -> Iterator[tuple[str, Any, bool]]:
         wrong = ("", "x", last.upper(), last + "\0", 0, "../" + last)
         yield from ((f"{word!r}", word, False) for word in wrong if word not in rule.allowed)
     elif rule.kind == "raw":
-        yield from (("no bytes", b"", True), ("max", bytes(int(rule.high)), True), ("max+1", bytes(int(rule.high) + 1), False), ("text for bytes", "x", False))
+        yield from (
+            ("no bytes", b"", True),
+            ("max", bytes(int(rule.high)), True),
+            ("max+1", bytes(int(rule.high) + 1), False),
+            ("text for bytes", "x", False),
+        )
     elif rule.kind == "scalars":
         limit = int(rule.high)
-        yield from (("max", {str(n): n for n in range(limit)}, True), ("max+1", {str(n): n for n in range(limit + 1)}, False))
+        yield from (
+            ("max", {str(n): n for n in range(limit)}, True),
+            ("max+1", {str(n): n for n in range(limit + 1)}, False),
+        )
         for words, value, fine in (
             ("NaN inside", math.nan, False), ("inf inside", math.inf, False), ("1e308 inside", 1e308, True), ("2**53 inside", 2**53, True), ("2**53+1 inside", 2**53 + 1, False),
             ("-2**53-1 inside", -(2**53) - 1, False), ("list inside", [1], False), ("none inside", None, False), ("map inside", {}, False), ("1001 characters inside", "x" * 1001, False),
             ("NUL inside", "\0", False), ("lone surrogate inside", "\ud800", False), ("flag inside", True, True),
         ):  # fmt: skip
             yield words, {"run.steps": value}, fine
-        yield from (("number as name", {5: 1}, False), ("name of 201", {"x" * 201: 1}, False), ("NUL in a name", {"\0": 1}, False))
+        yield from (
+            ("number as name", {5: 1}, False),
+            ("name of 201", {"x" * 201: 1}, False),
+            ("NUL in a name", {"\0": 1}, False),
+        )
     elif rule.kind == "words":
-        yield from (("max", ["x"] * int(rule.high), True), ("max+1", ["x"] * (int(rule.high) + 1), False), ("a number in it", [1], False), ("long", ["x" * 1001], False))
+        yield from (
+            ("max", ["x"] * int(rule.high), True),
+            ("max+1", ["x"] * (int(rule.high) + 1), False),
+            ("a number in it", [1], False),
+            ("long", ["x" * 1001], False),
+        )
     elif rule.kind == "several":
         one = valid(rule.of, random.Random(1))
-        yield from (("max", [one] * int(rule.high), True), ("max+1", [one] * (int(rule.high) + 1), False), ("text in it", ["x"], False))
+        yield from (
+            ("max", [one] * int(rule.high), True),
+            ("max+1", [one] * (int(rule.high) + 1), False),
+            ("text in it", ["x"], False),
+        )
     elif rule.kind == "record":
         yield from (("itself", valid(rule.of, random.Random(1)), True), ("empty", {}, False))

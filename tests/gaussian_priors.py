@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import torch
-
 from dreamwright.backend.guidance.prediction import clean_from, output_from
 from dreamwright.backend.prompts import PromptConditioning
 

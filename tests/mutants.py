@@ -9,15 +9,20 @@ import struct
 from typing import Any, Callable, Iterator, Sequence
 
 import msgpack
+from dreamwright.shared import limits
+from dreamwright.shared.messages import MESSAGES, pack
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from dreamwright.shared import limits
-from dreamwright.shared.messages import MESSAGES, pack
 from tests.fields import PATHS, REQUESTS, TEXTS, valid
 
 HEADS = (b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xc9\xff\xff\xff\xff\x01", b"\xdc\xff\xff", b"\xde\xff\xff", b"\xd9\xff", b"\xc1", b"\xd6\xff\0\0\0\0", b"\xc7\x0c\xff" + bytes(12))  # fmt: skip
-BAD_TEXT = (b"\xa3\xff\xfe\xfd", b"\xa3\xed\xa0\x80", b"\xa2\xc0\x80", b"\xa4\xf8\x88\x80\x80")  # not UTF-8, a surrogate, overlong, five bytes
+BAD_TEXT = (
+    b"\xa3\xff\xfe\xfd",
+    b"\xa3\xed\xa0\x80",
+    b"\xa2\xc0\x80",
+    b"\xa4\xf8\x88\x80\x80",
+)  # not UTF-8, a surrogate, overlong, five bytes
 NASTY: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**53, 2**53 + 1, 2**63 - 1, -(2**63), 2**64 - 1, 0.5, math.nan, math.inf, -math.inf, 1e308, 5e-324, "", "\0", "x" * 41, "x" * 1001,
     "x" * 30_000, b"", b"\xff" * 200, b"\0" * 30_000, [], {}, [1] * 5000, {str(n): n for n in range(300)}, msgpack.ExtType(5, b"x"), msgpack.Timestamp(1, 1), *[t for w, t in TEXTS.items() if w != "lone surrogate"], *PATHS,
@@ -53,7 +58,13 @@ class Pairs(list):
 class Mutants:
     """An endless source of requests. `names` are jobs that there are, so that some of what is asked means something."""
 
-    def __init__(self, dice: random.Random, kinds: Sequence[str] = REQUESTS, limit: int = limits.REQUEST_BYTES, prompts: Sequence[str] = ("a red mushroom", "a blue chair")) -> None:
+    def __init__(
+        self,
+        dice: random.Random,
+        kinds: Sequence[str] = REQUESTS,
+        limit: int = limits.REQUEST_BYTES,
+        prompts: Sequence[str] = ("a red mushroom", "a blue chair"),
+    ) -> None:
         self._dice, self._kinds, self._limit, self._prompts = dice, kinds, limit, prompts
         self.names: list[str] = ["f" * 16]
         self._ways: tuple[tuple[str, Callable[[], bytes]], ...] = (
@@ -73,12 +84,24 @@ class Mutants:
 
     def _plain(self, kind: str = "") -> dict[str, Any]:
         kind = kind or self._dice.choice(self._kinds)
-        envelope = msgpack.unpackb(pack(valid(MESSAGES[kind], self._dice), self._dice.randint(1, 10**6)), strict_map_key=False)
+        envelope = msgpack.unpackb(
+            pack(valid(MESSAGES[kind], self._dice), self._dice.randint(1, 10**6)), strict_map_key=False
+        )
         body = envelope["body"]
         if isinstance(body.get("job"), str) and self._dice.random() < 0.8:
             body["job"] = self._dice.choice(self.names)
         if kind == "Submit":  # few tickets, so that few of them are new jobs
-            chosen = {"ticket": f"t{self._dice.randint(0, 39)}", "prompt": self._dice.choice(self._prompts), "negative": "", "model": "starter", "preset": "draft", "settings": {}, "refines": "", "mesh": "", "priority": -self._dice.randint(0, 3)}
+            chosen = {
+                "ticket": f"t{self._dice.randint(0, 39)}",
+                "prompt": self._dice.choice(self._prompts),
+                "negative": "",
+                "model": "starter",
+                "preset": "draft",
+                "settings": {},
+                "refines": "",
+                "mesh": "",
+                "priority": -self._dice.randint(0, 3),
+            }
             body.update({name: value for name, value in chosen.items() if self._dice.random() < 0.97})
         if kind == "Forget" and self._dice.random() < 0.7:
             body["job"] = "f" * 16  # or soon there were none left to ask about
@@ -123,7 +146,9 @@ class Mutants:
     def _keys(self) -> bytes:
         envelope = self._plain()
         pairs = Pairs(envelope["body"].items())
-        odd = self._dice.choice(["extra", 5, None, True, b"job", 1.5, Raw(b"\x91\x01"), "", "job", "__class__", "x" * 5000, Raw(HEADS[0])])
+        odd = self._dice.choice(
+            ["extra", 5, None, True, b"job", 1.5, Raw(b"\x91\x01"), "", "job", "__class__", "x" * 5000, Raw(HEADS[0])]
+        )
         choice = self._dice.randrange(4)
         if choice == 0 or not pairs:
             pairs.append((odd, self._dice.choice(NASTY)))
@@ -142,14 +167,22 @@ class Mutants:
     def _envelope(self) -> bytes:
         envelope = self._plain()
         key = self._dice.choice([*envelope])
-        values = {"version": (0, 1, 3, "\0", "new", [[]] * 9, 2.0, True, 2**64 - 1), "id": (-1, 2**53 + 1, True, 1.0, "7", None), "type": ("", "Explode", "Welcome", "JobChanged", "submit", 5, [], "\0", "x" * 9000), "body": (None, [], 5, "x")}
+        values = {
+            "version": (0, 1, 3, "\0", "new", [[]] * 9, 2.0, True, 2**64 - 1),
+            "id": (-1, 2**53 + 1, True, 1.0, "7", None),
+            "type": ("", "Explode", "Welcome", "JobChanged", "submit", 5, [], "\0", "x" * 9000),
+            "body": (None, [], 5, "x"),
+        }
         envelope[key] = self._dice.choice([*values[key], *NASTY])
         if self._dice.random() < 0.1:
             del envelope[key]
         return packed(envelope)
 
     def _deep(self) -> bytes:
-        depth, in_maps = self._dice.choice([10, 400, 900, 990, 1010, 1020, 1023, 1024, 2000, 20_000, 100_000]), self._dice.random() < 0.4
+        depth, in_maps = (
+            self._dice.choice([10, 400, 900, 990, 1010, 1020, 1023, 1024, 2000, 20_000, 100_000]),
+            self._dice.random() < 0.4,
+        )
         deep = Raw(nested(depth, in_maps))
         if self._dice.random() < 0.3:
             return deep
@@ -170,7 +203,9 @@ class Mutants:
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
     """(holder, key) of everything inside a structure."""
-    keys: Iterator[Any] = iter(value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ())
+    keys: Iterator[Any] = iter(
+        value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    )
     found = []
     for key in keys:
         found.append((value, key))
@@ -179,8 +214,15 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
 
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=20) | st.binary(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.binary(max_size=4), inner, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=20)
+    | st.binary(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.binary(max_size=4), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
@@ -190,8 +232,19 @@ def structures(kinds: Sequence[str]) -> st.SearchStrategy[bytes]:
 
     def of(kind: str) -> st.SearchStrategy[Any]:
         fields = list(MESSAGES[kind].__dataclass_fields__)
-        body = PLAIN | st.fixed_dictionaries({name: PLAIN for name in fields}) | st.dictionaries(st.sampled_from([*fields, "x"]), PLAIN)
-        return st.fixed_dictionaries({"version": st.just(limits.PROTOCOL_VERSION) | PLAIN, "id": st.integers(0, 99) | PLAIN, "type": st.just(kind), "body": body})
+        body = (
+            PLAIN
+            | st.fixed_dictionaries({name: PLAIN for name in fields})
+            | st.dictionaries(st.sampled_from([*fields, "x"]), PLAIN)
+        )
+        return st.fixed_dictionaries(
+            {
+                "version": st.just(limits.PROTOCOL_VERSION) | PLAIN,
+                "id": st.integers(0, 99) | PLAIN,
+                "type": st.just(kind),
+                "body": body,
+            }
+        )
 
     return st.sampled_from(list(kinds)).flatmap(of).map(msgpack.packb)
 
@@ -201,7 +254,14 @@ def drawn(count: int, number: int, kinds: Sequence[str] = REQUESTS) -> list[byte
     found: list[bytes] = []
 
     @seed(number)
-    @settings(max_examples=count, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), derandomize=False)
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        derandomize=False,
+    )
     @given(structures(kinds))
     def collect(data: bytes) -> None:
         found.append(data)

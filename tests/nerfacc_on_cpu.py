@@ -73,34 +73,74 @@ class HostKernel:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text("#pragma once\n")
         (folder / "include" / "data_spec.hpp").write_text("#pragma once\n")
-        kernels = (SOURCE / "grid.cu").read_text().partition("std::tuple<RaySegmentsSpec")[0]  # what follows launches them
+        kernels = (
+            (SOURCE / "grid.cu").read_text().partition("std::tuple<RaySegmentsSpec")[0]
+        )  # what follows launches them
         (folder / "grid.cpp").write_text(SHIM + kernels + CALL)
         library = folder / "grid.so"
-        command = [compiler(), "-O1", "-w", "-shared", "-fPIC", f"-I{folder}", "-o", str(library), str(folder / "grid.cpp")]
+        command = [
+            compiler(),
+            "-O1",
+            "-w",
+            "-shared",
+            "-fPIC",
+            f"-I{folder}",
+            "-o",
+            str(library),
+            str(folder / "grid.cpp"),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[:2000]
         self._traverse = ctypes.CDLL(str(library)).traverse
 
     def __call__(
-        self, origins: Tensor, directions: Tensor, cells: Tensor, box: Tensor, near_planes: Tensor, far_planes: Tensor, step_size: float
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        cells: Tensor,
+        box: Tensor,
+        near_planes: Tensor,
+        far_planes: Tensor,
+        step_size: float,
     ) -> tuple[None, RaySamples, None]:
         rays = len(origins)
         t_min, t_max, hits = nerfacc.grid._ray_aabb_intersect(origins, directions, box)
         t_sorted, t_indices = torch.sort(torch.cat([t_min, t_max], dim=-1), dim=-1)
-        inputs = [t.contiguous() for t in (origins, directions, cells, box, hits, t_sorted, t_indices, near_planes, far_planes)]
+        inputs = [
+            t.contiguous()
+            for t in (origins, directions, cells, box, hits, t_sorted, t_indices, near_planes, far_planes)
+        ]
         counts = torch.zeros(rays, dtype=torch.int64)
 
         def call(first: bool, total: int, starts: Tensor, vals: Tensor, ray: Tensor, valid: Tensor) -> None:
             o, d, c, b, h, s, i, n, f = (ctypes.c_void_p(t.data_ptr()) for t in inputs)
             outputs = (ctypes.c_void_p(t.data_ptr()) for t in (starts, counts, vals, ray, valid))
             self._traverse(
-                rays, o, d, cells.shape[1], c, b, h, s, i, n, f, ctypes.c_float(step_size), ctypes.c_bool(first), ctypes.c_int64(total), *outputs
+                rays,
+                o,
+                d,
+                cells.shape[1],
+                c,
+                b,
+                h,
+                s,
+                i,
+                n,
+                f,
+                ctypes.c_float(step_size),
+                ctypes.c_bool(first),
+                ctypes.c_int64(total),
+                *outputs,
             )
 
         spare = torch.zeros(1, dtype=torch.int64)
         call(True, 0, spare, spare, spare, spare)
         total = int(counts.sum())
-        vals, ray, valid = torch.zeros(total), torch.zeros(total, dtype=torch.int64), torch.zeros(total, dtype=torch.bool)
+        vals, ray, valid = (
+            torch.zeros(total),
+            torch.zeros(total, dtype=torch.int64),
+            torch.zeros(total, dtype=torch.bool),
+        )
         call(False, total, torch.cumsum(counts, 0) - counts, vals, ray, valid)
         assert bool(valid.all())
         return None, RaySamples(vals=vals, ray_indices=ray), None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A `dreamwright serve` process of a test's own: where it listens, what it wrote, and its end.
 
-    python -m tests.operated serve …      with workers that take a job and never say anything again
+python -m tests.operated serve …      with workers that take a job and never say anything again
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dreamwright.backend.cli import main as command
 from dreamwright.backend.server import front_door
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.handshake import Lock
+
 from tests.puppet_server import PuppetForeman
 
 LIMIT_S = 240.0  # for anything to come about on a machine that is busy
@@ -43,7 +44,9 @@ class Operated:
         end = time.monotonic() + LIMIT_S
         while not (found := happened()):
             if self.process.poll() is not None or time.monotonic() > end:
-                raise TimeoutError(f"it did not happen; exit code {self.process.poll()}\n{self.output.read_text()[-4000:]}")
+                raise TimeoutError(
+                    f"it did not happen; exit code {self.process.poll()}\n{self.output.read_text()[-4000:]}"
+                )
             if client is not None:
                 client.tick()
             time.sleep(0.01)
@@ -82,7 +85,9 @@ def operated(folder: Path, *arguments: str, module: str = "dreamwright.backend.c
     try:
         server.address = server.until(lambda: re.search(r"serves on (\S+)", output.read_text()))[1]
         if "--metrics" in arguments:
-            server.metrics = server.until(lambda: re.search(r"figures for Prometheus are at (\S+)", output.read_text()))[1]
+            server.metrics = server.until(
+                lambda: re.search(r"figures for Prometheus are at (\S+)", output.read_text())
+            )[1]
         yield server
     finally:
         if process.poll() is None:

@@ -40,4 +40,6 @@ def grid(cells: int, size: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 
 def tetrahedron() -> tuple[np.ndarray, np.ndarray]:
     """The regular one with vertices at alternate corners of the cube of side 2: edges of sqrt(8)."""
-    return np.array([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]), np.array([[0, 1, 2], [0, 3, 1], [0, 2, 3], [1, 3, 2]])
+    return np.array([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]), np.array(
+        [[0, 1, 2], [0, 3, 1], [0, 2, 3], [1, 3, 2]]
+    )

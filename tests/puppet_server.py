@@ -9,7 +9,6 @@ from typing import Any, Callable
 
 import pytest
 import zmq
-
 from dreamwright.backend.server import foreman as foreman_module
 from dreamwright.backend.server.front_door import FrontDoor
 from dreamwright.backend.server.orders import Ended

@@ -12,9 +12,10 @@ from typing import Any
 
 from dreamwright.backend.cli import main as command
 from dreamwright.backend.server import front_door
-from dreamwright.backend.server.orders import Ended, Pictured, Stepped
 from dreamwright.backend.server.attempt import MESH_FILE
+from dreamwright.backend.server.orders import Ended, Pictured, Stepped
 from dreamwright.shared.mesh_file import encode_mesh
+
 from tests.addon.stand_in_props import ball, picture
 from tests.puppet_server import PuppetForeman
 
@@ -32,7 +33,15 @@ class QuickForeman(PuppetForeman):
         mesh = ball(12, float(job.settings.get("mesh.height_m", 1.0)))
         mesh.facts["prompt"] = job.prompt
         (folder / MESH_FILE).write_bytes(encode_mesh(mesh))
-        step = {"step": 10, "steps": 10, "elapsed_s": 1.0, "eta_s": 0.0, "width": 16, "height": 16, "data": picture(10, 16)}
+        step = {
+            "step": 10,
+            "steps": 10,
+            "elapsed_s": 1.0,
+            "eta_s": 0.0,
+            "width": 16,
+            "height": 16,
+            "data": picture(10, 16),
+        }
         end = {"how": "succeeded", "message": "", "meshed": True}
         told = {"job": job.job, "attempt": job.attempt, **step, **end}
         self.told += [made(Stepped, **told), made(Pictured, **told), made(Ended, **told)]

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-
 from dreamwright.backend.checkpoints import read_checkpoint, write_checkpoint
 from dreamwright.backend.config import Config
 from dreamwright.backend.distillation import ScoreDistillation
@@ -25,6 +23,8 @@ from dreamwright.backend.job import Job, make_job
 from dreamwright.backend.optimization import Run, optimise
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.ranks import Alone, Ranks, joined
+from safetensors.torch import save_file
+
 from tests.tiny_model import quick_config
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -46,8 +46,16 @@ def run_of(config: Config, ranks: Ranks = Alone(), **options: Any) -> Run:
     """A run whose guidance answers each noise differently."""
     ball = torch.full((3, 16, 16), -0.2)
     ball[0, 4:12, 4:12] = 0.8
-    oracle = GaussianOracle({"": torch.zeros(3, 16, 16), **{f"a ball, {v} view": ball for v in ("front", "side", "back", "overhead")}}, 0.5)
-    return optimise(config, ScoreDistillation(oracle, config.guidance), PromptBank(oracle, "a ball", config.guidance), ranks=ranks, **options)
+    oracle = GaussianOracle(
+        {"": torch.zeros(3, 16, 16), **{f"a ball, {v} view": ball for v in ("front", "side", "back", "overhead")}}, 0.5
+    )
+    return optimise(
+        config,
+        ScoreDistillation(oracle, config.guidance),
+        PromptBank(oracle, "a ball", config.guidance),
+        ranks=ranks,
+        **options,
+    )
 
 
 class Mishap:
@@ -78,10 +86,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def one_rank(rank: int, count: int, port: int, folder: Path, settings: tuple[str, ...], options: dict[str, Any]) -> None:
+def one_rank(
+    rank: int, count: int, port: int, folder: Path, settings: tuple[str, ...], options: dict[str, Any]
+) -> None:
     """The life of one rank; options: mishap (what, at, rank), stop (at, rank), resume, timeout."""
     torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
     told: dict[str, Any] = {"events": [], "error": ""}
     begun = time.monotonic()
     try:
@@ -99,7 +111,9 @@ def one_rank(rank: int, count: int, port: int, folder: Path, settings: tuple[str
                     write_checkpoint(folder / "work", job, event.state)
                 if isinstance(event, Progress) and options.get("stop") == (event.step, rank):
                     stopped.append(True)
-            save_file({k: v.contiguous() for k, v in run.distiller.state(0).tensors.items()}, folder / f"{rank}.safetensors")
+            save_file(
+                {k: v.contiguous() for k, v in run.distiller.state(0).tensors.items()}, folder / f"{rank}.safetensors"
+            )
     except DreamwrightError as error:
         told["error"] = f"{type(error).__name__}: {error}"
     told["seconds"] = time.monotonic() - begun
@@ -116,7 +130,9 @@ def described(event: Event) -> list[Any]:
 def ranks_run(folder: Path, *settings: str, count: int = 2, **options: Any) -> list[dict[str, Any]]:
     """What each of `count` ranks told, {} for one that died without a word. Fails when one is still there after two minutes."""
     port = free_port()
-    processes = [PROCESSES.Process(target=one_rank, args=(rank, count, port, folder, settings, options)) for rank in range(count)]
+    processes = [
+        PROCESSES.Process(target=one_rank, args=(rank, count, port, folder, settings, options)) for rank in range(count)
+    ]
     for process in processes:
         process.start()
     silent = options.get("mishap", ("", 0, -1))

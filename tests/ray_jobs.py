@@ -6,10 +6,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from dreamwright.shared.messages import JobSummary
+
 from tests.tiny_model import QUICK
 
 STEPS, LONG = 40, 100_000
-SETTINGS = {**dict(setting.split("=") for setting in QUICK), "run.threads": "1", "mesh.threshold": "1.0", "run.max_restarts": "0"}
+SETTINGS = {
+    **dict(setting.split("=") for setting in QUICK),
+    "run.threads": "1",
+    "mesh.threshold": "1.0",
+    "run.max_restarts": "0",
+}
 SETTINGS |= {"run.preview_interval": "10", "run.checkpoint_interval": "5"}
 
 

@@ -19,7 +19,14 @@ class Machines:
         self.open()
 
     def open(self, **head: Any) -> None:
-        head |= {**SMALL, "num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "node_name": "head", "temp_dir": str(self._folder)}
+        head |= {
+            **SMALL,
+            "num_cpus": 0,
+            "num_gpus": 0,
+            "include_dashboard": False,
+            "node_name": "head",
+            "temp_dir": str(self._folder),
+        }
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self._nodes: dict[str, Any] = {}
 

@@ -18,7 +18,9 @@ def say(**facts: Any) -> None:
     print(json.dumps(facts), flush=True)
 
 
-def until(session: Any, happened: Callable[[], Any], happenings: list[Any] | None = None, limit_s: float = 60.0) -> None:
+def until(
+    session: Any, happened: Callable[[], Any], happenings: list[Any] | None = None, limit_s: float = 60.0
+) -> None:
     end = time.monotonic() + limit_s
     while not happened():
         if time.monotonic() > end:
@@ -64,7 +66,12 @@ def main() -> None:
         session.fetch(job)
         until(session, lambda: any(type(event).__name__ == "MeshArrived" for event in happenings), happenings)
         mesh = next(event.mesh for event in happenings if type(event).__name__ == "MeshArrived")
-        say(job=job, vertices=len(mesh.vertices), sha=hashlib.sha256(mesh.vertices.tobytes()).hexdigest(), owner=session.jobs[job].owner)
+        say(
+            job=job,
+            vertices=len(mesh.vertices),
+            sha=hashlib.sha256(mesh.vertices.tobytes()).hexdigest(),
+            owner=session.jobs[job].owner,
+        )
     session.disconnect()
 
 

@@ -7,10 +7,10 @@ import hashlib
 from typing import Any, Iterator
 
 import numpy as np
-
 from dreamwright.shared import limits
 from dreamwright.shared.mesh_file import MeshFile, encode_mesh
 from dreamwright.shared.uploads import Upload
+
 from tests.plain_meshes import icosphere
 
 
@@ -19,7 +19,13 @@ def sent_ball(subdivisions: int = 2, radius: float = 0.8, **facts: Any) -> MeshF
     vertices, faces = icosphere(subdivisions, radius)
     albedo = np.random.default_rng(0).uniform(size=vertices.shape)
     where = vertices + [2.0, -1.0, 0.5]
-    return MeshFile(where.astype(np.float32), faces.astype(np.int32), (vertices / radius).astype(np.float32), albedo.astype(np.float32), facts)
+    return MeshFile(
+        where.astype(np.float32),
+        faces.astype(np.int32),
+        (vertices / radius).astype(np.float32),
+        albedo.astype(np.float32),
+        facts,
+    )
 
 
 def sha256(data: bytes) -> str:

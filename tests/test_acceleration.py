@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-
 from dreamwright.backend.config import GuidanceConfig, ModelConfig
 from dreamwright.backend.distillation import ScoreDistillation
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.guidance.acceleration import accelerate, missing_for_compiling
 from dreamwright.backend.guidance.loading import load_denoiser
 from dreamwright.backend.prompts import PromptBank
+
 from tests.tiny_pipeline import write_pipeline
 
 LACKS = missing_for_compiling(torch.device("cpu"))
@@ -31,7 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prediction(folder: Path, config: ModelConfig) -> torch.Tensor:
     denoiser = load_denoiser(folder, config=config)
     z = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    return denoiser.predict(z, torch.linspace(0.1, 0.9, 4), denoiser.embed(["a red mushroom", "a blue chair", "a chair", ""]))
+    return denoiser.predict(
+        z, torch.linspace(0.1, 0.9, 4), denoiser.embed(["a red mushroom", "a blue chair", "a chair", ""])
+    )
 
 
 @pytest.mark.slow
@@ -56,7 +58,9 @@ def test_a_compiled_network_predicts_the_same() -> None:
     assert float((fast - plain).abs().max()) < 1e-4 * float(plain.abs().max())
 
 
-@pytest.mark.parametrize(("asked", "modes"), [("off", []), ("default", [None]), ("reduce-overhead", ["reduce-overhead"])])
+@pytest.mark.parametrize(
+    ("asked", "modes"), [("off", []), ("default", [None]), ("reduce-overhead", ["reduce-overhead"])]
+)
 def test_the_network_of_a_loaded_model_is_compiled_as_the_settings_say(
     folder: Path, asked: str, modes: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,5 +106,7 @@ def test_all_views_of_a_step_go_through_the_network_in_one_call(folder: Path, op
     bank = PromptBank(denoiser, "a red mushroom", config)
     conditioning = bank.for_views([0.0, 90, 180, 270], [10.0] * 4)
     draw = torch.Generator().manual_seed(0)
-    ScoreDistillation(denoiser, config).gradient(torch.rand(4, 3, 16, 16, generator=draw), None, conditioning, draw, 0.5)
+    ScoreDistillation(denoiser, config).gradient(
+        torch.rand(4, 3, 16, 16, generator=draw), None, conditioning, draw, 0.5
+    )
     assert batches == [rows]

@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 from diffusers import DDPMScheduler
-
 from dreamwright.backend.distillation import ancestral_sample, ancestral_step
 from dreamwright.backend.guidance.oracles import GaussianOracle, MixtureOracle, cosine_schedule
+
 from tests.gaussian_priors import Retyped, means, seeded
 
 
@@ -60,7 +60,9 @@ def test_ancestral_samples_of_a_gaussian_have_its_mean_and_deviation():
     for kind in (None, "sample"):
         oracle = GaussianOracle(centre, 0.3)
         denoiser = oracle if kind is None else Retyped(oracle, kind)
-        images = ancestral_sample(denoiser, oracle.embed(["a"] * n), oracle.embed([""] * n), 0.0, 100, seeded(0), clip=False)
+        images = ancestral_sample(
+            denoiser, oracle.embed(["a"] * n), oracle.embed([""] * n), 0.0, 100, seeded(0), clip=False
+        )
         assert images.shape == (n, 3, 4, 4)
         score = (images.mean(0) - (centre["a"] + 1) / 2) / (0.15 / math.sqrt(n))
         assert score.abs().max() < 4.5

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.backend.server.dispatch import RETRY_S
 from dreamwright.backend.server.fence import FENCE_FILE
 from dreamwright.backend.server.foreman import Died
 from dreamwright.backend.server.orders import Ended, Noted, Stepped
-from dreamwright.backend.server.attempt import MESH_FILE
+
 from tests.yard import Yard, yard  # noqa: F401 (fixture)
 
 
@@ -23,7 +24,12 @@ def test_what_an_earlier_attempt_reports_changes_nothing(yard: Yard) -> None:
     yard.hands.told.append(Died(name, -9))
     yard.work()
     assert yard.job(name).attempt == 2 and yard.job(name).state == "running"
-    for late in (Stepped(name, 9, 10, 1.0, 1.0, 1), Noted(name, "", "late", 1), Ended(name, "succeeded", "", False, 1), Ended(name, "failed", "", False)):
+    for late in (
+        Stepped(name, 9, 10, 1.0, 1.0, 1),
+        Noted(name, "", "late", 1),
+        Ended(name, "succeeded", "", False, 1),
+        Ended(name, "failed", "", False),
+    ):
         before = yard.job(name)
         yard.hands.told.append(late)
         for device in list(yard.hands.at_work):

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from dreamwright.backend.cli.evaluate import SUITES
 from dreamwright.backend.cli.main import build_parser, main
 from dreamwright.backend.errors import ConfigError, Stopped
 from dreamwright.backend.evaluation import baselines
 from dreamwright.backend.evaluation.baselines import Cell, cells, fingerprint, job_of, kept, make_cell
 from dreamwright.backend.events import Progress
+from PIL import Image
+
 from tests.tiny_clip import write_clip
 from tests.tiny_model import QUICK
 
@@ -32,7 +32,11 @@ def job(clip):
 
 def test_cells_of_one_prompt_lie_side_by_side_so_that_a_short_run_compares_methods():
     planned = cells(["dreamfusion", "dream-fields"], ["a", "b"], 2)
-    assert [(c.seed, c.prompt, c.method) for c in planned[:3]] == [(0, "a", "dreamfusion"), (0, "a", "dream-fields"), (0, "b", "dreamfusion")]
+    assert [(c.seed, c.prompt, c.method) for c in planned[:3]] == [
+        (0, "a", "dreamfusion"),
+        (0, "a", "dream-fields"),
+        (0, "b", "dreamfusion"),
+    ]
     assert len(planned) == 8 and planned[4].seed == 1
 
 
@@ -43,9 +47,14 @@ def test_a_cell_runs_its_methods_own_preset_with_its_seed(job):
 
 def test_a_setting_goes_to_the_methods_that_know_it_and_a_wrong_one_is_refused_for_all():
     settings = ("run.steps=7", "field.voxel_resolutions=6,12", "sphere.radius=0.2")
-    mesh, field = (job_of(Cell(method, "a red mushroom", 0), settings).config for method in ("clip-mesh", "dream-fields"))
+    mesh, field = (
+        job_of(Cell(method, "a red mushroom", 0), settings).config for method in ("clip-mesh", "dream-fields")
+    )
     assert mesh.run.steps == field.run.steps == 7
-    assert (mesh.sphere.radius, field.sphere.radius) == (0.2, 0.35) and field.field.voxel_resolutions == (6, 12) != mesh.field.voxel_resolutions
+    assert (mesh.sphere.radius, field.sphere.radius) == (0.2, 0.35) and field.field.voxel_resolutions == (
+        6,
+        12,
+    ) != mesh.field.voxel_resolutions
     with pytest.raises(ConfigError, match="field.voxels"):
         job_of(Cell("clip-mesh", "a red mushroom", 0), ("field.voxels=3",))
 
@@ -101,12 +110,30 @@ def test_the_command_writes_the_table_and_makes_nothing_twice(clip, tmp_path, mo
     real = baselines.make_cell
     monkeypatch.setattr(baselines, "make_cell", lambda job, *rest: made.append(job.prompt) or real(job, *rest))
     monkeypatch.setattr(baselines, "job_of", lambda cell, given: job_of(cell, given, {"dream-fields": str(clip)}))
-    arguments = ["evaluate", "baselines", "--prompts", "2", "--methods", "dream-fields", "--models", "judge", "--out", str(tmp_path / "out"), "--device", "cpu"]
+    arguments = [
+        "evaluate",
+        "baselines",
+        "--prompts",
+        "2",
+        "--methods",
+        "dream-fields",
+        "--models",
+        "judge",
+        "--out",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+    ]
     for setting in TINY:
         arguments += ["--set", setting]
     assert main(arguments) == 0 and len(made) == 2
     table = capsys.readouterr().out
-    assert [line.split("|")[1].strip() for line in table.splitlines()] == ["method", "---", "oracle (the true props)", "dream-fields"]
+    assert [line.split("|")[1].strip() for line in table.splitlines()] == [
+        "method",
+        "---",
+        "oracle (the true props)",
+        "dream-fields",
+    ]
     assert (tmp_path / "out" / "dream-fields" / "a-blue-chair.0" / "turntable.png").is_file()
     with Image.open(tmp_path / "out" / "baselines.png") as sheet:
         assert sheet.size == (4 + 2 * (3 * 96 + 4), 14 + 2 * (96 + 14)), "the oracle and the method, two prompts"

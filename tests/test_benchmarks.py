@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from dreamwright.backend.distiller import Distiller
 from dreamwright.backend.guidance.contract import GuidanceResult
 
@@ -45,8 +44,12 @@ def test_the_models_have_as_many_weights_as_the_published_ones() -> None:
     assert random_models.weights(vae) == 83_653_863
 
 
-def test_the_gpu_benchmark_runs_whole_with_tiny_models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["gpu_step.py", "--tiny", "--steps", "1", "--cases", "if-xl-4", "sd-1.5-4-recompute"])
+def test_the_gpu_benchmark_runs_whole_with_tiny_models(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["gpu_step.py", "--tiny", "--steps", "1", "--cases", "if-xl-4", "sd-1.5-4-recompute"]
+    )
     gpu_step.main()
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     heads, _, pixel, latent = rows
@@ -79,7 +82,11 @@ def test_the_parts_of_a_step_are_counted_once_where_one_holds_another(monkeypatc
 def test_missed_targets_are_bold_and_met_ones_are_not() -> None:
     def cells(step: float, peak: float, case: str) -> list[str]:
         parts = dict.fromkeys(gpu_step.PARTS, 0.01)
-        return gpu_step.row(case, gpu_step.CASES[case], gpu_step.Figures(0.05, [step], parts, int(peak * 1e9), 1), False).strip("| ").split(" | ")
+        return (
+            gpu_step.row(case, gpu_step.CASES[case], gpu_step.Figures(0.05, [step], parts, int(peak * 1e9), 1), False)
+            .strip("| ")
+            .split(" | ")
+        )
 
     assert cells(0.0625, 40, "if-xl-4")[4] == "1.25" and cells(0.07, 40, "if-xl-4")[4] == "**1.40**"
     assert cells(0.0625, 40, "if-xl-4")[-2] == "15.6" and cells(0.081, 40, "if-xl-4")[-2] == "**20.2**"

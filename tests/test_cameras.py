@@ -7,10 +7,9 @@ import math
 
 import pytest
 import torch
-from scipy import stats
-
 from dreamwright.backend.cameras import camera_rays, look_at, orbit_cameras, sample_cameras, sample_lights, spherical
 from dreamwright.backend.config import CameraConfig, LightConfig
+from scipy import stats
 
 N = 20_000
 
@@ -45,7 +44,9 @@ def test_look_at_scatters_with_the_papers_covariance() -> None:
     """The look-at point is the ray of the picture's centre nearest to it: its variance per axis is 0.2."""
     config = CameraConfig(position_offset=0.0, up_std=0.0)
     draws = sample_cameras(config, N, torch.Generator().manual_seed(5))
-    aimed = sample_cameras(CameraConfig(position_offset=0.0, up_std=0.0, look_at_std=0.0), N, torch.Generator().manual_seed(5))
+    aimed = sample_cameras(
+        CameraConfig(position_offset=0.0, up_std=0.0, look_at_std=0.0), N, torch.Generator().manual_seed(5)
+    )
     torch.testing.assert_close(draws.position, aimed.position)
     # The viewing direction of a target ~ N(0, .2 I): P(target beyond the camera's plane) is Phi(-d / sqrt(.2)).
     distance = draws.position.norm(dim=1, keepdim=True)
@@ -66,10 +67,10 @@ def test_lights_lean_to_the_cameras_side_at_the_papers_distances() -> None:
 
 def test_azimuth_zero_sees_the_front_from_minus_y_and_ninety_from_plus_x() -> None:
     cameras = orbit_cameras([0, 90, 180], 0.0, 2.0, 1.0)
+    torch.testing.assert_close(cameras.position, torch.tensor([[0.0, -2, 0], [2, 0, 0], [0, 2, 0]]), atol=1e-6, rtol=0)
     torch.testing.assert_close(
-        cameras.position, torch.tensor([[0.0, -2, 0], [2, 0, 0], [0, 2, 0]]), atol=1e-6, rtol=0
+        cameras.rotation[0], torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]), atol=1e-6, rtol=0
     )
-    torch.testing.assert_close(cameras.rotation[0], torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]), atol=1e-6, rtol=0)
 
 
 def test_rotations_are_right_handed_and_orthonormal_even_overhead(generator: torch.Generator) -> None:

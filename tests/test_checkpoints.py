@@ -8,13 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
-
-from dreamwright.backend.checkpoints import FORMAT, NEWEST, PREVIOUS, VERSION, has_checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
+from dreamwright.backend.checkpoints import (
+    FORMAT,
+    NEWEST,
+    PREVIOUS,
+    VERSION,
+    has_checkpoint,
+    read_checkpoint,
+    remove_checkpoints,
+    write_checkpoint,
+)
 from dreamwright.backend.errors import CheckpointError
 from dreamwright.backend.events import Checkpoint, RunState
 from dreamwright.backend.guidance.oracles import KnownImages
 from dreamwright.backend.job import Job, make_job
+from safetensors.torch import save_file
+
 from tests.ball_runs import oracle, run_of  # noqa: F401 (a fixture)
 from tests.tiny_model import quick_config
 
@@ -46,7 +55,10 @@ def test_foreign_files_are_refused_in_one_line(content: bytes, tmp_path: Path) -
     assert "\n" not in str(caught.value) and "--resume" in str(caught.value)
 
 
-@pytest.mark.parametrize("numbers", ["{}", "[]", "3", '{"step": "2", "seed": 0, "restarts": 0}', '{"step": -1, "seed": 0, "restarts": 0}', "{"])
+@pytest.mark.parametrize(
+    "numbers",
+    ["{}", "[]", "3", '{"step": "2", "seed": 0, "restarts": 0}', '{"step": -1, "seed": 0, "restarts": 0}', "{"],
+)
 def test_a_header_without_its_numbers_counts_as_damage(numbers: str, tmp_path: Path) -> None:
     job = make_job("a ball", "oracle", "draft", quick_config())
     header = {"format": FORMAT, "version": str(VERSION), "fingerprint": job.fingerprint(), "run": numbers}

@@ -7,10 +7,6 @@ import math
 
 import numpy as np
 import pytest
-from tests.analytic_fields import AnalyticField, box, sphere, torus, union
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from dreamwright.backend.meshing.clean import (
     clean_surface,
     drop_bad_faces,
@@ -39,6 +35,10 @@ from dreamwright.backend.meshing.topology import (
     signed_volume,
     vertex_normals,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.analytic_fields import AnalyticField, box, sphere, torus, union
 
 TETRAHEDRON = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
 CORNERS = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
@@ -103,7 +103,8 @@ def test_inner_walls_are_dropped() -> None:
     outer, inner = surface_of(AnalyticField(sphere(0.4), bounding_radius=0.6)), None
     inner = Surface(0.5 * outer.vertices, outer.faces[:, ::-1])
     both = Surface(
-        np.concatenate([outer.vertices, inner.vertices]), np.concatenate([outer.faces, inner.faces + len(outer.vertices)])
+        np.concatenate([outer.vertices, inner.vertices]),
+        np.concatenate([outer.faces, inner.faces + len(outer.vertices)]),
     )
     cleaned, dropped = clean_surface(both)
     assert dropped == 1 and len(cleaned.faces) == len(outer.faces)
@@ -135,7 +136,11 @@ SHAPES = {
     "sphere": (sphere(0.4), 2, 4 / 3 * math.pi * 0.4**3),
     "torus": (torus(0.35, 0.12), 0, 2 * math.pi**2 * 0.35 * 0.12**2),
     "box": (box((0.35, 0.2, 0.1)), 2, 8 * 0.35 * 0.2 * 0.1),
-    "table": (union(box((0.3, 0.3, 0.04)), *[box((0.04, 0.04, 0.3), (x, y, -0.2)) for x in (-0.2, 0.2) for y in (-0.2, 0.2)]), 2, None),
+    "table": (
+        union(box((0.3, 0.3, 0.04)), *[box((0.04, 0.04, 0.3), (x, y, -0.2)) for x in (-0.2, 0.2) for y in (-0.2, 0.2)]),
+        2,
+        None,
+    ),
 }
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from dreamwright.backend.cli.generate import job_from
 from dreamwright.backend.cli.main import build_parser, main
 from dreamwright.backend.distiller import Distiller
 from dreamwright.backend.guidance import pixel
+
 from tests.tiny_model import QUICK, save_tiny_model
 
 SETTINGS = [part for setting in QUICK for part in ("--set", setting)]
@@ -33,7 +33,9 @@ def generate(model: str, out: Path, *extra: str, prompt: str = "a red mushroom")
 
 
 @pytest.mark.parametrize("suffix", ["glb", "ply", "obj"])
-def test_a_prompt_becomes_a_mesh_file(model: str, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prompt_becomes_a_mesh_file(
+    model: str, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     import trimesh
 
     out = tmp_path / f"prop.{suffix}"
@@ -46,7 +48,9 @@ def test_a_prompt_becomes_a_mesh_file(model: str, tmp_path: Path, suffix: str, c
 
 
 @pytest.mark.parametrize("suffix", ["glb", "obj"])
-def test_with_texture_the_colours_come_as_a_picture(model: str, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_texture_the_colours_come_as_a_picture(
+    model: str, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     import trimesh
 
     out = tmp_path / f"a prop.{suffix}"
@@ -63,7 +67,11 @@ def test_with_texture_the_colours_come_as_a_picture(model: str, tmp_path: Path, 
 
 def test_previews_and_a_turntable_are_written(model: str, tmp_path: Path) -> None:
     assert generate(model, tmp_path / "a.ply", "--previews", str(tmp_path / "seen")) == 0
-    assert sorted(p.name for p in (tmp_path / "seen").iterdir()) == ["step-000003.png", "step-000006.png", "turntable.png"]
+    assert sorted(p.name for p in (tmp_path / "seen").iterdir()) == [
+        "step-000003.png",
+        "step-000006.png",
+        "turntable.png",
+    ]
 
 
 def test_the_glb_says_what_it_was_made_of(model: str, tmp_path: Path) -> None:
@@ -91,10 +99,19 @@ MISTAKES = {
     "work folder is a file": (["generate", "a red mushroom", "--work", "prop.glb"], ("prop.glb", "--work")),
     "preview folder is a file": (["generate", "a red mushroom", "--previews", "prop.glb"], ("prop.glb", "--previews")),
     "no field to begin from": (["generate", "a red mushroom", "--from", "nowhere"], ("nowhere", "--keep-work")),
-    "beginning from its own work folder": (["generate", "a red mushroom", "--work", "here", "--from", "here"], ("here", "--work")),
+    "beginning from its own work folder": (
+        ["generate", "a red mushroom", "--work", "here", "--from", "here"],
+        ("here", "--work"),
+    ),
     "texture of a few texels": (["generate", "a red mushroom", "--texture", "16"], ("16", "64", "4096", "--texture")),
-    "texture in a ply": (["generate", "a red mushroom", "--out", "prop.ply", "--texture", "64"], (".ply", ".glb", ".obj", "--texture")),
-    "texture by --set in a ply": (["generate", "a red mushroom", "--out", "prop.ply", "--set", "mesh.texture=64"], (".ply", "mesh.texture")),
+    "texture in a ply": (
+        ["generate", "a red mushroom", "--out", "prop.ply", "--texture", "64"],
+        (".ply", ".glb", ".obj", "--texture"),
+    ),
+    "texture by --set in a ply": (
+        ["generate", "a red mushroom", "--out", "prop.ply", "--set", "mesh.texture=64"],
+        (".ply", "mesh.texture"),
+    ),
     "nothing to resume": (["generate", "a red mushroom", "--resume"], ("no checkpoint", "--resume")),
 }
 
@@ -117,7 +134,9 @@ def test_a_mistake_costs_one_line_and_exit_code_two(
     assert [p.name for p in tmp_path.iterdir()] == ["prop.glb"]
 
 
-def test_an_unfinished_run_is_not_thrown_away_by_accident(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfinished_run_is_not_thrown_away_by_accident(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "prop.glb"
     assert generate(model, out, "--keep-work") == 0
     assert generate(model, out) == 2
@@ -133,9 +152,14 @@ def test_success_deletes_the_checkpoints_and_nothing_else_in_the_work_folder(mod
     assert [p.name for p in mine.iterdir()] == ["thesis.txt"]
 
 
-def test_a_finished_prop_can_be_refined_with_another_prompt(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_prop_can_be_refined_with_another_prompt(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert generate(model, tmp_path / "first.glb", "--keep-work") == 0
-    assert generate(model, tmp_path / "second.glb", "--from", str(tmp_path / "first.glb.work"), prompt="a blue mushroom") == 0
+    assert (
+        generate(model, tmp_path / "second.glb", "--from", str(tmp_path / "first.glb.work"), prompt="a blue mushroom")
+        == 0
+    )
     data = (tmp_path / "second.glb").read_bytes()
     told = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])["asset"]["extras"]
     assert (told["prompt"], told["refined_from"]) == ("a blue mushroom", "a red mushroom")
@@ -204,7 +228,11 @@ def test_nan_from_the_guidance_ends_the_run_with_exit_code_one(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [MemoryError, torch.OutOfMemoryError])
 def test_running_out_of_memory_ends_with_advice_and_exit_code_one(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: type[Exception]
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: type[Exception],
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise kind("tried to allocate 80 GiB\nand a long report")

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from dreamwright.backend.errors import ModelError, PromptError
 from dreamwright.backend.evaluation.exhibits import of_mesh, starter_prop
 from dreamwright.backend.guidance.image_text import load_image_text
@@ -14,6 +13,7 @@ from dreamwright.backend.model_files import is_clip_folder, missing_files, neede
 from dreamwright.backend.models import known_models, resolve_model
 from dreamwright.backend.registry import BY_NAME, MODELS, PACKAGED
 from dreamwright.backend.starter import domain
+
 from tests.downloads_on_loopback import env, here, hub, models_folder, says  # noqa: F401 (fixtures)
 from tests.fake_hub import Repository, folder_files
 from tests.tiny_clip import write_clip
@@ -57,8 +57,19 @@ def test_a_repository_without_safetensors_or_of_another_kind_is_refused_before_a
 
 def test_of_a_repositorys_names_those_that_clip_is_loaded_from_are_needed():
     index = {"model_type": "clip"}
-    names = ["config.json", "preprocessor_config.json", "vocab.json", "merges.txt", "model.safetensors", "model.fp16.safetensors", "x/y.json", "LICENSE"]
-    assert needed_files(names, index, "it") == sorted(["config.json", "preprocessor_config.json", "vocab.json", "merges.txt", "model.fp16.safetensors", "LICENSE"])
+    names = [
+        "config.json",
+        "preprocessor_config.json",
+        "vocab.json",
+        "merges.txt",
+        "model.safetensors",
+        "model.fp16.safetensors",
+        "x/y.json",
+        "LICENSE",
+    ]
+    assert needed_files(names, index, "it") == sorted(
+        ["config.json", "preprocessor_config.json", "vocab.json", "merges.txt", "model.fp16.safetensors", "LICENSE"]
+    )
     with pytest.raises(ModelError, match="lacks tokenizer.json"):
         needed_files([name for name in names if name != "merges.txt"], index, "it")
 

@@ -9,10 +9,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
-
 from dreamwright.backend.config import ClipConfig, GuidanceConfig
 from dreamwright.backend.errors import PromptError, RunError
 from dreamwright.backend.guidance.backgrounds import blurred, checkerboards, fourier_textures, random_backgrounds
@@ -23,6 +19,10 @@ from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.regularisers import transmittance_loss
 from dreamwright.backend.schedules import exponential
 from dreamwright.backend.streams import ViewStream
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
 from tests.tiny_clip import MEAN, SIDE, STD, write_clip
 
 PROMPTS = ["a red mushroom", "a blue chair, wooden"]
@@ -56,7 +56,9 @@ def conditioned(model, prompt: str, views: int):
 def own_logits(reference, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
     """transformers' logits_per_image of pictures that are as large as the network takes."""
     network, tokenizer = reference
-    pixels = (images - torch.tensor(MEAN, dtype=images.dtype).view(3, 1, 1)) / torch.tensor(STD, dtype=images.dtype).view(3, 1, 1)
+    pixels = (images - torch.tensor(MEAN, dtype=images.dtype).view(3, 1, 1)) / torch.tensor(
+        STD, dtype=images.dtype
+    ).view(3, 1, 1)
     return network(**tokenizer(prompts, padding=True, return_tensors="pt"), pixel_values=pixels).logits_per_image
 
 
@@ -72,9 +74,13 @@ def test_the_gradient_is_that_of_minus_the_models_own_score(model, reference):
     leaf = images.clone().requires_grad_()
     logits = own_logits(reference, leaf, [PROMPTS[0]])
     expected = torch.autograd.grad(-logits.sum() / reference[0].logit_scale.exp(), leaf)[0]
-    answer = ClipGuidance(model, ClipConfig()).gradient(images, None, conditioned(model, PROMPTS[0], 2), torch.Generator(), 0.0)
+    answer = ClipGuidance(model, ClipConfig()).gradient(
+        images, None, conditioned(model, PROMPTS[0], 2), torch.Generator(), 0.0
+    )
     assert torch.allclose(answer.gradient, expected, rtol=1e-6, atol=1e-9) and expected.abs().max() > 1e-6
-    assert answer.scalars["cosine"] == pytest.approx(float((logits.mean() / reference[0].logit_scale.exp()).detach()), abs=1e-6)
+    assert answer.scalars["cosine"] == pytest.approx(
+        float((logits.mean() / reference[0].logit_scale.exp()).detach()), abs=1e-6
+    )
 
 
 def test_the_gradient_through_a_resize_is_the_slope_of_the_score(model):
@@ -108,7 +114,9 @@ def test_one_uncropped_white_view_of_layers_is_the_plain_picture(model):
     plain = guidance.gradient(colour + 1 - opacity, None, words, torch.Generator(), 0.0)
     assert layers.scalars["cosine"] == pytest.approx(plain.scalars["cosine"], abs=1e-9)
     assert torch.allclose(layers.colour, plain.gradient, atol=1e-9)
-    assert torch.allclose(layers.opacity, -plain.gradient.sum(1, keepdim=True), atol=1e-9)  # d picture / d opacity = -white
+    assert torch.allclose(
+        layers.opacity, -plain.gradient.sum(1, keepdim=True), atol=1e-9
+    )  # d picture / d opacity = -white
 
 
 def test_each_crop_has_a_background_of_its_own_and_the_mean_of_their_scores_counts(model):
@@ -137,7 +145,9 @@ def test_views_judged_apart_draw_what_they_draw_together(model):
     guidance = ClipGuidance(model, ClipConfig(crops=2, crop_share=0.8))
     opacity = pictures(3, 40, 8)[:, :1]
     colour = pictures(3, 40, 9) * opacity
-    together = guidance.layer_gradients(colour, opacity, None, conditioned(model, PROMPTS[0], 3), torch.Generator().manual_seed(1), 0.0)
+    together = guidance.layer_gradients(
+        colour, opacity, None, conditioned(model, PROMPTS[0], 3), torch.Generator().manual_seed(1), 0.0
+    )
     stream = ViewStream.of(3, slice(1, 2), 1)
     apart = guidance.layer_gradients(colour[1:2], opacity[1:2], None, conditioned(model, PROMPTS[0], 1), stream, 0.0)
     assert torch.allclose(apart.colour[0], together.colour[1], atol=1e-9)
@@ -147,7 +157,9 @@ def test_a_picture_that_is_not_a_number_is_an_error(model):
     images = pictures(1, SIDE)
     images[0, 0, 0, 0] = math.nan
     with pytest.raises(RunError, match="NaN"):
-        ClipGuidance(model, ClipConfig()).gradient(images, None, conditioned(model, PROMPTS[0], 1), torch.Generator(), 0.0)
+        ClipGuidance(model, ClipConfig()).gradient(
+            images, None, conditioned(model, PROMPTS[0], 1), torch.Generator(), 0.0
+        )
 
 
 def test_a_prompt_beyond_the_models_length_is_warned_of_and_an_empty_one_refused(model):
@@ -167,7 +179,11 @@ def test_backgrounds_of_any_size_are_pictures(views, crops, size, seed):
 def test_a_checkerboard_has_eight_squares_a_side_of_two_colours():
     colours = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     board = checkerboards(colours, 16)
-    assert torch.equal(board[:, 0, 0], colours[0]) and torch.equal(board[:, 0, 2], colours[1]) and torch.equal(board[:, 2, 2], colours[0])
+    assert (
+        torch.equal(board[:, 0, 0], colours[0])
+        and torch.equal(board[:, 0, 2], colours[1])
+        and torch.equal(board[:, 2, 2], colours[0])
+    )
     changes = (board[0, 0, 1:] != board[0, 0, :-1]).sum()
     assert int(changes) == 7
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
-from scipy import ndimage
-
 from dreamwright.backend.meshing.closing import close_pits, onto_solid
 from dreamwright.backend.meshing.extract import DensityGrid, extract_surface
 from dreamwright.backend.meshing.topology import euler_number
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
 CELL = 0.02
 AXIS = CELL * (np.arange(61) - 30)

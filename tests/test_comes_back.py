@@ -8,10 +8,10 @@ from typing import Any, Iterator
 
 import pytest
 import zmq
-
 from dreamwright.backend.server.orders import Pictured, Stepped
 from dreamwright.shared.client import Link
 from dreamwright.shared.messages import JobChanged, JobList, JobReply, JobSummary, PreviewFrame
+
 from tests.addon.stand_in_props import picture
 from tests.doors import Street, street  # noqa: F401 (street is a fixture)
 from tests.puppet_server import asked
@@ -21,7 +21,11 @@ from tests.soak.loose_cable import LooseCable
 
 def told_of(events: list[Any]) -> list[JobSummary]:
     """Every state of a job that was handed out, by an event or in a list."""
-    lists = [event.jobs if isinstance(event, JobList) else (event.job,) for event in events if isinstance(event, (JobList, JobChanged))]
+    lists = [
+        event.jobs if isinstance(event, JobList) else (event.job,)
+        for event in events
+        if isinstance(event, (JobList, JobChanged))
+    ]
     return [job for jobs in lists for job in jobs]
 
 
@@ -52,7 +56,9 @@ def test_who_is_cut_off_and_back_at_once_is_told_and_shown_everything_again(stre
     assert anna.link is Link.ONLINE
 
 
-def test_what_was_asked_when_the_connection_broke_is_asked_again_as_soon_as_it_is_back(street: Street, cable: LooseCable) -> None:  # noqa: F811
+def test_what_was_asked_when_the_connection_broke_is_asked_again_as_soon_as_it_is_back(
+    street: Street, cable: LooseCable
+) -> None:  # noqa: F811
     """And not only when the answer is late; once more is one job all the same."""
     anna = street.guest("anna", address=cable.address)
     cable.hush(True)
@@ -65,7 +71,9 @@ def test_what_was_asked_when_the_connection_broke_is_asked_again_as_soon_as_it_i
     assert len(street.ledger.entries) == 1
 
 
-def test_a_greeting_that_was_lost_does_not_leave_a_client_connecting_for_ever(street: Street, cable: LooseCable) -> None:  # noqa: F811
+def test_a_greeting_that_was_lost_does_not_leave_a_client_connecting_for_ever(
+    street: Street, cable: LooseCable
+) -> None:  # noqa: F811
     """Its signs of life are answered then, so it never thinks that it should begin anew."""
     anna = street.guest("anna", address=cable.address)
     anna._pending.clear()
@@ -73,7 +81,9 @@ def test_a_greeting_that_was_lost_does_not_leave_a_client_connecting_for_ever(st
     street.until(lambda: anna.link is Link.ONLINE)
 
 
-def test_the_log_tells_of_a_client_that_never_reads_once_a_minute(street: Street, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
+def test_the_log_tells_of_a_client_that_never_reads_once_a_minute(
+    street: Street, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:  # noqa: F811
     class Full:
         def send_multipart(self, parts: list[bytes], flags: int) -> None:
             raise zmq.Again

@@ -7,10 +7,9 @@ import math
 import warnings
 
 import torch
+from dreamwright.backend.rendering.compositing import rendering_weights
 from hypothesis import given
 from hypothesis import strategies as st
-
-from dreamwright.backend.rendering.compositing import rendering_weights
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

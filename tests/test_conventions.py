@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from dreamwright.backend.cameras import orbit_cameras
 from dreamwright.backend.config import GuidanceConfig
 from dreamwright.backend.distillation import ScoreDistillation
@@ -19,6 +18,7 @@ from dreamwright.backend.guidance.oracles import GaussianOracle, KnownImages
 from dreamwright.backend.guidance.prediction import guided
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.regularisers import opacity_entropy, opacity_loss
+
 from tests.tiny_model import quick_config
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +45,10 @@ def files_under(*folders: str) -> list[Path]:
     ("folders", "forbidden"),
     [
         (("rendering", "fields"), ("guidance", "meshing", "cli", "starter", "optimization", "distiller")),
-        (("rasterising",), ("guidance", "meshing", "fields", "refinement", "cli", "starter", "optimization", "distiller")),
+        (
+            ("rasterising",),
+            ("guidance", "meshing", "fields", "refinement", "cli", "starter", "optimization", "distiller"),
+        ),
         (("guidance",), ("rendering", "fields", "meshing", "cli", "optimization", "distiller")),
         (("meshing",), ("rendering", "guidance", "cli", "starter", "optimization", "distiller")),
     ],
@@ -55,7 +58,10 @@ def test_rooms_know_only_what_they_may_know(folders: tuple[str, ...], forbidden:
     for path in files_under(*folders):
         for module in imports_of(path):
             parts = module.split(".")
-            assert not (parts[:2] == ["dreamwright", "backend"] and len(parts) > 2 and parts[2] in forbidden), (path, module)
+            assert not (parts[:2] == ["dreamwright", "backend"] and len(parts) > 2 and parts[2] in forbidden), (
+                path,
+                module,
+            )
 
 
 def test_only_scripts_that_run_inside_blender_import_bpy_and_only_the_server_imports_zmq() -> None:
@@ -63,7 +69,15 @@ def test_only_scripts_that_run_inside_blender_import_bpy_and_only_the_server_imp
     users = {p.relative_to(BACKEND).as_posix() for p in BACKEND.rglob("*.py") if "bpy" in imports_of(p)}
     assert users == {"starter/photograph.py", "cli/demo_scene.py"}
     doors = {p.relative_to(BACKEND).as_posix() for p in BACKEND.rglob("*.py") if "zmq" in imports_of(p)}
-    assert doors == {"server/front_door.py", "server/doorkeeper.py", "server/foreman.py", "server/worker.py", "server/runner.py", "server/ray_runner.py", "server/ray_envoy.py"}
+    assert doors == {
+        "server/front_door.py",
+        "server/doorkeeper.py",
+        "server/foreman.py",
+        "server/worker.py",
+        "server/runner.py",
+        "server/ray_runner.py",
+        "server/ray_envoy.py",
+    }
     for path in (ROOT / "blender_addon").rglob("*.py"):
         assert not {m.split(".")[0] for m in imports_of(path)} & {"torch", "diffusers", "dreamwright"}, path
 
@@ -72,14 +86,22 @@ def test_the_add_on_and_what_both_sides_speak_start_no_threads() -> None:
     """Python threads crash Blender in ways that nobody can trace."""
     for folder in ("blender_addon", "shared"):
         for path in (ROOT / folder).rglob("*.py"):
-            assert not imports_of(path) & {"threading", "_thread", "multiprocessing", "concurrent.futures", "asyncio"}, path
+            assert not imports_of(path) & {
+                "threading",
+                "_thread",
+                "multiprocessing",
+                "concurrent.futures",
+                "asyncio",
+            }, path
 
 
 def test_nothing_from_outside_is_unpickled_and_no_error_is_swallowed() -> None:
     for path in [p for top in HOUSE for p in (ROOT / top).rglob("*.py")]:
         text = path.read_text()
         assert not imports_of(path) & {"pickle", "dill", "marshal", "shelve"}, path
-        assert not re.search(r"torch\.load\(|except:|except Exception:\s*pass|np\.load\([^)]*allow_pickle=True", text), path
+        assert not re.search(
+            r"torch\.load\(|except:|except Exception:\s*pass|np\.load\([^)]*allow_pickle=True", text
+        ), path
         assert not [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Assert)], path
 
 
@@ -93,7 +115,11 @@ def test_every_file_names_its_licence_and_stays_readable() -> None:
 def test_every_package_folder_is_installed_under_dreamwright() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = set(project["tool"]["setuptools"]["packages"])
-    folders = {"dreamwright." + p.parent.relative_to(ROOT).as_posix().replace("/", ".") for top in ("backend", "shared") for p in (ROOT / top).rglob("__init__.py")}
+    folders = {
+        "dreamwright." + p.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for top in ("backend", "shared")
+        for p in (ROOT / top).rglob("__init__.py")
+    }
     assert packages == folders
     assert project["project"]["version"] == __import__("dreamwright.shared", fromlist=["x"]).__version__
 
@@ -111,7 +137,9 @@ def test_the_guidance_gradient_is_summed_over_pixels() -> None:
         config = GuidanceConfig(omega=0.0, t_min=0.5, t_max=0.5, t_max_end=0.5, view_dependent=False)
         conditioning = PromptBank(oracle, "x", config).for_views([0.0], [0.0])
         image = torch.full((1, 3, size, size), 0.5)
-        result = ScoreDistillation(oracle, config).gradient(image, None, conditioning, torch.Generator().manual_seed(0), 0.0)
+        result = ScoreDistillation(oracle, config).gradient(
+            image, None, conditioning, torch.Generator().manual_seed(0), 0.0
+        )
         norms.append(float(result.gradient.mean()))
     # x = 0, mean = .5: 2 w (eps_hat - eps) = 2 sigma^2 (alpha / sigma) (0 - .5) = -sigma alpha = -1/2 at t = 1/2
     assert norms == pytest.approx([-0.5, -0.5], rel=1e-4)

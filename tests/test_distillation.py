@@ -8,10 +8,6 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.nn import functional
-
 from dreamwright.backend.config import GuidanceConfig
 from dreamwright.backend.distillation import (
     ScoreDistillation,
@@ -29,6 +25,10 @@ from dreamwright.backend.guidance.oracles import (
 )
 from dreamwright.backend.guidance.pixel import PixelDiffusion
 from dreamwright.backend.guidance.prediction import PREDICTION_TYPES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
 from tests.gaussian_priors import Retyped, conditioned, means, seeded
 from tests.tiny_pipeline import write_pipeline
 
@@ -79,7 +79,9 @@ def test_the_gradient_is_unbiased_for_a_gaussian_prior(config, weighting):
     conditioning = conditioned(oracle, ["a"] * views)
     guidance = ScoreDistillation(oracle, config)
     batch = image.expand(views, -1, -1, -1)
-    seeds = torch.stack([guidance.gradient(batch, None, conditioning, seeded(s), 0.0).gradient.mean(0) for s in range(40)])
+    seeds = torch.stack(
+        [guidance.gradient(batch, None, conditioning, seeded(s), 0.0).gradient.mean(0) for s in range(40)]
+    )
     error = seeds.double().std(0) / math.sqrt(len(seeds))
     expected = expected_gradient(image, centre["a"], centre[""], std, config, cosine_schedule)
     score = (seeds.double().mean(0) - expected) / error
@@ -253,7 +255,9 @@ def test_known_images_pull_each_view_to_what_its_camera_sees():
     alpha, sigma = (c.view(-1, 1, 1, 1) for c in cosine_schedule(t))
     target = cameras.view(-1, 1, 1, 1)
     torch.testing.assert_close(result.gradient, 4 * alpha / sigma * (image - target), rtol=1e-4, atol=1e-4)
-    assert result.scalars["clean_error"] == pytest.approx(float((2 * (image - target)).square().mean().sqrt()), rel=1e-4)
+    assert result.scalars["clean_error"] == pytest.approx(
+        float((2 * (image - target)).square().mean().sqrt()), rel=1e-4
+    )
     with pytest.raises(ModelError, match="no cameras"):
         guidance.gradient(image, None, conditioning, seeded(1), 0.0)
 

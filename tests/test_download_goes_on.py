@@ -16,6 +16,7 @@ import termios
 import time
 
 from dreamwright.backend.download_progress import WatchedFile
+
 from tests.downloads_on_loopback import MB, SD, SD_COMMIT, big, env, here, hub, models_folder, says, tiny  # noqa: F401 (fixtures)
 from tests.fake_hub import FakeHub, Repository, command, folder_files, run_command
 
@@ -30,12 +31,18 @@ def stop_in_the_middle(hub: FakeHub, env: dict[str, str], name: str, how: int = 
     assert hub.held.wait(60)
     folder = models_folder(env) / name.replace("/", "--")
     deadline = time.monotonic() + 30
-    while not any(part.stat().st_size >= MB for part in (folder / ".dreamwright" / "parts").glob("*")):  # what is sent may not be read yet
+    while not any(
+        part.stat().st_size >= MB for part in (folder / ".dreamwright" / "parts").glob("*")
+    ):  # what is sent may not be read yet
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(how)
     _, errors = process.communicate(timeout=60)
-    kept = sum(len(content) for path, content in folder_files(folder).items() if not path.startswith(".dreamwright") or "/parts/" in path)
+    kept = sum(
+        len(content)
+        for path, content in folder_files(folder).items()
+        if not path.startswith(".dreamwright") or "/parts/" in path
+    )
     return process.returncode, kept, errors
 
 
@@ -48,15 +55,19 @@ def test_a_killed_download_goes_on_where_it_stopped(hub, env, big):
     hub.reset()
     done = run_command(env, "models", "download", "sd-1.5")
     assert done.returncode == 0, done.stderr
-    whole = sum(file["size"] for file in json.loads((models_folder(env) / "sd-1.5/.dreamwright/download.json").read_text())["files"])
+    whole = sum(
+        file["size"]
+        for file in json.loads((models_folder(env) / "sd-1.5/.dreamwright/download.json").read_text())["files"]
+    )
     assert hub.served == whole - kept, "not a byte that was kept comes twice"
     assert any(asked for method, _, asked in hub.requests if method == "GET"), "a range was asked for"
     assert run_command(env, "models", "verify", "sd-1.5").returncode == 0
     folder = models_folder(env) / "sd-1.5"
     assert not (folder / ".dreamwright" / "parts").exists()
-    assert hashlib.sha256((folder / "unet/diffusion_pytorch_model.fp16.safetensors").read_bytes()).digest() == hashlib.sha256(
-        big["unet/diffusion_pytorch_model.fp16.safetensors"]
-    ).digest()
+    assert (
+        hashlib.sha256((folder / "unet/diffusion_pytorch_model.fp16.safetensors").read_bytes()).digest()
+        == hashlib.sha256(big["unet/diffusion_pytorch_model.fp16.safetensors"]).digest()
+    )
 
 
 def test_ctrl_c_says_that_the_same_command_goes_on(hub, env, big):
@@ -106,7 +117,9 @@ def test_the_bar_shows_bytes_rate_and_time_left(hub, env, big):
     hub.repositories["tiny/props"] = Repository(big)
     master, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    process = subprocess.Popen(command("models", "download", "tiny/props"), env=env, stdout=subprocess.DEVNULL, stderr=terminal)
+    process = subprocess.Popen(
+        command("models", "download", "tiny/props"), env=env, stdout=subprocess.DEVNULL, stderr=terminal
+    )
     os.close(terminal)
     shown = b""
     try:

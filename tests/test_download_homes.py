@@ -8,6 +8,7 @@ import json
 import shutil
 
 from dreamwright.backend.registry import BY_NAME
+
 from tests.downloads_on_loopback import SD, SD_COMMIT, env, here, hub, models_folder, says, tiny  # noqa: F401 (fixtures)
 from tests.fake_hub import FRIEND, STRANGER, FakeHub, Repository, folder_files, refusing, run_command
 
@@ -19,14 +20,21 @@ def test_a_download_brings_the_needed_files_alone_and_says_who_served_them(hub, 
     folder = models_folder(env) / "tiny--props"
     assert "served by tiny/props, revision " + "c" * 40 in done.stdout and str(folder) in done.stdout
     there = {name: content for name, content in folder_files(folder).items() if not name.startswith(".dreamwright")}
-    assert "unet/diffusion_pytorch_model.fp16.safetensors" in there and "unet/diffusion_pytorch_model.safetensors" not in there
+    assert (
+        "unet/diffusion_pytorch_model.fp16.safetensors" in there
+        and "unet/diffusion_pytorch_model.safetensors" not in there
+    )
     assert not [name for name in there if name.endswith((".bin", ".ckpt", ".md")) or "non_ema" in name or "vae" in name]
     assert there == {name: tiny[name] for name in there} and sorted(hub.fetched()) == sorted(there)
     hub.reset()
     again = run_command(env, "models", "download", "tiny/props")
     assert again.returncode == 0 and "here already" in again.stdout and hub.requests == []
     verified = run_command(refusing(env, tmp_path / "refuse"), "models", "verify", "tiny/props")
-    assert verified.returncode == 0 and f"is sound: {len(there)} files" in verified.stdout and "all with their hash" in verified.stdout
+    assert (
+        verified.returncode == 0
+        and f"is sound: {len(there)} files" in verified.stdout
+        and "all with their hash" in verified.stdout
+    )
     assert not (tmp_path / "refuse" / "sockets.log").exists()
 
 
@@ -34,7 +42,9 @@ def test_a_mirror_serves_where_the_first_home_is_gone_and_is_named(hub, env, her
     hub.repositories[SD[1]] = Repository(tiny)
     done = here("models", "download", "sd-1.5")
     assert done.returncode == 0, done.stderr
-    assert f"served by {SD[1]}, a mirror, since {SD[0]} could not" in done.stdout and "no expected revision" in done.stdout
+    assert (
+        f"served by {SD[1]}, a mirror, since {SD[0]} could not" in done.stdout and "no expected revision" in done.stdout
+    )
     assert f"{SD[0]} is not on" in done.stderr
 
 
@@ -70,9 +80,16 @@ def test_the_record_is_plain_json_with_sizes_and_hashes(hub, env, here, tiny):
     hub.repositories["tiny/props"] = Repository(tiny)
     assert here("models", "download", "tiny/props").returncode == 0
     record = json.loads((models_folder(env) / "tiny--props" / ".dreamwright" / "download.json").read_text())
-    assert record["repo_id"] == "tiny/props" and record["revision"] == "c" * 40 and record["asked"] == "main" and record["complete"]
+    assert (
+        record["repo_id"] == "tiny/props"
+        and record["revision"] == "c" * 40
+        and record["asked"] == "main"
+        and record["complete"]
+    )
     for file in record["files"]:
-        assert file["size"] == len(tiny[file["path"]]) and (file["sha256"] == hashlib.sha256(tiny[file["path"]]).hexdigest() or file["git_sha1"])
+        assert file["size"] == len(tiny[file["path"]]) and (
+            file["sha256"] == hashlib.sha256(tiny[file["path"]]).hexdigest() or file["git_sha1"]
+        )
 
 
 def test_the_token_goes_to_the_hub_and_not_to_where_its_large_files_lie(hub, here, tiny, monkeypatch):
@@ -82,7 +99,10 @@ def test_the_token_goes_to_the_hub_and_not_to_where_its_large_files_lie(hub, her
         hub.store = store
         monkeypatch.setenv("HF_TOKEN", FRIEND)
         assert here("models", "download", "tiny/props").returncode == 0
-        assert sorted(store.fetched()) == ["text_encoder/model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors"]
+        assert sorted(store.fetched()) == [
+            "text_encoder/model.safetensors",
+            "unet/diffusion_pytorch_model.fp16.safetensors",
+        ]
         assert f"Bearer {FRIEND}" in hub.tokens and set(store.tokens) == {""}
     finally:
         store.close()

@@ -18,9 +18,15 @@ from tests.fake_hub import Repository, command, run_command
         (None, ("someone/thing is not on", "check the name")),
         ({"pytorch_lora_weights.safetensors": b""}, ("is a LoRA (pytorch_lora_weights.safetensors)",)),
         ({"model-Q4.gguf": b""}, ("holds GGUF weights (model-Q4.gguf)",)),
-        ({"dreamy_v2.safetensors": b"", "README.md": b""}, ("is a checkpoint in a single file (dreamy_v2.safetensors)",)),
+        (
+            {"dreamy_v2.safetensors": b"", "README.md": b""},
+            ("is a checkpoint in a single file (dreamy_v2.safetensors)",),
+        ),
         ({"README.md": b""}, ("has no model_index.json",)),
-        ({"model_index.json": b'{"_class_name": "FluxPipeline"}'}, ("is a FluxPipeline; allowed are IFPipeline, StableDiffusionPipeline",)),
+        (
+            {"model_index.json": b'{"_class_name": "FluxPipeline"}'},
+            ("is a FluxPipeline; allowed are IFPipeline, StableDiffusionPipeline",),
+        ),
         ({"model_index.json": b"{"}, ("model_index.json that cannot be read",)),
         ("pickled", ("only pickled weights of its unet (diffusion_pytorch_model.bin)", ".safetensors")),
         ("shard", ("no weights of its unet",)),
@@ -28,7 +34,11 @@ from tests.fake_hub import Repository, command, run_command
 )
 def test_what_is_no_supported_pipeline_is_refused_before_its_weights_are_fetched(hub, env, here, tiny, files, texts):
     if isinstance(files, str):
-        kept = {name: content for name, content in tiny.items() if not name.endswith(".safetensors") or name.startswith("text_encoder")}
+        kept = {
+            name: content
+            for name, content in tiny.items()
+            if not name.endswith(".safetensors") or name.startswith("text_encoder")
+        }
         if files == "shard":
             del kept["unet/diffusion_pytorch_model.bin"]
             kept["unet/diffusion_pytorch_model-00001-of-00002.safetensors"] = b"half of it"
@@ -48,7 +58,12 @@ def test_a_name_that_is_none_is_refused_with_the_known_ones(hub, env, here):
 def test_a_full_disk_is_told_before_any_weight_is_fetched(hub, env, here, tiny, tmp_path):
     weights = "unet/diffusion_pytorch_model.fp16.safetensors"
     hub.repositories["tiny/props"] = Repository(tiny, sizes={weights: 10**18})
-    says(here("models", "download", "tiny/props", "--to", str(tmp_path / "d")), "GB free", "1000000000.", "another disk with --to")
+    says(
+        here("models", "download", "tiny/props", "--to", str(tmp_path / "d")),
+        "GB free",
+        "1000000000.",
+        "another disk with --to",
+    )
     assert hub.fetched() == ["model_index.json"]
 
 
@@ -56,9 +71,16 @@ def test_no_network_and_offline_mode_are_told_in_one_line(hub, env, tiny):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        says(run_command({**env, "HF_ENDPOINT": url}, "models", "download", "sdxl"), f"cannot reach {url}", "check the network")
+        says(
+            run_command({**env, "HF_ENDPOINT": url}, "models", "download", "sdxl"),
+            f"cannot reach {url}",
+            "check the network",
+        )
     hub.repositories["tiny/props"] = Repository(tiny)
-    says(run_command({**env, "HF_HUB_OFFLINE": "1"}, "models", "download", "tiny/props"), "HF_HUB_OFFLINE is set; unset it")
+    says(
+        run_command({**env, "HF_HUB_OFFLINE": "1"}, "models", "download", "tiny/props"),
+        "HF_HUB_OFFLINE is set; unset it",
+    )
     assert hub.requests == []
 
 
@@ -76,7 +98,9 @@ def test_a_folder_with_other_things_or_another_model_is_left_alone(hub, env, her
 def test_two_downloads_into_one_folder_do_not_meet(hub, env, big):
     hub.repositories["tiny/props"] = Repository(big)
     hub.hold_after = 5 * MB
-    first = subprocess.Popen(command("models", "download", "tiny/props"), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = subprocess.Popen(
+        command("models", "download", "tiny/props"), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         assert hub.held.wait(60)
         says(run_command(env, "models", "download", "tiny/props"), "another download is writing to")

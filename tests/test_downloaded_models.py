@@ -27,7 +27,10 @@ def test_verify_names_what_is_damaged_or_missing_and_download_fetches_just_that(
     folder = tmp_path / "elsewhere" / "props"
     hub.repositories["tiny/props"] = Repository(tiny)
     assert run_command(env, "models", "download", "tiny/props", "--to", str(folder)).returncode == 0
-    weights, gone = folder / "unet" / "diffusion_pytorch_model.fp16.safetensors", folder / "tokenizer" / "tokenizer.json"
+    weights, gone = (
+        folder / "unet" / "diffusion_pytorch_model.fp16.safetensors",
+        folder / "tokenizer" / "tokenizer.json",
+    )
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -39,14 +42,21 @@ def test_verify_names_what_is_damaged_or_missing_and_download_fetches_just_that(
     done = run_command(refused, "models", "verify", str(folder))
     says(done, "3 faults", f"`dreamwright models download tiny/props --to {folder}`")
     assert "unet/diffusion_pytorch_model.fp16.safetensors: differs from the hub's" in done.stdout
-    assert "tokenizer/tokenizer.json: is missing" in done.stdout and "text_encoder/model.safetensors: is cut off" in done.stdout
+    assert (
+        "tokenizer/tokenizer.json: is missing" in done.stdout
+        and "text_encoder/model.safetensors: is cut off" in done.stdout
+    )
     assert not Path(refused["SOCKET_LOG"]).exists()
     mended = run_command(env, "models", "download", "tiny/props", "--to", str(folder))
     assert mended.returncode == 0 and len(hub.fetched()) == 3, mended.stderr
-    assert run_command(refused, "models", "verify", "tiny/props").returncode == 0, "a model in a folder of the user's choice has its name still"
+    assert run_command(refused, "models", "verify", "tiny/props").returncode == 0, (
+        "a model in a folder of the user's choice has its name still"
+    )
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    assert "all with their hash" in run_command(refused, "models", "verify", str(copy)).stdout, "hashes travel with a copy"
+    assert "all with their hash" in run_command(refused, "models", "verify", str(copy)).stdout, (
+        "hashes travel with a copy"
+    )
 
 
 def test_another_revision_replaces_the_old_files(hub, env, here, tiny):
@@ -75,9 +85,13 @@ def test_a_model_runs_by_its_name_with_every_socket_refused(hub, env, tiny, tmp_
     )  # fmt: skip
     settings = [part for setting in small for part in ("--set", setting)]
     asked = ("a red mushroom", "--model", "tiny/props")
-    run = run_command(refused, "generate", *asked, "--out", str(tmp_path / "m.glb"), "--device", "cpu", *settings, cwd=tmp_path)
+    run = run_command(
+        refused, "generate", *asked, "--out", str(tmp_path / "m.glb"), "--device", "cpu", *settings, cwd=tmp_path
+    )
     assert run.returncode in (0, 1) and "Traceback" not in run.stderr and "1/1" in run.stderr + run.stdout, run.stderr
-    absent = run_command(refused, "sample", "a red mushroom", "--model", "nobody/nothing", "--out", str(tmp_path / "x.png"))
+    absent = run_command(
+        refused, "sample", "a red mushroom", "--model", "nobody/nothing", "--out", str(tmp_path / "x.png")
+    )
     says(absent, "models download nobody/nothing")
     assert run_command(refused, "models").returncode == 0
     assert run_command(refused, "doctor").returncode == 0
@@ -102,8 +116,13 @@ def test_only_the_download_module_can_use_the_hub():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 module, names = node.module or "", {alias.name for alias in node.names}
-                if module in webs or (module.split(".")[0] == "huggingface_hub" and not (module == "huggingface_hub" and names <= harmless)):
+                if module in webs or (
+                    module.split(".")[0] == "huggingface_hub"
+                    and not (module == "huggingface_hub" and names <= harmless)
+                ):
                     found.add(path.relative_to(root).as_posix())
-            elif isinstance(node, ast.Import) and any(alias.name in webs or alias.name.startswith("huggingface_hub") for alias in node.names):
+            elif isinstance(node, ast.Import) and any(
+                alias.name in webs or alias.name.startswith("huggingface_hub") for alias in node.names
+            ):
                 found.add(path.relative_to(root).as_posix())
     assert found == {"backend/downloads.py"}

@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-
 from dreamwright.backend.errors import (
     CheckpointError,
     ConfigError,
@@ -22,10 +19,24 @@ from dreamwright.backend.errors import (
     TooLarge,
 )
 from dreamwright.backend.job import make_job
-from dreamwright.backend.server.endings import ADVICE, REMEDIES, Cause, Remedy, classify, classify_status, decide, describe, lowered, smaller
+from dreamwright.backend.server.endings import (
+    ADVICE,
+    REMEDIES,
+    Cause,
+    Remedy,
+    classify,
+    classify_status,
+    decide,
+    describe,
+    lowered,
+    smaller,
+)
 from dreamwright.backend.server.oom_evidence import oom_kills
 from dreamwright.backend.settings import apply_settings
 from dreamwright.shared.causes import WORDS
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.tiny_model import quick_config
 
 
@@ -74,7 +85,9 @@ def test_an_error_has_one_cause(error: Exception, cause: Cause) -> None:
         (0, False, Cause.CRASHED, "status 0"),
     ],
 )
-def test_a_dead_process_has_one_cause_with_the_signals_name(status: int, ran_out: bool, cause: Cause, said: str) -> None:
+def test_a_dead_process_has_one_cause_with_the_signals_name(
+    status: int, ran_out: bool, cause: Cause, said: str
+) -> None:
     found, words = classify_status(status, ran_out)
     assert found is cause and said in words
 
@@ -85,7 +98,9 @@ def test_the_table_names_every_cause_and_advises_where_attempts_are_counted() ->
 
 
 @given(st.sampled_from(list(Cause)), st.integers(1, 8), st.integers(1, 8), st.booleans())
-def test_no_cause_is_retried_beyond_the_limit_and_what_comes_again_is_not_retried_at_all(cause: Cause, attempts: int, limit: int, can_shrink: bool) -> None:
+def test_no_cause_is_retried_beyond_the_limit_and_what_comes_again_is_not_retried_at_all(
+    cause: Cause, attempts: int, limit: int, can_shrink: bool
+) -> None:
     lower = {"run.views_at_once": "1"} if can_shrink else {}
     verdict = decide(cause, "it broke", attempts, limit, lower, "/logs")
     counted = Remedy.AGAIN in REMEDIES[cause] and attempts < limit
@@ -109,7 +124,12 @@ def test_less_memory_means_settings_that_a_resumed_run_may_have_and_each_once() 
 
 def test_a_job_that_went_on_with_less_memory_says_so_at_its_end() -> None:
     assert "run.views_at_once=1" in lowered("memory", {"run.views_at_once": "1", "run.steps": "6"})
-    assert lowered("killed", {"run.views_at_once": "1"}) == lowered("", {"run.views_at_once": "1"}) == lowered("memory", {"run.steps": "6"}) == ""
+    assert (
+        lowered("killed", {"run.views_at_once": "1"})
+        == lowered("", {"run.views_at_once": "1"})
+        == lowered("memory", {"run.steps": "6"})
+        == ""
+    )
 
 
 def test_the_kernels_count_is_that_of_the_own_cgroup_or_else_of_the_machine(tmp_path: Path) -> None:

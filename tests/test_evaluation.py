@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from dreamwright.backend.evaluation.silhouettes import align, centred, hole_is_open, iou, open_holes
 from dreamwright.backend.evaluation.starter import PROMPTS, Row, summarise
 from dreamwright.backend.evaluation.surfaces import sample_surface, surface_distance
@@ -73,7 +72,13 @@ def test_the_summary_counts_janus_faces_and_holes() -> None:
         )  # fmt: skip
         return Row(**(values | changes))
 
-    figures = summarise([row("a red chair", janus=2), row("a red torus", hole_open=False), row("a red mug", hole_open=True, silhouette_iou=0.6)])
+    figures = summarise(
+        [
+            row("a red chair", janus=2),
+            row("a red torus", hole_open=False),
+            row("a red mug", hole_open=True, silhouette_iou=0.6),
+        ]
+    )
     assert figures["silhouette_iou"] == pytest.approx(2.2 / 3)
     assert (figures["janus_props"], figures["fronted_props"]) == (1, 1)
     assert (figures["open_holes"], figures["holed_props"]) == (1, 2)

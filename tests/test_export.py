@@ -15,8 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from tests.analytic_fields import AnalyticField, torus
-
 from dreamwright.backend import output_files
 from dreamwright.backend.config import MeshConfig
 from dreamwright.backend.errors import ExportError
@@ -24,6 +22,8 @@ from dreamwright.backend.meshing.colour import linear_to_display
 from dreamwright.backend.meshing.export import check_output_path, export_mesh
 from dreamwright.backend.meshing.gltf import to_y_up
 from dreamwright.backend.meshing.mesh import Mesh, build_mesh
+
+from tests.analytic_fields import AnalyticField, torus
 
 NODE_FOLDER = Path(__file__).parent / "node"
 PROVENANCE = {"prompt": 'a "red"\nmushroom é', "seed": 7, "preset": "draft", "model": "starter", "omega": 30.0}
@@ -92,7 +92,9 @@ def test_the_glb_says_who_made_it_from_what(files: dict[str, Path]) -> None:
     assert document["meshes"][0]["primitives"][0]["attributes"].keys() == {"POSITION", "NORMAL", "COLOR_0"}
 
 
-def test_the_glb_comes_back_through_trimesh_with_vertices_faces_and_linear_colours(mesh: Mesh, files: dict[str, Path]) -> None:
+def test_the_glb_comes_back_through_trimesh_with_vertices_faces_and_linear_colours(
+    mesh: Mesh, files: dict[str, Path]
+) -> None:
     scene = trimesh.load(files[".glb"], process=False)
     (loaded,) = scene.geometry.values()
     assert loaded.is_watertight and loaded.is_winding_consistent and loaded.volume > 0
@@ -106,7 +108,9 @@ def test_the_glb_comes_back_through_trimesh_with_vertices_faces_and_linear_colou
 
 def test_the_ply_comes_back_with_display_colours_normals_and_z_up(mesh: Mesh, files: dict[str, Path]) -> None:
     loaded = trimesh.load(files[".ply"], process=False)
-    assert np.array_equal(loaded.faces, mesh.faces) and np.array_equal(loaded.vertices.astype(np.float32), mesh.vertices)
+    assert np.array_equal(loaded.faces, mesh.faces) and np.array_equal(
+        loaded.vertices.astype(np.float32), mesh.vertices
+    )
     assert np.abs(loaded.visual.vertex_colors[:, :3] / 255.0 - linear_to_display(mesh.albedo)).max() < 0.5 / 255 + 1e-6
     assert np.abs(loaded.vertex_normals - mesh.normals).max() < 1e-5
     header = files[".ply"].read_bytes().split(b"end_header")[0].decode("ascii")
@@ -200,7 +204,9 @@ def test_checking_a_path_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_export_leaves_the_old_file_as_it_was(mesh: Mesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_export_leaves_the_old_file_as_it_was(
+    mesh: Mesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "prop.glb"
     path.write_bytes(b"precious")
     with pytest.raises(ExportError, match="no JSON"):

@@ -8,10 +8,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.analytic_fields import AnalyticField, box, sphere, torus, union
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from dreamwright.backend.errors import RunError
 from dreamwright.backend.meshing.extract import (
     DensityGrid,
@@ -33,6 +29,10 @@ from dreamwright.backend.meshing.topology import (
     is_watertight,
     signed_volume,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.analytic_fields import AnalyticField, box, sphere, torus, union
 
 
 def refined(field: AnalyticField, resolution: int, threshold: float) -> tuple[Surface, DensityGrid]:

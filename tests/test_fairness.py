@@ -6,11 +6,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from dreamwright.backend.server.fairness import Turns, Waiting, check_priority, check_room, in_order, started
 from dreamwright.shared.faults import Refused
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 USERS = ("ada", "bob", "cem", "dee")
 LINE = st.lists(st.tuples(st.sampled_from(USERS), st.integers(-10, 10)), max_size=30).map(
@@ -40,7 +39,13 @@ def test_a_user_with_fifty_jobs_does_not_delay_another_s_first() -> None:
 
 
 def test_users_take_turns_then_priority_counts_then_arrival() -> None:
-    waiting = [Waiting("a1", "ada", 0, 1), Waiting("a2", "ada", 3, 2), Waiting("b1", "bob", 0, 3), Waiting("b2", "bob", 0, 4), Waiting("c1", "cem", 9, 5)]
+    waiting = [
+        Waiting("a1", "ada", 0, 1),
+        Waiting("a2", "ada", 3, 2),
+        Waiting("b1", "bob", 0, 3),
+        Waiting("b2", "bob", 0, 4),
+        Waiting("c1", "cem", 9, 5),
+    ]
     assert names(waiting, Turns()) == ["c1", "a2", "b1", "a1", "b2"]
 
 
@@ -63,7 +68,9 @@ def test_every_waiting_job_is_in_line_once(waiting: list[Waiting], history: list
 
 
 @given(LINE, HISTORY, st.randoms(use_true_random=False))
-def test_the_order_does_not_depend_on_how_the_jobs_were_handed_over(waiting: list[Waiting], history: list[str], dice: object) -> None:
+def test_the_order_does_not_depend_on_how_the_jobs_were_handed_over(
+    waiting: list[Waiting], history: list[str], dice: object
+) -> None:
     shuffled = list(waiting)
     dice.shuffle(shuffled)  # type: ignore[attr-defined]
     assert names(shuffled, after(history)) == names(waiting, after(history))
@@ -84,7 +91,9 @@ def test_a_new_job_never_changes_how_the_jobs_of_others_stand_to_each_other(
     turns = after(history)
     more = [*waiting, Waiting("new", owner, priority, 99)]
     others = {job.job for job in waiting if job.owner != owner}
-    assert [name for name in names(more, turns) if name in others] == [name for name in names(waiting, turns) if name in others]
+    assert [name for name in names(more, turns) if name in others] == [
+        name for name in names(waiting, turns) if name in others
+    ]
 
 
 @given(LINE, HISTORY)
@@ -99,8 +108,16 @@ def test_serving_the_first_keeps_the_order_of_the_rest(waiting: list[Waiting], h
 
 
 @settings(max_examples=60)
-@given(st.lists(st.lists(st.tuples(st.sampled_from(USERS[1:]), st.integers(-10, 10)), max_size=4), min_size=20, max_size=20), HISTORY, LINE)
-def test_nobody_starves_whatever_the_others_send(flood: list[list[tuple[str, int]]], history: list[str], line: list[Waiting]) -> None:
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from(USERS[1:]), st.integers(-10, 10)), max_size=4), min_size=20, max_size=20
+    ),
+    HISTORY,
+    LINE,
+)
+def test_nobody_starves_whatever_the_others_send(
+    flood: list[list[tuple[str, int]]], history: list[str], line: list[Waiting]
+) -> None:
     """Ada's lowest job starts after at most two of each other user's, though they keep sending ones of higher priority."""
     turns = after(history)
     waiting = [job for job in line if job.owner != "ada"] + [Waiting("hers", "ada", -10, 1000)]
@@ -113,7 +130,10 @@ def test_nobody_starves_whatever_the_others_send(flood: list[list[tuple[str, int
             assert all(count <= 2 for count in served.values())
             return
         served[first.owner] = served.get(first.owner, 0) + 1
-        waiting += [Waiting(f"n{round_number}-{i}", owner, priority, 2000 + round_number * 10 + i) for i, (owner, priority) in enumerate(sent)]
+        waiting += [
+            Waiting(f"n{round_number}-{i}", owner, priority, 2000 + round_number * 10 + i)
+            for i, (owner, priority) in enumerate(sent)
+        ]
     raise AssertionError(f"hers still waits after {served}")
 
 
@@ -136,7 +156,9 @@ def test_limits_say_which_is_reached_and_what_to_do() -> None:
 
 @pytest.mark.parametrize(("asked", "present", "is_admin", "fine"), [(-3, 0, False, True), (0, -3, False, True), (1, 0, False, False), (5, 5, False, True),
                                                                     (6, 5, False, False), (10, 0, True, True)])  # fmt: skip
-def test_users_may_lower_their_priority_and_admins_may_raise_it(asked: int, present: int, is_admin: bool, fine: bool) -> None:
+def test_users_may_lower_their_priority_and_admins_may_raise_it(
+    asked: int, present: int, is_admin: bool, fine: bool
+) -> None:
     if fine:
         check_priority(asked, present, is_admin)
         return

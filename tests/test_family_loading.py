@@ -9,14 +9,14 @@ import diffusers
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from safetensors.torch import load_file, save_file
-
 from dreamwright.backend.config import ModelConfig
 from dreamwright.backend.errors import ConfigError, ModelError
 from dreamwright.backend.guidance.contract import LatentDenoiser
 from dreamwright.backend.guidance.families import FAMILIES as SUPPORTED
 from dreamwright.backend.guidance.loading import chosen_dtype, load_denoiser
 from dreamwright.backend.guidance.pixel import PixelDiffusion
+from safetensors.torch import load_file, save_file
+
 from tests.family_folders import copy, edit, folders  # noqa: F401 (fixtures)
 from tests.tiny_pipeline import write_pipeline
 
@@ -51,9 +51,17 @@ def test_auto_is_half_precision_on_a_gpu_only():
 
 
 INDEX_ERRORS = [
-    ("sd15", {"_class_name": "StableDiffusionInpaintPipeline"}, "is a StableDiffusionInpaintPipeline; allowed are IFPipeline, Stable"),
+    (
+        "sd15",
+        {"_class_name": "StableDiffusionInpaintPipeline"},
+        "is a StableDiffusionInpaintPipeline; allowed are IFPipeline, Stable",
+    ),
     ("sd15", {"_class_name": "StableDiffusionXLPipeline"}, "whose tokenizer_2 is missing"),
-    ("sdxl", {"_class_name": "StableDiffusionPipeline"}, "with a text_encoder_2, which that class does not have; .* mixed up"),
+    (
+        "sdxl",
+        {"_class_name": "StableDiffusionPipeline"},
+        "with a text_encoder_2, which that class does not have; .* mixed up",
+    ),
     ("sd15", {"_class_name": "IFPipeline"}, "with a vae, which that class does not have"),
     ("sd15", {"vae": ["diffusers", "AutoencoderTiny"]}, "vae is AutoencoderTiny; allowed is AutoencoderKL"),
     ("sdxl", {"text_encoder": [None, None]}, "text_encoder is missing; allowed is CLIPTextModel"),
@@ -119,7 +127,9 @@ def test_schedules_that_mean_something_else_are_refused(copy, name, changes, mes
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name, part", [("sd15", "vae"), ("sdxl", "text_encoder_2"), ("sd3", "transformer"), ("sd3", "tokenizer_3")])
+@pytest.mark.parametrize(
+    "name, part", [("sd15", "vae"), ("sdxl", "text_encoder_2"), ("sd3", "transformer"), ("sd3", "tokenizer_3")]
+)
 def test_missing_folders_and_weights_are_named(copy, name, part):
     path = copy(name)
     for file in path.joinpath(part).glob("*.safetensors"):
@@ -141,7 +151,11 @@ def test_a_part_given_for_the_whole_says_where_the_whole_is(folders):
 @pytest.mark.parametrize(
     "name, config, message",
     [
-        ("sd15", ModelConfig(image_size=13), "image_size 13; allowed for .* are 0 .its own, 16. and multiples of 2 from 8 to 32"),
+        (
+            "sd15",
+            ModelConfig(image_size=13),
+            "image_size 13; allowed for .* are 0 .its own, 16. and multiples of 2 from 8 to 32",
+        ),
         ("sd3", ModelConfig(image_size=1000), "image_size 1000"),
         ("sd3", ModelConfig(attention_slicing=True), "attention_slicing is on, but a SD3Transformer2DModel has none"),
     ],

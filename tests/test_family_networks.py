@@ -11,12 +11,12 @@ import diffusers
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from safetensors.torch import load_file, save_file
-
 from dreamwright.backend.config import GuidanceConfig
 from dreamwright.backend.guidance.contract import Conditioning, Denoiser, LatentDenoiser, NativeDenoiser
 from dreamwright.backend.guidance.loading import load_denoiser
 from dreamwright.backend.prompts import PromptBank
+from safetensors.torch import load_file, save_file
+
 from tests.family_folders import folders  # noqa: F401 (a fixture)
 from tests.tiny_families import FAMILIES, save, stable_diffusion_xl
 
@@ -51,7 +51,9 @@ def run(pipeline: Any, **options: Any) -> Any:
     if isinstance(pipeline, diffusers.StableDiffusion3Pipeline):
         options["sigmas"] = [1.0, 0.6, 0.2]  # before the shift; these are among the training levels
     generator = torch.Generator().manual_seed(0)
-    return pipeline(PROMPTS, num_inference_steps=3, guidance_scale=4.0, generator=generator, output_type="pt", **options).images
+    return pipeline(
+        PROMPTS, num_inference_steps=3, guidance_scale=4.0, generator=generator, output_type="pt", **options
+    ).images
 
 
 @pytest.mark.parametrize("negative", [None, "an ugly photo"])
@@ -64,7 +66,9 @@ def test_the_network_is_told_and_answers_what_it_is_in_the_pipeline_itself(folde
     assert len(theirs) >= 3
 
     denoiser = load_denoiser(folders[name])
-    assert isinstance(denoiser, Denoiser) and isinstance(denoiser, NativeDenoiser) and isinstance(denoiser, LatentDenoiser)
+    assert (
+        isinstance(denoiser, Denoiser) and isinstance(denoiser, NativeDenoiser) and isinstance(denoiser, LatentDenoiser)
+    )
     told = Conditioning.stack([denoiser.embed([negative or ""] * 2), denoiser.embed(PROMPTS)])
     ours = recorded(denoiser.network)
     for call in theirs:
@@ -94,7 +98,11 @@ def test_latents_are_scaled_and_shifted_as_the_pipeline_does(folders, name):
 
     shown = run(pipeline, callback_on_step_end=keep)
     denoiser = load_denoiser(folders[name])
-    assert (denoiser.image_size, denoiser.latent_size, denoiser.channels) == (16, 8, pipeline.vae.config.latent_channels)
+    assert (denoiser.image_size, denoiser.latent_size, denoiser.channels) == (
+        16,
+        8,
+        pipeline.vae.config.latent_channels,
+    )
     torch.testing.assert_close((0.5 * denoiser.decode(final[-1]) + 0.5).clamp(0, 1), shown, rtol=1e-4, atol=1e-5)
 
     x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -136,7 +144,9 @@ def test_a_prompt_longer_than_an_encoder_is_told_what_was_cut_in_its_own_words(f
     words = ["mushroom"] * 9 + ["toadstool", "on", "Mars"]  # 72 + 9 + ... letters
     prompt = " ".join(words)
     (warning,) = load_denoiser(folders["sd15"]).check_prompt(prompt)
-    assert warning.startswith("the prompt has 89 tokens, the model reads the first 77; cut off is 'toadstool on Mars' of 'mush")
+    assert warning.startswith(
+        "the prompt has 89 tokens, the model reads the first 77; cut off is 'toadstool on Mars' of 'mush"
+    )
     (warning,) = load_denoiser(folders["sd3"]).check_prompt(prompt)
     assert "the first 77 (text_encoder, text_encoder_2); cut off is 'toadstool on Mars'" in warning
     both = load_denoiser(folders["sd3"]).check_prompt(" ".join(["mushroom"] * 40))

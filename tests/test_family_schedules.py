@@ -6,9 +6,9 @@ from __future__ import annotations
 import diffusers
 import pytest
 import torch
-
 from dreamwright.backend.guidance.loading import load_denoiser
 from dreamwright.backend.guidance.prediction import clean_from
+
 from tests.family_folders import copy, edit, folders  # noqa: F401 (fixtures)
 from tests.tiny_families import LINEAR, save, stable_diffusion, stable_diffusion_3
 
@@ -44,14 +44,18 @@ def test_noise_levels_are_those_of_the_schedulers_own_add_noise(copy, case):
         scheduler.set_timesteps(steps)  # these know their levels only once they know their steps: here all
     expected = scheduler.add_noise(x, eps, told)
     if kind.startswith("Euler"):  # in the coordinates x + sigma' eps, which the network never sees
-        levels = torch.tensor([float(scheduler.sigmas[scheduler.timesteps.tolist().index(k)]) for k in told]).view(3, 1, 1, 1)
+        levels = torch.tensor([float(scheduler.sigmas[scheduler.timesteps.tolist().index(k)]) for k in told]).view(
+            3, 1, 1, 1
+        )
         expected = expected / (levels**2 + 1).sqrt()
     torch.testing.assert_close(alpha * x + sigma * eps, expected, rtol=1e-4, atol=1e-4)
     last_signal = float(alpha[-1, 0, 0, 0])
     assert (last_signal < 3e-4) == ("zero-snr" in case)  # diffusers keeps 2^-24 of the signal's power in some samplers
 
 
-@pytest.mark.parametrize("scheduling", [{"shift": 1.0}, {"shift": 3.0}, {"use_dynamic_shifting": True, "base_shift": 0.7}])
+@pytest.mark.parametrize(
+    "scheduling", [{"shift": 1.0}, {"shift": 3.0}, {"use_dynamic_shifting": True, "base_shift": 0.7}]
+)
 def test_flow_levels_are_those_of_the_schedulers_own_scale_noise(tmp_path, scheduling):
     path = save(lambda: stable_diffusion_3(tmp_path, t5=False, **scheduling), tmp_path / "m")
     denoiser = load_denoiser(path)
@@ -82,6 +86,8 @@ def test_a_prediction_says_what_the_scheduler_says_about_the_clean_latents(tmp_p
     scheduler = diffusers.DDIMScheduler.from_pretrained(path / "scheduler")
     scheduler.set_timesteps(1000)
     step = scheduler.step(output, int(denoiser.told_time(t)), z)
-    torch.testing.assert_close(clean_from(denoiser.prediction_type, output, z, alpha, sigma), step.pred_original_sample, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        clean_from(denoiser.prediction_type, output, z, alpha, sigma), step.pred_original_sample, rtol=1e-4, atol=1e-4
+    )
     noise = denoiser.predict_noise(z, t, denoiser.embed(["a red chair"]))
     torch.testing.assert_close(alpha * step.pred_original_sample + sigma * noise, z, rtol=1e-4, atol=1e-4)

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from dreamwright.backend.server.fence import FENCE_FILE, Superseded, check_fence, held, raise_fence
 
 HOLDER = """

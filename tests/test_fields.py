@@ -7,15 +7,14 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch.nn import functional
-
 from dreamwright.backend.config import FieldConfig
 from dreamwright.backend.fields import build_field
 from dreamwright.backend.fields.density import activate_density, density_bias
 from dreamwright.backend.fields.encoding import integrated_encoding
 from dreamwright.backend.fields.voxels import enlarged, interpolation_matrix
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
 
 VOXELS = FieldConfig(kind="voxels", bounding_radius=0.6, voxel_resolutions=(8, 24), density_activation="softplus")
 MLP = FieldConfig(hidden_width=32, hidden_blocks=2, encoding_levels=4)
@@ -43,7 +42,9 @@ def test_the_blob_is_equation_nine() -> None:
 
 
 def test_a_fading_bias_is_gone_after_its_share() -> None:
-    config = FieldConfig(density_bias="linear", density_bias_scale=10, density_bias_width=0.5, density_bias_fade_share=0.5)
+    config = FieldConfig(
+        density_bias="linear", density_bias_scale=10, density_bias_width=0.5, density_bias_fade_share=0.5
+    )
     mu = torch.tensor([[0.25, 0.0, 0.0]])
     values = [float(density_bias(mu, config, p)) for p in (0.0, 0.25, 0.5, 1.0)]
     assert values == pytest.approx([5.0, 2.5, 0.0, 0.0])
@@ -70,7 +71,10 @@ def test_mlp_normals_equal_finite_differences_of_its_density(generator: torch.Ge
     normal = field.query(mu, with_normals=True).normal
     step = 1e-5
     gradient = torch.stack(
-        [(field.density(mu + step * axis) - field.density(mu - step * axis)) / (2 * step) for axis in torch.eye(3).double()],
+        [
+            (field.density(mu + step * axis) - field.density(mu - step * axis)) / (2 * step)
+            for axis in torch.eye(3).double()
+        ],
         dim=1,
     )
     torch.testing.assert_close(normal, -torch.nn.functional.normalize(gradient, dim=1), atol=1e-6, rtol=0)
@@ -92,7 +96,9 @@ def test_voxel_normals_equal_finite_differences_of_a_smooth_density(generator: t
 
 
 @pytest.mark.parametrize("config", [VOXELS, MLP], ids=["voxels", "mip-mlp"])
-def test_albedo_is_a_colour_density_is_positive_normals_are_unit(config: FieldConfig, generator: torch.Generator) -> None:
+def test_albedo_is_a_colour_density_is_positive_normals_are_unit(
+    config: FieldConfig, generator: torch.Generator
+) -> None:
     field = build_field(config, generator)
     field.begin_step(0.2)
     sample = field.query(torch.rand(50, 3, generator=generator) - 0.5, with_normals=True)

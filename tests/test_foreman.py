@@ -9,7 +9,6 @@ from typing import Iterator
 
 import pytest
 import zmq
-
 from dreamwright.backend.server import foreman as module
 from dreamwright.backend.server.foreman import LONGEST_REST_S, Died, Foreman
 

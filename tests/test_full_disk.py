@@ -6,16 +6,18 @@ from __future__ import annotations
 from typing import Any, Callable
 
 import pytest
-
 from dreamwright.backend.server.dispatch import RETRY_S
 from dreamwright.shared.faults import Refused
 from dreamwright.shared.messages import Cancel, Forget, Pause, Pin, Prioritise
+
 from tests.yard import Yard, yard  # noqa: F401 (fixture)
 
 
 def test_a_submit_that_cannot_be_written_is_refused_with_what_to_do_and_leaves_no_job(yard: Yard) -> None:
     yard.disk.full = True
-    with pytest.raises(Refused, match="cannot write to .*disk is full.*make room on its disk, then send it again") as refused:
+    with pytest.raises(
+        Refused, match="cannot write to .*disk is full.*make room on its disk, then send it again"
+    ) as refused:
         yard.submit()
     assert refused.value.code == "no-space" and not yard.ledger.entries and yard.ledger.find_ticket("ada", "t1") is None
     yard.disk.full = False

@@ -13,13 +13,13 @@ from typing import Any
 import msgpack
 import pytest
 import zmq
-
 from dreamwright.backend.server.orders import Stepped, pack_order, unpack_order
 from dreamwright.shared import limits
 from dreamwright.shared.client import Link
 from dreamwright.shared.faults import ProtocolError, Refused
 from dreamwright.shared.messages import JobChanged, JobList, ListJobs, Refusal, Submit, check_request, pack, unpack
 from dreamwright.shared.subscription import JOBS_KNOWN
+
 from tests.addon.test_messages import JOB
 from tests.doors import Street, street  # noqa: F401 (street is a fixture)
 from tests.fields import REQUESTS
@@ -31,7 +31,9 @@ from tests.test_on_the_wire import raw_guest
 
 
 def envelope(**changes: Any) -> bytes:
-    return msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": 7, "type": "Cancel", "body": {"job": "j"}} | changes)
+    return msgpack.packb(
+        {"version": limits.PROTOCOL_VERSION, "id": 7, "type": "Cancel", "body": {"job": "j"}} | changes
+    )
 
 
 def deep(depth: int) -> bytes:
@@ -59,8 +61,16 @@ CORPUS = {
     "100,000 lists": (nested(100_000)[: limits.REQUEST_BYTES], 0, "bad-message"),
     "nothing": (b"", 0, "bad-message"),
     "a field that nobody knows": (envelope(body={"job": "j", "\u202e": 1}), 7, "bad-message"),
-    "a home folder of nobody": (pack(Submit("t", "a red mushroom", "", "~nobody-of-this-name/x", "draft", 0, {}), 7), 7, "bad-input"),  # was "internal"
-    "a folder that is no model": (pack(Submit("t", "a red mushroom", "", "/", "draft", 0, {}), 7), 7, "bad-input"),  # was queued
+    "a home folder of nobody": (
+        pack(Submit("t", "a red mushroom", "", "~nobody-of-this-name/x", "draft", 0, {}), 7),
+        7,
+        "bad-input",
+    ),  # was "internal"
+    "a folder that is no model": (
+        pack(Submit("t", "a red mushroom", "", "/", "draft", 0, {}), 7),
+        7,
+        "bad-input",
+    ),  # was queued
     "a reply": (pack(Refusal("internal", "no"), 7), 7, "bad-message"),
 }
 
@@ -77,7 +87,9 @@ def refuse(*asked: Any) -> Any:
 
 
 @pytest.mark.parametrize("answer", [lambda *asked: Refusal("internal", "a\0b"), refuse], ids=["reply", "refusal"])
-def test_an_answer_that_breaks_the_rules_of_the_wire_is_an_internal_refusal_and_not_the_end(stage: Stage, monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+def test_an_answer_that_breaks_the_rules_of_the_wire_is_an_internal_refusal_and_not_the_end(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
     monkeypatch.setattr(stage.door.service, "answer", answer)
     [(number, refusal)] = told(stage, pack(ListJobs(), 7))
     assert number == 7 and refusal.code == "internal" and "log says more" in refusal.message
@@ -85,7 +97,9 @@ def test_an_answer_that_breaks_the_rules_of_the_wire_is_an_internal_refusal_and_
     assert isinstance(stage.ask(ListJobs()), JobList)
 
 
-def test_three_thousand_broken_messages_get_one_answer_each_and_make_no_job_that_nobody_was_told_of(tmp_path: Path) -> None:
+def test_three_thousand_broken_messages_get_one_answer_each_and_make_no_job_that_nobody_was_told_of(
+    tmp_path: Path,
+) -> None:
     report = at_the_door(tmp_path, 3000, 7, 60)
     assert report["faults"] == []
     assert sum(report["answers"].values()) >= 2900 and report["answers"]["Refusal bad-message"] > 1500
@@ -137,7 +151,11 @@ def test_a_server_that_makes_up_jobs_without_end_is_not_remembered_without_end()
         victim.client.close()
 
 
-@pytest.mark.parametrize("data", [deep(1020), envelope(version=[[]] * 9), envelope(version="\0"), b""], ids=["deep", "version of lists", "NUL", "nothing"])
+@pytest.mark.parametrize(
+    "data",
+    [deep(1020), envelope(version=[[]] * 9), envelope(version="\0"), b""],
+    ids=["deep", "version of lists", "NUL", "nothing"],
+)
 def test_a_client_that_is_told_nonsense_refuses_the_server_and_raises_nothing(data: bytes) -> None:
     victim = Victim()
     try:
@@ -147,14 +165,18 @@ def test_a_client_that_is_told_nonsense_refuses_the_server_and_raises_nothing(da
         victim.client.close()
 
 
-def test_the_workers_port_takes_orders_or_refuses_and_reads_nothing_without_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_workers_port_takes_orders_or_refuses_and_reads_nothing_without_the_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     came = fuzz_orders(1500, 5)["came"]
     assert came["refused"] > 500 and came["Stepped"] > 10
     secret = "5" * 64
     for kind in ([], {}, None, 5, "Explode", "\0"):
         with pytest.raises(ProtocolError, match="known are"):
             unpack_order(secret, secret.encode() + msgpack.packb([kind, {}]))
-    monkeypatch.setattr("dreamwright.backend.server.orders.msgpack.unpackb", lambda *a, **k: pytest.fail("it was unpacked"))
+    monkeypatch.setattr(
+        "dreamwright.backend.server.orders.msgpack.unpackb", lambda *a, **k: pytest.fail("it was unpacked")
+    )
     with pytest.raises(ProtocolError, match="secret"):
         unpack_order(secret, pack_order("4" * 64, Stepped("j", 1, 2, 0.0, 0.0)))
 
@@ -170,14 +192,24 @@ def test_a_request_that_would_end_the_connection_by_its_size_is_refused_before_i
 
 
 @pytest.mark.parametrize("encrypt", [True, False], ids=["CURVE", "NULL"])
-def test_the_largest_request_gets_through_both_doors_and_one_byte_more_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encrypt: bool) -> None:
+def test_the_largest_request_gets_through_both_doors_and_one_byte_more_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encrypt: bool
+) -> None:
     street = Street(tmp_path / "state", monkeypatch, encrypt=encrypt)
     try:
         guest = street.guest("anna") if encrypt else street.comes(None)
         street.until(lambda: guest.link is Link.ONLINE)
         answers: list[Any] = []
         largest = Submit("t", "a", "", "m", "p", 0, {f"{n}": "x" * 1000 for n in range(64)})
-        filled = Submit("t", "a" + "b" * 900, "", "m", "p", 0, {**largest.settings, "z": "x" * (limits.REQUEST_BYTES - len(pack(largest, 2**53)) - 909)})
+        filled = Submit(
+            "t",
+            "a" + "b" * 900,
+            "",
+            "m",
+            "p",
+            0,
+            {**largest.settings, "z": "x" * (limits.REQUEST_BYTES - len(pack(largest, 2**53)) - 909)},
+        )
         assert limits.REQUEST_BYTES - 8 <= len(pack(filled, 2**53)) <= limits.REQUEST_BYTES
         guest.request(filled, answers.append)
         street.until(lambda: bool(answers))

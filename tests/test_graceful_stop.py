@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 import zmq
-
-from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.cli.main import build_parser
+from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.server.dispatch import RECALLED
 from dreamwright.backend.server.foreman import Foreman
 from dreamwright.backend.server.orders import Ended, Stepped
 from dreamwright.backend.server.service import CLOSING
 from dreamwright.shared.client import Link
 from dreamwright.shared.messages import Cancel, Closing, JobList, JobReply, Pause, Resume, Subscribe
+
 from tests.operated import operated
 from tests.puppet_server import Stage, asked, stage  # noqa: F401 (stage is a fixture)
 from tests.soak.graceful_stop import stop_and_go_on
@@ -47,13 +47,17 @@ def test_running_jobs_go_back_to_the_queue_with_their_place_and_nothing_new_begi
     yard.service.begin_closing()
     assert orders.given == [(running, "pause")] and yard.service.at_work() == [running]
     yard.report(Ended, running, "paused", "", False)
-    assert yard.job(running).state == "queued" and yard.job(running).message == RECALLED and yard.service.at_work() == []
+    assert (
+        yard.job(running).state == "queued" and yard.job(running).message == RECALLED and yard.service.at_work() == []
+    )
     yard.work(10.0)
     assert yard.hands.given == [running], "the free device got no other job"
     yard.kill()
     yard.open()
     yard.work()
-    assert yard.hands.given == [running] and yard.job(next_one).queue_place == 1, "it goes on first when the server is back"
+    assert yard.hands.given == [running] and yard.job(next_one).queue_place == 1, (
+        "it goes on first when the server is back"
+    )
 
 
 def test_a_job_that_its_user_paused_stays_paused(yard: Yard) -> None:
@@ -157,17 +161,24 @@ def test_a_second_word_ends_at_once(stage: Stage) -> None:
     anew(stage)
 
 
-def test_two_workers_that_hang_are_killed_after_one_grace_not_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_workers_that_hang_are_killed_after_one_grace_not_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stopped processes stand for workers in a kernel that does not return."""
     context = zmq.Context()
     foreman = Foreman(context, ("cpu", "cuda:0"), tmp_path)
-    hung = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdin=subprocess.PIPE) for _ in range(2)]
+    hung = [
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdin=subprocess.PIPE)
+        for _ in range(2)
+    ]
     waits: list[float] = []
     for hand, process in zip(foreman._hands.values(), hung):
         hand.process = process
         os.kill(process.pid, signal.SIGSTOP)
         wait = process.wait
-        monkeypatch.setattr(process, "wait", lambda timeout=None, wait=wait: (waits.append(timeout or 0.0), wait(timeout))[1])
+        monkeypatch.setattr(
+            process, "wait", lambda timeout=None, wait=wait: (waits.append(timeout or 0.0), wait(timeout))[1]
+        )
     foreman.close(1.0)
     context.destroy(0)
     assert not any(alive(process.pid) for process in hung)

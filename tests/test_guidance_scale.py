@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from dreamwright.backend.cli.main import build_parser, main
 from dreamwright.backend.config import Config, GuidanceConfig
 from dreamwright.backend.distillation import ScoreDistillation
@@ -17,6 +16,7 @@ from dreamwright.backend.guidance.oracles import GaussianOracle
 from dreamwright.backend.job import make_job
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.settings import apply_settings, config_from_mapping
+
 from tests.tiny_model import QUICK, save_tiny_model
 
 
@@ -35,7 +35,10 @@ def test_guidance_scale_sets_omega_to_one_less(settings: list[str], omega: float
 
 
 def test_both_names_are_one_setting_of_a_job() -> None:
-    one, other = (make_job("a chair", "m", "draft", apply_settings(Config(), [s])) for s in ("guidance.omega=7.5", "guidance.guidance_scale=8.5"))
+    one, other = (
+        make_job("a chair", "m", "draft", apply_settings(Config(), [s]))
+        for s in ("guidance.omega=7.5", "guidance.guidance_scale=8.5")
+    )
     assert one == other and one.fingerprint() == other.fingerprint()
     assert config_from_mapping({"guidance": {"guidance_scale": 8.5}}).guidance.omega == 7.5
 
@@ -50,7 +53,9 @@ def test_both_names_are_one_setting_of_a_job() -> None:
         (["guidance.guidance_scael=3"], ("guidance.guidance_scale",)),
     ],
 )
-def test_a_contradiction_or_a_bad_number_is_refused_in_its_own_words(settings: list[str], words: tuple[str, ...]) -> None:
+def test_a_contradiction_or_a_bad_number_is_refused_in_its_own_words(
+    settings: list[str], words: tuple[str, ...]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         apply_settings(Config(), settings)
     assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)
@@ -102,4 +107,6 @@ def test_a_negative_prompt_and_perp_neg_work_together() -> None:
     torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-4)
     plain = ScoreDistillation(oracle, GuidanceConfig(**{**vars(config), "negative_prompt": ""}))
     bank = PromptBank(oracle, "a chair", plain.config).for_views([0.0, 90.0], [0.0, 0.0])
-    assert not torch.allclose(plain.gradient(image, None, bank, torch.Generator().manual_seed(0), 0.0).gradient, got, atol=0.05)
+    assert not torch.allclose(
+        plain.gradient(image, None, bank, torch.Generator().manual_seed(0), 0.0).gradient, got, atol=0.05
+    )

@@ -7,8 +7,13 @@ import math
 
 import pytest
 import torch
-
-from dreamwright.backend.evaluation.image_figures import chroma, detail, mean_chroma, mean_distance, mean_feature_distance
+from dreamwright.backend.evaluation.image_figures import (
+    chroma,
+    detail,
+    mean_chroma,
+    mean_distance,
+    mean_feature_distance,
+)
 
 
 def plain(*colour: float, size: int = 4) -> torch.Tensor:
@@ -18,7 +23,14 @@ def plain(*colour: float, size: int = 4) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("colour", "expected"),
     # Published CIELAB of sRGB's primaries: red (80.09, 67.20), green (-86.18, 83.18), blue (79.19, -107.86); greys have none; steelblue (-4.08, -32.19).
-    [((1, 0, 0), math.hypot(80.09, 67.20)), ((0, 1, 0), math.hypot(86.18, 83.18)), ((0, 0, 1), math.hypot(79.19, 107.86)), ((0.5, 0.5, 0.5), 0.0), ((0, 0, 0), 0.0), ((70 / 255, 130 / 255, 180 / 255), math.hypot(4.08, 32.19))],
+    [
+        ((1, 0, 0), math.hypot(80.09, 67.20)),
+        ((0, 1, 0), math.hypot(86.18, 83.18)),
+        ((0, 0, 1), math.hypot(79.19, 107.86)),
+        ((0.5, 0.5, 0.5), 0.0),
+        ((0, 0, 0), 0.0),
+        ((70 / 255, 130 / 255, 180 / 255), math.hypot(4.08, 32.19)),
+    ],
 )
 def test_chroma_of_the_primaries_and_of_steel_blue_is_the_published_one(colour, expected):
     assert float(chroma(plain(*colour)).mean()) == pytest.approx(expected, abs=0.05)

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from dreamwright.backend.server.orders import Ended, Noted, Pictured, Stepped
 from dreamwright.backend.server.attempt import MESH_FILE
+from dreamwright.backend.server.orders import Ended, Noted, Pictured, Stepped
 from dreamwright.shared.download import Download
 from dreamwright.shared.messages import Cancel, Forget, JobChanged, JobForgotten, Pause, PreviewFrame, Resume
+
 from tests.puppet_server import asked, stage  # noqa: F401 (stage is a fixture)
 
 
@@ -49,7 +50,11 @@ def test_one_device_works_on_one_job_and_the_others_know_their_place_in_line(sta
     assert [stage.job(n).queue_place for n in names] == [0, 1, 2]
     stage.foreman.told = [Ended(names[0], "failed", "no luck", False)]
     stage.until(lambda: stage.foreman.given == names[:2])
-    assert [(stage.job(n).state, stage.job(n).queue_place) for n in names] == [("failed", 0), ("running", 0), ("queued", 1)]
+    assert [(stage.job(n).state, stage.job(n).queue_place) for n in names] == [
+        ("failed", 0),
+        ("running", 0),
+        ("queued", 1),
+    ]
     assert stage.job(names[0]).message == "no luck"
 
 

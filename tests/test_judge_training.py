@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from dreamwright.backend.starter import train_judge
 from dreamwright.backend.starter.train_judge import varied, worn
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 @pytest.fixture
@@ -55,7 +54,9 @@ def test_without_zoom_and_shift_pictures_are_only_mirrored(monkeypatch: pytest.M
     assert bool((kept ^ turned).all()) and bool(kept.any()) and bool(turned.any())
 
 
-def test_saturation_moves_colours_from_their_grey_and_contrast_from_the_pictures_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saturation_moves_colours_from_their_grey_and_contrast_from_the_pictures_mean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """(0.6, 0.4, 0.5) has a grey of 0.5, which is its picture's mean too: doubled twice it is (0.9, 0.1, 0.5)."""
     monkeypatch.setattr(train_judge, "NOISE", 0.0)
     monkeypatch.setattr(train_judge, "GAIN", (2.0, 2.0))

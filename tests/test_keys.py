@@ -14,16 +14,26 @@ from typing import Any
 
 import pytest
 import zmq
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from zmq.utils import z85
-
 from dreamwright.backend.cli.keys import own_host, reachable
 from dreamwright.backend.cli.main import main
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.server.keys import GuestList, KeyFolder
-from dreamwright.shared.pairing import Invitation, KeyPair, fingerprint, is_invitation, key_text, new_pair, pair_text, read_invitation, read_key, read_pair
+from dreamwright.shared.pairing import (
+    Invitation,
+    KeyPair,
+    fingerprint,
+    is_invitation,
+    key_text,
+    new_pair,
+    pair_text,
+    read_invitation,
+    read_key,
+    read_pair,
+)
 from dreamwright.shared.private_files import PrivateFileError, read_private, write_private
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zmq.utils import z85
 
 KEY = bytes(range(32))
 
@@ -47,7 +57,9 @@ def mode(path: Path) -> int:
 def test_a_key_comes_back_from_its_text_in_any_case_and_broken_into_lines(key: bytes) -> None:
     text = key_text(key)
     assert read_key(text) == read_key(f"  {text[:20].upper()}\n {text[20:]}\n") == key
-    assert len(text) == 62 and all(sign.isalnum() or sign == "_" for sign in text), "one word for a double click, nothing for a shell"
+    assert len(text) == 62 and all(sign.isalnum() or sign == "_" for sign in text), (
+        "one word for a double click, nothing for a shell"
+    )
 
 
 @given(st.integers(6, 61), st.sampled_from("abcdefghijklmnopqrstuvwxyz234567"))
@@ -59,7 +71,19 @@ def test_a_slip_of_the_hand_in_a_key_is_noticed(place: int, sign: str) -> None:
             read_key(text[:place] + sign + text[place + 1 :])
 
 
-@pytest.mark.parametrize("text", ["", "dwkey_", "dwkey_a", key_text(KEY)[:-1], key_text(KEY) + "a", "x" * 62, z85.encode(KEY).decode(), "dwkey_" + "é" * 56])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "dwkey_",
+        "dwkey_a",
+        key_text(KEY)[:-1],
+        key_text(KEY) + "a",
+        "x" * 62,
+        z85.encode(KEY).decode(),
+        "dwkey_" + "é" * 56,
+    ],
+)
 def test_what_is_no_key_is_refused_in_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="is no key; one begins with dwkey_|a mistake in it"):
         read_key(text)
@@ -73,7 +97,9 @@ def test_a_fingerprint_is_eighty_bits_of_sha256_in_four_groups_and_the_same_on_b
     assert fingerprint(KEY) != fingerprint(bytes(32))
 
 
-@pytest.mark.parametrize("address", ["tcp://192.168.1.20:47630", "tcp://gpu.example.org:1", "tcp://[fe80::1]:65535", "tcp://127.0.0.1:47630"])
+@pytest.mark.parametrize(
+    "address", ["tcp://192.168.1.20:47630", "tcp://gpu.example.org:1", "tcp://[fe80::1]:65535", "tcp://127.0.0.1:47630"]
+)
 def test_a_connection_string_carries_address_and_key_through_any_pasting(address: str) -> None:
     text = str(Invitation(address, KEY))
     broken = f"\n  {text[:30]}\n    {text[30:]} "
@@ -114,7 +140,9 @@ def test_a_pair_is_what_libzmq_would_make_and_its_secret_is_never_shown() -> Non
 # --- on disk
 
 
-def test_private_files_are_closed_to_others_from_the_first_byte_and_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_private_files_are_closed_to_others_from_the_first_byte_and_never_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "open" / "keys" / "x.json"
     path.parent.mkdir(parents=True, mode=0o777)
     old = os.umask(0)
@@ -144,7 +172,10 @@ def test_a_file_that_others_can_read_is_not_used_and_the_command_is_named(keys: 
 
 def test_of_two_who_make_a_pair_at_once_one_wins_and_both_use_it(tmp_path: Path) -> None:
     path, won = tmp_path / "keys" / "own.json", []
-    makers = [threading.Thread(target=lambda number=number: won.append(write_private(path, {"by": number}, replace=False))) for number in range(8)]
+    makers = [
+        threading.Thread(target=lambda number=number: won.append(write_private(path, {"by": number}, replace=False)))
+        for number in range(8)
+    ]
     for maker in makers:
         maker.start()
     for maker in makers:
@@ -161,7 +192,9 @@ def test_the_servers_pair_is_made_once_and_replaced_only_when_told(keys: KeyFold
     assert keys.create(replacing=True) == keys.pair() != pair
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"form": 2}', '{"form": 1}', '{"form": 1, "public": "x", "secret": "y"}', "\xff"])
+@pytest.mark.parametrize(
+    "damage", ["{", "[]", '{"form": 2}', '{"form": 1}', '{"form": 1, "public": "x", "secret": "y"}', "\xff"]
+)
 def test_a_damaged_pair_is_told_and_never_made_anew_by_itself(keys: KeyFolder, damage: str) -> None:
     (keys.folder / "server.json").write_bytes(damage.encode("latin-1"))
     with pytest.raises(ConfigError, match="damaged|form"):
@@ -175,7 +208,9 @@ def test_allow_revoke_and_roles(keys: KeyFolder) -> None:
     assert keys.allow("anna", f" {second.upper()}\n").keys == (first, second)
     assert keys.allow("anna", first).keys == (first, second), "twice is once"
     assert keys.users()["anna"].since == since
-    assert keys.allow("anna", first, True).is_admin and keys.allow("anna", first).is_admin, "a role stays until it is changed"
+    assert keys.allow("anna", first, True).is_admin and keys.allow("anna", first).is_admin, (
+        "a role stays until it is changed"
+    )
     assert not keys.allow("anna", first, False).is_admin
     with pytest.raises(ConfigError, match="belongs to anna already"):
         keys.allow("bert", first)
@@ -229,7 +264,9 @@ def test_no_command_loses_anothers_change(keys: KeyFolder) -> None:
 # --- the commands
 
 
-def test_the_commands_lead_a_stranger_from_no_keys_to_an_allowed_artist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_lead_a_stranger_from_no_keys_to_an_allowed_artist(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     state = ["--state", str(tmp_path)]
     key = key_text(KEY)
     assert main(["keys", "show", *state]) == 2
@@ -239,17 +276,27 @@ def test_the_commands_lead_a_stranger_from_no_keys_to_an_allowed_artist(tmp_path
     assert main(["keys", "show", "--address", "tcp://gpu.example.org:5000", *state]) == 0
     shown = capsys.readouterr().out
     invitation = read_invitation(shown.splitlines()[0])
-    assert invitation.address == "tcp://gpu.example.org:5000" and invitation.fingerprint in shown and invitation.fingerprint in made
+    assert (
+        invitation.address == "tcp://gpu.example.org:5000"
+        and invitation.fingerprint in shown
+        and invitation.fingerprint in made
+    )
     assert main(["keys", "show", "--address", "gpu", *state]) == 2
     assert main(["keys", "list", *state]) == 0 and "nobody is allowed yet" in capsys.readouterr().out
     assert main(["keys", "allow", "anna", "nonsense", *state]) == 2
     assert "Copy My Key" in capsys.readouterr().err
     assert main(["keys", "allow", "anna", key, "--admin", *state]) == 0
-    assert f"anna may use this server as an admin, with the key of fingerprint {fingerprint(KEY)}" in capsys.readouterr().out
+    assert (
+        f"anna may use this server as an admin, with the key of fingerprint {fingerprint(KEY)}"
+        in capsys.readouterr().out
+    )
     assert main(["keys", "list", *state]) == 0
     line = capsys.readouterr().out
     assert line.split()[:3] == ["anna", "admin", fingerprint(KEY)] and key not in line
-    assert main(["keys", "revoke", "anna", *state]) == 0 and "may not use this server any more (1 key)" in capsys.readouterr().out
+    assert (
+        main(["keys", "revoke", "anna", *state]) == 0
+        and "may not use this server any more (1 key)" in capsys.readouterr().out
+    )
     assert main(["keys", "revoke", "anna", *state]) == 2
 
 

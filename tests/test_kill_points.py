@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-
 from dreamwright.backend.server.worker import ORPHAN_GRACE_S
+
 from tests.soak.kill_points import INTERVAL, soak
 from tests.soak.worker_traces import children
 

@@ -14,17 +14,23 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 from diffusers.hooks.group_offloading import ModuleGroup
+from dreamwright.backend.cli import sample
+from dreamwright.backend.cli.main import main
+from dreamwright.backend.config import GuidanceConfig, ModelConfig
+from dreamwright.backend.distillation import (
+    ScoreDistillation,
+    ancestral_sample,
+    ancestral_steps,
+    distill_image,
+    pictures,
+)
+from dreamwright.backend.errors import ConfigError, RunError
+from dreamwright.backend.guidance.latent import LatentDiffusion
+from dreamwright.backend.guidance.loading import load_denoiser
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from dreamwright.backend.cli import sample
-from dreamwright.backend.cli.main import main
-from dreamwright.backend.config import GuidanceConfig, ModelConfig
-from dreamwright.backend.distillation import ScoreDistillation, ancestral_sample, ancestral_steps, distill_image, pictures
-from dreamwright.backend.errors import ConfigError, RunError
-from dreamwright.backend.guidance.latent import LatentDiffusion
-from dreamwright.backend.guidance.loading import load_denoiser
 from tests.gaussian_priors import conditioned, seeded
 from tests.tiny_families import save, stable_diffusion, stable_diffusion_xl, write_family
 from tests.tiny_model import QUICK
@@ -62,16 +68,25 @@ def test_the_gradient_is_autograds_through_the_encoder_in_double_precision(folde
     eps = torch.randn((2, denoiser.channels, 8, 8), generator=draws).double()
     alpha, sigma = (level.double().view(2, 1, 1, 1) for level in denoiser.alpha_sigma(t))
     told = denoiser.told_time(t).repeat(2)
-    text = {key: tensor.double() for key, tensor in denoiser.embed(["a red mushroom", "a blue chair", "", ""]).tensors.items()}
+    text = {
+        key: tensor.double()
+        for key, tensor in denoiser.embed(["a red mushroom", "a blue chair", "", ""]).tensors.items()
+    }
     vae = AutoencoderKL.from_pretrained(folder / "vae", low_cpu_mem_usage=False).double().eval()
     leaf = image.double().requires_grad_(True)
-    fitted = functional.interpolate(leaf, (16, 16), mode="bilinear", align_corners=False, antialias=True) if size != 16 else leaf
+    fitted = (
+        functional.interpolate(leaf, (16, 16), mode="bilinear", align_corners=False, antialias=True)
+        if size != 16
+        else leaf
+    )
     mean = vae.encode(2 * fitted - 1).latent_dist.mean
     z = (mean - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
     with torch.no_grad():
         z_t = (alpha * z + sigma * eps).repeat(2, 1, 1, 1)
         if name == "sd3":
-            transformer = SD3Transformer2DModel.from_pretrained(folder / "transformer", low_cpu_mem_usage=False).double().eval()
+            transformer = (
+                SD3Transformer2DModel.from_pretrained(folder / "transformer", low_cpu_mem_usage=False).double().eval()
+            )
             output = transformer(z_t, text["hidden"], text["pooled"], told.double()).sample
             noise = z_t + (1 - sigma.repeat(2, 1, 1, 1)) * output
         else:
@@ -131,7 +146,9 @@ def test_a_schedule_without_terminal_signal_can_be_sampled(tmp_path):
     path = save(lambda: stable_diffusion(tmp_path, "v_prediction", rescale_betas_zero_snr=True), tmp_path / "m")
     denoiser = load_denoiser(path)
     assert denoiser.alpha_sigma(torch.ones(1)) == (0.0, 1.0)
-    assert torch.isfinite(ancestral_sample(denoiser, denoiser.embed(["a"]), denoiser.embed([""]), 3.0, 4, seeded(0))).all()
+    assert torch.isfinite(
+        ancestral_sample(denoiser, denoiser.embed(["a"]), denoiser.embed([""]), 3.0, 4, seeded(0))
+    ).all()
     certain = dataclasses.replace(GUIDED, t_min=1.0, t_max=1.0, t_max_end=1.0)
     assert torch.isfinite(gradient_of(denoiser, pictured(16), certain)).all()
 
@@ -144,7 +161,9 @@ def overflowing(tmp_path: Path, force_upcast: bool) -> Path:
     tensors["encoder.conv_in.weight"] *= 1e5
     save_file(tensors, file, metadata={"format": "pt"})
     config = pipeline_folder / "vae" / "config.json"
-    config.write_text(config.read_text().replace('"force_upcast": true', f'"force_upcast": {str(force_upcast).lower()}'))
+    config.write_text(
+        config.read_text().replace('"force_upcast": true', f'"force_upcast": {str(force_upcast).lower()}')
+    )
     return pipeline_folder
 
 
@@ -155,7 +174,9 @@ def test_a_vae_that_overflows_in_float16_runs_in_float32_where_its_configuration
     gradient = gradient_of(denoiser, pictured(16))
     assert torch.isfinite(gradient).all() and gradient.abs().max() > 0
     exact = load_denoiser(path)
-    torch.testing.assert_close(denoiser.encode(pictured(16) * 2 - 1, seeded(0)), exact.encode(pictured(16) * 2 - 1, seeded(0)))
+    torch.testing.assert_close(
+        denoiser.encode(pictured(16) * 2 - 1, seeded(0)), exact.encode(pictured(16) * 2 - 1, seeded(0))
+    )
     assert functional.cosine_similarity(gradient.flatten(), gradient_of(exact, pictured(16)).flatten(), dim=0) > 0.99
 
 
@@ -172,7 +193,9 @@ def published(folders, tmp_path) -> Path:
     """As Stable Diffusion 1.5 was published: its VAE's configuration does not know `force_upcast`."""
     path = Path(shutil.copytree(folders["sd15"], tmp_path / "sd15"))
     file = path / "vae" / "config.json"
-    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "force_upcast"}))
+    file.write_text(
+        json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "force_upcast"})
+    )
     return path
 
 
@@ -188,7 +211,10 @@ def test_gradients_of_any_size_pass_a_float16_encoder(published, omega):
     assert functional.cosine_similarity(gradient.flatten(), exact.flatten(), dim=0) > 0.99
 
 
-@pytest.mark.parametrize("name, setting", [("sd15", "attention_slicing"), ("sdxl", "attention_slicing"), ("sd3", "vae_recompute"), ("sd15", "vae_recompute")])
+@pytest.mark.parametrize(
+    "name, setting",
+    [("sd15", "attention_slicing"), ("sdxl", "attention_slicing"), ("sd3", "vae_recompute"), ("sd15", "vae_recompute")],
+)
 def test_options_that_save_memory_do_not_change_the_gradient(folders, name, setting):
     plain = gradient_of(load_denoiser(folders[name]), pictured(16))
     saving = gradient_of(load_denoiser(folders[name], config=ModelConfig(**{setting: True})), pictured(16))
@@ -215,7 +241,9 @@ def test_offloading_and_compiling_exclude_each_other(folders):
 
 def test_slicing_is_really_on(folders):
     denoiser = load_denoiser(folders["sd15"], config=ModelConfig(attention_slicing=True))
-    assert {type(processor).__name__ for processor in denoiser.network.attn_processors.values()} == {"SlicedAttnProcessor"}
+    assert {type(processor).__name__ for processor in denoiser.network.attn_processors.values()} == {
+        "SlicedAttnProcessor"
+    }
 
 
 def kept_bytes(denoiser: LatentDiffusion, views: int) -> int:
@@ -261,17 +289,34 @@ def test_tiles_give_nearly_the_same_gradient_for_large_pictures_only(folders):
 def test_another_picture_size_is_what_sdxl_is_told(folders):
     denoiser = load_denoiser(folders["sdxl"], config=ModelConfig(image_size=24))
     told = []
-    denoiser.network.register_forward_pre_hook(lambda _, args, kwargs: told.append(kwargs["added_cond_kwargs"]["time_ids"]), with_kwargs=True)
+    denoiser.network.register_forward_pre_hook(
+        lambda _, args, kwargs: told.append(kwargs["added_cond_kwargs"]["time_ids"]), with_kwargs=True
+    )
     gradient_of(denoiser, pictured(10))
     assert told[0].tolist() == [[24.0, 24.0, 0.0, 0.0, 24.0, 24.0]] * 4
 
 
-@pytest.mark.parametrize("name, method", [("sd15", "ancestral"), ("sd15", "sds"), ("sdxl", "ancestral"), ("sd3", "ancestral")])
+@pytest.mark.parametrize(
+    "name, method", [("sd15", "ancestral"), ("sd15", "sds"), ("sdxl", "ancestral"), ("sd3", "ancestral")]
+)
 def test_the_sample_command_draws_with_latent_models(folders, tmp_path, name, method):
     parser = argparse.ArgumentParser()
     sample.add_arguments(parser.add_subparsers())
     out = tmp_path / "x.png"
-    words = ["sample", "a red mushroom", "--out", out, "--model", folders[name], "--steps", 3, "--count", 2, "--method", method]
+    words = [
+        "sample",
+        "a red mushroom",
+        "--out",
+        out,
+        "--model",
+        folders[name],
+        "--steps",
+        3,
+        "--count",
+        2,
+        "--method",
+        method,
+    ]
     args = parser.parse_args(list(map(str, words)))
     assert args.run(args) == 0
     first = np.asarray(Image.open(out))

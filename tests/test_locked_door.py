@@ -9,28 +9,42 @@ from pathlib import Path
 
 import pytest
 import zmq
-
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.server.doorkeeper import ENDPOINT
 from dreamwright.backend.server.front_door import FrontDoor, check_address
 from dreamwright.shared.client import Link
 from dreamwright.shared.messages import JobList, ListJobs
 from dreamwright.shared.pairing import key_text, new_pair
+
 from tests.doors import Street, street  # noqa: F401 (street is a fixture)
 from tests.puppet_server import PuppetForeman
-
 
 # --- which doors are locked
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1", "tcp://:1", "tcp://127.0.0.1:port", "udp://127.0.0.1:1", "here"])
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1", "tcp://:1", "tcp://127.0.0.1:port", "udp://127.0.0.1:1", "here"]
+)
 def test_what_is_no_address_is_refused(address):
     with pytest.raises(ConfigError, match="allowed"):
         check_address(address)
 
 
-@pytest.mark.parametrize("address", ["tcp://0.0.0.0:47630", "tcp://*:0", "tcp://192.168.1.2:47630", "tcp://127.0.0.2:1", "tcp://[::]:1", "tcp://eth0:*", "tcp://127.0.0.1.evil.example:1"])
-def test_what_is_not_surely_loopback_is_not_opened_without_keys_and_the_command_is_named(address: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tcp://0.0.0.0:47630",
+        "tcp://*:0",
+        "tcp://192.168.1.2:47630",
+        "tcp://127.0.0.2:1",
+        "tcp://[::]:1",
+        "tcp://eth0:*",
+        "tcp://127.0.0.1.evil.example:1",
+    ],
+)
+def test_what_is_not_surely_loopback_is_not_opened_without_keys_and_the_command_is_named(
+    address: str, tmp_path: Path
+) -> None:
     assert not check_address(address)
     with pytest.raises(ConfigError, match=re.escape(f"dreamwright keys create --state {tmp_path / 'state'}")):
         FrontDoor(address, tmp_path / "state", ("cpu",))
@@ -43,7 +57,9 @@ def test_loopback_needs_no_keys(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["tcp://0.0.0.0:*", "tcp://127.0.0.2:*", "tcp://lo:*"])
-def test_every_other_address_is_encrypted_without_being_told_to(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_other_address_is_encrypted_without_being_told_to(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     street = Street(tmp_path / "state", monkeypatch, address, encrypt=False)
     try:
         port = street.door.address.rpartition(":")[2]
@@ -57,17 +73,25 @@ def test_every_other_address_is_encrypted_without_being_told_to(address: str, tm
 
 
 @pytest.mark.parametrize("trap", ["an empty domain", "a domain that is not enforced"])
-def test_a_door_that_libzmq_would_open_to_all_is_not_opened(trap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_door_that_libzmq_would_open_to_all_is_not_opened(
+    trap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if trap == "an empty domain":
         monkeypatch.setattr("dreamwright.backend.server.doorkeeper.DOMAIN", "")
     else:
         asked_for = zmq.Socket.getsockopt
-        monkeypatch.setattr(zmq.Socket, "getsockopt", lambda own, option: 0 if option == zmq.ZAP_ENFORCE_DOMAIN else asked_for(own, option))
+        monkeypatch.setattr(
+            zmq.Socket,
+            "getsockopt",
+            lambda own, option: 0 if option == zmq.ZAP_ENFORCE_DOMAIN else asked_for(own, option),
+        )
     with pytest.raises(ConfigError, match="did not take the settings of an encrypted door"):
         Street(tmp_path / "state", monkeypatch)
 
 
-def test_a_name_that_means_another_machine_is_not_taken_for_loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_means_another_machine_is_not_taken_for_loopback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As when a hosts file gives localhost another address."""
     monkeypatch.setattr("dreamwright.backend.server.front_door.Foreman", PuppetForeman)
     monkeypatch.setattr("dreamwright.backend.server.front_door.LOOPBACK", ("0.0.0.0",))
@@ -89,7 +113,13 @@ def test_garbage_to_the_doorkeeper_harms_nobody(street: Street, monkeypatch: pyt
     key = anna.pair.public
     good = [b"", b"1.0", b"1", b"dreamwright", b"127.0.0.1", b"", b"CURVE", key]
     rubbish: list[list[bytes]] = [[b""], [b"x"] * 3, [b"\xff"] * 40, good[:-1], good + [b""], [b"", b"9.9", *good[2:]]]
-    rubbish += [[*good[:3], b"", *good[4:]], [*good[:6], b"NULL", key], [*good[:6], b"PLAIN", b"anna", b"secret"], [*good[:7], key[:31]], [*good[:7], b"\xff" * 10**6]]
+    rubbish += [
+        [*good[:3], b"", *good[4:]],
+        [*good[:6], b"NULL", key],
+        [*good[:6], b"PLAIN", b"anna", b"secret"],
+        [*good[:7], key[:31]],
+        [*good[:7], b"\xff" * 10**6],
+    ]
     for parts in rubbish:
         asking.send_multipart(parts)
     street.for_a_while(0.2)
@@ -111,7 +141,16 @@ def test_random_and_half_greetings_on_the_wire_harm_nobody(street: Street) -> No
     host, _, port = street.door.address.removeprefix("tcp://").rpartition(":")
     callers = []
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x01CURVE" + bytes(15) + b"\x00" + bytes(31)
-    for said in (b"", b"\x00", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 500, greeting[:11], greeting, greeting + b"\x04\xff" * 200, greeting + b"\x04\xc8\x05HELLO" + bytes(194)):
+    for said in (
+        b"",
+        b"\x00",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\xff" * 500,
+        greeting[:11],
+        greeting,
+        greeting + b"\x04\xff" * 200,
+        greeting + b"\x04\xc8\x05HELLO" + bytes(194),
+    ):
         caller = socket.create_connection((host, int(port)))
         caller.sendall(said)
         callers.append(caller)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-
 from dreamwright.backend.server import logbook
 from dreamwright.backend.server.keys import KeyFolder
 from dreamwright.backend.server.logbook import Lines, hide
@@ -21,6 +20,7 @@ from dreamwright.shared.faults import Refused
 from dreamwright.shared.handshake import Lock
 from dreamwright.shared.messages import JobReply, ListJobs
 from dreamwright.shared.pairing import key_text, new_pair
+
 from tests.operated import operated
 from tests.puppet_server import asked
 from tests.soak.worker_traces import children
@@ -46,12 +46,22 @@ def line(style: str, level: int, event: str, error: BaseException | None = None,
 
 def test_a_line_of_json_has_the_time_in_utc_the_event_and_each_field() -> None:
     told = json.loads(line("json", logging.INFO, "job submitted", job="j1", attempt=2))
-    assert told == {"time": "2023-11-14T22:13:20.250Z", "level": "warning", "logger": "room", "event": "job submitted", "job": "j1", "attempt": 2}
+    assert told == {
+        "time": "2023-11-14T22:13:20.250Z",
+        "level": "warning",
+        "logger": "room",
+        "event": "job submitted",
+        "job": "j1",
+        "attempt": 2,
+    }
 
 
 def test_a_line_of_text_has_the_same_and_stays_one_line() -> None:
     written = line("text", logging.INFO, "job\nwaits", job="j1", why='the "disk" is full\n2030-01-01 ERROR forged')
-    assert written == '2023-11-14T22:13:20.250Z WARNING room job waits job=j1 why="the \\"disk\\" is full\\n2030-01-01 ERROR forged"'
+    assert (
+        written
+        == '2023-11-14T22:13:20.250Z WARNING room job waits job=j1 why="the \\"disk\\" is full\\n2030-01-01 ERROR forged"'
+    )
 
 
 def failing() -> BaseException:
@@ -69,7 +79,11 @@ def failing() -> BaseException:
 def test_what_an_exception_says_is_told_at_debug_only_and_where_it_came_from_always(style: str) -> None:
     quiet, loud = (line(style, level, "request failed", failing()) for level in (logging.INFO, logging.DEBUG))
     for written in (quiet, loud):
-        assert "ValueError" in written and "RuntimeError" in written and re.search(r"test_logbook\.py:\d+ failing", written)
+        assert (
+            "ValueError" in written
+            and "RuntimeError" in written
+            and re.search(r"test_logbook\.py:\d+ failing", written)
+        )
     assert "zirconium" not in quiet and loud.count(MARK) >= 2
 
 
@@ -79,9 +93,19 @@ def test_what_the_system_says_is_told() -> None:
 
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_what_the_job_in_hand_asks_for_is_blotted_out_of_events_fields_and_stacks(style: str) -> None:
-    hide(f" {MARK}'s \"shade\" ", "fog and rain")
-    written = line(style, logging.INFO, f"odd: {MARK}'s \"shade\"", None, why="no fog and rain today", said=repr(f" {MARK}'s \"shade\" "), job="j1")
-    assert "zirconium" not in written and "fog" not in written and written.count(logbook.HIDDEN) == 3 and "j1" in written
+    hide(f' {MARK}\'s "shade" ', "fog and rain")
+    written = line(
+        style,
+        logging.INFO,
+        f'odd: {MARK}\'s "shade"',
+        None,
+        why="no fog and rain today",
+        said=repr(f' {MARK}\'s "shade" '),
+        job="j1",
+    )
+    assert (
+        "zirconium" not in written and "fog" not in written and written.count(logbook.HIDDEN) == 3 and "j1" in written
+    )
 
 
 def test_a_worker_logs_as_its_server_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,8 +136,15 @@ def test_no_prompt_and_no_secret_is_in_any_log_of_a_real_server_and_its_workers(
     server_pair = keys.create()
     keys.allow("anna", key_text(pair.public), True)  # an admin may name a folder as model
     model = save_tiny_model(tmp_path / "model")
-    settings = dict(setting.split("=") for setting in QUICK) | {"run.steps": "5000", "run.checkpoint_interval": "2", "run.threads": "1"}
-    with operated(tmp_path, "--encrypt", "--log-format", style) as server, server.guest(Lock(server_pair.public, pair)) as anna:
+    settings = dict(setting.split("=") for setting in QUICK) | {
+        "run.steps": "5000",
+        "run.checkpoint_interval": "2",
+        "run.threads": "1",
+    }
+    with (
+        operated(tmp_path, "--encrypt", "--log-format", style) as server,
+        server.guest(Lock(server_pair.public, pair)) as anna,
+    ):
 
         def job(name: str) -> Any:
             return next(job for job in server.ask(anna, ListJobs()).jobs if job.job == name)
@@ -143,10 +174,23 @@ def test_no_prompt_and_no_secret_is_in_any_log_of_a_real_server_and_its_workers(
         assert word in logs["output"], word
     assert logs["worker-cpu.log"].count("attempt begins") >= 2
     for name, text in logs.items():
-        for secret in ("zirconium", "mushroom", server_pair.secret.hex(), pair.secret.hex(), key_text(server_pair.secret), key_text(pair.secret)):
+        for secret in (
+            "zirconium",
+            "mushroom",
+            server_pair.secret.hex(),
+            pair.secret.hex(),
+            key_text(server_pair.secret),
+            key_text(pair.secret),
+        ):
             assert secret not in text, name
     if style == "json":
         told = [json.loads(text) for text in logs["output"].splitlines() if text.startswith("{")]
         assert {"time", "level", "logger", "event"} <= set.intersection(*(set(entry) for entry in told))
         died = next(entry for entry in told if entry["event"] == "worker died")
-        assert (died["job"], died["user"], died["attempt"], died["device"], died["status"]) == (first.job.job, "anna", 1, "cpu", -9)
+        assert (died["job"], died["user"], died["attempt"], died["device"], died["status"]) == (
+            first.job.job,
+            "anna",
+            1,
+            "cpu",
+            -9,
+        )

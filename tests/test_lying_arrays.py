@@ -12,15 +12,15 @@ from typing import Any, Callable
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from dreamwright.shared.arrays import DTYPES, MAX_DIMENSIONS, decode_array, encode_array, inflate
 from dreamwright.shared.faults import ProtocolError
 from dreamwright.shared.mesh_file import FORMAT, decode_mesh, encode_mesh
 from dreamwright.shared.messages import PreviewFrame, unpack
-from tests.addon.stand_in_props import ball
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from tests.addon.loose import load
+from tests.addon.stand_in_props import ball
 
 MIB = 2**20
 
@@ -40,7 +40,13 @@ def peak_mb(action: Callable[[], Any]) -> float:
 def zeros(count: int) -> bytes:
     """So many zero bytes, packed a megabyte at a time."""
     packer = zlib.compressobj(6)
-    return b"".join([*(packer.compress(bytes(MIB)) for _ in range(count // MIB)), packer.compress(bytes(count % MIB)), packer.flush()])
+    return b"".join(
+        [
+            *(packer.compress(bytes(MIB)) for _ in range(count // MIB)),
+            packer.compress(bytes(count % MIB)),
+            packer.flush(),
+        ]
+    )
 
 
 def refused(value: Any, allowed: int) -> None:
@@ -58,7 +64,9 @@ def refused(value: Any, allowed: int) -> None:
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_header_that_does_not_fit_its_24_bytes_is_refused_and_costs_nothing(dtype: Any, shape: Any, packed: bool) -> None:
+def test_a_header_that_does_not_fit_its_24_bytes_is_refused_and_costs_nothing(
+    dtype: Any, shape: Any, packed: bool
+) -> None:
     data = zlib.compress(bytes(24)) if packed else bytes(24)
     assert peak_mb(lambda: refused({"dtype": dtype, "shape": shape, "data": data, "packed": packed}, 100 * MIB)) < 1
 
@@ -77,12 +85,16 @@ def test_an_empty_array_is_an_array(shape: list[int]) -> None:
     st.integers(0, 400),
 )
 @settings(max_examples=150)
-def test_an_array_comes_out_exactly_when_shape_and_size_agree(dtype: str, shape: list[int], length: int, packed: bool, allowed: int) -> None:
+def test_an_array_comes_out_exactly_when_shape_and_size_agree(
+    dtype: str, shape: list[int], length: int, packed: bool, allowed: int
+) -> None:
     """Against Python's own whole numbers, which do not overflow."""
     data = bytes(range(256))[:length] * (length <= 256) or bytes(length)
     value = {"dtype": dtype, "shape": shape, "data": zlib.compress(data) if packed else data, "packed": packed}
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    fits = len(shape) <= MAX_DIMENSIONS and all(0 <= n <= allowed for n in shape) and size == len(data) and size <= allowed
+    fits = (
+        len(shape) <= MAX_DIMENSIONS and all(0 <= n <= allowed for n in shape) and size == len(data) and size <= allowed
+    )
     if fits:
         found = decode_array(value, allowed)
         assert found.shape == tuple(shape) and found.dtype.str == dtype and found.tobytes() == data
@@ -90,12 +102,20 @@ def test_an_array_comes_out_exactly_when_shape_and_size_agree(dtype: str, shape:
         refused(value, allowed)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=9), lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4)), st.sampled_from(["dtype", "shape", "data", "packed"]))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=9),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    ),
+    st.sampled_from(["dtype", "shape", "data", "packed"]),
+)
 @settings(max_examples=80)
 def test_any_value_in_any_place_of_a_header_is_an_array_or_a_protocol_error(value: Any, place: str) -> None:
     for packed in (False, True):
         try:
-            assert isinstance(decode_array({**encode_array(np.zeros((2, 3), np.float32), packed), place: value}, 1000), np.ndarray)
+            assert isinstance(
+                decode_array({**encode_array(np.zeros((2, 3), np.float32), packed), place: value}, 1000), np.ndarray
+            )
         except ProtocolError:
             continue
 
@@ -107,7 +127,9 @@ def test_a_bomb_costs_no_more_than_what_its_header_is_allowed(unpacked_mb: int) 
     assert unpacked_mb * MIB / len(bomb) > 900
     value = {"dtype": "|u1", "shape": [3000], "data": bomb, "packed": True}
     assert peak_mb(lambda: refused(value, 10_000)) < 0.1 + len(bomb) / MIB, "zlib keeps the rest of the packed bytes"
-    assert peak_mb(lambda: refused({**value, "shape": [unpacked_mb * MIB]}, 10_000)) < 0.1, "what is claimed is above the limit, so nothing is unpacked"
+    assert peak_mb(lambda: refused({**value, "shape": [unpacked_mb * MIB]}, 10_000)) < 0.1, (
+        "what is claimed is above the limit, so nothing is unpacked"
+    )
 
 
 def test_output_is_capped_while_it_is_made_and_not_after() -> None:
@@ -120,7 +142,10 @@ def test_output_is_capped_while_it_is_made_and_not_after() -> None:
 def test_a_mesh_file_of_bombs_is_refused_at_the_first_and_before_it_is_unpacked() -> None:
     """Four arrays of 100 MB each from a file of 400 kB would be 400 MB."""
     bomb = zeros(100 * MIB)
-    content = {name: {"dtype": "<f4", "shape": [3], "data": bomb, "packed": True} for name in ("vertices", "faces", "normals", "albedo")}
+    content = {
+        name: {"dtype": "<f4", "shape": [3], "data": bomb, "packed": True}
+        for name in ("vertices", "faces", "normals", "albedo")
+    }
     data = msgpack.packb({"format": FORMAT, **content, "facts": {}})
 
     def read() -> None:
@@ -141,7 +166,18 @@ def test_the_arrays_of_a_mesh_file_share_what_a_file_may_hold(monkeypatch: pytes
         decode_mesh(encode_mesh(mesh))
 
 
-@pytest.mark.parametrize("head", [b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xdc\xff\xff" * 20_000, b"\x91" * 60_000], ids=lambda head: f"{head[:5].hex()} of {len(head)}")
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"\xdb\xff\xff\xff\xff",
+        b"\xdc\xff\xff" * 20_000,
+        b"\x91" * 60_000,
+    ],
+    ids=lambda head: f"{head[:5].hex()} of {len(head)}",
+)
 def test_a_message_or_mesh_that_claims_four_thousand_million_items_takes_no_memory_for_them(head: bytes) -> None:
     for read in (lambda data: unpack(data, 65536), decode_mesh):
 

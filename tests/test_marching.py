@@ -9,9 +9,6 @@ from typing import Any, Callable
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-
 from dreamwright.backend.cameras import orbit_cameras
 from dreamwright.backend.cli.doctor import nerfacc_mode
 from dreamwright.backend.config import FieldConfig, RenderConfig
@@ -23,6 +20,9 @@ from dreamwright.backend.rendering.marching import DenseMarch, PackedMarch, choo
 from dreamwright.backend.rendering.occupancy import OccupancyGrid
 from dreamwright.backend.rendering.renderer import Renderer
 from dreamwright.backend.rendering.shading import Shading
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.rank_scenarios import run_of
 from tests.test_compositing import weights_by_loop
 from tests.tiny_model import quick_config
@@ -37,7 +37,9 @@ NO_GPU = marching.missing_for_nerfacc()
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=7), st.floats(0.01, 300.0), st.integers(0, 10_000))
-def test_packed_weights_equal_a_float64_loop_whatever_lies_on_the_other_rays(counts: list[int], scale: float, seed: int) -> None:
+def test_packed_weights_equal_a_float64_loop_whatever_lies_on_the_other_rays(
+    counts: list[int], scale: float, seed: int
+) -> None:
     draw = torch.Generator().manual_seed(seed)
     ray = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     tau = scale * torch.rand(len(ray), generator=draw, dtype=torch.float64)
@@ -45,7 +47,9 @@ def test_packed_weights_equal_a_float64_loop_whatever_lies_on_the_other_rays(cou
     weights, _ = packed_weights(tau, deltas, ray, len(counts))
     for index in range(len(counts)):
         own = ray == index
-        torch.testing.assert_close(weights[own], weights_by_loop(tau[own][None], deltas[own][None])[0], rtol=1e-8, atol=1e-11)
+        torch.testing.assert_close(
+            weights[own], weights_by_loop(tau[own][None], deltas[own][None])[0], rtol=1e-8, atol=1e-11
+        )
 
 
 def test_packed_weights_and_gradients_equal_the_dense_ones(generator: torch.Generator) -> None:
@@ -75,7 +79,14 @@ def test_packed_sums_along_rays_equal_nerfaccs(generator: torch.Generator) -> No
     assert float(nerfacc.accumulate_along_rays(weights, None, ray_indices=ray, n_rays=12).max()) <= 1 + 1e-5
 
 
-def every_place(origins: torch.Tensor, directions: torch.Tensor, occupancy: OccupancyGrid, near: torch.Tensor, far: torch.Tensor, step: float):
+def every_place(
+    origins: torch.Tensor,
+    directions: torch.Tensor,
+    occupancy: OccupancyGrid,
+    near: torch.Tensor,
+    far: torch.Tensor,
+    step: float,
+):
     """What nerfacc's kernel is asked for, the slow way: look at every place and ask for its cell."""
     places = int(torch.ceil((far - near) / step).max()) + 1 if len(near) else 0
     t = near[:, None] + (torch.arange(places) + 0.5) * step
@@ -92,15 +103,33 @@ def packed_with(traverse: Callable[..., Any]) -> type[PackedMarch]:
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> HostKernel:
     if compiler() is None:
-        pytest.skip("no C++ compiler here: nerfacc's own kernel cannot be built for the CPU; install g++ to run this test")
+        pytest.skip(
+            "no C++ compiler here: nerfacc's own kernel cannot be built for the CPU; install g++ to run this test"
+        )
     return HostKernel(tmp_path_factory.mktemp("kernel"))
 
 
 def scene(kind: str, device: str = "cpu") -> dict[str, Any]:
     """A field with holes, its occupancy, three cameras of which one is inside the bounding sphere, random jitter."""
     draw = torch.Generator().manual_seed(3)
-    blob = {"density_bias": "linear", "density_bias_scale": 40.0, "density_bias_width": 0.35, "density_activation": "softplus"}
-    field = build_field(FieldConfig(kind=kind, bounding_radius=0.6, voxel_resolutions=(10,), density_scale=2.0, hidden_width=16, hidden_blocks=1, **blob), draw)
+    blob = {
+        "density_bias": "linear",
+        "density_bias_scale": 40.0,
+        "density_bias_width": 0.35,
+        "density_activation": "softplus",
+    }
+    field = build_field(
+        FieldConfig(
+            kind=kind,
+            bounding_radius=0.6,
+            voxel_resolutions=(10,),
+            density_scale=2.0,
+            hidden_width=16,
+            hidden_blocks=1,
+            **blob,
+        ),
+        draw,
+    )
     for parameter in field.parameters():
         parameter.data *= 20 if kind == "voxels" else 1
     field = field.to(device)
@@ -149,7 +178,9 @@ def assert_alike(packed: tuple[Any, list[torch.Tensor]], dense: tuple[Any, list[
 def test_the_packed_renderer_draws_what_the_dense_one_draws(kind: str, occupied: int, jittered: bool) -> None:
     """Image, opacity, depth, normals, eq 10 and the gradients of all of them."""
     given = scene(kind)
-    assert_alike(pictures(packed_with(every_place), given, occupied, jittered), pictures(DenseMarch, given, occupied, jittered))
+    assert_alike(
+        pictures(packed_with(every_place), given, occupied, jittered), pictures(DenseMarch, given, occupied, jittered)
+    )
 
 
 @pytest.mark.parametrize("jittered", [False, True], ids=["mid-points", "jittered"])
@@ -163,13 +194,19 @@ def test_nerfaccs_own_kernel_finds_the_samples_of_the_dense_renderer(
     assert_alike(pictures(PackedMarch, given, occupied, jittered), pictures(DenseMarch, given, occupied, jittered))
 
 
-def test_an_empty_grid_and_rays_that_miss_leave_the_background(kernel: HostKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_grid_and_rays_that_miss_leave_the_background(
+    kernel: HostKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(nerfacc.grid, "traverse_grids", kernel)
     grid = OccupancyGrid(4, 0.6, 0.01)
     grid.occupied.fill_(False)
     marched: list[int] = []
     traverse = nerfacc.grid.traverse_grids
-    monkeypatch.setattr(nerfacc.grid, "traverse_grids", lambda origins, *rest, **more: (marched.append(len(origins)), traverse(origins, *rest, **more))[1])
+    monkeypatch.setattr(
+        nerfacc.grid,
+        "traverse_grids",
+        lambda origins, *rest, **more: (marched.append(len(origins)), traverse(origins, *rest, **more))[1],
+    )
     rays = torch.tensor([[0.0, -2.0, 0.0], [5.0, -2.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
     for marcher in (PackedMarch, packed_with(every_place)):
         march = marcher(*rays, grid, 16, 0.075, None)
@@ -215,8 +252,12 @@ def test_a_gpu_without_nvcc_falls_back_and_says_so(pretended_gpu: pytest.MonkeyP
         choose_marching("nerfacc", "cuda:0")
 
 
-@pytest.mark.parametrize(("found", "reason"), [(RuntimeError("ptxas fell over\nmore"), "ptxas fell over"), (3, "3 samples where 4")])
-def test_kernels_that_do_not_build_or_do_not_work_fall_back_and_say_why(pretended_gpu: pytest.MonkeyPatch, found: Any, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("found", "reason"), [(RuntimeError("ptxas fell over\nmore"), "ptxas fell over"), (3, "3 samples where 4")]
+)
+def test_kernels_that_do_not_build_or_do_not_work_fall_back_and_say_why(
+    pretended_gpu: pytest.MonkeyPatch, found: Any, reason: str
+) -> None:
     pretended_gpu.setattr(shutil, "which", lambda name: "/usr/bin/nvcc")
 
     class Faulty:
@@ -239,7 +280,9 @@ def test_kernels_that_do_not_build_or_do_not_work_fall_back_and_say_why(pretende
 
 def test_the_gpu_path_finds_four_samples_where_its_trial_expects_them() -> None:
     """The trial of `nerfacc_fault`: a sphere of radius 1, four steps of one half."""
-    march = packed_with(every_place)(torch.tensor([[0.0, 0.0, -2.0]]), torch.tensor([[0.0, 0.0, 1.0]]), OccupancyGrid(0, 1.0, 0.0), 4, 0.5, None)
+    march = packed_with(every_place)(
+        torch.tensor([[0.0, 0.0, -2.0]]), torch.tensor([[0.0, 0.0, 1.0]]), OccupancyGrid(0, 1.0, 0.0), 4, 0.5, None
+    )
     assert march.mu[:, 2].tolist() == [-0.75, -0.25, 0.25, 0.75]
 
 

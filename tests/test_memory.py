@@ -10,8 +10,6 @@ from typing import Callable
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from torch.profiler import ProfilerActivity, profile
-
 from dreamwright.backend import memory
 from dreamwright.backend.cli.main import main
 from dreamwright.backend.config import Config
@@ -26,6 +24,8 @@ from dreamwright.backend.optimization import LIT as LAMP
 from dreamwright.backend.presets import PRESETS
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.settings import apply_settings
+from torch.profiler import ProfilerActivity, profile
+
 from tests.tiny_families import save, stable_diffusion, write_family
 from tests.tiny_pipeline import write_pipeline
 
@@ -145,15 +145,24 @@ def test_nothing_is_loaded_for_an_estimate(folders: dict[str, Path], monkeypatch
             file.write_bytes(whole)
 
 
-def test_a_run_that_cannot_fit_is_refused_with_what_helps_most_first(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, config = open_pipeline(folders["latent"]), draft(*SMALL, "run.views_per_step=8", "render.samples=400", "render.resolution=64")
+def test_a_run_that_cannot_fit_is_refused_with_what_helps_most_first(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, config = (
+        open_pipeline(folders["latent"]),
+        draft(*SMALL, "run.views_per_step=8", "render.samples=400", "render.resolution=64"),
+    )
     needed = estimate_memory(folder, config, torch.float32, "cpu").total
     monkeypatch.setattr(memory, "free_bytes", lambda device: needed - 1)
     with pytest.raises(ConfigError) as caught:
         check_memory(folder, config, torch.float32, "cpu")
     message = str(caught.value)
     assert "\n" not in message and in_words(needed) in message and "run.ignore_memory=true" in message
-    listed = [word for word in message.split() if "=" in word and word.partition("=")[0] in {s.partition("=")[0] for s in (*memory.RESUMABLE, *memory.OTHERS)}]
+    listed = [
+        word
+        for word in message.split()
+        if "=" in word and word.partition("=")[0] in {s.partition("=")[0] for s in (*memory.RESUMABLE, *memory.OTHERS)}
+    ]
     savings = []
     for setting in listed:
         changed = config if setting.startswith("model.dtype") else apply_settings(config, [setting])
@@ -164,14 +173,18 @@ def test_a_run_that_cannot_fit_is_refused_with_what_helps_most_first(folders: di
     # Each of these is enough here; what is asked for fits, and so does what is forced.
     fitting = apply_settings(config, [listed[0]])
     assert check_memory(folder, fitting, torch.float32, "cpu").startswith("memory: about")
-    assert "free on cpu" in check_memory(folder, apply_settings(config, ["run.ignore_memory=true"]), torch.float32, "cpu")
+    assert "free on cpu" in check_memory(
+        folder, apply_settings(config, ["run.ignore_memory=true"]), torch.float32, "cpu"
+    )
 
 
 def test_generate_says_what_it_needs_or_refuses_before_it_loads_anything(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda device: 10_000_000)
-    monkeypatch.setattr("dreamwright.backend.production.load_denoiser", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "dreamwright.backend.production.load_denoiser", lambda *_, **__: pytest.fail("a model was loaded")
+    )
     assert main(["generate", "a red mushroom", "--out", str(tmp_path / "x.glb")]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "10 MB is free" in said and "render.samples" in said
@@ -192,7 +205,9 @@ def test_advice_for_a_resumed_run_names_only_what_it_may_change(folders: dict[st
     assert lowering(folder, tiny, torch.bfloat16, "cpu", otherwise="nothing") == "nothing"
 
 
-def test_free_memory_is_what_linux_calls_available_or_less_in_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_is_what_linux_calls_available_or_less_in_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     assert free_bytes("cpu") is None

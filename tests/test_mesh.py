@@ -9,10 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tests.analytic_fields import AnalyticField, box, sphere, union
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from dreamwright.backend.config import MeshConfig
 from dreamwright.backend.errors import ConfigError, RunError
 from dreamwright.backend.meshing.colour import display_to_linear, linear_to_display, sample_albedo
@@ -22,6 +18,10 @@ from dreamwright.backend.meshing.mesh import build_mesh, place
 from dreamwright.backend.meshing.rasterise import orbit_axes
 from dreamwright.backend.meshing.topology import Surface, degenerate_faces, is_manifold, signed_volume, vertex_normals
 from dreamwright.backend.meshing.turntable import turntable_picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.analytic_fields import AnalyticField, box, sphere, union
 
 CONFIG = MeshConfig(resolution=40, triangles=1500, height_m=0.5)
 
@@ -86,7 +86,9 @@ def test_albedo_is_read_inside_where_it_is_supervised_not_at_the_empty_surface()
     """A green shell around the ball carries hardly any density: the vertices must be red."""
     field = AnalyticField(
         sphere(0.4),
-        lambda mu: torch.where(mu.norm(dim=1, keepdim=True) > 0.412, torch.tensor([0.0, 1.0, 0.0]), torch.tensor([1.0, 0.0, 0.0])),
+        lambda mu: torch.where(
+            mu.norm(dim=1, keepdim=True) > 0.412, torch.tensor([0.0, 1.0, 0.0]), torch.tensor([1.0, 0.0, 0.0])
+        ),
         peak=1000.0,
         softness=0.002,
         bounding_radius=0.7,
@@ -116,7 +118,13 @@ def test_a_threshold_from_the_config_is_taken_as_it_is() -> None:
 def test_an_empty_field_and_unusable_numbers_are_one_line_errors() -> None:
     with pytest.raises(RunError, match="empty"):
         build_mesh(AnalyticField(sphere(0.3), peak=1e-4), CONFIG)
-    for name, value in (("resolution", 4), ("triangles", 0), ("height_m", 0.0), ("height_m", float("nan")), ("threshold", -1.0)):
+    for name, value in (
+        ("resolution", 4),
+        ("triangles", 0),
+        ("height_m", 0.0),
+        ("height_m", float("nan")),
+        ("threshold", -1.0),
+    ):
         with pytest.raises(ConfigError, match=f"mesh.{name}"):
             build_mesh(two_tone(), dataclasses.replace(CONFIG, **{name: value}))
 
@@ -128,7 +136,9 @@ def test_display_and_linear_colours_are_inverses(value: float) -> None:
 
 
 def test_the_srgb_curve_has_its_known_points() -> None:
-    assert display_to_linear(np.array([0.0, 0.04045, 0.5, 1.0])) == pytest.approx([0, 0.0031308, 0.2140411, 1], abs=1e-6)
+    assert display_to_linear(np.array([0.0, 0.04045, 0.5, 1.0])) == pytest.approx(
+        [0, 0.0031308, 0.2140411, 1], abs=1e-6
+    )
 
 
 def test_placement_scales_stands_and_centres() -> None:

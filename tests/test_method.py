@@ -9,7 +9,6 @@ from functools import reduce
 from pathlib import Path
 
 import pytest
-
 from dreamwright.backend.presets import DRAFT, PAPER, STANDARD
 from dreamwright.backend.settings import apply_settings, config_to_mapping
 
@@ -27,13 +26,17 @@ def test_every_function_that_the_page_names_exists(module: str, name: str) -> No
 
 def test_all_names_of_the_page_are_looked_up() -> None:
     assert len(NAMED) > 35
-    assert len(re.findall("::", PAGE)) == len(re.findall(r"`backend/[\w/]+\.py::[\w.]+`", PAGE)) + 1, "one explains the notation"
+    assert len(re.findall("::", PAGE)) == len(re.findall(r"`backend/[\w/]+\.py::[\w.]+`", PAGE)) + 1, (
+        "one explains the notation"
+    )
 
 
 def test_each_of_the_paper_s_sixteen_equations_has_its_row() -> None:
     rows = [[cell.strip() for cell in row.split(" | ")] for row in EQUATIONS.splitlines() if row.startswith("| ")]
     assert {len(row) for row in rows} == {3}, "no cell is split by a stray bar"
-    numbers = [int(number) for row in rows for number in re.findall(r"^\| ([\d, ]+)$", row[0]) for number in number.split(", ")]
+    numbers = [
+        int(number) for row in rows for number in re.findall(r"^\| ([\d, ]+)$", row[0]) for number in number.split(", ")
+    ]
     assert numbers == list(range(1, 17))
     for row in rows[2:]:
         assert "`backend/" in row[2] or "no code" in row[2], row
@@ -52,5 +55,9 @@ def test_the_listed_settings_make_draft_of_paper_and_standard_of_draft() -> None
     assert apply_settings(DRAFT, standard) == STANDARD
     values = [config_to_mapping(config) for config in (PAPER, DRAFT, STANDARD)]
     for names, one, other in ((draft, *values[:2]), (standard, *values[1:])):
-        differing = {f"{section}.{key}" for section in one for key in one[section] if one[section][key] != other[section][key]}
-        assert sorted(name.partition("=")[0] for name in names) == sorted(differing), "no setting that is the same anyway"
+        differing = {
+            f"{section}.{key}" for section in one for key in one[section] if one[section][key] != other[section][key]
+        }
+        assert sorted(name.partition("=")[0] for name in names) == sorted(differing), (
+            "no setting that is the same anyway"
+        )

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from dreamwright.backend.cli.generate import job_from
 from dreamwright.backend.cli.main import build_parser, main
 from dreamwright.backend.errors import ConfigError, ModelError
@@ -21,6 +20,7 @@ from dreamwright.backend.registry import BY_NAME
 from dreamwright.backend.server.requests import check_submission
 from dreamwright.backend.settings import apply_settings
 from dreamwright.shared.messages import Submit
+
 from tests.tiny_clip import PROCESSOR, write_clip
 from tests.tiny_model import QUICK, save_tiny_model
 
@@ -64,9 +64,14 @@ def test_a_preset_of_another_method_is_refused_with_those_that_fit():
 def test_a_model_of_the_wrong_kind_is_refused_with_those_that_fit(clip, pipeline):
     check_model("dream-fields", "tiny", clip)
     check_model("dreamfusion", "tiny", pipeline)
-    with pytest.raises(ModelError, match="is a CLIP model, which cannot guide dreamfusion; allowed are starter, deepfloyd-if.*dream-fields with --method"):
+    with pytest.raises(
+        ModelError,
+        match="is a CLIP model, which cannot guide dreamfusion; allowed are starter, deepfloyd-if.*dream-fields with --method",
+    ):
         check_model("dreamfusion", "tiny", clip)
-    with pytest.raises(ModelError, match="is a text-to-image pipeline, which cannot guide dream-fields; allowed are starter-clip"):
+    with pytest.raises(
+        ModelError, match="is a text-to-image pipeline, which cannot guide dream-fields; allowed are starter-clip"
+    ):
         check_model("dream-fields", "tiny", pipeline)
 
 
@@ -74,7 +79,12 @@ def test_the_command_says_so_before_anything_is_loaded(clip, pipeline, tmp_path,
     out = str(tmp_path / "prop.glb")
     assert main(["generate", PROMPT, "--model", str(clip), "--out", out, "--device", "cpu"]) == 2
     assert "cannot guide dreamfusion" in capsys.readouterr().err
-    assert main(["generate", PROMPT, "--method", "dream-fields", "--model", str(pipeline), "--out", out, "--device", "cpu"]) == 2
+    assert (
+        main(
+            ["generate", PROMPT, "--method", "dream-fields", "--model", str(pipeline), "--out", out, "--device", "cpu"]
+        )
+        == 2
+    )
     assert "cannot guide dream-fields" in capsys.readouterr().err
 
 
@@ -86,7 +96,9 @@ def test_the_method_is_part_of_what_a_checkpoint_belongs_to():
 
 
 def test_dream_fields_raises_the_cosine_and_goes_on_exactly_from_a_checkpoint(clip):
-    job = make_job(PROMPT, str(clip), "dream-fields", quick("run.steps=24", "run.checkpoint_interval=8", "clip.crops=4"))
+    job = make_job(
+        PROMPT, str(clip), "dream-fields", quick("run.steps=24", "run.checkpoint_interval=8", "clip.crops=4")
+    )
     whole, states = Production(job, "cpu", None, lambda: False), {}
     cosines = []
     for event in whole.events():
@@ -104,7 +116,18 @@ def test_dream_fields_raises_the_cosine_and_goes_on_exactly_from_a_checkpoint(cl
 
 def test_generate_writes_a_dream_fields_prop_that_says_how_it_was_made(clip, tmp_path):
     out = tmp_path / "prop.glb"
-    arguments = ["generate", PROMPT, "--method", "dream-fields", "--model", str(clip), "--out", str(out), "--device", "cpu"]
+    arguments = [
+        "generate",
+        PROMPT,
+        "--method",
+        "dream-fields",
+        "--model",
+        str(clip),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
     for setting in (*QUICK, "render.coarse_resolution=0", "clip.crops=2", "mesh.threshold=0.5"):
         arguments += ["--set", setting]
     assert main(arguments) == 0

@@ -11,12 +11,6 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
-from prometheus_client.parser import text_string_to_metric_families
-
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.server.foreman import Died
 from dreamwright.backend.server.metrics import Exporter, Shelf, is_loopback, read_address
@@ -24,6 +18,12 @@ from dreamwright.backend.server.orders import Ended, Stepped
 from dreamwright.backend.server.tally import Spread
 from dreamwright.shared.faults import Refused
 from dreamwright.shared.messages import AskStatus, Cancel, JobReply, ListJobs, Pause
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
 from tests.operated import Operated, operated
 from tests.puppet_server import asked
 from tests.yard import Yard, yard  # noqa: F401 (yard is a fixture)
@@ -32,7 +32,11 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def read(text: str) -> Samples:
-    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in text_string_to_metric_families(text) for s in family.samples}
+    return {
+        (s.name, tuple(sorted(s.labels.items()))): s.value
+        for family in text_string_to_metric_families(text)
+        for s in family.samples
+    }
 
 
 def scraped(url: str) -> str:
@@ -49,7 +53,9 @@ def shown(yard: Yard) -> str:
 
 @given(st.lists(st.floats(0, 100), max_size=40), st.sets(st.floats(0.01, 99), min_size=1, max_size=6))
 @settings(max_examples=100, deadline=None)
-def test_a_spread_counts_each_value_below_the_first_bound_that_is_no_smaller(values: list[float], bounds: set[float]) -> None:
+def test_a_spread_counts_each_value_below_the_first_bound_that_is_no_smaller(
+    values: list[float], bounds: set[float]
+) -> None:
     spread = Spread(tuple(sorted(bounds)))
     for value in values:
         spread.add(value)
@@ -80,12 +86,24 @@ def test_paces_waits_outcomes_and_deaths_are_those_of_the_jobs(yard: Yard) -> No
     yard.now += 11
     figures = read(shown(yard))
     assert figures["dreamwright_worker_deaths_total", ()] == 1
-    outcomes = {labels[0][1]: value for (name, labels), value in figures.items() if name == "dreamwright_jobs_ended_total"}
+    outcomes = {
+        labels[0][1]: value for (name, labels), value in figures.items() if name == "dreamwright_jobs_ended_total"
+    }
     assert outcomes == {"succeeded": 1, "cancelled": 1, "failed": 0}
     states = {labels[0][1]: value for (name, labels), value in figures.items() if name == "dreamwright_jobs"}
-    assert states == {"queued": 0, "running": 1, "paused": 0, "cancelling": 0, "succeeded": 1, "failed": 0, "cancelled": 1}
+    assert states == {
+        "queued": 0,
+        "running": 1,
+        "paused": 0,
+        "cancelling": 0,
+        "succeeded": 1,
+        "failed": 0,
+        "cancelled": 1,
+    }
     assert figures["dreamwright_mesh_bytes", ()] == 77
-    assert figures["dreamwright_device_steps_per_second", (("device", "cpu"),)] == 0.0, "the next attempt has not told yet"
+    assert figures["dreamwright_device_steps_per_second", (("device", "cpu"),)] == 0.0, (
+        "the next attempt has not told yet"
+    )
 
 
 def test_a_run_that_begins_anew_from_another_seed_counts_no_step_backwards(yard: Yard) -> None:
@@ -134,13 +152,23 @@ def test_only_loopback_goes_without_a_warning(caplog: pytest.LogCaptureFixture) 
 
 
 def test_a_port_that_is_taken_is_said() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="choose another with --metrics"):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(ConfigError, match="choose another with --metrics"),
+    ):
         Exporter(f"127.0.0.1:{taken.getsockname()[1]}")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
-    with operated(tmp_path_factory.mktemp("metrics"), "--metrics", "127.0.0.1:0", "--jobs-per-user", "3", module="tests.quick_server") as server:
+    with operated(
+        tmp_path_factory.mktemp("metrics"),
+        "--metrics",
+        "127.0.0.1:0",
+        "--jobs-per-user",
+        "3",
+        module="tests.quick_server",
+    ) as server:
         yield server
 
 
@@ -155,13 +183,21 @@ def test_a_scrape_of_a_real_server_agrees_with_what_was_done(server: Operated, t
         assert isinstance(server.ask(client, Cancel("f" * 16)), Refused)
         server.until(lambda: all(job.state == "succeeded" for job in server.ask(client, ListJobs()).jobs), client)
         status = server.ask(client, AskStatus())
-        figures = server.until(lambda: (found := read(scraped(server.metrics))).get(("dreamwright_requests_total", (("type", "AskStatus"),))) and found, client)
+        figures = server.until(
+            lambda: (
+                (found := read(scraped(server.metrics))).get(("dreamwright_requests_total", (("type", "AskStatus"),)))
+                and found
+            ),
+            client,
+        )
     assert figures["dreamwright_jobs_ended_total", (("outcome", "succeeded"),)] == 3
     assert figures["dreamwright_requests_total", (("type", "Submit"),)] == 5
     assert figures["dreamwright_requests_total", (("type", "Cancel"),)] == 1
     assert figures["dreamwright_refusals_total", (("code", "bad-input"),)] == 2
     assert figures["dreamwright_refusals_total", (("code", "no-such-job"),)] == 1
-    assert figures["dreamwright_request_duration_seconds_count", ()] == sum(v for (name, _), v in figures.items() if name == "dreamwright_requests_total")
+    assert figures["dreamwright_request_duration_seconds_count", ()] == sum(
+        v for (name, _), v in figures.items() if name == "dreamwright_requests_total"
+    )
     assert figures["dreamwright_connections", ()] == status.connections == 1
     meshes = sum(path.stat().st_size for path in (server.output.parent / "state").glob("jobs/*/mesh.dwm"))
     server.until(lambda: read(scraped(server.metrics))["dreamwright_mesh_bytes", ()] == meshes > 0)

@@ -15,10 +15,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
-
 from dreamwright.backend import models
-from dreamwright.backend.download_record import DownloadRecord, HubFile, is_inside, read_record, record_path, write_record
+from dreamwright.backend.download_record import (
+    DownloadRecord,
+    HubFile,
+    is_inside,
+    read_record,
+    record_path,
+    write_record,
+)
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.guidance.families import BY_PIPELINE
 from dreamwright.backend.guidance.loading import load_denoiser
@@ -29,6 +34,8 @@ from dreamwright.backend.registry import BY_NAME, BY_REPO, MODELS, PACKAGED, STA
 from dreamwright.backend.safetensors_header import header_fault
 from dreamwright.backend.server.requests import capabilities
 from dreamwright.backend.verification import verify_folder
+from huggingface_hub import constants
+
 from tests.fake_hub import folder_files, git_sha1, safetensors_bytes
 from tests.tiny_families import write_family
 from tests.tiny_pipeline import write_pipeline
@@ -73,12 +80,16 @@ def snapshot(source: Path, repo_id: str, revision: str) -> Path:
 
 def test_every_model_of_the_registry_can_be_understood_and_fetched():
     assert [model.name for model in MODELS] == list(BY_NAME) and MODELS[0].name == STARTER
-    assert {"deepfloyd-if", "deepfloyd-if-l", "deepfloyd-if-m", "sd-1.5", "sd-2.1-base", "sdxl", "sd3-medium"} < set(BY_NAME)
+    assert {"deepfloyd-if", "deepfloyd-if-l", "deepfloyd-if-m", "sd-1.5", "sd-2.1-base", "sdxl", "sd3-medium"} < set(
+        BY_NAME
+    )
     for model in MODELS[1:]:
         assert model.licence and model.memory_gb > 0 and model.text_encoder_gb > 0
         assert (model.download_gb > 0) == bool(model.homes) and bool(model.homes) != (model.name in PACKAGED)
         for home in model.homes:
-            assert re.fullmatch(r"[\w.-]+/[\w.-]+", home.repo_id) and (home.revision is None or re.fullmatch(r"[0-9a-f]{40}", home.revision))
+            assert re.fullmatch(r"[\w.-]+/[\w.-]+", home.repo_id) and (
+                home.revision is None or re.fullmatch(r"[0-9a-f]{40}", home.revision)
+            )
             assert BY_REPO[home.repo_id.lower()] is model
     assert len(BY_REPO) == sum(len(model.homes) for model in MODELS), "no home serves two models"
     gone = ("runwayml/", "stabilityai/stable-diffusion-2")
@@ -125,7 +136,11 @@ def test_a_pipeline_folder_hides_a_model_of_its_name_and_that_is_said_once(tiny,
     shutil.copytree(tiny, tmp_path / STARTER, dirs_exist_ok=True)
     with caplog.at_level(logging.WARNING):
         assert resolve_model(STARTER) == Path(STARTER) == resolve_model(STARTER)
-    assert len(caplog.records) == 1 and str(tmp_path / STARTER) in caplog.text and "not the model named 'starter'" in caplog.text
+    assert (
+        len(caplog.records) == 1
+        and str(tmp_path / STARTER) in caplog.text
+        and "not the model named 'starter'" in caplog.text
+    )
     assert resolve_model(f"./{STARTER}").resolve() == tmp_path / STARTER, "a path is a path"
 
 
@@ -184,7 +199,10 @@ def test_what_is_given_as_a_model_and_is_none_is_named(tiny, tmp_path):
 
 def test_weights_that_are_never_read_are_called_what_they_are():
     """torch's pickles before other libraries' files, wherever both are; a tokenizer's files are no weights."""
-    assert held_instead(["vocab.json", "flax_model.msgpack", "pytorch_model.bin"]) == "only pickled weights (pytorch_model.bin)"
+    assert (
+        held_instead(["vocab.json", "flax_model.msgpack", "pytorch_model.bin"])
+        == "only pickled weights (pytorch_model.bin)"
+    )
     assert held_instead(["x.pth"], "unet") == "only pickled weights of its unet (x.pth)"
     assert held_instead(["tf_model.h5"], "unet") == "only weights of another library of its unet (tf_model.h5)"
     assert held_instead(["vocab.json"]) == "no weights" and held_instead([], "unet") == "no weights of its unet"
@@ -192,17 +210,27 @@ def test_weights_that_are_never_read_are_called_what_they_are():
 
 def test_a_half_downloaded_folder_is_refused_with_the_command_that_goes_on(tiny):
     weights = tiny / "unet" / "diffusion_pytorch_model.safetensors"
-    files = (HubFile("unet/diffusion_pytorch_model.safetensors", weights.stat().st_size, "0" * 64), HubFile("model_index.json", 1))
+    files = (
+        HubFile("unet/diffusion_pytorch_model.safetensors", weights.stat().st_size, "0" * 64),
+        HubFile("model_index.json", 1),
+    )
     home = BY_NAME["sdxl"].homes[0]
     write_record(tiny, DownloadRecord(home.repo_id, "a" * 40, "main", False, files))
     weights.unlink()
-    with pytest.raises(ModelError, match=re.escape(f"half downloaded ({files[0].path} missing); `dreamwright models download sdxl --to {tiny}`")):
+    with pytest.raises(
+        ModelError,
+        match=re.escape(f"half downloaded ({files[0].path} missing); `dreamwright models download sdxl --to {tiny}`"),
+    ):
         resolve_model(tiny)
 
 
 def test_a_damaged_record_is_one_line(tiny):
     record_path(tiny).parent.mkdir()
-    for content in ("{", "[]", '{"files": [{"path": "../x", "size": 1}], "repo_id": "a/b", "revision": "", "asked": "", "complete": true}'):
+    for content in (
+        "{",
+        "[]",
+        '{"files": [{"path": "../x", "size": 1}], "repo_id": "a/b", "revision": "", "asked": "", "complete": true}',
+    ):
         record_path(tiny).write_text(content)
         with pytest.raises(ModelError, match="cannot read the download's record .*delete that file"):
             read_record(tiny)
@@ -234,7 +262,11 @@ def test_of_sdxl_half_precision_is_taken_and_nothing_twice():
         "text_encoder/model.fp16.safetensors", "text_encoder_2/model.fp16.safetensors",
         "unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors",
     ]  # fmt: skip
-    assert "LICENSE.md" in needed and "tokenizer_2/merges.txt" in needed and len(needed) == len(set(needed)) == 2 + 1 + 8 + 2 * 4
+    assert (
+        "LICENSE.md" in needed
+        and "tokenizer_2/merges.txt" in needed
+        and len(needed) == len(set(needed)) == 2 + 1 + 8 + 2 * 4
+    )
     assert not [name for name in needed if "vae_" in name or name.endswith((".onnx", ".msgpack", ".bin", "README.md"))]
 
 
@@ -287,7 +319,9 @@ def test_the_hubs_own_hashes_are_used_where_it_left_them(tiny, tmp_path):
     assert verdict.sound and verdict.hashed == verdict.checked
     blob = (folder / "scheduler" / "scheduler_config.json").resolve()
     blob.write_text(blob.read_text().replace("1000", "1001"))
-    assert verify_folder(folder).faults == ("scheduler/scheduler_config.json: differs from the hub's: its hash is another",)
+    assert verify_folder(folder).faults == (
+        "scheduler/scheduler_config.json: differs from the hub's: its hash is another",
+    )
     # the same for `hf download --local-dir`, which leaves metadata files
     weights = tiny / "unet" / "diffusion_pytorch_model.safetensors"
     note = tiny / ".cache" / "huggingface" / "download" / "unet" / f"{weights.name}.metadata"
@@ -317,7 +351,12 @@ def test_damaged_headers_are_told_from_sound_ones(tmp_path):
     assert header_fault(path) == ""
     path.write_bytes(safetensors_bytes(100) + b"!")
     assert header_fault(path) == "has 1 bytes too many"
-    for entry in ({"dtype": "F32", "shape": [2], "data_offsets": [0, 7]}, {"dtype": "U8", "shape": [1], "data_offsets": [3, 4]}, {"dtype": "U8"}, 7):
+    for entry in (
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 7]},
+        {"dtype": "U8", "shape": [1], "data_offsets": [3, 4]},
+        {"dtype": "U8"},
+        7,
+    ):
         header = json.dumps({"a": entry}).encode()
         path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 8)
         assert "header" in header_fault(path)

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given, settings, strategies as st
-
 from dreamwright.backend.starter.muon import QUINTIC, ROUNDS, Muon, orthogonalised
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 @settings(max_examples=20, deadline=None)
@@ -32,7 +32,9 @@ def test_a_convolution_is_updated_as_the_matrix_of_its_outputs() -> None:
     weight = torch.nn.Parameter(torch.zeros(8, 4, 3, 3))
     weight.grad = torch.randn(8, 4, 3, 3, generator=generator)
     Muon([weight], lr=0.5, weight_decay=0.0).step()
-    expected = -0.5 * 0.2 * 36**0.5 * orthogonalised(weight.grad.flatten(1))  # the first momentum has its gradient's direction
+    expected = (
+        -0.5 * 0.2 * 36**0.5 * orthogonalised(weight.grad.flatten(1))
+    )  # the first momentum has its gradient's direction
     torch.testing.assert_close(weight.detach().flatten(1), expected, atol=1e-5, rtol=1e-4)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import zmq
-
 from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.backend.server.logbook import Lines
 from dreamwright.shared import limits
@@ -21,6 +20,7 @@ from dreamwright.shared.download import Download
 from dreamwright.shared.handshake import Lock
 from dreamwright.shared.messages import Cancel, Hello, JobList, ListJobs, Subscribe, pack, unpack
 from dreamwright.shared.pairing import fingerprint, key_text, new_pair
+
 from tests.doors import Street, relay_to, street  # noqa: F401 (street is a fixture)
 from tests.puppet_server import asked
 
@@ -59,7 +59,17 @@ def test_a_listener_on_the_wire_reads_neither_prompt_nor_mesh_nor_names(street: 
         assert arrived == [mesh]
         heard = bytes(relay.up + relay.down)
     assert len(relay.down) > len(mesh), "it did pass there"
-    for word in (prompt, "mushroom", "starter", "draft", job, "nobody has seen", "Submit", "anna", key_text(anna.pair.public)):
+    for word in (
+        prompt,
+        "mushroom",
+        "starter",
+        "draft",
+        job,
+        "nobody has seen",
+        "Submit",
+        "anna",
+        key_text(anna.pair.public),
+    ):
         assert word.encode() not in heard, word
     for secret in (anna.pair.public, anna.pair.secret, street.pair.secret):
         assert secret not in heard, "not even the public key says who comes"
@@ -124,7 +134,10 @@ def test_a_routing_id_is_no_identity(street: Street, first: str) -> None:
 def test_a_client_that_vanishes_mid_handshake_is_let_go_in_time(street: Street) -> None:
     assert street.door._socket.getsockopt(zmq.HANDSHAKE_IVL) == 10_000
     assert street.door._socket.getsockopt(zmq.MAXMSGSIZE) == limits.REQUEST_BYTES + limits.SEALING_BYTES
-    assert street.door._socket.getsockopt(zmq.HEARTBEAT_IVL) > 0 and street.door._socket.getsockopt(zmq.HEARTBEAT_TIMEOUT) > 0
+    assert (
+        street.door._socket.getsockopt(zmq.HEARTBEAT_IVL) > 0
+        and street.door._socket.getsockopt(zmq.HEARTBEAT_TIMEOUT) > 0
+    )
 
 
 def test_a_frame_that_is_too_large_ends_that_connection_only(street: Street) -> None:
@@ -143,7 +156,9 @@ def test_the_servers_log_names_no_key_and_no_prompt(street: Street, caplog: pyte
         stranger_pair = new_pair()
         stranger = street.comes(stranger_pair)
         street.until(lambda: stranger.link is Link.BARRED)
-    written = "\n".join(Lines(style, logging.INFO).format(record) for style in ("text", "json") for record in caplog.records)
+    written = "\n".join(
+        Lines(style, logging.INFO).format(record) for style in ("text", "json") for record in caplog.records
+    )
     assert "user connects user=anna" in written and f"fingerprint={fingerprint(stranger_pair.public)}" in written
     for word in (key_text(anna.pair.public), key_text(stranger_pair.public), anna.pair.secret.hex(), "mushroom"):
         assert word not in written

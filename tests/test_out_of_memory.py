@@ -8,7 +8,6 @@ from typing import Callable
 
 import pytest
 import torch
-
 from dreamwright.backend import production
 from dreamwright.backend.checkpoints import read_checkpoint
 from dreamwright.backend.cli.main import main
@@ -27,22 +26,29 @@ from dreamwright.backend.server.orders import Ended, Work
 from dreamwright.backend.server.worker import Worker
 from dreamwright.backend.settings import apply_settings
 from dreamwright.shared.messages import JobSummary
+
 from tests.tiny_model import QUICK, quick_config, save_tiny_model
 
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 8 GiB"
 SHORTAGES = {
     "of a device": lambda: torch.OutOfMemoryError(CUDA),
     "of the machine": lambda: MemoryError(),
-    "in torch's allocator": lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    "in torch's allocator": lambda: RuntimeError(
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+    ),
 }
 
 
 def run_of(config: Config, resume: RunState | None = None) -> list[Event]:
     oracle = KnownImages(lambda cameras: torch.full((len(cameras), 3, 16, 16), 0.3), 16)
-    return optimise(config, ScoreDistillation(oracle, config.guidance), PromptBank(oracle, "a ball", config.guidance), resume)
+    return optimise(
+        config, ScoreDistillation(oracle, config.guidance), PromptBank(oracle, "a ball", config.guidance), resume
+    )
 
 
-def fail_once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int, error: Callable[[], BaseException]) -> None:
+def fail_once(
+    monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int, error: Callable[[], BaseException]
+) -> None:
     """`owner.name` does half its work and raises at its `call`-th call."""
     real, calls = getattr(owner, name), []
 
@@ -66,9 +72,15 @@ def test_the_checkpoint_is_the_newest_whole_step_and_resuming_from_it_is_bitwise
     monkeypatch: pytest.MonkeyPatch, where: str, shortage: str
 ) -> None:
     """Whatever the failed step had drawn or updated is undone."""
-    config = quick_config("run.checkpoint_interval=100", "run.preview_interval=100", "render.occupancy_interval=1", "run.views_per_step=2")
+    config = quick_config(
+        "run.checkpoint_interval=100", "run.preview_interval=100", "render.occupancy_interval=1", "run.views_per_step=2"
+    )
     whole = final_state(list(run_of(config)))
-    owner, name = {"guidance": (ScoreDistillation, "gradient"), "renderer": (Renderer, "render"), "occupancy grid": (Renderer, "update_occupancy")}[where]
+    owner, name = {
+        "guidance": (ScoreDistillation, "gradient"),
+        "renderer": (Renderer, "render"),
+        "occupancy grid": (Renderer, "update_occupancy"),
+    }[where]
     step = 4
     # The health checks after steps 1, 2 and 4 of 6 render as well.
     fail_once(monkeypatch, owner, name, step + 2 if where == "renderer" else step, SHORTAGES[shortage])
@@ -107,7 +119,9 @@ def test_views_a_few_at_a_time_make_the_same_step(at_once: int, optimizer: str) 
             "background.random_probability=0.5", "guidance.omega=3", "regularisers.orientation_start=0.1",
         )  # fmt: skip
         oracle = KnownImages(lambda cameras: torch.full((len(cameras), 3, 16, 16), 0.3), 16)
-        distiller = Distiller(config, ScoreDistillation(oracle, config.guidance), PromptBank(oracle, "a ball", config.guidance), 0)
+        distiller = Distiller(
+            config, ScoreDistillation(oracle, config.guidance), PromptBank(oracle, "a ball", config.guidance), 0
+        )
         figures.append(distiller._approach())
         gradients.append([p.grad.clone() for p in distiller._parameters()])
         states = {name: stream.get_state() for name, stream in distiller.streams.items()}
@@ -143,7 +157,11 @@ def test_generate_ends_with_advice_and_exit_code_1_and_resumes_with_less(
 ) -> None:
     model, out = str(save_tiny_model(tmp_path / "model")), tmp_path / "x.ply"
     words = ["generate", "a red mushroom", "--model", model, "--out", str(out), "--set", "run.views_per_step=4"]
-    words += [part for setting in (*QUICK, "run.checkpoint_interval=100", "render.resolution=32", "render.samples=64") for part in ("--set", setting)]
+    words += [
+        part
+        for setting in (*QUICK, "run.checkpoint_interval=100", "render.resolution=32", "render.samples=64")
+        for part in ("--set", setting)
+    ]
     with monkeypatch.context() as patch:
         fail_once(patch, ScoreDistillation, "gradient", 4, SHORTAGES["of a device"])
         assert main(words) == 1
@@ -158,7 +176,9 @@ def test_generate_ends_with_advice_and_exit_code_1_and_resumes_with_less(
     assert out.is_file() and seen == [4, 4, 4]
 
 
-def test_a_workers_job_fails_with_that_sentence_and_keeps_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_workers_job_fails_with_that_sentence_and_keeps_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = str(save_tiny_model(tmp_path / "model"))
     said: list[object] = []
     worker = Worker.__new__(Worker)  # without its socket
@@ -184,7 +204,9 @@ def test_a_model_that_does_not_fit_is_told_of_in_one_line(tmp_path: Path, monkey
         raise torch.OutOfMemoryError(CUDA)
 
     monkeypatch.setattr(production, "load_denoiser", too_large)
-    job = make_job("a red mushroom", str(save_tiny_model(tmp_path / "model")), "draft", quick_config("run.views_per_step=2"))
+    job = make_job(
+        "a red mushroom", str(save_tiny_model(tmp_path / "model")), "draft", quick_config("run.views_per_step=2")
+    )
     with pytest.raises(OutOfMemory, match="while loading the model .*2.00 GiB") as caught:
         production.Production(job, "cpu", None, lambda: False)
     assert "\n" not in str(caught.value)

@@ -11,12 +11,12 @@ from typing import Any
 import msgpack
 import pytest
 import zmq
-
 from dreamwright.backend.server import inflow
 from dreamwright.backend.server.inflow import Inflow
 from dreamwright.shared import limits
 from dreamwright.shared.client import Link
 from dreamwright.shared.messages import JobList, ListJobs, pack, unpack
+
 from tests.addon.fake_server import FakeServer
 from tests.doors import Street, street  # noqa: F401 (street is a fixture)
 from tests.test_on_the_wire import raw_guest
@@ -51,12 +51,30 @@ def of_version(version: Any) -> bytes:
         ((b"",) * 600, 0, "bad-message", ("600 frames",)),
         ((b"", RIGHT), 0, "bad-message", ("2 frames",)),
         ((of_version(1),), 7, "version", (f"speaks protocol version 1, this one {OURS}", "update the older")),
-        ((of_version(OURS + 1),), 7, "version", (f"speaks protocol version {OURS + 1}, this one {OURS}", "update the older")),
+        (
+            (of_version(OURS + 1),),
+            7,
+            "version",
+            (f"speaks protocol version {OURS + 1}, this one {OURS}", "update the older"),
+        ),
         ((of_version(2**64 - 1),), 7, "version", (f"version 18446744073709551615, this one {OURS}",)),
     ],
-    ids=["a byte too many", "empty", "unknown verb", "2 frames", "600 frames", "600 empty frames", "as REQ sends it", "version 1", "the next version", "version 2**64-1"],
+    ids=[
+        "a byte too many",
+        "empty",
+        "unknown verb",
+        "2 frames",
+        "600 frames",
+        "600 empty frames",
+        "as REQ sends it",
+        "version 1",
+        "the next version",
+        "version 2**64-1",
+    ],
 )
-def test_a_message_of_the_wrong_shape_is_refused_in_words_and_the_connection_serves_on(street: Street, frames: tuple[bytes, ...], number: int, code: str, words: tuple[str, ...]) -> None:
+def test_a_message_of_the_wrong_shape_is_refused_in_words_and_the_connection_serves_on(
+    street: Street, frames: tuple[bytes, ...], number: int, code: str, words: tuple[str, ...]
+) -> None:
     own = raw_guest(street, street.guest("anna").pair)
     try:
         answered, refusal = said_to(street, own, *frames, seconds=10.0)
@@ -68,7 +86,9 @@ def test_a_message_of_the_wrong_shape_is_refused_in_words_and_the_connection_ser
         own.close(0)
 
 
-def test_a_frame_far_above_the_limit_ends_its_connection_without_a_word_and_the_next_one_is_served(street: Street) -> None:
+def test_a_frame_far_above_the_limit_ends_its_connection_without_a_word_and_the_next_one_is_served(
+    street: Street,
+) -> None:
     anna = street.guest("anna")
     own = raw_guest(street, anna.pair)
     watch = own.get_monitor_socket(zmq.EVENT_DISCONNECTED)
@@ -144,7 +164,9 @@ def port() -> Any:
         end.close()
 
 
-linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux counts the bytes of a connection")
+linux_only = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux counts the bytes of a connection"
+)
 
 
 @linux_only
@@ -187,8 +209,12 @@ def test_other_ports_of_the_process_are_left_alone(port: Port) -> None:
 
 
 @linux_only
-def test_a_door_hangs_up_on_a_message_of_too_many_frames_and_serves_others(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inflow, "LOOK_S", 0.0)  # at every turn: on a fast machine the message would be whole before the first look
+def test_a_door_hangs_up_on_a_message_of_too_many_frames_and_serves_others(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        inflow, "LOOK_S", 0.0
+    )  # at every turn: on a fast machine the message would be whole before the first look
     anna, mallory = street.guest("anna"), street.guest("mallory")
     street.door._inflow._one = 200_000
     own = raw_guest(street, mallory.pair)

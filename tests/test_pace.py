@@ -6,10 +6,9 @@ from __future__ import annotations
 import itertools
 import math
 
+from dreamwright.backend.server.pace import SAMPLES, UNKNOWN, Paces, Span, ready_times
 from hypothesis import given
 from hypothesis import strategies as st
-
-from dreamwright.backend.server.pace import SAMPLES, UNKNOWN, Paces, Span, ready_times
 
 
 def test_a_recipe_that_was_never_run_on_a_device_has_no_time_there() -> None:
@@ -45,7 +44,9 @@ def test_what_stands_behind_an_unknown_job_is_known_only_where_another_device_ca
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 100), st.floats(0, 100)), max_size=8), st.integers(1, 3))
-def test_the_times_are_those_of_a_server_that_takes_the_next_when_a_device_is_free(jobs: list[tuple[float, float]], devices: int) -> None:
+def test_the_times_are_those_of_a_server_that_takes_the_next_when_a_device_is_free(
+    jobs: list[tuple[float, float]], devices: int
+) -> None:
     """Against a second way of playing it: time goes from end to end of a job, whoever is free takes the head of the line."""
     queue = [(f"j{i}", {f"d{d}": Span(low, low + more) for d in range(devices)}) for i, (low, more) in enumerate(jobs)]
     spans = ready_times({f"d{d}": Span(0, 0) for d in range(devices)}, queue)

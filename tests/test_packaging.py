@@ -11,7 +11,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from dreamwright.backend.cli.generate import job_from
 from dreamwright.backend.cli.main import build_parser
 from dreamwright.backend.presets import PRESETS
@@ -21,12 +20,28 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_starter_and_installs_only_dreamwright(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--disable-pip-version-check", "-w", str(tmp_path), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--disable-pip-version-check",
+        "-w",
+        str(tmp_path),
+        str(ROOT),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"dreamwright"}
-    for needed in ("weights/model_index.json", "weights/unet/diffusion_pytorch_model.safetensors", "weights/domain.json", "classifier/judge.safetensors"):
+    for needed in (
+        "weights/model_index.json",
+        "weights/unet/diffusion_pytorch_model.safetensors",
+        "weights/domain.json",
+        "classifier/judge.safetensors",
+    ):
         assert f"dreamwright/backend/starter/{needed}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
@@ -51,5 +66,10 @@ def test_the_packaged_starter_is_small_whole_and_never_pickled() -> None:
     weights = ROOT / "backend" / "starter" / "weights"
     assert sum(p.stat().st_size for p in weights.rglob("*") if p.is_file()) < 40e6
     assert not [p for p in weights.rglob("*") if p.suffix in (".bin", ".pt", ".pkl", ".ckpt")]
-    for part in ("unet/config.json", "text_encoder/model.safetensors", "tokenizer/tokenizer.json", "scheduler/scheduler_config.json"):
+    for part in (
+        "unet/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/tokenizer.json",
+        "scheduler/scheduler_config.json",
+    ):
         assert (weights / part).is_file()

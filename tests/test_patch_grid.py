@@ -7,15 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.nn import functional
-
 from dreamwright.backend.guidance.contract import Conditioning
 from dreamwright.backend.guidance.patch_grid import AVERAGED_BELOW, grid_offsets, mean_of_rows, rolled
 from dreamwright.backend.guidance.pixel import PixelDiffusion
 from dreamwright.backend.models import resolve_model
 from dreamwright.backend.starter.quality import asked_words, sampled
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
 
 LENGTH = 1000
 
@@ -36,7 +35,11 @@ def test_sampling_goes_through_all_offsets_of_the_grid() -> None:
 
 
 @settings(deadline=None, max_examples=30)
-@given(size=st.integers(4, 9), seed=st.integers(0, 9), offsets=st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=4))
+@given(
+    size=st.integers(4, 9),
+    seed=st.integers(0, 9),
+    offsets=st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=4),
+)
 def test_rolled_is_torchs_roll_picture_by_picture(size: int, seed: int, offsets: list[tuple[int, int]]) -> None:
     pictures = torch.rand(len(offsets), 3, size, size + 1, generator=torch.Generator().manual_seed(seed))
     wanted = torch.stack([picture.roll(offset, (1, 2)) for picture, offset in zip(pictures, offsets)])
@@ -59,11 +62,15 @@ class _Seams(torch.nn.Module):
 
     config = SimpleNamespace(in_channels=48, sample_size=16)
 
-    def forward(self, patches: torch.Tensor, told: torch.Tensor, encoder_hidden_states: torch.Tensor, return_dict: bool) -> tuple[torch.Tensor]:
+    def forward(
+        self, patches: torch.Tensor, told: torch.Tensor, encoder_hidden_states: torch.Tensor, return_dict: bool
+    ) -> tuple[torch.Tensor]:
         return (torch.linspace(-1, 1, 48).view(1, 48, 1, 1).expand_as(patches).clone(),)
 
 
-def test_a_waffle_of_the_network_is_weaker_where_grids_are_averaged(starter: PixelDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waffle_of_the_network_is_weaker_where_grids_are_averaged(
+    starter: PixelDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(starter, "network", _Seams())
     text = Conditioning({"hidden": torch.zeros(1, 4, 8)})
     z = torch.zeros(1, 3, 64, 64)
@@ -72,7 +79,9 @@ def test_a_waffle_of_the_network_is_weaker_where_grids_are_averaged(starter: Pix
     assert torch.allclose(averaged.mean((-1, -2)), single.mean((-1, -2)), atol=1e-5)
 
 
-def test_a_network_that_does_not_care_for_the_grid_answers_as_without_it(starter: PixelDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_does_not_care_for_the_grid_answers_as_without_it(
+    starter: PixelDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Asked pixel by pixel, e.g. for 2 z: offsets undo themselves exactly, in batches of mixed times too."""
 
     class Twice(_Seams):

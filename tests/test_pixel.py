@@ -10,10 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
-from safetensors.torch import load_file, save_file
-from torch.nn import functional
-from transformers import CLIPTextModel, T5EncoderModel
-
 from dreamwright.backend.config import GuidanceConfig
 from dreamwright.backend.errors import ModelError, PromptError
 from dreamwright.backend.guidance.contract import Denoiser, NativeDenoiser
@@ -21,6 +17,10 @@ from dreamwright.backend.guidance.patch_grid import grid_offsets
 from dreamwright.backend.guidance.pixel import PixelDiffusion
 from dreamwright.backend.models import known_models, resolve_model
 from dreamwright.backend.prompts import PromptBank
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+from transformers import CLIPTextModel, T5EncoderModel
+
 from tests.tiny_pipeline import write_pipeline, write_tokenizer
 
 PROMPTS = ["a red mushroom, front view", "", "a blue chair"]
@@ -60,7 +60,9 @@ def raw_call(folder: Path, z_t, index, prompts, shuffle, clip_text=False):
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
-@pytest.mark.parametrize("shuffle, learned_variance, clip_text", [(1, True, False), (2, False, False), (4, False, True)])
+@pytest.mark.parametrize(
+    "shuffle, learned_variance, clip_text", [(1, True, False), (2, False, False), (4, False, True)]
+)
 def test_the_noise_prediction_is_the_raw_unets_own(tmp_path, kind, shuffle, learned_variance, clip_text):
     """For IF's six outputs, for pixel-unshuffled models, for both text encoders and every prediction type."""
     path = write_pipeline(tmp_path / "m", shuffle, learned_variance, kind, clip_text=clip_text)
@@ -187,7 +189,10 @@ def test_folders_that_are_no_pipeline_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"_class_name": "FluxPipeline"}, "is a FluxPipeline; allowed are IFPipeline, StableDiffusionPipeline, .*3Pipeline"),
+        (
+            {"_class_name": "FluxPipeline"},
+            "is a FluxPipeline; allowed are IFPipeline, StableDiffusionPipeline, .*3Pipeline",
+        ),
         ({"_class_name": None}, "is a None; allowed are"),
         ({"vae": ["diffusers", "AutoencoderKL"]}, "IFPipeline with a vae, which that class does not have"),
         ({"unet": ["diffusers", "UNet2DModel"]}, "unet is UNet2DModel; allowed is UNet2DConditionModel"),

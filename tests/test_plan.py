@@ -7,7 +7,6 @@ import hashlib
 import json
 
 import pytest
-
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.evaluation.plan import settings_of, settle, weights_of
 from dreamwright.backend.presets import DRAFT
@@ -21,9 +20,15 @@ def test_the_same_plan_is_let_in_again_and_another_is_told_what_differs(tmp_path
     settle(out, plan)
     assert json.loads((out / "plan.json").read_text())["suite"] == "sweep"
     changed = {**plan, "settings": settings_of(apply_settings(DRAFT, ["run.steps=100"])), "weights": {"unet": "34cd"}}
-    with pytest.raises(ConfigError, match="other settings: settings.run.steps was 700, is 100; weights.unet was 12ab, is 34cd; allowed is more"):
+    with pytest.raises(
+        ConfigError,
+        match="other settings: settings.run.steps was 700, is 100; weights.unet was 12ab, is 34cd; allowed is more",
+    ):
         settle(out, changed)
-    with pytest.raises(ConfigError, match="suite was sweep, is ablation; settings.run.method was dreamfusion, is unset; .* and 1[0-9]+ more;"):
+    with pytest.raises(
+        ConfigError,
+        match="suite was sweep, is ablation; settings.run.method was dreamfusion, is unset; .* and 1[0-9]+ more;",
+    ):
         settle(out, {"suite": "ablation", "weights": {"unet": "12ab"}})
 
 

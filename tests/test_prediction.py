@@ -7,9 +7,6 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from dreamwright.backend.guidance.prediction import (
     PREDICTION_TYPES,
     clean_from,
@@ -19,6 +16,8 @@ from dreamwright.backend.guidance.prediction import (
     output_from,
     perpendicular,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 angles = st.floats(0.02, math.pi / 2 - 0.02)
 kinds = st.sampled_from(PREDICTION_TYPES)

@@ -8,17 +8,23 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.fields import build_field
 from dreamwright.backend.optimizers import build_optimizer, learning_rate, set_learning_rate
 from dreamwright.backend.presets import PRESETS, get_preset
 from dreamwright.backend.rendering.shading import sample_shading
 from dreamwright.backend.schedules import linear
-from dreamwright.backend.settings import BOUNDS, apply_settings, config_from_mapping, config_to_mapping, setting_names, validate
+from dreamwright.backend.settings import (
+    BOUNDS,
+    apply_settings,
+    config_from_mapping,
+    config_to_mapping,
+    setting_names,
+    validate,
+)
 from dreamwright.backend.shampoo import Shampoo
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 PAPER = PRESETS["paper"].config
 STEPS = 15_000
@@ -65,7 +71,15 @@ ROWS = {
     ),
     "omega 100": (PAPER.guidance.omega, 100.0),
     "orientation 1e-4 to 1e-2 over 5k": (
-        [linear(PAPER.regularisers.orientation_start, PAPER.regularisers.orientation_end, PAPER.regularisers.orientation_share, s / STEPS) for s in (0, 5000, STEPS)],
+        [
+            linear(
+                PAPER.regularisers.orientation_start,
+                PAPER.regularisers.orientation_end,
+                PAPER.regularisers.orientation_share,
+                s / STEPS,
+            )
+            for s in (0, 5000, STEPS)
+        ],
         pytest.approx([1e-4, 1e-2, 1e-2]),
     ),
     "opacity within 1e-3..5e-3": (1e-3 <= PAPER.regularisers.opacity_end <= 5e-3, True),
@@ -117,7 +131,12 @@ def test_the_papers_optimiser_is_shampoo_with_the_papers_numbers() -> None:
     optimizer = build_optimizer(PAPER.optimizer, [{"params": [parameter], "rate_multiplier": 1.0}])
     assert isinstance(optimizer, Shampoo)
     group = optimizer.param_groups[0]
-    assert (group["betas"], group["epsilon"], group["block_size"], group["exponent_override"]) == ((0.9, 0.9), 1e-6, 128, 2)
+    assert (group["betas"], group["epsilon"], group["block_size"], group["exponent_override"]) == (
+        (0.9, 0.9),
+        1e-6,
+        128,
+        2,
+    )
     set_learning_rate(optimizer, learning_rate(PAPER.optimizer, 3000 / STEPS))
     assert group["lr"] == pytest.approx(1e-4)
 
@@ -139,7 +158,16 @@ def test_every_number_of_the_configuration_has_bounds() -> None:
 
 
 def test_settings_are_typed() -> None:
-    config = apply_settings(PAPER, ["run.steps=20", "guidance.omega=7.5", "field.voxel_resolutions=8,16", "guidance.view_words=eight", "optimizer.kind=adam"])
+    config = apply_settings(
+        PAPER,
+        [
+            "run.steps=20",
+            "guidance.omega=7.5",
+            "field.voxel_resolutions=8,16",
+            "guidance.view_words=eight",
+            "optimizer.kind=adam",
+        ],
+    )
     assert (config.run.steps, config.guidance.omega, config.field.voxel_resolutions) == (20, 7.5, (8, 16))
     assert (config.guidance.view_words, config.optimizer.kind) == ("eight", "adam")
 
@@ -160,7 +188,9 @@ def test_settings_are_typed() -> None:
         ("field.voxel_resolutions=", ("voxel_resolutions",)),
     ],
 )
-def test_a_bad_setting_is_answered_with_what_was_given_and_what_is_allowed(setting: str, words: tuple[str, ...]) -> None:
+def test_a_bad_setting_is_answered_with_what_was_given_and_what_is_allowed(
+    setting: str, words: tuple[str, ...]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         apply_settings(PAPER, [setting])
     message = str(caught.value)
@@ -189,7 +219,14 @@ def test_any_json_value_makes_a_valid_configuration_or_a_one_line_error(name: st
 
 @pytest.mark.parametrize(
     "mapping",
-    [[1], None, {"run": 3}, {"run": {"steps": True}}, {"field": {"voxel_resolutions": 8}}, {"guidance": {"negative_prompt": None}}],
+    [
+        [1],
+        None,
+        {"run": 3},
+        {"run": {"steps": True}},
+        {"field": {"voxel_resolutions": 8}},
+        {"guidance": {"negative_prompt": None}},
+    ],
 )
 def test_a_mapping_of_the_wrong_shape_is_refused(mapping: object) -> None:
     with pytest.raises(ConfigError, match="allowed"):

@@ -8,15 +8,14 @@ from typing import Sequence
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from dreamwright.backend.config import GuidanceConfig
 from dreamwright.backend.errors import PromptError
 from dreamwright.backend.guidance.contract import Conditioning
 from dreamwright.backend.guidance.oracles import GaussianOracle
 from dreamwright.backend.prompts import PromptBank, all_view_words, clean_prompt, view_words
 from dreamwright.backend.starter import domain
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 PAPER = GuidanceConfig()
 EIGHT = dataclasses.replace(PAPER, view_words="eight")
@@ -79,7 +78,9 @@ def test_view_words_agree_with_the_captions_that_the_starter_learns(azimuth, ele
 def test_eight_directions_are_told_apart_around_and_sixteen_from_above_as_well(azimuth, elevation):
     eight, sixteen = view_words(azimuth, elevation, EIGHT), view_words(azimuth, elevation, SIXTEEN)
     if elevation > 60:
-        assert eight == "overhead view" and sixteen == f"{view_words(azimuth, 0, EIGHT).removesuffix('view')}overhead view"
+        assert (
+            eight == "overhead view" and sixteen == f"{view_words(azimuth, 0, EIGHT).removesuffix('view')}overhead view"
+        )
     else:
         assert eight == sixteen
     assert eight in all_view_words(EIGHT) and len(all_view_words(EIGHT)) == 9
@@ -150,7 +151,9 @@ def test_negative_prompts_obey_the_same_limits() -> None:
 def test_the_opposite_prompt_is_the_same_look_from_the_other_side(words: GuidanceConfig, from_above: str) -> None:
     """From above it is the same side from the horizon, or the prompt itself where the words name no side."""
     recorder = Recorder()
-    bank = PromptBank(recorder, "a red mushroom", dataclasses.replace(words, opposite_weight=1.0, textureless_words="untextured"))
+    bank = PromptBank(
+        recorder, "a red mushroom", dataclasses.replace(words, opposite_weight=1.0, textureless_words="untextured")
+    )
     views = bank.for_views([0.0, 100.0, 225.0], [0.0, 0.0, 80.0], ["albedo", "textureless", "shaded"])
     assert recorder.text(views.opposite) == [
         "a red mushroom, back view", "a red mushroom, untextured, left side view", f"a red mushroom, {from_above}",

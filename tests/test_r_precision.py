@@ -9,10 +9,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
-
 from dreamwright.backend.cli.main import main
 from dreamwright.backend.errors import ExportError, PromptError
 from dreamwright.backend.evaluation.captions import STARTER_CAPTIONS, read_prompts, same_colour, slug
@@ -22,6 +18,10 @@ from dreamwright.backend.evaluation.retrieval import RPrecision, hits, r_precisi
 from dreamwright.backend.evaluation.retrievers import load_retriever
 from dreamwright.backend.meshing.gltf import glb_bytes
 from dreamwright.backend.meshing.gltf_read import read_glb
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
 from tests.tiny_clip import write_clip
 
 PROMPTS = ("a red mushroom", "a blue chair", "a white house")
@@ -202,15 +202,33 @@ def test_the_command_measures_meshes_and_pictures_with_several_models_and_an_ora
         shown = of_mesh(mesh, 0, 0, 64, azimuths=2)
         for look in ("colour", "textureless"):
             for k, picture in enumerate(getattr(shown, look)):
-                Image.fromarray((picture.permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(folder / f"{look}-{k}.png")
+                Image.fromarray((picture.permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(
+                    folder / f"{look}-{k}.png"
+                )
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
     out = tmp_path / "out"
-    arguments = ["evaluate", "r-precision", "--prompts", str(tmp_path / "prompts.txt"), "--models", "judge", str(clip), "--out", str(out), "--device", "cpu"]
+    arguments = [
+        "evaluate",
+        "r-precision",
+        "--prompts",
+        str(tmp_path / "prompts.txt"),
+        "--models",
+        "judge",
+        str(clip),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
     assert main([*arguments, "--meshes", str(meshes), "--oracle", str(renders), "--azimuths", "4", "--seeds", "1"]) == 0
     told = json.loads((out / "r-precision.json").read_text())
     assert [row["method"] for row in told["rows"]] == ["oracle", "props"] and told["captions"] == 3
     figure = told["rows"][1]["figures"]["judge"]["colour"]
-    assert figure["mean"] == 1.0 and figure["pictures"] == 12 and told["rows"][0]["figures"]["judge"]["colour"]["pictures"] == 6
+    assert (
+        figure["mean"] == 1.0
+        and figure["pictures"] == 12
+        and told["rows"][0]["figures"]["judge"]["colour"]["pictures"] == 6
+    )
     assert capsys.readouterr().out == (out / "r-precision.md").read_text()
     assert main([*arguments, "--renders", str(renders), "--seeds", "2"]) == 0
     assert "3 of 6 props are missing and count as wrong" in capsys.readouterr().err

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
 from dreamwright.backend.checkpoints import NEWEST, read_checkpoint, write_checkpoint
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.events import Checkpoint, Progress
 from dreamwright.backend.ranks import Group, joined, launched, leads, rank_device
 from dreamwright.backend.streams import ViewStream, draw_rows
+from safetensors.torch import load_file
+
 from tests.rank_scenarios import busy_job, free_port, ranks_run, run_of
 from tests.tiny_model import QUICK, save_tiny_model
 
@@ -36,11 +36,15 @@ def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], part: str) 
     assert a.keys() == b.keys()
     names = [name for name in a if name.startswith(part)]
     assert names
-    return max(float((a[n].float() - b[n].float()).abs().max() / b[n].float().abs().max().clamp(min=1e-9)) for n in names)
+    return max(
+        float((a[n].float() - b[n].float()).abs().max() / b[n].float().abs().max().clamp(min=1e-9)) for n in names
+    )
 
 
 @pytest.mark.parametrize(("optimizer", "tolerance"), [("adam", 1e-5), ("shampoo", 5e-3)])
-def test_two_ranks_with_one_view_each_are_one_rank_with_two_views(optimizer: str, tolerance: float, tmp_path: Path) -> None:
+def test_two_ranks_with_one_view_each_are_one_rank_with_two_views(
+    optimizer: str, tolerance: float, tmp_path: Path
+) -> None:
     """Random draws to the bit, weights to float32's rounding, which Shampoo's roots of near-singular matrices enlarge."""
     settings = (f"optimizer.kind={optimizer}",)
     told = ranks_run(tmp_path, *settings)
@@ -73,7 +77,9 @@ def test_ranks_that_take_their_views_one_at_a_time_are_one_rank_with_all_of_them
 
 def test_ranks_stop_together_and_one_process_goes_on_from_their_checkpoint(tmp_path: Path) -> None:
     """And the other way round: either way it ends as the run that was never interrupted."""
-    told = ranks_run(tmp_path, "run.checkpoint_interval=100", stop=(3, 1))  # the main rank is not the one that was asked
+    told = ranks_run(
+        tmp_path, "run.checkpoint_interval=100", stop=(3, 1)
+    )  # the main rank is not the one that was asked
     assert [steps_of(t) for t in told] == [[1, 2, 3]] * 2
     assert [t["events"][-1] for t in told] == [["Finished", 3, {"complete": False}]] * 2
     assert "Checkpoint" in names_of(told[0]) and "Checkpoint" not in names_of(told[1])
@@ -138,7 +144,10 @@ def test_ranks_with_different_jobs_do_not_begin(tmp_path: Path) -> None:
 
 def test_views_that_do_not_divide_are_refused_with_the_number_that_would(tmp_path: Path) -> None:
     told = ranks_run(tmp_path, "run.views_per_step=3")
-    assert all(t["error"].startswith("ConfigError: run.views_per_step is 3") and "run.views_per_step=4" in t["error"] for t in told)
+    assert all(
+        t["error"].startswith("ConfigError: run.views_per_step is 3") and "run.views_per_step=4" in t["error"]
+        for t in told
+    )
 
 
 def test_a_stream_of_one_rank_holds_its_rows_of_what_one_process_draws() -> None:
@@ -162,7 +171,12 @@ def test_gradients_are_averaged_and_one_that_no_rank_has_stays_absent(monkeypatc
     other = torch.tensor([3.0, 3, 0, 0, 3, 3, 0, 0, 1, 0, 1, 0])
     monkeypatch.setattr(distributed, "all_reduce", lambda flat: flat.add_(other))
     group.average([a, b, c, d])
-    assert a.grad.tolist() == [2.0, 2.5] and b.grad.tolist() == [2.0, 3.0] and c.grad.tolist() == [1.5, 1.5] and d.grad is None
+    assert (
+        a.grad.tolist() == [2.0, 2.5]
+        and b.grad.tolist() == [2.0, 3.0]
+        and c.grad.tolist() == [1.5, 1.5]
+        and d.grad is None
+    )
 
 
 def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +190,13 @@ def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch: pytest.Monk
 
 
 def test_each_rank_takes_its_own_gpu_and_says_when_there_are_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "3"), ("MASTER_ADDR", "x"), ("MASTER_PORT", "1")):
+    for name, value in (
+        ("RANK", "3"),
+        ("WORLD_SIZE", "4"),
+        ("LOCAL_RANK", "3"),
+        ("MASTER_ADDR", "x"),
+        ("MASTER_PORT", "1"),
+    ):
         monkeypatch.setenv(name, value)
     chosen: list[int] = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
@@ -197,7 +217,10 @@ def test_torchrun_generates_and_ctrl_c_leaves_a_checkpoint_and_a_mesh(tmp_path: 
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()), "-m", "dreamwright.backend.cli.main",
         "generate", "a red mushroom", "--model", str(model), "--out", str(out), "--previews", str(tmp_path / "seen"), "--steps", "100000", *settings,
     ]  # fmt: skip
-    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}) as torchrun:
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}) as torchrun,
+    ):
         deadline = time.monotonic() + 200
         while not (tmp_path / "seen" / "step-000002.png").is_file():
             assert torchrun.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()[-2000:]
@@ -205,5 +228,7 @@ def test_torchrun_generates_and_ctrl_c_leaves_a_checkpoint_and_a_mesh(tmp_path: 
         torchrun.send_signal(signal.SIGINT)
         torchrun.wait(60)
     text = (tmp_path / "log").read_text()
-    assert text.count("stopping after this step") == 1 and "continue with the same command and --resume" in text, text[-2000:]
+    assert text.count("stopping after this step") == 1 and "continue with the same command and --resume" in text, text[
+        -2000:
+    ]
     assert out.is_file() and (tmp_path / "prop.glb.work" / NEWEST).is_file()

@@ -8,13 +8,13 @@ import time
 
 import numpy as np
 import pytest
-from tests.analytic_fields import AnalyticField, sphere
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from dreamwright.backend.meshing.extract import extract_surface, refine_surface, sample_density_grid
 from dreamwright.backend.meshing.rasterise import orbit_axes, rasterise, render_mesh
 from dreamwright.backend.meshing.topology import vertex_normals
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.analytic_fields import AnalyticField, sphere
 
 
 def camera(azimuth: float, elevation: float, distance: float) -> tuple[np.ndarray, np.ndarray]:

@@ -9,10 +9,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import Tensor
-
 from dreamwright.backend.cameras import Cameras, orbit_cameras
 from dreamwright.backend.meshing.rasterise import rasterise
 from dreamwright.backend.meshing.topology import Surface, vertex_normals
@@ -21,6 +17,10 @@ from dreamwright.backend.rasterising.normals import corner_normals, smooth_group
 from dreamwright.backend.rasterising.picture import MeshPictures, Topology, render_pictures
 from dreamwright.backend.rasterising.visibility import covered_pixels, nearest_faces, project
 from dreamwright.backend.rendering.shading import Shading, shade
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
 from tests.plain_meshes import cube, icosphere, two_balls
 
 LIT = Shading("shaded", 0.3, 0.7)
@@ -34,7 +34,9 @@ def picture(
     topology = Topology.of(vertices.detach().numpy(), faces, crease)
     lights = 1.3 * cameras.position + 0.6 * cameras.rotation[:, :, 0]
     black = torch.zeros(len(cameras), 3)
-    return render_pictures(topology, vertices, colours, black, cameras, [shading] * len(cameras), lights, resolution, supersampling)
+    return render_pictures(
+        topology, vertices, colours, black, cameras, [shading] * len(cameras), lights, resolution, supersampling
+    )
 
 
 def numpy_camera(cameras: Cameras, view: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -85,10 +87,21 @@ def test_shading_is_eq_7_with_the_mesh_s_smooth_normals() -> None:
     seen = rasterise(vertices, faces, *numpy_camera(cameras, 0), 40)
     normal = seen.interpolate(faces, vertex_normals(Surface(vertices, faces)))
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
-    inner = seen.mask & np.roll(seen.mask, 1, 0) & np.roll(seen.mask, -1, 0) & np.roll(seen.mask, 1, 1) & np.roll(seen.mask, -1, 1)
-    at = [torch.from_numpy(values[inner]) for values in (seen.interpolate(faces, colours), normal, seen.interpolate(faces, vertices))]
+    inner = (
+        seen.mask
+        & np.roll(seen.mask, 1, 0)
+        & np.roll(seen.mask, -1, 0)
+        & np.roll(seen.mask, 1, 1)
+        & np.roll(seen.mask, -1, 1)
+    )
+    at = [
+        torch.from_numpy(values[inner])
+        for values in (seen.interpolate(faces, colours), normal, seen.interpolate(faces, vertices))
+    ]
     for shading, albedo in ((LIT, at[0]), (Shading("textureless", 0.3, 0.7), torch.ones_like(at[0]))):
-        wanted = shade(albedo, at[1], at[2], light.double().expand(len(albedo), 3), torch.tensor(0.3), torch.tensor(0.7))
+        wanted = shade(
+            albedo, at[1], at[2], light.double().expand(len(albedo), 3), torch.tensor(0.3), torch.tensor(0.7)
+        )
         got = picture(torch.from_numpy(vertices), faces, torch.from_numpy(colours), cameras, 40, shading)
         torch.testing.assert_close(got.image[0].permute(1, 2, 0)[torch.from_numpy(inner)], wanted, atol=1e-6, rtol=0)
 
@@ -102,7 +115,9 @@ def smooth_weights(views: int, channels: int, resolution: int) -> Tensor:
 
 @pytest.mark.parametrize("shading", [Shading(), LIT, Shading("textureless", 0.3, 0.7)], ids=lambda s: s.kind)
 @pytest.mark.parametrize("crease", [180.0, 40.0])
-def test_gradients_with_respect_to_vertices_and_colours_equal_central_differences(shading: Shading, crease: float) -> None:
+def test_gradients_with_respect_to_vertices_and_colours_equal_central_differences(
+    shading: Shading, crease: float
+) -> None:
     """Of the antialiased picture itself, in float64 with steps of 1e-6, over which no outline jumps to another pixel:
     positions move interpolation, normals, lights and outlines, so all of these are compared, in two views at once.
     """
@@ -133,7 +148,9 @@ def test_gradients_with_respect_to_vertices_and_colours_equal_central_difference
 def test_the_covered_area_of_a_triangle_changes_as_the_shoelace_formula_says() -> None:
     """Silhouette motion in closed form: d area / d vertex is half the opposite edge, turned by 90 degrees."""
     cameras = orbit_cameras([0.0], 0.0, 2.0, 1.0)  # x right, z up; one scene unit at the origin is half the width
-    vertices = torch.tensor([[-0.55, 0.0, -0.42], [0.63, 0.0, -0.31], [0.07, 0.0, 0.58]], dtype=torch.float64, requires_grad=True)
+    vertices = torch.tensor(
+        [[-0.55, 0.0, -0.42], [0.63, 0.0, -0.31], [0.07, 0.0, 0.58]], dtype=torch.float64, requires_grad=True
+    )
     resolution = 96
     seen = picture(vertices, np.array([[0, 1, 2]]), torch.ones(3, 3, dtype=torch.float64), cameras, resolution)
     area = seen.opacity.sum() * (2.0 / resolution) ** 2  # squared scene units at the triangle's distance
@@ -154,7 +171,9 @@ def test_a_ball_s_outline_grows_as_the_projected_circle_does(subdivisions: int, 
     vertices, faces = icosphere(subdivisions, 0.45)
     growth = torch.ones((), dtype=torch.float64, requires_grad=True)
     cameras = orbit_cameras([25.0], 10.0, 1.9, 1.5)
-    seen = picture(torch.from_numpy(vertices) * growth, faces, torch.ones(len(vertices), 3, dtype=torch.float64), cameras, 96)
+    seen = picture(
+        torch.from_numpy(vertices) * growth, faces, torch.ones(len(vertices), 3, dtype=torch.float64), cameras, 96
+    )
     area = seen.opacity.sum()
     gradient = float(torch.autograd.grad(area, growth)[0])
 
@@ -196,7 +215,9 @@ def test_what_is_hidden_gets_no_gradient() -> None:
     """A small ball wholly behind a big one neither blends the picture nor moves."""
     small, faces = icosphere(2, 0.1)
     big, big_faces = icosphere(2, 0.4)
-    vertices = torch.from_numpy(np.concatenate([big, small + [0.0, 0.6, 0.0]])).requires_grad_()  # away from a camera at -Y
+    vertices = torch.from_numpy(
+        np.concatenate([big, small + [0.0, 0.6, 0.0]])
+    ).requires_grad_()  # away from a camera at -Y
     everything = np.concatenate([big_faces, faces + len(big)])
     colours = torch.rand(len(vertices), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     seen = picture(vertices, everything, colours, orbit_cameras([0.0], 0.0, 1.9, 1.5), 48)
@@ -208,7 +229,14 @@ def test_a_mesh_that_is_out_of_sight_makes_a_picture_of_the_background() -> None
     vertices, faces = icosphere(1, 0.3)
     cameras = orbit_cameras([0.0], 0.0, 1.9, 1.5)
     for away in ([0.0, -5.0, 0.0], [9.0, 0.0, 0.0]):
-        seen = picture(torch.from_numpy(vertices + away), faces, torch.ones(len(vertices), 3, dtype=torch.float64), cameras, 16, LIT)
+        seen = picture(
+            torch.from_numpy(vertices + away),
+            faces,
+            torch.ones(len(vertices), 3, dtype=torch.float64),
+            cameras,
+            16,
+            LIT,
+        )
         assert float(seen.opacity.max()) == 0.0 and float(seen.image.max()) == 0.0
 
 
@@ -237,11 +265,15 @@ def test_creases_break_normals_and_flat_edges_do_not() -> None:
     assert len(np.unique(sharp)) == 24
     where, which = torch.from_numpy(vertices), torch.from_numpy(faces)
     normals = corner_normals(where, which, torch.from_numpy(sharp)).view(-1, 3, 3)
-    assert torch.allclose(normals.abs().amax(-1), torch.ones((), dtype=torch.float64)) and torch.allclose(normals[:, 0], normals[:, 1])
+    assert torch.allclose(normals.abs().amax(-1), torch.ones((), dtype=torch.float64)) and torch.allclose(
+        normals[:, 0], normals[:, 1]
+    )
     round_groups = smooth_groups(vertices, faces, 180.0)
     assert len(np.unique(round_groups)) == 8
     normals = corner_normals(where, which, torch.from_numpy(round_groups))
-    assert float((normals * where[which.reshape(-1)]).sum(-1).min()) > 0.7  # of 0.87: area-weighted, so near the diagonal
+    assert (
+        float((normals * where[which.reshape(-1)]).sum(-1).min()) > 0.7
+    )  # of 0.87: area-weighted, so near the diagonal
 
 
 def test_twenty_thousand_faces_take_well_under_a_second_at_128_pixels() -> None:
@@ -250,6 +282,8 @@ def test_twenty_thousand_faces_take_well_under_a_second_at_128_pixels() -> None:
     cameras = orbit_cameras([25.0], 10.0, 1.9, 1.5)
     topology = Topology.of(vertices, faces, 45.0)
     started = time.process_time()
-    seen = render_pictures(topology, where, torch.rand(len(vertices), 3), torch.zeros(1, 3), cameras, [LIT], cameras.position, 64, 2)
+    seen = render_pictures(
+        topology, where, torch.rand(len(vertices), 3), torch.zeros(1, 3), cameras, [LIT], cameras.position, 64, 2
+    )
     seen.image.sum().backward()
     assert time.process_time() - started < 1.0

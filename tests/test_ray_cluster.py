@@ -18,7 +18,10 @@ import pytest
 import zmq
 
 if sys.platform != "linux":
-    pytest.skip("Ray's clusters of several nodes on one machine run on Linux only: NOTHING of Ray is tested here", allow_module_level=True)
+    pytest.skip(
+        "Ray's clusters of several nodes on one machine run on Linux only: NOTHING of Ray is tested here",
+        allow_module_level=True,
+    )
 
 from dreamwright.backend.server.attempt import MESH_FILE, Attempt
 from dreamwright.backend.server.fence import raise_fence
@@ -29,6 +32,7 @@ from dreamwright.backend.server.runner import Died
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.mesh_file import decode_mesh
 from dreamwright.shared.messages import Cancel, JobChanged, JobList, JobSummary, PreviewFrame, Submit
+
 from tests.ray_jobs import LONG, SETTINGS, STEPS, summary
 from tests.ray_machines import Machines
 from tests.tiny_model import save_tiny_model
@@ -44,7 +48,9 @@ def machines() -> Iterator[Machines]:
         # Cluster notes its address in the default folder, which only another Ray has made there, and which may be somebody's.
         environment.setenv("RAY_TMPDIR", str(folder))
         (folder / "ray").mkdir()
-        environment.setenv("RAY_worker_niceness", "0")  # 15 by default: on a machine with other work they would hardly run
+        environment.setenv(
+            "RAY_worker_niceness", "0"
+        )  # 15 by default: on a machine with other work they would hardly run
         environment.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "15")  # 60 by default, for a head that went away
         environment.setenv("RAY_raylet_start_wait_time_s", "240")  # a node's own start, on a machine with other work
         environment.setenv("OMP_NUM_THREADS", "1")
@@ -97,7 +103,9 @@ class House:
     def turn(self) -> None:
         self.door.step(0.02)
         for event in self.client.tick():
-            for job in event.jobs if isinstance(event, JobList) else (event.job,) if isinstance(event, JobChanged) else ():
+            for job in (
+                event.jobs if isinstance(event, JobList) else (event.job,) if isinstance(event, JobChanged) else ()
+            ):
                 self.jobs[job.job] = job
             if isinstance(event, PreviewFrame):
                 self.previews.append(event)
@@ -119,7 +127,9 @@ class House:
     def submit(self, steps: int = STEPS) -> str:
         self.tickets += 1
         settings = SETTINGS | {"run.steps": str(steps)}
-        return self.ask(Submit(f"t{self.tickets}", "a red mushroom", "", str(self._model), "draft", 0, settings)).job.job
+        return self.ask(
+            Submit(f"t{self.tickets}", "a red mushroom", "", str(self._model), "draft", 0, settings)
+        ).job.job
 
     def job(self, name: str) -> JobSummary:
         return self.door._ledger.entries[name].summary
@@ -143,10 +153,16 @@ def house(tmp_path: Path, machines: Machines, model: Path) -> Iterator[House]:
 
 def actors() -> list[psutil.Process]:
     """The actors' processes; Ray names them by their class."""
-    return [process for process in psutil.process_iter(["cmdline"]) if "ray::JobActor" in " ".join(process.info["cmdline"] or ())]
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "ray::JobActor" in " ".join(process.info["cmdline"] or ())
+    ]
 
 
-def test_two_jobs_run_at_once_and_a_lost_nodes_job_goes_on_elsewhere_to_the_same_mesh(house: House, machines: Machines, undisturbed: bytes) -> None:
+def test_two_jobs_run_at_once_and_a_lost_nodes_job_goes_on_elsewhere_to_the_same_mesh(
+    house: House, machines: Machines, undisturbed: bytes
+) -> None:
     """And the third waits in the server's own queue, where it can be cancelled; the second is cancelled within a step."""
     submitted = time.monotonic()
     first, second, third = house.submit(), house.submit(LONG), house.submit(LONG)
@@ -166,7 +182,11 @@ def test_two_jobs_run_at_once_and_a_lost_nodes_job_goes_on_elsewhere_to_the_same
     steps = decode_mesh(house.mesh(second)).facts["steps"]
     print(f"node loss noticed after {noticed:.1f} s; cancelled at step {steps}, last told {reached}")
     house.until(lambda: house.job(first).state == "running")
-    assert house.job(first).attempt == 2 and house.job(first).device == house.job(second).device and house.job(third).state == "queued"
+    assert (
+        house.job(first).attempt == 2
+        and house.job(first).device == house.job(second).device
+        and house.job(third).state == "queued"
+    )
     house.ask(Cancel(third))
     assert house.job(third).state == "cancelled" and house.job(third).attempt == 0
     before = house.job(first).step
@@ -191,7 +211,11 @@ def test_a_job_goes_on_without_the_server_and_without_its_envoy_and_is_found_aga
     before = house.job(job).step
     house.previews.clear()
     house.open()
-    assert house.job(job).state == "running" and house.job(job).attempt == 1 and house.runner.idle() != list(house.runner.devices)
+    assert (
+        house.job(job).state == "running"
+        and house.job(job).attempt == 1
+        and house.runner.idle() != list(house.runner.devices)
+    )
     house.client.subscribe(job)
     house.until(lambda: house.job(job).step > before and bool(house.previews))
     assert actors() == [actor] and house.job(job).attempt == 1
@@ -213,7 +237,9 @@ class Bench:
         self.open(machines, grace_s)
 
     def open(self, machines: Machines, grace_s: float) -> None:
-        self.runner = RayRunner(self._context, machines.address, f"dreamwright-{self._folder.name}", self._folder / "logs", "cpu", grace_s)
+        self.runner = RayRunner(
+            self._context, machines.address, f"dreamwright-{self._folder.name}", self._folder / "logs", "cpu", grace_s
+        )
         self.runner.adopt({})
 
     def until(self, happened: Callable[[Any], bool], limit_s: float = 240.0) -> Any:
@@ -239,7 +265,9 @@ def bench(tmp_path: Path, machines: Machines) -> Iterator[Bench]:
     bench.close()
 
 
-def test_of_two_attempts_at_once_only_the_later_goes_on_is_heard_and_publishes(bench: Bench, tmp_path: Path, model: Path) -> None:
+def test_of_two_attempts_at_once_only_the_later_goes_on_is_heard_and_publishes(
+    bench: Bench, tmp_path: Path, model: Path
+) -> None:
     """As when a node that was only cut off comes back, after its job was given to another."""
     folder = tmp_path / "job"
     raise_fence(folder, 1)
@@ -248,11 +276,17 @@ def test_of_two_attempts_at_once_only_the_later_goes_on_is_heard_and_publishes(b
     raise_fence(folder, 2)
     bench.runner.give("right/0", summary(model, "job", 2, "right/0", LONG), folder)
     bench.said.clear()
-    bench.until(lambda report: isinstance(report, Stepped))  # so the first attempt has let go: its end is ten minutes away
+    bench.until(
+        lambda report: isinstance(report, Stepped)
+    )  # so the first attempt has let go: its end is ten minutes away
     assert not (folder / MESH_FILE).exists()
     bench.runner.stop("job", "cancel")
     ended = bench.until(lambda report: isinstance(report, (Ended, Died)))
-    assert isinstance(ended, Ended) and (ended.how, ended.attempt, ended.meshed) == ("cancelled", 2, True) and (folder / MESH_FILE).exists()
+    assert (
+        isinstance(ended, Ended)
+        and (ended.how, ended.attempt, ended.meshed) == ("cancelled", 2, True)
+        and (folder / MESH_FILE).exists()
+    )
     assert {report.attempt for report in bench.said} == {2}
     end = time.monotonic() + 60
     while actors():  # the first one too was heard out, and let go
@@ -260,7 +294,9 @@ def test_of_two_attempts_at_once_only_the_later_goes_on_is_heard_and_publishes(b
         bench.runner.socket.poll(50)
 
 
-def test_an_actor_that_does_not_heed_is_ended_by_force_and_one_that_is_killed_is_told_of(bench: Bench, tmp_path: Path, model: Path) -> None:
+def test_an_actor_that_does_not_heed_is_ended_by_force_and_one_that_is_killed_is_told_of(
+    bench: Bench, tmp_path: Path, model: Path
+) -> None:
     """Both wait for a folder that their node does not see yet, and so look at nothing else."""
     for name, device in (("stuck", "left/0"), ("dies", "right/0")):
         (tmp_path / name).mkdir()
@@ -271,7 +307,10 @@ def test_an_actor_that_does_not_heed_is_ended_by_force_and_one_that_is_killed_is
         time.sleep(0.1)
     bench.runner.stop("stuck", "pause")
     ended = bench.until(lambda report: isinstance(report, Ended))
-    assert ended == replace(ended, job="stuck", how="paused", attempt=1, meshed=False) and "goes on from its last checkpoint" in ended.message
+    assert (
+        ended == replace(ended, job="stuck", how="paused", attempt=1, meshed=False)
+        and "goes on from its last checkpoint" in ended.message
+    )
     while len(left := actors()) > 1:
         assert time.monotonic() < end + 120
         time.sleep(0.1)
@@ -281,7 +320,9 @@ def test_an_actor_that_does_not_heed_is_ended_by_force_and_one_that_is_killed_is
     assert set(bench.runner.idle()) == {"left/0", "right/0"}
 
 
-def test_what_the_server_does_not_want_any_more_is_ended_when_it_comes_back(bench: Bench, tmp_path: Path, machines: Machines, model: Path) -> None:
+def test_what_the_server_does_not_want_any_more_is_ended_when_it_comes_back(
+    bench: Bench, tmp_path: Path, machines: Machines, model: Path
+) -> None:
     (tmp_path / "old").mkdir()
     bench.runner.give("left/0", summary(model, "old", 1, "left/0"), tmp_path / "old")
     end = time.monotonic() + 120
@@ -318,7 +359,9 @@ def test_a_node_without_dreamwright_fails_the_job_with_a_sentence_and_a_node_tha
     assert set(bench.runner.devices) == set(bench.runner.idle()) == {"left/0", "right/0"}
 
 
-def test_the_runner_outlives_the_head_node_and_goes_on_with_the_next_one(bench: Bench, tmp_path: Path, machines: Machines, model: Path) -> None:
+def test_the_runner_outlives_the_head_node_and_goes_on_with_the_next_one(
+    bench: Bench, tmp_path: Path, machines: Machines, model: Path
+) -> None:
     """Ray ends every process that has lost its head for a while; only the envoy is one of those."""
     bench.runner.give("left/0", summary(model, "job", 1, "left/0"), tmp_path)
     end = time.monotonic() + 120

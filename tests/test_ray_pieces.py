@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as some
-
 from dreamwright.backend.cli import main as command
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.server import ray_runner
@@ -22,6 +19,9 @@ from dreamwright.backend.server.ray_runner import RayRunner, check_cluster, own_
 from dreamwright.backend.server.runner import Died
 from dreamwright.shared import __version__
 from dreamwright.shared.states import JobState
+from hypothesis import given
+from hypothesis import strategies as some
+
 from tests.ray_jobs import summary
 from tests.yard import Yard, yard  # noqa: F401 (fixture)
 
@@ -59,7 +59,12 @@ def test_a_listener_hears_each_report_once_and_waits_for_the_next() -> None:
 
 
 def node(name: str, gpus: float, alive: bool = True, key: str = "") -> dict[str, Any]:
-    return {"Alive": alive, "NodeName": name, "NodeID": key or name * 8, "Resources": {"GPU": gpus} if gpus else {"CPU": 1.0}}
+    return {
+        "Alive": alive,
+        "NodeName": name,
+        "NodeID": key or name * 8,
+        "Resources": {"GPU": gpus} if gpus else {"CPU": 1.0},
+    }
 
 
 def test_each_gpu_of_each_living_node_is_a_device_with_a_name_that_comes_back() -> None:
@@ -79,7 +84,11 @@ def test_a_node_that_does_not_see_the_jobs_folder_says_what_to_mount(tmp_path: P
     waits: list[float] = []
     message = unseen(tmp_path / "job", 2, 60.0, waits.append)
     assert sum(waits) == 60.0
-    for word in (str(tmp_path / "job"), "No such file", "mount the storage that holds the server's --state at the same path on every node"):
+    for word in (
+        str(tmp_path / "job"),
+        "No such file",
+        "mount the storage that holds the server's --state at the same path on every node",
+    ):
         assert word in message
     raise_fence(tmp_path / "job", 1)
     assert "an older state of it" in unseen(tmp_path / "job", 2, 1.0, waits.append)
@@ -97,7 +106,9 @@ def test_a_node_of_another_version_or_without_a_usable_gpu_says_so(monkeypatch: 
     message = unfit("9.9", "cpu")
     assert f"has dreamwright {__version__}, the server has 9.9" in message and "install the same on all" in message
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert "a GPU that PyTorch does not see" in unfit(__version__, "cuda") and "--num-gpus=0" in unfit(__version__, "cuda")
+    assert "a GPU that PyTorch does not see" in unfit(__version__, "cuda") and "--num-gpus=0" in unfit(
+        __version__, "cuda"
+    )
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert unfit(__version__, "cuda") == ""
 
@@ -108,7 +119,9 @@ def test_what_is_no_address_of_a_cluster_is_refused_with_what_is(address: str) -
         check_cluster(address)
 
 
-def test_without_ray_the_server_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_ray_the_server_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(ray_runner.importlib.util, "find_spec", lambda name: None)
     assert command.main(["serve", "--ray", "auto", "--state", str(tmp_path), "--address", "tcp://127.0.0.1:*"]) == 2
     assert 'pip install "dreamwright[ray]"' in capsys.readouterr().err
@@ -119,12 +132,19 @@ def test_ray_and_a_device_exclude_each_other(tmp_path: Path, capsys: pytest.Capt
     assert "leave --device out" in capsys.readouterr().err
 
 
-def test_a_server_that_reaches_no_cluster_does_not_start_and_leaves_nothing_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_reaches_no_cluster_does_not_start_and_leaves_nothing_open(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Port 1 takes no connections here; said within seconds, where Ray alone would try for minutes."""
     for _ in range(2):
-        assert command.main(["serve", "--ray", "127.0.0.1:1", "--state", str(tmp_path), "--address", "tcp://127.0.0.1:*"]) == 2
+        assert (
+            command.main(["serve", "--ray", "127.0.0.1:1", "--state", str(tmp_path), "--address", "tcp://127.0.0.1:*"])
+            == 2
+        )
         said = capsys.readouterr().err
-        assert "no Ray cluster answers at 127.0.0.1:1" in said and "ray start --head" in said, "and the folder's lock was let go"
+        assert "no Ray cluster answers at 127.0.0.1:1" in said and "ray start --head" in said, (
+            "and the folder's lock was let go"
+        )
 
 
 def test_other_versions_on_the_cluster_are_named() -> None:
@@ -133,7 +153,9 @@ def test_other_versions_on_the_cluster_are_named() -> None:
     with pytest.raises(RuntimeError) as caught:
         check_version_info({"ray_version": "1.0.0", "python_version": "3.6.1"}, "this process")
     message = explain("head:6379", caught.value)
-    assert "of other versions" in message and "1.0.0" in message and "3.6.1" in message and "install the same" in message
+    assert (
+        "of other versions" in message and "1.0.0" in message and "3.6.1" in message and "install the same" in message
+    )
 
 
 def test_a_state_folder_keeps_its_namespace(tmp_path: Path) -> None:

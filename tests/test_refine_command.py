@@ -11,17 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-
 from dreamwright.backend.cli.main import main
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.meshing.colour import display_to_linear
 from dreamwright.backend.meshing.export import export_mesh
 from dreamwright.backend.meshing.mesh import Mesh
 from dreamwright.backend.refinement.files import read_subject
+
 from tests.plain_meshes import icosphere
 from tests.tiny_model import save_tiny_model
 
-QUICK = [part for setting in ("run.steps=4", "run.checkpoint_interval=2", "run.preview_interval=2", "render.resolution=16") for part in ("--set", setting)]
+QUICK = [
+    part
+    for setting in ("run.steps=4", "run.checkpoint_interval=2", "run.preview_interval=2", "render.resolution=16")
+    for part in ("--set", setting)
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +37,12 @@ def coloured_ball() -> Mesh:
     vertices, faces = icosphere(2, 0.8)
     rng = np.random.default_rng(0)
     where = (vertices + [2.0, -1.0, 0.5]).astype(np.float32)
-    return Mesh(where, faces.astype(np.int32), rng.uniform(size=where.shape).astype(np.float32), (vertices / 0.8).astype(np.float32))
+    return Mesh(
+        where,
+        faces.astype(np.int32),
+        rng.uniform(size=where.shape).astype(np.float32),
+        (vertices / 0.8).astype(np.float32),
+    )
 
 
 @pytest.fixture
@@ -60,34 +69,57 @@ def test_y_up_files_are_turned_and_several_meshes_become_one_where_their_nodes_p
     box = trimesh.creation.box((1, 2, 3))
     box.visual.vertex_colors = np.tile([255, 0, 0, 255], (8, 1))
     scene.add_geometry(box, geom_name="second by name", node_name="z")
-    scene.add_geometry(trimesh.creation.box((1, 1, 1)), geom_name="first by name", node_name="a", transform=trimesh.transformations.translation_matrix([0, 5, 0]))
+    scene.add_geometry(
+        trimesh.creation.box((1, 1, 1)),
+        geom_name="first by name",
+        node_name="a",
+        transform=trimesh.transformations.translation_matrix([0, 5, 0]),
+    )
     path = tmp_path / "two.glb"
     path.write_bytes(scene.export(file_type="glb"))
     subject = read_subject(path)
     assert (len(subject.vertices), len(subject.faces)) == (16, 24)
-    assert subject.vertices.min(0).tolist() == [-0.5, -1.5, -1.0] and subject.vertices.max(0).tolist() == [0.5, 1.5, 5.5]
+    assert subject.vertices.min(0).tolist() == [-0.5, -1.5, -1.0] and subject.vertices.max(0).tolist() == [
+        0.5,
+        1.5,
+        5.5,
+    ]
     assert subject.albedo[0].tolist() == [1.0, 0.0, 0.0]  # the file's first mesh first
     assert subject.albedo[-1] == pytest.approx(float(display_to_linear(np.array(0.5))))
     assert read_subject(path, "z").vertices.max(0).tolist() == [0.5, 5.5, 1.5]
 
 
 @pytest.mark.parametrize("suffix", ["glb", "ply"])
-def test_a_mesh_is_refined_with_the_same_faces_and_says_what_it_was_made_of(model: str, ball: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mesh_is_refined_with_the_same_faces_and_says_what_it_was_made_of(
+    model: str, ball: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / f"refined.{suffix}"
     assert refine(model, ball, out, "--strength", "0.8", "--seed", "5", "--previews", str(tmp_path / "seen")) == 0
     before, after = read_subject(ball), read_subject(out)
     assert np.array_equal(before.faces, after.faces) and before.vertices.shape == after.vertices.shape
-    assert 0 < np.abs(before.vertices - after.vertices).max() < 0.8 * 0.5 * 0.8 and not np.array_equal(before.albedo, after.albedo)
-    assert b'"strength": 0.8' in out.read_bytes() or b'"strength":0.8' in out.read_bytes() or b"strength: 0.8" in out.read_bytes()
+    assert 0 < np.abs(before.vertices - after.vertices).max() < 0.8 * 0.5 * 0.8 and not np.array_equal(
+        before.albedo, after.albedo
+    )
+    assert (
+        b'"strength": 0.8' in out.read_bytes()
+        or b'"strength":0.8' in out.read_bytes()
+        or b"strength: 0.8" in out.read_bytes()
+    )
     assert "320 triangles, 162 vertices as before" in capsys.readouterr().out
-    assert sorted(p.name for p in (tmp_path / "seen").iterdir()) == ["step-000002.png", "step-000004.png", "turntable.png"]
+    assert sorted(p.name for p in (tmp_path / "seen").iterdir()) == [
+        "step-000002.png",
+        "step-000004.png",
+        "turntable.png",
+    ]
     assert not out.with_name(out.name + ".work").exists()
 
 
 def test_strength_0_writes_the_same_mesh_bitwise(model: str, ball: Path, tmp_path: Path) -> None:
     assert refine(model, ball, tmp_path / "same.glb", "--strength", "0") == 0
     before, after = read_subject(ball), read_subject(tmp_path / "same.glb")
-    assert all(getattr(before, name).tobytes() == getattr(after, name).tobytes() for name in ("vertices", "faces", "albedo"))
+    assert all(
+        getattr(before, name).tobytes() == getattr(after, name).tobytes() for name in ("vertices", "faces", "albedo")
+    )
 
 
 def test_ctrl_c_keeps_a_mesh_and_resume_ends_at_the_uninterrupted_one_bitwise(
@@ -122,7 +154,10 @@ MISTAKES = {
     "empty prompt": (["ball.glb", " "], ("empty",)),
     "unknown word": (["ball.glb", "a red mushrom"], ("'mushrom'", "mushroom")),
     "too strong": (["ball.glb", "a red mushroom", "--strength", "2"], ("refine.strength", "0 to 1")),
-    "setting of a field": (["ball.glb", "a red mushroom", "--set", "field.kind=mip-mlp"], ("field.kind", "docs/refine.md")),
+    "setting of a field": (
+        ["ball.glb", "a red mushroom", "--set", "field.kind=mip-mlp"],
+        ("field.kind", "docs/refine.md"),
+    ),
     "unsupported output": (["ball.glb", "a red mushroom", "--out", "prop.fbx"], (".fbx", ".glb")),
     "nothing to resume": (["ball.glb", "a red mushroom", "--resume"], ("no checkpoint", "--resume")),
 }
@@ -130,12 +165,19 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_costs_one_line_and_exit_code_two(
-    mistake: str, model: str, ball: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    mistake: str,
+    model: str,
+    ball: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("text.glb", "text.fbx"):
         (tmp_path / name).write_text("no mesh at all")
-    (tmp_path / "points.ply").write_text("ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\nend_header\n0 0 0\n")
+    (tmp_path / "points.ply").write_text(
+        "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\nend_header\n0 0 0\n"
+    )
     before = sorted(p.name for p in tmp_path.iterdir())
     arguments, words = MISTAKES[mistake]
     assert main(["refine", *arguments, "--model", model]) == 2
@@ -145,8 +187,24 @@ def test_a_mistake_costs_one_line_and_exit_code_two(
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
-def test_generate_refuses_settings_of_a_refinement(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["generate", "a red mushroom", "--model", model, "--out", str(tmp_path / "a.glb"), "--set", "refine.strength=1"]) == 2
+def test_generate_refuses_settings_of_a_refinement(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(
+            [
+                "generate",
+                "a red mushroom",
+                "--model",
+                model,
+                "--out",
+                str(tmp_path / "a.glb"),
+                "--set",
+                "refine.strength=1",
+            ]
+        )
+        == 2
+    )
     assert "dreamwright refine" in capsys.readouterr().err
 
 

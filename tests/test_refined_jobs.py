@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from dreamwright.backend.origin import FIELD_FILE
 from dreamwright.backend.server import origins
 from dreamwright.backend.server.attempt import ORIGIN_FILE
@@ -18,6 +17,7 @@ from dreamwright.backend.server.dispatch import SWEEP_S
 from dreamwright.backend.server.orders import Ended
 from dreamwright.backend.server.policy import Policy
 from dreamwright.shared.messages import AskCapabilities, Cancel, Forget, Submit
+
 from tests.yard import Yard, yard  # noqa: F401 (fixture)
 
 FIELD = b"a field of some bytes"
@@ -33,7 +33,15 @@ def finished(yard: Yard, field: bytes = FIELD, **changes: Any) -> str:
 
 
 def asked(origin: str, **changes: Any) -> Submit:
-    fields = {"ticket": "refined", "prompt": "a blue mushroom", "negative": "", "model": "starter", "preset": "draft", "seed": 0, "settings": {}}
+    fields = {
+        "ticket": "refined",
+        "prompt": "a blue mushroom",
+        "negative": "",
+        "model": "starter",
+        "preset": "draft",
+        "seed": 0,
+        "settings": {},
+    }
     return Submit(**(fields | {"refines": origin} | changes))
 
 
@@ -92,7 +100,9 @@ def test_a_refined_job_is_refined_in_its_turn(yard: Yard) -> None:
 
 
 @pytest.mark.parametrize("reason", [errno.EXDEV, errno.EPERM, errno.EMLINK])
-def test_on_a_disk_without_second_names_of_files_the_field_is_copied(reason: int, yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_disk_without_second_names_of_files_the_field_is_copied(
+    reason: int, yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(reason, os.strerror(reason))
 
@@ -113,7 +123,9 @@ def test_the_share_that_is_skipped_is_a_control_of_the_panels(yard: Yard) -> Non
 def test_somebody_elses_job_is_refused_in_the_words_for_one_that_does_not_exist(yard: Yard) -> None:
     origin, nobody = finished(yard), "f" * 16
     theirs, none = (yard.refused(asked(name), "bob") for name in (origin, nobody))
-    assert theirs.code == none.code == "no-such-job" and theirs.message.replace(origin, "X") == none.message.replace(nobody, "X")
+    assert theirs.code == none.code == "no-such-job" and theirs.message.replace(origin, "X") == none.message.replace(
+        nobody, "X"
+    )
     assert folders(yard) == {origin} and len(yard.ledger.entries) == 1
     assert yard.ask(asked(origin), "chief", admin=True).job.owner == "chief", "an admin sees everybody's"
 
@@ -134,7 +146,11 @@ def test_a_job_without_a_field_is_refused_with_what_to_do_be_it_that_the_disk_lo
     (yard.ledger.job_folder(lost) / FIELD_FILE).unlink()
     for name in (failed, lost):
         refused = yard.refused(asked(name))
-        assert refused.code == "not-now" and f"job {name} has no field" in refused.message and "dream it again" in refused.message
+        assert (
+            refused.code == "not-now"
+            and f"job {name} has no field" in refused.message
+            and "dream it again" in refused.message
+        )
     assert yard.ledger.open_jobs() == 0 and folders(yard) <= {failed, lost}, "nothing of the new job is left"
 
 
@@ -149,8 +165,13 @@ def test_another_kind_of_field_is_refused_with_the_presets_that_fit(yard: Yard) 
 def test_a_field_of_other_settings_is_refused_with_those_to_give(yard: Yard) -> None:
     origin = finished(yard, settings={"field.density_scale": 4, "run.steps": 20})
     refused = yard.refused(asked(origin))
-    assert "field.density_scale is 5.0, there 4.0" in refused.message and "with field.density_scale=4 and no other field setting" in refused.message
-    assert yard.ask(asked(origin, settings={"field.density_scale": 4.0})).job.state == "queued", "the same in other words"
+    assert (
+        "field.density_scale is 5.0, there 4.0" in refused.message
+        and "with field.density_scale=4 and no other field setting" in refused.message
+    )
+    assert yard.ask(asked(origin, settings={"field.density_scale": 4.0})).job.state == "queued", (
+        "the same in other words"
+    )
 
 
 # --- crashes and full disks
@@ -180,7 +201,9 @@ def test_a_server_that_dies_before_the_commit_leaves_nothing_and_the_ticket_make
 
 
 @pytest.mark.parametrize("full", ["ledger", "link", "folder"])
-def test_on_a_full_disk_it_is_refused_and_leaves_nothing(full: str, yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_full_disk_it_is_refused_and_leaves_nothing(
+    full: str, yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -209,12 +232,17 @@ def test_fields_count_for_what_is_kept_and_go_with_their_job(tmp_path: Path) -> 
     assert heavy in yard.ledger.entries
     other = finished(yard, bytes(700_000))
     yard.work(2 * SWEEP_S)
-    assert set(yard.ledger.entries) == {other} and not yard.ledger.job_folder(heavy).exists(), "1.4 MB are more than one"
+    assert set(yard.ledger.entries) == {other} and not yard.ledger.job_folder(heavy).exists(), (
+        "1.4 MB are more than one"
+    )
 
 
 def test_the_field_to_begin_from_goes_when_the_job_has_ended_and_stays_while_it_can_go_on(yard: Yard) -> None:
     origin = finished(yard)
-    jobs = {what: yard.ask(asked(origin, ticket=what)).job.job for what in ("succeeds", "is cancelled", "fails", "can go on")}
+    jobs = {
+        what: yard.ask(asked(origin, ticket=what)).job.job
+        for what in ("succeeds", "is cancelled", "fails", "can go on")
+    }
     yard.ask(Cancel(jobs["is cancelled"]))
     yard.work()
     yard.finish(jobs["succeeds"])

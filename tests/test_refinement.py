@@ -9,14 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
 from dreamwright.backend.cameras import Cameras, orbit_cameras
 from dreamwright.backend.checkpoints import read_checkpoint, write_checkpoint
 from dreamwright.backend.config import Config
 from dreamwright.backend.distillation import ScoreDistillation
 from dreamwright.backend.errors import CheckpointError, ConfigError, RunError
-from dreamwright.backend.events import Checkpoint, Finished, Health, Preview, Progress
 from dreamwright.backend.evaluation.silhouettes import iou
+from dreamwright.backend.events import Checkpoint, Finished, Health, Preview, Progress
 from dreamwright.backend.guidance.contract import GuidanceResult
 from dreamwright.backend.guidance.oracles import KnownImages
 from dreamwright.backend.meshing.rasterise import rasterise
@@ -28,6 +27,7 @@ from dreamwright.backend.refinement.refining import Refinement
 from dreamwright.backend.refinement.subject import Subject, make_subject
 from dreamwright.backend.rendering.shading import Shading
 from dreamwright.backend.settings import apply_settings
+
 from tests.plain_meshes import grid, icosphere
 
 SIZE = 32
@@ -35,8 +35,20 @@ SIZE = 32
 
 def refine_config(*settings: str) -> Config:
     """The recipe cut down to seconds, albedo only and before black, as the oracle's pictures are."""
-    plain = ["run.steps=6", "run.checkpoint_interval=2", "run.preview_interval=3", f"render.resolution={SIZE}", "refine.supersampling=1"]
-    known = ["guidance.omega=0", "shading.shaded_probability=0", "background.random_min=0", "background.random_max=0", "background.random_any_share=0"]
+    plain = [
+        "run.steps=6",
+        "run.checkpoint_interval=2",
+        "run.preview_interval=3",
+        f"render.resolution={SIZE}",
+        "refine.supersampling=1",
+    ]
+    known = [
+        "guidance.omega=0",
+        "shading.shaded_probability=0",
+        "background.random_min=0",
+        "background.random_max=0",
+        "background.random_any_share=0",
+    ]
     return apply_settings(REFINE, [*plain, *known, *settings])
 
 
@@ -52,7 +64,9 @@ def egg_pictures(cameras: Cameras) -> torch.Tensor:
     where = torch.from_numpy(vertices * [0.84, 0.84, 1.0]).float()
     topology = Topology.of(vertices, faces, 180.0)
     n = len(cameras)
-    return render_pictures(topology, where, colours, torch.zeros(n, 3), cameras, [Shading()] * n, cameras.position, SIZE, 2).image
+    return render_pictures(
+        topology, where, colours, torch.zeros(n, 3), cameras, [Shading()] * n, cameras.position, SIZE, 2
+    ).image
 
 
 @pytest.fixture
@@ -85,7 +99,10 @@ def test_a_ball_becomes_the_known_egg_in_outline_and_colour(oracle: KnownImages)
         overlaps, wrong = [], []
         for view in range(5):
             camera = (held_out.position[view].double().numpy(), held_out.rotation[view].double().numpy(), 1.45)
-            own, wanted = rasterise(where, run.refiner.topology.faces.numpy(), *camera, 128), rasterise(egg, faces, *camera, 128)
+            own, wanted = (
+                rasterise(where, run.refiner.topology.faces.numpy(), *camera, 128),
+                rasterise(egg, faces, *camera, 128),
+            )
             overlaps.append(iou(own.mask, wanted.mask))
             clear = own.mask & wanted.mask & (np.abs(wanted.interpolate(faces, egg)[..., 2]) > 0.1)
             colour = np.where(wanted.interpolate(faces, egg)[..., 2:] > 0, [0.9, 0.2, 0.1], [0.1, 0.3, 0.8])
@@ -103,9 +120,18 @@ def test_a_ball_becomes_the_known_egg_in_outline_and_colour(oracle: KnownImages)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3])
-def test_strength_bounds_every_vertex_and_colour_and_0_changes_nothing_bitwise(oracle: KnownImages, strength: float) -> None:
+def test_strength_bounds_every_vertex_and_colour_and_0_changes_nothing_bitwise(
+    oracle: KnownImages, strength: float
+) -> None:
     subject = ball(2, shift=3.0, size=7.0)
-    config = refine_config(f"refine.strength={strength}", "refine.position_rate=1", "refine.colour_rate=1", "refine.reach=0.2", "refine.colour_reach=0.5", "run.steps=8")
+    config = refine_config(
+        f"refine.strength={strength}",
+        "refine.position_rate=1",
+        "refine.colour_rate=1",
+        "refine.reach=0.2",
+        "refine.colour_reach=0.5",
+        "run.steps=8",
+    )
     run = run_of(config, oracle, subject)
     for _ in run:
         pass
@@ -113,7 +139,9 @@ def test_strength_bounds_every_vertex_and_colour_and_0_changes_nothing_bitwise(o
     moved = np.linalg.norm(mesh.vertices.astype(np.float64) - subject.vertices, axis=1) * subject.scale
     assert np.array_equal(mesh.faces, subject.faces) and len(mesh.vertices) == len(subject.vertices)
     if strength == 0:
-        assert mesh.vertices.tobytes() == subject.vertices.tobytes() and mesh.albedo.tobytes() == subject.albedo.tobytes()
+        assert (
+            mesh.vertices.tobytes() == subject.vertices.tobytes() and mesh.albedo.tobytes() == subject.albedo.tobytes()
+        )
         return
     tints = run.refiner.tints().detach().numpy()
     assert 0.03 < moved.max() <= 0.3 * 0.2 + 1e-6
@@ -160,7 +188,12 @@ def test_regularisers_alone_leave_a_mesh_as_it_is(oracle: KnownImages, shape: st
 def test_regularisers_pull_a_disturbed_mesh_back(oracle: KnownImages) -> None:
     vertices, faces = grid(8)
     config = refine_config("refine.strength=1", "run.steps=60", "refine.stiffness=0", "refine.position_rate=0.02")
-    run = Refinement(config, Silent(), PromptBank(oracle, "x", config.guidance), make_subject(vertices, faces, np.full(vertices.shape, 0.4)))
+    run = Refinement(
+        config,
+        Silent(),
+        PromptBank(oracle, "x", config.guidance),
+        make_subject(vertices, faces, np.full(vertices.shape, 0.4)),
+    )
     with torch.no_grad():
         run.refiner.offset[40, 2] = 0.1
     for _ in run:
@@ -171,7 +204,9 @@ def test_regularisers_pull_a_disturbed_mesh_back(oracle: KnownImages) -> None:
 def test_vertices_that_were_split_at_a_seam_stay_together(oracle: KnownImages) -> None:
     """A triangle soup, three vertices a face, as exporters make of flat shading."""
     vertices, faces = icosphere(2, 1.0)
-    soup = make_subject(vertices[faces].reshape(-1, 3), np.arange(faces.size).reshape(-1, 3), np.full((faces.size, 3), 0.4))
+    soup = make_subject(
+        vertices[faces].reshape(-1, 3), np.arange(faces.size).reshape(-1, 3), np.full((faces.size, 3), 0.4)
+    )
     assert len(soup.unit) == len(vertices)
     run = run_of(refine_config("refine.strength=1"), oracle, soup)
     for _ in run:
@@ -182,7 +217,10 @@ def test_vertices_that_were_split_at_a_seam_stay_together(oracle: KnownImages) -
 
 @pytest.mark.parametrize("stop_at", [2, 4])
 def test_a_resumed_refinement_equals_an_uninterrupted_one_bitwise(oracle: KnownImages, tmp_path, stop_at: int) -> None:
-    config, subject = refine_config("run.views_per_step=2", "shading.shaded_probability=0.7", "refine.strength=1"), ball(2)
+    config, subject = (
+        refine_config("run.views_per_step=2", "shading.shaded_probability=0.7", "refine.strength=1"),
+        ball(2),
+    )
     job = make_refine_job("an egg", "oracle", config, subject)
     whole = run_of(config, oracle, subject)
     for _ in whole:
@@ -206,7 +244,10 @@ def test_a_checkpoint_of_another_mesh_or_strength_is_refused(oracle: KnownImages
     state = next(event.state for event in run_of(config, oracle, subject) if isinstance(event, Checkpoint))
     write_checkpoint(tmp_path, job, state)
     stronger = apply_settings(config, ["refine.strength=0.9"])
-    for other in (make_refine_job("an egg", "oracle", config, ball(2, size=1.1)), make_refine_job("an egg", "oracle", stronger, subject)):
+    for other in (
+        make_refine_job("an egg", "oracle", config, ball(2, size=1.1)),
+        make_refine_job("an egg", "oracle", stronger, subject),
+    ):
         with pytest.raises(CheckpointError, match="another run"):
             read_checkpoint(tmp_path, other)
     with pytest.raises(CheckpointError, match="does not fit this mesh"):
@@ -269,7 +310,9 @@ def test_what_is_no_mesh_is_refused_in_one_line(vertices: np.ndarray, faces: np.
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("setting", ["field.kind=mip-mlp", "mesh.resolution=64", "run.max_restarts=0", "render.samples=16"])
+@pytest.mark.parametrize(
+    "setting", ["field.kind=mip-mlp", "mesh.resolution=64", "run.max_restarts=0", "render.samples=16"]
+)
 def test_settings_without_a_meaning_for_a_mesh_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match=setting.partition("=")[0]):
         make_refine_job("an egg", "starter", apply_settings(REFINE, [setting]), ball(1))

@@ -8,9 +8,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-
 from dreamwright.backend.refinement.regularisers import (
     cotangent_laplacian,
     edge_energy,
@@ -22,6 +19,9 @@ from dreamwright.backend.refinement.regularisers import (
     uniform_laplacian,
 )
 from dreamwright.backend.refinement.smooth_steps import SmoothSteps, UniformAdam
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.plain_meshes import grid, icosphere, tetrahedron
 
 
@@ -75,7 +75,9 @@ def test_edges_cost_the_square_of_their_relative_change_and_nothing_for_a_rigid_
 def test_gradients_of_the_regularisers_and_of_smooth_steps_are_right() -> None:
     vertices, faces = icosphere(1, 0.5)
     generator = torch.Generator().manual_seed(0)
-    where = (torch.from_numpy(vertices) + 0.05 * torch.randn(vertices.shape, generator=generator, dtype=torch.float64)).requires_grad_()
+    where = (
+        torch.from_numpy(vertices) + 0.05 * torch.randn(vertices.shape, generator=generator, dtype=torch.float64)
+    ).requires_grad_()
     edges = torch.from_numpy(edges_of(faces))
     rest = edge_lengths(torch.from_numpy(vertices), edges)
     laplacian = uniform_laplacian(faces, len(vertices))

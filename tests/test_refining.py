@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from dreamwright.backend.checkpoints import NEWEST, read_checkpoint, write_checkpoint
 from dreamwright.backend.distiller import Distiller
 from dreamwright.backend.errors import CheckpointError
@@ -17,6 +16,7 @@ from dreamwright.backend.guidance.oracles import KnownImages
 from dreamwright.backend.job import Job, make_job
 from dreamwright.backend.optimization import Run
 from dreamwright.backend.origin import FIELD_FILE, Origin, keep_field, read_origin
+
 from tests.ball_runs import oracle, run_of  # noqa: F401 (a fixture)
 from tests.tiny_model import quick_config
 
@@ -42,7 +42,9 @@ def refined(oracle: KnownImages, origin: Origin, *settings: str, **options: obje
     return run_of(quick_config(*SETTINGS, *settings), oracle, origin=origin, **options)
 
 
-def test_the_new_run_begins_with_the_old_field_in_the_middle_of_its_schedules(finished: tuple[Job, RunState, Path], oracle: KnownImages) -> None:
+def test_the_new_run_begins_with_the_old_field_in_the_middle_of_its_schedules(
+    finished: tuple[Job, RunState, Path], oracle: KnownImages
+) -> None:
     _, state, folder = finished
     origin = read_origin(folder)
     run = refined(oracle, origin)
@@ -60,17 +62,26 @@ def test_refine_share_says_where_in_its_schedules_it_begins_and_leaves_a_step_to
     assert refined(oracle, read_origin(finished[2]), f"run.refine_share={share}").distiller.step == step
 
 
-def test_the_optimiser_and_the_draws_are_those_of_a_fresh_run(finished: tuple[Job, RunState, Path], oracle: KnownImages) -> None:
+def test_the_optimiser_and_the_draws_are_those_of_a_fresh_run(
+    finished: tuple[Job, RunState, Path], oracle: KnownImages
+) -> None:
     fresh, begun = run_of(quick_config(*SETTINGS), oracle), refined(oracle, read_origin(finished[2]))
     assert not begun.distiller.optimizer.state_dict()["state"]
-    assert all(torch.equal(stream.get_state(), begun.distiller.streams[name].get_state()) for name, stream in fresh.distiller.streams.items())
+    assert all(
+        torch.equal(stream.get_state(), begun.distiller.streams[name].get_state())
+        for name, stream in fresh.distiller.streams.items()
+    )
 
 
-def test_the_kept_file_is_the_field_alone_and_a_checkpoint_serves_as_well(finished: tuple[Job, RunState, Path], tmp_path: Path) -> None:
+def test_the_kept_file_is_the_field_alone_and_a_checkpoint_serves_as_well(
+    finished: tuple[Job, RunState, Path], tmp_path: Path
+) -> None:
     job, state, folder = finished
     checkpoint = write_checkpoint(tmp_path / "work", job, state)
     kept, whole = read_origin(folder), read_origin(tmp_path / "work")
-    assert kept.tensors.keys() == whole.tensors.keys() and all(torch.equal(v, whole.tensors[k]) for k, v in kept.tensors.items())
+    assert kept.tensors.keys() == whole.tensors.keys() and all(
+        torch.equal(v, whole.tensors[k]) for k, v in kept.tensors.items()
+    )
     assert all(name.startswith(("field.", "background.")) for name in kept.tensors)
     assert (folder / FIELD_FILE).stat().st_size < 0.5 * checkpoint.stat().st_size
     assert read_origin(checkpoint).digest == whole.digest != kept.digest
@@ -101,7 +112,9 @@ def test_where_a_run_begins_matters_only_when_it_has_an_origin() -> None:
     assert replace(job, origin="a").fingerprint() not in (job.fingerprint(), replace(other, origin="a").fingerprint())
 
 
-def test_a_restart_begins_from_the_origin_again(finished: tuple[Job, RunState, Path], oracle: KnownImages, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restart_begins_from_the_origin_again(
+    finished: tuple[Job, RunState, Path], oracle: KnownImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first step goes wrong; what comes after it began where the origin ends, not from a fresh field."""
     _, state, folder = finished
     run = refined(oracle, read_origin(folder), "run.max_restarts=1")
@@ -121,19 +134,25 @@ def test_a_restart_begins_from_the_origin_again(finished: tuple[Job, RunState, P
     assert begun[:2] == [(3, True), (3, True)] and len(begun) == 4
 
 
-def test_a_field_of_another_size_is_refused_with_what_to_do(finished: tuple[Job, RunState, Path], oracle: KnownImages) -> None:
+def test_a_field_of_another_size_is_refused_with_what_to_do(
+    finished: tuple[Job, RunState, Path], oracle: KnownImages
+) -> None:
     with pytest.raises(CheckpointError, match="field of 'a ball' does not fit.*preset") as caught:
         refined(oracle, read_origin(finished[2]), "field.voxel_resolutions=4,12")
     assert "\n" not in str(caught.value)
 
 
-def test_a_background_of_another_kind_begins_anew_and_is_mentioned(finished: tuple[Job, RunState, Path], oracle: KnownImages) -> None:
+def test_a_background_of_another_kind_begins_anew_and_is_mentioned(
+    finished: tuple[Job, RunState, Path], oracle: KnownImages
+) -> None:
     run = refined(oracle, read_origin(finished[2]), "background.kind=mlp")
     assert any("background begins anew" in warning for warning in run.warnings)
 
 
 @pytest.mark.parametrize("damage", ["nothing there", "flipped", "foreign", "no field"])
-def test_a_place_without_a_whole_field_is_refused_in_one_line(damage: str, finished: tuple[Job, RunState, Path], tmp_path: Path) -> None:
+def test_a_place_without_a_whole_field_is_refused_in_one_line(
+    damage: str, finished: tuple[Job, RunState, Path], tmp_path: Path
+) -> None:
     job, state, folder = finished
     path = folder / FIELD_FILE
     if damage == "nothing there":

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
-
 from dreamwright.backend.checkpoints import read_checkpoint
 from dreamwright.backend.errors import CheckpointError
 from dreamwright.backend.origin import FIELD_FILE, read_origin
@@ -22,6 +20,8 @@ from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.requests import job_of
 from dreamwright.shared.mesh_file import decode_mesh
 from dreamwright.shared.messages import Forget, JobReply, Submit
+from safetensors import SafetensorError
+
 from tests.soak.ward import ward
 from tests.test_worker import Desk, attempt, every_step_is_reported, model, work_of  # noqa: F401 (fixtures)
 
@@ -65,10 +65,14 @@ def test_a_finished_attempt_leaves_its_last_field_beside_the_mesh(origin: Path) 
     last = read_origin(origin / "checkpoints")
     assert kept.prompt == "a red mushroom" and kept.tensors.keys() == last.tensors.keys()
     assert all(torch.equal(value, last.tensors[name]) for name, value in kept.tensors.items())
-    assert (origin / FIELD_FILE).stat().st_size < 0.5 * (origin / "checkpoints" / "checkpoint.safetensors").stat().st_size
+    assert (origin / FIELD_FILE).stat().st_size < 0.5 * (
+        origin / "checkpoints" / "checkpoint.safetensors"
+    ).stat().st_size
 
 
-def test_it_begins_in_the_middle_with_the_field_and_its_mesh_says_of_what(folder: Path, model: Path, undisturbed: bytes) -> None:  # noqa: F811
+def test_it_begins_in_the_middle_with_the_field_and_its_mesh_says_of_what(
+    folder: Path, model: Path, undisturbed: bytes
+) -> None:  # noqa: F811
     """The same as a run by hand from that field, to the last bit."""
     desk = refine(model, folder, 1)
     assert desk.steps() == [4, 5, 6] and desk.ended.how == "succeeded"
@@ -82,12 +86,19 @@ def test_it_begins_in_the_middle_with_the_field_and_its_mesh_says_of_what(folder
     assert (made.vertices == mesh.vertices).all() and (made.albedo == mesh.albedo).all()
 
 
-def test_after_a_stop_it_goes_on_from_its_checkpoint_and_ends_in_the_same_mesh(folder: Path, model: Path, undisturbed: bytes) -> None:  # noqa: F811
+def test_after_a_stop_it_goes_on_from_its_checkpoint_and_ends_in_the_same_mesh(
+    folder: Path, model: Path, undisturbed: bytes
+) -> None:  # noqa: F811
     desk = Desk()
     desk.stop_at = 4
     assert refine(model, folder, 1, desk).ended.how == "paused" and desk.steps() == [4]
     asked = job_of(replace(work_of(model, folder, 1).job, prompt=NEW))
-    assert read_checkpoint(folder / "checkpoints", replace(asked, origin=read_origin(folder / ORIGIN_FILE).digest)).state.step == 4
+    assert (
+        read_checkpoint(
+            folder / "checkpoints", replace(asked, origin=read_origin(folder / ORIGIN_FILE).digest)
+        ).state.step
+        == 4
+    )
     with pytest.raises(CheckpointError, match="another run"):
         read_checkpoint(folder / "checkpoints", asked)
     again = refine(model, folder, 2)
@@ -105,7 +116,10 @@ def test_without_a_whole_field_to_begin_from_it_fails_with_what_to_do(harm: str,
         place.write_bytes(data)
     ended = refine(model, folder, 1).ended
     assert (ended.how, ended.cause) == ("failed", Cause.RUN_FAILED.value), "to try it again would be of no use"
-    assert "the field of job origin, from which it begins, cannot be read" in ended.message and "refine that job anew" in ended.message
+    assert (
+        "the field of job origin, from which it begins, cannot be read" in ended.message
+        and "refine that job anew" in ended.message
+    )
     assert "--keep-work" not in ended.message
 
 
@@ -116,7 +130,9 @@ def test_a_field_of_another_size_fails_with_what_to_do(folder: Path, model: Path
 
 
 def test_a_disk_without_room_for_the_field_costs_no_mesh_and_the_job_says_so(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
 ) -> None:
     def full(*_: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
@@ -139,7 +155,9 @@ def test_a_cancelled_job_keeps_the_field_of_its_mesh(model: Path, tmp_path: Path
     assert decode_mesh((tmp_path / MESH_FILE).read_bytes()).facts["steps"] == 3
 
 
-def test_an_attempt_whose_job_went_to_a_later_one_leaves_no_field(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_an_attempt_whose_job_went_to_a_later_one_leaves_no_field(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # noqa: F811
     from dreamwright.backend.server import attempt as module
 
     write = module.Attempt._write_mesh
@@ -175,6 +193,8 @@ def test_a_finished_job_is_refined_by_a_real_worker_although_it_is_forgotten_mea
         assert here.attempts(second) == [(1, 6)], "it began in the middle"
         here.ended(third)
         folders = [here.door._ledger.job_folder(name) for name in (second, third)]
-        assert (folders[0] / MESH_FILE).read_bytes() == (folders[1] / MESH_FILE).read_bytes(), "the origin was gone when the other began"
+        assert (folders[0] / MESH_FILE).read_bytes() == (folders[1] / MESH_FILE).read_bytes(), (
+            "the origin was gone when the other began"
+        )
         assert decode_mesh((folders[0] / MESH_FILE).read_bytes()).facts["refined_from"] == "a red mushroom"
         assert not any((folder / ORIGIN_FILE).exists() for folder in folders)

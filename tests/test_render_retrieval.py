@@ -6,7 +6,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from dreamwright.backend.errors import PromptError
 from dreamwright.backend.evaluation.captions import STARTER_CAPTIONS, captions_for
 from dreamwright.backend.evaluation.exhibits import starter_prop
@@ -50,7 +49,10 @@ def test_a_job_that_gave_no_prop_is_wrong_from_every_side_of_every_look(mug):
 
 
 def test_albedo_is_unlit_shaded_is_lit_and_textureless_has_no_colour(mug):
-    flat, lit, clay = (judge_pictures(mug, 0.0, textureless, azimuths=2, lit=light) for textureless, light in ((False, False), (False, True), (True, True)))
+    flat, lit, clay = (
+        judge_pictures(mug, 0.0, textureless, azimuths=2, lit=light)
+        for textureless, light in ((False, False), (False, True), (True, True))
+    )
     inside = (flat - BACKGROUND).abs().amax(1) > 1e-3
     red = torch.tensor(COLOURS["red"]).view(1, 3, 1, 1)
     unlit = ((flat - red).abs().amax(1) < 1e-2)[inside].float().mean()
@@ -62,6 +64,8 @@ def test_albedo_is_unlit_shaded_is_lit_and_textureless_has_no_colour(mug):
 def test_prompts_of_the_starter_s_are_retrieved_among_all_its_captions_and_others_among_each_other():
     assert captions_for(["a red mug"], "--prompts") == STARTER_CAPTIONS
     assert captions_for(["a bulldog in a hat", "a peacock"], "--prompts") == ("a bulldog in a hat", "a peacock")
-    assert RenderRetrieval(["a peacock"], ("a bulldog", "a peacock"), {"m": AnyBlueMug()}).chances() == {look: 0.5 for look in LOOKS}
+    assert RenderRetrieval(["a peacock"], ("a bulldog", "a peacock"), {"m": AnyBlueMug()}).chances() == {
+        look: 0.5 for look in LOOKS
+    }
     with pytest.raises(PromptError, match="holds 1 prompts; needed are two"):
         captions_for(["a peacock"], "--prompts")

@@ -7,7 +7,6 @@ import math
 
 import pytest
 import torch
-
 from dreamwright.backend.cameras import orbit_cameras
 from dreamwright.backend.config import FieldConfig, RenderConfig, ShadingConfig
 from dreamwright.backend.fields import build_field
@@ -39,7 +38,9 @@ class Ball(Field):
         return FieldSample(self.density(mu), rho, torch.nn.functional.normalize(mu, dim=1) if with_normals else None)
 
 
-def picture(field: Field, shading: Shading = Shading(), config: RenderConfig = RenderConfig(samples=256), size: int = 48):
+def picture(
+    field: Field, shading: Shading = Shading(), config: RenderConfig = RenderConfig(samples=256), size: int = 48
+):
     cameras = orbit_cameras([0.0], 0.0, 2.0, 1.5)
     renderer = Renderer(config, field.bounding_radius)
     background = torch.full((1, size * size, 3), 0.5)
@@ -77,7 +78,14 @@ def test_equation_seven_by_hand() -> None:
 
 
 def test_surfaces_that_look_away_from_the_light_get_ambient_only() -> None:
-    away = shade(torch.ones(1, 3), torch.tensor([[0.0, 0, -1]]), torch.zeros(1, 3), torch.tensor([[0.0, 0, 2]]), torch.tensor([[0.1]]), torch.tensor([[0.9]]))
+    away = shade(
+        torch.ones(1, 3),
+        torch.tensor([[0.0, 0, -1]]),
+        torch.zeros(1, 3),
+        torch.tensor([[0.0, 0, 2]]),
+        torch.tensor([[0.1]]),
+        torch.tensor([[0.9]]),
+    )
     torch.testing.assert_close(away, torch.full((1, 3), 0.1))
 
 
@@ -92,7 +100,9 @@ def test_orientation_is_zero_when_normals_face_the_camera_and_counts_those_that_
 
 
 def test_rays_that_miss_the_bounding_sphere_cost_nothing() -> None:
-    near, far, meets = sphere_interval(torch.tensor([[0.0, -2, 0], [0, -2, 0]]), torch.tensor([[0.0, 1, 0], [1, 0, 0]]), 0.5)
+    near, far, meets = sphere_interval(
+        torch.tensor([[0.0, -2, 0], [0, -2, 0]]), torch.tensor([[0.0, 1, 0], [1, 0, 0]]), 0.5
+    )
     assert meets.tolist() == [True, False]
     assert (float(near[0]), float(far[0])) == pytest.approx((1.5, 2.5))
 
@@ -119,7 +129,8 @@ def test_occupancy_masking_never_hides_a_surface(shading: Shading, generator: to
 
 def test_an_empty_field_keeps_all_cells_so_that_it_can_recover(generator: torch.Generator) -> None:
     field = build_field(
-        FieldConfig(kind="voxels", density_bias_scale=-500.0, density_bias_width=50.0, voxel_resolutions=(8,)), generator
+        FieldConfig(kind="voxels", density_bias_scale=-500.0, density_bias_width=50.0, voxel_resolutions=(8,)),
+        generator,
     )
     field.begin_step(0.0)
     renderer = Renderer(RenderConfig(occupancy_resolution=16), field.bounding_radius)
@@ -128,7 +139,9 @@ def test_an_empty_field_keeps_all_cells_so_that_it_can_recover(generator: torch.
 
 
 def test_gradients_of_a_render_equal_finite_differences(generator: torch.Generator) -> None:
-    config = FieldConfig(kind="voxels", bounding_radius=0.6, voxel_resolutions=(6,), density_activation="softplus", density_scale=5.0)
+    config = FieldConfig(
+        kind="voxels", bounding_radius=0.6, voxel_resolutions=(6,), density_activation="softplus", density_scale=5.0
+    )
     field = build_field(config, generator).double()
     cameras = orbit_cameras([35.0], 20.0, 2.0, 1.5)
     cameras = type(cameras)(*(getattr(cameras, name).double() for name in cameras.__dataclass_fields__))
@@ -152,7 +165,9 @@ def test_gradients_of_a_render_equal_finite_differences(generator: torch.Generat
                 parameter[index] -= 2e-5
                 low = loss()
                 parameter[index] += 1e-5
-            assert float(parameter.grad[index]) == pytest.approx(float((high - low).detach()) / 2e-5, rel=2e-3, abs=1e-7)
+            assert float(parameter.grad[index]) == pytest.approx(
+                float((high - low).detach()) / 2e-5, rel=2e-3, abs=1e-7
+            )
     finally:
         torch.set_default_dtype(torch.float32)
 

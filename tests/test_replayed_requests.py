@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import zmq
-
 from dreamwright.shared import limits
 from dreamwright.shared.messages import Cancel, Forget, JobReply, Pause, Pin, Prioritise, Resume, pack, unpack
 from dreamwright.shared.pairing import key_text, new_pair
+
 from tests.doors import Street, street  # noqa: F401 (fixture)
 from tests.puppet_server import asked
 from tests.test_on_the_wire import raw_guest
@@ -73,6 +73,9 @@ def test_a_job_that_is_forgotten_twice_is_gone_once_and_takes_nothing_else_along
     anna = let_in(street, "anna")
     first, job = (reply.job.job for _, reply in answers(street, anna, [pack(asked("a"), 1), pack(asked("b"), 2)]))
     answers(street, anna, [pack(Cancel(job), 3)])
-    heard = [type(reply).__name__ + getattr(reply, "code", "") for _, reply in answers(street, anna, [pack(Forget(job), 4)] * 3)]
+    heard = [
+        type(reply).__name__ + getattr(reply, "code", "")
+        for _, reply in answers(street, anna, [pack(Forget(job), 4)] * 3)
+    ]
     assert heard == ["Done", "Refusalno-such-job", "Refusalno-such-job"] and set(street.ledger.entries) == {first}
     anna.close(0)

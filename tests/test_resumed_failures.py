@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from dreamwright.backend.server.foreman import Died
 from dreamwright.backend.server.orders import Ended, Stepped
 from dreamwright.backend.server.policy import GIGABYTE, Policy
 from dreamwright.shared.messages import Cancel, Forget, Pause, Resume
+
 from tests.yard import Yard, yard  # noqa: F401 (fixture)
 
 
@@ -55,7 +55,11 @@ def test_three_deaths_leave_the_checkpoint_too(yard: Yard) -> None:
     for _ in range(3):
         yard.hands.told.append(Died(name, -11))
         yard.work()
-    assert yard.job(name).state == "failed" and yard.job(name).resumable and "SIGSEGV, 3 times" not in yard.job(name).message
+    assert (
+        yard.job(name).state == "failed"
+        and yard.job(name).resumable
+        and "SIGSEGV, 3 times" not in yard.job(name).message
+    )
     assert "crashed (SIGSEGV), 3 times" in yard.job(name).message
 
 
@@ -84,7 +88,9 @@ def test_it_takes_a_new_turn_and_room_among_the_open_jobs(tmp_path: Path) -> Non
     for held in list(yard.ledger.entries):
         if yard.job(held).state == "queued" and yard.ledger.entries[held].owner == "ada":
             yard.ask(Cancel(held))
-    assert yard.ask(Resume(name)).job.queue_place == 2 and yard.job(other).queue_place == 1, "bob was not served yet, ada was"
+    assert yard.ask(Resume(name)).job.queue_place == 2 and yard.job(other).queue_place == 1, (
+        "bob was not served yet, ada was"
+    )
 
 
 def test_it_survives_a_restart_of_the_server(yard: Yard) -> None:

@@ -6,16 +6,18 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.server.policy import BOUNDS, GIGABYTE, Policy, make_policy, stated_bounds
 from dreamwright.backend.server.retention import DAY_S, Kept, ServerAge, expired
+from hypothesis import given
+from hypothesis import strategies as st
 
 WEEK = Policy(keep_days=7, keep_gb=1.0)
 KEPT = st.lists(
-    st.builds(Kept, st.uuids().map(str), st.floats(0, 100 * DAY_S), st.integers(0, GIGABYTE), st.booleans(), st.booleans()), max_size=12
+    st.builds(
+        Kept, st.uuids().map(str), st.floats(0, 100 * DAY_S), st.integers(0, GIGABYTE), st.booleans(), st.booleans()
+    ),
+    max_size=12,
 )
 
 
@@ -28,7 +30,11 @@ def test_old_results_go_and_those_that_nobody_fetched_stay_twice_as_long() -> No
 
 def test_above_the_size_the_oldest_fetched_results_go_first() -> None:
     third = GIGABYTE * 4 // 10
-    kept = [Kept("old", 3.0, third, True, False), Kept("new", 1.0, third, True, False), Kept("older unfetched", 9.0, third, False, False)]
+    kept = [
+        Kept("old", 3.0, third, True, False),
+        Kept("new", 1.0, third, True, False),
+        Kept("older unfetched", 9.0, third, False, False),
+    ]
     assert expired(kept, WEEK) == ["old"]
     assert expired([*kept, Kept("more", 0.5, third, True, False)], WEEK) == ["new", "old"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from dreamwright.backend.errors import RunError
 from dreamwright.backend.events import Checkpoint, Finished, Health, Progress, Restarted
 from dreamwright.backend.guidance.contract import GuidanceResult
@@ -13,6 +12,7 @@ from dreamwright.backend.guidance.oracles import KnownImages
 from dreamwright.backend.health import all_finite, judge_run, opacity_figures, view_similarity
 from dreamwright.backend.optimization import optimise
 from dreamwright.backend.prompts import PromptBank
+
 from tests.ball_runs import oracle, run_of  # noqa: F401 (a fixture)
 from tests.tiny_model import quick_config
 
@@ -25,7 +25,13 @@ class Vanishing:
 
 
 def test_an_empty_run_restarts_from_another_seed_and_then_says_what_to_do(oracle: KnownImages) -> None:
-    config = quick_config("field.density_bias_scale=-800", "field.density_bias=gaussian", "field.density_bias_width=50", "run.max_restarts=1", "field.density_bias_fade_share=0")
+    config = quick_config(
+        "field.density_bias_scale=-800",
+        "field.density_bias=gaussian",
+        "field.density_bias_width=50",
+        "run.max_restarts=1",
+        "field.density_bias_fade_share=0",
+    )
     bank = PromptBank(oracle, "a ball", config.guidance)
     events = []
     with pytest.raises(RunError, match="empty.*seed") as caught:
@@ -86,7 +92,14 @@ def test_health_tells_fog_from_solid_and_finds_nan() -> None:
 
 @pytest.mark.parametrize(
     ("values", "finite"),
-    [([1.0, 2.0], True), ([], True), ([3e38, 3e38], True), ([1.0, float("nan")], False), ([float("inf"), 1.0], False), ([float("inf"), -float("inf")], False)],
+    [
+        ([1.0, 2.0], True),
+        ([], True),
+        ([3e38, 3e38], True),
+        ([1.0, float("nan")], False),
+        ([float("inf"), 1.0], False),
+        ([float("inf"), -float("inf")], False),
+    ],
 )
 def test_finiteness_is_judged_exactly_even_where_the_sum_overflows(values: list[float], finite: bool) -> None:
     assert all_finite([torch.zeros(2), torch.tensor(values)]) is finite

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from dreamwright.backend.cameras import sample_cameras
 from dreamwright.backend.config import Config
 from dreamwright.backend.errors import ConfigError
@@ -49,7 +48,11 @@ def test_what_the_paper_s_own_preset_gives_back_rung_by_rung():
     })  # fmt: skip
     given_back = [differing(below, above) for below, above in zip(ladder, ladder[1:])]
     assert {name.split(".")[0] for name in given_back[0]} == {"camera"} and ladder[1].camera == PAPER.camera
-    assert given_back[1:] == [{"guidance.view_dependent": True}, {"shading.shaded_probability": 0.75}, {"shading.textureless_probability": 0.5}]
+    assert given_back[1:] == [
+        {"guidance.view_dependent": True},
+        {"shading.shaded_probability": 0.75},
+        {"shading.textureless_probability": 0.5},
+    ]
 
 
 def test_draft_s_negative_prompt_of_the_opposite_view_comes_with_the_view_words():
@@ -89,7 +92,9 @@ def test_every_held_setting_says_why():
 def test_presets_without_a_rung_are_refused():
     with pytest.raises(ConfigError, match="unknown rung 'top'; allowed are base, "):
         rung_config(PAPER, "top")
-    with pytest.raises(ConfigError, match=r"\+Lighting would change nothing; its settings are shading.shaded_probability"):
+    with pytest.raises(
+        ConfigError, match=r"\+Lighting would change nothing; its settings are shading.shaded_probability"
+    ):
         rung_config(apply_settings(PAPER, ["shading.shaded_probability=0"]), "base")
     with pytest.raises(ConfigError, match="40 to 80; allowed for the ladder are ranges with 30 degrees"):
         rung_config(apply_settings(DRAFT, ["camera.elevation_min=40"]), "base")

@@ -8,12 +8,12 @@ import argparse
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from dreamwright.backend import models
 from dreamwright.backend.cli import sample
 from dreamwright.backend.errors import ConfigError, ExportError, ModelError, PromptError
 from dreamwright.backend.pictures import GAP, picture_grid
+from PIL import Image
+
 from tests.tiny_pipeline import write_pipeline
 
 
@@ -31,7 +31,21 @@ def call(*words: object) -> int:
 
 def test_a_grid_of_ancestral_samples_is_written_with_its_provenance(model, tmp_path, capsys):
     out = tmp_path / "x.png"
-    words = ("A red mushroom", "--out", out, "--model", model, "--steps", 3, "--count", 3, "--view", "back", "--seed", 4)
+    words = (
+        "A red mushroom",
+        "--out",
+        out,
+        "--model",
+        model,
+        "--steps",
+        3,
+        "--count",
+        3,
+        "--view",
+        "back",
+        "--seed",
+        4,
+    )
     assert call(*words) == 0
     picture = Image.open(out)
     assert picture.size == (34, 34) and picture.mode == "RGB"

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from dreamwright.backend.errors import NotANumber, Stopped
 from dreamwright.backend.evaluation import samplers
 from dreamwright.backend.evaluation.picture_figures import BOTH, CHROMA, COLUMNS, add_pictures
@@ -16,6 +15,7 @@ from dreamwright.backend.evaluation.scoreboard import Scoreboard
 from dreamwright.backend.guidance.loading import load_denoiser
 from dreamwright.backend.starter import domain
 from dreamwright.backend.starter.classifier import Judgement
+
 from tests.tiny_model import save_tiny_model
 
 RECIPE = Recipe(samples=2, ancestral_steps=2, sds_steps=2, sds_learning_rate=0.1, sds_t_max_end=0.5)
@@ -30,7 +30,12 @@ def denoiser(tmp_path_factory):
 def test_cells_of_one_prompt_lie_side_by_side_so_that_a_short_run_compares_samplers():
     planned = drawings([1.0, 10.0], ["a red mug", "a blue chair"])
     assert len(planned) == 12 and {cell.prompt for cell in planned[:6]} == {"a red mug"}
-    assert [(cell.omega, cell.sampler) for cell in planned[:4]] == [(1.0, "ancestral"), (1.0, "sds"), (1.0, "sds-symmetric"), (10.0, "ancestral")]
+    assert [(cell.omega, cell.sampler) for cell in planned[:4]] == [
+        (1.0, "ancestral"),
+        (1.0, "sds"),
+        (1.0, "sds-symmetric"),
+        (10.0, "ancestral"),
+    ]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -66,7 +71,15 @@ def test_a_stopped_cell_leaves_nothing_half_done(denoiser, tmp_path):
     cell, steps = Drawing("sds", 3.0, "a red mug"), []
     wanted = fingerprint(cell, PLAN)
     with pytest.raises(Stopped, match="draws that one anew"):
-        draw(cell, RECIPE, denoiser, tmp_path, wanted, lambda: len(steps) == 1, lambda step, steps_: steps.append((step, steps_)))
+        draw(
+            cell,
+            RECIPE,
+            denoiser,
+            tmp_path,
+            wanted,
+            lambda: len(steps) == 1,
+            lambda step, steps_: steps.append((step, steps_)),
+        )
     assert steps == [(1, 2)] and kept(tmp_path, wanted) is None
     assert draw(cell, RECIPE, denoiser, tmp_path, wanted, clock=iter((5.0, 12.5)).__next__)[0].seconds == 7.5
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 
 import pytest
-
 from dreamwright.backend.evaluation.scoreboard import Column, Scoreboard, estimate, share
 
 
@@ -35,12 +34,18 @@ def test_an_estimate_has_the_standard_error_of_its_mean_by_hand():
 def test_views_and_seeds_are_averaged_before_prompts_are(board):
     found = board.figure("base", "judge")
     assert board.by_prompt("base", "judge") == pytest.approx({"mug": 0.5, "chair": 0.2, "sofa": 0.8})
-    assert (found.mean, found.prompts) == (pytest.approx(0.5), 3) and found.standard_error == pytest.approx(0.3 / math.sqrt(3))
+    assert (found.mean, found.prompts) == (pytest.approx(0.5), 3) and found.standard_error == pytest.approx(
+        0.3 / math.sqrt(3)
+    )
 
 
 def test_a_change_is_paired_so_that_hard_prompts_do_not_add_to_its_error(board):
-    found = board.change("top", "base", "judge")  # +0.2, +0.1, +0.2: mean 1/6, s^2 = (2 (1/30)^2 + (2/30)^2) / 2 = 1/300
-    assert found.mean == pytest.approx(1 / 6) and found.standard_error == pytest.approx(math.sqrt(1 / 300 / 3)) == pytest.approx(1 / 30)
+    found = board.change(
+        "top", "base", "judge"
+    )  # +0.2, +0.1, +0.2: mean 1/6, s^2 = (2 (1/30)^2 + (2/30)^2) / 2 = 1/300
+    assert found.mean == pytest.approx(1 / 6) and found.standard_error == pytest.approx(
+        math.sqrt(1 / 300 / 3)
+    ) == pytest.approx(1 / 30)
     assert found.standard_error < board.figure("top", "judge").standard_error / 5
     board.add("top", "judge", "lamp", [0.0])  # which the base does not have
     assert board.change("top", "base", "judge") == found
@@ -60,7 +65,12 @@ def test_the_tables_say_mean_and_error_in_the_column_s_unit(board):
 def test_the_json_holds_what_the_means_are_of(board):
     first, second = board.as_json()
     assert first["row"] == "base" and first["figures"]["chroma"] is None
-    assert second["figures"]["chroma"] == {"mean": 25.0, "standard_error": None, "prompts": 1, "by_prompt": {"mug": 25.0}}
+    assert second["figures"]["chroma"] == {
+        "mean": 25.0,
+        "standard_error": None,
+        "prompts": 1,
+        "by_prompt": {"mug": 25.0},
+    }
 
 
 def test_a_column_that_the_table_does_not_have_is_refused(board):

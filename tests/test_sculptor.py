@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from dreamwright.backend.cameras import orbit_cameras, sample_cameras
 from dreamwright.backend.checkpoints import read_checkpoint, write_checkpoint
 from dreamwright.backend.cli.generate import job_from
@@ -34,6 +33,7 @@ from dreamwright.backend.rendering.shading import Shading
 from dreamwright.backend.server.requests import check_submission
 from dreamwright.backend.settings import apply_settings
 from dreamwright.shared.messages import Submit
+
 from tests.plain_meshes import cube, grid, tetrahedron
 from tests.tiny_clip import SIDE, write_clip
 
@@ -60,7 +60,13 @@ def quick(*settings: str) -> Config:
 
 def sculptor(model: ImageTextModel, *settings: str) -> Sculptor:
     config = quick(*settings)
-    return Sculptor(config, ClipGuidance(model, config.clip), PromptBank(model, PROMPT, config.guidance), sphere_subject(config.sphere, 0), 0)
+    return Sculptor(
+        config,
+        ClipGuidance(model, config.clip),
+        PromptBank(model, PROMPT, config.guidance),
+        sphere_subject(config.sphere, 0),
+        0,
+    )
 
 
 # --- the sphere and what keeps it a surface
@@ -81,10 +87,14 @@ def test_the_sphere_begins_in_smooth_patches_of_its_seeds_colours() -> None:
     """Mean and deviation as asked where nothing is cut off; neighbours are more alike than strangers; patchiness 0 is grey."""
     config = SphereConfig(subdivisions=4, patchiness=0.1)
     subject = sphere_subject(config, 1)
-    assert subject.display.mean(0) == pytest.approx(0.5, abs=1e-3) and subject.display.std(0) == pytest.approx(0.1, abs=1e-3)
+    assert subject.display.mean(0) == pytest.approx(0.5, abs=1e-3) and subject.display.std(0) == pytest.approx(
+        0.1, abs=1e-3
+    )
     one, other = subject.display[edges_of(subject.faces).T]
     assert np.abs(one - other).mean() < 0.35 * np.abs(subject.display - subject.display[::-1]).mean()
-    assert np.array_equal(subject.albedo, sphere_subject(config, 1).albedo) and not np.array_equal(subject.albedo, sphere_subject(config, 2).albedo)
+    assert np.array_equal(subject.albedo, sphere_subject(config, 1).albedo) and not np.array_equal(
+        subject.albedo, sphere_subject(config, 2).albedo
+    )
     assert sphere_subject(SphereConfig(patchiness=0.0), 1).display == pytest.approx(0.5, abs=1e-6)
 
 
@@ -92,10 +102,16 @@ def test_normals_cost_what_their_angles_say() -> None:
     """Flat costs nothing; a tetrahedron's faces meet at normals of cosine -1/3; of a cube's 18 edges, 12 are right angles."""
     for (vertices, faces), wanted in ((grid(3), 0.0), (tetrahedron(), 4 / 3), (cube(0.7), 12 / 18)):
         pairs = torch.from_numpy(neighbours_of(faces))
-        assert float(normal_energy(torch.from_numpy(vertices), torch.from_numpy(faces), pairs)) == pytest.approx(wanted, abs=1e-12)
+        assert float(normal_energy(torch.from_numpy(vertices), torch.from_numpy(faces), pairs)) == pytest.approx(
+            wanted, abs=1e-12
+        )
     vertices, faces = tetrahedron()
-    assert len(neighbours_of(faces)) == 6 and {tuple(sorted(pair)) for pair in neighbours_of(faces).tolist()} == {(a, b) for a in range(4) for b in range(a + 1, 4)}
-    assert len(neighbours_of(np.array([[0, 1, 2], [0, 1, 3], [0, 1, 4]]))) == 0, "an edge of three faces has no two neighbours"
+    assert len(neighbours_of(faces)) == 6 and {tuple(sorted(pair)) for pair in neighbours_of(faces).tolist()} == {
+        (a, b) for a in range(4) for b in range(a + 1, 4)
+    }
+    assert len(neighbours_of(np.array([[0, 1, 2], [0, 1, 3], [0, 1, 4]]))) == 0, (
+        "an edge of three faces has no two neighbours"
+    )
 
 
 def test_only_what_lies_outside_of_the_radius_costs() -> None:
@@ -111,7 +127,14 @@ def test_only_what_lies_outside_of_the_radius_costs() -> None:
 
 def test_the_laplacian_weakens_as_the_run_goes_on(model: ImageTextModel) -> None:
     """Moves that are nothing but one vertex's: only the Laplacian and the edges notice, and the first by its schedule."""
-    shape = sculptor(model, "refine.laplacian=3", "sphere.laplacian_end=1", "sphere.laplacian_share=0.5", "refine.edges=0", "sphere.normals=0")
+    shape = sculptor(
+        model,
+        "refine.laplacian=3",
+        "sphere.laplacian_end=1",
+        "sphere.laplacian_share=0.5",
+        "refine.edges=0",
+        "sphere.normals=0",
+    )
     moves = torch.zeros_like(shape.rest)
     moves[0, 2] = 0.01
     start, figures = shape.penalties(moves)
@@ -119,7 +142,9 @@ def test_the_laplacian_weakens_as_the_run_goes_on(model: ImageTextModel) -> None
     shape.step = 3
     assert float(shape.penalties(moves)[0]) == pytest.approx(figures["laplacian"], rel=1e-4)
     at_rest = shape.penalties(torch.zeros_like(moves))[1]
-    assert at_rest["laplacian"] == 0 and at_rest["stretching"] == pytest.approx(0, abs=1e-12) and at_rest["outside"] == 0
+    assert (
+        at_rest["laplacian"] == 0 and at_rest["stretching"] == pytest.approx(0, abs=1e-12) and at_rest["outside"] == 0
+    )
 
 
 # --- CLIP's score of the mesh
@@ -127,12 +152,20 @@ def test_the_laplacian_weakens_as_the_run_goes_on(model: ImageTextModel) -> None
 
 def test_without_crops_and_backgrounds_the_loss_is_the_models_own_score_before_white(model: ImageTextModel) -> None:
     """The same views rendered before white and given to `scores`: the cosine that a step tells."""
-    plain = ("clip.crops=1", "clip.crop_share=1", "clip.backgrounds=false", f"render.resolution={SIDE}", "shading.shaded_probability=0")
+    plain = (
+        "clip.crops=1",
+        "clip.crop_share=1",
+        "clip.backgrounds=false",
+        f"render.resolution={SIDE}",
+        "shading.shaded_probability=0",
+    )
     shape, twin = sculptor(model, *plain), sculptor(model, *plain)
     told = shape.advance()["cosine"]
     cameras = sample_cameras(twin.config.camera, 2, twin.streams["cameras"])
     views = [Shading()] * 2
-    seen = render_pictures(twin.topology, twin.rest, twin.colours, torch.ones(2, 3), cameras, views, cameras.position, SIDE, 1)
+    seen = render_pictures(
+        twin.topology, twin.rest, twin.colours, torch.ones(2, 3), cameras, views, cameras.position, SIDE, 1
+    )
     assert told == pytest.approx(float(model.scores(seen.image, [PROMPT]).mean()), abs=1e-5)
 
 
@@ -142,7 +175,9 @@ def test_the_score_reaches_every_visible_vertex_and_going_down_it_raises_the_sco
     cameras = orbit_cameras([0, 120, 240], 20.0, 1.9, 1.2)
 
     def score(where: torch.Tensor) -> torch.Tensor:
-        seen = render_pictures(topology, where, shape.colours, torch.ones(3, 3), cameras, [Shading()] * 3, cameras.position, SIDE, 1)
+        seen = render_pictures(
+            topology, where, shape.colours, torch.ones(3, 3), cameras, [Shading()] * 3, cameras.position, SIDE, 1
+        )
         return (model.embed_pictures(seen.image) @ model.embed_prompts([PROMPT]).T).mean()
 
     where = shape.rest.clone().requires_grad_()
@@ -157,18 +192,29 @@ def test_a_steps_gradient_is_that_of_the_score_before_white(model: ImageTextMode
     """Colour and opacity apart and back through the rasteriser, against plain autograd from the score to the sphere's parameters."""
     shape = sculptor(model, "clip.backgrounds=false", "clip.crops=1", "clip.crop_share=1", f"render.resolution={SIDE}")
     cameras, views = orbit_cameras([10, 130], 20.0, 1.9, 1.2), [Shading()] * 2
-    loss, told = shape._judged(shape.moves(), shape.tints(), cameras, cameras.position, views, torch.full((2, 3), 0.3), 0.0)
+    loss, told = shape._judged(
+        shape.moves(), shape.tints(), cameras, cameras.position, views, torch.full((2, 3), 0.3), 0.0
+    )
     gradients = torch.autograd.grad(loss, (shape.offset, shape.tint))
     where, colours = shape.rest + shape.moves(), shape.colours + shape.tints()
     seen = render_pictures(shape.topology, where, colours, torch.ones(2, 3), cameras, views, cameras.position, SIDE, 1)
     score = (model.embed_pictures(seen.image) @ model.embed_prompts([PROMPT]).T).mean()
     assert told["cosine"] == pytest.approx(float(score.detach()), abs=1e-5)
     for found, wanted in zip(gradients, torch.autograd.grad(-score, (shape.offset, shape.tint)), strict=True):
-        assert float(wanted.abs().max()) > 1e-6 and torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
+        assert float(wanted.abs().max()) > 1e-6 and torch.allclose(
+            found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())
+        )
 
 
 def test_clay_is_shown_in_the_first_part_of_a_run_only(model: ImageTextModel) -> None:
-    shape = sculptor(model, "run.steps=8", "run.views_per_step=4", "shading.shaded_probability=1", "shading.textureless_probability=1", "sphere.clay_share=0.5")
+    shape = sculptor(
+        model,
+        "run.steps=8",
+        "run.views_per_step=4",
+        "shading.shaded_probability=1",
+        "shading.textureless_probability=1",
+        "sphere.clay_share=0.5",
+    )
     shown: list[set[str]] = []
     render = shape._render
     shape._render = lambda *given: shown.append({s.kind for s in given[4]}) or render(*given)
@@ -178,7 +224,10 @@ def test_clay_is_shown_in_the_first_part_of_a_run_only(model: ImageTextModel) ->
 
 
 def test_views_at_once_change_nothing_but_roundings(model: ImageTextModel) -> None:
-    whole, parts = sculptor(model, "run.views_per_step=3"), sculptor(model, "run.views_per_step=3", "run.views_at_once=2")
+    whole, parts = (
+        sculptor(model, "run.views_per_step=3"),
+        sculptor(model, "run.views_per_step=3", "run.views_at_once=2"),
+    )
     for _ in range(2):
         told, told_in_parts = whole.advance(), parts.advance()
         assert told == pytest.approx(told_in_parts, abs=1e-4)
@@ -191,7 +240,9 @@ def test_views_at_once_change_nothing_but_roundings(model: ImageTextModel) -> No
 
 
 def test_a_run_raises_the_cosine_and_resumes_bitwise(clip: Path, tmp_path: Path) -> None:
-    job = make_job(PROMPT, str(clip), "clip-mesh", quick("run.steps=30", "run.checkpoint_interval=10", "run.preview_interval=15"))
+    job = make_job(
+        PROMPT, str(clip), "clip-mesh", quick("run.steps=30", "run.checkpoint_interval=10", "run.preview_interval=15")
+    )
     whole, cosines, states, events = Production(job, "cpu", None, lambda: False), [], {}, []
     for event in whole.events():
         events.append(event)
@@ -210,7 +261,10 @@ def test_a_run_raises_the_cosine_and_resumes_bitwise(clip: Path, tmp_path: Path)
     (one, report), (other, _) = whole.mesh(), resumed.mesh()
     assert np.array_equal(one.vertices, other.vertices) and np.array_equal(one.albedo, other.albedo)
     assert is_manifold(one.faces) and report.watertight and report.components == 1 and 0 <= report.folded < 1
-    assert signed_volume(Surface(one.vertices.astype(float), one.faces)) == pytest.approx(report.volume, rel=1e-3) and report.volume > 0
+    assert (
+        signed_volume(Surface(one.vertices.astype(float), one.faces)) == pytest.approx(report.volume, rel=1e-3)
+        and report.volume > 0
+    )
     assert float(np.ptp(one.vertices[:, 2])) == pytest.approx(1.0, abs=1e-5), "mesh.height_m"
 
 
@@ -245,13 +299,30 @@ def test_stopping_is_honoured_and_the_mesh_so_far_can_be_had(clip: Path) -> None
 
 def arguments(clip: Path, out: Path, *extra: str) -> list[str]:
     settings = [part for setting in QUICK for part in ("--set", setting)]
-    return ["generate", PROMPT, "--method", "clip-mesh", "--model", str(clip), "--out", str(out), "--device", "cpu", *settings, *extra]
+    return [
+        "generate",
+        PROMPT,
+        "--method",
+        "clip-mesh",
+        "--model",
+        str(clip),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        *settings,
+        *extra,
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".ply", ".obj"])
-def test_generate_writes_the_prop_with_its_origin_and_its_turntable(suffix: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_writes_the_prop_with_its_origin_and_its_turntable(
+    suffix: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / f"prop{suffix}"
-    assert main(arguments(clip, out, "--previews", str(tmp_path / "previews"), "--seed", "3", "--negative", "blue")) == 0
+    assert (
+        main(arguments(clip, out, "--previews", str(tmp_path / "previews"), "--seed", "3", "--negative", "blue")) == 0
+    )
     told = capsys.readouterr()
     assert "320 triangles, 162 vertices, watertight" in told.out and "% of the faces folded over" in told.out
     assert "clip-mesh has no use for a negative prompt" in told.err and "a sphere of 162 vertices" in told.err
@@ -282,12 +353,16 @@ def test_the_method_brings_its_preset_and_model() -> None:
 )  # fmt: skip
 def test_settings_that_mean_nothing_to_a_mesh_are_refused_by_name(setting: str) -> None:
     name = setting.partition("=")[0].replace("guidance_scale", "omega")
-    with pytest.raises(ConfigError, match=f"{name} means nothing to clip-mesh; allowed are settings of run, camera.*leave it out") as caught:
+    with pytest.raises(
+        ConfigError, match=f"{name} means nothing to clip-mesh; allowed are settings of run, camera.*leave it out"
+    ) as caught:
         asked("--set", setting)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("setting", ["sphere.subdivisions=7", "sphere.radius=0.9", "sphere.normals=-1", "sphere.grey=0.5"])
+@pytest.mark.parametrize(
+    "setting", ["sphere.subdivisions=7", "sphere.radius=0.9", "sphere.normals=-1", "sphere.grey=0.5"]
+)
 def test_a_sphere_that_cannot_be_is_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match="sphere.*(allowed|did you mean)"):
         asked("--set", setting)
@@ -297,7 +372,12 @@ def test_the_spheres_settings_mean_nothing_to_a_field() -> None:
     for preset in ("draft", "dream-fields"):
         with pytest.raises(ConfigError, match="sphere.radius means nothing to"):
             job_from(build_parser().parse_args(["generate", PROMPT, "--preset", preset, "--set", "sphere.radius=0.2"]))
-    assert uses("clip-mesh", "sphere.radius") and uses("clip-mesh", "run.steps") and not uses("clip-mesh", "nonsense.x") and uses("dreamfusion", "field.kind")
+    assert (
+        uses("clip-mesh", "sphere.radius")
+        and uses("clip-mesh", "run.steps")
+        and not uses("clip-mesh", "nonsense.x")
+        and uses("dreamfusion", "field.kind")
+    )
 
 
 def test_a_field_to_begin_from_and_several_processes_are_refused(clip: Path) -> None:
@@ -317,14 +397,21 @@ def test_a_field_to_begin_from_and_several_processes_are_refused(clip: Path) -> 
 def test_a_checkpoint_of_another_sphere_is_refused_and_other_methods_keep_their_fingerprints(clip: Path) -> None:
     job = make_job(PROMPT, str(clip), "clip-mesh", quick())
     others = [quick("sphere.normals=0.9"), quick("refine.stiffness=3"), quick("refine.laplacian=3")]
-    same = [quick("run.threads=1"), quick("run.views_at_once=1"), quick("mesh.height_m=2"), quick("run.preview_interval=1")]
+    same = [
+        quick("run.threads=1"),
+        quick("run.views_at_once=1"),
+        quick("mesh.height_m=2"),
+        quick("run.preview_interval=1"),
+    ]
     assert len({job.fingerprint(), *(replace(job, config=config).fingerprint() for config in others)}) == 4
     assert {replace(job, config=config).fingerprint() for config in same} == {job.fingerprint()}
     field = make_job(PROMPT, "starter", "draft", DRAFT)  # unfinished runs from before there were spheres must go on
     assert field.fingerprint() == replace(field, config=replace(DRAFT, sphere=SphereConfig(radius=0.2))).fingerprint()
     state = next(e.state for e in Production(job, "cpu", None, lambda: False).events() if isinstance(e, Checkpoint))
     with pytest.raises(CheckpointError, match="does not fit this mesh"):
-        Production(make_job(PROMPT, str(clip), "clip-mesh", quick("sphere.subdivisions=1")), "cpu", state, lambda: False)
+        Production(
+            make_job(PROMPT, str(clip), "clip-mesh", quick("sphere.subdivisions=1")), "cpu", state, lambda: False
+        )
 
 
 def test_a_server_takes_it_by_its_preset_and_refuses_what_does_not_fit() -> None:

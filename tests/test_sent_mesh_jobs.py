@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.backend.server.fence import raise_fence
 from dreamwright.backend.server.orders import Pictured, Stop, Work
@@ -21,18 +20,48 @@ from dreamwright.shared.mesh_file import MeshFile, decode_mesh, encode_mesh
 from dreamwright.shared.mesh_upload import STALLS, MeshUpload
 from dreamwright.shared.messages import JobSummary, Submit
 from dreamwright.shared.uploads import Uploaded
+
 from tests.puppet_server import Stage, stage  # noqa: F401 (fixture)
 from tests.sent_meshes import sent_ball, sha256
 from tests.test_worker import Desk, every_step_is_reported, model  # noqa: F401 (fixtures)
 
 BALL = encode_mesh(sent_ball(source_object="Ball", source_matrix="[1]", other="not for the way back"))
-SETTINGS = {"run.steps": 4, "run.checkpoint_interval": 2, "run.preview_interval": 2, "render.resolution": 16, "run.threads": 1, "refine.strength": 0.6}
+SETTINGS = {
+    "run.steps": 4,
+    "run.checkpoint_interval": 2,
+    "run.preview_interval": 2,
+    "render.resolution": 16,
+    "run.threads": 1,
+    "refine.strength": 0.6,
+}
 
 
 def attempt(model: Path, folder: Path, number: int = 1, desk: Desk | None = None, **changes: Any) -> Desk:
     desk = desk or Desk()
     fields = {"settings": SETTINGS, "mesh": sha256(BALL)} | changes
-    job = JobSummary("job", "running", "a red mushroom", "", str(model), "refine", 3, fields["settings"], 0, 4, 0.0, -1.0, 0, "", "", 0.0, 0, "", 1, attempt=number, mesh=fields["mesh"])
+    job = JobSummary(
+        "job",
+        "running",
+        "a red mushroom",
+        "",
+        str(model),
+        "refine",
+        3,
+        fields["settings"],
+        0,
+        4,
+        0.0,
+        -1.0,
+        0,
+        "",
+        "",
+        0.0,
+        0,
+        "",
+        1,
+        attempt=number,
+        mesh=fields["mesh"],
+    )
     raise_fence(folder, number)
     if not (folder / SUBJECT_FILE).exists():
         (folder / SUBJECT_FILE).write_bytes(BALL)
@@ -48,7 +77,9 @@ def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return (folder / MESH_FILE).read_bytes(), desk
 
 
-def test_the_refined_mesh_has_the_same_vertices_in_the_same_order_and_says_what_it_came_from(undisturbed: tuple[bytes, Desk]) -> None:
+def test_the_refined_mesh_has_the_same_vertices_in_the_same_order_and_says_what_it_came_from(
+    undisturbed: tuple[bytes, Desk],
+) -> None:
     data, desk = undisturbed
     sent, made = sent_ball(), decode_mesh(data)
     assert np.array_equal(made.faces, sent.faces) and made.vertices.shape == sent.vertices.shape
@@ -61,7 +92,9 @@ def test_the_refined_mesh_has_the_same_vertices_in_the_same_order_and_says_what_
     assert desk.steps()[-1] == 4 and [word.step for word in desk.said if isinstance(word, Pictured)] == [2, 4]
 
 
-def test_a_paused_refinement_goes_on_and_ends_in_the_same_mesh_and_a_cancelled_one_has_what_there_is(model: Path, undisturbed: tuple[bytes, Desk], tmp_path: Path) -> None:
+def test_a_paused_refinement_goes_on_and_ends_in_the_same_mesh_and_a_cancelled_one_has_what_there_is(
+    model: Path, undisturbed: tuple[bytes, Desk], tmp_path: Path
+) -> None:
     desk = Desk()
     desk.stop_at = 3
     assert attempt(model, tmp_path, 1, desk).ended.how == "paused" and not (tmp_path / MESH_FILE).exists()
@@ -87,7 +120,9 @@ def test_strength_nothing_gives_the_mesh_back_bit_for_bit(model: Path, tmp_path:
 
 
 @pytest.mark.parametrize("harm", ["gone", "damaged"])
-def test_a_mesh_that_the_servers_disk_lost_fails_the_job_with_what_to_do(model: Path, tmp_path: Path, harm: str) -> None:
+def test_a_mesh_that_the_servers_disk_lost_fails_the_job_with_what_to_do(
+    model: Path, tmp_path: Path, harm: str
+) -> None:
     if harm == "damaged":
         (tmp_path / SUBJECT_FILE).write_bytes(BALL[:-1] + b"x")
     else:
@@ -120,7 +155,9 @@ def test_a_client_sends_a_mesh_and_the_next_time_only_asks(stage: Stage, monkeyp
     _, again = sending(stage, data)
     stage.until(lambda: bool(again))
     assert stage.door.service.tally.requests["Upload"] == requests + 1
-    assert stage.ask(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))).job.mesh == sha256(data)
+    assert stage.ask(
+        Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))
+    ).job.mesh == sha256(data)
 
 
 def test_an_upload_goes_on_over_the_end_of_the_server_and_a_cut_line_and_sends_little_twice(stage: Stage) -> None:
@@ -156,7 +193,9 @@ def test_what_arrives_damaged_is_sent_again_from_its_beginning(stage: Stage, mon
     assert harmed and ends == [sha256(data)]
 
 
-def test_a_server_that_keeps_nothing_is_given_up_and_a_refusal_is_the_end(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_keeps_nothing_is_given_up_and_a_refusal_is_the_end(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stage.door.service.uploads, "receive", lambda owner, piece: Uploaded(0))
     _, ends = sending(stage, large())
     stage.until(lambda: bool(ends))

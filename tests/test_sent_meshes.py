@@ -12,9 +12,6 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.backend.server.orders import Ended
 from dreamwright.backend.server.policy import Policy
@@ -24,6 +21,9 @@ from dreamwright.shared.arrays import encode_array
 from dreamwright.shared.faults import Refused
 from dreamwright.shared.mesh_file import FORMAT, MeshFile, encode_mesh
 from dreamwright.shared.messages import AskCapabilities, Cancel, Forget, Resume, Submit, Upload, Uploaded, pack
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from tests.addon.stand_in_props import ball, picture_of
 from tests.doors import Street, street  # noqa: F401 (fixture)
 from tests.sent_meshes import BALL, pieces, sent_ball, sha256
@@ -89,15 +89,23 @@ def test_an_upload_goes_on_after_the_servers_end_where_it_was_and_asking_costs_n
     for piece in sent[4:]:
         yard.ask(piece)
     assert files(yard) == [f"{MESH}.dwm"]
-    assert yard.ask(Upload(MESH, len(BALL), 0, b"")) == Uploaded(len(BALL)) == yard.ask(sent[2]), "sent again it is there at once"
+    assert yard.ask(Upload(MESH, len(BALL), 0, b"")) == Uploaded(len(BALL)) == yard.ask(sent[2]), (
+        "sent again it is there at once"
+    )
 
 
 def test_a_file_with_another_hash_is_thrown_away_and_can_be_sent_again(yard: Yard) -> None:
-    wrong = [replace(piece, data=b"x" + piece.data[1:]) if piece.offset == 6000 else piece for piece in pieces(BALL, 3000)]
+    wrong = [
+        replace(piece, data=b"x" + piece.data[1:]) if piece.offset == 6000 else piece for piece in pieces(BALL, 3000)
+    ]
     for piece in wrong[:-1]:
         yard.ask(piece)
     refused = yard.refused(wrong[-1])
-    assert refused.code == "not-ready" and "arrived damaged" in refused.message and "again from its beginning" in refused.message
+    assert (
+        refused.code == "not-ready"
+        and "arrived damaged" in refused.message
+        and "again from its beginning" in refused.message
+    )
     assert files(yard) == []
     assert send(yard) == len(BALL)
 
@@ -107,21 +115,29 @@ def test_a_file_with_another_hash_is_thrown_away_and_can_be_sent_again(yard: Yar
     [
         (b"x" * 5000, "no mesh that can be refined"),
         (encode_mesh(replace(sent_ball(), faces=np.zeros((0, 3), np.int32))), "0 triangles; allowed are"),
-        (encode_mesh(replace(sent_ball(), vertices=np.ones_like(sent_ball().vertices))), "all of the mesh's vertices are at one place"),
+        (
+            encode_mesh(replace(sent_ball(), vertices=np.ones_like(sent_ball().vertices))),
+            "all of the mesh's vertices are at one place",
+        ),
         (encode_mesh(replace(sent_ball(), vertices=np.full_like(sent_ball().vertices, np.nan))), "not finite"),
         (encode_mesh(replace(sent_ball(), faces=sent_ball().faces + 9)), "a face names vertex"),
         (encode_mesh(replace(ball(4), picture=picture_of(ball(4), 64))), "has a picture; allowed are colours"),
     ],
     ids=["noise", "no faces", "no size", "NaN", "faces of nothing", "pictured"],
 )
-def test_what_cannot_be_refined_is_refused_with_the_reason_once_it_is_whole_and_not_kept(yard: Yard, data: bytes, words: str) -> None:
+def test_what_cannot_be_refined_is_refused_with_the_reason_once_it_is_whole_and_not_kept(
+    yard: Yard, data: bytes, words: str
+) -> None:
     *before, last = pieces(data, 4000)
     for piece in before:
         yard.ask(piece)
     refused = yard.refused(last)
     assert refused.code == "bad-input" and words in refused.message and "; " in refused.message
     assert files(yard) == []
-    assert yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))).code == "not-ready"
+    assert (
+        yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))).code
+        == "not-ready"
+    )
 
 
 def test_a_mesh_of_more_vertices_than_a_refinement_takes_is_refused_with_both_numbers(yard: Yard) -> None:
@@ -147,31 +163,56 @@ def test_the_largest_mesh_fits_and_is_checked_before_anybody_waits_long(yard: Ya
         yard.ask(piece)
     begun = time.process_time()
     assert yard.ask(last) == Uploaded(len(data))
-    print(f"the last piece of the largest mesh, {len(data)} bytes, took {time.process_time() - begun:.3f} s of the server")
+    print(
+        f"the last piece of the largest mesh, {len(data)} bytes, took {time.process_time() - begun:.3f} s of the server"
+    )
 
 
 def test_a_packed_array_that_would_be_large_is_refused_before_it_is_unpacked(yard: Yard) -> None:
     """100 MB of zeros pack into 100 kB."""
     zeros = encode_array(np.zeros((8_000_000, 3), np.float32), compress=True)
     small = encode_array(np.zeros((1, 3), np.float32))
-    content = {"format": FORMAT, "vertices": zeros, "faces": {**small, "dtype": "<i4"}, "normals": small, "albedo": small, "facts": {}}
+    content = {
+        "format": FORMAT,
+        "vertices": zeros,
+        "faces": {**small, "dtype": "<i4"},
+        "normals": small,
+        "albedo": small,
+        "facts": {},
+    }
     *before, last = pieces(msgpack.packb(content))
     for piece in before:
         yard.ask(piece)
     assert "array of 96000000 bytes" in yard.refused(last).message
 
 
-@pytest.mark.parametrize("changes", [{"sha256": "../../" + "a" * 58}, {"sha256": MESH.upper()}, {"sha256": ""}, {"offset": len(BALL) - 1, "data": b"12"}], ids=["path", "upper", "none", "beyond"])
-def test_a_name_that_is_no_hash_and_a_piece_beyond_the_end_are_refused_and_nothing_is_written(yard: Yard, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sha256": "../../" + "a" * 58},
+        {"sha256": MESH.upper()},
+        {"sha256": ""},
+        {"offset": len(BALL) - 1, "data": b"12"},
+    ],
+    ids=["path", "upper", "none", "beyond"],
+)
+def test_a_name_that_is_no_hash_and_a_piece_beyond_the_end_are_refused_and_nothing_is_written(
+    yard: Yard, changes: dict[str, Any]
+) -> None:
     refused = yard.refused(replace(Upload(MESH, len(BALL), 0, b"x"), **changes))
     assert refused.code == "bad-input" and "allowed are" in refused.message and not (yard.folder / "uploads").exists()
 
 
 def test_the_largest_piece_fits_into_a_request() -> None:
-    assert len(pack(Upload(MESH, limits.UPLOAD_BYTES, limits.UPLOAD_BYTES, bytes(limits.UPLOAD_PIECE_BYTES)), 2**53)) <= limits.REQUEST_BYTES
+    assert (
+        len(pack(Upload(MESH, limits.UPLOAD_BYTES, limits.UPLOAD_BYTES, bytes(limits.UPLOAD_PIECE_BYTES)), 2**53))
+        <= limits.REQUEST_BYTES
+    )
 
 
-def test_a_full_disk_refuses_a_piece_and_the_upload_goes_on_when_there_is_room(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_refuses_a_piece_and_the_upload_goes_on_when_there_is_room(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second, *rest = pieces(BALL, 3000)
     yard.ask(first)
     opened = Path.open
@@ -198,8 +239,13 @@ def test_a_mesh_is_its_senders_alone_and_to_everybody_else_as_if_there_were_none
     send(yard)
     theirs = yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "bert")
     nobodys = yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh="0" * 64), "bert")
-    assert theirs.code == nobodys.code == "not-ready" and theirs.message.replace(MESH, "X") == nobodys.message.replace("0" * 64, "X")
-    assert yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "chief", True).code == "not-ready", "nor an admin's"
+    assert theirs.code == nobodys.code == "not-ready" and theirs.message.replace(MESH, "X") == nobodys.message.replace(
+        "0" * 64, "X"
+    )
+    assert (
+        yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "chief", True).code
+        == "not-ready"
+    ), "nor an admin's"
     assert yard.ask(Upload(MESH, len(BALL), 0, b""), "bert") == Uploaded(0), "not even whether it is there is told"
     assert not yard.ledger.entries and not (yard.folder / "jobs").exists()
 
@@ -210,7 +256,9 @@ def test_each_user_of_an_encrypted_server_sends_their_own(street: Street) -> Non
         assert street.ask(anna, piece).offset > 0
     for guest, ready in ((bert, False), (anna, True)):
         reply = street.ask(guest, Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH))
-        assert (reply.code == "not-ready") is not ready if isinstance(reply, Refused) else ready and reply.job.mesh == MESH
+        assert (
+            (reply.code == "not-ready") is not ready if isinstance(reply, Refused) else ready and reply.job.mesh == MESH
+        )
 
 
 def test_above_a_users_share_the_ones_not_used_for_longest_go_and_nobody_elses(tmp_path: Path) -> None:
@@ -244,7 +292,11 @@ def test_above_the_limit_of_all_only_idle_ones_go_and_else_the_upload_is_refused
 def test_a_mesh_larger_than_a_users_share_is_refused_with_the_option_that_helps(tmp_path: Path) -> None:
     yard = Yard(tmp_path / "state", policy=Policy(upload_mb_per_user=0.5 * len(BALL) / 1e6))
     refused = yard.refused(next(pieces(BALL)))
-    assert refused.code == "too-many" and "--upload-mb-per-user" in refused.message and not (yard.folder / "uploads").exists()
+    assert (
+        refused.code == "too-many"
+        and "--upload-mb-per-user" in refused.message
+        and not (yard.folder / "uploads").exists()
+    )
 
 
 def test_what_nobody_uses_goes_after_a_day_of_the_servers_own_clock_and_a_job_keeps_its_own(yard: Yard) -> None:
@@ -255,7 +307,10 @@ def test_what_nobody_uses_goes_after_a_day_of_the_servers_own_clock_and_a_job_ke
     assert files(yard) == [f"{MESH}.dwm"]
     yard.work(3600 * 25)
     assert files(yard) == [] and (yard.ledger.job_folder(job) / SUBJECT_FILE).read_bytes() == BALL
-    assert yard.refused(Submit("other", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code == "not-ready"
+    assert (
+        yard.refused(Submit("other", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code
+        == "not-ready"
+    )
 
 
 def test_the_limits_and_settings_of_a_refinement_are_told(yard: Yard) -> None:
@@ -280,7 +335,9 @@ def test_the_same_ticket_is_one_job_also_when_the_upload_is_gone_meanwhile(yard:
     assert refine(yard, ticket="same") == job and yard.job(job).mesh == MESH
 
 
-def test_a_server_that_dies_between_the_link_and_the_ledger_leaves_no_job_and_the_same_ticket_makes_one(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_dies_between_the_link_and_the_ledger_leaves_no_job_and_the_same_ticket_makes_one(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     send(yard)
 
     def dies(*asked: Any) -> None:
@@ -293,7 +350,9 @@ def test_a_server_that_dies_between_the_link_and_the_ledger_leaves_no_job_and_th
     yard.kill()
     yard.open()
     assert not list((yard.folder / "jobs").iterdir()), "nobody's folder is swept at the start"
-    assert (yard.ledger.job_folder(refine(yard, ticket="same")) / SUBJECT_FILE).read_bytes() == BALL and len(yard.ledger.entries) == 1
+    assert (yard.ledger.job_folder(refine(yard, ticket="same")) / SUBJECT_FILE).read_bytes() == BALL and len(
+        yard.ledger.entries
+    ) == 1
 
 
 def test_a_submit_that_the_disk_refuses_leaves_no_folder(yard: Yard) -> None:
@@ -339,10 +398,20 @@ def test_the_jobs_mesh_stays_as_long_as_the_job_can_go_on_and_no_longer(yard: Ya
         ({"mesh": ""}, "unknown preset 'refine'; allowed are"),
     ],
 )
-def test_what_a_refinement_has_no_use_for_is_refused_by_name_and_leaves_nothing(yard: Yard, changes: dict[str, Any], words: str) -> None:
+def test_what_a_refinement_has_no_use_for_is_refused_by_name_and_leaves_nothing(
+    yard: Yard, changes: dict[str, Any], words: str
+) -> None:
     send(yard)
-    fields = {"ticket": "t", "prompt": "a red mushroom", "negative": "", "model": "starter", "preset": "refine", "seed": 0, "settings": {}, "mesh": MESH}
+    fields = {
+        "ticket": "t",
+        "prompt": "a red mushroom",
+        "negative": "",
+        "model": "starter",
+        "preset": "refine",
+        "seed": 0,
+        "settings": {},
+        "mesh": MESH,
+    }
     refused = yard.refused(Submit(**{**fields, **changes}))
     assert refused.code == "bad-input" and words in refused.message, refused.message
     assert not (yard.folder / "jobs").exists()
-

@@ -8,7 +8,6 @@ import re
 import msgpack
 import pytest
 import zmq
-
 from dreamwright.backend.presets import PRESETS
 from dreamwright.backend.server.orders import Pictured
 from dreamwright.backend.server.requests import capabilities
@@ -16,6 +15,7 @@ from dreamwright.shared import limits
 from dreamwright.shared.client import Link
 from dreamwright.shared.faults import Refused
 from dreamwright.shared.messages import AskCapabilities, Hello, ListJobs, PreviewFrame, Seen, pack, unpack
+
 from tests.puppet_server import asked, stage  # noqa: F401 (stage is a fixture)
 
 
@@ -92,5 +92,8 @@ def test_a_client_of_another_version_is_answered_in_words_and_harms_nobody(stage
     finally:
         stranger.close(0)
     assert (number, answer.code) == (7, "version")
-    assert f"speaks protocol version {version!r}, this one {limits.PROTOCOL_VERSION}" in answer.message and "update the older" in answer.message
+    assert (
+        f"speaks protocol version {version!r}, this one {limits.PROTOCOL_VERSION}" in answer.message
+        and "update the older" in answer.message
+    )
     assert stage.client.link is Link.ONLINE

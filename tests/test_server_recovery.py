@@ -7,7 +7,6 @@ import time
 from typing import Any, Callable
 
 import pytest
-
 from dreamwright.backend.errors import CheckpointError
 from dreamwright.backend.server import foreman as foreman_module
 from dreamwright.backend.server.front_door import FrontDoor
@@ -17,6 +16,7 @@ from dreamwright.shared.download import Download
 from dreamwright.shared.mesh_file import decode_mesh
 from dreamwright.shared.messages import Cancel, JobReply, Pause, Resume
 from dreamwright.shared.states import JobState
+
 from tests.puppet_server import asked, stage  # noqa: F401 (stage is a fixture)
 
 
@@ -27,7 +27,11 @@ def test_a_dead_worker_costs_no_job_until_it_has_died_three_times(stage):
         stage.foreman.told = [foreman_module.Died(name, -9)]
         stage.until(lambda: stage.job(name).state != "running" or len(stage.foreman.given) > times)
     stage.until(lambda: stage.job(name).state == "failed")
-    assert stage.job(name).cause == "killed" and "SIGKILL" in stage.job(name).message and "3 times" in stage.job(name).message
+    assert (
+        stage.job(name).cause == "killed"
+        and "SIGKILL" in stage.job(name).message
+        and "3 times" in stage.job(name).message
+    )
 
 
 def test_jobs_survive_a_restart_of_the_server_and_running_ones_go_on(stage):

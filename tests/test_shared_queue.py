@@ -6,14 +6,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from dreamwright.backend.server.dispatch import RECKON_S
 from dreamwright.backend.server.orders import Stepped
 from dreamwright.backend.server.policy import Policy, stated_bounds
 from dreamwright.backend.settings import BOUNDS
-from dreamwright.shared.messages import AskCapabilities, Cancel, Fetch, Forget, ListJobs, Pause, Pin, Prioritise, Resume, Submit, Subscribe
-from tests.yard import Yard, yard  # noqa: F401 (fixture)
+from dreamwright.shared.messages import (
+    AskCapabilities,
+    Cancel,
+    Fetch,
+    Forget,
+    ListJobs,
+    Pause,
+    Pin,
+    Prioritise,
+    Resume,
+    Submit,
+    Subscribe,
+)
 
+from tests.yard import Yard, yard  # noqa: F401 (fixture)
 
 # --- the line
 
@@ -47,7 +58,9 @@ def test_a_user_s_limit_counts_paused_jobs_and_hinders_nobody_else(tmp_path: Pat
     assert yard.refused(asked, "cem").code == "queue-full"
     yard.ask(Cancel(first))
     yard.ask(asked)
-    assert yard.ask(asked).job.job in yard.ledger.entries, "and asking for it again is answered although the limit is reached"
+    assert yard.ask(asked).job.job in yard.ledger.entries, (
+        "and asking for it again is answered although the limit is reached"
+    )
 
 
 def test_priorities_order_a_turn_and_only_admins_raise_them(yard: Yard) -> None:
@@ -79,14 +92,19 @@ def test_users_see_their_own_jobs_and_an_admin_everybody_s(yard: Yard) -> None:
     assert not yard.events.get(b"ada")
     for request in (Cancel(other), Pause(other), Resume(other), Forget(other), Pin(other, True), Prioritise(other, -1),
                     Fetch(other, "mesh", 0, 1), Subscribe(other)):  # fmt: skip
-        theirs, none = yard.refused(request), yard.refused(type(request)(*("f" * 16 if v == other else v for v in vars(request).values())))
+        theirs, none = (
+            yard.refused(request),
+            yard.refused(type(request)(*("f" * 16 if v == other else v for v in vars(request).values()))),
+        )
         assert (theirs.code, theirs.message.replace(other, "")) == (none.code, none.message.replace("f" * 16, ""))
 
 
 def test_the_capabilities_state_every_limit(yard: Yard) -> None:
     able = yard.ask(AskCapabilities())
     assert able.bounds == stated_bounds(yard.policy)
-    assert {(b.name, b.low, b.high) for b in able.setting_bounds} == {(name, low, high) for name, (low, high) in BOUNDS.items()}
+    assert {(b.name, b.low, b.high) for b in able.setting_bounds} == {
+        (name, low, high) for name, (low, high) in BOUNDS.items()
+    }
 
 
 # --- times
@@ -108,7 +126,9 @@ def test_the_time_of_a_queued_job_is_unknown_until_its_preset_was_measured_on_th
     steps = yard.job(jobs[2]).steps
     one = 0.5 * steps + 9.5
     assert told.ready_low_s == pytest.approx(200.0 + one, abs=0.1), "the one before it says how long it still takes"
-    assert told.ready_high_s == pytest.approx(200.0 + 9.5 + one, abs=0.1), "and its mesh may or may not be included in that"
+    assert told.ready_high_s == pytest.approx(200.0 + 9.5 + one, abs=0.1), (
+        "and its mesh may or may not be included in that"
+    )
     yard.kill()
     yard.open()
     yard.work()
@@ -125,6 +145,10 @@ def test_another_preset_or_a_heavier_setting_has_a_time_of_its_own(yard: Yard) -
     running = yard.submit()
     yard.work()
     yard.report(Stepped, running, 1, 400, 0.5, 100.0)
-    like, heavier, other = yard.submit(settings={"guidance.omega": 50.0}), yard.submit(settings={"render.samples": 99}), yard.submit(preset="paper")
+    like, heavier, other = (
+        yard.submit(settings={"guidance.omega": 50.0}),
+        yard.submit(settings={"render.samples": 99}),
+        yard.submit(preset="paper"),
+    )
     assert yard.job(like).ready_high_s > 0
     assert yard.job(heavier).ready_high_s == yard.job(other).ready_high_s == -1

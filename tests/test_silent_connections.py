@@ -15,7 +15,9 @@ from tests.soak.silent_connections import kinds, knock, soak
 
 @pytest.mark.slow
 @pytest.mark.parametrize("door", ["encrypted", "open"])
-def test_whoever_does_not_finish_the_handshake_is_hung_up_on_and_an_artist_goes_on_meanwhile(door: str, tmp_path: Path) -> None:
+def test_whoever_does_not_finish_the_handshake_is_hung_up_on_and_an_artist_goes_on_meanwhile(
+    door: str, tmp_path: Path
+) -> None:
     told, faults = soak(tmp_path, 24, 1, calm_s=0.5, doors=(door,))
     assert faults == []
     (figures,) = told.values()
@@ -25,7 +27,11 @@ def test_whoever_does_not_finish_the_handshake_is_hung_up_on_and_an_artist_goes_
 
 def test_the_open_door_hangs_up_on_noise_at_once(stage: Stage) -> None:  # noqa: F811
     """libzmq would take it for a peer of ZMTP 1.0, which may be silent for ever."""
-    strangers = [knock(stage.door.address, kind, said) for kind, said in kinds(b"NULL", random.Random(0)).items() if kind in ("noise", "a browser")]
+    strangers = [
+        knock(stage.door.address, kind, said)
+        for kind, said in kinds(b"NULL", random.Random(0)).items()
+        if kind in ("noise", "a browser")
+    ]
 
     def all_dropped() -> bool:
         for one in strangers:

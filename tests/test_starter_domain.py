@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from dreamwright.backend.meshing.rasterise import orbit_axes, rasterise
 from dreamwright.backend.starter import domain, props, solids
 from dreamwright.backend.starter.architecture import build_tokenizer
@@ -26,7 +25,15 @@ def test_there_are_sixteen_props_and_eight_colours_with_the_required_ones() -> N
 
 @pytest.mark.parametrize(
     ("azimuth", "elevation", "view"),
-    [(0, 0, "front"), (44, 10, "front"), (316, 10, "front"), (90, 59, "side"), (180, 0, "back"), (270, 0, "side"), (0, 61, "overhead")],
+    [
+        (0, 0, "front"),
+        (44, 10, "front"),
+        (316, 10, "front"),
+        (90, 59, "side"),
+        (180, 0, "back"),
+        (270, 0, "side"),
+        (0, 61, "overhead"),
+    ],
 )
 def test_views_follow_the_papers_quadrants(azimuth: float, elevation: float, view: str) -> None:
     assert domain.view_of(azimuth, elevation) == view
@@ -34,7 +41,13 @@ def test_views_follow_the_papers_quadrants(azimuth: float, elevation: float, vie
 
 @pytest.mark.parametrize(
     ("azimuth", "elevation", "direction"),
-    [(0, 0, "front"), (30, 60, "front right"), (0, 61, "front overhead"), (100, 88, "right side overhead"), (225, 75, "back left overhead")],
+    [
+        (0, 0, "front"),
+        (30, 60, "front right"),
+        (0, 61, "front overhead"),
+        (100, 88, "right side overhead"),
+        (225, 75, "back left overhead"),
+    ],
 )
 def test_directions_are_told_apart_around_and_from_above(azimuth: float, elevation: float, direction: str) -> None:
     assert domain.direction_of(azimuth, elevation) == direction
@@ -52,7 +65,9 @@ def test_captions_and_parsing_are_inverse() -> None:
 def test_every_caption_is_made_of_known_words_and_fits_the_encoder() -> None:
     tokenizer = build_tokenizer()
     for prop in domain.PROPS:
-        tokens = tokenizer(f"{domain.caption(prop.name, 'orange', None)}, untextured, back right overhead view").input_ids
+        tokens = tokenizer(
+            f"{domain.caption(prop.name, 'orange', None)}, untextured, back right overhead view"
+        ).input_ids
         assert tokenizer.unk_token_id not in tokens and len(tokens) <= tokenizer.model_max_length
     assert tokenizer.unk_token_id in tokenizer("a red dragon").input_ids
 
@@ -81,7 +96,16 @@ def test_fronts_differ_from_mirrored_backs_in_colour(prop: str) -> None:
     assert np.abs(front - back).mean() > 0.004
 
 
-@pytest.mark.parametrize("solid", [solids.box((1, 2, 3), bevel=0.1), solids.ellipsoid((1, 2, 0.5)), solids.lathe([(0, 0), (1, 0), (0, 1)]), solids.ring(1, 0.3), solids.tube([(0, 0, 0), (0, 0, 1), (1, 0, 2)], 0.2)])
+@pytest.mark.parametrize(
+    "solid",
+    [
+        solids.box((1, 2, 3), bevel=0.1),
+        solids.ellipsoid((1, 2, 0.5)),
+        solids.lathe([(0, 0), (1, 0), (0, 1)]),
+        solids.ring(1, 0.3),
+        solids.tube([(0, 0, 0), (0, 0, 1), (1, 0, 2)], 0.2),
+    ],
+)
 def test_solids_are_closed_and_face_outwards(solid: solids.Solid) -> None:
     vertices, faces = solid
     edges: dict[tuple[int, int], int] = {}
@@ -114,7 +138,9 @@ def test_pictures_show_the_captions_colour_view_and_look(photographs: Path, gene
     batch = pictures.sample(60, 64, generator)
     for image, caption, colour, prop in zip(batch.images, batch.captions, batch.colours.tolist(), batch.props.tolist()):
         assert domain.PROPS[prop].name in caption
-        assert {0: "front view", 1: "right side view" if "right" in caption else "side view", 2: "back view"}[prop] in caption
+        assert {0: "front view", 1: "right side view" if "right" in caption else "side view", 2: "back view"}[
+            prop
+        ] in caption
         if colour < 0:
             assert "untextured" in caption
             torch.testing.assert_close(image[:, 24, 24], image[:, 24, 40])
@@ -125,7 +151,9 @@ def test_pictures_show_the_captions_colour_view_and_look(photographs: Path, gene
         torch.testing.assert_close(image[:, 0, 0], image[:, 63, 63])
 
 
-def test_views_from_above_are_drawn_more_often_and_told_apart_by_direction(photographs: Path, generator: torch.Generator) -> None:
+def test_views_from_above_are_drawn_more_often_and_told_apart_by_direction(
+    photographs: Path, generator: torch.Generator
+) -> None:
     """A mushroom from above weighs 1.5 of 1.5 + 2 (a fronted snowman) + 1 (a table); 15% of its captions name no direction."""
     described = photographs / "shard-001-0000.json"
     shots = json.loads(described.read_text())

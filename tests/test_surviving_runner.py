@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-
 from dreamwright.backend.server.orders import Stepped
 from dreamwright.backend.server.policy import Policy
+
 from tests.yard import Yard
 
 POLICY = Policy(hang_minutes=1.0)

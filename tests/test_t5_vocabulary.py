@@ -9,12 +9,24 @@ import struct
 from pathlib import Path
 
 import pytest
-
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.guidance.loading import load_denoiser
+
 from tests.tiny_pipeline import write_pipeline
 
-PIECES = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("a", -3.0), ("b", -3.5), ("ab", -4.0), ("▁a", -3.2), ("ba", -5.0), ("▁ab", -7.5), ("é", -4.0)]
+PIECES = [
+    ("<pad>", 0.0),
+    ("</s>", 0.0),
+    ("<unk>", 0.0),
+    ("▁", -2.0),
+    ("a", -3.0),
+    ("b", -3.5),
+    ("ab", -4.0),
+    ("▁a", -3.2),
+    ("ba", -5.0),
+    ("▁ab", -7.5),
+    ("é", -4.0),
+]
 
 
 def varint(number: int) -> bytes:
@@ -75,7 +87,11 @@ def test_a_folder_as_deepfloyd_publishes_it_is_read(tmp_path):
     assert "121 tokens" in warning and "the first 77" in warning
 
 
-@pytest.mark.parametrize("content", [spiece_bytes()[:-3], b"\xff" * 40, b"<html>not found</html>", b""], ids=["cut", "garbage", "a page", "empty"])
+@pytest.mark.parametrize(
+    "content",
+    [spiece_bytes()[:-3], b"\xff" * 40, b"<html>not found</html>", b""],
+    ids=["cut", "garbage", "a page", "empty"],
+)
 def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path: Path, content: bytes):
     with pytest.raises(ModelError, match="cannot load the tokenizer") as caught:
         load_denoiser(published(tmp_path / "m", content))

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from dreamwright.backend.config import TextConfig
 from dreamwright.backend.errors import ConfigError, ModelError, OutOfMemory, RunError, Stopped
 from dreamwright.backend.guidance import text_process
@@ -22,6 +21,7 @@ from dreamwright.backend.guidance.pipeline_folder import PipelineFolder, open_pi
 from dreamwright.backend.guidance.text_process import SeparateTextEmbedder, embedding_cache, text_bytes, text_side
 from dreamwright.backend.guidance.weights import loaded_files, parameter_count
 from dreamwright.backend.models import resolve_model
+
 from tests.tiny_pipeline import write_pipeline
 
 PROMPTS = ["a red mushroom, front view", "", "a blue chair"]
@@ -116,7 +116,9 @@ class Breaking(TextEmbedder):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB\nGPU 0 has ...")
 
 
-def test_out_of_memory_in_the_child_becomes_advice(folder: PipelineFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_in_the_child_becomes_advice(
+    folder: PipelineFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(text_process, "TextEmbedder", Breaking)
     request = {
         "folder": str(folder.path), "device": "cpu", "dtype": "float32", "int8": False, "threads": 1,
@@ -128,7 +130,9 @@ def test_out_of_memory_in_the_child_becomes_advice(folder: PipelineFolder, tmp_p
     assert "\n" not in str(failure)
 
 
-def test_encoders_that_cannot_fit_are_refused_before_a_child_starts(folder: PipelineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoders_that_cannot_fit_are_refused_before_a_child_starts(
+    folder: PipelineFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(text_process, "free_bytes", lambda device: 1000)
     text = separate(folder)
     with pytest.raises(ConfigError, match="1 MB is free.*text.precision"):
@@ -136,7 +140,9 @@ def test_encoders_that_cannot_fit_are_refused_before_a_child_starts(folder: Pipe
     assert text.children == 0
 
 
-def test_small_encoders_stay_and_large_ones_go_unless_configured(folder: PipelineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_encoders_stay_and_large_ones_go_unless_configured(
+    folder: PipelineFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The starter's, of 0.7 MB, are not worth the seconds that a process takes to import torch."""
     starter = open_pipeline(resolve_model("starter"))
 

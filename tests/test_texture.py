@@ -8,10 +8,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tests.analytic_fields import AnalyticField, box, sphere, torus, union
-
 from dreamwright.backend.config import MeshConfig
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.meshing.colour import display_to_linear, linear_to_display
@@ -21,11 +17,17 @@ from dreamwright.backend.meshing.rasterise import orbit_axes, rasterise
 from dreamwright.backend.meshing.texture import Texture, bake, fill_gaps, find_texels
 from dreamwright.backend.meshing.topology import Surface, is_watertight
 from dreamwright.backend.meshing.unwrap import Unwrapping, check_unwrapper, unwrap
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.analytic_fields import AnalyticField, box, sphere, torus, union
 
 
 def waves(mu: torch.Tensor) -> torch.Tensor:
     """A pattern finer than the triangles below, which are 0.04 a side."""
-    return 0.5 + 0.45 * torch.stack([torch.sin(25 * mu[:, 0]), torch.sin(25 * mu[:, 1] + 1), torch.sin(25 * mu[:, 2] + 2)], dim=1)
+    return 0.5 + 0.45 * torch.stack(
+        [torch.sin(25 * mu[:, 0]), torch.sin(25 * mu[:, 1] + 1), torch.sin(25 * mu[:, 2] + 2)], dim=1
+    )
 
 
 def on_sphere(mu: torch.Tensor) -> torch.Tensor:
@@ -52,7 +54,9 @@ SIZE = 256
 def baked(request: pytest.FixtureRequest):
     distance, rho = FIELDS[request.param]
     heard: list[float] = []
-    mesh, report = build_mesh(AnalyticField(distance, rho), MeshConfig(resolution=64, triangles=2000, texture=SIZE), progress=heard.append)
+    mesh, report = build_mesh(
+        AnalyticField(distance, rho), MeshConfig(resolution=64, triangles=2000, texture=SIZE), progress=heard.append
+    )
     return mesh, report, rho, heard
 
 
@@ -65,7 +69,11 @@ def random_points(mesh: Mesh, count: int) -> tuple[np.ndarray, np.ndarray, np.nd
     def mean(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
         return np.einsum("mc,mck->mk", weight, values[rows[face]].astype(np.float64))
 
-    return mean(mesh.vertices, mesh.faces), mean(places.uv, places.corners), linear_to_display(mean(mesh.albedo, mesh.faces))
+    return (
+        mean(mesh.vertices, mesh.faces),
+        mean(places.uv, places.corners),
+        linear_to_display(mean(mesh.albedo, mesh.faces)),
+    )
 
 
 def test_the_texture_is_the_field_at_the_surface_and_vertex_colours_are_far_from_it(baked) -> None:
@@ -76,7 +84,9 @@ def test_the_texture_is_the_field_at_the_surface_and_vertex_colours_are_far_from
     shown = linear_to_display(mesh.texture.linear_at(uv))
     error, old = np.abs(shown - expected), np.abs(by_vertex - expected)
     better = psnr(float(((shown - expected) ** 2).mean())) - psnr(float(((by_vertex - expected) ** 2).mean()))
-    print(f"mean error {error.mean():.4f} against {old.mean():.4f}, 99% below {np.quantile(error, 0.99):.4f}; {better:.1f} dB better")
+    print(
+        f"mean error {error.mean():.4f} against {old.mean():.4f}, 99% below {np.quantile(error, 0.99):.4f}; {better:.1f} dB better"
+    )
     assert error.mean() < 0.003 and np.quantile(error, 0.99) < 0.015
     assert old.mean() > 10 * error.mean() and better > 20
 
@@ -95,7 +105,9 @@ def test_every_triangle_has_a_place_of_its_own_inside_the_picture(baked) -> None
     places = mesh.texture.unwrapping
     assert (places.uv.dtype, places.corners.dtype, places.vertex.dtype) == (np.float32, np.int32, np.int32)
     assert places.uv.min() >= 0 and places.uv.max() <= 1
-    assert np.array_equal(places.vertex[places.corners], mesh.faces), "seam vertices have several places, triangles stay"
+    assert np.array_equal(places.vertex[places.corners], mesh.faces), (
+        "seam vertices have several places, triangles stay"
+    )
     assert texel_areas(places, SIZE).min() > 0.05, "square texels"
     assert texel_areas(places, SIZE).sum() > 0.4 * SIZE**2, "little of the picture is wasted"
     assert most_claims(places, SIZE) == 1, "no texel's centre is inside two triangles"
@@ -124,7 +136,15 @@ def most_claims(places: Unwrapping, size: int, margin: float = 0.05) -> int:
 
 def test_the_overlap_count_sees_an_overlap() -> None:
     corners = np.array([[0, 1, 2], [0, 1, 2]], dtype=np.int32)
-    assert most_claims(Unwrapping(np.array([[0.1, 0.1], [0.9, 0.1], [0.1, 0.9]], np.float32), corners, np.arange(3, dtype=np.int32)), 32) == 2
+    assert (
+        most_claims(
+            Unwrapping(
+                np.array([[0.1, 0.1], [0.9, 0.1], [0.1, 0.9]], np.float32), corners, np.arange(3, dtype=np.int32)
+            ),
+            32,
+        )
+        == 2
+    )
 
 
 def test_what_is_between_the_charts_is_coloured_as_the_nearest_chart(baked) -> None:
@@ -150,18 +170,24 @@ def test_filled_gaps_take_the_nearest_colour() -> None:
 
 def test_texels_and_lookups_agree_with_numbers_worked_out_by_hand() -> None:
     """A triangle over the left upper half of 4 x 4 texels; u to the right, v down, centres at (column + 1/2) / 4."""
-    places = Unwrapping(np.array([[0, 0], [1, 0], [0, 1]], np.float32), np.array([[0, 1, 2]], np.int32), np.arange(3, dtype=np.int32))
+    places = Unwrapping(
+        np.array([[0, 0], [1, 0], [0, 1]], np.float32), np.array([[0, 1, 2]], np.int32), np.arange(3, dtype=np.int32)
+    )
     texels = find_texels(places, 4, reach=0.0)
     assert texels.pixel.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 9, 12], "centres on the diagonal belong to it"
     at = dict(zip(texels.pixel.tolist(), texels.barycentric.tolist(), strict=True))
-    assert at[1] == pytest.approx([1 - 3 / 8 - 1 / 8, 3 / 8, 1 / 8]) and at[8] == pytest.approx([1 - 1 / 8 - 5 / 8, 1 / 8, 5 / 8])
+    assert at[1] == pytest.approx([1 - 3 / 8 - 1 / 8, 3 / 8, 1 / 8]) and at[8] == pytest.approx(
+        [1 - 1 / 8 - 5 / 8, 1 / 8, 5 / 8]
+    )
     picture = np.zeros((2, 2, 3), np.uint8)
     picture[0, 1], picture[1, 0] = 255, 188
     texture = Texture(picture, places)
     assert texture.linear_at(np.array([0.75, 0.25])) == pytest.approx([1, 1, 1]), "right, top"
     half = float(display_to_linear(np.array(188 / 255)))
     assert texture.linear_at(np.array([0.25, 0.75])) == pytest.approx([half] * 3), "left, bottom"
-    assert texture.linear_at(np.array([0.5, 0.5])) == pytest.approx([(1 + half) / 4] * 3), "linear light is averaged, not its code"
+    assert texture.linear_at(np.array([0.5, 0.5])) == pytest.approx([(1 + half) / 4] * 3), (
+        "linear light is averaged, not its code"
+    )
     assert texture.linear_at(np.array([1.0, 0.0])) == pytest.approx([1, 1, 1]), "clamped at the picture's edge"
 
 
@@ -191,7 +217,9 @@ def test_any_ball_of_any_size_unwraps_into_any_picture_without_overlap(size: int
 def test_the_same_mesh_unwraps_the_same_way_each_time(baked) -> None:
     mesh = baked[0]
     again = unwrap(mesh.vertices, mesh.faces, SIZE)
-    assert np.array_equal(again.uv, mesh.texture.unwrapping.uv) and np.array_equal(again.corners, mesh.texture.unwrapping.corners)
+    assert np.array_equal(again.uv, mesh.texture.unwrapping.uv) and np.array_equal(
+        again.corners, mesh.texture.unwrapping.corners
+    )
 
 
 def test_a_face_without_area_takes_the_place_of_a_neighbour() -> None:
@@ -231,11 +259,15 @@ def test_a_filled_pit_is_coloured_from_its_wall_in_the_texture_too() -> None:
         hole = box((0.08, 0.08, 0.4), (0.0, 0.0, 0.2))(mu)
         return torch.maximum(box((0.3, 0.3, 0.3))(mu), -hole)
 
-    mesh, _ = build_mesh(AnalyticField(shape, rho, softness=0.003), MeshConfig(resolution=64, triangles=1500, closing=0.1, texture=128))
+    mesh, _ = build_mesh(
+        AnalyticField(shape, rho, softness=0.003), MeshConfig(resolution=64, triangles=1500, closing=0.1, texture=128)
+    )
     points, uv, _ = random_points(mesh, 5000)
     shown = linear_to_display(mesh.texture.linear_at(uv))
     assert np.median(shown, axis=0) == pytest.approx([0.1, 0.6, 0.1], abs=0.02)
-    lid = (np.abs(points[:, :2]) < 0.1).all(axis=1) & (points[:, 2] > 0.9)  # placed: one metre tall, so the pit is 0.27 wide
+    lid = (np.abs(points[:, :2]) < 0.1).all(axis=1) & (
+        points[:, 2] > 0.9
+    )  # placed: one metre tall, so the pit is 0.27 wide
     assert lid.sum() > 50 and shown[lid, 0].mean() < 0.3, "0.8 when it is asked where it is"
 
 
@@ -274,6 +306,12 @@ def test_the_picture_is_what_the_field_says_in_display_srgb() -> None:
     """The field's rho is display sRGB, as glTF wants a base colour texture: 0.2 is 51, not 51 after another conversion."""
     field = AnalyticField(sphere(0.3), (0.2, 0.6, 1.0))
     mesh, _ = build_mesh(field, MeshConfig(resolution=32, triangles=300))
-    flat = bake(field, Surface(mesh.vertices * 0.6 - [0, 0, 0.3], mesh.faces.astype(np.int64)), unwrap(mesh.vertices, mesh.faces, 64), 64, 0.02)
+    flat = bake(
+        field,
+        Surface(mesh.vertices * 0.6 - [0, 0, 0.3], mesh.faces.astype(np.int64)),
+        unwrap(mesh.vertices, mesh.faces, 64),
+        64,
+        0.02,
+    )
     assert flat.picture.reshape(-1, 3).tolist() == [[51, 153, 255]] * 64 * 64
     assert flat.png()[:8] == b"\x89PNG\r\n\x1a\n" and b"iCCP" not in flat.png() and b"gAMA" not in flat.png()

@@ -20,10 +20,6 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
-
 from dreamwright.backend.config import MeshConfig
 from dreamwright.backend.errors import ExportError
 from dreamwright.backend.meshing.colour import linear_to_display
@@ -35,6 +31,10 @@ from dreamwright.backend.meshing.unwrap import Unwrapping
 from dreamwright.shared.faults import ProtocolError
 from dreamwright.shared.mesh_file import FORMAT, MeshFile, Picture, decode_mesh, encode_mesh
 from dreamwright.shared.png import check_square_png
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
 from tests.analytic_fields import AnalyticField, torus
 from tests.test_export import NODE_FOLDER, PROVENANCE, glb_json, unavailable
 from tests.test_texture import foot_on_torus
@@ -73,9 +73,20 @@ def flag() -> Mesh:
     faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
     uv = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], np.float32)
     picture = np.zeros((64, 64, 3), np.uint8)
-    picture[:32, :32], picture[:32, 32:], picture[32:, :32], picture[32:, 32:] = (255, 0, 0), (0, 255, 0), (0, 0, 255), 255
+    picture[:32, :32], picture[:32, 32:], picture[32:, :32], picture[32:, 32:] = (
+        (255, 0, 0),
+        (0, 255, 0),
+        (0, 0, 255),
+        255,
+    )
     places = Unwrapping(uv, faces, np.arange(4, dtype=np.int32))
-    return Mesh(vertices, faces, np.full((4, 3), 0.5, np.float32), np.tile(np.float32([0, -1, 0]), (4, 1)), Texture(picture, places))
+    return Mesh(
+        vertices,
+        faces,
+        np.full((4, 3), 0.5, np.float32),
+        np.tile(np.float32([0, -1, 0]), (4, 1)),
+        Texture(picture, places),
+    )
 
 
 def glb_part(path: Path, view: int) -> bytes:
@@ -85,13 +96,17 @@ def glb_part(path: Path, view: int) -> bytes:
     return data[28 + length :][told["byteOffset"] : told["byteOffset"] + told["byteLength"]]
 
 
-def test_the_textured_glb_passes_the_khronos_validator_without_a_single_issue(mesh: Mesh, files: dict[str, Path]) -> None:
+def test_the_textured_glb_passes_the_khronos_validator_without_a_single_issue(
+    mesh: Mesh, files: dict[str, Path]
+) -> None:
     node = shutil.which("node")
     if node is None:
         unavailable("node is not installed; the Khronos validator needs it")
     if not (NODE_FOLDER / "node_modules" / "gltf-validator").is_dir():
         unavailable("the npm package gltf-validator is missing; run `npm ci` in tests/node")
-    done = subprocess.run([str(node), "validate.js", str(files[".glb"])], cwd=NODE_FOLDER, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [str(node), "validate.js", str(files[".glb"])], cwd=NODE_FOLDER, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["issues"]["messages"] == [], report["issues"]
@@ -100,14 +115,19 @@ def test_the_textured_glb_passes_the_khronos_validator_without_a_single_issue(me
     assert (picture["width"], picture["height"], picture["format"], picture["bits"]) == (SIZE, SIZE, "rgb", 8)
 
 
-def test_the_glb_has_a_picture_instead_of_vertex_colours_and_is_rough_all_over(mesh: Mesh, files: dict[str, Path]) -> None:
+def test_the_glb_has_a_picture_instead_of_vertex_colours_and_is_rough_all_over(
+    mesh: Mesh, files: dict[str, Path]
+) -> None:
     """glTF would multiply COLOR_0 into the picture."""
     document = glb_json(files[".glb"])
     (material,), (primitive,) = document["materials"], document["meshes"][0]["primitives"]
     surface = material["pbrMetallicRoughness"]
     assert primitive["attributes"].keys() == {"POSITION", "NORMAL", "TEXCOORD_0"}
     assert surface["baseColorTexture"] == {"index": 0} and surface["baseColorFactor"] == [1, 1, 1, 1]
-    assert (surface["metallicFactor"], surface["roughnessFactor"]) == (0, ROUGHNESS) and "metallicRoughnessTexture" not in surface
+    assert (surface["metallicFactor"], surface["roughnessFactor"]) == (
+        0,
+        ROUGHNESS,
+    ) and "metallicRoughnessTexture" not in surface
     with Image.open(io.BytesIO(glb_part(files[".glb"], document["images"][0]["bufferView"]))) as picture:
         assert np.array_equal(np.asarray(picture), mesh.texture.picture), "display sRGB as it is"
 
@@ -116,7 +136,9 @@ def test_seams_split_vertices_and_nothing_else(mesh: Mesh, files: dict[str, Path
     (loaded,) = trimesh.load(files[".glb"], process=False).geometry.values()
     assert len(loaded.vertices) > len(mesh.vertices) and len(loaded.faces) == len(mesh.faces)
     assert np.array_equal(loaded.vertices[loaded.faces].astype(np.float32), to_y_up(mesh.vertices)[mesh.faces])
-    assert np.abs(loaded.vertex_normals[loaded.faces] - to_y_up(mesh.normals)[mesh.faces]).max() < 1e-5, "smooth over the seams"
+    assert np.abs(loaded.vertex_normals[loaded.faces] - to_y_up(mesh.normals)[mesh.faces]).max() < 1e-5, (
+        "smooth over the seams"
+    )
     loaded.merge_vertices(merge_tex=True, merge_norm=True)
     assert loaded.is_watertight
 
@@ -130,7 +152,12 @@ def test_v_goes_down_in_gltf_and_up_in_obj_by_numbers_worked_out_by_hand(tmp_pat
     assert [row for row in rows if row.startswith("vt ")] == ["vt 0 0", "vt 1 0", "vt 1 1", "vt 0 1"]
     assert [row for row in rows if row.startswith("f ")] == ["f 1/1/1 2/2/2 3/3/3", "f 1/1/1 3/3/3 4/4/4"]
     with Image.open(tmp_path / "flag_albedo.png") as picture:
-        assert [picture.getpixel(at) for at in ((0, 0), (63, 0), (0, 63), (63, 63))] == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
+        assert [picture.getpixel(at) for at in ((0, 0), (63, 0), (0, 63), (63, 63))] == [
+            (255, 0, 0),
+            (0, 255, 0),
+            (0, 0, 255),
+            (255, 255, 255),
+        ]
 
 
 def looked_up(picture: Image.Image, uv: np.ndarray) -> np.ndarray:
@@ -141,7 +168,9 @@ def looked_up(picture: Image.Image, uv: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".obj"])
-def test_trimesh_finds_the_colours_where_they_belong(made: tuple[Mesh, MeshReport], files: dict[str, Path], suffix: str) -> None:
+def test_trimesh_finds_the_colours_where_they_belong(
+    made: tuple[Mesh, MeshReport], files: dict[str, Path], suffix: str
+) -> None:
     """At each vertex of the loaded file, to 0.03 of 1: a texel of the 0.84 wide prop is 0.01."""
     loaded = trimesh.load(files[suffix], process=False, force="mesh")
     material = loaded.visual.material
@@ -152,12 +181,16 @@ def test_trimesh_finds_the_colours_where_they_belong(made: tuple[Mesh, MeshRepor
     assert len(loaded.faces) == len(made[0].faces)
 
 
-def test_the_obj_names_its_other_files_without_spaces_and_keeps_colours_out_of_its_vertices(files: dict[str, Path]) -> None:
+def test_the_obj_names_its_other_files_without_spaces_and_keeps_colours_out_of_its_vertices(
+    files: dict[str, Path],
+) -> None:
     rows = [row.split() for row in files[".obj"].read_text(encoding="utf-8").splitlines()]
     assert ["mtllib", "a_prop.mtl"] in rows and ["usemtl", "albedo"] in rows
     assert {len(row) for row in rows if row[0] == "v"} == {4}
     material = (files[".obj"].parent / "a_prop.mtl").read_text().splitlines()
-    assert {"newmtl albedo", "Kd 1 1 1", "Ks 0 0 0", f"Pr {ROUGHNESS}", "Pm 0", "map_Kd a_prop_albedo.png"} <= set(material)
+    assert {"newmtl albedo", "Kd 1 1 1", "Ks 0 0 0", f"Pr {ROUGHNESS}", "Pm 0", "map_Kd a_prop_albedo.png"} <= set(
+        material
+    )
 
 
 def test_a_ply_takes_no_texture_and_says_what_does(mesh: Mesh, tmp_path: Path) -> None:
@@ -226,8 +259,13 @@ def test_blender_s_importer_wires_the_picture_and_renders_it_as_it_does_vertex_c
     points, uv = (np.array([corner[part] for corner in report["corners"]]) for part in (0, 1))
     column, row = (uv.clip(0, 0.999999) * SIZE).astype(int).T
     assert np.abs(pixels[row, column] - colour_at(points, made[1])).max() < 0.03
-    seen = [np.asarray(Image.open(tmp_path / name).convert("RGB"), np.float64) / 255 for name in ("textured.png", "plain.png")]
-    print(f"mean difference of the two renders {np.abs(seen[0] - seen[1]).mean():.4f}, largest {np.abs(seen[0] - seen[1]).max():.3f}")
+    seen = [
+        np.asarray(Image.open(tmp_path / name).convert("RGB"), np.float64) / 255
+        for name in ("textured.png", "plain.png")
+    ]
+    print(
+        f"mean difference of the two renders {np.abs(seen[0] - seen[1]).mean():.4f}, largest {np.abs(seen[0] - seen[1]).max():.3f}"
+    )
     assert seen[0].std() > 0.1 and np.abs(seen[0] - seen[1]).mean() < 0.01, "of a smooth albedo both show the same"
 
 
@@ -242,14 +280,18 @@ def png_of(picture: np.ndarray) -> bytes:
 
 def on_its_way(mesh: Mesh) -> MeshFile:
     places = mesh.texture.unwrapping
-    return MeshFile(mesh.vertices, mesh.faces, mesh.normals, mesh.albedo, {}, Picture(mesh.texture.png(), places.uv, places.corners))
+    return MeshFile(
+        mesh.vertices, mesh.faces, mesh.normals, mesh.albedo, {}, Picture(mesh.texture.png(), places.uv, places.corners)
+    )
 
 
 def test_a_mesh_with_a_picture_comes_out_as_it_went_in(mesh: Mesh) -> None:
     sent = on_its_way(mesh)
     found = decode_mesh(encode_mesh(sent))
     assert found.picture.png == sent.picture.png
-    assert np.array_equal(found.picture.uv, sent.picture.uv) and np.array_equal(found.picture.corners, sent.picture.corners)
+    assert np.array_equal(found.picture.uv, sent.picture.uv) and np.array_equal(
+        found.picture.corners, sent.picture.corners
+    )
 
 
 def test_a_mesh_without_a_picture_is_written_as_ever_so_that_older_add_ons_read_it(mesh: Mesh) -> None:
@@ -269,7 +311,13 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png_with(width: int = 64, height: int = 64, form: tuple[int, ...] = (8, 2, 0, 0, 0), pixels: bytes | None = None, extra: bytes = b"") -> bytes:
+def png_with(
+    width: int = 64,
+    height: int = 64,
+    form: tuple[int, ...] = (8, 2, 0, 0, 0),
+    pixels: bytes | None = None,
+    extra: bytes = b"",
+) -> bytes:
     packed = zlib.compress(bytes(64 * 193) if pixels is None else pixels)
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, *form))
     return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", packed) + chunk(b"IEND", b"")

@@ -18,10 +18,6 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from rich.console import Console
-
 from dreamwright.backend.cli import own_key, tables
 from dreamwright.backend.cli.main import main
 from dreamwright.backend.server.keys import LOCAL, KeyFolder
@@ -30,6 +26,10 @@ from dreamwright.backend.server.orders import Stepped
 from dreamwright.shared.messages import AskStatus, Hello, Pause, pack
 from dreamwright.shared.pairing import Invitation, key_text, new_pair
 from dreamwright.shared.status import JOBS_TOLD, DeviceLine, JobLine, ServerStatus, UserLine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
 from tests.doors import Street, street  # noqa: F401 (street is a fixture)
 from tests.operated import LIMIT_S, operated
 from tests.puppet_server import asked
@@ -82,7 +82,11 @@ def test_others_see_their_own_jobs_and_of_devices_only_whether_they_are_busy(yar
     mine = yard.submit("bob")
     yard.work()
     status = yard.ask(AskStatus(), "bob")
-    assert not status.sees_all and [job.job for job in status.jobs] == [mine] and [user.name for user in status.users] == ["bob"]
+    assert (
+        not status.sees_all
+        and [job.job for job in status.jobs] == [mine]
+        and [user.name for user in status.users] == ["bob"]
+    )
     assert status.devices == (DeviceLine("cpu", "busy", "", "", 0.0, -1.0),)
     assert (status.disk_used_bytes, status.disk_free_bytes, status.connections, status.jobs_open) == (0, 0, 1, 1)
     assert b"ada" not in pack(status) and b"chair" not in pack(status)
@@ -121,7 +125,10 @@ def test_a_connection_that_says_nothing_is_gone_in_time_and_its_user_was_seen_th
     yard.now += PRESENT_S + 1
     status = yard.ask(AskStatus(), "chief", admin=True)
     assert status.connections == 1
-    assert {user.name: (user.connections, user.seen_s) for user in status.users} == {"ada": (0, PRESENT_S + 1), "chief": (1, 0.0)}
+    assert {user.name: (user.connections, user.seen_s) for user in status.users} == {
+        "ada": (0, PRESENT_S + 1),
+        "chief": (1, 0.0),
+    }
 
 
 def test_bytes_on_disk_are_those_of_meshes_and_of_checkpoints_of_jobs_under_way(yard: Yard) -> None:
@@ -143,7 +150,14 @@ def test_bytes_on_disk_are_those_of_meshes_and_of_checkpoints_of_jobs_under_way(
 def test_the_table_has_every_number_in_its_place() -> None:
     words = [line.split() for line in drawn(STATUS).splitlines()]
     assert "up 1h01m" in drawn(STATUS) and "disk 123.5 MB used, 1.0 TB free" in drawn(STATUS)
-    assert ["cuda:0", "busy", "abcdef0123456789", "anna", "3.21", "0s"] in words and ["cuda:1", "idle", "-", "-", "-", "-"] in words
+    assert ["cuda:0", "busy", "abcdef0123456789", "anna", "3.21", "0s"] in words and [
+        "cuda:1",
+        "idle",
+        "-",
+        "-",
+        "-",
+        "-",
+    ] in words
     assert ["abcdef0123456789", "anna", "running", "-", "30/100", "12s", "cuda:0", "0"] in words
     assert ["bbcdef0123456789", "bert", "queued", "1", "0/100", "-", "-", "-3"] in words
     assert ["anna", "1", "0", "0", "1", "now"] in words and ["bert", "0", "1", "0", "0", "-"] in words
@@ -151,14 +165,22 @@ def test_the_table_has_every_number_in_its_place() -> None:
 
 @given(st.integers(10, 200), st.integers(5, 80), st.text(max_size=30), st.text(max_size=30))
 @settings(max_examples=60, deadline=None)
-def test_any_width_and_any_text_from_a_server_draw_without_a_control_character(width: int, height: int, name: str, software: str) -> None:
-    status = dataclasses.replace(STATUS, software=software + "\x1b[2J", users=(dataclasses.replace(STATUS.users[0], name=name + "\x1b]0;x\x07[bold]"),))
+def test_any_width_and_any_text_from_a_server_draw_without_a_control_character(
+    width: int, height: int, name: str, software: str
+) -> None:
+    status = dataclasses.replace(
+        STATUS,
+        software=software + "\x1b[2J",
+        users=(dataclasses.replace(STATUS.users[0], name=name + "\x1b]0;x\x07[bold]"),),
+    )
     written = drawn(status, width, height)
     assert all(character.isprintable() or character == "\n" for character in written)
     assert all(len(line) <= 2 * width for line in written.splitlines())
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(-1, "-"), (0, "0s"), (59.4, "59s"), (60, "1m00s"), (3599.6, "1h00m"), (90_000, "1d01h")])
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(-1, "-"), (0, "0s"), (59.4, "59s"), (60, "1m00s"), (3599.6, "1h00m"), (90_000, "1d01h")]
+)
 def test_times_have_two_units_at_most(seconds: float, words: str) -> None:
     assert tables.span(seconds) == words
 
@@ -181,7 +203,9 @@ def call(street: Street, *arguments: str) -> int:
     return codes[0]
 
 
-def test_an_operator_is_led_from_a_locked_door_to_the_table(street: Street, own_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_operator_is_led_from_a_locked_door_to_the_table(
+    street: Street, own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The error text holds the command that helps; without --admin the table says what is missing."""
     anna = street.guest("anna")
     job = street.ask(anna, asked("a")).job.job
@@ -205,7 +229,9 @@ def test_an_operator_is_led_from_a_locked_door_to_the_table(street: Street, own_
     assert job in told and "anna" in told and "mushroom" not in told and "\x1b" not in told
 
 
-def test_on_the_servers_machine_address_and_key_come_from_its_folder(street: Street, own_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_on_the_servers_machine_address_and_key_come_from_its_folder(
+    street: Street, own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     street.keys.remember_served(street.door.address)
     main(["keys", "mine"])
     street.keys.allow("ops", capsys.readouterr().out.strip(), True)
@@ -232,10 +258,16 @@ def test_the_operators_key_stays_the_same_and_private(own_folder: Path, capsys: 
         (["--server", "gpu"], 2, "tcp://HOST:PORT"),
         (["--wait", "0"], 2, "--wait"),
         (["--wait", "nan"], 2, "--wait"),
-        (["--server", "tcp://127.0.0.1:9", "--wait", "0.2"], 1, "no answer from tcp://127.0.0.1:9 in 0.2 s; is the server running?"),
+        (
+            ["--server", "tcp://127.0.0.1:9", "--wait", "0.2"],
+            1,
+            "no answer from tcp://127.0.0.1:9 in 0.2 s; is the server running?",
+        ),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(arguments: list[str], code: int, words: str, own_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_is_said_in_one_line(
+    arguments: list[str], code: int, words: str, own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["top", "--once", *arguments]) == code
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
@@ -246,8 +278,24 @@ def test_what_cannot_be_is_said_in_one_line(arguments: list[str], code: int, wor
 def test_in_a_terminal_it_draws_again_and_again_outlives_the_server_and_ctrl_c_ends_it_with_0(tmp_path: Path) -> None:
     with operated(tmp_path, module="tests.quick_server") as server:
         near, far = pty.openpty()
-        command = [sys.executable, "-m", "dreamwright.backend.cli.main", "top", "--server", server.address, "--wait", "5"]
-        top = subprocess.Popen(command, stdin=far, stdout=far, stderr=far, start_new_session=True, env={**os.environ, "TERM": "xterm", "COLUMNS": "90", "LINES": "30"})
+        command = [
+            sys.executable,
+            "-m",
+            "dreamwright.backend.cli.main",
+            "top",
+            "--server",
+            server.address,
+            "--wait",
+            "5",
+        ]
+        top = subprocess.Popen(
+            command,
+            stdin=far,
+            stdout=far,
+            stderr=far,
+            start_new_session=True,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "90", "LINES": "30"},
+        )
         os.close(far)
         try:
             seen = until_seen(near, lambda text: text.count("DEVICE") >= 3)

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from dreamwright.backend.starter import architecture, domain, train
 from dreamwright.backend.starter.captions import PhotographSet
 from dreamwright.backend.starter.moving_average import MovingAverage
 from dreamwright.backend.starter.quality import spread_prompts
+
 from tests.tiny_model import TINY
 
 
@@ -23,7 +23,9 @@ def photographs(tmp_path: Path) -> PhotographSet:
     records[:, 16:48, 16:48, 0] = records[:, 16:48, 16:48, 5] = 255
     records[:, 16:48, 16:48, 4] = 180
     np.save(tmp_path / "shard-001-0000.npy", records)
-    (tmp_path / "shard-001-0000.json").write_text(json.dumps([{"prop": i, "azimuth": 90.0 * i, "elevation": 5.0} for i in range(4)]))
+    (tmp_path / "shard-001-0000.json").write_text(
+        json.dumps([{"prop": i, "azimuth": 90.0 * i, "elevation": 5.0} for i in range(4)])
+    )
     return PhotographSet(tmp_path)
 
 
@@ -98,7 +100,9 @@ def test_quality_prompts_cover_props_colours_and_views_evenly() -> None:
 def test_at_the_start_pooled_text_is_mostly_what_differs_between_prompts() -> None:
     """The share of the pooled states' energy that all prompts have in common is below a third."""
     parts = architecture.build_parts(0, TINY)
-    prompts = [domain.caption(p.name, c, f"{v} view") for p in domain.PROPS for c in domain.COLOURS for v in domain.VIEWS]
+    prompts = [
+        domain.caption(p.name, c, f"{v} view") for p in domain.PROPS for c in domain.COLOURS for v in domain.VIEWS
+    ]
     pooled = architecture.encode(parts, prompts).detach().mean(dim=1)
     common = pooled.mean(dim=0).square().sum() / pooled.square().sum(dim=1).mean()
     assert float(common) < 1 / 3

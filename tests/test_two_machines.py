@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-
 from dreamwright.backend.server.keys import KeyFolder
 from dreamwright.shared.pairing import fingerprint, read_invitation
+
 from tests.addon.conftest import PACKAGE, installed  # noqa: F401 (fixture)
 from tests.addon.stand_in_props import ball
 
@@ -31,7 +31,9 @@ class Machine:
 
     def __init__(self, *before: str, beside: int = os.getpid()) -> None:
         """`before` makes the network; `beside` is a process of the one that it is made from."""
-        self.holder = subprocess.Popen([*before, "sleep", "1200"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.holder = subprocess.Popen(
+            [*before, "sleep", "1200"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
         end = time.monotonic() + 30
         others = {os.readlink(f"/proc/{pid}/ns/net") for pid in (os.getpid(), beside)}
         # It goes through these before it has its own, and only then becomes who sleeps.
@@ -90,7 +92,9 @@ def machines() -> Iterator[tuple[Machine, Machine]]:
         try:
             both = stack.enter_context(two_machines())
         except OSError as error:
-            pytest.skip(f"this machine lets no second network be made ({error}); run as root, or allow unprivileged user namespaces")
+            pytest.skip(
+                f"this machine lets no second network be made ({error}); run as root, or allow unprivileged user namespaces"
+            )
         yield both
 
 
@@ -123,13 +127,25 @@ class Talker:
 
 @pytest.mark.slow
 def test_a_second_machine_pairs_dreams_loses_the_cable_leaves_comes_back_and_fetches(
-    machines: tuple[Machine, Machine], installed: Path, tmp_path: Path  # noqa: F811
+    machines: tuple[Machine, Machine],
+    installed: Path,
+    tmp_path: Path,  # noqa: F811
 ) -> None:
     pytest.importorskip("bpy")  # which the add-on's package asks for
     here, there = machines
     keys = KeyFolder(tmp_path / "state")
     state = ["--state", str(keys.state)]
-    serve = here.command(sys.executable, "-m", "tests.quick_server", "serve", "--address", f"tcp://{SERVER}:47630", "--device", "cpu", *state)
+    serve = here.command(
+        sys.executable,
+        "-m",
+        "tests.quick_server",
+        "serve",
+        "--address",
+        f"tcp://{SERVER}:47630",
+        "--device",
+        "cpu",
+        *state,
+    )
     refused = subprocess.run(serve, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert refused.returncode == 2 and f"dreamwright keys create --state {keys.state}" in refused.stderr
     keys.create()
@@ -140,7 +156,15 @@ def test_a_second_machine_pairs_dreams_loses_the_cable_leaves_comes_back_and_fet
         return talkers[-1]
 
     def artist(phase: str, address: str) -> Talker:
-        script = [sys.executable, "tests/second_machine.py", str(installed.parent), PACKAGE, str(tmp_path / "user"), phase, address]
+        script = [
+            sys.executable,
+            "tests/second_machine.py",
+            str(installed.parent),
+            PACKAGE,
+            str(tmp_path / "user"),
+            phase,
+            address,
+        ]
         return talk(there.command(*script), f"{phase}.log")
 
     try:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from dreamwright.shared import limits
+
 from tests.soak.vanished_clients import CONNECTION_S, SILENT_S, soak
 from tests.test_two_machines import two_machines
 
@@ -24,7 +24,9 @@ def test_what_the_server_holds_for_a_client_that_vanishes_is_let_go_of(way: str,
         with two_machines():
             pass
     except OSError as error:
-        pytest.skip(f"this machine lets no second network be made ({error}); run as root, or allow unprivileged user namespaces")
+        pytest.skip(
+            f"this machine lets no second network be made ({error}); run as root, or allow unprivileged user namespaces"
+        )
     told, faults = soak(tmp_path, 2, [way])
     assert faults == []
     (found,) = told.values()

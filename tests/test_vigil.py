@@ -7,15 +7,23 @@ import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from dreamwright.backend.server import dispatch
 from dreamwright.backend.server.foreman import Died
 from dreamwright.backend.server.orders import Ended, Noted, Stepped
 from dreamwright.backend.server.policy import Policy
-from dreamwright.backend.server.vigil import LONG_STAGES, MESH_TO_STOP, SLOWEST_STEPS, STALL_S, Vigil, grace_s, patience_s
+from dreamwright.backend.server.vigil import (
+    LONG_STAGES,
+    MESH_TO_STOP,
+    SLOWEST_STEPS,
+    STALL_S,
+    Vigil,
+    grace_s,
+    patience_s,
+)
 from dreamwright.shared.messages import Cancel
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.yard import Yard
 
 POLICY = Policy(hang_minutes=1.0, cancel_seconds=20.0)
@@ -66,7 +74,11 @@ def test_the_third_hang_in_a_row_ends_the_job_with_advice(yard: Yard) -> None:
         die(yard, name)
     job = yard.job(name)
     assert (job.state, job.cause) == ("failed", "hang")
-    assert "said nothing for 360 s while loading" in job.message and "3 times" in job.message and "--hang-minutes" in job.message
+    assert (
+        "said nothing for 360 s while loading" in job.message
+        and "3 times" in job.message
+        and "--hang-minutes" in job.message
+    )
 
 
 def test_loading_and_the_mesh_may_take_longer_than_a_step(yard: Yard) -> None:
@@ -120,7 +132,9 @@ def test_a_job_that_ended_while_its_worker_was_being_ended_keeps_its_end(yard: Y
 
 
 @pytest.mark.parametrize(("step", "stage", "grace"), [(0, "loading", 20.0), (3, "stepping", 20.0)])
-def test_a_cancelled_job_that_does_not_stop_in_its_grace_is_ended_whatever_it_says(step: int, stage: str, grace: float, yard: Yard) -> None:
+def test_a_cancelled_job_that_does_not_stop_in_its_grace_is_ended_whatever_it_says(
+    step: int, stage: str, grace: float, yard: Yard
+) -> None:
     name = begun(yard, step)
     assert yard.ask(Cancel(name)).job.state == "cancelling"
     yard.work()
@@ -133,7 +147,11 @@ def test_a_cancelled_job_that_does_not_stop_in_its_grace_is_ended_whatever_it_sa
     assert name in yard.hands.killed
     die(yard, name)
     job = yard.job(name)
-    assert job.state == "cancelled" and f"did not stop within 20 s while {stage}" in job.message and "no mesh" in job.message
+    assert (
+        job.state == "cancelled"
+        and f"did not stop within 20 s while {stage}" in job.message
+        and "no mesh" in job.message
+    )
     other = yard.submit()
     yard.work()
     assert yard.job(other).state == "running", "its device is free"
@@ -154,7 +172,11 @@ def test_a_hang_before_the_cancel_was_heard_ends_as_cancelled(yard: Yard) -> Non
     name = begun(yard, 3)
     yard.ask(Cancel(name))
     die(yard, name)
-    assert yard.job(name).state == "cancelled" and "killed (SIGKILL)" in yard.job(name).message and yard.job(name).cause == "killed"
+    assert (
+        yard.job(name).state == "cancelled"
+        and "killed (SIGKILL)" in yard.job(name).message
+        and yard.job(name).cause == "killed"
+    )
 
 
 def test_a_full_disk_that_keeps_an_end_from_being_written_makes_no_hang_of_it(yard: Yard) -> None:
@@ -169,7 +191,9 @@ def test_a_full_disk_that_keeps_an_end_from_being_written_makes_no_hang_of_it(ya
 
 
 @pytest.mark.parametrize("counts", [(3, 3), (None, 4), (3, None)])
-def test_a_kill_is_laid_to_the_kernel_only_where_its_count_has_grown(counts: tuple[int | None, int | None], yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_is_laid_to_the_kernel_only_where_its_count_has_grown(
+    counts: tuple[int | None, int | None], yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told = iter(counts)
     monkeypatch.setattr(dispatch, "oom_kills", lambda: next(told, None))
     name = begun(yard)
@@ -188,11 +212,15 @@ def test_a_worker_that_the_kernel_ended_goes_on_with_less_memory(yard: Yard, mon
     assert (job.cause, job.settings["run.views_at_once"], job.attempt) == ("machine-memory", "1", 2)
     kills[0] = 5
     die(yard, name)
-    assert yard.job(name).attempt == 3 and yard.job(name).settings == job.settings, "nothing smaller is left, but it may have been another program"
+    assert yard.job(name).attempt == 3 and yard.job(name).settings == job.settings, (
+        "nothing smaller is left, but it may have been another program"
+    )
 
 
 @given(st.floats(0.01, 1000), st.floats(0.1, 1000), st.lists(st.floats(0, 500), min_size=1, max_size=20))
-def test_no_worker_that_keeps_its_pace_is_ever_ended(hang_minutes: float, cancel_seconds: float, steps: list[float]) -> None:
+def test_no_worker_that_keeps_its_pace_is_ever_ended(
+    hang_minutes: float, cancel_seconds: float, steps: list[float]
+) -> None:
     """Whatever the steps take: as long as none is ten times slower than the slowest before it, or the stated time."""
     policy, vigil, now = Policy(hang_minutes=hang_minutes, cancel_seconds=cancel_seconds), Vigil(0.0), 0.0
     vigil.stepped_to(now, 0, 100, 0.0)
@@ -201,7 +229,9 @@ def test_no_worker_that_keeps_its_pace_is_ever_ended(hang_minutes: float, cancel
         now += took
         assert not vigil.hung(now - 1e-6, policy)
         vigil.stepped_to(now, number, 100, now)
-    assert vigil.slowest_s == pytest.approx(max(0.0, *(b - a for a, b in zip([0.0, *_sums(steps, policy)], _sums(steps, policy)))), abs=1e-6)
+    assert vigil.slowest_s == pytest.approx(
+        max(0.0, *(b - a for a, b in zip([0.0, *_sums(steps, policy)], _sums(steps, policy)))), abs=1e-6
+    )
     assert grace_s("meshing", vigil.slowest_s, policy) == MESH_TO_STOP * cancel_seconds and STALL_S > 1.0
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from dreamwright.backend.server.dispatch import SWEEP_S
 from dreamwright.backend.server.ledger import SCHEMA_VERSION
 from dreamwright.backend.server.orders import Ended, Stepped
 from dreamwright.backend.server.policy import Policy
 from dreamwright.shared.messages import Fetch, Pin, Subscribe
+
 from tests.yard import Yard, yard  # noqa: F401 (fixture)
 
 DAY = 86_400.0
@@ -37,7 +37,10 @@ def test_results_go_when_kept_long_enough_and_subscribers_hear_of_it(tmp_path: P
     yard.work(4 * SWEEP_S)
     assert set(yard.ledger.entries) == {jobs["unfetched"], jobs["pinned"]}
     assert not yard.ledger.job_folder(jobs["fetched"]).exists() and yard.ledger.job_folder(jobs["pinned"]).exists()
-    assert {event.job for event in yard.events[b"ada"] if type(event).__name__ == "JobForgotten"} == {jobs["fetched"], jobs["failed"]}
+    assert {event.job for event in yard.events[b"ada"] if type(event).__name__ == "JobForgotten"} == {
+        jobs["fetched"],
+        jobs["failed"],
+    }
     yard.work(DAY)
     yard.work(DAY)
     assert set(yard.ledger.entries) == {jobs["pinned"]}
@@ -73,7 +76,12 @@ def test_a_clock_that_jumps_by_an_hour_changes_no_decision(jump_s: float, tmp_pa
                 yard.finish(jobs[minute // 15])
             yard.work(60.0)
             told = [yard.ledger.entries.get(job) for job in jobs]
-            seen.append([e and (e.state, e.summary.queue_place, e.summary.ready_low_s, e.summary.ready_high_s, e.attempts) for e in told])
+            seen.append(
+                [
+                    e and (e.state, e.summary.queue_place, e.summary.ready_low_s, e.summary.ready_high_s, e.attempts)
+                    for e in told
+                ]
+            )
         return [seen, len(yard.events[b"ada"])]
 
     assert hour(tmp_path / "jumped", jump_s) == hour(tmp_path / "steady", 0.0)
@@ -94,7 +102,9 @@ def test_a_ledger_of_version_1_is_taken_over(tmp_path: Path) -> None:
     name = yard.submit("bob")
     yard.kill()
     with sqlite3.connect(tmp_path / "jobs.sqlite3") as old:
-        old.executescript("ALTER TABLE jobs DROP COLUMN turn; ALTER TABLE jobs DROP COLUMN ended_age; DROP TABLE turns; DROP TABLE paces;")
+        old.executescript(
+            "ALTER TABLE jobs DROP COLUMN turn; ALTER TABLE jobs DROP COLUMN ended_age; DROP TABLE turns; DROP TABLE paces;"
+        )
         old.execute("PRAGMA user_version=1")
         new = "owner priority attempt device ready_low_s ready_high_s pinned fetched".split()
         old.execute(f"UPDATE jobs SET summary = json_remove(summary, {', '.join(repr('$.' + field) for field in new)})")

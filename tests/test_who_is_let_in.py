@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import zmq
-
 from dreamwright.backend.server.front_door import FrontDoor
 from dreamwright.shared import limits
 from dreamwright.shared.client import Link
 from dreamwright.shared.handshake import Greeting
 from dreamwright.shared.messages import JobChanged, JobList, ListJobs
 from dreamwright.shared.pairing import fingerprint, key_text, new_pair
+
 from tests.doors import Street, street  # noqa: F401 (street is a fixture)
 from tests.puppet_server import asked
 
@@ -65,14 +65,18 @@ def test_a_client_with_keys_never_talks_to_a_server_without_encryption(street: S
         for _ in range(60):
             plain.step(0.005)
             street.turn()
-        assert client.link is Link.BARRED and "does not encrypt, though its connection string promised it" in client.reason
+        assert (
+            client.link is Link.BARRED and "does not encrypt, though its connection string promised it" in client.reason
+        )
         assert not heard
     finally:
         plain.close()
 
 
 @pytest.mark.parametrize("encrypt", [True, False], ids=["CURVE", "NULL"])
-def test_which_of_two_sides_encrypts_is_told_however_often_and_whoever_hangs_up_first(encrypt: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_of_two_sides_encrypts_is_told_however_often_and_whoever_hangs_up_first(
+    encrypt: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     street = Street(tmp_path / "state", monkeypatch, encrypt=encrypt)
     try:
         greeting = Greeting(zmq.Context.instance(), street.door.address)
@@ -112,7 +116,9 @@ def test_no_answer_at_all_is_told_apart_from_every_refusal(street: Street) -> No
     street.until(lambda: gone.link is Link.CONNECTING and "is the server running" in gone.reason)
 
 
-def test_a_key_that_is_revoked_in_mid_session_is_refused_at_the_next_request_and_hears_no_event_more(street: Street) -> None:
+def test_a_key_that_is_revoked_in_mid_session_is_refused_at_the_next_request_and_hears_no_event_more(
+    street: Street,
+) -> None:
     anna = street.guest("anna")
     anna.subscribe()
     job = street.ask(anna, asked("a")).job.job
@@ -145,7 +151,9 @@ def test_a_revoked_key_does_not_come_back_in(street: Street) -> None:
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut short", "open to all", "another's form"])
-def test_a_users_file_that_cannot_be_trusted_lets_nobody_in_and_says_why(street: Street, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_users_file_that_cannot_be_trusted_lets_nobody_in_and_says_why(
+    street: Street, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     anna = street.guest("anna")
     path = street.keys.users_path
     good = path.read_bytes()

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from dreamwright.backend.cameras import orbit_cameras
 from dreamwright.backend.checkpoints import read_checkpoint, write_checkpoint
 from dreamwright.backend.events import Checkpoint, Finished, Preview, Progress
@@ -17,6 +16,7 @@ from dreamwright.backend.job import make_job
 from dreamwright.backend.optimization import Run, optimise
 from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.rendering.shading import Shading
+
 from tests.ball_runs import ball_pictures, oracle, run_of  # noqa: F401 (a fixture)
 from tests.tiny_model import quick_config
 

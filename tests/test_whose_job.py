@@ -3,11 +3,23 @@
 
 from __future__ import annotations
 
-from dreamwright.backend.server.orders import Pictured
 from dreamwright.backend.server.attempt import MESH_FILE
+from dreamwright.backend.server.orders import Pictured
 from dreamwright.shared.faults import Refused
-from dreamwright.shared.messages import Cancel, Fetch, Forget, JobChanged, JobList, ListJobs, Pause, PreviewFrame, Resume, Subscribe
+from dreamwright.shared.messages import (
+    Cancel,
+    Fetch,
+    Forget,
+    JobChanged,
+    JobList,
+    ListJobs,
+    Pause,
+    PreviewFrame,
+    Resume,
+    Subscribe,
+)
 from dreamwright.shared.pairing import key_text
+
 from tests.doors import Street, street  # noqa: F401 (street is a fixture)
 from tests.puppet_server import asked
 
@@ -61,9 +73,13 @@ def test_an_admin_sees_and_controls_every_job_until_the_role_is_taken_away(stree
     street.foreman.told = [pictured(street, job)]
     street.door.service._herald.tell(job)
     street.for_a_while(0.2)
-    assert not [event for event in street.events[chief] if isinstance(event, (JobChanged, PreviewFrame))], "nor by what it subscribed to before"
+    assert not [event for event in street.events[chief] if isinstance(event, (JobChanged, PreviewFrame))], (
+        "nor by what it subscribed to before"
+    )
     street.keys.allow("chief", key_text(chief.pair.public), True)
-    street.until(lambda: any(isinstance(event, JobList) and event.jobs for event in street.events[chief]))  # within a pulse
+    street.until(
+        lambda: any(isinstance(event, JobList) and event.jobs for event in street.events[chief])
+    )  # within a pulse
 
 
 def test_who_was_shut_out_and_let_in_again_between_two_words_still_hears_everything(street: Street) -> None:
@@ -77,7 +93,9 @@ def test_who_was_shut_out_and_let_in_again_between_two_words_still_hears_everyth
     street.until(lambda: any(isinstance(event, JobList) for event in street.events[anna]))
     street.ledger.note(job, message="news")
     street.door.service._herald.tell(job)
-    street.until(lambda: any(isinstance(event, JobChanged) and event.job.message == "news" for event in street.events[anna]))
+    street.until(
+        lambda: any(isinstance(event, JobChanged) and event.job.message == "news" for event in street.events[anna])
+    )
 
 
 def pictured(street: Street, job: str) -> Pictured:

@@ -16,19 +16,24 @@ from typing import Any
 
 import pytest
 import torch
+from dreamwright.backend.checkpoints import FORMAT, NEWEST, PREVIOUS, VERSION
+from dreamwright.backend.server.attempt import MESH_FILE
+from dreamwright.backend.server.fence import raise_fence
+from dreamwright.backend.server.orders import Ended, Noted, Stepped, Stop, Work
+from dreamwright.backend.server.worker import Worker
+from dreamwright.shared.messages import JobSummary
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from dreamwright.backend.checkpoints import FORMAT, NEWEST, PREVIOUS, VERSION
-from dreamwright.backend.server.fence import raise_fence
-from dreamwright.backend.server.orders import Ended, Noted, Stepped, Stop, Work
-from dreamwright.backend.server.attempt import MESH_FILE
-from dreamwright.backend.server.worker import Worker
-from dreamwright.shared.messages import JobSummary
 from tests.tiny_model import QUICK, save_tiny_model
 
 ROOT = Path(__file__).parents[1]
-SETTINGS = {**dict(setting.split("=") for setting in QUICK), "run.threads": "1", "mesh.threshold": "1.0", "run.max_restarts": "0"}
+SETTINGS = {
+    **dict(setting.split("=") for setting in QUICK),
+    "run.threads": "1",
+    "mesh.threshold": "1.0",
+    "run.max_restarts": "0",
+}
 
 
 class Desk(Worker):
@@ -79,7 +84,28 @@ def every_step_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def work_of(model: Path, folder: Path, number: int) -> Work:
-    job = JobSummary("job", "running", "a red mushroom", "", str(model), "draft", 0, SETTINGS, 0, 6, 0.0, -1.0, 0, "", "", 0.0, 0, "", 1, attempt=number)
+    job = JobSummary(
+        "job",
+        "running",
+        "a red mushroom",
+        "",
+        str(model),
+        "draft",
+        0,
+        SETTINGS,
+        0,
+        6,
+        0.0,
+        -1.0,
+        0,
+        "",
+        "",
+        0.0,
+        0,
+        "",
+        1,
+        attempt=number,
+    )
     return Work(job, str(folder))
 
 
@@ -109,7 +135,9 @@ def test_a_job_goes_on_where_it_stopped_and_ends_in_the_same_mesh(begun: Path, m
 
 
 @pytest.mark.parametrize("stopped", [None, "cancel", "pause"])
-def test_a_texture_is_baked_and_only_a_cancel_leaves_it_out(model: Path, tmp_path: Path, undisturbed: bytes, stopped: str | None) -> None:
+def test_a_texture_is_baked_and_only_a_cancel_leaves_it_out(
+    model: Path, tmp_path: Path, undisturbed: bytes, stopped: str | None
+) -> None:
     from dreamwright.shared.mesh_file import decode_mesh
 
     class Hasty(Desk):
@@ -131,10 +159,14 @@ def test_a_texture_is_baked_and_only_a_cancel_leaves_it_out(model: Path, tmp_pat
         mesh, plain = decode_mesh(data), decode_mesh(undisturbed)
         assert "vertex colours" not in desk.ended.message and "baking the texture, 100 %" in desk.notes()
         assert mesh.picture is not None and len(mesh.picture.corners) == len(mesh.faces)
-        assert (mesh.vertices == plain.vertices).all() and (mesh.faces == plain.faces).all(), "the mesh itself is the same"
+        assert (mesh.vertices == plain.vertices).all() and (mesh.faces == plain.faces).all(), (
+            "the mesh itself is the same"
+        )
 
 
-def test_a_job_whose_server_died_before_it_heard_of_the_mesh_makes_the_same_mesh_again(begun: Path, model: Path, undisturbed: bytes) -> None:
+def test_a_job_whose_server_died_before_it_heard_of_the_mesh_makes_the_same_mesh_again(
+    begun: Path, model: Path, undisturbed: bytes
+) -> None:
     attempt(model, begun, 2)
     (begun / MESH_FILE).unlink()
     desk = attempt(model, begun, 3)
@@ -142,7 +174,9 @@ def test_a_job_whose_server_died_before_it_heard_of_the_mesh_makes_the_same_mesh
 
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "newer"])
-def test_the_checkpoint_before_serves_and_the_job_says_so_to_its_end(harm: str, begun: Path, model: Path, undisturbed: bytes) -> None:
+def test_the_checkpoint_before_serves_and_the_job_says_so_to_its_end(
+    harm: str, begun: Path, model: Path, undisturbed: bytes
+) -> None:
     newest = begun / "checkpoints" / NEWEST
     data = newest.read_bytes()
     if harm == "truncated":
@@ -158,11 +192,15 @@ def test_the_checkpoint_before_serves_and_the_job_says_so_to_its_end(harm: str, 
     assert (begun / MESH_FILE).read_bytes() == undisturbed
 
 
-def test_with_no_checkpoint_left_that_serves_the_job_begins_anew_and_says_so(begun: Path, model: Path, undisturbed: bytes) -> None:
+def test_with_no_checkpoint_left_that_serves_the_job_begins_anew_and_says_so(
+    begun: Path, model: Path, undisturbed: bytes
+) -> None:
     for name in (NEWEST, PREVIOUS):
         (begun / "checkpoints" / name).write_bytes(b"nothing")
     desk = attempt(model, begun, 2)
-    assert desk.steps()[0] == 1 and "began anew" in desk.ended.message and (begun / MESH_FILE).read_bytes() == undisturbed
+    assert (
+        desk.steps()[0] == 1 and "began anew" in desk.ended.message and (begun / MESH_FILE).read_bytes() == undisturbed
+    )
 
 
 def test_a_checkpoint_of_other_settings_is_never_gone_on_from(begun: Path, model: Path, undisturbed: bytes) -> None:
@@ -184,7 +222,11 @@ def test_a_checkpoint_that_does_not_fit_pauses_the_job_and_leaves_the_one_before
     with monkeypatch.context() as full:
         full.setattr("dreamwright.backend.checkpoints.save_file", no_space)
         desk = attempt(model, begun, 2)
-    assert desk.ended.how == "paused" and "No space left" in desk.ended.message and "make room there, then resume" in desk.ended.message
+    assert (
+        desk.ended.how == "paused"
+        and "No space left" in desk.ended.message
+        and "make room there, then resume" in desk.ended.message
+    )
     assert (begun / "checkpoints" / NEWEST).read_bytes() == before
     assert attempt(model, begun, 3).ended.how == "succeeded" and (begun / MESH_FILE).read_bytes() == undisturbed
 
@@ -246,7 +288,12 @@ def test_sigkill_between_writing_and_renaming_loses_one_interval_at_most(
     renamed: str, time: int, step: int, model: Path, tmp_path: Path, undisturbed: bytes
 ) -> None:
     """A process that SIGKILLs itself just before that rename; from outside such a moment is too short to hit."""
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(model), str(tmp_path), renamed, str(time)], capture_output=True, cwd=ROOT, timeout=120)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(model), str(tmp_path), renamed, str(time)],
+        capture_output=True,
+        cwd=ROOT,
+        timeout=120,
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     assert list(tmp_path.glob("**/*.part")), "it was written, and not yet renamed"
     desk = attempt(model, tmp_path, 2)

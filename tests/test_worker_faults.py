@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-
 from dreamwright.backend.server.policy import Policy
 from dreamwright.shared.messages import Resume
+
 from tests.soak.ward import INTERVAL, ROOT, Ward, ward
 
 HANG = Policy(hang_minutes=0.5)  # half a minute between two steps, which take some hundredths; three to load
@@ -39,7 +39,9 @@ def patients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
         ("hang", "hang", "said nothing for 30 s while stepping"),
     ],
 )
-def test_a_worker_that_falls_over_or_stands_still_is_replaced_and_the_job_goes_on(what: str, cause: str, said: str, patients: Ward) -> None:
+def test_a_worker_that_falls_over_or_stands_still_is_replaced_and_the_job_goes_on(
+    what: str, cause: str, said: str, patients: Ward
+) -> None:
     name = patients.submit({"where": "step", "what": what, "step": 7})
     job = patients.ended(name)
     assert job.state == "succeeded" and job.mesh_bytes and job.cause == "", job
@@ -62,7 +64,9 @@ def test_so_is_one_that_a_signal_from_outside_ends_or_stops(number: signal.Signa
 
 
 @pytest.mark.slow
-def test_want_of_memory_is_met_once_with_settings_that_change_roundings_only_and_the_job_says_so(patients: Ward) -> None:
+def test_want_of_memory_is_met_once_with_settings_that_change_roundings_only_and_the_job_says_so(
+    patients: Ward,
+) -> None:
     name = patients.submit({"where": "step", "what": "memory", "step": 6, "attempts": 9}, **{"run.views_per_step": "2"})
     job = patients.ended(name)
     assert job.state == "succeeded" and job.settings["run.views_at_once"] == "1"
@@ -80,7 +84,9 @@ def test_want_of_memory_is_met_once_with_settings_that_change_roundings_only_and
         ("bug", "fault", "ZeroDivisionError: division by zero (a fault of Dreamwright", True),
     ],
 )
-def test_what_would_only_happen_again_fails_at_once_with_what_to_do(what: str, cause: str, said: str, resumable: bool, patients: Ward) -> None:
+def test_what_would_only_happen_again_fails_at_once_with_what_to_do(
+    what: str, cause: str, said: str, resumable: bool, patients: Ward
+) -> None:
     """And a failed job that left a checkpoint goes on from it when it is asked to."""
     fault = {"where": "step", "what": what, "step": 5, "attempts": 1}
     name = patients.submit(fault)
@@ -136,7 +142,12 @@ print(json.dumps({"devices": list(devices), "begun": begun, "initialised": torch
 
 def test_the_server_process_initialises_no_device_however_many_there_are(tmp_path: Path) -> None:
     """torch is loaded in it, to check settings; CUDA's start is made an error, and two devices are shown to it."""
-    done = subprocess.run([sys.executable, "-c", SERVED, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-c", SERVED, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, timeout=200
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     said = done.stdout.strip().splitlines()[-1]
-    assert said == '{"devices": ["cuda:0", "cuda:1"], "begun": [], "initialised": false, "driver": false, "diffusers": false}'
+    assert (
+        said
+        == '{"devices": ["cuda:0", "cuda:1"], "begun": [], "initialised": false, "driver": false, "diffusers": false}'
+    )

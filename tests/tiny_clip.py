@@ -26,7 +26,9 @@ def write_clip(folder: Path, processor: dict | None = None) -> Path:
     end = 2 * len(LETTERS) + 1
     text = dict(vocab_size=end + 1, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
                 max_position_embeddings=77, bos_token_id=end - 1, eos_token_id=end, pad_token_id=end)  # fmt: skip
-    vision = dict(hidden_size=24, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE, patch_size=8)
+    vision = dict(
+        hidden_size=24, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE, patch_size=8
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12))

@@ -42,7 +42,12 @@ def clip_tokenizer(folder: Path) -> CLIPTokenizer:
     tokens = [*LETTERS, *(letter + "</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    special = {
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+    }
     described = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **special}
     (folder / "tokenizer_config.json").write_text(json.dumps(described))
     return CLIPTokenizer.from_pretrained(folder)
@@ -84,7 +89,9 @@ def stable_diffusion(work: Path, prediction_type: str = "epsilon", **scheduling:
     if prediction_type == "epsilon" and not scheduling:
         scheduler: Any = PNDMScheduler(**LINEAR, skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False)
     else:
-        scheduler = DDIMScheduler(**LINEAR, prediction_type=prediction_type, clip_sample=False, steps_offset=1, **scheduling)
+        scheduler = DDIMScheduler(
+            **LINEAR, prediction_type=prediction_type, clip_sample=False, steps_offset=1, **scheduling
+        )
     return StableDiffusionPipeline(
         vae=vae(4), text_encoder=clip_encoder(CLIPTextModel, 16), tokenizer=clip_tokenizer(work / "clip"),
         unet=unet(cross_attention_dim=16), scheduler=scheduler, safety_checker=None, feature_extractor=None,
@@ -109,7 +116,9 @@ def stable_diffusion_xl(work: Path, force_zeros: bool = True) -> StableDiffusion
 
 
 def stable_diffusion_3(work: Path, t5: bool = True, **scheduling: Any) -> StableDiffusion3Pipeline:
-    text = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2, feed_forward_proj="gated-gelu")
+    text = T5Config(
+        vocab_size=64, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2, feed_forward_proj="gated-gelu"
+    )
     return StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel(
             sample_size=8, patch_size=2, in_channels=16, out_channels=16, num_layers=2, attention_head_dim=8,

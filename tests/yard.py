@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
 import pytest
-
+from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.backend.server.audience import Audience
 from dreamwright.backend.server.fence import check_fence
 from dreamwright.backend.server.foreman import Died
@@ -17,7 +17,6 @@ from dreamwright.backend.server.ledger import Ledger
 from dreamwright.backend.server.orders import Ended
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.service import Service
-from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.shared.faults import Refused
 from dreamwright.shared.messages import JobSummary, Submit
 
@@ -97,7 +96,9 @@ class Yard:
         self.hands = Hands(self.devices)
         self.hands.living = self.living
         self.events: dict[bytes, list[Any]] = {}
-        audience = Audience(lambda route, event: self.events.setdefault(route, []).append(event) is None, lambda: self.now)
+        audience = Audience(
+            lambda route, event: self.events.setdefault(route, []).append(event) is None, lambda: self.now
+        )
         self.service = Service(self.ledger, self.hands, audience, "test", "epoch", lambda: self.now, self.policy)
 
     def kill(self) -> None:

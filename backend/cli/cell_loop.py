@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Callable, Sequence
 
 if TYPE_CHECKING:
     import torch
-
     from dreamwright.backend.evaluation.baselines import Outcome
     from dreamwright.backend.job import Job
     from dreamwright.backend.meshing.mesh import Mesh
@@ -35,17 +34,19 @@ def make_cells(
     """
     import sys
 
-    from tqdm import tqdm
-
     from dreamwright.backend.cli.run_loop import StopSignal
     from dreamwright.backend.errors import Stopped
     from dreamwright.backend.evaluation.baselines import fingerprint, kept, make_cell
     from dreamwright.backend.events import Event, Progress
     from dreamwright.backend.meshing.turntable import turntable_picture
+    from tqdm import tqdm
 
     there = sum(kept(cell.folder, fingerprint(cell.job)) is not None for cell in planned)
     # Cells that are there cost nothing, so the bar begins behind them: its time left is that of the others.
-    with StopSignal(aloud=False) as stop, tqdm(total=len(planned), initial=there, unit="job", dynamic_ncols=True) as bar:
+    with (
+        StopSignal(aloud=False) as stop,
+        tqdm(total=len(planned), initial=there, unit="job", dynamic_ncols=True) as bar,
+    ):
         for cell in planned:
             known = kept(cell.folder, fingerprint(cell.job))
             if known is None:
@@ -57,7 +58,10 @@ def make_cells(
                 try:
                     known = make_cell(cell.job, cell.folder, device, stop, watch)
                 except Stopped as stopped:
-                    tqdm.write(f"{stopped}; {bar.n} of {len(planned)} jobs are kept, and the same command goes on from here", file=sys.stderr)
+                    tqdm.write(
+                        f"{stopped}; {bar.n} of {len(planned)} jobs are kept, and the same command goes on from here",
+                        file=sys.stderr,
+                    )
                     return False
                 if known[0].error:
                     tqdm.write(f"{cell.words}: failed ({known[0].error}); it counts as wrong", file=sys.stderr)

@@ -27,16 +27,27 @@ class DemoError(DreamwrightError):
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     """Define the command's arguments."""
-    parser = subparsers.add_parser("demo", help="server, Blender, prompt, lit scene: the whole way once", description=__doc__)
+    parser = subparsers.add_parser(
+        "demo", help="server, Blender, prompt, lit scene: the whole way once", description=__doc__
+    )
     parser.add_argument("prompt", nargs="?", default="a red mushroom")
     parser.add_argument("--preset", default="draft")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, as for generate")
     parser.add_argument("--size", type=int, default=512, help="pixels a side of the two pictures (default 512)")
     parser.add_argument("--samples", type=int, default=64, help="Cycles samples a pixel (default 64)")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for scene.blend, sun.png, lamp.png and the logs")
-    parser.add_argument("--addon", type=Path, metavar="ZIP", help="the built add-on (default: built from this checkout)")
-    parser.add_argument("--blender", type=Path, metavar="PROGRAM", help="a Blender of 4.2 or later (default: bpy in this Python, else blender on PATH)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), help="folder for scene.blend, sun.png, lamp.png and the logs"
+    )
+    parser.add_argument(
+        "--addon", type=Path, metavar="ZIP", help="the built add-on (default: built from this checkout)"
+    )
+    parser.add_argument(
+        "--blender",
+        type=Path,
+        metavar="PROGRAM",
+        help="a Blender of 4.2 or later (default: bpy in this Python, else blender on PATH)",
+    )
     return parser
 
 
@@ -49,12 +60,16 @@ def run(options: argparse.Namespace) -> int:
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ExportError(f"cannot make the folder {options.out}: {error.strerror}; choose another with --out") from error
+        raise ExportError(
+            f"cannot make the folder {options.out}: {error.strerror}; choose another with --out"
+        ) from error
     out = options.out.resolve()
     command = _blender(options.blender)
     zip_path = options.addon.resolve() if options.addon else _built(out)
     if not zip_path.is_file():
-        raise DemoError(f"there is no add-on at {zip_path}; build one with python build_addon.py and name it with --addon")
+        raise DemoError(
+            f"there is no add-on at {zip_path}; build one with python build_addon.py and name it with --addon"
+        )
     with _server(out) as address:
         print(f"server on {address}", flush=True)
         asked = {
@@ -91,7 +106,9 @@ def _built(out: Path) -> Path:
     """Build the add-on from the checkout in the working directory. Raises DemoError."""
     script = Path("build_addon.py").resolve()
     if not script.is_file():
-        raise DemoError("there is no build_addon.py here; run this in a checkout of Dreamwright, or name a built zip with --addon")
+        raise DemoError(
+            "there is no build_addon.py here; run this in a checkout of Dreamwright, or name a built zip with --addon"
+        )
     made = subprocess.run([sys.executable, str(script), "--out", str(out / "addon")], capture_output=True, text=True)
     if made.returncode:
         raise DemoError(f"the add-on could not be built: {(made.stderr or made.stdout).strip()[-600:]}")
@@ -101,7 +118,16 @@ def _built(out: Path) -> Path:
 @contextmanager
 def _server(out: Path) -> Iterator[str]:
     """A server of our own on a free port; its address. Ended at the end, whatever happens."""
-    command = [sys.executable, "-m", "dreamwright.backend.cli.main", "serve", "--address", "tcp://127.0.0.1:*", "--state", str(out / "server")]
+    command = [
+        sys.executable,
+        "-m",
+        "dreamwright.backend.cli.main",
+        "serve",
+        "--address",
+        "tcp://127.0.0.1:*",
+        "--state",
+        str(out / "server"),
+    ]
     with (out / "server.log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         try:
@@ -131,7 +157,9 @@ def _drive(command: list[str], asked: dict[str, Any], out: Path) -> None:
         (out / "blender" / part).mkdir(parents=True, exist_ok=True)
     failure, bar = "", None
     with (out / "blender.log").open("w") as log:
-        process = subprocess.Popen([*command, str(script)], env=variables, stdout=subprocess.PIPE, stderr=log, text=True, errors="replace")
+        process = subprocess.Popen(
+            [*command, str(script)], env=variables, stdout=subprocess.PIPE, stderr=log, text=True, errors="replace"
+        )
         try:
             for line in process.stdout:
                 if not line.startswith(MARK):

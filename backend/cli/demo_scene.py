@@ -65,7 +65,9 @@ def dream(asked: dict[str, Any]) -> Any:
     if not ticking.pump(lambda: set(bpy.data.objects) != before, PATIENCE_S):
         raise RuntimeError(session.notices[-1].text if session.notices else "the mesh did not arrive")
     made = (set(bpy.data.objects) - before).pop()
-    tell(say=f"imported {made.name!r}: {len(made.data.polygons)} triangles, {made.dimensions.z:.2f} m tall, dreamt in {summary.elapsed_s:.0f} s")
+    tell(
+        say=f"imported {made.name!r}: {len(made.data.polygons)} triangles, {made.dimensions.z:.2f} m tall, dreamt in {summary.elapsed_s:.0f} s"
+    )
     return made
 
 
@@ -77,7 +79,9 @@ def stage(prop: Any) -> dict[str, Any]:
             bpy.data.objects.remove(bpy.data.objects[name])
     floor = bpy.data.meshes.new("Floor")
     reach = 20 * size
-    floor.from_pydata([(-reach, -reach, 0), (reach, -reach, 0), (reach, reach, 0), (-reach, reach, 0)], [], [(0, 1, 2, 3)])
+    floor.from_pydata(
+        [(-reach, -reach, 0), (reach, -reach, 0), (reach, reach, 0), (-reach, reach, 0)], [], [(0, 1, 2, 3)]
+    )
     scene.collection.objects.link(bpy.data.objects.new("Floor", floor))
     camera = bpy.data.objects.get("Camera") or bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
     if camera.name not in scene.collection.all_objects:

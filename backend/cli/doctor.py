@@ -30,7 +30,6 @@ def nerfacc_mode() -> str:
 def run(options: argparse.Namespace) -> int:
     """Print the findings; 1 when no model can be used, else 0."""
     import torch
-
     from dreamwright.backend.memory import free_bytes, in_words
     from dreamwright.backend.models import known_models
 
@@ -39,16 +38,24 @@ def run(options: argparse.Namespace) -> int:
         try:
             print(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
-            advice = 'only needed to train the starter: pip install "dreamwright[blender]"' if name == "bpy" else f"pip install {name}"
+            advice = (
+                'only needed to train the starter: pip install "dreamwright[blender]"'
+                if name == "bpy"
+                else f"pip install {name}"
+            )
             print(f"{name} missing ({advice})")
-    device = f"cuda: {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else "cpu (no CUDA device found by torch)"
+    device = (
+        f"cuda: {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else "cpu (no CUDA device found by torch)"
+    )
     print(f"device {device}; {torch.get_num_threads()} threads of {os.cpu_count()} processors")
     memory = free_bytes("cpu")
     print(f"memory available: {in_words(memory)}" if memory is not None else "memory available: unknown on this system")
     print(f"nerfacc: {nerfacc_mode()}")
     models = known_models()
     for model in models:
-        print(f"model {model.name}: {'here, ' + str(model.folder) if model.available else 'missing; ' + model.how_to_get}")
+        print(
+            f"model {model.name}: {'here, ' + str(model.folder) if model.available else 'missing; ' + model.how_to_get}"
+        )
     usable = any(model.available for model in models)
     print("ready" if usable else "not ready: no model is on this machine")
     return 0 if usable else 1

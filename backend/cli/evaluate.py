@@ -11,10 +11,19 @@ from typing import Any
 SUITES = {
     "starter": ("evaluate_starter", "lift the starter's prompts and compare each with the prop that it names"),
     "r-precision": ("evaluate_r_precision", "CLIP R-Precision of props or pictures that are there"),
-    "baselines": ("evaluate_baselines", "make the starter's prompts by every method, and a table like the paper's table 1"),
-    "ablation": ("evaluate_ablation", "the paper's figure 6: from a base to the whole preset in five rungs, retrieved from albedo, shaded and textureless renders"),
+    "baselines": (
+        "evaluate_baselines",
+        "make the starter's prompts by every method, and a table like the paper's table 1",
+    ),
+    "ablation": (
+        "evaluate_ablation",
+        "the paper's figure 6: from a base to the whole preset in five rungs, retrieved from albedo, shaded and textureless renders",
+    ),
     "sweep": ("evaluate_sweep", "the paper's figure 9: props by guidance weight and seed"),
-    "guidance-2d": ("evaluate_guidance_2d", "the paper's figure 2: ancestral samples beside 2D score distillation, by guidance weight"),
+    "guidance-2d": (
+        "evaluate_guidance_2d",
+        "the paper's figure 2: ancestral samples beside 2D score distillation, by guidance weight",
+    ),
 }
 
 

@@ -15,7 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the suite's arguments."""
     from dreamwright.backend.cli.evaluate_choices import add_job_arguments
 
-    parser.add_argument("--prompts", default="4", metavar="N", help="N of the starter's test prompts, different props first (default 4, at most 24), or a file with one prompt a line")
+    parser.add_argument(
+        "--prompts",
+        default="4",
+        metavar="N",
+        help="N of the starter's test prompts, different props first (default 4, at most 24), or a file with one prompt a line",
+    )
     add_job_arguments(parser, "ablation")
 
 
@@ -24,7 +29,15 @@ def run(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from dreamwright.backend.cli.cell_loop import PlannedCell, make_cells
-    from dreamwright.backend.cli.evaluate_choices import MOST_SEEDS, check_count, chosen_config, chosen_prompts, described, load_retrievers, write_picture
+    from dreamwright.backend.cli.evaluate_choices import (
+        MOST_SEEDS,
+        check_count,
+        chosen_config,
+        chosen_prompts,
+        described,
+        load_retrievers,
+        write_picture,
+    )
     from dreamwright.backend.cli.evaluate_r_precision import write_table
     from dreamwright.backend.cli.run_loop import INTERRUPTED
     from dreamwright.backend.cli.sample import choose_device
@@ -44,7 +57,13 @@ def run(options: argparse.Namespace) -> int:
     prompts, config = chosen_prompts(options.prompts), chosen_config(options)
     captions, device = captions_for(prompts, "--prompts"), choose_device(options.device)
     configs = {rung.name: rung_config(config, rung.name) for rung in RUNGS}
-    plan = {"suite": "ablation", "preset": options.preset, "model": options.model, "weights": weights_of(options.model), "settings": settings_of(config)}
+    plan = {
+        "suite": "ablation",
+        "preset": options.preset,
+        "model": options.model,
+        "weights": weights_of(options.model),
+        "settings": settings_of(config),
+    }
     retrieval = RenderRetrieval(prompts, captions, load_retrievers(options.models, captions, device))
     settle(options.out, plan)
 
@@ -72,7 +91,9 @@ def run(options: argparse.Namespace) -> int:
                 retrieval.add(board, "the true props", prompt, seed, starter_prop(prompt, seed))
     if not make_cells(list(cells), device, use):
         return INTERRUPTED
-    pairs = [(above, above, below) for below, above in zip(names, names[1:])] + [("the whole ladder", names[-1], names[0])]
+    pairs = [(above, above, below) for below, above in zip(names, names[1:])] + [
+        ("the whole ladder", names[-1], names[0])
+    ]
     chances = ", ".join(f"{look} {100 * chance:.1f}" for look, chance in retrieval.chances().items())
     table = (
         f"R-Precision in per cent, ± standard error over {len(prompts)} prompt(s) of {options.seeds} seed(s), {config.run.steps} steps each. By chance: {chances}.\n\n"

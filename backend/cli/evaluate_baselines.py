@@ -12,12 +12,33 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the suite's arguments."""
-    parser.add_argument("--prompts", type=int, default=4, metavar="N", help="N of the starter's test prompts, different props first (default 4, at most 24)")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="props a prompt (default 1; the paper's is 2)")
+    parser.add_argument(
+        "--prompts",
+        type=int,
+        default=4,
+        metavar="N",
+        help="N of the starter's test prompts, different props first (default 4, at most 24)",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="props a prompt (default 1; the paper's is 2)"
+    )
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="default: all")
-    parser.add_argument("--models", nargs="+", metavar="MODEL", help="retrieval models (default: the starter's two and its judge)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of every job whose method knows it, for example run.steps=300")
-    parser.add_argument("--out", type=Path, default=Path("baselines"), help="folder for the props, baselines.json, baselines.md and baselines.png")
+    parser.add_argument(
+        "--models", nargs="+", metavar="MODEL", help="retrieval models (default: the starter's two and its judge)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of every job whose method knows it, for example run.steps=300",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("baselines"),
+        help="folder for the props, baselines.json, baselines.md and baselines.png",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
@@ -46,24 +67,52 @@ def run(options: argparse.Namespace) -> int:
     resolution = max(64, *(model.image_size for model in models.values()))
     exhibits: dict[str, list[Exhibit]] = {method.name: [] for method in methods}
     jobs: list[dict[str, object]] = []
-    planned = {cell.folder(options.out): cell for cell in cells([method.name for method in methods], prompts, options.seeds)}
+    planned = {
+        cell.folder(options.out): cell for cell in cells([method.name for method in methods], prompts, options.seeds)
+    }
 
     def use(done: PlannedCell, outcome: Outcome, mesh: Mesh | None) -> None:
         cell = planned[done.folder]
         number = prompts.index(cell.prompt)
         made = Exhibit(number, cell.seed, None, None) if mesh is None else of_mesh(mesh, number, cell.seed, resolution)
         exhibits[cell.method].append(made)
-        jobs.append({"method": cell.method, "prompt": cell.prompt, "seed": cell.seed, "seconds": outcome.seconds, "error": outcome.error})
+        jobs.append(
+            {
+                "method": cell.method,
+                "prompt": cell.prompt,
+                "seed": cell.seed,
+                "seconds": outcome.seconds,
+                "error": outcome.error,
+            }
+        )
 
-    if not make_cells([PlannedCell(f"{c.method}: {c.prompt}", job_of(c, options.set), folder) for folder, c in planned.items()], device, use):
+    if not make_cells(
+        [PlannedCell(f"{c.method}: {c.prompt}", job_of(c, options.set), folder) for folder, c in planned.items()],
+        device,
+        use,
+    ):
         return INTERRUPTED
-    oracle = [of_mesh(starter_prop(prompt, seed), n, seed, resolution) for seed in range(options.seeds) for n, prompt in enumerate(prompts)]
+    oracle = [
+        of_mesh(starter_prop(prompt, seed), n, seed, resolution)
+        for seed in range(options.seeds)
+        for n, prompt in enumerate(prompts)
+    ]
     rows = [measure_row("oracle (the true props)", "", oracle, prompts, STARTER_CAPTIONS, models)]
     rows += [measure_row(m.name, m.model, exhibits[m.name], prompts, STARTER_CAPTIONS, models) for m in methods]
-    settings = {"elevation_deg": ELEVATION, "azimuths": AZIMUTHS, "resolution": resolution, "seeds": options.seeds, "jobs": jobs}
+    settings = {
+        "elevation_deg": ELEVATION,
+        "azimuths": AZIMUTHS,
+        "resolution": resolution,
+        "seeds": options.seeds,
+        "jobs": jobs,
+    }
     try:
         picture({"oracle": oracle, **exhibits}, prompts).save(options.out / "baselines.png")
     except OSError as error:
-        raise ConfigError(f"cannot write to {options.out} ({error.strerror}); give another folder with --out") from error
-    write_table(options.out, "baselines", markdown(rows, list(models)), as_json(rows, prompts, STARTER_CAPTIONS, settings))
+        raise ConfigError(
+            f"cannot write to {options.out} ({error.strerror}); give another folder with --out"
+        ) from error
+    write_table(
+        options.out, "baselines", markdown(rows, list(models)), as_json(rows, prompts, STARTER_CAPTIONS, settings)
+    )
     return 0

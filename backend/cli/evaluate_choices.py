@@ -9,28 +9,50 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from dreamwright.backend.config import Config
     from dreamwright.backend.evaluation.retrieval import RetrievalModel
+    from PIL import Image
 
 MOST_SEEDS = 100
 
 
 def add_job_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     """The arguments of suites whose cells are jobs."""
-    parser.add_argument("--seeds", type=int, default=1, metavar="K", help="props a prompt: seeds 0 to K - 1 (default 1)")
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="K", help="props a prompt: seeds 0 to K - 1 (default 1)"
+    )
     parser.add_argument("--preset", default="draft", help="the settings to begin from (default draft)")
-    parser.add_argument("--steps", type=int, metavar="N", help="steps of each run, in short for --set run.steps=N (default: the preset's)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of every job, for example run.threads=1")
-    parser.add_argument("--models", nargs="+", metavar="MODEL", help="retrieval models: CLIP models by name or folder, or judge (default: the starter's two and its judge)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="steps of each run, in short for --set run.steps=N (default: the preset's)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of every job, for example run.threads=1",
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        metavar="MODEL",
+        help="retrieval models: CLIP models by name or folder, or judge (default: the starter's two and its judge)",
+    )
     add_common_arguments(parser, out)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     """The arguments of all of them."""
     parser.add_argument("--model", default="starter", help="the model that guides (default starter)")
-    parser.add_argument("--out", type=Path, default=Path(out), help=f"folder for what is made, the table and the picture; more is added to it (default {out})")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(out),
+        help=f"folder for what is made, the table and the picture; more is added to it (default {out})",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
@@ -43,11 +65,15 @@ def chosen_config(options: argparse.Namespace, taken: Sequence[str] = ()) -> Con
     for setting in options.set:
         name = setting.partition("=")[0].strip()
         if name in ("run.seed", *taken):
-            raise ConfigError(f"--set {setting}: `evaluate {options.suite}` sets {name} itself; allowed are the other settings; leave it out")
+            raise ConfigError(
+                f"--set {setting}: `evaluate {options.suite}` sets {name} itself; allowed are the other settings; leave it out"
+            )
     steps = [] if options.steps is None else [f"run.steps={options.steps}"]
     config = apply_settings(get_preset(options.preset).config, [*options.set, *steps])
     if config.run.method != "dreamfusion":
-        raise ConfigError(f"the preset {options.preset!r} is one of {config.run.method}; allowed are those of dreamfusion; choose another with --preset")
+        raise ConfigError(
+            f"the preset {options.preset!r} is one of {config.run.method}; allowed are those of dreamfusion; choose another with --preset"
+        )
     return config
 
 
@@ -62,7 +88,9 @@ def chosen_prompts(text: str) -> tuple[str, ...]:
     except ValueError:
         return read_prompts(Path(text))
     if not 1 <= count <= len(ORDER):
-        raise ConfigError(f"--prompts {count}; allowed is 1 to {len(ORDER)}, or a file with one prompt a line; change it")
+        raise ConfigError(
+            f"--prompts {count}; allowed is 1 to {len(ORDER)}, or a file with one prompt a line; change it"
+        )
     return ORDER[:count]
 
 
@@ -82,7 +110,9 @@ def checked_weights(weights: Sequence[float]) -> list[float]:
     low, high = BOUNDS[OMEGA]
     for weight in weights:
         if not (math.isfinite(weight) and low <= weight <= high):
-            raise ConfigError(f"--weights {weight:g}; allowed is {low:g} to {high:g} (omega; diffusers' guidance_scale is 1 + omega); change it")
+            raise ConfigError(
+                f"--weights {weight:g}; allowed is {low:g} to {high:g} (omega; diffusers' guidance_scale is 1 + omega); change it"
+            )
     names = [f"{weight:g}" for weight in weights]  # folders are named so
     if len(set(names)) < len(names):
         raise ConfigError(f"--weights {' '.join(names)}; allowed is each weight once; leave the second one out")
@@ -92,7 +122,6 @@ def checked_weights(weights: Sequence[float]) -> list[float]:
 def load_retrievers(names: Sequence[str] | None, captions: Sequence[str], device: Any) -> dict[str, RetrievalModel]:
     """The retrieval models. Raises PromptError, before anything is made, where one does not know the captions."""
     import torch
-
     from dreamwright.backend.evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
 
     models = {name: load_retriever(name, device) for name in names or DEFAULT_RETRIEVERS}

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 if TYPE_CHECKING:
     import torch
-
     from dreamwright.backend.evaluation.samplers import Drawing, Drawn, Recipe
 
 WEIGHTS = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -27,11 +26,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from dreamwright.backend.cli.evaluate_choices import add_common_arguments
     from dreamwright.backend.cli.sample import DEFAULT_STEPS
 
-    parser.add_argument("--weights", type=float, nargs="+", default=list(WEIGHTS), metavar="OMEGA", help="guidance weights; diffusers' guidance_scale is 1 + omega (default 0 1 3 10 30 100)")
-    parser.add_argument("--prompts", type=int, default=8, metavar="N", help="N of the starter's test prompts, different props first (default 8, at most 24)")
-    parser.add_argument("--seeds", type=int, default=4, metavar="K", help="pictures a prompt, drawn together (default 4)")
-    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS["sds"], metavar="N", help=f"steps of score distillation (default {DEFAULT_STEPS['sds']})")
-    parser.add_argument("--ancestral-steps", type=int, default=DEFAULT_STEPS["ancestral"], metavar="N", help=f"steps of sampling (default {DEFAULT_STEPS['ancestral']})")
+    parser.add_argument(
+        "--weights",
+        type=float,
+        nargs="+",
+        default=list(WEIGHTS),
+        metavar="OMEGA",
+        help="guidance weights; diffusers' guidance_scale is 1 + omega (default 0 1 3 10 30 100)",
+    )
+    parser.add_argument(
+        "--prompts",
+        type=int,
+        default=8,
+        metavar="N",
+        help="N of the starter's test prompts, different props first (default 8, at most 24)",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=4, metavar="K", help="pictures a prompt, drawn together (default 4)"
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=DEFAULT_STEPS["sds"],
+        metavar="N",
+        help=f"steps of score distillation (default {DEFAULT_STEPS['sds']})",
+    )
+    parser.add_argument(
+        "--ancestral-steps",
+        type=int,
+        default=DEFAULT_STEPS["ancestral"],
+        metavar="N",
+        help=f"steps of sampling (default {DEFAULT_STEPS['ancestral']})",
+    )
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's own choice)")
     add_common_arguments(parser, "guidance-2d")
 
@@ -41,8 +67,13 @@ def run(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     import torch
-
-    from dreamwright.backend.cli.evaluate_choices import MOST_SEEDS, check_count, checked_weights, described, write_picture
+    from dreamwright.backend.cli.evaluate_choices import (
+        MOST_SEEDS,
+        check_count,
+        checked_weights,
+        described,
+        write_picture,
+    )
     from dreamwright.backend.cli.evaluate_r_precision import write_table
     from dreamwright.backend.cli.run_loop import INTERRUPTED
     from dreamwright.backend.cli.sample import SDS_LEARNING_RATE, SDS_T_MAX_END, choose_device
@@ -66,7 +97,12 @@ def run(options: argparse.Namespace) -> int:
     weights, prompts, device = checked_weights(options.weights), ORDER[: options.prompts], choose_device(options.device)
     check_model("dreamfusion", options.model, resolve_model(options.model))
     recipe = Recipe(options.seeds, options.ancestral_steps, options.steps, SDS_LEARNING_RATE, SDS_T_MAX_END)
-    plan = {"suite": "guidance-2d", "model": options.model, "weights": weights_of(options.model), "recipe": asdict(recipe)}
+    plan = {
+        "suite": "guidance-2d",
+        "model": options.model,
+        "weights": weights_of(options.model),
+        "recipe": asdict(recipe),
+    }
     settle(options.out, plan)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -74,7 +110,15 @@ def run(options: argparse.Namespace) -> int:
     judge, board, tiles, made = load_starter_judge(), Scoreboard(COLUMNS), {}, []
     for prompt in prompts:  # what saturation and detail the domain itself has
         for seed in range(options.seeds):
-            add_pictures(board, "the true props", prompt, judge_pictures(starter_prop(prompt, seed), 0.0, False), AZIMUTHS, judge, alike=False)
+            add_pictures(
+                board,
+                "the true props",
+                prompt,
+                judge_pictures(starter_prop(prompt, seed), 0.0, False),
+                AZIMUTHS,
+                judge,
+                alike=False,
+            )
     lines = [f"{omega:g}: {sampler}" for omega in weights for sampler in SAMPLERS]
 
     def use(drawing: Drawing, drawn: Drawn, pictures: torch.Tensor | None) -> None:
@@ -113,23 +157,27 @@ def _draw_all(
     """Draw what is missing and hand every cell to `use`, in order; False when Ctrl-C stopped it."""
     import sys
 
-    from tqdm import tqdm
-
     from dreamwright.backend.cli.run_loop import StopSignal
     from dreamwright.backend.errors import Stopped
     from dreamwright.backend.evaluation.samplers import draw, fingerprint, kept
     from dreamwright.backend.guidance.loading import load_denoiser
     from dreamwright.backend.models import resolve_model
+    from tqdm import tqdm
 
     denoiser = None
     there = sum(kept(drawing.folder(options.out), fingerprint(drawing, plan)) is not None for drawing in planned)
-    with StopSignal(aloud=False) as stop, tqdm(total=len(planned), initial=there, unit="cell", dynamic_ncols=True) as bar:
+    with (
+        StopSignal(aloud=False) as stop,
+        tqdm(total=len(planned), initial=there, unit="cell", dynamic_ncols=True) as bar,
+    ):
         for drawing in planned:
             folder, wanted = drawing.folder(options.out), fingerprint(drawing, plan)
             known = kept(folder, wanted)
             if known is None:
 
-                def watch(step: int, steps: int, words: str = f"{drawing.sampler}, omega {drawing.omega:g}: {drawing.prompt}") -> None:
+                def watch(
+                    step: int, steps: int, words: str = f"{drawing.sampler}, omega {drawing.omega:g}: {drawing.prompt}"
+                ) -> None:
                     if step % STEPS_SHOWN == 0:
                         bar.set_postfix_str(f"{words}, step {step} of {steps}")
 
@@ -140,7 +188,10 @@ def _draw_all(
                     tqdm.write(f"{stopped}; {bar.n} of {len(planned)} cells are kept", file=sys.stderr)
                     return False
                 if known[0].error:
-                    tqdm.write(f"{drawing.sampler}, omega {drawing.omega:g}: {drawing.prompt}: failed ({known[0].error}); it counts as wrong", file=sys.stderr)
+                    tqdm.write(
+                        f"{drawing.sampler}, omega {drawing.omega:g}: {drawing.prompt}: failed ({known[0].error}); it counts as wrong",
+                        file=sys.stderr,
+                    )
                 bar.update()
             use(drawing, *known)
     return True

@@ -15,17 +15,51 @@ RESOLUTION = 64  # pixels a side of a picture of a mesh, at least; a model that 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the suite's arguments."""
-    parser.add_argument("--prompts", type=Path, required=True, metavar="FILE", help="one prompt a line; they are each other's distractors")
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="one prompt a line; they are each other's distractors",
+    )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--meshes", type=Path, metavar="DIR", help="props by prompt and seed: a-red-mushroom.glb, a-red-mushroom.1.glb")
-    source.add_argument("--renders", type=Path, metavar="DIR", help="pictures in a folder a prompt and seed: a-red-mushroom/*.png, textureless*.png without colour")
-    parser.add_argument("--oracle", type=Path, metavar="DIR", help="true pictures of the prompts, laid out as --renders: one more row")
-    parser.add_argument("--models", nargs="+", metavar="MODEL", help="retrieval models: CLIP models by name or folder, or judge (default: the starter's)")
-    parser.add_argument("--guided-by", default="", metavar="MODEL", help="the model that the props were optimised against: its figure is put in parentheses")
-    parser.add_argument("--seeds", type=int, metavar="N", help="props a prompt: seeds 0 to N - 1, missing ones count as wrong (default: those that are there)")
-    parser.add_argument("--azimuths", type=int, default=8, help="views of a mesh, evenly around it at 30 degrees (default 8)")
+    source.add_argument(
+        "--meshes", type=Path, metavar="DIR", help="props by prompt and seed: a-red-mushroom.glb, a-red-mushroom.1.glb"
+    )
+    source.add_argument(
+        "--renders",
+        type=Path,
+        metavar="DIR",
+        help="pictures in a folder a prompt and seed: a-red-mushroom/*.png, textureless*.png without colour",
+    )
+    parser.add_argument(
+        "--oracle", type=Path, metavar="DIR", help="true pictures of the prompts, laid out as --renders: one more row"
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        metavar="MODEL",
+        help="retrieval models: CLIP models by name or folder, or judge (default: the starter's)",
+    )
+    parser.add_argument(
+        "--guided-by",
+        default="",
+        metavar="MODEL",
+        help="the model that the props were optimised against: its figure is put in parentheses",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="props a prompt: seeds 0 to N - 1, missing ones count as wrong (default: those that are there)",
+    )
+    parser.add_argument(
+        "--azimuths", type=int, default=8, help="views of a mesh, evenly around it at 30 degrees (default 8)"
+    )
     parser.add_argument("--name", default="props", help="the row's name")
-    parser.add_argument("--out", type=Path, default=Path("r-precision"), help="folder for r-precision.json and r-precision.md")
+    parser.add_argument(
+        "--out", type=Path, default=Path("r-precision"), help="folder for r-precision.json and r-precision.md"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
@@ -55,7 +89,10 @@ def run(options: argparse.Namespace) -> int:
     if options.oracle is not None:
         rows.insert(0, measure_row("oracle", "", from_renders(options.oracle, prompts, None), prompts, prompts, models))
     if rows[-1].missing:
-        print(f"dreamwright: warning: {rows[-1].missing} of {len(exhibits)} props are missing and count as wrong", file=sys.stderr)
+        print(
+            f"dreamwright: warning: {rows[-1].missing} of {len(exhibits)} props are missing and count as wrong",
+            file=sys.stderr,
+        )
     settings = {"elevation_deg": ELEVATION, "azimuths": options.azimuths, "resolution": resolution}
     write_table(options.out, "r-precision", markdown(rows, list(models)), as_json(rows, prompts, prompts, settings))
     return 0

@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the suite's arguments."""
     parser.add_argument("--preset", default="draft")
     parser.add_argument("--model", default="starter")
-    parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for evaluation.json, table.png and the meshes")
+    parser.add_argument(
+        "--out", type=Path, default=Path("evaluation"), help="folder for evaluation.json, table.png and the meshes"
+    )
     parser.add_argument("--prompts", nargs="*", metavar="PROMPT", help="only these prompts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
@@ -35,9 +37,6 @@ def run(options: argparse.Namespace) -> int:
 
     import numpy as np
     import torch
-    from safetensors.numpy import load_file, save_file
-    from tqdm import tqdm
-
     from dreamwright.backend.cli.sample import choose_device
     from dreamwright.backend.distillation import ScoreDistillation
     from dreamwright.backend.errors import ConfigError, DreamwrightError, PromptError
@@ -54,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
     from dreamwright.backend.settings import apply_settings
     from dreamwright.backend.starter import domain
     from dreamwright.backend.starter.classifier import load_judge
+    from safetensors.numpy import load_file, save_file
+    from tqdm import tqdm
 
     # Nobody sees a preview here or resumes a prompt: neither has a part in the figures, and both take time.
     unseen = ["run.preview_interval=1000000", "run.checkpoint_interval=1000000"]
@@ -69,7 +70,9 @@ def run(options: argparse.Namespace) -> int:
     folder, device = resolve_model(options.model), choose_device(options.device)
     check_model("dreamfusion", options.model, folder)
     if config.run.method != "dreamfusion":
-        raise ConfigError(f"the preset {options.preset!r} is one of {config.run.method}; `dreamwright evaluate baselines` runs that; choose another with --preset")
+        raise ConfigError(
+            f"the preset {options.preset!r} is one of {config.run.method}; `dreamwright evaluate baselines` runs that; choose another with --preset"
+        )
     denoiser = load_denoiser(folder, device, config=config.model)
     # Other weights make other meshes, and another judge other verdicts on the same ones.
     model_hash, judge_hash = _hash(folder / "unet"), _hash(judged_by)
@@ -98,7 +101,10 @@ def run(options: argparse.Namespace) -> int:
                     task.distiller.field.begin_step(1.0)
                     mesh, _ = build_mesh(task.distiller.field, config.mesh)
                 row = measure(judge, mesh, prompt, time.monotonic() - begun)
-                save_file({k: np.ascontiguousarray(v) for k, v in vars(mesh).items() if v is not None}, stem.with_suffix(".safetensors"))
+                save_file(
+                    {k: np.ascontiguousarray(v) for k, v in vars(mesh).items() if v is not None},
+                    stem.with_suffix(".safetensors"),
+                )
             except DreamwrightError as error:
                 # A prompt that gives nothing counts as nothing, or failing would raise the means.
                 tqdm.write(f"{prompt}: failed ({error})")

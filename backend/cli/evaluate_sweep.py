@@ -16,8 +16,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the suite's arguments."""
     from dreamwright.backend.cli.evaluate_choices import add_job_arguments
 
-    parser.add_argument("--weights", type=float, nargs="+", default=list(WEIGHTS), metavar="OMEGA", help="guidance weights; diffusers' guidance_scale is 1 + omega (default 1 3 10 30 100)")
-    parser.add_argument("--prompts", nargs="+", default=list(PROMPTS), metavar="PROMPT", help=f"default: {', '.join(PROMPTS)} (the paper has two as well)")
+    parser.add_argument(
+        "--weights",
+        type=float,
+        nargs="+",
+        default=list(WEIGHTS),
+        metavar="OMEGA",
+        help="guidance weights; diffusers' guidance_scale is 1 + omega (default 1 3 10 30 100)",
+    )
+    parser.add_argument(
+        "--prompts",
+        nargs="+",
+        default=list(PROMPTS),
+        metavar="PROMPT",
+        help=f"default: {', '.join(PROMPTS)} (the paper has two as well)",
+    )
     add_job_arguments(parser, "sweep")
 
 
@@ -26,9 +39,16 @@ def run(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     import torch
-
     from dreamwright.backend.cli.cell_loop import PlannedCell, make_cells
-    from dreamwright.backend.cli.evaluate_choices import MOST_SEEDS, check_count, checked_weights, chosen_config, described, load_retrievers, write_picture
+    from dreamwright.backend.cli.evaluate_choices import (
+        MOST_SEEDS,
+        check_count,
+        checked_weights,
+        chosen_config,
+        described,
+        load_retrievers,
+        write_picture,
+    )
     from dreamwright.backend.cli.evaluate_r_precision import write_table
     from dreamwright.backend.cli.run_loop import INTERRUPTED
     from dreamwright.backend.cli.sample import choose_device
@@ -53,7 +73,13 @@ def run(options: argparse.Namespace) -> int:
     device = choose_device(options.device)
     settings = settings_of(config)
     settings["guidance"].pop("omega")
-    plan = {"suite": "sweep", "preset": options.preset, "model": options.model, "weights": weights_of(options.model), "settings": settings}
+    plan = {
+        "suite": "sweep",
+        "preset": options.preset,
+        "model": options.model,
+        "weights": weights_of(options.model),
+        "settings": settings,
+    }
     retrieval = RenderRetrieval(prompts, captions, load_retrievers(options.models, captions, device))
     settle(options.out, plan)
 
@@ -61,9 +87,15 @@ def run(options: argparse.Namespace) -> int:
     for seed in range(options.seeds):
         for prompt in prompts:
             for omega in weights:  # side by side, so that a short run can be compared as well
-                own = replace(config, run=replace(config.run, seed=seed), guidance=replace(config.guidance, omega=omega))
+                own = replace(
+                    config, run=replace(config.run, seed=seed), guidance=replace(config.guidance, omega=omega)
+                )
                 folder = options.out / f"omega-{omega:g}" / f"{slug(prompt)}.{seed}"
-                cells[PlannedCell(f"omega {omega:g}: {prompt}", make_job(prompt, options.model, options.preset, own), folder)] = (omega, prompt, seed)
+                cells[
+                    PlannedCell(
+                        f"omega {omega:g}: {prompt}", make_job(prompt, options.model, options.preset, own), folder
+                    )
+                ] = (omega, prompt, seed)
     chroma, apart = Column("mean chroma of the albedo", digits=1), Column("distance of seeds", digits=3)
     board, tiles, jobs = Scoreboard([*retrieval.columns, chroma, apart]), {}, []
     renders: dict[tuple[float, str], list[torch.Tensor]] = {}
@@ -71,7 +103,9 @@ def run(options: argparse.Namespace) -> int:
     def use(cell: PlannedCell, outcome: Outcome, mesh: Mesh | None) -> None:
         omega, prompt, seed = cells[cell]
         exhibit = retrieval.add(board, f"{omega:g}", prompt, seed, mesh)
-        jobs.append({"omega": omega, "prompt": prompt, "seed": seed, "seconds": outcome.seconds, "error": outcome.error})
+        jobs.append(
+            {"omega": omega, "prompt": prompt, "seed": seed, "seconds": outcome.seconds, "error": outcome.error}
+        )
         if mesh is None or exhibit is None:
             return
         board.add(f"{omega:g}", chroma.name, prompt, mean_chroma(exhibit.albedo, BACKGROUND))

@@ -27,20 +27,53 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     """Define the command's arguments."""
     parser = subparsers.add_parser("generate", help="make a 3D prop from a prompt", description=__doc__)
     parser.add_argument("prompt", help='what to make, for example "a red mushroom"')
-    parser.add_argument("--out", type=Path, default=Path("prop.glb"), help="mesh file: .glb, .ply or .obj; replaced only once a mesh is made, never by a failed run")
-    parser.add_argument("--method", help=f"one of: {', '.join(f'{m.name} ({m.summary})' for m in METHODS.values())}; default: the preset's, dreamfusion without one")
-    parser.add_argument("--model", help="a name from `dreamwright models`, or a folder (diffusers for dreamfusion, CLIP for dream-fields and clip-mesh); default: the method's built-in one")
-    parser.add_argument("--preset", help=f"default: the method's first; one of: {', '.join(f'{p.name} ({p.summary})' for p in PRESETS.values())}")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("prop.glb"),
+        help="mesh file: .glb, .ply or .obj; replaced only once a mesh is made, never by a failed run",
+    )
+    parser.add_argument(
+        "--method",
+        help=f"one of: {', '.join(f'{m.name} ({m.summary})' for m in METHODS.values())}; default: the preset's, dreamfusion without one",
+    )
+    parser.add_argument(
+        "--model",
+        help="a name from `dreamwright models`, or a folder (diffusers for dreamfusion, CLIP for dream-fields and clip-mesh); default: the method's built-in one",
+    )
+    parser.add_argument(
+        "--preset",
+        help=f"default: the method's first; one of: {', '.join(f'{p.name} ({p.summary})' for p in PRESETS.values())}",
+    )
     parser.add_argument("--seed", type=int, help="another number makes another prop (default 0)")
     parser.add_argument("--steps", type=int, help="optimisation steps, instead of the preset's")
-    parser.add_argument("--texture", type=int, metavar="SIZE", help="colours as a picture of SIZE texels a side (64 to 4096, for example 1024) instead of vertex colours; in the .glb, or beside the .obj")
+    parser.add_argument(
+        "--texture",
+        type=int,
+        metavar="SIZE",
+        help="colours as a picture of SIZE texels a side (64 to 4096, for example 1024) instead of vertex colours; in the .glb, or beside the .obj",
+    )
     parser.add_argument("--negative", default=None, help="what to avoid (the unconditional prompt)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, for example guidance.omega=30, or guidance.guidance_scale=31, diffusers' name for 1 + omega; --seed, --steps and --texture win over it")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any setting, for example guidance.omega=30, or guidance.guidance_scale=31, diffusers' name for 1 + omega; --seed, --steps and --texture win over it",
+    )
     parser.add_argument("--previews", type=Path, metavar="DIR", help="folder for preview pictures and a turntable")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="folder for checkpoints (default: OUT.work beside the output)")
+    parser.add_argument(
+        "--work", type=Path, metavar="DIR", help="folder for checkpoints (default: OUT.work beside the output)"
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the work folder")
     parser.add_argument("--keep-work", action="store_true", help="keep the work folder after success, for --from")
-    parser.add_argument("--from", dest="origin", type=Path, metavar="DIR", help="begin from the field of another run (its work folder, kept with --keep-work) instead of a fresh one: refine its prompt; run.refine_share says how much of it to keep")
+    parser.add_argument(
+        "--from",
+        dest="origin",
+        type=Path,
+        metavar="DIR",
+        help="begin from the field of another run (its work folder, kept with --keep-work) instead of a fresh one: refine its prompt; run.refine_share says how much of it to keep",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     return parser
 
@@ -110,14 +143,22 @@ def _check_places(options: argparse.Namespace, work: Path, textured: bool) -> No
 
     check_output_path(options.out, textured)
     if options.origin is not None and options.origin.resolve() in (work.resolve(), *work.resolve().parents):
-        raise CheckpointError(f"--from {options.origin} is where this run would write its own checkpoints; choose another --work or --out")
+        raise CheckpointError(
+            f"--from {options.origin} is where this run would write its own checkpoints; choose another --work or --out"
+        )
     if options.previews is not None:
         check_preview_folder(options.previews)
     check_work(work, options.resume)
 
 
 def _optimised(
-    options: argparse.Namespace, job: "Job", work: Path, resumed: "RunState | None", origin: "Origin | None", device: Any, ranks: "Ranks"
+    options: argparse.Namespace,
+    job: "Job",
+    work: Path,
+    resumed: "RunState | None",
+    origin: "Origin | None",
+    device: Any,
+    ranks: "Ranks",
 ) -> tuple["Production", bool]:
     """The production at the end of its steps, or where it was stopped, and whether they were all taken."""
     from dreamwright.backend.events import Finished
@@ -148,7 +189,11 @@ def _write_mesh(production: "Production", options: argparse.Namespace) -> None:
         f"{options.out}: {report.triangles} triangles, {report.vertices} vertices, "
         f"{'watertight' if report.watertight else 'open'}, {report.components} part(s)"
         + (f", texture {report.texture} x {report.texture}" if report.texture else "")
-        + (f"; mesh against field: {error.psnr_object:.1f} dB, silhouette IoU {error.silhouette_iou:.3f}" if error else "")
+        + (
+            f"; mesh against field: {error.psnr_object:.1f} dB, silhouette IoU {error.silhouette_iou:.3f}"
+            if error
+            else ""
+        )
         + (f"; {100 * report.folded:.1f}% of the faces folded over" if report.folded is not None else "")
         + (f", {100 * report.inside:.1f}% of what is seen is its inside" if report.inside is not None else "")
     )

@@ -16,19 +16,35 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("keys", help="who may use this server from other machines", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="WHAT")
     create = verbs.add_parser("create", help="make the server's key pair, once")
-    create.add_argument("--replace", action="store_true", help="put a new pair in the old one's place; every Blender then needs the new connection string")
+    create.add_argument(
+        "--replace",
+        action="store_true",
+        help="put a new pair in the old one's place; every Blender then needs the new connection string",
+    )
     show = verbs.add_parser("show", help="print the connection string for artists, and the server's fingerprint")
     allow = verbs.add_parser("allow", help="let an artist's key in")
-    allow.add_argument("name", metavar="NAME", help="the artist's name; its jobs are this name's, from every key that it has")
+    allow.add_argument(
+        "name", metavar="NAME", help="the artist's name; its jobs are this name's, from every key that it has"
+    )
     allow.add_argument("key", metavar="KEY", help="what Copy My Key in Blender's tab Dream has copied")
-    allow.add_argument("--admin", action=argparse.BooleanOptionalAction, help="sees and controls everybody's jobs (default: as before; at first not)")
+    allow.add_argument(
+        "--admin",
+        action=argparse.BooleanOptionalAction,
+        help="sees and controls everybody's jobs (default: as before; at first not)",
+    )
     revoke = verbs.add_parser("revoke", help="shut an artist out, at once; their jobs stay")
     revoke.add_argument("name", metavar="NAME")
     listed = verbs.add_parser("list", help="print names, roles and fingerprints")
-    verbs.add_parser("mine", help="print your own key, for dreamwright top on a server that asks for keys; made at its first need")
-    show.add_argument("--address", help="where artists reach the server, as tcp://HOST:PORT (default: where it was served last)")
+    verbs.add_parser(
+        "mine", help="print your own key, for dreamwright top on a server that asks for keys; made at its first need"
+    )
+    show.add_argument(
+        "--address", help="where artists reach the server, as tcp://HOST:PORT (default: where it was served last)"
+    )
     for verb in (create, show, allow, revoke, listed):
-        verb.add_argument("--state", type=Path, help="the server's folder, as for dreamwright serve (default: the user's data folder)")
+        verb.add_argument(
+            "--state", type=Path, help="the server's folder, as for dreamwright serve (default: the user's data folder)"
+        )
     return parser
 
 
@@ -74,16 +90,26 @@ def run(options: argparse.Namespace) -> int:
         try:
             read_invitation(str(invitation))
         except ValueError as error:
-            raise ConfigError(f"the address is {address!r}; allowed is tcp://HOST:PORT, for example tcp://192.168.1.20:{PORT}") from error
+            raise ConfigError(
+                f"the address is {address!r}; allowed is tcp://HOST:PORT, for example tcp://192.168.1.20:{PORT}"
+            ) from error
         print(invitation)
         print(f"the server's fingerprint is {invitation.fingerprint}")
     elif options.verb == "allow":
         user = folder.allow(options.name, options.key, options.admin)
-        print(f"{user.name} may use this server{' as an admin' if user.is_admin else ''}, with the key of fingerprint {fingerprint(read_key(options.key))}")
+        print(
+            f"{user.name} may use this server{' as an admin' if user.is_admin else ''}, with the key of fingerprint {fingerprint(read_key(options.key))}"
+        )
     elif options.verb == "revoke":
         user = folder.revoke(options.name)
-        print(f"{user.name} may not use this server any more ({len(user.keys)} {'key' if len(user.keys) == 1 else 'keys'}); the jobs stay, and an admin sees them")
+        print(
+            f"{user.name} may not use this server any more ({len(user.keys)} {'key' if len(user.keys) == 1 else 'keys'}); the jobs stay, and an admin sees them"
+        )
     else:
         lines = shown_users(folder.users())
-        print("\n".join(lines) if lines else f"nobody is allowed yet; let an artist in with: {folder.command('allow NAME KEY')}")
+        print(
+            "\n".join(lines)
+            if lines
+            else f"nobody is allowed yet; let an artist in with: {folder.command('allow NAME KEY')}"
+        )
     return 0

@@ -16,11 +16,23 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     """Define the command and its two subcommands; without one it lists the models."""
     parser = subparsers.add_parser("models", help="list, download and verify models", description=__doc__)
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    get = actions.add_parser("download", help="bring a model to this machine, or go on with it", description="Needs a network; nothing else does.")
-    get.add_argument("name", help='a name that `dreamwright models` lists, or "owner/name" of a model on the Hugging Face hub')
-    get.add_argument("--to", metavar="FOLDER", help="where to put it (default: the user's data folder, or DREAMWRIGHT_MODELS)")
+    get = actions.add_parser(
+        "download",
+        help="bring a model to this machine, or go on with it",
+        description="Needs a network; nothing else does.",
+    )
+    get.add_argument(
+        "name", help='a name that `dreamwright models` lists, or "owner/name" of a model on the Hugging Face hub'
+    )
+    get.add_argument(
+        "--to", metavar="FOLDER", help="where to put it (default: the user's data folder, or DREAMWRIGHT_MODELS)"
+    )
     get.add_argument("--revision", help="a branch, tag or commit (default: the registry's, else main)")
-    check = actions.add_parser("verify", help="check a model's files; needs no network", description="Checks files, sizes, headers and known hashes.")
+    check = actions.add_parser(
+        "verify",
+        help="check a model's files; needs no network",
+        description="Checks files, sizes, headers and known hashes.",
+    )
     check.add_argument("model", help="a name that `dreamwright models` lists, or a folder")
     return parser
 
@@ -37,9 +49,13 @@ def _list() -> int:
 
     for model in known_models():
         print(f"{model.name}: {model.summary}")
-        print(f"    licence: {model.licence}; memory: about {model.memory_gb:g} GB, {model.text_encoder_gb:g} GB while reading the prompt")
+        print(
+            f"    licence: {model.licence}; memory: about {model.memory_gb:g} GB, {model.text_encoder_gb:g} GB while reading the prompt"
+        )
         print(f"    here: {model.folder}" if model.available else f"    not here: {model.how_to_get}")
-    print(f"Downloads go to {models_root()}; any folder with a pipeline of a supported class works as well: --model FOLDER")
+    print(
+        f"Downloads go to {models_root()}; any folder with a pipeline of a supported class works as well: --model FOLDER"
+    )
     return 0
 
 
@@ -50,7 +66,9 @@ def _download(name: str, to: str | None, revision: str | None) -> int:
 
     model = registered(name)
     if model is None:
-        raise ModelError(f"unknown model {name!r}; allowed are {', '.join(BY_NAME)}, or \"owner/name\" of a model on the hub")
+        raise ModelError(
+            f'unknown model {name!r}; allowed are {", ".join(BY_NAME)}, or "owner/name" of a model on the hub'
+        )
     if not model.homes:
         print(f"{model.name} is part of the package; there is nothing to download")
         return 0
@@ -89,7 +107,9 @@ def _fetch(model: Any, folder: Path, revision: str | None, bar: "_Bar") -> None:
     pinned = "" if revision or done.home.revision else " (the registry knows no expected revision)"
     bar.end()
     print(f"{model.name} is whole: {done.folder}")
-    print(f"served by {done.home.repo_id}{mirror}, revision {done.revision}{pinned}; {done.received / 1e6:.1f} MB received")
+    print(
+        f"served by {done.home.repo_id}{mirror}, revision {done.revision}{pinned}; {done.received / 1e6:.1f} MB received"
+    )
     print(f"licence: {model.licence}")
 
 
@@ -100,7 +120,9 @@ def _is_whole(model: Any, folder: Path, found: Path | None, revision: str | None
     from dreamwright.backend.verification import verify_folder
 
     record = read_record(folder)
-    if record is None and (folder != found or revision is not None):  # only the hub's cache says without a record what a folder is
+    if record is None and (
+        folder != found or revision is not None
+    ):  # only the hub's cache says without a record what a folder is
         return False
     if record is not None and record.repo_id not in {home.repo_id for home in model.homes}:
         return False
@@ -125,7 +147,9 @@ def _verify(given: str) -> int:
     elif model is not None:
         found = find(model)
         if found.folder is None and found.half is None:
-            raise ModelError(f"the model {given!r} is not on this machine; `dreamwright models download {given}` brings it")
+            raise ModelError(
+                f"the model {given!r} is not on this machine; `dreamwright models download {given}` brings it"
+            )
         folder, name = found.folder or found.half, model.name
     else:
         raise ModelError(f"there is no model folder {given!r}; give a folder or one of {', '.join(BY_NAME)}")
@@ -138,8 +162,14 @@ def _verify(given: str) -> int:
     for fault in verdict.faults:
         print(fault)
     if not verdict.sound:
-        raise ModelError(f"{folder} has {len(verdict.faults)} fault{'s' if len(verdict.faults) > 1 else ''}; {_mend(folder, name)}")
-    known = "all with their hash" if verdict.hashed == verdict.checked else f"{verdict.hashed} with their hash, the rest by size and header"
+        raise ModelError(
+            f"{folder} has {len(verdict.faults)} fault{'s' if len(verdict.faults) > 1 else ''}; {_mend(folder, name)}"
+        )
+    known = (
+        "all with their hash"
+        if verdict.hashed == verdict.checked
+        else f"{verdict.hashed} with their hash, the rest by size and header"
+    )
     print(f"{folder} is sound: {verdict.checked} files, {verdict.size / 1e6:.1f} MB, {known}")
     return 0
 
@@ -184,7 +214,15 @@ class _Bar:
         self.end()
         self._total, self._done, self._told = total, here, 0
         if sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=here, unit="B", unit_scale=True, desc=self._label, file=sys.stderr, dynamic_ncols=True)
+            self._bar = tqdm(
+                total=total,
+                initial=here,
+                unit="B",
+                unit_scale=True,
+                desc=self._label,
+                file=sys.stderr,
+                dynamic_ncols=True,
+            )
 
     def advance(self, count: int) -> None:
         self._done += count

@@ -25,6 +25,8 @@ def own_pair(folder: Path | None = None) -> KeyPair:
     except PrivateFileError as error:
         raise ConfigError(str(error)) from error
     except ValueError as error:
-        raise ConfigError(f"your key in {path} is damaged ({error}); delete that file to get a new one, and have it allowed again") from error
+        raise ConfigError(
+            f"your key in {path} is damaged ({error}); delete that file to get a new one, and have it allowed again"
+        ) from error
     except (RuntimeError, OSError) as error:
         raise ConfigError(f"your key cannot be kept in {path.parent}: {error}; make the folder writable") from error

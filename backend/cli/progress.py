@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from dreamwright.backend.errors import ExportError
+from tqdm import tqdm
 
 if TYPE_CHECKING:
     from dreamwright.backend.events import Event
@@ -23,7 +22,9 @@ def check_preview_folder(folder: Path) -> None:
         (folder / ".probe").touch()
         (folder / ".probe").unlink()
     except OSError as error:
-        raise ExportError(f"cannot write previews to {folder}: {error.strerror}; choose another --previews folder") from error
+        raise ExportError(
+            f"cannot write previews to {folder}: {error.strerror}; choose another --previews folder"
+        ) from error
 
 
 class RunDisplay:
@@ -31,7 +32,14 @@ class RunDisplay:
 
     def __init__(self, job: "Job", previews: Path | None, done: int) -> None:
         self._previews = previews
-        self._bar = tqdm(total=job.config.run.steps, initial=done, desc=job.prompt[:32], unit="step", file=sys.stderr, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=job.config.run.steps,
+            initial=done,
+            desc=job.prompt[:32],
+            unit="step",
+            file=sys.stderr,
+            dynamic_ncols=True,
+        )
 
     def __enter__(self) -> "RunDisplay":
         return self
@@ -41,9 +49,8 @@ class RunDisplay:
 
     def show(self, event: "Event") -> None:
         """Reflect one event."""
-        from PIL import Image
-
         from dreamwright.backend import events
+        from PIL import Image
 
         if isinstance(event, events.Progress):
             self._bar.update(event.step - self._bar.n)

@@ -19,20 +19,44 @@ if TYPE_CHECKING:
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     """Define the command's arguments."""
-    parser = subparsers.add_parser("refine", help="move and colour an existing mesh towards a prompt", description=__doc__)
+    parser = subparsers.add_parser(
+        "refine", help="move and colour an existing mesh towards a prompt", description=__doc__
+    )
     parser.add_argument("mesh", type=Path, help="mesh file: .glb, .ply or .obj")
     parser.add_argument("prompt", help='what it should be, for example "a red mushroom"')
-    parser.add_argument("--out", type=Path, default=Path("refined.glb"), help="mesh file: .glb, .ply or .obj; replaced only once the mesh is made")
-    parser.add_argument("--strength", type=float, help="0 changes nothing, 1 moves vertices by up to half the mesh's radius (default 0.5)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("refined.glb"),
+        help="mesh file: .glb, .ply or .obj; replaced only once the mesh is made",
+    )
+    parser.add_argument(
+        "--strength",
+        type=float,
+        help="0 changes nothing, 1 moves vertices by up to half the mesh's radius (default 0.5)",
+    )
     parser.add_argument("--model", default="starter", help="a name from `dreamwright models`, or a diffusers folder")
     parser.add_argument("--seed", type=int, help="another number draws other views and noise (default 0)")
     parser.add_argument("--steps", type=int, help="optimisation steps (default 300)")
     parser.add_argument("--keep-positions", action="store_true", help="change colours only")
     parser.add_argument("--keep-colours", action="store_true", help="move vertices only")
-    parser.add_argument("--up", choices=("auto", "y", "z"), default="auto", help="the file's upward axis; auto: y for glTF, z for the others")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting that docs/refine.md lists, for example guidance.omega=10; the options above win over it")
+    parser.add_argument(
+        "--up",
+        choices=("auto", "y", "z"),
+        default="auto",
+        help="the file's upward axis; auto: y for glTF, z for the others",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any setting that docs/refine.md lists, for example guidance.omega=10; the options above win over it",
+    )
     parser.add_argument("--previews", type=Path, metavar="DIR", help="folder for preview pictures and a turntable")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="folder for checkpoints (default: OUT.work beside the output)")
+    parser.add_argument(
+        "--work", type=Path, metavar="DIR", help="folder for checkpoints (default: OUT.work beside the output)"
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the work folder")
     parser.add_argument("--keep-work", action="store_true", help="keep the checkpoints after success")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -80,7 +104,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _refined(options: argparse.Namespace, job: "RefineJob", subject: "Subject", work: Path, resumed: Any, device: Any) -> tuple["RefineProduction", bool]:
+def _refined(
+    options: argparse.Namespace, job: "RefineJob", subject: "Subject", work: Path, resumed: Any, device: Any
+) -> tuple["RefineProduction", bool]:
     """The production at the end of its steps, or where it was stopped, and whether they were all taken."""
     from dreamwright.backend.refinement.production import RefineProduction
 

@@ -42,7 +42,10 @@ class StopSignal:
             raise KeyboardInterrupt
         self.asked = True
         if self._aloud:
-            print("\nstopping after this step; the mesh so far will be written (Ctrl-C again leaves at once)", file=sys.stderr)
+            print(
+                "\nstopping after this step; the mesh so far will be written (Ctrl-C again leaves at once)",
+                file=sys.stderr,
+            )
 
 
 def check_work(work: Path, resume: bool) -> None:
@@ -57,7 +60,9 @@ def check_work(work: Path, resume: bool) -> None:
         )
 
 
-def watched(production: "Production | RefineProduction", job: "Job | RefineJob", work: Path, previews: Path | None, done: int) -> bool:
+def watched(
+    production: "Production | RefineProduction", job: "Job | RefineJob", work: Path, previews: Path | None, done: int
+) -> bool:
     """Take all steps from step `done` on, show them, write each checkpoint to `work`; whether none was left when it ended."""
     from dreamwright.backend.checkpoints import write_checkpoint
     from dreamwright.backend.events import Checkpoint, Finished

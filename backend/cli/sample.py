@@ -11,11 +11,10 @@ from dreamwright.backend.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
-
     from dreamwright.backend.config import GuidanceConfig
     from dreamwright.backend.guidance.contract import Denoiser
     from dreamwright.backend.prompts import PromptConditioning
+    from torch import Tensor
 
 METHODS = ("ancestral", "sds")
 VIEWS = {"front": (0.0, 0.0), "side": (90.0, 0.0), "back": (180.0, 0.0), "overhead": (0.0, 90.0)}  # azimuth, elevation
@@ -33,11 +32,17 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("prompt", metavar="PROMPT", help="what to show, for example 'a red mushroom'")
     parser.add_argument("--out", required=True, metavar="FILE.png", help="PNG to write; several pictures make a grid")
-    parser.add_argument("--model", default="starter", help="a name that `dreamwright models` lists, or a pipeline folder")
+    parser.add_argument(
+        "--model", default="starter", help="a name that `dreamwright models` lists, or a pipeline folder"
+    )
     parser.add_argument("--method", choices=METHODS, default="ancestral", help="ancestral sampling, or SDS on pixels")
     parser.add_argument("--symmetric", action="store_true", help="mirror-symmetric pictures (with --method sds)")
     parser.add_argument("--steps", type=int, help=f"denoiser steps (default {_defaults(DEFAULT_STEPS)})")
-    parser.add_argument("--omega", type=float, help=f"guidance weight; diffusers' guidance_scale is 1 + omega (default {_defaults(DEFAULT_OMEGA)})")
+    parser.add_argument(
+        "--omega",
+        type=float,
+        help=f"guidance weight; diffusers' guidance_scale is 1 + omega (default {_defaults(DEFAULT_OMEGA)})",
+    )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures (default 0)")
     parser.add_argument("--count", type=int, default=1, help="number of pictures (default 1)")
     parser.add_argument("--view", choices=tuple(VIEWS), help="append view words to the prompt")
@@ -52,8 +57,6 @@ def run(args: argparse.Namespace) -> int:
     Raises the errors of `backend/errors.py`; returns the exit code 0.
     """
     import torch
-    from tqdm import tqdm
-
     from dreamwright.backend import models
     from dreamwright.backend.config import GuidanceConfig, ModelConfig
     from dreamwright.backend.distillation import pictures
@@ -63,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from dreamwright.backend.output_files import write_atomically
     from dreamwright.backend.pictures import check_picture_path, picture_grid, png_bytes
     from dreamwright.backend.prompts import PromptBank, clean_prompt
+    from tqdm import tqdm
 
     out = check_picture_path(args.out)
     steps = DEFAULT_STEPS[args.method] if args.steps is None else args.steps

@@ -23,12 +23,24 @@ LONGEST_GRACE_S = 3600.0
 POLICY_OPTIONS = {
     "jobs_per_user": (int, "jobs of one user that may be queued, running or paused (default 60)"),
     "jobs_total": (int, "the same of all users together (default 500)"),
-    "keep_days": (float, "days after its end that a job is kept; twice as long until its mesh was fetched (default 30)"),
+    "keep_days": (
+        float,
+        "days after its end that a job is kept; twice as long until its mesh was fetched (default 30)",
+    ),
     "keep_gb": (float, "gigabytes of results that are kept; above it the oldest go, fetched ones first (default 50)"),
     "deaths": (int, "workers that may die of one job without getting on before it fails (default 3)"),
-    "hang_minutes": (float, "minutes without a step until a worker counts as hung and is ended (default 5; six times that while loading or making the mesh)"),
-    "cancel_seconds": (float, "seconds that a cancelled job may take to stop before its worker is ended (default 60; five times that while making the mesh)"),
-    "upload_mb_per_user": (float, "megabytes of meshes that a user sent to be refined and that are kept for the next try; then the oldest go (default 128)"),
+    "hang_minutes": (
+        float,
+        "minutes without a step until a worker counts as hung and is ended (default 5; six times that while loading or making the mesh)",
+    ),
+    "cancel_seconds": (
+        float,
+        "seconds that a cancelled job may take to stop before its worker is ended (default 60; five times that while making the mesh)",
+    ),
+    "upload_mb_per_user": (
+        float,
+        "megabytes of meshes that a user sent to be refined and that are kept for the next try; then the oldest go (default 128)",
+    ),
     "upload_mb_total": (float, "the same of all users together (default 2048)"),
     "upload_hours": (float, "hours since its last use that such a mesh is kept; a job has its own copy (default 24)"),
     "pinned_per_user": (int, "jobs that a user may have kept for good (default 50)"),
@@ -38,19 +50,62 @@ POLICY_OPTIONS = {
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     """Define the command's arguments."""
     parser = subparsers.add_parser("serve", help="run the server that the Blender add-on talks to", description=__doc__)
-    parser.add_argument("--address", default=ADDRESS, help=f"where to listen (default {ADDRESS}; port 0 or * takes a free one)")
-    parser.add_argument("--state", type=Path, help="folder of jobs, checkpoints and results (default: the user's data folder)")
-    parser.add_argument("--device", action="append", default=[], help="cpu or cuda:N, one worker each; repeatable (default: every GPU, or the CPU)")
-    parser.add_argument("--ray", default="", metavar="ADDRESS", help="run the jobs on the GPUs of a Ray cluster: auto, or HOST:PORT of its head (docs/machines.md)")
-    parser.add_argument("--encrypt", action="store_true", help="ask for keys on a loopback address too; on any other they are always asked for")
-    parser.add_argument("--reached-as", default="", metavar="HOST", help="this machine's name or address in the connection string (default: its own guess)")
+    parser.add_argument(
+        "--address", default=ADDRESS, help=f"where to listen (default {ADDRESS}; port 0 or * takes a free one)"
+    )
+    parser.add_argument(
+        "--state", type=Path, help="folder of jobs, checkpoints and results (default: the user's data folder)"
+    )
+    parser.add_argument(
+        "--device",
+        action="append",
+        default=[],
+        help="cpu or cuda:N, one worker each; repeatable (default: every GPU, or the CPU)",
+    )
+    parser.add_argument(
+        "--ray",
+        default="",
+        metavar="ADDRESS",
+        help="run the jobs on the GPUs of a Ray cluster: auto, or HOST:PORT of its head (docs/machines.md)",
+    )
+    parser.add_argument(
+        "--encrypt",
+        action="store_true",
+        help="ask for keys on a loopback address too; on any other they are always asked for",
+    )
+    parser.add_argument(
+        "--reached-as",
+        default="",
+        metavar="HOST",
+        help="this machine's name or address in the connection string (default: its own guess)",
+    )
     queue = parser.add_argument_group("what the server allows and keeps (told to every client)")
     for name, (kind, unit) in POLICY_OPTIONS.items():
         queue.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=unit)
-    parser.add_argument("--grace", type=float, default=30.0, metavar="SECONDS", help="for running jobs to write a checkpoint when told to stop (default 30)")
-    parser.add_argument("--metrics", metavar="HOST:PORT", help="give figures to Prometheus there, for example 127.0.0.1:9464; neither encrypted nor asking for keys")
-    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="a line of text or a JSON object for each event (default text)")
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="debug may name what users typed, the others never do")
+    parser.add_argument(
+        "--grace",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="for running jobs to write a checkpoint when told to stop (default 30)",
+    )
+    parser.add_argument(
+        "--metrics",
+        metavar="HOST:PORT",
+        help="give figures to Prometheus there, for example 127.0.0.1:9464; neither encrypted nor asking for keys",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="a line of text or a JSON object for each event (default text)",
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="debug may name what users typed, the others never do",
+    )
     parser.add_argument("--quiet", action="store_true", help="log warnings only; as --log-level warning")
     return parser
 
@@ -58,7 +113,6 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
 def all_devices(named: list[str]) -> tuple[str, ...]:
     """The named devices, or every GPU, or the CPU. Raises ConfigError."""
     import torch
-
     from dreamwright.backend.cli.sample import choose_device
 
     if named:
@@ -73,7 +127,9 @@ def ray_runner(options: argparse.Namespace, state: Path) -> Callable[[Any], Any]
 
     check_cluster(options.ray)
     if options.device not in ([], ["cpu"]):
-        raise ConfigError("with --ray the cluster says which GPUs there are; leave --device out (or give cpu, to try a cluster without GPUs)")
+        raise ConfigError(
+            "with --ray the cluster says which GPUs there are; leave --device out (or give cpu, to try a cluster without GPUs)"
+        )
     compute = "cpu" if options.device else "cuda"
     return lambda context: RayRunner(context, options.ray, own_namespace(state), state / "logs", compute)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from typing import Sequence
 
+from dreamwright.shared.status import DeviceLine, JobLine, ServerStatus, UserLine
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
-
-from dreamwright.shared.status import DeviceLine, JobLine, ServerStatus, UserLine
 
 AROUND = 14  # lines of titles, headings and gaps
 MISSING = "-"
@@ -58,7 +57,17 @@ def jobs(lines: Sequence[JobLine]) -> Table:
     """Jobs that have not ended."""
     table = sheet("JOB", "USER", "STATE", "PLACE", "STEP", "ETA", "DEVICE", "PRI", right=(3, 4, 5, 7))
     for line in lines:
-        row(table, line.job, line.user, line.state, str(line.place or MISSING), f"{line.step}/{line.steps}", span(line.eta_s), line.device, str(line.priority))
+        row(
+            table,
+            line.job,
+            line.user,
+            line.state,
+            str(line.place or MISSING),
+            f"{line.step}/{line.steps}",
+            span(line.eta_s),
+            line.device,
+            str(line.priority),
+        )
     return table
 
 

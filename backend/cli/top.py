@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from dreamwright.shared.client import Client
     from dreamwright.shared.handshake import Lock
     from dreamwright.shared.status import ServerStatus
+    from rich.console import Console
 
 REFRESH_S = 1.0
 LOOK_S = 0.02  # between two looks at the socket
@@ -33,13 +32,34 @@ PIPED_COLUMNS = 160  # where the output is no terminal, so that nothing is cut
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     """Define the command's arguments."""
-    parser = subparsers.add_parser("top", help="what a server does now: devices, jobs, users", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", metavar="ADDRESS", help="tcp://HOST:PORT, or the connection string that dreamwright serve prints (default: this machine's)")
-    parser.add_argument("--state", type=Path, help="the server's folder on this machine, where its address and its key are looked up")
-    parser.add_argument("--once", action="store_true", help="print once and end, as it does where the output is no terminal")
-    parser.add_argument("--json", action="store_true", help="a JSON object instead of a table; one a second, or with --once one")
-    parser.add_argument("--alive", action="store_true", help="only see whether the server answers, be it that it does not know this key; for health checks")
-    parser.add_argument("--wait", type=float, default=10.0, metavar="SECONDS", help="for the server's answer (default 10)")
+    parser = subparsers.add_parser(
+        "top",
+        help="what a server does now: devices, jobs, users",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--server",
+        metavar="ADDRESS",
+        help="tcp://HOST:PORT, or the connection string that dreamwright serve prints (default: this machine's)",
+    )
+    parser.add_argument(
+        "--state", type=Path, help="the server's folder on this machine, where its address and its key are looked up"
+    )
+    parser.add_argument(
+        "--once", action="store_true", help="print once and end, as it does where the output is no terminal"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="a JSON object instead of a table; one a second, or with --once one"
+    )
+    parser.add_argument(
+        "--alive",
+        action="store_true",
+        help="only see whether the server answers, be it that it does not know this key; for health checks",
+    )
+    parser.add_argument(
+        "--wait", type=float, default=10.0, metavar="SECONDS", help="for the server's answer (default 10)"
+    )
     return parser
 
 
@@ -49,7 +69,9 @@ def run(options: argparse.Namespace) -> int:
     from dreamwright.backend.errors import ConfigError
 
     if not math.isfinite(options.wait) or not 0 < options.wait <= LONGEST_WAIT_S:
-        raise ConfigError(f"the wait is {options.wait:g} s; allowed is more than 0 to {LONGEST_WAIT_S:g}; change --wait")
+        raise ConfigError(
+            f"the wait is {options.wait:g} s; allowed is more than 0 to {LONGEST_WAIT_S:g}; change --wait"
+        )
     watch = StatusWatch(*choose_server(options.server, options.state), options.wait)
     is_live = sys.stdout.isatty() and not options.once
     try:
@@ -60,7 +82,9 @@ def run(options: argparse.Namespace) -> int:
         else:
             draw(watch, is_live)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has seen enough; Python would complain at its end
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # `| head` has seen enough; Python would complain at its end
     except KeyboardInterrupt:
         return 0 if is_live else INTERRUPTED  # it is how one leaves a picture that would go on for ever
     finally:
@@ -90,7 +114,9 @@ def choose_server(named: str | None, state: Path | None) -> tuple[str, "Lock | N
     if served:
         return address, Lock(folder.pair().public, own_pair())
     if not check_address(address):
-        raise ConfigError(f"{address} is another machine; name it by the connection string that dreamwright serve prints: --server dreamwright://…")
+        raise ConfigError(
+            f"{address} is another machine; name it by the connection string that dreamwright serve prints: --server dreamwright://…"
+        )
     return address, None
 
 
@@ -187,7 +213,9 @@ class StatusWatch:
                 "string with --server (dreamwright keys show prints it)"
             )
         if self._lock is not None and "does not encrypt" in reason:
-            reason += f"; to look at it without keys, name its address: --server tcp://{self.address.removeprefix('tcp://')}"
+            reason += (
+                f"; to look at it without keys, name its address: --server tcp://{self.address.removeprefix('tcp://')}"
+            )
         if self.client.link is Link.CONNECTING:
             reason = f"no answer from {self.address} in {self._wait_s:g} s; is the server running?"
         raise RunError(reason)
@@ -204,11 +232,10 @@ def print_json(watch: StatusWatch, once: bool) -> None:
 
 def draw(watch: StatusWatch, is_live: bool) -> None:
     """The tables, once or again and again in their place."""
-    from rich.console import Console
-    from rich.live import Live
-
     from dreamwright.backend.cli.tables import tables
     from dreamwright.backend.errors import RunError
+    from rich.console import Console
+    from rich.live import Live
 
     console: Console = Console() if sys.stdout.isatty() else Console(width=PIPED_COLUMNS)
     status = watch.ask()

@@ -13,8 +13,6 @@ from typing import Callable, Sequence
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
-
 from dreamwright.backend.checkpoints import has_checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
 from dreamwright.backend.errors import CheckpointError, DreamwrightError, Stopped
 from dreamwright.backend.evaluation.captions import slug
@@ -27,8 +25,12 @@ from dreamwright.backend.models import resolve_model
 from dreamwright.backend.presets import get_preset
 from dreamwright.backend.production import Production
 from dreamwright.backend.settings import apply_settings
+from safetensors.numpy import load_file, save_file
 
-ORDER = (*PROMPTS[::2], *PROMPTS[1::2])  # the test's prompts come in pairs of a prop: few of them are better of many props
+ORDER = (
+    *PROMPTS[::2],
+    *PROMPTS[1::2],
+)  # the test's prompts come in pairs of a prop: few of them are better of many props
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def job_of(cell: Cell, settings: Sequence[str] = (), models: dict[str, str] | No
     method = get_method(cell.method)
     base = get_preset(method.preset).config
     apply_settings(base, settings)  # a wrong name or number is one for every method
-    config = apply_settings(base, [setting for setting in settings if uses(method.name, setting.partition("=")[0].strip())])
+    config = apply_settings(
+        base, [setting for setting in settings if uses(method.name, setting.partition("=")[0].strip())]
+    )
     config = replace(config, run=replace(config.run, seed=cell.seed))
     return make_job(cell.prompt, (models or {}).get(cell.method, method.model), method.preset, config)
 
@@ -126,7 +130,10 @@ def make_cell(
             if isinstance(event, Finished) and not event.complete:
                 raise Stopped(f"stopped at step {event.step} of {job.prompt!r}; the same command goes on from there")
         mesh, _ = production.mesh()
-        save_file({name: np.ascontiguousarray(value) for name, value in vars(mesh).items() if value is not None}, folder / "mesh.safetensors")
+        save_file(
+            {name: np.ascontiguousarray(value) for name, value in vars(mesh).items() if value is not None},
+            folder / "mesh.safetensors",
+        )
     except Stopped:
         raise
     except DreamwrightError as failure:

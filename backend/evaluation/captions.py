@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-
 from dreamwright.backend.errors import PromptError
 from dreamwright.backend.starter import domain
+from numpy.typing import NDArray
 
 STARTER_CAPTIONS = tuple(domain.caption(prop.name, colour, None) for prop in domain.PROPS for colour in domain.COLOURS)
 
@@ -24,7 +23,9 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"cannot read the prompts in {path} ({error}); give a text file with one prompt a line") from error
+        raise PromptError(
+            f"cannot read the prompts in {path} ({error}); give a text file with one prompt a line"
+        ) from error
     prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     return check_prompts(prompts, str(path))
 
@@ -32,11 +33,15 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 def check_prompts(prompts: Sequence[str], where: str) -> tuple[str, ...]:
     """The prompts themselves. Raises PromptError for fewer than two, two alike, or two that would share file names."""
     if len(prompts) < 2:
-        raise PromptError(f"{where} holds {len(prompts)} prompts; needed are two or more, or there is nothing to retrieve from")
+        raise PromptError(
+            f"{where} holds {len(prompts)} prompts; needed are two or more, or there is nothing to retrieve from"
+        )
     seen: dict[str, str] = {}
     for prompt in prompts:
         if slug(prompt) in seen:
-            raise PromptError(f"{where} holds {prompt!r} and {seen[slug(prompt)]!r}; allowed is each prompt once; leave one out")
+            raise PromptError(
+                f"{where} holds {prompt!r} and {seen[slug(prompt)]!r}; allowed is each prompt once; leave one out"
+            )
         seen[slug(prompt)] = prompt
     return tuple(prompts)
 

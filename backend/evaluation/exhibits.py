@@ -10,10 +10,6 @@ from typing import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
-from safetensors.numpy import load_file
-from torch import Tensor
-
 from dreamwright.backend.errors import ExportError
 from dreamwright.backend.evaluation.captions import slug
 from dreamwright.backend.evaluation.judging import AZIMUTHS, judge_pictures
@@ -22,6 +18,9 @@ from dreamwright.backend.meshing.gltf_read import read_glb
 from dreamwright.backend.meshing.mesh import Mesh
 from dreamwright.backend.meshing.topology import Surface, face_cross
 from dreamwright.backend.starter import domain, props
+from PIL import Image
+from safetensors.numpy import load_file
+from torch import Tensor
 
 ELEVATION = 30.0  # degrees, as the paper evaluates (appendix A.3)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -76,7 +75,9 @@ def starter_prop(prompt: str, seed: int) -> Mesh:
     return Mesh(corners, faces, np.repeat(albedo, 3, axis=0), np.repeat(normals, 3, axis=0).astype(np.float32))
 
 
-def from_meshes(folder: Path, prompts: Sequence[str], resolution: int, seeds: int | None, azimuths: int = AZIMUTHS) -> list[Exhibit]:
+def from_meshes(
+    folder: Path, prompts: Sequence[str], resolution: int, seeds: int | None, azimuths: int = AZIMUTHS
+) -> list[Exhibit]:
     """Exhibits of `a-red-mushroom.glb` or `a-red-mushroom.1.glb` (the seed) for each prompt; .safetensors as `evaluate` keeps.
 
     With `seeds` the seeds 0 .. seeds - 1 are looked for, else what is there; what is missing is an exhibit without
@@ -105,7 +106,11 @@ def from_renders(folder: Path, prompts: Sequence[str], seeds: int | None) -> lis
     for number, prompt in enumerate(prompts):
         there = folders.get(slug(prompt), {})
         for seed in range(seeds) if seeds is not None else sorted(there) or [0]:
-            files = sorted(file for file in there[seed].iterdir() if file.suffix.lower() in PICTURES) if seed in there else []
+            files = (
+                sorted(file for file in there[seed].iterdir() if file.suffix.lower() in PICTURES)
+                if seed in there
+                else []
+            )
             clay = [file for file in files if file.name.startswith("textureless")]
             exhibits.append(Exhibit(number, seed, _stacked([f for f in files if f not in clay]), _stacked(clay)))
     _check_any(exhibits, folder, "folders of pictures such as a-red-mushroom/colour-000.png")
@@ -151,5 +156,7 @@ def _stacked(files: Sequence[Path]) -> Tensor | None:
             raise ExportError(f"{file} is no picture ({error}); allowed are {', '.join(PICTURES)}") from error
     shapes = {picture.shape for picture in pictures}
     if len(shapes) > 1 or any(shape[0] != shape[1] for shape in shapes):
-        raise ExportError(f"{files[0].parent} holds pictures of sizes {sorted(s[:2] for s in shapes)}; allowed are square ones of one size")
+        raise ExportError(
+            f"{files[0].parent} holds pictures of sizes {sorted(s[:2] for s in shapes)}; allowed are square ones of one size"
+        )
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)

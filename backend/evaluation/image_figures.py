@@ -10,7 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 D65 = (0.95047, 1.0, 1.08883)  # CIE 1931 2-degree white of sRGB
-TO_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))  # linear sRGB
+TO_XYZ = (
+    (0.4124564, 0.3575761, 0.1804375),
+    (0.2126729, 0.7151522, 0.0721750),
+    (0.0193339, 0.1191920, 0.9503041),
+)  # linear sRGB
 
 
 def chroma(pictures: Tensor) -> Tensor:
@@ -29,7 +33,11 @@ def mean_chroma(pictures: Tensor, background: float | None = None) -> list[float
     """Each picture's mean C*; with a `background` of that plain grey level, of the pixels that are not it (0 where all are)."""
     found = []
     for picture, values in zip(pictures, chroma(pictures)):
-        seen = torch.ones_like(values, dtype=torch.bool) if background is None else (picture - background).abs().amax(0) > 1e-3
+        seen = (
+            torch.ones_like(values, dtype=torch.bool)
+            if background is None
+            else (picture - background).abs().amax(0) > 1e-3
+        )
         found.append(float(values[seen].mean()) if bool(seen.any()) else 0.0)
     return found
 
@@ -50,4 +58,8 @@ def mean_distance(pictures: Tensor) -> float | None:
 def mean_feature_distance(features: Tensor) -> float | None:
     """The mean over all pairs of 1 - cosine of n feature vectors (n, k); None for fewer than two."""
     pairs = list(combinations(features.double(), 2))
-    return sum(1 - float(functional.cosine_similarity(one, other, dim=0)) for one, other in pairs) / len(pairs) if pairs else None
+    return (
+        sum(1 - float(functional.cosine_similarity(one, other, dim=0)) for one, other in pairs) / len(pairs)
+        if pairs
+        else None
+    )

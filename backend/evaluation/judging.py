@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-
 from dreamwright.backend.meshing.colour import linear_to_display
-from dreamwright.backend.meshing.rasterise import orbit_axes, rasterise
 from dreamwright.backend.meshing.mesh import Mesh
+from dreamwright.backend.meshing.rasterise import orbit_axes, rasterise
 from dreamwright.backend.starter import domain
 from dreamwright.backend.starter.classifier import Judge
+from numpy.typing import NDArray
 
 ELEVATION = 30.0  # degrees, as the paper evaluates
 AZIMUTHS = 8
@@ -51,7 +50,11 @@ def judge_pictures(
     for k in range(azimuths):
         # The mesh is turned by rotation_deg to face the reference's way; turning the camera back is the same.
         axes = orbit_axes(360.0 * k / azimuths - rotation_deg, elevation_deg)
-        pictures.append(_lit(vertices, mesh.faces, np.asarray(mesh.normals, np.float64), display, axes, textureless, resolution, lit))
+        pictures.append(
+            _lit(
+                vertices, mesh.faces, np.asarray(mesh.normals, np.float64), display, axes, textureless, resolution, lit
+            )
+        )
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
 
 

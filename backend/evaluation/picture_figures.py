@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch.nn import functional
-
 from dreamwright.backend.evaluation.image_figures import detail, mean_chroma, mean_distance, mean_feature_distance
 from dreamwright.backend.evaluation.scoreboard import Column, Scoreboard, share
 from dreamwright.backend.starter import domain
 from dreamwright.backend.starter.classifier import Judge
+from torch import Tensor
+from torch.nn import functional
 
 PROP, COLOUR, BOTH = share("prop"), share("colour"), share("prop and colour")
 CHROMA, DETAIL = Column("mean chroma", digits=1), Column("detail", digits=4)
@@ -19,7 +18,9 @@ COLUMNS = (PROP, COLOUR, BOTH, CHROMA, DETAIL, APART, FEATURES)
 
 
 @torch.no_grad()
-def add_pictures(board: Scoreboard, row: str, prompt: str, pictures: Tensor | None, count: int, judge: Judge, alike: bool = True) -> None:
+def add_pictures(
+    board: Scoreboard, row: str, prompt: str, pictures: Tensor | None, count: int, judge: Judge, alike: bool = True
+) -> None:
     """Pictures (count, 3, h, w) in [0, 1] of a prompt of the starter's; None where there should be some: all of them wrong.
 
     Distances are left out of pictures that are no repetitions of each other (`alike` False).
@@ -48,4 +49,6 @@ def judge_size(pictures: Tensor) -> Tensor:
     """The pictures at the 64 pixels that the judge knows."""
     if pictures.shape[-2:] == (64, 64):
         return pictures.float()
-    return functional.interpolate(pictures.float(), (64, 64), mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
+    return functional.interpolate(
+        pictures.float(), (64, 64), mode="bilinear", align_corners=False, antialias=True
+    ).clamp(0, 1)

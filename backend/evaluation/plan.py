@@ -34,7 +34,9 @@ def settle(out: Path, plan: Mapping[str, Any]) -> None:
         _write(path, wanted)
         return
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}); give another folder with --out, or remove this one") from error
+        raise ConfigError(
+            f"{path} cannot be read ({error}); give another folder with --out, or remove this one"
+        ) from error
     before, now = _flat(there), _flat(wanted)
     differing = [
         f"{name} was {before.get(name, 'unset')}, is {now.get(name, 'unset')}"
@@ -64,7 +66,9 @@ def weights_of(model: str) -> dict[str, str]:
     for file in sorted(folder.rglob("*.safetensors")):
         status = file.stat()
         known = f"{status.st_size} bytes of {status.st_mtime_ns}"
-        found[file.relative_to(folder).as_posix()] = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if status.st_size < LARGE else known
+        found[file.relative_to(folder).as_posix()] = (
+            hashlib.sha256(file.read_bytes()).hexdigest()[:16] if status.st_size < LARGE else known
+        )
     return found
 
 
@@ -72,7 +76,9 @@ def _write(path: Path, plan: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"cannot make the folder {path.parent} ({error.strerror}); give another one with --out") from error
+        raise ConfigError(
+            f"cannot make the folder {path.parent} ({error.strerror}); give another one with --out"
+        ) from error
     write_atomically(path, (json.dumps(plan, indent=2) + "\n").encode())
 
 
@@ -80,4 +86,8 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     """{"run": {"steps": 3}} -> {"run.steps": 3}."""
     if not isinstance(value, dict):
         return {name: value}
-    return {key: found for part, inner in value.items() for key, found in _flat(inner, f"{name}.{part}" if name else part).items()}
+    return {
+        key: found
+        for part, inner in value.items()
+        for key, found in _flat(inner, f"{name}.{part}" if name else part).items()
+    }

@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
-from torch import Tensor
-
 from dreamwright.backend.evaluation.captions import same_colour
 from dreamwright.backend.evaluation.exhibits import Exhibit
 from dreamwright.backend.evaluation.retrieval import RetrievalModel, RPrecision, hits, r_precision
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
 
 LOOKS = ("colour", "textureless")
 
@@ -47,7 +46,10 @@ def measure_row(
     truth = [captions.index(prompt) for prompt in prompts]
     clay = same_colour(captions, prompts)
     figures = {
-        name: {look: _figure(model, exhibits, look, truth, captions, clay if look == "textureless" else None) for look in LOOKS}
+        name: {
+            look: _figure(model, exhibits, look, truth, captions, clay if look == "textureless" else None)
+            for look in LOOKS
+        }
         for name, model in models.items()
     }
     missing = sum(e.colour is None and e.textureless is None for e in exhibits)
@@ -55,7 +57,12 @@ def measure_row(
 
 
 def _figure(
-    model: RetrievalModel, exhibits: Sequence[Exhibit], look: str, truth: Sequence[int], captions: Sequence[str], allowed: Any
+    model: RetrievalModel,
+    exhibits: Sequence[Exhibit],
+    look: str,
+    truth: Sequence[int],
+    captions: Sequence[str],
+    allowed: Any,
 ) -> RPrecision | None:
     shown = [getattr(e, look) for e in exhibits]
     if all(pictures is None for pictures in shown):
@@ -67,13 +74,21 @@ def _figure(
         if pictures is None:  # a job that gave nothing is wrong from every side, or failing would raise the mean
             found = [0.0] * views
         else:
-            found = views_right(model, pictures, captions, truth[exhibit.prompt], None if allowed is None else allowed[exhibit.prompt])
+            found = views_right(
+                model, pictures, captions, truth[exhibit.prompt], None if allowed is None else allowed[exhibit.prompt]
+            )
         right += found
         owners += [exhibit.prompt] * len(found)
     return r_precision(np.array(right), owners)
 
 
-def views_right(model: RetrievalModel, pictures: Tensor, captions: Sequence[str], truth: int, allowed: NDArray[np.bool_] | None = None) -> list[float]:
+def views_right(
+    model: RetrievalModel,
+    pictures: Tensor,
+    captions: Sequence[str],
+    truth: int,
+    allowed: NDArray[np.bool_] | None = None,
+) -> list[float]:
     """Of each picture of one prompt whether `captions[truth]` scores highest, among those `allowed` (m,); see `retrieval.hits`."""
     scores = model.scores(pictures, captions).double().cpu().numpy()
     mask = None if allowed is None else np.repeat(allowed[None], len(scores), axis=0)
@@ -120,7 +135,9 @@ def picture(exhibits: Mapping[str, Sequence[Exhibit]], prompts: Sequence[str], t
     return sheet
 
 
-def as_json(rows: Sequence[Row], prompts: Sequence[str], captions: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(
+    rows: Sequence[Row], prompts: Sequence[str], captions: Sequence[str], settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """Everything that the table says, and how it was come by."""
     return {
         "metric": "CLIP R-Precision: share of views whose own caption scores highest among all captions, mean over prompts",

@@ -50,7 +50,9 @@ class RenderRetrieval:
             for look in LOOKS:
                 right = [0.0] * AZIMUTHS
                 if exhibit is not None:
-                    allowed = self._same_colour[number] if look == "textureless" and self._same_colour is not None else None
+                    allowed = (
+                        self._same_colour[number] if look == "textureless" and self._same_colour is not None else None
+                    )
                     right = views_right(model, getattr(exhibit, look), self._captions, self._truth[number], allowed)
                 board.add(row, f"{name}: {look}", prompt, right)
         return exhibit

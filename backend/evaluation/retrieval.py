@@ -42,7 +42,9 @@ class RPrecision:
         return f"{100 * self.mean:.1f}{error}"
 
 
-def hits(scores: NDArray[np.floating], truth: NDArray[np.integer], allowed: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+def hits(
+    scores: NDArray[np.floating], truth: NDArray[np.integer], allowed: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
     """Of each picture (row of (n, m) scores) whether its caption `truth` (n,) scores highest: (n,) in [0, 1].
 
     Captions that share the highest score share the hit, as chance would have it. `allowed` (n, m) leaves captions out

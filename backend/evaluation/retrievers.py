@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Sequence
 
 import torch
-from torch import Tensor
-from torch.nn import functional
-
 from dreamwright.backend.errors import PromptError
 from dreamwright.backend.evaluation.retrieval import RetrievalModel
 from dreamwright.backend.guidance.image_text import load_image_text
@@ -18,6 +15,8 @@ from dreamwright.backend.methods import check_model
 from dreamwright.backend.models import resolve_model
 from dreamwright.backend.starter import domain
 from dreamwright.backend.starter.classifier import Judge, load_judge
+from torch import Tensor
+from torch.nn import functional
 
 JUDGE = "judge"
 DEFAULT_RETRIEVERS = ("starter-clip", "starter-clip-retrieval", JUDGE)
@@ -35,12 +34,16 @@ class JudgeRetriever:
     def scores(self, pictures: Tensor, captions: Sequence[str]) -> Tensor:
         """Scores (n, m). Raises PromptError for captions outside the starter's domain."""
         if pictures.shape[-1] != self.image_size:
-            pictures = functional.interpolate(pictures, (self.image_size,) * 2, mode="bilinear", align_corners=False, antialias=True)
+            pictures = functional.interpolate(
+                pictures, (self.image_size,) * 2, mode="bilinear", align_corners=False, antialias=True
+            )
         seen = self._judge(pictures.cpu())
         try:
             named = [domain.parse(caption) for caption in captions]
         except ValueError as error:
-            raise PromptError(f"the judge knows the starter's captions only: {error}; leave it out of --models") from error
+            raise PromptError(
+                f"the judge knows the starter's captions only: {error}; leave it out of --models"
+            ) from error
         props = [[prop.name for prop in domain.PROPS].index(prop) for _, prop in named]
         colours = [list(domain.COLOURS).index(colour) for colour, _ in named]
         return seen.prop[:, props] + seen.colour[:, colours]

@@ -54,19 +54,46 @@ BASE_ELEVATION = 30.0
 # The paper prints no numbers for its base. It does say (A.3) that the CLIP methods it compares with see at most 30 degrees of
 # elevation, that all are judged there, and (figure 6's caption) that the base makes "a multi-faced dog", so it sees all sides.
 HELD: tuple[Held, ...] = (
-    Held("camera.elevation_min", "+ViewAug", BASE_ELEVATION, "A.3: the elevation that is judged, and Dream Fields' only one"),
+    Held(
+        "camera.elevation_min",
+        "+ViewAug",
+        BASE_ELEVATION,
+        "A.3: the elevation that is judged, and Dream Fields' only one",
+    ),
     Held("camera.elevation_max", "+ViewAug", BASE_ELEVATION, "the same"),
-    Held("camera.distance_min", "+ViewAug", Middle("camera.distance_min", "camera.distance_max"), "3.2: a range of distances is part of the wide views"),
+    Held(
+        "camera.distance_min",
+        "+ViewAug",
+        Middle("camera.distance_min", "camera.distance_max"),
+        "3.2: a range of distances is part of the wide views",
+    ),
     Held("camera.distance_max", "+ViewAug", Middle("camera.distance_min", "camera.distance_max"), "the same"),
-    Held("camera.focal_min", "+ViewAug", Middle("camera.focal_min", "camera.focal_max"), "3.2: the focal length is 'additionally' sampled"),
+    Held(
+        "camera.focal_min",
+        "+ViewAug",
+        Middle("camera.focal_min", "camera.focal_max"),
+        "3.2: the focal length is 'additionally' sampled",
+    ),
     Held("camera.focal_max", "+ViewAug", Middle("camera.focal_min", "camera.focal_max"), "the same"),
-    Held("camera.fill_min", "+ViewAug", Middle("camera.fill_min", "camera.fill_max"), "the focal length of presets that frame by it"),
+    Held(
+        "camera.fill_min",
+        "+ViewAug",
+        Middle("camera.fill_min", "camera.fill_max"),
+        "the focal length of presets that frame by it",
+    ),
     Held("camera.fill_max", "+ViewAug", Middle("camera.fill_min", "camera.fill_max"), "the same"),
     Held("camera.look_at_std", "+ViewAug", 0.0, "A.2: 'this noise acts as an additional augmentation'"),
     Held("camera.up_std", "+ViewAug", 0.0, "the same"),
     Held("camera.position_offset", "+ViewAug", 0.0, "A.2: 'perturbed by a small uniform offset'; the same"),
-    Held("guidance.view_dependent", "+ViewDep", False, "figure 6: 'the base method (i) without view-dependent prompts'"),
-    Held("guidance.opposite_weight", "+ViewDep", 0.0, "ours: without view words the opposite view has no prompt to go away from"),
+    Held(
+        "guidance.view_dependent", "+ViewDep", False, "figure 6: 'the base method (i) without view-dependent prompts'"
+    ),
+    Held(
+        "guidance.opposite_weight",
+        "+ViewDep",
+        0.0,
+        "ours: without view words the opposite view has no prompt to go away from",
+    ),
     Held("shading.shaded_probability", "+Lighting", 0.0, "section 4: 'unlit albedo color renders' alone"),
     Held("shading.textureless_probability", "+Textureless", 0.0, "section 4: textureless renders come last"),
 )
@@ -90,7 +117,9 @@ def rung_config(config: Config, name: str) -> Config:
     for below, above, rung in zip(ladder, ladder[1:], RUNGS[1:]):
         if below == above:
             names = ", ".join(held.setting for held in HELD if held.until == rung.name)
-            raise ConfigError(f"the rung {rung.name} would change nothing; its settings are {names}; give one of them another value")
+            raise ConfigError(
+                f"the rung {rung.name} would change nothing; its settings are {names}; give one of them another value"
+            )
     return ladder[NAMES.index(name)]
 
 

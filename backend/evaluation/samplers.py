@@ -11,10 +11,6 @@ from pathlib import Path
 from typing import Callable, Iterator, Mapping, Sequence
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
-
 from dreamwright.backend.config import GuidanceConfig
 from dreamwright.backend.distillation import ancestral_steps, distill_image, pictures
 from dreamwright.backend.errors import NotANumber, Stopped
@@ -22,6 +18,9 @@ from dreamwright.backend.evaluation.captions import slug
 from dreamwright.backend.guidance.contract import Denoiser
 from dreamwright.backend.output_files import write_atomically
 from dreamwright.backend.prompts import PromptBank
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
 
 SAMPLERS: Mapping[str, str] = {
     "ancestral": "DDPM ancestral sampling (figure 7)",
@@ -104,7 +103,9 @@ def draw(
         for step, (steps, image) in enumerate(_states(drawing, recipe, denoiser), 1):
             watch(step, steps)
             if should_stop() and step < steps:
-                raise Stopped(f"stopped while drawing {drawing.prompt!r}; the same command draws that one anew and goes on")
+                raise Stopped(
+                    f"stopped while drawing {drawing.prompt!r}; the same command draws that one anew and goes on"
+                )
     except NotANumber as failure:
         error, image = str(failure), None
     if image is not None:
@@ -119,14 +120,20 @@ def draw(
 def _states(drawing: Drawing, recipe: Recipe, denoiser: Denoiser) -> Iterator[tuple[int, Tensor | None]]:
     """(steps in all, pictures, which sampling has at its end only) after each step. All weights and prompts begin from the same noise."""
     config = GuidanceConfig(omega=drawing.omega, t_max_end=recipe.sds_t_max_end, view_dependent=False)
-    conditioning = PromptBank(denoiser, drawing.prompt, config).for_views([0.0] * recipe.samples, [0.0] * recipe.samples)
+    conditioning = PromptBank(denoiser, drawing.prompt, config).for_views(
+        [0.0] * recipe.samples, [0.0] * recipe.samples
+    )
     generator = torch.Generator().manual_seed(0)
     if drawing.sampler == "ancestral":
         steps = recipe.ancestral_steps
-        states = ancestral_steps(denoiser, conditioning.positive, conditioning.negative, drawing.omega, steps, generator)
+        states = ancestral_steps(
+            denoiser, conditioning.positive, conditioning.negative, drawing.omega, steps, generator
+        )
         for step, clean in enumerate(states, 1):
             yield steps, pictures(denoiser, clean) if step == steps else None
     else:
         kind = "symmetric" if drawing.sampler == "sds-symmetric" else "free"
-        for event in distill_image(denoiser, conditioning, config, kind, recipe.sds_steps, recipe.sds_learning_rate, generator):
+        for event in distill_image(
+            denoiser, conditioning, config, kind, recipe.sds_steps, recipe.sds_learning_rate, generator
+        ):
             yield recipe.sds_steps, event.image

@@ -70,7 +70,9 @@ class Scoreboard:
 
     def by_prompt(self, row: str, column: str) -> dict[str, float]:
         """The mean of each prompt that has values."""
-        return {prompt: float(np.mean(values)) for prompt, values in self._values.get((row, column), {}).items() if values}
+        return {
+            prompt: float(np.mean(values)) for prompt, values in self._values.get((row, column), {}).items() if values
+        }
 
     def figure(self, row: str, column: str) -> Estimate | None:
         """The mean over prompts; None where there is nothing."""
@@ -85,11 +87,15 @@ class Scoreboard:
 
     def markdown(self, head: str) -> str:
         """The table of figures."""
-        return self._table(head, [(row, [self.figure(row, column.name) for column in self.columns]) for row in self.rows], False)
+        return self._table(
+            head, [(row, [self.figure(row, column.name) for column in self.columns]) for row in self.rows], False
+        )
 
     def changes_markdown(self, head: str, pairs: Sequence[tuple[str, str, str]]) -> str:
         """The table of differences: (label, row, row before) each."""
-        lines = [(label, [self.change(row, before, column.name) for column in self.columns]) for label, row, before in pairs]
+        lines = [
+            (label, [self.change(row, before, column.name) for column in self.columns]) for label, row, before in pairs
+        ]
         return self._table(head, lines, True)
 
     def as_json(self) -> list[dict[str, Any]]:
@@ -99,13 +105,20 @@ class Scoreboard:
             figures: dict[str, Mapping[str, Any] | None] = {}
             for column in self.columns:
                 figure = self.figure(row, column.name)
-                figures[column.name] = None if figure is None else {**asdict(figure), "by_prompt": self.by_prompt(row, column.name)}
+                figures[column.name] = (
+                    None if figure is None else {**asdict(figure), "by_prompt": self.by_prompt(row, column.name)}
+                )
             found.append({"row": row, "figures": figures})
         return found
 
     def _table(self, head: str, lines: Sequence[tuple[str, Sequence[Estimate | None]]], signed: bool) -> str:
-        texts = [f"| {head} | " + " | ".join(column.name for column in self.columns) + " |", "| --- |" + " ---: |" * len(self.columns)]
+        texts = [
+            f"| {head} | " + " | ".join(column.name for column in self.columns) + " |",
+            "| --- |" + " ---: |" * len(self.columns),
+        ]
         for label, figures in lines:
-            shown = ["—" if figure is None else figure.shown(column, signed) for column, figure in zip(self.columns, figures)]
+            shown = [
+                "—" if figure is None else figure.shown(column, signed) for column, figure in zip(self.columns, figures)
+            ]
             texts.append(f"| {label} | " + " | ".join(shown) + " |")
         return "\n".join(texts) + "\n"

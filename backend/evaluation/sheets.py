@@ -7,11 +7,10 @@ import io
 from typing import Mapping, Sequence
 
 import torch
-from PIL import Image, ImageDraw
-from torch import Tensor
-
 from dreamwright.backend.evaluation.judging import judge_pictures
 from dreamwright.backend.meshing.mesh import Mesh
+from PIL import Image, ImageDraw
+from torch import Tensor
 
 GAP, HEAD, CHARACTER = 4, 14, 6  # pixels: between tiles, for a line of words, and a letter of PIL's own font
 
@@ -39,7 +38,10 @@ def labelled_sheet(rows: Sequence[str], columns: Sequence[str], tiles: Mapping[t
 
 def mesh_tile(mesh: Mesh, resolution: int = 64) -> Tensor:
     """A mesh from its front and right side at 30 degrees of elevation, (3, 2 r, 2 r): above as albedo, below as lit clay."""
-    albedo, clay = (judge_pictures(mesh, 0.0, textureless, resolution=resolution, azimuths=4, lit=textureless)[:2] for textureless in (False, True))
+    albedo, clay = (
+        judge_pictures(mesh, 0.0, textureless, resolution=resolution, azimuths=4, lit=textureless)[:2]
+        for textureless in (False, True)
+    )
     return torch.cat([torch.cat(list(albedo), dim=-1), torch.cat(list(clay), dim=-1)], dim=-2)
 
 

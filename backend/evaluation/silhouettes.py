@@ -6,10 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from dreamwright.backend.meshing.rasterise import orbit_axes, rasterise
 from numpy.typing import NDArray
 from scipy import ndimage
-
-from dreamwright.backend.meshing.rasterise import orbit_axes, rasterise
 
 RESOLUTION = 64  # pixels a side
 DISTANCE, FOCAL = 2.2, 1.8  # scene units, image widths: a radius-0.5 prop fills four fifths of the picture
@@ -90,7 +89,15 @@ def align(solid: Solid, reference: Solid) -> Alignment:
     def fit(candidate: tuple[float, float]) -> float:
         turned = solid.transformed(*candidate)
         quarter = range(0, len(azimuths), 4)
-        return float(np.mean([iou(silhouette(turned, azimuths[i], e), wanted[k, i]) for k, e in enumerate(SEARCH_ELEVATIONS) for i in quarter]))
+        return float(
+            np.mean(
+                [
+                    iou(silhouette(turned, azimuths[i], e), wanted[k, i])
+                    for k, e in enumerate(SEARCH_ELEVATIONS)
+                    for i in quarter
+                ]
+            )
+        )
 
     scale, rotation = max(candidates, key=fit)
     turned = solid.transformed(scale, rotation)

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
-
 from dreamwright.backend.evaluation.judging import AZIMUTHS, judge_pictures, verdict
 from dreamwright.backend.evaluation.silhouettes import (
     DISTANCE,
@@ -25,6 +23,7 @@ from dreamwright.backend.meshing.mesh import Mesh
 from dreamwright.backend.meshing.rasterise import orbit_axes, rasterise
 from dreamwright.backend.starter import domain, props
 from dreamwright.backend.starter.classifier import Judge
+from PIL import Image, ImageDraw
 
 # 24 prompts, every prop among them, the hard ones first and twice: symmetric props prove little.
 PROMPTS: tuple[str, ...] = (
@@ -74,7 +73,9 @@ def measure(judge: Judge, mesh: Mesh, prompt: str, seconds: float) -> Row:
         rotation_deg=fit.rotation_deg,
         chamfer=distance.chamfer,
         f_score=distance.f_score,
-        albedo_error=_albedo_error(turned, linear_to_display(np.asarray(mesh.albedo, np.float64)), reference, face_colours),
+        albedo_error=_albedo_error(
+            turned, linear_to_display(np.asarray(mesh.albedo, np.float64)), reference, face_colours
+        ),
         colour_right=seen.colour_right,
         geometry_right=seen.geometry_right,
         retrieved=" ".join(seen.colour_prompt),

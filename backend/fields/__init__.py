@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
-
 from dreamwright.backend.config import BackgroundConfig, FieldConfig
 from dreamwright.backend.fields.background import ConstantBackground, MlpBackground
 from dreamwright.backend.fields.contract import Field, FieldSample
 from dreamwright.backend.fields.voxels import VoxelField
+from torch import nn
 
 __all__ = ["Field", "FieldSample", "build_background", "build_field"]
 

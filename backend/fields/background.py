@@ -6,9 +6,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
-
 from dreamwright.backend.config import BackgroundConfig
+from torch import Tensor, nn
 
 
 def encode_direction(directions: Tensor, levels: int) -> Tensor:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from dreamwright.backend.config import OptimizerConfig
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
-
 from dreamwright.backend.config import FieldConfig, OptimizerConfig
 from dreamwright.backend.fields.contract import Field, FieldSample
 from dreamwright.backend.fields.density import activate_density, density_bias
+from torch import Tensor, nn
+from torch.nn import functional
 
 
 def interpolation_matrix(size: int, larger: int) -> Tensor:
@@ -69,7 +68,9 @@ class VoxelField(Field):
         self._normals = None  # made on demand: albedo views need none
 
     def _sum(self, grids: nn.ParameterList) -> Tensor:
-        levels = [g if g.shape[-1] == self.resolution else enlarged(g, getattr(self, f"from_{g.shape[-1]}")) for g in grids]
+        levels = [
+            g if g.shape[-1] == self.resolution else enlarged(g, getattr(self, f"from_{g.shape[-1]}")) for g in grids
+        ]
         total = levels[0]
         for level in levels[1:]:
             total = total + level
@@ -98,7 +99,9 @@ class VoxelField(Field):
 
     def _ready(self) -> Tensor:
         if self._density is None:
-            raise RuntimeError("VoxelField was queried before begin_step(progress); call it once at the start of a step")
+            raise RuntimeError(
+                "VoxelField was queried before begin_step(progress); call it once at the start of a step"
+            )
         return self._density
 
     def density(self, mu: Tensor) -> Tensor:

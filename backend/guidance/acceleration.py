@@ -6,7 +6,6 @@ from __future__ import annotations
 import shutil
 
 import torch
-
 from dreamwright.backend.config import ModelConfig
 from dreamwright.backend.errors import ConfigError
 
@@ -18,7 +17,9 @@ def accelerate(network: torch.nn.Module, config: ModelConfig) -> None:
     "default". Raises ConfigError where compiling is asked for and cannot be done.
     """
     if config.compile != "off" and config.offload != "off":
-        raise ConfigError(f"model.compile is {config.compile} and model.offload {config.offload}; allowed is one of them; set the other to off")
+        raise ConfigError(
+            f"model.compile is {config.compile} and model.offload {config.offload}; allowed is one of them; set the other to off"
+        )
     if config.channels_last:
         network.to(memory_format=torch.channels_last)
     if config.compile == "off":
@@ -26,7 +27,9 @@ def accelerate(network: torch.nn.Module, config: ModelConfig) -> None:
     device = next(network.parameters()).device
     missing = missing_for_compiling(device)
     if missing:
-        raise ConfigError(f"model.compile is {config.compile}, but {missing}; allowed here is off; install it or change the setting")
+        raise ConfigError(
+            f"model.compile is {config.compile}, but {missing}; allowed here is off; install it or change the setting"
+        )
     # Views a step do not change during a run, so one shape is compiled; a resumed run may have another batch and compiles again.
     network.compile(mode=None if config.compile == "default" else config.compile, dynamic=False)
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
-
 from dreamwright.backend.streams import draw_rows
+from torch import Tensor
 
 KINDS = ("noise", "checkerboard", "fourier")  # each as likely as the others, as in Dream Fields
 SQUARES = 8  # of the checkerboard, a side; Dream Fields' published configuration

@@ -6,9 +6,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch.nn import functional
-
 from dreamwright.backend.config import ClipConfig
 from dreamwright.backend.errors import RunError
 from dreamwright.backend.guidance.backgrounds import random_backgrounds
@@ -16,6 +13,8 @@ from dreamwright.backend.guidance.contract import GuidanceResult, LayerGradients
 from dreamwright.backend.guidance.image_text import TEXT, ImageTextModel, normalised
 from dreamwright.backend.prompts import PromptConditioning
 from dreamwright.backend.streams import draw_rows
+from torch import Tensor
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from dreamwright.backend.cameras import Cameras
@@ -84,7 +83,9 @@ class ClipGuidance:
         cut = max(1, round(self.config.crop_share * side))
         # As many places as Dream Fields' integer draw has, and one where nothing is cut off.
         corner = (draw_rows(torch.rand, (views, self.config.crops, 2), generator) * max(1, side - cut)).long().tolist()
-        parts = [layers[view, :, top : top + cut, left : left + cut] for view in range(views) for top, left in corner[view]]
+        parts = [
+            layers[view, :, top : top + cut, left : left + cut] for view in range(views) for top, left in corner[view]
+        ]
         stacked, size = torch.stack(parts), self.model.image_size
         if cut == size:
             return stacked
@@ -101,4 +102,6 @@ def _scalars(cosine: Tensor, gradient: Tensor) -> dict[str, float]:
 
 def _check_finite(gradient: Tensor) -> None:
     if not bool(torch.isfinite(gradient).all()):
-        raise RunError("the image-text model answered NaN or infinity; gradients must be finite; set model.dtype to bfloat16 or float32")
+        raise RunError(
+            "the image-text model answered NaN or infinity; gradients must be finite; set model.dtype to bfloat16 or float32"
+        )

@@ -13,7 +13,6 @@ from typing import Any, Mapping
 
 import torch
 import transformers
-
 from dreamwright.backend.errors import ModelError, one_line
 from dreamwright.backend.guidance.clip_names import CONFIG, PROCESSOR, TOKENIZER, clip_lacks, is_clip_config
 from dreamwright.backend.guidance.families import CLIP_TOKENIZERS
@@ -63,7 +62,9 @@ def open_clip(folder: str | Path) -> ClipFolder:
         raise ModelError(f"{path} lacks {', '.join(lacking)}; download the model again, whole")
     if not any(path.glob("*.safetensors")):
         held = held_instead(file.name for file in path.iterdir())
-        raise ModelError(f"{path} holds {held}; needed are .safetensors files; choose another copy or revision of the model")
+        raise ModelError(
+            f"{path} holds {held}; needed are .safetensors files; choose another copy or revision of the model"
+        )
     size = config.get("vision_config", {}).get("image_size", 224)
     return ClipFolder(path, config, _preprocessing(path, size), _tokenizer_class(path))
 
@@ -73,7 +74,9 @@ def clip_tokenizer(folder: ClipFolder) -> Any:
     try:
         return getattr(transformers, folder.tokenizer_class).from_pretrained(folder.path, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(f"cannot load the tokenizer of {folder.path}: {one_line(error)}; download the model again, whole") from error
+        raise ModelError(
+            f"cannot load the tokenizer of {folder.path}: {one_line(error)}; download the model again, whole"
+        ) from error
 
 
 def clip_network(folder: ClipFolder, dtype: torch.dtype, device: torch.device | str) -> transformers.CLIPModel:
@@ -106,7 +109,9 @@ def _preprocessing(path: Path, image_size: Any) -> Preprocessing:
         )
     mean, std = (said.get(f"image_{name}") for name in ("mean", "std"))
     if not _three(mean) or not _three(std) or min(std) <= 0:
-        raise ModelError(f"{path / PROCESSOR} has image_mean {mean} and image_std {std}; needed are three numbers each; download the model again, whole")
+        raise ModelError(
+            f"{path / PROCESSOR} has image_mean {mean} and image_std {std}; needed are three numbers each; download the model again, whole"
+        )
     return Preprocessing(shortest, crop, tuple(map(float, mean)), tuple(map(float, std)))
 
 
@@ -121,7 +126,13 @@ def _three(values: Any) -> bool:
 
 
 def _tokenizer_class(path: Path) -> str:
-    said = read_object(path / TOKENIZER).get("tokenizer_class", "CLIPTokenizer") if (path / TOKENIZER).is_file() else "CLIPTokenizer"
+    said = (
+        read_object(path / TOKENIZER).get("tokenizer_class", "CLIPTokenizer")
+        if (path / TOKENIZER).is_file()
+        else "CLIPTokenizer"
+    )
     if said not in CLIP_TOKENIZERS:
-        raise ModelError(f"{path} has a tokenizer of class {said!r}; allowed are {', '.join(CLIP_TOKENIZERS)}; choose another model")
+        raise ModelError(
+            f"{path} has a tokenizer of class {said!r}; allowed are {', '.join(CLIP_TOKENIZERS)}; choose another model"
+        )
     return str(said)

@@ -6,7 +6,16 @@ from __future__ import annotations
 from typing import Any, Iterable
 
 CONFIG, PROCESSOR, TOKENIZER = "config.json", "preprocessor_config.json", "tokenizer_config.json"
-SMALL = (CONFIG, PROCESSOR, TOKENIZER, "tokenizer.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json")
+SMALL = (
+    CONFIG,
+    PROCESSOR,
+    TOKENIZER,
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 
 
 def is_clip_config(config: Any) -> bool:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Mapping, Protocol, Sequence, runtime_checkable
 
 import torch
-from torch import Tensor
-
 from dreamwright.backend.guidance.prediction import PredictionType
+from torch import Tensor
 
 if TYPE_CHECKING:
     from dreamwright.backend.cameras import Cameras

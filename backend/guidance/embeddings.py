@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Iterable, Mapping, Protocol, Sequence
 
 import torch
+from dreamwright.backend.guidance.contract import Conditioning
+from dreamwright.backend.guidance.pipeline_folder import PipelineFolder, load_model
+from dreamwright.backend.guidance.prompt_reader import PartTokenizer, PromptReader
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
-
-from dreamwright.backend.guidance.contract import Conditioning
-from dreamwright.backend.guidance.pipeline_folder import PipelineFolder, load_model
-from dreamwright.backend.guidance.prompt_reader import PartTokenizer, PromptReader
 
 
 class TextSide(Protocol):

@@ -115,7 +115,19 @@ FLOW = Family(
 FAMILIES = (PIXEL, LATENT, SDXL, FLOW)
 BY_PIPELINE: Mapping[str, Family] = {pipeline: family for family in FAMILIES for pipeline in family.pipelines}
 # Parts that change what a pipeline computes: one that its family lacks means that parts of different models are mixed up.
-TELLING_PARTS = ("unet", "transformer", "prior", "vae", "vqvae", "movq", "vae_decoder", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet")
+TELLING_PARTS = (
+    "unet",
+    "transformer",
+    "prior",
+    "vae",
+    "vqvae",
+    "movq",
+    "vae_decoder",
+    "text_encoder",
+    "text_encoder_2",
+    "text_encoder_3",
+    "controlnet",
+)
 
 
 def supported() -> str:

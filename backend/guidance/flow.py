@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.guidance.frozen import check_width, text_width
 from dreamwright.backend.guidance.latent import LatentDiffusion, check_latent_channels
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder
+from torch import Tensor
 
 
 class FlowTransformer(LatentDiffusion):

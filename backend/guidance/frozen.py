@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Literal, Sequence
 
 import torch
-from torch import Tensor
-
 from dreamwright.backend.errors import ConfigError, ModelError
 from dreamwright.backend.guidance.contract import Conditioning
 from dreamwright.backend.guidance.embeddings import TextSide
@@ -16,6 +14,7 @@ from dreamwright.backend.guidance.noise_schedule import NoiseSchedule
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder
 from dreamwright.backend.guidance.prediction import PredictionType, noise_from
 from dreamwright.backend.guidance.prompt_reader import PromptReader
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,10 @@ class FrozenDiffusion:
 
     def offload(self, kind: Literal["blocks", "leaves"]) -> None:
         """Keep the weights in main memory from now on; each block or layer visits the device while it computes."""
-        level = {"blocks": {"offload_type": "block_level", "num_blocks_per_group": 1}, "leaves": {"offload_type": "leaf_level"}}
+        level = {
+            "blocks": {"offload_type": "block_level", "num_blocks_per_group": 1},
+            "leaves": {"offload_type": "leaf_level"},
+        }
         self.network.enable_group_offload(torch.device(self.device), torch.device("cpu"), **level[kind])
 
 

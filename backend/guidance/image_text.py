@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, Sequence
 
 import torch
-from torch import Tensor
-from torch.nn import functional
-from tokenizers import models as tokenizer_models
-
 from dreamwright.backend.errors import PromptError
 from dreamwright.backend.guidance.clip_folder import ClipFolder, Preprocessing, clip_network, clip_tokenizer, open_clip
 from dreamwright.backend.guidance.contract import Conditioning
 from dreamwright.backend.guidance.vocabulary import read_vocabulary, split_words, unknown_message
+from tokenizers import models as tokenizer_models
+from torch import Tensor
+from torch.nn import functional
 
 TEXT = "text"  # the name of a prompt's embedding in its conditioning
 
@@ -71,7 +70,9 @@ class ImageTextModel:
         count = len(self.tokenizer(prompt, truncation=False, verbose=False).input_ids)
         if count <= self.length:
             return []
-        return [f"the prompt has {count} tokens, the model reads the first {self.length}; the end of {prompt!r} is cut off"]
+        return [
+            f"the prompt has {count} tokens, the model reads the first {self.length}; the end of {prompt!r} is cut off"
+        ]
 
     def _unknown(self, prompt: str) -> list[str]:
         """Words that become the unk token; only word-level tokenizers have such, others spell a word out."""
@@ -79,10 +80,16 @@ class ImageTextModel:
         if backend is None or not isinstance(backend.model, tokenizer_models.WordLevel):
             return []
         unk = self.tokenizer.unk_token_id
-        return [word for word in dict.fromkeys(split_words(prompt)) if unk in self.tokenizer(word, add_special_tokens=False).input_ids]
+        return [
+            word
+            for word in dict.fromkeys(split_words(prompt))
+            if unk in self.tokenizer(word, add_special_tokens=False).input_ids
+        ]
 
 
-def load_image_text(folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> ImageTextModel:
+def load_image_text(
+    folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> ImageTextModel:
     """The CLIP of a folder, from disk and never from a network. Raises ModelError naming what is wrong."""
     opened = open_clip(folder)
     return ImageTextModel(opened, clip_network(opened, dtype, device), clip_tokenizer(opened))
@@ -98,7 +105,9 @@ def preprocessed(pictures: Tensor, how: Preprocessing) -> Tensor:
     shorter = min(height, width)
     if shorter != how.shortest:
         size = [how.shortest * side // shorter for side in (height, width)]
-        pictures = functional.interpolate(pictures, size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+        pictures = functional.interpolate(pictures, size, mode="bicubic", align_corners=False, antialias=True).clamp(
+            0, 1
+        )
         height, width = size
     top, left = (height - how.crop) // 2, (width - how.crop) // 2
     return normalised(pictures[..., top : top + how.crop, left : left + how.crop], how)
@@ -106,5 +115,8 @@ def preprocessed(pictures: Tensor, how: Preprocessing) -> Tensor:
 
 def normalised(pictures: Tensor, how: Preprocessing) -> Tensor:
     """(x - mean) / std of pictures (..., 3, h, w) in [0, 1]."""
-    mean, std = (torch.tensor(values, dtype=pictures.dtype, device=pictures.device).view(3, 1, 1) for values in (how.mean, how.std))
+    mean, std = (
+        torch.tensor(values, dtype=pictures.dtype, device=pictures.device).view(3, 1, 1)
+        for values in (how.mean, how.std)
+    )
     return (pictures - mean) / std

@@ -17,5 +17,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ModelError(f"cannot read {path}: {one_line(error)}; download the model again, whole") from error
     if not isinstance(content, dict):
-        raise ModelError(f"{path} holds a {type(content).__name__}; needed is an object; download the model again, whole")
+        raise ModelError(
+            f"{path} holds a {type(content).__name__}; needed is an object; download the model again, whole"
+        )
     return content

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-
 from dreamwright.backend.errors import ConfigError, ModelError
 from dreamwright.backend.guidance.contract import Conditioning
 from dreamwright.backend.guidance.frozen import FrozenDiffusion, FrozenParts, check_value, check_width, text_width
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder
 from dreamwright.backend.guidance.vae import LatentSpace
+from torch import Tensor
 
 TEXT_TO_IMAGE = "choose a base text-to-image model"
 
@@ -54,7 +53,9 @@ def check_unet(folder: PipelineFolder) -> None:
     check_latent_channels(folder)
     check_plain_unet(folder)
     check_value(folder, "unet", "addition_embed_type", (None,), TEXT_TO_IMAGE)
-    check_width(folder, "the text encoder", text_width(folder, "text_encoder"), folder.config("unet").get("cross_attention_dim"))
+    check_width(
+        folder, "the text encoder", text_width(folder, "text_encoder"), folder.config("unet").get("cross_attention_dim")
+    )
 
 
 def check_plain_unet(folder: PipelineFolder) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-
 from dreamwright.backend.config import ModelConfig
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.guidance.acceleration import accelerate
@@ -65,7 +64,12 @@ def _stored(config: ModelConfig, device: torch.device | str) -> torch.device | s
 
 
 def _pixel(
-    opened: PipelineFolder, device: torch.device | str, dtype: torch.dtype, cache: str | Path | None, config: ModelConfig, text: TextSide | None
+    opened: PipelineFolder,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    cache: str | Path | None,
+    config: ModelConfig,
+    text: TextSide | None,
 ) -> PixelDiffusion:
     denoiser = PixelDiffusion.load(opened.path, device, dtype, cache, text, _stored(config, device))
     if config.image_size not in (0, denoiser.image_size):
@@ -77,7 +81,12 @@ def _pixel(
 
 
 def _latent(
-    opened: PipelineFolder, device: torch.device | str, dtype: torch.dtype, cache: str | Path | None, config: ModelConfig, text: TextSide | None
+    opened: PipelineFolder,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    cache: str | Path | None,
+    config: ModelConfig,
+    text: TextSide | None,
 ) -> LatentDiffusion:
     name = opened.family.name
     own, vae = square_size(opened), opened.config("vae")

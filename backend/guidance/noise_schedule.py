@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder, load_scheduler
 from dreamwright.backend.guidance.prediction import PredictionType
+from torch import Tensor
 
 PREDICTIONS: tuple[PredictionType, ...] = ("epsilon", "sample", "v_prediction")
 

@@ -11,11 +11,10 @@ import math
 from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
-
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.guidance.contract import Conditioning
 from dreamwright.backend.guidance.prediction import PredictionType, noise_from
+from torch import Tensor
 
 if TYPE_CHECKING:
     from dreamwright.backend.cameras import Cameras
@@ -40,9 +39,7 @@ class GaussianOracle:
     A single image stands for every prompt. Raises ModelError without "".
     """
 
-    def __init__(
-        self, means: Mapping[str, Tensor] | Tensor, std: float, schedule: Schedule = cosine_schedule
-    ) -> None:
+    def __init__(self, means: Mapping[str, Tensor] | Tensor, std: float, schedule: Schedule = cosine_schedule) -> None:
         self.means = {"": means} if isinstance(means, Tensor) else dict(means)
         if "" not in self.means:
             raise ModelError(f"oracle with means for {sorted(self.means)}; the prompt '' must be among them; add it")

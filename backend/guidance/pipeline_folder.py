@@ -15,13 +15,12 @@ from typing import Any, Callable, Iterator, Mapping
 import diffusers
 import torch
 import transformers
-from safetensors import SafetensorError
-
 from dreamwright.backend.errors import ConfigError, ModelError, is_out_of_memory, one_line
 from dreamwright.backend.guidance.clip_names import CONFIG, is_clip_config
 from dreamwright.backend.guidance.families import BY_PIPELINE, TELLING_PARTS, Family, supported
 from dreamwright.backend.guidance.json_object import read_object
 from dreamwright.backend.guidance.refused_weights import held_instead
+from safetensors import SafetensorError
 
 WHOLE_HASH_BYTES = 256 * 2**20  # weights up to this size are hashed whole, larger ones by both ends, size and time
 
@@ -48,7 +47,9 @@ class PipelineFolder:
         if files:
             return files
         held = held_instead(file.name for file in folder.iterdir()) if folder.is_dir() else "no weights"
-        raise ModelError(f"{folder} holds {held}; needed are .safetensors files; download the model again, whole, with its safetensors")
+        raise ModelError(
+            f"{folder} holds {held}; needed are .safetensors files; download the model again, whole, with its safetensors"
+        )
 
     def variant(self, part: str, dtype: torch.dtype) -> str | None:
         """ "fp16" when only half-precision files are there, or both are and `dtype` is float16; else None."""
@@ -120,7 +121,11 @@ def open_pipeline(folder: str | Path) -> PipelineFolder:
                 f"choose another model, of class {supported()}"
             )
         if not (path / part).is_dir():
-            optional = f", or write {part!r}: [null, null] into its model_index.json to do without" if part in family.optional else ""
+            optional = (
+                f", or write {part!r}: [null, null] into its model_index.json to do without"
+                if part in family.optional
+                else ""
+            )
             raise ModelError(f"{path} lacks its folder {part!r}; download the model again, whole{optional}")
         classes[part] = found
     for part in family.text:
@@ -155,7 +160,9 @@ def load_model(
 
     def load() -> tuple[torch.nn.Module, Mapping[str, Any]]:
         if part in (folder.network, "vae"):
-            return getattr(diffusers, name).from_pretrained(where, torch_dtype=dtype, low_cpu_mem_usage=False, **options)
+            return getattr(diffusers, name).from_pretrained(
+                where, torch_dtype=dtype, low_cpu_mem_usage=False, **options
+            )
         if int8:
             options["quantization_config"] = _int8_weights()
         return getattr(transformers, name).from_pretrained(where, dtype=dtype, **options)
@@ -163,7 +170,9 @@ def load_model(
     return load_checked(part, folder.path, load).to(device).eval().requires_grad_(False)
 
 
-def load_checked(part: str, path: Path, load: Callable[[], tuple[torch.nn.Module, Mapping[str, Any]]]) -> torch.nn.Module:
+def load_checked(
+    part: str, path: Path, load: Callable[[], tuple[torch.nn.Module, Mapping[str, Any]]]
+) -> torch.nn.Module:
     """The model that `load` returns with a library's report of what it found.
 
     Raises ModelError when the weights are damaged, or do not cover or fit the configuration: libraries would only log
@@ -175,7 +184,9 @@ def load_checked(part: str, path: Path, load: Callable[[], tuple[torch.nn.Module
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if isinstance(error, ConfigError) or is_out_of_memory(error):
             raise
-        raise ModelError(f"cannot load the {part} of {path}: {one_line(error)}; download the model again, whole") from error
+        raise ModelError(
+            f"cannot load the {part} of {path}: {one_line(error)}; download the model again, whole"
+        ) from error
     gaps = [*report.get("missing_keys", ()), *(str(key) for key in report.get("mismatched_keys", ()))]
     if gaps:
         raise ModelError(
@@ -189,7 +200,9 @@ def load_tokenizer(folder: PipelineFolder, part: str = "tokenizer") -> Any:
     """The tokenizer of that name. Raises ModelError when its files cannot be read."""
     hollow = sorted(file for file in (folder.path / part).iterdir() if file.is_file() and not file.stat().st_size)
     if hollow:  # an empty SentencePiece model would be read as one that knows no piece
-        raise ModelError(f"cannot load the {part} of {folder.path}: {hollow[0].name} is empty; download the model again, whole")
+        raise ModelError(
+            f"cannot load the {part} of {folder.path}: {hollow[0].name} is empty; download the model again, whole"
+        )
     try:
         return getattr(transformers, folder.classes[part]).from_pretrained(folder.path / part, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:

@@ -6,17 +6,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn import functional
-
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.guidance.contract import Conditioning
 from dreamwright.backend.guidance.embeddings import TextEmbedder, TextSide
-from dreamwright.backend.guidance.frozen import FrozenDiffusion, FrozenParts, check_value, check_width, square_size, text_width
+from dreamwright.backend.guidance.frozen import (
+    FrozenDiffusion,
+    FrozenParts,
+    check_value,
+    check_width,
+    square_size,
+    text_width,
+)
 from dreamwright.backend.guidance.noise_schedule import read_schedule
 from dreamwright.backend.guidance.patch_grid import grid_offsets, mean_of_rows, rolled
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder, load_model, open_pipeline
 from dreamwright.backend.guidance.prompt_reader import PromptReader
+from torch import Tensor
+from torch.nn import functional
 
 SHUFFLE_FACTORS = (1, 2, 4)  # pixel-unshuffle factors k: the U-Net sees 3 k^2 channels
 STAGE_I = "choose a text-to-image model (stage I)"

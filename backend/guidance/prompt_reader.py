@@ -9,12 +9,11 @@ from __future__ import annotations
 import bisect
 from typing import Any, Mapping
 
-from tokenizers import models as tokenizer_models
-
 from dreamwright.backend.errors import PromptError
 from dreamwright.backend.guidance.families import TextPart
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder, load_tokenizer
 from dreamwright.backend.guidance.vocabulary import read_vocabulary, split_words, unknown_message
+from tokenizers import models as tokenizer_models
 
 
 class PartTokenizer:

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from dreamwright.backend.guidance.frozen import check_value, check_width, text_width
 from dreamwright.backend.guidance.latent import TEXT_TO_IMAGE, LatentDiffusion, check_latent_channels, check_plain_unet
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder
+from torch import Tensor
 
 TIME_IDS = 6  # original height and width, crop's top and left, wanted height and width
 
@@ -16,10 +15,14 @@ class SdxlDiffusion(LatentDiffusion):
     """A latent denoiser that calls its views uncropped pictures of its own size, as the pipeline does by default."""
 
     def _output(self, z: Tensor, time: Tensor, told: dict[str, Tensor]) -> Tensor:
-        ids = z.new_full((len(z), TIME_IDS), float(z.shape[-1] * self.space.factor))  # made on the device: no copy, no wait
+        ids = z.new_full(
+            (len(z), TIME_IDS), float(z.shape[-1] * self.space.factor)
+        )  # made on the device: no copy, no wait
         ids[:, 2:4] = 0.0  # the crop's corner
         added = {"text_embeds": told["pooled"], "time_ids": ids}
-        return self.network(z, time, encoder_hidden_states=told["hidden"], added_cond_kwargs=added, return_dict=False)[0]
+        return self.network(z, time, encoder_hidden_states=told["hidden"], added_cond_kwargs=added, return_dict=False)[
+            0
+        ]
 
 
 def check_sdxl(folder: PipelineFolder) -> None:

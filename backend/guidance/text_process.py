@@ -23,18 +23,26 @@ from typing import Any, Callable, Mapping, Sequence
 
 import platformdirs
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
 from dreamwright.backend import errors
 from dreamwright.backend.config import TextConfig
-from dreamwright.backend.errors import ConfigError, DreamwrightError, OutOfMemory, RunError, Stopped, TooLarge, is_out_of_memory, one_line
+from dreamwright.backend.errors import (
+    ConfigError,
+    DreamwrightError,
+    OutOfMemory,
+    RunError,
+    Stopped,
+    TooLarge,
+    is_out_of_memory,
+    one_line,
+)
 from dreamwright.backend.guidance.contract import Conditioning
 from dreamwright.backend.guidance.embeddings import TextEmbedder
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder, open_pipeline
 from dreamwright.backend.guidance.weights import parameter_count, weight_bytes
 from dreamwright.backend.memory import free_bytes, in_words
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 OWN_PROCESS_BYTES = 500_000_000  # of weights, from which on "auto" gives the encoders a process of their own
 POLL_S = 0.1  # between two looks at the child and at `should_stop`
@@ -91,7 +99,9 @@ class SeparateTextEmbedder(TextEmbedder):
             try:
                 rows = load_file(work / ANSWER)
             except (OSError, SafetensorError) as error:
-                raise RunError(f"the text process left no readable answer ({error}); free some disk space and try again") from error
+                raise RunError(
+                    f"the text process left no readable answer ({error}); free some disk space and try again"
+                ) from error
         return [{name: rows[name][i].to(self.device) for name in rows} for i in range(len(texts))]
 
     def _run(self, request: dict[str, Any], work: Path) -> int:
@@ -221,7 +231,9 @@ def _failure(work: Path, status: int) -> DreamwrightError | None:
     if status == -getattr(signal, "SIGKILL", 9):
         return OutOfMemory(f"the system killed the text process, most likely because memory ran out; {ADVICE}")
     if status < 0:
-        return RunError(f"the text process was ended by signal {-status}; try again, or set text.process=same to see more")
+        return RunError(
+            f"the text process was ended by signal {-status}; try again, or set text.process=same to see more"
+        )
     lines = (work / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return RunError(
         f"the text process failed with status {status}: {(lines or ['no word'])[-1][:200]} (a fault of Dreamwright; "

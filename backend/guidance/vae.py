@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
-
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder, load_model
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
 class LatentSpace:
@@ -54,7 +53,11 @@ class LatentSpace:
 
 
 def load_vae(
-    folder: PipelineFolder, device: torch.device | str, dtype: torch.dtype, tiling: bool = False, recompute: bool = False
+    folder: PipelineFolder,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    tiling: bool = False,
+    recompute: bool = False,
 ) -> LatentSpace:
     """The folder's VAE in `dtype`, or in float32 where its configuration warns that float16 overflows (SDXL's, SD3's).
 
@@ -67,7 +70,11 @@ def load_vae(
     scaling, shift = config.get("scaling_factor", 0.18215), config.get("shift_factor")
     shift = 0.0 if shift is None else shift
     for key, value in (("scaling_factor", scaling), ("shift_factor", shift)):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or (key == "scaling_factor" and not value > 0):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or (key == "scaling_factor" and not value > 0)
+        ):
             raise ModelError(
                 f"the vae of {folder.path} has {key} {value!r}; allowed is a number; download the model again, whole"
             )

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 
 import torch
-
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.guidance.json_object import read_object
 from dreamwright.backend.guidance.pipeline_folder import PipelineFolder
@@ -74,4 +73,6 @@ def _sizes(path: Path) -> dict[str, int]:
     try:
         return {name: math.prod(entry["shape"]) for name, entry in read_header(path).items()}
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} has no readable safetensors header ({error}); download the model again, whole") from error
+        raise ModelError(
+            f"{path} has no readable safetensors header ({error}); download the model again, whole"
+        ) from error

@@ -6,8 +6,6 @@ from __future__ import annotations
 from typing import Callable
 
 import numpy as np
-from scipy.sparse import coo_matrix, csr_matrix, diags_array
-
 from dreamwright.backend.meshing.topology import (
     FloatArray,
     Surface,
@@ -20,6 +18,7 @@ from dreamwright.backend.meshing.topology import (
     signed_volume,
     vertex_normals,
 )
+from scipy.sparse import coo_matrix, csr_matrix, diags_array
 
 KEEP_AREA_SHARE = 0.03  # of the largest part's area: parts at least this big are the prop's, whatever their density
 KEEP_VOLUME_SHARE = 0.005  # of the largest part's volume: smaller parts are specks, whatever their density

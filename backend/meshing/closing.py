@@ -7,11 +7,10 @@ from dataclasses import replace
 from typing import Callable
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
-
 from dreamwright.backend.meshing.extract import DensityGrid
 from dreamwright.backend.meshing.topology import FloatArray
+from numpy.typing import NDArray
+from scipy import ndimage
 
 STEEPEST = 0.99  # level at which a filled node counts as deep inside
 

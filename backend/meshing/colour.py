@@ -7,10 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from dreamwright.backend.meshing.extract import CHUNK, DensityField, field_device
 from dreamwright.backend.meshing.topology import FloatArray
+from torch import Tensor
 
 OFFSETS = tuple(step / 3.0 for step in range(-1, 9))  # cells along the inward normal, from just outside to 2.7 deep
 

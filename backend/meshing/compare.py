@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Callable, Protocol
 
 import numpy as np
-from torch import Tensor
-
 from dreamwright.backend.meshing.colour import linear_to_display
 from dreamwright.backend.meshing.rasterise import rasterise
 from dreamwright.backend.meshing.texture import Texture
 from dreamwright.backend.meshing.topology import FloatArray, Surface
+from torch import Tensor
 
 PSNR_CEILING = 99.0  # dB reported for identical pictures
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import fast_simplification
 import numpy as np
-from scipy.spatial import cKDTree
-
 from dreamwright.backend.meshing.clean import drop_bad_faces, split_pinched_vertices, taubin_smooth
 from dreamwright.backend.meshing.topology import (
     Surface,
@@ -16,6 +14,7 @@ from dreamwright.backend.meshing.topology import (
     is_manifold,
     signed_volume,
 )
+from scipy.spatial import cKDTree
 
 # (iterations of Taubin's filter, fast-simplification's `agg` from quick to careful). On perfectly flat walls every
 # collapse is free and the library leaves needles; a little smoothing first evens the triangles out.

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Callable, Mapping
 
 import numpy as np
-
 from dreamwright.backend.errors import ExportError
 from dreamwright.backend.meshing.colour import linear_to_display
 from dreamwright.backend.meshing.gltf import ROUGHNESS, glb_bytes
@@ -40,7 +39,8 @@ def ply_bytes(mesh: Mesh, provenance: Mapping[str, Any]) -> bytes:
     """Binary little-endian PLY: float x y z nx ny nz, uchar red green blue (display sRGB), Z up, metres."""
     names = ["x", "y", "z", "nx", "ny", "nz"]
     vertex = np.zeros(
-        len(mesh.vertices), dtype=[(name, "<f4") for name in names] + [(name, "u1") for name in ("red", "green", "blue")]
+        len(mesh.vertices),
+        dtype=[(name, "<f4") for name in names] + [(name, "u1") for name in ("red", "green", "blue")],
     )
     for axis in range(3):
         vertex[names[axis]] = mesh.vertices[:, axis]
@@ -87,7 +87,16 @@ def textured_obj(mesh: Mesh, provenance: Mapping[str, Any], stem: str) -> dict[s
     lines += ["vn " + " ".join(f"{value:.5f}" for value in normal) for normal in mesh.normals.tolist()]
     for corners, texels in zip((mesh.faces + 1).tolist(), (places.corners + 1).tolist(), strict=True):
         lines.append("f " + " ".join(f"{a}/{t}/{a}" for a, t in zip(corners, texels, strict=True)))
-    material = ["newmtl albedo", "Ka 1 1 1", "Kd 1 1 1", "Ks 0 0 0", "illum 1", f"Pr {ROUGHNESS}", "Pm 0", f"map_Kd {picture}"]
+    material = [
+        "newmtl albedo",
+        "Ka 1 1 1",
+        "Kd 1 1 1",
+        "Ks 0 0 0",
+        "illum 1",
+        f"Pr {ROUGHNESS}",
+        "Pm 0",
+        f"map_Kd {picture}",
+    ]
     return {
         picture: mesh.texture.png(),
         library: ("\n".join(material) + "\n").encode("utf-8"),

@@ -9,12 +9,11 @@ from typing import Protocol
 import mcubes
 import numpy as np
 import torch
+from dreamwright.backend.errors import NotANumber, RunError
+from dreamwright.backend.meshing.topology import FloatArray, Surface
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
-
-from dreamwright.backend.errors import NotANumber, RunError
-from dreamwright.backend.meshing.topology import FloatArray, Surface
 
 NUDGE = 1e-3  # keeps levels off zero, so that no two crossings coincide at a node and no triangle collapses
 CHUNK = 1 << 18  # positions a query
@@ -101,7 +100,9 @@ def sample_density_grid(
     return DensityGrid(tau, origin - cell, cell)
 
 
-def occupied_box(grid: DensityGrid, threshold: float, margin: float, keep_share: float = 2e-3) -> tuple[FloatArray, FloatArray]:
+def occupied_box(
+    grid: DensityGrid, threshold: float, margin: float, keep_share: float = 2e-3
+) -> tuple[FloatArray, FloatArray]:
     """Bounding box of the nodes above `threshold`, without specks of less than `keep_share` of the largest part.
 
     Returns low (3,) and high (3,) in scene units, widened by `margin` cells and clipped to the grid. A prop fills a

@@ -8,7 +8,6 @@ import struct
 from typing import Any, Mapping
 
 import numpy as np
-
 from dreamwright.backend.meshing.mesh import Mesh
 
 MAGIC, VERSION, JSON_CHUNK, BINARY_CHUNK = 0x46546C67, 2, 0x4E4F534A, 0x004E4942

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from dreamwright.backend.errors import DreamwrightError, ExportError
 from dreamwright.backend.meshing.gltf import BINARY_CHUNK, FLOAT, JSON_CHUNK, MAGIC, UNSIGNED_INT, UNSIGNED_SHORT
 from dreamwright.backend.meshing.mesh import Mesh
@@ -26,7 +25,9 @@ def read_glb(path: Path) -> Mesh:
         primitive = document["meshes"][0]["primitives"][0]
         attributes = primitive["attributes"]
         if "TEXCOORD_0" in attributes:
-            raise ExportError(f"{path} has its colours in a texture, which is not read here; give one made without --texture")
+            raise ExportError(
+                f"{path} has its colours in a texture, which is not read here; give one made without --texture"
+            )
         arrays = {name: _accessor(document, blob, attributes[name]) for name in ("POSITION", "NORMAL", "COLOR_0")}
         faces = _accessor(document, blob, primitive["indices"]).reshape(-1, 3).astype(np.int32)
         if faces.size and faces.max() >= len(arrays["POSITION"]) or len({len(array) for array in arrays.values()}) != 1:
@@ -34,8 +35,12 @@ def read_glb(path: Path) -> Mesh:
     except DreamwrightError:
         raise
     except (OSError, ValueError, KeyError, IndexError, TypeError, struct.error) as error:
-        raise ExportError(f"{path} is no .glb that Dreamwright wrote ({error}); give the file that `dreamwright generate` left") from error
-    return Mesh(_z_up(arrays["POSITION"]), faces, np.ascontiguousarray(arrays["COLOR_0"][:, :3]), _z_up(arrays["NORMAL"]))
+        raise ExportError(
+            f"{path} is no .glb that Dreamwright wrote ({error}); give the file that `dreamwright generate` left"
+        ) from error
+    return Mesh(
+        _z_up(arrays["POSITION"]), faces, np.ascontiguousarray(arrays["COLOR_0"][:, :3]), _z_up(arrays["NORMAL"])
+    )
 
 
 def _chunks(content: bytes) -> tuple[dict[str, Any], bytes]:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 import numpy as np
-from numpy.typing import NDArray
-
 from dreamwright.backend.config import MeshConfig
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.meshing.clean import clean_surface, smoothed
@@ -38,6 +36,7 @@ from dreamwright.backend.meshing.topology import (
 )
 from dreamwright.backend.meshing.unwrap import unwrap
 from dreamwright.shared.limits import TEXTURE_LARGEST, TEXTURE_SMALLEST
+from numpy.typing import NDArray
 
 COARSE_RESOLUTION = 80  # cells a side of the first look at the whole bounding cube
 BOX_MARGIN = 2.0  # coarse cells around what the first look found
@@ -77,8 +76,12 @@ class MeshReport:
     offset: tuple[float, float, float]  # placed = scale * scene + offset
     texture: int  # texels a side; 0: none, not asked for or stopped
     error: MeshFieldError | None  # against the field's own renders; None when no views were given
-    folded: float | None = None  # share of the faces that point against their neighbourhood, of a mesh that was optimised itself
-    inside: float | None = None  # share of such a mesh's pixels that see its surface from within, where parts run through each other
+    folded: float | None = (
+        None  # share of the faces that point against their neighbourhood, of a mesh that was optimised itself
+    )
+    inside: float | None = (
+        None  # share of such a mesh's pixels that see its surface from within, where parts run through each other
+    )
 
     @classmethod
     def of(cls, surface: Surface, mesh: Mesh, scale: float, offset: FloatArray, **of_its_maker: Any) -> MeshReport:
@@ -170,7 +173,9 @@ def build_mesh(
     mesh, scale, offset = assemble_mesh(surface, rho, config.height_m)
     if config.texture:
         places = unwrap(mesh.vertices, mesh.faces, config.texture)
-        mesh = replace(mesh, texture=bake(field, coloured, places, config.texture, grid.cell, onto, progress, should_stop))
+        mesh = replace(
+            mesh, texture=bake(field, coloured, places, config.texture, grid.cell, onto, progress, should_stop)
+        )
     report = MeshReport.of(
         surface,
         mesh,

@@ -7,9 +7,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-
 from dreamwright.backend.meshing.topology import FloatArray, IntArray
+from numpy.typing import NDArray
 
 NEAR = 1e-4  # faces with a vertex nearer than this, or behind the camera, are left out: cameras stay outside the mesh
 FRAGMENTS = 1 << 21  # candidates handled at a time

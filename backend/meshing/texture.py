@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Callable
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from scipy import ndimage
-
 from dreamwright.backend.meshing.colour import AlbedoField, display_to_linear, sample_albedo
 from dreamwright.backend.meshing.rasterise import Fragments
 from dreamwright.backend.meshing.topology import FloatArray, IntArray, Surface, vertex_normals
 from dreamwright.backend.meshing.unwrap import Unwrapping
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
 
 FRAGMENTS = 1 << 21  # candidates handled at a time
 BATCH = 1 << 15  # texels between two looks at the clock and at whether to stop
@@ -65,12 +64,18 @@ def find_texels(unwrapping: Unwrapping, size: int, reach: float = REACH) -> Texe
 
     Where several faces claim a texel, the one it lies deepest in, or least outside of, has it.
     """
-    points = np.asarray(unwrapping.uv, dtype=np.float64) * size - 0.5  # columns and rows; whole numbers are texel centres
+    points = (
+        np.asarray(unwrapping.uv, dtype=np.float64) * size - 0.5
+    )  # columns and rows; whole numbers are texel centres
     corners = points[unwrapping.corners]
     edge1, edge2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     area = edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0]
-    lengths = np.linalg.norm(np.roll(corners, -1, axis=1) - np.roll(corners, -2, axis=1), axis=2)  # of the edge opposite each corner
-    heights = np.abs(area)[:, None] / np.maximum(lengths, 1e-12)  # barycentric times height: distance to an edge in texels
+    lengths = np.linalg.norm(
+        np.roll(corners, -1, axis=1) - np.roll(corners, -2, axis=1), axis=2
+    )  # of the edge opposite each corner
+    heights = np.abs(area)[:, None] / np.maximum(
+        lengths, 1e-12
+    )  # barycentric times height: distance to an edge in texels
     low = np.ceil(np.maximum(corners.min(axis=1) - reach, 0)).astype(np.int64)
     high = np.floor(np.minimum(corners.max(axis=1) + reach, size - 1)).astype(np.int64)
     seen = np.flatnonzero((np.abs(area) > 1e-9) & (low <= high).all(axis=1))
@@ -78,7 +83,9 @@ def find_texels(unwrapping: Unwrapping, size: int, reach: float = REACH) -> Texe
     counts = extent[:, 0] * extent[:, 1]
     ends = np.cumsum(counts)
 
-    depth = np.full(size * size, -np.inf)  # distance to the nearest edge of the face that has the texel, negative outside
+    depth = np.full(
+        size * size, -np.inf
+    )  # distance to the nearest edge of the face that has the texel, negative outside
     face = np.full(size * size, -1, dtype=np.int64)
     weights = np.zeros((size * size, 3))
     start = 0

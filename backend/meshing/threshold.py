@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
 from dreamwright.backend.errors import RunError
 from dreamwright.backend.meshing.extract import DensityGrid, empty_message
 from dreamwright.backend.meshing.rasterise import orbit_axes
 from dreamwright.backend.meshing.topology import FloatArray
+from torch import Tensor
 
 # (azimuth, elevation) in degrees: around, from above and from below; off the axes, so that boxes show their edges.
 VIEWS = ((10.0, 20.0), (100.0, 20.0), (190.0, 20.0), (280.0, 20.0), (55.0, 75.0), (235.0, -30.0))

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
-
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.meshing.colour import linear_to_display
 from dreamwright.backend.meshing.mesh import Mesh
 from dreamwright.backend.meshing.rasterise import orbit_axes, rasterise
 from dreamwright.backend.meshing.topology import FloatArray
+from PIL import Image
 
 FOCAL = 2.0  # image widths: a long lens, so that props keep their proportions
 AMBIENT, DIFFUSE = 0.35, 0.75  # of linear albedo
@@ -20,7 +19,9 @@ BACKGROUND = 0.85  # linear grey behind the mesh
 SUPERSAMPLING = 2
 
 
-def lit_pictures(mesh: Mesh, azimuth_deg: float, elevation_deg: float, resolution: int) -> tuple[FloatArray, FloatArray]:
+def lit_pictures(
+    mesh: Mesh, azimuth_deg: float, elevation_deg: float, resolution: int
+) -> tuple[FloatArray, FloatArray]:
     """Colour and textureless pictures from one azimuth, display sRGB: two (r, r, 3) arrays in [0, 1].
 
     c = albedo (ambient + diffuse max(0, n.l)) in linear RGB, with smooth vertex normals and a light that goes with the
@@ -39,7 +40,11 @@ def lit_pictures(mesh: Mesh, azimuth_deg: float, elevation_deg: float, resolutio
     light = axes @ (LIGHT / np.linalg.norm(LIGHT))
     shade = AMBIENT + DIFFUSE * np.maximum(normal @ light, 0.0)[..., None]
     pictures = []
-    colours = mesh.texture.seen(seen) if mesh.texture else seen.interpolate(mesh.faces, np.asarray(mesh.albedo, dtype=np.float64))
+    colours = (
+        mesh.texture.seen(seen)
+        if mesh.texture
+        else seen.interpolate(mesh.faces, np.asarray(mesh.albedo, dtype=np.float64))
+    )
     for albedo in (colours, np.full(3, PLAIN)):
         linear = np.where(seen.mask[..., None], np.clip(albedo * shade, 0.0, 1.0), BACKGROUND)
         blocks = linear.reshape(resolution, SUPERSAMPLING, resolution, SUPERSAMPLING, 3)

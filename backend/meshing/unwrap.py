@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.spatial import cKDTree
-
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.meshing.topology import FloatArray, IntArray, Surface, face_areas
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,9 @@ def unwrap(vertices: FloatArray, faces: IntArray, size: int) -> Unwrapping:
     return Unwrapping(_with_dropped_faces(scaled, vertex, positions), corners, vertex)
 
 
-def _with_dropped_faces(uv: NDArray[np.float32], vertex: NDArray[np.int32], positions: FloatArray) -> NDArray[np.float32]:
+def _with_dropped_faces(
+    uv: NDArray[np.float32], vertex: NDArray[np.int32], positions: FloatArray
+) -> NDArray[np.float32]:
     """Corners of faces that are in no chart, which xatlas leaves at 0, go to the place of the nearest vertex that has one."""
     lost = (uv == 0).all(axis=1)
     if not lost.any() or lost.all():

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from dreamwright.backend.rasterising.visibility import NEAR, Projected, ZBuffer
 from numpy.typing import NDArray
 from torch import Tensor
-
-from dreamwright.backend.rasterising.visibility import NEAR, Projected, ZBuffer
 
 BEHIND_PIXELS = 4.0  # footprints of a pixel by which the surface inside an outline may lie behind it
 

@@ -8,15 +8,14 @@ from typing import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
-
 from dreamwright.backend.cameras import Cameras
 from dreamwright.backend.rasterising.antialias import Edges, antialias, crossings, mesh_edges
 from dreamwright.backend.rasterising.normals import corner_normals, face_cross, smooth_groups
 from dreamwright.backend.rasterising.visibility import covered_pixels, nearest_faces, project
 from dreamwright.backend.rendering.shading import Shading, shade
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-
 from dreamwright.backend.cameras import Cameras
+from torch import Tensor
 
 NEAR = 1e-4  # scene units; faces with a vertex nearer than this, or behind the camera, are left out
 FRAGMENTS = 1 << 21  # candidates handled at a time
@@ -33,7 +32,9 @@ def project(vertices: Tensor, cameras: Cameras, resolution: int) -> Projected:
     position, rotation = cameras.position.to(vertices), cameras.rotation.to(vertices)
     local = torch.einsum("nvi,nij->nvj", vertices[None] - position[:, None], rotation)
     forward = -local[..., 2]
-    scale = cameras.focal.to(vertices)[:, None] / torch.where(forward.abs() < NEAR, torch.full_like(forward, NEAR), forward)
+    scale = cameras.focal.to(vertices)[:, None] / torch.where(
+        forward.abs() < NEAR, torch.full_like(forward, NEAR), forward
+    )
     columns = (local[..., 0] * scale + 0.5) * resolution - 0.5
     rows = (0.5 - local[..., 1] * scale) * resolution - 0.5
     return Projected(torch.stack([columns, rows], dim=-1), forward)
@@ -110,7 +111,9 @@ class Covered:
 
     def interpolate(self, corners: Tensor) -> Tensor:
         """Values (m, k) of corner values (F * 3, k)."""
-        picked = corners.index_select(0, (3 * self.face[:, None] + torch.arange(3, device=self.face.device)).reshape(-1))
+        picked = corners.index_select(
+            0, (3 * self.face[:, None] + torch.arange(3, device=self.face.device)).reshape(-1)
+        )
         return (self.weights[..., None] * picked.view(-1, 3, corners.shape[1])).sum(1)
 
 

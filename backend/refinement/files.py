@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import trimesh
-
 from dreamwright.backend.errors import ConfigError, one_line
 from dreamwright.backend.meshing.colour import display_to_linear
 from dreamwright.backend.meshing.topology import FloatArray
@@ -36,23 +35,31 @@ def read_subject(path: str | os.PathLike[str], up: Up = "auto") -> Subject:
     except OSError as error:
         raise ConfigError(f"cannot read {str(path)!r}: {error.strerror}; give the file of a mesh") from error
     if size > LARGEST_BYTES:
-        raise ConfigError(f"{str(path)!r} has {size >> 20} MB; allowed are {LARGEST_BYTES >> 20}; decimate the mesh first")
+        raise ConfigError(
+            f"{str(path)!r} has {size >> 20} MB; allowed are {LARGEST_BYTES >> 20}; decimate the mesh first"
+        )
     try:
         # Processing would merge and sort vertices; the result must fit the file's own.
         scene = trimesh.load_scene(path, process=False, maintain_order=True)
         order = {name: number for number, name in enumerate(scene.geometry)}
         placed = [scene.graph[node] for node in sorted(scene.graph.nodes_geometry)]
         placed.sort(key=lambda item: order[item[1]])  # the file's order, whatever the graph's
-        meshes = [(scene.geometry[name], turn) for turn, name in placed if isinstance(scene.geometry[name], trimesh.Trimesh)]
+        meshes = [
+            (scene.geometry[name], turn) for turn, name in placed if isinstance(scene.geometry[name], trimesh.Trimesh)
+        ]
         meshes = [(mesh, turn) for mesh, turn in meshes if len(mesh.faces)]
     except Exception as error:  # trimesh's readers raise whatever a damaged file makes them
-        raise ConfigError(f"cannot read {str(path)!r} as a mesh ({one_line(error)}); export it again, as .glb for example") from error
+        raise ConfigError(
+            f"cannot read {str(path)!r} as a mesh ({one_line(error)}); export it again, as .glb for example"
+        ) from error
     if not meshes:
         raise ConfigError(f"{str(path)!r} holds no triangles; needed is a mesh; export one, as .glb for example")
     gltf = path.suffix.lower() in (".glb", ".gltf")
     starts = np.cumsum([0, *(len(mesh.vertices) for mesh, _ in meshes)])
     vertices = np.concatenate([_placed(np.asarray(mesh.vertices), turn) for mesh, turn in meshes])
-    faces = np.concatenate([np.asarray(mesh.faces) + start for (mesh, _), start in zip(meshes, starts[:-1], strict=True)])
+    faces = np.concatenate(
+        [np.asarray(mesh.faces) + start for (mesh, _), start in zip(meshes, starts[:-1], strict=True)]
+    )
     albedo = np.concatenate([_linear_colours(mesh, gltf) for mesh, _ in meshes])
     if up == "y" or (up == "auto" and gltf):
         vertices = np.stack([vertices[:, 0], -vertices[:, 2], vertices[:, 1]], axis=1)

@@ -24,7 +24,13 @@ IN_SECTION: Mapping[str, Sequence[str]] = {  # of sections of which a refinement
     "render": ("resolution",),
     "background": ("random_probability", "random_kind", "random_min", "random_max", "random_any_share"),
 }
-OF_MEMORY = ("dtype", "offload", "attention_slicing", "vae_tiling", "vae_recompute")  # of `model`: they change roundings only
+OF_MEMORY = (
+    "dtype",
+    "offload",
+    "attention_slicing",
+    "vae_tiling",
+    "vae_recompute",
+)  # of `model`: they change roundings only
 # Cameras, lights, backgrounds and guidance as where the starter makes props; a few hundred steps, since little has to change.
 REFINE = replace(
     DRAFT,
@@ -51,7 +57,9 @@ class RefineJob:
             told["run"].pop(name)
         for name in OF_MEMORY:
             told["model"].pop(name)
-        return hashlib.sha256(json.dumps([PRESET, self.prompt, self.model, self.mesh, told], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps([PRESET, self.prompt, self.model, self.mesh, told], sort_keys=True).encode()
+        ).hexdigest()
 
 
 def make_refine_job(prompt: str, model: str, config: Config, subject: "Subject") -> RefineJob:
@@ -64,7 +72,11 @@ def refine_job(prompt: str, model: str, config: Config, mesh: str) -> RefineJob:
     asked, known = config_to_mapping(validate(config)), config_to_mapping(REFINE)
     for section, values in asked.items():
         used = IN_SECTION.get(section, tuple(values)) if section in SECTIONS else ()
-        ignored = [f"{section}.{name}" for name, value in values.items() if name not in used and value != known[section][name]]
+        ignored = [
+            f"{section}.{name}" for name, value in values.items() if name not in used and value != known[section][name]
+        ]
         if ignored:
-            raise ConfigError(f"{ignored[0]} means nothing when a mesh is refined; allowed are {', '.join(SECTIONS)} as docs/refine.md lists; leave it out")
+            raise ConfigError(
+                f"{ignored[0]} means nothing when a mesh is refined; allowed are {', '.join(SECTIONS)} as docs/refine.md lists; leave it out"
+            )
     return RefineJob(clean_prompt(prompt), model, config, mesh)

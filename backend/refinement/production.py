@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any, Callable, Iterator, Mapping
 
 import torch
-
 from dreamwright.backend.distillation import ScoreDistillation
 from dreamwright.backend.errors import OutOfMemory, is_out_of_memory, one_line
 from dreamwright.backend.events import Event, RunState
@@ -30,7 +29,12 @@ class RefineProduction:
     """
 
     def __init__(
-        self, job: RefineJob, subject: Subject, device: torch.device | str, resume: RunState | None, should_stop: Callable[[], bool]
+        self,
+        job: RefineJob,
+        subject: Subject,
+        device: torch.device | str,
+        resume: RunState | None,
+        should_stop: Callable[[], bool],
     ) -> None:
         config = job.config
         if config.run.threads:

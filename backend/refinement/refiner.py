@@ -7,8 +7,6 @@ from dataclasses import replace
 from typing import Mapping, Sequence
 
 import torch
-from torch import Tensor
-
 from dreamwright.backend.cameras import Cameras, orbit_cameras, sample_cameras, sample_lights
 from dreamwright.backend.config import Config, GuidanceConfig
 from dreamwright.backend.distiller import ORBIT_DISTANCE, ORBIT_FOCAL, Diverged
@@ -34,6 +32,7 @@ from dreamwright.backend.refinement.subject import Subject
 from dreamwright.backend.rendering.shading import Shading, sample_shading
 from dreamwright.backend.schedules import warmup_cosine
 from dreamwright.backend.streams import ViewStream
+from torch import Tensor
 
 STREAMS = ("cameras", "looks", "noise")  # one generator each, so that adding draws to one leaves the others
 FINAL_RATE = 0.1  # of the first
@@ -59,7 +58,13 @@ class Refiner:
     gentler = "a smaller strength"  # what to lower where a run goes wrong
 
     def __init__(
-        self, config: Config, guidance: Guidance, bank: PromptBank, subject: Subject, seed: int, device: torch.device | str = "cpu"
+        self,
+        config: Config,
+        guidance: Guidance,
+        bank: PromptBank,
+        subject: Subject,
+        seed: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.config, self.guidance, self.bank, self.subject, self.seed = config, guidance, bank, subject, seed
         self.device, refine = torch.device(device), config.refine
@@ -72,18 +77,29 @@ class Refiner:
         self._tint_steps = SmoothSteps(uniform_laplacian(subject.faces, len(subject.vertices)), refine.colour_stiffness)
         self._edges = torch.from_numpy(edges_of(faces)).to(self.device)
         lengths = edge_lengths(self.rest, self._edges)
-        self._lengths = lengths.clamp(min=float(lengths.mean()) * 1e-2)  # slivers of the input must not outweigh the rest
+        self._lengths = lengths.clamp(
+            min=float(lengths.mean()) * 1e-2
+        )  # slivers of the input must not outweigh the rest
         degree = laplacian.diagonal().clip(min=1.0)
-        self._laplacian = sparse_tensor(laplacian.multiply(1 / degree[:, None]).tocsr() / float(lengths.mean()), self.rest)
+        self._laplacian = sparse_tensor(
+            laplacian.multiply(1 / degree[:, None]).tocsr() / float(lengths.mean()), self.rest
+        )
         self.offset = torch.zeros_like(self.rest).requires_grad_(refine.positions)
         self.tint = torch.zeros_like(self.colours).requires_grad_(refine.colours)
-        groups = [{"params": [self.offset], "rate": refine.position_rate}, {"params": [self.tint], "rate": refine.colour_rate}]
+        groups = [
+            {"params": [self.offset], "rate": refine.position_rate},
+            {"params": [self.tint], "rate": refine.colour_rate},
+        ]
         self.optimizer = UniformAdam(groups)
-        self.streams = {name: torch.Generator().manual_seed(seed * len(STREAMS) + k + 1) for k, name in enumerate(STREAMS)}
+        self.streams = {
+            name: torch.Generator().manual_seed(seed * len(STREAMS) + k + 1) for k, name in enumerate(STREAMS)
+        }
         views, size = config.run.views_per_step, config.run.views_at_once or config.run.views_per_step
         self.groups = [slice(start, min(start + size, views)) for start in range(0, views, size)]
         if len(self.groups) > 1:  # then each group draws as if it had all views, and keeps its own
-            self.streams["noise"] = ViewStream.of(views, self.groups[0], seed * len(STREAMS) + STREAMS.index("noise") + 1)
+            self.streams["noise"] = ViewStream.of(
+                views, self.groups[0], seed * len(STREAMS) + STREAMS.index("noise") + 1
+            )
         self.step = 0
 
     @property
@@ -135,7 +151,9 @@ class Refiner:
             loss = part if one else loss
             figures = {name: figures.get(name, 0.0) + share * value for name, value in told.items()}
         if not one:
-            loss = sum((leaf.grad * whole).sum() for leaf, whole in zip(leaves, (moves, tints)) if leaf.grad is not None)
+            loss = sum(
+                (leaf.grad * whole).sum() for leaf, whole in zip(leaves, (moves, tints)) if leaf.grad is not None
+            )
         penalty, told = self.penalties(moves)
         if config.refine.positions:
             loss = loss + penalty
@@ -149,7 +167,14 @@ class Refiner:
         return {**figures, **told}
 
     def _judged(
-        self, moves: Tensor, tints: Tensor, cameras: Cameras, lights: Tensor, shadings: Sequence[Shading], backdrop: Tensor, progress: float
+        self,
+        moves: Tensor,
+        tints: Tensor,
+        cameras: Cameras,
+        lights: Tensor,
+        shadings: Sequence[Shading],
+        backdrop: Tensor,
+        progress: float,
     ) -> tuple[Tensor, dict[str, float]]:
         """What the guidance says of some views, as a scalar with the right gradient (mean over views), and figures.
 
@@ -190,7 +215,11 @@ class Refiner:
         self.optimizer.zero_grad(set_to_none=True)
         limit = strength * self.config.refine.colour_reach
         with torch.no_grad():
-            self.tint.copy_(torch.maximum(torch.minimum(self.tint, (1 - self.colours).clamp(max=limit)), (-self.colours).clamp(min=-limit)))
+            self.tint.copy_(
+                torch.maximum(
+                    torch.minimum(self.tint, (1 - self.colours).clamp(max=limit)), (-self.colours).clamp(min=-limit)
+                )
+            )
         self.step += 1
 
     def _backdrop(self) -> Tensor:
@@ -200,13 +229,24 @@ class Refiner:
         return torch.where(chosen[:, None], plain, torch.full_like(plain, PLAIN))
 
     def _render(
-        self, moves: Tensor, tints: Tensor, backdrop: Tensor, cameras: Cameras, shadings: Sequence[Shading], lights: Tensor, size: int
+        self,
+        moves: Tensor,
+        tints: Tensor,
+        backdrop: Tensor,
+        cameras: Cameras,
+        shadings: Sequence[Shading],
+        lights: Tensor,
+        size: int,
     ) -> MeshPictures:
         where, what = self.rest + moves, (self.colours + tints).clamp(0, 1)
-        return render_pictures(self.topology, where, what, backdrop, cameras, shadings, lights, size, self.config.refine.supersampling)
+        return render_pictures(
+            self.topology, where, what, backdrop, cameras, shadings, lights, size, self.config.refine.supersampling
+        )
 
     @torch.no_grad()
-    def orbit(self, azimuths: Sequence[float], shading: Shading, resolution: int, elevation: float = 15.0) -> MeshPictures:
+    def orbit(
+        self, azimuths: Sequence[float], shading: Shading, resolution: int, elevation: float = 15.0
+    ) -> MeshPictures:
         """The mesh as it is from upright cameras around it, before grey, the light beside the camera."""
         cameras = orbit_cameras(azimuths, elevation, ORBIT_DISTANCE, ORBIT_FOCAL).to(self.device)
         lights = cameras.position * 0.8 + cameras.rotation[:, :, 1] * 0.6 - cameras.rotation[:, :, 0] * 0.5
@@ -236,7 +276,9 @@ class Refiner:
         for index, entry in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in entry.items()}
         tensors |= {f"stream.{name}": generator.get_state() for name, generator in self.streams.items()}
-        return RunState(self.step, self.seed, 0, {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()})
+        return RunState(
+            self.step, self.seed, 0, {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+        )
 
     def load(self, state: RunState) -> None:
         """Continue from a state. Raises CheckpointError when it is no state of this mesh."""
@@ -257,7 +299,9 @@ class Refiner:
             with torch.no_grad():
                 self.offset.copy_(tensors["offset"])
                 self.tint.copy_(tensors["tint"])
-            self.optimizer.load_state_dict({"state": entries, "param_groups": self.optimizer.state_dict()["param_groups"]})
+            self.optimizer.load_state_dict(
+                {"state": entries, "param_groups": self.optimizer.state_dict()["param_groups"]}
+            )
             for name, generator in self.streams.items():
                 generator.set_state(tensors[f"stream.{name}"].to(torch.uint8).cpu())
         except (KeyError, RuntimeError, ValueError) as error:

@@ -8,7 +8,6 @@ from typing import Callable, Iterator
 
 import numpy as np
 import torch
-
 from dreamwright.backend.config import Config
 from dreamwright.backend.distiller import Diverged
 from dreamwright.backend.errors import RunError
@@ -98,9 +97,16 @@ class Refinement:
         if "inside" in figures:
             told += f", {100 * figures['inside']:.1f}% of what is seen is its inside"
         if not all(np.isfinite(list(figures.values()))):
-            raise RunError(f"the refinement diverged at step {self.refiner.step}; try another seed or {self.refiner.gentler}")
+            raise RunError(
+                f"the refinement diverged at step {self.refiner.step}; try another seed or {self.refiner.gentler}"
+            )
         if figures["folded"] > FOLDED_SHARE:
-            return Health(self.refiner.step, "folded", figures, f"{told}; {self.refiner.gentler} or larger refine.stiffness folds less")
+            return Health(
+                self.refiner.step,
+                "folded",
+                figures,
+                f"{told}; {self.refiner.gentler} or larger refine.stiffness folds less",
+            )
         return Health(self.refiner.step, "fine", figures, told)
 
     def _preview(self) -> np.ndarray:

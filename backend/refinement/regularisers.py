@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from dreamwright.backend.meshing.topology import FloatArray, IntArray
+from dreamwright.backend.rasterising.normals import face_cross
 from scipy.sparse import coo_matrix, csr_matrix
 from torch import Tensor
 from torch.nn import functional
-
-from dreamwright.backend.meshing.topology import FloatArray, IntArray
-from dreamwright.backend.rasterising.normals import face_cross
 
 
 def edges_of(faces: IntArray) -> IntArray:
@@ -44,7 +43,9 @@ def cotangent_laplacian(vertices: FloatArray, faces: IntArray) -> tuple[csr_matr
         columns += [other, one]
         weights += [half_cotangent, half_cotangent]
         area += np.bincount(here, twice / 6.0, minlength=len(vertices))
-    off = coo_matrix((np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))), shape=(len(vertices),) * 2).tocsr()
+    off = coo_matrix(
+        (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))), shape=(len(vertices),) * 2
+    ).tocsr()
     return (_diagonal(np.asarray(off.sum(axis=1)).ravel()) - off).tocsr(), area
 
 
@@ -69,7 +70,13 @@ def laplacian_energy(laplacian: Tensor, values: Tensor) -> Tensor:
 
 def edge_lengths(vertices: Tensor, edges: Tensor) -> Tensor:
     """Lengths (E,) of edges (E, 2)."""
-    return (vertices.index_select(0, edges[:, 0]) - vertices.index_select(0, edges[:, 1])).square().sum(-1).clamp(min=1e-30).sqrt()
+    return (
+        (vertices.index_select(0, edges[:, 0]) - vertices.index_select(0, edges[:, 1]))
+        .square()
+        .sum(-1)
+        .clamp(min=1e-30)
+        .sqrt()
+    )
 
 
 def edge_energy(vertices: Tensor, edges: Tensor, rest: Tensor) -> Tensor:

@@ -6,8 +6,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 import trimesh
-from torch import Tensor
-
 from dreamwright.backend.cameras import orbit_cameras
 from dreamwright.backend.config import Config, SphereConfig
 from dreamwright.backend.distiller import ORBIT_DISTANCE, ORBIT_FOCAL
@@ -19,10 +17,18 @@ from dreamwright.backend.prompts import PromptBank
 from dreamwright.backend.rasterising.normals import face_cross
 from dreamwright.backend.rasterising.visibility import nearest_faces, project
 from dreamwright.backend.refinement.refiner import Refiner
-from dreamwright.backend.refinement.regularisers import edge_energy, laplacian_energy, neighbours_of, normal_energy, outside_energy, uniform_laplacian
+from dreamwright.backend.refinement.regularisers import (
+    edge_energy,
+    laplacian_energy,
+    neighbours_of,
+    normal_energy,
+    outside_energy,
+    uniform_laplacian,
+)
 from dreamwright.backend.refinement.smooth_steps import SmoothSteps
 from dreamwright.backend.refinement.subject import RADIUS, Subject
 from dreamwright.backend.schedules import linear
+from torch import Tensor
 
 SEEN = 64  # pixels a side of the views in which insides are looked for
 
@@ -52,10 +58,18 @@ class Sculptor(Refiner):
     gentler = "a larger sphere.laplacian_end or sphere.normals"
 
     def __init__(
-        self, config: Config, guidance: Guidance, bank: PromptBank, subject: Subject, seed: int, device: torch.device | str = "cpu"
+        self,
+        config: Config,
+        guidance: Guidance,
+        bank: PromptBank,
+        subject: Subject,
+        seed: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(config, guidance, bank, subject, seed, device)
-        self.optimizer.param_groups[1]["uniform"] = False  # grey vertices far from the brightest gradient need their colour as well
+        self.optimizer.param_groups[1]["uniform"] = (
+            False  # grey vertices far from the brightest gradient need their colour as well
+        )
         self._pairs = torch.from_numpy(neighbours_of(subject.welded_faces)).to(self.device)
 
     def shows_clay(self) -> bool:
@@ -67,7 +81,10 @@ class Sculptor(Refiner):
         refine, sphere = self.config.refine, self.config.sphere
         placed = self.rest + moves
         parts = {
-            "laplacian": (linear(refine.laplacian, sphere.laplacian_end, sphere.laplacian_share, self.progress), laplacian_energy(self._laplacian, moves)),
+            "laplacian": (
+                linear(refine.laplacian, sphere.laplacian_end, sphere.laplacian_share, self.progress),
+                laplacian_energy(self._laplacian, moves),
+            ),
             "stretching": (refine.edges, edge_energy(placed, self._edges, self._lengths)),
             "bending": (sphere.normals, normal_energy(placed, self.topology.faces, self._pairs)),
             "outside": (sphere.outside, outside_energy(placed, RADIUS)),

@@ -51,7 +51,9 @@ class UniformAdam(torch.optim.Optimizer):
     are kept (Nicolet et al. 2021, appendix). A group with `uniform` False is plain Adam, each entry with a step size of its own.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float] = (0.9, 0.99), epsilon: float = 1e-12) -> None:
+    def __init__(
+        self, groups: list[dict[str, Any]], betas: tuple[float, float] = (0.9, 0.99), epsilon: float = 1e-12
+    ) -> None:
         super().__init__(groups, {"lr": 0.0, "betas": betas, "epsilon": epsilon, "uniform": True})
 
     @torch.no_grad()

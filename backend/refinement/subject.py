@@ -7,12 +7,11 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-
 from dreamwright.backend.meshing.colour import display_to_linear, linear_to_display
 from dreamwright.backend.meshing.mesh import Mesh
 from dreamwright.backend.meshing.topology import FloatArray, IntArray, Surface, vertex_normals
 from dreamwright.backend.refinement.given import check_given
+from numpy.typing import NDArray
 
 RADIUS = 0.5  # scene units, of the farthest vertex
 
@@ -70,4 +69,11 @@ def make_subject(vertices: FloatArray, faces: IntArray, albedo: FloatArray) -> S
     places, weld = np.unique(vertices, axis=0, return_inverse=True)
     weld = weld.reshape(-1)
     scale = RADIUS / radius
-    return Subject(vertices, faces.astype(np.int32), np.clip(albedo, 0, 1), scale * (places.astype(np.float64) - centre), weld, scale)
+    return Subject(
+        vertices,
+        faces.astype(np.int32),
+        np.clip(albedo, 0, 1),
+        scale * (places.astype(np.float64) - centre),
+        weld,
+        scale,
+    )

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Callable, Literal, Mapping, Protocol
 
 import torch
-from torch import Tensor
-
 from dreamwright.backend.errors import ConfigError, one_line
 from dreamwright.backend.rendering.compositing import packed_weights, rendering_weights
 from dreamwright.backend.rendering.occupancy import OccupancyGrid
 from dreamwright.backend.rendering.sampling import sample_rays, sphere_interval
+from torch import Tensor
 
 MarchingKind = Literal["dense", "nerfacc"]
 
@@ -51,11 +50,19 @@ class DenseMarch:
     """`samples` places on each ray that meets the sphere; those outside it or in empty cells count as empty."""
 
     def __init__(
-        self, origins: Tensor, directions: Tensor, occupancy: OccupancyGrid, samples: int, step: float, jitter: Tensor | None
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        occupancy: OccupancyGrid,
+        samples: int,
+        step: float,
+        jitter: Tensor | None,
     ) -> None:
         self._count, self._samples = len(origins), samples
         self._places = places = sample_rays(origins, directions, occupancy.bounding_radius, samples, step, jitter)
-        mu = origins[places.ray][:, None] + places.t_mids[..., None] * directions[places.ray][:, None]  # (rays, samples, 3)
+        mu = (
+            origins[places.ray][:, None] + places.t_mids[..., None] * directions[places.ray][:, None]
+        )  # (rays, samples, 3)
         kept = (mu.square().sum(-1) < occupancy.bounding_radius**2).view(-1)
         if occupancy.resolution:
             kept = kept & occupancy.keeps(mu.view(-1, 3))
@@ -100,7 +107,13 @@ class PackedMarch:
     traverse = staticmethod(traverse_with_nerfacc)
 
     def __init__(
-        self, origins: Tensor, directions: Tensor, occupancy: OccupancyGrid, samples: int, step: float, jitter: Tensor | None
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        occupancy: OccupancyGrid,
+        samples: int,
+        step: float,
+        jitter: Tensor | None,
     ) -> None:
         self._count, self._step = len(origins), step
         near, far, meets = sphere_interval(origins, directions, occupancy.bounding_radius)
@@ -126,7 +139,9 @@ class PackedMarch:
         from nerfacc import render_weight_from_density
 
         start = torch.zeros_like(tau)  # only differences count, and this one has no rounding
-        weights, transmittance, _ = render_weight_from_density(start, start + self._step, tau, ray_indices=self._ray, n_rays=self._count)
+        weights, transmittance, _ = render_weight_from_density(
+            start, start + self._step, tau, ray_indices=self._ray, n_rays=self._count
+        )
         return weights, transmittance
 
 
@@ -153,12 +168,16 @@ def nerfacc_fault(device: str) -> str:
         ray = torch.tensor([[0.0, 0.0, -2.0], [0.0, 0.0, 1.0]], device=device)
         march = PackedMarch(ray[:1], ray[1:], grid, 4, 0.5, None)
         found = int(march.composite(torch.ones(len(march.mu), device=device)).weights.numel())
-    except Exception as error:  # a compiler, a driver, an extension loader: whatever they raise, the dense path still works
+    except (
+        Exception
+    ) as error:  # a compiler, a driver, an extension loader: whatever they raise, the dense path still works
         return f"its kernels do not work here ({type(error).__name__}: {one_line(error)})"
     return "" if found == 4 else f"its kernels found {found} samples where 4 are"
 
 
-def choose_marching(wanted: Literal["auto", "dense", "nerfacc"], device: torch.device | str) -> tuple[MarchingKind, str]:
+def choose_marching(
+    wanted: Literal["auto", "dense", "nerfacc"], device: torch.device | str
+) -> tuple[MarchingKind, str]:
     """The marching for `render.marching`, and a word to the person when a GPU goes without nerfacc ("" otherwise).
 
     Raises ConfigError when nerfacc is demanded and cannot run.
@@ -170,5 +189,7 @@ def choose_marching(wanted: Literal["auto", "dense", "nerfacc"], device: torch.d
     if not fault:
         return "nerfacc", ""
     if wanted == "nerfacc":
-        raise ConfigError(f"render.marching is nerfacc, but {fault}; allowed here are auto and dense; change it, or see `dreamwright doctor`")
+        raise ConfigError(
+            f"render.marching is nerfacc, but {fault}; allowed here are auto and dense; change it, or see `dreamwright doctor`"
+        )
     return "dense", f"rays are marched by the built-in dense path, since nerfacc's would be faster but {fault}"

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import torch
+from dreamwright.backend.fields.contract import Field
 from torch import Tensor, nn
 from torch.nn import functional
-
-from dreamwright.backend.fields.contract import Field
 
 DECAY = 0.7  # of remembered density between updates: a cell is dropped only after staying empty for a few
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Sequence
 
 import torch
-from torch import Tensor, nn
-
 from dreamwright.backend.cameras import Cameras, camera_rays
 from dreamwright.backend.config import RenderConfig
 from dreamwright.backend.fields.contract import Field
@@ -16,6 +14,7 @@ from dreamwright.backend.rendering.marching import DenseMarch, Marcher
 from dreamwright.backend.rendering.occupancy import OccupancyGrid
 from dreamwright.backend.rendering.sampling import draw_jitter
 from dreamwright.backend.rendering.shading import Shading, shade
+from torch import Tensor, nn
 
 SMALLEST_WEIGHT = 1e-4  # samples that contribute less get no colour
 

@@ -64,9 +64,13 @@ class Attempt:
             with held(self._folder, self._number, self._wait_for_the_one_before) as mine:
                 ended = self._produce() if mine else self._ended(*self._unstarted())
         except Superseded as error:
-            ended = self._ended("failed", str(error), cause=Cause.FAULT)  # the server ignores it, unless the fence itself is lost
+            ended = self._ended(
+                "failed", str(error), cause=Cause.FAULT
+            )  # the server ignores it, unless the fence itself is lost
         except _DiskRefuses as error:
-            ended = self._ended("paused", f"{error}; make room there, then resume: it goes on from its checkpoint", cause=Cause.NO_SPACE)
+            ended = self._ended(
+                "paused", f"{error}; make room there, then resume: it goes on from its checkpoint", cause=Cause.NO_SPACE
+            )
         except Stopped:  # before the first step, so there is nothing to make a mesh of
             ended = self._ended(*self._unstarted())
         except Exception as error:
@@ -88,7 +92,9 @@ class Attempt:
 
     def _unstarted(self) -> tuple[str, str]:
         """How a job ends that was told to stop before its first step."""
-        return ("paused", "") if self._why == "pause" else ("cancelled", "stopped before the first step; there is no mesh")
+        return (
+            ("paused", "") if self._why == "pause" else ("cancelled", "stopped before the first step; there is no mesh")
+        )
 
     def _produce(self) -> Ended:
         from dreamwright.backend.checkpoints import has_checkpoint, read_checkpoint
@@ -118,7 +124,9 @@ class Attempt:
         if production is None:
             self._note(*told, "loading the model")
             production = make(self._device, None, self._should_stop)
-        log.info("attempt begins", extra={**self._marks(), "step": production.step, "notices": "; ".join(production.notices)})
+        log.info(
+            "attempt begins", extra={**self._marks(), "step": production.step, "notices": "; ".join(production.notices)}
+        )
         told += production.warnings
         self._note(*told)
         for event in production.events():
@@ -131,7 +139,9 @@ class Attempt:
         cancelled = self._why == "cancel"
         self._note(*told, "making the mesh", stage="meshing")
         try:
-            told += self._write_mesh(production, lambda share: self._note(*told, f"baking the texture, {100 * share:.0f} %"))
+            told += self._write_mesh(
+                production, lambda share: self._note(*told, f"baking the texture, {100 * share:.0f} %")
+            )
         except DreamwrightError as error:
             if not cancelled:
                 raise
@@ -171,7 +181,9 @@ class Attempt:
         self._say(Noted(self._name, "", "; ".join(messages)[:MESSAGE_CHARACTERS], self._number, stage))
 
     def _ended(self, how: str, *messages: str, meshed: bool = False, cause: Cause = Cause.NONE) -> Ended:
-        return Ended(self._name, how, "; ".join(filter(None, messages))[:MESSAGE_CHARACTERS], meshed, self._number, cause.value)
+        return Ended(
+            self._name, how, "; ".join(filter(None, messages))[:MESSAGE_CHARACTERS], meshed, self._number, cause.value
+        )
 
     def _write_mesh(self, production: "Production | SentRefinement", progress: Callable[[float], None]) -> list[str]:
         """Make and write the mesh; what there is to tell of it. Told to cancel once there are colours of vertices, it bakes no texture."""
@@ -227,7 +239,9 @@ class Attempt:
                 self._say(Stepped(self._name, event.step, event.steps, event.elapsed_s, event.eta_s, self._number))
         elif isinstance(event, events.Preview):
             height, width = event.image.shape[:2]
-            self._say(Pictured(self._name, event.step, width, height, zlib.compress(event.image.tobytes(), 1), self._number))
+            self._say(
+                Pictured(self._name, event.step, width, height, zlib.compress(event.image.tobytes(), 1), self._number)
+            )
         elif isinstance(event, events.Health):
             self._say(Noted(self._name, event.verdict, "", self._number))
         elif isinstance(event, events.Restarted):

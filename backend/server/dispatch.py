@@ -57,9 +57,13 @@ class Dispatch:
         self.sweeper = Sweeper(herald, policy)
         self._vigils: dict[str, Vigil] = {}  # by running job
         self._furthest: dict[str, int] = {}  # by job whose worker died, the last step that it told of
-        self.pausing: set[str] = set()  # running jobs that a user asked to pause, which a recall must not put back into the queue
+        self.pausing: set[str] = (
+            set()
+        )  # running jobs that a user asked to pause, which a recall must not put back into the queue
         self._recalling = False
-        self._unwritten: list[Ended | Died] = []  # ends that the disk refused; their jobs count as running until it takes them
+        self._unwritten: list[
+            Ended | Died
+        ] = []  # ends that the disk refused; their jobs count as running until it takes them
         self._retry_at = self._reckon_at = self._sweep_at = self._looked = clock()
 
     def work(self) -> None:
@@ -124,7 +128,11 @@ class Dispatch:
     def pace(self, job: str) -> tuple[float, float]:
         """(steps a second, seconds since the last report) of a running job; (0, -1) before the first."""
         vigil = self._vigils.get(job)
-        return (0.0, -1.0) if vigil is None or vigil.first is None else (vigil.rate, max(0.0, self._clock() - vigil.stepped))
+        return (
+            (0.0, -1.0)
+            if vigil is None or vigil.first is None
+            else (vigil.rate, max(0.0, self._clock() - vigil.stepped))
+        )
 
     def _keep_vigil(self, now: float) -> None:
         """End workers that say nothing for too long, or do not stop when their job was cancelled."""
@@ -147,7 +155,11 @@ class Dispatch:
 
     def _wait_for_space(self, job: str, fault: OSError | LedgerFault) -> None:
         """The disk refuses: say so on the job, and try again later."""
-        reason = str(fault) if isinstance(fault, LedgerFault) else f"the server cannot write to {self._ledger.folder} ({fault.strerror}); make room on its disk"
+        reason = (
+            str(fault)
+            if isinstance(fault, LedgerFault)
+            else f"the server cannot write to {self._ledger.folder} ({fault.strerror}); make room on its disk"
+        )
         log.warning("job waits", extra={"job": job, "why": reason})
         self._retry_at = self._clock() + RETRY_S
         self._herald.note(job, message=f"waiting: {reason}; it goes on by itself"[: limits.MESSAGE_CHARACTERS])
@@ -157,11 +169,17 @@ class Dispatch:
         if isinstance(report, Died):
             self._herald.tally.worker_deaths += 1
             reason = report.reason or f"status {report.status}"
-            log.warning("worker died", extra={"status": report.status, "why": reason, **(marks(entry) if entry is not None else {})})
+            log.warning(
+                "worker died",
+                extra={"status": report.status, "why": reason, **(marks(entry) if entry is not None else {})},
+            )
             if entry is not None and report.attempt not in (0, entry.summary.attempt):
                 return  # the job has gone on without it
         elif entry is not None and report.attempt != entry.summary.attempt:
-            log.warning("report of another attempt ignored", extra={"job": report.job, "attempt": report.attempt, "newest": entry.summary.attempt})
+            log.warning(
+                "report of another attempt ignored",
+                extra={"job": report.job, "attempt": report.attempt, "newest": entry.summary.attempt},
+            )
             return
         if entry is None or entry.state in ENDED:
             return  # a word that arrived after the end
@@ -181,7 +199,9 @@ class Dispatch:
         """What an attempt says on its way."""
         vigil = self._vigils.get(report.job)
         if isinstance(report, Stepped):
-            self._herald.note(report.job, step=report.step, steps=report.steps, elapsed_s=report.elapsed_s, eta_s=report.eta_s)
+            self._herald.note(
+                report.job, step=report.step, steps=report.steps, elapsed_s=report.elapsed_s, eta_s=report.eta_s
+            )
             if vigil is not None:
                 steps, seconds = vigil.stepped_to(self._clock(), report.step, report.steps, report.elapsed_s)
                 if steps:
@@ -193,7 +213,9 @@ class Dispatch:
             message = entry.summary.message if report.health else report.message
             self._herald.note(report.job, health=health, message=message)
         else:
-            self._herald.audience.pictured(PreviewFrame(report.job, report.step, report.width, report.height, report.data))
+            self._herald.audience.pictured(
+                PreviewFrame(report.job, report.step, report.width, report.height, report.data)
+            )
 
     def _learn(self, entry: Entry) -> None:
         """Keep how long a whole run took, for the times of others."""
@@ -217,7 +239,11 @@ class Dispatch:
                 report = Ended(job, "failed", reason, False, report.attempt, Cause.NO_SPACE.value)
                 fields |= {"message": reason, "cause": report.cause}
             else:
-                fields |= {"mesh_bytes": size, "mesh_sha256": digest, "refinable": (self._ledger.job_folder(job) / FIELD_FILE).is_file()}
+                fields |= {
+                    "mesh_bytes": size,
+                    "mesh_sha256": digest,
+                    "refinable": (self._ledger.job_folder(job) / FIELD_FILE).is_file(),
+                }
         if entry.state is JobState.CANCELLING:  # also one that finished or failed before it heard of it
             self._herald.move(job, JobState.CANCELLED, **fields)
         elif report.how == "failed":
@@ -265,7 +291,9 @@ class Dispatch:
         verdict = decide(cause, reason, attempts, self._policy.deaths, lower, str(self._ledger.folder / "logs"))
         fields = {"message": verdict.message[: limits.MESSAGE_CHARACTERS], "cause": cause.value, "eta_s": -1.0}
         if verdict.retry:
-            self._herald.move(job.job, JobState.QUEUED, verdict.attempts, settings={**job.settings, **verdict.settings}, **fields)
+            self._herald.move(
+                job.job, JobState.QUEUED, verdict.attempts, settings={**job.settings, **verdict.settings}, **fields
+            )
         else:
             resumable = has_checkpoint(self._ledger.job_folder(job.job) / "checkpoints")
             self._herald.move(job.job, JobState.FAILED, verdict.attempts, resumable=resumable, **fields)
@@ -303,12 +331,18 @@ class Dispatch:
         adopted = self._runner.adopt({job: entry.summary.attempt for job, entry in under_way.items()})
         for job, entry in list(self._ledger.entries.items()):
             if job in adopted:
-                self._vigils[job] = Vigil(self._clock(), oom_kills(), last=(entry.summary.step, entry.summary.elapsed_s))
+                self._vigils[job] = Vigil(
+                    self._clock(), oom_kills(), last=(entry.summary.step, entry.summary.elapsed_s)
+                )
                 if entry.state is JobState.CANCELLING:
                     self._runner.stop(job, "cancel")  # it may not have heard of it
             elif entry.state is JobState.RUNNING:
-                self._herald.move(job, JobState.QUEUED, message="the server was restarted; it goes on from its checkpoint")
+                self._herald.move(
+                    job, JobState.QUEUED, message="the server was restarted; it goes on from its checkpoint"
+                )
             elif entry.state is JobState.CANCELLING:
-                self._herald.move(job, JobState.CANCELLED, message="the server was restarted while it stopped; there is no mesh")
+                self._herald.move(
+                    job, JobState.CANCELLED, message="the server was restarted while it stopped; there is no mesh"
+                )
             self.sweeper.clear(job)
         self.sweeper.clear_strangers()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 
 import zmq
-
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.server.keys import GuestList, User
 from dreamwright.shared.pairing import KEY_BYTES, KeyPair, fingerprint, key_text
@@ -41,7 +40,9 @@ class Doorkeeper:
 
     def lock(self, socket: zmq.Socket, pair: KeyPair) -> None:
         """Make an unbound socket a CURVE server that lets nobody in but by this doorkeeper."""
-        fault = f"this ZeroMQ ({zmq.zmq_version()}) did not take the settings of an encrypted door; pip install -U pyzmq"
+        fault = (
+            f"this ZeroMQ ({zmq.zmq_version()}) did not take the settings of an encrypted door; pip install -U pyzmq"
+        )
         try:
             self._put_on(socket, pair)
         except zmq.ZMQError as error:

@@ -13,10 +13,31 @@ from enum import Enum
 from typing import Any, Mapping
 
 from dreamwright.backend.config import Config
-from dreamwright.backend.errors import ConfigError, DreamwrightError, ModelError, NotANumber, PromptError, TooLarge, is_device_fault, is_out_of_memory, one_line
+from dreamwright.backend.errors import (
+    ConfigError,
+    DreamwrightError,
+    ModelError,
+    NotANumber,
+    PromptError,
+    TooLarge,
+    is_device_fault,
+    is_out_of_memory,
+    one_line,
+)
 from dreamwright.shared.causes import Cause
 
-__all__ = ["Cause", "Remedy", "REMEDIES", "Verdict", "classify", "classify_status", "decide", "describe", "lowered", "smaller"]
+__all__ = [
+    "Cause",
+    "Remedy",
+    "REMEDIES",
+    "Verdict",
+    "classify",
+    "classify_status",
+    "decide",
+    "describe",
+    "lowered",
+    "smaller",
+]
 
 
 class Remedy(Enum):
@@ -49,7 +70,15 @@ ADVICE: Mapping[Cause, str] = {
     Cause.MACHINE_MEMORY: "give the machine more memory, run fewer workers, or choose a smaller model",
     Cause.DEVICE_FAULT: "see the worker's log in {logs}; restart the device or its driver",
 }
-FALLS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGSYS", "SIGTRAP")  # signals that a process brings on itself
+FALLS = (
+    "SIGSEGV",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGILL",
+    "SIGABRT",
+    "SIGSYS",
+    "SIGTRAP",
+)  # signals that a process brings on itself
 
 
 @dataclass(frozen=True)
@@ -100,7 +129,10 @@ def classify_status(status: int, memory_ran_out: bool) -> tuple[Cause, str]:
     if name in FALLS:
         return Cause.CRASHED, f"its worker process crashed ({name})"
     if name == "SIGKILL" and memory_ran_out:
-        return Cause.MACHINE_MEMORY, "its worker process was killed (SIGKILL) while the server's machine ended processes for want of memory"
+        return (
+            Cause.MACHINE_MEMORY,
+            "its worker process was killed (SIGKILL) while the server's machine ended processes for want of memory",
+        )
     return Cause.KILLED, f"its worker process was killed ({name})"
 
 

@@ -89,4 +89,7 @@ def check_priority(asked: int, present: int, is_admin: bool) -> None:
     """May this user give a job that priority? Raises Refused: above 0 and above what it has only an admin may."""
     highest = max(0, present)
     if asked > highest and not is_admin:
-        raise Refused("not-allowed", f"the priority is {asked}; you may give up to {highest}; ask an admin of this server to raise it")
+        raise Refused(
+            "not-allowed",
+            f"the priority is {asked}; you may give up to {highest}; ask an admin of this server to raise it",
+        )

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
 import zmq
-
 from dreamwright.backend.server.orders import Ended, Ready, Stop, Work, pack_order, unpack_order
 from dreamwright.backend.server.runner import Died
 from dreamwright.shared import limits
@@ -27,7 +26,11 @@ REPORTS = 1000  # taken in at once
 START_S = 600.0  # for a worker to be ready for its next job; one that takes longer is ended and started anew
 # Ctrl-C in a terminal reaches the server alone, which then lets its workers write a checkpoint. A session and not only a process
 # group: a group that loses its parent is sent SIGHUP when one of it stands still.
-APART: dict[str, Any] = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)} if sys.platform == "win32" else {"start_new_session": True}
+APART: dict[str, Any] = (
+    {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+    if sys.platform == "win32"
+    else {"start_new_session": True}
+)
 LONGEST_REST_S = 60.0  # before a worker that dies without having worked is started again; 1 s at first, doubling
 
 
@@ -49,7 +52,11 @@ class Foreman:
     """The `Runner` of this machine: talks with the workers over a loopback port of its own."""
 
     def __init__(
-        self, context: zmq.Context, devices: tuple[str, ...], log_folder: Path, clock: Callable[[], float] = time.monotonic
+        self,
+        context: zmq.Context,
+        devices: tuple[str, ...],
+        log_folder: Path,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._secret = secrets.token_hex(32)
         self.socket = context.socket(zmq.ROUTER)
@@ -112,7 +119,9 @@ class Foreman:
             try:
                 report = unpack_order(self._secret, data)
             except ProtocolError as error:
-                log.warning("message on the workers' port ignored", extra={"why": str(error).partition(" is ")[0]})  # never what a field holds
+                log.warning(
+                    "message on the workers' port ignored", extra={"why": str(error).partition(" is ")[0]}
+                )  # never what a field holds
                 continue
             if isinstance(report, Ready):
                 hand = self._hands.get(report.device)
@@ -124,7 +133,10 @@ class Foreman:
                 yield report
         for hand in self._hands.values():
             if hand.process is not None and not hand.job and not hand.ready and self._clock() - hand.since > START_S:
-                log.warning("worker not ready in time; it is ended and started anew", extra={"device": hand.device, "after_s": START_S})
+                log.warning(
+                    "worker not ready in time; it is ended and started anew",
+                    extra={"device": hand.device, "after_s": START_S},
+                )
                 hand.process.kill()
             status = None if hand.process is None else hand.process.poll()
             if status is not None:
@@ -191,7 +203,9 @@ class Foreman:
         try:
             self.socket.send_multipart([hand.route, pack_order(self._secret, order)], zmq.NOBLOCK)
         except zmq.ZMQError as error:
-            log.warning("worker cannot be reached", extra={"device": hand.device, "why": str(error)})  # `reports` sees its death
+            log.warning(
+                "worker cannot be reached", extra={"device": hand.device, "why": str(error)}
+            )  # `reports` sees its death
 
 
 def _close_stdin(process: subprocess.Popen[bytes]) -> None:

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, Callable
 
 import zmq
-from filelock import FileLock, Timeout
-
 from dreamwright.backend.errors import CheckpointError, ConfigError
 from dreamwright.backend.server.audience import Audience
 from dreamwright.backend.server.doorkeeper import DOMAIN, Doorkeeper
@@ -33,6 +31,7 @@ from dreamwright.backend.server.service import Service
 from dreamwright.shared import __version__, limits
 from dreamwright.shared.faults import ProtocolError, Refused
 from dreamwright.shared.messages import PreviewFrame, Refusal, Subscribe, VersionMismatch, Welcome, pack, unpack
+from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # addresses that nothing outside
 FAILED = Refusal("internal", "the server failed on this request; its log says more")
 TURN_S = 0.1  # of answering, before the workers get their turn
 LOSS_S = 60.0  # between two lines of the log about slow clients
-GRACE_S = 30.0  # for the steps in hand when the server is told to stop; a step of a large model on a CPU may take that long
+GRACE_S = (
+    30.0  # for the steps in hand when the server is told to stop; a step of a large model on a CPU may take that long
+)
 FAREWELL_MS = 500  # for the last words to clients
 PUBLISH_S = 1.0  # between two looks at the figures for an exporter
 NOT_ADMITTED = "the server does not let this key in any more; ask who runs it"
@@ -70,7 +71,9 @@ class FrontDoor:
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
-            raise CheckpointError(f"another server uses {state}; stop it, or choose another folder with --state") from error
+            raise CheckpointError(
+                f"another server uses {state}; stop it, or choose another folder with --state"
+            ) from error
         self._context = zmq.Context(io_threads=1)
         self.doorkeeper: Doorkeeper | None = None
         try:
@@ -90,9 +93,14 @@ class FrontDoor:
             raise
         self._inflow = Inflow(int(self.address.rpartition(":")[2]), time.monotonic)
         self.server_key = None if pair is None else pair.public
-        self._guests: dict[bytes, tuple[str, str]] = {}  # key and standing of who subscribed, by route; each event asks again
+        self._guests: dict[
+            bytes, tuple[str, str]
+        ] = {}  # key and standing of who subscribed, by route; each event asks again
         self._ledger = Ledger(state)
-        self._lost, self._tell_loss_at = 0, 0.0  # messages to slow clients since the log last told, and when it may again
+        self._lost, self._tell_loss_at = (
+            0,
+            0.0,
+        )  # messages to slow clients since the log last told, and when it may again
         self._audience = Audience(self._send_event, time.monotonic)
         epoch = secrets.token_hex(8)
         software = f"dreamwright {__version__}"
@@ -110,13 +118,22 @@ class FrontDoor:
         for option, value in (
             (zmq.LINGER, 0),
             (zmq.ROUTER_MANDATORY, 1),  # tell who is gone instead of dropping in silence
-            (zmq.ROUTER_HANDOVER, 0),  # a second connection under a known routing id must not get the first one's replies
+            (
+                zmq.ROUTER_HANDOVER,
+                0,
+            ),  # a second connection under a known routing id must not get the first one's replies
             (zmq.SNDHWM, 64),
             (zmq.RCVHWM, 64),
-            (zmq.MAXMSGSIZE, limits.REQUEST_BYTES + limits.SEALING_BYTES),  # a frame; how many frames a message has, ZeroMQ does not bound
+            (
+                zmq.MAXMSGSIZE,
+                limits.REQUEST_BYTES + limits.SEALING_BYTES,
+            ),  # a frame; how many frames a message has, ZeroMQ does not bound
             (zmq.HANDSHAKE_IVL, 10_000),  # ms for a stranger to say who it is
             (zmq.HEARTBEAT_IVL, 5_000),  # ms between pings, which a busy Blender's ZeroMQ answers for it
-            (zmq.HEARTBEAT_TIMEOUT, 20_000),  # ms without an answer, then the connection and what waits for it are let go
+            (
+                zmq.HEARTBEAT_TIMEOUT,
+                20_000,
+            ),  # ms without an answer, then the connection and what waits for it are let go
             (zmq.TCP_KEEPALIVE, 1),
             (zmq.BACKLOG, 512),
         ):
@@ -129,11 +146,15 @@ class FrontDoor:
         try:
             self._socket.bind(address)
         except zmq.ZMQError as error:
-            raise ConfigError(f"cannot listen on {address}: {error}; stop what uses it, or choose another with --address") from error
+            raise ConfigError(
+                f"cannot listen on {address}: {error}; stop what uses it, or choose another with --address"
+            ) from error
         bound = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         # "localhost" is what this machine's hosts file says it is.
         if open_to_all and not re.fullmatch(r"tcp://(127(\.\d+){3}|\[::1\]|\[::ffff:127(\.\d+){3}\]):\d+", bound):
-            raise ConfigError(f"{address} is {bound} here, which other machines may reach; name it so, or use tcp://127.0.0.1:47630")
+            raise ConfigError(
+                f"{address} is {bound} here, which other machines may reach; name it so, or use tcp://127.0.0.1:47630"
+            )
         return bound
 
     def step(self, wait_s: float = 0.1) -> None:
@@ -231,7 +252,9 @@ class FrontDoor:
         if reply is not None:
             try:
                 data = pack(reply, number)
-            except ProtocolError:  # a client's words in an answer may break the wire's rules, and must not end the server
+            except (
+                ProtocolError
+            ):  # a client's words in an answer may break the wire's rules, and must not end the server
                 log.exception("answer breaks the rules of the wire", extra={"request": kind})
                 reply, data = FAILED, pack(FAILED, number)
             self._send(route, data)

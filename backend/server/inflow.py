@@ -16,7 +16,9 @@ import sys
 from typing import Callable
 
 LOOK_S = 0.2  # between two looks: what comes in meanwhile is more than was allowed, 25 MB at 1 Gbit/s
-ONE_BYTES = 16 * 1024 * 1024  # of one connection without a whole message: 64 waiting ones of 64 KiB and what the kernel holds are 10
+ONE_BYTES = (
+    16 * 1024 * 1024
+)  # of one connection without a whole message: 64 waiting ones of 64 KiB and what the kernel holds are 10
 ALL_BYTES = 256 * 1024 * 1024  # of all connections together; then the largest goes first
 _RECEIVED = 128  # where tcp_info holds tcpi_bytes_received, 64 bits (linux/tcp.h; since Linux 4.1)
 
@@ -24,12 +26,16 @@ _RECEIVED = 128  # where tcp_info holds tcpi_bytes_received, 64 bits (linux/tcp.
 class Inflow:
     """The connections of this process at one local port. Only Linux counts; elsewhere nothing is seen and nothing cut."""
 
-    def __init__(self, port: int, clock: Callable[[], float], one_bytes: int = ONE_BYTES, all_bytes: int = ALL_BYTES) -> None:
+    def __init__(
+        self, port: int, clock: Callable[[], float], one_bytes: int = ONE_BYTES, all_bytes: int = ALL_BYTES
+    ) -> None:
         self._port, self._clock = port, clock
         self._one, self._all = one_bytes, all_bytes
         self._looked = clock()
         self._spoke: set[int] = set()  # files of the connections that whole messages came from since the last look
-        self._before: dict[tuple[int, int], int] = {}  # by file and inode: bytes received when its last message was seen
+        self._before: dict[
+            tuple[int, int], int
+        ] = {}  # by file and inode: bytes received when its last message was seen
 
     def heard(self, file: int) -> None:
         """A whole message came over the connection that is this process's open file `file`."""

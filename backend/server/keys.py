@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Mapping
 
-from filelock import FileLock
-
 from dreamwright.backend.errors import ConfigError
 from dreamwright.shared.pairing import KeyPair, fingerprint, key_text, new_pair, pair_text, read_key, read_pair
 from dreamwright.shared.private_files import PrivateFileError, read_private, write_private
+from filelock import FileLock
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +55,9 @@ class KeyFolder:
 
     def __init__(self, state: Path) -> None:
         self.state, self.folder = state, state / "keys"
-        self._pair, self.users_path, self._served = (self.folder / f"{name}.json" for name in ("server", "users", "served"))
+        self._pair, self.users_path, self._served = (
+            self.folder / f"{name}.json" for name in ("server", "users", "served")
+        )
 
     # --- the server's own
 
@@ -81,7 +82,9 @@ class KeyFolder:
         try:
             return read_pair(content)
         except ValueError as error:
-            raise ConfigError(f"{self._pair} is damaged ({error}); bring it back from a copy, or type: {self.command('create --replace')}") from error
+            raise ConfigError(
+                f"{self._pair} is damaged ({error}); bring it back from a copy, or type: {self.command('create --replace')}"
+            ) from error
 
     def remember_served(self, address: str) -> None:
         """Keep the address of the connection string, for `dreamwright keys show`."""
@@ -100,7 +103,9 @@ class KeyFolder:
         try:
             return {} if content is None else _read_users(content)
         except ValueError as error:
-            raise ConfigError(f"{self.users_path} is damaged ({error}); bring it back from a copy, or delete it and allow everybody anew") from error
+            raise ConfigError(
+                f"{self.users_path} is damaged ({error}); bring it back from a copy, or delete it and allow everybody anew"
+            ) from error
 
     def allow(self, name: str, key: str, is_admin: bool | None = None) -> User:
         """Let a key in under a name; a name may have several. `is_admin` None leaves the role as it is."""
@@ -116,10 +121,14 @@ class KeyFolder:
         with self._alone():
             users = self.users()
             if word == key_text(self.pair().public):
-                raise ConfigError("this is the server's own key; allow the one that the artist copies with Copy My Key in Blender's tab Dream")
+                raise ConfigError(
+                    "this is the server's own key; allow the one that the artist copies with Copy My Key in Blender's tab Dream"
+                )
             for other in users.values():
                 if word in other.keys and other.name != name:
-                    raise ConfigError(f"this key belongs to {other.name} already; to give it away, first type: {self.command(f'revoke {other.name}')}")
+                    raise ConfigError(
+                        f"this key belongs to {other.name} already; to give it away, first type: {self.command(f'revoke {other.name}')}"
+                    )
             user = users.get(name) or User(name, False, (), time.time())
             role = user.is_admin if is_admin is None else is_admin
             since = user.since if role == user.is_admin else time.time()
@@ -132,7 +141,9 @@ class KeyFolder:
         with self._alone():
             users = self.users()
             if name not in users:
-                raise ConfigError(f"nobody named {name!r} may use this server; allowed are {', '.join(sorted(users)) or 'no users yet'}")
+                raise ConfigError(
+                    f"nobody named {name!r} may use this server; allowed are {', '.join(sorted(users)) or 'no users yet'}"
+                )
             user = users.pop(name)
             self._write_users(users)
         return user
@@ -140,7 +151,9 @@ class KeyFolder:
     def _write_users(self, users: Mapping[str, User]) -> None:
         if sum(len(user.keys) for user in users.values()) > USERS:
             raise ConfigError(f"there would be more than {USERS} keys; revoke some first")
-        told = {user.name: {"admin": user.is_admin, "keys": list(user.keys), "since": user.since} for user in users.values()}
+        told = {
+            user.name: {"admin": user.is_admin, "keys": list(user.keys), "since": user.since} for user in users.values()
+        }
         self._write(self.users_path, {"form": FORM, "users": told})
 
     # --- the disk
@@ -154,7 +167,9 @@ class KeyFolder:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"{self.folder} cannot be made: {error.strerror or error}; choose another folder with --state") from error
+            raise ConfigError(
+                f"{self.folder} cannot be made: {error.strerror or error}; choose another folder with --state"
+            ) from error
         return FileLock(self.folder / "lock", timeout=10)
 
     def _read(self, path: Path) -> dict[str, Any] | None:
@@ -163,16 +178,22 @@ class KeyFolder:
         except PrivateFileError as error:
             raise ConfigError(str(error)) from error
         except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror or error}; run as the user who made it, or choose another folder with --state") from error
+            raise ConfigError(
+                f"{path} cannot be read: {error.strerror or error}; run as the user who made it, or choose another folder with --state"
+            ) from error
         if content is not None and content.get("form") != FORM:
-            raise ConfigError(f"{path} has form {content.get('form')!r}, this Dreamwright knows {FORM}; update the older one")
+            raise ConfigError(
+                f"{path} has form {content.get('form')!r}, this Dreamwright knows {FORM}; update the older one"
+            )
         return content
 
     def _write(self, path: Path, content: dict[str, Any], replacing: bool = True) -> bool:
         try:
             return write_private(path, content, replacing)
         except OSError as error:
-            raise ConfigError(f"{path} cannot be written: {error.strerror or error}; make room, or choose another folder with --state") from error
+            raise ConfigError(
+                f"{path} cannot be written: {error.strerror or error}; make room, or choose another folder with --state"
+            ) from error
 
 
 def _read_users(content: Mapping[str, Any]) -> dict[str, User]:
@@ -182,10 +203,17 @@ def _read_users(content: Mapping[str, Any]) -> dict[str, User]:
     if not isinstance(users, dict):
         raise ValueError("no users")
     for name, told in users.items():
-        if not NAME.fullmatch(name) or name == LOCAL or not isinstance(told, dict) or not isinstance(told.get("admin"), bool):
+        if (
+            not NAME.fullmatch(name)
+            or name == LOCAL
+            or not isinstance(told, dict)
+            or not isinstance(told.get("admin"), bool)
+        ):
             raise ValueError(f"user {name!r}")
         keys, since = told.get("keys"), told.get("since")
-        if not isinstance(keys, list) or not all(isinstance(key, str) and key_text(read_key(key)) == key for key in keys):
+        if not isinstance(keys, list) or not all(
+            isinstance(key, str) and key_text(read_key(key)) == key for key in keys
+        ):
             raise ValueError(f"keys of {name!r}")
         if seen & set(keys):
             raise ValueError(f"a key of {name!r} is somebody else's too")
@@ -245,5 +273,7 @@ def shown_users(users: Mapping[str, User]) -> list[str]:
     for user in sorted(users.values(), key=lambda user: user.name):
         since = time.strftime("%Y-%m-%d", time.localtime(user.since))
         for key in user.keys:
-            lines.append(f"{user.name:<20} {'admin' if user.is_admin else 'user':<6} {fingerprint(read_key(key))}  since {since}")
+            lines.append(
+                f"{user.name:<20} {'admin' if user.is_admin else 'user':<6} {fingerprint(read_key(key))}  since {since}"
+            )
     return lines

@@ -95,12 +95,16 @@ class Ledger:
                 )
             upgrade = FROM_VERSION_1 if version == 1 else ""
             self._db.executescript(f"BEGIN;{upgrade}{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
-            rows = self._db.execute("SELECT owner, ticket, arrival, attempts, turn, ended_age, summary FROM jobs").fetchall()
+            rows = self._db.execute(
+                "SELECT owner, ticket, arrival, attempts, turn, ended_age, summary FROM jobs"
+            ).fetchall()
             facts = dict(self._db.execute("SELECT name, value FROM facts").fetchall())
             following = dict(self._db.execute("SELECT owner, turn FROM turns").fetchall())
             paces = self._db.execute("SELECT recipe, device, samples FROM paces").fetchall()
         except (sqlite3.Error, OSError) as error:
-            raise CheckpointError(f"cannot use the ledger in {folder}: {error}; choose another folder with --state") from error
+            raise CheckpointError(
+                f"cannot use the ledger in {folder}: {error}; choose another folder with --state"
+            ) from error
         self.entries: dict[str, Entry] = {}
         self._tickets: dict[tuple[str, str], str] = {}
         for owner, ticket, arrival, attempts, turn, ended_age, text in rows:
@@ -112,7 +116,9 @@ class Ledger:
         self._changed = max(highest, int(facts.get("changed", 0))) + 1_000_000
         self._arrival = max((entry.arrival for entry in self.entries.values()), default=0)
         self.turns = Turns(int(facts.get("turn", 1)), following)
-        self.paces = Paces({(recipe, device): [Sample(*pair) for pair in json.loads(text)] for recipe, device, text in paces})
+        self.paces = Paces(
+            {(recipe, device): [Sample(*pair) for pair in json.loads(text)] for recipe, device, text in paces}
+        )
         self.age = ServerAge(float(facts.get("age_s", 0.0)), float(facts.get("saved_at", 0.0)), wall, clock)
         self._renumber()
 
@@ -121,7 +127,9 @@ class Ledger:
         try:
             self.save_facts()
         except LedgerFault as fault:
-            log.warning("counters not written", extra={"why": str(fault)})  # they are allowed to be a little behind, as after a crash
+            log.warning(
+                "counters not written", extra={"why": str(fault)}
+            )  # they are allowed to be a little behind, as after a crash
         finally:
             self._db.close()
 
@@ -253,7 +261,9 @@ class Ledger:
 
     def newest(self, owner: str | None, before: int, count: int) -> list[Entry]:
         """An owner's jobs (None: everybody's), newest change first, of those changed before `before` (0: all)."""
-        seen = [e for e in self.entries.values() if owner in (None, e.owner) and (not before or e.summary.changed < before)]
+        seen = [
+            e for e in self.entries.values() if owner in (None, e.owner) and (not before or e.summary.changed < before)
+        ]
         return sorted(seen, key=lambda entry: -entry.summary.changed)[:count]
 
     def _order(self) -> list[tuple[int, Waiting]]:
@@ -301,7 +311,17 @@ class Ledger:
         text = json.dumps({name: getattr(entry.summary, name) for name in JobSummary.__dataclass_fields__})
         self._db.execute(
             "INSERT OR REPLACE INTO jobs (job, owner, ticket, state, arrival, attempts, turn, ended_age, summary) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (entry.summary.job, entry.owner, entry.ticket, entry.summary.state, entry.arrival, entry.attempts, entry.turn, entry.ended_age, text),
+            (
+                entry.summary.job,
+                entry.owner,
+                entry.ticket,
+                entry.summary.state,
+                entry.arrival,
+                entry.attempts,
+                entry.turn,
+                entry.ended_age,
+                text,
+            ),
         )
 
     def _write_turns(self, turns: Turns) -> None:

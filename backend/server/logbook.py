@@ -20,7 +20,10 @@ from typing import Any, TextIO
 
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
-FORMAT_VARIABLE, LEVEL_VARIABLE = "DREAMWRIGHT_LOG_FORMAT", "DREAMWRIGHT_LOG_LEVEL"  # by which workers take after their server
+FORMAT_VARIABLE, LEVEL_VARIABLE = (
+    "DREAMWRIGHT_LOG_FORMAT",
+    "DREAMWRIGHT_LOG_LEVEL",
+)  # by which workers take after their server
 HARMLESS = (OSError, sqlite3.Error)  # their texts come from the system, as ZeroMQ's do
 SHORTEST_HIDDEN = 4  # characters; blotting out less would garble every line and hide nothing
 HIDDEN = "[hidden]"
@@ -68,7 +71,11 @@ class Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line without its end; a stack in the text form follows on lines of its own, indented."""
-        at = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        at = (
+            datetime.fromtimestamp(record.created, timezone.utc)
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z")
+        )
         event = self._blot(record.getMessage())
         fields = {name: self._blot(value) for name, value in fields_of(record).items()}
         stack = []
@@ -78,7 +85,13 @@ class Lines(logging.Formatter):
         if self._as_json:
             told = {"time": at, "level": record.levelname.lower(), "logger": record.name, "event": event, **fields}
             return json.dumps(told | ({"stack": stack} if stack else {}), ensure_ascii=False, default=str)
-        words = [at, record.levelname, record.name, " ".join(event.split()), *(f"{name}={_shown(value)}" for name, value in fields.items())]
+        words = [
+            at,
+            record.levelname,
+            record.name,
+            " ".join(event.split()),
+            *(f"{name}={_shown(value)}" for name, value in fields.items()),
+        ]
         return "\n  ".join([" ".join(words), *stack])
 
     def _blot(self, told: Any) -> Any:

@@ -19,9 +19,17 @@ from dreamwright.shared import __version__
 
 try:
     from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
+    from prometheus_client.core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+        InfoMetricFamily,
+        Metric,
+    )
 except ModuleNotFoundError as error:
-    raise ConfigError("--metrics needs the package prometheus_client; install it with: pip install 'dreamwright[metrics]'") from error
+    raise ConfigError(
+        "--metrics needs the package prometheus_client; install it with: pip install 'dreamwright[metrics]'"
+    ) from error
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +40,9 @@ class Exporter:
     def __init__(self, address: str) -> None:
         host, port = read_address(address)
         if not is_loopback(host):
-            log.warning("figures are open to other machines, without encryption and without keys", extra={"address": address})
+            log.warning(
+                "figures are open to other machines, without encryption and without keys", extra={"address": address}
+            )
         registry = CollectorRegistry()
         self._shelf = Shelf()
         registry.register(self._shelf)
@@ -40,7 +50,9 @@ class Exporter:
         try:
             self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:
-            raise ConfigError(f"figures cannot be given at {address}: {error.strerror or error}; stop what uses it, or choose another with --metrics") from error
+            raise ConfigError(
+                f"figures cannot be given at {address}: {error.strerror or error}; stop what uses it, or choose another with --metrics"
+            ) from error
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._server.server_port}/metrics"
 
@@ -59,7 +71,9 @@ def read_address(address: str) -> tuple[str, int]:
     """(host, port) of HOST:PORT. Raises ConfigError."""
     host, _, port = address.rpartition(":")
     if not host or not re.fullmatch(r"\d{1,5}", port) or int(port) > 65535:
-        raise ConfigError(f"the address for figures is {address!r}; allowed is HOST:PORT, for example 127.0.0.1:9464 (port 0 takes a free one)")
+        raise ConfigError(
+            f"the address for figures is {address!r}; allowed is HOST:PORT, for example 127.0.0.1:9464 (port 0 takes a free one)"
+        )
     return host.strip("[]"), int(port)
 
 
@@ -95,11 +109,19 @@ class Shelf:
             yield GaugeMetricFamily(f"dreamwright_{name}", words, value)
         yield _gauges("jobs", "Jobs that are kept, by state", "state", figures.jobs)
         yield _gauges("device_busy", "1: a job runs on it", "device", figures.busy)
-        yield _gauges("device_steps_per_second", "Pace of the running job; 0 where none runs", "device", figures.steps_per_s)
-        yield _gauges("device_silent_seconds", "Since the running job's worker last told of a step", "device", figures.silent_s)
-        yield CounterMetricFamily("dreamwright_worker_deaths", "Worker processes that ended on their own", figures.worker_deaths)
+        yield _gauges(
+            "device_steps_per_second", "Pace of the running job; 0 where none runs", "device", figures.steps_per_s
+        )
+        yield _gauges(
+            "device_silent_seconds", "Since the running job's worker last told of a step", "device", figures.silent_s
+        )
+        yield CounterMetricFamily(
+            "dreamwright_worker_deaths", "Worker processes that ended on their own", figures.worker_deaths
+        )
         yield CounterMetricFamily("dreamwright_preview_bytes", "Previews sent", figures.preview_bytes)
-        yield CounterMetricFamily("dreamwright_lost_events", "Events that a slow client did not get", figures.lost_events)
+        yield CounterMetricFamily(
+            "dreamwright_lost_events", "Events that a slow client did not get", figures.lost_events
+        )
         yield _counters("jobs_ended", "Jobs that ended, by outcome", "outcome", figures.ended)
         yield _counters("requests", "Requests, by type; none: what was no request", "type", figures.requests)
         yield _counters("refusals", "Requests that were refused, by code", "code", figures.refusals)
@@ -123,7 +145,9 @@ def _counters(name: str, words: str, label: str, values: Mapping[str, int]) -> M
 
 def _spreads(name: str, words: str, by_device: Mapping[str, Spread], whole: Spread | None = None) -> Metric:
     family = HistogramMetricFamily(f"dreamwright_{name}", words, labels=["device"] if whole is None else [])
-    for labels, spread in [([], whole)] if whole is not None else [([device], spread) for device, spread in by_device.items()]:
+    for labels, spread in (
+        [([], whole)] if whole is not None else [([device], spread) for device, spread in by_device.items()]
+    ):
         bounds = [*(str(bound) for bound in spread.bounds), "+Inf"]
         family.add_metric(labels, list(zip(bounds, accumulate(spread.counts))), spread.total)
     return family

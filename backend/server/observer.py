@@ -100,7 +100,10 @@ class Observer:
             connections=sum(connections.values()) if sees_all else connections[owner],
             disk_used_bytes=disk.mesh_bytes + disk.checkpoint_bytes if sees_all else 0,
             disk_free_bytes=disk.free_bytes if sees_all else 0,
-            devices=tuple(self._device_line(device, entries, {entry.summary.job for entry in mine}) for device in self._devices()[:DEVICES_TOLD]),
+            devices=tuple(
+                self._device_line(device, entries, {entry.summary.job for entry in mine})
+                for device in self._devices()[:DEVICES_TOLD]
+            ),
             jobs=tuple(_job_line(entry) for entry in mine[:JOBS_TOLD]),
             users=tuple(self._user_line(name, mine, connections[name]) for name in sorted(names)[:USERS_TOLD]),
             jobs_open=len(mine),
@@ -111,7 +114,9 @@ class Observer:
         """All numbers, for an exporter."""
         entries, disk, tally = list(self._ledger.entries.values()), self._look(), self._tally
         waits = [self._ledger.waited_s(entry) for entry in entries if entry.state is JobState.QUEUED]
-        at_work = {entry.summary.device: self._paces.pace(entry.summary.job) for entry in entries if entry.state in AT_WORK}
+        at_work = {
+            entry.summary.device: self._paces.pace(entry.summary.job) for entry in entries if entry.state in AT_WORK
+        }
         states = Counter(entry.summary.state for entry in entries)
         return Figures(
             uptime_s=self._clock() - self._began,
@@ -174,7 +179,18 @@ class Observer:
 def _job_line(entry: Entry) -> JobLine:
     job = entry.summary
     eta = job.ready_high_s if entry.state is JobState.QUEUED else job.eta_s
-    return JobLine(job.job, entry.owner, job.state, job.queue_place, job.step, job.steps, eta, job.device, job.priority, job.attempt)
+    return JobLine(
+        job.job,
+        entry.owner,
+        job.state,
+        job.queue_place,
+        job.step,
+        job.steps,
+        eta,
+        job.device,
+        job.priority,
+        job.attempt,
+    )
 
 
 def _bytes_in(folder: Path) -> int:

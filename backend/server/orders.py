@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgpack
-
 from dreamwright.shared import limits
 from dreamwright.shared.faults import ProtocolError
 from dreamwright.shared.messages import CAUSES, LARGEST, JobSummary
@@ -136,7 +135,9 @@ class Release:
 
 Report = Stepped | Noted | Pictured | Ended
 OF_A_CLUSTER = (Slots, Found, Connected, Trouble, Lost, Release)
-KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Work, Stop, Ready, Stepped, Noted, Pictured, Ended, *OF_A_CLUSTER)}
+KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Work, Stop, Ready, Stepped, Noted, Pictured, Ended, *OF_A_CLUSTER)
+}
 
 
 def pack_order(secret: str, message: Any) -> bytes:
@@ -147,10 +148,14 @@ def pack_order(secret: str, message: Any) -> bytes:
 def unpack_order(secret: str, data: bytes) -> Any:
     """The message. Raises ProtocolError for a wrong secret or anything malformed."""
     lock = secret.encode()
-    if not hmac.compare_digest(data[: len(lock)], lock):  # before anything is unpacked: whoever is on this machine can send here
+    if not hmac.compare_digest(
+        data[: len(lock)], lock
+    ):  # before anything is unpacked: whoever is on this machine can send here
         raise ProtocolError("an order without this start's secret")
     try:
-        kind, body = msgpack.unpackb(data[len(lock) :], raw=False, strict_map_key=True, max_array_len=4096, max_map_len=4096, max_ext_len=0)
+        kind, body = msgpack.unpackb(
+            data[len(lock) :], raw=False, strict_map_key=True, max_array_len=4096, max_map_len=4096, max_ext_len=0
+        )
     except Exception as error:  # the many errors of msgpack; see shared.messages.unpack
         raise ProtocolError(f"no order: {type(error).__name__}") from error
     if not isinstance(kind, str) or kind not in KINDS:

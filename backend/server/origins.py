@@ -34,7 +34,10 @@ def check_kept(entry: Entry) -> None:
     if entry.summary.refinable:
         return
     if entry.state not in ENDED:
-        raise Refused("not-now", f"job {entry.summary.job} is {entry.state.value}; wait for its end, or cancel it, then refine its prompt")
+        raise Refused(
+            "not-now",
+            f"job {entry.summary.job} is {entry.state.value}; wait for its end, or cancel it, then refine its prompt",
+        )
     raise Refused("not-now", GONE.format(entry.summary.job))
 
 
@@ -74,7 +77,9 @@ def named(ledger: Ledger, origin: str) -> Iterator[str]:
             log.warning("field of a job is gone", extra={"job": origin})
             raise Refused("not-now", GONE.format(origin)) from error
         if isinstance(error, OSError):
-            raise LedgerFault(f"the server cannot write to {ledger.folder} ({error.strerror or error}); make room on its disk") from error
+            raise LedgerFault(
+                f"the server cannot write to {ledger.folder} ({error.strerror or error}); make room on its disk"
+            ) from error
         raise
 
 

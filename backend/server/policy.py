@@ -18,7 +18,9 @@ GIGABYTE = 10**9
 class Policy:
     jobs_per_user: int = 60  # queued, running and paused jobs of one user: a day's work, and a turntable of fifty fits
     jobs_total: int = 500  # the same of all users; their places and times are reckoned anew at each change
-    keep_days: float = 30.0  # days after its end that a job and its files stay; twice as long if nobody fetched its mesh
+    keep_days: float = (
+        30.0  # days after its end that a job and its files stay; twice as long if nobody fetched its mesh
+    )
     keep_gb: float = 50.0  # gigabytes of ended jobs' files; above it the oldest go, those that were fetched first
     pinned_per_user: int = 50  # jobs that a user may have kept until they say otherwise
     upload_mb_per_user: float = 128.0  # megabytes of meshes that a user sent to be refined: ten of the largest; then the one not used for longest goes

@@ -84,7 +84,9 @@ class JobActor:
             if refusal:
                 self._box.put(Ended(self._job, "failed", refusal, False, self._attempt))
             else:
-                Attempt(work, "cuda:0" if self._compute == "cuda" else "cpu", self._box.put, self._told_to_stop).carry_out()
+                Attempt(
+                    work, "cuda:0" if self._compute == "cuda" else "cpu", self._box.put, self._told_to_stop
+                ).carry_out()
             while time.monotonic() - self._asked_at < UNHEARD_S:
                 time.sleep(1.0)
         except BaseException:
@@ -110,7 +112,9 @@ def unfit(version: str, compute: str) -> str:
     return ""
 
 
-def unseen(folder: Path, attempt: int, patience_s: float = SEE_FOLDER_S, sleep: Callable[[float], None] = time.sleep) -> str:
+def unseen(
+    folder: Path, attempt: int, patience_s: float = SEE_FOLDER_S, sleep: Callable[[float], None] = time.sleep
+) -> str:
     """Why this node does not see a job's folder as the server does, or "": its fence must show this attempt, or a later."""
     waited = 0.0
     while True:

@@ -22,15 +22,27 @@ from typing import Any
 
 import ray
 import zmq
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
 from dreamwright.backend.errors import one_line
-from dreamwright.backend.server.orders import Connected, Ended, Found, Lost, Noted, Release, Slots, Stop, Trouble, Work, pack_order, unpack_order
+from dreamwright.backend.server.orders import (
+    Connected,
+    Ended,
+    Found,
+    Lost,
+    Noted,
+    Release,
+    Slots,
+    Stop,
+    Trouble,
+    Work,
+    pack_order,
+    unpack_order,
+)
 from dreamwright.backend.server.ray_actor import NO_SECRET, JobActor
 from dreamwright.shared import __version__
 from dreamwright.shared.faults import ProtocolError
 from dreamwright.shared.limits import MESSAGE_CHARACTERS, NAME_CHARACTERS
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 TURN_S = 0.05  # between two looks at the actors; a word of the server's is heard at once
 LISTEN_S = 5.0  # that an actor holds a question when it has nothing to say
@@ -76,7 +88,9 @@ def slots_of(nodes: list[dict[str, Any]]) -> dict[str, str]:
     slots = {}
     for node in sorted(alive, key=lambda node: (node["NodeName"], node["NodeID"])):
         name = node["NodeName"] if named[node["NodeName"]] == 1 else f"{node['NodeName']}#{node['NodeID'][:8]}"
-        slots |= {f"{name[: NAME_CHARACTERS - 10]}/{index}": node["NodeID"] for index in range(int(node["Resources"]["GPU"]))}
+        slots |= {
+            f"{name[: NAME_CHARACTERS - 10]}/{index}": node["NodeID"] for index in range(int(node["Resources"]["GPU"]))
+        }
     return slots
 
 
@@ -101,7 +115,9 @@ class Envoy:
         """Raises what Ray raises, and OSError."""
         if cluster != "auto":
             host, _, port = cluster.rpartition(":")
-            socket.create_connection((host, int(port)), REACH_S).close()  # Ray itself would try for minutes and not say why
+            socket.create_connection(
+                (host, int(port)), REACH_S
+            ).close()  # Ray itself would try for minutes and not say why
         ray.init(address=cluster, namespace=namespace, log_to_driver=False, configure_logging=False)
         for name in ray.util.list_named_actors():
             job, attempt, device = parse_name(name)
@@ -128,7 +144,9 @@ class Envoy:
                 self._force(hand)
             elif not hand.answered and not hand.complained and now - hand.given_at > UNPLACED_S:
                 hand.complained = True
-                message = f"waits for a GPU of the cluster's node {_node(hand)}; something else of the cluster may hold it"
+                message = (
+                    f"waits for a GPU of the cluster's node {_node(hand)}; something else of the cluster may hold it"
+                )
                 self.say(Noted(hand.job, "", message, hand.attempt))
 
     def _look_at_nodes(self) -> None:
@@ -217,7 +235,11 @@ class Envoy:
         """It was told to stop and did not look up: the checkpoint keeps what was done."""
         del self._hands[hand.job, hand.attempt]
         ray.kill(hand.actor)
-        how, rest = ("paused", "it goes on from its last checkpoint") if hand.why == "pause" else ("cancelled", "there is no mesh")
+        how, rest = (
+            ("paused", "it goes on from its last checkpoint")
+            if hand.why == "pause"
+            else ("cancelled", "there is no mesh")
+        )
         message = f"it did not stop within {self._grace_s:g} s, so its process was ended; {rest}"
         self.say(Ended(hand.job, how, message, False, hand.attempt))
 

@@ -20,11 +20,22 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
 import zmq
-
 from dreamwright.backend.errors import CheckpointError, ConfigError
 from dreamwright.backend.server.foreman import LONGEST_REST_S
 from dreamwright.backend.server.orders import (
-    Connected, Ended, Found, Lost, Noted, Release, Report, Slots, Stop, Trouble, Work, pack_order, unpack_order,
+    Connected,
+    Ended,
+    Found,
+    Lost,
+    Noted,
+    Release,
+    Report,
+    Slots,
+    Stop,
+    Trouble,
+    Work,
+    pack_order,
+    unpack_order,
 )  # fmt: skip
 from dreamwright.backend.server.runner import Died
 from dreamwright.shared.messages import JobSummary
@@ -62,7 +73,9 @@ def own_namespace(state: Path) -> str:
 def check_cluster(address: str) -> None:
     """Raises ConfigError for what `--ray` cannot be, or where Ray is not installed."""
     if "://" in address or (address != "auto" and not address.rpartition(":")[2].isdecimal()):
-        raise ConfigError(f"--ray is {address!r}; allowed is auto, or HOST:PORT of the head node as `ray start` prints it")
+        raise ConfigError(
+            f"--ray is {address!r}; allowed is auto, or HOST:PORT of the head node as `ray start` prints it"
+        )
     if importlib.util.find_spec("ray") is None:
         raise ConfigError('--ray needs Ray, which is not installed; install it with: pip install "dreamwright[ray]"')
 
@@ -90,7 +103,12 @@ class RayRunner:
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         port = self.socket.bind_to_random_port("tcp://127.0.0.1")
-        self._told = {"address": f"tcp://127.0.0.1:{port}", "secret": self._secret, "cluster": cluster, "namespace": namespace}
+        self._told = {
+            "address": f"tcp://127.0.0.1:{port}",
+            "secret": self._secret,
+            "cluster": cluster,
+            "namespace": namespace,
+        }
         self._told |= {"compute": compute, "grace_s": grace_s}
         self._log_folder, self._clock = log_folder, clock
         self._envoy: subprocess.Popen[bytes] | None = None
@@ -181,7 +199,9 @@ class RayRunner:
             else:
                 yield from self._pass_on(report)
         if self._envoy is not None and self._envoy.poll() is not None:
-            log.warning("envoy to the Ray cluster ended", extra={"status": self._envoy.returncode, "its_log": str(self._log)})
+            log.warning(
+                "envoy to the Ray cluster ended", extra={"status": self._envoy.returncode, "its_log": str(self._log)}
+            )
             self._drop_envoy()
             self._rests_until = self._clock() + min(2.0**self._failures, LONGEST_REST_S)
             self._failures += 1
@@ -197,7 +217,9 @@ class RayRunner:
             except zmq.Again:
                 return
             except ValueError as error:  # ProtocolError, or a stranger's message of another shape
-                log.warning("message on the envoy's port ignored", extra={"why": str(error).partition(" is ")[0]})  # never what a field holds
+                log.warning(
+                    "message on the envoy's port ignored", extra={"why": str(error).partition(" is ")[0]}
+                )  # never what a field holds
                 continue
             if isinstance(report, Slots):
                 self._slots = report.devices
@@ -255,7 +277,10 @@ class RayRunner:
             self._log_folder.mkdir(parents=True, exist_ok=True)
             with self._log.open("ab") as output:
                 self._envoy = subprocess.Popen(
-                    [sys.executable, "-m", "dreamwright.backend.server.ray_envoy"], stdin=subprocess.PIPE, stdout=output, stderr=output
+                    [sys.executable, "-m", "dreamwright.backend.server.ray_envoy"],
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
                 )
             self._envoy.stdin.write(json.dumps(self._told).encode() + b"\n")  # a pipe, since it holds the secret
             self._envoy.stdin.flush()
@@ -271,7 +296,9 @@ class RayRunner:
             try:
                 self.socket.send_multipart([self._route, pack_order(self._secret, order)], zmq.NOBLOCK)
             except zmq.ZMQError as error:
-                log.warning("envoy to the Ray cluster cannot be reached", extra={"why": str(error)})  # `reports` sees its end
+                log.warning(
+                    "envoy to the Ray cluster cannot be reached", extra={"why": str(error)}
+                )  # `reports` sees its end
 
 
 NO_GPU = "jobs wait until a node with a GPU joins: on it, ray start --address=HOST:PORT"

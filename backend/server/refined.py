@@ -18,15 +18,24 @@ if TYPE_CHECKING:
     from dreamwright.backend.events import RunState
     from dreamwright.backend.meshing.mesh import Mesh
 
-ECHOED, ECHOES = "source_", 20  # facts of the mesh as it was sent that go back with the refined one: what the client needs to put it in its place
+ECHOED, ECHOES = (
+    "source_",
+    20,
+)  # facts of the mesh as it was sent that go back with the refined one: what the client needs to put it in its place
 
 
 def refine_job_of(asked: Submit | JobSummary) -> RefineJob:
     """The validated job on the mesh that was asked for. Raises PromptError and ConfigError."""
     if asked.preset != PRESET:
-        raise ConfigError(f"the preset {asked.preset!r} makes props from nothing; allowed for a mesh that was sent is {PRESET!r}; choose that, or leave the mesh out")
+        raise ConfigError(
+            f"the preset {asked.preset!r} makes props from nothing; allowed for a mesh that was sent is {PRESET!r}; choose that, or leave the mesh out"
+        )
     config = apply_settings(REFINE, [f"{name}={value}" for name, value in asked.settings.items()])
-    config = replace(config, run=replace(config.run, seed=asked.seed), guidance=replace(config.guidance, negative_prompt=asked.negative))
+    config = replace(
+        config,
+        run=replace(config.run, seed=asked.seed),
+        guidance=replace(config.guidance, negative_prompt=asked.negative),
+    )
     return refine_job(asked.prompt, asked.model, config, asked.mesh)
 
 
@@ -45,21 +54,29 @@ class SentRefinement:
     Raises ConfigError when the mesh is not there as it was sent, and the errors of `RefineProduction`.
     """
 
-    def __init__(self, job: RefineJob, folder: Path, device: Any, resume: "RunState | None", should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, job: RefineJob, folder: Path, device: Any, resume: "RunState | None", should_stop: Callable[[], bool]
+    ) -> None:
         from dreamwright.backend.refinement.production import RefineProduction
         from dreamwright.backend.refinement.subject import make_subject
 
         try:
             data = (folder / SUBJECT_FILE).read_bytes()
         except OSError as error:
-            raise ConfigError(f"the mesh of this job cannot be read on the server ({error.strerror or error}); send the mesh again, as a new job") from error
+            raise ConfigError(
+                f"the mesh of this job cannot be read on the server ({error.strerror or error}); send the mesh again, as a new job"
+            ) from error
         if hashlib.sha256(data).hexdigest() != job.mesh:
-            raise ConfigError("the mesh of this job was damaged on the server's disk; send the mesh again, as a new job")
+            raise ConfigError(
+                "the mesh of this job was damaged on the server's disk; send the mesh again, as a new job"
+            )
         sent = read_sent(data)
         echoed = [(name, value) for name, value in sent.facts.items() if name.startswith(ECHOED)][:ECHOES]
         self._echo: Mapping[str, Any] = dict(echoed)
         self.job = job
-        self._inner = RefineProduction(job, make_subject(sent.vertices, sent.faces, sent.albedo), device, resume, should_stop)
+        self._inner = RefineProduction(
+            job, make_subject(sent.vertices, sent.faces, sent.albedo), device, resume, should_stop
+        )
         self.notices, self.warnings, self.events = self._inner.notices, self._inner.warnings, self._inner.events
 
     @property

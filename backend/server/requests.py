@@ -29,9 +29,15 @@ from dreamwright.shared.offer import Capabilities, ModelCard, PresetCard, Settin
 OFFERED: Mapping[str, tuple[str, str]] = {
     "run.steps": ("Steps", "Optimisation steps: more give more detail and take longer"),
     "run.views_per_step": ("Views per Step", "Pictures rendered and judged in one step"),
-    "guidance.omega": ("Guidance Weight", "How strictly the prompt is followed: omega in (1 + omega) eps_c - omega eps_u"),
+    "guidance.omega": (
+        "Guidance Weight",
+        "How strictly the prompt is followed: omega in (1 + omega) eps_c - omega eps_u",
+    ),
     "guidance.view_dependent": ("View Words", "Tell the model which side it is looking at"),
-    "run.refine_share": ("Keep when Refining", "Share of the steps that a prop skips which begins from another one's field: more keeps more of that"),
+    "run.refine_share": (
+        "Keep when Refining",
+        "Share of the steps that a prop skips which begins from another one's field: more keeps more of that",
+    ),
     "render.samples": ("Samples per Ray", "Points along a ray: more resolve thinner parts"),
     "mesh.resolution": ("Mesh Grid", "Cells a side of the grid that the surface is taken from"),
     "mesh.triangles": ("Triangles", "Largest number of triangles of the finished mesh"),
@@ -39,7 +45,10 @@ OFFERED: Mapping[str, tuple[str, str]] = {
 }
 # The same of what is offered for a mesh that is sent to be refined, under the preset "refine".
 OFFERED_FOR_A_MESH: Mapping[str, tuple[str, str]] = {
-    "refine.strength": ("Strength", "How far vertices and colours may go: 0 changes nothing, 1 moves a vertex by up to half the mesh's radius"),
+    "refine.strength": (
+        "Strength",
+        "How far vertices and colours may go: 0 changes nothing, 1 moves a vertex by up to half the mesh's radius",
+    ),
     "refine.positions": ("Shape", "Move the vertices"),
     "refine.colours": ("Colours", "Change the vertices' colours"),
 }
@@ -124,7 +133,9 @@ def check_submission(request: Submit, folders: bool = True) -> Job | RefineJob:
         )
     folder = resolve_model(job.model)
     if not (folder / INDEX).is_file() and not is_clip_folder(folder):
-        raise ModelError(f"the model {job.model!r} is a folder without {INDEX}; give a diffusers pipeline folder or one of {', '.join(BY_NAME)}")
+        raise ModelError(
+            f"the model {job.model!r} is a folder without {INDEX}; give a diffusers pipeline folder or one of {', '.join(BY_NAME)}"
+        )
     check_model(job.config.run.method, job.model, folder)
     known = read_vocabulary(folder)
     if known is not None:
@@ -132,7 +143,9 @@ def check_submission(request: Submit, folders: bool = True) -> Job | RefineJob:
         if unknown:
             raise PromptError(unknown_message(unknown, known))
     if job.config.mesh.texture:
-        from dreamwright.backend.meshing.unwrap import check_unwrapper  # with scipy, which the server needs for nothing else
+        from dreamwright.backend.meshing.unwrap import (
+            check_unwrapper,
+        )  # with scipy, which the server needs for nothing else
 
         check_unwrapper()
     return job

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Iterator, Mapping, Protocol
 
 import zmq
-
 from dreamwright.backend.server.orders import Report
 from dreamwright.shared.messages import JobSummary
 

@@ -14,9 +14,10 @@ from typing import Any, Callable
 from dreamwright.backend.config import RunConfig
 from dreamwright.backend.errors import DreamwrightError
 from dreamwright.backend.origin import first_step
+from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.backend.server.audience import Audience
-from dreamwright.backend.server.fairness import check_priority, check_room
 from dreamwright.backend.server.dispatch import Dispatch
+from dreamwright.backend.server.fairness import check_priority, check_room
 from dreamwright.backend.server.herald import Herald
 from dreamwright.backend.server.keys import LOCAL
 from dreamwright.backend.server.ledger import Entry, Ledger, LedgerFault
@@ -24,7 +25,6 @@ from dreamwright.backend.server.observer import Observer
 from dreamwright.backend.server.origins import check_fit, check_kept, named
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.requests import capabilities, check_submission
-from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.backend.server.runner import Runner
 from dreamwright.backend.server.tally import Tally
 from dreamwright.backend.server.uploads import Uploads
@@ -92,7 +92,9 @@ class Service:
         self._verbs: dict[type[Any], Callable[[Any, Asker], Any]] = {
             Hello: lambda request, asker: Welcome(software, epoch),
             AskCapabilities: lambda request, asker: capabilities(runner.devices, policy),
-            AskStatus: lambda request, asker: self.observer.status(asker.owner, asker.is_admin, asker.owner == LOCAL, self._is_closing),
+            AskStatus: lambda request, asker: self.observer.status(
+                asker.owner, asker.is_admin, asker.owner == LOCAL, self._is_closing
+            ),
             Submit: self._submit,
             Upload: lambda request, asker: self.uploads.receive(asker.owner, request),
             ListJobs: self._list,
@@ -120,7 +122,9 @@ class Service:
         try:
             return verb(request, Asker(owner, route, is_admin))
         except LedgerFault as fault:
-            log.warning("request not written down", extra={"user": owner, "request": type(request).__name__, "why": str(fault)})
+            log.warning(
+                "request not written down", extra={"user": owner, "request": type(request).__name__, "why": str(fault)}
+            )
             raise Refused("no-space", f"{fault}, then send it again") from fault
 
     def work(self) -> None:
@@ -158,7 +162,10 @@ class Service:
         try:
             job = check_submission(request, folders=asker.is_admin or owner == LOCAL)
             if request.refines and request.mesh:
-                raise Refused("bad-input", "a job begins from another job's field or from a mesh; leave out one of refines and mesh")
+                raise Refused(
+                    "bad-input",
+                    "a job begins from another job's field or from a mesh; leave out one of refines and mesh",
+                )
             if request.refines:
                 origin = self._own(request.refines, asker)
                 check_kept(origin)
@@ -167,7 +174,10 @@ class Service:
             raise Refused("bad-input", str(error)[: limits.MESSAGE_CHARACTERS]) from error
         before = self._herald.places()
         entry = self._add(request, owner, job.config.run)
-        log.info("job submitted", extra={"job": entry.summary.job, "user": owner, "model": request.model, "preset": request.preset})
+        log.info(
+            "job submitted",
+            extra={"job": entry.summary.job, "user": owner, "model": request.model, "preset": request.preset},
+        )
         self._dispatch.reckon()
         self._herald.added(entry.summary.job, before)
         return self._reply(entry.summary.job)
@@ -215,7 +225,9 @@ class Service:
     def _cancel(self, request: Cancel, asker: Asker) -> JobReply:
         entry = self._own(request.job, asker)
         if entry.state in (JobState.QUEUED, JobState.PAUSED):
-            self._herald.move(request.job, JobState.CANCELLED, message="cancelled while it waited; there is no mesh", cause="")
+            self._herald.move(
+                request.job, JobState.CANCELLED, message="cancelled while it waited; there is no mesh", cause=""
+            )
             self._dispatch.sweeper.clear(request.job)
         elif entry.state is JobState.RUNNING:
             self._herald.move(request.job, JobState.CANCELLING, message="stopping; what there is becomes a mesh")
@@ -241,10 +253,15 @@ class Service:
             self._dispatch.resume(request.job)
         elif entry.state is JobState.FAILED and self._dispatch.can_go_on(entry):
             policy = self._policy
-            check_room(self.ledger.open_jobs(entry.owner), policy.jobs_per_user, self.ledger.open_jobs(), policy.jobs_total)
+            check_room(
+                self.ledger.open_jobs(entry.owner), policy.jobs_per_user, self.ledger.open_jobs(), policy.jobs_total
+            )
             self._dispatch.resume(request.job)
         elif entry.state is not JobState.QUEUED:
-            raise Refused("not-now", f"the job is {entry.state.value}; only paused ones, and failed ones with a checkpoint, can be resumed")
+            raise Refused(
+                "not-now",
+                f"the job is {entry.state.value}; only paused ones, and failed ones with a checkpoint, can be resumed",
+            )
         return self._reply(request.job)
 
     def _forget(self, request: Forget, asker: Asker) -> Done:
@@ -265,9 +282,16 @@ class Service:
                 data = file.read(request.size)
         except OSError as error:
             raise Refused("internal", f"the mesh of job {request.job} cannot be read: {error.strerror}") from error
-        if data and request.offset + len(data) >= entry.summary.mesh_bytes and not entry.summary.fetched and asker.owner == entry.owner:
+        if (
+            data
+            and request.offset + len(data) >= entry.summary.mesh_bytes
+            and not entry.summary.fetched
+            and asker.owner == entry.owner
+        ):
             try:
                 self._herald.amend(request.job, fetched=True)
             except LedgerFault as fault:
-                log.warning("fetch not noted", extra={"job": request.job, "why": str(fault)})  # then it is only kept longer
+                log.warning(
+                    "fetch not noted", extra={"job": request.job, "why": str(fault)}
+                )  # then it is only kept longer
         return Chunk(request.offset, data, entry.summary.mesh_bytes, entry.summary.mesh_sha256)

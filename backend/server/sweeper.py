@@ -41,7 +41,13 @@ class Sweeper:
             self._ledger.save_facts()
             now = self._ledger.age.now_s()
             kept = [
-                Kept(e.summary.job, now - e.ended_age, self._size(e), e.summary.fetched or not e.summary.mesh_bytes, e.summary.pinned)
+                Kept(
+                    e.summary.job,
+                    now - e.ended_age,
+                    self._size(e),
+                    e.summary.fetched or not e.summary.mesh_bytes,
+                    e.summary.pinned,
+                )
                 for e in self._ledger.entries.values()
                 if e.state in ENDED
             ]
@@ -58,7 +64,9 @@ class Sweeper:
         if job.refinable:
             size += file_size(folder / FIELD_FILE)
         if job.resumable:
-            size += folder_size(folder / "checkpoints") + file_size(folder / ORIGIN_FILE) + file_size(folder / SUBJECT_FILE)
+            size += (
+                folder_size(folder / "checkpoints") + file_size(folder / ORIGIN_FILE) + file_size(folder / SUBJECT_FILE)
+            )
         return size
 
     def drop(self, entry: Entry) -> None:

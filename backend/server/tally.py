@@ -42,7 +42,9 @@ class Tally:
     worker_deaths: int = 0
     preview_bytes: int = 0  # sent
     lost_events: int = 0  # that slow clients did not get
-    answers: Spread = field(default_factory=lambda: Spread(ANSWER_BOUNDS_S))  # seconds from a request's arrival in the loop to its reply
+    answers: Spread = field(
+        default_factory=lambda: Spread(ANSWER_BOUNDS_S)
+    )  # seconds from a request's arrival in the loop to its reply
     steps: dict[str, Spread] = field(default_factory=dict)  # seconds a step, by device
 
     def stepped(self, device: str, steps: int, seconds: float) -> None:

@@ -48,7 +48,9 @@ def read_sent(data: bytes) -> MeshFile:
     try:
         mesh = decode_mesh(data, UPLOAD_BYTES)
     except ProtocolError as error:
-        raise ConfigError(f"the file that was sent is no mesh that can be refined ({error}); send a mesh file of vertices, faces, normals and albedo") from error
+        raise ConfigError(
+            f"the file that was sent is no mesh that can be refined ({error}); send a mesh file of vertices, faces, normals and albedo"
+        ) from error
     if mesh.picture is not None:
         raise ConfigError("the mesh has a picture; allowed are colours of vertices; send it without")
     check_given(mesh.vertices, mesh.faces, mesh.albedo)
@@ -73,9 +75,15 @@ class Uploads:
     def receive(self, owner: str, piece: Upload) -> Uploaded:
         """Keep a piece, unless it is there already; how much there is then. The last one has the whole mesh checked."""
         if not re.fullmatch("[0-9a-f]{64}", piece.sha256):
-            raise Refused("bad-input", f"the upload's sha256 is {piece.sha256!r}; allowed are 64 digits 0 to 9 and a to f; give the file's SHA-256")
+            raise Refused(
+                "bad-input",
+                f"the upload's sha256 is {piece.sha256!r}; allowed are 64 digits 0 to 9 and a to f; give the file's SHA-256",
+            )
         if piece.offset + len(piece.data) > piece.total:
-            raise Refused("bad-input", f"a piece from {piece.offset} of {len(piece.data)} bytes of a file of {piece.total}; allowed are {piece.total} in all")
+            raise Refused(
+                "bad-input",
+                f"a piece from {piece.offset} of {len(piece.data)} bytes of a file of {piece.total}; allowed are {piece.total} in all",
+            )
         key = _folder_of(owner), piece.sha256
         have = self._have(key, piece.total)
         if have == piece.total or not piece.data or piece.offset > have:
@@ -92,7 +100,10 @@ class Uploads:
             if have + len(fresh) == piece.total:
                 self._complete(key)
         except OSError as error:
-            raise Refused("no-space", f"the server cannot write to {path.parent} ({error.strerror or error}); make room on its disk, then send it again") from error
+            raise Refused(
+                "no-space",
+                f"the server cannot write to {path.parent} ({error.strerror or error}); make room on its disk, then send it again",
+            ) from error
         return Uploaded(have + len(fresh))
 
     def _have(self, key: Key, total: int) -> int:
@@ -115,7 +126,10 @@ class Uploads:
         digest = hashlib.sha256(data).hexdigest()
         if digest != key[1]:
             self._remove(key)
-            raise Refused("not-ready", f"the mesh arrived damaged: its SHA-256 is {digest}, announced was {key[1]}; send it again from its beginning")
+            raise Refused(
+                "not-ready",
+                f"the mesh arrived damaged: its SHA-256 is {digest}, announced was {key[1]}; send it again from its beginning",
+            )
         try:
             read_sent(data)
         except ConfigError as error:
@@ -134,7 +148,10 @@ class Uploads:
         known = self._sent.get(key)
         have = self._have(key, known.total) if known is not None else 0
         if known is None or not known.is_whole or have != known.total:
-            raise Refused("not-ready", f"the server has {have} bytes of the mesh {sha256!r} from you; send all of it first, then submit again")
+            raise Refused(
+                "not-ready",
+                f"the server has {have} bytes of the mesh {sha256!r} from you; send all of it first, then submit again",
+            )
         try:
             folder.mkdir(parents=True)
             try:
@@ -147,7 +164,10 @@ class Uploads:
             sync_folder(folder.parent)
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise Refused("no-space", f"the server cannot write to {folder} ({error.strerror or error}); make room on its disk, then send it again") from error
+            raise Refused(
+                "no-space",
+                f"the server cannot write to {folder} ({error.strerror or error}); make room on its disk, then send it again",
+            ) from error
 
     def sweep(self) -> None:
         """Now and then: remove what was not used for long."""
@@ -172,9 +192,15 @@ class Uploads:
                 self._remove(key)
                 excess -= counted[key].total
             if excess > 0 and mine:
-                raise Refused("too-many", f"a mesh of {size / MEGABYTE:.1f} MB; allowed are {limit_mb:g} MB a user; decimate it, or ask for a larger --upload-mb-per-user")
+                raise Refused(
+                    "too-many",
+                    f"a mesh of {size / MEGABYTE:.1f} MB; allowed are {limit_mb:g} MB a user; decimate it, or ask for a larger --upload-mb-per-user",
+                )
             if excess > 0:
-                raise Refused("queue-full", f"meshes of all users together may have {limit_mb:g} MB and are being sent; try again in some minutes, or ask for a larger --upload-mb-total")
+                raise Refused(
+                    "queue-full",
+                    f"meshes of all users together may have {limit_mb:g} MB and are being sent; try again in some minutes, or ask for a larger --upload-mb-total",
+                )
 
     def _remove(self, key: Key) -> None:
         known = self._sent.pop(key)

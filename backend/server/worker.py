@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A worker process: takes one job at a time from the server and makes it. It dies alone, the server goes on.
 
-    python -m dreamwright.backend.server.worker      (the server starts it; its first line on stdin says where to report)
+python -m dreamwright.backend.server.worker      (the server starts it; its first line on stdin says where to report)
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import threading
 import time
 
 import zmq
-
 from dreamwright.backend.server.attempt import Attempt
 from dreamwright.backend.server.logbook import inherit_log
 from dreamwright.backend.server.orders import Ready, Stop, Work, pack_order, unpack_order

@@ -16,10 +16,9 @@ from typing import Sequence
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from dreamwright.backend.starter import domain
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
-
-from dreamwright.backend.starter import domain
 
 IMAGE_SIZE = 64  # pixels a side
 SHUFFLE = 4  # pixel-unshuffle factor: 3 x 64 x 64 -> 48 x 16 x 16; learns faster a picture and a second than 2
@@ -102,11 +101,13 @@ def build_parts(seed: int, widths: Widths = Widths()) -> StarterParts:
             block_out_channels=widths.channels,
             layers_per_block=widths.layers_per_block,
             down_block_types=tuple(
-                "SimpleCrossAttnDownBlock2D" if level > deepest - widths.attentive_levels else "DownBlock2D" for level in range(deepest + 1)
+                "SimpleCrossAttnDownBlock2D" if level > deepest - widths.attentive_levels else "DownBlock2D"
+                for level in range(deepest + 1)
             ),
             mid_block_type="UNetMidBlock2DSimpleCrossAttn",
             up_block_types=tuple(
-                "SimpleCrossAttnUpBlock2D" if level < widths.attentive_levels else "UpBlock2D" for level in range(deepest + 1)
+                "SimpleCrossAttnUpBlock2D" if level < widths.attentive_levels else "UpBlock2D"
+                for level in range(deepest + 1)
             ),
             norm_num_groups=widths.norm_groups,
             cross_attention_dim=TEXT_WIDTH,

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
-
 from dreamwright.backend.starter import domain
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,9 @@ class PhotographSet:
             return ""
         direction = self.directions[row]
         if draws[1] < self.looks.plain_side:
-            direction = "overhead" if direction.endswith("overhead") else "side" if direction.endswith("side") else direction
+            direction = (
+                "overhead" if direction.endswith("overhead") else "side" if direction.endswith("side") else direction
+            )
         words = f"{direction} view"
         prompt = domain.caption(domain.PROPS[self.props[row]].name, self.colour_names[colour], None)
         parts = [prompt]

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Callable
 
 import torch
-from safetensors.torch import load_file
-from torch import nn
-from torch.nn import functional
-
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.starter import domain
 from dreamwright.backend.starter.captions import PhotographSet
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional
 
 Wear = Callable[[torch.Tensor, torch.Generator], torch.Tensor]  # images (n, 3, h, w) -> the same, looking worse
 
@@ -65,7 +64,9 @@ def load_judge(folder: Path) -> Judge:
     if not path.is_file():
         raise ModelError(f"no judge at {path}; train one with python -m dreamwright.backend.starter.train_judge")
     judge = Judge()
-    judge.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()})
+    judge.load_state_dict(
+        {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
+    )
     return judge.eval().requires_grad_(False)
 
 
@@ -79,7 +80,9 @@ def judge_loss(judgement: Judgement, props: torch.Tensor, colours: torch.Tensor,
 
 
 @torch.no_grad()
-def accuracies(judge: Judge, photographs: PhotographSet, pictures: int, seed: int, wear: Wear | None = None) -> dict[str, float]:
+def accuracies(
+    judge: Judge, photographs: PhotographSet, pictures: int, seed: int, wear: Wear | None = None
+) -> dict[str, float]:
     """Share of right answers on fresh draws, each batch first changed by `wear` where one is given."""
     generator = torch.Generator().manual_seed(seed)
     right = {"prop": 0, "colour": 0, "view_of_fronted": 0}

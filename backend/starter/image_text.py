@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, Sequence
 
 import torch
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
-
 from dreamwright.backend.starter import domain
 from dreamwright.backend.starter.architecture import build_tokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 IMAGE_SIZE = 64  # pixels a side
 MAX_TOKENS = 8  # "a red mushroom </s>" and a little room
@@ -75,7 +74,9 @@ def build_model(seed: int, towers: Towers) -> CLIPModel:
 
 def token_ids(captions: Sequence[str]) -> torch.Tensor:
     """Tokens (n, MAX_TOKENS) of captions, padded to one length."""
-    tokens = build_tokenizer(WORDS)(list(captions), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
+    tokens = build_tokenizer(WORDS)(
+        list(captions), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+    )
     return tokens.input_ids
 
 

@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-
 from dreamwright.backend.starter import domain, props
 
 SIZE = 64  # pixels a side
@@ -92,7 +91,9 @@ def camera_matrix(shot: Shot, studio: Studio, rng: np.random.Generator) -> np.nd
     back = position - rng.normal(0, studio.look_at_std, 3)
     back /= np.linalg.norm(back)
     # Straight above, Z is no up vector: use the direction that a tilting camera would have, away from the viewer.
-    up = np.array([-math.sin(e) * math.sin(a), math.sin(e) * math.cos(a), math.cos(e)]) + rng.normal(0, studio.up_std, 3)
+    up = np.array([-math.sin(e) * math.sin(a), math.sin(e) * math.cos(a), math.cos(e)]) + rng.normal(
+        0, studio.up_std, 3
+    )
     right = np.cross(up, back)
     right /= np.linalg.norm(right)
     matrix = np.eye(4)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Callable
 
 import numpy as np
-
 from dreamwright.backend.starter.solids import Solid, box, ellipsoid, lathe, move, prism, ring, rod, tube, turn
 
 Colour = tuple[float, float, float]
@@ -172,7 +171,10 @@ def _rocket(s: _Sketch) -> None:
     for azimuth in (45, 135, 225, 315):
         fin = prism([(0.12, 0.30), (r * 0.9, 0.02), (0.42, -0.06), (0.40, 0.12), (r * 0.9, 0.44)], -0.028, 0.028)
         s.add(turn(turn(fin, "x", 90), "z", azimuth), GREY)
-    s.add(move(turn(lathe([(0, -0.03), (0.105, -0.03), (0.105, 0.03), (0, 0.03)], 20), "x", 90), (0, -r * 0.97, 0.58)), GLASS)
+    s.add(
+        move(turn(lathe([(0, -0.03), (0.105, -0.03), (0.105, 0.03), (0, 0.03)], 20), "x", 90), (0, -r * 0.97, 0.58)),
+        GLASS,
+    )
 
 
 def _torus(s: _Sketch) -> None:
@@ -242,7 +244,9 @@ def _boat(s: _Sketch) -> None:
     for along, beam, keel in stations:
         half = 0.5 * w * beam
         y = along * length
-        rings.append([(-half, y, 0.28), (-0.6 * half, y - 0.02 * (along < -0.4), keel), (0.6 * half, y, keel), (half, y, 0.28)])
+        rings.append(
+            [(-half, y, 0.28), (-0.6 * half, y - 0.02 * (along < -0.4), keel), (0.6 * half, y, keel), (half, y, 0.28)]
+        )
     vertices = np.array([point for station in rings for point in station])
     faces: list[tuple[int, ...]] = [(0, 1, 2, 3), tuple(reversed(range(len(vertices) - 4, len(vertices))))]
     for i in range(len(rings) - 1):
@@ -263,7 +267,13 @@ def _cactus(s: _Sketch) -> None:
     cap = [(r * np.cos(a), h + r * np.sin(a)) for a in np.linspace(0, np.pi / 2, 6)[:-1]]
     s.add(lathe([(0, 0.25), (r, 0.25), *cap, (0, h + r)]), None, True)
     for side, low, high in ((1, 0.48, 0.80), (-1, 0.58, 0.95)):
-        path = [(0, 0, low), (side * 0.2, 0, low), (side * 0.285, 0, low + 0.04), (side * 0.31, 0, low + 0.12), (side * 0.31, 0, high)]
+        path = [
+            (0, 0, low),
+            (side * 0.2, 0, low),
+            (side * 0.285, 0, low + 0.04),
+            (side * 0.31, 0, low + 0.12),
+            (side * 0.31, 0, high),
+        ]
         s.add(tube(path, 0.085), None, True)
         s.add(ellipsoid((0.085, 0.085, 0.085), path[-1], 14), None, True)
 

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Iterator
 
 import torch
-from tqdm import tqdm
-
 from dreamwright.backend.distillation import ancestral_sample
 from dreamwright.backend.guidance.pixel import PixelDiffusion
 from dreamwright.backend.models import resolve_model
@@ -25,6 +23,7 @@ from dreamwright.backend.presets import DRAFT
 from dreamwright.backend.prompts import opposite_words, view_words
 from dreamwright.backend.starter import domain
 from dreamwright.backend.starter.classifier import load_judge
+from tqdm import tqdm
 
 BATCH = 16  # pictures sampled together
 
@@ -43,7 +42,12 @@ def asked_words(view: int, index: int) -> tuple[str, str]:
 
     Sides alternate between the right and the left one with `index`, views from above walk through the eight directions.
     """
-    azimuths = {"front": 0.0, "side": 90.0 + 180.0 * (index % 2), "back": 180.0, "overhead": 45.0 * ((index + index // 64) % 8)}
+    azimuths = {
+        "front": 0.0,
+        "side": 90.0 + 180.0 * (index % 2),
+        "back": 180.0,
+        "overhead": 45.0 * ((index + index // 64) % 8),
+    }
     elevation = 75.0 if domain.VIEWS[view] == "overhead" else 10.0
     azimuth = azimuths[domain.VIEWS[view]]
     return view_words(azimuth, elevation, DRAFT.guidance), opposite_words(azimuth, elevation, DRAFT.guidance)
@@ -64,7 +68,14 @@ def sampled(
         away = denoiser.embed(opposites[first : first + BATCH]) if opposites and opposite_weight else None
         negative = denoiser.embed([""] * len(batch))
         yield ancestral_sample(
-            denoiser, denoiser.embed(batch), negative, omega, steps, generator, opposite=away, opposite_weight=opposite_weight
+            denoiser,
+            denoiser.embed(batch),
+            negative,
+            omega,
+            steps,
+            generator,
+            opposite=away,
+            opposite_weight=opposite_weight,
         )
 
 
@@ -73,7 +84,9 @@ def main() -> None:
     parser.add_argument("--model", default="starter")
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--omega", type=float, default=DRAFT.guidance.omega)
-    parser.add_argument("--opposite-weight", type=float, default=DRAFT.guidance.opposite_weight, help="Perp-Neg's; 0: none")
+    parser.add_argument(
+        "--opposite-weight", type=float, default=DRAFT.guidance.opposite_weight, help="Perp-Neg's; 0: none"
+    )
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
@@ -86,7 +99,11 @@ def main() -> None:
     triples = spread_prompts(options.samples)
     colours = list(domain.COLOURS)
     prompts, opposites = (
-        [domain.caption(domain.PROPS[p].name, colours[c], asked_words(v, i)[side]) for i, (p, c, v) in enumerate(triples)] for side in (0, 1)
+        [
+            domain.caption(domain.PROPS[p].name, colours[c], asked_words(v, i)[side])
+            for i, (p, c, v) in enumerate(triples)
+        ]
+        for side in (0, 1)
     )
     generator = torch.Generator().manual_seed(options.seed)
     batches = sampled(denoiser, prompts, options.omega, options.steps, generator, opposites, options.opposite_weight)
@@ -108,7 +125,8 @@ def main() -> None:
         "prop_and_colour": float((prop & colour).float().mean()),
         "view_of_fronted": float(view[fronted].float().mean()),
         "by_view": {
-            name: float(view[fronted & (wanted[:, 2] == index)].float().mean()) for index, name in enumerate(domain.VIEWS)
+            name: float(view[fronted & (wanted[:, 2] == index)].float().mean())
+            for index, name in enumerate(domain.VIEWS)
         },
     }
     options.out.mkdir(parents=True, exist_ok=True)

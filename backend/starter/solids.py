@@ -45,7 +45,16 @@ def box(size: Sequence[float], centre: Sequence[float] = (0, 0, 0), bevel: float
     x, y, z = (0.5 * s for s in size)
     b = min(bevel, 0.9 * x, 0.9 * y)
     if b > 0:
-        outline = [(-x + b, -y), (x - b, -y), (x, -y + b), (x, y - b), (x - b, y), (-x + b, y), (-x, y - b), (-x, -y + b)]
+        outline = [
+            (-x + b, -y),
+            (x - b, -y),
+            (x, -y + b),
+            (x, y - b),
+            (x - b, y),
+            (-x + b, y),
+            (-x, y - b),
+            (-x, -y + b),
+        ]
     else:
         outline = [(-x, -y), (x, -y), (x, y), (-x, y)]
     return move(prism(outline, -z, z), centre)
@@ -63,12 +72,16 @@ def prism(outline: Sequence[tuple[float, float]], low: float, high: float) -> So
 def ellipsoid(radii: Sequence[float], centre: Sequence[float] = (0, 0, 0), segments: int = 24) -> Solid:
     """Ellipsoid with semi-axes `radii`."""
     angles = np.linspace(-np.pi / 2, np.pi / 2, segments // 2 + 1)
-    profile = [(max(0.0, float(np.cos(a))) if 0 < i < len(angles) - 1 else 0.0, float(np.sin(a))) for i, a in enumerate(angles)]
+    profile = [
+        (max(0.0, float(np.cos(a))) if 0 < i < len(angles) - 1 else 0.0, float(np.sin(a))) for i, a in enumerate(angles)
+    ]
     vertices, faces = lathe(profile, segments)
     return vertices * np.asarray(radii, float) + np.asarray(centre, float), faces
 
 
-def tube(path: Sequence[Sequence[float]], radius: float | Sequence[float], segments: int = 14, closed: bool = False) -> Solid:
+def tube(
+    path: Sequence[Sequence[float]], radius: float | Sequence[float], segments: int = 14, closed: bool = False
+) -> Solid:
     """Sweep a circle along a polyline; a sequence of radii tapers it; `closed` joins its ends."""
     points = np.asarray(path, float)
     n = len(points)
@@ -96,7 +109,9 @@ def tube(path: Sequence[Sequence[float]], radius: float | Sequence[float], segme
     return vertices, faces
 
 
-def rod(start: Sequence[float], end: Sequence[float], radius: float, tip_radius: float | None = None, segments: int = 16) -> Solid:
+def rod(
+    start: Sequence[float], end: Sequence[float], radius: float, tip_radius: float | None = None, segments: int = 16
+) -> Solid:
     """Straight cylinder or truncated cone between two points."""
     return tube([start, end], [radius, radius if tip_radius is None else tip_radius], segments)
 

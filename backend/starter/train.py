@@ -24,14 +24,13 @@ from typing import Iterator
 import numpy as np
 import torch
 import torch.multiprocessing
-from safetensors.torch import load_file, save_file
-from torch import distributed
-from torch.nn import functional
-
 from dreamwright.backend.starter.architecture import StarterParts, build_parts, encode, save_pipeline
 from dreamwright.backend.starter.captions import Batch, PhotographSet
 from dreamwright.backend.starter.moving_average import MovingAverage
 from dreamwright.backend.starter.muon import Muon
+from safetensors.torch import load_file, save_file
+from torch import distributed
+from torch.nn import functional
 
 # Tables of words and of relative places, and the first and last convolution, are no maps between hidden features.
 OUTER = re.compile(r"shared|embed_tokens|relative_attention_bias|conv_in|conv_out")
@@ -94,7 +93,9 @@ class Training:
         self.modules = torch.nn.ModuleDict({"unet": self.parts.unet, "text_encoder": self.parts.text_encoder})
         hidden, rest = [], []
         for name, parameter in self.modules.named_parameters():
-            (hidden if parameter.dim() > 1 and len(parameter) > 1 and not OUTER.search(name) else rest).append(parameter)
+            (hidden if parameter.dim() > 1 and len(parameter) > 1 and not OUTER.search(name) else rest).append(
+                parameter
+            )
         self.optimizers: tuple[torch.optim.Optimizer, ...] = (
             Muon(hidden, config.learning_rate),
             torch.optim.AdamW(rest, config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True),
@@ -214,17 +215,23 @@ def train(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the starter prior; stops after --minutes and can be resumed.")
-    parser.add_argument("--data", type=Path, help="folder of photographs made by dreamwright.backend.starter.photograph")
+    parser.add_argument(
+        "--data", type=Path, help="folder of photographs made by dreamwright.backend.starter.photograph"
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder of the resumable state")
     parser.add_argument("--minutes", type=float, default=0.0, help="wall-clock minutes to train")
-    parser.add_argument("--start-from", type=Path, help="exported pipeline folder to train further, when --work is empty")
+    parser.add_argument(
+        "--start-from", type=Path, help="exported pipeline folder to train further, when --work is empty"
+    )
     parser.add_argument("--resolution", type=int, choices=(32, 64), default=64, help="pixels a side")
     parser.add_argument("--rate", type=float, default=TrainingConfig.learning_rate, help="peak learning rate")
     parser.add_argument("--batch", type=int, default=TrainingConfig.batch, help="pictures a step, over all processes")
     parser.add_argument("--planned", type=int, default=300_000, help="pictures over which the rate decays")
     parser.add_argument("--save-minutes", type=float, default=3.0, help="minutes between saved states")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each process")
-    parser.add_argument("--processes", type=int, default=1, help="processes that share each batch; one a core is fastest")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="processes that share each batch; one a core is fastest"
+    )
     parser.add_argument("--port", type=int, default=29511, help="loopback port on which they meet")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--export", type=Path, help="write the averaged weights as a pipeline folder")
@@ -260,7 +267,9 @@ def _run(rank: int, options: argparse.Namespace) -> None:
                 rate = (pictures - first) / (now - begun)
                 recent = float(np.mean(losses[-100:]))
                 left = (end - now) / 60
-                print(f"step {step} pictures {pictures} loss {recent:.4f} {rate:.1f}/s, {left:.1f} min left", flush=True)
+                print(
+                    f"step {step} pictures {pictures} loss {recent:.4f} {rate:.1f}/s, {left:.1f} min left", flush=True
+                )
             over = now > end
             if together:
                 # All processes stop at the same step: the first one's clock decides.

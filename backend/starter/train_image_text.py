@@ -14,21 +14,30 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-from torch.nn import functional
-from tqdm import tqdm
-from transformers import CLIPModel
-
 from dreamwright.backend.guidance.backgrounds import random_backgrounds
 from dreamwright.backend.starter import domain
 from dreamwright.backend.starter.captions import Batch, LookConfig, PhotographSet
 from dreamwright.backend.starter.image_text import TOWERS, build_model, normalised, save_folder, token_ids
 from dreamwright.backend.starter.muon import Muon
 from dreamwright.backend.starter.train_judge import varied
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+from transformers import CLIPModel
 
-LOOKS = LookConfig(untextured=0.2, drop_caption=0.0, drop_view=1.0, colour_jitter=0.05, background=(0.1, 0.95), fronted=1.3, overhead=1.0)
-TEXTURED_BACKGROUNDS = 0.35  # share of pictures before noise, checkerboards and Fourier textures, which Dream Fields puts behind
+LOOKS = LookConfig(
+    untextured=0.2,
+    drop_caption=0.0,
+    drop_view=1.0,
+    colour_jitter=0.05,
+    background=(0.1, 0.95),
+    fronted=1.3,
+    overhead=1.0,
+)
+TEXTURED_BACKGROUNDS = (
+    0.35  # share of pictures before noise, checkerboards and Fourier textures, which Dream Fields puts behind
+)
 BATCH = 64  # pictures a step
 PEAK_RATE, WARMUP = 3e-3, 200  # of both optimisers; steps of linear warm-up, then a linear fall to a fiftieth
 WEIGHT_DECAY = 0.05
@@ -171,7 +180,9 @@ def retrieval_accuracies(model: CLIPModel, photographs: PhotographSet, pictures:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train an image-text model of the starter domain; resumable.")
     parser.add_argument("name", choices=tuple(TOWERS))
-    parser.add_argument("--data", type=Path, required=True, help="photographs of a seed that neither prior nor judge was trained on")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="photographs of a seed that neither prior nor judge was trained on"
+    )
     parser.add_argument("--held-out", type=Path, required=True, help="photographs of another seed to measure on")
     parser.add_argument("--work", type=Path, required=True, help="folder of the resumable state")
     parser.add_argument("--out", type=Path, required=True, help="folder for the trained model")

@@ -16,16 +16,17 @@ import time
 from pathlib import Path
 
 import torch
+from dreamwright.backend.starter import domain
+from dreamwright.backend.starter.captions import Batch, LookConfig, PhotographSet
+from dreamwright.backend.starter.classifier import Judge, accuracies, judge_loss
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from tqdm import tqdm
 
-from dreamwright.backend.starter import domain
-from dreamwright.backend.starter.captions import Batch, LookConfig, PhotographSet
-from dreamwright.backend.starter.classifier import Judge, accuracies, judge_loss
-
 # Backgrounds of every kind, and wider colours: the judge must not depend on what the prior was trained on.
-LOOKS = LookConfig(drop_caption=0.0, colour_jitter=0.05, background=(0.1, 0.95), any_background=0.2, fronted=2.5, overhead=1.0)
+LOOKS = LookConfig(
+    drop_caption=0.0, colour_jitter=0.05, background=(0.1, 0.95), any_background=0.2, fronted=2.5, overhead=1.0
+)
 BATCH = 64  # pictures a step
 PEAK_RATE = 2e-3  # of AdamW, falling linearly to a hundredth of itself
 SHIFT = 4  # most pixels by which a picture is moved each way
@@ -169,7 +170,10 @@ def main() -> None:
                 saved = time.monotonic()
     held_out = PhotographSet(options.held_out or options.data, looks=LOOKS)
     measured = accuracies(training.judge, held_out, 2048, seed=7)
-    measured |= {f"{question}_of_worn": right for question, right in accuracies(training.judge, held_out, 2048, seed=7, wear=worn).items()}
+    measured |= {
+        f"{question}_of_worn": right
+        for question, right in accuracies(training.judge, held_out, 2048, seed=7, wear=worn).items()
+    }
     export(training.judge, options.out, training.step, measured)
     print(measured, flush=True)
 

@@ -21,7 +21,9 @@ ENTER = Path(__file__).parent / "inside" / "enter.py"
 MODULES = ("4.2.23", "4.5.15", "5.0.1", "5.2.3")
 SETUP = "run bash tests/addon/environments.sh"
 SCREEN = (1600, 1000)
-PATIENCE = float(os.environ.get("DREAMWRIGHT_PATIENCE", "1"))  # on a machine so many times slower, wait so many times longer
+PATIENCE = float(
+    os.environ.get("DREAMWRIGHT_PATIENCE", "1")
+)  # on a machine so many times slower, wait so many times longer
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ def module_blender(version: str) -> Blender:
     place = FOLDER / f"bpy-{version}"
     missing = "" if (place / "ready").is_file() else f"bpy {version} is not set up; {SETUP}"
     numbers = tuple(int(part) for part in version.split("."))
-    return Blender(f"bpy-{version}", "module", numbers, (str(place / "bin" / "python"), "-B"), missing, "a module has no windows")
+    return Blender(
+        f"bpy-{version}", "module", numbers, (str(place / "bin" / "python"), "-B"), missing, "a module has no windows"
+    )
 
 
 def program_blender() -> Blender:
@@ -95,7 +99,9 @@ def display(screen: tuple[int, int]) -> Iterator[dict[str, str]]:
             with open(reading) as said:
                 number = said.readline().strip()
             if not number:
-                raise RuntimeError(f"Xvfb ended with status {server.wait()} before it had a display; try: {' '.join(command[:1] + command[3:])}")
+                raise RuntimeError(
+                    f"Xvfb ended with status {server.wait()} before it had a display; try: {' '.join(command[:1] + command[3:])}"
+                )
             yield {"DISPLAY": f":{number}", "WAYLAND_DISPLAY": ""}  # a person's own desktop would be taken before ours
         finally:
             server.terminate()
@@ -103,13 +109,26 @@ def display(screen: tuple[int, int]) -> Iterator[dict[str, str]]:
 
 def environment(home: Path, script: Path, zip_path: Path | None, extra: Mapping[str, str]) -> dict[str, str]:
     """Nothing of the person's own Blender, Python or home is read or written."""
-    result = {name: value for name, value in os.environ.items() if not name.startswith(("BLENDER_", "PYTHON", "XDG_", "DREAMWRIGHT_"))}
+    result = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("BLENDER_", "PYTHON", "XDG_", "DREAMWRIGHT_"))
+    }
     resources = Path(extra.get("BLENDER_USER_RESOURCES", home / "blender"))
-    result |= {"HOME": str(home), "TMPDIR": str(home), "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "LIBGL_ALWAYS_SOFTWARE": "1"}
+    result |= {
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "LIBGL_ALWAYS_SOFTWARE": "1",
+    }
     result |= {"OMP_NUM_THREADS": "1", "BLENDER_USER_RESOURCES": str(resources)}
     # 3.4 does not know the variable above, and takes these.
     result |= {f"BLENDER_USER_{part.upper()}": str(resources / part) for part in ("config", "scripts", "datafiles")}
-    result |= {"DREAMWRIGHT_TEST_SCRIPT": str(script.resolve()), "DREAMWRIGHT_TEST_ZIP": str(zip_path.resolve()) if zip_path else ""}
+    result |= {
+        "DREAMWRIGHT_TEST_SCRIPT": str(script.resolve()),
+        "DREAMWRIGHT_TEST_ZIP": str(zip_path.resolve()) if zip_path else "",
+    }
     result |= {"DREAMWRIGHT_TEST_PATIENCE": str(PATIENCE)}
     return result | dict(extra)
 
@@ -157,5 +176,12 @@ def run_script(
 def _start(command: list[str], variables: Mapping[str, str], folder: str) -> subprocess.Popen[str]:
     # A group of its own: on a timeout its children must go as well.
     return subprocess.Popen(
-        command, env=variables, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+        command,
+        env=variables,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
     )

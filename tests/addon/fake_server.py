@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import zmq
-
 from dreamwright.shared import limits
 from dreamwright.shared.faults import ProtocolError
 from dreamwright.shared.mesh_file import MeshFile, decode_mesh, encode_mesh
@@ -48,6 +47,7 @@ from dreamwright.shared.messages import (
     pack,
     unpack,
 )
+
 from tests.addon.stand_in_offer import OFFER
 from tests.addon.stand_in_props import RED, ball, picture, picture_of
 
@@ -83,7 +83,9 @@ class Faults:
 class FakeServer:
     """One ROUTER, one job at a time."""
 
-    def __init__(self, address: str = "tcp://127.0.0.1:*", pace: int = 1, steps: int = 40, size: int = 16, rings: int = 16) -> None:
+    def __init__(
+        self, address: str = "tcp://127.0.0.1:*", pace: int = 1, steps: int = 40, size: int = 16, rings: int = 16
+    ) -> None:
         self.pace, self.steps, self.size, self.rings = pace, steps, size, rings
         self.faults = Faults()
         self.jobs: dict[str, JobSummary] = {}
@@ -142,7 +144,14 @@ class FakeServer:
             return
         if 0 < self.faults.fail_at <= step:
             self.faults.fail_at = 0
-            self.change(running.job, state="failed", step=step, cause="memory", message="out of memory; lower something", resumable=True)
+            self.change(
+                running.job,
+                state="failed",
+                step=step,
+                cause="memory",
+                message="out of memory; lower something",
+                resumable=True,
+            )
             return
         if step < running.steps:
             self.change(running.job, step=step, elapsed_s=float(step), eta_s=float(running.steps - step))
@@ -152,20 +161,41 @@ class FakeServer:
 
     def finish(self, job: str, state: str) -> None:
         """End a job with a mesh: of a refinement the one that was sent, lifted by its strength in metres, in red."""
-        mesh = self.refined(self.jobs[job]) if self.jobs[job].mesh else ball(self.rings, float(self.jobs[job].settings.get("mesh.height_m", 1.0)))
+        mesh = (
+            self.refined(self.jobs[job])
+            if self.jobs[job].mesh
+            else ball(self.rings, float(self.jobs[job].settings.get("mesh.height_m", 1.0)))
+        )
         if self.jobs[job].settings.get("mesh.texture"):
             mesh = replace(mesh, picture=picture_of(mesh, self.jobs[job].settings["mesh.texture"]))
         self.meshes[job] = encode_mesh(mesh)
         digest = hashlib.sha256(self.meshes[job]).hexdigest()
         step = self.jobs[job].steps if state == "succeeded" else self.jobs[job].step
-        self.change(job, state=state, step=step, mesh_bytes=len(self.meshes[job]), mesh_sha256=digest, eta_s=-1.0, refinable=True)
+        self.change(
+            job,
+            state=state,
+            step=step,
+            mesh_bytes=len(self.meshes[job]),
+            mesh_sha256=digest,
+            eta_s=-1.0,
+            refinable=True,
+        )
 
     def refined(self, job: JobSummary) -> MeshFile:
         """What a refinement makes of what was sent: faces and order stay."""
         sent, strength = decode_mesh(bytes(self.uploads[job.mesh])), float(job.settings["refine.strength"])
         facts = {name: value for name, value in sent.facts.items() if name.startswith("source_")}
-        red = np.tile(np.float32(RED), (len(sent.vertices), 1)) if job.settings.get("refine.colours", True) else sent.albedo
-        return replace(sent, vertices=sent.vertices + np.float32([0, 0, strength]), albedo=red, facts={**facts, "refined_sha256": job.mesh})
+        red = (
+            np.tile(np.float32(RED), (len(sent.vertices), 1))
+            if job.settings.get("refine.colours", True)
+            else sent.albedo
+        )
+        return replace(
+            sent,
+            vertices=sent.vertices + np.float32([0, 0, strength]),
+            albedo=red,
+            facts={**facts, "refined_sha256": job.mesh},
+        )
 
     def change(self, job: str, **fields: Any) -> JobSummary:
         """Change a job and tell every subscriber."""
@@ -225,7 +255,9 @@ class FakeServer:
             return self._list()
         if isinstance(request, Subscribe):
             watched = self.jobs.get(request.previews_of)
-            self.peers[route] = Peer(request.previews_of, missed=watched.step if watched and watched.state == "running" else 0)
+            self.peers[route] = Peer(
+                request.previews_of, missed=watched.step if watched and watched.state == "running" else 0
+            )
             return self._list()
         if isinstance(request, Seen):
             if route in self.peers:
@@ -297,7 +329,10 @@ class FakeServer:
         elif isinstance(request, Pin):
             self.change(job.job, pinned=request.pinned)
         elif isinstance(request, Prioritise) and request.priority > 0:
-            return Refusal("not-allowed", f"the priority is {request.priority}; you may give up to 0; ask an admin of this server to raise it")
+            return Refusal(
+                "not-allowed",
+                f"the priority is {request.priority}; you may give up to 0; ask an admin of this server to raise it",
+            )
         elif isinstance(request, Prioritise) and job.state not in ENDED:
             self.change(job.job, priority=request.priority)
         else:

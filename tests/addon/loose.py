@@ -8,6 +8,7 @@ import sys
 from types import ModuleType
 
 import dreamwright.shared
+
 from tests.addon.blenders import ROOT
 
 PACKAGE = "dreamwright_loose"
@@ -20,6 +21,19 @@ def load(name: str) -> ModuleType:
         package.__path__ = [str(ROOT / "blender_addon")]
         sys.modules[PACKAGE] = package
         sys.modules[f"{PACKAGE}.shared"] = dreamwright.shared
-        for own in ("arrays", "faults", "limits", "messages", "mesh_file", "shapes", "states", "pairing", "private_files", "handshake", "client", "download"):
+        for own in (
+            "arrays",
+            "faults",
+            "limits",
+            "messages",
+            "mesh_file",
+            "shapes",
+            "states",
+            "pairing",
+            "private_files",
+            "handshake",
+            "client",
+            "download",
+        ):
             sys.modules[f"{PACKAGE}.shared.{own}"] = importlib.import_module(f"dreamwright.shared.{own}")
     return importlib.import_module(f"{PACKAGE}.{name}")

@@ -29,7 +29,9 @@ class PaperLayout:
         self._icon(icon)
         self.texts.append(text)
 
-    def prop(self, data: Any, name: str, text: str = "", icon: str = "NONE", slider: bool = False, placeholder: str = "") -> None:
+    def prop(
+        self, data: Any, name: str, text: str = "", icon: str = "NONE", slider: bool = False, placeholder: str = ""
+    ) -> None:
         assert name in data.bl_rna.properties, f"{data} has no {name}"
         self._icon(icon)
         self.texts.append(text)

@@ -44,7 +44,11 @@ class RecordError(Exception):
 def missing() -> str:
     """Why nothing can be recorded on this machine; "" when it can."""
     program = blenders()[0]
-    return program.missing or program.windowless or ("" if command().is_file() else f"no dreamwright command at {command()}; pip install -e .")
+    return (
+        program.missing
+        or program.windowless
+        or ("" if command().is_file() else f"no dreamwright command at {command()}; pip install -e .")
+    )
 
 
 def command() -> Path:
@@ -65,7 +69,9 @@ def free_address() -> str:
     raise RecordError("no port of 127.0.0.1 is free")
 
 
-def record(zip_path: Path, out: Path, prompt: str, settings: Mapping[str, Any], job_s: float, timeout: float) -> dict[str, Any]:
+def record(
+    zip_path: Path, out: Path, prompt: str, settings: Mapping[str, Any], job_s: float, timeout: float
+) -> dict[str, Any]:
     """Do it all, keep the pictures in `out`, and return what the script inside reported.
 
     `settings` are those of the panel's Advanced part, `job_s` how long the job may take. Raises RecordError,
@@ -112,7 +118,9 @@ def end_servers(top: Path) -> list[int]:
 
 
 def _command_line(number: int) -> str:
-    shown = subprocess.run(["ps", "-ww", "-o", "stat=,command=", "-p", str(number)], capture_output=True, text=True, check=False).stdout
+    shown = subprocess.run(
+        ["ps", "-ww", "-o", "stat=,command=", "-p", str(number)], capture_output=True, text=True, check=False
+    ).stdout
     return "" if shown.startswith("Z") else shown
 
 
@@ -157,16 +165,22 @@ def write_small(picture: Image.Image, path: Path) -> None:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures" / "first-prop", help="folder of the pictures")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "docs" / "pictures" / "first-prop", help="folder of the pictures"
+    )
     parser.add_argument("--prompt", default="a red mushroom")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a number of the panel's Advanced part")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a number of the panel's Advanced part"
+    )
     parser.add_argument("--minutes", type=float, default=30, help="how long the job may take (default 30)")
     options = parser.parse_args()
     settings = {name: json.loads(value) for name, value in (text.split("=", 1) for text in options.set)}
     with tempfile.TemporaryDirectory(prefix="dreamwright-built-") as built:
         zip_path = build_into(Path(built)).universal
         try:
-            report = record(zip_path, options.out, options.prompt, settings, 60 * options.minutes, 60 * options.minutes + 600)
+            report = record(
+                zip_path, options.out, options.prompt, settings, 60 * options.minutes, 60 * options.minutes + 600
+            )
         except RecordError as error:
             print(error, file=sys.stderr)
             return 2

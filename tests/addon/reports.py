@@ -34,7 +34,9 @@ def report_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return json.loads(lines[0].removeprefix("REPORT "))
 
 
-def run_at_window(script: str, zip_path: Path, kept: str, variables: Mapping[str, str], timeout: float = 280) -> WindowRun:
+def run_at_window(
+    script: str, zip_path: Path, kept: str, variables: Mapping[str, str], timeout: float = 280
+) -> WindowRun:
     """Run inside/`script` in the Blender that has a window.
 
     The folder is named after `kept` and the Blender, begins empty, and reaches the script as PICTURES. Skips where there is
@@ -47,7 +49,9 @@ def run_at_window(script: str, zip_path: Path, kept: str, variables: Mapping[str
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
-    done = run_script(program, INSIDE / script, zip_path, {**variables, "PICTURES": str(folder)}, timeout=timeout, window=True)
+    done = run_script(
+        program, INSIDE / script, zip_path, {**variables, "PICTURES": str(folder)}, timeout=timeout, window=True
+    )
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr
     return WindowRun(report, folder, done.stdout)

@@ -8,9 +8,8 @@ import itertools
 import zlib
 
 import numpy as np
-from PIL import Image
-
 from dreamwright.shared.mesh_file import MeshFile, Picture
+from PIL import Image
 
 RED = (0.7, 0.05, 0.02)
 
@@ -25,7 +24,12 @@ def ball(rings: int = 16, height: float = 1.0, colour: tuple[float, float, float
     wide, top = 2 * rings, len(unit) - 2
     faces = []
     for i, j in itertools.product(range(rings - 2), range(wide)):
-        here, right, below, corner = i * wide + j, i * wide + (j + 1) % wide, (i + 1) * wide + j, (i + 1) * wide + (j + 1) % wide
+        here, right, below, corner = (
+            i * wide + j,
+            i * wide + (j + 1) % wide,
+            (i + 1) * wide + j,
+            (i + 1) * wide + (j + 1) % wide,
+        )
         faces += [(here, below, corner), (here, corner, right)]
     last = (rings - 2) * wide
     faces += [(top, j, (j + 1) % wide) for j in range(wide)]

@@ -16,7 +16,6 @@ bpy = pytest.importorskip("bpy")
 from tests.addon.at_work import Artist, why_not  # noqa: E402
 from tests.addon.paper_layout import draw_all  # noqa: E402
 
-
 # --- faults
 
 
@@ -43,7 +42,8 @@ def test_offline_mode_greys_other_machines_and_not_this_one(blender: Artist, mon
 
 
 @pytest.mark.parametrize(
-    ("override", "remedy"), [(True, "launch it without --offline-mode"), (False, "Enable online access in the System preferences")]
+    ("override", "remedy"),
+    [(True, "launch it without --offline-mode"), (False, "Enable online access in the System preferences")],
 )
 def test_being_offline_is_told_with_the_remedy_that_fits(
     blender: Artist, monkeypatch: pytest.MonkeyPatch, override: bool, remedy: str
@@ -83,11 +83,14 @@ def test_a_server_killed_during_a_job_is_told_and_its_return_brings_the_job_back
     again = serve("--address", server.address)
     assert blender.pump(lambda: blender.session.is_online, 10)
     assert again.process.poll() is None
-    assert blender.pump(lambda: len(blender.panel.rows) == 0), "the fake one forgets; the list says what the server says"
+    assert blender.pump(lambda: len(blender.panel.rows) == 0), (
+        "the fake one forgets; the list says what the server says"
+    )
 
 
 def test_an_empty_mesh_is_refused_with_a_remedy(blender: Artist) -> None:
     from dreamwright.shared.mesh_file import MeshFile
+
     from tests.addon.test_messages import JOB
 
     nothing = np.zeros((0, 3), np.float32)
@@ -107,7 +110,9 @@ def test_a_fault_in_a_tick_is_told_and_the_timer_goes_on(
     assert "surprise" in blender.notices() and "surprise" in capsys.readouterr().err
 
 
-def test_a_script_acts_on_any_job_while_the_panel_greys_what_does_not_fit_the_chosen_one(blender: Artist, serve: Any) -> None:
+def test_a_script_acts_on_any_job_while_the_panel_greys_what_does_not_fit_the_chosen_one(
+    blender: Artist, serve: Any
+) -> None:
     blender.connect(serve("--steps", "5000").address)
     first, second = blender.dream(), blender.dream("a blue chair")
     blender.pump(lambda: blender.session.jobs[first].state == "running")

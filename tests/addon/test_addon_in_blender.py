@@ -20,7 +20,6 @@ from tests.addon.at_work import Artist, why_not  # noqa: E402
 from tests.addon.conftest import PACKAGE  # noqa: E402
 from tests.addon.stand_in_props import ball  # noqa: E402
 
-
 # --- installation
 
 
@@ -61,11 +60,16 @@ def test_every_control_and_button_has_a_name_and_a_tooltip_without_a_full_stop(b
     for kind in operators:
         told = getattr(bpy.ops.dreamwright, kind.bl_idname.partition(".")[2]).get_rna_type()
         assert told.name and told.description and not told.description.endswith("."), kind
-    inherited = {"rna_type", "name", "properties", "remove_name", "remove_active"} | set(bpy.types.Operator.bl_rna.properties.keys())
+    inherited = {"rna_type", "name", "properties", "remove_name", "remove_active"} | set(
+        bpy.types.Operator.bl_rna.properties.keys()
+    )
     for kind in (*operators, *groups):
         for known in kind.bl_rna.properties:
             if known.identifier not in inherited:
-                assert known.name and known.description and not known.description.endswith("."), (kind, known.identifier)
+                assert known.name and known.description and not known.description.endswith("."), (
+                    kind,
+                    known.identifier,
+                )
 
 
 def test_manifest_and_bl_info_agree_and_keep_blenders_rules(blender: Artist) -> None:
@@ -206,7 +210,9 @@ def test_generate_again_takes_the_next_seed_and_queued_jobs_know_their_place(ble
     assert {job.prompt for job in blender.session.jobs.values()} == {"a red mushroom"}
     said = blender.module("wording").progress_text
     # The first job starts before the others hear of their new places, so the answer may take another tick.
-    assert blender.pump(lambda: {"Next in the queue", "Place 2 in the queue"} <= {said(job) for job in blender.session.jobs.values()})
+    assert blender.pump(
+        lambda: {"Next in the queue", "Place 2 in the queue"} <= {said(job) for job in blender.session.jobs.values()}
+    )
 
 
 def test_dream_again_takes_everything_from_the_object(blender: Artist, serve: Any) -> None:
@@ -279,7 +285,9 @@ def test_a_prop_can_be_marked_as_an_asset_with_its_preview(blender: Artist, serv
 def test_controls_come_from_the_server_and_follow_the_preset_until_touched(blender: Artist, serve: Any) -> None:
     blender.connect(serve().address)
     values, panel = bpy.context.window_manager.dreamwright_settings, blender.panel
-    assert (panel.model, panel.preset) == ("starter", "standard"), "a model that is ready, and the preset that the server names first"
+    assert (panel.model, panel.preset) == ("starter", "standard"), (
+        "a model that is ready, and the preset that the server names first"
+    )
     assert (values.run__steps, values.field__kind, values.guidance__omega) == (400, "mlp", 30)
     assert panel.settings_text == "{}"
     values.guidance__omega = 55

@@ -13,6 +13,7 @@ import pytest
 bpy = pytest.importorskip("bpy")
 
 from dreamwright.shared.mesh_file import MeshFile  # noqa: E402
+
 from tests.addon.at_work import Artist  # noqa: E402
 from tests.addon.test_messages import JOB  # noqa: E402
 

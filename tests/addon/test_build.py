@@ -109,7 +109,11 @@ def test_a_wheel_that_the_index_no_longer_offers_is_named(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (f"pyzmq-{PACKAGES['pyzmq']}-cp311-cp311-win_arm64", "pyzmq-1.0.0-cp311-cp311-win_arm64", "has 1 wheels of pyzmq .* for windows-arm64 and needs 2"),
+        (
+            f"pyzmq-{PACKAGES['pyzmq']}-cp311-cp311-win_arm64",
+            "pyzmq-1.0.0-cp311-cp311-win_arm64",
+            "has 1 wheels of pyzmq .* for windows-arm64 and needs 2",
+        ),
         ("-win_arm64", "-emscripten_wasm32", "no platform of Blender"),
         ("  pyzmq", " pyzmq", "line 13: .* is not a SHA-256, two spaces"),
         ("  pyzmq", "  ../pyzmq", "is not a SHA-256, two spaces"),
@@ -147,7 +151,9 @@ def test_blender_sorts_the_wheels_as_the_build_does(built: Built) -> None:
     tool = tool_module()
     wheels = wheels_in(built.universal)
     for platform in PLATFORMS:
-        assert tool.paths_filter_wheels_by_platform(wheels, platform) == [name for name in wheels if platform in build_addon.platforms_of(name)]
+        assert tool.paths_filter_wheels_by_platform(wheels, platform) == [
+            name for name in wheels if platform in build_addon.platforms_of(name)
+        ]
 
 
 @needs_tool
@@ -182,7 +188,11 @@ def test_the_repository_names_each_zip_with_its_size_and_hash(built: Built) -> N
         assert entry["archive_hash"] == f"sha256:{hashlib.sha256(data).hexdigest()}"
         assert entry["python_versions"] == ["3.11", "3.13"]
         assert f'href="{entry["archive_url"]}?repository=' in page
-    assert {path.name for path in repository.iterdir()} == {"index.json", "index.html", *(path.name for path in built.separate.values())}
+    assert {path.name for path in repository.iterdir()} == {
+        "index.json",
+        "index.html",
+        *(path.name for path in built.separate.values()),
+    }
 
 
 def test_caches_tests_and_leavings_stay_out(built: Built, checkout: Path, tmp_path: Path) -> None:
@@ -205,7 +215,21 @@ def test_everything_lies_in_the_addons_folder_and_no_module_is_top_level(built: 
 
 
 def test_the_addon_imports_only_itself_blender_and_what_it_brings(built: Built) -> None:
-    allowed = {*sys.stdlib_module_names, "bpy", "bpy_extras", "bl_operators", "bl_ui", "addon_utils", "mathutils", "gpu", "gpu_extras", "blf", "numpy", "zmq", "msgpack"}
+    allowed = {
+        *sys.stdlib_module_names,
+        "bpy",
+        "bpy_extras",
+        "bl_operators",
+        "bl_ui",
+        "addon_utils",
+        "mathutils",
+        "gpu",
+        "gpu_extras",
+        "blf",
+        "numpy",
+        "zmq",
+        "msgpack",
+    }
     for name in names_in(built.universal):
         if not name.endswith(".py"):
             continue
@@ -213,13 +237,19 @@ def test_the_addon_imports_only_itself_blender_and_what_it_brings(built: Built) 
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
                 modules = [node.module or ""]
-            assert {module.split(".")[0] for module in modules} <= allowed, f"{name} imports {modules}; write `from .` for what is in the zip"
+            assert {module.split(".")[0] for module in modules} <= allowed, (
+                f"{name} imports {modules}; write `from .` for what is in the zip"
+            )
 
 
 @pytest.mark.parametrize("spoilt", ["shared/__init__.py", "blender_addon/blender_manifest.toml"])
 def test_versions_that_differ_are_refused(checkout: Path, tmp_path: Path, spoilt: str) -> None:
     version = build_addon.check_version(build_addon.source_files(ROOT))["version"]
-    replace_in(checkout / spoilt, f'version{"__" if "shared" in spoilt else ""} = "{version}"', f'version{"__" if "shared" in spoilt else ""} = "9.9.9"')
+    replace_in(
+        checkout / spoilt,
+        f'version{"__" if "shared" in spoilt else ""} = "{version}"',
+        f'version{"__" if "shared" in spoilt else ""} = "9.9.9"',
+    )
     with pytest.raises(BuildError, match="versions differ: .*9.9.9.*make them the same"):
         build_into(tmp_path / "dist", checkout)
 
@@ -245,7 +275,9 @@ def test_without_blender_the_same_zips_come_out_and_the_build_says_what_is_missi
 
 
 @pytest.mark.usefixtures("built")
-def test_a_folder_that_is_no_checkout_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_no_checkout_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copy(ROOT / build_addon.LOCK_NAME, tmp_path)
     assert build_addon.main(["--root", str(tmp_path), "--wheels", str(CACHE), "--out", str(tmp_path / "dist")]) == 1
     message = capsys.readouterr().err

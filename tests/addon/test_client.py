@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
-
 from dreamwright.shared import client as client_module
 from dreamwright.shared import limits
 from dreamwright.shared.client import Client, Link, LinkChanged
@@ -30,6 +29,7 @@ from dreamwright.shared.messages import (
     Submit,
     Subscribe,
 )
+
 from tests.addon.fake_server import FakeServer
 
 
@@ -56,7 +56,9 @@ class Pair:
     def settle(self, until: Callable[[], bool], seconds: float = 5.0) -> None:
         end = time.monotonic() + seconds
         while not until():
-            assert time.monotonic() < end, f"never came about; {self.client.link} {self.client.reason}, {self.events[-3:]}"
+            assert time.monotonic() < end, (
+                f"never came about; {self.client.link} {self.client.reason}, {self.events[-3:]}"
+            )
             if self.alive:
                 self.server.step(0.002)
             self.events += self.client.tick()

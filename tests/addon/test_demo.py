@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dreamwright.backend.cli.main import main
 from PIL import Image
 
-from dreamwright.backend.cli.main import main
 from tests.addon.blenders import ROOT
 from tests.addon.built import Built, built  # noqa: F401 (fixture)
 
@@ -26,9 +26,20 @@ SMALL = (
 def test_the_demo_leaves_a_scene_and_a_picture_under_each_light(built: Built, tmp_path: Path) -> None:
     """A server, a headless Blender with the built zip, a dreamt prop: white sun, orange lamp."""
     pytest.importorskip("bpy")
-    command = [sys.executable, "-m", "dreamwright.backend.cli.main", "demo", "--out", str(tmp_path), "--addon", str(built.universal)]
+    command = [
+        sys.executable,
+        "-m",
+        "dreamwright.backend.cli.main",
+        "demo",
+        "--out",
+        str(tmp_path),
+        "--addon",
+        str(built.universal),
+    ]
     settings = [word for setting in SMALL for word in ("--set", setting)]
-    done = subprocess.run([*command, "--size", "48", "--samples", "8", *settings], capture_output=True, text=True, cwd=ROOT, timeout=280)
+    done = subprocess.run(
+        [*command, "--size", "48", "--samples", "8", *settings], capture_output=True, text=True, cwd=ROOT, timeout=280
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "imported 'a red mushroom'" in done.stdout and "12/12" in done.stderr
     begins = (tmp_path / "scene.blend").read_bytes()[:7]

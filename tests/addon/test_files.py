@@ -52,16 +52,36 @@ def test_offline_and_without_a_3d_view_it_works_tells_why_where_not_and_writes_t
         assert unknown in report["elsewhere"], "there is no offline mode, and still no talk with strangers"
     else:
         assert report["online"] is False and unknown in report["elsewhere once allowed"]
-        assert "Enable online access in the System preferences to use a server on another machine" in report["elsewhere"]
+        assert (
+            "Enable online access in the System preferences to use a server on another machine" in report["elsewhere"]
+        )
     assert report["untold"] == [] and report["operators"] >= 19
-    assert report["greyed at first"].keys() >= {"generate", "cancel", "pause", "resume", "import_mesh", "remove", "disconnect", "look", "use_text", "dream_again", "withdraw"}
+    assert report["greyed at first"].keys() >= {
+        "generate",
+        "cancel",
+        "pause",
+        "resume",
+        "import_mesh",
+        "remove",
+        "disconnect",
+        "look",
+        "use_text",
+        "dream_again",
+        "withdraw",
+    }
     assert report["greyed later"].keys() >= {"cancel", "pause", "resume", "withdraw"}
     for moment in ("greyed at first", "greyed later"):
         for verb, reason in report[moment].items():
             assert "context is incorrect" not in reason and len(reason) > 20, (verb, reason)
-    assert report["preview without an editor"] == ["CANCELLED"] and "choose the image “Dreamwright Preview”" in done.stdout
-    assert report["preview beside a pinned picture"] == [["CANCELLED"], "Reference"], "a pinned Image Editor is the artist's"
+    assert (
+        report["preview without an editor"] == ["CANCELLED"] and "choose the image “Dreamwright Preview”" in done.stdout
+    )
+    assert report["preview beside a pinned picture"] == [["CANCELLED"], "Reference"], (
+        "a pinned Image Editor is the artist's"
+    )
     assert report["preview beside a picture"] == [["FINISHED"], "Dreamwright Preview"]
     assert report["notices"] == ["Imported “a red mushroom”"]
-    assert report["folder"] == ("datafiles/dreamwright" if blender.legacy else "extensions/.user/user_default/dreamwright")
+    assert report["folder"] == (
+        "datafiles/dreamwright" if blender.legacy else "extensions/.user/user_default/dreamwright"
+    )
     assert report["written"] and all(name.startswith(report["folder"] + "/") for name in report["written"])

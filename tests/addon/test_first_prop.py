@@ -20,7 +20,10 @@ from tests.addon.built import Built, built  # noqa: F401 (fixture)
 from tests.addon.reports import ARTEFACTS
 from tests.addon.test_window import seen
 
-EDITOR = (slice(200, 800), slice(650, 1040))  # rows and columns of the Image Editor, below its header and above the mouse
+EDITOR = (
+    slice(200, 800),
+    slice(650, 1040),
+)  # rows and columns of the Image Editor, below its header and above the mouse
 FEW = {"run.steps": 60, "render.samples": 16, "mesh.resolution": 32}
 PICTURES = ["install", "preferences", "start", "prompt", "early", "middle", "late", "ready", "prop"]
 
@@ -77,7 +80,10 @@ def test_a_server_that_is_there_already_keeps_its_port() -> None:
 
 def test_a_server_that_nobody_stopped_is_ended_and_another_process_of_its_number_is_not(tmp_path: Path) -> None:
     waits = [sys.executable, "-c", "import time; print(flush=True); time.sleep(100)"]
-    with subprocess.Popen([*waits, "dreamwright"], stdout=PIPE) as server, subprocess.Popen([*waits, "other"], stdout=PIPE) as other:
+    with (
+        subprocess.Popen([*waits, "dreamwright"], stdout=PIPE) as server,
+        subprocess.Popen([*waits, "other"], stdout=PIPE) as other,
+    ):
         try:
             for process in (server, other):
                 process.stdout.readline()  # it runs: a process that is only just begun has no command line yet

@@ -16,7 +16,9 @@ INSIDE = Path(__file__).parent / "inside"
 
 
 @pytest.mark.slow
-def test_the_zip_installs_works_and_leaves_nothing_when_disabled(blender: Blender, built: Built, tmp_path: Path) -> None:
+def test_the_zip_installs_works_and_leaves_nothing_when_disabled(
+    blender: Blender, built: Built, tmp_path: Path
+) -> None:
     done = run_script(blender, INSIDE / "installs.py", built.universal, {"BLENDER_USER_RESOURCES": str(tmp_path)})
     report = report_of(done)
     print(blender.name, report["addon"], "Python", report["python"], report["versions"])
@@ -47,7 +49,14 @@ def test_the_repository_folder_serves_the_addon(blender: Blender, built: Built, 
         pytest.skip(f"{blender.name} is older than extension repositories")
     if not built.validated:
         pytest.skip("no repository was built, as Blender's tool is not here; pip install bpy==4.5.15")
-    report = report_of(run_script(blender, INSIDE / "returns.py", built.out / "repository" / "index.json", {"BLENDER_USER_RESOURCES": str(tmp_path)}))
+    report = report_of(
+        run_script(
+            blender,
+            INSIDE / "returns.py",
+            built.out / "repository" / "index.json",
+            {"BLENDER_USER_RESOURCES": str(tmp_path)},
+        )
+    )
     assert all(Path(path).is_relative_to(tmp_path) for path in report["files"].values())
 
 

@@ -10,9 +10,6 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from dreamwright.shared import limits, messages, status
 from dreamwright.shared.arrays import decode_array, encode_array
 from dreamwright.shared.faults import ProtocolError
@@ -43,6 +40,9 @@ from dreamwright.shared.messages import (
     unpack,
 )
 from dreamwright.shared.states import ENDED, TRANSITIONS, JobState, check_transition
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from tests.addon.stand_in_offer import OFFER
 from tests.addon.stand_in_props import ball
 
@@ -82,7 +82,12 @@ def test_any_bytes_are_a_message_or_a_protocol_error(data: bytes) -> None:
 
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=20) | st.binary(max_size=20),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=20)
+    | st.binary(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
@@ -122,7 +127,10 @@ def altered(message: Any, **fields: Any) -> bytes:
     [
         (altered(Cancel("j"), colour="red"), "colour"),
         (altered(Cancel("j"), job=5), "job"),
-        (altered(JobReply(JOB), job={**msgpack.unpackb(pack(JobReply(JOB)))["body"]["job"], "state": "asleep"}), "asleep"),
+        (
+            altered(JobReply(JOB), job={**msgpack.unpackb(pack(JobReply(JOB)))["body"]["job"], "state": "asleep"}),
+            "asleep",
+        ),
         (altered(Submit("t", "a", "", "m", "p", 0, {}), seed=True), "seed"),
         (altered(Submit("t", "a", "", "m", "p", 0, {}), settings={"a": float("nan")}), "settings"),
         (altered(Submit("t", "a", "", "m", "p", 0, {}), prompt="x" * (limits.PROMPT_CHARACTERS + 1)), "1000"),

@@ -21,7 +21,9 @@ INSIDE = Path(__file__).parent / "inside"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("server_lives", [True, False], ids=["the server wakes up", "the server dies and is started anew"])
+@pytest.mark.parametrize(
+    "server_lives", [True, False], ids=["the server wakes up", "the server dies and is started anew"]
+)
 def test_a_request_that_the_server_never_answered_outlives_blender_and_becomes_one_job(
     built: Built, serve: Callable[..., Any], tmp_path: Path, server_lives: bool
 ) -> None:
@@ -29,10 +31,16 @@ def test_a_request_that_the_server_never_answered_outlives_blender_and_becomes_o
     if blender.missing:
         pytest.skip(blender.missing)
     server = serve("--steps", "3000")
-    kept = {"BLENDER_USER_RESOURCES": str(tmp_path), "SERVER": server.address, "SERVER_PROCESS": str(server.process.pid)}
+    kept = {
+        "BLENDER_USER_RESOURCES": str(tmp_path),
+        "SERVER": server.address,
+        "SERVER_PROCESS": str(server.process.pid),
+    }
     first = run_script(blender, INSIDE / "asks_in_vain.py", built.universal, kept)
     assert first.returncode == -signal.SIGKILL, first.stdout[-2000:] + first.stderr[-4000:]
-    left = json.loads(next(line for line in first.stdout.splitlines() if line.startswith("REPORT ")).removeprefix("REPORT "))
+    left = json.loads(
+        next(line for line in first.stdout.splitlines() if line.startswith("REPORT ")).removeprefix("REPORT ")
+    )
     assert len(left["waiting"]) == 1 and left["jobs"] == 0
     if server_lives:
         server.process.send_signal(signal.SIGCONT)  # what was on the way may arrive now, before it is sent again
@@ -44,7 +52,9 @@ def test_a_request_that_the_server_never_answered_outlives_blender_and_becomes_o
 
 
 @pytest.mark.slow
-def test_a_job_survives_the_end_of_blender_and_the_loading_of_a_file(built: Built, serve: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_job_survives_the_end_of_blender_and_the_loading_of_a_file(
+    built: Built, serve: Callable[..., Any], tmp_path: Path
+) -> None:
     blender = next(one for one in blenders() if one.name == "bpy-4.5.15")
     if blender.missing:
         pytest.skip(blender.missing)
@@ -52,7 +62,9 @@ def test_a_job_survives_the_end_of_blender_and_the_loading_of_a_file(built: Buil
     kept = {"BLENDER_USER_RESOURCES": str(tmp_path), "SERVER": server.address}
     first = run_script(blender, INSIDE / "leaves_mid_job.py", built.universal, kept)
     assert first.returncode == -signal.SIGKILL, first.stdout[-2000:] + first.stderr[-4000:]
-    left = json.loads(next(line for line in first.stdout.splitlines() if line.startswith("REPORT ")).removeprefix("REPORT "))
+    left = json.loads(
+        next(line for line in first.stdout.splitlines() if line.startswith("REPORT ")).removeprefix("REPORT ")
+    )
     assert left["state"] == "running"
 
     second = run_script(blender, INSIDE / "comes_back.py", None, kept, timeout=200)

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 from typing import Any, Iterator
 
 import pytest
-
 from dreamwright.backend.server.keys import KeyFolder
 from dreamwright.shared.pairing import Invitation, fingerprint, key_text, new_pair
+
 from tests.addon.blenders import ROOT, Blender, run_script
 from tests.addon.built import Built, blender, built  # noqa: F401 (fixtures)
 from tests.addon.reports import report_of
@@ -32,7 +32,17 @@ class SharedServer:
     def __init__(self, state: Path, *options: str) -> None:
         self.keys = KeyFolder(state)
         self.keys.create()
-        command = [sys.executable, "-m", "tests.quick_server", "serve", "--state", str(state), "--device", "cpu", *options]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.quick_server",
+            "serve",
+            "--state",
+            str(state),
+            "--device",
+            "cpu",
+            *options,
+        ]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
         silent = threading.Timer(120, self.process.kill)
         silent.start()
@@ -59,11 +69,19 @@ def shared_server(tmp_path: Path) -> Iterator[SharedServer]:
 
 @pytest.mark.slow
 def test_paste_be_refused_with_the_reason_be_allowed_dream_import_and_be_shut_out(
-    blender: Blender, built: Built, shared_server: SharedServer, tmp_path: Path  # noqa: F811
+    blender: Blender,
+    built: Built,
+    shared_server: SharedServer,
+    tmp_path: Path,  # noqa: F811
 ) -> None:
     """In every Blender that is here, from the zip; and the secret lies in one file that only its owner reads."""
     blend, resources = tmp_path / "scene.blend", tmp_path / "blender"
-    given = {"STRING": shared_server.string, "SERVER": "tcp://127.0.0.1:9", "STATE": str(shared_server.keys.state), "PYTHON": sys.executable}
+    given = {
+        "STRING": shared_server.string,
+        "SERVER": "tcp://127.0.0.1:9",
+        "STATE": str(shared_server.keys.state),
+        "PYTHON": sys.executable,
+    }
     given |= {"ROOT": str(ROOT), "BLEND": str(blend), "BLENDER_USER_RESOURCES": str(resources)}
     done = run_script(blender, INSIDE / "pairs.py", built.universal, given, timeout=200)
     report = report_of(done)
@@ -165,7 +183,9 @@ def test_the_panel_shows_both_fingerprints_and_offers_the_key_where_it_is_asked_
     bpy = pytest.importorskip("bpy")
     del bpy
     drawn: list[str] = []
-    column = SimpleNamespace(label=lambda text, icon: drawn.append(text), operator=lambda name, **look: drawn.append(name))
+    column = SimpleNamespace(
+        label=lambda text, icon: drawn.append(text), operator=lambda name, **look: drawn.append(name)
+    )
     layout = SimpleNamespace(column=lambda align: column)
     draw = module("panel").DREAMWRIGHT_PT_server._keys
     keys = SimpleNamespace(server=b"x", server_mark="aaaa-bbbb", own_mark="cccc-dddd")

@@ -48,7 +48,9 @@ def test_how_the_connection_stands_is_said_with_what_to_do(
         (7000, 20000, "2 to 6 h"),
     ],
 )
-def test_an_estimated_time_is_told_as_roughly_as_it_is_known(installed: Path, low: float, high: float, said: str) -> None:
+def test_an_estimated_time_is_told_as_roughly_as_it_is_known(
+    installed: Path, low: float, high: float, said: str
+) -> None:
     assert module("wording").rough_span(low, high) == said
 
 
@@ -58,14 +60,19 @@ def test_a_queued_job_tells_its_place_and_when_it_will_be_ready_if_that_is_known
     say = module("wording").progress_text
     assert say(job) == "Place 3 in the queue"
     assert say(replace(job, ready_low_s=600.0, ready_high_s=900.0)) == "Place 3 in the queue, ready in 10 to 15 min"
-    assert say(replace(job, queue_place=1, ready_low_s=5.0, ready_high_s=9.0)) == "Next in the queue, ready in under a minute"
+    assert (
+        say(replace(job, queue_place=1, ready_low_s=5.0, ready_high_s=9.0))
+        == "Next in the queue, ready in under a minute"
+    )
 
 
 def test_every_standing_of_a_connection_has_words(installed: Path) -> None:
     assert set(module("wording").LINK_LOOKS) == {link.value for link in module("shared.client").Link}
 
 
-def test_what_is_pressed_in_a_menu_is_chosen_although_blender_keeps_its_number_as_a_32_bit_float(blender: Artist, serve: Any) -> None:
+def test_what_is_pressed_in_a_menu_is_chosen_although_blender_keeps_its_number_as_a_32_bit_float(
+    blender: Artist, serve: Any
+) -> None:
     blender.connect(serve().address)
     artist, panel = blender.module("artist"), blender.panel
     for items, choose, chosen in (

@@ -26,7 +26,9 @@ def test_a_job_is_lowered_and_raised_and_shows_what_the_server_answered(blender:
     assert not blender.session.notices
 
 
-def test_what_only_an_admin_may_is_refused_by_the_server_in_words_and_changes_nothing(blender: Artist, serve: Any) -> None:
+def test_what_only_an_admin_may_is_refused_by_the_server_in_words_and_changes_nothing(
+    blender: Artist, serve: Any
+) -> None:
     blender.connect(serve("--steps", "5000").address)
     job = blender.dream()
     assert bpy.ops.dreamwright.raise_priority() == {"FINISHED"}

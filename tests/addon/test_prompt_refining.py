@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.addon.blenders import Blender, run_script
-from tests.addon.built import Built, blender as any_blender, built  # noqa: F401 (fixtures)
+from tests.addon.built import Built, built  # noqa: F401 (fixtures)
+from tests.addon.built import blender as any_blender
 from tests.addon.reports import report_of, run_at_window
 
 bpy = pytest.importorskip("bpy")
@@ -24,7 +25,9 @@ INSIDE = Path(__file__).parent / "inside"
 
 def asked_since(blender: Artist, known: set[str]) -> Any:
     """The one job that came since."""
-    assert blender.pump(lambda: len(blender.session.jobs) > len(known) and not blender.session.outbox), blender.notices()
+    assert blender.pump(lambda: len(blender.session.jobs) > len(known) and not blender.session.outbox), (
+        blender.notices()
+    )
     (new,) = set(blender.session.jobs) - known
     return blender.session.jobs[new]
 
@@ -47,7 +50,14 @@ def test_an_object_is_refined_with_all_that_made_it_but_the_prompt(blender: Arti
     known = set(blender.session.jobs)
     assert bpy.ops.dreamwright.refine_prompt(prompt="a blue\n chair") == {"FINISHED"}
     job = asked_since(blender, known)
-    assert (job.refines, job.prompt, job.negative, job.model, job.preset, job.seed) == (made["dreamwright_job"], "a blue chair", "blue", "starter", "quick", 5)
+    assert (job.refines, job.prompt, job.negative, job.model, job.preset, job.seed) == (
+        made["dreamwright_job"],
+        "a blue chair",
+        "blue",
+        "starter",
+        "quick",
+        5,
+    )
     assert job.settings == {"guidance.omega": 77, "mesh.height_m": 0.25, "mesh.triangles": 500, "run.refine_share": 0.5}
     assert panel.prompt == "", "the panel is left as it was"
 
@@ -60,7 +70,10 @@ def test_the_result_is_a_new_object_that_says_what_it_refines(blender: Artist, s
     assert bpy.ops.dreamwright.refine_prompt(prompt="a blue mushroom") == {"FINISHED"}
     assert blender.pump(lambda: len(bpy.data.objects) == 2), blender.notices()
     second = next(one for one in bpy.data.objects if one != first)
-    assert (second["dreamwright_refines"], second["dreamwright_prompt"]) == (first["dreamwright_job"], "a blue mushroom")
+    assert (second["dreamwright_refines"], second["dreamwright_prompt"]) == (
+        first["dreamwright_job"],
+        "a blue mushroom",
+    )
     assert bpy.context.view_layer.objects.active == second and first.name in bpy.data.objects
 
 
@@ -115,11 +128,15 @@ def test_a_server_of_more_jobs_than_it_lists_is_asked_itself(blender: Artist, se
     assert blender.pump(lambda: any(job.refines for job in blender.session.jobs.values() if job.job not in known))
 
 
-def test_an_empty_prompt_and_words_that_the_model_does_not_know_are_refused_before_anything_is_sent(blender: Artist, serve: Any) -> None:
+def test_an_empty_prompt_and_words_that_the_model_does_not_know_are_refused_before_anything_is_sent(
+    blender: Artist, serve: Any
+) -> None:
     blender.connect(serve("--pace", "50").address)
     blender.imported(blender.finished())
     assert "The prompt is empty" in refuse(bpy.ops.dreamwright.refine_prompt, prompt=" \n ")
-    assert "does not know purple; try: a red mushroom" in refuse(bpy.ops.dreamwright.refine_prompt, prompt="a purple mushroom")
+    assert "does not know purple; try: a red mushroom" in refuse(
+        bpy.ops.dreamwright.refine_prompt, prompt="a purple mushroom"
+    )
     assert len(blender.session.jobs) == 1 and not blender.session.outbox
 
 
@@ -132,7 +149,10 @@ def test_a_finished_job_is_refined_without_its_object(blender: Artist, serve: An
     new = asked_since(blender, known)
     assert (new.refines, new.prompt, new.seed, new.settings["run.refine_share"]) == (job, "a blue mushroom", 7, 0.25)
     assert blender.pump(lambda: blender.session.jobs[new.job].state == "succeeded")
-    assert blender.module("wording").place_text(blender.session.jobs[new.job], "a red mushroom") == "“a red mushroom” refined"
+    assert (
+        blender.module("wording").place_text(blender.session.jobs[new.job], "a red mushroom")
+        == "“a red mushroom” refined"
+    )
 
 
 def test_a_job_without_a_field_or_that_there_is_not_is_refused_with_the_reason(blender: Artist, serve: Any) -> None:
@@ -141,25 +161,39 @@ def test_a_job_without_a_field_or_that_there_is_not_is_refused_with_the_reason(b
     assert blender.pump(lambda: blender.session.jobs[job].state == "running")
     assert "Only an ended job" in refuse(bpy.ops.dreamwright.refine_job, job=job, prompt="a blue mushroom")
     assert "has no job nobody" in refuse(bpy.ops.dreamwright.refine_job, job="nobody", prompt="a blue mushroom")
-    assert bpy.ops.dreamwright.cancel(job=job) == {"FINISHED"} and blender.pump(lambda: blender.session.jobs[job].state == "cancelled")
+    assert bpy.ops.dreamwright.cancel(job=job) == {"FINISHED"} and blender.pump(
+        lambda: blender.session.jobs[job].state == "cancelled"
+    )
     assert bpy.ops.dreamwright.refine_job(prompt="a blue mushroom") == {"FINISHED"}, "the chosen one"
 
 
 @pytest.mark.slow
-def test_in_each_blender_the_built_add_on_refines_an_object_into_another(any_blender: Blender, built: Built, serve: Callable[..., Any]) -> None:  # noqa: F811
+def test_in_each_blender_the_built_add_on_refines_an_object_into_another(
+    any_blender: Blender, built: Built, serve: Callable[..., Any]
+) -> None:  # noqa: F811
     server = serve("--pace", "20")
-    done = run_script(any_blender, INSIDE / "refines_a_prompt.py", built.universal, {"SERVER": server.address}, timeout=200)
+    done = run_script(
+        any_blender, INSIDE / "refines_a_prompt.py", built.universal, {"SERVER": server.address}, timeout=200
+    )
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr
     first, second = report["jobs"]
-    assert report["asked"] == ["a blue mushroom", first, {"mesh.height_m": 1.0, "mesh.triangles": 20000, "run.refine_share": 0.25}]
+    assert report["asked"] == [
+        "a blue mushroom",
+        first,
+        {"mesh.height_m": 1.0, "mesh.triangles": 20000, "run.refine_share": 0.25},
+    ]
     assert report["objects"] == [[first, None], [second, first]]
     assert "not made by Dreamwright" in report["greyed"]
 
 
 @pytest.mark.slow
-def test_at_a_window_the_button_opens_a_dialog_with_the_prompt_to_change(built: Built, serve: Callable[..., Any], tmp_path: Path) -> None:  # noqa: F811
+def test_at_a_window_the_button_opens_a_dialog_with_the_prompt_to_change(
+    built: Built, serve: Callable[..., Any], tmp_path: Path
+) -> None:  # noqa: F811
     server = serve("--pace", "20")
     report = run_at_window("refines_in_window.py", built.universal, "refining", {"SERVER": server.address}).report
-    assert report["by object"] == ["a red mushroom", report["first"], 0.5], "the dialog began with the object's own prompt"
+    assert report["by object"] == ["a red mushroom", report["first"], 0.5], (
+        "the dialog began with the object's own prompt"
+    )
     assert report["by job"] == ["a red mushroom", report["first"], 0.5], "so did that of the button beside Import"

@@ -24,8 +24,12 @@ def lifted(where: np.ndarray) -> np.ndarray:
 
 def refine(blender: Artist, result: str = "OBJECT", **options: Any) -> str:
     known = set(blender.session.jobs)
-    assert bpy.ops.dreamwright.refine_mesh(prompt="a red chair", strength=STRENGTH, result=result, **options) == {"FINISHED"}
-    assert blender.pump(lambda: bool(set(blender.session.jobs) - known) and not blender.session.outbox), blender.notices()
+    assert bpy.ops.dreamwright.refine_mesh(prompt="a red chair", strength=STRENGTH, result=result, **options) == {
+        "FINISHED"
+    }
+    assert blender.pump(lambda: bool(set(blender.session.jobs) - known) and not blender.session.outbox), (
+        blender.notices()
+    )
     job = (set(blender.session.jobs) - known).pop()
     assert blender.pump(lambda: blender.session.jobs[job].state == "succeeded"), blender.session.jobs[job]
     return job
@@ -45,27 +49,38 @@ def at(blender: Artist, serve: Any) -> Artist:
     return blender
 
 
-@pytest.mark.parametrize("pose", [lambda owner: None, turned, mirrored, sheared], ids=["plain", "turned", "mirrored", "sheared"])
-def test_the_result_is_a_new_object_where_the_source_stands_and_the_source_stays_as_it_was(at: Artist, pose: Any) -> None:
+@pytest.mark.parametrize(
+    "pose", [lambda owner: None, turned, mirrored, sheared], ids=["plain", "turned", "mirrored", "sheared"]
+)
+def test_the_result_is_a_new_object_where_the_source_stands_and_the_source_stays_as_it_was(
+    at: Artist, pose: Any
+) -> None:
     source = cube()
     pose(source)
     where, kept = world(source), [list(vertex.co) for vertex in source.data.vertices]
     assert "Imported “a red chair” as a new object" in bring(at, refine(at))
     made = bpy.context.view_layer.objects.active
-    assert made != source and bpy.context.selected_objects == [made] and made.users_collection == source.users_collection
+    assert (
+        made != source and bpy.context.selected_objects == [made] and made.users_collection == source.users_collection
+    )
     assert np.abs(world(made) - lifted(where)).max() < 1e-5
     assert [list(vertex.co) for vertex in source.data.vertices] == kept and source.data.shape_keys is None
     assert len(made.data.polygons) == 6, "quads stay quads"
     assert np.allclose(colours(made.data.color_attributes.active_color), RED, atol=1e-6)
     principled = next(node for node in made.data.materials[0].node_tree.nodes if node.type == "BSDF_PRINCIPLED")
     assert principled.inputs["Base Color"].links[0].from_node.layer_name == made.data.color_attributes.active_color.name
-    assert made["dreamwright_prompt"] == "a red chair" and made["dreamwright_refined_sha256"] == at.session.jobs[made["dreamwright_job"]].mesh
+    assert (
+        made["dreamwright_prompt"] == "a red chair"
+        and made["dreamwright_refined_sha256"] == at.session.jobs[made["dreamwright_job"]].mesh
+    )
     assert not [key for key in made.keys() if "source" in key]
     assert "not made by Dreamwright" in why_not(bpy.ops.dreamwright.dream_again), "no prompt alone makes it again"
 
 
 @pytest.mark.parametrize("pose", [turned, mirrored, sheared], ids=["turned", "mirrored", "sheared"])
-def test_what_is_sent_stands_as_in_the_world_with_its_faces_outwards_and_its_origin_at_zero(blender: Artist, pose: Any) -> None:
+def test_what_is_sent_stands_as_in_the_world_with_its_faces_outwards_and_its_origin_at_zero(
+    blender: Artist, pose: Any
+) -> None:
     """The signed volume of a closed mesh is positive when its faces are counter-clockwise from outside."""
     source = cube()
     pose(source)
@@ -73,9 +88,13 @@ def test_what_is_sent_stands_as_in_the_world_with_its_faces_outwards_and_its_ori
     assert np.abs(sent.vertices - (world(source) - np.array(source.matrix_world.translation))).max() < 1e-5
     a, b, c = (sent.vertices[sent.faces[:, corner]].astype(np.float64) for corner in range(3))
     bpy.context.view_layer.update()
-    assert np.einsum("ij,ij->", a, np.cross(b, c)) / 6 == pytest.approx(abs(source.matrix_world.to_3x3().determinant()), rel=1e-5)
+    assert np.einsum("ij,ij->", a, np.cross(b, c)) / 6 == pytest.approx(
+        abs(source.matrix_world.to_3x3().determinant()), rel=1e-5
+    )
     centre = sent.vertices.mean(axis=0)
-    assert (np.einsum("ij,ij->i", sent.normals, sent.vertices - centre) > 0).all() and np.allclose(np.linalg.norm(sent.normals, axis=1), 1, atol=1e-5)
+    assert (np.einsum("ij,ij->i", sent.normals, sent.vertices - centre) > 0).all() and np.allclose(
+        np.linalg.norm(sent.normals, axis=1), 1, atol=1e-5
+    )
 
 
 def test_the_result_is_a_shape_key_of_the_source_with_its_colours_beside(at: Artist) -> None:
@@ -86,7 +105,11 @@ def test_the_result_is_a_shape_key_of_the_source_with_its_colours_beside(at: Art
     assert "“Crate” has the shape key “Dreamwright: a red chair” and the colour attribute" in told
     assert len(bpy.data.objects) == 1
     basis, key = source.data.shape_keys.key_blocks
-    assert (basis.name, key.name, key.value) == ("Basis", "Dreamwright: a red chair", 1.0) and source.active_shape_key == key
+    assert (basis.name, key.name, key.value) == (
+        "Basis",
+        "Dreamwright: a red chair",
+        1.0,
+    ) and source.active_shape_key == key
     assert [list(point.co) for point in basis.data] == kept
     shown = source.evaluated_get(bpy.context.evaluated_depsgraph_get())
     assert np.abs(world(source, shown.data) - lifted(where)).max() < 1e-5
@@ -114,7 +137,12 @@ def test_an_object_with_another_number_of_vertices_now_gets_a_new_object_and_a_s
     bpy.ops.mesh.subdivide()
     assert "“Crate” had 8 vertices when it was sent and has 26 now, so “a red chair” is a new object" in bring(at, job)
     made = bpy.context.view_layer.objects.active
-    assert made.mode == "OBJECT" and source.mode == "OBJECT" and source.data.shape_keys is None and len(source.data.vertices) == 26
+    assert (
+        made.mode == "OBJECT"
+        and source.mode == "OBJECT"
+        and source.data.shape_keys is None
+        and len(source.data.vertices) == 26
+    )
     assert np.abs(world(made) - lifted(where)).max() < 1e-5 and len(made.data.polygons) == 12
 
 
@@ -175,7 +203,9 @@ def test_each_kind_of_colour_is_sent_linear_by_vertex(blender: Artist) -> None:
     assert np.allclose(sent()[:, 2], np.linspace(0, 1, 8), atol=1e-6)
 
 
-def test_materials_that_show_the_colours_stay_and_a_border_between_two_colours_at_a_vertex_stays_a_border(at: Artist) -> None:
+def test_materials_that_show_the_colours_stay_and_a_border_between_two_colours_at_a_vertex_stays_a_border(
+    at: Artist,
+) -> None:
     """Red and its opposite at the corners of each vertex: their mean goes to red, and so do both by as much."""
     source = cube()
     material = bpy.data.materials.new("shows")
@@ -196,7 +226,9 @@ def test_materials_that_show_the_colours_stay_and_a_border_between_two_colours_a
     mean = (0.5 + 0.1 + 0.1) / 3
     assert blue == pytest.approx(sorted(max(0.0, value + RED[2] - mean) for value in (0.5, 0.1, 0.1)), abs=1e-5)
     bring(at, refine(at, change="SHAPE"))
-    assert np.allclose(colours(bpy.context.view_layer.objects.active.data.color_attributes["Corners"]), after, atol=1e-6)
+    assert np.allclose(
+        colours(bpy.context.view_layer.objects.active.data.color_attributes["Corners"]), after, atol=1e-6
+    )
 
 
 # --- when it cannot be, and in between
@@ -262,7 +294,9 @@ def test_a_result_that_comes_by_itself_waits_for_the_end_of_edit_mode(at: Artist
 
 
 @pytest.mark.parametrize("change", ["renamed", "copied"])
-def test_a_file_saved_and_opened_in_between_gets_its_shape_key_also_when_the_object_was_renamed_or_copied(at: Artist, tmp_path: Path, change: str) -> None:
+def test_a_file_saved_and_opened_in_between_gets_its_shape_key_also_when_the_object_was_renamed_or_copied(
+    at: Artist, tmp_path: Path, change: str
+) -> None:
     source = cube()
     job = refine(at, "SHAPE_KEY")
     if change == "renamed":
@@ -289,8 +323,14 @@ def test_a_copy_that_is_sent_itself_is_told_from_what_it_was_copied_from(blender
     assert copy[object_mesh.MARK] == first
     second = object_mesh.marked(copy)
     assert second != first and object_mesh.marked(source) == first
-    assert object_mesh.find(bpy.context.scene, second, "gone") == copy and object_mesh.find(bpy.context.scene, first, copy.name) == source
-    assert object_mesh.find(bpy.context.scene, "", "Crate") == source and object_mesh.find(bpy.context.scene, "x", "gone") is None
+    assert (
+        object_mesh.find(bpy.context.scene, second, "gone") == copy
+        and object_mesh.find(bpy.context.scene, first, copy.name) == source
+    )
+    assert (
+        object_mesh.find(bpy.context.scene, "", "Crate") == source
+        and object_mesh.find(bpy.context.scene, "x", "gone") is None
+    )
 
 
 def test_an_import_is_one_undo_step_named_after_the_prompt(at: Artist, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +344,14 @@ def test_an_import_is_one_undo_step_named_after_the_prompt(at: Artist, monkeypat
 
 @pytest.mark.parametrize(
     "harm",
-    [{"source_matrix": "[]"}, {"source_matrix": "[0,0,0,0,0,0,0,0,0]"}, {"source_matrix": "[NaN,0,0,0,1,0,0,0,1]"}, {"source_matrix": 7}, {"source_place": "x"}, {"source_object": 5}],
+    [
+        {"source_matrix": "[]"},
+        {"source_matrix": "[0,0,0,0,0,0,0,0,0]"},
+        {"source_matrix": "[NaN,0,0,0,1,0,0,0,1]"},
+        {"source_matrix": 7},
+        {"source_place": "x"},
+        {"source_object": 5},
+    ],
 )
 def test_facts_that_make_no_sense_leave_an_object_by_itself(blender: Artist, harm: dict[str, Any]) -> None:
     """They come from the server."""

@@ -12,15 +12,17 @@ import pytest
 
 from tests.addon.blenders import Blender, blenders, run_script
 from tests.addon.built import Built, blender, built  # noqa: F401 (fixtures)
+from tests.addon.reports import ARTEFACTS, report_of, run_at_window
 from tests.addon.stand_in_props import RED
 from tests.addon.test_end_to_end import RealServer
-from tests.addon.reports import ARTEFACTS, report_of, run_at_window
 
 INSIDE = Path(__file__).parent / "inside"
 
 
 @pytest.mark.slow
-def test_a_ball_of_the_scene_comes_back_as_an_object_and_as_a_shape_key(blender: Blender, built: Built, serve: Callable[..., Any]) -> None:
+def test_a_ball_of_the_scene_comes_back_as_an_object_and_as_a_shape_key(
+    blender: Blender, built: Built, serve: Callable[..., Any]
+) -> None:
     """The stand-in lifts it by the strength and paints it red."""
     server = serve("--pace", "200")
     done = run_script(blender, INSIDE / "refines.py", built.universal, {"SERVER": server.address}, timeout=200)
@@ -30,9 +32,17 @@ def test_a_ball_of_the_scene_comes_back_as_an_object_and_as_a_shape_key(blender:
     assert report["told"] == ["Imported “a red mushroom” as a new object"] and report["still there"] == 0
     for move in report["moves"]:
         assert move == pytest.approx([0, 0, 0.25], abs=1e-5)
-    assert report["attribute"] == ["FLOAT_COLOR", "POINT"] and report["shades"] == [1, pytest.approx(list(RED), abs=2e-3)]
-    assert report["key"] == ["Basis", "Dreamwright: a red mushroom"] == ["Basis", *report["beside"]] and report["as far"] < 1e-5
-    assert report["told last"] == ["“Ball” has the shape key “Dreamwright: a red mushroom” and the colour attribute “Dreamwright: a red mushroom”"]
+    assert report["attribute"] == ["FLOAT_COLOR", "POINT"] and report["shades"] == [
+        1,
+        pytest.approx(list(RED), abs=2e-3),
+    ]
+    assert (
+        report["key"] == ["Basis", "Dreamwright: a red mushroom"] == ["Basis", *report["beside"]]
+        and report["as far"] < 1e-5
+    )
+    assert report["told last"] == [
+        "“Ball” has the shape key “Dreamwright: a red mushroom” and the colour attribute “Dreamwright: a red mushroom”"
+    ]
 
 
 @pytest.mark.slow
@@ -44,7 +54,12 @@ def test_a_ball_is_refined_through_the_real_server_by_the_starter(built: Built, 
     folder.mkdir(parents=True, exist_ok=True)
     server = RealServer(tmp_path / "state", tmp_path / "log")
     try:
-        options = {"SERVER": server.address, "OPTIONS": json.dumps({"steps": 8, "strength": 0.6}), "PATIENCE": "300", "PICTURES": str(folder)}
+        options = {
+            "SERVER": server.address,
+            "OPTIONS": json.dumps({"steps": 8, "strength": 0.6}),
+            "PATIENCE": "300",
+            "PICTURES": str(folder),
+        }
         done = run_script(program, INSIDE / "refines.py", built.universal, options, timeout=700)
         report = report_of(done)
         assert "Traceback" not in done.stdout + done.stderr
@@ -60,10 +75,14 @@ def test_a_ball_is_refined_through_the_real_server_by_the_starter(built: Built, 
 
 
 @pytest.mark.slow
-def test_an_artist_presses_refine_confirms_the_dialog_imports_and_undoes(built: Built, serve: Callable[..., Any]) -> None:
+def test_an_artist_presses_refine_confirms_the_dialog_imports_and_undoes(
+    built: Built, serve: Callable[..., Any]
+) -> None:
     server = serve("--pace", "100")
     report = run_at_window("refines_mesh_in_window.py", built.universal, "refines", {"SERVER": server.address}).report
     assert report["before Enter"] == 0, "the dialog asks first"
     assert report["settings"] == {"refine.strength": 0.5, "run.steps": 250}, "the steps are what the server offers"
-    assert report["seen"] == [[True, False, True]] * 2, "imported, undone in one step, redone: as an object, and as a shape key"
+    assert report["seen"] == [[True, False, True]] * 2, (
+        "imported, undone in one step, redone: as an object, and as a shape key"
+    )
     assert report["jobs"] == 2, "undo takes no job away"

@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from dreamwright.backend.server.keys import KeyFolder
 from dreamwright.shared.mesh_file import decode_mesh
 from dreamwright.shared.pairing import fingerprint
+
 from tests.addon.blenders import ROOT, Blender, blenders, run_script
 from tests.addon.built import Built, built  # noqa: F401 (fixture)
 from tests.addon.reports import report_of
@@ -65,7 +65,9 @@ class Outside:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_blender_on_a_second_machine_pairs_dreams_loses_the_cable_leaves_comes_back_and_has_the_prop(
-    machines: tuple[Machine, Machine], built: Built, tmp_path: Path  # noqa: F811
+    machines: tuple[Machine, Machine],
+    built: Built,
+    tmp_path: Path,  # noqa: F811
 ) -> None:
     blender: Blender = next(one for one in blenders() if one.name == "bpy-4.5.15")
     if blender.missing:
@@ -75,11 +77,25 @@ def test_a_blender_on_a_second_machine_pairs_dreams_loses_the_cable_leaves_comes
     pair = keys.create()
     signs.mkdir()
     model = offer_tiny_model(tmp_path / "models")
-    settings = dict(one.split("=") for one in QUICK) | {"run.steps": "400", "mesh.threshold": "1.0", "run.max_restarts": "0", "run.threads": "1"}
-    serve = here.command(sys.executable, "-m", "dreamwright.backend.cli.main", "serve", "--address", f"tcp://{SERVER}:47630")
+    settings = dict(one.split("=") for one in QUICK) | {
+        "run.steps": "400",
+        "mesh.threshold": "1.0",
+        "run.max_restarts": "0",
+        "run.threads": "1",
+    }
+    serve = here.command(
+        sys.executable, "-m", "dreamwright.backend.cli.main", "serve", "--address", f"tcp://{SERVER}:47630"
+    )
     serve += ["--device", "cpu", "--state", str(keys.state)]
     with (tmp_path / "server.log").open("wb") as log:
-        process = subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, env={**os.environ, "DREAMWRIGHT_MODELS": str(tmp_path / "models"), "OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(
+            serve,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "DREAMWRIGHT_MODELS": str(tmp_path / "models"), "OMP_NUM_THREADS": "1"},
+        )
     outside = Outside(signs, keys, here)
     try:
         said = ""
@@ -87,7 +103,11 @@ def test_a_blender_on_a_second_machine_pairs_dreams_loses_the_cable_leaves_comes
             line = process.stdout.readline()
             assert line, (tmp_path / "server.log").read_text()[-3000:]
             said += line
-        given = {"STRING": re.search(r"dreamwright://\S+", said)[0], "SERVER": f"tcp://{OTHER_LOOP}:9", "SIGNS": str(signs)}
+        given = {
+            "STRING": re.search(r"dreamwright://\S+", said)[0],
+            "SERVER": f"tcp://{OTHER_LOOP}:9",
+            "SIGNS": str(signs),
+        }
         given |= {"MODEL": model, "SETTINGS": json.dumps(settings), "BLENDER_USER_RESOURCES": str(tmp_path / "blender")}
         far = replace(blender, command=tuple(there.command(*blender.command)))
         done = run_script(far, INSIDE / "on_a_second_machine.py", built.universal, given, timeout=800)

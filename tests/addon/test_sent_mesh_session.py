@@ -86,7 +86,9 @@ def test_another_blender_sends_what_the_first_left_unsent(table: Table, installe
     assert len(table.server.jobs) == 1 and not list((tmp_path / "outbox").iterdir())
 
 
-def test_a_request_whose_mesh_is_no_more_on_this_computer_is_given_up_with_a_sentence(table: Table, tmp_path: Path) -> None:
+def test_a_request_whose_mesh_is_no_more_on_this_computer_is_given_up_with_a_sentence(
+    table: Table, tmp_path: Path
+) -> None:
     table.connect()
     ticket = refine(table)
     table.session._client.close()
@@ -94,7 +96,11 @@ def test_a_request_whose_mesh_is_no_more_on_this_computer_is_given_up_with_a_sen
     table.session = module("session").Session(tmp_path)
     table.connect()
     table.settle(lambda: bool(table.session.notices))
-    assert "no more on this computer" in table.session.notices[0].text and not table.session.outbox and not table.server.jobs
+    assert (
+        "no more on this computer" in table.session.notices[0].text
+        and not table.session.outbox
+        and not table.server.jobs
+    )
     assert not list((tmp_path / "outbox").iterdir())
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 pytest.importorskip("bpy")
 
 from dreamwright.shared.messages import Closing, pack  # noqa: E402
+
 from tests.addon.conftest import PACKAGE, ROOT  # noqa: E402
 from tests.addon.fake_server import FakeServer  # noqa: E402
 from tests.addon.stand_in_offer import OFFER  # noqa: E402
@@ -42,7 +43,15 @@ def test_the_whole_add_on_imports_relatively_starts_no_threads_and_installs_noth
     for path in (ROOT / "blender_addon").glob("*.py"):
         source = path.read_text(encoding="utf-8")
         assert source.startswith("# SPDX-License-Identifier: GPL-3.0-or-later\n"), path
-        for forbidden in ("import threading", "sys.path", "ensurepip", "pickle", "shell=True", "import dreamwright", "eval("):
+        for forbidden in (
+            "import threading",
+            "sys.path",
+            "ensurepip",
+            "pickle",
+            "shell=True",
+            "import dreamwright",
+            "eval(",
+        ):
             assert forbidden not in source, (path, forbidden)
 
 
@@ -231,7 +240,14 @@ def test_a_picture_that_lies_about_its_size_is_refused(installed: Path, data: by
 
 def test_times_and_places_are_said_as_a_person_would(installed: Path) -> None:
     duration = module("wording").duration
-    assert [duration(t) for t in (-1, 0.4, 59, 61, 3600, 7322)] == ["unknown", "0 s", "59 s", "1 min 01 s", "1 h 00 min", "2 h 02 min"]
+    assert [duration(t) for t in (-1, 0.4, 59, 61, 3600, 7322)] == [
+        "unknown",
+        "0 s",
+        "59 s",
+        "1 min 01 s",
+        "1 h 00 min",
+        "2 h 02 min",
+    ]
 
 
 @pytest.mark.parametrize(

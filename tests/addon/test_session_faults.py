@@ -29,12 +29,16 @@ def test_an_unanswered_submit_outlives_blender_and_becomes_one_job(table: Table,
         table.server.faults.lose_replies = 10**6
     else:
         table.server.close()
-    tickets = [table.session.submit(prompt, "", "starter", "quick", 1, {}) for prompt in ("a red chair", "a blue chair")]
+    tickets = [
+        table.session.submit(prompt, "", "starter", "quick", 1, {}) for prompt in ("a red chair", "a blue chair")
+    ]
     if arrives:
         table.settle(lambda: len(table.server.jobs) == 2)
     reborn(table)
     table.session.show_offline(table.server.address)
-    assert list(table.session.outbox) == tickets, "shown before there is a connection, in the order in which they were asked for"
+    assert list(table.session.outbox) == tickets, (
+        "shown before there is a connection, in the order in which they were asked for"
+    )
     table.server.faults.lose_replies = 0
     if not arrives:
         table.server.open()
@@ -84,13 +88,20 @@ def test_a_submit_that_was_refused_or_withdrawn_is_forgotten_on_disk_as_well(tab
 def test_damage_to_what_waits_on_disk_breaks_nothing(table: Table) -> None:
     folder = table.session.folder / "outbox"
     folder.mkdir()
-    for name, damage in (("a", ""), ("b", "{"), ("c", '{"address": 5}'), ("d", json.dumps({"address": table.server.address, "submit": {"ticket": 7}}))):
+    for name, damage in (
+        ("a", ""),
+        ("b", "{"),
+        ("c", '{"address": 5}'),
+        ("d", json.dumps({"address": table.server.address, "submit": {"ticket": 7}})),
+    ):
         (folder / f"{name}.json").write_text(damage)
     table.connect()
     assert not table.session.outbox and not table.session.notices
 
 
-def test_on_a_full_disk_everything_works_and_what_cannot_be_kept_is_told(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_full_disk_everything_works_and_what_cannot_be_kept_is_told(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(path: Path, content: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -139,7 +150,9 @@ def test_a_stranger_at_the_address_is_told_with_what_to_check(table: Table) -> N
     assert "not as Dreamwright does" in table.session.reason and "check address and port" in table.session.reason
 
 
-def test_garbage_in_mid_job_ends_the_connection_with_a_sentence_and_the_job_is_back_after_the_next(table: Table) -> None:
+def test_garbage_in_mid_job_ends_the_connection_with_a_sentence_and_the_job_is_back_after_the_next(
+    table: Table,
+) -> None:
     table.connect()
     job = table.submit()
     table.server.faults.babble = True

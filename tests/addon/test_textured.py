@@ -21,20 +21,27 @@ RED, BLUE, GREEN = [round(c / 255, 3) for c in (200, 20, 10)], [round(c / 255, 3
 
 
 @pytest.mark.slow
-def test_a_picture_arrives_packed_wired_and_the_right_way_up(blender: Blender, built: Built, serve: Callable[..., Any]) -> None:
+def test_a_picture_arrives_packed_wired_and_the_right_way_up(
+    blender: Blender, built: Built, serve: Callable[..., Any]
+) -> None:
     """The fake server's picture is red above, blue below, with a green texel at the top left."""
     server = serve("--pace", "20")
     done = run_script(blender, INSIDE / "textured.py", built.universal, {"SERVER": server.address}, timeout=200)
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr
     assert report["settings"]["mesh.texture"] == 64
-    assert report["image"] == ["a red mushroom", [64, 64], "sRGB", True, False] and report["named"] == ["a red mushroom"] * 2
+    assert (
+        report["image"] == ["a red mushroom", [64, 64], "sRGB", True, False]
+        and report["named"] == ["a red mushroom"] * 2
+    )
     assert report["corner"] == pytest.approx(GREEN, abs=2e-3), "the file's first row is Blender's last"
     assert report["rows"][0] == pytest.approx(BLUE, abs=2e-3) and report["rows"][1] == pytest.approx(RED, abs=2e-3)
     name, corners, off = report["uv"]
     assert (name, corners) == ("UVMap", 3 * len(ball().faces)) and off < 1e-5
     assert report["wired"] == ["ShaderNodeTexImage", "ShaderNodeUVMap", "UVMap"]
-    assert report["waits beside"] == ["albedo"] and report["attributes"] == ["albedo"], "the vertex colours are still there"
+    assert report["waits beside"] == ["albedo"] and report["attributes"] == ["albedo"], (
+        "the vertex colours are still there"
+    )
     assert report["sound"] and report["users"] == 1
     assert report["roughness"] == pytest.approx([0.6, 0.0])
     assert report["again"] == ["IMAGE", 64], "Dream Again asks for an image again"
@@ -62,7 +69,9 @@ def test_a_textured_import_is_undone_in_one_step_with_its_image(built: Built, se
 class TestInThisProcess:
     """What needs no Blender of its own."""
 
-    def test_a_picture_that_cannot_be_decoded_leaves_nothing_and_says_so(self, installed: Path, request: pytest.FixtureRequest) -> None:
+    def test_a_picture_that_cannot_be_decoded_leaves_nothing_and_says_so(
+        self, installed: Path, request: pytest.FixtureRequest
+    ) -> None:
         bpy = pytest.importorskip("bpy")
         delivery = __import__(f"{installed.name}.delivery", fromlist=["x"])
         before = len(bpy.data.images)

@@ -35,7 +35,9 @@ def test_an_artist_types_a_prompt_presses_generate_watches_imports_and_undoes(
     leash = tmp_path / "leash"
     leash.write_text("60")  # however slow the window is, the job waits there until the preview is open
     server = serve("--steps", "250", "--size", "256", "--rings", "48", "--wait", "0.02", "--leash", str(leash))
-    report, folder, printed = run_at_window("dream_in_window.py", built.universal, "window", {"SERVER": server.address, "LEASH": str(leash)})
+    report, folder, printed = run_at_window(
+        "dream_in_window.py", built.universal, "window", {"SERVER": server.address, "LEASH": str(leash)}
+    )
     assert report["typed"] == "a red mushroom", "letter by letter"
     assert report["jobs"] == ["a red mushroom"] and report["state while dreaming"] == "running"
     assert report["object"]["prompt"] == "a red mushroom" and report["object"]["attributes"] == ["albedo"]

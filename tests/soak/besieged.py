@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import zmq
-
 from dreamwright.backend.server.keys import KeyFolder
 from dreamwright.shared.handshake import Lock
 from dreamwright.shared.pairing import key_text, new_pair
@@ -34,10 +33,27 @@ class Besieged:
         self.keys = KeyFolder(self.state)
         self.pair = self.keys.create() if encrypt else None
         self.log_path = folder / "server.log"
-        command = [sys.executable, *(["-m", "tests.quick_server"] if cut else ["-c", UNCUT]), "serve", "--address", "tcp://127.0.0.1:*", "--state", str(self.state), "--device", "cpu"]
+        command = [
+            sys.executable,
+            *(["-m", "tests.quick_server"] if cut else ["-c", UNCUT]),
+            "serve",
+            "--address",
+            "tcp://127.0.0.1:*",
+            "--state",
+            str(self.state),
+            "--device",
+            "cpu",
+        ]
         with self.log_path.open("ab") as log:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            self.process = subprocess.Popen([*command, *(["--encrypt"] if encrypt else [])], stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=ROOT)
+            self.process = subprocess.Popen(
+                [*command, *(["--encrypt"] if encrypt else [])],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment,
+                cwd=ROOT,
+            )
         found = re.search(r"serves on (\S+)", self.process.stdout.readline())
         if found is None:
             raise RuntimeError(f"no server; see {self.log_path}")

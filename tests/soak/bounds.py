@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Every field of every message, and every setting, at and beyond its bounds; where names of models, jobs and tickets lead.
 
-    python -m tests.soak.bounds --folder runs/bounds
+python -m tests.soak.bounds --folder runs/bounds
 """
 
 from __future__ import annotations
@@ -18,17 +18,25 @@ from typing import Any, Iterator
 
 from dreamwright.backend.config import Config
 from dreamwright.backend.job import OF_A_MESH
-from dreamwright.backend.settings import BOUNDS, setting_names
 from dreamwright.backend.server import orders
+from dreamwright.backend.settings import BOUNDS, setting_names
 from dreamwright.shared import offer
 from dreamwright.shared.faults import ProtocolError, Refused
-from dreamwright.shared.messages import MESSAGES, Cancel, Fetch, JobReply, Submit, Upload
-from dreamwright.shared.messages import JobSummary
+from dreamwright.shared.messages import MESSAGES, Cancel, Fetch, JobReply, JobSummary, Submit, Upload
 from dreamwright.shared.shapes import from_map, rule_of, shown, to_map
+
 from tests.fields import PATHS, probes, valid
 from tests.yard import Yard
 
-RECORDS: tuple[type[Any], ...] = (*MESSAGES.values(), *orders.KINDS.values(), JobSummary, offer.ModelCard, offer.PresetCard, offer.SettingCard, offer.SettingBound)
+RECORDS: tuple[type[Any], ...] = (
+    *MESSAGES.values(),
+    *orders.KINDS.values(),
+    JobSummary,
+    offer.ModelCard,
+    offer.PresetCard,
+    offer.SettingCard,
+    offer.SettingBound,
+)
 
 
 def field_cases() -> Iterator[tuple[type[Any], str, str, Any, bool]]:
@@ -48,7 +56,12 @@ def field_fault(kind: type[Any], name: str, value: Any, fine: bool) -> str:
         if fine:
             return f"refused: {error}"
         said = str(error)
-        if name not in said or not ("allowed" in said or "must be given" in said) or len(said) > 1000 or not said.isprintable():
+        if (
+            name not in said
+            or not ("allowed" in said or "must be given" in said)
+            or len(said) > 1000
+            or not said.isprintable()
+        ):
             return f"no good words: {said[:200]!r}"
     else:
         if not fine:
@@ -58,7 +71,11 @@ def field_fault(kind: type[Any], name: str, value: Any, fine: bool) -> str:
 
 def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
     """(setting, words, value, whether its own bound allows it) of every setting; those without a number only get wrong types."""
-    hints = {f"{s.name}.{name}": hint for s in dataclasses.fields(Config) for name, hint in typing.get_type_hints(type(getattr(Config(), s.name))).items()}
+    hints = {
+        f"{s.name}.{name}": hint
+        for s in dataclasses.fields(Config)
+        for name, hint in typing.get_type_hints(type(getattr(Config(), s.name))).items()
+    }
     for name in setting_names():
         if name.startswith((OF_A_MESH, "sphere.")):
             continue  # nothing to the job that is asked for here: of a mesh that was sent (tests/test_bounds.py), and of clip-mesh
@@ -68,20 +85,50 @@ def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
             low, high = BOUNDS[name]
             whole = hint is int or "int" in str(hint) and "float" not in str(hint)
             step = 1 if whole else 1e-6 * max(1.0, abs(high))
-            values = {"0": 0, "-1": -1, "min": low, "min-1": low - step, "max": high, "max+1": high + step, "1e308": 1e308}
+            values = {
+                "0": 0,
+                "-1": -1,
+                "min": low,
+                "min-1": low - step,
+                "max": high,
+                "max+1": high + step,
+                "1e308": 1e308,
+            }
             for words, value in values.items():
                 yield name, words, value, low <= value <= high
                 yield name, f"{words} as text", repr(value), low <= value <= high
-            yield from ((name, f"{text!r} as text", text, False) for text in ("nan", "inf", "-inf", "NaN", "1e999", "", "x", "1;2", "0x10", "None", "[1]", "9" * 400))
+            yield from (
+                (name, f"{text!r} as text", text, False)
+                for text in ("nan", "inf", "-inf", "NaN", "1e999", "", "x", "1;2", "0x10", "None", "[1]", "9" * 400)
+            )
             yield name, "a flag for a number", True, False
             if whole:
                 yield name, "a fraction", low + 0.5, False
         elif typing.get_origin(hint) is typing.Literal:
             # clip-mesh alone is no method for a preset of another: its settings of the field mean nothing to a mesh.
             yield from ((name, f"{word!r}", word, True) for word in typing.get_args(hint) if word != "clip-mesh")
-            yield from ((name, words, value, False) for words, value in (("0", 0), ("-1", -1), ("1e308", 1e308), ("a flag", True), ("another word", "x" * 1000), ("a path", PATHS[0])))
+            yield from (
+                (name, words, value, False)
+                for words, value in (
+                    ("0", 0),
+                    ("-1", -1),
+                    ("1e308", 1e308),
+                    ("a flag", True),
+                    ("another word", "x" * 1000),
+                    ("a path", PATHS[0]),
+                )
+            )
         elif hint is bool:
-            yield from ((name, words, value, fine) for words, value, fine in (("true", True, True), ("2", 2, False), ("-1", -1, False), ("1e308", 1e308, False), ("text", "maybe", False)))
+            yield from (
+                (name, words, value, fine)
+                for words, value, fine in (
+                    ("true", True, True),
+                    ("2", 2, False),
+                    ("-1", -1, False),
+                    ("1e308", 1e308, False),
+                    ("text", "maybe", False),
+                )
+            )
 
 
 def outcome(yard: Yard, **changes: Any) -> str:
@@ -119,7 +166,10 @@ def name_faults(yard: Yard) -> tuple[int, list[str]]:
             said = outcome(yard, **{field: path})
             if not said.startswith("bad-input: "):
                 faults.append(f"{field} {path!r}: {said}")
-        for request, code in ((Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=path[:64]), "not-ready"), (Upload(path[:64], 9, 0, b"123456789"), "bad-input")):
+        for request, code in (
+            (Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=path[:64]), "not-ready"),
+            (Upload(path[:64], 9, 0, b"123456789"), "bad-input"),
+        ):
             count += 1
             refused = yard.refused(request)
             if refused.code != code:
@@ -161,7 +211,19 @@ def main() -> int:
         if fault:
             faults.append(f"{name} {words} ({shown(value)}): {fault}")
     names, wrong = name_faults(yard)
-    print(json.dumps({"fields": len(fields), "settings": len(settings), **allowed, "names that lead elsewhere": names, "faults": faults + wrong}, indent=1, ensure_ascii=True))
+    print(
+        json.dumps(
+            {
+                "fields": len(fields),
+                "settings": len(settings),
+                **allowed,
+                "names that lead elsewhere": names,
+                "faults": faults + wrong,
+            },
+            indent=1,
+            ensure_ascii=True,
+        )
+    )
     return 1 if faults + wrong else 0
 
 

@@ -21,8 +21,21 @@ from dreamwright.shared.download import Download
 from dreamwright.shared.faults import Refused, Unanswered
 from dreamwright.shared.handshake import Lock
 from dreamwright.shared.messages import (
-    AskCapabilities, Cancel, Forget, JobChanged, JobForgotten, JobList, JobReply, JobSummary, ListJobs, Pause, Pin, PreviewFrame,
-    Prioritise, Resume, Submit,
+    AskCapabilities,
+    Cancel,
+    Forget,
+    JobChanged,
+    JobForgotten,
+    JobList,
+    JobReply,
+    JobSummary,
+    ListJobs,
+    Pause,
+    Pin,
+    PreviewFrame,
+    Prioritise,
+    Resume,
+    Submit,
 )  # fmt: skip
 from dreamwright.shared.pairing import read_key, read_pair
 from dreamwright.shared.states import ENDED
@@ -64,7 +77,15 @@ class Own:
 class Artist:
     """One connection, what it asks for, and what it holds the server to."""
 
-    def __init__(self, told: dict[str, Any], name: str, user: str, journal: Journal, past: list[dict[str, Any]], dice: random.Random) -> None:
+    def __init__(
+        self,
+        told: dict[str, Any],
+        name: str,
+        user: str,
+        journal: Journal,
+        past: list[dict[str, Any]],
+        dice: random.Random,
+    ) -> None:
         pair = read_pair(told["pairs"][user])
         self.name, self._user, self._model, self._journal, self._dice = name, user, told["model"], journal, dice
         self._pace_s, self._settings = told["pace_s"], told["settings"]
@@ -76,7 +97,9 @@ class Artist:
         self._next = time.monotonic() + dice.uniform(0, self._pace_s)
         self._away_until = 0.0
         self._download: Download | None = None
-        self.stood_still = 0.0  # when this process last went on after a stop: what was asked before took as long as that
+        self.stood_still = (
+            0.0  # when this process last went on after a stop: what was asked before took as long as that
+        )
         self._is_back = False  # online since it last went away, with what was not answered asked again
         for event in past:
             self._recall(event)
@@ -106,7 +129,9 @@ class Artist:
             self._away_until = 0.0
             self.client.connect()
             self.client.subscribe(self._watched)
-        answered = {own.job for own in self.own.values() if own.job and not own.leaving}  # before any list of this turn was made
+        answered = {
+            own.job for own in self.own.values() if own.job and not own.leaving
+        }  # before any list of this turn was made
         for event in self.client.tick():
             self._take(event, answered)
         if self.client.link is Link.ONLINE and not self._is_back:
@@ -149,12 +174,16 @@ class Artist:
         if own.state in ENDED_STATES and job.state != own.state:
             self._fault(f"job {own.job} was {own.state} and is {job.state}")
         if job.state in ENDED_STATES and own.state != job.state:
-            self._journal.write("ended", ticket=own.ticket, job=own.job, state=job.state, message=job.message, attempt=job.attempt)
+            self._journal.write(
+                "ended", ticket=own.ticket, job=own.job, state=job.state, message=job.message, attempt=job.attempt
+            )
         own.summary, own.state = job, job.state
 
     # --- requests
 
-    def _ask(self, message: Any, on_reply: Callable[[Any], None] = lambda reply: None, allowed: frozenset[str] = frozenset()) -> None:
+    def _ask(
+        self, message: Any, on_reply: Callable[[Any], None] = lambda reply: None, allowed: frozenset[str] = frozenset()
+    ) -> None:
         kind, began = type(message).__name__, time.monotonic()
 
         def answered(reply: Any) -> None:
@@ -263,7 +292,16 @@ class Artist:
                 if sha != own.summary.mesh_sha256:
                     self._fault(f"the mesh of {own.job} has another hash than was told")
                 own.fetched = True
-                self._journal.write("fetched", ticket=own.ticket, job=own.job, state=own.state, seed=own.seed, steps=own.steps, sha=sha, size=len(result))
+                self._journal.write(
+                    "fetched",
+                    ticket=own.ticket,
+                    job=own.job,
+                    state=own.state,
+                    seed=own.seed,
+                    steps=own.steps,
+                    sha=sha,
+                    size=len(result),
+                )
 
         self._download = Download(self.client, own.job, "mesh", own.summary.mesh_bytes, ended)
         self._download.start()
@@ -297,7 +335,9 @@ class Artist:
     @property
     def is_drained(self) -> bool:
         left = [own for own in self.own.values() if not own.leaving]
-        return not self._away_until and all(own.job and own.state in ENDED_STATES and (own.fetched or not own.summary.mesh_bytes) for own in left)
+        return not self._away_until and all(
+            own.job and own.state in ENDED_STATES and (own.fetched or not own.summary.mesh_bytes) for own in left
+        )
 
 
 def main() -> None:
@@ -314,7 +354,16 @@ def main() -> None:
     dice = random.Random(f"{told['seed']}/{number}/{len(past)}")
     artists = []
     for name, user in told["artists"]:
-        artists.append(Artist(told, name, user, journal, [event for event in past if event.get("ticket", "").startswith(f"{name}-")], dice))
+        artists.append(
+            Artist(
+                told,
+                name,
+                user,
+                journal,
+                [event for event in past if event.get("ticket", "").startswith(f"{name}-")],
+                dice,
+            )
+        )
     last = time.monotonic()
     while not (draining and all(artist.is_drained for artist in artists)):
         now = time.monotonic()

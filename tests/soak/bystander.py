@@ -64,7 +64,13 @@ class Bystander:
         self._process.stdin.flush()
         took, faults = json.loads(self._process.stdout.readline())
         millis = sorted(1000 * seconds for seconds in took) or [0.0]
-        return {"answers": len(took), "median_ms": round(statistics.median(millis), 1), "p99_ms": round(millis[int(0.99 * (len(millis) - 1))], 1), "worst_ms": round(millis[-1], 1), "faults": faults}
+        return {
+            "answers": len(took),
+            "median_ms": round(statistics.median(millis), 1),
+            "p99_ms": round(millis[int(0.99 * (len(millis) - 1))], 1),
+            "worst_ms": round(millis[-1], 1),
+            "faults": faults,
+        }
 
     def end(self) -> None:
         self._process.stdin.close()

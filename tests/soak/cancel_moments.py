@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.vigil import MESH_TO_STOP
-from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.shared.mesh_file import decode_mesh
+
 from tests.soak.ward import Ward, ward
 
 GRACE = Policy(cancel_seconds=15.0, hang_minutes=30.0)
@@ -44,7 +45,9 @@ class Cancelled:
     """One moment's repetitions."""
 
     seconds: list[float] = field(default_factory=list)  # from Cancel to the end
-    steps_after: list[int] = field(default_factory=list)  # that the mesh has beyond what was told when Cancel was answered
+    steps_after: list[int] = field(
+        default_factory=list
+    )  # that the mesh has beyond what was told when Cancel was answered
     meshes: int = 0
     messages: set[str] = field(default_factory=set)
 
@@ -81,7 +84,9 @@ def _one(here: Ward, moment: str, dice: random.Random, outcome: Outcome) -> None
         if again.state not in ("cancelling", "cancelled"):
             outcome.faults.append(f"the second Cancel was answered with {again.state}")
     job = here.ended(name)
-    found.seconds.append(max(0.0, here.lives[name].first(lambda seen: seen.state in ("cancelled", "succeeded", "failed")) - sent))
+    found.seconds.append(
+        max(0.0, here.lives[name].first(lambda seen: seen.state in ("cancelled", "succeeded", "failed")) - sent)
+    )
     found.messages.add(job.message)
     if job.state != ("succeeded" if moment == "after" else "cancelled"):
         outcome.faults.append(f"{moment}: the job is {job.state}: {job.message}")

@@ -28,8 +28,19 @@ from typing import Any
 
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.handshake import Lock
-from dreamwright.shared.messages import JobChanged, JobForgotten, JobList, JobReply, JobSummary, ListJobs, PreviewFrame, Submit, Subscribe
+from dreamwright.shared.messages import (
+    JobChanged,
+    JobForgotten,
+    JobList,
+    JobReply,
+    JobSummary,
+    ListJobs,
+    PreviewFrame,
+    Submit,
+    Subscribe,
+)
 from dreamwright.shared.states import ENDED
+
 from tests.soak.loose_cable import LooseCable
 from tests.soak.served import Served
 
@@ -110,7 +121,10 @@ class Seen:
             return
         if job.changed < known.changed:
             self.old.append(f"{self.name}: change {job.changed} of {job.job} after {known.changed}")
-        if job.step < known.step and (job.state, job.attempt) == (known.state, known.attempt):  # a restart goes on from a checkpoint
+        if job.step < known.step and (job.state, job.attempt) == (
+            known.state,
+            known.attempt,
+        ):  # a restart goes on from a checkpoint
             self.old.append(f"{self.name}: step {job.step} of {job.job} after {known.step}")
         if known.state in ENDED_STATES and job.state != known.state:
             self.old.append(f"{self.name}: {job.job} is {job.state} after {known.state}")
@@ -121,8 +135,13 @@ class Soak:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.dice = random.Random(seed)
-        self.served = Served(folder, ["anna"], ["keeper"], ["--deaths", "100"], module="tests.soak.ticking_server").start()
-        self.artists = [self._comes(name, user) for name, user in (("anna", "anna"), ("anna elsewhere", "anna"), ("keeper", "keeper"))]
+        self.served = Served(
+            folder, ["anna"], ["keeper"], ["--deaths", "100"], module="tests.soak.ticking_server"
+        ).start()
+        self.artists = [
+            self._comes(name, user)
+            for name, user in (("anna", "anna"), ("anna elsewhere", "anna"), ("keeper", "keeper"))
+        ]
         self.tickets = self.settled = 0
         self.mishaps: Counter[str] = Counter()
         self.faults: list[str] = []
@@ -149,7 +168,9 @@ class Soak:
         end = time.monotonic() + limit_s
         while not happened():
             if time.monotonic() > end:
-                raise TimeoutError(f"it did not happen; {[(one.name, one.client.link.value, one.client.reason) for one in self.artists]}")
+                raise TimeoutError(
+                    f"it did not happen; {[(one.name, one.client.link.value, one.client.reason) for one in self.artists]}"
+                )
             self.turn()
 
     def keep_a_job_running(self) -> None:
@@ -158,7 +179,9 @@ class Soak:
             return
         told: list[Any] = []
         self.tickets += 1
-        owner.client.request(Submit(f"t{self.tickets}", "a red mushroom", "", "starter", "draft", 0, {"run.steps": STEPS}), told.append)
+        owner.client.request(
+            Submit(f"t{self.tickets}", "a red mushroom", "", "starter", "draft", 0, {"run.steps": STEPS}), told.append
+        )
         self.until(lambda: bool(told))
         if not isinstance(told[0], JobReply):
             raise RuntimeError(f"no job: {told[0]}")
@@ -219,7 +242,9 @@ class Soak:
                 listed = {job.job: (job.state, job.step) for job in reply.jobs}
                 viewed = {job.job: (job.state, job.step) for job in artist.jobs.values()}
                 # Steps are told four times a second, so the list may be a little ahead of what was handed out.
-                if set(listed) == set(viewed) and all(viewed[job][0] == state and viewed[job][1] >= step - 40 for job, (state, step) in listed.items()):
+                if set(listed) == set(viewed) and all(
+                    viewed[job][0] == state and viewed[job][1] >= step - 40 for job, (state, step) in listed.items()
+                ):
                     agreed.add(name)
 
         try:
@@ -246,11 +271,19 @@ def soak(folder: Path, returns: int, seed: int) -> tuple[dict[str, Any], list[st
             run.live(run.dice.uniform(0.0, 1.5))
             run.mishap()
             run.agree()
-            print(f"{sum(run.mishaps.values())} of {returns} returns, {dict(run.mishaps)}, old {sum(len(one.old) for one in run.artists)}", flush=True)
+            print(
+                f"{sum(run.mishaps.values())} of {returns} returns, {dict(run.mishaps)}, old {sum(len(one.old) for one in run.artists)}",
+                flush=True,
+            )
         run.live(1.0)
     finally:
         run.close()
-    told: dict[str, Any] = {"returns": dict(run.mishaps), "in all": sum(run.mishaps.values()), "jobs": run.tickets, "views that agreed": 3 * run.settled}
+    told: dict[str, Any] = {
+        "returns": dict(run.mishaps),
+        "in all": sum(run.mishaps.values()),
+        "jobs": run.tickets,
+        "views that agreed": 3 * run.settled,
+    }
     for artist in run.artists:
         client = artist.client
         told[artist.name] = {
@@ -259,7 +292,9 @@ def soak(folder: Path, returns: int, seed: int) -> tuple[dict[str, Any], list[st
             "gaps on the wire": client.gaps,
             "of them made good by a snapshot": client.healed,
             "old": len(artist.old),
-            "back after s (median, most)": [round(statistics.median(artist.back_s), 2), round(max(artist.back_s), 2)] if artist.back_s else [],
+            "back after s (median, most)": [round(statistics.median(artist.back_s), 2), round(max(artist.back_s), 2)]
+            if artist.back_s
+            else [],
         }
         run.faults += artist.old
         if client.gaps != client.healed:

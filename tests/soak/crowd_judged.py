@@ -15,11 +15,18 @@ RSS_SLACK_MB, RSS_SLACK = 3.0, 0.03  # the last third's median above the second'
 
 def read_journals(folder: Path) -> list[dict[str, Any]]:
     """What all artists wrote, in order of time."""
-    lines = [line for path in sorted(folder.glob("artists-*.jsonl")) for line in path.read_text().splitlines() if line.endswith("}")]
+    lines = [
+        line
+        for path in sorted(folder.glob("artists-*.jsonl"))
+        for line in path.read_text().splitlines()
+        if line.endswith("}")
+    ]
     return sorted((json.loads(line) for line in lines), key=lambda event: event["at"])
 
 
-def judge_jobs(events: list[dict[str, Any]], listed: dict[str, str] | None, attempts: dict[str, list[tuple[int, int]]]) -> dict[str, Any]:
+def judge_jobs(
+    events: list[dict[str, Any]], listed: dict[str, str] | None, attempts: dict[str, list[tuple[int, int]]]
+) -> dict[str, Any]:
     """Figures of the jobs, and what is lost or doubled. `listed`: state by job at the end; None when it ended early."""
     tickets = {event["ticket"]: event for event in events if event["what"] == "intends"}
     faults = [event["words"] for event in events if event["what"] == "fault"]
@@ -28,7 +35,9 @@ def judge_jobs(events: list[dict[str, Any]], listed: dict[str, str] | None, atte
         if event["what"] == "answered":
             jobs.setdefault(event["ticket"], set()).add(event["job"])
     owners = Counter(job for found in jobs.values() for job in found)
-    doubled = [ticket for ticket, found in jobs.items() if len(found) > 1] + [job for job, count in owners.items() if count > 1]
+    doubled = [ticket for ticket, found in jobs.items() if len(found) > 1] + [
+        job for job, count in owners.items() if count > 1
+    ]
     ended = {event["job"]: event for event in events if event["what"] == "ended"}
     left = {event["job"] for event in events if event["what"] in ("forgets", "forgotten")}
     lost = []
@@ -46,8 +55,12 @@ def judge_jobs(events: list[dict[str, Any]], listed: dict[str, str] | None, atte
     for event in fetched:
         if event["state"] == "succeeded":
             meshes.setdefault((event["seed"], event["steps"]), set()).add(event["sha"])
-    faults += [f"seed and steps {key} gave {len(found)} different meshes" for key, found in meshes.items() if len(found) > 1]
-    faults += [f"job {event['job']} failed: {event['message']}" for event in ended.values() if event["state"] == "failed"]
+    faults += [
+        f"seed and steps {key} gave {len(found)} different meshes" for key, found in meshes.items() if len(found) > 1
+    ]
+    faults += [
+        f"job {event['job']} failed: {event['message']}" for event in ended.values() if event["state"] == "failed"
+    ]
     spent = sorted(event["ms"] for event in events if event["what"] == "asked")
     per_cent = statistics.quantiles(spent, n=1000, method="inclusive") if len(spent) > 1 else [0.0] * 999
     return {
@@ -63,9 +76,17 @@ def judge_jobs(events: list[dict[str, Any]], listed: dict[str, str] | None, atte
         "previews": sum(event["what"] == "picture" for event in events),
         "left without a word": sum(event["what"] == "leaves" for event in events),
         "online again": sum(event["what"] == "link" and event["link"] == "online" for event in events),
-        "refused (a race)": dict(Counter(f"{event['kind']} {event['code']}" for event in events if event["what"] == "refused")),
+        "refused (a race)": dict(
+            Counter(f"{event['kind']} {event['code']}" for event in events if event["what"] == "refused")
+        ),
         "unanswered": sum(event["what"] == "unanswered" for event in events),
-        "request ms": {"count": len(spent), "median": per_cent[499], "p99": per_cent[989], "p99.9": per_cent[998], "worst": spent[-1] if spent else 0.0},
+        "request ms": {
+            "count": len(spent),
+            "median": per_cent[499],
+            "p99": per_cent[989],
+            "p99.9": per_cent[998],
+            "worst": spent[-1] if spent else 0.0,
+        },
         "faults": faults,
     }
 
@@ -89,7 +110,11 @@ def judge_vitals(samples: list[dict[str, float]]) -> tuple[dict[str, Any], list[
             continue
         parts = [values[:third], values[third : 2 * third], values[2 * third :]]
         medians = [round(statistics.median(value for _, value in part), 1) if part else None for part in parts]
-        told[name] = {"medians of thirds": medians, "least": min(v for _, v in values), "most": max(v for _, v in values)}
+        told[name] = {
+            "medians of thirds": medians,
+            "least": min(v for _, v in values),
+            "most": max(v for _, v in values),
+        }
         told[name]["slope an hour in the last two thirds"] = slope_an_hour(values[third:])
         if values[-1][0] < JUDGED_S:
             continue

@@ -25,6 +25,7 @@ from dreamwright.shared.download import Download
 from dreamwright.shared.faults import Refused
 from dreamwright.shared.handshake import Lock
 from dreamwright.shared.messages import JobSummary, ListJobs, Submit
+
 from tests.soak.loose_cable import LooseCable
 from tests.soak.served import Served, ask, online
 from tests.soak.ticking_server import write_mesh
@@ -80,10 +81,16 @@ class Fetching:
             self._look()
         spent = time.monotonic() - begun
         result = self.results[0]
-        told: dict[str, Any] = {"s": round(spent, 2), "MB/s": round(self.job.mesh_bytes / 1e6 / spent, 1), "cuts": len(cuts)}
+        told: dict[str, Any] = {
+            "s": round(spent, 2),
+            "MB/s": round(self.job.mesh_bytes / 1e6 / spent, 1),
+            "cuts": len(cuts),
+        }
         told["MB over the wire beyond the file"] = round((self.cable.down_bytes - sent - self.job.mesh_bytes) / 1e6, 2)
         told["went on after s"] = again_s
-        told["ends"] = str(result) if isinstance(result, Refused) else hashlib.sha256(result).hexdigest() == self.job.mesh_sha256
+        told["ends"] = (
+            str(result) if isinstance(result, Refused) else hashlib.sha256(result).hexdigest() == self.job.mesh_sha256
+        )
         return told
 
     def _look(self) -> None:
@@ -144,9 +151,13 @@ def soak(folder: Path, size: int, cuts: tuple[float, ...] = (0.1, 0.5, 0.9)) -> 
         for name, run, most in (("uncut", told["uncut"], 0), ("cut", cut, len(cuts))):
             if run["ends"] is not True:
                 faults.append(f"{name}: {run['ends']}")
-            allowed = 0.02 * size + (most + 1) * 1.5 * IN_FLIGHT  # envelopes and encryption; what was on its way at each cut
+            allowed = (
+                0.02 * size + (most + 1) * 1.5 * IN_FLIGHT
+            )  # envelopes and encryption; what was on its way at each cut
             if run["MB over the wire beyond the file"] * 1e6 > allowed:
-                faults.append(f"{name}: {run['MB over the wire beyond the file']} MB more than the file went over the wire")
+                faults.append(
+                    f"{name}: {run['MB over the wire beyond the file']} MB more than the file went over the wire"
+                )
         told["replaced by another of the same size"] = fetching.run(meanwhile=lambda: replace(mesh, size, 1))
         told["replaced by a shorter one"] = fetching.run(meanwhile=lambda: replace(mesh, size // 2 + 1, 2))
         for name in ("replaced by another of the same size", "replaced by a shorter one"):
@@ -156,7 +167,10 @@ def soak(folder: Path, size: int, cuts: tuple[float, ...] = (0.1, 0.5, 0.9)) -> 
         told["MB in flight, most"] = fetching.most_in_flight * limits.CHUNK_BYTES / 1e6
         told["server rss_mb before, most"] = [fetching.rss[0], max(fetching.rss)]
         spent = sorted(fetching.request_ms)
-        told["another's request ms, median and p99"] = [round(statistics.median(spent), 1), round(spent[int(0.99 * (len(spent) - 1))], 1)]
+        told["another's request ms, median and p99"] = [
+            round(statistics.median(spent), 1),
+            round(spent[int(0.99 * (len(spent) - 1))], 1),
+        ]
         if fetching.most_in_flight > limits.CHUNKS_IN_FLIGHT:
             faults.append(f"{fetching.most_in_flight} pieces in flight")
         if max(fetching.rss) - fetching.rss[0] > GROWTH_MB:
@@ -174,7 +188,9 @@ def soak(folder: Path, size: int, cuts: tuple[float, ...] = (0.1, 0.5, 0.9)) -> 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
-    parser.add_argument("--megabytes", type=int, default=1000, help=f"of the mesh; at most {limits.FILE_BYTES // 10**6}")
+    parser.add_argument(
+        "--megabytes", type=int, default=1000, help=f"of the mesh; at most {limits.FILE_BYTES // 10**6}"
+    )
     options = parser.parse_args()
     told, faults = soak(options.folder, options.megabytes * 10**6)
     print(json.dumps(told, indent=1))

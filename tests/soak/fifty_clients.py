@@ -22,6 +22,7 @@ from typing import Any
 
 from dreamwright.shared.messages import Forget, JobList, ListJobs, Submit
 from dreamwright.shared.pairing import key_text, pair_text
+
 from tests.soak.busy_artists import ENDED_STATES, PROMPT
 from tests.soak.crowd_judged import judge_jobs, judge_vitals, read_journals
 from tests.soak.served import Served, ask, folder_mb, online, vitals
@@ -43,7 +44,13 @@ class Crowd:
         users = [f"user{number}" for number in range(USERS)]
         pairs = {name: pair_text(pair) for name, pair in served.pairs.items()}
         names = [(f"artist{number}", users[number % USERS]) for number in range(clients)]
-        common = {"address": served.address, "server": key_text(served.server_key), "model": model, "pace_s": pace_s, "seed": seed}
+        common = {
+            "address": served.address,
+            "server": key_text(served.server_key),
+            "model": model,
+            "pace_s": pace_s,
+            "seed": seed,
+        }
         self._told = [
             common | {"settings": SETTINGS, "pairs": pairs, "artists": names[number::PROCESSES]} for number in range(PROCESSES)
         ]  # fmt: skip
@@ -54,7 +61,9 @@ class Crowd:
     def start(self, number: int) -> None:
         with (self._folder / f"artists-{number}.log").open("ab") as log:
             command = [sys.executable, "-m", "tests.soak.busy_artists", str(self._folder), str(number)]
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+            )
         process.stdin.write(json.dumps(self._told[number]) + "\n")
         process.stdin.close()
         process.stdout.readline()  # from now on it ends only when all its jobs have
@@ -97,7 +106,9 @@ class Crowd:
         told = []
         for number, process in enumerate(self._processes):
             if number not in self._due and process.poll() is not None:
-                told.append(f"artists' process {number} ended with status {process.returncode}; see artists-{number}.log")
+                told.append(
+                    f"artists' process {number} ended with status {process.returncode}; see artists-{number}.log"
+                )
                 self.start(number)
         return told
 
@@ -235,7 +246,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--pace", type=float, default=4.0, help="seconds between two doings of an artist, on average")
-    parser.add_argument("--strike", type=float, default=90.0, help="seconds between two processes that vanish, on average")
+    parser.add_argument(
+        "--strike", type=float, default=90.0, help="seconds between two processes that vanish, on average"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     stopping: list[int] = []

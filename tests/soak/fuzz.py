@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """100,000 broken messages from an artist who is let in, while another one works: through the wire, and at the door itself.
 
-    python -m tests.soak.fuzz --messages 100000 --seed 1 --folder runs/fuzz
-    python -m tests.soak.fuzz --messages 100000 --seed 2 --direct --folder runs/fuzz
+python -m tests.soak.fuzz --messages 100000 --seed 1 --folder runs/fuzz
+python -m tests.soak.fuzz --messages 100000 --seed 2 --direct --folder runs/fuzz
 """
 
 from __future__ import annotations
@@ -17,12 +17,26 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
 import zmq
-
 from dreamwright.backend.server import front_door
 from dreamwright.backend.server.front_door import FrontDoor
 from dreamwright.shared import limits
 from dreamwright.shared.faults import ProtocolError
-from dreamwright.shared.messages import Done, Forget, JobChanged, JobForgotten, JobList, JobReply, ListJobs, PreviewFrame, Refusal, Seen, Submit, pack, unpack
+from dreamwright.shared.messages import (
+    Done,
+    Forget,
+    JobChanged,
+    JobForgotten,
+    JobList,
+    JobReply,
+    ListJobs,
+    PreviewFrame,
+    Refusal,
+    Seen,
+    Submit,
+    pack,
+    unpack,
+)
+
 from tests.mutants import Mutants, drawn
 from tests.puppet_server import asked
 from tests.quick_server import QuickForeman
@@ -67,7 +81,11 @@ class Tally:
             self.forgotten.add(request.job)
 
     def report(self) -> dict[str, Any]:
-        return {"sent": dict(self.sent.most_common()), "answers": dict(self.answers.most_common()), "faults": self.faults[:20]}
+        return {
+            "sent": dict(self.sent.most_common()),
+            "answers": dict(self.answers.most_common()),
+            "faults": self.faults[:20],
+        }
 
 
 def messages(count: int, number: int, structures: int) -> Iterator[tuple[str, bytes, Mutants]]:
@@ -195,10 +213,18 @@ def judge(server: Besieged, artist: Attacker, attacker: Attacker, before: tuple[
     noted = server.log_path.read_text(errors="replace")
     if "Traceback" in noted:
         faults.append(f"the log has {noted.count('Traceback')} tracebacks; see {server.log_path}")
-    return {**tally.report(), "faults": faults[:20], "jobs made": len(tally.jobs), "jobs forgotten": len(tally.forgotten), "log_mb": round(len(noted) / 1e6, 2)}
+    return {
+        **tally.report(),
+        "faults": faults[:20],
+        "jobs made": len(tally.jobs),
+        "jobs forgotten": len(tally.forgotten),
+        "log_mb": round(len(noted) / 1e6, 2),
+    }
 
 
-def at_the_door(folder: Path, count: int, number: int, structures: int, each: Callable[[FrontDoor], None] = lambda door: None) -> dict[str, Any]:
+def at_the_door(
+    folder: Path, count: int, number: int, structures: int, each: Callable[[FrontDoor], None] = lambda door: None
+) -> dict[str, Any]:
     """The same without a wire, for speed: one call a message."""
     real, front_door.Foreman = front_door.Foreman, QuickForeman
     try:
@@ -215,7 +241,11 @@ def at_the_door(folder: Path, count: int, number: int, structures: int, each: Ca
             tally.sent[way] += 1
             said.clear()
             door._answer(route, zmq.Frame(data))
-            answers = [answer for _, answer in (unpack(told, limits.REPLY_BYTES) for told in said) if not isinstance(answer, EVENTS)]
+            answers = [
+                answer
+                for _, answer in (unpack(told, limits.REPLY_BYTES) for told in said)
+                if not isinstance(answer, EVENTS)
+            ]
             if len(answers) != (not isinstance(meant(data), Seen)):
                 tally.faults.append(f"{len(answers)} answers: {data[:300].hex()}")
             for answer in answers:
@@ -228,13 +258,20 @@ def at_the_door(folder: Path, count: int, number: int, structures: int, each: Ca
             tally.faults.append(f"{len(made)} jobs; {len(tally.jobs - tally.forgotten)} were told of")
     finally:
         door.close()
-    return {**tally.report(), "messages": count, "seconds": round(time.monotonic() - begun, 1), "jobs made": len(tally.jobs)}
+    return {
+        **tally.report(),
+        "messages": count,
+        "seconds": round(time.monotonic() - begun, 1),
+        "jobs made": len(tally.jobs),
+    }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=100_000)
-    parser.add_argument("--structures", type=int, default=2000, help="of them made by hypothesis from the messages' fields")
+    parser.add_argument(
+        "--structures", type=int, default=2000, help="of them made by hypothesis from the messages' fields"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--direct", action="store_true", help="at the door itself, without a wire")
     parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Broken replies, events, pieces and previews for the client that runs inside of Blender, and broken words for the workers' port.
 
-    python -m tests.soak.fuzz_client --messages 20000 --seed 1
+python -m tests.soak.fuzz_client --messages 20000 --seed 1
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 
 import msgpack
 import zmq
-
 from dreamwright.backend.server.orders import KINDS, pack_order, unpack_order
 from dreamwright.shared import limits
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.download import Download
 from dreamwright.shared.faults import ProtocolError
 from dreamwright.shared.messages import MESSAGES, Cancel, ListJobs, pack
+
 from tests.fields import REQUESTS, valid
 from tests.mutants import Mutants
 
@@ -173,7 +173,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     pack(ListJobs())
-    print(json.dumps({"client": fuzz_client(options.messages, options.seed), "workers' port": fuzz_orders(options.messages, options.seed)}, indent=1))
+    print(
+        json.dumps(
+            {
+                "client": fuzz_client(options.messages, options.seed),
+                "workers' port": fuzz_orders(options.messages, options.seed),
+            },
+            indent=1,
+        )
+    )
     return 0
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dreamwright.shared.messages import Closing, JobChanged, JobList
+
 from tests.soak.killed_server import Soak
 from tests.soak.worker_traces import alive, read_attempts
 
@@ -52,7 +53,9 @@ class Stops(Soak):
 
     def turn(self, wait_s: float = 0.003) -> None:
         for event in self.client.tick():
-            for job in event.jobs if isinstance(event, JobList) else (event.job,) if isinstance(event, JobChanged) else ():
+            for job in (
+                event.jobs if isinstance(event, JobList) else (event.job,) if isinstance(event, JobChanged) else ()
+            ):
                 self.jobs[job.job] = job
                 self.reached[job.job] = max(self.reached.get(job.job, 0), job.step)
             if isinstance(event, Closing):
@@ -111,7 +114,9 @@ def stop_and_go_on(folder: Path, stops: int, hung: int, seed: int, steps: int) -
             # Far enough for a random step, and room for the stops that are still to come.
             low = max((step for _, step in read_attempts(soak.state).get(name, ())), default=0)
             target = low + dice.randint(1, max(1, (steps - low) // (2 * (len(plan) - number))))
-            soak.until(lambda target=target: soak.jobs[name].state == "running" and soak.jobs[name].step >= target, LIMIT_S)
+            soak.until(
+                lambda target=target: soak.jobs[name].state == "running" and soak.jobs[name].step >= target, LIMIT_S
+            )
             before = len(read_attempts(soak.state)[name])
             soak.terminate(is_hung, figures)
             soak.options = ("--grace", str(HUNG_GRACE_S)) if number + 1 < len(plan) and plan[number + 1] else ()
@@ -121,7 +126,10 @@ def stop_and_go_on(folder: Path, stops: int, hung: int, seed: int, steps: int) -
             if not is_hung:
                 figures.behind.append(max(0, reached - read_attempts(soak.state)[name][before][1]))
             soak.reached[name] = 0
-            print(f"{number + 1}: {'hung, ' if is_hung else ''}step {reached}, {(figures.hung_exit_s if is_hung else figures.exit_s)[-1]:.2f} s", flush=True)
+            print(
+                f"{number + 1}: {'hung, ' if is_hung else ''}step {reached}, {(figures.hung_exit_s if is_hung else figures.exit_s)[-1]:.2f} s",
+                flush=True,
+            )
         soak.until(lambda: not soak.open_jobs(), LIMIT_S)
         job = soak.jobs[name]
         figures.identical = job.state == "succeeded" and soak.fetch(job) == expected
@@ -143,10 +151,18 @@ def main() -> int:
     options = parser.parse_args()
     figures = stop_and_go_on(options.folder, options.stops, options.hung, options.seed, options.steps)
     print(json.dumps(vars(figures)))
-    for words, times in (("in mid-step", figures.exit_s), ("with a hung worker", figures.hung_exit_s), ("until the client knew", figures.told_s)):
+    for words, times in (
+        ("in mid-step", figures.exit_s),
+        ("with a hung worker", figures.hung_exit_s),
+        ("until the client knew", figures.told_s),
+    ):
         if times:
-            print(f"{words}: {len(times)} times, {min(times):.2f} to {max(times):.2f} s, median {statistics.median(times):.2f} s")
-    print(f"at most {max(figures.behind, default=0)} steps behind, exit codes {sorted(set(figures.codes))}, identical mesh: {figures.identical}")
+            print(
+                f"{words}: {len(times)} times, {min(times):.2f} to {max(times):.2f} s, median {statistics.median(times):.2f} s"
+            )
+    print(
+        f"at most {max(figures.behind, default=0)} steps behind, exit codes {sorted(set(figures.codes))}, identical mesh: {figures.identical}"
+    )
     return 1 if figures.faults or set(figures.codes) != {0} or max(figures.behind, default=0) else 0
 
 

@@ -23,7 +23,12 @@ from tests.soak.killed_server import INTERVAL, Outcome, Soak
 from tests.soak.worker_traces import alive, read_attempts
 
 MOMENTS = ("submit", "part", "renamed", "step", "mesh", "anywhere")
-VICTIMS = ("server", "worker", "both", "orphan")  # "orphan": the server, while its workers stand still and cannot notice
+VICTIMS = (
+    "server",
+    "worker",
+    "both",
+    "orphan",
+)  # "orphan": the server, while its workers stand still and cannot notice
 
 
 def soak(folder: Path, plan: list[tuple[str, str]], seed: int, steps: int, seeds: tuple[int, ...] = (0, 1)) -> Outcome:
@@ -62,16 +67,31 @@ def soak(folder: Path, plan: list[tuple[str, str]], seed: int, steps: int, seeds
             if soak.orphans:
                 # A worker that had no job in hand holds none, so there may be nothing to wait for.
                 end = time.monotonic() + 30.0
-                soak.until(lambda: any(job.message.startswith("waiting for the end") for job in soak.jobs.values()) or time.monotonic() > end)
-                soak.outcome.held_back += any(job.message.startswith("waiting for the end") for job in soak.jobs.values())
+                soak.until(
+                    lambda: (
+                        any(job.message.startswith("waiting for the end") for job in soak.jobs.values())
+                        or time.monotonic() > end
+                    )
+                )
+                soak.outcome.held_back += any(
+                    job.message.startswith("waiting for the end") for job in soak.jobs.values()
+                )
                 soak.release(attempts)
             for name, step in told.items():
                 # When it goes on, from where? Only what was told counts, so this is the least that it lost.
-                soak.until(lambda name=name: len(read_attempts(soak.state).get(name, ())) > attempts.get(name, 0) or soak.jobs[name].state == "succeeded")
-                after = read_attempts(soak.state).get(name, [])[attempts.get(name, 0):]
+                soak.until(
+                    lambda name=name: (
+                        len(read_attempts(soak.state).get(name, ())) > attempts.get(name, 0)
+                        or soak.jobs[name].state == "succeeded"
+                    )
+                )
+                after = read_attempts(soak.state).get(name, [])[attempts.get(name, 0) :]
                 if after and step:
                     soak.outcome.behind.append(max(0, step - after[0][1]))
-            print(f"{len(soak.outcome.kills)}: {soak.outcome.kills[-1]}, {soak.outcome.behind[-1:]} steps behind", flush=True)
+            print(
+                f"{len(soak.outcome.kills)}: {soak.outcome.kills[-1]}, {soak.outcome.behind[-1:]} steps behind",
+                flush=True,
+            )
         if left:
             soak.outcome.faults.append(f"the moments of {left} did not come")
         soak.judge(expected)
@@ -98,9 +118,13 @@ def main() -> int:
     plan = [(dice.choice(options.moments), dice.choice(options.victims)) for _ in range(options.kills)]
     outcome = soak(options.folder, plan, options.seed, options.steps)
     print(json.dumps(vars(outcome), indent=1))
-    print(f"{len(outcome.kills)} kills ({len(outcome.missed)} missed and done over), {outcome.identical} identical meshes of "
-          f"{outcome.jobs} jobs and {outcome.tickets} tickets, {outcome.interrupted} kills in mid-run, {outcome.halves} in mid-write")
-    print(f"at most {max(outcome.behind, default=0)} steps behind (checkpoints every {INTERVAL}), {len(outcome.faults)} faults, {outcome.wall_s:.0f} s")
+    print(
+        f"{len(outcome.kills)} kills ({len(outcome.missed)} missed and done over), {outcome.identical} identical meshes of "
+        f"{outcome.jobs} jobs and {outcome.tickets} tickets, {outcome.interrupted} kills in mid-run, {outcome.halves} in mid-write"
+    )
+    print(
+        f"at most {max(outcome.behind, default=0)} steps behind (checkpoints every {INTERVAL}), {len(outcome.faults)} faults, {outcome.wall_s:.0f} s"
+    )
     return 1 if outcome.faults or max(outcome.behind, default=0) > INTERVAL else 0
 
 

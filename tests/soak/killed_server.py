@@ -20,6 +20,7 @@ from dreamwright.shared.download import Download
 from dreamwright.shared.faults import Refused
 from dreamwright.shared.messages import JobChanged, JobList, JobReply, JobSummary, Submit
 from dreamwright.shared.states import ENDED
+
 from tests.soak.worker_traces import alive, children, read_attempts
 from tests.tiny_model import QUICK, save_tiny_model
 
@@ -99,7 +100,9 @@ class Soak:
 
     def turn(self, wait_s: float = 0.003) -> None:
         for event in self.client.tick():
-            for job in event.jobs if isinstance(event, JobList) else (event.job,) if isinstance(event, JobChanged) else ():
+            for job in (
+                event.jobs if isinstance(event, JobList) else (event.job,) if isinstance(event, JobChanged) else ()
+            ):
                 self.jobs[job.job] = job
                 self.reached[job.job] = max(self.reached.get(job.job, 0), job.step)
         time.sleep(wait_s)
@@ -138,7 +141,9 @@ class Soak:
             elif isinstance(reply, Refused) and reply.code != "not-now":
                 self.outcome.faults.append(f"{ticket} was refused: {reply.message}")
 
-        request = Submit(ticket, "a red mushroom", "", str(self.model), "draft", self.seeds[number % len(self.seeds)], settings)
+        request = Submit(
+            ticket, "a red mushroom", "", str(self.model), "draft", self.seeds[number % len(self.seeds)], settings
+        )
         self.client.request(request, answered)
 
     def open_jobs(self) -> list[JobSummary]:
@@ -177,7 +182,9 @@ class Soak:
                 return True
             if moment == "renamed" and self._newest() > before:
                 return True
-            if moment == "mesh" and any(self.jobs.get(p.parent.name) in self.open_jobs() for p in self.state.glob("jobs/*/mesh.dwm*")):
+            if moment == "mesh" and any(
+                self.jobs.get(p.parent.name) in self.open_jobs() for p in self.state.glob("jobs/*/mesh.dwm*")
+            ):
                 return True
         return moment == "anywhere"
 
@@ -192,7 +199,9 @@ class Soak:
         return {(path, at) for path, at in found if path.name != "fence.part"}
 
     def _newest(self) -> float:
-        return max((p.stat().st_mtime for p in self.state.glob("jobs/*/checkpoints/checkpoint.safetensors")), default=0.0)
+        return max(
+            (p.stat().st_mtime for p in self.state.glob("jobs/*/checkpoints/checkpoint.safetensors")), default=0.0
+        )
 
     def kill(self, victim: str, workers: list[int], dice: random.Random) -> None:
         pids = {"worker": workers, "both": [self.server.pid, *workers]}.get(victim, [self.server.pid])
@@ -213,7 +222,11 @@ class Soak:
 
     def release(self, attempts: dict[str, int]) -> None:
         """The new server serves: nobody else may have begun what a worker that stands still is in the middle of."""
-        held = [name for name, job in self.jobs.items() if job.state == "running" and job.message.startswith("waiting for the end")]
+        held = [
+            name
+            for name, job in self.jobs.items()
+            if job.state == "running" and job.message.startswith("waiting for the end")
+        ]
         for name in held:
             if len(read_attempts(self.state).get(name, ())) > attempts.get(name, 0):
                 self.outcome.faults.append(f"job {name} was begun while an earlier worker still held it")

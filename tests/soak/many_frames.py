@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a message of 600 frames does to the server, and far larger ones, from a stranger and from an artist who is let in.
 
-    python -m tests.soak.many_frames --folder runs/many_frames
+python -m tests.soak.many_frames --folder runs/many_frames
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-
 from dreamwright.shared import limits
 from dreamwright.shared.handshake import Lock
 from dreamwright.shared.messages import ListJobs, pack, unpack
 from dreamwright.shared.pairing import new_pair
+
 from tests.soak.besieged import Besieged
 from tests.soak.bystander import Bystander
 
@@ -83,7 +83,9 @@ def main() -> int:
             told = figures[f"{door} door"] = {"server rss_mb": round(server.rss_mb(), 1)}
             if encrypt:
                 told["a stranger's 600 frames of 1 MB"] = attack(server, None, bytes(10**6), 600)
-                told["a stranger's 1000 frames of 60 kB (unknown key)"] = attack(server, Lock(server.pair.public, new_pair()), bytes(60_000), 1000)
+                told["a stranger's 1000 frames of 60 kB (unknown key)"] = attack(
+                    server, Lock(server.pair.public, new_pair()), bytes(60_000), 1000
+                )
             told["600 frames of 1 MB"] = attack(server, lock, bytes(10**6), 600)
             told["600 frames of 100 bytes"] = attack(server, lock, bytes(100), 600)
             told["200 frames of 60 kB"] = attack(server, lock, bytes(60_000), 200)

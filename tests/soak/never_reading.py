@@ -19,13 +19,26 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-
 from dreamwright.shared import limits
-from dreamwright.shared.messages import Cancel, Hello, JobChanged, ListJobs, PreviewFrame, Seen, Submit, Subscribe, pack, unpack
+from dreamwright.shared.messages import (
+    Cancel,
+    Hello,
+    JobChanged,
+    ListJobs,
+    PreviewFrame,
+    Seen,
+    Submit,
+    Subscribe,
+    pack,
+    unpack,
+)
+
 from tests.soak.served import Served, ask, online, turn_until, vitals
 from tests.tiny_model import QUICK, offer_tiny_model
 
-GROWTH_MB = 10.0  # of the server with twenty who never read: two previews of some 60 kB and 64 short messages each are 5
+GROWTH_MB = (
+    10.0  # of the server with twenty who never read: two previews of some 60 kB and 64 short messages each are 5
+)
 SETTINGS = dict(setting.split("=") for setting in QUICK) | {
     "run.steps": "1000000", "run.checkpoint_interval": "1000", "run.threads": "1", "run.max_restarts": "0", "run.preview_interval": "2",
 }  # fmt: skip
@@ -39,7 +52,11 @@ class NeverReads:
         self._socket = context.socket(zmq.DEALER)
         for option, value in ((zmq.LINGER, 0), (zmq.RCVHWM, 1), (zmq.RCVBUF, 4096), (zmq.SNDHWM, 10)):
             self._socket.setsockopt(option, value)
-        for option, value in ((zmq.CURVE_SERVERKEY, served.server_key), (zmq.CURVE_PUBLICKEY, pair.public), (zmq.CURVE_SECRETKEY, pair.secret)):
+        for option, value in (
+            (zmq.CURVE_SERVERKEY, served.server_key),
+            (zmq.CURVE_PUBLICKEY, pair.public),
+            (zmq.CURVE_SECRETKEY, pair.secret),
+        ):
             self._socket.setsockopt(option, value)
         self._socket.connect(served.address)
         self._job, self._is_liar = job, is_liar
@@ -129,7 +146,10 @@ def soak(folder: Path, count: int, kinds: list[str], phase_s: float) -> tuple[di
                         phase.rss.append(served.vitals().rss_mb)
                         if not busy:
                             busy.append(now)
-                            artist.request(ListJobs(0, 1), lambda reply: phase.request_ms.append(1000 * (time.monotonic() - busy.pop())))
+                            artist.request(
+                                ListJobs(0, 1),
+                                lambda reply: phase.request_ms.append(1000 * (time.monotonic() - busy.pop())),
+                            )
                 time.sleep(0.002)
 
         while not seen:
@@ -151,8 +171,15 @@ def soak(folder: Path, count: int, kinds: list[str], phase_s: float) -> tuple[di
                 phases[kind][-1]["pictures on reading"] = len(steps)
                 now = seen[-1].job.step
                 # Those on their way are old; the next one must be of about now, not the next in a row of missed ones.
-                jump = steps[limits.PREVIEWS_IN_FLIGHT] - steps[limits.PREVIEWS_IN_FLIGHT - 1] if len(steps) > limits.PREVIEWS_IN_FLIGHT else 0
-                phases[kind][-1] |= {"steps skipped by the third picture": jump, "steps behind at the end": now - steps[-1] if steps else -1}
+                jump = (
+                    steps[limits.PREVIEWS_IN_FLIGHT] - steps[limits.PREVIEWS_IN_FLIGHT - 1]
+                    if len(steps) > limits.PREVIEWS_IN_FLIGHT
+                    else 0
+                )
+                phases[kind][-1] |= {
+                    "steps skipped by the third picture": jump,
+                    "steps behind at the end": now - steps[-1] if steps else -1,
+                }
                 missed = phase.told()["steps"]
                 if steps != sorted(set(steps)) or jump < 0.5 * missed:
                     faults.append(f"one begins to read after {missed} steps and gets pictures of steps {steps[:6]}…")
@@ -169,10 +196,15 @@ def soak(folder: Path, count: int, kinds: list[str], phase_s: float) -> tuple[di
             if kind == "nobody":
                 continue
             told[kind] = {
-                f"{name}, ratio to nobody": round(statistics.median(one[name] for one in phases[kind]) / statistics.median(one[name] for one in base), 3)
+                f"{name}, ratio to nobody": round(
+                    statistics.median(one[name] for one in phases[kind]) / statistics.median(one[name] for one in base),
+                    3,
+                )
                 for name in ("ms a step", "worker cpu ms a step")
             }
-            growth = max(one["server rss_mb, most"] for one in phases[kind]) - max(one["server rss_mb, most"] for one in base)
+            growth = max(one["server rss_mb, most"] for one in phases[kind]) - max(
+                one["server rss_mb, most"] for one in base
+            )
             told[kind]["server grows by MB"] = round(growth, 2)
             if kind == "never read" and growth > GROWTH_MB:
                 faults.append(f"the server grows by {growth:.1f} MB; allowed are {GROWTH_MB}")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How long a user's requests take while others flood the queue up to its limit, and how much of the limit one user gets.
 
-    python -m tests.soak.queue_flood --folder runs/queue_flood
+python -m tests.soak.queue_flood --folder runs/queue_flood
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Callable
 from dreamwright.backend.server.policy import Policy
 from dreamwright.shared.faults import Refused
 from dreamwright.shared.messages import Cancel, ListJobs
+
 from tests.yard import Yard
 
 
@@ -33,7 +34,10 @@ def took_ms(action: Callable[[], Any], times: int) -> dict[str, float]:
 def requests_of_bob(yard: Yard, times: int = 30) -> dict[str, dict[str, float]]:
     """His submit (with what it writes), list and cancel."""
     made: list[str] = []
-    told = {"submit": took_ms(lambda: made.append(yard.submit("bob")), times), "list": took_ms(lambda: yard.ask(ListJobs(), "bob"), times)}
+    told = {
+        "submit": took_ms(lambda: made.append(yard.submit("bob")), times),
+        "list": took_ms(lambda: yard.ask(ListJobs(), "bob"), times),
+    }
     return {**told, "cancel": took_ms(lambda: yard.ask(Cancel(made.pop()), "bob"), times)}
 
 

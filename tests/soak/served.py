@@ -18,6 +18,7 @@ from dreamwright.backend.server.keys import KeyFolder
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.handshake import Lock
 from dreamwright.shared.pairing import KeyPair, key_text, new_pair
+
 from tests.soak.worker_traces import children
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -87,10 +88,30 @@ class Served:
 
     def start(self) -> "Served":
         """Start it, again at the address that it had; returns when it listens."""
-        command = [sys.executable, "-m", self._module, "serve", "--address", self.address, "--state", str(self.state), "--device", "cpu"]
+        command = [
+            sys.executable,
+            "-m",
+            self._module,
+            "serve",
+            "--address",
+            self.address,
+            "--state",
+            str(self.state),
+            "--device",
+            "cpu",
+        ]
         command += [*self._options, *(["--encrypt"] if self.pairs else [])]
-        environment = {**os.environ, "DREAMWRIGHT_MODELS": str(self.models), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        limit = None if self._files is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (self._files, self._files))
+        environment = {
+            **os.environ,
+            "DREAMWRIGHT_MODELS": str(self.models),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        limit = (
+            None
+            if self._files is None
+            else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (self._files, self._files))
+        )
         with self.log_path.open("ab") as log:
             # A session of its own: Ctrl-C is for the soak, which then ends the server itself.
             self.process = subprocess.Popen(
@@ -147,13 +168,17 @@ class Served:
         return found
 
 
-def turn_until(clients: Iterable[Client], happened: Callable[[], bool], limit_s: float = 60.0, wait_s: float = 0.002) -> list[Any]:
+def turn_until(
+    clients: Iterable[Client], happened: Callable[[], bool], limit_s: float = 60.0, wait_s: float = 0.002
+) -> list[Any]:
     """Tick the clients until something happened; what they handed out. Raises TimeoutError."""
     told: list[Any] = []
     end = time.monotonic() + limit_s
     while not happened():
         if time.monotonic() > end:
-            raise TimeoutError(f"it did not happen in {limit_s} s; {[(client.link.value, client.reason) for client in clients]}")
+            raise TimeoutError(
+                f"it did not happen in {limit_s} s; {[(client.link.value, client.reason) for client in clients]}"
+            )
         for client in clients:
             told += client.tick()
         time.sleep(wait_s)

@@ -22,10 +22,13 @@ from typing import Any
 
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.messages import ListJobs
+
 from tests.soak.served import Served, online, turn_until
 
 DROPPED_S = 30.0  # the promise
-GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01"  # of ZMTP 3 (ZeroMQ's RFC 23): signature and version, then 20 bytes of mechanism
+GREETING = (
+    b"\xff" + bytes(8) + b"\x7f\x03\x01"
+)  # of ZMTP 3 (ZeroMQ's RFC 23): signature and version, then 20 bytes of mechanism
 
 
 def greeting(mechanism: bytes) -> bytes:
@@ -114,7 +117,12 @@ class Artist:
     def told(self) -> dict[str, float]:
         """Of the requests since the last call."""
         spent, self.spent_ms = sorted(self.spent_ms), []
-        return {"requests": len(spent), "median ms": round(statistics.median(spent), 2), "p99 ms": round(spent[int(0.99 * (len(spent) - 1))], 1), "worst ms": round(spent[-1], 1)}
+        return {
+            "requests": len(spent),
+            "median ms": round(statistics.median(spent), 2),
+            "p99 ms": round(spent[int(0.99 * (len(spent) - 1))], 1),
+            "worst ms": round(spent[-1], 1),
+        }
 
 
 def watch(artist: Artist, strangers: list[Stranger], seconds: float) -> None:
@@ -128,7 +136,9 @@ def watch(artist: Artist, strangers: list[Stranger], seconds: float) -> None:
         time.sleep(0.001)
 
 
-def besiege(served: Served, mechanism: bytes, user: str, count: int, seed: int, calm_s: float) -> tuple[dict[str, Any], list[str]]:
+def besiege(
+    served: Served, mechanism: bytes, user: str, count: int, seed: int, calm_s: float
+) -> tuple[dict[str, Any], list[str]]:
     """Figures of one siege, and what broke a promise."""
     artist = Artist(online(served.client(user)))
     faults: list[str] = []
@@ -159,7 +169,9 @@ def besiege(served: Served, mechanism: bytes, user: str, count: int, seed: int, 
         if one.dropped_s is None or one.dropped_s > DROPPED_S:
             faults.append(f"{one.kind}: the server hung up after {one.dropped_s} s")
         dropped.setdefault(one.kind, []).append(float("inf") if one.dropped_s is None else one.dropped_s)
-    told["hung up on after s (first, last)"] = {kind: [round(min(all_s), 2), round(max(all_s), 2)] for kind, all_s in dropped.items()}
+    told["hung up on after s (first, last)"] = {
+        kind: [round(min(all_s), 2), round(max(all_s), 2)] for kind, all_s in dropped.items()
+    }
     watch(artist, [], calm_s)
     told["afterwards"] = {**artist.told(), **vars(served.vitals())}
     artist.client.close()
@@ -168,7 +180,14 @@ def besiege(served: Served, mechanism: bytes, user: str, count: int, seed: int, 
     return told, faults
 
 
-def soak(folder: Path, count: int, seed: int, rounds: int = 1, calm_s: float = 5.0, doors: tuple[str, ...] = ("encrypted", "open")) -> tuple[dict[str, Any], list[str]]:
+def soak(
+    folder: Path,
+    count: int,
+    seed: int,
+    rounds: int = 1,
+    calm_s: float = 5.0,
+    doors: tuple[str, ...] = ("encrypted", "open"),
+) -> tuple[dict[str, Any], list[str]]:
     """Both kinds of door."""
     told: dict[str, Any] = {}
     faults: list[str] = []

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How fast each kind of stranger is refused with its reason, and whether another's job can be told from none by bytes or by time.
 
-    python -m tests.soak.strangers --folder runs/strangers
+python -m tests.soak.strangers --folder runs/strangers
 """
 
 from __future__ import annotations
@@ -17,23 +17,33 @@ from typing import Any, Callable
 
 import pytest
 import zmq
-
 from dreamwright.backend.errors import ConfigError
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.handshake import Lock
 from dreamwright.shared.messages import MESSAGES, JobReply, ListJobs, pack, unpack
 from dreamwright.shared.pairing import key_text, new_pair
+
 from tests.doors import Street
 from tests.fields import REQUESTS, valid
 from tests.puppet_server import asked
 from tests.soak.besieged import Besieged
 
-NAMING = [name for name in REQUESTS if {"job", "previews_of"} & set(MESSAGES[name].__dataclass_fields__)]  # the requests that name a job
+NAMING = [
+    name for name in REQUESTS if {"job", "previews_of"} & set(MESSAGES[name].__dataclass_fields__)
+]  # the requests that name a job
 
 
 def summary(took: list[float], tries: int) -> dict[str, Any]:
     millis = sorted(1000 * seconds for seconds in took)
-    return {"refused": f"{len(took)} of {tries}", "median_ms": round(statistics.median(millis), 1), "worst_ms": round(millis[-1], 1)} if took else {"refused": f"0 of {tries}"}
+    return (
+        {
+            "refused": f"{len(took)} of {tries}",
+            "median_ms": round(statistics.median(millis), 1),
+            "worst_ms": round(millis[-1], 1),
+        }
+        if took
+        else {"refused": f"0 of {tries}"}
+    )
 
 
 def barred(server: Besieged, make: Callable[[], Lock | None], words: str, tries: int) -> dict[str, Any]:
@@ -62,10 +72,15 @@ def plain(server: Besieged, tries: int) -> dict[str, Any]:
         own.setsockopt(zmq.LINGER, 0)
         own.setsockopt(zmq.PLAIN_USERNAME, b"anna")
         own.setsockopt(zmq.PLAIN_PASSWORD, b"anna")
-        watch = own.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        watch = own.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_SUCCEEDED
+        )
         begun = time.perf_counter()
         own.connect(server.address)
-        if watch.poll(20_000) and int.from_bytes(watch.recv_multipart()[0][:2], sys.byteorder) != zmq.EVENT_HANDSHAKE_SUCCEEDED:
+        if (
+            watch.poll(20_000)
+            and int.from_bytes(watch.recv_multipart()[0][:2], sys.byteorder) != zmq.EVENT_HANDSHAKE_SUCCEEDED
+        ):
             took.append(time.perf_counter() - begun)
         own.disable_monitor()
         watch.close(0)
@@ -168,8 +183,12 @@ def main() -> int:
         figures = {
             "no encryption": barred(server, lambda: None, "wants an encrypted connection", tries),
             "PLAIN": plain(server, tries),
-            "wrong server key": barred(server, lambda: Lock(new_pair().public, new_pair()), "is not the one of the connection string", tries),
-            "unknown key": barred(server, lambda: Lock(server.pair.public, new_pair()), "does not know this computer's key yet", tries),
+            "wrong server key": barred(
+                server, lambda: Lock(new_pair().public, new_pair()), "is not the one of the connection string", tries
+            ),
+            "unknown key": barred(
+                server, lambda: Lock(server.pair.public, new_pair()), "does not know this computer's key yet", tries
+            ),
             "revoked in mid-session, its next request": revoked(server, tries),
             "no doorkeeper": without_a_doorkeeper(options.folder / "cut", tries),
             "empty domain": with_an_empty_domain(options.folder / "empty"),

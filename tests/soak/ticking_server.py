@@ -18,8 +18,9 @@ from typing import Any, Iterator
 
 from dreamwright.backend.cli import main as command
 from dreamwright.backend.server import front_door
-from dreamwright.backend.server.orders import Ended, Pictured, Stepped
 from dreamwright.backend.server.attempt import MESH_FILE
+from dreamwright.backend.server.orders import Ended, Pictured, Stepped
+
 from tests.addon.stand_in_props import picture
 from tests.puppet_server import PuppetForeman
 

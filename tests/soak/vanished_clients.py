@@ -24,6 +24,7 @@ from typing import Any
 from dreamwright.backend.server.keys import KeyFolder
 from dreamwright.shared import limits
 from dreamwright.shared.pairing import key_text, new_pair, pair_text
+
 from tests.test_two_machines import SERVER, Machine, two_machines
 
 SILENT_S = limits.PULSE_S * limits.LIVENESS * 3  # after which the server forgets a subscriber
@@ -37,7 +38,9 @@ class Speaker:
 
     def __init__(self, command: list[str], log: Path, told: str = "") -> None:
         with log.open("ab") as written:
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=written, text=True, cwd=ROOT)
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=written, text=True, cwd=ROOT
+            )
         self.process.stdin.write(told)
         self.process.stdin.close()
         self.lines: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -69,7 +72,10 @@ class Scene:
         self._server, self._pair = keys.create().public, new_pair()
         keys.allow("anna", key_text(self._pair.public))
         self._address = f"tcp://{SERVER}:47630"
-        self.door = Speaker(here.command(sys.executable, "-m", "tests.soak.watched_door", str(folder / "state"), self._address), folder / "door.log")
+        self.door = Speaker(
+            here.command(sys.executable, "-m", "tests.soak.watched_door", str(folder / "state"), self._address),
+            folder / "door.log",
+        )
         self.artists: list[Speaker] = []
         self.held: dict[str, Any] = {}
 
@@ -111,7 +117,10 @@ class Scene:
                 self.held = self.door.next(0.5) if len(freed) < 3 else self.held
             except queue.Empty:
                 continue
-        told |= {f"{name} freed after s": freed.get(name, float("inf")) for name in ("subscribers", "previews on the way", "connections")}
+        told |= {
+            f"{name} freed after s": freed.get(name, float("inf"))
+            for name in ("subscribers", "previews on the way", "connections")
+        }
         if how == "kill":
             self.drop_artists()
         else:
@@ -163,9 +172,15 @@ def soak(folder: Path, count: int, ways: list[str]) -> tuple[dict[str, Any], lis
                 found = scene.vanish(how)
                 told[f"{number + 1}, {how}"] = found
                 print(how, found, flush=True)
-                for name, most in (("subscribers", SILENT_S), ("previews on the way", SILENT_S), ("connections", CONNECTION_S)):
+                for name, most in (
+                    ("subscribers", SILENT_S),
+                    ("previews on the way", SILENT_S),
+                    ("connections", CONNECTION_S),
+                ):
                     if found[f"{name} freed after s"] > most + SLACK_S:
-                        faults.append(f"{how}: {name} freed after {found[f'{name} freed after s']} s; promised are {most:.0f}")
+                        faults.append(
+                            f"{how}: {name} freed after {found[f'{name} freed after s']} s; promised are {most:.0f}"
+                        )
         finally:
             scene.close()
     return told, faults

@@ -21,6 +21,7 @@ from dreamwright.backend.server.policy import Policy
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.messages import Cancel, JobReply, JobSummary, Submit
 from dreamwright.shared.states import ENDED, JobState
+
 from tests.soak.worker_traces import read_attempts
 from tests.tiny_model import QUICK, save_tiny_model
 
@@ -64,7 +65,9 @@ class Ward:
         command.write_text(f"#!/bin/sh\n{named} exec {shlex.quote(sys.executable)} -m tests.soak.faulty_worker\n")
         command.chmod(0o755)
         self._stack = mock.patch.object(foreman, "sys", SimpleNamespace(executable=str(command)))
-        self._quiet = mock.patch.object(dispatch, "oom_kills", lambda: 0)  # other programs of this machine are no concern of these jobs
+        self._quiet = mock.patch.object(
+            dispatch, "oom_kills", lambda: 0
+        )  # other programs of this machine are no concern of these jobs
         self._stack.start()
         self._quiet.start()
         self.door = FrontDoor("tcp://127.0.0.1:*", self.state, ("cpu",), policy=policy)
@@ -88,7 +91,9 @@ class Ward:
         end = time.monotonic() + limit_s
         while not happened():
             if time.monotonic() > end:
-                raise TimeoutError(f"it did not happen in {limit_s} s; jobs: {[e.summary for e in self.door._ledger.entries.values()]}")
+                raise TimeoutError(
+                    f"it did not happen in {limit_s} s; jobs: {[e.summary for e in self.door._ledger.entries.values()]}"
+                )
             self.turn()
 
     def wait(self, seconds: float) -> None:
@@ -111,7 +116,9 @@ class Ward:
         beside = self.faults.with_suffix(".part")
         beside.write_text(json.dumps(self.plan))
         os.replace(beside, self.faults)
-        reply = self.ask(Submit(f"t{self.tickets}", "a red mushroom", "", str(self.model), "draft", seed, self.settings | settings))
+        reply = self.ask(
+            Submit(f"t{self.tickets}", "a red mushroom", "", str(self.model), "draft", seed, self.settings | settings)
+        )
         if not isinstance(reply, JobReply):
             raise RuntimeError(str(reply))
         return reply.job.job

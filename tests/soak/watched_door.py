@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.backend.server import front_door
+
 from tests.soak.ticking_server import TickingForeman
 
 ESTABLISHED = "01"  # in /proc/net/tcp
@@ -28,7 +29,11 @@ def connections(port: int) -> int:
 def held(door: front_door.FrontDoor, port: int) -> dict[str, Any]:
     """What it keeps of those who are there."""
     subscribers = door._audience._subscribers.values()
-    return {"subscribers": len(door._audience), "previews on the way": sum(one.on_the_way for one in subscribers), "connections": connections(port)}
+    return {
+        "subscribers": len(door._audience),
+        "previews on the way": sum(one.on_the_way for one in subscribers),
+        "connections": connections(port),
+    }
 
 
 def main() -> None:

@@ -29,7 +29,10 @@ def main() -> None:
     while True:
         for event in client.tick():
             if isinstance(event, JobList) and not event.jobs and client.link is Link.ONLINE:
-                client.request(Submit("watched", "a red mushroom", "", "starter", "draft", 0, {"run.steps": 1_000_000}), lambda reply: None)
+                client.request(
+                    Submit("watched", "a red mushroom", "", "starter", "draft", 0, {"run.steps": 1_000_000}),
+                    lambda reply: None,
+                )
             jobs = event.jobs if isinstance(event, JobList) else (event.job,) if isinstance(event, JobChanged) else ()
             if jobs and not watched:
                 watched = jobs[0].job

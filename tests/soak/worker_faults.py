@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.backend.server.policy import Policy
+
 from tests.soak.ward import INTERVAL, Ward, ward
 
 STEPS = 12
@@ -69,8 +70,11 @@ def soak(folder: Path, plan: list[str], seed: int) -> Outcome:
         for kind in plan:
             _one(opened, kind, dice.randint(2, STEPS - 2), outcome)
             found = outcome.kinds[kind]
-            print(f"{kind}: {found.ended[-1]}, given again after {found.given_again_s[-1:]}, stepping after {found.stepping_again_s[-1:]}, "
-                  f"lost {found.lost[-1:]}", flush=True)
+            print(
+                f"{kind}: {found.ended[-1]}, given again after {found.given_again_s[-1:]}, stepping after {found.stepping_again_s[-1:]}, "
+                f"lost {found.lost[-1:]}",
+                flush=True,
+            )
     outcome.wall_s = time.monotonic() - begun
     return outcome
 
@@ -80,7 +84,11 @@ def _one(here: Ward, kind: str, step: int, outcome: Outcome) -> None:
     found = outcome.kinds.setdefault(kind, Faults())
     number = getattr(signal, kind, None)
     settings = {"run.views_per_step": "2"} if kind == "memory" else {}
-    plan: dict[str, Any] = {"where": "step", "what": "wait", "seconds": 0.1} if number else {"where": "step", "what": kind, "step": step + 1}
+    plan: dict[str, Any] = (
+        {"where": "step", "what": "wait", "seconds": 0.1}
+        if number
+        else {"where": "step", "what": kind, "step": step + 1}
+    )
     name = here.submit(plan, **settings)
     if number:
         here.until(lambda: here.job(name).step >= step)
@@ -121,7 +129,12 @@ def main() -> int:
     random.Random(options.seed).shuffle(plan)
     outcome = soak(options.folder, plan, options.seed)
     for kind, found in outcome.kinds.items():
-        told = {"fault": kind, "times": len(found.ended), "ended": sorted(set(found.ended)), "most_steps_lost": max(found.lost, default=None)}
+        told = {
+            "fault": kind,
+            "times": len(found.ended),
+            "ended": sorted(set(found.ended)),
+            "most_steps_lost": max(found.lost, default=None),
+        }
         for name in ("given_again_s", "stepping_again_s"):
             figures = getattr(found, name)
             told |= {name: [round(statistics.median(figures), 2), round(max(figures), 2)]} if figures else {}

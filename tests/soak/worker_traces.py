@@ -32,6 +32,8 @@ def read_attempts(state: Path) -> dict[str, list[tuple[int, int]]]:
     """By job, (attempt, first step) in the order in which workers began them, from the workers' log."""
     attempts: dict[str, list[tuple[int, int]]] = {}
     for path in (state / "logs").glob("worker-*.log"):
-        for job, attempt, step in re.findall(r" attempt begins job=(\w+) attempt=(\d+) step=(\d+)", path.read_text(errors="replace"), re.MULTILINE):
+        for job, attempt, step in re.findall(
+            r" attempt begins job=(\w+) attempt=(\d+) step=(\d+)", path.read_text(errors="replace"), re.MULTILINE
+        ):
             attempts.setdefault(job, []).append((int(attempt), int(step)))
     return attempts

@@ -15,7 +15,10 @@ def main() -> None:
     connect()
     until(lambda: not session.outbox and bool(session.jobs), "the job that was asked for")
     pump(timeout_s=1.0)  # a second job would have come by now
-    report |= {"jobs": [job.prompt for job in session.jobs.values()], "left": [path.name for path in (session.folder / "outbox").iterdir()]}
+    report |= {
+        "jobs": [job.prompt for job in session.jobs.values()],
+        "left": [path.name for path in (session.folder / "outbox").iterdir()],
+    }
     print("REPORT " + json.dumps(report))
 
 

@@ -37,7 +37,9 @@ def main() -> None:
     bpy.ops.wm.read_homefile(use_empty=True)
     report |= {"after a new file": [rows(), bpy.context.window_manager.dreamwright.prompt, dreamt()]}
     bpy.ops.wm.open_mainfile(filepath=path)
-    report |= {"after loading": [rows(), bpy.context.window_manager.dreamwright.prompt, session.jobs[second].state, dreamt()]}
+    report |= {
+        "after loading": [rows(), bpy.context.window_manager.dreamwright.prompt, session.jobs[second].state, dreamt()]
+    }
     step = session.jobs[second].step
     until(lambda: session.jobs[second].step > step, "progress after the loading")
     until(lambda: session.jobs[second].state == "succeeded", "the end of the second job")

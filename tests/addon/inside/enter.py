@@ -13,8 +13,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import bpy
 import addon_utils  # only importable once bpy is
+import bpy
 
 NAME = "dreamwright"
 
@@ -27,16 +27,31 @@ def added_to(menu: type) -> list[Callable[..., None]]:
 
 def registered() -> dict[str, list[str]]:
     """Everything that an add-on can leave behind in Blender, by kind."""
-    owners = [getattr(bpy.types, name) for name in ("WindowManager", "Scene", "Object", "Mesh", "Material", "Image", "World", "Collection")]
-    handlers = {name: getattr(bpy.app.handlers, name) for name in dir(bpy.app.handlers) if isinstance(getattr(bpy.app.handlers, name), list)}
+    owners = [
+        getattr(bpy.types, name)
+        for name in ("WindowManager", "Scene", "Object", "Mesh", "Material", "Image", "World", "Collection")
+    ]
+    handlers = {
+        name: getattr(bpy.app.handlers, name)
+        for name in dir(bpy.app.handlers)
+        if isinstance(getattr(bpy.app.handlers, name), list)
+    }
     keymaps = getattr(bpy.context.window_manager.keyconfigs.addon, "keymaps", ())
     return {
         "classes": [name for name in dir(bpy.types) if isinstance(getattr(bpy.types, name), type)],
         "properties": [f"{owner.__name__}.{name}" for owner in owners for name in owner.bl_rna.properties.keys()],
         "attributes": [f"{owner.__name__}.{name}" for owner in owners for name in vars(owner)],
-        "handlers": [f"{kind}.{function.__module__}.{function.__qualname__}" for kind, functions in handlers.items() for function in functions],
+        "handlers": [
+            f"{kind}.{function.__module__}.{function.__qualname__}"
+            for kind, functions in handlers.items()
+            for function in functions
+        ],
         "keys": [f"{keymap.name}.{item.idname}" for keymap in keymaps for item in keymap.keymap_items],
-        "menus": [f"{menu}.{function.__module__}.{function.__qualname__}" for menu in dir(bpy.types) for function in added_to(getattr(bpy.types, menu))],
+        "menus": [
+            f"{menu}.{function.__module__}.{function.__qualname__}"
+            for menu in dir(bpy.types)
+            for function in added_to(getattr(bpy.types, menu))
+        ],
     }
 
 
@@ -84,7 +99,9 @@ def main() -> None:
     bpy.context.preferences.view.show_splash = False  # it would cover the window and take the first click
     try:
         if bpy.app.version >= (4, 2, 0) and "bl_pkg" not in bpy.context.preferences.addons:
-            addon_utils.enable("bl_pkg", default_set=True)  # Blender as a module leaves the extensions' own add-on out before 5.2
+            addon_utils.enable(
+                "bl_pkg", default_set=True
+            )  # Blender as a module leaves the extensions' own add-on out before 5.2
         before = registered()
         by_hand = os.environ.get("DREAMWRIGHT_TEST_BY_HAND") == "1"
         module = module_name() if by_hand else install(os.environ.get("DREAMWRIGHT_TEST_ZIP", ""))
@@ -98,5 +115,6 @@ def main() -> None:
             return
         traceback.print_exc()
         finish(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
+
 
 main()

@@ -17,12 +17,34 @@ from typing import Any
 
 import bpy
 import hands
-from hands import MOMENT, SIDEBAR, VIEW, Place, Spot, centre, click, find, panel, picture, point, press, region_of, report, session, until
+from hands import (
+    MOMENT,
+    SIDEBAR,
+    VIEW,
+    Place,
+    Spot,
+    centre,
+    click,
+    find,
+    panel,
+    picture,
+    point,
+    press,
+    region_of,
+    report,
+    session,
+    until,
+)
 
 ADDON: str  # given by enter.py
 finish: Callable[[int], None]
 
-ZIP, COMMAND, ADDRESS, PROMPT = Path(os.environ["ZIP"]), os.environ["COMMAND"], os.environ["ADDRESS"], os.environ["PROMPT"]
+ZIP, COMMAND, ADDRESS, PROMPT = (
+    Path(os.environ["ZIP"]),
+    os.environ["COMMAND"],
+    os.environ["ADDRESS"],
+    os.environ["PROMPT"],
+)
 SETTINGS = json.loads(os.environ["SETTINGS"])  # of the server's advanced settings, by name
 START_S, JOB_S = 180.0, float(os.environ["JOB_S"])
 MOMENTS = {"early": 0.0, "middle": 0.45, "late": 0.85}  # share of the steps, and at least one picture
@@ -41,7 +63,9 @@ def windows() -> int:
     return len(bpy.context.window_manager.windows)
 
 
-def press_along(place: Place, across: float, done: Callable[[], bool], what: str, upwards: bool = False, **more: Any) -> Iterator[float]:
+def press_along(
+    place: Place, across: float, done: Callable[[], bool], what: str, upwards: bool = False, **more: Any
+) -> Iterator[float]:
     """Press down a region until something came of it."""
     for at in hands.spots(place, across, upwards):
         yield from press("LEFTMOUSE", at, **more)
@@ -63,7 +87,9 @@ def install() -> Iterator[float]:
     yield from press_along(FILES, 0.1, lambda: params.filename == ZIP.name, f"the choice of {ZIP.name}")
     yield from picture("install", windows() - 1)
     yield from press("RET", centre(FILES))
-    yield from until(lambda: windows() == 2 and bpy.context.window_manager.addon_search == "Dreamwright", "the installation")
+    yield from until(
+        lambda: windows() == 2 and bpy.context.window_manager.addon_search == "Dreamwright", "the installation"
+    )
     yield from click("preferences.addon_enable", place=PREFERENCES, across=0.085)
     yield from until(lambda: ADDON in bpy.context.preferences.addons, "the add-on")
     preferences().address = ADDRESS  # before the add-on looks for a server
@@ -131,10 +157,15 @@ def watch() -> Iterator[float]:
     yield from until(lambda: bool(hands.editors_with_preview()), "an Image Editor with the preview")
     report["moments"] = []
     for name, share in MOMENTS.items():
-        there = lambda: ended() or (job().step >= share * job().steps and job().eta_s >= 0 and bool(session().frames.get(job().job)))  # noqa: E731, B023
+        there = lambda: (
+            ended()
+            or (job().step >= share * job().steps and job().eta_s >= 0 and bool(session().frames.get(job().job)))
+        )  # noqa: E731, B023
         yield from until(there, f"the {name} moment", JOB_S)
         ring = session().frames.get(job().job)
-        report["moments"].append({"name": name, "state": job().state, "step": job().step, "pictures": len(ring) if ring else 0})
+        report["moments"].append(
+            {"name": name, "state": job().state, "step": job().step, "pictures": len(ring) if ring else 0}
+        )
         yield from point(centre(EDITOR)._replace(y=region_of(EDITOR).y + 60))  # not over the preview
         yield from picture(name)
     yield from until(ended, "the end of the job", JOB_S)
@@ -161,7 +192,11 @@ def bring_in() -> Iterator[float]:
     yield from point(centre(VIEW))
     yield from hands.settled()
     made = hands.dreamt()[0]
-    report["object"] = {"prompt": made["dreamwright_prompt"], "height": made.dimensions.z, "triangles": len(made.data.polygons)}
+    report["object"] = {
+        "prompt": made["dreamwright_prompt"],
+        "height": made.dimensions.z,
+        "triangles": len(made.data.polygons),
+    }
     yield from picture("prop")
 
 

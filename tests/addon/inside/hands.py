@@ -22,7 +22,9 @@ import bpy
 
 MOMENT = 0.01  # between two events, so that Blender handles the first and draws
 PATIENCE = float(os.environ.get("DREAMWRIGHT_TEST_PATIENCE", "1"))  # how many times slower than usual the machine is
-KEYS = {" ": "SPACE", "/": "SLASH", ".": "PERIOD", "-": "MINUS"} | {letter: letter.upper() for letter in "abcdefghijklmnopqrstuvwxyz"}
+KEYS = {" ": "SPACE", "/": "SLASH", ".": "PERIOD", "-": "MINUS"} | {
+    letter: letter.upper() for letter in "abcdefghijklmnopqrstuvwxyz"
+}
 
 drawn: set[str] = set()  # the add-on's panels that Blender has drawn
 report: dict[str, Any] = {"pictures": [], "pointers": {}, "places": {}}
@@ -138,7 +140,9 @@ def spots(place: Place, across: float, upwards: bool = False) -> list[Spot]:
     return found[len(found) - len(above) - 1 :: -1] + above[::-1]
 
 
-def find(wanted: str, as_property: bool = False, upwards: bool = False, place: Place = SIDEBAR, across: float = 0.36) -> Iterator[float]:
+def find(
+    wanted: str, as_property: bool = False, upwards: bool = False, place: Place = SIDEBAR, across: float = 0.36
+) -> Iterator[float]:
     """Point at place after place of a region until the wanted button is under the mouse."""
     seen = []
     for at in 3 * spots(place, across, upwards):  # again, as a button is not there while its panel is drawn anew
@@ -157,7 +161,9 @@ def find(wanted: str, as_property: bool = False, upwards: bool = False, place: P
     raise LookupError(f"{wanted} is nowhere in {place}; there are {sorted(set(seen))}")
 
 
-def click(wanted: str, as_property: bool = False, upwards: bool = False, place: Place = SIDEBAR, across: float = 0.36) -> Iterator[float]:
+def click(
+    wanted: str, as_property: bool = False, upwards: bool = False, place: Place = SIDEBAR, across: float = 0.36
+) -> Iterator[float]:
     """Find a button and press it."""
     yield from find(wanted, as_property, upwards, place, across)
     yield from press("LEFTMOUSE", report["places"][wanted])
@@ -177,7 +183,11 @@ def watch_panels() -> None:
     """From now on `drawn` names every panel of the add-on's tab that Blender draws."""
     for name in dir(bpy.types):
         listed = getattr(bpy.types, name)
-        if "_PT_" in name and listed.__module__.startswith(os.environ["DREAMWRIGHT_TEST_ADDON"]) and getattr(listed, "bl_region_type", "") == "UI":
+        if (
+            "_PT_" in name
+            and listed.__module__.startswith(os.environ["DREAMWRIGHT_TEST_ADDON"])
+            and getattr(listed, "bl_region_type", "") == "UI"
+        ):
             listed.append(lambda drawing, _context: drawn.add(type(drawing).__name__))
 
 

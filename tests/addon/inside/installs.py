@@ -33,7 +33,10 @@ def main() -> None:
     report = {
         "addon": ADDON,
         "python": sys.version.split()[0],
-        "versions": {name: library.__version__ if name != "msgpack" else ".".join(map(str, library.version[:3])) for name, library in libraries.items()},
+        "versions": {
+            name: library.__version__ if name != "msgpack" else ".".join(map(str, library.version[:3]))
+            for name, library in libraries.items()
+        },
         "files": {name: library.__file__ for name, library in libraries.items()},
         "curve": bool(libraries["zmq"].has("curve")),
         "shared": codec.__version__,

@@ -40,10 +40,14 @@ def operators() -> Iterable[tuple[str, Any]]:
 
 def untold() -> list[str]:
     """Operators and properties without a name or a tooltip."""
-    inherited = {"rna_type", "name", "properties", "remove_name", "remove_active"} | set(bpy.types.Operator.bl_rna.properties.keys())
+    inherited = {"rna_type", "name", "properties", "remove_name", "remove_active"} | set(
+        bpy.types.Operator.bl_rna.properties.keys()
+    )
     manager = bpy.context.window_manager
     groups = [type(manager.dreamwright), type(manager.dreamwright_settings), type(preferences)]
-    kinds = [(verb, operator.get_rna_type()) for verb, operator in operators()] + [(kind.__name__, kind.bl_rna) for kind in groups]
+    kinds = [(verb, operator.get_rna_type()) for verb, operator in operators()] + [
+        (kind.__name__, kind.bl_rna) for kind in groups
+    ]
     lacking = [verb for verb, told in kinds[: -len(groups)] if not told.name or not told.description]
     for owner, rna in kinds:
         known = [one for one in rna.properties if one.identifier not in inherited]
@@ -78,7 +82,9 @@ def main() -> None:
     report["elsewhere"] = why_not(bpy.ops.dreamwright.connect) if not bpy.ops.dreamwright.connect.poll() else ""
     if hasattr(bpy.context.preferences.system, "use_online_access"):
         bpy.context.preferences.system.use_online_access = True
-        report["elsewhere once allowed"] = why_not(bpy.ops.dreamwright.connect) if not bpy.ops.dreamwright.connect.poll() else ""
+        report["elsewhere once allowed"] = (
+            why_not(bpy.ops.dreamwright.connect) if not bpy.ops.dreamwright.connect.poll() else ""
+        )
         bpy.context.preferences.system.use_online_access = False
     connect()
     pump(timeout_s=0.1)

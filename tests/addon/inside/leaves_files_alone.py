@@ -31,7 +31,12 @@ report: dict[str, Any] = {"before": bpy.data.is_dirty}
 
 def editors() -> list[Any]:
     """The Image Editors that show the preview."""
-    areas = [area for window in bpy.context.window_manager.windows for area in window.screen.areas if area.type == "IMAGE_EDITOR"]
+    areas = [
+        area
+        for window in bpy.context.window_manager.windows
+        for area in window.screen.areas
+        if area.type == "IMAGE_EDITOR"
+    ]
     return [area for area in areas if area.spaces.active.image and area.spaces.active.image.name == IMAGE]
 
 
@@ -87,7 +92,11 @@ def still_here() -> float | None:
     turns.append(time.monotonic())
     if len(turns) < 12:
         return 1.0
-    print("ASKED before quitting", {"file": bpy.data.is_dirty, "images": [one.name for one in bpy.data.images if one.is_dirty]}, flush=True)
+    print(
+        "ASKED before quitting",
+        {"file": bpy.data.is_dirty, "images": [one.name for one in bpy.data.images if one.is_dirty]},
+        flush=True,
+    )
     finish(1)
     return None
 

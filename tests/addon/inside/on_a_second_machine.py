@@ -27,11 +27,17 @@ def sign(name: str, text: str = "") -> None:
 
 def main() -> None:
     """A day of an artist on another machine than the server's."""
-    bpy.context.preferences.system.use_online_access = True  # which the add-on asks for before it talks to another machine
+    bpy.context.preferences.system.use_online_access = (
+        True  # which the add-on asks for before it talks to another machine
+    )
     preferences.address = os.environ["STRING"]
     bpy.ops.dreamwright.connect()
     until(lambda: session.link == "barred", "the refusal", LONG_S)
-    report = {"reason": session.reason, "server": session.keys.server_mark, "network": sorted(name for _, name in socket.if_nameindex())}
+    report = {
+        "reason": session.reason,
+        "server": session.keys.server_mark,
+        "network": sorted(name for _, name in socket.if_nameindex()),
+    }
     bpy.ops.dreamwright.copy_key()
     sign("key", session.keys.own_text())
     until(lambda: session.is_online and session.offered is not None, "being let in", LONG_S)
@@ -49,18 +55,30 @@ def main() -> None:
     report["away s"] = time.monotonic() - began
     step = report["step on return"] = session.jobs[job].step
     pictures = len(session.frames[job])
-    until(lambda: session.jobs[job].step > step and len(session.frames[job]) > pictures, "progress and pictures after the return", LONG_S)
+    until(
+        lambda: session.jobs[job].step > step and len(session.frames[job]) > pictures,
+        "progress and pictures after the return",
+        LONG_S,
+    )
     report |= {"state before leaving": session.jobs[job].state, "step before leaving": session.jobs[job].step}
     bpy.ops.dreamwright.disconnect()
     assert not session.is_open
     time.sleep(2.0)
     bpy.ops.dreamwright.connect()
     # A session keeps what it knew of its jobs, so only an answer of the server's counts.
-    until(lambda: session.is_online and job in session.jobs and session.jobs[job].state == "succeeded", "the end of the job", LONG_S)
+    until(
+        lambda: session.is_online and job in session.jobs and session.jobs[job].state == "succeeded",
+        "the end of the job",
+        LONG_S,
+    )
     bpy.ops.dreamwright.import_mesh(job=job)
     until(lambda: dreamt() == [job], "the import")
     made = next(one for one in bpy.data.objects if "dreamwright_prompt" in one)
-    report |= {"vertices": len(made.data.vertices), "prompt": made["dreamwright_prompt"], "owner": session.jobs[job].owner}
+    report |= {
+        "vertices": len(made.data.vertices),
+        "prompt": made["dreamwright_prompt"],
+        "owner": session.jobs[job].owner,
+    }
     report |= {"sha": session.jobs[job].mesh_sha256, "notices": [notice.text for notice in session.notices]}
     bpy.ops.dreamwright.disconnect()
     print("REPORT " + json.dumps(report))

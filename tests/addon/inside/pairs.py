@@ -15,7 +15,15 @@ from scripted import dreamt, preferences, session, until
 
 def keys(*arguments: str) -> None:
     """What who runs the server types there."""
-    command = [os.environ["PYTHON"], "-m", "dreamwright.backend.cli.main", "keys", *arguments, "--state", os.environ["STATE"]]
+    command = [
+        os.environ["PYTHON"],
+        "-m",
+        "dreamwright.backend.cli.main",
+        "keys",
+        *arguments,
+        "--state",
+        os.environ["STATE"],
+    ]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     subprocess.run(command, check=True, env=clean, cwd=os.environ["ROOT"])
 
@@ -23,7 +31,11 @@ def keys(*arguments: str) -> None:
 def main() -> None:
     """The first hour of an artist with a shared server."""
     preferences.address = os.environ["STRING"]
-    report = {"address": preferences.address, "server": session.keys.server_mark, "string": bpy.ops.dreamwright.forget_server_key.poll()}
+    report = {
+        "address": preferences.address,
+        "server": session.keys.server_mark,
+        "string": bpy.ops.dreamwright.forget_server_key.poll(),
+    }
     bpy.ops.dreamwright.connect()
     until(lambda: session.link == "barred", "the refusal")
     report |= {"reason": session.reason, "own": session.keys.own_mark}
@@ -40,7 +52,11 @@ def main() -> None:
     bpy.ops.dreamwright.import_mesh(job=job)
     until(lambda: dreamt() == [job], "the import")
     made = next(one for one in bpy.data.objects if "dreamwright_prompt" in one)
-    report |= {"prop": made["dreamwright_prompt"], "server of the prop": made["dreamwright_server"], "owner": session.jobs[job].owner}
+    report |= {
+        "prop": made["dreamwright_prompt"],
+        "server of the prop": made["dreamwright_server"],
+        "owner": session.jobs[job].owner,
+    }
     bpy.ops.wm.save_as_mainfile(filepath=os.environ["BLEND"])
     bpy.ops.wm.save_userpref()
     keys("revoke", "anna")

@@ -87,7 +87,11 @@ def main() -> None:
     report: dict[str, Any] = {
         "job": [summary.state, summary.message, summary.step, summary.preset, len(summary.mesh)],
         "told": [notice.text for notice in session.notices],
-        "made": [made.name != source.name, len(made.data.vertices) == count, len(made.data.polygons) == len(source.data.polygons)],
+        "made": [
+            made.name != source.name,
+            len(made.data.vertices) == count,
+            len(made.data.polygons) == len(source.data.polygons),
+        ],
         "still there": max((after - before).length for before, after in zip(where, world(source))),
         "moves": [list(min(moves, key=lambda move: move.length)), list(max(moves, key=lambda move: move.length))],
         "attribute": [colour.data_type, colour.domain],

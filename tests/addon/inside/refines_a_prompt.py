@@ -25,12 +25,18 @@ def main() -> None:
     bpy.ops.dreamwright.import_mesh(job=first)
     until(lambda: dreamt() == [first], "the import")
     bpy.ops.dreamwright.refine_prompt(prompt="a blue mushroom", share=0.25)
-    until(lambda: len(session.jobs) == 2 and all(job.state == "succeeded" for job in session.jobs.values()), "the refined job")
+    until(
+        lambda: len(session.jobs) == 2 and all(job.state == "succeeded" for job in session.jobs.values()),
+        "the refined job",
+    )
     second = next(job for job in session.jobs if job != first)
     asked = session.jobs[second]
     bpy.ops.dreamwright.import_mesh(job=second)
     until(lambda: len(dreamt()) == 2, "the second import")
-    made = sorted((one for one in bpy.data.objects if "dreamwright_prompt" in one), key=lambda one: one["dreamwright_job"] != first)
+    made = sorted(
+        (one for one in bpy.data.objects if "dreamwright_prompt" in one),
+        key=lambda one: one["dreamwright_job"] != first,
+    )
     report |= {
         "jobs": [first, second],
         "asked": [asked.prompt, asked.refines, asked.settings],

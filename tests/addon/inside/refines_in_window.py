@@ -8,7 +8,24 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import bpy
-from hands import MOMENT, VIEW, centre, click, dreamt, open_tab, panel, perform, picture, point, press, redrawn, report, session, until, watch_panels
+from hands import (
+    MOMENT,
+    VIEW,
+    centre,
+    click,
+    dreamt,
+    open_tab,
+    panel,
+    perform,
+    picture,
+    point,
+    press,
+    redrawn,
+    report,
+    session,
+    until,
+    watch_panels,
+)
 
 ADDON: str  # given by enter.py
 finish: Callable[[int], None]
@@ -52,7 +69,9 @@ def work() -> Iterator[float]:
     yield from point(view)
     yield from click("dreamwright.refine_prompt", across=EDGE)
     yield from dialog("by object")
-    yield from until(lambda: all(job.state == "succeeded" for job in session().jobs.values()), "the end of the refined job")
+    yield from until(
+        lambda: all(job.state == "succeeded" for job in session().jobs.values()), "the end of the refined job"
+    )
     panel().row_index = next(place for place, row in enumerate(panel().rows) if row.job == first)
     yield from point(view)
     yield from click("dreamwright.refine_job", upwards=True, across=EDGE)

@@ -7,7 +7,21 @@ import os
 from collections.abc import Callable, Iterator
 
 import bpy
-from hands import VIEW, centre, click, open_tab, panel, perform, picture, press, redrawn, report, session, until, watch_panels
+from hands import (
+    VIEW,
+    centre,
+    click,
+    open_tab,
+    panel,
+    perform,
+    picture,
+    press,
+    redrawn,
+    report,
+    session,
+    until,
+    watch_panels,
+)
 
 ADDON: str  # given by enter.py
 finish: Callable[[int], None]
@@ -53,7 +67,10 @@ def work() -> Iterator[float]:
     cube.select_set(True)
     bpy.context.view_layer.objects.active = cube
     bpy.ops.dreamwright.refine_mesh(prompt="a red chair", result="SHAPE_KEY")
-    yield from until(lambda: len(session().jobs) == 2 and all(one.state == "succeeded" for one in session().jobs.values()), "the second job")
+    yield from until(
+        lambda: len(session().jobs) == 2 and all(one.state == "succeeded" for one in session().jobs.values()),
+        "the second job",
+    )
     second = next(name for name in session().jobs if name != job)
     yield from imported(second, lambda: keys() == ["Basis", "Dreamwright: a red chair"])
     report["jobs"] = len(session().jobs)

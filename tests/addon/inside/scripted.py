@@ -14,7 +14,9 @@ ADDON = os.environ["DREAMWRIGHT_TEST_ADDON"]
 WAIT_S = 60.0
 
 preferences: Any = bpy.context.preferences.addons[ADDON].preferences
-preferences.address = os.environ["SERVER"]  # first: what waits for a server, and what it offered, is known before it answers
+preferences.address = os.environ[
+    "SERVER"
+]  # first: what waits for a server, and what it offered, is known before it answers
 session: Any = importlib.import_module(f"{ADDON}.live").session()
 pump: Any = importlib.import_module(f"{ADDON}.ticking").pump
 
@@ -23,7 +25,9 @@ def until(happened: Callable[[], bool], what: str, seconds: float = WAIT_S) -> N
     """Tick by hand until it happened. Raises TimeoutError with what the add-on knows."""
     if not pump(happened, seconds):
         told = [notice.text for notice in session.notices]
-        raise TimeoutError(f"{what} did not happen in {seconds:.0f} s; {session.reason}; {told}; {session.outbox}; {session.jobs}")
+        raise TimeoutError(
+            f"{what} did not happen in {seconds:.0f} s; {session.reason}; {told}; {session.outbox}; {session.jobs}"
+        )
 
 
 def connect() -> None:

@@ -21,7 +21,9 @@ clicks: list[int] = list(range(24, 400, 12))  # pixels below the sidebar's top; 
 def panels() -> list[type]:
     """The add-on's panels in the sidebar."""
     known = (getattr(bpy.types, name) for name in dir(bpy.types) if "_PT_" in name)
-    return [panel for panel in known if panel.__module__.startswith(ADDON) and getattr(panel, "bl_region_type", "") == "UI"]
+    return [
+        panel for panel in known if panel.__module__.startswith(ADDON) and getattr(panel, "bl_region_type", "") == "UI"
+    ]
 
 
 def note(panel: bpy.types.Panel, _context: bpy.types.Context) -> None:
@@ -45,7 +47,10 @@ def end(window: bpy.types.Window) -> None:
     """Keep a picture for people, report, and close the window."""
     with bpy.context.temp_override(window=window):
         bpy.ops.screen.screenshot(filepath=os.environ["SCREENSHOT"])
-    print("REPORT " + json.dumps({"drawn": sorted(drawn), "panels": [panel.__name__ for panel in panels()], "asked": sorted(asked)}))
+    print(
+        "REPORT "
+        + json.dumps({"drawn": sorted(drawn), "panels": [panel.__name__ for panel in panels()], "asked": sorted(asked)})
+    )
     finish(0)
 
 

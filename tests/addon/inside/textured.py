@@ -34,7 +34,10 @@ def rendered(made: Any) -> list[list[float]]:
     seen = bpy.data.images.load(scene.render.filepath)
     pixels = [seen.pixels[at : at + 3] for at in range(0, 4 * 256, 4)]  # from the bottom
     bpy.data.images.remove(seen)
-    return [[sum(pixel[channel] for pixel in half) / len(half) for channel in range(3)] for half in (pixels[160:], pixels[:96])]
+    return [
+        [sum(pixel[channel] for pixel in half) / len(half) for channel in range(3)]
+        for half in (pixels[160:], pixels[:96])
+    ]
 
 
 def main() -> None:
@@ -61,12 +64,22 @@ def main() -> None:
         off = max(off, abs(place.uv[0] - (0.5 + point.x / height)), abs(place.uv[1] - point.z / height))
     report: dict[str, Any] = {
         "settings": session.jobs[job].settings,
-        "image": [image.name, list(image.size), image.colorspace_settings.name, image.packed_file is not None, image.is_dirty],
+        "image": [
+            image.name,
+            list(image.size),
+            image.colorspace_settings.name,
+            image.packed_file is not None,
+            image.is_dirty,
+        ],
         "named": [made.name, made.data.materials[0].name],
         "corner": [round(value, 3) for value in image.pixels[4 * 64 * 63 : 4 * 64 * 63 + 3]],  # of the top row, left
         "rows": [[round(value, 3) for value in image.pixels[at : at + 3]] for at in (400, 4 * 64 * 60)],
         "uv": [layer.name, len(layer.data), off],
-        "wired": [wired.bl_idname, wired.inputs["Vector"].links[0].from_node.bl_idname, wired.inputs["Vector"].links[0].from_node.uv_map],
+        "wired": [
+            wired.bl_idname,
+            wired.inputs["Vector"].links[0].from_node.bl_idname,
+            wired.inputs["Vector"].links[0].from_node.uv_map,
+        ],
         "waits beside": [node.layer_name for node in nodes if node.type == "VERTEX_COLOR"],
         "attributes": [attribute.name for attribute in made.data.color_attributes],
         "sound": not made.data.validate(),

@@ -8,7 +8,24 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import bpy
-from hands import VIEW, area_of, centre, dreamt, open_tab, panel, perform, picture, point, press, redrawn, report, session, settled, until, watch_panels
+from hands import (
+    VIEW,
+    area_of,
+    centre,
+    dreamt,
+    open_tab,
+    panel,
+    perform,
+    picture,
+    point,
+    press,
+    redrawn,
+    report,
+    session,
+    settled,
+    until,
+    watch_panels,
+)
 
 ADDON: str  # given by enter.py
 finish: Callable[[int], None]

@@ -45,12 +45,16 @@ def main() -> None:
     image, layer = bpy.data.images.get(made.name), made.data.uv_layers.active
     texels = image.pixels[:] if image else []
     report |= {
-        "picture": [*image.size, image.colorspace_settings.name, len(set(texels)), len(layer.data)] if image and layer else [],
+        "picture": [*image.size, image.colorspace_settings.name, len(set(texels)), len(layer.data)]
+        if image and layer
+        else [],
         "albedo": [attribute.data_type, attribute.domain, min(values), max(values)] if attribute else [],
         "triangles": len(made.data.polygons),
         "height": made.dimensions.z,
         "base": min(corner[2] for corner in made.bound_box),
-        "provenance": {name.removeprefix("dreamwright_"): made[name] for name in made.keys() if name.startswith("dreamwright_")},
+        "provenance": {
+            name.removeprefix("dreamwright_"): made[name] for name in made.keys() if name.startswith("dreamwright_")
+        },
         "notices": [notice.text for notice in session.notices],
     }
     print("REPORT " + json.dumps(report))
