@@ -28,10 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for the tests' Blenders and fake server
 
 from dreamwright.shared.messages import PreviewFrame  # noqa: E402
-
-from tests.addon.blenders import Blender, blenders, run_script  # noqa: E402
-from tests.addon.built import build_into  # noqa: E402
-from tests.addon.fake_server import FakeServer  # noqa: E402
+from tests.testing.blenders import Blender, blenders, run_script  # noqa: E402
+from tests.testing.built_addon import build_into  # noqa: E402
+from tests.testing.fake_server import FakeServer  # noqa: E402
 
 SIZE, PER_SECOND, RINGS = 256, 10, 225
 TARGETS = {"median": 5.0, "max": 16.0, "import": 500.0}  # milliseconds

@@ -7,7 +7,7 @@
 Targets: a step of 4 views costs at most 1.25 times its U-Net's forward pass, 15,000 iterations of `paper` take under 20
 minutes, and Stable-Diffusion-class guidance needs under 6 GB. Prints Markdown for RESULTS.md.
 
-The whole step is timed with one synchronisation at its end. The parts are timed in a second pass with a synchronisation
+The whole step is timed with one synchronization at its end. The parts are timed in a second pass with a synchronization
 around each, so they add up to a little more. "forward alone" is the bare network on the batch that the step gives it.
 """
 
@@ -27,18 +27,19 @@ from typing import Any
 
 import torch
 from checkout import commit
-from dreamwright.backend.config import Config
-from dreamwright.backend.distillation import ScoreDistillation
-from dreamwright.backend.distiller import Distiller
-from dreamwright.backend.errors import DreamwrightError
-from dreamwright.backend.guidance.loading import chosen_dtype
-from dreamwright.backend.presets import get_preset
-from dreamwright.backend.prompts import PromptBank
-from dreamwright.backend.settings import apply_settings
 from random_models import SIZES, TINY, TOKENS, random_denoiser, weights
 
+from dreamwright.backend.config.parsing import apply_settings
+from dreamwright.backend.config.presets import get_preset
+from dreamwright.backend.config.schema import Config
+from dreamwright.backend.errors import DreamwrightError
+from dreamwright.backend.guidance.sds import ScoreDistillation
+from dreamwright.backend.models.loading import chosen_dtype
+from dreamwright.backend.scenes.field_scene import Distiller
+from dreamwright.backend.text.prompts import PromptBank
+
 ITERATIONS, MINUTES, RATIO, GIGABYTES = 15_000, 20.0, 1.25, 6.0  # the targets
-PARTS = ("U-Net forward", "rest of the guidance", "rendering", "backward", "optimiser")
+PARTS = ("U-Net forward", "rest of the guidance", "rendering", "backward", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ TINY_SETTINGS = ("render.resolution=8", "render.samples=8", "field.hidden_width=
 
 
 class Clock:
-    """Seconds by part, each between two synchronisations; nested parts are taken out of the one around them."""
+    """Seconds by part, each between two synchronizations; nested parts are taken out of the one around them."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -174,7 +175,7 @@ def split(run: Distiller, denoiser: Any, steps: int, clock: Clock) -> dict[str, 
     )
     denoiser.predict = clock.around("U-Net forward", predict)
     run.guidance.gradient = clock.around("rest of the guidance", gradient)
-    run.optimizer.step = clock.around("optimiser", step)
+    run.optimizer.step = clock.around("optimizer", step)
     torch.Tensor.backward = clock.around("backward", backward)
     try:
         for _ in range(steps):

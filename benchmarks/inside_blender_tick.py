@@ -19,10 +19,10 @@ finish: Callable[[int], None]
 
 QUIET_S = float(os.environ.get("QUIET_S", "10"))  # of previews alone, before the import and after it
 
-ticking: Any = importlib.import_module(f"{ADDON}.ticking")
+ticking: Any = importlib.import_module(f"{ADDON}.timer")
 session_module: Any = importlib.import_module(f"{ADDON}.session")
 bpy.context.preferences.addons[ADDON].preferences.address = os.environ["SERVER"]
-session: Any = importlib.import_module(f"{ADDON}.live").session()
+session: Any = importlib.import_module(f"{ADDON}.context").session()
 
 ticks: list[dict[str, float]] = []  # milliseconds, by part
 cpu_ticks: list[dict[str, float]] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Our optimisation step beside stable-dreamfusion's `-O2` and nerfstudio's generfacto in torch, on one CPU in one run.
+"""Our optimization step beside stable-dreamfusion's `-O2` and nerfstudio's generfacto in torch, on one CPU in one run.
 
     python benchmarks/peers.py --stable-dreamfusion PATH --nerfstudio PATH [--resolutions 32 64] [--rounds 5] [--threads 1]
 
@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from checkout import commit
-from dreamwright.backend.memory import free_bytes
+
+from dreamwright.backend.models.memory_estimate import free_bytes
 
 FIRST = "ours, as shipped"
 OURS = (FIRST, "ours, at its start", "ours, dense voxels", "ours, dense MLP")
@@ -40,7 +41,7 @@ PEERS = {
 # The contender of ours whose work is nearest to a peer's.
 NEAREST = {"stable-dreamfusion -O2": "ours, dense MLP", "generfacto, 96 samples": "ours, dense voxels"}
 SPARE = 1_000_000_000  # bytes that are left to others
-PARTS, POINTS = ("rendering", "guidance", "backward", "optimiser"), "points"
+PARTS, POINTS = ("rendering", "guidance", "backward", "optimizer"), "points"
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def table(resolution: int, about: dict[str, dict[str, Any]], turns: dict[str, li
     lines = [
         f"{resolution} x {resolution} rays; medians of {len(ours)} rounds; ratios to *{FIRST}* with their range:",
         "",
-        "| contender | samples a ray | field's weights | step, ms | rendering | guidance | backward | optimiser "
+        "| contender | samples a ray | field's weights | step, ms | rendering | guidance | backward | optimizer "
         "| ratio with guidance | without | of processor time | points asked, thousands | us a point | peak memory, MB |",
         "| --- " * 14 + "|",
     ]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One optimisation step of each contender of `peers.py`, on the same rays with the same guidance.
+"""One optimization step of each contender of `peers.py`, on the same rays with the same guidance.
 
 Lengths are in radii of each project's own bounding sphere, so that a ray of ours, divided by our radius, is the peer's
 ray. Every step renders one shaded view, asks the same guidance for the gradient on its image, and steps the project's
-own optimiser. The peers' modules are imported from the checkout that the caller names; nothing of them is here.
+own optimizer. The peers' modules are imported from the checkout that the caller names; nothing of them is here.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from typing import Any
 
 import peers_standins
 import torch
-from dreamwright.backend.cameras import Cameras, camera_rays, sample_cameras, sample_lights
-from dreamwright.backend.config import BackgroundConfig, Config, FieldConfig
-from dreamwright.backend.distillation import ScoreDistillation
-from dreamwright.backend.distiller import STREAMS, Distiller
-from dreamwright.backend.guidance.contract import GuidanceResult
-from dreamwright.backend.guidance.pixel import PixelDiffusion
-from dreamwright.backend.models import resolve_model
-from dreamwright.backend.presets import get_preset
-from dreamwright.backend.prompts import PromptBank
-from dreamwright.backend.rendering import renderer as renderer_module
 from torch import Tensor
 
-PARTS = ("rendering", "guidance", "backward", "optimiser")
+from dreamwright.backend.cameras.poses import Cameras, camera_rays, sample_cameras, sample_lights
+from dreamwright.backend.config.presets import get_preset
+from dreamwright.backend.config.schema import BackgroundConfig, Config, FieldConfig
+from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
+from dreamwright.backend.guidance.interfaces import GuidanceResult
+from dreamwright.backend.guidance.sds import ScoreDistillation
+from dreamwright.backend.models.local import resolve_model
+from dreamwright.backend.rendering import renderer as renderer_module
+from dreamwright.backend.scenes.field_scene import STREAMS, Distiller
+from dreamwright.backend.text.prompts import PromptBank
+
+PARTS = ("rendering", "guidance", "backward", "optimizer")
 POINTS = "points"  # how many positions the step asked a network or grid about
 PROMPT, SEED, SAMPLES = "a red mushroom", 0, 96
 PROGRESS = 0.5  # of a peer's run, which the guidance is told; it decides nothing about time
@@ -116,7 +117,7 @@ class Ours:
             self.about = f"voxels 16, 32, 64; occupancy grid, unseen samples skipped; timed from step {warm} of {config.run.steps}"
             self.turn = config.render.occupancy_interval  # so that every turn pays for one update of the grid
         else:
-            # Nothing is skipped: every sample inside the sphere gets density, colour and normal.
+            # Nothing is skipped: every sample inside the sphere gets density, color and normal.
             renderer_module.SMALLEST_WEIGHT = -1.0
             config = replace(
                 config, render=replace(config.render, occupancy_resolution=0, early_stop_transmittance=0.0)
@@ -141,7 +142,7 @@ class Ours:
         step, guide = self.distiller.optimizer.step, self.guide
 
         def timed_step() -> None:
-            with guide.split.part("optimiser"):
+            with guide.split.part("optimizer"):
                 step()
 
         self.distiller.optimizer.step = timed_step
@@ -181,7 +182,7 @@ class Peer:
         self.noise = torch.Generator().manual_seed(SEED)
 
     def render(self, origins: Tensor, directions: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
-        """The image (1, 3, r, r) and the sum of the project's own regularisers."""
+        """The image (1, 3, r, r) and the sum of the project's own regularizers."""
         raise NotImplementedError
 
     def after_step(self) -> None:
@@ -200,7 +201,7 @@ class Peer:
         loss = (result.gradient.detach() * image).sum() + penalty
         with split.part("backward"):
             loss.backward()
-        with split.part("optimiser"):
+        with split.part("optimizer"):
             for optimizer in self.optimizers:
                 optimizer.step()
             self.after_step()
@@ -239,7 +240,7 @@ class StableDreamfusion(Peer):
         ]
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizers[0], lambda step: 0.1 ** min(step / 10000, 1))
         self.parameters = sum(p.numel() for p in self.model.parameters())
-        self.samples, self.points = "64 + 32", 64 + 32 + 96  # densities first, then all again for colours and normals
+        self.samples, self.points = "64 + 32", 64 + 32 + 96  # densities first, then all again for colors and normals
         self.about = "its frequency MLP of 64 units, 5 layers; torch renderer"
         peers_standins.seal()
 

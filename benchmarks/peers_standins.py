@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stand-ins for packages that a peer imports at its top and does not use in an optimisation step.
+"""Stand-ins for packages that a peer imports at its top and does not use in an optimization step.
 
 Their modules import meshing, plotting, logging and CUDA packages that are not installed here. A stand-in lets such a
 name be imported, subclassed, subscripted in an annotation and used as a decorator; once `seal` was called, calling one

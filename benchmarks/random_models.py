@@ -13,15 +13,16 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from dreamwright.backend.config import ModelConfig
-from dreamwright.backend.guidance.acceleration import accelerate
-from dreamwright.backend.guidance.contract import Conditioning
-from dreamwright.backend.guidance.frozen import FrozenParts
-from dreamwright.backend.guidance.latent import LatentDiffusion
-from dreamwright.backend.guidance.noise_schedule import NoiseSchedule
-from dreamwright.backend.guidance.pixel import PixelDiffusion
-from dreamwright.backend.guidance.vae import LatentSpace
 from torch import Tensor
+
+from dreamwright.backend.config.schema import ModelConfig
+from dreamwright.backend.guidance.denoisers.base import FrozenParts
+from dreamwright.backend.guidance.denoisers.latent import LatentDiffusion
+from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
+from dreamwright.backend.guidance.interfaces import Conditioning
+from dreamwright.backend.guidance.noise_schedule import NoiseSchedule
+from dreamwright.backend.models.acceleration import accelerate
+from dreamwright.backend.models.vae import LatentSpace
 
 TOKENS = 77  # of a prompt, for both families
 
@@ -115,7 +116,7 @@ class AnyPrompt:
 
 
 def frozen(kind: Any, config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
-    """A model with torch's default initialisation, made on the device in its final type: no copy in float32 anywhere."""
+    """A model with torch's default initialization, made on the device in its final type: no copy in float32 anywhere."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

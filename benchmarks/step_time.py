@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Time of an optimisation step, split into its parts, for each preset; and our renderer beside a plain dense one.
+"""Time of an optimization step, split into its parts, for each preset; and our renderer beside a plain dense one.
 
     python benchmarks/step_time.py [--presets draft standard paper] [--steps 20] [--threads 2]
 
@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dreamwright.backend.cameras import camera_rays, orbit_cameras
-from dreamwright.backend.distillation import ScoreDistillation
-from dreamwright.backend.distiller import Distiller
+
+from dreamwright.backend.cameras.poses import camera_rays, orbit_cameras
+from dreamwright.backend.config.parsing import apply_settings
+from dreamwright.backend.config.presets import get_preset
 from dreamwright.backend.fields import Field
-from dreamwright.backend.guidance.pixel import PixelDiffusion
-from dreamwright.backend.models import resolve_model
-from dreamwright.backend.presets import get_preset
-from dreamwright.backend.prompts import PromptBank
+from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
+from dreamwright.backend.guidance.sds import ScoreDistillation
+from dreamwright.backend.models.local import resolve_model
 from dreamwright.backend.rendering.shading import Shading, shade
-from dreamwright.backend.settings import apply_settings
+from dreamwright.backend.scenes.field_scene import Distiller
+from dreamwright.backend.text.prompts import PromptBank
 
 CLAY = Shading("textureless", 0.3, 0.7)
 
@@ -53,20 +54,20 @@ def dense_picture(field: Field, cameras: Any, light: torch.Tensor, resolution: i
     """The reference: every sample of every ray queried and shaded, nothing skipped."""
     rays = camera_rays(cameras, resolution)
     radius = field.bounding_radius
-    centre = cameras.position.norm(dim=1)[:, None, None]
-    t = centre + torch.linspace(-radius, radius, samples)  # (n, 1, samples)
+    center = cameras.position.norm(dim=1)[:, None, None]
+    t = center + torch.linspace(-radius, radius, samples)  # (n, 1, samples)
     mu = rays.origins[:, :, None] + t[..., None] * rays.directions[:, :, None]
     flat = mu.reshape(-1, 3)
     sample = field.query(flat, with_normals=True)
     inside = flat.norm(dim=1) < radius
     tau = torch.where(inside, sample.tau, torch.zeros_like(sample.tau)).view(mu.shape[:3])
-    colour = shade(
+    color = shade(
         torch.ones_like(sample.rho), sample.normal, flat, light.expand_as(flat), torch.tensor(0.3), torch.tensor(0.7)
     )
     alpha = 1 - torch.exp(-tau * (2 * radius / samples))
     before = torch.cumprod(torch.cat([torch.ones_like(alpha[..., :1]), 1 - alpha[..., :-1]], dim=-1), dim=-1)
     weights = alpha * before
-    return (weights[..., None] * colour.view(mu.shape)).sum(2) + (1 - weights.sum(-1, keepdim=True)) * 0.5
+    return (weights[..., None] * color.view(mu.shape)).sum(2) + (1 - weights.sum(-1, keepdim=True)) * 0.5
 
 
 def time_preset(name: str, denoiser: PixelDiffusion, steps: int, warm: int, full_paper: bool) -> None:
@@ -85,7 +86,7 @@ def time_preset(name: str, denoiser: PixelDiffusion, steps: int, warm: int, full
     watch = Stopwatch()
     run.renderer.render = watch.around("rendering", run.renderer.render)
     run.guidance.gradient = watch.around("guidance", run.guidance.gradient)
-    run.optimizer.step = watch.around("optimiser", run.optimizer.step)
+    run.optimizer.step = watch.around("optimizer", run.optimizer.step)
     run.field.begin_step = watch.around("field preparation", run.field.begin_step)
     run.renderer.update_occupancy = watch.around("occupancy", run.renderer.update_occupancy)
     backward = torch.Tensor.backward

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from .shared.faults import Refused
-from .shared.messages import Cancel, Forget, JobReply, Pause, Pin, Prioritise, Resume
+from .shared.errors import Refused
+from .shared.messages import Cancel, Forget, JobReply, Pause, Pin, Prioritize, Resume
 
 
 class Commands:
@@ -41,9 +41,9 @@ class Commands:
         """Have the server keep an ended job until it is told otherwise, or no longer."""
         self._command(Pin(job, pinned), "The job was not pinned" if pinned else "The job was not unpinned")
 
-    def prioritise(self, job: str, priority: int) -> None:
+    def prioritize(self, job: str, priority: int) -> None:
         """Let a job go before or after others of its turn. Raises ProtocolError for a priority that there is not."""
-        self._command(Prioritise(job, priority), "The job's priority was not changed")
+        self._command(Prioritize(job, priority), "The job's priority was not changed")
 
     def forget(self, job: str) -> None:
         """Remove an ended job and its files from the server."""

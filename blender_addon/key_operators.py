@@ -6,7 +6,7 @@ from typing import Any
 import bpy
 from bpy.props import StringProperty
 
-from . import live
+from . import context
 from .preferences import preferences
 
 
@@ -27,7 +27,7 @@ class DREAMWRIGHT_OT_paste_connection(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only while no connection is open."""
-        is_open = live.session().is_open
+        is_open = context.session().is_open
         if is_open:
             cls.poll_message_set("Disconnect first")
         return not is_open
@@ -35,7 +35,7 @@ class DREAMWRIGHT_OT_paste_connection(bpy.types.Operator):
     def execute(self, context: Any) -> set[str]:
         """Know the server's key from now on."""
         try:
-            invited = live.session().pair(self.text or context.window_manager.clipboard)
+            invited = context.session().pair(self.text or context.window_manager.clipboard)
         except ValueError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
@@ -54,7 +54,7 @@ class DREAMWRIGHT_OT_copy_key(bpy.types.Operator):
 
     def execute(self, context: Any) -> set[str]:
         """Make the key at the first need, and copy it."""
-        keys = live.session().keys
+        keys = context.session().keys
         try:
             context.window_manager.clipboard = keys.own_text()
         except (ValueError, ImportError) as error:
@@ -75,7 +75,7 @@ class DREAMWRIGHT_OT_forget_server_key(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only for a server whose key is known, while no connection is open."""
-        session = live.session()
+        session = context.session()
         fault = (
             "Disconnect first" if session.is_open else "" if session.keys.server else "No key of this server is known"
         )
@@ -89,7 +89,7 @@ class DREAMWRIGHT_OT_forget_server_key(bpy.types.Operator):
 
     def execute(self, context: Any) -> set[str]:
         """Forget it."""
-        session = live.session()
+        session = context.session()
         try:
             session.keys.forget(session.address)
         except ValueError as error:

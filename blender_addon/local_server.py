@@ -15,9 +15,9 @@ from typing import Any
 
 import bpy
 
-from . import live
+from . import context
+from .labels import is_local
 from .preferences import preferences, user_folder
-from .wording import is_local
 
 COMMAND = "dreamwright"
 LOG_TEXT = "Dreamwright Server Log"
@@ -125,11 +125,11 @@ def watch() -> None:
         return
     code, _process = _process.returncode, None
     if code in (0, -signal.SIGTERM):
-        live.session().say("The local server has stopped", is_error=False)
+        context.session().say("The local server has stopped", is_error=False)
     else:
         last = [line for line in read_log().splitlines() if line.strip()][-1:]
         why = last[0].strip() if last else f"it ended with status {code}"
-        live.session().say(f"The local server could not go on: {why}", fix="dreamwright.show_log")
+        context.session().say(f"The local server could not go on: {why}", fix="dreamwright.show_log")
 
 
 def read_log() -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What of an object is sent to be refined: its vertices as they stand in the world, its triangles, its colours, and where it is."""
+"""What of an object is sent to be refined: its vertices as they stand in the world, its triangles, its colors, and where it is."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import bpy
 import numpy as np
 
-from .delivery import PREFIX
+from .import_mesh import PREFIX
 from .shared.limits import MESH_FACES, MESH_VERTICES
 from .shared.mesh_file import MeshFile
 
 MARK = (
     PREFIX + "mark"
 )  # custom property of an object that was sent, by which it is known again, whatever its name is then
-PLAIN = 0.2140411  # linear, of display 0.5: what has no colour of its own
+PLAIN = 0.2140411  # linear, of display 0.5: what has no color of its own
 
 
 def mesh_of(context: Any, source: Any, as_shape_key: bool) -> MeshFile:
@@ -59,22 +59,22 @@ def _mesh_of(source: Any, data: Any, as_shape_key: bool) -> MeshFile:
         faces = faces[:, ::-1]  # mirrored, so that what was counter-clockwise is clockwise
     normals = taken(data.vertices, "normal", np.float32, 3) @ np.linalg.inv(turn)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
-    attribute = shown_colours(data)
+    attribute = shown_colors(data)
     facts = {
         "source_object": source.name,
         "source_mark": marked(source),
         "source_matrix": json.dumps(turn.ravel().tolist()),
         "source_place": json.dumps(list(source.matrix_world.translation)),
         "source_result": "SHAPE_KEY" if as_shape_key else "OBJECT",
-        "source_colours": attribute.name if attribute is not None else "",
+        "source_colors": attribute.name if attribute is not None else "",
     }
     vertices = taken(data.vertices, "co", np.float32, 3) @ turn.T
-    colours = colours_of(data, source) if attribute is None else by_vertex(data, attribute)
+    colors = colors_of(data, source) if attribute is None else by_vertex(data, attribute)
     return MeshFile(
         vertices.astype(np.float32),
         np.ascontiguousarray(faces),
         normals.astype(np.float32),
-        colours.clip(0, 1).astype(np.float32),
+        colors.clip(0, 1).astype(np.float32),
         facts,
     )
 
@@ -93,14 +93,14 @@ def taken(items: Any, name: str, dtype: Any, width: int) -> np.ndarray:
     return values.reshape(-1, width)
 
 
-def shown_colours(data: Any) -> Any:
-    """The colour attribute that a mesh shows; None when it has none."""
+def shown_colors(data: Any) -> Any:
+    """The color attribute that a mesh shows; None when it has none."""
     attributes = data.color_attributes
     return (attributes.active_color or attributes[0]) if len(attributes) else None
 
 
 def by_vertex(data: Any, attribute: Any) -> np.ndarray:
-    """(V, 3) linear colours of a colour attribute; of a corner's, the mean of a vertex's corners."""
+    """(V, 3) linear colors of a color attribute; of a corner's, the mean of a vertex's corners."""
     values = taken(attribute.data, "color", np.float32, 4)[:, :3]
     return values.astype(np.float64) if attribute.domain == "POINT" else mean_of_corners(data, values)
 
@@ -114,16 +114,16 @@ def mean_of_corners(data: Any, values: np.ndarray) -> np.ndarray:
     return np.where(number[:, None] > 0, sums / np.maximum(number, 1)[:, None], PLAIN)
 
 
-def colours_of(data: Any, source: Any) -> np.ndarray:
-    """(V, 3) linear base colours of the materials at each vertex."""
-    slots = [base_colour(slot.material) for slot in source.material_slots] or [(PLAIN,) * 3]
+def colors_of(data: Any, source: Any) -> np.ndarray:
+    """(V, 3) linear base colors of the materials at each vertex."""
+    slots = [base_color(slot.material) for slot in source.material_slots] or [(PLAIN,) * 3]
     chosen = np.clip(taken(data.polygons, "material_index", np.int32, 1)[:, 0], 0, len(slots) - 1)
     corners = taken(data.polygons, "loop_total", np.int32, 1)[:, 0]
     return mean_of_corners(data, np.repeat(np.array(slots, np.float64)[chosen], corners, axis=0))
 
 
-def base_colour(material: Any) -> tuple[float, float, float]:
-    """The linear colour that a material has all over; its colour in the viewport where a texture decides."""
+def base_color(material: Any) -> tuple[float, float, float]:
+    """The linear color that a material has all over; its color in the viewport where a texture decides."""
     if material is None:
         return (PLAIN,) * 3
     for node in material.node_tree.nodes if material.node_tree else ():

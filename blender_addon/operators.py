@@ -6,9 +6,9 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
-from . import artist, compat, keyring, live, preview, server_settings, wording
+from . import compat, context, key_store, labels, preview, properties, server_settings
 from .preferences import preferences, user_folder
-from .shared.states import JobState
+from .shared.job_states import JobState
 
 PANEL = "dreamwright_panel"  # in the context of buttons in the panel, which act on the chosen job, and of nothing else
 
@@ -16,12 +16,12 @@ PANEL = "dreamwright_panel"  # in the context of buttons in the panel, which act
 def connection_fault() -> str:
     """Why the server of the preferences may not be connected to, in a sentence; "" when it may."""
     address = preferences().address
-    fault = wording.address_fault(address)
-    if not wording.is_local(address):
+    fault = labels.address_fault(address)
+    if not labels.is_local(address):
         fault = fault or compat.online_fault()
     try:
-        return fault or wording.key_fault(
-            address, wording.is_local(address) or keyring.server_key(user_folder(), address) is not None
+        return fault or labels.key_fault(
+            address, labels.is_local(address) or key_store.server_key(user_folder(), address) is not None
         )
     except ValueError as error:
         return str(error)
@@ -36,7 +36,7 @@ def allowed(cls: Any, fault: str) -> bool:
 
 def offline_fault() -> str:
     """Why nothing can be asked of a server now, in a sentence; "" when it can."""
-    session = live.session()
+    session = context.session()
     return "" if session.is_online else f"Not connected to a server: {session.reason}"
 
 
@@ -56,7 +56,7 @@ class DREAMWRIGHT_OT_connect(bpy.types.Operator):
     def execute(self, context: Any) -> set[str]:
         """Begin to connect."""
         try:
-            live.session().connect(preferences().address)
+            context.session().connect(preferences().address)
         except ImportError as error:
             self.report(
                 {"ERROR"},
@@ -80,11 +80,11 @@ class DREAMWRIGHT_OT_disconnect(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only while there is a connection."""
-        return allowed(cls, "" if live.session().is_open else "There is no connection")
+        return allowed(cls, "" if context.session().is_open else "There is no connection")
 
     def execute(self, context: Any) -> set[str]:
         """Disconnect."""
-        live.session().disconnect()
+        context.session().disconnect()
         return {"FINISHED"}
 
 
@@ -113,8 +113,8 @@ class DREAMWRIGHT_OT_generate(bpy.types.Operator):
 
     def execute(self, context: Any) -> set[str]:
         """Submit a job with the panel's settings."""
-        mine = artist.artist()
-        prompt = wording.clean_prompt(self.prompt or mine.prompt)
+        mine = properties.artist()
+        prompt = labels.clean_prompt(self.prompt or mine.prompt)
         if not prompt:
             self.report({"ERROR"}, "The prompt is empty; type what to make, for example: a red mushroom")
             return {"CANCELLED"}
@@ -125,17 +125,17 @@ class DREAMWRIGHT_OT_generate(bpy.types.Operator):
 
 def submit(operator: Any, prompt: str) -> bool:
     """Send a prompt with the panel's settings; a fault is reported by the operator."""
-    mine, session = artist.artist(), live.session()
+    mine, session = properties.artist(), context.session()
     if not mine.model_name or not mine.preset_name:
         operator.report({"ERROR"}, "The server has not said what it offers yet; try again in a moment")
         return False
-    if fault := wording.vocabulary_fault(session.offered, mine.model_name, prompt):
+    if fault := labels.vocabulary_fault(session.offered, mine.model_name, prompt):
         operator.report({"ERROR"}, fault)
         return False
     try:
         settings = server_settings.asked_for(session.offered, mine)
         session.submit(
-            prompt, wording.clean_prompt(mine.negative), mine.model_name, mine.preset_name, mine.seed, settings
+            prompt, labels.clean_prompt(mine.negative), mine.model_name, mine.preset_name, mine.seed, settings
         )
     except ValueError as error:  # ProtocolError is one
         operator.report({"ERROR"}, str(error))
@@ -157,10 +157,10 @@ class OnJob:
     @classmethod
     def poll(cls, context: Any) -> bool:
         """In the panel only for a chosen job in a fitting state; a script may name any job, which `execute` looks at."""
-        jobs = live.session().jobs
+        jobs = context.session().jobs
         fault = offline_fault() or ("" if jobs else "There is no job yet")
         if not fault and hasattr(context, PANEL):
-            chosen = artist.active_job()
+            chosen = properties.active_job()
             fault = "Choose a job in the list first" if chosen is None else cls.fault_of(chosen)
         return allowed(cls, fault)
 
@@ -176,7 +176,7 @@ class OnJob:
 
     def execute(self, context: Any) -> set[str]:
         """Do it, or say why not."""
-        job = live.session().jobs.get(self.job) if self.job else artist.active_job()
+        job = context.session().jobs.get(self.job) if self.job else properties.active_job()
         if job is None:
             self.report(
                 {"ERROR"},
@@ -203,7 +203,7 @@ class DREAMWRIGHT_OT_cancel(OnJob, bpy.types.Operator):
 
     def act(self, job: str) -> None:
         """Cancel it."""
-        live.session().cancel(job)
+        context.session().cancel(job)
 
 
 class DREAMWRIGHT_OT_pause(OnJob, bpy.types.Operator):
@@ -217,7 +217,7 @@ class DREAMWRIGHT_OT_pause(OnJob, bpy.types.Operator):
 
     def act(self, job: str) -> None:
         """Pause it."""
-        live.session().pause(job)
+        context.session().pause(job)
 
 
 class DREAMWRIGHT_OT_resume(OnJob, bpy.types.Operator):
@@ -235,7 +235,7 @@ class DREAMWRIGHT_OT_resume(OnJob, bpy.types.Operator):
 
     def act(self, job: str) -> None:
         """Resume it."""
-        live.session().resume(job)
+        context.session().resume(job)
 
 
 class DREAMWRIGHT_OT_import(OnJob, bpy.types.Operator):
@@ -253,7 +253,7 @@ class DREAMWRIGHT_OT_import(OnJob, bpy.types.Operator):
 
     def act(self, job: str) -> None:
         """Fetch it; the next ticks bring it into the scene."""
-        live.session().fetch(job)
+        context.session().fetch(job)
 
 
 class DREAMWRIGHT_OT_withdraw(bpy.types.Operator):
@@ -271,12 +271,12 @@ class DREAMWRIGHT_OT_withdraw(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only while something waits."""
-        return allowed(cls, "" if live.session().outbox else "Nothing waits for the server")
+        return allowed(cls, "" if context.session().outbox else "Nothing waits for the server")
 
     def execute(self, context: Any) -> set[str]:
         """Forget it."""
-        for ticket in [self.ticket] if self.ticket else list(live.session().outbox):
-            live.session().withdraw(ticket)
+        for ticket in [self.ticket] if self.ticket else list(context.session().outbox):
+            context.session().withdraw(ticket)
         return {"FINISHED"}
 
 
@@ -321,9 +321,9 @@ class DREAMWRIGHT_OT_look(bpy.types.Operator):
 
     def execute(self, context: Any) -> set[str]:
         """Move the slider."""
-        mine, job = artist.artist(), artist.active_job()
-        ring = live.session().frames[job.job]
-        mine.scrub = ring.neighbour(mine.scrub, self.offset) if self.offset else 1.0
+        mine, job = properties.artist(), properties.active_job()
+        ring = context.session().frames[job.job]
+        mine.scrub = ring.neighbor(mine.scrub, self.offset) if self.offset else 1.0
         return {"FINISHED"}
 
 
@@ -337,7 +337,7 @@ class DREAMWRIGHT_OT_dismiss(bpy.types.Operator):
 
     def execute(self, context: Any) -> set[str]:
         """Forget all notices."""
-        live.session().notices.clear()
+        context.session().notices.clear()
         return {"FINISHED"}
 
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import bpy
 
-from . import artist, compat, live, local_server, preview, refine_operators, server_settings, wording
+from . import compat, context, labels, local_server, preview, properties, refine_operators, server_settings
 from .operators import PANEL
 from .preferences import preferences
-from .shared.states import ENDED, JobState
+from .shared.job_states import ENDED, JobState
 
 
 def _fitting(context: Any, less: int = 0) -> int:
     """How many characters of a label fit into the sidebar, which does not wrap by itself; `less` for an icon or a box."""
     if context.region is None:
-        return wording.WIDTH
+        return labels.WIDTH
     return max(16, int((context.region.width / context.preferences.system.ui_scale - 48) / 6.4) - less)
 
 
@@ -41,23 +41,23 @@ class DREAMWRIGHT_UL_jobs(bpy.types.UIList):
         index: int = 0,
     ) -> None:
         """One row: state as icon and word, the prompt, and progress."""
-        job = live.session().jobs.get(item.job)
+        job = context.session().jobs.get(item.job)
         if job is None:
             layout.label(text="Gone")
             return
-        symbol, word = wording.STATE_LOOKS[job.state]
+        symbol, word = labels.STATE_LOOKS[job.state]
         row = layout.row(align=True)
-        row.label(text=wording.short(job.prompt, 40), icon=compat.icon(symbol, "DOT"))
+        row.label(text=labels.short(job.prompt, 40), icon=compat.icon(symbol, "DOT"))
         if job.pinned:
             row.label(text="", icon="PINNED")
         end = row.row()
         end.alignment = "RIGHT"
-        end.label(text=f"{round(100 * wording.share_done(job))} %" if job.state == "running" else word)
+        end.label(text=f"{round(100 * labels.share_done(job))} %" if job.state == "running" else word)
 
     def filter_items(self, context: Any, data: Any, property: str) -> tuple[list[int], list[int]]:
         """Rows whose prompt holds the text in the search field."""
         rows, wanted = getattr(data, property), self.filter_name.lower()
-        jobs = live.session().jobs
+        jobs = context.session().jobs
         found = [wanted in jobs[row.job].prompt.lower() if row.job in jobs else False for row in rows]
         return ([self.bitflag_filter_item if hit else 0 for hit in found] if wanted else []), []
 
@@ -70,10 +70,10 @@ class DREAMWRIGHT_PT_server(_InDream, bpy.types.Panel):
 
     def draw(self, context: Any) -> None:
         """State, address, buttons and messages."""
-        layout, session, chosen = self.layout, live.session(), preferences()
-        here, running = wording.is_local(chosen.address), local_server.is_running()
+        layout, session, chosen = self.layout, context.session(), preferences()
+        here, running = labels.is_local(chosen.address), local_server.is_running()
         fault = local_server.start_fault() if here and not session.is_online else ""
-        symbol, word, advice = wording.link_words(session.link, session.reason, here, here and running, fault)
+        symbol, word, advice = labels.link_words(session.link, session.reason, here, here and running, fault)
         row = layout.row(align=True)
         row.label(text=word, icon=compat.icon(symbol, "DOT"))
         if session.is_open:
@@ -86,7 +86,7 @@ class DREAMWRIGHT_PT_server(_InDream, bpy.types.Panel):
             row = layout.row(align=True)
             row.prop(chosen, "address", text="")
             row.operator("dreamwright.paste_connection", text="", icon="PASTEDOWN")
-        for line in wording.wrapped(advice, _fitting(context)):
+        for line in labels.wrapped(advice, _fitting(context)):
             layout.label(text=line)
         self._keys(layout, session)
         if session.is_online and session.round_trip_s and not here:
@@ -119,7 +119,7 @@ class DREAMWRIGHT_PT_server(_InDream, bpy.types.Panel):
         box = layout.box()
         for notice in session.notices:
             column = box.column(align=True)
-            for index, line in enumerate(wording.wrapped(notice.text, width)):
+            for index, line in enumerate(labels.wrapped(notice.text, width)):
                 column.label(text=line, icon=("ERROR" if notice.is_error else "INFO") if index == 0 else "BLANK1")
             if notice.fix:
                 box.operator(notice.fix)
@@ -138,7 +138,7 @@ class DREAMWRIGHT_PT_prompt(_InDream, bpy.types.Panel):
 
     def draw(self, context: Any) -> None:
         """Prompt and settings."""
-        layout, mine, session = self.layout, artist.artist(), live.session()
+        layout, mine, session = self.layout, properties.artist(), context.session()
         layout.use_property_decorate = False
         card = self._model_card(session, mine.model_name)
         hint = card.examples[0] if card and card.examples else "a red mushroom"
@@ -147,22 +147,22 @@ class DREAMWRIGHT_PT_prompt(_InDream, bpy.types.Panel):
             row = column.row(align=True)
             row.operator("dreamwright.edit_prompt", text="Edit Text", icon="TEXT")
             row.operator("dreamwright.use_text", icon="IMPORT")
-        unknown = wording.unknown_words(mine.prompt, card.vocabulary) if card else []
+        unknown = labels.unknown_words(mine.prompt, card.vocabulary) if card else []
         if unknown:
             text = f"The model {card.name} does not know: {', '.join(unknown[:5])}"
-            for index, line in enumerate(wording.wrapped(text, _fitting(context, 4))):
+            for index, line in enumerate(labels.wrapped(text, _fitting(context, 4))):
                 layout.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
         layout.use_property_split = True
         column = layout.column()
         column.prop(mine, "model")
         if card and not card.ready:
-            for index, line in enumerate(wording.wrapped(card.missing, _fitting(context, 4))):
+            for index, line in enumerate(labels.wrapped(card.missing, _fitting(context, 4))):
                 column.label(text=line, icon="INFO" if index == 0 else "BLANK1")
         column.prop(mine, "preset")
         column.prop(mine, "seed")
         column.prop(mine, "height_m")
         column.prop(mine, "triangles")
-        self._colours(layout.column(), mine, session, _fitting(context, 4))
+        self._colors(layout.column(), mine, session, _fitting(context, 4))
         column = layout.column(align=True)
         row = column.row(align=True)
         row.scale_y = 1.4
@@ -180,11 +180,11 @@ class DREAMWRIGHT_PT_prompt(_InDream, bpy.types.Panel):
         column.prop(mine, "import_when_done")
         column.prop(mine, "mark_as_asset")
 
-    def _colours(self, column: Any, mine: Any, session: Any, width: int) -> None:
-        column.prop(mine, "colour_as")
-        if mine.colour_as == "IMAGE":
+    def _colors(self, column: Any, mine: Any, session: Any, width: int) -> None:
+        column.prop(mine, "color_as")
+        if mine.color_as == "IMAGE":
             column.prop(mine, "texture_size")
-            for index, line in enumerate(wording.wrapped(server_settings.texture_fault(session.offered), width)):
+            for index, line in enumerate(labels.wrapped(server_settings.texture_fault(session.offered), width)):
                 column.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
 
     def _model_card(self, session: Any, name: str) -> Any:
@@ -202,9 +202,9 @@ class DREAMWRIGHT_PT_settings(_InDream, bpy.types.Panel):
 
     def draw(self, context: Any) -> None:
         """One control a setting card."""
-        layout, session = self.layout, live.session()
+        layout, session = self.layout, context.session()
         layout.label(text="Negative Prompt")
-        compat.text_field(layout, artist.artist(), "negative", "what to keep away from", 1)
+        compat.text_field(layout, properties.artist(), "negative", "what to keep away from", 1)
         layout.use_property_split, layout.use_property_decorate = True, False
         values, cards = server_settings.holder(context), server_settings.shown_cards(session.offered)
         if values is None or not cards:
@@ -224,7 +224,7 @@ class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
 
     def draw(self, context: Any) -> None:
         """The list and the chosen job."""
-        layout, mine, session = self.layout, artist.artist(), live.session()
+        layout, mine, session = self.layout, properties.artist(), context.session()
         layout.context_pointer_set(PANEL, mine)
         row = layout.row()
         row.template_list("DREAMWRIGHT_UL_jobs", "", mine, "rows", mine, "row_index", rows=3)
@@ -234,7 +234,7 @@ class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
         side.operator("dreamwright.resume", text="", icon="PLAY")
         side.operator("dreamwright.remove", text="", icon="TRASH")
         self._waiting(layout, session, _fitting(context, 4))
-        job = artist.active_job()
+        job = properties.active_job()
         if job is not None:
             self._job(layout, mine, session, job, _fitting(context))
 
@@ -247,26 +247,26 @@ class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
                 else f"{100 * session.meshes.share(ticket):.0f} % sent:"
             )
             row.label(
-                text=f"{sending if session.is_online else 'Waiting:'} “{wording.short(asked.prompt, 30)}”", icon="TIME"
+                text=f"{sending if session.is_online else 'Waiting:'} “{labels.short(asked.prompt, 30)}”", icon="TIME"
             )
             row.operator("dreamwright.withdraw", text="", icon="X").ticket = ticket
         if session.outbox and not session.is_online:
             text = "Sent as soon as the server answers, even if Blender is closed in between"
-            for line in wording.wrapped(text, width):
+            for line in labels.wrapped(text, width):
                 layout.label(text=line, icon="BLANK1")
 
     def _job(self, layout: Any, mine: Any, session: Any, job: Any, width: int) -> None:
         row_of_job = mine.rows[mine.row_index]
         column = layout.column(align=True)
         if JobState(job.state) not in ENDED:
-            compat.progress(column, row_of_job, "percent", wording.share_done(job), wording.STATE_LOOKS[job.state][1])
-        progress = wording.progress_text(job)
+            compat.progress(column, row_of_job, "percent", labels.share_done(job), labels.STATE_LOOKS[job.state][1])
+        progress = labels.progress_text(job)
         for text in (
             *([progress] if len(progress) <= width else progress.split(", ")),
-            wording.trouble(job),
+            labels.trouble(job),
             job.message,
         ):
-            for line in wording.wrapped(text, width):
+            for line in labels.wrapped(text, width):
                 column.label(text=line)
         download = session.downloads.get(job.job)
         if download is not None:
@@ -278,7 +278,7 @@ class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
             row.operator("dreamwright.refine_job", text="", icon=compat.icon("GREASEPENCIL", "TEXT"))
         row = layout.row(align=True)
         origin = session.jobs.get(job.refines)
-        row.label(text=wording.place_text(job, origin.prompt if origin else ""))
+        row.label(text=labels.place_text(job, origin.prompt if origin else ""))
         if JobState(job.state) not in ENDED:
             row.operator("dreamwright.raise_priority", text="", icon="TRIA_UP")
             row.operator("dreamwright.lower_priority", text="", icon="TRIA_DOWN")
@@ -295,7 +295,7 @@ class DREAMWRIGHT_PT_preview(_InDream, bpy.types.Panel):
 
     def draw(self, context: Any) -> None:
         """Open, step, scrub."""
-        layout, mine = self.layout, artist.artist()
+        layout, mine = self.layout, properties.artist()
         layout.operator("dreamwright.show_preview", icon="IMAGE_DATA")
         frame = preview.current_frame()
         if frame is None:

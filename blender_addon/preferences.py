@@ -7,15 +7,15 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
-from . import compat, keyring, remembered, wording
-from .shared.pairing import is_invitation
+from . import compat, key_store, labels, storage
+from .shared.credentials import is_invitation
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:47630"
 
 
 def _known_servers(self: Any, context: Any, text: str) -> list[str]:
     """What the address field offers to choose from: this machine, and every server that was connected to."""
-    known = [*remembered.known_addresses(user_folder()), *keyring.known_servers(user_folder())]
+    known = [*storage.known_addresses(user_folder()), *key_store.known_servers(user_folder())]
     return [address for address in dict.fromkeys([DEFAULT_ADDRESS, *known]) if text in address]
 
 
@@ -78,7 +78,7 @@ class DreamwrightPreferences(bpy.types.AddonPreferences):
         layout.use_property_split = True
         column = layout.column()
         column.prop(self, "address")
-        for index, line in enumerate(wording.wrapped(operators.connection_fault(), 64)):
+        for index, line in enumerate(labels.wrapped(operators.connection_fault(), 64)):
             column.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
         keys = live.session().keys
         if keys.server_mark:
@@ -93,7 +93,7 @@ class DreamwrightPreferences(bpy.types.AddonPreferences):
         column.prop(self, "command")
         missing = local_server.command_fault()
         if missing:
-            for index, line in enumerate(wording.wrapped(missing, 64)):
+            for index, line in enumerate(labels.wrapped(missing, 64)):
                 column.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
         else:
             column.label(text=f"Start Server runs {local_server.command_path()}", icon="CHECKMARK")

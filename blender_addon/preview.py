@@ -9,8 +9,8 @@ from typing import Any, Iterator
 import bpy
 from bpy.app.handlers import persistent
 
-from . import artist, compat, live
-from .frames import png_of
+from . import compat, context, properties
+from .preview_frames import png_of
 from .shared.messages import PreviewFrame
 
 IMAGE = "Dreamwright Preview"
@@ -60,9 +60,9 @@ def show(frame: PreviewFrame) -> None:
 
 def current_frame() -> PreviewFrame | None:
     """The picture of the chosen job that the slider stands at."""
-    job = artist.active_job()
-    ring = live.session().frames.get(job.job) if job else None
-    return ring.at(artist.artist().scrub) if ring else None
+    job = properties.active_job()
+    ring = context.session().frames.get(job.job) if job else None
+    return ring.at(properties.artist().scrub) if ring else None
 
 
 def show_current() -> None:
@@ -73,7 +73,7 @@ def show_current() -> None:
     try:
         show(frame)
     except ValueError as error:
-        live.session().say(f"A preview cannot be shown: {error}")
+        context.session().say(f"A preview cannot be shown: {error}")
 
 
 def _areas(kind: str) -> Iterator[Any]:

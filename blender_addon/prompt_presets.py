@@ -7,7 +7,7 @@ import bpy
 from bl_operators.presets import AddPresetBase
 from bl_ui.utils import PresetPanel
 
-from .artist import TYPED
+from .properties import TYPED
 
 FOLDER = "dreamwright/props"
 # A preset is a way of working, not a prop: the prompt and the seed stay the artist's.

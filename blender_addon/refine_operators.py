@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Refine Selected Mesh: the active object's vertices and colours are sent to be moved towards a prompt."""
+"""Refine Selected Mesh: the active object's vertices and colors are sent to be moved towards a prompt."""
 
 from typing import Any
 
 import bpy
 from bpy.props import EnumProperty, FloatProperty, IntProperty, StringProperty
 
-from . import artist, compat, live, object_mesh, wording
-from .delivery import REFINE
+from . import compat, context, labels, object_mesh, properties
+from .import_mesh import REFINE
 from .shared import limits
 from .shared.mesh_file import encode_mesh
 
@@ -22,7 +22,7 @@ def subject(context: Any) -> Any:
 
 def _fault(context: Any) -> str:
     """Why nothing can be refined now, in a sentence; "" when it can."""
-    session, source = live.session(), subject(context)
+    session, source = context.session(), subject(context)
     if source is None:
         return "Select the mesh object that is to be refined"
     if source.mode != "OBJECT":
@@ -35,7 +35,7 @@ def _fault(context: Any) -> str:
 
 
 def _card(name: str) -> Any:
-    offered = live.session().offered
+    offered = context.session().offered
     return next((card for card in offered.settings if card.name == name), None) if offered else None
 
 
@@ -45,7 +45,7 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
     bl_idname = "dreamwright.refine_mesh"
     bl_label = "Refine Selected Mesh"
     bl_description = (
-        "Move and colour the vertices of the selected mesh towards a prompt; best when it stands upright and faces -Y"
+        "Move and color the vertices of the selected mesh towards a prompt; best when it stands upright and faces -Y"
     )
     bl_options = {"REGISTER"}
 
@@ -56,7 +56,7 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
     )
     strength: FloatProperty(
         name="Strength",
-        description="How far vertices and colours may go: 0 changes nothing, 1 moves a vertex by up to half the mesh's radius",
+        description="How far vertices and colors may go: 0 changes nothing, 1 moves a vertex by up to half the mesh's radius",
         min=0.0,
         max=1.0,
         default=0.5,
@@ -64,7 +64,7 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
     )
     steps: IntProperty(
         name="Steps",
-        description="Optimisation steps: more change more, within the strength",
+        description="Optimization steps: more change more, within the strength",
         min=1,
         soft_max=2000,
         default=300,
@@ -73,9 +73,9 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
         name="Change",
         description="What the prompt may change",
         items=[
-            ("BOTH", "Shape and Colours", "Move the vertices and change their colours"),
-            ("SHAPE", "Shape", "Move the vertices; their colours stay"),
-            ("COLOURS", "Colours", "Change the vertices' colours; the shape stays"),
+            ("BOTH", "Shape and Colors", "Move the vertices and change their colors"),
+            ("SHAPE", "Shape", "Move the vertices; their colors stay"),
+            ("COLORS", "Colors", "Change the vertices' colors; the shape stays"),
         ],
         default="BOTH",
     )
@@ -88,7 +88,7 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
                 "New Object",
                 "A copy of the object as it is seen, with its modifiers applied; the object itself stays as it is",
             ),
-            ("SHAPE_KEY", "Shape Key", "A shape key of the object, and a colour attribute beside its own"),
+            ("SHAPE_KEY", "Shape Key", "A shape key of the object, and a color attribute beside its own"),
         ],
         default="OBJECT",
     )
@@ -107,16 +107,16 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
         known = card.defaults.get(REFINE) if card is not None else None
         if isinstance(known, int) and not self.properties.is_property_set("steps"):
             self.steps = known
-        self.prompt = artist.artist().prompt or self.prompt
+        self.prompt = properties.artist().prompt or self.prompt
         return context.window_manager.invoke_props_dialog(self, width=360)
 
     def draw(self, context: Any) -> None:
         """The dialog."""
-        layout, mine = self.layout, artist.artist()
+        layout, mine = self.layout, properties.artist()
         layout.use_property_split, layout.use_property_decorate = True, False
         layout.prop(self, "prompt")
-        fault = wording.vocabulary_fault(live.session().offered, mine.model_name, wording.clean_prompt(self.prompt))
-        for index, line in enumerate(wording.wrapped(fault, 52)):
+        fault = labels.vocabulary_fault(context.session().offered, mine.model_name, labels.clean_prompt(self.prompt))
+        for index, line in enumerate(labels.wrapped(fault, 52)):
             layout.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
         layout.prop(self, "strength", slider=True)
         layout.prop(self, "steps")
@@ -126,23 +126,23 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
 
     def execute(self, context: Any) -> set[str]:
         """Take the mesh and submit a job; it is sent while the artist goes on working."""
-        mine, session = artist.artist(), live.session()
-        prompt = wording.clean_prompt(self.prompt or mine.prompt)
+        mine, session = properties.artist(), context.session()
+        prompt = labels.clean_prompt(self.prompt or mine.prompt)
         fault = "" if prompt else "The prompt is empty; type what the mesh should become, for example: a red mushroom"
         fault = fault or (
             "" if mine.model_name else "The server has not said what it offers yet; try again in a moment"
         )
-        fault = fault or wording.vocabulary_fault(session.offered, mine.model_name, prompt)
+        fault = fault or labels.vocabulary_fault(session.offered, mine.model_name, prompt)
         if fault:
             self.report({"ERROR"}, fault)
             return {"CANCELLED"}
         settings = {STRENGTH: round(self.strength, 4), STEPS: self.steps}
         if self.change != "BOTH":
-            settings["refine.colours" if self.change == "SHAPE" else "refine.positions"] = False
+            settings["refine.colors" if self.change == "SHAPE" else "refine.positions"] = False
         try:
             data = encode_mesh(object_mesh.mesh_of(context, subject(context), self.result == "SHAPE_KEY"))
             session.submit(
-                prompt, wording.clean_prompt(mine.negative), mine.model_name, REFINE, mine.seed, settings, mesh=data
+                prompt, labels.clean_prompt(mine.negative), mine.model_name, REFINE, mine.seed, settings, mesh=data
             )
         except ValueError as error:  # ProtocolError is one
             self.report({"ERROR"}, str(error))

@@ -6,7 +6,7 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty
 
-from . import artist, delivery, live, local_server, server_settings, wording
+from . import context, import_mesh, labels, local_server, properties, server_settings
 from .operators import submit
 from .preferences import preferences
 
@@ -34,7 +34,7 @@ class DREAMWRIGHT_OT_start_server(bpy.types.Operator):
         try:
             local_server.start()
             local_server.note_preferences()
-            live.session().connect(preferences().address)
+            context.session().connect(preferences().address)
         except (OSError, ValueError, ImportError) as error:
             self.report({"ERROR"}, f"The local server was not started: {error}")
             return {"CANCELLED"}
@@ -54,7 +54,7 @@ class DREAMWRIGHT_OT_stop_server(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only for a server of this machine."""
-        local = wording.is_local(preferences().address)
+        local = labels.is_local(preferences().address)
         if not local:
             cls.poll_message_set("The server runs on another machine and cannot be stopped from here")
         return local
@@ -71,7 +71,7 @@ class DREAMWRIGHT_OT_stop_server(bpy.types.Operator):
                 {"WARNING"}, "No server that Blender started is running; stop it where you started it, with Ctrl-C"
             )
             return {"CANCELLED"}
-        live.session().disconnect()
+        context.session().disconnect()
         return {"FINISHED"}
 
 
@@ -119,7 +119,7 @@ class DREAMWRIGHT_OT_edit_prompt(bpy.types.Operator):
         """Put the prompt into a Text datablock and show it."""
         text = bpy.data.texts.get(PROMPT_TEXT) or bpy.data.texts.new(PROMPT_TEXT)
         text.clear()
-        text.write(artist.artist().prompt)
+        text.write(properties.artist().prompt)
         _show_text(context, text)
         return {"FINISHED"}
 
@@ -142,7 +142,7 @@ class DREAMWRIGHT_OT_use_text(bpy.types.Operator):
 
     def execute(self, context: Any) -> set[str]:
         """Copy it; the field itself cuts what is too long."""
-        artist.artist().prompt = wording.clean_prompt(bpy.data.texts[PROMPT_TEXT].as_string())
+        properties.artist().prompt = labels.clean_prompt(bpy.data.texts[PROMPT_TEXT].as_string())
         return {"FINISHED"}
 
 
@@ -164,15 +164,15 @@ class DREAMWRIGHT_OT_dream_again(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only for an object that was dreamt."""
-        known = delivery.remembered_request(context.active_object) is not None
+        known = import_mesh.remembered_request(context.active_object) is not None
         if not known:
             cls.poll_message_set("The active object was not made by Dreamwright; select one that was")
         return known
 
     def execute(self, context: Any) -> set[str]:
         """Fill in the panel and generate."""
-        asked = delivery.remembered_request(context.active_object)
-        offered, mine = live.session().offered, artist.artist()
+        asked = import_mesh.remembered_request(context.active_object)
+        offered, mine = context.session().offered, properties.artist()
         mine.prompt, mine.negative = asked["prompt"], asked["negative"]
         mine.model_name, mine.preset_name = asked["model"], asked["preset"]
         mine.seed = max(0, asked["seed"] + (0 if self.same_seed else 1)) % 2**31
@@ -180,15 +180,15 @@ class DREAMWRIGHT_OT_dream_again(bpy.types.Operator):
             if isinstance(asked["settings"].get(name), (int, float)):
                 setattr(mine, field, asked["settings"][name])
         size = asked["settings"].get(server_settings.TEXTURE, 0)
-        mine.colour_as = "IMAGE" if isinstance(size, int) and size > 0 else "VERTICES"
-        if mine.colour_as == "IMAGE":
+        mine.color_as = "IMAGE" if isinstance(size, int) and size > 0 else "VERTICES"
+        if mine.color_as == "IMAGE":
             mine.texture_size = size
         unknown = server_settings.apply(offered, mine.preset_name, asked["settings"])
         if unknown and offered is not None:
             self.report({"WARNING"}, f"This server has no control for {', '.join(unknown[:5])}; left out")
         if self.only_fill:
             return {"FINISHED"}
-        if not live.session().is_online:
+        if not context.session().is_online:
             self.report({"ERROR"}, "The panel is filled in; connect to a server to generate")
             return {"CANCELLED"}
         return {"FINISHED"} if submit(self, asked["prompt"]) else {"CANCELLED"}

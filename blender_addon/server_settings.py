@@ -9,7 +9,7 @@ from typing import Any, Mapping
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty
 
-from .shared.offer import Capabilities, SettingCard
+from .shared.capabilities import Capabilities, SettingCard
 
 # Settings that have a control of their own in the panel.
 TEXTURE = "mesh.texture"
@@ -44,7 +44,7 @@ def texture_fault(offered: Capabilities | None) -> str:
     """Why no image can be had of this server, in a sentence; "" when it can, or has not said yet."""
     if offered is None or any(bound.name == TEXTURE for bound in offered.setting_bounds):
         return ""
-    return "This server makes no image textures; choose Vertex Colours, or update the server"
+    return "This server makes no image textures; choose Vertex Colors, or update the server"
 
 
 def default_of(card: SettingCard, preset: str) -> Any:
@@ -118,7 +118,7 @@ def asked_for(offered: Capabilities | None, mine: Any) -> dict[str, Any]:
     settings = changed(offered, mine.preset_name)
     settings["mesh.height_m"] = round(mine.height_m, 6)
     settings["mesh.triangles"] = mine.triangles
-    if mine.colour_as == "IMAGE":
+    if mine.color_as == "IMAGE":
         if texture_fault(offered):
             raise ValueError(texture_fault(offered))
         settings[TEXTURE] = mine.texture_size

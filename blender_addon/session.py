@@ -10,13 +10,15 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-from . import keyring, remembered, wording
+from . import key_store, labels, storage
 from .commands import Commands
-from .frames import Frames
-from .happenings import JobEnded, JobStarted, MeshArrived, NewFrame, Notice
-from .mesh_outbox import MeshOutbox
+from .pending_uploads import MeshOutbox
+from .preview_frames import Frames
+from .session_events import JobEnded, JobStarted, MeshArrived, NewFrame, Notice
 from .shared import __version__
-from .shared.faults import Refused, Unanswered
+from .shared.credentials import Invitation, is_invitation
+from .shared.errors import Refused, Unanswered
+from .shared.job_states import ENDED, JobState
 from .shared.mesh_file import decode_mesh
 from .shared.messages import (
     AskCapabilities,
@@ -31,8 +33,6 @@ from .shared.messages import (
     Submit,
     check_request,
 )  # fmt: skip
-from .shared.pairing import Invitation, is_invitation
-from .shared.states import ENDED, JobState
 
 if TYPE_CHECKING:
     from .shared.client import Client
@@ -50,7 +50,7 @@ class Session(Commands):
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.folder, self.address = folder, ""
-        self.keys = keyring.Keyring(folder)
+        self.keys = key_store.Keyring(folder)
         self.revision = 0
         self.link, self.reason = OFFLINE, "Not connected"
         self.offered: Capabilities | None = None
@@ -89,9 +89,9 @@ class Session(Commands):
     def show_offline(self, address: str) -> None:
         """Draw what `address` offered when it was last seen."""
         if address != self.address:
-            self.address, self.offered = address, remembered.recall_capabilities(self.folder, address)
+            self.address, self.offered = address, storage.recall_capabilities(self.folder, address)
             self.jobs, self.frames = {}, {}
-            self.outbox = remembered.recall_submits(self.folder, address)
+            self.outbox = storage.recall_submits(self.folder, address)
             self.keys.show(address)
             self.revision += 1
 
@@ -114,8 +114,8 @@ class Session(Commands):
         """
         if is_invitation(address):
             address = self.pair(address).address
-        fault = wording.address_fault(address) or wording.key_fault(
-            address, keyring.server_key(self.folder, address) is not None
+        fault = labels.address_fault(address) or labels.key_fault(
+            address, key_store.server_key(self.folder, address) is not None
         )
         if fault:
             raise ValueError(fault)
@@ -127,7 +127,7 @@ class Session(Commands):
         self.disconnect()
         self.show_offline(address)
         lock, name = self.keys.lock_for(address), f"blender add-on {__version__}"
-        self._client = Client(address, remembered.client_id(self.folder), name, self._clock, lock=lock)
+        self._client = Client(address, storage.client_id(self.folder), name, self._clock, lock=lock)
         try:
             self._client.connect()
         except zmq.ZMQError as error:
@@ -189,7 +189,7 @@ class Session(Commands):
             self.meshes.put(asked.ticket, mesh)
         self.revision += 1
         if self._client is not None:
-            self._on_disk(lambda: remembered.keep_submit(self.folder, self.address, asked, mesh), "Unanswered requests")
+            self._on_disk(lambda: storage.keep_submit(self.folder, self.address, asked, mesh), "Unanswered requests")
         self._send_submit(asked)
         return asked.ticket
 
@@ -197,7 +197,7 @@ class Session(Commands):
         """Ask no longer for what was not answered yet; a job that the server made of it nevertheless is in its list."""
         if self.outbox.pop(ticket, None) is not None:
             self.meshes.drop(ticket)
-            self._on_disk(lambda: remembered.drop_submit(self.folder, ticket), "Answered requests")
+            self._on_disk(lambda: storage.drop_submit(self.folder, ticket), "Answered requests")
             self.revision += 1
 
     def _on_disk(self, act: Callable[[], None], what: str) -> None:
@@ -248,7 +248,7 @@ class Session(Commands):
             self.meshes.send(self._client, asked, sent, progressed)
         except ValueError as error:
             self.withdraw(asked.ticket)
-            self.say(f"The mesh for “{wording.short(asked.prompt)}” was not sent: {error}")
+            self.say(f"The mesh for “{labels.short(asked.prompt)}” was not sent: {error}")
 
     def _ask(self, message: Any, on_reply: Callable[[Any], None]) -> None:
         if self._client is None:
@@ -293,7 +293,7 @@ class Session(Commands):
         try:
             self._happened.append(MeshArrived(self.jobs.get(summary.job, summary), decode_mesh(data), by_itself))
         except ValueError as error:
-            self.say(f"The mesh of “{wording.short(summary.prompt)}” cannot be read: {error}")
+            self.say(f"The mesh of “{labels.short(summary.prompt)}” cannot be read: {error}")
 
     # --- taking in
 
@@ -342,7 +342,7 @@ class Session(Commands):
         if ended and old is not None and JobState(old.state) not in ENDED:
             self._happened.append(JobEnded(job))
             if job.state == JobState.FAILED.value:
-                self.say(f"“{wording.short(job.prompt)}” failed: {job.message or 'the log of the server says more'}")
+                self.say(f"“{labels.short(job.prompt)}” failed: {job.message or 'the log of the server says more'}")
         self.revision += 1
 
     def _take_frame(self, frame: PreviewFrame) -> None:
@@ -362,9 +362,7 @@ class Session(Commands):
                 return self._refused("The server does not say what it offers", reply)
             self.offered = reply
             self.revision += 1
-            self._on_disk(
-                lambda: remembered.remember_capabilities(self.folder, self.address, reply), "The server's offer"
-            )
+            self._on_disk(lambda: storage.remember_capabilities(self.folder, self.address, reply), "The server's offer")
 
         self._ask(AskCapabilities(), told)
 

@@ -8,8 +8,8 @@ from typing import Any, Mapping
 
 import numpy as np
 
-from .faults import ProtocolError
-from .shapes import shown
+from .errors import ProtocolError
+from .schema import shown
 
 DTYPES = ("|u1", "<i4", "<u4", "<f4")
 MAX_DIMENSIONS = 4

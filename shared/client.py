@@ -15,8 +15,8 @@ from typing import Any, Callable
 import zmq
 
 from . import limits
-from .faults import ProtocolError, Refused, Unanswered
-from .handshake import Lock, Verdict, Watch, words
+from .connection_monitor import Lock, Verdict, Watch, words
+from .errors import ProtocolError, Refused, Unanswered
 from .messages import (
     Closing,
     Hello,

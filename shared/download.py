@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 from . import limits
 from .client import Client
-from .faults import Refused, Unanswered
+from .errors import Refused, Unanswered
 from .messages import Chunk, Fetch
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from . import limits
 from .arrays import decode_array, encode_array
-from .faults import ProtocolError
+from .errors import ProtocolError
 from .png import check_square_png
-from .shapes import from_map, scalars, to_map
+from .schema import from_map, scalars, to_map
 
 FORMAT = "dreamwright-mesh-1"
 PICTURED_FORMAT = "dreamwright-mesh-2"  # the same with a picture; a mesh without one is still written as the first

@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 from . import limits
 from .client import Client, Link
-from .faults import Refused, Unanswered
+from .errors import Refused, Unanswered
 from .uploads import Upload, Uploaded
 
 STALLS = 5  # times that the server has no more than at the beginning of the last try, until it is given up

@@ -12,12 +12,12 @@ from typing import Any
 import msgpack
 
 from . import limits
-from .causes import Cause
-from .faults import CODES, ProtocolError
+from .capabilities import Capabilities
+from .errors import CODES, ProtocolError
+from .failure_causes import Cause
+from .job_states import JobState
 from .limits import LARGEST
-from .offer import Capabilities
-from .shapes import flag, from_map, one_of, raw, real, record, scalars, several, shown, text, to_map, whole
-from .states import JobState
+from .schema import flag, from_map, one_of, raw, real, record, scalars, several, shown, text, to_map, whole
 from .status import ServerStatus
 from .uploads import Upload, Uploaded
 
@@ -135,7 +135,7 @@ class Resume:
 
 
 @dataclass(frozen=True)
-class Prioritise:
+class Prioritize:
     """Let a job go before or after others of its turn: users may lower theirs, admins may raise anybody's."""
 
     job: str = text(limits.JOB_CHARACTERS)
@@ -270,7 +270,7 @@ class Closing:
 MESSAGES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        Hello, AskCapabilities, AskStatus, Submit, Upload, ListJobs, Cancel, Pause, Resume, Prioritise, Pin, Forget, Subscribe, Seen, Fetch,
+        Hello, AskCapabilities, AskStatus, Submit, Upload, ListJobs, Cancel, Pause, Resume, Prioritize, Pin, Forget, Subscribe, Seen, Fetch,
         Welcome, Capabilities, ServerStatus, Uploaded, JobReply, JobList, Chunk, Done, Refusal,
         JobChanged, JobForgotten, PreviewFrame, Closing,
     )

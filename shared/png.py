@@ -7,11 +7,11 @@ import struct
 import zlib
 
 from .arrays import inflate
-from .faults import ProtocolError
+from .errors import ProtocolError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-HEADER = ">IIBBBBB"  # width, height, bit depth, colour type, compression, filter, interlace
-TRUE_COLOUR = (8, 2, 0, 0, 0)
+HEADER = ">IIBBBBB"  # width, height, bit depth, color type, compression, filter, interlace
+TRUE_COLOR = (8, 2, 0, 0, 0)
 
 
 def check_square_png(data: bytes, smallest: int, largest: int) -> int:
@@ -48,7 +48,7 @@ def _side(kind: bytes, body: bytes, smallest: int, largest: int) -> int:
     if kind != b"IHDR" or len(body) != struct.calcsize(HEADER):
         raise ProtocolError("the picture does not begin with its size")
     width, height, *form = struct.unpack(HEADER, body)
-    if width != height or not smallest <= width <= largest or tuple(form) != TRUE_COLOUR:
+    if width != height or not smallest <= width <= largest or tuple(form) != TRUE_COLOR:
         raise ProtocolError(
             f"the picture is {width} x {height} of form {form}; allowed are squares of {smallest} to {largest} pixels of 8-bit RGB"
         )

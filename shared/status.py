@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import limits
+from .job_states import JobState
 from .limits import LARGEST
-from .shapes import flag, one_of, real, several, text, whole
-from .states import JobState
+from .schema import flag, one_of, real, several, text, whole
 
 DEVICES_TOLD, JOBS_TOLD, USERS_TOLD = 64, 500, 500  # in one status; `ServerStatus` says how many there are
 

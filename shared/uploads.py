@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import limits
-from .shapes import raw, text, whole
+from .schema import raw, text, whole
 
 
 @dataclass(frozen=True)

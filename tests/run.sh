@@ -16,5 +16,5 @@ fi
 if command -v npm >/dev/null; then
     (cd tests/node && npm ci --silent --no-fund --no-audit)
 fi
-bash tests/addon/environments.sh
+bash tests/blender/environments.sh
 OMP_NUM_THREADS=1 exec .venv-test/bin/python -m pytest --durations=30 --durations-min=15 "$@"

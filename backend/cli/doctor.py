@@ -30,8 +30,9 @@ def nerfacc_mode() -> str:
 def run(options: argparse.Namespace) -> int:
     """Print the findings; 1 when no model can be used, else 0."""
     import torch
-    from dreamwright.backend.memory import free_bytes, in_words
-    from dreamwright.backend.models import known_models
+
+    from dreamwright.backend.models.local import known_models
+    from dreamwright.backend.models.memory_estimate import free_bytes, in_words
 
     print(f"python {platform.python_version()} on {platform.platform()}")
     for name in PACKAGES:

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     """Make what is missing, then table and picture. Raises DreamwrightError for everything a person can mend."""
     from dataclasses import replace
 
-    from dreamwright.backend.cli.cell_loop import PlannedCell, make_cells
+    from dreamwright.backend.cli.batch_runs import PlannedCell, make_cells
     from dreamwright.backend.cli.evaluate_choices import (
         MOST_SEEDS,
         check_count,
@@ -41,17 +41,17 @@ def run(options: argparse.Namespace) -> int:
     from dreamwright.backend.cli.evaluate_r_precision import write_table
     from dreamwright.backend.cli.run_loop import INTERRUPTED
     from dreamwright.backend.cli.sample import choose_device
+    from dreamwright.backend.evaluation.ablation import RUNGS, held_values, rung_config
     from dreamwright.backend.evaluation.baselines import Outcome
     from dreamwright.backend.evaluation.captions import STARTER_CAPTIONS, captions_for, slug
-    from dreamwright.backend.evaluation.exhibits import ELEVATION, starter_prop
-    from dreamwright.backend.evaluation.judging import AZIMUTHS
-    from dreamwright.backend.evaluation.plan import settings_of, settle, weights_of
+    from dreamwright.backend.evaluation.classifier_metrics import AZIMUTHS
+    from dreamwright.backend.evaluation.contact_sheet import labeled_sheet, mesh_tile
     from dreamwright.backend.evaluation.render_retrieval import RenderRetrieval
-    from dreamwright.backend.evaluation.rungs import RUNGS, held_values, rung_config
-    from dreamwright.backend.evaluation.scoreboard import Scoreboard
-    from dreamwright.backend.evaluation.sheets import labelled_sheet, mesh_tile
-    from dreamwright.backend.job import make_job
-    from dreamwright.backend.meshing.mesh import Mesh
+    from dreamwright.backend.evaluation.results_table import Scoreboard
+    from dreamwright.backend.evaluation.run_settings import settings_of, settle, weights_of
+    from dreamwright.backend.evaluation.samples import ELEVATION, starter_prop
+    from dreamwright.backend.geometry.build import Mesh
+    from dreamwright.backend.training.job import make_job
 
     check_count("--seeds", options.seeds, MOST_SEEDS)
     prompts, config = chosen_prompts(options.prompts), chosen_config(options)
@@ -109,5 +109,5 @@ def run(options: argparse.Namespace) -> int:
     }  # fmt: skip
     write_table(options.out, "ablation", table, record)
     if tiles:
-        write_picture(options.out, "ablation", labelled_sheet(names, prompts[:PICTURED], tiles))
+        write_picture(options.out, "ablation", labeled_sheet(names, prompts[:PICTURED], tiles))
     return 0

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 if TYPE_CHECKING:
-    from dreamwright.backend.config import Config
-    from dreamwright.backend.evaluation.retrieval import RetrievalModel
     from PIL import Image
+
+    from dreamwright.backend.config.schema import Config
+    from dreamwright.backend.evaluation.retrieval import RetrievalModel
 
 MOST_SEEDS = 100
 
@@ -58,9 +59,9 @@ def add_common_arguments(parser: argparse.ArgumentParser, out: str) -> None:
 
 def chosen_config(options: argparse.Namespace, taken: Sequence[str] = ()) -> Config:
     """The preset with --set and --steps. Raises ConfigError, also for settings `taken` by the suite itself."""
+    from dreamwright.backend.config.parsing import apply_settings
+    from dreamwright.backend.config.presets import get_preset
     from dreamwright.backend.errors import ConfigError
-    from dreamwright.backend.presets import get_preset
-    from dreamwright.backend.settings import apply_settings
 
     for setting in options.set:
         name = setting.partition("=")[0].strip()
@@ -104,8 +105,8 @@ def check_count(name: str, value: int, most: int, least: int = 1) -> None:
 
 def checked_weights(weights: Sequence[float]) -> list[float]:
     """The guidance weights, in rising order. Raises ConfigError for one out of range or given twice."""
+    from dreamwright.backend.config.parsing import BOUNDS, OMEGA
     from dreamwright.backend.errors import ConfigError
-    from dreamwright.backend.settings import BOUNDS, OMEGA
 
     low, high = BOUNDS[OMEGA]
     for weight in weights:
@@ -122,6 +123,7 @@ def checked_weights(weights: Sequence[float]) -> list[float]:
 def load_retrievers(names: Sequence[str] | None, captions: Sequence[str], device: Any) -> dict[str, RetrievalModel]:
     """The retrieval models. Raises PromptError, before anything is made, where one does not know the captions."""
     import torch
+
     from dreamwright.backend.evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
 
     models = {name: load_retriever(name, device) for name in names or DEFAULT_RETRIEVERS}
@@ -134,8 +136,8 @@ def write_picture(folder: Path, name: str, sheet: Image.Image) -> None:
     """Write the sheet beside its table, and say where. Raises ExportError."""
     import sys
 
-    from dreamwright.backend.evaluation.sheets import png_of
-    from dreamwright.backend.output_files import write_atomically
+    from dreamwright.backend.evaluation.contact_sheet import png_of
+    from dreamwright.backend.io.output_files import write_atomically
 
     write_atomically(folder / f"{name}.png", png_of(sheet))
     print(f"{folder / name}.json, .md and .png are written", file=sys.stderr)

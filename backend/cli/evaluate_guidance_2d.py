@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 if TYPE_CHECKING:
     import torch
+
     from dreamwright.backend.evaluation.samplers import Drawing, Drawn, Recipe
 
 WEIGHTS = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -67,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     import torch
+
     from dreamwright.backend.cli.evaluate_choices import (
         MOST_SEEDS,
         check_count,
@@ -78,16 +80,16 @@ def run(options: argparse.Namespace) -> int:
     from dreamwright.backend.cli.run_loop import INTERRUPTED
     from dreamwright.backend.cli.sample import SDS_LEARNING_RATE, SDS_T_MAX_END, choose_device
     from dreamwright.backend.evaluation.baselines import ORDER
-    from dreamwright.backend.evaluation.exhibits import starter_prop
-    from dreamwright.backend.evaluation.judging import AZIMUTHS, judge_pictures
-    from dreamwright.backend.evaluation.picture_figures import COLUMNS, add_pictures
-    from dreamwright.backend.evaluation.plan import settle, weights_of
+    from dreamwright.backend.evaluation.classifier_metrics import AZIMUTHS, judge_pictures
+    from dreamwright.backend.evaluation.contact_sheet import labeled_sheet
+    from dreamwright.backend.evaluation.results_table import Scoreboard
     from dreamwright.backend.evaluation.retrievers import load_starter_judge
+    from dreamwright.backend.evaluation.run_settings import settle, weights_of
+    from dreamwright.backend.evaluation.sample_metrics import COLUMNS, add_pictures
     from dreamwright.backend.evaluation.samplers import SAMPLERS, Recipe, drawings
-    from dreamwright.backend.evaluation.scoreboard import Scoreboard
-    from dreamwright.backend.evaluation.sheets import labelled_sheet
-    from dreamwright.backend.methods import check_model
-    from dreamwright.backend.models import resolve_model
+    from dreamwright.backend.evaluation.samples import starter_prop
+    from dreamwright.backend.models.local import resolve_model
+    from dreamwright.backend.training.methods import check_model
 
     check_count("--prompts", options.prompts, len(ORDER))
     check_count("--seeds", options.seeds, MOST_SEEDS)
@@ -131,8 +133,8 @@ def run(options: argparse.Namespace) -> int:
     if not _draw_all(drawings(weights, prompts), recipe, plan, options, device, use):
         return INTERRUPTED
     table = (
-        f"Per cent of pictures in which the judge sees the prompt's prop and colour, ± standard error over {len(prompts)} prompt(s) of {options.seeds} picture(s); "
-        f"{options.ancestral_steps} steps of sampling, {options.steps} of distillation. Chroma is CIELAB's C*, detail the mean difference of neighbouring pixels; "
+        f"Per cent of pictures in which the judge sees the prompt's prop and color, ± standard error over {len(prompts)} prompt(s) of {options.seeds} picture(s); "
+        f"{options.ancestral_steps} steps of sampling, {options.steps} of distillation. Chroma is CIELAB's C*, detail the mean difference of neighboring pixels; "
         "the distance of two seeds is their root mean square difference, in the judge's features 1 - cosine.\n\n"
         f"{board.markdown('omega')}\n{described(plan)}\n"
     )
@@ -142,7 +144,7 @@ def run(options: argparse.Namespace) -> int:
     }  # fmt: skip
     write_table(options.out, "guidance-2d", table, record)
     if tiles:
-        write_picture(options.out, "guidance-2d", labelled_sheet(lines, prompts[:PICTURED], tiles))
+        write_picture(options.out, "guidance-2d", labeled_sheet(lines, prompts[:PICTURED], tiles))
     return 0
 
 
@@ -157,12 +159,13 @@ def _draw_all(
     """Draw what is missing and hand every cell to `use`, in order; False when Ctrl-C stopped it."""
     import sys
 
+    from tqdm import tqdm
+
     from dreamwright.backend.cli.run_loop import StopSignal
     from dreamwright.backend.errors import Stopped
     from dreamwright.backend.evaluation.samplers import draw, fingerprint, kept
-    from dreamwright.backend.guidance.loading import load_denoiser
-    from dreamwright.backend.models import resolve_model
-    from tqdm import tqdm
+    from dreamwright.backend.models.loading import load_denoiser
+    from dreamwright.backend.models.local import resolve_model
 
     denoiser = None
     there = sum(kept(drawing.folder(options.out), fingerprint(drawing, plan)) is not None for drawing in planned)

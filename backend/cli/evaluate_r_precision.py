@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--renders",
         type=Path,
         metavar="DIR",
-        help="pictures in a folder a prompt and seed: a-red-mushroom/*.png, textureless*.png without colour",
+        help="pictures in a folder a prompt and seed: a-red-mushroom/*.png, textureless*.png without color",
     )
     parser.add_argument(
         "--oracle", type=Path, metavar="DIR", help="true pictures of the prompts, laid out as --renders: one more row"
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--guided-by",
         default="",
         metavar="MODEL",
-        help="the model that the props were optimised against: its figure is put in parentheses",
+        help="the model that the props were optimized against: its figure is put in parentheses",
     )
     parser.add_argument(
         "--seeds",
@@ -70,9 +70,9 @@ def run(options: argparse.Namespace) -> int:
     from dreamwright.backend.cli.sample import choose_device
     from dreamwright.backend.errors import ConfigError
     from dreamwright.backend.evaluation.captions import read_prompts
-    from dreamwright.backend.evaluation.exhibits import ELEVATION, from_meshes, from_renders
     from dreamwright.backend.evaluation.r_precision import as_json, markdown, measure_row
     from dreamwright.backend.evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
+    from dreamwright.backend.evaluation.samples import ELEVATION, from_meshes, from_renders
 
     for name, value, most in (("--seeds", options.seeds, 1000), ("--azimuths", options.azimuths, 360)):
         if value is not None and not 1 <= value <= most:

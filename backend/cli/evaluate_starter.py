@@ -37,24 +37,25 @@ def run(options: argparse.Namespace) -> int:
 
     import numpy as np
     import torch
-    from dreamwright.backend.cli.sample import choose_device
-    from dreamwright.backend.distillation import ScoreDistillation
-    from dreamwright.backend.errors import ConfigError, DreamwrightError, PromptError
-    from dreamwright.backend.evaluation.starter import PROMPTS, Row, failed_row, measure, picture_table, report
-    from dreamwright.backend.events import Progress
-    from dreamwright.backend.guidance.loading import load_denoiser
-    from dreamwright.backend.job import make_job
-    from dreamwright.backend.meshing.mesh import Mesh, build_mesh
-    from dreamwright.backend.methods import check_model
-    from dreamwright.backend.models import resolve_model
-    from dreamwright.backend.optimization import optimise
-    from dreamwright.backend.presets import get_preset
-    from dreamwright.backend.prompts import PromptBank
-    from dreamwright.backend.settings import apply_settings
-    from dreamwright.backend.starter import domain
-    from dreamwright.backend.starter.classifier import load_judge
     from safetensors.numpy import load_file, save_file
     from tqdm import tqdm
+
+    from dreamwright.backend.cli.sample import choose_device
+    from dreamwright.backend.config.parsing import apply_settings
+    from dreamwright.backend.config.presets import get_preset
+    from dreamwright.backend.errors import ConfigError, DreamwrightError, PromptError
+    from dreamwright.backend.evaluation.starter import PROMPTS, Row, failed_row, measure, picture_table, report
+    from dreamwright.backend.geometry.build import Mesh, build_mesh
+    from dreamwright.backend.guidance.sds import ScoreDistillation
+    from dreamwright.backend.models.loading import load_denoiser
+    from dreamwright.backend.models.local import resolve_model
+    from dreamwright.backend.starter import domain
+    from dreamwright.backend.starter.classifier import load_judge
+    from dreamwright.backend.text.prompts import PromptBank
+    from dreamwright.backend.training.events import Progress
+    from dreamwright.backend.training.job import make_job
+    from dreamwright.backend.training.methods import check_model
+    from dreamwright.backend.training.trainer import optimize
 
     # Nobody sees a preview here or resumes a prompt: neither has a part in the figures, and both take time.
     unseen = ["run.preview_interval=1000000", "run.checkpoint_interval=1000000"]
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         else:
             begun = time.monotonic()
             guidance = ScoreDistillation(denoiser, config.guidance)
-            task = optimise(config, guidance, PromptBank(denoiser, prompt, config.guidance), device=device)
+            task = optimize(config, guidance, PromptBank(denoiser, prompt, config.guidance), device=device)
             try:
                 for event in task:
                     if isinstance(event, Progress) and event.step % 100 == 0:

@@ -39,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     import torch
-    from dreamwright.backend.cli.cell_loop import PlannedCell, make_cells
+
+    from dreamwright.backend.cli.batch_runs import PlannedCell, make_cells
     from dreamwright.backend.cli.evaluate_choices import (
         MOST_SEEDS,
         check_count,
@@ -52,19 +53,19 @@ def run(options: argparse.Namespace) -> int:
     from dreamwright.backend.cli.evaluate_r_precision import write_table
     from dreamwright.backend.cli.run_loop import INTERRUPTED
     from dreamwright.backend.cli.sample import choose_device
+    from dreamwright.backend.config.parsing import OMEGA
     from dreamwright.backend.evaluation.baselines import Outcome
     from dreamwright.backend.evaluation.captions import captions_for, slug
-    from dreamwright.backend.evaluation.exhibits import ELEVATION
-    from dreamwright.backend.evaluation.image_figures import mean_chroma, mean_distance
-    from dreamwright.backend.evaluation.judging import AZIMUTHS, BACKGROUND
-    from dreamwright.backend.evaluation.plan import settings_of, settle, weights_of
+    from dreamwright.backend.evaluation.classifier_metrics import AZIMUTHS, BACKGROUND
+    from dreamwright.backend.evaluation.contact_sheet import labeled_sheet, mesh_tile
+    from dreamwright.backend.evaluation.image_metrics import mean_chroma, mean_distance
     from dreamwright.backend.evaluation.render_retrieval import RenderRetrieval
-    from dreamwright.backend.evaluation.scoreboard import Column, Scoreboard
-    from dreamwright.backend.evaluation.sheets import labelled_sheet, mesh_tile
-    from dreamwright.backend.job import make_job
-    from dreamwright.backend.meshing.mesh import Mesh
-    from dreamwright.backend.prompts import clean_prompt
-    from dreamwright.backend.settings import OMEGA
+    from dreamwright.backend.evaluation.results_table import Column, Scoreboard
+    from dreamwright.backend.evaluation.run_settings import settings_of, settle, weights_of
+    from dreamwright.backend.evaluation.samples import ELEVATION
+    from dreamwright.backend.geometry.build import Mesh
+    from dreamwright.backend.text.prompts import clean_prompt
+    from dreamwright.backend.training.job import make_job
 
     check_count("--seeds", options.seeds, MOST_SEEDS)
     weights = checked_weights(options.weights)
@@ -132,5 +133,5 @@ def run(options: argparse.Namespace) -> int:
     write_table(options.out, "sweep", table, record)
     if tiles:
         columns = [f"{prompt} {seed}" for prompt in prompts for seed in range(options.seeds)]
-        write_picture(options.out, "sweep", labelled_sheet([f"omega {omega:g}" for omega in weights], columns, tiles))
+        write_picture(options.out, "sweep", labeled_sheet([f"omega {omega:g}" for omega in weights], columns, tiles))
     return 0

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from dreamwright.backend.cli.progress import BakeDisplay, check_preview_folder
 from dreamwright.backend.cli.run_loop import INTERRUPTED, StopSignal, check_work, watched
+from dreamwright.backend.config.presets import PRESETS, get_preset
 from dreamwright.backend.errors import CheckpointError, DreamwrightError
-from dreamwright.backend.methods import METHODS, get_method, preset_of
-from dreamwright.backend.presets import PRESETS, get_preset
+from dreamwright.backend.training.methods import METHODS, get_method, preset_of
 
 if TYPE_CHECKING:
-    from dreamwright.backend.events import RunState
-    from dreamwright.backend.job import Job
-    from dreamwright.backend.origin import Origin
-    from dreamwright.backend.production import Production
-    from dreamwright.backend.ranks import Ranks
+    from dreamwright.backend.runtime.distributed import Ranks
+    from dreamwright.backend.scenes.initial_field import Origin
+    from dreamwright.backend.training.events import RunState
+    from dreamwright.backend.training.job import Job
+    from dreamwright.backend.training.pipeline import Production
 
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
@@ -46,12 +46,12 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         help=f"default: the method's first; one of: {', '.join(f'{p.name} ({p.summary})' for p in PRESETS.values())}",
     )
     parser.add_argument("--seed", type=int, help="another number makes another prop (default 0)")
-    parser.add_argument("--steps", type=int, help="optimisation steps, instead of the preset's")
+    parser.add_argument("--steps", type=int, help="optimization steps, instead of the preset's")
     parser.add_argument(
         "--texture",
         type=int,
         metavar="SIZE",
-        help="colours as a picture of SIZE texels a side (64 to 4096, for example 1024) instead of vertex colours; in the .glb, or beside the .obj",
+        help="colors as a picture of SIZE texels a side (64 to 4096, for example 1024) instead of vertex colors; in the .glb, or beside the .obj",
     )
     parser.add_argument("--negative", default=None, help="what to avoid (the unconditional prompt)")
     parser.add_argument(
@@ -80,8 +80,8 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
 
 def job_from(options: argparse.Namespace) -> Any:
     """The validated job that the options describe."""
-    from dreamwright.backend.job import make_job
-    from dreamwright.backend.settings import apply_settings
+    from dreamwright.backend.config.parsing import apply_settings
+    from dreamwright.backend.training.job import make_job
 
     preset = preset_of(options.method, options.preset)
     config = get_preset(preset).config
@@ -95,16 +95,16 @@ def job_from(options: argparse.Namespace) -> Any:
 
 def run(options: argparse.Namespace) -> int:
     """Generate, alone or as one of torchrun's ranks; raises DreamwrightError for everything a person can mend."""
-    from dreamwright.backend.ranks import joined, leads, rank_device
+    from dreamwright.backend.runtime.distributed import joined, leads, rank_device
 
     job = job_from(options)
     work = options.work or options.out.with_name(options.out.name + ".work")
     if leads():
         _check_places(options, work, job.config.mesh.texture > 0)
 
-    from dreamwright.backend.checkpoints import read_checkpoint, remove_checkpoints
     from dreamwright.backend.cli.sample import choose_device
-    from dreamwright.backend.origin import read_origin
+    from dreamwright.backend.scenes.initial_field import read_origin
+    from dreamwright.backend.training.checkpoints import read_checkpoint, remove_checkpoints
 
     origin = None
     if options.origin is not None:
@@ -120,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
     device = rank_device(choose_device(options.device))
     with joined(device) as ranks:
         ranks.rows(job.config.run.views_per_step)  # refused before a model is loaded
-        production, complete = _optimised(options, job, work, resumed, origin, device, ranks)
+        production, complete = _optimized(options, job, work, resumed, origin, device, ranks)
     if not ranks.main:
         return 0 if complete else INTERRUPTED
     try:
@@ -139,7 +139,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_places(options: argparse.Namespace, work: Path, textured: bool) -> None:
     """Raise ExportError or CheckpointError for places that cannot take what the run will write."""
-    from dreamwright.backend.meshing.export import check_output_path
+    from dreamwright.backend.io.mesh_export import check_output_path
 
     check_output_path(options.out, textured)
     if options.origin is not None and options.origin.resolve() in (work.resolve(), *work.resolve().parents):
@@ -151,7 +151,7 @@ def _check_places(options: argparse.Namespace, work: Path, textured: bool) -> No
     check_work(work, options.resume)
 
 
-def _optimised(
+def _optimized(
     options: argparse.Namespace,
     job: "Job",
     work: Path,
@@ -161,8 +161,8 @@ def _optimised(
     ranks: "Ranks",
 ) -> tuple["Production", bool]:
     """The production at the end of its steps, or where it was stopped, and whether they were all taken."""
-    from dreamwright.backend.events import Finished
-    from dreamwright.backend.production import Production
+    from dreamwright.backend.training.events import Finished
+    from dreamwright.backend.training.pipeline import Production
 
     with StopSignal(aloud=ranks.main) as stop:
         production = Production(job, device, resumed, stop, ranks, origin)
@@ -176,8 +176,8 @@ def _optimised(
 
 def _write_mesh(production: "Production", options: argparse.Namespace) -> None:
     """Extract, export, tell."""
-    from dreamwright.backend.meshing.export import export_mesh
-    from dreamwright.backend.meshing.turntable import turntable_picture
+    from dreamwright.backend.io.mesh_export import export_mesh
+    from dreamwright.backend.mesh_rendering.turntable import turntable_picture
 
     with BakeDisplay() as bake:
         mesh, report = production.mesh(bake.show)

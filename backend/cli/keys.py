@@ -71,8 +71,8 @@ def reachable(bound: str, named: str = "") -> str:
 def run(options: argparse.Namespace) -> int:
     """Carry out one verb."""
     from dreamwright.backend.errors import ConfigError
-    from dreamwright.backend.server.keys import KeyFolder, shown_users, state_folder
-    from dreamwright.shared.pairing import Invitation, fingerprint, key_text, read_invitation, read_key
+    from dreamwright.backend.server.transport.authorized_keys import KeyFolder, shown_users, state_folder
+    from dreamwright.shared.credentials import Invitation, fingerprint, key_text, read_invitation, read_key
 
     if options.verb == "mine":
         from dreamwright.backend.cli.own_key import own_pair

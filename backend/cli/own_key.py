@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dreamwright.backend.errors import ConfigError
-from dreamwright.shared.pairing import KeyPair, kept_pair
+from dreamwright.shared.credentials import KeyPair, kept_pair
 from dreamwright.shared.private_files import PrivateFileError
 
 

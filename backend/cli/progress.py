@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamwright.backend.errors import ExportError
 from tqdm import tqdm
 
+from dreamwright.backend.errors import ExportError
+
 if TYPE_CHECKING:
-    from dreamwright.backend.events import Event
-    from dreamwright.backend.job import Job
+    from dreamwright.backend.training.events import Event
+    from dreamwright.backend.training.job import Job
 
 
 def check_preview_folder(folder: Path) -> None:
@@ -49,8 +50,9 @@ class RunDisplay:
 
     def show(self, event: "Event") -> None:
         """Reflect one event."""
-        from dreamwright.backend import events
         from PIL import Image
+
+        from dreamwright.backend.training import events
 
         if isinstance(event, events.Progress):
             self._bar.update(event.step - self._bar.n)

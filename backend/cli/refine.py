@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright refine`: a mesh is moved and coloured towards a prompt; its faces and its vertices' order stay."""
+"""`dreamwright refine`: a mesh is moved and colored towards a prompt; its faces and its vertices' order stay."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dreamwright.backend.cli.progress import check_preview_folder
 from dreamwright.backend.cli.run_loop import INTERRUPTED, StopSignal, check_work, watched
 
 if TYPE_CHECKING:
-    from dreamwright.backend.refinement.job import RefineJob
-    from dreamwright.backend.refinement.production import RefineProduction
-    from dreamwright.backend.refinement.subject import Subject
+    from dreamwright.backend.geometry.input_mesh import Subject
+    from dreamwright.backend.training.refine_job import RefineJob
+    from dreamwright.backend.training.refine_pipeline import RefineProduction
 
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     """Define the command's arguments."""
     parser = subparsers.add_parser(
-        "refine", help="move and colour an existing mesh towards a prompt", description=__doc__
+        "refine", help="move and color an existing mesh towards a prompt", description=__doc__
     )
     parser.add_argument("mesh", type=Path, help="mesh file: .glb, .ply or .obj")
     parser.add_argument("prompt", help='what it should be, for example "a red mushroom"')
@@ -37,9 +37,9 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", default="starter", help="a name from `dreamwright models`, or a diffusers folder")
     parser.add_argument("--seed", type=int, help="another number draws other views and noise (default 0)")
-    parser.add_argument("--steps", type=int, help="optimisation steps (default 300)")
-    parser.add_argument("--keep-positions", action="store_true", help="change colours only")
-    parser.add_argument("--keep-colours", action="store_true", help="move vertices only")
+    parser.add_argument("--steps", type=int, help="optimization steps (default 300)")
+    parser.add_argument("--keep-positions", action="store_true", help="change colors only")
+    parser.add_argument("--keep-colors", action="store_true", help="move vertices only")
     parser.add_argument(
         "--up",
         choices=("auto", "y", "z"),
@@ -65,22 +65,22 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
 
 def job_from(options: argparse.Namespace, subject: "Subject") -> "RefineJob":
     """The validated job that the options describe."""
-    from dreamwright.backend.refinement.job import REFINE, make_refine_job
-    from dreamwright.backend.settings import apply_settings
+    from dreamwright.backend.config.parsing import apply_settings
+    from dreamwright.backend.training.refine_job import REFINE, make_refine_job
 
     named = {"run.seed": options.seed, "run.steps": options.steps, "refine.strength": options.strength}
     named |= {"refine.positions": False} if options.keep_positions else {}
-    named |= {"refine.colours": False} if options.keep_colours else {}
+    named |= {"refine.colors": False} if options.keep_colors else {}
     settings = [*options.set, *(f"{name}={value}" for name, value in named.items() if value is not None)]
     return make_refine_job(options.prompt, options.model, apply_settings(REFINE, settings), subject)
 
 
 def run(options: argparse.Namespace) -> int:
     """Refine; raises DreamwrightError for everything a person can mend."""
-    from dreamwright.backend.checkpoints import read_checkpoint, remove_checkpoints
     from dreamwright.backend.cli.sample import choose_device
-    from dreamwright.backend.meshing.export import check_output_path
-    from dreamwright.backend.refinement.files import read_subject
+    from dreamwright.backend.io.mesh_export import check_output_path
+    from dreamwright.backend.io.mesh_reader import read_subject
+    from dreamwright.backend.training.checkpoints import read_checkpoint, remove_checkpoints
 
     check_output_path(options.out)
     work = options.work or options.out.with_name(options.out.name + ".work")
@@ -108,7 +108,7 @@ def _refined(
     options: argparse.Namespace, job: "RefineJob", subject: "Subject", work: Path, resumed: Any, device: Any
 ) -> tuple["RefineProduction", bool]:
     """The production at the end of its steps, or where it was stopped, and whether they were all taken."""
-    from dreamwright.backend.refinement.production import RefineProduction
+    from dreamwright.backend.training.refine_pipeline import RefineProduction
 
     with StopSignal() as stop:
         production = RefineProduction(job, subject, device, resumed, stop)
@@ -117,8 +117,8 @@ def _refined(
 
 def _write_mesh(production: "RefineProduction", options: argparse.Namespace) -> None:
     """Export, tell."""
-    from dreamwright.backend.meshing.export import export_mesh
-    from dreamwright.backend.meshing.turntable import turntable_picture
+    from dreamwright.backend.io.mesh_export import export_mesh
+    from dreamwright.backend.mesh_rendering.turntable import turntable_picture
 
     mesh = production.mesh()
     export_mesh(mesh, options.out, production.provenance())

@@ -13,10 +13,10 @@ from dreamwright.backend.cli.progress import RunDisplay
 from dreamwright.backend.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from dreamwright.backend.job import Job
-    from dreamwright.backend.production import Production
-    from dreamwright.backend.refinement.job import RefineJob
-    from dreamwright.backend.refinement.production import RefineProduction
+    from dreamwright.backend.training.job import Job
+    from dreamwright.backend.training.pipeline import Production
+    from dreamwright.backend.training.refine_job import RefineJob
+    from dreamwright.backend.training.refine_pipeline import RefineProduction
 
 INTERRUPTED = 130  # exit code of what Ctrl-C ended, as shells have it
 
@@ -50,7 +50,7 @@ class StopSignal:
 
 def check_work(work: Path, resume: bool) -> None:
     """Raise CheckpointError for a work folder that is a file, or that holds a checkpoint nobody asked to resume."""
-    from dreamwright.backend.checkpoints import has_checkpoint
+    from dreamwright.backend.training.checkpoints import has_checkpoint
 
     if work.exists() and not work.is_dir():
         raise CheckpointError(f"{work} is a file, so no checkpoint can go there; choose a folder with --work")
@@ -64,8 +64,8 @@ def watched(
     production: "Production | RefineProduction", job: "Job | RefineJob", work: Path, previews: Path | None, done: int
 ) -> bool:
     """Take all steps from step `done` on, show them, write each checkpoint to `work`; whether none was left when it ended."""
-    from dreamwright.backend.checkpoints import write_checkpoint
-    from dreamwright.backend.events import Checkpoint, Finished
+    from dreamwright.backend.training.checkpoints import write_checkpoint
+    from dreamwright.backend.training.events import Checkpoint, Finished
 
     for notice in production.notices:
         print(notice, file=sys.stderr)

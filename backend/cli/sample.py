@@ -11,10 +11,11 @@ from dreamwright.backend.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
-    from dreamwright.backend.config import GuidanceConfig
-    from dreamwright.backend.guidance.contract import Denoiser
-    from dreamwright.backend.prompts import PromptConditioning
     from torch import Tensor
+
+    from dreamwright.backend.config.schema import GuidanceConfig
+    from dreamwright.backend.guidance.interfaces import Denoiser
+    from dreamwright.backend.text.prompts import PromptConditioning
 
 METHODS = ("ancestral", "sds")
 VIEWS = {"front": (0.0, 0.0), "side": (90.0, 0.0), "back": (180.0, 0.0), "overhead": (0.0, 90.0)}  # azimuth, elevation
@@ -57,16 +58,17 @@ def run(args: argparse.Namespace) -> int:
     Raises the errors of `backend/errors.py`; returns the exit code 0.
     """
     import torch
-    from dreamwright.backend import models
-    from dreamwright.backend.config import GuidanceConfig, ModelConfig
-    from dreamwright.backend.distillation import pictures
-    from dreamwright.backend.guidance.loading import chosen_dtype, load_denoiser
-    from dreamwright.backend.guidance.pipeline_folder import open_pipeline
-    from dreamwright.backend.guidance.text_process import PromptEncoder, text_side
-    from dreamwright.backend.output_files import write_atomically
-    from dreamwright.backend.pictures import check_picture_path, picture_grid, png_bytes
-    from dreamwright.backend.prompts import PromptBank, clean_prompt
     from tqdm import tqdm
+
+    from dreamwright.backend.config.schema import GuidanceConfig, ModelConfig
+    from dreamwright.backend.guidance.sds import pictures
+    from dreamwright.backend.io.images import check_picture_path, picture_grid, png_bytes
+    from dreamwright.backend.io.output_files import write_atomically
+    from dreamwright.backend.models import local
+    from dreamwright.backend.models.loading import chosen_dtype, load_denoiser
+    from dreamwright.backend.models.pipeline_folder import open_pipeline
+    from dreamwright.backend.text.encoder_process import PromptEncoder, text_side
+    from dreamwright.backend.text.prompts import PromptBank, clean_prompt
 
     out = check_picture_path(args.out)
     steps = DEFAULT_STEPS[args.method] if args.steps is None else args.steps
@@ -84,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     clean_prompt(args.prompt)
     config = GuidanceConfig(omega=omega, t_max_end=SDS_T_MAX_END, view_dependent=args.view is not None)
     device = choose_device(args.device)
-    folder = open_pipeline(models.resolve_model(args.model))
+    folder = open_pipeline(local.resolve_model(args.model))
     dtype = chosen_dtype(ModelConfig(), device)
     text = text_side(folder, device, dtype)
     bank = PromptBank(PromptEncoder(text, device), args.prompt, config)
@@ -125,7 +127,7 @@ def _states(
     generator: torch.Generator,
 ) -> Iterator[Tensor]:
     """What there is after each step: pictures (n, 3, h, w) in [0, 1] by SDS, x0_hat in the model's space by sampling."""
-    from dreamwright.backend.distillation import ancestral_steps, distill_image
+    from dreamwright.backend.guidance.sds import ancestral_steps, distill_image
 
     if method == "sds":
         kind = "symmetric" if symmetric else "free"

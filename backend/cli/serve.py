@@ -12,8 +12,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
-    from dreamwright.backend.server.front_door import FrontDoor
-    from dreamwright.backend.server.metrics import Exporter
+    from dreamwright.backend.server.app import FrontDoor
+    from dreamwright.backend.server.monitoring.metrics import Exporter
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
 def all_devices(named: list[str]) -> tuple[str, ...]:
     """The named devices, or every GPU, or the CPU. Raises ConfigError."""
     import torch
+
     from dreamwright.backend.cli.sample import choose_device
 
     if named:
@@ -123,7 +124,7 @@ def all_devices(named: list[str]) -> tuple[str, ...]:
 def ray_runner(options: argparse.Namespace, state: Path) -> Callable[[Any], Any]:
     """What makes the runner of `--ray`. Raises ConfigError."""
     from dreamwright.backend.errors import ConfigError
-    from dreamwright.backend.server.ray_runner import RayRunner, check_cluster, own_namespace
+    from dreamwright.backend.server.workers.ray_runner import RayRunner, check_cluster, own_namespace
 
     check_cluster(options.ray)
     if options.device not in ([], ["cpu"]):
@@ -137,10 +138,10 @@ def ray_runner(options: argparse.Namespace, state: Path) -> Callable[[Any], Any]
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM, then let the running jobs write a checkpoint; a second signal ends at once."""
     from dreamwright.backend.errors import ConfigError, DreamwrightError, is_out_of_memory
-    from dreamwright.backend.server.front_door import FrontDoor
-    from dreamwright.backend.server.keys import state_folder
-    from dreamwright.backend.server.logbook import open_log
+    from dreamwright.backend.server.app import FrontDoor
+    from dreamwright.backend.server.monitoring.logging_setup import open_log
     from dreamwright.backend.server.policy import make_policy
+    from dreamwright.backend.server.transport.authorized_keys import state_folder
 
     if not 0 <= options.grace <= LONGEST_GRACE_S:
         raise ConfigError(f"the grace is {options.grace:g} s; allowed is 0 to {LONGEST_GRACE_S:g}; change --grace")
@@ -184,7 +185,7 @@ def open_metrics(address: str | None, door: "FrontDoor") -> "Exporter | None":
     """Begin to give figures to Prometheus, where that is wanted. Raises ConfigError."""
     if address is None:
         return None
-    from dreamwright.backend.server.metrics import Exporter
+    from dreamwright.backend.server.monitoring.metrics import Exporter
 
     exporter = Exporter(address)
     door.publish = exporter.publish
@@ -195,8 +196,8 @@ def open_metrics(address: str | None, door: "FrontDoor") -> "Exporter | None":
 def invite(state: Path, bound: str, server_key: bytes, named: str) -> None:
     """Print what an artist pastes into Blender, and how to let the artist in."""
     from dreamwright.backend.cli.keys import reachable
-    from dreamwright.backend.server.keys import KeyFolder
-    from dreamwright.shared.pairing import Invitation
+    from dreamwright.backend.server.transport.authorized_keys import KeyFolder
+    from dreamwright.shared.credentials import Invitation
 
     folder = KeyFolder(state)
     invitation = Invitation(reachable(bound, named), server_key)

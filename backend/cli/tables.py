@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import Sequence
 
-from dreamwright.shared.status import DeviceLine, JobLine, ServerStatus, UserLine
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from dreamwright.shared.status import DeviceLine, JobLine, ServerStatus, UserLine
 
 AROUND = 14  # lines of titles, headings and gaps
 MISSING = "-"

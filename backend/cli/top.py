@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
-    from dreamwright.shared.client import Client
-    from dreamwright.shared.handshake import Lock
-    from dreamwright.shared.status import ServerStatus
     from rich.console import Console
+
+    from dreamwright.shared.client import Client
+    from dreamwright.shared.connection_monitor import Lock
+    from dreamwright.shared.status import ServerStatus
 
 REFRESH_S = 1.0
 LOOK_S = 0.02  # between two looks at the socket
@@ -97,10 +98,10 @@ def choose_server(named: str | None, state: Path | None) -> tuple[str, "Lock | N
     from dreamwright.backend.cli.own_key import own_pair
     from dreamwright.backend.cli.serve import ADDRESS
     from dreamwright.backend.errors import ConfigError
-    from dreamwright.backend.server.front_door import check_address
-    from dreamwright.backend.server.keys import KeyFolder, state_folder
-    from dreamwright.shared.handshake import Lock
-    from dreamwright.shared.pairing import is_invitation, read_invitation
+    from dreamwright.backend.server.app import check_address
+    from dreamwright.backend.server.transport.authorized_keys import KeyFolder, state_folder
+    from dreamwright.shared.connection_monitor import Lock
+    from dreamwright.shared.credentials import is_invitation, read_invitation
 
     if named is not None and is_invitation(named):
         try:
@@ -139,7 +140,7 @@ class StatusWatch:
     def ask(self) -> "ServerStatus":
         """How the server does. Raises RunError."""
         from dreamwright.backend.errors import RunError
-        from dreamwright.shared.faults import Refused
+        from dreamwright.shared.errors import Refused
         from dreamwright.shared.messages import AskStatus
 
         self._until_settled()
@@ -197,7 +198,7 @@ class StatusWatch:
     def _fail_unless_online(self) -> None:
         from dreamwright.backend.errors import RunError
         from dreamwright.shared.client import Link
-        from dreamwright.shared.pairing import key_text
+        from dreamwright.shared.credentials import key_text
 
         if self.client.link is Link.ONLINE:
             return
@@ -232,10 +233,11 @@ def print_json(watch: StatusWatch, once: bool) -> None:
 
 def draw(watch: StatusWatch, is_live: bool) -> None:
     """The tables, once or again and again in their place."""
-    from dreamwright.backend.cli.tables import tables
-    from dreamwright.backend.errors import RunError
     from rich.console import Console
     from rich.live import Live
+
+    from dreamwright.backend.cli.tables import tables
+    from dreamwright.backend.errors import RunError
 
     console: Console = Console() if sys.stdout.isatty() else Console(width=PIPED_COLUMNS)
     status = watch.ask()

@@ -13,19 +13,25 @@ from typing import Callable, Sequence
 
 import numpy as np
 import torch
-from dreamwright.backend.checkpoints import has_checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
+from safetensors.numpy import load_file, save_file
+
+from dreamwright.backend.config.parsing import apply_settings
+from dreamwright.backend.config.presets import get_preset
 from dreamwright.backend.errors import CheckpointError, DreamwrightError, Stopped
 from dreamwright.backend.evaluation.captions import slug
 from dreamwright.backend.evaluation.starter import PROMPTS
-from dreamwright.backend.events import Checkpoint, Event, Finished, RunState
-from dreamwright.backend.job import Job, make_job
-from dreamwright.backend.meshing.mesh import Mesh
-from dreamwright.backend.methods import get_method, uses
-from dreamwright.backend.models import resolve_model
-from dreamwright.backend.presets import get_preset
-from dreamwright.backend.production import Production
-from dreamwright.backend.settings import apply_settings
-from safetensors.numpy import load_file, save_file
+from dreamwright.backend.geometry.build import Mesh
+from dreamwright.backend.models.local import resolve_model
+from dreamwright.backend.training.checkpoints import (
+    has_checkpoint,
+    read_checkpoint,
+    remove_checkpoints,
+    write_checkpoint,
+)
+from dreamwright.backend.training.events import Checkpoint, Event, Finished, RunState
+from dreamwright.backend.training.job import Job, make_job
+from dreamwright.backend.training.methods import get_method, uses
+from dreamwright.backend.training.pipeline import Production
 
 ORDER = (
     *PROMPTS[::2],

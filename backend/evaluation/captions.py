@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Sequence
 
 import numpy as np
-from dreamwright.backend.errors import PromptError
-from dreamwright.backend.starter import domain
 from numpy.typing import NDArray
 
-STARTER_CAPTIONS = tuple(domain.caption(prop.name, colour, None) for prop in domain.PROPS for colour in domain.COLOURS)
+from dreamwright.backend.errors import PromptError
+from dreamwright.backend.starter import domain
+
+STARTER_CAPTIONS = tuple(domain.caption(prop.name, color, None) for prop in domain.PROPS for color in domain.COLORS)
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
@@ -62,15 +63,15 @@ def slug(prompt: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
 
 
-def same_colour(captions: Sequence[str], prompts: Sequence[str]) -> NDArray[np.bool_] | None:
-    """Which captions (columns) name the colour that a prompt (row) of the starter's names, (n, m).
+def same_color(captions: Sequence[str], prompts: Sequence[str]) -> NDArray[np.bool_] | None:
+    """Which captions (columns) name the color that a prompt (row) of the starter's names, (n, m).
 
     A textureless picture of the starter's domain can tell props apart and nothing else. None for prompts of another
-    domain, where captions differ in more than a colour.
+    domain, where captions differ in more than a color.
     """
     try:
         named = [domain.parse(caption)[0] for caption in captions]
         wanted = [domain.parse(prompt)[0] for prompt in prompts]
     except ValueError:
         return None
-    return np.array([[colour == own for colour in named] for own in wanted])
+    return np.array([[color == own for color in named] for own in wanted])

@@ -7,21 +7,22 @@ from dataclasses import asdict, dataclass
 from typing import Any, Mapping, Sequence
 
 import numpy as np
-from dreamwright.backend.evaluation.captions import same_colour
-from dreamwright.backend.evaluation.exhibits import Exhibit
-from dreamwright.backend.evaluation.retrieval import RetrievalModel, RPrecision, hits, r_precision
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-LOOKS = ("colour", "textureless")
+from dreamwright.backend.evaluation.captions import same_color
+from dreamwright.backend.evaluation.retrieval import RetrievalModel, RPrecision, hits, r_precision
+from dreamwright.backend.evaluation.samples import Exhibit
+
+LOOKS = ("color", "textureless")
 
 
 @dataclass(frozen=True)
 class Row:
     """One method's R-Precision by retrieval model and look; None where there was nothing to measure.
 
-    `guided_by` is the model that the method itself was optimised against, whose figure may be overfit.
+    `guided_by` is the model that the method itself was optimized against, whose figure may be overfit.
     """
 
     method: str
@@ -44,7 +45,7 @@ def measure_row(
     """
     captions = list(captions)
     truth = [captions.index(prompt) for prompt in prompts]
-    clay = same_colour(captions, prompts)
+    clay = same_color(captions, prompts)
     figures = {
         name: {
             look: _figure(model, exhibits, look, truth, captions, clay if look == "textureless" else None)
@@ -52,7 +53,7 @@ def measure_row(
         }
         for name, model in models.items()
     }
-    missing = sum(e.colour is None and e.textureless is None for e in exhibits)
+    missing = sum(e.color is None and e.textureless is None for e in exhibits)
     return Row(method, guided_by, figures, missing)
 
 
@@ -111,7 +112,7 @@ def markdown(rows: Sequence[Row], models: Sequence[str]) -> str:
 
 
 def picture(exhibits: Mapping[str, Sequence[Exhibit]], prompts: Sequence[str], tile: int = 96) -> Image.Image:
-    """All that was measured: a line a prompt and seed, and for each method two sides in colour and one as clay."""
+    """All that was measured: a line a prompt and seed, and for each method two sides in color and one as clay."""
     head, margin = 14, 4
     seeds = sorted({exhibit.seed for shown in exhibits.values() for exhibit in shown})
     lines = [(number, seed) for number in range(len(prompts)) for seed in seeds]
@@ -125,10 +126,10 @@ def picture(exhibits: Mapping[str, Sequence[Exhibit]], prompts: Sequence[str], t
             top = head + row * (tile + head)
             draw.text((left, top), prompts[number] + (f", seed {seed}" if len(seeds) > 1 else ""), fill="black")
             exhibit = found.get((number, seed))
-            if exhibit is None or exhibit.colour is None or exhibit.textureless is None:
+            if exhibit is None or exhibit.color is None or exhibit.textureless is None:
                 draw.text((left, top + head), "no mesh", fill="red")
                 continue
-            sides = (exhibit.colour[0], exhibit.colour[len(exhibit.colour) // 4], exhibit.textureless[0])
+            sides = (exhibit.color[0], exhibit.color[len(exhibit.color) // 4], exhibit.textureless[0])
             for place, side in enumerate(sides):
                 pixels = (side.permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8)
                 sheet.paste(Image.fromarray(pixels).resize((tile, tile)), (left + place * tile, top + head))

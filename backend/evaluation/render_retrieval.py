@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from typing import Mapping, Sequence
 
-from dreamwright.backend.evaluation.captions import same_colour
-from dreamwright.backend.evaluation.exhibits import Exhibit, of_mesh_with_albedo
-from dreamwright.backend.evaluation.judging import AZIMUTHS
+from dreamwright.backend.evaluation.captions import same_color
+from dreamwright.backend.evaluation.classifier_metrics import AZIMUTHS
 from dreamwright.backend.evaluation.r_precision import views_right
+from dreamwright.backend.evaluation.results_table import Column, Scoreboard, share
 from dreamwright.backend.evaluation.retrieval import RetrievalModel
-from dreamwright.backend.evaluation.scoreboard import Column, Scoreboard, share
-from dreamwright.backend.meshing.mesh import Mesh
+from dreamwright.backend.evaluation.samples import Exhibit, of_mesh_with_albedo
+from dreamwright.backend.geometry.build import Mesh
 
 LOOKS = ("albedo", "shaded", "textureless")  # figure 6, left to right
 SMALLEST = 64  # pixels a side of a render, at least; a model that takes more is shown more
@@ -26,7 +26,7 @@ class RenderRetrieval:
     def __init__(self, prompts: Sequence[str], captions: Sequence[str], models: Mapping[str, RetrievalModel]) -> None:
         self._prompts, self._captions, self._models = list(prompts), list(captions), models
         self._truth = [self._captions.index(prompt) for prompt in prompts]
-        self._same_colour = same_colour(captions, prompts)  # clay tells no colour
+        self._same_color = same_color(captions, prompts)  # clay tells no color
         self.resolution = max(SMALLEST, *(model.image_size for model in models.values()))
 
     @property
@@ -37,9 +37,9 @@ class RenderRetrieval:
     def chances(self) -> dict[str, float]:
         """What guessing would give on each look, as shares; mean over prompts."""
         any_caption = 1 / len(self._captions)
-        if self._same_colour is None:
+        if self._same_color is None:
             return {look: any_caption for look in LOOKS}
-        of_clay = float((1 / self._same_colour.sum(1)).mean())
+        of_clay = float((1 / self._same_color.sum(1)).mean())
         return {look: of_clay if look == "textureless" else any_caption for look in LOOKS}
 
     def add(self, board: Scoreboard, row: str, prompt: str, seed: int, mesh: Mesh | None) -> Exhibit | None:
@@ -51,7 +51,7 @@ class RenderRetrieval:
                 right = [0.0] * AZIMUTHS
                 if exhibit is not None:
                     allowed = (
-                        self._same_colour[number] if look == "textureless" and self._same_colour is not None else None
+                        self._same_color[number] if look == "textureless" and self._same_color is not None else None
                     )
                     right = views_right(model, getattr(exhibit, look), self._captions, self._truth[number], allowed)
                 board.add(row, f"{name}: {look}", prompt, right)

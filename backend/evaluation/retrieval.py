@@ -48,7 +48,7 @@ def hits(
     """Of each picture (row of (n, m) scores) whether its caption `truth` (n,) scores highest: (n,) in [0, 1].
 
     Captions that share the highest score share the hit, as chance would have it. `allowed` (n, m) leaves captions out
-    for single pictures, as colours are for a picture that shows none. Raises ValueError for tables that do not fit,
+    for single pictures, as colors are for a picture that shows none. Raises ValueError for tables that do not fit,
     scores that are not finite, and a true caption that is not allowed.
     """
     scores = np.asarray(scores, np.float64)

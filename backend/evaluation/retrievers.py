@@ -8,22 +8,23 @@ from pathlib import Path
 from typing import Sequence
 
 import torch
-from dreamwright.backend.errors import PromptError
-from dreamwright.backend.evaluation.retrieval import RetrievalModel
-from dreamwright.backend.guidance.image_text import load_image_text
-from dreamwright.backend.methods import check_model
-from dreamwright.backend.models import resolve_model
-from dreamwright.backend.starter import domain
-from dreamwright.backend.starter.classifier import Judge, load_judge
 from torch import Tensor
 from torch.nn import functional
+
+from dreamwright.backend.errors import PromptError
+from dreamwright.backend.evaluation.retrieval import RetrievalModel
+from dreamwright.backend.guidance.clip_model import load_image_text
+from dreamwright.backend.models.local import resolve_model
+from dreamwright.backend.starter import domain
+from dreamwright.backend.starter.classifier import Judge, load_judge
+from dreamwright.backend.training.methods import check_model
 
 JUDGE = "judge"
 DEFAULT_RETRIEVERS = ("starter-clip", "starter-clip-retrieval", JUDGE)
 
 
 class JudgeRetriever:
-    """The judge's log-probability of a caption: that of its prop plus that of its colour."""
+    """The judge's log-probability of a caption: that of its prop plus that of its color."""
 
     image_size = 64
 
@@ -45,8 +46,8 @@ class JudgeRetriever:
                 f"the judge knows the starter's captions only: {error}; leave it out of --models"
             ) from error
         props = [[prop.name for prop in domain.PROPS].index(prop) for _, prop in named]
-        colours = [list(domain.COLOURS).index(colour) for colour, _ in named]
-        return seen.prop[:, props] + seen.colour[:, colours]
+        colors = [list(domain.COLORS).index(color) for color, _ in named]
+        return seen.prop[:, props] + seen.color[:, colors]
 
 
 def load_starter_judge() -> Judge:

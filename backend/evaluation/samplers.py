@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Callable, Iterator, Mapping, Sequence
 
 import torch
-from dreamwright.backend.config import GuidanceConfig
-from dreamwright.backend.distillation import ancestral_steps, distill_image, pictures
-from dreamwright.backend.errors import NotANumber, Stopped
-from dreamwright.backend.evaluation.captions import slug
-from dreamwright.backend.guidance.contract import Denoiser
-from dreamwright.backend.output_files import write_atomically
-from dreamwright.backend.prompts import PromptBank
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
+
+from dreamwright.backend.config.schema import GuidanceConfig
+from dreamwright.backend.errors import NotANumber, Stopped
+from dreamwright.backend.evaluation.captions import slug
+from dreamwright.backend.guidance.interfaces import Denoiser
+from dreamwright.backend.guidance.sds import ancestral_steps, distill_image, pictures
+from dreamwright.backend.io.output_files import write_atomically
+from dreamwright.backend.text.prompts import PromptBank
 
 SAMPLERS: Mapping[str, str] = {
     "ancestral": "DDPM ancestral sampling (figure 7)",

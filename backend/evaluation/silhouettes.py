@@ -6,9 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from dreamwright.backend.meshing.rasterise import orbit_axes, rasterise
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from dreamwright.backend.mesh_rendering.rasterize import orbit_axes, rasterize
 
 RESOLUTION = 64  # pixels a side
 DISTANCE, FOCAL = 2.2, 1.8  # scene units, image widths: a radius-0.5 prop fills four fifths of the picture
@@ -20,7 +21,7 @@ HELD_OUT_ELEVATIONS = (0.0, 20.0, 35.0, 55.0)  # degrees; four azimuths each: 16
 
 @dataclass(frozen=True)
 class Solid:
-    """A mesh in scene units: vertices (V, 3), faces (F, 3), centred by `centred`."""
+    """A mesh in scene units: vertices (V, 3), faces (F, 3), centered by `centered`."""
 
     vertices: NDArray[np.float64]
     faces: NDArray[np.int64]
@@ -41,8 +42,8 @@ class Alignment:
     iou: float  # mean over 16 held-out views
 
 
-def centred(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> Solid:
-    """The mesh with its bounding-box centre at the origin and its farthest vertex at radius 0.5."""
+def centered(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> Solid:
+    """The mesh with its bounding-box center at the origin and its farthest vertex at radius 0.5."""
     points = np.asarray(vertices, np.float64)
     points = points - 0.5 * (points.min(0) + points.max(0))
     return Solid(points * (0.5 / max(1e-9, np.linalg.norm(points, axis=1).max())), np.asarray(faces, np.int64))
@@ -51,7 +52,7 @@ def centred(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> Solid
 def silhouette(solid: Solid, azimuth_deg: float, elevation_deg: float) -> NDArray[np.bool_]:
     """Mask (64, 64) of the solid seen from an orbit."""
     axes = orbit_axes(azimuth_deg, elevation_deg)
-    return rasterise(solid.vertices, solid.faces, DISTANCE * axes[:, 2], axes, FOCAL, RESOLUTION).mask
+    return rasterize(solid.vertices, solid.faces, DISTANCE * axes[:, 2], axes, FOCAL, RESOLUTION).mask
 
 
 def iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:

@@ -7,23 +7,24 @@ from dataclasses import asdict, dataclass
 from typing import Any, Sequence
 
 import numpy as np
-from dreamwright.backend.evaluation.judging import AZIMUTHS, judge_pictures, verdict
+from PIL import Image, ImageDraw
+
+from dreamwright.backend.evaluation.classifier_metrics import AZIMUTHS, judge_pictures, verdict
 from dreamwright.backend.evaluation.silhouettes import (
     DISTANCE,
     FOCAL,
     Solid,
     align,
-    centred,
+    centered,
     held_out_views,
     hole_is_open,
 )
 from dreamwright.backend.evaluation.surfaces import surface_distance
-from dreamwright.backend.meshing.colour import linear_to_display
-from dreamwright.backend.meshing.mesh import Mesh
-from dreamwright.backend.meshing.rasterise import orbit_axes, rasterise
+from dreamwright.backend.geometry.build import Mesh
+from dreamwright.backend.geometry.color import linear_to_display
+from dreamwright.backend.mesh_rendering.rasterize import orbit_axes, rasterize
 from dreamwright.backend.starter import domain, props
 from dreamwright.backend.starter.classifier import Judge
-from PIL import Image, ImageDraw
 
 # 24 prompts, every prop among them, the hard ones first and twice: symmetric props prove little.
 PROMPTS: tuple[str, ...] = (
@@ -45,7 +46,7 @@ class Row:
     chamfer: float
     f_score: float
     albedo_error: float  # mean absolute difference of display sRGB over shared pixels
-    colour_right: bool
+    color_right: bool
     geometry_right: bool
     retrieved: str
     retrieved_geometry: str
@@ -57,15 +58,15 @@ class Row:
 
 def measure(judge: Judge, mesh: Mesh, prompt: str, seconds: float) -> Row:
     """Compare a lifted mesh with the prop that its prompt names."""
-    colour, prop = domain.parse(prompt)
+    color, prop = domain.parse(prompt)
     model = props.triangles(props.build(prop))
-    reference = centred(model.vertices, model.faces)
-    lifted = centred(mesh.vertices, mesh.faces)
+    reference = centered(model.vertices, model.faces)
+    lifted = centered(mesh.vertices, mesh.faces)
     fit = align(lifted, reference)
     turned = lifted.transformed(fit.scale, fit.rotation_deg)
     distance = surface_distance(turned, reference)
-    seen = verdict(judge, mesh, fit.rotation_deg, colour, prop)
-    face_colours = np.where(model.primary[:, None], np.array(domain.COLOURS[colour]), model.colours)
+    seen = verdict(judge, mesh, fit.rotation_deg, color, prop)
+    face_colors = np.where(model.primary[:, None], np.array(domain.COLORS[color]), model.colors)
     return Row(
         prompt=prompt,
         silhouette_iou=fit.iou,
@@ -74,11 +75,11 @@ def measure(judge: Judge, mesh: Mesh, prompt: str, seconds: float) -> Row:
         chamfer=distance.chamfer,
         f_score=distance.f_score,
         albedo_error=_albedo_error(
-            turned, linear_to_display(np.asarray(mesh.albedo, np.float64)), reference, face_colours
+            turned, linear_to_display(np.asarray(mesh.albedo, np.float64)), reference, face_colors
         ),
-        colour_right=seen.colour_right,
+        color_right=seen.color_right,
         geometry_right=seen.geometry_right,
-        retrieved=" ".join(seen.colour_prompt),
+        retrieved=" ".join(seen.color_prompt),
         retrieved_geometry=seen.geometry_prop,
         fronts=seen.fronts,
         janus=seen.janus,
@@ -98,7 +99,7 @@ def failed_row(prompt: str, seconds: float) -> Row:
         chamfer=1.0,
         f_score=0.0,
         albedo_error=1.0,
-        colour_right=False,
+        color_right=False,
         geometry_right=False,
         retrieved="nothing",
         retrieved_geometry="nothing",
@@ -109,27 +110,27 @@ def failed_row(prompt: str, seconds: float) -> Row:
     )
 
 
-def _albedo_error(lifted: Solid, vertex_colours: np.ndarray, reference: Solid, face_colours: np.ndarray) -> float:
+def _albedo_error(lifted: Solid, vertex_colors: np.ndarray, reference: Solid, face_colors: np.ndarray) -> float:
     errors = []
     for azimuth, elevation in held_out_views():
         axes = orbit_axes(azimuth, elevation)
-        first = rasterise(lifted.vertices, lifted.faces, DISTANCE * axes[:, 2], axes, FOCAL, 64)
-        second = rasterise(reference.vertices, reference.faces, DISTANCE * axes[:, 2], axes, FOCAL, 64)
+        first = rasterize(lifted.vertices, lifted.faces, DISTANCE * axes[:, 2], axes, FOCAL, 64)
+        second = rasterize(reference.vertices, reference.faces, DISTANCE * axes[:, 2], axes, FOCAL, 64)
         shared = first.mask & second.mask
         if shared.any():
-            got = first.interpolate(lifted.faces, vertex_colours)[shared]
-            errors.append(np.abs(got - face_colours[second.face[shared]]).mean())
+            got = first.interpolate(lifted.faces, vertex_colors)[shared]
+            errors.append(np.abs(got - face_colors[second.face[shared]]).mean())
     return float(np.mean(errors)) if errors else 1.0
 
 
-def summarise(rows: Sequence[Row]) -> dict[str, Any]:
+def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     """Means and shares over prompts, with the bars of the project beside them."""
     fronted = [r for r in rows if domain.prop_named(domain.parse(r.prompt)[1]).has_front]
     holed = [r for r in rows if r.hole_open is not None]
     return {
         "prompts": len(rows),
         "silhouette_iou": float(np.mean([r.silhouette_iou for r in rows])),
-        "r_precision_colour": float(np.mean([r.colour_right for r in rows])),
+        "r_precision_color": float(np.mean([r.color_right for r in rows])),
         "r_precision_geometry": float(np.mean([r.geometry_right for r in rows])),
         "f_score": float(np.mean([r.f_score for r in rows])),
         "chamfer": float(np.mean([r.chamfer for r in rows])),
@@ -139,24 +140,24 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         "open_holes": sum(bool(r.hole_open) for r in holed),
         "holed_props": len(holed),
         "seconds_mean": float(np.mean([r.seconds for r in rows])),
-        "bars": {"silhouette_iou": 0.75, "r_precision_colour": 0.85, "r_precision_geometry": 0.60},
+        "bars": {"silhouette_iou": 0.75, "r_precision_color": 0.85, "r_precision_geometry": 0.60},
     }
 
 
 def report(rows: Sequence[Row], preset: str) -> dict[str, Any]:
     """The JSON of one evaluation."""
-    return {"preset": preset, "summary": summarise(rows), "rows": [asdict(row) for row in rows]}
+    return {"preset": preset, "summary": summarize(rows), "rows": [asdict(row) for row in rows]}
 
 
 def picture_table(meshes: Sequence[tuple[Row, Mesh]], tile: int = 64) -> Image.Image:
-    """One line a prompt: eight azimuths in colour, then four textureless, with its figures."""
+    """One line a prompt: eight azimuths in color, then four textureless, with its figures."""
     line, margin = tile + 14, 4
     sheet = Image.new("RGB", (margin + tile * (AZIMUTHS + 4), max(1, len(meshes)) * line), "white")
     draw = ImageDraw.Draw(sheet)
     for index, (row, mesh) in enumerate(meshes):
-        colour = judge_pictures(mesh, row.rotation_deg, textureless=False)
+        color = judge_pictures(mesh, row.rotation_deg, textureless=False)
         clay = judge_pictures(mesh, row.rotation_deg, textureless=True)[::2]
-        for column, picture in enumerate([*colour, *clay]):
+        for column, picture in enumerate([*color, *clay]):
             pixels = (picture.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
             sheet.paste(Image.fromarray(pixels).resize((tile, tile)), (margin + column * tile, index * line + 14))
         words = (

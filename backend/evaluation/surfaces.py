@@ -6,9 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from dreamwright.backend.evaluation.silhouettes import Solid
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+
+from dreamwright.backend.evaluation.silhouettes import Solid
 
 POINTS = 8000  # a surface
 F_DISTANCE = 0.04  # scene units: 4% of the bounding diameter

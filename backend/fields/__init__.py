@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is optimised: a field of density and albedo, and the background behind it."""
+"""What is optimized: a field of density and albedo, and the background behind it."""
 
 from __future__ import annotations
 
 import torch
-from dreamwright.backend.config import BackgroundConfig, FieldConfig
-from dreamwright.backend.fields.background import ConstantBackground, MlpBackground
-from dreamwright.backend.fields.contract import Field, FieldSample
-from dreamwright.backend.fields.voxels import VoxelField
 from torch import nn
+
+from dreamwright.backend.config.schema import BackgroundConfig, FieldConfig
+from dreamwright.backend.fields.background import ConstantBackground, MlpBackground
+from dreamwright.backend.fields.interfaces import Field, FieldSample
+from dreamwright.backend.fields.voxels import VoxelField
 
 __all__ = ["Field", "FieldSample", "build_background", "build_field"]
 
 
 def build_field(config: FieldConfig, generator: torch.Generator) -> Field:
-    """A freshly initialised field of the configured kind."""
+    """A freshly initialized field of the configured kind."""
     if config.kind == "voxels":
         return VoxelField(config, generator)
     from dreamwright.backend.fields.mip_mlp import MipMlpField
@@ -23,5 +24,5 @@ def build_field(config: FieldConfig, generator: torch.Generator) -> Field:
 
 
 def build_background(config: BackgroundConfig, generator: torch.Generator) -> nn.Module:
-    """A background that maps unit directions (m, 3) to colours (m, 3) in [0, 1]."""
+    """A background that maps unit directions (m, 3) to colors (m, 3) in [0, 1]."""
     return MlpBackground(config, generator) if config.kind == "mlp" else ConstantBackground()

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What lies behind the prop: a second MLP on the encoded ray direction, one learned colour, or a random plain one."""
+"""What lies behind the prop: a second MLP on the encoded ray direction, one learned color, or a random plain one."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from dreamwright.backend.config import BackgroundConfig
 from torch import Tensor, nn
+
+from dreamwright.backend.config.schema import BackgroundConfig
 
 
 def encode_direction(directions: Tensor, levels: int) -> Tensor:
@@ -18,7 +19,7 @@ def encode_direction(directions: Tensor, levels: int) -> Tensor:
 
 
 class MlpBackground(nn.Module):
-    """Environment map: colour (m, 3) in [0, 1] of unit directions (m, 3)."""
+    """Environment map: color (m, 3) in [0, 1] of unit directions (m, 3)."""
 
     def __init__(self, config: BackgroundConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class MlpBackground(nn.Module):
 
 
 class ConstantBackground(nn.Module):
-    """One learned colour in all directions."""
+    """One learned color in all directions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,10 +45,10 @@ class ConstantBackground(nn.Module):
         return torch.sigmoid(self.raw).expand(*directions.shape[:-1], 3)
 
 
-def plain_colours(draws: Tensor, config: BackgroundConfig) -> tuple[Tensor, Tensor]:
+def plain_colors(draws: Tensor, config: BackgroundConfig) -> tuple[Tensor, Tensor]:
     """Random plain backgrounds (n, 3), display sRGB in [0, 1], and which views (n,) have one, of `draws` (n, 4) in [0, 1).
 
-    The last draw decides: below random_probability there is one, below random_any_share of that it is any colour; else it
+    The last draw decides: below random_probability there is one, below random_any_share of that it is any color; else it
     lies in [random_min, random_max], a grey where `random_kind` says so.
     """
     ranged = config.random_min + (config.random_max - config.random_min) * draws[:, :3]
@@ -58,7 +59,7 @@ def plain_colours(draws: Tensor, config: BackgroundConfig) -> tuple[Tensor, Tens
 
 
 def seeded_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    """nn.Linear with its default initialisation, drawn from a generator instead of the global one."""
+    """nn.Linear with its default initialization, drawn from a generator instead of the global one."""
     with torch.random.fork_rng(devices=[]):
         layer = nn.Linear(inputs, outputs)
     bound = 1 / math.sqrt(inputs)

@@ -6,15 +6,16 @@ from __future__ import annotations
 from typing import Callable
 
 import torch
-from dreamwright.backend.config import FieldConfig
-from dreamwright.backend.fields.background import seeded_linear
-from dreamwright.backend.fields.contract import Field, FieldSample
-from dreamwright.backend.fields.density import activate_density, density_bias
-from dreamwright.backend.fields.encoding import integrated_encoding
-from dreamwright.backend.schedules import linear
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+
+from dreamwright.backend.config.schedules import linear
+from dreamwright.backend.config.schema import FieldConfig
+from dreamwright.backend.fields.background import seeded_linear
+from dreamwright.backend.fields.density import activate_density, density_bias
+from dreamwright.backend.fields.encoding import integrated_encoding
+from dreamwright.backend.fields.interfaces import Field, FieldSample
 
 CHUNK = 32768  # points evaluated at a time: with checkpointing, memory is that of one chunk
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Multi-resolution voxel grids: a field that a CPU optimises in minutes.
+"""Multi-resolution voxel grids: a field that a CPU optimizes in minutes.
 
 The raw value at a point is the sum of trilinear grids of several resolutions, so that Adam's steps move coarse shape
 first and detail after (what a hash grid's levels do). Once a step the levels are summed into one dense grid, and
-normals are central differences of the lightly smoothed density there, looked up like a colour: no second-order
+normals are central differences of the lightly smoothed density there, looked up like a color: no second-order
 gradients, no ripples of the trilinear cells.
 """
 
@@ -12,11 +12,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from dreamwright.backend.config import FieldConfig, OptimizerConfig
-from dreamwright.backend.fields.contract import Field, FieldSample
-from dreamwright.backend.fields.density import activate_density, density_bias
 from torch import Tensor, nn
 from torch.nn import functional
+
+from dreamwright.backend.config.schema import FieldConfig, OptimizerConfig
+from dreamwright.backend.fields.density import activate_density, density_bias
+from dreamwright.backend.fields.interfaces import Field, FieldSample
 
 
 def interpolation_matrix(size: int, larger: int) -> Tensor:
@@ -77,7 +78,7 @@ class VoxelField(Field):
         return total
 
     def _normal_grid(self) -> Tensor:
-        """-grad of the smoothed raw density at the vertices, (1, 3, R, R, R), not normalised.
+        """-grad of the smoothed raw density at the vertices, (1, 3, R, R, R), not normalized.
 
         The activation is monotone, so raw density has the same normals as density.
         """
@@ -120,7 +121,7 @@ class VoxelField(Field):
         return FieldSample(self.density(mu), rho, normal)
 
     def smoothness(self) -> Tensor:
-        """Total variation of the raw density: sum over axes of the mean squared difference of neighbouring vertices."""
+        """Total variation of the raw density: sum over axes of the mean squared difference of neighboring vertices."""
         grid = self._ready()
         return (
             (grid[..., 1:] - grid[..., :-1]).square().mean()

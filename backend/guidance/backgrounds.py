@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 
 import torch
-from dreamwright.backend.streams import draw_rows
 from torch import Tensor
+
+from dreamwright.backend.runtime.rng import draw_rows
 
 KINDS = ("noise", "checkerboard", "fourier")  # each as likely as the others, as in Dream Fields
 SQUARES = 8  # of the checkerboard, a side; Dream Fields' published configuration
@@ -24,19 +25,19 @@ BLUR_MAX = 4.3 / 224  # image widths
 def random_backgrounds(views: int, crops: int, size: int, generator: torch.Generator) -> Tensor:
     """Backgrounds (views, crops, 3, size, size) in [0, 1], each of one kind, blurred by a random width."""
     choice = draw_rows(torch.rand, (views, crops, 2), generator)
-    colours = draw_rows(torch.rand, (views, crops, 2, 3), generator)
+    colors = draw_rows(torch.rand, (views, crops, 2, 3), generator)
     white = draw_rows(torch.randn, (views, crops, 3, size, size), generator)
     kind = (choice[..., 0] * len(KINDS)).long().clamp(max=len(KINDS) - 1)[..., None, None, None]
     noise = 0.5 + NOISE_STD * white
-    mixed = torch.where(kind == 0, noise, torch.where(kind == 1, checkerboards(colours, size), fourier_textures(white)))
+    mixed = torch.where(kind == 0, noise, torch.where(kind == 1, checkerboards(colors, size), fourier_textures(white)))
     return blurred(mixed, BLUR_MAX * size * choice[..., 1]).clamp(0, 1)
 
 
-def checkerboards(colours: Tensor, size: int) -> Tensor:
-    """8 x 8 squares of two colours: (..., 2, 3) -> (..., 3, size, size)."""
-    square = torch.arange(size, device=colours.device) * SQUARES // size
+def checkerboards(colors: Tensor, size: int) -> Tensor:
+    """8 x 8 squares of two colors: (..., 2, 3) -> (..., 3, size, size)."""
+    square = torch.arange(size, device=colors.device) * SQUARES // size
     odd = ((square[:, None] + square[None, :]) % 2).bool()
-    first, second = colours[..., 0, :, None, None], colours[..., 1, :, None, None]
+    first, second = colors[..., 0, :, None, None], colors[..., 1, :, None, None]
     return torch.where(odd, second, first)
 
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from dreamwright.backend.errors import ModelError
-from dreamwright.backend.guidance.pipeline_folder import PipelineFolder, load_scheduler
-from dreamwright.backend.guidance.prediction import PredictionType
 from torch import Tensor
+
+from dreamwright.backend.errors import ModelError
+from dreamwright.backend.guidance.prediction import PredictionType
+from dreamwright.backend.models.pipeline_folder import PipelineFolder, load_scheduler
 
 PREDICTIONS: tuple[PredictionType, ...] = ("epsilon", "sample", "v_prediction")
 

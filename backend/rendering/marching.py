@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from typing import Callable, Literal, Mapping, Protocol
 
 import torch
+from torch import Tensor
+
 from dreamwright.backend.errors import ConfigError, one_line
 from dreamwright.backend.rendering.compositing import packed_weights, rendering_weights
 from dreamwright.backend.rendering.occupancy import OccupancyGrid
 from dreamwright.backend.rendering.sampling import sample_rays, sphere_interval
-from torch import Tensor
 
 MarchingKind = Literal["dense", "nerfacc"]
 
 
 @dataclass(frozen=True)
 class Composite:
-    """weights and transmittance (m,) of the samples (eq 5); opacity and depth (rays,), opacity-normalised distances."""
+    """weights and transmittance (m,) of the samples (eq 5); opacity and depth (rays,), opacity-normalized distances."""
 
     weights: Tensor
     transmittance: Tensor

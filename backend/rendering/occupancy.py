@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import torch
-from dreamwright.backend.fields.contract import Field
 from torch import Tensor, nn
 from torch.nn import functional
+
+from dreamwright.backend.fields.interfaces import Field
 
 DECAY = 0.7  # of remembered density between updates: a cell is dropped only after staying empty for a few
 
@@ -25,7 +26,7 @@ class OccupancyGrid(nn.Module):
     def update(self, field: Field, step_length: float, generator: torch.Generator) -> None:
         """Remember densities at one random point a cell; keep cells whose alpha over one step passes the threshold.
 
-        Neighbours of kept cells are kept as well, so that a surface can grow. A grid that would become empty keeps
+        Neighbors of kept cells are kept as well, so that a surface can grow. A grid that would become empty keeps
         everything instead: emptiness is for the health monitor to judge, not for the renderer to cement.
         """
         if self.resolution == 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Differentiable volume rendering of a field: occupied samples only, colour only where it is seen."""
+"""Differentiable volume rendering of a field: occupied samples only, color only where it is seen."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from dataclasses import dataclass
 from typing import Sequence
 
 import torch
-from dreamwright.backend.cameras import Cameras, camera_rays
-from dreamwright.backend.config import RenderConfig
-from dreamwright.backend.fields.contract import Field
+from torch import Tensor, nn
+
+from dreamwright.backend.cameras.poses import Cameras, camera_rays
+from dreamwright.backend.config.schema import RenderConfig
+from dreamwright.backend.fields.interfaces import Field
 from dreamwright.backend.rendering.marching import DenseMarch, Marcher
 from dreamwright.backend.rendering.occupancy import OccupancyGrid
 from dreamwright.backend.rendering.sampling import draw_jitter
 from dreamwright.backend.rendering.shading import Shading, shade
-from torch import Tensor, nn
 
-SMALLEST_WEIGHT = 1e-4  # samples that contribute less get no colour
+SMALLEST_WEIGHT = 1e-4  # samples that contribute less get no color
 
 
 @dataclass(frozen=True)
 class Rendering:
     """n views of r x r pixels.
 
-    image (n, 3, r, r) in [0, 1] on the background; opacity (n, 1, r, r); depth (n, 1, r, r) opacity-normalised distance
+    image (n, 3, r, r) in [0, 1] on the background; opacity (n, 1, r, r); depth (n, 1, r, r) opacity-normalized distance
     along the ray, 0 where empty; normals (n, 3, r, r) weighted, world frame, or None; orientation (n,) eq 10 summed over
     each view's rays, 0 without normals; sample_count: densities actually queried.
     """
@@ -101,8 +102,8 @@ class Renderer(nn.Module):
         view = torch.div(pixel, pixels, rounding_mode="floor")
         weight = composed.weights[seen, None]  # (s, 1)
 
-        colour = self._colour(rho, normal, seen_mu, view, shadings, lights)
-        gathered = torch.cat([weight * colour] + ([weight * normal] if normal is not None else []), dim=-1)
+        color = self._color(rho, normal, seen_mu, view, shadings, lights)
+        gathered = torch.cat([weight * color] + ([weight * normal] if normal is not None else []), dim=-1)
         totals = torch.zeros(n * pixels, gathered.shape[-1], device=gathered.device).index_add(0, pixel, gathered)
         depth = torch.where(opacity.detach() > 1e-3, composed.depth, torch.zeros_like(composed.depth))
         image = totals[:, :3] + (1 - opacity[:, None]) * background.reshape(-1, 3)
@@ -126,10 +127,10 @@ class Renderer(nn.Module):
         )
 
     @staticmethod
-    def _colour(
+    def _color(
         rho: Tensor, normal: Tensor | None, mu: Tensor, view: Tensor, shadings: Sequence[Shading], lights: Tensor
     ) -> Tensor:
-        """Shaded colour (s, 3) of samples that belong to the given views (s,)."""
+        """Shaded color (s, 3) of samples that belong to the given views (s,)."""
         if normal is None:
             return rho
         numbers = rho.new_tensor([(s.ambient, s.diffuse, float(s.kind == "textureless")) for s in shadings])[view]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from dreamwright.backend.config import ShadingConfig
 from torch import Tensor
 from torch.nn import functional
+
+from dreamwright.backend.config.schema import ShadingConfig
 
 ShadingKind = Literal["albedo", "shaded", "textureless"]
 

@@ -7,27 +7,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Mapping
 
-from dreamwright.backend.config import Config
+from dreamwright.backend.config.parsing import BOUNDS, apply_settings
+from dreamwright.backend.config.presets import PRESETS, Preset, get_preset
+from dreamwright.backend.config.schema import Config
 from dreamwright.backend.errors import ModelError, PromptError
-from dreamwright.backend.guidance.json_object import read_object
-from dreamwright.backend.guidance.vocabulary import read_vocabulary, unknown_message, unknown_words
-from dreamwright.backend.job import Job, make_job
-from dreamwright.backend.methods import check_model
-from dreamwright.backend.model_files import INDEX, family_of, is_clip_folder, parts_of
-from dreamwright.backend.models import ModelInfo, known_models, registered, resolve_model
-from dreamwright.backend.presets import PRESETS, Preset, get_preset
-from dreamwright.backend.refinement.job import PRESET as REFINE_PRESET
-from dreamwright.backend.refinement.job import REFINE, RefineJob
-from dreamwright.backend.registry import BY_NAME
+from dreamwright.backend.models.json_object import read_object
+from dreamwright.backend.models.local import ModelInfo, known_models, registered, resolve_model
+from dreamwright.backend.models.registry import BY_NAME
+from dreamwright.backend.models.required_files import INDEX, family_of, is_clip_folder, parts_of
 from dreamwright.backend.server.policy import Policy, stated_bounds
-from dreamwright.backend.server.refined import refine_job_of
-from dreamwright.backend.settings import BOUNDS, apply_settings
+from dreamwright.backend.server.workers.refine_executor import refine_job_of
+from dreamwright.backend.text.vocabulary import read_vocabulary, unknown_message, unknown_words
+from dreamwright.backend.training.job import Job, make_job
+from dreamwright.backend.training.methods import check_model
+from dreamwright.backend.training.refine_job import PRESET as REFINE_PRESET
+from dreamwright.backend.training.refine_job import REFINE, RefineJob
+from dreamwright.shared.capabilities import Capabilities, ModelCard, PresetCard, SettingBound, SettingCard
 from dreamwright.shared.messages import JobSummary, Submit
-from dreamwright.shared.offer import Capabilities, ModelCard, PresetCard, SettingBound, SettingCard
 
 # Settings that the panel offers as controls, with a label and a tip; every other one can be sent by name too.
 OFFERED: Mapping[str, tuple[str, str]] = {
-    "run.steps": ("Steps", "Optimisation steps: more give more detail and take longer"),
+    "run.steps": ("Steps", "Optimization steps: more give more detail and take longer"),
     "run.views_per_step": ("Views per Step", "Pictures rendered and judged in one step"),
     "guidance.omega": (
         "Guidance Weight",
@@ -47,10 +47,10 @@ OFFERED: Mapping[str, tuple[str, str]] = {
 OFFERED_FOR_A_MESH: Mapping[str, tuple[str, str]] = {
     "refine.strength": (
         "Strength",
-        "How far vertices and colours may go: 0 changes nothing, 1 moves a vertex by up to half the mesh's radius",
+        "How far vertices and colors may go: 0 changes nothing, 1 moves a vertex by up to half the mesh's radius",
     ),
     "refine.positions": ("Shape", "Move the vertices"),
-    "refine.colours": ("Colours", "Change the vertices' colours"),
+    "refine.colors": ("Colors", "Change the vertices' colors"),
 }
 
 
@@ -143,7 +143,7 @@ def check_submission(request: Submit, folders: bool = True) -> Job | RefineJob:
         if unknown:
             raise PromptError(unknown_message(unknown, known))
     if job.config.mesh.texture:
-        from dreamwright.backend.meshing.unwrap import (
+        from dreamwright.backend.geometry.unwrap import (
             check_unwrapper,
         )  # with scipy, which the server needs for nothing else
 

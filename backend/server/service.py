@@ -11,25 +11,26 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from dreamwright.backend.config import RunConfig
+from dreamwright.backend.config.schema import RunConfig
 from dreamwright.backend.errors import DreamwrightError
-from dreamwright.backend.origin import first_step
-from dreamwright.backend.server.attempt import MESH_FILE
-from dreamwright.backend.server.audience import Audience
-from dreamwright.backend.server.dispatch import Dispatch
-from dreamwright.backend.server.fairness import check_priority, check_room
-from dreamwright.backend.server.herald import Herald
-from dreamwright.backend.server.keys import LOCAL
-from dreamwright.backend.server.ledger import Entry, Ledger, LedgerFault
-from dreamwright.backend.server.observer import Observer
-from dreamwright.backend.server.origins import check_fit, check_kept, named
+from dreamwright.backend.scenes.initial_field import first_step
+from dreamwright.backend.server.jobs.initial_fields import check_fit, check_kept, named
+from dreamwright.backend.server.jobs.job_store import Entry, Ledger, LedgerFault
+from dreamwright.backend.server.jobs.scheduling import check_priority, check_room
+from dreamwright.backend.server.jobs.uploads import Uploads
+from dreamwright.backend.server.monitoring.counters import Tally
+from dreamwright.backend.server.monitoring.status_reporter import Observer
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.requests import capabilities, check_submission
-from dreamwright.backend.server.runner import Runner
-from dreamwright.backend.server.tally import Tally
-from dreamwright.backend.server.uploads import Uploads
+from dreamwright.backend.server.transport.authorized_keys import LOCAL
+from dreamwright.backend.server.transport.event_publisher import Herald
+from dreamwright.backend.server.transport.subscribers import Audience
+from dreamwright.backend.server.workers.dispatcher import Dispatch
+from dreamwright.backend.server.workers.job_executor import MESH_FILE
+from dreamwright.backend.server.workers.runner import Runner
 from dreamwright.shared import limits
-from dreamwright.shared.faults import Refused
+from dreamwright.shared.errors import Refused
+from dreamwright.shared.job_states import ENDED, JobState
 from dreamwright.shared.messages import (
     AskCapabilities,
     AskStatus,
@@ -44,14 +45,13 @@ from dreamwright.shared.messages import (
     ListJobs,
     Pause,
     Pin,
-    Prioritise,
+    Prioritize,
     Resume,
     Seen,
     Submit,
     Subscribe,
     Welcome,
 )
-from dreamwright.shared.states import ENDED, JobState
 from dreamwright.shared.uploads import Upload
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Service:
             Cancel: self._cancel,
             Pause: self._pause,
             Resume: self._resume,
-            Prioritise: self._prioritise,
+            Prioritize: self._prioritize,
             Pin: self._pin,
             Forget: self._forget,
             Fetch: self._fetch,
@@ -202,7 +202,7 @@ class Service:
         self._audience.join(asker.route, asker.owner, request.previews_of, asker.is_admin)
         return self._list(ListJobs(), asker)
 
-    def _prioritise(self, request: Prioritise, asker: Asker) -> JobReply:
+    def _prioritize(self, request: Prioritize, asker: Asker) -> JobReply:
         entry = self._own(request.job, asker)
         if entry.state in ENDED:
             raise Refused("not-now", f"the job is {entry.state.value}; only what has not ended has a priority")

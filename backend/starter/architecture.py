@@ -2,7 +2,7 @@
 """The starter prior's parts in diffusers' own classes, and its folder on disk.
 
 An `IFPipeline` in small: a T5 text encoder, a U-Net whose time embedding also carries the pooled text (as DeepFloyd
-IF's does, so that colour and view words act on every block), a DDPM schedule. The U-Net works on pixel-unshuffled
+IF's does, so that color and view words act on every block), a DDPM schedule. The U-Net works on pixel-unshuffled
 pictures (48 channels at a quarter of the resolution) and predicts x0: a smooth target that leaves no pattern of the shuffle,
 and the very quantity that Score Distillation Sampling needs, since eps_hat - eps = (alpha / sigma) (x - x0_hat).
 """
@@ -16,9 +16,10 @@ from typing import Sequence
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
-from dreamwright.backend.starter import domain
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from dreamwright.backend.starter import domain
 
 IMAGE_SIZE = 64  # pixels a side
 SHUFFLE = 4  # pixel-unshuffle factor: 3 x 64 x 64 -> 48 x 16 x 16; learns faster a picture and a second than 2
@@ -71,7 +72,7 @@ def build_tokenizer(words: Sequence[str] = domain.VOCABULARY) -> PreTrainedToken
 
 
 def build_parts(seed: int, widths: Widths = Widths()) -> StarterParts:
-    """Freshly initialised parts; the same seed gives the same weights.
+    """Freshly initialized parts; the same seed gives the same weights.
 
     The global generator is seeded inside a fork, because diffusers' and transformers' constructors draw from it.
     """
@@ -93,7 +94,7 @@ def build_parts(seed: int, widths: Widths = Widths()) -> StarterParts:
                 eos_token_id=tokenizer.eos_token_id,
             )
         )
-        _favour_content_words(text_encoder, tokenizer)
+        _favor_content_words(text_encoder, tokenizer)
         unet = UNet2DConditionModel(
             sample_size=IMAGE_SIZE // widths.shuffle,
             in_channels=3 * widths.shuffle**2,
@@ -128,7 +129,7 @@ def build_parts(seed: int, widths: Widths = Widths()) -> StarterParts:
     return StarterParts(unet, text_encoder, tokenizer, scheduler)
 
 
-def _favour_content_words(text_encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast) -> None:
+def _favor_content_words(text_encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast) -> None:
     """Start with words that matter at unit variance, those that do not at zero, and layers that hardly mix them.
 
     With all tokens alike, most of the pooled text is the same for all prompts; so begun, a tenth is.
@@ -179,7 +180,7 @@ def save_pipeline(parts: StarterParts, folder: Path, dtype: torch.dtype = torch.
     known = {
         "words": list(domain.VOCABULARY),
         "props": [prop.name for prop in domain.PROPS],
-        "colours": list(domain.COLOURS),
+        "colors": list(domain.COLORS),
         "examples": ["a red mushroom", "a blue chair", "a white house"],
     }
     (folder / "domain.json").write_text(json.dumps(known, indent=2) + "\n")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An independent judge of starter pictures: a small CNN that names prop, colour and view.
+"""An independent judge of starter pictures: a small CNN that names prop, color and view.
 
 It never meets the prior: trained on photographs of another seed, with other cameras, other lights (`photograph --wide`)
-and its own draw of colours and backgrounds, it judges ancestral samples and lifted props.
+and its own draw of colors and backgrounds, it judges ancestral samples and lifted props.
 `train_judge` trains it.
 """
 
@@ -13,22 +13,23 @@ from pathlib import Path
 from typing import Callable
 
 import torch
-from dreamwright.backend.errors import ModelError
-from dreamwright.backend.starter import domain
-from dreamwright.backend.starter.captions import PhotographSet
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
+
+from dreamwright.backend.errors import ModelError
+from dreamwright.backend.starter import domain
+from tools.starter_training.captions import PhotographSet
 
 Wear = Callable[[torch.Tensor, torch.Generator], torch.Tensor]  # images (n, 3, h, w) -> the same, looking worse
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Log-probabilities of n pictures: prop (n, 16), colour (n, 8), view (n, 4)."""
+    """Log-probabilities of n pictures: prop (n, 16), color (n, 8), view (n, 4)."""
 
     prop: torch.Tensor
-    colour: torch.Tensor
+    color: torch.Tensor
     view: torch.Tensor
 
 
@@ -47,14 +48,14 @@ class Judge(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.dropout = nn.Dropout(0.2)
         self.prop = nn.Linear(channels * 16, len(domain.PROPS))
-        self.colour = nn.Linear(channels * 16, len(domain.COLOURS))
+        self.color = nn.Linear(channels * 16, len(domain.COLORS))
         self.view = nn.Linear(channels * 16, len(domain.VIEWS))
 
     def forward(self, images: torch.Tensor) -> Judgement:
         """Judge images (n, 3, 64, 64) in [0, 1]."""
         features = self.dropout(self.stages(images * 2 - 1).flatten(1))
         return Judgement(
-            *(functional.log_softmax(head(features), dim=-1) for head in (self.prop, self.colour, self.view))
+            *(functional.log_softmax(head(features), dim=-1) for head in (self.prop, self.color, self.view))
         )
 
 
@@ -62,7 +63,7 @@ def load_judge(folder: Path) -> Judge:
     """The trained judge of a folder, in evaluation mode. Raises ModelError when it is missing."""
     path = folder / "judge.safetensors"
     if not path.is_file():
-        raise ModelError(f"no judge at {path}; train one with python -m dreamwright.backend.starter.train_judge")
+        raise ModelError(f"no judge at {path}; train one with python -m tools.starter_training.train_judge")
     judge = Judge()
     judge.load_state_dict(
         {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
@@ -70,11 +71,11 @@ def load_judge(folder: Path) -> Judge:
     return judge.eval().requires_grad_(False)
 
 
-def judge_loss(judgement: Judgement, props: torch.Tensor, colours: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
-    """Sum of the three cross-entropies; colours of -1 (untextured) and views of -1 (nothing tells them) are left out."""
+def judge_loss(judgement: Judgement, props: torch.Tensor, colors: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+    """Sum of the three cross-entropies; colors of -1 (untextured) and views of -1 (nothing tells them) are left out."""
     return (
         functional.nll_loss(judgement.prop, props)
-        + functional.nll_loss(judgement.colour, colours, ignore_index=-1)
+        + functional.nll_loss(judgement.color, colors, ignore_index=-1)
         + functional.nll_loss(judgement.view, views, ignore_index=-1)
     )
 
@@ -85,7 +86,7 @@ def accuracies(
 ) -> dict[str, float]:
     """Share of right answers on fresh draws, each batch first changed by `wear` where one is given."""
     generator = torch.Generator().manual_seed(seed)
-    right = {"prop": 0, "colour": 0, "view_of_fronted": 0}
+    right = {"prop": 0, "color": 0, "view_of_fronted": 0}
     counted = dict.fromkeys(right, 0)
     fronted = torch.tensor([prop.has_front for prop in domain.PROPS])
     judge.eval()
@@ -93,10 +94,10 @@ def accuracies(
         batch = photographs.sample(64, 64, generator)
         verdict = judge(batch.images if wear is None else wear(batch.images, generator))
         view_right = verdict.view.argmax(-1) == batch.views
-        textured = batch.colours >= 0
+        textured = batch.colors >= 0
         for name, hits in (
             ("prop", verdict.prop.argmax(-1) == batch.props),
-            ("colour", (verdict.colour.argmax(-1) == batch.colours)[textured]),
+            ("color", (verdict.color.argmax(-1) == batch.colors)[textured]),
             ("view_of_fronted", view_right[fronted[batch.props]]),
         ):
             right[name] += int(hits.sum())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the starter prior knows: props, colours, views, and the words that name them."""
+"""What the starter prior knows: props, colors, views, and the words that name them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PROPS: tuple[Prop, ...] = (
 )
 
 # Display sRGB in [0, 1]; chosen to stay apart from each other under shading.
-COLOURS: dict[str, tuple[float, float, float]] = {
+COLORS: dict[str, tuple[float, float, float]] = {
     "red": (0.84, 0.12, 0.12),
     "green": (0.16, 0.62, 0.22),
     "blue": (0.13, 0.32, 0.86),
@@ -56,7 +56,7 @@ DIRECTIONS: tuple[str, ...] = (
 VOCABULARY: tuple[str, ...] = (
     "a", "an", ",", "view", "untextured", "left", "right",
     *VIEWS,
-    *COLOURS,
+    *COLORS,
     *(prop.name for prop in PROPS),
 )  # fmt: skip
 
@@ -79,24 +79,24 @@ def direction_of(azimuth: float, elevation: float, overhead_elevation: float = 6
     return f"{around} overhead" if elevation > overhead_elevation else around
 
 
-def caption(prop: str, colour: str, view_words: str | None) -> str:
+def caption(prop: str, color: str, view_words: str | None) -> str:
     """ "a red mushroom, front view"; without view words just "a red mushroom"."""
-    article = "an" if colour[0] in "aeiou" else "a"
-    named = f"{article} {colour} {prop}"
+    article = "an" if color[0] in "aeiou" else "a"
+    named = f"{article} {color} {prop}"
     return named if not view_words else f"{named}, {view_words}"
 
 
 def parse(prompt: str) -> tuple[str, str]:
-    """(colour, prop) of a caption. Raises ValueError naming what is known when either is missing."""
+    """(color, prop) of a caption. Raises ValueError naming what is known when either is missing."""
     words = prompt.lower().replace(",", " ").split()
-    colours = [word for word in words if word in COLOURS]
+    colors = [word for word in words if word in COLORS]
     props = [word for word in words if any(word == prop.name for prop in PROPS)]
-    if len(colours) != 1 or len(props) != 1:
+    if len(colors) != 1 or len(props) != 1:
         raise ValueError(
-            f"{prompt!r} must name one colour of {', '.join(COLOURS)} and one prop of "
+            f"{prompt!r} must name one color of {', '.join(COLORS)} and one prop of "
             f"{', '.join(prop.name for prop in PROPS)}"
         )
-    return colours[0], props[0]
+    return colors[0], props[0]
 
 
 def prop_named(name: str) -> Prop:

@@ -2,7 +2,7 @@
 """The starter's image-text models in transformers' own CLIP classes, and their folder on disk.
 
 Two towers over 64x64 pictures and one token a word, without view words: like CLIP's, they say what is shown, not from
-where. Two of them, since a model that guided an optimisation must not judge it.
+where. Two of them, since a model that guided an optimization must not judge it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any, Sequence
 
 import torch
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+
 from dreamwright.backend.starter import domain
 from dreamwright.backend.starter.architecture import build_tokenizer
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 IMAGE_SIZE = 64  # pixels a side
 MAX_TOKENS = 8  # "a red mushroom </s>" and a little room
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)  # of each channel, as the processor subtracts and divides
-WORDS = ("a", "an", *domain.COLOURS, *(prop.name for prop in domain.PROPS))
+WORDS = ("a", "an", *domain.COLORS, *(prop.name for prop in domain.PROPS))
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ TOWERS = {"guide": GUIDE, "retrieve": RETRIEVER}
 
 
 def build_model(seed: int, towers: Towers) -> CLIPModel:
-    """A freshly initialised model; the same seed gives the same weights."""
+    """A freshly initialized model; the same seed gives the same weights."""
     tokenizer = build_tokenizer(WORDS)
     config = CLIPConfig(
         text_config=CLIPTextConfig(
@@ -80,7 +81,7 @@ def token_ids(captions: Sequence[str]) -> torch.Tensor:
     return tokens.input_ids
 
 
-def normalised(images: torch.Tensor) -> torch.Tensor:
+def normalized(images: torch.Tensor) -> torch.Tensor:
     """Pictures (n, 3, 64, 64) in [0, 1] as the image tower takes them."""
     mean, std = (torch.tensor(values, dtype=images.dtype, device=images.device).view(3, 1, 1) for values in (MEAN, STD))
     return (images - mean) / std
@@ -99,7 +100,7 @@ def save_folder(model: CLIPModel, folder: Path) -> None:
     known = {
         "words": list(WORDS),
         "props": [prop.name for prop in domain.PROPS],
-        "colours": list(domain.COLOURS),
+        "colors": list(domain.COLORS),
         "examples": ["a red mushroom", "a blue chair", "a white house"],
     }
     _write(folder / "domain.json", known)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The sixteen props of the starter domain, modelled procedurally. Z up, front towards -Y; pure numpy.
 
-Each part is `primary` (None: it takes the prompt's colour) or has a fixed display-sRGB colour of its own. `build`
-puts the bounding-box centre at the origin and the farthest vertex at radius 0.5.
+Each part is `primary` (None: it takes the prompt's color) or has a fixed display-sRGB color of its own. `build`
+puts the bounding-box center at the origin and the farthest vertex at radius 0.5.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from typing import Callable
 
 import numpy as np
+
 from dreamwright.backend.starter.solids import Solid, box, ellipsoid, lathe, move, prism, ring, rod, tube, turn
 
-Colour = tuple[float, float, float]
-CREAM: Colour = (0.95, 0.90, 0.76)
-BROWN: Colour = (0.45, 0.28, 0.14)
-DARK: Colour = (0.13, 0.13, 0.15)
-GREY: Colour = (0.55, 0.57, 0.60)
-SLATE: Colour = (0.33, 0.34, 0.38)
-CARROT: Colour = (0.95, 0.45, 0.08)
-GLASS: Colour = (0.60, 0.82, 0.95)
-LIGHT: Colour = (1.00, 0.93, 0.55)
-TAIL: Colour = (0.75, 0.08, 0.10)
+Color = tuple[float, float, float]
+CREAM: Color = (0.95, 0.90, 0.76)
+BROWN: Color = (0.45, 0.28, 0.14)
+DARK: Color = (0.13, 0.13, 0.15)
+GREY: Color = (0.55, 0.57, 0.60)
+SLATE: Color = (0.33, 0.34, 0.38)
+CARROT: Color = (0.95, 0.45, 0.08)
+GLASS: Color = (0.60, 0.82, 0.95)
+LIGHT: Color = (1.00, 0.93, 0.55)
+TAIL: Color = (0.75, 0.08, 0.10)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Part:
 
     vertices: np.ndarray  # (V, 3) float64
     faces: list[tuple[int, ...]]
-    colour: Colour | None  # display sRGB; None: the prompt's colour
+    color: Color | None  # display sRGB; None: the prompt's color
     smooth: bool  # shade smooth
 
 
@@ -42,7 +43,7 @@ class TriangleMesh:
     vertices: np.ndarray  # (V, 3) float32
     faces: np.ndarray  # (F, 3) int32
     primary: np.ndarray  # (F,) bool
-    colours: np.ndarray  # (F, 3) float32 display sRGB, zero where primary
+    colors: np.ndarray  # (F, 3) float32 display sRGB, zero where primary
 
 
 class _Sketch:
@@ -55,8 +56,8 @@ class _Sketch:
     def vary(self, value: float, share: float = 0.06) -> float:
         return value * (1 + self._variation * float(self._rng.uniform(-share, share)))
 
-    def add(self, solid: Solid, colour: Colour | None = None, smooth: bool = False) -> None:
-        self.parts.append(Part(solid[0], solid[1], colour, smooth))
+    def add(self, solid: Solid, color: Color | None = None, smooth: bool = False) -> None:
+        self.parts.append(Part(solid[0], solid[1], color, smooth))
 
 
 def build(name: str, rng: np.random.Generator | None = None, variation: float = 1.0) -> list[Part]:
@@ -64,26 +65,26 @@ def build(name: str, rng: np.random.Generator | None = None, variation: float = 
     sketch = _Sketch(rng or np.random.default_rng(0), 0.0 if rng is None else variation)
     _MAKERS[name](sketch)
     points = np.concatenate([part.vertices for part in sketch.parts])
-    centre = 0.5 * (points.min(0) + points.max(0))
-    scale = 0.5 / np.linalg.norm(points - centre, axis=1).max()
-    return [Part((p.vertices - centre) * scale, p.faces, p.colour, p.smooth) for p in sketch.parts]
+    center = 0.5 * (points.min(0) + points.max(0))
+    scale = 0.5 / np.linalg.norm(points - center, axis=1).max()
+    return [Part((p.vertices - center) * scale, p.faces, p.color, p.smooth) for p in sketch.parts]
 
 
 def triangles(parts: list[Part]) -> TriangleMesh:
     """All parts as one triangle soup (fans of their convex faces)."""
-    vertices, faces, primary, colours, base = [], [], [], [], 0
+    vertices, faces, primary, colors, base = [], [], [], [], 0
     for part in parts:
         fans = [(f[0] + base, f[i] + base, f[i + 1] + base) for f in part.faces for i in range(1, len(f) - 1)]
         faces += fans
-        primary += [part.colour is None] * len(fans)
-        colours += [part.colour or (0.0, 0.0, 0.0)] * len(fans)
+        primary += [part.color is None] * len(fans)
+        colors += [part.color or (0.0, 0.0, 0.0)] * len(fans)
         vertices.append(part.vertices)
         base += len(part.vertices)
     return TriangleMesh(
         np.concatenate(vertices).astype(np.float32),
         np.array(faces, np.int32),
         np.array(primary, bool),
-        np.array(colours, np.float32),
+        np.array(colors, np.float32),
     )
 
 

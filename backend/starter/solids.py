@@ -40,7 +40,7 @@ def lathe(profile: Sequence[tuple[float, float]], segments: int = 28) -> Solid:
     return np.array(vertices), faces
 
 
-def box(size: Sequence[float], centre: Sequence[float] = (0, 0, 0), bevel: float = 0.0) -> Solid:
+def box(size: Sequence[float], center: Sequence[float] = (0, 0, 0), bevel: float = 0.0) -> Solid:
     """Axis-aligned box; `bevel` chamfers its vertical edges."""
     x, y, z = (0.5 * s for s in size)
     b = min(bevel, 0.9 * x, 0.9 * y)
@@ -57,7 +57,7 @@ def box(size: Sequence[float], centre: Sequence[float] = (0, 0, 0), bevel: float
         ]
     else:
         outline = [(-x, -y), (x, -y), (x, y), (-x, y)]
-    return move(prism(outline, -z, z), centre)
+    return move(prism(outline, -z, z), center)
 
 
 def prism(outline: Sequence[tuple[float, float]], low: float, high: float) -> Solid:
@@ -69,14 +69,14 @@ def prism(outline: Sequence[tuple[float, float]], low: float, high: float) -> So
     return vertices, faces
 
 
-def ellipsoid(radii: Sequence[float], centre: Sequence[float] = (0, 0, 0), segments: int = 24) -> Solid:
+def ellipsoid(radii: Sequence[float], center: Sequence[float] = (0, 0, 0), segments: int = 24) -> Solid:
     """Ellipsoid with semi-axes `radii`."""
     angles = np.linspace(-np.pi / 2, np.pi / 2, segments // 2 + 1)
     profile = [
         (max(0.0, float(np.cos(a))) if 0 < i < len(angles) - 1 else 0.0, float(np.sin(a))) for i, a in enumerate(angles)
     ]
     vertices, faces = lathe(profile, segments)
-    return vertices * np.asarray(radii, float) + np.asarray(centre, float), faces
+    return vertices * np.asarray(radii, float) + np.asarray(center, float), faces
 
 
 def tube(
@@ -116,12 +116,12 @@ def rod(
     return tube([start, end], [radius, radius if tip_radius is None else tip_radius], segments)
 
 
-def ring(major: float, minor: float, axis: str = "y", centre: Sequence[float] = (0, 0, 0), segments: int = 36) -> Solid:
+def ring(major: float, minor: float, axis: str = "y", center: Sequence[float] = (0, 0, 0), segments: int = 36) -> Solid:
     """Torus whose hole looks along `axis` ("y" or "z")."""
     angles = np.linspace(0, 2 * np.pi, segments, endpoint=False)
     c, s, zero = major * np.cos(angles), major * np.sin(angles), np.zeros(segments)
     path = np.stack([c, zero, s] if axis == "y" else [c, s, zero], axis=1)
-    return move(tube(path, minor, 18, closed=True), centre)
+    return move(tube(path, minor, 18, closed=True), center)
 
 
 def move(solid: Solid, offset: Sequence[float]) -> Solid:

@@ -11,16 +11,17 @@ import sys
 from pathlib import Path
 
 import zmq
-from dreamwright.backend.server.keys import KeyFolder
-from dreamwright.shared.handshake import Lock
-from dreamwright.shared.pairing import key_text, new_pair
 
-ROOT = Path(__file__).parent.parent.parent
+from dreamwright.backend.server.transport.authorized_keys import KeyFolder
+from dreamwright.shared.connection_monitor import Lock
+from dreamwright.shared.credentials import key_text, new_pair
+
+ROOT = Path(__file__).resolve().parents[2]
 UNCUT = """
 import runpy
-from dreamwright.backend.server.inflow import Inflow
+from dreamwright.backend.server.transport.connection_limiter import Inflow
 Inflow.look = lambda self: 0
-runpy.run_module("tests.quick_server", run_name="__main__")
+runpy.run_module("tests.testing.fast_worker_server", run_name="__main__")
 """
 
 
@@ -35,7 +36,7 @@ class Besieged:
         self.log_path = folder / "server.log"
         command = [
             sys.executable,
-            *(["-m", "tests.quick_server"] if cut else ["-c", UNCUT]),
+            *(["-m", "tests.testing.fast_worker_server"] if cut else ["-c", UNCUT]),
             "serve",
             "--address",
             "tcp://127.0.0.1:*",

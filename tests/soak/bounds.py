@@ -16,26 +16,25 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Iterator
 
-from dreamwright.backend.config import Config
-from dreamwright.backend.job import OF_A_MESH
-from dreamwright.backend.server import orders
-from dreamwright.backend.settings import BOUNDS, setting_names
-from dreamwright.shared import offer
-from dreamwright.shared.faults import ProtocolError, Refused
+from dreamwright.backend.config.parsing import BOUNDS, setting_names
+from dreamwright.backend.config.schema import Config
+from dreamwright.backend.server.workers import worker_protocol
+from dreamwright.backend.training.job import OF_A_MESH
+from dreamwright.shared import capabilities
+from dreamwright.shared.errors import ProtocolError, Refused
 from dreamwright.shared.messages import MESSAGES, Cancel, Fetch, JobReply, JobSummary, Submit, Upload
-from dreamwright.shared.shapes import from_map, rule_of, shown, to_map
-
-from tests.fields import PATHS, probes, valid
-from tests.yard import Yard
+from dreamwright.shared.schema import from_map, rule_of, shown, to_map
+from tests.testing.in_memory_server import Yard
+from tests.testing.message_strategies import PATHS, probes, valid
 
 RECORDS: tuple[type[Any], ...] = (
     *MESSAGES.values(),
-    *orders.KINDS.values(),
+    *worker_protocol.KINDS.values(),
     JobSummary,
-    offer.ModelCard,
-    offer.PresetCard,
-    offer.SettingCard,
-    offer.SettingBound,
+    capabilities.ModelCard,
+    capabilities.PresetCard,
+    capabilities.SettingCard,
+    capabilities.SettingBound,
 )
 
 
@@ -78,7 +77,7 @@ def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
     }
     for name in setting_names():
         if name.startswith((OF_A_MESH, "sphere.")):
-            continue  # nothing to the job that is asked for here: of a mesh that was sent (tests/test_bounds.py), and of clip-mesh
+            continue  # nothing to the job that is asked for here: of a mesh that was sent (tests/server/test_bounds.py), and of clip-mesh
         hint = hints[name]
         numeric = name in BOUNDS
         if numeric:

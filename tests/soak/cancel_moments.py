@@ -20,12 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dreamwright.backend.server.attempt import MESH_FILE
 from dreamwright.backend.server.policy import Policy
-from dreamwright.backend.server.vigil import MESH_TO_STOP
+from dreamwright.backend.server.workers.heartbeat import MESH_TO_STOP
+from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.shared.mesh_file import decode_mesh
-
-from tests.soak.ward import Ward, ward
+from tests.soak.fault_injection_server import Ward, ward
 
 GRACE = Policy(cancel_seconds=15.0, hang_minutes=30.0)
 STEPS = 8

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.shared.client import Client, Link
-from dreamwright.shared.handshake import Lock
+from dreamwright.shared.connection_monitor import Lock
+from dreamwright.shared.job_states import ENDED
 from dreamwright.shared.messages import (
     JobChanged,
     JobForgotten,
@@ -39,9 +40,7 @@ from dreamwright.shared.messages import (
     Submit,
     Subscribe,
 )
-from dreamwright.shared.states import ENDED
-
-from tests.soak.loose_cable import LooseCable
+from tests.soak.flaky_tcp_proxy import LooseCable
 from tests.soak.served import Served
 
 MISHAPS = ("cut", "cut", "hush", "server", "both", "new socket")

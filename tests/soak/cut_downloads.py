@@ -21,12 +21,11 @@ from typing import Any
 
 from dreamwright.shared import limits
 from dreamwright.shared.client import Client, Link
+from dreamwright.shared.connection_monitor import Lock
 from dreamwright.shared.download import Download
-from dreamwright.shared.faults import Refused
-from dreamwright.shared.handshake import Lock
+from dreamwright.shared.errors import Refused
 from dreamwright.shared.messages import JobSummary, ListJobs, Submit
-
-from tests.soak.loose_cable import LooseCable
+from tests.soak.flaky_tcp_proxy import LooseCable
 from tests.soak.served import Served, ask, online
 from tests.soak.ticking_server import write_mesh
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 from unittest import mock
 
-from dreamwright.backend.server import worker
-from dreamwright.backend.server.orders import Work
+from dreamwright.backend.server.workers import worker
+from dreamwright.backend.server.workers.worker_protocol import Work
 
 CUDA_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 8 GiB"
 EACH_TIME = ("wait", "memory")  # from its step on, and not once
@@ -57,12 +57,13 @@ def injected(fault: dict[str, Any] | None, work: Work, told: Path) -> Iterator[N
     if fault is None or work.job.attempt > fault.get("attempts", 1):
         yield
         return
-    from dreamwright.backend import distillation, production
+    from dreamwright.backend.guidance import sds
+    from dreamwright.backend.training import pipeline
 
     where, what, calls = fault["where"], fault["what"], 0
     owner, name = {
         "loading": (production, "load_denoiser"),
-        "step": (distillation.ScoreDistillation, "gradient"),
+        "step": (sds.ScoreDistillation, "gradient"),
         "mesh": (production, "build_mesh"),
     }[where]
     real: Callable[..., Any] = getattr(owner, name)

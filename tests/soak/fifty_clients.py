@@ -20,14 +20,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dreamwright.shared.credentials import key_text, pair_text
 from dreamwright.shared.messages import Forget, JobList, ListJobs, Submit
-from dreamwright.shared.pairing import key_text, pair_text
-
-from tests.soak.busy_artists import ENDED_STATES, PROMPT
 from tests.soak.crowd_judged import judge_jobs, judge_vitals, read_journals
+from tests.soak.load_clients import ENDED_STATES, PROMPT
 from tests.soak.served import Served, ask, folder_mb, online, vitals
 from tests.soak.worker_traces import read_attempts
-from tests.tiny_model import QUICK, offer_tiny_model
+from tests.testing.tiny_model import QUICK, offer_tiny_model
 
 PROCESSES, USERS = 5, 10
 SAMPLE_S = 10.0
@@ -60,7 +59,7 @@ class Crowd:
 
     def start(self, number: int) -> None:
         with (self._folder / f"artists-{number}.log").open("ab") as log:
-            command = [sys.executable, "-m", "tests.soak.busy_artists", str(self._folder), str(number)]
+            command = [sys.executable, "-m", "tests.soak.load_clients", str(self._folder), str(number)]
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
             )

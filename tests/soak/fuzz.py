@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
 import zmq
-from dreamwright.backend.server import front_door
-from dreamwright.backend.server.front_door import FrontDoor
+
+from dreamwright.backend.server import app
+from dreamwright.backend.server.app import FrontDoor
 from dreamwright.shared import limits
-from dreamwright.shared.faults import ProtocolError
+from dreamwright.shared.errors import ProtocolError
 from dreamwright.shared.messages import (
     Done,
     Forget,
@@ -36,12 +37,11 @@ from dreamwright.shared.messages import (
     pack,
     unpack,
 )
-
-from tests.mutants import Mutants, drawn
-from tests.puppet_server import asked
-from tests.quick_server import QuickForeman
 from tests.soak.besieged import Besieged
-from tests.soak.bystander import Bystander
+from tests.soak.control_client import Bystander
+from tests.testing.fast_worker_server import QuickForeman
+from tests.testing.message_mutations import Mutants, drawn
+from tests.testing.scripted_worker_server import asked
 
 EVENTS = (JobChanged, JobForgotten, PreviewFrame)
 AT_ONCE = 16  # messages on the way; more answers than the door keeps for a slow reader would be lost
@@ -226,11 +226,11 @@ def at_the_door(
     folder: Path, count: int, number: int, structures: int, each: Callable[[FrontDoor], None] = lambda door: None
 ) -> dict[str, Any]:
     """The same without a wire, for speed: one call a message."""
-    real, front_door.Foreman = front_door.Foreman, QuickForeman
+    real, app.Foreman = app.Foreman, QuickForeman
     try:
         door = FrontDoor("tcp://127.0.0.1:*", folder / "state", ("cpu",))
     finally:
-        front_door.Foreman = real
+        app.Foreman = real
     tally, said, begun = Tally(), [], time.monotonic()
     route = b"\0abcd"
     door._send = lambda to, data: said.append(data) is None

@@ -18,15 +18,15 @@ from typing import Any
 
 import msgpack
 import zmq
-from dreamwright.backend.server.orders import KINDS, pack_order, unpack_order
+
+from dreamwright.backend.server.workers.worker_protocol import KINDS, pack_order, unpack_order
 from dreamwright.shared import limits
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.download import Download
-from dreamwright.shared.faults import ProtocolError
+from dreamwright.shared.errors import ProtocolError
 from dreamwright.shared.messages import MESSAGES, Cancel, ListJobs, pack
-
-from tests.fields import REQUESTS, valid
-from tests.mutants import Mutants
+from tests.testing.message_mutations import Mutants
+from tests.testing.message_strategies import REQUESTS, valid
 
 FROM_SERVER = tuple(name for name in MESSAGES if name not in REQUESTS)
 TOLD = 50  # right and wrong messages between two that end the connection, where the draw gives so many

@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dreamwright.shared.messages import Closing, JobChanged, JobList
-
 from tests.soak.killed_server import Soak
 from tests.soak.worker_traces import alive, read_attempts
 

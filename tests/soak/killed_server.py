@@ -14,15 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
-from dreamwright.backend.server.worker import ORPHAN_GRACE_S
+from dreamwright.backend.server.workers.worker import ORPHAN_GRACE_S
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.download import Download
-from dreamwright.shared.faults import Refused
+from dreamwright.shared.errors import Refused
+from dreamwright.shared.job_states import ENDED
 from dreamwright.shared.messages import JobChanged, JobList, JobReply, JobSummary, Submit
-from dreamwright.shared.states import ENDED
-
 from tests.soak.worker_traces import alive, children, read_attempts
-from tests.tiny_model import QUICK, save_tiny_model
+from tests.testing.tiny_model import QUICK, save_tiny_model
 
 INTERVAL = 4  # steps between two checkpoints
 LATE_S = 30.0  # that a busy machine may take on top of the grace

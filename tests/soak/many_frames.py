@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from dreamwright.shared import limits
-from dreamwright.shared.handshake import Lock
-from dreamwright.shared.messages import ListJobs, pack, unpack
-from dreamwright.shared.pairing import new_pair
 
+from dreamwright.shared import limits
+from dreamwright.shared.connection_monitor import Lock
+from dreamwright.shared.credentials import new_pair
+from dreamwright.shared.messages import ListJobs, pack, unpack
 from tests.soak.besieged import Besieged
-from tests.soak.bystander import Bystander
+from tests.soak.control_client import Bystander
 
 
 def pour(server: Besieged, own: zmq.Socket, frame: bytes, count: int, seconds: float) -> tuple[int, float]:

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, Callable
 
 from dreamwright.backend.server.policy import Policy
-from dreamwright.shared.faults import Refused
+from dreamwright.shared.errors import Refused
 from dreamwright.shared.messages import Cancel, ListJobs
-
-from tests.yard import Yard
+from tests.testing.in_memory_server import Yard
 
 
 def took_ms(action: Callable[[], Any], times: int) -> dict[str, float]:

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
-from dreamwright.backend.server.keys import KeyFolder
+from dreamwright.backend.server.transport.authorized_keys import KeyFolder
 from dreamwright.shared.client import Client, Link
-from dreamwright.shared.handshake import Lock
-from dreamwright.shared.pairing import KeyPair, key_text, new_pair
-
+from dreamwright.shared.connection_monitor import Lock
+from dreamwright.shared.credentials import KeyPair, key_text, new_pair
 from tests.soak.worker_traces import children
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -56,7 +55,7 @@ def folder_mb(folder: Path) -> float:
 
 
 class Served:
-    """A server in a process of its own. `module` may be another that serves, as tests.quick_server."""
+    """A server in a process of its own. `module` may be another that serves, as tests.testing.fast_worker_server."""
 
     def __init__(
         self,

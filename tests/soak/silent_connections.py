@@ -22,7 +22,6 @@ from typing import Any
 
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.messages import ListJobs
-
 from tests.soak.served import Served, online, turn_until
 
 DROPPED_S = 30.0  # the promise

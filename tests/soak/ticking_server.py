@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, Iterator
 
 from dreamwright.backend.cli import main as command
-from dreamwright.backend.server import front_door
-from dreamwright.backend.server.attempt import MESH_FILE
-from dreamwright.backend.server.orders import Ended, Pictured, Stepped
-
-from tests.addon.stand_in_props import picture
-from tests.puppet_server import PuppetForeman
+from dreamwright.backend.server import app
+from dreamwright.backend.server.workers.job_executor import MESH_FILE
+from dreamwright.backend.server.workers.worker_protocol import Ended, Pictured, Stepped
+from tests.testing.fake_props import picture
+from tests.testing.scripted_worker_server import PuppetForeman
 
 TICK_S = 0.05
 BLOCK = 1 << 20
@@ -72,5 +71,5 @@ def write_mesh(path: Path, size: int, seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    front_door.Foreman = TickingForeman
+    app.Foreman = TickingForeman
     sys.exit(command.main(sys.argv[1:]))

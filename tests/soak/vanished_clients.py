@@ -21,16 +21,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dreamwright.backend.server.keys import KeyFolder
+from dreamwright.backend.server.transport.authorized_keys import KeyFolder
 from dreamwright.shared import limits
-from dreamwright.shared.pairing import key_text, new_pair, pair_text
-
-from tests.test_two_machines import SERVER, Machine, two_machines
+from dreamwright.shared.credentials import key_text, new_pair, pair_text
+from tests.server.test_two_machines import SERVER, Machine, two_machines
 
 SILENT_S = limits.PULSE_S * limits.LIVENESS * 3  # after which the server forgets a subscriber
 CONNECTION_S = 5.0 + 20.0  # of the door: a ping, and the time for its answer
 SLACK_S = 3.0  # of a busy machine
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Speaker:

@@ -12,9 +12,9 @@ import sys
 import time
 
 from dreamwright.shared.client import Client, Link
-from dreamwright.shared.handshake import Lock
+from dreamwright.shared.connection_monitor import Lock
+from dreamwright.shared.credentials import read_key, read_pair
 from dreamwright.shared.messages import JobChanged, JobList, PreviewFrame, Submit
-from dreamwright.shared.pairing import read_key, read_pair
 
 FLOWING_S = 0.5
 

@@ -3,7 +3,7 @@
 
     OMP_NUM_THREADS=1 python -m tests.soak.worker_faults --times 3 --seed 1 --folder DIR
 
-Each job comes to one fault at a step drawn by the seed, and must end as the table of `backend/server/endings.py` says.
+Each job comes to one fault at a step drawn by the seed, and must end as the table of `backend/server/workers/failure_policy.py` says.
 Measured from the fault, by the machine's monotonic clock: until the server has given the job out again, and until the
 next attempt has told of a step, which the start of a process and the loading of all libraries are part of.
 """
@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.backend.server.policy import Policy
-
-from tests.soak.ward import INTERVAL, Ward, ward
+from tests.soak.fault_injection_server import INTERVAL, Ward, ward
 
 STEPS = 12
 HANG_S = 30.0

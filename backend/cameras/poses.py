@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Random and orbiting cameras, the rays through their pixels, and the point lights that go with them.
+
+Frames and angles are those of docs/conventions.md: Z up, azimuth 0 looks at the front from -Y.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dreamwright.backend.config.schema import CameraConfig, LightConfig
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """n views.
+
+    position (n, 3); rotation (n, 3, 3) camera-to-world with columns right, up, back; focal (n,) multiples of the image
+    width; azimuth (n,) in [0, 360) and elevation (n,), degrees of the unperturbed position.
+    """
+
+    position: Tensor
+    rotation: Tensor
+    focal: Tensor
+    azimuth: Tensor
+    elevation: Tensor
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    def __getitem__(self, rows: slice) -> "Cameras":
+        """The chosen views."""
+        return Cameras(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+    def to(self, device: torch.device | str) -> "Cameras":
+        """The same cameras on another device."""
+        return Cameras(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Rays:
+    """origins and unit directions, both (n, h * w, 3), rows of pixels from the top left."""
+
+    origins: Tensor
+    directions: Tensor
+
+
+def spherical(azimuth_deg: Tensor, elevation_deg: Tensor, distance: Tensor) -> Tensor:
+    """Positions (n, 3) = d (cos el sin az, -cos el cos az, sin el)."""
+    azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
+    flat = elevation.cos()
+    direction = torch.stack([flat * azimuth.sin(), -flat * azimuth.cos(), elevation.sin()], dim=-1)
+    return distance[:, None] * direction
+
+
+def look_at(position: Tensor, target: Tensor, up: Tensor) -> Tensor:
+    """Rotations (n, 3, 3) whose columns are right, up, back of cameras at `position` looking at `target`, all (n, 3)."""
+    back = functional.normalize(position - target, dim=-1)
+    right = functional.normalize(torch.linalg.cross(up, back), dim=-1)
+    return torch.stack([right, torch.linalg.cross(back, right), back], dim=-1)
+
+
+def _upright(azimuth_deg: Tensor, elevation_deg: Tensor) -> Tensor:
+    """Up vectors (n, 3): the tangent of the meridian, which projects like Z and stays defined straight overhead."""
+    azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
+    steep = elevation.sin()
+    return torch.stack([-steep * azimuth.sin(), steep * azimuth.cos(), elevation.cos()], dim=-1)
+
+
+def sample_cameras(config: CameraConfig, n: int, generator: torch.Generator) -> Cameras:
+    """n random cameras of the paper's distribution (section 3.2, appendix A.2) with the configuration's numbers."""
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(n, *shape, generator=generator)
+
+    def normal(std: float) -> Tensor:
+        return std * torch.randn(n, 3, generator=generator)
+
+    low, high = config.elevation_min, config.elevation_max
+    in_angle = uniform(low, high)
+    in_area = torch.rad2deg(torch.asin(uniform(math.sin(math.radians(low)), math.sin(math.radians(high))).clamp(-1, 1)))
+    elevation = torch.where(torch.rand(n, generator=generator) < config.uniform_angle_share, in_angle, in_area)
+    if config.stratified_azimuth:
+        order = torch.randperm(n, generator=generator)
+        azimuth = (360.0 * torch.rand((), generator=generator) + 360.0 * order / n) % 360.0
+    else:
+        azimuth = uniform(0.0, 360.0) % 360.0
+    distance = uniform(config.distance_min, config.distance_max)
+    if config.framing == "fill":
+        focal = uniform(config.fill_min, config.fill_max) * distance
+    else:
+        focal = uniform(config.focal_min, config.focal_max)
+    position = spherical(azimuth, elevation, distance) + uniform(-config.position_offset, config.position_offset, 3)
+    rotation = look_at(position, normal(config.look_at_std), _upright(azimuth, elevation) + normal(config.up_std))
+    return Cameras(position, rotation, focal, azimuth, elevation)
+
+
+def orbit_cameras(
+    azimuths_deg: Sequence[float], elevation_deg: float | Sequence[float], distance: float, focal: float
+) -> Cameras:
+    """Cameras around the origin, upright, all at one distance (scene units) and focal (image widths)."""
+    azimuth = torch.tensor([float(a) % 360.0 for a in azimuths_deg])
+    n = len(azimuth)
+    elevation = torch.as_tensor(elevation_deg, dtype=torch.float32).expand(n).clone()
+    position = spherical(azimuth, elevation, torch.full((n,), float(distance)))
+    rotation = look_at(position, torch.zeros(n, 3), _upright(azimuth, elevation))
+    return Cameras(position, rotation, torch.full((n,), float(focal)), azimuth, elevation)
+
+
+def camera_rays(cameras: Cameras, resolution: int) -> Rays:
+    """Rays through the pixel centers of square pictures: origins and unit directions (n, resolution^2, 3)."""
+    n = len(cameras)
+    centers = (torch.arange(resolution, device=cameras.position.device) + 0.5) / resolution - 0.5
+    down, right = torch.meshgrid(centers, centers, indexing="ij")
+    plane = torch.stack([right, -down, torch.zeros_like(right)], dim=-1).reshape(1, -1, 3)  # (1, h*w, 3)
+    local = plane / cameras.focal[:, None, None] - torch.tensor([0.0, 0.0, 1.0], device=plane.device)
+    directions = functional.normalize(torch.einsum("nij,npj->npi", cameras.rotation, local), dim=-1)
+    return Rays(cameras.position[:, None].expand(n, resolution**2, 3), directions)
+
+
+def sample_lights(config: LightConfig, cameras: Cameras, generator: torch.Generator) -> Tensor:
+    """Point lights (n, 3): direction ~ N(camera position, std^2 I), norm uniform between the configured distances."""
+    n = len(cameras)
+    noise = torch.randn(n, 3, generator=generator).to(cameras.position)
+    direction = functional.normalize(cameras.position + config.direction_std * noise, dim=-1)
+    norm = config.distance_min + (config.distance_max - config.distance_min) * torch.rand(n, 1, generator=generator)
+    return direction * norm.to(direction)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Many jobs one after the other, each kept in a folder of its own: a bar with the time left, and Ctrl-C between steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Sequence
+
+if TYPE_CHECKING:
+    import torch
+
+    from dreamwright.backend.evaluation.baselines import Outcome
+    from dreamwright.backend.geometry.build import Mesh
+    from dreamwright.backend.training.job import Job
+
+STEPS_SHOWN = 10  # steps between two updates of a job's own time left
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A job, where it is kept, and what the bar calls it."""
+
+    words: str
+    job: Job
+    folder: Path
+
+
+def make_cells(
+    planned: Sequence[PlannedCell], device: torch.device, use: Callable[[PlannedCell, Outcome, Mesh | None], None]
+) -> bool:
+    """Make what is missing and hand every cell to `use`, in order; False when Ctrl-C stopped it. What was made stays.
+
+    Raises what `use` raises, and whatever in a job is no DreamwrightError: those are kept as failed.
+    """
+    import sys
+
+    from tqdm import tqdm
+
+    from dreamwright.backend.cli.run_loop import StopSignal
+    from dreamwright.backend.errors import Stopped
+    from dreamwright.backend.evaluation.baselines import fingerprint, kept, make_cell
+    from dreamwright.backend.mesh_rendering.turntable import turntable_picture
+    from dreamwright.backend.training.events import Event, Progress
+
+    there = sum(kept(cell.folder, fingerprint(cell.job)) is not None for cell in planned)
+    # Cells that are there cost nothing, so the bar begins behind them: its time left is that of the others.
+    with (
+        StopSignal(aloud=False) as stop,
+        tqdm(total=len(planned), initial=there, unit="job", dynamic_ncols=True) as bar,
+    ):
+        for cell in planned:
+            known = kept(cell.folder, fingerprint(cell.job))
+            if known is None:
+
+                def watch(event: Event, words: str = cell.words) -> None:
+                    if isinstance(event, Progress) and event.step % STEPS_SHOWN == 0:
+                        bar.set_postfix_str(f"{words}, step {event.step} of {event.steps}, {event.eta_s:.0f} s left")
+
+                try:
+                    known = make_cell(cell.job, cell.folder, device, stop, watch)
+                except Stopped as stopped:
+                    tqdm.write(
+                        f"{stopped}; {bar.n} of {len(planned)} jobs are kept, and the same command goes on from here",
+                        file=sys.stderr,
+                    )
+                    return False
+                if known[0].error:
+                    tqdm.write(f"{cell.words}: failed ({known[0].error}); it counts as wrong", file=sys.stderr)
+                else:
+                    turntable_picture(known[1]).save(cell.folder / "turntable.png")
+                bar.update()
+            use(cell, *known)
+    return True

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The presets: `paper` is DreamFusion to the letter, `standard` what works best here, `draft` a few minutes on a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Mapping
+
+from dreamwright.backend.config.schema import (
+    BackgroundConfig,
+    CameraConfig,
+    ClipConfig,
+    Config,
+    FieldConfig,
+    GuidanceConfig,
+    MeshConfig,
+    OptimizerConfig,
+    RefineConfig,
+    RegularizerConfig,
+    RenderConfig,
+    RunConfig,
+    ShadingConfig,
+    SphereConfig,
+)
+from dreamwright.backend.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named configuration with one line about it."""
+
+    name: str
+    summary: str
+    config: Config
+
+
+PAPER = Config()  # the defaults of config.py are the paper's numbers
+
+DRAFT = Config(
+    run=RunConfig(steps=700, views_per_step=1, checkpoint_interval=100, preview_interval=25),
+    camera=CameraConfig(
+        elevation_min=-5.0,
+        elevation_max=80.0,  # straight down says little about a prop
+        distance_min=1.7,
+        distance_max=2.1,
+        framing="fill",  # the prop always fills a similar share, as in the starter's pictures
+        fill_min=0.72,
+        fill_max=0.92,
+        look_at_std=0.015,
+        up_std=0.01,
+        position_offset=0.0,
+        stratified_azimuth=True,
+    ),
+    shading=ShadingConfig(
+        albedo_only_share=0.15,
+        shaded_probability=0.7,
+        ambient=0.2,
+        ambient_max=0.55,  # a range of lamps, as a prior meets them
+    ),
+    field=FieldConfig(
+        kind="voxels",
+        bounding_radius=0.6,  # one prop of radius 0.5 and a little air
+        density_activation="softplus",
+        density_bias="linear",  # Magic3D's blob: opens more easily than eq 9
+        density_bias_scale=10.0,
+        density_bias_width=0.5,
+        density_bias_fade_share=0.5,  # a bias that stays keeps holes shut
+        density_scale=5.0,
+    ),
+    background=BackgroundConfig(
+        kind="constant",
+        random_probability=1.0,  # or field and background collude
+        random_kind="grey",  # as in the starter's pictures, where it says nothing about the prop
+        random_min=0.3,
+        random_max=0.8,
+        random_any_share=0.5,  # a lamp's grey pole, a slate roof: silhouette IoU of a black lamp 0.74 without, 0.79 with
+    ),
+    render=RenderConfig(coarse_resolution=32, samples=80, occupancy_resolution=48, occupancy_interval=8),
+    guidance=GuidanceConfig(
+        omega=3.0,  # where the starter's own samples are best; at 20 its gradients pit the surface
+        t_min=0.4,  # below, it agrees with any color, and dark props stay dark
+        t_max_end=0.75,
+        view_words="sixteen",
+        textureless_words="untextured",
+        opposite_weight=1.0,  # a chair with one back: silhouette IoU 0.77 with 1, 0.74 with 2; a table has nothing of it: 0.73, and 0.84 with 0
+    ),
+    regularizers=RegularizerConfig(
+        orientation_start=0.0,
+        orientation_end=0.0,
+        opacity_start=0.008,  # without it fog fills the sphere, since grey backgrounds do not betray it; 0.1 takes thin parts too
+        opacity_end=0.002,
+        opacity_share=0.6,
+        entropy_end=0.12,  # what is left of the fog decides for clear or solid
+        smoothness=2.5,  # takes the pits; ten times as much takes a mushroom's stem too
+    ),
+    optimizer=OptimizerConfig(
+        kind="adam",
+        learning_rate=0.05,
+        color_rate_multiplier=0.5,
+        background_rate_multiplier=0.2,
+        warmup_start=1e-4,
+        warmup_share=0.04,
+        final_rate=0.004,
+        beta1=0.9,
+        beta2=0.99,
+        epsilon=1e-8,
+    ),
+    mesh=MeshConfig(resolution=96, triangles=12000, closing=0.035, smoothing=10),  # shape alone says more without lumps
+)
+
+STANDARD = replace(
+    DRAFT,
+    run=replace(DRAFT.run, steps=1000, views_per_step=2),
+    mesh=replace(DRAFT.mesh, resolution=128, triangles=20000),
+)
+
+# Dream Fields as the paper re-implements it: CLIP's loss, its augmentations and its transmittance regularizer over our own
+# field, albedo only and without view words. "DF" marks numbers of Dream Fields' published code (config_base.py, config_hq.py
+# and augment.py of google-research/dreamfields); the defaults of `ClipConfig` and the share of the annealing are DF's as well.
+DREAM_FIELDS_CAMERAS = CameraConfig(
+    elevation_min=30.0,  # DF: phi_range
+    elevation_max=30.0,
+    distance_min=2.0,  # DF: 4, of a cube with edges of 2; ours are half as long
+    distance_max=2.0,
+    framing="focal",
+    focal_min=1.2 * 1111.1111 / 800,  # DF: focal_mult_range of the intrinsics of NeRF's Blender scenes
+    focal_max=1.2 * 1111.1111 / 800,
+    look_at_std=0.0,
+    up_std=0.0,
+    position_offset=0.0,
+)
+DREAM_FIELDS_GUIDANCE = GuidanceConfig(view_dependent=False)  # DF: query_template, one prompt for all views
+
+DREAM_FIELDS_PAPER = Config(
+    run=RunConfig(method="dream-fields", steps=10000, views_per_step=1),  # DF: iters; one pose a step
+    camera=DREAM_FIELDS_CAMERAS,
+    shading=ShadingConfig(albedo_only_share=1.0),
+    render=RenderConfig(resolution=252, samples=192),  # DF: render_width (hq), num_samples
+    guidance=DREAM_FIELDS_GUIDANCE,
+    regularizers=RegularizerConfig(
+        orientation_start=0.0,
+        orientation_end=0.0,
+        opacity_start=0.0,
+        opacity_end=0.0,
+        transmittance=0.5,  # DF: acc_lam
+        target_opacity_start=1.2 * 0.5,  # DF: acc_target0 and acc_target1, times what its focal length makes of them
+        target_opacity_end=1.2 * 0.1,
+    ),
+    optimizer=OptimizerConfig(
+        kind="adam",
+        learning_rate=1e-4,  # DF: lr1, kept to the end
+        final_rate=1e-4,  # DF: lr2
+        warmup_start=1e-5,  # DF: lr0, its ramp is exponential and ours linear
+        warmup_share=1500 / 10000,  # DF: lr_i_split
+        beta1=0.9,
+        beta2=0.999,
+        epsilon=1e-5,  # DF: adam_eps
+    ),
+)
+
+DREAM_FIELDS = replace(
+    DRAFT,
+    run=replace(DRAFT.run, method="dream-fields", steps=500),
+    camera=DREAM_FIELDS_CAMERAS,
+    shading=ShadingConfig(albedo_only_share=1.0),
+    # DF's ratio of render_width to crop_width for a model of 64 pixels; coarse views as in draft.
+    render=replace(DRAFT.render, resolution=72, coarse_resolution=36),
+    guidance=DREAM_FIELDS_GUIDANCE,
+    regularizers=RegularizerConfig(
+        orientation_start=0.0,
+        orientation_end=0.0,
+        opacity_start=0.0,
+        opacity_end=0.0,
+        transmittance=0.5,  # DF: acc_lam
+        target_opacity_start=1.2 * 0.5,  # DF, as above
+        target_opacity_end=0.25,  # mean of the starter's 16 props from these cameras, which cover 0.15 to 0.41
+        smoothness=1e-3,  # draft's, against a loss that is a few thousand times smaller than a summed SDS gradient
+    ),
+)
+
+# A sphere for the starter's CLIP: the numbers were tried on four props (docs/retrieval.md).
+CLIP_MESH = Config(
+    run=RunConfig(method="clip-mesh", steps=400, views_per_step=8, checkpoint_interval=50, preview_interval=20),
+    camera=replace(DRAFT.camera, elevation_min=0.0, elevation_max=50.0),
+    shading=ShadingConfig(
+        albedo_only_share=0.0,
+        shaded_probability=0.8,
+        textureless_probability=0.3,  # at 0.5 shapes grow no better, and colors come late
+        ambient=0.2,
+        ambient_max=0.55,
+    ),
+    render=RenderConfig(resolution=72),  # as dream-fields
+    guidance=GuidanceConfig(view_dependent=False),
+    clip=ClipConfig(crops=1),  # more views instead
+    refine=RefineConfig(
+        strength=1.0,
+        reach=1.0,  # twice the prop's radius, so nothing is out of reach
+        color_stiffness=3.0,  # at 1, colors are finer than the model's pixels
+        position_rate=0.025,  # at 0.03, with half of the weights below, parts grow through each other
+        color_rate=0.03,
+        laplacian=0.05,  # all weights against a loss between -1 and 1
+        edges=0.02,
+        crease=180.0,
+        supersampling=1,
+    ),
+    sphere=SphereConfig(laplacian_end=0.005, normals=0.05, outside=10.0),
+)
+
+# CLIP-Mesh. "CM" marks numbers of its published configuration (configs/paper.yml of NasirKhalid24/CLIP-Mesh), whose sphere has
+# radius 1 and ours half of that. Left out: its diffusion prior of image embeddings, and its texture and normal maps.
+CLIP_MESH_PAPER = Config(
+    run=RunConfig(method="clip-mesh", steps=5000, views_per_step=25),  # CM: epochs, batch_size
+    camera=CameraConfig(
+        elevation_min=0.0,
+        elevation_max=30.0,  # CM: 90 degrees times Beta(1, 5), whose mean is 15 degrees as well
+        uniform_angle_share=1.0,
+        distance_min=2.5,
+        distance_max=6.0,  # CM: dist_min 5, dist_max 12
+        focal_min=0.5,  # CM: fov_max 90 degrees
+        focal_max=1.866,  # CM: fov_min 30 degrees
+        look_at_std=0.577,  # CM: aug_loc, uniform in -2 .. 2, which has this deviation in our units
+        up_std=0.0,
+        position_offset=0.0,
+    ),
+    shading=ShadingConfig(
+        albedo_only_share=0.0,
+        shaded_probability=1.0,  # CM: bsdf diffuse
+        textureless_probability=0.5,  # CM: half of the views, for shape_imgs_frac of the steps
+    ),
+    render=RenderConfig(resolution=512),  # CM: train_res
+    guidance=GuidanceConfig(view_dependent=False),  # CM: text_prompt as it is
+    clip=ClipConfig(crops=1, crop_share=1.0),  # CM: whole pictures, each before one random background
+    refine=RefineConfig(
+        strength=1.0,
+        reach=1.0,
+        stiffness=16.0,  # spreads a push over 4 edges, which is one of CM's 1,280-face control mesh, whose limit surface it renders
+        position_rate=0.005,  # CM: lr 0.01, in units of its radius; to a tenth in 5,000 steps, as ours
+        color_rate=0.01,  # CM: lr
+        laplacian=3.1,  # CM: laplacian_weight 30 on the control mesh, the same penalty of a smooth displacement
+        edges=0.0,
+        crease=180.0,
+        supersampling=1,
+    ),
+    sphere=SphereConfig(
+        subdivisions=5,  # 10,242 vertices, for colors at about the pixels of a view; CM has a texture of 512
+        radius=0.5,  # CM: unit
+        clay_share=0.5,  # CM: shape_imgs_frac
+        laplacian_end=0.062,  # CM: laplacian_min 0.6, as above
+        laplacian_share=0.31,  # CM's decay is a Gaussian of the step; linear here, with the same half
+    ),
+)
+
+PRESETS: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset("draft", "a prop in minutes on a CPU: voxels, one view a step", DRAFT),
+        Preset("standard", "twice the views and more steps of the same recipe", STANDARD),
+        Preset("paper", "DreamFusion as published: mip-NeRF field, Shampoo, 15,000 steps of 4 views", PAPER),
+        Preset(
+            "dream-fields",
+            "CLIP guides instead of diffusion: Dream Fields' loss on draft's field, minutes on a CPU",
+            DREAM_FIELDS,
+        ),
+        Preset(
+            "dream-fields-paper",
+            "Dream Fields' published numbers on the paper's field: 10,000 steps of 252 pixels",
+            DREAM_FIELDS_PAPER,
+        ),
+        Preset("clip-mesh", "CLIP guides a sphere's vertices and colors: minutes on a CPU", CLIP_MESH),
+        Preset(
+            "clip-mesh-paper",
+            "CLIP-Mesh's published numbers, as far as they fit a mesh with vertex colors: 5,000 steps of 25 views",
+            CLIP_MESH_PAPER,
+        ),
+    )
+}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset of that name. Raises ConfigError listing the known ones."""
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; allowed are {', '.join(PRESETS)}; choose one with --preset")
+    return PRESETS[name]

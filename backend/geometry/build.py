@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The finished prop: from a field to a colored mesh in metres with its origin at the base, and a report on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamwright.backend.config.schema import MeshConfig
+from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.geometry.clean import clean_surface, smoothed
+from dreamwright.backend.geometry.closing import close_pits, onto_solid
+from dreamwright.backend.geometry.color import AlbedoField, display_to_linear, sample_albedo
+from dreamwright.backend.geometry.compare import FieldViews, MeshFieldError, mesh_render_error
+from dreamwright.backend.geometry.decimate import decimate
+from dreamwright.backend.geometry.extract import (
+    DensityField,
+    DensityGrid,
+    extract_surface,
+    occupied_box,
+    query_density,
+    refine_surface,
+    sample_density_grid,
+)
+from dreamwright.backend.geometry.texture import Texture, bake
+from dreamwright.backend.geometry.threshold import choose_threshold
+from dreamwright.backend.geometry.topology import (
+    FloatArray,
+    Surface,
+    euler_number,
+    face_components,
+    is_watertight,
+    signed_volume,
+    vertex_normals,
+)
+from dreamwright.backend.geometry.unwrap import unwrap
+from dreamwright.shared.limits import TEXTURE_LARGEST, TEXTURE_SMALLEST
+
+COARSE_RESOLUTION = 80  # cells a side of the first look at the whole bounding cube
+BOX_MARGIN = 2.0  # coarse cells around what the first look found
+SMOOTHING_ITERATIONS = (
+    4  # of Taubin's filter: takes the grid's ripples, not edges (measured in tests/unit/test_clean.py)
+)
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A prop in metres, Z up, front to -Y, origin at the middle of its base.
+
+    vertices (V, 3) float32, faces (F, 3) int32 counter-clockwise seen from outside, albedo (V, 3) float32 linear RGB
+    in [0, 1], normals (V, 3) float32 unit, outwards. texture: the albedo as a picture too, where one was asked for.
+    """
+
+    vertices: NDArray[np.float32]
+    faces: NDArray[np.int32]
+    albedo: NDArray[np.float32]
+    normals: NDArray[np.float32]
+    texture: Texture | None = None
+
+
+@dataclass(frozen=True)
+class MeshReport:
+    """What was measured on the way to a mesh."""
+
+    threshold: float  # density of the surface, 1 / scene unit; 0 where there was no field
+    cell: float  # grid spacing, scene units; 0 where there was no field
+    components_dropped: int  # floaters, specks and cavities
+    components: int  # parts that stayed
+    vertices: int
+    triangles: int
+    triangles_extracted: int  # before decimation
+    watertight: bool
+    euler_number: int  # 2 a part, less 2 a handle
+    volume: float  # cubic metres
+    scale: float  # metres a scene unit
+    offset: tuple[float, float, float]  # placed = scale * scene + offset
+    texture: int  # texels a side; 0: none, not asked for or stopped
+    error: MeshFieldError | None  # against the field's own renders; None when no views were given
+    folded: float | None = (
+        None  # share of the faces that point against their neighborhood, of a mesh that was optimized itself
+    )
+    inside: float | None = (
+        None  # share of such a mesh's pixels that see its surface from within, where parts run through each other
+    )
+
+    @classmethod
+    def of(cls, surface: Surface, mesh: Mesh, scale: float, offset: FloatArray, **of_its_maker: Any) -> MeshReport:
+        """What can be counted on the surface and on the mesh that was placed from it, beside what only its maker knows."""
+        return cls(
+            components=int(face_components(surface.faces).max()) + 1,
+            vertices=len(mesh.vertices),
+            triangles=len(mesh.faces),
+            watertight=is_watertight(mesh.faces),
+            euler_number=euler_number(mesh.faces),
+            volume=signed_volume(surface) * scale**3,
+            scale=scale,
+            offset=(float(offset[0]), float(offset[1]), float(offset[2])),
+            texture=len(mesh.texture.picture) if mesh.texture else 0,
+            **of_its_maker,
+        )
+
+
+def check_mesh_config(config: MeshConfig) -> None:
+    """Raise ConfigError for numbers that no mesh can have."""
+    for name, value, low, high in (
+        ("resolution", config.resolution, 8, 1024),
+        ("triangles", config.triangles, 16, 10_000_000),
+        ("threshold", config.threshold, 0.0, 1e9),
+        ("closing", config.closing, 0.0, 0.5),
+        ("smoothing", config.smoothing, 0, 200),
+        ("height_m", config.height_m, 1e-4, 1e5),
+        ("texture", config.texture, TEXTURE_SMALLEST if config.texture else 0, TEXTURE_LARGEST),
+    ):
+        if not low <= value <= high:  # also catches NaN
+            raise ConfigError(f"mesh.{name} is {value}; allowed is {low} to {high}; give a number in that range")
+
+
+def locate_grid(field: DensityField, config: MeshConfig) -> tuple[DensityGrid, float]:
+    """Fine density grid around the prop, and the threshold: a coarse look finds the box, the fine grid the surface."""
+    coarse = sample_density_grid(field, min(COARSE_RESOLUTION, max(config.resolution, 32)))
+    rough = config.threshold if config.threshold > 0 else choose_threshold(coarse)
+    # Half the threshold: where the prop is thinner than a coarse cell, its peak density is missed.
+    low, high = occupied_box(coarse, min(0.5 * rough, 0.5 * float(coarse.tau.max())), BOX_MARGIN)
+    limit = float(field.bounding_radius)
+    grid = sample_density_grid(field, config.resolution, np.maximum(low, -limit), np.minimum(high, limit))
+    return grid, config.threshold if config.threshold > 0 else choose_threshold(grid)
+
+
+def place(vertices: FloatArray, height_m: float) -> tuple[FloatArray, float, FloatArray]:
+    """Scale to `height_m` metres along Z, stand on z = 0, center in x and y: (vertices, scale, offset (3,))."""
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    scale = height_m / float(high[2] - low[2])
+    offset = -scale * np.array([0.5 * (low[0] + high[0]), 0.5 * (low[1] + high[1]), low[2]])
+    return scale * vertices + offset, scale, offset
+
+
+def assemble_mesh(surface: Surface, rho: FloatArray, height_m: float) -> tuple[Mesh, float, FloatArray]:
+    """Placed float32 mesh of a surface in scene units with display-sRGB rho (V, 3): (mesh, scale, offset)."""
+    vertices, scale, offset = place(surface.vertices, height_m)
+    mesh = Mesh(
+        vertices=vertices.astype(np.float32),
+        faces=surface.faces.astype(np.int32),
+        albedo=display_to_linear(rho).astype(np.float32),
+        normals=vertex_normals(surface).astype(np.float32),
+    )
+    return mesh, scale, offset
+
+
+def build_mesh(
+    field: AlbedoField,
+    config: MeshConfig,
+    views: FieldViews | None = None,
+    smoothing_iterations: int = SMOOTHING_ITERATIONS,
+    progress: Callable[[float], None] = lambda share: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[Mesh, MeshReport]:
+    """Extract, clean, decimate, color, place: the field's prop as a sound mesh, with a report.
+
+    The field's per-step state must be built (`field.begin_step(progress)`) by the caller, who knows the progress.
+    `views` asks for the mesh-versus-field render error. `progress` hears the share of the texture that is baked; a bake that
+    is told to stop leaves the mesh without one. Raises ConfigError for unusable numbers and RunError for a
+    field that is empty or not finite.
+    """
+    check_mesh_config(config)
+    grid, threshold = locate_grid(field, config)
+    closed = close_pits(grid, threshold, config.closing)
+    raw = refine_surface(field, closed, extract_surface(closed, threshold), threshold)
+    clean, dropped = clean_surface(raw, lambda mu: query_density(field, mu), smoothing_iterations)
+    surface = decimate(clean, config.triangles)
+    onto = onto_solid(grid, threshold) if config.closing > 0 else lambda mu: mu
+    rho = sample_albedo(field, onto(surface.vertices), vertex_normals(surface), grid.cell)
+    colored, surface = surface, smoothed(surface, config.smoothing)  # colors stay with their vertices
+    mesh, scale, offset = assemble_mesh(surface, rho, config.height_m)
+    if config.texture:
+        places = unwrap(mesh.vertices, mesh.faces, config.texture)
+        mesh = replace(
+            mesh, texture=bake(field, colored, places, config.texture, grid.cell, onto, progress, should_stop)
+        )
+    report = MeshReport.of(
+        surface,
+        mesh,
+        scale,
+        offset,
+        threshold=threshold,
+        cell=grid.cell,
+        components_dropped=dropped,
+        triangles_extracted=len(raw.faces),
+        error=mesh_render_error(surface, rho, views, mesh.texture) if views is not None else None,
+    )
+    return mesh, report

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""CLIP guidance (Dream Fields, Jain et al. 2022, eq 4): minus the cosine of a picture's and a prompt's embeddings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dreamwright.backend.config.schema import ClipConfig
+from dreamwright.backend.errors import RunError
+from dreamwright.backend.guidance.backgrounds import random_backgrounds
+from dreamwright.backend.guidance.clip_model import TEXT, ImageTextModel, normalized
+from dreamwright.backend.guidance.interfaces import GuidanceResult, LayerGradients
+from dreamwright.backend.runtime.rng import draw_rows
+from dreamwright.backend.text.prompts import PromptConditioning
+
+if TYPE_CHECKING:
+    from dreamwright.backend.cameras.poses import Cameras
+
+
+class ClipGuidance:
+    """-cosine, by autograd through the image tower. Implements `Guidance` for any pictures, and `LayeredGuidance` for
+    pictures whose background it may choose.
+    """
+
+    def __init__(self, model: ImageTextModel, config: ClipConfig) -> None:
+        self.model, self.config = model, config
+
+    def gradient(
+        self,
+        image: Tensor,
+        cameras: Cameras | None,
+        conditioning: PromptConditioning,
+        generator: torch.Generator,
+        progress: float,
+    ) -> GuidanceResult:
+        """d(-cosine) / d(image), (n, 3, h, w), of pictures as they are: no crops, no backgrounds, nothing drawn.
+
+        Scalars: cosine, gradient_norm (means over views). Raises RunError for NaN or infinity.
+        """
+        leaf = image.detach().requires_grad_()
+        with torch.enable_grad():
+            cosine = (self.model.embed_pictures(leaf) * _text(conditioning)).sum(-1)
+            gradient = torch.autograd.grad(-cosine.sum(), leaf)[0]
+        _check_finite(gradient)
+        return GuidanceResult(gradient, _scalars(cosine, gradient))
+
+    def layer_gradients(
+        self,
+        color: Tensor,
+        opacity: Tensor,
+        cameras: Cameras | None,
+        conditioning: PromptConditioning,
+        generator: torch.Generator,
+        progress: float,
+    ) -> LayerGradients:
+        """Gradients of the mean of -cosine over `clip.crops` random crops of a view, each before a background of its own.
+
+        `color` (n, 3, h, w) is premultiplied: before black; `opacity` is (n, 1, h, w). Crops are square, `clip.crop_share`
+        of the width, and resized bicubically. Scalars and errors as `gradient`.
+        """
+        layers = torch.cat([color, opacity], dim=1).detach().requires_grad_()
+        views, crops = len(layers), self.config.crops
+        with torch.enable_grad():
+            cut = self._cropped(layers, generator)
+            if self.config.backgrounds:
+                behind = random_backgrounds(views, crops, self.model.image_size, generator).to(cut).flatten(0, 1)
+            else:
+                behind = torch.ones_like(cut[:, :3])
+            pictures = (cut[:, :3] + (1 - cut[:, 3:]) * behind).clamp(0, 1)
+            embedded = self.model.embed_fitted(normalized(pictures, self.model.preprocessing))
+            text = _text(conditioning).repeat_interleave(crops, dim=0)
+            cosine = (embedded * text).sum(-1).view(views, crops).mean(1)
+            gradient = torch.autograd.grad(-cosine.sum(), layers)[0]
+        _check_finite(gradient)
+        return LayerGradients(gradient[:, :3], gradient[:, 3:], _scalars(cosine, gradient))
+
+    def _cropped(self, layers: Tensor, generator: torch.Generator) -> Tensor:
+        """Random crops of the layers (views * crops, 4, size, size), view by view."""
+        views, side = len(layers), layers.shape[-1]
+        cut = max(1, round(self.config.crop_share * side))
+        # As many places as Dream Fields' integer draw has, and one where nothing is cut off.
+        corner = (draw_rows(torch.rand, (views, self.config.crops, 2), generator) * max(1, side - cut)).long().tolist()
+        parts = [
+            layers[view, :, top : top + cut, left : left + cut] for view in range(views) for top, left in corner[view]
+        ]
+        stacked, size = torch.stack(parts), self.model.image_size
+        if cut == size:
+            return stacked
+        return functional.interpolate(stacked, (size, size), mode="bicubic", align_corners=False, antialias=True)
+
+
+def _text(conditioning: PromptConditioning) -> Tensor:
+    return conditioning.positive.tensors[TEXT]
+
+
+def _scalars(cosine: Tensor, gradient: Tensor) -> dict[str, float]:
+    return {"cosine": float(cosine.detach().mean()), "gradient_norm": float(gradient.flatten(1).norm(dim=1).mean())}
+
+
+def _check_finite(gradient: Tensor) -> None:
+    if not bool(torch.isfinite(gradient).all()):
+        raise RunError(
+            "the image-text model answered NaN or infinity; gradients must be finite; set model.dtype to bfloat16 or float32"
+        )

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every denoiser from a pipeline folder shares: a frozen network, its noise levels, its text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Sequence
+
+import torch
+from torch import Tensor
+
+from dreamwright.backend.errors import ConfigError, ModelError
+from dreamwright.backend.guidance.interfaces import Conditioning
+from dreamwright.backend.guidance.noise_schedule import NoiseSchedule
+from dreamwright.backend.guidance.prediction import PredictionType, noise_from
+from dreamwright.backend.models.pipeline_folder import PipelineFolder
+from dreamwright.backend.text.encoder import TextSide
+from dreamwright.backend.text.tokenization import PromptReader
+
+
+@dataclass(frozen=True)
+class FrozenParts:
+    """What is loaded from a pipeline folder for guidance, and where it computes."""
+
+    network: torch.nn.Module
+    schedule: NoiseSchedule
+    text: TextSide
+    reader: PromptReader
+    device: torch.device | str
+    dtype: torch.dtype  # of the network
+
+
+class FrozenDiffusion:
+    """Base of the denoisers; a family adds `predict`. `prediction_type` is what `predict` returns.
+
+    `network` is called in `predict` and nowhere else, so that it can be compiled or replaced.
+    """
+
+    def __init__(self, parts: FrozenParts) -> None:
+        self.device, self.dtype = parts.device, parts.dtype
+        self.prediction_type: PredictionType = parts.schedule.prediction_type
+        self.network = parts.network
+        self._schedule = parts.schedule.to(parts.device)
+        self.text = parts.text
+        self._reader = parts.reader
+
+    def time_index(self, t: Tensor) -> Tensor:
+        """Index (n,) in 0..T-1 nearest to t (T - 1), for t (n,) in [0, 1]."""
+        return self._schedule.index(t)
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha_t, sigma_t, each (n,) float32, of the nearest training step."""
+        index = self.time_index(t)
+        return self._schedule.alpha[index], self._schedule.sigma[index]
+
+    def told_time(self, t: Tensor) -> Tensor:
+        """What the network is told about t, (n,): a diffusion model its training step, a flow model 1000 sigma_t."""
+        return self._schedule.told[self.time_index(t)]
+
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        """The prompts' text; each is encoded once. Raises ModelError when an encoder cannot be loaded."""
+        return self.text.embed(prompts).to(self.device)
+
+    def free_text_encoder(self) -> None:
+        """Drop the text encoders from memory; known prompts stay known, an unknown one loads them again."""
+        self.text.free()
+
+    def check_prompt(self, prompt: str) -> list[str]:
+        """Warnings about a prompt that the model can take. Raises PromptError: empty, or words that it does not know."""
+        return self._reader.check(prompt)
+
+    def predict(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """The network's own prediction for z_t (n, c, h, w) in the model's space, float32, without gradient."""
+        raise NotImplementedError
+
+    def predict_noise(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """eps_phi(z_t; y, t), like z_t, float32, without gradient, whatever the model predicts."""
+        alpha, sigma = (c.view(-1, 1, 1, 1) for c in self.alpha_sigma(t))
+        return noise_from(self.prediction_type, self.predict(z_t, t, conditioning), z_t.detach(), alpha, sigma)
+
+    def slice_attention(self) -> None:
+        """Attend head by head from now on. Raises ConfigError for networks that cannot."""
+        slicing = getattr(self.network, "set_attention_slice", None)
+        if slicing is None:
+            raise ConfigError(
+                f"model.attention_slicing is on, but a {type(self.network).__name__} has none; allowed is false for "
+                "this model; turn it off"
+            )
+        slicing("max")
+
+    def offload(self, kind: Literal["blocks", "leaves"]) -> None:
+        """Keep the weights in main memory from now on; each block or layer visits the device while it computes."""
+        level = {
+            "blocks": {"offload_type": "block_level", "num_blocks_per_group": 1},
+            "leaves": {"offload_type": "leaf_level"},
+        }
+        self.network.enable_group_offload(torch.device(self.device), torch.device("cpu"), **level[kind])
+
+
+def square_size(folder: PipelineFolder) -> int:
+    """The network's `sample_size`. Raises ModelError unless it is one positive number."""
+    size = folder.config(folder.network).get("sample_size")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ModelError(
+            f"the {folder.network} of {folder.path} has sample_size {size!r}; needed is one number; "
+            "choose a model of square images"
+        )
+    return size
+
+
+def check_value(folder: PipelineFolder, part: str, key: str, allowed: tuple[object, ...], advice: str) -> None:
+    """Raise ModelError unless the part's configuration has one of the allowed values, None standing for its absence."""
+    value = folder.config(part).get(key)
+    if value not in allowed:
+        raise ModelError(
+            f"the {part} of {folder.path} has {key} {value!r}; allowed are {', '.join(map(repr, allowed))}; {advice}"
+        )
+
+
+def check_width(folder: PipelineFolder, what: str, width: object, wanted: object) -> None:
+    """Raise ModelError when two numbers that must agree are known and do not."""
+    if isinstance(width, int) and isinstance(wanted, int) and width != wanted:
+        raise ModelError(
+            f"{what} of {folder.path} has width {width}, its {folder.network} wants {wanted}; they must match; "
+            "its parts are mixed up, so download the model again, whole"
+        )
+
+
+def text_width(folder: PipelineFolder, part: str) -> object:
+    """Units of the encoder's hidden states, as its configuration says."""
+    config = folder.config(part)
+    return config.get("d_model", config.get("hidden_size"))

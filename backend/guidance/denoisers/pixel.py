@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Any pixel-space diffusers pipeline as a denoiser: DeepFloyd IF, the built-in starter, yours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dreamwright.backend.errors import ModelError
+from dreamwright.backend.guidance.denoisers.base import (
+    FrozenDiffusion,
+    FrozenParts,
+    check_value,
+    check_width,
+    square_size,
+    text_width,
+)
+from dreamwright.backend.guidance.interfaces import Conditioning
+from dreamwright.backend.guidance.noise_schedule import read_schedule
+from dreamwright.backend.guidance.patch_grid import grid_offsets, mean_of_rows, rolled
+from dreamwright.backend.models.pipeline_folder import PipelineFolder, load_model, open_pipeline
+from dreamwright.backend.text.encoder import TextEmbedder, TextSide
+from dreamwright.backend.text.tokenization import PromptReader
+
+SHUFFLE_FACTORS = (1, 2, 4)  # pixel-unshuffle factors k: the U-Net sees 3 k^2 channels
+STAGE_I = "choose a text-to-image model (stage I)"
+
+
+class PixelDiffusion(FrozenDiffusion):
+    """A frozen U-Net with its text encoder and noise schedule; implements `NativeDenoiser`. `image_size` is in pixels."""
+
+    def __init__(self, parts: FrozenParts) -> None:
+        super().__init__(parts)
+        self.shuffle = _shuffle_factor(int(parts.network.config.in_channels))
+        self.image_size = int(parts.network.config.sample_size) * self.shuffle
+
+    @property
+    def unet(self) -> torch.nn.Module:
+        """The network."""
+        return self.network
+
+    @unet.setter
+    def unet(self, unet: torch.nn.Module) -> None:
+        self.network = unet
+
+    @staticmethod
+    def load(
+        folder: str | Path,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        cache: str | Path | None = None,
+        text: TextSide | None = None,
+        stored: torch.device | str | None = None,
+    ) -> PixelDiffusion:
+        """Load a pipeline folder from disk, never from a network; `dtype` None means float32.
+
+        `cache` is a folder for text embeddings (None: none on disk). The text encoder's weights are loaded by the
+        first `embed` that needs them, or by `text` if given. The network is put on `stored` where that is given, for
+        somebody to move it. Raises ModelError naming what is wrong and what is supported.
+        """
+        opened = open_pipeline(folder)
+        dtype = torch.float32 if dtype is None else dtype
+        if opened.family.name != "pixel":
+            raise ModelError(
+                f"{opened.path} is a {opened.pipeline}, which works on latents; allowed here are pixel-space "
+                "pipelines such as IFPipeline; choose another model"
+            )
+        _check_unet(opened)
+        schedule = read_schedule(opened)
+        if text is None:
+            text = TextEmbedder(opened, device, dtype, cache)
+        reader = text.reader if isinstance(text, TextEmbedder) else PromptReader(opened)
+        network = load_model(opened, "unet", dtype, device if stored is None else stored)
+        return PixelDiffusion(FrozenParts(network, schedule, text, reader, device, dtype))
+
+    @torch.no_grad()
+    def predict(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """The U-Net's own prediction for z_t (n, 3, h, w) in the model's space, float32.
+
+        A U-Net of pixel-unshuffled pictures is asked on a patch grid that moves with t (`patch_grid`).
+        """
+        z, told = z_t.detach().to(self.device, self.dtype), self.told_time(t).expand(len(z_t))
+        hidden = conditioning.tensors["hidden"].to(self.dtype)
+        if self.shuffle == 1:
+            return self._answer(z, told, hidden)
+        rows, offsets = grid_offsets(told, len(self._schedule.told), self.shuffle)
+        there = rows.to(self.device)
+        answer = self._answer(rolled(z[there], offsets), told[there], hidden[there])
+        return mean_of_rows(rolled(answer, -offsets), rows, len(z_t))
+
+    def _answer(self, z: Tensor, told: Tensor, hidden: Tensor) -> Tensor:
+        patches = functional.pixel_unshuffle(z, self.shuffle)
+        output = self.network(patches, told, encoder_hidden_states=hidden, return_dict=False)[0]
+        # DeepFloyd IF also learns the variance, in the second half of its channels.
+        return functional.pixel_shuffle(output[:, : patches.shape[1]].float(), self.shuffle)
+
+
+def _shuffle_factor(channels: int) -> int:
+    """k for 3 k^2 channels, 0 where no supported k fits."""
+    return next((k for k in SHUFFLE_FACTORS if channels == 3 * k * k), 0)
+
+
+def _check_unet(folder: PipelineFolder) -> None:
+    """Raise ModelError for a U-Net that wants other inputs than z_t, t and text, or a text encoder of another width."""
+    config = folder.config("unet")
+    inputs, outputs = config.get("in_channels"), config.get("out_channels")
+    allowed = [3 * k * k for k in SHUFFLE_FACTORS]
+    if inputs not in allowed or outputs not in (inputs, 2 * inputs):
+        raise ModelError(
+            f"the unet of {folder.path} has {inputs} input and {outputs} output channels; allowed are "
+            f"{', '.join(map(str, allowed))} in and as many or twice as many out; {STAGE_I}"
+        )
+    square_size(folder)
+    check_value(folder, "unet", "class_embed_type", (None,), STAGE_I)
+    check_value(folder, "unet", "addition_embed_type", (None, "text"), STAGE_I)
+    check_value(folder, "unet", "num_class_embeds", (None,), STAGE_I)
+    wanted = config.get("encoder_hid_dim") or config.get("cross_attention_dim")
+    check_width(folder, "the text encoder", text_width(folder, "text_encoder"), wanted)

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The models on this machine: what has a name, where it lies, and which folder a person means. Asks no network."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import platformdirs
+from huggingface_hub import constants
+
+from dreamwright.backend.errors import ModelError
+from dreamwright.backend.models.download_record import read_record, record_path
+from dreamwright.backend.models.registry import BY_NAME, BY_REPO, MODELS, PACKAGED, Home, Kind, RegisteredModel
+from dreamwright.backend.models.required_files import INDEX, foreign_file, foreign_kind, is_clip_folder, missing_files
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One named model; `folder` is where it is whole on this machine, None where it is not."""
+
+    name: str
+    summary: str
+    licence: str
+    repo_id: str  # its first home on the Hugging Face hub; "" for the packaged starter
+    memory_gb: float  # of device memory that guidance takes once the text encoder is freed, roughly
+    text_encoder_gb: float  # of memory while prompts are encoded, roughly
+    folder: Path | None
+    how_to_get: str
+    download_gb: float = 0.0
+    gated: bool = False
+    kind: Kind = "diffusion"
+
+    @property
+    def available(self) -> bool:
+        return self.folder is not None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What this machine has of a model: a whole folder, or a half-downloaded one with what it lacks, or neither."""
+
+    folder: Path | None = None
+    half: Path | None = None
+    missing: tuple[str, ...] = ()
+
+
+def known_models() -> tuple[ModelInfo, ...]:
+    """Every named model with what this machine has of it; looks at the disk only."""
+    return tuple(_info(model) for model in MODELS)
+
+
+def models_root() -> Path:
+    """The folder that downloads go to: DREAMWRIGHT_MODELS, or the user's own data folder."""
+    chosen = os.environ.get("DREAMWRIGHT_MODELS")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("dreamwright", False)) / "models"
+
+
+def registered(name: str) -> RegisteredModel | None:
+    """The model of that name, or of that repository; for any other "owner/name" on the hub an entry made up from it."""
+    model = BY_NAME.get(name) or BY_REPO.get(name.lower())
+    if model is None and HUB_ID.fullmatch(name):
+        model = RegisteredModel(
+            name=name,
+            summary="a model on the hub that is not in the registry",
+            licence="see its page",
+            homes=(Home(name),),
+            memory_gb=0.0,
+            text_encoder_gb=0.0,
+            download_gb=0.0,
+        )
+    return model
+
+
+def home_folder(model: RegisteredModel) -> Path:
+    """Where a model is downloaded to when no folder is given."""
+    return models_root() / model.name.replace("/", "--")
+
+
+def find(model: RegisteredModel) -> Found:
+    """The model on this disk: our own folder, a folder given to `--to`, or the hub's cache."""
+    half = Found()
+    for folder in _places(model):
+        try:
+            missing = missing_files(folder)
+        except ModelError:
+            continue
+        if not missing:
+            return Found(folder)
+        if half.half is None and record_path(folder).is_file():
+            half = Found(None, folder, tuple(missing))
+    return half
+
+
+def note_folder(name: str, folder: Path) -> None:
+    """Remember that a named model lies in a folder of the user's choice. Raises OSError."""
+    noted = _noted()
+    noted[name] = str(folder.resolve())
+    path = models_root() / "places.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(noted, indent=1, sort_keys=True), encoding="utf-8")
+    os.replace(fresh, path)
+
+
+def resolve_model(name_or_folder: str | Path) -> Path:
+    """The pipeline folder of a model: a folder that is there, else a model by name or by its "owner/name" on the hub.
+
+    A local path always wins. A bare word means a folder in the working directory only where that folder holds a
+    pipeline, since a folder of that name with other things in it is no model; where it hides a named model, that is
+    said once. Raises ModelError: a model that is not on this machine or only in part (with how to get it), a file, a
+    folder of something else, or an unknown name (with the known ones).
+    """
+    given = str(name_or_folder)
+    names = ", ".join(BY_NAME)
+    try:
+        path = Path(given).expanduser()
+        if given and path.is_dir() and (_is_path(given) or (path / INDEX).is_file() or is_clip_folder(path)):
+            return _own_folder(given, path)
+        model = registered(given)
+        if model is not None and model.name in BY_NAME:
+            info = _info(model)
+            if info.folder is None:
+                raise ModelError(f"the model {info.name!r} is not on this machine; {info.how_to_get}")
+            return info.folder
+        if given and path.is_dir():
+            return _own_folder(given, path)
+        if given and path.exists():
+            raise ModelError(
+                f"the model {given!r} {foreign_file(path)}; give a diffusers pipeline folder or one of {names}"
+            )
+    except RuntimeError as error:
+        raise ModelError(
+            f"the model {given[:80]!r} cannot be found: nobody of that name has a home folder here; give the whole path"
+        ) from error
+    except OSError as error:  # a name that no file can have
+        raise ModelError(
+            f"the model {given[:80]!r} cannot be read ({error.strerror}); give a diffusers pipeline folder or one of {names}"
+        ) from error
+    if model is not None:
+        return _hub_model(model, given)
+    what = "there is no model folder" if _is_path(given) else "unknown model"
+    raise ModelError(f"{what} {given!r}; give a diffusers pipeline folder or one of {names}")
+
+
+def _is_path(given: str) -> bool:
+    """Whether the text can only mean a path, or has the form of one."""
+    return os.sep in given or "/" in given or given.startswith((".", "~"))
+
+
+def _own_folder(given: str, path: Path) -> Path:
+    """The folder itself. Raises ModelError when it holds something else, or a download that did not end."""
+    if given in BY_NAME:
+        _say_hidden(given, str(path.resolve()))
+    if not (path / INDEX).is_file() and not is_clip_folder(path):
+        kind = foreign_kind(file.name for file in path.iterdir())
+        if kind:
+            raise ModelError(f"{path} {kind}; give a diffusers pipeline folder or one of {', '.join(BY_NAME)}")
+    if record_path(path).is_file() and (missing := missing_files(path)):
+        raise ModelError(f"{path} is only half downloaded ({_some(missing)} missing); {_go_on(path)}")
+    return path
+
+
+def _go_on(folder: Path) -> str:
+    """How a half-finished download in a folder goes on."""
+    record = read_record(folder)
+    name = (
+        "NAME"
+        if record is None
+        else BY_REPO[record.repo_id.lower()].name
+        if record.repo_id.lower() in BY_REPO
+        else record.repo_id
+    )
+    return f"`dreamwright models download {name} --to {folder}` goes on with it"
+
+
+@functools.cache
+def _say_hidden(name: str, folder: str) -> None:
+    log.warning(
+        "note: the folder %s is used, not the model named %r; start the command elsewhere to use that model",
+        folder,
+        name,
+    )
+
+
+def _hub_model(model: RegisteredModel, given: str) -> Path:
+    """An unregistered "owner/name" that was downloaded. Raises ModelError with the command that does."""
+    found = find(model)
+    if found.folder is not None:
+        return found.folder
+    if found.half is not None:
+        raise ModelError(
+            f"the model {given!r} is only half downloaded ({_some(found.missing)} missing); `dreamwright models download {given}` goes on"
+        )
+    raise ModelError(
+        f"there is no model folder {given!r}, nor a downloaded model of that name on the hub; give a diffusers pipeline "
+        f"folder, one of {', '.join(BY_NAME)}, or run `dreamwright models download {given}`"
+    )
+
+
+def _info(model: RegisteredModel) -> ModelInfo:
+    found = find(model)
+    return ModelInfo(
+        name=model.name,
+        summary=model.summary,
+        licence=model.licence,
+        repo_id=model.homes[0].repo_id if model.homes else "",
+        memory_gb=model.memory_gb,
+        text_encoder_gb=model.text_encoder_gb,
+        folder=found.folder,
+        how_to_get=_how_to_get(model, found),
+        download_gb=model.download_gb,
+        gated=model.gated,
+        kind=model.kind,
+    )
+
+
+def _how_to_get(model: RegisteredModel, found: Found) -> str:
+    if not model.homes:
+        return "reinstall dreamwright: its weights are part of the package"
+    if found.half is not None:
+        elsewhere = "" if found.half == home_folder(model) else f" --to {found.half}"
+        return f"half downloaded ({_some(found.missing)} missing): `dreamwright models download {model.name}{elsewhere}` goes on"
+    command = f"`dreamwright models download {model.name}` (about {model.download_gb:g} GB)"
+    return (
+        f"accept its licence at {model.homes[0].url}, run `hf auth login`, then {command}" if model.gated else command
+    )
+
+
+def _some(missing: tuple[str, ...] | list[str]) -> str:
+    """A few missing files in words."""
+    return missing[0] if len(missing) == 1 else f"{missing[0]} and {len(missing) - 1} more"
+
+
+def _places(model: RegisteredModel) -> list[Path]:
+    """The folders where the model may lie, the likeliest first; every one is there."""
+    if model.name in PACKAGED:
+        return [Path(str(resources.files("dreamwright.backend.starter"))) / PACKAGED[model.name]]
+    places = [home_folder(model)]
+    if noted := _noted().get(model.name):
+        places.insert(0, Path(noted))
+    for home in model.homes:
+        places += _hub_snapshots(home)
+    return [place for place in places if place.is_dir()]
+
+
+def _noted() -> dict[str, str]:
+    """The folders that were given to `--to`; {} when the note cannot be read, since the models can still be given by folder."""
+    try:
+        content = json.loads((models_root() / "places.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(folder) for name, folder in content.items()} if isinstance(content, dict) else {}
+
+
+def _hub_snapshots(home: Home) -> list[Path]:
+    """A repository's snapshots in the hub's cache: the expected revision, then `main`, then the others, newest first."""
+    cache = Path(constants.HF_HUB_CACHE) / f"models--{home.repo_id.replace('/', '--')}"
+    wanted = [home.revision or ""]
+    try:
+        wanted.append((cache / "refs" / "main").read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        wanted.append("")  # never downloaded by branch; the folders below still tell
+    try:
+        others = sorted((cache / "snapshots").iterdir(), key=lambda folder: -folder.stat().st_mtime)
+    except OSError:
+        return []
+    return sorted(others, key=lambda folder: wanted.index(folder.name) if folder.name in wanted else len(wanted))

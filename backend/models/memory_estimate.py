@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a run needs of the device's memory, estimated before anything is loaded, and compared with what is free.
+
+Weights are exact, from the safetensors headers. Activations follow one simple rule a family, in numbers of the network's
+dtype for each picture, measured on the CPU with torch 2.13 (`tests/unit/test_memory.py` measures again):
+
+    U-Net       skip connections + K max_i(C_i h_i^2), K = 12 without transformer blocks (pixel models), 21 with them
+    transformer 10 x tokens x width
+    VAE encoder 13.5 sum_i(C_i h_i^2) with its gradient; with `model.vae_recompute` 2 while the network runs, 7 after it
+    renderer    170 bytes a sample of a ray; the mip MLP besides 88 bytes x width x blocks a point of one chunk
+    field       weight, gradient and the optimizer's state of each parameter; voxels 24 numbers a cell besides
+
+with C_i channels and h_i pixels a side of level i. The estimate is within a factor of two of the measured peak.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Mapping, Sequence
+
+import torch
+
+from dreamwright.backend.config.parsing import apply_settings
+from dreamwright.backend.config.schema import Config
+from dreamwright.backend.errors import ConfigError, TooLarge
+from dreamwright.backend.fields.mip_mlp import CHUNK
+from dreamwright.backend.models.pipeline_folder import PipelineFolder
+from dreamwright.backend.models.weights import largest_tensor, resident_numbers, weight_bytes
+
+GB = 1e9
+TEXT_TOKENS = 333  # of SD3's transformer: two CLIPs' 77 and T5's 256
+SAMPLE_BYTES, VIEW_SAMPLE_BYTES = 170, 90  # a sample of a training ray, of a preview's
+PREVIEW_RAYS = 2 * 96 * 96
+POINT_BYTES = 88  # of the mip MLP, times width and blocks: 22 floats
+CELL_FLOATS = 24  # of the voxel field's dense grid
+WORTH_NAMING = 20_000_000  # bytes that a setting must save to be advised
+LIBRARIES = 400_000_000  # bytes that cuBLAS, cuDNN and fragmentation take on a CUDA device
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+
+# Settings that lower memory, in the words of --set; those of RESUMABLE leave what a run means as it is (job.fingerprint).
+RESUMABLE = (
+    "run.views_at_once=1",
+    "model.vae_recompute=true",
+    "model.dtype=float16",
+    "model.dtype=bfloat16",
+    "model.offload=blocks",
+    "model.offload=leaves",
+)
+OTHERS = (
+    "run.views_per_step=1",
+    "model.image_size=512",
+    "model.image_size=256",
+    "render.resolution=64",
+    "render.samples=64",
+    "optimizer.kind=adam",
+    "field.voxel_resolutions=16,32,64",
+)
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes by what they are for; all of them are needed at once."""
+
+    parts: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+    def __str__(self) -> str:
+        named = ", ".join(f"{name} {in_words(size)}" for name, size in self.parts.items() if size >= 0.01 * self.total)
+        return f"about {in_words(self.total)} ({named})"
+
+
+def estimate_memory(
+    folder: PipelineFolder, config: Config, dtype: torch.dtype, device: torch.device | str
+) -> MemoryEstimate:
+    """What optimizing with this model on this device takes, text encoders aside, which are gone by then.
+
+    Raises ModelError for files that cannot be read.
+    """
+    n = min(config.run.views_at_once or config.run.views_per_step, config.run.views_per_step)
+    calls = 1 if config.guidance.omega == 0 else 3 if config.guidance.opposite_weight > 0 else 2
+    offload = config.model.offload if torch.device(device).type != "cpu" else "off"
+    parts = {"network": resident_numbers(folder, folder.network, offload, dtype) * dtype.itemsize}
+    activations = n * calls * _network_numbers(folder, config) + largest_tensor(folder, folder.network, dtype)
+    parts["its activations"] = activations * dtype.itemsize
+    if "vae" in folder.classes:
+        upcast = dtype == torch.float16 and folder.config("vae").get("force_upcast", False)
+        number = torch.float32 if upcast else dtype
+        parts["VAE"] = weight_bytes(folder, "vae", number)
+        work = n * _vae_work(folder, config) * number.itemsize
+        recomputed = max(2 * work, 7 * work - parts["its activations"])
+        parts["its encoder's activations"] = recomputed if config.model.vae_recompute else int(13.5 * work)
+    # A preview is larger than a step's views may be, but is rendered while the guidance rests.
+    guiding = sum(size for name, size in parts.items() if "activations" in name)
+    preview = VIEW_SAMPLE_BYTES * PREVIEW_RAYS * config.render.samples
+    parts["renderer"] = max(_renderer_bytes(config, n), preview - guiding)
+    parts["field and optimizer"] = _field_bytes(config)
+    if torch.device(device).type == "cuda":
+        parts["CUDA's libraries"] = LIBRARIES
+    return MemoryEstimate(parts)
+
+
+def check_memory(folder: PipelineFolder, config: Config, dtype: torch.dtype, device: torch.device | str) -> str:
+    """One line about what the run needs and what is free. Raises TooLarge with advice when it cannot fit."""
+    needed, free = estimate_memory(folder, config, dtype, device), free_bytes(device)
+    if free is None:
+        return f"memory: {needed} on {device}, whose free memory is unknown"
+    if needed.total > free and not config.run.ignore_memory:
+        advice = lowering(folder, config, dtype, device, (*RESUMABLE, *OTHERS), fits=free)
+        raise TooLarge(
+            f"this run needs {needed} on {device}, where {in_words(free)} is free; {advice}; or free some memory, or set "
+            "run.ignore_memory=true to try all the same"
+        )
+    return f"memory: {needed} of {in_words(free)} free on {device}"
+
+
+def lowering(
+    folder: PipelineFolder,
+    config: Config,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    candidates: Sequence[str] = RESUMABLE,
+    fits: int | None = None,
+    otherwise: str = "no setting would help much; choose a smaller model",
+) -> str:
+    """Advice: the settings that would help, the most effective first, each with what it saves on its own.
+
+    `otherwise` is the advice where none of the candidates does.
+    """
+    now = estimate_memory(folder, config, dtype, device).total
+    savings: dict[str, int] = {}
+    for setting in candidates:
+        name, _, value = setting.partition("=")
+        if name == "model.dtype":
+            smaller = getattr(torch, value)
+            useful = torch.device(device).type == "cuda" or value == "bfloat16"
+            changed, number = config, smaller if useful and smaller.itemsize < dtype.itemsize else dtype
+        else:
+            try:
+                changed, number = apply_settings(config, [setting]), dtype
+            except ConfigError:
+                continue  # at odds with another setting, so no advice
+        saved = now - estimate_memory(folder, changed, number, device).total
+        if saved > max(0.02 * now, WORTH_NAMING) and not any(
+            known.split("=")[0] == name and savings[known] >= saved for known in savings
+        ):
+            savings[setting] = saved
+    if not savings:
+        return otherwise
+    ranked = sorted(savings, key=lambda setting: -savings[setting])
+    listed = ", ".join(f"{setting} (saves {in_words(savings[setting])})" for setting in ranked[:4])
+    enough = fits is None or now - max(savings.values()) <= fits
+    return f"lower one of: {listed}" if enough else f"lower several of: {listed}; or choose a smaller model"
+
+
+def free_bytes(device: torch.device | str) -> int | None:
+    """Bytes that are free on a device, None where nobody says: CUDA's own word, or what Linux calls available."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    try:
+        fields = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines() if ":" in line)
+        available = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError, IndexError):
+        return None
+    limit = _cgroup_left()
+    return available if limit is None else min(available, limit)
+
+
+def in_words(size: int) -> str:
+    """Bytes for people: "2.5 GB", "81 MB"."""
+    return f"{size / GB:.1f} GB" if size >= 0.1 * GB else f"{max(1, round(size / 1e6))} MB"
+
+
+def _cgroup_left() -> int | None:
+    """What a container may still take (cgroup v2), caches that can be dropped not counted; None without a limit."""
+    try:
+        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        return max(0, limit - used + int(stat.get("inactive_file", 0)))
+    except (OSError, ValueError):
+        return None
+
+
+def _network_numbers(folder: PipelineFolder, config: Config) -> int:
+    """Peak numbers of one picture's forward pass."""
+    network = folder.config(folder.network)
+    size = _latent_size(folder, config, int(network.get("sample_size", 64)))
+    if folder.family.name == "flow":
+        width = int(network.get("num_attention_heads", 18)) * int(network.get("attention_head_dim", 64))
+        return 10 * ((size // int(network.get("patch_size", 2))) ** 2 + TEXT_TOKENS) * width
+    channels = [int(c) for c in network.get("block_out_channels", (320, 640, 1280, 1280))]
+    layers = network.get("layers_per_block", 2)
+    layers = [layers] * len(channels) if isinstance(layers, int) else list(layers)
+    work = [c * (size >> level) ** 2 for level, c in enumerate(channels)]
+    skips = (
+        work[0]
+        + sum(count * numbers for count, numbers in zip(layers, work))
+        + sum(numbers // 4 for numbers in work[:-1])
+    )
+    return skips + (12 if folder.family.name == "pixel" else 21) * max(work)
+
+
+def _vae_work(folder: PipelineFolder, config: Config) -> int:
+    """sum_i(C_i h_i^2): numbers of one picture that the encoder's levels hold, each counted once."""
+    vae, network = folder.config("vae"), folder.config(folder.network)
+    channels = [int(c) for c in vae.get("block_out_channels", (128, 256, 512, 512))]
+    size = _latent_size(folder, config, int(network.get("sample_size", 64))) << (len(channels) - 1)
+    return sum(c * (size >> level) ** 2 for level, c in enumerate(channels))
+
+
+def _latent_size(folder: PipelineFolder, config: Config, own: int) -> int:
+    """Pixels or latents a side that the network sees."""
+    if not config.model.image_size or "vae" not in folder.classes:
+        return own
+    return config.model.image_size >> (len(folder.config("vae").get("block_out_channels", (0,) * 4)) - 1)
+
+
+def _renderer_bytes(config: Config, views: int) -> int:
+    """What rendering some of a step's views keeps for its backward pass, as if no sample were masked."""
+    render, field = config.render, config.field
+    samples = views * render.resolution**2 * render.samples
+    kept = SAMPLE_BYTES * samples
+    if field.kind == "mip-mlp":
+        kept += POINT_BYTES * field.hidden_width * field.hidden_blocks * min(samples, CHUNK)
+    if config.background.kind == "mlp":
+        kept += 32 * config.background.hidden_width * views * render.resolution**2
+    return kept
+
+
+def _field_bytes(config: Config) -> int:
+    """Weights, gradients, optimizer state and, for voxels, the dense grids of a step; float32."""
+    field = config.field
+    if field.kind == "voxels":
+        shapes = [(channels, r**3) for r in field.voxel_resolutions for channels in (1, 3)]
+        cells = max(field.voxel_resolutions) ** 3
+        # A grid (1, C, r, r, r) is one row of C r^3 numbers to Shampoo.
+        matrices, work = [(1, channels * numbers) for channels, numbers in shapes], CELL_FLOATS * cells
+    else:
+        width = field.hidden_width
+        matrices = [(width, 6 * field.encoding_levels), *[(width, width)] * (2 * field.hidden_blocks), (4, width)]
+        work = 0
+    numbers = sum(rows * columns for rows, columns in matrices)
+    if config.optimizer.kind == "adam":
+        return 4 * (4 * numbers + work)
+    block = config.optimizer.block_size
+    statistics = sum(
+        2 * (a * a + b * b) for rows, columns in matrices for a in _tiles(rows, block) for b in _tiles(columns, block)
+    )
+    return 4 * (5 * numbers + statistics + work)
+
+
+def _tiles(length: int, block: int) -> list[int]:
+    """Sizes of the blocks that a side is cut into."""
+    return [block] * (length // block) + ([length % block] if length % block else [])

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A diffusers pipeline folder: read and checked before a single weight is loaded, its parts loaded one by one.
+
+Weights are safetensors only, nothing is fetched, and only the component classes named here are ever constructed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterator, Mapping
+
+import diffusers
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from dreamwright.backend.errors import ConfigError, ModelError, is_out_of_memory, one_line
+from dreamwright.backend.models.clip_files import CONFIG, is_clip_config
+from dreamwright.backend.models.families import BY_PIPELINE, TELLING_PARTS, Family, supported
+from dreamwright.backend.models.json_object import read_object
+from dreamwright.backend.models.unsafe_weights import held_instead
+
+WHOLE_HASH_BYTES = 256 * 2**20  # weights up to this size are hashed whole, larger ones by both ends, size and time
+
+
+@dataclass(frozen=True)
+class PipelineFolder:
+    """A checked folder: the class of each part that is there, and the pipeline's own options in model_index.json."""
+
+    path: Path
+    pipeline: str
+    family: Family
+    classes: Mapping[str, str]
+    options: Mapping[str, Any]
+
+    def config(self, part: str) -> dict[str, Any]:
+        """The part's configuration. Raises ModelError when it is missing or no JSON object."""
+        name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        return read_object(self.path / part / name)
+
+    def weight_files(self, part: str) -> list[Path]:
+        """The part's safetensors files. Raises ModelError when there are none."""
+        folder = self.path / part
+        files = sorted(folder.glob("*.safetensors"))
+        if files:
+            return files
+        held = held_instead(file.name for file in folder.iterdir()) if folder.is_dir() else "no weights"
+        raise ModelError(
+            f"{folder} holds {held}; needed are .safetensors files; download the model again, whole, with its safetensors"
+        )
+
+    def variant(self, part: str, dtype: torch.dtype) -> str | None:
+        """ "fp16" when only half-precision files are there, or both are and `dtype` is float16; else None."""
+        names = [file.name for file in self.weight_files(part)]
+        half = any(".fp16" in name for name in names)
+        whole = any(".fp16" not in name for name in names)
+        return "fp16" if half and (not whole or dtype == torch.float16) else None
+
+    @property
+    def network(self) -> str:
+        """The name of the part that denoises."""
+        return self.family.network
+
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        """The names of the text encoders that are there, in the family's order."""
+        return tuple(part.encoder for part in self.family.text if part.encoder in self.classes)
+
+    def text_hash(self) -> str:
+        """Hex digest of all tokenizers and text encoders, and of how they are used: equal digests, equal embeddings."""
+        used = (self.family.name, self.options.get("force_zeros_for_empty_prompt"))
+        digest = hashlib.sha256(repr(used).encode())
+        for part in self.family.text:
+            digest.update(f"{part.encoder} {self.classes.get(part.encoder)}".encode())
+            if part.encoder not in self.classes:
+                continue
+            small = [*(self.path / part.tokenizer).iterdir(), self.path / part.encoder / "config.json"]
+            for file in sorted(small):
+                if file.is_file():
+                    digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+            for file in self.weight_files(part.encoder):
+                digest.update(file.name.encode() + b"\0" + _weights_digest(file))
+        return digest.hexdigest()
+
+
+def open_pipeline(folder: str | Path) -> PipelineFolder:
+    """Read model_index.json and check that every part is there and of a supported class.
+
+    Raises ModelError: no folder, no model_index.json, an unsupported pipeline (naming the supported ones), a part that
+    is missing, of another class or from another kind of pipeline, a part without weights.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise ModelError(
+            f"there is no model folder {str(path)!r}; give a diffusers pipeline folder or a name that "
+            "`dreamwright models` lists"
+        )
+    if not (path / "model_index.json").is_file():
+        raise ModelError(_no_index(path))
+    index = read_object(path / "model_index.json")
+    pipeline = str(index.get("_class_name", "pipeline without a class name"))
+    family = BY_PIPELINE.get(pipeline)
+    if family is None:
+        raise ModelError(f"{path} is a {pipeline}; allowed are {supported()}; choose another text-to-image model")
+    for part in TELLING_PARTS:
+        if part not in family.parts and _class_of(index, part):
+            raise ModelError(
+                f"{path} is a {pipeline} with a {part}, which that class does not have; allowed parts are "
+                f"{', '.join(family.parts)}; its parts are mixed up, so download the model again, whole"
+            )
+    classes = {}
+    for part, allowed in family.parts.items():
+        found = _class_of(index, part)
+        if found is None and part in family.optional:
+            continue
+        if found not in allowed:
+            raise ModelError(
+                f"{path} is a {pipeline} whose {part} is {found or 'missing'}; allowed is {' or '.join(allowed)}; "
+                f"choose another model, of class {supported()}"
+            )
+        if not (path / part).is_dir():
+            optional = (
+                f", or write {part!r}: [null, null] into its model_index.json to do without"
+                if part in family.optional
+                else ""
+            )
+            raise ModelError(f"{path} lacks its folder {part!r}; download the model again, whole{optional}")
+        classes[part] = found
+    for part in family.text:
+        if (part.encoder in classes) != (part.tokenizer in classes):
+            raise ModelError(
+                f"{path} has only one of {part.encoder} and {part.tokenizer}; allowed are both or neither; "
+                "download the model again, whole"
+            )
+    options = {key: value for key, value in index.items() if not isinstance(value, list)}
+    opened = PipelineFolder(path, pipeline, family, classes, options)
+    for part in (family.network, *(["vae"] if "vae" in classes else []), *opened.text_encoders):
+        opened.weight_files(part)
+    return opened
+
+
+def load_model(
+    folder: PipelineFolder, part: str, dtype: torch.dtype, device: torch.device | str, int8: bool = False
+) -> torch.nn.Module:
+    """A network, VAE or text encoder in eval mode, frozen, in `dtype` on `device`.
+
+    `int8` keeps a text encoder's matrices as 8-bit integers and computes in `dtype`; raises ConfigError where torchao,
+    which does that, is not installed. Raises ModelError as `load_checked`.
+    """
+    name = folder.classes[part]
+    options: dict[str, Any] = dict(
+        local_files_only=True,
+        use_safetensors=True,
+        variant=folder.variant(part, dtype),
+        output_loading_info=True,
+    )
+    where = folder.path / part
+
+    def load() -> tuple[torch.nn.Module, Mapping[str, Any]]:
+        if part in (folder.network, "vae"):
+            return getattr(diffusers, name).from_pretrained(
+                where, torch_dtype=dtype, low_cpu_mem_usage=False, **options
+            )
+        if int8:
+            options["quantization_config"] = _int8_weights()
+        return getattr(transformers, name).from_pretrained(where, dtype=dtype, **options)
+
+    return load_checked(part, folder.path, load).to(device).eval().requires_grad_(False)
+
+
+def load_checked(
+    part: str, path: Path, load: Callable[[], tuple[torch.nn.Module, Mapping[str, Any]]]
+) -> torch.nn.Module:
+    """The model that `load` returns with a library's report of what it found.
+
+    Raises ModelError when the weights are damaged, or do not cover or fit the configuration: libraries would only log
+    that and leave random numbers in the gaps.
+    """
+    try:
+        with _no_progress_bar():
+            model, report = load()
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, ConfigError) or is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"cannot load the {part} of {path}: {one_line(error)}; download the model again, whole"
+        ) from error
+    gaps = [*report.get("missing_keys", ()), *(str(key) for key in report.get("mismatched_keys", ()))]
+    if gaps:
+        raise ModelError(
+            f"the {part} weights of {path} lack or misfit {len(gaps)} tensors ({sorted(gaps)[0]}, ...); "
+            "they must match config.json; download the model again, whole"
+        )
+    return model
+
+
+def load_tokenizer(folder: PipelineFolder, part: str = "tokenizer") -> Any:
+    """The tokenizer of that name. Raises ModelError when its files cannot be read."""
+    hollow = sorted(file for file in (folder.path / part).iterdir() if file.is_file() and not file.stat().st_size)
+    if hollow:  # an empty SentencePiece model would be read as one that knows no piece
+        raise ModelError(
+            f"cannot load the {part} of {folder.path}: {hollow[0].name} is empty; download the model again, whole"
+        )
+    try:
+        return getattr(transformers, folder.classes[part]).from_pretrained(folder.path / part, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ModelError(
+            f"cannot load the {part} of {folder.path}: {one_line(error)}; download the model again, whole"
+        ) from error
+
+
+def load_scheduler(folder: PipelineFolder) -> Any:
+    """The scheduler, of which only the noise levels and the prediction type matter. Raises ModelError."""
+    folder.config("scheduler")
+    try:
+        return getattr(diffusers, folder.classes["scheduler"]).from_pretrained(
+            folder.path / "scheduler", local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+        raise ModelError(
+            f"cannot load the scheduler of {folder.path}: {one_line(error)}; download the model again, whole"
+        ) from error
+
+
+def _no_index(path: Path) -> str:
+    """What to say of a folder without model_index.json: a part of a pipeline, or nothing of the kind."""
+    if (path.parent / "model_index.json").is_file():
+        return f"{path} is one part of a pipeline; give the whole of it, {path.parent}"
+    if (path / CONFIG).is_file() and is_clip_config(read_object(path / CONFIG)):
+        return f"{path} is a CLIP model, which judges pictures and makes none; give a diffusers pipeline folder, or run it with --method dream-fields"
+    return f"{path} has no model_index.json, so it is no diffusers pipeline; give the folder that holds that file"
+
+
+def _class_of(index: Mapping[str, Any], part: str) -> str | None:
+    """The class name in "part": ["library", "Class"], None where absent or null."""
+    entry = index.get(part)
+    if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str):
+        return entry[1]
+    return None
+
+
+def _weights_digest(path: Path) -> bytes:
+    """Digest of a weight file; a file of many gigabytes is told by its ends, size and modification time."""
+    status = path.stat()
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        if status.st_size <= WHOLE_HASH_BYTES:
+            while block := stream.read(2**20):
+                digest.update(block)
+        else:
+            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+            digest.update(stream.read(2**20))
+            stream.seek(-(2**20), 2)
+            digest.update(stream.read())
+    return digest.digest()
+
+
+def _int8_weights() -> Any:
+    """transformers' configuration of 8-bit weights. Raises ConfigError where torchao is missing or unusable."""
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig
+    except ImportError as error:
+        raise ConfigError(
+            f"text.precision is 'int8', which needs torchao ({one_line(error)}); allowed without it are float32, bfloat16 "
+            "and float16; pip install 'dreamwright[int8]', or choose one of those"
+        ) from error
+    return transformers.TorchAoConfig(Int8WeightOnlyConfig())
+
+
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Without transformers' own bar, which would break into ours; its setting is put back."""
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()

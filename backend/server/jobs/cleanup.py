@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files that nobody needs any more: checkpoints of what has ended, results that were kept long enough, folders of nobody."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from pathlib import Path
+
+from dreamwright.backend.scenes.initial_field import FIELD_FILE
+from dreamwright.backend.server.jobs.job_store import Entry, LedgerFault
+from dreamwright.backend.server.jobs.retention import Kept, expired, file_size, folder_size
+from dreamwright.backend.server.jobs.uploads import SUBJECT_FILE
+from dreamwright.backend.server.policy import Policy
+from dreamwright.backend.server.transport.event_publisher import Herald
+from dreamwright.backend.server.workers.job_executor import ORIGIN_FILE
+from dreamwright.shared.job_states import ENDED, JobState
+
+log = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """Removes files; what a job is, the ledger says."""
+
+    def __init__(self, herald: Herald, policy: Policy) -> None:
+        self._herald, self._ledger, self._policy = herald, herald.ledger, policy
+
+    def clear(self, job: str) -> None:
+        """Remove what only a job's attempts need, checkpoints, origin and a mesh that was sent, now that its end is written down and none follows."""
+        entry, folder = self._ledger.entries[job], self._ledger.job_folder(job)
+        if entry.state in (JobState.SUCCEEDED, JobState.CANCELLED):
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        if entry.state in ENDED and not entry.summary.resumable:
+            _unlink(folder / ORIGIN_FILE)
+            _unlink(folder / SUBJECT_FILE)
+
+    def sweep(self) -> None:
+        """Let go of what has been kept long enough, and write down the server's age."""
+        try:
+            self._ledger.save_facts()
+            now = self._ledger.age.now_s()
+            kept = [
+                Kept(
+                    e.summary.job,
+                    now - e.ended_age,
+                    self._size(e),
+                    e.summary.fetched or not e.summary.mesh_bytes,
+                    e.summary.pinned,
+                )
+                for e in self._ledger.entries.values()
+                if e.state in ENDED
+            ]
+            for job in expired(kept, self._policy):
+                log.info("job kept long enough", extra={"job": job})
+                self.drop(self._ledger.entries[job])
+        except LedgerFault as fault:
+            log.warning("results not swept", extra={"why": str(fault)})
+
+    def _size(self, entry: Entry) -> int:
+        """Bytes of an ended job's files that count: its mesh and field, and what one that can be resumed goes on from."""
+        job, folder = entry.summary, self._ledger.job_folder(entry.summary.job)
+        size = job.mesh_bytes
+        if job.refinable:
+            size += file_size(folder / FIELD_FILE)
+        if job.resumable:
+            size += (
+                folder_size(folder / "checkpoints") + file_size(folder / ORIGIN_FILE) + file_size(folder / SUBJECT_FILE)
+            )
+        return size
+
+    def drop(self, entry: Entry) -> None:
+        """Remove an ended job and its files. Raises LedgerFault."""
+        job = entry.summary.job
+        try:
+            self._ledger.forget(job)
+        except LedgerFault:
+            # On a full disk its files must go first to make room for the note that it is gone.
+            shutil.rmtree(self._ledger.job_folder(job), ignore_errors=True)
+            self._ledger.forget(job)
+        shutil.rmtree(self._ledger.job_folder(job), ignore_errors=True)
+        self._herald.forgotten(entry.owner, job)
+
+    def clear_strangers(self) -> None:
+        """Remove folders of jobs that were forgotten just before the server's end."""
+        folder = self._ledger.folder / "jobs"
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name not in self._ledger.entries and re.fullmatch("[0-9a-f]{16}", path.name):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("file of an ended job stays", extra={"path": str(path), "why": str(error)})

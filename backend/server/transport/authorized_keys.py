@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who the server is and who may use it: its key pair and the users' public keys, in `keys/` of the state folder.
+
+No sockets here. Files are private (0600 in a folder 0700) and replaced whole, so that `dreamwright keys` may change
+them while a server reads them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Mapping
+
+from filelock import FileLock
+
+from dreamwright.backend.errors import ConfigError
+from dreamwright.shared.credentials import KeyPair, fingerprint, key_text, new_pair, pair_text, read_key, read_pair
+from dreamwright.shared.private_files import PrivateFileError, read_private, write_private
+
+log = logging.getLogger(__name__)
+
+LOCAL = "local"  # owner of all jobs on an open loopback address, where everybody is the same person
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+FORM = 1  # of the files
+USERS = 10_000  # keys in all
+
+
+def state_folder() -> Path:
+    """Where jobs and keys are kept unless --state says otherwise."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("dreamwright", False)) / "server"
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody who may use the server, from any of their keys."""
+
+    name: str
+    is_admin: bool
+    keys: tuple[str, ...]  # public keys, as `key_text` writes them
+    since: float  # Unix time of the permission, or of the role
+
+    @property
+    def standing(self) -> str:
+        """Changes with whatever changes what the user may see, and when somebody is let in anew."""
+        return f"{self.name}/{'admin' if self.is_admin else 'user'}/{self.since!r}"
+
+
+class KeyFolder:
+    """The keys of one state folder. Raises ConfigError for what cannot be used, with the command to type."""
+
+    def __init__(self, state: Path) -> None:
+        self.state, self.folder = state, state / "keys"
+        self._pair, self.users_path, self._served = (
+            self.folder / f"{name}.json" for name in ("server", "users", "served")
+        )
+
+    # --- the server's own
+
+    def create(self, replacing: bool = False) -> KeyPair:
+        """Make the server's key pair."""
+        try:
+            pair = new_pair()
+        except RuntimeError as error:
+            raise ConfigError(str(error)) from error
+        if not self._write(self._pair, {"form": FORM, **pair_text(pair)}, replacing):
+            raise ConfigError(
+                f"{self.folder} holds a key pair already; see it with: {self.command('show')}; a new one shuts out every "
+                f"Blender until it is given the new connection string: {self.command('create --replace')}"
+            )
+        return pair
+
+    def pair(self) -> KeyPair:
+        """The server's key pair."""
+        content = self._read(self._pair)
+        if content is None:
+            raise ConfigError(f"the server has no keys in {self.folder} yet; make them with: {self.command('create')}")
+        try:
+            return read_pair(content)
+        except ValueError as error:
+            raise ConfigError(
+                f"{self._pair} is damaged ({error}); bring it back from a copy, or type: {self.command('create --replace')}"
+            ) from error
+
+    def remember_served(self, address: str) -> None:
+        """Keep the address of the connection string, for `dreamwright keys show`."""
+        self._write(self._served, {"form": FORM, "address": address})
+
+    def served(self) -> str:
+        """The address that the server was last reached at; "" when it never ran."""
+        address = (self._read(self._served) or {}).get("address")
+        return address if isinstance(address, str) else ""
+
+    # --- the users
+
+    def users(self) -> dict[str, User]:
+        """Everybody who may use the server, by name."""
+        content = self._read(self.users_path)
+        try:
+            return {} if content is None else _read_users(content)
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.users_path} is damaged ({error}); bring it back from a copy, or delete it and allow everybody anew"
+            ) from error
+
+    def allow(self, name: str, key: str, is_admin: bool | None = None) -> User:
+        """Let a key in under a name; a name may have several. `is_admin` None leaves the role as it is."""
+        if not NAME.fullmatch(name) or name == LOCAL:
+            raise ConfigError(
+                f"the user's name is {name!r}; allowed are 1 to 40 letters, digits, dots, hyphens and underscores, "
+                f"not beginning with a mark, and not {LOCAL!r}, which owns the jobs of an open loopback server"
+            )
+        try:
+            word = key_text(read_key(key))
+        except ValueError as error:
+            raise ConfigError(f"{error}; the artist copies it with Copy My Key in Blender's tab Dream") from error
+        with self._alone():
+            users = self.users()
+            if word == key_text(self.pair().public):
+                raise ConfigError(
+                    "this is the server's own key; allow the one that the artist copies with Copy My Key in Blender's tab Dream"
+                )
+            for other in users.values():
+                if word in other.keys and other.name != name:
+                    raise ConfigError(
+                        f"this key belongs to {other.name} already; to give it away, first type: {self.command(f'revoke {other.name}')}"
+                    )
+            user = users.get(name) or User(name, False, (), time.time())
+            role = user.is_admin if is_admin is None else is_admin
+            since = user.since if role == user.is_admin else time.time()
+            users[name] = replace(user, is_admin=role, keys=tuple(dict.fromkeys((*user.keys, word))), since=since)
+            self._write_users(users)
+        return users[name]
+
+    def revoke(self, name: str) -> User:
+        """Shut all keys of a name out, at once; the user's jobs stay."""
+        with self._alone():
+            users = self.users()
+            if name not in users:
+                raise ConfigError(
+                    f"nobody named {name!r} may use this server; allowed are {', '.join(sorted(users)) or 'no users yet'}"
+                )
+            user = users.pop(name)
+            self._write_users(users)
+        return user
+
+    def _write_users(self, users: Mapping[str, User]) -> None:
+        if sum(len(user.keys) for user in users.values()) > USERS:
+            raise ConfigError(f"there would be more than {USERS} keys; revoke some first")
+        told = {
+            user.name: {"admin": user.is_admin, "keys": list(user.keys), "since": user.since} for user in users.values()
+        }
+        self._write(self.users_path, {"form": FORM, "users": told})
+
+    # --- the disk
+
+    def command(self, rest: str) -> str:
+        """A `dreamwright keys` command for this folder."""
+        return f"dreamwright keys {rest}" + ("" if self.state == state_folder() else f" --state {self.state}")
+
+    def _alone(self) -> FileLock:
+        """Two commands at once must not lose each other's change."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.folder} cannot be made: {error.strerror or error}; choose another folder with --state"
+            ) from error
+        return FileLock(self.folder / "lock", timeout=10)
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        try:
+            content = read_private(path)
+        except PrivateFileError as error:
+            raise ConfigError(str(error)) from error
+        except OSError as error:
+            raise ConfigError(
+                f"{path} cannot be read: {error.strerror or error}; run as the user who made it, or choose another folder with --state"
+            ) from error
+        if content is not None and content.get("form") != FORM:
+            raise ConfigError(
+                f"{path} has form {content.get('form')!r}, this Dreamwright knows {FORM}; update the older one"
+            )
+        return content
+
+    def _write(self, path: Path, content: dict[str, Any], replacing: bool = True) -> bool:
+        try:
+            return write_private(path, content, replacing)
+        except OSError as error:
+            raise ConfigError(
+                f"{path} cannot be written: {error.strerror or error}; make room, or choose another folder with --state"
+            ) from error
+
+
+def _read_users(content: Mapping[str, Any]) -> dict[str, User]:
+    """Raises ValueError for anything that `_write_users` would not have written."""
+    found, seen = {}, set()
+    users = content.get("users")
+    if not isinstance(users, dict):
+        raise ValueError("no users")
+    for name, told in users.items():
+        if (
+            not NAME.fullmatch(name)
+            or name == LOCAL
+            or not isinstance(told, dict)
+            or not isinstance(told.get("admin"), bool)
+        ):
+            raise ValueError(f"user {name!r}")
+        keys, since = told.get("keys"), told.get("since")
+        if not isinstance(keys, list) or not all(
+            isinstance(key, str) and key_text(read_key(key)) == key for key in keys
+        ):
+            raise ValueError(f"keys of {name!r}")
+        if seen & set(keys):
+            raise ValueError(f"a key of {name!r} is somebody else's too")
+        seen |= set(keys)
+        found[name] = User(name, told["admin"], tuple(keys), float(since) if isinstance(since, (int, float)) else 0.0)
+    return found
+
+
+class GuestList:
+    """The users as a running server sees them: looked up at every request, read anew when the file changed.
+
+    Never raises. A file that is gone, damaged or open to others lets nobody in, and the log says so once.
+    """
+
+    def __init__(self, folder: KeyFolder) -> None:
+        self._folder = folder
+        self._stamp: tuple[int, ...] | None = ()
+        self._by_key: dict[str, User] = {}
+        self._admins: frozenset[str] = frozenset()
+
+    def user_of(self, key: str) -> User | None:
+        """Whose key this is; None for nobody's."""
+        self._refresh()
+        return self._by_key.get(key)
+
+    def is_admin(self, name: str) -> bool:
+        """Whether a name has the admin role now."""
+        self._refresh()
+        return name in self._admins
+
+    def __len__(self) -> int:
+        self._refresh()
+        return len(self._by_key)
+
+    def _refresh(self) -> None:
+        try:
+            now = os.stat(self._folder.users_path)
+            stamp = (now.st_ino, now.st_mtime_ns, now.st_ctime_ns, now.st_size)  # the mode's change moves ctime
+        except OSError:
+            stamp = None
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            users = self._folder.users()
+        except ConfigError as error:
+            log.error("nobody is let in", extra={"why": str(error)})
+            users = {}
+        self._by_key = {key: user for user in users.values() for key in user.keys}
+        self._admins = frozenset(user.name for user in users.values() if user.is_admin)
+        log.info("users read", extra={"users": len(users)})
+
+
+def shown_users(users: Mapping[str, User]) -> list[str]:
+    """A line a key, for a terminal."""
+    lines = []
+    for user in sorted(users.values(), key=lambda user: user.name):
+        since = time.strftime("%Y-%m-%d", time.localtime(user.since))
+        for key in user.keys:
+            lines.append(
+                f"{user.name:<20} {'admin' if user.is_admin else 'user':<6} {fingerprint(read_key(key))}  since {since}"
+            )
+    return lines

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every way in which an attempt at a job can end before its time, and what becomes of the job: one table.
+
+Both are pure functions: `classify` (an error in the worker) and `classify_status` (a dead process) name the cause,
+`decide` says what is done about it.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Mapping
+
+from dreamwright.backend.config.schema import Config
+from dreamwright.backend.errors import (
+    ConfigError,
+    DreamwrightError,
+    ModelError,
+    NotANumber,
+    PromptError,
+    TooLarge,
+    is_device_fault,
+    is_out_of_memory,
+    one_line,
+)
+from dreamwright.shared.failure_causes import Cause
+
+__all__ = [
+    "Cause",
+    "Remedy",
+    "REMEDIES",
+    "Verdict",
+    "classify",
+    "classify_status",
+    "decide",
+    "describe",
+    "lowered",
+    "smaller",
+]
+
+
+class Remedy(Enum):
+    """What can be done about a failed attempt."""
+
+    SMALLER = "smaller"  # again from its checkpoint, with settings that take less memory and change roundings only
+    AGAIN = "again"  # again from its checkpoint, until so many attempts in a row got no further
+
+
+# In order; where none applies any more the job fails with a sentence that says what to do.
+REMEDIES: Mapping[Cause, tuple[Remedy, ...]] = {
+    Cause.KILLED: (Remedy.AGAIN,),
+    Cause.CRASHED: (Remedy.AGAIN,),
+    Cause.HANG: (Remedy.AGAIN,),
+    Cause.MACHINE_MEMORY: (Remedy.SMALLER, Remedy.AGAIN),  # it may have been another program that took the memory
+    Cause.MEMORY: (Remedy.SMALLER,),
+    Cause.DEVICE_FAULT: (Remedy.AGAIN,),
+    # The same numbers would come out again; a run has tried other seeds by itself (`run.max_restarts`).
+    Cause.NOT_A_NUMBER: (),
+    Cause.RUN_FAILED: (),
+    Cause.BAD_INPUT: (),
+    Cause.NO_SPACE: (),
+    Cause.FAULT: (),
+    Cause.NONE: (),
+}
+ADVICE: Mapping[Cause, str] = {
+    Cause.KILLED: "find out what kills it; the worker's log in {logs} says how far it came",
+    Cause.CRASHED: "see the worker's log in {logs}; a driver or a library is the likeliest reason",
+    Cause.HANG: "look at the device and its driver, or allow more time with --hang-minutes",
+    Cause.MACHINE_MEMORY: "give the machine more memory, run fewer workers, or choose a smaller model",
+    Cause.DEVICE_FAULT: "see the worker's log in {logs}; restart the device or its driver",
+}
+FALLS = (
+    "SIGSEGV",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGILL",
+    "SIGABRT",
+    "SIGSYS",
+    "SIGTRAP",
+)  # signals that a process brings on itself
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a job: `retry` or failed, what it says, attempts without getting on, and settings to change."""
+
+    retry: bool
+    message: str
+    attempts: int
+    settings: Mapping[str, Any]
+
+
+def classify(error: BaseException) -> Cause:
+    """The cause of an error that ended a run."""
+    if isinstance(error, TooLarge) or is_out_of_memory(error):
+        return Cause.MEMORY
+    if is_device_fault(error):
+        return Cause.DEVICE_FAULT
+    if isinstance(error, NotANumber):
+        return Cause.NOT_A_NUMBER
+    if isinstance(error, (ConfigError, PromptError, ModelError)):
+        return Cause.BAD_INPUT
+    return Cause.RUN_FAILED if isinstance(error, DreamwrightError) else Cause.FAULT
+
+
+def describe(error: BaseException, cause: Cause) -> str:
+    """The sentence that a job ends with."""
+    if isinstance(error, DreamwrightError):
+        return str(error)
+    if cause is Cause.MEMORY:
+        return f"out of memory: {error}; use fewer views, samples or a smaller model"
+    if cause is Cause.DEVICE_FAULT:
+        return f"the device failed: {one_line(error)}"
+    return f"{type(error).__name__}: {error} (a fault of Dreamwright; the server's log has more)"
+
+
+def classify_status(status: int, memory_ran_out: bool) -> tuple[Cause, str]:
+    """(cause, what happened in words) of a process that ended with this status without a report.
+
+    A negative status is a signal's number. `memory_ran_out`: the kernel has ended processes for want of memory meanwhile.
+    """
+    if status >= 0:
+        return Cause.CRASHED, f"its worker process ended without a word (status {status})"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    if name in FALLS:
+        return Cause.CRASHED, f"its worker process crashed ({name})"
+    if name == "SIGKILL" and memory_ran_out:
+        return (
+            Cause.MACHINE_MEMORY,
+            "its worker process was killed (SIGKILL) while the server's machine ended processes for want of memory",
+        )
+    return Cause.KILLED, f"its worker process was killed ({name})"
+
+
+def smaller(config: Config, has_vae: bool) -> dict[str, str]:
+    """Settings that lower the memory of a run and change only its roundings; {} when none is left."""
+    run, found = config.run, {}
+    if run.views_per_step > 1 and run.views_at_once != 1:
+        found["run.views_at_once"] = "1"
+    if has_vae and not config.model.vae_recompute:
+        found["model.vae_recompute"] = "true"
+    return found
+
+
+def decide(cause: Cause, reason: str, attempts: int, limit: int, lower: Mapping[str, Any], logs: str) -> Verdict:
+    """What becomes of a job whose attempt ended so.
+
+    `attempts`: those in a row that got no further, this one included; `limit` of them end the job. `lower`: what `smaller`
+    found. `logs`: the folder of the workers' logs.
+    """
+    for remedy in REMEDIES[cause]:
+        if remedy is Remedy.SMALLER and lower:
+            return Verdict(True, f"{reason}; it goes on from its checkpoint with {listed(lower)}", 0, lower)
+        if remedy is Remedy.AGAIN and attempts < limit:
+            return Verdict(True, f"{reason}; it goes on from its checkpoint", attempts, {})
+    if Remedy.AGAIN in REMEDIES[cause]:
+        reason = f"{reason}, {attempts} times; {ADVICE[cause].format(logs=logs)}"
+    return Verdict(False, reason, attempts, {})
+
+
+def lowered(cause: str, settings: Mapping[str, Any]) -> str:
+    """A word at the job's end about what an earlier attempt's want of memory changed; "" for nothing."""
+    changed = {name: settings[name] for name in ("run.views_at_once", "model.vae_recompute") if name in settings}
+    if cause not in (Cause.MEMORY, Cause.MACHINE_MEMORY) or not changed:
+        return ""
+    return f"memory ran out once, so it goes on with {listed(changed)}, which changes nothing but roundings"
+
+
+def listed(settings: Mapping[str, Any]) -> str:
+    """Settings in the words of --set."""
+    return ", ".join(f"{name}={value}" for name, value in settings.items())

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One attempt at a job: from its newest checkpoint to a mesh, inside the fence. Knows no sockets and no processes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+import zlib
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable
+
+from dreamwright.backend.server.monitoring.logging_setup import hide
+from dreamwright.backend.server.workers.fencing import Superseded, check_fence, held
+from dreamwright.backend.server.workers.worker_protocol import Ended, Noted, Pictured, Report, Stepped, Work
+from dreamwright.shared.failure_causes import Cause
+from dreamwright.shared.limits import MESSAGE_CHARACTERS
+
+if TYPE_CHECKING:
+    from dreamwright.backend.scenes.initial_field import Origin
+    from dreamwright.backend.server.workers.refine_executor import SentRefinement
+    from dreamwright.backend.training.events import Event, RunState
+    from dreamwright.backend.training.job import Job
+    from dreamwright.backend.training.pipeline import Production
+    from dreamwright.backend.training.refine_job import RefineJob
+
+log = logging.getLogger(__name__)
+
+REPORT_S = 0.2  # shortest time between two reports of steps
+MESH_FILE = "mesh.dwm"
+ORIGIN_FILE = "origin.safetensors"  # the field that the job begins from, in its own folder since it was submitted
+
+
+class Attempt:
+    """Makes a job once. `say` takes its reports, of which `Ended` is the last.
+
+    `told_to_stop` is asked after every step, and while something is waited for: "pause", "cancel" or "" to go on.
+    """
+
+    def __init__(self, work: Work, device: str, say: Callable[[Report], None], told_to_stop: Callable[[], str]) -> None:
+        self._job, self._folder, self._device = work.job, Path(work.folder), device
+        self._name, self._number = work.job.job, work.job.attempt
+        self._say, self._told_to_stop = say, told_to_stop
+        self._why = ""  # the last word of `told_to_stop`
+        self._reported = 0.0
+
+    def _should_stop(self) -> bool:
+        self._why = self._told_to_stop() or self._why
+        return bool(self._why)
+
+    def carry_out(self) -> Cause:
+        """One job, from its newest checkpoint if there is one, to a mesh; every failure becomes a report, and its cause the answer.
+
+        Whoever worked on it before must be gone first; a worker that finds its job given to a later attempt drops it.
+        """
+        from dreamwright.backend.errors import Stopped
+        from dreamwright.backend.server.workers.failure_policy import classify, describe
+
+        hide(self._job.prompt, self._job.negative)
+        try:
+            with held(self._folder, self._number, self._wait_for_the_one_before) as mine:
+                ended = self._produce() if mine else self._ended(*self._unstarted())
+        except Superseded as error:
+            ended = self._ended(
+                "failed", str(error), cause=Cause.FAULT
+            )  # the server ignores it, unless the fence itself is lost
+        except _DiskRefuses as error:
+            ended = self._ended(
+                "paused", f"{error}; make room there, then resume: it goes on from its checkpoint", cause=Cause.NO_SPACE
+            )
+        except Stopped:  # before the first step, so there is nothing to make a mesh of
+            ended = self._ended(*self._unstarted())
+        except Exception as error:
+            cause = classify(error)
+            if cause in (Cause.FAULT, Cause.DEVICE_FAULT):
+                log.exception("attempt failed by a fault of Dreamwright or the device", extra=self._marks())
+            ended = self._ended("failed", describe(error, cause), cause=cause)
+        self._say(ended)
+        return Cause(ended.cause)
+
+    def _marks(self) -> dict[str, object]:
+        """What every line of the log about it says."""
+        return {"job": self._name, "attempt": self._number}
+
+    def _wait_for_the_one_before(self) -> bool:
+        """Asked while an earlier worker of this job is not gone yet; True when told to stop waiting."""
+        self._note("waiting for the end of the worker that had this job before")
+        return self._should_stop()
+
+    def _unstarted(self) -> tuple[str, str]:
+        """How a job ends that was told to stop before its first step."""
+        return (
+            ("paused", "") if self._why == "pause" else ("cancelled", "stopped before the first step; there is no mesh")
+        )
+
+    def _produce(self) -> Ended:
+        from dreamwright.backend.errors import CheckpointError, DreamwrightError
+        from dreamwright.backend.server.requests import job_of
+        from dreamwright.backend.server.workers.failure_policy import lowered
+        from dreamwright.backend.server.workers.refine_executor import SentRefinement
+        from dreamwright.backend.training.checkpoints import has_checkpoint, read_checkpoint
+        from dreamwright.backend.training.events import Checkpoint
+        from dreamwright.backend.training.pipeline import Production
+
+        job, checkpoints, origin = job_of(self._job), self._folder / "checkpoints", self._origin()
+        if origin is not None:
+            job = replace(job, origin=origin.digest)
+        make = partial(SentRefinement, job, self._folder) if self._job.mesh else partial(Production, job, origin=origin)
+        production, told = None, list(filter(None, [lowered(self._job.cause, self._job.settings)]))
+        if has_checkpoint(checkpoints):
+            try:
+                restored = read_checkpoint(checkpoints, job)
+                if restored.notice:
+                    told.append(restored.notice)
+                self._note(*told, "loading the model")
+                production = make(self._device, restored.state, self._should_stop)
+            except CheckpointError as error:
+                # No reason to lose the job: what it was asked for is known, only the work so far is lost.
+                log.warning("checkpoints cannot be used", extra={**self._marks(), "why": str(error)})
+                told = ["its checkpoints could not be used (the worker's log says why), so it began anew"]
+        if production is None:
+            self._note(*told, "loading the model")
+            production = make(self._device, None, self._should_stop)
+        log.info(
+            "attempt begins", extra={**self._marks(), "step": production.step, "notices": "; ".join(production.notices)}
+        )
+        told += production.warnings
+        self._note(*told)
+        for event in production.events():
+            if isinstance(event, Checkpoint):
+                self._keep(job, event.state)
+            else:
+                self._report(event)
+        if self._why == "pause" and production.step < job.config.run.steps:
+            return self._ended("paused", *told)
+        cancelled = self._why == "cancel"
+        self._note(*told, "making the mesh", stage="meshing")
+        try:
+            told += self._write_mesh(
+                production, lambda share: self._note(*told, f"baking the texture, {100 * share:.0f} %")
+            )
+        except DreamwrightError as error:
+            if not cancelled:
+                raise
+            return self._ended("cancelled", *told, f"no mesh yet: {error}")
+        told += [] if self._job.mesh else self._keep_field(production)
+        # The last checkpoint stays until the server has written down how it ended.
+        return self._ended("cancelled" if cancelled else "succeeded", *told, meshed=True)
+
+    def _origin(self) -> "Origin | None":
+        """The field that the job begins from, if it refines another's prompt. Raises CheckpointError."""
+        from dreamwright.backend.errors import CheckpointError
+        from dreamwright.backend.scenes.initial_field import read_origin
+
+        if not self._job.refines:
+            return None
+        try:
+            origin = read_origin(self._folder / ORIGIN_FILE)
+        except CheckpointError as error:
+            told = f"the field of job {self._job.refines}, from which it begins, cannot be read: {str(error).partition(';')[0]}"
+            raise CheckpointError(f"{told}; refine that job anew, or send the prompt without it") from error
+        hide(self._job.prompt, self._job.negative, origin.prompt)
+        return origin
+
+    def _keep(self, job: "Job | RefineJob", state: "RunState") -> None:
+        """Write a checkpoint, unless the job is another worker's by now. Raises Superseded and _DiskRefuses."""
+        from dreamwright.backend.errors import CheckpointError
+        from dreamwright.backend.training.checkpoints import NEWEST, write_checkpoint
+
+        check_fence(self._folder, self._number)
+        try:
+            write_checkpoint(self._folder / "checkpoints", job, state)
+        except CheckpointError as error:
+            _discard(self._folder / "checkpoints" / f"{NEWEST}.part")
+            raise _DiskRefuses(str(error).partition(";")[0]) from error
+
+    def _note(self, *messages: str, stage: str = "") -> None:
+        self._say(Noted(self._name, "", "; ".join(messages)[:MESSAGE_CHARACTERS], self._number, stage))
+
+    def _ended(self, how: str, *messages: str, meshed: bool = False, cause: Cause = Cause.NONE) -> Ended:
+        return Ended(
+            self._name, how, "; ".join(filter(None, messages))[:MESSAGE_CHARACTERS], meshed, self._number, cause.value
+        )
+
+    def _write_mesh(self, production: "Production | SentRefinement", progress: Callable[[float], None]) -> list[str]:
+        """Make and write the mesh; what there is to tell of it. Told to cancel once there are colors of vertices, it bakes no texture."""
+        from dreamwright.shared.mesh_file import MeshFile, Picture, encode_mesh
+
+        before = self._why
+
+        def enough() -> bool:
+            return self._should_stop() and self._why == "cancel" != before
+
+        mesh, report = production.mesh(progress, enough)
+        picture = None
+        if mesh.texture is not None:
+            picture = Picture(mesh.texture.png(), mesh.texture.unwrapping.uv, mesh.texture.unwrapping.corners)
+        facts = {**production.provenance(), "triangles": report.triangles, "watertight": report.watertight}
+        data = encode_mesh(MeshFile(mesh.vertices, mesh.faces, mesh.normals, mesh.albedo, facts, picture))
+        temporary = self._folder / f"{MESH_FILE}.part"
+        check_fence(self._folder, self._number)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # the server is about to write down that it is there
+            check_fence(self._folder, self._number)  # again: on a slow shared disk the writing took its time
+            os.replace(temporary, self._folder / MESH_FILE)
+        except OSError as error:
+            _discard(temporary)
+            raise _DiskRefuses(f"cannot write the mesh to {self._folder}: {error.strerror or error}") from error
+        stopped = production.job.config.mesh.texture and picture is None
+        return ["stopped while its texture was baked, so it has vertex colors"] if stopped else []
+
+    def _keep_field(self, production: "Production") -> list[str]:
+        """Keep the field beside the mesh, for a job that refines the prompt; without it the mesh is as good."""
+        from dreamwright.backend.errors import CheckpointError
+        from dreamwright.backend.scenes.initial_field import FIELD_FILE, keep_field
+
+        check_fence(self._folder, self._number)
+        try:
+            keep_field(self._folder, production.job, production.run.distiller.state(production.run.restarts))
+        except CheckpointError as error:
+            _discard(self._folder / FIELD_FILE)
+            log.warning("field not kept", extra={**self._marks(), "why": str(error)})
+            return ["the disk had no room for its field, so its prompt cannot be refined"]
+        return []
+
+    def _report(self, event: "Event") -> None:
+        from dreamwright.backend.training import events
+
+        if isinstance(event, events.Progress):
+            now = time.monotonic()
+            if now - self._reported >= REPORT_S or event.step == event.steps:
+                self._reported = now
+                self._say(Stepped(self._name, event.step, event.steps, event.elapsed_s, event.eta_s, self._number))
+        elif isinstance(event, events.Preview):
+            height, width = event.image.shape[:2]
+            self._say(
+                Pictured(self._name, event.step, width, height, zlib.compress(event.image.tobytes(), 1), self._number)
+            )
+        elif isinstance(event, events.Health):
+            self._say(Noted(self._name, event.verdict, "", self._number))
+        elif isinstance(event, events.Restarted):
+            self._note(f"started again with seed {event.new_seed}: {event.reason}")
+
+
+class _DiskRefuses(Exception):
+    """A file of the job could not be written; the job waits until there is room."""
+
+
+def _discard(path: Path) -> None:
+    """Remove half a file, to leave what room there is to the others."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("half a file stays", extra={"path": str(path), "why": str(error)})
+
+
+def file_hash(path: Path) -> tuple[int, str]:
+    """(bytes, SHA-256) of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+        return file.tell(), digest.hexdigest()

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Text encoders in a process of their own, which ends, and with it all of their memory, before the optimization begins.
+
+    python -m dreamwright.backend.text.encoder_process      (the parent starts it; its first line on stdin is the request)
+
+The request is JSON; the answer is a safetensors file and a JSON file in a private temporary folder. Small encoders stay
+in the parent, since a process that imports torch and transformers costs seconds; prompts that the cache knows need
+neither encoder nor process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any, Callable, Mapping, Sequence
+
+import platformdirs
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dreamwright.backend import errors
+from dreamwright.backend.config.schema import TextConfig
+from dreamwright.backend.errors import (
+    ConfigError,
+    DreamwrightError,
+    OutOfMemory,
+    RunError,
+    Stopped,
+    TooLarge,
+    is_out_of_memory,
+    one_line,
+)
+from dreamwright.backend.guidance.interfaces import Conditioning
+from dreamwright.backend.models.memory_estimate import free_bytes, in_words
+from dreamwright.backend.models.pipeline_folder import PipelineFolder, open_pipeline
+from dreamwright.backend.models.weights import parameter_count, weight_bytes
+from dreamwright.backend.text.encoder import TextEmbedder
+
+OWN_PROCESS_BYTES = 500_000_000  # of weights, from which on "auto" gives the encoders a process of their own
+POLL_S = 0.1  # between two looks at the child and at `should_stop`
+GRACE_S = 3.0  # for a child that was asked to end
+ANSWER, STATUS = "answer.safetensors", "status.json"
+ADVICE = "lower text.precision to bfloat16 or int8, or set text.device=cpu, or free some memory"
+
+
+class SeparateTextEmbedder(TextEmbedder):
+    """A `TextEmbedder` whose encoders are only ever loaded by a child process; bitwise the same embeddings.
+
+    `should_stop` is asked while the child works; it ends the child and raises Stopped. `children` counts those started.
+    """
+
+    def __init__(
+        self,
+        folder: PipelineFolder,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        cache: str | Path | None,
+        int8: bool = False,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__(folder, device, dtype, cache, int8)
+        self._should_stop = should_stop
+        self.child: subprocess.Popen[bytes] | None = None
+        self.children = 0
+
+    def encode(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+        """The tensors of each text from one child process.
+
+        Raises what the child raised, OutOfMemory when memory ran out or the system ended it, RunError for any other
+        end, and Stopped. Raises TooLarge when the weights alone cannot fit.
+        """
+        needed, free = text_bytes(self.folder, self.dtype, self.int8), free_bytes(self.device)
+        if free is not None and needed > free:
+            raise TooLarge(
+                f"the text encoders need {in_words(needed)} on {self.device}, where {in_words(free)} is free; {ADVICE}"
+            )
+        with tempfile.TemporaryDirectory(prefix="dreamwright-text-") as private:  # for this user's eyes only
+            work = Path(private)
+            request = {
+                "folder": str(self.folder.path.absolute()),
+                "device": str(self.device),
+                "dtype": str(self.dtype).removeprefix("torch."),
+                "int8": self.int8,
+                "threads": torch.get_num_threads(),  # sums depend on it in their last bits
+                "prompts": list(texts),
+                "work": private,
+            }
+            status = self._run(request, work)
+            if (failure := _failure(work, status)) is not None:
+                raise failure
+            try:
+                rows = load_file(work / ANSWER)
+            except (OSError, SafetensorError) as error:
+                raise RunError(
+                    f"the text process left no readable answer ({error}); free some disk space and try again"
+                ) from error
+        return [{name: rows[name][i].to(self.device) for name in rows} for i in range(len(texts))]
+
+    def _run(self, request: dict[str, Any], work: Path) -> int:
+        """Start the child, wait for its end whatever happens here, and return its exit status."""
+        self.children += 1
+        # A session of its own: Ctrl-C in a terminal reaches the parent alone, which decides what becomes of the child.
+        with open(work / "log", "wb") as log:
+            self.child = subprocess.Popen(
+                [sys.executable, "-P", "-m", "dreamwright.backend.text.encoder_process"],
+                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        child = self.child
+        try:
+            with contextlib.suppress(BrokenPipeError):  # a child that is dead already is told of by its status
+                child.stdin.write(json.dumps(request).encode() + b"\n")
+                child.stdin.flush()
+            while True:
+                try:
+                    return child.wait(POLL_S)
+                except subprocess.TimeoutExpired:
+                    if self._should_stop():
+                        raise Stopped("stopped while the prompt was being encoded; nothing was made yet") from None
+        finally:
+            _end(child)
+            self.child = None
+
+
+class PromptEncoder:
+    """The text half of a denoiser, which is all that `PromptBank` asks of one: prompts can go before the network."""
+
+    def __init__(self, text: TextEmbedder, device: torch.device | str) -> None:
+        self._text, self._device = text, device
+
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        """One row for each prompt, on the run's device."""
+        return self._text.embed(prompts).to(self._device)
+
+    def check_prompt(self, prompt: str) -> list[str]:
+        """Warnings about a prompt that the model can take. Raises PromptError: empty, or words that it does not know."""
+        return self._text.reader.check(prompt)
+
+
+def text_side(
+    folder: PipelineFolder,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    config: TextConfig = TextConfig(),
+    should_stop: Callable[[], bool] = lambda: False,
+    cache: Path | None = None,
+) -> TextEmbedder:
+    """The text side of a pipeline as configured, for a network in `dtype` on `device`; loads nothing.
+
+    `cache` None means the user's own cache folder, where `config.cache` allows one. Raises ConfigError for a device
+    that is not there.
+    """
+    where, number, int8 = _placement(folder, torch.device(device), dtype, config)
+    kept = (embedding_cache() if cache is None else cache) if config.cache else None
+    if config.process == "own" or config.process == "auto" and text_bytes(folder, number, int8) >= OWN_PROCESS_BYTES:
+        return SeparateTextEmbedder(folder, where, number, kept, int8, should_stop)
+    return TextEmbedder(folder, where, number, kept, int8)
+
+
+def text_bytes(folder: PipelineFolder, dtype: torch.dtype, int8: bool = False) -> int:
+    """Bytes of all text encoders' weights in `dtype`, or about one a number in int8."""
+    if int8:
+        return sum(parameter_count(folder, part, dtype) for part in folder.text_encoders)
+    return sum(weight_bytes(folder, part, dtype) for part in folder.text_encoders)
+
+
+def embedding_cache() -> Path:
+    """Where embeddings are kept: DREAMWRIGHT_CACHE, or the user's cache folder by the platform's conventions."""
+    chosen = os.environ.get("DREAMWRIGHT_CACHE")
+    return (Path(chosen) if chosen else Path(platformdirs.user_cache_dir("dreamwright", False))) / "embeddings"
+
+
+def _placement(
+    folder: PipelineFolder, device: torch.device, dtype: torch.dtype, config: TextConfig
+) -> tuple[torch.device, torch.dtype, bool]:
+    """Device, dtype of the computation, and whether weights are int8."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("text.device is 'cuda', but torch sees no CUDA device; allowed are auto and cpu; choose one")
+    int8 = config.precision == "int8"
+
+    def number(where: torch.device) -> torch.dtype:
+        if int8:
+            return torch.bfloat16  # T5's own precision; float16 overflows in it
+        if config.precision == "auto":
+            return dtype if where.type == device.type else torch.float32
+        return getattr(torch, config.precision)
+
+    if config.device == "cpu" or device.type != "cuda" and config.device == "auto":
+        where = torch.device("cpu")
+    else:
+        where = device if device.type == "cuda" else torch.device("cuda")
+        if config.device == "auto" and text_bytes(folder, number(where), int8) * 1.1 > free_bytes(where):
+            where = torch.device("cpu")
+    return where, number(where), int8
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """See to it that the child is gone: asked first, then by force."""
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.close()
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _failure(work: Path, status: int) -> DreamwrightError | None:
+    """The child's failure as the error that it would have been here, None for success."""
+    try:
+        told = json.loads((work / STATUS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        told = {}
+    if status == 0 and told.get("error") == "":
+        return None
+    message = str(told.get("message", ""))
+    if told.get("error") == "OutOfMemory":
+        return OutOfMemory(f"the text encoders ran out of memory ({message}); {ADVICE}")
+    kind = getattr(errors, str(told.get("error")), None)
+    if isinstance(kind, type) and issubclass(kind, DreamwrightError):
+        return kind(message)
+    if status == -getattr(signal, "SIGKILL", 9):
+        return OutOfMemory(f"the system killed the text process, most likely because memory ran out; {ADVICE}")
+    if status < 0:
+        return RunError(
+            f"the text process was ended by signal {-status}; try again, or set text.process=same to see more"
+        )
+    lines = (work / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return RunError(
+        f"the text process failed with status {status}: {(lines or ['no word'])[-1][:200]} (a fault of Dreamwright; "
+        "text.process=same shows all of it)"
+    )
+
+
+def _end_with_parent() -> None:
+    """The parent holds the other end of stdin: a child without one has nobody to answer."""
+    # Not sys.stdin: a daemon thread that holds its lock would spoil the interpreter's own end.
+    while os.read(0, 4096):
+        continue
+    os._exit(1)
+
+
+def answer(request: Mapping[str, Any]) -> int:
+    """Encode as asked, leave the answer or the error's words in the request's folder, and return the exit status."""
+    work, told = Path(request["work"]), {"error": "", "message": ""}
+    try:
+        torch.set_num_threads(request["threads"])
+        folder = open_pipeline(request["folder"])
+        dtype = getattr(torch, request["dtype"])
+        embedded = TextEmbedder(folder, request["device"], dtype, None, request["int8"]).embed(request["prompts"])
+        save_file({name: rows.cpu().contiguous() for name, rows in embedded.tensors.items()}, work / ANSWER)
+    except DreamwrightError as error:
+        told = {"error": type(error).__name__, "message": str(error)}
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        told = {"error": "OutOfMemory", "message": one_line(error)}
+    (work / STATUS).write_text(json.dumps(told), encoding="utf-8")
+    return 1 if told["error"] else 0
+
+
+def main() -> int:
+    """Answer the one request on stdin."""
+    request = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    return answer(request)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""View-dependent prompts (section 3): the words that a camera adds to a prompt, and their embeddings, encoded once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, Sequence
+
+from torch import Tensor
+
+from dreamwright.backend.config.schema import GuidanceConfig
+from dreamwright.backend.errors import PromptError
+from dreamwright.backend.guidance.interfaces import Conditioning, Denoiser
+
+MAX_CHARACTERS = 1000  # no model reads more; longer ones are accidents
+
+
+def clean_prompt(prompt: str) -> str:
+    """The prompt on one line, without blanks or punctuation at its end, so that view words can follow.
+
+    Raises PromptError when nothing is left or more than `MAX_CHARACTERS` were given.
+    """
+    if len(prompt) > MAX_CHARACTERS:
+        raise PromptError(
+            f"the prompt has {len(prompt)} characters; at most {MAX_CHARACTERS} are allowed; describe one object briefly"
+        )
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"the prompt has an unreadable character at position {error.start}; it must be valid Unicode text; type it again"
+        ) from error
+    cleaned = " ".join(prompt.split()).rstrip(" .,;:")
+    if not cleaned:
+        raise PromptError("the prompt is empty; describe an object, such as 'a red mushroom'")
+    return cleaned
+
+
+EIGHT_DIRECTIONS = (
+    "front", "front right", "right side", "back right", "back", "back left", "left side", "front left",
+)  # fmt: skip
+
+
+def view_words(azimuth: float, elevation: float, config: GuidanceConfig) -> str:
+    """The paper's view words of a camera (degrees): "overhead view" above `overhead_elevation`, else the nearest of
+    front (azimuth 0), side and back; "" when prompts do not depend on the view.
+
+    With `view_words="eight"` the nearest of eight directions, 45 degrees each, for models that know the words: a camera
+    at +X (azimuth 90) sees the "right side", and half as much is left open as with the paper's words. With "sixteen"
+    they are told apart from above too: "front left overhead view".
+    """
+    if not config.view_dependent:
+        return ""
+    overhead = elevation > config.overhead_elevation
+    direction = EIGHT_DIRECTIONS[int(((azimuth + 22.5) % 360.0) // 45.0) % 8]
+    if overhead:
+        return f"{direction} overhead view" if config.view_words == "sixteen" else "overhead view"
+    if config.view_words != "four":
+        return f"{direction} view"
+    quadrant = int(((azimuth + 45.0) % 360.0) // 90.0) % 4
+    return ("front view", "side view", "back view", "side view")[quadrant]
+
+
+def opposite_words(azimuth: float, elevation: float, config: GuidanceConfig) -> str:
+    """The words of the view that a camera's (degrees) must not be mistaken for, Perp-Neg's negative.
+
+    Around, that of the other side: "back view" for "front view". From above, that of the same side from the horizon, where
+    words from above name a side ("front left view" for "front left overhead view"), and else the same words: no negative.
+    """
+    if elevation <= config.overhead_elevation:
+        return view_words(azimuth + 180.0, elevation, config)
+    return view_words(azimuth, 0.0 if config.view_words == "sixteen" else elevation, config)
+
+
+def all_view_words(config: GuidanceConfig) -> tuple[str, ...]:
+    """Every answer of `view_words` under this configuration."""
+    cameras = [(45.0 * k, elevation) for elevation in (0.0, 90.0) for k in range(8)]
+    return tuple(dict.fromkeys(view_words(azimuth, elevation, config) for azimuth, elevation in cameras))
+
+
+def augment(prompt: str, *words: str) -> str:
+    """ "a red mushroom", "untextured", "front view" -> "a red mushroom, untextured, front view"; empty words add nothing."""
+    return ", ".join(part for part in (prompt, *words) if part)
+
+
+@dataclass(frozen=True)
+class PromptConditioning:
+    """What n views are compared with: rows of the prompt, of the negative prompt and, where wanted, of the prompt with
+    its `opposite_words`; the prompts' texts.
+    """
+
+    positive: Conditioning
+    negative: Conditioning
+    words: tuple[str, ...]
+    opposite: Conditioning | None = None
+
+
+class PromptBank:
+    """All variants of one prompt, encoded by the denoiser once: each view, and each view without texture.
+
+    `warnings` holds what the model says about prompts that it can take only in part. Raises PromptError for a prompt
+    that is empty, too long or not in the model's language, and whatever the denoiser raises while encoding.
+    """
+
+    def __init__(self, denoiser: Denoiser, prompt: str, config: GuidanceConfig) -> None:
+        self.config = config
+        self.prompt = clean_prompt(prompt)
+        if config.negative_prompt.strip():
+            clean_prompt(config.negative_prompt)  # the same limits
+        self._textureless = " ".join(config.textureless_words.split())
+        looks = dict.fromkeys(("", self._textureless))
+        texts = [augment(self.prompt, look, words) for look in looks for words in all_view_words(config)]
+        warnings = self._check(denoiser, texts)
+        self.warnings: tuple[str, ...] = tuple(dict.fromkeys(warnings))
+        self._row = {text: row for row, text in enumerate(texts)}
+        encoded = denoiser.embed([*texts, config.negative_prompt])
+        self._positive, self._negative = encoded[: len(texts)], encoded[-1]
+
+    def _check(self, denoiser: Denoiser, texts: Sequence[str]) -> list[str]:
+        """The denoiser's warnings about every text; its PromptError says whose words it does not know."""
+        check: Callable[[str], list[str]] | None = getattr(denoiser, "check_prompt", None)
+        if check is None:
+            return []
+        warnings = check(self.prompt)
+        negative = [self.config.negative_prompt] if self.config.negative_prompt.strip() else []
+        for text in (*texts, *negative):
+            try:
+                warnings += check(text)
+            except PromptError as error:
+                raise PromptError(
+                    f"{text!r} has words that the settings guidance.view_dependent, view_words, textureless_words or "
+                    f"negative_prompt added: {error}; or change those settings for this model"
+                ) from error
+        return warnings
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The encoded prompts."""
+        return tuple(self._row)
+
+    def for_views(
+        self,
+        azimuths: Sequence[float] | Tensor,
+        elevations: Sequence[float] | Tensor,
+        shading_kinds: Sequence[str] | None = None,
+    ) -> PromptConditioning:
+        """The conditioning of n views at these angles (degrees), each "albedo", "shaded" or "textureless".
+
+        Raises ValueError when the sequences differ in length.
+        """
+        kinds = ["albedo"] * len(azimuths) if shading_kinds is None else shading_kinds
+        words, opposite = [], []
+        for azimuth, elevation, kind in zip(azimuths, elevations, kinds, strict=True):
+            look = self._textureless if kind == "textureless" else ""
+            for texts, of in ((words, view_words), (opposite, opposite_words)):
+                texts.append(augment(self.prompt, look, of(float(azimuth), float(elevation), self.config)))
+        return PromptConditioning(
+            self._positive[[self._row[text] for text in words]],
+            self._negative[[0] * len(words)],
+            tuple(words),
+            self._positive[[self._row[text] for text in opposite]] if self.config.opposite_weight > 0 else None,
+        )

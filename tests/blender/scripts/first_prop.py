@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Inside a Blender with a window: a stranger's first prop, from the zip in the home folder to the prop in the scene.
+
+Everything is pressed with the mouse and typed with keys, as the page docs/first-prop.md tells. Three things are not: the
+path of the command is pasted, closing the preferences (which is the window manager's button), and what the test sets
+by $SETTINGS and $ADDRESS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import bpy
+import hands
+from hands import (
+    MOMENT,
+    SIDEBAR,
+    VIEW,
+    Place,
+    Spot,
+    center,
+    click,
+    find,
+    panel,
+    picture,
+    point,
+    press,
+    region_of,
+    report,
+    session,
+    until,
+)
+
+ADDON: str  # given by enter.py
+finish: Callable[[int], None]
+
+ZIP, COMMAND, ADDRESS, PROMPT = (
+    Path(os.environ["ZIP"]),
+    os.environ["COMMAND"],
+    os.environ["ADDRESS"],
+    os.environ["PROMPT"],
+)
+SETTINGS = json.loads(os.environ["SETTINGS"])  # of the server's advanced settings, by name
+START_S, JOB_S = 180.0, float(os.environ["JOB_S"])
+MOMENTS = {"early": 0.0, "middle": 0.45, "late": 0.85}  # share of the steps, and at least one picture
+
+PREFERENCES, CHAPTERS, FILES = Place("PREFERENCES"), Place("PREFERENCES", "NAVIGATION_BAR"), Place("FILE_BROWSER")
+EDITOR, PROPERTIES, WIDER = Place("IMAGE_EDITOR"), Place("PROPERTIES"), 180  # pixels
+
+
+def preferences() -> Any:
+    """The add-on's own."""
+    return bpy.context.preferences.addons[ADDON].preferences
+
+
+def windows() -> int:
+    """How many are open."""
+    return len(bpy.context.window_manager.windows)
+
+
+def press_along(
+    place: Place, across: float, done: Callable[[], bool], what: str, upwards: bool = False, **more: Any
+) -> Iterator[float]:
+    """Press down a region until something came of it."""
+    for at in hands.spots(place, across, upwards):
+        yield from press("LEFTMOUSE", at, **more)
+        yield MOMENT
+        if done():
+            return
+    raise LookupError(f"no press in {place} led to {what}")
+
+
+def install() -> Iterator[float]:
+    """Preferences, Add-ons, Install; choose the zip; tick the box; open the entry; choose the command."""
+    yield from press("F4", center(VIEW))
+    yield from press("P", center(VIEW))  # Preferences...
+    yield from until(lambda: windows() == 2, "the preferences' window")
+    yield from press_along(CHAPTERS, 0.5, lambda: bpy.context.preferences.active_section == "ADDONS", "the add-ons")
+    yield from click("preferences.addon_install", place=PREFERENCES, across=0.68)
+    yield from until(lambda: windows() == 3 and bool(hands.editors("FILE_BROWSER")), "the file browser")
+    params = hands.area_of("FILE_BROWSER").spaces.active.params
+    yield from press_along(FILES, 0.1, lambda: params.filename == ZIP.name, f"the choice of {ZIP.name}")
+    yield from picture("install", windows() - 1)
+    yield from press("RET", center(FILES))
+    yield from until(
+        lambda: windows() == 2 and bpy.context.window_manager.addon_search == "Dreamwright", "the installation"
+    )
+    yield from click("preferences.addon_enable", place=PREFERENCES, across=0.085)
+    yield from until(lambda: ADDON in bpy.context.preferences.addons, "the add-on")
+    preferences().address = ADDRESS  # before the add-on looks for a server
+    yield from click("preferences.addon_expand", place=PREFERENCES, across=0.043)
+    yield from find("buttons.file_browse", place=PREFERENCES, across=0.92)  # beside the field of the command
+    button = report["places"]["buttons.file_browse"]
+    at = Spot(button.x - 60, button.y, button.window)
+    yield from press("LEFTMOUSE", at)
+    bpy.context.window_manager.clipboard = COMMAND
+    yield from press("V", at, ctrl=True)
+    yield from press("RET", at)
+    report["command"] = preferences().command
+    yield from point(Spot(at.x, 8, at.window))
+    yield from picture("preferences", windows() - 1)
+    with bpy.context.temp_override(window=bpy.context.window_manager.windows[1]):
+        bpy.ops.wm.window_close()
+    yield from until(lambda: windows() == 1, "the closing of the preferences")
+
+
+def start_server() -> Iterator[float]:
+    """The tab, and its one button."""
+    yield from press("DEL", center(VIEW))  # the start-up file's cube, selected already
+    hands.watch_panels()
+    yield from hands.open_tab()
+    yield from find("dreamwright.start_server")
+    report["before"] = list(hands.addon("labels").link_words(session().link, session().reason, True, False, "")[1:])
+    yield from picture("start")
+    begun = time.monotonic()
+    yield from press("LEFTMOUSE", report["places"]["dreamwright.start_server"])
+    yield from until(lambda: session().is_online and session().offered is not None, "the server", START_S)
+    report["server_s"] = round(time.monotonic() - begun, 1)
+
+
+def ask() -> Iterator[float]:
+    """Prompt, preset, Generate."""
+    yield from click(".prompt", as_property=True)
+    yield from hands.write(PROMPT, report["places"][".prompt"])
+    report["typed"] = panel().prompt
+    for preset in ("standard", "draft"):  # there and back: draft is what a server without a GPU suggests
+        yield from click(".preset", as_property=True, place=SIDEBAR, across=0.7)
+        yield from press(preset[0].upper(), report["places"][".preset"])  # its letter in the menu
+        yield from until(lambda: panel().preset_name == preset, f"the choice of {preset}")
+    panel().settings_text = json.dumps(SETTINGS)
+    yield from find("dreamwright.generate()")
+    yield from picture("prompt")
+    yield from press("LEFTMOUSE", report["places"]["dreamwright.generate()"])
+    report["asked"] = time.monotonic()
+    yield from until(lambda: bool(session().jobs), "the job")
+    report["asked for"] = [job().prompt, job().model, job().preset]
+
+
+def job() -> Any:
+    """The one job."""
+    return next(iter(session().jobs.values()))
+
+
+def ended() -> bool:
+    """Whether the job is over."""
+    return job().state in ("succeeded", "failed", "cancelled")
+
+
+def watch() -> Iterator[float]:
+    """The preview in an Image Editor while the prop grows."""
+    yield from click("dreamwright.show_preview", upwards=True)
+    yield from until(lambda: bool(hands.editors_with_preview()), "an Image Editor with the preview")
+    report["moments"] = []
+    for name, share in MOMENTS.items():
+        there = lambda: (
+            ended()
+            or (job().step >= share * job().steps and job().eta_s >= 0 and bool(session().frames.get(job().job)))
+        )  # noqa: E731, B023
+        yield from until(there, f"the {name} moment", JOB_S)
+        ring = session().frames.get(job().job)
+        report["moments"].append(
+            {"name": name, "state": job().state, "step": job().step, "pictures": len(ring) if ring else 0}
+        )
+        yield from point(center(EDITOR)._replace(y=region_of(EDITOR).y + 60))  # not over the preview
+        yield from picture(name)
+    yield from until(ended, "the end of the job", JOB_S)
+    report["job"] = [job().state, job().message, job().step, job().elapsed_s]
+    report["job_s"] = round(time.monotonic() - report.pop("asked"), 1)
+
+
+def bring_in() -> Iterator[float]:
+    """Import, and look at it."""
+    yield from find("dreamwright.import_mesh", upwards=True)
+    yield from picture("ready")
+    yield from press("LEFTMOUSE", report["places"]["dreamwright.import_mesh"])
+    yield from until(lambda: bool(hands.dreamt()), "the import")
+    yield from widen_properties()
+    yield from press("HOME", center(EDITOR))  # its editor became narrower
+    yield from press("N", center(VIEW))  # the sidebar away: it lies over the view
+    yield from press("NUMPAD_PERIOD", center(VIEW))
+    yield from press("Z", center(VIEW))
+    yield from press("TWO", center(VIEW))  # Material Preview
+    yield from until(lambda: hands.area_of("VIEW_3D").spaces.active.shading.type == "MATERIAL", "Material Preview")
+    shown: list[bool] = []
+    bpy.types.OBJECT_PT_custom_props.append(lambda *_: shown.append(True))
+    yield from press_along(PROPERTIES, 0.5, lambda: bool(shown), "the custom properties", upwards=True, ctrl=True)
+    yield from point(center(VIEW))
+    yield from hands.settled()
+    made = hands.dreamt()[0]
+    report["object"] = {
+        "prompt": made["dreamwright_prompt"],
+        "height": made.dimensions.z,
+        "triangles": len(made.data.polygons),
+    }
+    yield from picture("prop")
+
+
+def widen_properties() -> Iterator[float]:
+    """Pull the left border of the Properties editor: it is too narrow for the names of custom properties."""
+    area = hands.area_of("PROPERTIES")
+    border, width = Spot(area.x - 1, area.y + area.height // 2), area.width
+    yield from point(border)
+    hands.send("LEFTMOUSE", "PRESS", border)
+    yield MOMENT
+    for left in (40, 120, WIDER):
+        yield from point(border._replace(x=border.x - left))
+    hands.send("LEFTMOUSE", "RELEASE", border._replace(x=border.x - WIDER))
+    yield from until(lambda: hands.area_of("PROPERTIES").width > width + WIDER // 2, "a wider Properties editor", 10)
+
+
+def stop_server() -> Iterator[float]:
+    """Leave nothing running."""
+    yield from press("N", center(VIEW))
+    yield from click("dreamwright.stop_server")
+    yield from until(lambda: not hands.addon("local_server").is_running(), "the end of the server")
+    report["open at the end"] = session().is_open
+
+
+def work() -> Iterator[float]:
+    """A stranger's first quarter of an hour."""
+    yield from hands.redrawn()
+    report["seconds"] = {}
+    report["blender"] = bpy.app.version_string
+    for part in (install, start_server, ask, watch, bring_in, stop_server):
+        begun = time.monotonic()
+        yield from part()
+        report["seconds"][part.__name__] = round(time.monotonic() - begun, 1)
+
+
+hands.perform(work(), finish)

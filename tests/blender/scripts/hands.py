@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A person at a real window of Blender: mouse and keys are simulated, and a camera keeps what the window shows.
+
+What lies where is found as a person could find it: point at a place, press Ctrl C, and see which button's command (or
+Ctrl Alt Shift C: which property's path) is in the clipboard. What takes time is a generator of the seconds until it goes
+on; `perform` runs one on Blender's timers, so that Blender handles events and draws in between.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import bpy
+
+MOMENT = 0.01  # between two events, so that Blender handles the first and draws
+PATIENCE = float(os.environ.get("DREAMWRIGHT_TEST_PATIENCE", "1"))  # how many times slower than usual the machine is
+KEYS = {" ": "SPACE", "/": "SLASH", ".": "PERIOD", "-": "MINUS"} | {
+    letter: letter.upper() for letter in "abcdefghijklmnopqrstuvwxyz"
+}
+
+drawn: set[str] = set()  # the add-on's panels that Blender has drawn
+report: dict[str, Any] = {"pictures": [], "pointers": {}, "places": {}}
+
+
+class Spot(NamedTuple):
+    """A place in a window, in pixels from its lower left corner."""
+
+    x: int
+    y: int
+    window: int = 0
+
+
+class Place(NamedTuple):
+    """A region of an editor, looked up anew each time: opening and closing editors replaces them."""
+
+    area: str
+    region: str = "WINDOW"
+
+
+VIEW, SIDEBAR = Place("VIEW_3D"), Place("VIEW_3D", "UI")
+pointer = Spot(0, 0)  # where the mouse is
+
+
+def addon(module: str) -> Any:
+    """A module of the add-on: looked at, never touched."""
+    return importlib.import_module(f"{os.environ['DREAMWRIGHT_TEST_ADDON']}.{module}")
+
+
+def session() -> Any:
+    """What the add-on knows."""
+    return addon("context").session()
+
+
+def panel() -> Any:
+    """What the person typed and chose in the add-on's tab."""
+    return bpy.context.window_manager.dreamwright
+
+
+def editors(kind: str) -> list[tuple[int, Any]]:
+    """The editors of a kind with their window's number, largest first."""
+    windows = enumerate(bpy.context.window_manager.windows)
+    found = [(number, area) for number, window in windows for area in window.screen.areas if area.type == kind]
+    return sorted(found, key=lambda pair: -pair[1].width * pair[1].height)
+
+
+def area_of(kind: str) -> Any:
+    """The largest editor of a kind."""
+    return editors(kind)[0][1]
+
+
+def region_of(place: Place) -> Any:
+    """The region at a place."""
+    return next(region for region in area_of(place.area).regions if region.type == place.region)
+
+
+def center(place: Place) -> Spot:
+    """The middle of a region."""
+    region = region_of(place)
+    return Spot(region.x + region.width // 2, region.y + region.height // 2, editors(place.area)[0][0])
+
+
+# --- mouse and keys
+
+
+def send(kind: str, value: str, at: Spot, **more: Any) -> None:
+    """One simulated event."""
+    global pointer
+    pointer = at
+    bpy.context.window_manager.windows[at.window].event_simulate(type=kind, value=value, x=at.x, y=at.y, **more)
+
+
+def point(at: Spot) -> Iterator[float]:
+    """Move the mouse."""
+    send("MOUSEMOVE", "NOTHING", at)
+    yield MOMENT
+
+
+def press(kind: str, at: Spot, **more: Any) -> Iterator[float]:
+    """A key or button, pressed and let go."""
+    yield from point(at)
+    send(kind, "PRESS", at, **more)
+    yield MOMENT
+    if at.window < len(bpy.context.window_manager.windows):  # a press may close its window
+        send(kind, "RELEASE", at, **{name: held for name, held in more.items() if name != "unicode"})
+    yield MOMENT
+
+
+def until(happened: Callable[[], bool], what: str, seconds: float = 60.0) -> Iterator[float]:
+    """Wait as a person waits."""
+    end = time.monotonic() + seconds * PATIENCE
+    while not happened():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what} did not happen in {seconds * PATIENCE:.0f} s; {told()}")
+        yield 0.05
+
+
+def told() -> list[str]:
+    """What the add-on says, once it is on."""
+    enabled = os.environ["DREAMWRIGHT_TEST_ADDON"] in bpy.context.preferences.addons
+    return [session().reason, *(notice.text for notice in session().notices)] if enabled else []
+
+
+def spots(place: Place, across: float, upwards: bool = False) -> list[Spot]:
+    """Spots in a region, closer than buttons are high, at a share of its width: up from its bottom, or down from the mouse."""
+    region, number = region_of(place), editors(place.area)[0][0]
+    column = region.x + int(across * region.width)
+    found = [Spot(column, row, number) for row in range(region.y + 4, region.y + region.height - 8, 17)]
+    if upwards:
+        return found
+    is_inside = pointer.window == number and region.x <= pointer.x < region.x + region.width
+    above = [spot for spot in found if is_inside and spot.y > pointer.y]
+    return found[len(found) - len(above) - 1 :: -1] + above[::-1]
+
+
+def find(
+    wanted: str, as_property: bool = False, upwards: bool = False, place: Place = SIDEBAR, across: float = 0.36
+) -> Iterator[float]:
+    """Point at place after place of a region until the wanted button is under the mouse."""
+    seen = []
+    for at in 3 * spots(place, across, upwards):  # again, as a button is not there while its panel is drawn anew
+        bpy.context.window_manager.clipboard = "nothing"
+        held = {"ctrl": True} | ({"alt": True, "shift": True} if as_property else {})
+        # All at once, as Blender then draws once: a sidebar has many places.
+        send("MOUSEMOVE", "NOTHING", at)
+        send("C", "PRESS", at, **held)
+        send("C", "RELEASE", at, **held)
+        yield MOMENT
+        found = bpy.context.window_manager.clipboard
+        seen.append(found)
+        if wanted in found:
+            report["places"][wanted] = at
+            return
+    raise LookupError(f"{wanted} is nowhere in {place}; there are {sorted(set(seen))}")
+
+
+def click(
+    wanted: str, as_property: bool = False, upwards: bool = False, place: Place = SIDEBAR, across: float = 0.36
+) -> Iterator[float]:
+    """Find a button and press it."""
+    yield from find(wanted, as_property, upwards, place, across)
+    yield from press("LEFTMOUSE", report["places"][wanted])
+
+
+def write(text: str, at: Spot) -> Iterator[float]:
+    """Type into the field that is being edited, and confirm."""
+    for letter in text:
+        yield from press(KEYS[letter], at, unicode=letter)
+    yield from press("RET", at)
+
+
+# --- the add-on's tab
+
+
+def watch_panels() -> None:
+    """From now on `drawn` names every panel of the add-on's tab that Blender draws."""
+    for name in dir(bpy.types):
+        listed = getattr(bpy.types, name)
+        if (
+            "_PT_" in name
+            and listed.__module__.startswith(os.environ["DREAMWRIGHT_TEST_ADDON"])
+            and getattr(listed, "bl_region_type", "") == "UI"
+        ):
+            listed.append(lambda drawing, _context: drawn.add(type(drawing).__name__))
+
+
+def open_tab() -> Iterator[float]:
+    """Press N over the 3D view, then press along the column of tabs until the add-on's panels show."""
+    if not area_of("VIEW_3D").spaces.active.show_region_ui:
+        yield from press("N", center(VIEW))
+        yield from until(lambda: region_of(SIDEBAR).width > 50, "the sidebar")
+    sidebar = region_of(SIDEBAR)
+    for below in range(24, 400, 12):
+        if drawn:
+            return
+        yield from press("LEFTMOUSE", Spot(sidebar.x + sidebar.width - 10, sidebar.y + sidebar.height - below))
+        yield MOMENT
+    raise LookupError("no tab of the sidebar shows the add-on's panels")
+
+
+def editors_with_preview() -> list[Any]:
+    """Image Editors that show the preview."""
+    shown = [area for _, area in editors("IMAGE_EDITOR") if area.spaces.active.image]
+    return [area for area in shown if area.spaces.active.image.name == "Dreamwright Preview"]
+
+
+def dreamt() -> list[Any]:
+    """Objects that the add-on made."""
+    return [one for one in bpy.data.objects if "dreamwright_prompt" in one]
+
+
+# --- the camera
+
+
+def shoot(path: Path, window: int = 0) -> None:
+    """Keep what a window shows; Blender draws it anew for that."""
+    with bpy.context.temp_override(window=bpy.context.window_manager.windows[window]):
+        bpy.ops.screen.screenshot(filepath=str(path))
+
+
+def picture(name: str, window: int = 0) -> Iterator[float]:
+    """A numbered picture of the sequence, and where the mouse is on it, which Blender leaves out."""
+    for area in bpy.context.window_manager.windows[window].screen.areas:
+        area.tag_redraw()
+    yield MOMENT
+    path = Path(os.environ["PICTURES"]) / f"{len(report['pictures']) + 1}-{name}.png"
+    shoot(path, window)
+    report["pictures"].append(path.name)
+    if pointer.window == window:
+        report["pointers"][path.name] = [pointer.x, pointer.y]
+
+
+def redrawn() -> Iterator[float]:
+    """Until the 3D view has been drawn anew."""
+    drawings: list[bool] = []
+    handler = bpy.types.SpaceView3D.draw_handler_add(lambda: drawings.append(True), (), "WINDOW", "POST_PIXEL")
+    area_of("VIEW_3D").tag_redraw()
+    yield from until(lambda: bool(drawings), "a new drawing of the 3D view")
+    bpy.types.SpaceView3D.draw_handler_remove(handler, "WINDOW")
+
+
+def settled() -> Iterator[float]:
+    """Until the 3D view shows its materials: the first drawing has them compiled in the background."""
+    yield from redrawn()
+    yield from until(lambda: not bpy.app.is_job_running("SHADER_COMPILATION"), "the shaders", 120)
+    yield from redrawn()
+
+
+def perform(steps: Iterator[float], finish: Callable[[int], None]) -> None:
+    """Run the work on a timer, print the report and close the window; a fault leaves a picture of the moment."""
+
+    def tick() -> float | None:
+        try:
+            return next(steps)
+        except StopIteration:
+            report["notices"] = [notice.text for notice in session().notices]
+            report["drawn"] = sorted(drawn)
+            print("REPORT " + json.dumps(report))
+            finish(0)
+        except Exception:
+            traceback.print_exc()
+            shoot(Path(os.environ["PICTURES"]) / "fault.png", -1)
+            sys.stdout.flush()
+            finish(1)
+        return None
+
+    bpy.app.timers.register(tick, first_interval=0.5)

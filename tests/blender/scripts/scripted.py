@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A script at a Blender without a window, where no timer ticks the add-on: what it looks at, waits for and connects to."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import bpy
+
+ADDON = os.environ["DREAMWRIGHT_TEST_ADDON"]
+WAIT_S = 60.0
+
+preferences: Any = bpy.context.preferences.addons[ADDON].preferences
+preferences.address = os.environ[
+    "SERVER"
+]  # first: what waits for a server, and what it offered, is known before it answers
+session: Any = importlib.import_module(f"{ADDON}.context").session()
+pump: Any = importlib.import_module(f"{ADDON}.timer").pump
+
+
+def until(happened: Callable[[], bool], what: str, seconds: float = WAIT_S) -> None:
+    """Tick by hand until it happened. Raises TimeoutError with what the add-on knows."""
+    if not pump(happened, seconds):
+        told = [notice.text for notice in session.notices]
+        raise TimeoutError(
+            f"{what} did not happen in {seconds:.0f} s; {session.reason}; {told}; {session.outbox}; {session.jobs}"
+        )
+
+
+def connect() -> None:
+    """Greet the test's server, and have the panel show what it offers."""
+    preferences.address = os.environ["SERVER"]
+    bpy.ops.dreamwright.connect()
+    panel = bpy.context.window_manager.dreamwright
+    until(lambda: session.is_online and session.offered is not None and bool(panel.model_name), "the connection")
+
+
+def dreamt() -> list[str]:
+    """The jobs whose objects are in the file."""
+    return [one["dreamwright_job"] for one in bpy.data.objects if "dreamwright_prompt" in one]

@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An artist's work in Blender, done by script on an installed copy of the add-on, against a fake server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+bpy = pytest.importorskip("bpy")
+import addon_utils  # noqa: E402  (Blender's own, there once bpy is)
+
+from tests.blender.conftest import PACKAGE  # noqa: E402
+from tests.testing.addon_driver import Artist, why_not  # noqa: E402
+from tests.testing.fake_props import ball  # noqa: E402
+
+# --- installation
+
+
+@pytest.mark.skipif(bpy.app.binary_path != "", reason="inside a Blender program its Python cannot be started alone")
+def test_enabling_loads_no_zeromq_and_starts_no_thread(installed: Path) -> None:
+    script = (
+        f"import sys, threading; sys.path.insert(0, {str(installed.parent)!r}); import bpy, addon_utils;"
+        f"addon_utils.enable({PACKAGE!r}, default_set=True);"
+        "print('zmq' in sys.modules, threading.active_count(), hasattr(bpy.types, 'DREAMWRIGHT_PT_jobs'))"
+    )
+    environment = {**os.environ, "BLENDER_USER_RESOURCES": str(installed.parent)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=environment)
+    assert done.stdout.split()[-3:] == ["False", "1", "True"], done.stdout + done.stderr
+
+
+def test_disabling_leaves_nothing_behind(blender: Artist, serve: Any) -> None:
+    server = serve("--size", "8")
+    blender.connect(server.address)
+    blender.dream()
+    timer = blender.module("timer")._on_timer
+    handlers = (bpy.app.handlers.load_pre, bpy.app.handlers.load_post)
+    assert bpy.app.timers.is_registered(timer)
+    addon_utils.disable(PACKAGE, default_set=True)
+    assert not [name for name in dir(bpy.types) if "DREAMWRIGHT" in name.upper()]
+    assert not [name for name in dir(bpy.types.WindowManager) if name.startswith("dreamwright")]
+    assert "generate" not in dir(bpy.ops.dreamwright)
+    assert not bpy.app.timers.is_registered(timer)
+    assert not [f for found in handlers for f in found if f.__module__.startswith(PACKAGE)]
+    addon_utils.enable(PACKAGE, default_set=True)
+    assert blender.panel.prompt == ""
+
+
+def test_every_control_and_button_has_a_name_and_a_tooltip_without_a_full_stop(blender: Artist, serve: Any) -> None:
+    blender.connect(serve().address)
+    operators = [getattr(bpy.types, name) for name in dir(bpy.types) if name.startswith("DREAMWRIGHT_OT_")]
+    groups = [type(blender.panel), type(blender.preferences), type(bpy.context.window_manager.dreamwright_settings)]
+    assert len(operators) >= 18
+    for kind in operators:
+        told = getattr(bpy.ops.dreamwright, kind.bl_idname.partition(".")[2]).get_rna_type()
+        assert told.name and told.description and not told.description.endswith("."), kind
+    inherited = {"rna_type", "name", "properties", "remove_name", "remove_active"} | set(
+        bpy.types.Operator.bl_rna.properties.keys()
+    )
+    for kind in (*operators, *groups):
+        for known in kind.bl_rna.properties:
+            if known.identifier not in inherited:
+                assert known.name and known.description and not known.description.endswith("."), (
+                    kind,
+                    known.identifier,
+                )
+
+
+def test_manifest_and_bl_info_agree_and_keep_blenders_rules(blender: Artist) -> None:
+    import tomllib
+
+    folder = Path(blender.module("context").__file__).parent
+    manifest = tomllib.loads((folder / "blender_manifest.toml").read_text())
+    info = sys.modules[PACKAGE].bl_info
+    assert manifest["version"] == ".".join(map(str, info["version"])) and manifest["name"] == info["name"]
+    assert manifest["license"] == ["SPDX:GPL-3.0-or-later"] and manifest["blender_version_min"] == "4.2.0"
+    for text in (manifest["tagline"], *manifest["permissions"].values()):
+        assert len(text) <= 64 and text[-1].isalnum()
+    assert set(manifest["permissions"]) == {"network", "files", "clipboard"}
+
+
+# --- the main line
+
+
+def test_a_prompt_becomes_an_object_with_color_material_and_provenance(blender: Artist, serve: Any) -> None:
+    blender.connect(serve("--pace", "8").address)
+    blender.panel.height_m = 0.5
+    blender.panel.seed = 11
+    bpy.context.scene.cursor.location = (1, 2, 3)
+    made = blender.imported(blender.finished())
+
+    assert made.name.startswith("a red mushroom") and made is not None
+    assert bpy.context.view_layer.objects.active == made and bpy.context.selected_objects == [made]
+    assert tuple(made.location) == (1, 2, 3) and tuple(made.scale) == (1, 1, 1)
+    corners = np.array([corner[:] for corner in made.bound_box])
+    assert corners[:, 2].min() == pytest.approx(0, abs=1e-5), "the origin is at the base"
+    assert corners[:, 2].max() == pytest.approx(0.5, abs=1e-5), "metres"
+
+    expected = ball(height=0.5)
+    assert len(made.data.vertices) == len(expected.vertices) and len(made.data.polygons) == len(expected.faces)
+    assert all(polygon.use_smooth for polygon in made.data.polygons)
+    assert not made.data.validate(), "Blender finds nothing to mend"
+    attribute = made.data.color_attributes["albedo"]
+    assert (attribute.data_type, attribute.domain) == ("FLOAT_COLOR", "POINT")
+    colors = np.empty(4 * len(attribute.data), np.float32)
+    attribute.data.foreach_get("color", colors)
+    assert np.allclose(colors.reshape(-1, 4)[:, :3], expected.albedo, atol=1e-6), "linear, to the last bit"
+
+    material = made.data.materials[0]
+    principled = next(node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
+    source = principled.inputs["Base Color"].links[0].from_node
+    assert (source.bl_idname, source.layer_name) == ("ShaderNodeVertexColor", "albedo")
+    assert principled.inputs["Roughness"].default_value == pytest.approx(0.6)
+
+    assert made["dreamwright_prompt"] == "a red mushroom" and made["dreamwright_seed"] == 11
+    assert made["dreamwright_model"] == "starter" and made["dreamwright_preset"] == "standard"
+    assert made["dreamwright_job"] == "job-1" and made["dreamwright_version"] == "0.1.0"
+    assert made["dreamwright_backend"] == "fake"
+    assert json.loads(made["dreamwright_settings"])["mesh.height_m"] == 0.5
+
+
+def test_an_import_is_one_undo_step_and_its_loss_breaks_nothing(
+    blender: Artist, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blender.connect(serve("--pace", "20").address)
+    job = blender.finished()
+    pushed: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(blender.module("import_mesh"), "push_undo", pushed.append)
+        name = blender.imported(job).name
+    assert pushed == ["Dream: a red mushroom"], "one step, named after the prompt"
+    # Blender as a module keeps no undo stack; what an undo does to the data is done by hand.
+    bpy.data.objects.remove(bpy.data.objects[name])
+    blender.pump(seconds=0.1)
+    assert blender.session.jobs[job].state == "succeeded"
+    assert blender.imported(job).name in bpy.data.objects
+
+
+def test_previews_arrive_in_the_image_and_can_be_looked_back_at(blender: Artist, serve: Any) -> None:
+    blender.connect(serve("--size", "32", "--steps", "30").address)
+    job = blender.dream()
+    assert blender.pump(lambda: len(blender.session.frames.get(job, ())) >= 5)
+    image = bpy.data.images["Dreamwright Preview"]
+    assert tuple(image.size) == (32, 32) and not image.is_float and image.colorspace_settings.name == "sRGB"
+    blender.pump(lambda: blender.session.jobs[job].state == "succeeded")
+    blender.pump(seconds=0.1)
+
+    def seen() -> np.ndarray:
+        pixels = np.empty(32 * 32 * 4, np.float32)
+        bpy.data.images["Dreamwright Preview"].pixels.foreach_get(pixels)
+        return pixels.reshape(32, 32, 4)
+
+    steps = [blender.session.frames[job].at(share).step for share in (0, 1)]
+    assert steps[0] < steps[1] == 30
+    assert seen()[-1, :, :3].min() == 1, "the picture's top row is Blender's last"
+    assert seen()[0, 0, 0] == pytest.approx(30 / 255, abs=2e-3) and seen()[0, 0, 3] == 1
+    blender.panel.scrub = 0
+    assert seen()[0, 0, 0] == pytest.approx(steps[0] / 255, abs=2e-3)
+    assert bpy.ops.dreamwright.look(offset=1) == {"FINISHED"}
+    assert steps[0] / 255 < seen()[0, 0, 0] < 30 / 255
+    assert bpy.ops.dreamwright.look(offset=0) == {"FINISHED"} and blender.panel.scrub == 1
+    bpy.data.images.remove(bpy.data.images["Dreamwright Preview"])  # as an undo does
+    blender.module("preview").show_current()
+    assert seen()[0, 0, 0] == pytest.approx(30 / 255, abs=2e-3)
+
+
+def test_looking_back_is_not_disturbed_by_new_pictures(blender: Artist, serve: Any) -> None:
+    blender.connect(serve("--steps", "2000").address)
+    job = blender.dream()
+    assert blender.pump(lambda: len(blender.session.frames.get(job, ())) >= 6)
+    blender.panel.scrub = 0
+    shown = blender.module("preview")._shown
+    held = len(blender.session.frames[job])
+    assert blender.pump(lambda: len(blender.session.frames[job]) > held + 3)
+    assert blender.module("preview")._shown is shown
+
+
+def test_a_job_can_be_paused_resumed_cancelled_imported_and_removed(blender: Artist, serve: Any) -> None:
+    blender.connect(serve("--steps", "2000").address)
+    job = blender.dream()
+
+    def becomes(state: str) -> bool:
+        return blender.pump(lambda: blender.session.jobs[job].state == state)
+
+    assert becomes("running")
+    assert bpy.ops.dreamwright.pause() == {"FINISHED"} and becomes("paused")
+    assert "Only a queued or running job" in why_not(bpy.ops.dreamwright.pause)
+    assert bpy.ops.dreamwright.resume() == {"FINISHED"} and becomes("running")
+    assert "cancel it first" in why_not(bpy.ops.dreamwright.remove)
+    assert bpy.ops.dreamwright.cancel() == {"FINISHED"} and becomes("cancelled")
+    assert blender.imported(job)["dreamwright_job"] == job, "what there was has become a mesh"
+    assert bpy.ops.dreamwright.remove() == {"FINISHED"}
+    assert blender.pump(lambda: not blender.session.jobs and len(blender.panel.rows) == 0)
+
+
+def test_generate_again_takes_the_next_seed_and_queued_jobs_know_their_place(blender: Artist, serve: Any) -> None:
+    blender.connect(serve("--steps", "5000").address)
+    blender.panel.prompt = "a red\n  mushroom"
+    assert bpy.ops.dreamwright.generate() == {"FINISHED"}
+    assert bpy.ops.dreamwright.generate(again=True) == {"FINISHED"}
+    assert bpy.ops.dreamwright.generate(again=True) == {"FINISHED"}
+    assert blender.pump(lambda: len(blender.session.jobs) == 3 and not blender.session.outbox)
+    assert sorted(job.seed for job in blender.session.jobs.values()) == [0, 1, 2]
+    assert {job.prompt for job in blender.session.jobs.values()} == {"a red mushroom"}
+    said = blender.module("labels").progress_text
+    # The first job starts before the others hear of their new places, so the answer may take another tick.
+    assert blender.pump(
+        lambda: {"Next in the queue", "Place 2 in the queue"} <= {said(job) for job in blender.session.jobs.values()}
+    )
+
+
+def test_dream_again_takes_everything_from_the_object(blender: Artist, serve: Any) -> None:
+    blender.connect(serve("--pace", "50").address)
+    assert "not made by Dreamwright" in why_not(bpy.ops.dreamwright.dream_again)
+    panel = blender.panel
+    panel.preset, panel.seed, panel.height_m, panel.triangles, panel.negative = "quick", 5, 0.25, 500, "blue"
+    bpy.context.window_manager.dreamwright_settings.guidance__omega = 77
+    made = blender.imported(blender.finished("a red chair"))
+    panel.preset, panel.seed, panel.height_m, panel.triangles, panel.negative = "standard", 0, 1, 900, ""
+    panel.settings_text = "{}"
+    bpy.context.view_layer.objects.active = made
+    known = set(blender.session.jobs)
+    assert bpy.ops.dreamwright.dream_again() == {"FINISHED"}
+    assert blender.pump(lambda: len(blender.session.jobs) > len(known))
+    job = blender.session.jobs[(set(blender.session.jobs) - known).pop()]
+    assert (job.prompt, job.negative, job.preset, job.seed) == ("a red chair", "blue", "quick", 6)
+    assert job.settings == {"guidance.omega": 77, "mesh.height_m": 0.25, "mesh.triangles": 500}
+    assert bpy.ops.dreamwright.dream_again(same_seed=True, only_fill=True) == {"FINISHED"}
+    assert panel.seed == 5 and len(blender.session.jobs) == 2
+
+
+def test_a_finished_prop_can_import_itself_but_never_pulls_anyone_out_of_edit_mode(blender: Artist, serve: Any) -> None:
+    blender.connect(serve("--pace", "10").address)
+    bpy.ops.mesh.primitive_cube_add()
+    bpy.ops.object.mode_set(mode="EDIT")
+    blender.panel.import_when_done = True
+    blender.dream()
+    assert blender.pump(lambda: "when you leave Edit Mode" in blender.notices())
+    assert bpy.context.mode == "EDIT_MESH" and len(bpy.data.objects) == 1
+    bpy.ops.object.mode_set(mode="OBJECT")
+    assert blender.pump(lambda: len(bpy.data.objects) == 2)
+
+
+def test_a_pressed_import_works_in_edit_mode_and_keeps_the_edit(blender: Artist, serve: Any) -> None:
+    blender.connect(serve("--pace", "20").address)
+    job = blender.finished()
+    bpy.ops.mesh.primitive_cube_add()
+    cube = bpy.context.object.name
+    bpy.ops.object.mode_set(mode="EDIT")
+    bpy.ops.mesh.subdivide()
+    made = blender.imported(job)
+    assert bpy.context.mode == "OBJECT" and bpy.context.view_layer.objects.active == made
+    assert len(bpy.data.objects[cube].data.vertices) == 26
+
+
+def test_an_excluded_collection_does_not_swallow_the_prop(blender: Artist, serve: Any) -> None:
+    blender.connect(serve("--pace", "20").address)
+    hidden = bpy.data.collections.new("hidden")
+    bpy.context.scene.collection.children.link(hidden)
+    layer = bpy.context.view_layer.layer_collection.children["hidden"]
+    bpy.context.view_layer.active_layer_collection = layer
+    layer.exclude = True
+    assert blender.imported(blender.finished()).visible_get()
+
+
+def test_a_prop_can_be_marked_as_an_asset_with_its_preview(blender: Artist, serve: Any) -> None:
+    blender.connect(serve("--pace", "4").address)
+    blender.panel.mark_as_asset = True
+    made = blender.imported(blender.finished())
+    assert made.asset_data.description == "a red mushroom"
+    assert tuple(made.preview.image_size) == (16, 16)
+    pixels = np.array(made.preview.image_pixels_float[:], np.float32).reshape(16, 16, 4)
+    assert pixels[-1].min() == 1 and pixels[0, 0, 0] == pytest.approx(40 / 255, abs=2e-3), "the last picture, upright"
+
+
+# --- settings
+
+
+def test_controls_come_from_the_server_and_follow_the_preset_until_touched(blender: Artist, serve: Any) -> None:
+    blender.connect(serve().address)
+    values, panel = bpy.context.window_manager.dreamwright_settings, blender.panel
+    assert (panel.model, panel.preset) == ("starter", "standard"), (
+        "a model that is ready, and the preset that the server names first"
+    )
+    assert (values.run__steps, values.field__kind, values.guidance__omega) == (400, "mlp", 30)
+    assert panel.settings_text == "{}"
+    values.guidance__omega = 55
+    panel.preset = "quick"
+    assert (values.run__steps, values.field__kind, values.guidance__omega) == (40, "voxels", 55)
+    assert json.loads(panel.settings_text) == {"guidance.omega": 55}
+    steps = type(values).bl_rna.properties["run__steps"]
+    assert (steps.hard_min, steps.hard_max, steps.description) == (1, 10_000, "More is finer")
+
+
+def test_what_a_server_offers_is_drawn_when_it_is_away(blender: Artist, serve: Any) -> None:
+    server = serve()
+    blender.connect(server.address)
+    bpy.ops.dreamwright.disconnect()
+    server.kill()
+    blender.module("context").unregister()
+    assert [preset.name for preset in blender.session.offered.presets] == ["standard", "quick"]
+    assert not blender.session.is_online
+
+
+def test_settings_and_rows_survive_the_loading_of_another_file(blender: Artist, serve: Any, tmp_path: Path) -> None:
+    blender.connect(serve("--steps", "5000").address)
+    panel = blender.panel
+    panel.prompt, panel.preset, panel.seed = "a blue chair", "quick", 9
+    bpy.context.window_manager.dreamwright_settings.guidance__omega = 12
+    job = blender.dream()
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "one.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "one.blend"))
+    panel = blender.panel
+    assert (panel.prompt, panel.preset, panel.seed) == ("a blue chair", "quick", 9)
+    assert bpy.context.window_manager.dreamwright_settings.guidance__omega == 12
+    assert [row.job for row in panel.rows] == [job]
+    step = blender.session.jobs[job].step
+    assert blender.pump(lambda: blender.session.jobs[job].step > step), "the stream goes on"
+
+
+def test_a_saved_file_holds_no_state_of_the_add_on(blender: Artist, serve: Any, tmp_path: Path) -> None:
+    blender.connect(serve().address)
+    blender.dream()
+    assert not [key for key in bpy.context.scene.keys() if "dreamwright" in key.lower()]
+    assert not [name for name in dir(bpy.types.Scene) if "dreamwright" in name.lower()]
+
+
+def test_presets_of_blenders_own_system_bring_the_settings_back(blender: Artist, serve: Any) -> None:
+    blender.connect(serve().address)
+    panel = blender.panel
+    panel.preset, panel.height_m, panel.prompt = "quick", 0.125, "a red chair"
+    bpy.context.window_manager.dreamwright_settings.guidance__omega = 66
+    assert bpy.ops.dreamwright.preset_add(name="Small and Quick") == {"FINISHED"}
+    panel.preset, panel.height_m = "standard", 3
+    panel.settings_text = "{}"
+    found = bpy.utils.preset_find("small_and_quick", "dreamwright/props", ext=".py") or bpy.utils.preset_find(
+        "Small_and_Quick", "dreamwright/props", ext=".py"
+    )
+    assert bpy.ops.script.execute_preset(filepath=found, menu_idname="DREAMWRIGHT_MT_presets") == {"FINISHED"}
+    assert (panel.preset, panel.height_m, panel.prompt) == ("quick", 0.125, "a red chair")
+    assert bpy.context.window_manager.dreamwright_settings.guidance__omega == 66

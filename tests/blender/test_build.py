@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The build keeps its promises: pinned wheels, the same bytes each time, what Blender accepts and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import json
+import shutil
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import build_addon
+from build_addon import PACKAGES, PLATFORMS, PUBLISHED, BuildError
+from tests.testing.blenders import ROOT
+from tests.testing.built_addon import Built, build_into, built  # noqa: F401 (a fixture)
+
+CACHE = ROOT / ".wheels"
+TOOL = build_addon.blender_tool()
+needs_tool = pytest.mark.skipif(TOOL is None, reason="Blender's extension tool is not here; pip install bpy==4.5.15")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the sources, to spoil."""
+    place = tmp_path / "checkout"
+    for folder in ("blender_addon", "shared"):
+        shutil.copytree(ROOT / folder, place / folder)
+    for name in ("LICENSE", build_addon.LOCK_NAME):
+        shutil.copy(ROOT / name, place / name)
+    return place
+
+
+def names_in(path: Path) -> list[str]:
+    """Names of a zip's files."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+
+
+def content_of(path: Path, name: str) -> bytes:
+    """One file of a zip, of those in the add-on's folder."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(f"dreamwright/{name}")
+
+
+def wheels_in(path: Path) -> list[str]:
+    """Names of the wheels in a zip."""
+    return [name.rsplit("/", 1)[1] for name in names_in(path) if name.endswith(".whl")]
+
+
+def replace_in(path: Path, old: str, new: str) -> None:
+    """Change a source file, and be sure that it changed."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_the_same_input_gives_the_same_bytes(built: Built, checkout: Path, tmp_path: Path) -> None:
+    for path in sorted(checkout.rglob("*.py"), reverse=True):
+        path.touch()  # another date, another order on the disk
+    again = build_into(tmp_path / "dist", checkout)
+    files = [path.relative_to(built.out) for path in built.out.rglob("*") if path.is_file()]
+    assert len(files) == 6 + (7 if built.validated else 0)
+    for name in files:
+        assert (built.out / name).read_bytes() == (again.out / name).read_bytes(), name
+
+
+def test_every_wheel_is_the_pinned_one(built: Built) -> None:
+    pins = build_addon.read_lock(ROOT / build_addon.LOCK_NAME)
+    assert sorted(wheels_in(built.universal)) == sorted(pins) and len(pins) == 22
+    for path in (built.universal, *built.separate.values()):
+        for name in wheels_in(path):
+            assert hashlib.sha256(content_of(path, f"wheels/{name}")).hexdigest() == pins[name]
+
+
+@pytest.mark.usefixtures("built")  # which fills the cache
+def test_a_wheel_with_one_byte_changed_is_refused_and_nothing_is_built(tmp_path: Path) -> None:
+    cache, out = tmp_path / "cache", tmp_path / "dist"
+    shutil.copytree(CACHE, cache)
+    victim = sorted(cache.glob("pyzmq-*.whl"))[3]
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    with pytest.raises(BuildError, match="pins .*: nothing was built. Delete the file") as error:
+        build_into(out, cache=cache)
+    assert victim.name in str(error.value)
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures("built")
+def test_a_wheel_that_the_index_no_longer_offers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    cache = tmp_path / "cache"
+    shutil.copytree(CACHE, cache)
+    gone = next(cache.glob("msgpack-*-win_arm64.whl"))
+    gone.unlink()
+    monkeypatch.setattr(build_addon, "download", lambda folder, platforms: asked.extend(platforms))
+    with pytest.raises(BuildError, match="is pinned, but the package index offers other files for windows-arm64"):
+        build_into(tmp_path / "dist", cache=cache)
+    assert asked == ["windows-arm64"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            f"pyzmq-{PACKAGES['pyzmq']}-cp311-cp311-win_arm64",
+            "pyzmq-1.0.0-cp311-cp311-win_arm64",
+            "has 1 wheels of pyzmq .* for windows-arm64 and needs 2",
+        ),
+        ("-win_arm64", "-emscripten_wasm32", "no platform of Blender"),
+        ("  pyzmq", " pyzmq", "line 13: .* is not a SHA-256, two spaces"),
+        ("  pyzmq", "  ../pyzmq", "is not a SHA-256, two spaces"),
+    ],
+)
+def test_a_damaged_lock_is_refused(checkout: Path, tmp_path: Path, old: str, new: str, message: str) -> None:
+    replace_in(checkout / build_addon.LOCK_NAME, old, new)
+    with pytest.raises(BuildError, match=message):
+        build_into(tmp_path / "dist", checkout)
+
+
+def test_each_platform_zip_holds_its_own_wheels_and_no_others(built: Built) -> None:
+    for platform, path in built.separate.items():
+        manifest = tomllib.loads(content_of(path, "blender_manifest.toml").decode())
+        assert path.name == f"dreamwright-{manifest['version']}-{platform}.zip"
+        assert manifest["platforms"] == [platform]
+        assert manifest["wheels"] == [f"./wheels/{name}" for name in wheels_in(path)]
+        assert len(manifest["wheels"]) == 4
+    universal = tomllib.loads(content_of(built.universal, "blender_manifest.toml").decode())
+    assert "platforms" not in universal
+    assert universal["wheels"] == [f"./wheels/{name}" for name in wheels_in(built.universal)]
+
+
+def tool_module() -> ModuleType:
+    """Blender's tool, imported."""
+    spec = importlib.util.spec_from_file_location("blender_ext", TOOL)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@needs_tool
+def test_blender_sorts_the_wheels_as_the_build_does(built: Built) -> None:
+    tool = tool_module()
+    wheels = wheels_in(built.universal)
+    for platform in PLATFORMS:
+        assert tool.paths_filter_wheels_by_platform(wheels, platform) == [
+            name for name in wheels if platform in build_addon.platforms_of(name)
+        ]
+
+
+@needs_tool
+def test_blenders_own_tool_accepts_every_zip(built: Built) -> None:
+    assert built.validated and TOOL is not None
+    for path in (built.universal, *built.separate.values()):
+        build_addon.run_tool(TOOL, "validate", str(path))
+
+
+@needs_tool
+def test_what_blenders_tool_refuses_is_not_built(checkout: Path, tmp_path: Path) -> None:
+    replace_in(checkout / "blender_addon" / "blender_manifest.toml", 'tagline = "', 'tagline = "Ends with a stop. ')
+    replace_in(checkout / "blender_addon" / "blender_manifest.toml", 'type = "add-on"', 'type = "plugin"')
+    out = tmp_path / "dist"
+    with pytest.raises(BuildError, match="Blender's extension tool refused"):
+        build_into(out, checkout)
+    assert not list(out.iterdir())
+
+
+@needs_tool
+def test_the_repository_names_each_zip_with_its_size_and_hash(built: Built) -> None:
+    repository = built.out / "repository"
+    index = json.loads((repository / "index.json").read_text())
+    entries = {entry["platforms"][0]: entry for entry in index["data"]}
+    assert list(entries) == sorted(PUBLISHED)
+    page = (repository / "index.html").read_text()
+    for platform, entry in entries.items():
+        data = (repository / built.separate[platform].name).read_bytes()
+        assert data == built.separate[platform].read_bytes()
+        assert entry["archive_url"] == f"./{built.separate[platform].name}"
+        assert entry["archive_size"] == len(data)
+        assert entry["archive_hash"] == f"sha256:{hashlib.sha256(data).hexdigest()}"
+        assert entry["python_versions"] == ["3.11", "3.13"]
+        assert f'href="{entry["archive_url"]}?repository=' in page
+    assert {path.name for path in repository.iterdir()} == {
+        "index.json",
+        "index.html",
+        *(path.name for path in built.separate.values()),
+    }
+
+
+def test_caches_tests_and_leavings_stay_out(built: Built, checkout: Path, tmp_path: Path) -> None:
+    for folder in ("blender_addon", "shared"):
+        for junk in ("__pycache__/a.cpython-311.pyc", "tests/test_a.py", ".editor/a.py", ".env", "a.py~", "a.py.orig"):
+            path = checkout / folder / junk
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("junk")
+    (checkout / "shared" / "notes.md").write_text("junk")
+    (checkout / "blender_addon" / "shared").symlink_to(checkout / "shared")  # as one has it for development
+    assert names_in(build_into(tmp_path / "dist", checkout).universal) == names_in(built.universal)
+
+
+def test_everything_lies_in_the_addons_folder_and_no_module_is_top_level(built: Built) -> None:
+    for path in (built.universal, *built.separate.values()):
+        names = names_in(path)
+        assert {name.split("/")[0] for name in names} == {"dreamwright"}
+        assert {"dreamwright/LICENSE", "dreamwright/__init__.py", "dreamwright/shared/__init__.py"} <= set(names)
+        assert not any("backend" in name.split("/") for name in names)
+
+
+def test_the_addon_imports_only_itself_blender_and_what_it_brings(built: Built) -> None:
+    allowed = {
+        *sys.stdlib_module_names,
+        "bpy",
+        "bpy_extras",
+        "bl_operators",
+        "bl_ui",
+        "addon_utils",
+        "mathutils",
+        "gpu",
+        "gpu_extras",
+        "blf",
+        "numpy",
+        "zmq",
+        "msgpack",
+    }
+    for name in names_in(built.universal):
+        if not name.endswith(".py"):
+            continue
+        for node in ast.walk(ast.parse(content_of(built.universal, name.removeprefix("dreamwright/")))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module or ""]
+            assert {module.split(".")[0] for module in modules} <= allowed, (
+                f"{name} imports {modules}; write `from .` for what is in the zip"
+            )
+
+
+@pytest.mark.parametrize("spoilt", ["shared/__init__.py", "blender_addon/blender_manifest.toml"])
+def test_versions_that_differ_are_refused(checkout: Path, tmp_path: Path, spoilt: str) -> None:
+    version = build_addon.check_version(build_addon.source_files(ROOT))["version"]
+    replace_in(
+        checkout / spoilt,
+        f'version{"__" if "shared" in spoilt else ""} = "{version}"',
+        f'version{"__" if "shared" in spoilt else ""} = "9.9.9"',
+    )
+    with pytest.raises(BuildError, match="versions differ: .*9.9.9.*make them the same"):
+        build_into(tmp_path / "dist", checkout)
+
+
+@pytest.mark.parametrize("marker", ["", 'wheels = []\nplatforms = "all"', "[build]\nwheels = []"])
+def test_a_manifest_without_a_place_for_wheels_is_refused(checkout: Path, tmp_path: Path, marker: str) -> None:
+    replace_in(checkout / "blender_addon" / "blender_manifest.toml", "wheels = []", marker)
+    with pytest.raises(BuildError, match="blender_manifest.toml"):
+        build_into(tmp_path / "dist", checkout)
+
+
+def test_without_blender_the_same_zips_come_out_and_the_build_says_what_is_missing(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(build_addon, "blender_tool", lambda: None)
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository" / "index.json").write_text("of an older build")
+    assert build_addon.main(["--root", str(ROOT), "--wheels", str(CACHE), "--out", str(tmp_path)]) == 0
+    assert "Not validated, and no repository/ made" in capsys.readouterr().out
+    assert not (tmp_path / "repository").exists()
+    for path in (built.universal, *built.separate.values()):
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.usefixtures("built")
+def test_a_folder_that_is_no_checkout_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(ROOT / build_addon.LOCK_NAME, tmp_path)
+    assert build_addon.main(["--root", str(tmp_path), "--wheels", str(CACHE), "--out", str(tmp_path / "dist")]) == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "is missing: run build_addon.py in a whole checkout" in message

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What crosses the wire comes out as it went in, and nothing else comes out at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dreamwright.shared import limits, messages, status
+from dreamwright.shared.arrays import decode_array, encode_array
+from dreamwright.shared.errors import ProtocolError
+from dreamwright.shared.job_states import ENDED, TRANSITIONS, JobState, check_transition
+from dreamwright.shared.mesh_file import MeshFile, decode_mesh, encode_mesh
+from dreamwright.shared.messages import (
+    MESSAGES,
+    Cancel,
+    Capabilities,
+    Chunk,
+    Fetch,
+    Hello,
+    JobChanged,
+    JobForgotten,
+    JobList,
+    JobReply,
+    JobSummary,
+    ListJobs,
+    Pause,
+    PreviewFrame,
+    Refusal,
+    Resume,
+    Seen,
+    Submit,
+    Subscribe,
+    VersionMismatch,
+    Welcome,
+    pack,
+    unpack,
+)
+from tests.testing.fake_capabilities import OFFER
+from tests.testing.fake_props import ball
+
+JOB = JobSummary(
+    "j", "running", "a red mushroom", "fog", "starter", "quick", 5, {"mesh.height_m": 0.5, "run.steps": 9, "x": True, "y": "z"},
+    3, 40, 1.5, 12.0, 0, "", "", 1.7e9, 0, "", 8,
+)  # fmt: skip
+STATUS = status.ServerStatus(
+    "s", True, False, 7.0, 2, 10, 20, (status.DeviceLine("cpu", "busy", "j", "anna", 3.5, 0.2), status.DeviceLine("cuda:0", "idle", "", "", 0.0, -1.0)),
+    (status.JobLine("j", "anna", "running", 0, 3, 40, 12.0, "cpu", -1, 2),), (status.UserLine("anna", 1, 0, 2, 1, 0.5),), 1, 1,
+)  # fmt: skip
+EXAMPLES: tuple[Any, ...] = (
+    Hello("c", "test"), messages.AskCapabilities(), messages.AskStatus(), STATUS, messages.Closing("soon back"), Submit("t", "a", "", "m", "p", 0, {}, -1), ListJobs(), Cancel("j"), Pause("j"),
+    Resume("j"), messages.Prioritize("j", -3), messages.Pin("j", True), messages.Forget("j"), Subscribe("j"), Seen(2), Fetch("j", "mesh", 0, 10),
+    Welcome("s", "e"), OFFER, JobReply(JOB), JobList((JOB, JOB), 9), Chunk(0, b"\0\xff", 2, "ab"), messages.Done(),
+    Refusal("internal", "no"), JobChanged(1, JOB), JobForgotten(2, "j"), PreviewFrame("j", 3, 1, 1, b"zz"),
+    messages.Upload("ab" * 32, 9, 3, b"\0\xff"), messages.Uploaded(5), Submit("t", "a", "", "m", "refine", 0, {}, 0, mesh="ab" * 32),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
+def test_every_message_comes_out_as_it_went_in(message: Any) -> None:
+    assert unpack(pack(message, 7), limits.REPLY_BYTES) == (7, message)
+
+
+def test_no_message_is_left_out_of_these_tests() -> None:
+    assert {type(message).__name__ for message in EXAMPLES} == set(MESSAGES)
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=300)
+def test_any_bytes_are_a_message_or_a_protocol_error(data: bytes) -> None:
+    try:
+        unpack(data, limits.REQUEST_BYTES)
+    except ProtocolError:
+        return
+
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=20)
+    | st.binary(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.sampled_from(sorted(MESSAGES)), st.data())
+@settings(max_examples=300)
+def test_any_body_under_a_known_name_is_a_message_or_a_protocol_error(name: str, data: st.DataObject) -> None:
+    fields = [field.name for field in dataclasses.fields(MESSAGES[name])]
+    body = data.draw(PLAIN | st.fixed_dictionaries({field: PLAIN for field in fields}))
+    packed = msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": 1, "type": name, "body": body})
+    try:
+        unpack(packed, limits.REPLY_BYTES)
+    except ProtocolError:
+        return
+
+
+@given(st.sampled_from(EXAMPLES), st.data())
+@settings(max_examples=200)
+def test_a_message_with_a_flipped_byte_is_a_message_or_a_protocol_error(message: Any, data: st.DataObject) -> None:
+    packed = bytearray(pack(message, 1))
+    packed[data.draw(st.integers(0, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        unpack(bytes(packed), limits.REPLY_BYTES)
+    except ProtocolError:
+        return
+
+
+def altered(message: Any, **fields: Any) -> bytes:
+    envelope = msgpack.unpackb(pack(message, 1))
+    envelope["body"].update(fields)
+    return msgpack.packb(envelope)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (altered(Cancel("j"), color="red"), "color"),
+        (altered(Cancel("j"), job=5), "job"),
+        (
+            altered(JobReply(JOB), job={**msgpack.unpackb(pack(JobReply(JOB)))["body"]["job"], "state": "asleep"}),
+            "asleep",
+        ),
+        (altered(Submit("t", "a", "", "m", "p", 0, {}), seed=True), "seed"),
+        (altered(Submit("t", "a", "", "m", "p", 0, {}), settings={"a": float("nan")}), "settings"),
+        (altered(Submit("t", "a", "", "m", "p", 0, {}), prompt="x" * (limits.PROMPT_CHARACTERS + 1)), "1000"),
+        (altered(Fetch("j", "mesh", 0, 10), item="/etc/passwd"), "mesh"),
+        (altered(Fetch("j", "mesh", 0, 10), size=limits.CHUNK_BYTES + 1), "size"),
+        (msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": 1, "type": "Explode", "body": {}}), "Explode"),
+        (msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": -1, "type": "AskCapabilities", "body": {}}), "id"),
+        (msgpack.packb([1, 2]), "map"),
+    ],
+)
+def test_a_field_that_breaks_its_rule_is_named(data: bytes, words: str) -> None:
+    with pytest.raises(ProtocolError, match=words):
+        unpack(data, limits.REQUEST_BYTES)
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(ProtocolError, match="job"):
+        unpack(msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": 1, "type": "Cancel", "body": {}}), 1000)
+
+
+def test_a_message_that_is_too_long_is_not_read() -> None:
+    with pytest.raises(ProtocolError, match="allowed are 50"):
+        unpack(pack(JobReply(JOB)), 50)
+
+
+@pytest.mark.parametrize("version", [0, 1, limits.PROTOCOL_VERSION + 1, "2", None, 1.5])
+def test_another_version_is_told_apart_with_the_number_to_answer(version: Any) -> None:
+    with pytest.raises(VersionMismatch, match="update the older") as caught:
+        unpack(msgpack.packb({"version": version, "id": 9, "type": "New", "body": {"any": 1}}), 1000)
+    assert caught.value.number == 9
+
+
+@given(
+    st.sampled_from(("u1", "<i4", "<u4", "<f4")),
+    st.lists(st.integers(0, 5), max_size=4),
+    st.booleans(),
+)
+def test_an_array_comes_out_as_it_went_in(dtype: str, shape: list[int], packed: bool) -> None:
+    array = np.arange(int(np.prod(shape)), dtype=np.float64).reshape(shape).astype(dtype)
+    found = decode_array(msgpack.unpackb(msgpack.packb(encode_array(array, packed))), 10_000)
+    assert found.dtype == array.dtype and np.array_equal(found, array) and found.shape == array.shape
+
+
+HONEST = encode_array(np.zeros((2, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"dtype": "O"}, {"dtype": "<f8"}, {"dtype": ">f4"}, {"dtype": None}, {"shape": [2, 4]}, {"shape": [-2, -3]},
+        {"shape": [2**40, 2**40]}, {"shape": [2.0, 3]}, {"shape": [True, 3]}, {"shape": "23"}, {"shape": [1] * 9},
+        {"data": b""}, {"data": "text"}, {"packed": True}, {"packed": 1}, {"extra": 1},
+        {"packed": True, "data": zlib.compress(bytes(10**6))}, {"packed": True, "data": zlib.compress(bytes(23))},
+        {"packed": True, "data": zlib.compress(bytes(24))[:-3] + b"zzz"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_array_that_lies_is_refused(lie: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError):
+        decode_array({**HONEST, **lie}, 1000)
+
+
+def test_a_small_message_cannot_become_a_large_array() -> None:
+    bomb = {"dtype": "|u1", "shape": [1000], "data": zlib.compress(bytes(10**7)), "packed": True}
+    with pytest.raises(ProtocolError):
+        decode_array(bomb, 2000)
+
+
+def test_a_mesh_comes_out_as_it_went_in() -> None:
+    mesh = ball()
+    found = decode_mesh(encode_mesh(mesh))
+    for name in ("vertices", "faces", "normals", "albedo"):
+        assert np.array_equal(getattr(found, name), getattr(mesh, name))
+    assert found.facts == {"backend": "fake"}
+
+
+def broken(**arrays: Any) -> bytes:
+    whole = ball(4)
+    return encode_mesh(dataclasses.replace(whole, **arrays))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (broken(faces=np.array([[0, 1, 99]], np.int32)), "99"),
+        (broken(faces=np.array([[0, 1, -1]], np.int32)), "vertex"),
+        (broken(vertices=np.full((26, 3), np.nan, np.float32)), "finite"),
+        (broken(albedo=np.zeros((2, 3), np.float32)), "albedo"),
+        (broken(normals=np.zeros((26, 2), np.float32)), "normals"),
+        (broken(vertices=np.zeros((0,), np.float32)), "vertices"),
+        (b"", "mesh"),
+        (msgpack.packb({"format": "dreamwright-mesh-9"}), "format"),
+        (msgpack.packb([]), "format"),
+    ],
+)
+def test_a_mesh_that_blender_could_not_hold_is_refused(data: bytes, words: str) -> None:
+    with pytest.raises(ProtocolError, match=words):
+        decode_mesh(data)
+
+
+@given(st.data())
+@settings(max_examples=100)
+def test_a_mesh_with_a_flipped_byte_is_a_mesh_or_a_protocol_error(data: st.DataObject) -> None:
+    packed = bytearray(encode_mesh(ball(4)))
+    packed[data.draw(st.integers(0, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        found = decode_mesh(bytes(packed))
+    except ProtocolError:
+        return
+    assert isinstance(found, MeshFile) and found.faces.max(initial=0) < len(found.vertices)
+
+
+def test_the_table_of_states_lets_no_ended_job_go_on_but_a_failed_one_and_every_other_end() -> None:
+    for state in JobState:
+        reachable = {state}
+        while True:
+            more = reachable | {new for old in reachable for new in TRANSITIONS[old]}
+            if more == reachable:
+                break
+            reachable = more
+        assert (state in ENDED - {JobState.FAILED}) == (reachable == {state})
+        assert reachable & ENDED
+    with pytest.raises(ValueError, match="succeeded"):
+        check_transition(JobState.SUCCEEDED, JobState.RUNNING)
+    assert TRANSITIONS[JobState.FAILED] == {JobState.QUEUED}, "resumed from its checkpoint"
+
+
+def test_what_a_server_offers_is_text_and_numbers_only() -> None:
+    assert isinstance(unpack(pack(OFFER), limits.REPLY_BYTES)[1], Capabilities)

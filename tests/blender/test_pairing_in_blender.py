@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An artist and a shared server: from the pasted connection string to a prop, and what is left where."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Iterator
+
+import pytest
+
+from dreamwright.backend.server.transport.authorized_keys import KeyFolder
+from dreamwright.shared.credentials import Invitation, fingerprint, key_text, new_pair
+from tests.blender.test_session import module
+from tests.testing.blender_reports import report_of
+from tests.testing.blenders import ROOT, Blender, run_script
+from tests.testing.built_addon import Built, blender, built  # noqa: F401 (fixtures)
+
+INSIDE = Path(__file__).parent / "scripts"
+FAR = "tcp://gpu.example.org:47630"
+
+
+class SharedServer:
+    """`dreamwright serve` with keys and quick workers, in a process of its own."""
+
+    def __init__(self, state: Path, *options: str) -> None:
+        self.keys = KeyFolder(state)
+        self.keys.create()
+        command = [
+            sys.executable,
+            "-m",
+            "tests.testing.fast_worker_server",
+            "serve",
+            "--state",
+            str(state),
+            "--device",
+            "cpu",
+            *options,
+        ]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+        silent = threading.Timer(120, self.process.kill)
+        silent.start()
+        self.said = ""
+        while "let an artist in with" not in self.said:
+            line = self.process.stdout.readline()
+            assert line, self.said
+            self.said += line
+        silent.cancel()
+        self.string = re.search(r"dreamwright://\S+", self.said)[0]
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def shared_server(tmp_path: Path) -> Iterator[SharedServer]:
+    server = SharedServer(tmp_path / "state", "--address", "tcp://127.0.0.1:0", "--encrypt")
+    yield server
+    server.end()
+
+
+@pytest.mark.slow
+def test_paste_be_refused_with_the_reason_be_allowed_dream_import_and_be_shut_out(
+    blender: Blender,
+    built: Built,
+    shared_server: SharedServer,
+    tmp_path: Path,  # noqa: F811
+) -> None:
+    """In every Blender that is here, from the zip; and the secret lies in one file that only its owner reads."""
+    blend, resources = tmp_path / "scene.blend", tmp_path / "blender"
+    given = {
+        "STRING": shared_server.string,
+        "SERVER": "tcp://127.0.0.1:9",
+        "STATE": str(shared_server.keys.state),
+        "PYTHON": sys.executable,
+    }
+    given |= {"ROOT": str(ROOT), "BLEND": str(blend), "BLENDER_USER_RESOURCES": str(resources)}
+    done = run_script(blender, INSIDE / "pairs.py", built.universal, given, timeout=200)
+    report = report_of(done)
+    assert "Traceback" not in done.stdout + done.stderr
+    server_mark = fingerprint(shared_server.keys.pair().public)
+    assert report["address"].startswith("tcp://127.0.0.1:") and "dwkey" not in report["address"]
+    assert report["server"] == server_mark and server_mark in shared_server.said, "both sides show the same"
+    assert "does not know this computer's key yet" in report["reason"] and report["own"] in report["reason"]
+    assert report["let in after"] < 10
+    assert report["prop"] == "a red mushroom" and report["owner"] == "anna"
+    assert "does not let this key in any more" in report["shut out"]
+    if os.name == "posix":
+        assert report["folder"] == "0o700" and set(report["files"].values()) == {"0o600"}
+    own = Path(report["own file"])
+    secret = json.loads(own.read_text())["secret"]
+    kept = [path for path in [blend, *resources.rglob("*")] if path.is_file() and path != own]
+    assert blend in kept and any("userpref" in path.name for path in kept)
+    for path in kept:
+        content = path.read_bytes()
+        assert secret.encode() not in content and bytes.fromhex(secret) not in content, path
+    print(f"{blender.name}: let in {report['let in after']:.1f} s after being allowed")
+
+
+# --- the session, without Blender
+
+
+@pytest.fixture
+def session(installed: Path, tmp_path: Path) -> Iterator[Any]:
+    made = module("session").Session(tmp_path / "user")
+    yield made
+    made.disconnect()
+
+
+def test_another_machine_is_not_talked_to_without_its_key(session: Any) -> None:
+    with pytest.raises(ValueError, match="its key is not known here; paste the connection string"):
+        session.connect(FAR)
+    assert not session.is_open
+
+
+@pytest.mark.parametrize("damage", ["{", "open to others", "a key with a slip"])
+def test_damaged_keys_of_servers_do_not_make_it_talk_in_the_open(session: Any, damage: str) -> None:
+    invited = Invitation("tcp://127.0.0.1:9", new_pair().public)
+    session.pair(str(invited))
+    path = session.folder / "keys" / "servers.json"
+    if damage == "{":
+        path.write_text("{")
+    elif damage == "open to others":
+        path.chmod(0o644)
+    else:
+        path.write_text(json.dumps({invited.address: key_text(invited.server)[:-1]}))
+    with pytest.raises(ValueError, match="cannot be read|damaged"):
+        session.connect(invited.address)
+    assert not session.is_open
+
+
+def test_a_connection_string_is_kept_for_its_address_only_and_another_key_is_told(session: Any) -> None:
+    first, second = (Invitation(FAR, new_pair().public) for _ in range(2))
+    session.pair(str(first))
+    session.show_offline(FAR)
+    assert session.keys.server_mark == first.fingerprint and not session.notices
+    session.show_offline("tcp://127.0.0.1:47630")
+    assert session.keys.server_mark == ""
+    session.pair(str(second))
+    assert second.fingerprint in session.notices[0].text and "another key" in session.notices[0].text
+    session.show_offline(FAR)
+    assert session.keys.server_mark == second.fingerprint
+    session.keys.forget(FAR)
+    assert session.keys.server_mark == ""
+
+
+def test_the_own_key_is_made_once_and_at_the_first_need(session: Any) -> None:
+    assert not (session.folder / "keys").exists() and session.keys.own_mark == ""
+    text = session.keys.own_text()
+    again = module("session").Session(session.folder)
+    assert again.keys.own_text() == text
+    path = session.folder / "keys" / "own.json"
+    path.write_text('{"public": "x"}')
+    with pytest.raises(ValueError, match="delete that file to get a new key"):
+        again.keys.own_text()
+
+
+def test_a_folder_that_cannot_be_written_is_told(session: Any) -> None:
+    session.folder.parent.mkdir(exist_ok=True)
+    session.folder.write_text("a file where the folder should be")
+    with pytest.raises(ValueError, match="cannot be"):
+        session.keys.own_text()
+
+
+def test_every_reason_has_its_own_words() -> None:
+    from dreamwright.shared.connection_monitor import Lock, Verdict, words
+
+    lock = Lock(new_pair().public, new_pair())
+    told = [words(verdict, FAR, lock) for verdict in (Verdict.UNKNOWN_KEY, Verdict.WRONG_SERVER, Verdict.NO_ENCRYPTION)]
+    told += [words(verdict, FAR, None) for verdict in (Verdict.NO_ENCRYPTION, Verdict.HUNG_UP)]
+    assert len(set(told)) == 5 and all(FAR in text and len(text) < 500 for text in told)
+
+
+def test_the_panel_shows_both_fingerprints_and_offers_the_key_where_it_is_asked_for(installed: Path) -> None:
+    bpy = pytest.importorskip("bpy")
+    del bpy
+    drawn: list[str] = []
+    column = SimpleNamespace(
+        label=lambda text, icon: drawn.append(text), operator=lambda name, **look: drawn.append(name)
+    )
+    layout = SimpleNamespace(column=lambda align: column)
+    draw = module("panel").DREAMWRIGHT_PT_server._keys
+    keys = SimpleNamespace(server=b"x", server_mark="aaaa-bbbb", own_mark="cccc-dddd")
+    draw(None, layout, SimpleNamespace(keys=keys, link="barred", is_open=True))
+    assert drawn == ["Server aaaa-bbbb", "This computer cccc-dddd", "dreamwright.copy_key"]
+    drawn.clear()
+    draw(None, layout, SimpleNamespace(keys=SimpleNamespace(server=None), link="online", is_open=True))
+    assert drawn == []

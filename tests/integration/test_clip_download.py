@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""CLIP models come from the hub as pipelines do: what is needed and no more, checked, and then without a network."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dreamwright.backend.errors import ModelError, PromptError
+from dreamwright.backend.evaluation.samples import of_mesh, starter_prop
+from dreamwright.backend.guidance.clip_model import load_image_text
+from dreamwright.backend.models.local import known_models, resolve_model
+from dreamwright.backend.models.registry import BY_NAME, MODELS, PACKAGED
+from dreamwright.backend.models.required_files import is_clip_folder, missing_files, needed_files
+from dreamwright.backend.starter import domain
+from tests.testing.fake_hub import Repository, folder_files
+from tests.testing.hub_downloads import env, here, hub, models_folder, says  # noqa: F401 (fixtures)
+from tests.testing.tiny_clip import write_clip
+
+CLUTTER = ("README.md", "pytorch_model.bin", "flax_model.msgpack", "tf_model.h5", "open_clip_config.json")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, bytes]:
+    made = folder_files(write_clip(tmp_path_factory.mktemp("clip") / "tiny"))
+    return {**made, **{name: b"unneeded" for name in CLUTTER}}
+
+
+def test_a_clip_is_downloaded_whole_and_without_what_nobody_needs_and_found_by_name(hub, env, here, files):
+    repository = BY_NAME["clip-b32"].homes[0].repo_id
+    hub.repositories[repository] = Repository(files)
+    assert here("models", "download", "clip-b32").returncode == 0
+    assert set(hub.fetched()) == set(files) - set(CLUTTER)
+    folder = models_folder(env) / "clip-b32"
+    assert resolve_model("clip-b32") == folder and resolve_model(repository) == folder and is_clip_folder(folder)
+    assert load_image_text(folder).image_size == 32
+    assert here("models", "verify", "clip-b32").returncode == 0
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    says(here("models", "verify", "clip-b32"), "1 fault", "`dreamwright models download clip-b32`")
+    (folder / "preprocessor_config.json").unlink()
+    assert missing_files(folder) == ["preprocessor_config.json"]
+
+
+def test_a_repository_without_safetensors_or_of_another_kind_is_refused_before_a_weight_comes(hub, env, here, files):
+    pickled = {name: content for name, content in files.items() if not name.endswith(".safetensors")}
+    hub.repositories["some/pickles"] = Repository(pickled)
+    says(here("models", "download", "some/pickles"), "only pickled weights (pytorch_model.bin)")
+    other = {**files, "config.json": json.dumps({"model_type": "siglip"}).encode()}
+    hub.repositories["some/siglip"] = Repository(other)
+    says(here("models", "download", "some/siglip"), "some/siglip", "needed is a diffusers pipeline or a CLIP model")
+    assert not [name for name in hub.fetched() if name.endswith((".safetensors", ".msgpack", ".bin"))]
+
+
+def test_of_a_repositorys_names_those_that_clip_is_loaded_from_are_needed():
+    index = {"model_type": "clip"}
+    names = [
+        "config.json",
+        "preprocessor_config.json",
+        "vocab.json",
+        "merges.txt",
+        "model.safetensors",
+        "model.fp16.safetensors",
+        "x/y.json",
+        "LICENSE",
+    ]
+    assert needed_files(names, index, "it") == sorted(
+        ["config.json", "preprocessor_config.json", "vocab.json", "merges.txt", "model.fp16.safetensors", "LICENSE"]
+    )
+    with pytest.raises(ModelError, match="lacks tokenizer.json"):
+        needed_files([name for name in names if name != "merges.txt"], index, "it")
+
+
+def test_every_kind_of_model_has_one_in_the_package_that_says_its_kind():
+    kinds = {model.name: model.kind for model in known_models()}
+    assert {kinds[name] for name in PACKAGED} == {"diffusion", "image-text"}
+    assert all(model.kind == "image-text" for model in MODELS if "clip" in model.name)
+
+
+@pytest.mark.parametrize("name", [name for name in PACKAGED if BY_NAME[name].kind == "image-text"])
+def test_the_packaged_image_text_models_tell_colors_of_props_that_they_never_saw(name):
+    model = load_image_text(resolve_model(name))
+    right = []
+    for color in ("red", "blue", "yellow", "black"):
+        shown = of_mesh(starter_prop(f"a {color} mushroom", 0), 0, 0, 64, azimuths=2).color
+        best = model.scores(shown, [f"a {other} mushroom" for other in domain.COLORS]).argmax(-1)
+        right += [list(domain.COLORS)[index] == color for index in best.tolist()]
+    assert sum(right) >= 6, right  # chance is 1 of 8
+    with pytest.raises(PromptError, match="'dragon'.*mushroom"):
+        model.check_prompt("a red dragon")

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What cannot be downloaded is refused in one line that says what to do, before any weight is fetched."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+
+import pytest
+
+from tests.testing.fake_hub import Repository, command, run_command
+from tests.testing.hub_downloads import MB, big, env, here, hub, models_folder, says, tiny  # noqa: F401 (fixtures)
+
+
+@pytest.mark.parametrize(
+    ("files", "texts"),
+    [
+        (None, ("someone/thing is not on", "check the name")),
+        ({"pytorch_lora_weights.safetensors": b""}, ("is a LoRA (pytorch_lora_weights.safetensors)",)),
+        ({"model-Q4.gguf": b""}, ("holds GGUF weights (model-Q4.gguf)",)),
+        (
+            {"dreamy_v2.safetensors": b"", "README.md": b""},
+            ("is a checkpoint in a single file (dreamy_v2.safetensors)",),
+        ),
+        ({"README.md": b""}, ("has no model_index.json",)),
+        (
+            {"model_index.json": b'{"_class_name": "FluxPipeline"}'},
+            ("is a FluxPipeline; allowed are IFPipeline, StableDiffusionPipeline",),
+        ),
+        ({"model_index.json": b"{"}, ("model_index.json that cannot be read",)),
+        ("pickled", ("only pickled weights of its unet (diffusion_pytorch_model.bin)", ".safetensors")),
+        ("shard", ("no weights of its unet",)),
+    ],
+)
+def test_what_is_no_supported_pipeline_is_refused_before_its_weights_are_fetched(hub, env, here, tiny, files, texts):
+    if isinstance(files, str):
+        kept = {
+            name: content
+            for name, content in tiny.items()
+            if not name.endswith(".safetensors") or name.startswith("text_encoder")
+        }
+        if files == "shard":
+            del kept["unet/diffusion_pytorch_model.bin"]
+            kept["unet/diffusion_pytorch_model-00001-of-00002.safetensors"] = b"half of it"
+        files = kept
+    if files is not None:
+        hub.repositories["someone/thing"] = Repository(files)
+    says(here("models", "download", "someone/thing"), "someone/thing", *texts)
+    assert set(hub.fetched()) <= {"model_index.json"}
+    assert not models_folder(env).exists() or not any(models_folder(env).iterdir())
+
+
+def test_a_name_that_is_none_is_refused_with_the_known_ones(hub, env, here):
+    says(here("models", "download", "sdx"), "unknown model 'sdx'", "sdxl", "owner/name")
+    assert hub.requests == []
+
+
+def test_a_full_disk_is_told_before_any_weight_is_fetched(hub, env, here, tiny, tmp_path):
+    weights = "unet/diffusion_pytorch_model.fp16.safetensors"
+    hub.repositories["tiny/props"] = Repository(tiny, sizes={weights: 10**18})
+    says(
+        here("models", "download", "tiny/props", "--to", str(tmp_path / "d")),
+        "GB free",
+        "1000000000.",
+        "another disk with --to",
+    )
+    assert hub.fetched() == ["model_index.json"]
+
+
+def test_no_network_and_offline_mode_are_told_in_one_line(hub, env, tiny):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        says(
+            run_command({**env, "HF_ENDPOINT": url}, "models", "download", "sdxl"),
+            f"cannot reach {url}",
+            "check the network",
+        )
+    hub.repositories["tiny/props"] = Repository(tiny)
+    says(
+        run_command({**env, "HF_HUB_OFFLINE": "1"}, "models", "download", "tiny/props"),
+        "HF_HUB_OFFLINE is set; unset it",
+    )
+    assert hub.requests == []
+
+
+def test_a_folder_with_other_things_or_another_model_is_left_alone(hub, env, here, tiny, tmp_path):
+    hub.repositories["tiny/props"] = hub.repositories["tiny/other"] = Repository(tiny)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "novel.txt").write_text("draft")
+    says(here("models", "download", "tiny/props", "--to", str(mine)), "holds other files")
+    assert [path.name for path in mine.iterdir()] == ["novel.txt"]
+    assert here("models", "download", "tiny/props", "--to", str(tmp_path / "props")).returncode == 0
+    says(here("models", "download", "tiny/other", "--to", str(tmp_path / "props")), "holds tiny/props")
+
+
+def test_two_downloads_into_one_folder_do_not_meet(hub, env, big):
+    hub.repositories["tiny/props"] = Repository(big)
+    hub.hold_after = 5 * MB
+    first = subprocess.Popen(
+        command("models", "download", "tiny/props"), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        assert hub.held.wait(60)
+        says(run_command(env, "models", "download", "tiny/props"), "another download is writing to")
+    finally:
+        first.kill()
+        first.wait()

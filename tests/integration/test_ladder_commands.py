@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`evaluate ablation`, `sweep` and `guidance-2d` with a tiny model: tables, pictures, going on, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from dreamwright.backend.cli.main import main
+from dreamwright.backend.errors import Stopped
+from dreamwright.backend.evaluation import baselines, samplers
+from tests.testing.tiny_model import QUICK, save_tiny_model
+
+JOB = ("--steps", "2", "--models", "judge", "--device", "cpu")
+FAST = [
+    word
+    for name in (*QUICK, "render.coarse_resolution=0", "mesh.threshold=0.5", "mesh.resolution=16")
+    if not name.startswith("run.steps")
+    for word in ("--set", name)
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(save_tiny_model(tmp_path_factory.mktemp("model") / "tiny"))
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The jobs that were made, not found; `made.stop_at` makes the next one beyond that number stop, as Ctrl-C does."""
+
+    class Made(list):
+        stop_at = 1000
+
+    jobs, real = Made(), baselines.make_cell
+
+    def counted(job, *rest):
+        if len(jobs) >= jobs.stop_at:
+            raise Stopped("stopped at step 1")
+        jobs.append(job)
+        return real(job, *rest)
+
+    monkeypatch.setattr(baselines, "make_cell", counted)
+    return jobs
+
+
+def size_of(path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def table_rows(text: str) -> list[str]:
+    return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|") and "---" not in line]
+
+
+def test_the_ladder_goes_on_where_it_was_stopped_and_tells_of_every_rung(model, made, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["evaluate", "ablation", "--prompts", "1", "--model", model, "--out", str(out), *JOB, *FAST]
+    made.stop_at = 2
+    assert main(words) == 130 and len(made) == 2 and not (out / "ablation.json").exists()
+    assert "2 of 5 jobs are kept, and the same command goes on from here" in capsys.readouterr().err
+    made.stop_at = 1000
+    assert main(words) == 0 and len(made) == 5
+    assert [job.config.guidance.view_dependent for job in made] == [False, False, True, True, True]
+    table = capsys.readouterr().out
+    rungs = ["base", "+ViewAug", "+ViewDep", "+Lighting", "+Textureless"]
+    assert table_rows(table) == ["rung", "the true props", *rungs, "rung", *rungs[1:], "the whole ladder"]
+    assert (
+        "By chance: albedo 0.8, shaded 0.8, textureless 6.2." in table
+        and f"Model {model}: text_encoder/model.safetensors" in table
+    )
+    assert (out / "ablation.md").read_text() == table
+    record = json.loads((out / "ablation.json").read_text())
+    assert [row["row"] for row in record["rows"]] == ["the true props", *rungs] and len(record["jobs"]) == 5
+    assert (
+        record["held"]["+Lighting"] == {"shading.textureless_probability": 0.0} and record["held"]["+Textureless"] == {}
+    )
+    assert size_of(out / "ablation.png")[0] > 128
+    assert main(words) == 0 and len(made) == 5 and capsys.readouterr().out == table
+    assert main([*words, "--steps", "3"]) == 2
+    assert "settings.run.steps was 2, is 3" in capsys.readouterr().err and len(made) == 5
+
+
+def test_the_sweep_adds_a_weight_to_those_that_are_there(model, made, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = [
+        "evaluate",
+        "sweep",
+        "--prompts",
+        "a red mug",
+        "--model",
+        model,
+        "--out",
+        str(out),
+        *JOB,
+        *FAST,
+        "--weights",
+    ]
+    assert main([*words, "30"]) == 0
+    assert main([*words, "30", "3", "--seeds", "2"]) == 0
+    assert [(job.config.guidance.omega, job.config.run.seed) for job in made] == [(30, 0), (3, 0), (3, 1), (30, 1)]
+    table = capsys.readouterr().out.split("R-Precision in per cent")[-1]
+    assert table_rows(table) == ["omega", "3", "30"] and "distance of seeds" in table
+    record = json.loads((out / "sweep.json").read_text())
+    assert record["omegas"] == [3.0, 30.0] and record["rows"][0]["figures"]["distance of seeds"]["mean"] > 0
+    assert size_of(out / "sweep.png")[1] > 2 * 128
+
+
+def test_figure_2_s_table_has_a_line_for_each_weight_and_sampler_and_draws_nothing_twice(
+    model, tmp_path, monkeypatch, capsys
+):
+    drawn, real = [], samplers.draw
+    monkeypatch.setattr(samplers, "draw", lambda drawing, *rest: drawn.append(drawing) or real(drawing, *rest))
+    words = [
+        "evaluate",
+        "guidance-2d",
+        "--prompts",
+        "1",
+        "--seeds",
+        "2",
+        "--steps",
+        "2",
+        "--ancestral-steps",
+        "2",
+        "--model",
+        model,
+        "--out",
+        str(tmp_path),
+        "--device",
+        "cpu",
+    ]
+    assert main([*words, "--weights", "3"]) == 0 and len(drawn) == 3
+    capsys.readouterr()
+    assert main([*words, "--weights", "3", "0"]) == 0 and len(drawn) == 6
+    kinds = ["ancestral", "sds", "sds-symmetric"]
+    assert table_rows(capsys.readouterr().out) == [
+        "omega",
+        "the true props",
+        *(f"{omega}: {kind}" for omega in (0, 3) for kind in kinds),
+    ]
+    record = json.loads((tmp_path / "guidance-2d.json").read_text())
+    assert record["rows"][0]["figures"]["prop and color"]["mean"] == 1.0, "the judge knows the true chair"
+    assert record["recipe"]["samples"] == 2 and len(record["cells"]) == 6
+    assert size_of(tmp_path / "guidance-2d.png")[1] > 6 * 64
+    assert (
+        main([*words, "--weights", "3", "--seeds", "3"]) == 2
+        and "recipe.samples was 2, is 3" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ablation", "--prompts", "25"], "--prompts 25; allowed is 1 to 24, or a file"),
+        (["ablation", "--prompts", "nowhere.txt"], "cannot read the prompts in nowhere.txt"),
+        (["ablation", "--seeds", "0"], "--seeds 0; allowed is 1 to 100"),
+        (["ablation", "--preset", "fast"], "unknown preset 'fast'"),
+        (["ablation", "--preset", "dream-fields"], "is one of dream-fields; allowed are those of dreamfusion"),
+        (["ablation", "--steps", "0"], "run.steps is 0"),
+        (["ablation", "--set", "run.seed=3"], "--set run.seed=3: `evaluate ablation` sets run.seed itself"),
+        (["ablation", "--set", "shading.textureless_probability=0"], "+Textureless would change nothing"),
+        (["ablation", "--model", "nothing"], "nothing"),
+        (["ablation", "--models", "nothing"], "nothing"),
+        (
+            ["sweep", "--weights", "3", "-1"],
+            "--weights -1; allowed is 0 to 1000 (omega; diffusers' guidance_scale is 1 + omega)",
+        ),
+        (["sweep", "--weights", "nan"], "--weights nan"),
+        (["sweep", "--weights", "3", "3.0"], "--weights 3 3; allowed is each weight once"),
+        (["sweep", "--set", "guidance.omega=5"], "sets guidance.omega itself"),
+        (["sweep", "--prompts", "a peacock"], "--prompts holds 1 prompts"),
+        (
+            ["sweep", "--prompts", "a peacock", "a bulldog", "--models", "judge"],
+            "the judge knows the starter's captions only",
+        ),
+        (["guidance-2d", "--prompts", "0"], "--prompts 0; allowed is 1 to 24"),
+        (["guidance-2d", "--ancestral-steps", "0"], "--ancestral-steps 0; allowed is 1 to"),
+        (["guidance-2d", "--threads", "-1"], "--threads -1; allowed is 0 to 1024"),
+        (["guidance-2d", "--model", "starter-clip"], "is a CLIP model, which cannot guide dreamfusion"),
+        (["guidance-2d", "--device", "tpu"], "--device 'tpu'"),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, list) else "",
+)
+def test_what_cannot_be_used_is_refused_before_anything_is_made(words, said, made, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["evaluate", *words, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not made and not out.exists()

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Out of memory in the middle of a run: a checkpoint, one line of advice, and --resume with less, which is the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable
+
+import pytest
+import torch
+
+from dreamwright.backend.cli.main import main
+from dreamwright.backend.config.parsing import apply_settings
+from dreamwright.backend.config.schema import Config
+from dreamwright.backend.errors import OutOfMemory, is_out_of_memory
+from dreamwright.backend.guidance.sds import ScoreDistillation
+from dreamwright.backend.rendering.renderer import Renderer
+from dreamwright.backend.scenes.field_scene import Distiller
+from dreamwright.backend.server.workers.fencing import raise_fence
+from dreamwright.backend.server.workers.worker import Worker
+from dreamwright.backend.server.workers.worker_protocol import Ended, Work
+from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.training import pipeline
+from dreamwright.backend.training.checkpoints import read_checkpoint
+from dreamwright.backend.training.events import Checkpoint, Event, RunState
+from dreamwright.backend.training.job import make_job
+from dreamwright.backend.training.trainer import optimize
+from dreamwright.shared.messages import JobSummary
+from tests.testing.oracles import KnownImages
+from tests.testing.tiny_model import QUICK, quick_config, save_tiny_model
+
+CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 8 GiB"
+SHORTAGES = {
+    "of a device": lambda: torch.OutOfMemoryError(CUDA),
+    "of the machine": lambda: MemoryError(),
+    "in torch's allocator": lambda: RuntimeError(
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+    ),
+}
+
+
+def run_of(config: Config, resume: RunState | None = None) -> list[Event]:
+    oracle = KnownImages(lambda cameras: torch.full((len(cameras), 3, 16, 16), 0.3), 16)
+    return optimize(
+        config, ScoreDistillation(oracle, config.guidance), PromptBank(oracle, "a ball", config.guidance), resume
+    )
+
+
+def fail_once(
+    monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int, error: Callable[[], BaseException]
+) -> None:
+    """`owner.name` does half its work and raises at its `call`-th call."""
+    real, calls = getattr(owner, name), []
+
+    def failing(self: object, *words: object, **options: object) -> object:
+        result = real(self, *words, **options)
+        calls.append(1)
+        if len(calls) == call:
+            raise error()
+        return result
+
+    monkeypatch.setattr(owner, name, failing)
+
+
+def final_state(events: list[Event]) -> RunState:
+    return [event.state for event in events if isinstance(event, Checkpoint)][-1]
+
+
+@pytest.mark.parametrize("where", ["guidance", "renderer", "occupancy grid"])
+@pytest.mark.parametrize("shortage", SHORTAGES)
+def test_the_checkpoint_is_the_newest_whole_step_and_resuming_from_it_is_bitwise_the_uninterrupted_run(
+    monkeypatch: pytest.MonkeyPatch, where: str, shortage: str
+) -> None:
+    """Whatever the failed step had drawn or updated is undone."""
+    config = quick_config(
+        "run.checkpoint_interval=100", "run.preview_interval=100", "render.occupancy_interval=1", "run.views_per_step=2"
+    )
+    whole = final_state(list(run_of(config)))
+    owner, name = {
+        "guidance": (ScoreDistillation, "gradient"),
+        "renderer": (Renderer, "render"),
+        "occupancy grid": (Renderer, "update_occupancy"),
+    }[where]
+    step = 4
+    # The health checks after steps 1, 2 and 4 of 6 render as well.
+    fail_once(monkeypatch, owner, name, step + 2 if where == "renderer" else step, SHORTAGES[shortage])
+    events: list[Event] = []
+    with pytest.raises(OutOfMemory, match=f"after step {step - 1}.*checkpoint") as caught:
+        for event in run_of(config):
+            events.append(event)
+    assert caught.value.exit_code == 1 and "\n" not in str(caught.value)
+    assert isinstance(events[-1], Checkpoint) and events[-1].state.step == step - 1
+    resumed = final_state(list(run_of(config, events[-1].state)))
+    assert whole.tensors.keys() == resumed.tensors.keys()
+    assert all(torch.equal(whole.tensors[name], resumed.tensors[name]) for name in whole.tensors)
+
+
+def test_a_half_written_optimizer_step_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_once(monkeypatch, torch.optim.Adam, "step", 3, SHORTAGES["of a device"])
+    events: list[Event] = []
+    with pytest.raises(OutOfMemory, match="last checkpoint is kept"):
+        for event in run_of(quick_config("run.checkpoint_interval=2")):
+            events.append(event)
+    assert [e.state.step for e in events if isinstance(e, Checkpoint)] == [2]
+
+
+def test_other_errors_are_not_taken_for_it() -> None:
+    assert not any(is_out_of_memory(error) for error in (RuntimeError("shape mismatch"), ValueError("out of memory")))
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+@pytest.mark.parametrize("optimizer", ["adam", "shampoo"])
+def test_views_a_few_at_a_time_make_the_same_step(at_once: int, optimizer: str) -> None:
+    """All gradients are those of all four views at once, to float tolerance: same cameras, looks and noise."""
+    gradients, figures = [], []
+    for views in (0, at_once):
+        config = quick_config(
+            "run.views_per_step=4", f"run.views_at_once={views}", f"optimizer.kind={optimizer}", "shading.albedo_only_share=0",
+            "background.random_probability=0.5", "guidance.omega=3", "regularizers.orientation_start=0.1",
+        )  # fmt: skip
+        oracle = KnownImages(lambda cameras: torch.full((len(cameras), 3, 16, 16), 0.3), 16)
+        distiller = Distiller(
+            config, ScoreDistillation(oracle, config.guidance), PromptBank(oracle, "a ball", config.guidance), 0
+        )
+        figures.append(distiller._approach())
+        gradients.append([p.grad.clone() for p in distiller._parameters()])
+        states = {name: stream.get_state() for name, stream in distiller.streams.items()}
+        gradients[-1].append(torch.cat(list(states.values())).float())
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(one.abs().max()))
+    for figure in figures:
+        del figure["clean_error"]  # a root of a mean over views, so that the mean of groups differs
+    assert figures[0] == pytest.approx(figures[1], rel=1e-3)
+
+
+def test_what_changes_roundings_only_may_change_on_resume_and_nothing_else_may() -> None:
+    config = quick_config()
+    wanted = make_job("a ball", "m", "draft", config).fingerprint()
+
+    def same(setting: str) -> bool:
+        return make_job("a ball", "m", "draft", apply_settings(config, [setting])).fingerprint() == wanted
+
+    for setting in (
+        "run.views_at_once=1", "run.ignore_memory=true", "model.dtype=bfloat16", "model.attention_slicing=true", "model.vae_tiling=true",
+        "model.vae_recompute=true", "text.process=own", "text.device=cpu", "text.precision=int8", "text.cache=false", "mesh.resolution=48",
+    ):  # fmt: skip
+        assert same(setting), setting
+    for setting in (
+        "run.views_per_step=4", "run.steps=7", "run.seed=1", "model.image_size=256", "render.samples=17", "render.resolution=17",
+        "guidance.omega=4", "guidance.negative_prompt=fog", "field.voxel_resolutions=6", "optimizer.kind=shampoo",
+    ):  # fmt: skip
+        assert not same(setting), setting
+
+
+def test_generate_ends_with_advice_and_exit_code_1_and_resumes_with_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = str(save_tiny_model(tmp_path / "model")), tmp_path / "x.ply"
+    words = ["generate", "a red mushroom", "--model", model, "--out", str(out), "--set", "run.views_per_step=4"]
+    words += [
+        part
+        for setting in (*QUICK, "run.checkpoint_interval=100", "render.resolution=32", "render.samples=64")
+        for part in ("--set", setting)
+    ]
+    with monkeypatch.context() as patch:
+        fail_once(patch, ScoreDistillation, "gradient", 4, SHORTAGES["of a device"])
+        assert main(words) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "dreamwright: error" in line]
+    for said in ("out of memory after step 3", "Tried to allocate 2.00 GiB", "--resume", "run.views_at_once=1"):
+        assert said in line
+    assert not out.exists()
+    seen: list[int] = []
+    real = Distiller.advance
+    monkeypatch.setattr(Distiller, "advance", lambda self: (seen.append(len(self.groups)), real(self))[1])
+    assert main([*words, "--resume", "--set", "run.views_at_once=1"]) == 0
+    assert out.is_file() and seen == [4, 4, 4]
+
+
+def test_a_workers_job_fails_with_that_sentence_and_keeps_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(save_tiny_model(tmp_path / "model"))
+    said: list[object] = []
+    worker = Worker.__new__(Worker)  # without its socket
+    worker.device, worker._stop, worker._reported = "cpu", None, 0.0
+    worker.say, worker._should_stop = said.append, lambda: False
+    settings = dict(setting.split("=") for setting in (*QUICK, "run.checkpoint_interval=100"))
+    summary = JobSummary(
+        job="j1", prompt="a red mushroom", negative="", preset="draft", model=model, seed=0, settings=settings, state="running", step=0,
+        steps=6, elapsed_s=0.0, eta_s=-1.0, message="", health="", queue_place=0, submitted_at=0.0, changed=1, mesh_bytes=0, mesh_sha256="",
+    )  # fmt: skip
+    fail_once(monkeypatch, ScoreDistillation, "gradient", 3, SHORTAGES["of a device"])
+    raise_fence(tmp_path / "job", summary.attempt)
+    worker.carry_out(Work(summary, str(tmp_path / "job")))
+    ended = said[-1]
+    assert isinstance(ended, Ended) and ended.how == "failed" and not ended.meshed
+    assert ended.message.startswith("out of memory after step 2") and "--resume" in ended.message
+    job = make_job("a red mushroom", model, "draft", quick_config("run.checkpoint_interval=100"))
+    assert read_checkpoint(tmp_path / "job" / "checkpoints", job).state.step == 2
+
+
+def test_a_model_that_does_not_fit_is_told_of_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError(CUDA)
+
+    monkeypatch.setattr(production, "load_denoiser", too_large)
+    job = make_job(
+        "a red mushroom", str(save_tiny_model(tmp_path / "model")), "draft", quick_config("run.views_per_step=2")
+    )
+    with pytest.raises(OutOfMemory, match="while loading the model .*2.00 GiB") as caught:
+        pipeline.Production(job, "cpu", None, lambda: False)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Several ranks of one job (gloo, two processes): as one process would, and never waiting for one that is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.runtime.distributed import Group, joined, launched, leads, rank_device
+from dreamwright.backend.runtime.rng import ViewStream, draw_rows
+from dreamwright.backend.training.checkpoints import NEWEST, read_checkpoint, write_checkpoint
+from dreamwright.backend.training.events import Checkpoint, Progress
+from tests.testing.rank_scenarios import busy_job, free_port, ranks_run, run_of
+from tests.testing.tiny_model import QUICK, save_tiny_model
+
+
+def steps_of(told: dict) -> list[int]:
+    return [step for name, step, _ in told["events"] if name == "Progress"]
+
+
+def names_of(told: dict) -> list[str]:
+    return [name for name, _, _ in told["events"]]
+
+
+def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], part: str) -> float:
+    """Largest difference of the tensors of one part, relative to the largest entry."""
+    assert a.keys() == b.keys()
+    names = [name for name in a if name.startswith(part)]
+    assert names
+    return max(
+        float((a[n].float() - b[n].float()).abs().max() / b[n].float().abs().max().clamp(min=1e-9)) for n in names
+    )
+
+
+@pytest.mark.parametrize(("optimizer", "tolerance"), [("adam", 1e-5), ("shampoo", 5e-3)])
+def test_two_ranks_with_one_view_each_are_one_rank_with_two_views(
+    optimizer: str, tolerance: float, tmp_path: Path
+) -> None:
+    """Random draws to the bit, weights to float32's rounding, which Shampoo's roots of near-singular matrices enlarge."""
+    settings = (f"optimizer.kind={optimizer}",)
+    told = ranks_run(tmp_path, *settings)
+    assert [t["error"] for t in told] == ["", ""]
+    run = run_of(busy_job(*settings).config)
+    figures = [event.scalars for event in run if isinstance(event, Progress)]
+    alone = run.distiller.state(0).tensors
+    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for part in ("field", "background", "renderer.occupancy.remembered"):
+        assert furthest(first, alone, part) < tolerance, part
+    for name in ("cameras", "looks", "noise", "jitter"):
+        assert torch.equal(first[f"stream.{name}"], alone[f"stream.{name}"]), name
+    theirs = [detail["scalars"] for name, _, detail in told[0]["events"] if name == "Progress"]
+    for ours, other in zip(figures, theirs, strict=True):
+        for name in ("t", "gradient_norm", "opacity", "samples"):
+            assert other[name] == pytest.approx(ours[name], rel=1e-4), name
+
+
+def test_ranks_that_take_their_views_one_at_a_time_are_one_rank_with_all_of_them(tmp_path: Path) -> None:
+    """Four views: two ranks with two each, rendered and judged singly, against one process that has all four at once."""
+    told = ranks_run(tmp_path, "run.views_per_step=4", "run.views_at_once=1")
+    assert [t["error"] for t in told] == ["", ""]
+    run = run_of(busy_job("run.views_per_step=4").config)
+    for _ in run:
+        pass
+    for part in ("field", "background", "renderer.occupancy.remembered"):
+        assert furthest(load_file(tmp_path / "1.safetensors"), run.distiller.state(0).tensors, part) < 1e-5, part
+
+
+def test_ranks_stop_together_and_one_process_goes_on_from_their_checkpoint(tmp_path: Path) -> None:
+    """And the other way round: either way it ends as the run that was never interrupted."""
+    told = ranks_run(
+        tmp_path, "run.checkpoint_interval=100", stop=(3, 1)
+    )  # the main rank is not the one that was asked
+    assert [steps_of(t) for t in told] == [[1, 2, 3]] * 2
+    assert [t["events"][-1] for t in told] == [["Finished", 3, {"complete": False}]] * 2
+    assert "Checkpoint" in names_of(told[0]) and "Checkpoint" not in names_of(told[1])
+    job = busy_job("run.checkpoint_interval=100")
+    whole, resumed = run_of(job.config), run_of(job.config, resume=read_checkpoint(tmp_path / "work", job).state)
+    for run in (whole, resumed):
+        for _ in run:
+            pass
+    expected = whole.distiller.state(0).tensors
+    assert furthest(resumed.distiller.state(0).tensors, expected, "field") < 1e-5
+
+    half = run_of(job.config, should_stop=lambda: half.distiller.step == 2)
+    for event in half:
+        if isinstance(event, Checkpoint):
+            write_checkpoint(tmp_path / "work", job, event.state)
+    told = ranks_run(tmp_path, "run.checkpoint_interval=100", resume=True)
+    assert [(t["error"], steps_of(t)) for t in told] == [("", [3, 4, 5, 6])] * 2
+    assert furthest(load_file(tmp_path / "1.safetensors"), expected, "field") < 1e-5
+
+
+def test_only_the_main_rank_previews_and_checkpoints_and_all_judge_alike(tmp_path: Path) -> None:
+    first, second = ranks_run(tmp_path)
+    assert {"Preview", "Checkpoint", "Health"} <= set(names_of(first))
+    assert set(names_of(second)) == {"Progress", "Health", "Finished"}
+    verdicts = [[d["verdict"] for name, _, d in t["events"] if name == "Health"] for t in (first, second)]
+    assert verdicts[0] == verdicts[1] != []
+
+
+def test_nan_on_one_rank_restarts_all_of_them_from_one_new_seed(tmp_path: Path) -> None:
+    """Steps 1 to 4, then the other rank's picture gets a gradient of NaN."""
+    told = ranks_run(tmp_path, mishap=("nan", 5, 1))
+    seeds = [[d["new_seed"] for name, _, d in t["events"] if name == "Restarted"] for t in told]
+    assert seeds[0] == seeds[1] and len(seeds[0]) == 1
+    assert [steps_of(t) for t in told] == [[1, 2, 3, 4, 1, 2, 3, 4, 5, 6]] * 2
+    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) and bool(first[name].isfinite().all()) for name in first)
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_when_one_rank_fails_the_others_end_at_once_and_say_so(broken: int, tmp_path: Path) -> None:
+    told = ranks_run(tmp_path, mishap=("error", 3, broken))
+    assert told[broken]["error"] == "RunError: the model caught fire"
+    assert "another rank failed" in told[1 - broken]["error"] and "--resume" in told[1 - broken]["error"]
+    assert steps_of(told[1 - broken]) == [1, 2] and told[1 - broken]["seconds"] < 30
+
+
+def test_a_rank_that_dies_ends_the_others_within_seconds(tmp_path: Path) -> None:
+    told = ranks_run(tmp_path, mishap=("death", 3, 1))
+    assert told[1] == {} and "another rank ended" in told[0]["error"] and "\n" not in told[0]["error"]
+    assert told[0]["seconds"] < 30
+
+
+def test_a_rank_that_falls_silent_is_given_up_after_the_time_limit(tmp_path: Path) -> None:
+    told = ranks_run(tmp_path, mishap=("silence", 2, 1), timeout=4.0)
+    assert "silent for 4 s" in told[0]["error"] and told[0]["seconds"] < 30
+
+
+def test_ranks_with_different_jobs_do_not_begin(tmp_path: Path) -> None:
+    told = ranks_run(tmp_path, **{"settings of 1": ("guidance.omega=7",)})
+    assert all("not given one and the same job" in t["error"] and t["events"] == [] for t in told)
+
+
+def test_views_that_do_not_divide_are_refused_with_the_number_that_would(tmp_path: Path) -> None:
+    told = ranks_run(tmp_path, "run.views_per_step=3")
+    assert all(
+        t["error"].startswith("ConfigError: run.views_per_step is 3") and "run.views_per_step=4" in t["error"]
+        for t in told
+    )
+
+
+def test_a_stream_of_one_rank_holds_its_rows_of_what_one_process_draws() -> None:
+    whole = torch.Generator().manual_seed(5)
+    halves = [ViewStream.of(4, slice(2 * rank, 2 * rank + 2), 5) for rank in range(2)]
+    for sample, shape in ((torch.rand, ()), (torch.randn, (3, 5)), (torch.rand, (2,))):
+        parts = [draw_rows(sample, (2, *shape), half) for half in halves]
+        assert torch.equal(torch.cat(parts), draw_rows(sample, (4, *shape), whole))
+    with pytest.raises(ValueError, match="3 rows"):
+        draw_rows(torch.rand, (3,), halves[0])
+
+
+def test_gradients_are_averaged_and_one_that_no_rank_has_stays_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against sums by hand, with an exchange that stands for a second rank: it has gradients of 3 for a and c, none for b and d."""
+    from torch import distributed
+
+    group = Group.__new__(Group)
+    group.index, group.count, group.main, group.timeout_s = 0, 2, True, 1.0
+    a, b, c, d = (torch.nn.Parameter(torch.zeros(2)) for _ in range(4))
+    a.grad, b.grad = torch.tensor([1.0, 2.0]), torch.tensor([4.0, 6.0])
+    other = torch.tensor([3.0, 3, 0, 0, 3, 3, 0, 0, 1, 0, 1, 0])
+    monkeypatch.setattr(distributed, "all_reduce", lambda flat: flat.add_(other))
+    group.average([a, b, c, d])
+    assert (
+        a.grad.tolist() == [2.0, 2.5]
+        and b.grad.tolist() == [2.0, 3.0]
+        and c.grad.tolist() == [1.5, 1.5]
+        and d.grad is None
+    )
+
+
+def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "4")  # as some clusters leave lying about
+    assert not launched() and leads()
+    assert rank_device(torch.device("cuda")) == torch.device("cuda")
+    with joined(torch.device("cpu")) as ranks:
+        assert ranks.count == 1 and ranks.rows(7) == slice(0, 7)
+
+
+def test_each_rank_takes_its_own_gpu_and_says_when_there_are_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("RANK", "3"),
+        ("WORLD_SIZE", "4"),
+        ("LOCAL_RANK", "3"),
+        ("MASTER_ADDR", "x"),
+        ("MASTER_PORT", "1"),
+    ):
+        monkeypatch.setenv(name, value)
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert rank_device(torch.device("cuda")) == torch.device("cuda:3") and chosen == [3] and not leads()
+    assert rank_device(torch.device("cpu")) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match="nproc-per-node"):
+        rank_device(torch.device("cuda"))
+
+
+@pytest.mark.slow
+def test_torchrun_generates_and_ctrl_c_leaves_a_checkpoint_and_a_mesh(tmp_path: Path) -> None:
+    """The command of the documentation with a tiny model; what the terminal sends goes to torchrun alone."""
+    model, out = save_tiny_model(tmp_path / "tiny"), tmp_path / "prop.glb"
+    settings = [f"--set={setting}" for setting in (*QUICK[2:], "run.views_per_step=2", "run.preview_interval=2")]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()), "-m", "dreamwright.backend.cli.main",
+        "generate", "a red mushroom", "--model", str(model), "--out", str(out), "--previews", str(tmp_path / "seen"), "--steps", "100000", *settings,
+    ]  # fmt: skip
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}) as torchrun,
+    ):
+        deadline = time.monotonic() + 200
+        while not (tmp_path / "seen" / "step-000002.png").is_file():
+            assert torchrun.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()[-2000:]
+            time.sleep(0.2)
+        torchrun.send_signal(signal.SIGINT)
+        torchrun.wait(60)
+    text = (tmp_path / "log").read_text()
+    assert text.count("stopping after this step") == 1 and "continue with the same command and --resume" in text, text[
+        -2000:
+    ]
+    assert out.is_file() and (tmp_path / "prop.glb.work" / NEWEST).is_file()

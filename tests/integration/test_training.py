@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Training of the starter prior: it learns, and a killed training goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dreamwright.backend.starter import architecture, domain
+from tests.testing.tiny_model import TINY
+from tools.starter_training import train
+from tools.starter_training.captions import PhotographSet
+from tools.starter_training.moving_average import MovingAverage
+from tools.starter_training.quality import spread_prompts
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> PhotographSet:
+    records = np.zeros((4, 64, 64, 6), np.uint8)
+    records[:, 16:48, 16:48, 0] = records[:, 16:48, 16:48, 5] = 255
+    records[:, 16:48, 16:48, 4] = 180
+    np.save(tmp_path / "shard-001-0000.npy", records)
+    (tmp_path / "shard-001-0000.json").write_text(
+        json.dumps([{"prop": i, "azimuth": 90.0 * i, "elevation": 5.0} for i in range(4)])
+    )
+    return PhotographSet(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "build_parts", lambda seed: architecture.build_parts(seed, TINY))
+
+
+def new_training() -> train.Training:
+    return train.Training(train.TrainingConfig(batch=4, warmup_steps=2), torch.device("cpu"))
+
+
+def test_a_resumed_training_equals_an_uninterrupted_one_bitwise(photographs: PhotographSet, tmp_path: Path) -> None:
+    def steps(training: train.Training, count: int, generator: torch.Generator) -> None:
+        for step, _, _ in train.train(training, photographs, 32, 1000, generator):
+            if step >= count:
+                return
+
+    generator = torch.Generator().manual_seed(0)
+    whole = new_training()
+    steps(whole, 4, generator)
+    generator = torch.Generator().manual_seed(0)
+    first = new_training()
+    steps(first, 2, generator)
+    first.save(tmp_path / "work", generator)
+    second, generator = new_training(), torch.Generator()
+    assert second.restore(tmp_path / "work", generator)
+    steps(second, 4, generator)
+    for name, value in whole.modules.state_dict().items():
+        assert torch.equal(value, second.modules.state_dict()[name]), name
+    assert all(torch.equal(value, second.average.values[name]) for name, value in whole.average.values.items())
+
+
+def test_the_loss_falls(photographs: PhotographSet) -> None:
+    training, generator, losses = new_training(), torch.Generator().manual_seed(0), []
+    for step, _, loss in train.train(training, photographs, 32, 1000, generator):
+        losses.append(loss)
+        if step == 40:
+            break
+    assert np.mean(losses[-8:]) < 0.5 * np.mean(losses[:4])
+
+
+def test_exported_weights_can_be_trained_further(tmp_path: Path) -> None:
+    first = new_training()
+    architecture.save_pipeline(first.averaged_parts(), tmp_path / "weights", torch.float32)
+    second = train.Training(train.TrainingConfig(seed=5), torch.device("cpu"))
+    second.start_from(tmp_path / "weights")
+    for name, value in first.modules.state_dict().items():
+        assert torch.equal(value, second.modules.state_dict()[name]), name
+
+
+def test_the_moving_average_forgets_its_start() -> None:
+    layer = torch.nn.Linear(1, 1)
+    average = MovingAverage(layer, 0.5)
+    with torch.no_grad():
+        layer.weight.fill_(4.0)
+    for step in range(1, 30):
+        average.update(layer, step)
+    assert float(average.values["weight"]) == pytest.approx(4.0, abs=1e-4)
+
+
+def test_quality_prompts_cover_props_colors_and_views_evenly() -> None:
+    triples = spread_prompts(512)
+    assert len(set(triples)) >= 128
+    for column, size in ((0, 16), (1, 8), (2, 4)):
+        counts = np.bincount([t[column] for t in triples], minlength=size)
+        assert counts.min() == counts.max() == 512 // size
+    pairs = {(t[0], t[2]) for t in triples}
+    assert len(pairs) == 64
+
+
+def test_at_the_start_pooled_text_is_mostly_what_differs_between_prompts() -> None:
+    """The share of the pooled states' energy that all prompts have in common is below a third."""
+    parts = architecture.build_parts(0, TINY)
+    prompts = [
+        domain.caption(p.name, c, f"{v} view") for p in domain.PROPS for c in domain.COLORS for v in domain.VIEWS
+    ]
+    pooled = architecture.encode(parts, prompts).detach().mean(dim=1)
+    common = pooled.mean(dim=0).square().sum() / pooled.square().sum(dim=1).mean()
+    assert float(common) < 1 / 3

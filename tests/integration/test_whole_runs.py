@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A whole run reaches the known images, is the same again where it was resumed, and tells of itself until its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreamwright.backend.cameras.poses import orbit_cameras
+from dreamwright.backend.guidance.interfaces import Conditioning, GuidanceResult
+from dreamwright.backend.rendering.shading import Shading
+from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
+from dreamwright.backend.training.events import Checkpoint, Finished, Preview, Progress
+from dreamwright.backend.training.job import make_job
+from dreamwright.backend.training.trainer import Run, optimize
+from tests.testing.oracles import KnownImages
+from tests.testing.sphere_runs import ball_pictures, oracle, run_of  # noqa: F401 (a fixture)
+from tests.testing.tiny_model import quick_config
+
+
+@pytest.mark.slow
+def test_with_the_known_image_oracle_the_field_reaches_25_db_on_held_out_views() -> None:
+    """SDS with a perfect denoiser is image fitting: views between the training views must come out right."""
+    config = quick_config(
+        "run.steps=260", "render.resolution=32", "render.samples=48", "render.occupancy_resolution=24",
+        "field.voxel_resolutions=8,16,32", "shading.albedo_only_share=1", "background.random_probability=0",
+        "guidance.omega=0", "run.checkpoint_interval=1000", "run.preview_interval=1000", "field.density_scale=20",
+        "optimizer.background_rate_multiplier=1", "run.views_per_step=2",
+    )  # fmt: skip
+    run = run_of(config, KnownImages(lambda cameras: ball_pictures(cameras), 32))
+    for _ in run:
+        pass
+    held_out = orbit_cameras([13, 77, 141, 205, 269, 333], 12.0, 1.9, 1.45)
+    got = run.distiller.view(held_out, [Shading()] * 6, 32).image.clamp(0, 1)
+    psnr = -10 * torch.log10((got - ball_pictures(held_out)).square().mean())
+    assert float(psnr) >= 25.0
+
+
+def test_the_first_views_are_coarse_and_the_guidance_always_sees_the_full_size() -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Watcher:
+        def gradient(self, image, cameras, conditioning, generator, progress):
+            seen.append((watched.distiller._resolution(), image.shape[-1]))
+            return GuidanceResult(torch.zeros_like(image), {})
+
+    oracle = KnownImages(lambda cameras: ball_pictures(cameras, 16), 16)
+    config = quick_config("run.steps=4", "render.coarse_resolution=8", "render.coarse_share=0.5", "run.max_restarts=0")
+    watched = optimize(config, Watcher(), PromptBank(oracle, "a ball", config.guidance))
+    for _ in range(4):
+        watched.distiller.advance()
+    assert seen == [(8, 16), (8, 16), (16, 16), (16, 16)]
+
+
+def states_equal(first: Run, second: Run) -> bool:
+    a, b = first.distiller.state(0).tensors, second.distiller.state(0).tensors
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("stop_at", [2, 4])
+@pytest.mark.parametrize("optimizer", ["adam", "shampoo"])
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one_bitwise(
+    oracle: KnownImages, tmp_path: Path, stop_at: int, optimizer: str
+) -> None:
+    """The state goes through a file, as after a kill; previews and occupancy updates in between must not matter either."""
+    config = quick_config(
+        f"optimizer.kind={optimizer}", "background.kind=mlp", "run.views_per_step=2", "render.occupancy_interval=3"
+    )
+    job = make_job("a ball", "oracle", "draft", config)
+    whole = run_of(config, oracle)
+    for _ in whole:
+        pass
+    killed = run_of(config, oracle)
+    for event in killed:
+        if isinstance(event, Checkpoint):
+            write_checkpoint(tmp_path, job, event.state)
+            if event.state.step == stop_at:
+                break
+    resumed = run_of(config, oracle, resume=read_checkpoint(tmp_path, job).state)
+    steps = [event.step for event in resumed if isinstance(event, Progress)]
+    assert steps == list(range(stop_at + 1, 7))
+    assert states_equal(whole, resumed)
+
+
+def test_resuming_the_papers_field_is_exact_too(oracle: KnownImages) -> None:
+    config = quick_config(
+        "field.kind=mip-mlp", "field.hidden_width=16", "optimizer.kind=shampoo", "run.checkpoint_interval=1",
+        "render.samples=8",
+    )  # fmt: skip
+    whole = run_of(config, oracle)
+    states = [event.state for event in whole if isinstance(event, Checkpoint)]
+    resumed = run_of(config, oracle, resume=states[2])
+    for _ in resumed:
+        pass
+    assert states[2].step == 3 and states_equal(whole, resumed)
+
+
+def test_another_seed_makes_another_field(oracle: KnownImages) -> None:
+    runs = [run_of(quick_config(f"run.seed={seed}"), oracle) for seed in (0, 0, 1)]
+    for run in runs:
+        for _ in run:
+            pass
+    assert states_equal(runs[0], runs[1]) and not states_equal(runs[0], runs[2])
+
+
+def test_events_tell_steps_eta_previews_and_the_end(oracle: KnownImages) -> None:
+    ticks = iter(range(1000))
+    events = list(run_of(quick_config(), oracle, clock=lambda: float(next(ticks))))
+    progress = [e for e in events if isinstance(e, Progress)]
+    assert [e.step for e in progress] == [1, 2, 3, 4, 5, 6]
+    assert progress[2].eta_s == pytest.approx(progress[2].elapsed_s)
+    assert {e.step for e in events if isinstance(e, Preview)} == {3, 6}
+    assert all(e.image.shape == (96, 288, 3) for e in events if isinstance(e, Preview))
+    assert events[-1] == Finished(6, True, 0)
+
+
+def test_stopping_is_honored_within_a_step_and_leaves_a_checkpoint(oracle: KnownImages) -> None:
+    asked: list[bool] = []
+    events = []
+    for event in run_of(quick_config("run.checkpoint_interval=100"), oracle, should_stop=lambda: bool(asked)):
+        events.append(event)
+        if isinstance(event, Progress) and event.step == 2:
+            asked.append(True)
+    assert isinstance(events[-2], Checkpoint) and events[-2].state.step == 2
+    assert events[-1] == Finished(2, False, 0)
+
+
+def test_conditioning_rows_can_be_chosen_and_stacked() -> None:
+    rows = Conditioning({"hidden": torch.arange(6.0).view(3, 2)})
+    assert torch.equal(Conditioning.stack([rows[2], rows[0]]).tensors["hidden"], torch.tensor([[4.0, 5.0], [0.0, 1.0]]))

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Each end of an attempt is named, and one table says what becomes of the job."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreamwright.backend.config.parsing import apply_settings
+from dreamwright.backend.errors import (
+    CheckpointError,
+    ConfigError,
+    ModelError,
+    NotANumber,
+    OutOfMemory,
+    PromptError,
+    RunError,
+    TooLarge,
+)
+from dreamwright.backend.server.workers.failure_policy import (
+    ADVICE,
+    REMEDIES,
+    Cause,
+    Remedy,
+    classify,
+    classify_status,
+    decide,
+    describe,
+    lowered,
+    smaller,
+)
+from dreamwright.backend.server.workers.oom import oom_kills
+from dreamwright.backend.training.job import make_job
+from dreamwright.shared.failure_causes import WORDS
+from tests.testing.tiny_model import quick_config
+
+
+class AcceleratorError(RuntimeError):
+    """As torch names it from 2.8 on."""
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (MemoryError(), Cause.MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), Cause.MEMORY),
+        (OutOfMemory("out of memory after step 2"), Cause.MEMORY),
+        (TooLarge("this run needs about 9 GB"), Cause.MEMORY),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), Cause.MEMORY),
+        (AcceleratorError("CUDA error: out of memory"), Cause.MEMORY),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), Cause.MEMORY),
+        (AcceleratorError("CUDA error: an illegal memory access was encountered"), Cause.DEVICE_FAULT),
+        (RuntimeError("CUDA error: device-side assert triggered"), Cause.DEVICE_FAULT),
+        (NotANumber("the run went diverged"), Cause.NOT_A_NUMBER),
+        (RunError("the run went empty"), Cause.RUN_FAILED),
+        (CheckpointError("cannot write"), Cause.RUN_FAILED),
+        (ConfigError("run.steps is -1"), Cause.BAD_INPUT),
+        (PromptError("no such word"), Cause.BAD_INPUT),
+        (ModelError("no such model"), Cause.BAD_INPUT),
+        (ValueError("out of memory"), Cause.FAULT),
+        (RuntimeError("shape mismatch"), Cause.FAULT),
+    ],
+)
+def test_an_error_has_one_cause(error: Exception, cause: Cause) -> None:
+    assert classify(error) is cause
+    assert str(error).splitlines()[0:1] == [] or str(error).splitlines()[0] in describe(error, cause)
+
+
+@pytest.mark.parametrize(
+    ("status", "ran_out", "cause", "said"),
+    [
+        (-signal.SIGKILL, False, Cause.KILLED, "SIGKILL"),
+        (-signal.SIGKILL, True, Cause.MACHINE_MEMORY, "want of memory"),
+        (-signal.SIGTERM, True, Cause.KILLED, "SIGTERM"),
+        (-signal.SIGSEGV, True, Cause.CRASHED, "SIGSEGV"),
+        (-signal.SIGABRT, False, Cause.CRASHED, "SIGABRT"),
+        (-signal.SIGBUS, False, Cause.CRASHED, "SIGBUS"),
+        (-126, False, Cause.KILLED, "signal 126"),
+        (1, True, Cause.CRASHED, "status 1"),
+        (0, False, Cause.CRASHED, "status 0"),
+    ],
+)
+def test_a_dead_process_has_one_cause_with_the_signals_name(
+    status: int, ran_out: bool, cause: Cause, said: str
+) -> None:
+    found, words = classify_status(status, ran_out)
+    assert found is cause and said in words
+
+
+def test_the_table_names_every_cause_and_advises_where_attempts_are_counted() -> None:
+    assert set(REMEDIES) == set(Cause) == set(WORDS)
+    assert set(ADVICE) == {cause for cause, remedies in REMEDIES.items() if Remedy.AGAIN in remedies}
+
+
+@given(st.sampled_from(list(Cause)), st.integers(1, 8), st.integers(1, 8), st.booleans())
+def test_no_cause_is_retried_beyond_the_limit_and_what_comes_again_is_not_retried_at_all(
+    cause: Cause, attempts: int, limit: int, can_shrink: bool
+) -> None:
+    lower = {"run.views_at_once": "1"} if can_shrink else {}
+    verdict = decide(cause, "it broke", attempts, limit, lower, "/logs")
+    counted = Remedy.AGAIN in REMEDIES[cause] and attempts < limit
+    shrunk = cause in (Cause.MEMORY, Cause.MACHINE_MEMORY) and can_shrink
+    assert verdict.retry == (counted or shrunk) and verdict.settings == (lower if shrunk else {})
+    assert verdict.message.startswith("it broke")
+    assert ("run.views_at_once=1" in verdict.message) == shrunk
+    if not verdict.retry and Remedy.AGAIN in REMEDIES[cause]:
+        assert f"{attempts} times" in verdict.message and "{" not in verdict.message
+
+
+def test_less_memory_means_settings_that_a_resumed_run_may_have_and_each_once() -> None:
+    config = quick_config("run.views_per_step=4")
+    lower = smaller(config, has_vae=True)
+    assert lower == {"run.views_at_once": "1", "model.vae_recompute": "true"}
+    changed = apply_settings(config, [f"{name}={value}" for name, value in lower.items()])
+    assert smaller(changed, has_vae=True) == {}, "so there is no third attempt"
+    assert make_job("x", "m", "draft", changed).fingerprint() == make_job("x", "m", "draft", config).fingerprint()
+    assert smaller(quick_config("run.views_per_step=1"), has_vae=False) == {}
+
+
+def test_a_job_that_went_on_with_less_memory_says_so_at_its_end() -> None:
+    assert "run.views_at_once=1" in lowered("memory", {"run.views_at_once": "1", "run.steps": "6"})
+    assert (
+        lowered("killed", {"run.views_at_once": "1"})
+        == lowered("", {"run.views_at_once": "1"})
+        == lowered("memory", {"run.steps": "6"})
+        == ""
+    )
+
+
+def test_the_kernels_count_is_that_of_the_own_cgroup_or_else_of_the_machine(tmp_path: Path) -> None:
+    own, cgroups, vmstat = tmp_path / "own", tmp_path / "cgroups", tmp_path / "vmstat"
+    assert oom_kills(own, cgroups, vmstat) is None
+    vmstat.write_text("pgfault 12\noom_kill 3\n")
+    assert oom_kills(own, cgroups, vmstat) == 3
+    own.write_text("1:cpu:/x\n0::/service\n")
+    assert oom_kills(own, cgroups, vmstat) == 3, "the root cgroup has no such file"
+    (cgroups / "service").mkdir(parents=True)
+    (cgroups / "service" / "memory.events").write_text("low 0\noom 5\noom_kill 4\n")
+    assert oom_kills(own, cgroups, vmstat) == 4
+    (cgroups / "service" / "memory.events").write_text("oom_kill\n")
+    assert oom_kills(own, cgroups, vmstat) is None

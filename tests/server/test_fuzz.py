@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Broken messages get an answer each and end nothing: at the door, at the client, at the workers' port.
+
+`tests/soak/fuzz.py` does the same with 100,000 through a real server's encrypted door; docs/reliability.md has its figures.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import zmq
+
+from dreamwright.backend.server.workers.worker_protocol import Stepped, pack_order, unpack_order
+from dreamwright.shared import limits
+from dreamwright.shared.client import Link
+from dreamwright.shared.errors import ProtocolError, Refused
+from dreamwright.shared.messages import JobChanged, JobList, ListJobs, Refusal, Submit, check_request, pack, unpack
+from dreamwright.shared.subscription import JOBS_KNOWN
+from tests.blender.test_messages import JOB
+from tests.server.test_on_the_wire import raw_guest
+from tests.soak.fuzz import at_the_door
+from tests.soak.fuzz_client import Victim, fuzz_client, fuzz_orders
+from tests.testing.encrypted_server import Street, street  # noqa: F401 (street is a fixture)
+from tests.testing.message_mutations import Mutants, nested
+from tests.testing.message_strategies import REQUESTS
+from tests.testing.scripted_worker_server import Stage, stage  # noqa: F401 (stage is a fixture)
+
+
+def envelope(**changes: Any) -> bytes:
+    return msgpack.packb(
+        {"version": limits.PROTOCOL_VERSION, "id": 7, "type": "Cancel", "body": {"job": "j"}} | changes
+    )
+
+
+def deep(depth: int) -> bytes:
+    """A right envelope of a Cancel whose job is so many lists."""
+    head, tail = envelope(body={"job": 77}).split(b"\x4d")
+    return head + nested(depth) + tail
+
+
+def told(stage: Stage, data: bytes) -> list[tuple[int, Any]]:
+    """What the door says to bytes."""
+    said: list[bytes] = []
+    sending, stage.door._send = stage.door._send, lambda route, data: said.append(data) is None
+    stage.door._answer(b"\0abcd", zmq.Frame(data))
+    stage.door._send = sending
+    return [unpack(data, limits.REPLY_BYTES) for data in said]
+
+
+# Each of them once got no answer, the wrong one, or ended the server.
+CORPUS = {
+    "NUL as version": (envelope(version="\0"), 7, "version"),  # the refusal could not be packed, and the server ended
+    "lists as version": (envelope(version=[[[[]]]] * 3), 7, "version"),
+    "lists as type": (envelope(type=[[]]), 7, "bad-message"),
+    "NUL in a type": (envelope(type="a\0b"), 7, "bad-message"),
+    "1020 lists as job": (deep(1020), 7, "bad-message"),
+    "100,000 lists": (nested(100_000)[: limits.REQUEST_BYTES], 0, "bad-message"),
+    "nothing": (b"", 0, "bad-message"),
+    "a field that nobody knows": (envelope(body={"job": "j", "\u202e": 1}), 7, "bad-message"),
+    "a home folder of nobody": (
+        pack(Submit("t", "a red mushroom", "", "~nobody-of-this-name/x", "draft", 0, {}), 7),
+        7,
+        "bad-input",
+    ),  # was "internal"
+    "a folder that is no model": (
+        pack(Submit("t", "a red mushroom", "", "/", "draft", 0, {}), 7),
+        7,
+        "bad-input",
+    ),  # was queued
+    "a reply": (pack(Refusal("internal", "no"), 7), 7, "bad-message"),
+}
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_what_once_went_wrong_is_refused_with_the_number_of_the_request(stage: Stage, name: str) -> None:
+    data, number, code = CORPUS[name]
+    [(answered, refusal)] = told(stage, data)
+    assert (answered, refusal.code) == (number, code) and refusal.message.isprintable() and len(refusal.message) < 1500
+
+
+def refuse(*asked: Any) -> Any:
+    raise Refused("no-such-job", "a\0b")
+
+
+@pytest.mark.parametrize("answer", [lambda *asked: Refusal("internal", "a\0b"), refuse], ids=["reply", "refusal"])
+def test_an_answer_that_breaks_the_rules_of_the_wire_is_an_internal_refusal_and_not_the_end(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    monkeypatch.setattr(stage.door.service, "answer", answer)
+    [(number, refusal)] = told(stage, pack(ListJobs(), 7))
+    assert number == 7 and refusal.code == "internal" and "log says more" in refusal.message
+    monkeypatch.undo()
+    assert isinstance(stage.ask(ListJobs()), JobList)
+
+
+def test_three_thousand_broken_messages_get_one_answer_each_and_make_no_job_that_nobody_was_told_of(
+    tmp_path: Path,
+) -> None:
+    report = at_the_door(tmp_path, 3000, 7, 60)
+    assert report["faults"] == []
+    assert sum(report["answers"].values()) >= 2900 and report["answers"]["Refusal bad-message"] > 1500
+    assert report["answers"].get("JobReply", 0) > 5, "some of them were right"
+
+
+def test_the_mutants_ask_for_everything_that_can_be_asked_for() -> None:
+    source = Mutants(random.Random(1))
+    found = {type(unpack(source.right(kind), limits.REQUEST_BYTES)[1]).__name__ for kind in REQUESTS}
+    assert found == set(REQUESTS) and len(REQUESTS) >= 13
+
+
+def test_through_the_encrypted_wire_each_broken_message_is_answered_and_others_are_served(street: Street) -> None:
+    anna, mallory = street.guest("anna"), street.guest("mallory")
+    own = raw_guest(street, mallory.pair)
+    source, answered, asked_for = Mutants(random.Random(3)), 0, 0
+    for _ in range(20):
+        for _ in range(10):
+            data = source.draw()[1]
+            own.send(data)
+            asked_for += b"\xa4Seen" not in data
+        street.for_a_while(0.01)
+        while own.poll(0):
+            answered += unpack(own.recv(), limits.REPLY_BYTES)[0] >= 0
+        assert isinstance(street.ask(anna, ListJobs()), JobList)
+    street.until(lambda: bool(own.poll(0)) or answered >= asked_for)
+    while own.poll(50):
+        answered += unpack(own.recv(), limits.REPLY_BYTES)[0] >= 0
+        street.turn()
+    own.close(0)
+    assert answered >= asked_for
+
+
+def test_nothing_that_a_server_says_ends_the_clients_tick_or_fills_its_memory() -> None:
+    report = fuzz_client(600, 5)
+    assert report["connections ended by a broken message"] > 50 and report["requests answered"] > 20
+    assert report["jobs and requests remembered"][0] <= JOBS_KNOWN and report["jobs and requests remembered"][1] < 40
+
+
+def test_a_server_that_makes_up_jobs_without_end_is_not_remembered_without_end() -> None:
+    victim = Victim()
+    try:
+        for number in range(JOBS_KNOWN + 500):
+            victim.client._take_change(JobChanged(number + 1, type(JOB)(**{**JOB.__dict__, "job": f"j{number}"})))
+            victim.client._out.clear()
+        assert len(victim.client._subscription.newest) == JOBS_KNOWN
+        assert f"j{JOBS_KNOWN + 499}" in victim.client._subscription.newest
+    finally:
+        victim.client.close()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [deep(1020), envelope(version=[[]] * 9), envelope(version="\0"), b""],
+    ids=["deep", "version of lists", "NUL", "nothing"],
+)
+def test_a_client_that_is_told_nonsense_refuses_the_server_and_raises_nothing(data: bytes) -> None:
+    victim = Victim()
+    try:
+        victim.tell([data])
+        assert victim.client.link is Link.REFUSED and victim.client.reason.isprintable()
+    finally:
+        victim.client.close()
+
+
+def test_the_workers_port_takes_orders_or_refuses_and_reads_nothing_without_the_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    came = fuzz_orders(1500, 5)["came"]
+    assert came["refused"] > 500 and came["Stepped"] > 10
+    secret = "5" * 64
+    for kind in ([], {}, None, 5, "Explode", "\0"):
+        with pytest.raises(ProtocolError, match="known are"):
+            unpack_order(secret, secret.encode() + msgpack.packb([kind, {}]))
+    monkeypatch.setattr(
+        "dreamwright.backend.server.workers.worker_protocol.msgpack.unpackb",
+        lambda *a, **k: pytest.fail("it was unpacked"),
+    )
+    with pytest.raises(ProtocolError, match="secret"):
+        unpack_order(secret, pack_order("4" * 64, Stepped("j", 1, 2, 0.0, 0.0)))
+
+
+def test_a_request_that_would_end_the_connection_by_its_size_is_refused_before_it_is_sent(stage: Stage) -> None:
+    """Each field keeps its rule, all together they do not: the server would hang up without a word, again and again."""
+    large = Submit("t", "a", "", "m", "p", 0, {f"run.{n}": "x" * 1000 for n in range(100)})
+    assert len(pack(large)) > limits.REQUEST_BYTES
+    with pytest.raises(ProtocolError, match="fewer or shorter settings"):
+        stage.client.request(large, lambda reply: None)
+    with pytest.raises(ProtocolError, match="allowed are 65536"):
+        check_request(large)
+
+
+@pytest.mark.parametrize("encrypt", [True, False], ids=["CURVE", "NULL"])
+def test_the_largest_request_gets_through_both_doors_and_one_byte_more_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encrypt: bool
+) -> None:
+    street = Street(tmp_path / "state", monkeypatch, encrypt=encrypt)
+    try:
+        guest = street.guest("anna") if encrypt else street.comes(None)
+        street.until(lambda: guest.link is Link.ONLINE)
+        answers: list[Any] = []
+        largest = Submit("t", "a", "", "m", "p", 0, {f"{n}": "x" * 1000 for n in range(64)})
+        filled = Submit(
+            "t",
+            "a" + "b" * 900,
+            "",
+            "m",
+            "p",
+            0,
+            {**largest.settings, "z": "x" * (limits.REQUEST_BYTES - len(pack(largest, 2**53)) - 909)},
+        )
+        assert limits.REQUEST_BYTES - 8 <= len(pack(filled, 2**53)) <= limits.REQUEST_BYTES
+        guest.request(filled, answers.append)
+        street.until(lambda: bool(answers))
+        assert isinstance(answers[0], Refused) and answers[0].code == "bad-input"
+    finally:
+        street.close()

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A server that is told to stop: its jobs keep their place, its clients are told, and it ends in time whatever hangs.
+
+`tests/soak/graceful_stop.py` does it again and again; docs/reliability.md has its figures.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import zmq
+
+from dreamwright.backend.cli.main import build_parser
+from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.server.service import CLOSING
+from dreamwright.backend.server.workers.dispatcher import RECALLED
+from dreamwright.backend.server.workers.local_runner import Foreman
+from dreamwright.backend.server.workers.worker_protocol import Ended, Stepped
+from dreamwright.shared.client import Link
+from dreamwright.shared.messages import Cancel, Closing, JobList, JobReply, Pause, Resume, Subscribe
+from tests.soak.graceful_stop import stop_and_go_on
+from tests.soak.worker_traces import alive
+from tests.testing.in_memory_server import Yard, yard  # noqa: F401 (yard is a fixture)
+from tests.testing.scripted_worker_server import Stage, asked, stage  # noqa: F401 (stage is a fixture)
+from tests.testing.server_process import operated
+
+
+class Orders:
+    """What the hands of a yard were told to stop."""
+
+    def __init__(self, yard: Yard) -> None:
+        self.given: list[tuple[str, str]] = []
+        yard.hands.stop = lambda job, why: self.given.append((job, why))
+
+
+def test_running_jobs_go_back_to_the_queue_with_their_place_and_nothing_new_begins(yard: Yard) -> None:
+    orders = Orders(yard)
+    running, next_one = yard.submit("ada"), yard.submit("bob")
+    yard.work()
+    yard.service.begin_closing()
+    assert orders.given == [(running, "pause")] and yard.service.at_work() == [running]
+    yard.report(Ended, running, "paused", "", False)
+    assert (
+        yard.job(running).state == "queued" and yard.job(running).message == RECALLED and yard.service.at_work() == []
+    )
+    yard.work(10.0)
+    assert yard.hands.given == [running], "the free device got no other job"
+    yard.kill()
+    yard.open()
+    yard.work()
+    assert yard.hands.given == [running] and yard.job(next_one).queue_place == 1, (
+        "it goes on first when the server is back"
+    )
+
+
+def test_a_job_that_its_user_paused_stays_paused(yard: Yard) -> None:
+    Orders(yard)
+    job = yard.submit("ada")
+    yard.work()
+    yard.ask(Pause(job))
+    yard.service.begin_closing()
+    yard.report(Ended, job, "paused", "", False)
+    assert yard.job(job).state == "paused"
+
+
+def test_a_pause_of_an_earlier_attempt_is_no_reason_to_stay_paused(yard: Yard) -> None:
+    Orders(yard)
+    job = yard.submit("ada")
+    yard.work()
+    yard.ask(Pause(job))
+    yard.report(Ended, job, "paused", "", False)
+    yard.ask(Resume(job))
+    yard.work()
+    yard.service.begin_closing()
+    yard.report(Ended, job, "paused", "", False)
+    assert yard.job(job).state == "queued"
+
+
+def test_a_job_that_is_being_cancelled_or_ends_meanwhile_ends_as_it_would(yard: Yard) -> None:
+    orders = Orders(yard)
+    cancelled = yard.submit("ada")
+    yard.work()
+    yard.ask(Cancel(cancelled))
+    orders.given.clear()
+    yard.service.begin_closing()
+    assert orders.given == [], "it stops already, and its mesh is being made"
+    yard.report(Ended, cancelled, "cancelled", "", False)
+    assert yard.job(cancelled).state == "cancelled"
+
+
+def test_subscribers_are_told_at_once_and_so_is_who_comes_later(yard: Yard) -> None:
+    yard.ask(Subscribe(), "ada")
+    yard.service.begin_closing()
+    yard.ask(Subscribe(), "bob")
+    for name in (b"ada", b"bob"):
+        assert [event for event in yard.events[name] if isinstance(event, Closing)] == [Closing(CLOSING)]
+
+
+def run_in_steps(stage: Stage, words: list[int], grace_s: float) -> tuple[bool, float]:
+    """(what `run` returns, the seconds it took); the client lives on beside it."""
+    over = threading.Event()
+
+    def live() -> None:
+        while not over.is_set():
+            stage.events += stage.client.tick()
+            time.sleep(0.002)
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    begun = time.monotonic()
+    try:
+        whole = stage.door.run(lambda: len(words), grace_s)
+    finally:
+        over.set()
+        thread.join()
+    return whole, time.monotonic() - begun
+
+
+def anew(stage: Stage) -> None:
+    """The server, which has closed by itself, is started again, and a client beside it."""
+    stage.client.close()
+    stage.open()
+
+
+def test_a_client_hears_of_it_and_says_so_when_the_server_is_gone(stage: Stage) -> None:
+    stage.client.subscribe()
+    stage.until(lambda: any(isinstance(event, JobList) for event in stage.events))
+    assert run_in_steps(stage, [15], 30.0)[0] is True
+    end = time.monotonic() + 30
+    while stage.client.link is not Link.LOST and time.monotonic() < end:
+        stage.events += stage.client.tick()
+        time.sleep(0.01)
+    assert Closing(CLOSING) in stage.events
+    assert stage.client.reason == CLOSING
+    anew(stage)
+
+
+def test_a_worker_that_does_not_stop_costs_the_grace_and_no_more(stage: Stage) -> None:
+    job = stage.ask(asked()).job.job
+    stage.until(lambda: stage.foreman.given == [job])
+    whole, took = run_in_steps(stage, [15], 0.5)
+    assert whole is False and took >= 0.5
+    assert stage.foreman.stopped == [(job, "pause")]
+    anew(stage)
+    stage.until(lambda: stage.foreman.given == [job])
+    assert stage.job(job).attempt == 2, "it goes on when the server is back"
+
+
+def test_a_second_word_ends_at_once(stage: Stage) -> None:
+    job = stage.ask(asked()).job.job
+    stage.until(lambda: stage.foreman.given == [job])
+    whole, took = run_in_steps(stage, [15, 15], 3600.0)
+    assert whole is False and took < 3600.0
+    anew(stage)
+
+
+def test_two_workers_that_hang_are_killed_after_one_grace_not_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped processes stand for workers in a kernel that does not return."""
+    context = zmq.Context()
+    foreman = Foreman(context, ("cpu", "cuda:0"), tmp_path)
+    hung = [
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdin=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    waits: list[float] = []
+    for hand, process in zip(foreman._hands.values(), hung):
+        hand.process = process
+        os.kill(process.pid, signal.SIGSTOP)
+        wait = process.wait
+        monkeypatch.setattr(
+            process, "wait", lambda timeout=None, wait=wait: (waits.append(timeout or 0.0), wait(timeout))[1]
+        )
+    foreman.close(1.0)
+    context.destroy(0)
+    assert not any(alive(process.pid) for process in hung)
+    assert sum(waits) <= 1.05, "what the two were waited for, together"
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_server_alone(tmp_path: Path) -> None:
+    """A worker is in a session of its own, where the terminal's SIGINT does not go, nor SIGHUP when its server dies."""
+    context = zmq.Context()
+    foreman = Foreman(context, ("cpu",), tmp_path)
+    try:
+        foreman.idle()
+        assert os.getsid(foreman._hands["cpu"].process.pid) != os.getsid(0)
+    finally:
+        foreman.close(0.0)
+        context.destroy(0)
+
+
+@pytest.mark.parametrize("grace", ["-1", "nan", "1e9"])
+def test_a_grace_that_cannot_be_is_refused(grace: str, tmp_path: Path) -> None:
+    options = build_parser().parse_args(["serve", "--grace", grace, "--state", str(tmp_path)])
+    with pytest.raises(ConfigError, match="--grace"):
+        options.run(options)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_sigterm_ends_a_real_server_with_0_after_the_grace_and_a_second_one_with_1_at_once(tmp_path: Path) -> None:
+    """Its workers never stop; the grace of the second is an hour."""
+    for grace, signals, code in (("1", 1, 0), ("3600", 2, 1)):
+        with (
+            operated(tmp_path / grace, "--grace", grace, module="tests.testing.server_process") as server,
+            server.guest() as client,
+        ):
+            assert isinstance(server.ask(client, asked()), JobReply)
+            server.until(lambda: server.wrote("attempt begins"), client)
+            server.process.send_signal(signal.SIGTERM)
+            if signals == 2:
+                server.until(lambda: server.wrote("server stops"), client)
+                server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(120) == code
+            assert server.wrote("worker is killed in the middle of its work job=")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_real_job_stopped_by_sigterm_loses_no_step_and_ends_in_the_same_mesh(tmp_path: Path) -> None:
+    """Nothing but the stop asks for a checkpoint. The second stop finds the worker standing still."""
+    figures = stop_and_go_on(tmp_path, 1, 1, 0, 60)
+    assert figures.faults == [] and figures.identical
+    assert figures.codes == [0, 0] and figures.behind == [0]
+    assert len(figures.told_s) == 2, "the client was told each time"
+
+
+def test_a_step_told_while_the_server_stops_still_counts(yard: Yard) -> None:
+    Orders(yard)
+    job = yard.submit("ada")
+    yard.work()
+    yard.service.begin_closing()
+    yard.report(Stepped, job, 7, 100, 1.0, 9.0)
+    yard.report(Ended, job, "paused", "", False)
+    assert yard.job(job).step == 7

@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keys on disk and on paper: what people paste, what is kept where, and `dreamwright keys`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zmq.utils import z85
+
+from dreamwright.backend.cli.keys import own_host, reachable
+from dreamwright.backend.cli.main import main
+from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.server.transport.authorized_keys import GuestList, KeyFolder
+from dreamwright.shared.credentials import (
+    Invitation,
+    KeyPair,
+    fingerprint,
+    is_invitation,
+    key_text,
+    new_pair,
+    pair_text,
+    read_invitation,
+    read_key,
+    read_pair,
+)
+from dreamwright.shared.private_files import PrivateFileError, read_private, write_private
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeyFolder:
+    folder = KeyFolder(tmp_path / "state")
+    folder.create()
+    return folder
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+# --- on paper
+
+
+@given(st.binary(min_size=32, max_size=32))
+@settings(max_examples=50)
+def test_a_key_comes_back_from_its_text_in_any_case_and_broken_into_lines(key: bytes) -> None:
+    text = key_text(key)
+    assert read_key(text) == read_key(f"  {text[:20].upper()}\n {text[20:]}\n") == key
+    assert len(text) == 62 and all(sign.isalnum() or sign == "_" for sign in text), (
+        "one word for a double click, nothing for a shell"
+    )
+
+
+@given(st.integers(6, 61), st.sampled_from("abcdefghijklmnopqrstuvwxyz234567"))
+@settings(max_examples=50)
+def test_a_slip_of_the_hand_in_a_key_is_noticed(place: int, sign: str) -> None:
+    text = key_text(KEY)
+    if text[place] != sign:
+        with pytest.raises(ValueError, match="a mistake in it"):
+            read_key(text[:place] + sign + text[place + 1 :])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "dwkey_",
+        "dwkey_a",
+        key_text(KEY)[:-1],
+        key_text(KEY) + "a",
+        "x" * 62,
+        z85.encode(KEY).decode(),
+        "dwkey_" + "é" * 56,
+    ],
+)
+def test_what_is_no_key_is_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(ValueError, match="is no key; one begins with dwkey_|a mistake in it"):
+        read_key(text)
+
+
+def test_a_fingerprint_is_eighty_bits_of_sha256_in_four_groups_and_the_same_on_both_sides() -> None:
+    import base64
+
+    expected = base64.b32encode(hashlib.sha256(b"dreamwright fingerprint" + KEY).digest())[:16].decode().lower()
+    assert fingerprint(KEY).replace("-", "") == expected and len(fingerprint(KEY).split("-")) == 4
+    assert fingerprint(KEY) != fingerprint(bytes(32))
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://192.168.1.20:47630", "tcp://gpu.example.org:1", "tcp://[fe80::1]:65535", "tcp://127.0.0.1:47630"]
+)
+def test_a_connection_string_carries_address_and_key_through_any_pasting(address: str) -> None:
+    text = str(Invitation(address, KEY))
+    broken = f"\n  {text[:30]}\n    {text[30:]} "
+    assert is_invitation(broken) and read_invitation(broken) == Invitation(address, KEY)
+    assert read_invitation(broken).fingerprint == fingerprint(KEY)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("/v1/", "/v2/"), "is of version 2, this Dreamwright knows 1; update the older"),
+        (lambda text: text[:-1], "damaged"),
+        (lambda text: text[:-1] + ("a" if text[-1] != "a" else "b"), "damaged"),
+        (lambda text: text.replace(":47630", ""), "copy the whole line"),
+        (lambda text: text.replace(":47630", ":99999"), "no valid host and port"),
+        (lambda text: text.replace("dreamwright://", "http://"), "copy the whole line"),
+        (lambda text: text.replace("host", "anna@host"), "copy the whole line"),
+        (lambda text: text.replace("/v1/", "/"), "copy the whole line"),
+        (lambda text: "tcp://host:47630", "copy the whole line"),
+    ],
+)
+def test_a_connection_string_that_is_not_right_says_what_is_wrong(change: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        read_invitation(change(str(Invitation("tcp://host:47630", KEY))))
+
+
+def test_a_pair_is_what_libzmq_would_make_and_its_secret_is_never_shown() -> None:
+    pair = new_pair()
+    assert zmq.curve_public(z85.encode(pair.secret)) == z85.encode(pair.public)
+    assert read_pair(dict(pair_text(pair))) == pair
+    assert pair.secret.hex() not in repr(pair) and repr(pair.secret) not in repr(pair)
+    with pytest.raises(ValueError, match="does not belong"):
+        read_pair({**pair_text(pair), "secret": new_pair().secret.hex()})
+    with pytest.raises(ValueError, match="no key pair"):
+        read_pair({"public": key_text(KEY)})
+
+
+# --- on disk
+
+
+def test_private_files_are_closed_to_others_from_the_first_byte_and_never_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "open" / "keys" / "x.json"
+    path.parent.mkdir(parents=True, mode=0o777)
+    old = os.umask(0)
+    try:
+        assert write_private(path, {"a": 1})
+    finally:
+        os.umask(old)
+    assert mode(path) == 0o600 and mode(path.parent) == 0o700
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError):
+            write_private(path, {"a": 2})
+    assert read_private(path) == {"a": 1} and [found.name for found in path.parent.iterdir()] == ["x.json"]
+    assert read_private(path.with_name("none")) is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.parametrize("bits", [0o640, 0o604, 0o660, 0o644])
+def test_a_file_that_others_can_read_is_not_used_and_the_command_is_named(keys: KeyFolder, bits: int) -> None:
+    path = keys.folder / "server.json"
+    path.chmod(bits)
+    with pytest.raises(ConfigError, match=f"chmod 600 {path}"):
+        keys.pair()
+    with pytest.raises(PrivateFileError):
+        read_private(path)
+
+
+def test_of_two_who_make_a_pair_at_once_one_wins_and_both_use_it(tmp_path: Path) -> None:
+    path, won = tmp_path / "keys" / "own.json", []
+    makers = [
+        threading.Thread(target=lambda number=number: won.append(write_private(path, {"by": number}, replace=False)))
+        for number in range(8)
+    ]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join()
+    assert sorted(won) == [False] * 7 + [True] and len(list(path.parent.iterdir())) == 1
+
+
+def test_the_servers_pair_is_made_once_and_replaced_only_when_told(keys: KeyFolder) -> None:
+    pair = keys.pair()
+    assert mode(keys.folder) == 0o700 and all(mode(path) == 0o600 for path in keys.folder.glob("*.json"))
+    with pytest.raises(ConfigError, match="holds a key pair already.*create --replace"):
+        keys.create()
+    assert keys.pair() == pair
+    assert keys.create(replacing=True) == keys.pair() != pair
+
+
+@pytest.mark.parametrize(
+    "damage", ["{", "[]", '{"form": 2}', '{"form": 1}', '{"form": 1, "public": "x", "secret": "y"}', "\xff"]
+)
+def test_a_damaged_pair_is_told_and_never_made_anew_by_itself(keys: KeyFolder, damage: str) -> None:
+    (keys.folder / "server.json").write_bytes(damage.encode("latin-1"))
+    with pytest.raises(ConfigError, match="damaged|form"):
+        keys.pair()
+
+
+def test_allow_revoke_and_roles(keys: KeyFolder) -> None:
+    first, second = (key_text(new_pair().public) for _ in range(2))
+    assert not keys.allow("anna", first).is_admin
+    since = keys.users()["anna"].since
+    assert keys.allow("anna", f" {second.upper()}\n").keys == (first, second)
+    assert keys.allow("anna", first).keys == (first, second), "twice is once"
+    assert keys.users()["anna"].since == since
+    assert keys.allow("anna", first, True).is_admin and keys.allow("anna", first).is_admin, (
+        "a role stays until it is changed"
+    )
+    assert not keys.allow("anna", first, False).is_admin
+    with pytest.raises(ConfigError, match="belongs to anna already"):
+        keys.allow("bert", first)
+    assert keys.revoke("anna").name == "anna" and not keys.users()
+    with pytest.raises(ConfigError, match="nobody named 'anna'"):
+        keys.revoke("anna")
+    assert keys.allow("bert", first).name == "bert"
+
+
+@pytest.mark.parametrize("name", ["", "local", "-x", ".x", "a b", "a/b", "ä", "x" * 41, "a\n"])
+def test_a_users_name_is_one_plain_word_and_not_that_of_loopback(keys: KeyFolder, name: str) -> None:
+    with pytest.raises(ConfigError, match="the user's name is"):
+        keys.allow(name, key_text(KEY))
+
+
+def test_the_servers_own_key_is_not_taken_for_an_artists(keys: KeyFolder) -> None:
+    with pytest.raises(ConfigError, match="the server's own key"):
+        keys.allow("anna", key_text(keys.pair().public))
+
+
+def test_the_guest_list_follows_the_file_at_once_and_trusts_nothing_else(keys: KeyFolder) -> None:
+    guests, key = GuestList(keys), key_text(KEY)
+    assert guests.user_of(key) is None and not guests.is_admin("anna")
+    keys.allow("anna", key, True)
+    assert guests.user_of(key).name == "anna" and guests.is_admin("anna") and len(guests) == 1
+    keys.allow("anna", key, False)
+    assert not guests.is_admin("anna")
+    told = json.loads(keys.users_path.read_text())
+    for change in ({"admin": "yes"}, {"keys": [key, "x"]}, {"keys": key}, {"keys": [key.upper()]}):
+        write_private(keys.users_path, {**told, "users": {"anna": {**told["users"]["anna"], **change}}})
+        assert guests.user_of(key) is None, change
+    write_private(keys.users_path, {**told, "users": {"anna": told["users"]["anna"], "bert": told["users"]["anna"]}})
+    assert guests.user_of(key) is None, "a key of two names is nobody's"
+    write_private(keys.users_path, told)
+    assert guests.user_of(key).name == "anna"
+    keys.revoke("anna")
+    assert guests.user_of(key) is None
+
+
+def test_no_command_loses_anothers_change(keys: KeyFolder) -> None:
+    names = [f"user{number}" for number in range(12)]
+    texts = {name: key_text(new_pair().public) for name in names}
+    threads = [threading.Thread(target=keys.allow, args=(name, texts[name])) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(keys.users()) == sorted(names)
+
+
+# --- the commands
+
+
+def test_the_commands_lead_a_stranger_from_no_keys_to_an_allowed_artist(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = ["--state", str(tmp_path)]
+    key = key_text(KEY)
+    assert main(["keys", "show", *state]) == 2
+    assert f"dreamwright keys create --state {tmp_path}" in capsys.readouterr().err
+    assert main(["keys", "create", *state]) == 0
+    made = capsys.readouterr().out
+    assert main(["keys", "show", "--address", "tcp://gpu.example.org:5000", *state]) == 0
+    shown = capsys.readouterr().out
+    invitation = read_invitation(shown.splitlines()[0])
+    assert (
+        invitation.address == "tcp://gpu.example.org:5000"
+        and invitation.fingerprint in shown
+        and invitation.fingerprint in made
+    )
+    assert main(["keys", "show", "--address", "gpu", *state]) == 2
+    assert main(["keys", "list", *state]) == 0 and "nobody is allowed yet" in capsys.readouterr().out
+    assert main(["keys", "allow", "anna", "nonsense", *state]) == 2
+    assert "Copy My Key" in capsys.readouterr().err
+    assert main(["keys", "allow", "anna", key, "--admin", *state]) == 0
+    assert (
+        f"anna may use this server as an admin, with the key of fingerprint {fingerprint(KEY)}"
+        in capsys.readouterr().out
+    )
+    assert main(["keys", "list", *state]) == 0
+    line = capsys.readouterr().out
+    assert line.split()[:3] == ["anna", "admin", fingerprint(KEY)] and key not in line
+    assert (
+        main(["keys", "revoke", "anna", *state]) == 0
+        and "may not use this server any more (1 key)" in capsys.readouterr().out
+    )
+    assert main(["keys", "revoke", "anna", *state]) == 2
+
+
+def test_no_command_prints_the_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = ["--state", str(tmp_path)]
+    main(["keys", "create", *state])
+    secret = json.loads((tmp_path / "keys" / "server.json").read_text())["secret"]
+    for verb in (["show"], ["list"], ["create"], ["allow", "anna", key_text(KEY)], ["create", "--replace"]):
+        main(["keys", *verb, *state])
+    captured = capsys.readouterr()
+    assert secret not in captured.out + captured.err
+
+
+@pytest.mark.parametrize(
+    ("bound", "named", "address"),
+    [
+        ("tcp://192.168.1.2:5", "", "tcp://192.168.1.2:5"),
+        ("tcp://0.0.0.0:5", "gpu.example.org", "tcp://gpu.example.org:5"),
+        ("tcp://0.0.0.0:5", "fe80::1", "tcp://[fe80::1]:5"),
+        ("tcp://[::]:5", "", f"tcp://{own_host()}:5"),
+        ("tcp://127.0.0.1:5", "", "tcp://127.0.0.1:5"),
+    ],
+)
+def test_the_connection_string_names_an_address_that_can_be_reached(bound: str, named: str, address: str) -> None:
+    assert reachable(bound, named) == address and read_invitation(str(Invitation(address, KEY))).address == address
+
+
+def test_drawing_help_of_the_keys_loads_neither_zmq_nor_torch() -> None:
+    script = "import sys; from dreamwright.backend.cli.main import build_parser; build_parser(); print('zmq' in sys.modules, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["False", "False"], done.stderr
+    assert isinstance(KeyPair(KEY, KEY), KeyPair)

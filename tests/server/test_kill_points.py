@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""SIGKILL of a real server and its worker, and what becomes of a worker whose server is gone.
+
+`tests/soak/kill_points.py` does the same at 20 random points; docs/reliability.md has its figures.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dreamwright.backend.server.workers.worker import ORPHAN_GRACE_S
+from tests.soak.kill_points import INTERVAL, soak
+from tests.soak.worker_traces import children
+
+STUCK = """
+import time
+from dreamwright.backend.server.workers import worker
+class Stuck(worker.Worker):
+    def serve(self):
+        print("stuck", flush=True)
+        time.sleep(600)  # as in a kernel that does not return
+worker.Worker = Stuck
+worker.main()
+"""
+
+
+@pytest.mark.slow
+def test_killed_servers_and_workers_lose_no_job_run_none_twice_at_once_and_change_no_mesh(tmp_path: Path) -> None:
+    """First the server alone, its worker standing still in a step so that it cannot notice; then a worker that writes."""
+    outcome = soak(tmp_path, [("step", "orphan"), ("part", "worker")], 0, 120, (0,))
+    assert outcome.faults == []
+    assert outcome.identical == outcome.jobs == outcome.tickets >= 2
+    assert outcome.held_back == 1, "the next attempt waited until the one before was gone"
+    assert outcome.interrupted == 2 == len(outcome.kills), "both kills hit a job that had begun to step"
+    assert max(outcome.behind) <= INTERVAL
+
+
+def test_a_worker_stuck_in_its_work_ends_within_seconds_of_its_server() -> None:
+    told = b'{"address": "tcp://127.0.0.1:1", "secret": "s", "device": "cpu"}\n'
+    worker = subprocess.Popen([sys.executable, "-c", STUCK], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        worker.stdin.write(told)
+        worker.stdin.flush()
+        assert worker.stdout.readline() == b"stuck\n"
+        assert worker.pid in children(os.getpid())
+        begun = time.monotonic()
+        worker.stdin.close()  # what the kernel does when the server dies, however it dies
+        assert worker.wait(ORPHAN_GRACE_S + 60.0) == 3
+        assert time.monotonic() - begun >= ORPHAN_GRACE_S - 0.5, "it had its grace"
+    finally:
+        worker.kill()
+        worker.wait()
+        worker.stdout.close()

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which doors are locked, and a lock that neither garbage nor a silent doorkeeper opens."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+import pytest
+import zmq
+
+from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.server.app import FrontDoor, check_address
+from dreamwright.backend.server.transport.zap_authenticator import ENDPOINT
+from dreamwright.shared.client import Link
+from dreamwright.shared.credentials import key_text, new_pair
+from dreamwright.shared.messages import JobList, ListJobs
+from tests.testing.encrypted_server import Street, street  # noqa: F401 (street is a fixture)
+from tests.testing.scripted_worker_server import PuppetForeman
+
+# --- which doors are locked
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1", "tcp://:1", "tcp://127.0.0.1:port", "udp://127.0.0.1:1", "here"]
+)
+def test_what_is_no_address_is_refused(address):
+    with pytest.raises(ConfigError, match="allowed"):
+        check_address(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tcp://0.0.0.0:47630",
+        "tcp://*:0",
+        "tcp://192.168.1.2:47630",
+        "tcp://127.0.0.2:1",
+        "tcp://[::]:1",
+        "tcp://eth0:*",
+        "tcp://127.0.0.1.evil.example:1",
+    ],
+)
+def test_what_is_not_surely_loopback_is_not_opened_without_keys_and_the_command_is_named(
+    address: str, tmp_path: Path
+) -> None:
+    assert not check_address(address)
+    with pytest.raises(ConfigError, match=re.escape(f"dreamwright keys create --state {tmp_path / 'state'}")):
+        FrontDoor(address, tmp_path / "state", ("cpu",))
+    assert not (tmp_path / "state" / "jobs.sqlite3").exists()
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:47630", "tcp://localhost:*", "tcp://[::1]:0"])
+def test_loopback_needs_no_keys(address: str) -> None:
+    assert check_address(address)
+
+
+@pytest.mark.parametrize("address", ["tcp://0.0.0.0:*", "tcp://127.0.0.2:*", "tcp://lo:*"])
+def test_every_other_address_is_encrypted_without_being_told_to(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    street = Street(tmp_path / "state", monkeypatch, address, encrypt=False)
+    try:
+        port = street.door.address.rpartition(":")[2]
+        reach = f"tcp://{'127.0.0.2' if '0.2' in address else '127.0.0.1'}:{port}"
+        pair = new_pair()
+        street.keys.allow("anna", key_text(pair.public))
+        stranger, anna = street.comes(None, address=reach), street.comes(pair, address=reach)
+        street.until(lambda: anna.link is Link.ONLINE and stranger.link is Link.BARRED)
+    finally:
+        street.close()
+
+
+@pytest.mark.parametrize("trap", ["an empty domain", "a domain that is not enforced"])
+def test_a_door_that_libzmq_would_open_to_all_is_not_opened(
+    trap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if trap == "an empty domain":
+        monkeypatch.setattr("dreamwright.backend.server.transport.zap_authenticator.DOMAIN", "")
+    else:
+        asked_for = zmq.Socket.getsockopt
+        monkeypatch.setattr(
+            zmq.Socket,
+            "getsockopt",
+            lambda own, option: 0 if option == zmq.ZAP_ENFORCE_DOMAIN else asked_for(own, option),
+        )
+    with pytest.raises(ConfigError, match="did not take the settings of an encrypted door"):
+        Street(tmp_path / "state", monkeypatch)
+
+
+def test_a_name_that_means_another_machine_is_not_taken_for_loopback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a hosts file gives localhost another address."""
+    monkeypatch.setattr("dreamwright.backend.server.app.Foreman", PuppetForeman)
+    monkeypatch.setattr("dreamwright.backend.server.app.LOOPBACK", ("0.0.0.0",))
+    with pytest.raises(ConfigError, match="which other machines may reach"):
+        FrontDoor("tcp://0.0.0.0:*", tmp_path, ("cpu",))
+    monkeypatch.undo()
+    monkeypatch.setattr("dreamwright.backend.server.app.Foreman", PuppetForeman)
+    FrontDoor("tcp://127.0.0.1:*", tmp_path, ("cpu",)).close()  # and it let go of the folder
+
+
+# --- the doorkeeper cannot be killed
+
+
+def test_garbage_to_the_doorkeeper_harms_nobody(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
+    anna = street.guest("anna")
+    asking = street.door._context.socket(zmq.DEALER)
+    asking.setsockopt(zmq.LINGER, 0)
+    asking.connect(ENDPOINT)
+    key = anna.pair.public
+    good = [b"", b"1.0", b"1", b"dreamwright", b"127.0.0.1", b"", b"CURVE", key]
+    rubbish: list[list[bytes]] = [[b""], [b"x"] * 3, [b"\xff"] * 40, good[:-1], good + [b""], [b"", b"9.9", *good[2:]]]
+    rubbish += [
+        [*good[:3], b"", *good[4:]],
+        [*good[:6], b"NULL", key],
+        [*good[:6], b"PLAIN", b"anna", b"secret"],
+        [*good[:7], key[:31]],
+        [*good[:7], b"\xff" * 10**6],
+    ]
+    for parts in rubbish:
+        asking.send_multipart(parts)
+    street.for_a_while(0.2)
+    while asking.poll(0):
+        assert asking.recv_multipart()[3] != b"200", "nothing of it opens the door"
+    asking.send_multipart(good)
+    street.until(lambda: bool(asking.poll(0)))
+    assert asking.recv_multipart()[3:6] == [b"200", b"OK", key_text(key).encode()]
+    asking.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(street.door.doorkeeper._guests, "user_of", lambda key: 1 / 0)
+        late = street.comes(new_pair())
+        street.until(lambda: late.link is Link.BARRED)
+    street.guest("bert")
+    assert isinstance(street.ask(anna, ListJobs()), JobList)
+
+
+def test_random_and_half_greetings_on_the_wire_harm_nobody(street: Street) -> None:
+    host, _, port = street.door.address.removeprefix("tcp://").rpartition(":")
+    callers = []
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x01CURVE" + bytes(15) + b"\x00" + bytes(31)
+    for said in (
+        b"",
+        b"\x00",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\xff" * 500,
+        greeting[:11],
+        greeting,
+        greeting + b"\x04\xff" * 200,
+        greeting + b"\x04\xc8\x05HELLO" + bytes(194),
+    ):
+        caller = socket.create_connection((host, int(port)))
+        caller.sendall(said)
+        callers.append(caller)
+    street.for_a_while(0.3)
+    anna = street.guest("anna")
+    assert isinstance(street.ask(anna, ListJobs()), JobList)
+    for caller in callers:
+        caller.close()
+
+
+def test_without_a_doorkeeper_that_answers_nobody_is_let_in(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = new_pair()
+    street.keys.allow("anna", key_text(pair.public))
+    with monkeypatch.context() as patch:
+        patch.setattr(street.door.doorkeeper, "answer", lambda most=200: None)
+        client = street.comes(pair)
+        street.for_a_while(0.5)
+        assert client.link is not Link.ONLINE
+    street.until(lambda: client.link is Link.ONLINE)

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A line of the log is an event with its fields, and tells neither what users typed nor what must stay secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+
+from dreamwright.backend.server.monitoring import logging_setup
+from dreamwright.backend.server.monitoring.logging_setup import Lines, hide
+from dreamwright.backend.server.transport.authorized_keys import KeyFolder
+from dreamwright.shared.connection_monitor import Lock
+from dreamwright.shared.credentials import key_text, new_pair
+from dreamwright.shared.errors import Refused
+from dreamwright.shared.messages import JobReply, ListJobs
+from tests.soak.worker_traces import children
+from tests.testing.scripted_worker_server import asked
+from tests.testing.server_process import operated
+from tests.testing.tiny_model import QUICK, save_tiny_model
+
+MARK = "a marker of zirconium in the moonlight"
+KNOWN, NEGATIVE = "a blue mushroom chair", "a white mushroom house"  # of words that the tiny model knows
+
+
+@pytest.fixture(autouse=True)
+def nothing_hidden() -> Iterator[None]:
+    yield
+    hide()
+
+
+def line(style: str, level: int, event: str, error: BaseException | None = None, **fields: Any) -> str:
+    info = None if error is None else (type(error), error, error.__traceback__)
+    record = logging.LogRecord("room", logging.WARNING, "file.py", 1, event, None, info)
+    record.created = 1_700_000_000.25
+    vars(record).update(fields)
+    return Lines(style, level).format(record)
+
+
+def test_a_line_of_json_has_the_time_in_utc_the_event_and_each_field() -> None:
+    told = json.loads(line("json", logging.INFO, "job submitted", job="j1", attempt=2))
+    assert told == {
+        "time": "2023-11-14T22:13:20.250Z",
+        "level": "warning",
+        "logger": "room",
+        "event": "job submitted",
+        "job": "j1",
+        "attempt": 2,
+    }
+
+
+def test_a_line_of_text_has_the_same_and_stays_one_line() -> None:
+    written = line("text", logging.INFO, "job\nwaits", job="j1", why='the "disk" is full\n2030-01-01 ERROR forged')
+    assert (
+        written
+        == '2023-11-14T22:13:20.250Z WARNING room job waits job=j1 why="the \\"disk\\" is full\\n2030-01-01 ERROR forged"'
+    )
+
+
+def failing() -> BaseException:
+    try:
+        try:
+            int(MARK)
+        except ValueError as cause:
+            raise RuntimeError(f"with {MARK}") from cause
+    except RuntimeError as error:
+        return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_what_an_exception_says_is_told_at_debug_only_and_where_it_came_from_always(style: str) -> None:
+    quiet, loud = (line(style, level, "request failed", failing()) for level in (logging.INFO, logging.DEBUG))
+    for written in (quiet, loud):
+        assert (
+            "ValueError" in written
+            and "RuntimeError" in written
+            and re.search(r"test_logbook\.py:\d+ failing", written)
+        )
+    assert "zirconium" not in quiet and loud.count(MARK) >= 2
+
+
+def test_what_the_system_says_is_told() -> None:
+    assert "No space left" in line("text", logging.INFO, "not written", OSError(28, "No space left on device"))
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_what_the_job_in_hand_asks_for_is_blotted_out_of_events_fields_and_stacks(style: str) -> None:
+    hide(f' {MARK}\'s "shade" ', "fog and rain")
+    written = line(
+        style,
+        logging.INFO,
+        f'odd: {MARK}\'s "shade"',
+        None,
+        why="no fog and rain today",
+        said=repr(f' {MARK}\'s "shade" '),
+        job="j1",
+    )
+    assert (
+        "zirconium" not in written
+        and "fog" not in written
+        and written.count(logging_setup.HIDDEN) == 3
+        and "j1" in written
+    )
+
+
+def test_a_worker_logs_as_its_server_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    for name in (logging_setup.FORMAT_VARIABLE, logging_setup.LEVEL_VARIABLE):
+        monkeypatch.setenv(name, "")  # and so taken back at the end
+    try:
+        logging_setup.open_log("json", "warning", sys.stderr)
+        assert (os.environ[logging_setup.FORMAT_VARIABLE], os.environ[logging_setup.LEVEL_VARIABLE]) == (
+            "json",
+            "warning",
+        )
+        logging_setup.inherit_log()
+        logging.getLogger("room").info("not this")
+        logging.getLogger("room").warning("this", extra={"job": "j"})
+        told = [json.loads(text) for text in capsys.readouterr().err.splitlines()]
+    finally:
+        logging.captureWarnings(False)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    assert [(entry["event"], entry["job"]) for entry in told] == [("this", "j")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_no_prompt_and_no_secret_is_in_any_log_of_a_real_server_and_its_workers(style: str, tmp_path: Path) -> None:
+    """A submit, a refused one, a worker's death, a job that goes on, and one that fails."""
+    keys, pair = KeyFolder(tmp_path / "state"), new_pair()
+    server_pair = keys.create()
+    keys.allow("anna", key_text(pair.public), True)  # an admin may name a folder as model
+    model = save_tiny_model(tmp_path / "model")
+    settings = dict(setting.split("=") for setting in QUICK) | {
+        "run.steps": "5000",
+        "run.checkpoint_interval": "2",
+        "run.threads": "1",
+    }
+    with (
+        operated(tmp_path, "--encrypt", "--log-format", style) as server,
+        server.guest(Lock(server_pair.public, pair)) as anna,
+    ):
+
+        def job(name: str) -> Any:
+            return next(job for job in server.ask(anna, ListJobs()).jobs if job.job == name)
+
+        for wrong in ({"prompt": MARK}, {"prompt": KNOWN, "settings": {"render.samples": "many"}}):
+            refused = server.ask(anna, asked("r", model=str(model), **wrong))
+            assert isinstance(refused, Refused) and refused.code == "bad-input"
+        first = server.ask(anna, asked("a", prompt=KNOWN, negative=NEGATIVE, model=str(model), settings=settings))
+        assert isinstance(first, JobReply), first
+        server.until(lambda: job(first.job.job).step >= 3, anna)
+        (worker,) = children(server.process.pid)
+        os.kill(worker, signal.SIGKILL)
+        server.until(lambda: job(first.job.job).attempt == 2, anna)
+        second = server.ask(anna, asked("b", prompt=KNOWN, model=str(model), settings=settings))
+        worker_log = tmp_path / "state" / "logs" / "worker-cpu.log"
+        server.until(lambda: worker_log.read_text().count("attempt begins") >= 2 and job(first.job.job).step >= 5, anna)
+        (model / "unet" / "config.json").write_text("{}")
+        worker = children(server.process.pid)[0]
+        os.kill(worker, signal.SIGKILL)
+        server.until(lambda: job(second.job.job).state == "failed" or job(first.job.job).state == "failed", anna)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(120) == 0
+    logs = {path.name: path.read_text() for path in (tmp_path / "state" / "logs").iterdir()}
+    assert "worker-cpu.log" in logs
+    logs["output"] = server.output.read_text()
+    for word in ("job submitted", "worker died", "attempt ended", "server stops", "server stopped"):
+        assert word in logs["output"], word
+    assert logs["worker-cpu.log"].count("attempt begins") >= 2
+    for name, text in logs.items():
+        for secret in (
+            "zirconium",
+            "mushroom",
+            server_pair.secret.hex(),
+            pair.secret.hex(),
+            key_text(server_pair.secret),
+            key_text(pair.secret),
+        ):
+            assert secret not in text, name
+    if style == "json":
+        told = [json.loads(text) for text in logs["output"].splitlines() if text.startswith("{")]
+        assert {"time", "level", "logger", "event"} <= set.intersection(*(set(entry) for entry in told))
+        died = next(entry for entry in told if entry["event"] == "worker died")
+        assert (died["job"], died["user"], died["attempt"], died["device"], died["status"]) == (
+            first.job.job,
+            "anna",
+            1,
+            "cpu",
+            -9,
+        )

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Figures for Prometheus are those of what was done, and name no user, no job and no prompt."""
+
+from __future__ import annotations
+
+import re
+import socket
+import urllib.request
+from collections import Counter
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.server.monitoring.counters import Spread
+from dreamwright.backend.server.monitoring.metrics import Exporter, Shelf, is_loopback, read_address
+from dreamwright.backend.server.workers.local_runner import Died
+from dreamwright.backend.server.workers.worker_protocol import Ended, Stepped
+from dreamwright.shared.errors import Refused
+from dreamwright.shared.messages import AskStatus, Cancel, JobReply, ListJobs, Pause
+from tests.testing.in_memory_server import Yard, yard  # noqa: F401 (yard is a fixture)
+from tests.testing.scripted_worker_server import asked
+from tests.testing.server_process import Operated, operated
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def read(text: str) -> Samples:
+    return {
+        (s.name, tuple(sorted(s.labels.items()))): s.value
+        for family in text_string_to_metric_families(text)
+        for s in family.samples
+    }
+
+
+def scraped(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return answer.read().decode()
+
+
+def shown(yard: Yard) -> str:
+    registry, shelf = CollectorRegistry(), Shelf()
+    registry.register(shelf)
+    shelf.figures = yard.service.observer.figures()
+    return generate_latest(registry).decode()
+
+
+@given(st.lists(st.floats(0, 100), max_size=40), st.sets(st.floats(0.01, 99), min_size=1, max_size=6))
+@settings(max_examples=100, deadline=None)
+def test_a_spread_counts_each_value_below_the_first_bound_that_is_no_smaller(
+    values: list[float], bounds: set[float]
+) -> None:
+    spread = Spread(tuple(sorted(bounds)))
+    for value in values:
+        spread.add(value)
+    limits = [*sorted(bounds), float("inf")]
+    by_hand = Counter(min(limit for limit in limits if value <= limit) for value in values)
+    assert spread.counts == [by_hand[limit] for limit in limits]
+    assert spread.total == pytest.approx(sum(values))
+
+
+def test_paces_waits_outcomes_and_deaths_are_those_of_the_jobs(yard: Yard) -> None:
+    done, dying, waiting = yard.submit(), yard.submit(), yard.submit()
+    yard.work()
+    yard.report(Stepped, done, 10, 100, 4.0, 36.0)
+    yard.report(Stepped, done, 14, 100, 6.0, 34.0)  # 4 steps in 2 s
+    yard.now += 3
+    yard.wall += 3
+    figures = read(shown(yard))
+    assert figures["dreamwright_device_steps_per_second", (("device", "cpu"),)] == 2.0
+    assert figures["dreamwright_device_silent_seconds", (("device", "cpu"),)] == 3.0
+    assert figures["dreamwright_queue_jobs", ()] == 2 and figures["dreamwright_queue_oldest_wait_seconds", ()] == 3.0
+    assert figures["dreamwright_step_duration_seconds_bucket", (("device", "cpu"), ("le", "0.5"))] == 4
+    assert figures["dreamwright_step_duration_seconds_bucket", (("device", "cpu"), ("le", "0.25"))] == 0
+    assert figures["dreamwright_step_duration_seconds_sum", (("device", "cpu"),)] == 2.0
+    yard.finish(done, b"m" * 77)
+    yard.hands.told.append(Died(dying, -9))
+    yard.work()
+    yard.ask(Cancel(waiting))
+    yard.now += 11
+    figures = read(shown(yard))
+    assert figures["dreamwright_worker_deaths_total", ()] == 1
+    outcomes = {
+        labels[0][1]: value for (name, labels), value in figures.items() if name == "dreamwright_jobs_ended_total"
+    }
+    assert outcomes == {"succeeded": 1, "cancelled": 1, "failed": 0}
+    states = {labels[0][1]: value for (name, labels), value in figures.items() if name == "dreamwright_jobs"}
+    assert states == {
+        "queued": 0,
+        "running": 1,
+        "paused": 0,
+        "cancelling": 0,
+        "succeeded": 1,
+        "failed": 0,
+        "cancelled": 1,
+    }
+    assert figures["dreamwright_mesh_bytes", ()] == 77
+    assert figures["dreamwright_device_steps_per_second", (("device", "cpu"),)] == 0.0, (
+        "the next attempt has not told yet"
+    )
+
+
+def test_a_run_that_begins_anew_from_another_seed_counts_no_step_backwards(yard: Yard) -> None:
+    job = yard.submit()
+    yard.work()
+    for step, elapsed in ((50, 10.0), (2, 0.4), (4, 0.8)):
+        yard.report(Stepped, job, step, 100, elapsed, 1.0)
+    assert read(shown(yard))["dreamwright_step_duration_seconds_count", (("device", "cpu"),)] == 2
+
+
+def test_no_label_names_a_user_a_job_or_a_prompt(yard: Yard) -> None:
+    job = yard.submit("ada", prompt="a blue chair")
+    yard.work()
+    yard.report(Stepped, job, 1, 100, 1.0, 1.0)
+    yard.ask(Pause(job), "ada")
+    written = shown(yard)
+    assert job not in written and "ada" not in written and "chair" not in written
+    allowed = {"device", "state", "outcome", "type", "code", "le", "version"}
+    assert {label for (_, labels) in read(written) for label, _ in labels} <= allowed
+
+
+def test_every_name_follows_the_conventions(yard: Yard) -> None:
+    job = yard.submit()
+    yard.work()
+    yard.report(Stepped, job, 1, 100, 1.0, 1.0)
+    for family in text_string_to_metric_families(shown(yard)):
+        assert re.fullmatch(r"dreamwright_[a-z_]+", family.name) and family.documentation, family.name
+        for sample in family.samples:
+            assert (family.type == "counter") == sample.name.endswith("_total")
+        assert not re.search(r"_(ms|millis|minutes|kb|mb|count)$", family.name)
+
+
+@pytest.mark.parametrize("address", ["9464", "localhost", ":9464", "127.0.0.1:65536", "127.0.0.1:x"])
+def test_an_address_for_figures_that_cannot_be_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="HOST:PORT"):
+        read_address(address)
+
+
+def test_only_loopback_goes_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    assert is_loopback("127.0.0.1") and is_loopback("::1") and is_loopback("localhost")
+    assert not is_loopback("0.0.0.0") and not is_loopback("gpu.example.org")
+    for address, warned in (("127.0.0.1:0", False), ("0.0.0.0:0", True)):
+        caplog.clear()
+        Exporter(address).close()
+        assert ("without encryption" in caplog.text) is warned
+
+
+def test_a_port_that_is_taken_is_said() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(ConfigError, match="choose another with --metrics"),
+    ):
+        Exporter(f"127.0.0.1:{taken.getsockname()[1]}")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
+    with operated(
+        tmp_path_factory.mktemp("metrics"),
+        "--metrics",
+        "127.0.0.1:0",
+        "--jobs-per-user",
+        "3",
+        module="tests.testing.fast_worker_server",
+    ) as server:
+        yield server
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_scrape_of_a_real_server_agrees_with_what_was_done(server: Operated, tmp_path: Path) -> None:
+    with server.guest() as client:
+        jobs = [server.ask(client, asked(f"t{number}")) for number in range(3)]
+        assert all(isinstance(reply, JobReply) for reply in jobs)
+        for _ in range(2):
+            assert isinstance(server.ask(client, asked("bad", preset="none")), Refused)
+        assert isinstance(server.ask(client, Cancel("f" * 16)), Refused)
+        server.until(lambda: all(job.state == "succeeded" for job in server.ask(client, ListJobs()).jobs), client)
+        status = server.ask(client, AskStatus())
+        figures = server.until(
+            lambda: (
+                (found := read(scraped(server.metrics))).get(("dreamwright_requests_total", (("type", "AskStatus"),)))
+                and found
+            ),
+            client,
+        )
+    assert figures["dreamwright_jobs_ended_total", (("outcome", "succeeded"),)] == 3
+    assert figures["dreamwright_requests_total", (("type", "Submit"),)] == 5
+    assert figures["dreamwright_requests_total", (("type", "Cancel"),)] == 1
+    assert figures["dreamwright_refusals_total", (("code", "bad-input"),)] == 2
+    assert figures["dreamwright_refusals_total", (("code", "no-such-job"),)] == 1
+    assert figures["dreamwright_request_duration_seconds_count", ()] == sum(
+        v for (name, _), v in figures.items() if name == "dreamwright_requests_total"
+    )
+    assert figures["dreamwright_connections", ()] == status.connections == 1
+    meshes = sum(path.stat().st_size for path in (server.output.parent / "state").glob("jobs/*/mesh.dwm"))
+    server.until(lambda: read(scraped(server.metrics))["dreamwright_mesh_bytes", ()] == meshes > 0)
+    assert figures["process_resident_memory_bytes", ()] > 1e6 and figures["process_open_fds", ()] > 3
+
+
+def test_ended_is_counted_once_though_told_twice(yard: Yard) -> None:
+    job = yard.submit()
+    yard.work()
+    yard.finish(job)
+    yard.report(Ended, job, "succeeded", "", False)
+    assert read(shown(yard))["dreamwright_jobs_ended_total", (("outcome", "succeeded"),)] == 1

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Messages of the wrong size, shape or version: what is answered, and how the connection stands afterwards."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from typing import Any
+
+import msgpack
+import pytest
+import zmq
+
+from dreamwright.backend.server.transport import connection_limiter
+from dreamwright.backend.server.transport.connection_limiter import Inflow
+from dreamwright.shared import limits
+from dreamwright.shared.client import Link
+from dreamwright.shared.messages import JobList, ListJobs, pack, unpack
+from tests.server.test_on_the_wire import raw_guest
+from tests.testing.encrypted_server import Street, street  # noqa: F401 (street is a fixture)
+from tests.testing.fake_server import FakeServer
+
+
+def said_to(street: Street, own: zmq.Socket, *frames: bytes, seconds: float = 1.0) -> Any:
+    """(number, answer) to a message of these frames; None for none."""
+    own.send_multipart(list(frames))
+    end = time.monotonic() + seconds
+    while not own.poll(0) and time.monotonic() < end:
+        street.turn()
+    return unpack(own.recv(), limits.REPLY_BYTES) if own.poll(0) else None
+
+
+RIGHT = pack(ListJobs(), 7)
+OURS = limits.PROTOCOL_VERSION
+UNKNOWN = msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": 7, "type": "Explode", "body": {}})
+
+
+def of_version(version: Any) -> bytes:
+    return msgpack.packb({"version": version, "id": 7, "type": "ListJobs", "body": {}})
+
+
+@pytest.mark.parametrize(
+    ("frames", "number", "code", "words"),
+    [
+        ((b"x" * (limits.REQUEST_BYTES + 1),), 0, "bad-message", ("65537", "allowed are 65536")),
+        ((b"",), 0, "bad-message", ("msgpack",)),
+        ((UNKNOWN,), 7, "bad-message", ("'Explode'", "known are Hello")),
+        ((RIGHT,) * 2, 0, "bad-message", ("2 frames", "allowed is one")),
+        ((RIGHT,) * 600, 0, "bad-message", ("600 frames", "allowed is one")),
+        ((b"",) * 600, 0, "bad-message", ("600 frames",)),
+        ((b"", RIGHT), 0, "bad-message", ("2 frames",)),
+        ((of_version(1),), 7, "version", (f"speaks protocol version 1, this one {OURS}", "update the older")),
+        (
+            (of_version(OURS + 1),),
+            7,
+            "version",
+            (f"speaks protocol version {OURS + 1}, this one {OURS}", "update the older"),
+        ),
+        ((of_version(2**64 - 1),), 7, "version", (f"version 18446744073709551615, this one {OURS}",)),
+    ],
+    ids=[
+        "a byte too many",
+        "empty",
+        "unknown verb",
+        "2 frames",
+        "600 frames",
+        "600 empty frames",
+        "as REQ sends it",
+        "version 1",
+        "the next version",
+        "version 2**64-1",
+    ],
+)
+def test_a_message_of_the_wrong_shape_is_refused_in_words_and_the_connection_serves_on(
+    street: Street, frames: tuple[bytes, ...], number: int, code: str, words: tuple[str, ...]
+) -> None:
+    own = raw_guest(street, street.guest("anna").pair)
+    try:
+        answered, refusal = said_to(street, own, *frames, seconds=10.0)
+        assert (answered, refusal.code) == (number, code)
+        for word in words:
+            assert word in refusal.message
+        assert isinstance(said_to(street, own, RIGHT, seconds=10.0)[1], JobList)
+    finally:
+        own.close(0)
+
+
+def test_a_frame_far_above_the_limit_ends_its_connection_without_a_word_and_the_next_one_is_served(
+    street: Street,
+) -> None:
+    anna = street.guest("anna")
+    own = raw_guest(street, anna.pair)
+    watch = own.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    try:
+        assert said_to(street, own, b"x" * 10**6) is None
+        street.until(lambda: bool(watch.poll(0)))
+        assert isinstance(said_to(street, own, RIGHT, seconds=10.0)[1], JobList), "ZeroMQ connects anew by itself"
+        assert isinstance(street.ask(anna, ListJobs()), JobList)
+    finally:
+        own.disable_monitor()
+        watch.close(0)
+        own.close(0)
+
+
+@pytest.mark.parametrize(("version", "older"), [(1, "server"), (OURS + 1, "add-on"), ("\0new", "add-on")])
+def test_a_client_tells_both_versions_and_which_side_to_update(version: Any, older: str) -> None:
+    from dreamwright.shared.client import Client
+
+    server = FakeServer(pace=0)
+    server.faults.version = version
+    client = Client(server.address)
+    client.connect()
+    try:
+        end = time.monotonic() + 10
+        while client.link is not Link.REFUSED and time.monotonic() < end:
+            server.step(0.002)
+            client.tick()
+        assert client.link is Link.REFUSED and f"update the {older}" in client.reason and client.reason.isprintable()
+        assert f"the add-on {OURS}" in client.reason and (str(version) in client.reason or "new" in client.reason)
+    finally:
+        client.close()
+        server.close()
+
+
+# --- messages without end
+
+
+class Port:
+    """A listener in this process, callers, and a clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.inflow = Inflow(self.listener.getsockname()[1], lambda: self.now, 100_000, 250_000)
+        self.pairs: list[tuple[socket.socket, socket.socket]] = []
+
+    def call(self) -> tuple[socket.socket, socket.socket]:
+        """(caller's end, our end)."""
+        near = socket.create_connection(self.listener.getsockname(), timeout=10.0)
+        self.pairs.append((near, self.listener.accept()[0]))
+        return self.pairs[-1]
+
+    def pass_on(self, pair: tuple[socket.socket, socket.socket], count: int) -> None:
+        """So many bytes from the caller to us, taken in."""
+        while count:
+            part = min(count, 20_000)
+            pair[0].sendall(bytes(part))
+            taken = 0
+            while taken < part:
+                taken += len(pair[1].recv(part - taken))
+            count -= part
+
+    def look(self) -> int:
+        self.now += 1.0
+        return self.inflow.look()
+
+
+@pytest.fixture
+def port() -> Any:
+    port = Port()
+    yield port
+    for end in (port.listener, *[end for pair in port.pairs for end in pair]):
+        end.close()
+
+
+linux_only = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux counts the bytes of a connection"
+)
+
+
+@linux_only
+def test_who_sends_too_much_without_ending_a_message_is_hung_up_on_and_nobody_else(port: Port) -> None:
+    endless, honest, quiet = port.call(), port.call(), port.call()
+    for _ in range(6):
+        port.pass_on(honest, 60_000)
+        port.inflow.heard(honest[1].fileno())
+        assert port.look() == 0, "360 kB in all, but each of them a message"
+    port.pass_on(endless, 99_000)
+    assert port.look() == 0
+    port.pass_on(endless, 2_000)
+    assert port.look() == 1
+    assert endless[0].recv(1) == b"" and port.look() >= 0
+    quiet[0].sendall(b"x")
+    assert quiet[1].recv(1) == b"x"
+    port.pass_on(honest, 10)
+
+
+@linux_only
+def test_many_who_send_a_little_each_are_hung_up_on_once_it_is_too_much_together(port: Port) -> None:
+    callers = [port.call() for _ in range(4)]
+    for size, caller in zip((80_000, 90_000, 50_000, 60_000), callers):
+        port.pass_on(caller, size)
+    assert port.look() == 1
+    assert callers[1][0].recv(1) == b"", "the largest"
+    callers[0][0].sendall(b"x")
+    assert callers[0][1].recv(1) == b"x"
+
+
+@linux_only
+def test_other_ports_of_the_process_are_left_alone(port: Port) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, socket.create_connection(other.getsockname()) as near:
+        far = other.accept()[0]
+        port.pass_on((near, far), 300_000)
+        assert port.look() == 0
+        near.sendall(b"x")
+        assert far.recv(1) == b"x"
+        far.close()
+
+
+@linux_only
+def test_a_door_hangs_up_on_a_message_of_too_many_frames_and_serves_others(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        inflow, "LOOK_S", 0.0
+    )  # at every turn: on a fast machine the message would be whole before the first look
+    anna, mallory = street.guest("anna"), street.guest("mallory")
+    street.door._inflow._one = 200_000
+    own = raw_guest(street, mallory.pair)
+    watch = own.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    try:
+        assert isinstance(said_to(street, own, RIGHT, seconds=10.0)[1], JobList)
+        own.send_multipart([bytes(60_000)] * 2000, copy=False)
+        street.until(lambda: bool(watch.poll(0)))
+        assert isinstance(street.ask(anna, ListJobs()), JobList)
+        for _ in range(8):  # an honest one may ask a lot
+            assert isinstance(street.ask(anna, ListJobs()), JobList)
+        assert anna.link is Link.ONLINE
+    finally:
+        own.disable_monitor()
+        watch.close(0)
+        own.close(0)

@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The real server on a real Ray cluster whose nodes only say that they have a GPU; a node, an actor, the envoy and the server are lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import psutil
+import pytest
+import zmq
+
+if sys.platform != "linux":
+    pytest.skip(
+        "Ray's clusters of several nodes on one machine run on Linux only: NOTHING of Ray is tested here",
+        allow_module_level=True,
+    )
+
+from dreamwright.backend.server.app import FrontDoor
+from dreamwright.backend.server.workers.fencing import raise_fence
+from dreamwright.backend.server.workers.job_executor import MESH_FILE, Attempt
+from dreamwright.backend.server.workers.ray_runner import RayRunner, own_namespace
+from dreamwright.backend.server.workers.runner import Died
+from dreamwright.backend.server.workers.worker_protocol import Ended, Report, Stepped, Work
+from dreamwright.shared.client import Client, Link
+from dreamwright.shared.mesh_file import decode_mesh
+from dreamwright.shared.messages import Cancel, JobChanged, JobList, JobSummary, PreviewFrame, Submit
+from tests.testing.ray_jobs import LONG, SETTINGS, STEPS, summary
+from tests.testing.ray_test_cluster import Machines
+from tests.testing.tiny_model import save_tiny_model
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Machines]:
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: the paths of its sockets may have 107 characters
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # Cluster notes its address in the default folder, which only another Ray has made there, and which may be somebody's.
+        environment.setenv("RAY_TMPDIR", str(folder))
+        (folder / "ray").mkdir()
+        environment.setenv(
+            "RAY_worker_niceness", "0"
+        )  # 15 by default: on a machine with other work they would hardly run
+        environment.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "15")  # 60 by default, for a head that went away
+        environment.setenv("RAY_raylet_start_wait_time_s", "240")  # a node's own start, on a machine with other work
+        environment.setenv("OMP_NUM_THREADS", "1")
+        machines = Machines(folder)
+        yield machines
+        machines.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The mesh of a run of this process that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    raise_fence(folder, 1)
+    said: list[Report] = []
+    Attempt(Work(summary(model, "job", 1, "cpu"), str(folder)), "cpu", said.append, lambda: "").carry_out()
+    assert said[-1].how == "succeeded"
+    return (folder / MESH_FILE).read_bytes()
+
+
+class House:
+    """The server on the cluster, and an artist's client, in one thread."""
+
+    def __init__(self, state: Path, machines: Machines, model: Path) -> None:
+        self.state, self._machines, self._model = state, machines, model
+        self.jobs: dict[str, JobSummary] = {}
+        self.previews: list[PreviewFrame] = []
+        self.tickets = 0
+        self.open()
+
+    def open(self) -> None:
+        def runner(context: zmq.Context) -> RayRunner:
+            return RayRunner(context, self._machines.address, own_namespace(self.state), self.state / "logs", "cpu")
+
+        self.door = FrontDoor("tcp://127.0.0.1:*", self.state, (), runner=runner)
+        self.client = Client(self.door.address)
+        self.client.connect()
+        self.client.subscribe()
+        self.until(lambda: self.client.link is Link.ONLINE)
+
+    @property
+    def runner(self) -> Any:
+        return self.door._foreman
+
+    def turn(self) -> None:
+        self.door.step(0.02)
+        for event in self.client.tick():
+            for job in (
+                event.jobs if isinstance(event, JobList) else (event.job,) if isinstance(event, JobChanged) else ()
+            ):
+                self.jobs[job.job] = job
+            if isinstance(event, PreviewFrame):
+                self.previews.append(event)
+
+    def until(self, happened: Callable[[], bool], limit_s: float = 240.0) -> None:
+        end = time.monotonic() + limit_s
+        while not happened():
+            if time.monotonic() > end:
+                logs = "".join(path.read_text()[-2000:] for path in (self.state / "logs").glob("*"))
+                raise TimeoutError(f"it did not happen; jobs: {list(self.jobs.values())}; logs: {logs}")
+            self.turn()
+
+    def ask(self, message: Any) -> Any:
+        answers: list[Any] = []
+        self.client.request(message, answers.append)
+        self.until(lambda: bool(answers))
+        return answers[0]
+
+    def submit(self, steps: int = STEPS) -> str:
+        self.tickets += 1
+        settings = SETTINGS | {"run.steps": str(steps)}
+        return self.ask(
+            Submit(f"t{self.tickets}", "a red mushroom", "", str(self._model), "draft", 0, settings)
+        ).job.job
+
+    def job(self, name: str) -> JobSummary:
+        return self.door._ledger.entries[name].summary
+
+    def mesh(self, name: str) -> bytes:
+        return (self.door._ledger.job_folder(name) / MESH_FILE).read_bytes()
+
+    def close(self) -> None:
+        self.client.close()
+        self.door.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path, machines: Machines, model: Path) -> Iterator[House]:
+    machines.add("left", "right")
+    house = House(tmp_path / "state", machines, model)
+    house.until(lambda: set(house.runner.devices) == {"left/0", "right/0"})
+    yield house
+    house.close()
+
+
+def actors() -> list[psutil.Process]:
+    """The actors' processes; Ray names them by their class."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "ray::JobActor" in " ".join(process.info["cmdline"] or ())
+    ]
+
+
+def test_two_jobs_run_at_once_and_a_lost_nodes_job_goes_on_elsewhere_to_the_same_mesh(
+    house: House, machines: Machines, undisturbed: bytes
+) -> None:
+    """And the third waits in the server's own queue, where it can be cancelled; the second is cancelled within a step."""
+    submitted = time.monotonic()
+    first, second, third = house.submit(), house.submit(LONG), house.submit(LONG)
+    house.until(lambda: house.job(first).step >= 3 and house.job(second).step >= 3)
+    print(f"third step of both {time.monotonic() - submitted:.1f} s after they were sent")
+    assert {house.job(first).device, house.job(second).device} == {"left/0", "right/0"}
+    assert house.job(third).state == "queued" and house.job(third).attempt == 0
+    begun = time.monotonic()
+    machines.kill(house.job(first).device.partition("/")[0])
+    house.until(lambda: house.job(first).state == "queued")
+    noticed = time.monotonic() - begun
+    assert "was lost; it goes on from its checkpoint" in house.job(first).message
+    assert house.runner.devices == (house.job(second).device,) and house.job(third).state == "queued"
+    house.ask(Cancel(second))
+    reached = house.job(second).step
+    house.until(lambda: house.job(second).state == "cancelled")
+    steps = decode_mesh(house.mesh(second)).facts["steps"]
+    print(f"node loss noticed after {noticed:.1f} s; cancelled at step {steps}, last told {reached}")
+    house.until(lambda: house.job(first).state == "running")
+    assert (
+        house.job(first).attempt == 2
+        and house.job(first).device == house.job(second).device
+        and house.job(third).state == "queued"
+    )
+    house.ask(Cancel(third))
+    assert house.job(third).state == "cancelled" and house.job(third).attempt == 0
+    before = house.job(first).step
+    free = time.monotonic()
+    house.until(lambda: house.job(first).step > before or house.job(first).state != "running")
+    print(f"node lost at step {before}; further than that {time.monotonic() - free:.1f} s after another GPU was free")
+    house.until(lambda: house.job(first).state == "succeeded")
+    assert house.mesh(first) == undisturbed
+
+
+def test_a_job_goes_on_without_the_server_and_without_its_envoy_and_is_found_again(house: House) -> None:
+    job = house.submit(LONG)
+    house.client.subscribe(job)
+    house.until(lambda: bool(house.previews) and house.job(job).step > 3)
+    (actor,) = actors()
+    house.runner._envoy.kill()
+    before = house.job(job).step
+    house.until(lambda: house.runner._connected is False)
+    house.until(lambda: house.runner._connected and house.job(job).step > before)
+    assert house.job(job).attempt == 1 and house.job(job).state == "running"
+    house.close()
+    before = house.job(job).step
+    house.previews.clear()
+    house.open()
+    assert (
+        house.job(job).state == "running"
+        and house.job(job).attempt == 1
+        and house.runner.idle() != list(house.runner.devices)
+    )
+    house.client.subscribe(job)
+    house.until(lambda: house.job(job).step > before and bool(house.previews))
+    assert actors() == [actor] and house.job(job).attempt == 1
+    steps = [frame.step for frame in house.previews]
+    assert steps == sorted(steps) and len(steps) <= 3, "what it saw while nobody looked did not pile up"
+    house.ask(Cancel(job))
+    house.until(lambda: house.job(job).state == "cancelled")
+    assert house.job(job).mesh_bytes and decode_mesh(house.mesh(job)).facts["steps"] < LONG
+    house.until(lambda: not actors())
+    assert set(house.runner.idle()) == set(house.runner.devices)
+
+
+class Bench:
+    """A runner without a server."""
+
+    def __init__(self, folder: Path, machines: Machines, grace_s: float = 60.0) -> None:
+        self._context, self._folder = zmq.Context(), folder
+        self.said: list[Any] = []
+        self.open(machines, grace_s)
+
+    def open(self, machines: Machines, grace_s: float) -> None:
+        self.runner = RayRunner(
+            self._context, machines.address, f"dreamwright-{self._folder.name}", self._folder / "logs", "cpu", grace_s
+        )
+        self.runner.adopt({})
+
+    def until(self, happened: Callable[[Any], bool], limit_s: float = 240.0) -> Any:
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            self.runner.socket.poll(50)
+            self.said += self.runner.reports()
+            for report in self.said:
+                if happened(report):
+                    return report
+        raise TimeoutError(f"it did not happen; {self.said[-5:]}")
+
+    def close(self) -> None:
+        self.runner.close()
+        self._context.destroy(0)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, machines: Machines) -> Iterator[Bench]:
+    machines.add("left", "right")
+    bench = Bench(tmp_path, machines, grace_s=1.0)
+    yield bench
+    bench.close()
+
+
+def test_of_two_attempts_at_once_only_the_later_goes_on_is_heard_and_publishes(
+    bench: Bench, tmp_path: Path, model: Path
+) -> None:
+    """As when a node that was only cut off comes back, after its job was given to another."""
+    folder = tmp_path / "job"
+    raise_fence(folder, 1)
+    bench.runner.give("left/0", summary(model, "job", 1, "left/0", LONG), folder)
+    bench.until(lambda report: isinstance(report, Stepped) and report.step >= 3)
+    raise_fence(folder, 2)
+    bench.runner.give("right/0", summary(model, "job", 2, "right/0", LONG), folder)
+    bench.said.clear()
+    bench.until(
+        lambda report: isinstance(report, Stepped)
+    )  # so the first attempt has let go: its end is ten minutes away
+    assert not (folder / MESH_FILE).exists()
+    bench.runner.stop("job", "cancel")
+    ended = bench.until(lambda report: isinstance(report, (Ended, Died)))
+    assert (
+        isinstance(ended, Ended)
+        and (ended.how, ended.attempt, ended.meshed) == ("cancelled", 2, True)
+        and (folder / MESH_FILE).exists()
+    )
+    assert {report.attempt for report in bench.said} == {2}
+    end = time.monotonic() + 60
+    while actors():  # the first one too was heard out, and let go
+        assert time.monotonic() < end and not list(bench.runner.reports())
+        bench.runner.socket.poll(50)
+
+
+def test_an_actor_that_does_not_heed_is_ended_by_force_and_one_that_is_killed_is_told_of(
+    bench: Bench, tmp_path: Path, model: Path
+) -> None:
+    """Both wait for a folder that their node does not see yet, and so look at nothing else."""
+    for name, device in (("stuck", "left/0"), ("dies", "right/0")):
+        (tmp_path / name).mkdir()
+        bench.runner.give(device, summary(model, name, 1, device), tmp_path / name)
+    end = time.monotonic() + 120
+    while len(actors()) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    bench.runner.stop("stuck", "pause")
+    ended = bench.until(lambda report: isinstance(report, Ended))
+    assert (
+        ended == replace(ended, job="stuck", how="paused", attempt=1, meshed=False)
+        and "goes on from its last checkpoint" in ended.message
+    )
+    while len(left := actors()) > 1:
+        assert time.monotonic() < end + 120
+        time.sleep(0.1)
+    os.kill(left[0].pid, signal.SIGKILL)
+    died = bench.until(lambda report: isinstance(report, Died))
+    assert (died.job, died.attempt) == ("dies", 1) and "its process on the cluster's node right died" in died.reason
+    assert set(bench.runner.idle()) == {"left/0", "right/0"}
+
+
+def test_what_the_server_does_not_want_any_more_is_ended_when_it_comes_back(
+    bench: Bench, tmp_path: Path, machines: Machines, model: Path
+) -> None:
+    (tmp_path / "old").mkdir()
+    bench.runner.give("left/0", summary(model, "old", 1, "left/0"), tmp_path / "old")
+    end = time.monotonic() + 120
+    while not actors():
+        assert time.monotonic() < end
+        bench.runner.socket.poll(50)
+    bench.runner.close()
+    bench.open(machines, 1.0)
+    assert set(bench.runner.idle()) == {"left/0", "right/0"}
+    while actors():
+        assert time.monotonic() < end + 120 and not list(bench.runner.reports())
+        time.sleep(0.1)
+
+
+def test_a_node_without_dreamwright_fails_the_job_with_a_sentence_and_a_node_that_has_just_gone_gives_it_back(
+    bench: Bench, tmp_path: Path, machines: Machines, model: Path
+) -> None:
+    (tmp_path / "poison").mkdir()
+    (tmp_path / "poison" / "dreamwright.py").write_text("")  # a module where the package should be
+    machines.add("bare", env_vars={"PYTHONPATH": str(tmp_path / "poison")})
+    end = time.monotonic() + 60
+    while "bare/0" not in bench.runner.devices:
+        assert time.monotonic() < end and not list(bench.runner.reports())
+        time.sleep(0.1)
+    bench.runner.give("bare/0", summary(model, "job", 1, "bare/0"), tmp_path)
+    ended = bench.until(lambda report: isinstance(report, (Ended, Died)))
+    assert isinstance(ended, Ended) and ended.how == "failed"
+    assert "node bare cannot load dreamwright" in ended.message and "install dreamwright[ray]" in ended.message
+    machines.kill("bare")
+    assert "bare/0" in bench.runner.idle(), "nobody has noticed yet"
+    bench.runner.give("bare/0", summary(model, "job", 2, "bare/0"), tmp_path)
+    died = bench.until(lambda report: isinstance(report, Died))
+    assert (died.job, died.attempt) == ("job", 2) and "bare" in died.reason
+    assert set(bench.runner.devices) == set(bench.runner.idle()) == {"left/0", "right/0"}
+
+
+def test_the_runner_outlives_the_head_node_and_goes_on_with_the_next_one(
+    bench: Bench, tmp_path: Path, machines: Machines, model: Path
+) -> None:
+    """Ray ends every process that has lost its head for a while; only the envoy is one of those."""
+    bench.runner.give("left/0", summary(model, "job", 1, "left/0"), tmp_path)
+    end = time.monotonic() + 120
+    while not actors():
+        assert time.monotonic() < end
+        bench.runner.socket.poll(50)
+    begun = time.monotonic()
+    machines.behead()
+    died = bench.until(lambda report: isinstance(report, Died))
+    print(f"the loss of the head and of all nodes was told {time.monotonic() - begun:.1f} s after it")
+    assert (died.job, died.attempt) == ("job", 1)
+    bench.until(lambda report: bench.runner.idle() == ["left/0"])

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The parts of the Ray runner that need no cluster: names, mailboxes, what a node must have, and what `--ray` may be."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from dreamwright.backend.cli import main as command
+from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.server.workers import ray_runner
+from dreamwright.backend.server.workers.fencing import raise_fence
+from dreamwright.backend.server.workers.ray_actor import NO_SECRET, Mailbox, unfit, unseen
+from dreamwright.backend.server.workers.ray_bridge import actor_name, explain, parse_name, slots_of
+from dreamwright.backend.server.workers.ray_runner import RayRunner, check_cluster, own_namespace
+from dreamwright.backend.server.workers.runner import Died
+from dreamwright.backend.server.workers.worker_protocol import Ended, Noted, Pictured, Stepped, unpack_order
+from dreamwright.shared import __version__
+from dreamwright.shared.job_states import JobState
+from tests.testing.in_memory_server import Yard, yard  # noqa: F401 (fixture)
+from tests.testing.ray_jobs import summary
+
+
+def told(box: Mailbox, after: int = 0) -> tuple[int, list[Any]]:
+    number, reports = box.after(after, 0.0)
+    return number, [unpack_order(NO_SECRET, data) for data in reports]
+
+
+def test_an_actor_keeps_the_newest_report_of_each_kind_however_long_nobody_asks() -> None:
+    box = Mailbox()
+    for step in range(1000):
+        box.put(Stepped("job", step, 1000, 1.0, 1.0, 1))
+        box.put(Pictured("job", step, 2, 1, b"picture", 1))
+    for report in (Noted("job", "", "loading", 1), Noted("job", "fine", "", 1), Noted("job", "", "making the mesh", 1)):
+        box.put(report)
+    ended = Ended("job", "succeeded", "", True, 1)
+    box.put(ended)
+    _, reports = told(box)
+    assert reports == [Stepped("job", 999, 1000, 1.0, 1.0, 1), Pictured("job", 999, 2, 1, b"picture", 1), Noted("job", "fine", "", 1),
+                       Noted("job", "", "making the mesh", 1), ended]  # fmt: skip
+    assert told(box)[1] == reports, "another server that asks from the start is told again"
+
+
+def test_a_listener_hears_each_report_once_and_waits_for_the_next() -> None:
+    box = Mailbox()
+    box.put(Noted("job", "", "first", 1))
+    number, reports = told(box)
+    assert len(reports) == 1 and told(box, number) == (number, [])
+    later = threading.Timer(0.1, lambda: box.put(Noted("job", "", "second", 1)))
+    later.start()
+    number, reports = box.after(number, 60.0)
+    later.join()
+    assert [unpack_order(NO_SECRET, data).message for data in reports] == ["second"]
+
+
+def node(name: str, gpus: float, alive: bool = True, key: str = "") -> dict[str, Any]:
+    return {
+        "Alive": alive,
+        "NodeName": name,
+        "NodeID": key or name * 8,
+        "Resources": {"GPU": gpus} if gpus else {"CPU": 1.0},
+    }
+
+
+def test_each_gpu_of_each_living_node_is_a_device_with_a_name_that_comes_back() -> None:
+    nodes = [node("b", 2.0), node("a", 1.0), node("head", 0), node("gone", 4.0, alive=False)]
+    assert slots_of(nodes) == {"a/0": "aaaaaaaa", "b/0": "bbbbbbbb", "b/1": "bbbbbbbb"}
+    assert list(slots_of([node("a", 1.0, key="new" * 8)])) == ["a/0"]
+    twins = slots_of([node("a", 1.0, key="1" * 56), node("a", 1.0, key="2" * 56)])
+    assert twins == {"a#11111111/0": "1" * 56, "a#22222222/0": "2" * 56}
+
+
+@given(some.from_regex("[0-9a-f]{16}", fullmatch=True), some.integers(1, 2**40), some.text("a /#7é", min_size=1))
+def test_an_actors_name_says_what_another_envoy_must_know(job: str, attempt: int, device: str) -> None:
+    assert parse_name(actor_name(job, attempt, device)) == (job, attempt, device)
+
+
+def test_a_node_that_does_not_see_the_jobs_folder_says_what_to_mount(tmp_path: Path) -> None:
+    waits: list[float] = []
+    message = unseen(tmp_path / "job", 2, 60.0, waits.append)
+    assert sum(waits) == 60.0
+    for word in (
+        str(tmp_path / "job"),
+        "No such file",
+        "mount the storage that holds the server's --state at the same path on every node",
+    ):
+        assert word in message
+    raise_fence(tmp_path / "job", 1)
+    assert "an older state of it" in unseen(tmp_path / "job", 2, 1.0, waits.append)
+
+
+def test_a_node_may_see_the_fence_late_or_see_a_later_attempts(tmp_path: Path) -> None:
+    """NFS shows it late; for a later attempt the fence itself says what is to be said."""
+    assert unseen(tmp_path, 1, 60.0, lambda seconds: raise_fence(tmp_path, 1)) == ""
+    raise_fence(tmp_path, 3)
+    assert unseen(tmp_path, 2, 0.0) == ""
+
+
+def test_a_node_of_another_version_or_without_a_usable_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unfit(__version__, "cpu") == ""
+    message = unfit("9.9", "cpu")
+    assert f"has dreamwright {__version__}, the server has 9.9" in message and "install the same on all" in message
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "a GPU that PyTorch does not see" in unfit(__version__, "cuda") and "--num-gpus=0" in unfit(
+        __version__, "cuda"
+    )
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert unfit(__version__, "cuda") == ""
+
+
+@pytest.mark.parametrize("address", ["", "ray://head:10001", "head", "head:port", "http://head:8265"])
+def test_what_is_no_address_of_a_cluster_is_refused_with_what_is(address: str) -> None:
+    with pytest.raises(ConfigError, match="allowed is auto, or HOST:PORT"):
+        check_cluster(address)
+
+
+def test_without_ray_the_server_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray_runner.importlib.util, "find_spec", lambda name: None)
+    assert command.main(["serve", "--ray", "auto", "--state", str(tmp_path), "--address", "tcp://127.0.0.1:*"]) == 2
+    assert 'pip install "dreamwright[ray]"' in capsys.readouterr().err
+
+
+def test_ray_and_a_device_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["serve", "--ray", "127.0.0.1:6379", "--device", "cuda:0", "--state", str(tmp_path)]) == 2
+    assert "leave --device out" in capsys.readouterr().err
+
+
+def test_a_server_that_reaches_no_cluster_does_not_start_and_leaves_nothing_open(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Port 1 takes no connections here; said within seconds, where Ray alone would try for minutes."""
+    for _ in range(2):
+        assert (
+            command.main(["serve", "--ray", "127.0.0.1:1", "--state", str(tmp_path), "--address", "tcp://127.0.0.1:*"])
+            == 2
+        )
+        said = capsys.readouterr().err
+        assert "no Ray cluster answers at 127.0.0.1:1" in said and "ray start --head" in said, (
+            "and the folder's lock was let go"
+        )
+
+
+def test_other_versions_on_the_cluster_are_named() -> None:
+    from ray._private.utils import check_version_info
+
+    with pytest.raises(RuntimeError) as caught:
+        check_version_info({"ray_version": "1.0.0", "python_version": "3.6.1"}, "this process")
+    message = explain("head:6379", caught.value)
+    assert (
+        "of other versions" in message and "1.0.0" in message and "3.6.1" in message and "install the same" in message
+    )
+
+
+def test_a_state_folder_keeps_its_namespace(tmp_path: Path) -> None:
+    name = own_namespace(tmp_path / "a")
+    assert own_namespace(tmp_path / "a") == name != own_namespace(tmp_path / "b")
+
+
+def test_a_node_is_told_the_shared_path_and_not_the_servers_link_to_it(tmp_path: Path) -> None:
+    (tmp_path / "shared" / "job").mkdir(parents=True)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "jobs").symlink_to(tmp_path / "shared")
+    sent: list[Any] = []
+    runner = RayRunner.__new__(RayRunner)  # without its envoy
+    runner._jobs, runner._send = {}, sent.append
+    runner.give("a/0", summary(Path("model"), "job", 1, "a/0"), tmp_path / "state" / "jobs" / "job")
+    assert sent[0].folder == str(tmp_path / "shared" / "job")
+
+
+def test_what_outlived_the_server_goes_on_under_its_attempt_and_the_rest_is_queued(yard: Yard) -> None:
+    yard.hands.devices = yard.devices = ("a", "b", "c")
+    yard.hands.free = ["a", "b", "c"]
+    lives, dead, stopping = (yard.submit() for _ in range(3))
+    yard.work()
+    yard.service.ledger.move(stopping, JobState.CANCELLING)
+    yard.living = {lives: 1, stopping: 1, dead: 7}
+    yard.kill()
+    yard.open()
+    assert (yard.job(lives).state, yard.job(lives).attempt, yard.job(lives).device) == ("running", 1, "a")
+    assert yard.job(dead).state == "queued"
+    assert yard.job(stopping).state == "cancelling" and yard.hands.stopped == [(stopping, "cancel")]
+    yard.hands.free = []
+    yard.hands.told = [Stepped(lives, 7, 10, 1.0, 1.0, 1), Ended(stopping, "cancelled", "", False, 1)]
+    yard.work()
+    assert yard.job(lives).step == 7 and yard.job(stopping).state == "cancelled"
+
+
+def test_the_death_of_an_earlier_attempt_is_no_death_of_the_present_one(yard: Yard) -> None:
+    name = yard.submit()
+    yard.work()
+    yard.hands.told = [Died(name, -9)]
+    yard.work()
+    assert yard.job(name).attempt == 2
+    yard.service._dispatch._take(Died(name, 0, 1, "the cluster's node a was lost"))
+    assert yard.job(name).state == "running" and yard.ledger.entries[name].attempts == 1
+    yard.service._dispatch._take(Died(name, 0, 2, "the cluster's node a was lost"))
+    assert yard.job(name).message == "the cluster's node a was lost; it goes on from its checkpoint"

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a worker makes of a job that begins from another one's field; and the whole way through a server with a real worker."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from dreamwright.backend.errors import CheckpointError
+from dreamwright.backend.scenes.initial_field import FIELD_FILE, read_origin
+from dreamwright.backend.server.jobs.initial_fields import take_over
+from dreamwright.backend.server.policy import Policy
+from dreamwright.backend.server.requests import job_of
+from dreamwright.backend.server.workers.failure_policy import Cause
+from dreamwright.backend.server.workers.fencing import raise_fence
+from dreamwright.backend.server.workers.job_executor import MESH_FILE, ORIGIN_FILE
+from dreamwright.backend.training.checkpoints import read_checkpoint
+from dreamwright.backend.training.pipeline import Production
+from dreamwright.shared.mesh_file import decode_mesh
+from dreamwright.shared.messages import Forget, JobReply, Submit
+from tests.server.test_worker import Desk, attempt, every_step_is_reported, model, work_of  # noqa: F401 (fixtures)
+from tests.soak.fault_injection_server import ward
+
+NEW = "a blue mushroom"
+
+
+@pytest.fixture(scope="module")
+def origin(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    """The folder of a job that has ended in a mesh and a field."""
+    folder = tmp_path_factory.mktemp("origin")
+    assert attempt(model, folder, 1).ended.how == "succeeded"
+    return folder
+
+
+@pytest.fixture
+def folder(origin: Path, tmp_path: Path) -> Path:
+    """The folder of a job that refines it, as the server leaves it for the worker."""
+    take_over(origin, tmp_path / "refined")
+    return tmp_path / "refined"
+
+
+def refine(model: Path, folder: Path, number: int, desk: Desk | None = None, **changes: object) -> Desk:  # noqa: F811
+    desk = desk or Desk()
+    raise_fence(folder, number)
+    work = work_of(model, folder, number)
+    desk.carry_out(replace(work, job=replace(work.job, **({"prompt": NEW, "refines": "origin"} | changes))))
+    return desk
+
+
+@pytest.fixture(scope="module")
+def undisturbed(origin: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:  # noqa: F811
+    """The mesh of a refining that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "refined"
+    take_over(origin, folder)
+    assert refine(model, folder, 1).ended.how == "succeeded"
+    return (folder / MESH_FILE).read_bytes()
+
+
+def test_a_finished_attempt_leaves_its_last_field_beside_the_mesh(origin: Path) -> None:
+    kept = read_origin(origin)
+    last = read_origin(origin / "checkpoints")
+    assert kept.prompt == "a red mushroom" and kept.tensors.keys() == last.tensors.keys()
+    assert all(torch.equal(value, last.tensors[name]) for name, value in kept.tensors.items())
+    assert (origin / FIELD_FILE).stat().st_size < 0.5 * (
+        origin / "checkpoints" / "checkpoint.safetensors"
+    ).stat().st_size
+
+
+def test_it_begins_in_the_middle_with_the_field_and_its_mesh_says_of_what(
+    folder: Path, model: Path, undisturbed: bytes
+) -> None:  # noqa: F811
+    """The same as a run by hand from that field, to the last bit."""
+    desk = refine(model, folder, 1)
+    assert desk.steps() == [4, 5, 6] and desk.ended.how == "succeeded"
+    assert (folder / MESH_FILE).read_bytes() == undisturbed
+    made = decode_mesh(undisturbed)
+    assert (made.facts["prompt"], made.facts["refined_from"]) == (NEW, "a red mushroom")
+    asked = replace(work_of(model, folder, 1).job, prompt=NEW)
+    by_hand = Production(job_of(asked), "cpu", None, lambda: False, origin=read_origin(folder / ORIGIN_FILE))
+    list(by_hand.events())
+    mesh, _ = by_hand.mesh()
+    assert (made.vertices == mesh.vertices).all() and (made.albedo == mesh.albedo).all()
+
+
+def test_after_a_stop_it_goes_on_from_its_checkpoint_and_ends_in_the_same_mesh(
+    folder: Path, model: Path, undisturbed: bytes
+) -> None:  # noqa: F811
+    desk = Desk()
+    desk.stop_at = 4
+    assert refine(model, folder, 1, desk).ended.how == "paused" and desk.steps() == [4]
+    asked = job_of(replace(work_of(model, folder, 1).job, prompt=NEW))
+    assert (
+        read_checkpoint(
+            folder / "checkpoints", replace(asked, origin=read_origin(folder / ORIGIN_FILE).digest)
+        ).state.step
+        == 4
+    )
+    with pytest.raises(CheckpointError, match="another run"):
+        read_checkpoint(folder / "checkpoints", asked)
+    again = refine(model, folder, 2)
+    assert again.steps() == [5, 6] and "anew" not in again.ended.message
+    assert (folder / MESH_FILE).read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize("harm", ["gone", "flipped"])
+def test_without_a_whole_field_to_begin_from_it_fails_with_what_to_do(harm: str, folder: Path, model: Path) -> None:  # noqa: F811
+    place = folder / ORIGIN_FILE
+    data = bytearray(place.read_bytes())
+    place.unlink()
+    if harm == "flipped":
+        data[-20] ^= 4
+        place.write_bytes(data)
+    ended = refine(model, folder, 1).ended
+    assert (ended.how, ended.cause) == ("failed", Cause.RUN_FAILED.value), "to try it again would be of no use"
+    assert (
+        "the field of job origin, from which it begins, cannot be read" in ended.message
+        and "refine that job anew" in ended.message
+    )
+    assert "--keep-work" not in ended.message
+
+
+def test_a_field_of_another_size_fails_with_what_to_do(folder: Path, model: Path) -> None:  # noqa: F811
+    settings = {**work_of(model, folder, 1).job.settings, "field.voxel_resolutions": "4,12"}
+    ended = refine(model, folder, 1, settings=settings).ended
+    assert ended.how == "failed" and "does not fit this run" in ended.message and "preset" in ended.message
+
+
+def test_a_disk_without_room_for_the_field_costs_no_mesh_and_the_job_says_so(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    (tmp_path / FIELD_FILE).write_bytes(b"of an attempt before")
+    monkeypatch.setattr("dreamwright.backend.scenes.initial_field.write_state", full)
+    ended = attempt(model, tmp_path, 1).ended
+    assert ended.how == "succeeded" and ended.meshed and "its prompt cannot be refined" in ended.message
+    assert (tmp_path / MESH_FILE).is_file() and not list(tmp_path.glob("field*"))
+
+
+def test_a_cancelled_job_keeps_the_field_of_its_mesh(model: Path, tmp_path: Path) -> None:  # noqa: F811
+    class Cancelled(Desk):
+        def _told_to_stop(self) -> str:
+            return "cancel" if 3 in self.steps() else ""
+
+    ended = attempt(model, tmp_path, 1, Cancelled()).ended
+    assert ended.how == "cancelled" and ended.meshed
+    assert read_origin(tmp_path / FIELD_FILE).tensors and read_origin(tmp_path / "checkpoints").tensors
+    assert decode_mesh((tmp_path / MESH_FILE).read_bytes()).facts["steps"] == 3
+
+
+def test_an_attempt_whose_job_went_to_a_later_one_leaves_no_field(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # noqa: F811
+    from dreamwright.backend.server.workers import job_executor as module
+
+    write = module.Attempt._write_mesh
+
+    def then_superseded(self: module.Attempt, *arguments: object) -> list[str]:
+        told = write(self, *arguments)
+        raise_fence(tmp_path, 2)
+        return told
+
+    monkeypatch.setattr(module.Attempt, "_write_mesh", then_superseded)
+    ended = attempt(model, tmp_path, 1).ended
+    assert ended.how == "failed" and "given to attempt 2" in ended.message and not (tmp_path / FIELD_FILE).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_finished_job_is_refined_by_a_real_worker_although_it_is_forgotten_meanwhile(tmp_path: Path) -> None:
+    with ward(tmp_path, Policy()) as here:
+        first = here.submit(seed=1)
+        ended = here.ended(first)
+        assert ended.state == "succeeded" and ended.refinable, ended
+
+        def asked(ticket: str, prompt: str, **changes: object) -> Submit:
+            return Submit(ticket, prompt, "", str(here.model), "draft", 1, here.settings, **changes)
+
+        replies = [here.ask(asked(f"r{n}", NEW, refines=first)) for n in range(2)]
+        assert all(isinstance(reply, JobReply) for reply in replies), replies
+        second, third = (reply.job.job for reply in replies)
+        here.until(lambda: here.job(second).state == "running")
+        here.ask(Forget(first))
+        done = here.ended(second)
+        assert (done.state, done.refines, done.refinable, done.step) == ("succeeded", first, True, 12), done
+        assert here.attempts(second) == [(1, 6)], "it began in the middle"
+        here.ended(third)
+        folders = [here.door._ledger.job_folder(name) for name in (second, third)]
+        assert (folders[0] / MESH_FILE).read_bytes() == (folders[1] / MESH_FILE).read_bytes(), (
+            "the origin was gone when the other began"
+        )
+        assert decode_mesh((folders[0] / MESH_FILE).read_bytes()).facts["refined_from"] == "a red mushroom"
+        assert not any((folder / ORIGIN_FILE).exists() for folder in folders)

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A job that refines a sent mesh, in a worker: stopped and gone on with, cancelled, damaged; and a client that sends the mesh."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dreamwright.backend.server.jobs.uploads import SUBJECT_FILE
+from dreamwright.backend.server.workers.fencing import raise_fence
+from dreamwright.backend.server.workers.job_executor import MESH_FILE
+from dreamwright.backend.server.workers.worker_protocol import Pictured, Stop, Work
+from dreamwright.shared import limits
+from dreamwright.shared.client import Link
+from dreamwright.shared.errors import Refused
+from dreamwright.shared.mesh_file import MeshFile, decode_mesh, encode_mesh
+from dreamwright.shared.mesh_upload import STALLS, MeshUpload
+from dreamwright.shared.messages import JobSummary, Submit
+from dreamwright.shared.uploads import Uploaded
+from tests.server.test_worker import Desk, every_step_is_reported, model  # noqa: F401 (fixtures)
+from tests.testing.scripted_worker_server import Stage, stage  # noqa: F401 (fixture)
+from tests.testing.uploaded_meshes import sent_ball, sha256
+
+BALL = encode_mesh(sent_ball(source_object="Ball", source_matrix="[1]", other="not for the way back"))
+SETTINGS = {
+    "run.steps": 4,
+    "run.checkpoint_interval": 2,
+    "run.preview_interval": 2,
+    "render.resolution": 16,
+    "run.threads": 1,
+    "refine.strength": 0.6,
+}
+
+
+def attempt(model: Path, folder: Path, number: int = 1, desk: Desk | None = None, **changes: Any) -> Desk:
+    desk = desk or Desk()
+    fields = {"settings": SETTINGS, "mesh": sha256(BALL)} | changes
+    job = JobSummary(
+        "job",
+        "running",
+        "a red mushroom",
+        "",
+        str(model),
+        "refine",
+        3,
+        fields["settings"],
+        0,
+        4,
+        0.0,
+        -1.0,
+        0,
+        "",
+        "",
+        0.0,
+        0,
+        "",
+        1,
+        attempt=number,
+        mesh=fields["mesh"],
+    )
+    raise_fence(folder, number)
+    if not (folder / SUBJECT_FILE).exists():
+        (folder / SUBJECT_FILE).write_bytes(BALL)
+    desk.carry_out(Work(job, str(folder)))
+    return desk
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Desk]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    desk = attempt(model, folder)
+    assert desk.ended.how == "succeeded", desk.ended
+    return (folder / MESH_FILE).read_bytes(), desk
+
+
+def test_the_refined_mesh_has_the_same_vertices_in_the_same_order_and_says_what_it_came_from(
+    undisturbed: tuple[bytes, Desk],
+) -> None:
+    data, desk = undisturbed
+    sent, made = sent_ball(), decode_mesh(data)
+    assert np.array_equal(made.faces, sent.faces) and made.vertices.shape == sent.vertices.shape
+    moved = np.linalg.norm(made.vertices - sent.vertices, axis=1)
+    assert 0 < moved.max() < 0.6 * 0.5 * 0.8, "strength x half the radius"
+    assert not np.array_equal(made.albedo, sent.albedo)
+    assert made.facts["refined_sha256"] == sha256(BALL) and made.facts["strength"] == 0.6
+    assert made.facts["source_object"] == "Ball" and made.facts["source_matrix"] == "[1]" and "other" not in made.facts
+    assert made.facts["triangles"] == len(sent.faces) and made.facts["watertight"] is True
+    assert desk.steps()[-1] == 4 and [word.step for word in desk.said if isinstance(word, Pictured)] == [2, 4]
+
+
+def test_a_paused_refinement_goes_on_and_ends_in_the_same_mesh_and_a_cancelled_one_has_what_there_is(
+    model: Path, undisturbed: tuple[bytes, Desk], tmp_path: Path
+) -> None:
+    desk = Desk()
+    desk.stop_at = 3
+    assert attempt(model, tmp_path, 1, desk).ended.how == "paused" and not (tmp_path / MESH_FILE).exists()
+    desk = attempt(model, tmp_path, 2)
+    assert desk.ended.how == "succeeded" and desk.steps() == [4]
+    assert (tmp_path / MESH_FILE).read_bytes() == undisturbed[0]
+
+    class Cancelled(Desk):
+        def _should_stop(self) -> bool:
+            self._stop = Stop("job", "cancel") if self.steps() else None
+            return self._stop is not None
+
+    (tmp_path / "other").mkdir()
+    ended = attempt(model, tmp_path / "other", 1, Cancelled()).ended
+    assert ended.how == "cancelled" and ended.meshed
+    assert decode_mesh((tmp_path / "other" / MESH_FILE).read_bytes()).facts["steps"] == 1
+
+
+def test_strength_nothing_gives_the_mesh_back_bit_for_bit(model: Path, tmp_path: Path) -> None:
+    assert attempt(model, tmp_path, settings={**SETTINGS, "refine.strength": 0}).ended.how == "succeeded"
+    made = decode_mesh((tmp_path / MESH_FILE).read_bytes())
+    assert np.array_equal(made.vertices, sent_ball().vertices) and np.array_equal(made.albedo, sent_ball().albedo)
+
+
+@pytest.mark.parametrize("harm", ["gone", "damaged"])
+def test_a_mesh_that_the_servers_disk_lost_fails_the_job_with_what_to_do(
+    model: Path, tmp_path: Path, harm: str
+) -> None:
+    if harm == "damaged":
+        (tmp_path / SUBJECT_FILE).write_bytes(BALL[:-1] + b"x")
+    else:
+        (tmp_path / SUBJECT_FILE).mkdir()
+    ended = attempt(model, tmp_path).ended
+    assert (ended.how, ended.cause) == ("failed", "bad-input") and "send the mesh again" in ended.message, ended
+
+
+# --- the client that sends it
+
+
+def sending(stage: Stage, data: bytes) -> tuple[MeshUpload, list[Any]]:
+    ends: list[Any] = []
+    return MeshUpload(stage.client, data, ends.append).start(), ends
+
+
+def large() -> bytes:
+    """A good mesh of some twelve pieces."""
+    ball = sent_ball(5)
+    return encode_mesh(MeshFile(ball.vertices, ball.faces, ball.normals, ball.albedo))
+
+
+def test_a_client_sends_a_mesh_and_the_next_time_only_asks(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = large()
+    upload, ends = sending(stage, data)
+    stage.until(lambda: bool(ends))
+    assert ends == [sha256(data)] and upload.share == 1
+    requests = stage.door.service.tally.requests["Upload"]
+    assert requests == 1 + -(-len(data) // limits.UPLOAD_PIECE_BYTES), "each piece once"
+    _, again = sending(stage, data)
+    stage.until(lambda: bool(again))
+    assert stage.door.service.tally.requests["Upload"] == requests + 1
+    assert stage.ask(
+        Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))
+    ).job.mesh == sha256(data)
+
+
+def test_an_upload_goes_on_over_the_end_of_the_server_and_a_cut_line_and_sends_little_twice(stage: Stage) -> None:
+    data = large()
+    upload, ends = sending(stage, data)
+    stage.until(lambda: upload.share > 0.4)
+    address = stage.door.address
+    stage.door.close()
+    stage.door = type(stage.door)(address, stage.folder, ("cpu",))
+    have = stage.door.service.uploads._have(next(iter(stage.door.service.uploads._sent)), len(data))
+    assert 0.4 * len(data) < have < len(data)
+    epoch = stage.client.epoch
+    stage.until(lambda: stage.client.epoch != epoch and stage.client.link is Link.ONLINE, 30)
+    upload.resume()  # as a session does when it is back online
+    stage.until(lambda: bool(ends), 30)
+    assert ends == [sha256(data)]
+    pieces = -(-(len(data) - have) // limits.UPLOAD_PIECE_BYTES)
+    assert pieces <= stage.door.service.tally.requests["Upload"] <= pieces + 2 * limits.UPLOAD_PIECES_IN_FLIGHT + 2
+
+
+def test_what_arrives_damaged_is_sent_again_from_its_beginning(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, receive, harmed = large(), stage.door.service.uploads.receive, []
+
+    def harm(owner: str, piece: Any) -> Any:
+        if piece.offset and not harmed:
+            harmed.append(piece.offset)
+            piece = replace(piece, data=piece.data[:-1] + bytes([piece.data[-1] ^ 1]))
+        return receive(owner, piece)
+
+    monkeypatch.setattr(stage.door.service.uploads, "receive", harm)
+    upload, ends = sending(stage, data)
+    stage.until(lambda: bool(ends))
+    assert harmed and ends == [sha256(data)]
+
+
+def test_a_server_that_keeps_nothing_is_given_up_and_a_refusal_is_the_end(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage.door.service.uploads, "receive", lambda owner, piece: Uploaded(0))
+    _, ends = sending(stage, large())
+    stage.until(lambda: bool(ends))
+    assert isinstance(ends[0], Refused) and "does not keep" in ends[0].message
+    assert stage.door.service.tally.requests["Upload"] < 3 * limits.UPLOAD_PIECES_IN_FLIGHT * (STALLS + 2)
+    monkeypatch.undo()
+    _, ends = sending(stage, b"no mesh")
+    stage.until(lambda: bool(ends))
+    assert ends[0].code == "bad-input" and "no mesh that can be refined" in ends[0].message
+    _, ends = sending(stage, bytes(limits.UPLOAD_BYTES + 1))
+    assert "12.6 MB; allowed are 12.6; decimate" in ends[0].message
+
+
+def test_a_cancelled_upload_sends_no_more_and_tells_nobody(stage: Stage) -> None:
+    upload, ends = sending(stage, large())
+    stage.until(lambda: upload.share > 0)
+    upload.cancel()
+    for _ in range(20):
+        stage.turn()
+    sent = stage.door.service.tally.requests["Upload"]
+    for _ in range(20):
+        stage.turn()
+    assert stage.door.service.tally.requests["Upload"] == sent and ends == [] and upload.share < 1

@@ -1,0 +1,417 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A mesh that is sent to be refined: in pieces, gone on with, checked when whole, each user's own, and the job's once it is submitted."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dreamwright.backend.server.jobs.uploads import SUBJECT_FILE, UNDER_WAY_S, Uploads
+from dreamwright.backend.server.policy import Policy
+from dreamwright.backend.server.workers.job_executor import MESH_FILE
+from dreamwright.backend.server.workers.worker_protocol import Ended
+from dreamwright.shared import limits
+from dreamwright.shared.arrays import encode_array
+from dreamwright.shared.errors import Refused
+from dreamwright.shared.mesh_file import FORMAT, MeshFile, encode_mesh
+from dreamwright.shared.messages import AskCapabilities, Cancel, Forget, Resume, Submit, Upload, Uploaded, pack
+from tests.testing.encrypted_server import Street, street  # noqa: F401 (fixture)
+from tests.testing.fake_props import ball, picture_of
+from tests.testing.in_memory_server import Yard, yard  # noqa: F401 (fixture)
+from tests.testing.uploaded_meshes import BALL, pieces, sent_ball, sha256
+
+MESH = sha256(BALL)
+
+
+def send(yard: Yard, data: bytes = BALL, owner: str = "ada", size: int = 3000) -> int:
+    """All pieces; how much the server has then."""
+    have = 0
+    for piece in pieces(data, size):
+        have = yard.ask(piece, owner).offset
+    return have
+
+
+def refine(yard: Yard, owner: str = "ada", **changes: Any) -> str:
+    return yard.submit(owner, **({"preset": "refine", "mesh": MESH} | changes))
+
+
+def files(yard: Yard) -> list[str]:
+    return sorted(path.name for path in (yard.folder / "uploads").rglob("*.*"))
+
+
+# --- pieces
+
+
+def test_a_mesh_in_pieces_is_whole_in_the_end_and_can_be_submitted(yard: Yard) -> None:
+    assert send(yard) == len(BALL) and files(yard) == [f"{MESH}.dwm"]
+    job = refine(yard, settings={"refine.strength": 0.25, "run.steps": 7})
+    summary = yard.job(job)
+    assert (summary.mesh, summary.steps, summary.preset) == (MESH, 7, "refine")
+    assert (yard.ledger.job_folder(job) / SUBJECT_FILE).read_bytes() == BALL
+
+
+@settings(max_examples=40)
+@given(order=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 4000)), max_size=40))
+def test_pieces_in_any_order_again_and_overlapping_never_leave_anything_but_the_beginning_of_the_file(
+    tmp_path_factory: pytest.TempPathFactory, order: list[tuple[int, int]]
+) -> None:
+    """Against the promise itself: what the server says that it has is how many bytes of the file it has."""
+    data = BALL[:9000] + bytes(3000)  # no mesh: the last piece is left out
+    uploads = Uploads(tmp_path_factory.mktemp("state"), Policy(), lambda: 0.0)
+    have = 0
+    for place, size in order:
+        offset = min(place * 900, len(data) - 1)
+        piece = data[offset : min(offset + size, len(data) - 1)]
+        told = uploads.receive("ada", Upload(sha256(data), len(data), offset, piece)).offset
+        have = max(have, offset + len(piece)) if offset <= have else have
+        assert told == have
+    [kept] = list(uploads._folder.rglob("*.part")) or [None]
+    assert (kept.read_bytes() if kept else b"") == data[:have]
+
+
+def test_an_upload_goes_on_after_the_servers_end_where_it_was_and_asking_costs_nothing(yard: Yard) -> None:
+    sent = list(pieces(BALL, 1000))
+    for piece in sent[:4]:
+        yard.ask(piece)
+    yard.kill()
+    yard.open()
+    assert yard.ask(Upload(MESH, len(BALL), 0, b"")) == Uploaded(4000)
+    assert yard.ask(sent[7]) == Uploaded(4000), "what comes later than there is, is not kept"
+    for piece in sent[4:]:
+        yard.ask(piece)
+    assert files(yard) == [f"{MESH}.dwm"]
+    assert yard.ask(Upload(MESH, len(BALL), 0, b"")) == Uploaded(len(BALL)) == yard.ask(sent[2]), (
+        "sent again it is there at once"
+    )
+
+
+def test_a_file_with_another_hash_is_thrown_away_and_can_be_sent_again(yard: Yard) -> None:
+    wrong = [
+        replace(piece, data=b"x" + piece.data[1:]) if piece.offset == 6000 else piece for piece in pieces(BALL, 3000)
+    ]
+    for piece in wrong[:-1]:
+        yard.ask(piece)
+    refused = yard.refused(wrong[-1])
+    assert (
+        refused.code == "not-ready"
+        and "arrived damaged" in refused.message
+        and "again from its beginning" in refused.message
+    )
+    assert files(yard) == []
+    assert send(yard) == len(BALL)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"x" * 5000, "no mesh that can be refined"),
+        (encode_mesh(replace(sent_ball(), faces=np.zeros((0, 3), np.int32))), "0 triangles; allowed are"),
+        (
+            encode_mesh(replace(sent_ball(), vertices=np.ones_like(sent_ball().vertices))),
+            "all of the mesh's vertices are at one place",
+        ),
+        (encode_mesh(replace(sent_ball(), vertices=np.full_like(sent_ball().vertices, np.nan))), "not finite"),
+        (encode_mesh(replace(sent_ball(), faces=sent_ball().faces + 9)), "a face names vertex"),
+        (encode_mesh(replace(ball(4), picture=picture_of(ball(4), 64))), "has a picture; allowed are colors"),
+    ],
+    ids=["noise", "no faces", "no size", "NaN", "faces of nothing", "pictured"],
+)
+def test_what_cannot_be_refined_is_refused_with_the_reason_once_it_is_whole_and_not_kept(
+    yard: Yard, data: bytes, words: str
+) -> None:
+    *before, last = pieces(data, 4000)
+    for piece in before:
+        yard.ask(piece)
+    refused = yard.refused(last)
+    assert refused.code == "bad-input" and words in refused.message and "; " in refused.message
+    assert files(yard) == []
+    assert (
+        yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))).code
+        == "not-ready"
+    )
+
+
+def test_a_mesh_of_more_vertices_than_a_refinement_takes_is_refused_with_both_numbers(yard: Yard) -> None:
+    """Its file is small enough: it has hardly any faces."""
+    count = limits.MESH_VERTICES + 1
+    many = np.random.default_rng(0).uniform(size=(count, 3)).astype(np.float32)
+    data = encode_mesh(MeshFile(many, np.array([[0, 1, 2]], np.int32), many, many))
+    assert len(data) < limits.UPLOAD_BYTES
+    *before, last = pieces(data)
+    for piece in before:
+        yard.ask(piece)
+    assert f"{count} vertices" in yard.refused(last).message
+
+
+def test_the_largest_mesh_fits_and_is_checked_before_anybody_waits_long(yard: Yard) -> None:
+    """Faces and vertices at their limits, and all that facts may hold."""
+    vertices = np.random.default_rng(0).uniform(size=(limits.MESH_VERTICES, 3)).astype(np.float32)
+    faces = np.random.default_rng(1).integers(0, limits.MESH_VERTICES, (limits.MESH_FACES, 3)).astype(np.int32)
+    data = encode_mesh(MeshFile(vertices, faces, vertices, vertices, {f"source_{n}": "é" * 1000 for n in range(100)}))
+    assert len(data) <= limits.UPLOAD_BYTES
+    *before, last = pieces(data)
+    for piece in before:
+        yard.ask(piece)
+    begun = time.process_time()
+    assert yard.ask(last) == Uploaded(len(data))
+    print(
+        f"the last piece of the largest mesh, {len(data)} bytes, took {time.process_time() - begun:.3f} s of the server"
+    )
+
+
+def test_a_packed_array_that_would_be_large_is_refused_before_it_is_unpacked(yard: Yard) -> None:
+    """100 MB of zeros pack into 100 kB."""
+    zeros = encode_array(np.zeros((8_000_000, 3), np.float32), compress=True)
+    small = encode_array(np.zeros((1, 3), np.float32))
+    content = {
+        "format": FORMAT,
+        "vertices": zeros,
+        "faces": {**small, "dtype": "<i4"},
+        "normals": small,
+        "albedo": small,
+        "facts": {},
+    }
+    *before, last = pieces(msgpack.packb(content))
+    for piece in before:
+        yard.ask(piece)
+    assert "array of 96000000 bytes" in yard.refused(last).message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sha256": "../../" + "a" * 58},
+        {"sha256": MESH.upper()},
+        {"sha256": ""},
+        {"offset": len(BALL) - 1, "data": b"12"},
+    ],
+    ids=["path", "upper", "none", "beyond"],
+)
+def test_a_name_that_is_no_hash_and_a_piece_beyond_the_end_are_refused_and_nothing_is_written(
+    yard: Yard, changes: dict[str, Any]
+) -> None:
+    refused = yard.refused(replace(Upload(MESH, len(BALL), 0, b"x"), **changes))
+    assert refused.code == "bad-input" and "allowed are" in refused.message and not (yard.folder / "uploads").exists()
+
+
+def test_the_largest_piece_fits_into_a_request() -> None:
+    assert (
+        len(pack(Upload(MESH, limits.UPLOAD_BYTES, limits.UPLOAD_BYTES, bytes(limits.UPLOAD_PIECE_BYTES)), 2**53))
+        <= limits.REQUEST_BYTES
+    )
+
+
+def test_a_full_disk_refuses_a_piece_and_the_upload_goes_on_when_there_is_room(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, *rest = pieces(BALL, 3000)
+    yard.ask(first)
+    opened = Path.open
+
+    def full(path: Path, *how: Any, **more: Any) -> Any:
+        if path.suffix == ".part":
+            raise OSError(28, "No space left on device")
+        return opened(path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", full)
+    refused = yard.refused(second)
+    assert refused.code == "no-space" and "No space left" in refused.message and "make room" in refused.message
+    monkeypatch.undo()
+    assert yard.ask(Upload(MESH, len(BALL), 0, b"")) == Uploaded(3000)
+    for piece in (second, *rest):
+        yard.ask(piece)
+    assert files(yard) == [f"{MESH}.dwm"]
+
+
+# --- whose it is, and how much may lie there
+
+
+def test_a_mesh_is_its_senders_alone_and_to_everybody_else_as_if_there_were_none(yard: Yard) -> None:
+    send(yard)
+    theirs = yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "bert")
+    nobodys = yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh="0" * 64), "bert")
+    assert theirs.code == nobodys.code == "not-ready" and theirs.message.replace(MESH, "X") == nobodys.message.replace(
+        "0" * 64, "X"
+    )
+    assert (
+        yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "chief", True).code
+        == "not-ready"
+    ), "nor an admin's"
+    assert yard.ask(Upload(MESH, len(BALL), 0, b""), "bert") == Uploaded(0), "not even whether it is there is told"
+    assert not yard.ledger.entries and not (yard.folder / "jobs").exists()
+
+
+def test_each_user_of_an_encrypted_server_sends_their_own(street: Street) -> None:
+    anna, bert = street.guest("anna"), street.guest("bert")
+    for piece in pieces(BALL):
+        assert street.ask(anna, piece).offset > 0
+    for guest, ready in ((bert, False), (anna, True)):
+        reply = street.ask(guest, Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH))
+        assert (
+            (reply.code == "not-ready") is not ready if isinstance(reply, Refused) else ready and reply.job.mesh == MESH
+        )
+
+
+def test_above_a_users_share_the_ones_not_used_for_longest_go_and_nobody_elses(tmp_path: Path) -> None:
+    one = len(BALL) / 1e6
+    yard = Yard(tmp_path / "state", policy=Policy(upload_mb_per_user=2.5 * one))
+    meshes = [encode_mesh(sent_ball(2, 0.8, number=number)) for number in range(3)]
+    send(yard, meshes[0], "bert")
+    for number, data in enumerate(meshes):
+        yard.work(10)
+        send(yard, data)
+        if number == 1:
+            yard.work(1)
+            yard.ask(Upload(sha256(meshes[0]), len(meshes[0]), 0, b""))  # used again, so the second is now the oldest
+    have = [yard.ask(Upload(sha256(data), len(data), 0, b"")).offset == len(data) for data in meshes]
+    assert have == [True, False, True]
+    assert yard.ask(Upload(sha256(meshes[0]), len(meshes[0]), 0, b""), "bert").offset == len(meshes[0])
+
+
+def test_above_the_limit_of_all_only_idle_ones_go_and_else_the_upload_is_refused(tmp_path: Path) -> None:
+    one = len(BALL) / 1e6
+    yard = Yard(tmp_path / "state", policy=Policy(upload_mb_per_user=1.5 * one, upload_mb_total=2.5 * one))
+    send(yard, owner="anna")
+    yard.ask(next(pieces(BALL, 3000)), "bert")  # what is announced counts, not only what has come
+    refused = yard.refused(next(pieces(BALL, 3000)), "carl")
+    assert refused.code == "queue-full" and "try again" in refused.message
+    yard.work(UNDER_WAY_S + 1)
+    assert send(yard, owner="carl") == len(BALL)
+    assert yard.ask(Upload(MESH, len(BALL), 0, b""), "anna") == Uploaded(0)
+
+
+def test_a_mesh_larger_than_a_users_share_is_refused_with_the_option_that_helps(tmp_path: Path) -> None:
+    yard = Yard(tmp_path / "state", policy=Policy(upload_mb_per_user=0.5 * len(BALL) / 1e6))
+    refused = yard.refused(next(pieces(BALL)))
+    assert (
+        refused.code == "too-many"
+        and "--upload-mb-per-user" in refused.message
+        and not (yard.folder / "uploads").exists()
+    )
+
+
+def test_what_nobody_uses_goes_after_a_day_of_the_servers_own_clock_and_a_job_keeps_its_own(yard: Yard) -> None:
+    send(yard)
+    job = refine(yard)
+    yard.wall += 1e9  # a clock that jumps removes nothing
+    yard.work(3600 * 23)
+    assert files(yard) == [f"{MESH}.dwm"]
+    yard.work(3600 * 25)
+    assert files(yard) == [] and (yard.ledger.job_folder(job) / SUBJECT_FILE).read_bytes() == BALL
+    assert (
+        yard.refused(Submit("other", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code
+        == "not-ready"
+    )
+
+
+def test_the_limits_and_settings_of_a_refinement_are_told(yard: Yard) -> None:
+    offered = yard.ask(AskCapabilities())
+    assert offered.bounds["upload_bytes"] == limits.UPLOAD_BYTES and offered.bounds["mesh_vertices"] == 200_000
+    assert offered.bounds["upload_mb_per_user"] == 128 and offered.bounds["upload_hours"] == 24
+    cards = {card.name: card for card in offered.settings}
+    strength = cards["refine.strength"]
+    assert (strength.kind, strength.low, strength.high, strength.defaults) == ("number", 0, 1, {"refine": 0.5})
+    assert cards["refine.positions"].kind == "switch" and cards["run.steps"].defaults["refine"] == 300
+
+
+# --- the job
+
+
+def test_the_same_ticket_is_one_job_also_when_the_upload_is_gone_meanwhile(yard: Yard) -> None:
+    send(yard)
+    job = refine(yard, ticket="same")
+    shutil.rmtree(yard.folder / "uploads")
+    yard.kill()
+    yard.open()
+    assert refine(yard, ticket="same") == job and yard.job(job).mesh == MESH
+
+
+def test_a_server_that_dies_between_the_link_and_the_ledger_leaves_no_job_and_the_same_ticket_makes_one(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(yard)
+
+    def dies(*asked: Any) -> None:
+        raise SystemExit("killed")
+
+    monkeypatch.setattr(yard.ledger, "add", dies)
+    with pytest.raises(SystemExit):
+        refine(yard, ticket="same")
+    assert len(list((yard.folder / "jobs").iterdir())) == 1
+    yard.kill()
+    yard.open()
+    assert not list((yard.folder / "jobs").iterdir()), "nobody's folder is swept at the start"
+    assert (yard.ledger.job_folder(refine(yard, ticket="same")) / SUBJECT_FILE).read_bytes() == BALL and len(
+        yard.ledger.entries
+    ) == 1
+
+
+def test_a_submit_that_the_disk_refuses_leaves_no_folder(yard: Yard) -> None:
+    send(yard)
+    yard.disk.full = True
+    assert yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code == "no-space"
+    assert not list((yard.folder / "jobs").iterdir()) and not yard.ledger.entries
+
+
+def test_the_jobs_mesh_stays_as_long_as_the_job_can_go_on_and_no_longer(yard: Yard) -> None:
+    send(yard)
+    ends = {}
+    for how in ("succeeded", "failed", "resumable"):
+        job = refine(yard)
+        yard.work()
+        subject = yard.ledger.job_folder(job) / SUBJECT_FILE
+        if how == "resumable":
+            (subject.parent / "checkpoints").mkdir()
+            (subject.parent / "checkpoints" / "checkpoint.safetensors").write_bytes(b"x")
+        if how == "succeeded":
+            (subject.parent / MESH_FILE).write_bytes(b"mesh")
+        assert subject.is_file()
+        yard.report(Ended, job, "succeeded" if how == "succeeded" else "failed", "", how == "succeeded")
+        ends[how] = subject.is_file()
+    assert ends == {"succeeded": False, "failed": False, "resumable": True}
+    sweeper = yard.service._dispatch.sweeper
+    assert sweeper._size(yard.ledger.entries[job]) == 1 + len(BALL), "it counts for what is kept"
+    yard.ask(Resume(job))
+    yard.ask(Cancel(job))
+    assert not subject.is_file()
+    yard.ask(Forget(job))
+    assert not subject.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"preset": "draft"}, "preset 'draft' makes props from nothing; allowed for a mesh that was sent is 'refine'"),
+        ({"settings": {"mesh.texture": 64}}, "mesh.texture means nothing when a mesh is refined; allowed are"),
+        ({"settings": {"mesh.height_m": 0.5}}, "mesh.height_m means nothing"),
+        ({"settings": {"refine.strength": 1.5}}, "refine.strength is 1.5; allowed is 0 to 1"),
+        ({"prompt": "a red gryphon"}, "gryphon"),
+        ({"mesh": ""}, "unknown preset 'refine'; allowed are"),
+    ],
+)
+def test_what_a_refinement_has_no_use_for_is_refused_by_name_and_leaves_nothing(
+    yard: Yard, changes: dict[str, Any], words: str
+) -> None:
+    send(yard)
+    fields = {
+        "ticket": "t",
+        "prompt": "a red mushroom",
+        "negative": "",
+        "model": "starter",
+        "preset": "refine",
+        "seed": 0,
+        "settings": {},
+        "mesh": MESH,
+    }
+    refused = yard.refused(Submit(**{**fields, **changes}))
+    assert refused.code == "bad-input" and words in refused.message, refused.message
+    assert not (yard.folder / "jobs").exists()

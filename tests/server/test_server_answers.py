@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the server answers: what it can make and what not, every job page by page, and no more previews than are seen."""
+
+from __future__ import annotations
+
+import re
+
+import msgpack
+import pytest
+import zmq
+
+from dreamwright.backend.config.presets import PRESETS
+from dreamwright.backend.server.requests import capabilities
+from dreamwright.backend.server.workers.worker_protocol import Pictured
+from dreamwright.shared import limits
+from dreamwright.shared.client import Link
+from dreamwright.shared.errors import Refused
+from dreamwright.shared.messages import AskCapabilities, Hello, ListJobs, PreviewFrame, Seen, pack, unpack
+from tests.testing.scripted_worker_server import asked, stage  # noqa: F401 (stage is a fixture)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"prompt": "  "}, "prompt is empty"),
+        ({"prompt": "a red gryphon"}, "gryphon.*knows the colors.*props.*mushroom"),
+        ({"model": "no-such"}, "unknown model 'no-such'"),
+        ({"preset": "best"}, "unknown preset 'best'; allowed are"),
+        ({"settings": {"run.stepz": 3}}, "unknown setting 'run.stepz'; did you mean run.steps"),
+        ({"settings": {"run.steps": 0}}, "run.steps is 0; allowed is 1"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_with_the_reason_and_leaves_no_job(stage, changes, words):
+    answer = stage.ask(asked(**changes))
+    assert isinstance(answer, Refused) and answer.code == "bad-input"
+    assert re.search(words, answer.message), answer.message
+    assert not stage.door._ledger.entries
+
+
+def test_a_client_that_never_acknowledges_previews_gets_two_and_later_the_latest(stage, monkeypatch):
+    name = stage.ask(asked()).job.job
+    stage.until(lambda: stage.foreman.given == [name])
+    stage.client.subscribe(name)
+    stage.turn()
+    stage.turn()
+    monkeypatch.setattr("dreamwright.shared.client.Seen", lambda count: AskCapabilities())
+    for step in range(1, 7):
+        stage.foreman.told = [Pictured(name, step, 1, 1, b"x")]
+        stage.turn()
+    for _ in range(20):
+        stage.turn()
+    assert [e.step for e in stage.events if isinstance(e, PreviewFrame)] == [1, 2]
+    monkeypatch.undo()
+    stage.client._send(Seen(2), 0)
+    stage.until(lambda: [e.step for e in stage.events if isinstance(e, PreviewFrame)] == [1, 2, 6])
+
+
+def test_capabilities_describe_models_presets_and_settings(stage):
+    able = stage.ask(AskCapabilities())
+    starter = able.models[0]
+    assert starter.name == "starter" and starter.ready and "mushroom" in starter.vocabulary
+    assert {preset.name for preset in able.presets} == set(PRESETS)
+    assert capabilities(("cpu",)).presets[0].name == "draft", "a stranger's first prop comes in minutes"
+    assert capabilities(("cuda:0", "cpu")).presets[0].name == "standard"
+    height = next(card for card in able.settings if card.name == "mesh.height_m")
+    assert height.kind == "number" and height.low <= height.defaults["draft"] <= height.high
+
+
+def test_all_jobs_can_be_listed_page_by_page_newest_change_first(stage):
+    names = [stage.ask(asked(f"t{number}")).job.job for number in range(5)]
+    pages, before = [], 0
+    while True:
+        page = stage.ask(ListJobs(before, 2)).jobs
+        if not page:
+            break
+        pages.append([job.job for job in page])
+        assert [job.changed for job in page] == sorted((job.changed for job in page), reverse=True)
+        before = page[-1].changed
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert sorted(name for page in pages for name in page) == sorted(names)
+
+
+@pytest.mark.parametrize("version", [0, limits.PROTOCOL_VERSION + 1, "new"])
+def test_a_client_of_another_version_is_answered_in_words_and_harms_nobody(stage, version):
+    stranger = zmq.Context.instance().socket(zmq.DEALER)
+    try:
+        stranger.connect(stage.door.address)
+        hello = msgpack.unpackb(pack(Hello("c" * 32, "another"), 7))
+        stranger.send(msgpack.packb({**hello, "version": version}))
+        stage.until(lambda: stranger.poll(0))
+        number, answer = unpack(stranger.recv(), limits.REPLY_BYTES)
+    finally:
+        stranger.close(0)
+    assert (number, answer.code) == (7, "version")
+    assert (
+        f"speaks protocol version {version!r}, this one {limits.PROTOCOL_VERSION}" in answer.message
+        and "update the older" in answer.message
+    )
+    assert stage.client.link is Link.ONLINE

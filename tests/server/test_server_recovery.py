@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""No job is lost when a worker dies, the server starts again, or a second or older one comes to its folder."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable
+
+import pytest
+
+from dreamwright.backend.errors import CheckpointError
+from dreamwright.backend.server.app import FrontDoor
+from dreamwright.backend.server.jobs.job_store import Ledger
+from dreamwright.backend.server.workers import local_runner as foreman_module
+from dreamwright.shared.client import Client, Link
+from dreamwright.shared.download import Download
+from dreamwright.shared.job_states import JobState
+from dreamwright.shared.mesh_file import decode_mesh
+from dreamwright.shared.messages import Cancel, JobReply, Pause, Resume
+from tests.testing.scripted_worker_server import asked, stage  # noqa: F401 (stage is a fixture)
+
+
+def test_a_dead_worker_costs_no_job_until_it_has_died_three_times(stage):
+    name = stage.ask(asked()).job.job
+    for times in (1, 2, 3):
+        stage.until(lambda: len(stage.foreman.given) == times)
+        stage.foreman.told = [foreman_module.Died(name, -9)]
+        stage.until(lambda: stage.job(name).state != "running" or len(stage.foreman.given) > times)
+    stage.until(lambda: stage.job(name).state == "failed")
+    assert (
+        stage.job(name).cause == "killed"
+        and "SIGKILL" in stage.job(name).message
+        and "3 times" in stage.job(name).message
+    )
+
+
+def test_jobs_survive_a_restart_of_the_server_and_running_ones_go_on(stage):
+    running, waiting, done = (stage.ask(asked(t)).job.job for t in "abc")
+    stage.until(lambda: stage.foreman.given == [running])
+    stage.ask(Cancel(done))
+    before = stage.job(running).changed
+    stage.close()
+    stage.open()
+    assert stage.job(done).state == "cancelled"
+    stage.until(lambda: stage.foreman.given == [running])
+    assert stage.job(waiting).queue_place == 1
+    assert stage.job(running).changed > before  # or a client that saw the old state would ignore the new one
+
+
+def test_a_state_folder_has_one_server(stage):
+    with pytest.raises(CheckpointError, match="another server uses"):
+        FrontDoor("tcp://127.0.0.1:*", stage.folder, ("cpu",))
+
+
+def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger._db.execute("PRAGMA user_version=99")
+    ledger.close()
+    with pytest.raises(CheckpointError, match="newer Dreamwright"):
+        Ledger(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_real_worker_makes_a_job_pauses_resumes_dies_and_goes_on(tmp_path):
+    """Through a real process and the starter model: pause, resume, SIGKILL of the worker, and a cancel that keeps a mesh."""
+    door = FrontDoor("tcp://127.0.0.1:*", tmp_path / "state", ("cpu",))
+    client = Client(door.address)
+    client.connect()
+    answers: list[Any] = []
+    settings = {"run.steps": 5000, "run.checkpoint_interval": 2, "run.preview_interval": 2, "render.resolution": 16,
+                "render.samples": 16, "mesh.resolution": 32, "run.threads": 1, "mesh.threshold": 1.0}  # fmt: skip
+
+    def until(happened: Callable[[], bool], limit_s: float = 120.0) -> None:
+        end = time.monotonic() + limit_s
+        while not happened():
+            if time.monotonic() > end:
+                log = (tmp_path / "state" / "logs" / "worker-cpu.log").read_text()
+                raise TimeoutError(f"{[e.summary for e in door._ledger.entries.values()]}\n{log[-2000:]}")
+            door.step(0.02)
+            client.tick()
+
+    try:
+        until(lambda: client.link is Link.ONLINE)
+        client.request(asked(settings=settings), answers.append)
+        until(lambda: bool(answers))
+        assert isinstance(answers[0], JobReply), answers
+        name = answers[0].job.job
+
+        def now() -> Any:
+            return door._ledger.entries[name].summary
+
+        until(lambda: now().step >= 2)
+        client.request(Pause(name), answers.append)
+        until(lambda: now().state == "paused")
+        paused_at = now().step
+        client.request(Resume(name), answers.append)
+        until(lambda: now().state == "running" and now().step > paused_at)
+        assert now().step <= paused_at + 30
+        door._foreman._hands["cpu"].process.kill()
+        until(lambda: door._ledger.entries[name].attempts == 1)
+        died_at = now().step
+        until(lambda: now().state == "running" and now().step > died_at)
+        client.request(Cancel(name), answers.append)
+        until(lambda: now().state == JobState.CANCELLED.value)
+        assert now().mesh_bytes, now().message
+        fetched: list[Any] = []
+        Download(client, name, "mesh", now().mesh_bytes, fetched.append).start()
+        until(lambda: bool(fetched))
+        mesh = decode_mesh(fetched[0])
+        assert len(mesh.faces) and mesh.facts["prompt"] == "a red mushroom"
+    finally:
+        client.close()
+        door.close()

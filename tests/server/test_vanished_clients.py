@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Clients that are killed, stand still or lose their cable, on a second machine; `tests/soak/vanished_clients.py` has the figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dreamwright.shared import limits
+from tests.server.test_two_machines import two_machines
+from tests.soak.vanished_clients import CONNECTION_S, SILENT_S, soak
+
+
+def test_the_times_are_those_of_the_server() -> None:
+    assert SILENT_S == 12.0 == limits.PULSE_S * limits.LIVENESS * 3
+    assert CONNECTION_S == 25.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["kill", "cable"])
+def test_what_the_server_holds_for_a_client_that_vanishes_is_let_go_of(way: str, tmp_path: Path) -> None:
+    try:
+        with two_machines():
+            pass
+    except OSError as error:
+        pytest.skip(
+            f"this machine lets no second network be made ({error}); run as root, or allow unprivileged user namespaces"
+        )
+    told, faults = soak(tmp_path, 2, [way])
+    assert faults == []
+    (found,) = told.values()
+    assert found["subscribers before"] == found["connections before"] == 2
+    if way == "kill":
+        assert found["connections freed after s"] < SILENT_S, "it is noticed, and not waited out"

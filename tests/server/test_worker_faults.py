@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Real worker processes that are killed, crash, hang, run out of memory or meet NaN: each end is told apart and dealt with.
+
+`tests/soak/worker_faults.py` does the same many times; docs/reliability.md has its figures.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from dreamwright.backend.server.policy import Policy
+from dreamwright.shared.messages import Resume
+from tests.soak.fault_injection_server import INTERVAL, ROOT, Ward, ward
+
+HANG = Policy(hang_minutes=0.5)  # half a minute between two steps, which take some hundredths; three to load
+
+pytestmark = pytest.mark.timeout(1800)  # workers are started anew, which takes minutes on a machine that is busy
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+    with ward(tmp_path_factory.mktemp("ward"), HANG) as opened:
+        yield opened
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "cause", "said"),
+    [
+        ("segfault", "crashed", "SIGSEGV"),
+        ("device", "device-fault", "illegal memory access"),
+        ("hang", "hang", "said nothing for 30 s while stepping"),
+    ],
+)
+def test_a_worker_that_falls_over_or_stands_still_is_replaced_and_the_job_goes_on(
+    what: str, cause: str, said: str, patients: Ward
+) -> None:
+    name = patients.submit({"where": "step", "what": what, "step": 7})
+    job = patients.ended(name)
+    assert job.state == "succeeded" and job.mesh_bytes and job.cause == "", job
+    assert patients.attempts(name) == [(1, 0), (2, INTERVAL)], "from its last checkpoint"
+    life = patients.lives[name]
+    assert any(said in seen.message and seen.cause == cause for _, seen in life.seen), life.seen
+    assert patients.door._ledger.entries[name].attempts == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "cause"), [(signal.SIGKILL, "killed"), (signal.SIGSTOP, "hang")])
+def test_so_is_one_that_a_signal_from_outside_ends_or_stops(number: signal.Signals, cause: str, patients: Ward) -> None:
+    name = patients.submit({"where": "step", "what": "wait", "seconds": 0.1})
+    patients.until(lambda: patients.job(name).step >= 5)
+    os.kill(patients.worker(), number)
+    patients.until(lambda: patients.job(name).attempt == 2)
+    assert patients.job(name).cause == cause
+    job = patients.ended(name)
+    assert job.state == "succeeded" and job.cause == "" and patients.attempts(name)[1] == (2, INTERVAL)
+
+
+@pytest.mark.slow
+def test_want_of_memory_is_met_once_with_settings_that_change_roundings_only_and_the_job_says_so(
+    patients: Ward,
+) -> None:
+    name = patients.submit({"where": "step", "what": "memory", "step": 6, "attempts": 9}, **{"run.views_per_step": "2"})
+    job = patients.ended(name)
+    assert job.state == "succeeded" and job.settings["run.views_at_once"] == "1"
+    assert "memory ran out once" in job.message and "run.views_at_once=1" in job.message
+    assert patients.attempts(name) == [(1, 0), (2, 5)], "it went on from the step before the one that failed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "cause", "said", "resumable"),
+    [
+        ("memory for ever", "memory", "2.00 GiB", True),
+        ("MemoryError", "memory", "out of memory after step 4", True),
+        ("nan", "not-a-number", "try another seed, or a smaller optimizer.learning_rate", True),
+        ("bug", "fault", "ZeroDivisionError: division by zero (a fault of Dreamwright", True),
+    ],
+)
+def test_what_would_only_happen_again_fails_at_once_with_what_to_do(
+    what: str, cause: str, said: str, resumable: bool, patients: Ward
+) -> None:
+    """And a failed job that left a checkpoint goes on from it when it is asked to."""
+    fault = {"where": "step", "what": what, "step": 5, "attempts": 1}
+    name = patients.submit(fault)
+    job = patients.ended(name)
+    assert (job.state, job.cause, job.resumable, job.attempt) == ("failed", cause, resumable, 1), job
+    assert said in job.message
+    assert patients.ask(Resume(name)).job.state in ("queued", "running")
+    job = patients.ended(name)
+    assert (job.state, job.cause, job.resumable) == ("succeeded", "", False), job
+    assert patients.attempts(name) == [(1, 0), (2, INTERVAL)]
+
+
+@pytest.mark.slow
+def test_three_deaths_without_getting_on_end_a_job_and_a_hang_counts_as_one(patients: Ward) -> None:
+    name = patients.submit({"where": "step", "what": "segfault", "step": 1, "attempts": 3})
+    job = patients.ended(name)
+    assert (job.state, job.cause, job.attempt, job.resumable) == ("failed", "crashed", 3, False), job
+    assert "SIGSEGV" in job.message and "3 times" in job.message and "worker's log" in job.message
+
+
+SERVED = """
+import json, os, sys, torch
+from pathlib import Path
+torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: 2  # as on a machine with two of them
+begun = []
+torch.cuda._lazy_init = lambda: begun.append("lazy") or (_ for _ in ()).throw(RuntimeError("CUDA is initialized"))
+from dreamwright.backend.cli.serve import all_devices
+from tests.testing.scripted_worker_server import Stage, asked
+from dreamwright.backend.server.workers.worker_protocol import Ended
+from dreamwright.shared.messages import AskCapabilities, Resume
+class Patch:
+    def setattr(self, name, value):
+        from dreamwright.backend.server import app
+        app.Foreman = value
+from dreamwright.backend.server import app
+real = app.FrontDoor
+import tests.testing.scripted_worker_server as puppets
+puppets.FrontDoor = lambda address, folder, devices: real(address, folder, all_devices([]))
+stage = Stage(Path(sys.argv[1]), Patch())
+devices = stage.ask(AskCapabilities()).devices
+name = stage.ask(asked()).job.job
+stage.until(lambda: stage.foreman.given == [name])
+checkpoints = stage.door._ledger.job_folder(name) / "checkpoints"
+checkpoints.mkdir()
+(checkpoints / "checkpoint.safetensors").write_bytes(b"x")
+stage.foreman.told = [Ended(name, "failed", "out of memory", False, cause="memory")]
+stage.until(lambda: stage.job(name).state == "failed" or len(stage.foreman.given) > 1)
+stage.close()
+print(json.dumps({"devices": list(devices), "begun": begun, "initialized": torch.cuda.is_initialized(),
+                  "driver": "libcuda.so" in Path("/proc/self/maps").read_text(), "diffusers": "diffusers" in sys.modules}))
+"""
+
+
+def test_the_server_process_initializes_no_device_however_many_there_are(tmp_path: Path) -> None:
+    """torch is loaded in it, to check settings; CUDA's start is made an error, and two devices are shown to it."""
+    done = subprocess.run(
+        [sys.executable, "-c", SERVED, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = done.stdout.strip().splitlines()[-1]
+    assert (
+        said
+        == '{"devices": ["cuda:0", "cuda:1"], "begun": [], "initialized": false, "driver": false, "diffusers": false}'
+    )

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A well-behaved artist beside an attack, in a process of its own: asks, waits for the answer, asks again."""
+
+from __future__ import annotations
+
+import json
+import select
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+from dreamwright.shared.client import Client, Link
+from dreamwright.shared.connection_monitor import Lock
+from dreamwright.shared.credentials import KeyPair
+from dreamwright.shared.errors import Refused
+from dreamwright.shared.messages import ListJobs
+
+EVERY_S = 0.02  # between two questions
+
+
+def ask_on(address: str, lock: Lock | None) -> None:
+    """Ask until stdin ends; each line of it is answered with what was seen since the last."""
+    client = Client(address, lock=lock)
+    client.connect()
+    took: list[float] = []
+    faults: list[str] = []
+    begun, waiting = 0.0, False
+
+    def answered(reply: Any) -> None:
+        nonlocal waiting
+        waiting = False
+        if isinstance(reply, Refused):
+            faults.append(f"{reply.code}: {reply.message}")
+        took.append(time.perf_counter() - begun)
+
+    while True:
+        for event in client.tick():
+            if getattr(event, "link", None) in (Link.LOST, Link.BARRED, Link.REFUSED):
+                faults.append(event.reason)
+        if client.link is Link.ONLINE and not waiting and time.perf_counter() - begun > EVERY_S:
+            begun, waiting = time.perf_counter(), True
+            client.request(ListJobs(), answered)
+        if select.select([sys.stdin], [], [], 0.0005)[0]:
+            if not sys.stdin.readline():
+                break
+            print(json.dumps([took, faults]), flush=True)
+            took, faults = [], []
+    client.close()
+
+
+class Bystander:
+    """The process; `since` gives what it saw since the last call."""
+
+    def __init__(self, address: str, lock: Lock | None) -> None:
+        keys = [] if lock is None else [lock.server.hex(), lock.own.public.hex(), lock.own.secret.hex()]
+        command = [sys.executable, "-m", "tests.soak.control_client", address, *keys]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def since(self) -> dict[str, Any]:
+        """Answers, median, 99th hundredth and worst milliseconds, and what went wrong."""
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        took, faults = json.loads(self._process.stdout.readline())
+        millis = sorted(1000 * seconds for seconds in took) or [0.0]
+        return {
+            "answers": len(took),
+            "median_ms": round(statistics.median(millis), 1),
+            "p99_ms": round(millis[int(0.99 * (len(millis) - 1))], 1),
+            "worst_ms": round(millis[-1], 1),
+            "faults": faults,
+        }
+
+    def end(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(10)
+        self._process.stdout.close()
+
+
+if __name__ == "__main__":
+    given = [bytes.fromhex(key) for key in sys.argv[2:]]
+    ask_on(sys.argv[1], Lock(given[0], KeyPair(given[1], given[2])) if given else None)

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A server in this process whose real workers come to harm by a plan, and what was seen of each job's life."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Callable, Iterator
+from unittest import mock
+
+from dreamwright.backend.server.app import FrontDoor
+from dreamwright.backend.server.policy import Policy
+from dreamwright.backend.server.workers import dispatcher, local_runner
+from dreamwright.shared.client import Client, Link
+from dreamwright.shared.job_states import ENDED, JobState
+from dreamwright.shared.messages import Cancel, JobReply, JobSummary, Submit
+from tests.soak.worker_traces import read_attempts
+from tests.testing.tiny_model import QUICK, save_tiny_model
+
+ROOT = Path(__file__).resolve().parents[2]
+INTERVAL = 4  # steps between two checkpoints
+
+
+@dataclass
+class Life:
+    """What was seen of a job, each time that something about it changed."""
+
+    seen: list[tuple[float, JobSummary]] = field(default_factory=list)
+
+    def note(self, job: JobSummary) -> None:
+        if not self.seen or self.seen[-1][1].changed != job.changed:
+            self.seen.append((time.monotonic(), job))
+
+    def first(self, holds: Callable[[JobSummary], bool]) -> float:
+        """The moment at which something was first seen. Raises StopIteration when it never was."""
+        return next(at for at, job in self.seen if holds(job))
+
+
+class Ward:
+    """One server, one device, and a client."""
+
+    def __init__(self, folder: Path, policy: Policy, steps: int = 12, **settings: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.state = folder, folder / "state"
+        self.model = save_tiny_model(folder / "model")
+        self.settings = dict(setting.split("=") for setting in QUICK)
+        self.settings |= {"run.steps": str(steps), "run.checkpoint_interval": str(INTERVAL), "run.threads": "1", "mesh.threshold": "1.0",
+                          "run.max_restarts": "0", "run.preview_interval": "1000", "text.process": "same"}  # fmt: skip
+        self.settings |= settings
+        self.plan: dict[str, dict[str, Any]] = {}
+        self.faults = folder / "faults.json"
+        self.lives: dict[str, Life] = {}
+        self.tickets = 0
+        command = folder / "python"
+        environment = {"DREAMWRIGHT_FAULTS": str(self.faults), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        named = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
+        command.write_text(f"#!/bin/sh\n{named} exec {shlex.quote(sys.executable)} -m tests.soak.faulty_worker\n")
+        command.chmod(0o755)
+        self._stack = mock.patch.object(foreman, "sys", SimpleNamespace(executable=str(command)))
+        self._quiet = mock.patch.object(
+            dispatch, "oom_kills", lambda: 0
+        )  # other programs of this machine are no concern of these jobs
+        self._stack.start()
+        self._quiet.start()
+        self.door = FrontDoor("tcp://127.0.0.1:*", self.state, ("cpu",), policy=policy)
+        self.client = Client(self.door.address)
+        self.client.connect()
+        self.until(lambda: self.client.link is Link.ONLINE)
+
+    def close(self) -> None:
+        self.client.close()
+        self.door.close()
+        self._quiet.stop()
+        self._stack.stop()
+
+    def turn(self, wait_s: float = 0.005) -> None:
+        self.door.step(wait_s)
+        self.client.tick()
+        for name, entry in self.door._ledger.entries.items():
+            self.lives.setdefault(name, Life()).note(entry.summary)
+
+    def until(self, happened: Callable[[], bool], limit_s: float = 900.0) -> None:
+        end = time.monotonic() + limit_s
+        while not happened():
+            if time.monotonic() > end:
+                raise TimeoutError(
+                    f"it did not happen in {limit_s} s; jobs: {[e.summary for e in self.door._ledger.entries.values()]}"
+                )
+            self.turn()
+
+    def wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.turn()
+
+    def ask(self, request: Any) -> Any:
+        answers: list[Any] = []
+        self.client.request(request, answers.append)
+        self.until(lambda: bool(answers))
+        return answers[0]
+
+    def submit(self, fault: dict[str, Any] | None = None, seed: int | None = None, **settings: Any) -> str:
+        """A job, with what shall happen to it; jobs with a fault need a seed of their own."""
+        self.tickets += 1
+        seed = self.tickets if seed is None else seed
+        if fault is not None:
+            self.plan[str(seed)] = fault
+        beside = self.faults.with_suffix(".part")
+        beside.write_text(json.dumps(self.plan))
+        os.replace(beside, self.faults)
+        reply = self.ask(
+            Submit(f"t{self.tickets}", "a red mushroom", "", str(self.model), "draft", seed, self.settings | settings)
+        )
+        if not isinstance(reply, JobReply):
+            raise RuntimeError(str(reply))
+        return reply.job.job
+
+    def cancel(self, job: str) -> JobSummary:
+        return self.ask(Cancel(job)).job
+
+    def job(self, name: str) -> JobSummary:
+        return self.door._ledger.entries[name].summary
+
+    def ended(self, name: str) -> JobSummary:
+        """The job, once it has."""
+        self.until(lambda: JobState(self.job(name).state) in ENDED)
+        self.turn()
+        return self.job(name)
+
+    def worker(self) -> int:
+        """The process that works."""
+        return self.door._foreman._hands["cpu"].process.pid
+
+    def harmed(self, name: str) -> list[tuple[int, float]]:
+        """(attempt, moment) of each fault that happened to a job."""
+        path = self.faults.with_suffix(".told")
+        lines = [line.split() for line in path.read_text().splitlines()] if path.is_file() else []
+        return [(int(attempt), float(at)) for job, attempt, at in lines if job == name]
+
+    def attempts(self, name: str) -> list[tuple[int, int]]:
+        """(attempt, step that it went on from) by the workers' log."""
+        return read_attempts(self.state).get(name, [])
+
+
+@contextmanager
+def ward(folder: Path, policy: Policy, **options: Any) -> Iterator[Ward]:
+    """A ward that is closed in the end."""
+    opened = Ward(folder, policy, **options)
+    try:
+        yield opened
+    finally:
+        opened.close()

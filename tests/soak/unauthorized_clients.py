@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How fast each kind of stranger is refused with its reason, and whether another's job can be told from none by bytes or by time.
+
+python -m tests.soak.unauthorized_clients --folder runs/strangers
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+import zmq
+
+from dreamwright.backend.errors import ConfigError
+from dreamwright.shared.client import Client, Link
+from dreamwright.shared.connection_monitor import Lock
+from dreamwright.shared.credentials import key_text, new_pair
+from dreamwright.shared.messages import MESSAGES, JobReply, ListJobs, pack, unpack
+from tests.soak.besieged import Besieged
+from tests.testing.encrypted_server import Street
+from tests.testing.message_strategies import REQUESTS, valid
+from tests.testing.scripted_worker_server import asked
+
+NAMING = [
+    name for name in REQUESTS if {"job", "previews_of"} & set(MESSAGES[name].__dataclass_fields__)
+]  # the requests that name a job
+
+
+def summary(took: list[float], tries: int) -> dict[str, Any]:
+    millis = sorted(1000 * seconds for seconds in took)
+    return (
+        {
+            "refused": f"{len(took)} of {tries}",
+            "median_ms": round(statistics.median(millis), 1),
+            "worst_ms": round(millis[-1], 1),
+        }
+        if took
+        else {"refused": f"0 of {tries}"}
+    )
+
+
+def barred(server: Besieged, make: Callable[[], Lock | None], words: str, tries: int) -> dict[str, Any]:
+    """From the connection to the reason, as the add-on's client tells it."""
+    took = []
+    for _ in range(tries):
+        client = Client(server.address, lock=make())
+        begun = time.perf_counter()
+        client.connect()
+        while client.link is not Link.BARRED and time.perf_counter() - begun < 20:
+            client.tick()
+            if client.link is Link.ONLINE:
+                raise RuntimeError(f"it was let in: {words}")
+            time.sleep(0.001)
+        if client.link is Link.BARRED and words in client.reason:
+            took.append(time.perf_counter() - begun)
+        client.close()
+    return summary(took, tries)
+
+
+def plain(server: Besieged, tries: int) -> dict[str, Any]:
+    """PLAIN, which only libzmq's monitor tells of."""
+    took = []
+    for _ in range(tries):
+        own = zmq.Context.instance().socket(zmq.DEALER)
+        own.setsockopt(zmq.LINGER, 0)
+        own.setsockopt(zmq.PLAIN_USERNAME, b"anna")
+        own.setsockopt(zmq.PLAIN_PASSWORD, b"anna")
+        watch = own.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_SUCCEEDED
+        )
+        begun = time.perf_counter()
+        own.connect(server.address)
+        if (
+            watch.poll(20_000)
+            and int.from_bytes(watch.recv_multipart()[0][:2], sys.byteorder) != zmq.EVENT_HANDSHAKE_SUCCEEDED
+        ):
+            took.append(time.perf_counter() - begun)
+        own.disable_monitor()
+        watch.close(0)
+        own.close(0)
+    return summary(took, tries)
+
+
+def revoked(server: Besieged, tries: int) -> dict[str, Any]:
+    """From the request after the revocation to its refusal, on the connection that was let in."""
+    took = []
+    for number in range(tries):
+        name = f"guest{number}"
+        own = server.socket(server.guest(name))
+        own.send(pack(ListJobs(), 1))
+        own.poll(20_000)
+        own.recv()
+        server.keys.revoke(name)
+        begun = time.perf_counter()
+        own.send(pack(ListJobs(), 2))
+        if own.poll(20_000) and getattr(unpack(own.recv(), 10**6)[1], "code", "") == "not-admitted":
+            took.append(time.perf_counter() - begun)
+        own.close(0)
+    return summary(took, tries)
+
+
+def without_a_doorkeeper(folder: Path, tries: int, seconds: float = 2.0) -> str:
+    """Right keys at a door whose doorkeeper does not answer."""
+    with pytest.MonkeyPatch.context() as patch:
+        street = Street(folder, patch)
+        patch.setattr(street.door.doorkeeper, "answer", lambda most=200: None)
+        guests = []
+        for number in range(tries):
+            pair = new_pair()
+            street.keys.allow(f"guest{number}", key_text(pair.public))
+            guests.append(street.comes(pair))
+        street.for_a_while(seconds)
+        inside = sum(guest.link is Link.ONLINE for guest in guests)
+        street.close()
+    return f"{inside} of {tries} with right keys let in within {seconds} s"
+
+
+def with_an_empty_domain(folder: Path) -> str:
+    """libzmq lets everybody in then; such a door must not open."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dreamwright.backend.server.transport.zap_authenticator.DOMAIN", "")
+        try:
+            Street(folder, patch).close()
+        except ConfigError as error:
+            return f"no door: {error}"
+    return "OPENED"
+
+
+def told_apart(server: Besieged, tries: int) -> dict[str, Any]:
+    """Every request that names a job, of another's job and of none: bytes and times of the answers, in random order."""
+    anna, bert, chief = (server.socket(server.guest(name, name == "chief")) for name in ("anna", "bert", "chief"))
+
+    def answer(own: zmq.Socket, data: bytes) -> tuple[bytes, float]:
+        begun = time.perf_counter()
+        own.send(data)
+        if not own.poll(20_000):
+            raise TimeoutError("no answer")
+        return own.recv(), time.perf_counter() - begun
+
+    job = unpack(answer(anna, pack(asked("t", prompt="a blue chair"), 1))[0], 10**6)[1].job.job
+    dice, other, figures = random.Random(1), "0123456789abcdef", {}
+    differing, all_theirs, all_nobodys = 0, [], []
+    for name in NAMING:
+        fields = valid(MESSAGES[name], dice).__dict__
+        key = "job" if "job" in fields else "previews_of"
+        theirs, nobodys = (pack(MESSAGES[name](**{**fields, key: which}), 7) for which in (job, other))
+        took: dict[bytes, list[float]] = {theirs: [], nobodys: []}
+        for _ in range(tries):
+            heard = {}
+            for data in dice.sample([theirs, nobodys], 2):
+                heard[data], seconds = answer(bert, data)
+                took[data].append(seconds)
+            differing += heard[theirs].replace(job.encode(), other.encode()) != heard[nobodys]
+        medians = [1000 * statistics.median(took[data]) for data in (theirs, nobodys)]
+        figures[name] = [round(median, 3) for median in medians]
+        all_theirs += took[theirs]
+        all_nobodys += took[nobodys]
+    slower = sum(a > b for a, b in zip(all_theirs, all_nobodys)) / len(all_theirs)
+    seen = unpack(answer(chief, pack(ListJobs(), 1))[0], 10**6)[1].jobs
+    pinned = unpack(answer(chief, pack(MESSAGES["Pin"](job, True), 1))[0], 10**6)[1]
+    for own in (anna, bert, chief):
+        own.close(0)
+    return {"requests that name a job": len(NAMING), "pairs of answers": tries * len(NAMING), "pairs that differ in a byte": differing, "median_ms of another's job and of none": figures,
+            "share of pairs in which another's job took longer": round(slower, 3), "an admin sees it": [found.job for found in seen] == [job] and isinstance(pinned, JobReply)}  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
+    parser.add_argument("--tries", type=int, default=20)
+    parser.add_argument("--pairs", type=int, default=300)
+    options = parser.parse_args()
+    server = Besieged(options.folder / "real")
+    try:
+        tries = options.tries
+        figures = {
+            "no encryption": barred(server, lambda: None, "wants an encrypted connection", tries),
+            "PLAIN": plain(server, tries),
+            "wrong server key": barred(
+                server, lambda: Lock(new_pair().public, new_pair()), "is not the one of the connection string", tries
+            ),
+            "unknown key": barred(
+                server, lambda: Lock(server.pair.public, new_pair()), "does not know this computer's key yet", tries
+            ),
+            "revoked in mid-session, its next request": revoked(server, tries),
+            "no doorkeeper": without_a_doorkeeper(options.folder / "cut", tries),
+            "empty domain": with_an_empty_domain(options.folder / "empty"),
+            "another's job": told_apart(server, options.pairs),
+        }
+    finally:
+        server.end()
+    print(json.dumps(figures, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An encrypted server with puppet workers, clients of many keys, and a relay that writes down every byte between them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import pytest
+
+from dreamwright.backend.server.app import FrontDoor
+from dreamwright.backend.server.transport.authorized_keys import KeyFolder
+from dreamwright.shared import limits
+from dreamwright.shared.client import Client, Link
+from dreamwright.shared.connection_monitor import Lock
+from dreamwright.shared.credentials import KeyPair, key_text, new_pair
+from tests.testing.scripted_worker_server import PuppetForeman
+
+
+class Street:
+    """One encrypted door and everybody in front of it, all in one thread."""
+
+    def __init__(
+        self, state: Path, monkeypatch: pytest.MonkeyPatch, address: str = "tcp://127.0.0.1:*", encrypt: bool = True
+    ) -> None:
+        monkeypatch.setattr("dreamwright.backend.server.app.Foreman", PuppetForeman)
+        self.keys = KeyFolder(state)
+        self.pair = self.keys.create()
+        self.door = FrontDoor(address, state, ("cpu",), encrypt)
+        self.clients: list[Client] = []
+        self.events: dict[Client, list[Any]] = {}
+        self.ahead = 0.0
+
+    @property
+    def foreman(self) -> PuppetForeman:
+        return self.door._foreman
+
+    @property
+    def ledger(self) -> Any:
+        return self.door._ledger
+
+    def clock(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def comes(
+        self, own: KeyPair | None, server: bytes | None = None, address: str = "", prepare: Any = lambda socket: None
+    ) -> Client:
+        """A client knocks; it is not waited for."""
+        lock = None if own is None else Lock(server or self.pair.public, own)
+        client = Client(address or self.door.address, clock=self.clock, prepare=prepare, lock=lock)
+        client.connect()
+        self.clients.append(client)
+        self.events[client] = []
+        return client
+
+    def guest(self, name: str, is_admin: bool = False, **how: Any) -> Client:
+        """Somebody who is allowed in, and is in."""
+        pair = new_pair()
+        self.keys.allow(name, key_text(pair.public), is_admin)
+        client = self.comes(pair, **how)
+        client.pair = pair
+        self.until(lambda: client.link is Link.ONLINE)
+        return client
+
+    def turn(self) -> None:
+        self.door.step(0.005)
+        for client in self.clients:
+            self.events[client] += client.tick()
+
+    def until(self, happened: Callable[[], bool], limit_s: float = 10.0) -> None:
+        end = time.monotonic() + limit_s
+        while not happened():
+            if time.monotonic() > end:
+                raise TimeoutError(f"it did not happen; {[(client.link, client.reason) for client in self.clients]}")
+            self.turn()
+
+    def for_a_while(self, seconds: float = 0.3) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.turn()
+
+    def ask(self, client: Client, message: Any) -> Any:
+        answers: list[Any] = []
+        client.request(message, answers.append)
+        self.until(lambda: bool(answers))
+        return answers[0]
+
+    def reopen_soon(self) -> None:
+        """Let the time pass after which a client tries anew."""
+        self.ahead += limits.PULSE_S * limits.LIVENESS + 0.1
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.door.close()
+
+
+@pytest.fixture
+def street(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Street]:
+    street = Street(tmp_path / "state", monkeypatch)
+    yield street
+    street.close()
+
+
+class Relay:
+    """A wire with somebody listening: forwards TCP both ways and keeps what passed."""
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.removeprefix("tcp://").rpartition(":")
+        self._target = host, int(port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.up, self.down = bytearray(), bytearray()
+        self._open: list[socket.socket] = [self._listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._target)
+                self._open += [near, far]
+                for source, sink, kept in ((near, far, self.up), (far, near, self.down)):
+                    threading.Thread(target=self._pass, args=(source, sink, kept), daemon=True).start()
+
+    @staticmethod
+    def _pass(source: socket.socket, sink: socket.socket, kept: bytearray) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                kept += data
+                sink.sendall(data)
+
+    def close(self) -> None:
+        for end in self._open:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@contextlib.contextmanager
+def relay_to(address: str) -> Iterator[Relay]:
+    relay = Relay(address)
+    try:
+        yield relay
+    finally:
+        relay.close()

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`dreamwright serve` as it is, but with workers that make a ball in no time.
+
+python -m tests.testing.fast_worker_server serve --address … --state …
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from dreamwright.backend.cli import main as command
+from dreamwright.backend.server import app
+from dreamwright.backend.server.workers.job_executor import MESH_FILE
+from dreamwright.backend.server.workers.worker_protocol import Ended, Pictured, Stepped
+from dreamwright.shared.mesh_file import encode_mesh
+from tests.testing.fake_props import ball, picture
+from tests.testing.scripted_worker_server import PuppetForeman
+
+
+def made(kind: type[Any], **fields: Any) -> Any:
+    """A report; its fields that are not told are the ordinary ones."""
+    return kind(**{name: fields[name] for name in kind.__dataclass_fields__ if name in fields})
+
+
+class QuickForeman(PuppetForeman):
+    """Workers that are done at once."""
+
+    def give(self, device: str, job: Any, folder: Path) -> None:
+        super().give(device, job, folder)
+        mesh = ball(12, float(job.settings.get("mesh.height_m", 1.0)))
+        mesh.facts["prompt"] = job.prompt
+        (folder / MESH_FILE).write_bytes(encode_mesh(mesh))
+        step = {
+            "step": 10,
+            "steps": 10,
+            "elapsed_s": 1.0,
+            "eta_s": 0.0,
+            "width": 16,
+            "height": 16,
+            "data": picture(10, 16),
+        }
+        end = {"how": "succeeded", "message": "", "meshed": True}
+        told = {"job": job.job, "attempt": job.attempt, **step, **end}
+        self.told += [made(Stepped, **told), made(Pictured, **told), made(Ended, **told)]
+
+
+if __name__ == "__main__":
+    app.Foreman = QuickForeman
+    sys.exit(command.main(sys.argv[1:]))

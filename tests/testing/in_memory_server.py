@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A server with a clock, workers and a disk that do as the test says; no sockets, no waiting."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Callable, Iterator, Mapping
+
+import pytest
+
+from dreamwright.backend.server.jobs.job_store import Ledger
+from dreamwright.backend.server.policy import Policy
+from dreamwright.backend.server.service import Service
+from dreamwright.backend.server.transport.subscribers import Audience
+from dreamwright.backend.server.workers.fencing import check_fence
+from dreamwright.backend.server.workers.job_executor import MESH_FILE
+from dreamwright.backend.server.workers.local_runner import Died
+from dreamwright.backend.server.workers.worker_protocol import Ended
+from dreamwright.shared.errors import Refused
+from dreamwright.shared.messages import JobSummary, Submit
+
+
+class Hands:
+    """A foreman without processes."""
+
+    survives = False
+
+    def __init__(self, devices: tuple[str, ...]) -> None:
+        self.devices, self.free = devices, list(devices)
+        self.living: dict[str, int] = {}
+        self.stopped: list[tuple[str, str]] = []
+        self.at_work: dict[str, JobSummary] = {}  # by device
+        self.given: list[str] = []
+        self.killed: list[str] = []
+        self.told: list[Any] = []
+
+    def idle(self) -> list[str]:
+        return list(self.free)
+
+    def give(self, device: str, job: JobSummary, folder: Path) -> None:
+        check_fence(folder, job.attempt)
+        self.free.remove(device)
+        self.at_work[device] = job
+        self.given.append(job.job)
+
+    def adopt(self, running: Mapping[str, int]) -> set[str]:
+        return {job for job, attempt in self.living.items() if running.get(job) == attempt}
+
+    def stop(self, job: str, why: str) -> None:
+        self.stopped.append((job, why))
+
+    def kill(self, job: str) -> None:
+        self.killed.append(job)
+
+    def reports(self) -> Iterator[Any]:
+        told, self.told = self.told, []
+        for report in told:
+            if isinstance(report, (Ended, Died)):
+                for device, job in list(self.at_work.items()):
+                    if job.job == report.job:
+                        del self.at_work[device]
+                        self.free.append(device)
+            yield report
+
+
+class FullDisk:
+    """A database connection whose writes can be made to fail as on a full disk."""
+
+    def __init__(self, real: sqlite3.Connection) -> None:
+        self._real, self.full = real, False
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        if self.full and statement.startswith(("INSERT", "DELETE")):
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._real.execute(statement, *values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+class Yard:
+    """A service on a state folder, with everything around it in the test's hands."""
+
+    def __init__(self, folder: Path, devices: tuple[str, ...] = ("cpu",), policy: Policy = Policy()) -> None:
+        self.folder, self.devices, self.policy = folder, devices, policy
+        self.now, self.wall = 1000.0, 1.8e9
+        self.tickets = 0
+        self.living: dict[str, int] = {}  # what the next server's runner finds at work: attempts by job
+        self.open()
+
+    def open(self) -> None:
+        self.ledger = Ledger(self.folder, lambda: self.wall, lambda: self.now)
+        self.disk = FullDisk(self.ledger._db)
+        self.ledger._db = self.disk
+        self.hands = Hands(self.devices)
+        self.hands.living = self.living
+        self.events: dict[bytes, list[Any]] = {}
+        audience = Audience(
+            lambda route, event: self.events.setdefault(route, []).append(event) is None, lambda: self.now
+        )
+        self.service = Service(self.ledger, self.hands, audience, "test", "epoch", lambda: self.now, self.policy)
+
+    def kill(self) -> None:
+        """As SIGKILL leaves it: nothing more is written."""
+        self.ledger._db._real.close()
+
+    def ask(self, request: Any, owner: str = "ada", admin: bool = False) -> Any:
+        return self.service.answer(request, owner, owner.encode(), admin)
+
+    def submit(self, owner: str = "ada", admin: bool = False, **changes: Any) -> str:
+        self.tickets += 1
+        fields = {"ticket": f"t{self.tickets}", "prompt": "a red mushroom", "negative": "", "model": "starter", "preset": "draft",
+                  "seed": 0, "settings": {}}  # fmt: skip
+        return self.ask(Submit(**(fields | changes)), owner, admin).job.job
+
+    def work(self, seconds: float = 0.0) -> None:
+        self.now += seconds
+        self.wall += seconds
+        self.service.work()
+
+    def report(self, kind: Callable[..., Any], job: str, *fields: Any) -> None:
+        self.hands.told.append(replace(kind(job, *fields), attempt=self.job(job).attempt))
+        self.work()
+
+    def job(self, job: str) -> JobSummary:
+        return self.ledger.entries[job].summary
+
+    def finish(self, job: str, mesh: bytes = b"mesh") -> None:
+        (self.ledger.job_folder(job) / MESH_FILE).write_bytes(mesh)
+        self.report(Ended, job, "succeeded", "", True)
+        assert self.job(job).state == "succeeded"
+
+    def refused(self, request: Any, owner: str = "ada", admin: bool = False) -> Refused:
+        with pytest.raises(Refused) as caught:
+            self.ask(request, owner, admin)
+        return caught.value
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Yard:
+    return Yard(tmp_path / "state")

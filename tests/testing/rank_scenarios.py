@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What one rank does in tests of several: a small run, sometimes with a mishap, its events and end left in a folder."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from dreamwright.backend.config.schema import Config
+from dreamwright.backend.errors import DreamwrightError, RunError
+from dreamwright.backend.guidance.interfaces import GuidanceResult
+from dreamwright.backend.guidance.sds import ScoreDistillation
+from dreamwright.backend.runtime.distributed import Alone, Ranks, joined
+from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
+from dreamwright.backend.training.events import Checkpoint, Event, Progress
+from dreamwright.backend.training.job import Job, make_job
+from dreamwright.backend.training.trainer import Run, optimize
+from tests.testing.oracles import GaussianOracle
+from tests.testing.tiny_model import quick_config
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.testing.rank_scenarios"])
+
+# Everything that is drawn at random is in use: two backdrops, shading and textures, jitter, noise, occupancy.
+BUSY = (
+    "run.views_per_step=2", "background.kind=mlp", "background.random_probability=0.5", "shading.albedo_only_share=0",
+    "render.occupancy_interval=3", "regularizers.smoothness=0.01", "regularizers.orientation_start=0.01",
+    "regularizers.orientation_end=0.01", "guidance.omega=1", "run.max_restarts=1",
+)  # fmt: skip
+
+
+def busy_job(*settings: str) -> Job:
+    return make_job("a ball", "oracle", "draft", quick_config(*BUSY, *settings))
+
+
+def run_of(config: Config, ranks: Ranks = Alone(), **options: Any) -> Run:
+    """A run whose guidance answers each noise differently."""
+    ball = torch.full((3, 16, 16), -0.2)
+    ball[0, 4:12, 4:12] = 0.8
+    oracle = GaussianOracle(
+        {"": torch.zeros(3, 16, 16), **{f"a ball, {v} view": ball for v in ("front", "side", "back", "overhead")}}, 0.5
+    )
+    return optimize(
+        config,
+        ScoreDistillation(oracle, config.guidance),
+        PromptBank(oracle, "a ball", config.guidance),
+        ranks=ranks,
+        **options,
+    )
+
+
+class Mishap:
+    """A guidance that goes on as the given one until `at` calls are done, then does something else, once."""
+
+    def __init__(self, inner: Any, what: str, at: int) -> None:
+        self.inner, self.what, self.left = inner, what, at
+
+    def gradient(self, image: torch.Tensor, *rest: Any) -> GuidanceResult:
+        result = self.inner.gradient(image, *rest)
+        self.left -= 1
+        if self.left != 0:
+            return result
+        if self.what == "nan":
+            return GuidanceResult(result.gradient * float("nan"), result.scalars)
+        if self.what == "error":
+            raise RunError("the model caught fire")
+        if self.what == "death":
+            os._exit(9)
+        if self.what == "silence":
+            time.sleep(60)
+        return result
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def one_rank(
+    rank: int, count: int, port: int, folder: Path, settings: tuple[str, ...], options: dict[str, Any]
+) -> None:
+    """The life of one rank; options: mishap (what, at, rank), stop (at, rank), resume, timeout."""
+    torch.set_num_threads(1)
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    told: dict[str, Any] = {"events": [], "error": ""}
+    begun = time.monotonic()
+    try:
+        with joined(torch.device("cpu"), options.get("timeout", 60.0)) as ranks:
+            job = busy_job(*settings, *options.get(f"settings of {rank}", ()))
+            stopped: list[bool] = []
+            resume = read_checkpoint(folder / "work", job).state if options.get("resume") else None
+            run = run_of(job.config, ranks, resume=resume, should_stop=lambda: bool(stopped))
+            mishap = options.get("mishap")
+            if mishap and mishap[2] == rank:
+                run.guidance = run.distiller.guidance = Mishap(run.guidance, *mishap[:2])
+            for event in run:
+                told["events"].append(described(event))
+                if isinstance(event, Checkpoint):
+                    write_checkpoint(folder / "work", job, event.state)
+                if isinstance(event, Progress) and options.get("stop") == (event.step, rank):
+                    stopped.append(True)
+            save_file(
+                {k: v.contiguous() for k, v in run.distiller.state(0).tensors.items()}, folder / f"{rank}.safetensors"
+            )
+    except DreamwrightError as error:
+        told["error"] = f"{type(error).__name__}: {error}"
+    told["seconds"] = time.monotonic() - begun
+    (folder / f"{rank}.json").write_text(json.dumps(told))
+
+
+def described(event: Event) -> list[Any]:
+    """An event as JSON: its name, its step, and the verdict, seed or figures that matter."""
+    detail = {k: getattr(event, k) for k in ("verdict", "new_seed", "complete", "scalars") if hasattr(event, k)}
+    step = event.state.step if isinstance(event, Checkpoint) else event.step
+    return [type(event).__name__, step, detail]
+
+
+def ranks_run(folder: Path, *settings: str, count: int = 2, **options: Any) -> list[dict[str, Any]]:
+    """What each of `count` ranks told, {} for one that died without a word. Fails when one is still there after two minutes."""
+    port = free_port()
+    processes = [
+        PROCESSES.Process(target=one_rank, args=(rank, count, port, folder, settings, options)) for rank in range(count)
+    ]
+    for process in processes:
+        process.start()
+    silent = options.get("mishap", ("", 0, -1))
+    for rank, process in enumerate(processes):
+        if silent[0] == "silence" and rank == silent[2]:
+            continue
+        process.join(120)
+        assert not process.is_alive(), f"rank {rank} hangs"
+    for process in processes:
+        process.kill()
+        process.join()
+    paths = [folder / f"{rank}.json" for rank in range(count)]
+    return [json.loads(path.read_text()) if path.is_file() else {} for path in paths]

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A server whose workers do only what a test says, and a client beside it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any, Callable
+
+import pytest
+import zmq
+
+from dreamwright.backend.server.app import FrontDoor
+from dreamwright.backend.server.workers import local_runner as foreman_module
+from dreamwright.backend.server.workers.worker_protocol import Ended
+from dreamwright.shared.client import Client, Link
+from dreamwright.shared.messages import Submit
+
+
+def asked(ticket: str = "t1", **changes: Any) -> Submit:
+    fields = {
+        "ticket": ticket, "prompt": "a red mushroom", "negative": "", "model": "starter", "preset": "draft", "seed": 0,
+        "settings": {},
+    }  # fmt: skip
+    return Submit(**(fields | changes))
+
+
+class PuppetForeman:
+    """Workers that do nothing until a test says what they report."""
+
+    survives = False
+
+    def __init__(self, context, devices, log_folder):
+        self.socket = context.socket(zmq.ROUTER)
+        self.devices, self.free = devices, list(devices)
+        self.given: list[str] = []
+        self.attempts: dict[str, int] = {}
+        self.stopped: list[tuple[str, str]] = []
+        self.killed: list[str] = []
+        self.told: list[Any] = []
+
+    def idle(self):
+        return list(self.free)
+
+    def adopt(self, running):
+        return set()
+
+    def give(self, device, job, folder):
+        self.free.remove(device)
+        self.given.append(job.job)
+        self.attempts[job.job] = job.attempt
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def stop(self, job, why):
+        self.stopped.append((job, why))
+
+    def kill(self, job):
+        self.killed.append(job)
+
+    def reports(self):
+        told, self.told = self.told, []
+        for report in told:
+            if isinstance(report, (Ended, foreman_module.Died)):
+                self.free.append("cpu")
+            if not isinstance(report, foreman_module.Died) and not report.attempt:
+                report = replace(report, attempt=self.attempts[report.job])
+            yield report
+
+    def close(self, grace_s=0.0):
+        self.socket.close(0)
+
+
+class Stage:
+    """A server with puppet workers, and a client beside it in the same thread."""
+
+    def __init__(self, folder, monkeypatch):
+        monkeypatch.setattr("dreamwright.backend.server.app.Foreman", PuppetForeman)
+        self.folder = folder
+        self.open()
+
+    def open(self):
+        self.door = FrontDoor("tcp://127.0.0.1:*", self.folder, ("cpu",))
+        self.client = Client(self.door.address)
+        self.client.connect()
+        self.events: list[Any] = []
+        self.until(lambda: self.client.link is Link.ONLINE)
+
+    @property
+    def foreman(self):
+        return self.door._foreman
+
+    def turn(self):
+        self.door.step(0.005)
+        self.events += self.client.tick()
+
+    def until(self, happened: Callable[[], bool], limit_s: float = 10.0):
+        end = time.monotonic() + limit_s
+        while not happened():
+            if time.monotonic() > end:
+                raise TimeoutError(f"it did not happen; events: {self.events[-3:]}")
+            self.turn()
+
+    def ask(self, message: Any) -> Any:
+        answers: list[Any] = []
+        self.client.request(message, answers.append)
+        self.until(lambda: bool(answers))
+        return answers[0]
+
+    def job(self, name):
+        return self.door._ledger.entries[name].summary
+
+    def close(self):
+        self.client.close()
+        self.door.close()
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    stage = Stage(tmp_path / "state", monkeypatch)
+    yield stage
+    stage.close()

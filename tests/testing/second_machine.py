@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an artist's machine does, in its own network: python tests/testing/second_machine.py ADDONS PACKAGE FOLDER PHASE ADDRESS."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+from dreamwright.shared.client import Client
+
+
+def say(**facts: Any) -> None:
+    print(json.dumps(facts), flush=True)
+
+
+def until(
+    session: Any, happened: Callable[[], Any], happenings: list[Any] | None = None, limit_s: float = 60.0
+) -> None:
+    end = time.monotonic() + limit_s
+    while not happened():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{session.link}: {session.reason}; {session.jobs}; {list(session.notices)}")
+        told = session.tick()
+        if happenings is not None:
+            happenings += told
+        time.sleep(0.01)
+
+
+def main() -> None:
+    addons, package, folder, phase, address = sys.argv[1:]
+    sys.path.insert(0, addons)
+    session = importlib.import_module(f"{package}.session").Session(Path(folder))
+    if phase == "stranger":
+        client = Client(address)
+        client.connect()
+        end = time.monotonic() + 20
+        while client.link.value != "barred" and time.monotonic() < end:
+            client.tick()
+            time.sleep(0.01)
+        say(link=client.link.value, reason=client.reason)
+        client.close()
+        return
+    session.connect(address)
+    if phase == "pair":
+        until(session, lambda: session.link == "barred")
+        say(reason=session.reason, key=session.keys.own_text(), server=session.keys.server_mark)
+    until(session, lambda: session.is_online and session.offered is not None)
+    say(online=session.reason)
+    happenings: list[Any] = []
+    if phase == "pair":
+        session.submit("a red mushroom", "", "starter", "draft", 1, {})
+        until(session, lambda: bool(session.jobs) and not session.outbox)
+        say(job=next(iter(session.jobs)), jobs=len(session.jobs))
+        until(session, lambda: session.link == "lost")
+        say(link="lost")
+        until(session, lambda: session.is_online)
+        say(link="online")
+    else:
+        until(session, lambda: any(job.state == "succeeded" for job in session.jobs.values()))
+        job = next(iter(session.jobs))
+        session.fetch(job)
+        until(session, lambda: any(type(event).__name__ == "MeshArrived" for event in happenings), happenings)
+        mesh = next(event.mesh for event in happenings if type(event).__name__ == "MeshArrived")
+        say(
+            job=job,
+            vertices=len(mesh.vertices),
+            sha=hashlib.sha256(mesh.vertices.tobytes()).hexdigest(),
+            owner=session.jobs[job].owner,
+        )
+    session.disconnect()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A `dreamwright serve` process of a test's own: where it listens, what it wrote, and its end.
+
+python -m tests.testing.server_process serve …      with workers that take a job and never say anything again
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+from dreamwright.backend.cli import main as command
+from dreamwright.backend.server import app
+from dreamwright.shared.client import Client, Link
+from dreamwright.shared.connection_monitor import Lock
+from tests.testing.scripted_worker_server import PuppetForeman
+
+LIMIT_S = 240.0  # for anything to come about on a machine that is busy
+
+
+@dataclass
+class Operated:
+    """The process, its address, where its figures are, and the file with everything that it prints."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    address: str = ""
+    metrics: str = ""
+
+    def wrote(self, words: str) -> bool:
+        """Whether it has printed or logged this."""
+        return words in self.output.read_text()
+
+    def until(self, happened: Callable[[], Any], client: Client | None = None) -> Any:
+        """Wait for something true, and return it."""
+        end = time.monotonic() + LIMIT_S
+        while not (found := happened()):
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise TimeoutError(
+                    f"it did not happen; exit code {self.process.poll()}\n{self.output.read_text()[-4000:]}"
+                )
+            if client is not None:
+                client.tick()
+            time.sleep(0.01)
+        return found
+
+    def ask(self, client: Client, message: Any) -> Any:
+        answers: list[Any] = []
+        client.request(message, answers.append)
+        self.until(lambda: bool(answers), client)
+        return answers[0]
+
+    @contextlib.contextmanager
+    def guest(self, lock: Lock | None = None) -> Iterator[Client]:
+        """A client that is in."""
+        client = Client(self.address, lock=lock)
+        client.connect()
+        try:
+            self.until(lambda: client.link is Link.ONLINE, client)
+            yield client
+        finally:
+            client.close()
+
+
+@contextlib.contextmanager
+def operated(folder: Path, *arguments: str, module: str = "dreamwright.backend.cli.main") -> Iterator[Operated]:
+    """A server on `folder`/state that answers; killed at the end when it still runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    output = folder / "output.txt"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, "serve", "--address", "tcp://127.0.0.1:*", "--state", str(folder / "state"), "--device", "cpu", *arguments],
+            stdout=file, stderr=file, env=environment,
+        )  # fmt: skip
+    server = Operated(process, output)
+    try:
+        server.address = server.until(lambda: re.search(r"serves on (\S+)", output.read_text()))[1]
+        if "--metrics" in arguments:
+            server.metrics = server.until(
+                lambda: re.search(r"figures for Prometheus are at (\S+)", output.read_text())
+            )[1]
+        yield server
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+if __name__ == "__main__":
+    app.Foreman = PuppetForeman
+    sys.exit(command.main(sys.argv[1:]))

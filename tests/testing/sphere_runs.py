@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs towards known pictures of a ball, with which a perfect denoiser answers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dreamwright.backend.cameras.poses import Cameras
+from dreamwright.backend.config.schema import Config
+from dreamwright.backend.guidance.sds import ScoreDistillation
+from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.training.trainer import Run, optimize
+from tests.testing.oracles import KnownImages
+
+
+def ball_pictures(cameras: Cameras, size: int = 32, backdrop: float = 0.75) -> torch.Tensor:
+    """Closed-form albedo pictures (n, 3, size, size) of a ball of radius 0.35, red above and blue below the equator."""
+    from dreamwright.backend.cameras.poses import camera_rays
+    from dreamwright.backend.rendering.sampling import sphere_interval
+
+    rays = camera_rays(cameras, 4 * size)
+    origins, directions = rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3)
+    near, _, meets = sphere_interval(origins, directions, 0.35)
+    upper = (origins + near[:, None] * directions)[:, 2:] > 0
+    color = torch.where(upper, torch.tensor([0.9, 0.2, 0.1]), torch.tensor([0.1, 0.3, 0.8]))
+    image = torch.where(meets[:, None], color, torch.full((1, 3), backdrop))
+    image = image.view(len(cameras), 4 * size, 4 * size, 3).permute(0, 3, 1, 2)
+    return torch.nn.functional.avg_pool2d(image, 4)
+
+
+def run_of(config: Config, oracle: KnownImages, **options: object) -> Run:
+    bank = PromptBank(oracle, "a ball", config.guidance)
+    return optimize(config, ScoreDistillation(oracle, config.guidance), bank, **options)
+
+
+@pytest.fixture
+def oracle() -> KnownImages:
+    return KnownImages(lambda cameras: ball_pictures(cameras, 16), 16)

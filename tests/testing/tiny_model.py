@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A tiny, untrained starter pipeline on disk, and a quick configuration: what tests of whole runs use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dreamwright.backend.config.parsing import apply_settings
+from dreamwright.backend.config.presets import DRAFT
+from dreamwright.backend.config.schema import Config
+from dreamwright.backend.starter.architecture import Widths, build_parts, save_pipeline
+
+NAME = "tests/tiny"
+TINY = Widths(channels=(16, 32), norm_groups=8, attentive_levels=1)
+QUICK = (
+    "run.steps=6",
+    "run.checkpoint_interval=2",
+    "run.preview_interval=3",
+    "render.resolution=16",
+    "render.samples=16",
+    "render.occupancy_resolution=12",
+    "field.voxel_resolutions=6,12",
+    "mesh.resolution=24",
+    "mesh.triangles=400",
+)
+
+
+def save_tiny_model(folder: Path) -> Path:
+    """Write the pipeline; returns its folder."""
+    import torch
+
+    save_pipeline(build_parts(0, TINY), folder, torch.float32)
+    return folder
+
+
+def offer_tiny_model(models: Path) -> str:
+    """Write the pipeline where a server whose DREAMWRIGHT_MODELS is `models` has it under this name, which its guests may ask for."""
+    save_tiny_model(models / NAME.replace("/", "--"))
+    return NAME
+
+
+def quick_config(*settings: str) -> Config:
+    """The draft preset cut down to a second."""
+    return apply_settings(DRAFT, [*QUICK, *settings])

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Meshes as an artist's client sends them, and the pieces that they are sent in."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Iterator
+
+import numpy as np
+
+from dreamwright.shared import limits
+from dreamwright.shared.mesh_file import MeshFile, encode_mesh
+from dreamwright.shared.uploads import Upload
+from tests.testing.primitive_meshes import icosphere
+
+
+def sent_ball(subdivisions: int = 2, radius: float = 0.8, **facts: Any) -> MeshFile:
+    """A ball off the origin in random colors, with facts."""
+    vertices, faces = icosphere(subdivisions, radius)
+    albedo = np.random.default_rng(0).uniform(size=vertices.shape)
+    where = vertices + [2.0, -1.0, 0.5]
+    return MeshFile(
+        where.astype(np.float32),
+        faces.astype(np.int32),
+        (vertices / radius).astype(np.float32),
+        albedo.astype(np.float32),
+        facts,
+    )
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def pieces(data: bytes, size: int = limits.UPLOAD_PIECE_BYTES) -> Iterator[Upload]:
+    """All of a file, in order."""
+    for offset in range(0, len(data), size):
+        yield Upload(sha256(data), len(data), offset, data[offset : offset + size])
+
+
+BALL = encode_mesh(sent_ball())

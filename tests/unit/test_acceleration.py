@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A compiled or re-laid network predicts what it did; all views of a step go through it in one call."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from dreamwright.backend.config.schema import GuidanceConfig, ModelConfig
+from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.guidance.sds import ScoreDistillation
+from dreamwright.backend.models.acceleration import accelerate, missing_for_compiling
+from dreamwright.backend.models.loading import load_denoiser
+from dreamwright.backend.text.prompts import PromptBank
+from tests.testing.tiny_pipeline import write_pipeline
+
+LACKS = missing_for_compiling(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pipeline(tmp_path_factory.mktemp("model") / "tiny", shuffle=1)
+
+
+def prediction(folder: Path, config: ModelConfig) -> torch.Tensor:
+    denoiser = load_denoiser(folder, config=config)
+    z = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    return denoiser.predict(
+        z, torch.linspace(0.1, 0.9, 4), denoiser.embed(["a red mushroom", "a blue chair", "a chair", ""])
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(LACKS), reason=f"torch.compile cannot be tested here: {LACKS}")
+def test_a_compiled_network_predicts_the_same() -> None:
+    """The smallest of U-Nets, since compiling costs a second or more for each kernel."""
+    network = UNet2DConditionModel(
+        sample_size=8, in_channels=3, out_channels=3, block_out_channels=(4,), layers_per_block=1, down_block_types=("DownBlock2D",),
+        mid_block_type=None, up_block_types=("UpBlock2D",), norm_num_groups=2, cross_attention_dim=4,
+    ).eval().requires_grad_(False)  # fmt: skip
+    draw = torch.Generator().manual_seed(1)
+    inputs = torch.randn(2, 3, 8, 8, generator=draw), torch.tensor([3, 700]), torch.randn(2, 5, 4, generator=draw)
+    plain = network(*inputs, return_dict=False)[0]
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch's compiler warns about itself, differently in every version
+        torch._dynamo.utils.counters.clear()
+        accelerate(network, ModelConfig(compile="default", channels_last=True))
+        fast = network(*inputs, return_dict=False)[0]
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+        torch._dynamo.reset()
+    assert network.config.sample_size == 8  # still the network that denoisers know
+    assert float((fast - plain).abs().max()) < 1e-4 * float(plain.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("asked", "modes"), [("off", []), ("default", [None]), ("reduce-overhead", ["reduce-overhead"])]
+)
+def test_the_network_of_a_loaded_model_is_compiled_as_the_settings_say(
+    folder: Path, asked: str, modes: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str | None] = []
+    monkeypatch.setattr(UNet2DConditionModel, "compile", lambda self, mode, dynamic: compiled.append(mode))
+    monkeypatch.setattr("dreamwright.backend.models.acceleration.missing_for_compiling", lambda device: "")
+    load_denoiser(folder, config=ModelConfig(compile=asked))
+    assert compiled == modes
+
+
+def test_channels_last_reaches_the_weights_and_changes_nothing(folder: Path) -> None:
+    plain, laid_out = prediction(folder, ModelConfig()), prediction(folder, ModelConfig(channels_last=True))
+    torch.testing.assert_close(plain, laid_out, rtol=1e-4, atol=1e-5)
+    network = load_denoiser(folder, config=ModelConfig(channels_last=True)).network
+    assert network.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_without_a_compiler_compiling_is_refused_and_off_is_fine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    network = torch.nn.Linear(2, 2)
+    accelerate(network, ModelConfig())
+    with pytest.raises(ConfigError, match="C\\+\\+ compiler.*off"):
+        accelerate(network, ModelConfig(compile="default"))
+    assert network._compiled_call_impl is None
+
+
+@pytest.mark.parametrize(("opposite", "rows"), [(0.0, 8), (1.0, 12)])
+def test_all_views_of_a_step_go_through_the_network_in_one_call(folder: Path, opposite: float, rows: int) -> None:
+    """Conditional and unconditional together, and with Perp-Neg the opposite views too."""
+    denoiser = load_denoiser(folder)
+    batches: list[int] = []
+    plain = denoiser.network
+
+    class Counting(torch.nn.Module):
+        config = plain.config
+
+        def forward(self, z: torch.Tensor, *rest: Any, **options: Any) -> Any:
+            batches.append(len(z))
+            return plain(z, *rest, **options)
+
+    denoiser.network = Counting()
+    config = GuidanceConfig(opposite_weight=opposite)
+    bank = PromptBank(denoiser, "a red mushroom", config)
+    conditioning = bank.for_views([0.0, 90, 180, 270], [10.0] * 4)
+    draw = torch.Generator().manual_seed(0)
+    ScoreDistillation(denoiser, config).gradient(
+        torch.rand(4, 3, 16, 16, generator=draw), None, conditioning, draw, 0.5
+    )
+    assert batches == [rows]

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Random plain backgrounds: which views have one, and of which colors."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreamwright.backend.config.schema import BackgroundConfig
+from dreamwright.backend.fields.background import plain_colors
+
+share = st.floats(0, 1, width=32)
+
+
+def test_the_last_draw_decides_between_any_color_a_grey_and_the_learned_background() -> None:
+    """Worked out by hand: 0.1 is below 0.5 * 0.4, 0.3 is below 0.5 only, 0.6 is above."""
+    config = BackgroundConfig(
+        random_probability=0.5, random_any_share=0.4, random_kind="grey", random_min=0.3, random_max=0.8
+    )
+    draws = torch.tensor([[0.0, 0.25, 0.5, 0.1], [0.4, 0.25, 0.5, 0.3], [0.4, 0.25, 0.5, 0.6]])
+    colors, chosen = plain_colors(draws, config)
+    torch.testing.assert_close(colors[:2], torch.tensor([[0.0, 0.25, 0.5], [0.5, 0.5, 0.5]]))
+    assert chosen.tolist() == [True, True, False]
+
+
+@given(share, share, st.integers(0, 2**31))
+def test_colors_stay_in_range_and_the_share_of_any_color_changes_no_other_view(
+    probability: float, anything: float, seed: int
+) -> None:
+    draws = torch.rand(64, 4, generator=torch.Generator().manual_seed(seed))
+    ranged = BackgroundConfig(random_probability=probability, random_kind="color", random_min=0.2, random_max=0.6)
+    mixed = BackgroundConfig(
+        random_probability=probability, random_kind="color", random_min=0.2, random_max=0.6, random_any_share=anything
+    )
+    (plain, chosen), (colors, chosen_too) = plain_colors(draws, ranged), plain_colors(draws, mixed)
+    assert chosen.equal(chosen_too)
+    assert ((plain >= 0.2 - 1e-6) & (plain <= 0.6 + 1e-6)).all()
+    changed = (colors != plain).any(1)
+    assert (chosen | ~changed).all(), "a view without a random background has none of any color either"
+    torch.testing.assert_close(colors[changed], draws[changed, :3])

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Camera and light distributions of appendix A.2, and the frames of docs/conventions.md."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from dreamwright.backend.cameras.poses import (
+    camera_rays,
+    look_at,
+    orbit_cameras,
+    sample_cameras,
+    sample_lights,
+    spherical,
+)
+from dreamwright.backend.config.schema import CameraConfig, LightConfig
+
+N = 20_000
+
+
+@pytest.fixture(scope="module")
+def plain() -> object:
+    """Many cameras without perturbation, so that angles and distances can be read off."""
+    config = CameraConfig(look_at_std=0.0, up_std=0.0, position_offset=0.0)
+    return sample_cameras(config, N, torch.Generator().manual_seed(3))
+
+
+def test_elevation_is_half_uniform_in_angle_and_half_in_area(plain: object) -> None:
+    """CDF = 1/2 (e + 10) / 100 + 1/2 (sin e + sin 10) / (1 + sin 10); Kolmogorov-Smirnov does not reject it."""
+    s10 = math.sin(math.radians(10))
+
+    def cdf(e):
+        return 0.5 * (e + 10) / 100 + 0.5 * (torch.sin(torch.deg2rad(torch.as_tensor(e))).numpy() + s10) / (1 + s10)
+
+    assert stats.kstest(plain.elevation.double().numpy(), cdf).pvalue > 1e-3
+
+
+def test_azimuth_distance_and_focal_are_uniform(plain: object) -> None:
+    for values, low, width in (
+        (plain.azimuth, 0, 360),
+        (plain.position.norm(dim=1), 1.0, 0.5),
+        (plain.focal, 0.7, 0.65),
+    ):
+        assert stats.kstest(values.double().numpy(), "uniform", args=(low, width)).pvalue > 1e-3
+
+
+def test_look_at_scatters_with_the_papers_covariance() -> None:
+    """The look-at point is the ray of the picture's center nearest to it: its variance per axis is 0.2."""
+    config = CameraConfig(position_offset=0.0, up_std=0.0)
+    draws = sample_cameras(config, N, torch.Generator().manual_seed(5))
+    aimed = sample_cameras(
+        CameraConfig(position_offset=0.0, up_std=0.0, look_at_std=0.0), N, torch.Generator().manual_seed(5)
+    )
+    torch.testing.assert_close(draws.position, aimed.position)
+    # The viewing direction of a target ~ N(0, .2 I): P(target beyond the camera's plane) is Phi(-d / sqrt(.2)).
+    distance = draws.position.norm(dim=1, keepdim=True)
+    behind = ((-draws.rotation[:, :, 2] * draws.position / distance).sum(1) > 0).float().mean()
+    expected = stats.norm.cdf(-distance.numpy() / math.sqrt(0.2)).mean()
+    assert abs(float(behind) - expected) < 4 * math.sqrt(expected / N)
+
+
+def test_lights_lean_to_the_cameras_side_at_the_papers_distances() -> None:
+    cameras = sample_cameras(CameraConfig(), N, torch.Generator().manual_seed(7))
+    lights = sample_lights(LightConfig(), cameras, torch.Generator().manual_seed(8))
+    assert stats.kstest(lights.norm(dim=1).double().numpy(), "uniform", args=(0.8, 0.7)).pvalue > 1e-3
+    # direction ~ N(p, I): along the camera's axis the mean before normalizing is |p|, so P(same side) = Phi(|p|).
+    along = (lights * cameras.position).sum(1) > 0
+    expected = stats.norm.cdf(cameras.position.norm(dim=1).numpy()).mean()
+    assert abs(float(along.float().mean()) - expected) < 4 * math.sqrt(0.25 / N)
+
+
+def test_azimuth_zero_sees_the_front_from_minus_y_and_ninety_from_plus_x() -> None:
+    cameras = orbit_cameras([0, 90, 180], 0.0, 2.0, 1.0)
+    torch.testing.assert_close(cameras.position, torch.tensor([[0.0, -2, 0], [2, 0, 0], [0, 2, 0]]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        cameras.rotation[0], torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]), atol=1e-6, rtol=0
+    )
+
+
+def test_rotations_are_right_handed_and_orthonormal_even_overhead(generator: torch.Generator) -> None:
+    rotation = sample_cameras(CameraConfig(elevation_min=89.9), 64, generator).rotation
+    torch.testing.assert_close(rotation @ rotation.transpose(1, 2), torch.eye(3).expand(64, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(64))
+
+
+def test_the_center_ray_hits_the_look_at_point_and_the_first_pixel_is_top_left() -> None:
+    cameras = orbit_cameras([30.0], 25.0, 1.7, 1.2)
+    rays = camera_rays(cameras, 5)
+    torch.testing.assert_close(rays.directions[0, 12], -cameras.position[0] / 1.7)
+    corner = cameras.rotation[0].T @ rays.directions[0, 0]
+    assert corner[0] < 0 < corner[1]
+    # The corner pixel's center is 0.4 widths left of the middle, at distance focal.
+    assert float(corner[0] / corner[2]) == pytest.approx(0.4 / 1.2, rel=1e-5)
+
+
+def test_fill_framing_makes_a_radius_half_prop_cover_that_share(generator: torch.Generator) -> None:
+    cameras = sample_cameras(
+        CameraConfig(framing="fill", fill_min=0.8, fill_max=0.8, position_offset=0.0), 8, generator
+    )
+    covered = 2 * 0.5 / cameras.position.norm(dim=1) * cameras.focal
+    torch.testing.assert_close(covered, torch.full((8,), 0.8))
+
+
+def test_stratified_azimuths_are_evenly_spread(generator: torch.Generator) -> None:
+    azimuth = sample_cameras(CameraConfig(stratified_azimuth=True), 4, generator).azimuth.sort().values
+    torch.testing.assert_close(azimuth.diff(), torch.full((3,), 90.0), atol=1e-3, rtol=0)
+
+
+def test_look_at_of_a_known_pose() -> None:
+    position = spherical(torch.tensor([0.0]), torch.tensor([90.0]), torch.tensor([1.0]))
+    rotation = look_at(position, torch.zeros(1, 3), torch.tensor([[0.0, 1.0, 0.0]]))
+    torch.testing.assert_close(rotation[0], torch.eye(3), atol=1e-6, rtol=0)

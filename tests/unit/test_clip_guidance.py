@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""CLIP guidance against transformers' own scores and processor, its augmentations against hand-made pictures."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from dreamwright.backend.config.schedules import exponential
+from dreamwright.backend.config.schema import ClipConfig, GuidanceConfig
+from dreamwright.backend.errors import PromptError, RunError
+from dreamwright.backend.guidance.backgrounds import blurred, checkerboards, fourier_textures, random_backgrounds
+from dreamwright.backend.guidance.clip_guidance import ClipGuidance
+from dreamwright.backend.guidance.clip_model import load_image_text, preprocessed
+from dreamwright.backend.guidance.interfaces import LayeredGuidance
+from dreamwright.backend.runtime.rng import ViewStream
+from dreamwright.backend.scenes.field_losses import transmittance_loss
+from dreamwright.backend.text.prompts import PromptBank
+from tests.testing.tiny_clip import MEAN, SIDE, STD, write_clip
+
+PROMPTS = ["a red mushroom", "a blue chair, wooden"]
+UNVIEWED = GuidanceConfig(view_dependent=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_clip(tmp_path_factory.mktemp("clip") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return load_image_text(folder, dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def reference(folder):
+    loaded = transformers.CLIPModel.from_pretrained(folder, dtype=torch.float64)
+    return loaded.eval(), transformers.CLIPTokenizer.from_pretrained(folder)
+
+
+def pictures(n: int, side: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def conditioned(model, prompt: str, views: int):
+    return PromptBank(model, prompt, UNVIEWED).for_views([0.0] * views, [30.0] * views)
+
+
+def own_logits(reference, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+    """transformers' logits_per_image of pictures that are as large as the network takes."""
+    network, tokenizer = reference
+    pixels = (images - torch.tensor(MEAN, dtype=images.dtype).view(3, 1, 1)) / torch.tensor(
+        STD, dtype=images.dtype
+    ).view(3, 1, 1)
+    return network(**tokenizer(prompts, padding=True, return_tensors="pt"), pixel_values=pixels).logits_per_image
+
+
+def test_scores_are_the_models_own_logits_over_its_scale(model, reference):
+    images = pictures(3, SIDE)
+    expected = own_logits(reference, images, PROMPTS) / reference[0].logit_scale.exp()
+    assert torch.allclose(model.scores(images, PROMPTS), expected, atol=1e-6)
+    assert expected.std() > 1e-3  # or the comparison would say nothing
+
+
+def test_the_gradient_is_that_of_minus_the_models_own_score(model, reference):
+    images = pictures(2, SIDE, 1)
+    leaf = images.clone().requires_grad_()
+    logits = own_logits(reference, leaf, [PROMPTS[0]])
+    expected = torch.autograd.grad(-logits.sum() / reference[0].logit_scale.exp(), leaf)[0]
+    answer = ClipGuidance(model, ClipConfig()).gradient(
+        images, None, conditioned(model, PROMPTS[0], 2), torch.Generator(), 0.0
+    )
+    assert torch.allclose(answer.gradient, expected, rtol=1e-6, atol=1e-9) and expected.abs().max() > 1e-6
+    assert answer.scalars["cosine"] == pytest.approx(
+        float((logits.mean() / reference[0].logit_scale.exp()).detach()), abs=1e-6
+    )
+
+
+def test_the_gradient_through_a_resize_is_the_slope_of_the_score(model):
+    images, guidance, words = pictures(1, 20, 2), ClipGuidance(model, ClipConfig()), conditioned(model, PROMPTS[0], 1)
+    gradient = guidance.gradient(images, None, words, torch.Generator(), 0.0).gradient
+    direction = pictures(1, 20, 3) - 0.5
+    step = 1e-5
+    ahead, behind = (float(model.scores(images + s * direction, [PROMPTS[0]])) for s in (step, -step))
+    assert float((gradient * direction).sum()) == pytest.approx(-(ahead - behind) / (2 * step), rel=1e-4)
+
+
+@pytest.mark.parametrize("height,width", [(64, 64), (20, 20), (50, 80), (33, 32), (SIDE, SIDE)])
+def test_preprocessing_is_that_of_transformers_own_processor(folder, model, height, width):
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
+    pixels = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR))
+    own = transformers.models.clip.CLIPImageProcessorPil.from_pretrained(folder)
+    expected = torch.from_numpy(np.asarray(own(Image.fromarray(pixels))["pixel_values"][0], dtype=np.float64))
+    ours = preprocessed(torch.from_numpy(pixels / 255.0).permute(2, 0, 1)[None], model.preprocessing)[0]
+    # PIL rounds to whole levels between its two passes and after them.
+    assert ours.shape == expected.shape and float((ours - expected).abs().max()) < 1.6 / 255 / min(STD)
+
+
+def test_one_uncropped_white_view_of_layers_is_the_plain_picture(model):
+    guidance = ClipGuidance(model, ClipConfig(crops=1, crop_share=1.0, backgrounds=False))
+    assert isinstance(guidance, LayeredGuidance)
+    opacity = pictures(2, SIDE, 4)[:, :1]
+    color = pictures(2, SIDE, 5) * opacity
+    words = conditioned(model, PROMPTS[1], 2)
+    layers = guidance.layer_gradients(color, opacity, None, words, torch.Generator(), 0.0)
+    plain = guidance.gradient(color + 1 - opacity, None, words, torch.Generator(), 0.0)
+    assert layers.scalars["cosine"] == pytest.approx(plain.scalars["cosine"], abs=1e-9)
+    assert torch.allclose(layers.color, plain.gradient, atol=1e-9)
+    assert torch.allclose(
+        layers.opacity, -plain.gradient.sum(1, keepdim=True), atol=1e-9
+    )  # d picture / d opacity = -white
+
+
+def test_each_crop_has_a_background_of_its_own_and_the_mean_of_their_scores_counts(model):
+    config = ClipConfig(crops=3, crop_share=SIDE / 40)
+    opacity = pictures(1, 40, 6)[:, :1]
+    color, words = pictures(1, 40, 7) * opacity, conditioned(model, PROMPTS[0], 1)
+
+    def seen(generator):
+        return ClipGuidance(model, config).layer_gradients(color, opacity, None, words, generator, 0.0)
+
+    first = seen(torch.Generator().manual_seed(3))
+    assert torch.equal(first.color, seen(torch.Generator().manual_seed(3)).color)
+    assert not torch.equal(first.color, seen(torch.Generator().manual_seed(4)).color)
+    generator = torch.Generator().manual_seed(3)
+    corners = (torch.rand((1, 3, 2), generator=generator) * 8).long()[0].tolist()
+    behind = random_backgrounds(1, 3, SIDE, generator)[0].double()
+    cosines = []
+    for (top, left), background in zip(corners, behind):
+        cut = slice(top, top + SIDE), slice(left, left + SIDE)
+        picture = color[0][(slice(None), *cut)] + (1 - opacity[0][(slice(None), *cut)]) * background
+        cosines.append(float(model.scores(picture[None].clamp(0, 1), [PROMPTS[0]])))
+    assert first.scalars["cosine"] == pytest.approx(np.mean(cosines), abs=1e-6)
+
+
+def test_views_judged_apart_draw_what_they_draw_together(model):
+    guidance = ClipGuidance(model, ClipConfig(crops=2, crop_share=0.8))
+    opacity = pictures(3, 40, 8)[:, :1]
+    color = pictures(3, 40, 9) * opacity
+    together = guidance.layer_gradients(
+        color, opacity, None, conditioned(model, PROMPTS[0], 3), torch.Generator().manual_seed(1), 0.0
+    )
+    stream = ViewStream.of(3, slice(1, 2), 1)
+    apart = guidance.layer_gradients(color[1:2], opacity[1:2], None, conditioned(model, PROMPTS[0], 1), stream, 0.0)
+    assert torch.allclose(apart.color[0], together.color[1], atol=1e-9)
+
+
+def test_a_picture_that_is_not_a_number_is_an_error(model):
+    images = pictures(1, SIDE)
+    images[0, 0, 0, 0] = math.nan
+    with pytest.raises(RunError, match="NaN"):
+        ClipGuidance(model, ClipConfig()).gradient(
+            images, None, conditioned(model, PROMPTS[0], 1), torch.Generator(), 0.0
+        )
+
+
+def test_a_prompt_beyond_the_models_length_is_warned_of_and_an_empty_one_refused(model):
+    assert model.check_prompt("a red mushroom") == []
+    assert "77" in model.check_prompt("a " * 90)[0]
+    with pytest.raises(PromptError, match="empty"):
+        model.check_prompt("  ")
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(8, 40), st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_backgrounds_of_any_size_are_pictures(views, crops, size, seed):
+    made = random_backgrounds(views, crops, size, torch.Generator().manual_seed(seed))
+    assert made.shape == (views, crops, 3, size, size) and bool(((made >= 0) & (made <= 1)).all())
+
+
+def test_a_checkerboard_has_eight_squares_a_side_of_two_colors():
+    colors = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    board = checkerboards(colors, 16)
+    assert (
+        torch.equal(board[:, 0, 0], colors[0])
+        and torch.equal(board[:, 0, 2], colors[1])
+        and torch.equal(board[:, 2, 2], colors[0])
+    )
+    changes = (board[0, 0, 1:] != board[0, 0, :-1]).sum()
+    assert int(changes) == 7
+
+
+def test_a_blur_keeps_the_mean_and_widens_a_point_to_its_deviation():
+    point = torch.zeros(1, 1, 33, 33, dtype=torch.float64)
+    point[..., 16, 16] = 1.0
+    spread = blurred(point, torch.tensor([2.0], dtype=torch.float64))[0, 0]
+    x = torch.arange(33, dtype=torch.float64) - 16
+    assert float(spread.sum()) == pytest.approx(1.0)
+    assert float((spread.sum(0) * x**2).sum()) == pytest.approx(4.0, rel=1e-3)
+
+
+def test_a_fourier_texture_is_smoother_than_the_noise_it_is_made_of():
+    white = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    texture = fourier_textures(white)
+
+    def roughness(images):
+        return float((images[..., 1:] - images[..., :-1]).var() / images.var())
+
+    assert roughness(white) == pytest.approx(2.0, rel=0.05) and roughness(texture) < 0.3
+
+
+def test_transmittance_pushes_towards_the_target_and_no_further():
+    opacity = torch.tensor([0.8, 0.05]).view(2, 1, 1, 1).expand(2, 1, 4, 4).clone().requires_grad_()
+    loss = transmittance_loss(opacity, target_opacity=0.1)
+    assert float(loss.detach()) == pytest.approx(-(0.2 + 0.9) / 2)  # the second is clearer than 90%
+    loss.backward()
+    assert opacity.grad[0, 0, 0, 0] == pytest.approx(1 / 32) and float(opacity.grad[1].abs().max()) == 0.0
+
+
+def test_the_target_opacity_anneals_evenly_in_its_logarithm():
+    assert exponential(0.5, 0.1, 0.05, 0.0) == pytest.approx(0.5)
+    assert exponential(0.5, 0.1, 0.05, 0.025) == pytest.approx(math.sqrt(0.05))
+    assert exponential(0.5, 0.1, 0.05, 0.7) == pytest.approx(0.1)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Pits of a solid are filled, and what is wide stays open."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from dreamwright.backend.geometry.closing import close_pits, onto_solid
+from dreamwright.backend.geometry.extract import DensityGrid, extract_surface
+from dreamwright.backend.geometry.topology import euler_number
+
+CELL = 0.02
+AXIS = CELL * (np.arange(61) - 30)
+X, Y, Z = np.meshgrid(AXIS, AXIS, AXIS, indexing="ij")
+
+
+def grid_of(solid: np.ndarray) -> DensityGrid:
+    return DensityGrid(np.where(solid, 100.0, 0.0).astype(np.float32), np.full(3, AXIS[0]), CELL)
+
+
+def solid_of(grid: DensityGrid) -> np.ndarray:
+    return grid.tau > 10.0
+
+
+BALL = X**2 + Y**2 + Z**2 < 0.4**2
+
+
+@pytest.mark.parametrize("width, open_", [(0.04, False), (0.06, False), (0.16, True)])
+def test_pits_narrower_than_the_ball_fill_up_and_wider_ones_stay(width: float, open_: bool) -> None:
+    """A square shaft to the middle of a ball, closed with a ball of diameter 0.1."""
+    shaft = (abs(X) < width / 2) & (abs(Y) < width / 2) & (Z > 0)
+    closed = solid_of(close_pits(grid_of(BALL & ~shaft), 10.0, 0.05))
+    deep = shaft & (X**2 + Y**2 + Z**2 < 0.3**2) & (Z > 0.12)
+    assert closed[deep].mean() == pytest.approx(0.0 if open_ else 1.0, abs=0.05)
+
+
+def test_the_hole_of_a_torus_stays_open() -> None:
+    torus = (np.hypot(X, Y) - 0.34) ** 2 + Z**2 < 0.135**2
+    closed = close_pits(grid_of(torus), 10.0, 0.05)
+    assert euler_number(extract_surface(closed, 10.0).faces) == 0
+    assert solid_of(closed).sum() <= 1.01 * torus.sum()
+
+
+def test_a_ball_stays_as_it_is() -> None:
+    closed = solid_of(close_pits(grid_of(BALL), 10.0, 0.06))
+    assert (closed & BALL == BALL).all() and closed.sum() <= 1.01 * BALL.sum()
+
+
+def test_radius_zero_changes_nothing() -> None:
+    grid = grid_of(BALL)
+    assert close_pits(grid, 10.0, 0.0) is grid
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), reach=st.integers(1, 4))
+def test_it_is_the_closing_with_a_ball_as_a_second_implementation_has_it(seed: int, reach: int) -> None:
+    """scipy's binary closing, with the ball of all nodes nearer than `reach` + 1/2 cells."""
+    rough = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(24, 24, 24)), 1.5)
+    solid = rough > 0.05
+    grid = DensityGrid(np.where(solid, 100.0, 0.0).astype(np.float32), np.zeros(3), CELL)
+    ours = solid_of(close_pits(grid, 10.0, reach * CELL))
+    steps = np.arange(-reach - 1, reach + 2)
+    distance = np.sqrt(sum(s**2 for s in np.meshgrid(steps, steps, steps)))
+    expected = ndimage.binary_closing(np.pad(solid, 8), distance < reach + 0.5)[8:-8, 8:-8, 8:-8]
+    assert (ours == (expected | solid)).all()
+
+
+def test_points_in_a_filled_pit_take_the_place_of_its_nearest_wall_and_others_their_own() -> None:
+    points = np.array([[0.0, 0.0, 0.4 + 4 * CELL], [0.0, 0.0, 0.4 + CELL], [0.1, 0.0, 0.0]])
+    moved = onto_solid(grid_of(BALL), 10.0)(points)
+    np.testing.assert_allclose(moved[0], [0, 0, 0.38], atol=1e-9)  # the highest node inside
+    np.testing.assert_array_equal(moved[1:], points[1:])

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""docs/conventions.md, asserted; and the house: who may import whom, what is packaged, what the README promises."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreamwright.backend.cameras.poses import orbit_cameras
+from dreamwright.backend.config.schema import GuidanceConfig
+from dreamwright.backend.guidance.prediction import guided
+from dreamwright.backend.guidance.sds import ScoreDistillation
+from dreamwright.backend.scenes.field_losses import opacity_entropy, opacity_loss
+from dreamwright.backend.scenes.field_scene import Distiller
+from dreamwright.backend.text.prompts import PromptBank
+from tests.testing.oracles import GaussianOracle, KnownImages
+from tests.testing.tiny_model import quick_config
+
+ROOT = Path(__file__).resolve().parents[2]
+BACKEND = ROOT / "backend"
+HOUSE = ("backend", "shared", "blender_addon")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module that a file imports, also inside functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def files_under(*folders: str) -> list[Path]:
+    return [p for folder in folders for p in (BACKEND / folder).rglob("*.py")]
+
+
+@pytest.mark.parametrize(
+    ("folders", "forbidden"),
+    [
+        (("config",), ("cli", "evaluation", "server", "training", "scenes", "guidance", "models")),
+        (
+            ("cameras",),
+            ("cli", "evaluation", "server", "training", "scenes", "guidance", "models", "rendering", "fields"),
+        ),
+        (("rendering", "fields"), ("guidance", "models", "geometry", "scenes", "training", "cli", "starter", "server")),
+        (("mesh_rendering",), ("guidance", "models", "fields", "scenes", "training", "cli", "starter", "server")),
+        (("guidance",), ("rendering", "mesh_rendering", "fields", "geometry", "scenes", "training", "cli", "server")),
+        (("models", "text"), ("rendering", "geometry", "scenes", "training", "cli", "server")),
+        (("geometry",), ("rendering", "guidance", "models", "scenes", "training", "cli", "starter", "server")),
+        (("scenes",), ("models", "cli", "starter", "server")),
+        (("training",), ("cli", "server", "evaluation")),
+    ],
+)
+def test_rooms_know_only_what_they_may_know(folders: tuple[str, ...], forbidden: tuple[str, ...]) -> None:
+    """The renderer knows no network, the guidance no renderer, the mesher neither."""
+    for path in files_under(*folders):
+        for module in imports_of(path):
+            parts = module.split(".")
+            assert not (parts[:2] == ["dreamwright", "backend"] and len(parts) > 2 and parts[2] in forbidden), (
+                path,
+                module,
+            )
+
+
+def test_only_scripts_that_run_inside_blender_import_bpy_and_only_the_server_imports_zmq() -> None:
+    """And the add-on never torch, nor anything of the backend."""
+    users = {p.relative_to(BACKEND).as_posix() for p in BACKEND.rglob("*.py") if "bpy" in imports_of(p)}
+    assert users == {"cli/demo_scene.py"}
+    doors = {p.relative_to(BACKEND).as_posix() for p in BACKEND.rglob("*.py") if "zmq" in imports_of(p)}
+    assert doors == {
+        "server/app.py",
+        "server/transport/zap_authenticator.py",
+        "server/workers/local_runner.py",
+        "server/workers/worker.py",
+        "server/workers/runner.py",
+        "server/workers/ray_runner.py",
+        "server/workers/ray_bridge.py",
+    }
+    for path in (ROOT / "blender_addon").rglob("*.py"):
+        assert not {m.split(".")[0] for m in imports_of(path)} & {"torch", "diffusers", "dreamwright"}, path
+
+
+def test_the_add_on_and_what_both_sides_speak_start_no_threads() -> None:
+    """Python threads crash Blender in ways that nobody can trace."""
+    for folder in ("blender_addon", "shared"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not imports_of(path) & {
+                "threading",
+                "_thread",
+                "multiprocessing",
+                "concurrent.futures",
+                "asyncio",
+            }, path
+
+
+def test_nothing_from_outside_is_unpickled_and_no_error_is_swallowed() -> None:
+    for path in [p for top in HOUSE for p in (ROOT / top).rglob("*.py")]:
+        text = path.read_text()
+        assert not imports_of(path) & {"pickle", "dill", "marshal", "shelve"}, path
+        assert not re.search(
+            r"torch\.load\(|except:|except Exception:\s*pass|np\.load\([^)]*allow_pickle=True", text
+        ), path
+        assert not [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Assert)], path
+
+
+def test_every_file_names_its_licence_and_stays_readable() -> None:
+    for path in [p for top in HOUSE for p in (ROOT / top).rglob("*.py")]:
+        lines = path.read_text().splitlines()
+        assert lines[0] == "# SPDX-License-Identifier: GPL-3.0-or-later", path
+        assert len(lines) <= 350, path
+
+
+def test_every_package_folder_is_installed_under_dreamwright() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = set(project["tool"]["setuptools"]["packages"])
+    folders = {
+        "dreamwright." + p.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for top in ("backend", "shared")
+        for p in (ROOT / top).rglob("__init__.py")
+    }
+    assert packages == folders
+    assert project["project"]["version"] == __import__("dreamwright.shared", fromlist=["x"]).__version__
+
+
+def test_cfg_is_one_plus_omega_times_conditional_minus_omega_times_unconditional() -> None:
+    """So diffusers' guidance_scale is 1 + omega."""
+    assert float(guided(torch.tensor(3.0), torch.tensor(1.0), 20.0)) == 21 * 3 - 20 * 1
+
+
+def test_the_guidance_gradient_is_summed_over_pixels() -> None:
+    """Four times the pixels, alike, give the same gradient a pixel: nothing is divided by their number."""
+    norms = []
+    for size in (8, 16):
+        oracle = GaussianOracle(torch.full((3, size, size), 0.5), 0.0)
+        config = GuidanceConfig(omega=0.0, t_min=0.5, t_max=0.5, t_max_end=0.5, view_dependent=False)
+        conditioning = PromptBank(oracle, "x", config).for_views([0.0], [0.0])
+        image = torch.full((1, 3, size, size), 0.5)
+        result = ScoreDistillation(oracle, config).gradient(
+            image, None, conditioning, torch.Generator().manual_seed(0), 0.0
+        )
+        norms.append(float(result.gradient.mean()))
+    # x = 0, mean = .5: 2 w (eps_hat - eps) = 2 sigma^2 (alpha / sigma) (0 - .5) = -sigma alpha = -1/2 at t = 1/2
+    assert norms == pytest.approx([-0.5, -0.5], rel=1e-4)
+
+
+def test_the_step_averages_over_views() -> None:
+    """Two views with the same picture move the field as one does."""
+    oracle = KnownImages(lambda cameras: torch.full((len(cameras), 3, 16, 16), 0.2), 16)
+    gradients = []
+    for views in (1, 2):
+        config = quick_config(f"run.views_per_step={views}", "guidance.omega=0", "camera.stratified_azimuth=false")
+        run = Distiller(config, ScoreDistillation(oracle, config.guidance), PromptBank(oracle, "x", config.guidance), 0)
+        run.field.begin_step(0.0)
+        cameras = orbit_cameras([0.0] * views, 0.0, 1.9, 1.4)
+        from dreamwright.backend.rendering.shading import Shading
+
+        background = torch.full((views, 256, 3), 0.5)
+        image = run.renderer.render(run.field, background, cameras, [Shading()] * views, torch.ones(views, 3), 16).image
+        ((image - 0.2) * image.detach()).sum().div(views).backward()
+        gradients.append(run.field.raw_density[0].grad.clone())
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
+
+
+def test_penalties_are_summed_over_rays_and_averaged_over_views() -> None:
+    opacity = torch.full((2, 1, 4, 4), 0.5)
+    assert float(opacity_loss(opacity)) == pytest.approx(16 * (0.26**0.5))
+    assert float(opacity_entropy(opacity)) == pytest.approx(16 * 0.693147, rel=1e-4)
+
+
+def test_the_readme_names_the_two_commands_and_the_ci_runs_the_second() -> None:
+    readme = (ROOT / "README.md").read_text()
+    first, second = re.findall(r"```sh\n(.*?)```", readme, re.S)[:2]
+    assert first.strip() == "bash setup.sh && .venv/bin/dreamwright demo --out demo"
+    assert second.strip() == "bash tests/run.sh"
+    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("exec bash tests/run.sh")
+    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", readme):
+        assert (ROOT / picture).is_file(), picture

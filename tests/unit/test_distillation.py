@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Score distillation and ancestral sampling against closed forms and against diffusers' own scheduler."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from dreamwright.backend.config.schema import GuidanceConfig
+from dreamwright.backend.errors import ConfigError, ModelError, RunError
+from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
+from dreamwright.backend.guidance.interfaces import Conditioning
+from dreamwright.backend.guidance.prediction import PREDICTION_TYPES
+from dreamwright.backend.guidance.sds import (
+    ScoreDistillation,
+    ancestral_sample,
+    distill_image,
+    guided_prediction,
+)
+from tests.testing.gaussian_priors import Retyped, conditioned, means, seeded
+from tests.testing.oracles import (
+    GaussianOracle,
+    KnownImages,
+    cosine_schedule,
+    flow_schedule,
+)
+from tests.testing.tiny_pipeline import write_pipeline
+
+UNGUIDED = GuidanceConfig(omega=0.0)
+GUIDED = GuidanceConfig(omega=7.0)
+
+
+class Broken(GaussianOracle):
+    """Answers NaN for the second image."""
+
+    def predict_noise(self, z_t, t, conditioning):
+        noise = super().predict_noise(z_t, t, conditioning)
+        noise[1] = float("nan")
+        return noise
+
+
+class Counting:
+    """Counts the calls of a U-Net and how many images each had; remembers whether an input carried a graph."""
+
+    def __init__(self, unet) -> None:
+        self.unet, self.config, self.batches, self.graph = unet, unet.config, [], False
+
+    def __call__(self, z, *args, **options):
+        self.batches.append(len(z))
+        self.graph |= z.requires_grad or torch.is_grad_enabled()
+        return self.unet(z, *args, **options)
+
+
+def expected_gradient(image, prompt_mean, empty_mean, std, config, schedule, cells=20_000) -> torch.Tensor:
+    """E[2 w(t) (eps_hat - eps)] for Gaussian priors: 2 E_t[w alpha sigma / (alpha^2 std^2 + sigma^2)] (x - m_hat),
+    m_hat = (1 + omega) m_c - omega m_u; the noise has mean zero and drops out. The integral over t by midpoints."""
+    t = config.t_min + (config.t_max - config.t_min) * (torch.arange(cells, dtype=torch.float64) + 0.5) / cells
+    alpha, sigma = schedule(t)
+    weight = sigma**2 if config.weighting == "sigma2" else torch.ones_like(sigma)
+    factor = (weight * alpha * sigma / (alpha**2 * std**2 + sigma**2)).mean()
+    mean = (1 + config.omega) * prompt_mean.double() - config.omega * empty_mean.double()
+    return 2 * factor * ((2 * image.double() - 1) - mean)
+
+
+@pytest.mark.parametrize("weighting", ["sigma2", "uniform"])
+@pytest.mark.parametrize("config", [UNGUIDED, GUIDED], ids=["unguided", "guided"])
+def test_the_gradient_is_unbiased_for_a_gaussian_prior(config, weighting):
+    """Means over 40 seeds of 500 views lie within their own error bars of the closed form, in every pixel."""
+    config = dataclasses.replace(config, weighting=weighting)
+    center, std, views = means(), 0.3, 500
+    oracle = GaussianOracle(center, std)
+    image = torch.rand(3, 4, 4, generator=seeded(1))
+    conditioning = conditioned(oracle, ["a"] * views)
+    guidance = ScoreDistillation(oracle, config)
+    batch = image.expand(views, -1, -1, -1)
+    seeds = torch.stack(
+        [guidance.gradient(batch, None, conditioning, seeded(s), 0.0).gradient.mean(0) for s in range(40)]
+    )
+    error = seeds.double().std(0) / math.sqrt(len(seeds))
+    expected = expected_gradient(image, center["a"], center[""], std, config, cosine_schedule)
+    score = (seeds.double().mean(0) - expected) / error
+    assert score.abs().max() < 4.5  # 48 pixels; t distribution with 39 degrees of freedom
+    assert score.square().mean() < 2.0
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(PREDICTION_TYPES), st.floats(0, 50), st.booleans(), st.integers(1, 3), st.integers(2, 6), st.integers(0, 99)
+)  # fmt: skip
+def test_every_prediction_type_gives_the_same_gradient(kind, omega, flow, views, size, seed):
+    oracle = GaussianOracle(means(size), 0.4, flow_schedule if flow else cosine_schedule)
+    guidance = dataclasses.replace(GUIDED, omega=omega)
+    image = torch.rand(views, 3, size, size, generator=seeded(seed))
+    conditioning = conditioned(oracle, ["a", "b", ""][:views])
+    plain = ScoreDistillation(oracle, guidance).gradient(image, None, conditioning, seeded(seed), 0.5)
+    typed = ScoreDistillation(Retyped(oracle, kind), guidance).gradient(image, None, conditioning, seeded(seed), 0.5)
+    torch.testing.assert_close(typed.gradient, plain.gradient, rtol=1e-3, atol=1e-3 * (1 + omega))
+    assert typed.scalars["t"] == plain.scalars["t"]
+
+
+def test_guidance_is_the_papers_form_in_one_call_on_twice_the_images():
+    """(1 + omega) eps_c - omega eps_u; diffusers' eps_u + s (eps_c - eps_u) with s = 1 + omega is the same."""
+    oracle, calls = GaussianOracle(means(), 0.3), []
+    predict = oracle.predict_noise
+    oracle.predict_noise = lambda z_t, t, c: calls.append(len(z_t)) or predict(z_t, t, c)
+    z_t, t = torch.randn(2, 3, 4, 4, generator=seeded(0)), torch.tensor([0.3, 0.7])
+    chosen = conditioned(oracle, ["a", "b"])
+    kind, output = guided_prediction(oracle, z_t, t, chosen.positive, chosen.negative, 7.0)
+    assert kind == "epsilon" and calls == [4]
+    conditional, unconditional = predict(z_t, t, chosen.positive), predict(z_t, t, chosen.negative)
+    torch.testing.assert_close(output, unconditional + 8.0 * (conditional - unconditional), rtol=1e-4, atol=1e-4)
+    guided_prediction(oracle, z_t, t, chosen.positive, chosen.negative, 0.0)
+    assert calls == [4, 2]
+
+
+def test_perp_neg_pushes_from_the_opposite_view_but_never_from_the_prompt():
+    """u + (1 + omega) (c - u - w p), p = (o - u) less its share along c - u; no effect where the opposite is the prompt."""
+    oracle, calls = GaussianOracle(means(), 0.3), []
+    predict = oracle.predict_noise
+    oracle.predict_noise = lambda z_t, t, c: calls.append(len(z_t)) or predict(z_t, t, c)
+    z_t, t = torch.randn(2, 3, 4, 4, generator=seeded(0)), torch.tensor([0.3, 0.7])
+    chosen, opposite = conditioned(oracle, ["a", "a"]), oracle.embed(["b", "a"])
+    _, output = guided_prediction(oracle, z_t, t, chosen.positive, chosen.negative, 7.0, opposite, 1.5)
+    assert calls == [6]
+    c, u, o = (predict(z_t, t, p).double() for p in (chosen.positive, chosen.negative, opposite))
+    for i in range(2):
+        d, e = (c - u)[i], (o - u)[i]
+        expected = u[i] + 8.0 * (d - 1.5 * (e - (d * e).sum() / (d * d).sum() * d))
+        torch.testing.assert_close(output[i].double(), expected, rtol=1e-4, atol=1e-4)
+    _, plain = guided_prediction(oracle, z_t, t, chosen.positive, chosen.negative, 7.0)
+    torch.testing.assert_close(output[1], plain[1], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(output[0], plain[0], atol=1e-2)
+
+
+def test_the_unet_runs_forwards_once_for_each_gradient_and_never_backwards(tmp_path):
+    denoiser = PixelDiffusion.load(write_pipeline(tmp_path / "tiny"))
+    denoiser.unet = counting = Counting(denoiser.unet)
+    conditioning = conditioned(denoiser, ["a red mushroom", "a blue chair"])
+    theta = torch.rand(2, 3, 16, 16, generator=seeded(0)).requires_grad_(True)
+    image = theta * 1.0
+    guidance = ScoreDistillation(denoiser, GUIDED)
+    for seed in range(3):
+        result = guidance.gradient(image, None, conditioning, seeded(seed), 0.0)
+        assert not result.gradient.requires_grad
+        (result.gradient.detach() * image).sum().backward(retain_graph=True)
+    assert counting.batches == [4, 4, 4] and not counting.graph
+    assert theta.grad is not None
+    assert all(parameter.grad is None for parameter in counting.unet.parameters())
+
+
+def test_a_gradient_follows_from_its_generator_and_its_inputs_alone():
+    oracle = GaussianOracle(means(), 0.3)
+    guidance, image, c = ScoreDistillation(oracle, GUIDED), torch.rand(2, 3, 4, 4), conditioned(oracle, ["a", "b"])
+    first = guidance.gradient(image, None, c, seeded(3), 0.2)
+    torch.rand(7)
+    again = guidance.gradient(image, None, c, seeded(3), 0.2)
+    assert torch.equal(first.gradient, again.gradient) and first.scalars == again.scalars
+
+
+def test_times_are_uniform_and_their_maximum_anneals_linearly():
+    guidance = ScoreDistillation(GaussianOracle(means(), 0.3), dataclasses.replace(GUIDED, t_max_end=0.5))
+    for progress, high in ((0.0, 0.98), (0.5, 0.74), (1.0, 0.5), (2.0, 0.5)):
+        t = guidance.times(20_000, seeded(0), progress)
+        assert 0.02 <= t.min() < 0.022 and high - 0.002 < t.max() <= high
+        width = high - 0.02
+        assert abs(float(t.mean()) - (0.02 + high) / 2) < 4 * width / math.sqrt(12 * len(t))
+        assert abs(float(t.std()) - width / math.sqrt(12)) < 0.01 * width
+
+
+def test_each_views_gradient_is_clipped_to_its_own_norm():
+    oracle = GaussianOracle(means(), 0.3)
+    image, c = torch.rand(4, 3, 4, 4, generator=seeded(0)), conditioned(oracle, ["a"] * 4)
+    free = ScoreDistillation(oracle, GUIDED).gradient(image, None, c, seeded(0), 0.0).gradient
+    norms = free.flatten(1).norm(dim=1)
+    limit = float(norms.median())
+    clipped = ScoreDistillation(oracle, dataclasses.replace(GUIDED, gradient_clip=limit))
+    result = clipped.gradient(image, None, c, seeded(0), 0.0)
+    torch.testing.assert_close(result.gradient.flatten(1).norm(dim=1), norms.clamp(max=limit))
+    torch.testing.assert_close(functional.normalize(result.gradient.flatten(1)), functional.normalize(free.flatten(1)))
+    assert result.scalars["gradient_norm"] == pytest.approx(float(norms.mean()))
+
+
+def test_images_of_another_resolution_get_the_gradient_of_their_resized_selves():
+    """Chain rule through the resize, against finite differences of <gradient at the model's size, resize(image)>."""
+    oracle = GaussianOracle(means(4), 0.3)
+    guidance, c = ScoreDistillation(oracle, UNGUIDED), conditioned(oracle, ["a"])
+    image = torch.rand(1, 3, 2, 2, generator=seeded(0))
+    big = functional.interpolate(image, (4, 4), mode="bilinear", align_corners=False)
+    inner = guidance.gradient(big, None, c, seeded(1), 0.0).gradient
+    outer = guidance.gradient(image, None, c, seeded(1), 0.0).gradient
+    assert outer.shape == image.shape
+    step = torch.zeros_like(image)
+    step[0, 1, 0, 1] = 1.0
+    moved = functional.interpolate(step, (4, 4), mode="bilinear", align_corners=False)
+    assert float(outer[0, 1, 0, 1]) == pytest.approx(float((inner * moved).sum()), rel=1e-4)
+
+
+def test_nan_is_reported_with_its_origin():
+    image = torch.rand(2, 3, 4, 4)
+    broken = Broken(means(), 0.3)
+    with pytest.raises(RunError, match="denoiser answered NaN or infinity for 1 of 2"):
+        ScoreDistillation(broken, UNGUIDED).gradient(image, None, conditioned(broken, ["a", "a"]), seeded(0), 0.0)
+    image[0, 0, 0, 0] = float("inf")
+    oracle = GaussianOracle(means(), 0.3)
+    with pytest.raises(RunError, match="rendered image holds NaN"):
+        ScoreDistillation(oracle, UNGUIDED).gradient(image, None, conditioned(oracle, ["a", "a"]), seeded(0), 0.0)
+
+
+def test_impossible_settings_are_refused():
+    oracle = GaussianOracle(means(), 0.3)
+    for changes in ({"t_min": 0.9, "t_max_end": 0.5}, {"t_max": 1.5}, {"t_min": -0.1}, {"gradient_clip": -1.0}):
+        with pytest.raises(ConfigError, match="allowed is"):
+            ScoreDistillation(oracle, dataclasses.replace(GUIDED, **changes))
+    with pytest.raises(ConfigError, match="spiral"):
+        next(distill_image(oracle, conditioned(oracle, ["a"]), GUIDED, "spiral", 5, 0.1, seeded(0)))
+    with pytest.raises(ConfigError, match="0 steps"):
+        next(distill_image(oracle, conditioned(oracle, ["a"]), GUIDED, "free", 0, 0.1, seeded(0)))
+    with pytest.raises(ConfigError, match="0 sampling steps"):
+        ancestral_sample(oracle, oracle.embed(["a"]), oracle.embed([""]), 0.0, 0, seeded(0))
+
+
+def test_distilling_a_plain_image_from_a_gaussian_finds_its_mean():
+    oracle = GaussianOracle(means(), 0.1)
+    conditioning = conditioned(oracle, ["a", "b"])
+    events = list(distill_image(oracle, conditioning, UNGUIDED, "free", 300, 0.1, seeded(0)))
+    assert [event.step for event in events] == list(range(1, 301))
+    expected = (torch.stack([means()["a"], means()["b"]]) + 1) / 2
+    assert (events[-1].image - expected).abs().max() < 0.03
+    assert events[-1].scalars["clean_error"] < 0.2 * events[0].scalars["clean_error"]
+
+
+def test_distilling_a_symmetric_image_finds_the_nearest_symmetric_one():
+    oracle = GaussianOracle(means(), 0.1)
+    *_, last = distill_image(oracle, conditioned(oracle, ["a"]), UNGUIDED, "symmetric", 300, 0.1, seeded(0))
+    assert torch.equal(last.image, last.image.flip(-1))
+    mean = (means()["a"] + 1) / 2
+    assert (last.image[0] - (mean + mean.flip(-1)) / 2).abs().max() < 0.03
+
+
+def test_known_images_pull_each_view_to_what_its_camera_sees():
+    """Cameras stand in as plain numbers: the oracle hands them to its renderer and nothing else."""
+    oracle = KnownImages(lambda cameras: cameras.view(-1, 1, 1, 1).expand(-1, 3, 4, 4), image_size=4)
+    conditioning = conditioned(oracle, ["a red mushroom"] * 3)
+    cameras = torch.tensor([0.1, 0.5, 0.9])
+    image = torch.rand(3, 3, 4, 4, generator=seeded(0))
+    guidance = ScoreDistillation(oracle, dataclasses.replace(GUIDED, weighting="uniform"))
+    result = guidance.gradient(image, cameras, conditioning, seeded(1), 0.0)
+    t = guidance.times(3, seeded(1), 0.0)
+    alpha, sigma = (c.view(-1, 1, 1, 1) for c in cosine_schedule(t))
+    target = cameras.view(-1, 1, 1, 1)
+    torch.testing.assert_close(result.gradient, 4 * alpha / sigma * (image - target), rtol=1e-4, atol=1e-4)
+    assert result.scalars["clean_error"] == pytest.approx(
+        float((2 * (image - target)).square().mean().sqrt()), rel=1e-4
+    )
+    with pytest.raises(ModelError, match="no cameras"):
+        guidance.gradient(image, None, conditioning, seeded(1), 0.0)
+
+
+def test_conditionings_are_indexed_and_stacked_by_rows():
+    rows = Conditioning({"x": torch.arange(6).view(3, 2)})
+    assert rows[1].tensors["x"].tolist() == [[2, 3]] and rows[-1].tensors["x"].tolist() == [[4, 5]]
+    assert len(Conditioning.stack([rows, rows[0:2], rows[[0, 0]]])) == 7
+    with pytest.raises(IndexError):
+        rows[3]
+    with pytest.raises(ValueError, match="cannot stack"):
+        Conditioning.stack([rows, Conditioning({"y": torch.zeros(1)})])
+    with pytest.raises(ValueError, match="equally many rows"):
+        Conditioning({"x": torch.zeros(2), "y": torch.zeros(3)})

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The measures of lifting quality on shapes whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dreamwright.backend.evaluation.silhouettes import align, centered, hole_is_open, iou, open_holes
+from dreamwright.backend.evaluation.starter import PROMPTS, Row, summarize
+from dreamwright.backend.evaluation.surfaces import sample_surface, surface_distance
+from dreamwright.backend.starter import domain, props
+
+
+def solid_of(name: str):
+    mesh = props.triangles(props.build(name))
+    return centered(mesh.vertices, mesh.faces)
+
+
+def test_alignment_undoes_a_turn_and_a_scale() -> None:
+    chair = solid_of("chair")
+    found = align(chair.transformed(0.85, 0.0).transformed(1.0, 125.0), chair)
+    assert (found.rotation_deg + 125.0) % 360 == pytest.approx(0.0, abs=6.0) or (found.rotation_deg + 125.0) % 360 > 354
+    assert found.scale == pytest.approx(1 / 0.85, rel=0.05)
+    assert found.iou > 0.9
+
+
+def test_different_props_do_not_align() -> None:
+    assert align(solid_of("torus"), solid_of("chair")).iou < 0.6
+
+
+def test_iou_by_hand() -> None:
+    a, b = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    a[:2], b[1:3] = True, True
+    assert iou(a, b) == pytest.approx(1 / 3)
+    assert iou(a & False, b & False) == 1.0
+
+
+def test_holes_are_found_in_rings_and_mugs_and_not_in_houses() -> None:
+    assert hole_is_open(solid_of("torus")) and hole_is_open(solid_of("mug"))
+    assert not hole_is_open(solid_of("mushroom"))
+    ring = np.ones((9, 9), bool)
+    ring[3:6, 3:6] = False
+    assert open_holes(ring) == 1 and open_holes(np.ones((9, 9), bool)) == 0
+
+
+def test_surface_samples_lie_on_the_surface_and_distances_are_known() -> None:
+    """A sphere of radius .5 against one of .4: chamfer .1, no point within .04."""
+    from dreamwright.backend.starter import solids
+
+    vertices, faces = solids.ellipsoid((0.5, 0.5, 0.5), segments=64)
+    triangles = np.array([(f[0], f[i], f[i + 1]) for f in faces for i in range(1, len(f) - 1)])
+    ball = centered(vertices, triangles)
+    points = sample_surface(ball, 2000, np.random.default_rng(0))
+    np.testing.assert_allclose(np.linalg.norm(points, axis=1), 0.5, atol=2e-3)
+    apart = surface_distance(ball, ball.transformed(0.8, 0.0))
+    assert apart.chamfer == pytest.approx(0.1, abs=3e-3) and apart.f_score == 0.0
+    assert surface_distance(ball, ball).f_score == pytest.approx(1.0, abs=0.01)
+
+
+def test_the_prompts_name_every_prop_and_the_hard_ones_twice() -> None:
+    named = [domain.parse(prompt)[1] for prompt in PROMPTS]
+    assert len(PROMPTS) >= 24 and set(named) == {p.name for p in domain.PROPS}
+    assert all(named.count(prop) == 2 for prop in ("chair", "house", "torus", "mug", "table", "rocket"))
+
+
+def test_the_summary_counts_janus_faces_and_holes() -> None:
+    def row(prompt: str, **changes: object) -> Row:
+        values = dict(
+            prompt=prompt, silhouette_iou=0.8, scale=1.0, rotation_deg=0.0, chamfer=0.02, f_score=0.9, albedo_error=0.1,
+            color_right=True, geometry_right=False, retrieved="", retrieved_geometry="", fronts=1, janus=0,
+            hole_open=None, seconds=60.0,
+        )  # fmt: skip
+        return Row(**(values | changes))
+
+    figures = summarize(
+        [
+            row("a red chair", janus=2),
+            row("a red torus", hole_open=False),
+            row("a red mug", hole_open=True, silhouette_iou=0.6),
+        ]
+    )
+    assert figures["silhouette_iou"] == pytest.approx(2.2 / 3)
+    assert (figures["janus_props"], figures["fronted_props"]) == (1, 1)
+    assert (figures["open_holes"], figures["holed_props"]) == (1, 2)
+    assert (figures["r_precision_color"], figures["r_precision_geometry"]) == (1.0, 0.0)

@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""SDS through a VAE encoder: its gradient, what runs in a step and what does not, precision, options, the commands."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers.hooks.group_offloading import ModuleGroup
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+
+from dreamwright.backend.cli import sample
+from dreamwright.backend.cli.main import main
+from dreamwright.backend.config.schema import GuidanceConfig, ModelConfig
+from dreamwright.backend.errors import ConfigError, RunError
+from dreamwright.backend.guidance.denoisers.latent import LatentDiffusion
+from dreamwright.backend.guidance.sds import (
+    ScoreDistillation,
+    ancestral_sample,
+    ancestral_steps,
+    distill_image,
+    pictures,
+)
+from dreamwright.backend.models.loading import load_denoiser
+from tests.testing.gaussian_priors import conditioned, seeded
+from tests.testing.tiny_families import save, stable_diffusion, stable_diffusion_xl, write_family
+from tests.testing.tiny_model import QUICK
+
+GUIDED = GuidanceConfig(omega=4.0)
+NAMES = ["sd15", "sd21", "sdxl", "sd3"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    work = tmp_path_factory.mktemp("families")
+    return {name: write_family(name, work / name) for name in NAMES}
+
+
+def gradient_of(denoiser: LatentDiffusion, image: torch.Tensor, config: GuidanceConfig = GUIDED) -> torch.Tensor:
+    conditioning = conditioned(denoiser, ["a red mushroom", "a blue chair"])
+    return ScoreDistillation(denoiser, config).gradient(image, None, conditioning, seeded(3), 0.2).gradient
+
+
+def pictured(size: int, views: int = 2) -> torch.Tensor:
+    return torch.rand(views, 3, size, size, generator=seeded(1))
+
+
+@pytest.mark.parametrize("size", [16, 10])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_gradient_is_autograds_through_the_encoder_in_double_precision(folders, name, size):
+    """w(t) (eps_hat - eps) . z(image), differentiated by autograd, with the libraries' own classes in float64."""
+    folder = folders[name]
+    denoiser = load_denoiser(folder)
+    image = pictured(size)
+    ours = gradient_of(denoiser, image)
+
+    guidance, draws = ScoreDistillation(denoiser, GUIDED), seeded(3)
+    t = guidance.times(2, draws, 0.2)
+    eps = torch.randn((2, denoiser.channels, 8, 8), generator=draws).double()
+    alpha, sigma = (level.double().view(2, 1, 1, 1) for level in denoiser.alpha_sigma(t))
+    told = denoiser.told_time(t).repeat(2)
+    text = {
+        key: tensor.double()
+        for key, tensor in denoiser.embed(["a red mushroom", "a blue chair", "", ""]).tensors.items()
+    }
+    vae = AutoencoderKL.from_pretrained(folder / "vae", low_cpu_mem_usage=False).double().eval()
+    leaf = image.double().requires_grad_(True)
+    fitted = (
+        functional.interpolate(leaf, (16, 16), mode="bilinear", align_corners=False, antialias=True)
+        if size != 16
+        else leaf
+    )
+    mean = vae.encode(2 * fitted - 1).latent_dist.mean
+    z = (mean - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    with torch.no_grad():
+        z_t = (alpha * z + sigma * eps).repeat(2, 1, 1, 1)
+        if name == "sd3":
+            transformer = (
+                SD3Transformer2DModel.from_pretrained(folder / "transformer", low_cpu_mem_usage=False).double().eval()
+            )
+            output = transformer(z_t, text["hidden"], text["pooled"], told.double()).sample
+            noise = z_t + (1 - sigma.repeat(2, 1, 1, 1)) * output
+        else:
+            unet = UNet2DConditionModel.from_pretrained(folder / "unet", low_cpu_mem_usage=False).double().eval()
+            sizes = torch.tensor([[16.0, 16.0, 0.0, 0.0, 16.0, 16.0]] * 4, dtype=torch.float64)
+            added = {"text_embeds": text["pooled"], "time_ids": sizes} if name == "sdxl" else None
+            output = unet(z_t, told, text["hidden"], added_cond_kwargs=added).sample
+            v = alpha.repeat(2, 1, 1, 1) * output + sigma.repeat(2, 1, 1, 1) * z_t
+            noise = v if name == "sd21" else output
+        conditional, unconditional = noise.chunk(2)
+        residual = unconditional + 5.0 * (conditional - unconditional) - eps
+    (expected,) = torch.autograd.grad((sigma**2 * residual * z).sum(), leaf)
+    assert ours.shape == image.shape
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+def counted(denoiser: LatentDiffusion) -> dict[str, list[tuple[int, bool]]]:
+    """Rows and gradient mode of every call of encoder, decoder and network from now on."""
+    calls: dict[str, list[tuple[int, bool]]] = {"encoder": [], "decoder": [], "network": []}
+    vae = denoiser.space.vae
+    for name, module in (("encoder", vae.encoder), ("decoder", vae.decoder), ("network", denoiser.network)):
+
+        def count(module: torch.nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
+            rows = len(args[0] if args else kwargs["hidden_states"])
+            calls[name].append((rows, torch.is_grad_enabled()))
+
+        module.register_forward_pre_hook(count, with_kwargs=True)
+    return calls
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_encodes_once_runs_the_network_once_without_gradient_and_never_decodes(folders, name):
+    denoiser = load_denoiser(folders[name])
+    calls = counted(denoiser)
+    for event in distill_image(denoiser, conditioned(denoiser, ["a", "b"]), GUIDED, "free", 3, 0.1, seeded(0)):
+        assert event.image.shape == (2, 3, 16, 16)
+    assert calls == {"encoder": [(2, True)] * 3, "decoder": [], "network": [(4, False)] * 3}
+    parameters = [*denoiser.network.parameters(), *denoiser.space.vae.parameters()]
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in parameters)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sampling_works_on_latents_and_decodes_each_picture_once_at_the_end(folders, name):
+    denoiser = load_denoiser(folders[name])
+    calls = counted(denoiser)
+    texts = denoiser.embed(["a", "b"]), denoiser.embed(["", ""])
+    images = ancestral_sample(denoiser, *texts, 3.0, 5, seeded(0))
+    assert images.shape == (2, 3, 16, 16) and 0 <= images.min() and images.max() <= 1 and torch.isfinite(images).all()
+    assert calls == {"encoder": [], "decoder": [(1, False)] * 2, "network": [(4, False)] * 5}
+    *_, last = ancestral_steps(denoiser, *texts, 3.0, 5, seeded(0))
+    assert last.shape == (2, denoiser.channels, 8, 8)
+    assert last.abs().max() > 1.2  # latents are no pictures: nothing keeps them in [-1, 1]
+    torch.testing.assert_close(pictures(denoiser, last), images)
+
+
+def test_a_schedule_without_terminal_signal_can_be_sampled(tmp_path):
+    path = save(lambda: stable_diffusion(tmp_path, "v_prediction", rescale_betas_zero_snr=True), tmp_path / "m")
+    denoiser = load_denoiser(path)
+    assert denoiser.alpha_sigma(torch.ones(1)) == (0.0, 1.0)
+    assert torch.isfinite(
+        ancestral_sample(denoiser, denoiser.embed(["a"]), denoiser.embed([""]), 3.0, 4, seeded(0))
+    ).all()
+    certain = dataclasses.replace(GUIDED, t_min=1.0, t_max=1.0, t_max_end=1.0)
+    assert torch.isfinite(gradient_of(denoiser, pictured(16), certain)).all()
+
+
+def overflowing(tmp_path: Path, force_upcast: bool) -> Path:
+    """An SDXL whose VAE, like the published one, has activations beyond float16's 65504 and latents within."""
+    pipeline_folder = save(lambda: stable_diffusion_xl(tmp_path), tmp_path / "m")
+    file = pipeline_folder / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["encoder.conv_in.weight"] *= 1e5
+    save_file(tensors, file, metadata={"format": "pt"})
+    config = pipeline_folder / "vae" / "config.json"
+    config.write_text(
+        config.read_text().replace('"force_upcast": true', f'"force_upcast": {str(force_upcast).lower()}')
+    )
+    return pipeline_folder
+
+
+def test_a_vae_that_overflows_in_float16_runs_in_float32_where_its_configuration_says_so(tmp_path):
+    path = overflowing(tmp_path, force_upcast=True)
+    denoiser = load_denoiser(path, dtype=torch.float16)
+    assert denoiser.space.dtype == torch.float32 and denoiser.network.dtype == torch.float16
+    gradient = gradient_of(denoiser, pictured(16))
+    assert torch.isfinite(gradient).all() and gradient.abs().max() > 0
+    exact = load_denoiser(path)
+    torch.testing.assert_close(
+        denoiser.encode(pictured(16) * 2 - 1, seeded(0)), exact.encode(pictured(16) * 2 - 1, seeded(0))
+    )
+    assert functional.cosine_similarity(gradient.flatten(), gradient_of(exact, pictured(16)).flatten(), dim=0) > 0.99
+
+
+def test_a_vae_that_overflows_unannounced_is_told_with_what_to_do_and_bfloat16_holds_it(tmp_path):
+    path = overflowing(tmp_path, force_upcast=False)
+    with pytest.raises(RunError, match="VAE encoder answered NaN or infinity .*model.dtype to bfloat16 or float32"):
+        gradient_of(load_denoiser(path, dtype=torch.float16), pictured(16))
+    wide = load_denoiser(path, dtype=torch.bfloat16)
+    assert wide.space.dtype == torch.bfloat16 and torch.isfinite(gradient_of(wide, pictured(16))).all()
+
+
+@pytest.fixture
+def published(folders, tmp_path) -> Path:
+    """As Stable Diffusion 1.5 was published: its VAE's configuration does not know `force_upcast`."""
+    path = Path(shutil.copytree(folders["sd15"], tmp_path / "sd15"))
+    file = path / "vae" / "config.json"
+    file.write_text(
+        json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "force_upcast"})
+    )
+    return path
+
+
+@pytest.mark.parametrize("omega", [4.0, 1e8])
+def test_gradients_of_any_size_pass_a_float16_encoder(published, omega):
+    """Its way back is linear, so that a scale can be taken out before and put in again after; the second would be infinite."""
+    half = load_denoiser(published, dtype=torch.float16)
+    assert half.space.dtype == torch.float16
+    image = pictured(16)
+    config = dataclasses.replace(GUIDED, omega=omega)
+    gradient, exact = gradient_of(half, image, config), gradient_of(load_denoiser(published), image, config)
+    assert torch.isfinite(gradient).all()
+    assert functional.cosine_similarity(gradient.flatten(), exact.flatten(), dim=0) > 0.99
+
+
+@pytest.mark.parametrize(
+    "name, setting",
+    [("sd15", "attention_slicing"), ("sdxl", "attention_slicing"), ("sd3", "vae_recompute"), ("sd15", "vae_recompute")],
+)
+def test_options_that_save_memory_do_not_change_the_gradient(folders, name, setting):
+    plain = gradient_of(load_denoiser(folders[name]), pictured(16))
+    saving = gradient_of(load_denoiser(folders[name], config=ModelConfig(**{setting: True})), pictured(16))
+    torch.testing.assert_close(saving, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3"])
+@pytest.mark.parametrize("kind", ["blocks", "leaves"])
+def test_an_offloaded_network_comes_piece_by_piece_and_computes_the_same(folders, name, kind, monkeypatch):
+    """On a GPU the pieces come from main memory; here both are the CPU, and only their coming and going is seen."""
+    plain = gradient_of(load_denoiser(folders[name]), pictured(16))
+    visits: list[int] = []
+    onload = ModuleGroup.onload_
+    monkeypatch.setattr(ModuleGroup, "onload_", lambda group: (visits.append(len(group.modules)), onload(group))[1])
+    offloaded = load_denoiser(folders[name], config=ModelConfig(offload=kind))
+    torch.testing.assert_close(gradient_of(offloaded, pictured(16)), plain, rtol=0, atol=0)
+    assert len(visits) >= {"blocks": 2, "leaves": 10}[kind]
+
+
+def test_offloading_and_compiling_exclude_each_other(folders):
+    with pytest.raises(ConfigError, match="model.offload blocks; allowed is one of them"):
+        load_denoiser(folders["sd15"], config=ModelConfig(offload="blocks", compile="default"))
+
+
+def test_slicing_is_really_on(folders):
+    denoiser = load_denoiser(folders["sd15"], config=ModelConfig(attention_slicing=True))
+    assert {type(processor).__name__ for processor in denoiser.network.attn_processors.values()} == {
+        "SlicedAttnProcessor"
+    }
+
+
+def kept_bytes(denoiser: LatentDiffusion, views: int) -> int:
+    """What autograd holds after encoding, without what was there before."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in denoiser.space.vae.state_dict().values()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in known:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    x = pictured(16, views).requires_grad_(True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        z = denoiser.encode(x, seeded(0))
+    assert z.requires_grad
+    return sum(kept.values())
+
+
+def test_recomputation_keeps_next_to_nothing_between_encoder_and_gradient(folders):
+    plain = load_denoiser(folders["sd15"])
+    saving = load_denoiser(folders["sd15"], config=ModelConfig(vae_recompute=True))
+    assert kept_bytes(saving, 3) < 0.1 * kept_bytes(plain, 3)
+    rows = []
+    saving.space.vae.encoder.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    gradient_of(saving, pictured(16))
+    assert rows == [1, 1, 1, 1]  # two views forwards, and again on the way back, one at a time
+
+
+def test_tiles_give_nearly_the_same_gradient_for_large_pictures_only(folders):
+    """Off by default; the tiny VAE's tiles are 16 pixels, so a picture of 32 has several."""
+    large = ModelConfig(image_size=32)
+    plain = load_denoiser(folders["sd15"], config=large)
+    tiled = load_denoiser(folders["sd15"], config=dataclasses.replace(large, vae_tiling=True))
+    assert not plain.space.vae.use_tiling and plain.image_size == 32 and plain.latent_size == 16
+    runs = []
+    tiled.space.vae.encoder.register_forward_pre_hook(lambda *_: runs.append(1))
+    ours, exact = gradient_of(tiled, pictured(32)), gradient_of(plain, pictured(32))
+    assert len(runs) > 1
+    assert functional.cosine_similarity(ours.flatten(), exact.flatten(), dim=0) > 0.7
+
+
+def test_another_picture_size_is_what_sdxl_is_told(folders):
+    denoiser = load_denoiser(folders["sdxl"], config=ModelConfig(image_size=24))
+    told = []
+    denoiser.network.register_forward_pre_hook(
+        lambda _, args, kwargs: told.append(kwargs["added_cond_kwargs"]["time_ids"]), with_kwargs=True
+    )
+    gradient_of(denoiser, pictured(10))
+    assert told[0].tolist() == [[24.0, 24.0, 0.0, 0.0, 24.0, 24.0]] * 4
+
+
+@pytest.mark.parametrize(
+    "name, method", [("sd15", "ancestral"), ("sd15", "sds"), ("sdxl", "ancestral"), ("sd3", "ancestral")]
+)
+def test_the_sample_command_draws_with_latent_models(folders, tmp_path, name, method):
+    parser = argparse.ArgumentParser()
+    sample.add_arguments(parser.add_subparsers())
+    out = tmp_path / "x.png"
+    words = [
+        "sample",
+        "a red mushroom",
+        "--out",
+        out,
+        "--model",
+        folders[name],
+        "--steps",
+        3,
+        "--count",
+        2,
+        "--method",
+        method,
+    ]
+    args = parser.parse_args(list(map(str, words)))
+    assert args.run(args) == 0
+    first = np.asarray(Image.open(out))
+    assert first.shape == (16, 34, 3) and first.std() > 1
+    assert args.run(args) == 0
+    assert np.array_equal(first, np.asarray(Image.open(out)))
+
+
+@pytest.mark.parametrize("name", ["sd15", "sd3"])
+def test_the_generate_command_makes_a_mesh_with_a_latent_model(folders, tmp_path, name):
+    out = tmp_path / "prop.ply"
+    settings = [word for setting in (*QUICK, "guidance.opposite_weight=0") for word in ("--set", setting)]
+    assert main(["generate", "a red mushroom", "--out", str(out), "--model", str(folders[name]), *settings]) == 0
+    assert out.stat().st_size > 500

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The packed way of rendering (nerfacc's, for GPUs) against the dense one, as far as a CPU goes and, where there is one, on a GPU."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from typing import Any, Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreamwright.backend.cameras.poses import orbit_cameras
+from dreamwright.backend.cli.doctor import nerfacc_mode
+from dreamwright.backend.config.schema import FieldConfig, RenderConfig
+from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.fields import build_field
+from dreamwright.backend.rendering import marching
+from dreamwright.backend.rendering.compositing import packed_weights, rendering_weights
+from dreamwright.backend.rendering.marching import DenseMarch, PackedMarch, choose_marching
+from dreamwright.backend.rendering.occupancy import OccupancyGrid
+from dreamwright.backend.rendering.renderer import Renderer
+from dreamwright.backend.rendering.shading import Shading
+from tests.testing.rank_scenarios import run_of
+from tests.testing.tiny_model import quick_config
+from tests.unit.test_compositing import weights_by_loop
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import nerfacc
+
+    from tests.testing.nerfacc_on_cpu import HostKernel, compiler
+
+NO_GPU = marching.missing_for_nerfacc()
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=7), st.floats(0.01, 300.0), st.integers(0, 10_000))
+def test_packed_weights_equal_a_float64_loop_whatever_lies_on_the_other_rays(
+    counts: list[int], scale: float, seed: int
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    ray = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    tau = scale * torch.rand(len(ray), generator=draw, dtype=torch.float64)
+    deltas = 0.1 * torch.rand(len(ray), generator=draw, dtype=torch.float64)
+    weights, _ = packed_weights(tau, deltas, ray, len(counts))
+    for index in range(len(counts)):
+        own = ray == index
+        torch.testing.assert_close(
+            weights[own], weights_by_loop(tau[own][None], deltas[own][None])[0], rtol=1e-8, atol=1e-11
+        )
+
+
+def test_packed_weights_and_gradients_equal_the_dense_ones(generator: torch.Generator) -> None:
+    """In float32, after rays that have gathered an optical depth of a million."""
+    dense = (30 * torch.rand(9, 40, generator=generator)).requires_grad_()
+    wall = torch.full((1000,), 1e4)
+    packed = dense.detach().clone().requires_grad_()
+    ray = torch.cat([torch.zeros(1000, dtype=torch.long), torch.arange(1, 10).repeat_interleave(40)])
+    ours, transmittance = packed_weights(torch.cat([wall, packed.view(-1)]), 0.1, ray, 10)
+    theirs, their_transmittance = rendering_weights(dense, torch.full((9, 1), 0.1))
+    torch.testing.assert_close(ours[1000:].view(9, 40), theirs, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(transmittance[1000:].view(9, 40), their_transmittance, rtol=1e-5, atol=1e-7)
+    probe = torch.rand(9, 40, generator=generator)
+    (ours[1000:].view(9, 40) * probe).sum().backward()
+    (theirs * probe).sum().backward()
+    torch.testing.assert_close(packed.grad, dense.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_packed_sums_along_rays_equal_nerfaccs(generator: torch.Generator) -> None:
+    """Of what nerfacc does with packed samples, summing them up is all that its CPU side can."""
+    ray = torch.sort(torch.randint(0, 12, (200,), generator=generator))[0]
+    tau = 20 * torch.rand(200, generator=generator)
+    weights, _ = packed_weights(tau, 0.05, ray, 12)
+    colors = torch.rand(200, 3, generator=generator)
+    theirs = nerfacc.accumulate_along_rays(weights, colors, ray_indices=ray, n_rays=12)
+    torch.testing.assert_close(torch.zeros(12, 3).index_add(0, ray, weights[:, None] * colors), theirs)
+    assert float(nerfacc.accumulate_along_rays(weights, None, ray_indices=ray, n_rays=12).max()) <= 1 + 1e-5
+
+
+def every_place(
+    origins: torch.Tensor,
+    directions: torch.Tensor,
+    occupancy: OccupancyGrid,
+    near: torch.Tensor,
+    far: torch.Tensor,
+    step: float,
+):
+    """What nerfacc's kernel is asked for, the slow way: look at every place and ask for its cell."""
+    places = int(torch.ceil((far - near) / step).max()) + 1 if len(near) else 0
+    t = near[:, None] + (torch.arange(places) + 0.5) * step
+    mu = origins[:, None] + t[..., None] * directions[:, None]
+    kept = (t < far[:, None]) & occupancy.keeps(mu.view(-1, 3)).view(t.shape)
+    return torch.nonzero(kept)[:, 0], t[kept]
+
+
+def packed_with(traverse: Callable[..., Any]) -> type[PackedMarch]:
+    """The GPU path with another finder of samples."""
+    return type("PackedOnCpu", (PackedMarch,), {"traverse": staticmethod(traverse)})
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> HostKernel:
+    if compiler() is None:
+        pytest.skip(
+            "no C++ compiler here: nerfacc's own kernel cannot be built for the CPU; install g++ to run this test"
+        )
+    return HostKernel(tmp_path_factory.mktemp("kernel"))
+
+
+def scene(kind: str, device: str = "cpu") -> dict[str, Any]:
+    """A field with holes, its occupancy, three cameras of which one is inside the bounding sphere, random jitter."""
+    draw = torch.Generator().manual_seed(3)
+    blob = {
+        "density_bias": "linear",
+        "density_bias_scale": 40.0,
+        "density_bias_width": 0.35,
+        "density_activation": "softplus",
+    }
+    field = build_field(
+        FieldConfig(
+            kind=kind,
+            bounding_radius=0.6,
+            voxel_resolutions=(10,),
+            density_scale=2.0,
+            hidden_width=16,
+            hidden_blocks=1,
+            **blob,
+        ),
+        draw,
+    )
+    for parameter in field.parameters():
+        parameter.data *= 20 if kind == "voxels" else 1
+    field = field.to(device)
+    field.begin_step(0.3)
+    inside, around = orbit_cameras([200], -10.0, 0.55, 0.8), orbit_cameras([20, 140], 25.0, 1.9, 1.5)
+    both = {name: torch.cat([getattr(around, name), getattr(inside, name)]) for name in around.__dataclass_fields__}
+    return {"field": field, "cameras": type(around)(**both).to(device), "device": device}
+
+
+def pictures(marcher: Any, scene: dict[str, Any], occupied: int, jittered: bool) -> tuple[Any, list[torch.Tensor]]:
+    """A rendering and the gradients of a sum over it."""
+    config = RenderConfig(samples=48, occupancy_resolution=occupied)
+    renderer = Renderer(config, 0.6, marcher).to(scene["device"])
+    draw = torch.Generator().manual_seed(8)
+    if occupied:
+        renderer.update_occupancy(scene["field"], draw)
+        assert 0.1 < float(renderer.occupancy.occupied.float().mean()) < 0.9
+    jitter = renderer.draw_jitter(scene["cameras"], 20, draw) if jittered else None
+    lights = torch.tensor([[1.0, -1, 1], [1.0, 1, 1], [0.0, 0, 2]], device=scene["device"])
+    shadings = [Shading("shaded", 0.3, 0.7), Shading(), Shading("textureless", 0.3, 0.7)]
+    background = torch.full((3, 400, 3), 0.3, device=scene["device"])
+    scene["field"].begin_step(0.3)
+    rendering = renderer.render(scene["field"], background, scene["cameras"], shadings, lights, 20, jitter)
+    probe = torch.rand(rendering.image.shape, generator=draw).to(scene["device"])
+    parameters = list(scene["field"].parameters())
+    total = (rendering.image * probe).sum() + rendering.opacity.square().sum() + rendering.orientation.sum()
+    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    return rendering, [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]
+
+
+def assert_alike(packed: tuple[Any, list[torch.Tensor]], dense: tuple[Any, list[torch.Tensor]]) -> None:
+    """Up to float32, but for a sample in a thousand on the border of a cell or of the sphere, which either side may take."""
+    a, b = packed[0], dense[0]
+    assert b.sample_count > 1000 and a.sample_count == pytest.approx(b.sample_count, rel=1e-3)
+    for name in ("image", "opacity", "depth", "normals"):
+        difference = (getattr(a, name) - getattr(b, name)).detach().abs()
+        assert float(difference.mean()) < 1e-4 and float((difference > 1e-3).float().mean()) < 5e-3, name
+    torch.testing.assert_close(a.orientation.detach(), b.orientation.detach(), rtol=1e-2, atol=1e-3)
+    for ours, theirs in zip(packed[1], dense[1]):
+        assert float((ours - theirs).norm() / theirs.norm().clamp(min=1e-6)) < 1e-2
+
+
+@pytest.mark.parametrize("jittered", [False, True], ids=["mid-points", "jittered"])
+@pytest.mark.parametrize("occupied", [0, 16], ids=["all cells", "occupied cells"])
+@pytest.mark.parametrize("kind", ["voxels", "mip-mlp"])
+def test_the_packed_renderer_draws_what_the_dense_one_draws(kind: str, occupied: int, jittered: bool) -> None:
+    """Image, opacity, depth, normals, eq 10 and the gradients of all of them."""
+    given = scene(kind)
+    assert_alike(
+        pictures(packed_with(every_place), given, occupied, jittered), pictures(DenseMarch, given, occupied, jittered)
+    )
+
+
+@pytest.mark.parametrize("jittered", [False, True], ids=["mid-points", "jittered"])
+@pytest.mark.parametrize("occupied", [0, 16], ids=["all cells", "occupied cells"])
+def test_nerfaccs_own_kernel_finds_the_samples_of_the_dense_renderer(
+    kernel: HostKernel, occupied: int, jittered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its CUDA source, compiled for the CPU: same places, same cells, same axes."""
+    monkeypatch.setattr(nerfacc.grid, "traverse_grids", kernel)
+    given = scene("voxels")
+    assert_alike(pictures(PackedMarch, given, occupied, jittered), pictures(DenseMarch, given, occupied, jittered))
+
+
+def test_an_empty_grid_and_rays_that_miss_leave_the_background(
+    kernel: HostKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nerfacc.grid, "traverse_grids", kernel)
+    grid = OccupancyGrid(4, 0.6, 0.01)
+    grid.occupied.fill_(False)
+    marched: list[int] = []
+    traverse = nerfacc.grid.traverse_grids
+    monkeypatch.setattr(
+        nerfacc.grid,
+        "traverse_grids",
+        lambda origins, *rest, **more: (marched.append(len(origins)), traverse(origins, *rest, **more))[1],
+    )
+    rays = torch.tensor([[0.0, -2.0, 0.0], [5.0, -2.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+    for marcher in (PackedMarch, packed_with(every_place)):
+        march = marcher(*rays, grid, 16, 0.075, None)
+        composed = march.composite(torch.zeros(len(march.mu)))
+        assert len(march.mu) == 0 and composed.opacity.tolist() == [0.0, 0.0] and composed.depth.tolist() == [0.0, 0.0]
+        # nerfacc's launcher divides by the number of rays, so none must never reach it.
+        assert len(marcher(*(tensor[1:] for tensor in rays), grid, 16, 0.075, None).mu) == 0
+    assert marched == [1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(bool(NO_GPU), reason=f"needs a GPU and nvcc for nerfacc's kernels: {NO_GPU}")
+@pytest.mark.parametrize("kind", ["voxels", "mip-mlp"])
+@pytest.mark.parametrize("jittered", [False, True], ids=["mid-points", "jittered"])
+def test_on_a_gpu_nerfaccs_marching_draws_what_the_dense_renderer_draws(kind: str, jittered: bool) -> None:
+    assert marching.nerfacc_fault("cuda") == ""
+    given = scene(kind, "cuda")
+    assert_alike(pictures(PackedMarch, given, 16, jittered), pictures(DenseMarch, given, 16, jittered))
+
+
+def test_a_cpu_marches_densely_without_a_word_and_refuses_nerfacc() -> None:
+    assert choose_marching("auto", "cpu") == ("dense", "") == choose_marching("dense", "cpu")
+    with pytest.raises(ConfigError, match="not on a CUDA device.*auto and dense"):
+        choose_marching("nerfacc", "cpu")
+
+
+@pytest.fixture
+def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A machine that says it has CUDA; faults are asked for anew, and forgotten afterwards."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    marching.nerfacc_fault.cache_clear()
+    yield monkeypatch
+    marching.nerfacc_fault.cache_clear()
+
+
+def test_a_gpu_without_nvcc_falls_back_and_says_so(pretended_gpu: pytest.MonkeyPatch) -> None:
+    pretended_gpu.setattr(shutil, "which", lambda name: None)
+    kind, notice = choose_marching("auto", "cuda:0")
+    assert kind == "dense" and "no nvcc" in notice
+    assert choose_marching("dense", "cuda:0") == ("dense", "")
+    assert "no nvcc" in nerfacc_mode()
+    with pytest.raises(ConfigError, match="no nvcc"):
+        choose_marching("nerfacc", "cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"), [(RuntimeError("ptxas fell over\nmore"), "ptxas fell over"), (3, "3 samples where 4")]
+)
+def test_kernels_that_do_not_build_or_do_not_work_fall_back_and_say_why(
+    pretended_gpu: pytest.MonkeyPatch, found: Any, reason: str
+) -> None:
+    pretended_gpu.setattr(shutil, "which", lambda name: "/usr/bin/nvcc")
+
+    class Faulty:
+        def __init__(self, *_: Any) -> None:
+            if isinstance(found, Exception):
+                raise found
+            self.mu = torch.zeros(found, 3)
+
+        def composite(self, tau: torch.Tensor) -> Any:
+            return marching.Composite(tau, tau, tau, tau)
+
+    pretended_gpu.setattr(marching, "PackedMarch", Faulty)
+    pretended_gpu.setattr(OccupancyGrid, "to", lambda self, device: self)
+    for name in ("tensor", "ones"):
+        plain = getattr(torch, name)
+        pretended_gpu.setattr(torch, name, lambda *a, plain=plain, **k: plain(*a))
+    kind, notice = choose_marching("auto", "cuda:0")
+    assert kind == "dense" and reason in notice and "\n" not in notice
+
+
+def test_the_gpu_path_finds_four_samples_where_its_trial_expects_them() -> None:
+    """The trial of `nerfacc_fault`: a sphere of radius 1, four steps of one half."""
+    march = packed_with(every_place)(
+        torch.tensor([[0.0, 0.0, -2.0]]), torch.tensor([[0.0, 0.0, 1.0]]), OccupancyGrid(0, 1.0, 0.0), 4, 0.5, None
+    )
+    assert march.mu[:, 2].tolist() == [-0.75, -0.25, 0.25, 0.75]
+
+
+def test_a_run_marches_as_the_settings_say() -> None:
+    run = run_of(quick_config("render.marching=dense"))
+    assert run.distiller.renderer.marcher is DenseMarch and run.warnings == ()
+    with pytest.raises(ConfigError, match="render.marching"):
+        run_of(quick_config("render.marching=nerfacc"))

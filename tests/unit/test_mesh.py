@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a field to a placed, colored, sound mesh; its report; its turntable."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dreamwright.backend.config.schema import MeshConfig
+from dreamwright.backend.errors import ConfigError, RunError
+from dreamwright.backend.geometry.build import build_mesh, place
+from dreamwright.backend.geometry.color import display_to_linear, linear_to_display, sample_albedo
+from dreamwright.backend.geometry.compare import FieldViews, mesh_render_error, psnr
+from dreamwright.backend.geometry.extract import extract_surface, refine_surface, sample_density_grid
+from dreamwright.backend.geometry.topology import Surface, degenerate_faces, is_manifold, signed_volume, vertex_normals
+from dreamwright.backend.mesh_rendering.rasterize import orbit_axes
+from dreamwright.backend.mesh_rendering.turntable import turntable_picture
+from tests.testing.analytic_fields import AnalyticField, box, sphere, union
+
+CONFIG = MeshConfig(resolution=40, triangles=1500, height_m=0.5)
+
+
+def halves(mu: torch.Tensor) -> torch.Tensor:
+    """Red above, blue below, and white wherever nothing is: the surface's own value would be wrong."""
+    red, blue = torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.2, 0.8])
+    return torch.where(mu[:, 2:] > 0, red, blue)
+
+
+def two_tone() -> AnalyticField:
+    return AnalyticField(box((0.2, 0.15, 0.3), (0.1, 0.0, 0.05)), halves, peak=300.0, softness=0.004)
+
+
+@pytest.fixture(scope="module")
+def built():
+    return build_mesh(two_tone(), CONFIG)
+
+
+def test_the_mesh_stands_on_its_base_centerd_at_its_real_height(built) -> None:
+    mesh, report = built
+    low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
+    assert low[2] == pytest.approx(0.0, abs=1e-6) and high[2] == pytest.approx(0.5, abs=1e-6)
+    assert low[:2] + high[:2] == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert (high - low)[0] / (high - low)[2] == pytest.approx(0.4 / 0.6, rel=0.05)
+    assert report.scale == pytest.approx(0.5 / 0.6, rel=0.05)
+    back = (mesh.vertices - np.array(report.offset)) / report.scale  # the placement can be undone
+    assert 0.5 * (back.min(axis=0) + back.max(axis=0)) == pytest.approx([0.1, 0.0, 0.05], abs=0.005)
+
+
+def test_the_mesh_is_sound_typed_and_what_its_report_says(built) -> None:
+    mesh, report = built
+    assert (mesh.vertices.dtype, mesh.faces.dtype, mesh.albedo.dtype, mesh.normals.dtype) == tuple(
+        np.dtype(kind) for kind in ("float32", "int32", "float32", "float32")
+    )
+    surface = Surface(mesh.vertices.astype(np.float64), mesh.faces.astype(np.int64))
+    assert is_manifold(surface.faces) and not degenerate_faces(surface).any()
+    assert report.watertight and report.euler_number == 2 and report.components == 1
+    assert report.triangles == len(mesh.faces) <= CONFIG.triangles < report.triangles_extracted
+    assert report.volume == pytest.approx(signed_volume(surface), rel=1e-3)
+    assert np.linalg.norm(mesh.normals, axis=1) == pytest.approx(np.ones(len(mesh.normals)), abs=1e-4)
+    assert np.einsum("ij,ij->i", mesh.normals, vertex_normals(surface)).min() > 0.99
+    assert report.error is None and dataclasses.is_dataclass(report)
+
+
+def test_building_twice_gives_the_same_bytes(built) -> None:
+    again, report = build_mesh(two_tone(), CONFIG)
+    assert report == built[1]
+    for name in ("vertices", "faces", "albedo", "normals"):
+        assert np.array_equal(getattr(again, name), getattr(built[0], name))
+
+
+def test_colors_come_through_in_linear_rgb(built) -> None:
+    mesh, report = built
+    height = mesh.vertices[:, 2] / report.scale - 0.25
+    for rows, display in ((height > 0.03, [0.9, 0.1, 0.1]), (height < -0.03, [0.1, 0.2, 0.8])):
+        assert rows.sum() > 50
+        assert np.abs(mesh.albedo[rows] - display_to_linear(np.array(display))).max() < 0.01
+
+
+def test_albedo_is_read_inside_where_it_is_supervised_not_at_the_empty_surface() -> None:
+    """A green shell around the ball carries hardly any density: the vertices must be red."""
+    field = AnalyticField(
+        sphere(0.4),
+        lambda mu: torch.where(
+            mu.norm(dim=1, keepdim=True) > 0.412, torch.tensor([0.0, 1.0, 0.0]), torch.tensor([1.0, 0.0, 0.0])
+        ),
+        peak=1000.0,
+        softness=0.002,
+        bounding_radius=0.7,
+    )
+    grid = sample_density_grid(field, 48)
+    surface = refine_surface(field, grid, extract_surface(grid, 2.0), 2.0)  # out in the green fringe
+    at_surface = field.query(torch.from_numpy(surface.vertices).float(), False).rho[:, 1]
+    assert at_surface.mean() > 0.9
+    rho = sample_albedo(field, surface.vertices, vertex_normals(surface), grid.cell)
+    assert rho[:, 0].min() > 0.9 and rho[:, 1].max() < 0.1
+
+
+def test_floaters_are_dropped_and_reported() -> None:
+    field = AnalyticField(union(sphere(0.3), sphere(0.035, (0.45, 0.2, 0.0))), softness=0.004)
+    mesh, report = build_mesh(field, CONFIG)
+    assert report.components_dropped == 1 and report.components == 1
+    size = np.ptp(mesh.vertices, axis=0)
+    assert size == pytest.approx([0.5, 0.5, 0.5], rel=0.02)
+
+
+def test_a_threshold_from_the_config_is_taken_as_it_is() -> None:
+    _, report = build_mesh(AnalyticField(sphere(0.3), peak=100.0), dataclasses.replace(CONFIG, threshold=50.0))
+    assert report.threshold == 50.0
+    assert report.volume == pytest.approx(np.pi / 6 * 0.5**3, rel=0.03)
+
+
+def test_an_empty_field_and_unusable_numbers_are_one_line_errors() -> None:
+    with pytest.raises(RunError, match="empty"):
+        build_mesh(AnalyticField(sphere(0.3), peak=1e-4), CONFIG)
+    for name, value in (
+        ("resolution", 4),
+        ("triangles", 0),
+        ("height_m", 0.0),
+        ("height_m", float("nan")),
+        ("threshold", -1.0),
+    ):
+        with pytest.raises(ConfigError, match=f"mesh.{name}"):
+            build_mesh(two_tone(), dataclasses.replace(CONFIG, **{name: value}))
+
+
+@settings(max_examples=30, deadline=None)
+@given(value=st.floats(0, 1))
+def test_display_and_linear_colors_are_inverses(value: float) -> None:
+    assert linear_to_display(display_to_linear(np.array(value))) == pytest.approx(value, abs=1e-6)
+
+
+def test_the_srgb_curve_has_its_known_points() -> None:
+    assert display_to_linear(np.array([0.0, 0.04045, 0.5, 1.0])) == pytest.approx(
+        [0, 0.0031308, 0.2140411, 1], abs=1e-6
+    )
+
+
+def test_placement_scales_stands_and_centers() -> None:
+    vertices = np.random.default_rng(0).normal(size=(50, 3))
+    placed, scale, offset = place(vertices, 2.5)
+    assert placed[:, 2].min() == pytest.approx(0) and placed[:, 2].max() == pytest.approx(2.5)
+    assert placed == pytest.approx(scale * vertices + offset)
+
+
+def ray_traced_views(radius: float, color: tuple[float, float, float]) -> FieldViews:
+    """Exact pictures of an unlit ball from four sides, as a field's renderer would return them."""
+    axes = np.stack([orbit_axes(azimuth, 15.0) for azimuth in (0, 90, 180, 270)])
+    position, focal, resolution = 1.5 * axes[:, :, 2], 1.2, 64
+
+    def render(cameras) -> tuple[torch.Tensor, torch.Tensor]:
+        across = ((torch.arange(resolution) + 0.5) / resolution - 0.5) / focal
+        offset = torch.hypot(across[None, :], across[:, None])
+        inside = 1.5 * offset / torch.sqrt(1 + offset**2) < radius
+        opacity = inside.float().expand(len(cameras.focal), 1, -1, -1)
+        return opacity * torch.tensor(color)[None, :, None, None] + (1 - opacity) * 0.5, opacity
+
+    cameras = SimpleNamespace(
+        position=torch.from_numpy(position), rotation=torch.from_numpy(axes), focal=torch.full((4,), focal)
+    )
+    return FieldViews(cameras, render, (0.5, 0.5, 0.5))
+
+
+def test_the_render_error_is_small_for_the_right_mesh_and_grows_with_size_and_color() -> None:
+    color = (0.8, 0.2, 0.1)
+    grid = sample_density_grid(AnalyticField(sphere(0.4), bounding_radius=0.6), 40)
+    surface = extract_surface(grid, 100.0)
+    rho = np.tile(np.array(color), (len(surface.vertices), 1))
+    right = mesh_render_error(surface, rho, ray_traced_views(0.4, color))
+    assert right.silhouette_iou > 0.98 and right.psnr > 25 and right.psnr_object < right.psnr
+    small = mesh_render_error(surface, rho, ray_traced_views(0.5, color))
+    assert small.silhouette_iou == pytest.approx((0.4 / 0.5) ** 2, abs=0.07) and small.psnr < right.psnr
+    tinted = mesh_render_error(surface, np.clip(rho + 0.1, 0, 1), ray_traced_views(0.4, color))
+    assert tinted.silhouette_iou == right.silhouette_iou
+    assert 16 < tinted.psnr_object < psnr(0.01) + 0.01
+
+
+def test_build_mesh_reports_the_render_error_in_scene_units() -> None:
+    field = AnalyticField(sphere(0.4), (0.8, 0.2, 0.1), peak=1000.0, softness=0.002)
+    _, report = build_mesh(field, CONFIG, ray_traced_views(0.4, (0.8, 0.2, 0.1)))
+    assert report.error is not None and report.error.silhouette_iou > 0.95 and report.error.psnr > 20
+
+
+def test_the_turntable_shows_front_color_above_and_grey_below(built) -> None:
+    picture = np.asarray(turntable_picture(built[0], azimuths=3, resolution=48)).astype(int)
+    assert picture.shape == (96, 144, 3)
+    assert (picture[2, 2] == picture[-2, -2]).all() and picture[2, 2].min() > 200  # light grey behind
+    upper, lower = picture[14, 24], picture[34, 24]
+    assert upper[0] > upper[2] + 40 and lower[2] > lower[0] + 40
+    grey = picture[48 + 24, 24]
+    assert np.ptp(grey) <= 1 and 60 < grey[0] < 250
+    with pytest.raises(ConfigError, match="azimuths"):
+        turntable_picture(built[0], azimuths=0)
+
+
+def test_smoothing_takes_lumps_and_keeps_size_and_shape() -> None:
+    """A ball whose radius ripples by two per cent, forty times around: most of the ripple goes."""
+
+    def lumpy(mu):
+        angle = torch.atan2(mu[:, 1], mu[:, 0])
+        tilt = torch.asin((mu[:, 2] / mu.norm(dim=1).clamp(min=1e-6)).clamp(-1, 1))
+        return mu.norm(dim=1) - 0.4 * (1 + 0.02 * torch.sin(40 * angle) * torch.sin(40 * tilt))
+
+    field = AnalyticField(lumpy, peak=100.0, softness=0.005, bounding_radius=0.6)
+    radii = []
+    for rounds in (0, 10):
+        mesh, report = build_mesh(field, MeshConfig(resolution=96, triangles=12000, smoothing=rounds))
+        assert report.watertight and report.euler_number == 2
+        vertices = mesh.vertices - [0, 0, 0.5]
+        radii.append(np.linalg.norm(vertices, axis=1)[abs(vertices[:, 2]) < 0.2])
+    assert radii[1].std() < 0.5 * radii[0].std()
+    assert radii[1].mean() == pytest.approx(radii[0].mean(), rel=0.01)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""docs/method.md says what the code does: every function that it names exists, every equation is in it, the presets' table is theirs."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from functools import reduce
+from pathlib import Path
+
+import pytest
+
+from dreamwright.backend.config.parsing import apply_settings, config_to_mapping
+from dreamwright.backend.config.presets import DRAFT, PAPER, STANDARD
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "method.md").read_text()
+NAMED = sorted(set(re.findall(r"`((?:backend|tests|tools)/[\w/]+)\.py::([\w.]+)`", PAGE)))
+EQUATIONS, _, AFTER = PAGE.partition("## What else the paper fixes")
+
+
+@pytest.mark.parametrize(("module", "name"), NAMED, ids=lambda part: part)
+def test_every_function_that_the_page_names_exists(module: str, name: str) -> None:
+    found = reduce(
+        getattr,
+        name.split("."),
+        importlib.import_module(("dreamwright." if module.startswith("backend") else "") + module.replace("/", ".")),
+    )
+    assert callable(found) or isinstance(found, property)
+
+
+def test_all_names_of_the_page_are_looked_up() -> None:
+    assert len(NAMED) > 35
+    assert len(re.findall("::", PAGE)) == len(re.findall(r"`(?:backend|tests|tools)/[\w/]+\.py::[\w.]+`", PAGE)) + 1, (
+        "one explains the notation"
+    )
+
+
+def test_each_of_the_paper_s_sixteen_equations_has_its_row() -> None:
+    rows = [[cell.strip() for cell in row.split(" | ")] for row in EQUATIONS.splitlines() if row.startswith("| ")]
+    assert {len(row) for row in rows} == {3}, "no cell is split by a stray bar"
+    numbers = [
+        int(number) for row in rows for number in re.findall(r"^\| ([\d, ]+)$", row[0]) for number in number.split(", ")
+    ]
+    assert numbers == list(range(1, 17))
+    for row in rows[2:]:
+        assert "`backend/" in row[2] or "`tools/" in row[2] or "no code" in row[2], row
+
+
+def listed(heading: str) -> list[str]:
+    """The settings in a section's text."""
+    section = PAGE.split(f"## {heading}")[1].split("\n## ")[0]
+    return re.findall(r"`(\w+\.\w+=[^`]+)`", section)
+
+
+def test_the_listed_settings_make_draft_of_paper_and_standard_of_draft() -> None:
+    draft, standard = listed("Differences of `draft`"), listed("Differences of `standard`")
+    assert len(draft) > 40 and len(standard) == 4
+    assert apply_settings(PAPER, draft) == DRAFT
+    assert apply_settings(DRAFT, standard) == STANDARD
+    values = [config_to_mapping(config) for config in (PAPER, DRAFT, STANDARD)]
+    for names, one, other in ((draft, *values[:2]), (standard, *values[1:])):
+        differing = {
+            f"{section}.{key}" for section in one for key in one[section] if one[section][key] != other[section][key]
+        }
+        assert sorted(name.partition("=")[0] for name in names) == sorted(differing), (
+            "no setting that is the same anyway"
+        )

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The patch grid of a pixel-unshuffled U-Net moves with the time, and leaves no pattern of its own."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
+from dreamwright.backend.guidance.interfaces import Conditioning
+from dreamwright.backend.guidance.patch_grid import AVERAGED_BELOW, grid_offsets, mean_of_rows, rolled
+from dreamwright.backend.models.local import resolve_model
+from tools.starter_training.quality import asked_words, sampled
+
+LENGTH = 1000
+
+
+@settings(deadline=None, max_examples=30)
+@given(k=st.sampled_from([2, 4]), times=st.lists(st.integers(0, LENGTH - 1), min_size=1, max_size=9))
+def test_every_picture_is_asked_once_and_at_the_last_times_on_four_grids(k: int, times: list[int]) -> None:
+    rows, offsets = grid_offsets(torch.tensor(times), LENGTH, k)
+    for row, time in enumerate(times):
+        own = offsets[rows == row]
+        assert len(own) == (4 if time < AVERAGED_BELOW * LENGTH else 1) and own.abs().max() <= k // 2
+        assert len({tuple(offset) for offset in (own % k).tolist()}) == len(own), "grids that differ"
+
+
+def test_sampling_goes_through_all_offsets_of_the_grid() -> None:
+    _, offsets = grid_offsets(torch.arange(100, 1000), LENGTH, 4)
+    assert len({tuple(offset) for offset in (offsets % 4).tolist()}) == 16
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    size=st.integers(4, 9),
+    seed=st.integers(0, 9),
+    offsets=st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=4),
+)
+def test_rolled_is_torchs_roll_picture_by_picture(size: int, seed: int, offsets: list[tuple[int, int]]) -> None:
+    pictures = torch.rand(len(offsets), 3, size, size + 1, generator=torch.Generator().manual_seed(seed))
+    wanted = torch.stack([picture.roll(offset, (1, 2)) for picture, offset in zip(pictures, offsets)])
+    moved = rolled(pictures, torch.tensor(offsets))
+    assert torch.equal(moved, wanted) and torch.equal(rolled(moved, -torch.tensor(offsets)), pictures)
+
+
+def test_the_mean_of_rows_is_the_mean_of_each_pictures_own() -> None:
+    pictures = torch.arange(5.0).view(5, 1, 1, 1)
+    assert mean_of_rows(pictures, torch.tensor([0, 1, 1, 1, 1]), 2).flatten().tolist() == [0.0, 2.5]
+
+
+@pytest.fixture(scope="module")
+def starter() -> PixelDiffusion:
+    return PixelDiffusion.load(resolve_model("starter"))
+
+
+class _Seams(torch.nn.Module):
+    """A network whose answer is one fixed waffle, whatever it is asked."""
+
+    config = SimpleNamespace(in_channels=48, sample_size=16)
+
+    def forward(
+        self, patches: torch.Tensor, told: torch.Tensor, encoder_hidden_states: torch.Tensor, return_dict: bool
+    ) -> tuple[torch.Tensor]:
+        return (torch.linspace(-1, 1, 48).view(1, 48, 1, 1).expand_as(patches).clone(),)
+
+
+def test_a_waffle_of_the_network_is_weaker_where_grids_are_averaged(
+    starter: PixelDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starter, "network", _Seams())
+    text = Conditioning({"hidden": torch.zeros(1, 4, 8)})
+    z = torch.zeros(1, 3, 64, 64)
+    averaged, single = (starter.predict(z, torch.tensor([t]), text) for t in (0.0, 0.5))
+    assert averaged.std((-1, -2)).mean() < 0.5 * single.std((-1, -2)).mean()
+    assert torch.allclose(averaged.mean((-1, -2)), single.mean((-1, -2)), atol=1e-5)
+
+
+def test_a_network_that_does_not_care_for_the_grid_answers_as_without_it(
+    starter: PixelDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked pixel by pixel, e.g. for 2 z: offsets undo themselves exactly, in batches of mixed times too."""
+
+    class Twice(_Seams):
+        def forward(self, patches: torch.Tensor, *_: object, **__: object) -> tuple[torch.Tensor]:
+            return (2 * patches,)
+
+    monkeypatch.setattr(starter, "network", Twice())
+    z = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.01, 0.3, 0.02, 0.77, 0.999])
+    assert torch.allclose(starter.predict(z, t, Conditioning({"hidden": torch.zeros(5, 4, 8)})), 2 * z)
+
+
+def test_the_starters_samples_of_a_time_do_not_depend_on_what_else_is_in_the_batch(starter: PixelDiffusion) -> None:
+    text = starter.embed(["a red mushroom", "a blue chair"])
+    z = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.02, 0.6])
+    both = starter.predict(z, t, text)
+    for index, prompt in enumerate(("a red mushroom", "a blue chair")):
+        alone = starter.predict(z[index : index + 1], t[index : index + 1], starter.embed([prompt]))
+        assert functional.mse_loss(alone, both[index : index + 1]) < 1e-8
+
+
+def test_samples_are_led_away_from_the_opposite_view_as_sds_is(starter: PixelDiffusion) -> None:
+    """An opposite that is the prompt itself changes nothing; another one does, and not the other pictures."""
+    assert asked_words(1, 1) == ("left side view", "right side view")
+    assert asked_words(3, 1) == ("front right overhead view", "front right view")
+    prompts = [f"a red robot, {asked_words(0, 0)[0]}", "a red robot"]
+    opposites = [f"a red robot, {asked_words(0, 0)[1]}", "a red robot"]
+    assert opposites[0] == "a red robot, back view"
+
+    def pictures(weight: float) -> torch.Tensor:
+        (batch,) = sampled(starter, prompts, 3.0, 3, torch.Generator().manual_seed(0), opposites, weight)
+        return batch
+
+    plain, led = pictures(0.0), pictures(2.0)
+    assert (plain[0] - led[0]).abs().max() > 0.02 and torch.allclose(plain[1], led[1], atol=1e-4)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Prediction types: every kind says the same thing, exactly where it matters."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dreamwright.backend.guidance.prediction import (
+    PREDICTION_TYPES,
+    clean_from,
+    guided,
+    noise_from,
+    noise_residual,
+    output_from,
+    perpendicular,
+)
+
+angles = st.floats(0.02, math.pi / 2 - 0.02)
+kinds = st.sampled_from(PREDICTION_TYPES)
+
+
+def drawn(seed: int, *names: str) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64) for _ in names]
+
+
+def levels(angle: float, flow: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """A variance-preserving or a flow level of noise."""
+    pair = (1 - angle / 2, angle / 2) if flow else (math.cos(angle), math.sin(angle))
+    return torch.tensor(pair[0], dtype=torch.float64), torch.tensor(pair[1], dtype=torch.float64)
+
+
+@settings(max_examples=40, deadline=None)
+@given(kinds, angles, st.booleans(), st.integers(0, 99))
+def test_every_kind_gives_back_the_noise_and_the_image_that_made_it(kind, angle, flow, seed):
+    clean, noise = drawn(seed, "x", "eps")
+    alpha, sigma = levels(angle, flow)
+    z_t = alpha * clean + sigma * noise
+    output = output_from(kind, clean, noise, alpha, sigma)
+    torch.testing.assert_close(noise_from(kind, output, z_t, alpha, sigma), noise, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(clean_from(kind, output, z_t, alpha, sigma), clean, rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(kinds, kinds, angles, st.booleans(), st.integers(0, 99))
+def test_a_prediction_survives_the_way_through_another_kind(first, second, angle, flow, seed):
+    """Any output, also one that is wrong: first -> (x0, eps) -> second -> eps is the first's eps."""
+    output, z_t = drawn(seed, "output", "z")
+    alpha, sigma = levels(angle, flow)
+    noise = noise_from(first, output, z_t, alpha, sigma)
+    clean = clean_from(first, output, z_t, alpha, sigma)
+    torch.testing.assert_close(alpha * clean + sigma * noise, z_t, rtol=1e-9, atol=1e-9)
+    again = output_from(second, clean, noise, alpha, sigma)
+    torch.testing.assert_close(noise_from(second, again, z_t, alpha, sigma), noise, rtol=1e-7, atol=1e-7)
+
+
+@settings(max_examples=40, deadline=None)
+@given(kinds, angles, st.booleans(), st.floats(0, 100), st.integers(0, 99))
+def test_the_residual_of_a_guided_prediction_is_guided_noise_minus_noise(kind, angle, flow, omega, seed):
+    clean, noise, conditional, unconditional = drawn(seed, "x", "eps", "c", "u")
+    alpha, sigma = levels(angle, flow)
+    z_t = alpha * clean + sigma * noise
+    expected = (
+        (1 + omega) * noise_from(kind, conditional, z_t, alpha, sigma)
+        - omega * noise_from(kind, unconditional, z_t, alpha, sigma)
+        - noise
+    )
+    residual = noise_residual(kind, guided(conditional, unconditional, omega), clean, noise, alpha, sigma)
+    torch.testing.assert_close(residual, expected, rtol=1e-8, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+def test_the_residual_keeps_its_digits_in_float32_at_small_noise(kind):
+    """A model that misses the truth by a little: the direct residual is right where the way through eps_hat is not."""
+    clean, noise, miss = drawn(0, "x", "eps", "miss")
+    alpha, sigma = levels(1e-3, flow=False)
+    wrong = clean + 1e-4 * miss
+    wrong_noise = (alpha * (clean - wrong) + sigma * noise) / sigma
+    # What a float32 model is given and answers; the same numbers in float64 are the reference.
+    output = output_from(kind, wrong, wrong_noise, alpha, sigma).float()
+    inputs = [value.float() for value in (clean, noise, alpha, sigma)]
+    exact = noise_residual(kind, output.double(), *(value.double() for value in inputs))
+    error = (noise_residual(kind, output, *inputs) - exact).abs().max()
+    assert error < 1e-5 * exact.abs().max()
+    if kind == "sample":
+        clean, noise, alpha, sigma = inputs
+        naive = noise_from(kind, output, alpha * clean + sigma * noise, alpha, sigma) - noise
+        assert error < 0.01 * (naive - exact).abs().max()
+
+
+def test_unknown_kinds_are_named_and_refused():
+    x = torch.zeros(1)
+    for call in (clean_from, noise_from, output_from):
+        with pytest.raises(ValueError, match="'score'; allowed are epsilon"):
+            call("score", x, x, x, x)
+
+
+@settings(max_examples=20, deadline=None)
+@given(size=st.integers(1, 5), views=st.integers(1, 3), seed=st.integers(0, 999))
+def test_the_perpendicular_part_has_no_share_of_the_direction_and_only_that_is_missing(size, views, seed):
+    generator = torch.Generator().manual_seed(seed)
+    vector, direction = torch.randn(2, views, 3, size, size, generator=generator, dtype=torch.float64)
+    part = perpendicular(vector, direction)
+    assert (part * direction).sum((1, 2, 3)).abs().max() < 1e-9
+    taken = (vector - part).flatten(1)  # a multiple of the direction, image by image
+    cosine = torch.nn.functional.cosine_similarity(taken, direction.flatten(1)).abs()
+    assert ((cosine - 1).abs() < 1e-6).logical_or(taken.norm(dim=1) < 1e-9).all()
+    torch.testing.assert_close(perpendicular(vector, torch.zeros_like(direction)), vector)

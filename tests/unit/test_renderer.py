@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The renderer: silhouettes and depths of a ball, eq 7 by hand, masking that hides nothing, true gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from dreamwright.backend.cameras.poses import orbit_cameras
+from dreamwright.backend.config.schema import FieldConfig, RenderConfig, ShadingConfig
+from dreamwright.backend.fields import build_field
+from dreamwright.backend.fields.interfaces import Field, FieldSample
+from dreamwright.backend.rendering.renderer import Renderer
+from dreamwright.backend.rendering.sampling import sphere_interval
+from dreamwright.backend.rendering.shading import Shading, sample_shading, shade
+
+CLAY = Shading("textureless", 0.2, 0.8)
+
+
+class Ball(Field):
+    """A hard ball of one albedo."""
+
+    bounding_radius = 0.7
+
+    def __init__(self, radius: float = 0.4, tau: float = 500.0) -> None:
+        super().__init__()
+        self.radius, self.tau = radius, torch.nn.Parameter(torch.tensor(tau))
+
+    def begin_step(self, progress: float) -> None:
+        """Nothing to prepare."""
+
+    def density(self, mu: torch.Tensor) -> torch.Tensor:
+        return self.tau * (mu.norm(dim=1) < self.radius)
+
+    def query(self, mu: torch.Tensor, with_normals: bool) -> FieldSample:
+        rho = torch.tensor([0.8, 0.4, 0.2]).expand(len(mu), 3)
+        return FieldSample(self.density(mu), rho, torch.nn.functional.normalize(mu, dim=1) if with_normals else None)
+
+
+def picture(
+    field: Field, shading: Shading = Shading(), config: RenderConfig = RenderConfig(samples=256), size: int = 48
+):
+    cameras = orbit_cameras([0.0], 0.0, 2.0, 1.5)
+    renderer = Renderer(config, field.bounding_radius)
+    background = torch.full((1, size * size, 3), 0.5)
+    with torch.no_grad():
+        return renderer.render(field, background, cameras, [shading], torch.tensor([[0.0, -3.0, 0.0]]), size)
+
+
+def test_a_balls_silhouette_has_its_projected_area_and_depth() -> None:
+    """Seen from d, a ball of radius r covers a disc of radius f r / sqrt(d^2 - r^2) image widths, its front is at d - r."""
+    rendering = picture(Ball())
+    radius = 1.5 * 0.4 / math.sqrt(4 - 0.16)
+    assert float(rendering.opacity.mean()) == pytest.approx(math.pi * radius**2, rel=0.02)
+    assert float(rendering.depth[0, 0, 24, 24]) == pytest.approx(1.6, abs=0.01)
+    assert float(rendering.depth[0, 0, 0, 0]) == 0.0
+
+
+def test_empty_pixels_show_the_background_and_full_ones_the_albedo() -> None:
+    image = picture(Ball()).image
+    torch.testing.assert_close(image[0, :, 0, 0], torch.full((3,), 0.5))
+    torch.testing.assert_close(image[0, :, 24, 24], torch.tensor([0.8, 0.4, 0.2]), atol=2e-3, rtol=0)
+
+
+def test_a_textureless_ball_facing_the_lamp_is_white_and_its_rim_ambient() -> None:
+    image = picture(Ball(), CLAY).image[0, 0]
+    assert float(image[24, 24]) == pytest.approx(1.0, abs=0.02)
+    assert float(image[24].max()) <= 1.0 and float(image[24, 9]) < 0.6
+
+
+def test_equation_seven_by_hand() -> None:
+    """n at 60 degrees to the light: c = rho (0.9 * 0.5 + 0.1)."""
+    rho, mu = torch.tensor([[1.0, 0.5, 0.0]]), torch.zeros(1, 3)
+    normal = torch.tensor([[0.0, math.sin(math.radians(60)), 0.5]])
+    color = shade(rho, normal, mu, torch.tensor([[0.0, 0.0, 7.0]]), torch.tensor([[0.1]]), torch.tensor([[0.9]]))
+    torch.testing.assert_close(color, torch.tensor([[0.55, 0.275, 0.0]]))
+
+
+def test_surfaces_that_look_away_from_the_light_get_ambient_only() -> None:
+    away = shade(
+        torch.ones(1, 3),
+        torch.tensor([[0.0, 0, -1]]),
+        torch.zeros(1, 3),
+        torch.tensor([[0.0, 0, 2]]),
+        torch.tensor([[0.1]]),
+        torch.tensor([[0.9]]),
+    )
+    torch.testing.assert_close(away, torch.full((1, 3), 0.1))
+
+
+def test_orientation_is_zero_when_normals_face_the_camera_and_counts_those_that_do_not() -> None:
+    class InsideOut(Ball):
+        def query(self, mu: torch.Tensor, with_normals: bool) -> FieldSample:
+            sample = super().query(mu, with_normals)
+            return FieldSample(sample.tau, sample.rho, -sample.normal)
+
+    assert float(picture(Ball(), CLAY).orientation) < 1e-3
+    assert float(picture(InsideOut(), CLAY).orientation) > 50
+
+
+def test_rays_that_miss_the_bounding_sphere_cost_nothing() -> None:
+    near, far, meets = sphere_interval(
+        torch.tensor([[0.0, -2, 0], [0, -2, 0]]), torch.tensor([[0.0, 1, 0], [1, 0, 0]]), 0.5
+    )
+    assert meets.tolist() == [True, False]
+    assert (float(near[0]), float(far[0])) == pytest.approx((1.5, 2.5))
+
+
+@pytest.mark.parametrize("shading", [Shading(), CLAY], ids=["albedo", "textureless"])
+def test_occupancy_masking_never_hides_a_surface(shading: Shading, generator: torch.Generator) -> None:
+    config = FieldConfig(
+        kind="voxels", bounding_radius=0.6, voxel_resolutions=(24,), density_activation="softplus",
+        density_bias="linear", density_bias_scale=60.0, density_bias_width=0.3, density_scale=5.0,
+    )  # fmt: skip
+    field = build_field(config, generator)
+    field.begin_step(0.0)
+    cameras, lights = orbit_cameras([20, 140], 20.0, 2.0, 1.5), torch.tensor([[1.0, -1, 1], [1.0, 1, 1]])
+    background = torch.full((2, 32 * 32, 3), 0.3)
+    results = []
+    for resolution in (0, 32):
+        renderer = Renderer(RenderConfig(samples=96, occupancy_resolution=resolution), 0.6)
+        renderer.update_occupancy(field, generator)
+        with torch.no_grad():
+            results.append(renderer.render(field, background, cameras, [shading] * 2, lights, 32))
+    assert results[1].sample_count < 0.7 * results[0].sample_count
+    assert float((results[0].image - results[1].image).abs().max()) < 0.02
+
+
+def test_an_empty_field_keeps_all_cells_so_that_it_can_recover(generator: torch.Generator) -> None:
+    field = build_field(
+        FieldConfig(kind="voxels", density_bias_scale=-500.0, density_bias_width=50.0, voxel_resolutions=(8,)),
+        generator,
+    )
+    field.begin_step(0.0)
+    renderer = Renderer(RenderConfig(occupancy_resolution=16), field.bounding_radius)
+    renderer.update_occupancy(field, generator)
+    assert bool(renderer.occupancy.occupied.all())
+
+
+def test_gradients_of_a_render_equal_finite_differences(generator: torch.Generator) -> None:
+    config = FieldConfig(
+        kind="voxels", bounding_radius=0.6, voxel_resolutions=(6,), density_activation="softplus", density_scale=5.0
+    )
+    field = build_field(config, generator).double()
+    cameras = orbit_cameras([35.0], 20.0, 2.0, 1.5)
+    cameras = type(cameras)(*(getattr(cameras, name).double() for name in cameras.__dataclass_fields__))
+    renderer = Renderer(RenderConfig(samples=24, early_stop_transmittance=0.0), 0.6)
+    probe = torch.rand(1, 3, 6, 6, generator=generator, dtype=torch.float64)
+
+    def loss() -> torch.Tensor:
+        field.begin_step(0.0)
+        background = torch.full((1, 36, 3), 0.2, dtype=torch.float64)
+        lights = torch.tensor([[1.0, -2.0, 1.0]], dtype=torch.float64)
+        return (renderer.render(field, background, cameras, [CLAY], lights, 6).image * probe).sum()
+
+    torch.set_default_dtype(torch.float64)  # the renderer's accumulators follow the default
+    try:
+        loss().backward()
+        parameter = field.raw_density[0]
+        for index in ((0, 0, 3, 3, 3), (0, 0, 2, 3, 1), (0, 0, 4, 2, 3)):
+            with torch.no_grad():
+                parameter[index] += 1e-5
+                high = loss()
+                parameter[index] -= 2e-5
+                low = loss()
+                parameter[index] += 1e-5
+            assert float(parameter.grad[index]) == pytest.approx(
+                float((high - low).detach()) / 2e-5, rel=2e-3, abs=1e-7
+            )
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_shading_follows_the_papers_schedule(generator: torch.Generator) -> None:
+    config = ShadingConfig()
+    early = {sample_shading(config, 0.06, generator).kind for _ in range(200)}
+    assert early == {"albedo"}
+    late = [sample_shading(config, 0.5, generator) for _ in range(6000)]
+    share = {kind: sum(s.kind == kind for s in late) / len(late) for kind in ("albedo", "shaded", "textureless")}
+    assert share == pytest.approx({"albedo": 0.25, "shaded": 0.375, "textureless": 0.375}, abs=0.025)
+    assert {(s.ambient, s.diffuse) for s in late if s.kind != "albedo"} == {(0.1, 0.9)}

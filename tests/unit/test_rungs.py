@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ladder of figure 6, row by row: what each rung of the paper adds, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dreamwright.backend.cameras.poses import sample_cameras
+from dreamwright.backend.config.parsing import apply_settings, config_to_mapping
+from dreamwright.backend.config.presets import DRAFT, PAPER, STANDARD
+from dreamwright.backend.config.schema import Config
+from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.evaluation.ablation import HELD, NAMES, RUNGS, rung_config
+from dreamwright.backend.rendering.shading import sample_shading
+from dreamwright.backend.text.prompts import view_words
+
+
+def differing(one: Config, other: Config) -> dict[str, object]:
+    """What `other` has where the two differ."""
+    before, after = config_to_mapping(one), config_to_mapping(other)
+    return {f"{s}.{k}": after[s][k] for s in after for k in after[s] if before[s][k] != after[s][k]}
+
+
+def looks(config: Config) -> set[str]:
+    """What 200 late views are lit like."""
+    generator = torch.Generator().manual_seed(0)
+    return {sample_shading(config.shading, 0.9, generator).kind for _ in range(200)}
+
+
+def test_the_rungs_are_the_figure_s_in_its_order():
+    assert NAMES == ("base", "+ViewAug", "+ViewDep", "+Lighting", "+Textureless")
+    assert len({rung.folder for rung in RUNGS}) == 5
+
+
+@pytest.mark.parametrize("preset", [PAPER, DRAFT, STANDARD], ids=["paper", "draft", "standard"])
+def test_the_topmost_rung_is_the_whole_preset(preset):
+    assert rung_config(preset, "+Textureless") == preset
+
+
+def test_what_the_paper_s_own_preset_gives_back_rung_by_rung():
+    """Section 3.2's and A.2's ranges by hand; 1.25 and 1.025 are the middles of [1, 1.5] and U(0.7, 1.35)."""
+    ladder = [rung_config(PAPER, name) for name in NAMES]
+    assert differing(PAPER, ladder[0]) == pytest.approx({
+        "camera.elevation_min": 30.0, "camera.elevation_max": 30.0, "camera.distance_min": 1.25, "camera.distance_max": 1.25,
+        "camera.focal_min": 1.025, "camera.focal_max": 1.025, "camera.fill_min": 0.725, "camera.fill_max": 0.725,
+        "camera.look_at_std": 0.0, "camera.up_std": 0.0, "camera.position_offset": 0.0,
+        "guidance.view_dependent": False, "shading.shaded_probability": 0.0, "shading.textureless_probability": 0.0,
+    })  # fmt: skip
+    given_back = [differing(below, above) for below, above in zip(ladder, ladder[1:])]
+    assert {name.split(".")[0] for name in given_back[0]} == {"camera"} and ladder[1].camera == PAPER.camera
+    assert given_back[1:] == [
+        {"guidance.view_dependent": True},
+        {"shading.shaded_probability": 0.75},
+        {"shading.textureless_probability": 0.5},
+    ]
+
+
+def test_draft_s_negative_prompt_of_the_opposite_view_comes_with_the_view_words():
+    below, above = rung_config(DRAFT, "+ViewAug"), rung_config(DRAFT, "+ViewDep")
+    assert differing(below, above) == {"guidance.view_dependent": True, "guidance.opposite_weight": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("rung", "elevations", "words", "lit"),
+    [
+        ("base", "one", "", {"albedo"}),
+        ("+ViewAug", "many", "", {"albedo"}),
+        ("+ViewDep", "many", "back view", {"albedo"}),
+        ("+Lighting", "many", "back view", {"albedo", "shaded"}),
+        ("+Textureless", "many", "back view", {"albedo", "shaded", "textureless"}),
+    ],
+)
+def test_each_rung_looks_asks_and_lights_as_the_figure_says(rung, elevations, words, lit):
+    for preset in (PAPER, DRAFT):
+        config = rung_config(preset, rung)
+        cameras = sample_cameras(config.camera, 500, torch.Generator().manual_seed(1))
+        quadrants = ((cameras.azimuth + 45) % 360 // 90).unique()
+        assert len(quadrants) == 4, "a base that sees the front only could not grow many heads"
+        spread = float(cameras.elevation.max() - cameras.elevation.min())
+        assert (spread < 1e-3 and abs(float(cameras.elevation[0]) - 30) < 1e-3) if elevations == "one" else spread > 60
+        distances = cameras.position.norm(dim=1)
+        assert (float(distances.max() - distances.min()) < 1e-4) == (elevations == "one")
+        assert view_words(180.0, 0.0, config.guidance) == words
+        assert looks(config) == lit
+
+
+def test_every_held_setting_says_why():
+    assert all(len(held.reason) > 5 and held.until in NAMES[1:] for held in HELD)
+    assert {held.until for held in HELD} == set(NAMES[1:])
+
+
+def test_presets_without_a_rung_are_refused():
+    with pytest.raises(ConfigError, match="unknown rung 'top'; allowed are base, "):
+        rung_config(PAPER, "top")
+    with pytest.raises(
+        ConfigError, match=r"\+Lighting would change nothing; its settings are shading.shaded_probability"
+    ):
+        rung_config(apply_settings(PAPER, ["shading.shaded_probability=0"]), "base")
+    with pytest.raises(ConfigError, match="40 to 80; allowed for the ladder are ranges with 30 degrees"):
+        rung_config(apply_settings(DRAFT, ["camera.elevation_min=40"]), "base")

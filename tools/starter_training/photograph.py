@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Photograph the procedural props with Cycles: the 2D training data of the starter prior and of its judge.
+
+    python -m tools.starter_training.photograph --out runs/starter-data --records 12000 --seed 1 --processes 2
+
+A record (64, 64, 6) uint8 = [primary coverage, secondary albedo (3, display sRGB, premultiplied), irradiance, alpha]
+holds neither the prompt's color nor the background: `captions.py` composes any of them. Irradiance E is stored as
+sqrt(E / 2), without surface color; a surface facing the key light has E near 1.
+Shards are written whole or not at all and skipped when present, so a killed run goes on where it stopped; a shard
+depends on (seed, index) only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dreamwright.backend.starter import domain, props
+
+SIZE = 64  # pixels a side
+SHARD = 250  # records a file
+REBUILD = 5  # photographs of one set of random proportions
+
+
+@dataclass(frozen=True)
+class Studio:
+    """Distributions of props, cameras and lights; distances in scene units, angles in degrees.
+
+    The defaults are narrow on purpose: what varies freely has to be learned, and a small prior has little to learn with.
+    """
+
+    distance: tuple[float, float] = (1.7, 2.1)
+    fill: tuple[float, float] = (0.72, 0.92)  # share of the picture that a radius-0.5 prop covers
+    look_at_std: float = 0.015
+    up_std: float = 0.01
+    elevation: tuple[float, float] = (-5.0, 60.0)  # of all but the overhead views, uniform
+    overhead: tuple[float, float] = (60.0, 88.0)  # elevation of the overhead views, uniform
+    overhead_share: float = 0.15
+    ambient: tuple[float, float] = (0.25, 0.55)  # share of the light that comes from everywhere
+    light_std: float = 0.7  # of the light's direction around the camera's, before normalizing
+    point_light: bool = False  # a point near the prop instead of a sun
+    variation: float = 0.5  # of the props' proportions, as a share of what `props.build` allows
+
+
+TRAINING = Studio(overhead_share=0.4)  # from above a prop shows its directions least, so they need the most pictures
+JUDGING = Studio(
+    distance=(1.4, 2.5),
+    fill=(0.5, 0.95),
+    look_at_std=0.05,
+    up_std=0.03,
+    elevation=(-10.0, 60.0),
+    ambient=(0.2, 0.6),
+    light_std=1.0,
+    point_light=True,
+    variation=1.0,
+)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """Where one photograph was taken from; azimuth and elevation in degrees."""
+
+    prop: int
+    azimuth: float
+    elevation: float
+    distance: float
+    focal: float  # multiple of the image width
+
+
+def sample_shot(studio: Studio, rng: np.random.Generator) -> Shot:
+    """One random camera: azimuth uniform, elevation as the studio says, focal length from fill and distance."""
+    bounds = studio.overhead if rng.random() < studio.overhead_share else studio.elevation
+    elevation = rng.uniform(*bounds)
+    distance = rng.uniform(*studio.distance)
+    prop = int(rng.integers(len(domain.PROPS)))
+    return Shot(prop, rng.uniform(0.0, 360.0), elevation, distance, rng.uniform(*studio.fill) * distance)
+
+
+def camera_matrix(shot: Shot, studio: Studio, rng: np.random.Generator) -> np.ndarray:
+    """Camera-to-world (4, 4), columns right, up, back, position."""
+    a, e = math.radians(shot.azimuth), math.radians(shot.elevation)
+    position = shot.distance * np.array([math.cos(e) * math.sin(a), -math.cos(e) * math.cos(a), math.sin(e)])
+    back = position - rng.normal(0, studio.look_at_std, 3)
+    back /= np.linalg.norm(back)
+    # Straight above, Z is no up vector: use the direction that a tilting camera would have, away from the viewer.
+    up = np.array([-math.sin(e) * math.sin(a), math.sin(e) * math.cos(a), math.cos(e)]) + rng.normal(
+        0, studio.up_std, 3
+    )
+    right = np.cross(up, back)
+    right /= np.linalg.norm(right)
+    matrix = np.eye(4)
+    matrix[:3] = np.stack([right, np.cross(back, right), back, position], axis=1)
+    return matrix
+
+
+class Set:
+    """The Blender scene: a camera, a light, a white world, and the prop of the moment."""
+
+    def __init__(self, samples: int = 12) -> None:
+        import bpy
+
+        self._bpy = bpy
+        bpy.ops.wm.read_factory_settings(use_empty=True)
+        scene = bpy.context.scene
+        scene.render.engine = "CYCLES"
+        scene.cycles.device, scene.cycles.samples, scene.cycles.use_denoising = "CPU", samples, False
+        scene.cycles.max_bounces = scene.cycles.diffuse_bounces = 1
+        scene.render.resolution_x = scene.render.resolution_y = SIZE
+        scene.render.film_transparent = True
+        scene.render.use_persistent_data = False
+        scene.render.threads_mode, scene.render.threads = "FIXED", 1
+        scene.render.image_settings.file_format = "OPEN_EXR_MULTILAYER"
+        scene.view_settings.view_transform = "Raw"
+        layer = scene.view_layers[0]
+        layer.use_pass_diffuse_direct = layer.use_pass_diffuse_indirect = layer.use_pass_diffuse_color = True
+        aov = layer.aovs.add()
+        aov.name, aov.type = "primary", "VALUE"
+        self.scene = scene
+        self.camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
+        scene.collection.objects.link(self.camera)
+        scene.camera = self.camera
+        self.lights = {kind: bpy.data.objects.new(kind, bpy.data.lights.new(kind, kind)) for kind in ("SUN", "POINT")}
+        for light in self.lights.values():
+            scene.collection.objects.link(light)
+        scene.world = bpy.data.worlds.new("world")
+        scene.world.use_nodes = True
+        self._materials: dict[props.Color | None, object] = {}
+        self._objects: list[object] = []
+
+    def _material(self, color: props.Color | None) -> object:
+        if color not in self._materials:
+            material = self._bpy.data.materials.new(str(color))
+            material.use_nodes = True
+            nodes, links = material.node_tree.nodes, material.node_tree.links
+            nodes.clear()
+            surface, output = nodes.new("ShaderNodeBsdfDiffuse"), nodes.new("ShaderNodeOutputMaterial")
+            links.new(surface.outputs[0], output.inputs[0])
+            # Primary parts get a middling albedo: the diffuse passes are divided by it, so it must not be zero.
+            linear = (0.6, 0.6, 0.6) if color is None else tuple(max(0.01, srgb_to_linear(c)) for c in color)
+            surface.inputs["Color"].default_value = (*linear, 1.0)
+            mark = nodes.new("ShaderNodeOutputAOV")
+            mark.aov_name = "primary"
+            mark.inputs["Value"].default_value = 1.0 if color is None else 0.0
+            self._materials[color] = material
+        return self._materials[color]
+
+    def place(self, parts: list[props.Part]) -> None:
+        """Replace the prop on the set."""
+        data = self._bpy.data
+        for old in self._objects:
+            mesh = old.data
+            data.objects.remove(old)
+            data.meshes.remove(mesh)
+        self._objects = []
+        for part in parts:
+            mesh = data.meshes.new("part")
+            mesh.from_pydata(part.vertices.tolist(), [], part.faces)
+            mesh.polygons.foreach_set("use_smooth", [part.smooth] * len(mesh.polygons))
+            mesh.materials.append(self._material(part.color))
+            mesh.update()
+            new = data.objects.new("part", mesh)
+            self.scene.collection.objects.link(new)
+            self._objects.append(new)
+
+    def shoot(self, shot: Shot, studio: Studio, rng: np.random.Generator, path: Path) -> np.ndarray:
+        """Render one record (64, 64, 6) uint8."""
+        from mathutils import Matrix, Vector
+
+        matrix = camera_matrix(shot, studio, rng)
+        self.camera.matrix_world = Matrix(matrix.tolist())
+        self.camera.data.angle = 2 * math.atan(0.5 / shot.focal)
+        toward = matrix[:3, 3] / np.linalg.norm(matrix[:3, 3]) + rng.normal(0, studio.light_std, 3)
+        toward /= np.linalg.norm(toward)
+        ambient = rng.uniform(*studio.ambient)
+        kind = "POINT" if studio.point_light else "SUN"
+        for name, light in self.lights.items():
+            light.hide_render = name != kind
+        light = self.lights[kind]
+        light.rotation_euler = Vector(toward.tolist()).to_track_quat("Z", "Y").to_euler()
+        if kind == "SUN":
+            light.data.angle = math.radians(4.0)
+            light.data.energy = math.pi * (1 - ambient)  # E = energy / pi on a facing diffuse surface
+        else:
+            reach = rng.uniform(1.2, 2.0)
+            light.location = (toward * reach).tolist()
+            light.data.shadow_soft_size = 0.05
+            light.data.energy = (1 - ambient) * 4 * math.pi**2 * (reach - 0.25) ** 2
+        background = self.scene.world.node_tree.nodes["Background"]
+        background.inputs["Color"].default_value = (1, 1, 1, 1)
+        background.inputs["Strength"].default_value = ambient
+        self.scene.cycles.seed = int(rng.integers(1 << 30))
+        self.scene.render.filepath = str(path)
+        self._bpy.ops.render.render(write_still=True)
+        return record_from_passes(path)
+
+
+def record_from_passes(path: Path) -> np.ndarray:
+    """Read a multilayer EXR into a record (64, 64, 6) uint8."""
+    import OpenEXR
+
+    with OpenEXR.File(str(path), separate_channels=True) as file:
+        channels = {name.split(".", 1)[-1]: channel.pixels for name, channel in file.channels().items()}
+
+    def rgb(name: str) -> np.ndarray:
+        return np.stack([channels[f"{name}.{c}"] for c in "RGB"], axis=-1)
+
+    alpha = np.clip(channels["Combined.A"], 0, 1)
+    primary = np.clip(channels["primary.X" if "primary.X" in channels else "primary.V"], 0, 1)
+    primary = np.minimum(primary, alpha)
+    # Coverage and color are averages over the pixel; Cycles divides the light passes by the color, coverage included.
+    albedo = rgb("DiffCol") - 0.6 * primary[..., None]
+    secondary_cover = np.maximum(alpha - primary, 1e-3)[..., None]
+    secondary = linear_to_srgb(np.clip(albedo / secondary_cover, 0, 1)) * np.clip(alpha - primary, 0, 1)[..., None]
+    light = (rgb("DiffDir") + rgb("DiffInd")).mean(-1, keepdims=True)
+    light = _spread_inward_light(light[..., 0], alpha)[..., None]
+    stored_light = np.sqrt(np.clip(light, 0, 2) / 2)
+    record = np.concatenate([primary[..., None], secondary, stored_light, alpha[..., None]], axis=-1)
+    return np.round(record * 255).astype(np.uint8)
+
+
+def _spread_inward_light(light: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Give partly covered pixels the light of their covered neighbors: at few samples their own ratio is noise."""
+    weights = np.pad(alpha**4, 1)
+    weighted = weights * np.pad(light, 1)
+    height, width = light.shape
+    shifts = [(i, j) for i in range(3) for j in range(3)]
+    total = sum(weights[i : i + height, j : j + width] for i, j in shifts)
+    spread = sum(weighted[i : i + height, j : j + width] for i, j in shifts) / np.maximum(total, 1e-6)
+    return np.where(alpha < 0.97, spread, light)
+
+
+def srgb_to_linear(value: float) -> float:
+    return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+
+
+def linear_to_srgb(value: np.ndarray) -> np.ndarray:
+    return np.where(value <= 0.0031308, 12.92 * value, 1.055 * np.maximum(value, 1e-9) ** (1 / 2.4) - 0.055)
+
+
+def photograph_shard(out: Path, seed: int, index: int, studio: Studio) -> None:
+    """Render one shard unless it is there already."""
+    stem = out / f"shard-{seed:03d}-{index:04d}"
+    if stem.with_suffix(".npy").is_file():
+        return
+    rng = np.random.default_rng([seed, index])
+    scene, records, shots = Set(), np.zeros((SHARD, SIZE, SIZE, 6), np.uint8), []
+    with tempfile.TemporaryDirectory() as folder:
+        for row in range(SHARD):
+            shot = sample_shot(studio, rng)
+            if row % REBUILD == 0:
+                prop = shot.prop
+                scene.place(props.build(domain.PROPS[prop].name, rng, studio.variation))
+            shot = Shot(prop, shot.azimuth, shot.elevation, shot.distance, shot.focal)
+            records[row] = scene.shoot(shot, studio, rng, Path(folder) / "passes.exr")
+            shots.append(asdict(shot))
+    stem.with_suffix(".json").write_text(json.dumps(shots) + "\n")
+    temporary = stem.with_suffix(".part.npy")
+    np.save(temporary, records)
+    os.replace(temporary, stem.with_suffix(".npy"))
+
+
+def _work(task: tuple[Path, int, int, Studio]) -> int:
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)  # Cycles prints two lines a render
+    photograph_shard(*task)
+    return task[2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Render training photographs of the starter props.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--records", type=int, default=12000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--wide", action="store_true", help="the judge's cameras and lights")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    studio = JUDGING if options.wide else TRAINING
+    shards = math.ceil(options.records / SHARD)
+    tasks = [(options.out, options.seed, index, studio) for index in range(shards)]
+    begun = time.monotonic()
+    with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=4) as pool:
+        for done, _ in enumerate(pool.imap_unordered(_work, tasks), start=1):
+            left = (time.monotonic() - begun) / done * (shards - done)
+            print(f"{done}/{shards} shards, {left / 60:.1f} min left", flush=True)
+
+
+if __name__ == "__main__":
+    main()

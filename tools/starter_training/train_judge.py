@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Train the judge of starter pictures on photographs of a seed of its own; resumable at any moment.
+
+    python -m tools.starter_training.train_judge --data runs/judge-data --held-out runs/heldout-data \\
+        --work runs/judge-train --steps 25000 --out backend/starter/classifier
+
+Every draw follows from the step's number, so a resumed training draws what an uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+from tqdm import tqdm
+
+from dreamwright.backend.starter import domain
+from dreamwright.backend.starter.classifier import Judge, accuracies, judge_loss
+from tools.starter_training.captions import Batch, LookConfig, PhotographSet
+
+# Backgrounds of every kind, and wider colors: the judge must not depend on what the prior was trained on.
+LOOKS = LookConfig(
+    drop_caption=0.0, color_jitter=0.05, background=(0.1, 0.95), any_background=0.2, fronted=2.5, overhead=1.0
+)
+BATCH = 64  # pictures a step
+PEAK_RATE = 2e-3  # of AdamW, falling linearly to a hundredth of itself
+SHIFT = 4  # most pixels by which a picture is moved each way
+ZOOM = (0.75, 1.1)  # samples and lifted props do not fill the picture as photographs do
+BLUR = (0.4, 1.3)  # pixels, standard deviation of the Gaussian over half of the pictures
+GAIN = (0.75, 1.35)  # contrast and saturation: guidance overdoes both, few steps fall short of both
+NOISE = 0.06  # largest standard deviation of the noise added to [0, 1] pictures
+SAVE_S = 120.0  # seconds between saved states
+
+
+def told_views(batch: Batch) -> torch.Tensor:
+    """View labels (n,), -1 where the picture cannot tell: of a prop without a front."""
+    fronted = torch.tensor([prop.has_front for prop in domain.PROPS])
+    return torch.where(fronted[batch.props], batch.views, -1)
+
+
+def varied(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Images (n, 3, h, w) mirrored in half of the cases (a prop is then seen from the same side), shifted and zoomed, and
+    worn as samples and renders are: blurred, with contrast and saturation off, noisy. Lit and drawn otherwise they are
+    the same thing, and a judge that has seen clean photographs only falls for a stain.
+    """
+    n = len(images)
+    mirrored = torch.rand(n, generator=generator) < 0.5
+    zoom = torch.empty(n).uniform_(*ZOOM, generator=generator)
+    shift = SHIFT * 2 / images.shape[-1] * (2 * torch.rand(n, 2, generator=generator) - 1)
+    affine = torch.zeros(n, 2, 3)
+    affine[:, 0, 0] = torch.where(mirrored, -1.0, 1.0) / zoom
+    affine[:, 1, 1] = 1 / zoom
+    affine[:, :, 2] = shift
+    grid = functional.affine_grid(affine, list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return worn(moved, generator)
+
+
+def worn(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Half of the images (n, 3, h, w) blurred, all with a contrast, a saturation and a noise of their own."""
+    n, channels = images.shape[:2]
+    reach = torch.arange(-3, 4, dtype=torch.float32)
+    sigma = torch.empty(n, 1).uniform_(*BLUR, generator=generator)
+    kernel = torch.exp(-0.5 * (reach / sigma).square())
+    kernel = (kernel / kernel.sum(-1, keepdim=True)).repeat_interleave(channels, 0)
+    flat = functional.pad(images, (3,) * 4, mode="replicate").view(1, n * channels, images.shape[2] + 6, -1)
+    flat = functional.conv2d(flat, kernel[:, None, :, None], groups=n * channels)
+    blurred = functional.conv2d(flat, kernel[:, None, None, :], groups=n * channels).view(images.shape)
+    images = torch.where(torch.rand(n, 1, 1, 1, generator=generator) < 0.5, blurred, images)
+    contrast, saturation = torch.empty(2, n, 1, 1, 1).uniform_(*GAIN, generator=generator)
+    grey = images.mean(1, keepdim=True)
+    images = grey + saturation * (images - grey)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    images = mean + contrast * (images - mean)
+    noise = NOISE * torch.rand(n, 1, 1, 1, generator=generator)
+    return (images + noise * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+
+
+class JudgeTraining:
+    """Judge, optimizer and step; saved and restored whole."""
+
+    def __init__(self, seed: int, steps: int) -> None:
+        self.seed, self.steps, self.step = seed, steps, 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # nn.Linear and nn.Conv2d draw from the global generator
+            self.judge = Judge()
+        self.optimizer = torch.optim.AdamW(self.judge.parameters(), lr=PEAK_RATE, weight_decay=0.02)
+
+    def advance(self, photographs: PhotographSet) -> float:
+        """One step; returns the loss."""
+        generator = torch.Generator().manual_seed(self.seed + self.step)
+        self.optimizer.param_groups[0]["lr"] = PEAK_RATE * max(0.01, 1 - self.step / self.steps)
+        batch: Batch = photographs.sample(BATCH, 64, generator)
+        self.judge.train()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed + self.step)  # dropout draws from the global generator
+            verdict = self.judge(varied(batch.images, generator))
+        loss = judge_loss(verdict, batch.props, batch.colors, told_views(batch))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.step += 1
+        return float(loss.detach())
+
+    def save(self, folder: Path) -> None:
+        """Write the state beside and rename it, so that a kill leaves a whole file."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"judge.{name}": value for name, value in self.judge.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+        temporary = folder / "judge-training.safetensors.part"
+        save_file(tensors, temporary, metadata={"step": str(self.step)})
+        os.replace(temporary, folder / "judge-training.safetensors")
+
+    def restore(self, folder: Path) -> bool:
+        """Load the newest state; False when there is none."""
+        path = folder / "judge-training.safetensors"
+        if not path.is_file():
+            return False
+        tensors = load_file(path)
+        prefix = "judge."
+        self.judge.load_state_dict({n[len(prefix) :]: v for n, v in tensors.items() if n.startswith(prefix)})
+        states: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            if not name.startswith(prefix):
+                _, index, key = name.split(".", 2)
+                states.setdefault(int(index), {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": states, "param_groups": groups})
+        # AdamW counts its own steps, the same for all parameters.
+        self.step = int(next(iter(states.values()))["step"])
+        return True
+
+
+def export(judge: Judge, folder: Path, step: int, measured: dict[str, float]) -> None:
+    """Write the judge in half precision, and how well it does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    halves = {name: v.half() if v.is_floating_point() else v for name, v in judge.state_dict().items()}
+    save_file(halves, folder / "judge.safetensors")
+    (folder / "judge.json").write_text(json.dumps({"steps": step, "accuracy": measured}, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the judge that measures the starter prior; resumable.")
+    parser.add_argument("--data", type=Path, required=True, help="photographs of the judge's own seed")
+    parser.add_argument("--held-out", type=Path, help="photographs of a third seed to measure on")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the resumable state")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the trained judge")
+    parser.add_argument("--steps", type=int, default=25_000)
+    parser.add_argument("--seed", type=int, default=1001)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    photographs = PhotographSet(options.data, looks=LOOKS)
+    training = JudgeTraining(options.seed, options.steps)
+    if training.restore(options.work):
+        print(f"resumed at step {training.step}", flush=True)
+    saved = time.monotonic()
+    with tqdm(total=options.steps, initial=training.step, unit="step", mininterval=10) as bar:
+        while training.step < options.steps:
+            bar.set_postfix(loss=f"{training.advance(photographs):.3f}", refresh=False)
+            bar.update()
+            if time.monotonic() - saved > SAVE_S or training.step == options.steps:
+                training.save(options.work)
+                saved = time.monotonic()
+    held_out = PhotographSet(options.held_out or options.data, looks=LOOKS)
+    measured = accuracies(training.judge, held_out, 2048, seed=7)
+    measured |= {
+        f"{question}_of_worn": right
+        for question, right in accuracies(training.judge, held_out, 2048, seed=7, wear=worn).items()
+    }
+    export(training.judge, options.out, training.step, measured)
+    print(measured, flush=True)
+
+
+if __name__ == "__main__":
+    main()
