@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from .shared.errors import Refused
 from .shared.messages import Cancel, Forget, JobReply, Pause, Pin, Prioritize, Resume

@@ -6,7 +6,6 @@ from typing import Any
 import bpy
 from bpy.props import StringProperty
 
-from . import context
 from .preferences import preferences
 
 

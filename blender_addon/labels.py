@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from typing import Iterable
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from .shared.capabilities import Capabilities

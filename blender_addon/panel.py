@@ -7,7 +7,7 @@ from typing import Any
 
 import bpy
 
-from . import compat, context, labels, local_server, preview, properties, refine_operators, server_settings
+from . import compat, labels, local_server, preview, properties, refine_operators, server_settings
 from .operators import PANEL
 from .preferences import preferences
 from .shared.job_states import ENDED, JobState

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import bpy
 from bpy.app.handlers import persistent

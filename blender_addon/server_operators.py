@@ -6,7 +6,7 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty
 
-from . import context, import_mesh, labels, local_server, properties, server_settings
+from . import import_mesh, labels, local_server, properties, server_settings
 from .operators import submit
 from .preferences import preferences
 

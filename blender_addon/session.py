@@ -7,8 +7,9 @@ import hashlib
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
 from . import key_store, labels, storage
 from .commands import Commands
@@ -216,7 +217,7 @@ class Session(Commands):
 
         def answered(reply: Any) -> None:
             if isinstance(reply, Unanswered):
-                return  # stays in the outbox for the next connection
+                return None  # stays in the outbox for the next connection
             lacks_mesh = (
                 isinstance(reply, Refused) and reply.code == "not-ready" and asked.mesh and asked.ticket in self.outbox
             )

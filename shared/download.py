@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from . import limits
 from .client import Client
@@ -30,7 +31,7 @@ class Download:
         """How much has arrived, 0 to 1."""
         return sum(len(piece) for piece in self._pieces.values()) / max(1, self.size)
 
-    def start(self) -> "Download":
+    def start(self) -> Download:
         """Ask for the first pieces."""
         if not 0 < self.size <= limits.FILE_BYTES:
             self._end(Refused("not-ready", f"job {self.job} has no {self.item} yet"))

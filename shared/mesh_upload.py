@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from . import limits
 from .client import Client, Link
@@ -33,7 +34,7 @@ class MeshUpload:
         """How much the server has, 0 to 1."""
         return self._there / max(1, len(self.data))
 
-    def start(self) -> "MeshUpload":
+    def start(self) -> MeshUpload:
         """Ask what the server has of it. Too large a file is refused before anything is sent."""
         if not 0 < len(self.data) <= limits.UPLOAD_BYTES:
             self._end(

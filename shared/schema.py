@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import reprlib
-from typing import Any, Callable, Mapping, Sequence, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from . import limits
 from .errors import ProtocolError

@@ -6,7 +6,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from typing import Iterator
+from collections.abc import Iterator
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

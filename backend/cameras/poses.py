@@ -7,14 +7,14 @@ Frames and angles are those of docs/conventions.md: Z up, azimuth 0 looks at the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dreamwright.backend.config.schema import CameraConfig, LightConfig
+from ..config.schema import CameraConfig, LightConfig
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Cameras:
     def __len__(self) -> int:
         return len(self.position)
 
-    def __getitem__(self, rows: slice) -> "Cameras":
+    def __getitem__(self, rows: slice) -> Cameras:
         """The chosen views."""
         return Cameras(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
-    def to(self, device: torch.device | str) -> "Cameras":
+    def to(self, device: torch.device | str) -> Cameras:
         """The same cameras on another device."""
         return Cameras(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 

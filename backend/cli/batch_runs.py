@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Sequence
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-    from dreamwright.backend.evaluation.baselines import Outcome
-    from dreamwright.backend.geometry.build import Mesh
-    from dreamwright.backend.training.job import Job
+    from ..evaluation.baselines import Outcome
+    from ..geometry.build import Mesh
+    from ..training.job import Job
 
 STEPS_SHOWN = 10  # steps between two updates of a job's own time left
 
@@ -37,11 +38,11 @@ def make_cells(
 
     from tqdm import tqdm
 
-    from dreamwright.backend.cli.run_loop import StopSignal
-    from dreamwright.backend.errors import Stopped
-    from dreamwright.backend.evaluation.baselines import fingerprint, kept, make_cell
-    from dreamwright.backend.mesh_rendering.turntable import turntable_picture
-    from dreamwright.backend.training.events import Event, Progress
+    from ..errors import Stopped
+    from ..evaluation.baselines import fingerprint, kept, make_cell
+    from ..mesh_rendering.turntable import turntable_picture
+    from ..training.events import Event, Progress
+    from .run_loop import StopSignal
 
     there = sum(kept(cell.folder, fingerprint(cell.job)) is not None for cell in planned)
     # Cells that are there cost nothing, so the bar begins behind them: its time left is that of the others.

@@ -10,12 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
-from dreamwright.backend.errors import DreamwrightError, ExportError, RunError
 from dreamwright.shared import __version__
+
+from ..errors import DreamwrightError, ExportError, RunError
 
 MARK = "DREAMWRIGHT "  # begins the lines that our script prints among Blender's own
 STOP_S = 60.0  # for the server to end its worker and itself

@@ -19,7 +19,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
 
 def nerfacc_mode() -> str:
     """How rays are marched here, in words."""
-    from dreamwright.backend.rendering.marching import missing_for_nerfacc
+    from ..rendering.marching import missing_for_nerfacc
 
     missing = missing_for_nerfacc()
     if missing:
@@ -31,8 +31,8 @@ def run(options: argparse.Namespace) -> int:
     """Print the findings; 1 when no model can be used, else 0."""
     import torch
 
-    from dreamwright.backend.models.local import known_models
-    from dreamwright.backend.models.memory_estimate import free_bytes, in_words
+    from ..models.local import known_models
+    from ..models.memory_estimate import free_bytes, in_words
 
     print(f"python {platform.python_version()} on {platform.platform()}")
     for name in PACKAGES:

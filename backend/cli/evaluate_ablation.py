@@ -13,7 +13,7 @@ PICTURED = 8  # prompts in the picture
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the suite's arguments."""
-    from dreamwright.backend.cli.evaluate_choices import add_job_arguments
+    from .evaluate_choices import add_job_arguments
 
     parser.add_argument(
         "--prompts",
@@ -28,8 +28,19 @@ def run(options: argparse.Namespace) -> int:
     """Make what is missing, then table and picture. Raises DreamwrightError for everything a person can mend."""
     from dataclasses import replace
 
-    from dreamwright.backend.cli.batch_runs import PlannedCell, make_cells
-    from dreamwright.backend.cli.evaluate_choices import (
+    from ..evaluation.ablation import RUNGS, held_values, rung_config
+    from ..evaluation.baselines import Outcome
+    from ..evaluation.captions import STARTER_CAPTIONS, captions_for, slug
+    from ..evaluation.classifier_metrics import AZIMUTHS
+    from ..evaluation.contact_sheet import labeled_sheet, mesh_tile
+    from ..evaluation.render_retrieval import RenderRetrieval
+    from ..evaluation.results_table import Scoreboard
+    from ..evaluation.run_settings import settings_of, settle, weights_of
+    from ..evaluation.samples import ELEVATION, starter_prop
+    from ..geometry.build import Mesh
+    from ..training.job import make_job
+    from .batch_runs import PlannedCell, make_cells
+    from .evaluate_choices import (
         MOST_SEEDS,
         check_count,
         chosen_config,
@@ -38,20 +49,9 @@ def run(options: argparse.Namespace) -> int:
         load_retrievers,
         write_picture,
     )
-    from dreamwright.backend.cli.evaluate_r_precision import write_table
-    from dreamwright.backend.cli.run_loop import INTERRUPTED
-    from dreamwright.backend.cli.sample import choose_device
-    from dreamwright.backend.evaluation.ablation import RUNGS, held_values, rung_config
-    from dreamwright.backend.evaluation.baselines import Outcome
-    from dreamwright.backend.evaluation.captions import STARTER_CAPTIONS, captions_for, slug
-    from dreamwright.backend.evaluation.classifier_metrics import AZIMUTHS
-    from dreamwright.backend.evaluation.contact_sheet import labeled_sheet, mesh_tile
-    from dreamwright.backend.evaluation.render_retrieval import RenderRetrieval
-    from dreamwright.backend.evaluation.results_table import Scoreboard
-    from dreamwright.backend.evaluation.run_settings import settings_of, settle, weights_of
-    from dreamwright.backend.evaluation.samples import ELEVATION, starter_prop
-    from dreamwright.backend.geometry.build import Mesh
-    from dreamwright.backend.training.job import make_job
+    from .evaluate_r_precision import write_table
+    from .run_loop import INTERRUPTED
+    from .sample import choose_device
 
     check_count("--seeds", options.seeds, MOST_SEEDS)
     prompts, config = chosen_prompts(options.prompts), chosen_config(options)

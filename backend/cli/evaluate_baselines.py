@@ -44,19 +44,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Make what is missing, measure what there is. Raises DreamwrightError for everything a person can mend."""
-    from dreamwright.backend.cli.batch_runs import PlannedCell, make_cells
-    from dreamwright.backend.cli.evaluate_r_precision import write_table
-    from dreamwright.backend.cli.run_loop import INTERRUPTED
-    from dreamwright.backend.cli.sample import choose_device
-    from dreamwright.backend.errors import ConfigError
-    from dreamwright.backend.evaluation.baselines import ORDER, Outcome, cells, job_of
-    from dreamwright.backend.evaluation.captions import STARTER_CAPTIONS
-    from dreamwright.backend.evaluation.classifier_metrics import AZIMUTHS
-    from dreamwright.backend.evaluation.r_precision import as_json, markdown, measure_row, picture
-    from dreamwright.backend.evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
-    from dreamwright.backend.evaluation.samples import ELEVATION, Exhibit, of_mesh, starter_prop
-    from dreamwright.backend.geometry.build import Mesh
-    from dreamwright.backend.training.methods import METHODS, get_method
+    from ..errors import ConfigError
+    from ..evaluation.baselines import ORDER, Outcome, cells, job_of
+    from ..evaluation.captions import STARTER_CAPTIONS
+    from ..evaluation.classifier_metrics import AZIMUTHS
+    from ..evaluation.r_precision import as_json, markdown, measure_row, picture
+    from ..evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
+    from ..evaluation.samples import ELEVATION, Exhibit, of_mesh, starter_prop
+    from ..geometry.build import Mesh
+    from ..training.methods import METHODS, get_method
+    from .batch_runs import PlannedCell, make_cells
+    from .evaluate_r_precision import write_table
+    from .run_loop import INTERRUPTED
+    from .sample import choose_device
 
     for name, value, most in (("--prompts", options.prompts, len(ORDER)), ("--seeds", options.seeds, 100)):
         if not 1 <= value <= most:

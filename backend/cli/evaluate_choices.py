@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from dreamwright.backend.config.schema import Config
-    from dreamwright.backend.evaluation.retrieval import RetrievalModel
+    from ..config.schema import Config
+    from ..evaluation.retrieval import RetrievalModel
 
 MOST_SEEDS = 100
 
@@ -59,9 +60,9 @@ def add_common_arguments(parser: argparse.ArgumentParser, out: str) -> None:
 
 def chosen_config(options: argparse.Namespace, taken: Sequence[str] = ()) -> Config:
     """The preset with --set and --steps. Raises ConfigError, also for settings `taken` by the suite itself."""
-    from dreamwright.backend.config.parsing import apply_settings
-    from dreamwright.backend.config.presets import get_preset
-    from dreamwright.backend.errors import ConfigError
+    from ..config.parsing import apply_settings
+    from ..config.presets import get_preset
+    from ..errors import ConfigError
 
     for setting in options.set:
         name = setting.partition("=")[0].strip()
@@ -80,9 +81,9 @@ def chosen_config(options: argparse.Namespace, taken: Sequence[str] = ()) -> Con
 
 def chosen_prompts(text: str) -> tuple[str, ...]:
     """So many of the starter's test prompts, different props first, or those of a file. Raises ConfigError and PromptError."""
-    from dreamwright.backend.errors import ConfigError
-    from dreamwright.backend.evaluation.baselines import ORDER
-    from dreamwright.backend.evaluation.captions import read_prompts
+    from ..errors import ConfigError
+    from ..evaluation.baselines import ORDER
+    from ..evaluation.captions import read_prompts
 
     try:
         count = int(text)
@@ -97,7 +98,7 @@ def chosen_prompts(text: str) -> tuple[str, ...]:
 
 def check_count(name: str, value: int, most: int, least: int = 1) -> None:
     """Raise ConfigError for a number outside of its range."""
-    from dreamwright.backend.errors import ConfigError
+    from ..errors import ConfigError
 
     if not least <= value <= most:
         raise ConfigError(f"{name} {value}; allowed is {least} to {most}; change it")
@@ -105,8 +106,8 @@ def check_count(name: str, value: int, most: int, least: int = 1) -> None:
 
 def checked_weights(weights: Sequence[float]) -> list[float]:
     """The guidance weights, in rising order. Raises ConfigError for one out of range or given twice."""
-    from dreamwright.backend.config.parsing import BOUNDS, OMEGA
-    from dreamwright.backend.errors import ConfigError
+    from ..config.parsing import BOUNDS, OMEGA
+    from ..errors import ConfigError
 
     low, high = BOUNDS[OMEGA]
     for weight in weights:
@@ -124,7 +125,7 @@ def load_retrievers(names: Sequence[str] | None, captions: Sequence[str], device
     """The retrieval models. Raises PromptError, before anything is made, where one does not know the captions."""
     import torch
 
-    from dreamwright.backend.evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
+    from ..evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
 
     models = {name: load_retriever(name, device) for name in names or DEFAULT_RETRIEVERS}
     for model in models.values():
@@ -136,8 +137,8 @@ def write_picture(folder: Path, name: str, sheet: Image.Image) -> None:
     """Write the sheet beside its table, and say where. Raises ExportError."""
     import sys
 
-    from dreamwright.backend.evaluation.contact_sheet import png_of
-    from dreamwright.backend.io.output_files import write_atomically
+    from ..evaluation.contact_sheet import png_of
+    from ..io.output_files import write_atomically
 
     write_atomically(folder / f"{name}.png", png_of(sheet))
     print(f"{folder / name}.json, .md and .png are written", file=sys.stderr)

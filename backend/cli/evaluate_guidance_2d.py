@@ -8,12 +8,13 @@ goes on where it was stopped or killed, and adds more prompts or weights.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-    from dreamwright.backend.evaluation.samplers import Drawing, Drawn, Recipe
+    from ..evaluation.samplers import Drawing, Drawn, Recipe
 
 WEIGHTS = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
 PICTURED = 4  # prompts in the picture
@@ -24,8 +25,8 @@ MOST_STEPS = 100_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the suite's arguments."""
-    from dreamwright.backend.cli.evaluate_choices import add_common_arguments
-    from dreamwright.backend.cli.sample import DEFAULT_STEPS
+    from .evaluate_choices import add_common_arguments
+    from .sample import DEFAULT_STEPS
 
     parser.add_argument(
         "--weights",
@@ -69,27 +70,27 @@ def run(options: argparse.Namespace) -> int:
 
     import torch
 
-    from dreamwright.backend.cli.evaluate_choices import (
+    from ..evaluation.baselines import ORDER
+    from ..evaluation.classifier_metrics import AZIMUTHS, judge_pictures
+    from ..evaluation.contact_sheet import labeled_sheet
+    from ..evaluation.results_table import Scoreboard
+    from ..evaluation.retrievers import load_starter_judge
+    from ..evaluation.run_settings import settle, weights_of
+    from ..evaluation.sample_metrics import COLUMNS, add_pictures
+    from ..evaluation.samplers import SAMPLERS, Recipe, drawings
+    from ..evaluation.samples import starter_prop
+    from ..models.local import resolve_model
+    from ..training.methods import check_model
+    from .evaluate_choices import (
         MOST_SEEDS,
         check_count,
         checked_weights,
         described,
         write_picture,
     )
-    from dreamwright.backend.cli.evaluate_r_precision import write_table
-    from dreamwright.backend.cli.run_loop import INTERRUPTED
-    from dreamwright.backend.cli.sample import SDS_LEARNING_RATE, SDS_T_MAX_END, choose_device
-    from dreamwright.backend.evaluation.baselines import ORDER
-    from dreamwright.backend.evaluation.classifier_metrics import AZIMUTHS, judge_pictures
-    from dreamwright.backend.evaluation.contact_sheet import labeled_sheet
-    from dreamwright.backend.evaluation.results_table import Scoreboard
-    from dreamwright.backend.evaluation.retrievers import load_starter_judge
-    from dreamwright.backend.evaluation.run_settings import settle, weights_of
-    from dreamwright.backend.evaluation.sample_metrics import COLUMNS, add_pictures
-    from dreamwright.backend.evaluation.samplers import SAMPLERS, Recipe, drawings
-    from dreamwright.backend.evaluation.samples import starter_prop
-    from dreamwright.backend.models.local import resolve_model
-    from dreamwright.backend.training.methods import check_model
+    from .evaluate_r_precision import write_table
+    from .run_loop import INTERRUPTED
+    from .sample import SDS_LEARNING_RATE, SDS_T_MAX_END, choose_device
 
     check_count("--prompts", options.prompts, len(ORDER))
     check_count("--seeds", options.seeds, MOST_SEEDS)
@@ -161,11 +162,11 @@ def _draw_all(
 
     from tqdm import tqdm
 
-    from dreamwright.backend.cli.run_loop import StopSignal
-    from dreamwright.backend.errors import Stopped
-    from dreamwright.backend.evaluation.samplers import draw, fingerprint, kept
-    from dreamwright.backend.models.loading import load_denoiser
-    from dreamwright.backend.models.local import resolve_model
+    from ..errors import Stopped
+    from ..evaluation.samplers import draw, fingerprint, kept
+    from ..models.loading import load_denoiser
+    from ..models.local import resolve_model
+    from .run_loop import StopSignal
 
     denoiser = None
     there = sum(kept(drawing.folder(options.out), fingerprint(drawing, plan)) is not None for drawing in planned)

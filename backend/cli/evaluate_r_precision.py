@@ -67,12 +67,12 @@ def run(options: argparse.Namespace) -> int:
     """Measure, print the table and write it. Raises PromptError, ModelError, ConfigError and ExportError."""
     import sys
 
-    from dreamwright.backend.cli.sample import choose_device
-    from dreamwright.backend.errors import ConfigError
-    from dreamwright.backend.evaluation.captions import read_prompts
-    from dreamwright.backend.evaluation.r_precision import as_json, markdown, measure_row
-    from dreamwright.backend.evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
-    from dreamwright.backend.evaluation.samples import ELEVATION, from_meshes, from_renders
+    from ..errors import ConfigError
+    from ..evaluation.captions import read_prompts
+    from ..evaluation.r_precision import as_json, markdown, measure_row
+    from ..evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
+    from ..evaluation.samples import ELEVATION, from_meshes, from_renders
+    from .sample import choose_device
 
     for name, value, most in (("--seeds", options.seeds, 1000), ("--azimuths", options.azimuths, 360)):
         if value is not None and not 1 <= value <= most:
@@ -102,7 +102,7 @@ def write_table(folder: Path, name: str, table: str, record: object) -> None:
     """Print the table, and write it and its JSON. Raises ConfigError for a place that cannot be written."""
     import json
 
-    from dreamwright.backend.errors import ConfigError
+    from ..errors import ConfigError
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

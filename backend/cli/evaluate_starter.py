@@ -40,22 +40,22 @@ def run(options: argparse.Namespace) -> int:
     from safetensors.numpy import load_file, save_file
     from tqdm import tqdm
 
-    from dreamwright.backend.cli.sample import choose_device
-    from dreamwright.backend.config.parsing import apply_settings
-    from dreamwright.backend.config.presets import get_preset
-    from dreamwright.backend.errors import ConfigError, DreamwrightError, PromptError
-    from dreamwright.backend.evaluation.starter import PROMPTS, Row, failed_row, measure, picture_table, report
-    from dreamwright.backend.geometry.build import Mesh, build_mesh
-    from dreamwright.backend.guidance.sds import ScoreDistillation
-    from dreamwright.backend.models.loading import load_denoiser
-    from dreamwright.backend.models.local import resolve_model
-    from dreamwright.backend.starter import domain
-    from dreamwright.backend.starter.classifier import load_judge
-    from dreamwright.backend.text.prompts import PromptBank
-    from dreamwright.backend.training.events import Progress
-    from dreamwright.backend.training.job import make_job
-    from dreamwright.backend.training.methods import check_model
-    from dreamwright.backend.training.trainer import optimize
+    from ..config.parsing import apply_settings
+    from ..config.presets import get_preset
+    from ..errors import ConfigError, DreamwrightError, PromptError
+    from ..evaluation.starter import PROMPTS, Row, failed_row, measure, picture_table, report
+    from ..geometry.build import Mesh, build_mesh
+    from ..guidance.sds import ScoreDistillation
+    from ..models.loading import load_denoiser
+    from ..models.local import resolve_model
+    from ..starter import domain
+    from ..starter.classifier import load_judge
+    from ..text.prompts import PromptBank
+    from ..training.events import Progress
+    from ..training.job import make_job
+    from ..training.methods import check_model
+    from ..training.trainer import optimize
+    from .sample import choose_device
 
     # Nobody sees a preview here or resumes a prompt: neither has a part in the figures, and both take time.
     unseen = ["run.preview_interval=1000000", "run.checkpoint_interval=1000000"]

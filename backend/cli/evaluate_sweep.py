@@ -14,7 +14,7 @@ PROMPTS = ("a red mug", "a blue chair")  # a hole and a front: two of the starte
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the suite's arguments."""
-    from dreamwright.backend.cli.evaluate_choices import add_job_arguments
+    from .evaluate_choices import add_job_arguments
 
     parser.add_argument(
         "--weights",
@@ -40,8 +40,21 @@ def run(options: argparse.Namespace) -> int:
 
     import torch
 
-    from dreamwright.backend.cli.batch_runs import PlannedCell, make_cells
-    from dreamwright.backend.cli.evaluate_choices import (
+    from ..config.parsing import OMEGA
+    from ..evaluation.baselines import Outcome
+    from ..evaluation.captions import captions_for, slug
+    from ..evaluation.classifier_metrics import AZIMUTHS, BACKGROUND
+    from ..evaluation.contact_sheet import labeled_sheet, mesh_tile
+    from ..evaluation.image_metrics import mean_chroma, mean_distance
+    from ..evaluation.render_retrieval import RenderRetrieval
+    from ..evaluation.results_table import Column, Scoreboard
+    from ..evaluation.run_settings import settings_of, settle, weights_of
+    from ..evaluation.samples import ELEVATION
+    from ..geometry.build import Mesh
+    from ..text.prompts import clean_prompt
+    from ..training.job import make_job
+    from .batch_runs import PlannedCell, make_cells
+    from .evaluate_choices import (
         MOST_SEEDS,
         check_count,
         checked_weights,
@@ -50,22 +63,9 @@ def run(options: argparse.Namespace) -> int:
         load_retrievers,
         write_picture,
     )
-    from dreamwright.backend.cli.evaluate_r_precision import write_table
-    from dreamwright.backend.cli.run_loop import INTERRUPTED
-    from dreamwright.backend.cli.sample import choose_device
-    from dreamwright.backend.config.parsing import OMEGA
-    from dreamwright.backend.evaluation.baselines import Outcome
-    from dreamwright.backend.evaluation.captions import captions_for, slug
-    from dreamwright.backend.evaluation.classifier_metrics import AZIMUTHS, BACKGROUND
-    from dreamwright.backend.evaluation.contact_sheet import labeled_sheet, mesh_tile
-    from dreamwright.backend.evaluation.image_metrics import mean_chroma, mean_distance
-    from dreamwright.backend.evaluation.render_retrieval import RenderRetrieval
-    from dreamwright.backend.evaluation.results_table import Column, Scoreboard
-    from dreamwright.backend.evaluation.run_settings import settings_of, settle, weights_of
-    from dreamwright.backend.evaluation.samples import ELEVATION
-    from dreamwright.backend.geometry.build import Mesh
-    from dreamwright.backend.text.prompts import clean_prompt
-    from dreamwright.backend.training.job import make_job
+    from .evaluate_r_precision import write_table
+    from .run_loop import INTERRUPTED
+    from .sample import choose_device
 
     check_count("--seeds", options.seeds, MOST_SEEDS)
     weights = checked_weights(options.weights)

@@ -9,18 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamwright.backend.cli.progress import BakeDisplay, check_preview_folder
-from dreamwright.backend.cli.run_loop import INTERRUPTED, StopSignal, check_work, watched
-from dreamwright.backend.config.presets import PRESETS, get_preset
-from dreamwright.backend.errors import CheckpointError, DreamwrightError
-from dreamwright.backend.training.methods import METHODS, get_method, preset_of
+from ..config.presets import PRESETS, get_preset
+from ..errors import CheckpointError, DreamwrightError
+from ..training.methods import METHODS, get_method, preset_of
+from .progress import BakeDisplay, check_preview_folder
+from .run_loop import INTERRUPTED, StopSignal, check_work, watched
 
 if TYPE_CHECKING:
-    from dreamwright.backend.runtime.distributed import Ranks
-    from dreamwright.backend.scenes.initial_field import Origin
-    from dreamwright.backend.training.events import RunState
-    from dreamwright.backend.training.job import Job
-    from dreamwright.backend.training.pipeline import Production
+    from ..runtime.distributed import Ranks
+    from ..scenes.initial_field import Origin
+    from ..training.events import RunState
+    from ..training.job import Job
+    from ..training.pipeline import Production
 
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
@@ -80,8 +80,8 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
 
 def job_from(options: argparse.Namespace) -> Any:
     """The validated job that the options describe."""
-    from dreamwright.backend.config.parsing import apply_settings
-    from dreamwright.backend.training.job import make_job
+    from ..config.parsing import apply_settings
+    from ..training.job import make_job
 
     preset = preset_of(options.method, options.preset)
     config = get_preset(preset).config
@@ -95,16 +95,16 @@ def job_from(options: argparse.Namespace) -> Any:
 
 def run(options: argparse.Namespace) -> int:
     """Generate, alone or as one of torchrun's ranks; raises DreamwrightError for everything a person can mend."""
-    from dreamwright.backend.runtime.distributed import joined, leads, rank_device
+    from ..runtime.distributed import joined, leads, rank_device
 
     job = job_from(options)
     work = options.work or options.out.with_name(options.out.name + ".work")
     if leads():
         _check_places(options, work, job.config.mesh.texture > 0)
 
-    from dreamwright.backend.cli.sample import choose_device
-    from dreamwright.backend.scenes.initial_field import read_origin
-    from dreamwright.backend.training.checkpoints import read_checkpoint, remove_checkpoints
+    from ..scenes.initial_field import read_origin
+    from ..training.checkpoints import read_checkpoint, remove_checkpoints
+    from .sample import choose_device
 
     origin = None
     if options.origin is not None:
@@ -139,7 +139,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_places(options: argparse.Namespace, work: Path, textured: bool) -> None:
     """Raise ExportError or CheckpointError for places that cannot take what the run will write."""
-    from dreamwright.backend.io.mesh_export import check_output_path
+    from ..io.mesh_export import check_output_path
 
     check_output_path(options.out, textured)
     if options.origin is not None and options.origin.resolve() in (work.resolve(), *work.resolve().parents):
@@ -153,16 +153,16 @@ def _check_places(options: argparse.Namespace, work: Path, textured: bool) -> No
 
 def _optimized(
     options: argparse.Namespace,
-    job: "Job",
+    job: Job,
     work: Path,
-    resumed: "RunState | None",
-    origin: "Origin | None",
+    resumed: RunState | None,
+    origin: Origin | None,
     device: Any,
-    ranks: "Ranks",
-) -> tuple["Production", bool]:
+    ranks: Ranks,
+) -> tuple[Production, bool]:
     """The production at the end of its steps, or where it was stopped, and whether they were all taken."""
-    from dreamwright.backend.training.events import Finished
-    from dreamwright.backend.training.pipeline import Production
+    from ..training.events import Finished
+    from ..training.pipeline import Production
 
     with StopSignal(aloud=ranks.main) as stop:
         production = Production(job, device, resumed, stop, ranks, origin)
@@ -174,10 +174,10 @@ def _optimized(
         return production, watched(production, job, work, options.previews, production.step)
 
 
-def _write_mesh(production: "Production", options: argparse.Namespace) -> None:
+def _write_mesh(production: Production, options: argparse.Namespace) -> None:
     """Extract, export, tell."""
-    from dreamwright.backend.io.mesh_export import export_mesh
-    from dreamwright.backend.mesh_rendering.turntable import turntable_picture
+    from ..io.mesh_export import export_mesh
+    from ..mesh_rendering.turntable import turntable_picture
 
     with BakeDisplay() as bake:
         mesh, report = production.mesh(bake.show)

@@ -70,12 +70,13 @@ def reachable(bound: str, named: str = "") -> str:
 
 def run(options: argparse.Namespace) -> int:
     """Carry out one verb."""
-    from dreamwright.backend.errors import ConfigError
-    from dreamwright.backend.server.transport.authorized_keys import KeyFolder, shown_users, state_folder
     from dreamwright.shared.credentials import Invitation, fingerprint, key_text, read_invitation, read_key
 
+    from ..errors import ConfigError
+    from ..server.transport.authorized_keys import KeyFolder, shown_users, state_folder
+
     if options.verb == "mine":
-        from dreamwright.backend.cli.own_key import own_pair
+        from .own_key import own_pair
 
         print(key_text(own_pair().public))
         return 0

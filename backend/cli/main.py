@@ -7,10 +7,11 @@ import argparse
 import importlib
 import os
 import sys
-from typing import Sequence
+from collections.abc import Sequence
 
-from dreamwright.backend.errors import DreamwrightError, is_out_of_memory, one_line
 from dreamwright.shared import __version__
+
+from ..errors import DreamwrightError, is_out_of_memory, one_line
 
 # Each module has add_arguments(subparsers) -> parser and run(options) -> exit code; torch is imported by `run` only
 # where it can be, so that --help answers at once.

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list() -> int:
-    from dreamwright.backend.models.local import known_models, models_root
+    from ..models.local import known_models, models_root
 
     for model in known_models():
         print(f"{model.name}: {model.summary}")
@@ -60,9 +60,9 @@ def _list() -> int:
 
 
 def _download(name: str, to: str | None, revision: str | None) -> int:
-    from dreamwright.backend.errors import ModelError
-    from dreamwright.backend.models.local import find, home_folder, note_folder, registered
-    from dreamwright.backend.models.registry import BY_NAME
+    from ..errors import ModelError
+    from ..models.local import find, home_folder, note_folder, registered
+    from ..models.registry import BY_NAME
 
     model = registered(name)
     if model is None:
@@ -93,13 +93,13 @@ def _download(name: str, to: str | None, revision: str | None) -> int:
 
 def _writable(found: Path, own: Path) -> Path:
     """Where a model that is here in full, but damaged or of another revision, is mended: never in the hub's own cache."""
-    from dreamwright.backend.models.download_record import record_path
+    from ..models.download_record import record_path
 
     return found if record_path(found).is_file() else own
 
 
-def _fetch(model: Any, folder: Path, revision: str | None, bar: "_Bar") -> None:
-    from dreamwright.backend.models.download import download
+def _fetch(model: Any, folder: Path, revision: str | None, bar: _Bar) -> None:
+    from ..models.download import download
 
     done = download(model, folder, revision, bar)
     first = model.homes[0]
@@ -113,11 +113,11 @@ def _fetch(model: Any, folder: Path, revision: str | None, bar: "_Bar") -> None:
     print(f"licence: {model.licence}")
 
 
-def _is_whole(model: Any, folder: Path, found: Path | None, revision: str | None, bar: "_Bar") -> bool:
+def _is_whole(model: Any, folder: Path, found: Path | None, revision: str | None, bar: _Bar) -> bool:
     """Whether the folder is a sound copy of that model and revision, told without the network."""
-    from dreamwright.backend.errors import ModelError
-    from dreamwright.backend.models.download_record import read_record
-    from dreamwright.backend.models.verify import verify_folder
+    from ..errors import ModelError
+    from ..models.download_record import read_record
+    from ..models.verify import verify_folder
 
     record = read_record(folder)
     if record is None and (
@@ -136,10 +136,10 @@ def _is_whole(model: Any, folder: Path, found: Path | None, revision: str | None
 
 
 def _verify(given: str) -> int:
-    from dreamwright.backend.errors import ModelError
-    from dreamwright.backend.models.local import find, registered
-    from dreamwright.backend.models.registry import BY_NAME
-    from dreamwright.backend.models.verify import expected_files, verify_folder
+    from ..errors import ModelError
+    from ..models.local import find, registered
+    from ..models.registry import BY_NAME
+    from ..models.verify import expected_files, verify_folder
 
     path, model = Path(given).expanduser(), registered(given)
     if path.is_dir() and (os.sep in given or model is None or (path / "model_index.json").is_file()):
@@ -176,10 +176,10 @@ def _verify(given: str) -> int:
 
 def _mend(folder: Path, name: str | None) -> str:
     """What to do about a damaged folder."""
-    from dreamwright.backend.errors import ModelError
-    from dreamwright.backend.models.download_record import read_record
-    from dreamwright.backend.models.local import home_folder, registered
-    from dreamwright.backend.models.registry import BY_REPO, PACKAGED
+    from ..errors import ModelError
+    from ..models.download_record import read_record
+    from ..models.local import home_folder, registered
+    from ..models.registry import BY_REPO, PACKAGED
 
     if name in PACKAGED:
         return "reinstall dreamwright: its weights are part of the package"

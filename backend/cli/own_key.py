@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dreamwright.backend.errors import ConfigError
 from dreamwright.shared.credentials import KeyPair, kept_pair
 from dreamwright.shared.private_files import PrivateFileError
+
+from ..errors import ConfigError
 
 
 def client_folder() -> Path:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from dreamwright.backend.errors import ExportError
+from ..errors import ExportError
 
 if TYPE_CHECKING:
-    from dreamwright.backend.training.events import Event
-    from dreamwright.backend.training.job import Job
+    from ..training.events import Event
+    from ..training.job import Job
 
 
 def check_preview_folder(folder: Path) -> None:
@@ -31,7 +31,7 @@ def check_preview_folder(folder: Path) -> None:
 class RunDisplay:
     """Shows events; previews go to a folder that `check_preview_folder` has seen."""
 
-    def __init__(self, job: "Job", previews: Path | None, done: int) -> None:
+    def __init__(self, job: Job, previews: Path | None, done: int) -> None:
         self._previews = previews
         self._bar = tqdm(
             total=job.config.run.steps,
@@ -42,17 +42,17 @@ class RunDisplay:
             dynamic_ncols=True,
         )
 
-    def __enter__(self) -> "RunDisplay":
+    def __enter__(self) -> RunDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def show(self, event: "Event") -> None:
+    def show(self, event: Event) -> None:
         """Reflect one event."""
         from PIL import Image
 
-        from dreamwright.backend.training import events
+        from ..training import events
 
         if isinstance(event, events.Progress):
             self._bar.update(event.step - self._bar.n)
@@ -69,7 +69,7 @@ class RunDisplay:
 class BakeDisplay:
     """A bar for the baking of a texture; nothing where there is none."""
 
-    def __enter__(self) -> "BakeDisplay":
+    def __enter__(self) -> BakeDisplay:
         self._bar: tqdm | None = None
         return self
 

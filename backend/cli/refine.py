@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamwright.backend.cli.progress import check_preview_folder
-from dreamwright.backend.cli.run_loop import INTERRUPTED, StopSignal, check_work, watched
+from .progress import check_preview_folder
+from .run_loop import INTERRUPTED, StopSignal, check_work, watched
 
 if TYPE_CHECKING:
-    from dreamwright.backend.geometry.input_mesh import Subject
-    from dreamwright.backend.training.refine_job import RefineJob
-    from dreamwright.backend.training.refine_pipeline import RefineProduction
+    from ..geometry.input_mesh import Subject
+    from ..training.refine_job import RefineJob
+    from ..training.refine_pipeline import RefineProduction
 
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
@@ -63,10 +63,10 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def job_from(options: argparse.Namespace, subject: "Subject") -> "RefineJob":
+def job_from(options: argparse.Namespace, subject: Subject) -> RefineJob:
     """The validated job that the options describe."""
-    from dreamwright.backend.config.parsing import apply_settings
-    from dreamwright.backend.training.refine_job import REFINE, make_refine_job
+    from ..config.parsing import apply_settings
+    from ..training.refine_job import REFINE, make_refine_job
 
     named = {"run.seed": options.seed, "run.steps": options.steps, "refine.strength": options.strength}
     named |= {"refine.positions": False} if options.keep_positions else {}
@@ -77,10 +77,10 @@ def job_from(options: argparse.Namespace, subject: "Subject") -> "RefineJob":
 
 def run(options: argparse.Namespace) -> int:
     """Refine; raises DreamwrightError for everything a person can mend."""
-    from dreamwright.backend.cli.sample import choose_device
-    from dreamwright.backend.io.mesh_export import check_output_path
-    from dreamwright.backend.io.mesh_reader import read_subject
-    from dreamwright.backend.training.checkpoints import read_checkpoint, remove_checkpoints
+    from ..io.mesh_export import check_output_path
+    from ..io.mesh_reader import read_subject
+    from ..training.checkpoints import read_checkpoint, remove_checkpoints
+    from .sample import choose_device
 
     check_output_path(options.out)
     work = options.work or options.out.with_name(options.out.name + ".work")
@@ -105,20 +105,20 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _refined(
-    options: argparse.Namespace, job: "RefineJob", subject: "Subject", work: Path, resumed: Any, device: Any
-) -> tuple["RefineProduction", bool]:
+    options: argparse.Namespace, job: RefineJob, subject: Subject, work: Path, resumed: Any, device: Any
+) -> tuple[RefineProduction, bool]:
     """The production at the end of its steps, or where it was stopped, and whether they were all taken."""
-    from dreamwright.backend.training.refine_pipeline import RefineProduction
+    from ..training.refine_pipeline import RefineProduction
 
     with StopSignal() as stop:
         production = RefineProduction(job, subject, device, resumed, stop)
         return production, watched(production, job, work, options.previews, resumed.step if resumed else 0)
 
 
-def _write_mesh(production: "RefineProduction", options: argparse.Namespace) -> None:
+def _write_mesh(production: RefineProduction, options: argparse.Namespace) -> None:
     """Export, tell."""
-    from dreamwright.backend.io.mesh_export import export_mesh
-    from dreamwright.backend.mesh_rendering.turntable import turntable_picture
+    from ..io.mesh_export import export_mesh
+    from ..mesh_rendering.turntable import turntable_picture
 
     mesh = production.mesh()
     export_mesh(mesh, options.out, production.provenance())

@@ -9,14 +9,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from dreamwright.backend.cli.progress import RunDisplay
-from dreamwright.backend.errors import CheckpointError
+from ..errors import CheckpointError
+from .progress import RunDisplay
 
 if TYPE_CHECKING:
-    from dreamwright.backend.training.job import Job
-    from dreamwright.backend.training.pipeline import Production
-    from dreamwright.backend.training.refine_job import RefineJob
-    from dreamwright.backend.training.refine_pipeline import RefineProduction
+    from ..training.job import Job
+    from ..training.pipeline import Production
+    from ..training.refine_job import RefineJob
+    from ..training.refine_pipeline import RefineProduction
 
 INTERRUPTED = 130  # exit code of what Ctrl-C ended, as shells have it
 
@@ -27,7 +27,7 @@ class StopSignal:
     def __init__(self, aloud: bool = True) -> None:
         self.asked, self._aloud = False, aloud
 
-    def __enter__(self) -> "StopSignal":
+    def __enter__(self) -> StopSignal:
         self._before = signal.signal(signal.SIGINT, self._handle)
         return self
 
@@ -50,7 +50,7 @@ class StopSignal:
 
 def check_work(work: Path, resume: bool) -> None:
     """Raise CheckpointError for a work folder that is a file, or that holds a checkpoint nobody asked to resume."""
-    from dreamwright.backend.training.checkpoints import has_checkpoint
+    from ..training.checkpoints import has_checkpoint
 
     if work.exists() and not work.is_dir():
         raise CheckpointError(f"{work} is a file, so no checkpoint can go there; choose a folder with --work")
@@ -61,11 +61,11 @@ def check_work(work: Path, resume: bool) -> None:
 
 
 def watched(
-    production: "Production | RefineProduction", job: "Job | RefineJob", work: Path, previews: Path | None, done: int
+    production: Production | RefineProduction, job: Job | RefineJob, work: Path, previews: Path | None, done: int
 ) -> bool:
     """Take all steps from step `done` on, show them, write each checkpoint to `work`; whether none was left when it ended."""
-    from dreamwright.backend.training.checkpoints import write_checkpoint
-    from dreamwright.backend.training.events import Checkpoint, Finished
+    from ..training.checkpoints import write_checkpoint
+    from ..training.events import Checkpoint, Finished
 
     for notice in production.notices:
         print(notice, file=sys.stderr)

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import TYPE_CHECKING, Any, Iterator
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from dreamwright.backend.errors import ConfigError
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from dreamwright.backend.config.schema import GuidanceConfig
-    from dreamwright.backend.guidance.interfaces import Denoiser
-    from dreamwright.backend.text.prompts import PromptConditioning
+    from ..config.schema import GuidanceConfig
+    from ..guidance.interfaces import Denoiser
+    from ..text.prompts import PromptConditioning
 
 METHODS = ("ancestral", "sds")
 VIEWS = {"front": (0.0, 0.0), "side": (90.0, 0.0), "back": (180.0, 0.0), "overhead": (0.0, 90.0)}  # azimuth, elevation
@@ -60,15 +61,15 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from dreamwright.backend.config.schema import GuidanceConfig, ModelConfig
-    from dreamwright.backend.guidance.sds import pictures
-    from dreamwright.backend.io.images import check_picture_path, picture_grid, png_bytes
-    from dreamwright.backend.io.output_files import write_atomically
-    from dreamwright.backend.models import local
-    from dreamwright.backend.models.loading import chosen_dtype, load_denoiser
-    from dreamwright.backend.models.pipeline_folder import open_pipeline
-    from dreamwright.backend.text.encoder_process import PromptEncoder, text_side
-    from dreamwright.backend.text.prompts import PromptBank, clean_prompt
+    from ..config.schema import GuidanceConfig, ModelConfig
+    from ..guidance.sds import pictures
+    from ..io.images import check_picture_path, picture_grid, png_bytes
+    from ..io.output_files import write_atomically
+    from ..models import local
+    from ..models.loading import chosen_dtype, load_denoiser
+    from ..models.pipeline_folder import open_pipeline
+    from ..text.encoder_process import PromptEncoder, text_side
+    from ..text.prompts import PromptBank, clean_prompt
 
     out = check_picture_path(args.out)
     steps = DEFAULT_STEPS[args.method] if args.steps is None else args.steps
@@ -127,7 +128,7 @@ def _states(
     generator: torch.Generator,
 ) -> Iterator[Tensor]:
     """What there is after each step: pictures (n, 3, h, w) in [0, 1] by SDS, x0_hat in the model's space by sampling."""
-    from dreamwright.backend.guidance.sds import ancestral_steps, distill_image
+    from ..guidance.sds import ancestral_steps, distill_image
 
     if method == "sds":
         kind = "symmetric" if symmetric else "free"

@@ -7,13 +7,14 @@ import argparse
 import logging
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dreamwright.backend.server.app import FrontDoor
-    from dreamwright.backend.server.monitoring.metrics import Exporter
+    from ..server.app import FrontDoor
+    from ..server.monitoring.metrics import Exporter
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def all_devices(named: list[str]) -> tuple[str, ...]:
     """The named devices, or every GPU, or the CPU. Raises ConfigError."""
     import torch
 
-    from dreamwright.backend.cli.sample import choose_device
+    from .sample import choose_device
 
     if named:
         return tuple(dict.fromkeys(str(choose_device(name)) for name in named))
@@ -123,8 +124,8 @@ def all_devices(named: list[str]) -> tuple[str, ...]:
 
 def ray_runner(options: argparse.Namespace, state: Path) -> Callable[[Any], Any]:
     """What makes the runner of `--ray`. Raises ConfigError."""
-    from dreamwright.backend.errors import ConfigError
-    from dreamwright.backend.server.workers.ray_runner import RayRunner, check_cluster, own_namespace
+    from ..errors import ConfigError
+    from ..server.workers.ray_runner import RayRunner, check_cluster, own_namespace
 
     check_cluster(options.ray)
     if options.device not in ([], ["cpu"]):
@@ -137,11 +138,11 @@ def ray_runner(options: argparse.Namespace, state: Path) -> Callable[[Any], Any]
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM, then let the running jobs write a checkpoint; a second signal ends at once."""
-    from dreamwright.backend.errors import ConfigError, DreamwrightError, is_out_of_memory
-    from dreamwright.backend.server.app import FrontDoor
-    from dreamwright.backend.server.monitoring.logging_setup import open_log
-    from dreamwright.backend.server.policy import make_policy
-    from dreamwright.backend.server.transport.authorized_keys import state_folder
+    from ..errors import ConfigError, DreamwrightError, is_out_of_memory
+    from ..server.app import FrontDoor
+    from ..server.monitoring.logging_setup import open_log
+    from ..server.policy import make_policy
+    from ..server.transport.authorized_keys import state_folder
 
     if not 0 <= options.grace <= LONGEST_GRACE_S:
         raise ConfigError(f"the grace is {options.grace:g} s; allowed is 0 to {LONGEST_GRACE_S:g}; change --grace")
@@ -181,11 +182,11 @@ def run(options: argparse.Namespace) -> int:
     return 1 if len(stop) > 1 and not whole else 0
 
 
-def open_metrics(address: str | None, door: "FrontDoor") -> "Exporter | None":
+def open_metrics(address: str | None, door: FrontDoor) -> Exporter | None:
     """Begin to give figures to Prometheus, where that is wanted. Raises ConfigError."""
     if address is None:
         return None
-    from dreamwright.backend.server.monitoring.metrics import Exporter
+    from ..server.monitoring.metrics import Exporter
 
     exporter = Exporter(address)
     door.publish = exporter.publish
@@ -195,9 +196,10 @@ def open_metrics(address: str | None, door: "FrontDoor") -> "Exporter | None":
 
 def invite(state: Path, bound: str, server_key: bytes, named: str) -> None:
     """Print what an artist pastes into Blender, and how to let the artist in."""
-    from dreamwright.backend.cli.keys import reachable
-    from dreamwright.backend.server.transport.authorized_keys import KeyFolder
     from dreamwright.shared.credentials import Invitation
+
+    from ..server.transport.authorized_keys import KeyFolder
+    from .keys import reachable
 
     folder = KeyFolder(state)
     invitation = Invitation(reachable(bound, named), server_key)

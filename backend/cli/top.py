@@ -15,8 +15,9 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,8 +67,8 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Draw until Ctrl-C, or once. Raises RunError when the server does not answer."""
-    from dreamwright.backend.cli.main import INTERRUPTED
-    from dreamwright.backend.errors import ConfigError
+    from ..errors import ConfigError
+    from .main import INTERRUPTED
 
     if not math.isfinite(options.wait) or not 0 < options.wait <= LONGEST_WAIT_S:
         raise ConfigError(
@@ -93,15 +94,16 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def choose_server(named: str | None, state: Path | None) -> tuple[str, "Lock | None"]:
+def choose_server(named: str | None, state: Path | None) -> tuple[str, Lock | None]:
     """The address to ask and what to encrypt it with. Raises ConfigError."""
-    from dreamwright.backend.cli.own_key import own_pair
-    from dreamwright.backend.cli.serve import ADDRESS
-    from dreamwright.backend.errors import ConfigError
-    from dreamwright.backend.server.app import check_address
-    from dreamwright.backend.server.transport.authorized_keys import KeyFolder, state_folder
     from dreamwright.shared.connection_monitor import Lock
     from dreamwright.shared.credentials import is_invitation, read_invitation
+
+    from ..errors import ConfigError
+    from ..server.app import check_address
+    from ..server.transport.authorized_keys import KeyFolder, state_folder
+    from .own_key import own_pair
+    from .serve import ADDRESS
 
     if named is not None and is_invitation(named):
         try:
@@ -124,10 +126,11 @@ def choose_server(named: str | None, state: Path | None) -> tuple[str, "Lock | N
 class StatusWatch:
     """A client that asks one question again and again."""
 
-    def __init__(self, address: str, lock: "Lock | None", wait_s: float) -> None:
-        from dreamwright.backend.errors import ConfigError
+    def __init__(self, address: str, lock: Lock | None, wait_s: float) -> None:
         from dreamwright.shared import __version__
         from dreamwright.shared.client import Client
+
+        from ..errors import ConfigError
 
         self.address, self._lock, self._wait_s = address, lock, wait_s
         self.client: Client = Client(address, software=f"dreamwright top {__version__}", lock=lock)
@@ -137,11 +140,12 @@ class StatusWatch:
             self.client.close()
             raise ConfigError(f"the server address {address} cannot be used: {error}") from error
 
-    def ask(self) -> "ServerStatus":
+    def ask(self) -> ServerStatus:
         """How the server does. Raises RunError."""
-        from dreamwright.backend.errors import RunError
         from dreamwright.shared.errors import Refused
         from dreamwright.shared.messages import AskStatus
+
+        from ..errors import RunError
 
         self._until_settled()
         self._fail_unless_online()
@@ -196,9 +200,10 @@ class StatusWatch:
         self._until(lambda: self.client.link is Link.ONLINE or self.is_barred())
 
     def _fail_unless_online(self) -> None:
-        from dreamwright.backend.errors import RunError
         from dreamwright.shared.client import Link
         from dreamwright.shared.credentials import key_text
+
+        from ..errors import RunError
 
         if self.client.link is Link.ONLINE:
             return
@@ -236,8 +241,8 @@ def draw(watch: StatusWatch, is_live: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from dreamwright.backend.cli.tables import tables
-    from dreamwright.backend.errors import RunError
+    from ..errors import RunError
+    from .tables import tables
 
     console: Console = Console() if sys.stdout.isatty() else Console(width=PIPED_COLUMNS)
     status = watch.ask()

@@ -8,11 +8,13 @@ import difflib
 import math
 import types
 import typing
-from typing import Any, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from dreamwright.backend.config.schema import Config
-from dreamwright.backend.errors import ConfigError
 from dreamwright.shared.limits import TEXTURE_LARGEST, TEXTURE_SMALLEST
+
+from ..errors import ConfigError
+from .schema import Config
 
 # Allowed range of every number, inclusive, by "section.name"; pairs that must be in order follow below.
 BOUNDS: Mapping[str, tuple[float, float]] = {

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Mapping
 
-from dreamwright.backend.config.schema import (
+from ..errors import ConfigError
+from .schema import (
     BackgroundConfig,
     CameraConfig,
     ClipConfig,
@@ -22,7 +23,6 @@ from dreamwright.backend.config.schema import (
     ShadingConfig,
     SphereConfig,
 )
-from dreamwright.backend.errors import ConfigError
 
 
 @dataclass(frozen=True)

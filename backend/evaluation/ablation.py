@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dreamwright.backend.config.parsing import validate
-from dreamwright.backend.config.schema import Config
-from dreamwright.backend.errors import ConfigError
+from ..config.parsing import validate
+from ..config.schema import Config
+from ..errors import ConfigError
 
 
 @dataclass(frozen=True)

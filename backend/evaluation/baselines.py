@@ -7,31 +7,31 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Callable, Sequence
 
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from dreamwright.backend.config.parsing import apply_settings
-from dreamwright.backend.config.presets import get_preset
-from dreamwright.backend.errors import CheckpointError, DreamwrightError, Stopped
-from dreamwright.backend.evaluation.captions import slug
-from dreamwright.backend.evaluation.starter import PROMPTS
-from dreamwright.backend.geometry.build import Mesh
-from dreamwright.backend.models.local import resolve_model
-from dreamwright.backend.training.checkpoints import (
+from ..config.parsing import apply_settings
+from ..config.presets import get_preset
+from ..errors import CheckpointError, DreamwrightError, Stopped
+from ..geometry.build import Mesh
+from ..models.local import resolve_model
+from ..training.checkpoints import (
     has_checkpoint,
     read_checkpoint,
     remove_checkpoints,
     write_checkpoint,
 )
-from dreamwright.backend.training.events import Checkpoint, Event, Finished, RunState
-from dreamwright.backend.training.job import Job, make_job
-from dreamwright.backend.training.methods import get_method, uses
-from dreamwright.backend.training.pipeline import Production
+from ..training.events import Checkpoint, Event, Finished, RunState
+from ..training.job import Job, make_job
+from ..training.methods import get_method, uses
+from ..training.pipeline import Production
+from .captions import slug
+from .starter import PROMPTS
 
 ORDER = (
     *PROMPTS[::2],

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamwright.backend.errors import PromptError
-from dreamwright.backend.starter import domain
+from ..errors import PromptError
+from ..starter import domain
 
 STARTER_CAPTIONS = tuple(domain.caption(prop.name, color, None) for prop in domain.PROPS for color in domain.COLORS)
 

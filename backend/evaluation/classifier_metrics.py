@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dreamwright.backend.geometry.build import Mesh
-from dreamwright.backend.geometry.color import linear_to_display
-from dreamwright.backend.mesh_rendering.rasterize import orbit_axes, rasterize
-from dreamwright.backend.starter import domain
-from dreamwright.backend.starter.classifier import Judge
+from ..geometry.build import Mesh
+from ..geometry.color import linear_to_display
+from ..mesh_rendering.rasterize import orbit_axes, rasterize
+from ..starter import domain
+from ..starter.classifier import Judge
 
 ELEVATION = 30.0  # degrees, as the paper evaluates
 AZIMUTHS = 8

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import io
-from typing import Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from dreamwright.backend.evaluation.classifier_metrics import judge_pictures
-from dreamwright.backend.geometry.build import Mesh
+from ..geometry.build import Mesh
+from .classifier_metrics import judge_pictures
 
 GAP, HEAD, CHARACTER = 4, 14, 6  # pixels: between tiles, for a line of words, and a letter of PIL's own font
 

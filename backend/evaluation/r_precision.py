@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from dreamwright.backend.evaluation.captions import same_color
-from dreamwright.backend.evaluation.retrieval import RetrievalModel, RPrecision, hits, r_precision
-from dreamwright.backend.evaluation.samples import Exhibit
+from .captions import same_color
+from .retrieval import RetrievalModel, RPrecision, hits, r_precision
+from .samples import Exhibit
 
 LOOKS = ("color", "textureless")
 

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from typing import Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from dreamwright.backend.evaluation.captions import same_color
-from dreamwright.backend.evaluation.classifier_metrics import AZIMUTHS
-from dreamwright.backend.evaluation.r_precision import views_right
-from dreamwright.backend.evaluation.results_table import Column, Scoreboard, share
-from dreamwright.backend.evaluation.retrieval import RetrievalModel
-from dreamwright.backend.evaluation.samples import Exhibit, of_mesh_with_albedo
-from dreamwright.backend.geometry.build import Mesh
+from ..geometry.build import Mesh
+from .captions import same_color
+from .classifier_metrics import AZIMUTHS
+from .r_precision import views_right
+from .results_table import Column, Scoreboard, share
+from .retrieval import RetrievalModel
+from .samples import Exhibit, of_mesh_with_albedo
 
 LOOKS = ("albedo", "shaded", "textureless")  # figure 6, left to right
 SMALLEST = 64  # pixels a side of a render, at least; a model that takes more is shown more
@@ -38,7 +38,7 @@ class RenderRetrieval:
         """What guessing would give on each look, as shares; mean over prompts."""
         any_caption = 1 / len(self._captions)
         if self._same_color is None:
-            return {look: any_caption for look in LOOKS}
+            return dict.fromkeys(LOOKS, any_caption)
         of_clay = float((1 / self._same_color.sum(1)).mean())
         return {look: of_clay if look == "textureless" else any_caption for look in LOOKS}
 

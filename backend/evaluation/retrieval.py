@@ -10,8 +10,9 @@ are not independent. A cosine similarity is none of this: without distractors th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ def hits(
     rows = np.arange(len(scores))
     if scores.ndim != 2 or truth.shape != (len(scores),) or scores.shape[1] == 0:
         raise ValueError(f"scores {scores.shape} with {truth.shape} true captions; allowed are (n, m) with (n,), m > 0")
-    if not np.isfinite(scores).all() or truth.size and not (0 <= truth.min() and truth.max() < scores.shape[1]):
+    if not np.isfinite(scores).all() or (truth.size and not (truth.min() >= 0 and truth.max() < scores.shape[1])):
         raise ValueError("scores must be finite and true captions among the table's columns")
     if allowed is not None:
         if allowed.shape != scores.shape or not allowed[rows, truth].all():

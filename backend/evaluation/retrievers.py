@@ -3,21 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dreamwright.backend.errors import PromptError
-from dreamwright.backend.evaluation.retrieval import RetrievalModel
-from dreamwright.backend.guidance.clip_model import load_image_text
-from dreamwright.backend.models.local import resolve_model
-from dreamwright.backend.starter import domain
-from dreamwright.backend.starter.classifier import Judge, load_judge
-from dreamwright.backend.training.methods import check_model
+from ..errors import PromptError
+from ..guidance.clip_model import load_image_text
+from ..models.local import resolve_model
+from ..starter import domain
+from ..starter.classifier import Judge, load_judge
+from ..training.methods import check_model
+from .retrieval import RetrievalModel
 
 JUDGE = "judge"
 DEFAULT_RETRIEVERS = ("starter-clip", "starter-clip-retrieval", JUDGE)

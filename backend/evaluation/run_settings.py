@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
-from dreamwright.backend.config.schema import Config
-from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.io.output_files import write_atomically
-from dreamwright.backend.models.local import resolve_model
-from dreamwright.backend.training.job import deciding
+from ..config.schema import Config
+from ..errors import ConfigError
+from ..io.output_files import write_atomically
+from ..models.local import resolve_model
+from ..training.job import deciding
 
 FILE = "plan.json"
 LARGE = 2**28  # bytes from which a file is known by its size and time, since hashing it takes longer than a cell

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dreamwright.backend.evaluation.image_metrics import detail, mean_chroma, mean_distance, mean_feature_distance
-from dreamwright.backend.evaluation.results_table import Column, Scoreboard, share
-from dreamwright.backend.starter import domain
-from dreamwright.backend.starter.classifier import Judge
+from ..starter import domain
+from ..starter.classifier import Judge
+from .image_metrics import detail, mean_chroma, mean_distance, mean_feature_distance
+from .results_table import Column, Scoreboard, share
 
 PROP, COLOR, BOTH = share("prop"), share("color"), share("prop and color")
 CHROMA, DETAIL = Column("mean chroma", digits=1), Column("detail", digits=4)

@@ -6,22 +6,22 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable, Iterator, Mapping, Sequence
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from dreamwright.backend.config.schema import GuidanceConfig
-from dreamwright.backend.errors import NotANumber, Stopped
-from dreamwright.backend.evaluation.captions import slug
-from dreamwright.backend.guidance.interfaces import Denoiser
-from dreamwright.backend.guidance.sds import ancestral_steps, distill_image, pictures
-from dreamwright.backend.io.output_files import write_atomically
-from dreamwright.backend.text.prompts import PromptBank
+from ..config.schema import GuidanceConfig
+from ..errors import NotANumber, Stopped
+from ..guidance.interfaces import Denoiser
+from ..guidance.sds import ancestral_steps, distill_image, pictures
+from ..io.output_files import write_atomically
+from ..text.prompts import PromptBank
+from .captions import slug
 
 SAMPLERS: Mapping[str, str] = {
     "ancestral": "DDPM ancestral sampling (figure 7)",

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 import torch
@@ -14,14 +14,14 @@ from PIL import Image
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from dreamwright.backend.errors import ExportError
-from dreamwright.backend.evaluation.captions import slug
-from dreamwright.backend.evaluation.classifier_metrics import AZIMUTHS, judge_pictures
-from dreamwright.backend.geometry.build import Mesh
-from dreamwright.backend.geometry.color import display_to_linear
-from dreamwright.backend.geometry.topology import Surface, face_cross
-from dreamwright.backend.io.gltf_reader import read_glb
-from dreamwright.backend.starter import domain, props
+from ..errors import ExportError
+from ..geometry.build import Mesh
+from ..geometry.color import display_to_linear
+from ..geometry.topology import Surface, face_cross
+from ..io.gltf_reader import read_glb
+from ..starter import domain, props
+from .captions import slug
+from .classifier_metrics import AZIMUTHS, judge_pictures
 
 ELEVATION = 30.0  # degrees, as the paper evaluates (appendix A.3)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")

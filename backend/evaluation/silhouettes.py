@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from dreamwright.backend.mesh_rendering.rasterize import orbit_axes, rasterize
+from ..mesh_rendering.rasterize import orbit_axes, rasterize
 
 RESOLUTION = 64  # pixels a side
 DISTANCE, FOCAL = 2.2, 1.8  # scene units, image widths: a radius-0.5 prop fills four fifths of the picture
@@ -26,7 +26,7 @@ class Solid:
     vertices: NDArray[np.float64]
     faces: NDArray[np.int64]
 
-    def transformed(self, scale: float, rotation_deg: float) -> "Solid":
+    def transformed(self, scale: float, rotation_deg: float) -> Solid:
         """Scaled about the origin, then turned about Z by `rotation_deg`, right-handed."""
         c, s = np.cos(np.radians(rotation_deg)), np.sin(np.radians(rotation_deg))
         matrix = scale * np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])

@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dreamwright.backend.evaluation.classifier_metrics import AZIMUTHS, judge_pictures, verdict
-from dreamwright.backend.evaluation.silhouettes import (
+from ..geometry.build import Mesh
+from ..geometry.color import linear_to_display
+from ..mesh_rendering.rasterize import orbit_axes, rasterize
+from ..starter import domain, props
+from ..starter.classifier import Judge
+from .classifier_metrics import AZIMUTHS, judge_pictures, verdict
+from .silhouettes import (
     DISTANCE,
     FOCAL,
     Solid,
@@ -19,12 +25,7 @@ from dreamwright.backend.evaluation.silhouettes import (
     held_out_views,
     hole_is_open,
 )
-from dreamwright.backend.evaluation.surfaces import surface_distance
-from dreamwright.backend.geometry.build import Mesh
-from dreamwright.backend.geometry.color import linear_to_display
-from dreamwright.backend.mesh_rendering.rasterize import orbit_axes, rasterize
-from dreamwright.backend.starter import domain, props
-from dreamwright.backend.starter.classifier import Judge
+from .surfaces import surface_distance
 
 # 24 prompts, every prop among them, the hard ones first and twice: symmetric props prove little.
 PROMPTS: tuple[str, ...] = (

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from dreamwright.backend.evaluation.silhouettes import Solid
+from .silhouettes import Solid
 
 POINTS = 8000  # a surface
 F_DISTANCE = 0.04  # scene units: 4% of the bounding diameter

@@ -6,10 +6,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dreamwright.backend.config.schema import BackgroundConfig, FieldConfig
-from dreamwright.backend.fields.background import ConstantBackground, MlpBackground
-from dreamwright.backend.fields.interfaces import Field, FieldSample
-from dreamwright.backend.fields.voxels import VoxelField
+from ..config.schema import BackgroundConfig, FieldConfig
+from .background import ConstantBackground, MlpBackground
+from .interfaces import Field, FieldSample
+from .voxels import VoxelField
 
 __all__ = ["Field", "FieldSample", "build_background", "build_field"]
 
@@ -18,7 +18,7 @@ def build_field(config: FieldConfig, generator: torch.Generator) -> Field:
     """A freshly initialized field of the configured kind."""
     if config.kind == "voxels":
         return VoxelField(config, generator)
-    from dreamwright.backend.fields.mip_mlp import MipMlpField
+    from .mip_mlp import MipMlpField
 
     return MipMlpField(config, generator)
 

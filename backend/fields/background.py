@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dreamwright.backend.config.schema import BackgroundConfig
+from ..config.schema import BackgroundConfig
 
 
 def encode_direction(directions: Tensor, levels: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dreamwright.backend.config.schema import FieldConfig
+from ..config.schema import FieldConfig
 
 LARGEST_EXPONENT = 11.0  # exp(11) = 6e4 per scene unit is opaque within 1e-4; beyond it only gradients overflow
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamwright.backend.config.schema import OptimizerConfig
+from ..config.schema import OptimizerConfig
 
 
 @dataclass(frozen=True)

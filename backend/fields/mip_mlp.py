@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from dreamwright.backend.config.schedules import linear
-from dreamwright.backend.config.schema import FieldConfig
-from dreamwright.backend.fields.background import seeded_linear
-from dreamwright.backend.fields.density import activate_density, density_bias
-from dreamwright.backend.fields.encoding import integrated_encoding
-from dreamwright.backend.fields.interfaces import Field, FieldSample
+from ..config.schedules import linear
+from ..config.schema import FieldConfig
+from .background import seeded_linear
+from .density import activate_density, density_bias
+from .encoding import integrated_encoding
+from .interfaces import Field, FieldSample
 
 CHUNK = 32768  # points evaluated at a time: with checkpointing, memory is that of one chunk
 

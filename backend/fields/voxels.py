@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreamwright.backend.config.schema import FieldConfig, OptimizerConfig
-from dreamwright.backend.fields.density import activate_density, density_bias
-from dreamwright.backend.fields.interfaces import Field, FieldSample
+from ..config.schema import FieldConfig, OptimizerConfig
+from .density import activate_density, density_bias
+from .interfaces import Field, FieldSample
 
 
 def interpolation_matrix(size: int, larger: int) -> Tensor:

@@ -3,20 +3,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamwright.backend.config.schema import MeshConfig
-from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.geometry.clean import clean_surface, smoothed
-from dreamwright.backend.geometry.closing import close_pits, onto_solid
-from dreamwright.backend.geometry.color import AlbedoField, display_to_linear, sample_albedo
-from dreamwright.backend.geometry.compare import FieldViews, MeshFieldError, mesh_render_error
-from dreamwright.backend.geometry.decimate import decimate
-from dreamwright.backend.geometry.extract import (
+from dreamwright.shared.limits import TEXTURE_LARGEST, TEXTURE_SMALLEST
+
+from ..config.schema import MeshConfig
+from ..errors import ConfigError
+from .clean import clean_surface, smoothed
+from .closing import close_pits, onto_solid
+from .color import AlbedoField, display_to_linear, sample_albedo
+from .compare import FieldViews, MeshFieldError, mesh_render_error
+from .decimate import decimate
+from .extract import (
     DensityField,
     DensityGrid,
     extract_surface,
@@ -25,9 +28,9 @@ from dreamwright.backend.geometry.extract import (
     refine_surface,
     sample_density_grid,
 )
-from dreamwright.backend.geometry.texture import Texture, bake
-from dreamwright.backend.geometry.threshold import choose_threshold
-from dreamwright.backend.geometry.topology import (
+from .texture import Texture, bake
+from .threshold import choose_threshold
+from .topology import (
     FloatArray,
     Surface,
     euler_number,
@@ -36,8 +39,7 @@ from dreamwright.backend.geometry.topology import (
     signed_volume,
     vertex_normals,
 )
-from dreamwright.backend.geometry.unwrap import unwrap
-from dreamwright.shared.limits import TEXTURE_LARGEST, TEXTURE_SMALLEST
+from .unwrap import unwrap
 
 COARSE_RESOLUTION = 80  # cells a side of the first look at the whole bounding cube
 BOX_MARGIN = 2.0  # coarse cells around what the first look found

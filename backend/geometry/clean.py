@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix, diags_array
 
-from dreamwright.backend.geometry.topology import (
+from .topology import (
     FloatArray,
     Surface,
     corner_fans,

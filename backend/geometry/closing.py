@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from dreamwright.backend.geometry.extract import DensityGrid
-from dreamwright.backend.geometry.topology import FloatArray
+from .extract import DensityGrid
+from .topology import FloatArray
 
 STEEPEST = 0.99  # level at which a filled node counts as deep inside
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamwright.backend.geometry.extract import CHUNK, DensityField, field_device
-from dreamwright.backend.geometry.topology import FloatArray
+from .extract import CHUNK, DensityField, field_device
+from .topology import FloatArray
 
 OFFSETS = tuple(step / 3.0 for step in range(-1, 9))  # cells along the inward normal, from just outside to 2.7 deep
 

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, Protocol
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
-from dreamwright.backend.geometry.color import linear_to_display
-from dreamwright.backend.geometry.texture import Texture
-from dreamwright.backend.geometry.topology import FloatArray, Surface
-from dreamwright.backend.mesh_rendering.rasterize import rasterize
+from ..mesh_rendering.rasterize import rasterize
+from .color import linear_to_display
+from .texture import Texture
+from .topology import FloatArray, Surface
 
 PSNR_CEILING = 99.0  # dB reported for identical pictures
 

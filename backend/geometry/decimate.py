@@ -7,8 +7,8 @@ import fast_simplification
 import numpy as np
 from scipy.spatial import cKDTree
 
-from dreamwright.backend.geometry.clean import drop_bad_faces, split_pinched_vertices, taubin_smooth
-from dreamwright.backend.geometry.topology import (
+from .clean import drop_bad_faces, split_pinched_vertices, taubin_smooth
+from .topology import (
     Surface,
     degenerate_faces,
     diagonal,

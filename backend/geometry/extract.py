@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from dreamwright.backend.errors import NotANumber, RunError
-from dreamwright.backend.geometry.topology import FloatArray, Surface
+from ..errors import NotANumber, RunError
+from .topology import FloatArray, Surface
 
 NUDGE = 1e-3  # keeps levels off zero, so that no two crossings coincide at a node and no triangle collapses
 CHUNK = 1 << 18  # positions a query

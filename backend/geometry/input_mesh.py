@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamwright.backend.geometry.build import Mesh
-from dreamwright.backend.geometry.color import display_to_linear, linear_to_display
-from dreamwright.backend.geometry.mesh_validation import check_given
-from dreamwright.backend.geometry.topology import FloatArray, IntArray, Surface, vertex_normals
+from .build import Mesh
+from .color import display_to_linear, linear_to_display
+from .mesh_validation import check_given
+from .topology import FloatArray, IntArray, Surface, vertex_normals
 
 RADIUS = 0.5  # scene units, of the farthest vertex
 

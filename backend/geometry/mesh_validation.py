@@ -6,8 +6,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamwright.backend.errors import ConfigError
 from dreamwright.shared.limits import MESH_FACES, MESH_VERTICES
+
+from ..errors import ConfigError
 
 SMALLEST_RADIUS = 1e-20  # of the mesh's own unit; below it there is nothing to scale up
 

@@ -4,18 +4,18 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from dreamwright.backend.geometry.color import AlbedoField, display_to_linear, sample_albedo
-from dreamwright.backend.geometry.topology import FloatArray, IntArray, Surface, vertex_normals
-from dreamwright.backend.geometry.unwrap import Unwrapping
-from dreamwright.backend.mesh_rendering.rasterize import Fragments
+from ..mesh_rendering.rasterize import Fragments
+from .color import AlbedoField, display_to_linear, sample_albedo
+from .topology import FloatArray, IntArray, Surface, vertex_normals
+from .unwrap import Unwrapping
 
 FRAGMENTS = 1 << 21  # candidates handled at a time
 BATCH = 1 << 15  # texels between two looks at the clock and at whether to stop

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamwright.backend.errors import RunError
-from dreamwright.backend.geometry.extract import DensityGrid, empty_message
-from dreamwright.backend.geometry.topology import FloatArray
-from dreamwright.backend.mesh_rendering.rasterize import orbit_axes
+from ..errors import RunError
+from ..mesh_rendering.rasterize import orbit_axes
+from .extract import DensityGrid, empty_message
+from .topology import FloatArray
 
 # (azimuth, elevation) in degrees: around, from above and from below; off the axes, so that boxes show their edges.
 VIEWS = ((10.0, 20.0), (100.0, 20.0), (190.0, 20.0), (280.0, 20.0), (55.0, 75.0), (235.0, -30.0))

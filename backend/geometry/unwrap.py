@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.geometry.topology import FloatArray, IntArray, Surface, face_areas
+from ..errors import ConfigError
+from .topology import FloatArray, IntArray, Surface, face_areas
 
 
 @dataclass(frozen=True)

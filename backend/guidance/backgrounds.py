@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from dreamwright.backend.runtime.rng import draw_rows
+from ..runtime.rng import draw_rows
 
 KINDS = ("noise", "checkerboard", "fourier")  # each as likely as the others, as in Dream Fields
 SQUARES = 8  # of the checkerboard, a side; Dream Fields' published configuration

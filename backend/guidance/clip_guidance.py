@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dreamwright.backend.config.schema import ClipConfig
-from dreamwright.backend.errors import RunError
-from dreamwright.backend.guidance.backgrounds import random_backgrounds
-from dreamwright.backend.guidance.clip_model import TEXT, ImageTextModel, normalized
-from dreamwright.backend.guidance.interfaces import GuidanceResult, LayerGradients
-from dreamwright.backend.runtime.rng import draw_rows
-from dreamwright.backend.text.prompts import PromptConditioning
+from ..config.schema import ClipConfig
+from ..errors import RunError
+from ..runtime.rng import draw_rows
+from ..text.prompts import PromptConditioning
+from .backgrounds import random_backgrounds
+from .clip_model import TEXT, ImageTextModel, normalized
+from .interfaces import GuidanceResult, LayerGradients
 
 if TYPE_CHECKING:
-    from dreamwright.backend.cameras.poses import Cameras
+    from ..cameras.poses import Cameras
 
 
 class ClipGuidance:

@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 import torch
 from tokenizers import models as tokenizer_models
 from torch import Tensor
 from torch.nn import functional
 
-from dreamwright.backend.errors import PromptError
-from dreamwright.backend.guidance.interfaces import Conditioning
-from dreamwright.backend.models.clip_folder import ClipFolder, Preprocessing, clip_network, clip_tokenizer, open_clip
-from dreamwright.backend.text.vocabulary import read_vocabulary, split_words, unknown_message
+from ..errors import PromptError
+from ..models.clip_folder import ClipFolder, Preprocessing, clip_network, clip_tokenizer, open_clip
+from ..text.vocabulary import read_vocabulary, split_words, unknown_message
+from .interfaces import Conditioning
 
 TEXT = "text"  # the name of a prompt's embedding in its conditioning
 

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Mapping, Protocol, Sequence, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from dreamwright.backend.guidance.prediction import PredictionType
+from .prediction import PredictionType
 
 if TYPE_CHECKING:
-    from dreamwright.backend.cameras.poses import Cameras
-    from dreamwright.backend.text.prompts import PromptConditioning
+    from ..cameras.poses import Cameras
+    from ..text.prompts import PromptConditioning
 
 
 @dataclass(frozen=True)

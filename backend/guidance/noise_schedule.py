@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamwright.backend.errors import ModelError
-from dreamwright.backend.guidance.prediction import PredictionType
-from dreamwright.backend.models.pipeline_folder import PipelineFolder, load_scheduler
+from ..errors import ModelError
+from ..models.pipeline_folder import PipelineFolder, load_scheduler
+from .prediction import PredictionType
 
 PREDICTIONS: tuple[PredictionType, ...] = ("epsilon", "sample", "v_prediction")
 

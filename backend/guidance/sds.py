@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Iterator, Literal, Mapping
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dreamwright.backend.config.schema import GuidanceConfig
-from dreamwright.backend.errors import ConfigError, NotANumber
-from dreamwright.backend.guidance.interfaces import (
+from ..config.schema import GuidanceConfig
+from ..errors import ConfigError, NotANumber
+from ..runtime.rng import draw_rows
+from ..text.prompts import PromptConditioning
+from .interfaces import (
     CameraAware,
     Conditioning,
     Denoiser,
@@ -21,12 +24,10 @@ from dreamwright.backend.guidance.interfaces import (
     LatentDenoiser,
     NativeDenoiser,
 )
-from dreamwright.backend.guidance.prediction import PredictionType, clean_from, guided, noise_residual, perpendicular
-from dreamwright.backend.runtime.rng import draw_rows
-from dreamwright.backend.text.prompts import PromptConditioning
+from .prediction import PredictionType, clean_from, guided, noise_residual, perpendicular
 
 if TYPE_CHECKING:
-    from dreamwright.backend.cameras.poses import Cameras
+    from ..cameras.poses import Cameras
 
 ImageKind = Literal["free", "symmetric"]
 IMAGE_KINDS: tuple[ImageKind, ...] = ("free", "symmetric")

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from dreamwright.backend.errors import DreamwrightError, ExportError
-from dreamwright.backend.geometry.build import Mesh
-from dreamwright.backend.io.gltf import BINARY_CHUNK, FLOAT, JSON_CHUNK, MAGIC, UNSIGNED_INT, UNSIGNED_SHORT
+from ..errors import DreamwrightError, ExportError
+from ..geometry.build import Mesh
+from .gltf import BINARY_CHUNK, FLOAT, JSON_CHUNK, MAGIC, UNSIGNED_INT, UNSIGNED_SHORT
 
 KINDS = {FLOAT: "<f4", UNSIGNED_SHORT: "<u2", UNSIGNED_INT: "<u4"}
 WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
@@ -31,7 +31,9 @@ def read_glb(path: Path) -> Mesh:
             )
         arrays = {name: _accessor(document, blob, attributes[name]) for name in ("POSITION", "NORMAL", "COLOR_0")}
         faces = _accessor(document, blob, primitive["indices"]).reshape(-1, 3).astype(np.int32)
-        if faces.size and faces.max() >= len(arrays["POSITION"]) or len({len(array) for array in arrays.values()}) != 1:
+        if (faces.size and faces.max() >= len(arrays["POSITION"])) or len(
+            {len(array) for array in arrays.values()}
+        ) != 1:
             raise ValueError("its faces and vertices do not fit")
     except DreamwrightError:
         raise

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Mapping
 
 import torch
 from PIL import Image
@@ -14,8 +14,8 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional
 
-from dreamwright.backend.errors import ExportError
-from dreamwright.backend.io.output_files import check_file_place
+from ..errors import ExportError
+from .output_files import check_file_place
 
 GAP = 2  # pixels between the pictures of a grid
 

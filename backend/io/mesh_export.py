@@ -11,16 +11,17 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any
 
 import numpy as np
 
-from dreamwright.backend.errors import ExportError
-from dreamwright.backend.geometry.build import Mesh
-from dreamwright.backend.geometry.color import linear_to_display
-from dreamwright.backend.io.gltf import ROUGHNESS, glb_bytes
-from dreamwright.backend.io.output_files import check_file_place, write_atomically
+from ..errors import ExportError
+from ..geometry.build import Mesh
+from ..geometry.color import linear_to_display
+from .gltf import ROUGHNESS, glb_bytes
+from .output_files import check_file_place, write_atomically
 
 NAME_LENGTH = 60  # characters; Blender's object names hold 63 bytes
 

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import trimesh
 
-from dreamwright.backend.errors import ConfigError, one_line
-from dreamwright.backend.geometry.color import display_to_linear
-from dreamwright.backend.geometry.input_mesh import Subject, make_subject
-from dreamwright.backend.geometry.topology import FloatArray
+from ..errors import ConfigError, one_line
+from ..geometry.color import display_to_linear
+from ..geometry.input_mesh import Subject, make_subject
+from ..geometry.topology import FloatArray
 
 SUFFIXES = (".glb", ".gltf", ".ply", ".obj")
 LARGEST_BYTES = 256 << 20  # of a file; one of the largest allowed mesh takes some 40 MB as text

@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from dreamwright.backend.errors import ExportError
+from ..errors import ExportError
 
 
 def check_file_place(path: Path) -> Path:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamwright.backend.mesh_rendering.visibility import NEAR, Projected, ZBuffer
+from .visibility import NEAR, Projected, ZBuffer
 
 BEHIND_PIXELS = 4.0  # footprints of a pixel by which the surface inside an outline may lie behind it
 
@@ -30,7 +30,7 @@ class Edges:
     ends: Tensor
     opposite: Tensor
 
-    def to(self, device: torch.device | str) -> "Edges":
+    def to(self, device: torch.device | str) -> Edges:
         """The same edges on another device."""
         return Edges(self.ends.to(device), self.opposite.to(device))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamwright.backend.geometry.topology import FloatArray, IntArray
+from ..geometry.topology import FloatArray, IntArray
 
 NEAR = 1e-4  # faces with a vertex nearer than this, or behind the camera, are left out: cameras stay outside the mesh
 FRAGMENTS = 1 << 21  # candidates handled at a time

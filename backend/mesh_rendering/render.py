@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import numpy as np
 import torch
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from dreamwright.backend.cameras.poses import Cameras
-from dreamwright.backend.mesh_rendering.antialias import Edges, antialias, crossings, mesh_edges
-from dreamwright.backend.mesh_rendering.normals import corner_normals, face_cross, smooth_groups
-from dreamwright.backend.mesh_rendering.visibility import covered_pixels, nearest_faces, project
-from dreamwright.backend.rendering.shading import Shading, shade
+from ..cameras.poses import Cameras
+from ..rendering.shading import Shading, shade
+from .antialias import Edges, antialias, crossings, mesh_edges
+from .normals import corner_normals, face_cross, smooth_groups
+from .visibility import covered_pixels, nearest_faces, project
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Topology:
         faces: NDArray[np.integer],
         crease_deg: float,
         color_faces: NDArray[np.integer] | None = None,
-    ) -> "Topology":
+    ) -> Topology:
         """The topology of a mesh whose edges steeper than `crease_deg` (degrees) are shaded as creases."""
         whole = np.array(faces, dtype=np.int64)
         tints = whole if color_faces is None else np.array(color_faces, dtype=np.int64)
         groups = smooth_groups(np.asarray(vertices), whole, crease_deg)
         return Topology(torch.from_numpy(whole), torch.from_numpy(tints), torch.from_numpy(groups), mesh_edges(whole))
 
-    def to(self, device: torch.device | str) -> "Topology":
+    def to(self, device: torch.device | str) -> Topology:
         """The same on another device."""
         return Topology(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.geometry.build import Mesh
-from dreamwright.backend.geometry.color import linear_to_display
-from dreamwright.backend.geometry.topology import FloatArray
-from dreamwright.backend.mesh_rendering.rasterize import orbit_axes, rasterize
+from ..errors import ConfigError
+from ..geometry.build import Mesh
+from ..geometry.color import linear_to_display
+from ..geometry.topology import FloatArray
+from .rasterize import orbit_axes, rasterize
 
 FOCAL = 2.0  # image widths: a long lens, so that props keep their proportions
 AMBIENT, DIFFUSE = 0.35, 0.75  # of linear albedo

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dreamwright.backend.cameras.poses import Cameras
+from ..cameras.poses import Cameras
 
 NEAR = 1e-4  # scene units; faces with a vertex nearer than this, or behind the camera, are left out
 FRAGMENTS = 1 << 21  # candidates handled at a time

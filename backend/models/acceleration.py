@@ -7,8 +7,8 @@ import shutil
 
 import torch
 
-from dreamwright.backend.config.schema import ModelConfig
-from dreamwright.backend.errors import ConfigError
+from ..config.schema import ModelConfig
+from ..errors import ConfigError
 
 
 def accelerate(network: torch.nn.Module, config: ModelConfig) -> None:

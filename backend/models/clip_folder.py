@@ -7,19 +7,20 @@ are constructed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 import torch
 import transformers
 
-from dreamwright.backend.errors import ModelError, one_line
-from dreamwright.backend.models.clip_files import CONFIG, PROCESSOR, TOKENIZER, clip_lacks, is_clip_config
-from dreamwright.backend.models.families import CLIP_TOKENIZERS
-from dreamwright.backend.models.json_object import read_object
-from dreamwright.backend.models.pipeline_folder import load_checked
-from dreamwright.backend.models.unsafe_weights import held_instead
+from ..errors import ModelError, one_line
+from .clip_files import CONFIG, PROCESSOR, TOKENIZER, clip_lacks, is_clip_config
+from .families import CLIP_TOKENIZERS
+from .json_object import read_object
+from .pipeline_folder import load_checked
+from .unsafe_weights import held_instead
 
 BICUBIC = 3  # PIL's number of the filter
 

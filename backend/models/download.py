@@ -32,10 +32,10 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
-from dreamwright.backend.errors import ModelError, one_line
-from dreamwright.backend.models.clip_files import CONFIG, is_clip_config
-from dreamwright.backend.models.download_progress import Counted, HiddenBar, Progress, Quiet, WatchedFile
-from dreamwright.backend.models.download_record import (
+from ..errors import ModelError, one_line
+from .clip_files import CONFIG, is_clip_config
+from .download_progress import Counted, HiddenBar, Progress, Quiet, WatchedFile
+from .download_record import (
     PRIVATE,
     DownloadRecord,
     HubFile,
@@ -44,8 +44,8 @@ from dreamwright.backend.models.download_record import (
     record_path,
     write_record,
 )
-from dreamwright.backend.models.registry import Home, RegisteredModel
-from dreamwright.backend.models.required_files import INDEX, foreign_kind, needed_files
+from .registry import Home, RegisteredModel
+from .required_files import INDEX, foreign_kind, needed_files
 
 SPARE_BYTES = 64 * 2**20  # left free on the disk, so that the machine goes on working
 CHUNK = 2**20  # bytes; what a kill loses, and how smooth the bar is (huggingface_hub takes 10 MiB)
@@ -341,7 +341,7 @@ class _Room:
                 self.folder.rmdir()
 
 
-def _receive(home: Home, commit: str, file: HubFile, stream: "WatchedFile", begun: int) -> None:
+def _receive(home: Home, commit: str, file: HubFile, stream: WatchedFile, begun: int) -> None:
     url = hf_hub_url(home.repo_id, file.path, revision=commit)
     location = get_hf_file_metadata(url).location
     headers = dict(build_hf_headers())

@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable
 
-from dreamwright.backend.errors import ModelError
+from ..errors import ModelError
 
 PRIVATE = ".dreamwright"  # the folder in a model folder that is ours
 BLOCK = 2**20

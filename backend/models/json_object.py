@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dreamwright.backend.errors import ModelError, one_line
+from ..errors import ModelError, one_line
 
 
 def read_object(path: Path) -> dict[str, Any]:

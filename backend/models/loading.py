@@ -7,19 +7,19 @@ from pathlib import Path
 
 import torch
 
-from dreamwright.backend.config.schema import ModelConfig
-from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.guidance.denoisers.base import FrozenDiffusion, FrozenParts, square_size
-from dreamwright.backend.guidance.denoisers.flow import FlowTransformer, check_transformer
-from dreamwright.backend.guidance.denoisers.latent import LatentDiffusion, check_unet, chosen_latent_size
-from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
-from dreamwright.backend.guidance.denoisers.sdxl import SdxlDiffusion, check_sdxl
-from dreamwright.backend.guidance.noise_schedule import read_schedule
-from dreamwright.backend.models.acceleration import accelerate
-from dreamwright.backend.models.pipeline_folder import PipelineFolder, load_model, open_pipeline
-from dreamwright.backend.models.vae import load_vae
-from dreamwright.backend.text.encoder import TextEmbedder, TextSide
-from dreamwright.backend.text.tokenization import PromptReader
+from ..config.schema import ModelConfig
+from ..errors import ConfigError
+from ..guidance.denoisers.base import FrozenDiffusion, FrozenParts, square_size
+from ..guidance.denoisers.flow import FlowTransformer, check_transformer
+from ..guidance.denoisers.latent import LatentDiffusion, check_unet, chosen_latent_size
+from ..guidance.denoisers.pixel import PixelDiffusion
+from ..guidance.denoisers.sdxl import SdxlDiffusion, check_sdxl
+from ..guidance.noise_schedule import read_schedule
+from ..text.encoder import TextEmbedder, TextSide
+from ..text.tokenization import PromptReader
+from .acceleration import accelerate
+from .pipeline_folder import PipelineFolder, load_model, open_pipeline
+from .vae import load_vae
 
 LATENT_CLASSES = {"latent": LatentDiffusion, "sdxl": SdxlDiffusion, "flow": FlowTransformer}
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import platformdirs
 from huggingface_hub import constants
 
-from dreamwright.backend.errors import ModelError
-from dreamwright.backend.models.download_record import read_record, record_path
-from dreamwright.backend.models.registry import BY_NAME, BY_REPO, MODELS, PACKAGED, Home, Kind, RegisteredModel
-from dreamwright.backend.models.required_files import INDEX, foreign_file, foreign_kind, is_clip_folder, missing_files
+from ..errors import ModelError
+from .download_record import read_record, record_path
+from .registry import BY_NAME, BY_REPO, MODELS, PACKAGED, Home, Kind, RegisteredModel
+from .required_files import INDEX, foreign_file, foreign_kind, is_clip_folder, missing_files
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 log = logging.getLogger(__name__)

@@ -15,18 +15,18 @@ with C_i channels and h_i pixels a side of level i. The estimate is within a fac
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping, Sequence
 
 import torch
 
-from dreamwright.backend.config.parsing import apply_settings
-from dreamwright.backend.config.schema import Config
-from dreamwright.backend.errors import ConfigError, TooLarge
-from dreamwright.backend.fields.mip_mlp import CHUNK
-from dreamwright.backend.models.pipeline_folder import PipelineFolder
-from dreamwright.backend.models.weights import largest_tensor, resident_numbers, weight_bytes
+from ..config.parsing import apply_settings
+from ..config.schema import Config
+from ..errors import ConfigError, TooLarge
+from ..fields.mip_mlp import CHUNK
+from .pipeline_folder import PipelineFolder
+from .weights import largest_tensor, resident_numbers, weight_bytes
 
 GB = 1e9
 TEXT_TOKENS = 333  # of SD3's transformer: two CLIPs' 77 and T5's 256

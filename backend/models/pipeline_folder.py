@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any
 
 import diffusers
 import torch
 import transformers
 from safetensors import SafetensorError
 
-from dreamwright.backend.errors import ConfigError, ModelError, is_out_of_memory, one_line
-from dreamwright.backend.models.clip_files import CONFIG, is_clip_config
-from dreamwright.backend.models.families import BY_PIPELINE, TELLING_PARTS, Family, supported
-from dreamwright.backend.models.json_object import read_object
-from dreamwright.backend.models.unsafe_weights import held_instead
+from ..errors import ConfigError, ModelError, is_out_of_memory, one_line
+from .clip_files import CONFIG, is_clip_config
+from .families import BY_PIPELINE, TELLING_PARTS, Family, supported
+from .json_object import read_object
+from .unsafe_weights import held_instead
 
 WHOLE_HASH_BYTES = 256 * 2**20  # weights up to this size are hashed whole, larger ones by both ends, size and time
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Iterable, Mapping
+from typing import Any
 
-from dreamwright.backend.errors import ModelError
-from dreamwright.backend.models.clip_files import CONFIG, clip_files, clip_lacks, is_clip_config
-from dreamwright.backend.models.download_record import read_record
-from dreamwright.backend.models.families import BY_PIPELINE, Family, supported
-from dreamwright.backend.models.safetensors_header import read_header
-from dreamwright.backend.models.unsafe_weights import PICKLED, held_instead, refused_kind
+from ..errors import ModelError
+from .clip_files import CONFIG, clip_files, clip_lacks, is_clip_config
+from .download_record import read_record
+from .families import BY_PIPELINE, Family, supported
+from .safetensors_header import read_header
+from .unsafe_weights import PICKLED, held_instead, refused_kind
 
 INDEX = "model_index.json"
 ROOT_FILES = (

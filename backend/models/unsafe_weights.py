@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import PurePath
-from typing import Iterable
 
 PICKLED = "pickled weights"  # torch's pickles, which can run programs when they are read
 OTHER = "weights of another library"  # Keras' and Flax's: no pickles, but nothing that torch reads

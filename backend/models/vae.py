@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from dreamwright.backend.errors import ModelError
-from dreamwright.backend.models.pipeline_folder import PipelineFolder, load_model
+from ..errors import ModelError
+from .pipeline_folder import PipelineFolder, load_model
 
 
 class LatentSpace:

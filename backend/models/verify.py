@@ -7,14 +7,14 @@ Asks no network: hashes come from the download's record, or from what huggingfac
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
-from dreamwright.backend.errors import ModelError
-from dreamwright.backend.models.clip_files import clip_files
-from dreamwright.backend.models.download_record import HubFile, hub_hash, read_record
-from dreamwright.backend.models.required_files import (
+from ..errors import ModelError
+from .clip_files import clip_files
+from .download_record import HubFile, hub_hash, read_record
+from .required_files import (
     INDEX,
     family_of,
     is_clip_folder,
@@ -22,7 +22,7 @@ from dreamwright.backend.models.required_files import (
     parts_of,
     weight_parts,
 )
-from dreamwright.backend.models.safetensors_header import header_fault
+from .safetensors_header import header_fault
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from dreamwright.backend.errors import ModelError
-from dreamwright.backend.models.json_object import read_object
-from dreamwright.backend.models.pipeline_folder import PipelineFolder
-from dreamwright.backend.models.safetensors_header import read_header
+from ..errors import ModelError
+from .json_object import read_object
+from .pipeline_folder import PipelineFolder
+from .safetensors_header import read_header
 
 
 def loaded_files(folder: PipelineFolder, part: str, dtype: torch.dtype) -> list[Path]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import functools
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Callable, Literal, Mapping, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from dreamwright.backend.errors import ConfigError, one_line
-from dreamwright.backend.rendering.compositing import packed_weights, rendering_weights
-from dreamwright.backend.rendering.occupancy import OccupancyGrid
-from dreamwright.backend.rendering.sampling import sample_rays, sphere_interval
+from ..errors import ConfigError, one_line
+from .compositing import packed_weights, rendering_weights
+from .occupancy import OccupancyGrid
+from .sampling import sample_rays, sphere_interval
 
 MarchingKind = Literal["dense", "nerfacc"]
 

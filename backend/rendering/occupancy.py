@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreamwright.backend.fields.interfaces import Field
+from ..fields.interfaces import Field
 
 DECAY = 0.7  # of remembered density between updates: a cell is dropped only after staying empty for a few
 

@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from dreamwright.backend.cameras.poses import Cameras, camera_rays
-from dreamwright.backend.config.schema import RenderConfig
-from dreamwright.backend.fields.interfaces import Field
-from dreamwright.backend.rendering.marching import DenseMarch, Marcher
-from dreamwright.backend.rendering.occupancy import OccupancyGrid
-from dreamwright.backend.rendering.sampling import draw_jitter
-from dreamwright.backend.rendering.shading import Shading, shade
+from ..cameras.poses import Cameras, camera_rays
+from ..config.schema import RenderConfig
+from ..fields.interfaces import Field
+from .marching import DenseMarch, Marcher
+from .occupancy import OccupancyGrid
+from .sampling import draw_jitter
+from .shading import Shading, shade
 
 SMALLEST_WEIGHT = 1e-4  # samples that contribute less get no color
 

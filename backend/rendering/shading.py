@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dreamwright.backend.config.schema import ShadingConfig
+from ..config.schema import ShadingConfig
 
 ShadingKind = Literal["albedo", "shaded", "textureless"]
 

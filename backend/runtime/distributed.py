@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import Callable, Iterable, Iterator, Mapping, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, distributed
 
-from dreamwright.backend.errors import ConfigError, DreamwrightError, RunError, one_line
-from dreamwright.backend.runtime.rng import ViewStream
+from ..errors import ConfigError, DreamwrightError, RunError, one_line
+from .rng import ViewStream
 
 TIMEOUT_S = 900.0  # of one exchange; longer than a model's loading differs between ranks, or a first compilation
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells its processes

@@ -6,7 +6,7 @@ So two processes with one view each see the same cameras, lights and noise as on
 
 from __future__ import annotations
 
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor

@@ -3,30 +3,31 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dreamwright.backend.cameras.poses import Cameras, camera_rays, orbit_cameras, sample_cameras, sample_lights
-from dreamwright.backend.config.schedules import exponential, linear
-from dreamwright.backend.config.schema import Config
-from dreamwright.backend.errors import CheckpointError, is_out_of_memory, one_line
-from dreamwright.backend.fields import build_background, build_field
-from dreamwright.backend.fields.background import plain_colors
-from dreamwright.backend.guidance.interfaces import Guidance, LayeredGuidance
-from dreamwright.backend.rendering.marching import MARCHERS, choose_marching
-from dreamwright.backend.rendering.renderer import Renderer, Rendering
-from dreamwright.backend.rendering.shading import Shading, sample_shading
-from dreamwright.backend.runtime.distributed import Alone, Ranks
-from dreamwright.backend.runtime.rng import ViewStream
-from dreamwright.backend.scenes.field_losses import opacity_entropy, opacity_loss, transmittance_loss
-from dreamwright.backend.scenes.initial_field import Origin, first_step
-from dreamwright.backend.text.prompts import PromptBank
-from dreamwright.backend.training.events import RunState
-from dreamwright.backend.training.monitoring import all_finite
-from dreamwright.backend.training.optimizers.factory import build_optimizer, learning_rate, set_learning_rate
+from ..cameras.poses import Cameras, camera_rays, orbit_cameras, sample_cameras, sample_lights
+from ..config.schedules import exponential, linear
+from ..config.schema import Config
+from ..errors import CheckpointError, is_out_of_memory, one_line
+from ..fields import build_background, build_field
+from ..fields.background import plain_colors
+from ..guidance.interfaces import Guidance, LayeredGuidance
+from ..rendering.marching import MARCHERS, choose_marching
+from ..rendering.renderer import Renderer, Rendering
+from ..rendering.shading import Shading, sample_shading
+from ..runtime.distributed import Alone, Ranks
+from ..runtime.rng import ViewStream
+from ..text.prompts import PromptBank
+from ..training.events import RunState
+from ..training.monitoring import all_finite
+from ..training.optimizers.factory import build_optimizer, learning_rate, set_learning_rate
+from .field_losses import opacity_entropy, opacity_loss, transmittance_loss
+from .initial_field import Origin, first_step
 
 STREAMS = ("cameras", "looks", "noise", "jitter")  # one generator each, so that adding draws to one leaves the others
 ORBIT_DISTANCE, ORBIT_FOCAL = 1.9, 1.5  # scene units, image widths: a radius-0.5 prop fills four fifths

@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping
 
 from safetensors import SafetensorError
 from torch import Tensor
 
-from dreamwright.backend.config.schema import RunConfig
-from dreamwright.backend.errors import CheckpointError
-from dreamwright.backend.training.checkpoints import (
+from ..config.schema import RunConfig
+from ..errors import CheckpointError
+from ..training.checkpoints import (
     NEWEST,
     PREVIOUS,
     Unusable,
@@ -22,8 +22,8 @@ from dreamwright.backend.training.checkpoints import (
     refused_by_disk,
     write_state,
 )
-from dreamwright.backend.training.events import RunState
-from dreamwright.backend.training.job import Job
+from ..training.events import RunState
+from ..training.job import Job
 
 FIELD_FILE = "field.safetensors"
 PARTS = (

@@ -6,7 +6,8 @@ A gradient on x reaches u smoothed by the same matrix, so that one noisy pixel m
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch

@@ -9,8 +9,8 @@ from scipy.sparse import coo_matrix, csr_matrix
 from torch import Tensor
 from torch.nn import functional
 
-from dreamwright.backend.geometry.topology import FloatArray, IntArray
-from dreamwright.backend.mesh_rendering.normals import face_cross
+from ..geometry.topology import FloatArray, IntArray
+from ..mesh_rendering.normals import face_cross
 
 
 def edges_of(faces: IntArray) -> IntArray:

@@ -3,26 +3,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from dreamwright.backend.cameras.poses import Cameras, orbit_cameras, sample_cameras, sample_lights
-from dreamwright.backend.config.schedules import warmup_cosine
-from dreamwright.backend.config.schema import Config, GuidanceConfig
-from dreamwright.backend.errors import CheckpointError, one_line
-from dreamwright.backend.fields.background import plain_colors
-from dreamwright.backend.geometry.build import Mesh
-from dreamwright.backend.geometry.input_mesh import Subject
-from dreamwright.backend.guidance.interfaces import Guidance, LayeredGuidance
-from dreamwright.backend.mesh_rendering.render import MeshPictures, Topology, render_pictures
-from dreamwright.backend.rendering.shading import Shading, sample_shading
-from dreamwright.backend.runtime.rng import ViewStream
-from dreamwright.backend.scenes.field_scene import ORBIT_DISTANCE, ORBIT_FOCAL, Diverged
-from dreamwright.backend.scenes.large_steps import SmoothSteps, UniformAdam
-from dreamwright.backend.scenes.mesh_losses import (
+from ..cameras.poses import Cameras, orbit_cameras, sample_cameras, sample_lights
+from ..config.schedules import warmup_cosine
+from ..config.schema import Config, GuidanceConfig
+from ..errors import CheckpointError, one_line
+from ..fields.background import plain_colors
+from ..geometry.build import Mesh
+from ..geometry.input_mesh import Subject
+from ..guidance.interfaces import Guidance, LayeredGuidance
+from ..mesh_rendering.render import MeshPictures, Topology, render_pictures
+from ..rendering.shading import Shading, sample_shading
+from ..runtime.rng import ViewStream
+from ..text.prompts import PromptBank
+from ..training.events import RunState
+from ..training.monitoring import all_finite
+from .field_scene import ORBIT_DISTANCE, ORBIT_FOCAL, Diverged
+from .large_steps import SmoothSteps, UniformAdam
+from .mesh_losses import (
     edge_energy,
     edge_lengths,
     edges_of,
@@ -31,9 +34,6 @@ from dreamwright.backend.scenes.mesh_losses import (
     sparse_tensor,
     uniform_laplacian,
 )
-from dreamwright.backend.text.prompts import PromptBank
-from dreamwright.backend.training.events import RunState
-from dreamwright.backend.training.monitoring import all_finite
 
 STREAMS = ("cameras", "looks", "noise")  # one generator each, so that adding draws to one leaves the others
 FINAL_RATE = 0.1  # of the first

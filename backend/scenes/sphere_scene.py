@@ -8,19 +8,20 @@ import torch
 import trimesh
 from torch import Tensor
 
-from dreamwright.backend.cameras.poses import orbit_cameras
-from dreamwright.backend.config.schedules import linear
-from dreamwright.backend.config.schema import Config, SphereConfig
-from dreamwright.backend.geometry.build import Mesh, MeshReport, assemble_mesh
-from dreamwright.backend.geometry.color import display_to_linear
-from dreamwright.backend.geometry.input_mesh import RADIUS, Subject
-from dreamwright.backend.geometry.topology import Surface, signed_volume
-from dreamwright.backend.guidance.interfaces import Guidance
-from dreamwright.backend.mesh_rendering.normals import face_cross
-from dreamwright.backend.mesh_rendering.visibility import nearest_faces, project
-from dreamwright.backend.scenes.field_scene import ORBIT_DISTANCE, ORBIT_FOCAL
-from dreamwright.backend.scenes.large_steps import SmoothSteps
-from dreamwright.backend.scenes.mesh_losses import (
+from ..cameras.poses import orbit_cameras
+from ..config.schedules import linear
+from ..config.schema import Config, SphereConfig
+from ..geometry.build import Mesh, MeshReport, assemble_mesh
+from ..geometry.color import display_to_linear
+from ..geometry.input_mesh import RADIUS, Subject
+from ..geometry.topology import Surface, signed_volume
+from ..guidance.interfaces import Guidance
+from ..mesh_rendering.normals import face_cross
+from ..mesh_rendering.visibility import nearest_faces, project
+from ..text.prompts import PromptBank
+from .field_scene import ORBIT_DISTANCE, ORBIT_FOCAL
+from .large_steps import SmoothSteps
+from .mesh_losses import (
     edge_energy,
     laplacian_energy,
     neighbors_of,
@@ -28,8 +29,7 @@ from dreamwright.backend.scenes.mesh_losses import (
     outside_energy,
     uniform_laplacian,
 )
-from dreamwright.backend.scenes.mesh_scene import Refiner
-from dreamwright.backend.text.prompts import PromptBank
+from .mesh_scene import Refiner
 
 SEEN = 64  # pixels a side of the views in which insides are looked for
 

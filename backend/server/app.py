@@ -12,27 +12,29 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import zmq
 from filelock import FileLock, Timeout
 
-from dreamwright.backend.errors import CheckpointError, ConfigError
-from dreamwright.backend.server.jobs.job_store import Ledger
-from dreamwright.backend.server.monitoring.status_reporter import Figures
-from dreamwright.backend.server.policy import Policy
-from dreamwright.backend.server.service import Service
-from dreamwright.backend.server.transport.authorized_keys import LOCAL, GuestList, KeyFolder
-from dreamwright.backend.server.transport.connection_limiter import Inflow
-from dreamwright.backend.server.transport.subscribers import Audience
-from dreamwright.backend.server.transport.zap_authenticator import DOMAIN, Doorkeeper
-from dreamwright.backend.server.workers.local_runner import Foreman
-from dreamwright.backend.server.workers.runner import Runner
 from dreamwright.shared import __version__, limits
 from dreamwright.shared.errors import ProtocolError, Refused
 from dreamwright.shared.messages import PreviewFrame, Refusal, Subscribe, VersionMismatch, Welcome, pack, unpack
+
+from ..errors import CheckpointError, ConfigError
+from .jobs.job_store import Ledger
+from .monitoring.status_reporter import Figures
+from .policy import Policy
+from .service import Service
+from .transport.authorized_keys import LOCAL, GuestList, KeyFolder
+from .transport.connection_limiter import Inflow
+from .transport.subscribers import Audience
+from .transport.zap_authenticator import DOMAIN, Doorkeeper
+from .workers.local_runner import Foreman
+from .workers.runner import Runner
 
 log = logging.getLogger(__name__)
 

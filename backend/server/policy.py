@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any
 
-from dreamwright.backend.errors import ConfigError
 from dreamwright.shared import limits
+
+from ..errors import ConfigError
 
 GIGABYTE = 10**9
 

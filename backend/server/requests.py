@@ -3,27 +3,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
-from dreamwright.backend.config.parsing import BOUNDS, apply_settings
-from dreamwright.backend.config.presets import PRESETS, Preset, get_preset
-from dreamwright.backend.config.schema import Config
-from dreamwright.backend.errors import ModelError, PromptError
-from dreamwright.backend.models.json_object import read_object
-from dreamwright.backend.models.local import ModelInfo, known_models, registered, resolve_model
-from dreamwright.backend.models.registry import BY_NAME
-from dreamwright.backend.models.required_files import INDEX, family_of, is_clip_folder, parts_of
-from dreamwright.backend.server.policy import Policy, stated_bounds
-from dreamwright.backend.server.workers.refine_executor import refine_job_of
-from dreamwright.backend.text.vocabulary import read_vocabulary, unknown_message, unknown_words
-from dreamwright.backend.training.job import Job, make_job
-from dreamwright.backend.training.methods import check_model
-from dreamwright.backend.training.refine_job import PRESET as REFINE_PRESET
-from dreamwright.backend.training.refine_job import REFINE, RefineJob
 from dreamwright.shared.capabilities import Capabilities, ModelCard, PresetCard, SettingBound, SettingCard
 from dreamwright.shared.messages import JobSummary, Submit
+
+from ..config.parsing import BOUNDS, apply_settings
+from ..config.presets import PRESETS, Preset, get_preset
+from ..config.schema import Config
+from ..errors import ModelError, PromptError
+from ..models.json_object import read_object
+from ..models.local import ModelInfo, known_models, registered, resolve_model
+from ..models.registry import BY_NAME
+from ..models.required_files import INDEX, family_of, is_clip_folder, parts_of
+from ..text.vocabulary import read_vocabulary, unknown_message, unknown_words
+from ..training.job import Job, make_job
+from ..training.methods import check_model
+from ..training.refine_job import PRESET as REFINE_PRESET
+from ..training.refine_job import REFINE, RefineJob
+from .policy import Policy, stated_bounds
+from .workers.refine_executor import refine_job_of
 
 # Settings that the panel offers as controls, with a label and a tip; every other one can be sent by name too.
 OFFERED: Mapping[str, tuple[str, str]] = {
@@ -143,7 +145,7 @@ def check_submission(request: Submit, folders: bool = True) -> Job | RefineJob:
         if unknown:
             raise PromptError(unknown_message(unknown, known))
     if job.config.mesh.texture:
-        from dreamwright.backend.geometry.unwrap import (
+        from ..geometry.unwrap import (
             check_unwrapper,
         )  # with scipy, which the server needs for nothing else
 

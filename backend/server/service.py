@@ -8,26 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any
 
-from dreamwright.backend.config.schema import RunConfig
-from dreamwright.backend.errors import DreamwrightError
-from dreamwright.backend.scenes.initial_field import first_step
-from dreamwright.backend.server.jobs.initial_fields import check_fit, check_kept, named
-from dreamwright.backend.server.jobs.job_store import Entry, Ledger, LedgerFault
-from dreamwright.backend.server.jobs.scheduling import check_priority, check_room
-from dreamwright.backend.server.jobs.uploads import Uploads
-from dreamwright.backend.server.monitoring.counters import Tally
-from dreamwright.backend.server.monitoring.status_reporter import Observer
-from dreamwright.backend.server.policy import Policy
-from dreamwright.backend.server.requests import capabilities, check_submission
-from dreamwright.backend.server.transport.authorized_keys import LOCAL
-from dreamwright.backend.server.transport.event_publisher import Herald
-from dreamwright.backend.server.transport.subscribers import Audience
-from dreamwright.backend.server.workers.dispatcher import Dispatch
-from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.runner import Runner
 from dreamwright.shared import limits
 from dreamwright.shared.errors import Refused
 from dreamwright.shared.job_states import ENDED, JobState
@@ -53,6 +37,24 @@ from dreamwright.shared.messages import (
     Welcome,
 )
 from dreamwright.shared.uploads import Upload
+
+from ..config.schema import RunConfig
+from ..errors import DreamwrightError
+from ..scenes.initial_field import first_step
+from .jobs.initial_fields import check_fit, check_kept, named
+from .jobs.job_store import Entry, Ledger, LedgerFault
+from .jobs.scheduling import check_priority, check_room
+from .jobs.uploads import Uploads
+from .monitoring.counters import Tally
+from .monitoring.status_reporter import Observer
+from .policy import Policy
+from .requests import capabilities, check_submission
+from .transport.authorized_keys import LOCAL
+from .transport.event_publisher import Herald
+from .transport.subscribers import Audience
+from .workers.dispatcher import Dispatch
+from .workers.job_executor import MESH_FILE
+from .workers.runner import Runner
 
 log = logging.getLogger(__name__)
 

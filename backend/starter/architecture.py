@@ -10,16 +10,16 @@ and the very quantity that Score Distillation Sampling needs, since eps_hat - ep
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from dreamwright.backend.starter import domain
+from . import domain
 
 IMAGE_SIZE = 64  # pixels a side
 SHUFFLE = 4  # pixel-unshuffle factor: 3 x 64 x 64 -> 48 x 16 x 16; learns faster a picture and a second than 2

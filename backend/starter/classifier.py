@@ -10,18 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from dreamwright.backend.errors import ModelError
-from dreamwright.backend.starter import domain
-from tools.starter_training.captions import PhotographSet
-
-Wear = Callable[[torch.Tensor, torch.Generator], torch.Tensor]  # images (n, 3, h, w) -> the same, looking worse
+from ..errors import ModelError
+from . import domain
 
 
 @dataclass(frozen=True)
@@ -69,37 +65,3 @@ def load_judge(folder: Path) -> Judge:
         {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
     )
     return judge.eval().requires_grad_(False)
-
-
-def judge_loss(judgement: Judgement, props: torch.Tensor, colors: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
-    """Sum of the three cross-entropies; colors of -1 (untextured) and views of -1 (nothing tells them) are left out."""
-    return (
-        functional.nll_loss(judgement.prop, props)
-        + functional.nll_loss(judgement.color, colors, ignore_index=-1)
-        + functional.nll_loss(judgement.view, views, ignore_index=-1)
-    )
-
-
-@torch.no_grad()
-def accuracies(
-    judge: Judge, photographs: PhotographSet, pictures: int, seed: int, wear: Wear | None = None
-) -> dict[str, float]:
-    """Share of right answers on fresh draws, each batch first changed by `wear` where one is given."""
-    generator = torch.Generator().manual_seed(seed)
-    right = {"prop": 0, "color": 0, "view_of_fronted": 0}
-    counted = dict.fromkeys(right, 0)
-    fronted = torch.tensor([prop.has_front for prop in domain.PROPS])
-    judge.eval()
-    for _ in range(max(1, pictures // 64)):
-        batch = photographs.sample(64, 64, generator)
-        verdict = judge(batch.images if wear is None else wear(batch.images, generator))
-        view_right = verdict.view.argmax(-1) == batch.views
-        textured = batch.colors >= 0
-        for name, hits in (
-            ("prop", verdict.prop.argmax(-1) == batch.props),
-            ("color", (verdict.color.argmax(-1) == batch.colors)[textured]),
-            ("view_of_fronted", view_right[fronted[batch.props]]),
-        ):
-            right[name] += int(hits.sum())
-            counted[name] += len(hits)
-    return {name: right[name] / max(1, counted[name]) for name in right}

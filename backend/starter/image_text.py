@@ -8,15 +8,16 @@ where. Two of them, since a model that guided an optimization must not judge it.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
-from dreamwright.backend.starter import domain
-from dreamwright.backend.starter.architecture import build_tokenizer
+from . import domain
+from .architecture import build_tokenizer
 
 IMAGE_SIZE = 64  # pixels a side
 MAX_TOKENS = 8  # "a red mushroom </s>" and a little room

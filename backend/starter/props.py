@@ -7,12 +7,12 @@ puts the bounding-box center at the origin and the farthest vertex at radius 0.5
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import numpy as np
 
-from dreamwright.backend.starter.solids import Solid, box, ellipsoid, lathe, move, prism, ring, rod, tube, turn
+from .solids import Solid, box, ellipsoid, lathe, move, prism, ring, rod, tube, turn
 
 Color = tuple[float, float, float]
 CREAM: Color = (0.95, 0.90, 0.76)

@@ -6,7 +6,7 @@ All return (vertices (V, 3) float64, faces: list of vertex-index tuples, outward
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Iterable, Mapping, Protocol, Sequence
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -18,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from dreamwright.backend.guidance.interfaces import Conditioning
-from dreamwright.backend.models.pipeline_folder import PipelineFolder, load_model
-from dreamwright.backend.text.tokenization import PartTokenizer, PromptReader
+from ..guidance.interfaces import Conditioning
+from ..models.pipeline_folder import PipelineFolder, load_model
+from .tokenization import PartTokenizer, PromptReader
 
 
 class TextSide(Protocol):

@@ -18,8 +18,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any
 
 import platformdirs
 import torch
@@ -27,9 +28,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreamwright.backend import errors
-from dreamwright.backend.config.schema import TextConfig
-from dreamwright.backend.errors import (
+from .. import errors
+from ..config.schema import TextConfig
+from ..errors import (
     ConfigError,
     DreamwrightError,
     OutOfMemory,
@@ -39,11 +40,11 @@ from dreamwright.backend.errors import (
     is_out_of_memory,
     one_line,
 )
-from dreamwright.backend.guidance.interfaces import Conditioning
-from dreamwright.backend.models.memory_estimate import free_bytes, in_words
-from dreamwright.backend.models.pipeline_folder import PipelineFolder, open_pipeline
-from dreamwright.backend.models.weights import parameter_count, weight_bytes
-from dreamwright.backend.text.encoder import TextEmbedder
+from ..guidance.interfaces import Conditioning
+from ..models.memory_estimate import free_bytes, in_words
+from ..models.pipeline_folder import PipelineFolder, open_pipeline
+from ..models.weights import parameter_count, weight_bytes
+from .encoder import TextEmbedder
 
 OWN_PROCESS_BYTES = 500_000_000  # of weights, from which on "auto" gives the encoders a process of their own
 POLL_S = 0.1  # between two looks at the child and at `should_stop`
@@ -160,7 +161,7 @@ def text_side(
     """
     where, number, int8 = _placement(folder, torch.device(device), dtype, config)
     kept = (embedding_cache() if cache is None else cache) if config.cache else None
-    if config.process == "own" or config.process == "auto" and text_bytes(folder, number, int8) >= OWN_PROCESS_BYTES:
+    if config.process == "own" or (config.process == "auto" and text_bytes(folder, number, int8) >= OWN_PROCESS_BYTES):
         return SeparateTextEmbedder(folder, where, number, kept, int8, should_stop)
     return TextEmbedder(folder, where, number, kept, int8)
 
@@ -193,7 +194,7 @@ def _placement(
             return dtype if where.type == device.type else torch.float32
         return getattr(torch, config.precision)
 
-    if config.device == "cpu" or device.type != "cuda" and config.device == "auto":
+    if config.device == "cpu" or (device.type != "cuda" and config.device == "auto"):
         where = torch.device("cpu")
     else:
         where = device if device.type == "cuda" else torch.device("cuda")

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Callable, Sequence
 
 from torch import Tensor
 
-from dreamwright.backend.config.schema import GuidanceConfig
-from dreamwright.backend.errors import PromptError
-from dreamwright.backend.guidance.interfaces import Conditioning, Denoiser
+from ..config.schema import GuidanceConfig
+from ..errors import PromptError
+from ..guidance.interfaces import Conditioning, Denoiser
 
 MAX_CHARACTERS = 1000  # no model reads more; longer ones are accidents
 

@@ -7,14 +7,15 @@ Tokenizers are small and need no weights, so prompts can be checked before anyth
 from __future__ import annotations
 
 import bisect
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from tokenizers import models as tokenizer_models
 
-from dreamwright.backend.errors import PromptError
-from dreamwright.backend.models.families import TextPart
-from dreamwright.backend.models.pipeline_folder import PipelineFolder, load_tokenizer
-from dreamwright.backend.text.vocabulary import read_vocabulary, split_words, unknown_message
+from ..errors import PromptError
+from ..models.families import TextPart
+from ..models.pipeline_folder import PipelineFolder, load_tokenizer
+from .vocabulary import read_vocabulary, split_words, unknown_message
 
 
 class PartTokenizer:

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
-from dreamwright.backend.models.json_object import read_object
+from ..models.json_object import read_object
 
 
 def read_vocabulary(folder: Path) -> Mapping[str, Any] | None:

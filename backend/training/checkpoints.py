@@ -6,17 +6,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping, Protocol
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dreamwright.backend.errors import CheckpointError, one_line
-from dreamwright.backend.training.events import RunState
+from ..errors import CheckpointError, one_line
+from .events import RunState
 
 FORMAT = "dreamwright-checkpoint"
 VERSION = 1

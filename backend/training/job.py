@@ -8,11 +8,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from dreamwright.backend.config.parsing import config_to_mapping, validate
-from dreamwright.backend.config.schema import Config, RefineConfig
-from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.text.prompts import clean_prompt
-from dreamwright.backend.training.methods import check_used
+from ..config.parsing import config_to_mapping, validate
+from ..config.schema import Config, RefineConfig
+from ..errors import ConfigError
+from ..text.prompts import clean_prompt
+from .methods import check_used
 
 OF_A_MESH = "refine."  # how the settings begin that only a refinement has
 

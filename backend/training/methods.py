@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Mapping, Sequence
 
-from dreamwright.backend.config.presets import PRESETS, get_preset
-from dreamwright.backend.config.schema import Config
-from dreamwright.backend.errors import ConfigError, ModelError
-from dreamwright.backend.models.registry import MODELS, STARTER, STARTER_CLIP, Kind
-from dreamwright.backend.models.required_files import is_clip_folder
+from ..config.presets import PRESETS, get_preset
+from ..config.schema import Config
+from ..errors import ConfigError, ModelError
+from ..models.registry import MODELS, STARTER, STARTER_CLIP, Kind
+from ..models.required_files import is_clip_folder
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from dreamwright.backend.training.events import Health
+from .events import Health
 
 EMPTY_OPACITY = 0.01  # mean opacity of upright views below which nothing is there
 FULL_OPACITY = 0.92  # above which fog or a wall fills the picture

@@ -3,38 +3,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dreamwright.backend.cameras.poses import Cameras, orbit_cameras
-from dreamwright.backend.errors import CheckpointError, ConfigError, OutOfMemory, Stopped, is_out_of_memory, one_line
-from dreamwright.backend.geometry.build import Mesh, MeshReport, build_mesh
-from dreamwright.backend.geometry.compare import FieldViews
-from dreamwright.backend.geometry.unwrap import check_unwrapper
-from dreamwright.backend.guidance.clip_guidance import ClipGuidance
-from dreamwright.backend.guidance.clip_model import load_image_text
-from dreamwright.backend.guidance.interfaces import Guidance
-from dreamwright.backend.guidance.sds import ScoreDistillation
-from dreamwright.backend.models.loading import chosen_dtype, load_denoiser
-from dreamwright.backend.models.local import resolve_model
-from dreamwright.backend.models.memory_estimate import check_memory, lowering
-from dreamwright.backend.models.pipeline_folder import open_pipeline
-from dreamwright.backend.rendering.shading import Shading
-from dreamwright.backend.runtime.distributed import Alone, Ranks
-from dreamwright.backend.scenes.initial_field import Origin
-from dreamwright.backend.scenes.sphere_scene import Sculptor, sphere_subject
-from dreamwright.backend.text.encoder_process import PromptEncoder, text_side
-from dreamwright.backend.text.prompts import PromptBank
-from dreamwright.backend.training.events import Event, RunState
-from dreamwright.backend.training.job import Job
-from dreamwright.backend.training.methods import check_model
-from dreamwright.backend.training.refine_trainer import Refinement
-from dreamwright.backend.training.trainer import Run, optimize
 from dreamwright.shared import __version__
+
+from ..cameras.poses import Cameras, orbit_cameras
+from ..errors import CheckpointError, ConfigError, OutOfMemory, Stopped, is_out_of_memory, one_line
+from ..geometry.build import Mesh, MeshReport, build_mesh
+from ..geometry.compare import FieldViews
+from ..geometry.unwrap import check_unwrapper
+from ..guidance.clip_guidance import ClipGuidance
+from ..guidance.clip_model import load_image_text
+from ..guidance.interfaces import Guidance
+from ..guidance.sds import ScoreDistillation
+from ..models.loading import chosen_dtype, load_denoiser
+from ..models.local import resolve_model
+from ..models.memory_estimate import check_memory, lowering
+from ..models.pipeline_folder import open_pipeline
+from ..rendering.shading import Shading
+from ..runtime.distributed import Alone, Ranks
+from ..scenes.initial_field import Origin
+from ..scenes.sphere_scene import Sculptor, sphere_subject
+from ..text.encoder_process import PromptEncoder, text_side
+from ..text.prompts import PromptBank
+from .events import Event, RunState
+from .job import Job
+from .methods import check_model
+from .refine_trainer import Refinement
+from .trainer import Run, optimize
 
 
 class Production:

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from dreamwright.backend.config.parsing import config_to_mapping, validate
-from dreamwright.backend.config.presets import DRAFT
-from dreamwright.backend.config.schema import Config
-from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.text.prompts import clean_prompt
+from ..config.parsing import config_to_mapping, validate
+from ..config.presets import DRAFT
+from ..config.schema import Config
+from ..errors import ConfigError
+from ..text.prompts import clean_prompt
 
 if TYPE_CHECKING:
-    from dreamwright.backend.geometry.input_mesh import Subject
+    from ..geometry.input_mesh import Subject
 
 PRESET = "refine"
 SECTIONS = ("run", "camera", "light", "shading", "background", "render", "guidance", "model", "text", "refine")
@@ -62,7 +63,7 @@ class RefineJob:
         ).hexdigest()
 
 
-def make_refine_job(prompt: str, model: str, config: Config, subject: "Subject") -> RefineJob:
+def make_refine_job(prompt: str, model: str, config: Config, subject: Subject) -> RefineJob:
     """A valid job; see `refine_job`."""
     return refine_job(prompt, model, config, subject.digest())
 

@@ -3,24 +3,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 
-from dreamwright.backend.errors import OutOfMemory, is_out_of_memory, one_line
-from dreamwright.backend.geometry.build import Mesh
-from dreamwright.backend.geometry.input_mesh import Subject
-from dreamwright.backend.guidance.sds import ScoreDistillation
-from dreamwright.backend.models.loading import chosen_dtype, load_denoiser
-from dreamwright.backend.models.local import resolve_model
-from dreamwright.backend.models.pipeline_folder import open_pipeline
-from dreamwright.backend.scenes.mesh_scene import guidance_for
-from dreamwright.backend.text.encoder_process import PromptEncoder, text_side
-from dreamwright.backend.text.prompts import PromptBank
-from dreamwright.backend.training.events import Event, RunState
-from dreamwright.backend.training.refine_job import RefineJob
-from dreamwright.backend.training.refine_trainer import Refinement
 from dreamwright.shared import __version__
+
+from ..errors import OutOfMemory, is_out_of_memory, one_line
+from ..geometry.build import Mesh
+from ..geometry.input_mesh import Subject
+from ..guidance.sds import ScoreDistillation
+from ..models.loading import chosen_dtype, load_denoiser
+from ..models.local import resolve_model
+from ..models.pipeline_folder import open_pipeline
+from ..scenes.mesh_scene import guidance_for
+from ..text.encoder_process import PromptEncoder, text_side
+from ..text.prompts import PromptBank
+from .events import Event, RunState
+from .refine_job import RefineJob
+from .refine_trainer import Refinement
 
 
 class RefineProduction:

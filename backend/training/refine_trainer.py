@@ -4,21 +4,21 @@
 from __future__ import annotations
 
 import time
-from typing import Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
-from dreamwright.backend.config.schema import Config
-from dreamwright.backend.errors import RunError
-from dreamwright.backend.geometry.input_mesh import Subject
-from dreamwright.backend.guidance.interfaces import Guidance
-from dreamwright.backend.scenes.field_scene import Diverged
-from dreamwright.backend.scenes.mesh_scene import Refiner
-from dreamwright.backend.text.prompts import PromptBank
-from dreamwright.backend.training.events import Checkpoint, Event, Finished, Health, Preview, Progress, RunState
-from dreamwright.backend.training.monitoring import CHECK_SHARES
-from dreamwright.backend.training.trainer import CLAY, LIT, PREVIEW_RESOLUTION
+from ..config.schema import Config
+from ..errors import RunError
+from ..geometry.input_mesh import Subject
+from ..guidance.interfaces import Guidance
+from ..scenes.field_scene import Diverged
+from ..scenes.mesh_scene import Refiner
+from ..text.prompts import PromptBank
+from .events import Checkpoint, Event, Finished, Health, Preview, Progress, RunState
+from .monitoring import CHECK_SHARES
+from .trainer import CLAY, LIT, PREVIEW_RESOLUTION
 
 FOLDED_SHARE = 0.02  # of the faces, above which a surface is crumpled rather than moved
 

@@ -4,21 +4,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Callable, Iterator
 
 import numpy as np
 import torch
 
-from dreamwright.backend.config.schema import Config
-from dreamwright.backend.errors import NotANumber, OutOfMemory, RunError, is_out_of_memory, one_line
-from dreamwright.backend.guidance.interfaces import Guidance
-from dreamwright.backend.rendering.shading import Shading
-from dreamwright.backend.runtime.distributed import Alone, Ranks
-from dreamwright.backend.scenes.field_scene import Distiller, Diverged
-from dreamwright.backend.scenes.initial_field import Origin
-from dreamwright.backend.text.prompts import PromptBank
-from dreamwright.backend.training.events import (
+from ..config.schema import Config
+from ..errors import NotANumber, OutOfMemory, RunError, is_out_of_memory, one_line
+from ..guidance.interfaces import Guidance
+from ..rendering.shading import Shading
+from ..runtime.distributed import Alone, Ranks
+from ..scenes.field_scene import Distiller, Diverged
+from ..scenes.initial_field import Origin
+from ..text.prompts import PromptBank
+from .events import (
     Checkpoint,
     Event,
     Finished,
@@ -28,7 +28,7 @@ from dreamwright.backend.training.events import (
     Restarted,
     RunState,
 )
-from dreamwright.backend.training.monitoring import CHECK_SHARES, all_finite, judge_run
+from .monitoring import CHECK_SHARES, all_finite, judge_run
 
 VERDICTS = ("fine", "empty", "full", "diverged")  # ranks agree on the last of theirs
 ADVICE = {
@@ -52,7 +52,7 @@ def optimize(
     clock: Callable[[], float] = time.monotonic,
     ranks: Ranks = Alone(),
     origin: Origin | None = None,
-) -> "Run":
+) -> Run:
     """A run to iterate over, from `resume` or else from `origin`'s field; its `distiller` holds the field.
 
     Raises CheckpointError for a state or a field that does not fit.

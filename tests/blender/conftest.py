@@ -7,8 +7,9 @@ import importlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -21,9 +22,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The add-on's folder, laid out as in the zip, importable as a package."""
     top = tmp_path_factory.mktemp("addons")
     folder = top / PACKAGE
-    leave = shutil.ignore_patterns("__pycache__")
+    leave = shutil.ignore_patterns("__pycache__", "shared")
     shutil.copytree(ROOT / "blender_addon", folder, ignore=leave)
-    shutil.copytree(ROOT / "shared", folder / "shared", ignore=leave)
+    shutil.copytree(ROOT / "shared", folder / "shared", ignore=shutil.ignore_patterns("__pycache__"))
     sys.path.insert(0, str(top))
     importlib.invalidate_caches()
     yield folder

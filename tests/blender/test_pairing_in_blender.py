@@ -9,9 +9,10 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_paste_be_refused_with_the_reason_be_allowed_dream_import_and_be_shut_ou
     blender: Blender,
     built: Built,
     shared_server: SharedServer,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     """In every Blender that is here, from the zip; and the secret lies in one file that only its owner reads."""
     blend, resources = tmp_path / "scene.blend", tmp_path / "blender"

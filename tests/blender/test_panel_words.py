@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("bpy")
 
-from tests.blender.test_session import module  # noqa: E402
-from tests.testing.addon_driver import Artist  # noqa: E402
+from tests.blender.test_session import module
+from tests.testing.addon_driver import Artist
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import pytest
 from tests.testing.blender_reports import report_of, run_at_window
 from tests.testing.blenders import Blender, run_script
 from tests.testing.built_addon import Built, built  # noqa: F401 (fixtures)
-from tests.testing.built_addon import blender as any_blender
 
 bpy = pytest.importorskip("bpy")
 
@@ -170,7 +169,7 @@ def test_a_job_without_a_field_or_that_there_is_not_is_refused_with_the_reason(b
 @pytest.mark.slow
 def test_in_each_blender_the_built_add_on_refines_an_object_into_another(
     any_blender: Blender, built: Built, serve: Callable[..., Any]
-) -> None:  # noqa: F811
+) -> None:
     server = serve("--pace", "20")
     done = run_script(
         any_blender, INSIDE / "refines_a_prompt.py", built.universal, {"SERVER": server.address}, timeout=200
@@ -190,7 +189,7 @@ def test_in_each_blender_the_built_add_on_refines_an_object_into_another(
 @pytest.mark.slow
 def test_at_a_window_the_button_opens_a_dialog_with_the_prompt_to_change(
     built: Built, serve: Callable[..., Any], tmp_path: Path
-) -> None:  # noqa: F811
+) -> None:
     server = serve("--pace", "20")
     report = run_at_window("refines_in_window.py", built.universal, "refining", {"SERVER": server.address}).report
     assert report["by object"] == ["a red mushroom", report["first"], 0.5], (

@@ -67,7 +67,7 @@ class Outside:
 def test_a_blender_on_a_second_machine_pairs_dreams_loses_the_cable_leaves_comes_back_and_has_the_prop(
     machines: tuple[Machine, Machine],
     built: Built,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     blender: Blender = next(one for one in blenders() if one.name == "bpy-4.5.15")
     if blender.missing:

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("bpy")
 
-from tests.blender.test_session import Table, module, table  # noqa: E402, F401 (table is a fixture)
+from tests.blender.test_session import Table, module, table  # noqa: F401 (table is a fixture)
 
 MESH = bytes(range(256)) * 4000  # a megabyte, which the stand-in takes for a mesh until it is made of it
 SETTINGS = {"refine.strength": 0.5}
@@ -48,7 +48,7 @@ def test_lost_answers_and_an_outage_only_make_it_later(table: Table) -> None:
     table.connect()
     table.server.faults.lose_uploads = 3
     ticket = refine(table)
-    table.settle(lambda: 0.2 < table.session.meshes.share(ticket))
+    table.settle(lambda: table.session.meshes.share(ticket) > 0.2)
     table.server.close()
     for _ in range(30):
         table.ahead += 1
@@ -78,7 +78,7 @@ def test_a_server_that_lost_the_mesh_before_its_request_is_sent_it_once_more(tab
 def test_another_blender_sends_what_the_first_left_unsent(table: Table, installed: Path, tmp_path: Path) -> None:
     table.connect()
     ticket = refine(table)
-    table.settle(lambda: 0.2 < table.session.meshes.share(ticket))
+    table.settle(lambda: table.session.meshes.share(ticket) > 0.2)
     table.session._client.close()  # as a killed Blender leaves it
     table.session = module("session").Session(tmp_path)
     table.connect()
@@ -121,7 +121,7 @@ def test_a_withdrawn_refinement_sends_no_more_and_leaves_nothing(table: Table, t
 def test_disconnecting_in_the_middle_keeps_the_request_for_the_next_time(table: Table) -> None:
     table.connect()
     ticket = refine(table)
-    table.settle(lambda: 0.2 < table.session.meshes.share(ticket))
+    table.settle(lambda: table.session.meshes.share(ticket) > 0.2)
     table.session.disconnect()
     assert ticket in table.session.outbox and not table.session.meshes.uploads
     table.connect()

@@ -8,8 +8,9 @@ import importlib
 import json
 import time
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,11 +18,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("bpy")
 
-from dreamwright.shared.messages import Closing, pack  # noqa: E402
-from tests.blender.conftest import PACKAGE, ROOT  # noqa: E402
-from tests.testing.fake_capabilities import OFFER  # noqa: E402
-from tests.testing.fake_props import picture  # noqa: E402
-from tests.testing.fake_server import FakeServer  # noqa: E402
+from dreamwright.shared.messages import Closing, pack
+from tests.blender.conftest import PACKAGE, ROOT
+from tests.testing.fake_capabilities import OFFER
+from tests.testing.fake_props import picture
+from tests.testing.fake_server import FakeServer
 
 WITHOUT_BPY = ("session", "commands", "mesh_outbox", "happenings", "frames", "remembered", "wording")
 

@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("bpy")
 
-from tests.blender.test_session import Table, module, table  # noqa: E402, F401 (table is a fixture)
-from tests.testing.fake_server import FakeServer  # noqa: E402
+from tests.blender.test_session import Table, module, table  # noqa: F401 (table is a fixture)
+from tests.testing.fake_server import FakeServer
 
 
 def reborn(table: Table) -> None:

@@ -24,7 +24,7 @@ CLUTTER = ("README.md", "pytorch_model.bin", "flax_model.msgpack", "tf_model.h5"
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, bytes]:
     made = folder_files(write_clip(tmp_path_factory.mktemp("clip") / "tiny"))
-    return {**made, **{name: b"unneeded" for name in CLUTTER}}
+    return {**made, **dict.fromkeys(CLUTTER, b"unneeded")}
 
 
 def test_a_clip_is_downloaded_whole_and_without_what_nobody_needs_and_found_by_name(hub, env, here, files):

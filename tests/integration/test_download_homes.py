@@ -69,7 +69,7 @@ def test_a_gated_model_says_where_to_accept_its_licence_and_comes_with_the_right
     says(run_command(env, "models", "download", model.name), *advice, "no token is stored")
     assert not models_folder(env).exists() or not any(models_folder(env).iterdir()), "nothing was begun"
     says(run_command({**env, "HF_TOKEN": STRANGER}, "models", "download", model.name), *advice, "has not accepted it")
-    assert hub.fetched() and set(hub.fetched()) <= {"model_index.json"} or not hub.fetched()
+    assert (hub.fetched() and set(hub.fetched()) <= {"model_index.json"}) or not hub.fetched()
     done = run_command({**env, "HF_TOKEN": FRIEND}, "models", "download", model.name)
     assert done.returncode == 0 and FRIEND not in done.stdout + done.stderr, done.stderr
     assert f"here: {models_folder(env) / model.name}" in run_command(env, "models").stdout

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import pytest
 import torch
@@ -203,7 +203,7 @@ def test_a_model_that_does_not_fit_is_told_of_in_one_line(tmp_path: Path, monkey
     def too_large(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError(CUDA)
 
-    monkeypatch.setattr(production, "load_denoiser", too_large)
+    monkeypatch.setattr(pipeline, "load_denoiser", too_large)
     job = make_job(
         "a red mushroom", str(save_tiny_model(tmp_path / "model")), "draft", quick_config("run.views_per_step=2")
     )

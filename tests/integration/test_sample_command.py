@@ -81,7 +81,7 @@ def test_bad_arguments_are_refused_before_any_model_is_loaded(tmp_path, monkeypa
     def refuse(*args, **options):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(models, "resolve_model", refuse)
+    monkeypatch.setattr(local, "resolve_model", refuse)
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(error, match=message) as caught:
         call("a red mushroom", *(word.format(tmp_path) for word in words))

@@ -119,7 +119,7 @@ class Breaking(TextEmbedder):
 def test_out_of_memory_in_the_child_becomes_advice(
     folder: PipelineFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_process, "TextEmbedder", Breaking)
+    monkeypatch.setattr(encoder_process, "TextEmbedder", Breaking)
     request = {
         "folder": str(folder.path), "device": "cpu", "dtype": "float32", "int8": False, "threads": 1,
         "prompts": ["a chair"], "work": str(tmp_path),
@@ -133,7 +133,7 @@ def test_out_of_memory_in_the_child_becomes_advice(
 def test_encoders_that_cannot_fit_are_refused_before_a_child_starts(
     folder: PipelineFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_process, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(encoder_process, "free_bytes", lambda device: 1000)
     text = separate(folder)
     with pytest.raises(ConfigError, match="1 MB is free.*text.precision"):
         text.embed(["a chair"])
@@ -150,7 +150,7 @@ def test_small_encoders_stay_and_large_ones_go_unless_configured(
         return type(text_side(of, "cpu", torch.float32, TextConfig(**settings)))
 
     assert kind(starter) is TextEmbedder and kind(starter, process="own") is SeparateTextEmbedder
-    monkeypatch.setattr(text_process, "OWN_PROCESS_BYTES", text_bytes(folder, torch.float32))
+    monkeypatch.setattr(encoder_process, "OWN_PROCESS_BYTES", text_bytes(folder, torch.float32))
     assert kind(folder) is SeparateTextEmbedder and kind(folder, process="same") is TextEmbedder
     assert kind(folder, precision="bfloat16") is TextEmbedder  # half as large
 

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 import zmq
@@ -58,7 +59,7 @@ def test_who_is_cut_off_and_back_at_once_is_told_and_shown_everything_again(stre
 
 def test_what_was_asked_when_the_connection_broke_is_asked_again_as_soon_as_it_is_back(
     street: Street, cable: LooseCable
-) -> None:  # noqa: F811
+) -> None:
     """And not only when the answer is late; once more is one job all the same."""
     anna = street.guest("anna", address=cable.address)
     cable.hush(True)
@@ -73,7 +74,7 @@ def test_what_was_asked_when_the_connection_broke_is_asked_again_as_soon_as_it_i
 
 def test_a_greeting_that_was_lost_does_not_leave_a_client_connecting_for_ever(
     street: Street, cable: LooseCable
-) -> None:  # noqa: F811
+) -> None:
     """Its signs of life are answered then, so it never thinks that it should begin anew."""
     anna = street.guest("anna", address=cable.address)
     anna._pending.clear()
@@ -83,7 +84,7 @@ def test_a_greeting_that_was_lost_does_not_leave_a_client_connecting_for_ever(
 
 def test_the_log_tells_of_a_client_that_never_reads_once_a_minute(
     street: Street, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:  # noqa: F811
+) -> None:
     class Full:
         def send_multipart(self, parts: list[bytes], flags: int) -> None:
             raise zmq.Again

@@ -7,7 +7,8 @@ import functools
 import math
 import tracemalloc
 import zlib
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import msgpack
 import numpy as np

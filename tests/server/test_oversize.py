@@ -132,7 +132,7 @@ class Port:
     def __init__(self) -> None:
         self.now = 0.0
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.inflow = Inflow(self.listener.getsockname()[1], lambda: self.now, 100_000, 250_000)
+        self.connection_limiter = Inflow(self.listener.getsockname()[1], lambda: self.now, 100_000, 250_000)
         self.pairs: list[tuple[socket.socket, socket.socket]] = []
 
     def call(self) -> tuple[socket.socket, socket.socket]:
@@ -153,7 +153,7 @@ class Port:
 
     def look(self) -> int:
         self.now += 1.0
-        return self.inflow.look()
+        return self.connection_limiter.look()
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_who_sends_too_much_without_ending_a_message_is_hung_up_on_and_nobody_el
     endless, honest, quiet = port.call(), port.call(), port.call()
     for _ in range(6):
         port.pass_on(honest, 60_000)
-        port.inflow.heard(honest[1].fileno())
+        port.connection_limiter.heard(honest[1].fileno())
         assert port.look() == 0, "360 kB in all, but each of them a message"
     port.pass_on(endless, 99_000)
     assert port.look() == 0
@@ -213,7 +213,7 @@ def test_a_door_hangs_up_on_a_message_of_too_many_frames_and_serves_others(
     street: Street, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        inflow, "LOOK_S", 0.0
+        connection_limiter, "LOOK_S", 0.0
     )  # at every turn: on a fast machine the message would be whole before the first look
     anna, mallory = street.guest("anna"), street.guest("mallory")
     street.door._inflow._one = 200_000

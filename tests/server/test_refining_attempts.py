@@ -72,7 +72,7 @@ def test_a_finished_attempt_leaves_its_last_field_beside_the_mesh(origin: Path) 
 
 def test_it_begins_in_the_middle_with_the_field_and_its_mesh_says_of_what(
     folder: Path, model: Path, undisturbed: bytes
-) -> None:  # noqa: F811
+) -> None:
     """The same as a run by hand from that field, to the last bit."""
     desk = refine(model, folder, 1)
     assert desk.steps() == [4, 5, 6] and desk.ended.how == "succeeded"
@@ -88,7 +88,7 @@ def test_it_begins_in_the_middle_with_the_field_and_its_mesh_says_of_what(
 
 def test_after_a_stop_it_goes_on_from_its_checkpoint_and_ends_in_the_same_mesh(
     folder: Path, model: Path, undisturbed: bytes
-) -> None:  # noqa: F811
+) -> None:
     desk = Desk()
     desk.stop_at = 4
     assert refine(model, folder, 1, desk).ended.how == "paused" and desk.steps() == [4]
@@ -132,7 +132,7 @@ def test_a_field_of_another_size_fails_with_what_to_do(folder: Path, model: Path
 def test_a_disk_without_room_for_the_field_costs_no_mesh_and_the_job_says_so(
     model: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(*_: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
@@ -157,7 +157,7 @@ def test_a_cancelled_job_keeps_the_field_of_its_mesh(model: Path, tmp_path: Path
 
 def test_an_attempt_whose_job_went_to_a_later_one_leaves_no_field(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # noqa: F811
+) -> None:
     from dreamwright.backend.server.workers import job_executor as module
 
     write = module.Attempt._write_mesh

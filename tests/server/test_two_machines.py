@@ -12,8 +12,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 
@@ -129,7 +130,7 @@ class Talker:
 def test_a_second_machine_pairs_dreams_loses_the_cable_leaves_comes_back_and_fetches(
     machines: tuple[Machine, Machine],
     installed: Path,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     pytest.importorskip("bpy")  # which the add-on's package asks for
     here, there = machines

@@ -195,7 +195,7 @@ def test_a_kill_is_laid_to_the_kernel_only_where_its_count_has_grown(
     counts: tuple[int | None, int | None], yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = iter(counts)
-    monkeypatch.setattr(dispatch, "oom_kills", lambda: next(told, None))
+    monkeypatch.setattr(dispatcher, "oom_kills", lambda: next(told, None))
     name = begun(yard)
     die(yard, name)
     assert yard.job(name).cause == "killed"
@@ -203,7 +203,7 @@ def test_a_kill_is_laid_to_the_kernel_only_where_its_count_has_grown(
 
 def test_a_worker_that_the_kernel_ended_goes_on_with_less_memory(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     kills = [3]
-    monkeypatch.setattr(dispatch, "oom_kills", lambda: kills[0])
+    monkeypatch.setattr(dispatcher, "oom_kills", lambda: kills[0])
     name = yard.submit(settings={"run.views_per_step": "4"})
     yard.work()
     kills[0] = 4

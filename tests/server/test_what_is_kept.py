@@ -106,7 +106,7 @@ def test_a_ledger_of_version_1_is_taken_over(tmp_path: Path) -> None:
             "ALTER TABLE jobs DROP COLUMN turn; ALTER TABLE jobs DROP COLUMN ended_age; DROP TABLE turns; DROP TABLE paces;"
         )
         old.execute("PRAGMA user_version=1")
-        new = "owner priority attempt device ready_low_s ready_high_s pinned fetched".split()
+        new = ["owner", "priority", "attempt", "device", "ready_low_s", "ready_high_s", "pinned", "fetched"]
         old.execute(f"UPDATE jobs SET summary = json_remove(summary, {', '.join(repr('$.' + field) for field in new)})")
     old.close()
     yard.open()

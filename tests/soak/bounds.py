@@ -13,8 +13,9 @@ import random
 import sys
 import typing
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from dreamwright.backend.config.parsing import BOUNDS, setting_names
 from dreamwright.backend.config.schema import Config
@@ -82,7 +83,7 @@ def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
         numeric = name in BOUNDS
         if numeric:
             low, high = BOUNDS[name]
-            whole = hint is int or "int" in str(hint) and "float" not in str(hint)
+            whole = hint is int or ("int" in str(hint) and "float" not in str(hint))
             step = 1 if whole else 1e-6 * max(1.0, abs(high))
             values = {
                 "0": 0,

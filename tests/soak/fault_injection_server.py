@@ -8,11 +8,12 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, Iterator
+from typing import Any
 from unittest import mock
 
 from dreamwright.backend.server.app import FrontDoor
@@ -63,9 +64,9 @@ class Ward:
         named = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
         command.write_text(f"#!/bin/sh\n{named} exec {shlex.quote(sys.executable)} -m tests.soak.faulty_worker\n")
         command.chmod(0o755)
-        self._stack = mock.patch.object(foreman, "sys", SimpleNamespace(executable=str(command)))
+        self._stack = mock.patch.object(local_runner, "sys", SimpleNamespace(executable=str(command)))
         self._quiet = mock.patch.object(
-            dispatch, "oom_kills", lambda: 0
+            dispatcher, "oom_kills", lambda: 0
         )  # other programs of this machine are no concern of these jobs
         self._stack.start()
         self._quiet.start()

@@ -13,10 +13,11 @@ import json
 import os
 import resource
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 from unittest import mock
 
 from dreamwright.backend.server.workers import worker
@@ -41,7 +42,7 @@ def harm(what: str, fault: dict[str, Any], work: Work) -> None:
         ctypes.CDLL(None).pause()  # native code that does not return
     elif what == "wait":
         time.sleep(fault["seconds"])
-    elif what == "memory" and work.job.settings.get("run.views_at_once") != "1" or what == "memory for ever":
+    elif (what == "memory" and work.job.settings.get("run.views_at_once") != "1") or what == "memory for ever":
         raise torch.OutOfMemoryError(CUDA_MEMORY)
     elif what == "MemoryError":
         raise MemoryError
@@ -62,16 +63,16 @@ def injected(fault: dict[str, Any] | None, work: Work, told: Path) -> Iterator[N
 
     where, what, calls = fault["where"], fault["what"], 0
     owner, name = {
-        "loading": (production, "load_denoiser"),
+        "loading": (pipeline, "load_denoiser"),
         "step": (sds.ScoreDistillation, "gradient"),
-        "mesh": (production, "build_mesh"),
+        "mesh": (pipeline, "build_mesh"),
     }[where]
     real: Callable[..., Any] = getattr(owner, name)
 
     def faulty(*words: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls < fault.get("step", 1) or what not in EACH_TIME and calls > fault.get("step", 1):
+        if calls < fault.get("step", 1) or (what not in EACH_TIME and calls > fault.get("step", 1)):
             return real(*words, **options)
         with told.open("a") as file:
             file.write(f"{work.job.job} {work.job.attempt} {time.monotonic()}\n")

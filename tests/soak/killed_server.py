@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from dreamwright.backend.server.workers.worker import ORPHAN_GRACE_S
 from dreamwright.shared.client import Client, Link

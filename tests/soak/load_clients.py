@@ -12,9 +12,10 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.connection_monitor import Lock

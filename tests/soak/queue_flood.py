@@ -11,8 +11,9 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from dreamwright.backend.server.policy import Policy
 from dreamwright.shared.errors import Refused

@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterable
+from typing import Any
 
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
 from dreamwright.shared.client import Client, Link
@@ -85,7 +86,7 @@ class Served:
     def pid(self) -> int:
         return self.process.pid
 
-    def start(self) -> "Served":
+    def start(self) -> Served:
         """Start it, again at the address that it had; returns when it listens."""
         command = [
             sys.executable,

@@ -13,8 +13,9 @@ import os
 import random
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from dreamwright.backend.cli import main as command
 from dreamwright.backend.server import app

@@ -11,9 +11,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("DREAMWRIGHT_BLENDERS", ROOT / ".blenders"))

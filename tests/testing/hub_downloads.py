@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Callable, Iterator
 
 import pytest
 from huggingface_hub import close_session, constants
@@ -34,7 +34,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     )
     return {
         **files,
-        **{name: b"unneeded" for name in clutter},
+        **dict.fromkeys(clutter, b"unneeded"),
         "unet/diffusion_pytorch_model.non_ema.safetensors": b"unneeded",
     }
 

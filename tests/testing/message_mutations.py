@@ -6,7 +6,8 @@ from __future__ import annotations
 import math
 import random
 import struct
-from typing import Any, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import msgpack
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -234,7 +235,7 @@ def structures(kinds: Sequence[str]) -> st.SearchStrategy[bytes]:
         fields = list(MESSAGES[kind].__dataclass_fields__)
         body = (
             PLAIN
-            | st.fixed_dictionaries({name: PLAIN for name in fields})
+            | st.fixed_dictionaries(dict.fromkeys(fields, PLAIN))
             | st.dictionaries(st.sampled_from([*fields, "x"]), PLAIN)
         )
         return st.fixed_dictionaries(

@@ -6,7 +6,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from dreamwright.shared.messages import MESSAGES
 from dreamwright.shared.schema import Rule, rule_of

@@ -8,7 +8,8 @@ noise prediction is eps = -sigma grad log p(z_t) (Tweedie). Means are images in 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor

@@ -15,7 +15,7 @@ class PaperLayout:
     def __init__(self, texts: list[str]) -> None:
         self.texts = texts
 
-    def _same(self, **options: Any) -> "PaperLayout":
+    def _same(self, **options: Any) -> PaperLayout:
         return self
 
     row = column = box = split = _same

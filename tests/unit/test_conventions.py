@@ -27,13 +27,16 @@ HOUSE = ("backend", "shared", "blender_addon")
 
 
 def imports_of(path: Path) -> set[str]:
-    """Every module that a file imports, also inside functions."""
+    """Every module that a file imports, also inside functions, by its absolute name."""
     found: set[str] = set()
+    package = ["dreamwright", *path.relative_to(ROOT).parent.parts]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            parts = [*package[: len(package) - node.level + 1]] if node.level else []
+            parts += [node.module] if node.module else []
+            found |= {".".join(parts), *(".".join([*parts, alias.name]) for alias in node.names)}
     return found
 
 

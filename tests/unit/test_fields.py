@@ -103,7 +103,7 @@ def test_albedo_is_a_color_density_is_positive_normals_are_unit(
     field = build_field(config, generator)
     field.begin_step(0.2)
     sample = field.query(torch.rand(50, 3, generator=generator) - 0.5, with_normals=True)
-    assert (sample.tau >= 0).all() and ((0 <= sample.rho) & (sample.rho <= 1)).all()
+    assert (sample.tau >= 0).all() and ((sample.rho >= 0) & (sample.rho <= 1)).all()
     torch.testing.assert_close(sample.normal.norm(dim=1), torch.ones(50), atol=1e-4, rtol=0)
 
 

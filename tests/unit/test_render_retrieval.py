@@ -37,7 +37,7 @@ def test_clay_is_retrieved_among_the_props_of_the_prompt_s_color_alone(mug):
     board = Scoreboard(retrieval.columns)
     exhibit = retrieval.add(board, "row", "a red mug", 0, mug)
     assert [board.figure("row", f"m: {look}").mean for look in LOOKS] == [0.0, 0.0, 1.0]
-    assert {look: len(getattr(exhibit, look)) for look in LOOKS} == {look: 8 for look in LOOKS}
+    assert {look: len(getattr(exhibit, look)) for look in LOOKS} == dict.fromkeys(LOOKS, 8)
     assert retrieval.chances() == pytest.approx({"albedo": 1 / 128, "shaded": 1 / 128, "textureless": 1 / 16})
 
 
@@ -65,8 +65,8 @@ def test_albedo_is_unlit_shaded_is_lit_and_textureless_has_no_color(mug):
 def test_prompts_of_the_starter_s_are_retrieved_among_all_its_captions_and_others_among_each_other():
     assert captions_for(["a red mug"], "--prompts") == STARTER_CAPTIONS
     assert captions_for(["a bulldog in a hat", "a peacock"], "--prompts") == ("a bulldog in a hat", "a peacock")
-    assert RenderRetrieval(["a peacock"], ("a bulldog", "a peacock"), {"m": AnyBlueMug()}).chances() == {
-        look: 0.5 for look in LOOKS
-    }
+    assert RenderRetrieval(["a peacock"], ("a bulldog", "a peacock"), {"m": AnyBlueMug()}).chances() == dict.fromkeys(
+        LOOKS, 0.5
+    )
     with pytest.raises(PromptError, match="holds 1 prompts; needed are two"):
         captions_for(["a peacock"], "--prompts")

@@ -13,8 +13,9 @@ import torch
 from dreamwright.backend.mesh_rendering.rasterize import orbit_axes, rasterize
 from dreamwright.backend.starter import domain, props, solids
 from dreamwright.backend.starter.architecture import build_tokenizer
-from dreamwright.backend.starter.classifier import Judge, judge_loss
+from dreamwright.backend.starter.classifier import Judge
 from tools.starter_training.captions import LookConfig, PhotographSet
+from tools.starter_training.train_judge import judge_loss
 
 
 def test_there_are_sixteen_props_and_eight_colors_with_the_required_ones() -> None:

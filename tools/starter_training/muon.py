@@ -6,7 +6,8 @@ Our own, because `torch.optim.Muon` takes no convolutions and works in bfloat16,
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from dreamwright.backend.starter import domain
-from dreamwright.backend.starter.classifier import Judge, accuracies, judge_loss
+from dreamwright.backend.starter.classifier import Judge, Judgement
 from tools.starter_training.captions import Batch, LookConfig, PhotographSet
 
 # Backgrounds of every kind, and wider colors: the judge must not depend on what the prior was trained on.
@@ -36,6 +37,42 @@ BLUR = (0.4, 1.3)  # pixels, standard deviation of the Gaussian over half of the
 GAIN = (0.75, 1.35)  # contrast and saturation: guidance overdoes both, few steps fall short of both
 NOISE = 0.06  # largest standard deviation of the noise added to [0, 1] pictures
 SAVE_S = 120.0  # seconds between saved states
+
+Wear = Callable[[torch.Tensor, torch.Generator], torch.Tensor]  # images (n, 3, h, w) -> the same, degraded
+
+
+def judge_loss(judgement: Judgement, props: torch.Tensor, colors: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+    """Sum of the three cross-entropies; colors of -1 (untextured) and views of -1 (nothing tells them) are left out."""
+    return (
+        functional.nll_loss(judgement.prop, props)
+        + functional.nll_loss(judgement.color, colors, ignore_index=-1)
+        + functional.nll_loss(judgement.view, views, ignore_index=-1)
+    )
+
+
+@torch.no_grad()
+def accuracies(
+    judge: Judge, photographs: PhotographSet, pictures: int, seed: int, wear: Wear | None = None
+) -> dict[str, float]:
+    """Share of right answers on fresh draws, each batch first changed by `wear` where one is given."""
+    generator = torch.Generator().manual_seed(seed)
+    right = {"prop": 0, "color": 0, "view_of_fronted": 0}
+    counted = dict.fromkeys(right, 0)
+    fronted = torch.tensor([prop.has_front for prop in domain.PROPS])
+    judge.eval()
+    for _ in range(max(1, pictures // 64)):
+        batch = photographs.sample(64, 64, generator)
+        verdict = judge(batch.images if wear is None else wear(batch.images, generator))
+        view_right = verdict.view.argmax(-1) == batch.views
+        textured = batch.colors >= 0
+        for name, hits in (
+            ("prop", verdict.prop.argmax(-1) == batch.props),
+            ("color", (verdict.color.argmax(-1) == batch.colors)[textured]),
+            ("view_of_fronted", view_right[fronted[batch.props]]),
+        ):
+            right[name] += int(hits.sum())
+            counted[name] += len(hits)
+    return {name: right[name] / max(1, counted[name]) for name in right}
 
 
 def told_views(batch: Batch) -> torch.Tensor:

@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dreamwright.backend.errors import ConfigError, ModelError
-from dreamwright.backend.guidance.interfaces import Conditioning
-from dreamwright.backend.guidance.noise_schedule import NoiseSchedule
-from dreamwright.backend.guidance.prediction import PredictionType, noise_from
-from dreamwright.backend.models.pipeline_folder import PipelineFolder
-from dreamwright.backend.text.encoder import TextSide
-from dreamwright.backend.text.tokenization import PromptReader
+from ...errors import ConfigError, ModelError
+from ...models.pipeline_folder import PipelineFolder
+from ...text.encoder import TextSide
+from ...text.tokenization import PromptReader
+from ..interfaces import Conditioning
+from ..noise_schedule import NoiseSchedule
+from ..prediction import PredictionType, noise_from
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.guidance.denoisers.base import check_width, text_width
-from dreamwright.backend.guidance.denoisers.latent import LatentDiffusion, check_latent_channels
-from dreamwright.backend.models.pipeline_folder import PipelineFolder
+from ...errors import ConfigError
+from ...models.pipeline_folder import PipelineFolder
+from .base import check_width, text_width
+from .latent import LatentDiffusion, check_latent_channels
 
 
 class FlowTransformer(LatentDiffusion):

@@ -6,17 +6,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dreamwright.backend.errors import ConfigError, ModelError
-from dreamwright.backend.guidance.denoisers.base import (
+from ...errors import ConfigError, ModelError
+from ...models.pipeline_folder import PipelineFolder
+from ...models.vae import LatentSpace
+from ..interfaces import Conditioning
+from .base import (
     FrozenDiffusion,
     FrozenParts,
     check_value,
     check_width,
     text_width,
 )
-from dreamwright.backend.guidance.interfaces import Conditioning
-from dreamwright.backend.models.pipeline_folder import PipelineFolder
-from dreamwright.backend.models.vae import LatentSpace
 
 TEXT_TO_IMAGE = "choose a base text-to-image model"
 

@@ -9,8 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dreamwright.backend.errors import ModelError
-from dreamwright.backend.guidance.denoisers.base import (
+from ...errors import ModelError
+from ...models.pipeline_folder import PipelineFolder, load_model, open_pipeline
+from ...text.encoder import TextEmbedder, TextSide
+from ...text.tokenization import PromptReader
+from ..interfaces import Conditioning
+from ..noise_schedule import read_schedule
+from ..patch_grid import grid_offsets, mean_of_rows, rolled
+from .base import (
     FrozenDiffusion,
     FrozenParts,
     check_value,
@@ -18,12 +24,6 @@ from dreamwright.backend.guidance.denoisers.base import (
     square_size,
     text_width,
 )
-from dreamwright.backend.guidance.interfaces import Conditioning
-from dreamwright.backend.guidance.noise_schedule import read_schedule
-from dreamwright.backend.guidance.patch_grid import grid_offsets, mean_of_rows, rolled
-from dreamwright.backend.models.pipeline_folder import PipelineFolder, load_model, open_pipeline
-from dreamwright.backend.text.encoder import TextEmbedder, TextSide
-from dreamwright.backend.text.tokenization import PromptReader
 
 SHUFFLE_FACTORS = (1, 2, 4)  # pixel-unshuffle factors k: the U-Net sees 3 k^2 channels
 STAGE_I = "choose a text-to-image model (stage I)"

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dreamwright.backend.guidance.denoisers.base import check_value, check_width, text_width
-from dreamwright.backend.guidance.denoisers.latent import (
+from ...models.pipeline_folder import PipelineFolder
+from .base import check_value, check_width, text_width
+from .latent import (
     TEXT_TO_IMAGE,
     LatentDiffusion,
     check_latent_channels,
     check_plain_unet,
 )
-from dreamwright.backend.models.pipeline_folder import PipelineFolder
 
 TIME_IDS = 6  # original height and width, crop's top and left, wanted height and width
 

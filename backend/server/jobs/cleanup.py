@@ -8,14 +8,15 @@ import re
 import shutil
 from pathlib import Path
 
-from dreamwright.backend.scenes.initial_field import FIELD_FILE
-from dreamwright.backend.server.jobs.job_store import Entry, LedgerFault
-from dreamwright.backend.server.jobs.retention import Kept, expired, file_size, folder_size
-from dreamwright.backend.server.jobs.uploads import SUBJECT_FILE
-from dreamwright.backend.server.policy import Policy
-from dreamwright.backend.server.transport.event_publisher import Herald
-from dreamwright.backend.server.workers.job_executor import ORIGIN_FILE
 from dreamwright.shared.job_states import ENDED, JobState
+
+from ...scenes.initial_field import FIELD_FILE
+from ..policy import Policy
+from ..transport.event_publisher import Herald
+from ..workers.job_executor import ORIGIN_FILE
+from .job_store import Entry, LedgerFault
+from .retention import Kept, expired, file_size, folder_size
+from .uploads import SUBJECT_FILE
 
 log = logging.getLogger(__name__)
 

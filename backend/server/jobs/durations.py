@@ -6,8 +6,8 @@ from __future__ import annotations
 import heapq
 import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Iterable, Mapping, Sequence
 
 from dreamwright.shared.messages import JobSummary
 
@@ -25,7 +25,7 @@ class Span:
     low_s: float
     high_s: float
 
-    def __add__(self, other: "Span") -> "Span":
+    def __add__(self, other: Span) -> Span:
         return Span(self.low_s + other.low_s, self.high_s + other.high_s)
 
     @property

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
-from dreamwright.backend.server.jobs.durations import Span, ready_times, recipe
-from dreamwright.backend.server.transport.event_publisher import Herald
 from dreamwright.shared.job_states import JobState
+
+from ..transport.event_publisher import Herald
+from .durations import Span, ready_times, recipe
 
 LEAST_S = 2.0  # a change of less is not told
 LEAST_SHARE = 0.05  # nor one of a smaller share of the time itself

@@ -7,22 +7,23 @@ import dataclasses
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
-from dreamwright.backend.config.parsing import apply_settings
-from dreamwright.backend.config.presets import PRESETS
-from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.scenes.initial_field import FIELD_FILE
-from dreamwright.backend.server.jobs.job_store import Entry, Ledger, LedgerFault, new_name
-from dreamwright.backend.server.requests import job_of
-from dreamwright.backend.server.workers.failure_policy import listed
-from dreamwright.backend.server.workers.job_executor import ORIGIN_FILE
-from dreamwright.backend.training.job import Job
 from dreamwright.shared.errors import Refused
 from dreamwright.shared.job_states import ENDED
 from dreamwright.shared.messages import JobSummary
+
+from ...config.parsing import apply_settings
+from ...config.presets import PRESETS
+from ...errors import ConfigError
+from ...scenes.initial_field import FIELD_FILE
+from ...training.job import Job
+from ..requests import job_of
+from ..workers.failure_policy import listed
+from ..workers.job_executor import ORIGIN_FILE
+from .job_store import Entry, Ledger, LedgerFault, new_name
 
 log = logging.getLogger(__name__)
 

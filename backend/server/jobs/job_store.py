@@ -8,17 +8,19 @@ import logging
 import secrets
 import sqlite3
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
-from dreamwright.backend.errors import CheckpointError
-from dreamwright.backend.server.jobs.durations import Paces, Sample
-from dreamwright.backend.server.jobs.retention import ServerAge
-from dreamwright.backend.server.jobs.scheduling import Turns, Waiting, in_order, started
 from dreamwright.shared.job_states import ENDED, JobState, check_transition
 from dreamwright.shared.messages import JobSummary, Submit
+
+from ...errors import CheckpointError
+from .durations import Paces, Sample
+from .retention import ServerAge
+from .scheduling import Turns, Waiting, in_order, started
 
 log = logging.getLogger(__name__)
 

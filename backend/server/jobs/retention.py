@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterable
 
-from dreamwright.backend.server.policy import GIGABYTE, Policy
+from ..policy import GIGABYTE, Policy
 
 DAY_S = 86_400.0
 UNFETCHED_FACTOR = 2.0  # a mesh that nobody fetched stays so many times as long

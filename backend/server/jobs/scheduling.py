@@ -8,8 +8,8 @@ for the turns that are their own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Iterable, Mapping
 
 from dreamwright.shared.errors import Refused
 

@@ -12,17 +12,18 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable
 
-from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.geometry.mesh_validation import check_given
-from dreamwright.backend.server.policy import Policy
 from dreamwright.shared.errors import ProtocolError, Refused
 from dreamwright.shared.limits import UPLOAD_BYTES
 from dreamwright.shared.mesh_file import MeshFile, decode_mesh
 from dreamwright.shared.uploads import Upload, Uploaded
+
+from ...errors import ConfigError
+from ...geometry.mesh_validation import check_given
+from ..policy import Policy
 
 log = logging.getLogger(__name__)
 

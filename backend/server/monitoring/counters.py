@@ -27,7 +27,7 @@ class Spread:
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
 
-    def copy(self) -> "Spread":
+    def copy(self) -> Spread:
         """The same counts, which change no more."""
         return Spread(self.bounds, list(self.counts), self.total)
 

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import sys
 import traceback
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -71,11 +71,7 @@ class Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line without its end; a stack in the text form follows on lines of its own, indented."""
-        at = (
-            datetime.fromtimestamp(record.created, timezone.utc)
-            .isoformat(timespec="milliseconds")
-            .replace("+00:00", "Z")
-        )
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         event = self._blot(record.getMessage())
         fields = {name: self._blot(value) for name, value in fields_of(record).items()}
         stack = []

@@ -9,13 +9,14 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
-from typing import Iterator, Mapping
 
-from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.server.monitoring.counters import Spread
-from dreamwright.backend.server.monitoring.status_reporter import Figures
 from dreamwright.shared import __version__
+
+from ...errors import ConfigError
+from .counters import Spread
+from .status_reporter import Figures
 
 try:
     from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server

@@ -6,15 +6,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Mapping, Protocol
+from typing import Protocol
 
-from dreamwright.backend.server.jobs.job_store import Entry, Ledger
-from dreamwright.backend.server.monitoring.counters import Spread, Tally
 from dreamwright.shared import limits
 from dreamwright.shared.job_states import ENDED, JobState
 from dreamwright.shared.status import DEVICES_TOLD, JOBS_TOLD, USERS_TOLD, DeviceLine, JobLine, ServerStatus, UserLine
+
+from ..jobs.job_store import Entry, Ledger
+from .counters import Spread, Tally
 
 PRESENT_S = limits.PULSE_S * limits.LIVENESS * 3  # a connection that said nothing for longer is gone
 DISK_S = 10.0  # between two looks at the disk

@@ -11,15 +11,17 @@ import logging
 import os
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from filelock import FileLock
 
-from dreamwright.backend.errors import ConfigError
 from dreamwright.shared.credentials import KeyPair, fingerprint, key_text, new_pair, pair_text, read_key, read_pair
 from dreamwright.shared.private_files import PrivateFileError, read_private, write_private
+
+from ...errors import ConfigError
 
 log = logging.getLogger(__name__)
 

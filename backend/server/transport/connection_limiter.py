@@ -13,7 +13,7 @@ import socket
 import stat
 import struct
 import sys
-from typing import Callable
+from collections.abc import Callable
 
 LOOK_S = 0.2  # between two looks: what comes in meanwhile is more than was allowed, 25 MB at 1 Gbit/s
 ONE_BYTES = (

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
-from dreamwright.backend.server.jobs.job_store import Ledger
-from dreamwright.backend.server.monitoring.counters import Tally
-from dreamwright.backend.server.transport.subscribers import Audience
 from dreamwright.shared.job_states import ENDED, JobState
 from dreamwright.shared.messages import JobSummary
+
+from ..jobs.job_store import Ledger
+from ..monitoring.counters import Tally
+from .subscribers import Audience
 
 TELL_S = 0.25  # shortest time between two tellings of a running job's progress
 

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any
 
 from dreamwright.shared import limits
 from dreamwright.shared.messages import Closing, JobChanged, JobForgotten, JobSummary, PreviewFrame

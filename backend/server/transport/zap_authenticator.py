@@ -13,9 +13,10 @@ import logging
 
 import zmq
 
-from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.server.transport.authorized_keys import GuestList, User
 from dreamwright.shared.credentials import KEY_BYTES, KeyPair, fingerprint, key_text
+
+from ...errors import ConfigError
+from .authorized_keys import GuestList, User
 
 log = logging.getLogger(__name__)
 

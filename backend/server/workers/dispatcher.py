@@ -7,29 +7,31 @@ A disk that refuses a write ends nothing: the job waits with a sentence, and wha
 from __future__ import annotations
 
 import logging
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
-from dreamwright.backend.errors import DreamwrightError
-from dreamwright.backend.scenes.initial_field import FIELD_FILE
-from dreamwright.backend.server.jobs.cleanup import Sweeper
-from dreamwright.backend.server.jobs.durations import recipe
-from dreamwright.backend.server.jobs.eta import forecast
-from dreamwright.backend.server.jobs.job_store import Entry, LedgerFault
-from dreamwright.backend.server.policy import Policy
-from dreamwright.backend.server.requests import has_vae, job_of
-from dreamwright.backend.server.transport.event_publisher import Herald
-from dreamwright.backend.server.workers.failure_policy import classify_status, decide, smaller
-from dreamwright.backend.server.workers.fencing import raise_fence
-from dreamwright.backend.server.workers.heartbeat import STALL_S, Vigil, grace_s, patience_s
-from dreamwright.backend.server.workers.job_executor import MESH_FILE, file_hash
-from dreamwright.backend.server.workers.oom import oom_kills
-from dreamwright.backend.server.workers.runner import Died, Runner
-from dreamwright.backend.server.workers.worker_protocol import Ended, Noted, Pictured, Report, Stepped
-from dreamwright.backend.training.checkpoints import has_checkpoint
 from dreamwright.shared import limits
 from dreamwright.shared.failure_causes import Cause
 from dreamwright.shared.job_states import ENDED, JobState
 from dreamwright.shared.messages import PreviewFrame
+
+from ...errors import DreamwrightError
+from ...scenes.initial_field import FIELD_FILE
+from ...training.checkpoints import has_checkpoint
+from ..jobs.cleanup import Sweeper
+from ..jobs.durations import recipe
+from ..jobs.eta import forecast
+from ..jobs.job_store import Entry, LedgerFault
+from ..policy import Policy
+from ..requests import has_vae, job_of
+from ..transport.event_publisher import Herald
+from .failure_policy import classify_status, decide, smaller
+from .fencing import raise_fence
+from .heartbeat import STALL_S, Vigil, grace_s, patience_s
+from .job_executor import MESH_FILE, file_hash
+from .oom import oom_kills
+from .runner import Died, Runner
+from .worker_protocol import Ended, Noted, Pictured, Report, Stepped
 
 log = logging.getLogger(__name__)
 

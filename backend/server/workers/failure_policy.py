@@ -8,12 +8,15 @@ Both are pure functions: `classify` (an error in the worker) and `classify_statu
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Mapping
+from typing import Any
 
-from dreamwright.backend.config.schema import Config
-from dreamwright.backend.errors import (
+from dreamwright.shared.failure_causes import Cause
+
+from ...config.schema import Config
+from ...errors import (
     ConfigError,
     DreamwrightError,
     ModelError,
@@ -24,12 +27,11 @@ from dreamwright.backend.errors import (
     is_out_of_memory,
     one_line,
 )
-from dreamwright.shared.failure_causes import Cause
 
 __all__ = [
+    "REMEDIES",
     "Cause",
     "Remedy",
-    "REMEDIES",
     "Verdict",
     "classify",
     "classify_status",

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dreamwright.backend.server.policy import Policy
 from dreamwright.shared.failure_causes import Cause
+
+from ..policy import Policy
 
 SLOWEST_STEPS = 10.0  # a worker may say nothing for so many times its slowest step
 LONG_STAGES = 6.0  # so many times as long as between two steps, while loading or making the mesh

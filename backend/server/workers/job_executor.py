@@ -8,24 +8,26 @@ import logging
 import os
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
-from dreamwright.backend.server.monitoring.logging_setup import hide
-from dreamwright.backend.server.workers.fencing import Superseded, check_fence, held
-from dreamwright.backend.server.workers.worker_protocol import Ended, Noted, Pictured, Report, Stepped, Work
 from dreamwright.shared.failure_causes import Cause
 from dreamwright.shared.limits import MESSAGE_CHARACTERS
 
+from ..monitoring.logging_setup import hide
+from .fencing import Superseded, check_fence, held
+from .worker_protocol import Ended, Noted, Pictured, Report, Stepped, Work
+
 if TYPE_CHECKING:
-    from dreamwright.backend.scenes.initial_field import Origin
-    from dreamwright.backend.server.workers.refine_executor import SentRefinement
-    from dreamwright.backend.training.events import Event, RunState
-    from dreamwright.backend.training.job import Job
-    from dreamwright.backend.training.pipeline import Production
-    from dreamwright.backend.training.refine_job import RefineJob
+    from ...scenes.initial_field import Origin
+    from ...training.events import Event, RunState
+    from ...training.job import Job
+    from ...training.pipeline import Production
+    from ...training.refine_job import RefineJob
+    from .refine_executor import SentRefinement
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +58,8 @@ class Attempt:
 
         Whoever worked on it before must be gone first; a worker that finds its job given to a later attempt drops it.
         """
-        from dreamwright.backend.errors import Stopped
-        from dreamwright.backend.server.workers.failure_policy import classify, describe
+        from ...errors import Stopped
+        from .failure_policy import classify, describe
 
         hide(self._job.prompt, self._job.negative)
         try:
@@ -97,13 +99,13 @@ class Attempt:
         )
 
     def _produce(self) -> Ended:
-        from dreamwright.backend.errors import CheckpointError, DreamwrightError
-        from dreamwright.backend.server.requests import job_of
-        from dreamwright.backend.server.workers.failure_policy import lowered
-        from dreamwright.backend.server.workers.refine_executor import SentRefinement
-        from dreamwright.backend.training.checkpoints import has_checkpoint, read_checkpoint
-        from dreamwright.backend.training.events import Checkpoint
-        from dreamwright.backend.training.pipeline import Production
+        from ...errors import CheckpointError, DreamwrightError
+        from ...training.checkpoints import has_checkpoint, read_checkpoint
+        from ...training.events import Checkpoint
+        from ...training.pipeline import Production
+        from ..requests import job_of
+        from .failure_policy import lowered
+        from .refine_executor import SentRefinement
 
         job, checkpoints, origin = job_of(self._job), self._folder / "checkpoints", self._origin()
         if origin is not None:
@@ -150,10 +152,10 @@ class Attempt:
         # The last checkpoint stays until the server has written down how it ended.
         return self._ended("cancelled" if cancelled else "succeeded", *told, meshed=True)
 
-    def _origin(self) -> "Origin | None":
+    def _origin(self) -> Origin | None:
         """The field that the job begins from, if it refines another's prompt. Raises CheckpointError."""
-        from dreamwright.backend.errors import CheckpointError
-        from dreamwright.backend.scenes.initial_field import read_origin
+        from ...errors import CheckpointError
+        from ...scenes.initial_field import read_origin
 
         if not self._job.refines:
             return None
@@ -165,10 +167,10 @@ class Attempt:
         hide(self._job.prompt, self._job.negative, origin.prompt)
         return origin
 
-    def _keep(self, job: "Job | RefineJob", state: "RunState") -> None:
+    def _keep(self, job: Job | RefineJob, state: RunState) -> None:
         """Write a checkpoint, unless the job is another worker's by now. Raises Superseded and _DiskRefuses."""
-        from dreamwright.backend.errors import CheckpointError
-        from dreamwright.backend.training.checkpoints import NEWEST, write_checkpoint
+        from ...errors import CheckpointError
+        from ...training.checkpoints import NEWEST, write_checkpoint
 
         check_fence(self._folder, self._number)
         try:
@@ -185,7 +187,7 @@ class Attempt:
             self._name, how, "; ".join(filter(None, messages))[:MESSAGE_CHARACTERS], meshed, self._number, cause.value
         )
 
-    def _write_mesh(self, production: "Production | SentRefinement", progress: Callable[[float], None]) -> list[str]:
+    def _write_mesh(self, production: Production | SentRefinement, progress: Callable[[float], None]) -> list[str]:
         """Make and write the mesh; what there is to tell of it. Told to cancel once there are colors of vertices, it bakes no texture."""
         from dreamwright.shared.mesh_file import MeshFile, Picture, encode_mesh
 
@@ -215,10 +217,10 @@ class Attempt:
         stopped = production.job.config.mesh.texture and picture is None
         return ["stopped while its texture was baked, so it has vertex colors"] if stopped else []
 
-    def _keep_field(self, production: "Production") -> list[str]:
+    def _keep_field(self, production: Production) -> list[str]:
         """Keep the field beside the mesh, for a job that refines the prompt; without it the mesh is as good."""
-        from dreamwright.backend.errors import CheckpointError
-        from dreamwright.backend.scenes.initial_field import FIELD_FILE, keep_field
+        from ...errors import CheckpointError
+        from ...scenes.initial_field import FIELD_FILE, keep_field
 
         check_fence(self._folder, self._number)
         try:
@@ -229,8 +231,8 @@ class Attempt:
             return ["the disk had no room for its field, so its prompt cannot be refined"]
         return []
 
-    def _report(self, event: "Event") -> None:
-        from dreamwright.backend.training import events
+    def _report(self, event: Event) -> None:
+        from ...training import events
 
         if isinstance(event, events.Progress):
             now = time.monotonic()

@@ -9,17 +9,19 @@ import secrets
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any
 
 import zmq
 
-from dreamwright.backend.server.workers.runner import Died
-from dreamwright.backend.server.workers.worker_protocol import Ended, Ready, Stop, Work, pack_order, unpack_order
 from dreamwright.shared import limits
 from dreamwright.shared.errors import ProtocolError
 from dreamwright.shared.messages import JobSummary
+
+from .runner import Died
+from .worker_protocol import Ended, Ready, Stop, Work, pack_order, unpack_order
 
 log = logging.getLogger(__name__)
 

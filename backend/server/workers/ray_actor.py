@@ -11,14 +11,16 @@ import socket
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
-from dreamwright.backend.server.monitoring.logging_setup import inherit_log
-from dreamwright.backend.server.workers.fencing import FENCE_FILE
-from dreamwright.backend.server.workers.job_executor import Attempt
-from dreamwright.backend.server.workers.worker_protocol import Ended, Noted, Work, pack_order, unpack_order
 from dreamwright.shared import __version__
+
+from ..monitoring.logging_setup import inherit_log
+from .fencing import FENCE_FILE
+from .job_executor import Attempt
+from .worker_protocol import Ended, Noted, Work, pack_order, unpack_order
 
 UNHEARD_S = 600.0  # that an ended actor holds its GPU for a server that does not ask; its job is then made anew from a checkpoint
 SEE_FOLDER_S = 60.0  # NFS may show a node what a folder held up to a minute ago (acdirmax)

@@ -25,9 +25,13 @@ import zmq
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dreamwright.backend.errors import one_line
-from dreamwright.backend.server.workers.ray_actor import NO_SECRET, JobActor
-from dreamwright.backend.server.workers.worker_protocol import (
+from dreamwright.shared import __version__
+from dreamwright.shared.errors import ProtocolError
+from dreamwright.shared.limits import MESSAGE_CHARACTERS, NAME_CHARACTERS
+
+from ...errors import one_line
+from .ray_actor import NO_SECRET, JobActor
+from .worker_protocol import (
     Connected,
     Ended,
     Found,
@@ -41,9 +45,6 @@ from dreamwright.backend.server.workers.worker_protocol import (
     pack_order,
     unpack_order,
 )
-from dreamwright.shared import __version__
-from dreamwright.shared.errors import ProtocolError
-from dreamwright.shared.limits import MESSAGE_CHARACTERS, NAME_CHARACTERS
 
 TURN_S = 0.05  # between two looks at the actors; a word of the server's is heard at once
 LISTEN_S = 5.0  # that an actor holds a question when it has nothing to say

@@ -15,16 +15,19 @@ import secrets
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any
 
 import zmq
 
-from dreamwright.backend.errors import CheckpointError, ConfigError
-from dreamwright.backend.server.workers.local_runner import LONGEST_REST_S
-from dreamwright.backend.server.workers.runner import Died
-from dreamwright.backend.server.workers.worker_protocol import (
+from dreamwright.shared.messages import JobSummary
+
+from ...errors import CheckpointError, ConfigError
+from .local_runner import LONGEST_REST_S
+from .runner import Died
+from .worker_protocol import (
     Connected,
     Ended,
     Found,
@@ -39,7 +42,6 @@ from dreamwright.backend.server.workers.worker_protocol import (
     pack_order,
     unpack_order,
 )  # fmt: skip
-from dreamwright.shared.messages import JobSummary
 
 log = logging.getLogger(__name__)
 

@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from dreamwright.backend.config.parsing import apply_settings
-from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.server.jobs.uploads import SUBJECT_FILE, read_sent
-from dreamwright.backend.training.refine_job import PRESET, REFINE, RefineJob, refine_job
 from dreamwright.shared.messages import JobSummary, Submit
 
+from ...config.parsing import apply_settings
+from ...errors import ConfigError
+from ...training.refine_job import PRESET, REFINE, RefineJob, refine_job
+from ..jobs.uploads import SUBJECT_FILE, read_sent
+
 if TYPE_CHECKING:
-    from dreamwright.backend.geometry.build import Mesh
-    from dreamwright.backend.training.events import RunState
+    from ...geometry.build import Mesh
+    from ...training.events import RunState
 
 ECHOED, ECHOES = (
     "source_",
@@ -42,8 +44,8 @@ def refine_job_of(asked: Submit | JobSummary) -> RefineJob:
 class Report:
     """What is told of a refined mesh beside where it came from."""
 
-    def __init__(self, mesh: "Mesh") -> None:
-        from dreamwright.backend.geometry.topology import is_watertight
+    def __init__(self, mesh: Mesh) -> None:
+        from ...geometry.topology import is_watertight
 
         self.triangles, self.watertight = len(mesh.faces), bool(is_watertight(mesh.faces))
 
@@ -55,10 +57,10 @@ class SentRefinement:
     """
 
     def __init__(
-        self, job: RefineJob, folder: Path, device: Any, resume: "RunState | None", should_stop: Callable[[], bool]
+        self, job: RefineJob, folder: Path, device: Any, resume: RunState | None, should_stop: Callable[[], bool]
     ) -> None:
-        from dreamwright.backend.geometry.input_mesh import make_subject
-        from dreamwright.backend.training.refine_pipeline import RefineProduction
+        from ...geometry.input_mesh import make_subject
+        from ...training.refine_pipeline import RefineProduction
 
         try:
             data = (folder / SUBJECT_FILE).read_bytes()
@@ -84,7 +86,7 @@ class SentRefinement:
         """Steps taken."""
         return self._inner.step
 
-    def mesh(self, progress: Callable[[float], None], enough: Callable[[], bool]) -> "tuple[Mesh, Report]":
+    def mesh(self, progress: Callable[[float], None], enough: Callable[[], bool]) -> tuple[Mesh, Report]:
         """The mesh as it is now, and a report; at once, so `progress` and `enough` are not asked."""
         mesh = self._inner.mesh()
         return mesh, Report(mesh)

@@ -7,14 +7,16 @@ cancelled and reordered; it never starts a job again by itself, since each start
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Mapping, Protocol
+from typing import Protocol
 
 import zmq
 
-from dreamwright.backend.server.workers.worker_protocol import Report
 from dreamwright.shared.messages import JobSummary
+
+from .worker_protocol import Report
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ import time
 
 import zmq
 
-from dreamwright.backend.server.monitoring.logging_setup import inherit_log
-from dreamwright.backend.server.workers.job_executor import Attempt
-from dreamwright.backend.server.workers.worker_protocol import Ready, Stop, Work, pack_order, unpack_order
 from dreamwright.shared.failure_causes import Cause
+
+from ..monitoring.logging_setup import inherit_log
+from .job_executor import Attempt
+from .worker_protocol import Ready, Stop, Work, pack_order, unpack_order
 
 ORPHAN_GRACE_S = 5.0  # for the step in hand, once the server is gone; then the process ends wherever it is
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from dreamwright.backend.config.schedules import warmup_cosine
-from dreamwright.backend.config.schema import OptimizerConfig
-from dreamwright.backend.training.optimizers.shampoo import Shampoo
+from ...config.schedules import warmup_cosine
+from ...config.schema import OptimizerConfig
+from .shampoo import Shampoo
 
 
 def build_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -7,7 +7,8 @@ statistics in Python objects that neither safetensors nor an exact resume can ho
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor

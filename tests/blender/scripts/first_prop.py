@@ -160,7 +160,7 @@ def watch() -> Iterator[float]:
         there = lambda: (
             ended()
             or (job().step >= share * job().steps and job().eta_s >= 0 and bool(session().frames.get(job().job)))
-        )  # noqa: E731, B023
+        )
         yield from until(there, f"the {name} moment", JOB_S)
         ring = session().frames.get(job().job)
         report["moments"].append(
