@@ -22,7 +22,7 @@ QUIET_S = float(os.environ.get("QUIET_S", "10"))  # of previews alone, before th
 ticking: Any = importlib.import_module(f"{ADDON}.timer")
 session_module: Any = importlib.import_module(f"{ADDON}.session")
 bpy.context.preferences.addons[ADDON].preferences.address = os.environ["SERVER"]
-session: Any = importlib.import_module(f"{ADDON}.context").session()
+session: Any = importlib.import_module(f"{ADDON}.addon_state").session()
 
 ticks: list[dict[str, float]] = []  # milliseconds, by part
 cpu_ticks: list[dict[str, float]] = []

@@ -15,20 +15,20 @@ bl_info = {
 
 try:
     from . import (
-        artist,
+        addon_state,
+        finetune_operators,
         key_operators,
-        live,
         local_server,
         operators,
         panel,
-        place_operators,
         preferences,
         preview,
         prompt_presets,
-        prompt_refining,
+        properties,
+        queue_operators,
         refine_operators,
         server_operators,
-        ticking,
+        timer,
     )
 except ModuleNotFoundError as error:
     if error.name not in ("msgpack", "numpy"):
@@ -42,19 +42,19 @@ except ModuleNotFoundError as error:
 # In this order; taken away in the reverse.
 _MODULES = (
     preferences,
-    live,
-    artist,
+    addon_state,
+    properties,
     preview,
     operators,
-    place_operators,
+    queue_operators,
     server_operators,
     refine_operators,
     key_operators,
     prompt_presets,
-    prompt_refining,
+    finetune_operators,
     panel,
     local_server,
-    ticking,
+    timer,
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import bpy
 from bpy.props import FloatProperty, StringProperty
 
-from . import compat, context, import_mesh, labels, properties, server_settings
+from . import addon_state, compat, import_mesh, labels, properties, server_settings
 from .operators import OnJob, allowed, offline_fault
 from .shared import limits
 from .shared.job_states import ENDED, JobState
@@ -39,7 +39,7 @@ def base_of_object(owner: Any) -> Base | None:
 
 def object_fault(owner: Any) -> str:
     """Why an object's prompt cannot be refined now, in a sentence; "" when it can."""
-    base, session = base_of_object(owner), context.session()
+    base, session = base_of_object(owner), addon_state.session()
     if base is None or not base.job:
         return "The active object was not made by Dreamwright; select one that was"
     if fault := offline_fault():
@@ -66,7 +66,7 @@ def job_fault(job: Any) -> str:
 
 def kept_share(base: Base) -> float | None:
     """How much a refining of it keeps: as the panel says, else as it was asked for, else the server's default; None for a server that has no say."""
-    offered = context.session().offered
+    offered = addon_state.session().offered
     card = next((card for card in offered.settings if card.name == SHARE), None) if offered else None
     if card is None:
         return None
@@ -118,7 +118,7 @@ class _NewPrompt:
 
     def refine(self, base: Base) -> set[str]:
         """Ask the server for it; what is wrong is reported."""
-        session, prompt = context.session(), labels.clean_prompt(self.prompt)
+        session, prompt = addon_state.session(), labels.clean_prompt(self.prompt)
         if not prompt:
             self.report(
                 {"ERROR"}, f"The prompt is empty; type what the prop shall become, for example: {base.prompt}, worn"
@@ -173,7 +173,7 @@ class DREAMWRIGHT_OT_refine_job(_NewPrompt, OnJob, bpy.types.Operator):
 
     def base(self, context: Any) -> Base | None:
         """The named job's, or the chosen one's."""
-        job = context.session().jobs.get(self.job) if self.job else properties.active_job()
+        job = addon_state.session().jobs.get(self.job) if self.job else properties.active_job()
         return (
             None
             if job is None
@@ -189,7 +189,7 @@ class DREAMWRIGHT_OT_refine_job(_NewPrompt, OnJob, bpy.types.Operator):
     def execute(self, context: Any) -> set[str]:
         """Submit a job that begins from this one's field, or say why not."""
         base = self.base(context)
-        job = context.session().jobs.get(base.job) if base else None
+        job = addon_state.session().jobs.get(base.job) if base else None
         if job is None:
             return super().execute(context)
         if fault := self.fault_of(job):

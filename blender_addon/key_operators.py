@@ -26,7 +26,7 @@ class DREAMWRIGHT_OT_paste_connection(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only while no connection is open."""
-        is_open = context.session().is_open
+        is_open = addon_state.session().is_open
         if is_open:
             cls.poll_message_set("Disconnect first")
         return not is_open
@@ -34,7 +34,7 @@ class DREAMWRIGHT_OT_paste_connection(bpy.types.Operator):
     def execute(self, context: Any) -> set[str]:
         """Know the server's key from now on."""
         try:
-            invited = context.session().pair(self.text or context.window_manager.clipboard)
+            invited = addon_state.session().pair(self.text or context.window_manager.clipboard)
         except ValueError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
@@ -53,7 +53,7 @@ class DREAMWRIGHT_OT_copy_key(bpy.types.Operator):
 
     def execute(self, context: Any) -> set[str]:
         """Make the key at the first need, and copy it."""
-        keys = context.session().keys
+        keys = addon_state.session().keys
         try:
             context.window_manager.clipboard = keys.own_text()
         except (ValueError, ImportError) as error:
@@ -74,7 +74,7 @@ class DREAMWRIGHT_OT_forget_server_key(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only for a server whose key is known, while no connection is open."""
-        session = context.session()
+        session = addon_state.session()
         fault = (
             "Disconnect first" if session.is_open else "" if session.keys.server else "No key of this server is known"
         )
@@ -88,7 +88,7 @@ class DREAMWRIGHT_OT_forget_server_key(bpy.types.Operator):
 
     def execute(self, context: Any) -> set[str]:
         """Forget it."""
-        session = context.session()
+        session = addon_state.session()
         try:
             session.keys.forget(session.address)
         except ValueError as error:

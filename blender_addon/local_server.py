@@ -15,7 +15,7 @@ from typing import Any
 
 import bpy
 
-from . import context
+from . import addon_state
 from .labels import is_local
 from .preferences import preferences, user_folder
 
@@ -125,11 +125,11 @@ def watch() -> None:
         return
     code, _process = _process.returncode, None
     if code in (0, -signal.SIGTERM):
-        context.session().say("The local server has stopped", is_error=False)
+        addon_state.session().say("The local server has stopped", is_error=False)
     else:
         last = [line for line in read_log().splitlines() if line.strip()][-1:]
         why = last[0].strip() if last else f"it ended with status {code}"
-        context.session().say(f"The local server could not go on: {why}", fix="dreamwright.show_log")
+        addon_state.session().say(f"The local server could not go on: {why}", fix="dreamwright.show_log")
 
 
 def read_log() -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
-from . import compat, context, key_store, labels, preview, properties, server_settings
+from . import addon_state, compat, key_store, labels, preview, properties, server_settings
 from .preferences import preferences, user_folder
 from .shared.job_states import JobState
 
@@ -36,7 +36,7 @@ def allowed(cls: Any, fault: str) -> bool:
 
 def offline_fault() -> str:
     """Why nothing can be asked of a server now, in a sentence; "" when it can."""
-    session = context.session()
+    session = addon_state.session()
     return "" if session.is_online else f"Not connected to a server: {session.reason}"
 
 
@@ -56,7 +56,7 @@ class DREAMWRIGHT_OT_connect(bpy.types.Operator):
     def execute(self, context: Any) -> set[str]:
         """Begin to connect."""
         try:
-            context.session().connect(preferences().address)
+            addon_state.session().connect(preferences().address)
         except ImportError as error:
             self.report(
                 {"ERROR"},
@@ -80,11 +80,11 @@ class DREAMWRIGHT_OT_disconnect(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only while there is a connection."""
-        return allowed(cls, "" if context.session().is_open else "There is no connection")
+        return allowed(cls, "" if addon_state.session().is_open else "There is no connection")
 
     def execute(self, context: Any) -> set[str]:
         """Disconnect."""
-        context.session().disconnect()
+        addon_state.session().disconnect()
         return {"FINISHED"}
 
 
@@ -125,7 +125,7 @@ class DREAMWRIGHT_OT_generate(bpy.types.Operator):
 
 def submit(operator: Any, prompt: str) -> bool:
     """Send a prompt with the panel's settings; a fault is reported by the operator."""
-    mine, session = properties.artist(), context.session()
+    mine, session = properties.artist(), addon_state.session()
     if not mine.model_name or not mine.preset_name:
         operator.report({"ERROR"}, "The server has not said what it offers yet; try again in a moment")
         return False
@@ -157,7 +157,7 @@ class OnJob:
     @classmethod
     def poll(cls, context: Any) -> bool:
         """In the panel only for a chosen job in a fitting state; a script may name any job, which `execute` looks at."""
-        jobs = context.session().jobs
+        jobs = addon_state.session().jobs
         fault = offline_fault() or ("" if jobs else "There is no job yet")
         if not fault and hasattr(context, PANEL):
             chosen = properties.active_job()
@@ -176,7 +176,7 @@ class OnJob:
 
     def execute(self, context: Any) -> set[str]:
         """Do it, or say why not."""
-        job = context.session().jobs.get(self.job) if self.job else properties.active_job()
+        job = addon_state.session().jobs.get(self.job) if self.job else properties.active_job()
         if job is None:
             self.report(
                 {"ERROR"},
@@ -203,7 +203,7 @@ class DREAMWRIGHT_OT_cancel(OnJob, bpy.types.Operator):
 
     def act(self, job: str) -> None:
         """Cancel it."""
-        context.session().cancel(job)
+        addon_state.session().cancel(job)
 
 
 class DREAMWRIGHT_OT_pause(OnJob, bpy.types.Operator):
@@ -217,7 +217,7 @@ class DREAMWRIGHT_OT_pause(OnJob, bpy.types.Operator):
 
     def act(self, job: str) -> None:
         """Pause it."""
-        context.session().pause(job)
+        addon_state.session().pause(job)
 
 
 class DREAMWRIGHT_OT_resume(OnJob, bpy.types.Operator):
@@ -235,7 +235,7 @@ class DREAMWRIGHT_OT_resume(OnJob, bpy.types.Operator):
 
     def act(self, job: str) -> None:
         """Resume it."""
-        context.session().resume(job)
+        addon_state.session().resume(job)
 
 
 class DREAMWRIGHT_OT_import(OnJob, bpy.types.Operator):
@@ -253,7 +253,7 @@ class DREAMWRIGHT_OT_import(OnJob, bpy.types.Operator):
 
     def act(self, job: str) -> None:
         """Fetch it; the next ticks bring it into the scene."""
-        context.session().fetch(job)
+        addon_state.session().fetch(job)
 
 
 class DREAMWRIGHT_OT_withdraw(bpy.types.Operator):
@@ -271,12 +271,12 @@ class DREAMWRIGHT_OT_withdraw(bpy.types.Operator):
     @classmethod
     def poll(cls, context: Any) -> bool:
         """Only while something waits."""
-        return allowed(cls, "" if context.session().outbox else "Nothing waits for the server")
+        return allowed(cls, "" if addon_state.session().outbox else "Nothing waits for the server")
 
     def execute(self, context: Any) -> set[str]:
         """Forget it."""
-        for ticket in [self.ticket] if self.ticket else list(context.session().outbox):
-            context.session().withdraw(ticket)
+        for ticket in [self.ticket] if self.ticket else list(addon_state.session().outbox):
+            addon_state.session().withdraw(ticket)
         return {"FINISHED"}
 
 
@@ -322,7 +322,7 @@ class DREAMWRIGHT_OT_look(bpy.types.Operator):
     def execute(self, context: Any) -> set[str]:
         """Move the slider."""
         mine, job = properties.artist(), properties.active_job()
-        ring = context.session().frames[job.job]
+        ring = addon_state.session().frames[job.job]
         mine.scrub = ring.neighbor(mine.scrub, self.offset) if self.offset else 1.0
         return {"FINISHED"}
 
@@ -337,7 +337,7 @@ class DREAMWRIGHT_OT_dismiss(bpy.types.Operator):
 
     def execute(self, context: Any) -> set[str]:
         """Forget all notices."""
-        context.session().notices.clear()
+        addon_state.session().notices.clear()
         return {"FINISHED"}
 
 

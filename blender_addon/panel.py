@@ -7,7 +7,7 @@ from typing import Any
 
 import bpy
 
-from . import compat, labels, local_server, preview, properties, refine_operators, server_settings
+from . import addon_state, compat, labels, local_server, preview, properties, refine_operators, server_settings
 from .operators import PANEL
 from .preferences import preferences
 from .shared.job_states import ENDED, JobState
@@ -41,7 +41,7 @@ class DREAMWRIGHT_UL_jobs(bpy.types.UIList):
         index: int = 0,
     ) -> None:
         """One row: state as icon and word, the prompt, and progress."""
-        job = context.session().jobs.get(item.job)
+        job = addon_state.session().jobs.get(item.job)
         if job is None:
             layout.label(text="Gone")
             return
@@ -57,7 +57,7 @@ class DREAMWRIGHT_UL_jobs(bpy.types.UIList):
     def filter_items(self, context: Any, data: Any, property: str) -> tuple[list[int], list[int]]:
         """Rows whose prompt holds the text in the search field."""
         rows, wanted = getattr(data, property), self.filter_name.lower()
-        jobs = context.session().jobs
+        jobs = addon_state.session().jobs
         found = [wanted in jobs[row.job].prompt.lower() if row.job in jobs else False for row in rows]
         return ([self.bitflag_filter_item if hit else 0 for hit in found] if wanted else []), []
 
@@ -70,7 +70,7 @@ class DREAMWRIGHT_PT_server(_InDream, bpy.types.Panel):
 
     def draw(self, context: Any) -> None:
         """State, address, buttons and messages."""
-        layout, session, chosen = self.layout, context.session(), preferences()
+        layout, session, chosen = self.layout, addon_state.session(), preferences()
         here, running = labels.is_local(chosen.address), local_server.is_running()
         fault = local_server.start_fault() if here and not session.is_online else ""
         symbol, word, advice = labels.link_words(session.link, session.reason, here, here and running, fault)
@@ -138,7 +138,7 @@ class DREAMWRIGHT_PT_prompt(_InDream, bpy.types.Panel):
 
     def draw(self, context: Any) -> None:
         """Prompt and settings."""
-        layout, mine, session = self.layout, properties.artist(), context.session()
+        layout, mine, session = self.layout, properties.artist(), addon_state.session()
         layout.use_property_decorate = False
         card = self._model_card(session, mine.model_name)
         hint = card.examples[0] if card and card.examples else "a red mushroom"
@@ -202,7 +202,7 @@ class DREAMWRIGHT_PT_settings(_InDream, bpy.types.Panel):
 
     def draw(self, context: Any) -> None:
         """One control a setting card."""
-        layout, session = self.layout, context.session()
+        layout, session = self.layout, addon_state.session()
         layout.label(text="Negative Prompt")
         compat.text_field(layout, properties.artist(), "negative", "what to keep away from", 1)
         layout.use_property_split, layout.use_property_decorate = True, False
@@ -224,7 +224,7 @@ class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
 
     def draw(self, context: Any) -> None:
         """The list and the chosen job."""
-        layout, mine, session = self.layout, properties.artist(), context.session()
+        layout, mine, session = self.layout, properties.artist(), addon_state.session()
         layout.context_pointer_set(PANEL, mine)
         row = layout.row()
         row.template_list("DREAMWRIGHT_UL_jobs", "", mine, "rows", mine, "row_index", rows=3)

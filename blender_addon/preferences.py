@@ -21,15 +21,15 @@ def _known_servers(self: Any, context: Any, text: str) -> list[str]:
 
 def _address_changed(self: Any, context: Any) -> None:
     """A pasted connection string becomes a plain address; the key goes into the user folder, not into these preferences."""
-    from . import live  # which needs this module
+    from . import addon_state  # which needs this module
 
     if not is_invitation(self.address):
-        live.address_changed(self.address)
+        addon_state.address_changed(self.address)
         return
     try:
-        self.address = live.session().pair(self.address).address  # comes here once more
+        self.address = addon_state.session().pair(self.address).address  # comes here once more
     except ValueError as error:
-        live.session().say(str(error))
+        addon_state.session().say(str(error))
 
 
 class DreamwrightPreferences(bpy.types.AddonPreferences):
@@ -72,7 +72,7 @@ class DreamwrightPreferences(bpy.types.AddonPreferences):
 
     def draw(self, context: Any) -> None:
         """Draw the preferences."""
-        from . import live, local_server, operators  # which need this module
+        from . import addon_state, local_server, operators  # which need this module
 
         layout = self.layout
         layout.use_property_split = True
@@ -80,7 +80,7 @@ class DreamwrightPreferences(bpy.types.AddonPreferences):
         column.prop(self, "address")
         for index, line in enumerate(labels.wrapped(operators.connection_fault(), 64)):
             column.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
-        keys = live.session().keys
+        keys = addon_state.session().keys
         if keys.server_mark:
             column.label(text=f"Encrypted; the server's fingerprint is {keys.server_mark}", icon="LOCKED")
         row = column.row(align=True)

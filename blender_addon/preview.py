@@ -10,7 +10,7 @@ from typing import Any
 import bpy
 from bpy.app.handlers import persistent
 
-from . import compat, context, properties
+from . import addon_state, compat, properties
 from .preview_frames import png_of
 from .shared.messages import PreviewFrame
 
@@ -62,7 +62,7 @@ def show(frame: PreviewFrame) -> None:
 def current_frame() -> PreviewFrame | None:
     """The picture of the chosen job that the slider stands at."""
     job = properties.active_job()
-    ring = context.session().frames.get(job.job) if job else None
+    ring = addon_state.session().frames.get(job.job) if job else None
     return ring.at(properties.artist().scrub) if ring else None
 
 
@@ -74,7 +74,7 @@ def show_current() -> None:
     try:
         show(frame)
     except ValueError as error:
-        context.session().say(f"A preview cannot be shown: {error}")
+        addon_state.session().say(f"A preview cannot be shown: {error}")
 
 
 def _areas(kind: str) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from bpy.props import (
     StringProperty,
 )
 
-from . import context, labels, preview, server_settings
+from . import addon_state, labels, preview, server_settings
 from .shared import limits
 
 _items: dict[str, list[tuple[str, str, str, int]]] = {}  # kept alive: Blender holds only pointers into the strings
@@ -39,7 +39,7 @@ def _number(name: str) -> int:
 
 
 def _models(self: Any, context: Any) -> list[tuple[str, str, str, int]]:
-    offered = context.session().offered
+    offered = addon_state.session().offered
     cards = (
         [(m.name, m.summary if m.ready else f"{m.summary} (not ready: {m.missing})") for m in offered.models]
         if offered
@@ -49,7 +49,7 @@ def _models(self: Any, context: Any) -> list[tuple[str, str, str, int]]:
 
 
 def _presets(self: Any, context: Any) -> list[tuple[str, str, str, int]]:
-    offered = context.session().offered
+    offered = addon_state.session().offered
     return _numbered("preset", [(p.name, p.summary) for p in offered.presets] if offered else [], self.preset_name)
 
 
@@ -63,11 +63,11 @@ def _set_model(self: Any, number: int) -> None:
 
 def _set_preset(self: Any, number: int) -> None:
     old, self.preset_name = self.preset_name, _named("preset", number)
-    server_settings.follow_preset(context.session().offered, old, self.preset_name)
+    server_settings.follow_preset(addon_state.session().offered, old, self.preset_name)
 
 
 def _settings_text(self: Any) -> str:
-    return json.dumps(server_settings.changed(context.session().offered, self.preset_name))
+    return json.dumps(server_settings.changed(addon_state.session().offered, self.preset_name))
 
 
 def _set_settings_text(self: Any, text: str) -> None:
@@ -76,7 +76,7 @@ def _set_settings_text(self: Any, text: str) -> None:
     except ValueError:
         settings = None
     if isinstance(settings, dict):
-        server_settings.apply(context.session().offered, self.preset_name, settings)
+        server_settings.apply(addon_state.session().offered, self.preset_name, settings)
 
 
 def _scrubbed(self: Any, context: Any) -> None:
@@ -86,8 +86,8 @@ def _scrubbed(self: Any, context: Any) -> None:
 def _row_chosen(self: Any, context: Any) -> None:
     job = active_job()
     chosen = job.job if job else ""
-    if chosen != context.session().watched:
-        context.session().watch(chosen)
+    if chosen != addon_state.session().watched:
+        addon_state.session().watch(chosen)
         self.scrub = 1.0
 
 
@@ -217,7 +217,7 @@ def active_job() -> Any:
     mine = artist()
     if not 0 <= mine.row_index < len(mine.rows):
         return None
-    return context.session().jobs.get(mine.rows[mine.row_index].job)
+    return addon_state.session().jobs.get(mine.rows[mine.row_index].job)
 
 
 def choose_job(job: str) -> None:
@@ -230,7 +230,7 @@ def choose_job(job: str) -> None:
 
 def sync_rows() -> None:
     """Make the rows those of the session, keeping the chosen job chosen."""
-    session, mine = context.session(), artist()
+    session, mine = addon_state.session(), artist()
     wanted = list(session.jobs)
     if [row.job for row in mine.rows] != wanted:
         chosen = active_job()
@@ -247,7 +247,7 @@ def sync_rows() -> None:
 
 def sync_choices() -> None:
     """Choose a model and preset where none is chosen, the first that the server names, and make the server's controls."""
-    session, mine = context.session(), artist()
+    session, mine = addon_state.session(), artist()
     if session.offered is None:
         return
     if not mine.model_name and session.offered.models:

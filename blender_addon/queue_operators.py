@@ -6,7 +6,7 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty
 
-from . import context
+from . import addon_state
 from .operators import OnJob
 from .shared.job_states import ENDED, JobState
 from .shared.limits import PRIORITY_HIGHEST, PRIORITY_LOWEST
@@ -28,7 +28,7 @@ class _Priority(OnJob):
 
     def act(self, job: str) -> None:
         """Ask for it; the server refuses what only an admin may."""
-        session = context.session()
+        session = addon_state.session()
         session.prioritize(job, session.jobs[job].priority + self.step)
 
 
@@ -66,7 +66,7 @@ class DREAMWRIGHT_OT_pin(OnJob, bpy.types.Operator):
 
     def act(self, job: str) -> None:
         """Ask for it; the server refuses more pins than it allows a user."""
-        context.session().pin(job, self.keep)
+        addon_state.session().pin(job, self.keep)
 
 
 class DREAMWRIGHT_OT_remove(OnJob, bpy.types.Operator):
@@ -84,7 +84,7 @@ class DREAMWRIGHT_OT_remove(OnJob, bpy.types.Operator):
 
     def act(self, job: str) -> None:
         """Remove it."""
-        context.session().forget(job)
+        addon_state.session().forget(job)
 
 
 register, unregister = bpy.utils.register_classes_factory(

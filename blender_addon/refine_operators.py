@@ -6,7 +6,7 @@ from typing import Any
 import bpy
 from bpy.props import EnumProperty, FloatProperty, IntProperty, StringProperty
 
-from . import compat, context, labels, object_mesh, properties
+from . import addon_state, compat, labels, object_mesh, properties
 from .import_mesh import REFINE
 from .shared import limits
 from .shared.mesh_file import encode_mesh
@@ -22,7 +22,7 @@ def subject(context: Any) -> Any:
 
 def _fault(context: Any) -> str:
     """Why nothing can be refined now, in a sentence; "" when it can."""
-    session, source = context.session(), subject(context)
+    session, source = addon_state.session(), subject(context)
     if source is None:
         return "Select the mesh object that is to be refined"
     if source.mode != "OBJECT":
@@ -35,7 +35,7 @@ def _fault(context: Any) -> str:
 
 
 def _card(name: str) -> Any:
-    offered = context.session().offered
+    offered = addon_state.session().offered
     return next((card for card in offered.settings if card.name == name), None) if offered else None
 
 
@@ -115,7 +115,9 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
         layout, mine = self.layout, properties.artist()
         layout.use_property_split, layout.use_property_decorate = True, False
         layout.prop(self, "prompt")
-        fault = labels.vocabulary_fault(context.session().offered, mine.model_name, labels.clean_prompt(self.prompt))
+        fault = labels.vocabulary_fault(
+            addon_state.session().offered, mine.model_name, labels.clean_prompt(self.prompt)
+        )
         for index, line in enumerate(labels.wrapped(fault, 52)):
             layout.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
         layout.prop(self, "strength", slider=True)
@@ -126,7 +128,7 @@ class DREAMWRIGHT_OT_refine_mesh(bpy.types.Operator):
 
     def execute(self, context: Any) -> set[str]:
         """Take the mesh and submit a job; it is sent while the artist goes on working."""
-        mine, session = properties.artist(), context.session()
+        mine, session = properties.artist(), addon_state.session()
         prompt = labels.clean_prompt(self.prompt or mine.prompt)
         fault = "" if prompt else "The prompt is empty; type what the mesh should become, for example: a red mushroom"
         fault = fault or (

@@ -6,7 +6,7 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty
 
-from . import import_mesh, labels, local_server, properties, server_settings
+from . import addon_state, import_mesh, labels, local_server, properties, server_settings
 from .operators import submit
 from .preferences import preferences
 
@@ -34,7 +34,7 @@ class DREAMWRIGHT_OT_start_server(bpy.types.Operator):
         try:
             local_server.start()
             local_server.note_preferences()
-            context.session().connect(preferences().address)
+            addon_state.session().connect(preferences().address)
         except (OSError, ValueError, ImportError) as error:
             self.report({"ERROR"}, f"The local server was not started: {error}")
             return {"CANCELLED"}
@@ -71,7 +71,7 @@ class DREAMWRIGHT_OT_stop_server(bpy.types.Operator):
                 {"WARNING"}, "No server that Blender started is running; stop it where you started it, with Ctrl-C"
             )
             return {"CANCELLED"}
-        context.session().disconnect()
+        addon_state.session().disconnect()
         return {"FINISHED"}
 
 
@@ -172,7 +172,7 @@ class DREAMWRIGHT_OT_dream_again(bpy.types.Operator):
     def execute(self, context: Any) -> set[str]:
         """Fill in the panel and generate."""
         asked = import_mesh.remembered_request(context.active_object)
-        offered, mine = context.session().offered, properties.artist()
+        offered, mine = addon_state.session().offered, properties.artist()
         mine.prompt, mine.negative = asked["prompt"], asked["negative"]
         mine.model_name, mine.preset_name = asked["model"], asked["preset"]
         mine.seed = max(0, asked["seed"] + (0 if self.same_seed else 1)) % 2**31
@@ -188,7 +188,7 @@ class DREAMWRIGHT_OT_dream_again(bpy.types.Operator):
             self.report({"WARNING"}, f"This server has no control for {', '.join(unknown[:5])}; left out")
         if self.only_fill:
             return {"FINISHED"}
-        if not context.session().is_online:
+        if not addon_state.session().is_online:
             self.report({"ERROR"}, "The panel is filled in; connect to a server to generate")
             return {"CANCELLED"}
         return {"FINISHED"} if submit(self, asked["prompt"]) else {"CANCELLED"}

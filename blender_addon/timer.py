@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import bpy
 
-from . import context, import_mesh, import_refined, labels, local_server, preview, properties
+from . import addon_state, import_mesh, import_refined, labels, local_server, preview, properties
 from .preferences import preferences
 from .session_events import JobEnded, JobStarted, MeshArrived, NewFrame
 from .shared.job_states import JobState
@@ -27,7 +27,7 @@ _waiting: list[MeshArrived] = []  # meshes that wait until the artist is out of 
 def tick() -> None:
     """Take in what is there and act on it."""
     global _drawn
-    session = context.session()
+    session = addon_state.session()
     happened = session.tick(preferences().tick_budget_ms / 1000)
     local_server.watch()
     if session.revision != _drawn:
@@ -64,7 +64,7 @@ def _ended(event: JobEnded) -> None:
     wanted = event.job.job in _auto_import
     _auto_import.discard(event.job.job)
     if wanted and event.job.state == JobState.SUCCEEDED.value and event.job.mesh_bytes:
-        context.session().fetch(event.job.job, by_itself=True)
+        addon_state.session().fetch(event.job.job, by_itself=True)
 
 
 def _is_free() -> bool:
@@ -76,7 +76,7 @@ def _arrived(event: MeshArrived) -> None:
     # An import that was pressed leaves Edit Mode at once; it asked for that by its tooltip. One that comes by itself waits.
     if event.by_itself and not _is_free():
         _waiting.append(event)
-        context.session().say(
+        addon_state.session().say(
             f"“{labels.short(event.job.prompt)}” is imported when you leave Edit Mode", is_error=False
         )
     else:
@@ -84,7 +84,7 @@ def _arrived(event: MeshArrived) -> None:
 
 
 def _deliver(event: MeshArrived) -> None:
-    session, ring = context.session(), context.session().frames.get(event.job.job)
+    session, ring = addon_state.session(), addon_state.session().frames.get(event.job.job)
     try:
         picture = ring.at(1.0) if ring else None
         told = f"Imported “{labels.short(event.job.prompt)}”"
@@ -127,9 +127,11 @@ def _on_timer() -> float:
         tick()
     except Exception as error:
         traceback.print_exc()
-        context.session().say(f"Dreamwright stumbled: {type(error).__name__}: {error}; the system console says more")
+        addon_state.session().say(
+            f"Dreamwright stumbled: {type(error).__name__}: {error}; the system console says more"
+        )
         return IDLE_S
-    session = context.session()
+    session = addon_state.session()
     if not session.is_open:
         return IDLE_S
     busy = session.downloads or any(job.state == JobState.RUNNING.value for job in session.jobs.values())
@@ -140,11 +142,11 @@ def _first_tick() -> None:
     """Once Blender is up: connect when the preferences say so, where that may be done without asking."""
     from .operators import connection_fault
 
-    if preferences().connect_on_start and not context.session().is_open and not connection_fault():
+    if preferences().connect_on_start and not addon_state.session().is_open and not connection_fault():
         try:
-            context.session().connect(preferences().address)
+            addon_state.session().connect(preferences().address)
         except (ValueError, ImportError) as error:
-            context.session().say(str(error))
+            addon_state.session().say(str(error))
 
 
 def register() -> None:

@@ -75,7 +75,7 @@ def test_every_control_and_button_has_a_name_and_a_tooltip_without_a_full_stop(b
 def test_manifest_and_bl_info_agree_and_keep_blenders_rules(blender: Artist) -> None:
     import tomllib
 
-    folder = Path(blender.module("context").__file__).parent
+    folder = Path(blender.module("addon_state").__file__).parent
     manifest = tomllib.loads((folder / "blender_manifest.toml").read_text())
     info = sys.modules[PACKAGE].bl_info
     assert manifest["version"] == ".".join(map(str, info["version"])) and manifest["name"] == info["name"]
@@ -303,7 +303,7 @@ def test_what_a_server_offers_is_drawn_when_it_is_away(blender: Artist, serve: A
     blender.connect(server.address)
     bpy.ops.dreamwright.disconnect()
     server.kill()
-    blender.module("context").unregister()
+    blender.module("addon_state").unregister()
     assert [preset.name for preset in blender.session.offered.presets] == ["standard", "quick"]
     assert not blender.session.is_online
 

@@ -24,7 +24,7 @@ from tests.testing.fake_capabilities import OFFER
 from tests.testing.fake_props import picture
 from tests.testing.fake_server import FakeServer
 
-WITHOUT_BPY = ("session", "commands", "mesh_outbox", "happenings", "frames", "remembered", "wording")
+WITHOUT_BPY = ("session", "commands", "pending_uploads", "session_events", "preview_frames", "storage", "labels")
 
 
 def module(name: str) -> Any:

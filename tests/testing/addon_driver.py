@@ -24,7 +24,7 @@ class Artist:
 
     @property
     def session(self) -> Any:
-        return self.module("context").session()
+        return self.module("addon_state").session()
 
     @property
     def panel(self) -> Any:

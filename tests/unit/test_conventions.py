@@ -29,7 +29,8 @@ HOUSE = ("backend", "shared", "blender_addon")
 def imports_of(path: Path) -> set[str]:
     """Every module that a file imports, also inside functions, by its absolute name."""
     found: set[str] = set()
-    package = ["dreamwright", *path.relative_to(ROOT).parent.parts]
+    folder = path.relative_to(ROOT).parent.parts
+    package = [*folder] if folder[0] == "blender_addon" else ["dreamwright", *folder]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}

@@ -24,7 +24,7 @@ FILE = Path(os.environ["FILE"])
 WINDOW = not bpy.app.background
 
 ticking: Any = importlib.import_module(f"{ADDON}.timer")
-session: Any = importlib.import_module(f"{ADDON}.context").session()
+session: Any = importlib.import_module(f"{ADDON}.addon_state").session()
 turns: list[float] = []  # of Blender's, after it was asked to quit
 report: dict[str, Any] = {"before": bpy.data.is_dirty}
 

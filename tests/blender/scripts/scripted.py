@@ -17,7 +17,7 @@ preferences: Any = bpy.context.preferences.addons[ADDON].preferences
 preferences.address = os.environ[
     "SERVER"
 ]  # first: what waits for a server, and what it offered, is known before it answers
-session: Any = importlib.import_module(f"{ADDON}.context").session()
+session: Any = importlib.import_module(f"{ADDON}.addon_state").session()
 pump: Any = importlib.import_module(f"{ADDON}.timer").pump
 
 
