@@ -6,6 +6,7 @@ from typing import Any
 import bpy
 from bpy.props import StringProperty
 
+from . import addon_state
 from .preferences import preferences
 
 
