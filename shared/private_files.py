@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import stat
 from pathlib import Path
 from typing import Any
+
+from .atomic import create_atomically, write_atomically
 
 
 class PrivateFileError(ValueError):
@@ -43,21 +44,9 @@ def write_private(path: Path, content: dict[str, Any], replace: bool = True) -> 
     The folder is closed to others as well. Raises OSError.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.chmod(path.parent, 0o700)  # one that was there may be open to others
-    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            os.replace(fresh, path)
-            return True
-        try:
-            os.link(fresh, path)  # unlike a rename it never replaces: of two that begin at once, one wins
-        except FileExistsError:
-            return False
-        return True
-    finally:
-        fresh.unlink(missing_ok=True)
+    os.chmod(path.parent, 0o700)  # an existing folder may be open to others
+    data = (json.dumps(content, indent=1) + "\n").encode()
+    if not replace:
+        return create_atomically(path, data, 0o600)
+    write_atomically(path, data, 0o600)
+    return True
