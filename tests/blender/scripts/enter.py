@@ -13,8 +13,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import addon_utils  # only importable once bpy is
-import bpy
+import bpy  # isort: skip
+import addon_utils  # isort: skip  (importable only after bpy)
 
 NAME = "dreamwright"
 
