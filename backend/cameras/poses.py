@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Random and orbiting cameras, the rays through their pixels, and the point lights that go with them.
+"""Random and orbiting cameras, the rays through their pixels, and point lights.
 
 Frames and angles are those of docs/conventions.md: Z up, azimuth 0 looks at the front from -Y.
 """
@@ -66,8 +66,8 @@ def look_at(position: Tensor, target: Tensor, up: Tensor) -> Tensor:
     return torch.stack([right, torch.linalg.cross(back, right), back], dim=-1)
 
 
-def _upright(azimuth_deg: Tensor, elevation_deg: Tensor) -> Tensor:
-    """Up vectors (n, 3): the tangent of the meridian, which projects like Z and stays defined straight overhead."""
+def _meridian_up(azimuth_deg: Tensor, elevation_deg: Tensor) -> Tensor:
+    """Up vectors (n, 3): the tangent of the meridian. It projects onto the image as Z does and is defined at the pole."""
     azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
     steep = elevation.sin()
     return torch.stack([-steep * azimuth.sin(), steep * azimuth.cos(), elevation.cos()], dim=-1)
@@ -97,7 +97,7 @@ def sample_cameras(config: CameraConfig, n: int, generator: torch.Generator) -> 
     else:
         focal = uniform(config.focal_min, config.focal_max)
     position = spherical(azimuth, elevation, distance) + uniform(-config.position_offset, config.position_offset, 3)
-    rotation = look_at(position, normal(config.look_at_std), _upright(azimuth, elevation) + normal(config.up_std))
+    rotation = look_at(position, normal(config.look_at_std), _meridian_up(azimuth, elevation) + normal(config.up_std))
     return Cameras(position, rotation, focal, azimuth, elevation)
 
 
@@ -109,12 +109,12 @@ def orbit_cameras(
     n = len(azimuth)
     elevation = torch.as_tensor(elevation_deg, dtype=torch.float32).expand(n).clone()
     position = spherical(azimuth, elevation, torch.full((n,), float(distance)))
-    rotation = look_at(position, torch.zeros(n, 3), _upright(azimuth, elevation))
+    rotation = look_at(position, torch.zeros(n, 3), _meridian_up(azimuth, elevation))
     return Cameras(position, rotation, torch.full((n,), float(focal)), azimuth, elevation)
 
 
 def camera_rays(cameras: Cameras, resolution: int) -> Rays:
-    """Rays through the pixel centers of square pictures: origins and unit directions (n, resolution^2, 3)."""
+    """Rays through the pixel centers of square images: origins and unit directions (n, resolution^2, 3)."""
     n = len(cameras)
     centers = (torch.arange(resolution, device=cameras.position.device) + 0.5) / resolution - 0.5
     down, right = torch.meshgrid(centers, centers, indexing="ij")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The two ways from rays to composited samples: a dense array masked by occupancy, or packed ones found by nerfacc."""
+"""Ray marching and compositing: a dense array masked by occupancy, or packed samples from nerfacc's CUDA kernels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Composite:
 
 
 class March(Protocol):
-    """The samples of some rays that need a density: mu (m, 3)."""
+    """Samples of a batch of rays. mu (m, 3): the points at which a density is needed, scene units."""
 
     mu: Tensor
 
@@ -49,7 +49,7 @@ Marcher = Callable[[Tensor, Tensor, OccupancyGrid, int, float, "Tensor | None"],
 
 
 class DenseMarch:
-    """`samples` places on each ray that meets the sphere; those outside it or in empty cells count as empty."""
+    """`samples` positions on each ray that meets the sphere; those outside it or in empty cells have zero density."""
 
     def __init__(
         self,
@@ -61,27 +61,27 @@ class DenseMarch:
         jitter: Tensor | None,
     ) -> None:
         self._count, self._samples = len(origins), samples
-        self._places = places = sample_rays(origins, directions, occupancy.bounding_radius, samples, step, jitter)
+        self._ray_samples = placed = sample_rays(origins, directions, occupancy.bounding_radius, samples, step, jitter)
         mu = (
-            origins[places.ray][:, None] + places.t_mids[..., None] * directions[places.ray][:, None]
+            origins[placed.ray][:, None] + placed.t_mids[..., None] * directions[placed.ray][:, None]
         )  # (rays, samples, 3)
         kept = (mu.square().sum(-1) < occupancy.bounding_radius**2).view(-1)
         if occupancy.resolution:
-            kept = kept & occupancy.keeps(mu.view(-1, 3))
+            kept = kept & occupancy.contains(mu.view(-1, 3))
         self._index = kept.nonzero(as_tuple=True)[0]  # (m,)
         self.mu = mu.view(-1, 3)[self._index]
 
     def ray_of(self, samples: Tensor) -> Tensor:
-        return self._places.ray[torch.div(self._index[samples], self._samples, rounding_mode="floor")]
+        return self._ray_samples.ray[torch.div(self._index[samples], self._samples, rounding_mode="floor")]
 
     def composite(self, tau: Tensor) -> Composite:
-        t_mids, ray = self._places.t_mids, self._places.ray
+        t_mids, ray = self._ray_samples.t_mids, self._ray_samples.ray
         dense = torch.zeros(t_mids.numel(), device=tau.device, dtype=tau.dtype).index_put((self._index,), tau)
-        weights, transmittance = rendering_weights(dense.view(t_mids.shape), self._places.deltas)
-        nothing = torch.zeros(self._count, device=tau.device)
-        opacity = nothing.index_add(0, ray, weights.sum(-1))
+        weights, transmittance = rendering_weights(dense.view(t_mids.shape), self._ray_samples.deltas)
+        zeros = torch.zeros(self._count, device=tau.device)
+        opacity = zeros.index_add(0, ray, weights.sum(-1))
         distance = (weights.detach() * t_mids).sum(-1) / weights.detach().sum(-1).clamp(min=1e-6)
-        depth = nothing.index_add(0, ray, distance)
+        depth = zeros.index_add(0, ray, distance)
         return Composite(weights.view(-1)[self._index], transmittance.view(-1)[self._index], opacity, depth)
 
 
@@ -90,7 +90,7 @@ def traverse_with_nerfacc(
 ) -> tuple[Tensor, Tensor]:
     """Rising ray indices (m,) and distances t (m,) of the samples near + (i + 1/2) step < far that lie in kept cells.
 
-    By nerfacc's CUDA kernel, which walks from cell to cell instead of asking for every place.
+    nerfacc's CUDA kernel walks from cell to cell instead of testing every position.
     """
     from nerfacc.grid import traverse_grids
 
@@ -104,7 +104,7 @@ def traverse_with_nerfacc(
 
 
 class PackedMarch:
-    """Only the samples in kept cells, one ray's after another's: the same places as `DenseMarch`, found faster on a GPU."""
+    """Only the samples in kept cells, packed ray by ray: the positions of `DenseMarch`, found faster on a GPU."""
 
     traverse = staticmethod(traverse_with_nerfacc)
 
@@ -130,17 +130,17 @@ class PackedMarch:
 
     def composite(self, tau: Tensor) -> Composite:
         weights, transmittance = self._weights(tau)
-        nothing = torch.zeros(self._count, device=tau.device)
-        opacity = nothing.index_add(0, self._ray, weights)
-        depth = nothing.index_add(0, self._ray, weights.detach() * self._t) / opacity.detach().clamp(min=1e-6)
+        zeros = torch.zeros(self._count, device=tau.device)
+        opacity = zeros.index_add(0, self._ray, weights)
+        depth = zeros.index_add(0, self._ray, weights.detach() * self._t) / opacity.detach().clamp(min=1e-6)
         return Composite(weights, transmittance, opacity, depth)
 
     def _weights(self, tau: Tensor) -> tuple[Tensor, Tensor]:
-        if not (tau.is_cuda and len(tau)):  # nerfacc composites packed samples on CUDA only, and some at least
+        if not (tau.is_cuda and len(tau)):  # nerfacc composites packed samples on CUDA only, and never none
             return packed_weights(tau, self._step, self._ray, self._count)
         from nerfacc import render_weight_from_density
 
-        start = torch.zeros_like(tau)  # only differences count, and this one has no rounding
+        start = torch.zeros_like(tau)  # only the difference of start and end counts, and this one has no rounding error
         weights, transmittance, _ = render_weight_from_density(
             start, start + self._step, tau, ray_indices=self._ray, n_rays=self._count
         )
@@ -151,7 +151,7 @@ MARCHERS: Mapping[MarchingKind, Marcher] = {"dense": DenseMarch, "nerfacc": Pack
 
 
 def missing_for_nerfacc() -> str:
-    """What this machine lacks for nerfacc's CUDA kernels, "" when nothing is."""
+    """What this machine lacks for nerfacc's CUDA kernels; "" when nothing is missing."""
     if not torch.cuda.is_available():
         return "torch finds no CUDA device"
     if shutil.which("nvcc") is None:
@@ -161,7 +161,7 @@ def missing_for_nerfacc() -> str:
 
 @functools.cache
 def nerfacc_fault(device: str) -> str:
-    """Why nerfacc cannot march on this device, "" when it can: its kernels are built (minutes, once) and tried."""
+    """Why nerfacc cannot march on this device; "" when it can. Its kernels are compiled (minutes, once) and tried."""
     missing = "the run is not on a CUDA device" if torch.device(device).type != "cuda" else missing_for_nerfacc()
     if missing:
         return missing
@@ -170,19 +170,17 @@ def nerfacc_fault(device: str) -> str:
         ray = torch.tensor([[0.0, 0.0, -2.0], [0.0, 0.0, 1.0]], device=device)
         march = PackedMarch(ray[:1], ray[1:], grid, 4, 0.5, None)
         found = int(march.composite(torch.ones(len(march.mu), device=device)).weights.numel())
-    except (
-        Exception
-    ) as error:  # a compiler, a driver, an extension loader: whatever they raise, the dense path still works
+    except Exception as error:  # a compiler, a driver or an extension loader may raise anything; the dense path still works
         return f"its kernels do not work here ({type(error).__name__}: {one_line(error)})"
-    return "" if found == 4 else f"its kernels found {found} samples where 4 are"
+    return "" if found == 4 else f"its kernels found {found} samples instead of 4"
 
 
 def choose_marching(
     wanted: Literal["auto", "dense", "nerfacc"], device: torch.device | str
 ) -> tuple[MarchingKind, str]:
-    """The marching for `render.marching`, and a word to the person when a GPU goes without nerfacc ("" otherwise).
+    """The marching for `render.marching`, and a warning when a GPU runs without nerfacc ("" otherwise).
 
-    Raises ConfigError when nerfacc is demanded and cannot run.
+    Raises ConfigError when nerfacc is required and cannot run.
     """
     device = torch.device(device)
     if wanted == "dense" or (wanted == "auto" and device.type != "cuda"):
@@ -194,4 +192,4 @@ def choose_marching(
         raise ConfigError(
             f"render.marching is nerfacc, but {fault}; allowed here are auto and dense; change it, or see `dreamwright doctor`"
         )
-    return "dense", f"rays are marched by the built-in dense path, since nerfacc's would be faster but {fault}"
+    return "dense", f"rays are marched by the built-in dense path; nerfacc would be faster, but {fault}"

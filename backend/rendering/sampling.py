@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where rays are sampled: even steps inside the bounding sphere."""
+"""Sample positions on rays: even steps inside the bounding sphere."""
 
 from __future__ import annotations
 
