@@ -10,7 +10,7 @@ from pathlib import Path
 from dreamwright.shared.messages import AskCapabilities
 from dreamwright.shared.schema import from_map, rule_of, to_map
 from tests.soak import bounds
-from tests.testing.in_memory_server import Yard
+from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.message_strategies import PATHS, valid
 
 
@@ -36,7 +36,7 @@ def test_every_field_of_every_message_keeps_its_bounds_and_says_them() -> None:
 
 
 def test_every_setting_that_can_be_sent_keeps_its_bounds_and_says_them(tmp_path: Path) -> None:
-    yard = Yard(tmp_path / "state")
+    in_memory_server = InMemoryServer(tmp_path / "state")
     dice = random.Random(1)
     cases = list(bounds.setting_cases())
     drawn = [case for case in cases if not case[3]] + dice.sample(
@@ -45,7 +45,7 @@ def test_every_setting_that_can_be_sent_keeps_its_bounds_and_says_them(tmp_path:
     faults = [
         (name, words, fault)
         for name, words, value, fine in drawn
-        if (fault := bounds.setting_fault(yard, name, value, fine))
+        if (fault := bounds.setting_fault(in_memory_server, name, value, fine))
     ]
     assert faults == []
 
@@ -53,34 +53,34 @@ def test_every_setting_that_can_be_sent_keeps_its_bounds_and_says_them(tmp_path:
 def test_settings_of_the_refining_of_a_mesh_are_refused_by_name_where_there_is_no_mesh_and_their_bounds_are_told(
     tmp_path: Path,
 ) -> None:
-    yard = Yard(tmp_path / "state")
-    assert bounds.outcome(yard, settings={"refine.strength": 0.25}).startswith(
+    in_memory_server = InMemoryServer(tmp_path / "state")
+    assert bounds.outcome(in_memory_server, settings={"refine.strength": 0.25}).startswith(
         "bad-input: refine.* means nothing without a mesh"
     )
     told = {
         bound.name: (bound.low, bound.high)
-        for bound in yard.ask(AskCapabilities()).setting_bounds
+        for bound in in_memory_server.request(AskCapabilities()).setting_bounds
         if bound.name.startswith("refine.")
     }
     assert told["refine.strength"] == (0, 1) and len(told) == 11
 
 
 def test_names_that_lead_elsewhere_are_refused_in_words_and_nothing_is_written(tmp_path: Path) -> None:
-    count, faults = bounds.name_faults(Yard(tmp_path / "room" / "state"))
+    count, faults = bounds.name_faults(InMemoryServer(tmp_path / "room" / "state"))
     assert faults == [] and count >= 5 * len(PATHS)
 
 
 def test_only_who_sits_at_the_server_or_runs_it_may_name_a_folder_as_model(tmp_path: Path) -> None:
     """And a guest is told the same whether it is there or not."""
-    yard = Yard(tmp_path / "state")
+    in_memory_server = InMemoryServer(tmp_path / "state")
     (tmp_path / "there").mkdir()
     there, absent = (
-        bounds.outcome(yard, owner="ada", model=str(tmp_path / name)).replace(name, "X") for name in ("there", "gone!")
+        bounds.outcome(in_memory_server, owner="ada", model=str(tmp_path / name)).replace(name, "X") for name in ("there", "gone!")
     )
     assert there == absent and "only its admins may name a folder" in there
     for owner, admin in (("local", False), ("chief", True)):
         assert "without model_index.json" in bounds.outcome(
-            yard, owner=owner, admin=admin, model=str(tmp_path / "there")
+            in_memory_server, owner=owner, admin=admin, model=str(tmp_path / "there")
         )
 
 

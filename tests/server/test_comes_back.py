@@ -15,7 +15,7 @@ from dreamwright.shared.client import Link
 from dreamwright.shared.messages import JobChanged, JobList, JobReply, JobSummary, PreviewFrame
 from tests.soak.comes_back import soak
 from tests.soak.flaky_tcp_proxy import LooseCable
-from tests.testing.encrypted_server import Street, street  # noqa: F401 (street is a fixture)
+from tests.testing.encrypted_server import EncryptedServer, encrypted_server  # noqa: F401 (encrypted_server is a fixture)
 from tests.testing.fake_props import picture
 from tests.testing.scripted_worker_server import asked
 
@@ -31,59 +31,59 @@ def told_of(events: list[Any]) -> list[JobSummary]:
 
 
 @pytest.fixture
-def cable(street: Street) -> Iterator[LooseCable]:  # noqa: F811
-    cable = LooseCable(street.door.address)
+def cable(encrypted_server: EncryptedServer) -> Iterator[LooseCable]:  # noqa: F811
+    cable = LooseCable(encrypted_server.server.address)
     yield cable
     cable.close()
 
 
-def test_who_is_cut_off_and_back_at_once_is_told_and_shown_everything_again(street: Street, cable: LooseCable) -> None:  # noqa: F811
+def test_who_is_cut_off_and_back_at_once_is_told_and_shown_everything_again(encrypted_server: EncryptedServer, cable: LooseCable) -> None:  # noqa: F811
     """ZeroMQ connects anew by itself, so soon that no sign of life is missed; to the server it is a stranger."""
-    anna = street.guest("anna", address=cable.address)
+    anna = encrypted_server.authorized_client("anna", address=cable.address)
     anna.subscribe()
-    job = street.ask(anna, asked()).job.job
+    job = encrypted_server.request(anna, asked()).job.job
     anna.subscribe(job)
-    street.until(lambda: street.foreman.given == [job])
+    encrypted_server.wait_until(lambda: encrypted_server.runner.given == [job])
     for cut in range(3):
         step = 10 * cut + 5
-        street.foreman.told.append(Stepped(job=job, step=step, steps=100, elapsed_s=1.0, eta_s=1.0))
-        street.foreman.told.append(Pictured(job=job, step=step, width=8, height=8, data=picture(step, 8)))
-        events = street.events[anna]
-        street.until(lambda: any(job.step == step for job in told_of(events)))
-        street.until(lambda: any(isinstance(event, PreviewFrame) and event.step == step for event in events))
+        encrypted_server.runner.told.append(Stepped(job=job, step=step, steps=100, elapsed_s=1.0, eta_s=1.0))
+        encrypted_server.runner.told.append(Pictured(job=job, step=step, width=8, height=8, data=picture(step, 8)))
+        events = encrypted_server.events[anna]
+        encrypted_server.wait_until(lambda: any(job.step == step for job in told_of(events)))
+        encrypted_server.wait_until(lambda: any(isinstance(event, PreviewFrame) and event.step == step for event in events))
         cable.cut()
-        street.until(lambda: anna._watch.let_in == cut + 2)
-        street.until(lambda: not anna._subscription.asked and len(street.door._audience) == 1)
+        encrypted_server.wait_until(lambda: anna._watch.let_in == cut + 2)
+        encrypted_server.wait_until(lambda: not anna._subscription.asked and len(encrypted_server.server._audience) == 1)
     assert anna.link is Link.ONLINE
 
 
 def test_what_was_asked_when_the_connection_broke_is_asked_again_as_soon_as_it_is_back(
-    street: Street, cable: LooseCable
+    encrypted_server: EncryptedServer, cable: LooseCable
 ) -> None:
     """And not only when the answer is late; once more is one job all the same."""
-    anna = street.guest("anna", address=cable.address)
+    anna = encrypted_server.authorized_client("anna", address=cable.address)
     cable.hush(True)
     answers: list[JobReply] = []
     anna.request(asked(), answers.append, timeout_s=1e6)
-    street.for_a_while(0.2)
+    encrypted_server.run_for(0.2)
     cable.cut()
     cable.hush(False)
-    street.until(lambda: bool(answers))
-    assert len(street.ledger.entries) == 1
+    encrypted_server.wait_until(lambda: bool(answers))
+    assert len(encrypted_server.ledger.entries) == 1
 
 
 def test_a_greeting_that_was_lost_does_not_leave_a_client_connecting_for_ever(
-    street: Street, cable: LooseCable
+    encrypted_server: EncryptedServer, cable: LooseCable
 ) -> None:
     """Its signs of life are answered then, so it never thinks that it should begin anew."""
-    anna = street.guest("anna", address=cable.address)
+    anna = encrypted_server.authorized_client("anna", address=cable.address)
     anna._pending.clear()
     anna.link = Link.CONNECTING
-    street.until(lambda: anna.link is Link.ONLINE)
+    encrypted_server.wait_until(lambda: anna.link is Link.ONLINE)
 
 
 def test_the_log_tells_of_a_client_that_never_reads_once_a_minute(
-    street: Street, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    encrypted_server: EncryptedServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Full:
         def send_multipart(self, parts: list[bytes], flags: int) -> None:
@@ -91,8 +91,8 @@ def test_the_log_tells_of_a_client_that_never_reads_once_a_minute(
 
     caplog.set_level("INFO")
     with monkeypatch.context() as patch:
-        patch.setattr(street.door, "_socket", Full())
-        assert all(street.door._send(b"route", b"data") for _ in range(500)), "who is slow is not gone"
+        patch.setattr(encrypted_server.server, "_socket", Full())
+        assert all(encrypted_server.server._send(b"route", b"data") for _ in range(500)), "who is slow is not gone"
     assert [record.messages for record in caplog.records if "slow" in record.message] == [1]
 
 

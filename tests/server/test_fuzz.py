@@ -24,10 +24,10 @@ from tests.blender.test_messages import JOB
 from tests.server.test_on_the_wire import raw_guest
 from tests.soak.fuzz import at_the_door
 from tests.soak.fuzz_client import Victim, fuzz_client, fuzz_orders
-from tests.testing.encrypted_server import Street, street  # noqa: F401 (street is a fixture)
-from tests.testing.message_mutations import Mutants, nested
+from tests.testing.encrypted_server import EncryptedServer, encrypted_server  # noqa: F401 (encrypted_server is a fixture)
+from tests.testing.message_mutations import MessageMutations, nested
 from tests.testing.message_strategies import REQUESTS
-from tests.testing.scripted_worker_server import Stage, stage  # noqa: F401 (stage is a fixture)
+from tests.testing.scripted_worker_server import ScriptedServer, scripted_server  # noqa: F401 (scripted_server is a fixture)
 
 
 def envelope(**changes: Any) -> bytes:
@@ -42,12 +42,12 @@ def deep(depth: int) -> bytes:
     return head + nested(depth) + tail
 
 
-def told(stage: Stage, data: bytes) -> list[tuple[int, Any]]:
+def told(scripted_server: ScriptedServer, data: bytes) -> list[tuple[int, Any]]:
     """What the door says to bytes."""
     said: list[bytes] = []
-    sending, stage.door._send = stage.door._send, lambda route, data: said.append(data) is None
-    stage.door._answer(b"\0abcd", zmq.Frame(data))
-    stage.door._send = sending
+    sending, scripted_server.server._send = scripted_server.server._send, lambda route, data: said.append(data) is None
+    scripted_server.server._answer(b"\0abcd", zmq.Frame(data))
+    scripted_server.server._send = sending
     return [unpack(data, limits.REPLY_BYTES) for data in said]
 
 
@@ -76,9 +76,9 @@ CORPUS = {
 
 
 @pytest.mark.parametrize("name", CORPUS)
-def test_what_once_went_wrong_is_refused_with_the_number_of_the_request(stage: Stage, name: str) -> None:
+def test_what_once_went_wrong_is_refused_with_the_number_of_the_request(scripted_server: ScriptedServer, name: str) -> None:
     data, number, code = CORPUS[name]
-    [(answered, refusal)] = told(stage, data)
+    [(answered, refusal)] = told(scripted_server, data)
     assert (answered, refusal.code) == (number, code) and refusal.message.isprintable() and len(refusal.message) < 1500
 
 
@@ -88,13 +88,13 @@ def refuse(*asked: Any) -> Any:
 
 @pytest.mark.parametrize("answer", [lambda *asked: Refusal("internal", "a\0b"), refuse], ids=["reply", "refusal"])
 def test_an_answer_that_breaks_the_rules_of_the_wire_is_an_internal_refusal_and_not_the_end(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, answer: Any
+    scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, answer: Any
 ) -> None:
-    monkeypatch.setattr(stage.door.service, "answer", answer)
-    [(number, refusal)] = told(stage, pack(ListJobs(), 7))
+    monkeypatch.setattr(scripted_server.server.service, "answer", answer)
+    [(number, refusal)] = told(scripted_server, pack(ListJobs(), 7))
     assert number == 7 and refusal.code == "internal" and "log says more" in refusal.message
     monkeypatch.undo()
-    assert isinstance(stage.ask(ListJobs()), JobList)
+    assert isinstance(scripted_server.request(ListJobs()), JobList)
 
 
 def test_three_thousand_broken_messages_get_one_answer_each_and_make_no_job_that_nobody_was_told_of(
@@ -107,28 +107,28 @@ def test_three_thousand_broken_messages_get_one_answer_each_and_make_no_job_that
 
 
 def test_the_mutants_ask_for_everything_that_can_be_asked_for() -> None:
-    source = Mutants(random.Random(1))
+    source = MessageMutations(random.Random(1))
     found = {type(unpack(source.right(kind), limits.REQUEST_BYTES)[1]).__name__ for kind in REQUESTS}
     assert found == set(REQUESTS) and len(REQUESTS) >= 13
 
 
-def test_through_the_encrypted_wire_each_broken_message_is_answered_and_others_are_served(street: Street) -> None:
-    anna, mallory = street.guest("anna"), street.guest("mallory")
-    own = raw_guest(street, mallory.pair)
-    source, answered, asked_for = Mutants(random.Random(3)), 0, 0
+def test_through_the_encrypted_wire_each_broken_message_is_answered_and_others_are_served(encrypted_server: EncryptedServer) -> None:
+    anna, mallory = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("mallory")
+    own = raw_guest(encrypted_server, mallory.pair)
+    source, answered, asked_for = MessageMutations(random.Random(3)), 0, 0
     for _ in range(20):
         for _ in range(10):
             data = source.draw()[1]
             own.send(data)
             asked_for += b"\xa4Seen" not in data
-        street.for_a_while(0.01)
+        encrypted_server.run_for(0.01)
         while own.poll(0):
             answered += unpack(own.recv(), limits.REPLY_BYTES)[0] >= 0
-        assert isinstance(street.ask(anna, ListJobs()), JobList)
-    street.until(lambda: bool(own.poll(0)) or answered >= asked_for)
+        assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
+    encrypted_server.wait_until(lambda: bool(own.poll(0)) or answered >= asked_for)
     while own.poll(50):
         answered += unpack(own.recv(), limits.REPLY_BYTES)[0] >= 0
-        street.turn()
+        encrypted_server.step()
     own.close(0)
     assert answered >= asked_for
 
@@ -182,12 +182,12 @@ def test_the_workers_port_takes_orders_or_refuses_and_reads_nothing_without_the_
         unpack_order(secret, pack_order("4" * 64, Stepped("j", 1, 2, 0.0, 0.0)))
 
 
-def test_a_request_that_would_end_the_connection_by_its_size_is_refused_before_it_is_sent(stage: Stage) -> None:
+def test_a_request_that_would_end_the_connection_by_its_size_is_refused_before_it_is_sent(scripted_server: ScriptedServer) -> None:
     """Each field keeps its rule, all together they do not: the server would hang up without a word, again and again."""
     large = Submit("t", "a", "", "m", "p", 0, {f"run.{n}": "x" * 1000 for n in range(100)})
     assert len(pack(large)) > limits.REQUEST_BYTES
     with pytest.raises(ProtocolError, match="fewer or shorter settings"):
-        stage.client.request(large, lambda reply: None)
+        scripted_server.client.request(large, lambda reply: None)
     with pytest.raises(ProtocolError, match="allowed are 65536"):
         check_request(large)
 
@@ -196,10 +196,10 @@ def test_a_request_that_would_end_the_connection_by_its_size_is_refused_before_i
 def test_the_largest_request_gets_through_both_doors_and_one_byte_more_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encrypt: bool
 ) -> None:
-    street = Street(tmp_path / "state", monkeypatch, encrypt=encrypt)
+    encrypted_server = EncryptedServer(tmp_path / "state", monkeypatch, encrypt=encrypt)
     try:
-        guest = street.guest("anna") if encrypt else street.comes(None)
-        street.until(lambda: guest.link is Link.ONLINE)
+        guest = encrypted_server.authorized_client("anna") if encrypt else encrypted_server.connect_client(None)
+        encrypted_server.wait_until(lambda: guest.link is Link.ONLINE)
         answers: list[Any] = []
         largest = Submit("t", "a", "", "m", "p", 0, {f"{n}": "x" * 1000 for n in range(64)})
         filled = Submit(
@@ -213,7 +213,7 @@ def test_the_largest_request_gets_through_both_doors_and_one_byte_more_is_told(
         )
         assert limits.REQUEST_BYTES - 8 <= len(pack(filled, 2**53)) <= limits.REQUEST_BYTES
         guest.request(filled, answers.append)
-        street.until(lambda: bool(answers))
+        encrypted_server.wait_until(lambda: bool(answers))
         assert isinstance(answers[0], Refused) and answers[0].code == "bad-input"
     finally:
-        street.close()
+        encrypted_server.close()

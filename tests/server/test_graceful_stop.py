@@ -27,138 +27,138 @@ from dreamwright.shared.client import Link
 from dreamwright.shared.messages import Cancel, Closing, JobList, JobReply, Pause, Resume, Subscribe
 from tests.soak.graceful_stop import stop_and_go_on
 from tests.soak.worker_traces import alive
-from tests.testing.in_memory_server import Yard, yard  # noqa: F401 (yard is a fixture)
-from tests.testing.scripted_worker_server import Stage, asked, stage  # noqa: F401 (stage is a fixture)
-from tests.testing.server_process import operated
+from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (in_memory_server is a fixture)
+from tests.testing.scripted_worker_server import ScriptedServer, asked, scripted_server  # noqa: F401 (scripted_server is a fixture)
+from tests.testing.server_process import server_process
 
 
 class Orders:
-    """What the hands of a yard were told to stop."""
+    """What the hands of a in_memory_server were told to stop."""
 
-    def __init__(self, yard: Yard) -> None:
+    def __init__(self, in_memory_server: InMemoryServer) -> None:
         self.given: list[tuple[str, str]] = []
-        yard.hands.stop = lambda job, why: self.given.append((job, why))
+        in_memory_server.runner.stop = lambda job, why: self.given.append((job, why))
 
 
-def test_running_jobs_go_back_to_the_queue_with_their_place_and_nothing_new_begins(yard: Yard) -> None:
-    orders = Orders(yard)
-    running, next_one = yard.submit("ada"), yard.submit("bob")
-    yard.work()
-    yard.service.begin_closing()
-    assert orders.given == [(running, "pause")] and yard.service.at_work() == [running]
-    yard.report(Ended, running, "paused", "", False)
+def test_running_jobs_go_back_to_the_queue_with_their_place_and_nothing_new_begins(in_memory_server: InMemoryServer) -> None:
+    orders = Orders(in_memory_server)
+    running, next_one = in_memory_server.submit("ada"), in_memory_server.submit("bob")
+    in_memory_server.step()
+    in_memory_server.service.begin_closing()
+    assert orders.given == [(running, "pause")] and in_memory_server.service.at_work() == [running]
+    in_memory_server.report(Ended, running, "paused", "", False)
     assert (
-        yard.job(running).state == "queued" and yard.job(running).message == RECALLED and yard.service.at_work() == []
+        in_memory_server.job(running).state == "queued" and in_memory_server.job(running).message == RECALLED and in_memory_server.service.at_work() == []
     )
-    yard.work(10.0)
-    assert yard.hands.given == [running], "the free device got no other job"
-    yard.kill()
-    yard.open()
-    yard.work()
-    assert yard.hands.given == [running] and yard.job(next_one).queue_place == 1, (
+    in_memory_server.step(10.0)
+    assert in_memory_server.runner.given == [running], "the free device got no other job"
+    in_memory_server.kill()
+    in_memory_server.open()
+    in_memory_server.step()
+    assert in_memory_server.runner.given == [running] and in_memory_server.job(next_one).queue_place == 1, (
         "it goes on first when the server is back"
     )
 
 
-def test_a_job_that_its_user_paused_stays_paused(yard: Yard) -> None:
-    Orders(yard)
-    job = yard.submit("ada")
-    yard.work()
-    yard.ask(Pause(job))
-    yard.service.begin_closing()
-    yard.report(Ended, job, "paused", "", False)
-    assert yard.job(job).state == "paused"
+def test_a_job_that_its_user_paused_stays_paused(in_memory_server: InMemoryServer) -> None:
+    Orders(in_memory_server)
+    job = in_memory_server.submit("ada")
+    in_memory_server.step()
+    in_memory_server.request(Pause(job))
+    in_memory_server.service.begin_closing()
+    in_memory_server.report(Ended, job, "paused", "", False)
+    assert in_memory_server.job(job).state == "paused"
 
 
-def test_a_pause_of_an_earlier_attempt_is_no_reason_to_stay_paused(yard: Yard) -> None:
-    Orders(yard)
-    job = yard.submit("ada")
-    yard.work()
-    yard.ask(Pause(job))
-    yard.report(Ended, job, "paused", "", False)
-    yard.ask(Resume(job))
-    yard.work()
-    yard.service.begin_closing()
-    yard.report(Ended, job, "paused", "", False)
-    assert yard.job(job).state == "queued"
+def test_a_pause_of_an_earlier_attempt_is_no_reason_to_stay_paused(in_memory_server: InMemoryServer) -> None:
+    Orders(in_memory_server)
+    job = in_memory_server.submit("ada")
+    in_memory_server.step()
+    in_memory_server.request(Pause(job))
+    in_memory_server.report(Ended, job, "paused", "", False)
+    in_memory_server.request(Resume(job))
+    in_memory_server.step()
+    in_memory_server.service.begin_closing()
+    in_memory_server.report(Ended, job, "paused", "", False)
+    assert in_memory_server.job(job).state == "queued"
 
 
-def test_a_job_that_is_being_cancelled_or_ends_meanwhile_ends_as_it_would(yard: Yard) -> None:
-    orders = Orders(yard)
-    cancelled = yard.submit("ada")
-    yard.work()
-    yard.ask(Cancel(cancelled))
+def test_a_job_that_is_being_cancelled_or_ends_meanwhile_ends_as_it_would(in_memory_server: InMemoryServer) -> None:
+    orders = Orders(in_memory_server)
+    cancelled = in_memory_server.submit("ada")
+    in_memory_server.step()
+    in_memory_server.request(Cancel(cancelled))
     orders.given.clear()
-    yard.service.begin_closing()
+    in_memory_server.service.begin_closing()
     assert orders.given == [], "it stops already, and its mesh is being made"
-    yard.report(Ended, cancelled, "cancelled", "", False)
-    assert yard.job(cancelled).state == "cancelled"
+    in_memory_server.report(Ended, cancelled, "cancelled", "", False)
+    assert in_memory_server.job(cancelled).state == "cancelled"
 
 
-def test_subscribers_are_told_at_once_and_so_is_who_comes_later(yard: Yard) -> None:
-    yard.ask(Subscribe(), "ada")
-    yard.service.begin_closing()
-    yard.ask(Subscribe(), "bob")
+def test_subscribers_are_told_at_once_and_so_is_who_comes_later(in_memory_server: InMemoryServer) -> None:
+    in_memory_server.request(Subscribe(), "ada")
+    in_memory_server.service.begin_closing()
+    in_memory_server.request(Subscribe(), "bob")
     for name in (b"ada", b"bob"):
-        assert [event for event in yard.events[name] if isinstance(event, Closing)] == [Closing(CLOSING)]
+        assert [event for event in in_memory_server.events[name] if isinstance(event, Closing)] == [Closing(CLOSING)]
 
 
-def run_in_steps(stage: Stage, words: list[int], grace_s: float) -> tuple[bool, float]:
+def run_in_steps(scripted_server: ScriptedServer, words: list[int], grace_s: float) -> tuple[bool, float]:
     """(what `run` returns, the seconds it took); the client lives on beside it."""
     over = threading.Event()
 
     def live() -> None:
         while not over.is_set():
-            stage.events += stage.client.tick()
+            scripted_server.events += scripted_server.client.tick()
             time.sleep(0.002)
 
     thread = threading.Thread(target=live)
     thread.start()
     begun = time.monotonic()
     try:
-        whole = stage.door.run(lambda: len(words), grace_s)
+        whole = scripted_server.server.run(lambda: len(words), grace_s)
     finally:
         over.set()
         thread.join()
     return whole, time.monotonic() - begun
 
 
-def anew(stage: Stage) -> None:
+def anew(scripted_server: ScriptedServer) -> None:
     """The server, which has closed by itself, is started again, and a client beside it."""
-    stage.client.close()
-    stage.open()
+    scripted_server.client.close()
+    scripted_server.open()
 
 
-def test_a_client_hears_of_it_and_says_so_when_the_server_is_gone(stage: Stage) -> None:
-    stage.client.subscribe()
-    stage.until(lambda: any(isinstance(event, JobList) for event in stage.events))
-    assert run_in_steps(stage, [15], 30.0)[0] is True
+def test_a_client_hears_of_it_and_says_so_when_the_server_is_gone(scripted_server: ScriptedServer) -> None:
+    scripted_server.client.subscribe()
+    scripted_server.wait_until(lambda: any(isinstance(event, JobList) for event in scripted_server.events))
+    assert run_in_steps(scripted_server, [15], 30.0)[0] is True
     end = time.monotonic() + 30
-    while stage.client.link is not Link.LOST and time.monotonic() < end:
-        stage.events += stage.client.tick()
+    while scripted_server.client.link is not Link.LOST and time.monotonic() < end:
+        scripted_server.events += scripted_server.client.tick()
         time.sleep(0.01)
-    assert Closing(CLOSING) in stage.events
-    assert stage.client.reason == CLOSING
-    anew(stage)
+    assert Closing(CLOSING) in scripted_server.events
+    assert scripted_server.client.reason == CLOSING
+    anew(scripted_server)
 
 
-def test_a_worker_that_does_not_stop_costs_the_grace_and_no_more(stage: Stage) -> None:
-    job = stage.ask(asked()).job.job
-    stage.until(lambda: stage.foreman.given == [job])
-    whole, took = run_in_steps(stage, [15], 0.5)
+def test_a_worker_that_does_not_stop_costs_the_grace_and_no_more(scripted_server: ScriptedServer) -> None:
+    job = scripted_server.request(asked()).job.job
+    scripted_server.wait_until(lambda: scripted_server.runner.given == [job])
+    whole, took = run_in_steps(scripted_server, [15], 0.5)
     assert whole is False and took >= 0.5
-    assert stage.foreman.stopped == [(job, "pause")]
-    anew(stage)
-    stage.until(lambda: stage.foreman.given == [job])
-    assert stage.job(job).attempt == 2, "it goes on when the server is back"
+    assert scripted_server.runner.stopped == [(job, "pause")]
+    anew(scripted_server)
+    scripted_server.wait_until(lambda: scripted_server.runner.given == [job])
+    assert scripted_server.job(job).attempt == 2, "it goes on when the server is back"
 
 
-def test_a_second_word_ends_at_once(stage: Stage) -> None:
-    job = stage.ask(asked()).job.job
-    stage.until(lambda: stage.foreman.given == [job])
-    whole, took = run_in_steps(stage, [15, 15], 3600.0)
+def test_a_second_word_ends_at_once(scripted_server: ScriptedServer) -> None:
+    job = scripted_server.request(asked()).job.job
+    scripted_server.wait_until(lambda: scripted_server.runner.given == [job])
+    whole, took = run_in_steps(scripted_server, [15, 15], 3600.0)
     assert whole is False and took < 3600.0
-    anew(stage)
+    anew(scripted_server)
 
 
 def test_two_workers_that_hang_are_killed_after_one_grace_not_two(
@@ -210,14 +210,14 @@ def test_sigterm_ends_a_real_server_with_0_after_the_grace_and_a_second_one_with
     """Its workers never stop; the grace of the second is an hour."""
     for grace, signals, code in (("1", 1, 0), ("3600", 2, 1)):
         with (
-            operated(tmp_path / grace, "--grace", grace, module="tests.testing.server_process") as server,
-            server.guest() as client,
+            server_process(tmp_path / grace, "--grace", grace, module="tests.testing.server_process") as server,
+            server.authorized_client() as client,
         ):
-            assert isinstance(server.ask(client, asked()), JobReply)
-            server.until(lambda: server.wrote("attempt begins"), client)
+            assert isinstance(server.request(client, asked()), JobReply)
+            server.wait_until(lambda: server.wrote("attempt begins"), client)
             server.process.send_signal(signal.SIGTERM)
             if signals == 2:
-                server.until(lambda: server.wrote("server stops"), client)
+                server.wait_until(lambda: server.wrote("server stops"), client)
                 server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(120) == code
             assert server.wrote("worker is killed in the middle of its work job=")
@@ -233,11 +233,11 @@ def test_a_real_job_stopped_by_sigterm_loses_no_step_and_ends_in_the_same_mesh(t
     assert len(figures.told_s) == 2, "the client was told each time"
 
 
-def test_a_step_told_while_the_server_stops_still_counts(yard: Yard) -> None:
-    Orders(yard)
-    job = yard.submit("ada")
-    yard.work()
-    yard.service.begin_closing()
-    yard.report(Stepped, job, 7, 100, 1.0, 9.0)
-    yard.report(Ended, job, "paused", "", False)
-    assert yard.job(job).step == 7
+def test_a_step_told_while_the_server_stops_still_counts(in_memory_server: InMemoryServer) -> None:
+    Orders(in_memory_server)
+    job = in_memory_server.submit("ada")
+    in_memory_server.step()
+    in_memory_server.service.begin_closing()
+    in_memory_server.report(Stepped, job, 7, 100, 1.0, 9.0)
+    in_memory_server.report(Ended, job, "paused", "", False)
+    assert in_memory_server.job(job).step == 7

@@ -9,86 +9,86 @@ from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.backend.server.workers.worker_protocol import Ended, Noted, Pictured, Stepped
 from dreamwright.shared.download import Download
 from dreamwright.shared.messages import Cancel, Forget, JobChanged, JobForgotten, Pause, PreviewFrame, Resume
-from tests.testing.scripted_worker_server import asked, stage  # noqa: F401 (stage is a fixture)
+from tests.testing.scripted_worker_server import asked, scripted_server  # noqa: F401 (scripted_server is a fixture)
 
 
-def test_a_submitted_job_runs_shows_itself_and_ends_with_a_mesh_that_arrives_whole(stage):
-    stage.client.subscribe()
-    reply = stage.ask(asked())
+def test_a_submitted_job_runs_shows_itself_and_ends_with_a_mesh_that_arrives_whole(scripted_server):
+    scripted_server.client.subscribe()
+    reply = scripted_server.request(asked())
     name = reply.job.job
-    stage.until(lambda: stage.foreman.given == [name])
-    assert stage.job(name).state == "running"
-    stage.client.subscribe(name)
-    stage.turn()
-    stage.foreman.told = [
+    scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
+    assert scripted_server.job(name).state == "running"
+    scripted_server.client.subscribe(name)
+    scripted_server.step()
+    scripted_server.runner.told = [
         Stepped(name, 5, 10, 1.0, 1.0),
         Noted(name, "fine", ""),
         Pictured(name, 5, 2, 1, b"123456"),
     ]
-    stage.until(lambda: any(isinstance(e, PreviewFrame) for e in stage.events))
-    stage.until(lambda: any(isinstance(e, JobChanged) and e.job.step == 5 for e in stage.events))
+    scripted_server.wait_until(lambda: any(isinstance(e, PreviewFrame) for e in scripted_server.events))
+    scripted_server.wait_until(lambda: any(isinstance(e, JobChanged) and e.job.step == 5 for e in scripted_server.events))
     data = bytes(range(256)) * 4000  # four pieces
-    (stage.door._ledger.job_folder(name) / MESH_FILE).write_bytes(data)
-    stage.foreman.told = [Ended(name, "succeeded", "", True)]
-    stage.until(lambda: stage.job(name).state == "succeeded")
+    (scripted_server.server._ledger.job_folder(name) / MESH_FILE).write_bytes(data)
+    scripted_server.runner.told = [Ended(name, "succeeded", "", True)]
+    scripted_server.wait_until(lambda: scripted_server.job(name).state == "succeeded")
     arrived: list[Any] = []
-    Download(stage.client, name, "mesh", stage.job(name).mesh_bytes, arrived.append).start()
-    stage.until(lambda: bool(arrived))
+    Download(scripted_server.client, name, "mesh", scripted_server.job(name).mesh_bytes, arrived.append).start()
+    scripted_server.wait_until(lambda: bool(arrived))
     assert arrived == [data]
 
 
-def test_the_same_ticket_makes_one_job_however_often_it_is_sent(stage):
-    first, second, other = stage.ask(asked("a")), stage.ask(asked("a")), stage.ask(asked("b"))
+def test_the_same_ticket_makes_one_job_however_often_it_is_sent(scripted_server):
+    first, second, other = scripted_server.request(asked("a")), scripted_server.request(asked("a")), scripted_server.request(asked("b"))
     assert first.job.job == second.job.job != other.job.job
-    assert len(stage.door._ledger.entries) == 2
+    assert len(scripted_server.server._ledger.entries) == 2
 
 
-def test_one_device_works_on_one_job_and_the_others_know_their_place_in_line(stage):
-    names = [stage.ask(asked(f"t{i}")).job.job for i in range(3)]
-    stage.until(lambda: stage.foreman.given == names[:1])
-    assert [stage.job(n).queue_place for n in names] == [0, 1, 2]
-    stage.foreman.told = [Ended(names[0], "failed", "no luck", False)]
-    stage.until(lambda: stage.foreman.given == names[:2])
-    assert [(stage.job(n).state, stage.job(n).queue_place) for n in names] == [
+def test_one_device_works_on_one_job_and_the_others_know_their_place_in_line(scripted_server):
+    names = [scripted_server.request(asked(f"t{i}")).job.job for i in range(3)]
+    scripted_server.wait_until(lambda: scripted_server.runner.given == names[:1])
+    assert [scripted_server.job(n).queue_place for n in names] == [0, 1, 2]
+    scripted_server.runner.told = [Ended(names[0], "failed", "no luck", False)]
+    scripted_server.wait_until(lambda: scripted_server.runner.given == names[:2])
+    assert [(scripted_server.job(n).state, scripted_server.job(n).queue_place) for n in names] == [
         ("failed", 0),
         ("running", 0),
         ("queued", 1),
     ]
-    assert stage.job(names[0]).message == "no luck"
+    assert scripted_server.job(names[0]).message == "no luck"
 
 
-def test_cancel_stops_a_waiting_job_at_once_and_a_running_one_after_its_step(stage):
-    running, waiting = stage.ask(asked("a")).job.job, stage.ask(asked("b")).job.job
-    stage.until(lambda: stage.foreman.given == [running])
-    assert stage.ask(Cancel(waiting)).job.state == "cancelled"
-    assert stage.ask(Cancel(running)).job.state == "cancelling"
-    assert stage.ask(Cancel(running)).job.state == "cancelling"  # twice is once
-    assert stage.foreman.stopped == [(running, "cancel")]
-    (stage.door._ledger.job_folder(running) / MESH_FILE).write_bytes(b"half")
-    stage.foreman.told = [Ended(running, "cancelled", "", True)]
-    stage.until(lambda: stage.job(running).state == "cancelled")
-    assert stage.job(running).mesh_bytes == 4
-    assert stage.ask(Cancel(running)).job.state == "cancelled"  # after the end: no harm
+def test_cancel_stops_a_waiting_job_at_once_and_a_running_one_after_its_step(scripted_server):
+    running, waiting = scripted_server.request(asked("a")).job.job, scripted_server.request(asked("b")).job.job
+    scripted_server.wait_until(lambda: scripted_server.runner.given == [running])
+    assert scripted_server.request(Cancel(waiting)).job.state == "cancelled"
+    assert scripted_server.request(Cancel(running)).job.state == "cancelling"
+    assert scripted_server.request(Cancel(running)).job.state == "cancelling"  # twice is once
+    assert scripted_server.runner.stopped == [(running, "cancel")]
+    (scripted_server.server._ledger.job_folder(running) / MESH_FILE).write_bytes(b"half")
+    scripted_server.runner.told = [Ended(running, "cancelled", "", True)]
+    scripted_server.wait_until(lambda: scripted_server.job(running).state == "cancelled")
+    assert scripted_server.job(running).mesh_bytes == 4
+    assert scripted_server.request(Cancel(running)).job.state == "cancelled"  # after the end: no harm
 
 
-def test_pause_keeps_the_place_and_resume_puts_the_job_back_into_the_queue(stage):
-    name = stage.ask(asked()).job.job
-    stage.until(lambda: stage.foreman.given == [name])
-    stage.ask(Pause(name))
-    stage.foreman.told = [Ended(name, "paused", "", False)]
-    stage.until(lambda: stage.job(name).state == "paused")
-    assert stage.ask(Resume(name)).job.state in ("queued", "running")
-    stage.until(lambda: stage.foreman.given == [name, name])
+def test_pause_keeps_the_place_and_resume_puts_the_job_back_into_the_queue(scripted_server):
+    name = scripted_server.request(asked()).job.job
+    scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
+    scripted_server.request(Pause(name))
+    scripted_server.runner.told = [Ended(name, "paused", "", False)]
+    scripted_server.wait_until(lambda: scripted_server.job(name).state == "paused")
+    assert scripted_server.request(Resume(name)).job.state in ("queued", "running")
+    scripted_server.wait_until(lambda: scripted_server.runner.given == [name, name])
 
 
-def test_a_forgotten_job_is_gone_with_its_files_and_only_ended_ones_can_be(stage):
-    stage.client.subscribe()
-    name = stage.ask(asked()).job.job
-    stage.until(lambda: stage.foreman.given == [name])
-    assert stage.ask(Forget(name)).code == "not-now"
-    stage.foreman.told = [Ended(name, "failed", "", False)]
-    stage.until(lambda: stage.job(name).state == "failed")
-    stage.ask(Forget(name))
-    stage.until(lambda: any(isinstance(e, JobForgotten) for e in stage.events))
-    assert not stage.door._ledger.job_folder(name).exists()
-    assert stage.ask(Forget(name)).code == "no-such-job"
+def test_a_forgotten_job_is_gone_with_its_files_and_only_ended_ones_can_be(scripted_server):
+    scripted_server.client.subscribe()
+    name = scripted_server.request(asked()).job.job
+    scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
+    assert scripted_server.request(Forget(name)).code == "not-now"
+    scripted_server.runner.told = [Ended(name, "failed", "", False)]
+    scripted_server.wait_until(lambda: scripted_server.job(name).state == "failed")
+    scripted_server.request(Forget(name))
+    scripted_server.wait_until(lambda: any(isinstance(e, JobForgotten) for e in scripted_server.events))
+    assert not scripted_server.server._ledger.job_folder(name).exists()
+    assert scripted_server.request(Forget(name)).code == "no-such-job"

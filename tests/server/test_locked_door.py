@@ -16,8 +16,8 @@ from dreamwright.backend.server.transport.zap_authenticator import ENDPOINT
 from dreamwright.shared.client import Link
 from dreamwright.shared.credentials import key_text, new_pair
 from dreamwright.shared.messages import JobList, ListJobs
-from tests.testing.encrypted_server import Street, street  # noqa: F401 (street is a fixture)
-from tests.testing.scripted_worker_server import PuppetForeman
+from tests.testing.encrypted_server import EncryptedServer, encrypted_server  # noqa: F401 (encrypted_server is a fixture)
+from tests.testing.scripted_worker_server import ScriptedRunner
 
 # --- which doors are locked
 
@@ -60,16 +60,16 @@ def test_loopback_needs_no_keys(address: str) -> None:
 def test_every_other_address_is_encrypted_without_being_told_to(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    street = Street(tmp_path / "state", monkeypatch, address, encrypt=False)
+    encrypted_server = EncryptedServer(tmp_path / "state", monkeypatch, address, encrypt=False)
     try:
-        port = street.door.address.rpartition(":")[2]
+        port = encrypted_server.server.address.rpartition(":")[2]
         reach = f"tcp://{'127.0.0.2' if '0.2' in address else '127.0.0.1'}:{port}"
         pair = new_pair()
-        street.keys.allow("anna", key_text(pair.public))
-        stranger, anna = street.comes(None, address=reach), street.comes(pair, address=reach)
-        street.until(lambda: anna.link is Link.ONLINE and stranger.link is Link.BARRED)
+        encrypted_server.keys.allow("anna", key_text(pair.public))
+        stranger, anna = encrypted_server.connect_client(None, address=reach), encrypted_server.connect_client(pair, address=reach)
+        encrypted_server.wait_until(lambda: anna.link is Link.ONLINE and stranger.link is Link.BARRED)
     finally:
-        street.close()
+        encrypted_server.close()
 
 
 @pytest.mark.parametrize("trap", ["an empty domain", "a domain that is not enforced"])
@@ -86,28 +86,28 @@ def test_a_door_that_libzmq_would_open_to_all_is_not_opened(
             lambda own, option: 0 if option == zmq.ZAP_ENFORCE_DOMAIN else asked_for(own, option),
         )
     with pytest.raises(ConfigError, match="did not take the settings of an encrypted door"):
-        Street(tmp_path / "state", monkeypatch)
+        EncryptedServer(tmp_path / "state", monkeypatch)
 
 
 def test_a_name_that_means_another_machine_is_not_taken_for_loopback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a hosts file gives localhost another address."""
-    monkeypatch.setattr("dreamwright.backend.server.app.Foreman", PuppetForeman)
+    monkeypatch.setattr("dreamwright.backend.server.app.Foreman", ScriptedRunner)
     monkeypatch.setattr("dreamwright.backend.server.app.LOOPBACK", ("0.0.0.0",))
     with pytest.raises(ConfigError, match="which other machines may reach"):
         FrontDoor("tcp://0.0.0.0:*", tmp_path, ("cpu",))
     monkeypatch.undo()
-    monkeypatch.setattr("dreamwright.backend.server.app.Foreman", PuppetForeman)
+    monkeypatch.setattr("dreamwright.backend.server.app.Foreman", ScriptedRunner)
     FrontDoor("tcp://127.0.0.1:*", tmp_path, ("cpu",)).close()  # and it let go of the folder
 
 
 # --- the doorkeeper cannot be killed
 
 
-def test_garbage_to_the_doorkeeper_harms_nobody(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
-    anna = street.guest("anna")
-    asking = street.door._context.socket(zmq.DEALER)
+def test_garbage_to_the_doorkeeper_harms_nobody(encrypted_server: EncryptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    anna = encrypted_server.authorized_client("anna")
+    asking = encrypted_server.server._context.socket(zmq.DEALER)
     asking.setsockopt(zmq.LINGER, 0)
     asking.connect(ENDPOINT)
     key = anna.pair.public
@@ -122,23 +122,23 @@ def test_garbage_to_the_doorkeeper_harms_nobody(street: Street, monkeypatch: pyt
     ]
     for parts in rubbish:
         asking.send_multipart(parts)
-    street.for_a_while(0.2)
+    encrypted_server.run_for(0.2)
     while asking.poll(0):
         assert asking.recv_multipart()[3] != b"200", "nothing of it opens the door"
     asking.send_multipart(good)
-    street.until(lambda: bool(asking.poll(0)))
+    encrypted_server.wait_until(lambda: bool(asking.poll(0)))
     assert asking.recv_multipart()[3:6] == [b"200", b"OK", key_text(key).encode()]
     asking.close()
     with monkeypatch.context() as patch:
-        patch.setattr(street.door.doorkeeper._guests, "user_of", lambda key: 1 / 0)
-        late = street.comes(new_pair())
-        street.until(lambda: late.link is Link.BARRED)
-    street.guest("bert")
-    assert isinstance(street.ask(anna, ListJobs()), JobList)
+        patch.setattr(encrypted_server.server.doorkeeper._guests, "user_of", lambda key: 1 / 0)
+        late = encrypted_server.connect_client(new_pair())
+        encrypted_server.wait_until(lambda: late.link is Link.BARRED)
+    encrypted_server.authorized_client("bert")
+    assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
 
 
-def test_random_and_half_greetings_on_the_wire_harm_nobody(street: Street) -> None:
-    host, _, port = street.door.address.removeprefix("tcp://").rpartition(":")
+def test_random_and_half_greetings_on_the_wire_harm_nobody(encrypted_server: EncryptedServer) -> None:
+    host, _, port = encrypted_server.server.address.removeprefix("tcp://").rpartition(":")
     callers = []
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x01CURVE" + bytes(15) + b"\x00" + bytes(31)
     for said in (
@@ -154,19 +154,19 @@ def test_random_and_half_greetings_on_the_wire_harm_nobody(street: Street) -> No
         caller = socket.create_connection((host, int(port)))
         caller.sendall(said)
         callers.append(caller)
-    street.for_a_while(0.3)
-    anna = street.guest("anna")
-    assert isinstance(street.ask(anna, ListJobs()), JobList)
+    encrypted_server.run_for(0.3)
+    anna = encrypted_server.authorized_client("anna")
+    assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
     for caller in callers:
         caller.close()
 
 
-def test_without_a_doorkeeper_that_answers_nobody_is_let_in(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_doorkeeper_that_answers_nobody_is_let_in(encrypted_server: EncryptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = new_pair()
-    street.keys.allow("anna", key_text(pair.public))
+    encrypted_server.keys.allow("anna", key_text(pair.public))
     with monkeypatch.context() as patch:
-        patch.setattr(street.door.doorkeeper, "answer", lambda most=200: None)
-        client = street.comes(pair)
-        street.for_a_while(0.5)
+        patch.setattr(encrypted_server.server.doorkeeper, "answer", lambda most=200: None)
+        client = encrypted_server.connect_client(pair)
+        encrypted_server.run_for(0.5)
         assert client.link is not Link.ONLINE
-    street.until(lambda: client.link is Link.ONLINE)
+    encrypted_server.wait_until(lambda: client.link is Link.ONLINE)

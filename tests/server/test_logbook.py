@@ -24,7 +24,7 @@ from dreamwright.shared.errors import Refused
 from dreamwright.shared.messages import JobReply, ListJobs
 from tests.soak.worker_traces import children
 from tests.testing.scripted_worker_server import asked
-from tests.testing.server_process import operated
+from tests.testing.server_process import server_process
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
 MARK = "a marker of zirconium in the moonlight"
@@ -149,29 +149,29 @@ def test_no_prompt_and_no_secret_is_in_any_log_of_a_real_server_and_its_workers(
         "run.threads": "1",
     }
     with (
-        operated(tmp_path, "--encrypt", "--log-format", style) as server,
-        server.guest(Lock(server_pair.public, pair)) as anna,
+        server_process(tmp_path, "--encrypt", "--log-format", style) as server,
+        server.authorized_client(Lock(server_pair.public, pair)) as anna,
     ):
 
         def job(name: str) -> Any:
-            return next(job for job in server.ask(anna, ListJobs()).jobs if job.job == name)
+            return next(job for job in server.request(anna, ListJobs()).jobs if job.job == name)
 
         for wrong in ({"prompt": MARK}, {"prompt": KNOWN, "settings": {"render.samples": "many"}}):
-            refused = server.ask(anna, asked("r", model=str(model), **wrong))
+            refused = server.request(anna, asked("r", model=str(model), **wrong))
             assert isinstance(refused, Refused) and refused.code == "bad-input"
-        first = server.ask(anna, asked("a", prompt=KNOWN, negative=NEGATIVE, model=str(model), settings=settings))
+        first = server.request(anna, asked("a", prompt=KNOWN, negative=NEGATIVE, model=str(model), settings=settings))
         assert isinstance(first, JobReply), first
-        server.until(lambda: job(first.job.job).step >= 3, anna)
+        server.wait_until(lambda: job(first.job.job).step >= 3, anna)
         (worker,) = children(server.process.pid)
         os.kill(worker, signal.SIGKILL)
-        server.until(lambda: job(first.job.job).attempt == 2, anna)
-        second = server.ask(anna, asked("b", prompt=KNOWN, model=str(model), settings=settings))
+        server.wait_until(lambda: job(first.job.job).attempt == 2, anna)
+        second = server.request(anna, asked("b", prompt=KNOWN, model=str(model), settings=settings))
         worker_log = tmp_path / "state" / "logs" / "worker-cpu.log"
-        server.until(lambda: worker_log.read_text().count("attempt begins") >= 2 and job(first.job.job).step >= 5, anna)
+        server.wait_until(lambda: worker_log.read_text().count("attempt begins") >= 2 and job(first.job.job).step >= 5, anna)
         (model / "unet" / "config.json").write_text("{}")
         worker = children(server.process.pid)[0]
         os.kill(worker, signal.SIGKILL)
-        server.until(lambda: job(second.job.job).state == "failed" or job(first.job.job).state == "failed", anna)
+        server.wait_until(lambda: job(second.job.job).state == "failed" or job(first.job.job).state == "failed", anna)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(120) == 0
     logs = {path.name: path.read_text() for path in (tmp_path / "state" / "logs").iterdir()}

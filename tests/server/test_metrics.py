@@ -24,9 +24,9 @@ from dreamwright.backend.server.workers.local_runner import Died
 from dreamwright.backend.server.workers.worker_protocol import Ended, Stepped
 from dreamwright.shared.errors import Refused
 from dreamwright.shared.messages import AskStatus, Cancel, JobReply, ListJobs, Pause
-from tests.testing.in_memory_server import Yard, yard  # noqa: F401 (yard is a fixture)
+from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (in_memory_server is a fixture)
 from tests.testing.scripted_worker_server import asked
-from tests.testing.server_process import Operated, operated
+from tests.testing.server_process import ServerProcess, server_process
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -44,10 +44,10 @@ def scraped(url: str) -> str:
         return answer.read().decode()
 
 
-def shown(yard: Yard) -> str:
+def shown(in_memory_server: InMemoryServer) -> str:
     registry, shelf = CollectorRegistry(), Shelf()
     registry.register(shelf)
-    shelf.figures = yard.service.observer.figures()
+    shelf.figures = in_memory_server.service.observer.figures()
     return generate_latest(registry).decode()
 
 
@@ -65,26 +65,26 @@ def test_a_spread_counts_each_value_below_the_first_bound_that_is_no_smaller(
     assert spread.total == pytest.approx(sum(values))
 
 
-def test_paces_waits_outcomes_and_deaths_are_those_of_the_jobs(yard: Yard) -> None:
-    done, dying, waiting = yard.submit(), yard.submit(), yard.submit()
-    yard.work()
-    yard.report(Stepped, done, 10, 100, 4.0, 36.0)
-    yard.report(Stepped, done, 14, 100, 6.0, 34.0)  # 4 steps in 2 s
-    yard.now += 3
-    yard.wall += 3
-    figures = read(shown(yard))
+def test_paces_waits_outcomes_and_deaths_are_those_of_the_jobs(in_memory_server: InMemoryServer) -> None:
+    done, dying, waiting = in_memory_server.submit(), in_memory_server.submit(), in_memory_server.submit()
+    in_memory_server.step()
+    in_memory_server.report(Stepped, done, 10, 100, 4.0, 36.0)
+    in_memory_server.report(Stepped, done, 14, 100, 6.0, 34.0)  # 4 steps in 2 s
+    in_memory_server.now += 3
+    in_memory_server.wall += 3
+    figures = read(shown(in_memory_server))
     assert figures["dreamwright_device_steps_per_second", (("device", "cpu"),)] == 2.0
     assert figures["dreamwright_device_silent_seconds", (("device", "cpu"),)] == 3.0
     assert figures["dreamwright_queue_jobs", ()] == 2 and figures["dreamwright_queue_oldest_wait_seconds", ()] == 3.0
     assert figures["dreamwright_step_duration_seconds_bucket", (("device", "cpu"), ("le", "0.5"))] == 4
     assert figures["dreamwright_step_duration_seconds_bucket", (("device", "cpu"), ("le", "0.25"))] == 0
     assert figures["dreamwright_step_duration_seconds_sum", (("device", "cpu"),)] == 2.0
-    yard.finish(done, b"m" * 77)
-    yard.hands.told.append(Died(dying, -9))
-    yard.work()
-    yard.ask(Cancel(waiting))
-    yard.now += 11
-    figures = read(shown(yard))
+    in_memory_server.finish(done, b"m" * 77)
+    in_memory_server.runner.told.append(Died(dying, -9))
+    in_memory_server.step()
+    in_memory_server.request(Cancel(waiting))
+    in_memory_server.now += 11
+    figures = read(shown(in_memory_server))
     assert figures["dreamwright_worker_deaths_total", ()] == 1
     outcomes = {
         labels[0][1]: value for (name, labels), value in figures.items() if name == "dreamwright_jobs_ended_total"
@@ -106,30 +106,30 @@ def test_paces_waits_outcomes_and_deaths_are_those_of_the_jobs(yard: Yard) -> No
     )
 
 
-def test_a_run_that_begins_anew_from_another_seed_counts_no_step_backwards(yard: Yard) -> None:
-    job = yard.submit()
-    yard.work()
+def test_a_run_that_begins_anew_from_another_seed_counts_no_step_backwards(in_memory_server: InMemoryServer) -> None:
+    job = in_memory_server.submit()
+    in_memory_server.step()
     for step, elapsed in ((50, 10.0), (2, 0.4), (4, 0.8)):
-        yard.report(Stepped, job, step, 100, elapsed, 1.0)
-    assert read(shown(yard))["dreamwright_step_duration_seconds_count", (("device", "cpu"),)] == 2
+        in_memory_server.report(Stepped, job, step, 100, elapsed, 1.0)
+    assert read(shown(in_memory_server))["dreamwright_step_duration_seconds_count", (("device", "cpu"),)] == 2
 
 
-def test_no_label_names_a_user_a_job_or_a_prompt(yard: Yard) -> None:
-    job = yard.submit("ada", prompt="a blue chair")
-    yard.work()
-    yard.report(Stepped, job, 1, 100, 1.0, 1.0)
-    yard.ask(Pause(job), "ada")
-    written = shown(yard)
+def test_no_label_names_a_user_a_job_or_a_prompt(in_memory_server: InMemoryServer) -> None:
+    job = in_memory_server.submit("ada", prompt="a blue chair")
+    in_memory_server.step()
+    in_memory_server.report(Stepped, job, 1, 100, 1.0, 1.0)
+    in_memory_server.request(Pause(job), "ada")
+    written = shown(in_memory_server)
     assert job not in written and "ada" not in written and "chair" not in written
     allowed = {"device", "state", "outcome", "type", "code", "le", "version"}
     assert {label for (_, labels) in read(written) for label, _ in labels} <= allowed
 
 
-def test_every_name_follows_the_conventions(yard: Yard) -> None:
-    job = yard.submit()
-    yard.work()
-    yard.report(Stepped, job, 1, 100, 1.0, 1.0)
-    for family in text_string_to_metric_families(shown(yard)):
+def test_every_name_follows_the_conventions(in_memory_server: InMemoryServer) -> None:
+    job = in_memory_server.submit()
+    in_memory_server.step()
+    in_memory_server.report(Stepped, job, 1, 100, 1.0, 1.0)
+    for family in text_string_to_metric_families(shown(in_memory_server)):
         assert re.fullmatch(r"dreamwright_[a-z_]+", family.name) and family.documentation, family.name
         for sample in family.samples:
             assert (family.type == "counter") == sample.name.endswith("_total")
@@ -160,8 +160,8 @@ def test_a_port_that_is_taken_is_said() -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
-    with operated(
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with server_process(
         tmp_path_factory.mktemp("metrics"),
         "--metrics",
         "127.0.0.1:0",
@@ -174,16 +174,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_scrape_of_a_real_server_agrees_with_what_was_done(server: Operated, tmp_path: Path) -> None:
-    with server.guest() as client:
-        jobs = [server.ask(client, asked(f"t{number}")) for number in range(3)]
+def test_a_scrape_of_a_real_server_agrees_with_what_was_done(server: ServerProcess, tmp_path: Path) -> None:
+    with server.authorized_client() as client:
+        jobs = [server.request(client, asked(f"t{number}")) for number in range(3)]
         assert all(isinstance(reply, JobReply) for reply in jobs)
         for _ in range(2):
-            assert isinstance(server.ask(client, asked("bad", preset="none")), Refused)
-        assert isinstance(server.ask(client, Cancel("f" * 16)), Refused)
-        server.until(lambda: all(job.state == "succeeded" for job in server.ask(client, ListJobs()).jobs), client)
-        status = server.ask(client, AskStatus())
-        figures = server.until(
+            assert isinstance(server.request(client, asked("bad", preset="none")), Refused)
+        assert isinstance(server.request(client, Cancel("f" * 16)), Refused)
+        server.wait_until(lambda: all(job.state == "succeeded" for job in server.request(client, ListJobs()).jobs), client)
+        status = server.request(client, AskStatus())
+        figures = server.wait_until(
             lambda: (
                 (found := read(scraped(server.metrics))).get(("dreamwright_requests_total", (("type", "AskStatus"),)))
                 and found
@@ -200,13 +200,13 @@ def test_a_scrape_of_a_real_server_agrees_with_what_was_done(server: Operated, t
     )
     assert figures["dreamwright_connections", ()] == status.connections == 1
     meshes = sum(path.stat().st_size for path in (server.output.parent / "state").glob("jobs/*/mesh.dwm"))
-    server.until(lambda: read(scraped(server.metrics))["dreamwright_mesh_bytes", ()] == meshes > 0)
+    server.wait_until(lambda: read(scraped(server.metrics))["dreamwright_mesh_bytes", ()] == meshes > 0)
     assert figures["process_resident_memory_bytes", ()] > 1e6 and figures["process_open_fds", ()] > 3
 
 
-def test_ended_is_counted_once_though_told_twice(yard: Yard) -> None:
-    job = yard.submit()
-    yard.work()
-    yard.finish(job)
-    yard.report(Ended, job, "succeeded", "", False)
-    assert read(shown(yard))["dreamwright_jobs_ended_total", (("outcome", "succeeded"),)] == 1
+def test_ended_is_counted_once_though_told_twice(in_memory_server: InMemoryServer) -> None:
+    job = in_memory_server.submit()
+    in_memory_server.step()
+    in_memory_server.finish(job)
+    in_memory_server.report(Ended, job, "succeeded", "", False)
+    assert read(shown(in_memory_server))["dreamwright_jobs_ended_total", (("outcome", "succeeded"),)] == 1

@@ -21,41 +21,41 @@ from dreamwright.shared.connection_monitor import Lock
 from dreamwright.shared.credentials import fingerprint, key_text, new_pair
 from dreamwright.shared.download import Download
 from dreamwright.shared.messages import Cancel, Hello, JobList, ListJobs, Subscribe, pack, unpack
-from tests.testing.encrypted_server import Street, relay_to, street  # noqa: F401 (street is a fixture)
+from tests.testing.encrypted_server import EncryptedServer, relay_to, encrypted_server  # noqa: F401 (encrypted_server is a fixture)
 from tests.testing.scripted_worker_server import asked
 
 
-def raw_guest(street: Street, pair: Any, routing_id: bytes = b"") -> zmq.Socket:
+def raw_guest(encrypted_server: EncryptedServer, pair: Any, routing_id: bytes = b"") -> zmq.Socket:
     """A socket without our client around it."""
     own = zmq.Context.instance().socket(zmq.DEALER)
     own.setsockopt(zmq.LINGER, 0)
-    Lock(street.pair.public, pair).put_on(own)
+    Lock(encrypted_server.pair.public, pair).put_on(own)
     if routing_id:
         own.setsockopt(zmq.ROUTING_ID, routing_id)
-    own.connect(street.door.address)
+    own.connect(encrypted_server.server.address)
     return own
 
 
-def answer_to(street: Street, own: zmq.Socket, message: Any, seconds: float = 3.0) -> Any:
+def answer_to(encrypted_server: EncryptedServer, own: zmq.Socket, message: Any, seconds: float = 3.0) -> Any:
     own.send(pack(message, 7))
     end = time.monotonic() + seconds
     while not own.poll(0) and time.monotonic() < end:
-        street.turn()
+        encrypted_server.step()
     return unpack(own.recv(), limits.REPLY_BYTES)[1] if own.poll(0) else None
 
 
-def test_a_listener_on_the_wire_reads_neither_prompt_nor_mesh_nor_names(street: Street) -> None:
-    with relay_to(street.door.address) as relay:
-        anna = street.guest("anna", address=relay.address)
+def test_a_listener_on_the_wire_reads_neither_prompt_nor_mesh_nor_names(encrypted_server: EncryptedServer) -> None:
+    with relay_to(encrypted_server.server.address) as relay:
+        anna = encrypted_server.authorized_client("anna", address=relay.address)
         prompt = "a red mushroom, a white mushroom"
-        job = street.ask(anna, asked("a", prompt=prompt)).job.job
-        street.until(lambda: street.foreman.given == [job])
+        job = encrypted_server.request(anna, asked("a", prompt=prompt)).job.job
+        encrypted_server.wait_until(lambda: encrypted_server.runner.given == [job])
         mesh = b"the mesh of a prop nobody has seen " * 4000
-        (street.ledger.job_folder(job) / MESH_FILE).write_bytes(mesh)
-        street.ledger.note(job, mesh_bytes=len(mesh), mesh_sha256=hashlib.sha256(mesh).hexdigest())
+        (encrypted_server.ledger.job_folder(job) / MESH_FILE).write_bytes(mesh)
+        encrypted_server.ledger.note(job, mesh_bytes=len(mesh), mesh_sha256=hashlib.sha256(mesh).hexdigest())
         arrived: list[Any] = []
         Download(anna, job, "mesh", len(mesh), arrived.append).start()
-        street.until(lambda: bool(arrived))
+        encrypted_server.wait_until(lambda: bool(arrived))
         assert arrived == [mesh]
         heard = bytes(relay.up + relay.down)
     assert len(relay.down) > len(mesh), "it did pass there"
@@ -71,96 +71,96 @@ def test_a_listener_on_the_wire_reads_neither_prompt_nor_mesh_nor_names(street: 
         key_text(anna.pair.public),
     ):
         assert word.encode() not in heard, word
-    for secret in (anna.pair.public, anna.pair.secret, street.pair.secret):
+    for secret in (anna.pair.public, anna.pair.secret, encrypted_server.pair.secret):
         assert secret not in heard, "not even the public key says who comes"
 
 
 def test_the_relay_would_hear_a_prompt_that_is_not_encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ear of the test above is a good one."""
-    street = Street(tmp_path / "state", monkeypatch, encrypt=False)
+    encrypted_server = EncryptedServer(tmp_path / "state", monkeypatch, encrypt=False)
     try:
-        with relay_to(street.door.address) as relay:
-            client = street.comes(None, address=relay.address)
-            street.until(lambda: client.link is Link.ONLINE)
-            street.ask(client, asked("a"))
+        with relay_to(encrypted_server.server.address) as relay:
+            client = encrypted_server.connect_client(None, address=relay.address)
+            encrypted_server.wait_until(lambda: client.link is Link.ONLINE)
+            encrypted_server.request(client, asked("a"))
             assert b"a red mushroom" in bytes(relay.up)
     finally:
-        street.close()
+        encrypted_server.close()
 
 
-def test_recorded_bytes_of_a_session_that_are_sent_again_do_nothing(street: Street) -> None:
-    with relay_to(street.door.address) as relay:
-        anna = street.guest("anna", address=relay.address)
-        job = street.ask(anna, asked("a")).job.job
-        street.ask(anna, Cancel(job))
+def test_recorded_bytes_of_a_session_that_are_sent_again_do_nothing(encrypted_server: EncryptedServer) -> None:
+    with relay_to(encrypted_server.server.address) as relay:
+        anna = encrypted_server.authorized_client("anna", address=relay.address)
+        job = encrypted_server.request(anna, asked("a")).job.job
+        encrypted_server.request(anna, Cancel(job))
         recorded = bytes(relay.up)
-    jobs = set(street.ledger.entries)
+    jobs = set(encrypted_server.ledger.entries)
     heard: list[Any] = []
-    answering, street.door._answer = street.door._answer, lambda route, frame: heard.append(frame.bytes)
-    host, _, port = street.door.address.removeprefix("tcp://").rpartition(":")
+    answering, encrypted_server.server._answer = encrypted_server.server._answer, lambda route, frame: heard.append(frame.bytes)
+    host, _, port = encrypted_server.server.address.removeprefix("tcp://").rpartition(":")
     with socket.create_connection((host, int(port))) as thief:
         anna.close()  # or her own signs of life would be heard
-        street.clients.remove(anna)
-        street.for_a_while(0.1)
+        encrypted_server.clients.remove(anna)
+        encrypted_server.run_for(0.1)
         heard.clear()
         thief.sendall(recorded)
-        street.for_a_while(0.5)
-    street.door._answer = answering
-    assert not heard and set(street.ledger.entries) == jobs
-    street.guest("bert")
+        encrypted_server.run_for(0.5)
+    encrypted_server.server._answer = answering
+    assert not heard and set(encrypted_server.ledger.entries) == jobs
+    encrypted_server.authorized_client("bert")
 
 
 @pytest.mark.parametrize("first", ["the guest", "the thief"])
-def test_a_routing_id_is_no_identity(street: Street, first: str) -> None:
+def test_a_routing_id_is_no_identity(encrypted_server: EncryptedServer, first: str) -> None:
     """Two keys under one routing id: nobody hears the other's replies, and neither owns anything by it."""
     pairs = {name: new_pair() for name in ("anna", "bert")}
     for name, pair in pairs.items():
-        street.keys.allow(name, key_text(pair.public))
+        encrypted_server.keys.allow(name, key_text(pair.public))
     order = ("anna", "bert") if first == "the guest" else ("bert", "anna")
-    one = raw_guest(street, pairs[order[0]], b"the same id")
-    refusal = answer_to(street, one, ListJobs())
+    one = raw_guest(encrypted_server, pairs[order[0]], b"the same id")
+    refusal = answer_to(encrypted_server, one, ListJobs())
     assert refusal.code == "bad-message" and "let ZeroMQ choose the routing id" in refusal.message
-    two = raw_guest(street, pairs[order[1]], b"the same id")
+    two = raw_guest(encrypted_server, pairs[order[1]], b"the same id")
     two.send(pack(Subscribe(), 9))
-    street.for_a_while(0.3)
-    assert not one.poll(0) and not two.poll(0) and not len(street.door._audience)
-    honest = raw_guest(street, pairs["anna"])
-    assert isinstance(answer_to(street, honest, Hello("c" * 32, "test")), object)
-    assert isinstance(answer_to(street, honest, ListJobs()), JobList)
+    encrypted_server.run_for(0.3)
+    assert not one.poll(0) and not two.poll(0) and not len(encrypted_server.server._audience)
+    honest = raw_guest(encrypted_server, pairs["anna"])
+    assert isinstance(answer_to(encrypted_server, honest, Hello("c" * 32, "test")), object)
+    assert isinstance(answer_to(encrypted_server, honest, ListJobs()), JobList)
     for own in (one, two, honest):
         own.close(0)
 
 
-def test_a_client_that_vanishes_mid_handshake_is_let_go_in_time(street: Street) -> None:
-    assert street.door._socket.getsockopt(zmq.HANDSHAKE_IVL) == 10_000
-    assert street.door._socket.getsockopt(zmq.MAXMSGSIZE) == limits.REQUEST_BYTES + limits.SEALING_BYTES
+def test_a_client_that_vanishes_mid_handshake_is_let_go_in_time(encrypted_server: EncryptedServer) -> None:
+    assert encrypted_server.server._socket.getsockopt(zmq.HANDSHAKE_IVL) == 10_000
+    assert encrypted_server.server._socket.getsockopt(zmq.MAXMSGSIZE) == limits.REQUEST_BYTES + limits.SEALING_BYTES
     assert (
-        street.door._socket.getsockopt(zmq.HEARTBEAT_IVL) > 0
-        and street.door._socket.getsockopt(zmq.HEARTBEAT_TIMEOUT) > 0
+        encrypted_server.server._socket.getsockopt(zmq.HEARTBEAT_IVL) > 0
+        and encrypted_server.server._socket.getsockopt(zmq.HEARTBEAT_TIMEOUT) > 0
     )
 
 
-def test_a_frame_that_is_too_large_ends_that_connection_only(street: Street) -> None:
-    anna, bert = street.guest("anna"), street.guest("bert")
-    big = raw_guest(street, bert.pair)
+def test_a_frame_that_is_too_large_ends_that_connection_only(encrypted_server: EncryptedServer) -> None:
+    anna, bert = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("bert")
+    big = raw_guest(encrypted_server, bert.pair)
     big.send(b"x" * (limits.REQUEST_BYTES + limits.SEALING_BYTES))
-    street.for_a_while(0.3)
-    assert isinstance(street.ask(anna, ListJobs()), JobList) and isinstance(street.ask(bert, ListJobs()), JobList)
+    encrypted_server.run_for(0.3)
+    assert isinstance(encrypted_server.request(anna, ListJobs()), JobList) and isinstance(encrypted_server.request(bert, ListJobs()), JobList)
     big.close(0)
 
 
-def test_the_servers_log_names_no_key_and_no_prompt(street: Street, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_servers_log_names_no_key_and_no_prompt(encrypted_server: EncryptedServer, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        anna = street.guest("anna")
-        street.ask(anna, asked("a"))
+        anna = encrypted_server.authorized_client("anna")
+        encrypted_server.request(anna, asked("a"))
         stranger_pair = new_pair()
-        stranger = street.comes(stranger_pair)
-        street.until(lambda: stranger.link is Link.BARRED)
+        stranger = encrypted_server.connect_client(stranger_pair)
+        encrypted_server.wait_until(lambda: stranger.link is Link.BARRED)
     written = "\n".join(
         Lines(style, logging.INFO).format(record) for style in ("text", "json") for record in caplog.records
     )
     assert "user connects user=anna" in written and f"fingerprint={fingerprint(stranger_pair.public)}" in written
     for word in (key_text(anna.pair.public), key_text(stranger_pair.public), anna.pair.secret.hex(), "mushroom"):
         assert word not in written
-    assert anna.pair.secret.hex() not in repr(Lock(street.pair.public, anna.pair))
+    assert anna.pair.secret.hex() not in repr(Lock(encrypted_server.pair.public, anna.pair))
     assert isinstance(anna, Client)

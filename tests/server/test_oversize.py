@@ -18,16 +18,16 @@ from dreamwright.shared import limits
 from dreamwright.shared.client import Link
 from dreamwright.shared.messages import JobList, ListJobs, pack, unpack
 from tests.server.test_on_the_wire import raw_guest
-from tests.testing.encrypted_server import Street, street  # noqa: F401 (street is a fixture)
+from tests.testing.encrypted_server import EncryptedServer, encrypted_server  # noqa: F401 (encrypted_server is a fixture)
 from tests.testing.fake_server import FakeServer
 
 
-def said_to(street: Street, own: zmq.Socket, *frames: bytes, seconds: float = 1.0) -> Any:
+def said_to(encrypted_server: EncryptedServer, own: zmq.Socket, *frames: bytes, seconds: float = 1.0) -> Any:
     """(number, answer) to a message of these frames; None for none."""
     own.send_multipart(list(frames))
     end = time.monotonic() + seconds
     while not own.poll(0) and time.monotonic() < end:
-        street.turn()
+        encrypted_server.step()
     return unpack(own.recv(), limits.REPLY_BYTES) if own.poll(0) else None
 
 
@@ -73,30 +73,30 @@ def of_version(version: Any) -> bytes:
     ],
 )
 def test_a_message_of_the_wrong_shape_is_refused_in_words_and_the_connection_serves_on(
-    street: Street, frames: tuple[bytes, ...], number: int, code: str, words: tuple[str, ...]
+    encrypted_server: EncryptedServer, frames: tuple[bytes, ...], number: int, code: str, words: tuple[str, ...]
 ) -> None:
-    own = raw_guest(street, street.guest("anna").pair)
+    own = raw_guest(encrypted_server, encrypted_server.authorized_client("anna").pair)
     try:
-        answered, refusal = said_to(street, own, *frames, seconds=10.0)
+        answered, refusal = said_to(encrypted_server, own, *frames, seconds=10.0)
         assert (answered, refusal.code) == (number, code)
         for word in words:
             assert word in refusal.message
-        assert isinstance(said_to(street, own, RIGHT, seconds=10.0)[1], JobList)
+        assert isinstance(said_to(encrypted_server, own, RIGHT, seconds=10.0)[1], JobList)
     finally:
         own.close(0)
 
 
 def test_a_frame_far_above_the_limit_ends_its_connection_without_a_word_and_the_next_one_is_served(
-    street: Street,
+    encrypted_server: EncryptedServer,
 ) -> None:
-    anna = street.guest("anna")
-    own = raw_guest(street, anna.pair)
+    anna = encrypted_server.authorized_client("anna")
+    own = raw_guest(encrypted_server, anna.pair)
     watch = own.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     try:
-        assert said_to(street, own, b"x" * 10**6) is None
-        street.until(lambda: bool(watch.poll(0)))
-        assert isinstance(said_to(street, own, RIGHT, seconds=10.0)[1], JobList), "ZeroMQ connects anew by itself"
-        assert isinstance(street.ask(anna, ListJobs()), JobList)
+        assert said_to(encrypted_server, own, b"x" * 10**6) is None
+        encrypted_server.wait_until(lambda: bool(watch.poll(0)))
+        assert isinstance(said_to(encrypted_server, own, RIGHT, seconds=10.0)[1], JobList), "ZeroMQ connects anew by itself"
+        assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
     finally:
         own.disable_monitor()
         watch.close(0)
@@ -210,22 +210,22 @@ def test_other_ports_of_the_process_are_left_alone(port: Port) -> None:
 
 @linux_only
 def test_a_door_hangs_up_on_a_message_of_too_many_frames_and_serves_others(
-    street: Street, monkeypatch: pytest.MonkeyPatch
+    encrypted_server: EncryptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         connection_limiter, "LOOK_S", 0.0
     )  # at every turn: on a fast machine the message would be whole before the first look
-    anna, mallory = street.guest("anna"), street.guest("mallory")
-    street.door._inflow._one = 200_000
-    own = raw_guest(street, mallory.pair)
+    anna, mallory = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("mallory")
+    encrypted_server.server._inflow._one = 200_000
+    own = raw_guest(encrypted_server, mallory.pair)
     watch = own.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     try:
-        assert isinstance(said_to(street, own, RIGHT, seconds=10.0)[1], JobList)
+        assert isinstance(said_to(encrypted_server, own, RIGHT, seconds=10.0)[1], JobList)
         own.send_multipart([bytes(60_000)] * 2000, copy=False)
-        street.until(lambda: bool(watch.poll(0)))
-        assert isinstance(street.ask(anna, ListJobs()), JobList)
+        encrypted_server.wait_until(lambda: bool(watch.poll(0)))
+        assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
         for _ in range(8):  # an honest one may ask a lot
-            assert isinstance(street.ask(anna, ListJobs()), JobList)
+            assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
         assert anna.link is Link.ONLINE
     finally:
         own.disable_monitor()

@@ -26,7 +26,7 @@ if sys.platform != "linux":
 
 from dreamwright.backend.server.app import FrontDoor
 from dreamwright.backend.server.workers.fencing import raise_fence
-from dreamwright.backend.server.workers.job_executor import MESH_FILE, Attempt
+from dreamwright.backend.server.workers.job_executor import MESH_FILE, JobExecutor
 from dreamwright.backend.server.workers.ray_runner import RayRunner, own_namespace
 from dreamwright.backend.server.workers.runner import Died
 from dreamwright.backend.server.workers.worker_protocol import Ended, Report, Stepped, Work
@@ -34,14 +34,14 @@ from dreamwright.shared.client import Client, Link
 from dreamwright.shared.mesh_file import decode_mesh
 from dreamwright.shared.messages import Cancel, JobChanged, JobList, JobSummary, PreviewFrame, Submit
 from tests.testing.ray_jobs import LONG, SETTINGS, STEPS, summary
-from tests.testing.ray_test_cluster import Machines
+from tests.testing.ray_test_cluster import RayTestCluster
 from tests.testing.tiny_model import save_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def machines() -> Iterator[Machines]:
+def machines() -> Iterator[RayTestCluster]:
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: the paths of its sockets may have 107 characters
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -54,7 +54,7 @@ def machines() -> Iterator[Machines]:
         environment.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "15")  # 60 by default, for a head that went away
         environment.setenv("RAY_raylet_start_wait_time_s", "240")  # a node's own start, on a machine with other work
         environment.setenv("OMP_NUM_THREADS", "1")
-        machines = Machines(folder)
+        machines = RayTestCluster(folder)
         yield machines
         machines.close()
     shutil.rmtree(folder, ignore_errors=True)
@@ -71,7 +71,7 @@ def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("undisturbed")
     raise_fence(folder, 1)
     said: list[Report] = []
-    Attempt(Work(summary(model, "job", 1, "cpu"), str(folder)), "cpu", said.append, lambda: "").carry_out()
+    JobExecutor(Work(summary(model, "job", 1, "cpu"), str(folder)), "cpu", said.append, lambda: "").carry_out()
     assert said[-1].how == "succeeded"
     return (folder / MESH_FILE).read_bytes()
 
@@ -79,7 +79,7 @@ def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 class House:
     """The server on the cluster, and an artist's client, in one thread."""
 
-    def __init__(self, state: Path, machines: Machines, model: Path) -> None:
+    def __init__(self, state: Path, machines: RayTestCluster, model: Path) -> None:
         self.state, self._machines, self._model = state, machines, model
         self.jobs: dict[str, JobSummary] = {}
         self.previews: list[PreviewFrame] = []
@@ -90,18 +90,18 @@ class House:
         def runner(context: zmq.Context) -> RayRunner:
             return RayRunner(context, self._machines.address, own_namespace(self.state), self.state / "logs", "cpu")
 
-        self.door = FrontDoor("tcp://127.0.0.1:*", self.state, (), runner=runner)
-        self.client = Client(self.door.address)
+        self.server = FrontDoor("tcp://127.0.0.1:*", self.state, (), runner=runner)
+        self.client = Client(self.server.address)
         self.client.connect()
         self.client.subscribe()
-        self.until(lambda: self.client.link is Link.ONLINE)
+        self.wait_until(lambda: self.client.link is Link.ONLINE)
 
     @property
     def runner(self) -> Any:
-        return self.door._foreman
+        return self.server._foreman
 
-    def turn(self) -> None:
-        self.door.step(0.02)
+    def step(self) -> None:
+        self.server.step(0.02)
         for event in self.client.tick():
             for job in (
                 event.jobs if isinstance(event, JobList) else (event.job,) if isinstance(event, JobChanged) else ()
@@ -110,43 +110,43 @@ class House:
             if isinstance(event, PreviewFrame):
                 self.previews.append(event)
 
-    def until(self, happened: Callable[[], bool], limit_s: float = 240.0) -> None:
+    def wait_until(self, happened: Callable[[], bool], limit_s: float = 240.0) -> None:
         end = time.monotonic() + limit_s
         while not happened():
             if time.monotonic() > end:
                 logs = "".join(path.read_text()[-2000:] for path in (self.state / "logs").glob("*"))
                 raise TimeoutError(f"it did not happen; jobs: {list(self.jobs.values())}; logs: {logs}")
-            self.turn()
+            self.step()
 
-    def ask(self, message: Any) -> Any:
+    def request(self, message: Any) -> Any:
         answers: list[Any] = []
         self.client.request(message, answers.append)
-        self.until(lambda: bool(answers))
+        self.wait_until(lambda: bool(answers))
         return answers[0]
 
     def submit(self, steps: int = STEPS) -> str:
         self.tickets += 1
         settings = SETTINGS | {"run.steps": str(steps)}
-        return self.ask(
+        return self.request(
             Submit(f"t{self.tickets}", "a red mushroom", "", str(self._model), "draft", 0, settings)
         ).job.job
 
     def job(self, name: str) -> JobSummary:
-        return self.door._ledger.entries[name].summary
+        return self.server._ledger.entries[name].summary
 
     def mesh(self, name: str) -> bytes:
-        return (self.door._ledger.job_folder(name) / MESH_FILE).read_bytes()
+        return (self.server._ledger.job_folder(name) / MESH_FILE).read_bytes()
 
     def close(self) -> None:
         self.client.close()
-        self.door.close()
+        self.server.close()
 
 
 @pytest.fixture
-def house(tmp_path: Path, machines: Machines, model: Path) -> Iterator[House]:
+def house(tmp_path: Path, machines: RayTestCluster, model: Path) -> Iterator[House]:
     machines.add("left", "right")
     house = House(tmp_path / "state", machines, model)
-    house.until(lambda: set(house.runner.devices) == {"left/0", "right/0"})
+    house.wait_until(lambda: set(house.runner.devices) == {"left/0", "right/0"})
     yield house
     house.close()
 
@@ -161,51 +161,51 @@ def actors() -> list[psutil.Process]:
 
 
 def test_two_jobs_run_at_once_and_a_lost_nodes_job_goes_on_elsewhere_to_the_same_mesh(
-    house: House, machines: Machines, undisturbed: bytes
+    house: House, machines: RayTestCluster, undisturbed: bytes
 ) -> None:
     """And the third waits in the server's own queue, where it can be cancelled; the second is cancelled within a step."""
     submitted = time.monotonic()
     first, second, third = house.submit(), house.submit(LONG), house.submit(LONG)
-    house.until(lambda: house.job(first).step >= 3 and house.job(second).step >= 3)
+    house.wait_until(lambda: house.job(first).step >= 3 and house.job(second).step >= 3)
     print(f"third step of both {time.monotonic() - submitted:.1f} s after they were sent")
     assert {house.job(first).device, house.job(second).device} == {"left/0", "right/0"}
     assert house.job(third).state == "queued" and house.job(third).attempt == 0
     begun = time.monotonic()
     machines.kill(house.job(first).device.partition("/")[0])
-    house.until(lambda: house.job(first).state == "queued")
+    house.wait_until(lambda: house.job(first).state == "queued")
     noticed = time.monotonic() - begun
     assert "was lost; it goes on from its checkpoint" in house.job(first).message
     assert house.runner.devices == (house.job(second).device,) and house.job(third).state == "queued"
-    house.ask(Cancel(second))
+    house.request(Cancel(second))
     reached = house.job(second).step
-    house.until(lambda: house.job(second).state == "cancelled")
+    house.wait_until(lambda: house.job(second).state == "cancelled")
     steps = decode_mesh(house.mesh(second)).facts["steps"]
     print(f"node loss noticed after {noticed:.1f} s; cancelled at step {steps}, last told {reached}")
-    house.until(lambda: house.job(first).state == "running")
+    house.wait_until(lambda: house.job(first).state == "running")
     assert (
         house.job(first).attempt == 2
         and house.job(first).device == house.job(second).device
         and house.job(third).state == "queued"
     )
-    house.ask(Cancel(third))
+    house.request(Cancel(third))
     assert house.job(third).state == "cancelled" and house.job(third).attempt == 0
     before = house.job(first).step
     free = time.monotonic()
-    house.until(lambda: house.job(first).step > before or house.job(first).state != "running")
+    house.wait_until(lambda: house.job(first).step > before or house.job(first).state != "running")
     print(f"node lost at step {before}; further than that {time.monotonic() - free:.1f} s after another GPU was free")
-    house.until(lambda: house.job(first).state == "succeeded")
+    house.wait_until(lambda: house.job(first).state == "succeeded")
     assert house.mesh(first) == undisturbed
 
 
 def test_a_job_goes_on_without_the_server_and_without_its_envoy_and_is_found_again(house: House) -> None:
     job = house.submit(LONG)
     house.client.subscribe(job)
-    house.until(lambda: bool(house.previews) and house.job(job).step > 3)
+    house.wait_until(lambda: bool(house.previews) and house.job(job).step > 3)
     (actor,) = actors()
     house.runner._envoy.kill()
     before = house.job(job).step
-    house.until(lambda: house.runner._connected is False)
-    house.until(lambda: house.runner._connected and house.job(job).step > before)
+    house.wait_until(lambda: house.runner._connected is False)
+    house.wait_until(lambda: house.runner._connected and house.job(job).step > before)
     assert house.job(job).attempt == 1 and house.job(job).state == "running"
     house.close()
     before = house.job(job).step
@@ -217,32 +217,32 @@ def test_a_job_goes_on_without_the_server_and_without_its_envoy_and_is_found_aga
         and house.runner.idle() != list(house.runner.devices)
     )
     house.client.subscribe(job)
-    house.until(lambda: house.job(job).step > before and bool(house.previews))
+    house.wait_until(lambda: house.job(job).step > before and bool(house.previews))
     assert actors() == [actor] and house.job(job).attempt == 1
     steps = [frame.step for frame in house.previews]
     assert steps == sorted(steps) and len(steps) <= 3, "what it saw while nobody looked did not pile up"
-    house.ask(Cancel(job))
-    house.until(lambda: house.job(job).state == "cancelled")
+    house.request(Cancel(job))
+    house.wait_until(lambda: house.job(job).state == "cancelled")
     assert house.job(job).mesh_bytes and decode_mesh(house.mesh(job)).facts["steps"] < LONG
-    house.until(lambda: not actors())
+    house.wait_until(lambda: not actors())
     assert set(house.runner.idle()) == set(house.runner.devices)
 
 
 class Bench:
     """A runner without a server."""
 
-    def __init__(self, folder: Path, machines: Machines, grace_s: float = 60.0) -> None:
+    def __init__(self, folder: Path, machines: RayTestCluster, grace_s: float = 60.0) -> None:
         self._context, self._folder = zmq.Context(), folder
         self.said: list[Any] = []
         self.open(machines, grace_s)
 
-    def open(self, machines: Machines, grace_s: float) -> None:
+    def open(self, machines: RayTestCluster, grace_s: float) -> None:
         self.runner = RayRunner(
             self._context, machines.address, f"dreamwright-{self._folder.name}", self._folder / "logs", "cpu", grace_s
         )
         self.runner.adopt({})
 
-    def until(self, happened: Callable[[Any], bool], limit_s: float = 240.0) -> Any:
+    def wait_until(self, happened: Callable[[Any], bool], limit_s: float = 240.0) -> Any:
         end = time.monotonic() + limit_s
         while time.monotonic() < end:
             self.runner.socket.poll(50)
@@ -258,7 +258,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, machines: Machines) -> Iterator[Bench]:
+def bench(tmp_path: Path, machines: RayTestCluster) -> Iterator[Bench]:
     machines.add("left", "right")
     bench = Bench(tmp_path, machines, grace_s=1.0)
     yield bench
@@ -272,16 +272,16 @@ def test_of_two_attempts_at_once_only_the_later_goes_on_is_heard_and_publishes(
     folder = tmp_path / "job"
     raise_fence(folder, 1)
     bench.runner.give("left/0", summary(model, "job", 1, "left/0", LONG), folder)
-    bench.until(lambda report: isinstance(report, Stepped) and report.step >= 3)
+    bench.wait_until(lambda report: isinstance(report, Stepped) and report.step >= 3)
     raise_fence(folder, 2)
     bench.runner.give("right/0", summary(model, "job", 2, "right/0", LONG), folder)
     bench.said.clear()
-    bench.until(
+    bench.wait_until(
         lambda report: isinstance(report, Stepped)
     )  # so the first attempt has let go: its end is ten minutes away
     assert not (folder / MESH_FILE).exists()
     bench.runner.stop("job", "cancel")
-    ended = bench.until(lambda report: isinstance(report, (Ended, Died)))
+    ended = bench.wait_until(lambda report: isinstance(report, (Ended, Died)))
     assert (
         isinstance(ended, Ended)
         and (ended.how, ended.attempt, ended.meshed) == ("cancelled", 2, True)
@@ -306,7 +306,7 @@ def test_an_actor_that_does_not_heed_is_ended_by_force_and_one_that_is_killed_is
         assert time.monotonic() < end
         time.sleep(0.1)
     bench.runner.stop("stuck", "pause")
-    ended = bench.until(lambda report: isinstance(report, Ended))
+    ended = bench.wait_until(lambda report: isinstance(report, Ended))
     assert (
         ended == replace(ended, job="stuck", how="paused", attempt=1, meshed=False)
         and "goes on from its last checkpoint" in ended.message
@@ -315,13 +315,13 @@ def test_an_actor_that_does_not_heed_is_ended_by_force_and_one_that_is_killed_is
         assert time.monotonic() < end + 120
         time.sleep(0.1)
     os.kill(left[0].pid, signal.SIGKILL)
-    died = bench.until(lambda report: isinstance(report, Died))
+    died = bench.wait_until(lambda report: isinstance(report, Died))
     assert (died.job, died.attempt) == ("dies", 1) and "its process on the cluster's node right died" in died.reason
     assert set(bench.runner.idle()) == {"left/0", "right/0"}
 
 
 def test_what_the_server_does_not_want_any_more_is_ended_when_it_comes_back(
-    bench: Bench, tmp_path: Path, machines: Machines, model: Path
+    bench: Bench, tmp_path: Path, machines: RayTestCluster, model: Path
 ) -> None:
     (tmp_path / "old").mkdir()
     bench.runner.give("left/0", summary(model, "old", 1, "left/0"), tmp_path / "old")
@@ -338,7 +338,7 @@ def test_what_the_server_does_not_want_any_more_is_ended_when_it_comes_back(
 
 
 def test_a_node_without_dreamwright_fails_the_job_with_a_sentence_and_a_node_that_has_just_gone_gives_it_back(
-    bench: Bench, tmp_path: Path, machines: Machines, model: Path
+    bench: Bench, tmp_path: Path, machines: RayTestCluster, model: Path
 ) -> None:
     (tmp_path / "poison").mkdir()
     (tmp_path / "poison" / "dreamwright.py").write_text("")  # a module where the package should be
@@ -348,19 +348,19 @@ def test_a_node_without_dreamwright_fails_the_job_with_a_sentence_and_a_node_tha
         assert time.monotonic() < end and not list(bench.runner.reports())
         time.sleep(0.1)
     bench.runner.give("bare/0", summary(model, "job", 1, "bare/0"), tmp_path)
-    ended = bench.until(lambda report: isinstance(report, (Ended, Died)))
+    ended = bench.wait_until(lambda report: isinstance(report, (Ended, Died)))
     assert isinstance(ended, Ended) and ended.how == "failed"
     assert "node bare cannot load dreamwright" in ended.message and "install dreamwright[ray]" in ended.message
     machines.kill("bare")
     assert "bare/0" in bench.runner.idle(), "nobody has noticed yet"
     bench.runner.give("bare/0", summary(model, "job", 2, "bare/0"), tmp_path)
-    died = bench.until(lambda report: isinstance(report, Died))
+    died = bench.wait_until(lambda report: isinstance(report, Died))
     assert (died.job, died.attempt) == ("job", 2) and "bare" in died.reason
     assert set(bench.runner.devices) == set(bench.runner.idle()) == {"left/0", "right/0"}
 
 
 def test_the_runner_outlives_the_head_node_and_goes_on_with_the_next_one(
-    bench: Bench, tmp_path: Path, machines: Machines, model: Path
+    bench: Bench, tmp_path: Path, machines: RayTestCluster, model: Path
 ) -> None:
     """Ray ends every process that has lost its head for a while; only the envoy is one of those."""
     bench.runner.give("left/0", summary(model, "job", 1, "left/0"), tmp_path)
@@ -369,8 +369,8 @@ def test_the_runner_outlives_the_head_node_and_goes_on_with_the_next_one(
         assert time.monotonic() < end
         bench.runner.socket.poll(50)
     begun = time.monotonic()
-    machines.behead()
-    died = bench.until(lambda report: isinstance(report, Died))
+    machines.kill_head()
+    died = bench.wait_until(lambda report: isinstance(report, Died))
     print(f"the loss of the head and of all nodes was told {time.monotonic() - begun:.1f} s after it")
     assert (died.job, died.attempt) == ("job", 1)
-    bench.until(lambda report: bench.runner.idle() == ["left/0"])
+    bench.wait_until(lambda report: bench.runner.idle() == ["left/0"])

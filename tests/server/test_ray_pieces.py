@@ -22,7 +22,7 @@ from dreamwright.backend.server.workers.runner import Died
 from dreamwright.backend.server.workers.worker_protocol import Ended, Noted, Pictured, Stepped, unpack_order
 from dreamwright.shared import __version__
 from dreamwright.shared.job_states import JobState
-from tests.testing.in_memory_server import Yard, yard  # noqa: F401 (fixture)
+from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
 from tests.testing.ray_jobs import summary
 
 
@@ -174,31 +174,31 @@ def test_a_node_is_told_the_shared_path_and_not_the_servers_link_to_it(tmp_path:
     assert sent[0].folder == str(tmp_path / "shared" / "job")
 
 
-def test_what_outlived_the_server_goes_on_under_its_attempt_and_the_rest_is_queued(yard: Yard) -> None:
-    yard.hands.devices = yard.devices = ("a", "b", "c")
-    yard.hands.free = ["a", "b", "c"]
-    lives, dead, stopping = (yard.submit() for _ in range(3))
-    yard.work()
-    yard.service.ledger.move(stopping, JobState.CANCELLING)
-    yard.living = {lives: 1, stopping: 1, dead: 7}
-    yard.kill()
-    yard.open()
-    assert (yard.job(lives).state, yard.job(lives).attempt, yard.job(lives).device) == ("running", 1, "a")
-    assert yard.job(dead).state == "queued"
-    assert yard.job(stopping).state == "cancelling" and yard.hands.stopped == [(stopping, "cancel")]
-    yard.hands.free = []
-    yard.hands.told = [Stepped(lives, 7, 10, 1.0, 1.0, 1), Ended(stopping, "cancelled", "", False, 1)]
-    yard.work()
-    assert yard.job(lives).step == 7 and yard.job(stopping).state == "cancelled"
+def test_what_outlived_the_server_goes_on_under_its_attempt_and_the_rest_is_queued(in_memory_server: InMemoryServer) -> None:
+    in_memory_server.runner.devices = in_memory_server.devices = ("a", "b", "c")
+    in_memory_server.runner.free = ["a", "b", "c"]
+    lives, dead, stopping = (in_memory_server.submit() for _ in range(3))
+    in_memory_server.step()
+    in_memory_server.service.ledger.move(stopping, JobState.CANCELLING)
+    in_memory_server.living = {lives: 1, stopping: 1, dead: 7}
+    in_memory_server.kill()
+    in_memory_server.open()
+    assert (in_memory_server.job(lives).state, in_memory_server.job(lives).attempt, in_memory_server.job(lives).device) == ("running", 1, "a")
+    assert in_memory_server.job(dead).state == "queued"
+    assert in_memory_server.job(stopping).state == "cancelling" and in_memory_server.runner.stopped == [(stopping, "cancel")]
+    in_memory_server.runner.free = []
+    in_memory_server.runner.told = [Stepped(lives, 7, 10, 1.0, 1.0, 1), Ended(stopping, "cancelled", "", False, 1)]
+    in_memory_server.step()
+    assert in_memory_server.job(lives).step == 7 and in_memory_server.job(stopping).state == "cancelled"
 
 
-def test_the_death_of_an_earlier_attempt_is_no_death_of_the_present_one(yard: Yard) -> None:
-    name = yard.submit()
-    yard.work()
-    yard.hands.told = [Died(name, -9)]
-    yard.work()
-    assert yard.job(name).attempt == 2
-    yard.service._dispatch._take(Died(name, 0, 1, "the cluster's node a was lost"))
-    assert yard.job(name).state == "running" and yard.ledger.entries[name].attempts == 1
-    yard.service._dispatch._take(Died(name, 0, 2, "the cluster's node a was lost"))
-    assert yard.job(name).message == "the cluster's node a was lost; it goes on from its checkpoint"
+def test_the_death_of_an_earlier_attempt_is_no_death_of_the_present_one(in_memory_server: InMemoryServer) -> None:
+    name = in_memory_server.submit()
+    in_memory_server.step()
+    in_memory_server.runner.told = [Died(name, -9)]
+    in_memory_server.step()
+    assert in_memory_server.job(name).attempt == 2
+    in_memory_server.service._dispatch._take(Died(name, 0, 1, "the cluster's node a was lost"))
+    assert in_memory_server.job(name).state == "running" and in_memory_server.ledger.entries[name].attempts == 1
+    in_memory_server.service._dispatch._take(Died(name, 0, 2, "the cluster's node a was lost"))
+    assert in_memory_server.job(name).message == "the cluster's node a was lost; it goes on from its checkpoint"

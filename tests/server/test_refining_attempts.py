@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from dreamwright.backend.errors import CheckpointError
-from dreamwright.backend.scenes.initial_field import FIELD_FILE, read_origin
+from dreamwright.backend.scenes.initial_field import FIELD_FILE, read_initial_field
 from dreamwright.backend.server.jobs.initial_fields import take_over
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.requests import job_of
@@ -19,7 +19,7 @@ from dreamwright.backend.server.workers.failure_policy import Cause
 from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE, ORIGIN_FILE
 from dreamwright.backend.training.checkpoints import read_checkpoint
-from dreamwright.backend.training.pipeline import Production
+from dreamwright.backend.training.pipeline import TextTo3DPipeline
 from dreamwright.shared.mesh_file import decode_mesh
 from dreamwright.shared.messages import Forget, JobReply, Submit
 from tests.server.test_worker import Desk, attempt, every_step_is_reported, model, work_of  # noqa: F401 (fixtures)
@@ -61,8 +61,8 @@ def undisturbed(origin: Path, model: Path, tmp_path_factory: pytest.TempPathFact
 
 
 def test_a_finished_attempt_leaves_its_last_field_beside_the_mesh(origin: Path) -> None:
-    kept = read_origin(origin)
-    last = read_origin(origin / "checkpoints")
+    kept = read_initial_field(origin)
+    last = read_initial_field(origin / "checkpoints")
     assert kept.prompt == "a red mushroom" and kept.tensors.keys() == last.tensors.keys()
     assert all(torch.equal(value, last.tensors[name]) for name, value in kept.tensors.items())
     assert (origin / FIELD_FILE).stat().st_size < 0.5 * (
@@ -80,7 +80,7 @@ def test_it_begins_in_the_middle_with_the_field_and_its_mesh_says_of_what(
     made = decode_mesh(undisturbed)
     assert (made.facts["prompt"], made.facts["refined_from"]) == (NEW, "a red mushroom")
     asked = replace(work_of(model, folder, 1).job, prompt=NEW)
-    by_hand = Production(job_of(asked), "cpu", None, lambda: False, origin=read_origin(folder / ORIGIN_FILE))
+    by_hand = TextTo3DPipeline(job_of(asked), "cpu", None, lambda: False, origin=read_initial_field(folder / ORIGIN_FILE))
     list(by_hand.events())
     mesh, _ = by_hand.mesh()
     assert (made.vertices == mesh.vertices).all() and (made.albedo == mesh.albedo).all()
@@ -95,7 +95,7 @@ def test_after_a_stop_it_goes_on_from_its_checkpoint_and_ends_in_the_same_mesh(
     asked = job_of(replace(work_of(model, folder, 1).job, prompt=NEW))
     assert (
         read_checkpoint(
-            folder / "checkpoints", replace(asked, origin=read_origin(folder / ORIGIN_FILE).digest)
+            folder / "checkpoints", replace(asked, origin=read_initial_field(folder / ORIGIN_FILE).digest)
         ).state.step
         == 4
     )
@@ -151,7 +151,7 @@ def test_a_cancelled_job_keeps_the_field_of_its_mesh(model: Path, tmp_path: Path
 
     ended = attempt(model, tmp_path, 1, Cancelled()).ended
     assert ended.how == "cancelled" and ended.meshed
-    assert read_origin(tmp_path / FIELD_FILE).tensors and read_origin(tmp_path / "checkpoints").tensors
+    assert read_initial_field(tmp_path / FIELD_FILE).tensors and read_initial_field(tmp_path / "checkpoints").tensors
     assert decode_mesh((tmp_path / MESH_FILE).read_bytes()).facts["steps"] == 3
 
 
@@ -160,14 +160,14 @@ def test_an_attempt_whose_job_went_to_a_later_one_leaves_no_field(
 ) -> None:
     from dreamwright.backend.server.workers import job_executor as module
 
-    write = module.Attempt._write_mesh
+    write = module.JobExecutor._write_mesh
 
-    def then_superseded(self: module.Attempt, *arguments: object) -> list[str]:
+    def then_superseded(self: module.JobExecutor, *arguments: object) -> list[str]:
         told = write(self, *arguments)
         raise_fence(tmp_path, 2)
         return told
 
-    monkeypatch.setattr(module.Attempt, "_write_mesh", then_superseded)
+    monkeypatch.setattr(module.JobExecutor, "_write_mesh", then_superseded)
     ended = attempt(model, tmp_path, 1).ended
     assert ended.how == "failed" and "given to attempt 2" in ended.message and not (tmp_path / FIELD_FILE).exists()
 
@@ -183,16 +183,16 @@ def test_a_finished_job_is_refined_by_a_real_worker_although_it_is_forgotten_mea
         def asked(ticket: str, prompt: str, **changes: object) -> Submit:
             return Submit(ticket, prompt, "", str(here.model), "draft", 1, here.settings, **changes)
 
-        replies = [here.ask(asked(f"r{n}", NEW, refines=first)) for n in range(2)]
+        replies = [here.request(asked(f"r{n}", NEW, refines=first)) for n in range(2)]
         assert all(isinstance(reply, JobReply) for reply in replies), replies
         second, third = (reply.job.job for reply in replies)
-        here.until(lambda: here.job(second).state == "running")
-        here.ask(Forget(first))
+        here.wait_until(lambda: here.job(second).state == "running")
+        here.request(Forget(first))
         done = here.ended(second)
         assert (done.state, done.refines, done.refinable, done.step) == ("succeeded", first, True, 12), done
         assert here.attempts(second) == [(1, 6)], "it began in the middle"
         here.ended(third)
-        folders = [here.door._ledger.job_folder(name) for name in (second, third)]
+        folders = [here.server._ledger.job_folder(name) for name in (second, third)]
         assert (folders[0] / MESH_FILE).read_bytes() == (folders[1] / MESH_FILE).read_bytes(), (
             "the origin was gone when the other began"
         )

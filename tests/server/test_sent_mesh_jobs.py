@@ -22,7 +22,7 @@ from dreamwright.shared.mesh_upload import STALLS, MeshUpload
 from dreamwright.shared.messages import JobSummary, Submit
 from dreamwright.shared.uploads import Uploaded
 from tests.server.test_worker import Desk, every_step_is_reported, model  # noqa: F401 (fixtures)
-from tests.testing.scripted_worker_server import Stage, stage  # noqa: F401 (fixture)
+from tests.testing.scripted_worker_server import ScriptedServer, scripted_server  # noqa: F401 (fixture)
 from tests.testing.uploaded_meshes import sent_ball, sha256
 
 BALL = encode_mesh(sent_ball(source_object="Ball", source_matrix="[1]", other="not for the way back"))
@@ -134,9 +134,9 @@ def test_a_mesh_that_the_servers_disk_lost_fails_the_job_with_what_to_do(
 # --- the client that sends it
 
 
-def sending(stage: Stage, data: bytes) -> tuple[MeshUpload, list[Any]]:
+def sending(scripted_server: ScriptedServer, data: bytes) -> tuple[MeshUpload, list[Any]]:
     ends: list[Any] = []
-    return MeshUpload(stage.client, data, ends.append).start(), ends
+    return MeshUpload(scripted_server.client, data, ends.append).start(), ends
 
 
 def large() -> bytes:
@@ -145,41 +145,41 @@ def large() -> bytes:
     return encode_mesh(MeshFile(ball.vertices, ball.faces, ball.normals, ball.albedo))
 
 
-def test_a_client_sends_a_mesh_and_the_next_time_only_asks(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_sends_a_mesh_and_the_next_time_only_asks(scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     data = large()
-    upload, ends = sending(stage, data)
-    stage.until(lambda: bool(ends))
+    upload, ends = sending(scripted_server, data)
+    scripted_server.wait_until(lambda: bool(ends))
     assert ends == [sha256(data)] and upload.share == 1
-    requests = stage.door.service.tally.requests["Upload"]
+    requests = scripted_server.server.service.tally.requests["Upload"]
     assert requests == 1 + -(-len(data) // limits.UPLOAD_PIECE_BYTES), "each piece once"
-    _, again = sending(stage, data)
-    stage.until(lambda: bool(again))
-    assert stage.door.service.tally.requests["Upload"] == requests + 1
-    assert stage.ask(
+    _, again = sending(scripted_server, data)
+    scripted_server.wait_until(lambda: bool(again))
+    assert scripted_server.server.service.tally.requests["Upload"] == requests + 1
+    assert scripted_server.request(
         Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))
     ).job.mesh == sha256(data)
 
 
-def test_an_upload_goes_on_over_the_end_of_the_server_and_a_cut_line_and_sends_little_twice(stage: Stage) -> None:
+def test_an_upload_goes_on_over_the_end_of_the_server_and_a_cut_line_and_sends_little_twice(scripted_server: ScriptedServer) -> None:
     data = large()
-    upload, ends = sending(stage, data)
-    stage.until(lambda: upload.share > 0.4)
-    address = stage.door.address
-    stage.door.close()
-    stage.door = type(stage.door)(address, stage.folder, ("cpu",))
-    have = stage.door.service.uploads._have(next(iter(stage.door.service.uploads._sent)), len(data))
+    upload, ends = sending(scripted_server, data)
+    scripted_server.wait_until(lambda: upload.share > 0.4)
+    address = scripted_server.server.address
+    scripted_server.server.close()
+    scripted_server.server = type(scripted_server.server)(address, scripted_server.folder, ("cpu",))
+    have = scripted_server.server.service.uploads._have(next(iter(scripted_server.server.service.uploads._sent)), len(data))
     assert 0.4 * len(data) < have < len(data)
-    epoch = stage.client.epoch
-    stage.until(lambda: stage.client.epoch != epoch and stage.client.link is Link.ONLINE, 30)
+    epoch = scripted_server.client.epoch
+    scripted_server.wait_until(lambda: scripted_server.client.epoch != epoch and scripted_server.client.link is Link.ONLINE, 30)
     upload.resume()  # as a session does when it is back online
-    stage.until(lambda: bool(ends), 30)
+    scripted_server.wait_until(lambda: bool(ends), 30)
     assert ends == [sha256(data)]
     pieces = -(-(len(data) - have) // limits.UPLOAD_PIECE_BYTES)
-    assert pieces <= stage.door.service.tally.requests["Upload"] <= pieces + 2 * limits.UPLOAD_PIECES_IN_FLIGHT + 2
+    assert pieces <= scripted_server.server.service.tally.requests["Upload"] <= pieces + 2 * limits.UPLOAD_PIECES_IN_FLIGHT + 2
 
 
-def test_what_arrives_damaged_is_sent_again_from_its_beginning(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, receive, harmed = large(), stage.door.service.uploads.receive, []
+def test_what_arrives_damaged_is_sent_again_from_its_beginning(scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, receive, harmed = large(), scripted_server.server.service.uploads.receive, []
 
     def harm(owner: str, piece: Any) -> Any:
         if piece.offset and not harmed:
@@ -187,35 +187,35 @@ def test_what_arrives_damaged_is_sent_again_from_its_beginning(stage: Stage, mon
             piece = replace(piece, data=piece.data[:-1] + bytes([piece.data[-1] ^ 1]))
         return receive(owner, piece)
 
-    monkeypatch.setattr(stage.door.service.uploads, "receive", harm)
-    upload, ends = sending(stage, data)
-    stage.until(lambda: bool(ends))
+    monkeypatch.setattr(scripted_server.server.service.uploads, "receive", harm)
+    upload, ends = sending(scripted_server, data)
+    scripted_server.wait_until(lambda: bool(ends))
     assert harmed and ends == [sha256(data)]
 
 
 def test_a_server_that_keeps_nothing_is_given_up_and_a_refusal_is_the_end(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage.door.service.uploads, "receive", lambda owner, piece: Uploaded(0))
-    _, ends = sending(stage, large())
-    stage.until(lambda: bool(ends))
+    monkeypatch.setattr(scripted_server.server.service.uploads, "receive", lambda owner, piece: Uploaded(0))
+    _, ends = sending(scripted_server, large())
+    scripted_server.wait_until(lambda: bool(ends))
     assert isinstance(ends[0], Refused) and "does not keep" in ends[0].message
-    assert stage.door.service.tally.requests["Upload"] < 3 * limits.UPLOAD_PIECES_IN_FLIGHT * (STALLS + 2)
+    assert scripted_server.server.service.tally.requests["Upload"] < 3 * limits.UPLOAD_PIECES_IN_FLIGHT * (STALLS + 2)
     monkeypatch.undo()
-    _, ends = sending(stage, b"no mesh")
-    stage.until(lambda: bool(ends))
+    _, ends = sending(scripted_server, b"no mesh")
+    scripted_server.wait_until(lambda: bool(ends))
     assert ends[0].code == "bad-input" and "no mesh that can be refined" in ends[0].message
-    _, ends = sending(stage, bytes(limits.UPLOAD_BYTES + 1))
+    _, ends = sending(scripted_server, bytes(limits.UPLOAD_BYTES + 1))
     assert "12.6 MB; allowed are 12.6; decimate" in ends[0].message
 
 
-def test_a_cancelled_upload_sends_no_more_and_tells_nobody(stage: Stage) -> None:
-    upload, ends = sending(stage, large())
-    stage.until(lambda: upload.share > 0)
+def test_a_cancelled_upload_sends_no_more_and_tells_nobody(scripted_server: ScriptedServer) -> None:
+    upload, ends = sending(scripted_server, large())
+    scripted_server.wait_until(lambda: upload.share > 0)
     upload.cancel()
     for _ in range(20):
-        stage.turn()
-    sent = stage.door.service.tally.requests["Upload"]
+        scripted_server.step()
+    sent = scripted_server.server.service.tally.requests["Upload"]
     for _ in range(20):
-        stage.turn()
-    assert stage.door.service.tally.requests["Upload"] == sent and ends == [] and upload.share < 1
+        scripted_server.step()
+    assert scripted_server.server.service.tally.requests["Upload"] == sent and ends == [] and upload.share < 1

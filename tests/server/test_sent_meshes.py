@@ -24,39 +24,39 @@ from dreamwright.shared.arrays import encode_array
 from dreamwright.shared.errors import Refused
 from dreamwright.shared.mesh_file import FORMAT, MeshFile, encode_mesh
 from dreamwright.shared.messages import AskCapabilities, Cancel, Forget, Resume, Submit, Upload, Uploaded, pack
-from tests.testing.encrypted_server import Street, street  # noqa: F401 (fixture)
+from tests.testing.encrypted_server import EncryptedServer, encrypted_server  # noqa: F401 (fixture)
 from tests.testing.fake_props import ball, picture_of
-from tests.testing.in_memory_server import Yard, yard  # noqa: F401 (fixture)
+from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
 from tests.testing.uploaded_meshes import BALL, pieces, sent_ball, sha256
 
 MESH = sha256(BALL)
 
 
-def send(yard: Yard, data: bytes = BALL, owner: str = "ada", size: int = 3000) -> int:
+def send(in_memory_server: InMemoryServer, data: bytes = BALL, owner: str = "ada", size: int = 3000) -> int:
     """All pieces; how much the server has then."""
     have = 0
     for piece in pieces(data, size):
-        have = yard.ask(piece, owner).offset
+        have = in_memory_server.request(piece, owner).offset
     return have
 
 
-def refine(yard: Yard, owner: str = "ada", **changes: Any) -> str:
-    return yard.submit(owner, **({"preset": "refine", "mesh": MESH} | changes))
+def refine(in_memory_server: InMemoryServer, owner: str = "ada", **changes: Any) -> str:
+    return in_memory_server.submit(owner, **({"preset": "refine", "mesh": MESH} | changes))
 
 
-def files(yard: Yard) -> list[str]:
-    return sorted(path.name for path in (yard.folder / "uploads").rglob("*.*"))
+def files(in_memory_server: InMemoryServer) -> list[str]:
+    return sorted(path.name for path in (in_memory_server.folder / "uploads").rglob("*.*"))
 
 
 # --- pieces
 
 
-def test_a_mesh_in_pieces_is_whole_in_the_end_and_can_be_submitted(yard: Yard) -> None:
-    assert send(yard) == len(BALL) and files(yard) == [f"{MESH}.dwm"]
-    job = refine(yard, settings={"refine.strength": 0.25, "run.steps": 7})
-    summary = yard.job(job)
+def test_a_mesh_in_pieces_is_whole_in_the_end_and_can_be_submitted(in_memory_server: InMemoryServer) -> None:
+    assert send(in_memory_server) == len(BALL) and files(in_memory_server) == [f"{MESH}.dwm"]
+    job = refine(in_memory_server, settings={"refine.strength": 0.25, "run.steps": 7})
+    summary = in_memory_server.job(job)
     assert (summary.mesh, summary.steps, summary.preset) == (MESH, 7, "refine")
-    assert (yard.ledger.job_folder(job) / SUBJECT_FILE).read_bytes() == BALL
+    assert (in_memory_server.ledger.job_folder(job) / SUBJECT_FILE).read_bytes() == BALL
 
 
 @settings(max_examples=40)
@@ -78,36 +78,36 @@ def test_pieces_in_any_order_again_and_overlapping_never_leave_anything_but_the_
     assert (kept.read_bytes() if kept else b"") == data[:have]
 
 
-def test_an_upload_goes_on_after_the_servers_end_where_it_was_and_asking_costs_nothing(yard: Yard) -> None:
+def test_an_upload_goes_on_after_the_servers_end_where_it_was_and_asking_costs_nothing(in_memory_server: InMemoryServer) -> None:
     sent = list(pieces(BALL, 1000))
     for piece in sent[:4]:
-        yard.ask(piece)
-    yard.kill()
-    yard.open()
-    assert yard.ask(Upload(MESH, len(BALL), 0, b"")) == Uploaded(4000)
-    assert yard.ask(sent[7]) == Uploaded(4000), "what comes later than there is, is not kept"
+        in_memory_server.request(piece)
+    in_memory_server.kill()
+    in_memory_server.open()
+    assert in_memory_server.request(Upload(MESH, len(BALL), 0, b"")) == Uploaded(4000)
+    assert in_memory_server.request(sent[7]) == Uploaded(4000), "what comes later than there is, is not kept"
     for piece in sent[4:]:
-        yard.ask(piece)
-    assert files(yard) == [f"{MESH}.dwm"]
-    assert yard.ask(Upload(MESH, len(BALL), 0, b"")) == Uploaded(len(BALL)) == yard.ask(sent[2]), (
+        in_memory_server.request(piece)
+    assert files(in_memory_server) == [f"{MESH}.dwm"]
+    assert in_memory_server.request(Upload(MESH, len(BALL), 0, b"")) == Uploaded(len(BALL)) == in_memory_server.request(sent[2]), (
         "sent again it is there at once"
     )
 
 
-def test_a_file_with_another_hash_is_thrown_away_and_can_be_sent_again(yard: Yard) -> None:
+def test_a_file_with_another_hash_is_thrown_away_and_can_be_sent_again(in_memory_server: InMemoryServer) -> None:
     wrong = [
         replace(piece, data=b"x" + piece.data[1:]) if piece.offset == 6000 else piece for piece in pieces(BALL, 3000)
     ]
     for piece in wrong[:-1]:
-        yard.ask(piece)
-    refused = yard.refused(wrong[-1])
+        in_memory_server.request(piece)
+    refused = in_memory_server.refusal(wrong[-1])
     assert (
         refused.code == "not-ready"
         and "arrived damaged" in refused.message
         and "again from its beginning" in refused.message
     )
-    assert files(yard) == []
-    assert send(yard) == len(BALL)
+    assert files(in_memory_server) == []
+    assert send(in_memory_server) == len(BALL)
 
 
 @pytest.mark.parametrize(
@@ -126,21 +126,21 @@ def test_a_file_with_another_hash_is_thrown_away_and_can_be_sent_again(yard: Yar
     ids=["noise", "no faces", "no size", "NaN", "faces of nothing", "pictured"],
 )
 def test_what_cannot_be_refined_is_refused_with_the_reason_once_it_is_whole_and_not_kept(
-    yard: Yard, data: bytes, words: str
+    in_memory_server: InMemoryServer, data: bytes, words: str
 ) -> None:
     *before, last = pieces(data, 4000)
     for piece in before:
-        yard.ask(piece)
-    refused = yard.refused(last)
+        in_memory_server.request(piece)
+    refused = in_memory_server.refusal(last)
     assert refused.code == "bad-input" and words in refused.message and "; " in refused.message
-    assert files(yard) == []
+    assert files(in_memory_server) == []
     assert (
-        yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))).code
+        in_memory_server.refusal(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))).code
         == "not-ready"
     )
 
 
-def test_a_mesh_of_more_vertices_than_a_refinement_takes_is_refused_with_both_numbers(yard: Yard) -> None:
+def test_a_mesh_of_more_vertices_than_a_refinement_takes_is_refused_with_both_numbers(in_memory_server: InMemoryServer) -> None:
     """Its file is small enough: it has hardly any faces."""
     count = limits.MESH_VERTICES + 1
     many = np.random.default_rng(0).uniform(size=(count, 3)).astype(np.float32)
@@ -148,11 +148,11 @@ def test_a_mesh_of_more_vertices_than_a_refinement_takes_is_refused_with_both_nu
     assert len(data) < limits.UPLOAD_BYTES
     *before, last = pieces(data)
     for piece in before:
-        yard.ask(piece)
-    assert f"{count} vertices" in yard.refused(last).message
+        in_memory_server.request(piece)
+    assert f"{count} vertices" in in_memory_server.refusal(last).message
 
 
-def test_the_largest_mesh_fits_and_is_checked_before_anybody_waits_long(yard: Yard) -> None:
+def test_the_largest_mesh_fits_and_is_checked_before_anybody_waits_long(in_memory_server: InMemoryServer) -> None:
     """Faces and vertices at their limits, and all that facts may hold."""
     vertices = np.random.default_rng(0).uniform(size=(limits.MESH_VERTICES, 3)).astype(np.float32)
     faces = np.random.default_rng(1).integers(0, limits.MESH_VERTICES, (limits.MESH_FACES, 3)).astype(np.int32)
@@ -160,15 +160,15 @@ def test_the_largest_mesh_fits_and_is_checked_before_anybody_waits_long(yard: Ya
     assert len(data) <= limits.UPLOAD_BYTES
     *before, last = pieces(data)
     for piece in before:
-        yard.ask(piece)
+        in_memory_server.request(piece)
     begun = time.process_time()
-    assert yard.ask(last) == Uploaded(len(data))
+    assert in_memory_server.request(last) == Uploaded(len(data))
     print(
         f"the last piece of the largest mesh, {len(data)} bytes, took {time.process_time() - begun:.3f} s of the server"
     )
 
 
-def test_a_packed_array_that_would_be_large_is_refused_before_it_is_unpacked(yard: Yard) -> None:
+def test_a_packed_array_that_would_be_large_is_refused_before_it_is_unpacked(in_memory_server: InMemoryServer) -> None:
     """100 MB of zeros pack into 100 kB."""
     zeros = encode_array(np.zeros((8_000_000, 3), np.float32), compress=True)
     small = encode_array(np.zeros((1, 3), np.float32))
@@ -182,8 +182,8 @@ def test_a_packed_array_that_would_be_large_is_refused_before_it_is_unpacked(yar
     }
     *before, last = pieces(msgpack.packb(content))
     for piece in before:
-        yard.ask(piece)
-    assert "array of 96000000 bytes" in yard.refused(last).message
+        in_memory_server.request(piece)
+    assert "array of 96000000 bytes" in in_memory_server.refusal(last).message
 
 
 @pytest.mark.parametrize(
@@ -197,10 +197,10 @@ def test_a_packed_array_that_would_be_large_is_refused_before_it_is_unpacked(yar
     ids=["path", "upper", "none", "beyond"],
 )
 def test_a_name_that_is_no_hash_and_a_piece_beyond_the_end_are_refused_and_nothing_is_written(
-    yard: Yard, changes: dict[str, Any]
+    in_memory_server: InMemoryServer, changes: dict[str, Any]
 ) -> None:
-    refused = yard.refused(replace(Upload(MESH, len(BALL), 0, b"x"), **changes))
-    assert refused.code == "bad-input" and "allowed are" in refused.message and not (yard.folder / "uploads").exists()
+    refused = in_memory_server.refusal(replace(Upload(MESH, len(BALL), 0, b"x"), **changes))
+    assert refused.code == "bad-input" and "allowed are" in refused.message and not (in_memory_server.folder / "uploads").exists()
 
 
 def test_the_largest_piece_fits_into_a_request() -> None:
@@ -211,10 +211,10 @@ def test_the_largest_piece_fits_into_a_request() -> None:
 
 
 def test_a_full_disk_refuses_a_piece_and_the_upload_goes_on_when_there_is_room(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
+    in_memory_server: InMemoryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, *rest = pieces(BALL, 3000)
-    yard.ask(first)
+    in_memory_server.request(first)
     opened = Path.open
 
     def full(path: Path, *how: Any, **more: Any) -> Any:
@@ -223,39 +223,39 @@ def test_a_full_disk_refuses_a_piece_and_the_upload_goes_on_when_there_is_room(
         return opened(path, *how, **more)
 
     monkeypatch.setattr(Path, "open", full)
-    refused = yard.refused(second)
+    refused = in_memory_server.refusal(second)
     assert refused.code == "no-space" and "No space left" in refused.message and "make room" in refused.message
     monkeypatch.undo()
-    assert yard.ask(Upload(MESH, len(BALL), 0, b"")) == Uploaded(3000)
+    assert in_memory_server.request(Upload(MESH, len(BALL), 0, b"")) == Uploaded(3000)
     for piece in (second, *rest):
-        yard.ask(piece)
-    assert files(yard) == [f"{MESH}.dwm"]
+        in_memory_server.request(piece)
+    assert files(in_memory_server) == [f"{MESH}.dwm"]
 
 
 # --- whose it is, and how much may lie there
 
 
-def test_a_mesh_is_its_senders_alone_and_to_everybody_else_as_if_there_were_none(yard: Yard) -> None:
-    send(yard)
-    theirs = yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "bert")
-    nobodys = yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh="0" * 64), "bert")
+def test_a_mesh_is_its_senders_alone_and_to_everybody_else_as_if_there_were_none(in_memory_server: InMemoryServer) -> None:
+    send(in_memory_server)
+    theirs = in_memory_server.refusal(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "bert")
+    nobodys = in_memory_server.refusal(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh="0" * 64), "bert")
     assert theirs.code == nobodys.code == "not-ready" and theirs.message.replace(MESH, "X") == nobodys.message.replace(
         "0" * 64, "X"
     )
     assert (
-        yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "chief", True).code
+        in_memory_server.refusal(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "chief", True).code
         == "not-ready"
     ), "nor an admin's"
-    assert yard.ask(Upload(MESH, len(BALL), 0, b""), "bert") == Uploaded(0), "not even whether it is there is told"
-    assert not yard.ledger.entries and not (yard.folder / "jobs").exists()
+    assert in_memory_server.request(Upload(MESH, len(BALL), 0, b""), "bert") == Uploaded(0), "not even whether it is there is told"
+    assert not in_memory_server.ledger.entries and not (in_memory_server.folder / "jobs").exists()
 
 
-def test_each_user_of_an_encrypted_server_sends_their_own(street: Street) -> None:
-    anna, bert = street.guest("anna"), street.guest("bert")
+def test_each_user_of_an_encrypted_server_sends_their_own(encrypted_server: EncryptedServer) -> None:
+    anna, bert = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("bert")
     for piece in pieces(BALL):
-        assert street.ask(anna, piece).offset > 0
+        assert encrypted_server.request(anna, piece).offset > 0
     for guest, ready in ((bert, False), (anna, True)):
-        reply = street.ask(guest, Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH))
+        reply = encrypted_server.request(guest, Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH))
         assert (
             (reply.code == "not-ready") is not ready if isinstance(reply, Refused) else ready and reply.job.mesh == MESH
         )
@@ -263,58 +263,58 @@ def test_each_user_of_an_encrypted_server_sends_their_own(street: Street) -> Non
 
 def test_above_a_users_share_the_ones_not_used_for_longest_go_and_nobody_elses(tmp_path: Path) -> None:
     one = len(BALL) / 1e6
-    yard = Yard(tmp_path / "state", policy=Policy(upload_mb_per_user=2.5 * one))
+    in_memory_server = InMemoryServer(tmp_path / "state", policy=Policy(upload_mb_per_user=2.5 * one))
     meshes = [encode_mesh(sent_ball(2, 0.8, number=number)) for number in range(3)]
-    send(yard, meshes[0], "bert")
+    send(in_memory_server, meshes[0], "bert")
     for number, data in enumerate(meshes):
-        yard.work(10)
-        send(yard, data)
+        in_memory_server.step(10)
+        send(in_memory_server, data)
         if number == 1:
-            yard.work(1)
-            yard.ask(Upload(sha256(meshes[0]), len(meshes[0]), 0, b""))  # used again, so the second is now the oldest
-    have = [yard.ask(Upload(sha256(data), len(data), 0, b"")).offset == len(data) for data in meshes]
+            in_memory_server.step(1)
+            in_memory_server.request(Upload(sha256(meshes[0]), len(meshes[0]), 0, b""))  # used again, so the second is now the oldest
+    have = [in_memory_server.request(Upload(sha256(data), len(data), 0, b"")).offset == len(data) for data in meshes]
     assert have == [True, False, True]
-    assert yard.ask(Upload(sha256(meshes[0]), len(meshes[0]), 0, b""), "bert").offset == len(meshes[0])
+    assert in_memory_server.request(Upload(sha256(meshes[0]), len(meshes[0]), 0, b""), "bert").offset == len(meshes[0])
 
 
 def test_above_the_limit_of_all_only_idle_ones_go_and_else_the_upload_is_refused(tmp_path: Path) -> None:
     one = len(BALL) / 1e6
-    yard = Yard(tmp_path / "state", policy=Policy(upload_mb_per_user=1.5 * one, upload_mb_total=2.5 * one))
-    send(yard, owner="anna")
-    yard.ask(next(pieces(BALL, 3000)), "bert")  # what is announced counts, not only what has come
-    refused = yard.refused(next(pieces(BALL, 3000)), "carl")
+    in_memory_server = InMemoryServer(tmp_path / "state", policy=Policy(upload_mb_per_user=1.5 * one, upload_mb_total=2.5 * one))
+    send(in_memory_server, owner="anna")
+    in_memory_server.request(next(pieces(BALL, 3000)), "bert")  # what is announced counts, not only what has come
+    refused = in_memory_server.refusal(next(pieces(BALL, 3000)), "carl")
     assert refused.code == "queue-full" and "try again" in refused.message
-    yard.work(UNDER_WAY_S + 1)
-    assert send(yard, owner="carl") == len(BALL)
-    assert yard.ask(Upload(MESH, len(BALL), 0, b""), "anna") == Uploaded(0)
+    in_memory_server.step(UNDER_WAY_S + 1)
+    assert send(in_memory_server, owner="carl") == len(BALL)
+    assert in_memory_server.request(Upload(MESH, len(BALL), 0, b""), "anna") == Uploaded(0)
 
 
 def test_a_mesh_larger_than_a_users_share_is_refused_with_the_option_that_helps(tmp_path: Path) -> None:
-    yard = Yard(tmp_path / "state", policy=Policy(upload_mb_per_user=0.5 * len(BALL) / 1e6))
-    refused = yard.refused(next(pieces(BALL)))
+    in_memory_server = InMemoryServer(tmp_path / "state", policy=Policy(upload_mb_per_user=0.5 * len(BALL) / 1e6))
+    refused = in_memory_server.refusal(next(pieces(BALL)))
     assert (
         refused.code == "too-many"
         and "--upload-mb-per-user" in refused.message
-        and not (yard.folder / "uploads").exists()
+        and not (in_memory_server.folder / "uploads").exists()
     )
 
 
-def test_what_nobody_uses_goes_after_a_day_of_the_servers_own_clock_and_a_job_keeps_its_own(yard: Yard) -> None:
-    send(yard)
-    job = refine(yard)
-    yard.wall += 1e9  # a clock that jumps removes nothing
-    yard.work(3600 * 23)
-    assert files(yard) == [f"{MESH}.dwm"]
-    yard.work(3600 * 25)
-    assert files(yard) == [] and (yard.ledger.job_folder(job) / SUBJECT_FILE).read_bytes() == BALL
+def test_what_nobody_uses_goes_after_a_day_of_the_servers_own_clock_and_a_job_keeps_its_own(in_memory_server: InMemoryServer) -> None:
+    send(in_memory_server)
+    job = refine(in_memory_server)
+    in_memory_server.wall += 1e9  # a clock that jumps removes nothing
+    in_memory_server.step(3600 * 23)
+    assert files(in_memory_server) == [f"{MESH}.dwm"]
+    in_memory_server.step(3600 * 25)
+    assert files(in_memory_server) == [] and (in_memory_server.ledger.job_folder(job) / SUBJECT_FILE).read_bytes() == BALL
     assert (
-        yard.refused(Submit("other", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code
+        in_memory_server.refusal(Submit("other", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code
         == "not-ready"
     )
 
 
-def test_the_limits_and_settings_of_a_refinement_are_told(yard: Yard) -> None:
-    offered = yard.ask(AskCapabilities())
+def test_the_limits_and_settings_of_a_refinement_are_told(in_memory_server: InMemoryServer) -> None:
+    offered = in_memory_server.request(AskCapabilities())
     assert offered.bounds["upload_bytes"] == limits.UPLOAD_BYTES and offered.bounds["mesh_vertices"] == 200_000
     assert offered.bounds["upload_mb_per_user"] == 128 and offered.bounds["upload_hours"] == 24
     cards = {card.name: card for card in offered.settings}
@@ -326,64 +326,64 @@ def test_the_limits_and_settings_of_a_refinement_are_told(yard: Yard) -> None:
 # --- the job
 
 
-def test_the_same_ticket_is_one_job_also_when_the_upload_is_gone_meanwhile(yard: Yard) -> None:
-    send(yard)
-    job = refine(yard, ticket="same")
-    shutil.rmtree(yard.folder / "uploads")
-    yard.kill()
-    yard.open()
-    assert refine(yard, ticket="same") == job and yard.job(job).mesh == MESH
+def test_the_same_ticket_is_one_job_also_when_the_upload_is_gone_meanwhile(in_memory_server: InMemoryServer) -> None:
+    send(in_memory_server)
+    job = refine(in_memory_server, ticket="same")
+    shutil.rmtree(in_memory_server.folder / "uploads")
+    in_memory_server.kill()
+    in_memory_server.open()
+    assert refine(in_memory_server, ticket="same") == job and in_memory_server.job(job).mesh == MESH
 
 
 def test_a_server_that_dies_between_the_link_and_the_ledger_leaves_no_job_and_the_same_ticket_makes_one(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
+    in_memory_server: InMemoryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send(yard)
+    send(in_memory_server)
 
     def dies(*asked: Any) -> None:
         raise SystemExit("killed")
 
-    monkeypatch.setattr(yard.ledger, "add", dies)
+    monkeypatch.setattr(in_memory_server.ledger, "add", dies)
     with pytest.raises(SystemExit):
-        refine(yard, ticket="same")
-    assert len(list((yard.folder / "jobs").iterdir())) == 1
-    yard.kill()
-    yard.open()
-    assert not list((yard.folder / "jobs").iterdir()), "nobody's folder is swept at the start"
-    assert (yard.ledger.job_folder(refine(yard, ticket="same")) / SUBJECT_FILE).read_bytes() == BALL and len(
-        yard.ledger.entries
+        refine(in_memory_server, ticket="same")
+    assert len(list((in_memory_server.folder / "jobs").iterdir())) == 1
+    in_memory_server.kill()
+    in_memory_server.open()
+    assert not list((in_memory_server.folder / "jobs").iterdir()), "nobody's folder is swept at the start"
+    assert (in_memory_server.ledger.job_folder(refine(in_memory_server, ticket="same")) / SUBJECT_FILE).read_bytes() == BALL and len(
+        in_memory_server.ledger.entries
     ) == 1
 
 
-def test_a_submit_that_the_disk_refuses_leaves_no_folder(yard: Yard) -> None:
-    send(yard)
-    yard.disk.full = True
-    assert yard.refused(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code == "no-space"
-    assert not list((yard.folder / "jobs").iterdir()) and not yard.ledger.entries
+def test_a_submit_that_the_disk_refuses_leaves_no_folder(in_memory_server: InMemoryServer) -> None:
+    send(in_memory_server)
+    in_memory_server.disk.full = True
+    assert in_memory_server.refusal(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code == "no-space"
+    assert not list((in_memory_server.folder / "jobs").iterdir()) and not in_memory_server.ledger.entries
 
 
-def test_the_jobs_mesh_stays_as_long_as_the_job_can_go_on_and_no_longer(yard: Yard) -> None:
-    send(yard)
+def test_the_jobs_mesh_stays_as_long_as_the_job_can_go_on_and_no_longer(in_memory_server: InMemoryServer) -> None:
+    send(in_memory_server)
     ends = {}
     for how in ("succeeded", "failed", "resumable"):
-        job = refine(yard)
-        yard.work()
-        subject = yard.ledger.job_folder(job) / SUBJECT_FILE
+        job = refine(in_memory_server)
+        in_memory_server.step()
+        subject = in_memory_server.ledger.job_folder(job) / SUBJECT_FILE
         if how == "resumable":
             (subject.parent / "checkpoints").mkdir()
             (subject.parent / "checkpoints" / "checkpoint.safetensors").write_bytes(b"x")
         if how == "succeeded":
             (subject.parent / MESH_FILE).write_bytes(b"mesh")
         assert subject.is_file()
-        yard.report(Ended, job, "succeeded" if how == "succeeded" else "failed", "", how == "succeeded")
+        in_memory_server.report(Ended, job, "succeeded" if how == "succeeded" else "failed", "", how == "succeeded")
         ends[how] = subject.is_file()
     assert ends == {"succeeded": False, "failed": False, "resumable": True}
-    sweeper = yard.service._dispatch.sweeper
-    assert sweeper._size(yard.ledger.entries[job]) == 1 + len(BALL), "it counts for what is kept"
-    yard.ask(Resume(job))
-    yard.ask(Cancel(job))
+    sweeper = in_memory_server.service._dispatch.sweeper
+    assert sweeper._size(in_memory_server.ledger.entries[job]) == 1 + len(BALL), "it counts for what is kept"
+    in_memory_server.request(Resume(job))
+    in_memory_server.request(Cancel(job))
     assert not subject.is_file()
-    yard.ask(Forget(job))
+    in_memory_server.request(Forget(job))
     assert not subject.parent.exists()
 
 
@@ -399,9 +399,9 @@ def test_the_jobs_mesh_stays_as_long_as_the_job_can_go_on_and_no_longer(yard: Ya
     ],
 )
 def test_what_a_refinement_has_no_use_for_is_refused_by_name_and_leaves_nothing(
-    yard: Yard, changes: dict[str, Any], words: str
+    in_memory_server: InMemoryServer, changes: dict[str, Any], words: str
 ) -> None:
-    send(yard)
+    send(in_memory_server)
     fields = {
         "ticket": "t",
         "prompt": "a red mushroom",
@@ -412,6 +412,6 @@ def test_what_a_refinement_has_no_use_for_is_refused_by_name_and_leaves_nothing(
         "settings": {},
         "mesh": MESH,
     }
-    refused = yard.refused(Submit(**{**fields, **changes}))
+    refused = in_memory_server.refusal(Submit(**{**fields, **changes}))
     assert refused.code == "bad-input" and words in refused.message, refused.message
-    assert not (yard.folder / "jobs").exists()
+    assert not (in_memory_server.folder / "jobs").exists()

@@ -16,7 +16,7 @@ from dreamwright.shared import limits
 from dreamwright.shared.client import Link
 from dreamwright.shared.errors import Refused
 from dreamwright.shared.messages import AskCapabilities, Hello, ListJobs, PreviewFrame, Seen, pack, unpack
-from tests.testing.scripted_worker_server import asked, stage  # noqa: F401 (stage is a fixture)
+from tests.testing.scripted_worker_server import asked, scripted_server  # noqa: F401 (scripted_server is a fixture)
 
 
 @pytest.mark.parametrize(
@@ -30,33 +30,33 @@ from tests.testing.scripted_worker_server import asked, stage  # noqa: F401 (sta
         ({"settings": {"run.steps": 0}}, "run.steps is 0; allowed is 1"),
     ],
 )
-def test_what_cannot_be_made_is_refused_with_the_reason_and_leaves_no_job(stage, changes, words):
-    answer = stage.ask(asked(**changes))
+def test_what_cannot_be_made_is_refused_with_the_reason_and_leaves_no_job(scripted_server, changes, words):
+    answer = scripted_server.request(asked(**changes))
     assert isinstance(answer, Refused) and answer.code == "bad-input"
     assert re.search(words, answer.message), answer.message
-    assert not stage.door._ledger.entries
+    assert not scripted_server.server._ledger.entries
 
 
-def test_a_client_that_never_acknowledges_previews_gets_two_and_later_the_latest(stage, monkeypatch):
-    name = stage.ask(asked()).job.job
-    stage.until(lambda: stage.foreman.given == [name])
-    stage.client.subscribe(name)
-    stage.turn()
-    stage.turn()
+def test_a_client_that_never_acknowledges_previews_gets_two_and_later_the_latest(scripted_server, monkeypatch):
+    name = scripted_server.request(asked()).job.job
+    scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
+    scripted_server.client.subscribe(name)
+    scripted_server.step()
+    scripted_server.step()
     monkeypatch.setattr("dreamwright.shared.client.Seen", lambda count: AskCapabilities())
     for step in range(1, 7):
-        stage.foreman.told = [Pictured(name, step, 1, 1, b"x")]
-        stage.turn()
+        scripted_server.runner.told = [Pictured(name, step, 1, 1, b"x")]
+        scripted_server.step()
     for _ in range(20):
-        stage.turn()
-    assert [e.step for e in stage.events if isinstance(e, PreviewFrame)] == [1, 2]
+        scripted_server.step()
+    assert [e.step for e in scripted_server.events if isinstance(e, PreviewFrame)] == [1, 2]
     monkeypatch.undo()
-    stage.client._send(Seen(2), 0)
-    stage.until(lambda: [e.step for e in stage.events if isinstance(e, PreviewFrame)] == [1, 2, 6])
+    scripted_server.client._send(Seen(2), 0)
+    scripted_server.wait_until(lambda: [e.step for e in scripted_server.events if isinstance(e, PreviewFrame)] == [1, 2, 6])
 
 
-def test_capabilities_describe_models_presets_and_settings(stage):
-    able = stage.ask(AskCapabilities())
+def test_capabilities_describe_models_presets_and_settings(scripted_server):
+    able = scripted_server.request(AskCapabilities())
     starter = able.models[0]
     assert starter.name == "starter" and starter.ready and "mushroom" in starter.vocabulary
     assert {preset.name for preset in able.presets} == set(PRESETS)
@@ -66,11 +66,11 @@ def test_capabilities_describe_models_presets_and_settings(stage):
     assert height.kind == "number" and height.low <= height.defaults["draft"] <= height.high
 
 
-def test_all_jobs_can_be_listed_page_by_page_newest_change_first(stage):
-    names = [stage.ask(asked(f"t{number}")).job.job for number in range(5)]
+def test_all_jobs_can_be_listed_page_by_page_newest_change_first(scripted_server):
+    names = [scripted_server.request(asked(f"t{number}")).job.job for number in range(5)]
     pages, before = [], 0
     while True:
-        page = stage.ask(ListJobs(before, 2)).jobs
+        page = scripted_server.request(ListJobs(before, 2)).jobs
         if not page:
             break
         pages.append([job.job for job in page])
@@ -81,13 +81,13 @@ def test_all_jobs_can_be_listed_page_by_page_newest_change_first(stage):
 
 
 @pytest.mark.parametrize("version", [0, limits.PROTOCOL_VERSION + 1, "new"])
-def test_a_client_of_another_version_is_answered_in_words_and_harms_nobody(stage, version):
+def test_a_client_of_another_version_is_answered_in_words_and_harms_nobody(scripted_server, version):
     stranger = zmq.Context.instance().socket(zmq.DEALER)
     try:
-        stranger.connect(stage.door.address)
+        stranger.connect(scripted_server.server.address)
         hello = msgpack.unpackb(pack(Hello("c" * 32, "another"), 7))
         stranger.send(msgpack.packb({**hello, "version": version}))
-        stage.until(lambda: stranger.poll(0))
+        scripted_server.wait_until(lambda: stranger.poll(0))
         number, answer = unpack(stranger.recv(), limits.REPLY_BYTES)
     finally:
         stranger.close(0)
@@ -96,4 +96,4 @@ def test_a_client_of_another_version_is_answered_in_words_and_harms_nobody(stage
         f"speaks protocol version {version!r}, this one {limits.PROTOCOL_VERSION}" in answer.message
         and "update the older" in answer.message
     )
-    assert stage.client.link is Link.ONLINE
+    assert scripted_server.client.link is Link.ONLINE

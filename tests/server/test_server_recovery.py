@@ -18,39 +18,39 @@ from dreamwright.shared.download import Download
 from dreamwright.shared.job_states import JobState
 from dreamwright.shared.mesh_file import decode_mesh
 from dreamwright.shared.messages import Cancel, JobReply, Pause, Resume
-from tests.testing.scripted_worker_server import asked, stage  # noqa: F401 (stage is a fixture)
+from tests.testing.scripted_worker_server import asked, scripted_server  # noqa: F401 (scripted_server is a fixture)
 
 
-def test_a_dead_worker_costs_no_job_until_it_has_died_three_times(stage):
-    name = stage.ask(asked()).job.job
+def test_a_dead_worker_costs_no_job_until_it_has_died_three_times(scripted_server):
+    name = scripted_server.request(asked()).job.job
     for times in (1, 2, 3):
-        stage.until(lambda: len(stage.foreman.given) == times)
-        stage.foreman.told = [foreman_module.Died(name, -9)]
-        stage.until(lambda: stage.job(name).state != "running" or len(stage.foreman.given) > times)
-    stage.until(lambda: stage.job(name).state == "failed")
+        scripted_server.wait_until(lambda: len(scripted_server.runner.given) == times)
+        scripted_server.runner.told = [foreman_module.Died(name, -9)]
+        scripted_server.wait_until(lambda: scripted_server.job(name).state != "running" or len(scripted_server.runner.given) > times)
+    scripted_server.wait_until(lambda: scripted_server.job(name).state == "failed")
     assert (
-        stage.job(name).cause == "killed"
-        and "SIGKILL" in stage.job(name).message
-        and "3 times" in stage.job(name).message
+        scripted_server.job(name).cause == "killed"
+        and "SIGKILL" in scripted_server.job(name).message
+        and "3 times" in scripted_server.job(name).message
     )
 
 
-def test_jobs_survive_a_restart_of_the_server_and_running_ones_go_on(stage):
-    running, waiting, done = (stage.ask(asked(t)).job.job for t in "abc")
-    stage.until(lambda: stage.foreman.given == [running])
-    stage.ask(Cancel(done))
-    before = stage.job(running).changed
-    stage.close()
-    stage.open()
-    assert stage.job(done).state == "cancelled"
-    stage.until(lambda: stage.foreman.given == [running])
-    assert stage.job(waiting).queue_place == 1
-    assert stage.job(running).changed > before  # or a client that saw the old state would ignore the new one
+def test_jobs_survive_a_restart_of_the_server_and_running_ones_go_on(scripted_server):
+    running, waiting, done = (scripted_server.request(asked(t)).job.job for t in "abc")
+    scripted_server.wait_until(lambda: scripted_server.runner.given == [running])
+    scripted_server.request(Cancel(done))
+    before = scripted_server.job(running).changed
+    scripted_server.close()
+    scripted_server.open()
+    assert scripted_server.job(done).state == "cancelled"
+    scripted_server.wait_until(lambda: scripted_server.runner.given == [running])
+    assert scripted_server.job(waiting).queue_place == 1
+    assert scripted_server.job(running).changed > before  # or a client that saw the old state would ignore the new one
 
 
-def test_a_state_folder_has_one_server(stage):
+def test_a_state_folder_has_one_server(scripted_server):
     with pytest.raises(CheckpointError, match="another server uses"):
-        FrontDoor("tcp://127.0.0.1:*", stage.folder, ("cpu",))
+        FrontDoor("tcp://127.0.0.1:*", scripted_server.folder, ("cpu",))
 
 
 def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path):

@@ -24,84 +24,84 @@ from dreamwright.shared.messages import (
     Submit,
     Subscribe,
 )
-from tests.testing.in_memory_server import Yard, yard  # noqa: F401 (fixture)
+from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
 
 # --- the line
 
 
-def test_fifty_jobs_of_one_user_do_not_delay_the_first_of_another(yard: Yard) -> None:
-    flood = [yard.submit("ada") for _ in range(50)]
-    yard.work()
-    first = yard.submit("bob")
-    assert yard.job(first).queue_place == 1
-    yard.finish(flood[0])
-    assert yard.hands.given == [flood[0], first]
+def test_fifty_jobs_of_one_user_do_not_delay_the_first_of_another(in_memory_server: InMemoryServer) -> None:
+    flood = [in_memory_server.submit("ada") for _ in range(50)]
+    in_memory_server.step()
+    first = in_memory_server.submit("bob")
+    assert in_memory_server.job(first).queue_place == 1
+    in_memory_server.finish(flood[0])
+    assert in_memory_server.runner.given == [flood[0], first]
 
 
 def test_every_device_works_while_anything_waits(tmp_path: Path) -> None:
-    yard = Yard(tmp_path, ("cuda:0", "cuda:1"))
-    jobs = [yard.submit() for _ in range(3)]
-    yard.work()
-    assert {device: job.job for device, job in yard.hands.at_work.items()} == {"cuda:0": jobs[0], "cuda:1": jobs[1]}
-    assert yard.job(jobs[1]).device == "cuda:1"
-    yard.finish(jobs[1])
-    assert yard.hands.at_work["cuda:1"].job == jobs[2]
+    in_memory_server = InMemoryServer(tmp_path, ("cuda:0", "cuda:1"))
+    jobs = [in_memory_server.submit() for _ in range(3)]
+    in_memory_server.step()
+    assert {device: job.job for device, job in in_memory_server.runner.at_work.items()} == {"cuda:0": jobs[0], "cuda:1": jobs[1]}
+    assert in_memory_server.job(jobs[1]).device == "cuda:1"
+    in_memory_server.finish(jobs[1])
+    assert in_memory_server.runner.at_work["cuda:1"].job == jobs[2]
 
 
 def test_a_user_s_limit_counts_paused_jobs_and_hinders_nobody_else(tmp_path: Path) -> None:
-    yard = Yard(tmp_path, policy=Policy(jobs_per_user=2, jobs_total=3))
-    first, second = yard.submit(), yard.submit()
-    yard.ask(Pause(second))
+    in_memory_server = InMemoryServer(tmp_path, policy=Policy(jobs_per_user=2, jobs_total=3))
+    first, second = in_memory_server.submit(), in_memory_server.submit()
+    in_memory_server.request(Pause(second))
     asked = Submit("more", "a red mushroom", "", "starter", "draft", 0, {})
-    assert yard.refused(asked).code == "too-many" and "allowed are 2 a user" in yard.refused(asked).message
-    yard.submit("bob")
-    assert yard.refused(asked, "cem").code == "queue-full"
-    yard.ask(Cancel(first))
-    yard.ask(asked)
-    assert yard.ask(asked).job.job in yard.ledger.entries, (
+    assert in_memory_server.refusal(asked).code == "too-many" and "allowed are 2 a user" in in_memory_server.refusal(asked).message
+    in_memory_server.submit("bob")
+    assert in_memory_server.refusal(asked, "cem").code == "queue-full"
+    in_memory_server.request(Cancel(first))
+    in_memory_server.request(asked)
+    assert in_memory_server.request(asked).job.job in in_memory_server.ledger.entries, (
         "and asking for it again is answered although the limit is reached"
     )
 
 
-def test_priorities_order_a_turn_and_only_admins_raise_them(yard: Yard) -> None:
-    running = yard.submit("zoe")
-    yard.work()
-    a, b = yard.submit("ada"), yard.submit("bob")
-    assert [yard.job(a).queue_place, yard.job(b).queue_place] == [1, 2]
-    assert yard.refused(Prioritize(b, 1), "bob").code == "not-allowed"
-    assert yard.refused(Prioritize(b, 1), "ada").code == "no-such-job"
-    assert yard.ask(Prioritize(a, -1)).job.queue_place == 2
-    assert yard.ask(Prioritize(a, 5), "root", admin=True).job.queue_place == 1
-    assert yard.refused(Submit("x", "a red mushroom", "", "starter", "draft", 0, {}, 1), "bob").code == "not-allowed"
-    yard.finish(running)
-    assert yard.refused(Prioritize(running, -1), "zoe").code == "not-now"
-    yard.kill()
-    yard.open()
-    assert yard.job(a).priority == 5
+def test_priorities_order_a_turn_and_only_admins_raise_them(in_memory_server: InMemoryServer) -> None:
+    running = in_memory_server.submit("zoe")
+    in_memory_server.step()
+    a, b = in_memory_server.submit("ada"), in_memory_server.submit("bob")
+    assert [in_memory_server.job(a).queue_place, in_memory_server.job(b).queue_place] == [1, 2]
+    assert in_memory_server.refusal(Prioritize(b, 1), "bob").code == "not-allowed"
+    assert in_memory_server.refusal(Prioritize(b, 1), "ada").code == "no-such-job"
+    assert in_memory_server.request(Prioritize(a, -1)).job.queue_place == 2
+    assert in_memory_server.request(Prioritize(a, 5), "root", admin=True).job.queue_place == 1
+    assert in_memory_server.refusal(Submit("x", "a red mushroom", "", "starter", "draft", 0, {}, 1), "bob").code == "not-allowed"
+    in_memory_server.finish(running)
+    assert in_memory_server.refusal(Prioritize(running, -1), "zoe").code == "not-now"
+    in_memory_server.kill()
+    in_memory_server.open()
+    assert in_memory_server.job(a).priority == 5
 
 
-def test_users_see_their_own_jobs_and_an_admin_everybody_s(yard: Yard) -> None:
-    mine, other = yard.submit("ada"), yard.submit("bob")
-    assert [job.job for job in yard.ask(ListJobs()).jobs] == [mine]
-    seen = yard.ask(ListJobs(), "root", admin=True).jobs
+def test_users_see_their_own_jobs_and_an_admin_everybody_s(in_memory_server: InMemoryServer) -> None:
+    mine, other = in_memory_server.submit("ada"), in_memory_server.submit("bob")
+    assert [job.job for job in in_memory_server.request(ListJobs()).jobs] == [mine]
+    seen = in_memory_server.request(ListJobs(), "root", admin=True).jobs
     assert {(job.job, job.owner) for job in seen} == {(mine, "ada"), (other, "bob")}
-    yard.ask(Subscribe(), "root", admin=True)
-    yard.ask(Subscribe(), "ada")
-    yard.ask(Cancel(other), "bob")
-    assert [event.job.job for event in yard.events[b"root"] if event.job.state == "cancelled"] == [other]
-    assert not yard.events.get(b"ada")
+    in_memory_server.request(Subscribe(), "root", admin=True)
+    in_memory_server.request(Subscribe(), "ada")
+    in_memory_server.request(Cancel(other), "bob")
+    assert [event.job.job for event in in_memory_server.events[b"root"] if event.job.state == "cancelled"] == [other]
+    assert not in_memory_server.events.get(b"ada")
     for request in (Cancel(other), Pause(other), Resume(other), Forget(other), Pin(other, True), Prioritize(other, -1),
                     Fetch(other, "mesh", 0, 1), Subscribe(other)):  # fmt: skip
         theirs, none = (
-            yard.refused(request),
-            yard.refused(type(request)(*("f" * 16 if v == other else v for v in vars(request).values()))),
+            in_memory_server.refusal(request),
+            in_memory_server.refusal(type(request)(*("f" * 16 if v == other else v for v in vars(request).values()))),
         )
         assert (theirs.code, theirs.message.replace(other, "")) == (none.code, none.message.replace("f" * 16, ""))
 
 
-def test_the_capabilities_state_every_limit(yard: Yard) -> None:
-    able = yard.ask(AskCapabilities())
-    assert able.bounds == stated_bounds(yard.policy)
+def test_the_capabilities_state_every_limit(in_memory_server: InMemoryServer) -> None:
+    able = in_memory_server.request(AskCapabilities())
+    assert able.bounds == stated_bounds(in_memory_server.policy)
     assert {(b.name, b.low, b.high) for b in able.setting_bounds} == {
         (name, low, high) for name, (low, high) in BOUNDS.items()
     }
@@ -110,45 +110,45 @@ def test_the_capabilities_state_every_limit(yard: Yard) -> None:
 # --- times
 
 
-def test_the_time_of_a_queued_job_is_unknown_until_its_preset_was_measured_on_this_device(yard: Yard) -> None:
-    jobs = [yard.submit() for _ in range(3)]
-    yard.work()
-    assert yard.job(jobs[1]).ready_high_s == -1
-    yard.now += 4.0  # loading
-    yard.report(Stepped, jobs[0], 1, 400, 0.5, 199.5)
-    yard.now += 100.0
-    yard.report(Stepped, jobs[0], 201, 400, 100.5, 99.5)
-    yard.now += 6.0  # the mesh
-    yard.finish(jobs[0])
-    yard.report(Stepped, jobs[1], 0, 400, 0.0, 200.0)
-    yard.work(RECKON_S)
-    told = yard.job(jobs[2])
-    steps = yard.job(jobs[2]).steps
+def test_the_time_of_a_queued_job_is_unknown_until_its_preset_was_measured_on_this_device(in_memory_server: InMemoryServer) -> None:
+    jobs = [in_memory_server.submit() for _ in range(3)]
+    in_memory_server.step()
+    assert in_memory_server.job(jobs[1]).ready_high_s == -1
+    in_memory_server.now += 4.0  # loading
+    in_memory_server.report(Stepped, jobs[0], 1, 400, 0.5, 199.5)
+    in_memory_server.now += 100.0
+    in_memory_server.report(Stepped, jobs[0], 201, 400, 100.5, 99.5)
+    in_memory_server.now += 6.0  # the mesh
+    in_memory_server.finish(jobs[0])
+    in_memory_server.report(Stepped, jobs[1], 0, 400, 0.0, 200.0)
+    in_memory_server.step(RECKON_S)
+    told = in_memory_server.job(jobs[2])
+    steps = in_memory_server.job(jobs[2]).steps
     one = 0.5 * steps + 9.5
     assert told.ready_low_s == pytest.approx(200.0 + one, abs=0.1), "the one before it says how long it still takes"
     assert told.ready_high_s == pytest.approx(200.0 + 9.5 + one, abs=0.1), (
         "and its mesh may or may not be included in that"
     )
-    yard.kill()
-    yard.open()
-    yard.work()
-    yard.work(RECKON_S)
-    assert yard.job(jobs[2]).ready_low_s == pytest.approx(2 * one, abs=0.1), "measured times outlive the server"
+    in_memory_server.kill()
+    in_memory_server.open()
+    in_memory_server.step()
+    in_memory_server.step(RECKON_S)
+    assert in_memory_server.job(jobs[2]).ready_low_s == pytest.approx(2 * one, abs=0.1), "measured times outlive the server"
 
 
-def test_another_preset_or_a_heavier_setting_has_a_time_of_its_own(yard: Yard) -> None:
-    done = yard.submit()
-    yard.work()
-    yard.report(Stepped, done, 1, 400, 0.5, 199.5)
-    yard.report(Stepped, done, 100, 400, 50.0, 150.0)
-    yard.finish(done)
-    running = yard.submit()
-    yard.work()
-    yard.report(Stepped, running, 1, 400, 0.5, 100.0)
+def test_another_preset_or_a_heavier_setting_has_a_time_of_its_own(in_memory_server: InMemoryServer) -> None:
+    done = in_memory_server.submit()
+    in_memory_server.step()
+    in_memory_server.report(Stepped, done, 1, 400, 0.5, 199.5)
+    in_memory_server.report(Stepped, done, 100, 400, 50.0, 150.0)
+    in_memory_server.finish(done)
+    running = in_memory_server.submit()
+    in_memory_server.step()
+    in_memory_server.report(Stepped, running, 1, 400, 0.5, 100.0)
     like, heavier, other = (
-        yard.submit(settings={"guidance.omega": 50.0}),
-        yard.submit(settings={"render.samples": 99}),
-        yard.submit(preset="paper"),
+        in_memory_server.submit(settings={"guidance.omega": 50.0}),
+        in_memory_server.submit(settings={"render.samples": 99}),
+        in_memory_server.submit(preset="paper"),
     )
-    assert yard.job(like).ready_high_s > 0
-    assert yard.job(heavier).ready_high_s == yard.job(other).ready_high_s == -1
+    assert in_memory_server.job(like).ready_high_s > 0
+    assert in_memory_server.job(heavier).ready_high_s == in_memory_server.job(other).ready_high_s == -1

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from dreamwright.backend.cli import own_key, tables
+from dreamwright.backend.cli import client_key, status_table
 from dreamwright.backend.cli.main import main
 from dreamwright.backend.server.monitoring.status_reporter import DISK_S, PRESENT_S
 from dreamwright.backend.server.transport.authorized_keys import LOCAL, KeyFolder
@@ -30,10 +30,10 @@ from dreamwright.backend.server.workers.worker_protocol import Stepped
 from dreamwright.shared.credentials import Invitation, key_text, new_pair
 from dreamwright.shared.messages import AskStatus, Hello, Pause, pack
 from dreamwright.shared.status import JOBS_TOLD, DeviceLine, JobLine, ServerStatus, UserLine
-from tests.testing.encrypted_server import Street, street  # noqa: F401 (street is a fixture)
-from tests.testing.in_memory_server import Yard, yard  # noqa: F401 (yard is a fixture)
+from tests.testing.encrypted_server import EncryptedServer, encrypted_server  # noqa: F401 (encrypted_server is a fixture)
+from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (in_memory_server is a fixture)
 from tests.testing.scripted_worker_server import asked
-from tests.testing.server_process import LIMIT_S, operated
+from tests.testing.server_process import LIMIT_S, server_process
 
 STATUS = ServerStatus(
     "dreamwright 1", True, False, 3700.0, 3, 123_456_789, 10**12,
@@ -45,29 +45,29 @@ STATUS = ServerStatus(
 
 def drawn(status: ServerStatus, width: int = 120, height: int | None = None) -> str:
     told = io.StringIO()
-    Console(file=told, width=width, force_terminal=False).print(tables.tables(status, "tcp://h:1", height))
+    Console(file=told, width=width, force_terminal=False).print(status_table.status_view(status, "tcp://h:1", height))
     return told.getvalue()
 
 
 # --- what the server tells
 
 
-def test_an_admin_sees_devices_jobs_and_users_and_a_pace_that_was_measured(yard: Yard) -> None:
-    running, queued = yard.submit("ada"), yard.submit("bob", priority=-2)
-    paused = yard.submit("bob")
-    yard.ask(Pause(paused), "bob")
-    yard.work()
+def test_an_admin_sees_devices_jobs_and_users_and_a_pace_that_was_measured(in_memory_server: InMemoryServer) -> None:
+    running, queued = in_memory_server.submit("ada"), in_memory_server.submit("bob", priority=-2)
+    paused = in_memory_server.submit("bob")
+    in_memory_server.request(Pause(paused), "bob")
+    in_memory_server.step()
     for step in (10, 20, 30):
-        yard.now += 4.0
-        yard.report(Stepped, running, step, 100, step / 2.5, 28.0)
-    yard.now += 2.0
-    status = yard.ask(AskStatus(), "chief", admin=True)
+        in_memory_server.now += 4.0
+        in_memory_server.report(Stepped, running, step, 100, step / 2.5, 28.0)
+    in_memory_server.now += 2.0
+    status = in_memory_server.request(AskStatus(), "chief", admin=True)
     assert status.sees_all and status.jobs_open == 3
     (device,) = status.devices
     assert (device.name, device.state, device.job, device.user, device.silent_s) == ("cpu", "busy", running, "ada", 2.0)
     assert device.steps_per_s == pytest.approx(2.5)
     lines = [(job.job, job.user, job.state, job.place, job.step, job.steps, job.device) for job in status.jobs]
-    steps = yard.job(queued).steps
+    steps = in_memory_server.job(queued).steps
     assert lines == [
         (running, "ada", "running", 0, 30, 100, "cpu"), (queued, "bob", "queued", 1, 0, steps, ""), (paused, "bob", "paused", 0, 0, steps, ""),
     ]  # fmt: skip
@@ -77,11 +77,11 @@ def test_an_admin_sees_devices_jobs_and_users_and_a_pace_that_was_measured(yard:
     assert {user.name: round(user.seen_s) for user in status.users} == {"ada": 14, "bob": 14, "chief": 0}
 
 
-def test_others_see_their_own_jobs_and_of_devices_only_whether_they_are_busy(yard: Yard) -> None:
-    yard.submit("ada", prompt="a red chair")
-    mine = yard.submit("bob")
-    yard.work()
-    status = yard.ask(AskStatus(), "bob")
+def test_others_see_their_own_jobs_and_of_devices_only_whether_they_are_busy(in_memory_server: InMemoryServer) -> None:
+    in_memory_server.submit("ada", prompt="a red chair")
+    mine = in_memory_server.submit("bob")
+    in_memory_server.step()
+    status = in_memory_server.request(AskStatus(), "bob")
     assert (
         not status.sees_all
         and [job.job for job in status.jobs] == [mine]
@@ -93,37 +93,37 @@ def test_others_see_their_own_jobs_and_of_devices_only_whether_they_are_busy(yar
     assert "You see your own jobs only" in drawn(status) and "--admin" in drawn(status)
 
 
-def test_nobody_is_told_a_prompt(yard: Yard) -> None:
-    yard.submit("ada", prompt="a red mushroom", negative="a blue chair")
+def test_nobody_is_told_a_prompt(in_memory_server: InMemoryServer) -> None:
+    in_memory_server.submit("ada", prompt="a red mushroom", negative="a blue chair")
     for owner, is_admin in (("ada", False), ("chief", True)):
-        told = pack(yard.ask(AskStatus(), owner, is_admin))
+        told = pack(in_memory_server.request(AskStatus(), owner, is_admin))
         assert b"mushroom" not in told and b"chair" not in told
 
 
-def test_on_an_open_door_everything_is_ones_own_unless_jobs_of_users_with_keys_lie_there(yard: Yard) -> None:
-    yard.submit(LOCAL)
-    assert yard.ask(AskStatus(), LOCAL).sees_all
-    yard.submit("anna")
-    status = yard.ask(AskStatus(), LOCAL)
+def test_on_an_open_door_everything_is_ones_own_unless_jobs_of_users_with_keys_lie_there(in_memory_server: InMemoryServer) -> None:
+    in_memory_server.submit(LOCAL)
+    assert in_memory_server.request(AskStatus(), LOCAL).sees_all
+    in_memory_server.submit("anna")
+    status = in_memory_server.request(AskStatus(), LOCAL)
     assert not status.sees_all and len(status.jobs) == 1
 
 
 def test_a_long_queue_is_told_in_part_with_the_number_of_all(tmp_path: Path) -> None:
     from dreamwright.backend.server.policy import Policy
 
-    yard = Yard(tmp_path, policy=Policy(jobs_per_user=1000, jobs_total=1000))
+    in_memory_server = InMemoryServer(tmp_path, policy=Policy(jobs_per_user=1000, jobs_total=1000))
     for _ in range(JOBS_TOLD + 3):
-        yard.ledger.add("ada", asked(f"t{len(yard.ledger.entries)}"), 10)
-    status = yard.ask(AskStatus(), "chief", admin=True)
+        in_memory_server.ledger.add("ada", asked(f"t{len(in_memory_server.ledger.entries)}"), 10)
+    status = in_memory_server.request(AskStatus(), "chief", admin=True)
     assert len(status.jobs) == JOBS_TOLD and status.jobs_open == JOBS_TOLD + 3
     assert f"and {JOBS_TOLD + 3 - 4} more" in drawn(dataclasses.replace(status, jobs=status.jobs[:4]))
 
 
-def test_a_connection_that_says_nothing_is_gone_in_time_and_its_user_was_seen_then(yard: Yard) -> None:
-    yard.ask(Hello("c", "test"), "ada")
-    assert yard.ask(AskStatus(), "chief", admin=True).connections == 2
-    yard.now += PRESENT_S + 1
-    status = yard.ask(AskStatus(), "chief", admin=True)
+def test_a_connection_that_says_nothing_is_gone_in_time_and_its_user_was_seen_then(in_memory_server: InMemoryServer) -> None:
+    in_memory_server.request(Hello("c", "test"), "ada")
+    assert in_memory_server.request(AskStatus(), "chief", admin=True).connections == 2
+    in_memory_server.now += PRESENT_S + 1
+    status = in_memory_server.request(AskStatus(), "chief", admin=True)
     assert status.connections == 1
     assert {user.name: (user.connections, user.seen_s) for user in status.users} == {
         "ada": (0, PRESENT_S + 1),
@@ -131,16 +131,16 @@ def test_a_connection_that_says_nothing_is_gone_in_time_and_its_user_was_seen_th
     }
 
 
-def test_bytes_on_disk_are_those_of_meshes_and_of_checkpoints_of_jobs_under_way(yard: Yard) -> None:
-    done, going = yard.submit(), yard.submit()
-    yard.work()
-    yard.finish(done, b"m" * 1000)
-    yard.work()
-    folder = yard.ledger.job_folder(going) / "checkpoints"
+def test_bytes_on_disk_are_those_of_meshes_and_of_checkpoints_of_jobs_under_way(in_memory_server: InMemoryServer) -> None:
+    done, going = in_memory_server.submit(), in_memory_server.submit()
+    in_memory_server.step()
+    in_memory_server.finish(done, b"m" * 1000)
+    in_memory_server.step()
+    folder = in_memory_server.ledger.job_folder(going) / "checkpoints"
     folder.mkdir(parents=True)
     (folder / "checkpoint.safetensors").write_bytes(b"c" * 234)
-    yard.now += DISK_S
-    status = yard.ask(AskStatus(), "chief", admin=True)
+    in_memory_server.now += DISK_S
+    status = in_memory_server.request(AskStatus(), "chief", admin=True)
     assert status.disk_used_bytes == 1234 and status.disk_free_bytes > 0
 
 
@@ -182,7 +182,7 @@ def test_any_width_and_any_text_from_a_server_draw_without_a_control_character(
     ("seconds", "words"), [(-1, "-"), (0, "0s"), (59.4, "59s"), (60, "1m00s"), (3599.6, "1h00m"), (90_000, "1d01h")]
 )
 def test_times_have_two_units_at_most(seconds: float, words: str) -> None:
-    assert tables.span(seconds) == words
+    assert status_table.span(seconds) == words
 
 
 # --- the command
@@ -190,53 +190,53 @@ def test_times_have_two_units_at_most(seconds: float, words: str) -> None:
 
 @pytest.fixture
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(own_key, "client_folder", lambda: tmp_path / "client")
+    monkeypatch.setattr(client_key, "client_folder", lambda: tmp_path / "client")
     return tmp_path / "client"
 
 
-def call(street: Street, *arguments: str) -> int:
+def call(encrypted_server: EncryptedServer, *arguments: str) -> int:
     """The command in a thread, since the server has this one."""
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(main(["top", *arguments])))
     thread.start()
-    street.until(lambda: not thread.is_alive(), 60.0)
+    encrypted_server.wait_until(lambda: not thread.is_alive(), 60.0)
     return codes[0]
 
 
 def test_an_operator_is_led_from_a_locked_door_to_the_table(
-    street: Street, own_folder: Path, capsys: pytest.CaptureFixture[str]
+    encrypted_server: EncryptedServer, own_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The error text holds the command that helps; without --admin the table says what is missing."""
-    anna = street.guest("anna")
-    job = street.ask(anna, asked("a")).job.job
-    server = str(Invitation(street.door.address, street.pair.public))
-    assert call(street, "--server", server) == 1
+    anna = encrypted_server.authorized_client("anna")
+    job = encrypted_server.request(anna, asked("a")).job.job
+    server = str(Invitation(encrypted_server.server.address, encrypted_server.pair.public))
+    assert call(encrypted_server, "--server", server) == 1
     error = capsys.readouterr().err
     assert main(["keys", "mine"]) == 0
     key = capsys.readouterr().out.strip()
     assert f"dreamwright keys allow NAME {key} --admin" in error
-    assert call(street, "--server", server, "--alive") == 0 and "does not know this key" in capsys.readouterr().out
-    street.keys.allow("ops", key)
-    assert call(street, "--server", server) == 0
+    assert call(encrypted_server, "--server", server, "--alive") == 0 and "does not know this key" in capsys.readouterr().out
+    encrypted_server.keys.allow("ops", key)
+    assert call(encrypted_server, "--server", server) == 0
     told = capsys.readouterr().out
     assert "You see your own jobs only" in told and job not in told and "anna" not in told
-    street.keys.allow("ops", key, True)
-    assert call(street, "--server", server, "--json", "--once") == 0
+    encrypted_server.keys.allow("ops", key, True)
+    assert call(encrypted_server, "--server", server, "--json", "--once") == 0
     status = json.loads(capsys.readouterr().out)
     assert status["sees_all"] and [line["job"] for line in status["jobs"]] == [job]
-    assert call(street, "--server", server) == 0
+    assert call(encrypted_server, "--server", server) == 0
     told = capsys.readouterr().out
     assert job in told and "anna" in told and "mushroom" not in told and "\x1b" not in told
 
 
 def test_on_the_servers_machine_address_and_key_come_from_its_folder(
-    street: Street, own_folder: Path, capsys: pytest.CaptureFixture[str]
+    encrypted_server: EncryptedServer, own_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    street.keys.remember_served(street.door.address)
+    encrypted_server.keys.remember_served(encrypted_server.server.address)
     main(["keys", "mine"])
-    street.keys.allow("ops", capsys.readouterr().out.strip(), True)
-    assert call(street, "--state", str(street.keys.state)) == 0 and "DEVICE" in capsys.readouterr().out
-    assert call(street, "--server", street.door.address) == 1
+    encrypted_server.keys.allow("ops", capsys.readouterr().out.strip(), True)
+    assert call(encrypted_server, "--state", str(encrypted_server.keys.state)) == 0 and "DEVICE" in capsys.readouterr().out
+    assert call(encrypted_server, "--server", encrypted_server.server.address) == 1
     assert "name its folder with --state" in capsys.readouterr().err
 
 
@@ -276,7 +276,7 @@ def test_what_cannot_be_is_said_in_one_line(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_in_a_terminal_it_draws_again_and_again_outlives_the_server_and_ctrl_c_ends_it_with_0(tmp_path: Path) -> None:
-    with operated(tmp_path, module="tests.testing.fast_worker_server") as server:
+    with server_process(tmp_path, module="tests.testing.fast_worker_server") as server:
         near, far = pty.openpty()
         command = [
             sys.executable,

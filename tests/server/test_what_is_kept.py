@@ -14,46 +14,46 @@ from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.workers.dispatcher import SWEEP_S
 from dreamwright.backend.server.workers.worker_protocol import Ended, Stepped
 from dreamwright.shared.messages import Fetch, Pin, Subscribe
-from tests.testing.in_memory_server import Yard, yard  # noqa: F401 (fixture)
+from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
 
 DAY = 86_400.0
 
 
 def test_results_go_when_kept_long_enough_and_subscribers_hear_of_it(tmp_path: Path) -> None:
-    yard = Yard(tmp_path, policy=Policy(keep_days=1))
-    jobs = {what: yard.submit() for what in ("fetched", "unfetched", "pinned", "failed")}
-    yard.work()
+    in_memory_server = InMemoryServer(tmp_path, policy=Policy(keep_days=1))
+    jobs = {what: in_memory_server.submit() for what in ("fetched", "unfetched", "pinned", "failed")}
+    in_memory_server.step()
     for what in ("fetched", "unfetched", "pinned"):
-        yard.finish(jobs[what])
-    yard.report(Ended, jobs["failed"], "failed", "no luck", False)
-    assert yard.ask(Fetch(jobs["fetched"], "mesh", 0, 2)).data == b"me"
-    assert not yard.job(jobs["fetched"]).fetched, "half is not all"
-    yard.ask(Fetch(jobs["fetched"], "mesh", 2, 2))
-    assert yard.job(jobs["fetched"]).fetched
-    yard.ask(Pin(jobs["pinned"], True))
-    yard.work(DAY - 2 * SWEEP_S)
-    assert set(yard.ledger.entries) == set(jobs.values())
-    yard.ask(Subscribe())
-    yard.work(4 * SWEEP_S)
-    assert set(yard.ledger.entries) == {jobs["unfetched"], jobs["pinned"]}
-    assert not yard.ledger.job_folder(jobs["fetched"]).exists() and yard.ledger.job_folder(jobs["pinned"]).exists()
-    assert {event.job for event in yard.events[b"ada"] if type(event).__name__ == "JobForgotten"} == {
+        in_memory_server.finish(jobs[what])
+    in_memory_server.report(Ended, jobs["failed"], "failed", "no luck", False)
+    assert in_memory_server.request(Fetch(jobs["fetched"], "mesh", 0, 2)).data == b"me"
+    assert not in_memory_server.job(jobs["fetched"]).fetched, "half is not all"
+    in_memory_server.request(Fetch(jobs["fetched"], "mesh", 2, 2))
+    assert in_memory_server.job(jobs["fetched"]).fetched
+    in_memory_server.request(Pin(jobs["pinned"], True))
+    in_memory_server.step(DAY - 2 * SWEEP_S)
+    assert set(in_memory_server.ledger.entries) == set(jobs.values())
+    in_memory_server.request(Subscribe())
+    in_memory_server.step(4 * SWEEP_S)
+    assert set(in_memory_server.ledger.entries) == {jobs["unfetched"], jobs["pinned"]}
+    assert not in_memory_server.ledger.job_folder(jobs["fetched"]).exists() and in_memory_server.ledger.job_folder(jobs["pinned"]).exists()
+    assert {event.job for event in in_memory_server.events[b"ada"] if type(event).__name__ == "JobForgotten"} == {
         jobs["fetched"],
         jobs["failed"],
     }
-    yard.work(DAY)
-    yard.work(DAY)
-    assert set(yard.ledger.entries) == {jobs["pinned"]}
+    in_memory_server.step(DAY)
+    in_memory_server.step(DAY)
+    assert set(in_memory_server.ledger.entries) == {jobs["pinned"]}
 
 
 def test_a_user_pins_so_many_and_no_more(tmp_path: Path) -> None:
-    yard = Yard(tmp_path, policy=Policy(pinned_per_user=1))
-    first, second = yard.submit(), yard.submit()
-    yard.ask(Pin(first, True))
-    yard.ask(Pin(first, True))
-    assert "allowed are 1 a user; unpin one" in yard.refused(Pin(second, True)).message
-    yard.ask(Pin(first, False))
-    assert yard.ask(Pin(second, True)).job.pinned
+    in_memory_server = InMemoryServer(tmp_path, policy=Policy(pinned_per_user=1))
+    first, second = in_memory_server.submit(), in_memory_server.submit()
+    in_memory_server.request(Pin(first, True))
+    in_memory_server.request(Pin(first, True))
+    assert "allowed are 1 a user; unpin one" in in_memory_server.refusal(Pin(second, True)).message
+    in_memory_server.request(Pin(first, False))
+    assert in_memory_server.request(Pin(second, True)).job.pinned
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
@@ -61,46 +61,46 @@ def test_a_clock_that_jumps_by_an_hour_changes_no_decision(jump_s: float, tmp_pa
     """The same hour of work with and without a jump of the wall clock in it: same jobs, states, places, times, events."""
 
     def hour(folder: Path, jump: float) -> list[Any]:
-        yard = Yard(folder, policy=Policy(keep_days=0.05))
+        in_memory_server = InMemoryServer(folder, policy=Policy(keep_days=0.05))
         seen: list[Any] = []
-        yard.ask(Subscribe())
-        jobs = [yard.submit() for _ in range(4)]
-        yard.work()
+        in_memory_server.request(Subscribe())
+        jobs = [in_memory_server.submit() for _ in range(4)]
+        in_memory_server.step()
         for minute in range(60):
             if minute == 20:
-                yard.wall += jump
+                in_memory_server.wall += jump
             if minute % 15 == 10:
-                yard.report(Stepped, jobs[minute // 15], 1, 400, 1.0, 399.0)
-                yard.report(Stepped, jobs[minute // 15], 100, 400, 100.0, 300.0)
+                in_memory_server.report(Stepped, jobs[minute // 15], 1, 400, 1.0, 399.0)
+                in_memory_server.report(Stepped, jobs[minute // 15], 100, 400, 100.0, 300.0)
             if minute % 15 == 14:
-                yard.finish(jobs[minute // 15])
-            yard.work(60.0)
-            told = [yard.ledger.entries.get(job) for job in jobs]
+                in_memory_server.finish(jobs[minute // 15])
+            in_memory_server.step(60.0)
+            told = [in_memory_server.ledger.entries.get(job) for job in jobs]
             seen.append(
                 [
                     e and (e.state, e.summary.queue_place, e.summary.ready_low_s, e.summary.ready_high_s, e.attempts)
                     for e in told
                 ]
             )
-        return [seen, len(yard.events[b"ada"])]
+        return [seen, len(in_memory_server.events[b"ada"])]
 
     assert hour(tmp_path / "jumped", jump_s) == hour(tmp_path / "steady", 0.0)
 
 
-def test_folders_of_jobs_that_nobody_knows_are_cleared_away_at_the_start_and_others_are_not(yard: Yard) -> None:
-    kept = yard.submit()
-    jobs = yard.folder / "jobs"
+def test_folders_of_jobs_that_nobody_knows_are_cleared_away_at_the_start_and_others_are_not(in_memory_server: InMemoryServer) -> None:
+    kept = in_memory_server.submit()
+    jobs = in_memory_server.folder / "jobs"
     for name in (kept, "0123456789abcdef", "somebody's own"):
         (jobs / name).mkdir(parents=True, exist_ok=True)
-    yard.kill()
-    yard.open()
+    in_memory_server.kill()
+    in_memory_server.open()
     assert {path.name for path in jobs.iterdir()} == {kept, "somebody's own"}
 
 
 def test_a_ledger_of_version_1_is_taken_over(tmp_path: Path) -> None:
-    yard = Yard(tmp_path)
-    name = yard.submit("bob")
-    yard.kill()
+    in_memory_server = InMemoryServer(tmp_path)
+    name = in_memory_server.submit("bob")
+    in_memory_server.kill()
     with sqlite3.connect(tmp_path / "jobs.sqlite3") as old:
         old.executescript(
             "ALTER TABLE jobs DROP COLUMN turn; ALTER TABLE jobs DROP COLUMN ended_age; DROP TABLE turns; DROP TABLE paces;"
@@ -109,6 +109,6 @@ def test_a_ledger_of_version_1_is_taken_over(tmp_path: Path) -> None:
         new = ["owner", "priority", "attempt", "device", "ready_low_s", "ready_high_s", "pinned", "fetched"]
         old.execute(f"UPDATE jobs SET summary = json_remove(summary, {', '.join(repr('$.' + field) for field in new)})")
     old.close()
-    yard.open()
-    assert (yard.job(name).owner, yard.job(name).state, yard.job(name).queue_place) == ("bob", "queued", 1)
-    assert yard.ledger._db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
+    in_memory_server.open()
+    assert (in_memory_server.job(name).owner, in_memory_server.job(name).state, in_memory_server.job(name).queue_place) == ("bob", "queued", 1)
+    assert in_memory_server.ledger._db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION

@@ -17,7 +17,7 @@ import pytest
 
 from dreamwright.backend.server.policy import Policy
 from dreamwright.shared.messages import Resume
-from tests.soak.fault_injection_server import INTERVAL, ROOT, Ward, ward
+from tests.soak.fault_injection_server import INTERVAL, ROOT, FaultInjectionServer, ward
 
 HANG = Policy(hang_minutes=0.5)  # half a minute between two steps, which take some hundredths; three to load
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(1800)  # workers are started anew, which takes 
 
 
 @pytest.fixture(scope="module")
-def patients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+def fault_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultInjectionServer]:
     with ward(tmp_path_factory.mktemp("ward"), HANG) as opened:
         yield opened
 
@@ -40,38 +40,38 @@ def patients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
     ],
 )
 def test_a_worker_that_falls_over_or_stands_still_is_replaced_and_the_job_goes_on(
-    what: str, cause: str, said: str, patients: Ward
+    what: str, cause: str, said: str, fault_server: FaultInjectionServer
 ) -> None:
-    name = patients.submit({"where": "step", "what": what, "step": 7})
-    job = patients.ended(name)
+    name = fault_server.submit({"where": "step", "what": what, "step": 7})
+    job = fault_server.ended(name)
     assert job.state == "succeeded" and job.mesh_bytes and job.cause == "", job
-    assert patients.attempts(name) == [(1, 0), (2, INTERVAL)], "from its last checkpoint"
-    life = patients.lives[name]
+    assert fault_server.attempts(name) == [(1, 0), (2, INTERVAL)], "from its last checkpoint"
+    life = fault_server.lives[name]
     assert any(said in seen.message and seen.cause == cause for _, seen in life.seen), life.seen
-    assert patients.door._ledger.entries[name].attempts == 1
+    assert fault_server.server._ledger.entries[name].attempts == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "cause"), [(signal.SIGKILL, "killed"), (signal.SIGSTOP, "hang")])
-def test_so_is_one_that_a_signal_from_outside_ends_or_stops(number: signal.Signals, cause: str, patients: Ward) -> None:
-    name = patients.submit({"where": "step", "what": "wait", "seconds": 0.1})
-    patients.until(lambda: patients.job(name).step >= 5)
-    os.kill(patients.worker(), number)
-    patients.until(lambda: patients.job(name).attempt == 2)
-    assert patients.job(name).cause == cause
-    job = patients.ended(name)
-    assert job.state == "succeeded" and job.cause == "" and patients.attempts(name)[1] == (2, INTERVAL)
+def test_so_is_one_that_a_signal_from_outside_ends_or_stops(number: signal.Signals, cause: str, fault_server: FaultInjectionServer) -> None:
+    name = fault_server.submit({"where": "step", "what": "wait", "seconds": 0.1})
+    fault_server.wait_until(lambda: fault_server.job(name).step >= 5)
+    os.kill(fault_server.worker(), number)
+    fault_server.wait_until(lambda: fault_server.job(name).attempt == 2)
+    assert fault_server.job(name).cause == cause
+    job = fault_server.ended(name)
+    assert job.state == "succeeded" and job.cause == "" and fault_server.attempts(name)[1] == (2, INTERVAL)
 
 
 @pytest.mark.slow
 def test_want_of_memory_is_met_once_with_settings_that_change_roundings_only_and_the_job_says_so(
-    patients: Ward,
+    fault_server: FaultInjectionServer,
 ) -> None:
-    name = patients.submit({"where": "step", "what": "memory", "step": 6, "attempts": 9}, **{"run.views_per_step": "2"})
-    job = patients.ended(name)
+    name = fault_server.submit({"where": "step", "what": "memory", "step": 6, "attempts": 9}, **{"run.views_per_step": "2"})
+    job = fault_server.ended(name)
     assert job.state == "succeeded" and job.settings["run.views_at_once"] == "1"
     assert "memory ran out once" in job.message and "run.views_at_once=1" in job.message
-    assert patients.attempts(name) == [(1, 0), (2, 5)], "it went on from the step before the one that failed"
+    assert fault_server.attempts(name) == [(1, 0), (2, 5)], "it went on from the step before the one that failed"
 
 
 @pytest.mark.slow
@@ -85,24 +85,24 @@ def test_want_of_memory_is_met_once_with_settings_that_change_roundings_only_and
     ],
 )
 def test_what_would_only_happen_again_fails_at_once_with_what_to_do(
-    what: str, cause: str, said: str, resumable: bool, patients: Ward
+    what: str, cause: str, said: str, resumable: bool, fault_server: FaultInjectionServer
 ) -> None:
     """And a failed job that left a checkpoint goes on from it when it is asked to."""
     fault = {"where": "step", "what": what, "step": 5, "attempts": 1}
-    name = patients.submit(fault)
-    job = patients.ended(name)
+    name = fault_server.submit(fault)
+    job = fault_server.ended(name)
     assert (job.state, job.cause, job.resumable, job.attempt) == ("failed", cause, resumable, 1), job
     assert said in job.message
-    assert patients.ask(Resume(name)).job.state in ("queued", "running")
-    job = patients.ended(name)
+    assert fault_server.request(Resume(name)).job.state in ("queued", "running")
+    job = fault_server.ended(name)
     assert (job.state, job.cause, job.resumable) == ("succeeded", "", False), job
-    assert patients.attempts(name) == [(1, 0), (2, INTERVAL)]
+    assert fault_server.attempts(name) == [(1, 0), (2, INTERVAL)]
 
 
 @pytest.mark.slow
-def test_three_deaths_without_getting_on_end_a_job_and_a_hang_counts_as_one(patients: Ward) -> None:
-    name = patients.submit({"where": "step", "what": "segfault", "step": 1, "attempts": 3})
-    job = patients.ended(name)
+def test_three_deaths_without_getting_on_end_a_job_and_a_hang_counts_as_one(fault_server: FaultInjectionServer) -> None:
+    name = fault_server.submit({"where": "step", "what": "segfault", "step": 1, "attempts": 3})
+    job = fault_server.ended(name)
     assert (job.state, job.cause, job.attempt, job.resumable) == ("failed", "crashed", 3, False), job
     assert "SIGSEGV" in job.message and "3 times" in job.message and "worker's log" in job.message
 
@@ -114,7 +114,7 @@ torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: 2  # as
 begun = []
 torch.cuda._lazy_init = lambda: begun.append("lazy") or (_ for _ in ()).throw(RuntimeError("CUDA is initialized"))
 from dreamwright.backend.cli.serve import all_devices
-from tests.testing.scripted_worker_server import Stage, asked
+from tests.testing.scripted_worker_server import ScriptedServer, asked
 from dreamwright.backend.server.workers.worker_protocol import Ended
 from dreamwright.shared.messages import AskCapabilities, Resume
 class Patch:
@@ -125,16 +125,16 @@ from dreamwright.backend.server import app
 real = app.FrontDoor
 import tests.testing.scripted_worker_server as puppets
 puppets.FrontDoor = lambda address, folder, devices: real(address, folder, all_devices([]))
-stage = Stage(Path(sys.argv[1]), Patch())
-devices = stage.ask(AskCapabilities()).devices
-name = stage.ask(asked()).job.job
-stage.until(lambda: stage.foreman.given == [name])
-checkpoints = stage.door._ledger.job_folder(name) / "checkpoints"
+scripted_server = ScriptedServer(Path(sys.argv[1]), Patch())
+devices = scripted_server.request(AskCapabilities()).devices
+name = scripted_server.request(asked()).job.job
+scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
+checkpoints = scripted_server.server._ledger.job_folder(name) / "checkpoints"
 checkpoints.mkdir()
 (checkpoints / "checkpoint.safetensors").write_bytes(b"x")
-stage.foreman.told = [Ended(name, "failed", "out of memory", False, cause="memory")]
-stage.until(lambda: stage.job(name).state == "failed" or len(stage.foreman.given) > 1)
-stage.close()
+scripted_server.runner.told = [Ended(name, "failed", "out of memory", False, cause="memory")]
+scripted_server.wait_until(lambda: scripted_server.job(name).state == "failed" or len(scripted_server.runner.given) > 1)
+scripted_server.close()
 print(json.dumps({"devices": list(devices), "begun": begun, "initialized": torch.cuda.is_initialized(),
                   "driver": "libcuda.so" in Path("/proc/self/maps").read_text(), "diffusers": "diffusers" in sys.modules}))
 """

@@ -60,7 +60,7 @@ class Besieged:
             raise RuntimeError(f"no server; see {self.log_path}")
         self.address = found.group(1)
 
-    def guest(self, name: str, is_admin: bool = False) -> Lock | None:
+    def authorized_client(self, name: str, is_admin: bool = False) -> Lock | None:
         """Somebody who is let in; None where everybody is."""
         if self.pair is None:
             return None

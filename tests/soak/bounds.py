@@ -25,7 +25,7 @@ from dreamwright.shared import capabilities
 from dreamwright.shared.errors import ProtocolError, Refused
 from dreamwright.shared.messages import MESSAGES, Cancel, Fetch, JobReply, JobSummary, Submit, Upload
 from dreamwright.shared.schema import from_map, rule_of, shown, to_map
-from tests.testing.in_memory_server import Yard
+from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.message_strategies import PATHS, probes, valid
 
 RECORDS: tuple[type[Any], ...] = (
@@ -131,19 +131,19 @@ def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
             )
 
 
-def outcome(yard: Yard, **changes: Any) -> str:
+def outcome(in_memory_server: InMemoryServer, **changes: Any) -> str:
     """How a submit ends: "taken", or the code of the refusal with its words."""
     try:
-        job = yard.submit(**changes)
+        job = in_memory_server.submit(**changes)
     except Refused as refused:
         return f"{refused.code}: {refused.message}"
-    yard.ask(Cancel(job))
+    in_memory_server.request(Cancel(job))
     return "taken"
 
 
-def setting_fault(yard: Yard, name: str, value: Any, fine: bool) -> str:
+def setting_fault(in_memory_server: InMemoryServer, name: str, value: Any, fine: bool) -> str:
     """What is wrong with how a submit with this setting was answered; "" for nothing. In order with another setting counts as fine."""
-    said = outcome(yard, settings={name: value})
+    said = outcome(in_memory_server, settings={name: value})
     if said == "taken":
         return "" if fine else "taken"
     if not said.startswith("bad-input: ") or "allowed" not in said or name not in said:
@@ -155,15 +155,15 @@ def files_under(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.name.startswith("jobs.sqlite3")}
 
 
-def name_faults(yard: Yard) -> tuple[int, list[str]]:
+def name_faults(in_memory_server: InMemoryServer) -> tuple[int, list[str]]:
     """(requests, faults) of names that lead elsewhere: as model, preset, job, ticket and prompt, by a guest."""
-    before, faults, count = files_under(yard.folder.parent), [], 0
-    (yard.folder.parent / "link").symlink_to("/etc")
+    before, faults, count = files_under(in_memory_server.folder.parent), [], 0
+    (in_memory_server.folder.parent / "link").symlink_to("/etc")
     before.add("link")
-    for path in (*PATHS, str(yard.folder.parent / "link"), str(yard.folder), "/dev/fd/0", "/proc/self/root"):
+    for path in (*PATHS, str(in_memory_server.folder.parent / "link"), str(in_memory_server.folder), "/dev/fd/0", "/proc/self/root"):
         for field in ("model", "preset"):
             count += 1
-            said = outcome(yard, **{field: path})
+            said = outcome(in_memory_server, **{field: path})
             if not said.startswith("bad-input: "):
                 faults.append(f"{field} {path!r}: {said}")
         for request, code in (
@@ -171,21 +171,21 @@ def name_faults(yard: Yard) -> tuple[int, list[str]]:
             (Upload(path[:64], 9, 0, b"123456789"), "bad-input"),
         ):
             count += 1
-            refused = yard.refused(request)
+            refused = in_memory_server.refusal(request)
             if refused.code != code:
                 faults.append(f"mesh {path!r}: {refused}")
         for request in (Cancel(path[:40]), Fetch(path[:40], "mesh", 0, 10)):
             count += 1
             try:
-                faults.append(f"job {path!r}: {type(yard.ask(request)).__name__}")
+                faults.append(f"job {path!r}: {type(in_memory_server.request(request)).__name__}")
             except Refused as refused:
                 if refused.code != "no-such-job":
                     faults.append(f"job {path!r}: {refused}")
         count += 1
-        reply = yard.ask(Submit(path[:64], "a red mushroom", "", "starter", "draft", 0, {}), "ada")
+        reply = in_memory_server.request(Submit(path[:64], "a red mushroom", "", "starter", "draft", 0, {}), "ada")
         if isinstance(reply, JobReply):
-            yard.ask(Cancel(reply.job.job))
-    made = files_under(yard.folder.parent) - before
+            in_memory_server.request(Cancel(reply.job.job))
+    made = files_under(in_memory_server.folder.parent) - before
     if made:
         faults.append(f"written: {sorted(made)}")
     return count, faults
@@ -195,7 +195,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
     folder = parser.parse_args().folder
-    yard = Yard(folder / "state")
+    in_memory_server = InMemoryServer(folder / "state")
     faults: list[str] = []
     fields, settings, allowed = set(), set(), Counter()
     for kind, name, words, value, fine in field_cases():
@@ -207,10 +207,10 @@ def main() -> int:
     for name, words, value, fine in setting_cases():
         settings.add(name)
         allowed["setting values taken" if fine else "setting values refused"] += 1
-        fault = setting_fault(yard, name, value, fine)
+        fault = setting_fault(in_memory_server, name, value, fine)
         if fault:
             faults.append(f"{name} {words} ({shown(value)}): {fault}")
-    names, wrong = name_faults(yard)
+    names, wrong = name_faults(in_memory_server)
     print(
         json.dumps(
             {

@@ -24,7 +24,7 @@ from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.workers.heartbeat import MESH_TO_STOP
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.shared.mesh_file import decode_mesh
-from tests.soak.fault_injection_server import Ward, ward
+from tests.soak.fault_injection_server import FaultInjectionServer, ward
 
 GRACE = Policy(cancel_seconds=15.0, hang_minutes=30.0)
 STEPS = 8
@@ -70,7 +70,7 @@ def soak(folder: Path, plan: list[str], seed: int) -> Outcome:
     return outcome
 
 
-def _one(here: Ward, moment: str, dice: random.Random, outcome: Outcome) -> None:
+def _one(here: FaultInjectionServer, moment: str, dice: random.Random, outcome: Outcome) -> None:
     found = outcome.moments.setdefault(moment, Cancelled())
     before = here.submit(SLOW["step"]) if moment == "waiting" else None
     name = here.submit(SLOW.get({"twice": "step"}.get(moment, moment)))
@@ -91,7 +91,7 @@ def _one(here: Ward, moment: str, dice: random.Random, outcome: Outcome) -> None
         outcome.faults.append(f"{moment}: the job is {job.state}: {job.message}")
     if job.mesh_bytes:
         found.meshes += 1
-        done = decode_mesh((here.door._ledger.job_folder(name) / MESH_FILE).read_bytes()).facts["steps"]
+        done = decode_mesh((here.server._ledger.job_folder(name) / MESH_FILE).read_bytes()).facts["steps"]
         found.steps_after.append(done - told.step)
         if done - told.step > 2:  # the one in hand when Cancel came, and one whose end was not read yet
             outcome.faults.append(f"{moment}: {done - told.step} steps after Cancel")
@@ -110,19 +110,19 @@ def _one(here: Ward, moment: str, dice: random.Random, outcome: Outcome) -> None
     print(f"{moment}: {job.state} after {found.seconds[-1]:.2f} s, {found.steps_after[-1:]} steps", flush=True)
 
 
-def _until(here: Ward, moment: str, name: str, before: str | None, dice: random.Random) -> None:
+def _until(here: FaultInjectionServer, moment: str, name: str, before: str | None, dice: random.Random) -> None:
     """Until the moment has come, and a bit into it."""
     if before is not None:
-        here.until(lambda: here.job(before).step >= 1)
+        here.wait_until(lambda: here.job(before).step >= 1)
     elif moment in ("loading", "stuck loading"):
-        here.until(lambda: bool(here.harmed(name)))
+        here.wait_until(lambda: bool(here.harmed(name)))
         here.wait(dice.uniform(0.0, 0.4))
     elif moment in ("step", "twice"):
         target = dice.randint(2, STEPS - 3)
-        here.until(lambda: here.job(name).step >= target)
+        here.wait_until(lambda: here.job(name).step >= target)
         here.wait(dice.uniform(0.0, 0.1))
     elif moment in ("mesh", "stuck mesh"):
-        here.until(lambda: bool(here.harmed(name)))
+        here.wait_until(lambda: bool(here.harmed(name)))
         here.wait(dice.uniform(0.0, 0.4))
     else:
         here.ended(name)

@@ -92,7 +92,7 @@ class Seen:
     lost_at: float = 0.0
     back_s: list[float] = field(default_factory=list)  # from the mishap until it is online and has a snapshot
 
-    def turn(self) -> None:
+    def step(self) -> None:
         for event in self.client.tick():
             self.handed[type(event).__name__] += 1
             if isinstance(event, JobList):
@@ -153,24 +153,24 @@ class Soak:
         client.subscribe()
         return Seen(name, client, cable)
 
-    def turn(self) -> None:
+    def step(self) -> None:
         for artist in self.artists:
-            artist.turn()
+            artist.step()
         time.sleep(0.002)
 
     def live(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self.turn()
+            self.step()
 
-    def until(self, happened: Any, limit_s: float = 90.0) -> None:
+    def wait_until(self, happened: Any, limit_s: float = 90.0) -> None:
         end = time.monotonic() + limit_s
         while not happened():
             if time.monotonic() > end:
                 raise TimeoutError(
                     f"it did not happen; {[(one.name, one.client.link.value, one.client.reason) for one in self.artists]}"
                 )
-            self.turn()
+            self.step()
 
     def keep_a_job_running(self) -> None:
         owner = self.artists[0]
@@ -181,11 +181,11 @@ class Soak:
         owner.client.request(
             Submit(f"t{self.tickets}", "a red mushroom", "", "starter", "draft", 0, {"run.steps": STEPS}), told.append
         )
-        self.until(lambda: bool(told))
+        self.wait_until(lambda: bool(told))
         if not isinstance(told[0], JobReply):
             raise RuntimeError(f"no job: {told[0]}")
         self.job = told[0].job.job
-        self.until(lambda: all(self.job in one.jobs and one.jobs[self.job].step for one in self.artists))
+        self.wait_until(lambda: all(self.job in one.jobs and one.jobs[self.job].step for one in self.artists))
         for artist in self.artists:
             artist.client.subscribe(self.job)
 
@@ -247,7 +247,7 @@ class Soak:
                     agreed.add(name)
 
         try:
-            self.until(same, 40.0)
+            self.wait_until(same, 40.0)
             self.settled += 1
         except TimeoutError:
             left = {one.name for one in self.artists} - agreed

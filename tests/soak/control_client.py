@@ -50,7 +50,7 @@ def ask_on(address: str, lock: Lock | None) -> None:
     client.close()
 
 
-class Bystander:
+class ControlClient:
     """The process; `since` gives what it saw since the last call."""
 
     def __init__(self, address: str, lock: Lock | None) -> None:

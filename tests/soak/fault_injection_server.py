@@ -44,7 +44,7 @@ class Life:
         return next(at for at, job in self.seen if holds(job))
 
 
-class Ward:
+class FaultInjectionServer:
     """One server, one device, and a client."""
 
     def __init__(self, folder: Path, policy: Policy, steps: int = 12, **settings: Any) -> None:
@@ -70,41 +70,41 @@ class Ward:
         )  # other programs of this machine are no concern of these jobs
         self._stack.start()
         self._quiet.start()
-        self.door = FrontDoor("tcp://127.0.0.1:*", self.state, ("cpu",), policy=policy)
-        self.client = Client(self.door.address)
+        self.server = FrontDoor("tcp://127.0.0.1:*", self.state, ("cpu",), policy=policy)
+        self.client = Client(self.server.address)
         self.client.connect()
-        self.until(lambda: self.client.link is Link.ONLINE)
+        self.wait_until(lambda: self.client.link is Link.ONLINE)
 
     def close(self) -> None:
         self.client.close()
-        self.door.close()
+        self.server.close()
         self._quiet.stop()
         self._stack.stop()
 
-    def turn(self, wait_s: float = 0.005) -> None:
-        self.door.step(wait_s)
+    def step(self, wait_s: float = 0.005) -> None:
+        self.server.step(wait_s)
         self.client.tick()
-        for name, entry in self.door._ledger.entries.items():
+        for name, entry in self.server._ledger.entries.items():
             self.lives.setdefault(name, Life()).note(entry.summary)
 
-    def until(self, happened: Callable[[], bool], limit_s: float = 900.0) -> None:
+    def wait_until(self, happened: Callable[[], bool], limit_s: float = 900.0) -> None:
         end = time.monotonic() + limit_s
         while not happened():
             if time.monotonic() > end:
                 raise TimeoutError(
-                    f"it did not happen in {limit_s} s; jobs: {[e.summary for e in self.door._ledger.entries.values()]}"
+                    f"it did not happen in {limit_s} s; jobs: {[e.summary for e in self.server._ledger.entries.values()]}"
                 )
-            self.turn()
+            self.step()
 
     def wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self.turn()
+            self.step()
 
-    def ask(self, request: Any) -> Any:
+    def request(self, request: Any) -> Any:
         answers: list[Any] = []
         self.client.request(request, answers.append)
-        self.until(lambda: bool(answers))
+        self.wait_until(lambda: bool(answers))
         return answers[0]
 
     def submit(self, fault: dict[str, Any] | None = None, seed: int | None = None, **settings: Any) -> str:
@@ -116,7 +116,7 @@ class Ward:
         beside = self.faults.with_suffix(".part")
         beside.write_text(json.dumps(self.plan))
         os.replace(beside, self.faults)
-        reply = self.ask(
+        reply = self.request(
             Submit(f"t{self.tickets}", "a red mushroom", "", str(self.model), "draft", seed, self.settings | settings)
         )
         if not isinstance(reply, JobReply):
@@ -124,20 +124,20 @@ class Ward:
         return reply.job.job
 
     def cancel(self, job: str) -> JobSummary:
-        return self.ask(Cancel(job)).job
+        return self.request(Cancel(job)).job
 
     def job(self, name: str) -> JobSummary:
-        return self.door._ledger.entries[name].summary
+        return self.server._ledger.entries[name].summary
 
     def ended(self, name: str) -> JobSummary:
         """The job, once it has."""
-        self.until(lambda: JobState(self.job(name).state) in ENDED)
-        self.turn()
+        self.wait_until(lambda: JobState(self.job(name).state) in ENDED)
+        self.step()
         return self.job(name)
 
     def worker(self) -> int:
         """The process that works."""
-        return self.door._foreman._hands["cpu"].process.pid
+        return self.server._foreman._hands["cpu"].process.pid
 
     def harmed(self, name: str) -> list[tuple[int, float]]:
         """(attempt, moment) of each fault that happened to a job."""
@@ -151,9 +151,9 @@ class Ward:
 
 
 @contextmanager
-def ward(folder: Path, policy: Policy, **options: Any) -> Iterator[Ward]:
+def ward(folder: Path, policy: Policy, **options: Any) -> Iterator[FaultInjectionServer]:
     """A ward that is closed in the end."""
-    opened = Ward(folder, policy, **options)
+    opened = FaultInjectionServer(folder, policy, **options)
     try:
         yield opened
     finally:

@@ -39,9 +39,9 @@ from dreamwright.shared.messages import (
     unpack,
 )
 from tests.soak.besieged import Besieged
-from tests.soak.control_client import Bystander
-from tests.testing.fast_worker_server import QuickForeman
-from tests.testing.message_mutations import Mutants, drawn
+from tests.soak.control_client import ControlClient
+from tests.testing.fast_worker_server import FastRunner
+from tests.testing.message_mutations import MessageMutations, drawn
 from tests.testing.scripted_worker_server import asked
 
 EVENTS = (JobChanged, JobForgotten, PreviewFrame)
@@ -89,9 +89,9 @@ class Tally:
         }
 
 
-def messages(count: int, number: int, structures: int) -> Iterator[tuple[str, bytes, Mutants]]:
+def messages(count: int, number: int, structures: int) -> Iterator[tuple[str, bytes, MessageMutations]]:
     """(how it was made, bytes, their source), `structures` of them hypothesis' spread among the rest."""
-    source, dice = Mutants(random.Random(number)), random.Random(-number)
+    source, dice = MessageMutations(random.Random(number)), random.Random(-number)
     found = drawn(structures, number) if structures else []
     for _ in range(count):
         if found and dice.random() < 1.2 * structures / count:
@@ -104,12 +104,12 @@ class Attacker:
     """An admitted key, several of its messages always on the way."""
 
     def __init__(self, server: Besieged, name: str) -> None:
-        self.server, self.lock = server, server.guest(name)
+        self.server, self.lock = server, server.authorized_client(name)
         self.own = server.socket(self.lock)
         self.tally = Tally()
         self.waiting: list[bytes] = []
 
-    def ask(self, message: Any) -> Any:
+    def request(self, message: Any) -> Any:
         """The answer to a right message, when nothing else is on the way."""
         self.own.send(pack(message, 1))
         return self._receive()
@@ -159,11 +159,11 @@ def over_the_wire(folder: Path, count: int, number: int, structures: int) -> dic
     try:
         artist, attacker = Attacker(server, "anna"), Attacker(server, "mallory")
         for ticket in range(5):
-            artist.ask(asked(f"t{ticket}", prompt="a blue chair"))
-        while any(job.state != "succeeded" for job in artist.ask(ListJobs()).jobs):
+            artist.request(asked(f"t{ticket}", prompt="a blue chair"))
+        while any(job.state != "succeeded" for job in artist.request(ListJobs()).jobs):
             time.sleep(0.05)
-        before = artist.ask(ListJobs()).jobs
-        beside = Bystander(server.address, artist.lock)
+        before = artist.request(ListJobs()).jobs
+        beside = ControlClient(server.address, artist.lock)
         while not beside.since()["answers"]:
             time.sleep(0.5)
         time.sleep(5.0)
@@ -199,12 +199,12 @@ def judge(server: Besieged, artist: Attacker, attacker: Attacker, before: tuple[
     tally, faults = attacker.tally, list(attacker.tally.faults)
     if not server.is_alive:
         faults.append("the server ended")
-    if artist.ask(ListJobs()).jobs != before:
+    if artist.request(ListJobs()).jobs != before:
         faults.append("the artist's jobs are others than before")
     listed: set[str] = set()
     last = 0
     while True:
-        page = attacker.ask(ListJobs(before=last))
+        page = attacker.request(ListJobs(before=last))
         listed |= {job.job for job in page.jobs}
         if not isinstance(page, JobList) or not page.jobs:
             break
@@ -227,7 +227,7 @@ def at_the_door(
     folder: Path, count: int, number: int, structures: int, each: Callable[[FrontDoor], None] = lambda door: None
 ) -> dict[str, Any]:
     """The same without a wire, for speed: one call a message."""
-    real, app.Foreman = app.Foreman, QuickForeman
+    real, app.Foreman = app.Foreman, FastRunner
     try:
         door = FrontDoor("tcp://127.0.0.1:*", folder / "state", ("cpu",))
     finally:

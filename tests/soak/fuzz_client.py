@@ -25,7 +25,7 @@ from dreamwright.shared.client import Client, Link
 from dreamwright.shared.download import Download
 from dreamwright.shared.errors import ProtocolError
 from dreamwright.shared.messages import MESSAGES, Cancel, ListJobs, pack
-from tests.testing.message_mutations import Mutants
+from tests.testing.message_mutations import MessageMutations
 from tests.testing.message_strategies import REQUESTS, valid
 
 FROM_SERVER = tuple(name for name in MESSAGES if name not in REQUESTS)
@@ -78,7 +78,7 @@ class Victim:
         client.subscribe("j1")
         self.connections += 1
 
-    def ask(self) -> None:
+    def request(self) -> None:
         """Keep some requests open, so that replies have something to answer."""
         if len(self.client._pending) < 8 and self.client._socket is not None:
             for message in (ListJobs(), Cancel("j1")):
@@ -112,7 +112,7 @@ def numbered(data: bytes, dice: random.Random, victim: Victim) -> bytes:
 def fuzz_client(count: int, number: int) -> dict[str, Any]:
     """What came of so many messages; an exception of the client's ends this, as it would end Blender's timer."""
     dice = random.Random(number)
-    source, victim = Mutants(dice, FROM_SERVER, limits.REPLY_BYTES), Victim()
+    source, victim = MessageMutations(dice, FROM_SERVER, limits.REPLY_BYTES), Victim()
     links: Counter[str] = Counter()
     events = 0
     sizes: list[float] = []
@@ -120,7 +120,7 @@ def fuzz_client(count: int, number: int) -> dict[str, Any]:
     for index in range(count):
         if victim.client._socket is None:
             victim.again()
-        victim.ask()
+        victim.request()
         data = numbered(source.right(), dice, victim) if dice.random() < 0.5 else source.draw()[1]
         if dice.random() < 0.2:
             data = numbered(data, dice, victim)
@@ -143,7 +143,7 @@ def fuzz_orders(count: int, number: int) -> dict[str, Any]:
     dice, secret = random.Random(number), "5" * 64
     kinds = list(KINDS.values())
     came: Counter[str] = Counter()
-    broken = Mutants(dice)
+    broken = MessageMutations(dice)
     for _ in range(count):
         data = bytearray(pack_order(secret, valid(dice.choice(kinds), dice)))
         lot = dice.randrange(5)

@@ -50,7 +50,7 @@ class Stops(Soak):
         self.interval = 1_000_000  # no checkpoint but the one that a stop asks for
         self.closings: list[Closing] = []
 
-    def turn(self, wait_s: float = 0.003) -> None:
+    def step(self, wait_s: float = 0.003) -> None:
         for event in self.client.tick():
             for job in (
                 event.jobs if isinstance(event, JobList) else (event.job,) if isinstance(event, JobChanged) else ()
@@ -75,11 +75,11 @@ class Stops(Soak):
         self.server.send_signal(signal.SIGTERM)
         told = None
         while self.server.poll() is None and time.monotonic() - begun < 120:
-            self.turn()
+            self.step()
             told = told or (time.monotonic() - begun if self.closings else None)
         took = time.monotonic() - begun
         for _ in range(20):  # what was still on the way
-            self.turn()
+            self.step()
         told = told or (took if self.closings else None)
         (figures.hung_exit_s if is_hung else figures.exit_s).append(round(took, 3))
         figures.codes.append(self.server.wait(1))
@@ -103,7 +103,7 @@ def stop_and_go_on(folder: Path, stops: int, hung: int, seed: int, steps: int) -
     try:
         soak.start()
         soak.submit()
-        soak.until(lambda: not soak.open_jobs(), LIMIT_S)
+        soak.wait_until(lambda: not soak.open_jobs(), LIMIT_S)
         (first,) = soak.jobs.values()
         expected = soak.fetch(first)
         soak.submit()
@@ -113,7 +113,7 @@ def stop_and_go_on(folder: Path, stops: int, hung: int, seed: int, steps: int) -
             # Far enough for a random step, and room for the stops that are still to come.
             low = max((step for _, step in read_attempts(soak.state).get(name, ())), default=0)
             target = low + dice.randint(1, max(1, (steps - low) // (2 * (len(plan) - number))))
-            soak.until(
+            soak.wait_until(
                 lambda target=target: soak.jobs[name].state == "running" and soak.jobs[name].step >= target, LIMIT_S
             )
             before = len(read_attempts(soak.state)[name])
@@ -121,7 +121,7 @@ def stop_and_go_on(folder: Path, stops: int, hung: int, seed: int, steps: int) -
             soak.options = ("--grace", str(HUNG_GRACE_S)) if number + 1 < len(plan) and plan[number + 1] else ()
             reached = soak.reached[name]
             soak.start()
-            soak.until(lambda before=before: len(read_attempts(soak.state)[name]) > before, LIMIT_S)
+            soak.wait_until(lambda before=before: len(read_attempts(soak.state)[name]) > before, LIMIT_S)
             if not is_hung:
                 figures.behind.append(max(0, reached - read_attempts(soak.state)[name][before][1]))
             soak.reached[name] = 0
@@ -129,7 +129,7 @@ def stop_and_go_on(folder: Path, stops: int, hung: int, seed: int, steps: int) -
                 f"{number + 1}: {'hung, ' if is_hung else ''}step {reached}, {(figures.hung_exit_s if is_hung else figures.exit_s)[-1]:.2f} s",
                 flush=True,
             )
-        soak.until(lambda: not soak.open_jobs(), LIMIT_S)
+        soak.wait_until(lambda: not soak.open_jobs(), LIMIT_S)
         job = soak.jobs[name]
         figures.identical = job.state == "succeeded" and soak.fetch(job) == expected
         if not figures.identical:

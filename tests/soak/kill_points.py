@@ -41,7 +41,7 @@ def soak(folder: Path, plan: list[tuple[str, str]], seed: int, steps: int, seeds
         soak.start()
         for _ in seeds:
             soak.submit()
-        soak.until(lambda: not soak.open_jobs(), 300.0)
+        soak.wait_until(lambda: not soak.open_jobs(), 300.0)
         expected = {job.seed: soak.fetch(job) for job in soak.jobs.values()}
         left = list(plan)
         while left and len(soak.outcome.missed) <= 2 * len(plan):
@@ -49,7 +49,7 @@ def soak(folder: Path, plan: list[tuple[str, str]], seed: int, steps: int, seeds
             while len(soak.open_jobs()) < len(seeds):
                 soak.submit()
             if moment in ("part", "renamed", "step", "mesh"):
-                soak.until(soak.keeps_a_job_running)
+                soak.wait_until(soak.keeps_a_job_running)
             hit, workers = soak.wait_for(moment, dice), soak.workers()
             if not hit or (victim in ("worker", "orphan") and not workers):
                 soak.outcome.missed.append(f"{moment} of {victim}")
@@ -67,7 +67,7 @@ def soak(folder: Path, plan: list[tuple[str, str]], seed: int, steps: int, seeds
             if soak.orphans:
                 # A worker that had no job in hand holds none, so there may be nothing to wait for.
                 end = time.monotonic() + 30.0
-                soak.until(
+                soak.wait_until(
                     lambda: (
                         any(job.message.startswith("waiting for the end") for job in soak.jobs.values())
                         or time.monotonic() > end
@@ -79,7 +79,7 @@ def soak(folder: Path, plan: list[tuple[str, str]], seed: int, steps: int, seeds
                 soak.release(attempts)
             for name, step in told.items():
                 # When it goes on, from where? Only what was told counts, so this is the least that it lost.
-                soak.until(
+                soak.wait_until(
                     lambda name=name: (
                         len(read_attempts(soak.state).get(name, ())) > attempts.get(name, 0)
                         or soak.jobs[name].state == "succeeded"

@@ -81,7 +81,7 @@ class Soak:
         self.client = Client(found.group(1))
         self.client.connect()
         self.client.subscribe()
-        self.until(lambda: self.client.link is Link.ONLINE)
+        self.wait_until(lambda: self.client.link is Link.ONLINE)
         self.outcome.restart_s.append(time.monotonic() - begun)
 
     def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
@@ -98,7 +98,7 @@ class Soak:
         """Processes that the present server has started as workers."""
         return [] if self.server is None else children(self.server.pid)
 
-    def turn(self, wait_s: float = 0.003) -> None:
+    def step(self, wait_s: float = 0.003) -> None:
         for event in self.client.tick():
             for job in (
                 event.jobs if isinstance(event, JobList) else (event.job,) if isinstance(event, JobChanged) else ()
@@ -107,12 +107,12 @@ class Soak:
                 self.reached[job.job] = max(self.reached.get(job.job, 0), job.step)
         time.sleep(wait_s)
 
-    def until(self, happened: Callable[[], bool], limit_s: float = 180.0) -> bool:
+    def wait_until(self, happened: Callable[[], bool], limit_s: float = 180.0) -> bool:
         end = time.monotonic() + limit_s
         while not happened():
             if time.monotonic() > end:
                 raise TimeoutError(f"it did not happen in {limit_s} s; jobs: {list(self.jobs.values())}")
-            self.turn()
+            self.step()
         return True
 
     # --- jobs
@@ -123,7 +123,7 @@ class Soak:
         self.tickets[ticket] = ""
         self._send(ticket)
         if wait:
-            self.until(lambda: bool(self.tickets[ticket]))
+            self.wait_until(lambda: bool(self.tickets[ticket]))
 
     def _send(self, ticket: str) -> None:
         number = int(ticket.rpartition("-")[2])
@@ -159,7 +159,7 @@ class Soak:
         """Every ticket again, as the add-on does with what was not answered; a known one makes no new job."""
         for ticket in self.tickets:
             self._send(ticket)
-        self.until(lambda: all(self.tickets.values()))
+        self.wait_until(lambda: all(self.tickets.values()))
 
     # --- moments
 
@@ -168,12 +168,12 @@ class Soak:
         self.stale = self.halves()
         if moment == "submit":
             self.submit(wait=False)
-            self.turn(dice.uniform(0, 0.02))
+            self.step(dice.uniform(0, 0.02))
             return True
         end = time.monotonic() + (dice.uniform(0.5, 10.0) if moment == "anywhere" else 25.0)
         before, target = self._newest(), dice.randint(1, self.steps - 1)
         while time.monotonic() < end:
-            self.turn(0.0002)
+            self.step(0.0002)
             if not self.open_jobs() and all(self.tickets.values()):
                 self.submit(wait=False)
             if moment == "part" and self.halves("checkpoint*.part") - self.stale:
@@ -249,7 +249,7 @@ class Soak:
 
     def judge(self, expected: dict[int, bytes]) -> None:
         outcome = self.outcome
-        self.until(lambda: not self.open_jobs(), 600.0)
+        self.wait_until(lambda: not self.open_jobs(), 600.0)
         outcome.tickets, outcome.jobs = len(self.tickets), len(self.jobs)
         if len(set(self.tickets.values())) != len(self.tickets) or set(self.tickets.values()) != set(self.jobs):
             outcome.faults.append(f"{len(self.tickets)} tickets, {len(self.jobs)} jobs")
@@ -264,5 +264,5 @@ class Soak:
     def fetch(self, job: JobSummary) -> bytes:
         arrived: list[Any] = []
         Download(self.client, job.job, "mesh", job.mesh_bytes, arrived.append).start()
-        self.until(lambda: bool(arrived))
+        self.wait_until(lambda: bool(arrived))
         return arrived[0]

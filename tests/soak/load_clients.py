@@ -122,7 +122,7 @@ class Artist:
 
     # --- turns
 
-    def turn(self, draining: bool) -> None:
+    def step(self, draining: bool) -> None:
         now = time.monotonic()
         if self._away_until:
             if now < self._away_until and not draining:
@@ -371,7 +371,7 @@ def main() -> None:
         for artist in artists:
             if now - last > STALL_S:
                 artist.stood_still = now
-            artist.turn(bool(draining))
+            artist.step(bool(draining))
         last = now
         time.sleep(0.01)
     for artist in artists:

@@ -21,7 +21,7 @@ from dreamwright.shared.connection_monitor import Lock
 from dreamwright.shared.credentials import new_pair
 from dreamwright.shared.messages import ListJobs, pack, unpack
 from tests.soak.besieged import Besieged
-from tests.soak.control_client import Bystander
+from tests.soak.control_client import ControlClient
 
 
 def pour(server: Besieged, own: zmq.Socket, frame: bytes, count: int, seconds: float) -> tuple[int, float]:
@@ -75,11 +75,11 @@ def main() -> int:
     figures: dict[str, Any] = {}
     for door, encrypt in (("encrypted", True), ("open", False)):
         server = Besieged(folder / door, encrypt, not options.uncut)
-        beside = Bystander(server.address, server.guest("anna"))
+        beside = ControlClient(server.address, server.authorized_client("anna"))
         try:
             while not beside.since()["answers"]:
                 time.sleep(0.5)
-            lock = server.guest("mallory")
+            lock = server.authorized_client("mallory")
             told = figures[f"{door} door"] = {"server rss_mb": round(server.rss_mb(), 1)}
             if encrypt:
                 told["a stranger's 600 frames of 1 MB"] = attack(server, None, bytes(10**6), 600)

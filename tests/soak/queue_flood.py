@@ -18,7 +18,7 @@ from typing import Any
 from dreamwright.backend.server.policy import Policy
 from dreamwright.shared.errors import Refused
 from dreamwright.shared.messages import Cancel, ListJobs
-from tests.testing.in_memory_server import Yard
+from tests.testing.in_memory_server import InMemoryServer
 
 
 def took_ms(action: Callable[[], Any], times: int) -> dict[str, float]:
@@ -31,14 +31,14 @@ def took_ms(action: Callable[[], Any], times: int) -> dict[str, float]:
     return {"median_ms": round(statistics.median(spent), 2), "worst_ms": round(max(spent), 2)}
 
 
-def requests_of_bob(yard: Yard, times: int = 30) -> dict[str, dict[str, float]]:
+def requests_of_bob(in_memory_server: InMemoryServer, times: int = 30) -> dict[str, dict[str, float]]:
     """His submit (with what it writes), list and cancel."""
     made: list[str] = []
     told = {
-        "submit": took_ms(lambda: made.append(yard.submit("bob")), times),
-        "list": took_ms(lambda: yard.ask(ListJobs(), "bob"), times),
+        "submit": took_ms(lambda: made.append(in_memory_server.submit("bob")), times),
+        "list": took_ms(lambda: in_memory_server.request(ListJobs(), "bob"), times),
     }
-    return {**told, "cancel": took_ms(lambda: yard.ask(Cancel(made.pop()), "bob"), times)}
+    return {**told, "cancel": took_ms(lambda: in_memory_server.request(Cancel(made.pop()), "bob"), times)}
 
 
 def main() -> int:
@@ -46,26 +46,26 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
     folder = parser.parse_args().folder
     policy = Policy()
-    yard = Yard(folder, ("cuda:0", "cuda:1"), policy)
-    figures: dict[str, Any] = {"alone": requests_of_bob(yard)}
+    in_memory_server = InMemoryServer(folder, ("cuda:0", "cuda:1"), policy)
+    figures: dict[str, Any] = {"alone": requests_of_bob(in_memory_server)}
     refused = 0
     for user in range(8):
         for _ in range(policy.jobs_per_user + 40):
             try:
-                yard.submit(f"user{user}")
+                in_memory_server.submit(f"user{user}")
             except Refused:
                 refused += 1
         if user == 0:
-            figures["jobs that one flooding user gets in"] = yard.ledger.open_jobs("user0")
-            first = yard.submit("ada")
-            figures["place of another's first job behind that flood"] = yard.job(first).queue_place
-            yard.ask(Cancel(first), "ada")
-    figures["open jobs"], figures["refused"] = yard.ledger.open_jobs(), refused
-    if yard.ledger.open_jobs() > policy.jobs_total - 30:
-        for name in [job for job, entry in yard.ledger.entries.items() if entry.owner == "user7"][:30]:
-            yard.ask(Cancel(name), "user7")
-    figures["among them"] = requests_of_bob(yard)
-    figures["one turn of the server's work"] = took_ms(yard.service.work, 30)
+            figures["jobs that one flooding user gets in"] = in_memory_server.ledger.open_jobs("user0")
+            first = in_memory_server.submit("ada")
+            figures["place of another's first job behind that flood"] = in_memory_server.job(first).queue_place
+            in_memory_server.request(Cancel(first), "ada")
+    figures["open jobs"], figures["refused"] = in_memory_server.ledger.open_jobs(), refused
+    if in_memory_server.ledger.open_jobs() > policy.jobs_total - 30:
+        for name in [job for job, entry in in_memory_server.ledger.entries.items() if entry.owner == "user7"][:30]:
+            in_memory_server.request(Cancel(name), "user7")
+    figures["among them"] = requests_of_bob(in_memory_server)
+    figures["one turn of the server's work"] = took_ms(in_memory_server.service.work, 30)
     print(json.dumps(figures, indent=1))
     return 0
 

@@ -65,7 +65,7 @@ class Stranger:
     left: bytes = b""  # still to be dripped
     dropped_s: float | None = None
 
-    def turn(self, now: float) -> None:
+    def step(self, now: float) -> None:
         """Notice being hung up on; drip."""
         try:
             while self.dropped_s is None:
@@ -100,7 +100,7 @@ class Artist:
         self._begun: float | None = None
         self._next = 0.0
 
-    def turn(self) -> None:
+    def step(self) -> None:
         self.client.tick()
         now = time.monotonic()
         if self._begun is None and now >= self._next:
@@ -128,10 +128,10 @@ def watch(artist: Artist, strangers: list[Stranger], seconds: float) -> None:
     """Go on until all strangers were dropped, at most so long; without any, just so long."""
     end = time.monotonic() + seconds
     while (now := time.monotonic()) < end and (not strangers or any(one.dropped_s is None for one in strangers)):
-        artist.turn()
+        artist.step()
         for one in strangers:
             if one.dropped_s is None:
-                one.turn(now)
+                one.step(now)
         time.sleep(0.001)
 
 
@@ -150,10 +150,10 @@ def besiege(
     let_in: list[float] = []
 
     def is_in() -> bool:
-        artist.turn()
+        artist.step()
         for one in strangers:
             if one.dropped_s is None:
-                one.turn(time.monotonic())
+                one.step(time.monotonic())
         return newcomer.link is Link.ONLINE
 
     turn_until([newcomer], is_in)

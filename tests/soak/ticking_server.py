@@ -22,13 +22,13 @@ from dreamwright.backend.server import app
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.backend.server.workers.worker_protocol import Ended, Pictured, Stepped
 from tests.testing.fake_props import picture
-from tests.testing.scripted_worker_server import PuppetForeman
+from tests.testing.scripted_worker_server import ScriptedRunner
 
 TICK_S = 0.05
 BLOCK = 1 << 20
 
 
-class TickingForeman(PuppetForeman):
+class TickingForeman(ScriptedRunner):
     """Workers that only count."""
 
     def __init__(self, context: Any, devices: tuple[str, ...], log_folder: Path) -> None:

@@ -25,7 +25,7 @@ from dreamwright.shared.connection_monitor import Lock
 from dreamwright.shared.credentials import key_text, new_pair
 from dreamwright.shared.messages import MESSAGES, JobReply, ListJobs, pack, unpack
 from tests.soak.besieged import Besieged
-from tests.testing.encrypted_server import Street
+from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.message_strategies import REQUESTS, valid
 from tests.testing.scripted_worker_server import asked
 
@@ -94,7 +94,7 @@ def revoked(server: Besieged, tries: int) -> dict[str, Any]:
     took = []
     for number in range(tries):
         name = f"guest{number}"
-        own = server.socket(server.guest(name))
+        own = server.socket(server.authorized_client(name))
         own.send(pack(ListJobs(), 1))
         own.poll(20_000)
         own.recv()
@@ -110,16 +110,16 @@ def revoked(server: Besieged, tries: int) -> dict[str, Any]:
 def without_a_doorkeeper(folder: Path, tries: int, seconds: float = 2.0) -> str:
     """Right keys at a door whose doorkeeper does not answer."""
     with pytest.MonkeyPatch.context() as patch:
-        street = Street(folder, patch)
-        patch.setattr(street.door.doorkeeper, "answer", lambda most=200: None)
+        encrypted_server = EncryptedServer(folder, patch)
+        patch.setattr(encrypted_server.server.doorkeeper, "answer", lambda most=200: None)
         guests = []
         for number in range(tries):
             pair = new_pair()
-            street.keys.allow(f"guest{number}", key_text(pair.public))
-            guests.append(street.comes(pair))
-        street.for_a_while(seconds)
+            encrypted_server.keys.allow(f"guest{number}", key_text(pair.public))
+            guests.append(encrypted_server.connect_client(pair))
+        encrypted_server.run_for(seconds)
         inside = sum(guest.link is Link.ONLINE for guest in guests)
-        street.close()
+        encrypted_server.close()
     return f"{inside} of {tries} with right keys let in within {seconds} s"
 
 
@@ -128,7 +128,7 @@ def with_an_empty_domain(folder: Path) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dreamwright.backend.server.transport.zap_authenticator.DOMAIN", "")
         try:
-            Street(folder, patch).close()
+            EncryptedServer(folder, patch).close()
         except ConfigError as error:
             return f"no door: {error}"
     return "OPENED"
@@ -136,7 +136,7 @@ def with_an_empty_domain(folder: Path) -> str:
 
 def told_apart(server: Besieged, tries: int) -> dict[str, Any]:
     """Every request that names a job, of another's job and of none: bytes and times of the answers, in random order."""
-    anna, bert, chief = (server.socket(server.guest(name, name == "chief")) for name in ("anna", "bert", "chief"))
+    anna, bert, chief = (server.socket(server.authorized_client(name, name == "chief")) for name in ("anna", "bert", "chief"))
 
     def answer(own: zmq.Socket, data: bytes) -> tuple[bytes, float]:
         begun = time.perf_counter()

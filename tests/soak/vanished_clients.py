@@ -71,7 +71,7 @@ class Scene:
         self._server, self._pair = keys.create().public, new_pair()
         keys.allow("anna", key_text(self._pair.public))
         self._address = f"tcp://{SERVER}:47630"
-        self.door = Speaker(
+        self.server = Speaker(
             here.command(sys.executable, "-m", "tests.soak.watched_door", str(folder / "state"), self._address),
             folder / "door.log",
         )
@@ -89,19 +89,19 @@ class Scene:
         """When the last of them has a picture."""
         return max(artist.next(limit_s)["watching"] for artist in self.artists)
 
-    def until(self, name: str, value: int, limit_s: float) -> float:
+    def wait_until(self, name: str, value: int, limit_s: float) -> float:
         """The time at which the door first held so many. Raises queue.Empty."""
         end = time.monotonic() + limit_s
         while self.held.get(name) != value:
-            self.held = self.door.next(end - time.monotonic())
+            self.held = self.server.next(end - time.monotonic())
         return float(self.held["at"])
 
     def vanish(self, how: str) -> dict[str, float]:
         """All artists at once; seconds until each thing was freed, and until they were back."""
-        self.until("subscribers", self._count, 60.0)
+        self.wait_until("subscribers", self._count, 60.0)
         time.sleep(1.0)
-        while not self.door.lines.empty():
-            self.held = self.door.next(1.0)
+        while not self.server.lines.empty():
+            self.held = self.server.next(1.0)
         before = dict(self.held)
         struck = time.monotonic()
         self._strike(how)
@@ -113,7 +113,7 @@ class Scene:
                 if name not in freed and self.held.get(name) == 0 and self.held["at"] >= struck:
                     freed[name] = round(self.held["at"] - struck, 2)
             try:
-                self.held = self.door.next(0.5) if len(freed) < 3 else self.held
+                self.held = self.server.next(0.5) if len(freed) < 3 else self.held
             except queue.Empty:
                 continue
         told |= {
@@ -151,12 +151,12 @@ class Scene:
         for artist in artists:
             artist.end()
         if artists:
-            self.until("connections", 0, CONNECTION_S + 20.0)
+            self.wait_until("connections", 0, CONNECTION_S + 20.0)
 
     def close(self) -> None:
         for artist in self.artists:
             artist.end()
-        self.door.end(signal.SIGTERM)
+        self.server.end(signal.SIGTERM)
 
 
 def soak(folder: Path, count: int, ways: list[str]) -> tuple[dict[str, Any], list[str]]:

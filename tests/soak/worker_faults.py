@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.backend.server.policy import Policy
-from tests.soak.fault_injection_server import INTERVAL, Ward, ward
+from tests.soak.fault_injection_server import INTERVAL, FaultInjectionServer, ward
 
 STEPS = 12
 HANG_S = 30.0
@@ -78,7 +78,7 @@ def soak(folder: Path, plan: list[str], seed: int) -> Outcome:
     return outcome
 
 
-def _one(here: Ward, kind: str, step: int, outcome: Outcome) -> None:
+def _one(here: FaultInjectionServer, kind: str, step: int, outcome: Outcome) -> None:
     cause, again, newest = KINDS[kind]
     found = outcome.kinds.setdefault(kind, Faults())
     number = getattr(signal, kind, None)
@@ -90,11 +90,11 @@ def _one(here: Ward, kind: str, step: int, outcome: Outcome) -> None:
     )
     name = here.submit(plan, **settings)
     if number:
-        here.until(lambda: here.job(name).step >= step)
+        here.wait_until(lambda: here.job(name).step >= step)
         step, at = here.job(name).step, time.monotonic()
         os.kill(here.worker(), number)
     else:
-        here.until(lambda: bool(here.harmed(name)))
+        here.wait_until(lambda: bool(here.harmed(name)))
         at = here.harmed(name)[0][1]
     job, life = here.ended(name), here.lives[name]
     found.ended.append(job.state)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An encrypted server with puppet workers, clients of many keys, and a relay that writes down every byte between them."""
+"""An encrypted server with scripted workers, clients with their own keys, and a TCP relay that records the traffic."""
 
 from __future__ import annotations
 
@@ -19,96 +19,96 @@ from dreamwright.shared import limits
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.connection_monitor import Lock
 from dreamwright.shared.credentials import KeyPair, key_text, new_pair
-from tests.testing.scripted_worker_server import PuppetForeman
+from tests.testing.scripted_worker_server import ScriptedRunner
 
 
-class Street:
-    """One encrypted door and everybody in front of it, all in one thread."""
+class EncryptedServer:
+    """A CURVE-encrypted server and its clients, all in one thread."""
 
     def __init__(
         self, state: Path, monkeypatch: pytest.MonkeyPatch, address: str = "tcp://127.0.0.1:*", encrypt: bool = True
     ) -> None:
-        monkeypatch.setattr("dreamwright.backend.server.app.Foreman", PuppetForeman)
+        monkeypatch.setattr("dreamwright.backend.server.app.Foreman", ScriptedRunner)
         self.keys = KeyFolder(state)
         self.pair = self.keys.create()
-        self.door = FrontDoor(address, state, ("cpu",), encrypt)
+        self.server = FrontDoor(address, state, ("cpu",), encrypt)
         self.clients: list[Client] = []
         self.events: dict[Client, list[Any]] = {}
-        self.ahead = 0.0
+        self.clock_offset_s = 0.0
 
     @property
-    def foreman(self) -> PuppetForeman:
-        return self.door._foreman
+    def runner(self) -> ScriptedRunner:
+        return self.server._foreman
 
     @property
     def ledger(self) -> Any:
-        return self.door._ledger
+        return self.server._ledger
 
     def clock(self) -> float:
-        return time.monotonic() + self.ahead
+        return time.monotonic() + self.clock_offset_s
 
-    def comes(
+    def connect_client(
         self, own: KeyPair | None, server: bytes | None = None, address: str = "", prepare: Any = lambda socket: None
     ) -> Client:
-        """A client knocks; it is not waited for."""
+        """Start connecting a client, without waiting for the result."""
         lock = None if own is None else Lock(server or self.pair.public, own)
-        client = Client(address or self.door.address, clock=self.clock, prepare=prepare, lock=lock)
+        client = Client(address or self.server.address, clock=self.clock, prepare=prepare, lock=lock)
         client.connect()
         self.clients.append(client)
         self.events[client] = []
         return client
 
-    def guest(self, name: str, is_admin: bool = False, **how: Any) -> Client:
-        """Somebody who is allowed in, and is in."""
+    def authorized_client(self, name: str, is_admin: bool = False, **how: Any) -> Client:
+        """A connected client whose key is authorized under `name`."""
         pair = new_pair()
         self.keys.allow(name, key_text(pair.public), is_admin)
-        client = self.comes(pair, **how)
+        client = self.connect_client(pair, **how)
         client.pair = pair
-        self.until(lambda: client.link is Link.ONLINE)
+        self.wait_until(lambda: client.link is Link.ONLINE)
         return client
 
-    def turn(self) -> None:
-        self.door.step(0.005)
+    def step(self) -> None:
+        self.server.step(0.005)
         for client in self.clients:
             self.events[client] += client.tick()
 
-    def until(self, happened: Callable[[], bool], limit_s: float = 10.0) -> None:
+    def wait_until(self, happened: Callable[[], bool], limit_s: float = 10.0) -> None:
         end = time.monotonic() + limit_s
         while not happened():
             if time.monotonic() > end:
                 raise TimeoutError(f"it did not happen; {[(client.link, client.reason) for client in self.clients]}")
-            self.turn()
+            self.step()
 
-    def for_a_while(self, seconds: float = 0.3) -> None:
+    def run_for(self, seconds: float = 0.3) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self.turn()
+            self.step()
 
-    def ask(self, client: Client, message: Any) -> Any:
+    def request(self, client: Client, message: Any) -> Any:
         answers: list[Any] = []
         client.request(message, answers.append)
-        self.until(lambda: bool(answers))
+        self.wait_until(lambda: bool(answers))
         return answers[0]
 
-    def reopen_soon(self) -> None:
-        """Let the time pass after which a client tries anew."""
-        self.ahead += limits.PULSE_S * limits.LIVENESS + 0.1
+    def skip_reconnect_delay(self) -> None:
+        """Advance the clients' clock past the delay before they reconnect."""
+        self.clock_offset_s += limits.PULSE_S * limits.LIVENESS + 0.1
 
     def close(self) -> None:
         for client in self.clients:
             client.close()
-        self.door.close()
+        self.server.close()
 
 
 @pytest.fixture
-def street(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Street]:
-    street = Street(tmp_path / "state", monkeypatch)
-    yield street
-    street.close()
+def encrypted_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EncryptedServer]:
+    encrypted_server = EncryptedServer(tmp_path / "state", monkeypatch)
+    yield encrypted_server
+    encrypted_server.close()
 
 
 class Relay:
-    """A wire with somebody listening: forwards TCP both ways and keeps what passed."""
+    """Forwards TCP in both directions and records the bytes of each."""
 
     def __init__(self, target: str) -> None:
         host, _, port = target.removeprefix("tcp://").rpartition(":")

@@ -27,7 +27,7 @@ OFFER = Capabilities(
             "field.kind", "Field", "Its kind", "choice", 0, 0, ("voxels", "mlp"), {"quick": "voxels", "standard": "mlp"}
         ),
         SettingCard(
-            "run.refine_share",
+            "run.finetune_share",
             "Keep when Refining",
             "How much is kept",
             "number",

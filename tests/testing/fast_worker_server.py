@@ -16,7 +16,7 @@ from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.backend.server.workers.worker_protocol import Ended, Pictured, Stepped
 from dreamwright.shared.mesh_file import encode_mesh
 from tests.testing.fake_props import ball, picture
-from tests.testing.scripted_worker_server import PuppetForeman
+from tests.testing.scripted_worker_server import ScriptedRunner
 
 
 def made(kind: type[Any], **fields: Any) -> Any:
@@ -24,7 +24,7 @@ def made(kind: type[Any], **fields: Any) -> Any:
     return kind(**{name: fields[name] for name in kind.__dataclass_fields__ if name in fields})
 
 
-class QuickForeman(PuppetForeman):
+class FastRunner(ScriptedRunner):
     """Workers that are done at once."""
 
     def give(self, device: str, job: Any, folder: Path) -> None:
@@ -47,5 +47,5 @@ class QuickForeman(PuppetForeman):
 
 
 if __name__ == "__main__":
-    app.Foreman = QuickForeman
+    app.Foreman = FastRunner
     sys.exit(command.main(sys.argv[1:]))

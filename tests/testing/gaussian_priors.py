@@ -30,7 +30,7 @@ class Retyped:
         self.alpha_sigma, self.embed = denoiser.alpha_sigma, denoiser.embed
         self.predict_noise = denoiser.predict_noise
 
-    def predict(self, z_t, t, conditioning):
+    def predict_raw(self, z_t, t, conditioning):
         alpha, sigma = (c.view(-1, 1, 1, 1) for c in self.alpha_sigma(t))
         noise = self.predict_noise(z_t, t, conditioning)
         clean = clean_from("epsilon", noise, z_t, alpha, sigma)

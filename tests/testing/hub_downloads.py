@@ -16,8 +16,8 @@ from tests.testing.fake_hub import FakeHub, environment, folder_files, safetenso
 from tests.testing.tiny_pipeline import write_pipeline
 
 MB = 2**20
-SD = [home.repo_id for home in BY_NAME["sd-1.5"].homes]
-SD_COMMIT = BY_NAME["sd-1.5"].homes[0].revision or ""
+SD = [home.repo_id for home in BY_NAME["sd-1.5"].sources]
+SD_COMMIT = BY_NAME["sd-1.5"].sources[0].revision or ""
 
 
 @pytest.fixture(scope="module")

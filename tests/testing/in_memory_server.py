@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server with a clock, workers and a disk that do as the test says; no sockets, no waiting."""
+"""The job service with a fake clock, fake workers and a disk that can be full; no sockets and no waiting."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from dreamwright.shared.errors import Refused
 from dreamwright.shared.messages import JobSummary, Submit
 
 
-class Hands:
-    """A foreman without processes."""
+class InMemoryRunner:
+    """A runner without processes: a test queues the reports."""
 
     survives = False
 
@@ -81,13 +81,13 @@ class FullDisk:
         return getattr(self._real, name)
 
 
-class Yard:
-    """A service on a state folder, with everything around it in the test's hands."""
+class InMemoryServer:
+    """A service on a state folder whose clock, runner and database connection belong to the test."""
 
     def __init__(self, folder: Path, devices: tuple[str, ...] = ("cpu",), policy: Policy = Policy()) -> None:
         self.folder, self.devices, self.policy = folder, devices, policy
         self.now, self.wall = 1000.0, 1.8e9
-        self.tickets = 0
+        self.request_count = 0
         self.living: dict[str, int] = {}  # what the next server's runner finds at work: attempts by job
         self.open()
 
@@ -95,35 +95,35 @@ class Yard:
         self.ledger = Ledger(self.folder, lambda: self.wall, lambda: self.now)
         self.disk = FullDisk(self.ledger._db)
         self.ledger._db = self.disk
-        self.hands = Hands(self.devices)
-        self.hands.living = self.living
+        self.runner = InMemoryRunner(self.devices)
+        self.runner.living = self.living
         self.events: dict[bytes, list[Any]] = {}
         audience = Audience(
             lambda route, event: self.events.setdefault(route, []).append(event) is None, lambda: self.now
         )
-        self.service = Service(self.ledger, self.hands, audience, "test", "epoch", lambda: self.now, self.policy)
+        self.service = Service(self.ledger, self.runner, audience, "test", "epoch", lambda: self.now, self.policy)
 
     def kill(self) -> None:
         """As SIGKILL leaves it: nothing more is written."""
         self.ledger._db._real.close()
 
-    def ask(self, request: Any, owner: str = "ada", admin: bool = False) -> Any:
+    def request(self, request: Any, owner: str = "ada", admin: bool = False) -> Any:
         return self.service.answer(request, owner, owner.encode(), admin)
 
     def submit(self, owner: str = "ada", admin: bool = False, **changes: Any) -> str:
-        self.tickets += 1
-        fields = {"ticket": f"t{self.tickets}", "prompt": "a red mushroom", "negative": "", "model": "starter", "preset": "draft",
+        self.request_count += 1
+        fields = {"ticket": f"t{self.request_count}", "prompt": "a red mushroom", "negative": "", "model": "starter", "preset": "draft",
                   "seed": 0, "settings": {}}  # fmt: skip
-        return self.ask(Submit(**(fields | changes)), owner, admin).job.job
+        return self.request(Submit(**(fields | changes)), owner, admin).job.job
 
-    def work(self, seconds: float = 0.0) -> None:
+    def step(self, seconds: float = 0.0) -> None:
         self.now += seconds
         self.wall += seconds
         self.service.work()
 
     def report(self, kind: Callable[..., Any], job: str, *fields: Any) -> None:
-        self.hands.told.append(replace(kind(job, *fields), attempt=self.job(job).attempt))
-        self.work()
+        self.runner.told.append(replace(kind(job, *fields), attempt=self.job(job).attempt))
+        self.step()
 
     def job(self, job: str) -> JobSummary:
         return self.ledger.entries[job].summary
@@ -133,12 +133,12 @@ class Yard:
         self.report(Ended, job, "succeeded", "", True)
         assert self.job(job).state == "succeeded"
 
-    def refused(self, request: Any, owner: str = "ada", admin: bool = False) -> Refused:
+    def refusal(self, request: Any, owner: str = "ada", admin: bool = False) -> Refused:
         with pytest.raises(Refused) as caught:
-            self.ask(request, owner, admin)
+            self.request(request, owner, admin)
         return caught.value
 
 
 @pytest.fixture
-def yard(tmp_path: Path) -> Yard:
-    return Yard(tmp_path / "state")
+def in_memory_server(tmp_path: Path) -> InMemoryServer:
+    return InMemoryServer(tmp_path / "state")

@@ -56,7 +56,7 @@ class Pairs(list):
     """A map as pairs, so that a key may come twice."""
 
 
-class Mutants:
+class MessageMutations:
     """An endless source of requests. `names` are jobs that there are, so that some of what is asked means something."""
 
     def __init__(

@@ -118,7 +118,7 @@ class KnownImages:
         return conditioning.with_tensors(view=torch.arange(len(known), device=known.device), known=known)
 
     @torch.no_grad()
-    def predict(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict_raw(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """x0_hat = 2 image - 1. Raises ModelError when the conditioning knows no cameras."""
         if "known" not in conditioning.tensors:
             raise ModelError("KnownImages was given no cameras; needed is one for each image; call with_cameras first")
@@ -126,7 +126,7 @@ class KnownImages:
 
     def predict_noise(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         alpha, sigma = _per_image(self.schedule(t))
-        return noise_from("sample", self.predict(z_t, t, conditioning), z_t.detach(), alpha, sigma)
+        return noise_from("sample", self.predict_raw(z_t, t, conditioning), z_t.detach(), alpha, sigma)
 
 
 def _per_image(coefficients: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

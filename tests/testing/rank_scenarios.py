@@ -18,8 +18,8 @@ from dreamwright.backend.config.schema import Config
 from dreamwright.backend.errors import DreamwrightError, RunError
 from dreamwright.backend.guidance.interfaces import GuidanceResult
 from dreamwright.backend.guidance.sds import ScoreDistillation
-from dreamwright.backend.runtime.distributed import Alone, Ranks, joined
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.runtime.distributed import SingleProcess, ProcessGroup, joined
+from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
 from dreamwright.backend.training.events import Checkpoint, Event, Progress
 from dreamwright.backend.training.job import Job, make_job
@@ -42,7 +42,7 @@ def busy_job(*settings: str) -> Job:
     return make_job("a ball", "oracle", "draft", quick_config(*BUSY, *settings))
 
 
-def run_of(config: Config, ranks: Ranks = Alone(), **options: Any) -> Run:
+def run_of(config: Config, ranks: ProcessGroup = SingleProcess(), **options: Any) -> Run:
     """A run whose guidance answers each noise differently."""
     ball = torch.full((3, 16, 16), -0.2)
     ball[0, 4:12, 4:12] = 0.8
@@ -52,7 +52,7 @@ def run_of(config: Config, ranks: Ranks = Alone(), **options: Any) -> Run:
     return optimize(
         config,
         ScoreDistillation(oracle, config.guidance),
-        PromptBank(oracle, "a ball", config.guidance),
+        PromptEmbeddings(oracle, "a ball", config.guidance),
         ranks=ranks,
         **options,
     )
@@ -104,7 +104,7 @@ def one_rank(
             run = run_of(job.config, ranks, resume=resume, should_stop=lambda: bool(stopped))
             mishap = options.get("mishap")
             if mishap and mishap[2] == rank:
-                run.guidance = run.distiller.guidance = Mishap(run.guidance, *mishap[:2])
+                run.guidance = run.scene.guidance = Mishap(run.guidance, *mishap[:2])
             for event in run:
                 told["events"].append(described(event))
                 if isinstance(event, Checkpoint):
@@ -112,7 +112,7 @@ def one_rank(
                 if isinstance(event, Progress) and options.get("stop") == (event.step, rank):
                     stopped.append(True)
             save_file(
-                {k: v.contiguous() for k, v in run.distiller.state(0).tensors.items()}, folder / f"{rank}.safetensors"
+                {k: v.contiguous() for k, v in run.scene.state(0).tensors.items()}, folder / f"{rank}.safetensors"
             )
     except DreamwrightError as error:
         told["error"] = f"{type(error).__name__}: {error}"

@@ -11,7 +11,7 @@ from ray.cluster_utils import Cluster
 SMALL = {"object_store_memory": 80 * 2**20}
 
 
-class Machines:
+class RayTestCluster:
     """A head without a GPU, and nodes that say they have one each."""
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +43,7 @@ class Machines:
         """As a power cut does, as far as the others can see: SIGKILL, no word."""
         self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
 
-    def behead(self) -> None:
+    def kill_head(self) -> None:
         """The head is killed, its nodes end with it; another is started in its place, with a new node."""
         port = int(self.address.rpartition(":")[2])
         self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server whose workers do only what a test says, and a client beside it."""
+"""A server whose workers report only what a test queues, and a client in the same thread."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def asked(ticket: str = "t1", **changes: Any) -> Submit:
     return Submit(**(fields | changes))
 
 
-class PuppetForeman:
-    """Workers that do nothing until a test says what they report."""
+class ScriptedRunner:
+    """A runner without processes: jobs stay assigned until a test queues their reports."""
 
     survives = False
 
@@ -71,52 +71,52 @@ class PuppetForeman:
         self.socket.close(0)
 
 
-class Stage:
-    """A server with puppet workers, and a client beside it in the same thread."""
+class ScriptedServer:
+    """A server with a `ScriptedRunner`, and a client in the same thread."""
 
     def __init__(self, folder, monkeypatch):
-        monkeypatch.setattr("dreamwright.backend.server.app.Foreman", PuppetForeman)
+        monkeypatch.setattr("dreamwright.backend.server.app.Foreman", ScriptedRunner)
         self.folder = folder
         self.open()
 
     def open(self):
-        self.door = FrontDoor("tcp://127.0.0.1:*", self.folder, ("cpu",))
-        self.client = Client(self.door.address)
+        self.server = FrontDoor("tcp://127.0.0.1:*", self.folder, ("cpu",))
+        self.client = Client(self.server.address)
         self.client.connect()
         self.events: list[Any] = []
-        self.until(lambda: self.client.link is Link.ONLINE)
+        self.wait_until(lambda: self.client.link is Link.ONLINE)
 
     @property
-    def foreman(self):
-        return self.door._foreman
+    def runner(self):
+        return self.server._foreman
 
-    def turn(self):
-        self.door.step(0.005)
+    def step(self):
+        self.server.step(0.005)
         self.events += self.client.tick()
 
-    def until(self, happened: Callable[[], bool], limit_s: float = 10.0):
+    def wait_until(self, happened: Callable[[], bool], limit_s: float = 10.0):
         end = time.monotonic() + limit_s
         while not happened():
             if time.monotonic() > end:
                 raise TimeoutError(f"it did not happen; events: {self.events[-3:]}")
-            self.turn()
+            self.step()
 
-    def ask(self, message: Any) -> Any:
+    def request(self, message: Any) -> Any:
         answers: list[Any] = []
         self.client.request(message, answers.append)
-        self.until(lambda: bool(answers))
+        self.wait_until(lambda: bool(answers))
         return answers[0]
 
     def job(self, name):
-        return self.door._ledger.entries[name].summary
+        return self.server._ledger.entries[name].summary
 
     def close(self):
         self.client.close()
-        self.door.close()
+        self.server.close()
 
 
 @pytest.fixture
-def stage(tmp_path, monkeypatch):
-    stage = Stage(tmp_path / "state", monkeypatch)
-    yield stage
-    stage.close()
+def scripted_server(tmp_path, monkeypatch):
+    scripted_server = ScriptedServer(tmp_path / "state", monkeypatch)
+    yield scripted_server
+    scripted_server.close()

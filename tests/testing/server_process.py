@@ -21,13 +21,13 @@ from dreamwright.backend.cli import main as command
 from dreamwright.backend.server import app
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.connection_monitor import Lock
-from tests.testing.scripted_worker_server import PuppetForeman
+from tests.testing.scripted_worker_server import ScriptedRunner
 
 LIMIT_S = 240.0  # for anything to come about on a machine that is busy
 
 
 @dataclass
-class Operated:
+class ServerProcess:
     """The process, its address, where its figures are, and the file with everything that it prints."""
 
     process: subprocess.Popen[bytes]
@@ -39,7 +39,7 @@ class Operated:
         """Whether it has printed or logged this."""
         return words in self.output.read_text()
 
-    def until(self, happened: Callable[[], Any], client: Client | None = None) -> Any:
+    def wait_until(self, happened: Callable[[], Any], client: Client | None = None) -> Any:
         """Wait for something true, and return it."""
         end = time.monotonic() + LIMIT_S
         while not (found := happened()):
@@ -52,26 +52,26 @@ class Operated:
             time.sleep(0.01)
         return found
 
-    def ask(self, client: Client, message: Any) -> Any:
+    def request(self, client: Client, message: Any) -> Any:
         answers: list[Any] = []
         client.request(message, answers.append)
-        self.until(lambda: bool(answers), client)
+        self.wait_until(lambda: bool(answers), client)
         return answers[0]
 
     @contextlib.contextmanager
-    def guest(self, lock: Lock | None = None) -> Iterator[Client]:
+    def connected_client(self, lock: Lock | None = None) -> Iterator[Client]:
         """A client that is in."""
         client = Client(self.address, lock=lock)
         client.connect()
         try:
-            self.until(lambda: client.link is Link.ONLINE, client)
+            self.wait_until(lambda: client.link is Link.ONLINE, client)
             yield client
         finally:
             client.close()
 
 
 @contextlib.contextmanager
-def operated(folder: Path, *arguments: str, module: str = "dreamwright.backend.cli.main") -> Iterator[Operated]:
+def server_process(folder: Path, *arguments: str, module: str = "dreamwright.backend.cli.main") -> Iterator[ServerProcess]:
     """A server on `folder`/state that answers; killed at the end when it still runs."""
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / "output.txt"
@@ -81,11 +81,11 @@ def operated(folder: Path, *arguments: str, module: str = "dreamwright.backend.c
             [sys.executable, "-m", module, "serve", "--address", "tcp://127.0.0.1:*", "--state", str(folder / "state"), "--device", "cpu", *arguments],
             stdout=file, stderr=file, env=environment,
         )  # fmt: skip
-    server = Operated(process, output)
+    server = ServerProcess(process, output)
     try:
-        server.address = server.until(lambda: re.search(r"serves on (\S+)", output.read_text()))[1]
+        server.address = server.wait_until(lambda: re.search(r"serves on (\S+)", output.read_text()))[1]
         if "--metrics" in arguments:
-            server.metrics = server.until(
+            server.metrics = server.wait_until(
                 lambda: re.search(r"figures for Prometheus are at (\S+)", output.read_text())
             )[1]
         yield server
@@ -96,5 +96,5 @@ def operated(folder: Path, *arguments: str, module: str = "dreamwright.backend.c
 
 
 if __name__ == "__main__":
-    app.Foreman = PuppetForeman
+    app.Foreman = ScriptedRunner
     sys.exit(command.main(sys.argv[1:]))

@@ -9,7 +9,7 @@ import torch
 from dreamwright.backend.cameras.poses import Cameras
 from dreamwright.backend.config.schema import Config
 from dreamwright.backend.guidance.sds import ScoreDistillation
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.trainer import Run, optimize
 from tests.testing.oracles import KnownImages
 
@@ -30,7 +30,7 @@ def ball_pictures(cameras: Cameras, size: int = 32, backdrop: float = 0.75) -> t
 
 
 def run_of(config: Config, oracle: KnownImages, **options: object) -> Run:
-    bank = PromptBank(oracle, "a ball", config.guidance)
+    bank = PromptEmbeddings(oracle, "a ball", config.guidance)
     return optimize(config, ScoreDistillation(oracle, config.guidance), bank, **options)
 
 
