@@ -92,7 +92,7 @@ def every_place(
     places = int(torch.ceil((far - near) / step).max()) + 1 if len(near) else 0
     t = near[:, None] + (torch.arange(places) + 0.5) * step
     mu = origins[:, None] + t[..., None] * directions[:, None]
-    kept = (t < far[:, None]) & occupancy.keeps(mu.view(-1, 3)).view(t.shape)
+    kept = (t < far[:, None]) & occupancy.contains(mu.view(-1, 3)).view(t.shape)
     return torch.nonzero(kept)[:, 0], t[kept]
 
 
@@ -289,6 +289,6 @@ def test_the_gpu_path_finds_four_samples_where_its_trial_expects_them() -> None:
 
 def test_a_run_marches_as_the_settings_say() -> None:
     run = run_of(quick_config("render.marching=dense"))
-    assert run.distiller.renderer.marcher is DenseMarch and run.warnings == ()
+    assert run.scene.renderer.marcher is DenseMarch and run.warnings == ()
     with pytest.raises(ConfigError, match="render.marching"):
         run_of(quick_config("render.marching=nerfacc"))
