@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..server.app import FrontDoor
+    from ..server.app import Server
     from ..server.monitoring.metrics import Exporter
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def ray_runner(options: argparse.Namespace, state: Path) -> Callable[[Any], Any]
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM, then let the running jobs write a checkpoint; a second signal ends at once."""
     from ..errors import ConfigError, DreamwrightError, is_out_of_memory
-    from ..server.app import FrontDoor
+    from ..server.app import Server
     from ..server.monitoring.logging_setup import open_log
     from ..server.policy import make_policy
     from ..server.transport.authorized_keys import state_folder
@@ -157,7 +157,7 @@ def run(options: argparse.Namespace) -> int:
         signal.signal(number, handle)
     state = options.state or state_folder()
     devices, runner = ((), ray_runner(options, state)) if options.ray else (all_devices(options.device), None)
-    door = FrontDoor(options.address, state, devices, options.encrypt, policy, runner)
+    door = Server(options.address, state, devices, options.encrypt, policy, runner)
     try:
         exporter = open_metrics(options.metrics, door)
     except DreamwrightError:
@@ -182,7 +182,7 @@ def run(options: argparse.Namespace) -> int:
     return 1 if len(stop) > 1 and not whole else 0
 
 
-def open_metrics(address: str | None, door: FrontDoor) -> Exporter | None:
+def open_metrics(address: str | None, door: Server) -> Exporter | None:
     """Begin to give figures to Prometheus, where that is wanted. Raises ConfigError."""
     if address is None:
         return None

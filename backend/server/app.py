@@ -25,15 +25,15 @@ from dreamwright.shared.errors import ProtocolError, Refused
 from dreamwright.shared.messages import PreviewFrame, Refusal, Subscribe, VersionMismatch, Welcome, pack, unpack
 
 from ..errors import CheckpointError, ConfigError
-from .jobs.job_store import Ledger
-from .monitoring.status_reporter import Figures
+from .jobs.job_store import JobStore
+from .monitoring.status_reporter import MetricsSnapshot
 from .policy import Policy
 from .service import Service
-from .transport.authorized_keys import LOCAL, GuestList, KeyFolder
-from .transport.connection_limiter import Inflow
+from .transport.authorized_keys import LOCAL, AuthorizedKeys, KeyFolder
+from .transport.connection_limiter import ConnectionLimiter
 from .transport.subscribers import Audience
-from .transport.zap_authenticator import DOMAIN, Doorkeeper
-from .workers.local_runner import Foreman
+from .transport.zap_authenticator import DOMAIN, ZapAuthenticator
+from .workers.local_runner import LocalRunner
 from .workers.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ PUBLISH_S = 1.0  # between two looks at the figures for an exporter
 NOT_ADMITTED = "the server does not let this key in any more; ask who runs it"
 
 
-class FrontDoor:
+class Server:
     """A server: `step` does what there is to do; `run` repeats it until told to stop.
 
     `encrypt` asks for keys on a loopback address too; everywhere else they are asked for in any case. `runner` makes what
@@ -78,7 +78,7 @@ class FrontDoor:
                 f"another server uses {state}; stop it, or choose another folder with --state"
             ) from error
         self._context = zmq.Context(io_threads=1)
-        self.doorkeeper: Doorkeeper | None = None
+        self.doorkeeper: ZapAuthenticator | None = None
         try:
             self._socket = self._open_socket()
             if pair is None:
@@ -86,20 +86,20 @@ class FrontDoor:
                 # and keeps it for ever. With one it speaks 3.0 only; nobody is asked, as there is no doorkeeper.
                 self._socket.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
             else:
-                self.doorkeeper = Doorkeeper(self._context, GuestList(keys))
+                self.doorkeeper = ZapAuthenticator(self._context, AuthorizedKeys(keys))
                 self.doorkeeper.lock(self._socket, pair)
             self.address = self._bind(address, open_to_all=pair is None)
-            self._foreman: Runner = runner(self._context) if runner else Foreman(self._context, devices, state / "logs")
+            self._foreman: Runner = runner(self._context) if runner else LocalRunner(self._context, devices, state / "logs")
         except ConfigError:
             self._context.destroy(linger=0)
             self._lock.release()
             raise
-        self._inflow = Inflow(int(self.address.rpartition(":")[2]), time.monotonic)
+        self._inflow = ConnectionLimiter(int(self.address.rpartition(":")[2]), time.monotonic)
         self.server_key = None if pair is None else pair.public
         self._guests: dict[
             bytes, tuple[str, str]
         ] = {}  # key and standing of who subscribed, by route; each event asks again
-        self._ledger = Ledger(state)
+        self._ledger = JobStore(state)
         self._lost, self._tell_loss_at = (
             0,
             0.0,
@@ -108,7 +108,7 @@ class FrontDoor:
         epoch = secrets.token_hex(8)
         software = f"dreamwright {__version__}"
         self.service = Service(self._ledger, self._foreman, self._audience, software, epoch, policy=policy)
-        self.publish: Callable[[Figures], None] | None = None  # told all figures now and then
+        self.publish: Callable[[MetricsSnapshot], None] | None = None  # told all figures now and then
         self._publish_at = 0.0
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)

@@ -42,17 +42,17 @@ from ..config.schema import RunConfig
 from ..errors import DreamwrightError
 from ..scenes.initial_field import first_step
 from .jobs.initial_fields import check_fit, check_kept, named
-from .jobs.job_store import Entry, Ledger, LedgerFault
+from .jobs.job_store import JobRecord, JobStore, StorageError
 from .jobs.scheduling import check_priority, check_room
 from .jobs.uploads import Uploads
-from .monitoring.counters import Tally
-from .monitoring.status_reporter import Observer
+from .monitoring.counters import Counters
+from .monitoring.status_reporter import StatusReporter
 from .policy import Policy
 from .requests import capabilities, check_submission
 from .transport.authorized_keys import LOCAL
-from .transport.event_publisher import Herald
+from .transport.event_publisher import EventPublisher
 from .transport.subscribers import Audience
-from .workers.dispatcher import Dispatch
+from .workers.dispatcher import Dispatcher
 from .workers.job_executor import MESH_FILE
 from .workers.runner import Runner
 
@@ -62,7 +62,7 @@ CLOSING = "The server is being stopped; jobs keep their place and go on from whe
 
 
 @dataclass(frozen=True)
-class Asker:
+class RequestContext:
     """Who sends a request: the user, the connection, and whether every job is theirs to see and change."""
 
     owner: str
@@ -75,7 +75,7 @@ class Service:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: JobStore,
         runner: Runner,
         audience: Audience,
         software: str,
@@ -85,13 +85,13 @@ class Service:
     ) -> None:
         self.ledger, self._runner, self._audience = ledger, runner, audience
         self._policy = policy
-        self.tally = Tally()
-        self._herald = Herald(ledger, audience, clock, self.tally)
-        self._dispatch = Dispatch(self._herald, runner, policy, clock)
-        self.observer = Observer(ledger, self.tally, lambda: runner.devices, software, self._dispatch, clock)
+        self.tally = Counters()
+        self._herald = EventPublisher(ledger, audience, clock, self.tally)
+        self._dispatch = Dispatcher(self._herald, runner, policy, clock)
+        self.observer = StatusReporter(ledger, self.tally, lambda: runner.devices, software, self._dispatch, clock)
         self.uploads = Uploads(ledger.folder, policy, clock)
         self._is_closing = False
-        self._verbs: dict[type[Any], Callable[[Any, Asker], Any]] = {
+        self._verbs: dict[type[Any], Callable[[Any, RequestContext], Any]] = {
             Hello: lambda request, asker: Welcome(software, epoch),
             AskCapabilities: lambda request, asker: capabilities(runner.devices, policy),
             AskStatus: lambda request, asker: self.observer.status(
@@ -122,8 +122,8 @@ class Service:
         if verb is None:
             raise Refused("bad-message", f"{type(request).__name__} is no request")
         try:
-            return verb(request, Asker(owner, route, is_admin))
-        except LedgerFault as fault:
+            return verb(request, RequestContext(owner, route, is_admin))
+        except StorageError as fault:
             log.warning(
                 "request not written down", extra={"user": owner, "request": type(request).__name__, "why": str(fault)}
             )
@@ -146,14 +146,14 @@ class Service:
 
     # --- requests
 
-    def _own(self, job: str, asker: Asker) -> Entry:
+    def _own(self, job: str, asker: RequestContext) -> JobRecord:
         """A job that is the asker's to see. Somebody else's is answered as one that does not exist."""
         entry = self.ledger.entries.get(job)
         if entry is None or not (asker.is_admin or entry.owner == asker.owner):
             raise Refused("no-such-job", f"there is no job {job!r}")
         return entry
 
-    def _submit(self, request: Submit, asker: Asker) -> JobReply:
+    def _submit(self, request: Submit, asker: RequestContext) -> JobReply:
         owner = asker.owner
         known = self.ledger.find_ticket(owner, request.ticket)
         if known is not None:
@@ -184,7 +184,7 @@ class Service:
         self._herald.added(entry.summary.job, before)
         return self._reply(entry.summary.job)
 
-    def _add(self, request: Submit, owner: str, run: RunConfig) -> Entry:
+    def _add(self, request: Submit, owner: str, run: RunConfig) -> JobRecord:
         """Write the job down; first what it begins from: a folder of a job that was not written down goes at the next start."""
         with named(self.ledger, request.refines) as name:
             if request.mesh:
@@ -194,17 +194,17 @@ class Service:
     def _reply(self, job: str) -> JobReply:
         return JobReply(self.ledger.entries[job].summary)
 
-    def _list(self, request: ListJobs, asker: Asker) -> JobList:
+    def _list(self, request: ListJobs, asker: RequestContext) -> JobList:
         entries = self.ledger.newest(None if asker.is_admin else asker.owner, request.before, request.count)
         return JobList(tuple(entry.summary for entry in entries), self.ledger.changed)
 
-    def _subscribe(self, request: Subscribe, asker: Asker) -> JobList:
+    def _subscribe(self, request: Subscribe, asker: RequestContext) -> JobList:
         if request.previews_of:
             self._own(request.previews_of, asker)
         self._audience.join(asker.route, asker.owner, request.previews_of, asker.is_admin)
         return self._list(ListJobs(), asker)
 
-    def _prioritize(self, request: Prioritize, asker: Asker) -> JobReply:
+    def _prioritize(self, request: Prioritize, asker: RequestContext) -> JobReply:
         entry = self._own(request.job, asker)
         if entry.state in ENDED:
             raise Refused("not-now", f"the job is {entry.state.value}; only what has not ended has a priority")
@@ -214,7 +214,7 @@ class Service:
             self._dispatch.reckon()
         return self._reply(request.job)
 
-    def _pin(self, request: Pin, asker: Asker) -> JobReply:
+    def _pin(self, request: Pin, asker: RequestContext) -> JobReply:
         entry = self._own(request.job, asker)
         pinned = sum(1 for e in self.ledger.entries.values() if e.owner == entry.owner and e.summary.pinned)
         limit = self._policy.pinned_per_user
@@ -224,7 +224,7 @@ class Service:
             self._herald.amend(request.job, pinned=request.pinned)
         return self._reply(request.job)
 
-    def _cancel(self, request: Cancel, asker: Asker) -> JobReply:
+    def _cancel(self, request: Cancel, asker: RequestContext) -> JobReply:
         entry = self._own(request.job, asker)
         if entry.state in (JobState.QUEUED, JobState.PAUSED):
             self._herald.move(
@@ -236,7 +236,7 @@ class Service:
             self._runner.stop(request.job, "cancel")
         return self._reply(request.job)
 
-    def _pause(self, request: Pause, asker: Asker) -> JobReply:
+    def _pause(self, request: Pause, asker: RequestContext) -> JobReply:
         entry = self._own(request.job, asker)
         if entry.state is JobState.QUEUED:
             self._herald.move(request.job, JobState.PAUSED)
@@ -249,7 +249,7 @@ class Service:
             raise Refused("not-now", f"the job is {entry.state.value}; only queued and running ones can pause")
         return self._reply(request.job)
 
-    def _resume(self, request: Resume, asker: Asker) -> JobReply:
+    def _resume(self, request: Resume, asker: RequestContext) -> JobReply:
         entry = self._own(request.job, asker)
         if entry.state is JobState.PAUSED:
             self._dispatch.resume(request.job)
@@ -266,14 +266,14 @@ class Service:
             )
         return self._reply(request.job)
 
-    def _forget(self, request: Forget, asker: Asker) -> Done:
+    def _forget(self, request: Forget, asker: RequestContext) -> Done:
         entry = self._own(request.job, asker)
         if entry.state not in ENDED:
             raise Refused("not-now", f"the job is {entry.state.value}; cancel it first")
         self._dispatch.sweeper.drop(entry)
         return Done()
 
-    def _fetch(self, request: Fetch, asker: Asker) -> Chunk:
+    def _fetch(self, request: Fetch, asker: RequestContext) -> Chunk:
         entry = self._own(request.job, asker)
         path = self.ledger.job_folder(request.job) / MESH_FILE
         if not entry.summary.mesh_bytes:
@@ -292,7 +292,7 @@ class Service:
         ):
             try:
                 self._herald.amend(request.job, fetched=True)
-            except LedgerFault as fault:
+            except StorageError as fault:
                 log.warning(
                     "fetch not noted", extra={"job": request.job, "why": str(fault)}
                 )  # then it is only kept longer

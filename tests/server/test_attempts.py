@@ -6,8 +6,8 @@ from __future__ import annotations
 from dreamwright.backend.server.workers.dispatcher import RETRY_S
 from dreamwright.backend.server.workers.fencing import FENCE_FILE
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.local_runner import Died
-from dreamwright.backend.server.workers.worker_protocol import Ended, Noted, Stepped
+from dreamwright.backend.server.workers.local_runner import WorkerExited
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, StatusReport, ProgressReport
 from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
 
 
@@ -20,14 +20,14 @@ def test_the_fence_is_raised_before_a_worker_hears_of_the_job(in_memory_server: 
 def test_what_an_earlier_attempt_reports_changes_nothing(in_memory_server: InMemoryServer) -> None:
     name = in_memory_server.submit()
     in_memory_server.step()
-    in_memory_server.runner.told.append(Died(name, -9))
+    in_memory_server.runner.told.append(WorkerExited(name, -9))
     in_memory_server.step()
     assert in_memory_server.job(name).attempt == 2 and in_memory_server.job(name).state == "running"
     for late in (
-        Stepped(name, 9, 10, 1.0, 1.0, 1),
-        Noted(name, "", "late", 1),
-        Ended(name, "succeeded", "", False, 1),
-        Ended(name, "failed", "", False),
+        ProgressReport(name, 9, 10, 1.0, 1.0, 1),
+        StatusReport(name, "", "late", 1),
+        JobFinished(name, "succeeded", "", False, 1),
+        JobFinished(name, "failed", "", False),
     ):
         before = in_memory_server.job(name)
         in_memory_server.runner.told.append(late)
@@ -41,12 +41,12 @@ def test_a_job_that_gets_on_survives_more_deaths_than_one_that_does_not(in_memor
     in_memory_server.step()
     steps = in_memory_server.job(name).steps
     for death in range(1, 6):
-        in_memory_server.report(Stepped, name, death * steps // 10, steps, 1.0, 1.0)
-        in_memory_server.runner.told.append(Died(name, -9))
+        in_memory_server.report(ProgressReport, name, death * steps // 10, steps, 1.0, 1.0)
+        in_memory_server.runner.told.append(WorkerExited(name, -9))
         in_memory_server.step()
         assert in_memory_server.job(name).state == "running"
     for _ in range(2):
-        in_memory_server.runner.told.append(Died(name, -9))
+        in_memory_server.runner.told.append(WorkerExited(name, -9))
         in_memory_server.step()
     assert in_memory_server.job(name).state == "failed" and "3 times" in in_memory_server.job(name).message
 
@@ -56,8 +56,8 @@ def test_a_job_that_dies_at_the_same_step_each_time_fails_at_the_third(in_memory
     in_memory_server.step()
     for death in (1, 2, 3):
         assert in_memory_server.job(name).state == "running" and in_memory_server.job(name).attempt == death
-        in_memory_server.report(Stepped, name, in_memory_server.job(name).steps // 2, in_memory_server.job(name).steps, 1.0, 1.0)
-        in_memory_server.runner.told.append(Died(name, -11))
+        in_memory_server.report(ProgressReport, name, in_memory_server.job(name).steps // 2, in_memory_server.job(name).steps, 1.0, 1.0)
+        in_memory_server.runner.told.append(WorkerExited(name, -11))
         in_memory_server.step()
     assert in_memory_server.job(name).state == "failed" and in_memory_server.job(name).cause == "crashed"
 
@@ -66,7 +66,7 @@ def test_the_death_of_a_worker_is_counted_once_the_disk_takes_it(in_memory_serve
     name = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.disk.full = True
-    in_memory_server.runner.told.append(Died(name, -9))
+    in_memory_server.runner.told.append(WorkerExited(name, -9))
     in_memory_server.step()
     assert in_memory_server.job(name).state == "running"
     in_memory_server.disk.full = False
@@ -96,7 +96,7 @@ def test_the_last_checkpoint_stays_until_the_end_is_written_down(in_memory_serve
     (checkpoints / "checkpoint.safetensors").write_bytes(b"x")
     in_memory_server.disk.full = True
     (in_memory_server.ledger.job_folder(name) / MESH_FILE).write_bytes(b"mesh")
-    in_memory_server.report(Ended, name, "succeeded", "", True)
+    in_memory_server.report(JobFinished, name, "succeeded", "", True)
     assert in_memory_server.job(name).state == "running" and checkpoints.exists()
     in_memory_server.disk.full = False
     in_memory_server.step(RETRY_S)

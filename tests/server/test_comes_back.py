@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import zmq
 
-from dreamwright.backend.server.workers.worker_protocol import Pictured, Stepped
+from dreamwright.backend.server.workers.worker_protocol import PreviewReport, ProgressReport
 from dreamwright.shared.client import Link
 from dreamwright.shared.messages import JobChanged, JobList, JobReply, JobSummary, PreviewFrame
 from tests.soak.comes_back import soak
@@ -46,8 +46,8 @@ def test_who_is_cut_off_and_back_at_once_is_told_and_shown_everything_again(encr
     encrypted_server.wait_until(lambda: encrypted_server.runner.given == [job])
     for cut in range(3):
         step = 10 * cut + 5
-        encrypted_server.runner.told.append(Stepped(job=job, step=step, steps=100, elapsed_s=1.0, eta_s=1.0))
-        encrypted_server.runner.told.append(Pictured(job=job, step=step, width=8, height=8, data=picture(step, 8)))
+        encrypted_server.runner.told.append(ProgressReport(job=job, step=step, steps=100, elapsed_s=1.0, eta_s=1.0))
+        encrypted_server.runner.told.append(PreviewReport(job=job, step=step, width=8, height=8, data=picture(step, 8)))
         events = encrypted_server.events[anna]
         encrypted_server.wait_until(lambda: any(job.step == step for job in told_of(events)))
         encrypted_server.wait_until(lambda: any(isinstance(event, PreviewFrame) and event.step == step for event in events))

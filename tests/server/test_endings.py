@@ -24,9 +24,9 @@ from dreamwright.backend.errors import (
 )
 from dreamwright.backend.server.workers.failure_policy import (
     ADVICE,
-    REMEDIES,
+    FAILURE_ACTIONS,
     Cause,
-    Remedy,
+    FailureAction,
     classify,
     classify_status,
     decide,
@@ -93,8 +93,8 @@ def test_a_dead_process_has_one_cause_with_the_signals_name(
 
 
 def test_the_table_names_every_cause_and_advises_where_attempts_are_counted() -> None:
-    assert set(REMEDIES) == set(Cause) == set(WORDS)
-    assert set(ADVICE) == {cause for cause, remedies in REMEDIES.items() if Remedy.AGAIN in remedies}
+    assert set(FAILURE_ACTIONS) == set(Cause) == set(WORDS)
+    assert set(ADVICE) == {cause for cause, remedies in FAILURE_ACTIONS.items() if FailureAction.AGAIN in remedies}
 
 
 @given(st.sampled_from(list(Cause)), st.integers(1, 8), st.integers(1, 8), st.booleans())
@@ -103,12 +103,12 @@ def test_no_cause_is_retried_beyond_the_limit_and_what_comes_again_is_not_retrie
 ) -> None:
     lower = {"run.views_at_once": "1"} if can_shrink else {}
     verdict = decide(cause, "it broke", attempts, limit, lower, "/logs")
-    counted = Remedy.AGAIN in REMEDIES[cause] and attempts < limit
+    counted = FailureAction.AGAIN in FAILURE_ACTIONS[cause] and attempts < limit
     shrunk = cause in (Cause.MEMORY, Cause.MACHINE_MEMORY) and can_shrink
     assert verdict.retry == (counted or shrunk) and verdict.settings == (lower if shrunk else {})
     assert verdict.message.startswith("it broke")
     assert ("run.views_at_once=1" in verdict.message) == shrunk
-    if not verdict.retry and Remedy.AGAIN in REMEDIES[cause]:
+    if not verdict.retry and FailureAction.AGAIN in FAILURE_ACTIONS[cause]:
         assert f"{attempts} times" in verdict.message and "{" not in verdict.message
 
 

@@ -9,68 +9,68 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamwright.backend.server.jobs.scheduling import Turns, Waiting, check_priority, check_room, in_order, started
+from dreamwright.backend.server.jobs.scheduling import RoundRobin, QueuedJob, check_priority, check_room, in_order, started
 from dreamwright.shared.errors import Refused
 
 USERS = ("ada", "bob", "cem", "dee")
 LINE = st.lists(st.tuples(st.sampled_from(USERS), st.integers(-10, 10)), max_size=30).map(
-    lambda asked: [Waiting(f"j{number}", owner, priority, number) for number, (owner, priority) in enumerate(asked)]
+    lambda asked: [QueuedJob(f"j{number}", owner, priority, number) for number, (owner, priority) in enumerate(asked)]
 )
 HISTORY = st.lists(st.sampled_from(USERS), max_size=30)
 
 
-def after(history: list[str]) -> Turns:
+def after(history: list[str]) -> RoundRobin:
     """The turns once these users were served, each asking whenever it was their turn."""
-    turns = Turns()
+    turns = RoundRobin()
     for owner in history:
         turns = started(turns, turns.of(owner), owner)
     return turns
 
 
-def names(waiting: list[Waiting], turns: Turns) -> list[str]:
+def names(waiting: list[QueuedJob], turns: RoundRobin) -> list[str]:
     return [job.job for _, job in in_order(waiting, turns)]
 
 
 def test_a_user_with_fifty_jobs_does_not_delay_another_s_first() -> None:
-    flood = [Waiting(f"a{i}", "ada", 0, i) for i in range(50)]
-    late = Waiting("b", "bob", 0, 50)
-    assert names([*flood, late], Turns())[:3] == ["a0", "b", "a1"]
+    flood = [QueuedJob(f"a{i}", "ada", 0, i) for i in range(50)]
+    late = QueuedJob("b", "bob", 0, 50)
+    assert names([*flood, late], RoundRobin())[:3] == ["a0", "b", "a1"]
     turns = after(["ada"])  # one of hers was started before he came
     assert names([*flood[1:], late], turns)[0] == "b"
 
 
 def test_users_take_turns_then_priority_counts_then_arrival() -> None:
     waiting = [
-        Waiting("a1", "ada", 0, 1),
-        Waiting("a2", "ada", 3, 2),
-        Waiting("b1", "bob", 0, 3),
-        Waiting("b2", "bob", 0, 4),
-        Waiting("c1", "cem", 9, 5),
+        QueuedJob("a1", "ada", 0, 1),
+        QueuedJob("a2", "ada", 3, 2),
+        QueuedJob("b1", "bob", 0, 3),
+        QueuedJob("b2", "bob", 0, 4),
+        QueuedJob("c1", "cem", 9, 5),
     ]
-    assert names(waiting, Turns()) == ["c1", "a2", "b1", "a1", "b2"]
+    assert names(waiting, RoundRobin()) == ["c1", "a2", "b1", "a1", "b2"]
 
 
 def test_a_job_that_lost_its_worker_keeps_its_turn() -> None:
-    waiting = [Waiting("a1", "ada", 9, 1), Waiting("b1", "bob", -5, 2, turn=3)]
-    assert names(waiting, Turns(3, {"bob": 4})) == ["b1", "a1"]
-    assert started(Turns(3, {"bob": 4}), 3, "bob", again=True) == Turns(3, {"bob": 4})
+    waiting = [QueuedJob("a1", "ada", 9, 1), QueuedJob("b1", "bob", -5, 2, turn=3)]
+    assert names(waiting, RoundRobin(3, {"bob": 4})) == ["b1", "a1"]
+    assert started(RoundRobin(3, {"bob": 4}), 3, "bob", again=True) == RoundRobin(3, {"bob": 4})
 
 
 def test_who_was_away_comes_at_once_but_gains_no_credit() -> None:
     turns = after(["ada"] * 20)
-    waiting = [Waiting(f"a{i}", "ada", 0, i) for i in range(3)] + [Waiting(f"b{i}", "bob", 0, 10 + i) for i in range(3)]
+    waiting = [QueuedJob(f"a{i}", "ada", 0, i) for i in range(3)] + [QueuedJob(f"b{i}", "bob", 0, 10 + i) for i in range(3)]
     assert names(waiting, turns) == ["b0", "a0", "b1", "a1", "b2", "a2"]
 
 
 @given(LINE, HISTORY)
-def test_every_waiting_job_is_in_line_once(waiting: list[Waiting], history: list[str]) -> None:
-    """Work conserving: a free device finds a job whenever one waits, whoever's it is."""
+def test_every_waiting_job_is_in_line_once(waiting: list[QueuedJob], history: list[str]) -> None:
+    """Work-conserving: a free device finds a job whenever one waits, whoever's it is."""
     assert sorted(names(waiting, after(history))) == sorted(job.job for job in waiting)
 
 
 @given(LINE, HISTORY, st.randoms(use_true_random=False))
 def test_the_order_does_not_depend_on_how_the_jobs_were_handed_over(
-    waiting: list[Waiting], history: list[str], dice: object
+    waiting: list[QueuedJob], history: list[str], dice: object
 ) -> None:
     shuffled = list(waiting)
     dice.shuffle(shuffled)  # type: ignore[attr-defined]
@@ -78,7 +78,7 @@ def test_the_order_does_not_depend_on_how_the_jobs_were_handed_over(
 
 
 @given(LINE, HISTORY)
-def test_a_user_s_own_jobs_stand_by_priority_then_arrival(waiting: list[Waiting], history: list[str]) -> None:
+def test_a_user_s_own_jobs_stand_by_priority_then_arrival(waiting: list[QueuedJob], history: list[str]) -> None:
     ordered = [job for _, job in in_order(waiting, after(history))]
     for owner in USERS:
         own = [job for job in ordered if job.owner == owner]
@@ -87,10 +87,10 @@ def test_a_user_s_own_jobs_stand_by_priority_then_arrival(waiting: list[Waiting]
 
 @given(LINE, HISTORY, st.sampled_from(USERS), st.integers(-10, 10))
 def test_a_new_job_never_changes_how_the_jobs_of_others_stand_to_each_other(
-    waiting: list[Waiting], history: list[str], owner: str, priority: int
+    waiting: list[QueuedJob], history: list[str], owner: str, priority: int
 ) -> None:
     turns = after(history)
-    more = [*waiting, Waiting("new", owner, priority, 99)]
+    more = [*waiting, QueuedJob("new", owner, priority, 99)]
     others = {job.job for job in waiting if job.owner != owner}
     assert [name for name in names(more, turns) if name in others] == [
         name for name in names(waiting, turns) if name in others
@@ -98,7 +98,7 @@ def test_a_new_job_never_changes_how_the_jobs_of_others_stand_to_each_other(
 
 
 @given(LINE, HISTORY)
-def test_serving_the_first_keeps_the_order_of_the_rest(waiting: list[Waiting], history: list[str]) -> None:
+def test_serving_the_first_keeps_the_order_of_the_rest(waiting: list[QueuedJob], history: list[str]) -> None:
     """So the places that artists see only count down while nobody submits, raises or pauses."""
     turns = after(history)
     ordered = in_order(waiting, turns)
@@ -117,11 +117,11 @@ def test_serving_the_first_keeps_the_order_of_the_rest(waiting: list[Waiting], h
     LINE,
 )
 def test_nobody_starves_whatever_the_others_send(
-    flood: list[list[tuple[str, int]]], history: list[str], line: list[Waiting]
+    flood: list[list[tuple[str, int]]], history: list[str], line: list[QueuedJob]
 ) -> None:
     """Ada's lowest job starts after at most two of each other user's, though they keep sending ones of higher priority."""
     turns = after(history)
-    waiting = [job for job in line if job.owner != "ada"] + [Waiting("hers", "ada", -10, 1000)]
+    waiting = [job for job in line if job.owner != "ada"] + [QueuedJob("hers", "ada", -10, 1000)]
     served: dict[str, int] = {}
     for round_number, sent in enumerate(flood):
         turn, first = in_order(waiting, turns)[0]
@@ -132,7 +132,7 @@ def test_nobody_starves_whatever_the_others_send(
             return
         served[first.owner] = served.get(first.owner, 0) + 1
         waiting += [
-            Waiting(f"n{round_number}-{i}", owner, priority, 2000 + round_number * 10 + i)
+            QueuedJob(f"n{round_number}-{i}", owner, priority, 2000 + round_number * 10 + i)
             for i, (owner, priority) in enumerate(sent)
         ]
     raise AssertionError(f"hers still waits after {served}")
@@ -169,5 +169,5 @@ def test_users_may_lower_their_priority_and_admins_may_raise_it(
 
 
 def test_an_interrupted_job_goes_before_others_of_its_turn() -> None:
-    waiting = [Waiting("a", "ada", 10, 1), replace(Waiting("b", "bob", -10, 2), turn=1)]
-    assert names(waiting, Turns(1)) == ["b", "a"]
+    waiting = [QueuedJob("a", "ada", 10, 1), replace(QueuedJob("b", "bob", -10, 2), turn=1)]
+    assert names(waiting, RoundRobin(1)) == ["b", "a"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamwright.backend.server.workers.fencing import FENCE_FILE, Superseded, check_fence, held, raise_fence
+from dreamwright.backend.server.workers.fencing import FENCE_FILE, SupersededError, check_fence, held, raise_fence
 
 HOLDER = """
 import sys, time
@@ -28,7 +28,7 @@ def test_only_the_latest_attempt_passes_the_fence(tmp_path: Path) -> None:
     raise_fence(tmp_path / "job", 1)
     check_fence(tmp_path / "job", 1)
     raise_fence(tmp_path / "job", 2)
-    with pytest.raises(Superseded, match="given to attempt 2; this is attempt 1"):
+    with pytest.raises(SupersededError, match="given to attempt 2; this is attempt 1"):
         check_fence(tmp_path / "job", 1)
     assert [path.name for path in (tmp_path / "job").iterdir()] == [FENCE_FILE], "nothing half written stays"
 
@@ -39,7 +39,7 @@ def test_a_fence_that_cannot_be_read_lets_nobody_write(content: str | None, tmp_
     (tmp_path / FENCE_FILE).unlink()
     if content is not None:
         (tmp_path / FENCE_FILE).write_text(content)
-    with pytest.raises(Superseded):
+    with pytest.raises(SupersededError):
         check_fence(tmp_path, 1)
 
 
@@ -78,5 +78,5 @@ def test_a_worker_that_waits_can_be_told_to_stop_and_finds_out_that_a_third_came
             raise_fence(tmp_path, 3)
             return False
 
-        with pytest.raises(Superseded), held(tmp_path, 2, third):
+        with pytest.raises(SupersededError), held(tmp_path, 2, third):
             pass

@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from dreamwright.backend.server.workers import local_runner as module
-from dreamwright.backend.server.workers.local_runner import LONGEST_REST_S, Died, Foreman
+from dreamwright.backend.server.workers.local_runner import LONGEST_REST_S, WorkerExited, LocalRunner
 
 
 class Clock:
@@ -27,15 +27,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def foreman(tmp_path: Path, clock: Clock) -> Iterator[Foreman]:
+def foreman(tmp_path: Path, clock: Clock) -> Iterator[LocalRunner]:
     context = zmq.Context()
-    foreman = Foreman(context, ("cpu",), tmp_path / "logs", clock)
+    foreman = LocalRunner(context, ("cpu",), tmp_path / "logs", clock)
     yield foreman
     foreman.close(0.0)
     context.destroy(0)
 
 
-def starts(foreman: Foreman, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def starts(foreman: LocalRunner, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     begun: list[str] = []
     start = foreman._start
     monkeypatch.setattr(foreman, "_start", lambda hand: (begun.append(hand.device), start(hand)))
@@ -43,7 +43,7 @@ def starts(foreman: Foreman, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_worker_that_dies_at_once_is_started_after_1_2_4_seconds_and_at_last_each_minute(
-    foreman: Foreman, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    foreman: LocalRunner, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module.sys, "executable", "/bin/false")
     begun = starts(foreman, monkeypatch)
@@ -56,14 +56,14 @@ def test_a_worker_that_dies_at_once_is_started_after_1_2_4_seconds_and_at_last_e
             foreman.idle()
         rests.append(clock.now - before)
         end = time.monotonic() + 10
-        while not any(isinstance(report, Died) for report in foreman.reports()):
+        while not any(isinstance(report, WorkerExited) for report in foreman.reports()):
             assert time.monotonic() < end
             time.sleep(0.002)
     assert rests == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, LONGEST_REST_S]
 
 
 def test_a_worker_that_cannot_be_started_at_all_leaves_the_server_alive(
-    foreman: Foreman, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    foreman: LocalRunner, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its log cannot be opened, as on a full disk; a file in the way of the folder stands for it."""
     (tmp_path / "logs").write_text("in the way")

@@ -14,7 +14,7 @@ import msgpack
 import pytest
 import zmq
 
-from dreamwright.backend.server.workers.worker_protocol import Stepped, pack_order, unpack_order
+from dreamwright.backend.server.workers.worker_protocol import ProgressReport, pack_order, unpack_order
 from dreamwright.shared import limits
 from dreamwright.shared.client import Link
 from dreamwright.shared.errors import ProtocolError, Refused
@@ -169,7 +169,7 @@ def test_the_workers_port_takes_orders_or_refuses_and_reads_nothing_without_the_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     came = fuzz_orders(1500, 5)["came"]
-    assert came["refused"] > 500 and came["Stepped"] > 10
+    assert came["refused"] > 500 and came["ProgressReport"] > 10
     secret = "5" * 64
     for kind in ([], {}, None, 5, "Explode", "\0"):
         with pytest.raises(ProtocolError, match="known are"):
@@ -179,7 +179,7 @@ def test_the_workers_port_takes_orders_or_refuses_and_reads_nothing_without_the_
         lambda *a, **k: pytest.fail("it was unpacked"),
     )
     with pytest.raises(ProtocolError, match="secret"):
-        unpack_order(secret, pack_order("4" * 64, Stepped("j", 1, 2, 0.0, 0.0)))
+        unpack_order(secret, pack_order("4" * 64, ProgressReport("j", 1, 2, 0.0, 0.0)))
 
 
 def test_a_request_that_would_end_the_connection_by_its_size_is_refused_before_it_is_sent(scripted_server: ScriptedServer) -> None:

@@ -21,8 +21,8 @@ from dreamwright.backend.cli.main import build_parser
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.server.service import CLOSING
 from dreamwright.backend.server.workers.dispatcher import RECALLED
-from dreamwright.backend.server.workers.local_runner import Foreman
-from dreamwright.backend.server.workers.worker_protocol import Ended, Stepped
+from dreamwright.backend.server.workers.local_runner import LocalRunner
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport
 from dreamwright.shared.client import Link
 from dreamwright.shared.messages import Cancel, Closing, JobList, JobReply, Pause, Resume, Subscribe
 from tests.soak.graceful_stop import stop_and_go_on
@@ -46,7 +46,7 @@ def test_running_jobs_go_back_to_the_queue_with_their_place_and_nothing_new_begi
     in_memory_server.step()
     in_memory_server.service.begin_closing()
     assert orders.given == [(running, "pause")] and in_memory_server.service.at_work() == [running]
-    in_memory_server.report(Ended, running, "paused", "", False)
+    in_memory_server.report(JobFinished, running, "paused", "", False)
     assert (
         in_memory_server.job(running).state == "queued" and in_memory_server.job(running).message == RECALLED and in_memory_server.service.at_work() == []
     )
@@ -66,7 +66,7 @@ def test_a_job_that_its_user_paused_stays_paused(in_memory_server: InMemoryServe
     in_memory_server.step()
     in_memory_server.request(Pause(job))
     in_memory_server.service.begin_closing()
-    in_memory_server.report(Ended, job, "paused", "", False)
+    in_memory_server.report(JobFinished, job, "paused", "", False)
     assert in_memory_server.job(job).state == "paused"
 
 
@@ -75,11 +75,11 @@ def test_a_pause_of_an_earlier_attempt_is_no_reason_to_stay_paused(in_memory_ser
     job = in_memory_server.submit("ada")
     in_memory_server.step()
     in_memory_server.request(Pause(job))
-    in_memory_server.report(Ended, job, "paused", "", False)
+    in_memory_server.report(JobFinished, job, "paused", "", False)
     in_memory_server.request(Resume(job))
     in_memory_server.step()
     in_memory_server.service.begin_closing()
-    in_memory_server.report(Ended, job, "paused", "", False)
+    in_memory_server.report(JobFinished, job, "paused", "", False)
     assert in_memory_server.job(job).state == "queued"
 
 
@@ -91,7 +91,7 @@ def test_a_job_that_is_being_cancelled_or_ends_meanwhile_ends_as_it_would(in_mem
     orders.given.clear()
     in_memory_server.service.begin_closing()
     assert orders.given == [], "it stops already, and its mesh is being made"
-    in_memory_server.report(Ended, cancelled, "cancelled", "", False)
+    in_memory_server.report(JobFinished, cancelled, "cancelled", "", False)
     assert in_memory_server.job(cancelled).state == "cancelled"
 
 
@@ -166,7 +166,7 @@ def test_two_workers_that_hang_are_killed_after_one_grace_not_two(
 ) -> None:
     """Stopped processes stand for workers in a kernel that does not return."""
     context = zmq.Context()
-    foreman = Foreman(context, ("cpu", "cuda:0"), tmp_path)
+    foreman = LocalRunner(context, ("cpu", "cuda:0"), tmp_path)
     hung = [
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdin=subprocess.PIPE)
         for _ in range(2)
@@ -188,7 +188,7 @@ def test_two_workers_that_hang_are_killed_after_one_grace_not_two(
 def test_ctrl_c_in_a_terminal_reaches_the_server_alone(tmp_path: Path) -> None:
     """A worker is in a session of its own, where the terminal's SIGINT does not go, nor SIGHUP when its server dies."""
     context = zmq.Context()
-    foreman = Foreman(context, ("cpu",), tmp_path)
+    foreman = LocalRunner(context, ("cpu",), tmp_path)
     try:
         foreman.idle()
         assert os.getsid(foreman._hands["cpu"].process.pid) != os.getsid(0)
@@ -238,6 +238,6 @@ def test_a_step_told_while_the_server_stops_still_counts(in_memory_server: InMem
     job = in_memory_server.submit("ada")
     in_memory_server.step()
     in_memory_server.service.begin_closing()
-    in_memory_server.report(Stepped, job, 7, 100, 1.0, 9.0)
-    in_memory_server.report(Ended, job, "paused", "", False)
+    in_memory_server.report(ProgressReport, job, 7, 100, 1.0, 9.0)
+    in_memory_server.report(JobFinished, job, "paused", "", False)
     assert in_memory_server.job(job).step == 7

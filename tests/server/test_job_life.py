@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.worker_protocol import Ended, Noted, Pictured, Stepped
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, StatusReport, PreviewReport, ProgressReport
 from dreamwright.shared.download import Download
 from dreamwright.shared.messages import Cancel, Forget, JobChanged, JobForgotten, Pause, PreviewFrame, Resume
 from tests.testing.scripted_worker_server import asked, scripted_server  # noqa: F401 (scripted_server is a fixture)
@@ -21,15 +21,15 @@ def test_a_submitted_job_runs_shows_itself_and_ends_with_a_mesh_that_arrives_who
     scripted_server.client.subscribe(name)
     scripted_server.step()
     scripted_server.runner.told = [
-        Stepped(name, 5, 10, 1.0, 1.0),
-        Noted(name, "fine", ""),
-        Pictured(name, 5, 2, 1, b"123456"),
+        ProgressReport(name, 5, 10, 1.0, 1.0),
+        StatusReport(name, "fine", ""),
+        PreviewReport(name, 5, 2, 1, b"123456"),
     ]
     scripted_server.wait_until(lambda: any(isinstance(e, PreviewFrame) for e in scripted_server.events))
     scripted_server.wait_until(lambda: any(isinstance(e, JobChanged) and e.job.step == 5 for e in scripted_server.events))
     data = bytes(range(256)) * 4000  # four pieces
     (scripted_server.server._ledger.job_folder(name) / MESH_FILE).write_bytes(data)
-    scripted_server.runner.told = [Ended(name, "succeeded", "", True)]
+    scripted_server.runner.told = [JobFinished(name, "succeeded", "", True)]
     scripted_server.wait_until(lambda: scripted_server.job(name).state == "succeeded")
     arrived: list[Any] = []
     Download(scripted_server.client, name, "mesh", scripted_server.job(name).mesh_bytes, arrived.append).start()
@@ -47,7 +47,7 @@ def test_one_device_works_on_one_job_and_the_others_know_their_place_in_line(scr
     names = [scripted_server.request(asked(f"t{i}")).job.job for i in range(3)]
     scripted_server.wait_until(lambda: scripted_server.runner.given == names[:1])
     assert [scripted_server.job(n).queue_place for n in names] == [0, 1, 2]
-    scripted_server.runner.told = [Ended(names[0], "failed", "no luck", False)]
+    scripted_server.runner.told = [JobFinished(names[0], "failed", "no luck", False)]
     scripted_server.wait_until(lambda: scripted_server.runner.given == names[:2])
     assert [(scripted_server.job(n).state, scripted_server.job(n).queue_place) for n in names] == [
         ("failed", 0),
@@ -65,7 +65,7 @@ def test_cancel_stops_a_waiting_job_at_once_and_a_running_one_after_its_step(scr
     assert scripted_server.request(Cancel(running)).job.state == "cancelling"  # twice is once
     assert scripted_server.runner.stopped == [(running, "cancel")]
     (scripted_server.server._ledger.job_folder(running) / MESH_FILE).write_bytes(b"half")
-    scripted_server.runner.told = [Ended(running, "cancelled", "", True)]
+    scripted_server.runner.told = [JobFinished(running, "cancelled", "", True)]
     scripted_server.wait_until(lambda: scripted_server.job(running).state == "cancelled")
     assert scripted_server.job(running).mesh_bytes == 4
     assert scripted_server.request(Cancel(running)).job.state == "cancelled"  # after the end: no harm
@@ -75,7 +75,7 @@ def test_pause_keeps_the_place_and_resume_puts_the_job_back_into_the_queue(scrip
     name = scripted_server.request(asked()).job.job
     scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
     scripted_server.request(Pause(name))
-    scripted_server.runner.told = [Ended(name, "paused", "", False)]
+    scripted_server.runner.told = [JobFinished(name, "paused", "", False)]
     scripted_server.wait_until(lambda: scripted_server.job(name).state == "paused")
     assert scripted_server.request(Resume(name)).job.state in ("queued", "running")
     scripted_server.wait_until(lambda: scripted_server.runner.given == [name, name])
@@ -86,7 +86,7 @@ def test_a_forgotten_job_is_gone_with_its_files_and_only_ended_ones_can_be(scrip
     name = scripted_server.request(asked()).job.job
     scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
     assert scripted_server.request(Forget(name)).code == "not-now"
-    scripted_server.runner.told = [Ended(name, "failed", "", False)]
+    scripted_server.runner.told = [JobFinished(name, "failed", "", False)]
     scripted_server.wait_until(lambda: scripted_server.job(name).state == "failed")
     scripted_server.request(Forget(name))
     scripted_server.wait_until(lambda: any(isinstance(e, JobForgotten) for e in scripted_server.events))

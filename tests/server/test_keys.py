@@ -21,7 +21,7 @@ from zmq.utils import z85
 from dreamwright.backend.cli.keys import own_host, reachable
 from dreamwright.backend.cli.main import main
 from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.server.transport.authorized_keys import GuestList, KeyFolder
+from dreamwright.backend.server.transport.authorized_keys import AuthorizedKeys, KeyFolder
 from dreamwright.shared.credentials import (
     Invitation,
     KeyPair,
@@ -233,7 +233,7 @@ def test_the_servers_own_key_is_not_taken_for_an_artists(keys: KeyFolder) -> Non
 
 
 def test_the_guest_list_follows_the_file_at_once_and_trusts_nothing_else(keys: KeyFolder) -> None:
-    guests, key = GuestList(keys), key_text(KEY)
+    guests, key = AuthorizedKeys(keys), key_text(KEY)
     assert guests.user_of(key) is None and not guests.is_admin("anna")
     keys.allow("anna", key, True)
     assert guests.user_of(key).name == "anna" and guests.is_admin("anna") and len(guests) == 1

@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.server.app import FrontDoor, check_address
+from dreamwright.backend.server.app import Server, check_address
 from dreamwright.backend.server.transport.zap_authenticator import ENDPOINT
 from dreamwright.shared.client import Link
 from dreamwright.shared.credentials import key_text, new_pair
@@ -47,7 +47,7 @@ def test_what_is_not_surely_loopback_is_not_opened_without_keys_and_the_command_
 ) -> None:
     assert not check_address(address)
     with pytest.raises(ConfigError, match=re.escape(f"dreamwright keys create --state {tmp_path / 'state'}")):
-        FrontDoor(address, tmp_path / "state", ("cpu",))
+        Server(address, tmp_path / "state", ("cpu",))
     assert not (tmp_path / "state" / "jobs.sqlite3").exists()
 
 
@@ -93,13 +93,13 @@ def test_a_name_that_means_another_machine_is_not_taken_for_loopback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a hosts file gives localhost another address."""
-    monkeypatch.setattr("dreamwright.backend.server.app.Foreman", ScriptedRunner)
+    monkeypatch.setattr("dreamwright.backend.server.app.LocalRunner", ScriptedRunner)
     monkeypatch.setattr("dreamwright.backend.server.app.LOOPBACK", ("0.0.0.0",))
     with pytest.raises(ConfigError, match="which other machines may reach"):
-        FrontDoor("tcp://0.0.0.0:*", tmp_path, ("cpu",))
+        Server("tcp://0.0.0.0:*", tmp_path, ("cpu",))
     monkeypatch.undo()
-    monkeypatch.setattr("dreamwright.backend.server.app.Foreman", ScriptedRunner)
-    FrontDoor("tcp://127.0.0.1:*", tmp_path, ("cpu",)).close()  # and it let go of the folder
+    monkeypatch.setattr("dreamwright.backend.server.app.LocalRunner", ScriptedRunner)
+    Server("tcp://127.0.0.1:*", tmp_path, ("cpu",)).close()  # and it let go of the folder
 
 
 # --- the doorkeeper cannot be killed

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dreamwright.backend.server.monitoring import logging_setup
-from dreamwright.backend.server.monitoring.logging_setup import Lines, hide
+from dreamwright.backend.server.monitoring.logging_setup import LogFormatter, hide
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
 from dreamwright.shared.connection_monitor import Lock
 from dreamwright.shared.credentials import key_text, new_pair
@@ -42,7 +42,7 @@ def line(style: str, level: int, event: str, error: BaseException | None = None,
     record = logging.LogRecord("room", logging.WARNING, "file.py", 1, event, None, info)
     record.created = 1_700_000_000.25
     vars(record).update(fields)
-    return Lines(style, level).format(record)
+    return LogFormatter(style, level).format(record)
 
 
 def test_a_line_of_json_has_the_time_in_utc_the_event_and_each_field() -> None:

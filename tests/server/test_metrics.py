@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Figures for Prometheus are those of what was done, and name no user, no job and no prompt."""
+"""Metrics for Prometheus are those of what was done, and name no user, no job and no prompt."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.server.monitoring.counters import Spread
-from dreamwright.backend.server.monitoring.metrics import Exporter, Shelf, is_loopback, read_address
-from dreamwright.backend.server.workers.local_runner import Died
-from dreamwright.backend.server.workers.worker_protocol import Ended, Stepped
+from dreamwright.backend.server.monitoring.counters import Histogram
+from dreamwright.backend.server.monitoring.metrics import Exporter, MetricsCollector, is_loopback, read_address
+from dreamwright.backend.server.workers.local_runner import WorkerExited
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport
 from dreamwright.shared.errors import Refused
 from dreamwright.shared.messages import AskStatus, Cancel, JobReply, ListJobs, Pause
 from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (in_memory_server is a fixture)
@@ -45,7 +45,7 @@ def scraped(url: str) -> str:
 
 
 def shown(in_memory_server: InMemoryServer) -> str:
-    registry, shelf = CollectorRegistry(), Shelf()
+    registry, shelf = CollectorRegistry(), MetricsCollector()
     registry.register(shelf)
     shelf.figures = in_memory_server.service.observer.figures()
     return generate_latest(registry).decode()
@@ -56,7 +56,7 @@ def shown(in_memory_server: InMemoryServer) -> str:
 def test_a_spread_counts_each_value_below_the_first_bound_that_is_no_smaller(
     values: list[float], bounds: set[float]
 ) -> None:
-    spread = Spread(tuple(sorted(bounds)))
+    spread = Histogram(tuple(sorted(bounds)))
     for value in values:
         spread.add(value)
     limits = [*sorted(bounds), float("inf")]
@@ -68,8 +68,8 @@ def test_a_spread_counts_each_value_below_the_first_bound_that_is_no_smaller(
 def test_paces_waits_outcomes_and_deaths_are_those_of_the_jobs(in_memory_server: InMemoryServer) -> None:
     done, dying, waiting = in_memory_server.submit(), in_memory_server.submit(), in_memory_server.submit()
     in_memory_server.step()
-    in_memory_server.report(Stepped, done, 10, 100, 4.0, 36.0)
-    in_memory_server.report(Stepped, done, 14, 100, 6.0, 34.0)  # 4 steps in 2 s
+    in_memory_server.report(ProgressReport, done, 10, 100, 4.0, 36.0)
+    in_memory_server.report(ProgressReport, done, 14, 100, 6.0, 34.0)  # 4 steps in 2 s
     in_memory_server.now += 3
     in_memory_server.wall += 3
     figures = read(shown(in_memory_server))
@@ -80,7 +80,7 @@ def test_paces_waits_outcomes_and_deaths_are_those_of_the_jobs(in_memory_server:
     assert figures["dreamwright_step_duration_seconds_bucket", (("device", "cpu"), ("le", "0.25"))] == 0
     assert figures["dreamwright_step_duration_seconds_sum", (("device", "cpu"),)] == 2.0
     in_memory_server.finish(done, b"m" * 77)
-    in_memory_server.runner.told.append(Died(dying, -9))
+    in_memory_server.runner.told.append(WorkerExited(dying, -9))
     in_memory_server.step()
     in_memory_server.request(Cancel(waiting))
     in_memory_server.now += 11
@@ -110,14 +110,14 @@ def test_a_run_that_begins_anew_from_another_seed_counts_no_step_backwards(in_me
     job = in_memory_server.submit()
     in_memory_server.step()
     for step, elapsed in ((50, 10.0), (2, 0.4), (4, 0.8)):
-        in_memory_server.report(Stepped, job, step, 100, elapsed, 1.0)
+        in_memory_server.report(ProgressReport, job, step, 100, elapsed, 1.0)
     assert read(shown(in_memory_server))["dreamwright_step_duration_seconds_count", (("device", "cpu"),)] == 2
 
 
 def test_no_label_names_a_user_a_job_or_a_prompt(in_memory_server: InMemoryServer) -> None:
     job = in_memory_server.submit("ada", prompt="a blue chair")
     in_memory_server.step()
-    in_memory_server.report(Stepped, job, 1, 100, 1.0, 1.0)
+    in_memory_server.report(ProgressReport, job, 1, 100, 1.0, 1.0)
     in_memory_server.request(Pause(job), "ada")
     written = shown(in_memory_server)
     assert job not in written and "ada" not in written and "chair" not in written
@@ -128,7 +128,7 @@ def test_no_label_names_a_user_a_job_or_a_prompt(in_memory_server: InMemoryServe
 def test_every_name_follows_the_conventions(in_memory_server: InMemoryServer) -> None:
     job = in_memory_server.submit()
     in_memory_server.step()
-    in_memory_server.report(Stepped, job, 1, 100, 1.0, 1.0)
+    in_memory_server.report(ProgressReport, job, 1, 100, 1.0, 1.0)
     for family in text_string_to_metric_families(shown(in_memory_server)):
         assert re.fullmatch(r"dreamwright_[a-z_]+", family.name) and family.documentation, family.name
         for sample in family.samples:
@@ -208,5 +208,5 @@ def test_ended_is_counted_once_though_told_twice(in_memory_server: InMemoryServe
     job = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.finish(job)
-    in_memory_server.report(Ended, job, "succeeded", "", False)
+    in_memory_server.report(JobFinished, job, "succeeded", "", False)
     assert read(shown(in_memory_server))["dreamwright_jobs_ended_total", (("outcome", "succeeded"),)] == 1

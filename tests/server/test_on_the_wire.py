@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import zmq
 
-from dreamwright.backend.server.monitoring.logging_setup import Lines
+from dreamwright.backend.server.monitoring.logging_setup import LogFormatter
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.shared import limits
 from dreamwright.shared.client import Client, Link
@@ -157,7 +157,7 @@ def test_the_servers_log_names_no_key_and_no_prompt(encrypted_server: EncryptedS
         stranger = encrypted_server.connect_client(stranger_pair)
         encrypted_server.wait_until(lambda: stranger.link is Link.BARRED)
     written = "\n".join(
-        Lines(style, logging.INFO).format(record) for style in ("text", "json") for record in caplog.records
+        LogFormatter(style, logging.INFO).format(record) for style in ("text", "json") for record in caplog.records
     )
     assert "user connects user=anna" in written and f"fingerprint={fingerprint(stranger_pair.public)}" in written
     for word in (key_text(anna.pair.public), key_text(stranger_pair.public), anna.pair.secret.hex(), "mushroom"):

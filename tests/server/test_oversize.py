@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 from dreamwright.backend.server.transport import connection_limiter
-from dreamwright.backend.server.transport.connection_limiter import Inflow
+from dreamwright.backend.server.transport.connection_limiter import ConnectionLimiter
 from dreamwright.shared import limits
 from dreamwright.shared.client import Link
 from dreamwright.shared.messages import JobList, ListJobs, pack, unpack
@@ -132,7 +132,7 @@ class Port:
     def __init__(self) -> None:
         self.now = 0.0
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.connection_limiter = Inflow(self.listener.getsockname()[1], lambda: self.now, 100_000, 250_000)
+        self.connection_limiter = ConnectionLimiter(self.listener.getsockname()[1], lambda: self.now, 100_000, 250_000)
         self.pairs: list[tuple[socket.socket, socket.socket]] = []
 
     def call(self) -> tuple[socket.socket, socket.socket]:

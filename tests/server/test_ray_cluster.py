@@ -24,12 +24,12 @@ if sys.platform != "linux":
         allow_module_level=True,
     )
 
-from dreamwright.backend.server.app import FrontDoor
+from dreamwright.backend.server.app import Server
 from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE, JobExecutor
 from dreamwright.backend.server.workers.ray_runner import RayRunner, own_namespace
-from dreamwright.backend.server.workers.runner import Died
-from dreamwright.backend.server.workers.worker_protocol import Ended, Report, Stepped, Work
+from dreamwright.backend.server.workers.runner import WorkerExited
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, Report, ProgressReport, RunJob
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.mesh_file import decode_mesh
 from dreamwright.shared.messages import Cancel, JobChanged, JobList, JobSummary, PreviewFrame, Submit
@@ -71,7 +71,7 @@ def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("undisturbed")
     raise_fence(folder, 1)
     said: list[Report] = []
-    JobExecutor(Work(summary(model, "job", 1, "cpu"), str(folder)), "cpu", said.append, lambda: "").carry_out()
+    JobExecutor(RunJob(summary(model, "job", 1, "cpu"), str(folder)), "cpu", said.append, lambda: "").carry_out()
     assert said[-1].how == "succeeded"
     return (folder / MESH_FILE).read_bytes()
 
@@ -90,7 +90,7 @@ class House:
         def runner(context: zmq.Context) -> RayRunner:
             return RayRunner(context, self._machines.address, own_namespace(self.state), self.state / "logs", "cpu")
 
-        self.server = FrontDoor("tcp://127.0.0.1:*", self.state, (), runner=runner)
+        self.server = Server("tcp://127.0.0.1:*", self.state, (), runner=runner)
         self.client = Client(self.server.address)
         self.client.connect()
         self.client.subscribe()
@@ -272,18 +272,18 @@ def test_of_two_attempts_at_once_only_the_later_goes_on_is_heard_and_publishes(
     folder = tmp_path / "job"
     raise_fence(folder, 1)
     bench.runner.give("left/0", summary(model, "job", 1, "left/0", LONG), folder)
-    bench.wait_until(lambda report: isinstance(report, Stepped) and report.step >= 3)
+    bench.wait_until(lambda report: isinstance(report, ProgressReport) and report.step >= 3)
     raise_fence(folder, 2)
     bench.runner.give("right/0", summary(model, "job", 2, "right/0", LONG), folder)
     bench.said.clear()
     bench.wait_until(
-        lambda report: isinstance(report, Stepped)
+        lambda report: isinstance(report, ProgressReport)
     )  # so the first attempt has let go: its end is ten minutes away
     assert not (folder / MESH_FILE).exists()
     bench.runner.stop("job", "cancel")
-    ended = bench.wait_until(lambda report: isinstance(report, (Ended, Died)))
+    ended = bench.wait_until(lambda report: isinstance(report, (JobFinished, WorkerExited)))
     assert (
-        isinstance(ended, Ended)
+        isinstance(ended, JobFinished)
         and (ended.how, ended.attempt, ended.meshed) == ("cancelled", 2, True)
         and (folder / MESH_FILE).exists()
     )
@@ -306,7 +306,7 @@ def test_an_actor_that_does_not_heed_is_ended_by_force_and_one_that_is_killed_is
         assert time.monotonic() < end
         time.sleep(0.1)
     bench.runner.stop("stuck", "pause")
-    ended = bench.wait_until(lambda report: isinstance(report, Ended))
+    ended = bench.wait_until(lambda report: isinstance(report, JobFinished))
     assert (
         ended == replace(ended, job="stuck", how="paused", attempt=1, meshed=False)
         and "goes on from its last checkpoint" in ended.message
@@ -315,7 +315,7 @@ def test_an_actor_that_does_not_heed_is_ended_by_force_and_one_that_is_killed_is
         assert time.monotonic() < end + 120
         time.sleep(0.1)
     os.kill(left[0].pid, signal.SIGKILL)
-    died = bench.wait_until(lambda report: isinstance(report, Died))
+    died = bench.wait_until(lambda report: isinstance(report, WorkerExited))
     assert (died.job, died.attempt) == ("dies", 1) and "its process on the cluster's node right died" in died.reason
     assert set(bench.runner.idle()) == {"left/0", "right/0"}
 
@@ -348,13 +348,13 @@ def test_a_node_without_dreamwright_fails_the_job_with_a_sentence_and_a_node_tha
         assert time.monotonic() < end and not list(bench.runner.reports())
         time.sleep(0.1)
     bench.runner.give("bare/0", summary(model, "job", 1, "bare/0"), tmp_path)
-    ended = bench.wait_until(lambda report: isinstance(report, (Ended, Died)))
-    assert isinstance(ended, Ended) and ended.how == "failed"
+    ended = bench.wait_until(lambda report: isinstance(report, (JobFinished, WorkerExited)))
+    assert isinstance(ended, JobFinished) and ended.how == "failed"
     assert "node bare cannot load dreamwright" in ended.message and "install dreamwright[ray]" in ended.message
     machines.kill("bare")
     assert "bare/0" in bench.runner.idle(), "nobody has noticed yet"
     bench.runner.give("bare/0", summary(model, "job", 2, "bare/0"), tmp_path)
-    died = bench.wait_until(lambda report: isinstance(report, Died))
+    died = bench.wait_until(lambda report: isinstance(report, WorkerExited))
     assert (died.job, died.attempt) == ("job", 2) and "bare" in died.reason
     assert set(bench.runner.devices) == set(bench.runner.idle()) == {"left/0", "right/0"}
 
@@ -370,7 +370,7 @@ def test_the_runner_outlives_the_head_node_and_goes_on_with_the_next_one(
         bench.runner.socket.poll(50)
     begun = time.monotonic()
     machines.kill_head()
-    died = bench.wait_until(lambda report: isinstance(report, Died))
+    died = bench.wait_until(lambda report: isinstance(report, WorkerExited))
     print(f"the loss of the head and of all nodes was told {time.monotonic() - begun:.1f} s after it")
     assert (died.job, died.attempt) == ("job", 1)
     bench.wait_until(lambda report: bench.runner.idle() == ["left/0"])

@@ -18,8 +18,8 @@ from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.ray_actor import NO_SECRET, Mailbox, unfit, unseen
 from dreamwright.backend.server.workers.ray_bridge import actor_name, explain, parse_name, slots_of
 from dreamwright.backend.server.workers.ray_runner import RayRunner, check_cluster, own_namespace
-from dreamwright.backend.server.workers.runner import Died
-from dreamwright.backend.server.workers.worker_protocol import Ended, Noted, Pictured, Stepped, unpack_order
+from dreamwright.backend.server.workers.runner import WorkerExited
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, StatusReport, PreviewReport, ProgressReport, unpack_order
 from dreamwright.shared import __version__
 from dreamwright.shared.job_states import JobState
 from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
@@ -34,24 +34,24 @@ def told(box: Mailbox, after: int = 0) -> tuple[int, list[Any]]:
 def test_an_actor_keeps_the_newest_report_of_each_kind_however_long_nobody_asks() -> None:
     box = Mailbox()
     for step in range(1000):
-        box.put(Stepped("job", step, 1000, 1.0, 1.0, 1))
-        box.put(Pictured("job", step, 2, 1, b"picture", 1))
-    for report in (Noted("job", "", "loading", 1), Noted("job", "fine", "", 1), Noted("job", "", "making the mesh", 1)):
+        box.put(ProgressReport("job", step, 1000, 1.0, 1.0, 1))
+        box.put(PreviewReport("job", step, 2, 1, b"picture", 1))
+    for report in (StatusReport("job", "", "loading", 1), StatusReport("job", "fine", "", 1), StatusReport("job", "", "making the mesh", 1)):
         box.put(report)
-    ended = Ended("job", "succeeded", "", True, 1)
+    ended = JobFinished("job", "succeeded", "", True, 1)
     box.put(ended)
     _, reports = told(box)
-    assert reports == [Stepped("job", 999, 1000, 1.0, 1.0, 1), Pictured("job", 999, 2, 1, b"picture", 1), Noted("job", "fine", "", 1),
-                       Noted("job", "", "making the mesh", 1), ended]  # fmt: skip
+    assert reports == [ProgressReport("job", 999, 1000, 1.0, 1.0, 1), PreviewReport("job", 999, 2, 1, b"picture", 1), StatusReport("job", "fine", "", 1),
+                       StatusReport("job", "", "making the mesh", 1), ended]  # fmt: skip
     assert told(box)[1] == reports, "another server that asks from the start is told again"
 
 
 def test_a_listener_hears_each_report_once_and_waits_for_the_next() -> None:
     box = Mailbox()
-    box.put(Noted("job", "", "first", 1))
+    box.put(StatusReport("job", "", "first", 1))
     number, reports = told(box)
     assert len(reports) == 1 and told(box, number) == (number, [])
-    later = threading.Timer(0.1, lambda: box.put(Noted("job", "", "second", 1)))
+    later = threading.Timer(0.1, lambda: box.put(StatusReport("job", "", "second", 1)))
     later.start()
     number, reports = box.after(number, 60.0)
     later.join()
@@ -187,7 +187,7 @@ def test_what_outlived_the_server_goes_on_under_its_attempt_and_the_rest_is_queu
     assert in_memory_server.job(dead).state == "queued"
     assert in_memory_server.job(stopping).state == "cancelling" and in_memory_server.runner.stopped == [(stopping, "cancel")]
     in_memory_server.runner.free = []
-    in_memory_server.runner.told = [Stepped(lives, 7, 10, 1.0, 1.0, 1), Ended(stopping, "cancelled", "", False, 1)]
+    in_memory_server.runner.told = [ProgressReport(lives, 7, 10, 1.0, 1.0, 1), JobFinished(stopping, "cancelled", "", False, 1)]
     in_memory_server.step()
     assert in_memory_server.job(lives).step == 7 and in_memory_server.job(stopping).state == "cancelled"
 
@@ -195,10 +195,10 @@ def test_what_outlived_the_server_goes_on_under_its_attempt_and_the_rest_is_queu
 def test_the_death_of_an_earlier_attempt_is_no_death_of_the_present_one(in_memory_server: InMemoryServer) -> None:
     name = in_memory_server.submit()
     in_memory_server.step()
-    in_memory_server.runner.told = [Died(name, -9)]
+    in_memory_server.runner.told = [WorkerExited(name, -9)]
     in_memory_server.step()
     assert in_memory_server.job(name).attempt == 2
-    in_memory_server.service._dispatch._take(Died(name, 0, 1, "the cluster's node a was lost"))
+    in_memory_server.service._dispatch._take(WorkerExited(name, 0, 1, "the cluster's node a was lost"))
     assert in_memory_server.job(name).state == "running" and in_memory_server.ledger.entries[name].attempts == 1
-    in_memory_server.service._dispatch._take(Died(name, 0, 2, "the cluster's node a was lost"))
+    in_memory_server.service._dispatch._take(WorkerExited(name, 0, 2, "the cluster's node a was lost"))
     assert in_memory_server.job(name).message == "the cluster's node a was lost; it goes on from its checkpoint"

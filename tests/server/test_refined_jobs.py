@@ -16,7 +16,7 @@ from dreamwright.backend.server.jobs import initial_fields
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.workers.dispatcher import SWEEP_S
 from dreamwright.backend.server.workers.job_executor import ORIGIN_FILE
-from dreamwright.backend.server.workers.worker_protocol import Ended
+from dreamwright.backend.server.workers.worker_protocol import JobFinished
 from dreamwright.shared.messages import AskCapabilities, Cancel, Forget, Submit
 from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
 
@@ -141,7 +141,7 @@ def test_a_job_that_has_not_ended_is_refused_with_what_to_do(in_memory_server: I
 def test_a_job_without_a_field_is_refused_with_what_to_do_be_it_that_the_disk_lost_it(in_memory_server: InMemoryServer) -> None:
     failed = in_memory_server.submit()
     in_memory_server.step()
-    in_memory_server.report(Ended, failed, "failed", "no luck", False)
+    in_memory_server.report(JobFinished, failed, "failed", "no luck", False)
     lost = finished(in_memory_server)
     (in_memory_server.ledger.job_folder(lost) / FIELD_FILE).unlink()
     for name in (failed, lost):
@@ -246,11 +246,11 @@ def test_the_field_to_begin_from_goes_when_the_job_has_ended_and_stays_while_it_
     in_memory_server.request(Cancel(jobs["is cancelled"]))
     in_memory_server.step()
     in_memory_server.finish(jobs["succeeds"])
-    in_memory_server.report(Ended, jobs["fails"], "failed", "no luck", False)
+    in_memory_server.report(JobFinished, jobs["fails"], "failed", "no luck", False)
     checkpoints = in_memory_server.ledger.job_folder(jobs["can go on"]) / "checkpoints"
     checkpoints.mkdir()
     (checkpoints / "checkpoint.safetensors").write_bytes(b"12")
-    in_memory_server.report(Ended, jobs["can go on"], "failed", "no luck", False)
+    in_memory_server.report(JobFinished, jobs["can go on"], "failed", "no luck", False)
     left = {what for what, job in jobs.items() if (in_memory_server.ledger.job_folder(job) / ORIGIN_FILE).exists()}
     assert left == {"can go on"}
     assert in_memory_server.service._dispatch.sweeper._size(in_memory_server.ledger.entries[jobs["can go on"]]) == 2 + len(FIELD)

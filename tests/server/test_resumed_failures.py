@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dreamwright.backend.server.policy import GIGABYTE, Policy
-from dreamwright.backend.server.workers.local_runner import Died
-from dreamwright.backend.server.workers.worker_protocol import Ended, Stepped
+from dreamwright.backend.server.workers.local_runner import WorkerExited
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport
 from dreamwright.shared.messages import Cancel, Forget, Pause, Resume
 from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
 
@@ -23,7 +23,7 @@ def failed(in_memory_server: InMemoryServer, cause: str = "fault", size: int = 1
         checkpoints = in_memory_server.ledger.job_folder(name) / "checkpoints"
         checkpoints.mkdir()
         (checkpoints / "checkpoint.safetensors").write_bytes(b"x" * size)
-    in_memory_server.runner.told.append(Ended(name, "failed", "it broke", False, in_memory_server.job(name).attempt, cause))
+    in_memory_server.runner.told.append(JobFinished(name, "failed", "it broke", False, in_memory_server.job(name).attempt, cause))
     in_memory_server.step()
     assert in_memory_server.job(name).state == "failed"
     return name
@@ -39,7 +39,7 @@ def test_it_goes_on_from_its_checkpoint_with_all_its_attempts_before_it(in_memor
     in_memory_server.step()
     assert in_memory_server.runner.given == [name, name] and in_memory_server.job(name).attempt == 2
     for _ in range(2):
-        in_memory_server.runner.told.append(Died(name, -9))
+        in_memory_server.runner.told.append(WorkerExited(name, -9))
         in_memory_server.step()
     assert in_memory_server.job(name).state == "running", "deaths are counted anew"
     in_memory_server.finish(name)
@@ -53,7 +53,7 @@ def test_three_deaths_leave_the_checkpoint_too(in_memory_server: InMemoryServer)
     checkpoints.mkdir()
     (checkpoints / "checkpoint.previous.safetensors").write_bytes(b"x")
     for _ in range(3):
-        in_memory_server.runner.told.append(Died(name, -11))
+        in_memory_server.runner.told.append(WorkerExited(name, -11))
         in_memory_server.step()
     assert (
         in_memory_server.job(name).state == "failed"
@@ -131,12 +131,12 @@ def test_a_job_that_is_cancelled_while_it_waits_leaves_no_checkpoint_and_says_th
 def test_a_failure_that_the_disk_refuses_to_write_down_is_counted_once_it_takes_it(in_memory_server: InMemoryServer) -> None:
     name = in_memory_server.submit()
     in_memory_server.step()
-    in_memory_server.report(Stepped, name, 200, 400, 1.0, 1.0)
-    in_memory_server.runner.told.append(Died(name, -9))
+    in_memory_server.report(ProgressReport, name, 200, 400, 1.0, 1.0)
+    in_memory_server.runner.told.append(WorkerExited(name, -9))
     in_memory_server.step()
-    in_memory_server.report(Stepped, name, 300, 400, 1.0, 1.0)
+    in_memory_server.report(ProgressReport, name, 300, 400, 1.0, 1.0)
     in_memory_server.disk.full = True
-    in_memory_server.runner.told.append(Died(name, -9))
+    in_memory_server.runner.told.append(WorkerExited(name, -9))
     in_memory_server.step()
     in_memory_server.disk.full = False
     in_memory_server.step(3.0)

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.server.jobs.retention import DAY_S, Kept, ServerAge, expired
+from dreamwright.backend.server.jobs.retention import DAY_S, RetainedJob, MonotonicAge, expired
 from dreamwright.backend.server.policy import BOUNDS, GIGABYTE, Policy, make_policy, stated_bounds
 
 WEEK = Policy(keep_days=7, keep_gb=1.0)
 KEPT = st.lists(
     st.builds(
-        Kept, st.uuids().map(str), st.floats(0, 100 * DAY_S), st.integers(0, GIGABYTE), st.booleans(), st.booleans()
+        RetainedJob, st.uuids().map(str), st.floats(0, 100 * DAY_S), st.integers(0, GIGABYTE), st.booleans(), st.booleans()
     ),
     max_size=12,
 )
@@ -24,24 +24,24 @@ KEPT = st.lists(
 
 def test_old_results_go_and_those_that_nobody_fetched_stay_twice_as_long() -> None:
     ages = (6.9, 7.1, 13.9, 14.1)
-    fetched = [Kept(f"f{age}", age * DAY_S, 1, True, False) for age in ages]
-    unfetched = [Kept(f"u{age}", age * DAY_S, 1, False, False) for age in ages]
+    fetched = [RetainedJob(f"f{age}", age * DAY_S, 1, True, False) for age in ages]
+    unfetched = [RetainedJob(f"u{age}", age * DAY_S, 1, False, False) for age in ages]
     assert expired(fetched + unfetched, WEEK) == ["f13.9", "f14.1", "f7.1", "u14.1"]
 
 
 def test_above_the_size_the_oldest_fetched_results_go_first() -> None:
     third = GIGABYTE * 4 // 10
     kept = [
-        Kept("old", 3.0, third, True, False),
-        Kept("new", 1.0, third, True, False),
-        Kept("older unfetched", 9.0, third, False, False),
+        RetainedJob("old", 3.0, third, True, False),
+        RetainedJob("new", 1.0, third, True, False),
+        RetainedJob("older unfetched", 9.0, third, False, False),
     ]
     assert expired(kept, WEEK) == ["old"]
-    assert expired([*kept, Kept("more", 0.5, third, True, False)], WEEK) == ["new", "old"]
+    assert expired([*kept, RetainedJob("more", 0.5, third, True, False)], WEEK) == ["new", "old"]
 
 
 @given(KEPT)
-def test_a_pinned_job_never_goes_and_the_rest_fits_the_size(kept: list[Kept]) -> None:
+def test_a_pinned_job_never_goes_and_the_rest_fits_the_size(kept: list[RetainedJob]) -> None:
     gone = set(expired(kept, WEEK))
     assert not gone & {job.job for job in kept if job.pinned}
     left = sum(job.size for job in kept if job.job not in gone and not job.pinned)
@@ -49,7 +49,7 @@ def test_a_pinned_job_never_goes_and_the_rest_fits_the_size(kept: list[Kept]) ->
 
 
 @given(KEPT)
-def test_nothing_goes_that_is_young_and_fits(kept: list[Kept]) -> None:
+def test_nothing_goes_that_is_young_and_fits(kept: list[RetainedJob]) -> None:
     roomy = Policy(keep_days=101, keep_gb=1000.0)
     assert expired(kept, roomy) == []
 
@@ -64,8 +64,8 @@ class Clocks:
         self.wall_s += seconds
         self.monotonic_s += seconds
 
-    def age(self, before_s: float = 0.0, saved_at: float = 0.0) -> ServerAge:
-        return ServerAge(before_s, saved_at, lambda: self.wall_s, lambda: self.monotonic_s)
+    def age(self, before_s: float = 0.0, saved_at: float = 0.0) -> MonotonicAge:
+        return MonotonicAge(before_s, saved_at, lambda: self.wall_s, lambda: self.monotonic_s)
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0, 40 * DAY_S, -40 * DAY_S])

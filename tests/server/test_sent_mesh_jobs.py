@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dreamwright.backend.server.jobs.uploads import SUBJECT_FILE
+from dreamwright.backend.server.jobs.uploads import INPUT_MESH_FILE
 from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.worker_protocol import Pictured, Stop, Work
+from dreamwright.backend.server.workers.worker_protocol import PreviewReport, Stop, RunJob
 from dreamwright.shared import limits
 from dreamwright.shared.client import Link
 from dreamwright.shared.errors import Refused
@@ -63,9 +63,9 @@ def attempt(model: Path, folder: Path, number: int = 1, desk: Desk | None = None
         mesh=fields["mesh"],
     )
     raise_fence(folder, number)
-    if not (folder / SUBJECT_FILE).exists():
-        (folder / SUBJECT_FILE).write_bytes(BALL)
-    desk.carry_out(Work(job, str(folder)))
+    if not (folder / INPUT_MESH_FILE).exists():
+        (folder / INPUT_MESH_FILE).write_bytes(BALL)
+    desk.carry_out(RunJob(job, str(folder)))
     return desk
 
 
@@ -89,7 +89,7 @@ def test_the_refined_mesh_has_the_same_vertices_in_the_same_order_and_says_what_
     assert made.facts["refined_sha256"] == sha256(BALL) and made.facts["strength"] == 0.6
     assert made.facts["source_object"] == "Ball" and made.facts["source_matrix"] == "[1]" and "other" not in made.facts
     assert made.facts["triangles"] == len(sent.faces) and made.facts["watertight"] is True
-    assert desk.steps()[-1] == 4 and [word.step for word in desk.said if isinstance(word, Pictured)] == [2, 4]
+    assert desk.steps()[-1] == 4 and [word.step for word in desk.said if isinstance(word, PreviewReport)] == [2, 4]
 
 
 def test_a_paused_refinement_goes_on_and_ends_in_the_same_mesh_and_a_cancelled_one_has_what_there_is(
@@ -124,9 +124,9 @@ def test_a_mesh_that_the_servers_disk_lost_fails_the_job_with_what_to_do(
     model: Path, tmp_path: Path, harm: str
 ) -> None:
     if harm == "damaged":
-        (tmp_path / SUBJECT_FILE).write_bytes(BALL[:-1] + b"x")
+        (tmp_path / INPUT_MESH_FILE).write_bytes(BALL[:-1] + b"x")
     else:
-        (tmp_path / SUBJECT_FILE).mkdir()
+        (tmp_path / INPUT_MESH_FILE).mkdir()
     ended = attempt(model, tmp_path).ended
     assert (ended.how, ended.cause) == ("failed", "bad-input") and "send the mesh again" in ended.message, ended
 

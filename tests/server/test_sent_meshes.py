@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamwright.backend.server.jobs.uploads import SUBJECT_FILE, UNDER_WAY_S, Uploads
+from dreamwright.backend.server.jobs.uploads import INPUT_MESH_FILE, UNDER_WAY_S, Uploads
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.worker_protocol import Ended
+from dreamwright.backend.server.workers.worker_protocol import JobFinished
 from dreamwright.shared import limits
 from dreamwright.shared.arrays import encode_array
 from dreamwright.shared.errors import Refused
@@ -56,7 +56,7 @@ def test_a_mesh_in_pieces_is_whole_in_the_end_and_can_be_submitted(in_memory_ser
     job = refine(in_memory_server, settings={"refine.strength": 0.25, "run.steps": 7})
     summary = in_memory_server.job(job)
     assert (summary.mesh, summary.steps, summary.preset) == (MESH, 7, "refine")
-    assert (in_memory_server.ledger.job_folder(job) / SUBJECT_FILE).read_bytes() == BALL
+    assert (in_memory_server.ledger.job_folder(job) / INPUT_MESH_FILE).read_bytes() == BALL
 
 
 @settings(max_examples=40)
@@ -306,7 +306,7 @@ def test_what_nobody_uses_goes_after_a_day_of_the_servers_own_clock_and_a_job_ke
     in_memory_server.step(3600 * 23)
     assert files(in_memory_server) == [f"{MESH}.dwm"]
     in_memory_server.step(3600 * 25)
-    assert files(in_memory_server) == [] and (in_memory_server.ledger.job_folder(job) / SUBJECT_FILE).read_bytes() == BALL
+    assert files(in_memory_server) == [] and (in_memory_server.ledger.job_folder(job) / INPUT_MESH_FILE).read_bytes() == BALL
     assert (
         in_memory_server.refusal(Submit("other", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code
         == "not-ready"
@@ -350,7 +350,7 @@ def test_a_server_that_dies_between_the_link_and_the_ledger_leaves_no_job_and_th
     in_memory_server.kill()
     in_memory_server.open()
     assert not list((in_memory_server.folder / "jobs").iterdir()), "nobody's folder is swept at the start"
-    assert (in_memory_server.ledger.job_folder(refine(in_memory_server, ticket="same")) / SUBJECT_FILE).read_bytes() == BALL and len(
+    assert (in_memory_server.ledger.job_folder(refine(in_memory_server, ticket="same")) / INPUT_MESH_FILE).read_bytes() == BALL and len(
         in_memory_server.ledger.entries
     ) == 1
 
@@ -368,14 +368,14 @@ def test_the_jobs_mesh_stays_as_long_as_the_job_can_go_on_and_no_longer(in_memor
     for how in ("succeeded", "failed", "resumable"):
         job = refine(in_memory_server)
         in_memory_server.step()
-        subject = in_memory_server.ledger.job_folder(job) / SUBJECT_FILE
+        subject = in_memory_server.ledger.job_folder(job) / INPUT_MESH_FILE
         if how == "resumable":
             (subject.parent / "checkpoints").mkdir()
             (subject.parent / "checkpoints" / "checkpoint.safetensors").write_bytes(b"x")
         if how == "succeeded":
             (subject.parent / MESH_FILE).write_bytes(b"mesh")
         assert subject.is_file()
-        in_memory_server.report(Ended, job, "succeeded" if how == "succeeded" else "failed", "", how == "succeeded")
+        in_memory_server.report(JobFinished, job, "succeeded" if how == "succeeded" else "failed", "", how == "succeeded")
         ends[how] = subject.is_file()
     assert ends == {"succeeded": False, "failed": False, "resumable": True}
     sweeper = in_memory_server.service._dispatch.sweeper

@@ -11,7 +11,7 @@ import zmq
 
 from dreamwright.backend.config.presets import PRESETS
 from dreamwright.backend.server.requests import capabilities
-from dreamwright.backend.server.workers.worker_protocol import Pictured
+from dreamwright.backend.server.workers.worker_protocol import PreviewReport
 from dreamwright.shared import limits
 from dreamwright.shared.client import Link
 from dreamwright.shared.errors import Refused
@@ -45,7 +45,7 @@ def test_a_client_that_never_acknowledges_previews_gets_two_and_later_the_latest
     scripted_server.step()
     monkeypatch.setattr("dreamwright.shared.client.Seen", lambda count: AskCapabilities())
     for step in range(1, 7):
-        scripted_server.runner.told = [Pictured(name, step, 1, 1, b"x")]
+        scripted_server.runner.told = [PreviewReport(name, step, 1, 1, b"x")]
         scripted_server.step()
     for _ in range(20):
         scripted_server.step()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dreamwright.backend.errors import CheckpointError
-from dreamwright.backend.server.app import FrontDoor
-from dreamwright.backend.server.jobs.job_store import Ledger
+from dreamwright.backend.server.app import Server
+from dreamwright.backend.server.jobs.job_store import JobStore
 from dreamwright.backend.server.workers import local_runner as foreman_module
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.download import Download
@@ -25,7 +25,7 @@ def test_a_dead_worker_costs_no_job_until_it_has_died_three_times(scripted_serve
     name = scripted_server.request(asked()).job.job
     for times in (1, 2, 3):
         scripted_server.wait_until(lambda: len(scripted_server.runner.given) == times)
-        scripted_server.runner.told = [foreman_module.Died(name, -9)]
+        scripted_server.runner.told = [foreman_module.WorkerExited(name, -9)]
         scripted_server.wait_until(lambda: scripted_server.job(name).state != "running" or len(scripted_server.runner.given) > times)
     scripted_server.wait_until(lambda: scripted_server.job(name).state == "failed")
     assert (
@@ -50,21 +50,21 @@ def test_jobs_survive_a_restart_of_the_server_and_running_ones_go_on(scripted_se
 
 def test_a_state_folder_has_one_server(scripted_server):
     with pytest.raises(CheckpointError, match="another server uses"):
-        FrontDoor("tcp://127.0.0.1:*", scripted_server.folder, ("cpu",))
+        Server("tcp://127.0.0.1:*", scripted_server.folder, ("cpu",))
 
 
 def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path):
-    ledger = Ledger(tmp_path)
+    ledger = JobStore(tmp_path)
     ledger._db.execute("PRAGMA user_version=99")
     ledger.close()
     with pytest.raises(CheckpointError, match="newer Dreamwright"):
-        Ledger(tmp_path)
+        JobStore(tmp_path)
 
 
 @pytest.mark.slow
 def test_a_real_worker_makes_a_job_pauses_resumes_dies_and_goes_on(tmp_path):
     """Through a real process and the starter model: pause, resume, SIGKILL of the worker, and a cancel that keeps a mesh."""
-    door = FrontDoor("tcp://127.0.0.1:*", tmp_path / "state", ("cpu",))
+    door = Server("tcp://127.0.0.1:*", tmp_path / "state", ("cpu",))
     client = Client(door.address)
     client.connect()
     answers: list[Any] = []

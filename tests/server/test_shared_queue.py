@@ -10,7 +10,7 @@ import pytest
 from dreamwright.backend.config.parsing import BOUNDS
 from dreamwright.backend.server.policy import Policy, stated_bounds
 from dreamwright.backend.server.workers.dispatcher import RECKON_S
-from dreamwright.backend.server.workers.worker_protocol import Stepped
+from dreamwright.backend.server.workers.worker_protocol import ProgressReport
 from dreamwright.shared.messages import (
     AskCapabilities,
     Cancel,
@@ -115,12 +115,12 @@ def test_the_time_of_a_queued_job_is_unknown_until_its_preset_was_measured_on_th
     in_memory_server.step()
     assert in_memory_server.job(jobs[1]).ready_high_s == -1
     in_memory_server.now += 4.0  # loading
-    in_memory_server.report(Stepped, jobs[0], 1, 400, 0.5, 199.5)
+    in_memory_server.report(ProgressReport, jobs[0], 1, 400, 0.5, 199.5)
     in_memory_server.now += 100.0
-    in_memory_server.report(Stepped, jobs[0], 201, 400, 100.5, 99.5)
+    in_memory_server.report(ProgressReport, jobs[0], 201, 400, 100.5, 99.5)
     in_memory_server.now += 6.0  # the mesh
     in_memory_server.finish(jobs[0])
-    in_memory_server.report(Stepped, jobs[1], 0, 400, 0.0, 200.0)
+    in_memory_server.report(ProgressReport, jobs[1], 0, 400, 0.0, 200.0)
     in_memory_server.step(RECKON_S)
     told = in_memory_server.job(jobs[2])
     steps = in_memory_server.job(jobs[2]).steps
@@ -139,12 +139,12 @@ def test_the_time_of_a_queued_job_is_unknown_until_its_preset_was_measured_on_th
 def test_another_preset_or_a_heavier_setting_has_a_time_of_its_own(in_memory_server: InMemoryServer) -> None:
     done = in_memory_server.submit()
     in_memory_server.step()
-    in_memory_server.report(Stepped, done, 1, 400, 0.5, 199.5)
-    in_memory_server.report(Stepped, done, 100, 400, 50.0, 150.0)
+    in_memory_server.report(ProgressReport, done, 1, 400, 0.5, 199.5)
+    in_memory_server.report(ProgressReport, done, 100, 400, 50.0, 150.0)
     in_memory_server.finish(done)
     running = in_memory_server.submit()
     in_memory_server.step()
-    in_memory_server.report(Stepped, running, 1, 400, 0.5, 100.0)
+    in_memory_server.report(ProgressReport, running, 1, 400, 0.5, 100.0)
     like, heavier, other = (
         in_memory_server.submit(settings={"guidance.omega": 50.0}),
         in_memory_server.submit(settings={"render.samples": 99}),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dreamwright.backend.server.policy import Policy
-from dreamwright.backend.server.workers.worker_protocol import Stepped
+from dreamwright.backend.server.workers.worker_protocol import ProgressReport
 from tests.testing.in_memory_server import InMemoryServer
 
 POLICY = Policy(hang_minutes=1.0)
@@ -37,7 +37,7 @@ def test_silence_while_there_is_no_connection_to_the_device_is_no_hang(in_memory
     """An hour without the cluster; then as long as any other before it is taken for hanging."""
     job = in_memory_server.submit()
     in_memory_server.step()
-    in_memory_server.report(Stepped, job, 5, 100, 5.0, 95.0)
+    in_memory_server.report(ProgressReport, job, 5, 100, 5.0, 95.0)
     devices, in_memory_server.runner.devices = in_memory_server.runner.devices, ()
     for _ in range(3600):
         in_memory_server.step(1.0)

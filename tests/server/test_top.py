@@ -26,7 +26,7 @@ from dreamwright.backend.cli import client_key, status_table
 from dreamwright.backend.cli.main import main
 from dreamwright.backend.server.monitoring.status_reporter import DISK_S, PRESENT_S
 from dreamwright.backend.server.transport.authorized_keys import LOCAL, KeyFolder
-from dreamwright.backend.server.workers.worker_protocol import Stepped
+from dreamwright.backend.server.workers.worker_protocol import ProgressReport
 from dreamwright.shared.credentials import Invitation, key_text, new_pair
 from dreamwright.shared.messages import AskStatus, Hello, Pause, pack
 from dreamwright.shared.status import JOBS_TOLD, DeviceLine, JobLine, ServerStatus, UserLine
@@ -59,7 +59,7 @@ def test_an_admin_sees_devices_jobs_and_users_and_a_pace_that_was_measured(in_me
     in_memory_server.step()
     for step in (10, 20, 30):
         in_memory_server.now += 4.0
-        in_memory_server.report(Stepped, running, step, 100, step / 2.5, 28.0)
+        in_memory_server.report(ProgressReport, running, step, 100, step / 2.5, 28.0)
     in_memory_server.now += 2.0
     status = in_memory_server.request(AskStatus(), "chief", admin=True)
     assert status.sees_all and status.jobs_open == 3

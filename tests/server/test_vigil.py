@@ -17,12 +17,12 @@ from dreamwright.backend.server.workers.heartbeat import (
     MESH_TO_STOP,
     SLOWEST_STEPS,
     STALL_S,
-    Vigil,
+    Heartbeat,
     grace_s,
     patience_s,
 )
-from dreamwright.backend.server.workers.local_runner import Died
-from dreamwright.backend.server.workers.worker_protocol import Ended, Noted, Stepped
+from dreamwright.backend.server.workers.local_runner import WorkerExited
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, StatusReport, ProgressReport
 from dreamwright.shared.messages import Cancel
 from tests.testing.in_memory_server import InMemoryServer
 
@@ -39,7 +39,7 @@ def begun(in_memory_server: InMemoryServer, step: int = 0) -> str:
     in_memory_server.step()
     for done in range(1, step + 1):
         in_memory_server.step(1.0)
-        in_memory_server.report(Stepped, name, done, 100, float(done), 1.0)
+        in_memory_server.report(ProgressReport, name, done, 100, float(done), 1.0)
     return name
 
 
@@ -51,7 +51,7 @@ def pass_time(in_memory_server: InMemoryServer, seconds: float) -> None:
 
 
 def die(in_memory_server: InMemoryServer, name: str) -> None:
-    in_memory_server.runner.told.append(Died(name, -signal.SIGKILL))
+    in_memory_server.runner.told.append(WorkerExited(name, -signal.SIGKILL))
     in_memory_server.step()
 
 
@@ -84,10 +84,10 @@ def test_the_third_hang_in_a_row_ends_the_job_with_advice(in_memory_server: InMe
 def test_loading_and_the_mesh_may_take_longer_than_a_step(in_memory_server: InMemoryServer) -> None:
     name = begun(in_memory_server)
     pass_time(in_memory_server, 60.0 * LONG_STAGES - 1.0)
-    in_memory_server.report(Noted, name, "", "loading the model")
+    in_memory_server.report(StatusReport, name, "", "loading the model")
     pass_time(in_memory_server, 60.0 * LONG_STAGES - 1.0)
     assert not in_memory_server.runner.killed, "each word counts"
-    in_memory_server.report(Stepped, name, 100, 100, 5.0, 0.0)
+    in_memory_server.report(ProgressReport, name, 100, 100, 5.0, 0.0)
     pass_time(in_memory_server, 60.0 * LONG_STAGES - 1.0)
     assert not in_memory_server.runner.killed, "after its last step it makes the mesh"
     pass_time(in_memory_server, 2.5)
@@ -98,7 +98,7 @@ def test_a_run_of_slow_steps_has_ten_of_them_before_it_counts_as_hung(in_memory_
     name = begun(in_memory_server, 1)
     for step in (2, 3):
         pass_time(in_memory_server, 40.0)
-        in_memory_server.report(Stepped, name, step, 100, 40.0 * step, 1.0)
+        in_memory_server.report(ProgressReport, name, step, 100, 40.0 * step, 1.0)
     pass_time(in_memory_server, SLOWEST_STEPS * 40.0 - 2.0)
     assert not in_memory_server.runner.killed
     pass_time(in_memory_server, 4.0)
@@ -118,7 +118,7 @@ def test_a_word_that_waits_to_be_read_is_heard_before_anybody_is_ended(in_memory
     name = begun(in_memory_server, 3)
     pass_time(in_memory_server, 59.5)
     in_memory_server.now += 1.5
-    in_memory_server.report(Stepped, name, 4, 100, 4.0, 1.0)
+    in_memory_server.report(ProgressReport, name, 4, 100, 4.0, 1.0)
     assert not in_memory_server.runner.killed
 
 
@@ -140,7 +140,7 @@ def test_a_cancelled_job_that_does_not_stop_in_its_grace_is_ended_whatever_it_sa
     in_memory_server.step()
     for _ in range(int(grace)):
         in_memory_server.step(1.0)
-        in_memory_server.report(Noted, name, "", "still here")
+        in_memory_server.report(StatusReport, name, "", "still here")
     assert not in_memory_server.runner.killed
     assert in_memory_server.request(Cancel(name)).job.state == "cancelling", "twice is once: it gains no time"
     pass_time(in_memory_server, 1.5)
@@ -161,7 +161,7 @@ def test_the_mesh_of_a_cancelled_job_has_more_time_since_its_artist_waits_for_it
     name = begun(in_memory_server, 3)
     in_memory_server.request(Cancel(name))
     pass_time(in_memory_server, 15.0)
-    in_memory_server.runner.told.append(Noted(name, "", "making the mesh", 1, "meshing"))
+    in_memory_server.runner.told.append(StatusReport(name, "", "making the mesh", 1, "meshing"))
     pass_time(in_memory_server, MESH_TO_STOP * 20.0 - 1.0)
     assert not in_memory_server.runner.killed
     pass_time(in_memory_server, 3.0)
@@ -182,7 +182,7 @@ def test_a_hang_before_the_cancel_was_heard_ends_as_cancelled(in_memory_server: 
 def test_a_full_disk_that_keeps_an_end_from_being_written_makes_no_hang_of_it(in_memory_server: InMemoryServer) -> None:
     name = begun(in_memory_server, 3)
     in_memory_server.disk.full = True
-    in_memory_server.runner.told.append(Ended(name, "failed", "no luck", False, 1, "run-failed"))
+    in_memory_server.runner.told.append(JobFinished(name, "failed", "no luck", False, 1, "run-failed"))
     pass_time(in_memory_server, 1000.0)
     assert not in_memory_server.runner.killed
     in_memory_server.disk.full = False
@@ -222,7 +222,7 @@ def test_no_worker_that_keeps_its_pace_is_ever_ended(
     hang_minutes: float, cancel_seconds: float, steps: list[float]
 ) -> None:
     """Whatever the steps take: as long as none is ten times slower than the slowest before it, or the stated time."""
-    policy, vigil, now = Policy(hang_minutes=hang_minutes, cancel_seconds=cancel_seconds), Vigil(0.0), 0.0
+    policy, vigil, now = Policy(hang_minutes=hang_minutes, cancel_seconds=cancel_seconds), Heartbeat(0.0), 0.0
     vigil.stepped_to(now, 0, 100, 0.0)
     for number, took in enumerate(steps, start=1):
         took = min(took, patience_s("stepping", vigil.slowest_s, policy))

@@ -12,7 +12,7 @@ import pytest
 from dreamwright.backend.server.jobs.job_store import SCHEMA_VERSION
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.workers.dispatcher import SWEEP_S
-from dreamwright.backend.server.workers.worker_protocol import Ended, Stepped
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport
 from dreamwright.shared.messages import Fetch, Pin, Subscribe
 from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
 
@@ -25,7 +25,7 @@ def test_results_go_when_kept_long_enough_and_subscribers_hear_of_it(tmp_path: P
     in_memory_server.step()
     for what in ("fetched", "unfetched", "pinned"):
         in_memory_server.finish(jobs[what])
-    in_memory_server.report(Ended, jobs["failed"], "failed", "no luck", False)
+    in_memory_server.report(JobFinished, jobs["failed"], "failed", "no luck", False)
     assert in_memory_server.request(Fetch(jobs["fetched"], "mesh", 0, 2)).data == b"me"
     assert not in_memory_server.job(jobs["fetched"]).fetched, "half is not all"
     in_memory_server.request(Fetch(jobs["fetched"], "mesh", 2, 2))
@@ -70,8 +70,8 @@ def test_a_clock_that_jumps_by_an_hour_changes_no_decision(jump_s: float, tmp_pa
             if minute == 20:
                 in_memory_server.wall += jump
             if minute % 15 == 10:
-                in_memory_server.report(Stepped, jobs[minute // 15], 1, 400, 1.0, 399.0)
-                in_memory_server.report(Stepped, jobs[minute // 15], 100, 400, 100.0, 300.0)
+                in_memory_server.report(ProgressReport, jobs[minute // 15], 1, 400, 1.0, 399.0)
+                in_memory_server.report(ProgressReport, jobs[minute // 15], 100, 400, 100.0, 300.0)
             if minute % 15 == 14:
                 in_memory_server.finish(jobs[minute // 15])
             in_memory_server.step(60.0)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import zmq
 
-from dreamwright.backend.server.app import FrontDoor
+from dreamwright.backend.server.app import Server
 from dreamwright.shared import limits
 from dreamwright.shared.client import Link
 from dreamwright.shared.connection_monitor import Greeting
@@ -57,7 +57,7 @@ def test_a_client_without_encryption_is_refused_with_what_it_lacks(encrypted_ser
 
 
 def test_a_client_with_keys_never_talks_to_a_server_without_encryption(encrypted_server: EncryptedServer, tmp_path: Path) -> None:
-    plain = FrontDoor("tcp://127.0.0.1:*", tmp_path / "plain", ("cpu",))
+    plain = Server("tcp://127.0.0.1:*", tmp_path / "plain", ("cpu",))
     heard: list[Any] = []
     plain._answer = lambda route, frame: heard.append(frame.bytes)
     try:

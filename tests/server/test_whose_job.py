@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.worker_protocol import Pictured
+from dreamwright.backend.server.workers.worker_protocol import PreviewReport
 from dreamwright.shared.credentials import key_text
 from dreamwright.shared.errors import Refused
 from dreamwright.shared.messages import (
@@ -97,7 +97,7 @@ def test_who_was_shut_out_and_let_in_again_between_two_words_still_hears_everyth
     )
 
 
-def pictured(encrypted_server: EncryptedServer, job: str) -> Pictured:
+def pictured(encrypted_server: EncryptedServer, job: str) -> PreviewReport:
     """A worker's picture; by name, for a report says also which attempt it is of."""
     fields = {"job": job, "step": 1, "width": 1, "height": 1, "data": b"x", "attempt": 1}
-    return Pictured(**{name: value for name, value in fields.items() if name in Pictured.__dataclass_fields__})
+    return PreviewReport(**{name: value for name, value in fields.items() if name in PreviewReport.__dataclass_fields__})

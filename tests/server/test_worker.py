@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.backend.server.workers.worker import Worker
-from dreamwright.backend.server.workers.worker_protocol import Ended, Noted, Stepped, Stop, Work
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, StatusReport, ProgressReport, Stop, RunJob
 from dreamwright.backend.training.checkpoints import FORMAT, NEWEST, PREVIOUS, VERSION
 from dreamwright.shared.messages import JobSummary
 from tests.testing.tiny_model import QUICK, save_tiny_model
@@ -49,20 +49,20 @@ class Desk(Worker):
         self.said.append(message)
 
     def _should_stop(self) -> bool:
-        if any(isinstance(word, Stepped) and word.step >= self.stop_at for word in self.said):
+        if any(isinstance(word, ProgressReport) and word.step >= self.stop_at for word in self.said):
             self._stop = Stop("job", "pause")
         return self._stop is not None
 
     @property
-    def ended(self) -> Ended:
-        (ended,) = [word for word in self.said if isinstance(word, Ended)]
+    def ended(self) -> JobFinished:
+        (ended,) = [word for word in self.said if isinstance(word, JobFinished)]
         return ended
 
     def notes(self) -> str:
-        return " | ".join(word.message for word in self.said if isinstance(word, Noted))
+        return " | ".join(word.message for word in self.said if isinstance(word, StatusReport))
 
     def steps(self) -> list[int]:
-        return [word.step for word in self.said if isinstance(word, Stepped)]
+        return [word.step for word in self.said if isinstance(word, ProgressReport)]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def every_step_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dreamwright.backend.server.workers.job_executor.REPORT_S", 0.0)
 
 
-def work_of(model: Path, folder: Path, number: int) -> Work:
+def work_of(model: Path, folder: Path, number: int) -> RunJob:
     job = JobSummary(
         "job",
         "running",
@@ -106,7 +106,7 @@ def work_of(model: Path, folder: Path, number: int) -> Work:
         1,
         attempt=number,
     )
-    return Work(job, str(folder))
+    return RunJob(job, str(folder))
 
 
 def attempt(model: Path, folder: Path, number: int, desk: Desk | None = None) -> Desk:
@@ -149,7 +149,7 @@ def test_a_texture_is_baked_and_only_a_cancel_leaves_it_out(
     desk = Hasty()
     raise_fence(tmp_path, 1)
     work = work_of(model, tmp_path, 1)
-    desk.carry_out(Work(replace(work.job, settings={**SETTINGS, "mesh.texture": "64"}), str(tmp_path)))
+    desk.carry_out(RunJob(replace(work.job, settings={**SETTINGS, "mesh.texture": "64"}), str(tmp_path)))
     assert desk.ended.how == "succeeded" and desk.ended.meshed, desk.ended
     data = (tmp_path / MESH_FILE).read_bytes()
     if stopped == "cancel":
@@ -249,7 +249,7 @@ def test_a_worker_whose_job_went_to_a_later_attempt_writes_nothing_more(model: P
     class Late(Desk):
         def say(self, message: object) -> None:
             super().say(message)
-            if isinstance(message, Stepped) and message.step == 3:
+            if isinstance(message, ProgressReport) and message.step == 3:
                 raise_fence(tmp_path, 2)
 
     desk = attempt(model, tmp_path, 1, Late())

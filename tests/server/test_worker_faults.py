@@ -115,16 +115,16 @@ begun = []
 torch.cuda._lazy_init = lambda: begun.append("lazy") or (_ for _ in ()).throw(RuntimeError("CUDA is initialized"))
 from dreamwright.backend.cli.serve import all_devices
 from tests.testing.scripted_worker_server import ScriptedServer, asked
-from dreamwright.backend.server.workers.worker_protocol import Ended
+from dreamwright.backend.server.workers.worker_protocol import JobFinished
 from dreamwright.shared.messages import AskCapabilities, Resume
 class Patch:
     def setattr(self, name, value):
         from dreamwright.backend.server import app
-        app.Foreman = value
+        app.LocalRunner = value
 from dreamwright.backend.server import app
-real = app.FrontDoor
+real = app.Server
 import tests.testing.scripted_worker_server as puppets
-puppets.FrontDoor = lambda address, folder, devices: real(address, folder, all_devices([]))
+puppets.Server = lambda address, folder, devices: real(address, folder, all_devices([]))
 scripted_server = ScriptedServer(Path(sys.argv[1]), Patch())
 devices = scripted_server.request(AskCapabilities()).devices
 name = scripted_server.request(asked()).job.job
@@ -132,7 +132,7 @@ scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
 checkpoints = scripted_server.server._ledger.job_folder(name) / "checkpoints"
 checkpoints.mkdir()
 (checkpoints / "checkpoint.safetensors").write_bytes(b"x")
-scripted_server.runner.told = [Ended(name, "failed", "out of memory", False, cause="memory")]
+scripted_server.runner.told = [JobFinished(name, "failed", "out of memory", False, cause="memory")]
 scripted_server.wait_until(lambda: scripted_server.job(name).state == "failed" or len(scripted_server.runner.given) > 1)
 scripted_server.close()
 print(json.dumps({"devices": list(devices), "begun": begun, "initialized": torch.cuda.is_initialized(),

@@ -19,8 +19,8 @@ from dreamwright.shared.credentials import key_text, new_pair
 ROOT = Path(__file__).resolve().parents[2]
 UNCUT = """
 import runpy
-from dreamwright.backend.server.transport.connection_limiter import Inflow
-Inflow.look = lambda self: 0
+from dreamwright.backend.server.transport.connection_limiter import ConnectionLimiter
+ConnectionLimiter.look = lambda self: 0
 runpy.run_module("tests.testing.fast_worker_server", run_name="__main__")
 """
 

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from dreamwright.backend.server.app import FrontDoor
+from dreamwright.backend.server.app import Server
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.workers import dispatcher, local_runner
 from dreamwright.shared.client import Client, Link
@@ -70,7 +70,7 @@ class FaultInjectionServer:
         )  # other programs of this machine are no concern of these jobs
         self._stack.start()
         self._quiet.start()
-        self.server = FrontDoor("tcp://127.0.0.1:*", self.state, ("cpu",), policy=policy)
+        self.server = Server("tcp://127.0.0.1:*", self.state, ("cpu",), policy=policy)
         self.client = Client(self.server.address)
         self.client.connect()
         self.wait_until(lambda: self.client.link is Link.ONLINE)

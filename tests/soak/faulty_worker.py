@@ -21,14 +21,14 @@ from typing import Any
 from unittest import mock
 
 from dreamwright.backend.server.workers import worker
-from dreamwright.backend.server.workers.worker_protocol import Work
+from dreamwright.backend.server.workers.worker_protocol import RunJob
 
 CUDA_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 8 GiB"
 EACH_TIME = ("wait", "memory")  # from its step on, and not once
 CUDA_FAULT = "CUDA error: an illegal memory access was encountered"
 
 
-def harm(what: str, fault: dict[str, Any], work: Work) -> None:
+def harm(what: str, fault: dict[str, Any], work: RunJob) -> None:
     """What happens to the process, but for "nan", which is made of the result."""
     import torch
 
@@ -53,7 +53,7 @@ def harm(what: str, fault: dict[str, Any], work: Work) -> None:
 
 
 @contextmanager
-def injected(fault: dict[str, Any] | None, work: Work, told: Path) -> Iterator[None]:
+def injected(fault: dict[str, Any] | None, work: RunJob, told: Path) -> Iterator[None]:
     """The fault happens while the body runs."""
     if fault is None or work.job.attempt > fault.get("attempts", 1):
         yield
@@ -87,7 +87,7 @@ def injected(fault: dict[str, Any] | None, work: Work, told: Path) -> Iterator[N
 class FaultyWorker(worker.Worker):
     """The worker of the server, with a plan."""
 
-    def carry_out(self, work: Work) -> None:
+    def carry_out(self, work: RunJob) -> None:
         path = Path(os.environ["DREAMWRIGHT_FAULTS"])
         fault = json.loads(path.read_text()).get(str(work.job.seed))
         with injected(fault, work, path.with_suffix(".told")):

@@ -20,7 +20,7 @@ from typing import Any
 import zmq
 
 from dreamwright.backend.server import app
-from dreamwright.backend.server.app import FrontDoor
+from dreamwright.backend.server.app import Server
 from dreamwright.shared import limits
 from dreamwright.shared.errors import ProtocolError
 from dreamwright.shared.messages import (
@@ -57,7 +57,7 @@ def meant(data: bytes) -> Any:
         return None
 
 
-class Tally:
+class Counters:
     """What was sent, what came back, and what of it is wrong."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class Attacker:
     def __init__(self, server: Besieged, name: str) -> None:
         self.server, self.lock = server, server.authorized_client(name)
         self.own = server.socket(self.lock)
-        self.tally = Tally()
+        self.tally = Counters()
         self.waiting: list[bytes] = []
 
     def request(self, message: Any) -> Any:
@@ -224,15 +224,15 @@ def judge(server: Besieged, artist: Attacker, attacker: Attacker, before: tuple[
 
 
 def at_the_door(
-    folder: Path, count: int, number: int, structures: int, each: Callable[[FrontDoor], None] = lambda door: None
+    folder: Path, count: int, number: int, structures: int, each: Callable[[Server], None] = lambda door: None
 ) -> dict[str, Any]:
     """The same without a wire, for speed: one call a message."""
-    real, app.Foreman = app.Foreman, FastRunner
+    real, app.LocalRunner = app.LocalRunner, FastRunner
     try:
-        door = FrontDoor("tcp://127.0.0.1:*", folder / "state", ("cpu",))
+        door = Server("tcp://127.0.0.1:*", folder / "state", ("cpu",))
     finally:
-        app.Foreman = real
-    tally, said, begun = Tally(), [], time.monotonic()
+        app.LocalRunner = real
+    tally, said, begun = Counters(), [], time.monotonic()
     route = b"\0abcd"
     door._send = lambda to, data: said.append(data) is None
     try:

@@ -30,7 +30,7 @@ HUNG_GRACE_S = 3.0  # that the server is given in rounds whose worker stands sti
 
 
 @dataclass
-class Figures:
+class MetricsSnapshot:
     """What was seen of all stops."""
 
     exit_s: list[float] = field(default_factory=list)  # from SIGTERM to the end of the server's process
@@ -64,7 +64,7 @@ class Stops(Soak):
     def running(self) -> bool:
         return any(job.state == "running" and job.step for job in self.jobs.values())
 
-    def terminate(self, is_hung: bool, figures: Figures) -> None:
+    def terminate(self, is_hung: bool, figures: MetricsSnapshot) -> None:
         """SIGTERM now; returns when the server is gone."""
         workers = self.workers()
         self.closings.clear()
@@ -95,10 +95,10 @@ class Stops(Soak):
         self.client = None
 
 
-def stop_and_go_on(folder: Path, stops: int, hung: int, seed: int, steps: int) -> Figures:
+def stop_and_go_on(folder: Path, stops: int, hung: int, seed: int, steps: int) -> MetricsSnapshot:
     """The whole soak."""
     folder.mkdir(parents=True, exist_ok=True)
-    dice, figures = random.Random(seed), Figures()
+    dice, figures = random.Random(seed), MetricsSnapshot()
     soak = Stops(folder, steps)
     try:
         soak.start()

@@ -20,7 +20,7 @@ from typing import Any
 from dreamwright.backend.cli import main as command
 from dreamwright.backend.server import app
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.worker_protocol import Ended, Pictured, Stepped
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, PreviewReport, ProgressReport
 from tests.testing.fake_props import picture
 from tests.testing.scripted_worker_server import ScriptedRunner
 
@@ -46,7 +46,7 @@ class TickingForeman(ScriptedRunner):
     def stop(self, job: str, why: str) -> None:
         if job in self._running:
             del self._running[job]
-            self.told.append(Ended(job, "cancelled" if why == "cancel" else "paused", "", False))
+            self.told.append(JobFinished(job, "cancelled" if why == "cancel" else "paused", "", False))
 
     def reports(self) -> Iterator[Any]:
         now = time.time()
@@ -54,12 +54,12 @@ class TickingForeman(ScriptedRunner):
             self._next = now + TICK_S
             for job, (folder, birth, steps) in list(self._running.items()):
                 step = min(steps, int((now - birth) / TICK_S))
-                self.told.append(Stepped(job=job, step=step, steps=steps, elapsed_s=now - birth, eta_s=0.0))
-                self.told.append(Pictured(job=job, step=step, width=64, height=64, data=picture(step, 64)))
+                self.told.append(ProgressReport(job=job, step=step, steps=steps, elapsed_s=now - birth, eta_s=0.0))
+                self.told.append(PreviewReport(job=job, step=step, width=64, height=64, data=picture(step, 64)))
                 if step == steps:
                     del self._running[job]
                     write_mesh(folder / MESH_FILE, int(os.environ.get("MESH_BYTES", "1000")))
-                    self.told.append(Ended(job, "succeeded", "", True))
+                    self.told.append(JobFinished(job, "succeeded", "", True))
         yield from super().reports()
 
 
@@ -72,5 +72,5 @@ def write_mesh(path: Path, size: int, seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    app.Foreman = TickingForeman
+    app.LocalRunner = TickingForeman
     sys.exit(command.main(sys.argv[1:]))

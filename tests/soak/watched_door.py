@@ -25,7 +25,7 @@ def connections(port: int) -> int:
     return sum(1 for line in lines if line.split()[1].endswith(f":{port:04X}") and line.split()[3] == ESTABLISHED)
 
 
-def held(door: app.FrontDoor, port: int) -> dict[str, Any]:
+def held(door: app.Server, port: int) -> dict[str, Any]:
     """What it keeps of those who are there."""
     subscribers = door._audience._subscribers.values()
     return {
@@ -38,8 +38,8 @@ def held(door: app.FrontDoor, port: int) -> dict[str, Any]:
 def main() -> None:
     """Serve until SIGTERM."""
     state, address = Path(sys.argv[1]), sys.argv[2]
-    app.Foreman = TickingForeman
-    door = app.FrontDoor(address, state, ("cpu",), encrypt=True)
+    app.LocalRunner = TickingForeman
+    door = app.Server(address, state, ("cpu",), encrypt=True)
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
     port, told = int(door.address.rpartition(":")[2]), {}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dreamwright.backend.server.app import FrontDoor
+from dreamwright.backend.server.app import Server
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
 from dreamwright.shared import limits
 from dreamwright.shared.client import Client, Link
@@ -28,10 +28,10 @@ class EncryptedServer:
     def __init__(
         self, state: Path, monkeypatch: pytest.MonkeyPatch, address: str = "tcp://127.0.0.1:*", encrypt: bool = True
     ) -> None:
-        monkeypatch.setattr("dreamwright.backend.server.app.Foreman", ScriptedRunner)
+        monkeypatch.setattr("dreamwright.backend.server.app.LocalRunner", ScriptedRunner)
         self.keys = KeyFolder(state)
         self.pair = self.keys.create()
-        self.server = FrontDoor(address, state, ("cpu",), encrypt)
+        self.server = Server(address, state, ("cpu",), encrypt)
         self.clients: list[Client] = []
         self.events: dict[Client, list[Any]] = {}
         self.clock_offset_s = 0.0

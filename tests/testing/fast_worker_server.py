@@ -13,7 +13,7 @@ from typing import Any
 from dreamwright.backend.cli import main as command
 from dreamwright.backend.server import app
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.worker_protocol import Ended, Pictured, Stepped
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, PreviewReport, ProgressReport
 from dreamwright.shared.mesh_file import encode_mesh
 from tests.testing.fake_props import ball, picture
 from tests.testing.scripted_worker_server import ScriptedRunner
@@ -43,9 +43,9 @@ class FastRunner(ScriptedRunner):
         }
         end = {"how": "succeeded", "message": "", "meshed": True}
         told = {"job": job.job, "attempt": job.attempt, **step, **end}
-        self.told += [made(Stepped, **told), made(Pictured, **told), made(Ended, **told)]
+        self.told += [made(ProgressReport, **told), made(PreviewReport, **told), made(JobFinished, **told)]
 
 
 if __name__ == "__main__":
-    app.Foreman = FastRunner
+    app.LocalRunner = FastRunner
     sys.exit(command.main(sys.argv[1:]))

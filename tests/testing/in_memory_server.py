@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from dreamwright.backend.server.jobs.job_store import Ledger
+from dreamwright.backend.server.jobs.job_store import JobStore
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.service import Service
 from dreamwright.backend.server.transport.subscribers import Audience
 from dreamwright.backend.server.workers.fencing import check_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.local_runner import Died
-from dreamwright.backend.server.workers.worker_protocol import Ended
+from dreamwright.backend.server.workers.local_runner import WorkerExited
+from dreamwright.backend.server.workers.worker_protocol import JobFinished
 from dreamwright.shared.errors import Refused
 from dreamwright.shared.messages import JobSummary, Submit
 
@@ -58,7 +58,7 @@ class InMemoryRunner:
     def reports(self) -> Iterator[Any]:
         told, self.told = self.told, []
         for report in told:
-            if isinstance(report, (Ended, Died)):
+            if isinstance(report, (JobFinished, WorkerExited)):
                 for device, job in list(self.at_work.items()):
                     if job.job == report.job:
                         del self.at_work[device]
@@ -92,7 +92,7 @@ class InMemoryServer:
         self.open()
 
     def open(self) -> None:
-        self.ledger = Ledger(self.folder, lambda: self.wall, lambda: self.now)
+        self.ledger = JobStore(self.folder, lambda: self.wall, lambda: self.now)
         self.disk = FullDisk(self.ledger._db)
         self.ledger._db = self.disk
         self.runner = InMemoryRunner(self.devices)
@@ -130,7 +130,7 @@ class InMemoryServer:
 
     def finish(self, job: str, mesh: bytes = b"mesh") -> None:
         (self.ledger.job_folder(job) / MESH_FILE).write_bytes(mesh)
-        self.report(Ended, job, "succeeded", "", True)
+        self.report(JobFinished, job, "succeeded", "", True)
         assert self.job(job).state == "succeeded"
 
     def refusal(self, request: Any, owner: str = "ada", admin: bool = False) -> Refused:

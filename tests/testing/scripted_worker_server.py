@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import zmq
 
-from dreamwright.backend.server.app import FrontDoor
+from dreamwright.backend.server.app import Server
 from dreamwright.backend.server.workers import local_runner as foreman_module
-from dreamwright.backend.server.workers.worker_protocol import Ended
+from dreamwright.backend.server.workers.worker_protocol import JobFinished
 from dreamwright.shared.client import Client, Link
 from dreamwright.shared.messages import Submit
 
@@ -61,9 +61,9 @@ class ScriptedRunner:
     def reports(self):
         told, self.told = self.told, []
         for report in told:
-            if isinstance(report, (Ended, foreman_module.Died)):
+            if isinstance(report, (JobFinished, foreman_module.WorkerExited)):
                 self.free.append("cpu")
-            if not isinstance(report, foreman_module.Died) and not report.attempt:
+            if not isinstance(report, foreman_module.WorkerExited) and not report.attempt:
                 report = replace(report, attempt=self.attempts[report.job])
             yield report
 
@@ -75,12 +75,12 @@ class ScriptedServer:
     """A server with a `ScriptedRunner`, and a client in the same thread."""
 
     def __init__(self, folder, monkeypatch):
-        monkeypatch.setattr("dreamwright.backend.server.app.Foreman", ScriptedRunner)
+        monkeypatch.setattr("dreamwright.backend.server.app.LocalRunner", ScriptedRunner)
         self.folder = folder
         self.open()
 
     def open(self):
-        self.server = FrontDoor("tcp://127.0.0.1:*", self.folder, ("cpu",))
+        self.server = Server("tcp://127.0.0.1:*", self.folder, ("cpu",))
         self.client = Client(self.server.address)
         self.client.connect()
         self.events: list[Any] = []

@@ -96,5 +96,5 @@ def server_process(folder: Path, *arguments: str, module: str = "dreamwright.bac
 
 
 if __name__ == "__main__":
-    app.Foreman = ScriptedRunner
+    app.LocalRunner = ScriptedRunner
     sys.exit(command.main(sys.argv[1:]))

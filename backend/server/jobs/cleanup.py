@@ -12,19 +12,19 @@ from dreamwright.shared.job_states import ENDED, JobState
 
 from ...scenes.initial_field import FIELD_FILE
 from ..policy import Policy
-from ..transport.event_publisher import Herald
+from ..transport.event_publisher import EventPublisher
 from ..workers.job_executor import ORIGIN_FILE
-from .job_store import Entry, LedgerFault
-from .retention import Kept, expired, file_size, folder_size
-from .uploads import SUBJECT_FILE
+from .job_store import JobRecord, StorageError
+from .retention import RetainedJob, expired, file_size, folder_size
+from .uploads import INPUT_MESH_FILE
 
 log = logging.getLogger(__name__)
 
 
-class Sweeper:
+class Cleanup:
     """Removes files; what a job is, the ledger says."""
 
-    def __init__(self, herald: Herald, policy: Policy) -> None:
+    def __init__(self, herald: EventPublisher, policy: Policy) -> None:
         self._herald, self._ledger, self._policy = herald, herald.ledger, policy
 
     def clear(self, job: str) -> None:
@@ -34,7 +34,7 @@ class Sweeper:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         if entry.state in ENDED and not entry.summary.resumable:
             _unlink(folder / ORIGIN_FILE)
-            _unlink(folder / SUBJECT_FILE)
+            _unlink(folder / INPUT_MESH_FILE)
 
     def sweep(self) -> None:
         """Let go of what has been kept long enough, and write down the server's age."""
@@ -42,7 +42,7 @@ class Sweeper:
             self._ledger.save_facts()
             now = self._ledger.age.now_s()
             kept = [
-                Kept(
+                RetainedJob(
                     e.summary.job,
                     now - e.ended_age,
                     self._size(e),
@@ -55,10 +55,10 @@ class Sweeper:
             for job in expired(kept, self._policy):
                 log.info("job kept long enough", extra={"job": job})
                 self.drop(self._ledger.entries[job])
-        except LedgerFault as fault:
+        except StorageError as fault:
             log.warning("results not swept", extra={"why": str(fault)})
 
-    def _size(self, entry: Entry) -> int:
+    def _size(self, entry: JobRecord) -> int:
         """Bytes of an ended job's files that count: its mesh and field, and what one that can be resumed goes on from."""
         job, folder = entry.summary, self._ledger.job_folder(entry.summary.job)
         size = job.mesh_bytes
@@ -66,16 +66,16 @@ class Sweeper:
             size += file_size(folder / FIELD_FILE)
         if job.resumable:
             size += (
-                folder_size(folder / "checkpoints") + file_size(folder / ORIGIN_FILE) + file_size(folder / SUBJECT_FILE)
+                folder_size(folder / "checkpoints") + file_size(folder / ORIGIN_FILE) + file_size(folder / INPUT_MESH_FILE)
             )
         return size
 
-    def drop(self, entry: Entry) -> None:
-        """Remove an ended job and its files. Raises LedgerFault."""
+    def drop(self, entry: JobRecord) -> None:
+        """Remove an ended job and its files. Raises StorageError."""
         job = entry.summary.job
         try:
             self._ledger.forget(job)
-        except LedgerFault:
+        except StorageError:
             # On a full disk its files must go first to make room for the note that it is gone.
             shutil.rmtree(self._ledger.job_folder(job), ignore_errors=True)
             self._ledger.forget(job)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from dreamwright.shared.job_states import JobState
 
-from ..transport.event_publisher import Herald
+from ..transport.event_publisher import EventPublisher
 from .durations import Span, ready_times, recipe
 
 LEAST_S = 2.0  # a change of less is not told
 LEAST_SHARE = 0.05  # nor one of a smaller share of the time itself
 
 
-def forecast(herald: Herald, devices: Sequence[str]) -> None:
+def forecast(herald: EventPublisher, devices: Sequence[str]) -> None:
     """Note `ready_low_s` and `ready_high_s` of every job that waits, seconds from now; -1 where nothing like it has run."""
     ledger = herald.ledger
     paces, entries = ledger.paces, ledger.entries.values()

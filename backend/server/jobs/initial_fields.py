@@ -23,14 +23,14 @@ from ...training.job import Job
 from ..requests import job_of
 from ..workers.failure_policy import listed
 from ..workers.job_executor import ORIGIN_FILE
-from .job_store import Entry, Ledger, LedgerFault, new_name
+from .job_store import JobRecord, JobStore, StorageError, new_name
 
 log = logging.getLogger(__name__)
 
 GONE = "job {} has no field to begin from (it left no mesh, or is of an older server); dream it again, or send the prompt without it"
 
 
-def check_kept(entry: Entry) -> None:
+def check_kept(entry: JobRecord) -> None:
     """Raises Refused for a job without a field that another one could begin from."""
     if entry.summary.refinable:
         return
@@ -59,12 +59,12 @@ def check_fit(origin: JobSummary, job: Job) -> None:
 
 
 @contextmanager
-def named(ledger: Ledger, origin: str) -> Iterator[str]:
+def named(ledger: JobStore, origin: str) -> Iterator[str]:
     """A new job's name, to be committed in the body. Its folder holds the field of `origin` by then ("": there is no folder yet;
     the body may make one).
 
     A server that dies before the commit leaves a folder of nobody, which its next start clears away; after it the job
-    needs nothing of its origin any more. Raises Refused when the field is gone, LedgerFault for the disk.
+    needs nothing of its origin any more. Raises Refused when the field is gone, StorageError for the disk.
     """
     job = new_name()
     folder = ledger.job_folder(job)
@@ -78,7 +78,7 @@ def named(ledger: Ledger, origin: str) -> Iterator[str]:
             log.warning("field of a job is gone", extra={"job": origin})
             raise Refused("not-now", GONE.format(origin)) from error
         if isinstance(error, OSError):
-            raise LedgerFault(
+            raise StorageError(
                 f"the server cannot write to {ledger.folder} ({error.strerror or error}); make room on its disk"
             ) from error
         raise

@@ -19,8 +19,8 @@ from dreamwright.shared.messages import JobSummary, Submit
 
 from ...errors import CheckpointError
 from .durations import Paces, Sample
-from .retention import ServerAge
-from .scheduling import Turns, Waiting, in_order, started
+from .retention import MonotonicAge
+from .scheduling import RoundRobin, QueuedJob, in_order, started
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ ALTER TABLE jobs ADD COLUMN ended_age REAL NOT NULL DEFAULT 0;
 """
 
 
-class LedgerFault(Exception):
+class StorageError(Exception):
     """The ledger could not be written, most likely for want of space; nothing has changed, on disk or in memory."""
 
 
@@ -58,7 +58,7 @@ def new_name() -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class JobRecord:
     """A job with what only the server knows of it."""
 
     summary: JobSummary
@@ -74,10 +74,10 @@ class Entry:
         return JobState(self.summary.state)
 
 
-class Ledger:
+class JobStore:
     """The jobs of one state folder. Entries are read from memory; changes of state are committed before they return.
 
-    Every change is written first and then believed: a write that fails raises LedgerFault and leaves all as it was.
+    Every change is written first and then believed: a write that fails raises StorageError and leaves all as it was.
     """
 
     def __init__(
@@ -107,28 +107,28 @@ class Ledger:
             raise CheckpointError(
                 f"cannot use the ledger in {folder}: {error}; choose another folder with --state"
             ) from error
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, JobRecord] = {}
         self._tickets: dict[tuple[str, str], str] = {}
         for owner, ticket, arrival, attempts, turn, ended_age, text in rows:
             # Version 1 kept the owner in its column only.
             summary = JobSummary(**(json.loads(text) | {"owner": owner}))
-            self._believe(Entry(summary, owner, ticket, arrival, attempts, turn, ended_age))
+            self._believe(JobRecord(summary, owner, ticket, arrival, attempts, turn, ended_age))
         highest = max((entry.summary.changed for entry in self.entries.values()), default=0)
         # Progress is counted in memory only, so leave room for what was told before a crash.
         self._changed = max(highest, int(facts.get("changed", 0))) + 1_000_000
         self._arrival = max((entry.arrival for entry in self.entries.values()), default=0)
-        self.turns = Turns(int(facts.get("turn", 1)), following)
+        self.turns = RoundRobin(int(facts.get("turn", 1)), following)
         self.paces = Paces(
             {(recipe, device): [Sample(*pair) for pair in json.loads(text)] for recipe, device, text in paces}
         )
-        self.age = ServerAge(float(facts.get("age_s", 0.0)), float(facts.get("saved_at", 0.0)), wall, clock)
+        self.age = MonotonicAge(float(facts.get("age_s", 0.0)), float(facts.get("saved_at", 0.0)), wall, clock)
         self._renumber()
 
     def close(self) -> None:
         """Write the counters and let go of the file."""
         try:
             self.save_facts()
-        except LedgerFault as fault:
+        except StorageError as fault:
             log.warning(
                 "counters not written", extra={"why": str(fault)}
             )  # they are allowed to be a little behind, as after a crash
@@ -144,11 +144,11 @@ class Ledger:
         """Where a job's checkpoints and results lie."""
         return self.folder / "jobs" / job
 
-    def find_ticket(self, owner: str, ticket: str) -> Entry | None:
+    def find_ticket(self, owner: str, ticket: str) -> JobRecord | None:
         """The job that this owner already submitted under this ticket."""
         return self.entries.get(self._tickets.get((owner, ticket), ""))
 
-    def add(self, owner: str, request: Submit, steps: int, job: str = "", step: int = 0) -> Entry:
+    def add(self, owner: str, request: Submit, steps: int, job: str = "", step: int = 0) -> JobRecord:
         """A new queued job, committed; `job` is its name where it has a folder already (see `new_name`), `step` where it begins."""
         summary = JobSummary(
             job=job or new_name(),
@@ -175,7 +175,7 @@ class Ledger:
             refines=request.refines,
             mesh=request.mesh,
         )
-        entry = Entry(summary, owner, request.ticket, self._arrival + 1, 0)
+        entry = JobRecord(summary, owner, request.ticket, self._arrival + 1, 0)
         with self._commit():
             self._write(entry)
         self._arrival += 1
@@ -183,8 +183,8 @@ class Ledger:
         self._renumber()
         return self.entries[summary.job]
 
-    def move(self, job: str, state: JobState, attempts: int | None = None, **fields: Any) -> Entry:
-        """Change a job's state and fields, committed. Raises ValueError for an illegal move, LedgerFault for the disk."""
+    def move(self, job: str, state: JobState, attempts: int | None = None, **fields: Any) -> JobRecord:
+        """Change a job's state and fields, committed. Raises ValueError for an illegal move, StorageError for the disk."""
         entry = self.entries[job]
         check_transition(entry.state, state)
         turn, turns = entry.turn, self.turns
@@ -208,7 +208,7 @@ class Ledger:
         self._renumber()
         return self.entries[job]
 
-    def amend(self, job: str, **fields: Any) -> Entry:
+    def amend(self, job: str, **fields: Any) -> JobRecord:
         """Change fields of a job but not its state, committed."""
         entry = self.entries[job]
         entry = replace(entry, summary=replace(entry.summary, changed=self._tick(), **fields))
@@ -218,7 +218,7 @@ class Ledger:
         self._renumber()
         return self.entries[job]
 
-    def note(self, job: str, **fields: Any) -> Entry:
+    def note(self, job: str, **fields: Any) -> JobRecord:
         """Change fields of a job, in memory: progress is not worth a write to disk."""
         entry = self.entries[job]
         entry = replace(entry, summary=replace(entry.summary, changed=self._tick(), **fields))
@@ -239,8 +239,8 @@ class Ledger:
             for name, value in (("changed", self._changed), ("age_s", age_s), ("saved_at", wall)):
                 self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
-    def forget(self, job: str) -> Entry:
-        """Remove a job that has ended. Raises ValueError for one that has not, LedgerFault for the disk."""
+    def forget(self, job: str) -> JobRecord:
+        """Remove a job that has ended. Raises ValueError for one that has not, StorageError for the disk."""
         entry = self.entries[job]
         if entry.state not in ENDED:
             raise ValueError(f"the job is {entry.state.value}; cancel it first")
@@ -249,11 +249,11 @@ class Ledger:
         self._tickets.pop((entry.owner, entry.ticket), None)
         return self.entries.pop(job)
 
-    def waiting(self) -> list[Entry]:
+    def waiting(self) -> list[JobRecord]:
         """Queued jobs, first in line first."""
         return [self.entries[waiting.job] for _, waiting in self._order()]
 
-    def waited_s(self, entry: Entry) -> float:
+    def waited_s(self, entry: JobRecord) -> float:
         """Seconds since a job was submitted, by the clock that wrote it down."""
         return max(0.0, self._wall() - entry.summary.submitted_at)
 
@@ -261,17 +261,17 @@ class Ledger:
         """Jobs that have not ended, of one owner or of all."""
         return sum(1 for e in self.entries.values() if e.state not in ENDED and owner in (None, e.owner))
 
-    def newest(self, owner: str | None, before: int, count: int) -> list[Entry]:
+    def newest(self, owner: str | None, before: int, count: int) -> list[JobRecord]:
         """An owner's jobs (None: everybody's), newest change first, of those changed before `before` (0: all)."""
         seen = [
             e for e in self.entries.values() if owner in (None, e.owner) and (not before or e.summary.changed < before)
         ]
         return sorted(seen, key=lambda entry: -entry.summary.changed)[:count]
 
-    def _order(self) -> list[tuple[int, Waiting]]:
+    def _order(self) -> list[tuple[int, QueuedJob]]:
         return in_order(
             (
-                Waiting(e.summary.job, e.owner, e.summary.priority, e.arrival, e.turn)
+                QueuedJob(e.summary.job, e.owner, e.summary.priority, e.arrival, e.turn)
                 for e in self.entries.values()
                 if e.state is JobState.QUEUED
             ),
@@ -290,13 +290,13 @@ class Ledger:
         self._changed += 1
         return self._changed
 
-    def _believe(self, entry: Entry) -> None:
+    def _believe(self, entry: JobRecord) -> None:
         self.entries[entry.summary.job] = entry
         self._tickets[(entry.owner, entry.ticket)] = entry.summary.job
 
     @contextmanager
     def _commit(self) -> Iterator[None]:
-        """One transaction. Raises LedgerFault when the disk refuses; then nothing of it was done."""
+        """One transaction. Raises StorageError when the disk refuses; then nothing of it was done."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -307,9 +307,9 @@ class Ledger:
                     self._db.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise LedgerFault(f"the server cannot write to {self.folder} ({error}); make room on its disk") from error
+            raise StorageError(f"the server cannot write to {self.folder} ({error}); make room on its disk") from error
 
-    def _write(self, entry: Entry) -> None:
+    def _write(self, entry: JobRecord) -> None:
         text = json.dumps({name: getattr(entry.summary, name) for name in JobSummary.__dataclass_fields__})
         self._db.execute(
             "INSERT OR REPLACE INTO jobs (job, owner, ticket, state, arrival, attempts, turn, ended_age, summary) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -326,7 +326,7 @@ class Ledger:
             ),
         )
 
-    def _write_turns(self, turns: Turns) -> None:
+    def _write_turns(self, turns: RoundRobin) -> None:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES ('turn', ?)", (turns.now,))
         self._db.execute("DELETE FROM turns")
         self._db.executemany("INSERT INTO turns VALUES (?, ?)", list(turns.following.items()))

@@ -14,7 +14,7 @@ UNFETCHED_FACTOR = 2.0  # a mesh that nobody fetched stays so many times as long
 
 
 @dataclass(frozen=True)
-class Kept:
+class RetainedJob:
     """An ended job and what it costs to keep."""
 
     job: str
@@ -24,7 +24,7 @@ class Kept:
     pinned: bool
 
 
-def expired(kept: Iterable[Kept], policy: Policy) -> list[str]:
+def expired(kept: Iterable[RetainedJob], policy: Policy) -> list[str]:
     """Jobs to let go: too old, or the oldest above the size, fetched before unfetched; a pinned one never."""
     free = [job for job in kept if not job.pinned]
     limit = policy.keep_days * DAY_S
@@ -54,7 +54,7 @@ def file_size(path: Path) -> int:
         return 0
 
 
-class ServerAge:
+class MonotonicAge:
     """Seconds that the state folder has been in use, by the monotonic clock, with the time between two starts added.
 
     Only that part needs the wall clock, which may be wrong: less than nothing counts as nothing, and more than a day as

@@ -15,7 +15,7 @@ from dreamwright.shared.errors import Refused
 
 
 @dataclass(frozen=True)
-class Waiting:
+class QueuedJob:
     """A queued job as the order sees it."""
 
     job: str
@@ -26,7 +26,7 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Turns:
+class RoundRobin:
     """What was served so far: the turn of the job started last, and by user the turn that they would take next."""
 
     now: int = 1
@@ -37,14 +37,14 @@ class Turns:
         return max(self.now, self.following.get(owner, 0))
 
 
-def in_order(waiting: Iterable[Waiting], turns: Turns) -> list[tuple[int, Waiting]]:
+def in_order(waiting: Iterable[QueuedJob], turns: RoundRobin) -> list[tuple[int, QueuedJob]]:
     """(turn, job) of all that wait, next first: by turn, then interrupted ones, then priority, then arrival.
 
     Promises (tests/server/test_fairness.py): every job is in it once; a user's jobs stand by priority, then arrival; before a
     user's first job start at most two of each other user's, whatever arrives meanwhile; a new job never changes how the
     jobs of other users stand to each other.
     """
-    lines: dict[str, list[Waiting]] = {}
+    lines: dict[str, list[QueuedJob]] = {}
     placed = []
     for job in waiting:
         if job.turn:
@@ -59,14 +59,14 @@ def in_order(waiting: Iterable[Waiting], turns: Turns) -> list[tuple[int, Waitin
     return placed
 
 
-def started(turns: Turns, turn: int, owner: str, again: bool = False) -> Turns:
+def started(turns: RoundRobin, turn: int, owner: str, again: bool = False) -> RoundRobin:
     """The turns after a job that stood at `turn` has begun; `again`: it goes on and takes no new turn."""
     if again:
-        return Turns(max(turns.now, turn), turns.following)
+        return RoundRobin(max(turns.now, turn), turns.following)
     # Users who would take the present turn anyway need no entry, so the map holds only who is ahead.
     now = max(turns.now, turn)
     following = {user: next_turn for user, next_turn in turns.following.items() if next_turn > now}
-    return Turns(now, {**following, owner: turn + 1})
+    return RoundRobin(now, {**following, owner: turn + 1})
 
 
 def check_room(owner_open: int, owner_limit: int, all_open: int, all_limit: int) -> None:

@@ -22,13 +22,13 @@ from dreamwright.shared.mesh_file import MeshFile, decode_mesh
 from dreamwright.shared.uploads import Upload, Uploaded
 
 from ...errors import ConfigError
-from ...geometry.mesh_validation import check_given
+from ...geometry.mesh_validation import validate_mesh
 from ..policy import Policy
 
 log = logging.getLogger(__name__)
 
 FOLDER = "uploads"
-SUBJECT_FILE = "subject.dwm"  # in a job's folder: the mesh that it refines
+INPUT_MESH_FILE = "subject.dwm"  # in a job's folder: the mesh that it refines
 MEGABYTE = 10**6
 UNDER_WAY_S = 600.0  # since its last piece, for which nobody else's need for room takes a mesh away
 SWEEP_S = 60.0
@@ -36,7 +36,7 @@ Key = tuple[str, str]  # the user's folder, the file's SHA-256
 
 
 @dataclass(frozen=True)
-class Sent:
+class UploadedMesh:
     """A mesh that is here, or on its way."""
 
     total: int  # bytes of the whole file, which count from its first piece on
@@ -54,7 +54,7 @@ def read_sent(data: bytes) -> MeshFile:
         ) from error
     if mesh.picture is not None:
         raise ConfigError("the mesh has a picture; allowed are colors of vertices; send it without")
-    check_given(mesh.vertices, mesh.faces, mesh.albedo)
+    validate_mesh(mesh.vertices, mesh.faces, mesh.albedo)
     return mesh
 
 
@@ -63,7 +63,7 @@ class Uploads:
 
     def __init__(self, folder: Path, policy: Policy, clock: Callable[[], float]) -> None:
         self._folder, self._policy, self._clock = folder / FOLDER, policy, clock
-        self._sent: dict[Key, Sent] = {}
+        self._sent: dict[Key, UploadedMesh] = {}
         self._sweep_at = clock() + SWEEP_S
         for path in sorted(self._folder.glob("*/*"), key=_written_at):
             found = re.fullmatch(r"([0-9a-f]{64})(?:\.dwm|\.(\d{1,9})\.part)", path.name)
@@ -71,7 +71,7 @@ class Uploads:
                 log.warning("file in the folder of uploads is none of the server's", extra={"path": str(path)})
                 continue
             total = int(found[2]) if found[2] else path.stat().st_size
-            self._sent[path.parent.name, found[1]] = Sent(total, not found[2], clock())
+            self._sent[path.parent.name, found[1]] = UploadedMesh(total, not found[2], clock())
 
     def receive(self, owner: str, piece: Upload) -> Uploaded:
         """Keep a piece, unless it is there already; how much there is then. The last one has the whole mesh checked."""
@@ -91,7 +91,7 @@ class Uploads:
             return Uploaded(have)
         if key not in self._sent:
             self._make_room(key[0], piece.total)
-            self._sent[key] = Sent(piece.total, False, self._clock())
+            self._sent[key] = UploadedMesh(piece.total, False, self._clock())
         fresh = piece.data[have - piece.offset :]
         path = self._part(key)
         try:
@@ -156,10 +156,10 @@ class Uploads:
         try:
             folder.mkdir(parents=True)
             try:
-                os.link(self._whole(key), folder / SUBJECT_FILE)
+                os.link(self._whole(key), folder / INPUT_MESH_FILE)
             except OSError:  # a disk without links, or another one
-                shutil.copyfile(self._whole(key), folder / SUBJECT_FILE)
-                with (folder / SUBJECT_FILE).open("rb+") as file:
+                shutil.copyfile(self._whole(key), folder / INPUT_MESH_FILE)
+                with (folder / INPUT_MESH_FILE).open("rb+") as file:
                     os.fsync(file.fileno())
             sync_folder(folder)
             sync_folder(folder.parent)

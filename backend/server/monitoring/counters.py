@@ -12,7 +12,7 @@ STEP_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 6
 
 
 @dataclass
-class Spread:
+class Histogram:
     """How often a value fell between two bounds, upper bounds included; the last count is of what is above them all."""
 
     bounds: tuple[float, ...]
@@ -27,13 +27,13 @@ class Spread:
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
 
-    def copy(self) -> Spread:
+    def copy(self) -> Histogram:
         """The same counts, which change no more."""
-        return Spread(self.bounds, list(self.counts), self.total)
+        return Histogram(self.bounds, list(self.counts), self.total)
 
 
 @dataclass
-class Tally:
+class Counters:
     """Counts and spreads. Names of messages, codes, states and devices are few; those of users and jobs never enter."""
 
     requests: Counter[str] = field(default_factory=Counter)  # by type
@@ -42,11 +42,11 @@ class Tally:
     worker_deaths: int = 0
     preview_bytes: int = 0  # sent
     lost_events: int = 0  # that slow clients did not get
-    answers: Spread = field(
-        default_factory=lambda: Spread(ANSWER_BOUNDS_S)
+    answers: Histogram = field(
+        default_factory=lambda: Histogram(ANSWER_BOUNDS_S)
     )  # seconds from a request's arrival in the loop to its reply
-    steps: dict[str, Spread] = field(default_factory=dict)  # seconds a step, by device
+    steps: dict[str, Histogram] = field(default_factory=dict)  # seconds a step, by device
 
     def stepped(self, device: str, steps: int, seconds: float) -> None:
         """A worker took so many steps in so many seconds."""
-        self.steps.setdefault(device, Spread(STEP_BOUNDS_S)).add(seconds / steps, steps)
+        self.steps.setdefault(device, Histogram(STEP_BOUNDS_S)).add(seconds / steps, steps)

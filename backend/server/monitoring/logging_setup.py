@@ -59,7 +59,7 @@ def stack_of(error: BaseException, trace: TracebackType | None, level: int) -> l
     return [*lines, told_of(error, level)]
 
 
-class Lines(logging.Formatter):
+class LogFormatter(logging.Formatter):
     """A record as one line: `time level logger event field=value …`, or the same as a JSON object. Times are UTC, ISO 8601.
 
     `shown` is the level that was asked for: at DEBUG what exceptions say is told too, and nothing is blotted out.
@@ -107,7 +107,7 @@ def open_log(style: str, level: str, stream: TextIO | None = None) -> None:
     """Log to `stream` (standard error) from now on, in this process and in those that it starts."""
     shown = logging.getLevelName(level.upper())
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(Lines(style, shown))
+    handler.setFormatter(LogFormatter(style, shown))
     logging.basicConfig(level=shown, handlers=[handler], force=True)
     logging.captureWarnings(True)
     os.environ[FORMAT_VARIABLE], os.environ[LEVEL_VARIABLE] = style, level

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Figures for Prometheus: the server's loop publishes, and the exporter's thread reads what was published last.
+"""MetricsSnapshot for Prometheus: the server's loop publishes, and the exporter's thread reads what was published last.
 
 No label names a user, a job or a prompt: their number has no bound, and whoever may read figures need not know them.
 """
@@ -15,8 +15,8 @@ from itertools import accumulate
 from dreamwright.shared import __version__
 
 from ...errors import ConfigError
-from .counters import Spread
-from .status_reporter import Figures
+from .counters import Histogram
+from .status_reporter import MetricsSnapshot
 
 try:
     from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -45,7 +45,7 @@ class Exporter:
                 "figures are open to other machines, without encryption and without keys", extra={"address": address}
             )
         registry = CollectorRegistry()
-        self._shelf = Shelf()
+        self._shelf = MetricsCollector()
         registry.register(self._shelf)
         ProcessCollector(registry=registry)  # memory, open files and processor time of the server's own process
         try:
@@ -57,7 +57,7 @@ class Exporter:
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._server.server_port}/metrics"
 
-    def publish(self, figures: Figures) -> None:
+    def publish(self, figures: MetricsSnapshot) -> None:
         """From now on these figures are given."""
         self._shelf.figures = figures  # one reference, replaced whole: the other thread sees the old or the new
 
@@ -86,11 +86,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Shelf:
+class MetricsCollector:
     """A Prometheus collector of the figures that were published last; empty before the first."""
 
     def __init__(self) -> None:
-        self.figures: Figures | None = None
+        self.figures: MetricsSnapshot | None = None
 
     def collect(self) -> Iterator[Metric]:
         """All metrics, in base units and by the naming rules of Prometheus."""
@@ -144,7 +144,7 @@ def _counters(name: str, words: str, label: str, values: Mapping[str, int]) -> M
     return family
 
 
-def _spreads(name: str, words: str, by_device: Mapping[str, Spread], whole: Spread | None = None) -> Metric:
+def _spreads(name: str, words: str, by_device: Mapping[str, Histogram], whole: Histogram | None = None) -> Metric:
     family = HistogramMetricFamily(f"dreamwright_{name}", words, labels=["device"] if whole is None else [])
     for labels, spread in (
         [([], whole)] if whole is not None else [([device], spread) for device, spread in by_device.items()]

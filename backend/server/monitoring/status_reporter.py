@@ -15,8 +15,8 @@ from dreamwright.shared import limits
 from dreamwright.shared.job_states import ENDED, JobState
 from dreamwright.shared.status import DEVICES_TOLD, JOBS_TOLD, USERS_TOLD, DeviceLine, JobLine, ServerStatus, UserLine
 
-from ..jobs.job_store import Entry, Ledger
-from .counters import Spread, Tally
+from ..jobs.job_store import JobRecord, JobStore
+from .counters import Histogram, Counters
 
 PRESENT_S = limits.PULSE_S * limits.LIVENESS * 3  # a connection that said nothing for longer is gone
 DISK_S = 10.0  # between two looks at the disk
@@ -32,7 +32,7 @@ class Paces(Protocol):
 
 
 @dataclass(frozen=True)
-class Figures:
+class MetricsSnapshot:
     """Everything that is measured, at one moment; nothing in it changes any more, so another thread may read it."""
 
     uptime_s: float
@@ -48,8 +48,8 @@ class Figures:
     worker_deaths: int
     preview_bytes: int
     lost_events: int
-    answers: Spread
-    steps: Mapping[str, Spread]
+    answers: Histogram
+    steps: Mapping[str, Histogram]
     mesh_bytes: int
     checkpoint_bytes: int
     disk_free_bytes: int
@@ -64,11 +64,11 @@ class Disk:
     free_bytes: int = 0
 
 
-class Observer:
+class StatusReporter:
     """Looks at the ledger, the tally and the disk, and notes who was heard. Its own thread is the server's loop."""
 
     def __init__(
-        self, ledger: Ledger, tally: Tally, devices: Callable[[], tuple[str, ...]], software: str, paces: Paces,
+        self, ledger: JobStore, tally: Counters, devices: Callable[[], tuple[str, ...]], software: str, paces: Paces,
         clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self._ledger, self._tally, self._devices, self._software, self._paces = ledger, tally, devices, software, paces
@@ -112,7 +112,7 @@ class Observer:
             users_known=len(names),
         )
 
-    def figures(self) -> Figures:
+    def figures(self) -> MetricsSnapshot:
         """All numbers, for an exporter."""
         entries, disk, tally = list(self._ledger.entries.values()), self._look(), self._tally
         waits = [self._ledger.waited_s(entry) for entry in entries if entry.state is JobState.QUEUED]
@@ -120,7 +120,7 @@ class Observer:
             entry.summary.device: self._paces.pace(entry.summary.job) for entry in entries if entry.state in AT_WORK
         }
         states = Counter(entry.summary.state for entry in entries)
-        return Figures(
+        return MetricsSnapshot(
             uptime_s=self._clock() - self._began,
             connections=sum(self._connections().values()),
             jobs={state.value: states[state.value] for state in JobState},
@@ -147,7 +147,7 @@ class Observer:
         self._heard = {route: heard for route, heard in self._heard.items() if heard[1] >= limit}
         return Counter(owner for owner, _ in self._heard.values())
 
-    def _device_line(self, device: str, entries: list[Entry], visible: set[str]) -> DeviceLine:
+    def _device_line(self, device: str, entries: list[JobRecord], visible: set[str]) -> DeviceLine:
         entry = next((entry for entry in entries if entry.state in AT_WORK and entry.summary.device == device), None)
         if entry is None:
             return DeviceLine(device, "idle", "", "", 0.0, -1.0)
@@ -156,7 +156,7 @@ class Observer:
         rate, silent = self._paces.pace(entry.summary.job)
         return DeviceLine(device, "busy", entry.summary.job, entry.owner, rate, silent)
 
-    def _user_line(self, name: str, entries: list[Entry], connections: int) -> UserLine:
+    def _user_line(self, name: str, entries: list[JobRecord], connections: int) -> UserLine:
         counts = Counter(entry.state for entry in entries if entry.owner == name)
         seen = self._clock() - self._seen[name] if name in self._seen else -1.0
         running = sum(counts[state] for state in AT_WORK)
@@ -178,7 +178,7 @@ class Observer:
         return self._disk
 
 
-def _job_line(entry: Entry) -> JobLine:
+def _job_line(entry: JobRecord) -> JobLine:
     job = entry.summary
     eta = job.ready_high_s if entry.state is JobState.QUEUED else job.eta_s
     return JobLine(

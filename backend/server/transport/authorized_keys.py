@@ -225,7 +225,7 @@ def _read_users(content: Mapping[str, Any]) -> dict[str, User]:
     return found
 
 
-class GuestList:
+class AuthorizedKeys:
     """The users as a running server sees them: looked up at every request, read anew when the file changed.
 
     Never raises. A file that is gone, damaged or open to others lets nobody in, and the log says so once.

@@ -23,7 +23,7 @@ ALL_BYTES = 256 * 1024 * 1024  # of all connections together; then the largest g
 _RECEIVED = 128  # where tcp_info holds tcpi_bytes_received, 64 bits (linux/tcp.h; since Linux 4.1)
 
 
-class Inflow:
+class ConnectionLimiter:
     """The connections of this process at one local port. Only Linux counts; elsewhere nothing is seen and nothing cut."""
 
     def __init__(

@@ -9,30 +9,30 @@ from typing import Any
 from dreamwright.shared.job_states import ENDED, JobState
 from dreamwright.shared.messages import JobSummary
 
-from ..jobs.job_store import Ledger
-from ..monitoring.counters import Tally
+from ..jobs.job_store import JobStore
+from ..monitoring.counters import Counters
 from .subscribers import Audience
 
 TELL_S = 0.25  # shortest time between two tellings of a running job's progress
 
 
-class Herald:
+class EventPublisher:
     """Between the ledger and the audience: nobody hears of a change before it is committed, nobody misses one."""
 
-    def __init__(self, ledger: Ledger, audience: Audience, clock: Callable[[], float], tally: Tally) -> None:
+    def __init__(self, ledger: JobStore, audience: Audience, clock: Callable[[], float], tally: Counters) -> None:
         self.ledger, self.audience, self._clock, self.tally = ledger, audience, clock, tally
         self._told: dict[str, float] = {}  # by job, when its progress was last told
         self._untold: set[str] = set()
 
     def move(self, job: str, state: JobState, attempts: int | None = None, **fields: Any) -> JobSummary:
-        """Change a job's state. Raises LedgerFault, and ValueError for an illegal move."""
+        """Change a job's state. Raises StorageError, and ValueError for an illegal move."""
         moved = self._with_places(job, lambda: self.ledger.move(job, state, attempts, **fields))
         if state in ENDED:
             self.tally.ended[state.value] += 1
         return moved
 
     def amend(self, job: str, **fields: Any) -> JobSummary:
-        """Change what is committed of a job beside its state. Raises LedgerFault."""
+        """Change what is committed of a job beside its state. Raises StorageError."""
         return self._with_places(job, lambda: self.ledger.amend(job, **fields))
 
     def note(self, job: str, **fields: Any) -> None:

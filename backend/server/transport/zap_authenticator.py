@@ -16,7 +16,7 @@ import zmq
 from dreamwright.shared.credentials import KEY_BYTES, KeyPair, fingerprint, key_text
 
 from ...errors import ConfigError
-from .authorized_keys import GuestList, User
+from .authorized_keys import AuthorizedKeys, User
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +26,10 @@ OLDEST = (4, 3, 3)  # before it, a raw connection starves a CURVE server (CVE-20
 TOLD = 1000  # strangers whose fingerprints the log names, so that a flood of keys does not fill the disk
 
 
-class Doorkeeper:
+class ZapAuthenticator:
     """Answers libzmq's question "may this key in?", and tells whose message a frame is."""
 
-    def __init__(self, context: zmq.Context, guests: GuestList) -> None:
+    def __init__(self, context: zmq.Context, guests: AuthorizedKeys) -> None:
         if not zmq.has("curve") or zmq.zmq_version_info() < OLDEST:
             raise ConfigError(
                 f"ZeroMQ {zmq.zmq_version()} is here; encryption needs {'.'.join(map(str, OLDEST))} or later with CURVE: pip install -U pyzmq"

@@ -18,20 +18,20 @@ from dreamwright.shared.messages import PreviewFrame
 from ...errors import DreamwrightError
 from ...scenes.initial_field import FIELD_FILE
 from ...training.checkpoints import has_checkpoint
-from ..jobs.cleanup import Sweeper
+from ..jobs.cleanup import Cleanup
 from ..jobs.durations import recipe
 from ..jobs.eta import forecast
-from ..jobs.job_store import Entry, LedgerFault
+from ..jobs.job_store import JobRecord, StorageError
 from ..policy import Policy
 from ..requests import has_vae, job_of
-from ..transport.event_publisher import Herald
+from ..transport.event_publisher import EventPublisher
 from .failure_policy import classify_status, decide, smaller
 from .fencing import raise_fence
-from .heartbeat import STALL_S, Vigil, grace_s, patience_s
+from .heartbeat import STALL_S, Heartbeat, grace_s, patience_s
 from .job_executor import MESH_FILE, file_hash
 from .oom import oom_kills
-from .runner import Died, Runner
-from .worker_protocol import Ended, Noted, Pictured, Report, Stepped
+from .runner import WorkerExited, Runner
+from .worker_protocol import JobFinished, StatusReport, PreviewReport, Report, ProgressReport
 
 log = logging.getLogger(__name__)
 
@@ -44,27 +44,27 @@ FOR_A_MESH = ("model.vae_recompute",)  # what may be lowered of a job that refin
 AT_WORK = (JobState.RUNNING, JobState.CANCELLING)
 
 
-def marks(entry: Entry, **more: Any) -> dict[str, Any]:
+def marks(entry: JobRecord, **more: Any) -> dict[str, Any]:
     """What a line of the log says of a job, in every case the same."""
     job = entry.summary
     return {"job": job.job, "user": entry.owner, "attempt": job.attempt, "device": job.device, **more}
 
 
-class Dispatch:
+class Dispatcher:
     """Call `work` often, and `recover` once at the start."""
 
-    def __init__(self, herald: Herald, runner: Runner, policy: Policy, clock: Callable[[], float]) -> None:
+    def __init__(self, herald: EventPublisher, runner: Runner, policy: Policy, clock: Callable[[], float]) -> None:
         self._herald, self._ledger, self._runner = herald, herald.ledger, runner
         self._policy, self._clock = policy, clock
-        self.sweeper = Sweeper(herald, policy)
-        self._vigils: dict[str, Vigil] = {}  # by running job
+        self.sweeper = Cleanup(herald, policy)
+        self._vigils: dict[str, Heartbeat] = {}  # by running job
         self._furthest: dict[str, int] = {}  # by job whose worker died, the last step that it told of
         self.pausing: set[str] = (
             set()
         )  # running jobs that a user asked to pause, which a recall must not put back into the queue
         self._recalling = False
         self._unwritten: list[
-            Ended | Died
+            JobFinished | WorkerExited
         ] = []  # ends that the disk refused; their jobs count as running until it takes them
         self._retry_at = self._reckon_at = self._sweep_at = self._looked = clock()
 
@@ -104,10 +104,10 @@ class Dispatch:
             try:
                 raise_fence(folder, entry.summary.attempt + 1)
                 self._herald.move(name, JobState.RUNNING, message="starting", device=device)
-            except (OSError, LedgerFault) as fault:
+            except (OSError, StorageError) as fault:
                 self._wait_for_space(name, fault)
                 return
-            self._vigils[name] = Vigil(self._clock(), oom_kills())
+            self._vigils[name] = Heartbeat(self._clock(), oom_kills())
             self.pausing.discard(name)
             log.info("attempt begins", extra=marks(self._ledger.entries[name]))
             self._runner.give(device, self._ledger.entries[name].summary, folder)
@@ -155,20 +155,20 @@ class Dispatch:
             if vigil.verdict is not Cause.NONE:
                 self._runner.kill(job)
 
-    def _wait_for_space(self, job: str, fault: OSError | LedgerFault) -> None:
+    def _wait_for_space(self, job: str, fault: OSError | StorageError) -> None:
         """The disk refuses: say so on the job, and try again later."""
         reason = (
             str(fault)
-            if isinstance(fault, LedgerFault)
+            if isinstance(fault, StorageError)
             else f"the server cannot write to {self._ledger.folder} ({fault.strerror}); make room on its disk"
         )
         log.warning("job waits", extra={"job": job, "why": reason})
         self._retry_at = self._clock() + RETRY_S
         self._herald.note(job, message=f"waiting: {reason}; it goes on by itself"[: limits.MESSAGE_CHARACTERS])
 
-    def _take(self, report: Report | Died) -> None:
+    def _take(self, report: Report | WorkerExited) -> None:
         entry = self._ledger.entries.get(report.job)
-        if isinstance(report, Died):
+        if isinstance(report, WorkerExited):
             self._herald.tally.worker_deaths += 1
             reason = report.reason or f"status {report.status}"
             log.warning(
@@ -185,22 +185,22 @@ class Dispatch:
             return
         if entry is None or entry.state in ENDED:
             return  # a word that arrived after the end
-        if isinstance(report, (Ended, Died)):
+        if isinstance(report, (JobFinished, WorkerExited)):
             try:
-                if isinstance(report, Ended):
+                if isinstance(report, JobFinished):
                     self._end(entry, report)
                 else:
                     self._bury(entry, report)
-            except LedgerFault as fault:
+            except StorageError as fault:
                 self._unwritten.append(report)
                 self._wait_for_space(report.job, fault)
         else:
             self._hear(entry, report)
 
-    def _hear(self, entry: Entry, report: Stepped | Noted | Pictured) -> None:
+    def _hear(self, entry: JobRecord, report: ProgressReport | StatusReport | PreviewReport) -> None:
         """What an attempt says on its way."""
         vigil = self._vigils.get(report.job)
-        if isinstance(report, Stepped):
+        if isinstance(report, ProgressReport):
             self._herald.note(
                 report.job, step=report.step, steps=report.steps, elapsed_s=report.elapsed_s, eta_s=report.eta_s
             )
@@ -208,7 +208,7 @@ class Dispatch:
                 steps, seconds = vigil.stepped_to(self._clock(), report.step, report.steps, report.elapsed_s)
                 if steps:
                     self._herald.tally.stepped(entry.summary.device, steps, seconds)
-        elif isinstance(report, Noted):
+        elif isinstance(report, StatusReport):
             if vigil is not None:
                 vigil.spoke(self._clock(), report.stage)
             health = report.health or entry.summary.health
@@ -219,7 +219,7 @@ class Dispatch:
                 PreviewFrame(report.job, report.step, report.width, report.height, report.data)
             )
 
-    def _learn(self, entry: Entry) -> None:
+    def _learn(self, entry: JobRecord) -> None:
         """Keep how long a whole run took, for the times of others."""
         vigil = self._vigils.pop(entry.summary.job, None)
         if vigil is None or vigil.first is None or entry.state is not JobState.SUCCEEDED:
@@ -228,17 +228,17 @@ class Dispatch:
         rest = self._clock() - vigil.begun - vigil.last[1]
         try:
             self._ledger.learn(recipe(entry.summary), entry.summary.device, steps, stepping, rest)
-        except LedgerFault as fault:
+        except StorageError as fault:
             log.warning("pace not kept", extra={"job": entry.summary.job, "why": str(fault)})  # an estimate the less
 
-    def _end(self, entry: Entry, report: Ended) -> None:
+    def _end(self, entry: JobRecord, report: JobFinished) -> None:
         job, fields = report.job, {"message": report.message, "eta_s": -1.0, "cause": report.cause}
         if report.meshed:
             try:
                 size, digest = file_hash(self._ledger.job_folder(job) / MESH_FILE)
             except OSError as error:
                 reason = f"its mesh cannot be read: {error.strerror}"
-                report = Ended(job, "failed", reason, False, report.attempt, Cause.NO_SPACE.value)
+                report = JobFinished(job, "failed", reason, False, report.attempt, Cause.NO_SPACE.value)
                 fields |= {"message": reason, "cause": report.cause}
             else:
                 fields |= {
@@ -264,7 +264,7 @@ class Dispatch:
         self._learn(entry)
         self.sweeper.clear(job)
 
-    def _bury(self, entry: Entry, died: Died) -> None:
+    def _bury(self, entry: JobRecord, died: WorkerExited) -> None:
         """A worker ended without a word about its job."""
         vigil = self._vigils.get(died.job)
         kills = oom_kills()
@@ -284,7 +284,7 @@ class Dispatch:
         self._vigils.pop(died.job, None)
         self.sweeper.clear(died.job)
 
-    def _settle(self, entry: Entry, cause: Cause, reason: str) -> None:
+    def _settle(self, entry: JobRecord, cause: Cause, reason: str) -> None:
         """An attempt failed: again from its checkpoint, with less memory, or the end."""
         job = entry.summary
         reached, got_on = self._got_on(entry)
@@ -302,7 +302,7 @@ class Dispatch:
         self._furthest[job.job] = reached  # only now: a move that the disk refused is made again
         log.info("attempt failed", extra=marks(entry, cause=cause.value, step=reached, again=verdict.retry))
 
-    def _smaller(self, entry: Entry) -> dict[str, str]:
+    def _smaller(self, entry: JobRecord) -> dict[str, str]:
         try:
             job = job_of(entry.summary)
             found = smaller(job.config, has_vae(job.model))
@@ -311,19 +311,19 @@ class Dispatch:
             log.warning("no smaller settings found", extra=marks(entry, why=type(error).__name__))
             return {}
 
-    def _got_on(self, entry: Entry) -> tuple[int, bool]:
+    def _got_on(self, entry: JobRecord) -> tuple[int, bool]:
         """The furthest step of all attempts, and whether this one got notably further than those before it."""
         job = entry.summary
         vigil = self._vigils.get(job.job)
         reached, before = job.step if vigil is None else vigil.last[0], self._furthest.get(job.job, 0)
         return max(reached, before), reached - before >= max(1.0, PROGRESS_SHARE * job.steps)
 
-    def can_go_on(self, entry: Entry) -> bool:
+    def can_go_on(self, entry: JobRecord) -> bool:
         """Whether a failed job still has a checkpoint."""
         return entry.summary.resumable and has_checkpoint(self._ledger.job_folder(entry.summary.job) / "checkpoints")
 
     def resume(self, job: str) -> None:
-        """Put a paused job, or a failed one that left a checkpoint, back into the queue. Raises LedgerFault."""
+        """Put a paused job, or a failed one that left a checkpoint, back into the queue. Raises StorageError."""
         self._herald.move(job, JobState.QUEUED, 0, message="", cause="", resumable=False)
         self._furthest.pop(job, None)
 
@@ -333,7 +333,7 @@ class Dispatch:
         adopted = self._runner.adopt({job: entry.summary.attempt for job, entry in under_way.items()})
         for job, entry in list(self._ledger.entries.items()):
             if job in adopted:
-                self._vigils[job] = Vigil(
+                self._vigils[job] = Heartbeat(
                     self._clock(), oom_kills(), last=(entry.summary.step, entry.summary.elapsed_s)
                 )
                 if entry.state is JobState.CANCELLING:

@@ -20,19 +20,19 @@ from ...errors import (
     ConfigError,
     DreamwrightError,
     ModelError,
-    NotANumber,
+    NonFiniteError,
     PromptError,
-    TooLarge,
+    InsufficientMemoryError,
     is_device_fault,
     is_out_of_memory,
     one_line,
 )
 
 __all__ = [
-    "REMEDIES",
+    "FAILURE_ACTIONS",
     "Cause",
-    "Remedy",
-    "Verdict",
+    "FailureAction",
+    "RetryDecision",
     "classify",
     "classify_status",
     "decide",
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-class Remedy(Enum):
+class FailureAction(Enum):
     """What can be done about a failed attempt."""
 
     SMALLER = "smaller"  # again from its checkpoint, with settings that take less memory and change roundings only
@@ -50,13 +50,13 @@ class Remedy(Enum):
 
 
 # In order; where none applies any more the job fails with a sentence that says what to do.
-REMEDIES: Mapping[Cause, tuple[Remedy, ...]] = {
-    Cause.KILLED: (Remedy.AGAIN,),
-    Cause.CRASHED: (Remedy.AGAIN,),
-    Cause.HANG: (Remedy.AGAIN,),
-    Cause.MACHINE_MEMORY: (Remedy.SMALLER, Remedy.AGAIN),  # it may have been another program that took the memory
-    Cause.MEMORY: (Remedy.SMALLER,),
-    Cause.DEVICE_FAULT: (Remedy.AGAIN,),
+FAILURE_ACTIONS: Mapping[Cause, tuple[FailureAction, ...]] = {
+    Cause.KILLED: (FailureAction.AGAIN,),
+    Cause.CRASHED: (FailureAction.AGAIN,),
+    Cause.HANG: (FailureAction.AGAIN,),
+    Cause.MACHINE_MEMORY: (FailureAction.SMALLER, FailureAction.AGAIN),  # it may have been another program that took the memory
+    Cause.MEMORY: (FailureAction.SMALLER,),
+    Cause.DEVICE_FAULT: (FailureAction.AGAIN,),
     # The same numbers would come out again; a run has tried other seeds by itself (`run.max_restarts`).
     Cause.NOT_A_NUMBER: (),
     Cause.RUN_FAILED: (),
@@ -84,7 +84,7 @@ FALLS = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RetryDecision:
     """What becomes of a job: `retry` or failed, what it says, attempts without getting on, and settings to change."""
 
     retry: bool
@@ -95,11 +95,11 @@ class Verdict:
 
 def classify(error: BaseException) -> Cause:
     """The cause of an error that ended a run."""
-    if isinstance(error, TooLarge) or is_out_of_memory(error):
+    if isinstance(error, InsufficientMemoryError) or is_out_of_memory(error):
         return Cause.MEMORY
     if is_device_fault(error):
         return Cause.DEVICE_FAULT
-    if isinstance(error, NotANumber):
+    if isinstance(error, NonFiniteError):
         return Cause.NOT_A_NUMBER
     if isinstance(error, (ConfigError, PromptError, ModelError)):
         return Cause.BAD_INPUT
@@ -148,20 +148,20 @@ def smaller(config: Config, has_vae: bool) -> dict[str, str]:
     return found
 
 
-def decide(cause: Cause, reason: str, attempts: int, limit: int, lower: Mapping[str, Any], logs: str) -> Verdict:
+def decide(cause: Cause, reason: str, attempts: int, limit: int, lower: Mapping[str, Any], logs: str) -> RetryDecision:
     """What becomes of a job whose attempt ended so.
 
     `attempts`: those in a row that got no further, this one included; `limit` of them end the job. `lower`: what `smaller`
     found. `logs`: the folder of the workers' logs.
     """
-    for remedy in REMEDIES[cause]:
-        if remedy is Remedy.SMALLER and lower:
-            return Verdict(True, f"{reason}; it goes on from its checkpoint with {listed(lower)}", 0, lower)
-        if remedy is Remedy.AGAIN and attempts < limit:
-            return Verdict(True, f"{reason}; it goes on from its checkpoint", attempts, {})
-    if Remedy.AGAIN in REMEDIES[cause]:
+    for remedy in FAILURE_ACTIONS[cause]:
+        if remedy is FailureAction.SMALLER and lower:
+            return RetryDecision(True, f"{reason}; it goes on from its checkpoint with {listed(lower)}", 0, lower)
+        if remedy is FailureAction.AGAIN and attempts < limit:
+            return RetryDecision(True, f"{reason}; it goes on from its checkpoint", attempts, {})
+    if FailureAction.AGAIN in FAILURE_ACTIONS[cause]:
         reason = f"{reason}, {attempts} times; {ADVICE[cause].format(logs=logs)}"
-    return Verdict(False, reason, attempts, {})
+    return RetryDecision(False, reason, attempts, {})
 
 
 def lowered(cause: str, settings: Mapping[str, Any]) -> str:

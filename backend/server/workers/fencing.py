@@ -18,7 +18,7 @@ FENCE_FILE, LOCK_FILE = "fence", "lock"
 LOOK_S = 0.2  # between two looks at a lock that somebody holds
 
 
-class Superseded(Exception):
+class SupersededError(Exception):
     """The job belongs to a later attempt; whatever this one has is not wanted."""
 
 
@@ -31,20 +31,20 @@ def raise_fence(folder: Path, attempt: int) -> None:
 
 
 def check_fence(folder: Path, attempt: int) -> None:
-    """Raises Superseded when the job was given to a later attempt, or is gone."""
+    """Raises SupersededError when the job was given to a later attempt, or is gone."""
     try:
         newest = int((folder / FENCE_FILE).read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
-        raise Superseded(f"the job in {folder} has no readable fence any more") from error
+        raise SupersededError(f"the job in {folder} has no readable fence any more") from error
     if newest != attempt:
-        raise Superseded(f"the job in {folder} was given to attempt {newest}; this is attempt {attempt}")
+        raise SupersededError(f"the job in {folder} was given to attempt {newest}; this is attempt {attempt}")
 
 
 @contextmanager
 def held(folder: Path, attempt: int, waiting: Callable[[], bool]) -> Iterator[bool]:
     """Hold the job while the body runs; `waiting` is asked between looks, and may give up by True: then yields False.
 
-    Raises Superseded when a later attempt came meanwhile.
+    Raises SupersededError when a later attempt came meanwhile.
     """
     lock = FileLock(folder / LOCK_FILE)
     while True:

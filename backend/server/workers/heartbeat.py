@@ -22,7 +22,7 @@ STALL_S = 2.0  # a server that did not look for longer was held up itself; that 
 
 
 @dataclass
-class Vigil:
+class Heartbeat:
     """What is known of one attempt, by the monotonic clock, seconds."""
 
     begun: float

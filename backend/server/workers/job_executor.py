@@ -18,14 +18,14 @@ from dreamwright.shared.failure_causes import Cause
 from dreamwright.shared.limits import MESSAGE_CHARACTERS
 
 from ..monitoring.logging_setup import hide
-from .fencing import Superseded, check_fence, held
-from .worker_protocol import Ended, Noted, Pictured, Report, Stepped, Work
+from .fencing import SupersededError, check_fence, held
+from .worker_protocol import JobFinished, StatusReport, PreviewReport, Report, ProgressReport, RunJob
 
 if TYPE_CHECKING:
-    from ...scenes.initial_field import Origin
+    from ...scenes.initial_field import InitialField
     from ...training.events import Event, RunState
     from ...training.job import Job
-    from ...training.pipeline import Production
+    from ...training.pipeline import TextTo3DPipeline
     from ...training.refine_job import RefineJob
     from .refine_executor import SentRefinement
 
@@ -36,13 +36,13 @@ MESH_FILE = "mesh.dwm"
 ORIGIN_FILE = "origin.safetensors"  # the field that the job begins from, in its own folder since it was submitted
 
 
-class Attempt:
-    """Makes a job once. `say` takes its reports, of which `Ended` is the last.
+class JobExecutor:
+    """Makes a job once. `say` takes its reports, of which `JobFinished` is the last.
 
     `told_to_stop` is asked after every step, and while something is waited for: "pause", "cancel" or "" to go on.
     """
 
-    def __init__(self, work: Work, device: str, say: Callable[[Report], None], told_to_stop: Callable[[], str]) -> None:
+    def __init__(self, work: RunJob, device: str, say: Callable[[Report], None], told_to_stop: Callable[[], str]) -> None:
         self._job, self._folder, self._device = work.job, Path(work.folder), device
         self._name, self._number = work.job.job, work.job.attempt
         self._say, self._told_to_stop = say, told_to_stop
@@ -58,14 +58,14 @@ class Attempt:
 
         Whoever worked on it before must be gone first; a worker that finds its job given to a later attempt drops it.
         """
-        from ...errors import Stopped
+        from ...errors import StoppedError
         from .failure_policy import classify, describe
 
         hide(self._job.prompt, self._job.negative)
         try:
             with held(self._folder, self._number, self._wait_for_the_one_before) as mine:
                 ended = self._produce() if mine else self._ended(*self._unstarted())
-        except Superseded as error:
+        except SupersededError as error:
             ended = self._ended(
                 "failed", str(error), cause=Cause.FAULT
             )  # the server ignores it, unless the fence itself is lost
@@ -73,7 +73,7 @@ class Attempt:
             ended = self._ended(
                 "paused", f"{error}; make room there, then resume: it goes on from its checkpoint", cause=Cause.NO_SPACE
             )
-        except Stopped:  # before the first step, so there is nothing to make a mesh of
+        except StoppedError:  # before the first step, so there is nothing to make a mesh of
             ended = self._ended(*self._unstarted())
         except Exception as error:
             cause = classify(error)
@@ -98,11 +98,11 @@ class Attempt:
             ("paused", "") if self._why == "pause" else ("cancelled", "stopped before the first step; there is no mesh")
         )
 
-    def _produce(self) -> Ended:
+    def _produce(self) -> JobFinished:
         from ...errors import CheckpointError, DreamwrightError
         from ...training.checkpoints import has_checkpoint, read_checkpoint
         from ...training.events import Checkpoint
-        from ...training.pipeline import Production
+        from ...training.pipeline import TextTo3DPipeline
         from ..requests import job_of
         from .failure_policy import lowered
         from .refine_executor import SentRefinement
@@ -110,7 +110,7 @@ class Attempt:
         job, checkpoints, origin = job_of(self._job), self._folder / "checkpoints", self._origin()
         if origin is not None:
             job = replace(job, origin=origin.digest)
-        make = partial(SentRefinement, job, self._folder) if self._job.mesh else partial(Production, job, origin=origin)
+        make = partial(SentRefinement, job, self._folder) if self._job.mesh else partial(TextTo3DPipeline, job, origin=origin)
         production, told = None, list(filter(None, [lowered(self._job.cause, self._job.settings)]))
         if has_checkpoint(checkpoints):
             try:
@@ -148,19 +148,19 @@ class Attempt:
             if not cancelled:
                 raise
             return self._ended("cancelled", *told, f"no mesh yet: {error}")
-        told += [] if self._job.mesh else self._keep_field(production)
+        told += [] if self._job.mesh else self._save_field(production)
         # The last checkpoint stays until the server has written down how it ended.
         return self._ended("cancelled" if cancelled else "succeeded", *told, meshed=True)
 
-    def _origin(self) -> Origin | None:
+    def _origin(self) -> InitialField | None:
         """The field that the job begins from, if it refines another's prompt. Raises CheckpointError."""
         from ...errors import CheckpointError
-        from ...scenes.initial_field import read_origin
+        from ...scenes.initial_field import read_initial_field
 
         if not self._job.refines:
             return None
         try:
-            origin = read_origin(self._folder / ORIGIN_FILE)
+            origin = read_initial_field(self._folder / ORIGIN_FILE)
         except CheckpointError as error:
             told = f"the field of job {self._job.refines}, from which it begins, cannot be read: {str(error).partition(';')[0]}"
             raise CheckpointError(f"{told}; refine that job anew, or send the prompt without it") from error
@@ -168,7 +168,7 @@ class Attempt:
         return origin
 
     def _keep(self, job: Job | RefineJob, state: RunState) -> None:
-        """Write a checkpoint, unless the job is another worker's by now. Raises Superseded and _DiskRefuses."""
+        """Write a checkpoint, unless the job is another worker's by now. Raises SupersededError and _DiskRefuses."""
         from ...errors import CheckpointError
         from ...training.checkpoints import NEWEST, write_checkpoint
 
@@ -180,14 +180,14 @@ class Attempt:
             raise _DiskRefuses(str(error).partition(";")[0]) from error
 
     def _note(self, *messages: str, stage: str = "") -> None:
-        self._say(Noted(self._name, "", "; ".join(messages)[:MESSAGE_CHARACTERS], self._number, stage))
+        self._say(StatusReport(self._name, "", "; ".join(messages)[:MESSAGE_CHARACTERS], self._number, stage))
 
-    def _ended(self, how: str, *messages: str, meshed: bool = False, cause: Cause = Cause.NONE) -> Ended:
-        return Ended(
+    def _ended(self, how: str, *messages: str, meshed: bool = False, cause: Cause = Cause.NONE) -> JobFinished:
+        return JobFinished(
             self._name, how, "; ".join(filter(None, messages))[:MESSAGE_CHARACTERS], meshed, self._number, cause.value
         )
 
-    def _write_mesh(self, production: Production | SentRefinement, progress: Callable[[float], None]) -> list[str]:
+    def _write_mesh(self, production: TextTo3DPipeline | SentRefinement, progress: Callable[[float], None]) -> list[str]:
         """Make and write the mesh; what there is to tell of it. Told to cancel once there are colors of vertices, it bakes no texture."""
         from dreamwright.shared.mesh_file import MeshFile, Picture, encode_mesh
 
@@ -217,14 +217,14 @@ class Attempt:
         stopped = production.job.config.mesh.texture and picture is None
         return ["stopped while its texture was baked, so it has vertex colors"] if stopped else []
 
-    def _keep_field(self, production: Production) -> list[str]:
+    def _save_field(self, production: TextTo3DPipeline) -> list[str]:
         """Keep the field beside the mesh, for a job that refines the prompt; without it the mesh is as good."""
         from ...errors import CheckpointError
-        from ...scenes.initial_field import FIELD_FILE, keep_field
+        from ...scenes.initial_field import FIELD_FILE, save_field
 
         check_fence(self._folder, self._number)
         try:
-            keep_field(self._folder, production.job, production.run.distiller.state(production.run.restarts))
+            save_field(self._folder, production.job, production.run.scene.state(production.run.restarts))
         except CheckpointError as error:
             _discard(self._folder / FIELD_FILE)
             log.warning("field not kept", extra={**self._marks(), "why": str(error)})
@@ -238,14 +238,14 @@ class Attempt:
             now = time.monotonic()
             if now - self._reported >= REPORT_S or event.step == event.steps:
                 self._reported = now
-                self._say(Stepped(self._name, event.step, event.steps, event.elapsed_s, event.eta_s, self._number))
+                self._say(ProgressReport(self._name, event.step, event.steps, event.elapsed_s, event.eta_s, self._number))
         elif isinstance(event, events.Preview):
             height, width = event.image.shape[:2]
             self._say(
-                Pictured(self._name, event.step, width, height, zlib.compress(event.image.tobytes(), 1), self._number)
+                PreviewReport(self._name, event.step, width, height, zlib.compress(event.image.tobytes(), 1), self._number)
             )
         elif isinstance(event, events.Health):
-            self._say(Noted(self._name, event.verdict, "", self._number))
+            self._say(StatusReport(self._name, event.verdict, "", self._number))
         elif isinstance(event, events.Restarted):
             self._note(f"started again with seed {event.new_seed}: {event.reason}")
 

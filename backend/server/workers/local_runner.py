@@ -20,8 +20,8 @@ from dreamwright.shared import limits
 from dreamwright.shared.errors import ProtocolError
 from dreamwright.shared.messages import JobSummary
 
-from .runner import Died
-from .worker_protocol import Ended, Ready, Stop, Work, pack_order, unpack_order
+from .runner import WorkerExited
+from .worker_protocol import JobFinished, Ready, Stop, RunJob, pack_order, unpack_order
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ LONGEST_REST_S = 60.0  # before a worker that dies without having worked is star
 
 
 @dataclass
-class Hand:
+class WorkerProcess:
     """One device's worker process."""
 
     device: str
@@ -51,7 +51,7 @@ class Hand:
     rests_until: float = 0.0  # not started again before this moment
 
 
-class Foreman:
+class LocalRunner:
     """The `Runner` of this machine: talks with the workers over a loopback port of its own."""
 
     def __init__(
@@ -68,7 +68,7 @@ class Foreman:
         self.socket.setsockopt(zmq.MAXMSGSIZE, 2 * limits.REPLY_BYTES)  # a frame; the largest is a picture
         port = self.socket.bind_to_random_port("tcp://127.0.0.1")
         self._address = f"tcp://127.0.0.1:{port}"
-        self._hands = {device: Hand(device) for device in devices}
+        self._hands = {device: WorkerProcess(device) for device in devices}
         self._log_folder, self._clock = log_folder, clock
 
     @property
@@ -96,7 +96,7 @@ class Foreman:
         """Put a device to work on a job."""
         hand = self._hands[device]
         hand.job, hand.ready = job.job, False
-        self._send(hand, Work(job, str(folder)))
+        self._send(hand, RunJob(job, str(folder)))
 
     def stop(self, job: str, why: str) -> None:
         """Tell the worker of a job to stop it ("pause" or "cancel")."""
@@ -111,7 +111,7 @@ class Foreman:
                 hand.process.kill()
 
     def reports(self) -> Iterator[Any]:
-        """What the workers said since the last call, and `Died` for each that is no more."""
+        """What the workers said since the last call, and `WorkerExited` for each that is no more."""
         for _ in range(REPORTS):  # whoever is on this machine can send here, and must not keep the server from its work
             try:
                 route, data = self.socket.recv_multipart(zmq.NOBLOCK)
@@ -131,7 +131,7 @@ class Foreman:
                 if hand is not None:
                     hand.route, hand.ready, hand.job, hand.failures = route, True, "", 0
             else:
-                if isinstance(report, Ended):
+                if isinstance(report, JobFinished):
                     self._done(route)
                 yield report
         for hand in self._hands.values():
@@ -143,7 +143,7 @@ class Foreman:
                 hand.process.kill()
             status = None if hand.process is None else hand.process.poll()
             if status is not None:
-                died = Died(hand.job, status)
+                died = WorkerExited(hand.job, status)
                 _close_stdin(hand.process)
                 if not hand.route:  # it never got as far as to be ready: a broken installation, no memory
                     self._rest(hand)
@@ -171,7 +171,7 @@ class Foreman:
             if hand.route == route:
                 hand.job, hand.since = "", self._clock()
 
-    def _start(self, hand: Hand) -> None:
+    def _start(self, hand: WorkerProcess) -> None:
         name = hand.device.replace(":", "-")
         try:
             self._log_folder.mkdir(parents=True, exist_ok=True)
@@ -197,12 +197,12 @@ class Foreman:
             log.warning("worker died at once", extra={"device": hand.device})  # `reports` sees it
         log.info("worker started", extra={"device": hand.device, "worker": hand.process.pid})
 
-    def _rest(self, hand: Hand) -> None:
+    def _rest(self, hand: WorkerProcess) -> None:
         """Start this device's worker later, ever later while it keeps failing."""
         hand.rests_until = self._clock() + min(2.0**hand.failures, LONGEST_REST_S)
         hand.failures += 1
 
-    def _send(self, hand: Hand, order: Any) -> None:
+    def _send(self, hand: WorkerProcess, order: Any) -> None:
         try:
             self.socket.send_multipart([hand.route, pack_order(self._secret, order)], zmq.NOBLOCK)
         except zmq.ZMQError as error:

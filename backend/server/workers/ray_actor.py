@@ -19,8 +19,8 @@ from dreamwright.shared import __version__
 
 from ..monitoring.logging_setup import inherit_log
 from .fencing import FENCE_FILE
-from .job_executor import Attempt
-from .worker_protocol import Ended, Noted, Work, pack_order, unpack_order
+from .job_executor import JobExecutor
+from .worker_protocol import JobFinished, StatusReport, RunJob, pack_order, unpack_order
 
 UNHEARD_S = 600.0  # that an ended actor holds its GPU for a server that does not ask; its job is then made anew from a checkpoint
 SEE_FOLDER_S = 60.0  # NFS may show a node what a folder held up to a minute ago (acdirmax)
@@ -37,7 +37,7 @@ class Mailbox:
 
     def put(self, report: Any) -> None:
         """Keep a report in place of the one of its kind."""
-        kind = "health" if isinstance(report, Noted) and report.health else type(report).__name__
+        kind = "health" if isinstance(report, StatusReport) and report.health else type(report).__name__
         with self._changed:
             self._count += 1
             self._kept[kind] = self._count, pack_order(NO_SECRET, report)
@@ -81,12 +81,12 @@ class JobActor:
         try:
             refusal = unfit(self._version, self._compute)  # first: an order of another version may not be readable
             if not refusal:
-                work: Work = unpack_order(NO_SECRET, self._order)
+                work: RunJob = unpack_order(NO_SECRET, self._order)
                 refusal = unseen(Path(work.folder), self._attempt)
             if refusal:
-                self._box.put(Ended(self._job, "failed", refusal, False, self._attempt))
+                self._box.put(JobFinished(self._job, "failed", refusal, False, self._attempt))
             else:
-                Attempt(
+                JobExecutor(
                     work, "cuda:0" if self._compute == "cuda" else "cpu", self._box.put, self._told_to_stop
                 ).carry_out()
             while time.monotonic() - self._asked_at < UNHEARD_S:

@@ -33,15 +33,15 @@ from ...errors import one_line
 from .ray_actor import NO_SECRET, JobActor
 from .worker_protocol import (
     Connected,
-    Ended,
-    Found,
-    Lost,
-    Noted,
-    Release,
-    Slots,
+    JobFinished,
+    ActorFound,
+    ActorLost,
+    StatusReport,
+    KillActor,
+    DevicesAvailable,
     Stop,
-    Trouble,
-    Work,
+    ConnectionFailed,
+    RunJob,
     pack_order,
     unpack_order,
 )
@@ -56,7 +56,7 @@ UNBEGUN_S = 10.0  # for an actor that was told to stop before it was heard of
 
 
 @dataclass
-class Hand:
+class ActorHandle:
     """One actor."""
 
     job: str
@@ -96,7 +96,7 @@ def slots_of(nodes: list[dict[str, Any]]) -> dict[str, str]:
     return slots
 
 
-class Envoy:
+class RayBridge:
     """Passes orders to actors, and their reports to the server."""
 
     def __init__(self, address: str, secret: str, compute: str, grace_s: float) -> None:
@@ -105,7 +105,7 @@ class Envoy:
         self._socket.setsockopt(zmq.LINGER, 2000)
         self._socket.connect(address)
         self._kind = ray.remote(JobActor)
-        self._hands: dict[tuple[str, int], Hand] = {}
+        self._hands: dict[tuple[str, int], ActorHandle] = {}
         self._slots: dict[str, str] | None = None  # not looked at yet
         self._nodes_at = 0.0
 
@@ -127,8 +127,8 @@ class Envoy:
                 actor = ray.get_actor(name)
             except ValueError:  # it ended just now
                 continue
-            self._hands[job, attempt] = Hand(job, attempt, device, actor, time.monotonic())
-            self.say(Found(job, attempt, device))
+            self._hands[job, attempt] = ActorHandle(job, attempt, device, actor, time.monotonic())
+            self.say(ActorFound(job, attempt, device))
         self._look_at_nodes()
         self.say(Connected())
 
@@ -149,17 +149,17 @@ class Envoy:
                 message = (
                     f"waits for a GPU of the cluster's node {_node(hand)}; something else of the cluster may hold it"
                 )
-                self.say(Noted(hand.job, "", message, hand.attempt))
+                self.say(StatusReport(hand.job, "", message, hand.attempt))
 
     def _look_at_nodes(self) -> None:
         self._nodes_at = time.monotonic() + NODES_S
         slots = slots_of(ray.nodes())
         if slots != self._slots:
-            self.say(Slots(tuple(slots)))
+            self.say(DevicesAvailable(tuple(slots)))
             self._slots = slots
 
     def _obey(self, order: Any) -> None:
-        if isinstance(order, Work):
+        if isinstance(order, RunJob):
             self._give(order)
         elif isinstance(order, Stop):
             for hand in self._hands.values():
@@ -168,23 +168,23 @@ class Envoy:
                     # One that has not begun has nothing to lose.
                     grace_s = self._grace_s if hand.answered else min(self._grace_s, UNBEGUN_S)
                     hand.why, hand.force_at = order.why, time.monotonic() + grace_s
-        elif isinstance(order, Release):
+        elif isinstance(order, KillActor):
             hand = self._hands.pop((order.job, order.attempt), None)
             if hand is not None:
                 ray.kill(hand.actor)
 
-    def _give(self, work: Work) -> None:
+    def _give(self, work: RunJob) -> None:
         job, attempt, device = work.job.job, work.job.attempt, work.job.device
         node = (self._slots or {}).get(device)
         if node is None:
-            self.say(Lost(job, attempt, f"the cluster's device {device} went away"))
+            self.say(ActorLost(job, attempt, f"the cluster's device {device} went away"))
             return
         here = NodeAffinitySchedulingStrategy(node, soft=False)
         actor = self._kind.options(
             name=actor_name(job, attempt, device), lifetime="detached", num_gpus=1, num_cpus=0, max_restarts=0, max_concurrency=8,
             scheduling_strategy=here,
         ).remote(job, attempt, pack_order(NO_SECRET, work), self._compute, __version__)  # fmt: skip
-        self._hands[job, attempt] = Hand(job, attempt, device, actor, time.monotonic())
+        self._hands[job, attempt] = ActorHandle(job, attempt, device, actor, time.monotonic())
 
     def _listen(self) -> None:
         asked = {}
@@ -209,7 +209,7 @@ class Envoy:
             for report in reports:
                 self._pass_on(hand, report)
 
-    def _pass_on(self, hand: Hand, data: bytes) -> None:
+    def _pass_on(self, hand: ActorHandle, data: bytes) -> None:
         try:
             report = unpack_order(NO_SECRET, data)
         except ProtocolError as error:
@@ -217,7 +217,7 @@ class Envoy:
             return
         self.say(report)
 
-    def _bury(self, hand: Hand, error: RayError) -> None:
+    def _bury(self, hand: ActorHandle, error: RayError) -> None:
         del self._hands[hand.job, hand.attempt]
         ray.kill(hand.actor)  # should it live after all, its GPU would stay taken
         print(f"job {hand.job}, attempt {hand.attempt}, on {hand.device}: {error}", file=sys.stderr, flush=True)
@@ -227,13 +227,13 @@ class Envoy:
                 f"the cluster's node {_node(hand)} cannot load dreamwright ({last_line(error)}); install dreamwright[ray] {__version__} "
                 "there, for the Python that its `ray start` runs with, then send the job again"
             )
-            self.say(Ended(hand.job, "failed", message[:MESSAGE_CHARACTERS], False, hand.attempt))
+            self.say(JobFinished(hand.job, "failed", message[:MESSAGE_CHARACTERS], False, hand.attempt))
         elif hand.device not in (self._slots or {}):
-            self.say(Lost(hand.job, hand.attempt, f"the cluster's node {_node(hand)} was lost"))
+            self.say(ActorLost(hand.job, hand.attempt, f"the cluster's node {_node(hand)} was lost"))
         else:
-            self.say(Lost(hand.job, hand.attempt, f"its process on the cluster's node {_node(hand)} died"))
+            self.say(ActorLost(hand.job, hand.attempt, f"its process on the cluster's node {_node(hand)} died"))
 
-    def _force(self, hand: Hand) -> None:
+    def _force(self, hand: ActorHandle) -> None:
         """It was told to stop and did not look up: the checkpoint keeps what was done."""
         del self._hands[hand.job, hand.attempt]
         ray.kill(hand.actor)
@@ -243,10 +243,10 @@ class Envoy:
             else ("cancelled", "there is no mesh")
         )
         message = f"it did not stop within {self._grace_s:g} s, so its process was ended; {rest}"
-        self.say(Ended(hand.job, how, message, False, hand.attempt))
+        self.say(JobFinished(hand.job, how, message, False, hand.attempt))
 
 
-def _node(hand: Hand) -> str:
+def _node(hand: ActorHandle) -> str:
     return hand.device.rpartition("/")[0]
 
 
@@ -277,12 +277,12 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends this process
     told = json.loads(sys.stdin.readline())
     threading.Thread(target=end_with_server, daemon=True).start()
-    envoy = Envoy(told["address"], told["secret"], told["compute"], told["grace_s"])
+    envoy = RayBridge(told["address"], told["secret"], told["compute"], told["grace_s"])
     try:
         envoy.connect(told["cluster"], told["namespace"])
     except Exception as error:  # Ray raises RuntimeError, ConnectionError, ValueError and errors of gRPC
         traceback.print_exc()
-        envoy.say(Trouble(explain(told["cluster"], error)[:MESSAGE_CHARACTERS]))
+        envoy.say(ConnectionFailed(explain(told["cluster"], error)[:MESSAGE_CHARACTERS]))
         sys.exit(1)
     while True:
         envoy.turn()

@@ -26,19 +26,19 @@ from dreamwright.shared.messages import JobSummary
 
 from ...errors import CheckpointError, ConfigError
 from .local_runner import LONGEST_REST_S
-from .runner import Died
+from .runner import WorkerExited
 from .worker_protocol import (
     Connected,
-    Ended,
-    Found,
-    Lost,
-    Noted,
-    Release,
+    JobFinished,
+    ActorFound,
+    ActorLost,
+    StatusReport,
+    KillActor,
     Report,
-    Slots,
+    DevicesAvailable,
     Stop,
-    Trouble,
-    Work,
+    ConnectionFailed,
+    RunJob,
     pack_order,
     unpack_order,
 )  # fmt: skip
@@ -131,7 +131,7 @@ class RayRunner:
             gone = self._envoy is None or self._envoy.poll() is not None
             self.socket.poll(1000 if gone else 200)  # its last words may still be on their way
             for report in self._hear():
-                if isinstance(report, Trouble):
+                if isinstance(report, ConnectionFailed):
                     self.close()
                     raise ConfigError(report.message)
                 if not isinstance(report, Connected):
@@ -163,7 +163,7 @@ class RayRunner:
             if running.get(job) == attempt:
                 self._jobs[job] = Assignment(attempt, device)
             else:
-                self._send(Release(job, attempt))
+                self._send(KillActor(job, attempt))
         return set(self._jobs)
 
     def idle(self) -> list[str]:
@@ -174,7 +174,7 @@ class RayRunner:
     def give(self, device: str, job: JobSummary, folder: Path) -> None:
         """Start an actor on the device's node."""
         self._jobs[job.job] = Assignment(job.attempt, device)
-        self._send(Work(job, str(folder.resolve())))  # nodes have the shared storage, but no links that lead to it here
+        self._send(RunJob(job, str(folder.resolve())))  # nodes have the shared storage, but no links that lead to it here
 
     def stop(self, job: str, why: str) -> None:
         """The actor looks after each step; one that does not look is ended after a grace."""
@@ -186,17 +186,17 @@ class RayRunner:
         """End the actor without a word of its own; only while there is a connection, without which nothing is known of it."""
         given = self._jobs.get(job)
         if self._connected and given is not None:
-            self._send(Release(job, given.attempt))
-            self._early.append(Lost(job, given.attempt, "its process was ended"))
+            self._send(KillActor(job, given.attempt))
+            self._early.append(ActorLost(job, given.attempt, "its process was ended"))
 
-    def reports(self) -> Iterator[Report | Died]:
+    def reports(self) -> Iterator[Report | WorkerExited]:
         """What the actors said; also starts another envoy where the last one ended."""
         early, self._early = self._early, []
         for report in (*early, *self._hear()):
-            if isinstance(report, Trouble):
+            if isinstance(report, ConnectionFailed):
                 log.warning("no connection to the Ray cluster", extra={"why": report.message})
                 for job, given in self._jobs.items():
-                    yield Noted(job, "", f"{report.message}; the server goes on trying", given.attempt)
+                    yield StatusReport(job, "", f"{report.message}; the server goes on trying", given.attempt)
             elif isinstance(report, Connected):
                 yield from self._compare()
             else:
@@ -212,7 +212,7 @@ class RayRunner:
             self._start()
 
     def _hear(self) -> Iterator[Any]:
-        """Reports of actors, Lost, Trouble, Connected; the rest is noted here."""
+        """Reports of actors, ActorLost, ConnectionFailed, Connected; the rest is noted here."""
         while True:
             try:
                 route, data = self.socket.recv_multipart(zmq.NOBLOCK)
@@ -224,32 +224,32 @@ class RayRunner:
                     "message on the envoy's port ignored", extra={"why": str(error).partition(" is ")[0]}
                 )  # never what a field holds
                 continue
-            if isinstance(report, Slots):
+            if isinstance(report, DevicesAvailable):
                 self._slots = report.devices
-            elif isinstance(report, Found):
+            elif isinstance(report, ActorFound):
                 self._found[report.job] = report.attempt, report.device
             else:
                 if isinstance(report, Connected):
                     self._route, self._connected, self._failures = route, True, 0
                 yield report
 
-    def _pass_on(self, report: Report | Lost) -> Iterator[Report | Died]:
+    def _pass_on(self, report: Report | ActorLost) -> Iterator[Report | WorkerExited]:
         given = self._jobs.get(report.job)
         current = given is not None and given.attempt == report.attempt
-        if isinstance(report, Lost):
+        if isinstance(report, ActorLost):
             if current:
                 del self._jobs[report.job]
-                yield Died(report.job, 0, report.attempt, report.reason)
+                yield WorkerExited(report.job, 0, report.attempt, report.reason)
             return
         if current:
             yield report
-        if isinstance(report, Ended):
+        if isinstance(report, JobFinished):
             # Only now, when the server has written the end down: until then the actor could tell it again.
-            self._send(Release(report.job, report.attempt))
+            self._send(KillActor(report.job, report.attempt))
             if current:
                 del self._jobs[report.job]
 
-    def _compare(self) -> Iterator[Died]:
+    def _compare(self) -> Iterator[WorkerExited]:
         """After another envoy has connected: which of our jobs does the cluster still have?"""
         for job, given in list(self._jobs.items()):
             if self._found.get(job, (0, ""))[0] == given.attempt:
@@ -257,10 +257,10 @@ class RayRunner:
                     self._send(Stop(job, given.why))
             else:
                 del self._jobs[job]
-                yield Died(job, 0, given.attempt, "the cluster lost it while the server had no connection to it")
+                yield WorkerExited(job, 0, given.attempt, "the cluster lost it while the server had no connection to it")
         for job, (attempt, _) in self._found.items():
             if job not in self._jobs:
-                self._send(Release(job, attempt))
+                self._send(KillActor(job, attempt))
 
     def close(self, grace_s: float = 5.0) -> None:
         """Let go of the cluster; the actors go on."""

@@ -20,7 +20,7 @@ from .worker_protocol import Report
 
 
 @dataclass(frozen=True)
-class Died:
+class WorkerExited:
     """What made a job is no more, and did not say how the job ended; `job` is "" where there was none."""
 
     job: str
@@ -60,16 +60,16 @@ class Runner(Protocol):
     def stop(self, job: str, why: str) -> None:
         """Stop a job after its step: "pause" keeps the place, "cancel" makes a mesh of what there is.
 
-        `Ended` or `Died` follows; a runner may use force on what does not heed. For a job that it does not have: nothing.
+        `JobFinished` or `WorkerExited` follows; a runner may use force on what does not heed. For a job that it does not have: nothing.
         """
 
     def kill(self, job: str) -> None:
-        """End what makes a job at once, wherever it is; `Died` follows. For a job that it does not have: nothing."""
+        """End what makes a job at once, wherever it is; `WorkerExited` follows. For a job that it does not have: nothing."""
 
-    def reports(self) -> Iterator[Report | Died]:
-        """What was said since the last call. Every attempt that was given or adopted ends in one `Ended` or `Died`.
+    def reports(self) -> Iterator[Report | WorkerExited]:
+        """What was said since the last call. Every attempt that was given or adopted ends in one `JobFinished` or `WorkerExited`.
 
-        After its `Ended` was taken from here, or its `Died`, the device is idle again. Reports between may be left out in
+        After its `JobFinished` was taken from here, or its `WorkerExited`, the device is idle again. Reports between may be left out in
         favor of later ones.
         """
 

@@ -17,8 +17,8 @@ import zmq
 from dreamwright.shared.failure_causes import Cause
 
 from ..monitoring.logging_setup import inherit_log
-from .job_executor import Attempt
-from .worker_protocol import Ready, Stop, Work, pack_order, unpack_order
+from .job_executor import JobExecutor
+from .worker_protocol import Ready, Stop, RunJob, pack_order, unpack_order
 
 ORPHAN_GRACE_S = 5.0  # for the step in hand, once the server is gone; then the process ends wherever it is
 
@@ -52,7 +52,7 @@ class Worker:
         while not self._orphaned.is_set():
             if self._socket.poll(1000):
                 order = unpack_order(self._secret, self._socket.recv())
-                if isinstance(order, Work):
+                if isinstance(order, RunJob):
                     self._stop = None
                     self.carry_out(order)
                     self.say(Ready(self.device))
@@ -67,9 +67,9 @@ class Worker:
             sys.exit("the server is gone; the checkpoint keeps what was done")
         return self._stop is not None
 
-    def carry_out(self, work: Work) -> None:
+    def carry_out(self, work: RunJob) -> None:
         """Make one job; every failure becomes a report."""
-        cause = Attempt(work, self.device, self.say, self._told_to_stop).carry_out()
+        cause = JobExecutor(work, self.device, self.say, self._told_to_stop).carry_out()
         if cause is Cause.DEVICE_FAULT:
             self._leave()
 

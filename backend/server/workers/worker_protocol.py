@@ -20,7 +20,7 @@ STAGES = ("", "loading", "stepping", "meshing")  # of an attempt, which differ i
 
 
 @dataclass(frozen=True)
-class Work:
+class RunJob:
     """Make this job, as its attempt `job.attempt`; its folder may hold a checkpoint to go on from."""
 
     job: JobSummary = record(JobSummary)
@@ -43,7 +43,7 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Stepped:
+class ProgressReport:
     """Steps done; the server's sign of life too."""
 
     job: str = text(limits.JOB_CHARACTERS)
@@ -55,7 +55,7 @@ class Stepped:
 
 
 @dataclass(frozen=True)
-class Noted:
+class StatusReport:
     """A health verdict, a warning, a restart, a stage of the work."""
 
     job: str = text(limits.JOB_CHARACTERS)
@@ -66,7 +66,7 @@ class Noted:
 
 
 @dataclass(frozen=True)
-class Pictured:
+class PreviewReport:
     """A preview: RGB rows from the top, 8 bits, zlib."""
 
     job: str = text(limits.JOB_CHARACTERS)
@@ -78,7 +78,7 @@ class Pictured:
 
 
 @dataclass(frozen=True)
-class Ended:
+class JobFinished:
     """The job ended; a mesh lies in its folder when `meshed`."""
 
     job: str = text(limits.JOB_CHARACTERS)
@@ -90,14 +90,14 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Slots:
+class DevicesAvailable:
     """The GPUs of a cluster, one a device."""
 
     devices: tuple[str, ...] = words(CLUSTER_DEVICES)
 
 
 @dataclass(frozen=True)
-class Found:
+class ActorFound:
     """An actor that a cluster has for this server, from before its present envoy."""
 
     job: str = text(limits.JOB_CHARACTERS)
@@ -111,14 +111,14 @@ class Connected:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class ConnectionFailed:
     """The envoy has no cluster, and ends."""
 
     message: str = text(limits.MESSAGE_CHARACTERS)
 
 
 @dataclass(frozen=True)
-class Lost:
+class ActorLost:
     """An actor is no more, and did not say how its job ended."""
 
     job: str = text(limits.JOB_CHARACTERS)
@@ -127,17 +127,17 @@ class Lost:
 
 
 @dataclass(frozen=True)
-class Release:
+class KillActor:
     """End an actor, whatever it does, and give its GPU back."""
 
     job: str = text(limits.JOB_CHARACTERS)
     attempt: int = whole(1, LARGEST)
 
 
-Report = Stepped | Noted | Pictured | Ended
-OF_A_CLUSTER = (Slots, Found, Connected, Trouble, Lost, Release)
+Report = ProgressReport | StatusReport | PreviewReport | JobFinished
+OF_A_CLUSTER = (DevicesAvailable, ActorFound, Connected, ConnectionFailed, ActorLost, KillActor)
 KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Work, Stop, Ready, Stepped, Noted, Pictured, Ended, *OF_A_CLUSTER)
+    kind.__name__: kind for kind in (RunJob, Stop, Ready, ProgressReport, StatusReport, PreviewReport, JobFinished, *OF_A_CLUSTER)
 }
 
 
