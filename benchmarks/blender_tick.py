@@ -3,7 +3,7 @@
 
     python benchmarks/blender_tick.py [--record] [--blenders bpy-4.5.15 blender-3.4.1]
 
---record appends the table to RESULTS.md. Blender as a module has no window: its ticks are called as its timers would be.
+--record appends the table to docs/results/results.md. Blender as a module has no window: its ticks are called as its timers would be.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def main() -> None:
     """Measure, print, and append where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--blenders", nargs="*", default=["bpy-4.5.15", "blender-3.4.1"])
-    parser.add_argument("--record", action="store_true", help="append the table to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="append the table to docs/results/results.md")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -180,7 +180,7 @@ def main() -> None:
     ])  # fmt: skip
     print(text, *told, sep="\n")
     if options.record:
-        with Path(__file__).with_name("RESULTS.md").open("a", encoding="utf-8") as results:
+        with (ROOT / "docs" / "results" / "results.md").open("a", encoding="utf-8") as results:
             results.write(
                 f"\n{text}\n\n" + "\n".join(f"- {line.strip()}" for line in told if ", slow tick, " not in line) + "\n"
             )

@@ -5,7 +5,7 @@
     python benchmarks/gpu_step.py --tiny          # the same command with tiny models on the CPU: is it in order?
 
 Targets: a step of 4 views costs at most 1.25 times its U-Net's forward pass, 15,000 iterations of `paper` take under 20
-minutes, and Stable-Diffusion-class guidance needs under 6 GB. Prints Markdown for RESULTS.md.
+minutes, and Stable-Diffusion-class guidance needs under 6 GB. Prints Markdown for docs/results/results.md.
 
 The whole step is timed with one synchronization at its end. The parts are timed in a second pass with a synchronization
 around each, so they add up to a little more. "forward alone" is the bare network on the batch that the step gives it.
@@ -34,9 +34,9 @@ from dreamwright.backend.config.presets import get_preset
 from dreamwright.backend.config.schema import Config
 from dreamwright.backend.errors import DreamwrightError
 from dreamwright.backend.guidance.sds import ScoreDistillation
-from dreamwright.backend.models.loading import chosen_dtype
-from dreamwright.backend.scenes.field_scene import Distiller
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.guidance.denoisers.loading import chosen_dtype
+from dreamwright.backend.scenes.field_scene import FieldScene
+from dreamwright.backend.text.prompts import PromptEmbeddings
 
 ITERATIONS, MINUTES, RATIO, GIGABYTES = 15_000, 20.0, 1.25, 6.0  # the targets
 PARTS = ("U-Net forward", "rest of the guidance", "rendering", "backward", "optimizer")
@@ -145,8 +145,8 @@ def time_case(case: Case, config: Config, tiny: bool, steps: int, device: torch.
     size = (TINY if tiny else SIZES)[case.model]
     denoiser = random_denoiser(size, device, chosen_dtype(config.model, device), config.model)
     count = weights(denoiser.network)
-    bank = PromptBank(denoiser, "a red mushroom", config.guidance)
-    run = Distiller(config, ScoreDistillation(denoiser, config.guidance), bank, 0, device)
+    bank = PromptEmbeddings(denoiser, "a red mushroom", config.guidance)
+    run = FieldScene(config, ScoreDistillation(denoiser, config.guidance), bank, 0, device)
     run.step = config.run.steps // 2  # shading is on, annealing is done
     clock = Clock(device)
     rows = (
@@ -154,36 +154,36 @@ def time_case(case: Case, config: Config, tiny: bool, steps: int, device: torch.
     ) * config.run.views_per_step
     forward = forward_alone(denoiser, rows, size.text_width, steps, clock)
     for _ in range(3):
-        run.advance()
+        run.train_step()
     whole = []
     for _ in range(steps):
         begun = clock.now()
-        run.advance()
+        run.train_step()
         whole.append(clock.now() - begun)
     peak = peak_bytes(device)
     return Figures(forward, whole, split(run, denoiser, steps, clock), peak, count)
 
 
-def split(run: Distiller, denoiser: Any, steps: int, clock: Clock) -> dict[str, float]:
+def split(run: FieldScene, denoiser: Any, steps: int, clock: Clock) -> dict[str, float]:
     """Mean seconds of each part over `steps` more steps."""
     clock.seconds = dict.fromkeys(PARTS, 0.0)
-    predict, gradient, step, backward = (
-        denoiser.predict,
+    predict_raw, gradient, step, backward = (
+        denoiser.predict_raw,
         run.guidance.gradient,
         run.optimizer.step,
         torch.Tensor.backward,
     )
-    denoiser.predict = clock.around("U-Net forward", predict)
+    denoiser.predict_raw = clock.around("U-Net forward", predict_raw)
     run.guidance.gradient = clock.around("rest of the guidance", gradient)
     run.optimizer.step = clock.around("optimizer", step)
     torch.Tensor.backward = clock.around("backward", backward)
     try:
         for _ in range(steps):
             with clock.part("rendering"):  # what no part inside claims: cameras, rays, field, compositing, checks
-                run.advance()
+                run.train_step()
     finally:
         torch.Tensor.backward = backward
-        denoiser.predict, run.guidance.gradient, run.optimizer.step = predict, gradient, step
+        denoiser.predict_raw, run.guidance.gradient, run.optimizer.step = predict_raw, gradient, step
     return {part: seconds / steps for part, seconds in clock.seconds.items()}
 
 

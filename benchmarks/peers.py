@@ -8,7 +8,7 @@ the two; their code is imported from there. Packages that they import and do not
 say which were replaced by empty modules (`peers_standins.py`).
 
 Every contender lives in a process of its own. They take turns, A B C A B C, so that other work on the machine hits all
-alike; the ratio of two is the median over the rounds of the ratio within a round. Prints Markdown for RESULTS.md.
+alike; the ratio of two is the median over the rounds of the ratio within a round. Prints Markdown for docs/results/results.md.
 """
 
 from __future__ import annotations

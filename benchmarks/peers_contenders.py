@@ -31,8 +31,8 @@ from dreamwright.backend.guidance.interfaces import GuidanceResult
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.models.local import resolve_model
 from dreamwright.backend.rendering import renderer as renderer_module
-from dreamwright.backend.scenes.field_scene import STREAMS, Distiller
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.scenes.field_scene import STREAMS, FieldScene
+from dreamwright.backend.text.prompts import PromptEmbeddings
 
 PARTS = ("rendering", "guidance", "backward", "optimizer")
 POINTS = "points"  # how many positions the step asked a network or grid about
@@ -71,7 +71,7 @@ class Guide:
 
     def __init__(self, config: Config) -> None:
         denoiser = PixelDiffusion.load(Path(resolve_model("starter")))
-        self.bank = PromptBank(denoiser, PROMPT, config.guidance)
+        self.bank = PromptEmbeddings(denoiser, PROMPT, config.guidance)
         denoiser.free_text_encoder()
         self._distillation = ScoreDistillation(denoiser, config.guidance)
         self.split = Split()
@@ -84,7 +84,7 @@ class Guide:
 
 
 class Views:
-    """The cameras and lights that a Distiller of this seed draws, in the same order."""
+    """The cameras and lights that a FieldScene of this seed draws, in the same order."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -107,7 +107,7 @@ class Views:
 
 
 class Ours:
-    """A step of `Distiller.advance`, whole: cameras, checks and penalties included."""
+    """A step of `FieldScene.train_step`, whole: cameras, checks and penalties included."""
 
     turn = 1  # steps that are timed together
 
@@ -133,19 +133,19 @@ class Ours:
             rates = replace(config.optimizer, learning_rate=1e-3, final_rate=1e-4)  # voxels' rates would blow up an MLP
             config = replace(config, field=size, optimizer=rates)
         self.guide = Guide(config)
-        self.distiller = Distiller(config, self.guide, self.guide.bank, SEED)
-        self.parameters = sum(p.numel() for p in self.distiller.field.parameters())
+        self.scene = FieldScene(config, self.guide, self.guide.bank, SEED)
+        self.parameters = sum(p.numel() for p in self.scene.field.parameters())
         self.samples = str(SAMPLES)
         for _ in range(warm):
-            self.distiller.advance()
-        self.distiller.streams["cameras"].manual_seed(SEED * len(STREAMS) + STREAMS.index("cameras") + 1)
-        step, guide = self.distiller.optimizer.step, self.guide
+            self.scene.train_step()
+        self.scene.streams["cameras"].manual_seed(SEED * len(STREAMS) + STREAMS.index("cameras") + 1)
+        step, guide = self.scene.optimizer.step, self.guide
 
         def timed_step() -> None:
             with guide.split.part("optimizer"):
                 step()
 
-        self.distiller.optimizer.step = timed_step
+        self.scene.optimizer.step = timed_step
 
     def step(self) -> dict[str, float]:
         """Seconds by part, and how many points were asked for."""
@@ -157,10 +157,10 @@ class Ours:
             with guide.split.part("backward"):
                 backward(tensor, *arguments, **options)
 
-        torch.Tensor.backward = timed  # Distiller.advance calls it inside
+        torch.Tensor.backward = timed  # FieldScene.train_step calls it inside
         begun = time.perf_counter()
         try:
-            scalars = self.distiller.advance()
+            scalars = self.scene.train_step()
         finally:
             torch.Tensor.backward = backward
         return {**_with_rest(guide.split, time.perf_counter() - begun), POINTS: scalars["samples"]}
@@ -196,7 +196,7 @@ class Peer:
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         image, penalty = self.render(origins, directions, light)
-        conditioning = self.guide.bank.for_views(cameras.azimuth, cameras.elevation, ["shaded"])
+        conditioning = self.guide.bank.for_cameras(cameras.azimuth, cameras.elevation, ["shaded"])
         result = self.guide.gradient(image, cameras, conditioning, self.noise, PROGRESS)
         loss = (result.gradient.detach() * image).sum() + penalty
         with split.part("backward"):

@@ -16,13 +16,13 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from dreamwright.backend.config.schema import ModelConfig
-from dreamwright.backend.guidance.denoisers.base import FrozenParts
+from dreamwright.backend.guidance.denoisers.base import DenoiserParts
 from dreamwright.backend.guidance.denoisers.latent import LatentDiffusion
 from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
-from dreamwright.backend.guidance.interfaces import Conditioning
+from dreamwright.backend.text.conditioning import Conditioning
 from dreamwright.backend.guidance.noise_schedule import NoiseSchedule
 from dreamwright.backend.models.acceleration import accelerate
-from dreamwright.backend.models.vae import LatentSpace
+from dreamwright.backend.models.vae import VAE
 
 TOKENS = 77  # of a prompt, for both families
 
@@ -143,14 +143,14 @@ def random_denoiser(
     unet.register_forward_hook(tame)
     alpha2 = DDPMScheduler(num_train_timesteps=1000, **size.schedule).alphas_cumprod.double()
     schedule = NoiseSchedule(alpha2.sqrt().float(), (1 - alpha2).sqrt().float(), torch.arange(1000), "epsilon")
-    parts = FrozenParts(unet, schedule, RandomText(size.text_width), AnyPrompt(), device, dtype)
+    parts = DenoiserParts(unet, schedule, RandomText(size.text_width), AnyPrompt(), device, dtype)
     if size.vae is None:
         denoiser: PixelDiffusion | LatentDiffusion = PixelDiffusion(parts)
     else:
         vae = frozen(AutoencoderKL, size.vae, device, dtype)
         if config.vae_tiling:
             vae.enable_tiling()
-        space = LatentSpace(vae, 0.18215, 0.0, config.vae_recompute)
+        space = VAE(vae, 0.18215, 0.0, config.vae_recompute)
         latents = int(size.unet["sample_size"]) if config.image_size == 0 else config.image_size // space.factor
         denoiser = LatentDiffusion(parts, space, latents)
     if config.attention_slicing:

@@ -27,8 +27,8 @@ from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.models.local import resolve_model
 from dreamwright.backend.rendering.shading import Shading, shade
-from dreamwright.backend.scenes.field_scene import Distiller
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.scenes.field_scene import FieldScene
+from dreamwright.backend.text.prompts import PromptEmbeddings
 
 CLAY = Shading("textureless", 0.3, 0.7)
 
@@ -76,11 +76,11 @@ def time_preset(name: str, denoiser: PixelDiffusion, steps: int, warm: int, full
         [] if name != "paper" or full_paper else ["render.resolution=32", "run.views_per_step=1", "render.samples=64"]
     )
     config = apply_settings(get_preset(name).config, settings)
-    bank = PromptBank(denoiser, "a red mushroom", config.guidance)
-    run = Distiller(config, ScoreDistillation(denoiser, config.guidance), bank, 0)
+    bank = PromptEmbeddings(denoiser, "a red mushroom", config.guidance)
+    run = FieldScene(config, ScoreDistillation(denoiser, config.guidance), bank, 0)
     count, warming = (steps, warm) if name != "paper" else (2, 0)
     for _ in range(warming):
-        run.advance()
+        run.train_step()
     # Half-way through the run, shading is on and the occupancy grid has something to skip.
     run.step = max(run.step, int(0.5 * config.run.steps))
     watch = Stopwatch()
@@ -94,7 +94,7 @@ def time_preset(name: str, denoiser: PixelDiffusion, steps: int, warm: int, full
     begun = time.perf_counter()
     try:
         for _ in range(count):
-            run.advance()
+            run.train_step()
     finally:
         torch.Tensor.backward = backward
     total = (time.perf_counter() - begun) / count
@@ -106,7 +106,7 @@ def time_preset(name: str, denoiser: PixelDiffusion, steps: int, warm: int, full
         compare_renderers(run)
 
 
-def compare_renderers(run: Distiller, repeats: int = 5) -> None:
+def compare_renderers(run: FieldScene, repeats: int = 5) -> None:
     """Forward and backward of one textureless view: ours and the dense reference, same rays and samples."""
     resolution, samples = run.config.render.resolution, run.config.render.samples
     cameras, light = orbit_cameras([30.0], 20.0, 1.9, 1.5), torch.tensor([[1.0, -1.0, 1.0]])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Random and orbiting cameras, the rays through their pixels, and point lights.
 
-Frames and angles are those of docs/conventions.md: Z up, azimuth 0 looks at the front from -Y.
+Frames and angles are those of docs/developer/conventions.md: Z up, azimuth 0 looks at the front from -Y.
 """
 
 from __future__ import annotations

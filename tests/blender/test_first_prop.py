@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sequence of docs/first-prop.md goes as it is told there: the same recorder, with few steps."""
+"""The sequence of docs/user/first-prop.md goes as it is told there: the same recorder, with few steps."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def test_a_server_that_nobody_stopped_is_ended_and_another_process_of_its_number
 
 
 def test_the_page_shows_every_picture_of_the_sequence_in_its_order() -> None:
-    page = (ROOT / "docs" / "first-prop.md").read_text()
-    names = [f"pictures/first-prop/{place}-{name}.png" for place, name in enumerate(PICTURES, 1)]
+    page = (ROOT / "docs" / "user" / "first-prop.md").read_text()
+    names = [f"../pictures/first-prop/{place}-{name}.png" for place, name in enumerate(PICTURES, 1)]
     places = [page.find(f"]({name})") for name in names]
     assert -1 not in places and places == sorted(places)
-    assert all(fits_a_page(ROOT / "docs" / name) for name in names)
+    assert all(fits_a_page(ROOT / "docs" / "user" / name) for name in names)

@@ -28,12 +28,12 @@ from dreamwright.backend.models.download_record import (
     write_record,
 )
 from dreamwright.backend.models.families import BY_PIPELINE
-from dreamwright.backend.models.loading import load_denoiser
-from dreamwright.backend.models.local import known_models, resolve_model
+from dreamwright.backend.guidance.denoisers.loading import load_denoiser
+from dreamwright.backend.models.local import local_models, resolve_model
 from dreamwright.backend.models.registry import BY_NAME, BY_REPO, MODELS, PACKAGED, STARTER
 from dreamwright.backend.models.required_files import missing_files, needed_files
 from dreamwright.backend.models.safetensors_header import header_fault
-from dreamwright.backend.models.unsafe_weights import held_instead
+from dreamwright.backend.models.unsafe_weights import unsafe_weights_found
 from dreamwright.backend.models.verify import verify_folder
 from dreamwright.backend.server.requests import capabilities
 from tests.testing.fake_hub import folder_files, git_sha1, safetensors_bytes
@@ -85,19 +85,19 @@ def test_every_model_of_the_registry_can_be_understood_and_fetched():
     )
     for model in MODELS[1:]:
         assert model.licence and model.memory_gb > 0 and model.text_encoder_gb > 0
-        assert (model.download_gb > 0) == bool(model.homes) and bool(model.homes) != (model.name in PACKAGED)
-        for home in model.homes:
+        assert (model.download_gb > 0) == bool(model.sources) and bool(model.sources) != (model.name in PACKAGED)
+        for home in model.sources:
             assert re.fullmatch(r"[\w.-]+/[\w.-]+", home.repo_id) and (
                 home.revision is None or re.fullmatch(r"[0-9a-f]{40}", home.revision)
             )
             assert BY_REPO[home.repo_id.lower()] is model
-    assert len(BY_REPO) == sum(len(model.homes) for model in MODELS), "no home serves two models"
+    assert len(BY_REPO) == sum(len(model.sources) for model in MODELS), "no home serves two models"
     gone = ("runwayml/", "stabilityai/stable-diffusion-2")
     assert not [name for name in BY_REPO if name.startswith(gone)], "homes that were removed are not asked"
 
 
 def test_the_page_about_models_says_what_the_registry_says():
-    page = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "user" / "models.md").read_text(encoding="utf-8")
     table = (line.split("|") for line in page.splitlines() if line.startswith("| `"))
     rows = {cells[1].strip("` "): [cell.strip() for cell in cells[3:-1]] for cells in table}
     assert list(rows) == list(BY_NAME)
@@ -105,7 +105,7 @@ def test_the_page_about_models_says_what_the_registry_says():
         licence, gate, memory, text, size = rows[model.name]
         assert model.licence.startswith(licence) and gate == ("yes" if model.gated else "no")
         assert [memory, text] == [f"{model.memory_gb:g} GB", f"{model.text_encoder_gb:g} GB"]
-        assert size == (f"{model.download_gb:g} GB" if model.homes else "none")
+        assert size == (f"{model.download_gb:g} GB" if model.sources else "none")
     assert all(pipeline in page for pipeline in BY_PIPELINE)
 
 
@@ -114,7 +114,7 @@ def test_the_panel_and_the_list_say_how_to_get_what_is_not_here():
     assert cards[STARTER].ready and not cards[STARTER].missing
     assert not cards["sdxl"].ready and "`dreamwright models download sdxl`" in cards["sdxl"].missing
     for name in ("deepfloyd-if", "sd3-medium"):
-        assert BY_NAME[name].homes[0].url in cards[name].missing and "`hf auth login`" in cards[name].missing
+        assert BY_NAME[name].sources[0].url in cards[name].missing and "`hf auth login`" in cards[name].missing
 
 
 def test_listing_models_loads_neither_torch_nor_a_network_library():
@@ -153,7 +153,7 @@ def test_a_folder_wins_over_a_repository_of_the_same_name(tiny, tmp_path):
 
 
 def test_models_in_the_hubs_cache_are_found_by_name_and_by_repository(tiny):
-    home = BY_NAME["sdxl"].homes[0]
+    home = BY_NAME["sdxl"].sources[0]
     newer = snapshot(tiny, home.repo_id, "f" * 40)
     assert resolve_model("sdxl") == newer == resolve_model(home.repo_id)
     expected = snapshot(tiny, home.repo_id, home.revision or "")
@@ -165,9 +165,9 @@ def test_models_in_the_hubs_cache_are_found_by_name_and_by_repository(tiny):
 
 
 def test_a_mirrors_copy_counts_as_the_model(tiny):
-    mirror = BY_NAME["sd-1.5"].homes[-1].repo_id
+    mirror = BY_NAME["sd-1.5"].sources[-1].repo_id
     folder = snapshot(tiny, mirror, "a" * 40)
-    assert {model.name: model.folder for model in known_models()}["sd-1.5"] == folder
+    assert {model.name: model.folder for model in local_models()}["sd-1.5"] == folder
 
 
 def test_what_is_given_as_a_model_and_is_none_is_named(tiny, tmp_path):
@@ -200,12 +200,12 @@ def test_what_is_given_as_a_model_and_is_none_is_named(tiny, tmp_path):
 def test_weights_that_are_never_read_are_called_what_they_are():
     """torch's pickles before other libraries' files, wherever both are; a tokenizer's files are no weights."""
     assert (
-        held_instead(["vocab.json", "flax_model.msgpack", "pytorch_model.bin"])
+        unsafe_weights_found(["vocab.json", "flax_model.msgpack", "pytorch_model.bin"])
         == "only pickled weights (pytorch_model.bin)"
     )
-    assert held_instead(["x.pth"], "unet") == "only pickled weights of its unet (x.pth)"
-    assert held_instead(["tf_model.h5"], "unet") == "only weights of another library of its unet (tf_model.h5)"
-    assert held_instead(["vocab.json"]) == "no weights" and held_instead([], "unet") == "no weights of its unet"
+    assert unsafe_weights_found(["x.pth"], "unet") == "only pickled weights of its unet (x.pth)"
+    assert unsafe_weights_found(["tf_model.h5"], "unet") == "only weights of another library of its unet (tf_model.h5)"
+    assert unsafe_weights_found(["vocab.json"]) == "no weights" and unsafe_weights_found([], "unet") == "no weights of its unet"
 
 
 def test_a_half_downloaded_folder_is_refused_with_the_command_that_goes_on(tiny):
@@ -214,7 +214,7 @@ def test_a_half_downloaded_folder_is_refused_with_the_command_that_goes_on(tiny)
         HubFile("unet/diffusion_pytorch_model.safetensors", weights.stat().st_size, "0" * 64),
         HubFile("model_index.json", 1),
     )
-    home = BY_NAME["sdxl"].homes[0]
+    home = BY_NAME["sdxl"].sources[0]
     write_record(tiny, DownloadRecord(home.repo_id, "a" * 40, "main", False, files))
     weights.unlink()
     with pytest.raises(
