@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the findings; 1 when no model can be used, else 0."""
     import torch
 
-    from ..models.local import known_models
+    from ..models.local import local_models
     from ..models.memory_estimate import free_bytes, in_words
 
     print(f"python {platform.python_version()} on {platform.platform()}")
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     memory = free_bytes("cpu")
     print(f"memory available: {in_words(memory)}" if memory is not None else "memory available: unknown on this system")
     print(f"nerfacc: {nerfacc_mode()}")
-    models = known_models()
+    models = local_models()
     for model in models:
         print(
             f"model {model.name}: {'here, ' + str(model.folder) if model.available else 'missing; ' + model.how_to_get}"

@@ -16,11 +16,11 @@ from .progress import BakeDisplay, check_preview_folder
 from .run_loop import INTERRUPTED, StopSignal, check_work, watched
 
 if TYPE_CHECKING:
-    from ..runtime.distributed import Ranks
-    from ..scenes.initial_field import Origin
+    from ..runtime.distributed import ProcessGroup
+    from ..scenes.initial_field import InitialField
     from ..training.events import RunState
     from ..training.job import Job
-    from ..training.pipeline import Production
+    from ..training.pipeline import TextTo3DPipeline
 
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
@@ -72,7 +72,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         dest="origin",
         type=Path,
         metavar="DIR",
-        help="begin from the field of another run (its work folder, kept with --keep-work) instead of a fresh one: refine its prompt; run.refine_share says how much of it to keep",
+        help="begin from the field of another run (its work folder, kept with --keep-work) instead of a fresh one: refine its prompt; run.finetune_share says how much of it to keep",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     return parser
@@ -95,27 +95,27 @@ def job_from(options: argparse.Namespace) -> Any:
 
 def run(options: argparse.Namespace) -> int:
     """Generate, alone or as one of torchrun's ranks; raises DreamwrightError for everything a person can mend."""
-    from ..runtime.distributed import joined, leads, rank_device
+    from ..runtime.distributed import is_main_process, joined, rank_device
 
     job = job_from(options)
     work = options.work or options.out.with_name(options.out.name + ".work")
-    if leads():
+    if is_main_process():
         _check_places(options, work, job.config.mesh.texture > 0)
 
-    from ..scenes.initial_field import read_origin
+    from ..scenes.initial_field import read_initial_field
     from ..training.checkpoints import read_checkpoint, remove_checkpoints
     from .sample import choose_device
 
     origin = None
     if options.origin is not None:
-        origin = read_origin(options.origin)
+        origin = read_initial_field(options.origin)
         job = replace(job, origin=origin.digest)
 
     resumed = None
     if options.resume:
         restored = read_checkpoint(work, job)
         resumed = restored.state
-        if leads():
+        if is_main_process():
             print(restored.notice or f"resuming at step {resumed.step}", file=sys.stderr)
     device = rank_device(choose_device(options.device))
     with joined(device) as ranks:
@@ -156,16 +156,16 @@ def _optimized(
     job: Job,
     work: Path,
     resumed: RunState | None,
-    origin: Origin | None,
+    origin: InitialField | None,
     device: Any,
-    ranks: Ranks,
-) -> tuple[Production, bool]:
+    ranks: ProcessGroup,
+) -> tuple[TextTo3DPipeline, bool]:
     """The production at the end of its steps, or where it was stopped, and whether they were all taken."""
     from ..training.events import Finished
-    from ..training.pipeline import Production
+    from ..training.pipeline import TextTo3DPipeline
 
     with StopSignal(aloud=ranks.main) as stop:
-        production = Production(job, device, resumed, stop, ranks, origin)
+        production = TextTo3DPipeline(job, device, resumed, stop, ranks, origin)
         if not ranks.main:
             complete = True
             for event in production.events():
@@ -174,7 +174,7 @@ def _optimized(
         return production, watched(production, job, work, options.previews, production.step)
 
 
-def _write_mesh(production: Production, options: argparse.Namespace) -> None:
+def _write_mesh(production: TextTo3DPipeline, options: argparse.Namespace) -> None:
     """Extract, export, tell."""
     from ..io.mesh_export import export_mesh
     from ..mesh_rendering.turntable import turntable_picture

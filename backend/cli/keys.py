@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     from ..server.transport.authorized_keys import KeyFolder, shown_users, state_folder
 
     if options.verb == "mine":
-        from .own_key import own_pair
+        from .client_key import own_pair
 
         print(key_text(own_pair().public))
         return 0

@@ -45,9 +45,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list() -> int:
-    from ..models.local import known_models, models_root
+    from ..models.local import local_models, models_root
 
-    for model in known_models():
+    for model in local_models():
         print(f"{model.name}: {model.summary}")
         print(
             f"    licence: {model.licence}; memory: about {model.memory_gb:g} GB, {model.text_encoder_gb:g} GB while reading the prompt"
@@ -61,19 +61,19 @@ def _list() -> int:
 
 def _download(name: str, to: str | None, revision: str | None) -> int:
     from ..errors import ModelError
-    from ..models.local import find, home_folder, note_folder, registered
+    from ..models.local import default_folder, find, registered_model, remember_folder
     from ..models.registry import BY_NAME
 
-    model = registered(name)
+    model = registered_model(name)
     if model is None:
         raise ModelError(
             f'unknown model {name!r}; allowed are {", ".join(BY_NAME)}, or "owner/name" of a model on the hub'
         )
-    if not model.homes:
+    if not model.sources:
         print(f"{model.name} is part of the package; there is nothing to download")
         return 0
     found = find(model)
-    folder = Path(to).expanduser() if to else found.half or home_folder(model)
+    folder = Path(to).expanduser() if to else found.half or default_folder(model)
     bar = _Bar(f"{model.name}")
     here = folder if to else found.folder or folder
     if _is_whole(model, here, found.folder, revision, bar):
@@ -87,7 +87,7 @@ def _download(name: str, to: str | None, revision: str | None) -> int:
         finally:
             bar.end()
     if to:
-        note_folder(model.name, folder)
+        remember_folder(model.name, folder)
     return 0
 
 
@@ -102,7 +102,7 @@ def _fetch(model: Any, folder: Path, revision: str | None, bar: _Bar) -> None:
     from ..models.download import download
 
     done = download(model, folder, revision, bar)
-    first = model.homes[0]
+    first = model.sources[0]
     mirror = "" if done.home.repo_id == first.repo_id else f", a mirror, since {first.repo_id} could not"
     pinned = "" if revision or done.home.revision else " (the registry knows no expected revision)"
     bar.end()
@@ -124,7 +124,7 @@ def _is_whole(model: Any, folder: Path, found: Path | None, revision: str | None
         folder != found or revision is not None
     ):  # only the hub's cache says without a record what a folder is
         return False
-    if record is not None and record.repo_id not in {home.repo_id for home in model.homes}:
+    if record is not None and record.repo_id not in {home.repo_id for home in model.sources}:
         return False
     if record is not None and (not record.complete or revision not in (None, record.revision, record.asked)):
         return False
@@ -137,11 +137,11 @@ def _is_whole(model: Any, folder: Path, found: Path | None, revision: str | None
 
 def _verify(given: str) -> int:
     from ..errors import ModelError
-    from ..models.local import find, registered
+    from ..models.local import find, registered_model
     from ..models.registry import BY_NAME
     from ..models.verify import expected_files, verify_folder
 
-    path, model = Path(given).expanduser(), registered(given)
+    path, model = Path(given).expanduser(), registered_model(given)
     if path.is_dir() and (os.sep in given or model is None or (path / "model_index.json").is_file()):
         folder, name = path, None
     elif model is not None:
@@ -178,7 +178,7 @@ def _mend(folder: Path, name: str | None) -> str:
     """What to do about a damaged folder."""
     from ..errors import ModelError
     from ..models.download_record import read_record
-    from ..models.local import home_folder, registered
+    from ..models.local import default_folder, registered_model
     from ..models.registry import BY_REPO, PACKAGED
 
     if name in PACKAGED:
@@ -189,8 +189,8 @@ def _mend(folder: Path, name: str | None) -> str:
         record = None
     if record is not None:
         known = BY_REPO.get(record.repo_id.lower())
-        model = registered(known.name if known else record.repo_id)
-        elsewhere = f" --to {folder}" if model is None or folder.resolve() != home_folder(model).resolve() else ""
+        model = registered_model(known.name if known else record.repo_id)
+        elsewhere = f" --to {folder}" if model is None or folder.resolve() != default_folder(model).resolve() else ""
         return f"`dreamwright models download {model.name if model else record.repo_id}{elsewhere}` fetches just what is wrong"
     if name is not None:
         return f"`dreamwright models download {name}` brings a whole copy"

@@ -12,7 +12,7 @@ from .progress import check_preview_folder
 from .run_loop import INTERRUPTED, StopSignal, check_work, watched
 
 if TYPE_CHECKING:
-    from ..geometry.input_mesh import Subject
+    from ..geometry.input_mesh import InputMesh
     from ..training.refine_job import RefineJob
     from ..training.refine_pipeline import RefineProduction
 
@@ -51,7 +51,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any setting that docs/refine.md lists, for example guidance.omega=10; the options above win over it",
+        help="any setting that docs/user/refine-mesh.md lists, for example guidance.omega=10; the options above win over it",
     )
     parser.add_argument("--previews", type=Path, metavar="DIR", help="folder for preview pictures and a turntable")
     parser.add_argument(
@@ -63,7 +63,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def job_from(options: argparse.Namespace, subject: Subject) -> RefineJob:
+def job_from(options: argparse.Namespace, subject: InputMesh) -> RefineJob:
     """The validated job that the options describe."""
     from ..config.parsing import apply_settings
     from ..training.refine_job import REFINE, make_refine_job
@@ -78,7 +78,7 @@ def job_from(options: argparse.Namespace, subject: Subject) -> RefineJob:
 def run(options: argparse.Namespace) -> int:
     """Refine; raises DreamwrightError for everything a person can mend."""
     from ..io.mesh_export import check_output_path
-    from ..io.mesh_reader import read_subject
+    from ..io.mesh_reader import read_input_mesh
     from ..training.checkpoints import read_checkpoint, remove_checkpoints
     from .sample import choose_device
 
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
     check_work(work, options.resume)
     if options.previews is not None:
         check_preview_folder(options.previews)
-    subject = read_subject(options.mesh, options.up)
+    subject = read_input_mesh(options.mesh, options.up)
     job = job_from(options, subject)
     resumed = None
     if options.resume:
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _refined(
-    options: argparse.Namespace, job: RefineJob, subject: Subject, work: Path, resumed: Any, device: Any
+    options: argparse.Namespace, job: RefineJob, subject: InputMesh, work: Path, resumed: Any, device: Any
 ) -> tuple[RefineProduction, bool]:
     """The production at the end of its steps, or where it was stopped, and whether they were all taken."""
     from ..training.refine_pipeline import RefineProduction
@@ -124,7 +124,7 @@ def _write_mesh(production: RefineProduction, options: argparse.Namespace) -> No
     export_mesh(mesh, options.out, production.provenance())
     if options.previews is not None:
         turntable_picture(mesh).save(options.previews / "turntable.png")
-    figures = production.run.refiner.figures()
+    figures = production.run.scene.figures()
     print(
         f"{options.out}: {len(mesh.faces)} triangles, {len(mesh.vertices)} vertices as before; moved by {100 * figures['moved'] / 0.5:.1f}% "
         f"of the radius on average, {100 * figures['moved_most'] / 0.5:.1f}% at most; {100 * figures['folded']:.1f}% of the faces folded over"

@@ -14,7 +14,7 @@ from .progress import RunDisplay
 
 if TYPE_CHECKING:
     from ..training.job import Job
-    from ..training.pipeline import Production
+    from ..training.pipeline import TextTo3DPipeline
     from ..training.refine_job import RefineJob
     from ..training.refine_pipeline import RefineProduction
 
@@ -61,7 +61,7 @@ def check_work(work: Path, resume: bool) -> None:
 
 
 def watched(
-    production: Production | RefineProduction, job: Job | RefineJob, work: Path, previews: Path | None, done: int
+    production: TextTo3DPipeline | RefineProduction, job: Job | RefineJob, work: Path, previews: Path | None, done: int
 ) -> bool:
     """Take all steps from step `done` on, show them, write each checkpoint to `work`; whether none was left when it ended."""
     from ..training.checkpoints import write_checkpoint

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..config.schema import GuidanceConfig
     from ..guidance.interfaces import Denoiser
-    from ..text.prompts import PromptConditioning
+    from ..text.conditioning import PromptConditioning
 
 METHODS = ("ancestral", "sds")
 VIEWS = {"front": (0.0, 0.0), "side": (90.0, 0.0), "back": (180.0, 0.0), "overhead": (0.0, 90.0)}  # azimuth, elevation
@@ -62,16 +62,16 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..config.schema import GuidanceConfig, ModelConfig
-    from ..guidance.sds import pictures
-    from ..io.images import check_picture_path, picture_grid, png_bytes
+    from ..guidance.denoisers.loading import chosen_dtype, load_denoiser
+    from ..guidance.sampling import to_images
+    from ..io.images import check_image_path, image_grid, png_bytes
     from ..io.output_files import write_atomically
     from ..models import local
-    from ..models.loading import chosen_dtype, load_denoiser
     from ..models.pipeline_folder import open_pipeline
-    from ..text.encoder_process import PromptEncoder, text_side
-    from ..text.prompts import PromptBank, clean_prompt
+    from ..text.encoder_process import PipelinePromptEncoder, make_text_encoder
+    from ..text.prompts import PromptEmbeddings, clean_prompt
 
-    out = check_picture_path(args.out)
+    out = check_image_path(args.out)
     steps = DEFAULT_STEPS[args.method] if args.steps is None else args.steps
     omega = DEFAULT_OMEGA[args.method] if args.omega is None else args.omega
     if not 1 <= args.count <= MAX_COUNT:
@@ -89,20 +89,20 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     folder = open_pipeline(local.resolve_model(args.model))
     dtype = chosen_dtype(ModelConfig(), device)
-    text = text_side(folder, device, dtype)
-    bank = PromptBank(PromptEncoder(text, device), args.prompt, config)
+    text = make_text_encoder(folder, device, dtype)
+    bank = PromptEmbeddings(PipelinePromptEncoder(text, device), args.prompt, config)
     text.free()  # before the network comes: the encoders of large models are as large
     denoiser = load_denoiser(folder.path, device, dtype, text=text)
     for warning in bank.warnings:
         tqdm.write(f"warning: {warning}")
     azimuth, elevation = VIEWS[args.view or "front"]
-    conditioning = bank.for_views([azimuth] * args.count, [elevation] * args.count)
+    conditioning = bank.for_cameras([azimuth] * args.count, [elevation] * args.count)
     generator = torch.Generator().manual_seed(args.seed)
     states = _states(denoiser, conditioning, config, args.method, args.symmetric, steps, generator)
     state = None
     for state in tqdm(states, total=steps, desc=args.method, unit="step", dynamic_ncols=True):
         pass
-    image = state if args.method == "sds" else pictures(denoiser, state)
+    image = state if args.method == "sds" else to_images(denoiser, state)
     provenance = {
         "prompt": conditioning.words[0],
         "model": str(args.model),
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         "guidance_scale": str(1 + omega),
         "seed": str(args.seed),
     }
-    write_atomically(out, png_bytes(picture_grid(image), provenance))
+    write_atomically(out, png_bytes(image_grid(image), provenance))
     tqdm.write(f"wrote {out}")
     return 0
 

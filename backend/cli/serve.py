@@ -67,7 +67,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         "--ray",
         default="",
         metavar="ADDRESS",
-        help="run the jobs on the GPUs of a Ray cluster: auto, or HOST:PORT of its head (docs/machines.md)",
+        help="run the jobs on the GPUs of a Ray cluster: auto, or HOST:PORT of its head (docs/operator/ray-cluster.md)",
     )
     parser.add_argument(
         "--encrypt",

@@ -102,7 +102,7 @@ def choose_server(named: str | None, state: Path | None) -> tuple[str, Lock | No
     from ..errors import ConfigError
     from ..server.app import check_address
     from ..server.transport.authorized_keys import KeyFolder, state_folder
-    from .own_key import own_pair
+    from .client_key import own_pair
     from .serve import ADDRESS
 
     if named is not None and is_invitation(named):
@@ -242,7 +242,7 @@ def draw(watch: StatusWatch, is_live: bool) -> None:
     from rich.live import Live
 
     from ..errors import RunError
-    from .tables import tables
+    from .status_table import tables
 
     console: Console = Console() if sys.stdout.isatty() else Console(width=PIPED_COLUMNS)
     status = watch.ask()

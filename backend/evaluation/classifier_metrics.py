@@ -13,7 +13,7 @@ from ..geometry.build import Mesh
 from ..geometry.color import linear_to_display
 from ..mesh_rendering.rasterize import orbit_axes, rasterize
 from ..starter import domain
-from ..starter.classifier import Judge
+from ..starter.classifier import StarterClassifier
 
 ELEVATION = 30.0  # degrees, as the paper evaluates
 AZIMUTHS = 8
@@ -33,7 +33,7 @@ class Verdict:
     janus: int  # of these, how many lie beyond the front's neighbors
 
 
-def judge_pictures(
+def render_views(
     mesh: Mesh,
     rotation_deg: float,
     textureless: bool,
@@ -81,10 +81,10 @@ def _lit(
 
 
 @torch.no_grad()
-def verdict(judge: Judge, mesh: Mesh, rotation_deg: float, color: str, prop: str) -> Verdict:
+def verdict(judge: StarterClassifier, mesh: Mesh, rotation_deg: float, color: str, prop: str) -> Verdict:
     """Retrieve the caption from mean log-probabilities over azimuths and compare it with (color, prop)."""
-    seen = judge(judge_pictures(mesh, rotation_deg, textureless=False))
-    clay = judge(judge_pictures(mesh, rotation_deg, textureless=True))
+    seen = judge(render_views(mesh, rotation_deg, textureless=False))
+    clay = judge(render_views(mesh, rotation_deg, textureless=True))
     names = [p.name for p in domain.PROPS]
     score = seen.prop.mean(0)[:, None] + seen.color.mean(0)[None, :]  # (props, colors)
     best = int(score.argmax())
@@ -92,7 +92,7 @@ def verdict(judge: Judge, mesh: Mesh, rotation_deg: float, color: str, prop: str
     geometry = names[int(clay.prop.mean(0).argmax())]
     fronts = janus = 0
     if domain.prop_named(prop).has_front:
-        level = judge(judge_pictures(mesh, rotation_deg, textureless=False, elevation_deg=15.0))
+        level = judge(render_views(mesh, rotation_deg, textureless=False, elevation_deg=15.0))
         is_front = level.view.argmax(-1) == domain.VIEWS.index("front")
         fronts = int(is_front.sum())
         janus = int(is_front[2:-1].sum())  # azimuths 90 .. 270 degrees

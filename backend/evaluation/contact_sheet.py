@@ -11,12 +11,12 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..geometry.build import Mesh
-from .classifier_metrics import judge_pictures
+from .classifier_metrics import render_views
 
 GAP, HEAD, CHARACTER = 4, 14, 6  # pixels: between tiles, for a line of words, and a letter of PIL's own font
 
 
-def labeled_sheet(rows: Sequence[str], columns: Sequence[str], tiles: Mapping[tuple[int, int], Tensor]) -> Image.Image:
+def contact_sheet(rows: Sequence[str], columns: Sequence[str], tiles: Mapping[tuple[int, int], Tensor]) -> Image.Image:
     """Tiles (3, h, w) in [0, 1], all of one size, by (row, column); a missing one stays white.
 
     Raises ValueError for no tile at all.
@@ -40,7 +40,7 @@ def labeled_sheet(rows: Sequence[str], columns: Sequence[str], tiles: Mapping[tu
 def mesh_tile(mesh: Mesh, resolution: int = 64) -> Tensor:
     """A mesh from its front and right side at 30 degrees of elevation, (3, 2 r, 2 r): above as albedo, below as lit clay."""
     albedo, clay = (
-        judge_pictures(mesh, 0.0, textureless, resolution=resolution, azimuths=4, lit=textureless)[:2]
+        render_views(mesh, 0.0, textureless, resolution=resolution, azimuths=4, lit=textureless)[:2]
         for textureless in (False, True)
     )
     return torch.cat([torch.cat(list(albedo), dim=-1), torch.cat(list(clay), dim=-1)], dim=-2)

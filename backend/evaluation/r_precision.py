@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From exhibits and retrieval models to a table like the paper's table 1."""
+"""From samples and retrieval models to a table like the paper's table 1."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .captions import same_color
 from .retrieval import RetrievalModel, RPrecision, hits, r_precision
-from .samples import Exhibit
+from .samples import RenderedSample
 
 LOOKS = ("color", "textureless")
 
@@ -29,13 +29,13 @@ class Row:
     method: str
     guided_by: str
     figures: Mapping[str, Mapping[str, RPrecision | None]]
-    missing: int = 0  # exhibits without pictures, counted as wrong
+    missing: int = 0  # samples without pictures, counted as wrong
 
 
 def measure_row(
     method: str,
     guided_by: str,
-    exhibits: Sequence[Exhibit],
+    samples: Sequence[RenderedSample],
     prompts: Sequence[str],
     captions: Sequence[str],
     models: Mapping[str, RetrievalModel],
@@ -49,38 +49,38 @@ def measure_row(
     clay = same_color(captions, prompts)
     figures = {
         name: {
-            look: _figure(model, exhibits, look, truth, captions, clay if look == "textureless" else None)
+            look: _figure(model, samples, look, truth, captions, clay if look == "textureless" else None)
             for look in LOOKS
         }
         for name, model in models.items()
     }
-    missing = sum(e.color is None and e.textureless is None for e in exhibits)
+    missing = sum(e.color is None and e.textureless is None for e in samples)
     return Row(method, guided_by, figures, missing)
 
 
 def _figure(
     model: RetrievalModel,
-    exhibits: Sequence[Exhibit],
+    samples: Sequence[RenderedSample],
     look: str,
     truth: Sequence[int],
     captions: Sequence[str],
     allowed: Any,
 ) -> RPrecision | None:
-    shown = [getattr(e, look) for e in exhibits]
+    shown = [getattr(e, look) for e in samples]
     if all(pictures is None for pictures in shown):
         return None
     right: list[float] = []
     owners: list[int] = []
     views = max(len(pictures) for pictures in shown if pictures is not None)
-    for exhibit, pictures in zip(exhibits, shown):
+    for sample, pictures in zip(samples, shown):
         if pictures is None:  # a job that gave nothing is wrong from every side, or failing would raise the mean
             found = [0.0] * views
         else:
             found = views_right(
-                model, pictures, captions, truth[exhibit.prompt], None if allowed is None else allowed[exhibit.prompt]
+                model, pictures, captions, truth[sample.prompt], None if allowed is None else allowed[sample.prompt]
             )
         right += found
-        owners += [exhibit.prompt] * len(found)
+        owners += [sample.prompt] * len(found)
     return r_precision(np.array(right), owners)
 
 
@@ -112,25 +112,25 @@ def markdown(rows: Sequence[Row], models: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def picture(exhibits: Mapping[str, Sequence[Exhibit]], prompts: Sequence[str], tile: int = 96) -> Image.Image:
+def picture(samples: Mapping[str, Sequence[RenderedSample]], prompts: Sequence[str], tile: int = 96) -> Image.Image:
     """All that was measured: a line a prompt and seed, and for each method two sides in color and one as clay."""
     head, margin = 14, 4
-    seeds = sorted({exhibit.seed for shown in exhibits.values() for exhibit in shown})
+    seeds = sorted({sample.seed for shown in samples.values() for sample in shown})
     lines = [(number, seed) for number in range(len(prompts)) for seed in seeds]
-    sheet = Image.new("RGB", (margin + len(exhibits) * (3 * tile + margin), head + len(lines) * (tile + head)), "white")
+    sheet = Image.new("RGB", (margin + len(samples) * (3 * tile + margin), head + len(lines) * (tile + head)), "white")
     draw = ImageDraw.Draw(sheet)
-    for column, (method, shown) in enumerate(exhibits.items()):
+    for column, (method, shown) in enumerate(samples.items()):
         left = margin + column * (3 * tile + margin)
         draw.text((left, 0), method, fill="black")
-        found = {(exhibit.prompt, exhibit.seed): exhibit for exhibit in shown}
+        found = {(sample.prompt, sample.seed): sample for sample in shown}
         for row, (number, seed) in enumerate(lines):
             top = head + row * (tile + head)
             draw.text((left, top), prompts[number] + (f", seed {seed}" if len(seeds) > 1 else ""), fill="black")
-            exhibit = found.get((number, seed))
-            if exhibit is None or exhibit.color is None or exhibit.textureless is None:
+            sample = found.get((number, seed))
+            if sample is None or sample.color is None or sample.textureless is None:
                 draw.text((left, top + head), "no mesh", fill="red")
                 continue
-            sides = (exhibit.color[0], exhibit.color[len(exhibit.color) // 4], exhibit.textureless[0])
+            sides = (sample.color[0], sample.color[len(sample.color) // 4], sample.textureless[0])
             for place, side in enumerate(sides):
                 pixels = (side.permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8)
                 sheet.paste(Image.fromarray(pixels).resize((tile, tile)), (left + place * tile, top + head))

@@ -9,9 +9,9 @@ from ..geometry.build import Mesh
 from .captions import same_color
 from .classifier_metrics import AZIMUTHS
 from .r_precision import views_right
-from .results_table import Column, Scoreboard, share
+from .results_table import Column, ResultsTable, percentage
 from .retrieval import RetrievalModel
-from .samples import Exhibit, of_mesh_with_albedo
+from .samples import RenderedSample, render_sample_with_albedo
 
 LOOKS = ("albedo", "shaded", "textureless")  # figure 6, left to right
 SMALLEST = 64  # pixels a side of a render, at least; a model that takes more is shown more
@@ -32,7 +32,7 @@ class RenderRetrieval:
     @property
     def columns(self) -> list[Column]:
         """The figures: each model on each look."""
-        return [share(f"{name}: {look}") for name in self._models for look in LOOKS]
+        return [percentage(f"{name}: {look}") for name in self._models for look in LOOKS]
 
     def chances(self) -> dict[str, float]:
         """What guessing would give on each look, as shares; mean over prompts."""
@@ -42,17 +42,17 @@ class RenderRetrieval:
         of_clay = float((1 / self._same_color.sum(1)).mean())
         return {look: of_clay if look == "textureless" else any_caption for look in LOOKS}
 
-    def add(self, board: Scoreboard, row: str, prompt: str, seed: int, mesh: Mesh | None) -> Exhibit | None:
-        """Add a prop's views to the board, and return its renders; a job that gave none is wrong from every side."""
+    def add(self, results: ResultsTable, row: str, prompt: str, seed: int, mesh: Mesh | None) -> RenderedSample | None:
+        """Add a prop's views to the results, and return its renders; a job that gave none is wrong from every side."""
         number = self._prompts.index(prompt)
-        exhibit = None if mesh is None else of_mesh_with_albedo(mesh, number, seed, self.resolution)
+        sample = None if mesh is None else render_sample_with_albedo(mesh, number, seed, self.resolution)
         for name, model in self._models.items():
             for look in LOOKS:
                 right = [0.0] * AZIMUTHS
-                if exhibit is not None:
+                if sample is not None:
                     allowed = (
                         self._same_color[number] if look == "textureless" and self._same_color is not None else None
                     )
-                    right = views_right(model, getattr(exhibit, look), self._captions, self._truth[number], allowed)
-                board.add(row, f"{name}: {look}", prompt, right)
-        return exhibit
+                    right = views_right(model, getattr(sample, look), self._captions, self._truth[number], allowed)
+                results.add(row, f"{name}: {look}", prompt, right)
+        return sample

@@ -20,7 +20,7 @@ class Column:
     digits: int = 2
 
 
-def share(name: str) -> Column:
+def percentage(name: str) -> Column:
     """A column of shares, shown in per cent."""
     return Column(name, 100.0, 1)
 
@@ -49,7 +49,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(float(np.mean(values)), error, len(values))
 
 
-class Scoreboard:
+class ResultsTable:
     """Collects values by row, column and prompt. Seeds and views of one prompt are averaged before prompts are."""
 
     def __init__(self, columns: Sequence[Column]) -> None:

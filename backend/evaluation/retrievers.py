@@ -15,7 +15,7 @@ from ..errors import PromptError
 from ..guidance.clip_model import load_image_text
 from ..models.local import resolve_model
 from ..starter import domain
-from ..starter.classifier import Judge, load_judge
+from ..starter.classifier import StarterClassifier, load_classifier
 from ..training.methods import check_model
 from .retrieval import RetrievalModel
 
@@ -28,7 +28,7 @@ class JudgeRetriever:
 
     image_size = 64
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: StarterClassifier) -> None:
         self._judge = judge
 
     @torch.no_grad()
@@ -50,9 +50,9 @@ class JudgeRetriever:
         return seen.prop[:, props] + seen.color[:, colors]
 
 
-def load_starter_judge() -> Judge:
+def load_starter_judge() -> StarterClassifier:
     """The judge that comes with the package. Raises ModelError when it is missing."""
-    return load_judge(Path(str(resources.files("dreamwright.backend.starter"))) / "classifier")
+    return load_classifier(Path(str(resources.files("dreamwright.backend.starter"))) / "classifier")
 
 
 def load_retriever(name: str, device: torch.device | str = "cpu") -> RetrievalModel:

@@ -21,7 +21,7 @@ LARGE = 2**28  # bytes from which a file is known by its size and time, since ha
 SHOWN = 4  # differences named in an error
 
 
-def settle(out: Path, plan: Mapping[str, Any]) -> None:
+def record_run_settings(out: Path, plan: Mapping[str, Any]) -> None:
     """Write the plan in a folder without one; in a folder with one, check that it is the same.
 
     Raises ConfigError naming what differs, for a file that is no plan, and for a place that cannot be written.
@@ -52,7 +52,7 @@ def settle(out: Path, plan: Mapping[str, Any]) -> None:
         )
 
 
-def settings_of(config: Config) -> dict[str, Any]:
+def result_settings(config: Config) -> dict[str, Any]:
     """What of a configuration decides the props: as a job's fingerprint has it, and the mesh; the seed is a cell's own."""
     settings = deciding(config)
     settings["run"].pop("seed")
@@ -60,7 +60,7 @@ def settings_of(config: Config) -> dict[str, Any]:
     return settings
 
 
-def weights_of(model: str) -> dict[str, str]:
+def weight_hashes(model: str) -> dict[str, str]:
     """The first 16 digits of each weight file's SHA-256, by its path in the model's folder. Raises ModelError."""
     folder = resolve_model(model)
     found = {}

@@ -8,19 +8,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..starter import domain
-from ..starter.classifier import Judge
+from ..starter.classifier import StarterClassifier
 from .image_metrics import detail, mean_chroma, mean_distance, mean_feature_distance
-from .results_table import Column, Scoreboard, share
+from .results_table import Column, ResultsTable, percentage
 
-PROP, COLOR, BOTH = share("prop"), share("color"), share("prop and color")
+PROP, COLOR, BOTH = percentage("prop"), percentage("color"), percentage("prop and color")
 CHROMA, DETAIL = Column("mean chroma", digits=1), Column("detail", digits=4)
 APART, FEATURES = Column("distance of seeds", digits=3), Column("in the judge's features", digits=3)
 COLUMNS = (PROP, COLOR, BOTH, CHROMA, DETAIL, APART, FEATURES)
 
 
 @torch.no_grad()
-def add_pictures(
-    board: Scoreboard, row: str, prompt: str, pictures: Tensor | None, count: int, judge: Judge, alike: bool = True
+def add_image_metrics(
+    results: ResultsTable, row: str, prompt: str, pictures: Tensor | None, count: int, judge: StarterClassifier, alike: bool = True
 ) -> None:
     """Pictures (count, 3, h, w) in [0, 1] of a prompt of the starter's; None where there should be some: all of them wrong.
 
@@ -28,7 +28,7 @@ def add_pictures(
     """
     if pictures is None:
         for column in (PROP, COLOR, BOTH):
-            board.add(row, column.name, prompt, [0.0] * count)
+            results.add(row, column.name, prompt, [0.0] * count)
         return
     size = judge_size(pictures)
     color, prop = domain.parse(prompt)
@@ -36,14 +36,14 @@ def add_pictures(
     seen = judge(size)
     prop_right = seen.prop.argmax(-1) == [known.name for known in domain.PROPS].index(prop)
     color_right = seen.color.argmax(-1) == list(domain.COLORS).index(color)
-    board.add(row, PROP.name, prompt, prop_right.float().tolist())
-    board.add(row, COLOR.name, prompt, color_right.float().tolist())
-    board.add(row, BOTH.name, prompt, (prop_right & color_right).float().tolist())
-    board.add(row, CHROMA.name, prompt, mean_chroma(pictures))
-    board.add(row, DETAIL.name, prompt, detail(pictures))
+    results.add(row, PROP.name, prompt, prop_right.float().tolist())
+    results.add(row, COLOR.name, prompt, color_right.float().tolist())
+    results.add(row, BOTH.name, prompt, (prop_right & color_right).float().tolist())
+    results.add(row, CHROMA.name, prompt, mean_chroma(pictures))
+    results.add(row, DETAIL.name, prompt, detail(pictures))
     for column, distance in ((APART, mean_distance(pictures)), (FEATURES, mean_feature_distance(features))):
         if alike and distance is not None:
-            board.add(row, column.name, prompt, [distance])
+            results.add(row, column.name, prompt, [distance])
 
 
 def judge_size(pictures: Tensor) -> Tensor:

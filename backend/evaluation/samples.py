@@ -21,14 +21,14 @@ from ..geometry.topology import Surface, face_cross
 from ..io.gltf_reader import read_glb
 from ..starter import domain, props
 from .captions import slug
-from .classifier_metrics import AZIMUTHS, judge_pictures
+from .classifier_metrics import AZIMUTHS, render_views
 
 ELEVATION = 30.0  # degrees, as the paper evaluates (appendix A.3)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class RenderedSample:
     """One prompt's prop of one seed: pictures (k, 3, r, r) in [0, 1]; None where there are none.
 
     Without any picture it stands for a job that gave nothing, and counts as wrong.
@@ -46,18 +46,18 @@ class Exhibit:
         return self.color
 
 
-def of_mesh(mesh: Mesh, prompt: int, seed: int, resolution: int, azimuths: int = AZIMUTHS) -> Exhibit:
+def render_sample(mesh: Mesh, prompt: int, seed: int, resolution: int, azimuths: int = AZIMUTHS) -> RenderedSample:
     """A mesh from `azimuths` sides at 30 degrees, lit from the camera's side before grey."""
     color, clay = (
-        judge_pictures(mesh, 0.0, textureless, ELEVATION, resolution, azimuths) for textureless in (False, True)
+        render_views(mesh, 0.0, textureless, ELEVATION, resolution, azimuths) for textureless in (False, True)
     )
-    return Exhibit(prompt, seed, color, clay)
+    return RenderedSample(prompt, seed, color, clay)
 
 
-def of_mesh_with_albedo(mesh: Mesh, prompt: int, seed: int, resolution: int, azimuths: int = AZIMUTHS) -> Exhibit:
+def render_sample_with_albedo(mesh: Mesh, prompt: int, seed: int, resolution: int, azimuths: int = AZIMUTHS) -> RenderedSample:
     """The same, and without any light."""
-    unlit = judge_pictures(mesh, 0.0, False, ELEVATION, resolution, azimuths, lit=False)
-    return replace(of_mesh(mesh, prompt, seed, resolution, azimuths), albedo=unlit)
+    unlit = render_views(mesh, 0.0, False, ELEVATION, resolution, azimuths, lit=False)
+    return replace(render_sample(mesh, prompt, seed, resolution, azimuths), albedo=unlit)
 
 
 def starter_prop(prompt: str, seed: int) -> Mesh:
@@ -76,34 +76,34 @@ def starter_prop(prompt: str, seed: int) -> Mesh:
     return Mesh(corners, faces, np.repeat(albedo, 3, axis=0), np.repeat(normals, 3, axis=0).astype(np.float32))
 
 
-def from_meshes(
+def samples_from_meshes(
     folder: Path, prompts: Sequence[str], resolution: int, seeds: int | None, azimuths: int = AZIMUTHS
-) -> list[Exhibit]:
+) -> list[RenderedSample]:
     """Exhibits of `a-red-mushroom.glb` or `a-red-mushroom.1.glb` (the seed) for each prompt; .safetensors as `evaluate` keeps.
 
-    With `seeds` the seeds 0 .. seeds - 1 are looked for, else what is there; what is missing is an exhibit without
+    With `seeds` the seeds 0 .. seeds - 1 are looked for, else what is there; what is missing is an sample without
     pictures. Raises ExportError for a folder without any, and files that cannot be read.
     """
     files = _by_prompt(folder, (".glb", ".safetensors"))
-    exhibits = []
+    samples = []
     for number, prompt in enumerate(prompts):
         there = files.get(slug(prompt), {})
         for seed in range(seeds) if seeds is not None else sorted(there) or [0]:
             if seed in there:
-                exhibits.append(of_mesh(_read_mesh(there[seed]), number, seed, resolution, azimuths))
+                samples.append(render_sample(_read_mesh(there[seed]), number, seed, resolution, azimuths))
             else:
-                exhibits.append(Exhibit(number, seed, None, None))
-    _check_any(exhibits, folder, "a-red-mushroom.glb or a-red-mushroom.1.glb for seed 1")
-    return exhibits
+                samples.append(RenderedSample(number, seed, None, None))
+    _check_any(samples, folder, "a-red-mushroom.glb or a-red-mushroom.1.glb for seed 1")
+    return samples
 
 
-def from_renders(folder: Path, prompts: Sequence[str], seeds: int | None) -> list[Exhibit]:
+def samples_from_images(folder: Path, prompts: Sequence[str], seeds: int | None) -> list[RenderedSample]:
     """Exhibits of the pictures in `a-red-mushroom/` or `a-red-mushroom.1/`; `textureless*.png` are those without color.
 
-    Square pictures of one size a folder. `seeds` and errors as `from_meshes`.
+    Square pictures of one size a folder. `seeds` and errors as `samples_from_meshes`.
     """
     folders = _by_prompt(folder, None)
-    exhibits = []
+    samples = []
     for number, prompt in enumerate(prompts):
         there = folders.get(slug(prompt), {})
         for seed in range(seeds) if seeds is not None else sorted(there) or [0]:
@@ -113,9 +113,9 @@ def from_renders(folder: Path, prompts: Sequence[str], seeds: int | None) -> lis
                 else []
             )
             clay = [file for file in files if file.name.startswith("textureless")]
-            exhibits.append(Exhibit(number, seed, _stacked([f for f in files if f not in clay]), _stacked(clay)))
-    _check_any(exhibits, folder, "folders of pictures such as a-red-mushroom/color-000.png")
-    return exhibits
+            samples.append(RenderedSample(number, seed, _stacked([f for f in files if f not in clay]), _stacked(clay)))
+    _check_any(samples, folder, "folders of pictures such as a-red-mushroom/color-000.png")
+    return samples
 
 
 def _by_prompt(folder: Path, suffixes: tuple[str, ...] | None) -> dict[str, dict[int, Path]]:
@@ -131,8 +131,8 @@ def _by_prompt(folder: Path, suffixes: tuple[str, ...] | None) -> dict[str, dict
     return found
 
 
-def _check_any(exhibits: Sequence[Exhibit], folder: Path, example: str) -> None:
-    if all(e.color is None and e.textureless is None for e in exhibits):
+def _check_any(samples: Sequence[RenderedSample], folder: Path, example: str) -> None:
+    if all(e.color is None and e.textureless is None for e in samples):
         raise ExportError(f"{folder} holds nothing for these prompts; needed are {example}")
 
 

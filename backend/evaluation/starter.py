@@ -14,8 +14,8 @@ from ..geometry.build import Mesh
 from ..geometry.color import linear_to_display
 from ..mesh_rendering.rasterize import orbit_axes, rasterize
 from ..starter import domain, props
-from ..starter.classifier import Judge
-from .classifier_metrics import AZIMUTHS, judge_pictures, verdict
+from ..starter.classifier import StarterClassifier
+from .classifier_metrics import AZIMUTHS, render_views, verdict
 from .silhouettes import (
     DISTANCE,
     FOCAL,
@@ -57,7 +57,7 @@ class Row:
     seconds: float
 
 
-def measure(judge: Judge, mesh: Mesh, prompt: str, seconds: float) -> Row:
+def measure(judge: StarterClassifier, mesh: Mesh, prompt: str, seconds: float) -> Row:
     """Compare a lifted mesh with the prop that its prompt names."""
     color, prop = domain.parse(prompt)
     model = props.triangles(props.build(prop))
@@ -150,14 +150,14 @@ def report(rows: Sequence[Row], preset: str) -> dict[str, Any]:
     return {"preset": preset, "summary": summarize(rows), "rows": [asdict(row) for row in rows]}
 
 
-def picture_table(meshes: Sequence[tuple[Row, Mesh]], tile: int = 64) -> Image.Image:
+def prompt_sheet(meshes: Sequence[tuple[Row, Mesh]], tile: int = 64) -> Image.Image:
     """One line a prompt: eight azimuths in color, then four textureless, with its figures."""
     line, margin = tile + 14, 4
     sheet = Image.new("RGB", (margin + tile * (AZIMUTHS + 4), max(1, len(meshes)) * line), "white")
     draw = ImageDraw.Draw(sheet)
     for index, (row, mesh) in enumerate(meshes):
-        color = judge_pictures(mesh, row.rotation_deg, textureless=False)
-        clay = judge_pictures(mesh, row.rotation_deg, textureless=True)[::2]
+        color = render_views(mesh, row.rotation_deg, textureless=False)
+        clay = render_views(mesh, row.rotation_deg, textureless=True)[::2]
         for column, picture in enumerate([*color, *clay]):
             pixels = (picture.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
             sheet.paste(Image.fromarray(pixels).resize((tile, tile)), (margin + column * tile, index * line + 14))

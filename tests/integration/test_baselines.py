@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The comparison of methods: each cell one job, kept, resumed, and counted as wrong when it fails."""
+"""The comparison of methods: each cell one job, load_result, resumed, and counted as wrong when it fails."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from PIL import Image
 
 from dreamwright.backend.cli.evaluate import SUITES
 from dreamwright.backend.cli.main import build_parser, main
-from dreamwright.backend.errors import ConfigError, Stopped
+from dreamwright.backend.errors import ConfigError, StoppedError
 from dreamwright.backend.evaluation import baselines
-from dreamwright.backend.evaluation.baselines import Cell, cells, fingerprint, job_of, kept, make_cell
+from dreamwright.backend.evaluation.baselines import Experiment, experiments, fingerprint, experiment_job, load_result, run_experiment
 from dreamwright.backend.training.events import Progress
 from tests.testing.tiny_clip import write_clip
 from tests.testing.tiny_model import QUICK
 
 TINY = (*QUICK, "render.coarse_resolution=0", "clip.crops=2", "mesh.threshold=0.5")
-CELL = Cell("dream-fields", "a red mushroom", 3)
+EXPERIMENT = Experiment("dream-fields", "a red mushroom", 3)
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +27,11 @@ def clip(tmp_path_factory):
 
 @pytest.fixture
 def job(clip):
-    return job_of(CELL, TINY, {"dream-fields": str(clip)})
+    return experiment_job(EXPERIMENT, TINY, {"dream-fields": str(clip)})
 
 
 def test_cells_of_one_prompt_lie_side_by_side_so_that_a_short_run_compares_methods():
-    planned = cells(["dreamfusion", "dream-fields"], ["a", "b"], 2)
+    planned = experiments(["dreamfusion", "dream-fields"], ["a", "b"], 2)
     assert [(c.seed, c.prompt, c.method) for c in planned[:3]] == [
         (0, "a", "dreamfusion"),
         (0, "a", "dream-fields"),
@@ -42,13 +42,13 @@ def test_cells_of_one_prompt_lie_side_by_side_so_that_a_short_run_compares_metho
 
 def test_a_cell_runs_its_methods_own_preset_with_its_seed(job):
     assert job.preset == "dream-fields" and job.config.run.seed == 3 and job.config.run.method == "dream-fields"
-    assert job_of(Cell("dreamfusion", "a red mushroom", 0)).model == "starter"
+    assert experiment_job(Experiment("dreamfusion", "a red mushroom", 0)).model == "starter"
 
 
 def test_a_setting_goes_to_the_methods_that_know_it_and_a_wrong_one_is_refused_for_all():
     settings = ("run.steps=7", "field.voxel_resolutions=6,12", "sphere.radius=0.2")
     mesh, field = (
-        job_of(Cell(method, "a red mushroom", 0), settings).config for method in ("clip-mesh", "dream-fields")
+        experiment_job(Experiment(method, "a red mushroom", 0), settings).config for method in ("clip-mesh", "dream-fields")
     )
     assert mesh.run.steps == field.run.steps == 7
     assert (mesh.sphere.radius, field.sphere.radius) == (0.2, 0.35) and field.field.voxel_resolutions == (
@@ -56,31 +56,31 @@ def test_a_setting_goes_to_the_methods_that_know_it_and_a_wrong_one_is_refused_f
         12,
     ) != mesh.field.voxel_resolutions
     with pytest.raises(ConfigError, match="field.voxels"):
-        job_of(Cell("clip-mesh", "a red mushroom", 0), ("field.voxels=3",))
+        experiment_job(Experiment("clip-mesh", "a red mushroom", 0), ("field.voxels=3",))
 
 
 def test_a_cell_is_made_once_and_again_only_when_what_it_depends_on_changed(job, clip, tmp_path):
-    outcome, mesh = make_cell(job, tmp_path, "cpu")
-    assert not outcome.error and len(mesh.faces) > 10 and not (tmp_path / "work").exists()
-    again, same = kept(tmp_path, fingerprint(job))
-    assert again == outcome and np.array_equal(same.vertices, mesh.vertices)
-    other = job_of(CELL, (*TINY, "mesh.resolution=20"), {"dream-fields": str(clip)})
-    assert kept(tmp_path, fingerprint(other)) is None
-    assert kept(tmp_path / "nowhere", fingerprint(job)) is None
+    result, mesh = run_experiment(job, tmp_path, "cpu")
+    assert not result.error and len(mesh.faces) > 10 and not (tmp_path / "work").exists()
+    again, same = load_result(tmp_path, fingerprint(job))
+    assert again == result and np.array_equal(same.vertices, mesh.vertices)
+    other = experiment_job(EXPERIMENT, (*TINY, "mesh.resolution=20"), {"dream-fields": str(clip)})
+    assert load_result(tmp_path, fingerprint(other)) is None
+    assert load_result(tmp_path / "nowhere", fingerprint(job)) is None
 
 
 def test_a_stopped_cell_goes_on_from_its_checkpoint_to_the_same_mesh(job, tmp_path):
-    whole = make_cell(job, tmp_path / "whole", "cpu")[1]
+    whole = run_experiment(job, tmp_path / "whole", "cpu")[1]
     steps: list[int] = []
 
     def watch(event):
         if isinstance(event, Progress):
             steps.append(event.step)
 
-    with pytest.raises(Stopped, match="goes on from there"):
-        make_cell(job, tmp_path / "cut", "cpu", lambda: steps[-1:] == [3], watch)
-    assert kept(tmp_path / "cut", fingerprint(job)) is None
-    mesh = make_cell(job, tmp_path / "cut", "cpu", watch=watch)[1]
+    with pytest.raises(StoppedError, match="goes on from there"):
+        run_experiment(job, tmp_path / "cut", "cpu", lambda: steps[-1:] == [3], watch)
+    assert load_result(tmp_path / "cut", fingerprint(job)) is None
+    mesh = run_experiment(job, tmp_path / "cut", "cpu", watch=watch)[1]
     assert steps == [1, 2, 3, 4, 5, 6] and np.array_equal(mesh.vertices, whole.vertices)
 
 
@@ -91,25 +91,25 @@ def test_a_cell_stopped_under_other_settings_begins_anew_and_does_not_count_as_f
         if isinstance(event, Progress):
             steps.append(event.step)
 
-    with pytest.raises(Stopped):
-        make_cell(job, tmp_path, "cpu", lambda: steps[-1:] == [3], watch)
-    other = job_of(CELL, (*TINY, "run.steps=4"), {"dream-fields": str(clip)})
-    outcome, mesh = make_cell(other, tmp_path, "cpu", watch=watch)
-    assert steps == [1, 2, 3, 1, 2, 3, 4] and not outcome.error and len(mesh.faces)
+    with pytest.raises(StoppedError):
+        run_experiment(job, tmp_path, "cpu", lambda: steps[-1:] == [3], watch)
+    other = experiment_job(EXPERIMENT, (*TINY, "run.steps=4"), {"dream-fields": str(clip)})
+    result, mesh = run_experiment(other, tmp_path, "cpu", watch=watch)
+    assert steps == [1, 2, 3, 1, 2, 3, 4] and not result.error and len(mesh.faces)
 
 
 def test_a_job_that_fails_is_kept_as_failed_with_its_error(job, tmp_path):
-    failing = job_of(CELL, (*TINY, "mesh.threshold=999999"), {"dream-fields": job.model})
-    outcome, mesh = make_cell(failing, tmp_path, "cpu")
-    assert mesh is None and outcome.error
-    assert kept(tmp_path, fingerprint(failing)) == (outcome, None)
+    failing = experiment_job(EXPERIMENT, (*TINY, "mesh.threshold=999999"), {"dream-fields": job.model})
+    result, mesh = run_experiment(failing, tmp_path, "cpu")
+    assert mesh is None and result.error
+    assert load_result(tmp_path, fingerprint(failing)) == (result, None)
 
 
 def test_the_command_writes_the_table_and_makes_nothing_twice(clip, tmp_path, monkeypatch, capsys):
     made = []
-    real = baselines.make_cell
-    monkeypatch.setattr(baselines, "make_cell", lambda job, *rest: made.append(job.prompt) or real(job, *rest))
-    monkeypatch.setattr(baselines, "job_of", lambda cell, given: job_of(cell, given, {"dream-fields": str(clip)}))
+    real = baselines.run_experiment
+    monkeypatch.setattr(baselines, "run_experiment", lambda job, *rest: made.append(job.prompt) or real(job, *rest))
+    monkeypatch.setattr(baselines, "experiment_job", lambda cell, given: experiment_job(cell, given, {"dream-fields": str(clip)}))
     arguments = [
         "evaluate",
         "baselines",

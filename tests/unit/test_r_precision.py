@@ -19,7 +19,7 @@ from dreamwright.backend.evaluation.captions import STARTER_CAPTIONS, read_promp
 from dreamwright.backend.evaluation.r_precision import markdown, measure_row, picture
 from dreamwright.backend.evaluation.retrieval import RPrecision, hits, r_precision
 from dreamwright.backend.evaluation.retrievers import load_retriever
-from dreamwright.backend.evaluation.samples import Exhibit, from_meshes, of_mesh, starter_prop
+from dreamwright.backend.evaluation.samples import RenderedSample, samples_from_meshes, render_sample, starter_prop
 from dreamwright.backend.io.gltf import glb_bytes
 from dreamwright.backend.io.gltf_reader import read_glb
 from tests.testing.tiny_clip import write_clip
@@ -109,14 +109,14 @@ def pictures(*firsts: list[float]) -> torch.Tensor:
 
 def test_a_row_averages_views_and_seeds_and_counts_what_is_missing_as_wrong():
     model = {"told": Told(torch.eye(3))}
-    exhibits = [
-        Exhibit(0, 0, pictures([1, 0, 0], [0, 1, 0]), pictures([1, 0, 0], [1, 0, 0])),
-        Exhibit(0, 1, pictures([1, 0, 0], [1, 0, 0]), pictures([0, 1, 0], [0, 0, 1])),
-        Exhibit(1, 0, pictures([0, 1, 0], [0, 1, 0]), pictures([0, 1, 0], [0, 1, 0])),
-        Exhibit(2, 0, None, None),
+    samples = [
+        RenderedSample(0, 0, pictures([1, 0, 0], [0, 1, 0]), pictures([1, 0, 0], [1, 0, 0])),
+        RenderedSample(0, 1, pictures([1, 0, 0], [1, 0, 0]), pictures([0, 1, 0], [0, 0, 1])),
+        RenderedSample(1, 0, pictures([0, 1, 0], [0, 1, 0]), pictures([0, 1, 0], [0, 1, 0])),
+        RenderedSample(2, 0, None, None),
     ]
     names = ["an old bike", "two cats", "some bread"]  # no domain of ours: nothing is left out of the textureless table
-    row = measure_row("ours", "told", exhibits, names, names, model)
+    row = measure_row("ours", "told", samples, names, names, model)
     assert row.figures["told"]["color"].mean == pytest.approx((0.75 + 1 + 0) / 3) and row.missing == 1
     assert row.figures["told"]["textureless"].mean == pytest.approx((0.5 + 1 + 0) / 3)
     assert "| ours | (58.3 ± 30.0) | (50.0 ± 28.9) |" in markdown([row], ["told"])
@@ -131,9 +131,9 @@ def test_a_textureless_picture_of_the_starter_is_compared_with_props_of_its_prom
 
 def test_the_judge_retrieves_the_true_props():
     judge = load_retriever("judge")
-    exhibits = [of_mesh(starter_prop(prompt, 0), n, 0, 64) for n, prompt in enumerate(PROMPTS)]
-    row = measure_row("oracle", "", exhibits, PROMPTS, STARTER_CAPTIONS, {"judge": judge})
-    wrong = [of_mesh(starter_prop(prompt, 0), (n + 1) % 3, 0, 64) for n, prompt in enumerate(PROMPTS)]
+    samples = [render_sample(starter_prop(prompt, 0), n, 0, 64) for n, prompt in enumerate(PROMPTS)]
+    row = measure_row("oracle", "", samples, PROMPTS, STARTER_CAPTIONS, {"judge": judge})
+    wrong = [render_sample(starter_prop(prompt, 0), (n + 1) % 3, 0, 64) for n, prompt in enumerate(PROMPTS)]
     shifted = measure_row("shifted", "", wrong, PROMPTS, STARTER_CAPTIONS, {"judge": judge})
     assert row.figures["judge"]["color"].mean > 0.8 and row.figures["judge"]["textureless"].mean > 0.6
     assert shifted.figures["judge"]["color"].mean == 0.0
@@ -167,22 +167,22 @@ def test_prompts_are_read_one_a_line_and_twice_the_same_is_refused(tmp_path):
 
 def test_seeds_that_are_asked_for_and_missing_are_exhibits_without_pictures(tmp_path):
     (tmp_path / f"{slug(PROMPTS[0])}.1.glb").write_bytes(glb_bytes(starter_prop(PROMPTS[0], 0), {}))
-    found = from_meshes(tmp_path, PROMPTS, 16, 2, azimuths=2)
+    found = samples_from_meshes(tmp_path, PROMPTS, 16, 2, azimuths=2)
     assert [(e.prompt, e.seed, e.color is not None) for e in found] == [
         (0, 0, False), (0, 1, True), (1, 0, False), (1, 1, False), (2, 0, False), (2, 1, False),
     ]  # fmt: skip
     with pytest.raises(ExportError, match="holds nothing for these prompts"):
-        from_meshes(tmp_path, ["something else"], 16, None)
+        samples_from_meshes(tmp_path, ["something else"], 16, None)
 
 
 def test_the_picture_leaves_no_seed_out_and_says_which_mesh_is_missing():
     """One tile of 96 pixels under a line of 14 each: prompt 0 of seeds 0 and 1, then prompt 1; seed 1 of prompt 1 gave nothing."""
 
-    def shown(prompt: int, seed: int, grey: float) -> Exhibit:
+    def shown(prompt: int, seed: int, grey: float) -> RenderedSample:
         pictures = torch.full((4, 3, 8, 8), grey)
-        return Exhibit(prompt, seed, pictures, pictures)
+        return RenderedSample(prompt, seed, pictures, pictures)
 
-    made = [shown(0, 0, 0.1), shown(1, 0, 0.3), shown(0, 1, 0.2), Exhibit(1, 1, None, None)]
+    made = [shown(0, 0, 0.1), shown(1, 0, 0.3), shown(0, 1, 0.2), RenderedSample(1, 1, None, None)]
     sheet = np.asarray(picture({"dreamfusion": made}, ["a blue chair", "a white house"]))
     assert sheet.shape == (14 + 4 * 110, 4 + 3 * 96 + 4, 3)
     middles = [sheet[14 + row * 110 + 14 + 48, 4 + 2 * 96 + 48].tolist() for row in range(4)]
@@ -199,7 +199,7 @@ def test_the_command_measures_meshes_and_pictures_with_several_models_and_an_ora
         (meshes / f"{slug(prompt)}.glb").write_bytes(glb_bytes(mesh, {}))
         folder = renders / slug(prompt)
         folder.mkdir(parents=True)
-        shown = of_mesh(mesh, 0, 0, 64, azimuths=2)
+        shown = render_sample(mesh, 0, 0, 64, azimuths=2)
         for look in ("color", "textureless"):
             for k, picture in enumerate(getattr(shown, look)):
                 Image.fromarray((picture.permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(

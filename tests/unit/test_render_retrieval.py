@@ -9,9 +9,9 @@ import torch
 
 from dreamwright.backend.errors import PromptError
 from dreamwright.backend.evaluation.captions import STARTER_CAPTIONS, captions_for
-from dreamwright.backend.evaluation.classifier_metrics import BACKGROUND, judge_pictures
+from dreamwright.backend.evaluation.classifier_metrics import BACKGROUND, render_views
 from dreamwright.backend.evaluation.render_retrieval import LOOKS, RenderRetrieval
-from dreamwright.backend.evaluation.results_table import Scoreboard
+from dreamwright.backend.evaluation.results_table import ResultsTable
 from dreamwright.backend.evaluation.samples import starter_prop
 from dreamwright.backend.starter.domain import COLORS
 
@@ -34,24 +34,24 @@ def mug():
 def test_clay_is_retrieved_among_the_props_of_the_prompt_s_color_alone(mug):
     """A red mug taken for a blue one is wrong in color, and right in shape."""
     retrieval = RenderRetrieval(["a red mug"], STARTER_CAPTIONS, {"m": AnyBlueMug()})
-    board = Scoreboard(retrieval.columns)
-    exhibit = retrieval.add(board, "row", "a red mug", 0, mug)
-    assert [board.figure("row", f"m: {look}").mean for look in LOOKS] == [0.0, 0.0, 1.0]
-    assert {look: len(getattr(exhibit, look)) for look in LOOKS} == dict.fromkeys(LOOKS, 8)
+    results = ResultsTable(retrieval.columns)
+    sample = retrieval.add(results, "row", "a red mug", 0, mug)
+    assert [results.figure("row", f"m: {look}").mean for look in LOOKS] == [0.0, 0.0, 1.0]
+    assert {look: len(getattr(sample, look)) for look in LOOKS} == dict.fromkeys(LOOKS, 8)
     assert retrieval.chances() == pytest.approx({"albedo": 1 / 128, "shaded": 1 / 128, "textureless": 1 / 16})
 
 
 def test_a_job_that_gave_no_prop_is_wrong_from_every_side_of_every_look(mug):
     retrieval = RenderRetrieval(["a blue mug"], STARTER_CAPTIONS, {"m": AnyBlueMug()})
-    board = Scoreboard(retrieval.columns)
-    retrieval.add(board, "row", "a blue mug", 0, mug)
-    retrieval.add(board, "row", "a blue mug", 1, None)
-    assert [board.figure("row", f"m: {look}").mean for look in LOOKS] == [0.5, 0.5, 0.5]
+    results = ResultsTable(retrieval.columns)
+    retrieval.add(results, "row", "a blue mug", 0, mug)
+    retrieval.add(results, "row", "a blue mug", 1, None)
+    assert [results.figure("row", f"m: {look}").mean for look in LOOKS] == [0.5, 0.5, 0.5]
 
 
 def test_albedo_is_unlit_shaded_is_lit_and_textureless_has_no_color(mug):
     flat, lit, clay = (
-        judge_pictures(mug, 0.0, textureless, azimuths=2, lit=light)
+        render_views(mug, 0.0, textureless, azimuths=2, lit=light)
         for textureless, light in ((False, False), (False, True), (True, True))
     )
     inside = (flat - BACKGROUND).abs().amax(1) > 1e-3

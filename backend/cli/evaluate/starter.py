@@ -40,22 +40,22 @@ def run(options: argparse.Namespace) -> int:
     from safetensors.numpy import load_file, save_file
     from tqdm import tqdm
 
-    from ..config.parsing import apply_settings
-    from ..config.presets import get_preset
-    from ..errors import ConfigError, DreamwrightError, PromptError
-    from ..evaluation.starter import PROMPTS, Row, failed_row, measure, picture_table, report
-    from ..geometry.build import Mesh, build_mesh
-    from ..guidance.sds import ScoreDistillation
-    from ..models.loading import load_denoiser
-    from ..models.local import resolve_model
-    from ..starter import domain
-    from ..starter.classifier import load_judge
-    from ..text.prompts import PromptBank
-    from ..training.events import Progress
-    from ..training.job import make_job
-    from ..training.methods import check_model
-    from ..training.trainer import optimize
-    from .sample import choose_device
+    from ...config.parsing import apply_settings
+    from ...config.presets import get_preset
+    from ...errors import ConfigError, DreamwrightError, PromptError
+    from ...evaluation.starter import PROMPTS, Row, failed_row, measure, prompt_sheet, report
+    from ...geometry.build import Mesh, build_mesh
+    from ...guidance.denoisers.loading import load_denoiser
+    from ...guidance.sds import ScoreDistillation
+    from ...models.local import resolve_model
+    from ...starter import domain
+    from ...starter.classifier import load_classifier
+    from ...text.prompts import PromptEmbeddings
+    from ...training.events import Progress
+    from ...training.job import make_job
+    from ...training.methods import check_model
+    from ...training.trainer import optimize
+    from ..sample import choose_device
 
     # Nobody sees a preview here or resumes a prompt: neither has a part in the figures, and both take time.
     unseen = ["run.preview_interval=1000000", "run.checkpoint_interval=1000000"]
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         except ValueError as error:
             raise PromptError(str(error)) from error
     judged_by = Path(str(resources.files("dreamwright.backend.starter"))) / "classifier"
-    judge = load_judge(judged_by)
+    judge = load_classifier(judged_by)
     folder, device = resolve_model(options.model), choose_device(options.device)
     check_model("dreamfusion", options.model, folder)
     if config.run.method != "dreamfusion":
@@ -93,14 +93,14 @@ def run(options: argparse.Namespace) -> int:
         else:
             begun = time.monotonic()
             guidance = ScoreDistillation(denoiser, config.guidance)
-            task = optimize(config, guidance, PromptBank(denoiser, prompt, config.guidance), device=device)
+            task = optimize(config, guidance, PromptEmbeddings(denoiser, prompt, config.guidance), device=device)
             try:
                 for event in task:
                     if isinstance(event, Progress) and event.step % 100 == 0:
                         tqdm.write(f"{prompt}: step {event.step}, {event.eta_s:.0f} s left")
                 with torch.no_grad():
-                    task.distiller.field.begin_step(1.0)
-                    mesh, _ = build_mesh(task.distiller.field, config.mesh)
+                    task.scene.field.begin_step(1.0)
+                    mesh, _ = build_mesh(task.scene.field, config.mesh)
                 row = measure(judge, mesh, prompt, time.monotonic() - begun)
                 save_file(
                     {k: np.ascontiguousarray(v) for k, v in vars(mesh).items() if v is not None},
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
         tqdm.write(f"{prompt}: IoU {row.silhouette_iou:.2f}, seen as {row.retrieved} / {row.retrieved_geometry}")
         result = report([r for r, _ in meshes], options.preset)
         (options.out / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
-        picture_table([(r, m) for r, m in meshes if m is not None]).save(options.out / "table.png")
+        prompt_sheet([(r, m) for r, m in meshes if m is not None]).save(options.out / "table.png")
     if meshes:
         print(json.dumps(report([r for r, _ in meshes], options.preset)["summary"], indent=2))
     return 0

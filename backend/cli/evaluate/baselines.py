@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`dreamwright evaluate baselines`: the starter's prompts by every method, and their R-Precision like the paper's table 1.
 
-Each job is kept in --out: the same command goes on where it was stopped or killed, and adds what more it is asked for.
+Each job is load_result in --out: the same command goes on where it was stopped or killed, and adds what more it is asked for.
 """
 
 from __future__ import annotations
@@ -44,61 +44,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Make what is missing, measure what there is. Raises DreamwrightError for everything a person can mend."""
-    from ..errors import ConfigError
-    from ..evaluation.baselines import ORDER, Outcome, cells, job_of
-    from ..evaluation.captions import STARTER_CAPTIONS
-    from ..evaluation.classifier_metrics import AZIMUTHS
-    from ..evaluation.r_precision import as_json, markdown, measure_row, picture
-    from ..evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
-    from ..evaluation.samples import ELEVATION, Exhibit, of_mesh, starter_prop
-    from ..geometry.build import Mesh
-    from ..training.methods import METHODS, get_method
-    from .batch_runs import PlannedCell, make_cells
-    from .evaluate_r_precision import write_table
-    from .run_loop import INTERRUPTED
-    from .sample import choose_device
+    from ...errors import ConfigError
+    from ...evaluation.baselines import PROMPT_ORDER, RunResult, experiment_job, experiments
+    from ...evaluation.captions import STARTER_CAPTIONS
+    from ...evaluation.classifier_metrics import AZIMUTHS
+    from ...evaluation.r_precision import as_json, markdown, measure_row, picture
+    from ...evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
+    from ...evaluation.samples import ELEVATION, RenderedSample, render_sample, starter_prop
+    from ...geometry.build import Mesh
+    from ...training.methods import METHODS, get_method
+    from ..run_loop import INTERRUPTED
+    from ..sample import choose_device
+    from .batch_runs import PlannedRun, run_all
+    from .r_precision import write_table
 
-    for name, value, most in (("--prompts", options.prompts, len(ORDER)), ("--seeds", options.seeds, 100)):
+    for name, value, most in (("--prompts", options.prompts, len(PROMPT_ORDER)), ("--seeds", options.seeds, 100)):
         if not 1 <= value <= most:
             raise ConfigError(f"{name} is {value}; allowed is 1 to {most}; change it")
     methods = [get_method(name) for name in options.methods or METHODS]
-    prompts, device = ORDER[: options.prompts], choose_device(options.device)
+    prompts, device = PROMPT_ORDER[: options.prompts], choose_device(options.device)
     models = {name: load_retriever(name, device) for name in options.models or DEFAULT_RETRIEVERS}
     resolution = max(64, *(model.image_size for model in models.values()))
-    exhibits: dict[str, list[Exhibit]] = {method.name: [] for method in methods}
+    samples: dict[str, list[RenderedSample]] = {method.name: [] for method in methods}
     jobs: list[dict[str, object]] = []
     planned = {
-        cell.folder(options.out): cell for cell in cells([method.name for method in methods], prompts, options.seeds)
+        cell.folder(options.out): cell for cell in experiments([method.name for method in methods], prompts, options.seeds)
     }
 
-    def use(done: PlannedCell, outcome: Outcome, mesh: Mesh | None) -> None:
+    def use(done: PlannedRun, result: RunResult, mesh: Mesh | None) -> None:
         cell = planned[done.folder]
         number = prompts.index(cell.prompt)
-        made = Exhibit(number, cell.seed, None, None) if mesh is None else of_mesh(mesh, number, cell.seed, resolution)
-        exhibits[cell.method].append(made)
+        made = RenderedSample(number, cell.seed, None, None) if mesh is None else render_sample(mesh, number, cell.seed, resolution)
+        samples[cell.method].append(made)
         jobs.append(
             {
                 "method": cell.method,
                 "prompt": cell.prompt,
                 "seed": cell.seed,
-                "seconds": outcome.seconds,
-                "error": outcome.error,
+                "seconds": result.seconds,
+                "error": result.error,
             }
         )
 
-    if not make_cells(
-        [PlannedCell(f"{c.method}: {c.prompt}", job_of(c, options.set), folder) for folder, c in planned.items()],
+    if not run_all(
+        [PlannedRun(f"{c.method}: {c.prompt}", experiment_job(c, options.set), folder) for folder, c in planned.items()],
         device,
         use,
     ):
         return INTERRUPTED
     oracle = [
-        of_mesh(starter_prop(prompt, seed), n, seed, resolution)
+        render_sample(starter_prop(prompt, seed), n, seed, resolution)
         for seed in range(options.seeds)
         for n, prompt in enumerate(prompts)
     ]
     rows = [measure_row("oracle (the true props)", "", oracle, prompts, STARTER_CAPTIONS, models)]
-    rows += [measure_row(m.name, m.model, exhibits[m.name], prompts, STARTER_CAPTIONS, models) for m in methods]
+    rows += [measure_row(m.name, m.model, samples[m.name], prompts, STARTER_CAPTIONS, models) for m in methods]
     settings = {
         "elevation_deg": ELEVATION,
         "azimuths": AZIMUTHS,
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
         "jobs": jobs,
     }
     try:
-        picture({"oracle": oracle, **exhibits}, prompts).save(options.out / "baselines.png")
+        picture({"oracle": oracle, **samples}, prompts).save(options.out / "baselines.png")
     except OSError as error:
         raise ConfigError(
             f"cannot write to {options.out} ({error.strerror}); give another folder with --out"

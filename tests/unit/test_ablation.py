@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ladder of figure 6, row by row: what each rung of the paper adds, and nothing else."""
+"""The ladder of figure 6, row by row: what each stage of the paper adds, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dreamwright.backend.config.parsing import apply_settings, config_to_mapping
 from dreamwright.backend.config.presets import DRAFT, PAPER, STANDARD
 from dreamwright.backend.config.schema import Config
 from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.evaluation.ablation import HELD, NAMES, RUNGS, rung_config
+from dreamwright.backend.evaluation.ablation import FIXED_SETTINGS, STAGE_NAMES, STAGES, stage_config
 from dreamwright.backend.rendering.shading import sample_shading
 from dreamwright.backend.text.prompts import view_words
 
@@ -29,18 +29,18 @@ def looks(config: Config) -> set[str]:
 
 
 def test_the_rungs_are_the_figure_s_in_its_order():
-    assert NAMES == ("base", "+ViewAug", "+ViewDep", "+Lighting", "+Textureless")
-    assert len({rung.folder for rung in RUNGS}) == 5
+    assert STAGE_NAMES == ("base", "+ViewAug", "+ViewDep", "+Lighting", "+Textureless")
+    assert len({stage.folder for stage in STAGES}) == 5
 
 
 @pytest.mark.parametrize("preset", [PAPER, DRAFT, STANDARD], ids=["paper", "draft", "standard"])
 def test_the_topmost_rung_is_the_whole_preset(preset):
-    assert rung_config(preset, "+Textureless") == preset
+    assert stage_config(preset, "+Textureless") == preset
 
 
 def test_what_the_paper_s_own_preset_gives_back_rung_by_rung():
     """Section 3.2's and A.2's ranges by hand; 1.25 and 1.025 are the middles of [1, 1.5] and U(0.7, 1.35)."""
-    ladder = [rung_config(PAPER, name) for name in NAMES]
+    ladder = [stage_config(PAPER, name) for name in STAGE_NAMES]
     assert differing(PAPER, ladder[0]) == pytest.approx({
         "camera.elevation_min": 30.0, "camera.elevation_max": 30.0, "camera.distance_min": 1.25, "camera.distance_max": 1.25,
         "camera.focal_min": 1.025, "camera.focal_max": 1.025, "camera.fill_min": 0.725, "camera.fill_max": 0.725,
@@ -57,12 +57,12 @@ def test_what_the_paper_s_own_preset_gives_back_rung_by_rung():
 
 
 def test_draft_s_negative_prompt_of_the_opposite_view_comes_with_the_view_words():
-    below, above = rung_config(DRAFT, "+ViewAug"), rung_config(DRAFT, "+ViewDep")
+    below, above = stage_config(DRAFT, "+ViewAug"), stage_config(DRAFT, "+ViewDep")
     assert differing(below, above) == {"guidance.view_dependent": True, "guidance.opposite_weight": 1.0}
 
 
 @pytest.mark.parametrize(
-    ("rung", "elevations", "words", "lit"),
+    ("stage", "elevations", "words", "lit"),
     [
         ("base", "one", "", {"albedo"}),
         ("+ViewAug", "many", "", {"albedo"}),
@@ -71,9 +71,9 @@ def test_draft_s_negative_prompt_of_the_opposite_view_comes_with_the_view_words(
         ("+Textureless", "many", "back view", {"albedo", "shaded", "textureless"}),
     ],
 )
-def test_each_rung_looks_asks_and_lights_as_the_figure_says(rung, elevations, words, lit):
+def test_each_rung_looks_asks_and_lights_as_the_figure_says(stage, elevations, words, lit):
     for preset in (PAPER, DRAFT):
-        config = rung_config(preset, rung)
+        config = stage_config(preset, stage)
         cameras = sample_cameras(config.camera, 500, torch.Generator().manual_seed(1))
         quadrants = ((cameras.azimuth + 45) % 360 // 90).unique()
         assert len(quadrants) == 4, "a base that sees the front only could not grow many heads"
@@ -86,16 +86,16 @@ def test_each_rung_looks_asks_and_lights_as_the_figure_says(rung, elevations, wo
 
 
 def test_every_held_setting_says_why():
-    assert all(len(held.reason) > 5 and held.until in NAMES[1:] for held in HELD)
-    assert {held.until for held in HELD} == set(NAMES[1:])
+    assert all(len(held.reason) > 5 and held.until in STAGE_NAMES[1:] for held in FIXED_SETTINGS)
+    assert {held.until for held in FIXED_SETTINGS} == set(STAGE_NAMES[1:])
 
 
 def test_presets_without_a_rung_are_refused():
-    with pytest.raises(ConfigError, match="unknown rung 'top'; allowed are base, "):
-        rung_config(PAPER, "top")
+    with pytest.raises(ConfigError, match="unknown stage 'top'; allowed are base, "):
+        stage_config(PAPER, "top")
     with pytest.raises(
         ConfigError, match=r"\+Lighting would change nothing; its settings are shading.shaded_probability"
     ):
-        rung_config(apply_settings(PAPER, ["shading.shaded_probability=0"]), "base")
+        stage_config(apply_settings(PAPER, ["shading.shaded_probability=0"]), "base")
     with pytest.raises(ConfigError, match="40 to 80; allowed for the ladder are ranges with 30 degrees"):
-        rung_config(apply_settings(DRAFT, ["camera.elevation_min=40"]), "base")
+        stage_config(apply_settings(DRAFT, ["camera.elevation_min=40"]), "base")

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..config.schema import Config
-    from ..evaluation.retrieval import RetrievalModel
+    from ...config.schema import Config
+    from ...evaluation.retrieval import RetrievalModel
 
-MOST_SEEDS = 100
+MAX_SEEDS = 100
 
 
 def add_job_arguments(parser: argparse.ArgumentParser, out: str) -> None:
-    """The arguments of suites whose cells are jobs."""
+    """The arguments of suites whose experiments are jobs."""
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="K", help="props a prompt: seeds 0 to K - 1 (default 1)"
     )
@@ -58,11 +58,11 @@ def add_common_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
-def chosen_config(options: argparse.Namespace, taken: Sequence[str] = ()) -> Config:
+def build_config(options: argparse.Namespace, taken: Sequence[str] = ()) -> Config:
     """The preset with --set and --steps. Raises ConfigError, also for settings `taken` by the suite itself."""
-    from ..config.parsing import apply_settings
-    from ..config.presets import get_preset
-    from ..errors import ConfigError
+    from ...config.parsing import apply_settings
+    from ...config.presets import get_preset
+    from ...errors import ConfigError
 
     for setting in options.set:
         name = setting.partition("=")[0].strip()
@@ -79,35 +79,35 @@ def chosen_config(options: argparse.Namespace, taken: Sequence[str] = ()) -> Con
     return config
 
 
-def chosen_prompts(text: str) -> tuple[str, ...]:
+def parse_prompts(text: str) -> tuple[str, ...]:
     """So many of the starter's test prompts, different props first, or those of a file. Raises ConfigError and PromptError."""
-    from ..errors import ConfigError
-    from ..evaluation.baselines import ORDER
-    from ..evaluation.captions import read_prompts
+    from ...errors import ConfigError
+    from ...evaluation.baselines import PROMPT_ORDER
+    from ...evaluation.captions import read_prompts
 
     try:
         count = int(text)
     except ValueError:
         return read_prompts(Path(text))
-    if not 1 <= count <= len(ORDER):
+    if not 1 <= count <= len(PROMPT_ORDER):
         raise ConfigError(
-            f"--prompts {count}; allowed is 1 to {len(ORDER)}, or a file with one prompt a line; change it"
+            f"--prompts {count}; allowed is 1 to {len(PROMPT_ORDER)}, or a file with one prompt a line; change it"
         )
-    return ORDER[:count]
+    return PROMPT_ORDER[:count]
 
 
 def check_count(name: str, value: int, most: int, least: int = 1) -> None:
     """Raise ConfigError for a number outside of its range."""
-    from ..errors import ConfigError
+    from ...errors import ConfigError
 
     if not least <= value <= most:
         raise ConfigError(f"{name} {value}; allowed is {least} to {most}; change it")
 
 
-def checked_weights(weights: Sequence[float]) -> list[float]:
+def parse_weights(weights: Sequence[float]) -> list[float]:
     """The guidance weights, in rising order. Raises ConfigError for one out of range or given twice."""
-    from ..config.parsing import BOUNDS, OMEGA
-    from ..errors import ConfigError
+    from ...config.parsing import BOUNDS, OMEGA
+    from ...errors import ConfigError
 
     low, high = BOUNDS[OMEGA]
     for weight in weights:
@@ -125,7 +125,7 @@ def load_retrievers(names: Sequence[str] | None, captions: Sequence[str], device
     """The retrieval models. Raises PromptError, before anything is made, where one does not know the captions."""
     import torch
 
-    from ..evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
+    from ...evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
 
     models = {name: load_retriever(name, device) for name in names or DEFAULT_RETRIEVERS}
     for model in models.values():
@@ -133,18 +133,18 @@ def load_retrievers(names: Sequence[str] | None, captions: Sequence[str], device
     return models
 
 
-def write_picture(folder: Path, name: str, sheet: Image.Image) -> None:
+def write_sheet(folder: Path, name: str, sheet: Image.Image) -> None:
     """Write the sheet beside its table, and say where. Raises ExportError."""
     import sys
 
-    from ..evaluation.contact_sheet import png_of
-    from ..io.output_files import write_atomically
+    from ...evaluation.contact_sheet import png_of
+    from ...io.output_files import write_atomically
 
     write_atomically(folder / f"{name}.png", png_of(sheet))
     print(f"{folder / name}.json, .md and .png are written", file=sys.stderr)
 
 
-def described(plan: Mapping[str, Any]) -> str:
+def weights_line(plan: Mapping[str, Any]) -> str:
     """One line beneath a table: which weights its figures are of."""
     weights = ", ".join(f"{file} {digest}" for file, digest in plan["weights"].items())
     return f"Model {plan['model']}: {weights}."

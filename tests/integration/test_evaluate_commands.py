@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dreamwright.backend.cli.main import main
-from dreamwright.backend.errors import Stopped
+from dreamwright.backend.errors import StoppedError
 from dreamwright.backend.evaluation import baselines, samplers
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
@@ -34,15 +34,15 @@ def made(monkeypatch):
     class Made(list):
         stop_at = 1000
 
-    jobs, real = Made(), baselines.make_cell
+    jobs, real = Made(), baselines.run_experiment
 
     def counted(job, *rest):
         if len(jobs) >= jobs.stop_at:
-            raise Stopped("stopped at step 1")
+            raise StoppedError("stopped at step 1")
         jobs.append(job)
         return real(job, *rest)
 
-    monkeypatch.setattr(baselines, "make_cell", counted)
+    monkeypatch.setattr(baselines, "run_experiment", counted)
     return jobs
 
 
@@ -60,7 +60,7 @@ def test_the_ladder_goes_on_where_it_was_stopped_and_tells_of_every_rung(model, 
     words = ["evaluate", "ablation", "--prompts", "1", "--model", model, "--out", str(out), *JOB, *FAST]
     made.stop_at = 2
     assert main(words) == 130 and len(made) == 2 and not (out / "ablation.json").exists()
-    assert "2 of 5 jobs are kept, and the same command goes on from here" in capsys.readouterr().err
+    assert "2 of 5 jobs are load_result, and the same command goes on from here" in capsys.readouterr().err
     made.stop_at = 1000
     assert main(words) == 0 and len(made) == 5
     assert [job.config.guidance.view_dependent for job in made] == [False, False, True, True, True]
@@ -142,7 +142,7 @@ def test_figure_2_s_table_has_a_line_for_each_weight_and_sampler_and_draws_nothi
     ]
     record = json.loads((tmp_path / "guidance-2d.json").read_text())
     assert record["rows"][0]["figures"]["prop and color"]["mean"] == 1.0, "the judge knows the true chair"
-    assert record["recipe"]["samples"] == 2 and len(record["cells"]) == 6
+    assert record["recipe"]["samples"] == 2 and len(record["experiments"]) == 6
     assert size_of(tmp_path / "guidance-2d.png")[1] > 6 * 64
     assert (
         main([*words, "--weights", "3", "--seeds", "3"]) == 2

@@ -67,12 +67,12 @@ def run(options: argparse.Namespace) -> int:
     """Measure, print the table and write it. Raises PromptError, ModelError, ConfigError and ExportError."""
     import sys
 
-    from ..errors import ConfigError
-    from ..evaluation.captions import read_prompts
-    from ..evaluation.r_precision import as_json, markdown, measure_row
-    from ..evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
-    from ..evaluation.samples import ELEVATION, from_meshes, from_renders
-    from .sample import choose_device
+    from ...errors import ConfigError
+    from ...evaluation.captions import read_prompts
+    from ...evaluation.r_precision import as_json, markdown, measure_row
+    from ...evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
+    from ...evaluation.samples import ELEVATION, samples_from_images, samples_from_meshes
+    from ..sample import choose_device
 
     for name, value, most in (("--seeds", options.seeds, 1000), ("--azimuths", options.azimuths, 360)):
         if value is not None and not 1 <= value <= most:
@@ -82,15 +82,15 @@ def run(options: argparse.Namespace) -> int:
     models = {name: load_retriever(name, device) for name in options.models or DEFAULT_RETRIEVERS}
     resolution = max(RESOLUTION, *(model.image_size for model in models.values()))
     if options.meshes is not None:
-        exhibits = from_meshes(options.meshes, prompts, resolution, options.seeds, options.azimuths)
+        samples = samples_from_meshes(options.meshes, prompts, resolution, options.seeds, options.azimuths)
     else:
-        exhibits = from_renders(options.renders, prompts, options.seeds)
-    rows = [measure_row(options.name, options.guided_by, exhibits, prompts, prompts, models)]
+        samples = samples_from_images(options.renders, prompts, options.seeds)
+    rows = [measure_row(options.name, options.guided_by, samples, prompts, prompts, models)]
     if options.oracle is not None:
-        rows.insert(0, measure_row("oracle", "", from_renders(options.oracle, prompts, None), prompts, prompts, models))
+        rows.insert(0, measure_row("oracle", "", samples_from_images(options.oracle, prompts, None), prompts, prompts, models))
     if rows[-1].missing:
         print(
-            f"dreamwright: warning: {rows[-1].missing} of {len(exhibits)} props are missing and count as wrong",
+            f"dreamwright: warning: {rows[-1].missing} of {len(samples)} props are missing and count as wrong",
             file=sys.stderr,
         )
     settings = {"elevation_deg": ELEVATION, "azimuths": options.azimuths, "resolution": resolution}
@@ -102,7 +102,7 @@ def write_table(folder: Path, name: str, table: str, record: object) -> None:
     """Print the table, and write it and its JSON. Raises ConfigError for a place that cannot be written."""
     import json
 
-    from ..errors import ConfigError
+    from ...errors import ConfigError
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

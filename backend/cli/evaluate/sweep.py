@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`dreamwright evaluate sweep`: the paper's figure 9, props by guidance weight and seed.
 
-Each job is kept in --out: the same command goes on where it was stopped or killed, and adds more prompts, weights or seeds.
+Each job is load_result in --out: the same command goes on where it was stopped or killed, and adds more prompts, weights or seeds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PROMPTS = ("a red mug", "a blue chair")  # a hole and a front: two of the starte
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the suite's arguments."""
-    from .evaluate_choices import add_job_arguments
+    from .arguments import add_job_arguments
 
     parser.add_argument(
         "--weights",
@@ -40,51 +40,51 @@ def run(options: argparse.Namespace) -> int:
 
     import torch
 
-    from ..config.parsing import OMEGA
-    from ..evaluation.baselines import Outcome
-    from ..evaluation.captions import captions_for, slug
-    from ..evaluation.classifier_metrics import AZIMUTHS, BACKGROUND
-    from ..evaluation.contact_sheet import labeled_sheet, mesh_tile
-    from ..evaluation.image_metrics import mean_chroma, mean_distance
-    from ..evaluation.render_retrieval import RenderRetrieval
-    from ..evaluation.results_table import Column, Scoreboard
-    from ..evaluation.run_settings import settings_of, settle, weights_of
-    from ..evaluation.samples import ELEVATION
-    from ..geometry.build import Mesh
-    from ..text.prompts import clean_prompt
-    from ..training.job import make_job
-    from .batch_runs import PlannedCell, make_cells
-    from .evaluate_choices import (
-        MOST_SEEDS,
+    from ...config.parsing import OMEGA
+    from ...evaluation.baselines import RunResult
+    from ...evaluation.captions import captions_for, slug
+    from ...evaluation.classifier_metrics import AZIMUTHS, BACKGROUND
+    from ...evaluation.contact_sheet import contact_sheet, mesh_tile
+    from ...evaluation.image_metrics import mean_chroma, mean_distance
+    from ...evaluation.render_retrieval import RenderRetrieval
+    from ...evaluation.results_table import Column, ResultsTable
+    from ...evaluation.run_settings import record_run_settings, result_settings, weight_hashes
+    from ...evaluation.samples import ELEVATION
+    from ...geometry.build import Mesh
+    from ...text.prompts import clean_prompt
+    from ...training.job import make_job
+    from ..run_loop import INTERRUPTED
+    from ..sample import choose_device
+    from .arguments import (
+        MAX_SEEDS,
+        build_config,
         check_count,
-        checked_weights,
-        chosen_config,
-        described,
         load_retrievers,
-        write_picture,
+        parse_weights,
+        weights_line,
+        write_sheet,
     )
-    from .evaluate_r_precision import write_table
-    from .run_loop import INTERRUPTED
-    from .sample import choose_device
+    from .batch_runs import PlannedRun, run_all
+    from .r_precision import write_table
 
-    check_count("--seeds", options.seeds, MOST_SEEDS)
-    weights = checked_weights(options.weights)
+    check_count("--seeds", options.seeds, MAX_SEEDS)
+    weights = parse_weights(options.weights)
     prompts = tuple(clean_prompt(prompt) for prompt in options.prompts)
-    captions, config = captions_for(prompts, "--prompts"), chosen_config(options, (OMEGA, "guidance.guidance_scale"))
+    captions, config = captions_for(prompts, "--prompts"), build_config(options, (OMEGA, "guidance.guidance_scale"))
     device = choose_device(options.device)
-    settings = settings_of(config)
+    settings = result_settings(config)
     settings["guidance"].pop("omega")
     plan = {
         "suite": "sweep",
         "preset": options.preset,
         "model": options.model,
-        "weights": weights_of(options.model),
+        "weights": weight_hashes(options.model),
         "settings": settings,
     }
     retrieval = RenderRetrieval(prompts, captions, load_retrievers(options.models, captions, device))
-    settle(options.out, plan)
+    record_run_settings(options.out, plan)
 
-    cells = {}
+    experiments = {}
     for seed in range(options.seeds):
         for prompt in prompts:
             for omega in weights:  # side by side, so that a short run can be compared as well
@@ -92,46 +92,46 @@ def run(options: argparse.Namespace) -> int:
                     config, run=replace(config.run, seed=seed), guidance=replace(config.guidance, omega=omega)
                 )
                 folder = options.out / f"omega-{omega:g}" / f"{slug(prompt)}.{seed}"
-                cells[
-                    PlannedCell(
+                experiments[
+                    PlannedRun(
                         f"omega {omega:g}: {prompt}", make_job(prompt, options.model, options.preset, own), folder
                     )
                 ] = (omega, prompt, seed)
     chroma, apart = Column("mean chroma of the albedo", digits=1), Column("distance of seeds", digits=3)
-    board, tiles, jobs = Scoreboard([*retrieval.columns, chroma, apart]), {}, []
+    results, tiles, jobs = ResultsTable([*retrieval.columns, chroma, apart]), {}, []
     renders: dict[tuple[float, str], list[torch.Tensor]] = {}
 
-    def use(cell: PlannedCell, outcome: Outcome, mesh: Mesh | None) -> None:
-        omega, prompt, seed = cells[cell]
-        exhibit = retrieval.add(board, f"{omega:g}", prompt, seed, mesh)
+    def use(cell: PlannedRun, result: RunResult, mesh: Mesh | None) -> None:
+        omega, prompt, seed = experiments[cell]
+        sample = retrieval.add(results, f"{omega:g}", prompt, seed, mesh)
         jobs.append(
-            {"omega": omega, "prompt": prompt, "seed": seed, "seconds": outcome.seconds, "error": outcome.error}
+            {"omega": omega, "prompt": prompt, "seed": seed, "seconds": result.seconds, "error": result.error}
         )
-        if mesh is None or exhibit is None:
+        if mesh is None or sample is None:
             return
-        board.add(f"{omega:g}", chroma.name, prompt, mean_chroma(exhibit.albedo, BACKGROUND))
-        renders.setdefault((omega, prompt), []).append(exhibit.albedo)
+        results.add(f"{omega:g}", chroma.name, prompt, mean_chroma(sample.albedo, BACKGROUND))
+        renders.setdefault((omega, prompt), []).append(sample.albedo)
         tiles[weights.index(omega), prompts.index(prompt) * options.seeds + seed] = mesh_tile(mesh)
 
-    if not make_cells(list(cells), device, use):
+    if not run_all(list(experiments), device, use):
         return INTERRUPTED
     for (omega, prompt), seen in renders.items():
         distance = mean_distance(torch.stack(seen))
         if distance is not None:
-            board.add(f"{omega:g}", apart.name, prompt, [distance])
+            results.add(f"{omega:g}", apart.name, prompt, [distance])
     chances = ", ".join(f"{look} {100 * chance:.1f}" for look, chance in retrieval.chances().items())
     table = (
         f"R-Precision in per cent, ± standard error over {len(prompts)} prompt(s) of {options.seeds} seed(s), {config.run.steps} steps each. By chance: {chances}. "
         "Chroma is CIELAB's C* of the prop's pixels without light; the distance is the root mean square difference of two seeds' albedo "
-        f"pictures, in [0, 1].\n\n{board.markdown('omega')}\n{described(plan)}\n"
+        f"pictures, in [0, 1].\n\n{results.markdown('omega')}\n{weights_line(plan)}\n"
     )
     record = {
         "metric": "figures of renders by guidance weight (figure 9), mean over prompts",
         **plan, "prompts": prompts, "captions": len(captions), "omegas": weights, "seeds": options.seeds, "elevation_deg": ELEVATION, "azimuths": AZIMUTHS,
-        "resolution": retrieval.resolution, "chance": retrieval.chances(), "rows": board.as_json(), "jobs": jobs,
+        "resolution": retrieval.resolution, "chance": retrieval.chances(), "rows": results.as_json(), "jobs": jobs,
     }  # fmt: skip
     write_table(options.out, "sweep", table, record)
     if tiles:
         columns = [f"{prompt} {seed}" for prompt in prompts for seed in range(options.seeds)]
-        write_picture(options.out, "sweep", labeled_sheet([f"omega {omega:g}" for omega in weights], columns, tiles))
+        write_sheet(options.out, "sweep", contact_sheet([f"omega {omega:g}" for omega in weights], columns, tiles))
     return 0

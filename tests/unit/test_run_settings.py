@@ -11,46 +11,46 @@ import pytest
 from dreamwright.backend.config.parsing import apply_settings
 from dreamwright.backend.config.presets import DRAFT
 from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.evaluation.run_settings import settings_of, settle, weights_of
+from dreamwright.backend.evaluation.run_settings import result_settings, record_run_settings, weight_hashes
 
 
 def test_the_same_plan_is_let_in_again_and_another_is_told_what_differs(tmp_path):
     out = tmp_path / "deep" / "out"
-    plan = {"suite": "sweep", "settings": settings_of(DRAFT), "weights": {"unet": "12ab"}}
-    settle(out, plan)
-    settle(out, plan)
+    plan = {"suite": "sweep", "settings": result_settings(DRAFT), "weights": {"unet": "12ab"}}
+    record_run_settings(out, plan)
+    record_run_settings(out, plan)
     assert json.loads((out / "plan.json").read_text())["suite"] == "sweep"
-    changed = {**plan, "settings": settings_of(apply_settings(DRAFT, ["run.steps=100"])), "weights": {"unet": "34cd"}}
+    changed = {**plan, "settings": result_settings(apply_settings(DRAFT, ["run.steps=100"])), "weights": {"unet": "34cd"}}
     with pytest.raises(
         ConfigError,
         match="other settings: settings.run.steps was 700, is 100; weights.unet was 12ab, is 34cd; allowed is more",
     ):
-        settle(out, changed)
+        record_run_settings(out, changed)
     with pytest.raises(
         ConfigError,
         match="suite was sweep, is ablation; settings.run.method was dreamfusion, is unset; .* and 1[0-9]+ more;",
     ):
-        settle(out, {"suite": "ablation", "weights": {"unet": "12ab"}})
+        record_run_settings(out, {"suite": "ablation", "weights": {"unet": "12ab"}})
 
 
 def test_how_a_run_fits_the_machine_is_no_part_of_the_plan_and_a_mesh_s_resolution_is():
     same = apply_settings(DRAFT, ["run.threads=1", "run.seed=7", "run.checkpoint_interval=3"])
-    assert settings_of(same) == settings_of(DRAFT)
-    assert settings_of(apply_settings(DRAFT, ["mesh.resolution=64"])) != settings_of(DRAFT)
+    assert result_settings(same) == result_settings(DRAFT)
+    assert result_settings(apply_settings(DRAFT, ["mesh.resolution=64"])) != result_settings(DRAFT)
 
 
 @pytest.mark.parametrize("content", ["no json", "[]"])
 def test_a_plan_that_cannot_be_read_and_a_place_that_cannot_be_written_are_refused(content, tmp_path):
     (tmp_path / "plan.json").write_text(content)
     with pytest.raises(ConfigError, match="plan.json cannot be read .*; give another folder with --out"):
-        settle(tmp_path, {"suite": "sweep"})
+        record_run_settings(tmp_path, {"suite": "sweep"})
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="give another"):
-        settle(tmp_path / "file" / "out", {"suite": "sweep"})
+        record_run_settings(tmp_path / "file" / "out", {"suite": "sweep"})
 
 
 def test_weights_are_named_by_the_digits_that_sha256sum_prints(tmp_path):
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "w.safetensors").write_bytes(b"weights")
     (tmp_path / "model_index.json").write_text("{}")
-    assert weights_of(str(tmp_path)) == {"unet/w.safetensors": hashlib.sha256(b"weights").hexdigest()[:16]}
+    assert weight_hashes(str(tmp_path)) == {"unet/w.safetensors": hashlib.sha256(b"weights").hexdigest()[:16]}

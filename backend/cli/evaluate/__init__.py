@@ -9,19 +9,19 @@ from typing import Any
 
 # Each module has add_arguments(parser) and run(options) -> exit code.
 SUITES = {
-    "starter": ("evaluate_starter", "lift the starter's prompts and compare each with the prop that it names"),
-    "r-precision": ("evaluate_r_precision", "CLIP R-Precision of props or pictures that are there"),
+    "starter": ("starter", "lift the starter's prompts and compare each with the prop that it names"),
+    "r-precision": ("r_precision", "CLIP R-Precision of props or pictures that are there"),
     "baselines": (
-        "evaluate_baselines",
+        "baselines",
         "make the starter's prompts by every method, and a table like the paper's table 1",
     ),
     "ablation": (
-        "evaluate_ablation",
+        "ablation",
         "the paper's figure 6: from a base to the whole preset in five rungs, retrieved from albedo, shaded and textureless renders",
     ),
-    "sweep": ("evaluate_sweep", "the paper's figure 9: props by guidance weight and seed"),
+    "sweep": ("sweep", "the paper's figure 9: props by guidance weight and seed"),
     "guidance-2d": (
-        "evaluate_guidance_2d",
+        "guidance_2d",
         "the paper's figure 2: ancestral samples beside 2D score distillation, by guidance weight",
     ),
 }
@@ -42,4 +42,4 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _module(name: str) -> Any:
-    return importlib.import_module(f"dreamwright.backend.cli.{name}")
+    return importlib.import_module(f"dreamwright.backend.cli.evaluate.{name}")

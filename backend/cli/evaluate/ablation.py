@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`dreamwright evaluate ablation`: the paper's figure 6, five stages from a base to the whole preset, by what each retrieves.
+
+Each job is load_result in --out: the same command goes on where it was stopped or killed, and adds more prompts or seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+SHEET_PROMPTS = 8  # prompts in the picture
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the suite's arguments."""
+    from .arguments import add_job_arguments
+
+    parser.add_argument(
+        "--prompts",
+        default="4",
+        metavar="N",
+        help="N of the starter's test prompts, different props first (default 4, at most 24), or a file with one prompt a line",
+    )
+    add_job_arguments(parser, "ablation")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make what is missing, then table and picture. Raises DreamwrightError for everything a person can mend."""
+    from dataclasses import replace
+
+    from ...evaluation.ablation import STAGES, fixed_values, stage_config
+    from ...evaluation.baselines import RunResult
+    from ...evaluation.captions import STARTER_CAPTIONS, captions_for, slug
+    from ...evaluation.classifier_metrics import AZIMUTHS
+    from ...evaluation.contact_sheet import contact_sheet, mesh_tile
+    from ...evaluation.render_retrieval import RenderRetrieval
+    from ...evaluation.results_table import ResultsTable
+    from ...evaluation.run_settings import record_run_settings, result_settings, weight_hashes
+    from ...evaluation.samples import ELEVATION, starter_prop
+    from ...geometry.build import Mesh
+    from ...training.job import make_job
+    from ..run_loop import INTERRUPTED
+    from ..sample import choose_device
+    from .arguments import (
+        MAX_SEEDS,
+        build_config,
+        check_count,
+        load_retrievers,
+        parse_prompts,
+        weights_line,
+        write_sheet,
+    )
+    from .batch_runs import PlannedRun, run_all
+    from .r_precision import write_table
+
+    check_count("--seeds", options.seeds, MAX_SEEDS)
+    prompts, config = parse_prompts(options.prompts), build_config(options)
+    captions, device = captions_for(prompts, "--prompts"), choose_device(options.device)
+    configs = {stage.name: stage_config(config, stage.name) for stage in STAGES}
+    plan = {
+        "suite": "ablation",
+        "preset": options.preset,
+        "model": options.model,
+        "weights": weight_hashes(options.model),
+        "settings": result_settings(config),
+    }
+    retrieval = RenderRetrieval(prompts, captions, load_retrievers(options.models, captions, device))
+    record_run_settings(options.out, plan)
+
+    experiments = {}
+    for seed in range(options.seeds):
+        for prompt in prompts:
+            for stage in STAGES:  # side by side, so that a short run can be compared as well
+                seeded = replace(configs[stage.name], run=replace(configs[stage.name].run, seed=seed))
+                job = make_job(prompt, options.model, options.preset, seeded)
+                folder = options.out / stage.folder / f"{slug(prompt)}.{seed}"
+                experiments[PlannedRun(f"{stage.name}: {prompt}", job, folder)] = (stage.name, prompt, seed)
+    results, tiles, jobs = ResultsTable(retrieval.columns), {}, []
+    names = [stage.name for stage in STAGES]
+
+    def use(cell: PlannedRun, result: RunResult, mesh: Mesh | None) -> None:
+        stage, prompt, seed = experiments[cell]
+        retrieval.add(results, stage, prompt, seed, mesh)
+        jobs.append({"stage": stage, "prompt": prompt, "seed": seed, "seconds": result.seconds, "error": result.error})
+        if mesh is not None and seed == 0 and prompt in prompts[:SHEET_PROMPTS]:
+            tiles[names.index(stage), prompts.index(prompt)] = mesh_tile(mesh)
+
+    if captions is STARTER_CAPTIONS:
+        for seed in range(options.seeds):
+            for prompt in prompts:
+                retrieval.add(results, "the true props", prompt, seed, starter_prop(prompt, seed))
+    if not run_all(list(experiments), device, use):
+        return INTERRUPTED
+    pairs = [(above, above, below) for below, above in zip(names, names[1:])] + [
+        ("the whole ladder", names[-1], names[0])
+    ]
+    chances = ", ".join(f"{look} {100 * chance:.1f}" for look, chance in retrieval.chances().items())
+    table = (
+        f"R-Precision in per cent, ± standard error over {len(prompts)} prompt(s) of {options.seeds} seed(s), {config.run.steps} steps each. By chance: {chances}.\n\n"
+        + results.markdown("stage")
+        + "\nChange from the stage below, paired by prompt:\n\n"
+        + results.changes_markdown("stage", pairs)
+        + f"\n{weights_line(plan)}\n"
+    )
+    record = {
+        "metric": "R-Precision of renders (figure 6): share of views whose own caption scores highest, mean over prompts",
+        **plan, "prompts": prompts, "captions": len(captions), "seeds": options.seeds, "elevation_deg": ELEVATION, "azimuths": AZIMUTHS,
+        "resolution": retrieval.resolution, "chance": retrieval.chances(), "stages": [vars(stage) for stage in STAGES], "held": fixed_values(config), "rows": results.as_json(), "jobs": jobs,
+    }  # fmt: skip
+    write_table(options.out, "ablation", table, record)
+    if tiles:
+        write_sheet(options.out, "ablation", contact_sheet(names, prompts[:SHEET_PROMPTS], tiles))
+    return 0
