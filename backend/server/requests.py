@@ -16,7 +16,7 @@ from ..config.presets import PRESETS, Preset, get_preset
 from ..config.schema import Config
 from ..errors import ModelError, PromptError
 from ..models.json_object import read_object
-from ..models.local import ModelInfo, known_models, registered, resolve_model
+from ..models.local import ModelStatus, local_models, registered_model, resolve_model
 from ..models.registry import BY_NAME
 from ..models.required_files import INDEX, family_of, is_clip_folder, parts_of
 from ..text.vocabulary import read_vocabulary, unknown_message, unknown_words
@@ -36,7 +36,7 @@ OFFERED: Mapping[str, tuple[str, str]] = {
         "How strictly the prompt is followed: omega in (1 + omega) eps_c - omega eps_u",
     ),
     "guidance.view_dependent": ("View Words", "Tell the model which side it is looking at"),
-    "run.refine_share": (
+    "run.finetune_share": (
         "Keep when Refining",
         "Share of the steps that a prop skips which begins from another one's field: more keeps more of that",
     ),
@@ -62,7 +62,7 @@ DEVICES_TOLD = 64  # to the panel, which only shows them; a cluster may have mor
 def capabilities(devices: tuple[str, ...], policy: Policy = Policy()) -> Capabilities:
     """Everything that the panel needs to draw itself."""
     return Capabilities(
-        models=tuple(_model_card(info) for info in known_models()),
+        models=tuple(_model_card(info) for info in local_models()),
         presets=tuple(PresetCard(p.name, p.summary, p.config.run.steps) for p in _presets(devices)),
         settings=tuple(_setting_card(name) for name in (*OFFERED, *OFFERED_FOR_A_MESH)),
         devices=devices[:DEVICES_TOLD],
@@ -77,7 +77,7 @@ def _presets(devices: tuple[str, ...]) -> list[Preset]:
     return sorted(PRESETS.values(), key=lambda preset: preset.name != first)
 
 
-def _model_card(info: ModelInfo) -> ModelCard:
+def _model_card(info: ModelStatus) -> ModelCard:
     known, missing = {}, "" if info.folder is not None else info.how_to_get
     if info.folder is not None:
         try:
@@ -127,7 +127,7 @@ def check_submission(request: Submit, folders: bool = True) -> Job | RefineJob:
     Without `folders` a model is named, not pointed at: no guest may learn or have read what lies where on this disk.
     """
     job = job_of(request)
-    if not folders and (registered(job.model) is None or ("/" in job.model and Path(job.model).exists())):
+    if not folders and (registered_model(job.model) is None or ("/" in job.model and Path(job.model).exists())):
         names = ", ".join(BY_NAME)
         raise ModelError(
             f"the model {job.model!r} is no model's name; allowed are {names}, or owner/name of a model of the hub that the "

@@ -43,7 +43,7 @@ from ..errors import DreamwrightError
 from ..scenes.initial_field import first_step
 from .jobs.initial_fields import check_fit, check_kept, named
 from .jobs.job_store import JobRecord, JobStore, StorageError
-from .jobs.scheduling import check_priority, check_room
+from .jobs.scheduling import check_priority, check_quota
 from .jobs.uploads import Uploads
 from .monitoring.counters import Counters
 from .monitoring.status_reporter import StatusReporter
@@ -160,7 +160,7 @@ class Service:
             return JobReply(known.summary)
         check_priority(request.priority, 0, asker.is_admin)
         policy = self._policy
-        check_room(self.ledger.open_jobs(owner), policy.jobs_per_user, self.ledger.open_jobs(), policy.jobs_total)
+        check_quota(self.ledger.open_jobs(owner), policy.jobs_per_user, self.ledger.open_jobs(), policy.jobs_total)
         try:
             job = check_submission(request, folders=asker.is_admin or owner == LOCAL)
             if request.refines and request.mesh:
@@ -255,7 +255,7 @@ class Service:
             self._dispatch.resume(request.job)
         elif entry.state is JobState.FAILED and self._dispatch.can_go_on(entry):
             policy = self._policy
-            check_room(
+            check_quota(
                 self.ledger.open_jobs(entry.owner), policy.jobs_per_user, self.ledger.open_jobs(), policy.jobs_total
             )
             self._dispatch.resume(request.job)

@@ -31,8 +31,8 @@ from dreamwright.backend.server.workers.failure_policy import (
     classify_status,
     decide,
     describe,
-    lowered,
-    smaller,
+    memory_notice,
+    reduce_memory_settings,
 )
 from dreamwright.backend.server.workers.oom import oom_kills
 from dreamwright.backend.training.job import make_job
@@ -114,20 +114,20 @@ def test_no_cause_is_retried_beyond_the_limit_and_what_comes_again_is_not_retrie
 
 def test_less_memory_means_settings_that_a_resumed_run_may_have_and_each_once() -> None:
     config = quick_config("run.views_per_step=4")
-    lower = smaller(config, has_vae=True)
+    lower = reduce_memory_settings(config, has_vae=True)
     assert lower == {"run.views_at_once": "1", "model.vae_recompute": "true"}
     changed = apply_settings(config, [f"{name}={value}" for name, value in lower.items()])
-    assert smaller(changed, has_vae=True) == {}, "so there is no third attempt"
+    assert reduce_memory_settings(changed, has_vae=True) == {}, "so there is no third attempt"
     assert make_job("x", "m", "draft", changed).fingerprint() == make_job("x", "m", "draft", config).fingerprint()
-    assert smaller(quick_config("run.views_per_step=1"), has_vae=False) == {}
+    assert reduce_memory_settings(quick_config("run.views_per_step=1"), has_vae=False) == {}
 
 
 def test_a_job_that_went_on_with_less_memory_says_so_at_its_end() -> None:
-    assert "run.views_at_once=1" in lowered("memory", {"run.views_at_once": "1", "run.steps": "6"})
+    assert "run.views_at_once=1" in memory_notice("memory", {"run.views_at_once": "1", "run.steps": "6"})
     assert (
-        lowered("killed", {"run.views_at_once": "1"})
-        == lowered("", {"run.views_at_once": "1"})
-        == lowered("memory", {"run.steps": "6"})
+        memory_notice("killed", {"run.views_at_once": "1"})
+        == memory_notice("", {"run.views_at_once": "1"})
+        == memory_notice("memory", {"run.steps": "6"})
         == ""
     )
 

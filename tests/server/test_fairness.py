@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamwright.backend.server.jobs.scheduling import RoundRobin, QueuedJob, check_priority, check_room, in_order, started
+from dreamwright.backend.server.jobs.scheduling import RoundRobin, QueuedJob, check_priority, check_quota, sort_queue, started
 from dreamwright.shared.errors import Refused
 
 USERS = ("ada", "bob", "cem", "dee")
@@ -28,7 +28,7 @@ def after(history: list[str]) -> RoundRobin:
 
 
 def names(waiting: list[QueuedJob], turns: RoundRobin) -> list[str]:
-    return [job.job for _, job in in_order(waiting, turns)]
+    return [job.job for _, job in sort_queue(waiting, turns)]
 
 
 def test_a_user_with_fifty_jobs_does_not_delay_another_s_first() -> None:
@@ -79,7 +79,7 @@ def test_the_order_does_not_depend_on_how_the_jobs_were_handed_over(
 
 @given(LINE, HISTORY)
 def test_a_user_s_own_jobs_stand_by_priority_then_arrival(waiting: list[QueuedJob], history: list[str]) -> None:
-    ordered = [job for _, job in in_order(waiting, after(history))]
+    ordered = [job for _, job in sort_queue(waiting, after(history))]
     for owner in USERS:
         own = [job for job in ordered if job.owner == owner]
         assert own == sorted(own, key=lambda job: (-job.priority, job.arrival))
@@ -101,7 +101,7 @@ def test_a_new_job_never_changes_how_the_jobs_of_others_stand_to_each_other(
 def test_serving_the_first_keeps_the_order_of_the_rest(waiting: list[QueuedJob], history: list[str]) -> None:
     """So the places that artists see only count down while nobody submits, raises or pauses."""
     turns = after(history)
-    ordered = in_order(waiting, turns)
+    ordered = sort_queue(waiting, turns)
     if ordered:
         turn, first = ordered[0]
         rest = names([job for job in waiting if job is not first], started(turns, turn, first.owner))
@@ -124,7 +124,7 @@ def test_nobody_starves_whatever_the_others_send(
     waiting = [job for job in line if job.owner != "ada"] + [QueuedJob("hers", "ada", -10, 1000)]
     served: dict[str, int] = {}
     for round_number, sent in enumerate(flood):
-        turn, first = in_order(waiting, turns)[0]
+        turn, first = sort_queue(waiting, turns)[0]
         turns = started(turns, turn, first.owner)
         waiting.remove(first)
         if first.job == "hers":
@@ -146,12 +146,12 @@ def test_the_turns_are_remembered_only_of_who_is_ahead(history: list[str]) -> No
 
 
 def test_limits_say_which_is_reached_and_what_to_do() -> None:
-    check_room(1, 2, 3, 4)
+    check_quota(1, 2, 3, 4)
     with pytest.raises(Refused, match="2 of your jobs.*allowed are 2.*cancel one") as refused:
-        check_room(2, 2, 3, 4)
+        check_quota(2, 2, 3, 4)
     assert refused.value.code == "too-many"
     with pytest.raises(Refused, match="4 jobs of all users.*allows 4.*send it again") as refused:
-        check_room(1, 2, 4, 4)
+        check_quota(1, 2, 4, 4)
     assert refused.value.code == "queue-full"
 
 

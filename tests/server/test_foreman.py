@@ -50,10 +50,10 @@ def test_a_worker_that_dies_at_once_is_started_after_1_2_4_seconds_and_at_last_e
     rests = []
     for _ in range(8):
         count, before = len(begun), clock.now
-        foreman.idle()
+        foreman.idle_devices()
         while len(begun) == count:
             clock.now += 0.5
-            foreman.idle()
+            foreman.idle_devices()
         rests.append(clock.now - before)
         end = time.monotonic() + 10
         while not any(isinstance(report, WorkerExited) for report in foreman.reports()):
@@ -69,8 +69,8 @@ def test_a_worker_that_cannot_be_started_at_all_leaves_the_server_alive(
     (tmp_path / "logs").write_text("in the way")
     begun = starts(foreman, monkeypatch)
     for _ in range(5):
-        assert foreman.idle() == [] and list(foreman.reports()) == []
+        assert foreman.idle_devices() == [] and list(foreman.reports()) == []
     assert begun == ["cpu"]
     clock.now += 1.0
-    foreman.idle()
+    foreman.idle_devices()
     assert begun == ["cpu", "cpu"]

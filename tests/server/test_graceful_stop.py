@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A server that is told to stop: its jobs keep their place, its clients are told, and it ends in time whatever hangs.
 
-`tests/soak/graceful_stop.py` does it again and again; docs/reliability.md has its figures.
+`tests/soak/graceful_stop.py` does it again and again; docs/operator/reliability.md has its figures.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_server_alone(tmp_path: Path) -> None:
     context = zmq.Context()
     foreman = LocalRunner(context, ("cpu",), tmp_path)
     try:
-        foreman.idle()
+        foreman.idle_devices()
         assert os.getsid(foreman._hands["cpu"].process.pid) != os.getsid(0)
     finally:
         foreman.close(0.0)

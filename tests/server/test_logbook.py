@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dreamwright.backend.server.monitoring import logging_setup
-from dreamwright.backend.server.monitoring.logging_setup import LogFormatter, hide
+from dreamwright.backend.server.monitoring.logging_setup import LogFormatter, redact
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
 from dreamwright.shared.connection_monitor import Lock
 from dreamwright.shared.credentials import key_text, new_pair
@@ -34,7 +34,7 @@ KNOWN, NEGATIVE = "a blue mushroom chair", "a white mushroom house"  # of words 
 @pytest.fixture(autouse=True)
 def nothing_hidden() -> Iterator[None]:
     yield
-    hide()
+    redact()
 
 
 def line(style: str, level: int, event: str, error: BaseException | None = None, **fields: Any) -> str:
@@ -94,7 +94,7 @@ def test_what_the_system_says_is_told() -> None:
 
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_what_the_job_in_hand_asks_for_is_blotted_out_of_events_fields_and_stacks(style: str) -> None:
-    hide(f' {MARK}\'s "shade" ', "fog and rain")
+    redact(f' {MARK}\'s "shade" ', "fog and rain")
     written = line(
         style,
         logging.INFO,

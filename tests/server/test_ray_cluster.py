@@ -71,7 +71,7 @@ def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("undisturbed")
     raise_fence(folder, 1)
     said: list[Report] = []
-    JobExecutor(RunJob(summary(model, "job", 1, "cpu"), str(folder)), "cpu", said.append, lambda: "").carry_out()
+    JobExecutor(RunJob(summary(model, "job", 1, "cpu"), str(folder)), "cpu", said.append, lambda: "").run()
     assert said[-1].how == "succeeded"
     return (folder / MESH_FILE).read_bytes()
 
@@ -214,7 +214,7 @@ def test_a_job_goes_on_without_the_server_and_without_its_envoy_and_is_found_aga
     assert (
         house.job(job).state == "running"
         and house.job(job).attempt == 1
-        and house.runner.idle() != list(house.runner.devices)
+        and house.runner.idle_devices() != list(house.runner.devices)
     )
     house.client.subscribe(job)
     house.wait_until(lambda: house.job(job).step > before and bool(house.previews))
@@ -225,7 +225,7 @@ def test_a_job_goes_on_without_the_server_and_without_its_envoy_and_is_found_aga
     house.wait_until(lambda: house.job(job).state == "cancelled")
     assert house.job(job).mesh_bytes and decode_mesh(house.mesh(job)).facts["steps"] < LONG
     house.wait_until(lambda: not actors())
-    assert set(house.runner.idle()) == set(house.runner.devices)
+    assert set(house.runner.idle_devices()) == set(house.runner.devices)
 
 
 class Bench:
@@ -240,7 +240,7 @@ class Bench:
         self.runner = RayRunner(
             self._context, machines.address, f"dreamwright-{self._folder.name}", self._folder / "logs", "cpu", grace_s
         )
-        self.runner.adopt({})
+        self.runner.reattach({})
 
     def wait_until(self, happened: Callable[[Any], bool], limit_s: float = 240.0) -> Any:
         end = time.monotonic() + limit_s
@@ -271,10 +271,10 @@ def test_of_two_attempts_at_once_only_the_later_goes_on_is_heard_and_publishes(
     """As when a node that was only cut off comes back, after its job was given to another."""
     folder = tmp_path / "job"
     raise_fence(folder, 1)
-    bench.runner.give("left/0", summary(model, "job", 1, "left/0", LONG), folder)
+    bench.runner.assign("left/0", summary(model, "job", 1, "left/0", LONG), folder)
     bench.wait_until(lambda report: isinstance(report, ProgressReport) and report.step >= 3)
     raise_fence(folder, 2)
-    bench.runner.give("right/0", summary(model, "job", 2, "right/0", LONG), folder)
+    bench.runner.assign("right/0", summary(model, "job", 2, "right/0", LONG), folder)
     bench.said.clear()
     bench.wait_until(
         lambda report: isinstance(report, ProgressReport)
@@ -300,7 +300,7 @@ def test_an_actor_that_does_not_heed_is_ended_by_force_and_one_that_is_killed_is
     """Both wait for a folder that their node does not see yet, and so look at nothing else."""
     for name, device in (("stuck", "left/0"), ("dies", "right/0")):
         (tmp_path / name).mkdir()
-        bench.runner.give(device, summary(model, name, 1, device), tmp_path / name)
+        bench.runner.assign(device, summary(model, name, 1, device), tmp_path / name)
     end = time.monotonic() + 120
     while len(actors()) < 2:
         assert time.monotonic() < end
@@ -317,21 +317,21 @@ def test_an_actor_that_does_not_heed_is_ended_by_force_and_one_that_is_killed_is
     os.kill(left[0].pid, signal.SIGKILL)
     died = bench.wait_until(lambda report: isinstance(report, WorkerExited))
     assert (died.job, died.attempt) == ("dies", 1) and "its process on the cluster's node right died" in died.reason
-    assert set(bench.runner.idle()) == {"left/0", "right/0"}
+    assert set(bench.runner.idle_devices()) == {"left/0", "right/0"}
 
 
 def test_what_the_server_does_not_want_any_more_is_ended_when_it_comes_back(
     bench: Bench, tmp_path: Path, machines: RayTestCluster, model: Path
 ) -> None:
     (tmp_path / "old").mkdir()
-    bench.runner.give("left/0", summary(model, "old", 1, "left/0"), tmp_path / "old")
+    bench.runner.assign("left/0", summary(model, "old", 1, "left/0"), tmp_path / "old")
     end = time.monotonic() + 120
     while not actors():
         assert time.monotonic() < end
         bench.runner.socket.poll(50)
     bench.runner.close()
     bench.open(machines, 1.0)
-    assert set(bench.runner.idle()) == {"left/0", "right/0"}
+    assert set(bench.runner.idle_devices()) == {"left/0", "right/0"}
     while actors():
         assert time.monotonic() < end + 120 and not list(bench.runner.reports())
         time.sleep(0.1)
@@ -347,23 +347,23 @@ def test_a_node_without_dreamwright_fails_the_job_with_a_sentence_and_a_node_tha
     while "bare/0" not in bench.runner.devices:
         assert time.monotonic() < end and not list(bench.runner.reports())
         time.sleep(0.1)
-    bench.runner.give("bare/0", summary(model, "job", 1, "bare/0"), tmp_path)
+    bench.runner.assign("bare/0", summary(model, "job", 1, "bare/0"), tmp_path)
     ended = bench.wait_until(lambda report: isinstance(report, (JobFinished, WorkerExited)))
     assert isinstance(ended, JobFinished) and ended.how == "failed"
     assert "node bare cannot load dreamwright" in ended.message and "install dreamwright[ray]" in ended.message
     machines.kill("bare")
-    assert "bare/0" in bench.runner.idle(), "nobody has noticed yet"
-    bench.runner.give("bare/0", summary(model, "job", 2, "bare/0"), tmp_path)
+    assert "bare/0" in bench.runner.idle_devices(), "nobody has noticed yet"
+    bench.runner.assign("bare/0", summary(model, "job", 2, "bare/0"), tmp_path)
     died = bench.wait_until(lambda report: isinstance(report, WorkerExited))
     assert (died.job, died.attempt) == ("job", 2) and "bare" in died.reason
-    assert set(bench.runner.devices) == set(bench.runner.idle()) == {"left/0", "right/0"}
+    assert set(bench.runner.devices) == set(bench.runner.idle_devices()) == {"left/0", "right/0"}
 
 
 def test_the_runner_outlives_the_head_node_and_goes_on_with_the_next_one(
     bench: Bench, tmp_path: Path, machines: RayTestCluster, model: Path
 ) -> None:
     """Ray ends every process that has lost its head for a while; only the envoy is one of those."""
-    bench.runner.give("left/0", summary(model, "job", 1, "left/0"), tmp_path)
+    bench.runner.assign("left/0", summary(model, "job", 1, "left/0"), tmp_path)
     end = time.monotonic() + 120
     while not actors():
         assert time.monotonic() < end
@@ -373,4 +373,4 @@ def test_the_runner_outlives_the_head_node_and_goes_on_with_the_next_one(
     died = bench.wait_until(lambda report: isinstance(report, WorkerExited))
     print(f"the loss of the head and of all nodes was told {time.monotonic() - begun:.1f} s after it")
     assert (died.job, died.attempt) == ("job", 1)
-    bench.wait_until(lambda report: bench.runner.idle() == ["left/0"])
+    bench.wait_until(lambda report: bench.runner.idle_devices() == ["left/0"])

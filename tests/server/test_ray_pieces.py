@@ -15,7 +15,7 @@ from dreamwright.backend.cli import main as command
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.server.workers import ray_runner
 from dreamwright.backend.server.workers.fencing import raise_fence
-from dreamwright.backend.server.workers.ray_actor import NO_SECRET, Mailbox, unfit, unseen
+from dreamwright.backend.server.workers.ray_actor import NO_SECRET, Mailbox, node_error, job_folder_error
 from dreamwright.backend.server.workers.ray_bridge import actor_name, explain, parse_name, slots_of
 from dreamwright.backend.server.workers.ray_runner import RayRunner, check_cluster, own_namespace
 from dreamwright.backend.server.workers.runner import WorkerExited
@@ -82,7 +82,7 @@ def test_an_actors_name_says_what_another_envoy_must_know(job: str, attempt: int
 
 def test_a_node_that_does_not_see_the_jobs_folder_says_what_to_mount(tmp_path: Path) -> None:
     waits: list[float] = []
-    message = unseen(tmp_path / "job", 2, 60.0, waits.append)
+    message = job_folder_error(tmp_path / "job", 2, 60.0, waits.append)
     assert sum(waits) == 60.0
     for word in (
         str(tmp_path / "job"),
@@ -91,26 +91,26 @@ def test_a_node_that_does_not_see_the_jobs_folder_says_what_to_mount(tmp_path: P
     ):
         assert word in message
     raise_fence(tmp_path / "job", 1)
-    assert "an older state of it" in unseen(tmp_path / "job", 2, 1.0, waits.append)
+    assert "an older state of it" in job_folder_error(tmp_path / "job", 2, 1.0, waits.append)
 
 
 def test_a_node_may_see_the_fence_late_or_see_a_later_attempts(tmp_path: Path) -> None:
     """NFS shows it late; for a later attempt the fence itself says what is to be said."""
-    assert unseen(tmp_path, 1, 60.0, lambda seconds: raise_fence(tmp_path, 1)) == ""
+    assert job_folder_error(tmp_path, 1, 60.0, lambda seconds: raise_fence(tmp_path, 1)) == ""
     raise_fence(tmp_path, 3)
-    assert unseen(tmp_path, 2, 0.0) == ""
+    assert job_folder_error(tmp_path, 2, 0.0) == ""
 
 
 def test_a_node_of_another_version_or_without_a_usable_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert unfit(__version__, "cpu") == ""
-    message = unfit("9.9", "cpu")
+    assert node_error(__version__, "cpu") == ""
+    message = node_error("9.9", "cpu")
     assert f"has dreamwright {__version__}, the server has 9.9" in message and "install the same on all" in message
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert "a GPU that PyTorch does not see" in unfit(__version__, "cuda") and "--num-gpus=0" in unfit(
+    assert "a GPU that PyTorch does not see" in node_error(__version__, "cuda") and "--num-gpus=0" in node_error(
         __version__, "cuda"
     )
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert unfit(__version__, "cuda") == ""
+    assert node_error(__version__, "cuda") == ""
 
 
 @pytest.mark.parametrize("address", ["", "ray://head:10001", "head", "head:port", "http://head:8265"])
@@ -170,7 +170,7 @@ def test_a_node_is_told_the_shared_path_and_not_the_servers_link_to_it(tmp_path:
     sent: list[Any] = []
     runner = RayRunner.__new__(RayRunner)  # without its envoy
     runner._jobs, runner._send = {}, sent.append
-    runner.give("a/0", summary(Path("model"), "job", 1, "a/0"), tmp_path / "state" / "jobs" / "job")
+    runner.assign("a/0", summary(Path("model"), "job", 1, "a/0"), tmp_path / "state" / "jobs" / "job")
     assert sent[0].folder == str(tmp_path / "shared" / "job")
 
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from dreamwright.backend.errors import CheckpointError
 from dreamwright.backend.scenes.initial_field import FIELD_FILE, read_initial_field
-from dreamwright.backend.server.jobs.initial_fields import take_over
+from dreamwright.backend.server.jobs.initial_fields import copy_initial_field
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.requests import job_of
 from dreamwright.backend.server.workers.failure_policy import Cause
@@ -39,7 +39,7 @@ def origin(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # no
 @pytest.fixture
 def folder(origin: Path, tmp_path: Path) -> Path:
     """The folder of a job that refines it, as the server leaves it for the worker."""
-    take_over(origin, tmp_path / "refined")
+    copy_initial_field(origin, tmp_path / "refined")
     return tmp_path / "refined"
 
 
@@ -47,7 +47,7 @@ def refine(model: Path, folder: Path, number: int, desk: Desk | None = None, **c
     desk = desk or Desk()
     raise_fence(folder, number)
     work = work_of(model, folder, number)
-    desk.carry_out(replace(work, job=replace(work.job, **({"prompt": NEW, "refines": "origin"} | changes))))
+    desk.run(replace(work, job=replace(work.job, **({"prompt": NEW, "refines": "origin"} | changes))))
     return desk
 
 
@@ -55,7 +55,7 @@ def refine(model: Path, folder: Path, number: int, desk: Desk | None = None, **c
 def undisturbed(origin: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:  # noqa: F811
     """The mesh of a refining that nothing happened to."""
     folder = tmp_path_factory.mktemp("undisturbed") / "refined"
-    take_over(origin, folder)
+    copy_initial_field(origin, folder)
     assert refine(model, folder, 1).ended.how == "succeeded"
     return (folder / MESH_FILE).read_bytes()
 

@@ -65,7 +65,7 @@ def attempt(model: Path, folder: Path, number: int = 1, desk: Desk | None = None
     raise_fence(folder, number)
     if not (folder / INPUT_MESH_FILE).exists():
         (folder / INPUT_MESH_FILE).write_bytes(BALL)
-    desk.carry_out(RunJob(job, str(folder)))
+    desk.run(RunJob(job, str(folder)))
     return desk
 
 

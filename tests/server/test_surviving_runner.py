@@ -18,7 +18,7 @@ POLICY = Policy(hang_minutes=1.0)
 @pytest.fixture
 def in_memory_server(tmp_path: Path) -> Iterator[InMemoryServer]:
     in_memory_server = InMemoryServer(tmp_path, policy=POLICY)
-    in_memory_server.runner.survives = True
+    in_memory_server.runner.survives_server = True
     yield in_memory_server
     in_memory_server.kill()
 

@@ -112,7 +112,7 @@ def work_of(model: Path, folder: Path, number: int) -> RunJob:
 def attempt(model: Path, folder: Path, number: int, desk: Desk | None = None) -> Desk:
     desk = desk or Desk()
     raise_fence(folder, number)
-    desk.carry_out(work_of(model, folder, number))
+    desk.run(work_of(model, folder, number))
     return desk
 
 
@@ -149,7 +149,7 @@ def test_a_texture_is_baked_and_only_a_cancel_leaves_it_out(
     desk = Hasty()
     raise_fence(tmp_path, 1)
     work = work_of(model, tmp_path, 1)
-    desk.carry_out(RunJob(replace(work.job, settings={**SETTINGS, "mesh.texture": "64"}), str(tmp_path)))
+    desk.run(RunJob(replace(work.job, settings={**SETTINGS, "mesh.texture": "64"}), str(tmp_path)))
     assert desk.ended.how == "succeeded" and desk.ended.meshed, desk.ended
     data = (tmp_path / MESH_FILE).read_bytes()
     if stopped == "cancel":
@@ -207,7 +207,7 @@ def test_a_checkpoint_of_other_settings_is_never_gone_on_from(begun: Path, model
     work = work_of(model, begun, 2)
     raise_fence(begun, 2)
     desk = Desk()
-    desk.carry_out(replace(work, job=replace(work.job, prompt="a blue mushroom")))
+    desk.run(replace(work, job=replace(work.job, prompt="a blue mushroom")))
     assert desk.steps()[0] == 1 and "began anew" in desk.ended.message
 
 

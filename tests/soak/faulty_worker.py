@@ -87,11 +87,11 @@ def injected(fault: dict[str, Any] | None, work: RunJob, told: Path) -> Iterator
 class FaultyWorker(worker.Worker):
     """The worker of the server, with a plan."""
 
-    def carry_out(self, work: RunJob) -> None:
+    def run(self, work: RunJob) -> None:
         path = Path(os.environ["DREAMWRIGHT_FAULTS"])
         fault = json.loads(path.read_text()).get(str(work.job.seed))
         with injected(fault, work, path.with_suffix(".told")):
-            super().carry_out(work)
+            super().run(work)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ class TickingForeman(ScriptedRunner):
         self._running: dict[str, tuple[Path, float, int]] = {}  # by job: folder, when it first began, its steps
         self._next = 0.0
 
-    def give(self, device: str, job: Any, folder: Path) -> None:
-        super().give(device, job, folder)
+    def assign(self, device: str, job: Any, folder: Path) -> None:
+        super().assign(device, job, folder)
         birth = folder / "birth"
         if not birth.exists():
             birth.write_text(repr(time.time()))

@@ -27,8 +27,8 @@ def made(kind: type[Any], **fields: Any) -> Any:
 class FastRunner(ScriptedRunner):
     """Workers that are done at once."""
 
-    def give(self, device: str, job: Any, folder: Path) -> None:
-        super().give(device, job, folder)
+    def assign(self, device: str, job: Any, folder: Path) -> None:
+        super().assign(device, job, folder)
         mesh = ball(12, float(job.settings.get("mesh.height_m", 1.0)))
         mesh.facts["prompt"] = job.prompt
         (folder / MESH_FILE).write_bytes(encode_mesh(mesh))

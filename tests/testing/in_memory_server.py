@@ -26,7 +26,7 @@ from dreamwright.shared.messages import JobSummary, Submit
 class InMemoryRunner:
     """A runner without processes: a test queues the reports."""
 
-    survives = False
+    survives_server = False
 
     def __init__(self, devices: tuple[str, ...]) -> None:
         self.devices, self.free = devices, list(devices)
@@ -37,16 +37,16 @@ class InMemoryRunner:
         self.killed: list[str] = []
         self.told: list[Any] = []
 
-    def idle(self) -> list[str]:
+    def idle_devices(self) -> list[str]:
         return list(self.free)
 
-    def give(self, device: str, job: JobSummary, folder: Path) -> None:
+    def assign(self, device: str, job: JobSummary, folder: Path) -> None:
         check_fence(folder, job.attempt)
         self.free.remove(device)
         self.at_work[device] = job
         self.given.append(job.job)
 
-    def adopt(self, running: Mapping[str, int]) -> set[str]:
+    def reattach(self, running: Mapping[str, int]) -> set[str]:
         return {job for job, attempt in self.living.items() if running.get(job) == attempt}
 
     def stop(self, job: str, why: str) -> None:

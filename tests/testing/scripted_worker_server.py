@@ -29,7 +29,7 @@ def asked(ticket: str = "t1", **changes: Any) -> Submit:
 class ScriptedRunner:
     """A runner without processes: jobs stay assigned until a test queues their reports."""
 
-    survives = False
+    survives_server = False
 
     def __init__(self, context, devices, log_folder):
         self.socket = context.socket(zmq.ROUTER)
@@ -40,13 +40,13 @@ class ScriptedRunner:
         self.killed: list[str] = []
         self.told: list[Any] = []
 
-    def idle(self):
+    def idle_devices(self):
         return list(self.free)
 
-    def adopt(self, running):
+    def reattach(self, running):
         return set()
 
-    def give(self, device, job, folder):
+    def assign(self, device, job, folder):
         self.free.remove(device)
         self.given.append(job.job)
         self.attempts[job.job] = job.attempt

@@ -14,7 +14,7 @@ from dreamwright.shared.messages import JobSummary
 SAMPLES = 12  # measurements kept a recipe and device: enough for a spread, few enough to follow a new driver
 STEPS_AT_LEAST = 5  # of one run before its pace is believed: the first step compiles and warms up
 # Settings that change nothing about how long a step takes; `run.steps` only multiplies it.
-NEUTRAL = ("run.steps", "run.refine_share", "run.seed", "run.max_restarts", "guidance.omega", "guidance.t_", "guidance.view_dependent", "guidance.overhead",
+NEUTRAL = ("run.steps", "run.finetune_share", "run.seed", "run.max_restarts", "guidance.omega", "guidance.t_", "guidance.view_dependent", "guidance.overhead",
            "guidance.gradient_clip", "camera.", "light.", "optimizer.learning_rate", "mesh.height_m", "mesh.triangles")  # fmt: skip
 
 

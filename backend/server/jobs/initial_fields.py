@@ -70,7 +70,7 @@ def named(ledger: JobStore, origin: str) -> Iterator[str]:
     folder = ledger.job_folder(job)
     try:
         if origin:
-            take_over(ledger.job_folder(origin), folder)
+            copy_initial_field(ledger.job_folder(origin), folder)
         yield job
     except Exception as error:  # a server that is killed cleans up at its next start
         shutil.rmtree(folder, ignore_errors=True)
@@ -84,7 +84,7 @@ def named(ledger: JobStore, origin: str) -> Iterator[str]:
         raise
 
 
-def take_over(source: Path, target: Path) -> None:
+def copy_initial_field(source: Path, target: Path) -> None:
     """Have the field of one job's folder in another's, on disk when this returns. Raises OSError.
 
     It is a second name of the same file, which nobody ever writes into, or a copy where the disk knows no such names.

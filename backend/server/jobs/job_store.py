@@ -20,7 +20,7 @@ from dreamwright.shared.messages import JobSummary, Submit
 from ...errors import CheckpointError
 from .durations import Paces, Sample
 from .retention import MonotonicAge
-from .scheduling import RoundRobin, QueuedJob, in_order, started
+from .scheduling import RoundRobin, QueuedJob, sort_queue, started
 
 log = logging.getLogger(__name__)
 
@@ -269,7 +269,7 @@ class JobStore:
         return sorted(seen, key=lambda entry: -entry.summary.changed)[:count]
 
     def _order(self) -> list[tuple[int, QueuedJob]]:
-        return in_order(
+        return sort_queue(
             (
                 QueuedJob(e.summary.job, e.owner, e.summary.priority, e.arrival, e.turn)
                 for e in self.entries.values()

@@ -37,7 +37,7 @@ class RoundRobin:
         return max(self.now, self.following.get(owner, 0))
 
 
-def in_order(waiting: Iterable[QueuedJob], turns: RoundRobin) -> list[tuple[int, QueuedJob]]:
+def sort_queue(waiting: Iterable[QueuedJob], turns: RoundRobin) -> list[tuple[int, QueuedJob]]:
     """(turn, job) of all that wait, next first: by turn, then interrupted ones, then priority, then arrival.
 
     Promises (tests/server/test_fairness.py): every job is in it once; a user's jobs stand by priority, then arrival; before a
@@ -69,7 +69,7 @@ def started(turns: RoundRobin, turn: int, owner: str, again: bool = False) -> Ro
     return RoundRobin(now, {**following, owner: turn + 1})
 
 
-def check_room(owner_open: int, owner_limit: int, all_open: int, all_limit: int) -> None:
+def check_quota(owner_open: int, owner_limit: int, all_open: int, all_limit: int) -> None:
     """Room for one more job? Raises Refused: "too-many" for the user's own limit, "queue-full" for the server's."""
     if owner_open >= owner_limit:
         raise Refused(

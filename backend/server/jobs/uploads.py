@@ -44,7 +44,7 @@ class UploadedMesh:
     used_at: float  # by the clock
 
 
-def read_sent(data: bytes) -> MeshFile:
+def read_uploaded_mesh(data: bytes) -> MeshFile:
     """The mesh of an uploaded file. Raises ConfigError for whatever cannot be refined."""
     try:
         mesh = decode_mesh(data, UPLOAD_BYTES)
@@ -132,7 +132,7 @@ class Uploads:
                 f"the mesh arrived damaged: its SHA-256 is {digest}, announced was {key[1]}; send it again from its beginning",
             )
         try:
-            read_sent(data)
+            read_uploaded_mesh(data)
         except ConfigError as error:
             self._remove(key)
             raise Refused("bad-input", str(error)) from error

@@ -31,7 +31,7 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "task
 _hidden: tuple[str, ...] = ()
 
 
-def hide(*texts: str) -> None:
+def redact(*texts: str) -> None:
     """Blot these texts, and none of before, out of every line from now on, unless it is DEBUG's: what the job in hand asks for."""
     global _hidden
     forms = {form for text in texts for form in (text, text.strip(), repr(text)[1:-1]) if len(form) >= SHORTEST_HIDDEN}

@@ -25,7 +25,7 @@ from ..jobs.job_store import JobRecord, StorageError
 from ..policy import Policy
 from ..requests import has_vae, job_of
 from ..transport.event_publisher import EventPublisher
-from .failure_policy import classify_status, decide, smaller
+from .failure_policy import classify_status, decide, reduce_memory_settings
 from .fencing import raise_fence
 from .heartbeat import STALL_S, Heartbeat, grace_s, patience_s
 from .job_executor import MESH_FILE, file_hash
@@ -44,7 +44,7 @@ FOR_A_MESH = ("model.vae_recompute",)  # what may be lowered of a job that refin
 AT_WORK = (JobState.RUNNING, JobState.CANCELLING)
 
 
-def marks(entry: JobRecord, **more: Any) -> dict[str, Any]:
+def log_context(entry: JobRecord, **more: Any) -> dict[str, Any]:
     """What a line of the log says of a job, in every case the same."""
     job = entry.summary
     return {"job": job.job, "user": entry.owner, "attempt": job.attempt, "device": job.device, **more}
@@ -95,7 +95,7 @@ class Dispatcher:
 
     def _hand_out(self) -> None:
         waiting = self._ledger.waiting()
-        for device in self._runner.idle() if waiting else []:
+        for device in self._runner.idle_devices() if waiting else []:
             if not waiting:
                 return
             entry = waiting.pop(0)
@@ -109,13 +109,13 @@ class Dispatcher:
                 return
             self._vigils[name] = Heartbeat(self._clock(), oom_kills())
             self.pausing.discard(name)
-            log.info("attempt begins", extra=marks(self._ledger.entries[name]))
-            self._runner.give(device, self._ledger.entries[name].summary, folder)
+            log.info("attempt begins", extra=log_context(self._ledger.entries[name]))
+            self._runner.assign(device, self._ledger.entries[name].summary, folder)
 
     def recall(self) -> None:
         """The server is about to end: hand out nothing more, and have what ends with it write a checkpoint and stop."""
         self._recalling = True
-        if self._runner.survives:
+        if self._runner.survives_server:
             return
         for job, entry in self._ledger.entries.items():
             if entry.state is JobState.RUNNING:
@@ -123,7 +123,7 @@ class Dispatcher:
 
     def at_work(self) -> list[str]:
         """Jobs that a worker has in hand, and that would lose something by the server's end."""
-        if self._recalling and self._runner.survives:
+        if self._recalling and self._runner.survives_server:
             return []
         return [job for job, entry in self._ledger.entries.items() if entry.state in AT_WORK]
 
@@ -149,9 +149,9 @@ class Dispatcher:
                 vigil.shift(gap, now)
             if entry.state is JobState.CANCELLING:
                 vigil.cancel(now)
-            if vigil.verdict is Cause.NONE and (vigil.overstays(now, self._policy) or vigil.hung(now, self._policy)):
+            if vigil.verdict is Cause.NONE and (vigil.past_grace(now, self._policy) or vigil.hung(now, self._policy)):
                 vigil.verdict = Cause.HANG
-                log.warning("worker is ended: no sign of life or of stopping", extra=marks(entry, stage=vigil.stage))
+                log.warning("worker is ended: no sign of life or of stopping", extra=log_context(entry, stage=vigil.stage))
             if vigil.verdict is not Cause.NONE:
                 self._runner.kill(job)
 
@@ -173,7 +173,7 @@ class Dispatcher:
             reason = report.reason or f"status {report.status}"
             log.warning(
                 "worker died",
-                extra={"status": report.status, "why": reason, **(marks(entry) if entry is not None else {})},
+                extra={"status": report.status, "why": reason, **(log_context(entry) if entry is not None else {})},
             )
             if entry is not None and report.attempt not in (0, entry.summary.attempt):
                 return  # the job has gone on without it
@@ -210,7 +210,7 @@ class Dispatcher:
                     self._herald.tally.stepped(entry.summary.device, steps, seconds)
         elif isinstance(report, StatusReport):
             if vigil is not None:
-                vigil.spoke(self._clock(), report.stage)
+                vigil.beat(self._clock(), report.stage)
             health = report.health or entry.summary.health
             message = entry.summary.message if report.health else report.message
             self._herald.note(report.job, health=health, message=message)
@@ -260,7 +260,7 @@ class Dispatcher:
         else:
             self._herald.move(job, JobState(report.how), **fields)
         entry = self._ledger.entries[job]
-        log.info("attempt ended", extra=marks(entry, state=entry.summary.state, step=entry.summary.step))
+        log.info("attempt ended", extra=log_context(entry, state=entry.summary.state, step=entry.summary.step))
         self._learn(entry)
         self.sweeper.clear(job)
 
@@ -300,15 +300,15 @@ class Dispatcher:
             resumable = has_checkpoint(self._ledger.job_folder(job.job) / "checkpoints")
             self._herald.move(job.job, JobState.FAILED, verdict.attempts, resumable=resumable, **fields)
         self._furthest[job.job] = reached  # only now: a move that the disk refused is made again
-        log.info("attempt failed", extra=marks(entry, cause=cause.value, step=reached, again=verdict.retry))
+        log.info("attempt failed", extra=log_context(entry, cause=cause.value, step=reached, again=verdict.retry))
 
     def _smaller(self, entry: JobRecord) -> dict[str, str]:
         try:
             job = job_of(entry.summary)
-            found = smaller(job.config, has_vae(job.model))
+            found = reduce_memory_settings(job.config, has_vae(job.model))
             return {name: value for name, value in found.items() if not entry.summary.mesh or name in FOR_A_MESH}
         except DreamwrightError as error:
-            log.warning("no smaller settings found", extra=marks(entry, why=type(error).__name__))
+            log.warning("no smaller settings found", extra=log_context(entry, why=type(error).__name__))
             return {}
 
     def _got_on(self, entry: JobRecord) -> tuple[int, bool]:
@@ -330,7 +330,7 @@ class Dispatcher:
     def recover(self) -> None:
         """After a start: what was running and is worked on no more goes back to the queue; what nobody knows goes."""
         under_way = {job: entry for job, entry in self._ledger.entries.items() if entry.state in AT_WORK}
-        adopted = self._runner.adopt({job: entry.summary.attempt for job, entry in under_way.items()})
+        adopted = self._runner.reattach({job: entry.summary.attempt for job, entry in under_way.items()})
         for job, entry in list(self._ledger.entries.items()):
             if job in adopted:
                 self._vigils[job] = Heartbeat(

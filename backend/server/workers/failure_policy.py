@@ -37,8 +37,8 @@ __all__ = [
     "classify_status",
     "decide",
     "describe",
-    "lowered",
-    "smaller",
+    "memory_notice",
+    "reduce_memory_settings",
 ]
 
 
@@ -138,7 +138,7 @@ def classify_status(status: int, memory_ran_out: bool) -> tuple[Cause, str]:
     return Cause.KILLED, f"its worker process was killed ({name})"
 
 
-def smaller(config: Config, has_vae: bool) -> dict[str, str]:
+def reduce_memory_settings(config: Config, has_vae: bool) -> dict[str, str]:
     """Settings that lower the memory of a run and change only its roundings; {} when none is left."""
     run, found = config.run, {}
     if run.views_per_step > 1 and run.views_at_once != 1:
@@ -164,7 +164,7 @@ def decide(cause: Cause, reason: str, attempts: int, limit: int, lower: Mapping[
     return RetryDecision(False, reason, attempts, {})
 
 
-def lowered(cause: str, settings: Mapping[str, Any]) -> str:
+def memory_notice(cause: str, settings: Mapping[str, Any]) -> str:
     """A word at the job's end about what an earlier attempt's want of memory changed; "" for nothing."""
     changed = {name: settings[name] for name in ("run.views_at_once", "model.vae_recompute") if name in settings}
     if cause not in (Cause.MEMORY, Cause.MACHINE_MEMORY) or not changed:

@@ -41,7 +41,7 @@ class Heartbeat:
     def __post_init__(self) -> None:
         self.heard = self.stage_since = self.begun
 
-    def spoke(self, now: float, stage: str = "") -> None:
+    def beat(self, now: float, stage: str = "") -> None:
         """It said something; `stage` is what it does from now on."""
         self.heard = now
         if stage and stage != self.stage:
@@ -52,7 +52,7 @@ class Heartbeat:
         if self.stage == "stepping":
             self.slowest_s = max(self.slowest_s, now - self.stepped)
         self.stepped = now
-        self.spoke(now, "meshing" if step >= steps else "stepping")
+        self.beat(now, "meshing" if step >= steps else "stepping")
         seen = (step, elapsed_s)
         gained = (0, 0.0)
         if self.first is None or seen < self.last:  # it began anew from another seed
@@ -79,7 +79,7 @@ class Heartbeat:
         """Whether it has said nothing for too long."""
         return now - self.heard > patience_s(self.stage, self.slowest_s, policy)
 
-    def overstays(self, now: float, policy: Policy) -> bool:
+    def past_grace(self, now: float, policy: Policy) -> bool:
         """Whether it was cancelled and does not come to an end, whatever it says."""
         if self.cancelled is None:
             return False

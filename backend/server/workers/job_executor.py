@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from dreamwright.shared.failure_causes import Cause
 from dreamwright.shared.limits import MESSAGE_CHARACTERS
 
-from ..monitoring.logging_setup import hide
+from ..monitoring.logging_setup import redact
 from .fencing import SupersededError, check_fence, held
 from .worker_protocol import JobFinished, StatusReport, PreviewReport, Report, ProgressReport, RunJob
 
@@ -53,7 +53,7 @@ class JobExecutor:
         self._why = self._told_to_stop() or self._why
         return bool(self._why)
 
-    def carry_out(self) -> Cause:
+    def run(self) -> Cause:
         """One job, from its newest checkpoint if there is one, to a mesh; every failure becomes a report, and its cause the answer.
 
         Whoever worked on it before must be gone first; a worker that finds its job given to a later attempt drops it.
@@ -61,7 +61,7 @@ class JobExecutor:
         from ...errors import StoppedError
         from .failure_policy import classify, describe
 
-        hide(self._job.prompt, self._job.negative)
+        redact(self._job.prompt, self._job.negative)
         try:
             with held(self._folder, self._number, self._wait_for_the_one_before) as mine:
                 ended = self._produce() if mine else self._ended(*self._unstarted())
@@ -104,14 +104,14 @@ class JobExecutor:
         from ...training.events import Checkpoint
         from ...training.pipeline import TextTo3DPipeline
         from ..requests import job_of
-        from .failure_policy import lowered
+        from .failure_policy import memory_notice
         from .refine_executor import SentRefinement
 
         job, checkpoints, origin = job_of(self._job), self._folder / "checkpoints", self._origin()
         if origin is not None:
             job = replace(job, origin=origin.digest)
         make = partial(SentRefinement, job, self._folder) if self._job.mesh else partial(TextTo3DPipeline, job, origin=origin)
-        production, told = None, list(filter(None, [lowered(self._job.cause, self._job.settings)]))
+        production, told = None, list(filter(None, [memory_notice(self._job.cause, self._job.settings)]))
         if has_checkpoint(checkpoints):
             try:
                 restored = read_checkpoint(checkpoints, job)
@@ -164,7 +164,7 @@ class JobExecutor:
         except CheckpointError as error:
             told = f"the field of job {self._job.refines}, from which it begins, cannot be read: {str(error).partition(';')[0]}"
             raise CheckpointError(f"{told}; refine that job anew, or send the prompt without it") from error
-        hide(self._job.prompt, self._job.negative, origin.prompt)
+        redact(self._job.prompt, self._job.negative, origin.prompt)
         return origin
 
     def _keep(self, job: Job | RefineJob, state: RunState) -> None:

@@ -72,7 +72,7 @@ class LocalRunner:
         self._log_folder, self._clock = log_folder, clock
 
     @property
-    def survives(self) -> bool:
+    def survives_server(self) -> bool:
         """No: workers end with their server."""
         return False
 
@@ -81,18 +81,18 @@ class LocalRunner:
         """All devices, which stay the same while the server runs."""
         return tuple(self._hands)
 
-    def adopt(self, running: Mapping[str, int]) -> set[str]:
+    def reattach(self, running: Mapping[str, int]) -> set[str]:
         """Nothing: workers end with their server, and a slow one is kept away from its job by the job's lock."""
         return set()
 
-    def idle(self) -> list[str]:
+    def idle_devices(self) -> list[str]:
         """Devices without a job; a worker is started for them where none runs."""
         for hand in self._hands.values():
             if hand.process is None and self._clock() >= hand.rests_until:
                 self._start(hand)
         return [hand.device for hand in self._hands.values() if hand.ready and not hand.job]
 
-    def give(self, device: str, job: JobSummary, folder: Path) -> None:
+    def assign(self, device: str, job: JobSummary, folder: Path) -> None:
         """Put a device to work on a job."""
         hand = self._hands[device]
         hand.job, hand.ready = job.job, False

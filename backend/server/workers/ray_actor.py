@@ -79,16 +79,16 @@ class JobActor:
     def _run(self) -> None:
         inherit_log()
         try:
-            refusal = unfit(self._version, self._compute)  # first: an order of another version may not be readable
+            refusal = node_error(self._version, self._compute)  # first: an order of another version may not be readable
             if not refusal:
                 work: RunJob = unpack_order(NO_SECRET, self._order)
-                refusal = unseen(Path(work.folder), self._attempt)
+                refusal = job_folder_error(Path(work.folder), self._attempt)
             if refusal:
                 self._box.put(JobFinished(self._job, "failed", refusal, False, self._attempt))
             else:
                 JobExecutor(
                     work, "cuda:0" if self._compute == "cuda" else "cpu", self._box.put, self._told_to_stop
-                ).carry_out()
+                ).run()
             while time.monotonic() - self._asked_at < UNHEARD_S:
                 time.sleep(1.0)
         except BaseException:
@@ -98,7 +98,7 @@ class JobActor:
             os._exit(0)  # a thread that ended without a word must not leave an actor that looks alive
 
 
-def unfit(version: str, compute: str) -> str:
+def node_error(version: str, compute: str) -> str:
     """Why this node cannot make jobs of a server of this version, or "". The first to load torch."""
     node = socket.gethostname()
     if version != __version__:
@@ -114,7 +114,7 @@ def unfit(version: str, compute: str) -> str:
     return ""
 
 
-def unseen(
+def job_folder_error(
     folder: Path, attempt: int, patience_s: float = SEE_FOLDER_S, sleep: Callable[[float], None] = time.sleep
 ) -> str:
     """Why this node does not see a job's folder as the server does, or "": its fence must show this attempt, or a later."""

@@ -263,7 +263,7 @@ def explain(cluster: str, error: Exception) -> str:
         return f"the Ray cluster at {cluster} is of other versions than this server: {told[:600]}; install the same Ray and Python on all machines"
     return (
         f"no Ray cluster answers at {cluster} ({one_line(error)}); start one with `ray start --head`, let this machine join it with "
-        "`ray start --address=HOST:PORT --num-gpus=0`, and set RAY_AUTH_MODE and its token here as there (docs/machines.md)"
+        "`ray start --address=HOST:PORT --num-gpus=0`, and set RAY_AUTH_MODE and its token here as there (docs/operator/ray-cluster.md)"
     )
 
 

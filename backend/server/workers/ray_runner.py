@@ -148,7 +148,7 @@ class RayRunner:
         return self._log_folder / "ray-envoy.log"
 
     @property
-    def survives(self) -> bool:
+    def survives_server(self) -> bool:
         """Actors are detached."""
         return True
 
@@ -157,7 +157,7 @@ class RayRunner:
         """A name for each GPU of the cluster's living nodes, NODE/0 and so on; none while there is no connection."""
         return self._slots if self._connected else ()
 
-    def adopt(self, running: Mapping[str, int]) -> set[str]:
+    def reattach(self, running: Mapping[str, int]) -> set[str]:
         """Take up what living actors are making; other actors of this server's are ended."""
         for job, (attempt, device) in self._found.items():
             if running.get(job) == attempt:
@@ -166,12 +166,12 @@ class RayRunner:
                 self._send(KillActor(job, attempt))
         return set(self._jobs)
 
-    def idle(self) -> list[str]:
+    def idle_devices(self) -> list[str]:
         """GPUs that have no job of this server's."""
         taken = {given.device for given in self._jobs.values()}
         return [device for device in self.devices if device not in taken]
 
-    def give(self, device: str, job: JobSummary, folder: Path) -> None:
+    def assign(self, device: str, job: JobSummary, folder: Path) -> None:
         """Start an actor on the device's node."""
         self._jobs[job.job] = Assignment(job.attempt, device)
         self._send(RunJob(job, str(folder.resolve())))  # nodes have the shared storage, but no links that lead to it here

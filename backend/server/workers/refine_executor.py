@@ -14,7 +14,7 @@ from dreamwright.shared.messages import JobSummary, Submit
 from ...config.parsing import apply_settings
 from ...errors import ConfigError
 from ...training.refine_job import PRESET, REFINE, RefineJob, refine_job
-from ..jobs.uploads import SUBJECT_FILE, read_sent
+from ..jobs.uploads import INPUT_MESH_FILE, read_uploaded_mesh
 
 if TYPE_CHECKING:
     from ...geometry.build import Mesh
@@ -51,7 +51,7 @@ class Report:
 
 
 class SentRefinement:
-    """A refinement of the mesh in a job's folder, with what a worker asks of a `Production`.
+    """A refinement of the mesh in a job's folder, with what a worker asks of a `TextTo3DPipeline`.
 
     Raises ConfigError when the mesh is not there as it was sent, and the errors of `RefineProduction`.
     """
@@ -59,11 +59,11 @@ class SentRefinement:
     def __init__(
         self, job: RefineJob, folder: Path, device: Any, resume: RunState | None, should_stop: Callable[[], bool]
     ) -> None:
-        from ...geometry.input_mesh import make_subject
+        from ...geometry.input_mesh import make_input_mesh
         from ...training.refine_pipeline import RefineProduction
 
         try:
-            data = (folder / SUBJECT_FILE).read_bytes()
+            data = (folder / INPUT_MESH_FILE).read_bytes()
         except OSError as error:
             raise ConfigError(
                 f"the mesh of this job cannot be read on the server ({error.strerror or error}); send the mesh again, as a new job"
@@ -72,12 +72,12 @@ class SentRefinement:
             raise ConfigError(
                 "the mesh of this job was damaged on the server's disk; send the mesh again, as a new job"
             )
-        sent = read_sent(data)
+        sent = read_uploaded_mesh(data)
         echoed = [(name, value) for name, value in sent.facts.items() if name.startswith(ECHOED)][:ECHOES]
         self._echo: Mapping[str, Any] = dict(echoed)
         self.job = job
         self._inner = RefineProduction(
-            job, make_subject(sent.vertices, sent.faces, sent.albedo), device, resume, should_stop
+            job, make_input_mesh(sent.vertices, sent.faces, sent.albedo), device, resume, should_stop
         )
         self.notices, self.warnings, self.events = self._inner.notices, self._inner.warnings, self._inner.events
 

@@ -37,24 +37,24 @@ class Runner(Protocol):
         """Readable when `reports` may have something to say."""
 
     @property
-    def survives(self) -> bool:
+    def survives_server(self) -> bool:
         """Whether what it runs goes on without the server, to be adopted when that is back."""
 
     @property
     def devices(self) -> tuple[str, ...]:
         """What jobs can be given to now, busy or not. Machines may come and go; a device that comes back has its old name."""
 
-    def adopt(self, running: Mapping[str, int]) -> set[str]:
+    def reattach(self, running: Mapping[str, int]) -> set[str]:
         """Called once, at the server's start: `running` says which attempt of which jobs the ledger counts as running.
 
         Answers which of these are being worked on still: their devices are busy, and their reports come. Whatever else
         the runner finds at work for this server is ended.
         """
 
-    def idle(self) -> list[str]:
+    def idle_devices(self) -> list[str]:
         """Devices that a job can be given to now."""
 
-    def give(self, device: str, job: JobSummary, folder: Path) -> None:
+    def assign(self, device: str, job: JobSummary, folder: Path) -> None:
         """Put an idle device to work on an attempt, whose fence is raised. Never fails: what goes wrong is reported."""
 
     def stop(self, job: str, why: str) -> None:

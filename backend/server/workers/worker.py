@@ -54,7 +54,7 @@ class Worker:
                 order = unpack_order(self._secret, self._socket.recv())
                 if isinstance(order, RunJob):
                     self._stop = None
-                    self.carry_out(order)
+                    self.run(order)
                     self.say(Ready(self.device))
 
     def _should_stop(self) -> bool:
@@ -67,9 +67,9 @@ class Worker:
             sys.exit("the server is gone; the checkpoint keeps what was done")
         return self._stop is not None
 
-    def carry_out(self, work: RunJob) -> None:
+    def run(self, work: RunJob) -> None:
         """Make one job; every failure becomes a report."""
-        cause = JobExecutor(work, self.device, self.say, self._told_to_stop).carry_out()
+        cause = JobExecutor(work, self.device, self.say, self._told_to_stop).run()
         if cause is Cause.DEVICE_FAULT:
             self._leave()
 
