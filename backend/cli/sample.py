@@ -128,7 +128,8 @@ def _states(
     generator: torch.Generator,
 ) -> Iterator[Tensor]:
     """What there is after each step: pictures (n, 3, h, w) in [0, 1] by SDS, x0_hat in the model's space by sampling."""
-    from ..guidance.sds import ancestral_steps, distill_image
+    from ..guidance.sampling import ancestral_steps
+    from ..guidance.sds import distill_image
 
     if method == "sds":
         kind = "symmetric" if symmetric else "free"

@@ -15,7 +15,7 @@ from dreamwright.shared.limits import TEXTURE_LARGEST, TEXTURE_SMALLEST
 from ..config.schema import MeshConfig
 from ..errors import ConfigError
 from .clean import clean_surface, smoothed
-from .closing import close_pits, onto_solid
+from .closing import close_pits, project_to_solid
 from .color import AlbedoField, display_to_linear, sample_albedo
 from .compare import FieldViews, MeshFieldError, mesh_render_error
 from .decimate import decimate
@@ -131,7 +131,7 @@ def locate_grid(field: DensityField, config: MeshConfig) -> tuple[DensityGrid, f
     return grid, config.threshold if config.threshold > 0 else choose_threshold(grid)
 
 
-def place(vertices: FloatArray, height_m: float) -> tuple[FloatArray, float, FloatArray]:
+def to_object_frame(vertices: FloatArray, height_m: float) -> tuple[FloatArray, float, FloatArray]:
     """Scale to `height_m` metres along Z, stand on z = 0, center in x and y: (vertices, scale, offset (3,))."""
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     scale = height_m / float(high[2] - low[2])
@@ -141,7 +141,7 @@ def place(vertices: FloatArray, height_m: float) -> tuple[FloatArray, float, Flo
 
 def assemble_mesh(surface: Surface, rho: FloatArray, height_m: float) -> tuple[Mesh, float, FloatArray]:
     """Placed float32 mesh of a surface in scene units with display-sRGB rho (V, 3): (mesh, scale, offset)."""
-    vertices, scale, offset = place(surface.vertices, height_m)
+    vertices, scale, offset = to_object_frame(surface.vertices, height_m)
     mesh = Mesh(
         vertices=vertices.astype(np.float32),
         faces=surface.faces.astype(np.int32),
@@ -159,7 +159,7 @@ def build_mesh(
     progress: Callable[[float], None] = lambda share: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Mesh, MeshReport]:
-    """Extract, clean, decimate, color, place: the field's prop as a sound mesh, with a report.
+    """Extract, clean, decimate, color, to_object_frame: the field's prop as a sound mesh, with a report.
 
     The field's per-step state must be built (`field.begin_step(progress)`) by the caller, who knows the progress.
     `views` asks for the mesh-versus-field render error. `progress` hears the share of the texture that is baked; a bake that
@@ -172,7 +172,7 @@ def build_mesh(
     raw = refine_surface(field, closed, extract_surface(closed, threshold), threshold)
     clean, dropped = clean_surface(raw, lambda mu: query_density(field, mu), smoothing_iterations)
     surface = decimate(clean, config.triangles)
-    onto = onto_solid(grid, threshold) if config.closing > 0 else lambda mu: mu
+    onto = project_to_solid(grid, threshold) if config.closing > 0 else lambda mu: mu
     rho = sample_albedo(field, onto(surface.vertices), vertex_normals(surface), grid.cell)
     colored, surface = surface, smoothed(surface, config.smoothing)  # colors stay with their vertices
     mesh, scale, offset = assemble_mesh(surface, rho, config.height_m)

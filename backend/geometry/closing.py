@@ -39,7 +39,7 @@ def close_pits(grid: DensityGrid, threshold: float, radius: float) -> DensityGri
     return replace(grid, tau=np.where(filled[inner], np.maximum(grid.tau, tau[inner]), grid.tau).astype(np.float32))
 
 
-def onto_solid(grid: DensityGrid, threshold: float) -> Callable[[FloatArray], FloatArray]:
+def project_to_solid(grid: DensityGrid, threshold: float) -> Callable[[FloatArray], FloatArray]:
     """A function of mu (m, 3): mu, but the nearest node of {tau > threshold} where that is over two cells away; scene units.
 
     Where a pit was filled there is no albedo; its nearest wall has one. Unchanged where nothing is solid.

@@ -22,7 +22,7 @@ from .topology import (
 ATTEMPTS = ((0, 7.0), (0, 5.0), (0, 3.0), (2, 7.0), (2, 5.0), (2, 3.0))
 RELAXATION = (1.0, 0.97, 1.25, 1.6, 2.2, 3.0)  # multiples of the budget to try, in this order
 VOLUME_CHANGE = 0.1  # largest accepted relative change of volume
-DEVIATION = 0.02  # of the diagonal: how far a new face may lie from the old surface when a handle has closed
+HAUSDORFF_LIMIT = 0.02  # of the diagonal: how far a new face may lie from the old surface when a handle has closed
 
 
 def is_sound(surface: Surface) -> bool:
@@ -47,7 +47,7 @@ def simplify_once(surface: Surface, triangles: int, aggressiveness: float) -> Su
     return split_pinched_vertices(drop_bad_faces(simplified))
 
 
-def deviation(surface: Surface, reference: Surface) -> float:
+def hausdorff(surface: Surface, reference: Surface) -> float:
     """Largest distance from a face's middle to the nearest vertex of a dense reference, over its diagonal."""
     middles = surface.vertices[surface.faces].mean(axis=1)
     return float(cKDTree(reference.vertices).query(middles)[0].max()) / diagonal(reference)
@@ -81,6 +81,6 @@ def decimate(surface: Surface, triangles: int) -> Surface:
                 changed.append(candidate)
         changed.sort(key=lambda candidate: abs(euler_number(candidate.faces) - euler))
         for candidate in changed:
-            if deviation(candidate, surface) <= DEVIATION:
+            if hausdorff(candidate, surface) <= HAUSDORFF_LIMIT:
                 return candidate
     return surface

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from ..errors import NotANumber, RunError
+from ..errors import NonFiniteError, RunError
 from .topology import FloatArray, Surface
 
 NUDGE = 1e-3  # keeps levels off zero, so that no two crossings coincide at a node and no triangle collapses
@@ -60,7 +60,7 @@ def field_device(field: DensityField) -> torch.device:
 def query_density(field: DensityField, mu: FloatArray, chunk: int = CHUNK) -> NDArray[np.float32]:
     """tau(mu) in chunks, zero outside the bounding sphere: (m, 3) float64 -> (m,) float32, 1 / scene unit.
 
-    Raises NotANumber when the field answers with NaN or infinity.
+    Raises NonFiniteError when the field answers with NaN or infinity.
     """
     device = field_device(field)
     tau = np.zeros(len(mu), dtype=np.float32)
@@ -70,7 +70,7 @@ def query_density(field: DensityField, mu: FloatArray, chunk: int = CHUNK) -> ND
         positions = torch.from_numpy(mu[rows].astype(np.float32)).to(device)
         tau[rows] = field.density(positions).reshape(-1).float().cpu().numpy()
     if not np.isfinite(tau).all():
-        raise NotANumber(
+        raise NonFiniteError(
             f"the field's density is not finite at {int((~np.isfinite(tau)).sum())} of {len(tau)} grid nodes; "
             "only finite densities can be meshed; restart from an earlier checkpoint or another --seed"
         )

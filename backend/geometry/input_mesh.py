@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from .build import Mesh
 from .color import display_to_linear, linear_to_display
-from .mesh_validation import check_given
+from .mesh_validation import validate_mesh
 from .topology import FloatArray, IntArray, Surface, vertex_normals
 
 RADIUS = 0.5  # scene units, of the farthest vertex
 
 
 @dataclass(frozen=True)
-class Subject:
+class InputMesh:
     """A mesh as it was given and as it is optimized.
 
     vertices (V, 3) float32, faces (F, 3) int32, albedo (V, 3) float32 linear, as given; unit (W, 3) float64 scene units,
@@ -62,15 +62,15 @@ class Subject:
         return Mesh(placed, self.faces, albedo, around.astype(np.float32))
 
 
-def make_subject(vertices: FloatArray, faces: IntArray, albedo: FloatArray) -> Subject:
+def make_input_mesh(vertices: FloatArray, faces: IntArray, albedo: FloatArray) -> InputMesh:
     """A subject of vertices (V, 3), faces (F, 3) and linear albedo (V, 3). Raises ConfigError for what is no mesh."""
     vertices, albedo = np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(albedo, np.float32)
     faces = np.ascontiguousarray(faces)
-    center, radius = check_given(vertices, faces, albedo)
+    center, radius = validate_mesh(vertices, faces, albedo)
     places, weld = np.unique(vertices, axis=0, return_inverse=True)
     weld = weld.reshape(-1)
     scale = RADIUS / radius
-    return Subject(
+    return InputMesh(
         vertices,
         faces.astype(np.int32),
         np.clip(albedo, 0, 1),

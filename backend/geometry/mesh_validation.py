@@ -13,7 +13,7 @@ from ..errors import ConfigError
 SMALLEST_RADIUS = 1e-20  # of the mesh's own unit; below it there is nothing to scale up
 
 
-def check_given(
+def validate_mesh(
     vertices: NDArray[np.float32], faces: NDArray[np.integer], albedo: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], float]:
     """The middle of the box of the vertices that faces name, (3,), and the farthest one's distance from it.

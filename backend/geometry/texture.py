@@ -52,15 +52,15 @@ class Texture:
 
 
 @dataclass(frozen=True)
-class Texels:
-    """Texels that some face has: pixel (m,) = row * size + column, face (m,), barycentric (m, 3) inside that face."""
+class TexelFragments:
+    """TexelFragments that some face has: pixel (m,) = row * size + column, face (m,), barycentric (m, 3) inside that face."""
 
     pixel: IntArray
     face: IntArray
     barycentric: FloatArray
 
 
-def find_texels(unwrapping: Unwrapping, size: int, reach: float = REACH) -> Texels:
+def covered_texels(unwrapping: Unwrapping, size: int, reach: float = REACH) -> TexelFragments:
     """Every texel whose center is in a face, or within `reach` texels of one and then at that face's edge.
 
     Where several faces claim a texel, the one it lies deepest in, or least outside of, has it.
@@ -112,7 +112,7 @@ def find_texels(unwrapping: Unwrapping, size: int, reach: float = REACH) -> Texe
         start = stop
     pixel = np.flatnonzero(face >= 0)
     weights = np.maximum(weights[pixel], 0.0)
-    return Texels(pixel, face[pixel], weights / weights.sum(axis=1, keepdims=True))
+    return TexelFragments(pixel, face[pixel], weights / weights.sum(axis=1, keepdims=True))
 
 
 def bake(
@@ -128,10 +128,10 @@ def bake(
     """The field's albedo at every texel of a picture of `size` a side; None when told to stop.
 
     `surface` is the mesh in scene units, `cell` the spacing of its grid. Colors are sampled as for vertices
-    (`sample_albedo`), at the texel's point of the triangle, moved by `onto` first. Texels of no face take the color of the
+    (`sample_albedo`), at the texel's point of the triangle, moved by `onto` first. TexelFragments of no face take the color of the
     nearest that has one, so that neither filtering nor small mip levels show what is between the charts.
     """
-    texels = find_texels(unwrapping, size)
+    texels = covered_texels(unwrapping, size)
     normals = vertex_normals(surface)
     picture = np.zeros((size * size, 3), dtype=np.uint8)
     for start in range(0, len(texels.pixel), BATCH):

@@ -33,7 +33,7 @@ class RayBundle:
     median_depth: Tensor  # (n,) distance at which opacity passes one half; meaningless where not opaque
 
 
-def first_reach(values: Tensor, target: float) -> Tensor:
+def first_crossing(values: Tensor, target: float) -> Tensor:
     """Where along its row a non-decreasing (n, s) first exceeds `target`, as a fractional index: (n,), s if never."""
     index = (values <= target).sum(dim=1)
     after = values.gather(1, index.clamp(max=values.shape[1] - 1)[:, None])[:, 0]
@@ -57,10 +57,10 @@ def march(grid: DensityGrid, axes: FloatArray, resolution: int = VIEW_RESOLUTION
     # grid_sample wants (x, y, z) to index the last, middle and first axis; ours are the first, middle and last.
     tau = F.grid_sample(volume, normalized.flip(-1)[None, None], align_corners=True, padding_mode="zeros")[0, 0, 0]
     optical = torch.cumsum(tau * step, dim=1)
-    return RayBundle(tau, step, optical[:, -1] > MEDIAN, (first_reach(optical, MEDIAN) + 1.0) * step)
+    return RayBundle(tau, step, optical[:, -1] > MEDIAN, (first_crossing(optical, MEDIAN) + 1.0) * step)
 
 
-def disagreement(bundles: list[RayBundle], threshold: float, radius: float) -> float:
+def render_error(bundles: list[RayBundle], threshold: float, radius: float) -> float:
     """hypot(1 - silhouette IoU, 2 mean |first crossing - median depth| / radius) over all rays, lower is better.
 
     The first crossing of tau > threshold is what the mesh would show; the opacity-1/2 contour and the median depth are
@@ -71,7 +71,7 @@ def disagreement(bundles: list[RayBundle], threshold: float, radius: float) -> f
     both = either = 0
     depth_error = 0.0
     for bundle in bundles:
-        reach = first_reach(torch.cummax(bundle.tau, dim=1).values, threshold)
+        reach = first_crossing(torch.cummax(bundle.tau, dim=1).values, threshold)
         hit = reach < bundle.tau.shape[1]
         common = hit & bundle.opaque
         both += int(common.sum())
@@ -104,7 +104,7 @@ def choose_threshold(grid: DensityGrid, views: tuple[tuple[float, float], ...] =
     low, high = math.log(lowest), math.log(0.98 * highest)
     for count in (17, 9):
         candidates = np.linspace(low, high, count)
-        scores = np.array([disagreement(kept, math.exp(candidate), radius) for candidate in candidates])
+        scores = np.array([render_error(kept, math.exp(candidate), radius) for candidate in candidates])
         left = right = int(scores.argmin())
         limit = scores.min() + PLATEAU
         while left > 0 and scores[left - 1] <= limit:

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import ExportError
-from .output_files import check_file_place
+from .output_files import check_writable
 
 GAP = 2  # pixels between the pictures of a grid
 
 
-def check_picture_path(path: str | Path) -> Path:
+def check_image_path(path: str | Path) -> Path:
     """The path, if a PNG can be written there; touches nothing that exists. Raises ExportError."""
     path = Path(path)
     if path.suffix.lower() != ".png":
@@ -28,10 +28,10 @@ def check_picture_path(path: str | Path) -> Path:
             f"cannot write {str(path)!r}: its extension is {path.suffix or 'missing'!r}; allowed is .png; "
             "end the file's name with it"
         )
-    return check_file_place(path)
+    return check_writable(path)
 
 
-def picture_grid(images: Tensor) -> Tensor:
+def image_grid(images: Tensor) -> Tensor:
     """Images (n, 3, h, w) -> one (3, H, W), row by row in a nearly square grid on white, `GAP` pixels apart."""
     n, _, height, width = images.shape
     if n == 1:

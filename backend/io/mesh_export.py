@@ -21,7 +21,7 @@ from ..errors import ExportError
 from ..geometry.build import Mesh
 from ..geometry.color import linear_to_display
 from .gltf import ROUGHNESS, glb_bytes
-from .output_files import check_file_place, write_atomically
+from .output_files import check_writable, write_atomically
 
 NAME_LENGTH = 60  # characters; Blender's object names hold 63 bytes
 
@@ -130,7 +130,7 @@ def check_output_path(path: str | os.PathLike[str], textured: bool = False) -> P
             f"cannot write {str(path)!r}: {path.suffix} files hold colors of vertices and no texture; allowed with --texture "
             f"(mesh.texture) are {' and '.join(TEXTURED)}; end the file's name with one of them, or leave the texture out"
         )
-    return check_file_place(path)
+    return check_writable(path)
 
 
 def export_mesh(mesh: Mesh, path: str | os.PathLike[str], provenance: Mapping[str, Any]) -> Path:

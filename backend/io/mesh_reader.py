@@ -12,7 +12,7 @@ import trimesh
 
 from ..errors import ConfigError, one_line
 from ..geometry.color import display_to_linear
-from ..geometry.input_mesh import Subject, make_subject
+from ..geometry.input_mesh import InputMesh, make_input_mesh
 from ..geometry.topology import FloatArray
 
 SUFFIXES = (".glb", ".gltf", ".ply", ".obj")
@@ -22,7 +22,7 @@ PLAIN = 0.5  # display sRGB of vertices that have no color
 Up = Literal["auto", "y", "z"]
 
 
-def read_subject(path: str | os.PathLike[str], up: Up = "auto") -> Subject:
+def read_input_mesh(path: str | os.PathLike[str], up: Up = "auto") -> InputMesh:
     """All meshes of a file as one, in Z up. glTF is Y up; PLY and OBJ count as Z up, as Dreamwright writes them.
 
     glTF's vertex colors are linear, those of the others display sRGB; a picture texture is looked up at the vertices.
@@ -64,7 +64,7 @@ def read_subject(path: str | os.PathLike[str], up: Up = "auto") -> Subject:
     albedo = np.concatenate([_linear_colors(mesh, gltf) for mesh, _ in meshes])
     if up == "y" or (up == "auto" and gltf):
         vertices = np.stack([vertices[:, 0], -vertices[:, 2], vertices[:, 1]], axis=1)
-    return make_subject(vertices, faces, albedo)
+    return make_input_mesh(vertices, faces, albedo)
 
 
 def _placed(vertices: FloatArray, transform: FloatArray) -> FloatArray:

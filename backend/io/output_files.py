@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import ExportError
 
 
-def check_file_place(path: Path) -> Path:
+def check_writable(path: Path) -> Path:
     """The path, if a file can be written there; touches nothing that exists. Raises ExportError."""
     if path.is_dir():
         raise ExportError(f"cannot write {str(path)!r}: it is a directory; give the name of a file")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A z-buffer rasterizer in numpy: a mesh's color, mask, depth and normal seen by a camera of docs/conventions.md."""
+"""A z-buffer rasterizer in numpy: a mesh's color, mask, depth and normal seen by a camera of docs/developer/conventions.md."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Fragments:
 
 
 @dataclass(frozen=True)
-class MeshPicture:
+class VertexColorImage:
     """color (r, r, 3) on the background, mask (r, r) bool, depth (r, r), unit world normal (r, r, 3) or 0."""
 
     color: FloatArray
@@ -129,7 +129,7 @@ def rasterize(
     return Fragments(face.reshape(shape), weights.reshape(*shape, 3), depth)
 
 
-def render_mesh(
+def render_vertex_colors(
     vertices: FloatArray,
     faces: IntArray,
     colors: FloatArray,
@@ -139,8 +139,8 @@ def render_mesh(
     focal: float,
     resolution: int,
     background: FloatArray | float = 1.0,
-) -> MeshPicture:
-    """Unlit picture of vertex colors (V, 3), in whatever space they are, on a plain background: see `MeshPicture`."""
+) -> VertexColorImage:
+    """Unlit picture of vertex colors (V, 3), in whatever space they are, on a plain background: see `VertexColorImage`."""
     fragments = rasterize(vertices, faces, position, rotation, focal, resolution)
     color = np.where(
         fragments.mask[..., None],
@@ -149,4 +149,4 @@ def render_mesh(
     )
     normal = fragments.interpolate(faces, normals)
     normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
-    return MeshPicture(color, fragments.mask, fragments.depth, normal)
+    return VertexColorImage(color, fragments.mask, fragments.depth, normal)

@@ -49,14 +49,14 @@ class Topology:
 
 
 @dataclass(frozen=True)
-class MeshPictures:
+class MeshRendering:
     """n views: image (n, 3, r, r) on the background, opacity (n, 1, r, r), the share of each pixel that is covered."""
 
     image: Tensor
     opacity: Tensor
 
 
-def render_pictures(
+def render_mesh(
     topology: Topology,
     vertices: Tensor,
     colors: Tensor,
@@ -66,7 +66,7 @@ def render_pictures(
     lights: Tensor,
     resolution: int,
     supersampling: int = 1,
-) -> MeshPictures:
+) -> MeshRendering:
     """Pictures of vertices (V, 3) with colors (V, 3) display sRGB: one shading and one light (n, 3) a view, plain
     background (n, 3).
 
@@ -101,4 +101,4 @@ def render_pictures(
     shown = antialias(shown, crossings(projected, topology.edges, buffer, footprint)).permute(0, 3, 1, 2)
     if supersampling > 1:
         shown = functional.avg_pool2d(shown, supersampling)
-    return MeshPictures(shown[:, :3], shown[:, 3:].clamp(0, 1))
+    return MeshRendering(shown[:, :3], shown[:, 3:].clamp(0, 1))

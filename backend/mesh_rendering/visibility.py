@@ -28,7 +28,7 @@ class Projected:
 def project(vertices: Tensor, cameras: Cameras, resolution: int) -> Projected:
     """column = (focal x / z + 1/2) r - 1/2, row = (1/2 - focal y / z) r - 1/2, of vertices (V, 3), differentiable.
 
-    x right, y up, z forward (docs/conventions.md). Points behind a camera are nowhere; nothing uses them.
+    x right, y up, z forward (docs/developer/conventions.md). Points behind a camera are nowhere; nothing uses them.
     """
     position, rotation = cameras.position.to(vertices), cameras.rotation.to(vertices)
     local = torch.einsum("nvi,nij->nvj", vertices[None] - position[:, None], rotation)
@@ -100,7 +100,7 @@ def nearest_faces(projected: Projected, faces: Tensor, resolution: int) -> ZBuff
 
 
 @dataclass(frozen=True)
-class Covered:
+class Fragments:
     """The m pixels that see a face: pixel (m,) index into the n r r pixels, view (m,), face (m,), weights (m, 3)
     perspective-correct barycentric coordinates, differentiable with respect to the projected vertices.
     """
@@ -118,7 +118,7 @@ class Covered:
         return (self.weights[..., None] * picked.view(-1, 3, corners.shape[1])).sum(1)
 
 
-def covered_pixels(projected: Projected, faces: Tensor, buffer: ZBuffer) -> Covered:
+def covered_pixels(projected: Projected, faces: Tensor, buffer: ZBuffer) -> Fragments:
     """Barycentric coordinates of what the z-buffer (n, r, r) saw."""
     resolution, vertices = buffer.face.shape[-1], projected.points.shape[1]
     flat = buffer.face.reshape(-1)
@@ -135,4 +135,4 @@ def covered_pixels(projected: Projected, faces: Tensor, buffer: ZBuffer) -> Cove
     # Twice the area opposite each corner; over z, since 1 / z is what is linear on the screen.
     opposite = x.roll(-1, 1) * y.roll(-2, 1) - x.roll(-2, 1) * y.roll(-1, 1)
     over_depth = opposite / corners[..., 2]
-    return Covered(pixel, view, face, over_depth / over_depth.sum(1, keepdim=True))
+    return Fragments(pixel, view, face, over_depth / over_depth.sum(1, keepdim=True))

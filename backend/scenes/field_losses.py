@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Penalties on a rendering; reductions as in docs/conventions.md: summed over a view's rays, averaged over views."""
+"""Penalties on a rendering; reductions as in docs/developer/conventions.md: summed over a view's rays, averaged over views."""
 
 from __future__ import annotations
 

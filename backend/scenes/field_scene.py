@@ -20,27 +20,27 @@ from ..guidance.interfaces import Guidance, LayeredGuidance
 from ..rendering.marching import MARCHERS, choose_marching
 from ..rendering.renderer import Renderer, Rendering
 from ..rendering.shading import Shading, sample_shading
-from ..runtime.distributed import Alone, Ranks
-from ..runtime.rng import ViewStream
-from ..text.prompts import PromptBank
+from ..runtime.distributed import SingleProcess, ProcessGroup
+from ..runtime.rng import PerViewGenerator
+from ..text.prompts import PromptEmbeddings
 from ..training.events import RunState
 from ..training.monitoring import all_finite
 from ..training.optimizers.factory import build_optimizer, learning_rate, set_learning_rate
 from .field_losses import opacity_entropy, opacity_loss, transmittance_loss
-from .initial_field import Origin, first_step
+from .initial_field import InitialField, first_step
 
 STREAMS = ("cameras", "looks", "noise", "jitter")  # one generator each, so that adding draws to one leaves the others
 ORBIT_DISTANCE, ORBIT_FOCAL = 1.9, 1.5  # scene units, image widths: a radius-0.5 prop fills four fifths
 
 
-class Diverged(Exception):
+class DivergedError(Exception):
     """The field, not the guidance, brought NaN or infinity into a step; another seed may do better."""
 
 
-class Distiller:
+class FieldScene:
     """Field, background, renderer, optimizer and random streams of one run.
 
-    Ranks draw alike for all views of a step, and each renders and judges its own; then their gradients are averaged, so
+    ProcessGroup draw alike for all views of a step, and each renders and judges its own; then their gradients are averaged, so
     that all hold one and the same field. `notice` says what the person may want to know of this device, or nothing.
     Raises ConfigError when the views do not divide among the ranks, or the device lacks what the settings demand.
     """
@@ -49,10 +49,10 @@ class Distiller:
         self,
         config: Config,
         guidance: Guidance,
-        bank: PromptBank,
+        bank: PromptEmbeddings,
         seed: int,
         device: torch.device | str = "cpu",
-        ranks: Ranks = Alone(),
+        ranks: ProcessGroup = SingleProcess(),
     ) -> None:
         self.config, self.guidance, self.bank, self.seed = config, guidance, bank, seed
         self.ranks, self.views = ranks, config.run.views_per_step
@@ -81,19 +81,19 @@ class Distiller:
         """Share of the run that is done."""
         return self.step / self.config.run.steps
 
-    def advance(self) -> dict[str, float]:
+    def train_step(self) -> dict[str, float]:
         """One optimization step; returns named figures.
 
-        Raises RunError when the guidance fails, and Diverged when the picture or the gradients are not finite; then the
+        Raises RunError when the guidance fails, and DivergedError when the picture or the gradients are not finite; then the
         optimizer has not stepped. Either happens on all ranks. Out of memory before the optimizer stepped, everything
         is as it was before the step.
         """
         before = self._draws()
         try:
-            figures = self._approach()
+            figures = self._backward()
         except Exception as error:
             if is_out_of_memory(error):
-                self._go_back(before)
+                self._restore_rng(before)
             raise
         self.whole = False
         self.optimizer.step()
@@ -102,14 +102,14 @@ class Distiller:
         self.step += 1
         return self.ranks.mean(figures)
 
-    def _approach(self) -> dict[str, float]:
+    def _backward(self) -> dict[str, float]:
         """Everything of a step but the optimizer's own: leaves the gradients that all ranks agree on."""
         config, progress = self.config, self.progress
         set_learning_rate(self.optimizer, learning_rate(config.optimizer, progress))
         self.field.begin_step(progress)
         if config.render.occupancy_resolution and self.step % config.render.occupancy_interval == 0:
             self.renderer.update_occupancy(self.field, self.streams["jitter"])
-        with self.ranks.unanimous(Diverged):
+        with self.ranks.raise_on_all(DivergedError):
             figures = self._find_gradients(progress)
         self.ranks.average(self._parameters())
         return figures
@@ -126,7 +126,7 @@ class Distiller:
     def _stream(self, seed: int) -> torch.Generator:
         """A random stream from which groups and ranks draw as one process that has all views at once."""
         return (
-            ViewStream.of(self.views, self.rows, seed) if len(self.groups) > 1 else self.ranks.stream(self.views, seed)
+            PerViewGenerator.of(self.views, self.rows, seed) if len(self.groups) > 1 else self.ranks.stream(self.views, seed)
         )
 
     def _draws(self) -> dict[str, Tensor]:
@@ -134,7 +134,7 @@ class Distiller:
         states = {name: stream.get_state() for name, stream in self.streams.items()}
         return states | {name: value.clone() for name, value in self.renderer.state_dict().items()}
 
-    def _go_back(self, before: Mapping[str, Tensor]) -> None:
+    def _restore_rng(self, before: Mapping[str, Tensor]) -> None:
         """To what `_draws` returned."""
         self.optimizer.zero_grad(set_to_none=True)
         for name, stream in self.streams.items():
@@ -147,7 +147,7 @@ class Distiller:
         Each group begins with the same random numbers, of which it keeps its own rows.
         """
         if len(self.groups) == 1:
-            return self._judge(self.groups[0], progress)
+            return self._guidance_gradients(self.groups[0], progress)
         before = {name: stream.get_state() for name, stream in self.streams.items()}
         total: dict[str, float] = {}
         for index, rows in enumerate(self.groups):
@@ -157,11 +157,11 @@ class Distiller:
                 stream.set_state(before[name])
                 stream.rows = rows
             share = (rows.stop - rows.start) / (self.rows.stop - self.rows.start)
-            for name, value in self._judge(rows, progress, share).items():
+            for name, value in self._guidance_gradients(rows, progress, share).items():
                 total[name] = total.get(name, 0.0) + (value if name == "samples" else share * value)
         return total
 
-    def _judge(self, own: slice, progress: float, share: float = 1.0) -> dict[str, float]:
+    def _guidance_gradients(self, own: slice, progress: float, share: float = 1.0) -> dict[str, float]:
         """Render and judge some of the step's views and add `share` times the gradients of their mean."""
         config, streams = self.config, self.streams
         cameras = sample_cameras(config.camera, self.views, streams["cameras"])
@@ -179,8 +179,8 @@ class Distiller:
             backdrop = torch.zeros_like(backdrop)  # the guidance chooses its own
         rendering = self.renderer.render(self.field, backdrop, placed, shadings, lights, resolution, jitter[own], lit)
         if not all_finite([rendering.image.detach()]):
-            raise Diverged("the rendered image holds NaN or infinity")
-        conditioning = self.bank.for_views(cameras.azimuth, cameras.elevation, [s.kind for s in shadings])
+            raise DivergedError("the rendered image holds NaN or infinity")
+        conditioning = self.bank.for_cameras(cameras.azimuth, cameras.elevation, [s.kind for s in shadings])
         image = self._enlarged(rendering.image)
         if layered:
             opacity = self._enlarged(rendering.opacity)
@@ -192,7 +192,7 @@ class Distiller:
         loss = guided / len(image) + self._penalties(rendering, progress)
         (loss if share == 1.0 else share * loss).backward()
         if not all_finite(p.grad for p in self._parameters() if p.grad is not None):
-            raise Diverged("the field's gradient holds NaN or infinity")
+            raise DivergedError("the field's gradient holds NaN or infinity")
         return {
             **result.scalars,
             "opacity": float(rendering.opacity.detach().mean()),
@@ -289,8 +289,8 @@ class Distiller:
             ) from error
         self.step, self.seed = state.step, state.seed
 
-    def begin_from(self, origin: Origin) -> None:
-        """Take over another run's field, and its schedules from `run.refine_share` on; optimizer and streams stay fresh.
+    def initialize_from(self, origin: InitialField) -> None:
+        """Take over another run's field, and its schedules from `run.finetune_share` on; optimizer and streams stay fresh.
 
         Raises CheckpointError when the field is of another kind or size than this configuration's.
         """

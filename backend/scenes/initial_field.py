@@ -17,7 +17,7 @@ from ..errors import CheckpointError
 from ..training.checkpoints import (
     NEWEST,
     PREVIOUS,
-    Unusable,
+    UnusableCheckpointError,
     read_whole,
     refused_by_disk,
     write_state,
@@ -33,7 +33,7 @@ PARTS = (
 
 
 @dataclass(frozen=True)
-class Origin:
+class InitialField:
     """Tensors of a field and its background by name, the prompt that they were made for, and the file's checksum."""
 
     tensors: Mapping[str, Tensor]
@@ -43,10 +43,10 @@ class Origin:
 
 def first_step(run: RunConfig) -> int:
     """Where a run that begins from an origin stands in its schedules before its first step; a step is always left to take."""
-    return min(round(run.refine_share * run.steps), run.steps - 1)
+    return min(round(run.finetune_share * run.steps), run.steps - 1)
 
 
-def keep_field(folder: Path, job: Job, state: RunState) -> Path:
+def save_field(folder: Path, job: Job, state: RunState) -> Path:
     """Write the field alone beside a finished run's mesh: a third of a checkpoint, on disk when this returns.
 
     Raises CheckpointError when the disk refuses.
@@ -67,7 +67,7 @@ def keep_field(folder: Path, job: Job, state: RunState) -> Path:
     return path
 
 
-def read_origin(place: Path) -> Origin:
+def read_initial_field(place: Path) -> InitialField:
     """The field in a file, or in a run's folder. Raises CheckpointError when none can be read there."""
     paths = [place / name for name in (FIELD_FILE, NEWEST, PREVIOUS)] if place.is_dir() else [place]
     problems = []
@@ -76,12 +76,12 @@ def read_origin(place: Path) -> Origin:
             continue
         try:
             header, tensors = read_whole(path)
-        except Unusable as damage:
+        except UnusableCheckpointError as damage:
             problems.append(f"{path.name} {damage}")
             continue
         field = {name: tensor for name, tensor in tensors.items() if name.startswith(PARTS)}
         if field and "sha256" in header:
-            return Origin(field, header.get("prompt", ""), header["sha256"])
+            return InitialField(field, header.get("prompt", ""), header["sha256"])
         problems.append(f"{path.name} holds no field")
     found = "; ".join(problems) or f"no field in {place}"
     raise CheckpointError(f"{found}; give the folder of a run that was made with --keep-work, or its {FIELD_FILE}")

@@ -16,7 +16,7 @@ from scipy.sparse.linalg import splu
 from torch import Tensor
 
 
-class SmoothSteps:
+class LargeStepsParameterization:
     """The factorised matrix of one mesh: Cholesky-like sparse LU in float64 on the CPU, made once."""
 
     def __init__(self, laplacian: csr_matrix, stiffness: float) -> None:
@@ -36,7 +36,7 @@ class SmoothSteps:
 
 class _Solve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, steps: SmoothSteps) -> Tensor:
+    def forward(ctx: Any, values: Tensor, steps: LargeStepsParameterization) -> Tensor:
         ctx.steps = steps
         return steps.plain(values)
 

@@ -101,7 +101,7 @@ def normal_energy(vertices: Tensor, faces: Tensor, pairs: Tensor) -> Tensor:
     return (1 - (normals.index_select(0, pairs[:, 0]) * normals.index_select(0, pairs[:, 1])).sum(-1)).mean()
 
 
-def outside_energy(vertices: Tensor, radius: float) -> Tensor:
+def bounds_penalty(vertices: Tensor, radius: float) -> Tensor:
     """mean_i max(0, |x_i| - radius)^2 of vertices (V, 3): 0 inside the sphere that the cameras frame."""
     return (vertices.square().sum(-1).clamp(min=1e-30).sqrt() - radius).clamp(min=0).square().mean()
 

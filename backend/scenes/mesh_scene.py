@@ -15,16 +15,16 @@ from ..config.schema import Config, GuidanceConfig
 from ..errors import CheckpointError, one_line
 from ..fields.background import plain_colors
 from ..geometry.build import Mesh
-from ..geometry.input_mesh import Subject
+from ..geometry.input_mesh import InputMesh
 from ..guidance.interfaces import Guidance, LayeredGuidance
-from ..mesh_rendering.render import MeshPictures, Topology, render_pictures
+from ..mesh_rendering.render import MeshRendering, Topology, render_mesh
 from ..rendering.shading import Shading, sample_shading
-from ..runtime.rng import ViewStream
-from ..text.prompts import PromptBank
+from ..runtime.rng import PerViewGenerator
+from ..text.prompts import PromptEmbeddings
 from ..training.events import RunState
 from ..training.monitoring import all_finite
-from .field_scene import ORBIT_DISTANCE, ORBIT_FOCAL, Diverged
-from .large_steps import SmoothSteps, UniformAdam
+from .field_scene import ORBIT_DISTANCE, ORBIT_FOCAL, DivergedError
+from .large_steps import LargeStepsParameterization, UniformAdam
 from .mesh_losses import (
     edge_energy,
     edge_lengths,
@@ -49,7 +49,7 @@ def guidance_for(config: GuidanceConfig, strength: float) -> GuidanceConfig:
     return replace(config, t_max=high, t_max_end=end)
 
 
-class Refiner:
+class MeshScene:
     """A mesh's offsets u and tints, their optimizer and random streams.
 
     A vertex is at v + b x / sqrt(b^2 + |x|^2) with x = (I + stiffness L)^-1 u and b = strength * reach, so it never moves b
@@ -62,8 +62,8 @@ class Refiner:
         self,
         config: Config,
         guidance: Guidance,
-        bank: PromptBank,
-        subject: Subject,
+        bank: PromptEmbeddings,
+        subject: InputMesh,
         seed: int,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -74,8 +74,8 @@ class Refiner:
         self.rest = torch.from_numpy(subject.unit).float().to(self.device)
         self.colors = torch.from_numpy(subject.display).float().to(self.device)
         laplacian = uniform_laplacian(faces, places)
-        self._steps = SmoothSteps(laplacian, refine.stiffness)
-        self._tint_steps = SmoothSteps(uniform_laplacian(subject.faces, len(subject.vertices)), refine.color_stiffness)
+        self._steps = LargeStepsParameterization(laplacian, refine.stiffness)
+        self._tint_steps = LargeStepsParameterization(uniform_laplacian(subject.faces, len(subject.vertices)), refine.color_stiffness)
         self._edges = torch.from_numpy(edges_of(faces)).to(self.device)
         lengths = edge_lengths(self.rest, self._edges)
         self._lengths = lengths.clamp(
@@ -98,7 +98,7 @@ class Refiner:
         views, size = config.run.views_per_step, config.run.views_at_once or config.run.views_per_step
         self.groups = [slice(start, min(start + size, views)) for start in range(0, views, size)]
         if len(self.groups) > 1:  # then each group draws as if it had all views, and keeps its own
-            self.streams["noise"] = ViewStream.of(
+            self.streams["noise"] = PerViewGenerator.of(
                 views, self.groups[0], seed * len(STREAMS) + STREAMS.index("noise") + 1
             )
         self.step = 0
@@ -122,17 +122,17 @@ class Refiner:
             return torch.zeros_like(self.colors)
         return self._tint_steps.solve(self.tint)
 
-    def advance(self) -> dict[str, float]:
+    def train_step(self) -> dict[str, float]:
         """One step; returns named figures.
 
-        Raises RunError when the guidance fails, and Diverged when the picture or the gradients are not finite; then the
+        Raises RunError when the guidance fails, and DivergedError when the picture or the gradients are not finite; then the
         optimizer has not stepped.
         """
         config, views, progress = self.config, self.config.run.views_per_step, self.progress
         cameras = sample_cameras(config.camera, views, self.streams["cameras"])
         lights = sample_lights(config.light, cameras, self.streams["cameras"]).to(self.device)
         shadings = [sample_shading(config.shading, progress, self.streams["looks"]) for _ in range(views)]
-        if not self.shows_clay():
+        if not self.renders_untextured():
             shadings = [replace(s, kind="shaded") if s.kind == "textureless" else s for s in shadings]
         backdrop = self._backdrop().to(self.device)
         moves, tints = self.moves(), self.tints()
@@ -163,7 +163,7 @@ class Refiner:
         gradients = [p.grad for p in (self.offset, self.tint) if p.grad is not None]
         if not all_finite(gradients):
             self.optimizer.zero_grad(set_to_none=True)
-            raise Diverged("the mesh's gradient holds NaN or infinity")
+            raise DivergedError("the mesh's gradient holds NaN or infinity")
         self._update(progress)
         return {**figures, **told}
 
@@ -185,8 +185,8 @@ class Refiner:
         backdrop = torch.zeros_like(backdrop) if layered else backdrop
         seen = self._render(moves, tints, backdrop, placed, shadings, lights, self.config.render.resolution)
         if not all_finite([seen.image.detach()]):
-            raise Diverged("the rendered image holds NaN or infinity")
-        conditioning = self.bank.for_views(cameras.azimuth, cameras.elevation, [s.kind for s in shadings])
+            raise DivergedError("the rendered image holds NaN or infinity")
+        conditioning = self.bank.for_cameras(cameras.azimuth, cameras.elevation, [s.kind for s in shadings])
         shown, noise = seen.image.clamp(0, 1), self.streams["noise"]
         if layered:
             result = self.guidance.layer_gradients(shown, seen.opacity, placed, conditioning, noise, progress)
@@ -196,7 +196,7 @@ class Refiner:
             guided = (result.gradient.detach() * seen.image).sum()
         return guided / len(cameras), {**result.scalars, "opacity": float(seen.opacity.detach().mean())}
 
-    def shows_clay(self) -> bool:
+    def renders_untextured(self) -> bool:
         """Whether views may be textureless; one says nothing about colors."""
         return self.config.refine.positions
 
@@ -238,16 +238,16 @@ class Refiner:
         shadings: Sequence[Shading],
         lights: Tensor,
         size: int,
-    ) -> MeshPictures:
+    ) -> MeshRendering:
         where, what = self.rest + moves, (self.colors + tints).clamp(0, 1)
-        return render_pictures(
+        return render_mesh(
             self.topology, where, what, backdrop, cameras, shadings, lights, size, self.config.refine.supersampling
         )
 
     @torch.no_grad()
     def orbit(
         self, azimuths: Sequence[float], shading: Shading, resolution: int, elevation: float = 15.0
-    ) -> MeshPictures:
+    ) -> MeshRendering:
         """The mesh as it is from upright cameras around it, before grey, the light beside the camera."""
         cameras = orbit_cameras(azimuths, elevation, ORBIT_DISTANCE, ORBIT_FOCAL).to(self.device)
         lights = cameras.position * 0.8 + cameras.rotation[:, :, 1] * 0.6 - cameras.rotation[:, :, 0] * 0.5

@@ -13,28 +13,28 @@ from ..config.schedules import linear
 from ..config.schema import Config, SphereConfig
 from ..geometry.build import Mesh, MeshReport, assemble_mesh
 from ..geometry.color import display_to_linear
-from ..geometry.input_mesh import RADIUS, Subject
+from ..geometry.input_mesh import RADIUS, InputMesh
 from ..geometry.topology import Surface, signed_volume
 from ..guidance.interfaces import Guidance
 from ..mesh_rendering.normals import face_cross
 from ..mesh_rendering.visibility import nearest_faces, project
-from ..text.prompts import PromptBank
+from ..text.prompts import PromptEmbeddings
 from .field_scene import ORBIT_DISTANCE, ORBIT_FOCAL
-from .large_steps import SmoothSteps
+from .large_steps import LargeStepsParameterization
 from .mesh_losses import (
     edge_energy,
     laplacian_energy,
     neighbors_of,
     normal_energy,
-    outside_energy,
+    bounds_penalty,
     uniform_laplacian,
 )
-from .mesh_scene import Refiner
+from .mesh_scene import MeshScene
 
 SEEN = 64  # pixels a side of the views in which insides are looked for
 
 
-def sphere_subject(config: SphereConfig, seed: int) -> Subject:
+def sphere_subject(config: SphereConfig, seed: int) -> InputMesh:
     """A subdivided icosahedron in scene units, faces outwards: no scaling, every vertex its own place.
 
     Colors are Gaussian noise of mean 0.5 and deviation `patchiness` in display sRGB, smoothed over `patch_stiffness`, cut off at 0 and 1.
@@ -43,14 +43,14 @@ def sphere_subject(config: SphereConfig, seed: int) -> Subject:
     vertices = np.ascontiguousarray(ball.vertices, np.float32)
     faces = np.ascontiguousarray(ball.faces, np.int32)
     noise = torch.randn(len(vertices), 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    patches = SmoothSteps(uniform_laplacian(faces, len(vertices)), config.patch_stiffness).plain(noise).numpy()
+    patches = LargeStepsParameterization(uniform_laplacian(faces, len(vertices)), config.patch_stiffness).plain(noise).numpy()
     display = 0.5 + config.patchiness * (patches - patches.mean(0)) / patches.std(0)
     albedo = display_to_linear(display.clip(0, 1)).astype(np.float32)
-    return Subject(vertices, faces, albedo, vertices.astype(np.float64), np.arange(len(vertices)), 1.0)
+    return InputMesh(vertices, faces, albedo, vertices.astype(np.float64), np.arange(len(vertices)), 1.0)
 
 
-class Sculptor(Refiner):
-    """A `Refiner` of `sphere_subject`, whose vertices may go far: only regularizers keep it a surface.
+class SphereScene(MeshScene):
+    """A `MeshScene` of `sphere_subject`, whose vertices may go far: only regularizers keep it a surface.
 
     Weighted: the Laplacian of the moves, less as the run goes on; edge lengths against the sphere's; normals of
     neighboring faces; and what lies outside of the radius that the cameras frame.
@@ -62,8 +62,8 @@ class Sculptor(Refiner):
         self,
         config: Config,
         guidance: Guidance,
-        bank: PromptBank,
-        subject: Subject,
+        bank: PromptEmbeddings,
+        subject: InputMesh,
         seed: int,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -73,12 +73,12 @@ class Sculptor(Refiner):
         )
         self._pairs = torch.from_numpy(neighbors_of(subject.welded_faces)).to(self.device)
 
-    def shows_clay(self) -> bool:
+    def renders_untextured(self) -> bool:
         """In the first part of the run only: clay forms the shape, and colors then have every view."""
         return self.progress < self.config.sphere.clay_share
 
     def penalties(self, moves: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """As `Refiner.penalties`."""
+        """As `MeshScene.penalties`."""
         refine, sphere = self.config.refine, self.config.sphere
         placed = self.rest + moves
         parts = {
@@ -88,14 +88,14 @@ class Sculptor(Refiner):
             ),
             "stretching": (refine.edges, edge_energy(placed, self._edges, self._lengths)),
             "bending": (sphere.normals, normal_energy(placed, self.topology.faces, self._pairs)),
-            "outside": (sphere.outside, outside_energy(placed, RADIUS)),
+            "outside": (sphere.outside, bounds_penalty(placed, RADIUS)),
         }
         total = sum(weight * value for weight, value in parts.values())
         return total, {name: float(value.detach()) for name, (_, value) in parts.items()}
 
     @torch.no_grad()
     def figures(self) -> dict[str, float]:
-        """Those of `Refiner`, and inside: the share of the prop's pixels, from six sides, that see the surface from within."""
+        """Those of `MeshScene`, and inside: the share of the prop's pixels, from six sides, that see the surface from within."""
         placed, faces = self.rest + self.moves(), self.topology.faces
         cameras = orbit_cameras([0, 60, 120, 180, 240, 300], 15.0, ORBIT_DISTANCE, ORBIT_FOCAL).to(self.device)
         seen = nearest_faces(project(placed, cameras, SEEN), faces, SEEN).face

@@ -104,7 +104,7 @@ def read_checkpoint(folder: Path, job: Job) -> Restored:
             continue
         try:
             state = _read(path, job)
-        except Unusable as damage:
+        except UnusableCheckpointError as damage:
             problems.append(f"{path.name} {damage}")
             continue
         notice = f"{problems[0]}; went back to the one before, step {state.step}" if problems else ""
@@ -113,19 +113,19 @@ def read_checkpoint(folder: Path, job: Job) -> Restored:
     raise CheckpointError(f"{found}; start afresh without --resume, or give the folder of another run")
 
 
-class Unusable(Exception):
+class UnusableCheckpointError(Exception):
     """What is wrong with a file that cannot be read whole, or that a newer dreamwright wrote; the one before may serve."""
 
 
 def read_whole(path: Path) -> tuple[Mapping[str, str], Mapping[str, Tensor]]:
-    """Header and tensors of a file whose checksum holds. Raises Unusable, and CheckpointError for a foreign file."""
+    """Header and tensors of a file whose checksum holds. Raises UnusableCheckpointError, and CheckpointError for a foreign file."""
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise CheckpointError(f"{path} is no checkpoint of dreamwright; give the --work folder of a run")
             if int(header.get("version", "0")) > VERSION:
-                raise Unusable(
+                raise UnusableCheckpointError(
                     f"has version {header['version']}, this dreamwright reads up to {VERSION}; update dreamwright"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}
@@ -133,7 +133,7 @@ def read_whole(path: Path) -> tuple[Mapping[str, str], Mapping[str, Tensor]]:
             if "sha256" in header and header["sha256"] != _digest(header, tensors):
                 raise ValueError("its contents do not match its checksum")
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise Unusable(f"is damaged ({one_line(error)})") from error
+        raise UnusableCheckpointError(f"is damaged ({one_line(error)})") from error
     return header, tensors
 
 
@@ -147,7 +147,7 @@ def _read(path: Path, job: Job) -> RunState:
     try:
         step, seed, restarts = _whole_numbers(json.loads(header["run"]))
     except (KeyError, ValueError) as error:
-        raise Unusable(f"is damaged ({one_line(error)})") from error
+        raise UnusableCheckpointError(f"is damaged ({one_line(error)})") from error
     return RunState(step, seed, restarts, tensors)
 
 

@@ -36,7 +36,7 @@ class Job:
         """
         settings = deciding(self.config)
         if not self.origin:
-            settings["run"].pop("refine_share")
+            settings["run"].pop("finetune_share")
         told = [self.prompt, self.model, settings, *([self.origin] if self.origin else [])]
         text = json.dumps(told, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -97,7 +97,7 @@ def check_used(config: Config) -> None:
                     else (s.name for s in fields(Config) if s.name != "sphere")
                 )
                 raise ConfigError(
-                    f"{name} means nothing to {method.name}; allowed are settings of {sections}, as docs/retrieval.md says; leave it out"
+                    f"{name} means nothing to {method.name}; allowed are settings of {sections}, as docs/results/methods.md says; leave it out"
                 )
 
 

@@ -41,7 +41,7 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     return all(bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
-def judge_run(step: int, opacity: Tensor, images: Tensor, finite: bool) -> Health:
+def check_run(step: int, opacity: Tensor, images: Tensor, finite: bool) -> Health:
     """A verdict on the field as orbit views (n, 3, h, w) with opacity (n, 1, h, w) show it."""
     figures = opacity_figures(opacity) | {"view_similarity": view_similarity(images)}
     mass = figures["opacity_mass"]

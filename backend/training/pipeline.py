@@ -14,24 +14,24 @@ from torch import Tensor
 from dreamwright.shared import __version__
 
 from ..cameras.poses import Cameras, orbit_cameras
-from ..errors import CheckpointError, ConfigError, OutOfMemory, Stopped, is_out_of_memory, one_line
+from ..errors import CheckpointError, ConfigError, OutOfMemoryError, StoppedError, is_out_of_memory, one_line
 from ..geometry.build import Mesh, MeshReport, build_mesh
 from ..geometry.compare import FieldViews
 from ..geometry.unwrap import check_unwrapper
 from ..guidance.clip_guidance import ClipGuidance
 from ..guidance.clip_model import load_image_text
+from ..guidance.denoisers.loading import chosen_dtype, load_denoiser
 from ..guidance.interfaces import Guidance
 from ..guidance.sds import ScoreDistillation
-from ..models.loading import chosen_dtype, load_denoiser
 from ..models.local import resolve_model
 from ..models.memory_estimate import check_memory, lowering
 from ..models.pipeline_folder import open_pipeline
 from ..rendering.shading import Shading
-from ..runtime.distributed import Alone, Ranks
-from ..scenes.initial_field import Origin
-from ..scenes.sphere_scene import Sculptor, sphere_subject
-from ..text.encoder_process import PromptEncoder, text_side
-from ..text.prompts import PromptBank
+from ..runtime.distributed import ProcessGroup, SingleProcess
+from ..scenes.initial_field import InitialField
+from ..scenes.sphere_scene import SphereScene, sphere_subject
+from ..text.encoder_process import PipelinePromptEncoder, make_text_encoder
+from ..text.prompts import PromptEmbeddings
 from .events import Event, RunState
 from .job import Job
 from .methods import check_model
@@ -39,12 +39,12 @@ from .refine_trainer import Refinement
 from .trainer import Run, optimize
 
 
-class Production:
+class TextTo3DPipeline:
     """One job under way. `events` runs it; `mesh` makes what there is so far into a mesh, at any time.
 
     The prompts are encoded and the encoders gone before the network is loaded. `notices` holds what a person may like to
     know, `warnings` what they should. Raises ModelError and PromptError while loading, ConfigError when the run cannot
-    fit into memory or a texture lacks xatlas, OutOfMemory when it did not, Stopped, and CheckpointError for a state of another job.
+    fit into memory or a texture lacks xatlas, OutOfMemoryError when it did not, StoppedError, and CheckpointError for a state of another job.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class Production:
         device: torch.device | str,
         resume: RunState | None,
         should_stop: Callable[[], bool],
-        ranks: Ranks = Alone(),
-        origin: Origin | None = None,
+        ranks: ProcessGroup = SingleProcess(),
+        origin: InitialField | None = None,
     ) -> None:
         if job.config.run.threads:
             torch.set_num_threads(job.config.run.threads)
@@ -68,7 +68,7 @@ class Production:
         def give_way() -> None:
             # Nothing was done yet, and a network is what takes long to load.
             if resume is None and ranks.count == 1 and should_stop():
-                raise Stopped("stopped before the first step")
+                raise StoppedError("stopped before the first step")
 
         if config.run.method == "clip-mesh":
             _check_alone(ranks, origin)
@@ -81,29 +81,29 @@ class Production:
             if config.run.method == "clip-mesh":
                 subject = sphere_subject(config.sphere, config.run.seed if resume is None else resume.seed)
                 self.notices += (f"a sphere of {len(subject.vertices)} vertices, {len(subject.faces)} triangles",)
-                self.run = Refinement(config, guidance, bank, subject, resume, should_stop, device, kind=Sculptor)
+                self.run = Refinement(config, guidance, bank, subject, resume, should_stop, device, kind=SphereScene)
             else:
                 self.run = optimize(config, guidance, bank, resume, should_stop, device, ranks=ranks, origin=origin)
         give_way()
         self.warnings = (*bank.warnings, *self.run.warnings)
 
     def _with_diffusion(
-        self, path: Path, should_stop: Callable[[], bool], ranks: Ranks, give_way: Callable[[], None]
-    ) -> tuple[Guidance, PromptBank]:
+        self, path: Path, should_stop: Callable[[], bool], ranks: ProcessGroup, give_way: Callable[[], None]
+    ) -> tuple[Guidance, PromptEmbeddings]:
         config, device = self.job.config, self._device
         self._folder = open_pipeline(path)
         memory = check_memory(self._folder, config, self._dtype, device)
         self.notices = (memory, f"guidance: {_cfg(config.guidance.omega)}")
-        text = text_side(self._folder, device, self._dtype, config.text, should_stop)
+        text = make_text_encoder(self._folder, device, self._dtype, config.text, should_stop)
         with _main_first(ranks):
-            bank = PromptBank(PromptEncoder(text, device), self.job.prompt, config.guidance)
+            bank = PromptEmbeddings(PipelinePromptEncoder(text, device), self.job.prompt, config.guidance)
         text.free()
         give_way()
         with self._within_memory("while loading the model", "start again"):
             denoiser = load_denoiser(path, device, self._dtype, config=config.model, text=text)
         return ScoreDistillation(denoiser, config.guidance), bank
 
-    def _with_clip(self, path: Path) -> tuple[Guidance, PromptBank]:
+    def _with_clip(self, path: Path) -> tuple[Guidance, PromptEmbeddings]:
         config = self.job.config
         with self._within_memory("while loading the model", "start again"):
             model = load_image_text(path, self._device, self._dtype)
@@ -112,7 +112,7 @@ class Production:
         )
         if config.guidance.negative_prompt.strip():
             self.notices += (f"{config.run.method} has no use for a negative prompt; it is left out",)
-        return ClipGuidance(model, config.clip), PromptBank(model, self.job.prompt, config.guidance)
+        return ClipGuidance(model, config.clip), PromptEmbeddings(model, self.job.prompt, config.guidance)
 
     @property
     def step(self) -> int:
@@ -120,7 +120,7 @@ class Production:
         return self.run.step
 
     def events(self) -> Iterator[Event]:
-        """Optimize; see `optimization.Run`. Raises OutOfMemory, after a last checkpoint, saying what to lower."""
+        """Optimize; see `optimization.Run`. Raises OutOfMemoryError, after a last checkpoint, saying what to lower."""
         with self._within_memory("while optimizing", "continue with --resume"):
             yield from self.run
 
@@ -132,7 +132,7 @@ class Production:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            what = one_line(error) if isinstance(error, OutOfMemory) else f"out of memory {when} ({one_line(error)})"
+            what = one_line(error) if isinstance(error, OutOfMemoryError) else f"out of memory {when} ({one_line(error)})"
             run = self.job.config.run
             fewer = "a smaller render.resolution" if run.method == "clip-mesh" else "fewer render.samples"
             nothing = (
@@ -148,7 +148,7 @@ class Production:
         else:
             return
         # Outside the handler, so that nothing holds the failed step's tensors.
-        raise OutOfMemory(f"{what}; {then}, and {advice}")
+        raise OutOfMemoryError(f"{what}; {then}, and {advice}")
 
     def mesh(
         self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False
@@ -160,24 +160,24 @@ class Production:
         `progress` hears the share of the texture that is baked.
         """
         if isinstance(self.run, Refinement):
-            return self.run.refiner.prop(self.job.config.mesh.height_m)
-        distiller = self.run.distiller
+            return self.run.scene.prop(self.job.config.mesh.height_m)
+        scene = self.run.scene
 
         def albedo(cameras: Cameras) -> tuple[Tensor, Tensor]:
-            seen = distiller.view(cameras, [Shading()] * len(cameras), 64, backdrop=1.0)
+            seen = scene.view(cameras, [Shading()] * len(cameras), 64, backdrop=1.0)
             return seen.image, seen.opacity
 
         with torch.no_grad():
-            distiller.field.begin_step(distiller.progress)
+            scene.field.begin_step(scene.progress)
             views = FieldViews(orbit_cameras([0, 90, 180, 270], 20.0, 1.9, 1.5), albedo)
             try:
                 return build_mesh(
-                    distiller.field, self.job.config.mesh, views, progress=progress, should_stop=should_stop
+                    scene.field, self.job.config.mesh, views, progress=progress, should_stop=should_stop
                 )
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                raise OutOfMemory(
+                raise OutOfMemoryError(
                     f"out of memory while making the mesh of {self.job.config.mesh.resolution} cells a side; lower mesh.resolution "
                     "and continue with --resume: the checkpoint is kept"
                 ) from error
@@ -199,7 +199,7 @@ class Production:
         }
 
 
-def _check_alone(ranks: Ranks, origin: Origin | None) -> None:
+def _check_alone(ranks: ProcessGroup, origin: InitialField | None) -> None:
     """Raise for what clip-mesh cannot do: share its work, or begin from a field."""
     if origin is not None:
         raise CheckpointError(
@@ -215,10 +215,10 @@ def _cfg(omega: float) -> str:
 
 
 @contextmanager
-def _main_first(ranks: Ranks) -> Iterator[None]:
+def _main_first(ranks: ProcessGroup) -> Iterator[None]:
     """The main rank first, so that the others find in its cache what they need; a machine of their own encodes anew."""
     if not ranks.main:
-        ranks.worst(0)
+        ranks.all_reduce_max(0)
     yield
     if ranks.main:
-        ranks.worst(0)
+        ranks.all_reduce_max(0)

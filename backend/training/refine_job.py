@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..text.prompts import clean_prompt
 
 if TYPE_CHECKING:
-    from ..geometry.input_mesh import Subject
+    from ..geometry.input_mesh import InputMesh
 
 PRESET = "refine"
 SECTIONS = ("run", "camera", "light", "shading", "background", "render", "guidance", "model", "text", "refine")
@@ -63,7 +63,7 @@ class RefineJob:
         ).hexdigest()
 
 
-def make_refine_job(prompt: str, model: str, config: Config, subject: Subject) -> RefineJob:
+def make_refine_job(prompt: str, model: str, config: Config, subject: InputMesh) -> RefineJob:
     """A valid job; see `refine_job`."""
     return refine_job(prompt, model, config, subject.digest())
 
@@ -78,6 +78,6 @@ def refine_job(prompt: str, model: str, config: Config, mesh: str) -> RefineJob:
         ]
         if ignored:
             raise ConfigError(
-                f"{ignored[0]} means nothing when a mesh is refined; allowed are {', '.join(SECTIONS)} as docs/refine.md lists; leave it out"
+                f"{ignored[0]} means nothing when a mesh is refined; allowed are {', '.join(SECTIONS)} as docs/user/refine-mesh.md lists; leave it out"
             )
     return RefineJob(clean_prompt(prompt), model, config, mesh)

@@ -10,16 +10,16 @@ import torch
 
 from dreamwright.shared import __version__
 
-from ..errors import OutOfMemory, is_out_of_memory, one_line
+from ..errors import OutOfMemoryError, is_out_of_memory, one_line
 from ..geometry.build import Mesh
-from ..geometry.input_mesh import Subject
+from ..geometry.input_mesh import InputMesh
+from ..guidance.denoisers.loading import chosen_dtype, load_denoiser
 from ..guidance.sds import ScoreDistillation
-from ..models.loading import chosen_dtype, load_denoiser
 from ..models.local import resolve_model
 from ..models.pipeline_folder import open_pipeline
 from ..scenes.mesh_scene import guidance_for
-from ..text.encoder_process import PromptEncoder, text_side
-from ..text.prompts import PromptBank
+from ..text.encoder_process import PipelinePromptEncoder, make_text_encoder
+from ..text.prompts import PromptEmbeddings
 from .events import Event, RunState
 from .refine_job import RefineJob
 from .refine_trainer import Refinement
@@ -28,13 +28,13 @@ from .refine_trainer import Refinement
 class RefineProduction:
     """One refinement under way. `events` runs it; `mesh` is the mesh so far, at any time.
 
-    Raises ModelError and PromptError while loading, OutOfMemory, Stopped, and CheckpointError for a state of another job.
+    Raises ModelError and PromptError while loading, OutOfMemoryError, StoppedError, and CheckpointError for a state of another job.
     """
 
     def __init__(
         self,
         job: RefineJob,
-        subject: Subject,
+        subject: InputMesh,
         device: torch.device | str,
         resume: RunState | None,
         should_stop: Callable[[], bool],
@@ -50,8 +50,8 @@ class RefineProduction:
             f"than {100 * config.refine.strength * config.refine.reach / 0.5:.0f}% of the mesh's radius",
             f"guidance: omega {told.omega:g}, t {told.t_min:g} to {told.t_max:.2f}, at the end {told.t_max_end:.2f}",
         )
-        text = text_side(folder, device, dtype, config.text, should_stop)
-        bank = PromptBank(PromptEncoder(text, device), job.prompt, config.guidance)
+        text = make_text_encoder(folder, device, dtype, config.text, should_stop)
+        bank = PromptEmbeddings(PipelinePromptEncoder(text, device), job.prompt, config.guidance)
         text.free()
         denoiser = load_denoiser(folder.path, device, dtype, config=config.model, text=text)
         self.run = Refinement(config, ScoreDistillation(denoiser, told), bank, subject, resume, should_stop, device)
@@ -60,23 +60,23 @@ class RefineProduction:
     @property
     def step(self) -> int:
         """Steps taken."""
-        return self.run.refiner.step
+        return self.run.scene.step
 
     def events(self) -> Iterator[Event]:
-        """Optimize; see `Refinement`. Raises OutOfMemory: the last checkpoint is kept."""
+        """Optimize; see `Refinement`. Raises OutOfMemoryError: the last checkpoint is kept."""
         try:
             yield from self.run
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            raise OutOfMemory(
+            raise OutOfMemoryError(
                 f"out of memory at step {self.step} ({one_line(error)}); continue with --resume on a machine with more, or start "
                 "afresh with run.views_per_step=1 or refine.supersampling=1"
             ) from error
 
     def mesh(self) -> Mesh:
         """The mesh as it is now."""
-        return self.run.refiner.mesh()
+        return self.run.scene.mesh()
 
     def provenance(self) -> Mapping[str, Any]:
         """What a mesh's file says about where it came from."""
@@ -85,7 +85,7 @@ class RefineProduction:
             "prompt": self.job.prompt,
             "model": self.job.model,
             "preset": self.job.preset,
-            "seed": self.run.refiner.seed,
+            "seed": self.run.scene.seed,
             "steps": self.step,
             "strength": refine.strength,
             "refined_sha256": self.job.mesh,

@@ -17,7 +17,7 @@ from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.geometry.build import Mesh
 from dreamwright.backend.geometry.color import display_to_linear
 from dreamwright.backend.io.mesh_export import export_mesh
-from dreamwright.backend.io.mesh_reader import read_subject
+from dreamwright.backend.io.mesh_reader import read_input_mesh
 from tests.testing.primitive_meshes import icosphere
 from tests.testing.tiny_model import save_tiny_model
 
@@ -58,7 +58,7 @@ def refine(model: str, mesh: Path, out: Path, *extra: str, prompt: str = "a red 
 def test_a_written_mesh_is_read_back_in_place_order_and_color(suffix: str, tmp_path: Path) -> None:
     """Positions and faces bitwise from .glb and .ply; colors exactly from .glb, to 8 bits or less from the others."""
     mesh = colored_ball()
-    subject = read_subject(export_mesh(mesh, tmp_path / f"ball{suffix}", {}))
+    subject = read_input_mesh(export_mesh(mesh, tmp_path / f"ball{suffix}", {}))
     assert np.array_equal(subject.faces, mesh.faces)
     assert np.allclose(subject.vertices, mesh.vertices, rtol=0, atol=0 if suffix != ".obj" else 1e-6)
     assert np.abs(subject.albedo - mesh.albedo).max() <= (0 if suffix == ".glb" else 0.01)
@@ -77,7 +77,7 @@ def test_y_up_files_are_turned_and_several_meshes_become_one_where_their_nodes_p
     )
     path = tmp_path / "two.glb"
     path.write_bytes(scene.export(file_type="glb"))
-    subject = read_subject(path)
+    subject = read_input_mesh(path)
     assert (len(subject.vertices), len(subject.faces)) == (16, 24)
     assert subject.vertices.min(0).tolist() == [-0.5, -1.5, -1.0] and subject.vertices.max(0).tolist() == [
         0.5,
@@ -86,7 +86,7 @@ def test_y_up_files_are_turned_and_several_meshes_become_one_where_their_nodes_p
     ]
     assert subject.albedo[0].tolist() == [1.0, 0.0, 0.0]  # the file's first mesh first
     assert subject.albedo[-1] == pytest.approx(float(display_to_linear(np.array(0.5))))
-    assert read_subject(path, "z").vertices.max(0).tolist() == [0.5, 5.5, 1.5]
+    assert read_input_mesh(path, "z").vertices.max(0).tolist() == [0.5, 5.5, 1.5]
 
 
 @pytest.mark.parametrize("suffix", ["glb", "ply"])
@@ -95,7 +95,7 @@ def test_a_mesh_is_refined_with_the_same_faces_and_says_what_it_was_made_of(
 ) -> None:
     out = tmp_path / f"refined.{suffix}"
     assert refine(model, ball, out, "--strength", "0.8", "--seed", "5", "--previews", str(tmp_path / "seen")) == 0
-    before, after = read_subject(ball), read_subject(out)
+    before, after = read_input_mesh(ball), read_input_mesh(out)
     assert np.array_equal(before.faces, after.faces) and before.vertices.shape == after.vertices.shape
     assert 0 < np.abs(before.vertices - after.vertices).max() < 0.8 * 0.5 * 0.8 and not np.array_equal(
         before.albedo, after.albedo
@@ -116,7 +116,7 @@ def test_a_mesh_is_refined_with_the_same_faces_and_says_what_it_was_made_of(
 
 def test_strength_0_writes_the_same_mesh_bitwise(model: str, ball: Path, tmp_path: Path) -> None:
     assert refine(model, ball, tmp_path / "same.glb", "--strength", "0") == 0
-    before, after = read_subject(ball), read_subject(tmp_path / "same.glb")
+    before, after = read_input_mesh(ball), read_input_mesh(tmp_path / "same.glb")
     assert all(
         getattr(before, name).tobytes() == getattr(after, name).tobytes() for name in ("vertices", "faces", "albedo")
     )
@@ -125,24 +125,24 @@ def test_strength_0_writes_the_same_mesh_bitwise(model: str, ball: Path, tmp_pat
 def test_ctrl_c_keeps_a_mesh_and_resume_ends_at_the_uninterrupted_one_bitwise(
     model: str, ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dreamwright.backend.scenes.mesh_scene import Refiner
+    from dreamwright.backend.scenes.mesh_scene import MeshScene
 
     assert refine(model, ball, tmp_path / "whole.glb") == 0
-    plain = Refiner.advance
+    plain = MeshScene.train_step
 
-    def interrupted(self: Refiner) -> dict[str, float]:
+    def interrupted(self: MeshScene) -> dict[str, float]:
         figures = plain(self)
         if self.step == 3:
             os.kill(os.getpid(), signal.SIGINT)
         return figures
 
     out = tmp_path / "broken.glb"
-    monkeypatch.setattr(Refiner, "advance", interrupted)
+    monkeypatch.setattr(MeshScene, "train_step", interrupted)
     assert refine(model, ball, out) == 130 and out.is_file()
-    monkeypatch.setattr(Refiner, "advance", plain)
+    monkeypatch.setattr(MeshScene, "train_step", plain)
     assert refine(model, ball, out) == 2 and "--resume" in capsys.readouterr().err
     assert refine(model, ball, out, "--resume") == 0
-    first, second = read_subject(tmp_path / "whole.glb"), read_subject(out)
+    first, second = read_input_mesh(tmp_path / "whole.glb"), read_input_mesh(out)
     assert first.vertices.tobytes() == second.vertices.tobytes() and first.albedo.tobytes() == second.albedo.tobytes()
 
 
@@ -156,7 +156,7 @@ MISTAKES = {
     "too strong": (["ball.glb", "a red mushroom", "--strength", "2"], ("refine.strength", "0 to 1")),
     "setting of a field": (
         ["ball.glb", "a red mushroom", "--set", "field.kind=mip-mlp"],
-        ("field.kind", "docs/refine.md"),
+        ("field.kind", "docs/user/refine-mesh.md"),
     ),
     "unsupported output": (["ball.glb", "a red mushroom", "--out", "prop.fbx"], (".fbx", ".glb")),
     "nothing to resume": (["ball.glb", "a red mushroom", "--resume"], ("no checkpoint", "--resume")),
@@ -213,5 +213,5 @@ def test_a_damaged_glb_is_refused_in_one_line(cut: float, ball: Path) -> None:
     data = ball.read_bytes()
     ball.write_bytes(data[: int(cut * len(data))])
     with pytest.raises(ConfigError, match="export it again") as caught:
-        read_subject(ball)
+        read_input_mesh(ball)
     assert "\n" not in str(caught.value) and json.dumps(str(caught.value))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dreamwright.backend.cli import sample
 from dreamwright.backend.errors import ConfigError, ExportError, ModelError, PromptError
-from dreamwright.backend.io.images import GAP, picture_grid
+from dreamwright.backend.io.images import GAP, image_grid
 from dreamwright.backend.models import local
 from tests.testing.tiny_pipeline import write_pipeline
 
@@ -105,7 +105,7 @@ def test_bad_prompts_and_models_leave_an_existing_picture_alone(model, tmp_path)
 
 def test_a_grid_keeps_every_pixel_in_reading_order():
     images = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 2, 4) / 10
-    grid = picture_grid(images)
+    grid = image_grid(images)
     assert grid.shape == (3, 2 * 2 + GAP, 3 * 4 + 2 * GAP)
     assert torch.allclose(grid[0, 0, [0, 6, 12]], torch.tensor([0.0, 0.1, 0.2]))
     assert torch.allclose(grid[0, -1, [0, 6, 12]], torch.tensor([0.3, 0.4, 1.0]))

@@ -15,12 +15,12 @@ from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.backend.server.workers.worker_protocol import PreviewReport, Stop, RunJob
 from dreamwright.shared import limits
-from dreamwright.shared.client import Link
-from dreamwright.shared.errors import Refused
+from dreamwright.shared.client import ConnectionState
+from dreamwright.shared.errors import RequestError
 from dreamwright.shared.mesh_file import MeshFile, decode_mesh, encode_mesh
 from dreamwright.shared.mesh_upload import STALLS, MeshUpload
-from dreamwright.shared.messages import JobSummary, Submit
-from dreamwright.shared.uploads import Uploaded
+from dreamwright.shared.messages import JobSummary, SubmitJob
+from dreamwright.shared.uploads import UploadProgress
 from tests.server.test_worker import Desk, every_step_is_reported, model  # noqa: F401 (fixtures)
 from tests.testing.scripted_worker_server import ScriptedServer, scripted_server  # noqa: F401 (fixture)
 from tests.testing.uploaded_meshes import sent_ball, sha256
@@ -150,13 +150,13 @@ def test_a_client_sends_a_mesh_and_the_next_time_only_asks(scripted_server: Scri
     upload, ends = sending(scripted_server, data)
     scripted_server.wait_until(lambda: bool(ends))
     assert ends == [sha256(data)] and upload.share == 1
-    requests = scripted_server.server.service.tally.requests["Upload"]
+    requests = scripted_server.server.service.tally.requests["UploadChunk"]
     assert requests == 1 + -(-len(data) // limits.UPLOAD_PIECE_BYTES), "each piece once"
     _, again = sending(scripted_server, data)
     scripted_server.wait_until(lambda: bool(again))
-    assert scripted_server.server.service.tally.requests["Upload"] == requests + 1
+    assert scripted_server.server.service.tally.requests["UploadChunk"] == requests + 1
     assert scripted_server.request(
-        Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))
+        SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))
     ).job.mesh == sha256(data)
 
 
@@ -170,12 +170,12 @@ def test_an_upload_goes_on_over_the_end_of_the_server_and_a_cut_line_and_sends_l
     have = scripted_server.server.service.uploads._have(next(iter(scripted_server.server.service.uploads._sent)), len(data))
     assert 0.4 * len(data) < have < len(data)
     epoch = scripted_server.client.epoch
-    scripted_server.wait_until(lambda: scripted_server.client.epoch != epoch and scripted_server.client.link is Link.ONLINE, 30)
+    scripted_server.wait_until(lambda: scripted_server.client.epoch != epoch and scripted_server.client.state is ConnectionState.ONLINE, 30)
     upload.resume()  # as a session does when it is back online
     scripted_server.wait_until(lambda: bool(ends), 30)
     assert ends == [sha256(data)]
     pieces = -(-(len(data) - have) // limits.UPLOAD_PIECE_BYTES)
-    assert pieces <= scripted_server.server.service.tally.requests["Upload"] <= pieces + 2 * limits.UPLOAD_PIECES_IN_FLIGHT + 2
+    assert pieces <= scripted_server.server.service.tally.requests["UploadChunk"] <= pieces + 2 * limits.UPLOAD_PIECES_IN_FLIGHT + 2
 
 
 def test_what_arrives_damaged_is_sent_again_from_its_beginning(scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,11 +196,11 @@ def test_what_arrives_damaged_is_sent_again_from_its_beginning(scripted_server: 
 def test_a_server_that_keeps_nothing_is_given_up_and_a_refusal_is_the_end(
     scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scripted_server.server.service.uploads, "receive", lambda owner, piece: Uploaded(0))
+    monkeypatch.setattr(scripted_server.server.service.uploads, "receive", lambda owner, piece: UploadProgress(0))
     _, ends = sending(scripted_server, large())
     scripted_server.wait_until(lambda: bool(ends))
-    assert isinstance(ends[0], Refused) and "does not keep" in ends[0].message
-    assert scripted_server.server.service.tally.requests["Upload"] < 3 * limits.UPLOAD_PIECES_IN_FLIGHT * (STALLS + 2)
+    assert isinstance(ends[0], RequestError) and "does not keep" in ends[0].message
+    assert scripted_server.server.service.tally.requests["UploadChunk"] < 3 * limits.UPLOAD_PIECES_IN_FLIGHT * (STALLS + 2)
     monkeypatch.undo()
     _, ends = sending(scripted_server, b"no mesh")
     scripted_server.wait_until(lambda: bool(ends))
@@ -215,7 +215,7 @@ def test_a_cancelled_upload_sends_no_more_and_tells_nobody(scripted_server: Scri
     upload.cancel()
     for _ in range(20):
         scripted_server.step()
-    sent = scripted_server.server.service.tally.requests["Upload"]
+    sent = scripted_server.server.service.tally.requests["UploadChunk"]
     for _ in range(20):
         scripted_server.step()
-    assert scripted_server.server.service.tally.requests["Upload"] == sent and ends == [] and upload.share < 1
+    assert scripted_server.server.service.tally.requests["UploadChunk"] == sent and ends == [] and upload.share < 1

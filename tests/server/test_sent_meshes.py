@@ -21,9 +21,9 @@ from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.backend.server.workers.worker_protocol import JobFinished
 from dreamwright.shared import limits
 from dreamwright.shared.arrays import encode_array
-from dreamwright.shared.errors import Refused
+from dreamwright.shared.errors import RequestError
 from dreamwright.shared.mesh_file import FORMAT, MeshFile, encode_mesh
-from dreamwright.shared.messages import AskCapabilities, Cancel, Forget, Resume, Submit, Upload, Uploaded, pack
+from dreamwright.shared.messages import GetCapabilities, CancelJob, DeleteJob, ResumeJob, SubmitJob, UploadChunk, UploadProgress, pack
 from tests.testing.encrypted_server import EncryptedServer, encrypted_server  # noqa: F401 (fixture)
 from tests.testing.fake_props import ball, picture_of
 from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
@@ -71,7 +71,7 @@ def test_pieces_in_any_order_again_and_overlapping_never_leave_anything_but_the_
     for place, size in order:
         offset = min(place * 900, len(data) - 1)
         piece = data[offset : min(offset + size, len(data) - 1)]
-        told = uploads.receive("ada", Upload(sha256(data), len(data), offset, piece)).offset
+        told = uploads.receive("ada", UploadChunk(sha256(data), len(data), offset, piece)).offset
         have = max(have, offset + len(piece)) if offset <= have else have
         assert told == have
     [kept] = list(uploads._folder.rglob("*.part")) or [None]
@@ -84,12 +84,12 @@ def test_an_upload_goes_on_after_the_servers_end_where_it_was_and_asking_costs_n
         in_memory_server.request(piece)
     in_memory_server.kill()
     in_memory_server.open()
-    assert in_memory_server.request(Upload(MESH, len(BALL), 0, b"")) == Uploaded(4000)
-    assert in_memory_server.request(sent[7]) == Uploaded(4000), "what comes later than there is, is not kept"
+    assert in_memory_server.request(UploadChunk(MESH, len(BALL), 0, b"")) == UploadProgress(4000)
+    assert in_memory_server.request(sent[7]) == UploadProgress(4000), "what comes later than there is, is not kept"
     for piece in sent[4:]:
         in_memory_server.request(piece)
     assert files(in_memory_server) == [f"{MESH}.dwm"]
-    assert in_memory_server.request(Upload(MESH, len(BALL), 0, b"")) == Uploaded(len(BALL)) == in_memory_server.request(sent[2]), (
+    assert in_memory_server.request(UploadChunk(MESH, len(BALL), 0, b"")) == UploadProgress(len(BALL)) == in_memory_server.request(sent[2]), (
         "sent again it is there at once"
     )
 
@@ -135,7 +135,7 @@ def test_what_cannot_be_refined_is_refused_with_the_reason_once_it_is_whole_and_
     assert refused.code == "bad-input" and words in refused.message and "; " in refused.message
     assert files(in_memory_server) == []
     assert (
-        in_memory_server.refusal(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))).code
+        in_memory_server.refusal(SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))).code
         == "not-ready"
     )
 
@@ -162,7 +162,7 @@ def test_the_largest_mesh_fits_and_is_checked_before_anybody_waits_long(in_memor
     for piece in before:
         in_memory_server.request(piece)
     begun = time.process_time()
-    assert in_memory_server.request(last) == Uploaded(len(data))
+    assert in_memory_server.request(last) == UploadProgress(len(data))
     print(
         f"the last piece of the largest mesh, {len(data)} bytes, took {time.process_time() - begun:.3f} s of the server"
     )
@@ -199,13 +199,13 @@ def test_a_packed_array_that_would_be_large_is_refused_before_it_is_unpacked(in_
 def test_a_name_that_is_no_hash_and_a_piece_beyond_the_end_are_refused_and_nothing_is_written(
     in_memory_server: InMemoryServer, changes: dict[str, Any]
 ) -> None:
-    refused = in_memory_server.refusal(replace(Upload(MESH, len(BALL), 0, b"x"), **changes))
+    refused = in_memory_server.refusal(replace(UploadChunk(MESH, len(BALL), 0, b"x"), **changes))
     assert refused.code == "bad-input" and "allowed are" in refused.message and not (in_memory_server.folder / "uploads").exists()
 
 
 def test_the_largest_piece_fits_into_a_request() -> None:
     assert (
-        len(pack(Upload(MESH, limits.UPLOAD_BYTES, limits.UPLOAD_BYTES, bytes(limits.UPLOAD_PIECE_BYTES)), 2**53))
+        len(pack(UploadChunk(MESH, limits.UPLOAD_BYTES, limits.UPLOAD_BYTES, bytes(limits.UPLOAD_PIECE_BYTES)), 2**53))
         <= limits.REQUEST_BYTES
     )
 
@@ -226,7 +226,7 @@ def test_a_full_disk_refuses_a_piece_and_the_upload_goes_on_when_there_is_room(
     refused = in_memory_server.refusal(second)
     assert refused.code == "no-space" and "No space left" in refused.message and "make room" in refused.message
     monkeypatch.undo()
-    assert in_memory_server.request(Upload(MESH, len(BALL), 0, b"")) == Uploaded(3000)
+    assert in_memory_server.request(UploadChunk(MESH, len(BALL), 0, b"")) == UploadProgress(3000)
     for piece in (second, *rest):
         in_memory_server.request(piece)
     assert files(in_memory_server) == [f"{MESH}.dwm"]
@@ -237,16 +237,16 @@ def test_a_full_disk_refuses_a_piece_and_the_upload_goes_on_when_there_is_room(
 
 def test_a_mesh_is_its_senders_alone_and_to_everybody_else_as_if_there_were_none(in_memory_server: InMemoryServer) -> None:
     send(in_memory_server)
-    theirs = in_memory_server.refusal(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "bert")
-    nobodys = in_memory_server.refusal(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh="0" * 64), "bert")
+    theirs = in_memory_server.refusal(SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "bert")
+    nobodys = in_memory_server.refusal(SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh="0" * 64), "bert")
     assert theirs.code == nobodys.code == "not-ready" and theirs.message.replace(MESH, "X") == nobodys.message.replace(
         "0" * 64, "X"
     )
     assert (
-        in_memory_server.refusal(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "chief", True).code
+        in_memory_server.refusal(SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "chief", True).code
         == "not-ready"
     ), "nor an admin's"
-    assert in_memory_server.request(Upload(MESH, len(BALL), 0, b""), "bert") == Uploaded(0), "not even whether it is there is told"
+    assert in_memory_server.request(UploadChunk(MESH, len(BALL), 0, b""), "bert") == UploadProgress(0), "not even whether it is there is told"
     assert not in_memory_server.ledger.entries and not (in_memory_server.folder / "jobs").exists()
 
 
@@ -255,9 +255,9 @@ def test_each_user_of_an_encrypted_server_sends_their_own(encrypted_server: Encr
     for piece in pieces(BALL):
         assert encrypted_server.request(anna, piece).offset > 0
     for guest, ready in ((bert, False), (anna, True)):
-        reply = encrypted_server.request(guest, Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH))
+        reply = encrypted_server.request(guest, SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH))
         assert (
-            (reply.code == "not-ready") is not ready if isinstance(reply, Refused) else ready and reply.job.mesh == MESH
+            (reply.code == "not-ready") is not ready if isinstance(reply, RequestError) else ready and reply.job.mesh == MESH
         )
 
 
@@ -271,10 +271,10 @@ def test_above_a_users_share_the_ones_not_used_for_longest_go_and_nobody_elses(t
         send(in_memory_server, data)
         if number == 1:
             in_memory_server.step(1)
-            in_memory_server.request(Upload(sha256(meshes[0]), len(meshes[0]), 0, b""))  # used again, so the second is now the oldest
-    have = [in_memory_server.request(Upload(sha256(data), len(data), 0, b"")).offset == len(data) for data in meshes]
+            in_memory_server.request(UploadChunk(sha256(meshes[0]), len(meshes[0]), 0, b""))  # used again, so the second is now the oldest
+    have = [in_memory_server.request(UploadChunk(sha256(data), len(data), 0, b"")).offset == len(data) for data in meshes]
     assert have == [True, False, True]
-    assert in_memory_server.request(Upload(sha256(meshes[0]), len(meshes[0]), 0, b""), "bert").offset == len(meshes[0])
+    assert in_memory_server.request(UploadChunk(sha256(meshes[0]), len(meshes[0]), 0, b""), "bert").offset == len(meshes[0])
 
 
 def test_above_the_limit_of_all_only_idle_ones_go_and_else_the_upload_is_refused(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_above_the_limit_of_all_only_idle_ones_go_and_else_the_upload_is_refused
     assert refused.code == "queue-full" and "try again" in refused.message
     in_memory_server.step(UNDER_WAY_S + 1)
     assert send(in_memory_server, owner="carl") == len(BALL)
-    assert in_memory_server.request(Upload(MESH, len(BALL), 0, b""), "anna") == Uploaded(0)
+    assert in_memory_server.request(UploadChunk(MESH, len(BALL), 0, b""), "anna") == UploadProgress(0)
 
 
 def test_a_mesh_larger_than_a_users_share_is_refused_with_the_option_that_helps(tmp_path: Path) -> None:
@@ -308,13 +308,13 @@ def test_what_nobody_uses_goes_after_a_day_of_the_servers_own_clock_and_a_job_ke
     in_memory_server.step(3600 * 25)
     assert files(in_memory_server) == [] and (in_memory_server.ledger.job_folder(job) / INPUT_MESH_FILE).read_bytes() == BALL
     assert (
-        in_memory_server.refusal(Submit("other", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code
+        in_memory_server.refusal(SubmitJob("other", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code
         == "not-ready"
     )
 
 
 def test_the_limits_and_settings_of_a_refinement_are_told(in_memory_server: InMemoryServer) -> None:
-    offered = in_memory_server.request(AskCapabilities())
+    offered = in_memory_server.request(GetCapabilities())
     assert offered.bounds["upload_bytes"] == limits.UPLOAD_BYTES and offered.bounds["mesh_vertices"] == 200_000
     assert offered.bounds["upload_mb_per_user"] == 128 and offered.bounds["upload_hours"] == 24
     cards = {card.name: card for card in offered.settings}
@@ -358,7 +358,7 @@ def test_a_server_that_dies_between_the_link_and_the_ledger_leaves_no_job_and_th
 def test_a_submit_that_the_disk_refuses_leaves_no_folder(in_memory_server: InMemoryServer) -> None:
     send(in_memory_server)
     in_memory_server.disk.full = True
-    assert in_memory_server.refusal(Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code == "no-space"
+    assert in_memory_server.refusal(SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code == "no-space"
     assert not list((in_memory_server.folder / "jobs").iterdir()) and not in_memory_server.ledger.entries
 
 
@@ -380,10 +380,10 @@ def test_the_jobs_mesh_stays_as_long_as_the_job_can_go_on_and_no_longer(in_memor
     assert ends == {"succeeded": False, "failed": False, "resumable": True}
     sweeper = in_memory_server.service._dispatch.sweeper
     assert sweeper._size(in_memory_server.ledger.entries[job]) == 1 + len(BALL), "it counts for what is kept"
-    in_memory_server.request(Resume(job))
-    in_memory_server.request(Cancel(job))
+    in_memory_server.request(ResumeJob(job))
+    in_memory_server.request(CancelJob(job))
     assert not subject.is_file()
-    in_memory_server.request(Forget(job))
+    in_memory_server.request(DeleteJob(job))
     assert not subject.parent.exists()
 
 
@@ -412,6 +412,6 @@ def test_what_a_refinement_has_no_use_for_is_refused_by_name_and_leaves_nothing(
         "settings": {},
         "mesh": MESH,
     }
-    refused = in_memory_server.refusal(Submit(**{**fields, **changes}))
+    refused = in_memory_server.refusal(SubmitJob(**{**fields, **changes}))
     assert refused.code == "bad-input" and words in refused.message, refused.message
     assert not (in_memory_server.folder / "jobs").exists()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from dreamwright.backend.geometry.closing import close_pits, onto_solid
+from dreamwright.backend.geometry.closing import close_pits, project_to_solid
 from dreamwright.backend.geometry.extract import DensityGrid, extract_surface
 from dreamwright.backend.geometry.topology import euler_number
 
@@ -71,6 +71,6 @@ def test_it_is_the_closing_with_a_ball_as_a_second_implementation_has_it(seed: i
 
 def test_points_in_a_filled_pit_take_the_place_of_its_nearest_wall_and_others_their_own() -> None:
     points = np.array([[0.0, 0.0, 0.4 + 4 * CELL], [0.0, 0.0, 0.4 + CELL], [0.1, 0.0, 0.0]])
-    moved = onto_solid(grid_of(BALL), 10.0)(points)
+    moved = project_to_solid(grid_of(BALL), 10.0)(points)
     np.testing.assert_allclose(moved[0], [0, 0, 0.38], atol=1e-9)  # the highest node inside
     np.testing.assert_array_equal(moved[1:], points[1:])

@@ -22,7 +22,7 @@ from dreamwright.backend.geometry.extract import (
     sample_density_grid,
     surface_level,
 )
-from dreamwright.backend.geometry.threshold import choose_threshold, first_reach, march
+from dreamwright.backend.geometry.threshold import choose_threshold, first_crossing, march
 from dreamwright.backend.geometry.topology import (
     Surface,
     degenerate_faces,
@@ -201,6 +201,6 @@ def test_the_march_looks_along_the_camera_s_axis() -> None:
 
 def test_first_reach_interpolates_inside_the_step() -> None:
     values = torch.tensor([[0.0, 1.0, 3.0], [0.0, 0.0, 0.5], [2.0, 2.0, 2.0]])
-    assert first_reach(values, 2.0 - 1e-6)[0].item() == pytest.approx(1.5, abs=1e-3)
-    assert first_reach(values, 1.0).tolist()[1] == 3.0  # never
-    assert first_reach(values, 1.0).tolist()[2] == pytest.approx(-0.5)
+    assert first_crossing(values, 2.0 - 1e-6)[0].item() == pytest.approx(1.5, abs=1e-3)
+    assert first_crossing(values, 1.0).tolist()[1] == 3.0  # never
+    assert first_crossing(values, 1.0).tolist()[2] == pytest.approx(-0.5)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dreamwright.backend.config.schema import MeshConfig
 from dreamwright.backend.errors import ConfigError, RunError
-from dreamwright.backend.geometry.build import build_mesh, place
+from dreamwright.backend.geometry.build import build_mesh, to_object_frame
 from dreamwright.backend.geometry.color import display_to_linear, linear_to_display, sample_albedo
 from dreamwright.backend.geometry.compare import FieldViews, mesh_render_error, psnr
 from dreamwright.backend.geometry.extract import extract_surface, refine_surface, sample_density_grid
@@ -143,7 +143,7 @@ def test_the_srgb_curve_has_its_known_points() -> None:
 
 def test_placement_scales_stands_and_centers() -> None:
     vertices = np.random.default_rng(0).normal(size=(50, 3))
-    placed, scale, offset = place(vertices, 2.5)
+    placed, scale, offset = to_object_frame(vertices, 2.5)
     assert placed[:, 2].min() == pytest.approx(0) and placed[:, 2].max() == pytest.approx(2.5)
     assert placed == pytest.approx(scale * vertices + offset)
 

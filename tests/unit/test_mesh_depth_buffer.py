@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dreamwright.backend.geometry.extract import extract_surface, refine_surface, sample_density_grid
 from dreamwright.backend.geometry.topology import vertex_normals
-from dreamwright.backend.mesh_rendering.rasterize import orbit_axes, rasterize, render_mesh
+from dreamwright.backend.mesh_rendering.rasterize import orbit_axes, rasterize, render_vertex_colors
 from tests.testing.analytic_fields import AnalyticField, sphere
 
 
@@ -23,7 +23,7 @@ def camera(azimuth: float, elevation: float, distance: float) -> tuple[np.ndarra
 
 
 def rays_of(position: np.ndarray, rotation: np.ndarray, focal: float, resolution: int) -> np.ndarray:
-    """(r, r, 3) unit directions through pixel centers, straight from docs/conventions.md."""
+    """(r, r, 3) unit directions through pixel centers, straight from docs/developer/conventions.md."""
     directions = np.zeros((resolution, resolution, 3))
     for row in range(resolution):
         for column in range(resolution):
@@ -75,7 +75,7 @@ def test_a_sphere_s_silhouette_depth_and_normals_are_the_analytic_ones() -> None
     surface = sphere_surface()
     normals = vertex_normals(surface)
     position, rotation = camera(40.0, 25.0, 1.4)
-    picture = render_mesh(surface.vertices, surface.faces, surface.vertices + 0.5, normals, position, rotation, 0.9, 64)
+    picture = render_vertex_colors(surface.vertices, surface.faces, surface.vertices + 0.5, normals, position, rotation, 0.9, 64)
     directions = rays_of(position, rotation, 0.9, 64)
     along = -(directions @ position)
     miss = np.sqrt(1.4**2 - along**2)

@@ -18,7 +18,7 @@ from dreamwright.backend.geometry.topology import Surface, vertex_normals
 from dreamwright.backend.mesh_rendering.antialias import mesh_edges
 from dreamwright.backend.mesh_rendering.normals import corner_normals, smooth_groups
 from dreamwright.backend.mesh_rendering.rasterize import rasterize
-from dreamwright.backend.mesh_rendering.render import MeshPictures, Topology, render_pictures
+from dreamwright.backend.mesh_rendering.render import MeshRendering, Topology, render_mesh
 from dreamwright.backend.mesh_rendering.visibility import covered_pixels, nearest_faces, project
 from dreamwright.backend.rendering.shading import Shading, shade
 from tests.testing.primitive_meshes import cube, icosphere, two_balls
@@ -29,12 +29,12 @@ LIT = Shading("shaded", 0.3, 0.7)
 def picture(
     vertices: Tensor, faces: np.ndarray, colors: Tensor, cameras: Cameras, resolution: int, shading: Shading = Shading(),
     supersampling: int = 1, crease: float = 180.0,
-) -> MeshPictures:  # fmt: skip
+) -> MeshRendering:  # fmt: skip
     """Before black, lit from beside each camera."""
     topology = Topology.of(vertices.detach().numpy(), faces, crease)
     lights = 1.3 * cameras.position + 0.6 * cameras.rotation[:, :, 0]
     black = torch.zeros(len(cameras), 3)
-    return render_pictures(
+    return render_mesh(
         topology, vertices, colors, black, cameras, [shading] * len(cameras), lights, resolution, supersampling
     )
 
@@ -282,7 +282,7 @@ def test_twenty_thousand_faces_take_well_under_a_second_at_128_pixels() -> None:
     cameras = orbit_cameras([25.0], 10.0, 1.9, 1.5)
     topology = Topology.of(vertices, faces, 45.0)
     started = time.process_time()
-    seen = render_pictures(
+    seen = render_mesh(
         topology, where, torch.rand(len(vertices), 3), torch.zeros(1, 3), cameras, [LIT], cameras.position, 64, 2
     )
     seen.image.sum().backward()

@@ -15,14 +15,14 @@ from dreamwright.backend.config.parsing import apply_settings
 from dreamwright.backend.config.schema import Config
 from dreamwright.backend.errors import CheckpointError, ConfigError, RunError
 from dreamwright.backend.evaluation.silhouettes import iou
-from dreamwright.backend.geometry.input_mesh import Subject, make_subject
+from dreamwright.backend.geometry.input_mesh import InputMesh, make_input_mesh
 from dreamwright.backend.guidance.interfaces import GuidanceResult
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.mesh_rendering.rasterize import rasterize
-from dreamwright.backend.mesh_rendering.render import Topology, render_pictures
+from dreamwright.backend.mesh_rendering.render import Topology, render_mesh
 from dreamwright.backend.rendering.shading import Shading
 from dreamwright.backend.scenes.mesh_scene import guidance_for
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
 from dreamwright.backend.training.events import Checkpoint, Finished, Health, Preview, Progress
 from dreamwright.backend.training.refine_job import REFINE, make_refine_job
@@ -52,9 +52,9 @@ def refine_config(*settings: str) -> Config:
     return apply_settings(REFINE, [*plain, *known, *settings])
 
 
-def ball(subdivisions: int = 3, shift: float = 0.0, size: float = 1.0, grey: float = 0.5) -> Subject:
+def ball(subdivisions: int = 3, shift: float = 0.0, size: float = 1.0, grey: float = 0.5) -> InputMesh:
     vertices, faces = icosphere(subdivisions, size)
-    return make_subject(vertices + shift, faces, np.full(vertices.shape, grey))
+    return make_input_mesh(vertices + shift, faces, np.full(vertices.shape, grey))
 
 
 def egg_pictures(cameras: Cameras) -> torch.Tensor:
@@ -64,7 +64,7 @@ def egg_pictures(cameras: Cameras) -> torch.Tensor:
     where = torch.from_numpy(vertices * [0.84, 0.84, 1.0]).float()
     topology = Topology.of(vertices, faces, 180.0)
     n = len(cameras)
-    return render_pictures(
+    return render_mesh(
         topology, where, colors, torch.zeros(n, 3), cameras, [Shading()] * n, cameras.position, SIZE, 2
     ).image
 
@@ -74,8 +74,8 @@ def oracle() -> KnownImages:
     return KnownImages(egg_pictures, SIZE)
 
 
-def run_of(config: Config, oracle: KnownImages, subject: Subject, **options: object) -> Refinement:
-    bank = PromptBank(oracle, "an egg", config.guidance)
+def run_of(config: Config, oracle: KnownImages, subject: InputMesh, **options: object) -> Refinement:
+    bank = PromptEmbeddings(oracle, "an egg", config.guidance)
     return Refinement(config, ScoreDistillation(oracle, config.guidance), bank, subject, **options)
 
 
@@ -94,13 +94,13 @@ def test_a_ball_becomes_the_known_egg_in_outline_and_color(oracle: KnownImages) 
     egg = egg * [0.84, 0.84, 1.0]
 
     def measure() -> tuple[float, float]:
-        where = (run.refiner.rest + run.refiner.moves()).detach().double().numpy()
-        tints = (run.refiner.colors + run.refiner.tints()).detach().numpy()
+        where = (run.scene.rest + run.scene.moves()).detach().double().numpy()
+        tints = (run.scene.colors + run.scene.tints()).detach().numpy()
         overlaps, wrong = [], []
         for view in range(5):
             camera = (held_out.position[view].double().numpy(), held_out.rotation[view].double().numpy(), 1.45)
             own, wanted = (
-                rasterize(where, run.refiner.topology.faces.numpy(), *camera, 128),
+                rasterize(where, run.scene.topology.faces.numpy(), *camera, 128),
                 rasterize(egg, faces, *camera, 128),
             )
             overlaps.append(iou(own.mask, wanted.mask))
@@ -109,14 +109,14 @@ def test_a_ball_becomes_the_known_egg_in_outline_and_color(oracle: KnownImages) 
             wrong.append(np.abs(own.interpolate(run.subject.faces, tints) - color)[clear].mean())
         return float(np.mean(overlaps)), float(np.mean(wrong))
 
-    run.subject = run.refiner.subject
+    run.subject = run.scene.subject
     before = measure()
     for _ in run:
         pass
     after = measure()
     assert before[0] < 0.87 and before[1] > 0.25
     assert after[0] > 0.95 and after[1] < 0.1
-    assert run.refiner.figures()["folded"] < 0.01
+    assert run.scene.figures()["folded"] < 0.01
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3])
@@ -135,7 +135,7 @@ def test_strength_bounds_every_vertex_and_color_and_0_changes_nothing_bitwise(
     run = run_of(config, oracle, subject)
     for _ in run:
         pass
-    mesh = run.refiner.mesh()
+    mesh = run.scene.mesh()
     moved = np.linalg.norm(mesh.vertices.astype(np.float64) - subject.vertices, axis=1) * subject.scale
     assert np.array_equal(mesh.faces, subject.faces) and len(mesh.vertices) == len(subject.vertices)
     if strength == 0:
@@ -143,7 +143,7 @@ def test_strength_bounds_every_vertex_and_color_and_0_changes_nothing_bitwise(
             mesh.vertices.tobytes() == subject.vertices.tobytes() and mesh.albedo.tobytes() == subject.albedo.tobytes()
         )
         return
-    tints = run.refiner.tints().detach().numpy()
+    tints = run.scene.tints().detach().numpy()
     assert 0.03 < moved.max() <= 0.3 * 0.2 + 1e-6
     assert 0.1 < np.abs(tints).max() <= 0.3 * 0.5 + 1e-6
 
@@ -160,7 +160,7 @@ def test_what_is_switched_off_stays_bitwise(oracle: KnownImages, kept: str) -> N
     run = run_of(refine_config(f"refine.{kept}=false", "refine.strength=1"), oracle, subject)
     for _ in run:
         pass
-    mesh = run.refiner.mesh()
+    mesh = run.scene.mesh()
     assert np.array_equal(mesh.vertices, subject.vertices) == (kept == "positions")
     assert np.array_equal(mesh.albedo, subject.albedo) == (kept == "colors")
 
@@ -176,12 +176,12 @@ class Silent:
 def test_regularizers_alone_leave_a_mesh_as_it_is(oracle: KnownImages, shape: str) -> None:
     """They penalise changes of the input, not its shape: a flat grid stays flat and a ball does not shrink."""
     vertices, faces = grid(8) if shape == "grid" else icosphere(2, 1.0)
-    subject = make_subject(vertices, faces, np.full(vertices.shape, 0.4))
+    subject = make_input_mesh(vertices, faces, np.full(vertices.shape, 0.4))
     config = refine_config("refine.strength=1", "run.steps=20")
-    run = Refinement(config, Silent(), PromptBank(oracle, "x", config.guidance), subject)
+    run = Refinement(config, Silent(), PromptEmbeddings(oracle, "x", config.guidance), subject)
     for _ in run:
         pass
-    mesh = run.refiner.mesh()
+    mesh = run.scene.mesh()
     assert np.abs(mesh.vertices - subject.vertices).max() < 1e-6 and np.array_equal(mesh.albedo, subject.albedo)
 
 
@@ -191,27 +191,27 @@ def test_regularizers_pull_a_disturbed_mesh_back(oracle: KnownImages) -> None:
     run = Refinement(
         config,
         Silent(),
-        PromptBank(oracle, "x", config.guidance),
-        make_subject(vertices, faces, np.full(vertices.shape, 0.4)),
+        PromptEmbeddings(oracle, "x", config.guidance),
+        make_input_mesh(vertices, faces, np.full(vertices.shape, 0.4)),
     )
     with torch.no_grad():
-        run.refiner.offset[40, 2] = 0.1
+        run.scene.offset[40, 2] = 0.1
     for _ in run:
         pass
-    assert float(run.refiner.moves().detach()[:, 2].abs().max()) < 0.03
+    assert float(run.scene.moves().detach()[:, 2].abs().max()) < 0.03
 
 
 def test_vertices_that_were_split_at_a_seam_stay_together(oracle: KnownImages) -> None:
     """A triangle soup, three vertices a face, as exporters make of flat shading."""
     vertices, faces = icosphere(2, 1.0)
-    soup = make_subject(
+    soup = make_input_mesh(
         vertices[faces].reshape(-1, 3), np.arange(faces.size).reshape(-1, 3), np.full((faces.size, 3), 0.4)
     )
     assert len(soup.unit) == len(vertices)
     run = run_of(refine_config("refine.strength=1"), oracle, soup)
     for _ in run:
         pass
-    mesh = run.refiner.mesh()
+    mesh = run.scene.mesh()
     assert len(np.unique(mesh.vertices, axis=0)) == len(vertices) and not np.array_equal(mesh.vertices, soup.vertices)
 
 
@@ -233,9 +233,9 @@ def test_a_resumed_refinement_equals_an_uninterrupted_one_bitwise(oracle: KnownI
     resumed = run_of(config, oracle, subject, resume=read_checkpoint(tmp_path, job).state)
     steps = [event.step for event in resumed if isinstance(event, Progress)]
     assert steps == list(range(stop_at + 1, 7))
-    first, second = whole.refiner.state().tensors, resumed.refiner.state().tensors
+    first, second = whole.scene.state().tensors, resumed.scene.state().tensors
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-    assert whole.refiner.mesh().vertices.tobytes() == resumed.refiner.mesh().vertices.tobytes()
+    assert whole.scene.mesh().vertices.tobytes() == resumed.scene.mesh().vertices.tobytes()
 
 
 def test_a_checkpoint_of_another_mesh_or_strength_is_refused(oracle: KnownImages, tmp_path) -> None:
@@ -285,10 +285,10 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_it_moves_the_mesh(ora
             return GuidanceResult(torch.full_like(image, math.nan), {})
 
     config = refine_config()
-    run = Refinement(config, Broken(), PromptBank(oracle, "x", config.guidance), ball(2))
+    run = Refinement(config, Broken(), PromptEmbeddings(oracle, "x", config.guidance), ball(2))
     with pytest.raises(RunError, match="diverged at step 0.*strength"):
         list(run)
-    assert float(run.refiner.moves().detach().abs().max()) == 0.0
+    assert float(run.scene.moves().detach().abs().max()) == 0.0
 
 
 # --- what is refused
@@ -306,7 +306,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_it_moves_the_mesh(ora
 )
 def test_what_is_no_mesh_is_refused_in_one_line(vertices: np.ndarray, faces: np.ndarray, word: str) -> None:
     with pytest.raises(ConfigError, match=word) as caught:
-        make_subject(vertices, faces, np.full(vertices.shape, 0.5))
+        make_input_mesh(vertices, faces, np.full(vertices.shape, 0.5))
     assert "\n" not in str(caught.value)
 
 

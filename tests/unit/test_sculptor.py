@@ -21,19 +21,19 @@ from dreamwright.backend.errors import CheckpointError, ConfigError, ModelError
 from dreamwright.backend.geometry.topology import Surface, euler_number, is_manifold, signed_volume, vertex_normals
 from dreamwright.backend.guidance.clip_guidance import ClipGuidance
 from dreamwright.backend.guidance.clip_model import ImageTextModel, load_image_text
-from dreamwright.backend.mesh_rendering.render import Topology, render_pictures
+from dreamwright.backend.mesh_rendering.render import Topology, render_mesh
 from dreamwright.backend.rendering.shading import Shading
-from dreamwright.backend.scenes.initial_field import Origin
-from dreamwright.backend.scenes.mesh_losses import edges_of, neighbors_of, normal_energy, outside_energy
-from dreamwright.backend.scenes.sphere_scene import Sculptor, sphere_subject
+from dreamwright.backend.scenes.initial_field import InitialField
+from dreamwright.backend.scenes.mesh_losses import edges_of, neighbors_of, normal_energy, bounds_penalty
+from dreamwright.backend.scenes.sphere_scene import SphereScene, sphere_subject
 from dreamwright.backend.server.requests import check_submission
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
 from dreamwright.backend.training.events import Checkpoint, Finished, Health, Preview, Progress
 from dreamwright.backend.training.job import make_job
 from dreamwright.backend.training.methods import METHODS, uses
-from dreamwright.backend.training.pipeline import Production
-from dreamwright.shared.messages import Submit
+from dreamwright.backend.training.pipeline import TextTo3DPipeline
+from dreamwright.shared.messages import SubmitJob
 from tests.testing.primitive_meshes import cube, grid, tetrahedron
 from tests.testing.tiny_clip import SIDE, write_clip
 
@@ -58,12 +58,12 @@ def quick(*settings: str) -> Config:
     return apply_settings(CLIP_MESH, [*QUICK, *settings])
 
 
-def sculptor(model: ImageTextModel, *settings: str) -> Sculptor:
+def sculptor(model: ImageTextModel, *settings: str) -> SphereScene:
     config = quick(*settings)
-    return Sculptor(
+    return SphereScene(
         config,
         ClipGuidance(model, config.clip),
-        PromptBank(model, PROMPT, config.guidance),
+        PromptEmbeddings(model, PROMPT, config.guidance),
         sphere_subject(config.sphere, 0),
         0,
     )
@@ -116,13 +116,13 @@ def test_normals_cost_what_their_angles_say() -> None:
 
 def test_only_what_lies_outside_of_the_radius_costs() -> None:
     where = torch.tensor([[0.0, 0, 0.8], [0.3, 0, 0], [0.0, -0.6, 0], [0.0, 0, 0]], dtype=torch.float64)
-    assert float(outside_energy(where, 0.5)) == pytest.approx((0.09 + 0.01) / 4)
+    assert float(bounds_penalty(where, 0.5)) == pytest.approx((0.09 + 0.01) / 4)
     where.requires_grad_()
-    outside_energy(where, 0.5).backward()
+    bounds_penalty(where, 0.5).backward()
     assert where.grad[1].abs().sum() == 0 and where.grad[0].tolist() == pytest.approx([0, 0, 2 * 0.3 / 4])
     moved = torch.rand(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     pairs, faces = torch.from_numpy(neighbors_of(tetrahedron()[1])), torch.from_numpy(tetrahedron()[1])
-    assert torch.autograd.gradcheck(lambda x: normal_energy(x, faces, pairs) + outside_energy(x, 0.5), moved)
+    assert torch.autograd.gradcheck(lambda x: normal_energy(x, faces, pairs) + bounds_penalty(x, 0.5), moved)
 
 
 def test_the_laplacian_weakens_as_the_run_goes_on(model: ImageTextModel) -> None:
@@ -163,7 +163,7 @@ def test_without_crops_and_backgrounds_the_loss_is_the_models_own_score_before_w
     told = shape.advance()["cosine"]
     cameras = sample_cameras(twin.config.camera, 2, twin.streams["cameras"])
     views = [Shading()] * 2
-    seen = render_pictures(
+    seen = render_mesh(
         twin.topology, twin.rest, twin.colors, torch.ones(2, 3), cameras, views, cameras.position, SIDE, 1
     )
     assert told == pytest.approx(float(model.scores(seen.image, [PROMPT]).mean()), abs=1e-5)
@@ -175,10 +175,10 @@ def test_the_score_reaches_every_visible_vertex_and_going_down_it_raises_the_sco
     cameras = orbit_cameras([0, 120, 240], 20.0, 1.9, 1.2)
 
     def score(where: torch.Tensor) -> torch.Tensor:
-        seen = render_pictures(
+        seen = render_mesh(
             topology, where, shape.colors, torch.ones(3, 3), cameras, [Shading()] * 3, cameras.position, SIDE, 1
         )
-        return (model.embed_pictures(seen.image) @ model.embed_prompts([PROMPT]).T).mean()
+        return (model.embed_images(seen.image) @ model.embed_prompts([PROMPT]).T).mean()
 
     where = shape.rest.clone().requires_grad_()
     before = score(where)
@@ -197,8 +197,8 @@ def test_a_steps_gradient_is_that_of_the_score_before_white(model: ImageTextMode
     )
     gradients = torch.autograd.grad(loss, (shape.offset, shape.tint))
     where, colors = shape.rest + shape.moves(), shape.colors + shape.tints()
-    seen = render_pictures(shape.topology, where, colors, torch.ones(2, 3), cameras, views, cameras.position, SIDE, 1)
-    score = (model.embed_pictures(seen.image) @ model.embed_prompts([PROMPT]).T).mean()
+    seen = render_mesh(shape.topology, where, colors, torch.ones(2, 3), cameras, views, cameras.position, SIDE, 1)
+    score = (model.embed_images(seen.image) @ model.embed_prompts([PROMPT]).T).mean()
     assert told["cosine"] == pytest.approx(float(score.detach()), abs=1e-5)
     for found, wanted in zip(gradients, torch.autograd.grad(-score, (shape.offset, shape.tint)), strict=True):
         assert float(wanted.abs().max()) > 1e-6 and torch.allclose(
@@ -243,7 +243,7 @@ def test_a_run_raises_the_cosine_and_resumes_bitwise(clip: Path, tmp_path: Path)
     job = make_job(
         PROMPT, str(clip), "clip-mesh", quick("run.steps=30", "run.checkpoint_interval=10", "run.preview_interval=15")
     )
-    whole, cosines, states, events = Production(job, "cpu", None, lambda: False), [], {}, []
+    whole, cosines, states, events = TextTo3DPipeline(job, "cpu", None, lambda: False), [], {}, []
     for event in whole.events():
         events.append(event)
         if isinstance(event, Progress):
@@ -254,7 +254,7 @@ def test_a_run_raises_the_cosine_and_resumes_bitwise(clip: Path, tmp_path: Path)
     assert [e.step for e in events if isinstance(e, Preview)] == [15, 30] and any(isinstance(e, Health) for e in events)
     assert events[-1] == Finished(30, True, 0) and sorted(states) == [10, 20, 30]
     write_checkpoint(tmp_path, job, states[10])
-    resumed = Production(job, "cpu", read_checkpoint(tmp_path, job).state, lambda: False)
+    resumed = TextTo3DPipeline(job, "cpu", read_checkpoint(tmp_path, job).state, lambda: False)
     last = [event.state for event in resumed.events() if isinstance(event, Checkpoint)][-1]
     for name, value in states[30].tensors.items():
         assert value.equal(last.tensors[name]), name
@@ -287,7 +287,7 @@ def test_a_sphere_that_turned_inside_out_is_turned_back(model: ImageTextModel) -
 
 def test_stopping_is_honored_and_the_mesh_so_far_can_be_had(clip: Path) -> None:
     asked: list[bool] = []
-    production = Production(make_job(PROMPT, str(clip), "clip-mesh", quick()), "cpu", None, lambda: bool(asked))
+    production = TextTo3DPipeline(make_job(PROMPT, str(clip), "clip-mesh", quick()), "cpu", None, lambda: bool(asked))
     events = []
     for event in production.events():
         events.append(event)
@@ -381,17 +381,17 @@ def test_the_spheres_settings_mean_nothing_to_a_field() -> None:
 
 
 def test_a_field_to_begin_from_and_several_processes_are_refused(clip: Path) -> None:
-    from dreamwright.backend.runtime.distributed import Alone
+    from dreamwright.backend.runtime.distributed import SingleProcess
 
     job = make_job(PROMPT, str(clip), "clip-mesh", quick())
     with pytest.raises(CheckpointError, match="begins from a sphere"):
-        Production(job, "cpu", None, lambda: False, origin=Origin({}, "a ball", "0" * 64))
+        TextTo3DPipeline(job, "cpu", None, lambda: False, origin=InitialField({}, "a ball", "0" * 64))
 
-    class Two(Alone):
+    class Two(SingleProcess):
         count = 2
 
     with pytest.raises(ConfigError, match="runs in one process, not in 2"):
-        Production(job, "cpu", None, lambda: False, Two())
+        TextTo3DPipeline(job, "cpu", None, lambda: False, Two())
 
 
 def test_a_checkpoint_of_another_sphere_is_refused_and_other_methods_keep_their_fingerprints(clip: Path) -> None:
@@ -407,17 +407,17 @@ def test_a_checkpoint_of_another_sphere_is_refused_and_other_methods_keep_their_
     assert {replace(job, config=config).fingerprint() for config in same} == {job.fingerprint()}
     field = make_job(PROMPT, "starter", "draft", DRAFT)  # unfinished runs from before there were spheres must go on
     assert field.fingerprint() == replace(field, config=replace(DRAFT, sphere=SphereConfig(radius=0.2))).fingerprint()
-    state = next(e.state for e in Production(job, "cpu", None, lambda: False).events() if isinstance(e, Checkpoint))
+    state = next(e.state for e in TextTo3DPipeline(job, "cpu", None, lambda: False).events() if isinstance(e, Checkpoint))
     with pytest.raises(CheckpointError, match="does not fit this mesh"):
-        Production(
+        TextTo3DPipeline(
             make_job(PROMPT, str(clip), "clip-mesh", quick("sphere.subdivisions=1")), "cpu", state, lambda: False
         )
 
 
 def test_a_server_takes_it_by_its_preset_and_refuses_what_does_not_fit() -> None:
-    job = check_submission(Submit("t" * 16, PROMPT, "", "starter-clip", "clip-mesh", 5, {}))
+    job = check_submission(SubmitJob("t" * 16, PROMPT, "", "starter-clip", "clip-mesh", 5, {}))
     assert job.config.run.method == "clip-mesh" and job.config.run.seed == 5
     with pytest.raises(ModelError, match="cannot guide clip-mesh; allowed are starter-clip"):
-        check_submission(Submit("t" * 16, PROMPT, "", "starter", "clip-mesh", 0, {}))
+        check_submission(SubmitJob("t" * 16, PROMPT, "", "starter", "clip-mesh", 0, {}))
     with pytest.raises(ConfigError, match="mesh.triangles means nothing to clip-mesh"):
-        check_submission(Submit("t" * 16, PROMPT, "", "starter-clip", "clip-mesh", 0, {"mesh.triangles": 100}))
+        check_submission(SubmitJob("t" * 16, PROMPT, "", "starter-clip", "clip-mesh", 0, {"mesh.triangles": 100}))

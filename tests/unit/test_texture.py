@@ -16,7 +16,7 @@ from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.geometry.build import Mesh, build_mesh
 from dreamwright.backend.geometry.color import display_to_linear, linear_to_display
 from dreamwright.backend.geometry.compare import psnr
-from dreamwright.backend.geometry.texture import Texture, bake, fill_gaps, find_texels
+from dreamwright.backend.geometry.texture import Texture, bake, fill_gaps, covered_texels
 from dreamwright.backend.geometry.topology import Surface, is_watertight
 from dreamwright.backend.geometry.unwrap import Unwrapping, check_unwrapper, unwrap
 from dreamwright.backend.mesh_rendering.rasterize import orbit_axes, rasterize
@@ -150,7 +150,7 @@ def test_the_overlap_count_sees_an_overlap() -> None:
 def test_what_is_between_the_charts_is_colored_as_the_nearest_chart(baked) -> None:
     """Half, a quarter, an eighth of the picture's size, as mip-mapping reads it, show no other colors than the field has."""
     mesh, _, _, heard = baked
-    owned = find_texels(mesh.texture.unwrapping, SIZE).pixel
+    owned = covered_texels(mesh.texture.unwrapping, SIZE).pixel
     gaps = np.setdiff1d(np.arange(SIZE * SIZE), owned)
     picture = mesh.texture.picture.reshape(-1, 3)
     assert len(gaps) > 100
@@ -173,7 +173,7 @@ def test_texels_and_lookups_agree_with_numbers_worked_out_by_hand() -> None:
     places = Unwrapping(
         np.array([[0, 0], [1, 0], [0, 1]], np.float32), np.array([[0, 1, 2]], np.int32), np.arange(3, dtype=np.int32)
     )
-    texels = find_texels(places, 4, reach=0.0)
+    texels = covered_texels(places, 4, reach=0.0)
     assert texels.pixel.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 9, 12], "centers on the diagonal belong to it"
     at = dict(zip(texels.pixel.tolist(), texels.barycentric.tolist(), strict=True))
     assert at[1] == pytest.approx([1 - 3 / 8 - 1 / 8, 3 / 8, 1 / 8]) and at[8] == pytest.approx(
@@ -195,7 +195,7 @@ def test_texels_beyond_an_edge_are_asked_at_the_edge_and_small_charts_are_not_fo
     """A triangle smaller than a texel, between centers, still has texels; weights never leave it."""
     uv = (np.array([[8.1, 8.1], [8.4, 8.1], [8.1, 8.4], [12, 4], [15, 4], [12, 7]]) / 16).astype(np.float32)
     places = Unwrapping(uv, np.array([[0, 1, 2], [3, 4, 5]], np.int32), np.arange(6, dtype=np.int32))
-    texels = find_texels(places, 16)
+    texels = covered_texels(places, 16)
     assert set(texels.face.tolist()) == {0, 1}
     assert texels.barycentric.min() >= 0 and texels.barycentric.sum(axis=1) == pytest.approx(1)
 

@@ -3,7 +3,7 @@
 
     python -m tools.starter_training.quality --model starter --samples 256 --out runs/quality
 
-The samples are guided as `draft` guides SDS: its omega, and its weight of the prompt with `opposite_words` as a perpendicular negative.
+The samples are guided as `draft` guides SDS: its omega, and its weight of the prompt with `opposite_view_text` as a perpendicular negative.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from dreamwright.backend.config.presets import DRAFT
 from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
-from dreamwright.backend.guidance.sds import ancestral_sample
-from dreamwright.backend.io.images import picture_grid, png_bytes
+from dreamwright.backend.guidance.sampling import ancestral_sample
+from dreamwright.backend.io.images import image_grid, png_bytes
 from dreamwright.backend.models.local import resolve_model
 from dreamwright.backend.starter import domain
-from dreamwright.backend.starter.classifier import load_judge
-from dreamwright.backend.text.prompts import opposite_words, view_words
+from dreamwright.backend.starter.classifier import load_classifier
+from dreamwright.backend.text.prompts import opposite_view_text, view_words
 
 BATCH = 16  # pictures sampled together
 
@@ -39,7 +39,7 @@ def spread_prompts(count: int) -> list[tuple[int, int, int]]:
 
 
 def asked_words(view: int, index: int) -> tuple[str, str]:
-    """The words by which `draft` asks for view `view` of domain.VIEWS, and those that lead it away (`opposite_words`).
+    """The words by which `draft` asks for view `view` of domain.VIEWS, and those that lead it away (`opposite_view_text`).
 
     Sides alternate between the right and the left one with `index`, views from above walk through the eight directions.
     """
@@ -51,7 +51,7 @@ def asked_words(view: int, index: int) -> tuple[str, str]:
     }
     elevation = 75.0 if domain.VIEWS[view] == "overhead" else 10.0
     azimuth = azimuths[domain.VIEWS[view]]
-    return view_words(azimuth, elevation, DRAFT.guidance), opposite_words(azimuth, elevation, DRAFT.guidance)
+    return view_words(azimuth, elevation, DRAFT.guidance), opposite_view_text(azimuth, elevation, DRAFT.guidance)
 
 
 def sampled(
@@ -95,7 +95,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    judge = load_judge(Path(str(resources.files("dreamwright.backend.starter"))) / "classifier")
+    judge = load_classifier(Path(str(resources.files("dreamwright.backend.starter"))) / "classifier")
     denoiser = PixelDiffusion.load(resolve_model(options.model))
     triples = spread_prompts(options.samples)
     colors = list(domain.COLORS)
@@ -132,7 +132,7 @@ def main() -> None:
     }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "quality.json").write_text(json.dumps(figures, indent=2) + "\n")
-    (options.out / "samples.png").write_bytes(png_bytes(picture_grid(pictures[:64]), {"what": "starter samples"}))
+    (options.out / "samples.png").write_bytes(png_bytes(image_grid(pictures[:64]), {"what": "starter samples"}))
     print(json.dumps(figures, indent=2))
 
 

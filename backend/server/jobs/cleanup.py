@@ -62,7 +62,7 @@ class Cleanup:
         """Bytes of an ended job's files that count: its mesh and field, and what one that can be resumed goes on from."""
         job, folder = entry.summary, self._ledger.job_folder(entry.summary.job)
         size = job.mesh_bytes
-        if job.refinable:
+        if job.has_field:
             size += file_size(folder / FIELD_FILE)
         if job.resumable:
             size += (

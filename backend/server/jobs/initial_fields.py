@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dreamwright.shared.errors import Refused
+from dreamwright.shared.errors import RequestError
 from dreamwright.shared.job_states import ENDED
 from dreamwright.shared.messages import JobSummary
 
@@ -32,14 +32,14 @@ GONE = "job {} has no field to begin from (it left no mesh, or is of an older se
 
 def check_kept(entry: JobRecord) -> None:
     """Raises Refused for a job without a field that another one could begin from."""
-    if entry.summary.refinable:
+    if entry.summary.has_field:
         return
     if entry.state not in ENDED:
-        raise Refused(
+        raise RequestError(
             "not-now",
             f"job {entry.summary.job} is {entry.state.value}; wait for its end, or cancel it, then refine its prompt",
         )
-    raise Refused("not-now", GONE.format(entry.summary.job))
+    raise RequestError("not-now", GONE.format(entry.summary.job))
 
 
 def check_fit(origin: JobSummary, job: Job) -> None:
@@ -76,7 +76,7 @@ def named(ledger: JobStore, origin: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
         if origin and isinstance(error, FileNotFoundError):
             log.warning("field of a job is gone", extra={"job": origin})
-            raise Refused("not-now", GONE.format(origin)) from error
+            raise RequestError("not-now", GONE.format(origin)) from error
         if isinstance(error, OSError):
             raise StorageError(
                 f"the server cannot write to {ledger.folder} ({error.strerror or error}); make room on its disk"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.shared.job_states import ENDED, JobState, check_transition
-from dreamwright.shared.messages import JobSummary, Submit
+from dreamwright.shared.messages import JobSummary, SubmitJob
 
 from ...errors import CheckpointError
 from .durations import Paces, Sample
@@ -148,7 +148,7 @@ class JobStore:
         """The job that this owner already submitted under this ticket."""
         return self.entries.get(self._tickets.get((owner, ticket), ""))
 
-    def add(self, owner: str, request: Submit, steps: int, job: str = "", step: int = 0) -> JobRecord:
+    def add(self, owner: str, request: SubmitJob, steps: int, job: str = "", step: int = 0) -> JobRecord:
         """A new queued job, committed; `job` is its name where it has a folder already (see `new_name`), `step` where it begins."""
         summary = JobSummary(
             job=job or new_name(),
@@ -163,7 +163,7 @@ class JobStore:
             steps=steps,
             elapsed_s=0.0,
             eta_s=-1.0,
-            queue_place=0,
+            queue_position=0,
             health="",
             message="",
             submitted_at=self._wall(),
@@ -172,7 +172,7 @@ class JobStore:
             changed=self._tick(),
             owner=owner,
             priority=request.priority,
-            refines=request.refines,
+            parent_job=request.parent_job,
             mesh=request.mesh,
         )
         entry = JobRecord(summary, owner, request.ticket, self._arrival + 1, 0)
@@ -283,8 +283,8 @@ class JobStore:
         places = {waiting.job: place for place, (_, waiting) in enumerate(self._order(), start=1)}
         for job, entry in self.entries.items():
             place = places.get(job, 0)
-            if entry.summary.queue_place != place:
-                self.note(job, queue_place=place)
+            if entry.summary.queue_position != place:
+                self.note(job, queue_position=place)
 
     def _tick(self) -> int:
         self._changed += 1

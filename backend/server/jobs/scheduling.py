@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from dreamwright.shared.errors import Refused
+from dreamwright.shared.errors import RequestError
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,13 @@ def started(turns: RoundRobin, turn: int, owner: str, again: bool = False) -> Ro
 def check_quota(owner_open: int, owner_limit: int, all_open: int, all_limit: int) -> None:
     """Room for one more job? Raises Refused: "too-many" for the user's own limit, "queue-full" for the server's."""
     if owner_open >= owner_limit:
-        raise Refused(
+        raise RequestError(
             "too-many",
             f"{owner_open} of your jobs are queued, running or paused; allowed are {owner_limit} a user; "
             "wait until one has ended, or cancel one",
         )
     if all_open >= all_limit:
-        raise Refused(
+        raise RequestError(
             "queue-full",
             f"{all_open} jobs of all users are queued, running or paused; this server allows {all_limit}; "
             "send it again when one has ended",
@@ -89,7 +89,7 @@ def check_priority(asked: int, present: int, is_admin: bool) -> None:
     """May this user give a job that priority? Raises Refused: above 0 and above what it has only an admin may."""
     highest = max(0, present)
     if asked > highest and not is_admin:
-        raise Refused(
+        raise RequestError(
             "not-allowed",
             f"the priority is {asked}; you may give up to {highest}; ask an admin of this server to raise it",
         )

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dreamwright.shared.errors import ProtocolError, Refused
+from dreamwright.shared.errors import ProtocolError, RequestError
 from dreamwright.shared.limits import UPLOAD_BYTES
 from dreamwright.shared.mesh_file import MeshFile, decode_mesh
-from dreamwright.shared.uploads import Upload, Uploaded
+from dreamwright.shared.uploads import UploadChunk, UploadProgress
 
 from ...errors import ConfigError
 from ...geometry.mesh_validation import validate_mesh
@@ -73,22 +73,22 @@ class Uploads:
             total = int(found[2]) if found[2] else path.stat().st_size
             self._sent[path.parent.name, found[1]] = UploadedMesh(total, not found[2], clock())
 
-    def receive(self, owner: str, piece: Upload) -> Uploaded:
+    def receive(self, owner: str, piece: UploadChunk) -> UploadProgress:
         """Keep a piece, unless it is there already; how much there is then. The last one has the whole mesh checked."""
         if not re.fullmatch("[0-9a-f]{64}", piece.sha256):
-            raise Refused(
+            raise RequestError(
                 "bad-input",
                 f"the upload's sha256 is {piece.sha256!r}; allowed are 64 digits 0 to 9 and a to f; give the file's SHA-256",
             )
         if piece.offset + len(piece.data) > piece.total:
-            raise Refused(
+            raise RequestError(
                 "bad-input",
                 f"a piece from {piece.offset} of {len(piece.data)} bytes of a file of {piece.total}; allowed are {piece.total} in all",
             )
         key = _folder_of(owner), piece.sha256
         have = self._have(key, piece.total)
         if have == piece.total or not piece.data or piece.offset > have:
-            return Uploaded(have)
+            return UploadProgress(have)
         if key not in self._sent:
             self._make_room(key[0], piece.total)
             self._sent[key] = UploadedMesh(piece.total, False, self._clock())
@@ -101,11 +101,11 @@ class Uploads:
             if have + len(fresh) == piece.total:
                 self._complete(key)
         except OSError as error:
-            raise Refused(
+            raise RequestError(
                 "no-space",
                 f"the server cannot write to {path.parent} ({error.strerror or error}); make room on its disk, then send it again",
             ) from error
-        return Uploaded(have + len(fresh))
+        return UploadProgress(have + len(fresh))
 
     def _have(self, key: Key, total: int) -> int:
         """Bytes that are here of a file of that size. What is not on the disk any more, or was announced as of another size, is forgotten."""
@@ -127,7 +127,7 @@ class Uploads:
         digest = hashlib.sha256(data).hexdigest()
         if digest != key[1]:
             self._remove(key)
-            raise Refused(
+            raise RequestError(
                 "not-ready",
                 f"the mesh arrived damaged: its SHA-256 is {digest}, announced was {key[1]}; send it again from its beginning",
             )
@@ -135,7 +135,7 @@ class Uploads:
             read_uploaded_mesh(data)
         except ConfigError as error:
             self._remove(key)
-            raise Refused("bad-input", str(error)) from error
+            raise RequestError("bad-input", str(error)) from error
         with path.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(path, self._whole(key))
@@ -149,7 +149,7 @@ class Uploads:
         known = self._sent.get(key)
         have = self._have(key, known.total) if known is not None else 0
         if known is None or not known.is_whole or have != known.total:
-            raise Refused(
+            raise RequestError(
                 "not-ready",
                 f"the server has {have} bytes of the mesh {sha256!r} from you; send all of it first, then submit again",
             )
@@ -165,7 +165,7 @@ class Uploads:
             sync_folder(folder.parent)
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise Refused(
+            raise RequestError(
                 "no-space",
                 f"the server cannot write to {folder} ({error.strerror or error}); make room on its disk, then send it again",
             ) from error
@@ -193,12 +193,12 @@ class Uploads:
                 self._remove(key)
                 excess -= counted[key].total
             if excess > 0 and mine:
-                raise Refused(
+                raise RequestError(
                     "too-many",
                     f"a mesh of {size / MEGABYTE:.1f} MB; allowed are {limit_mb:g} MB a user; decimate it, or ask for a larger --upload-mb-per-user",
                 )
             if excess > 0:
-                raise Refused(
+                raise RequestError(
                     "queue-full",
                     f"meshes of all users together may have {limit_mb:g} MB and are being sent; try again in some minutes, or ask for a larger --upload-mb-total",
                 )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamwright.shared.messages import JobSummary, Submit
+from dreamwright.shared.messages import JobSummary, SubmitJob
 
 from ...config.parsing import apply_settings
 from ...errors import ConfigError
@@ -26,7 +26,7 @@ ECHOED, ECHOES = (
 )  # facts of the mesh as it was sent that go back with the refined one: what the client needs to put it in its place
 
 
-def refine_job_of(asked: Submit | JobSummary) -> RefineJob:
+def refine_job_of(asked: SubmitJob | JobSummary) -> RefineJob:
     """The validated job on the mesh that was asked for. Raises PromptError and ConfigError."""
     if asked.preset != PRESET:
         raise ConfigError(
