@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from ..guidance.denoisers.loading import chosen_dtype, load_denoiser
     from ..guidance.sampling import to_images
     from ..io.images import check_image_path, image_grid, png_bytes
-    from ..io.output_files import write_atomically
+    from ..io.output_files import write_output
     from ..models import local
     from ..models.pipeline_folder import open_pipeline
     from ..text.encoder_process import PipelinePromptEncoder, make_text_encoder
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         "guidance_scale": str(1 + omega),
         "seed": str(args.seed),
     }
-    write_atomically(out, png_bytes(image_grid(image), provenance))
+    write_output(out, png_bytes(image_grid(image), provenance))
     tqdm.write(f"wrote {out}")
     return 0
 

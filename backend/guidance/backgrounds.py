@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Random backgrounds of three kinds (Dream Fields, Jain et al. 2022, section 4.2): what is opaque must not lean on any.
 
-Everything is drawn a view at a time through `streams.draw_rows`, so that ranks and groups of views draw alike.
+Everything is drawn a view at a time through `streams.sample_for_views`, so that ranks and groups of views draw alike.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..runtime.rng import draw_rows
+from ..runtime.rng import sample_for_views
 
 KINDS = ("noise", "checkerboard", "fourier")  # each as likely as the others, as in Dream Fields
 SQUARES = 8  # of the checkerboard, a side; Dream Fields' published configuration
@@ -24,9 +24,9 @@ BLUR_MAX = 4.3 / 224  # image widths
 
 def random_backgrounds(views: int, crops: int, size: int, generator: torch.Generator) -> Tensor:
     """Backgrounds (views, crops, 3, size, size) in [0, 1], each of one kind, blurred by a random width."""
-    choice = draw_rows(torch.rand, (views, crops, 2), generator)
-    colors = draw_rows(torch.rand, (views, crops, 2, 3), generator)
-    white = draw_rows(torch.randn, (views, crops, 3, size, size), generator)
+    choice = sample_for_views(torch.rand, (views, crops, 2), generator)
+    colors = sample_for_views(torch.rand, (views, crops, 2, 3), generator)
+    white = sample_for_views(torch.randn, (views, crops, 3, size, size), generator)
     kind = (choice[..., 0] * len(KINDS)).long().clamp(max=len(KINDS) - 1)[..., None, None, None]
     noise = 0.5 + NOISE_STD * white
     mixed = torch.where(kind == 0, noise, torch.where(kind == 1, checkerboards(colors, size), fourier_textures(white)))

@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from ..config.schema import ClipConfig
 from ..errors import RunError
-from ..runtime.rng import draw_rows
-from ..text.prompts import PromptConditioning
+from ..runtime.rng import sample_for_views
+from ..text.conditioning import PromptConditioning
 from .backgrounds import random_backgrounds
-from .clip_model import TEXT, ImageTextModel, normalized
+from .clip_model import TEXT, ImageTextModel, normalize_images
 from .interfaces import GuidanceResult, LayerGradients
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class ClipGuidance:
         """
         leaf = image.detach().requires_grad_()
         with torch.enable_grad():
-            cosine = (self.model.embed_pictures(leaf) * _text(conditioning)).sum(-1)
+            cosine = (self.model.embed_images(leaf) * _text(conditioning)).sum(-1)
             gradient = torch.autograd.grad(-cosine.sum(), leaf)[0]
         _check_finite(gradient)
         return GuidanceResult(gradient, _scalars(cosine, gradient))
@@ -71,7 +71,7 @@ class ClipGuidance:
             else:
                 behind = torch.ones_like(cut[:, :3])
             pictures = (cut[:, :3] + (1 - cut[:, 3:]) * behind).clamp(0, 1)
-            embedded = self.model.embed_fitted(normalized(pictures, self.model.preprocessing))
+            embedded = self.model.embed_pixels(normalize_images(pictures, self.model.preprocessing))
             text = _text(conditioning).repeat_interleave(crops, dim=0)
             cosine = (embedded * text).sum(-1).view(views, crops).mean(1)
             gradient = torch.autograd.grad(-cosine.sum(), layers)[0]
@@ -83,7 +83,7 @@ class ClipGuidance:
         views, side = len(layers), layers.shape[-1]
         cut = max(1, round(self.config.crop_share * side))
         # As many places as Dream Fields' integer draw has, and one where nothing is cut off.
-        corner = (draw_rows(torch.rand, (views, self.config.crops, 2), generator) * max(1, side - cut)).long().tolist()
+        corner = (sample_for_views(torch.rand, (views, self.config.crops, 2), generator) * max(1, side - cut)).long().tolist()
         parts = [
             layers[view, :, top : top + cut, left : left + cut] for view in range(views) for top, left in corner[view]
         ]

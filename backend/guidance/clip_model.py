@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from ..errors import PromptError
 from ..models.clip_folder import ClipFolder, Preprocessing, clip_network, clip_tokenizer, open_clip
+from ..text.conditioning import Conditioning
 from ..text.vocabulary import read_vocabulary, split_words, unknown_message
-from .interfaces import Conditioning
 
 TEXT = "text"  # the name of a prompt's embedding in its conditioning
 
@@ -33,12 +33,12 @@ class ImageTextModel:
     def device(self) -> torch.device:
         return self.network.device
 
-    def embed_pictures(self, pictures: Tensor) -> Tensor:
+    def embed_images(self, pictures: Tensor) -> Tensor:
         """Unit embeddings (n, d) of pictures (n, 3, h, w) in [0, 1] of any size, differentiable; float32, or the input's float64."""
-        return self.embed_fitted(preprocessed(pictures, self.preprocessing))
+        return self.embed_pixels(preprocess_images(pictures, self.preprocessing))
 
-    def embed_fitted(self, pixels: Tensor) -> Tensor:
-        """Unit embeddings (n, d) of pictures as `preprocessed` returns them."""
+    def embed_pixels(self, pixels: Tensor) -> Tensor:
+        """Unit embeddings (n, d) of pictures as `preprocess_images` returns them."""
         wide = torch.promote_types(pixels.dtype, torch.float32)
         seen = self.network.vision_model(pixel_values=pixels.to(self.network.dtype)).pooler_output
         return functional.normalize(self.network.visual_projection(seen).to(wide), dim=-1)
@@ -56,10 +56,10 @@ class ImageTextModel:
     @torch.no_grad()
     def scores(self, pictures: Tensor, captions: Sequence[str]) -> Tensor:
         """Cosine similarities (n, m) of pictures with captions; no R-Precision, which `evaluation.retrieval` makes of them."""
-        return self.embed_pictures(pictures) @ self.embed_prompts(captions).T
+        return self.embed_images(pictures) @ self.embed_prompts(captions).T
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
-        """One row a prompt, which is what `PromptBank` asks of a model."""
+        """One row a prompt, which is what `PromptEmbeddings` asks of a model."""
         return Conditioning({TEXT: self.embed_prompts(prompts)})
 
     def check_prompt(self, prompt: str) -> list[str]:
@@ -97,7 +97,7 @@ def load_image_text(
     return ImageTextModel(opened, clip_network(opened, dtype, device), clip_tokenizer(opened))
 
 
-def preprocessed(pictures: Tensor, how: Preprocessing) -> Tensor:
+def preprocess_images(pictures: Tensor, how: Preprocessing) -> Tensor:
     """What CLIP's processor makes of pictures (n, 3, h, w) in [0, 1]: (n, 3, crop, crop), differentiable.
 
     As PIL's, the bicubic filter widens where it shrinks, and what it overshoots is cut off; only PIL's rounding to 256
@@ -112,10 +112,10 @@ def preprocessed(pictures: Tensor, how: Preprocessing) -> Tensor:
         )
         height, width = size
     top, left = (height - how.crop) // 2, (width - how.crop) // 2
-    return normalized(pictures[..., top : top + how.crop, left : left + how.crop], how)
+    return normalize_images(pictures[..., top : top + how.crop, left : left + how.crop], how)
 
 
-def normalized(pictures: Tensor, how: Preprocessing) -> Tensor:
+def normalize_images(pictures: Tensor, how: Preprocessing) -> Tensor:
     """(x - mean) / std of pictures (..., 3, h, w) in [0, 1]."""
     mean, std = (
         torch.tensor(values, dtype=pictures.dtype, device=pictures.device).view(3, 1, 1)

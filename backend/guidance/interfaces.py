@@ -10,60 +10,16 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ..text.conditioning import Conditioning, PromptConditioning, PromptEncoder
 from .prediction import PredictionType
 
 if TYPE_CHECKING:
     from ..cameras.poses import Cameras
-    from ..text.prompts import PromptConditioning
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """What a denoiser was told about n pictures: named tensors with n rows each, opaque to everybody else.
-
-    Raises ValueError when there is no tensor or the tensors differ in their number of rows.
-    """
-
-    tensors: Mapping[str, Tensor]
-
-    def __post_init__(self) -> None:
-        if len({len(tensor) for tensor in self.tensors.values()}) != 1:
-            shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
-            raise ValueError(f"conditioning of {shapes}: allowed are one or more tensors of equally many rows")
-
-    def __len__(self) -> int:
-        return len(next(iter(self.tensors.values())))
-
-    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Conditioning:
-        """The chosen rows; an int gives a conditioning of one row. Raises IndexError outside the rows."""
-        if isinstance(index, int):
-            index = [range(len(self))[index]]
-        return Conditioning({name: tensor[index] for name, tensor in self.tensors.items()})
-
-    @property
-    def device(self) -> torch.device:
-        return next(iter(self.tensors.values())).device
-
-    def to(self, device: torch.device | str) -> Conditioning:
-        """The same rows on another device."""
-        return Conditioning({name: tensor.to(device) for name, tensor in self.tensors.items()})
-
-    def with_tensors(self, **tensors: Tensor) -> Conditioning:
-        """The same rows, knowing more."""
-        return Conditioning({**self.tensors, **tensors})
-
-    @staticmethod
-    def stack(parts: Sequence[Conditioning]) -> Conditioning:
-        """All rows of all parts, in order. Raises ValueError when the parts hold different tensors."""
-        names = {tuple(sorted(part.tensors)) for part in parts}
-        if len(names) != 1:
-            raise ValueError(f"cannot stack conditionings that hold {sorted(names)}; allowed are ones of one denoiser")
-        return Conditioning({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors})
 
 
 @runtime_checkable
-class Denoiser(Protocol):
-    """A frozen diffusion model; it knows no classifier-free guidance and no renderer."""
+class Denoiser(PromptEncoder, Protocol):
+    """A frozen diffusion model with its prompt encoder; it knows no classifier-free guidance and no renderer."""
 
     image_size: int
 
@@ -71,12 +27,8 @@ class Denoiser(Protocol):
         """alpha_t and sigma_t of z_t = alpha_t x + sigma_t eps, each (n,), for t (n,) in [0, 1]."""
         ...
 
-    def embed(self, prompts: Sequence[str]) -> Conditioning:
-        """One row for each prompt; the empty prompt is the unconditional model."""
-        ...
-
     def predict_noise(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """eps_phi(z_t; y, t), like z_t, (n, 3, h, w) in [-1, 1] or latents; never with a gradient."""
+        """eps_phi(z_t; y, t), shaped like z_t: images (n, 3, h, w) in [-1, 1] or latents. Never with a gradient."""
         ...
 
 
@@ -86,7 +38,7 @@ class NativeDenoiser(Denoiser, Protocol):
 
     prediction_type: PredictionType
 
-    def predict(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict_raw(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The model's own output, of `prediction_type` (`guidance.prediction`)."""
         ...
 

@@ -19,7 +19,7 @@ SMALL = (
 )
 
 
-def is_clip_config(config: Any) -> bool:
+def is_clip(config: Any) -> bool:
     """Whether a config.json is that of a CLIP model."""
     return isinstance(config, dict) and config.get("model_type") == "clip"
 

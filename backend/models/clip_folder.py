@@ -16,11 +16,11 @@ import torch
 import transformers
 
 from ..errors import ModelError, one_line
-from .clip_files import CONFIG, PROCESSOR, TOKENIZER, clip_lacks, is_clip_config
+from .clip_files import CONFIG, PROCESSOR, TOKENIZER, clip_lacks, is_clip
 from .families import CLIP_TOKENIZERS
 from .json_object import read_object
 from .pipeline_folder import load_checked
-from .unsafe_weights import held_instead
+from .unsafe_weights import unsafe_weights_found
 
 BICUBIC = 3  # PIL's number of the filter
 
@@ -55,7 +55,7 @@ def open_clip(folder: str | Path) -> ClipFolder:
     if not (path / CONFIG).is_file():
         raise ModelError(f"{path} has no {CONFIG}, so it is no CLIP model; give the folder that holds that file")
     config = read_object(path / CONFIG)
-    if not is_clip_config(config):
+    if not is_clip(config):
         raise ModelError(
             f"{path} is a model of type {config.get('model_type')!r}; allowed is 'clip' (transformers' CLIPModel); choose such a model"
         )
@@ -63,7 +63,7 @@ def open_clip(folder: str | Path) -> ClipFolder:
     if lacking:
         raise ModelError(f"{path} lacks {', '.join(lacking)}; download the model again, whole")
     if not any(path.glob("*.safetensors")):
-        held = held_instead(file.name for file in path.iterdir())
+        held = unsafe_weights_found(file.name for file in path.iterdir())
         raise ModelError(
             f"{path} holds {held}; needed are .safetensors files; choose another copy or revision of the model"
         )

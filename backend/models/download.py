@@ -33,8 +33,8 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
 from ..errors import ModelError, one_line
-from .clip_files import CONFIG, is_clip_config
-from .download_progress import Counted, HiddenBar, Progress, Quiet, WatchedFile
+from .clip_files import CONFIG, is_clip
+from .download_progress import CountingProgress, NullProgress, Progress, ProgressFile, SilentTqdm
 from .download_record import (
     PRIVATE,
     DownloadRecord,
@@ -44,7 +44,7 @@ from .download_record import (
     record_path,
     write_record,
 )
-from .registry import Home, RegisteredModel
+from .registry import ModelSource, RegisteredModel
 from .required_files import INDEX, foreign_kind, needed_files
 
 SPARE_BYTES = 64 * 2**20  # left free on the disk, so that the machine goes on working
@@ -56,12 +56,12 @@ class Downloaded:
     """What a download left: the whole model in `folder`, and the home and commit that served it."""
 
     folder: Path
-    home: Home
+    home: ModelSource
     revision: str
     received: int  # bytes that came over the network
 
 
-class Unsuitable(ModelError):
+class UnsuitableSourceError(ModelError):
     """This home cannot give the model; another one may. `gated` when its licence stands between."""
 
     def __init__(self, text: str, gated: bool = False) -> None:
@@ -70,7 +70,7 @@ class Unsuitable(ModelError):
 
 
 def download(model: RegisteredModel, folder: Path, revision: str | None, progress: Progress) -> Downloaded:
-    """Bring a model's needed files into `folder`, from the first of its homes that can, going on with what is there.
+    """Bring a model's needed files into `folder`, from the first of its sources that can, going on with what is there.
 
     Raises ModelError, in one line with what to do: no network or offline mode, gated, missing, of an unsupported kind,
     no room on the disk, a folder with other things in it or in use by another download.
@@ -86,7 +86,7 @@ def download(model: RegisteredModel, folder: Path, revision: str | None, progres
             try:
                 return _from_first_home(model, folder, revision, progress)
             finally:
-                _Room(folder).tidy()
+                _StagingFolder(folder).tidy()
     except filelock.Timeout:
         raise ModelError(
             f"another download is writing to {folder}; wait for it, or give another folder with --to"
@@ -136,7 +136,7 @@ def _hub_says(error: HfHubHTTPError) -> str:
 
 def _check_folder(model: RegisteredModel, folder: Path) -> None:
     record = read_record(folder)
-    if record is not None and record.repo_id not in {home.repo_id for home in model.homes}:
+    if record is not None and record.repo_id not in {home.repo_id for home in model.sources}:
         raise ModelError(f"{folder} holds {record.repo_id}; give another folder with --to for {model.name!r}")
     if folder.exists() and not folder.is_dir():
         raise ModelError(f"{folder} is a file; give a folder with --to")
@@ -147,19 +147,19 @@ def _check_folder(model: RegisteredModel, folder: Path) -> None:
 
 def _from_first_home(model: RegisteredModel, folder: Path, revision: str | None, progress: Progress) -> Downloaded:
     record = read_record(folder)
-    homes = list(model.homes)
+    sources = list(model.sources)
     if record is not None and revision is None:
         # Going on, or mending, begins where the files came from, at the same commit.
-        same = [replace(home, revision=record.revision) for home in homes if home.repo_id == record.repo_id]
-        homes = [*same, *(home for home in homes if home.repo_id != record.repo_id)]
-    failures: list[Unsuitable] = []
-    for home in homes:
+        same = [replace(home, revision=record.revision) for home in sources if home.repo_id == record.repo_id]
+        sources = [*same, *(home for home in sources if home.repo_id != record.repo_id)]
+    failures: list[UnsuitableSourceError] = []
+    for home in sources:
         try:
             result = _from_home(model, home, folder, revision or home.revision or "main", progress)
-        except Unsuitable as failure:
+        except UnsuitableSourceError as failure:
             failures.append(failure)
-            if len(homes) > len(failures):
-                progress.say(f"{failure}; trying {homes[len(failures)].repo_id}")
+            if len(sources) > len(failures):
+                progress.say(f"{failure}; trying {sources[len(failures)].repo_id}")
             continue
         return result
     told = next((failure for failure in failures if failure.gated), failures[-1])
@@ -170,39 +170,39 @@ def _from_first_home(model: RegisteredModel, folder: Path, revision: str | None,
 
 
 def _advice(model: RegisteredModel, revision: str | None) -> str:
-    if len(model.homes) == 1 and model.homes[0].revision is None:
+    if len(model.sources) == 1 and model.sources[0].revision is None:
         return "; check the name, or run `hf auth login` if it is private"
     advice = " --revision main may hold it," if revision is None else ""
     return f";{advice} `dreamwright models` lists others, and --model FOLDER takes a copy from anywhere"
 
 
-def _from_home(model: RegisteredModel, home: Home, folder: Path, asked: str, progress: Progress) -> Downloaded:
+def _from_home(model: RegisteredModel, home: ModelSource, folder: Path, asked: str, progress: Progress) -> Downloaded:
     commit, listing = _list(home, asked)
     kind = foreign_kind(listing) or f"has no {INDEX}, so it is no diffusers pipeline"
-    no_pipeline = Unsuitable(f"{home.repo_id} {kind}; needed is a diffusers pipeline or a CLIP model")
+    no_pipeline = UnsuitableSourceError(f"{home.repo_id} {kind}; needed is a diffusers pipeline or a CLIP model")
     index = listing.get(INDEX) or listing.get(CONFIG)
     if index is None:
         raise no_pipeline
-    room = _Room(folder)
+    room = _StagingFolder(folder)
     try:
         content, received = room.peek(home, commit, index)
-        if index.path != INDEX and not is_clip_config(content):
+        if index.path != INDEX and not is_clip(content):
             raise no_pipeline
         names = needed_files(listing, content if isinstance(content, dict) else {}, home.repo_id)
     except ValueError as error:
-        raise Unsuitable(f"{home.repo_id} has a {index.path} that cannot be read ({type(error).__name__})") from error
-    except Unsuitable:
+        raise UnsuitableSourceError(f"{home.repo_id} has a {index.path} that cannot be read ({type(error).__name__})") from error
+    except UnsuitableSourceError:
         raise
     except ModelError as error:
-        raise Unsuitable(str(error)) from error
+        raise UnsuitableSourceError(str(error)) from error
     files = [listing[name] for name in names]
     # Of those that are there only sound ones count; hashing them is what mends a damaged model.
     progress.begin(sum(file.size for file in files), 0)
     kept = []
     for file in files:
         if room.place(file).is_file():
-            checked = Counted(progress)
-            if file.damage(room.place(file), checked):
+            checked = CountingProgress(progress)
+            if file.mismatch(room.place(file), checked):
                 progress.advance(-checked.total)
             else:
                 progress.advance(
@@ -227,9 +227,9 @@ def _from_home(model: RegisteredModel, home: Home, folder: Path, asked: str, pro
     return Downloaded(folder, home, commit, received)
 
 
-def _list(home: Home, revision: str) -> tuple[str, dict[str, HubFile]]:
-    """The commit and the files of a home. Raises Unsuitable, and what the network raises."""
-    with _Refusals(home, revision):
+def _list(home: ModelSource, revision: str) -> tuple[str, dict[str, HubFile]]:
+    """The commit and the files of a home. Raises UnsuitableSourceError, and what the network raises."""
+    with _SourceErrors(home, revision):
         api = HfApi()
         commit = str(api.model_info(home.repo_id, revision=revision).sha)
         listing = {}
@@ -240,10 +240,10 @@ def _list(home: Home, revision: str) -> tuple[str, dict[str, HubFile]]:
         return commit, listing
 
 
-class _Refusals:
-    """Turns the hub's refusals into Unsuitable."""
+class _SourceErrors:
+    """Turns the hub's refusals into UnsuitableSourceError."""
 
-    def __init__(self, home: Home, revision: str) -> None:
+    def __init__(self, home: ModelSource, revision: str) -> None:
         self.home, self.revision = home, revision
 
     def __enter__(self) -> None:
@@ -258,20 +258,20 @@ class _Refusals:
                 else "the account of the stored token has not accepted it"
             )
             text = f"{name} is gated and {who}; accept its licence at {constants.ENDPOINT}/{name}, run `hf auth login`, then download again"
-            raise Unsuitable(text, gated=True) from error
+            raise UnsuitableSourceError(text, gated=True) from error
         if isinstance(error, RevisionNotFoundError):
-            raise Unsuitable(f"{name} has no revision {self.revision!r}") from error
+            raise UnsuitableSourceError(f"{name} has no revision {self.revision!r}") from error
         if isinstance(error, (RepositoryNotFoundError, DisabledRepoError)):
-            raise Unsuitable(f"{name} is not on {constants.ENDPOINT} (gone, misspelt or private)") from error
+            raise UnsuitableSourceError(f"{name} is not on {constants.ENDPOINT} (gone, misspelt or private)") from error
         if isinstance(error, RemoteEntryNotFoundError):
-            raise Unsuitable(f"{name} lists a file that it does not have") from error
+            raise UnsuitableSourceError(f"{name} lists a file that it does not have") from error
         if isinstance(error, HFValidationError):
             raise ModelError(f'{name!r} is no name of a model on the hub; allowed is "owner/name"') from error
         if isinstance(error, HfHubHTTPError) and not isinstance(error, OfflineModeIsEnabled):
-            raise Unsuitable(f"{name}: {_hub_says(error)}") from error
+            raise UnsuitableSourceError(f"{name}: {_hub_says(error)}") from error
 
 
-class _Room:
+class _StagingFolder:
     """The files of one download in a model folder: those in place, and those that grow."""
 
     def __init__(self, folder: Path) -> None:
@@ -291,32 +291,32 @@ class _Room:
             return 0
         return size if size <= file.size else 0
 
-    def peek(self, home: Home, commit: str, file: HubFile) -> tuple[Any, int]:
+    def peek(self, home: ModelSource, commit: str, file: HubFile) -> tuple[Any, int]:
         """A small file's JSON and the bytes received for it, before it replaces anything. Raises ValueError and as `receive`."""
         there, received = self.place(file), 0
-        if file.damage(there):
-            there, received = self._part(file), self.receive(home, commit, file, Quiet())
+        if file.mismatch(there):
+            there, received = self._part(file), self.receive(home, commit, file, NullProgress())
         return json.loads(there.read_text(encoding="utf-8")), received
 
-    def fetch(self, home: Home, commit: str, file: HubFile, progress: Progress) -> int:
+    def fetch(self, home: ModelSource, commit: str, file: HubFile, progress: Progress) -> int:
         """Bring one file into place; returns the bytes received. Raises as `receive`."""
         received = self.receive(home, commit, file, progress)
         self.place(file).parent.mkdir(parents=True, exist_ok=True)
         os.replace(self._part(file), self.place(file))
         return received
 
-    def receive(self, home: Home, commit: str, file: HubFile, progress: Progress) -> int:
-        """Receive one file whole, going on with what is there. Raises Unsuitable, ModelError and the network's errors."""
+    def receive(self, home: ModelSource, commit: str, file: HubFile, progress: Progress) -> int:
+        """Receive one file whole, going on with what is there. Raises UnsuitableSourceError, ModelError and the network's errors."""
         self.parts.mkdir(parents=True, exist_ok=True)
         part, begun = self._part(file), self.begun(file)
-        with open(part, "r+b" if begun else "wb", buffering=0) as raw, _Refusals(home, commit):
+        with open(part, "r+b" if begun else "wb", buffering=0) as raw, _SourceErrors(home, commit):
             raw.seek(begun)
             progress.advance(begun)
-            stream = WatchedFile(raw, progress)
+            stream = ProgressFile(raw, progress)
             if begun < file.size or not file.size:
                 _receive(home, commit, file, stream, begun)
             received = max(0, stream.tell() - begun)
-        fault = file.damage(part)
+        fault = file.mismatch(part)
         if fault:
             part.unlink()
             progress.advance(-file.size)
@@ -341,7 +341,7 @@ class _Room:
                 self.folder.rmdir()
 
 
-def _receive(home: Home, commit: str, file: HubFile, stream: WatchedFile, begun: int) -> None:
+def _receive(home: ModelSource, commit: str, file: HubFile, stream: ProgressFile, begun: int) -> None:
     url = hf_hub_url(home.repo_id, file.path, revision=commit)
     location = get_hf_file_metadata(url).location
     headers = dict(build_hf_headers())
@@ -351,7 +351,7 @@ def _receive(home: Home, commit: str, file: HubFile, stream: WatchedFile, begun:
             key: value for key, value in headers.items() if key.lower() != "authorization"
         }  # the token is for the hub alone
     constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # read at each call; a no-op should a later version drop it
-    http_get(location, stream, resume_size=begun, headers=headers, expected_size=file.size, tqdm_class=HiddenBar)  # type: ignore[arg-type]
+    http_get(location, stream, resume_size=begun, headers=headers, expected_size=file.size, tqdm_class=SilentTqdm)  # type: ignore[arg-type]
 
 
 def _check_space(folder: Path, needed: int, total: int) -> None:

@@ -19,7 +19,7 @@ class Progress(Protocol):
     def end(self) -> None: ...
 
 
-class WatchedFile(io.RawIOBase):
+class ProgressFile(io.RawIOBase):
     """A growing file that tells what it gains; complete writes or an error, as raw files alone do not promise."""
 
     def __init__(self, raw: Any, progress: Progress) -> None:
@@ -47,7 +47,7 @@ class WatchedFile(io.RawIOBase):
         return after
 
 
-class HiddenBar(tqdm):  # type: ignore[type-arg]
+class SilentTqdm(tqdm):  # type: ignore[type-arg]
     """huggingface_hub's own bar for each file, which would break into ours."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -55,7 +55,7 @@ class HiddenBar(tqdm):  # type: ignore[type-arg]
         super().__init__(*args, **{**kwargs, "disable": True})
 
 
-class Quiet:
+class NullProgress:
     """Nobody watches."""
 
     def say(self, line: str) -> None:
@@ -71,7 +71,7 @@ class Quiet:
         return None
 
 
-class Counted:
+class CountingProgress:
     """Passes counts on and keeps their sum."""
 
     def __init__(self, progress: Progress) -> None:

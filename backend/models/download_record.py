@@ -30,7 +30,7 @@ class HubFile:
     sha256: str = ""
     git_sha1: str = ""
 
-    def damage(self, path: Path, count: Callable[[int], object] = lambda read: None) -> str:
+    def mismatch(self, path: Path, count: Callable[[int], object] = lambda read: None) -> str:
         """What is wrong with the copy at `path`, "" for nothing; `count` hears of bytes read."""
         try:
             size = path.stat().st_size

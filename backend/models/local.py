@@ -17,7 +17,7 @@ from huggingface_hub import constants
 
 from ..errors import ModelError
 from .download_record import read_record, record_path
-from .registry import BY_NAME, BY_REPO, MODELS, PACKAGED, Home, Kind, RegisteredModel
+from .registry import BY_NAME, BY_REPO, MODELS, PACKAGED, Kind, ModelSource, RegisteredModel
 from .required_files import INDEX, foreign_file, foreign_kind, is_clip_folder, missing_files
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ModelInfo:
+class ModelStatus:
     """One named model; `folder` is where it is whole on this machine, None where it is not."""
 
     name: str
@@ -46,7 +46,7 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
-class Found:
+class LocalModel:
     """What this machine has of a model: a whole folder, or a half-downloaded one with what it lacks, or neither."""
 
     folder: Path | None = None
@@ -54,7 +54,7 @@ class Found:
     missing: tuple[str, ...] = ()
 
 
-def known_models() -> tuple[ModelInfo, ...]:
+def local_models() -> tuple[ModelStatus, ...]:
     """Every named model with what this machine has of it; looks at the disk only."""
     return tuple(_info(model) for model in MODELS)
 
@@ -65,7 +65,7 @@ def models_root() -> Path:
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("dreamwright", False)) / "models"
 
 
-def registered(name: str) -> RegisteredModel | None:
+def registered_model(name: str) -> RegisteredModel | None:
     """The model of that name, or of that repository; for any other "owner/name" on the hub an entry made up from it."""
     model = BY_NAME.get(name) or BY_REPO.get(name.lower())
     if model is None and HUB_ID.fullmatch(name):
@@ -73,7 +73,7 @@ def registered(name: str) -> RegisteredModel | None:
             name=name,
             summary="a model on the hub that is not in the registry",
             licence="see its page",
-            homes=(Home(name),),
+            sources=(ModelSource(name),),
             memory_gb=0.0,
             text_encoder_gb=0.0,
             download_gb=0.0,
@@ -81,27 +81,27 @@ def registered(name: str) -> RegisteredModel | None:
     return model
 
 
-def home_folder(model: RegisteredModel) -> Path:
+def default_folder(model: RegisteredModel) -> Path:
     """Where a model is downloaded to when no folder is given."""
     return models_root() / model.name.replace("/", "--")
 
 
-def find(model: RegisteredModel) -> Found:
+def find(model: RegisteredModel) -> LocalModel:
     """The model on this disk: our own folder, a folder given to `--to`, or the hub's cache."""
-    half = Found()
+    half = LocalModel()
     for folder in _places(model):
         try:
             missing = missing_files(folder)
         except ModelError:
             continue
         if not missing:
-            return Found(folder)
+            return LocalModel(folder)
         if half.half is None and record_path(folder).is_file():
-            half = Found(None, folder, tuple(missing))
+            half = LocalModel(None, folder, tuple(missing))
     return half
 
 
-def note_folder(name: str, folder: Path) -> None:
+def remember_folder(name: str, folder: Path) -> None:
     """Remember that a named model lies in a folder of the user's choice. Raises OSError."""
     noted = _noted()
     noted[name] = str(folder.resolve())
@@ -126,7 +126,7 @@ def resolve_model(name_or_folder: str | Path) -> Path:
         path = Path(given).expanduser()
         if given and path.is_dir() and (_is_path(given) or (path / INDEX).is_file() or is_clip_folder(path)):
             return _own_folder(given, path)
-        model = registered(given)
+        model = registered_model(given)
         if model is not None and model.name in BY_NAME:
             info = _info(model)
             if info.folder is None:
@@ -207,13 +207,13 @@ def _hub_model(model: RegisteredModel, given: str) -> Path:
     )
 
 
-def _info(model: RegisteredModel) -> ModelInfo:
+def _info(model: RegisteredModel) -> ModelStatus:
     found = find(model)
-    return ModelInfo(
+    return ModelStatus(
         name=model.name,
         summary=model.summary,
         licence=model.licence,
-        repo_id=model.homes[0].repo_id if model.homes else "",
+        repo_id=model.sources[0].repo_id if model.sources else "",
         memory_gb=model.memory_gb,
         text_encoder_gb=model.text_encoder_gb,
         folder=found.folder,
@@ -224,15 +224,15 @@ def _info(model: RegisteredModel) -> ModelInfo:
     )
 
 
-def _how_to_get(model: RegisteredModel, found: Found) -> str:
-    if not model.homes:
+def _how_to_get(model: RegisteredModel, found: LocalModel) -> str:
+    if not model.sources:
         return "reinstall dreamwright: its weights are part of the package"
     if found.half is not None:
-        elsewhere = "" if found.half == home_folder(model) else f" --to {found.half}"
+        elsewhere = "" if found.half == default_folder(model) else f" --to {found.half}"
         return f"half downloaded ({_some(found.missing)} missing): `dreamwright models download {model.name}{elsewhere}` goes on"
     command = f"`dreamwright models download {model.name}` (about {model.download_gb:g} GB)"
     return (
-        f"accept its licence at {model.homes[0].url}, run `hf auth login`, then {command}" if model.gated else command
+        f"accept its licence at {model.sources[0].url}, run `hf auth login`, then {command}" if model.gated else command
     )
 
 
@@ -245,10 +245,10 @@ def _places(model: RegisteredModel) -> list[Path]:
     """The folders where the model may lie, the likeliest first; every one is there."""
     if model.name in PACKAGED:
         return [Path(str(resources.files("dreamwright.backend.starter"))) / PACKAGED[model.name]]
-    places = [home_folder(model)]
+    places = [default_folder(model)]
     if noted := _noted().get(model.name):
         places.insert(0, Path(noted))
-    for home in model.homes:
+    for home in model.sources:
         places += _hub_snapshots(home)
     return [place for place in places if place.is_dir()]
 
@@ -262,7 +262,7 @@ def _noted() -> dict[str, str]:
     return {str(name): str(folder) for name, folder in content.items()} if isinstance(content, dict) else {}
 
 
-def _hub_snapshots(home: Home) -> list[Path]:
+def _hub_snapshots(home: ModelSource) -> list[Path]:
     """A repository's snapshots in the hub's cache: the expected revision, then `main`, then the others, newest first."""
     cache = Path(constants.HF_HUB_CACHE) / f"models--{home.repo_id.replace('/', '--')}"
     wanted = [home.revision or ""]

@@ -23,7 +23,7 @@ import torch
 
 from ..config.parsing import apply_settings
 from ..config.schema import Config
-from ..errors import ConfigError, TooLarge
+from ..errors import ConfigError, InsufficientMemoryError
 from ..fields.mip_mlp import CHUNK
 from .pipeline_folder import PipelineFolder
 from .weights import largest_tensor, resident_numbers, weight_bytes
@@ -104,13 +104,13 @@ def estimate_memory(
 
 
 def check_memory(folder: PipelineFolder, config: Config, dtype: torch.dtype, device: torch.device | str) -> str:
-    """One line about what the run needs and what is free. Raises TooLarge with advice when it cannot fit."""
+    """One line about what the run needs and what is free. Raises InsufficientMemoryError with advice when it cannot fit."""
     needed, free = estimate_memory(folder, config, dtype, device), free_bytes(device)
     if free is None:
         return f"memory: {needed} on {device}, whose free memory is unknown"
     if needed.total > free and not config.run.ignore_memory:
         advice = lowering(folder, config, dtype, device, (*RESUMABLE, *OTHERS), fits=free)
-        raise TooLarge(
+        raise InsufficientMemoryError(
             f"this run needs {needed} on {device}, where {in_words(free)} is free; {advice}; or free some memory, or set "
             "run.ignore_memory=true to try all the same"
         )

@@ -19,10 +19,10 @@ import transformers
 from safetensors import SafetensorError
 
 from ..errors import ConfigError, ModelError, is_out_of_memory, one_line
-from .clip_files import CONFIG, is_clip_config
+from .clip_files import CONFIG, is_clip
 from .families import BY_PIPELINE, TELLING_PARTS, Family, supported
 from .json_object import read_object
-from .unsafe_weights import held_instead
+from .unsafe_weights import unsafe_weights_found
 
 WHOLE_HASH_BYTES = 256 * 2**20  # weights up to this size are hashed whole, larger ones by both ends, size and time
 
@@ -48,7 +48,7 @@ class PipelineFolder:
         files = sorted(folder.glob("*.safetensors"))
         if files:
             return files
-        held = held_instead(file.name for file in folder.iterdir()) if folder.is_dir() else "no weights"
+        held = unsafe_weights_found(file.name for file in folder.iterdir()) if folder.is_dir() else "no weights"
         raise ModelError(
             f"{folder} holds {held}; needed are .safetensors files; download the model again, whole, with its safetensors"
         )
@@ -230,7 +230,7 @@ def _no_index(path: Path) -> str:
     """What to say of a folder without model_index.json: a part of a pipeline, or nothing of the kind."""
     if (path.parent / "model_index.json").is_file():
         return f"{path} is one part of a pipeline; give the whole of it, {path.parent}"
-    if (path / CONFIG).is_file() and is_clip_config(read_object(path / CONFIG)):
+    if (path / CONFIG).is_file() and is_clip(read_object(path / CONFIG)):
         return f"{path} is a CLIP model, which judges pictures and makes none; give a diffusers pipeline folder, or run it with --method dream-fields"
     return f"{path} has no model_index.json, so it is no diffusers pipeline; give the folder that holds that file"
 

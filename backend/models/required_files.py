@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from .clip_files import CONFIG, clip_files, clip_lacks, is_clip_config
+from .clip_files import CONFIG, clip_files, clip_lacks, is_clip
 from .download_record import read_record
 from .families import BY_PIPELINE, Family, supported
 from .safetensors_header import read_header
-from .unsafe_weights import PICKLED, held_instead, refused_kind
+from .unsafe_weights import PICKLED, refused_kind, unsafe_weights_found
 
 INDEX = "model_index.json"
 ROOT_FILES = (
@@ -60,7 +60,7 @@ def needed_files(paths: Iterable[str], index: Mapping[str, Any], where: str) -> 
     `index` is the model_index.json, or a CLIP model's config.json.
     Raises ModelError: an unsupported pipeline, a part without safetensors or without its small files.
     """
-    if is_clip_config(index):
+    if is_clip(index):
         return _needed_clip_files(sorted(paths), where)
     family, paths = family_of(index, where), sorted(paths)
     needed = [path for path in paths if path in ROOT_FILES]
@@ -72,7 +72,7 @@ def needed_files(paths: Iterable[str], index: Mapping[str, Any], where: str) -> 
             chosen = _variant(names, base)
             if not chosen:
                 raise ModelError(
-                    f"{where} holds {held_instead(names, part)}; needed are .safetensors files; choose another copy or revision of the model"
+                    f"{where} holds {unsafe_weights_found(names, part)}; needed are .safetensors files; choose another copy or revision of the model"
                 )
             chosen.append("config.json")
         elif part == "scheduler":
@@ -91,7 +91,7 @@ def _needed_clip_files(paths: list[str], where: str) -> list[str]:
     weights = _variant(paths, "model")
     if not weights:
         raise ModelError(
-            f"{where} holds {held_instead(paths)}; needed are .safetensors files; choose another copy or revision of the model"
+            f"{where} holds {unsafe_weights_found(paths)}; needed are .safetensors files; choose another copy or revision of the model"
         )
     lacking = clip_lacks(paths)
     if lacking:
@@ -104,7 +104,7 @@ def is_clip_folder(folder: Path) -> bool:
     if (folder / INDEX).is_file():
         return False
     try:
-        return is_clip_config(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+        return is_clip(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return False
 

@@ -16,7 +16,7 @@ def refused_kind(name: str) -> str:
     return ENDINGS.get(PurePath(name).suffix.lower(), "")
 
 
-def held_instead(names: Iterable[str], part: str = "") -> str:
+def unsafe_weights_found(names: Iterable[str], part: str = "") -> str:
     """What of `part` is there instead, for an error: "only pickled weights (model.bin)", "only weights of another library
     (tf_model.h5)", or "no weights of its unet".
     """

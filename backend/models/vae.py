@@ -17,7 +17,7 @@ from ..errors import ModelError
 from .pipeline_folder import PipelineFolder, load_model
 
 
-class LatentSpace:
+class VAE:
     """A frozen AutoencoderKL. `channels` of z, `factor` pixels a latent, `dtype` in which it works.
 
     With `recompute` the encoder keeps no activations: the way back computes them again, view by view and block by block, so
@@ -59,7 +59,7 @@ def load_vae(
     dtype: torch.dtype,
     tiling: bool = False,
     recompute: bool = False,
-) -> LatentSpace:
+) -> VAE:
     """The folder's VAE in `dtype`, or in float32 where its configuration warns that float16 overflows (SDXL's, SD3's).
 
     `tiling` encodes overlapping tiles, `recompute` keeps fewer activations for the backward pass. Raises ModelError for
@@ -89,4 +89,4 @@ def load_vae(
     vae = load_model(folder, "vae", dtype, device)
     if tiling:
         vae.enable_tiling()
-    return LatentSpace(vae, float(scaling), float(shift), recompute)
+    return VAE(vae, float(scaling), float(shift), recompute)

@@ -26,7 +26,7 @@ from .safetensors_header import header_fault
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerificationResult:
     """What was found: each fault is "path: what is wrong"; `hashed` of the `checked` files had a known hash."""
 
     folder: Path
@@ -40,7 +40,7 @@ class Verdict:
         return not self.faults
 
 
-def verify_folder(folder: Path, count: Callable[[int], object] = lambda read: None) -> Verdict:
+def verify_folder(folder: Path, count: Callable[[int], object] = lambda read: None) -> VerificationResult:
     """Check every file that the pipeline in `folder` is loaded from; `count` hears of bytes hashed.
 
     Raises ModelError for a folder without model_index.json or with an unsupported pipeline, and for a record that
@@ -57,12 +57,12 @@ def verify_folder(folder: Path, count: Callable[[int], object] = lambda read: No
             continue
         size += path.stat().st_size
         hashed += known is not None
-        fault = known.damage(path, count) if known is not None else ""
+        fault = known.mismatch(path, count) if known is not None else ""
         fault = fault or (
             header_fault(path) if path.suffix == ".safetensors" else json_fault(path) if path.suffix == ".json" else ""
         )
         faults += [f"{name}: {fault}"] if fault else []
-    return Verdict(folder, tuple(dict.fromkeys(faults)), len(files), hashed, size)
+    return VerificationResult(folder, tuple(dict.fromkeys(faults)), len(files), hashed, size)
 
 
 def expected_files(folder: Path) -> dict[str, HubFile]:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dreamwright.shared.capabilities import Capabilities, ModelCard, PresetCard, SettingBound, SettingCard
-from dreamwright.shared.messages import JobSummary, Submit
+from dreamwright.shared.capabilities import Capabilities, ModelInfo, PresetInfo, SettingRange, SettingInfo
+from dreamwright.shared.messages import JobSummary, SubmitJob
 
 from ..config.parsing import BOUNDS, apply_settings
 from ..config.presets import PRESETS, Preset, get_preset
@@ -63,11 +63,11 @@ def capabilities(devices: tuple[str, ...], policy: Policy = Policy()) -> Capabil
     """Everything that the panel needs to draw itself."""
     return Capabilities(
         models=tuple(_model_card(info) for info in local_models()),
-        presets=tuple(PresetCard(p.name, p.summary, p.config.run.steps) for p in _presets(devices)),
+        presets=tuple(PresetInfo(p.name, p.summary, p.config.run.steps) for p in _presets(devices)),
         settings=tuple(_setting_card(name) for name in (*OFFERED, *OFFERED_FOR_A_MESH)),
         devices=devices[:DEVICES_TOLD],
         bounds=stated_bounds(policy),
-        setting_bounds=tuple(SettingBound(name, float(low), float(high)) for name, (low, high) in BOUNDS.items()),
+        setting_bounds=tuple(SettingRange(name, float(low), float(high)) for name, (low, high) in BOUNDS.items()),
     )
 
 
@@ -77,14 +77,14 @@ def _presets(devices: tuple[str, ...]) -> list[Preset]:
     return sorted(PRESETS.values(), key=lambda preset: preset.name != first)
 
 
-def _model_card(info: ModelStatus) -> ModelCard:
+def _model_card(info: ModelStatus) -> ModelInfo:
     known, missing = {}, "" if info.folder is not None else info.how_to_get
     if info.folder is not None:
         try:
             known = read_vocabulary(info.folder) or {}
         except ModelError as error:
             missing = str(error)
-    return ModelCard(
+    return ModelInfo(
         name=info.name,
         summary=info.summary,
         ready=not missing,
@@ -99,18 +99,18 @@ def _value(config: Config, name: str) -> Any:
     return getattr(getattr(config, section), key)
 
 
-def _setting_card(name: str) -> SettingCard:
+def _setting_card(name: str) -> SettingInfo:
     label, tip = {**OFFERED, **OFFERED_FOR_A_MESH}[name]
     default = _value(Config(), name)
-    kind = "switch" if isinstance(default, bool) else "whole" if isinstance(default, int) else "number"
+    kind = "switch" if isinstance(default, bool) else "integer" if isinstance(default, int) else "number"
     low, high = BOUNDS.get(name, (0.0, 1.0))
     of_a_prop = {preset.name: _value(preset.config, name) for preset in PRESETS.values()} if name in OFFERED else {}
     of_a_mesh = {REFINE_PRESET: _value(REFINE, name)} if name in OFFERED_FOR_A_MESH or name == "run.steps" else {}
     defaults = {**of_a_prop, **of_a_mesh}
-    return SettingCard(name, label, tip, kind, float(low), float(high), (), defaults)
+    return SettingInfo(name, label, tip, kind, float(low), float(high), (), defaults)
 
 
-def job_of(asked: Submit | JobSummary) -> Job | RefineJob:
+def job_of(asked: SubmitJob | JobSummary) -> Job | RefineJob:
     """The validated job that was asked for. Raises PromptError, ConfigError and ModelError."""
     if asked.mesh:
         return refine_job_of(asked)
@@ -120,7 +120,7 @@ def job_of(asked: Submit | JobSummary) -> Job | RefineJob:
     return make_job(asked.prompt, asked.model, asked.preset, config)
 
 
-def check_submission(request: Submit, folders: bool = True) -> Job | RefineJob:
+def check_submission(request: SubmitJob, folders: bool = True) -> Job | RefineJob:
     """The job, when this server can make it.
 
     Raises the errors of `job_of`, PromptError for unknown words, ConfigError for a texture without xatlas.

@@ -21,7 +21,7 @@ from . import domain
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Classification:
     """Log-probabilities of n pictures: prop (n, 16), color (n, 8), view (n, 4)."""
 
     prop: torch.Tensor
@@ -29,7 +29,7 @@ class Judgement:
     view: torch.Tensor
 
 
-class Judge(nn.Module):
+class StarterClassifier(nn.Module):
     """Strided convolutions down to 4x4, a second one at the middle resolutions, one linear head a question."""
 
     def __init__(self, width: int = 24) -> None:
@@ -47,20 +47,20 @@ class Judge(nn.Module):
         self.color = nn.Linear(channels * 16, len(domain.COLORS))
         self.view = nn.Linear(channels * 16, len(domain.VIEWS))
 
-    def forward(self, images: torch.Tensor) -> Judgement:
-        """Judge images (n, 3, 64, 64) in [0, 1]."""
+    def forward(self, images: torch.Tensor) -> Classification:
+        """StarterClassifier images (n, 3, 64, 64) in [0, 1]."""
         features = self.dropout(self.stages(images * 2 - 1).flatten(1))
-        return Judgement(
+        return Classification(
             *(functional.log_softmax(head(features), dim=-1) for head in (self.prop, self.color, self.view))
         )
 
 
-def load_judge(folder: Path) -> Judge:
+def load_classifier(folder: Path) -> StarterClassifier:
     """The trained judge of a folder, in evaluation mode. Raises ModelError when it is missing."""
     path = folder / "judge.safetensors"
     if not path.is_file():
         raise ModelError(f"no judge at {path}; train one with python -m tools.starter_training.train_judge")
-    judge = Judge()
+    judge = StarterClassifier()
     judge.load_state_dict(
         {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
     )

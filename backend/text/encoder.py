@@ -11,7 +11,6 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -19,24 +18,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from ..guidance.interfaces import Conditioning
 from ..models.pipeline_folder import PipelineFolder, load_model
-from .tokenization import PartTokenizer, PromptReader
+from .conditioning import Conditioning
+from .tokenization import EncoderTokenizer, PromptTokenizer
 
 
-class TextSide(Protocol):
-    """Whoever turns prompts into a denoiser's conditioning, in this process or another."""
-
-    def embed(self, prompts: Sequence[str]) -> Conditioning:
-        """One row for each prompt; on any device."""
-        ...
-
-    def free(self) -> None:
-        """Give the encoders' memory back; known prompts stay known."""
-        ...
-
-
-class TextEmbedder:
+class PipelineTextEncoder:
     """Prompts -> the tensors that a pipeline's network is told, one row each, in `dtype`, as the pipeline makes them.
 
     "hidden" (n, tokens, width) for every family; "pooled" (n, width) besides for SDXL and SD3. `int8` keeps the
@@ -55,7 +42,7 @@ class TextEmbedder:
         self.device = device
         self.dtype = dtype
         self.int8 = int8
-        self.reader = PromptReader(folder)
+        self.reader = PromptTokenizer(folder)
         self._cache = None if cache is None else Path(cache)
         self._text_hash = "" if cache is None else folder.text_hash()
         self._known: dict[str, dict[str, Tensor]] = {}
@@ -106,7 +93,7 @@ class TextEmbedder:
             tensors = {"hidden": outputs["text_encoder"].last_hidden_state}
         return {key: tensor[0].to(self.dtype) for key, tensor in tensors.items()}
 
-    def _run(self, part: PartTokenizer, text: str) -> object:
+    def _run(self, part: EncoderTokenizer, text: str) -> object:
         """The encoder's output for one prompt, padded to a fixed length as the pipelines do."""
         name = part.part.encoder
         if name not in self._encoders:

@@ -33,18 +33,18 @@ from ..config.schema import TextConfig
 from ..errors import (
     ConfigError,
     DreamwrightError,
-    OutOfMemory,
+    InsufficientMemoryError,
+    OutOfMemoryError,
     RunError,
-    Stopped,
-    TooLarge,
+    StoppedError,
     is_out_of_memory,
     one_line,
 )
-from ..guidance.interfaces import Conditioning
 from ..models.memory_estimate import free_bytes, in_words
 from ..models.pipeline_folder import PipelineFolder, open_pipeline
 from ..models.weights import parameter_count, weight_bytes
-from .encoder import TextEmbedder
+from .conditioning import Conditioning
+from .encoder import PipelineTextEncoder
 
 OWN_PROCESS_BYTES = 500_000_000  # of weights, from which on "auto" gives the encoders a process of their own
 POLL_S = 0.1  # between two looks at the child and at `should_stop`
@@ -53,10 +53,10 @@ ANSWER, STATUS = "answer.safetensors", "status.json"
 ADVICE = "lower text.precision to bfloat16 or int8, or set text.device=cpu, or free some memory"
 
 
-class SeparateTextEmbedder(TextEmbedder):
-    """A `TextEmbedder` whose encoders are only ever loaded by a child process; bitwise the same embeddings.
+class SubprocessTextEncoder(PipelineTextEncoder):
+    """A `PipelineTextEncoder` whose encoders are only ever loaded by a child process; bitwise the same embeddings.
 
-    `should_stop` is asked while the child works; it ends the child and raises Stopped. `children` counts those started.
+    `should_stop` is asked while the child works; it ends the child and raises StoppedError. `processes_started` counts those started.
     """
 
     def __init__(
@@ -71,17 +71,17 @@ class SeparateTextEmbedder(TextEmbedder):
         super().__init__(folder, device, dtype, cache, int8)
         self._should_stop = should_stop
         self.child: subprocess.Popen[bytes] | None = None
-        self.children = 0
+        self.processes_started = 0
 
     def encode(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         """The tensors of each text from one child process.
 
-        Raises what the child raised, OutOfMemory when memory ran out or the system ended it, RunError for any other
-        end, and Stopped. Raises TooLarge when the weights alone cannot fit.
+        Raises what the child raised, OutOfMemoryError when memory ran out or the system ended it, RunError for any other
+        end, and StoppedError. Raises InsufficientMemoryError when the weights alone cannot fit.
         """
         needed, free = text_bytes(self.folder, self.dtype, self.int8), free_bytes(self.device)
         if free is not None and needed > free:
-            raise TooLarge(
+            raise InsufficientMemoryError(
                 f"the text encoders need {in_words(needed)} on {self.device}, where {in_words(free)} is free; {ADVICE}"
             )
         with tempfile.TemporaryDirectory(prefix="dreamwright-text-") as private:  # for this user's eyes only
@@ -108,7 +108,7 @@ class SeparateTextEmbedder(TextEmbedder):
 
     def _run(self, request: dict[str, Any], work: Path) -> int:
         """Start the child, wait for its end whatever happens here, and return its exit status."""
-        self.children += 1
+        self.processes_started += 1
         # A session of its own: Ctrl-C in a terminal reaches the parent alone, which decides what becomes of the child.
         with open(work / "log", "wb") as log:
             self.child = subprocess.Popen(
@@ -125,16 +125,16 @@ class SeparateTextEmbedder(TextEmbedder):
                     return child.wait(POLL_S)
                 except subprocess.TimeoutExpired:
                     if self._should_stop():
-                        raise Stopped("stopped while the prompt was being encoded; nothing was made yet") from None
+                        raise StoppedError("stopped while the prompt was being encoded; nothing was made yet") from None
         finally:
             _end(child)
             self.child = None
 
 
-class PromptEncoder:
-    """The text half of a denoiser, which is all that `PromptBank` asks of one: prompts can go before the network."""
+class PipelinePromptEncoder:
+    """The text half of a denoiser, which is all that `PromptEmbeddings` asks of one: prompts can go before the network."""
 
-    def __init__(self, text: TextEmbedder, device: torch.device | str) -> None:
+    def __init__(self, text: PipelineTextEncoder, device: torch.device | str) -> None:
         self._text, self._device = text, device
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
@@ -146,14 +146,14 @@ class PromptEncoder:
         return self._text.reader.check(prompt)
 
 
-def text_side(
+def make_text_encoder(
     folder: PipelineFolder,
     device: torch.device | str,
     dtype: torch.dtype,
     config: TextConfig = TextConfig(),
     should_stop: Callable[[], bool] = lambda: False,
     cache: Path | None = None,
-) -> TextEmbedder:
+) -> PipelineTextEncoder:
     """The text side of a pipeline as configured, for a network in `dtype` on `device`; loads nothing.
 
     `cache` None means the user's own cache folder, where `config.cache` allows one. Raises ConfigError for a device
@@ -162,8 +162,8 @@ def text_side(
     where, number, int8 = _placement(folder, torch.device(device), dtype, config)
     kept = (embedding_cache() if cache is None else cache) if config.cache else None
     if config.process == "own" or (config.process == "auto" and text_bytes(folder, number, int8) >= OWN_PROCESS_BYTES):
-        return SeparateTextEmbedder(folder, where, number, kept, int8, should_stop)
-    return TextEmbedder(folder, where, number, kept, int8)
+        return SubprocessTextEncoder(folder, where, number, kept, int8, should_stop)
+    return PipelineTextEncoder(folder, where, number, kept, int8)
 
 
 def text_bytes(folder: PipelineFolder, dtype: torch.dtype, int8: bool = False) -> int:
@@ -225,13 +225,13 @@ def _failure(work: Path, status: int) -> DreamwrightError | None:
     if status == 0 and told.get("error") == "":
         return None
     message = str(told.get("message", ""))
-    if told.get("error") == "OutOfMemory":
-        return OutOfMemory(f"the text encoders ran out of memory ({message}); {ADVICE}")
+    if told.get("error") == "OutOfMemoryError":
+        return OutOfMemoryError(f"the text encoders ran out of memory ({message}); {ADVICE}")
     kind = getattr(errors, str(told.get("error")), None)
     if isinstance(kind, type) and issubclass(kind, DreamwrightError):
         return kind(message)
     if status == -getattr(signal, "SIGKILL", 9):
-        return OutOfMemory(f"the system killed the text process, most likely because memory ran out; {ADVICE}")
+        return OutOfMemoryError(f"the system killed the text process, most likely because memory ran out; {ADVICE}")
     if status < 0:
         return RunError(
             f"the text process was ended by signal {-status}; try again, or set text.process=same to see more"
@@ -258,14 +258,14 @@ def answer(request: Mapping[str, Any]) -> int:
         torch.set_num_threads(request["threads"])
         folder = open_pipeline(request["folder"])
         dtype = getattr(torch, request["dtype"])
-        embedded = TextEmbedder(folder, request["device"], dtype, None, request["int8"]).embed(request["prompts"])
+        embedded = PipelineTextEncoder(folder, request["device"], dtype, None, request["int8"]).embed(request["prompts"])
         save_file({name: rows.cpu().contiguous() for name, rows in embedded.tensors.items()}, work / ANSWER)
     except DreamwrightError as error:
         told = {"error": type(error).__name__, "message": str(error)}
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        told = {"error": "OutOfMemory", "message": one_line(error)}
+        told = {"error": "OutOfMemoryError", "message": one_line(error)}
     (work / STATUS).write_text(json.dumps(told), encoding="utf-8")
     return 1 if told["error"] else 0
 

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from ..config.schema import GuidanceConfig
 from ..errors import PromptError
-from ..guidance.interfaces import Conditioning, Denoiser
+from .conditioning import PromptConditioning, PromptEncoder
 
 MAX_CHARACTERS = 1000  # no model reads more; longer ones are accidents
 
@@ -61,7 +60,7 @@ def view_words(azimuth: float, elevation: float, config: GuidanceConfig) -> str:
     return ("front view", "side view", "back view", "side view")[quadrant]
 
 
-def opposite_words(azimuth: float, elevation: float, config: GuidanceConfig) -> str:
+def opposite_view_text(azimuth: float, elevation: float, config: GuidanceConfig) -> str:
     """The words of the view that a camera's (degrees) must not be mistaken for, Perp-Neg's negative.
 
     Around, that of the other side: "back view" for "front view". From above, that of the same side from the horizon, where
@@ -78,54 +77,38 @@ def all_view_words(config: GuidanceConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(view_words(azimuth, elevation, config) for azimuth, elevation in cameras))
 
 
-def augment(prompt: str, *words: str) -> str:
+def add_view_text(prompt: str, *words: str) -> str:
     """ "a red mushroom", "untextured", "front view" -> "a red mushroom, untextured, front view"; empty words add nothing."""
     return ", ".join(part for part in (prompt, *words) if part)
 
 
-@dataclass(frozen=True)
-class PromptConditioning:
-    """What n views are compared with: rows of the prompt, of the negative prompt and, where wanted, of the prompt with
-    its `opposite_words`; the prompts' texts.
+class PromptEmbeddings:
+    """Embeddings of every variant of one prompt, encoded once: each view, and each view without texture.
+
+    `warnings` holds the encoder's warnings about prompts of which it reads only a part. Raises PromptError for a prompt
+    that is empty, too long or not in the model's vocabulary, and whatever the encoder raises.
     """
 
-    positive: Conditioning
-    negative: Conditioning
-    words: tuple[str, ...]
-    opposite: Conditioning | None = None
-
-
-class PromptBank:
-    """All variants of one prompt, encoded by the denoiser once: each view, and each view without texture.
-
-    `warnings` holds what the model says about prompts that it can take only in part. Raises PromptError for a prompt
-    that is empty, too long or not in the model's language, and whatever the denoiser raises while encoding.
-    """
-
-    def __init__(self, denoiser: Denoiser, prompt: str, config: GuidanceConfig) -> None:
+    def __init__(self, encoder: PromptEncoder, prompt: str, config: GuidanceConfig) -> None:
         self.config = config
         self.prompt = clean_prompt(prompt)
         if config.negative_prompt.strip():
             clean_prompt(config.negative_prompt)  # the same limits
         self._textureless = " ".join(config.textureless_words.split())
         looks = dict.fromkeys(("", self._textureless))
-        texts = [augment(self.prompt, look, words) for look in looks for words in all_view_words(config)]
-        warnings = self._check(denoiser, texts)
-        self.warnings: tuple[str, ...] = tuple(dict.fromkeys(warnings))
+        texts = [add_view_text(self.prompt, look, words) for look in looks for words in all_view_words(config)]
+        self.warnings: tuple[str, ...] = tuple(dict.fromkeys(self._check(encoder, texts)))
         self._row = {text: row for row, text in enumerate(texts)}
-        encoded = denoiser.embed([*texts, config.negative_prompt])
+        encoded = encoder.embed([*texts, config.negative_prompt])
         self._positive, self._negative = encoded[: len(texts)], encoded[-1]
 
-    def _check(self, denoiser: Denoiser, texts: Sequence[str]) -> list[str]:
-        """The denoiser's warnings about every text; its PromptError says whose words it does not know."""
-        check: Callable[[str], list[str]] | None = getattr(denoiser, "check_prompt", None)
-        if check is None:
-            return []
-        warnings = check(self.prompt)
+    def _check(self, encoder: PromptEncoder, texts: Sequence[str]) -> list[str]:
+        """Warnings about all texts. Raises PromptError that names the settings whose words the model does not know."""
+        warnings = encoder.check_prompt(self.prompt)
         negative = [self.config.negative_prompt] if self.config.negative_prompt.strip() else []
         for text in (*texts, *negative):
             try:
-                warnings += check(text)
+                warnings = [*warnings, *encoder.check_prompt(text)]
             except PromptError as error:
                 raise PromptError(
                     f"{text!r} has words that the settings guidance.view_dependent, view_words, textureless_words or "
@@ -138,7 +121,7 @@ class PromptBank:
         """The encoded prompts."""
         return tuple(self._row)
 
-    def for_views(
+    def for_cameras(
         self,
         azimuths: Sequence[float] | Tensor,
         elevations: Sequence[float] | Tensor,
@@ -149,11 +132,13 @@ class PromptBank:
         Raises ValueError when the sequences differ in length.
         """
         kinds = ["albedo"] * len(azimuths) if shading_kinds is None else shading_kinds
-        words, opposite = [], []
+        words: list[str] = []
+        opposite: list[str] = []
         for azimuth, elevation, kind in zip(azimuths, elevations, kinds, strict=True):
             look = self._textureless if kind == "textureless" else ""
-            for texts, of in ((words, view_words), (opposite, opposite_words)):
-                texts.append(augment(self.prompt, look, of(float(azimuth), float(elevation), self.config)))
+            angles = float(azimuth), float(elevation)
+            words.append(add_view_text(self.prompt, look, view_words(*angles, self.config)))
+            opposite.append(add_view_text(self.prompt, look, opposite_view_text(*angles, self.config)))
         return PromptConditioning(
             self._positive[[self._row[text] for text in words]],
             self._negative[[0] * len(words)],

@@ -18,7 +18,7 @@ from ..models.pipeline_folder import PipelineFolder, load_tokenizer
 from .vocabulary import read_vocabulary, split_words, unknown_message
 
 
-class PartTokenizer:
+class EncoderTokenizer:
     """One encoder's tokenizer; `length` tokens are read, special ones among them. Raises ModelError for bad files."""
 
     def __init__(self, folder: PipelineFolder, part: TextPart) -> None:
@@ -54,12 +54,12 @@ class PartTokenizer:
         return [word for word in words if unk in self.tokenizer(word, add_special_tokens=False).input_ids]
 
 
-class PromptReader:
+class PromptTokenizer:
     """All tokenizers of a pipeline folder. Raises ModelError when one of them cannot be read."""
 
     def __init__(self, folder: PipelineFolder) -> None:
         present = [part for part in folder.family.text if part.encoder in folder.classes]
-        self.parts = tuple(PartTokenizer(folder, part) for part in present)
+        self.parts = tuple(EncoderTokenizer(folder, part) for part in present)
         self._known: Mapping[str, Any] | None = read_vocabulary(folder.path)
 
     def preprocess(self, prompt: str) -> str:

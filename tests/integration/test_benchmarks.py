@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dreamwright.backend.guidance.interfaces import GuidanceResult
-from dreamwright.backend.scenes.field_scene import Distiller
+from dreamwright.backend.scenes.field_scene import FieldScene
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # scripts, not a package
@@ -108,10 +108,10 @@ class Recorder:
 def test_peers_are_given_the_rays_that_ours_renders() -> None:
     """The same cameras in the same order, and rays that meet the unit sphere where ours meet the bounding sphere."""
     config, recorder = peers_contenders.workload(8), Recorder()
-    distiller = Distiller(config, recorder, SimpleNamespace(for_views=lambda *views: None), peers_contenders.SEED)
+    scene = FieldScene(config, recorder, SimpleNamespace(for_cameras=lambda *views: None), peers_contenders.SEED)
     views, unit = peers_contenders.Views(config), config.field.bounding_radius
     for step in range(3):
-        distiller.advance()
+        scene.train_step()
         cameras, origins, directions, _ = views.next_rays()
         assert torch.equal(cameras.position, recorder.seen[step].position)
         assert torch.equal(cameras.focal, recorder.seen[step].focal)

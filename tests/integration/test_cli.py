@@ -17,7 +17,7 @@ import torch
 from dreamwright.backend.cli.generate import job_from
 from dreamwright.backend.cli.main import build_parser, main
 from dreamwright.backend.guidance.denoisers import pixel
-from dreamwright.backend.scenes.field_scene import Distiller
+from dreamwright.backend.scenes.field_scene import FieldScene
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
 SETTINGS = [part for setting in QUICK for part in ("--set", setting)]
@@ -186,15 +186,15 @@ def test_steps_and_seed_win_over_set() -> None:
 def test_ctrl_c_before_there_is_any_surface_still_leaves_the_checkpoint_and_the_old_file(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    advance = Distiller.advance
+    train_step = FieldScene.train_step
 
-    def interrupted(self: Distiller) -> dict[str, float]:
-        scalars = advance(self)
+    def interrupted(self: FieldScene) -> dict[str, float]:
+        scalars = train_step(self)
         if self.step == 1:
             os.kill(os.getpid(), signal.SIGINT)
         return scalars
 
-    monkeypatch.setattr(Distiller, "advance", interrupted)
+    monkeypatch.setattr(FieldScene, "train_step", interrupted)
     out = tmp_path / "prop.ply"
     out.write_bytes(b"precious")
     assert generate(model, out, "--steps", "60", "--set", "mesh.threshold=1000000") == 130
@@ -216,7 +216,7 @@ def test_a_foreign_checkpoint_is_refused(model: str, tmp_path: Path, capsys: pyt
 def test_nan_from_the_guidance_ends_the_run_with_exit_code_one(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pixel.PixelDiffusion, "predict", lambda self, z_t, t, conditioning: z_t * float("nan"))
+    monkeypatch.setattr(pixel.PixelDiffusion, "predict_raw", lambda self, z_t, t, conditioning: z_t * float("nan"))
     out = tmp_path / "prop.glb"
     out.write_bytes(b"precious")
     assert generate(model, out) == 1
@@ -237,7 +237,7 @@ def test_running_out_of_memory_ends_with_advice_and_exit_code_one(
     def fail(*_: object, **__: object) -> None:
         raise kind("tried to allocate 80 GiB\nand a long report")
 
-    monkeypatch.setattr(pixel.PixelDiffusion, "predict", fail)
+    monkeypatch.setattr(pixel.PixelDiffusion, "predict_raw", fail)
     assert generate(model, tmp_path / "a.glb") == 1
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert "80 GiB" in told and "--resume" in told and "render.samples" in told and "report" not in told

@@ -10,7 +10,7 @@ import pytest
 from dreamwright.backend.errors import ModelError, PromptError
 from dreamwright.backend.evaluation.samples import of_mesh, starter_prop
 from dreamwright.backend.guidance.clip_model import load_image_text
-from dreamwright.backend.models.local import known_models, resolve_model
+from dreamwright.backend.models.local import local_models, resolve_model
 from dreamwright.backend.models.registry import BY_NAME, MODELS, PACKAGED
 from dreamwright.backend.models.required_files import is_clip_folder, missing_files, needed_files
 from dreamwright.backend.starter import domain
@@ -28,7 +28,7 @@ def files(tmp_path_factory) -> dict[str, bytes]:
 
 
 def test_a_clip_is_downloaded_whole_and_without_what_nobody_needs_and_found_by_name(hub, env, here, files):
-    repository = BY_NAME["clip-b32"].homes[0].repo_id
+    repository = BY_NAME["clip-b32"].sources[0].repo_id
     hub.repositories[repository] = Repository(files)
     assert here("models", "download", "clip-b32").returncode == 0
     assert set(hub.fetched()) == set(files) - set(CLUTTER)
@@ -75,7 +75,7 @@ def test_of_a_repositorys_names_those_that_clip_is_loaded_from_are_needed():
 
 
 def test_every_kind_of_model_has_one_in_the_package_that_says_its_kind():
-    kinds = {model.name: model.kind for model in known_models()}
+    kinds = {model.name: model.kind for model in local_models()}
     assert {kinds[name] for name in PACKAGED} == {"diffusion", "image-text"}
     assert all(model.kind == "image-text" for model in MODELS if "clip" in model.name)
 

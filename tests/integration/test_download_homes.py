@@ -63,7 +63,7 @@ def test_a_home_without_the_expected_revision_or_with_a_broken_file_is_passed_ov
 
 def test_a_gated_model_says_where_to_accept_its_licence_and_comes_with_the_right_token(hub, env, tiny):
     model = BY_NAME["deepfloyd-if-m"]
-    repo_id = model.homes[0].repo_id
+    repo_id = model.sources[0].repo_id
     hub.repositories[repo_id] = Repository(tiny, gated=True)
     advice = (f"{repo_id} is gated", f"{hub.url}/{repo_id}", "`hf auth login`")
     says(run_command(env, "models", "download", model.name), *advice, "no token is stored")

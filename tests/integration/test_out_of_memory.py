@@ -12,14 +12,14 @@ import torch
 from dreamwright.backend.cli.main import main
 from dreamwright.backend.config.parsing import apply_settings
 from dreamwright.backend.config.schema import Config
-from dreamwright.backend.errors import OutOfMemory, is_out_of_memory
+from dreamwright.backend.errors import OutOfMemoryError, is_out_of_memory
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.rendering.renderer import Renderer
-from dreamwright.backend.scenes.field_scene import Distiller
+from dreamwright.backend.scenes.field_scene import FieldScene
 from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.worker import Worker
 from dreamwright.backend.server.workers.worker_protocol import Ended, Work
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training import pipeline
 from dreamwright.backend.training.checkpoints import read_checkpoint
 from dreamwright.backend.training.events import Checkpoint, Event, RunState
@@ -42,7 +42,7 @@ SHORTAGES = {
 def run_of(config: Config, resume: RunState | None = None) -> list[Event]:
     oracle = KnownImages(lambda cameras: torch.full((len(cameras), 3, 16, 16), 0.3), 16)
     return optimize(
-        config, ScoreDistillation(oracle, config.guidance), PromptBank(oracle, "a ball", config.guidance), resume
+        config, ScoreDistillation(oracle, config.guidance), PromptEmbeddings(oracle, "a ball", config.guidance), resume
     )
 
 
@@ -85,7 +85,7 @@ def test_the_checkpoint_is_the_newest_whole_step_and_resuming_from_it_is_bitwise
     # The health checks after steps 1, 2 and 4 of 6 render as well.
     fail_once(monkeypatch, owner, name, step + 2 if where == "renderer" else step, SHORTAGES[shortage])
     events: list[Event] = []
-    with pytest.raises(OutOfMemory, match=f"after step {step - 1}.*checkpoint") as caught:
+    with pytest.raises(OutOfMemoryError, match=f"after step {step - 1}.*checkpoint") as caught:
         for event in run_of(config):
             events.append(event)
     assert caught.value.exit_code == 1 and "\n" not in str(caught.value)
@@ -98,7 +98,7 @@ def test_the_checkpoint_is_the_newest_whole_step_and_resuming_from_it_is_bitwise
 def test_a_half_written_optimizer_step_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     fail_once(monkeypatch, torch.optim.Adam, "step", 3, SHORTAGES["of a device"])
     events: list[Event] = []
-    with pytest.raises(OutOfMemory, match="last checkpoint is kept"):
+    with pytest.raises(OutOfMemoryError, match="last checkpoint is kept"):
         for event in run_of(quick_config("run.checkpoint_interval=2")):
             events.append(event)
     assert [e.state.step for e in events if isinstance(e, Checkpoint)] == [2]
@@ -119,12 +119,12 @@ def test_views_a_few_at_a_time_make_the_same_step(at_once: int, optimizer: str) 
             "background.random_probability=0.5", "guidance.omega=3", "regularizers.orientation_start=0.1",
         )  # fmt: skip
         oracle = KnownImages(lambda cameras: torch.full((len(cameras), 3, 16, 16), 0.3), 16)
-        distiller = Distiller(
-            config, ScoreDistillation(oracle, config.guidance), PromptBank(oracle, "a ball", config.guidance), 0
+        scene = FieldScene(
+            config, ScoreDistillation(oracle, config.guidance), PromptEmbeddings(oracle, "a ball", config.guidance), 0
         )
-        figures.append(distiller._approach())
-        gradients.append([p.grad.clone() for p in distiller._parameters()])
-        states = {name: stream.get_state() for name, stream in distiller.streams.items()}
+        figures.append(scene._backward())
+        gradients.append([p.grad.clone() for p in scene._parameters()])
+        states = {name: stream.get_state() for name, stream in scene.streams.items()}
         gradients[-1].append(torch.cat(list(states.values())).float())
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(one.abs().max()))
@@ -170,8 +170,8 @@ def test_generate_ends_with_advice_and_exit_code_1_and_resumes_with_less(
         assert said in line
     assert not out.exists()
     seen: list[int] = []
-    real = Distiller.advance
-    monkeypatch.setattr(Distiller, "advance", lambda self: (seen.append(len(self.groups)), real(self))[1])
+    real = FieldScene.train_step
+    monkeypatch.setattr(FieldScene, "train_step", lambda self: (seen.append(len(self.groups)), real(self))[1])
     assert main([*words, "--resume", "--set", "run.views_at_once=1"]) == 0
     assert out.is_file() and seen == [4, 4, 4]
 
@@ -187,7 +187,7 @@ def test_a_workers_job_fails_with_that_sentence_and_keeps_its_checkpoint(
     settings = dict(setting.split("=") for setting in (*QUICK, "run.checkpoint_interval=100"))
     summary = JobSummary(
         job="j1", prompt="a red mushroom", negative="", preset="draft", model=model, seed=0, settings=settings, state="running", step=0,
-        steps=6, elapsed_s=0.0, eta_s=-1.0, message="", health="", queue_place=0, submitted_at=0.0, changed=1, mesh_bytes=0, mesh_sha256="",
+        steps=6, elapsed_s=0.0, eta_s=-1.0, message="", health="", queue_position=0, submitted_at=0.0, changed=1, mesh_bytes=0, mesh_sha256="",
     )  # fmt: skip
     fail_once(monkeypatch, ScoreDistillation, "gradient", 3, SHORTAGES["of a device"])
     raise_fence(tmp_path / "job", summary.attempt)
@@ -207,6 +207,6 @@ def test_a_model_that_does_not_fit_is_told_of_in_one_line(tmp_path: Path, monkey
     job = make_job(
         "a red mushroom", str(save_tiny_model(tmp_path / "model")), "draft", quick_config("run.views_per_step=2")
     )
-    with pytest.raises(OutOfMemory, match="while loading the model .*2.00 GiB") as caught:
-        pipeline.Production(job, "cpu", None, lambda: False)
+    with pytest.raises(OutOfMemoryError, match="while loading the model .*2.00 GiB") as caught:
+        pipeline.TextTo3DPipeline(job, "cpu", None, lambda: False)
     assert "\n" not in str(caught.value)

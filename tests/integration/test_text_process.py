@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from dreamwright.backend.config.schema import TextConfig
-from dreamwright.backend.errors import ConfigError, ModelError, OutOfMemory, RunError, Stopped
+from dreamwright.backend.errors import ConfigError, ModelError, OutOfMemoryError, RunError, StoppedError
 from dreamwright.backend.models.local import resolve_model
 from dreamwright.backend.models.pipeline_folder import PipelineFolder, open_pipeline
 from dreamwright.backend.models.weights import loaded_files, parameter_count
 from dreamwright.backend.text import encoder_process
-from dreamwright.backend.text.encoder import TextEmbedder
-from dreamwright.backend.text.encoder_process import SeparateTextEmbedder, embedding_cache, text_bytes, text_side
+from dreamwright.backend.text.encoder import PipelineTextEncoder
+from dreamwright.backend.text.encoder_process import SubprocessTextEncoder, embedding_cache, text_bytes, make_text_encoder
 from tests.testing.tiny_pipeline import write_pipeline
 
 PROMPTS = ["a red mushroom, front view", "", "a blue chair"]
@@ -32,8 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> PipelineFolder:
     return open_pipeline(write_pipeline(tmp_path_factory.mktemp("models") / "tiny"))
 
 
-def separate(folder: PipelineFolder, cache: Path | None = None, **options: object) -> SeparateTextEmbedder:
-    return SeparateTextEmbedder(folder, "cpu", torch.float32, cache, **options)
+def separate(folder: PipelineFolder, cache: Path | None = None, **options: object) -> SubprocessTextEncoder:
+    return SubprocessTextEncoder(folder, "cpu", torch.float32, cache, **options)
 
 
 def never(*_: object) -> None:
@@ -44,18 +44,18 @@ def never(*_: object) -> None:
 def test_a_child_gives_bitwise_the_same_and_the_cache_then_needs_no_child(
     folder: PipelineFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = TextEmbedder(folder, "cpu", torch.float32, None).embed(PROMPTS)
+    here = PipelineTextEncoder(folder, "cpu", torch.float32, None).embed(PROMPTS)
     monkeypatch.setattr("dreamwright.backend.text.encoder.load_model", never)
     first = separate(folder, tmp_path)
     there = first.embed(PROMPTS)
     assert there.tensors.keys() == here.tensors.keys()
     assert all(torch.equal(there.tensors[name], here.tensors[name]) for name in here.tensors)
-    assert first.children == 1 and not first.is_loaded and first.child is None
+    assert first.processes_started == 1 and not first.is_loaded and first.child is None
     first.free()
     first.embed(PROMPTS[::-1])
     second = separate(folder, tmp_path)
     assert torch.equal(second.embed(PROMPTS).tensors["hidden"], here.tensors["hidden"])
-    assert (first.children, second.children) == (1, 0)
+    assert (first.processes_started, second.processes_started) == (1, 0)
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_the_childs_model_error_is_the_parents(folder: PipelineFolder, tmp_path:
 
 def test_a_child_that_the_system_kills_is_told_of_with_advice(folder: PipelineFolder) -> None:
     text = separate(folder, should_stop=lambda: os.kill(text.child.pid, signal.SIGKILL))
-    with pytest.raises(OutOfMemory, match="system killed.*text.precision.*text.device=cpu") as caught:
+    with pytest.raises(OutOfMemoryError, match="system killed.*text.precision.*text.device=cpu") as caught:
         text.embed(["a chair"])
     assert caught.value.exit_code == 1 and "\n" not in str(caught.value)
 
@@ -92,7 +92,7 @@ def test_stopping_ends_the_child(folder: PipelineFolder, how: str) -> None:
         return True
 
     text = separate(folder, should_stop=stop)
-    with pytest.raises(Stopped if how == "asked to" else KeyboardInterrupt) as caught:
+    with pytest.raises(StoppedError if how == "asked to" else KeyboardInterrupt) as caught:
         text.embed(["a chair"])
     assert len(seen) == 1 and seen[0].returncode is not None and text.child is None
     if how == "asked to":
@@ -109,7 +109,7 @@ def test_a_child_without_a_parent_ends() -> None:
     assert child.wait(50) == 1
 
 
-class Breaking(TextEmbedder):
+class Breaking(PipelineTextEncoder):
     """Runs out of memory while encoding, in this process, as `answer` does in the child's."""
 
     def encode(self, texts: object) -> None:
@@ -119,14 +119,14 @@ class Breaking(TextEmbedder):
 def test_out_of_memory_in_the_child_becomes_advice(
     folder: PipelineFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder_process, "TextEmbedder", Breaking)
+    monkeypatch.setattr(encoder_process, "PipelineTextEncoder", Breaking)
     request = {
         "folder": str(folder.path), "device": "cpu", "dtype": "float32", "int8": False, "threads": 1,
         "prompts": ["a chair"], "work": str(tmp_path),
     }  # fmt: skip
     status = encoder_process.answer(request)
     failure = encoder_process._failure(tmp_path, status)
-    assert isinstance(failure, OutOfMemory) and "20.00 GiB" in str(failure) and "text.precision" in str(failure)
+    assert isinstance(failure, OutOfMemoryError) and "20.00 GiB" in str(failure) and "text.precision" in str(failure)
     assert "\n" not in str(failure)
 
 
@@ -137,7 +137,7 @@ def test_encoders_that_cannot_fit_are_refused_before_a_child_starts(
     text = separate(folder)
     with pytest.raises(ConfigError, match="1 MB is free.*text.precision"):
         text.embed(["a chair"])
-    assert text.children == 0
+    assert text.processes_started == 0
 
 
 def test_small_encoders_stay_and_large_ones_go_unless_configured(
@@ -147,34 +147,34 @@ def test_small_encoders_stay_and_large_ones_go_unless_configured(
     starter = open_pipeline(resolve_model("starter"))
 
     def kind(of: PipelineFolder, **settings: str) -> type:
-        return type(text_side(of, "cpu", torch.float32, TextConfig(**settings)))
+        return type(make_text_encoder(of, "cpu", torch.float32, TextConfig(**settings)))
 
-    assert kind(starter) is TextEmbedder and kind(starter, process="own") is SeparateTextEmbedder
+    assert kind(starter) is PipelineTextEncoder and kind(starter, process="own") is SubprocessTextEncoder
     monkeypatch.setattr(encoder_process, "OWN_PROCESS_BYTES", text_bytes(folder, torch.float32))
-    assert kind(folder) is SeparateTextEmbedder and kind(folder, process="same") is TextEmbedder
-    assert kind(folder, precision="bfloat16") is TextEmbedder  # half as large
+    assert kind(folder) is SubprocessTextEncoder and kind(folder, process="same") is PipelineTextEncoder
+    assert kind(folder, precision="bfloat16") is PipelineTextEncoder  # half as large
 
 
 def test_precision_and_device_are_what_is_configured(folder: PipelineFolder) -> None:
     network = torch.float16
-    assert text_side(folder, "cpu", network).dtype == network
-    assert text_side(folder, "cpu", network, TextConfig(precision="float32")).dtype == torch.float32
-    on_gpu = text_side(folder, "cuda", network, TextConfig(device="cpu"))
+    assert make_text_encoder(folder, "cpu", network).dtype == network
+    assert make_text_encoder(folder, "cpu", network, TextConfig(precision="float32")).dtype == torch.float32
+    on_gpu = make_text_encoder(folder, "cuda", network, TextConfig(device="cpu"))
     assert (on_gpu.device, on_gpu.dtype) == (torch.device("cpu"), torch.float32)
-    whole = text_side(folder, "cpu", torch.float32).embed(PROMPTS).tensors["hidden"]
-    half = text_side(folder, "cpu", torch.float32, TextConfig(precision="bfloat16")).embed(PROMPTS).tensors["hidden"]
+    whole = make_text_encoder(folder, "cpu", torch.float32).embed(PROMPTS).tensors["hidden"]
+    half = make_text_encoder(folder, "cpu", torch.float32, TextConfig(precision="bfloat16")).embed(PROMPTS).tensors["hidden"]
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), whole, rtol=0.05, atol=0.05)
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="no CUDA device"):
-            text_side(folder, "cpu", network, TextConfig(device="cuda"))
+            make_text_encoder(folder, "cpu", network, TextConfig(device="cuda"))
 
 
 def test_int8_without_its_library_names_what_to_install(folder: PipelineFolder) -> None:
     if find_spec("torchao"):
         pytest.skip("torchao is installed, so nothing is missing here")
     with pytest.raises(ConfigError, match=r"torchao.*dreamwright\[int8\]"):
-        text_side(folder, "cpu", torch.float32, TextConfig(precision="int8", cache=False)).embed(["a chair"])
+        make_text_encoder(folder, "cpu", torch.float32, TextConfig(precision="int8", cache=False)).embed(["a chair"])
 
 
 @pytest.mark.slow
@@ -182,7 +182,7 @@ def test_int8_weights_give_nearly_the_same_embeddings(folder: PipelineFolder) ->
     """Largest error of 8-bit rows: half a step of 1/127 of the largest weight, some 0.4% of it a product."""
     if not find_spec("torchao"):
         pytest.skip("torchao is not installed: pip install 'dreamwright[int8]' to test 8-bit text encoders")
-    whole = TextEmbedder(folder, "cpu", torch.float32, None).embed(PROMPTS).tensors["hidden"]
+    whole = PipelineTextEncoder(folder, "cpu", torch.float32, None).embed(PROMPTS).tensors["hidden"]
     small = separate(folder, int8=True)
     small.dtype = torch.bfloat16
     got = small.embed(PROMPTS).tensors["hidden"].float()
@@ -199,9 +199,9 @@ def test_the_cache_has_a_place_by_the_platforms_conventions(monkeypatch: pytest.
 
 def test_other_precisions_have_other_entries_in_the_cache(folder: PipelineFolder, tmp_path: Path) -> None:
     for precision in ("float32", "bfloat16"):
-        text_side(folder, "cpu", torch.float32, TextConfig(precision=precision), cache=tmp_path).embed(["a chair"])
+        make_text_encoder(folder, "cpu", torch.float32, TextConfig(precision=precision), cache=tmp_path).embed(["a chair"])
     assert len(list(tmp_path.iterdir())) == 2
-    eight = TextEmbedder(folder, "cpu", torch.bfloat16, tmp_path, int8=True)
+    eight = PipelineTextEncoder(folder, "cpu", torch.bfloat16, tmp_path, int8=True)
     assert not eight._path("a chair").is_file()
 
 

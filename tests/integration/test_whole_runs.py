@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from dreamwright.backend.cameras.poses import orbit_cameras
-from dreamwright.backend.guidance.interfaces import Conditioning, GuidanceResult
+from dreamwright.backend.text.conditioning import Conditioning
+from dreamwright.backend.guidance.interfaces import GuidanceResult
 from dreamwright.backend.rendering.shading import Shading
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
 from dreamwright.backend.training.events import Checkpoint, Finished, Preview, Progress
 from dreamwright.backend.training.job import make_job
@@ -34,7 +35,7 @@ def test_with_the_known_image_oracle_the_field_reaches_25_db_on_held_out_views()
     for _ in run:
         pass
     held_out = orbit_cameras([13, 77, 141, 205, 269, 333], 12.0, 1.9, 1.45)
-    got = run.distiller.view(held_out, [Shading()] * 6, 32).image.clamp(0, 1)
+    got = run.scene.view(held_out, [Shading()] * 6, 32).image.clamp(0, 1)
     psnr = -10 * torch.log10((got - ball_pictures(held_out)).square().mean())
     assert float(psnr) >= 25.0
 
@@ -44,19 +45,19 @@ def test_the_first_views_are_coarse_and_the_guidance_always_sees_the_full_size()
 
     class Watcher:
         def gradient(self, image, cameras, conditioning, generator, progress):
-            seen.append((watched.distiller._resolution(), image.shape[-1]))
+            seen.append((watched.scene._resolution(), image.shape[-1]))
             return GuidanceResult(torch.zeros_like(image), {})
 
     oracle = KnownImages(lambda cameras: ball_pictures(cameras, 16), 16)
     config = quick_config("run.steps=4", "render.coarse_resolution=8", "render.coarse_share=0.5", "run.max_restarts=0")
-    watched = optimize(config, Watcher(), PromptBank(oracle, "a ball", config.guidance))
+    watched = optimize(config, Watcher(), PromptEmbeddings(oracle, "a ball", config.guidance))
     for _ in range(4):
-        watched.distiller.advance()
+        watched.scene.train_step()
     assert seen == [(8, 16), (8, 16), (16, 16), (16, 16)]
 
 
 def states_equal(first: Run, second: Run) -> bool:
-    a, b = first.distiller.state(0).tensors, second.distiller.state(0).tensors
+    a, b = first.scene.state(0).tensors, second.scene.state(0).tensors
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 
 from dreamwright.backend.guidance.prediction import clean_from, output_from
-from dreamwright.backend.text.prompts import PromptConditioning
+from dreamwright.backend.text.conditioning import PromptConditioning
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -28,7 +28,7 @@ class Retyped:
     def __init__(self, denoiser, kind) -> None:
         self.denoiser, self.prediction_type, self.image_size = denoiser, kind, denoiser.image_size
         self.alpha_sigma, self.embed = denoiser.alpha_sigma, denoiser.embed
-        self.predict_noise = denoiser.predict_noise
+        self.predict_noise, self.check_prompt = denoiser.predict_noise, denoiser.check_prompt
 
     def predict_raw(self, z_t, t, conditioning):
         alpha, sigma = (c.view(-1, 1, 1, 1) for c in self.alpha_sigma(t))

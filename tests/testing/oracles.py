@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from dreamwright.backend.errors import ModelError
-from dreamwright.backend.guidance.interfaces import Conditioning
 from dreamwright.backend.guidance.prediction import PredictionType, noise_from
+from dreamwright.backend.text.conditioning import Conditioning
 
 if TYPE_CHECKING:
     from dreamwright.backend.cameras.poses import Cameras
@@ -34,7 +34,14 @@ def flow_schedule(t: Tensor) -> tuple[Tensor, Tensor]:
     return 1 - t, t
 
 
-class GaussianOracle:
+class AnyPrompt:
+    """Accepts every prompt, as models without a vocabulary do."""
+
+    def check_prompt(self, prompt: str) -> list[str]:
+        return []
+
+
+class GaussianOracle(AnyPrompt):
     """The ideal denoiser of x ~ N(mean, std^2 I): eps = sigma (z - alpha mean) / (alpha^2 std^2 + sigma^2).
 
     `means` maps prompts to images (3, h, w) in [-1, 1]; the prompt "" must be there and serves prompts that are not.
@@ -63,7 +70,7 @@ class GaussianOracle:
         return sigma * (z_t - alpha * mean) / (alpha**2 * self.std**2 + sigma**2)
 
 
-class MixtureOracle:
+class MixtureOracle(AnyPrompt):
     """The ideal denoiser of x ~ sum_k weight_k N(mean_k, std^2 I); the prompt is ignored.
 
     eps = sigma / v (z - alpha sum_k r_k mean_k) with v = alpha^2 std^2 + sigma^2 and responsibilities
@@ -91,7 +98,7 @@ class MixtureOracle:
         return sigma / variance * (z_t - alpha * mean)
 
 
-class KnownImages:
+class KnownImages(AnyPrompt):
     """The denoiser of one known image for each camera: whatever the noise, it sees `render(cameras)` in it.
 
     `render` maps n cameras to images (n, 3, h, w) in [0, 1]; `ScoreDistillation` hands the cameras over. It predicts

@@ -16,8 +16,8 @@ from dreamwright.backend.config.schema import GuidanceConfig, ModelConfig
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.models.acceleration import accelerate, missing_for_compiling
-from dreamwright.backend.models.loading import load_denoiser
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.guidance.denoisers.loading import load_denoiser
+from dreamwright.backend.text.prompts import PromptEmbeddings
 from tests.testing.tiny_pipeline import write_pipeline
 
 LACKS = missing_for_compiling(torch.device("cpu"))
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prediction(folder: Path, config: ModelConfig) -> torch.Tensor:
     denoiser = load_denoiser(folder, config=config)
     z = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    return denoiser.predict(
+    return denoiser.predict_raw(
         z, torch.linspace(0.1, 0.9, 4), denoiser.embed(["a red mushroom", "a blue chair", "a chair", ""])
     )
 
@@ -103,8 +103,8 @@ def test_all_views_of_a_step_go_through_the_network_in_one_call(folder: Path, op
 
     denoiser.network = Counting()
     config = GuidanceConfig(opposite_weight=opposite)
-    bank = PromptBank(denoiser, "a red mushroom", config)
-    conditioning = bank.for_views([0.0, 90, 180, 270], [10.0] * 4)
+    bank = PromptEmbeddings(denoiser, "a red mushroom", config)
+    conditioning = bank.for_cameras([0.0, 90, 180, 270], [10.0] * 4)
     draw = torch.Generator().manual_seed(0)
     ScoreDistillation(denoiser, config).gradient(
         torch.rand(4, 3, 16, 16, generator=draw), None, conditioning, draw, 0.5

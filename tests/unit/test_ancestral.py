@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from dreamwright.backend.guidance.sds import ancestral_sample, ancestral_step
+from dreamwright.backend.guidance.sampling import ancestral_sample, ancestral_step
 from tests.testing.gaussian_priors import Retyped, means, seeded
 from tests.testing.oracles import GaussianOracle, MixtureOracle, cosine_schedule
 

@@ -18,11 +18,11 @@ from dreamwright.backend.config.schema import ClipConfig, GuidanceConfig
 from dreamwright.backend.errors import PromptError, RunError
 from dreamwright.backend.guidance.backgrounds import blurred, checkerboards, fourier_textures, random_backgrounds
 from dreamwright.backend.guidance.clip_guidance import ClipGuidance
-from dreamwright.backend.guidance.clip_model import load_image_text, preprocessed
+from dreamwright.backend.guidance.clip_model import load_image_text, preprocess_images
 from dreamwright.backend.guidance.interfaces import LayeredGuidance
-from dreamwright.backend.runtime.rng import ViewStream
+from dreamwright.backend.runtime.rng import PerViewGenerator
 from dreamwright.backend.scenes.field_losses import transmittance_loss
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.text.prompts import PromptEmbeddings
 from tests.testing.tiny_clip import MEAN, SIDE, STD, write_clip
 
 PROMPTS = ["a red mushroom", "a blue chair, wooden"]
@@ -50,7 +50,7 @@ def pictures(n: int, side: int, seed: int = 0) -> torch.Tensor:
 
 
 def conditioned(model, prompt: str, views: int):
-    return PromptBank(model, prompt, UNVIEWED).for_views([0.0] * views, [30.0] * views)
+    return PromptEmbeddings(model, prompt, UNVIEWED).for_cameras([0.0] * views, [30.0] * views)
 
 
 def own_logits(reference, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
@@ -99,7 +99,7 @@ def test_preprocessing_is_that_of_transformers_own_processor(folder, model, heig
     pixels = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR))
     own = transformers.models.clip.CLIPImageProcessorPil.from_pretrained(folder)
     expected = torch.from_numpy(np.asarray(own(Image.fromarray(pixels))["pixel_values"][0], dtype=np.float64))
-    ours = preprocessed(torch.from_numpy(pixels / 255.0).permute(2, 0, 1)[None], model.preprocessing)[0]
+    ours = preprocess_images(torch.from_numpy(pixels / 255.0).permute(2, 0, 1)[None], model.preprocessing)[0]
     # PIL rounds to whole levels between its two passes and after them.
     assert ours.shape == expected.shape and float((ours - expected).abs().max()) < 1.6 / 255 / min(STD)
 
@@ -148,7 +148,7 @@ def test_views_judged_apart_draw_what_they_draw_together(model):
     together = guidance.layer_gradients(
         color, opacity, None, conditioned(model, PROMPTS[0], 3), torch.Generator().manual_seed(1), 0.0
     )
-    stream = ViewStream.of(3, slice(1, 2), 1)
+    stream = PerViewGenerator.of(3, slice(1, 2), 1)
     apart = guidance.layer_gradients(color[1:2], opacity[1:2], None, conditioned(model, PROMPTS[0], 1), stream, 0.0)
     assert torch.allclose(apart.color[0], together.color[1], atol=1e-9)
 

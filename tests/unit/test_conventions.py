@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""docs/conventions.md, asserted; and the house: who may import whom, what is packaged, what the README promises."""
+"""docs/developer/conventions.md, asserted; and the house: who may import whom, what is packaged, what the README promises."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dreamwright.backend.config.schema import GuidanceConfig
 from dreamwright.backend.guidance.prediction import guided
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.scenes.field_losses import opacity_entropy, opacity_loss
-from dreamwright.backend.scenes.field_scene import Distiller
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.scenes.field_scene import FieldScene
+from dreamwright.backend.text.prompts import PromptEmbeddings
 from tests.testing.oracles import GaussianOracle, KnownImages
 from tests.testing.tiny_model import quick_config
 
@@ -144,7 +144,7 @@ def test_the_guidance_gradient_is_summed_over_pixels() -> None:
     for size in (8, 16):
         oracle = GaussianOracle(torch.full((3, size, size), 0.5), 0.0)
         config = GuidanceConfig(omega=0.0, t_min=0.5, t_max=0.5, t_max_end=0.5, view_dependent=False)
-        conditioning = PromptBank(oracle, "x", config).for_views([0.0], [0.0])
+        conditioning = PromptEmbeddings(oracle, "x", config).for_cameras([0.0], [0.0])
         image = torch.full((1, 3, size, size), 0.5)
         result = ScoreDistillation(oracle, config).gradient(
             image, None, conditioning, torch.Generator().manual_seed(0), 0.0
@@ -160,7 +160,7 @@ def test_the_step_averages_over_views() -> None:
     gradients = []
     for views in (1, 2):
         config = quick_config(f"run.views_per_step={views}", "guidance.omega=0", "camera.stratified_azimuth=false")
-        run = Distiller(config, ScoreDistillation(oracle, config.guidance), PromptBank(oracle, "x", config.guidance), 0)
+        run = FieldScene(config, ScoreDistillation(oracle, config.guidance), PromptEmbeddings(oracle, "x", config.guidance), 0)
         run.field.begin_step(0.0)
         cameras = orbit_cameras([0.0] * views, 0.0, 1.9, 1.4)
         from dreamwright.backend.rendering.shading import Shading

@@ -14,15 +14,12 @@ from torch.nn import functional
 
 from dreamwright.backend.config.schema import GuidanceConfig
 from dreamwright.backend.errors import ConfigError, ModelError, RunError
+from dreamwright.backend.guidance.classifier_free import guided_prediction
 from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
-from dreamwright.backend.guidance.interfaces import Conditioning
 from dreamwright.backend.guidance.prediction import PREDICTION_TYPES
-from dreamwright.backend.guidance.sds import (
-    ScoreDistillation,
-    ancestral_sample,
-    distill_image,
-    guided_prediction,
-)
+from dreamwright.backend.guidance.sampling import ancestral_sample
+from dreamwright.backend.guidance.sds import ScoreDistillation, distill_image
+from dreamwright.backend.text.conditioning import Conditioning
 from tests.testing.gaussian_priors import Retyped, conditioned, means, seeded
 from tests.testing.oracles import (
     GaussianOracle,

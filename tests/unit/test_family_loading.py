@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from dreamwright.backend.config.schema import ModelConfig
 from dreamwright.backend.errors import ConfigError, ModelError
+from dreamwright.backend.guidance.denoisers.loading import chosen_dtype, load_denoiser
 from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
 from dreamwright.backend.guidance.interfaces import LatentDenoiser
 from dreamwright.backend.models.families import FAMILIES as SUPPORTED
-from dreamwright.backend.models.loading import chosen_dtype, load_denoiser
 from tests.testing.family_folders import copy, edit, folders  # noqa: F401 (fixtures)
 from tests.testing.tiny_pipeline import write_pipeline
 

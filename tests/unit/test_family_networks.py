@@ -14,9 +14,10 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from dreamwright.backend.config.schema import GuidanceConfig
-from dreamwright.backend.guidance.interfaces import Conditioning, Denoiser, LatentDenoiser, NativeDenoiser
-from dreamwright.backend.models.loading import load_denoiser
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.guidance.denoisers.loading import load_denoiser
+from dreamwright.backend.guidance.interfaces import Denoiser, LatentDenoiser, NativeDenoiser
+from dreamwright.backend.text.conditioning import Conditioning
+from dreamwright.backend.text.prompts import PromptEmbeddings
 from tests.testing.family_folders import folders  # noqa: F401 (a fixture)
 from tests.testing.tiny_families import FAMILIES, save, stable_diffusion_xl
 
@@ -75,7 +76,7 @@ def test_the_network_is_told_and_answers_what_it_is_in_the_pipeline_itself(folde
         time = call["timestep"].flatten()[0]
         (at,) = (denoiser._schedule.told.double() - time).abs().lt(1e-3).nonzero().flatten().tolist()
         t = torch.full((4,), at / (len(denoiser._schedule.told) - 1))
-        answer = denoiser.predict(call["sample"], t, told)
+        answer = denoiser.predict_raw(call["sample"], t, told)
         torch.testing.assert_close(answer, call["output"], rtol=1e-4, atol=1e-5)
         mine = ours.pop()
         assert set(mine) == set(call)
@@ -83,7 +84,7 @@ def test_the_network_is_told_and_answers_what_it_is_in_the_pipeline_itself(folde
             expected = value.expand(4) if key == "timestep" else value
             torch.testing.assert_close(mine[key], expected, rtol=1e-4, atol=1e-5, check_dtype=False)
     # And the comparison can fail: other text makes another answer.
-    assert (denoiser.predict(call["sample"], t, told[[2, 3, 0, 1]]) - call["output"]).abs().max() > 0.01
+    assert (denoiser.predict_raw(call["sample"], t, told[[2, 3, 0, 1]]) - call["output"]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3"])
@@ -152,5 +153,5 @@ def test_a_prompt_longer_than_an_encoder_is_told_what_was_cut_in_its_own_words(f
     both = load_denoiser(folders["sd3"]).check_prompt(" ".join(["mushroom"] * 40))
     assert len(both) == 2 and "the first 256 (text_encoder_3); cut off is 'mushroom" in both[1]
     assert load_denoiser(folders["sd3"]).check_prompt("a red mushroom") == []
-    bank = PromptBank(load_denoiser(folders["sd15"]), " ".join(["mushroom"] * 9), GuidanceConfig())
+    bank = PromptEmbeddings(load_denoiser(folders["sd15"]), " ".join(["mushroom"] * 9), GuidanceConfig())
     assert any("cut off is 'front view'" in warning for warning in bank.warnings)

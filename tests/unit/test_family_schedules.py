@@ -7,8 +7,8 @@ import diffusers
 import pytest
 import torch
 
+from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.guidance.prediction import clean_from
-from dreamwright.backend.models.loading import load_denoiser
 from tests.testing.family_folders import copy, edit, folders  # noqa: F401 (fixtures)
 from tests.testing.tiny_families import LINEAR, save, stable_diffusion, stable_diffusion_3
 
@@ -37,7 +37,7 @@ def test_noise_levels_are_those_of_the_schedulers_own_add_noise(copy, case):
     steps = scheduler.config.num_train_timesteps
     x, eps = torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.0, 0.37, 1.0])
-    told = denoiser.told_time(t)
+    told = denoiser.model_timestep(t)
     assert told.tolist() == [0, round(0.37 * (steps - 1)), steps - 1]
     alpha, sigma = (level.view(3, 1, 1, 1) for level in denoiser.alpha_sigma(t))
     if config.get("timestep_spacing") == "trailing":
@@ -67,7 +67,7 @@ def test_flow_levels_are_those_of_the_schedulers_own_scale_noise(tmp_path, sched
     x, eps = torch.randn(2, 3, 16, 2, 2, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.0, 0.37, 1.0])
     alpha, sigma = (level.view(3, 1, 1, 1) for level in denoiser.alpha_sigma(t))
-    told = denoiser.told_time(t)
+    told = denoiser.model_timestep(t)
     listed = scheduler.timesteps[:1000].flip(0)
     chosen = listed[[0, 370, 999]]
     torch.testing.assert_close(told, chosen, rtol=1e-5, atol=1e-3)
@@ -81,11 +81,11 @@ def test_a_prediction_says_what_the_scheduler_says_about_the_clean_latents(tmp_p
     denoiser = load_denoiser(path)
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.6])
-    output = denoiser.predict(z, t, denoiser.embed(["a red chair"]))
+    output = denoiser.predict_raw(z, t, denoiser.embed(["a red chair"]))
     alpha, sigma = (level.view(1, 1, 1, 1) for level in denoiser.alpha_sigma(t))
     scheduler = diffusers.DDIMScheduler.from_pretrained(path / "scheduler")
     scheduler.set_timesteps(1000)
-    step = scheduler.step(output, int(denoiser.told_time(t)), z)
+    step = scheduler.step(output, int(denoiser.model_timestep(t)), z)
     torch.testing.assert_close(
         clean_from(denoiser.prediction_type, output, z, alpha, sigma), step.pred_original_sample, rtol=1e-4, atol=1e-4
     )

@@ -14,7 +14,7 @@ from dreamwright.backend.config.parsing import apply_settings, config_from_mappi
 from dreamwright.backend.config.schema import Config, GuidanceConfig
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.guidance.sds import ScoreDistillation
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.job import make_job
 from tests.testing.oracles import GaussianOracle
 from tests.testing.tiny_model import QUICK, save_tiny_model
@@ -84,7 +84,7 @@ def test_a_negative_prompt_and_perp_neg_work_together() -> None:
     means = {text: torch.rand(3, size, size, generator=draw) for text in texts}
     oracle = GaussianOracle(means, 0.5)
     config = GuidanceConfig(omega=omega, negative_prompt="fog", opposite_weight=k, t_min=0.6, t_max=0.6, t_max_end=0.6)
-    views = PromptBank(oracle, "a chair", config).for_views([0.0, 90.0], [0.0, 0.0])
+    views = PromptEmbeddings(oracle, "a chair", config).for_cameras([0.0, 90.0], [0.0, 0.0])
     image = torch.rand(2, 3, size, size, generator=draw)
     got = ScoreDistillation(oracle, config).gradient(image, None, views, torch.Generator().manual_seed(0), 0.0).gradient
 
@@ -106,7 +106,7 @@ def test_a_negative_prompt_and_perp_neg_work_together() -> None:
     expected = 2 * sigma**2 * (u + (1 + omega) * (c - u - k * across.view_as(c)) - eps)
     torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-4)
     plain = ScoreDistillation(oracle, GuidanceConfig(**{**vars(config), "negative_prompt": ""}))
-    bank = PromptBank(oracle, "a chair", plain.config).for_views([0.0, 90.0], [0.0, 0.0])
+    bank = PromptEmbeddings(oracle, "a chair", plain.config).for_cameras([0.0, 90.0], [0.0, 0.0])
     assert not torch.allclose(
         plain.gradient(image, None, bank, torch.Generator().manual_seed(0), 0.0).gradient, got, atol=0.05
     )

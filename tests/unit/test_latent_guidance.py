@@ -23,14 +23,9 @@ from dreamwright.backend.cli.main import main
 from dreamwright.backend.config.schema import GuidanceConfig, ModelConfig
 from dreamwright.backend.errors import ConfigError, RunError
 from dreamwright.backend.guidance.denoisers.latent import LatentDiffusion
-from dreamwright.backend.guidance.sds import (
-    ScoreDistillation,
-    ancestral_sample,
-    ancestral_steps,
-    distill_image,
-    pictures,
-)
-from dreamwright.backend.models.loading import load_denoiser
+from dreamwright.backend.guidance.denoisers.loading import load_denoiser
+from dreamwright.backend.guidance.sampling import ancestral_sample, ancestral_steps, to_images
+from dreamwright.backend.guidance.sds import ScoreDistillation, distill_image
 from tests.testing.gaussian_priors import conditioned, seeded
 from tests.testing.tiny_families import save, stable_diffusion, stable_diffusion_xl, write_family
 from tests.testing.tiny_model import QUICK
@@ -67,7 +62,7 @@ def test_the_gradient_is_autograds_through_the_encoder_in_double_precision(folde
     t = guidance.times(2, draws, 0.2)
     eps = torch.randn((2, denoiser.channels, 8, 8), generator=draws).double()
     alpha, sigma = (level.double().view(2, 1, 1, 1) for level in denoiser.alpha_sigma(t))
-    told = denoiser.told_time(t).repeat(2)
+    told = denoiser.model_timestep(t).repeat(2)
     text = {
         key: tensor.double()
         for key, tensor in denoiser.embed(["a red mushroom", "a blue chair", "", ""]).tensors.items()
@@ -139,7 +134,7 @@ def test_sampling_works_on_latents_and_decodes_each_picture_once_at_the_end(fold
     *_, last = ancestral_steps(denoiser, *texts, 3.0, 5, seeded(0))
     assert last.shape == (2, denoiser.channels, 8, 8)
     assert last.abs().max() > 1.2  # latents are no pictures: nothing keeps them in [-1, 1]
-    torch.testing.assert_close(pictures(denoiser, last), images)
+    torch.testing.assert_close(to_images(denoiser, last), images)
 
 
 def test_a_schedule_without_terminal_signal_can_be_sampled(tmp_path):

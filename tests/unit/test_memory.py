@@ -19,12 +19,12 @@ from dreamwright.backend.config.schema import Config
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.models import memory_estimate
-from dreamwright.backend.models.loading import load_denoiser
+from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.models.local import resolve_model
 from dreamwright.backend.models.memory_estimate import check_memory, estimate_memory, free_bytes, in_words, lowering
 from dreamwright.backend.models.pipeline_folder import open_pipeline
-from dreamwright.backend.scenes.field_scene import Distiller
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.scenes.field_scene import FieldScene
+from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.trainer import LIT as LAMP
 from tests.testing.tiny_families import save, stable_diffusion, write_family
 from tests.testing.tiny_pipeline import write_pipeline
@@ -55,16 +55,16 @@ def peak_bytes(work: Callable[[], object]) -> int:
 def measured(folder: Path, config: Config, prompt: str) -> int:
     """Peak of two steps and a preview, the model's weights among it."""
     denoiser = load_denoiser(folder, config=config.model)
-    bank = PromptBank(denoiser, prompt, config.guidance)
+    bank = PromptEmbeddings(denoiser, prompt, config.guidance)
     denoiser.free_text_encoder()
     parts = [denoiser.network, *([denoiser.space.vae] if hasattr(denoiser, "space") else [])]
     weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
 
     def run() -> None:
-        distiller = Distiller(config, ScoreDistillation(denoiser, config.guidance), bank, 0)
-        distiller.advance()
-        distiller.advance()
-        distiller.orbit([20, 110], LAMP, 96)
+        scene = FieldScene(config, ScoreDistillation(denoiser, config.guidance), bank, 0)
+        scene.train_step()
+        scene.train_step()
+        scene.orbit([20, 110], LAMP, 96)
 
     return weights + peak_bytes(run)
 

@@ -18,6 +18,7 @@ import pytest
 from huggingface_hub import constants
 
 from dreamwright.backend.errors import ModelError
+from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.models import local
 from dreamwright.backend.models.download_record import (
     DownloadRecord,
@@ -28,7 +29,6 @@ from dreamwright.backend.models.download_record import (
     write_record,
 )
 from dreamwright.backend.models.families import BY_PIPELINE
-from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.models.local import local_models, resolve_model
 from dreamwright.backend.models.registry import BY_NAME, BY_REPO, MODELS, PACKAGED, STARTER
 from dreamwright.backend.models.required_files import missing_files, needed_files

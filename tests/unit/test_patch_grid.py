@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
-from dreamwright.backend.guidance.interfaces import Conditioning
 from dreamwright.backend.guidance.patch_grid import AVERAGED_BELOW, grid_offsets, mean_of_rows, rolled
 from dreamwright.backend.models.local import resolve_model
+from dreamwright.backend.text.conditioning import Conditioning
 from tools.starter_training.quality import asked_words, sampled
 
 LENGTH = 1000
@@ -75,7 +75,7 @@ def test_a_waffle_of_the_network_is_weaker_where_grids_are_averaged(
     monkeypatch.setattr(starter, "network", _Seams())
     text = Conditioning({"hidden": torch.zeros(1, 4, 8)})
     z = torch.zeros(1, 3, 64, 64)
-    averaged, single = (starter.predict(z, torch.tensor([t]), text) for t in (0.0, 0.5))
+    averaged, single = (starter.predict_raw(z, torch.tensor([t]), text) for t in (0.0, 0.5))
     assert averaged.std((-1, -2)).mean() < 0.5 * single.std((-1, -2)).mean()
     assert torch.allclose(averaged.mean((-1, -2)), single.mean((-1, -2)), atol=1e-5)
 
@@ -92,16 +92,16 @@ def test_a_network_that_does_not_care_for_the_grid_answers_as_without_it(
     monkeypatch.setattr(starter, "network", Twice())
     z = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.01, 0.3, 0.02, 0.77, 0.999])
-    assert torch.allclose(starter.predict(z, t, Conditioning({"hidden": torch.zeros(5, 4, 8)})), 2 * z)
+    assert torch.allclose(starter.predict_raw(z, t, Conditioning({"hidden": torch.zeros(5, 4, 8)})), 2 * z)
 
 
 def test_the_starters_samples_of_a_time_do_not_depend_on_what_else_is_in_the_batch(starter: PixelDiffusion) -> None:
     text = starter.embed(["a red mushroom", "a blue chair"])
     z = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.02, 0.6])
-    both = starter.predict(z, t, text)
+    both = starter.predict_raw(z, t, text)
     for index, prompt in enumerate(("a red mushroom", "a blue chair")):
-        alone = starter.predict(z[index : index + 1], t[index : index + 1], starter.embed([prompt]))
+        alone = starter.predict_raw(z[index : index + 1], t[index : index + 1], starter.embed([prompt]))
         assert functional.mse_loss(alone, both[index : index + 1]) < 1e-8
 
 

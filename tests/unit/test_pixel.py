@@ -19,8 +19,8 @@ from dreamwright.backend.errors import ModelError, PromptError
 from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
 from dreamwright.backend.guidance.interfaces import Denoiser, NativeDenoiser
 from dreamwright.backend.guidance.patch_grid import grid_offsets
-from dreamwright.backend.models.local import known_models, resolve_model
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.models.local import local_models, resolve_model
+from dreamwright.backend.text.prompts import PromptEmbeddings
 from tests.testing.tiny_pipeline import write_pipeline, write_tokenizer
 
 PROMPTS = ["a red mushroom, front view", "", "a blue chair"]
@@ -81,7 +81,7 @@ def test_the_noise_prediction_is_the_raw_unets_own(tmp_path, kind, shuffle, lear
                 answers.append(moved[row].roll((-down, -right), (1, 2)))
             raw[row] = torch.stack(answers).mean(0)
     conditioning = model.embed(PROMPTS)
-    torch.testing.assert_close(model.predict(z_t, t, conditioning), raw, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.predict_raw(z_t, t, conditioning), raw, rtol=1e-4, atol=1e-5)
     abar = DDPMScheduler.from_pretrained(path / "scheduler").alphas_cumprod[index].view(-1, 1, 1, 1)
     expected = {
         "epsilon": raw,
@@ -147,7 +147,7 @@ def test_half_precision_variants_are_found_by_their_names(copy):
 def test_bfloat16_models_answer_in_float32(folder):
     model = PixelDiffusion.load(folder, dtype=torch.bfloat16)
     z_t = torch.zeros(1, 3, 16, 16)
-    assert model.predict(z_t, torch.tensor([0.3]), model.embed(["a red chair"])).dtype == torch.float32
+    assert model.predict_raw(z_t, torch.tensor([0.3]), model.embed(["a red chair"])).dtype == torch.float32
 
 
 def test_unknown_words_are_named_with_what_the_model_knows(denoiser):
@@ -167,13 +167,13 @@ def test_empty_prompts_are_refused_and_long_ones_reported(denoiser):
 
 
 def test_a_prompt_bank_encodes_the_views_of_a_real_model(denoiser):
-    bank = PromptBank(denoiser, "a red mushroom", GuidanceConfig(textureless_words="untextured"))
-    chosen = bank.for_views([0.0, 180.0], [0.0, 0.0], ["albedo", "textureless"])
+    bank = PromptEmbeddings(denoiser, "a red mushroom", GuidanceConfig(textureless_words="untextured"))
+    chosen = bank.for_cameras([0.0, 180.0], [0.0, 0.0], ["albedo", "textureless"])
     expected = denoiser.embed(["a red mushroom, front view", "a red mushroom, untextured, back view"])
     assert torch.equal(chosen.positive.tensors["hidden"], expected.tensors["hidden"])
     assert torch.equal(chosen.negative[0].tensors["hidden"], denoiser.embed([""]).tensors["hidden"])
     with pytest.raises(PromptError, match="view_words, .* does not know 'right'"):
-        PromptBank(denoiser, "a red mushroom", GuidanceConfig(view_words="eight"))
+        PromptEmbeddings(denoiser, "a red mushroom", GuidanceConfig(view_words="eight"))
 
 
 def test_folders_that_are_no_pipeline_are_refused(tmp_path):
@@ -254,7 +254,7 @@ def test_unsupported_prediction_types_are_refused(copy):
 
 def test_models_are_resolved_by_name_or_folder(folder, tmp_path):
     assert resolve_model(folder) == folder
-    names = [model.name for model in known_models()]
+    names = [model.name for model in local_models()]
     assert names[0] == "starter" and "deepfloyd-if" in names
     with pytest.raises(ModelError, match="unknown model 'gpt'; .*starter, deepfloyd-if"):
         resolve_model("gpt")
@@ -269,7 +269,7 @@ def test_models_are_resolved_by_name_or_folder(folder, tmp_path):
 
 
 def test_named_models_that_are_absent_say_how_to_get_them():
-    for model in known_models():
+    for model in local_models():
         if not model.available:
             with pytest.raises(ModelError, match="not on this machine; ") as caught:
                 resolve_model(model.name)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from dreamwright.backend.config.schema import GuidanceConfig
 from dreamwright.backend.errors import PromptError
-from dreamwright.backend.guidance.interfaces import Conditioning
 from dreamwright.backend.starter import domain
-from dreamwright.backend.text.prompts import PromptBank, all_view_words, clean_prompt, view_words
+from dreamwright.backend.text.conditioning import Conditioning
+from dreamwright.backend.text.prompts import PromptEmbeddings, all_view_words, clean_prompt, view_words
 from tests.testing.oracles import GaussianOracle
 
 PAPER = GuidanceConfig()
@@ -94,9 +94,9 @@ def test_prompts_that_do_not_depend_on_the_view_have_no_view_words():
 def test_a_bank_encodes_every_variant_in_one_call_and_picks_by_camera_and_shading():
     recorder = Recorder()
     config = dataclasses.replace(EIGHT, textureless_words="untextured", negative_prompt="a blur")
-    bank = PromptBank(recorder, "  a red\n mushroom. ", config)
+    bank = PromptEmbeddings(recorder, "  a red\n mushroom. ", config)
     kinds = ["albedo", "textureless", "shaded", "textureless"]
-    chosen = bank.for_views(torch.tensor([0.0, 90.0, 270.0, 0.0]), [0.0, 0.0, 0.0, 80.0], kinds)
+    chosen = bank.for_cameras(torch.tensor([0.0, 90.0, 270.0, 0.0]), [0.0, 0.0, 0.0, 80.0], kinds)
     assert chosen.words == (
         "a red mushroom, front view",
         "a red mushroom, untextured, right side view",
@@ -110,19 +110,19 @@ def test_a_bank_encodes_every_variant_in_one_call_and_picks_by_camera_and_shadin
 
 def test_without_textureless_words_textureless_views_share_the_plain_prompt():
     recorder = Recorder()
-    bank = PromptBank(recorder, "a red mushroom", PAPER)
-    assert bank.for_views([180.0], [0.0], ["textureless"]).words == ("a red mushroom, back view",)
+    bank = PromptEmbeddings(recorder, "a red mushroom", PAPER)
+    assert bank.for_cameras([180.0], [0.0], ["textureless"]).words == ("a red mushroom, back view",)
     assert len(bank.texts) == 4
     with pytest.raises(ValueError):
-        bank.for_views([0.0], [0.0], ["albedo", "albedo"])
+        bank.for_cameras([0.0], [0.0], ["albedo", "albedo"])
 
 
 def test_the_bank_asks_the_model_about_the_words_first_and_keeps_its_warnings():
     recorder = Recorder()
-    assert PromptBank(recorder, "a very long and red mushroom", PAPER).warnings == ("long",)
+    assert PromptEmbeddings(recorder, "a very long and red mushroom", PAPER).warnings == ("long",)
     assert recorder.checked[0] == "a very long and red mushroom"
     with pytest.raises(PromptError, match="gryphon"):
-        PromptBank(recorder, "a gryphon", PAPER)
+        PromptEmbeddings(recorder, "a gryphon", PAPER)
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n", " ., "])
@@ -133,7 +133,7 @@ def test_empty_prompts_are_refused(prompt):
 
 def test_long_prompts_are_refused_with_their_length():
     with pytest.raises(PromptError, match="10000 characters; at most 1000"):
-        PromptBank(Recorder(), "x" * 10_000, PAPER)
+        PromptEmbeddings(Recorder(), "x" * 10_000, PAPER)
     assert clean_prompt("x" * 1000) == "x" * 1000
 
 
@@ -145,18 +145,18 @@ def test_broken_unicode_is_answered_not_crashed_on() -> None:
 
 def test_negative_prompts_obey_the_same_limits() -> None:
     with pytest.raises(PromptError, match="10000"):
-        PromptBank(GaussianOracle(torch.zeros(3, 4, 4), 1.0), "x", GuidanceConfig(negative_prompt="y" * 10_000))
+        PromptEmbeddings(GaussianOracle(torch.zeros(3, 4, 4), 1.0), "x", GuidanceConfig(negative_prompt="y" * 10_000))
 
 
 @pytest.mark.parametrize(("words", "from_above"), [(EIGHT, "overhead view"), (SIXTEEN, "back left view")])
 def test_the_opposite_prompt_is_the_same_look_from_the_other_side(words: GuidanceConfig, from_above: str) -> None:
     """From above it is the same side from the horizon, or the prompt itself where the words name no side."""
     recorder = Recorder()
-    bank = PromptBank(
+    bank = PromptEmbeddings(
         recorder, "a red mushroom", dataclasses.replace(words, opposite_weight=1.0, textureless_words="untextured")
     )
-    views = bank.for_views([0.0, 100.0, 225.0], [0.0, 0.0, 80.0], ["albedo", "textureless", "shaded"])
+    views = bank.for_cameras([0.0, 100.0, 225.0], [0.0, 0.0, 80.0], ["albedo", "textureless", "shaded"])
     assert recorder.text(views.opposite) == [
         "a red mushroom, back view", "a red mushroom, untextured, left side view", f"a red mushroom, {from_above}",
     ]  # fmt: skip
-    assert PromptBank(Recorder(), "a red mushroom", EIGHT).for_views([0.0], [0.0]).opposite is None
+    assert PromptEmbeddings(Recorder(), "a red mushroom", EIGHT).for_cameras([0.0], [0.0]).opposite is None

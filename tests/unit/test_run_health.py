@@ -8,9 +8,9 @@ import torch
 
 from dreamwright.backend.errors import RunError
 from dreamwright.backend.guidance.interfaces import GuidanceResult
-from dreamwright.backend.text.prompts import PromptBank
+from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.events import Checkpoint, Finished, Health, Progress, Restarted
-from dreamwright.backend.training.monitoring import all_finite, judge_run, opacity_figures, view_similarity
+from dreamwright.backend.training.monitoring import all_finite, check_run, opacity_figures, view_similarity
 from dreamwright.backend.training.trainer import optimize
 from tests.testing.oracles import KnownImages
 from tests.testing.sphere_runs import oracle, run_of  # noqa: F401 (a fixture)
@@ -32,7 +32,7 @@ def test_an_empty_run_restarts_from_another_seed_and_then_says_what_to_do(oracle
         "run.max_restarts=1",
         "field.density_bias_fade_share=0",
     )
-    bank = PromptBank(oracle, "a ball", config.guidance)
+    bank = PromptEmbeddings(oracle, "a ball", config.guidance)
     events = []
     with pytest.raises(RunError, match="empty.*seed") as caught:
         for event in optimize(config, Vanishing(), bank):
@@ -54,7 +54,7 @@ def test_a_field_that_diverges_between_checks_restarts_and_is_never_checkpointed
     for event in run:
         events.append(event)
         if isinstance(event, Progress) and event.step == 7 and run.restarts == 0:
-            weight = run.distiller.field.raw_density[0]
+            weight = run.scene.field.raw_density[0]
             if broken == "weights":
                 weight.data.fill_(float("nan"))
             else:
@@ -74,7 +74,7 @@ def test_a_run_that_keeps_diverging_says_what_to_do_about_that(oracle: KnownImag
     with pytest.raises(RunError, match="diverged.*optimizer.learning_rate"):
         for event in run:
             if isinstance(event, Progress):
-                run.distiller.field.raw_density[0].data.fill_(float("inf"))
+                run.scene.field.raw_density[0].data.fill_(float("inf"))
 
 
 def test_health_tells_fog_from_solid_and_finds_nan() -> None:
@@ -83,11 +83,11 @@ def test_health_tells_fog_from_solid_and_finds_nan() -> None:
     fog = torch.full((6, 1, 8, 8), 0.5)
     assert opacity_figures(solid)["alpha_entropy"] < 0.01 < 0.69 < opacity_figures(fog)["alpha_entropy"] + 1e-3
     pictures = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert judge_run(1, solid, pictures, True).verdict == "fine"
-    assert judge_run(1, solid, pictures, False).verdict == "diverged"
-    assert judge_run(1, solid * float("nan"), pictures, True).verdict == "diverged"
-    assert judge_run(1, solid * 0, pictures, True).verdict == "empty"
-    assert judge_run(1, solid * 0 + 1, pictures, True).verdict == "full"
+    assert check_run(1, solid, pictures, True).verdict == "fine"
+    assert check_run(1, solid, pictures, False).verdict == "diverged"
+    assert check_run(1, solid * float("nan"), pictures, True).verdict == "diverged"
+    assert check_run(1, solid * 0, pictures, True).verdict == "empty"
+    assert check_run(1, solid * 0 + 1, pictures, True).verdict == "full"
 
 
 @pytest.mark.parametrize(

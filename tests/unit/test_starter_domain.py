@@ -13,7 +13,7 @@ import torch
 from dreamwright.backend.mesh_rendering.rasterize import orbit_axes, rasterize
 from dreamwright.backend.starter import domain, props, solids
 from dreamwright.backend.starter.architecture import build_tokenizer
-from dreamwright.backend.starter.classifier import Judge
+from dreamwright.backend.starter.classifier import StarterClassifier
 from tools.starter_training.captions import LookConfig, PhotographSet
 from tools.starter_training.train_judge import judge_loss
 
@@ -176,7 +176,7 @@ def test_halved_pictures_are_averages(photographs: Path) -> None:
 
 
 def test_the_judge_learns_from_every_head_and_skips_unknown_colors(generator: torch.Generator) -> None:
-    judge = Judge(width=4)
+    judge = StarterClassifier(width=4)
     images = torch.rand(3, 3, 64, 64, generator=generator)
     loss = judge_loss(judge(images), torch.tensor([0, 1, 2]), torch.tensor([-1, 3, 4]), torch.tensor([0, 1, 2]))
     loss.backward()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dreamwright.backend.errors import ModelError
-from dreamwright.backend.models.loading import load_denoiser
+from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from tests.testing.tiny_pipeline import write_pipeline
 
 PIECES = [

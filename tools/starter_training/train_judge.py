@@ -22,7 +22,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from dreamwright.backend.starter import domain
-from dreamwright.backend.starter.classifier import Judge, Judgement
+from dreamwright.backend.starter.classifier import StarterClassifier, Classification
 from tools.starter_training.captions import Batch, LookConfig, PhotographSet
 
 # Backgrounds of every kind, and wider colors: the judge must not depend on what the prior was trained on.
@@ -41,7 +41,7 @@ SAVE_S = 120.0  # seconds between saved states
 Wear = Callable[[torch.Tensor, torch.Generator], torch.Tensor]  # images (n, 3, h, w) -> the same, degraded
 
 
-def judge_loss(judgement: Judgement, props: torch.Tensor, colors: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+def judge_loss(judgement: Classification, props: torch.Tensor, colors: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
     """Sum of the three cross-entropies; colors of -1 (untextured) and views of -1 (nothing tells them) are left out."""
     return (
         functional.nll_loss(judgement.prop, props)
@@ -52,7 +52,7 @@ def judge_loss(judgement: Judgement, props: torch.Tensor, colors: torch.Tensor, 
 
 @torch.no_grad()
 def accuracies(
-    judge: Judge, photographs: PhotographSet, pictures: int, seed: int, wear: Wear | None = None
+    judge: StarterClassifier, photographs: PhotographSet, pictures: int, seed: int, wear: Wear | None = None
 ) -> dict[str, float]:
     """Share of right answers on fresh draws, each batch first changed by `wear` where one is given."""
     generator = torch.Generator().manual_seed(seed)
@@ -120,13 +120,13 @@ def worn(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 class JudgeTraining:
-    """Judge, optimizer and step; saved and restored whole."""
+    """StarterClassifier, optimizer and step; saved and restored whole."""
 
     def __init__(self, seed: int, steps: int) -> None:
         self.seed, self.steps, self.step = seed, steps, 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # nn.Linear and nn.Conv2d draw from the global generator
-            self.judge = Judge()
+            self.judge = StarterClassifier()
         self.optimizer = torch.optim.AdamW(self.judge.parameters(), lr=PEAK_RATE, weight_decay=0.02)
 
     def advance(self, photographs: PhotographSet) -> float:
@@ -175,7 +175,7 @@ class JudgeTraining:
         return True
 
 
-def export(judge: Judge, folder: Path, step: int, measured: dict[str, float]) -> None:
+def export(judge: StarterClassifier, folder: Path, step: int, measured: dict[str, float]) -> None:
     """Write the judge in half precision, and how well it does."""
     folder.mkdir(parents=True, exist_ok=True)
     halves = {name: v.half() if v.is_floating_point() else v for name, v in judge.state_dict().items()}

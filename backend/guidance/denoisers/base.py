@@ -12,32 +12,31 @@ from torch import Tensor
 
 from ...errors import ConfigError, ModelError
 from ...models.pipeline_folder import PipelineFolder
-from ...text.encoder import TextSide
-from ...text.tokenization import PromptReader
-from ..interfaces import Conditioning
+from ...text.conditioning import Conditioning, TextEncoder
+from ...text.tokenization import PromptTokenizer
 from ..noise_schedule import NoiseSchedule
 from ..prediction import PredictionType, noise_from
 
 
 @dataclass(frozen=True)
-class FrozenParts:
+class DenoiserParts:
     """What is loaded from a pipeline folder for guidance, and where it computes."""
 
     network: torch.nn.Module
     schedule: NoiseSchedule
-    text: TextSide
-    reader: PromptReader
+    text: TextEncoder
+    reader: PromptTokenizer
     device: torch.device | str
     dtype: torch.dtype  # of the network
 
 
-class FrozenDiffusion:
-    """Base of the denoisers; a family adds `predict`. `prediction_type` is what `predict` returns.
+class DiffusersDenoiser:
+    """Base of the denoisers; a family adds `predict_raw`. `prediction_type` is what `predict_raw` returns.
 
-    `network` is called in `predict` and nowhere else, so that it can be compiled or replaced.
+    `network` is called in `predict_raw` and nowhere else, so that it can be compiled or replaced.
     """
 
-    def __init__(self, parts: FrozenParts) -> None:
+    def __init__(self, parts: DenoiserParts) -> None:
         self.device, self.dtype = parts.device, parts.dtype
         self.prediction_type: PredictionType = parts.schedule.prediction_type
         self.network = parts.network
@@ -54,7 +53,7 @@ class FrozenDiffusion:
         index = self.time_index(t)
         return self._schedule.alpha[index], self._schedule.sigma[index]
 
-    def told_time(self, t: Tensor) -> Tensor:
+    def model_timestep(self, t: Tensor) -> Tensor:
         """What the network is told about t, (n,): a diffusion model its training step, a flow model 1000 sigma_t."""
         return self._schedule.told[self.time_index(t)]
 
@@ -70,14 +69,14 @@ class FrozenDiffusion:
         """Warnings about a prompt that the model can take. Raises PromptError: empty, or words that it does not know."""
         return self._reader.check(prompt)
 
-    def predict(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict_raw(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The network's own prediction for z_t (n, c, h, w) in the model's space, float32, without gradient."""
         raise NotImplementedError
 
     def predict_noise(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """eps_phi(z_t; y, t), like z_t, float32, without gradient, whatever the model predicts."""
         alpha, sigma = (c.view(-1, 1, 1, 1) for c in self.alpha_sigma(t))
-        return noise_from(self.prediction_type, self.predict(z_t, t, conditioning), z_t.detach(), alpha, sigma)
+        return noise_from(self.prediction_type, self.predict_raw(z_t, t, conditioning), z_t.detach(), alpha, sigma)
 
     def slice_attention(self) -> None:
         """Attend head by head from now on. Raises ConfigError for networks that cannot."""

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from ...errors import ConfigError, ModelError
 from ...models.pipeline_folder import PipelineFolder
-from ...models.vae import LatentSpace
-from ..interfaces import Conditioning
+from ...models.vae import VAE
+from ...text.conditioning import Conditioning
 from .base import (
-    FrozenDiffusion,
-    FrozenParts,
+    DenoiserParts,
+    DiffusersDenoiser,
     check_value,
     check_width,
     text_width,
@@ -21,13 +21,13 @@ from .base import (
 TEXT_TO_IMAGE = "choose a base text-to-image model"
 
 
-class LatentDiffusion(FrozenDiffusion):
+class LatentDiffusion(DiffusersDenoiser):
     """A frozen network on the latents of a frozen VAE; implements `NativeDenoiser` and `LatentDenoiser`.
 
     This class runs Stable Diffusion 1.x and 2.x; other families override `_output`.
     """
 
-    def __init__(self, parts: FrozenParts, space: LatentSpace, latent_size: int) -> None:
+    def __init__(self, parts: DenoiserParts, space: VAE, latent_size: int) -> None:
         super().__init__(parts)
         self.space = space
         self.channels = space.channels
@@ -46,10 +46,10 @@ class LatentDiffusion(FrozenDiffusion):
         return self.space.decode(z)
 
     @torch.no_grad()
-    def predict(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict_raw(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The network's own prediction for z_t (n, channels, h, w), float32, all in one call."""
         told = {name: tensor.to(self.dtype) for name, tensor in conditioning.tensors.items()}
-        return self._output(z_t.detach().to(self.device, self.dtype), self.told_time(t), told).float()
+        return self._output(z_t.detach().to(self.device, self.dtype), self.model_timestep(t), told).float()
 
     def _output(self, z: Tensor, time: Tensor, told: dict[str, Tensor]) -> Tensor:
         return self.network(z, time, encoder_hidden_states=told["hidden"], return_dict=False)[0]

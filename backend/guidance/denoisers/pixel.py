@@ -11,14 +11,14 @@ from torch.nn import functional
 
 from ...errors import ModelError
 from ...models.pipeline_folder import PipelineFolder, load_model, open_pipeline
-from ...text.encoder import TextEmbedder, TextSide
-from ...text.tokenization import PromptReader
-from ..interfaces import Conditioning
+from ...text.conditioning import Conditioning, TextEncoder
+from ...text.encoder import PipelineTextEncoder
+from ...text.tokenization import PromptTokenizer
 from ..noise_schedule import read_schedule
 from ..patch_grid import grid_offsets, mean_of_rows, rolled
 from .base import (
-    FrozenDiffusion,
-    FrozenParts,
+    DenoiserParts,
+    DiffusersDenoiser,
     check_value,
     check_width,
     square_size,
@@ -29,10 +29,10 @@ SHUFFLE_FACTORS = (1, 2, 4)  # pixel-unshuffle factors k: the U-Net sees 3 k^2 c
 STAGE_I = "choose a text-to-image model (stage I)"
 
 
-class PixelDiffusion(FrozenDiffusion):
+class PixelDiffusion(DiffusersDenoiser):
     """A frozen U-Net with its text encoder and noise schedule; implements `NativeDenoiser`. `image_size` is in pixels."""
 
-    def __init__(self, parts: FrozenParts) -> None:
+    def __init__(self, parts: DenoiserParts) -> None:
         super().__init__(parts)
         self.shuffle = _shuffle_factor(int(parts.network.config.in_channels))
         self.image_size = int(parts.network.config.sample_size) * self.shuffle
@@ -52,7 +52,7 @@ class PixelDiffusion(FrozenDiffusion):
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         cache: str | Path | None = None,
-        text: TextSide | None = None,
+        text: TextEncoder | None = None,
         stored: torch.device | str | None = None,
     ) -> PixelDiffusion:
         """Load a pipeline folder from disk, never from a network; `dtype` None means float32.
@@ -71,18 +71,18 @@ class PixelDiffusion(FrozenDiffusion):
         _check_unet(opened)
         schedule = read_schedule(opened)
         if text is None:
-            text = TextEmbedder(opened, device, dtype, cache)
-        reader = text.reader if isinstance(text, TextEmbedder) else PromptReader(opened)
+            text = PipelineTextEncoder(opened, device, dtype, cache)
+        reader = text.reader if isinstance(text, PipelineTextEncoder) else PromptTokenizer(opened)
         network = load_model(opened, "unet", dtype, device if stored is None else stored)
-        return PixelDiffusion(FrozenParts(network, schedule, text, reader, device, dtype))
+        return PixelDiffusion(DenoiserParts(network, schedule, text, reader, device, dtype))
 
     @torch.no_grad()
-    def predict(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict_raw(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The U-Net's own prediction for z_t (n, 3, h, w) in the model's space, float32.
 
         A U-Net of pixel-unshuffled pictures is asked on a patch grid that moves with t (`patch_grid`).
         """
-        z, told = z_t.detach().to(self.device, self.dtype), self.told_time(t).expand(len(z_t))
+        z, told = z_t.detach().to(self.device, self.dtype), self.model_timestep(t).expand(len(z_t))
         hidden = conditioning.tensors["hidden"].to(self.dtype)
         if self.shuffle == 1:
             return self._answer(z, told, hidden)

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import torch
 
-from ..config.schema import ModelConfig
-from ..errors import ConfigError
-from ..guidance.denoisers.base import FrozenDiffusion, FrozenParts, square_size
-from ..guidance.denoisers.flow import FlowTransformer, check_transformer
-from ..guidance.denoisers.latent import LatentDiffusion, check_unet, chosen_latent_size
-from ..guidance.denoisers.pixel import PixelDiffusion
-from ..guidance.denoisers.sdxl import SdxlDiffusion, check_sdxl
-from ..guidance.noise_schedule import read_schedule
-from ..text.encoder import TextEmbedder, TextSide
-from ..text.tokenization import PromptReader
-from .acceleration import accelerate
-from .pipeline_folder import PipelineFolder, load_model, open_pipeline
-from .vae import load_vae
+from ...config.schema import ModelConfig
+from ...errors import ConfigError
+from ...models.acceleration import accelerate
+from ...models.pipeline_folder import PipelineFolder, load_model, open_pipeline
+from ...models.vae import load_vae
+from ...text.conditioning import TextEncoder
+from ...text.encoder import PipelineTextEncoder
+from ...text.tokenization import PromptTokenizer
+from ..noise_schedule import read_schedule
+from .base import DenoiserParts, DiffusersDenoiser, square_size
+from .flow import FlowTransformer, check_transformer
+from .latent import LatentDiffusion, check_unet, chosen_latent_size
+from .pixel import PixelDiffusion
+from .sdxl import SdxlDiffusion, check_sdxl
 
 LATENT_CLASSES = {"latent": LatentDiffusion, "sdxl": SdxlDiffusion, "flow": FlowTransformer}
 
@@ -30,8 +31,8 @@ def load_denoiser(
     dtype: torch.dtype | None = None,
     cache: str | Path | None = None,
     config: ModelConfig = ModelConfig(),
-    text: TextSide | None = None,
-) -> FrozenDiffusion:
+    text: TextEncoder | None = None,
+) -> DiffusersDenoiser:
     """The denoiser of a pipeline folder, from disk and never from a network, by the class in its model_index.json.
 
     `dtype` None means what `config` says. `cache` is a folder for text embeddings (None: none on disk). `text` embeds
@@ -41,7 +42,7 @@ def load_denoiser(
     opened = open_pipeline(folder)
     dtype = chosen_dtype(config, device) if dtype is None else dtype
     if opened.family.name == "pixel":
-        denoiser: FrozenDiffusion = _pixel(opened, device, dtype, cache, config, text)
+        denoiser: DiffusersDenoiser = _pixel(opened, device, dtype, cache, config, text)
     else:
         denoiser = _latent(opened, device, dtype, cache, config, text)
     if config.attention_slicing:
@@ -70,7 +71,7 @@ def _pixel(
     dtype: torch.dtype,
     cache: str | Path | None,
     config: ModelConfig,
-    text: TextSide | None,
+    text: TextEncoder | None,
 ) -> PixelDiffusion:
     denoiser = PixelDiffusion.load(opened.path, device, dtype, cache, text, _stored(config, device))
     if config.image_size not in (0, denoiser.image_size):
@@ -87,7 +88,7 @@ def _latent(
     dtype: torch.dtype,
     cache: str | Path | None,
     config: ModelConfig,
-    text: TextSide | None,
+    text: TextEncoder | None,
 ) -> LatentDiffusion:
     name = opened.family.name
     own, vae = square_size(opened), opened.config("vae")
@@ -102,8 +103,8 @@ def _latent(
         check_unet(opened)
     schedule = read_schedule(opened, image_tokens=(latent_size // patch) ** 2)
     if text is None:
-        text = TextEmbedder(opened, device, dtype, cache)
-    reader = text.reader if isinstance(text, TextEmbedder) else PromptReader(opened)
+        text = PipelineTextEncoder(opened, device, dtype, cache)
+    reader = text.reader if isinstance(text, PipelineTextEncoder) else PromptTokenizer(opened)
     space = load_vae(opened, device, dtype, config.vae_tiling, config.vae_recompute)
     network = load_model(opened, opened.network, dtype, _stored(config, device))
-    return LATENT_CLASSES[name](FrozenParts(network, schedule, text, reader, device, dtype), space, latent_size)
+    return LATENT_CLASSES[name](DenoiserParts(network, schedule, text, reader, device, dtype), space, latent_size)
