@@ -45,7 +45,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list() -> int:
-    from ..models.local import local_models, models_root
+    from ..models.local import local_models
+    from ..models.user_folders import models_root
 
     for model in local_models():
         print(f"{model.name}: {model.summary}")

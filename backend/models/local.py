@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-import platformdirs
 from huggingface_hub import constants
 
 from ..errors import ModelError
 from .download_record import read_record, record_path
 from .registry import BY_NAME, BY_REPO, MODELS, PACKAGED, Kind, ModelSource, RegisteredModel
 from .required_files import INDEX, foreign_file, foreign_kind, is_clip_folder, missing_files
+from .user_folders import models_root
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 log = logging.getLogger(__name__)
@@ -57,12 +57,6 @@ class LocalModel:
 def local_models() -> tuple[ModelStatus, ...]:
     """Every named model with what this machine has of it; looks at the disk only."""
     return tuple(_info(model) for model in MODELS)
-
-
-def models_root() -> Path:
-    """The folder that downloads go to: DREAMWRIGHT_MODELS, or the user's own data folder."""
-    chosen = os.environ.get("DREAMWRIGHT_MODELS")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("dreamwright", False)) / "models"
 
 
 def registered_model(name: str) -> RegisteredModel | None:

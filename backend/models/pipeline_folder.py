@@ -21,10 +21,9 @@ from safetensors import SafetensorError
 from ..errors import ConfigError, ModelError, is_out_of_memory, one_line
 from .clip_files import CONFIG, is_clip
 from .families import BY_PIPELINE, TELLING_PARTS, Family, supported
+from .fingerprint import file_digest
 from .json_object import read_object
 from .unsafe_weights import unsafe_weights_found
-
-WHOLE_HASH_BYTES = 256 * 2**20  # weights up to this size are hashed whole, larger ones by both ends, size and time
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,9 @@ class PipelineFolder:
             small = [*(self.path / part.tokenizer).iterdir(), self.path / part.encoder / "config.json"]
             for file in sorted(small):
                 if file.is_file():
-                    digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+                    digest.update(f"{file.name}\0{file_digest(file)}\n".encode())
             for file in self.weight_files(part.encoder):
-                digest.update(file.name.encode() + b"\0" + _weights_digest(file))
+                digest.update(f"{file.name}\0{file_digest(file)}\n".encode())
         return digest.hexdigest()
 
 
@@ -241,22 +240,6 @@ def _class_of(index: Mapping[str, Any], part: str) -> str | None:
     if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str):
         return entry[1]
     return None
-
-
-def _weights_digest(path: Path) -> bytes:
-    """Digest of a weight file; a file of many gigabytes is told by its ends, size and modification time."""
-    status = path.stat()
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        if status.st_size <= WHOLE_HASH_BYTES:
-            while block := stream.read(2**20):
-                digest.update(block)
-        else:
-            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
-            digest.update(stream.read(2**20))
-            stream.seek(-(2**20), 2)
-            digest.update(stream.read())
-    return digest.digest()
 
 
 def _int8_weights() -> Any:

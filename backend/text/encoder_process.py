@@ -22,7 +22,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -42,6 +41,7 @@ from ..errors import (
 )
 from ..models.memory_estimate import free_bytes, in_words
 from ..models.pipeline_folder import PipelineFolder, open_pipeline
+from ..models.user_folders import cache_root
 from ..models.weights import parameter_count, weight_bytes
 from .conditioning import Conditioning
 from .encoder import PipelineTextEncoder
@@ -174,9 +174,8 @@ def text_bytes(folder: PipelineFolder, dtype: torch.dtype, int8: bool = False) -
 
 
 def embedding_cache() -> Path:
-    """Where embeddings are kept: DREAMWRIGHT_CACHE, or the user's cache folder by the platform's conventions."""
-    chosen = os.environ.get("DREAMWRIGHT_CACHE")
-    return (Path(chosen) if chosen else Path(platformdirs.user_cache_dir("dreamwright", False))) / "embeddings"
+    """The folder that embeddings are cached in."""
+    return cache_root() / "embeddings"
 
 
 def _placement(
