@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dreamwright.shared.credentials import KeyPair, kept_pair
+from dreamwright.shared.credentials import KeyPair, load_or_create_key_pair
 from dreamwright.shared.private_files import PrivateFileError
 
 from ..errors import ConfigError
@@ -22,7 +22,7 @@ def own_pair(folder: Path | None = None) -> KeyPair:
     """This user's key pair, made at its first need, in a file that nobody else may read. Raises ConfigError."""
     path = (folder or client_folder()) / "keys" / "own.json"
     try:
-        return kept_pair(path)
+        return load_or_create_key_pair(path)
     except PrivateFileError as error:
         raise ConfigError(str(error)) from error
     except ValueError as error:

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from ..models.local import local_models
-    from ..models.memory_estimate import free_bytes, in_words
+    from ..models.memory_estimate import free_bytes, size_text
 
     print(f"python {platform.python_version()} on {platform.platform()}")
     for name in PACKAGES:
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     )
     print(f"device {device}; {torch.get_num_threads()} threads of {os.cpu_count()} processors")
     memory = free_bytes("cpu")
-    print(f"memory available: {in_words(memory)}" if memory is not None else "memory available: unknown on this system")
+    print(f"memory available: {size_text(memory)}" if memory is not None else "memory available: unknown on this system")
     print(f"nerfacc: {nerfacc_mode()}")
     models = local_models()
     for model in models:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ..config.presets import PRESETS, get_preset
 from ..errors import CheckpointError, DreamwrightError
 from ..training.methods import METHODS, get_method, preset_of
-from .progress import BakeDisplay, check_preview_folder
-from .run_loop import INTERRUPTED, StopSignal, check_work, watched
+from .run_display import BakeDisplay, PreviewFolder, print_warning
+from .signals import INTERRUPTED, StopSignal
+from .training_run import STOP_MESSAGE, Outcome, check_folders, report_stop, take_steps, write_mesh
 
 if TYPE_CHECKING:
     from ..runtime.distributed import ProcessGroup
@@ -94,7 +95,7 @@ def job_from(options: argparse.Namespace) -> Any:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Generate, alone or as one of torchrun's ranks; raises DreamwrightError for everything a person can mend."""
+    """Generate, in one process or as one rank of torchrun. Raises DreamwrightError for what the user can mend."""
     from ..runtime.distributed import is_main_process, joined, rank_device
 
     job = job_from(options)
@@ -117,20 +118,21 @@ def run(options: argparse.Namespace) -> int:
         resumed = restored.state
         if is_main_process():
             print(restored.notice or f"resuming at step {resumed.step}", file=sys.stderr)
-    device = rank_device(choose_device(options.device))
-    with joined(device) as ranks:
-        ranks.rows(job.config.run.views_per_step)  # refused before a model is loaded
-        production, complete = _optimized(options, job, work, resumed, origin, device, ranks)
-    if not ranks.main:
-        return 0 if complete else INTERRUPTED
-    try:
-        _write_mesh(production, options)
-    except DreamwrightError as error:
-        if complete:
-            raise
-        print(f"dreamwright: warning: no mesh yet: {error}", file=sys.stderr)  # the checkpoint is what matters
-    if not complete:
-        print(f"stopped at step {production.step}; continue with the same command and --resume", file=sys.stderr)
+    device, previews = rank_device(choose_device(options.device)), PreviewFolder(options.previews)
+    with StopSignal(STOP_MESSAGE if is_main_process() else "") as stop:
+        with joined(device) as ranks:
+            ranks.rows(job.config.run.views_per_step)  # refused before a model is loaded
+            pipeline, outcome = _optimize(job, work, resumed, origin, device, ranks, stop, previews)
+        if not ranks.main:
+            return 0 if outcome.is_complete else INTERRUPTED
+        try:
+            _write_mesh(pipeline, options.out, work, previews)
+        except DreamwrightError as error:
+            if outcome.is_complete:
+                raise
+            print_warning(f"no mesh yet: {error}")  # the checkpoint is what matters
+    if not outcome.is_complete:
+        report_stop(pipeline.step, outcome)
         return INTERRUPTED
     if not options.keep_work:
         remove_checkpoints(work)
@@ -142,51 +144,48 @@ def _check_places(options: argparse.Namespace, work: Path, textured: bool) -> No
     from ..io.mesh_export import check_output_path
 
     check_output_path(options.out, textured)
+    check_folders(work, options.previews, options.resume)
     if options.origin is not None and options.origin.resolve() in (work.resolve(), *work.resolve().parents):
         raise CheckpointError(
             f"--from {options.origin} is where this run would write its own checkpoints; choose another --work or --out"
         )
-    if options.previews is not None:
-        check_preview_folder(options.previews)
-    check_work(work, options.resume)
 
 
-def _optimized(
-    options: argparse.Namespace,
+def _optimize(
     job: Job,
     work: Path,
     resumed: RunState | None,
     origin: InitialField | None,
     device: Any,
     ranks: ProcessGroup,
-) -> tuple[TextTo3DPipeline, bool]:
-    """The production at the end of its steps, or where it was stopped, and whether they were all taken."""
+    stop: StopSignal,
+    previews: PreviewFolder,
+) -> tuple[TextTo3DPipeline, Outcome]:
+    """The pipeline after its last step, or after the step at which it was stopped, and how it ended."""
     from ..training.events import Finished
     from ..training.pipeline import TextTo3DPipeline
 
-    with StopSignal(aloud=ranks.main) as stop:
-        production = TextTo3DPipeline(job, device, resumed, stop, ranks, origin)
-        if not ranks.main:
-            complete = True
-            for event in production.events():
-                complete = event.complete if isinstance(event, Finished) else complete
-            return production, complete
-        return production, watched(production, job, work, options.previews, production.step)
+    pipeline = TextTo3DPipeline(job, device, resumed, stop, ranks, origin)
+    if ranks.main:
+        return pipeline, take_steps(pipeline, job, work, previews, pipeline.step)
+    is_complete = True
+    for event in pipeline.events():
+        is_complete = event.complete if isinstance(event, Finished) else is_complete
+    return pipeline, Outcome(is_complete)
 
 
-def _write_mesh(production: TextTo3DPipeline, options: argparse.Namespace) -> None:
-    """Extract, export, tell."""
+def _write_mesh(pipeline: TextTo3DPipeline, out: Path, work: Path, previews: PreviewFolder) -> None:
+    """Extract and export the mesh, and print its figures."""
     from ..io.mesh_export import export_mesh
     from ..mesh_rendering.turntable import turntable_picture
 
     with BakeDisplay() as bake:
-        mesh, report = production.mesh(bake.show)
-    export_mesh(mesh, options.out, production.provenance())
-    if options.previews is not None:
-        turntable_picture(mesh).save(options.previews / "turntable.png")
+        mesh, report = pipeline.mesh(bake.show)
+    write_mesh(lambda path: export_mesh(mesh, path, pipeline.provenance()), out, work)
+    previews.save("turntable", turntable_picture(mesh))
     error = report.error
     print(
-        f"{options.out}: {report.triangles} triangles, {report.vertices} vertices, "
+        f"{out}: {report.triangles} triangles, {report.vertices} vertices, "
         f"{'watertight' if report.watertight else 'open'}, {report.components} part(s)"
         + (f", texture {report.texture} x {report.texture}" if report.texture else "")
         + (

@@ -70,7 +70,13 @@ def reachable(bound: str, named: str = "") -> str:
 
 def run(options: argparse.Namespace) -> int:
     """Carry out one verb."""
-    from dreamwright.shared.credentials import Invitation, fingerprint, key_text, read_invitation, read_key
+    from dreamwright.shared.credentials import (
+        ConnectionString,
+        fingerprint,
+        format_key,
+        parse_connection_string,
+        parse_key,
+    )
 
     from ..errors import ConfigError
     from ..server.transport.authorized_keys import KeyFolder, shown_users, state_folder
@@ -78,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     if options.verb == "mine":
         from .client_key import own_pair
 
-        print(key_text(own_pair().public))
+        print(format_key(own_pair().public))
         return 0
     folder = KeyFolder(options.state or state_folder())
     if options.verb == "create":
@@ -87,9 +93,9 @@ def run(options: argparse.Namespace) -> int:
         print("next: dreamwright serve --address tcp://0.0.0.0:47630")
     elif options.verb == "show":
         address = options.address or folder.served() or f"tcp://{own_host()}:{PORT}"
-        invitation = Invitation(address, folder.pair().public)
+        invitation = ConnectionString(address, folder.pair().public)
         try:
-            read_invitation(str(invitation))
+            parse_connection_string(str(invitation))
         except ValueError as error:
             raise ConfigError(
                 f"the address is {address!r}; allowed is tcp://HOST:PORT, for example tcp://192.168.1.20:{PORT}"
@@ -99,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     elif options.verb == "allow":
         user = folder.allow(options.name, options.key, options.admin)
         print(
-            f"{user.name} may use this server{' as an admin' if user.is_admin else ''}, with the key of fingerprint {fingerprint(read_key(options.key))}"
+            f"{user.name} may use this server{' as an admin' if user.is_admin else ''}, with the key of fingerprint {fingerprint(parse_key(options.key))}"
         )
     elif options.verb == "revoke":
         user = folder.revoke(options.name)

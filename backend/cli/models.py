@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-INTERRUPTED = 130
+from .signals import INTERRUPTED
 
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .progress import check_preview_folder
-from .run_loop import INTERRUPTED, StopSignal, check_work, watched
+from .run_display import PreviewFolder
+from .signals import INTERRUPTED, StopSignal
+from .training_run import STOP_MESSAGE, check_folders, report_stop, take_steps, write_mesh
 
 if TYPE_CHECKING:
     from ..geometry.input_mesh import InputMesh
@@ -66,7 +67,8 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
 def job_from(options: argparse.Namespace, subject: InputMesh) -> RefineJob:
     """The validated job that the options describe."""
     from ..config.parsing import apply_settings
-    from ..training.refine_job import REFINE, make_refine_job
+    from ..config.presets import REFINE
+    from ..training.refine_job import make_refine_job
 
     named = {"run.seed": options.seed, "run.steps": options.steps, "refine.strength": options.strength}
     named |= {"refine.positions": False} if options.keep_positions else {}
@@ -76,17 +78,16 @@ def job_from(options: argparse.Namespace, subject: InputMesh) -> RefineJob:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Refine; raises DreamwrightError for everything a person can mend."""
+    """Refine. Raises DreamwrightError for what the user can mend."""
     from ..io.mesh_export import check_output_path
     from ..io.mesh_reader import read_input_mesh
     from ..training.checkpoints import read_checkpoint, remove_checkpoints
+    from ..training.refine_pipeline import RefineProduction
     from .sample import choose_device
 
-    check_output_path(options.out)
     work = options.work or options.out.with_name(options.out.name + ".work")
-    check_work(work, options.resume)
-    if options.previews is not None:
-        check_preview_folder(options.previews)
+    check_output_path(options.out)
+    check_folders(work, options.previews, options.resume)
     subject = read_input_mesh(options.mesh, options.up)
     job = job_from(options, subject)
     resumed = None
@@ -94,38 +95,31 @@ def run(options: argparse.Namespace) -> int:
         restored = read_checkpoint(work, job)
         resumed = restored.state
         print(restored.notice or f"resuming at step {resumed.step}", file=sys.stderr)
-    production, complete = _refined(options, job, subject, work, resumed, choose_device(options.device))
-    _write_mesh(production, options)
-    if not complete:
-        print(f"stopped at step {production.step}; continue with the same command and --resume", file=sys.stderr)
+    device, previews = choose_device(options.device), PreviewFolder(options.previews)
+    with StopSignal(STOP_MESSAGE) as stop:
+        pipeline = RefineProduction(job, subject, device, resumed, stop)
+        outcome = take_steps(pipeline, job, work, previews, resumed.step if resumed else 0)
+        _write_mesh(pipeline, options.out, work, previews)
+    if not outcome.is_complete:
+        report_stop(pipeline.step, outcome)
         return INTERRUPTED
     if not options.keep_work:
         remove_checkpoints(work)
     return 0
 
 
-def _refined(
-    options: argparse.Namespace, job: RefineJob, subject: InputMesh, work: Path, resumed: Any, device: Any
-) -> tuple[RefineProduction, bool]:
-    """The production at the end of its steps, or where it was stopped, and whether they were all taken."""
-    from ..training.refine_pipeline import RefineProduction
-
-    with StopSignal() as stop:
-        production = RefineProduction(job, subject, device, resumed, stop)
-        return production, watched(production, job, work, options.previews, resumed.step if resumed else 0)
-
-
-def _write_mesh(production: RefineProduction, options: argparse.Namespace) -> None:
-    """Export, tell."""
+def _write_mesh(pipeline: RefineProduction, out: Path, work: Path, previews: PreviewFolder) -> None:
+    """Export the mesh, and print its figures."""
     from ..io.mesh_export import export_mesh
     from ..mesh_rendering.turntable import turntable_picture
 
-    mesh = production.mesh()
-    export_mesh(mesh, options.out, production.provenance())
-    if options.previews is not None:
-        turntable_picture(mesh).save(options.previews / "turntable.png")
-    figures = production.run.scene.figures()
+    mesh = pipeline.mesh()
+    write_mesh(lambda path: export_mesh(mesh, path, pipeline.provenance()), out, work)
+    previews.save("turntable", turntable_picture(mesh))
+    figures = pipeline.run.scene.figures()
+    radius = 0.5  # of the sphere around the mesh, in scene units
     print(
-        f"{options.out}: {len(mesh.faces)} triangles, {len(mesh.vertices)} vertices as before; moved by {100 * figures['moved'] / 0.5:.1f}% "
-        f"of the radius on average, {100 * figures['moved_most'] / 0.5:.1f}% at most; {100 * figures['folded']:.1f}% of the faces folded over"
+        f"{out}: {len(mesh.faces)} triangles, {len(mesh.vertices)} vertices as before; "
+        f"moved by {100 * figures['moved'] / radius:.1f}% of the radius on average, "
+        f"{100 * figures['moved_most'] / radius:.1f}% at most; {100 * figures['folded']:.1f}% of the faces folded over"
     )

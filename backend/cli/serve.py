@@ -196,13 +196,13 @@ def open_metrics(address: str | None, door: Server) -> Exporter | None:
 
 def invite(state: Path, bound: str, server_key: bytes, named: str) -> None:
     """Print what an artist pastes into Blender, and how to let the artist in."""
-    from dreamwright.shared.credentials import Invitation
+    from dreamwright.shared.credentials import ConnectionString
 
     from ..server.transport.authorized_keys import KeyFolder
     from .keys import reachable
 
     folder = KeyFolder(state)
-    invitation = Invitation(reachable(bound, named), server_key)
+    invitation = ConnectionString(reachable(bound, named), server_key)
     folder.remember_served(invitation.address)
     print("connections are encrypted; paste this into Blender, in the tab Dream, as the server:")
     print(f"  {invitation}")

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dreamwright.shared.status import DeviceLine, JobLine, ServerStatus, UserLine
+from dreamwright.shared.status import DeviceStatus, JobStatus, ServerStatus, UserStatus
 
 AROUND = 14  # lines of titles, headings and gaps
 MISSING = "-"
@@ -45,7 +45,7 @@ def heading(status: ServerStatus, address: str) -> Text:
     return Text("  ".join(words), "bold")
 
 
-def devices(lines: Sequence[DeviceLine]) -> Table:
+def devices(lines: Sequence[DeviceStatus]) -> Table:
     """What each device works on."""
     table = sheet("DEVICE", "STATE", "JOB", "USER", "STEPS/S", "SILENT", right=(4, 5))
     for line in lines:
@@ -54,7 +54,7 @@ def devices(lines: Sequence[DeviceLine]) -> Table:
     return table
 
 
-def jobs(lines: Sequence[JobLine]) -> Table:
+def jobs(lines: Sequence[JobStatus]) -> Table:
     """Jobs that have not ended."""
     table = sheet("JOB", "USER", "STATE", "PLACE", "STEP", "ETA", "DEVICE", "PRI", right=(3, 4, 5, 7))
     for line in lines:
@@ -72,7 +72,7 @@ def jobs(lines: Sequence[JobLine]) -> Table:
     return table
 
 
-def users(lines: Sequence[UserLine]) -> Table:
+def users(lines: Sequence[UserStatus]) -> Table:
     """Who has jobs or was here."""
     table = sheet("USER", "RUNNING", "QUEUED", "PAUSED", "CONN", "SEEN", right=(1, 2, 3, 4, 5))
     for line in lines:

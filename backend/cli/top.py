@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dreamwright.shared.client import Client
-    from dreamwright.shared.connection_monitor import Lock
+    from dreamwright.shared.connection_monitor import CurveCredentials
     from dreamwright.shared.status import ServerStatus
 
 REFRESH_S = 1.0
@@ -68,7 +68,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Draw until Ctrl-C, or once. Raises RunError when the server does not answer."""
     from ..errors import ConfigError
-    from .main import INTERRUPTED
+    from .signals import INTERRUPTED
 
     if not math.isfinite(options.wait) or not 0 < options.wait <= LONGEST_WAIT_S:
         raise ConfigError(
@@ -94,10 +94,10 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def choose_server(named: str | None, state: Path | None) -> tuple[str, Lock | None]:
+def choose_server(named: str | None, state: Path | None) -> tuple[str, CurveCredentials | None]:
     """The address to ask and what to encrypt it with. Raises ConfigError."""
-    from dreamwright.shared.connection_monitor import Lock
-    from dreamwright.shared.credentials import is_invitation, read_invitation
+    from dreamwright.shared.connection_monitor import CurveCredentials
+    from dreamwright.shared.credentials import is_connection_string, parse_connection_string
 
     from ..errors import ConfigError
     from ..server.app import check_address
@@ -105,17 +105,17 @@ def choose_server(named: str | None, state: Path | None) -> tuple[str, Lock | No
     from .client_key import own_pair
     from .serve import ADDRESS
 
-    if named is not None and is_invitation(named):
+    if named is not None and is_connection_string(named):
         try:
-            invited = read_invitation(named)
+            invited = parse_connection_string(named)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        return invited.address, Lock(invited.server, own_pair())
+        return invited.address, CurveCredentials(invited.server, own_pair())
     folder = KeyFolder(state or state_folder())
     served = folder.served() if named is None or state is not None else ""
     address = named or served or ADDRESS
     if served:
-        return address, Lock(folder.pair().public, own_pair())
+        return address, CurveCredentials(folder.pair().public, own_pair())
     if not check_address(address):
         raise ConfigError(
             f"{address} is another machine; name it by the connection string that dreamwright serve prints: --server dreamwright://…"
@@ -126,14 +126,14 @@ def choose_server(named: str | None, state: Path | None) -> tuple[str, Lock | No
 class StatusWatch:
     """A client that asks one question again and again."""
 
-    def __init__(self, address: str, lock: Lock | None, wait_s: float) -> None:
+    def __init__(self, address: str, lock: CurveCredentials | None, wait_s: float) -> None:
         from dreamwright.shared import __version__
         from dreamwright.shared.client import Client
 
         from ..errors import ConfigError
 
         self.address, self._lock, self._wait_s = address, lock, wait_s
-        self.client: Client = Client(address, software=f"dreamwright top {__version__}", lock=lock)
+        self.client: Client = Client(address, software=f"dreamwright top {__version__}", credentials=lock)
         try:
             self.client.connect()
         except Exception as error:  # zmq.ZMQError, whose module is for the server's rooms only
@@ -142,28 +142,28 @@ class StatusWatch:
 
     def ask(self) -> ServerStatus:
         """How the server does. Raises RunError."""
-        from dreamwright.shared.errors import Refused
-        from dreamwright.shared.messages import AskStatus
+        from dreamwright.shared.errors import RequestError
+        from dreamwright.shared.messages import GetStatus
 
         from ..errors import RunError
 
         self._until_settled()
         self._fail_unless_online()
         answers: list[Any] = []
-        self.client.request(AskStatus(), answers.append)
+        self.client.request(GetStatus(), answers.append)
         if not self._until(lambda: bool(answers) or self.is_barred()):
             raise RunError(f"{self.address} did not answer in {self._wait_s:g} s")
         self._fail_unless_online()
-        if isinstance(answers[0], Refused):
+        if isinstance(answers[0], RequestError):
             raise RunError(f"the server refuses: {answers[0]}")
         return answers[0]
 
     def alive(self) -> str:
         """A sentence when the server is there, whoever it lets in. Raises RunError."""
-        from dreamwright.shared.client import Link
+        from dreamwright.shared.connection_state import ConnectionState
 
         self._until_settled()
-        if self.client.link is Link.BARRED and "does not know" in self.client.reason:
+        if self.client.state is ConnectionState.UNAUTHORIZED and "does not know" in self.client.reason:
             return f"{self.address} answers, and does not know this key"
         self._fail_unless_online()
         return self.client.reason
@@ -190,28 +190,28 @@ class StatusWatch:
 
     def is_barred(self) -> bool:
         """Whether waiting alone will not help."""
-        from dreamwright.shared.client import Link
+        from dreamwright.shared.connection_state import ConnectionState
 
-        return self.client.link in (Link.BARRED, Link.REFUSED)
+        return self.client.state in (ConnectionState.UNAUTHORIZED, ConnectionState.INCOMPATIBLE)
 
     def _until_settled(self) -> None:
-        from dreamwright.shared.client import Link
+        from dreamwright.shared.connection_state import ConnectionState
 
-        self._until(lambda: self.client.link is Link.ONLINE or self.is_barred())
+        self._until(lambda: self.client.state is ConnectionState.ONLINE or self.is_barred())
 
     def _fail_unless_online(self) -> None:
-        from dreamwright.shared.client import Link
-        from dreamwright.shared.credentials import key_text
+        from dreamwright.shared.connection_state import ConnectionState
+        from dreamwright.shared.credentials import format_key
 
         from ..errors import RunError
 
-        if self.client.link is Link.ONLINE:
+        if self.client.state is ConnectionState.ONLINE:
             return
         reason = self.client.reason
         if self._lock is not None and self.is_barred() and ("does not know" in reason or "does not let" in reason):
             raise RunError(
                 f"the server at {self.address} does not let your key in; where it runs, type: "
-                f"dreamwright keys allow NAME {key_text(self._lock.own.public)} --admin"
+                f"dreamwright keys allow NAME {format_key(self._lock.own.public)} --admin"
             )
         if self._lock is None and "encrypted" in reason:
             raise RunError(
@@ -222,7 +222,7 @@ class StatusWatch:
             reason += (
                 f"; to look at it without keys, name its address: --server tcp://{self.address.removeprefix('tcp://')}"
             )
-        if self.client.link is Link.CONNECTING:
+        if self.client.state is ConnectionState.CONNECTING:
             reason = f"no answer from {self.address} in {self._wait_s:g} s; is the server running?"
         raise RunError(reason)
 

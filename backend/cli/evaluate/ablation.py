@@ -39,8 +39,8 @@ def run(options: argparse.Namespace) -> int:
     from ...evaluation.samples import ELEVATION, starter_prop
     from ...geometry.build import Mesh
     from ...training.job import make_job
-    from ..run_loop import INTERRUPTED
     from ..sample import choose_device
+    from ..signals import INTERRUPTED
     from .arguments import (
         MAX_SEEDS,
         build_config,

@@ -106,10 +106,10 @@ def check_count(name: str, value: int, most: int, least: int = 1) -> None:
 
 def parse_weights(weights: Sequence[float]) -> list[float]:
     """The guidance weights, in rising order. Raises ConfigError for one out of range or given twice."""
-    from ...config.parsing import BOUNDS, OMEGA
+    from ...config.parsing import OMEGA, setting_bounds
     from ...errors import ConfigError
 
-    low, high = BOUNDS[OMEGA]
+    low, high = setting_bounds()[OMEGA]
     for weight in weights:
         if not (math.isfinite(weight) and low <= weight <= high):
             raise ConfigError(
@@ -138,9 +138,9 @@ def write_sheet(folder: Path, name: str, sheet: Image.Image) -> None:
     import sys
 
     from ...evaluation.contact_sheet import png_of
-    from ...io.output_files import write_atomically
+    from ...io.output_files import write_output
 
-    write_atomically(folder / f"{name}.png", png_of(sheet))
+    write_output(folder / f"{name}.png", png_of(sheet))
     print(f"{folder / name}.json, .md and .png are written", file=sys.stderr)
 
 

@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
     from ...evaluation.samples import ELEVATION, RenderedSample, render_sample, starter_prop
     from ...geometry.build import Mesh
     from ...training.methods import METHODS, get_method
-    from ..run_loop import INTERRUPTED
     from ..sample import choose_device
+    from ..signals import INTERRUPTED
     from .batch_runs import PlannedRun, run_all
     from .r_precision import write_table
 

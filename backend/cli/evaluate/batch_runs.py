@@ -41,13 +41,13 @@ def run_all(
     from ...errors import StoppedError
     from ...evaluation.baselines import fingerprint, load_result, run_experiment
     from ...mesh_rendering.turntable import turntable_picture
-    from ...training.events import Event, Progress
-    from ..run_loop import StopSignal
+    from ...training.events import Event, StepCompleted
+    from ..signals import StopSignal
 
     there = sum(load_result(cell.folder, fingerprint(cell.job)) is not None for cell in planned)
     # Cells that are there cost nothing, so the bar begins behind them: its time left is that of the others.
     with (
-        StopSignal(aloud=False) as stop,
+        StopSignal() as stop,
         tqdm(total=len(planned), initial=there, unit="job", dynamic_ncols=True) as bar,
     ):
         for cell in planned:
@@ -55,7 +55,7 @@ def run_all(
             if known is None:
 
                 def watch(event: Event, words: str = cell.words) -> None:
-                    if isinstance(event, Progress) and event.step % STEPS_SHOWN == 0:
+                    if isinstance(event, StepCompleted) and event.step % STEPS_SHOWN == 0:
                         bar.set_postfix_str(f"{words}, step {event.step} of {event.steps}, {event.eta_s:.0f} s left")
 
                 try:

@@ -81,8 +81,8 @@ def run(options: argparse.Namespace) -> int:
     from ...evaluation.samples import starter_prop
     from ...models.local import resolve_model
     from ...training.methods import check_model
-    from ..run_loop import INTERRUPTED
     from ..sample import SDS_LEARNING_RATE, SDS_T_MAX_END, choose_device
+    from ..signals import INTERRUPTED
     from .arguments import (
         MAX_SEEDS,
         check_count,
@@ -166,12 +166,12 @@ def _run_all(
     from ...evaluation.samplers import load_result, run_sampler, spec_fingerprint
     from ...guidance.denoisers.loading import load_denoiser
     from ...models.local import resolve_model
-    from ..run_loop import StopSignal
+    from ..signals import StopSignal
 
     denoiser = None
     there = sum(load_result(spec.folder(options.out), spec_fingerprint(spec, plan)) is not None for spec in planned)
     with (
-        StopSignal(aloud=False) as stop,
+        StopSignal() as stop,
         tqdm(total=len(planned), initial=there, unit="cell", dynamic_ncols=True) as bar,
     ):
         for spec in planned:

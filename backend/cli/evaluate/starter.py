@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     from ...starter import domain
     from ...starter.classifier import load_classifier
     from ...text.prompts import PromptEmbeddings
-    from ...training.events import Progress
+    from ...training.events import StepCompleted
     from ...training.job import make_job
     from ...training.methods import check_model
     from ...training.trainer import optimize
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
             task = optimize(config, guidance, PromptEmbeddings(denoiser, prompt, config.guidance), device=device)
             try:
                 for event in task:
-                    if isinstance(event, Progress) and event.step % 100 == 0:
+                    if isinstance(event, StepCompleted) and event.step % 100 == 0:
                         tqdm.write(f"{prompt}: step {event.step}, {event.eta_s:.0f} s left")
                 with torch.no_grad():
                     task.scene.field.begin_step(1.0)

@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
     from ...geometry.build import Mesh
     from ...text.prompts import clean_prompt
     from ...training.job import make_job
-    from ..run_loop import INTERRUPTED
     from ..sample import choose_device
+    from ..signals import INTERRUPTED
     from .arguments import (
         MAX_SEEDS,
         build_config,

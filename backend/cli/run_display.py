@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a terminal shows of a run: a progress bar with ETA, health messages, and preview files in a folder."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from dreamwright.shared.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..training.events import Event
+
+
+def print_warning(message: str) -> None:
+    """Print a warning line on stderr, above a progress bar if there is one."""
+    tqdm.write(f"dreamwright: warning: {message}", file=sys.stderr)
+
+
+class PreviewFolder:
+    """Image files in a folder, or nowhere when it is None. A failure never ends the run: it is reported once."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._is_made = self._has_failed = False
+
+    def save(self, name: str, image: Image) -> None:
+        """Write the image as NAME.png; the first call makes the folder."""
+        if self._folder is None:
+            return
+        stream = io.BytesIO()
+        image.save(stream, format="PNG")
+        path = self._folder / f"{name}.png"
+        try:
+            if not self._is_made:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._is_made = True
+            write_atomically(path, stream.getvalue())
+        except OSError as error:
+            if not self._has_failed:
+                print_warning(f"cannot write the preview {str(path)!r}: {error.strerror or error}; the run goes on")
+            self._has_failed = True
+
+
+class RunDisplay:
+    """Context manager that shows the events of a run."""
+
+    def __init__(self, prompt: str, steps: int, done: int, previews: PreviewFolder) -> None:
+        """`done` steps of `steps` were taken before, in a run that is resumed."""
+        self._previews = previews
+        self._bar = tqdm(
+            total=steps, initial=done, desc=prompt[:32], unit="step", file=sys.stderr, dynamic_ncols=True
+        )
+
+    def __enter__(self) -> RunDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        from PIL import Image
+
+        from ..training import events
+
+        if isinstance(event, events.Progress):
+            self._bar.update(event.step - self._bar.n)
+            self._bar.set_postfix_str(f"opacity {event.scalars.get('opacity', 0.0):.2f}", refresh=False)
+        elif isinstance(event, events.Preview):
+            self._previews.save(f"step-{event.step:06d}", Image.fromarray(event.image))
+        elif isinstance(event, events.Health):
+            self._bar.write(f"health at step {event.step}: {event.verdict} ({event.message})", file=sys.stderr)
+        elif isinstance(event, events.Restarted):
+            self._bar.write(f"starting again with seed {event.new_seed}: {event.reason}", file=sys.stderr)
+            self._bar.reset()
+
+
+class BakeDisplay:
+    """Context manager with a bar for the baking of a texture; without one it shows nothing."""
+
+    def __enter__(self) -> BakeDisplay:
+        self._bar: tqdm | None = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, share: float) -> None:
+        """Show the share in [0, 1] that is done."""
+        if self._bar is None:
+            self._bar = tqdm(total=100, desc="texture", unit="%", file=sys.stderr, dynamic_ncols=True)
+        self._bar.update(int(100 * share) - self._bar.n)
