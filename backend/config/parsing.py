@@ -6,153 +6,31 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import types
-import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from dreamwright.shared.limits import TEXTURE_LARGEST, TEXTURE_SMALLEST
+from dreamwright.shared.numbers import number_text
 
 from ..errors import ConfigError
 from .schema import Config
+from .setting import Setting, setting_fields
+from .usage import setting_value
 
-# Allowed range of every number, inclusive, by "section.name"; pairs that must be in order follow below.
-BOUNDS: Mapping[str, tuple[float, float]] = {
-    "run.steps": (1, 1_000_000),
-    "run.views_per_step": (1, 64),
-    "run.seed": (0, 2**31 - 1),
-    "run.checkpoint_interval": (1, 1_000_000),
-    "run.preview_interval": (1, 1_000_000),
-    "run.max_restarts": (0, 10),
-    "run.threads": (0, 1024),
-    "run.views_at_once": (0, 64),
-    "run.refine_share": (0, 0.99),
-    "camera.elevation_min": (-90, 90),
-    "camera.elevation_max": (-90, 90),
-    "camera.uniform_angle_share": (0, 1),
-    "camera.distance_min": (0.1, 100),
-    "camera.distance_max": (0.1, 100),
-    "camera.focal_min": (0.1, 100),
-    "camera.focal_max": (0.1, 100),
-    "camera.fill_min": (0.05, 5),
-    "camera.fill_max": (0.05, 5),
-    "camera.look_at_std": (0, 10),
-    "camera.up_std": (0, 10),
-    "camera.position_offset": (0, 10),
-    "light.direction_std": (0, 100),
-    "light.distance_min": (0.01, 100),
-    "light.distance_max": (0.01, 100),
-    "shading.albedo_only_share": (0, 1),
-    "shading.shaded_probability": (0, 1),
-    "shading.textureless_probability": (0, 1),
-    "shading.ambient": (0, 1),
-    "shading.ambient_max": (0, 1),
-    "shading.diffuse": (0, 10),
-    "field.bounding_radius": (0.05, 100),
-    "field.density_bias_scale": (-1000, 1000),
-    "field.density_bias_width": (1e-3, 100),
-    "field.density_bias_fade_share": (0, 1),
-    "field.encoding_levels": (1, 16),
-    "field.covariance_start": (0, 10),
-    "field.covariance_end": (0, 10),
-    "field.covariance_share": (0, 1),
-    "field.hidden_width": (4, 1024),
-    "field.hidden_blocks": (1, 32),
-    "field.voxel_resolutions": (4, 256),
-    "field.density_scale": (1e-3, 1e4),
-    "background.encoding_levels": (0, 16),
-    "background.hidden_width": (4, 1024),
-    "background.random_probability": (0, 1),
-    "background.random_min": (0, 1),
-    "background.random_max": (0, 1),
-    "background.random_any_share": (0, 1),
-    "render.resolution": (8, 512),
-    "render.coarse_resolution": (0, 512),
-    "render.coarse_share": (0, 1),
-    "render.samples": (4, 2048),
-    "render.occupancy_resolution": (0, 256),
-    "render.occupancy_threshold": (0, 1),
-    "render.occupancy_interval": (1, 1_000_000),
-    "render.early_stop_transmittance": (0, 1),
-    "guidance.omega": (0, 1000),
-    "guidance.t_min": (0, 1),
-    "guidance.t_max": (0, 1),
-    "guidance.t_max_end": (0, 1),
-    "guidance.overhead_elevation": (-90, 90),
-    "guidance.gradient_clip": (0, 1e9),
-    "guidance.opposite_weight": (0, 100),
-    "clip.crops": (1, 64),
-    "clip.crop_share": (0.1, 1),
-    "model.image_size": (0, 4096),
-    "regularizers.orientation_start": (0, 1e6),
-    "regularizers.orientation_end": (0, 1e6),
-    "regularizers.orientation_share": (0, 1),
-    "regularizers.opacity_start": (0, 1e6),
-    "regularizers.opacity_end": (0, 1e6),
-    "regularizers.opacity_share": (0, 1),
-    "regularizers.entropy_end": (0, 1e6),
-    "regularizers.smoothness": (0, 1e9),
-    "regularizers.transmittance": (0, 1e6),
-    "regularizers.target_opacity_start": (1e-3, 1),
-    "regularizers.target_opacity_end": (1e-3, 1),
-    "regularizers.target_opacity_share": (0, 1),
-    "optimizer.learning_rate": (0, 10),
-    "optimizer.color_rate_multiplier": (0, 1000),
-    "optimizer.background_rate_multiplier": (0, 1000),
-    "optimizer.warmup_start": (0, 10),
-    "optimizer.warmup_share": (0, 1),
-    "optimizer.final_rate": (0, 10),
-    "optimizer.beta1": (0, 0.99999),
-    "optimizer.beta2": (0, 0.99999),
-    "optimizer.epsilon": (1e-20, 1),
-    "optimizer.block_size": (8, 4096),
-    "optimizer.exponent_override": (1, 16),
-    "mesh.resolution": (16, 512),
-    "mesh.triangles": (16, 5_000_000),
-    "mesh.threshold": (0, 1e6),
-    "mesh.closing": (0, 0.5),
-    "mesh.smoothing": (0, 200),
-    "mesh.height_m": (1e-3, 1e4),
-    "mesh.texture": (0, TEXTURE_LARGEST),
-    "refine.strength": (0, 1),
-    "refine.reach": (1e-3, 1),
-    "refine.color_reach": (1e-3, 1),
-    "refine.stiffness": (0, 1e4),
-    "refine.color_stiffness": (0, 1e4),
-    "refine.position_rate": (0, 1),
-    "refine.color_rate": (0, 1),
-    "refine.laplacian": (0, 1e9),
-    "refine.edges": (0, 1e9),
-    "refine.crease": (0, 180),
-    "refine.supersampling": (1, 8),
-    "sphere.subdivisions": (1, 6),
-    "sphere.radius": (0.05, 0.5),
-    "sphere.patchiness": (0, 1),
-    "sphere.patch_stiffness": (0, 1e4),
-    "sphere.clay_share": (0, 1),
-    "sphere.laplacian_end": (0, 1e9),
-    "sphere.laplacian_share": (0, 1),
-    "sphere.normals": (0, 1e9),
-    "sphere.outside": (0, 1e9),
-}
+C = TypeVar("C", bound=Config)
+
 # diffusers' name for the weight of classifier-free guidance; 1 + omega.
 OMEGA, GUIDANCE_SCALE = "guidance.omega", "guidance.guidance_scale"
-ORDERED: tuple[tuple[str, str], ...] = (
-    ("camera.elevation_min", "camera.elevation_max"),
-    ("camera.distance_min", "camera.distance_max"),
-    ("camera.focal_min", "camera.focal_max"),
-    ("camera.fill_min", "camera.fill_max"),
-    ("light.distance_min", "light.distance_max"),
-    ("background.random_min", "background.random_max"),
-    ("guidance.t_min", "guidance.t_max"),
-    ("guidance.t_min", "guidance.t_max_end"),
-)
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def setting_names() -> list[str]:
-    """Every "section.name" that can be set."""
-    sections = dataclasses.fields(Config)
-    return [f"{s.name}.{f.name}" for s in sections for f in dataclasses.fields(getattr(Config(), s.name))]
+def setting_names(schema: type[Config] = Config) -> list[str]:
+    """Every "section.key" that can be set."""
+    return list(setting_fields(schema))
+
+
+def setting_bounds(schema: type[Config] = Config) -> dict[str, tuple[float, float]]:
+    """Smallest and largest allowed value of every number, by "section.key"."""
+    return {name: found.bounds for name, found in setting_fields(schema).items() if found.bounds is not None}
 
 
 def config_to_mapping(config: Config) -> dict[str, dict[str, Any]]:
@@ -175,7 +53,7 @@ def config_from_mapping(mapping: Mapping[str, Mapping[str, Any]], base: Config =
     return _with_all(base, given)
 
 
-def apply_settings(config: Config, settings: Iterable[str]) -> Config:
+def apply_settings(config: C, settings: Iterable[str]) -> C:
     """`config` with settings written as section.name=value. Raises ConfigError as `config_from_mapping` does."""
     given: list[tuple[str, Any]] = []
     for setting in settings:
@@ -188,116 +66,111 @@ def apply_settings(config: Config, settings: Iterable[str]) -> Config:
     return _with_all(config, given)
 
 
-def _with_all(config: Config, given: Sequence[tuple[str, Any]]) -> Config:
-    """`config` with all values, later ones over earlier ones, validated."""
-    for name, value in _omega_for_scale(given):
-        config = _replaced(config, name, value)
-    return validate(config)
-
-
-def _omega_for_scale(given: Sequence[tuple[str, Any]]) -> Sequence[tuple[str, Any]]:
-    """The same values with omega = guidance_scale - 1 for diffusers' name of it. Raises ConfigError for a contradiction."""
-    if not any(name == GUIDANCE_SCALE for name, _ in given):
-        return given
-    low, high = (1 + bound for bound in BOUNDS[OMEGA])
-    said: list[tuple[str, float]] = []  # omega, and the name that it was given by
-    changed: list[tuple[str, Any]] = []
-    for name, value in given:
-        if name == GUIDANCE_SCALE:
-            scale = _typed(name, float, value)
-            if not low <= scale <= high:
-                raise ConfigError(
-                    f"{name} is {scale:g}; allowed is {low:g} to {high:g}, it is 1 + omega; change it with --set {name}=..."
-                )
-            said.append((name, scale - 1))
-            changed.append((OMEGA, scale - 1))
-        else:
-            changed.append((name, value))
-            if name == OMEGA:
-                said.append((name, _typed(name, float, value)))
-    last = dict(said)
-    if len(last) == 2 and not math.isclose(last[OMEGA], last[GUIDANCE_SCALE], abs_tol=1e-9):
-        raise ConfigError(
-            f"{OMEGA} is {last[OMEGA]:g} and {GUIDANCE_SCALE} {last[GUIDANCE_SCALE] + 1:g}; the second is 1 + the first, so "
-            f"allowed with it is {OMEGA}={last[GUIDANCE_SCALE]:g}; give one of them"
-        )
-    return changed
-
-
-def validate(config: Config) -> Config:
-    """The configuration itself, when every number is inside its bounds. Raises ConfigError naming the first that is not."""
-    for name, (low, high) in BOUNDS.items():
-        value = _value(config, name)
-        numbers = value if isinstance(value, tuple) else (value,)
-        if not numbers or any(not math.isfinite(n) or not low <= n <= high for n in numbers):
-            raise ConfigError(f"{name} is {value}; allowed is {low:g} to {high:g}; change it with --set {name}=...")
-    if 0 < config.mesh.texture < TEXTURE_SMALLEST:
-        raise ConfigError(
-            f"mesh.texture is {config.mesh.texture}; allowed are {TEXTURE_SMALLEST} to {TEXTURE_LARGEST} texels a side, or 0 for "
-            "vertex colors; change it with --texture or --set mesh.texture=..."
-        )
-    for lower, upper in ORDERED:
-        if _value(config, lower) > _value(config, upper):
+def validate(config: C) -> C:
+    """The configuration itself. Raises ConfigError naming the first number outside of its bounds or order."""
+    fields = setting_fields(type(config))
+    for name, found in fields.items():
+        found.check(setting_value(config, name))
+    for name, found in fields.items():
+        if not found.at_most:
+            continue
+        value, limit = setting_value(config, name), setting_value(config, found.at_most)
+        if value > limit:
             raise ConfigError(
-                f"{lower} is {_value(config, lower):g} and {upper} is {_value(config, upper):g}; "
-                f"allowed is {lower} <= {upper}; change one of them"
+                f"{name} is {number_text(value)} and {found.at_most} is {number_text(limit)}; "
+                f"allowed is {name} <= {found.at_most}; change one of them"
             )
     return config
 
 
-def _value(config: Config, name: str) -> Any:
-    section, key = name.split(".")
-    return getattr(getattr(config, section), key)
+def _with_all(config: C, given: Sequence[tuple[str, Any]]) -> C:
+    """`config` with all values, later ones over earlier ones, validated."""
+    changed: dict[str, dict[str, Any]] = {}
+    for name, value in _omega_for_scale(given):
+        found = _find(type(config), name)
+        changed.setdefault(name.partition(".")[0], {})[found.key] = parse_value(found, value)
+    sections = {name: dataclasses.replace(getattr(config, name), **values) for name, values in changed.items()}
+    return validate(dataclasses.replace(config, **sections))
 
 
-def _replaced(config: Config, name: str, value: Any) -> Config:
-    section, _, key = name.partition(".")
-    holder = getattr(config, section, None) if section in {f.name for f in dataclasses.fields(Config)} else None
-    hints = typing.get_type_hints(type(holder)) if holder is not None else {}
-    if key not in hints:
-        known = [*setting_names(), GUIDANCE_SCALE]
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = (
-            f"did you mean {', '.join(close)}?"
-            if close
-            else f"the sections are {', '.join(f.name for f in dataclasses.fields(Config))}"
+def _omega_for_scale(given: Sequence[tuple[str, Any]]) -> Sequence[tuple[str, Any]]:
+    """The same values with omega = guidance_scale - 1 for diffusers' name. Raises ConfigError for a contradiction."""
+    if not any(name == GUIDANCE_SCALE for name, _ in given):
+        return given
+    omega = setting_fields(Config)[OMEGA]
+    low, high = setting_bounds()[OMEGA]
+    scale = dataclasses.replace(omega, name=GUIDANCE_SCALE, low=1 + low, high=1 + high)
+    by_name: dict[str, float] = {}  # omega by the name that it was given by
+    changed: list[tuple[str, Any]] = []
+    for name, value in given:
+        if name == GUIDANCE_SCALE:
+            number = parse_value(scale, value)
+            scale.check(number, f"--set {GUIDANCE_SCALE}=..., which is 1 + omega")
+            by_name[name] = number - 1
+            changed.append((OMEGA, number - 1))
+        else:
+            changed.append((name, value))
+            if name == OMEGA:
+                by_name[name] = parse_value(omega, value)
+    if len(by_name) == 2 and not math.isclose(by_name[OMEGA], by_name[GUIDANCE_SCALE], abs_tol=1e-9):
+        raise ConfigError(
+            f"{OMEGA} is {number_text(by_name[OMEGA])} and {GUIDANCE_SCALE} is "
+            f"{number_text(by_name[GUIDANCE_SCALE] + 1)}; the second is 1 + the first, so allowed with it is "
+            f"{OMEGA}={number_text(by_name[GUIDANCE_SCALE])}; give one of them"
         )
-        raise ConfigError(f"unknown setting {name!r}; {hint}")
-    return dataclasses.replace(
-        config, **{section: dataclasses.replace(holder, **{key: _typed(name, hints[key], value)})}
-    )
+    return changed
 
 
-def _typed(name: str, hint: Any, value: Any) -> Any:
-    """`value` (text or JSON) as the field's type. Raises ConfigError."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        if value in arguments:
+def _find(schema: type[Config], name: str) -> Setting:
+    """The setting of that name. Raises ConfigError with names that are close."""
+    fields = setting_fields(schema)
+    if name in fields:
+        return fields[name]
+    close = difflib.get_close_matches(name, [*fields, GUIDANCE_SCALE], n=3, cutoff=0.5)
+    sections = ", ".join(field.name for field in dataclasses.fields(schema))
+    hint = f"did you mean {', '.join(close)}?" if close else f"the sections are {sections}"
+    raise ConfigError(f"unknown setting {name!r}; {hint}")
+
+
+def parse_value(found: Setting, value: Any) -> Any:
+    """`value` (text or JSON) as the setting's type. Raises ConfigError."""
+    name = found.name
+    if found.kind == "choice":
+        if value in found.choices:
             return value
-        raise ConfigError(f"{name} is {value!r}; allowed are {', '.join(map(str, arguments))}; choose one")
-    if origin is tuple:
+        raise ConfigError(f"{name} is {value!r}; allowed are {', '.join(found.choices)}; choose one")
+    if found.kind == "integers":
         if not isinstance(value, (str, list, tuple)):
             raise ConfigError(f"{name} is {value!r}; allowed are whole numbers; write for example --set {name}=16,32")
-        items = value.split(",") if isinstance(value, str) else value
-        return tuple(_typed(name, arguments[0], item) for item in items)
-    if isinstance(hint, types.UnionType):
-        hint = arguments[0]
-    if hint is str:
+        return tuple(_number(name, item, True) for item in (value.split(",") if isinstance(value, str) else value))
+    if found.kind == "text":
         if not isinstance(value, str):
             raise ConfigError(f"{name} is {value!r}; allowed is text; write it in quotes")
         return value
-    if hint is bool:
-        truth = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if isinstance(value, bool) or str(value).lower() in truth:
-            return value if isinstance(value, bool) else truth[str(value).lower()]
+    if found.kind == "switch":
+        if isinstance(value, bool):
+            return value
+        if str(value).lower() in _TRUTH:
+            return _TRUTH[str(value).lower()]
         raise ConfigError(f"{name} is {value!r}; allowed are true and false; choose one")
+    return _number(name, value, found.kind == "integer")
+
+
+def _number(name: str, value: Any, integer: bool) -> float:
     try:
         if isinstance(value, bool):  # Python's True is a number, but nobody who writes it means one
             raise TypeError
         number = float(value)
-        if hint is int and not number.is_integer():
+        if not integer:
+            return number
+        if not number.is_integer():
             raise ValueError
-        return int(number) if hint is int else number
+        if isinstance(value, int):
+            return value
+        try:
+            return int(value)  # of text: a float would round a number of more than 15 digits
+        except (TypeError, ValueError):
+            return int(number)  # of 3.0 or "3e2"
     except (TypeError, ValueError, OverflowError) as error:
-        kind = "a whole number" if hint is int else "a number"
+        kind = "a whole number" if integer else "a number"
         raise ConfigError(f"{name} is {value!r}; allowed is {kind}; write for example --set {name}=1") from error

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The presets: `paper` is DreamFusion to the letter, `standard` what works best here, `draft` a few minutes on a CPU."""
+"""The presets: `draft` takes minutes on a CPU, `standard` more steps, `paper` has the numbers of DreamFusion's paper.
+
+docs/method.md lists where `paper` differs from the paper: the model above all, which is not published.
+"""
 
 from __future__ import annotations
 
@@ -34,16 +37,16 @@ class Preset:
     config: Config
 
 
-PAPER = Config()  # the defaults of config.py are the paper's numbers
+PAPER = Config()  # the defaults of the schema are the paper's numbers
 
 DRAFT = Config(
     run=RunConfig(steps=700, views_per_step=1, checkpoint_interval=100, preview_interval=25),
     camera=CameraConfig(
         elevation_min=-5.0,
-        elevation_max=80.0,  # straight down says little about a prop
+        elevation_max=80.0,  # views straight down show little of a prop
         distance_min=1.7,
         distance_max=2.1,
-        framing="fill",  # the prop always fills a similar share, as in the starter's pictures
+        framing="fill",  # the prop fills a similar share of each view, as in the starter's training images
         fill_min=0.72,
         fill_max=0.92,
         look_at_std=0.015,
@@ -55,7 +58,7 @@ DRAFT = Config(
         albedo_only_share=0.15,
         shaded_probability=0.7,
         ambient=0.2,
-        ambient_max=0.55,  # a range of lamps, as a prior meets them
+        ambient_max=0.55,  # a range of lighting, as in training images
     ),
     field=FieldConfig(
         kind="voxels",
@@ -69,29 +72,33 @@ DRAFT = Config(
     ),
     background=BackgroundConfig(
         kind="constant",
-        random_probability=1.0,  # or field and background collude
-        random_kind="grey",  # as in the starter's pictures, where it says nothing about the prop
+        random_probability=1.0,  # a learned background would hide the field's errors
+        random_kind="grey",  # as in the starter's training images, where it is independent of the prop
         random_min=0.3,
         random_max=0.8,
-        random_any_share=0.5,  # a lamp's grey pole, a slate roof: silhouette IoU of a black lamp 0.74 without, 0.79 with
+        # For grey parts, such as a lamp's pole: silhouette IoU of a black lamp 0.74 without, 0.79 with.
+        random_any_share=0.5,
     ),
     render=RenderConfig(coarse_resolution=32, samples=80, occupancy_resolution=48, occupancy_interval=8),
     guidance=GuidanceConfig(
-        omega=3.0,  # where the starter's own samples are best; at 20 its gradients pit the surface
-        t_min=0.4,  # below, it agrees with any color, and dark props stay dark
+        omega=3.0,  # the starter's samples are best here; at 20 its gradients pit the surface
+        t_min=0.4,  # below, its prediction accepts any color, and dark props stay dark
         t_max_end=0.75,
         view_words="sixteen",
         textureless_words="untextured",
-        opposite_weight=1.0,  # a chair with one back: silhouette IoU 0.77 with 1, 0.74 with 2; a table has nothing of it: 0.73, and 0.84 with 0
+        # Silhouette IoU of a chair: 0.77 with 1, 0.74 with 2. A table, which looks alike all around, loses: 0.73, and
+        # 0.84 with 0.
+        opposite_weight=1.0,
     ),
     regularizers=RegularizerConfig(
         orientation_start=0.0,
         orientation_end=0.0,
-        opacity_start=0.008,  # without it fog fills the sphere, since grey backgrounds do not betray it; 0.1 takes thin parts too
+        # Without it fog fills the sphere, which grey backgrounds do not penalize; 0.1 removes thin parts as well.
+        opacity_start=0.008,
         opacity_end=0.002,
         opacity_share=0.6,
-        entropy_end=0.12,  # what is left of the fog decides for clear or solid
-        smoothness=2.5,  # takes the pits; ten times as much takes a mushroom's stem too
+        entropy_end=0.12,  # drives what is left of the fog to clear or solid
+        smoothness=2.5,  # removes pits; ten times as much removes a mushroom's stem as well
     ),
     optimizer=OptimizerConfig(
         kind="adam",
@@ -105,7 +112,9 @@ DRAFT = Config(
         beta2=0.99,
         epsilon=1e-8,
     ),
-    mesh=MeshConfig(resolution=96, triangles=12000, closing=0.035, smoothing=10),  # shape alone says more without lumps
+    mesh=MeshConfig(
+        resolution=96, triangles=12000, closing=0.035, smoothing=10
+    ),  # without lumps, textureless views match prompts better
 )
 
 STANDARD = replace(
@@ -114,9 +123,18 @@ STANDARD = replace(
     mesh=replace(DRAFT.mesh, resolution=128, triangles=20000),
 )
 
-# Dream Fields as the paper re-implements it: CLIP's loss, its augmentations and its transmittance regularizer over our own
-# field, albedo only and without view words. "DF" marks numbers of Dream Fields' published code (config_base.py, config_hq.py
-# and augment.py of google-research/dreamfields); the defaults of `ClipConfig` and the share of the annealing are DF's as well.
+# Mesh refinement: draft's cameras, lights, backgrounds and guidance. A few hundred steps suffice, since little changes.
+REFINE_PRESET = "refine"
+REFINE = replace(
+    DRAFT,
+    run=replace(DRAFT.run, steps=300, views_per_step=1, checkpoint_interval=50, preview_interval=20),
+    shading=replace(DRAFT.shading, albedo_only_share=0.0),
+)
+
+# Dream Fields as the paper re-implements it: CLIP's loss, its augmentations and its transmittance regularizer over our
+# field, albedo only and without view words. "DF" marks numbers of Dream Fields' published code (config_base.py,
+# config_hq.py and augment.py of google-research/dreamfields). The defaults of `ClipConfig` and the share of the annealing
+# are DF's as well. Not taken over: tracking of the scene's center of mass, and bounding content to a cube.
 DREAM_FIELDS_CAMERAS = CameraConfig(
     elevation_min=30.0,  # DF: phi_range
     elevation_max=30.0,
@@ -174,11 +192,11 @@ DREAM_FIELDS = replace(
         transmittance=0.5,  # DF: acc_lam
         target_opacity_start=1.2 * 0.5,  # DF, as above
         target_opacity_end=0.25,  # mean of the starter's 16 props from these cameras, which cover 0.15 to 0.41
-        smoothness=1e-3,  # draft's, against a loss that is a few thousand times smaller than a summed SDS gradient
+        smoothness=1e-3,  # draft's, since the loss is a few thousand times smaller than a summed SDS gradient
     ),
 )
 
-# A sphere for the starter's CLIP: the numbers were tried on four props (docs/retrieval.md).
+# A sphere for the starter's CLIP: the numbers were tried on four props (docs/results/methods.md).
 CLIP_MESH = Config(
     run=RunConfig(method="clip-mesh", steps=400, views_per_step=8, checkpoint_interval=50, preview_interval=20),
     camera=replace(DRAFT.camera, elevation_min=0.0, elevation_max=50.0),
@@ -206,8 +224,9 @@ CLIP_MESH = Config(
     sphere=SphereConfig(laplacian_end=0.005, normals=0.05, outside=10.0),
 )
 
-# CLIP-Mesh. "CM" marks numbers of its published configuration (configs/paper.yml of NasirKhalid24/CLIP-Mesh), whose sphere has
-# radius 1 and ours half of that. Left out: its diffusion prior of image embeddings, and its texture and normal maps.
+# CLIP-Mesh. "CM" marks numbers of its published configuration (configs/paper.yml of NasirKhalid24/CLIP-Mesh), whose
+# sphere has radius 1; ours has half of that. Left out: its diffusion prior of image embeddings, and its texture and normal
+# maps.
 CLIP_MESH_PAPER = Config(
     run=RunConfig(method="clip-mesh", steps=5000, views_per_step=25),  # CM: epochs, batch_size
     camera=CameraConfig(
@@ -229,11 +248,12 @@ CLIP_MESH_PAPER = Config(
     ),
     render=RenderConfig(resolution=512),  # CM: train_res
     guidance=GuidanceConfig(view_dependent=False),  # CM: text_prompt as it is
-    clip=ClipConfig(crops=1, crop_share=1.0),  # CM: whole pictures, each before one random background
+    clip=ClipConfig(crops=1, crop_share=1.0),  # CM: whole images, each before one random background
     refine=RefineConfig(
         strength=1.0,
         reach=1.0,
-        stiffness=16.0,  # spreads a push over 4 edges, which is one of CM's 1,280-face control mesh, whose limit surface it renders
+        # Spreads a push over 4 edges: one edge of CM's control mesh of 1,280 faces, whose limit surface it renders.
+        stiffness=16.0,
         position_rate=0.005,  # CM: lr 0.01, in units of its radius; to a tenth in 5,000 steps, as ours
         color_rate=0.01,  # CM: lr
         laplacian=3.1,  # CM: laplacian_weight 30 on the control mesh, the same penalty of a smooth displacement
@@ -244,7 +264,7 @@ CLIP_MESH_PAPER = Config(
     sphere=SphereConfig(
         subdivisions=5,  # 10,242 vertices, for colors at about the pixels of a view; CM has a texture of 512
         radius=0.5,  # CM: unit
-        clay_share=0.5,  # CM: shape_imgs_frac
+        textureless_share=0.5,  # CM: shape_imgs_frac
         laplacian_end=0.062,  # CM: laplacian_min 0.6, as above
         laplacian_share=0.31,  # CM's decay is a Gaussian of the step; linear here, with the same half
     ),
@@ -254,7 +274,7 @@ PRESETS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (
         Preset("draft", "a prop in minutes on a CPU: voxels, one view a step", DRAFT),
-        Preset("standard", "twice the views and more steps of the same recipe", STANDARD),
+        Preset("standard", "twice the views and more steps of the same settings", STANDARD),
         Preset("paper", "DreamFusion as published: mip-NeRF field, Shampoo, 15,000 steps of 4 views", PAPER),
         Preset(
             "dream-fields",

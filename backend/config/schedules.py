@@ -14,7 +14,7 @@ def linear(start: float, end: float, share: float, progress: float) -> float:
 
 
 def exponential(start: float, end: float, share: float, progress: float) -> float:
-    """From `start` > 0 at 0 to `end` > 0 at `share`, evenly in logarithm, constant afterwards; a share of 0 is `end` throughout."""
+    """From `start` > 0 at 0 to `end` > 0 at `share`, linear in the logarithm, then constant; a share of 0 is `end` throughout."""
     return math.exp(linear(math.log(start), math.log(end), share, progress))
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..config.schema import Config
+from ..config.usage import identity_settings
 from ..errors import ConfigError
-from ..io.output_files import write_atomically
+from ..io.output_files import write_output
 from ..models.local import resolve_model
-from ..training.job import deciding
 
 FILE = "plan.json"
 LARGE = 2**28  # bytes from which a file is known by its size and time, since hashing it takes longer than a cell
@@ -54,7 +54,7 @@ def record_run_settings(out: Path, plan: Mapping[str, Any]) -> None:
 
 def result_settings(config: Config) -> dict[str, Any]:
     """What of a configuration decides the props: as a job's fingerprint has it, and the mesh; the seed is a cell's own."""
-    settings = deciding(config)
+    settings = identity_settings(config)
     settings["run"].pop("seed")
     settings["mesh"] = asdict(config.mesh)
     return settings
@@ -80,7 +80,7 @@ def _write(path: Path, plan: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"cannot make the folder {path.parent} ({error.strerror}); give another one with --out"
         ) from error
-    write_atomically(path, (json.dumps(plan, indent=2) + "\n").encode())
+    write_output(path, (json.dumps(plan, indent=2) + "\n").encode())
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a run needs of the device's memory, estimated before anything is loaded, and compared with what is free.
+"""The device memory that a run needs, estimated before anything is loaded, and compared with what is free.
 
-Weights are exact, from the safetensors headers. Activations follow one simple rule a family, in numbers of the network's
-dtype for each picture, measured on the CPU with torch 2.13 (`tests/unit/test_memory.py` measures again):
+Weights are exact, from the safetensors headers. Activations follow one rule a family, in numbers of the network's dtype
+for each image, measured on the CPU with torch 2.13 (`tests/unit/test_memory.py` measures again):
 
     U-Net       skip connections + K max_i(C_i h_i^2), K = 12 without transformer blocks (pixel models), 21 with them
     transformer 10 x tokens x width
     VAE encoder 13.5 sum_i(C_i h_i^2) with its gradient; with `model.vae_recompute` 2 while the network runs, 7 after it
     renderer    170 bytes a sample of a ray; the mip MLP besides 88 bytes x width x blocks a point of one chunk
-    field       weight, gradient and the optimizer's state of each parameter; voxels 24 numbers a cell besides
+    field       weight, gradient and optimizer state of each parameter; voxels 24 numbers a cell besides
 
 with C_i channels and h_i pixels a side of level i. The estimate is within a factor of two of the measured peak.
 """
@@ -23,6 +23,7 @@ import torch
 
 from ..config.parsing import apply_settings
 from ..config.schema import Config
+from ..config.usage import memory_settings, resumable_memory_settings
 from ..errors import ConfigError, InsufficientMemoryError
 from ..fields.mip_mlp import CHUNK
 from .pipeline_folder import PipelineFolder
@@ -38,29 +39,10 @@ WORTH_NAMING = 20_000_000  # bytes that a setting must save to be advised
 LIBRARIES = 400_000_000  # bytes that cuBLAS, cuDNN and fragmentation take on a CUDA device
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
-# Settings that lower memory, in the words of --set; those of RESUMABLE leave what a run means as it is (job.fingerprint).
-RESUMABLE = (
-    "run.views_at_once=1",
-    "model.vae_recompute=true",
-    "model.dtype=float16",
-    "model.dtype=bfloat16",
-    "model.offload=blocks",
-    "model.offload=leaves",
-)
-OTHERS = (
-    "run.views_per_step=1",
-    "model.image_size=512",
-    "model.image_size=256",
-    "render.resolution=64",
-    "render.samples=64",
-    "optimizer.kind=adam",
-    "field.voxel_resolutions=16,32,64",
-)
-
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes by what they are for; all of them are needed at once."""
+    """Bytes by purpose; all of them are needed at the same time."""
 
     parts: Mapping[str, int]
 
@@ -69,14 +51,14 @@ class MemoryEstimate:
         return sum(self.parts.values())
 
     def __str__(self) -> str:
-        named = ", ".join(f"{name} {in_words(size)}" for name, size in self.parts.items() if size >= 0.01 * self.total)
-        return f"about {in_words(self.total)} ({named})"
+        named = ", ".join(f"{name} {size_text(size)}" for name, size in self.parts.items() if size >= 0.01 * self.total)
+        return f"about {size_text(self.total)} ({named})"
 
 
 def estimate_memory(
     folder: PipelineFolder, config: Config, dtype: torch.dtype, device: torch.device | str
 ) -> MemoryEstimate:
-    """What optimizing with this model on this device takes, text encoders aside, which are gone by then.
+    """The memory of optimizing with this model on this device. Text encoders do not count: they are freed before.
 
     Raises ModelError for files that cannot be read.
     """
@@ -104,31 +86,34 @@ def estimate_memory(
 
 
 def check_memory(folder: PipelineFolder, config: Config, dtype: torch.dtype, device: torch.device | str) -> str:
-    """One line about what the run needs and what is free. Raises InsufficientMemoryError with advice when it cannot fit."""
+    """One line with the memory that is needed and free.
+
+    Raises InsufficientMemoryError with advice when the run cannot fit.
+    """
     needed, free = estimate_memory(folder, config, dtype, device), free_bytes(device)
     if free is None:
         return f"memory: {needed} on {device}, whose free memory is unknown"
     if needed.total > free and not config.run.ignore_memory:
-        advice = lowering(folder, config, dtype, device, (*RESUMABLE, *OTHERS), fits=free)
+        advice = reduce_memory(folder, config, dtype, device, memory_settings(), fits=free)
         raise InsufficientMemoryError(
-            f"this run needs {needed} on {device}, where {in_words(free)} is free; {advice}; or free some memory, or set "
-            "run.ignore_memory=true to try all the same"
+            f"this run needs {needed} on {device}, where {size_text(free)} is free; {advice}; or free some memory, "
+            "or set run.ignore_memory=true to try all the same"
         )
-    return f"memory: {needed} of {in_words(free)} free on {device}"
+    return f"memory: {needed} of {size_text(free)} free on {device}"
 
 
-def lowering(
+def reduce_memory(
     folder: PipelineFolder,
     config: Config,
     dtype: torch.dtype,
     device: torch.device | str,
-    candidates: Sequence[str] = RESUMABLE,
+    candidates: Sequence[str] = resumable_memory_settings(),
     fits: int | None = None,
     otherwise: str = "no setting would help much; choose a smaller model",
 ) -> str:
-    """Advice: the settings that would help, the most effective first, each with what it saves on its own.
+    """Advice: the candidates that save memory, the most effective first, each with what it saves on its own.
 
-    `otherwise` is the advice where none of the candidates does.
+    `fits`: bytes that the run must fit in, if known. `otherwise`: the advice where no candidate helps.
     """
     now = estimate_memory(folder, config, dtype, device).total
     savings: dict[str, int] = {}
@@ -142,7 +127,7 @@ def lowering(
             try:
                 changed, number = apply_settings(config, [setting]), dtype
             except ConfigError:
-                continue  # at odds with another setting, so no advice
+                continue  # it contradicts another setting
         saved = now - estimate_memory(folder, changed, number, device).total
         if saved > max(0.02 * now, WORTH_NAMING) and not any(
             known.split("=")[0] == name and savings[known] >= saved for known in savings
@@ -151,13 +136,13 @@ def lowering(
     if not savings:
         return otherwise
     ranked = sorted(savings, key=lambda setting: -savings[setting])
-    listed = ", ".join(f"{setting} (saves {in_words(savings[setting])})" for setting in ranked[:4])
+    listed = ", ".join(f"{setting} (saves {size_text(savings[setting])})" for setting in ranked[:4])
     enough = fits is None or now - max(savings.values()) <= fits
     return f"lower one of: {listed}" if enough else f"lower several of: {listed}; or choose a smaller model"
 
 
 def free_bytes(device: torch.device | str) -> int | None:
-    """Bytes that are free on a device, None where nobody says: CUDA's own word, or what Linux calls available."""
+    """Free bytes of a device, as CUDA reports them or as Linux's MemAvailable; None where they are unknown."""
     device = torch.device(device)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -171,13 +156,13 @@ def free_bytes(device: torch.device | str) -> int | None:
     return available if limit is None else min(available, limit)
 
 
-def in_words(size: int) -> str:
-    """Bytes for people: "2.5 GB", "81 MB"."""
+def size_text(size: int) -> str:
+    """A size with its unit: "2.5 GB", "81 MB"."""
     return f"{size / GB:.1f} GB" if size >= 0.1 * GB else f"{max(1, round(size / 1e6))} MB"
 
 
 def _cgroup_left() -> int | None:
-    """What a container may still take (cgroup v2), caches that can be dropped not counted; None without a limit."""
+    """Bytes left below a container's limit (cgroup v2), not counting caches that can be dropped; None without one."""
     try:
         limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
         stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
@@ -187,7 +172,7 @@ def _cgroup_left() -> int | None:
 
 
 def _network_numbers(folder: PipelineFolder, config: Config) -> int:
-    """Peak numbers of one picture's forward pass."""
+    """Peak numbers of one image's forward pass."""
     network = folder.config(folder.network)
     size = _latent_size(folder, config, int(network.get("sample_size", 64)))
     if folder.family.name == "flow":
@@ -206,7 +191,7 @@ def _network_numbers(folder: PipelineFolder, config: Config) -> int:
 
 
 def _vae_work(folder: PipelineFolder, config: Config) -> int:
-    """sum_i(C_i h_i^2): numbers of one picture that the encoder's levels hold, each counted once."""
+    """sum_i(C_i h_i^2): numbers of one image that the encoder's levels hold, each counted once."""
     vae, network = folder.config("vae"), folder.config(folder.network)
     channels = [int(c) for c in vae.get("block_out_channels", (128, 256, 512, 512))]
     size = _latent_size(folder, config, int(network.get("sample_size", 64))) << (len(channels) - 1)
@@ -214,14 +199,14 @@ def _vae_work(folder: PipelineFolder, config: Config) -> int:
 
 
 def _latent_size(folder: PipelineFolder, config: Config, own: int) -> int:
-    """Pixels or latents a side that the network sees."""
+    """Pixels or latents a side of the network's input."""
     if not config.model.image_size or "vae" not in folder.classes:
         return own
     return config.model.image_size >> (len(folder.config("vae").get("block_out_channels", (0,) * 4)) - 1)
 
 
 def _renderer_bytes(config: Config, views: int) -> int:
-    """What rendering some of a step's views keeps for its backward pass, as if no sample were masked."""
+    """Bytes that rendering these views keeps for the backward pass, as if no sample were masked."""
     render, field = config.render, config.field
     samples = views * render.resolution**2 * render.samples
     kept = SAMPLE_BYTES * samples
@@ -255,5 +240,5 @@ def _field_bytes(config: Config) -> int:
 
 
 def _tiles(length: int, block: int) -> list[int]:
-    """Sizes of the blocks that a side is cut into."""
+    """Sizes of the blocks that a side is divided into."""
     return [block] * (length // block) + ([length % block] if length % block else [])

@@ -37,14 +37,14 @@ SEEN = 64  # pixels a side of the views in which insides are looked for
 def sphere_subject(config: SphereConfig, seed: int) -> InputMesh:
     """A subdivided icosahedron in scene units, faces outwards: no scaling, every vertex its own place.
 
-    Colors are Gaussian noise of mean 0.5 and deviation `patchiness` in display sRGB, smoothed over `patch_stiffness`, cut off at 0 and 1.
+    Colors are Gaussian noise of mean 0.5 and deviation `color_noise` in display sRGB, smoothed over `color_noise_stiffness`, cut off at 0 and 1.
     """
     ball = trimesh.creation.icosphere(subdivisions=config.subdivisions, radius=config.radius)
     vertices = np.ascontiguousarray(ball.vertices, np.float32)
     faces = np.ascontiguousarray(ball.faces, np.int32)
     noise = torch.randn(len(vertices), 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    patches = LargeStepsParameterization(uniform_laplacian(faces, len(vertices)), config.patch_stiffness).plain(noise).numpy()
-    display = 0.5 + config.patchiness * (patches - patches.mean(0)) / patches.std(0)
+    patches = LargeStepsParameterization(uniform_laplacian(faces, len(vertices)), config.color_noise_stiffness).plain(noise).numpy()
+    display = 0.5 + config.color_noise * (patches - patches.mean(0)) / patches.std(0)
     albedo = display_to_linear(display.clip(0, 1)).astype(np.float32)
     return InputMesh(vertices, faces, albedo, vertices.astype(np.float64), np.arange(len(vertices)), 1.0)
 
@@ -75,7 +75,7 @@ class SphereScene(MeshScene):
 
     def renders_untextured(self) -> bool:
         """In the first part of the run only: clay forms the shape, and colors then have every view."""
-        return self.progress < self.config.sphere.clay_share
+        return self.progress < self.config.sphere.textureless_share
 
     def penalties(self, moves: Tensor) -> tuple[Tensor, dict[str, float]]:
         """As `MeshScene.penalties`."""

@@ -39,7 +39,7 @@ from ..errors import (
     is_out_of_memory,
     one_line,
 )
-from ..models.memory_estimate import free_bytes, in_words
+from ..models.memory_estimate import free_bytes, size_text
 from ..models.pipeline_folder import PipelineFolder, open_pipeline
 from ..models.user_folders import cache_root
 from ..models.weights import parameter_count, weight_bytes
@@ -82,7 +82,7 @@ class SubprocessTextEncoder(PipelineTextEncoder):
         needed, free = text_bytes(self.folder, self.dtype, self.int8), free_bytes(self.device)
         if free is not None and needed > free:
             raise InsufficientMemoryError(
-                f"the text encoders need {in_words(needed)} on {self.device}, where {in_words(free)} is free; {ADVICE}"
+                f"the text encoders need {size_text(needed)} on {self.device}, where {size_text(free)} is free; {ADVICE}"
             )
         with tempfile.TemporaryDirectory(prefix="dreamwright-text-") as private:  # for this user's eyes only
             work = Path(private)

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ways to make a prop: which presets and which kind of model each takes."""
+"""The methods of `run.method`: the presets and the kind of model that each takes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from ..config.parsing import GUIDANCE_SCALE, OMEGA
 from ..config.presets import PRESETS, get_preset
 from ..config.schema import Config
+from ..config.setting import setting_fields
+from ..config.usage import check_settings_used, run_kind
 from ..errors import ConfigError, ModelError
 from ..models.registry import MODELS, STARTER, STARTER_CLIP, Kind
 from ..models.required_files import is_clip_folder
@@ -16,7 +19,7 @@ from ..models.required_files import is_clip_folder
 
 @dataclass(frozen=True)
 class Method:
-    """A name of `run.method`, what it is run with when nothing else is asked for, and the kind of model that guides it."""
+    """A name of `run.method`, its default preset and model, and the kind of model that guides it."""
 
     name: str
     summary: str
@@ -33,24 +36,7 @@ METHODS: Mapping[str, Method] = {
         Method("clip-mesh", "CLIP's cosine guides a mesh instead of a field", "clip-mesh", STARTER_CLIP, "image-text"),
     )
 }
-# Of the settings, those that mean something to clip-mesh, which has no field, no diffusion and no grid; "*": a whole section.
-# It leaves a negative prompt out and says so, as dream-fields does.
-OF_CLIP_MESH: Mapping[str, Sequence[str]] = {
-    "run": ("method", "steps", "views_per_step", "seed", "checkpoint_interval", "preview_interval", "threads", "views_at_once"),
-    "camera": ("*",),
-    "light": ("*",),
-    "shading": ("*",),
-    "render": ("resolution",),
-    "guidance": ("view_dependent", "overhead_elevation", "view_words", "textureless_words", "negative_prompt"),
-    "clip": ("*",),
-    "model": ("dtype",),
-    "mesh": ("height_m",),
-    "refine": (
-        "reach", "color_reach", "stiffness", "color_stiffness", "position_rate", "color_rate", "laplacian", "edges", "crease", "supersampling",
-    ),
-    "sphere": ("*",),
-}  # fmt: skip
-WHAT = {"diffusion": "a text-to-image pipeline", "image-text": "a CLIP model"}
+KIND_TEXT: Mapping[Kind, str] = {"diffusion": "a text-to-image pipeline", "image-text": "a CLIP model"}
 
 
 def get_method(name: str) -> Method:
@@ -74,31 +60,24 @@ def preset_of(method: str | None, preset: str | None) -> str:
 
 
 def uses(method: str, name: str) -> bool:
-    """Whether the setting "section.name" means something to the method, as far as methods are told apart by it."""
-    section, _, key = name.partition(".")
-    if method != "clip-mesh":
-        return section != "sphere"
-    known = OF_CLIP_MESH.get(section, ())
-    return key in known or "*" in known
+    """Whether the setting "section.key" means something to the method. Raises ConfigError for an unknown method."""
+    found = setting_fields(Config).get(OMEGA if name == GUIDANCE_SCALE else name)
+    return found is not None and found.applies_to(*run_kind(get_preset(get_method(method).preset).config))
 
 
-def check_used(config: Config) -> None:
-    """Raise ConfigError for settings that differ from the method's own preset and mean nothing to it."""
+def check_used(config: Config, preset: str = "") -> None:
+    """Raise ConfigError for a preset of another method, and for settings that mean nothing to the method.
+
+    The latter are those that differ from the method's own preset.
+    """
     method = get_method(config.run.method)
-    own = get_preset(method.preset).config
-    for section in fields(Config):
-        mine, theirs = getattr(config, section.name), getattr(own, section.name)
-        for field in fields(mine):
-            name = f"{section.name}.{field.name}"
-            if getattr(mine, field.name) != getattr(theirs, field.name) and not uses(method.name, name):
-                sections = ", ".join(
-                    OF_CLIP_MESH
-                    if method.name == "clip-mesh"
-                    else (s.name for s in fields(Config) if s.name != "sphere")
-                )
-                raise ConfigError(
-                    f"{name} means nothing to {method.name}; allowed are settings of {sections}, as docs/results/methods.md says; leave it out"
-                )
+    if preset in PRESETS and PRESETS[preset].config.run.method != method.name:
+        fitting = ", ".join(p.name for p in PRESETS.values() if p.config.run.method == method.name)
+        raise ConfigError(
+            f"run.method is {method.name!r} and the preset {preset!r} is one of {PRESETS[preset].config.run.method}; "
+            f"allowed with {method.name} are the presets {fitting}; choose one of them"
+        )
+    check_settings_used(config, own=get_preset(method.preset).config)
 
 
 def check_model(method: str, model: str, folder: Path) -> None:
@@ -110,6 +89,6 @@ def check_model(method: str, model: str, folder: Path) -> None:
     fitting = ", ".join(m.name for m in MODELS if m.kind == wanted)
     others = next(m.name for m in METHODS.values() if m.kind == found)
     raise ModelError(
-        f"the model {model!r} is {WHAT[found]}, which cannot guide {method}; allowed are {fitting}, or a folder with "
-        f"{WHAT[wanted]}; choose one with --model, or {others} with --method"
+        f"the model {model!r} is {KIND_TEXT[found]}, which cannot guide {method}; allowed are {fitting}, or a folder "
+        f"with {KIND_TEXT[wanted]}; choose one with --model, or {others} with --method"
     )

@@ -7,7 +7,7 @@ import dataclasses
 import random
 from pathlib import Path
 
-from dreamwright.shared.messages import AskCapabilities
+from dreamwright.shared.messages import GetCapabilities
 from dreamwright.shared.schema import from_map, rule_of, to_map
 from tests.soak import bounds
 from tests.testing.in_memory_server import InMemoryServer
@@ -30,7 +30,7 @@ def test_every_field_of_every_message_keeps_its_bounds_and_says_them() -> None:
         field
         for kind in bounds.RECORDS
         for field in dataclasses.fields(kind)
-        if rule_of(field).kind in ("whole", "real")
+        if rule_of(field).kind in ("integer", "number")
     ]
     assert len(numbers) > 40 and all(field.name for field in numbers)
 
@@ -55,11 +55,11 @@ def test_settings_of_the_refining_of_a_mesh_are_refused_by_name_where_there_is_n
 ) -> None:
     in_memory_server = InMemoryServer(tmp_path / "state")
     assert bounds.outcome(in_memory_server, settings={"refine.strength": 0.25}).startswith(
-        "bad-input: refine.* means nothing without a mesh"
+        "bad-input: refine.strength means nothing to dreamfusion"
     )
     told = {
         bound.name: (bound.low, bound.high)
-        for bound in in_memory_server.request(AskCapabilities()).setting_bounds
+        for bound in in_memory_server.request(GetCapabilities()).setting_bounds
         if bound.name.startswith("refine.")
     }
     assert told["refine.strength"] == (0, 1) and len(told) == 11
@@ -75,7 +75,8 @@ def test_only_who_sits_at_the_server_or_runs_it_may_name_a_folder_as_model(tmp_p
     in_memory_server = InMemoryServer(tmp_path / "state")
     (tmp_path / "there").mkdir()
     there, absent = (
-        bounds.outcome(in_memory_server, owner="ada", model=str(tmp_path / name)).replace(name, "X") for name in ("there", "gone!")
+        bounds.outcome(in_memory_server, owner="ada", model=str(tmp_path / name)).replace(name, "X")
+        for name in ("there", "gone!")
     )
     assert there == absent and "only its admins may name a folder" in there
     for owner, admin in (("local", False), ("chief", True)):

@@ -7,24 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from dreamwright.backend.config.parsing import BOUNDS
+from dreamwright.backend.config.parsing import setting_bounds
 from dreamwright.backend.server.policy import Policy, stated_bounds
 from dreamwright.backend.server.workers.dispatcher import RECKON_S
 from dreamwright.backend.server.workers.worker_protocol import ProgressReport
 from dreamwright.shared.messages import (
-    AskCapabilities,
-    Cancel,
-    Fetch,
-    Forget,
+    CancelJob,
+    DeleteJob,
+    FetchChunk,
+    GetCapabilities,
     ListJobs,
-    Pause,
-    Pin,
-    Prioritize,
-    Resume,
-    Submit,
+    PauseJob,
+    PinJob,
+    ResumeJob,
+    SetPriority,
+    SubmitJob,
     Subscribe,
 )
-from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
+from tests.testing.in_memory_server import InMemoryServer
 
 # --- the line
 
@@ -33,7 +33,7 @@ def test_fifty_jobs_of_one_user_do_not_delay_the_first_of_another(in_memory_serv
     flood = [in_memory_server.submit("ada") for _ in range(50)]
     in_memory_server.step()
     first = in_memory_server.submit("bob")
-    assert in_memory_server.job(first).queue_place == 1
+    assert in_memory_server.job(first).queue_position == 1
     in_memory_server.finish(flood[0])
     assert in_memory_server.runner.given == [flood[0], first]
 
@@ -42,7 +42,10 @@ def test_every_device_works_while_anything_waits(tmp_path: Path) -> None:
     in_memory_server = InMemoryServer(tmp_path, ("cuda:0", "cuda:1"))
     jobs = [in_memory_server.submit() for _ in range(3)]
     in_memory_server.step()
-    assert {device: job.job for device, job in in_memory_server.runner.at_work.items()} == {"cuda:0": jobs[0], "cuda:1": jobs[1]}
+    assert {device: job.job for device, job in in_memory_server.runner.at_work.items()} == {
+        "cuda:0": jobs[0],
+        "cuda:1": jobs[1],
+    }
     assert in_memory_server.job(jobs[1]).device == "cuda:1"
     in_memory_server.finish(jobs[1])
     assert in_memory_server.runner.at_work["cuda:1"].job == jobs[2]
@@ -51,12 +54,15 @@ def test_every_device_works_while_anything_waits(tmp_path: Path) -> None:
 def test_a_user_s_limit_counts_paused_jobs_and_hinders_nobody_else(tmp_path: Path) -> None:
     in_memory_server = InMemoryServer(tmp_path, policy=Policy(jobs_per_user=2, jobs_total=3))
     first, second = in_memory_server.submit(), in_memory_server.submit()
-    in_memory_server.request(Pause(second))
-    asked = Submit("more", "a red mushroom", "", "starter", "draft", 0, {})
-    assert in_memory_server.refusal(asked).code == "too-many" and "allowed are 2 a user" in in_memory_server.refusal(asked).message
+    in_memory_server.request(PauseJob(second))
+    asked = SubmitJob("more", "a red mushroom", "", "starter", "draft", 0, {})
+    assert (
+        in_memory_server.refusal(asked).code == "too-many"
+        and "allowed are 2 a user" in in_memory_server.refusal(asked).message
+    )
     in_memory_server.submit("bob")
     assert in_memory_server.refusal(asked, "cem").code == "queue-full"
-    in_memory_server.request(Cancel(first))
+    in_memory_server.request(CancelJob(first))
     in_memory_server.request(asked)
     assert in_memory_server.request(asked).job.job in in_memory_server.ledger.entries, (
         "and asking for it again is answered although the limit is reached"
@@ -67,14 +73,17 @@ def test_priorities_order_a_turn_and_only_admins_raise_them(in_memory_server: In
     running = in_memory_server.submit("zoe")
     in_memory_server.step()
     a, b = in_memory_server.submit("ada"), in_memory_server.submit("bob")
-    assert [in_memory_server.job(a).queue_place, in_memory_server.job(b).queue_place] == [1, 2]
-    assert in_memory_server.refusal(Prioritize(b, 1), "bob").code == "not-allowed"
-    assert in_memory_server.refusal(Prioritize(b, 1), "ada").code == "no-such-job"
-    assert in_memory_server.request(Prioritize(a, -1)).job.queue_place == 2
-    assert in_memory_server.request(Prioritize(a, 5), "root", admin=True).job.queue_place == 1
-    assert in_memory_server.refusal(Submit("x", "a red mushroom", "", "starter", "draft", 0, {}, 1), "bob").code == "not-allowed"
+    assert [in_memory_server.job(a).queue_position, in_memory_server.job(b).queue_position] == [1, 2]
+    assert in_memory_server.refusal(SetPriority(b, 1), "bob").code == "not-allowed"
+    assert in_memory_server.refusal(SetPriority(b, 1), "ada").code == "no-such-job"
+    assert in_memory_server.request(SetPriority(a, -1)).job.queue_position == 2
+    assert in_memory_server.request(SetPriority(a, 5), "root", admin=True).job.queue_position == 1
+    assert (
+        in_memory_server.refusal(SubmitJob("x", "a red mushroom", "", "starter", "draft", 0, {}, 1), "bob").code
+        == "not-allowed"
+    )
     in_memory_server.finish(running)
-    assert in_memory_server.refusal(Prioritize(running, -1), "zoe").code == "not-now"
+    assert in_memory_server.refusal(SetPriority(running, -1), "zoe").code == "not-now"
     in_memory_server.kill()
     in_memory_server.open()
     assert in_memory_server.job(a).priority == 5
@@ -87,11 +96,11 @@ def test_users_see_their_own_jobs_and_an_admin_everybody_s(in_memory_server: InM
     assert {(job.job, job.owner) for job in seen} == {(mine, "ada"), (other, "bob")}
     in_memory_server.request(Subscribe(), "root", admin=True)
     in_memory_server.request(Subscribe(), "ada")
-    in_memory_server.request(Cancel(other), "bob")
+    in_memory_server.request(CancelJob(other), "bob")
     assert [event.job.job for event in in_memory_server.events[b"root"] if event.job.state == "cancelled"] == [other]
     assert not in_memory_server.events.get(b"ada")
-    for request in (Cancel(other), Pause(other), Resume(other), Forget(other), Pin(other, True), Prioritize(other, -1),
-                    Fetch(other, "mesh", 0, 1), Subscribe(other)):  # fmt: skip
+    for request in (CancelJob(other), PauseJob(other), ResumeJob(other), DeleteJob(other), PinJob(other, True), SetPriority(other, -1),
+                    FetchChunk(other, "mesh", 0, 1), Subscribe(other)):  # fmt: skip
         theirs, none = (
             in_memory_server.refusal(request),
             in_memory_server.refusal(type(request)(*("f" * 16 if v == other else v for v in vars(request).values()))),
@@ -100,17 +109,19 @@ def test_users_see_their_own_jobs_and_an_admin_everybody_s(in_memory_server: InM
 
 
 def test_the_capabilities_state_every_limit(in_memory_server: InMemoryServer) -> None:
-    able = in_memory_server.request(AskCapabilities())
+    able = in_memory_server.request(GetCapabilities())
     assert able.bounds == stated_bounds(in_memory_server.policy)
     assert {(b.name, b.low, b.high) for b in able.setting_bounds} == {
-        (name, low, high) for name, (low, high) in BOUNDS.items()
+        (name, low, high) for name, (low, high) in setting_bounds().items()
     }
 
 
 # --- times
 
 
-def test_the_time_of_a_queued_job_is_unknown_until_its_preset_was_measured_on_this_device(in_memory_server: InMemoryServer) -> None:
+def test_the_time_of_a_queued_job_is_unknown_until_its_preset_was_measured_on_this_device(
+    in_memory_server: InMemoryServer,
+) -> None:
     jobs = [in_memory_server.submit() for _ in range(3)]
     in_memory_server.step()
     assert in_memory_server.job(jobs[1]).ready_high_s == -1
@@ -133,7 +144,9 @@ def test_the_time_of_a_queued_job_is_unknown_until_its_preset_was_measured_on_th
     in_memory_server.open()
     in_memory_server.step()
     in_memory_server.step(RECKON_S)
-    assert in_memory_server.job(jobs[2]).ready_low_s == pytest.approx(2 * one, abs=0.1), "measured times outlive the server"
+    assert in_memory_server.job(jobs[2]).ready_low_s == pytest.approx(2 * one, abs=0.1), (
+        "measured times outlive the server"
+    )
 
 
 def test_another_preset_or_a_heavier_setting_has_a_time_of_its_own(in_memory_server: InMemoryServer) -> None:

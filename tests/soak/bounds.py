@@ -17,25 +17,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dreamwright.backend.config.parsing import BOUNDS, setting_names
 from dreamwright.backend.config.schema import Config
+from dreamwright.backend.config.setting import setting_fields
 from dreamwright.backend.server.workers import worker_protocol
-from dreamwright.backend.training.job import OF_A_MESH
 from dreamwright.shared import capabilities
-from dreamwright.shared.errors import ProtocolError, Refused
-from dreamwright.shared.messages import MESSAGES, Cancel, Fetch, JobReply, JobSummary, Submit, Upload
-from dreamwright.shared.schema import from_map, rule_of, shown, to_map
+from dreamwright.shared.errors import ProtocolError, RequestError
+from dreamwright.shared.messages import MESSAGES, CancelJob, FetchChunk, JobReply, JobSummary, SubmitJob, UploadChunk
+from dreamwright.shared.schema import from_map, rule_of, short_repr, to_map
 from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.message_strategies import PATHS, probes, valid
 
 RECORDS: tuple[type[Any], ...] = (
     *MESSAGES.values(),
-    *worker_protocol.KINDS.values(),
+    *worker_protocol.MESSAGE_TYPES.values(),
     JobSummary,
-    capabilities.ModelCard,
-    capabilities.PresetCard,
-    capabilities.SettingCard,
-    capabilities.SettingBound,
+    capabilities.ModelInfo,
+    capabilities.PresetInfo,
+    capabilities.SettingInfo,
+    capabilities.SettingRange,
 )
 
 
@@ -71,19 +70,13 @@ def field_fault(kind: type[Any], name: str, value: Any, fine: bool) -> str:
 
 def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
     """(setting, words, value, whether its own bound allows it) of every setting; those without a number only get wrong types."""
-    hints = {
-        f"{s.name}.{name}": hint
-        for s in dataclasses.fields(Config)
-        for name, hint in typing.get_type_hints(type(getattr(Config(), s.name))).items()
-    }
-    for name in setting_names():
-        if name.startswith((OF_A_MESH, "sphere.")):
-            continue  # nothing to the job that is asked for here: of a mesh that was sent (tests/server/test_bounds.py), and of clip-mesh
-        hint = hints[name]
-        numeric = name in BOUNDS
-        if numeric:
-            low, high = BOUNDS[name]
-            whole = hint is int or ("int" in str(hint) and "float" not in str(hint))
+    for name, setting in setting_fields(Config).items():
+        if not setting.applies_to("field", "diffusion"):
+            continue  # refused for the job that is submitted here, a field that a diffusion model guides
+        if setting.bounds is not None:
+            low, high = setting.bounds
+            allowed = [setting.low, setting.high, *([0] if setting.zero else [])]
+            whole = setting.kind in ("integer", "integers")
             step = 1 if whole else 1e-6 * max(1.0, abs(high))
             values = {
                 "0": 0,
@@ -95,8 +88,9 @@ def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
                 "1e308": 1e308,
             }
             for words, value in values.items():
-                yield name, words, value, low <= value <= high
-                yield name, f"{words} as text", repr(value), low <= value <= high
+                fine = value in allowed or setting.low <= value <= setting.high
+                yield name, words, value, fine
+                yield name, f"{words} as text", repr(value), fine
             yield from (
                 (name, f"{text!r} as text", text, False)
                 for text in ("nan", "inf", "-inf", "NaN", "1e999", "", "x", "1;2", "0x10", "None", "[1]", "9" * 400)
@@ -104,9 +98,9 @@ def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
             yield name, "a flag for a number", True, False
             if whole:
                 yield name, "a fraction", low + 0.5, False
-        elif typing.get_origin(hint) is typing.Literal:
-            # clip-mesh alone is no method for a preset of another: its settings of the field mean nothing to a mesh.
-            yield from ((name, f"{word!r}", word, True) for word in typing.get_args(hint) if word != "clip-mesh")
+        elif setting.kind == "choice":
+            # A preset fits one method only, so another one is refused.
+            yield from ((name, f"{word!r}", word, name != "run.method" or word == "dreamfusion") for word in setting.choices)
             yield from (
                 (name, words, value, False)
                 for words, value in (
@@ -118,7 +112,7 @@ def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
                     ("a path", PATHS[0]),
                 )
             )
-        elif hint is bool:
+        elif setting.kind == "switch":
             yield from (
                 (name, words, value, fine)
                 for words, value, fine in (
@@ -135,9 +129,9 @@ def outcome(in_memory_server: InMemoryServer, **changes: Any) -> str:
     """How a submit ends: "taken", or the code of the refusal with its words."""
     try:
         job = in_memory_server.submit(**changes)
-    except Refused as refused:
+    except RequestError as refused:
         return f"{refused.code}: {refused.message}"
-    in_memory_server.request(Cancel(job))
+    in_memory_server.request(CancelJob(job))
     return "taken"
 
 
@@ -167,24 +161,24 @@ def name_faults(in_memory_server: InMemoryServer) -> tuple[int, list[str]]:
             if not said.startswith("bad-input: "):
                 faults.append(f"{field} {path!r}: {said}")
         for request, code in (
-            (Submit("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=path[:64]), "not-ready"),
-            (Upload(path[:64], 9, 0, b"123456789"), "bad-input"),
+            (SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=path[:64]), "not-ready"),
+            (UploadChunk(path[:64], 9, 0, b"123456789"), "bad-input"),
         ):
             count += 1
             refused = in_memory_server.refusal(request)
             if refused.code != code:
                 faults.append(f"mesh {path!r}: {refused}")
-        for request in (Cancel(path[:40]), Fetch(path[:40], "mesh", 0, 10)):
+        for request in (CancelJob(path[:40]), FetchChunk(path[:40], "mesh", 0, 10)):
             count += 1
             try:
                 faults.append(f"job {path!r}: {type(in_memory_server.request(request)).__name__}")
-            except Refused as refused:
+            except RequestError as refused:
                 if refused.code != "no-such-job":
                     faults.append(f"job {path!r}: {refused}")
         count += 1
-        reply = in_memory_server.request(Submit(path[:64], "a red mushroom", "", "starter", "draft", 0, {}), "ada")
+        reply = in_memory_server.request(SubmitJob(path[:64], "a red mushroom", "", "starter", "draft", 0, {}), "ada")
         if isinstance(reply, JobReply):
-            in_memory_server.request(Cancel(reply.job.job))
+            in_memory_server.request(CancelJob(reply.job.job))
     made = files_under(in_memory_server.folder.parent) - before
     if made:
         faults.append(f"written: {sorted(made)}")
@@ -203,13 +197,13 @@ def main() -> int:
         allowed["field values taken" if fine else "field values refused"] += 1
         fault = field_fault(kind, name, value, fine)
         if fault:
-            faults.append(f"{kind.__name__}.{name} {words} ({shown(value)}): {fault}")
+            faults.append(f"{kind.__name__}.{name} {words} ({short_repr(value)}): {fault}")
     for name, words, value, fine in setting_cases():
         settings.add(name)
         allowed["setting values taken" if fine else "setting values refused"] += 1
         fault = setting_fault(in_memory_server, name, value, fine)
         if fault:
-            faults.append(f"{name} {words} ({shown(value)}): {fault}")
+            faults.append(f"{name} {words} ({short_repr(value)}): {fault}")
     names, wrong = name_faults(in_memory_server)
     print(
         json.dumps(

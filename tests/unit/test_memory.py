@@ -17,11 +17,12 @@ from dreamwright.backend.config.parsing import apply_settings
 from dreamwright.backend.config.presets import PRESETS
 from dreamwright.backend.config.schema import Config
 from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.models import memory_estimate
-from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.models.local import resolve_model
-from dreamwright.backend.models.memory_estimate import check_memory, estimate_memory, free_bytes, in_words, lowering
+from dreamwright.backend.config.usage import memory_settings
+from dreamwright.backend.models.memory_estimate import check_memory, estimate_memory, free_bytes, size_text, reduce_memory
 from dreamwright.backend.models.pipeline_folder import open_pipeline
 from dreamwright.backend.scenes.field_scene import FieldScene
 from dreamwright.backend.text.prompts import PromptEmbeddings
@@ -157,13 +158,13 @@ def test_a_run_that_cannot_fit_is_refused_with_what_helps_most_first(
     with pytest.raises(ConfigError) as caught:
         check_memory(folder, config, torch.float32, "cpu")
     message = str(caught.value)
-    assert "\n" not in message and in_words(needed) in message and "run.ignore_memory=true" in message
+    assert "\n" not in message and size_text(needed) in message and "run.ignore_memory=true" in message
     listed = [
         word
         for word in message.split()
         if "=" in word
         and word.partition("=")[0]
-        in {s.partition("=")[0] for s in (*memory_estimate.RESUMABLE, *memory_estimate.OTHERS)}
+        in {s.partition("=")[0] for s in memory_settings()}
     ]
     savings = []
     for setting in listed:
@@ -197,14 +198,14 @@ def test_advice_for_a_resumed_run_names_only_what_it_may_change(folders: dict[st
     from dreamwright.backend.training.job import make_job
 
     folder, config = open_pipeline(folders["latent"]), draft("run.views_per_step=4")
-    advice = lowering(folder, config, torch.float32, "cpu")
+    advice = reduce_memory(folder, config, torch.float32, "cpu")
     names = [word for word in advice.replace(",", " ").split() if "=" in word]
     assert "run.views_at_once=1" in names
     wanted = make_job("a chair", "m", "draft", config).fingerprint()
     for name in names:
         assert make_job("a chair", "m", "draft", apply_settings(config, [name])).fingerprint() == wanted
     tiny = apply_settings(config, ["run.views_at_once=1", "model.vae_recompute=true", "model.dtype=bfloat16"])
-    assert lowering(folder, tiny, torch.bfloat16, "cpu", otherwise="nothing") == "nothing"
+    assert reduce_memory(folder, tiny, torch.bfloat16, "cpu", otherwise="nothing") == "nothing"
 
 
 def test_free_memory_is_what_linux_calls_available_or_less_in_a_container(

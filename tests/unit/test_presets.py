@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamwright.backend.config.parsing import (
-    BOUNDS,
     apply_settings,
     config_from_mapping,
     config_to_mapping,
+    setting_bounds,
     setting_names,
     validate,
 )
@@ -24,8 +24,8 @@ from dreamwright.backend.config.schedules import linear
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.fields import build_field
 from dreamwright.backend.rendering.shading import sample_shading
-from dreamwright.backend.training.optimizers.factory import build_optimizer, learning_rate, set_learning_rate
-from dreamwright.backend.training.optimizers.shampoo import Shampoo
+from dreamwright.backend.optimizers.factory import build_optimizer, learning_rate, set_learning_rate
+from dreamwright.backend.optimizers.shampoo import Shampoo
 
 PAPER = PRESETS["paper"].config
 STEPS = 15_000
@@ -155,7 +155,7 @@ def test_every_number_of_the_configuration_has_bounds() -> None:
         if isinstance(config[name.split(".")[0]][name.split(".")[1]], (int, float, list))
         and not isinstance(config[name.split(".")[0]][name.split(".")[1]], bool)
     }  # fmt: skip
-    assert numbers == set(BOUNDS)
+    assert numbers == set(setting_bounds())
 
 
 def test_settings_are_typed() -> None:

@@ -12,6 +12,7 @@ import torch
 
 from dreamwright.backend.cameras.poses import Cameras, orbit_cameras
 from dreamwright.backend.config.parsing import apply_settings
+from dreamwright.backend.config.presets import REFINE
 from dreamwright.backend.config.schema import Config
 from dreamwright.backend.errors import CheckpointError, ConfigError, RunError
 from dreamwright.backend.evaluation.silhouettes import iou
@@ -24,8 +25,8 @@ from dreamwright.backend.rendering.shading import Shading
 from dreamwright.backend.scenes.mesh_scene import guidance_for
 from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
-from dreamwright.backend.training.events import Checkpoint, Finished, Health, Preview, Progress
-from dreamwright.backend.training.refine_job import REFINE, make_refine_job
+from dreamwright.backend.training.events import Checkpoint, Finished, Health, Preview, StepCompleted
+from dreamwright.backend.training.refine_job import make_refine_job
 from dreamwright.backend.training.refine_trainer import Refinement
 from tests.testing.oracles import KnownImages
 from tests.testing.primitive_meshes import grid, icosphere
@@ -231,7 +232,7 @@ def test_a_resumed_refinement_equals_an_uninterrupted_one_bitwise(oracle: KnownI
             if event.state.step == stop_at:
                 break
     resumed = run_of(config, oracle, subject, resume=read_checkpoint(tmp_path, job).state)
-    steps = [event.step for event in resumed if isinstance(event, Progress)]
+    steps = [event.step for event in resumed if isinstance(event, StepCompleted)]
     assert steps == list(range(stop_at + 1, 7))
     first, second = whole.scene.state().tensors, resumed.scene.state().tensors
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
@@ -260,7 +261,7 @@ def test_a_checkpoint_of_another_mesh_or_strength_is_refused(oracle: KnownImages
 def test_events_tell_steps_eta_previews_health_and_the_end(oracle: KnownImages) -> None:
     ticks = iter(range(1000))
     events = list(run_of(refine_config(), oracle, ball(2), clock=lambda: float(next(ticks))))
-    progress = [e for e in events if isinstance(e, Progress)]
+    progress = [e for e in events if isinstance(e, StepCompleted)]
     assert [e.step for e in progress] == [1, 2, 3, 4, 5, 6]
     assert progress[2].eta_s == pytest.approx(progress[2].elapsed_s)
     assert {e.step for e in events if isinstance(e, Preview)} == {3, 6}
@@ -273,7 +274,7 @@ def test_stopping_is_honored_within_a_step_and_leaves_a_checkpoint(oracle: Known
     asked, events = [], []
     for event in run_of(refine_config("run.checkpoint_interval=100"), oracle, ball(2), should_stop=lambda: bool(asked)):
         events.append(event)
-        if isinstance(event, Progress) and event.step == 2:
+        if isinstance(event, StepCompleted) and event.step == 2:
             asked.append(True)
     assert isinstance(events[-2], Checkpoint) and events[-2].state.step == 2
     assert events[-1] == Finished(2, False, 0)

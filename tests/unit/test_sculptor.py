@@ -24,12 +24,12 @@ from dreamwright.backend.guidance.clip_model import ImageTextModel, load_image_t
 from dreamwright.backend.mesh_rendering.render import Topology, render_mesh
 from dreamwright.backend.rendering.shading import Shading
 from dreamwright.backend.scenes.initial_field import InitialField
-from dreamwright.backend.scenes.mesh_losses import edges_of, neighbors_of, normal_energy, bounds_penalty
+from dreamwright.backend.scenes.mesh_losses import bounds_penalty, edges_of, neighbors_of, normal_energy
 from dreamwright.backend.scenes.sphere_scene import SphereScene, sphere_subject
 from dreamwright.backend.server.requests import check_submission
 from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
-from dreamwright.backend.training.events import Checkpoint, Finished, Health, Preview, Progress
+from dreamwright.backend.training.events import Checkpoint, Finished, Health, Preview, StepCompleted
 from dreamwright.backend.training.job import make_job
 from dreamwright.backend.training.methods import METHODS, uses
 from dreamwright.backend.training.pipeline import TextTo3DPipeline
@@ -84,8 +84,8 @@ def test_the_sphere_is_round_closed_and_outward(subdivisions: int) -> None:
 
 
 def test_the_sphere_begins_in_smooth_patches_of_its_seeds_colors() -> None:
-    """Mean and deviation as asked where nothing is cut off; neighbors are more alike than strangers; patchiness 0 is grey."""
-    config = SphereConfig(subdivisions=4, patchiness=0.1)
+    """Mean and deviation as asked where nothing is cut off; neighbors are more alike than strangers; color_noise 0 is grey."""
+    config = SphereConfig(subdivisions=4, color_noise=0.1)
     subject = sphere_subject(config, 1)
     assert subject.display.mean(0) == pytest.approx(0.5, abs=1e-3) and subject.display.std(0) == pytest.approx(
         0.1, abs=1e-3
@@ -95,7 +95,7 @@ def test_the_sphere_begins_in_smooth_patches_of_its_seeds_colors() -> None:
     assert np.array_equal(subject.albedo, sphere_subject(config, 1).albedo) and not np.array_equal(
         subject.albedo, sphere_subject(config, 2).albedo
     )
-    assert sphere_subject(SphereConfig(patchiness=0.0), 1).display == pytest.approx(0.5, abs=1e-6)
+    assert sphere_subject(SphereConfig(color_noise=0.0), 1).display == pytest.approx(0.5, abs=1e-6)
 
 
 def test_normals_cost_what_their_angles_say() -> None:
@@ -213,7 +213,7 @@ def test_clay_is_shown_in_the_first_part_of_a_run_only(model: ImageTextModel) ->
         "run.views_per_step=4",
         "shading.shaded_probability=1",
         "shading.textureless_probability=1",
-        "sphere.clay_share=0.5",
+        "sphere.textureless_share=0.5",
     )
     shown: list[set[str]] = []
     render = shape._render
@@ -246,7 +246,7 @@ def test_a_run_raises_the_cosine_and_resumes_bitwise(clip: Path, tmp_path: Path)
     whole, cosines, states, events = TextTo3DPipeline(job, "cpu", None, lambda: False), [], {}, []
     for event in whole.events():
         events.append(event)
-        if isinstance(event, Progress):
+        if isinstance(event, StepCompleted):
             cosines.append(event.scalars["cosine"])
         if isinstance(event, Checkpoint):
             states[event.state.step] = event.state
@@ -291,7 +291,7 @@ def test_stopping_is_honored_and_the_mesh_so_far_can_be_had(clip: Path) -> None:
     events = []
     for event in production.events():
         events.append(event)
-        if isinstance(event, Progress) and event.step == 3:
+        if isinstance(event, StepCompleted) and event.step == 3:
             asked.append(True)
     assert isinstance(events[-2], Checkpoint) and events[-2].state.step == 3 == production.step
     assert events[-1] == Finished(3, False, 0) and len(production.mesh()[0].faces) == 320

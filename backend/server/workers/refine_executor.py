@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from dreamwright.shared.messages import JobSummary, SubmitJob
 
 from ...config.parsing import apply_settings
+from ...config.presets import REFINE, REFINE_PRESET
 from ...errors import ConfigError
-from ...training.refine_job import PRESET, REFINE, RefineJob, refine_job
+from ...training.refine_job import RefineJob, refine_job
 from ..jobs.uploads import INPUT_MESH_FILE, read_uploaded_mesh
+from .worker_protocol import RunJob
 
 if TYPE_CHECKING:
     from ...geometry.build import Mesh
@@ -26,11 +28,11 @@ ECHOED, ECHOES = (
 )  # facts of the mesh as it was sent that go back with the refined one: what the client needs to put it in its place
 
 
-def refine_job_of(asked: SubmitJob | JobSummary) -> RefineJob:
+def refine_job_of(asked: SubmitJob | JobSummary | RunJob) -> RefineJob:
     """The validated job on the mesh that was asked for. Raises PromptError and ConfigError."""
-    if asked.preset != PRESET:
+    if asked.preset != REFINE_PRESET:
         raise ConfigError(
-            f"the preset {asked.preset!r} makes props from nothing; allowed for a mesh that was sent is {PRESET!r}; choose that, or leave the mesh out"
+            f"the preset {asked.preset!r} makes props from nothing; allowed for a mesh that was sent is {REFINE_PRESET!r}; choose that, or leave the mesh out"
         )
     config = apply_settings(REFINE, [f"{name}={value}" for name, value in asked.settings.items()])
     config = replace(

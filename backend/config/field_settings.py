@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Settings of what is rendered: cameras, lights, shading, the field, its background, the renderer and the penalties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from .setting import SceneKind, Section, setting
+
+FIELD: tuple[SceneKind, ...] = ("field",)
+BACKED: tuple[SceneKind, ...] = ("field", "mesh")  # scenes that are rendered before a random background
+SHARE, PROBABILITY, DISTANCE, WEIGHT = (0, 1), (0, 1), (0.1, 100), (0, 1e6)
+OF_RUN = "share of the run"
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    SECTION: ClassVar = Section("Random training cameras.", duration=False)
+
+    elevation_min: float = setting(
+        -10.0,
+        (-90, 90),
+        unit="degrees",
+        at_most="elevation_max",
+        help="Lowest elevation. Slightly below the horizon, so that undersides are seen.",
+    )
+    elevation_max: float = setting(90.0, (-90, 90), unit="degrees", help="Highest elevation.")
+    uniform_angle_share: float = setting(
+        0.5,
+        PROBABILITY,
+        unit="probability",
+        help="How often the elevation is uniform in angle. Otherwise it is uniform in area.",
+    )
+    distance_min: float = setting(
+        1.0, DISTANCE, unit="scene units", at_most="distance_max", help="Smallest distance from the origin."
+    )
+    distance_max: float = setting(1.5, DISTANCE, unit="scene units", help="Largest distance from the origin.")
+    framing: Literal["focal", "fill"] = setting(
+        "focal",
+        help=(
+            "focal: draw the focal length. fill: draw the share of the image that a prop of radius 0.5 covers; the "
+            "focal length follows the distance."
+        ),
+    )
+    focal_min: float = setting(
+        0.7, DISTANCE, unit="image widths", at_most="focal_max", help="Smallest focal length (framing focal)."
+    )
+    focal_max: float = setting(1.35, DISTANCE, unit="image widths", help="Largest focal length (framing focal).")
+    fill_min: float = setting(
+        0.55,
+        (0.05, 5),
+        unit="share of the image width",
+        at_most="fill_max",
+        help="Smallest part that a sphere of radius 0.5 covers (framing fill).",
+    )
+    fill_max: float = setting(
+        0.9,
+        (0.05, 5),
+        unit="share of the image width",
+        help="Largest part that a sphere of radius 0.5 covers (framing fill).",
+    )
+    look_at_std: float = setting(
+        0.4472135954999579,
+        (0, 10),
+        unit="scene units",
+        help=(
+            "Standard deviation of the point that is looked at: sqrt(.2), as the paper's N(0, .2 I) is read as a "
+            "covariance."
+        ),
+    )
+    up_std: float = setting(
+        0.1414213562373095,
+        (0, 10),
+        help=(
+            "Standard deviation of the noise on the up vector: sqrt(.02), as the paper's N(0, .02 I) is read as a "
+            "covariance."
+        ),
+    )
+    position_offset: float = setting(
+        0.1, (0, 10), unit="scene units", help="The position is moved uniformly in (-offset, offset) along each axis."
+    )
+    stratified_azimuth: bool = setting(False, help="Spread the views of one step evenly around the object.")
+
+
+@dataclass(frozen=True)
+class LightConfig:
+    SECTION: ClassVar = Section("Random point lights.", duration=False)
+
+    direction_std: float = setting(
+        1.0,
+        (0, 100),
+        unit="scene units",
+        help="The light's direction is drawn from N(camera position, std^2 I), so it is usually on the camera's side.",
+    )
+    distance_min: float = setting(
+        0.8,
+        (0.01, 100),
+        unit="scene units",
+        at_most="distance_max",
+        help="Smallest distance of the light from the origin.",
+    )
+    distance_max: float = setting(
+        1.5, (0.01, 100), unit="scene units", help="Largest distance of the light from the origin."
+    )
+
+
+@dataclass(frozen=True)
+class ShadingConfig:
+    SECTION: ClassVar = Section("Which views are lit, and how (eq 7).")
+
+    albedo_only_share: float = setting(
+        1000 / 15000, SHARE, unit=OF_RUN, help="Initial part of the run with ambient light only (l_a = 1, l_rho = 0)."
+    )
+    shaded_probability: float = setting(0.75, PROBABILITY, unit="probability", help="Diffuse shading afterwards.")
+    textureless_probability: float = setting(
+        0.5, PROBABILITY, unit="probability", duration=False, help="White albedo (rho = 1) in a shaded view."
+    )
+    ambient: float = setting(0.1, (0, 1), duration=False, help="Ambient light l_a of a shaded view.")
+    ambient_max: float = setting(
+        0.1,
+        (0, 1),
+        duration=False,
+        help="Where it exceeds shading.ambient, l_a is uniform between the two and l_rho = 1 - l_a.",
+    )
+    diffuse: float = setting(0.9, (0, 10), duration=False, help="Diffuse light l_rho of a shaded view.")
+
+
+@dataclass(frozen=True)
+class FieldConfig:
+    SECTION: ClassVar = Section("The radiance field.", scenes=FIELD)
+
+    kind: Literal["mip-mlp", "voxels"] = setting(
+        "mip-mlp", help="mip-mlp: the paper's network. voxels: multi-resolution grids, fast on a CPU."
+    )
+    bounding_radius: float = setting(
+        1.4, (0.05, 100), unit="scene units", help="The field is queried inside this sphere only."
+    )
+    density_activation: Literal["exp", "softplus"] = setting("exp", help="From raw tau to density.")
+    density_bias: Literal["gaussian", "linear"] = setting(
+        "gaussian", help="The initial blob. gaussian: eq 9. linear: scale * (1 - r / width), as in Magic3D."
+    )
+    density_bias_scale: float = setting(5.0, (-1000, 1000), help="lambda_tau of eq 9.")
+    density_bias_width: float = setting(0.2, (1e-3, 100), unit="scene units", help="sigma_tau of eq 9.")
+    density_bias_fade_share: float = setting(
+        0.0, SHARE, unit=OF_RUN, zero="it never fades", help="Part of the run over which the blob fades to nothing."
+    )
+    encoding_levels: int = setting(
+        8, (1, 16), help="L of the integrated positional encoding: frequencies 2^0 .. 2^(L-1) (mip-mlp)."
+    )
+    covariance_start: float = setting(
+        5e-2, (0, 10), duration=False, help="lambda_Sigma of eq 8 at the start (mip-mlp)."
+    )
+    covariance_end: float = setting(2e-3, (0, 10), duration=False, help="lambda_Sigma once annealed (mip-mlp).")
+    covariance_share: float = setting(
+        5000 / 15000,
+        SHARE,
+        unit=OF_RUN,
+        duration=False,
+        help="Part of the run over which lambda_Sigma anneals linearly (mip-mlp).",
+    )
+    hidden_width: int = setting(128, (4, 1024), help="Units of each ResNet block (mip-mlp).")
+    hidden_blocks: int = setting(5, (1, 32), help="ResNet blocks (mip-mlp).")
+    voxel_resolutions: tuple[int, ...] = setting(
+        (16, 32, 64),
+        (4, 256),
+        unit="cells a side",
+        reduce_memory=((16, 32, 64),),
+        help="Grids that are summed (voxels).",
+    )
+    density_scale: float = setting(
+        1.0, (1e-3, 1e4), help="Factor on the activated density (voxels). A prop is opaque within a few cells."
+    )
+
+
+@dataclass(frozen=True)
+class BackgroundConfig:
+    SECTION: ClassVar = Section("What is behind the scene.", scenes=FIELD)
+
+    kind: Literal["mlp", "constant"] = setting(
+        "mlp", help="mlp: a second network on the encoded ray direction. constant: one learned color."
+    )
+    encoding_levels: int = setting(4, (0, 16), help="Frequencies of the encoding of ray directions (mlp).")
+    hidden_width: int = setting(64, (4, 1024), help="Units of the hidden layers (mlp).")
+    random_probability: float = setting(
+        0.0,
+        PROBABILITY,
+        unit="probability",
+        scenes=BACKED,
+        duration=False,
+        help="A plain random color instead. Field and background cannot hide each other's errors then.",
+    )
+    random_kind: Literal["color", "grey"] = setting(
+        "color", scenes=BACKED, duration=False, help="That color: any, or a grey."
+    )
+    random_min: float = setting(
+        0.0,
+        (0, 1),
+        unit="display sRGB",
+        at_most="random_max",
+        scenes=BACKED,
+        duration=False,
+        help="Smallest channel or grey level of it.",
+    )
+    random_max: float = setting(
+        1.0, (0, 1), unit="display sRGB", scenes=BACKED, duration=False, help="Largest channel or grey level of it."
+    )
+    random_any_share: float = setting(
+        0.0,
+        SHARE,
+        unit="share of the random colors",
+        scenes=BACKED,
+        duration=False,
+        help="Any color instead of a grey. Before greys alone, grey parts of a prop are lost.",
+    )
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    SECTION: ClassVar = Section("Volume rendering.", scenes=FIELD)
+
+    resolution: int = setting(
+        64,
+        (8, 512),
+        unit="pixels a side",
+        reduce_memory=(64,),
+        scenes=("field", "mesh", "sphere"),
+        help="Size of a training view.",
+    )
+    coarse_resolution: int = setting(
+        0,
+        (0, 512),
+        unit="pixels a side",
+        zero="no early resolution",
+        help=(
+            "Early training resolution, upsampled before guidance. Has no effect unless it is smaller than "
+            "render.resolution."
+        ),
+    )
+    coarse_share: float = setting(
+        0.5,
+        SHARE,
+        unit=OF_RUN,
+        help="Part of the run with the early resolution. The high noise of that part hides missing detail.",
+    )
+    samples: int = setting(
+        128,
+        (4, 2048),
+        unit="samples a ray",
+        label="Samples per Ray",
+        panel=True,
+        reduce_memory=(64,),
+        help="Points along a ray. More points resolve thinner parts.",
+    )
+    stratified: bool = setting(True, duration=False, help="Jitter the samples inside their bins while training.")
+    occupancy_resolution: int = setting(
+        0, (0, 256), unit="cells a side", zero="no masking", help="Occupancy grid that masks samples in empty space."
+    )
+    occupancy_threshold: float = setting(
+        0.01, (0, 1), unit="alpha", help="Opacity of one sample step below which a cell counts as empty."
+    )
+    occupancy_interval: int = setting(
+        8, (1, 1_000_000), unit="steps", help="Steps between two updates of the occupancy grid."
+    )
+    early_stop_transmittance: float = setting(
+        1e-3, (0, 1), help="Samples behind this transmittance are not evaluated for color."
+    )
+    marching: Literal["auto", "dense", "nerfacc"] = setting(
+        "auto", help="dense: plain PyTorch. nerfacc: its CUDA kernels. auto: the kernels where they run, else dense."
+    )
+
+
+@dataclass(frozen=True)
+class RegularizerConfig:
+    SECTION: ClassVar = Section("Penalties on a field, beside the guidance.", scenes=FIELD)
+
+    orientation_start: float = setting(1e-4, WEIGHT, help="Weight of the orientation loss (eq 10) at the start.")
+    orientation_end: float = setting(1e-2, WEIGHT, help="Weight of the orientation loss once annealed.")
+    orientation_share: float = setting(
+        5000 / 15000, SHARE, unit=OF_RUN, duration=False, help="Part of the run over which it anneals linearly."
+    )
+    opacity_start: float = setting(1e-3, WEIGHT, duration=False, help="Weight of sqrt((sum w)^2 + .01) at the start.")
+    opacity_end: float = setting(1e-3, WEIGHT, duration=False, help="Weight of sqrt((sum w)^2 + .01) once annealed.")
+    opacity_share: float = setting(
+        5000 / 15000, SHARE, unit=OF_RUN, duration=False, help="Part of the run over which it anneals linearly."
+    )
+    entropy_end: float = setting(
+        0.0,
+        WEIGHT,
+        duration=False,
+        help="Weight of the binary entropy of each ray's opacity, ramped over the second half of the run.",
+    )
+    smoothness: float = setting(
+        0.0, (0, 1e9), help="Weight of the field's smoothness penalty (voxels: total variation)."
+    )
+    transmittance: float = setting(
+        0.0,
+        WEIGHT,
+        duration=False,
+        help="Weight of Dream Fields' -min(1 - target opacity, mean transmittance) of a view. Dream Fields uses 0.5.",
+    )
+    target_opacity_start: float = setting(
+        0.5,
+        (1e-3, 1),
+        unit="mean opacity",
+        duration=False,
+        help="Target opacity at the start, as in Dream Fields. The loss does not push below it.",
+    )
+    target_opacity_end: float = setting(
+        0.1, (1e-3, 1), unit="mean opacity", duration=False, help="Target opacity once annealed, as in Dream Fields."
+    )
+    target_opacity_share: float = setting(
+        500 / 10000,
+        SHARE,
+        unit=OF_RUN,
+        duration=False,
+        help="Part of the run over which it anneals exponentially, as in Dream Fields.",
+    )

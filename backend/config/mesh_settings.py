@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Settings of meshes: extraction from a field, refinement of a given mesh, and the sphere of CLIP-Mesh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dreamwright.shared.limits import TEXTURE_LARGEST, TEXTURE_SMALLEST
+
+from .setting import SceneKind, Section, setting
+
+SHARE, WEIGHT, STIFFNESS = (0, 1), (0, 1e9), (0, 1e4)
+GIVEN: tuple[SceneKind, ...] = ("mesh",)  # scenes that start from a given mesh
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    SECTION: ClassVar = Section("The mesh that is made of a finished field.", identity=False, scenes=("field",))
+
+    resolution: int = setting(
+        128,
+        (16, 512),
+        unit="cells a side",
+        panel=True,
+        label="Mesh Grid",
+        help="Marching-cubes grid that the surface is taken from.",
+    )
+    triangles: int = setting(
+        20000, (16, 5_000_000), panel=True, duration=False, help="Triangle budget of the finished mesh."
+    )
+    threshold: float = setting(
+        0.0,
+        (0, 1e6),
+        zero="chosen from the rendered opacity",
+        unit="per scene unit",
+        duration=False,
+        help="Density of the surface.",
+    )
+    closing: float = setting(
+        0.0, (0, 0.5), zero="none", unit="scene units", help="Pits and cracks narrower than twice this are filled."
+    )
+    smoothing: int = setting(
+        0, (0, 200), help="Rounds of Taubin's filter on the decimated mesh. They remove lumps of a few edges' length."
+    )
+    texture: int = setting(
+        0, (TEXTURE_SMALLEST, TEXTURE_LARGEST), zero="vertex colors", unit="texels a side", help="Albedo texture."
+    )
+    height_m: float = setting(
+        1.0,
+        (1e-3, 1e4),
+        unit="meters",
+        panel=True,
+        label="Height",
+        duration=False,
+        scenes=("field", "sphere"),
+        help="Height of the finished prop in meters.",
+    )
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """Lengths are in scene units, after the mesh was scaled to radius 0.5."""
+
+    SECTION: ClassVar = Section("Refinement of a mesh, and how CLIP-Mesh moves its sphere.", scenes=("mesh", "sphere"))
+
+    strength: float = setting(
+        0.5,
+        SHARE,
+        scenes=GIVEN,
+        panel=True,
+        duration=False,
+        help=(
+            "How far vertices and colors may go. 0 changes nothing; at 1 a vertex moves by up to half of the mesh's "
+            "radius. Scales the bounds, the rates and the range of the noise."
+        ),
+    )
+    positions: bool = setting(True, panel=True, label="Shape", scenes=GIVEN, help="Move the vertices.")
+    colors: bool = setting(True, panel=True, scenes=GIVEN, help="Change the vertices' colors.")
+    reach: float = setting(
+        0.25, (1e-3, 1), unit="scene units", duration=False, help="Largest displacement of a vertex at strength 1."
+    )
+    color_reach: float = setting(
+        1.0, (1e-3, 1), unit="display sRGB", duration=False, help="Largest change of a color channel at strength 1."
+    )
+    stiffness: float = setting(
+        20.0,
+        STIFFNESS,
+        duration=False,
+        help="lambda of x = (I + lambda L)^-1 u. A push on a vertex spreads over about sqrt(lambda) edges.",
+    )
+    color_stiffness: float = setting(1.0, STIFFNESS, duration=False, help="The same for colors.")
+    position_rate: float = setting(
+        0.012, SHARE, unit="scene units a step", duration=False, help="Initial step size of positions at strength 1."
+    )
+    color_rate: float = setting(
+        0.12, SHARE, unit="display sRGB a step", duration=False, help="Initial step size of colors at strength 1."
+    )
+    laplacian: float = setting(
+        300.0,
+        WEIGHT,
+        duration=False,
+        help=(
+            "Weight of the squared difference between a vertex's displacement and its neighbors' mean one, in edge "
+            "lengths."
+        ),
+    )
+    edges: float = setting(300.0, WEIGHT, duration=False, help="Weight of the squared relative change of edge lengths.")
+    crease: float = setting(
+        45.0,
+        (0, 180),
+        unit="degrees",
+        duration=False,
+        help="Angle between two faces above which their edge is shaded sharp.",
+    )
+    supersampling: int = setting(2, (1, 8), help="Samples a side of each pixel.")
+
+
+@dataclass(frozen=True)
+class SphereConfig:
+    SECTION: ClassVar = Section("The sphere that CLIP-Mesh starts from, and its losses.", scenes=("sphere",))
+
+    subdivisions: int = setting(4, (1, 6), help="Subdivisions n of an icosahedron, which give 10 * 4^n + 2 vertices.")
+    radius: float = setting(0.35, (0.05, 0.5), unit="scene units", duration=False, help="Radius at the start.")
+    color_noise: float = setting(
+        0.25,
+        SHARE,
+        unit="display sRGB",
+        zero="grey",
+        duration=False,
+        help=(
+            "Standard deviation of the random vertex colors at the start. A model may take a grey sphere for one "
+            "without texture and leave it grey."
+        ),
+    )
+    color_noise_stiffness: float = setting(
+        10.0,
+        STIFFNESS,
+        duration=False,
+        help="Smoothing of the random colors, as refine.stiffness: over about its square root in edges.",
+    )
+    textureless_share: float = setting(
+        0.5,
+        SHARE,
+        unit="share of the run",
+        duration=False,
+        help="Part of the run in which views may be textureless. All views show colors afterwards.",
+    )
+    laplacian_end: float = setting(
+        1.0,
+        WEIGHT,
+        duration=False,
+        help="Final value of refine.laplacian. A stiff start moves the whole shape before its parts.",
+    )
+    laplacian_share: float = setting(
+        0.5, SHARE, unit="share of the run", duration=False, help="Part of the run over which refine.laplacian changes."
+    )
+    normals: float = setting(
+        0.0, WEIGHT, duration=False, help="Weight of 1 - cos between the normals of neighboring faces."
+    )
+    outside: float = setting(
+        0.0,
+        WEIGHT,
+        duration=False,
+        help="Weight of the mean squared distance of vertices outside of radius 0.5, which the cameras frame.",
+    )
