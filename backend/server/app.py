@@ -21,7 +21,7 @@ import zmq
 from filelock import FileLock, Timeout
 
 from dreamwright.shared import __version__, limits
-from dreamwright.shared.errors import ProtocolError, Refused
+from dreamwright.shared.errors import ProtocolError, RequestError
 from dreamwright.shared.messages import PreviewFrame, Refusal, Subscribe, VersionMismatch, Welcome, pack, unpack
 
 from ..errors import CheckpointError, ConfigError
@@ -89,7 +89,9 @@ class Server:
                 self.doorkeeper = ZapAuthenticator(self._context, AuthorizedKeys(keys))
                 self.doorkeeper.lock(self._socket, pair)
             self.address = self._bind(address, open_to_all=pair is None)
-            self._foreman: Runner = runner(self._context) if runner else LocalRunner(self._context, devices, state / "logs")
+            self._foreman: Runner = (
+                runner(self._context) if runner else LocalRunner(self._context, devices, state / "logs")
+            )
         except ConfigError:
             self._context.destroy(linger=0)
             self._lock.release()
@@ -129,7 +131,7 @@ class Server:
             (zmq.RCVHWM, 64),
             (
                 zmq.MAXMSGSIZE,
-                limits.REQUEST_BYTES + limits.SEALING_BYTES,
+                limits.REQUEST_BYTES + limits.ENCRYPTION_OVERHEAD_BYTES,
             ),  # a frame; how many frames a message has, ZeroMQ does not bound
             (zmq.HANDSHAKE_IVL, 10_000),  # ms for a stranger to say who it is
             (zmq.HEARTBEAT_IVL, 5_000),  # ms between pings, which a busy Blender's ZeroMQ answers for it
@@ -243,10 +245,10 @@ class Server:
                 number, request = unpack(frame.bytes, limits.REQUEST_BYTES)
             except ProtocolError as error:
                 number, code = error.number, "version" if isinstance(error, VersionMismatch) else "bad-message"
-                raise Refused(code, str(error)) from error
+                raise RequestError(code, str(error)) from error
             kind = type(request).__name__
             reply = self._reply(route, frame, request)
-        except Refused as refused:
+        except RequestError as refused:
             reply = Refusal(refused.code, refused.message[: limits.MESSAGE_CHARACTERS])
             log.debug("request refused", extra={"request": kind, "code": refused.code, "why": refused.message})
         except Exception:
@@ -272,11 +274,11 @@ class Server:
         key, user = self.doorkeeper.user_of(frame)
         if user is None:
             self._guests.pop(route, None)
-            raise Refused("not-admitted", NOT_ADMITTED)
+            raise RequestError("not-admitted", NOT_ADMITTED)
         if len(route) != 5 or route[0] != 0:
             # Whoever takes over a dead artist's routing id would get the events that were meant for that artist. Those
             # that libzmq makes begin with a zero byte and cannot be foreseen.
-            raise Refused("bad-message", "let ZeroMQ choose the routing id of this connection")
+            raise RequestError("bad-message", "let ZeroMQ choose the routing id of this connection")
         if isinstance(request, Subscribe):
             self._note_guest(route, key, user.standing)
         reply = self.service.answer(request, user.name, route, user.is_admin)

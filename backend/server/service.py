@@ -13,30 +13,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from dreamwright.shared import limits
-from dreamwright.shared.errors import Refused
+from dreamwright.shared.errors import RequestError
 from dreamwright.shared.job_states import ENDED, JobState
 from dreamwright.shared.messages import (
-    AskCapabilities,
-    AskStatus,
-    Cancel,
+    GetCapabilities,
+    GetStatus,
+    CancelJob,
     Chunk,
     Done,
-    Fetch,
-    Forget,
+    FetchChunk,
+    DeleteJob,
     Hello,
     JobList,
     JobReply,
     ListJobs,
-    Pause,
-    Pin,
-    Prioritize,
-    Resume,
-    Seen,
-    Submit,
+    PauseJob,
+    PinJob,
+    SetPriority,
+    ResumeJob,
+    PreviewAck,
+    SubmitJob,
     Subscribe,
     Welcome,
 )
-from dreamwright.shared.uploads import Upload
+from dreamwright.shared.uploads import UploadChunk
 
 from ..config.schema import RunConfig
 from ..errors import DreamwrightError
@@ -93,21 +93,21 @@ class Service:
         self._is_closing = False
         self._verbs: dict[type[Any], Callable[[Any, RequestContext], Any]] = {
             Hello: lambda request, asker: Welcome(software, epoch),
-            AskCapabilities: lambda request, asker: capabilities(runner.devices, policy),
-            AskStatus: lambda request, asker: self.observer.status(
+            GetCapabilities: lambda request, asker: capabilities(runner.devices, policy),
+            GetStatus: lambda request, asker: self.observer.status(
                 asker.owner, asker.is_admin, asker.owner == LOCAL, self._is_closing
             ),
-            Submit: self._submit,
-            Upload: lambda request, asker: self.uploads.receive(asker.owner, request),
+            SubmitJob: self._submit,
+            UploadChunk: lambda request, asker: self.uploads.receive(asker.owner, request),
             ListJobs: self._list,
             Subscribe: self._subscribe,
-            Cancel: self._cancel,
-            Pause: self._pause,
-            Resume: self._resume,
-            Prioritize: self._prioritize,
-            Pin: self._pin,
-            Forget: self._forget,
-            Fetch: self._fetch,
+            CancelJob: self._cancel,
+            PauseJob: self._pause,
+            ResumeJob: self._resume,
+            SetPriority: self._prioritize,
+            PinJob: self._pin,
+            DeleteJob: self._forget,
+            FetchChunk: self._fetch,
         }
         self._dispatch.recover()
 
@@ -115,19 +115,19 @@ class Service:
         """The reply to a request of `owner`; None for those that have none. Raises Refused."""
         self._audience.heard(route)
         self.observer.heard(route, owner)
-        if isinstance(request, Seen):
+        if isinstance(request, PreviewAck):
             self._audience.seen(route, request.count)
             return None
         verb = self._verbs.get(type(request))
         if verb is None:
-            raise Refused("bad-message", f"{type(request).__name__} is no request")
+            raise RequestError("bad-message", f"{type(request).__name__} is no request")
         try:
             return verb(request, RequestContext(owner, route, is_admin))
         except StorageError as fault:
             log.warning(
                 "request not written down", extra={"user": owner, "request": type(request).__name__, "why": str(fault)}
             )
-            raise Refused("no-space", f"{fault}, then send it again") from fault
+            raise RequestError("no-space", f"{fault}, then send it again") from fault
 
     def work(self) -> None:
         """Take in the workers' reports, hand out jobs, tell subscribers; call it often."""
@@ -150,10 +150,10 @@ class Service:
         """A job that is the asker's to see. Somebody else's is answered as one that does not exist."""
         entry = self.ledger.entries.get(job)
         if entry is None or not (asker.is_admin or entry.owner == asker.owner):
-            raise Refused("no-such-job", f"there is no job {job!r}")
+            raise RequestError("no-such-job", f"there is no job {job!r}")
         return entry
 
-    def _submit(self, request: Submit, asker: RequestContext) -> JobReply:
+    def _submit(self, request: SubmitJob, asker: RequestContext) -> JobReply:
         owner = asker.owner
         known = self.ledger.find_ticket(owner, request.ticket)
         if known is not None:
@@ -163,17 +163,17 @@ class Service:
         check_quota(self.ledger.open_jobs(owner), policy.jobs_per_user, self.ledger.open_jobs(), policy.jobs_total)
         try:
             job = check_submission(request, folders=asker.is_admin or owner == LOCAL)
-            if request.refines and request.mesh:
-                raise Refused(
+            if request.parent_job and request.mesh:
+                raise RequestError(
                     "bad-input",
-                    "a job begins from another job's field or from a mesh; leave out one of refines and mesh",
+                    "a job begins from another job's field or from a mesh; leave out one of parent_job and mesh",
                 )
-            if request.refines:
-                origin = self._own(request.refines, asker)
+            if request.parent_job:
+                origin = self._own(request.parent_job, asker)
                 check_kept(origin)
                 check_fit(origin.summary, job)
         except DreamwrightError as error:
-            raise Refused("bad-input", str(error)[: limits.MESSAGE_CHARACTERS]) from error
+            raise RequestError("bad-input", str(error)[: limits.MESSAGE_CHARACTERS]) from error
         before = self._herald.places()
         entry = self._add(request, owner, job.config.run)
         log.info(
@@ -184,12 +184,12 @@ class Service:
         self._herald.added(entry.summary.job, before)
         return self._reply(entry.summary.job)
 
-    def _add(self, request: Submit, owner: str, run: RunConfig) -> JobRecord:
+    def _add(self, request: SubmitJob, owner: str, run: RunConfig) -> JobRecord:
         """Write the job down; first what it begins from: a folder of a job that was not written down goes at the next start."""
-        with named(self.ledger, request.refines) as name:
+        with named(self.ledger, request.parent_job) as name:
             if request.mesh:
                 self.uploads.take(owner, request.mesh, self.ledger.job_folder(name))
-            return self.ledger.add(owner, request, run.steps, name, first_step(run) if request.refines else 0)
+            return self.ledger.add(owner, request, run.steps, name, first_step(run) if request.parent_job else 0)
 
     def _reply(self, job: str) -> JobReply:
         return JobReply(self.ledger.entries[job].summary)
@@ -204,27 +204,29 @@ class Service:
         self._audience.join(asker.route, asker.owner, request.previews_of, asker.is_admin)
         return self._list(ListJobs(), asker)
 
-    def _prioritize(self, request: Prioritize, asker: RequestContext) -> JobReply:
+    def _prioritize(self, request: SetPriority, asker: RequestContext) -> JobReply:
         entry = self._own(request.job, asker)
         if entry.state in ENDED:
-            raise Refused("not-now", f"the job is {entry.state.value}; only what has not ended has a priority")
+            raise RequestError("not-now", f"the job is {entry.state.value}; only what has not ended has a priority")
         check_priority(request.priority, entry.summary.priority, asker.is_admin)
         if request.priority != entry.summary.priority:
             self._herald.amend(request.job, priority=request.priority)
             self._dispatch.reckon()
         return self._reply(request.job)
 
-    def _pin(self, request: Pin, asker: RequestContext) -> JobReply:
+    def _pin(self, request: PinJob, asker: RequestContext) -> JobReply:
         entry = self._own(request.job, asker)
         pinned = sum(1 for e in self.ledger.entries.values() if e.owner == entry.owner and e.summary.pinned)
         limit = self._policy.pinned_per_user
         if request.pinned and not entry.summary.pinned and pinned >= limit:
-            raise Refused("too-many", f"{pinned} of your jobs are pinned; allowed are {limit} a user; unpin one first")
+            raise RequestError(
+                "too-many", f"{pinned} of your jobs are pinned; allowed are {limit} a user; unpin one first"
+            )
         if request.pinned != entry.summary.pinned:
             self._herald.amend(request.job, pinned=request.pinned)
         return self._reply(request.job)
 
-    def _cancel(self, request: Cancel, asker: RequestContext) -> JobReply:
+    def _cancel(self, request: CancelJob, asker: RequestContext) -> JobReply:
         entry = self._own(request.job, asker)
         if entry.state in (JobState.QUEUED, JobState.PAUSED):
             self._herald.move(
@@ -236,7 +238,7 @@ class Service:
             self._runner.stop(request.job, "cancel")
         return self._reply(request.job)
 
-    def _pause(self, request: Pause, asker: RequestContext) -> JobReply:
+    def _pause(self, request: PauseJob, asker: RequestContext) -> JobReply:
         entry = self._own(request.job, asker)
         if entry.state is JobState.QUEUED:
             self._herald.move(request.job, JobState.PAUSED)
@@ -246,10 +248,10 @@ class Service:
             self._runner.stop(request.job, "pause")
             self._herald.tell(request.job)
         elif entry.state is not JobState.PAUSED:
-            raise Refused("not-now", f"the job is {entry.state.value}; only queued and running ones can pause")
+            raise RequestError("not-now", f"the job is {entry.state.value}; only queued and running ones can pause")
         return self._reply(request.job)
 
-    def _resume(self, request: Resume, asker: RequestContext) -> JobReply:
+    def _resume(self, request: ResumeJob, asker: RequestContext) -> JobReply:
         entry = self._own(request.job, asker)
         if entry.state is JobState.PAUSED:
             self._dispatch.resume(request.job)
@@ -260,30 +262,30 @@ class Service:
             )
             self._dispatch.resume(request.job)
         elif entry.state is not JobState.QUEUED:
-            raise Refused(
+            raise RequestError(
                 "not-now",
                 f"the job is {entry.state.value}; only paused ones, and failed ones with a checkpoint, can be resumed",
             )
         return self._reply(request.job)
 
-    def _forget(self, request: Forget, asker: RequestContext) -> Done:
+    def _forget(self, request: DeleteJob, asker: RequestContext) -> Done:
         entry = self._own(request.job, asker)
         if entry.state not in ENDED:
-            raise Refused("not-now", f"the job is {entry.state.value}; cancel it first")
+            raise RequestError("not-now", f"the job is {entry.state.value}; cancel it first")
         self._dispatch.sweeper.drop(entry)
         return Done()
 
-    def _fetch(self, request: Fetch, asker: RequestContext) -> Chunk:
+    def _fetch(self, request: FetchChunk, asker: RequestContext) -> Chunk:
         entry = self._own(request.job, asker)
         path = self.ledger.job_folder(request.job) / MESH_FILE
         if not entry.summary.mesh_bytes:
-            raise Refused("not-ready", f"the job is {entry.state.value} and has no mesh yet")
+            raise RequestError("not-ready", f"the job is {entry.state.value} and has no mesh yet")
         try:
             with path.open("rb") as file:
                 file.seek(request.offset)
                 data = file.read(request.size)
         except OSError as error:
-            raise Refused("internal", f"the mesh of job {request.job} cannot be read: {error.strerror}") from error
+            raise RequestError("internal", f"the mesh of job {request.job} cannot be read: {error.strerror}") from error
         if (
             data
             and request.offset + len(data) >= entry.summary.mesh_bytes

@@ -7,8 +7,8 @@ from dreamwright.backend.server.workers.dispatcher import RETRY_S
 from dreamwright.backend.server.workers.fencing import FENCE_FILE
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.backend.server.workers.local_runner import WorkerExited
-from dreamwright.backend.server.workers.worker_protocol import JobFinished, StatusReport, ProgressReport
-from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport, StatusReport
+from tests.testing.in_memory_server import InMemoryServer
 
 
 def test_the_fence_is_raised_before_a_worker_hears_of_the_job(in_memory_server: InMemoryServer) -> None:
@@ -56,7 +56,9 @@ def test_a_job_that_dies_at_the_same_step_each_time_fails_at_the_third(in_memory
     in_memory_server.step()
     for death in (1, 2, 3):
         assert in_memory_server.job(name).state == "running" and in_memory_server.job(name).attempt == death
-        in_memory_server.report(ProgressReport, name, in_memory_server.job(name).steps // 2, in_memory_server.job(name).steps, 1.0, 1.0)
+        in_memory_server.report(
+            ProgressReport, name, in_memory_server.job(name).steps // 2, in_memory_server.job(name).steps, 1.0, 1.0
+        )
         in_memory_server.runner.told.append(WorkerExited(name, -11))
         in_memory_server.step()
     assert in_memory_server.job(name).state == "failed" and in_memory_server.job(name).cause == "crashed"
@@ -82,8 +84,10 @@ def test_turns_and_interrupted_work_are_remembered_over_a_kill(in_memory_server:
     other = in_memory_server.submit("bob")
     in_memory_server.kill()
     in_memory_server.open()
-    assert in_memory_server.job(mine[1]).state == "queued" and in_memory_server.job(mine[1]).queue_place == 1, "it had its turn and keeps it"
-    assert in_memory_server.job(other).queue_place == 2, "bob was not served yet, ada was"
+    assert in_memory_server.job(mine[1]).state == "queued" and in_memory_server.job(mine[1]).queue_position == 1, (
+        "it had its turn and keeps it"
+    )
+    assert in_memory_server.job(other).queue_position == 2, "bob was not served yet, ada was"
     in_memory_server.step()
     assert in_memory_server.runner.given == [mine[1]] and in_memory_server.job(mine[1]).attempt == 2
 
@@ -100,4 +104,8 @@ def test_the_last_checkpoint_stays_until_the_end_is_written_down(in_memory_serve
     assert in_memory_server.job(name).state == "running" and checkpoints.exists()
     in_memory_server.disk.full = False
     in_memory_server.step(RETRY_S)
-    assert in_memory_server.job(name).state == "succeeded" and in_memory_server.job(name).mesh_bytes == 4 and not checkpoints.exists()
+    assert (
+        in_memory_server.job(name).state == "succeeded"
+        and in_memory_server.job(name).mesh_bytes == 4
+        and not checkpoints.exists()
+    )

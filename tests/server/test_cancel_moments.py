@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Cancel at each moment of a real job's life ends it within a step, or within its grace, and makes a mesh of what there is.
 
-`tests/soak/cancel_moments.py` does it twenty times a moment; docs/reliability.md has its figures.
+`tests/soak/cancel_moments.py` does it twenty times a moment; docs/operator/reliability.md has its figures.
 """
 
 from __future__ import annotations

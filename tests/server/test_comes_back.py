@@ -11,11 +11,11 @@ import pytest
 import zmq
 
 from dreamwright.backend.server.workers.worker_protocol import PreviewReport, ProgressReport
-from dreamwright.shared.client import Link
+from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.messages import JobChanged, JobList, JobReply, JobSummary, PreviewFrame
 from tests.soak.comes_back import soak
 from tests.soak.flaky_tcp_proxy import LooseCable
-from tests.testing.encrypted_server import EncryptedServer, encrypted_server  # noqa: F401 (encrypted_server is a fixture)
+from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.fake_props import picture
 from tests.testing.scripted_worker_server import asked
 
@@ -31,13 +31,15 @@ def told_of(events: list[Any]) -> list[JobSummary]:
 
 
 @pytest.fixture
-def cable(encrypted_server: EncryptedServer) -> Iterator[LooseCable]:  # noqa: F811
+def cable(encrypted_server: EncryptedServer) -> Iterator[LooseCable]:
     cable = LooseCable(encrypted_server.server.address)
     yield cable
     cable.close()
 
 
-def test_who_is_cut_off_and_back_at_once_is_told_and_shown_everything_again(encrypted_server: EncryptedServer, cable: LooseCable) -> None:  # noqa: F811
+def test_who_is_cut_off_and_back_at_once_is_told_and_shown_everything_again(
+    encrypted_server: EncryptedServer, cable: LooseCable
+) -> None:
     """ZeroMQ connects anew by itself, so soon that no sign of life is missed; to the server it is a stranger."""
     anna = encrypted_server.authorized_client("anna", address=cable.address)
     anna.subscribe()
@@ -47,14 +49,18 @@ def test_who_is_cut_off_and_back_at_once_is_told_and_shown_everything_again(encr
     for cut in range(3):
         step = 10 * cut + 5
         encrypted_server.runner.told.append(ProgressReport(job=job, step=step, steps=100, elapsed_s=1.0, eta_s=1.0))
-        encrypted_server.runner.told.append(PreviewReport(job=job, step=step, width=8, height=8, data=picture(step, 8)))
+        encrypted_server.runner.told.append(PreviewReport(PreviewFrame(job, step, 8, 8, picture(step, 8))))
         events = encrypted_server.events[anna]
         encrypted_server.wait_until(lambda: any(job.step == step for job in told_of(events)))
-        encrypted_server.wait_until(lambda: any(isinstance(event, PreviewFrame) and event.step == step for event in events))
+        encrypted_server.wait_until(
+            lambda: any(isinstance(event, PreviewFrame) and event.step == step for event in events)
+        )
         cable.cut()
-        encrypted_server.wait_until(lambda: anna._watch.let_in == cut + 2)
-        encrypted_server.wait_until(lambda: not anna._subscription.asked and len(encrypted_server.server._audience) == 1)
-    assert anna.link is Link.ONLINE
+        encrypted_server.wait_until(lambda: anna._monitor.accepted == cut + 2)
+        encrypted_server.wait_until(
+            lambda: not anna._subscription.snapshots_pending and len(encrypted_server.server._audience) == 1
+        )
+    assert anna.state is ConnectionState.ONLINE
 
 
 def test_what_was_asked_when_the_connection_broke_is_asked_again_as_soon_as_it_is_back(
@@ -78,8 +84,8 @@ def test_a_greeting_that_was_lost_does_not_leave_a_client_connecting_for_ever(
     """Its signs of life are answered then, so it never thinks that it should begin anew."""
     anna = encrypted_server.authorized_client("anna", address=cable.address)
     anna._pending.clear()
-    anna.link = Link.CONNECTING
-    encrypted_server.wait_until(lambda: anna.link is Link.ONLINE)
+    anna.state = ConnectionState.CONNECTING
+    encrypted_server.wait_until(lambda: anna.state is ConnectionState.ONLINE)
 
 
 def test_the_log_tells_of_a_client_that_never_reads_once_a_minute(

@@ -15,17 +15,17 @@ from dreamwright.backend.config.parsing import apply_settings
 from dreamwright.backend.errors import (
     CheckpointError,
     ConfigError,
+    InsufficientMemoryError,
     ModelError,
     NonFiniteError,
     OutOfMemoryError,
     PromptError,
     RunError,
-    InsufficientMemoryError,
 )
 from dreamwright.backend.server.workers.failure_policy import (
     ADVICE,
     FAILURE_ACTIONS,
-    Cause,
+    FailureCause,
     FailureAction,
     classify,
     classify_status,
@@ -36,7 +36,7 @@ from dreamwright.backend.server.workers.failure_policy import (
 )
 from dreamwright.backend.server.workers.oom import oom_kills
 from dreamwright.backend.training.job import make_job
-from dreamwright.shared.failure_causes import WORDS
+from dreamwright.shared.failure_causes import CAUSE_DESCRIPTIONS
 from tests.testing.tiny_model import quick_config
 
 
@@ -47,26 +47,26 @@ class AcceleratorError(RuntimeError):
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
-        (MemoryError(), Cause.MEMORY),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), Cause.MEMORY),
-        (OutOfMemoryError("out of memory after step 2"), Cause.MEMORY),
-        (InsufficientMemoryError("this run needs about 9 GB"), Cause.MEMORY),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), Cause.MEMORY),
-        (AcceleratorError("CUDA error: out of memory"), Cause.MEMORY),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), Cause.MEMORY),
-        (AcceleratorError("CUDA error: an illegal memory access was encountered"), Cause.DEVICE_FAULT),
-        (RuntimeError("CUDA error: device-side assert triggered"), Cause.DEVICE_FAULT),
-        (NonFiniteError("the run went diverged"), Cause.NOT_A_NUMBER),
-        (RunError("the run went empty"), Cause.RUN_FAILED),
-        (CheckpointError("cannot write"), Cause.RUN_FAILED),
-        (ConfigError("run.steps is -1"), Cause.BAD_INPUT),
-        (PromptError("no such word"), Cause.BAD_INPUT),
-        (ModelError("no such model"), Cause.BAD_INPUT),
-        (ValueError("out of memory"), Cause.FAULT),
-        (RuntimeError("shape mismatch"), Cause.FAULT),
+        (MemoryError(), FailureCause.MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), FailureCause.MEMORY),
+        (OutOfMemoryError("out of memory after step 2"), FailureCause.MEMORY),
+        (InsufficientMemoryError("this run needs about 9 GB"), FailureCause.MEMORY),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), FailureCause.MEMORY),
+        (AcceleratorError("CUDA error: out of memory"), FailureCause.MEMORY),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), FailureCause.MEMORY),
+        (AcceleratorError("CUDA error: an illegal memory access was encountered"), FailureCause.DEVICE_FAULT),
+        (RuntimeError("CUDA error: device-side assert triggered"), FailureCause.DEVICE_FAULT),
+        (NonFiniteError("the run went diverged"), FailureCause.NOT_A_NUMBER),
+        (RunError("the run went empty"), FailureCause.RUN_FAILED),
+        (CheckpointError("cannot write"), FailureCause.RUN_FAILED),
+        (ConfigError("run.steps is -1"), FailureCause.BAD_INPUT),
+        (PromptError("no such word"), FailureCause.BAD_INPUT),
+        (ModelError("no such model"), FailureCause.BAD_INPUT),
+        (ValueError("out of memory"), FailureCause.FAULT),
+        (RuntimeError("shape mismatch"), FailureCause.FAULT),
     ],
 )
-def test_an_error_has_one_cause(error: Exception, cause: Cause) -> None:
+def test_an_error_has_one_cause(error: Exception, cause: FailureCause) -> None:
     assert classify(error) is cause
     assert str(error).splitlines()[0:1] == [] or str(error).splitlines()[0] in describe(error, cause)
 
@@ -74,37 +74,37 @@ def test_an_error_has_one_cause(error: Exception, cause: Cause) -> None:
 @pytest.mark.parametrize(
     ("status", "ran_out", "cause", "said"),
     [
-        (-signal.SIGKILL, False, Cause.KILLED, "SIGKILL"),
-        (-signal.SIGKILL, True, Cause.MACHINE_MEMORY, "want of memory"),
-        (-signal.SIGTERM, True, Cause.KILLED, "SIGTERM"),
-        (-signal.SIGSEGV, True, Cause.CRASHED, "SIGSEGV"),
-        (-signal.SIGABRT, False, Cause.CRASHED, "SIGABRT"),
-        (-signal.SIGBUS, False, Cause.CRASHED, "SIGBUS"),
-        (-126, False, Cause.KILLED, "signal 126"),
-        (1, True, Cause.CRASHED, "status 1"),
-        (0, False, Cause.CRASHED, "status 0"),
+        (-signal.SIGKILL, False, FailureCause.KILLED, "SIGKILL"),
+        (-signal.SIGKILL, True, FailureCause.MACHINE_MEMORY, "want of memory"),
+        (-signal.SIGTERM, True, FailureCause.KILLED, "SIGTERM"),
+        (-signal.SIGSEGV, True, FailureCause.CRASHED, "SIGSEGV"),
+        (-signal.SIGABRT, False, FailureCause.CRASHED, "SIGABRT"),
+        (-signal.SIGBUS, False, FailureCause.CRASHED, "SIGBUS"),
+        (-126, False, FailureCause.KILLED, "signal 126"),
+        (1, True, FailureCause.CRASHED, "status 1"),
+        (0, False, FailureCause.CRASHED, "status 0"),
     ],
 )
 def test_a_dead_process_has_one_cause_with_the_signals_name(
-    status: int, ran_out: bool, cause: Cause, said: str
+    status: int, ran_out: bool, cause: FailureCause, said: str
 ) -> None:
     found, words = classify_status(status, ran_out)
     assert found is cause and said in words
 
 
 def test_the_table_names_every_cause_and_advises_where_attempts_are_counted() -> None:
-    assert set(FAILURE_ACTIONS) == set(Cause) == set(WORDS)
+    assert set(FAILURE_ACTIONS) == set(FailureCause) == set(CAUSE_DESCRIPTIONS)
     assert set(ADVICE) == {cause for cause, remedies in FAILURE_ACTIONS.items() if FailureAction.AGAIN in remedies}
 
 
-@given(st.sampled_from(list(Cause)), st.integers(1, 8), st.integers(1, 8), st.booleans())
+@given(st.sampled_from(list(FailureCause)), st.integers(1, 8), st.integers(1, 8), st.booleans())
 def test_no_cause_is_retried_beyond_the_limit_and_what_comes_again_is_not_retried_at_all(
-    cause: Cause, attempts: int, limit: int, can_shrink: bool
+    cause: FailureCause, attempts: int, limit: int, can_shrink: bool
 ) -> None:
     lower = {"run.views_at_once": "1"} if can_shrink else {}
     verdict = decide(cause, "it broke", attempts, limit, lower, "/logs")
     counted = FailureAction.AGAIN in FAILURE_ACTIONS[cause] and attempts < limit
-    shrunk = cause in (Cause.MEMORY, Cause.MACHINE_MEMORY) and can_shrink
+    shrunk = cause in (FailureCause.MEMORY, FailureCause.MACHINE_MEMORY) and can_shrink
     assert verdict.retry == (counted or shrunk) and verdict.settings == (lower if shrunk else {})
     assert verdict.message.startswith("it broke")
     assert ("run.views_at_once=1" in verdict.message) == shrunk

@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamwright.backend.server.jobs.scheduling import RoundRobin, QueuedJob, check_priority, check_quota, sort_queue, started
-from dreamwright.shared.errors import Refused
+from dreamwright.backend.server.jobs.scheduling import (
+    QueuedJob,
+    RoundRobin,
+    check_priority,
+    check_quota,
+    sort_queue,
+    started,
+)
+from dreamwright.shared.errors import RequestError
 
 USERS = ("ada", "bob", "cem", "dee")
 LINE = st.lists(st.tuples(st.sampled_from(USERS), st.integers(-10, 10)), max_size=30).map(
@@ -58,7 +65,9 @@ def test_a_job_that_lost_its_worker_keeps_its_turn() -> None:
 
 def test_who_was_away_comes_at_once_but_gains_no_credit() -> None:
     turns = after(["ada"] * 20)
-    waiting = [QueuedJob(f"a{i}", "ada", 0, i) for i in range(3)] + [QueuedJob(f"b{i}", "bob", 0, 10 + i) for i in range(3)]
+    waiting = [QueuedJob(f"a{i}", "ada", 0, i) for i in range(3)] + [
+        QueuedJob(f"b{i}", "bob", 0, 10 + i) for i in range(3)
+    ]
     assert names(waiting, turns) == ["b0", "a0", "b1", "a1", "b2", "a2"]
 
 
@@ -147,10 +156,10 @@ def test_the_turns_are_remembered_only_of_who_is_ahead(history: list[str]) -> No
 
 def test_limits_say_which_is_reached_and_what_to_do() -> None:
     check_quota(1, 2, 3, 4)
-    with pytest.raises(Refused, match="2 of your jobs.*allowed are 2.*cancel one") as refused:
+    with pytest.raises(RequestError, match="2 of your jobs.*allowed are 2.*cancel one") as refused:
         check_quota(2, 2, 3, 4)
     assert refused.value.code == "too-many"
-    with pytest.raises(Refused, match="4 jobs of all users.*allows 4.*send it again") as refused:
+    with pytest.raises(RequestError, match="4 jobs of all users.*allows 4.*send it again") as refused:
         check_quota(1, 2, 4, 4)
     assert refused.value.code == "queue-full"
 
@@ -163,7 +172,7 @@ def test_users_may_lower_their_priority_and_admins_may_raise_it(
     if fine:
         check_priority(asked, present, is_admin)
         return
-    with pytest.raises(Refused, match="you may give up to .*ask an admin") as refused:
+    with pytest.raises(RequestError, match="you may give up to .*ask an admin") as refused:
         check_priority(asked, present, is_admin)
     assert refused.value.code == "not-allowed"
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from dreamwright.backend.server.workers import local_runner as module
-from dreamwright.backend.server.workers.local_runner import LONGEST_REST_S, WorkerExited, LocalRunner
+from dreamwright.backend.server.workers.local_runner import LONGEST_BACKOFF_S, LocalRunner, WorkerExited
 
 
 class Clock:
@@ -45,7 +44,7 @@ def starts(foreman: LocalRunner, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_worker_that_dies_at_once_is_started_after_1_2_4_seconds_and_at_last_each_minute(
     foreman: LocalRunner, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.sys, "executable", "/bin/false")
+    monkeypatch.setattr("sys.executable", "/bin/false")
     begun = starts(foreman, monkeypatch)
     rests = []
     for _ in range(8):
@@ -59,7 +58,7 @@ def test_a_worker_that_dies_at_once_is_started_after_1_2_4_seconds_and_at_last_e
         while not any(isinstance(report, WorkerExited) for report in foreman.reports()):
             assert time.monotonic() < end
             time.sleep(0.002)
-    assert rests == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, LONGEST_REST_S]
+    assert rests == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, LONGEST_BACKOFF_S]
 
 
 def test_a_worker_that_cannot_be_started_at_all_leaves_the_server_alive(

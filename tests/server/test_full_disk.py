@@ -9,28 +9,39 @@ from typing import Any
 import pytest
 
 from dreamwright.backend.server.workers.dispatcher import RETRY_S
-from dreamwright.shared.errors import Refused
-from dreamwright.shared.messages import Cancel, Forget, Pause, Pin, Prioritize
-from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
+from dreamwright.shared.errors import RequestError
+from dreamwright.shared.messages import CancelJob, DeleteJob, PauseJob, PinJob, SetPriority
+from tests.testing.in_memory_server import InMemoryServer
 
 
-def test_a_submit_that_cannot_be_written_is_refused_with_what_to_do_and_leaves_no_job(in_memory_server: InMemoryServer) -> None:
+def test_a_submit_that_cannot_be_written_is_refused_with_what_to_do_and_leaves_no_job(
+    in_memory_server: InMemoryServer,
+) -> None:
     in_memory_server.disk.full = True
     with pytest.raises(
-        Refused, match="cannot write to .*disk is full.*make room on its disk, then send it again"
+        RequestError, match="cannot write to .*disk is full.*make room on its disk, then send it again"
     ) as refused:
         in_memory_server.submit()
-    assert refused.value.code == "no-space" and not in_memory_server.ledger.entries and in_memory_server.ledger.find_ticket("ada", "t1") is None
+    assert (
+        refused.value.code == "no-space"
+        and not in_memory_server.ledger.entries
+        and in_memory_server.ledger.find_ticket("ada", "t1") is None
+    )
     in_memory_server.disk.full = False
     in_memory_server.request_count = 0
     assert in_memory_server.job(in_memory_server.submit()).state == "queued"
 
 
-def test_a_job_waits_with_a_sentence_while_the_disk_is_full_and_starts_when_it_is_not(in_memory_server: InMemoryServer) -> None:
+def test_a_job_waits_with_a_sentence_while_the_disk_is_full_and_starts_when_it_is_not(
+    in_memory_server: InMemoryServer,
+) -> None:
     name = in_memory_server.submit()
     in_memory_server.disk.full = True
     in_memory_server.step()
-    assert in_memory_server.job(name).state == "queued" and "waiting: the server cannot write" in in_memory_server.job(name).message
+    assert (
+        in_memory_server.job(name).state == "queued"
+        and "waiting: the server cannot write" in in_memory_server.job(name).message
+    )
     assert in_memory_server.runner.given == []
     in_memory_server.disk.full = False
     in_memory_server.step(RETRY_S)
@@ -41,14 +52,20 @@ def test_a_job_folder_that_cannot_be_made_lets_the_job_wait(in_memory_server: In
     name = in_memory_server.submit()
     (in_memory_server.folder / "jobs").write_text("in the way")
     in_memory_server.step()
-    assert in_memory_server.job(name).state == "queued" and "make room on its disk" in in_memory_server.job(name).message
+    assert (
+        in_memory_server.job(name).state == "queued" and "make room on its disk" in in_memory_server.job(name).message
+    )
     (in_memory_server.folder / "jobs").unlink()
     in_memory_server.step(RETRY_S)
     assert in_memory_server.runner.given == [name]
 
 
-@pytest.mark.parametrize("request_of", [Cancel, Pause, lambda job: Prioritize(job, -1), lambda job: Pin(job, True)])
-def test_what_cannot_be_written_is_not_believed_either(request_of: Callable[[str], Any], in_memory_server: InMemoryServer) -> None:
+@pytest.mark.parametrize(
+    "request_of", [CancelJob, PauseJob, lambda job: SetPriority(job, -1), lambda job: PinJob(job, True)]
+)
+def test_what_cannot_be_written_is_not_believed_either(
+    request_of: Callable[[str], Any], in_memory_server: InMemoryServer
+) -> None:
     name = in_memory_server.submit()
     before = in_memory_server.job(name)
     in_memory_server.disk.full = True
@@ -61,7 +78,7 @@ def test_sqlite_s_own_full_disk_leaves_memory_and_file_as_they_were(in_memory_se
     pages = in_memory_server.disk.execute("PRAGMA page_count").fetchone()[0]
     in_memory_server.disk.execute(f"PRAGMA max_page_count={pages + 3}")
     made = []
-    with pytest.raises(Refused, match="disk is full"):
+    with pytest.raises(RequestError, match="disk is full"):
         for _ in range(50):
             made.append(in_memory_server.submit(prompt="a red mushroom", settings={"mesh.height_m": 1.0}))
     assert 0 < len(made) < 50
@@ -79,5 +96,5 @@ def test_forgetting_makes_room_even_on_a_full_disk(in_memory_server: InMemorySer
     in_memory_server.step()
     in_memory_server.finish(name)
     in_memory_server.disk.full = True
-    assert in_memory_server.refusal(Forget(name)).code == "no-space"
+    assert in_memory_server.refusal(DeleteJob(name)).code == "no-space"
     assert not in_memory_server.ledger.job_folder(name).exists(), "its files went, so that the next try can be written"

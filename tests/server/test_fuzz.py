@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Broken messages get an answer each and end nothing: at the door, at the client, at the workers' port.
 
-`tests/soak/fuzz.py` does the same with 100,000 through a real server's encrypted door; docs/reliability.md has its figures.
+`tests/soak/fuzz.py` does the same with 100,000 through a real server's encrypted door; docs/operator/reliability.md has its figures.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ import zmq
 
 from dreamwright.backend.server.workers.worker_protocol import ProgressReport, pack_order, unpack_order
 from dreamwright.shared import limits
-from dreamwright.shared.client import Link
-from dreamwright.shared.errors import ProtocolError, Refused
-from dreamwright.shared.messages import JobChanged, JobList, ListJobs, Refusal, Submit, check_request, pack, unpack
-from dreamwright.shared.subscription import JOBS_KNOWN
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.errors import ProtocolError, RequestError
+from dreamwright.shared.messages import JobChanged, JobList, ListJobs, Refusal, SubmitJob, check_request, pack, unpack
+from dreamwright.shared.subscription import JOBS_REMEMBERED
 from tests.blender.test_messages import JOB
 from tests.server.test_on_the_wire import raw_guest
 from tests.soak.fuzz import at_the_door
 from tests.soak.fuzz_client import Victim, fuzz_client, fuzz_orders
-from tests.testing.encrypted_server import EncryptedServer, encrypted_server  # noqa: F401 (encrypted_server is a fixture)
+from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.message_mutations import MessageMutations, nested
 from tests.testing.message_strategies import REQUESTS
-from tests.testing.scripted_worker_server import ScriptedServer, scripted_server  # noqa: F401 (scripted_server is a fixture)
+from tests.testing.scripted_worker_server import ScriptedServer
 
 
 def envelope(**changes: Any) -> bytes:
     return msgpack.packb(
-        {"version": limits.PROTOCOL_VERSION, "id": 7, "type": "Cancel", "body": {"job": "j"}} | changes
+        {"version": limits.PROTOCOL_VERSION, "id": 7, "type": "CancelJob", "body": {"job": "j"}} | changes
     )
 
 
@@ -62,12 +62,12 @@ CORPUS = {
     "nothing": (b"", 0, "bad-message"),
     "a field that nobody knows": (envelope(body={"job": "j", "\u202e": 1}), 7, "bad-message"),
     "a home folder of nobody": (
-        pack(Submit("t", "a red mushroom", "", "~nobody-of-this-name/x", "draft", 0, {}), 7),
+        pack(SubmitJob("t", "a red mushroom", "", "~nobody-of-this-name/x", "draft", 0, {}), 7),
         7,
         "bad-input",
     ),  # was "internal"
     "a folder that is no model": (
-        pack(Submit("t", "a red mushroom", "", "/", "draft", 0, {}), 7),
+        pack(SubmitJob("t", "a red mushroom", "", "/", "draft", 0, {}), 7),
         7,
         "bad-input",
     ),  # was queued
@@ -76,14 +76,16 @@ CORPUS = {
 
 
 @pytest.mark.parametrize("name", CORPUS)
-def test_what_once_went_wrong_is_refused_with_the_number_of_the_request(scripted_server: ScriptedServer, name: str) -> None:
+def test_what_once_went_wrong_is_refused_with_the_number_of_the_request(
+    scripted_server: ScriptedServer, name: str
+) -> None:
     data, number, code = CORPUS[name]
     [(answered, refusal)] = told(scripted_server, data)
     assert (answered, refusal.code) == (number, code) and refusal.message.isprintable() and len(refusal.message) < 1500
 
 
 def refuse(*asked: Any) -> Any:
-    raise Refused("no-such-job", "a\0b")
+    raise RequestError("no-such-job", "a\0b")
 
 
 @pytest.mark.parametrize("answer", [lambda *asked: Refusal("internal", "a\0b"), refuse], ids=["reply", "refusal"])
@@ -112,7 +114,9 @@ def test_the_mutants_ask_for_everything_that_can_be_asked_for() -> None:
     assert found == set(REQUESTS) and len(REQUESTS) >= 13
 
 
-def test_through_the_encrypted_wire_each_broken_message_is_answered_and_others_are_served(encrypted_server: EncryptedServer) -> None:
+def test_through_the_encrypted_wire_each_broken_message_is_answered_and_others_are_served(
+    encrypted_server: EncryptedServer,
+) -> None:
     anna, mallory = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("mallory")
     own = raw_guest(encrypted_server, mallory.pair)
     source, answered, asked_for = MessageMutations(random.Random(3)), 0, 0
@@ -136,17 +140,17 @@ def test_through_the_encrypted_wire_each_broken_message_is_answered_and_others_a
 def test_nothing_that_a_server_says_ends_the_clients_tick_or_fills_its_memory() -> None:
     report = fuzz_client(600, 5)
     assert report["connections ended by a broken message"] > 50 and report["requests answered"] > 20
-    assert report["jobs and requests remembered"][0] <= JOBS_KNOWN and report["jobs and requests remembered"][1] < 40
+    assert report["jobs and requests remembered"][0] <= JOBS_REMEMBERED and report["jobs and requests remembered"][1] < 40
 
 
 def test_a_server_that_makes_up_jobs_without_end_is_not_remembered_without_end() -> None:
     victim = Victim()
     try:
-        for number in range(JOBS_KNOWN + 500):
+        for number in range(JOBS_REMEMBERED + 500):
             victim.client._take_change(JobChanged(number + 1, type(JOB)(**{**JOB.__dict__, "job": f"j{number}"})))
-            victim.client._out.clear()
-        assert len(victim.client._subscription.newest) == JOBS_KNOWN
-        assert f"j{JOBS_KNOWN + 499}" in victim.client._subscription.newest
+            victim.client._events.clear()
+        assert len(victim.client._subscription.newest) == JOBS_REMEMBERED
+        assert f"j{JOBS_REMEMBERED + 499}" in victim.client._subscription.newest
     finally:
         victim.client.close()
 
@@ -160,7 +164,7 @@ def test_a_client_that_is_told_nonsense_refuses_the_server_and_raises_nothing(da
     victim = Victim()
     try:
         victim.tell([data])
-        assert victim.client.link is Link.REFUSED and victim.client.reason.isprintable()
+        assert victim.client.state is ConnectionState.INCOMPATIBLE and victim.client.reason.isprintable()
     finally:
         victim.client.close()
 
@@ -182,9 +186,11 @@ def test_the_workers_port_takes_orders_or_refuses_and_reads_nothing_without_the_
         unpack_order(secret, pack_order("4" * 64, ProgressReport("j", 1, 2, 0.0, 0.0)))
 
 
-def test_a_request_that_would_end_the_connection_by_its_size_is_refused_before_it_is_sent(scripted_server: ScriptedServer) -> None:
+def test_a_request_that_would_end_the_connection_by_its_size_is_refused_before_it_is_sent(
+    scripted_server: ScriptedServer,
+) -> None:
     """Each field keeps its rule, all together they do not: the server would hang up without a word, again and again."""
-    large = Submit("t", "a", "", "m", "p", 0, {f"run.{n}": "x" * 1000 for n in range(100)})
+    large = SubmitJob("t", "a", "", "m", "p", 0, {f"run.{n}": "x" * 1000 for n in range(100)})
     assert len(pack(large)) > limits.REQUEST_BYTES
     with pytest.raises(ProtocolError, match="fewer or shorter settings"):
         scripted_server.client.request(large, lambda reply: None)
@@ -199,10 +205,10 @@ def test_the_largest_request_gets_through_both_doors_and_one_byte_more_is_told(
     encrypted_server = EncryptedServer(tmp_path / "state", monkeypatch, encrypt=encrypt)
     try:
         guest = encrypted_server.authorized_client("anna") if encrypt else encrypted_server.connect_client(None)
-        encrypted_server.wait_until(lambda: guest.link is Link.ONLINE)
+        encrypted_server.wait_until(lambda: guest.state is ConnectionState.ONLINE)
         answers: list[Any] = []
-        largest = Submit("t", "a", "", "m", "p", 0, {f"{n}": "x" * 1000 for n in range(64)})
-        filled = Submit(
+        largest = SubmitJob("t", "a", "", "m", "p", 0, {f"{n}": "x" * 1000 for n in range(64)})
+        filled = SubmitJob(
             "t",
             "a" + "b" * 900,
             "",
@@ -214,6 +220,6 @@ def test_the_largest_request_gets_through_both_doors_and_one_byte_more_is_told(
         assert limits.REQUEST_BYTES - 8 <= len(pack(filled, 2**53)) <= limits.REQUEST_BYTES
         guest.request(filled, answers.append)
         encrypted_server.wait_until(lambda: bool(answers))
-        assert isinstance(answers[0], Refused) and answers[0].code == "bad-input"
+        assert isinstance(answers[0], RequestError) and answers[0].code == "bad-input"
     finally:
         encrypted_server.close()

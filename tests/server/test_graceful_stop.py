@@ -23,12 +23,12 @@ from dreamwright.backend.server.service import CLOSING
 from dreamwright.backend.server.workers.dispatcher import RECALLED
 from dreamwright.backend.server.workers.local_runner import LocalRunner
 from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport
-from dreamwright.shared.client import Link
-from dreamwright.shared.messages import Cancel, Closing, JobList, JobReply, Pause, Resume, Subscribe
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.messages import CancelJob, JobList, JobReply, PauseJob, ResumeJob, ServerShutdown, Subscribe
 from tests.soak.graceful_stop import stop_and_go_on
 from tests.soak.worker_traces import alive
-from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (in_memory_server is a fixture)
-from tests.testing.scripted_worker_server import ScriptedServer, asked, scripted_server  # noqa: F401 (scripted_server is a fixture)
+from tests.testing.in_memory_server import InMemoryServer
+from tests.testing.scripted_worker_server import ScriptedServer, asked
 from tests.testing.server_process import server_process
 
 
@@ -40,7 +40,9 @@ class Orders:
         in_memory_server.runner.stop = lambda job, why: self.given.append((job, why))
 
 
-def test_running_jobs_go_back_to_the_queue_with_their_place_and_nothing_new_begins(in_memory_server: InMemoryServer) -> None:
+def test_running_jobs_go_back_to_the_queue_with_their_place_and_nothing_new_begins(
+    in_memory_server: InMemoryServer,
+) -> None:
     orders = Orders(in_memory_server)
     running, next_one = in_memory_server.submit("ada"), in_memory_server.submit("bob")
     in_memory_server.step()
@@ -48,14 +50,16 @@ def test_running_jobs_go_back_to_the_queue_with_their_place_and_nothing_new_begi
     assert orders.given == [(running, "pause")] and in_memory_server.service.at_work() == [running]
     in_memory_server.report(JobFinished, running, "paused", "", False)
     assert (
-        in_memory_server.job(running).state == "queued" and in_memory_server.job(running).message == RECALLED and in_memory_server.service.at_work() == []
+        in_memory_server.job(running).state == "queued"
+        and in_memory_server.job(running).message == RECALLED
+        and in_memory_server.service.at_work() == []
     )
     in_memory_server.step(10.0)
     assert in_memory_server.runner.given == [running], "the free device got no other job"
     in_memory_server.kill()
     in_memory_server.open()
     in_memory_server.step()
-    assert in_memory_server.runner.given == [running] and in_memory_server.job(next_one).queue_place == 1, (
+    assert in_memory_server.runner.given == [running] and in_memory_server.job(next_one).queue_position == 1, (
         "it goes on first when the server is back"
     )
 
@@ -64,7 +68,7 @@ def test_a_job_that_its_user_paused_stays_paused(in_memory_server: InMemoryServe
     Orders(in_memory_server)
     job = in_memory_server.submit("ada")
     in_memory_server.step()
-    in_memory_server.request(Pause(job))
+    in_memory_server.request(PauseJob(job))
     in_memory_server.service.begin_closing()
     in_memory_server.report(JobFinished, job, "paused", "", False)
     assert in_memory_server.job(job).state == "paused"
@@ -74,9 +78,9 @@ def test_a_pause_of_an_earlier_attempt_is_no_reason_to_stay_paused(in_memory_ser
     Orders(in_memory_server)
     job = in_memory_server.submit("ada")
     in_memory_server.step()
-    in_memory_server.request(Pause(job))
+    in_memory_server.request(PauseJob(job))
     in_memory_server.report(JobFinished, job, "paused", "", False)
-    in_memory_server.request(Resume(job))
+    in_memory_server.request(ResumeJob(job))
     in_memory_server.step()
     in_memory_server.service.begin_closing()
     in_memory_server.report(JobFinished, job, "paused", "", False)
@@ -87,7 +91,7 @@ def test_a_job_that_is_being_cancelled_or_ends_meanwhile_ends_as_it_would(in_mem
     orders = Orders(in_memory_server)
     cancelled = in_memory_server.submit("ada")
     in_memory_server.step()
-    in_memory_server.request(Cancel(cancelled))
+    in_memory_server.request(CancelJob(cancelled))
     orders.given.clear()
     in_memory_server.service.begin_closing()
     assert orders.given == [], "it stops already, and its mesh is being made"
@@ -100,7 +104,9 @@ def test_subscribers_are_told_at_once_and_so_is_who_comes_later(in_memory_server
     in_memory_server.service.begin_closing()
     in_memory_server.request(Subscribe(), "bob")
     for name in (b"ada", b"bob"):
-        assert [event for event in in_memory_server.events[name] if isinstance(event, Closing)] == [Closing(CLOSING)]
+        assert [event for event in in_memory_server.events[name] if isinstance(event, ServerShutdown)] == [
+            ServerShutdown(CLOSING)
+        ]
 
 
 def run_in_steps(scripted_server: ScriptedServer, words: list[int], grace_s: float) -> tuple[bool, float]:
@@ -134,10 +140,10 @@ def test_a_client_hears_of_it_and_says_so_when_the_server_is_gone(scripted_serve
     scripted_server.wait_until(lambda: any(isinstance(event, JobList) for event in scripted_server.events))
     assert run_in_steps(scripted_server, [15], 30.0)[0] is True
     end = time.monotonic() + 30
-    while scripted_server.client.link is not Link.LOST and time.monotonic() < end:
+    while scripted_server.client.state is not ConnectionState.LOST and time.monotonic() < end:
         scripted_server.events += scripted_server.client.tick()
         time.sleep(0.01)
-    assert Closing(CLOSING) in scripted_server.events
+    assert ServerShutdown(CLOSING) in scripted_server.events
     assert scripted_server.client.reason == CLOSING
     anew(scripted_server)
 
@@ -172,7 +178,7 @@ def test_two_workers_that_hang_are_killed_after_one_grace_not_two(
         for _ in range(2)
     ]
     waits: list[float] = []
-    for hand, process in zip(foreman._hands.values(), hung):
+    for hand, process in zip(foreman._workers.values(), hung):
         hand.process = process
         os.kill(process.pid, signal.SIGSTOP)
         wait = process.wait
@@ -191,7 +197,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_server_alone(tmp_path: Path) -> None:
     foreman = LocalRunner(context, ("cpu",), tmp_path)
     try:
         foreman.idle_devices()
-        assert os.getsid(foreman._hands["cpu"].process.pid) != os.getsid(0)
+        assert os.getsid(foreman._workers["cpu"].process.pid) != os.getsid(0)
     finally:
         foreman.close(0.0)
         context.destroy(0)

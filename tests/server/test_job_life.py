@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.worker_protocol import JobFinished, StatusReport, PreviewReport, ProgressReport
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, PreviewReport, ProgressReport, StatusReport
 from dreamwright.shared.download import Download
-from dreamwright.shared.messages import Cancel, Forget, JobChanged, JobForgotten, Pause, PreviewFrame, Resume
-from tests.testing.scripted_worker_server import asked, scripted_server  # noqa: F401 (scripted_server is a fixture)
+from dreamwright.shared.messages import CancelJob, DeleteJob, JobChanged, JobDeleted, PauseJob, PreviewFrame, ResumeJob
+from tests.testing.scripted_worker_server import asked
 
 
 def test_a_submitted_job_runs_shows_itself_and_ends_with_a_mesh_that_arrives_whole(scripted_server):
@@ -23,10 +23,12 @@ def test_a_submitted_job_runs_shows_itself_and_ends_with_a_mesh_that_arrives_who
     scripted_server.runner.told = [
         ProgressReport(name, 5, 10, 1.0, 1.0),
         StatusReport(name, "fine", ""),
-        PreviewReport(name, 5, 2, 1, b"123456"),
+        PreviewReport(PreviewFrame(name, 5, 2, 1, b"123456")),
     ]
     scripted_server.wait_until(lambda: any(isinstance(e, PreviewFrame) for e in scripted_server.events))
-    scripted_server.wait_until(lambda: any(isinstance(e, JobChanged) and e.job.step == 5 for e in scripted_server.events))
+    scripted_server.wait_until(
+        lambda: any(isinstance(e, JobChanged) and e.job.step == 5 for e in scripted_server.events)
+    )
     data = bytes(range(256)) * 4000  # four pieces
     (scripted_server.server._ledger.job_folder(name) / MESH_FILE).write_bytes(data)
     scripted_server.runner.told = [JobFinished(name, "succeeded", "", True)]
@@ -38,7 +40,11 @@ def test_a_submitted_job_runs_shows_itself_and_ends_with_a_mesh_that_arrives_who
 
 
 def test_the_same_ticket_makes_one_job_however_often_it_is_sent(scripted_server):
-    first, second, other = scripted_server.request(asked("a")), scripted_server.request(asked("a")), scripted_server.request(asked("b"))
+    first, second, other = (
+        scripted_server.request(asked("a")),
+        scripted_server.request(asked("a")),
+        scripted_server.request(asked("b")),
+    )
     assert first.job.job == second.job.job != other.job.job
     assert len(scripted_server.server._ledger.entries) == 2
 
@@ -46,10 +52,10 @@ def test_the_same_ticket_makes_one_job_however_often_it_is_sent(scripted_server)
 def test_one_device_works_on_one_job_and_the_others_know_their_place_in_line(scripted_server):
     names = [scripted_server.request(asked(f"t{i}")).job.job for i in range(3)]
     scripted_server.wait_until(lambda: scripted_server.runner.given == names[:1])
-    assert [scripted_server.job(n).queue_place for n in names] == [0, 1, 2]
+    assert [scripted_server.job(n).queue_position for n in names] == [0, 1, 2]
     scripted_server.runner.told = [JobFinished(names[0], "failed", "no luck", False)]
     scripted_server.wait_until(lambda: scripted_server.runner.given == names[:2])
-    assert [(scripted_server.job(n).state, scripted_server.job(n).queue_place) for n in names] == [
+    assert [(scripted_server.job(n).state, scripted_server.job(n).queue_position) for n in names] == [
         ("failed", 0),
         ("running", 0),
         ("queued", 1),
@@ -60,24 +66,24 @@ def test_one_device_works_on_one_job_and_the_others_know_their_place_in_line(scr
 def test_cancel_stops_a_waiting_job_at_once_and_a_running_one_after_its_step(scripted_server):
     running, waiting = scripted_server.request(asked("a")).job.job, scripted_server.request(asked("b")).job.job
     scripted_server.wait_until(lambda: scripted_server.runner.given == [running])
-    assert scripted_server.request(Cancel(waiting)).job.state == "cancelled"
-    assert scripted_server.request(Cancel(running)).job.state == "cancelling"
-    assert scripted_server.request(Cancel(running)).job.state == "cancelling"  # twice is once
+    assert scripted_server.request(CancelJob(waiting)).job.state == "cancelled"
+    assert scripted_server.request(CancelJob(running)).job.state == "cancelling"
+    assert scripted_server.request(CancelJob(running)).job.state == "cancelling"  # twice is once
     assert scripted_server.runner.stopped == [(running, "cancel")]
     (scripted_server.server._ledger.job_folder(running) / MESH_FILE).write_bytes(b"half")
     scripted_server.runner.told = [JobFinished(running, "cancelled", "", True)]
     scripted_server.wait_until(lambda: scripted_server.job(running).state == "cancelled")
     assert scripted_server.job(running).mesh_bytes == 4
-    assert scripted_server.request(Cancel(running)).job.state == "cancelled"  # after the end: no harm
+    assert scripted_server.request(CancelJob(running)).job.state == "cancelled"  # after the end: no harm
 
 
 def test_pause_keeps_the_place_and_resume_puts_the_job_back_into_the_queue(scripted_server):
     name = scripted_server.request(asked()).job.job
     scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
-    scripted_server.request(Pause(name))
+    scripted_server.request(PauseJob(name))
     scripted_server.runner.told = [JobFinished(name, "paused", "", False)]
     scripted_server.wait_until(lambda: scripted_server.job(name).state == "paused")
-    assert scripted_server.request(Resume(name)).job.state in ("queued", "running")
+    assert scripted_server.request(ResumeJob(name)).job.state in ("queued", "running")
     scripted_server.wait_until(lambda: scripted_server.runner.given == [name, name])
 
 
@@ -85,10 +91,10 @@ def test_a_forgotten_job_is_gone_with_its_files_and_only_ended_ones_can_be(scrip
     scripted_server.client.subscribe()
     name = scripted_server.request(asked()).job.job
     scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
-    assert scripted_server.request(Forget(name)).code == "not-now"
+    assert scripted_server.request(DeleteJob(name)).code == "not-now"
     scripted_server.runner.told = [JobFinished(name, "failed", "", False)]
     scripted_server.wait_until(lambda: scripted_server.job(name).state == "failed")
-    scripted_server.request(Forget(name))
-    scripted_server.wait_until(lambda: any(isinstance(e, JobForgotten) for e in scripted_server.events))
+    scripted_server.request(DeleteJob(name))
+    scripted_server.wait_until(lambda: any(isinstance(e, JobDeleted) for e in scripted_server.events))
     assert not scripted_server.server._ledger.job_folder(name).exists()
-    assert scripted_server.request(Forget(name)).code == "no-such-job"
+    assert scripted_server.request(DeleteJob(name)).code == "no-such-job"

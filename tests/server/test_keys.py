@@ -23,16 +23,16 @@ from dreamwright.backend.cli.main import main
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.server.transport.authorized_keys import AuthorizedKeys, KeyFolder
 from dreamwright.shared.credentials import (
-    Invitation,
+    ConnectionString,
     KeyPair,
     fingerprint,
-    is_invitation,
-    key_text,
-    new_pair,
-    pair_text,
-    read_invitation,
-    read_key,
-    read_pair,
+    format_key,
+    generate_key_pair,
+    is_connection_string,
+    key_pair_from_map,
+    key_pair_to_map,
+    parse_connection_string,
+    parse_key,
 )
 from dreamwright.shared.private_files import PrivateFileError, read_private, write_private
 
@@ -56,8 +56,8 @@ def mode(path: Path) -> int:
 @given(st.binary(min_size=32, max_size=32))
 @settings(max_examples=50)
 def test_a_key_comes_back_from_its_text_in_any_case_and_broken_into_lines(key: bytes) -> None:
-    text = key_text(key)
-    assert read_key(text) == read_key(f"  {text[:20].upper()}\n {text[20:]}\n") == key
+    text = format_key(key)
+    assert parse_key(text) == parse_key(f"  {text[:20].upper()}\n {text[20:]}\n") == key
     assert len(text) == 62 and all(sign.isalnum() or sign == "_" for sign in text), (
         "one word for a double click, nothing for a shell"
     )
@@ -66,10 +66,10 @@ def test_a_key_comes_back_from_its_text_in_any_case_and_broken_into_lines(key: b
 @given(st.integers(6, 61), st.sampled_from("abcdefghijklmnopqrstuvwxyz234567"))
 @settings(max_examples=50)
 def test_a_slip_of_the_hand_in_a_key_is_noticed(place: int, sign: str) -> None:
-    text = key_text(KEY)
+    text = format_key(KEY)
     if text[place] != sign:
         with pytest.raises(ValueError, match="a mistake in it"):
-            read_key(text[:place] + sign + text[place + 1 :])
+            parse_key(text[:place] + sign + text[place + 1 :])
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_a_slip_of_the_hand_in_a_key_is_noticed(place: int, sign: str) -> None:
         "",
         "dwkey_",
         "dwkey_a",
-        key_text(KEY)[:-1],
-        key_text(KEY) + "a",
+        format_key(KEY)[:-1],
+        format_key(KEY) + "a",
         "x" * 62,
         z85.encode(KEY).decode(),
         "dwkey_" + "é" * 56,
@@ -87,7 +87,7 @@ def test_a_slip_of_the_hand_in_a_key_is_noticed(place: int, sign: str) -> None:
 )
 def test_what_is_no_key_is_refused_in_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="is no key; one begins with dwkey_|a mistake in it"):
-        read_key(text)
+        parse_key(text)
 
 
 def test_a_fingerprint_is_eighty_bits_of_sha256_in_four_groups_and_the_same_on_both_sides() -> None:
@@ -102,10 +102,10 @@ def test_a_fingerprint_is_eighty_bits_of_sha256_in_four_groups_and_the_same_on_b
     "address", ["tcp://192.168.1.20:47630", "tcp://gpu.example.org:1", "tcp://[fe80::1]:65535", "tcp://127.0.0.1:47630"]
 )
 def test_a_connection_string_carries_address_and_key_through_any_pasting(address: str) -> None:
-    text = str(Invitation(address, KEY))
+    text = str(ConnectionString(address, KEY))
     broken = f"\n  {text[:30]}\n    {text[30:]} "
-    assert is_invitation(broken) and read_invitation(broken) == Invitation(address, KEY)
-    assert read_invitation(broken).fingerprint == fingerprint(KEY)
+    assert is_connection_string(broken) and parse_connection_string(broken) == ConnectionString(address, KEY)
+    assert parse_connection_string(broken).fingerprint == fingerprint(KEY)
 
 
 @pytest.mark.parametrize(
@@ -124,18 +124,18 @@ def test_a_connection_string_carries_address_and_key_through_any_pasting(address
 )
 def test_a_connection_string_that_is_not_right_says_what_is_wrong(change: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        read_invitation(change(str(Invitation("tcp://host:47630", KEY))))
+        parse_connection_string(change(str(ConnectionString("tcp://host:47630", KEY))))
 
 
 def test_a_pair_is_what_libzmq_would_make_and_its_secret_is_never_shown() -> None:
-    pair = new_pair()
+    pair = generate_key_pair()
     assert zmq.curve_public(z85.encode(pair.secret)) == z85.encode(pair.public)
-    assert read_pair(dict(pair_text(pair))) == pair
+    assert key_pair_from_map(dict(key_pair_to_map(pair))) == pair
     assert pair.secret.hex() not in repr(pair) and repr(pair.secret) not in repr(pair)
     with pytest.raises(ValueError, match="does not belong"):
-        read_pair({**pair_text(pair), "secret": new_pair().secret.hex()})
+        key_pair_from_map({**key_pair_to_map(pair), "secret": generate_key_pair().secret.hex()})
     with pytest.raises(ValueError, match="no key pair"):
-        read_pair({"public": key_text(KEY)})
+        key_pair_from_map({"public": format_key(KEY)})
 
 
 # --- on disk
@@ -203,7 +203,7 @@ def test_a_damaged_pair_is_told_and_never_made_anew_by_itself(keys: KeyFolder, d
 
 
 def test_allow_revoke_and_roles(keys: KeyFolder) -> None:
-    first, second = (key_text(new_pair().public) for _ in range(2))
+    first, second = (format_key(generate_key_pair().public) for _ in range(2))
     assert not keys.allow("anna", first).is_admin
     since = keys.users()["anna"].since
     assert keys.allow("anna", f" {second.upper()}\n").keys == (first, second)
@@ -224,16 +224,16 @@ def test_allow_revoke_and_roles(keys: KeyFolder) -> None:
 @pytest.mark.parametrize("name", ["", "local", "-x", ".x", "a b", "a/b", "ä", "x" * 41, "a\n"])
 def test_a_users_name_is_one_plain_word_and_not_that_of_loopback(keys: KeyFolder, name: str) -> None:
     with pytest.raises(ConfigError, match="the user's name is"):
-        keys.allow(name, key_text(KEY))
+        keys.allow(name, format_key(KEY))
 
 
 def test_the_servers_own_key_is_not_taken_for_an_artists(keys: KeyFolder) -> None:
     with pytest.raises(ConfigError, match="the server's own key"):
-        keys.allow("anna", key_text(keys.pair().public))
+        keys.allow("anna", format_key(keys.pair().public))
 
 
 def test_the_guest_list_follows_the_file_at_once_and_trusts_nothing_else(keys: KeyFolder) -> None:
-    guests, key = AuthorizedKeys(keys), key_text(KEY)
+    guests, key = AuthorizedKeys(keys), format_key(KEY)
     assert guests.user_of(key) is None and not guests.is_admin("anna")
     keys.allow("anna", key, True)
     assert guests.user_of(key).name == "anna" and guests.is_admin("anna") and len(guests) == 1
@@ -253,7 +253,7 @@ def test_the_guest_list_follows_the_file_at_once_and_trusts_nothing_else(keys: K
 
 def test_no_command_loses_anothers_change(keys: KeyFolder) -> None:
     names = [f"user{number}" for number in range(12)]
-    texts = {name: key_text(new_pair().public) for name in names}
+    texts = {name: format_key(generate_key_pair().public) for name in names}
     threads = [threading.Thread(target=keys.allow, args=(name, texts[name])) for name in names]
     for thread in threads:
         thread.start()
@@ -269,14 +269,14 @@ def test_the_commands_lead_a_stranger_from_no_keys_to_an_allowed_artist(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = ["--state", str(tmp_path)]
-    key = key_text(KEY)
+    key = format_key(KEY)
     assert main(["keys", "show", *state]) == 2
     assert f"dreamwright keys create --state {tmp_path}" in capsys.readouterr().err
     assert main(["keys", "create", *state]) == 0
     made = capsys.readouterr().out
     assert main(["keys", "show", "--address", "tcp://gpu.example.org:5000", *state]) == 0
     shown = capsys.readouterr().out
-    invitation = read_invitation(shown.splitlines()[0])
+    invitation = parse_connection_string(shown.splitlines()[0])
     assert (
         invitation.address == "tcp://gpu.example.org:5000"
         and invitation.fingerprint in shown
@@ -305,7 +305,7 @@ def test_no_command_prints_the_secret(tmp_path: Path, capsys: pytest.CaptureFixt
     state = ["--state", str(tmp_path)]
     main(["keys", "create", *state])
     secret = json.loads((tmp_path / "keys" / "server.json").read_text())["secret"]
-    for verb in (["show"], ["list"], ["create"], ["allow", "anna", key_text(KEY)], ["create", "--replace"]):
+    for verb in (["show"], ["list"], ["create"], ["allow", "anna", format_key(KEY)], ["create", "--replace"]):
         main(["keys", *verb, *state])
     captured = capsys.readouterr()
     assert secret not in captured.out + captured.err
@@ -322,7 +322,10 @@ def test_no_command_prints_the_secret(tmp_path: Path, capsys: pytest.CaptureFixt
     ],
 )
 def test_the_connection_string_names_an_address_that_can_be_reached(bound: str, named: str, address: str) -> None:
-    assert reachable(bound, named) == address and read_invitation(str(Invitation(address, KEY))).address == address
+    assert (
+        reachable(bound, named) == address
+        and parse_connection_string(str(ConnectionString(address, KEY))).address == address
+    )
 
 
 def test_drawing_help_of_the_keys_loads_neither_zmq_nor_torch() -> None:

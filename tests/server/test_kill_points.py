@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """SIGKILL of a real server and its worker, and what becomes of a worker whose server is gone.
 
-`tests/soak/kill_points.py` does the same at 20 random points; docs/reliability.md has its figures.
+`tests/soak/kill_points.py` does the same at 20 random points; docs/operator/reliability.md has its figures.
 """
 
 from __future__ import annotations

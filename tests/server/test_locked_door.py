@@ -13,10 +13,10 @@ import zmq
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.server.app import Server, check_address
 from dreamwright.backend.server.transport.zap_authenticator import ENDPOINT
-from dreamwright.shared.client import Link
-from dreamwright.shared.credentials import key_text, new_pair
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.credentials import format_key, generate_key_pair
 from dreamwright.shared.messages import JobList, ListJobs
-from tests.testing.encrypted_server import EncryptedServer, encrypted_server  # noqa: F401 (encrypted_server is a fixture)
+from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.scripted_worker_server import ScriptedRunner
 
 # --- which doors are locked
@@ -64,10 +64,15 @@ def test_every_other_address_is_encrypted_without_being_told_to(
     try:
         port = encrypted_server.server.address.rpartition(":")[2]
         reach = f"tcp://{'127.0.0.2' if '0.2' in address else '127.0.0.1'}:{port}"
-        pair = new_pair()
-        encrypted_server.keys.allow("anna", key_text(pair.public))
-        stranger, anna = encrypted_server.connect_client(None, address=reach), encrypted_server.connect_client(pair, address=reach)
-        encrypted_server.wait_until(lambda: anna.link is Link.ONLINE and stranger.link is Link.BARRED)
+        pair = generate_key_pair()
+        encrypted_server.keys.allow("anna", format_key(pair.public))
+        stranger, anna = (
+            encrypted_server.connect_client(None, address=reach),
+            encrypted_server.connect_client(pair, address=reach),
+        )
+        encrypted_server.wait_until(
+            lambda: anna.state is ConnectionState.ONLINE and stranger.state is ConnectionState.UNAUTHORIZED
+        )
     finally:
         encrypted_server.close()
 
@@ -105,7 +110,9 @@ def test_a_name_that_means_another_machine_is_not_taken_for_loopback(
 # --- the doorkeeper cannot be killed
 
 
-def test_garbage_to_the_doorkeeper_harms_nobody(encrypted_server: EncryptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_garbage_to_the_doorkeeper_harms_nobody(
+    encrypted_server: EncryptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     anna = encrypted_server.authorized_client("anna")
     asking = encrypted_server.server._context.socket(zmq.DEALER)
     asking.setsockopt(zmq.LINGER, 0)
@@ -127,12 +134,12 @@ def test_garbage_to_the_doorkeeper_harms_nobody(encrypted_server: EncryptedServe
         assert asking.recv_multipart()[3] != b"200", "nothing of it opens the door"
     asking.send_multipart(good)
     encrypted_server.wait_until(lambda: bool(asking.poll(0)))
-    assert asking.recv_multipart()[3:6] == [b"200", b"OK", key_text(key).encode()]
+    assert asking.recv_multipart()[3:6] == [b"200", b"OK", format_key(key).encode()]
     asking.close()
     with monkeypatch.context() as patch:
         patch.setattr(encrypted_server.server.doorkeeper._guests, "user_of", lambda key: 1 / 0)
-        late = encrypted_server.connect_client(new_pair())
-        encrypted_server.wait_until(lambda: late.link is Link.BARRED)
+        late = encrypted_server.connect_client(generate_key_pair())
+        encrypted_server.wait_until(lambda: late.state is ConnectionState.UNAUTHORIZED)
     encrypted_server.authorized_client("bert")
     assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
 
@@ -161,12 +168,14 @@ def test_random_and_half_greetings_on_the_wire_harm_nobody(encrypted_server: Enc
         caller.close()
 
 
-def test_without_a_doorkeeper_that_answers_nobody_is_let_in(encrypted_server: EncryptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = new_pair()
-    encrypted_server.keys.allow("anna", key_text(pair.public))
+def test_without_a_doorkeeper_that_answers_nobody_is_let_in(
+    encrypted_server: EncryptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = generate_key_pair()
+    encrypted_server.keys.allow("anna", format_key(pair.public))
     with monkeypatch.context() as patch:
         patch.setattr(encrypted_server.server.doorkeeper, "answer", lambda most=200: None)
         client = encrypted_server.connect_client(pair)
         encrypted_server.run_for(0.5)
-        assert client.link is not Link.ONLINE
-    encrypted_server.wait_until(lambda: client.link is Link.ONLINE)
+        assert client.state is not ConnectionState.ONLINE
+    encrypted_server.wait_until(lambda: client.state is ConnectionState.ONLINE)

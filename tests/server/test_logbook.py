@@ -18,9 +18,9 @@ import pytest
 from dreamwright.backend.server.monitoring import logging_setup
 from dreamwright.backend.server.monitoring.logging_setup import LogFormatter, redact
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
-from dreamwright.shared.connection_monitor import Lock
-from dreamwright.shared.credentials import key_text, new_pair
-from dreamwright.shared.errors import Refused
+from dreamwright.shared.connection_monitor import CurveCredentials
+from dreamwright.shared.credentials import format_key, generate_key_pair
+from dreamwright.shared.errors import RequestError
 from dreamwright.shared.messages import JobReply, ListJobs
 from tests.soak.worker_traces import children
 from tests.testing.scripted_worker_server import asked
@@ -139,9 +139,9 @@ def test_a_worker_logs_as_its_server_does(monkeypatch: pytest.MonkeyPatch, capsy
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_no_prompt_and_no_secret_is_in_any_log_of_a_real_server_and_its_workers(style: str, tmp_path: Path) -> None:
     """A submit, a refused one, a worker's death, a job that goes on, and one that fails."""
-    keys, pair = KeyFolder(tmp_path / "state"), new_pair()
+    keys, pair = KeyFolder(tmp_path / "state"), generate_key_pair()
     server_pair = keys.create()
-    keys.allow("anna", key_text(pair.public), True)  # an admin may name a folder as model
+    keys.allow("anna", format_key(pair.public), True)  # an admin may name a folder as model
     model = save_tiny_model(tmp_path / "model")
     settings = dict(setting.split("=") for setting in QUICK) | {
         "run.steps": "5000",
@@ -150,7 +150,7 @@ def test_no_prompt_and_no_secret_is_in_any_log_of_a_real_server_and_its_workers(
     }
     with (
         server_process(tmp_path, "--encrypt", "--log-format", style) as server,
-        server.authorized_client(Lock(server_pair.public, pair)) as anna,
+        server.authorized_client(CurveCredentials(server_pair.public, pair)) as anna,
     ):
 
         def job(name: str) -> Any:
@@ -158,7 +158,7 @@ def test_no_prompt_and_no_secret_is_in_any_log_of_a_real_server_and_its_workers(
 
         for wrong in ({"prompt": MARK}, {"prompt": KNOWN, "settings": {"render.samples": "many"}}):
             refused = server.request(anna, asked("r", model=str(model), **wrong))
-            assert isinstance(refused, Refused) and refused.code == "bad-input"
+            assert isinstance(refused, RequestError) and refused.code == "bad-input"
         first = server.request(anna, asked("a", prompt=KNOWN, negative=NEGATIVE, model=str(model), settings=settings))
         assert isinstance(first, JobReply), first
         server.wait_until(lambda: job(first.job.job).step >= 3, anna)
@@ -167,7 +167,9 @@ def test_no_prompt_and_no_secret_is_in_any_log_of_a_real_server_and_its_workers(
         server.wait_until(lambda: job(first.job.job).attempt == 2, anna)
         second = server.request(anna, asked("b", prompt=KNOWN, model=str(model), settings=settings))
         worker_log = tmp_path / "state" / "logs" / "worker-cpu.log"
-        server.wait_until(lambda: worker_log.read_text().count("attempt begins") >= 2 and job(first.job.job).step >= 5, anna)
+        server.wait_until(
+            lambda: worker_log.read_text().count("attempt begins") >= 2 and job(first.job.job).step >= 5, anna
+        )
         (model / "unet" / "config.json").write_text("{}")
         worker = children(server.process.pid)[0]
         os.kill(worker, signal.SIGKILL)
@@ -186,8 +188,8 @@ def test_no_prompt_and_no_secret_is_in_any_log_of_a_real_server_and_its_workers(
             "mushroom",
             server_pair.secret.hex(),
             pair.secret.hex(),
-            key_text(server_pair.secret),
-            key_text(pair.secret),
+            format_key(server_pair.secret),
+            format_key(pair.secret),
         ):
             assert secret not in text, name
     if style == "json":

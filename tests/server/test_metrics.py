@@ -22,9 +22,9 @@ from dreamwright.backend.server.monitoring.counters import Histogram
 from dreamwright.backend.server.monitoring.metrics import Exporter, MetricsCollector, is_loopback, read_address
 from dreamwright.backend.server.workers.local_runner import WorkerExited
 from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport
-from dreamwright.shared.errors import Refused
-from dreamwright.shared.messages import AskStatus, Cancel, JobReply, ListJobs, Pause
-from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (in_memory_server is a fixture)
+from dreamwright.shared.errors import RequestError
+from dreamwright.shared.messages import CancelJob, GetStatus, JobReply, ListJobs, PauseJob
+from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.scripted_worker_server import asked
 from tests.testing.server_process import ServerProcess, server_process
 
@@ -82,7 +82,7 @@ def test_paces_waits_outcomes_and_deaths_are_those_of_the_jobs(in_memory_server:
     in_memory_server.finish(done, b"m" * 77)
     in_memory_server.runner.told.append(WorkerExited(dying, -9))
     in_memory_server.step()
-    in_memory_server.request(Cancel(waiting))
+    in_memory_server.request(CancelJob(waiting))
     in_memory_server.now += 11
     figures = read(shown(in_memory_server))
     assert figures["dreamwright_worker_deaths_total", ()] == 1
@@ -118,7 +118,7 @@ def test_no_label_names_a_user_a_job_or_a_prompt(in_memory_server: InMemoryServe
     job = in_memory_server.submit("ada", prompt="a blue chair")
     in_memory_server.step()
     in_memory_server.report(ProgressReport, job, 1, 100, 1.0, 1.0)
-    in_memory_server.request(Pause(job), "ada")
+    in_memory_server.request(PauseJob(job), "ada")
     written = shown(in_memory_server)
     assert job not in written and "ada" not in written and "chair" not in written
     allowed = {"device", "state", "outcome", "type", "code", "le", "version"}
@@ -179,20 +179,22 @@ def test_a_scrape_of_a_real_server_agrees_with_what_was_done(server: ServerProce
         jobs = [server.request(client, asked(f"t{number}")) for number in range(3)]
         assert all(isinstance(reply, JobReply) for reply in jobs)
         for _ in range(2):
-            assert isinstance(server.request(client, asked("bad", preset="none")), Refused)
-        assert isinstance(server.request(client, Cancel("f" * 16)), Refused)
-        server.wait_until(lambda: all(job.state == "succeeded" for job in server.request(client, ListJobs()).jobs), client)
-        status = server.request(client, AskStatus())
+            assert isinstance(server.request(client, asked("bad", preset="none")), RequestError)
+        assert isinstance(server.request(client, CancelJob("f" * 16)), RequestError)
+        server.wait_until(
+            lambda: all(job.state == "succeeded" for job in server.request(client, ListJobs()).jobs), client
+        )
+        status = server.request(client, GetStatus())
         figures = server.wait_until(
             lambda: (
-                (found := read(scraped(server.metrics))).get(("dreamwright_requests_total", (("type", "AskStatus"),)))
+                (found := read(scraped(server.metrics))).get(("dreamwright_requests_total", (("type", "GetStatus"),)))
                 and found
             ),
             client,
         )
     assert figures["dreamwright_jobs_ended_total", (("outcome", "succeeded"),)] == 3
-    assert figures["dreamwright_requests_total", (("type", "Submit"),)] == 5
-    assert figures["dreamwright_requests_total", (("type", "Cancel"),)] == 1
+    assert figures["dreamwright_requests_total", (("type", "SubmitJob"),)] == 5
+    assert figures["dreamwright_requests_total", (("type", "CancelJob"),)] == 1
     assert figures["dreamwright_refusals_total", (("code", "bad-input"),)] == 2
     assert figures["dreamwright_refusals_total", (("code", "no-such-job"),)] == 1
     assert figures["dreamwright_request_duration_seconds_count", ()] == sum(

@@ -16,12 +16,13 @@ import zmq
 from dreamwright.backend.server.monitoring.logging_setup import LogFormatter
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.shared import limits
-from dreamwright.shared.client import Client, Link
-from dreamwright.shared.connection_monitor import Lock
-from dreamwright.shared.credentials import fingerprint, key_text, new_pair
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.connection_monitor import CurveCredentials
+from dreamwright.shared.credentials import fingerprint, format_key, generate_key_pair
 from dreamwright.shared.download import Download
-from dreamwright.shared.messages import Cancel, Hello, JobList, ListJobs, Subscribe, pack, unpack
-from tests.testing.encrypted_server import EncryptedServer, relay_to, encrypted_server  # noqa: F401 (encrypted_server is a fixture)
+from dreamwright.shared.messages import CancelJob, Hello, JobList, ListJobs, Subscribe, pack, unpack
+from tests.testing.encrypted_server import EncryptedServer, relay_to
 from tests.testing.scripted_worker_server import asked
 
 
@@ -29,7 +30,7 @@ def raw_guest(encrypted_server: EncryptedServer, pair: Any, routing_id: bytes = 
     """A socket without our client around it."""
     own = zmq.Context.instance().socket(zmq.DEALER)
     own.setsockopt(zmq.LINGER, 0)
-    Lock(encrypted_server.pair.public, pair).put_on(own)
+    CurveCredentials(encrypted_server.pair.public, pair).apply_to(own)
     if routing_id:
         own.setsockopt(zmq.ROUTING_ID, routing_id)
     own.connect(encrypted_server.server.address)
@@ -66,9 +67,9 @@ def test_a_listener_on_the_wire_reads_neither_prompt_nor_mesh_nor_names(encrypte
         "draft",
         job,
         "nobody has seen",
-        "Submit",
+        "SubmitJob",
         "anna",
-        key_text(anna.pair.public),
+        format_key(anna.pair.public),
     ):
         assert word.encode() not in heard, word
     for secret in (anna.pair.public, anna.pair.secret, encrypted_server.pair.secret):
@@ -81,7 +82,7 @@ def test_the_relay_would_hear_a_prompt_that_is_not_encrypted(tmp_path: Path, mon
     try:
         with relay_to(encrypted_server.server.address) as relay:
             client = encrypted_server.connect_client(None, address=relay.address)
-            encrypted_server.wait_until(lambda: client.link is Link.ONLINE)
+            encrypted_server.wait_until(lambda: client.state is ConnectionState.ONLINE)
             encrypted_server.request(client, asked("a"))
             assert b"a red mushroom" in bytes(relay.up)
     finally:
@@ -92,11 +93,14 @@ def test_recorded_bytes_of_a_session_that_are_sent_again_do_nothing(encrypted_se
     with relay_to(encrypted_server.server.address) as relay:
         anna = encrypted_server.authorized_client("anna", address=relay.address)
         job = encrypted_server.request(anna, asked("a")).job.job
-        encrypted_server.request(anna, Cancel(job))
+        encrypted_server.request(anna, CancelJob(job))
         recorded = bytes(relay.up)
     jobs = set(encrypted_server.ledger.entries)
     heard: list[Any] = []
-    answering, encrypted_server.server._answer = encrypted_server.server._answer, lambda route, frame: heard.append(frame.bytes)
+    answering, encrypted_server.server._answer = (
+        encrypted_server.server._answer,
+        lambda route, frame: heard.append(frame.bytes),
+    )
     host, _, port = encrypted_server.server.address.removeprefix("tcp://").rpartition(":")
     with socket.create_connection((host, int(port))) as thief:
         anna.close()  # or her own signs of life would be heard
@@ -113,9 +117,9 @@ def test_recorded_bytes_of_a_session_that_are_sent_again_do_nothing(encrypted_se
 @pytest.mark.parametrize("first", ["the guest", "the thief"])
 def test_a_routing_id_is_no_identity(encrypted_server: EncryptedServer, first: str) -> None:
     """Two keys under one routing id: nobody hears the other's replies, and neither owns anything by it."""
-    pairs = {name: new_pair() for name in ("anna", "bert")}
+    pairs = {name: generate_key_pair() for name in ("anna", "bert")}
     for name, pair in pairs.items():
-        encrypted_server.keys.allow(name, key_text(pair.public))
+        encrypted_server.keys.allow(name, format_key(pair.public))
     order = ("anna", "bert") if first == "the guest" else ("bert", "anna")
     one = raw_guest(encrypted_server, pairs[order[0]], b"the same id")
     refusal = answer_to(encrypted_server, one, ListJobs())
@@ -133,7 +137,10 @@ def test_a_routing_id_is_no_identity(encrypted_server: EncryptedServer, first: s
 
 def test_a_client_that_vanishes_mid_handshake_is_let_go_in_time(encrypted_server: EncryptedServer) -> None:
     assert encrypted_server.server._socket.getsockopt(zmq.HANDSHAKE_IVL) == 10_000
-    assert encrypted_server.server._socket.getsockopt(zmq.MAXMSGSIZE) == limits.REQUEST_BYTES + limits.SEALING_BYTES
+    assert (
+        encrypted_server.server._socket.getsockopt(zmq.MAXMSGSIZE)
+        == limits.REQUEST_BYTES + limits.ENCRYPTION_OVERHEAD_BYTES
+    )
     assert (
         encrypted_server.server._socket.getsockopt(zmq.HEARTBEAT_IVL) > 0
         and encrypted_server.server._socket.getsockopt(zmq.HEARTBEAT_TIMEOUT) > 0
@@ -143,24 +150,28 @@ def test_a_client_that_vanishes_mid_handshake_is_let_go_in_time(encrypted_server
 def test_a_frame_that_is_too_large_ends_that_connection_only(encrypted_server: EncryptedServer) -> None:
     anna, bert = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("bert")
     big = raw_guest(encrypted_server, bert.pair)
-    big.send(b"x" * (limits.REQUEST_BYTES + limits.SEALING_BYTES))
+    big.send(b"x" * (limits.REQUEST_BYTES + limits.ENCRYPTION_OVERHEAD_BYTES))
     encrypted_server.run_for(0.3)
-    assert isinstance(encrypted_server.request(anna, ListJobs()), JobList) and isinstance(encrypted_server.request(bert, ListJobs()), JobList)
+    assert isinstance(encrypted_server.request(anna, ListJobs()), JobList) and isinstance(
+        encrypted_server.request(bert, ListJobs()), JobList
+    )
     big.close(0)
 
 
-def test_the_servers_log_names_no_key_and_no_prompt(encrypted_server: EncryptedServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_servers_log_names_no_key_and_no_prompt(
+    encrypted_server: EncryptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         anna = encrypted_server.authorized_client("anna")
         encrypted_server.request(anna, asked("a"))
-        stranger_pair = new_pair()
+        stranger_pair = generate_key_pair()
         stranger = encrypted_server.connect_client(stranger_pair)
-        encrypted_server.wait_until(lambda: stranger.link is Link.BARRED)
+        encrypted_server.wait_until(lambda: stranger.state is ConnectionState.UNAUTHORIZED)
     written = "\n".join(
         LogFormatter(style, logging.INFO).format(record) for style in ("text", "json") for record in caplog.records
     )
     assert "user connects user=anna" in written and f"fingerprint={fingerprint(stranger_pair.public)}" in written
-    for word in (key_text(anna.pair.public), key_text(stranger_pair.public), anna.pair.secret.hex(), "mushroom"):
+    for word in (format_key(anna.pair.public), format_key(stranger_pair.public), anna.pair.secret.hex(), "mushroom"):
         assert word not in written
-    assert anna.pair.secret.hex() not in repr(Lock(encrypted_server.pair.public, anna.pair))
+    assert anna.pair.secret.hex() not in repr(CurveCredentials(encrypted_server.pair.public, anna.pair))
     assert isinstance(anna, Client)

@@ -15,10 +15,10 @@ import zmq
 from dreamwright.backend.server.transport import connection_limiter
 from dreamwright.backend.server.transport.connection_limiter import ConnectionLimiter
 from dreamwright.shared import limits
-from dreamwright.shared.client import Link
+from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.messages import JobList, ListJobs, pack, unpack
 from tests.server.test_on_the_wire import raw_guest
-from tests.testing.encrypted_server import EncryptedServer, encrypted_server  # noqa: F401 (encrypted_server is a fixture)
+from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.fake_server import FakeServer
 
 
@@ -95,7 +95,9 @@ def test_a_frame_far_above_the_limit_ends_its_connection_without_a_word_and_the_
     try:
         assert said_to(encrypted_server, own, b"x" * 10**6) is None
         encrypted_server.wait_until(lambda: bool(watch.poll(0)))
-        assert isinstance(said_to(encrypted_server, own, RIGHT, seconds=10.0)[1], JobList), "ZeroMQ connects anew by itself"
+        assert isinstance(said_to(encrypted_server, own, RIGHT, seconds=10.0)[1], JobList), (
+            "ZeroMQ connects anew by itself"
+        )
         assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
     finally:
         own.disable_monitor()
@@ -113,10 +115,14 @@ def test_a_client_tells_both_versions_and_which_side_to_update(version: Any, old
     client.connect()
     try:
         end = time.monotonic() + 10
-        while client.link is not Link.REFUSED and time.monotonic() < end:
+        while client.state is not ConnectionState.INCOMPATIBLE and time.monotonic() < end:
             server.step(0.002)
             client.tick()
-        assert client.link is Link.REFUSED and f"update the {older}" in client.reason and client.reason.isprintable()
+        assert (
+            client.state is ConnectionState.INCOMPATIBLE
+            and f"update the {older}" in client.reason
+            and client.reason.isprintable()
+        )
         assert f"the add-on {OURS}" in client.reason and (str(version) in client.reason or "new" in client.reason)
     finally:
         client.close()
@@ -226,7 +232,7 @@ def test_a_door_hangs_up_on_a_message_of_too_many_frames_and_serves_others(
         assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
         for _ in range(8):  # an honest one may ask a lot
             assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
-        assert anna.link is Link.ONLINE
+        assert anna.state is ConnectionState.ONLINE
     finally:
         own.disable_monitor()
         watch.close(0)

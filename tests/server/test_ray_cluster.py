@@ -29,11 +29,12 @@ from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE, JobExecutor
 from dreamwright.backend.server.workers.ray_runner import RayRunner, own_namespace
 from dreamwright.backend.server.workers.runner import WorkerExited
-from dreamwright.backend.server.workers.worker_protocol import JobFinished, Report, ProgressReport, RunJob
-from dreamwright.shared.client import Client, Link
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport, Report
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.mesh_file import decode_mesh
-from dreamwright.shared.messages import Cancel, JobChanged, JobList, JobSummary, PreviewFrame, Submit
-from tests.testing.ray_jobs import LONG, SETTINGS, STEPS, summary
+from dreamwright.shared.messages import CancelJob, JobChanged, JobList, JobSummary, PreviewFrame, SubmitJob
+from tests.testing.ray_jobs import LONG, SETTINGS, STEPS, job_order
 from tests.testing.ray_test_cluster import RayTestCluster
 from tests.testing.tiny_model import save_tiny_model
 
@@ -71,7 +72,7 @@ def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("undisturbed")
     raise_fence(folder, 1)
     said: list[Report] = []
-    JobExecutor(RunJob(summary(model, "job", 1, "cpu"), str(folder)), "cpu", said.append, lambda: "").run()
+    JobExecutor(job_order(model, folder, "job", 1, "cpu"), "cpu", said.append, lambda: "").run()
     assert said[-1].how == "succeeded"
     return (folder / MESH_FILE).read_bytes()
 
@@ -94,7 +95,7 @@ class House:
         self.client = Client(self.server.address)
         self.client.connect()
         self.client.subscribe()
-        self.wait_until(lambda: self.client.link is Link.ONLINE)
+        self.wait_until(lambda: self.client.state is ConnectionState.ONLINE)
 
     @property
     def runner(self) -> Any:
@@ -128,7 +129,7 @@ class House:
         self.tickets += 1
         settings = SETTINGS | {"run.steps": str(steps)}
         return self.request(
-            Submit(f"t{self.tickets}", "a red mushroom", "", str(self._model), "draft", 0, settings)
+            SubmitJob(f"t{self.tickets}", "a red mushroom", "", str(self._model), "draft", 0, settings)
         ).job.job
 
     def job(self, name: str) -> JobSummary:
@@ -176,7 +177,7 @@ def test_two_jobs_run_at_once_and_a_lost_nodes_job_goes_on_elsewhere_to_the_same
     noticed = time.monotonic() - begun
     assert "was lost; it goes on from its checkpoint" in house.job(first).message
     assert house.runner.devices == (house.job(second).device,) and house.job(third).state == "queued"
-    house.request(Cancel(second))
+    house.request(CancelJob(second))
     reached = house.job(second).step
     house.wait_until(lambda: house.job(second).state == "cancelled")
     steps = decode_mesh(house.mesh(second)).facts["steps"]
@@ -187,7 +188,7 @@ def test_two_jobs_run_at_once_and_a_lost_nodes_job_goes_on_elsewhere_to_the_same
         and house.job(first).device == house.job(second).device
         and house.job(third).state == "queued"
     )
-    house.request(Cancel(third))
+    house.request(CancelJob(third))
     assert house.job(third).state == "cancelled" and house.job(third).attempt == 0
     before = house.job(first).step
     free = time.monotonic()
@@ -202,7 +203,7 @@ def test_a_job_goes_on_without_the_server_and_without_its_envoy_and_is_found_aga
     house.client.subscribe(job)
     house.wait_until(lambda: bool(house.previews) and house.job(job).step > 3)
     (actor,) = actors()
-    house.runner._envoy.kill()
+    house.runner._bridge.kill()
     before = house.job(job).step
     house.wait_until(lambda: house.runner._connected is False)
     house.wait_until(lambda: house.runner._connected and house.job(job).step > before)
@@ -221,7 +222,7 @@ def test_a_job_goes_on_without_the_server_and_without_its_envoy_and_is_found_aga
     assert actors() == [actor] and house.job(job).attempt == 1
     steps = [frame.step for frame in house.previews]
     assert steps == sorted(steps) and len(steps) <= 3, "what it saw while nobody looked did not pile up"
-    house.request(Cancel(job))
+    house.request(CancelJob(job))
     house.wait_until(lambda: house.job(job).state == "cancelled")
     assert house.job(job).mesh_bytes and decode_mesh(house.mesh(job)).facts["steps"] < LONG
     house.wait_until(lambda: not actors())
@@ -271,10 +272,10 @@ def test_of_two_attempts_at_once_only_the_later_goes_on_is_heard_and_publishes(
     """As when a node that was only cut off comes back, after its job was given to another."""
     folder = tmp_path / "job"
     raise_fence(folder, 1)
-    bench.runner.assign("left/0", summary(model, "job", 1, "left/0", LONG), folder)
+    bench.runner.assign("left/0", job_order(model, folder, "job", 1, "left/0", LONG))
     bench.wait_until(lambda report: isinstance(report, ProgressReport) and report.step >= 3)
     raise_fence(folder, 2)
-    bench.runner.assign("right/0", summary(model, "job", 2, "right/0", LONG), folder)
+    bench.runner.assign("right/0", job_order(model, folder, "job", 2, "right/0", LONG))
     bench.said.clear()
     bench.wait_until(
         lambda report: isinstance(report, ProgressReport)
@@ -300,7 +301,7 @@ def test_an_actor_that_does_not_heed_is_ended_by_force_and_one_that_is_killed_is
     """Both wait for a folder that their node does not see yet, and so look at nothing else."""
     for name, device in (("stuck", "left/0"), ("dies", "right/0")):
         (tmp_path / name).mkdir()
-        bench.runner.assign(device, summary(model, name, 1, device), tmp_path / name)
+        bench.runner.assign(device, job_order(model, tmp_path / name, name, 1, device))
     end = time.monotonic() + 120
     while len(actors()) < 2:
         assert time.monotonic() < end
@@ -324,7 +325,7 @@ def test_what_the_server_does_not_want_any_more_is_ended_when_it_comes_back(
     bench: Bench, tmp_path: Path, machines: RayTestCluster, model: Path
 ) -> None:
     (tmp_path / "old").mkdir()
-    bench.runner.assign("left/0", summary(model, "old", 1, "left/0"), tmp_path / "old")
+    bench.runner.assign("left/0", job_order(model, tmp_path / "old", "old", 1, "left/0"))
     end = time.monotonic() + 120
     while not actors():
         assert time.monotonic() < end
@@ -347,13 +348,13 @@ def test_a_node_without_dreamwright_fails_the_job_with_a_sentence_and_a_node_tha
     while "bare/0" not in bench.runner.devices:
         assert time.monotonic() < end and not list(bench.runner.reports())
         time.sleep(0.1)
-    bench.runner.assign("bare/0", summary(model, "job", 1, "bare/0"), tmp_path)
+    bench.runner.assign("bare/0", job_order(model, tmp_path, "job", 1, "bare/0"))
     ended = bench.wait_until(lambda report: isinstance(report, (JobFinished, WorkerExited)))
     assert isinstance(ended, JobFinished) and ended.how == "failed"
     assert "node bare cannot load dreamwright" in ended.message and "install dreamwright[ray]" in ended.message
     machines.kill("bare")
     assert "bare/0" in bench.runner.idle_devices(), "nobody has noticed yet"
-    bench.runner.assign("bare/0", summary(model, "job", 2, "bare/0"), tmp_path)
+    bench.runner.assign("bare/0", job_order(model, tmp_path, "job", 2, "bare/0"))
     died = bench.wait_until(lambda report: isinstance(report, WorkerExited))
     assert (died.job, died.attempt) == ("job", 2) and "bare" in died.reason
     assert set(bench.runner.devices) == set(bench.runner.idle_devices()) == {"left/0", "right/0"}
@@ -363,7 +364,7 @@ def test_the_runner_outlives_the_head_node_and_goes_on_with_the_next_one(
     bench: Bench, tmp_path: Path, machines: RayTestCluster, model: Path
 ) -> None:
     """Ray ends every process that has lost its head for a while; only the envoy is one of those."""
-    bench.runner.assign("left/0", summary(model, "job", 1, "left/0"), tmp_path)
+    bench.runner.assign("left/0", job_order(model, tmp_path, "job", 1, "left/0"))
     end = time.monotonic() + 120
     while not actors():
         assert time.monotonic() < end

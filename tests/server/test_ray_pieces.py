@@ -15,15 +15,22 @@ from dreamwright.backend.cli import main as command
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.server.workers import ray_runner
 from dreamwright.backend.server.workers.fencing import raise_fence
-from dreamwright.backend.server.workers.ray_actor import NO_SECRET, Mailbox, node_error, job_folder_error
-from dreamwright.backend.server.workers.ray_bridge import actor_name, explain, parse_name, slots_of
+from dreamwright.backend.server.workers.ray_actor import NO_SECRET, Mailbox, job_folder_error, node_error
+from dreamwright.backend.server.workers.ray_bridge import actor_name, explain, parse_name, gpu_devices
 from dreamwright.backend.server.workers.ray_runner import RayRunner, check_cluster, own_namespace
 from dreamwright.backend.server.workers.runner import WorkerExited
-from dreamwright.backend.server.workers.worker_protocol import JobFinished, StatusReport, PreviewReport, ProgressReport, unpack_order
+from dreamwright.backend.server.workers.worker_protocol import (
+    JobFinished,
+    PreviewReport,
+    ProgressReport,
+    StatusReport,
+    unpack_order,
+)
+from dreamwright.shared.messages import PreviewFrame
 from dreamwright.shared import __version__
 from dreamwright.shared.job_states import JobState
-from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
-from tests.testing.ray_jobs import summary
+from tests.testing.in_memory_server import InMemoryServer
+from tests.testing.ray_jobs import job_order
 
 
 def told(box: Mailbox, after: int = 0) -> tuple[int, list[Any]]:
@@ -35,13 +42,17 @@ def test_an_actor_keeps_the_newest_report_of_each_kind_however_long_nobody_asks(
     box = Mailbox()
     for step in range(1000):
         box.put(ProgressReport("job", step, 1000, 1.0, 1.0, 1))
-        box.put(PreviewReport("job", step, 2, 1, b"picture", 1))
-    for report in (StatusReport("job", "", "loading", 1), StatusReport("job", "fine", "", 1), StatusReport("job", "", "making the mesh", 1)):
+        box.put(PreviewReport(PreviewFrame("job", step, 2, 1, b"picture"), 1))
+    for report in (
+        StatusReport("job", "", "loading", 1),
+        StatusReport("job", "fine", "", 1),
+        StatusReport("job", "", "making the mesh", 1),
+    ):
         box.put(report)
     ended = JobFinished("job", "succeeded", "", True, 1)
     box.put(ended)
     _, reports = told(box)
-    assert reports == [ProgressReport("job", 999, 1000, 1.0, 1.0, 1), PreviewReport("job", 999, 2, 1, b"picture", 1), StatusReport("job", "fine", "", 1),
+    assert reports == [ProgressReport("job", 999, 1000, 1.0, 1.0, 1), PreviewReport(PreviewFrame("job", 999, 2, 1, b"picture"), 1), StatusReport("job", "fine", "", 1),
                        StatusReport("job", "", "making the mesh", 1), ended]  # fmt: skip
     assert told(box)[1] == reports, "another server that asks from the start is told again"
 
@@ -69,9 +80,9 @@ def node(name: str, gpus: float, alive: bool = True, key: str = "") -> dict[str,
 
 def test_each_gpu_of_each_living_node_is_a_device_with_a_name_that_comes_back() -> None:
     nodes = [node("b", 2.0), node("a", 1.0), node("head", 0), node("gone", 4.0, alive=False)]
-    assert slots_of(nodes) == {"a/0": "aaaaaaaa", "b/0": "bbbbbbbb", "b/1": "bbbbbbbb"}
-    assert list(slots_of([node("a", 1.0, key="new" * 8)])) == ["a/0"]
-    twins = slots_of([node("a", 1.0, key="1" * 56), node("a", 1.0, key="2" * 56)])
+    assert gpu_devices(nodes) == {"a/0": "aaaaaaaa", "b/0": "bbbbbbbb", "b/1": "bbbbbbbb"}
+    assert list(gpu_devices([node("a", 1.0, key="new" * 8)])) == ["a/0"]
+    twins = gpu_devices([node("a", 1.0, key="1" * 56), node("a", 1.0, key="2" * 56)])
     assert twins == {"a#11111111/0": "1" * 56, "a#22222222/0": "2" * 56}
 
 
@@ -104,7 +115,7 @@ def test_a_node_may_see_the_fence_late_or_see_a_later_attempts(tmp_path: Path) -
 def test_a_node_of_another_version_or_without_a_usable_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert node_error(__version__, "cpu") == ""
     message = node_error("9.9", "cpu")
-    assert f"has dreamwright {__version__}, the server has 9.9" in message and "install the same on all" in message
+    assert f"has dreamwright {__version__}, the server has 9.9" in message and "install the same version on all" in message
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "a GPU that PyTorch does not see" in node_error(__version__, "cuda") and "--num-gpus=0" in node_error(
         __version__, "cuda"
@@ -154,7 +165,7 @@ def test_other_versions_on_the_cluster_are_named() -> None:
         check_version_info({"ray_version": "1.0.0", "python_version": "3.6.1"}, "this process")
     message = explain("head:6379", caught.value)
     assert (
-        "of other versions" in message and "1.0.0" in message and "3.6.1" in message and "install the same" in message
+        "has other versions" in message and "1.0.0" in message and "3.6.1" in message and "install the same" in message
     )
 
 
@@ -170,11 +181,13 @@ def test_a_node_is_told_the_shared_path_and_not_the_servers_link_to_it(tmp_path:
     sent: list[Any] = []
     runner = RayRunner.__new__(RayRunner)  # without its envoy
     runner._jobs, runner._send = {}, sent.append
-    runner.assign("a/0", summary(Path("model"), "job", 1, "a/0"), tmp_path / "state" / "jobs" / "job")
+    runner.assign("a/0", job_order(Path("model"), tmp_path / "state" / "jobs" / "job", "job", 1, "a/0"))
     assert sent[0].folder == str(tmp_path / "shared" / "job")
 
 
-def test_what_outlived_the_server_goes_on_under_its_attempt_and_the_rest_is_queued(in_memory_server: InMemoryServer) -> None:
+def test_what_outlived_the_server_goes_on_under_its_attempt_and_the_rest_is_queued(
+    in_memory_server: InMemoryServer,
+) -> None:
     in_memory_server.runner.devices = in_memory_server.devices = ("a", "b", "c")
     in_memory_server.runner.free = ["a", "b", "c"]
     lives, dead, stopping = (in_memory_server.submit() for _ in range(3))
@@ -183,11 +196,20 @@ def test_what_outlived_the_server_goes_on_under_its_attempt_and_the_rest_is_queu
     in_memory_server.living = {lives: 1, stopping: 1, dead: 7}
     in_memory_server.kill()
     in_memory_server.open()
-    assert (in_memory_server.job(lives).state, in_memory_server.job(lives).attempt, in_memory_server.job(lives).device) == ("running", 1, "a")
+    assert (
+        in_memory_server.job(lives).state,
+        in_memory_server.job(lives).attempt,
+        in_memory_server.job(lives).device,
+    ) == ("running", 1, "a")
     assert in_memory_server.job(dead).state == "queued"
-    assert in_memory_server.job(stopping).state == "cancelling" and in_memory_server.runner.stopped == [(stopping, "cancel")]
+    assert in_memory_server.job(stopping).state == "cancelling" and in_memory_server.runner.stopped == [
+        (stopping, "cancel")
+    ]
     in_memory_server.runner.free = []
-    in_memory_server.runner.told = [ProgressReport(lives, 7, 10, 1.0, 1.0, 1), JobFinished(stopping, "cancelled", "", False, 1)]
+    in_memory_server.runner.told = [
+        ProgressReport(lives, 7, 10, 1.0, 1.0, 1),
+        JobFinished(stopping, "cancelled", "", False, 1),
+    ]
     in_memory_server.step()
     assert in_memory_server.job(lives).step == 7 and in_memory_server.job(stopping).state == "cancelled"
 

@@ -17,8 +17,8 @@ from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.workers.dispatcher import SWEEP_S
 from dreamwright.backend.server.workers.job_executor import ORIGIN_FILE
 from dreamwright.backend.server.workers.worker_protocol import JobFinished
-from dreamwright.shared.messages import AskCapabilities, Cancel, Forget, Submit
-from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
+from dreamwright.shared.messages import CancelJob, DeleteJob, GetCapabilities, SubmitJob
+from tests.testing.in_memory_server import InMemoryServer
 
 FIELD = b"a field of some bytes"
 
@@ -32,7 +32,7 @@ def finished(in_memory_server: InMemoryServer, field: bytes = FIELD, **changes: 
     return name
 
 
-def asked(origin: str, **changes: Any) -> Submit:
+def asked(origin: str, **changes: Any) -> SubmitJob:
     fields = {
         "ticket": "refined",
         "prompt": "a blue mushroom",
@@ -42,7 +42,7 @@ def asked(origin: str, **changes: Any) -> Submit:
         "seed": 0,
         "settings": {},
     }
-    return Submit(**(fields | {"refines": origin} | changes))
+    return SubmitJob(**(fields | {"parent_job": origin} | changes))
 
 
 def taken(in_memory_server: InMemoryServer, job: str) -> bytes:
@@ -60,27 +60,27 @@ def test_only_a_job_that_left_its_field_says_that_it_can_be_refined(in_memory_se
     bare = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.finish(bare)
-    assert not in_memory_server.job(bare).refinable and in_memory_server.job(finished(in_memory_server)).refinable
+    assert not in_memory_server.job(bare).has_field and in_memory_server.job(finished(in_memory_server)).has_field
 
 
 def test_the_new_job_has_the_field_and_begins_in_the_middle_of_its_steps(in_memory_server: InMemoryServer) -> None:
     origin = finished(in_memory_server)
     job = in_memory_server.request(asked(origin, settings={"run.steps": 400, "run.finetune_share": 0.25})).job
-    assert (job.refines, job.step, job.steps, job.state) == (origin, 100, 400, "queued")
+    assert (job.parent_job, job.step, job.steps, job.state) == (origin, 100, 400, "queued")
     assert taken(in_memory_server, job.job) == FIELD
     in_memory_server.step()
-    assert in_memory_server.runner.at_work["cpu"].refines == origin, "its worker is told"
+    assert in_memory_server.runner.at_work["cpu"].parent_job == origin, "its worker is told"
 
 
 def test_the_origin_may_be_forgotten_as_soon_as_the_new_job_is_submitted(in_memory_server: InMemoryServer) -> None:
     origin = finished(in_memory_server)
     name = in_memory_server.request(asked(origin)).job.job
-    in_memory_server.request(Forget(origin))
+    in_memory_server.request(DeleteJob(origin))
     assert not in_memory_server.ledger.job_folder(origin).exists() and taken(in_memory_server, name) == FIELD
     assert in_memory_server.request(asked(origin)).job.job == name, "nor does the same ticket need it any more"
     in_memory_server.kill()
     in_memory_server.open()
-    assert (in_memory_server.job(name).refines, taken(in_memory_server, name)) == (origin, FIELD)
+    assert (in_memory_server.job(name).parent_job, taken(in_memory_server, name)) == (origin, FIELD)
     in_memory_server.step()
     assert in_memory_server.runner.given == [name]
 
@@ -113,21 +113,27 @@ def test_on_a_disk_without_second_names_of_files_the_field_is_copied(
 
 
 def test_the_share_that_is_skipped_is_a_control_of_the_panels(in_memory_server: InMemoryServer) -> None:
-    card = next(card for card in in_memory_server.request(AskCapabilities()).settings if card.name == "run.finetune_share")
+    card = next(
+        card for card in in_memory_server.request(GetCapabilities()).settings if card.name == "run.finetune_share"
+    )
     assert (card.kind, card.low, card.high, card.defaults["draft"]) == ("number", 0.0, 0.99, 0.5)
 
 
 # --- what is refused
 
 
-def test_somebody_elses_job_is_refused_in_the_words_for_one_that_does_not_exist(in_memory_server: InMemoryServer) -> None:
+def test_somebody_elses_job_is_refused_in_the_words_for_one_that_does_not_exist(
+    in_memory_server: InMemoryServer,
+) -> None:
     origin, nobody = finished(in_memory_server), "f" * 16
     theirs, none = (in_memory_server.refusal(asked(name), "bob") for name in (origin, nobody))
     assert theirs.code == none.code == "no-such-job" and theirs.message.replace(origin, "X") == none.message.replace(
         nobody, "X"
     )
     assert folders(in_memory_server) == {origin} and len(in_memory_server.ledger.entries) == 1
-    assert in_memory_server.request(asked(origin), "chief", admin=True).job.owner == "chief", "an admin sees everybody's"
+    assert in_memory_server.request(asked(origin), "chief", admin=True).job.owner == "chief", (
+        "an admin sees everybody's"
+    )
 
 
 def test_a_job_that_has_not_ended_is_refused_with_what_to_do(in_memory_server: InMemoryServer) -> None:
@@ -135,10 +141,16 @@ def test_a_job_that_has_not_ended_is_refused_with_what_to_do(in_memory_server: I
         name = in_memory_server.submit()
         in_memory_server.step()
         refused = in_memory_server.refusal(asked(name))
-        assert refused.code == "not-now" and in_memory_server.job(name).state in refused.message and "cancel it" in refused.message
+        assert (
+            refused.code == "not-now"
+            and in_memory_server.job(name).state in refused.message
+            and "cancel it" in refused.message
+        )
 
 
-def test_a_job_without_a_field_is_refused_with_what_to_do_be_it_that_the_disk_lost_it(in_memory_server: InMemoryServer) -> None:
+def test_a_job_without_a_field_is_refused_with_what_to_do_be_it_that_the_disk_lost_it(
+    in_memory_server: InMemoryServer,
+) -> None:
     failed = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.report(JobFinished, failed, "failed", "no luck", False)
@@ -151,7 +163,9 @@ def test_a_job_without_a_field_is_refused_with_what_to_do_be_it_that_the_disk_lo
             and f"job {name} has no field" in refused.message
             and "dream it again" in refused.message
         )
-    assert in_memory_server.ledger.open_jobs() == 0 and folders(in_memory_server) <= {failed, lost}, "nothing of the new job is left"
+    assert in_memory_server.ledger.open_jobs() == 0 and folders(in_memory_server) <= {failed, lost}, (
+        "nothing of the new job is left"
+    )
 
 
 def test_another_kind_of_field_is_refused_with_the_presets_that_fit(in_memory_server: InMemoryServer) -> None:
@@ -237,13 +251,15 @@ def test_fields_count_for_what_is_kept_and_go_with_their_job(tmp_path: Path) -> 
     )
 
 
-def test_the_field_to_begin_from_goes_when_the_job_has_ended_and_stays_while_it_can_go_on(in_memory_server: InMemoryServer) -> None:
+def test_the_field_to_begin_from_goes_when_the_job_has_ended_and_stays_while_it_can_go_on(
+    in_memory_server: InMemoryServer,
+) -> None:
     origin = finished(in_memory_server)
     jobs = {
         what: in_memory_server.request(asked(origin, ticket=what)).job.job
         for what in ("succeeds", "is cancelled", "fails", "can go on")
     }
-    in_memory_server.request(Cancel(jobs["is cancelled"]))
+    in_memory_server.request(CancelJob(jobs["is cancelled"]))
     in_memory_server.step()
     in_memory_server.finish(jobs["succeeds"])
     in_memory_server.report(JobFinished, jobs["fails"], "failed", "no luck", False)
@@ -253,5 +269,9 @@ def test_the_field_to_begin_from_goes_when_the_job_has_ended_and_stays_while_it_
     in_memory_server.report(JobFinished, jobs["can go on"], "failed", "no luck", False)
     left = {what for what, job in jobs.items() if (in_memory_server.ledger.job_folder(job) / ORIGIN_FILE).exists()}
     assert left == {"can go on"}
-    assert in_memory_server.service._dispatch.sweeper._size(in_memory_server.ledger.entries[jobs["can go on"]]) == 2 + len(FIELD)
-    assert (in_memory_server.ledger.job_folder(origin) / FIELD_FILE).read_bytes() == FIELD, "the other name of the same file"
+    assert in_memory_server.service._dispatch.sweeper._size(
+        in_memory_server.ledger.entries[jobs["can go on"]]
+    ) == 2 + len(FIELD)
+    assert (in_memory_server.ledger.job_folder(origin) / FIELD_FILE).read_bytes() == FIELD, (
+        "the other name of the same file"
+    )

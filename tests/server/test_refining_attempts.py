@@ -15,24 +15,26 @@ from dreamwright.backend.scenes.initial_field import FIELD_FILE, read_initial_fi
 from dreamwright.backend.server.jobs.initial_fields import copy_initial_field
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.requests import job_of
-from dreamwright.backend.server.workers.failure_policy import Cause
+from dreamwright.backend.server.workers.failure_policy import FailureCause
 from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE, ORIGIN_FILE
 from dreamwright.backend.training.checkpoints import read_checkpoint
 from dreamwright.backend.training.pipeline import TextTo3DPipeline
 from dreamwright.shared.mesh_file import decode_mesh
-from dreamwright.shared.messages import Forget, JobReply, Submit
-from tests.server.test_worker import Desk, attempt, every_step_is_reported, model, work_of  # noqa: F401 (fixtures)
+from dreamwright.shared.messages import DeleteJob, JobReply, SubmitJob
 from tests.soak.fault_injection_server import ward
+from tests.testing.recording_worker import RecordingWorker, job_order, run_attempt
+
+pytestmark = pytest.mark.usefixtures("report_every_step")
 
 NEW = "a blue mushroom"
 
 
 @pytest.fixture(scope="module")
-def origin(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+def origin(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a job that has ended in a mesh and a field."""
     folder = tmp_path_factory.mktemp("origin")
-    assert attempt(model, folder, 1).ended.how == "succeeded"
+    assert run_attempt(model, folder, 1).ended.how == "succeeded"
     return folder
 
 
@@ -43,16 +45,18 @@ def folder(origin: Path, tmp_path: Path) -> Path:
     return tmp_path / "refined"
 
 
-def refine(model: Path, folder: Path, number: int, desk: Desk | None = None, **changes: object) -> Desk:  # noqa: F811
-    desk = desk or Desk()
+def refine(
+    model: Path, folder: Path, number: int, worker: RecordingWorker | None = None, **changes: object
+) -> RecordingWorker:
+    worker = worker or RecordingWorker()
     raise_fence(folder, number)
-    work = work_of(model, folder, number)
-    desk.run(replace(work, job=replace(work.job, **({"prompt": NEW, "refines": "origin"} | changes))))
-    return desk
+    work = job_order(model, folder, number)
+    worker.run(replace(work, **({"prompt": NEW, "parent_job": "origin"} | changes)))
+    return worker
 
 
 @pytest.fixture(scope="module")
-def undisturbed(origin: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:  # noqa: F811
+def undisturbed(origin: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The mesh of a refining that nothing happened to."""
     folder = tmp_path_factory.mktemp("undisturbed") / "refined"
     copy_initial_field(origin, folder)
@@ -74,13 +78,15 @@ def test_it_begins_in_the_middle_with_the_field_and_its_mesh_says_of_what(
     folder: Path, model: Path, undisturbed: bytes
 ) -> None:
     """The same as a run by hand from that field, to the last bit."""
-    desk = refine(model, folder, 1)
-    assert desk.steps() == [4, 5, 6] and desk.ended.how == "succeeded"
+    worker = refine(model, folder, 1)
+    assert worker.steps() == [4, 5, 6] and worker.ended.how == "succeeded"
     assert (folder / MESH_FILE).read_bytes() == undisturbed
     made = decode_mesh(undisturbed)
-    assert (made.facts["prompt"], made.facts["refined_from"]) == (NEW, "a red mushroom")
-    asked = replace(work_of(model, folder, 1).job, prompt=NEW)
-    by_hand = TextTo3DPipeline(job_of(asked), "cpu", None, lambda: False, origin=read_initial_field(folder / ORIGIN_FILE))
+    assert (made.facts["prompt"], made.facts["finetuned_from"]) == (NEW, "a red mushroom")
+    asked = replace(job_order(model, folder, 1).job, prompt=NEW)
+    by_hand = TextTo3DPipeline(
+        job_of(asked), "cpu", None, lambda: False, origin=read_initial_field(folder / ORIGIN_FILE)
+    )
     list(by_hand.events())
     mesh, _ = by_hand.mesh()
     assert (made.vertices == mesh.vertices).all() and (made.albedo == mesh.albedo).all()
@@ -89,10 +95,10 @@ def test_it_begins_in_the_middle_with_the_field_and_its_mesh_says_of_what(
 def test_after_a_stop_it_goes_on_from_its_checkpoint_and_ends_in_the_same_mesh(
     folder: Path, model: Path, undisturbed: bytes
 ) -> None:
-    desk = Desk()
-    desk.stop_at = 4
-    assert refine(model, folder, 1, desk).ended.how == "paused" and desk.steps() == [4]
-    asked = job_of(replace(work_of(model, folder, 1).job, prompt=NEW))
+    worker = RecordingWorker()
+    worker.stop_at = 4
+    assert refine(model, folder, 1, worker).ended.how == "paused" and worker.steps() == [4]
+    asked = job_of(replace(job_order(model, folder, 1).job, prompt=NEW))
     assert (
         read_checkpoint(
             folder / "checkpoints", replace(asked, origin=read_initial_field(folder / ORIGIN_FILE).digest)
@@ -107,7 +113,7 @@ def test_after_a_stop_it_goes_on_from_its_checkpoint_and_ends_in_the_same_mesh(
 
 
 @pytest.mark.parametrize("harm", ["gone", "flipped"])
-def test_without_a_whole_field_to_begin_from_it_fails_with_what_to_do(harm: str, folder: Path, model: Path) -> None:  # noqa: F811
+def test_without_a_whole_field_to_begin_from_it_fails_with_what_to_do(harm: str, folder: Path, model: Path) -> None:
     place = folder / ORIGIN_FILE
     data = bytearray(place.read_bytes())
     place.unlink()
@@ -115,7 +121,7 @@ def test_without_a_whole_field_to_begin_from_it_fails_with_what_to_do(harm: str,
         data[-20] ^= 4
         place.write_bytes(data)
     ended = refine(model, folder, 1).ended
-    assert (ended.how, ended.cause) == ("failed", Cause.RUN_FAILED.value), "to try it again would be of no use"
+    assert (ended.how, ended.cause) == ("failed", FailureCause.RUN_FAILED.value), "to try it again would be of no use"
     assert (
         "the field of job origin, from which it begins, cannot be read" in ended.message
         and "refine that job anew" in ended.message
@@ -123,8 +129,8 @@ def test_without_a_whole_field_to_begin_from_it_fails_with_what_to_do(harm: str,
     assert "--keep-work" not in ended.message
 
 
-def test_a_field_of_another_size_fails_with_what_to_do(folder: Path, model: Path) -> None:  # noqa: F811
-    settings = {**work_of(model, folder, 1).job.settings, "field.voxel_resolutions": "4,12"}
+def test_a_field_of_another_size_fails_with_what_to_do(folder: Path, model: Path) -> None:
+    settings = {**job_order(model, folder, 1).job.settings, "field.voxel_resolutions": "4,12"}
     ended = refine(model, folder, 1, settings=settings).ended
     assert ended.how == "failed" and "does not fit this run" in ended.message and "preset" in ended.message
 
@@ -139,17 +145,17 @@ def test_a_disk_without_room_for_the_field_costs_no_mesh_and_the_job_says_so(
 
     (tmp_path / FIELD_FILE).write_bytes(b"of an attempt before")
     monkeypatch.setattr("dreamwright.backend.scenes.initial_field.write_state", full)
-    ended = attempt(model, tmp_path, 1).ended
+    ended = run_attempt(model, tmp_path, 1).ended
     assert ended.how == "succeeded" and ended.meshed and "its prompt cannot be refined" in ended.message
     assert (tmp_path / MESH_FILE).is_file() and not list(tmp_path.glob("field*"))
 
 
-def test_a_cancelled_job_keeps_the_field_of_its_mesh(model: Path, tmp_path: Path) -> None:  # noqa: F811
-    class Cancelled(Desk):
-        def _told_to_stop(self) -> str:
+def test_a_cancelled_job_keeps_the_field_of_its_mesh(model: Path, tmp_path: Path) -> None:
+    class Cancelled(RecordingWorker):
+        def _requested_stop(self) -> str:
             return "cancel" if 3 in self.steps() else ""
 
-    ended = attempt(model, tmp_path, 1, Cancelled()).ended
+    ended = run_attempt(model, tmp_path, 1, Cancelled()).ended
     assert ended.how == "cancelled" and ended.meshed
     assert read_initial_field(tmp_path / FIELD_FILE).tensors and read_initial_field(tmp_path / "checkpoints").tensors
     assert decode_mesh((tmp_path / MESH_FILE).read_bytes()).facts["steps"] == 3
@@ -168,7 +174,7 @@ def test_an_attempt_whose_job_went_to_a_later_one_leaves_no_field(
         return told
 
     monkeypatch.setattr(module.JobExecutor, "_write_mesh", then_superseded)
-    ended = attempt(model, tmp_path, 1).ended
+    ended = run_attempt(model, tmp_path, 1).ended
     assert ended.how == "failed" and "given to attempt 2" in ended.message and not (tmp_path / FIELD_FILE).exists()
 
 
@@ -178,23 +184,23 @@ def test_a_finished_job_is_refined_by_a_real_worker_although_it_is_forgotten_mea
     with ward(tmp_path, Policy()) as here:
         first = here.submit(seed=1)
         ended = here.ended(first)
-        assert ended.state == "succeeded" and ended.refinable, ended
+        assert ended.state == "succeeded" and ended.has_field, ended
 
-        def asked(ticket: str, prompt: str, **changes: object) -> Submit:
-            return Submit(ticket, prompt, "", str(here.model), "draft", 1, here.settings, **changes)
+        def asked(ticket: str, prompt: str, **changes: object) -> SubmitJob:
+            return SubmitJob(ticket, prompt, "", str(here.model), "draft", 1, here.settings, **changes)
 
-        replies = [here.request(asked(f"r{n}", NEW, refines=first)) for n in range(2)]
+        replies = [here.request(asked(f"r{n}", NEW, parent_job=first)) for n in range(2)]
         assert all(isinstance(reply, JobReply) for reply in replies), replies
         second, third = (reply.job.job for reply in replies)
         here.wait_until(lambda: here.job(second).state == "running")
-        here.request(Forget(first))
+        here.request(DeleteJob(first))
         done = here.ended(second)
-        assert (done.state, done.refines, done.refinable, done.step) == ("succeeded", first, True, 12), done
+        assert (done.state, done.parent_job, done.has_field, done.step) == ("succeeded", first, True, 12), done
         assert here.attempts(second) == [(1, 6)], "it began in the middle"
         here.ended(third)
         folders = [here.server._ledger.job_folder(name) for name in (second, third)]
         assert (folders[0] / MESH_FILE).read_bytes() == (folders[1] / MESH_FILE).read_bytes(), (
             "the origin was gone when the other began"
         )
-        assert decode_mesh((folders[0] / MESH_FILE).read_bytes()).facts["refined_from"] == "a red mushroom"
+        assert decode_mesh((folders[0] / MESH_FILE).read_bytes()).facts["finetuned_from"] == "a red mushroom"
         assert not any((folder / ORIGIN_FILE).exists() for folder in folders)

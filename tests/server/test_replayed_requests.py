@@ -11,10 +11,20 @@ import pytest
 import zmq
 
 from dreamwright.shared import limits
-from dreamwright.shared.credentials import key_text, new_pair
-from dreamwright.shared.messages import Cancel, Forget, JobReply, Pause, Pin, Prioritize, Resume, pack, unpack
+from dreamwright.shared.credentials import format_key, generate_key_pair
+from dreamwright.shared.messages import (
+    CancelJob,
+    DeleteJob,
+    JobReply,
+    PauseJob,
+    PinJob,
+    ResumeJob,
+    SetPriority,
+    pack,
+    unpack,
+)
 from tests.server.test_on_the_wire import raw_guest
-from tests.testing.encrypted_server import EncryptedServer, encrypted_server  # noqa: F401 (fixture)
+from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.scripted_worker_server import asked
 
 TICKETS, TIMES = 20, 5
@@ -22,12 +32,14 @@ TICKETS, TIMES = 20, 5
 
 def let_in(encrypted_server: EncryptedServer, name: str) -> zmq.Socket:
     """A socket of a guest with a key that the server knows."""
-    pair = new_pair()
-    encrypted_server.keys.allow(name, key_text(pair.public))
+    pair = generate_key_pair()
+    encrypted_server.keys.allow(name, format_key(pair.public))
     return raw_guest(encrypted_server, pair)
 
 
-def answers(encrypted_server: EncryptedServer, own: zmq.Socket, sent: list[bytes], seconds: float = 60.0) -> list[tuple[int, Any]]:
+def answers(
+    encrypted_server: EncryptedServer, own: zmq.Socket, sent: list[bytes], seconds: float = 60.0
+) -> list[tuple[int, Any]]:
     """(number, reply) of each."""
     end, heard = time.monotonic() + seconds, []
     for data in sent:
@@ -41,7 +53,9 @@ def answers(encrypted_server: EncryptedServer, own: zmq.Socket, sent: list[bytes
     return heard
 
 
-def test_a_hundred_submits_of_twenty_tickets_under_one_number_are_twenty_jobs_for_each_key(encrypted_server: EncryptedServer) -> None:
+def test_a_hundred_submits_of_twenty_tickets_under_one_number_are_twenty_jobs_for_each_key(
+    encrypted_server: EncryptedServer,
+) -> None:
     anna, bert = let_in(encrypted_server, "anna"), let_in(encrypted_server, "bert")
     sent = [pack(asked(f"t{number}"), 7) for _ in range(TIMES) for number in range(TICKETS)]
     jobs: dict[str, Counter[str]] = {}
@@ -51,31 +65,46 @@ def test_a_hundred_submits_of_twenty_tickets_under_one_number_are_twenty_jobs_fo
         jobs[name] = Counter(reply.job.job for _, reply in heard)
         assert len(jobs[name]) == TICKETS and set(jobs[name].values()) == {TIMES}
     assert not set(jobs["anna"]) & set(jobs["bert"]), "the same bytes with another key are another user's"
-    assert Counter(entry.owner for entry in encrypted_server.ledger.entries.values()) == {"anna": TICKETS, "bert": TICKETS}
+    assert Counter(entry.owner for entry in encrypted_server.ledger.entries.values()) == {
+        "anna": TICKETS,
+        "bert": TICKETS,
+    }
     for own in (anna, bert):
         own.close(0)
 
 
-@pytest.mark.parametrize("make", [Cancel, Pause, Resume, lambda job: Pin(job, True), lambda job: Prioritize(job, -3)])
-def test_a_change_that_is_sent_again_under_its_number_changes_nothing_more(make: Any, encrypted_server: EncryptedServer) -> None:
+@pytest.mark.parametrize(
+    "make", [CancelJob, PauseJob, ResumeJob, lambda job: PinJob(job, True), lambda job: SetPriority(job, -3)]
+)
+def test_a_change_that_is_sent_again_under_its_number_changes_nothing_more(
+    make: Any, encrypted_server: EncryptedServer
+) -> None:
     anna = let_in(encrypted_server, "anna")
-    first, job = (reply.job.job for _, reply in answers(encrypted_server, anna, [pack(asked("a"), 1), pack(asked("b"), 2)]))
+    first, job = (
+        reply.job.job for _, reply in answers(encrypted_server, anna, [pack(asked("a"), 1), pack(asked("b"), 2)])
+    )
     encrypted_server.wait_until(lambda: encrypted_server.runner.given == [first])
-    if make is Resume:
-        answers(encrypted_server, anna, [pack(Pause(job), 3)])
+    if make is ResumeJob:
+        answers(encrypted_server, anna, [pack(PauseJob(job), 3)])
     ((_, once),) = answers(encrypted_server, anna, [pack(make(job), 9)])
     for _, again in answers(encrypted_server, anna, [pack(make(job), 9)] * 10):
         assert again == once, "the same answer, down to the number of the change"
     anna.close(0)
 
 
-def test_a_job_that_is_forgotten_twice_is_gone_once_and_takes_nothing_else_along(encrypted_server: EncryptedServer) -> None:
+def test_a_job_that_is_forgotten_twice_is_gone_once_and_takes_nothing_else_along(
+    encrypted_server: EncryptedServer,
+) -> None:
     anna = let_in(encrypted_server, "anna")
-    first, job = (reply.job.job for _, reply in answers(encrypted_server, anna, [pack(asked("a"), 1), pack(asked("b"), 2)]))
-    answers(encrypted_server, anna, [pack(Cancel(job), 3)])
+    first, job = (
+        reply.job.job for _, reply in answers(encrypted_server, anna, [pack(asked("a"), 1), pack(asked("b"), 2)])
+    )
+    answers(encrypted_server, anna, [pack(CancelJob(job), 3)])
     heard = [
         type(reply).__name__ + getattr(reply, "code", "")
-        for _, reply in answers(encrypted_server, anna, [pack(Forget(job), 4)] * 3)
+        for _, reply in answers(encrypted_server, anna, [pack(DeleteJob(job), 4)] * 3)
     ]
-    assert heard == ["Done", "Refusalno-such-job", "Refusalno-such-job"] and set(encrypted_server.ledger.entries) == {first}
+    assert heard == ["Done", "Refusalno-such-job", "Refusalno-such-job"] and set(encrypted_server.ledger.entries) == {
+        first
+    }
     anna.close(0)

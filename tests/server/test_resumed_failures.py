@@ -11,8 +11,8 @@ import pytest
 from dreamwright.backend.server.policy import GIGABYTE, Policy
 from dreamwright.backend.server.workers.local_runner import WorkerExited
 from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport
-from dreamwright.shared.messages import Cancel, Forget, Pause, Resume
-from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
+from dreamwright.shared.messages import CancelJob, DeleteJob, PauseJob, ResumeJob
+from tests.testing.in_memory_server import InMemoryServer
 
 
 def failed(in_memory_server: InMemoryServer, cause: str = "fault", size: int = 10, owner: str = "ada") -> str:
@@ -23,7 +23,9 @@ def failed(in_memory_server: InMemoryServer, cause: str = "fault", size: int = 1
         checkpoints = in_memory_server.ledger.job_folder(name) / "checkpoints"
         checkpoints.mkdir()
         (checkpoints / "checkpoint.safetensors").write_bytes(b"x" * size)
-    in_memory_server.runner.told.append(JobFinished(name, "failed", "it broke", False, in_memory_server.job(name).attempt, cause))
+    in_memory_server.runner.told.append(
+        JobFinished(name, "failed", "it broke", False, in_memory_server.job(name).attempt, cause)
+    )
     in_memory_server.step()
     assert in_memory_server.job(name).state == "failed"
     return name
@@ -34,7 +36,7 @@ def test_it_goes_on_from_its_checkpoint_with_all_its_attempts_before_it(in_memor
     job = in_memory_server.job(name)
     assert (job.resumable, job.cause, job.message) == (True, "fault", "it broke")
     assert (in_memory_server.ledger.job_folder(name) / "checkpoints" / "checkpoint.safetensors").exists()
-    job = in_memory_server.request(Resume(name)).job
+    job = in_memory_server.request(ResumeJob(name)).job
     assert (job.state, job.message, job.cause, job.resumable) == ("queued", "", "", False)
     in_memory_server.step()
     assert in_memory_server.runner.given == [name, name] and in_memory_server.job(name).attempt == 2
@@ -66,14 +68,14 @@ def test_three_deaths_leave_the_checkpoint_too(in_memory_server: InMemoryServer)
 def test_without_a_checkpoint_it_is_refused_in_words(in_memory_server: InMemoryServer) -> None:
     none = failed(in_memory_server, size=0)
     assert not in_memory_server.job(none).resumable
-    assert "failed ones with a checkpoint" in in_memory_server.refusal(Resume(none)).message
+    assert "failed ones with a checkpoint" in in_memory_server.refusal(ResumeJob(none)).message
     gone = failed(in_memory_server)
     shutil.rmtree(in_memory_server.ledger.job_folder(gone) / "checkpoints")
-    assert in_memory_server.refusal(Resume(gone)).code == "not-now"
+    assert in_memory_server.refusal(ResumeJob(gone)).code == "not-now"
     done = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.finish(done)
-    assert in_memory_server.refusal(Resume(done)).code == "not-now"
+    assert in_memory_server.refusal(ResumeJob(done)).code == "not-now"
 
 
 def test_it_takes_a_new_turn_and_room_among_the_open_jobs(tmp_path: Path) -> None:
@@ -81,23 +83,28 @@ def test_it_takes_a_new_turn_and_room_among_the_open_jobs(tmp_path: Path) -> Non
     name = failed(in_memory_server)
     in_memory_server.submit()
     in_memory_server.submit()
-    refusal = in_memory_server.refusal(Resume(name))
-    assert refusal.code == "too-many" and in_memory_server.job(name).state == "failed" and in_memory_server.job(name).resumable
+    refusal = in_memory_server.refusal(ResumeJob(name))
+    assert (
+        refusal.code == "too-many"
+        and in_memory_server.job(name).state == "failed"
+        and in_memory_server.job(name).resumable
+    )
     in_memory_server.step()
     other = in_memory_server.submit("bob")
     for held in list(in_memory_server.ledger.entries):
         if in_memory_server.job(held).state == "queued" and in_memory_server.ledger.entries[held].owner == "ada":
-            in_memory_server.request(Cancel(held))
-    assert in_memory_server.request(Resume(name)).job.queue_place == 2 and in_memory_server.job(other).queue_place == 1, (
-        "bob was not served yet, ada was"
-    )
+            in_memory_server.request(CancelJob(held))
+    assert (
+        in_memory_server.request(ResumeJob(name)).job.queue_position == 2
+        and in_memory_server.job(other).queue_position == 1
+    ), "bob was not served yet, ada was"
 
 
 def test_it_survives_a_restart_of_the_server(in_memory_server: InMemoryServer) -> None:
     name = failed(in_memory_server)
     in_memory_server.kill()
     in_memory_server.open()
-    assert in_memory_server.job(name).resumable and in_memory_server.request(Resume(name)).job.state == "queued"
+    assert in_memory_server.job(name).resumable and in_memory_server.request(ResumeJob(name)).job.state == "queued"
 
 
 def test_its_checkpoint_counts_among_what_is_kept_and_goes_with_the_job(tmp_path: Path) -> None:
@@ -113,22 +120,26 @@ def test_its_checkpoint_counts_among_what_is_kept_and_goes_with_the_job(tmp_path
     kept = failed(in_memory_server, size=1000)
     in_memory_server.step(61.0)
     assert in_memory_server.job(kept).resumable
-    in_memory_server.request(Forget(kept))
+    in_memory_server.request(DeleteJob(kept))
     assert not (tmp_path / "state" / "jobs" / kept).exists()
 
 
-def test_a_job_that_is_cancelled_while_it_waits_leaves_no_checkpoint_and_says_that_there_is_no_mesh(in_memory_server: InMemoryServer) -> None:
+def test_a_job_that_is_cancelled_while_it_waits_leaves_no_checkpoint_and_says_that_there_is_no_mesh(
+    in_memory_server: InMemoryServer,
+) -> None:
     in_memory_server.submit()
     name = in_memory_server.submit()
     checkpoints = in_memory_server.ledger.job_folder(name) / "checkpoints"
     checkpoints.mkdir(parents=True)
     (checkpoints / "checkpoint.safetensors").write_bytes(b"x")
-    in_memory_server.request(Pause(name))
-    job = in_memory_server.request(Cancel(name)).job
+    in_memory_server.request(PauseJob(name))
+    job = in_memory_server.request(CancelJob(name)).job
     assert job.state == "cancelled" and "no mesh" in job.message and not checkpoints.exists()
 
 
-def test_a_failure_that_the_disk_refuses_to_write_down_is_counted_once_it_takes_it(in_memory_server: InMemoryServer) -> None:
+def test_a_failure_that_the_disk_refuses_to_write_down_is_counted_once_it_takes_it(
+    in_memory_server: InMemoryServer,
+) -> None:
     name = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.report(ProgressReport, name, 200, 400, 1.0, 1.0)
@@ -140,7 +151,9 @@ def test_a_failure_that_the_disk_refuses_to_write_down_is_counted_once_it_takes_
     in_memory_server.step()
     in_memory_server.disk.full = False
     in_memory_server.step(3.0)
-    assert in_memory_server.ledger.entries[name].attempts == 1, "it got on, and a write that is made again does not take that back"
+    assert in_memory_server.ledger.entries[name].attempts == 1, (
+        "it got on, and a write that is made again does not take that back"
+    )
 
 
 @pytest.mark.parametrize("cause", ["memory", "not-a-number", "bad-input", "fault", "run-failed"])

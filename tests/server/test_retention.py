@@ -10,13 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.server.jobs.retention import DAY_S, RetainedJob, MonotonicAge, expired
+from dreamwright.backend.server.jobs.retention import DAY_S, MonotonicAge, RetainedJob, expired
 from dreamwright.backend.server.policy import BOUNDS, GIGABYTE, Policy, make_policy, stated_bounds
 
 WEEK = Policy(keep_days=7, keep_gb=1.0)
 KEPT = st.lists(
     st.builds(
-        RetainedJob, st.uuids().map(str), st.floats(0, 100 * DAY_S), st.integers(0, GIGABYTE), st.booleans(), st.booleans()
+        RetainedJob,
+        st.uuids().map(str),
+        st.floats(0, 100 * DAY_S),
+        st.integers(0, GIGABYTE),
+        st.booleans(),
+        st.booleans(),
     ),
     max_size=12,
 )

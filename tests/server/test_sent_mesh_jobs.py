@@ -13,19 +13,21 @@ import pytest
 from dreamwright.backend.server.jobs.uploads import INPUT_MESH_FILE
 from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.worker_protocol import PreviewReport, Stop, RunJob
+from dreamwright.backend.server.workers.worker_protocol import PreviewReport, RunJob
 from dreamwright.shared import limits
-from dreamwright.shared.client import ConnectionState
+from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.mesh_file import MeshFile, decode_mesh, encode_mesh
 from dreamwright.shared.mesh_upload import STALLS, MeshUpload
-from dreamwright.shared.messages import JobSummary, SubmitJob
+from dreamwright.shared.messages import SubmitJob
 from dreamwright.shared.uploads import UploadProgress
-from tests.server.test_worker import Desk, every_step_is_reported, model  # noqa: F401 (fixtures)
-from tests.testing.scripted_worker_server import ScriptedServer, scripted_server  # noqa: F401 (fixture)
+from tests.testing.recording_worker import RecordingWorker
+from tests.testing.scripted_worker_server import ScriptedServer
 from tests.testing.uploaded_meshes import sent_ball, sha256
 
 BALL = encode_mesh(sent_ball(source_object="Ball", source_matrix="[1]", other="not for the way back"))
+pytestmark = pytest.mark.usefixtures("report_every_step")
+
 SETTINGS = {
     "run.steps": 4,
     "run.checkpoint_interval": 2,
@@ -36,51 +38,43 @@ SETTINGS = {
 }
 
 
-def attempt(model: Path, folder: Path, number: int = 1, desk: Desk | None = None, **changes: Any) -> Desk:
-    desk = desk or Desk()
+def attempt(
+    model: Path, folder: Path, number: int = 1, worker: RecordingWorker | None = None, **changes: Any
+) -> RecordingWorker:
+    worker = worker or RecordingWorker()
     fields = {"settings": SETTINGS, "mesh": sha256(BALL)} | changes
-    job = JobSummary(
-        "job",
-        "running",
-        "a red mushroom",
-        "",
-        str(model),
-        "refine",
-        3,
-        fields["settings"],
-        0,
-        4,
-        0.0,
-        -1.0,
-        0,
-        "",
-        "",
-        0.0,
-        0,
-        "",
-        1,
+    order = RunJob(
+        job="job",
         attempt=number,
+        device="cpu",
+        folder=str(folder),
+        prompt="a red mushroom",
+        negative="",
+        model=str(model),
+        preset="refine",
+        seed=3,
+        settings=fields["settings"],
         mesh=fields["mesh"],
     )
     raise_fence(folder, number)
     if not (folder / INPUT_MESH_FILE).exists():
         (folder / INPUT_MESH_FILE).write_bytes(BALL)
-    desk.run(RunJob(job, str(folder)))
-    return desk
+    worker.run(order)
+    return worker
 
 
 @pytest.fixture(scope="module")
-def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Desk]:
+def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, RecordingWorker]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    desk = attempt(model, folder)
-    assert desk.ended.how == "succeeded", desk.ended
-    return (folder / MESH_FILE).read_bytes(), desk
+    worker = attempt(model, folder)
+    assert worker.ended.how == "succeeded", worker.ended
+    return (folder / MESH_FILE).read_bytes(), worker
 
 
 def test_the_refined_mesh_has_the_same_vertices_in_the_same_order_and_says_what_it_came_from(
-    undisturbed: tuple[bytes, Desk],
+    undisturbed: tuple[bytes, RecordingWorker],
 ) -> None:
-    data, desk = undisturbed
+    data, worker = undisturbed
     sent, made = sent_ball(), decode_mesh(data)
     assert np.array_equal(made.faces, sent.faces) and made.vertices.shape == sent.vertices.shape
     moved = np.linalg.norm(made.vertices - sent.vertices, axis=1)
@@ -89,23 +83,22 @@ def test_the_refined_mesh_has_the_same_vertices_in_the_same_order_and_says_what_
     assert made.facts["refined_sha256"] == sha256(BALL) and made.facts["strength"] == 0.6
     assert made.facts["source_object"] == "Ball" and made.facts["source_matrix"] == "[1]" and "other" not in made.facts
     assert made.facts["triangles"] == len(sent.faces) and made.facts["watertight"] is True
-    assert desk.steps()[-1] == 4 and [word.step for word in desk.said if isinstance(word, PreviewReport)] == [2, 4]
+    assert worker.steps()[-1] == 4 and [word.step for word in worker.sent if isinstance(word, PreviewReport)] == [2, 4]
 
 
 def test_a_paused_refinement_goes_on_and_ends_in_the_same_mesh_and_a_cancelled_one_has_what_there_is(
-    model: Path, undisturbed: tuple[bytes, Desk], tmp_path: Path
+    model: Path, undisturbed: tuple[bytes, RecordingWorker], tmp_path: Path
 ) -> None:
-    desk = Desk()
-    desk.stop_at = 3
-    assert attempt(model, tmp_path, 1, desk).ended.how == "paused" and not (tmp_path / MESH_FILE).exists()
-    desk = attempt(model, tmp_path, 2)
-    assert desk.ended.how == "succeeded" and desk.steps() == [4]
+    worker = RecordingWorker()
+    worker.stop_at = 3
+    assert attempt(model, tmp_path, 1, worker).ended.how == "paused" and not (tmp_path / MESH_FILE).exists()
+    worker = attempt(model, tmp_path, 2)
+    assert worker.ended.how == "succeeded" and worker.steps() == [4]
     assert (tmp_path / MESH_FILE).read_bytes() == undisturbed[0]
 
-    class Cancelled(Desk):
-        def _should_stop(self) -> bool:
-            self._stop = Stop("job", "cancel") if self.steps() else None
-            return self._stop is not None
+    class Cancelled(RecordingWorker):
+        def _requested_stop(self) -> str:
+            return "cancel" if self.steps() else ""
 
     (tmp_path / "other").mkdir()
     ended = attempt(model, tmp_path / "other", 1, Cancelled()).ended
@@ -145,7 +138,9 @@ def large() -> bytes:
     return encode_mesh(MeshFile(ball.vertices, ball.faces, ball.normals, ball.albedo))
 
 
-def test_a_client_sends_a_mesh_and_the_next_time_only_asks(scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_sends_a_mesh_and_the_next_time_only_asks(
+    scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = large()
     upload, ends = sending(scripted_server, data)
     scripted_server.wait_until(lambda: bool(ends))
@@ -160,25 +155,37 @@ def test_a_client_sends_a_mesh_and_the_next_time_only_asks(scripted_server: Scri
     ).job.mesh == sha256(data)
 
 
-def test_an_upload_goes_on_over_the_end_of_the_server_and_a_cut_line_and_sends_little_twice(scripted_server: ScriptedServer) -> None:
+def test_an_upload_goes_on_over_the_end_of_the_server_and_a_cut_line_and_sends_little_twice(
+    scripted_server: ScriptedServer,
+) -> None:
     data = large()
     upload, ends = sending(scripted_server, data)
     scripted_server.wait_until(lambda: upload.share > 0.4)
     address = scripted_server.server.address
     scripted_server.server.close()
     scripted_server.server = type(scripted_server.server)(address, scripted_server.folder, ("cpu",))
-    have = scripted_server.server.service.uploads._have(next(iter(scripted_server.server.service.uploads._sent)), len(data))
+    have = scripted_server.server.service.uploads._have(
+        next(iter(scripted_server.server.service.uploads._sent)), len(data)
+    )
     assert 0.4 * len(data) < have < len(data)
     epoch = scripted_server.client.epoch
-    scripted_server.wait_until(lambda: scripted_server.client.epoch != epoch and scripted_server.client.state is ConnectionState.ONLINE, 30)
+    scripted_server.wait_until(
+        lambda: scripted_server.client.epoch != epoch and scripted_server.client.state is ConnectionState.ONLINE, 30
+    )
     upload.resume()  # as a session does when it is back online
     scripted_server.wait_until(lambda: bool(ends), 30)
     assert ends == [sha256(data)]
     pieces = -(-(len(data) - have) // limits.UPLOAD_PIECE_BYTES)
-    assert pieces <= scripted_server.server.service.tally.requests["UploadChunk"] <= pieces + 2 * limits.UPLOAD_PIECES_IN_FLIGHT + 2
+    assert (
+        pieces
+        <= scripted_server.server.service.tally.requests["UploadChunk"]
+        <= pieces + 2 * limits.UPLOAD_PIECES_IN_FLIGHT + 2
+    )
 
 
-def test_what_arrives_damaged_is_sent_again_from_its_beginning(scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_arrives_damaged_is_sent_again_from_its_beginning(
+    scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, receive, harmed = large(), scripted_server.server.service.uploads.receive, []
 
     def harm(owner: str, piece: Any) -> Any:
@@ -200,7 +207,9 @@ def test_a_server_that_keeps_nothing_is_given_up_and_a_refusal_is_the_end(
     _, ends = sending(scripted_server, large())
     scripted_server.wait_until(lambda: bool(ends))
     assert isinstance(ends[0], RequestError) and "does not keep" in ends[0].message
-    assert scripted_server.server.service.tally.requests["UploadChunk"] < 3 * limits.UPLOAD_PIECES_IN_FLIGHT * (STALLS + 2)
+    assert scripted_server.server.service.tally.requests["UploadChunk"] < 3 * limits.UPLOAD_PIECES_IN_FLIGHT * (
+        STALLS + 2
+    )
     monkeypatch.undo()
     _, ends = sending(scripted_server, b"no mesh")
     scripted_server.wait_until(lambda: bool(ends))

@@ -23,10 +23,19 @@ from dreamwright.shared import limits
 from dreamwright.shared.arrays import encode_array
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.mesh_file import FORMAT, MeshFile, encode_mesh
-from dreamwright.shared.messages import GetCapabilities, CancelJob, DeleteJob, ResumeJob, SubmitJob, UploadChunk, UploadProgress, pack
-from tests.testing.encrypted_server import EncryptedServer, encrypted_server  # noqa: F401 (fixture)
+from dreamwright.shared.messages import (
+    CancelJob,
+    DeleteJob,
+    GetCapabilities,
+    ResumeJob,
+    SubmitJob,
+    UploadChunk,
+    UploadProgress,
+    pack,
+)
+from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.fake_props import ball, picture_of
-from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
+from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.uploaded_meshes import BALL, pieces, sent_ball, sha256
 
 MESH = sha256(BALL)
@@ -78,7 +87,9 @@ def test_pieces_in_any_order_again_and_overlapping_never_leave_anything_but_the_
     assert (kept.read_bytes() if kept else b"") == data[:have]
 
 
-def test_an_upload_goes_on_after_the_servers_end_where_it_was_and_asking_costs_nothing(in_memory_server: InMemoryServer) -> None:
+def test_an_upload_goes_on_after_the_servers_end_where_it_was_and_asking_costs_nothing(
+    in_memory_server: InMemoryServer,
+) -> None:
     sent = list(pieces(BALL, 1000))
     for piece in sent[:4]:
         in_memory_server.request(piece)
@@ -89,9 +100,11 @@ def test_an_upload_goes_on_after_the_servers_end_where_it_was_and_asking_costs_n
     for piece in sent[4:]:
         in_memory_server.request(piece)
     assert files(in_memory_server) == [f"{MESH}.dwm"]
-    assert in_memory_server.request(UploadChunk(MESH, len(BALL), 0, b"")) == UploadProgress(len(BALL)) == in_memory_server.request(sent[2]), (
-        "sent again it is there at once"
-    )
+    assert (
+        in_memory_server.request(UploadChunk(MESH, len(BALL), 0, b""))
+        == UploadProgress(len(BALL))
+        == in_memory_server.request(sent[2])
+    ), "sent again it is there at once"
 
 
 def test_a_file_with_another_hash_is_thrown_away_and_can_be_sent_again(in_memory_server: InMemoryServer) -> None:
@@ -135,12 +148,16 @@ def test_what_cannot_be_refined_is_refused_with_the_reason_once_it_is_whole_and_
     assert refused.code == "bad-input" and words in refused.message and "; " in refused.message
     assert files(in_memory_server) == []
     assert (
-        in_memory_server.refusal(SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))).code
+        in_memory_server.refusal(
+            SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))
+        ).code
         == "not-ready"
     )
 
 
-def test_a_mesh_of_more_vertices_than_a_refinement_takes_is_refused_with_both_numbers(in_memory_server: InMemoryServer) -> None:
+def test_a_mesh_of_more_vertices_than_a_refinement_takes_is_refused_with_both_numbers(
+    in_memory_server: InMemoryServer,
+) -> None:
     """Its file is small enough: it has hardly any faces."""
     count = limits.MESH_VERTICES + 1
     many = np.random.default_rng(0).uniform(size=(count, 3)).astype(np.float32)
@@ -200,7 +217,11 @@ def test_a_name_that_is_no_hash_and_a_piece_beyond_the_end_are_refused_and_nothi
     in_memory_server: InMemoryServer, changes: dict[str, Any]
 ) -> None:
     refused = in_memory_server.refusal(replace(UploadChunk(MESH, len(BALL), 0, b"x"), **changes))
-    assert refused.code == "bad-input" and "allowed are" in refused.message and not (in_memory_server.folder / "uploads").exists()
+    assert (
+        refused.code == "bad-input"
+        and "allowed are" in refused.message
+        and not (in_memory_server.folder / "uploads").exists()
+    )
 
 
 def test_the_largest_piece_fits_into_a_request() -> None:
@@ -235,18 +256,28 @@ def test_a_full_disk_refuses_a_piece_and_the_upload_goes_on_when_there_is_room(
 # --- whose it is, and how much may lie there
 
 
-def test_a_mesh_is_its_senders_alone_and_to_everybody_else_as_if_there_were_none(in_memory_server: InMemoryServer) -> None:
+def test_a_mesh_is_its_senders_alone_and_to_everybody_else_as_if_there_were_none(
+    in_memory_server: InMemoryServer,
+) -> None:
     send(in_memory_server)
-    theirs = in_memory_server.refusal(SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "bert")
-    nobodys = in_memory_server.refusal(SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh="0" * 64), "bert")
+    theirs = in_memory_server.refusal(
+        SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "bert"
+    )
+    nobodys = in_memory_server.refusal(
+        SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh="0" * 64), "bert"
+    )
     assert theirs.code == nobodys.code == "not-ready" and theirs.message.replace(MESH, "X") == nobodys.message.replace(
         "0" * 64, "X"
     )
     assert (
-        in_memory_server.refusal(SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "chief", True).code
+        in_memory_server.refusal(
+            SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "chief", True
+        ).code
         == "not-ready"
     ), "nor an admin's"
-    assert in_memory_server.request(UploadChunk(MESH, len(BALL), 0, b""), "bert") == UploadProgress(0), "not even whether it is there is told"
+    assert in_memory_server.request(UploadChunk(MESH, len(BALL), 0, b""), "bert") == UploadProgress(0), (
+        "not even whether it is there is told"
+    )
     assert not in_memory_server.ledger.entries and not (in_memory_server.folder / "jobs").exists()
 
 
@@ -255,9 +286,13 @@ def test_each_user_of_an_encrypted_server_sends_their_own(encrypted_server: Encr
     for piece in pieces(BALL):
         assert encrypted_server.request(anna, piece).offset > 0
     for guest, ready in ((bert, False), (anna, True)):
-        reply = encrypted_server.request(guest, SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH))
+        reply = encrypted_server.request(
+            guest, SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)
+        )
         assert (
-            (reply.code == "not-ready") is not ready if isinstance(reply, RequestError) else ready and reply.job.mesh == MESH
+            (reply.code == "not-ready") is not ready
+            if isinstance(reply, RequestError)
+            else ready and reply.job.mesh == MESH
         )
 
 
@@ -271,15 +306,23 @@ def test_above_a_users_share_the_ones_not_used_for_longest_go_and_nobody_elses(t
         send(in_memory_server, data)
         if number == 1:
             in_memory_server.step(1)
-            in_memory_server.request(UploadChunk(sha256(meshes[0]), len(meshes[0]), 0, b""))  # used again, so the second is now the oldest
-    have = [in_memory_server.request(UploadChunk(sha256(data), len(data), 0, b"")).offset == len(data) for data in meshes]
+            in_memory_server.request(
+                UploadChunk(sha256(meshes[0]), len(meshes[0]), 0, b"")
+            )  # used again, so the second is now the oldest
+    have = [
+        in_memory_server.request(UploadChunk(sha256(data), len(data), 0, b"")).offset == len(data) for data in meshes
+    ]
     assert have == [True, False, True]
-    assert in_memory_server.request(UploadChunk(sha256(meshes[0]), len(meshes[0]), 0, b""), "bert").offset == len(meshes[0])
+    assert in_memory_server.request(UploadChunk(sha256(meshes[0]), len(meshes[0]), 0, b""), "bert").offset == len(
+        meshes[0]
+    )
 
 
 def test_above_the_limit_of_all_only_idle_ones_go_and_else_the_upload_is_refused(tmp_path: Path) -> None:
     one = len(BALL) / 1e6
-    in_memory_server = InMemoryServer(tmp_path / "state", policy=Policy(upload_mb_per_user=1.5 * one, upload_mb_total=2.5 * one))
+    in_memory_server = InMemoryServer(
+        tmp_path / "state", policy=Policy(upload_mb_per_user=1.5 * one, upload_mb_total=2.5 * one)
+    )
     send(in_memory_server, owner="anna")
     in_memory_server.request(next(pieces(BALL, 3000)), "bert")  # what is announced counts, not only what has come
     refused = in_memory_server.refusal(next(pieces(BALL, 3000)), "carl")
@@ -299,16 +342,23 @@ def test_a_mesh_larger_than_a_users_share_is_refused_with_the_option_that_helps(
     )
 
 
-def test_what_nobody_uses_goes_after_a_day_of_the_servers_own_clock_and_a_job_keeps_its_own(in_memory_server: InMemoryServer) -> None:
+def test_what_nobody_uses_goes_after_a_day_of_the_servers_own_clock_and_a_job_keeps_its_own(
+    in_memory_server: InMemoryServer,
+) -> None:
     send(in_memory_server)
     job = refine(in_memory_server)
     in_memory_server.wall += 1e9  # a clock that jumps removes nothing
     in_memory_server.step(3600 * 23)
     assert files(in_memory_server) == [f"{MESH}.dwm"]
     in_memory_server.step(3600 * 25)
-    assert files(in_memory_server) == [] and (in_memory_server.ledger.job_folder(job) / INPUT_MESH_FILE).read_bytes() == BALL
     assert (
-        in_memory_server.refusal(SubmitJob("other", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code
+        files(in_memory_server) == []
+        and (in_memory_server.ledger.job_folder(job) / INPUT_MESH_FILE).read_bytes() == BALL
+    )
+    assert (
+        in_memory_server.refusal(
+            SubmitJob("other", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)
+        ).code
         == "not-ready"
     )
 
@@ -350,15 +400,18 @@ def test_a_server_that_dies_between_the_link_and_the_ledger_leaves_no_job_and_th
     in_memory_server.kill()
     in_memory_server.open()
     assert not list((in_memory_server.folder / "jobs").iterdir()), "nobody's folder is swept at the start"
-    assert (in_memory_server.ledger.job_folder(refine(in_memory_server, ticket="same")) / INPUT_MESH_FILE).read_bytes() == BALL and len(
-        in_memory_server.ledger.entries
-    ) == 1
+    assert (
+        in_memory_server.ledger.job_folder(refine(in_memory_server, ticket="same")) / INPUT_MESH_FILE
+    ).read_bytes() == BALL and len(in_memory_server.ledger.entries) == 1
 
 
 def test_a_submit_that_the_disk_refuses_leaves_no_folder(in_memory_server: InMemoryServer) -> None:
     send(in_memory_server)
     in_memory_server.disk.full = True
-    assert in_memory_server.refusal(SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code == "no-space"
+    assert (
+        in_memory_server.refusal(SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code
+        == "no-space"
+    )
     assert not list((in_memory_server.folder / "jobs").iterdir()) and not in_memory_server.ledger.entries
 
 
@@ -375,7 +428,9 @@ def test_the_jobs_mesh_stays_as_long_as_the_job_can_go_on_and_no_longer(in_memor
         if how == "succeeded":
             (subject.parent / MESH_FILE).write_bytes(b"mesh")
         assert subject.is_file()
-        in_memory_server.report(JobFinished, job, "succeeded" if how == "succeeded" else "failed", "", how == "succeeded")
+        in_memory_server.report(
+            JobFinished, job, "succeeded" if how == "succeeded" else "failed", "", how == "succeeded"
+        )
         ends[how] = subject.is_file()
     assert ends == {"succeeded": False, "failed": False, "resumable": True}
     sweeper = in_memory_server.service._dispatch.sweeper

@@ -13,10 +13,10 @@ from dreamwright.backend.config.presets import PRESETS
 from dreamwright.backend.server.requests import capabilities
 from dreamwright.backend.server.workers.worker_protocol import PreviewReport
 from dreamwright.shared import limits
-from dreamwright.shared.client import Link
-from dreamwright.shared.errors import Refused
-from dreamwright.shared.messages import AskCapabilities, Hello, ListJobs, PreviewFrame, Seen, pack, unpack
-from tests.testing.scripted_worker_server import asked, scripted_server  # noqa: F401 (scripted_server is a fixture)
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.errors import RequestError
+from dreamwright.shared.messages import GetCapabilities, Hello, ListJobs, PreviewAck, PreviewFrame, pack, unpack
+from tests.testing.scripted_worker_server import asked
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from tests.testing.scripted_worker_server import asked, scripted_server  # noqa:
 )
 def test_what_cannot_be_made_is_refused_with_the_reason_and_leaves_no_job(scripted_server, changes, words):
     answer = scripted_server.request(asked(**changes))
-    assert isinstance(answer, Refused) and answer.code == "bad-input"
+    assert isinstance(answer, RequestError) and answer.code == "bad-input"
     assert re.search(words, answer.message), answer.message
     assert not scripted_server.server._ledger.entries
 
@@ -43,20 +43,22 @@ def test_a_client_that_never_acknowledges_previews_gets_two_and_later_the_latest
     scripted_server.client.subscribe(name)
     scripted_server.step()
     scripted_server.step()
-    monkeypatch.setattr("dreamwright.shared.client.Seen", lambda count: AskCapabilities())
+    monkeypatch.setattr("dreamwright.shared.client.Seen", lambda count: GetCapabilities())
     for step in range(1, 7):
-        scripted_server.runner.told = [PreviewReport(name, step, 1, 1, b"x")]
+        scripted_server.runner.told = [PreviewReport(PreviewFrame(name, step, 1, 1, b"x"))]
         scripted_server.step()
     for _ in range(20):
         scripted_server.step()
     assert [e.step for e in scripted_server.events if isinstance(e, PreviewFrame)] == [1, 2]
     monkeypatch.undo()
-    scripted_server.client._send(Seen(2), 0)
-    scripted_server.wait_until(lambda: [e.step for e in scripted_server.events if isinstance(e, PreviewFrame)] == [1, 2, 6])
+    scripted_server.client._send(PreviewAck(2), 0)
+    scripted_server.wait_until(
+        lambda: [e.step for e in scripted_server.events if isinstance(e, PreviewFrame)] == [1, 2, 6]
+    )
 
 
 def test_capabilities_describe_models_presets_and_settings(scripted_server):
-    able = scripted_server.request(AskCapabilities())
+    able = scripted_server.request(GetCapabilities())
     starter = able.models[0]
     assert starter.name == "starter" and starter.ready and "mushroom" in starter.vocabulary
     assert {preset.name for preset in able.presets} == set(PRESETS)
@@ -96,4 +98,4 @@ def test_a_client_of_another_version_is_answered_in_words_and_harms_nobody(scrip
         f"speaks protocol version {version!r}, this one {limits.PROTOCOL_VERSION}" in answer.message
         and "update the older" in answer.message
     )
-    assert scripted_server.client.link is Link.ONLINE
+    assert scripted_server.client.state is ConnectionState.ONLINE

@@ -13,12 +13,13 @@ from dreamwright.backend.errors import CheckpointError
 from dreamwright.backend.server.app import Server
 from dreamwright.backend.server.jobs.job_store import JobStore
 from dreamwright.backend.server.workers import local_runner as foreman_module
-from dreamwright.shared.client import Client, Link
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.download import Download
 from dreamwright.shared.job_states import JobState
 from dreamwright.shared.mesh_file import decode_mesh
-from dreamwright.shared.messages import Cancel, JobReply, Pause, Resume
-from tests.testing.scripted_worker_server import asked, scripted_server  # noqa: F401 (scripted_server is a fixture)
+from dreamwright.shared.messages import CancelJob, JobReply, PauseJob, ResumeJob
+from tests.testing.scripted_worker_server import asked
 
 
 def test_a_dead_worker_costs_no_job_until_it_has_died_three_times(scripted_server):
@@ -26,7 +27,9 @@ def test_a_dead_worker_costs_no_job_until_it_has_died_three_times(scripted_serve
     for times in (1, 2, 3):
         scripted_server.wait_until(lambda: len(scripted_server.runner.given) == times)
         scripted_server.runner.told = [foreman_module.WorkerExited(name, -9)]
-        scripted_server.wait_until(lambda: scripted_server.job(name).state != "running" or len(scripted_server.runner.given) > times)
+        scripted_server.wait_until(
+            lambda: scripted_server.job(name).state != "running" or len(scripted_server.runner.given) > times
+        )
     scripted_server.wait_until(lambda: scripted_server.job(name).state == "failed")
     assert (
         scripted_server.job(name).cause == "killed"
@@ -38,13 +41,13 @@ def test_a_dead_worker_costs_no_job_until_it_has_died_three_times(scripted_serve
 def test_jobs_survive_a_restart_of_the_server_and_running_ones_go_on(scripted_server):
     running, waiting, done = (scripted_server.request(asked(t)).job.job for t in "abc")
     scripted_server.wait_until(lambda: scripted_server.runner.given == [running])
-    scripted_server.request(Cancel(done))
+    scripted_server.request(CancelJob(done))
     before = scripted_server.job(running).changed
     scripted_server.close()
     scripted_server.open()
     assert scripted_server.job(done).state == "cancelled"
     scripted_server.wait_until(lambda: scripted_server.runner.given == [running])
-    assert scripted_server.job(waiting).queue_place == 1
+    assert scripted_server.job(waiting).queue_position == 1
     assert scripted_server.job(running).changed > before  # or a client that saw the old state would ignore the new one
 
 
@@ -81,7 +84,7 @@ def test_a_real_worker_makes_a_job_pauses_resumes_dies_and_goes_on(tmp_path):
             client.tick()
 
     try:
-        until(lambda: client.link is Link.ONLINE)
+        until(lambda: client.state is ConnectionState.ONLINE)
         client.request(asked(settings=settings), answers.append)
         until(lambda: bool(answers))
         assert isinstance(answers[0], JobReply), answers
@@ -91,17 +94,17 @@ def test_a_real_worker_makes_a_job_pauses_resumes_dies_and_goes_on(tmp_path):
             return door._ledger.entries[name].summary
 
         until(lambda: now().step >= 2)
-        client.request(Pause(name), answers.append)
+        client.request(PauseJob(name), answers.append)
         until(lambda: now().state == "paused")
         paused_at = now().step
-        client.request(Resume(name), answers.append)
+        client.request(ResumeJob(name), answers.append)
         until(lambda: now().state == "running" and now().step > paused_at)
         assert now().step <= paused_at + 30
-        door._foreman._hands["cpu"].process.kill()
+        door._foreman._workers["cpu"].process.kill()
         until(lambda: door._ledger.entries[name].attempts == 1)
         died_at = now().step
         until(lambda: now().state == "running" and now().step > died_at)
-        client.request(Cancel(name), answers.append)
+        client.request(CancelJob(name), answers.append)
         until(lambda: now().state == JobState.CANCELLED.value)
         assert now().mesh_bytes, now().message
         fetched: list[Any] = []

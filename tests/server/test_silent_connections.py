@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.soak.silent_connections import kinds, knock, soak
-from tests.testing.scripted_worker_server import ScriptedServer, scripted_server  # noqa: F401 (scripted_server is a fixture)
+from tests.testing.scripted_worker_server import ScriptedServer
 
 
 @pytest.mark.slow
@@ -25,7 +25,7 @@ def test_whoever_does_not_finish_the_handshake_is_hung_up_on_and_an_artist_goes_
     assert figures["meanwhile"]["requests"] > 20
 
 
-def test_the_open_door_hangs_up_on_noise_at_once(scripted_server: ScriptedServer) -> None:  # noqa: F811
+def test_the_open_door_hangs_up_on_noise_at_once(scripted_server: ScriptedServer) -> None:
     """libzmq would take it for a peer of ZMTP 1.0, which may be silent for ever."""
     strangers = [
         knock(scripted_server.server.address, kind, said)

@@ -23,7 +23,9 @@ def in_memory_server(tmp_path: Path) -> Iterator[InMemoryServer]:
     in_memory_server.kill()
 
 
-def test_a_server_that_ends_leaves_their_jobs_alone_and_does_not_wait_for_them(in_memory_server: InMemoryServer) -> None:
+def test_a_server_that_ends_leaves_their_jobs_alone_and_does_not_wait_for_them(
+    in_memory_server: InMemoryServer,
+) -> None:
     running, waiting = in_memory_server.submit(), in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.service.begin_closing()

@@ -27,19 +27,19 @@ from dreamwright.backend.cli.main import main
 from dreamwright.backend.server.monitoring.status_reporter import DISK_S, PRESENT_S
 from dreamwright.backend.server.transport.authorized_keys import LOCAL, KeyFolder
 from dreamwright.backend.server.workers.worker_protocol import ProgressReport
-from dreamwright.shared.credentials import Invitation, key_text, new_pair
-from dreamwright.shared.messages import AskStatus, Hello, Pause, pack
-from dreamwright.shared.status import JOBS_TOLD, DeviceLine, JobLine, ServerStatus, UserLine
-from tests.testing.encrypted_server import EncryptedServer, encrypted_server  # noqa: F401 (encrypted_server is a fixture)
-from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (in_memory_server is a fixture)
+from dreamwright.shared.credentials import ConnectionString, format_key, generate_key_pair
+from dreamwright.shared.messages import GetStatus, Hello, PauseJob, pack
+from dreamwright.shared.status import JOBS_TOLD, DeviceStatus, JobStatus, ServerStatus, UserStatus
+from tests.testing.encrypted_server import EncryptedServer
+from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.scripted_worker_server import asked
 from tests.testing.server_process import LIMIT_S, server_process
 
 STATUS = ServerStatus(
     "dreamwright 1", True, False, 3700.0, 3, 123_456_789, 10**12,
-    (DeviceLine("cuda:0", "busy", "abcdef0123456789", "anna", 3.21, 0.4), DeviceLine("cuda:1", "idle", "", "", 0.0, -1.0)),
-    (JobLine("abcdef0123456789", "anna", "running", 0, 30, 100, 12.0, "cuda:0", 0, 1), JobLine("bbcdef0123456789", "bert", "queued", 1, 0, 100, -1.0, "", -3, 0)),
-    (UserLine("anna", 1, 0, 0, 1, 2.0), UserLine("bert", 0, 1, 0, 0, -1.0)), 2, 2,
+    (DeviceStatus("cuda:0", "busy", "abcdef0123456789", "anna", 3.21, 0.4), DeviceStatus("cuda:1", "idle", "", "", 0.0, -1.0)),
+    (JobStatus("abcdef0123456789", "anna", "running", 0, 30, 100, 12.0, "cuda:0", 0, 1), JobStatus("bbcdef0123456789", "bert", "queued", 1, 0, 100, -1.0, "", -3, 0)),
+    (UserStatus("anna", 1, 0, 0, 1, 2.0), UserStatus("bert", 0, 1, 0, 0, -1.0)), 2, 2,
 )  # fmt: skip
 
 
@@ -55,13 +55,13 @@ def drawn(status: ServerStatus, width: int = 120, height: int | None = None) -> 
 def test_an_admin_sees_devices_jobs_and_users_and_a_pace_that_was_measured(in_memory_server: InMemoryServer) -> None:
     running, queued = in_memory_server.submit("ada"), in_memory_server.submit("bob", priority=-2)
     paused = in_memory_server.submit("bob")
-    in_memory_server.request(Pause(paused), "bob")
+    in_memory_server.request(PauseJob(paused), "bob")
     in_memory_server.step()
     for step in (10, 20, 30):
         in_memory_server.now += 4.0
         in_memory_server.report(ProgressReport, running, step, 100, step / 2.5, 28.0)
     in_memory_server.now += 2.0
-    status = in_memory_server.request(AskStatus(), "chief", admin=True)
+    status = in_memory_server.request(GetStatus(), "chief", admin=True)
     assert status.sees_all and status.jobs_open == 3
     (device,) = status.devices
     assert (device.name, device.state, device.job, device.user, device.silent_s) == ("cpu", "busy", running, "ada", 2.0)
@@ -81,13 +81,13 @@ def test_others_see_their_own_jobs_and_of_devices_only_whether_they_are_busy(in_
     in_memory_server.submit("ada", prompt="a red chair")
     mine = in_memory_server.submit("bob")
     in_memory_server.step()
-    status = in_memory_server.request(AskStatus(), "bob")
+    status = in_memory_server.request(GetStatus(), "bob")
     assert (
         not status.sees_all
         and [job.job for job in status.jobs] == [mine]
         and [user.name for user in status.users] == ["bob"]
     )
-    assert status.devices == (DeviceLine("cpu", "busy", "", "", 0.0, -1.0),)
+    assert status.devices == (DeviceStatus("cpu", "busy", "", "", 0.0, -1.0),)
     assert (status.disk_used_bytes, status.disk_free_bytes, status.connections, status.jobs_open) == (0, 0, 1, 1)
     assert b"ada" not in pack(status) and b"chair" not in pack(status)
     assert "You see your own jobs only" in drawn(status) and "--admin" in drawn(status)
@@ -96,15 +96,17 @@ def test_others_see_their_own_jobs_and_of_devices_only_whether_they_are_busy(in_
 def test_nobody_is_told_a_prompt(in_memory_server: InMemoryServer) -> None:
     in_memory_server.submit("ada", prompt="a red mushroom", negative="a blue chair")
     for owner, is_admin in (("ada", False), ("chief", True)):
-        told = pack(in_memory_server.request(AskStatus(), owner, is_admin))
+        told = pack(in_memory_server.request(GetStatus(), owner, is_admin))
         assert b"mushroom" not in told and b"chair" not in told
 
 
-def test_on_an_open_door_everything_is_ones_own_unless_jobs_of_users_with_keys_lie_there(in_memory_server: InMemoryServer) -> None:
+def test_on_an_open_door_everything_is_ones_own_unless_jobs_of_users_with_keys_lie_there(
+    in_memory_server: InMemoryServer,
+) -> None:
     in_memory_server.submit(LOCAL)
-    assert in_memory_server.request(AskStatus(), LOCAL).sees_all
+    assert in_memory_server.request(GetStatus(), LOCAL).sees_all
     in_memory_server.submit("anna")
-    status = in_memory_server.request(AskStatus(), LOCAL)
+    status = in_memory_server.request(GetStatus(), LOCAL)
     assert not status.sees_all and len(status.jobs) == 1
 
 
@@ -114,16 +116,18 @@ def test_a_long_queue_is_told_in_part_with_the_number_of_all(tmp_path: Path) -> 
     in_memory_server = InMemoryServer(tmp_path, policy=Policy(jobs_per_user=1000, jobs_total=1000))
     for _ in range(JOBS_TOLD + 3):
         in_memory_server.ledger.add("ada", asked(f"t{len(in_memory_server.ledger.entries)}"), 10)
-    status = in_memory_server.request(AskStatus(), "chief", admin=True)
+    status = in_memory_server.request(GetStatus(), "chief", admin=True)
     assert len(status.jobs) == JOBS_TOLD and status.jobs_open == JOBS_TOLD + 3
     assert f"and {JOBS_TOLD + 3 - 4} more" in drawn(dataclasses.replace(status, jobs=status.jobs[:4]))
 
 
-def test_a_connection_that_says_nothing_is_gone_in_time_and_its_user_was_seen_then(in_memory_server: InMemoryServer) -> None:
+def test_a_connection_that_says_nothing_is_gone_in_time_and_its_user_was_seen_then(
+    in_memory_server: InMemoryServer,
+) -> None:
     in_memory_server.request(Hello("c", "test"), "ada")
-    assert in_memory_server.request(AskStatus(), "chief", admin=True).connections == 2
+    assert in_memory_server.request(GetStatus(), "chief", admin=True).connections == 2
     in_memory_server.now += PRESENT_S + 1
-    status = in_memory_server.request(AskStatus(), "chief", admin=True)
+    status = in_memory_server.request(GetStatus(), "chief", admin=True)
     assert status.connections == 1
     assert {user.name: (user.connections, user.seen_s) for user in status.users} == {
         "ada": (0, PRESENT_S + 1),
@@ -131,7 +135,9 @@ def test_a_connection_that_says_nothing_is_gone_in_time_and_its_user_was_seen_th
     }
 
 
-def test_bytes_on_disk_are_those_of_meshes_and_of_checkpoints_of_jobs_under_way(in_memory_server: InMemoryServer) -> None:
+def test_bytes_on_disk_are_those_of_meshes_and_of_checkpoints_of_jobs_under_way(
+    in_memory_server: InMemoryServer,
+) -> None:
     done, going = in_memory_server.submit(), in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.finish(done, b"m" * 1000)
@@ -140,7 +146,7 @@ def test_bytes_on_disk_are_those_of_meshes_and_of_checkpoints_of_jobs_under_way(
     folder.mkdir(parents=True)
     (folder / "checkpoint.safetensors").write_bytes(b"c" * 234)
     in_memory_server.now += DISK_S
-    status = in_memory_server.request(AskStatus(), "chief", admin=True)
+    status = in_memory_server.request(GetStatus(), "chief", admin=True)
     assert status.disk_used_bytes == 1234 and status.disk_free_bytes > 0
 
 
@@ -209,13 +215,16 @@ def test_an_operator_is_led_from_a_locked_door_to_the_table(
     """The error text holds the command that helps; without --admin the table says what is missing."""
     anna = encrypted_server.authorized_client("anna")
     job = encrypted_server.request(anna, asked("a")).job.job
-    server = str(Invitation(encrypted_server.server.address, encrypted_server.pair.public))
+    server = str(ConnectionString(encrypted_server.server.address, encrypted_server.pair.public))
     assert call(encrypted_server, "--server", server) == 1
     error = capsys.readouterr().err
     assert main(["keys", "mine"]) == 0
     key = capsys.readouterr().out.strip()
     assert f"dreamwright keys allow NAME {key} --admin" in error
-    assert call(encrypted_server, "--server", server, "--alive") == 0 and "does not know this key" in capsys.readouterr().out
+    assert (
+        call(encrypted_server, "--server", server, "--alive") == 0
+        and "does not know this key" in capsys.readouterr().out
+    )
     encrypted_server.keys.allow("ops", key)
     assert call(encrypted_server, "--server", server) == 0
     told = capsys.readouterr().out
@@ -235,7 +244,9 @@ def test_on_the_servers_machine_address_and_key_come_from_its_folder(
     encrypted_server.keys.remember_served(encrypted_server.server.address)
     main(["keys", "mine"])
     encrypted_server.keys.allow("ops", capsys.readouterr().out.strip(), True)
-    assert call(encrypted_server, "--state", str(encrypted_server.keys.state)) == 0 and "DEVICE" in capsys.readouterr().out
+    assert (
+        call(encrypted_server, "--state", str(encrypted_server.keys.state)) == 0 and "DEVICE" in capsys.readouterr().out
+    )
     assert call(encrypted_server, "--server", encrypted_server.server.address) == 1
     assert "name its folder with --state" in capsys.readouterr().err
 
@@ -329,7 +340,7 @@ def test_a_folder_without_keys_is_an_open_server_of_this_machine(tmp_path: Path,
     folder = KeyFolder(tmp_path)
     folder.create()
     folder.remember_served("tcp://10.0.0.7:5")
-    folder.allow("ops", key_text(new_pair().public))
+    folder.allow("ops", format_key(generate_key_pair().public))
     address, lock = choose_server("tcp://127.0.0.1:5", tmp_path)
     assert address == "tcp://127.0.0.1:5" and lock is not None and lock.server == folder.pair().public
     assert choose_server(None, tmp_path)[0] == "tcp://10.0.0.7:5"

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
-from dreamwright.shared.credentials import fingerprint, read_invitation
+from dreamwright.shared.credentials import fingerprint, parse_connection_string
 from tests.blender.conftest import PACKAGE, installed  # noqa: F401 (fixture)
 from tests.testing.fake_props import ball
 
@@ -172,11 +172,11 @@ def test_a_second_machine_pairs_dreams_loses_the_cable_leaves_comes_back_and_fet
         server = talk(serve, "server.log")
         said = "".join(server.line() for _ in range(5))
         string = next(word for word in said.split() if word.startswith("dreamwright://"))
-        assert read_invitation(string).address == f"tcp://{SERVER}:47630"
+        assert parse_connection_string(string).address == f"tcp://{SERVER}:47630"
 
         stranger = artist("stranger", f"tcp://{SERVER}:47630")
         told = stranger.facts()
-        assert told["link"] == "barred" and "wants an encrypted connection" in told["reason"]
+        assert told["link"] == "unauthorized" and "wants an encrypted connection" in told["reason"]
         assert stranger.end() == 0
 
         first = artist("pair", string)

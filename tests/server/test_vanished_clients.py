@@ -13,7 +13,7 @@ from tests.soak.vanished_clients import CONNECTION_S, SILENT_S, soak
 
 
 def test_the_times_are_those_of_the_server() -> None:
-    assert SILENT_S == 12.0 == limits.PULSE_S * limits.LIVENESS * 3
+    assert SILENT_S == 12.0 == limits.HEARTBEAT_S * limits.HEARTBEAT_LIVENESS * 3
     assert CONNECTION_S == 25.0
 
 

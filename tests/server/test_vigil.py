@@ -22,8 +22,8 @@ from dreamwright.backend.server.workers.heartbeat import (
     patience_s,
 )
 from dreamwright.backend.server.workers.local_runner import WorkerExited
-from dreamwright.backend.server.workers.worker_protocol import JobFinished, StatusReport, ProgressReport
-from dreamwright.shared.messages import Cancel
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport, StatusReport
+from dreamwright.shared.messages import CancelJob
 from tests.testing.in_memory_server import InMemoryServer
 
 POLICY = Policy(hang_minutes=1.0, cancel_seconds=20.0)
@@ -55,7 +55,9 @@ def die(in_memory_server: InMemoryServer, name: str) -> None:
     in_memory_server.step()
 
 
-def test_between_two_steps_it_may_say_nothing_for_the_stated_time_and_no_longer(in_memory_server: InMemoryServer) -> None:
+def test_between_two_steps_it_may_say_nothing_for_the_stated_time_and_no_longer(
+    in_memory_server: InMemoryServer,
+) -> None:
     name = begun(in_memory_server, 3)
     pass_time(in_memory_server, 60.0)
     assert not in_memory_server.runner.killed
@@ -136,13 +138,13 @@ def test_a_cancelled_job_that_does_not_stop_in_its_grace_is_ended_whatever_it_sa
     step: int, stage: str, grace: float, in_memory_server: InMemoryServer
 ) -> None:
     name = begun(in_memory_server, step)
-    assert in_memory_server.request(Cancel(name)).job.state == "cancelling"
+    assert in_memory_server.request(CancelJob(name)).job.state == "cancelling"
     in_memory_server.step()
     for _ in range(int(grace)):
         in_memory_server.step(1.0)
         in_memory_server.report(StatusReport, name, "", "still here")
     assert not in_memory_server.runner.killed
-    assert in_memory_server.request(Cancel(name)).job.state == "cancelling", "twice is once: it gains no time"
+    assert in_memory_server.request(CancelJob(name)).job.state == "cancelling", "twice is once: it gains no time"
     pass_time(in_memory_server, 1.5)
     assert name in in_memory_server.runner.killed
     die(in_memory_server, name)
@@ -157,9 +159,11 @@ def test_a_cancelled_job_that_does_not_stop_in_its_grace_is_ended_whatever_it_sa
     assert in_memory_server.job(other).state == "running", "its device is free"
 
 
-def test_the_mesh_of_a_cancelled_job_has_more_time_since_its_artist_waits_for_it(in_memory_server: InMemoryServer) -> None:
+def test_the_mesh_of_a_cancelled_job_has_more_time_since_its_artist_waits_for_it(
+    in_memory_server: InMemoryServer,
+) -> None:
     name = begun(in_memory_server, 3)
-    in_memory_server.request(Cancel(name))
+    in_memory_server.request(CancelJob(name))
     pass_time(in_memory_server, 15.0)
     in_memory_server.runner.told.append(StatusReport(name, "", "making the mesh", 1, "meshing"))
     pass_time(in_memory_server, MESH_TO_STOP * 20.0 - 1.0)
@@ -170,7 +174,7 @@ def test_the_mesh_of_a_cancelled_job_has_more_time_since_its_artist_waits_for_it
 
 def test_a_hang_before_the_cancel_was_heard_ends_as_cancelled(in_memory_server: InMemoryServer) -> None:
     name = begun(in_memory_server, 3)
-    in_memory_server.request(Cancel(name))
+    in_memory_server.request(CancelJob(name))
     die(in_memory_server, name)
     assert (
         in_memory_server.job(name).state == "cancelled"
@@ -187,7 +191,11 @@ def test_a_full_disk_that_keeps_an_end_from_being_written_makes_no_hang_of_it(in
     assert not in_memory_server.runner.killed
     in_memory_server.disk.full = False
     pass_time(in_memory_server, 3.0)
-    assert (in_memory_server.job(name).state, in_memory_server.job(name).cause, in_memory_server.job(name).message) == ("failed", "run-failed", "no luck")
+    assert (in_memory_server.job(name).state, in_memory_server.job(name).cause, in_memory_server.job(name).message) == (
+        "failed",
+        "run-failed",
+        "no luck",
+    )
 
 
 @pytest.mark.parametrize("counts", [(3, 3), (None, 4), (3, None)])
@@ -201,7 +209,9 @@ def test_a_kill_is_laid_to_the_kernel_only_where_its_count_has_grown(
     assert in_memory_server.job(name).cause == "killed"
 
 
-def test_a_worker_that_the_kernel_ended_goes_on_with_less_memory(in_memory_server: InMemoryServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_the_kernel_ended_goes_on_with_less_memory(
+    in_memory_server: InMemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kills = [3]
     monkeypatch.setattr(dispatcher, "oom_kills", lambda: kills[0])
     name = in_memory_server.submit(settings={"run.views_per_step": "4"})

@@ -13,8 +13,8 @@ from dreamwright.backend.server.jobs.job_store import SCHEMA_VERSION
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.workers.dispatcher import SWEEP_S
 from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport
-from dreamwright.shared.messages import Fetch, Pin, Subscribe
-from tests.testing.in_memory_server import InMemoryServer, in_memory_server  # noqa: F401 (fixture)
+from dreamwright.shared.messages import FetchChunk, PinJob, Subscribe
+from tests.testing.in_memory_server import InMemoryServer
 
 DAY = 86_400.0
 
@@ -26,18 +26,21 @@ def test_results_go_when_kept_long_enough_and_subscribers_hear_of_it(tmp_path: P
     for what in ("fetched", "unfetched", "pinned"):
         in_memory_server.finish(jobs[what])
     in_memory_server.report(JobFinished, jobs["failed"], "failed", "no luck", False)
-    assert in_memory_server.request(Fetch(jobs["fetched"], "mesh", 0, 2)).data == b"me"
+    assert in_memory_server.request(FetchChunk(jobs["fetched"], "mesh", 0, 2)).data == b"me"
     assert not in_memory_server.job(jobs["fetched"]).fetched, "half is not all"
-    in_memory_server.request(Fetch(jobs["fetched"], "mesh", 2, 2))
+    in_memory_server.request(FetchChunk(jobs["fetched"], "mesh", 2, 2))
     assert in_memory_server.job(jobs["fetched"]).fetched
-    in_memory_server.request(Pin(jobs["pinned"], True))
+    in_memory_server.request(PinJob(jobs["pinned"], True))
     in_memory_server.step(DAY - 2 * SWEEP_S)
     assert set(in_memory_server.ledger.entries) == set(jobs.values())
     in_memory_server.request(Subscribe())
     in_memory_server.step(4 * SWEEP_S)
     assert set(in_memory_server.ledger.entries) == {jobs["unfetched"], jobs["pinned"]}
-    assert not in_memory_server.ledger.job_folder(jobs["fetched"]).exists() and in_memory_server.ledger.job_folder(jobs["pinned"]).exists()
-    assert {event.job for event in in_memory_server.events[b"ada"] if type(event).__name__ == "JobForgotten"} == {
+    assert (
+        not in_memory_server.ledger.job_folder(jobs["fetched"]).exists()
+        and in_memory_server.ledger.job_folder(jobs["pinned"]).exists()
+    )
+    assert {event.job for event in in_memory_server.events[b"ada"] if type(event).__name__ == "JobDeleted"} == {
         jobs["fetched"],
         jobs["failed"],
     }
@@ -49,11 +52,11 @@ def test_results_go_when_kept_long_enough_and_subscribers_hear_of_it(tmp_path: P
 def test_a_user_pins_so_many_and_no_more(tmp_path: Path) -> None:
     in_memory_server = InMemoryServer(tmp_path, policy=Policy(pinned_per_user=1))
     first, second = in_memory_server.submit(), in_memory_server.submit()
-    in_memory_server.request(Pin(first, True))
-    in_memory_server.request(Pin(first, True))
-    assert "allowed are 1 a user; unpin one" in in_memory_server.refusal(Pin(second, True)).message
-    in_memory_server.request(Pin(first, False))
-    assert in_memory_server.request(Pin(second, True)).job.pinned
+    in_memory_server.request(PinJob(first, True))
+    in_memory_server.request(PinJob(first, True))
+    assert "allowed are 1 a user; unpin one" in in_memory_server.refusal(PinJob(second, True)).message
+    in_memory_server.request(PinJob(first, False))
+    assert in_memory_server.request(PinJob(second, True)).job.pinned
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
@@ -78,7 +81,7 @@ def test_a_clock_that_jumps_by_an_hour_changes_no_decision(jump_s: float, tmp_pa
             told = [in_memory_server.ledger.entries.get(job) for job in jobs]
             seen.append(
                 [
-                    e and (e.state, e.summary.queue_place, e.summary.ready_low_s, e.summary.ready_high_s, e.attempts)
+                    e and (e.state, e.summary.queue_position, e.summary.ready_low_s, e.summary.ready_high_s, e.attempts)
                     for e in told
                 ]
             )
@@ -87,7 +90,9 @@ def test_a_clock_that_jumps_by_an_hour_changes_no_decision(jump_s: float, tmp_pa
     assert hour(tmp_path / "jumped", jump_s) == hour(tmp_path / "steady", 0.0)
 
 
-def test_folders_of_jobs_that_nobody_knows_are_cleared_away_at_the_start_and_others_are_not(in_memory_server: InMemoryServer) -> None:
+def test_folders_of_jobs_that_nobody_knows_are_cleared_away_at_the_start_and_others_are_not(
+    in_memory_server: InMemoryServer,
+) -> None:
     kept = in_memory_server.submit()
     jobs = in_memory_server.folder / "jobs"
     for name in (kept, "0123456789abcdef", "somebody's own"):
@@ -110,5 +115,9 @@ def test_a_ledger_of_version_1_is_taken_over(tmp_path: Path) -> None:
         old.execute(f"UPDATE jobs SET summary = json_remove(summary, {', '.join(repr('$.' + field) for field in new)})")
     old.close()
     in_memory_server.open()
-    assert (in_memory_server.job(name).owner, in_memory_server.job(name).state, in_memory_server.job(name).queue_place) == ("bob", "queued", 1)
+    assert (
+        in_memory_server.job(name).owner,
+        in_memory_server.job(name).state,
+        in_memory_server.job(name).queue_position,
+    ) == ("bob", "queued", 1)
     assert in_memory_server.ledger._db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION

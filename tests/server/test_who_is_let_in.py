@@ -15,58 +15,67 @@ import zmq
 
 from dreamwright.backend.server.app import Server
 from dreamwright.shared import limits
-from dreamwright.shared.client import Link
-from dreamwright.shared.connection_monitor import Greeting
-from dreamwright.shared.credentials import fingerprint, key_text, new_pair
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.connection_monitor import MechanismProbe
+from dreamwright.shared.credentials import fingerprint, format_key, generate_key_pair
 from dreamwright.shared.messages import JobChanged, JobList, ListJobs
-from tests.testing.encrypted_server import EncryptedServer, encrypted_server  # noqa: F401 (encrypted_server is a fixture)
+from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.scripted_worker_server import asked
 
 
-def test_an_unknown_key_is_refused_with_what_to_do_and_gets_in_soon_after_it_is_allowed(encrypted_server: EncryptedServer) -> None:
-    pair = new_pair()
+def test_an_unknown_key_is_refused_with_what_to_do_and_gets_in_soon_after_it_is_allowed(
+    encrypted_server: EncryptedServer,
+) -> None:
+    pair = generate_key_pair()
     client = encrypted_server.connect_client(pair)
-    encrypted_server.wait_until(lambda: client.link is Link.BARRED)
+    encrypted_server.wait_until(lambda: client.state is ConnectionState.UNAUTHORIZED)
     for said in ("does not know this computer's key yet", "dreamwright keys allow NAME KEY", fingerprint(pair.public)):
         assert said in client.reason
     encrypted_server.run_for()
-    assert client.link is Link.BARRED
-    encrypted_server.keys.allow("anna", key_text(pair.public))
+    assert client.state is ConnectionState.UNAUTHORIZED
+    encrypted_server.keys.allow("anna", format_key(pair.public))
     encrypted_server.run_for()
-    assert client.link is Link.BARRED, "libzmq never tries a refused socket again"
+    assert client.state is ConnectionState.UNAUTHORIZED, "libzmq never tries a refused socket again"
     encrypted_server.skip_reconnect_delay()
-    encrypted_server.wait_until(lambda: client.link is Link.ONLINE, 2)
+    encrypted_server.wait_until(lambda: client.state is ConnectionState.ONLINE, 2)
 
 
-def test_a_client_with_the_wrong_server_key_says_so_and_tells_the_server_nothing(encrypted_server: EncryptedServer) -> None:
-    pair = new_pair()
-    encrypted_server.keys.allow("anna", key_text(pair.public))
-    wrong = new_pair().public
+def test_a_client_with_the_wrong_server_key_says_so_and_tells_the_server_nothing(
+    encrypted_server: EncryptedServer,
+) -> None:
+    pair = generate_key_pair()
+    encrypted_server.keys.allow("anna", format_key(pair.public))
+    wrong = generate_key_pair().public
     client = encrypted_server.connect_client(pair, wrong)
-    encrypted_server.wait_until(lambda: client.link is Link.BARRED)
+    encrypted_server.wait_until(lambda: client.state is ConnectionState.UNAUTHORIZED)
     assert "is not the one of the connection string" in client.reason and fingerprint(wrong) in client.reason
     encrypted_server.skip_reconnect_delay()
     encrypted_server.run_for()
-    assert client.link is Link.BARRED and "is not the one" in client.reason, "the reason stays while it tries again"
+    assert client.state is ConnectionState.UNAUTHORIZED and "is not the one" in client.reason, (
+        "the reason stays while it tries again"
+    )
 
 
 def test_a_client_without_encryption_is_refused_with_what_it_lacks(encrypted_server: EncryptedServer) -> None:
     client = encrypted_server.connect_client(None)
-    encrypted_server.wait_until(lambda: client.link is Link.BARRED)
+    encrypted_server.wait_until(lambda: client.state is ConnectionState.UNAUTHORIZED)
     assert "wants an encrypted connection" in client.reason and "connection string" in client.reason
 
 
-def test_a_client_with_keys_never_talks_to_a_server_without_encryption(encrypted_server: EncryptedServer, tmp_path: Path) -> None:
+def test_a_client_with_keys_never_talks_to_a_server_without_encryption(
+    encrypted_server: EncryptedServer, tmp_path: Path
+) -> None:
     plain = Server("tcp://127.0.0.1:*", tmp_path / "plain", ("cpu",))
     heard: list[Any] = []
     plain._answer = lambda route, frame: heard.append(frame.bytes)
     try:
-        client = encrypted_server.connect_client(new_pair(), address=plain.address)
+        client = encrypted_server.connect_client(generate_key_pair(), address=plain.address)
         for _ in range(60):
             plain.step(0.005)
             encrypted_server.step()
         assert (
-            client.link is Link.BARRED and "does not encrypt, though its connection string promised it" in client.reason
+            client.state is ConnectionState.UNAUTHORIZED
+            and "does not encrypt, though its connection string promised it" in client.reason
         )
         assert not heard
     finally:
@@ -79,11 +88,11 @@ def test_which_of_two_sides_encrypts_is_told_however_often_and_whoever_hangs_up_
 ) -> None:
     encrypted_server = EncryptedServer(tmp_path / "state", monkeypatch, encrypt=encrypt)
     try:
-        greeting = Greeting(zmq.Context.instance(), encrypted_server.server.address)
+        greeting = MechanismProbe(zmq.Context.instance(), encrypted_server.server.address)
         encrypted_server.wait_until(lambda: greeting.mechanism() == ("CURVE" if encrypt else "NULL"))
         greeting.close()
-        clients = [encrypted_server.connect_client(None if encrypt else new_pair()) for _ in range(10)]
-        encrypted_server.wait_until(lambda: all(client.link is Link.BARRED for client in clients))
+        clients = [encrypted_server.connect_client(None if encrypt else generate_key_pair()) for _ in range(10)]
+        encrypted_server.wait_until(lambda: all(client.state is ConnectionState.UNAUTHORIZED for client in clients))
         encrypted_server.run_for(0.5)
         said = "wants an encrypted connection" if encrypt else "does not encrypt"
         assert [client.reason for client in clients if said not in client.reason] == []
@@ -95,9 +104,15 @@ def test_a_tunnel_without_a_server_behind_it_is_a_server_that_hangs_up(encrypted
     with socket.create_server(("127.0.0.1", 0)) as tunnel:
         tunnel.setblocking(False)
         address = f"tcp://127.0.0.1:{tunnel.getsockname()[1]}"
-        locked, plain = encrypted_server.connect_client(new_pair(), address=address), encrypted_server.connect_client(None, address=address)
+        locked, plain = (
+            encrypted_server.connect_client(generate_key_pair(), address=address),
+            encrypted_server.connect_client(None, address=address),
+        )
         end = time.monotonic() + 10
-        while not all(client.link is Link.BARRED for client in (locked, plain)) and time.monotonic() < end:
+        while (
+            not all(client.state is ConnectionState.UNAUTHORIZED for client in (locked, plain))
+            and time.monotonic() < end
+        ):
             encrypted_server.step()
             with contextlib.suppress(BlockingIOError):
                 tunnel.accept()[0].close()
@@ -107,13 +122,17 @@ def test_a_tunnel_without_a_server_behind_it_is_a_server_that_hangs_up(encrypted
 
 def test_no_answer_at_all_is_told_apart_from_every_refusal(encrypted_server: EncryptedServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        client = encrypted_server.connect_client(new_pair(), address=f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+        client = encrypted_server.connect_client(
+            generate_key_pair(), address=f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        )
         encrypted_server.run_for()
         encrypted_server.skip_reconnect_delay()
-        encrypted_server.wait_until(lambda: client.link is Link.CONNECTING and "no answer" in client.reason)
-    gone = encrypted_server.connect_client(new_pair(), address="tcp://127.0.0.1:1")
+        encrypted_server.wait_until(lambda: client.state is ConnectionState.CONNECTING and "no answer" in client.reason)
+    gone = encrypted_server.connect_client(generate_key_pair(), address="tcp://127.0.0.1:1")
     encrypted_server.skip_reconnect_delay()
-    encrypted_server.wait_until(lambda: gone.link is Link.CONNECTING and "is the server running" in gone.reason)
+    encrypted_server.wait_until(
+        lambda: gone.state is ConnectionState.CONNECTING and "is the server running" in gone.reason
+    )
 
 
 def test_a_key_that_is_revoked_in_mid_session_is_refused_at_the_next_request_and_hears_no_event_more(
@@ -132,11 +151,11 @@ def test_a_key_that_is_revoked_in_mid_session_is_refused_at_the_next_request_and
     assert "a secret word" not in heard, "though its connection lives"
     answers: list[Any] = []
     anna.request(asked("b"), answers.append)
-    encrypted_server.wait_until(lambda: anna.link is Link.BARRED)
+    encrypted_server.wait_until(lambda: anna.state is ConnectionState.UNAUTHORIZED)
     assert "does not let this key in any more" in anna.reason and not answers
     assert len(encrypted_server.ledger.entries) == 1
-    encrypted_server.keys.allow("anna", key_text(anna.pair.public))
-    encrypted_server.wait_until(lambda: anna.link is Link.ONLINE)  # the old connection serves again
+    encrypted_server.keys.allow("anna", format_key(anna.pair.public))
+    encrypted_server.wait_until(lambda: anna.state is ConnectionState.ONLINE)  # the old connection serves again
     encrypted_server.clock_offset_s += limits.REQUEST_TIMEOUT_S + 0.1
     encrypted_server.wait_until(lambda: bool(answers))
     assert answers[0].job.prompt == "a red mushroom", "what was asked meanwhile is carried out now"
@@ -147,7 +166,7 @@ def test_a_revoked_key_does_not_come_back_in(encrypted_server: EncryptedServer) 
     anna = encrypted_server.authorized_client("anna")
     encrypted_server.keys.revoke("anna")
     again = encrypted_server.connect_client(anna.pair)
-    encrypted_server.wait_until(lambda: again.link is Link.BARRED)
+    encrypted_server.wait_until(lambda: again.state is ConnectionState.UNAUTHORIZED)
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut short", "open to all", "another's form"])
@@ -168,11 +187,11 @@ def test_a_users_file_that_cannot_be_trusted_lets_nobody_in_and_says_why(
     answers: list[Any] = []
     with caplog.at_level(logging.ERROR):
         anna.request(ListJobs(), answers.append)
-        encrypted_server.wait_until(lambda: anna.link is Link.BARRED)
+        encrypted_server.wait_until(lambda: anna.state is ConnectionState.UNAUTHORIZED)
     assert not answers
     assert damage == "gone" or "nobody is let in" in caplog.text
     stranger = encrypted_server.connect_client(anna.pair)
-    encrypted_server.wait_until(lambda: stranger.link is Link.BARRED)
+    encrypted_server.wait_until(lambda: stranger.state is ConnectionState.UNAUTHORIZED)
     path.write_bytes(good)
     path.chmod(0o600)
-    encrypted_server.wait_until(lambda: anna.link is Link.ONLINE)
+    encrypted_server.wait_until(lambda: anna.state is ConnectionState.ONLINE)

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,117 +20,38 @@ from safetensors.torch import save_file
 
 from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.worker import Worker
-from dreamwright.backend.server.workers.worker_protocol import JobFinished, StatusReport, ProgressReport, Stop, RunJob
+from dreamwright.backend.server.workers.worker_protocol import ProgressReport, Stop
 from dreamwright.backend.training.checkpoints import FORMAT, NEWEST, PREVIOUS, VERSION
-from dreamwright.shared.messages import JobSummary
-from tests.testing.tiny_model import QUICK, save_tiny_model
+from tests.testing.recording_worker import SETTINGS, RecordingWorker, job_order, run_attempt
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = {
-    **dict(setting.split("=") for setting in QUICK),
-    "run.threads": "1",
-    "mesh.threshold": "1.0",
-    "run.max_restarts": "0",
-}
-
-
-class Desk(Worker):
-    """A worker without a socket: what it says is kept, and it stops when a test wants it to."""
-
-    def __init__(self) -> None:
-        self._secret, self.device, self._stop, self._reported, self._attempt = "", "cpu", None, 0.0, 0
-        self._orphaned = threading.Event()
-        self.said: list[Any] = []
-        self.stop_at = 10**9
-
-    def say(self, message: object) -> None:
-        self.said.append(message)
-
-    def _should_stop(self) -> bool:
-        if any(isinstance(word, ProgressReport) and word.step >= self.stop_at for word in self.said):
-            self._stop = Stop("job", "pause")
-        return self._stop is not None
-
-    @property
-    def ended(self) -> JobFinished:
-        (ended,) = [word for word in self.said if isinstance(word, JobFinished)]
-        return ended
-
-    def notes(self) -> str:
-        return " | ".join(word.message for word in self.said if isinstance(word, StatusReport))
-
-    def steps(self) -> list[int]:
-        return [word.step for word in self.said if isinstance(word, ProgressReport)]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("model"))
+pytestmark = pytest.mark.usefixtures("report_every_step")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The mesh of a run that nothing happened to."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert attempt(model, folder, 1).ended.how == "succeeded"
+    assert run_attempt(model, folder, 1).ended.how == "succeeded"
     return (folder / MESH_FILE).read_bytes()
 
 
-@pytest.fixture(autouse=True)
-def every_step_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dreamwright.backend.server.workers.job_executor.REPORT_S", 0.0)
-
-
-def work_of(model: Path, folder: Path, number: int) -> RunJob:
-    job = JobSummary(
-        "job",
-        "running",
-        "a red mushroom",
-        "",
-        str(model),
-        "draft",
-        0,
-        SETTINGS,
-        0,
-        6,
-        0.0,
-        -1.0,
-        0,
-        "",
-        "",
-        0.0,
-        0,
-        "",
-        1,
-        attempt=number,
-    )
-    return RunJob(job, str(folder))
-
-
-def attempt(model: Path, folder: Path, number: int, desk: Desk | None = None) -> Desk:
-    desk = desk or Desk()
-    raise_fence(folder, number)
-    desk.run(work_of(model, folder, number))
-    return desk
-
-
 @pytest.fixture
-def begun(every_step_is_reported: None, model: Path, tmp_path: Path) -> Path:
+def begun(report_every_step: None, model: Path, tmp_path: Path) -> Path:
     """A job folder whose first attempt was stopped after step 5, so with checkpoints of step 4 and 5."""
-    desk = Desk()
-    desk.stop_at = 5
-    assert attempt(model, tmp_path, 1, desk).ended.how == "paused"
-    assert (tmp_path / "checkpoints" / PREVIOUS).is_file() and desk.steps()[-1] == 5
+    worker = RecordingWorker()
+    worker.stop_at = 5
+    assert run_attempt(model, tmp_path, 1, worker).ended.how == "paused"
+    assert (tmp_path / "checkpoints" / PREVIOUS).is_file() and worker.steps()[-1] == 5
     return tmp_path
 
 
 def test_a_job_goes_on_where_it_stopped_and_ends_in_the_same_mesh(begun: Path, model: Path, undisturbed: bytes) -> None:
-    desk = attempt(model, begun, 2)
-    assert desk.ended.how == "succeeded" and desk.steps()[0] == 6
+    worker = run_attempt(model, begun, 2)
+    assert worker.ended.how == "succeeded" and worker.steps()[0] == 6
     assert (begun / MESH_FILE).read_bytes() == undisturbed
     assert (begun / "checkpoints" / NEWEST).is_file(), "the server removes it, once it has written down the end"
-    assert all(word.attempt == 2 for word in desk.said)
+    assert all(word.attempt == 2 for word in worker.sent)
 
 
 @pytest.mark.parametrize("stopped", [None, "cancel", "pause"])
@@ -140,24 +60,24 @@ def test_a_texture_is_baked_and_only_a_cancel_leaves_it_out(
 ) -> None:
     from dreamwright.shared.mesh_file import decode_mesh
 
-    class Hasty(Desk):
-        def _should_stop(self) -> bool:
+    class Hasty(RecordingWorker):
+        def _requested_stop(self) -> str:
             if stopped and "making the mesh" in self.notes():
                 self._stop = Stop("job", stopped)
-            return self._stop is not None
+            return self._stop.mode if self._stop is not None else ""
 
-    desk = Hasty()
+    worker = Hasty()
     raise_fence(tmp_path, 1)
-    work = work_of(model, tmp_path, 1)
-    desk.run(RunJob(replace(work.job, settings={**SETTINGS, "mesh.texture": "64"}), str(tmp_path)))
-    assert desk.ended.how == "succeeded" and desk.ended.meshed, desk.ended
+    work = job_order(model, tmp_path, 1)
+    worker.run(replace(work, settings={**SETTINGS, "mesh.texture": "64"}))
+    assert worker.ended.how == "succeeded" and worker.ended.meshed, worker.ended
     data = (tmp_path / MESH_FILE).read_bytes()
     if stopped == "cancel":
-        assert "vertex colors" in desk.ended.message
+        assert "vertex colors" in worker.ended.message
         assert data == undisturbed
     else:
         mesh, plain = decode_mesh(data), decode_mesh(undisturbed)
-        assert "vertex colors" not in desk.ended.message and "baking the texture, 100 %" in desk.notes()
+        assert "vertex colors" not in worker.ended.message and "baking the texture, 100 %" in worker.notes()
         assert mesh.picture is not None and len(mesh.picture.corners) == len(mesh.faces)
         assert (mesh.vertices == plain.vertices).all() and (mesh.faces == plain.faces).all(), (
             "the mesh itself is the same"
@@ -167,10 +87,10 @@ def test_a_texture_is_baked_and_only_a_cancel_leaves_it_out(
 def test_a_job_whose_server_died_before_it_heard_of_the_mesh_makes_the_same_mesh_again(
     begun: Path, model: Path, undisturbed: bytes
 ) -> None:
-    attempt(model, begun, 2)
+    run_attempt(model, begun, 2)
     (begun / MESH_FILE).unlink()
-    desk = attempt(model, begun, 3)
-    assert desk.ended.how == "succeeded" and desk.steps() == [] and (begun / MESH_FILE).read_bytes() == undisturbed
+    worker = run_attempt(model, begun, 3)
+    assert worker.ended.how == "succeeded" and worker.steps() == [] and (begun / MESH_FILE).read_bytes() == undisturbed
 
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "newer"])
@@ -185,10 +105,10 @@ def test_the_checkpoint_before_serves_and_the_job_says_so_to_its_end(
         newest.write_bytes(data[:-100] + bytes([data[-100] ^ 1]) + data[-99:])
     else:
         save_file({"a": torch.zeros(2)}, newest, metadata={"format": FORMAT, "version": str(VERSION + 1)})
-    desk = attempt(model, begun, 2)
+    worker = run_attempt(model, begun, 2)
     word = "update dreamwright" if harm == "newer" else "damaged"
-    assert word in desk.notes() and "went back to the one before, step 4" in desk.ended.message
-    assert desk.steps()[0] == 5 and desk.ended.how == "succeeded"
+    assert word in worker.notes() and "went back to the one before, step 4" in worker.ended.message
+    assert worker.steps()[0] == 5 and worker.ended.how == "succeeded"
     assert (begun / MESH_FILE).read_bytes() == undisturbed
 
 
@@ -197,18 +117,20 @@ def test_with_no_checkpoint_left_that_serves_the_job_begins_anew_and_says_so(
 ) -> None:
     for name in (NEWEST, PREVIOUS):
         (begun / "checkpoints" / name).write_bytes(b"nothing")
-    desk = attempt(model, begun, 2)
+    worker = run_attempt(model, begun, 2)
     assert (
-        desk.steps()[0] == 1 and "began anew" in desk.ended.message and (begun / MESH_FILE).read_bytes() == undisturbed
+        worker.steps()[0] == 1
+        and "began anew" in worker.ended.message
+        and (begun / MESH_FILE).read_bytes() == undisturbed
     )
 
 
 def test_a_checkpoint_of_other_settings_is_never_gone_on_from(begun: Path, model: Path, undisturbed: bytes) -> None:
-    work = work_of(model, begun, 2)
+    work = job_order(model, begun, 2)
     raise_fence(begun, 2)
-    desk = Desk()
-    desk.run(replace(work, job=replace(work.job, prompt="a blue mushroom")))
-    assert desk.steps()[0] == 1 and "began anew" in desk.ended.message
+    worker = RecordingWorker()
+    worker.run(replace(work, prompt="a blue mushroom"))
+    assert worker.steps()[0] == 1 and "began anew" in worker.ended.message
 
 
 def no_space(*_: Any, **__: Any) -> None:
@@ -221,14 +143,14 @@ def test_a_checkpoint_that_does_not_fit_pauses_the_job_and_leaves_the_one_before
     before = (begun / "checkpoints" / NEWEST).read_bytes()
     with monkeypatch.context() as full:
         full.setattr("dreamwright.backend.training.checkpoints.save_file", no_space)
-        desk = attempt(model, begun, 2)
+        worker = run_attempt(model, begun, 2)
     assert (
-        desk.ended.how == "paused"
-        and "No space left" in desk.ended.message
-        and "make room there, then resume" in desk.ended.message
+        worker.ended.how == "paused"
+        and "No space left" in worker.ended.message
+        and "make room there, then resume" in worker.ended.message
     )
     assert (begun / "checkpoints" / NEWEST).read_bytes() == before
-    assert attempt(model, begun, 3).ended.how == "succeeded" and (begun / MESH_FILE).read_bytes() == undisturbed
+    assert run_attempt(model, begun, 3).ended.how == "succeeded" and (begun / MESH_FILE).read_bytes() == undisturbed
 
 
 def test_a_mesh_that_does_not_fit_pauses_the_job_and_leaves_no_half_file(
@@ -239,21 +161,21 @@ def test_a_mesh_that_does_not_fit_pauses_the_job_and_leaves_no_half_file(
 
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", full_disk)
-        desk = attempt(model, begun, 2)
-    assert desk.ended.how == "paused" and "cannot write the mesh" in desk.ended.message
+        worker = run_attempt(model, begun, 2)
+    assert worker.ended.how == "paused" and "cannot write the mesh" in worker.ended.message
     assert not list(begun.glob("mesh.dwm*"))
-    assert attempt(model, begun, 3).ended.how == "succeeded" and (begun / MESH_FILE).read_bytes() == undisturbed
+    assert run_attempt(model, begun, 3).ended.how == "succeeded" and (begun / MESH_FILE).read_bytes() == undisturbed
 
 
 def test_a_worker_whose_job_went_to_a_later_attempt_writes_nothing_more(model: Path, tmp_path: Path) -> None:
-    class Late(Desk):
-        def say(self, message: object) -> None:
-            super().say(message)
+    class Late(RecordingWorker):
+        def send(self, message: object) -> None:
+            super().send(message)
             if isinstance(message, ProgressReport) and message.step == 3:
                 raise_fence(tmp_path, 2)
 
-    desk = attempt(model, tmp_path, 1, Late())
-    assert desk.ended.how == "failed" and "given to attempt 2" in desk.ended.message and desk.ended.attempt == 1
+    worker = run_attempt(model, tmp_path, 1, Late())
+    assert worker.ended.how == "failed" and "given to attempt 2" in worker.ended.message and worker.ended.attempt == 1
     with (tmp_path / "checkpoints" / NEWEST).open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         assert json.loads(json.loads(file.read(size))["__metadata__"]["run"])["step"] == 2
@@ -263,7 +185,7 @@ def test_a_worker_whose_job_went_to_a_later_attempt_writes_nothing_more(model: P
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.server.test_worker import attempt
+from tests.testing.recording_worker import run_attempt
 rename, left = os.replace, int(sys.argv[4])
 def replace(source, target):
     global left
@@ -272,7 +194,7 @@ def replace(source, target):
         os.kill(os.getpid(), signal.SIGKILL)
     rename(source, target)
 os.replace = replace
-attempt(Path(sys.argv[1]), Path(sys.argv[2]), 1)
+run_attempt(Path(sys.argv[1]), Path(sys.argv[2]), 1)
 """
 
 
@@ -296,12 +218,14 @@ def test_sigkill_between_writing_and_renaming_loses_one_interval_at_most(
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     assert list(tmp_path.glob("**/*.part")), "it was written, and not yet renamed"
-    desk = attempt(model, tmp_path, 2)
-    assert desk.ended.how == "succeeded" and (desk.steps() or [7])[0] == step + 1
+    worker = run_attempt(model, tmp_path, 2)
+    assert worker.ended.how == "succeeded" and (worker.steps() or [7])[0] == step + 1
     assert (tmp_path / MESH_FILE).read_bytes() == undisturbed
 
 
 def test_half_a_checkpoint_under_its_temporary_name_is_never_read(begun: Path, model: Path, undisturbed: bytes) -> None:
     (begun / "checkpoints" / f"{NEWEST}.part").write_bytes((begun / "checkpoints" / NEWEST).read_bytes()[:3000])
-    desk = attempt(model, begun, 2)
-    assert desk.steps()[0] == 6 and desk.ended.how == "succeeded" and (begun / MESH_FILE).read_bytes() == undisturbed
+    worker = run_attempt(model, begun, 2)
+    assert (
+        worker.steps()[0] == 6 and worker.ended.how == "succeeded" and (begun / MESH_FILE).read_bytes() == undisturbed
+    )

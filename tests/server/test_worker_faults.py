@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Real worker processes that are killed, crash, hang, run out of memory or meet NaN: each end is told apart and dealt with.
 
-`tests/soak/worker_faults.py` does the same many times; docs/reliability.md has its figures.
+`tests/soak/worker_faults.py` does the same many times; docs/operator/reliability.md has its figures.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dreamwright.backend.server.policy import Policy
-from dreamwright.shared.messages import Resume
+from dreamwright.shared.messages import ResumeJob
 from tests.soak.fault_injection_server import INTERVAL, ROOT, FaultInjectionServer, ward
 
 HANG = Policy(hang_minutes=0.5)  # half a minute between two steps, which take some hundredths; three to load
@@ -53,7 +53,9 @@ def test_a_worker_that_falls_over_or_stands_still_is_replaced_and_the_job_goes_o
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "cause"), [(signal.SIGKILL, "killed"), (signal.SIGSTOP, "hang")])
-def test_so_is_one_that_a_signal_from_outside_ends_or_stops(number: signal.Signals, cause: str, fault_server: FaultInjectionServer) -> None:
+def test_so_is_one_that_a_signal_from_outside_ends_or_stops(
+    number: signal.Signals, cause: str, fault_server: FaultInjectionServer
+) -> None:
     name = fault_server.submit({"where": "step", "what": "wait", "seconds": 0.1})
     fault_server.wait_until(lambda: fault_server.job(name).step >= 5)
     os.kill(fault_server.worker(), number)
@@ -67,7 +69,9 @@ def test_so_is_one_that_a_signal_from_outside_ends_or_stops(number: signal.Signa
 def test_want_of_memory_is_met_once_with_settings_that_change_roundings_only_and_the_job_says_so(
     fault_server: FaultInjectionServer,
 ) -> None:
-    name = fault_server.submit({"where": "step", "what": "memory", "step": 6, "attempts": 9}, **{"run.views_per_step": "2"})
+    name = fault_server.submit(
+        {"where": "step", "what": "memory", "step": 6, "attempts": 9}, **{"run.views_per_step": "2"}
+    )
     job = fault_server.ended(name)
     assert job.state == "succeeded" and job.settings["run.views_at_once"] == "1"
     assert "memory ran out once" in job.message and "run.views_at_once=1" in job.message
@@ -93,7 +97,7 @@ def test_what_would_only_happen_again_fails_at_once_with_what_to_do(
     job = fault_server.ended(name)
     assert (job.state, job.cause, job.resumable, job.attempt) == ("failed", cause, resumable, 1), job
     assert said in job.message
-    assert fault_server.request(Resume(name)).job.state in ("queued", "running")
+    assert fault_server.request(ResumeJob(name)).job.state in ("queued", "running")
     job = fault_server.ended(name)
     assert (job.state, job.cause, job.resumable) == ("succeeded", "", False), job
     assert fault_server.attempts(name) == [(1, 0), (2, INTERVAL)]

@@ -13,8 +13,8 @@ from pathlib import Path
 import zmq
 
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
-from dreamwright.shared.connection_monitor import Lock
-from dreamwright.shared.credentials import key_text, new_pair
+from dreamwright.shared.connection_monitor import CurveCredentials
+from dreamwright.shared.credentials import format_key, generate_key_pair
 
 ROOT = Path(__file__).resolve().parents[2]
 UNCUT = """
@@ -60,21 +60,21 @@ class Besieged:
             raise RuntimeError(f"no server; see {self.log_path}")
         self.address = found.group(1)
 
-    def authorized_client(self, name: str, is_admin: bool = False) -> Lock | None:
+    def authorized_client(self, name: str, is_admin: bool = False) -> CurveCredentials | None:
         """Somebody who is let in; None where everybody is."""
         if self.pair is None:
             return None
-        own = new_pair()
-        self.keys.allow(name, key_text(own.public), is_admin)
-        return Lock(self.pair.public, own)
+        own = generate_key_pair()
+        self.keys.allow(name, format_key(own.public), is_admin)
+        return CurveCredentials(self.pair.public, own)
 
-    def socket(self, lock: Lock | None) -> zmq.Socket:
+    def socket(self, lock: CurveCredentials | None) -> zmq.Socket:
         """A connection without our client around it."""
         own = zmq.Context.instance().socket(zmq.DEALER)
         for option, value in ((zmq.LINGER, 0), (zmq.RCVHWM, 0), (zmq.SNDHWM, 0)):
             own.setsockopt(option, value)
         if lock is not None:
-            lock.put_on(own)
+            lock.apply_to(own)
         own.connect(self.address)
         return own
 

@@ -26,18 +26,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dreamwright.shared.client import Client, Link
-from dreamwright.shared.connection_monitor import Lock
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.connection_monitor import CurveCredentials
 from dreamwright.shared.job_states import ENDED
 from dreamwright.shared.messages import (
     JobChanged,
-    JobForgotten,
+    JobDeleted,
     JobList,
     JobReply,
     JobSummary,
     ListJobs,
     PreviewFrame,
-    Submit,
+    SubmitJob,
     Subscribe,
 )
 from tests.soak.flaky_tcp_proxy import LooseCable
@@ -58,18 +59,18 @@ class OnTheWire(Client):
         pending = self._pending.get(number)
         is_snapshot = pending is not None and isinstance(pending.message, Subscribe) and isinstance(message, JobList)
         is_gap = False
-        if not number and isinstance(message, (JobChanged, JobForgotten)) and self._expected is not None:
+        if not number and isinstance(message, (JobChanged, JobDeleted)) and self._expected is not None:
             self.counted += 1
             is_gap = message.count != self._expected
             self._expected = None if is_gap else self._expected + 1
-        asked = self._subscription.asked
+        asked = self._subscription.snapshots_pending
         super()._take(number, message)
         if is_gap:
             self.gaps += 1
-            self.healed += self._subscription.asked > asked
+            self.healed += self._subscription.snapshots_pending > asked
         if is_snapshot:
             self._expected = 1
-        if self._subscription.asked:
+        if self._subscription.snapshots_pending:
             self._expected = None  # the server counts anew from the snapshot that is on its way
 
     def _open(self) -> None:
@@ -99,19 +100,19 @@ class Seen:
                 for job in event.jobs:
                     self._learn(job)
                 self.jobs = {job.job: job for job in event.jobs}
-                if self.lost_at and self.client.link is Link.ONLINE:
+                if self.lost_at and self.client.state is ConnectionState.ONLINE:
                     self.back_s.append(time.monotonic() - self.lost_at)
                     self.lost_at = 0.0
             elif isinstance(event, JobChanged):
                 self._learn(event.job)
                 self.jobs[event.job.job] = event.job
-            elif isinstance(event, JobForgotten):
+            elif isinstance(event, JobDeleted):
                 self.jobs.pop(event.job, None)
             elif isinstance(event, PreviewFrame):
                 if event.step < self.picture.get(event.job, 0):
                     self.old.append(f"{self.name}: a picture of step {event.step} after {self.picture[event.job]}")
                 self.picture[event.job] = event.step
-            elif getattr(event, "link", None) is Link.ONLINE:
+            elif getattr(event, "state", None) is ConnectionState.ONLINE:
                 self.online += 1
 
     def _learn(self, job: JobSummary) -> None:
@@ -148,7 +149,7 @@ class Soak:
 
     def _comes(self, name: str, user: str) -> Seen:
         cable = LooseCable(self.served.address)
-        client = OnTheWire(cable.address, lock=Lock(self.served.server_key, self.served.pairs[user]))
+        client = OnTheWire(cable.address, credentials=CurveCredentials(self.served.server_key, self.served.pairs[user]))
         client.connect()
         client.subscribe()
         return Seen(name, client, cable)
@@ -168,7 +169,7 @@ class Soak:
         while not happened():
             if time.monotonic() > end:
                 raise TimeoutError(
-                    f"it did not happen; {[(one.name, one.client.link.value, one.client.reason) for one in self.artists]}"
+                    f"it did not happen; {[(one.name, one.client.state.value, one.client.reason) for one in self.artists]}"
                 )
             self.step()
 
@@ -179,7 +180,7 @@ class Soak:
         told: list[Any] = []
         self.tickets += 1
         owner.client.request(
-            Submit(f"t{self.tickets}", "a red mushroom", "", "starter", "draft", 0, {"run.steps": STEPS}), told.append
+            SubmitJob(f"t{self.tickets}", "a red mushroom", "", "starter", "draft", 0, {"run.steps": STEPS}), told.append
         )
         self.wait_until(lambda: bool(told))
         if not isinstance(told[0], JobReply):
@@ -227,7 +228,7 @@ class Soak:
         def same() -> bool:
             # The list is asked for over each artist's own connection, so it is what was true after all that arrived before it.
             for artist in self.artists:
-                if artist.name not in answers and artist.client.link is Link.ONLINE:
+                if artist.name not in answers and artist.client.state is ConnectionState.ONLINE:
                     answers[artist.name] = JobList((), 0)
                     artist.client.request(ListJobs(), lambda reply, name=artist.name: compare(name, reply))
             return len(agreed) == len(self.artists)

@@ -11,18 +11,19 @@ import sys
 import time
 from typing import Any
 
-from dreamwright.shared.client import Client, Link
-from dreamwright.shared.connection_monitor import Lock
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.connection_monitor import CurveCredentials
 from dreamwright.shared.credentials import KeyPair
-from dreamwright.shared.errors import Refused
+from dreamwright.shared.errors import RequestError
 from dreamwright.shared.messages import ListJobs
 
 EVERY_S = 0.02  # between two questions
 
 
-def ask_on(address: str, lock: Lock | None) -> None:
+def ask_on(address: str, lock: CurveCredentials | None) -> None:
     """Ask until stdin ends; each line of it is answered with what was seen since the last."""
-    client = Client(address, lock=lock)
+    client = Client(address, credentials=lock)
     client.connect()
     took: list[float] = []
     faults: list[str] = []
@@ -31,15 +32,15 @@ def ask_on(address: str, lock: Lock | None) -> None:
     def answered(reply: Any) -> None:
         nonlocal waiting
         waiting = False
-        if isinstance(reply, Refused):
+        if isinstance(reply, RequestError):
             faults.append(f"{reply.code}: {reply.message}")
         took.append(time.perf_counter() - begun)
 
     while True:
         for event in client.tick():
-            if getattr(event, "link", None) in (Link.LOST, Link.BARRED, Link.REFUSED):
+            if getattr(event, "state", None) in (ConnectionState.LOST, ConnectionState.UNAUTHORIZED, ConnectionState.INCOMPATIBLE):
                 faults.append(event.reason)
-        if client.link is Link.ONLINE and not waiting and time.perf_counter() - begun > EVERY_S:
+        if client.state is ConnectionState.ONLINE and not waiting and time.perf_counter() - begun > EVERY_S:
             begun, waiting = time.perf_counter(), True
             client.request(ListJobs(), answered)
         if select.select([sys.stdin], [], [], 0.0005)[0]:
@@ -53,7 +54,7 @@ def ask_on(address: str, lock: Lock | None) -> None:
 class ControlClient:
     """The process; `since` gives what it saw since the last call."""
 
-    def __init__(self, address: str, lock: Lock | None) -> None:
+    def __init__(self, address: str, lock: CurveCredentials | None) -> None:
         keys = [] if lock is None else [lock.server.hex(), lock.own.public.hex(), lock.own.secret.hex()]
         command = [sys.executable, "-m", "tests.soak.control_client", address, *keys]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -80,4 +81,4 @@ class ControlClient:
 
 if __name__ == "__main__":
     given = [bytes.fromhex(key) for key in sys.argv[2:]]
-    ask_on(sys.argv[1], Lock(given[0], KeyPair(given[1], given[2])) if given else None)
+    ask_on(sys.argv[1], CurveCredentials(given[0], KeyPair(given[1], given[2])) if given else None)

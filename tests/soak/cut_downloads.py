@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.shared import limits
-from dreamwright.shared.client import Client, Link
-from dreamwright.shared.connection_monitor import Lock
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.connection_monitor import CurveCredentials
 from dreamwright.shared.download import Download
-from dreamwright.shared.errors import Refused
-from dreamwright.shared.messages import JobSummary, ListJobs, Submit
+from dreamwright.shared.errors import RequestError
+from dreamwright.shared.messages import JobSummary, ListJobs, SubmitJob
 from tests.soak.flaky_tcp_proxy import LooseCable
 from tests.soak.served import Served, ask, online
 from tests.soak.ticking_server import write_mesh
@@ -39,7 +40,7 @@ class Fetching:
     def __init__(self, served: Served, other: Client, job: JobSummary) -> None:
         self.served, self.other, self.job = served, other, job
         self.cable = LooseCable(served.address)
-        self.client = Client(self.cable.address, lock=Lock(served.server_key, served.pairs["anna"]))
+        self.client = Client(self.cable.address, credentials=CurveCredentials(served.server_key, served.pairs["anna"]))
         self.client.connect()
         online(self.client)
         self.results: list[Any] = []
@@ -73,7 +74,7 @@ class Fetching:
             if meanwhile is not None and share >= 0.5:
                 meanwhile()
                 meanwhile = None
-            is_online = self.client.link is Link.ONLINE
+            is_online = self.client.state is ConnectionState.ONLINE
             if is_online and not was_online:
                 download.resume()  # as the add-on's session does
             was_online = is_online
@@ -88,7 +89,7 @@ class Fetching:
         told["MB over the wire beyond the file"] = round((self.cable.down_bytes - sent - self.job.mesh_bytes) / 1e6, 2)
         told["went on after s"] = again_s
         told["ends"] = (
-            str(result) if isinstance(result, Refused) else hashlib.sha256(result).hexdigest() == self.job.mesh_sha256
+            str(result) if isinstance(result, RequestError) else hashlib.sha256(result).hexdigest() == self.job.mesh_sha256
         )
         return told
 
@@ -113,7 +114,7 @@ class Fetching:
 
 def made(client: Client, ticket: str, limit_s: float = 300.0) -> JobSummary:
     """A job that has ended in its mesh."""
-    job = ask(client, Submit(ticket, "a red mushroom", "", "starter", "draft", 0, {"run.steps": 10})).job.job
+    job = ask(client, SubmitJob(ticket, "a red mushroom", "", "starter", "draft", 0, {"run.steps": 10})).job.job
     end = time.monotonic() + limit_s
     while True:
         found = next(one for one in ask(client, ListJobs()).jobs if one.job == job)

@@ -19,9 +19,10 @@ from unittest import mock
 from dreamwright.backend.server.app import Server
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.workers import dispatcher, local_runner
-from dreamwright.shared.client import Client, Link
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.job_states import ENDED, JobState
-from dreamwright.shared.messages import Cancel, JobReply, JobSummary, Submit
+from dreamwright.shared.messages import CancelJob, JobReply, JobSummary, SubmitJob
 from tests.soak.worker_traces import read_attempts
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
@@ -73,7 +74,7 @@ class FaultInjectionServer:
         self.server = Server("tcp://127.0.0.1:*", self.state, ("cpu",), policy=policy)
         self.client = Client(self.server.address)
         self.client.connect()
-        self.wait_until(lambda: self.client.link is Link.ONLINE)
+        self.wait_until(lambda: self.client.state is ConnectionState.ONLINE)
 
     def close(self) -> None:
         self.client.close()
@@ -117,14 +118,14 @@ class FaultInjectionServer:
         beside.write_text(json.dumps(self.plan))
         os.replace(beside, self.faults)
         reply = self.request(
-            Submit(f"t{self.tickets}", "a red mushroom", "", str(self.model), "draft", seed, self.settings | settings)
+            SubmitJob(f"t{self.tickets}", "a red mushroom", "", str(self.model), "draft", seed, self.settings | settings)
         )
         if not isinstance(reply, JobReply):
             raise RuntimeError(str(reply))
         return reply.job.job
 
     def cancel(self, job: str) -> JobSummary:
-        return self.request(Cancel(job)).job
+        return self.request(CancelJob(job)).job
 
     def job(self, name: str) -> JobSummary:
         return self.server._ledger.entries[name].summary
@@ -137,7 +138,7 @@ class FaultInjectionServer:
 
     def worker(self) -> int:
         """The process that works."""
-        return self.server._foreman._hands["cpu"].process.pid
+        return self.server._foreman._workers["cpu"].process.pid
 
     def harmed(self, name: str) -> list[tuple[int, float]]:
         """(attempt, moment) of each fault that happened to a job."""

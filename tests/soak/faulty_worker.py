@@ -42,7 +42,7 @@ def harm(what: str, fault: dict[str, Any], work: RunJob) -> None:
         ctypes.CDLL(None).pause()  # native code that does not return
     elif what == "wait":
         time.sleep(fault["seconds"])
-    elif (what == "memory" and work.job.settings.get("run.views_at_once") != "1") or what == "memory for ever":
+    elif (what == "memory" and work.settings.get("run.views_at_once") != "1") or what == "memory for ever":
         raise torch.OutOfMemoryError(CUDA_MEMORY)
     elif what == "MemoryError":
         raise MemoryError
@@ -55,7 +55,7 @@ def harm(what: str, fault: dict[str, Any], work: RunJob) -> None:
 @contextmanager
 def injected(fault: dict[str, Any] | None, work: RunJob, told: Path) -> Iterator[None]:
     """The fault happens while the body runs."""
-    if fault is None or work.job.attempt > fault.get("attempts", 1):
+    if fault is None or work.attempt > fault.get("attempts", 1):
         yield
         return
     from dreamwright.backend.guidance import sds
@@ -75,7 +75,7 @@ def injected(fault: dict[str, Any] | None, work: RunJob, told: Path) -> Iterator
         if calls < fault.get("step", 1) or (what not in EACH_TIME and calls > fault.get("step", 1)):
             return real(*words, **options)
         with told.open("a") as file:
-            file.write(f"{work.job.job} {work.job.attempt} {time.monotonic()}\n")
+            file.write(f"{work.job} {work.attempt} {time.monotonic()}\n")
         harm(what, fault, work)
         result = real(*words, **options)
         return replace(result, gradient=result.gradient * float("nan")) if what == "nan" else result
@@ -89,7 +89,7 @@ class FaultyWorker(worker.Worker):
 
     def run(self, work: RunJob) -> None:
         path = Path(os.environ["DREAMWRIGHT_FAULTS"])
-        fault = json.loads(path.read_text()).get(str(work.job.seed))
+        fault = json.loads(path.read_text()).get(str(work.seed))
         with injected(fault, work, path.with_suffix(".told")):
             super().run(work)
 

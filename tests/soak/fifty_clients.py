@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dreamwright.shared.credentials import key_text, pair_text
-from dreamwright.shared.messages import Forget, JobList, ListJobs, Submit
+from dreamwright.shared.credentials import format_key, key_pair_to_map
+from dreamwright.shared.messages import DeleteJob, JobList, ListJobs, SubmitJob
 from tests.soak.crowd_judged import judge_jobs, judge_vitals, read_journals
 from tests.soak.load_clients import ENDED_STATES, PROMPT
 from tests.soak.served import Served, ask, folder_mb, online, vitals
@@ -41,11 +41,11 @@ class Crowd:
     def __init__(self, folder: Path, served: Served, model: str, clients: int, pace_s: float, seed: int) -> None:
         self._folder, self._dice = folder, random.Random(seed)
         users = [f"user{number}" for number in range(USERS)]
-        pairs = {name: pair_text(pair) for name, pair in served.pairs.items()}
+        pairs = {name: key_pair_to_map(pair) for name, pair in served.pairs.items()}
         names = [(f"artist{number}", users[number % USERS]) for number in range(clients)]
         common = {
             "address": served.address,
-            "server": key_text(served.server_key),
+            "server": format_key(served.server_key),
             "model": model,
             "pace_s": pace_s,
             "seed": seed,
@@ -165,11 +165,11 @@ class Soak:
 
     def warm_up(self) -> None:
         """A first job, so that a worker runs and its pipe and connection are among the files of the beginning."""
-        asked = ask(self.keeper, Submit("first", PROMPT, "", self._model, "draft", 0, SETTINGS))
+        asked = ask(self.keeper, SubmitJob("first", PROMPT, "", self._model, "draft", 0, SETTINGS))
         job = asked.job.job
         while ask(self.keeper, ListJobs()).jobs[0].state not in ENDED_STATES:
             self.tick(0.3)
-        ask(self.keeper, Forget(job))
+        ask(self.keeper, DeleteJob(job))
 
     def run(self, seconds: float, stopping: list[int]) -> None:
         self.warm_up()

@@ -25,16 +25,16 @@ from dreamwright.shared import limits
 from dreamwright.shared.errors import ProtocolError
 from dreamwright.shared.messages import (
     Done,
-    Forget,
+    DeleteJob,
     JobChanged,
-    JobForgotten,
+    JobDeleted,
     JobList,
     JobReply,
     ListJobs,
     PreviewFrame,
     Refusal,
-    Seen,
-    Submit,
+    PreviewAck,
+    SubmitJob,
     pack,
     unpack,
 )
@@ -44,7 +44,7 @@ from tests.testing.fast_worker_server import FastRunner
 from tests.testing.message_mutations import MessageMutations, drawn
 from tests.testing.scripted_worker_server import asked
 
-EVENTS = (JobChanged, JobForgotten, PreviewFrame)
+EVENTS = (JobChanged, JobDeleted, PreviewFrame)
 AT_ONCE = 16  # messages on the way; more answers than the door keeps for a slow reader would be lost
 FRAMES = (0.004, 0.0005)  # shares of messages in several frames, and of frames above the limit
 
@@ -76,9 +76,9 @@ class Counters:
             self.faults.append(f"internal: {data[:300].hex()}")
         elif request is None and not isinstance(answer, Refusal):
             self.faults.append(f"{kind} to what is no message: {data[:300].hex()}")
-        elif isinstance(request, Submit) and isinstance(answer, JobReply):
+        elif isinstance(request, SubmitJob) and isinstance(answer, JobReply):
             self.jobs.add(answer.job.job)
-        elif isinstance(request, Forget) and isinstance(answer, Done):
+        elif isinstance(request, DeleteJob) and isinstance(answer, Done):
             self.forgotten.add(request.job)
 
     def report(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class Attacker:
     def send(self, data: bytes, frames: list[bytes] | None = None) -> None:
         """A message, and then the answers of some before it."""
         self.own.send_multipart(frames or [data])
-        if frames or not isinstance(meant(data), Seen):
+        if frames or not isinstance(meant(data), PreviewAck):
             self.waiting.append(b"" if frames else data)
         else:
             self.tally.answers["none, as is right for Seen"] += 1
@@ -146,7 +146,7 @@ class Attacker:
     def oversized(self, data: bytes) -> None:
         """A frame above the limit, on a connection of its own, which the server ends without a word."""
         other = self.server.socket(self.lock)
-        other.send((data or b"x") * (1 + limits.REQUEST_BYTES // max(1, len(data))) + b"x" * limits.SEALING_BYTES)
+        other.send((data or b"x") * (1 + limits.REQUEST_BYTES // max(1, len(data))) + b"x" * limits.ENCRYPTION_OVERHEAD_BYTES)
         if other.poll(20):
             self.tally.faults.append("a frame above the limit was answered")
         self.tally.answers["none, connection ended"] += 1
@@ -247,7 +247,7 @@ def at_the_door(
                 for _, answer in (unpack(told, limits.REPLY_BYTES) for told in said)
                 if not isinstance(answer, EVENTS)
             ]
-            if len(answers) != (not isinstance(meant(data), Seen)):
+            if len(answers) != (not isinstance(meant(data), PreviewAck)):
                 tally.faults.append(f"{len(answers)} answers: {data[:300].hex()}")
             for answer in answers:
                 tally.take(data, answer)

@@ -19,12 +19,13 @@ from typing import Any
 import msgpack
 import zmq
 
-from dreamwright.backend.server.workers.worker_protocol import KINDS, pack_order, unpack_order
+from dreamwright.backend.server.workers.worker_protocol import MESSAGE_TYPES, pack_order, unpack_order
 from dreamwright.shared import limits
-from dreamwright.shared.client import Client, Link
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.download import Download
 from dreamwright.shared.errors import ProtocolError
-from dreamwright.shared.messages import MESSAGES, Cancel, ListJobs, pack
+from dreamwright.shared.messages import MESSAGES, CancelJob, ListJobs, pack
 from tests.testing.message_mutations import MessageMutations
 from tests.testing.message_strategies import REQUESTS, valid
 
@@ -74,14 +75,14 @@ class Victim:
         client._drop_socket()
         self.wire = client._socket = Wire()
         client._pending.clear()
-        client.link, client._verdict, client._heard = Link.ONLINE, None, self.now
+        client.state, client._handshake, client._received_at = ConnectionState.ONLINE, None, self.now
         client.subscribe("j1")
         self.connections += 1
 
     def request(self) -> None:
         """Keep some requests open, so that replies have something to answer."""
         if len(self.client._pending) < 8 and self.client._socket is not None:
-            for message in (ListJobs(), Cancel("j1")):
+            for message in (ListJobs(), CancelJob("j1")):
                 self.client.request(message, self._answered)
             Download(self.client, "j1", "mesh", 3 * limits.CHUNK_BYTES, self.downloads.append).start()
             del self.downloads[:-5]
@@ -102,7 +103,7 @@ def numbered(data: bytes, dice: random.Random, victim: Victim) -> bytes:
     try:
         envelope = msgpack.unpackb(data)
         envelope["id"] = dice.choice([0, *victim.client._pending])
-        if envelope["type"] in ("JobChanged", "JobForgotten"):
+        if envelope["type"] in ("JobChanged", "JobDeleted"):
             envelope["id"] = 0
         return msgpack.packb(envelope)
     except Exception:  # broken already
@@ -126,7 +127,7 @@ def fuzz_client(count: int, number: int) -> dict[str, Any]:
             data = numbered(data, dice, victim)
         happened = victim.tell([data] if dice.random() < 0.99 else [data] * dice.choice([2, 600]))
         events += len(happened)
-        links[victim.client.link.value] += 1
+        links[victim.client.state.value] += 1
         if index % (count // 10) == 0:
             gc.collect()
             sizes.append(rss_mb())
@@ -141,7 +142,7 @@ def fuzz_client(count: int, number: int) -> dict[str, Any]:
 def fuzz_orders(count: int, number: int) -> dict[str, Any]:
     """The workers' port: bytes with and without the secret are an order, or a ProtocolError."""
     dice, secret = random.Random(number), "5" * 64
-    kinds = list(KINDS.values())
+    kinds = list(MESSAGE_TYPES.values())
     came: Counter[str] = Counter()
     broken = MessageMutations(dice)
     for _ in range(count):

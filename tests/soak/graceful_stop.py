@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dreamwright.shared.messages import Closing, JobChanged, JobList
+from dreamwright.shared.messages import ServerShutdown, JobChanged, JobList
 from tests.soak.killed_server import Soak
 from tests.soak.worker_traces import alive, read_attempts
 
@@ -48,7 +48,7 @@ class Stops(Soak):
     def __init__(self, folder: Path, steps: int) -> None:
         super().__init__(folder, steps, (0,))
         self.interval = 1_000_000  # no checkpoint but the one that a stop asks for
-        self.closings: list[Closing] = []
+        self.closings: list[ServerShutdown] = []
 
     def step(self, wait_s: float = 0.003) -> None:
         for event in self.client.tick():
@@ -57,7 +57,7 @@ class Stops(Soak):
             ):
                 self.jobs[job.job] = job
                 self.reached[job.job] = max(self.reached.get(job.job, 0), job.step)
-            if isinstance(event, Closing):
+            if isinstance(event, ServerShutdown):
                 self.closings.append(event)
         time.sleep(wait_s)
 

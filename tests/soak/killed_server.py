@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.backend.server.workers.worker import ORPHAN_GRACE_S
-from dreamwright.shared.client import Client, Link
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.download import Download
-from dreamwright.shared.errors import Refused
+from dreamwright.shared.errors import RequestError
 from dreamwright.shared.job_states import ENDED
-from dreamwright.shared.messages import JobChanged, JobList, JobReply, JobSummary, Submit
+from dreamwright.shared.messages import JobChanged, JobList, JobReply, JobSummary, SubmitJob
 from tests.soak.worker_traces import alive, children, read_attempts
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
@@ -81,7 +82,7 @@ class Soak:
         self.client = Client(found.group(1))
         self.client.connect()
         self.client.subscribe()
-        self.wait_until(lambda: self.client.link is Link.ONLINE)
+        self.wait_until(lambda: self.client.state is ConnectionState.ONLINE)
         self.outcome.restart_s.append(time.monotonic() - begun)
 
     def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
@@ -138,10 +139,10 @@ class Soak:
                     self.outcome.faults.append(f"{ticket} is two jobs: {known} and {reply.job.job}")
                 self.tickets[ticket] = reply.job.job
                 self.jobs[reply.job.job] = reply.job
-            elif isinstance(reply, Refused) and reply.code != "not-now":
+            elif isinstance(reply, RequestError) and reply.code != "not-now":
                 self.outcome.faults.append(f"{ticket} was refused: {reply.message}")
 
-        request = Submit(
+        request = SubmitJob(
             ticket, "a red mushroom", "", str(self.model), "draft", self.seeds[number % len(self.seeds)], settings
         )
         self.client.request(request, answered)

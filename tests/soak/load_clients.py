@@ -17,28 +17,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dreamwright.shared.client import Client, Link
-from dreamwright.shared.connection_monitor import Lock
-from dreamwright.shared.credentials import read_key, read_pair
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.connection_monitor import CurveCredentials
+from dreamwright.shared.credentials import parse_key, key_pair_from_map
 from dreamwright.shared.download import Download
-from dreamwright.shared.errors import Refused, Unanswered
+from dreamwright.shared.errors import RequestError, RequestTimeout
 from dreamwright.shared.job_states import ENDED
 from dreamwright.shared.messages import (
-    AskCapabilities,
-    Cancel,
-    Forget,
+    GetCapabilities,
+    CancelJob,
+    DeleteJob,
     JobChanged,
-    JobForgotten,
+    JobDeleted,
     JobList,
     JobReply,
     JobSummary,
     ListJobs,
-    Pause,
-    Pin,
+    PauseJob,
+    PinJob,
     PreviewFrame,
-    Prioritize,
-    Resume,
-    Submit,
+    SetPriority,
+    ResumeJob,
+    SubmitJob,
 )  # fmt: skip
 
 SEEDS, PROMPT = 4, "a red mushroom"
@@ -46,7 +47,7 @@ STEPS = (6, 12, 24)
 STALL_S = 1.0  # between two turns of this process: it was stopped
 ENDED_STATES = {state.value for state in ENDED}
 # What a race with another of the same user, or with the server, may answer; anything else is a fault.
-RACES = {"Pause": {"not-now"}, "Resume": {"not-now"}, "Prioritize": {"not-now"}, "Forget": {"not-now"}}
+RACES = {"PauseJob": {"not-now"}, "ResumeJob": {"not-now"}, "SetPriority": {"not-now"}, "DeleteJob": {"not-now"}}
 
 
 class Journal:
@@ -87,10 +88,10 @@ class Artist:
         past: list[dict[str, Any]],
         dice: random.Random,
     ) -> None:
-        pair = read_pair(told["pairs"][user])
+        pair = key_pair_from_map(told["pairs"][user])
         self.name, self._user, self._model, self._journal, self._dice = name, user, told["model"], journal, dice
         self._pace_s, self._settings = told["pace_s"], told["settings"]
-        self.client = Client(told["address"], software="soak", lock=Lock(read_key(told["server"]), pair))
+        self.client = Client(told["address"], software="soak", credentials=CurveCredentials(parse_key(told["server"]), pair))
         self.client.connect()
         self.client.subscribe()
         self.own: dict[str, Own] = {}
@@ -135,12 +136,12 @@ class Artist:
         }  # before any list of this turn was made
         for event in self.client.tick():
             self._take(event, answered)
-        if self.client.link is Link.ONLINE and not self._is_back:
+        if self.client.state is ConnectionState.ONLINE and not self._is_back:
             self._is_back = True
             for own in list(self.own.values()):
                 if not own.job:
                     self._send_submit(own)  # again: a known ticket makes no new job
-        if now >= self._next and self.client.link is Link.ONLINE:
+        if now >= self._next and self.client.state is ConnectionState.ONLINE:
             self._next = now + self._dice.expovariate(1.0 / self._pace_s)
             (self._drain if draining else self._act)()
 
@@ -152,14 +153,14 @@ class Artist:
                 self._fault(f"job {job} is not in the list of {len(known)}")
         elif isinstance(event, JobChanged):
             jobs = (event.job,)
-        elif isinstance(event, JobForgotten):
+        elif isinstance(event, JobDeleted):
             return
         elif isinstance(event, PreviewFrame):
             self._journal.write("picture", job=event.job)
             return
         else:
-            self._journal.write("link", artist=self.name, link=event.link.value, reason=event.reason)
-            if event.link in (Link.BARRED, Link.REFUSED):
+            self._journal.write("link", artist=self.name, link=event.state.value, reason=event.reason)
+            if event.state in (ConnectionState.UNAUTHORIZED, ConnectionState.INCOMPATIBLE):
                 self._fault(event.reason)
             return
         by_job = {own.job: own for own in self.own.values() if own.job}
@@ -190,9 +191,9 @@ class Artist:
         def answered(reply: Any) -> None:
             if began > self.stood_still:
                 self._journal.write("asked", kind=kind, ms=round(1000 * (time.monotonic() - began), 1))
-            if isinstance(reply, Unanswered):
+            if isinstance(reply, RequestTimeout):
                 self._journal.write("unanswered", kind=kind, artist=self.name)
-            elif isinstance(reply, Refused):
+            elif isinstance(reply, RequestError):
                 self._journal.write("refused", kind=kind, code=reply.code)
                 if reply.code not in allowed | RACES.get(kind, set()):
                     self._fault(f"{kind} was refused ({reply.code}): {reply.message}")
@@ -213,7 +214,7 @@ class Artist:
                 self._learn(own, reply.job)
 
         settings = {**self._settings, "run.steps": str(own.steps)}
-        self._ask(Submit(own.ticket, PROMPT, "", self._model, "draft", own.seed, settings), answered)
+        self._ask(SubmitJob(own.ticket, PROMPT, "", self._model, "draft", own.seed, settings), answered)
 
     def _submit(self) -> None:
         ticket = f"{self.name}-{time.time_ns():x}"
@@ -236,33 +237,33 @@ class Artist:
         done = [own for own in known if own.state in ENDED_STATES and (own.fetched or not own.summary.mesh_bytes)]
         leaving = [own for own in self.own.values() if own.leaving]
         may: list[tuple[float, Callable[[], Any]]] = [
-            (8, lambda: self._ask(ListJobs(0, 50))), (2, lambda: self._ask(AskCapabilities())), (3, self._leave), (8, lambda: self._watch(going)),
+            (8, lambda: self._ask(ListJobs(0, 50))), (2, lambda: self._ask(GetCapabilities())), (3, self._leave), (8, lambda: self._watch(going)),
         ]  # fmt: skip
         if not going and all(own.job for own in self.own.values()):
             may.append((40, self._submit))
         if leaving:
             may.append((20, lambda: self._forget(leaving[0])))
         if paused:
-            may.append((20, lambda: self._ask(Resume(paused[0].job), self._update(paused[0]))))
+            may.append((20, lambda: self._ask(ResumeJob(paused[0].job), self._update(paused[0]))))
         if wanted:
             may.append((30, lambda: self._fetch(self._dice.choice(wanted))))
         if len(done) > 1:
             may.append((30, lambda: self._forget(self._dice.choice(done))))
         if done:
             own = self._dice.choice(done)
-            may.append((2, lambda: self._ask(Pin(own.job, not own.summary.pinned), self._update(own))))
+            may.append((2, lambda: self._ask(PinJob(own.job, not own.summary.pinned), self._update(own))))
         if going:
             first, update = going[0].job, self._update(going[0])
             if going[0].pauses and not paused:
                 may.append((4, lambda: self._pause(going[0])))
             if going[0].doomed:
-                may.append((2, lambda: self._ask(Cancel(first), update)))
-            may.append((4, lambda: self._ask(Prioritize(first, self._dice.randint(-3, 0)), update)))
+                may.append((2, lambda: self._ask(CancelJob(first), update)))
+            may.append((4, lambda: self._ask(SetPriority(first, self._dice.randint(-3, 0)), update)))
         self._dice.choices([act for _, act in may], [weight for weight, _ in may])[0]()
 
     def _pause(self, own: Own) -> None:
         own.pauses -= 1
-        self._ask(Pause(own.job), self._update(own))
+        self._ask(PauseJob(own.job), self._update(own))
 
     def _watch(self, going: list[Own]) -> None:
         self._watched = going[0].job if going else self._others
@@ -284,9 +285,9 @@ class Artist:
 
         def ended(result: Any) -> None:
             self._download = None
-            if isinstance(result, Unanswered):
+            if isinstance(result, RequestTimeout):
                 self._journal.write("unanswered", kind="Download", artist=self.name)
-            elif isinstance(result, Refused):
+            elif isinstance(result, RequestError):
                 self._fault(f"the mesh of {own.job} was refused: {result.message}")
             else:
                 sha = hashlib.sha256(result).hexdigest()
@@ -314,11 +315,11 @@ class Artist:
         self._journal.write("forgets", ticket=own.ticket, job=own.job)
 
         def answered(reply: Any) -> None:
-            if not isinstance(reply, Refused) or reply.code in allowed:
+            if not isinstance(reply, RequestError) or reply.code in allowed:
                 self._journal.write("forgotten", ticket=own.ticket, job=own.job)
                 self.own.pop(own.ticket, None)
 
-        self._ask(Forget(own.job), answered, allowed)
+        self._ask(DeleteJob(own.job), answered, allowed)
 
     def _drain(self) -> None:
         """Ask for nothing new; let all end, and fetch what has a mesh."""
@@ -327,9 +328,9 @@ class Artist:
             if own.leaving:
                 continue
             if own.state == "paused":
-                self._ask(Resume(own.job), self._update(own))
+                self._ask(ResumeJob(own.job), self._update(own))
             elif own.state == "queued" and self._dice.random() < 0.1:
-                self._ask(Cancel(own.job), self._update(own))
+                self._ask(CancelJob(own.job), self._update(own))
             elif own.state in ENDED_STATES and own.summary.mesh_bytes and not own.fetched:
                 self._fetch(own)
 

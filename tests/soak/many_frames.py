@@ -17,8 +17,8 @@ from typing import Any
 import zmq
 
 from dreamwright.shared import limits
-from dreamwright.shared.connection_monitor import Lock
-from dreamwright.shared.credentials import new_pair
+from dreamwright.shared.connection_monitor import CurveCredentials
+from dreamwright.shared.credentials import generate_key_pair
 from dreamwright.shared.messages import ListJobs, pack, unpack
 from tests.soak.besieged import Besieged
 from tests.soak.control_client import ControlClient
@@ -50,7 +50,7 @@ def pour(server: Besieged, own: zmq.Socket, frame: bytes, count: int, seconds: f
     return sent, most
 
 
-def attack(server: Besieged, lock: Lock | None, frame: bytes, count: int, seconds: float = 8.0) -> dict[str, Any]:
+def attack(server: Besieged, lock: CurveCredentials | None, frame: bytes, count: int, seconds: float = 8.0) -> dict[str, Any]:
     """One message of many frames; what was answered, and what it cost the server."""
     before = server.rss_mb()
     own = server.socket(lock)
@@ -84,7 +84,7 @@ def main() -> int:
             if encrypt:
                 told["a stranger's 600 frames of 1 MB"] = attack(server, None, bytes(10**6), 600)
                 told["a stranger's 1000 frames of 60 kB (unknown key)"] = attack(
-                    server, Lock(server.pair.public, new_pair()), bytes(60_000), 1000
+                    server, CurveCredentials(server.pair.public, generate_key_pair()), bytes(60_000), 1000
                 )
             told["600 frames of 1 MB"] = attack(server, lock, bytes(10**6), 600)
             told["600 frames of 100 bytes"] = attack(server, lock, bytes(100), 600)

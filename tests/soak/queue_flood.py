@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.backend.server.policy import Policy
-from dreamwright.shared.errors import Refused
-from dreamwright.shared.messages import Cancel, ListJobs
+from dreamwright.shared.errors import RequestError
+from dreamwright.shared.messages import CancelJob, ListJobs
 from tests.testing.in_memory_server import InMemoryServer
 
 
@@ -38,7 +38,7 @@ def requests_of_bob(in_memory_server: InMemoryServer, times: int = 30) -> dict[s
         "submit": took_ms(lambda: made.append(in_memory_server.submit("bob")), times),
         "list": took_ms(lambda: in_memory_server.request(ListJobs(), "bob"), times),
     }
-    return {**told, "cancel": took_ms(lambda: in_memory_server.request(Cancel(made.pop()), "bob"), times)}
+    return {**told, "cancel": took_ms(lambda: in_memory_server.request(CancelJob(made.pop()), "bob"), times)}
 
 
 def main() -> int:
@@ -53,17 +53,17 @@ def main() -> int:
         for _ in range(policy.jobs_per_user + 40):
             try:
                 in_memory_server.submit(f"user{user}")
-            except Refused:
+            except RequestError:
                 refused += 1
         if user == 0:
             figures["jobs that one flooding user gets in"] = in_memory_server.ledger.open_jobs("user0")
             first = in_memory_server.submit("ada")
-            figures["place of another's first job behind that flood"] = in_memory_server.job(first).queue_place
-            in_memory_server.request(Cancel(first), "ada")
+            figures["place of another's first job behind that flood"] = in_memory_server.job(first).queue_position
+            in_memory_server.request(CancelJob(first), "ada")
     figures["open jobs"], figures["refused"] = in_memory_server.ledger.open_jobs(), refused
     if in_memory_server.ledger.open_jobs() > policy.jobs_total - 30:
         for name in [job for job, entry in in_memory_server.ledger.entries.items() if entry.owner == "user7"][:30]:
-            in_memory_server.request(Cancel(name), "user7")
+            in_memory_server.request(CancelJob(name), "user7")
     figures["among them"] = requests_of_bob(in_memory_server)
     figures["one turn of the server's work"] = took_ms(in_memory_server.service.work, 30)
     print(json.dumps(figures, indent=1))

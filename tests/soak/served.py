@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
-from dreamwright.shared.client import Client, Link
-from dreamwright.shared.connection_monitor import Lock
-from dreamwright.shared.credentials import KeyPair, key_text, new_pair
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.connection_monitor import CurveCredentials
+from dreamwright.shared.credentials import KeyPair, format_key, generate_key_pair
 from tests.soak.worker_traces import children
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -75,8 +76,8 @@ class Served:
         for name in (*users, *admins):
             if not self.server_key:
                 self.server_key = self._keys.create().public
-            self.pairs[name] = new_pair()
-            self._keys.allow(name, key_text(self.pairs[name].public), name in tuple(admins))
+            self.pairs[name] = generate_key_pair()
+            self._keys.allow(name, format_key(self.pairs[name].public), name in tuple(admins))
         self._options, self._module, self._files = tuple(options), module, files
         self.address = "tcp://127.0.0.1:*"
         self.models = folder / "models"
@@ -148,8 +149,8 @@ class Served:
 
     def client(self, user: str = "", **how: Any) -> Client:
         """A client of a user, begun to connect."""
-        lock = Lock(self.server_key, self.pairs[user]) if user else None
-        client = Client(self.address, lock=lock, **how)
+        lock = CurveCredentials(self.server_key, self.pairs[user]) if user else None
+        client = Client(self.address, credentials=lock, **how)
         client.connect()
         return client
 
@@ -177,7 +178,7 @@ def turn_until(
     while not happened():
         if time.monotonic() > end:
             raise TimeoutError(
-                f"it did not happen in {limit_s} s; {[(client.link.value, client.reason) for client in clients]}"
+                f"it did not happen in {limit_s} s; {[(client.state.value, client.reason) for client in clients]}"
             )
         for client in clients:
             told += client.tick()
@@ -187,7 +188,7 @@ def turn_until(
 
 def online(client: Client, limit_s: float = 60.0) -> Client:
     """The same client, let in."""
-    turn_until([client], lambda: client.link is Link.ONLINE, limit_s)
+    turn_until([client], lambda: client.state is ConnectionState.ONLINE, limit_s)
     return client
 
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamwright.shared.client import Client, Link
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.messages import ListJobs
 from tests.soak.served import Served, online, turn_until
 
@@ -154,7 +155,7 @@ def besiege(
         for one in strangers:
             if one.dropped_s is None:
                 one.step(time.monotonic())
-        return newcomer.link is Link.ONLINE
+        return newcomer.state is ConnectionState.ONLINE
 
     turn_until([newcomer], is_in)
     let_in.append(time.monotonic() - begun)

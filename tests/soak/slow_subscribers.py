@@ -22,13 +22,13 @@ import zmq
 
 from dreamwright.shared import limits
 from dreamwright.shared.messages import (
-    Cancel,
+    CancelJob,
     Hello,
     JobChanged,
     ListJobs,
     PreviewFrame,
-    Seen,
-    Submit,
+    PreviewAck,
+    SubmitJob,
     Subscribe,
     pack,
     unpack,
@@ -65,13 +65,13 @@ class NeverReads:
     def _say(self, *messages: Any) -> None:
         for message in messages:
             try:
-                self._socket.send(pack(message, 0 if isinstance(message, Seen) else 1), zmq.NOBLOCK)
+                self._socket.send(pack(message, 0 if isinstance(message, PreviewAck) else 1), zmq.NOBLOCK)
             except zmq.Again:
                 return  # the server has not let it in yet; there will be a next time
 
     def pulse(self) -> None:
         """A sign of life, and a liar's lie."""
-        self._say(*([Seen(100)] if self._is_liar else [Hello("never", "reads")]))
+        self._say(*([PreviewAck(100)] if self._is_liar else [Hello("never", "reads")]))
 
     def read(self, seconds: float) -> list[PreviewFrame]:
         """Begin to read, and say what was seen; the pictures in order."""
@@ -82,7 +82,7 @@ class NeverReads:
                 _, message = unpack(self._socket.recv(), limits.REPLY_BYTES)
                 if isinstance(message, PreviewFrame):
                     frames.append(message)
-                    self._say(Seen(1))
+                    self._say(PreviewAck(1))
         return frames
 
     def close(self) -> None:
@@ -124,7 +124,7 @@ def soak(folder: Path, count: int, kinds: list[str], phase_s: float) -> tuple[di
         model = offer_tiny_model(served.models)
         artist = online(served.client("anna"))
         artist.subscribe()
-        job = ask(artist, Submit("one", "a red mushroom", "", model, "draft", 0, SETTINGS)).job.job
+        job = ask(artist, SubmitJob("one", "a red mushroom", "", model, "draft", 0, SETTINGS)).job.job
         seen: list[JobChanged] = []
         busy: list[float] = []
 
@@ -187,8 +187,8 @@ def soak(folder: Path, count: int, kinds: list[str], phase_s: float) -> tuple[di
                 one.close()
             listeners = []
             take(None, 1.0)
-        ask(artist, Cancel(job))
-        turn_until([artist], lambda: artist.link.value == "online")
+        ask(artist, CancelJob(job))
+        turn_until([artist], lambda: artist.state.value == "online")
         artist.close()
         told: dict[str, Any] = {"phases": phases}
         base = phases["nobody"]

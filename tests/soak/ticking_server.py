@@ -19,8 +19,10 @@ from typing import Any
 
 from dreamwright.backend.cli import main as command
 from dreamwright.backend.server import app
+from dreamwright.backend.server.requests import job_of
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.worker_protocol import JobFinished, PreviewReport, ProgressReport
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, PreviewReport, ProgressReport, RunJob
+from dreamwright.shared.messages import PreviewFrame
 from tests.testing.fake_props import picture
 from tests.testing.scripted_worker_server import ScriptedRunner
 
@@ -36,17 +38,18 @@ class TickingForeman(ScriptedRunner):
         self._running: dict[str, tuple[Path, float, int]] = {}  # by job: folder, when it first began, its steps
         self._next = 0.0
 
-    def assign(self, device: str, job: Any, folder: Path) -> None:
-        super().assign(device, job, folder)
+    def assign(self, device: str, job: RunJob) -> None:
+        super().assign(device, job)
+        folder = Path(job.folder)
         birth = folder / "birth"
         if not birth.exists():
             birth.write_text(repr(time.time()))
-        self._running[job.job] = folder, float(birth.read_text()), job.steps
+        self._running[job.job] = folder, float(birth.read_text()), job_of(job).config.run.steps
 
-    def stop(self, job: str, why: str) -> None:
+    def stop(self, job: str, mode: str) -> None:
         if job in self._running:
             del self._running[job]
-            self.told.append(JobFinished(job, "cancelled" if why == "cancel" else "paused", "", False))
+            self.told.append(JobFinished(job, "cancelled" if mode == "cancel" else "paused", "", False))
 
     def reports(self) -> Iterator[Any]:
         now = time.time()
@@ -55,7 +58,7 @@ class TickingForeman(ScriptedRunner):
             for job, (folder, birth, steps) in list(self._running.items()):
                 step = min(steps, int((now - birth) / TICK_S))
                 self.told.append(ProgressReport(job=job, step=step, steps=steps, elapsed_s=now - birth, eta_s=0.0))
-                self.told.append(PreviewReport(job=job, step=step, width=64, height=64, data=picture(step, 64)))
+                self.told.append(PreviewReport(PreviewFrame(job, step, 64, 64, picture(step, 64))))
                 if step == steps:
                     del self._running[job]
                     write_mesh(folder / MESH_FILE, int(os.environ.get("MESH_BYTES", "1000")))

@@ -20,9 +20,10 @@ import pytest
 import zmq
 
 from dreamwright.backend.errors import ConfigError
-from dreamwright.shared.client import Client, Link
-from dreamwright.shared.connection_monitor import Lock
-from dreamwright.shared.credentials import key_text, new_pair
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.connection_monitor import CurveCredentials
+from dreamwright.shared.credentials import format_key, generate_key_pair
 from dreamwright.shared.messages import MESSAGES, JobReply, ListJobs, pack, unpack
 from tests.soak.besieged import Besieged
 from tests.testing.encrypted_server import EncryptedServer
@@ -47,19 +48,19 @@ def summary(took: list[float], tries: int) -> dict[str, Any]:
     )
 
 
-def barred(server: Besieged, make: Callable[[], Lock | None], words: str, tries: int) -> dict[str, Any]:
+def barred(server: Besieged, make: Callable[[], CurveCredentials | None], words: str, tries: int) -> dict[str, Any]:
     """From the connection to the reason, as the add-on's client tells it."""
     took = []
     for _ in range(tries):
         client = Client(server.address, lock=make())
         begun = time.perf_counter()
         client.connect()
-        while client.link is not Link.BARRED and time.perf_counter() - begun < 20:
+        while client.state is not ConnectionState.UNAUTHORIZED and time.perf_counter() - begun < 20:
             client.tick()
-            if client.link is Link.ONLINE:
+            if client.state is ConnectionState.ONLINE:
                 raise RuntimeError(f"it was let in: {words}")
             time.sleep(0.001)
-        if client.link is Link.BARRED and words in client.reason:
+        if client.state is ConnectionState.UNAUTHORIZED and words in client.reason:
             took.append(time.perf_counter() - begun)
         client.close()
     return summary(took, tries)
@@ -114,11 +115,11 @@ def without_a_doorkeeper(folder: Path, tries: int, seconds: float = 2.0) -> str:
         patch.setattr(encrypted_server.server.doorkeeper, "answer", lambda most=200: None)
         guests = []
         for number in range(tries):
-            pair = new_pair()
-            encrypted_server.keys.allow(f"guest{number}", key_text(pair.public))
+            pair = generate_key_pair()
+            encrypted_server.keys.allow(f"guest{number}", format_key(pair.public))
             guests.append(encrypted_server.connect_client(pair))
         encrypted_server.run_for(seconds)
-        inside = sum(guest.link is Link.ONLINE for guest in guests)
+        inside = sum(guest.state is ConnectionState.ONLINE for guest in guests)
         encrypted_server.close()
     return f"{inside} of {tries} with right keys let in within {seconds} s"
 
@@ -165,7 +166,7 @@ def told_apart(server: Besieged, tries: int) -> dict[str, Any]:
         all_nobodys += took[nobodys]
     slower = sum(a > b for a, b in zip(all_theirs, all_nobodys)) / len(all_theirs)
     seen = unpack(answer(chief, pack(ListJobs(), 1))[0], 10**6)[1].jobs
-    pinned = unpack(answer(chief, pack(MESSAGES["Pin"](job, True), 1))[0], 10**6)[1]
+    pinned = unpack(answer(chief, pack(MESSAGES["PinJob"](job, True), 1))[0], 10**6)[1]
     for own in (anna, bert, chief):
         own.close(0)
     return {"requests that name a job": len(NAMING), "pairs of answers": tries * len(NAMING), "pairs that differ in a byte": differing, "median_ms of another's job and of none": figures,
@@ -185,10 +186,10 @@ def main() -> int:
             "no encryption": barred(server, lambda: None, "wants an encrypted connection", tries),
             "PLAIN": plain(server, tries),
             "wrong server key": barred(
-                server, lambda: Lock(new_pair().public, new_pair()), "is not the one of the connection string", tries
+                server, lambda: CurveCredentials(generate_key_pair().public, generate_key_pair()), "is not the one of the connection string", tries
             ),
             "unknown key": barred(
-                server, lambda: Lock(server.pair.public, new_pair()), "does not know this computer's key yet", tries
+                server, lambda: CurveCredentials(server.pair.public, generate_key_pair()), "does not know this computer's key yet", tries
             ),
             "revoked in mid-session, its next request": revoked(server, tries),
             "no doorkeeper": without_a_doorkeeper(options.folder / "cut", tries),

@@ -23,10 +23,10 @@ from typing import Any
 
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
 from dreamwright.shared import limits
-from dreamwright.shared.credentials import key_text, new_pair, pair_text
+from dreamwright.shared.credentials import format_key, generate_key_pair, key_pair_to_map
 from tests.server.test_two_machines import SERVER, Machine, two_machines
 
-SILENT_S = limits.PULSE_S * limits.LIVENESS * 3  # after which the server forgets a subscriber
+SILENT_S = limits.HEARTBEAT_S * limits.HEARTBEAT_LIVENESS * 3  # after which the server forgets a subscriber
 CONNECTION_S = 5.0 + 20.0  # of the door: a ping, and the time for its answer
 SLACK_S = 3.0  # of a busy machine
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,8 +68,8 @@ class Scene:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._here, self._there, self._count = folder, here, there, count
         keys = KeyFolder(folder / "state")
-        self._server, self._pair = keys.create().public, new_pair()
-        keys.allow("anna", key_text(self._pair.public))
+        self._server, self._pair = keys.create().public, generate_key_pair()
+        keys.allow("anna", format_key(self._pair.public))
         self._address = f"tcp://{SERVER}:47630"
         self.server = Speaker(
             here.command(sys.executable, "-m", "tests.soak.watched_door", str(folder / "state"), self._address),
@@ -80,7 +80,7 @@ class Scene:
 
     def bring_artists(self) -> None:
         """Until all of them watch."""
-        told = json.dumps({"server": key_text(self._server), "pair": pair_text(self._pair)}) + "\n"
+        told = json.dumps({"server": format_key(self._server), "pair": key_pair_to_map(self._pair)}) + "\n"
         command = self._there.command(sys.executable, "-m", "tests.soak.watching_artist", self._address)
         self.artists = [Speaker(command, self._folder / "artists.log", told) for _ in range(self._count)]
         self.all_watch()

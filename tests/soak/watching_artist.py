@@ -11,10 +11,11 @@ import json
 import sys
 import time
 
-from dreamwright.shared.client import Client, Link
-from dreamwright.shared.connection_monitor import Lock
-from dreamwright.shared.credentials import read_key, read_pair
-from dreamwright.shared.messages import JobChanged, JobList, PreviewFrame, Submit
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.connection_monitor import CurveCredentials
+from dreamwright.shared.credentials import parse_key, key_pair_from_map
+from dreamwright.shared.messages import JobChanged, JobList, PreviewFrame, SubmitJob
 
 FLOWING_S = 0.5
 
@@ -22,15 +23,15 @@ FLOWING_S = 0.5
 def main() -> None:
     """Watch until killed."""
     told = json.loads(sys.stdin.readline())
-    client = Client(sys.argv[1], lock=Lock(read_key(told["server"]), read_pair(told["pair"])))
+    client = Client(sys.argv[1], credentials=CurveCredentials(parse_key(told["server"]), key_pair_from_map(told["pair"])))
     client.connect()
     client.subscribe()
     watched, pictured, since, is_told = "", 0.0, 0.0, False
     while True:
         for event in client.tick():
-            if isinstance(event, JobList) and not event.jobs and client.link is Link.ONLINE:
+            if isinstance(event, JobList) and not event.jobs and client.state is ConnectionState.ONLINE:
                 client.request(
-                    Submit("watched", "a red mushroom", "", "starter", "draft", 0, {"run.steps": 1_000_000}),
+                    SubmitJob("watched", "a red mushroom", "", "starter", "draft", 0, {"run.steps": 1_000_000}),
                     lambda reply: None,
                 )
             jobs = event.jobs if isinstance(event, JobList) else (event.job,) if isinstance(event, JobChanged) else ()

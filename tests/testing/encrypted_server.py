@@ -16,9 +16,10 @@ import pytest
 from dreamwright.backend.server.app import Server
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
 from dreamwright.shared import limits
-from dreamwright.shared.client import Client, Link
-from dreamwright.shared.connection_monitor import Lock
-from dreamwright.shared.credentials import KeyPair, key_text, new_pair
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.connection_monitor import CurveCredentials
+from dreamwright.shared.credentials import KeyPair, format_key, generate_key_pair
 from tests.testing.scripted_worker_server import ScriptedRunner
 
 
@@ -51,8 +52,8 @@ class EncryptedServer:
         self, own: KeyPair | None, server: bytes | None = None, address: str = "", prepare: Any = lambda socket: None
     ) -> Client:
         """Start connecting a client, without waiting for the result."""
-        lock = None if own is None else Lock(server or self.pair.public, own)
-        client = Client(address or self.server.address, clock=self.clock, prepare=prepare, lock=lock)
+        lock = None if own is None else CurveCredentials(server or self.pair.public, own)
+        client = Client(address or self.server.address, clock=self.clock, prepare=prepare, credentials=lock)
         client.connect()
         self.clients.append(client)
         self.events[client] = []
@@ -60,11 +61,11 @@ class EncryptedServer:
 
     def authorized_client(self, name: str, is_admin: bool = False, **how: Any) -> Client:
         """A connected client whose key is authorized under `name`."""
-        pair = new_pair()
-        self.keys.allow(name, key_text(pair.public), is_admin)
+        pair = generate_key_pair()
+        self.keys.allow(name, format_key(pair.public), is_admin)
         client = self.connect_client(pair, **how)
         client.pair = pair
-        self.wait_until(lambda: client.link is Link.ONLINE)
+        self.wait_until(lambda: client.state is ConnectionState.ONLINE)
         return client
 
     def step(self) -> None:
@@ -76,7 +77,7 @@ class EncryptedServer:
         end = time.monotonic() + limit_s
         while not happened():
             if time.monotonic() > end:
-                raise TimeoutError(f"it did not happen; {[(client.link, client.reason) for client in self.clients]}")
+                raise TimeoutError(f"it did not happen; {[(client.state, client.reason) for client in self.clients]}")
             self.step()
 
     def run_for(self, seconds: float = 0.3) -> None:
@@ -92,7 +93,7 @@ class EncryptedServer:
 
     def skip_reconnect_delay(self) -> None:
         """Advance the clients' clock past the delay before they reconnect."""
-        self.clock_offset_s += limits.PULSE_S * limits.LIVENESS + 0.1
+        self.clock_offset_s += limits.HEARTBEAT_S * limits.HEARTBEAT_LIVENESS + 0.1
 
     def close(self) -> None:
         for client in self.clients:

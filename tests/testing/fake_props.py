@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from dreamwright.shared.mesh_file import MeshFile, Picture
+from dreamwright.shared.mesh_file import MeshFile, Texture
 
 RED = (0.7, 0.05, 0.02)
 
@@ -45,7 +45,7 @@ def ball(rings: int = 16, height: float = 1.0, color: tuple[float, float, float]
     )
 
 
-def picture_of(mesh: MeshFile, size: int) -> Picture:
+def picture_of(mesh: MeshFile, size: int) -> Texture:
     """A picture seen from the front: red above, blue below, one green texel in its top left corner."""
     pixels = np.zeros((size, size, 3), np.uint8)
     pixels[: size // 2], pixels[size // 2 :], pixels[0, 0] = (200, 20, 10), (10, 20, 200), (0, 255, 0)
@@ -53,7 +53,7 @@ def picture_of(mesh: MeshFile, size: int) -> Picture:
     Image.fromarray(pixels).save(stream, format="PNG")
     height = float(mesh.vertices[:, 2].max())
     uv = np.stack([0.5 + mesh.vertices[:, 0] / height, 1 - mesh.vertices[:, 2] / height], -1)
-    return Picture(stream.getvalue(), uv.clip(0, 1).astype(np.float32), mesh.faces)
+    return Texture(stream.getvalue(), uv.clip(0, 1).astype(np.float32), mesh.faces)
 
 
 def picture(step: int, size: int) -> bytes:

@@ -20,30 +20,30 @@ from dreamwright.shared import limits
 from dreamwright.shared.errors import ProtocolError
 from dreamwright.shared.mesh_file import MeshFile, decode_mesh, encode_mesh
 from dreamwright.shared.messages import (
-    AskCapabilities,
-    Cancel,
+    CancelJob,
     Chunk,
+    DeleteJob,
     Done,
-    Fetch,
-    Forget,
+    FetchChunk,
+    GetCapabilities,
     Hello,
     JobChanged,
-    JobForgotten,
+    JobDeleted,
     JobList,
     JobReply,
     JobSummary,
     ListJobs,
-    Pause,
-    Pin,
+    PauseJob,
+    PinJob,
+    PreviewAck,
     PreviewFrame,
-    Prioritize,
     Refusal,
-    Resume,
-    Seen,
-    Submit,
+    ResumeJob,
+    SetPriority,
+    SubmitJob,
     Subscribe,
-    Upload,
-    Uploaded,
+    UploadChunk,
+    UploadProgress,
     Welcome,
     pack,
     unpack,
@@ -134,9 +134,9 @@ class FakeServer:
         running = next((job for job in self.jobs.values() if job.state == "running"), None)
         queued = [job for job in self.jobs.values() if job.state == "queued"]
         if running is None and queued:
-            running = self.change(queued[0].job, state="running", queue_place=0)
+            running = self.change(queued[0].job, state="running", queue_position=0)
             for place, job in enumerate(queued[1:], 1):
-                self.change(job.job, queue_place=place)
+                self.change(job.job, queue_position=place)
         if running is None or not self.pace:
             return
         step = min(running.steps, running.step + self.pace, max(running.step, self.leash()))
@@ -178,7 +178,7 @@ class FakeServer:
             mesh_bytes=len(self.meshes[job]),
             mesh_sha256=digest,
             eta_s=-1.0,
-            refinable=True,
+            has_field=True,
         )
 
     def refined(self, job: JobSummary) -> MeshFile:
@@ -245,11 +245,11 @@ class FakeServer:
     def _reply(self, route: bytes, request: Any) -> Any:
         if isinstance(request, Hello):
             return Welcome("fake server", self.epoch)
-        if isinstance(request, AskCapabilities):
+        if isinstance(request, GetCapabilities):
             return OFFER
-        if isinstance(request, Submit):
+        if isinstance(request, SubmitJob):
             return self._submitted(request)
-        if isinstance(request, Upload):
+        if isinstance(request, UploadChunk):
             return self._uploaded(request)
         if isinstance(request, ListJobs):
             return self._list()
@@ -259,7 +259,7 @@ class FakeServer:
                 request.previews_of, missed=watched.step if watched and watched.state == "running" else 0
             )
             return self._list()
-        if isinstance(request, Seen):
+        if isinstance(request, PreviewAck):
             if route in self.peers:
                 self.peers[route].credit += request.count
             return None
@@ -270,7 +270,7 @@ class FakeServer:
     def _list(self) -> JobList:
         return JobList(tuple(sorted(self.jobs.values(), key=lambda job: -job.changed)), self.changes)
 
-    def _uploaded(self, request: Upload) -> Any:
+    def _uploaded(self, request: UploadChunk) -> Any:
         have = self.uploads.get(request.sha256, bytearray())
         if request.offset <= len(have) < request.total and request.data:
             have = self.uploads.setdefault(request.sha256, have)
@@ -281,9 +281,9 @@ class FakeServer:
         if self.faults.lose_uploads and request.data:
             self.faults.lose_uploads -= 1
             return None
-        return Uploaded(len(have))
+        return UploadProgress(len(have))
 
-    def _submitted(self, request: Submit) -> Any:
+    def _submitted(self, request: SubmitJob) -> Any:
         if self.faults.refuse_submit:
             return Refusal("bad-input", self.faults.refuse_submit)
         if request.mesh and self.faults.forget_uploads:
@@ -292,8 +292,8 @@ class FakeServer:
         if request.mesh and hashlib.sha256(self.uploads.get(request.mesh, b"")).hexdigest() != request.mesh:
             return Refusal("not-ready", "send the mesh first, then submit again")
         if request.ticket not in self.tickets:
-            if request.refines and request.refines not in self.jobs:
-                return Refusal("no-such-job", f"there is no job {request.refines}")
+            if request.parent_job and request.parent_job not in self.jobs:
+                return Refusal("no-such-job", f"there is no job {request.parent_job}")
             self.changes += 1
             job = f"job-{len(self.jobs) + 1}"
             self.tickets[request.ticket] = job
@@ -301,7 +301,7 @@ class FakeServer:
             self.jobs[job] = JobSummary(
                 job, "queued", request.prompt, request.negative, request.model, request.preset, request.seed, request.settings,
                 0, int(request.settings.get("run.steps", self.steps)), 0.0, -1.0, waiting + 1, "", "", time.time(), 0, "", self.changes,
-                refines=request.refines, mesh=request.mesh,
+                parent_job=request.parent_job, mesh=request.mesh,
             )  # fmt: skip
             self._tell(lambda count: JobChanged(count, self.jobs[job]))
         if self.faults.lose_replies:
@@ -310,36 +310,36 @@ class FakeServer:
         return JobReply(self.jobs[self.tickets[request.ticket]])
 
     def _about_job(self, request: Any, job: JobSummary) -> Any:
-        if isinstance(request, Fetch):
+        if isinstance(request, FetchChunk):
             return self._chunk(request)
-        if isinstance(request, Forget):
+        if isinstance(request, DeleteJob):
             if job.state not in ENDED:
                 return Refusal("not-now", "the job has not ended")
             del self.jobs[job.job]
-            self._tell(lambda count: JobForgotten(count, job.job))
+            self._tell(lambda count: JobDeleted(count, job.job))
             return Done()
-        if isinstance(request, Cancel) and job.state == "running":
+        if isinstance(request, CancelJob) and job.state == "running":
             self.finish(job.job, "cancelled")
-        elif isinstance(request, Cancel) and job.state not in ENDED:
-            self.change(job.job, state="cancelled", queue_place=0)
-        elif isinstance(request, Pause) and job.state in ("queued", "running"):
-            self.change(job.job, state="paused", queue_place=0)
-        elif isinstance(request, Resume) and (job.state == "paused" or job.resumable):
-            self.change(job.job, state="queued", queue_place=1, resumable=False, cause="", message="")
-        elif isinstance(request, Pin):
+        elif isinstance(request, CancelJob) and job.state not in ENDED:
+            self.change(job.job, state="cancelled", queue_position=0)
+        elif isinstance(request, PauseJob) and job.state in ("queued", "running"):
+            self.change(job.job, state="paused", queue_position=0)
+        elif isinstance(request, ResumeJob) and (job.state == "paused" or job.resumable):
+            self.change(job.job, state="queued", queue_position=1, resumable=False, cause="", message="")
+        elif isinstance(request, PinJob):
             self.change(job.job, pinned=request.pinned)
-        elif isinstance(request, Prioritize) and request.priority > 0:
+        elif isinstance(request, SetPriority) and request.priority > 0:
             return Refusal(
                 "not-allowed",
                 f"the priority is {request.priority}; you may give up to 0; ask an admin of this server to raise it",
             )
-        elif isinstance(request, Prioritize) and job.state not in ENDED:
+        elif isinstance(request, SetPriority) and job.state not in ENDED:
             self.change(job.job, priority=request.priority)
         else:
             return Refusal("not-now", f"a {job.state} job cannot do that")
         return JobReply(self.jobs[job.job])
 
-    def _chunk(self, request: Fetch) -> Any:
+    def _chunk(self, request: FetchChunk) -> Any:
         data = self.meshes.get(request.job)
         if data is None:
             return Refusal("not-ready", "there is no mesh yet")

@@ -13,8 +13,9 @@ from typing import Any
 from dreamwright.backend.cli import main as command
 from dreamwright.backend.server import app
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.worker_protocol import JobFinished, PreviewReport, ProgressReport
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, PreviewReport, ProgressReport, RunJob
 from dreamwright.shared.mesh_file import encode_mesh
+from dreamwright.shared.messages import PreviewFrame
 from tests.testing.fake_props import ball, picture
 from tests.testing.scripted_worker_server import ScriptedRunner
 
@@ -27,8 +28,9 @@ def made(kind: type[Any], **fields: Any) -> Any:
 class FastRunner(ScriptedRunner):
     """Workers that are done at once."""
 
-    def assign(self, device: str, job: Any, folder: Path) -> None:
-        super().assign(device, job, folder)
+    def assign(self, device: str, job: RunJob) -> None:
+        super().assign(device, job)
+        folder = Path(job.folder)
         mesh = ball(12, float(job.settings.get("mesh.height_m", 1.0)))
         mesh.facts["prompt"] = job.prompt
         (folder / MESH_FILE).write_bytes(encode_mesh(mesh))
@@ -37,13 +39,11 @@ class FastRunner(ScriptedRunner):
             "steps": 10,
             "elapsed_s": 1.0,
             "eta_s": 0.0,
-            "width": 16,
-            "height": 16,
-            "data": picture(10, 16),
         }
         end = {"how": "succeeded", "message": "", "meshed": True}
         told = {"job": job.job, "attempt": job.attempt, **step, **end}
-        self.told += [made(ProgressReport, **told), made(PreviewReport, **told), made(JobFinished, **told)]
+        frame = PreviewFrame(job.job, 10, 16, 16, picture(10, 16))
+        self.told += [made(ProgressReport, **told), PreviewReport(frame, job.attempt), made(JobFinished, **told)]
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from dreamwright.backend.server.transport.subscribers import Audience
 from dreamwright.backend.server.workers.fencing import check_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.backend.server.workers.local_runner import WorkerExited
-from dreamwright.backend.server.workers.worker_protocol import JobFinished
-from dreamwright.shared.errors import Refused
-from dreamwright.shared.messages import JobSummary, Submit
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, RunJob
+from dreamwright.shared.errors import RequestError
+from dreamwright.shared.messages import JobSummary, SubmitJob
 
 
 class InMemoryRunner:
@@ -32,7 +32,7 @@ class InMemoryRunner:
         self.devices, self.free = devices, list(devices)
         self.living: dict[str, int] = {}
         self.stopped: list[tuple[str, str]] = []
-        self.at_work: dict[str, JobSummary] = {}  # by device
+        self.at_work: dict[str, RunJob] = {}  # by device
         self.given: list[str] = []
         self.killed: list[str] = []
         self.told: list[Any] = []
@@ -40,8 +40,8 @@ class InMemoryRunner:
     def idle_devices(self) -> list[str]:
         return list(self.free)
 
-    def assign(self, device: str, job: JobSummary, folder: Path) -> None:
-        check_fence(folder, job.attempt)
+    def assign(self, device: str, job: RunJob) -> None:
+        check_fence(Path(job.folder), job.attempt)
         self.free.remove(device)
         self.at_work[device] = job
         self.given.append(job.job)
@@ -49,8 +49,8 @@ class InMemoryRunner:
     def reattach(self, running: Mapping[str, int]) -> set[str]:
         return {job for job, attempt in self.living.items() if running.get(job) == attempt}
 
-    def stop(self, job: str, why: str) -> None:
-        self.stopped.append((job, why))
+    def stop(self, job: str, mode: str) -> None:
+        self.stopped.append((job, mode))
 
     def kill(self, job: str) -> None:
         self.killed.append(job)
@@ -114,7 +114,7 @@ class InMemoryServer:
         self.request_count += 1
         fields = {"ticket": f"t{self.request_count}", "prompt": "a red mushroom", "negative": "", "model": "starter", "preset": "draft",
                   "seed": 0, "settings": {}}  # fmt: skip
-        return self.request(Submit(**(fields | changes)), owner, admin).job.job
+        return self.request(SubmitJob(**(fields | changes)), owner, admin).job.job
 
     def step(self, seconds: float = 0.0) -> None:
         self.now += seconds
@@ -133,8 +133,8 @@ class InMemoryServer:
         self.report(JobFinished, job, "succeeded", "", True)
         assert self.job(job).state == "succeeded"
 
-    def refusal(self, request: Any, owner: str = "ada", admin: bool = False) -> Refused:
-        with pytest.raises(Refused) as caught:
+    def refusal(self, request: Any, owner: str = "ada", admin: bool = False) -> RequestError:
+        with pytest.raises(RequestError) as caught:
             self.request(request, owner, admin)
         return caught.value
 

@@ -91,7 +91,7 @@ class MessageMutations:
         body = envelope["body"]
         if isinstance(body.get("job"), str) and self._dice.random() < 0.8:
             body["job"] = self._dice.choice(self.names)
-        if kind == "Submit":  # few tickets, so that few of them are new jobs
+        if kind == "SubmitJob":  # few tickets, so that few of them are new jobs
             chosen = {
                 "ticket": f"t{self._dice.randint(0, 39)}",
                 "prompt": self._dice.choice(self._prompts),
@@ -99,12 +99,12 @@ class MessageMutations:
                 "model": "starter",
                 "preset": "draft",
                 "settings": {},
-                "refines": "",
+                "parent_job": "",
                 "mesh": "",
                 "priority": -self._dice.randint(0, 3),
             }
             body.update({name: value for name, value in chosen.items() if self._dice.random() < 0.97})
-        if kind == "Forget" and self._dice.random() < 0.7:
+        if kind == "DeleteJob" and self._dice.random() < 0.7:
             body["job"] = "f" * 16  # or soon there were none left to ask about
         return envelope
 

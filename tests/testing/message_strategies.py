@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dreamwright.shared.messages import MESSAGES
-from dreamwright.shared.schema import Rule, rule_of
+from dreamwright.shared.schema import FieldRule, rule_of
 
 REQUESTS = tuple(MESSAGES)[: tuple(MESSAGES).index("Welcome")]  # the table has them first
 TEXTS = {
@@ -28,40 +28,40 @@ def valid(kind: type[Any], dice: random.Random) -> Any:
     return kind(**{field.name: valid_value(rule_of(field), dice) for field in dataclasses.fields(kind)})
 
 
-def valid_value(rule: Rule, dice: random.Random) -> Any:
+def valid_value(rule: FieldRule, dice: random.Random) -> Any:
     """A value that keeps a rule; short where length is free."""
     if rule.kind == "text":
         return "".join(dice.choices("abc é漢🍄", k=dice.randint(0, min(12, int(rule.high)))))
-    if rule.kind == "one_of":
+    if rule.kind == "enum":
         return dice.choice(rule.allowed)
-    if rule.kind == "whole":
+    if rule.kind == "integer":
         return dice.choice([int(rule.low), int(rule.high), dice.randint(int(rule.low), int(rule.high))])
-    if rule.kind == "real":
+    if rule.kind == "number":
         return dice.choice([float(rule.low), float(rule.high), dice.uniform(rule.low, rule.high)])
-    if rule.kind == "flag":
+    if rule.kind == "boolean":
         return dice.random() < 0.5
-    if rule.kind == "raw":
+    if rule.kind == "binary":
         return dice.randbytes(dice.randint(0, 40))
-    if rule.kind == "scalars":
+    if rule.kind == "scalar_map":
         return {f"a.{n}": dice.choice([1, 2.5, True, "x", -(2**53)]) for n in range(dice.randint(0, 3))}
-    if rule.kind == "words":
+    if rule.kind == "text_list":
         return tuple("w" * n for n in range(dice.randint(0, 3)))
     made = [valid(rule.of, dice) for _ in range(1 if rule.kind == "record" else dice.randint(0, 2))]
     return made[0] if rule.kind == "record" else tuple(made)
 
 
-def probes(rule: Rule) -> Iterator[tuple[str, Any, bool]]:
+def probes(rule: FieldRule) -> Iterator[tuple[str, Any, bool]]:
     """(words, value, whether the rule allows it) at and beyond each bound of a rule, and of wrong types."""
     for words, value in (("NaN", math.nan), ("inf", math.inf), ("-inf", -math.inf), ("1e308", 1e308), ("2**63", 2**63), ("none", None), ("a list", [1]), ("a map", {1: 2}), ("bytes", b"1"), ("2**70", 2**70)):  # fmt: skip
-        fine = rule.kind == "raw" and words == "bytes"
-        if rule.kind in ("several", "words") and words == "a list":
+        fine = rule.kind == "binary" and words == "bytes"
+        if rule.kind in ("list_of", "text_list") and words == "a list":
             value = [math.nan]
         yield words, value, fine
-    if rule.kind in ("whole", "real"):
+    if rule.kind in ("integer", "number"):
         low, high, step = (
             rule.low,
             rule.high,
-            1 if rule.kind == "whole" else max(abs(rule.high), abs(rule.low), 1.0) * 1e-9,
+            1 if rule.kind == "integer" else max(abs(rule.high), abs(rule.low), 1.0) * 1e-9,
         )
         for words, value in (
             ("0", 0),
@@ -74,10 +74,10 @@ def probes(rule: Rule) -> Iterator[tuple[str, Any, bool]]:
             yield words, value, low <= value <= high
         yield "a flag for a number", True, False
         yield "text for a number", str(low), False
-        if rule.kind == "whole":
+        if rule.kind == "integer":
             yield "a fraction", low + 0.5, False
             yield "a whole number as a fraction", float(low), False
-    elif rule.kind == "flag":
+    elif rule.kind == "boolean":
         yield from (
             ("0", 0, False),
             ("1", 1, False),
@@ -101,19 +101,19 @@ def probes(rule: Rule) -> Iterator[tuple[str, Any, bool]]:
         for words, value in TEXTS.items():
             yield words, value[:limit], words not in ("NUL", "lone surrogate")
         yield "a number for text", 7, False
-    elif rule.kind == "one_of":
+    elif rule.kind == "enum":
         yield from ((f"{word!r}", word, True) for word in rule.allowed)
         last = rule.allowed[-1]  # the first may be "", which stands for nothing
         wrong = ("", "x", last.upper(), last + "\0", 0, "../" + last)
         yield from ((f"{word!r}", word, False) for word in wrong if word not in rule.allowed)
-    elif rule.kind == "raw":
+    elif rule.kind == "binary":
         yield from (
             ("no bytes", b"", True),
             ("max", bytes(int(rule.high)), True),
             ("max+1", bytes(int(rule.high) + 1), False),
             ("text for bytes", "x", False),
         )
-    elif rule.kind == "scalars":
+    elif rule.kind == "scalar_map":
         limit = int(rule.high)
         yield from (
             ("max", {str(n): n for n in range(limit)}, True),
@@ -130,14 +130,14 @@ def probes(rule: Rule) -> Iterator[tuple[str, Any, bool]]:
             ("name of 201", {"x" * 201: 1}, False),
             ("NUL in a name", {"\0": 1}, False),
         )
-    elif rule.kind == "words":
+    elif rule.kind == "text_list":
         yield from (
             ("max", ["x"] * int(rule.high), True),
             ("max+1", ["x"] * (int(rule.high) + 1), False),
             ("a number in it", [1], False),
             ("long", ["x" * 1001], False),
         )
-    elif rule.kind == "several":
+    elif rule.kind == "list_of":
         one = valid(rule.of, random.Random(1))
         yield from (
             ("max", [one] * int(rule.high), True),

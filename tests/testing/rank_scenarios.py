@@ -18,10 +18,10 @@ from dreamwright.backend.config.schema import Config
 from dreamwright.backend.errors import DreamwrightError, RunError
 from dreamwright.backend.guidance.interfaces import GuidanceResult
 from dreamwright.backend.guidance.sds import ScoreDistillation
-from dreamwright.backend.runtime.distributed import SingleProcess, ProcessGroup, joined
+from dreamwright.backend.runtime.distributed import ProcessGroup, SingleProcess, process_group
 from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
-from dreamwright.backend.training.events import Checkpoint, Event, Progress
+from dreamwright.backend.training.events import Checkpoint, Event, StepCompleted
 from dreamwright.backend.training.job import Job, make_job
 from dreamwright.backend.training.trainer import Run, optimize
 from tests.testing.oracles import GaussianOracle
@@ -97,7 +97,7 @@ def one_rank(
     told: dict[str, Any] = {"events": [], "error": ""}
     begun = time.monotonic()
     try:
-        with joined(torch.device("cpu"), options.get("timeout", 60.0)) as ranks:
+        with process_group(torch.device("cpu"), options.get("timeout", 60.0)) as ranks:
             job = busy_job(*settings, *options.get(f"settings of {rank}", ()))
             stopped: list[bool] = []
             resume = read_checkpoint(folder / "work", job).state if options.get("resume") else None
@@ -109,7 +109,7 @@ def one_rank(
                 told["events"].append(described(event))
                 if isinstance(event, Checkpoint):
                     write_checkpoint(folder / "work", job, event.state)
-                if isinstance(event, Progress) and options.get("stop") == (event.step, rank):
+                if isinstance(event, StepCompleted) and options.get("stop") == (event.step, rank):
                     stopped.append(True)
             save_file(
                 {k: v.contiguous() for k, v in run.scene.state(0).tensors.items()}, folder / f"{rank}.safetensors"

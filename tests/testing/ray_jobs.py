@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dreamwright.shared.messages import JobSummary
+from dreamwright.backend.server.workers.worker_protocol import RunJob
 from tests.testing.tiny_model import QUICK
 
 STEPS, LONG = 40, 100_000
@@ -18,10 +18,17 @@ SETTINGS = {
 SETTINGS |= {"run.preview_interval": "10", "run.checkpoint_interval": "5"}
 
 
-def summary(model: Path, name: str, number: int, device: str, steps: int = STEPS) -> JobSummary:
-    """Attempt `number` of the job `name`, running on a device."""
-    settings = SETTINGS | {"run.steps": str(steps)}
-    return JobSummary(
-        name, "running", "a red mushroom", "", str(model), "draft", 0, settings, 0, steps, 0.0, -1.0, 0, "", "", 0.0, 0, "", 1,
-        attempt=number, device=device,
-    )  # fmt: skip
+def job_order(model: Path, folder: Path, name: str, number: int, device: str, steps: int = STEPS) -> RunJob:
+    """The order to run attempt `number` of the job `name` on a device."""
+    return RunJob(
+        job=name,
+        attempt=number,
+        device=device,
+        folder=str(folder),
+        prompt="a red mushroom",
+        negative="",
+        model=str(model),
+        preset="draft",
+        seed=0,
+        settings=SETTINGS | {"run.steps": str(steps)},
+    )

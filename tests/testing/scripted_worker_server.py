@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,16 +15,17 @@ import zmq
 from dreamwright.backend.server.app import Server
 from dreamwright.backend.server.workers import local_runner as foreman_module
 from dreamwright.backend.server.workers.worker_protocol import JobFinished
-from dreamwright.shared.client import Client, Link
-from dreamwright.shared.messages import Submit
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.messages import SubmitJob
 
 
-def asked(ticket: str = "t1", **changes: Any) -> Submit:
+def asked(ticket: str = "t1", **changes: Any) -> SubmitJob:
     fields = {
         "ticket": ticket, "prompt": "a red mushroom", "negative": "", "model": "starter", "preset": "draft", "seed": 0,
         "settings": {},
     }  # fmt: skip
-    return Submit(**(fields | changes))
+    return SubmitJob(**(fields | changes))
 
 
 class ScriptedRunner:
@@ -46,14 +48,14 @@ class ScriptedRunner:
     def reattach(self, running):
         return set()
 
-    def assign(self, device, job, folder):
+    def assign(self, device, job):
         self.free.remove(device)
         self.given.append(job.job)
         self.attempts[job.job] = job.attempt
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(job.folder).mkdir(parents=True, exist_ok=True)
 
-    def stop(self, job, why):
-        self.stopped.append((job, why))
+    def stop(self, job, mode):
+        self.stopped.append((job, mode))
 
     def kill(self, job):
         self.killed.append(job)
@@ -84,7 +86,7 @@ class ScriptedServer:
         self.client = Client(self.server.address)
         self.client.connect()
         self.events: list[Any] = []
-        self.wait_until(lambda: self.client.link is Link.ONLINE)
+        self.wait_until(lambda: self.client.state is ConnectionState.ONLINE)
 
     @property
     def runner(self):

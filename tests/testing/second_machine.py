@@ -25,7 +25,7 @@ def until(
     end = time.monotonic() + limit_s
     while not happened():
         if time.monotonic() > end:
-            raise TimeoutError(f"{session.link}: {session.reason}; {session.jobs}; {list(session.notices)}")
+            raise TimeoutError(f"{session.connection_state}: {session.reason}; {session.jobs}; {list(session.notices)}")
         told = session.tick()
         if happenings is not None:
             happenings += told
@@ -40,15 +40,15 @@ def main() -> None:
         client = Client(address)
         client.connect()
         end = time.monotonic() + 20
-        while client.link.value != "barred" and time.monotonic() < end:
+        while client.state.value != "unauthorized" and time.monotonic() < end:
             client.tick()
             time.sleep(0.01)
-        say(link=client.link.value, reason=client.reason)
+        say(link=client.state.value, reason=client.reason)
         client.close()
         return
     session.connect(address)
     if phase == "pair":
-        until(session, lambda: session.link == "barred")
+        until(session, lambda: session.connection_state == "unauthorized")
         say(reason=session.reason, key=session.keys.own_text(), server=session.keys.server_mark)
     until(session, lambda: session.is_online and session.offered is not None)
     say(online=session.reason)
@@ -57,7 +57,7 @@ def main() -> None:
         session.submit("a red mushroom", "", "starter", "draft", 1, {})
         until(session, lambda: bool(session.jobs) and not session.outbox)
         say(job=next(iter(session.jobs)), jobs=len(session.jobs))
-        until(session, lambda: session.link == "lost")
+        until(session, lambda: session.connection_state == "lost")
         say(link="lost")
         until(session, lambda: session.is_online)
         say(link="online")

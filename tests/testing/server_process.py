@@ -19,8 +19,9 @@ from typing import Any
 
 from dreamwright.backend.cli import main as command
 from dreamwright.backend.server import app
-from dreamwright.shared.client import Client, Link
-from dreamwright.shared.connection_monitor import Lock
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.connection_monitor import CurveCredentials
 from tests.testing.scripted_worker_server import ScriptedRunner
 
 LIMIT_S = 240.0  # for anything to come about on a machine that is busy
@@ -59,19 +60,21 @@ class ServerProcess:
         return answers[0]
 
     @contextlib.contextmanager
-    def connected_client(self, lock: Lock | None = None) -> Iterator[Client]:
+    def connected_client(self, lock: CurveCredentials | None = None) -> Iterator[Client]:
         """A client that is in."""
-        client = Client(self.address, lock=lock)
+        client = Client(self.address, credentials=lock)
         client.connect()
         try:
-            self.wait_until(lambda: client.link is Link.ONLINE, client)
+            self.wait_until(lambda: client.state is ConnectionState.ONLINE, client)
             yield client
         finally:
             client.close()
 
 
 @contextlib.contextmanager
-def server_process(folder: Path, *arguments: str, module: str = "dreamwright.backend.cli.main") -> Iterator[ServerProcess]:
+def server_process(
+    folder: Path, *arguments: str, module: str = "dreamwright.backend.cli.main"
+) -> Iterator[ServerProcess]:
     """A server on `folder`/state that answers; killed at the end when it still runs."""
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / "output.txt"

@@ -11,7 +11,7 @@ import numpy as np
 
 from dreamwright.shared import limits
 from dreamwright.shared.mesh_file import MeshFile, encode_mesh
-from dreamwright.shared.uploads import Upload
+from dreamwright.shared.uploads import UploadChunk
 from tests.testing.primitive_meshes import icosphere
 
 
@@ -33,10 +33,10 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def pieces(data: bytes, size: int = limits.UPLOAD_PIECE_BYTES) -> Iterator[Upload]:
+def pieces(data: bytes, size: int = limits.UPLOAD_PIECE_BYTES) -> Iterator[UploadChunk]:
     """All of a file, in order."""
     for offset in range(0, len(data), size):
-        yield Upload(sha256(data), len(data), offset, data[offset : offset + size])
+        yield UploadChunk(sha256(data), len(data), offset, data[offset : offset + size])
 
 
 BALL = encode_mesh(sent_ball())

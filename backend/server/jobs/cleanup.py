@@ -66,7 +66,9 @@ class Cleanup:
             size += file_size(folder / FIELD_FILE)
         if job.resumable:
             size += (
-                folder_size(folder / "checkpoints") + file_size(folder / ORIGIN_FILE) + file_size(folder / INPUT_MESH_FILE)
+                folder_size(folder / "checkpoints")
+                + file_size(folder / ORIGIN_FILE)
+                + file_size(folder / INPUT_MESH_FILE)
             )
         return size
 

@@ -1,102 +1,125 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long jobs take, from what was measured here, and so when a queued one will be ready; unknown stays unknown."""
+"""Durations of jobs, estimated from finished ones, and the times at which queued jobs will be ready."""
 
 from __future__ import annotations
 
+import functools
 import heapq
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dreamwright.shared.messages import JobSummary
 
-SAMPLES = 12  # measurements kept a recipe and device: enough for a spread, few enough to follow a new driver
-STEPS_AT_LEAST = 5  # of one run before its pace is believed: the first step compiles and warms up
-# Settings that change nothing about how long a step takes; `run.steps` only multiplies it.
-NEUTRAL = ("run.steps", "run.finetune_share", "run.seed", "run.max_restarts", "guidance.omega", "guidance.t_", "guidance.view_dependent", "guidance.overhead",
-           "guidance.gradient_clip", "camera.", "light.", "optimizer.learning_rate", "mesh.height_m", "mesh.triangles")  # fmt: skip
+from ...config.parsing import apply_settings
+from ...config.presets import preset_config
+from ...config.usage import duration_settings
+from ...errors import ConfigError
+
+SAMPLES = 12  # kept by key and device: enough for a spread, few enough to follow a new driver
+MIN_STEPS = 5  # of a run that counts: the first step compiles and warms up
 
 
 @dataclass(frozen=True)
-class Span:
-    """A duration between two bounds, seconds; infinite where nothing is known."""
+class TimeRange:
+    """A duration between two bounds in seconds; infinite when it is unknown."""
 
     low_s: float
     high_s: float
 
-    def __add__(self, other: Span) -> Span:
-        return Span(self.low_s + other.low_s, self.high_s + other.high_s)
+    def __add__(self, other: TimeRange) -> TimeRange:
+        return TimeRange(self.low_s + other.low_s, self.high_s + other.high_s)
 
     @property
     def known(self) -> bool:
         return math.isfinite(self.high_s)
 
 
-UNKNOWN = Span(math.inf, math.inf)
+UNKNOWN = TimeRange(math.inf, math.inf)
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One finished run: seconds a step, and all the rest of it (loading, the mesh), seconds."""
+class DurationSample:
+    """One finished run: seconds a step, and seconds beside the steps (loading, the mesh)."""
 
     step_s: float
     rest_s: float
 
 
-def recipe(job: JobSummary) -> str:
-    """What decides the time of a step: model, preset, and the settings that matter for it."""
-    told = {name: value for name, value in job.settings.items() if not name.startswith(NEUTRAL)}
-    return json.dumps([job.model, job.preset, told], sort_keys=True)
+def duration_key(job: JobSummary) -> str:
+    """Hashable text that is equal for jobs whose steps take equally long: model, kind of run, and `duration_settings`."""
+    return _duration_key(job.model, job.preset, bool(job.mesh), tuple(sorted(job.settings.items())))
 
 
-class Paces:
-    """Measured samples by (recipe, device). Plain data in `table`, so that the ledger can keep it."""
+@functools.lru_cache(maxsize=4096)
+def _duration_key(model: str, preset: str, refines_mesh: bool, settings: tuple[tuple[str, Any], ...]) -> str:
+    try:
+        config = apply_settings(preset_config(preset), [f"{name}={value}" for name, value in settings])
+        decisive = duration_settings(config, "mesh" if refines_mesh else None)
+    except ConfigError:  # a job of a version with other settings, which fails when it starts
+        return json.dumps([model, preset, refines_mesh, settings])
+    return json.dumps([model, refines_mesh, decisive], sort_keys=True)
 
-    def __init__(self, table: Mapping[tuple[str, str], Sequence[Sample]] | None = None) -> None:
-        self.table: dict[tuple[str, str], list[Sample]] = {key: list(samples) for key, samples in (table or {}).items()}
 
-    def learn(self, recipe: str, device: str, steps: int, stepping_s: float, rest_s: float) -> list[Sample]:
-        """Keep one run's figures, if it was long enough; returns the samples that there are now."""
-        samples = self.table.setdefault((recipe, device), [])
-        if steps >= STEPS_AT_LEAST and stepping_s > 0:
-            samples.append(Sample(stepping_s / steps, max(0.0, rest_s)))
+class DurationStats:
+    """Samples by (duration key, device). `table` is plain data, so that the job store can save it."""
+
+    def __init__(self, table: Mapping[tuple[str, str], Sequence[DurationSample]] | None = None) -> None:
+        self.table: dict[tuple[str, str], list[DurationSample]] = {
+            key: list(samples) for key, samples in (table or {}).items()
+        }
+
+    def add(self, key: str, device: str, steps: int, stepping_s: float, rest_s: float) -> list[DurationSample]:
+        """Keep the times of a run of at least MIN_STEPS steps. Returns the samples of this key and device."""
+        samples = self.table.setdefault((key, device), [])
+        if steps >= MIN_STEPS and stepping_s > 0:
+            samples.append(DurationSample(stepping_s / steps, max(0.0, rest_s)))
             del samples[:-SAMPLES]
         return samples
 
-    def whole(self, recipe: str, device: str, steps: int) -> Span:
-        """The time of `steps` steps with loading and mesh on this device: between the fastest and the slowest measured."""
-        samples = self.table.get((recipe, device))
+    def total(self, key: str, device: str, steps: int) -> TimeRange:
+        """The time of `steps` steps with loading and mesh on this device: from the fastest sample to the slowest."""
+        samples = self.table.get((key, device))
         if not samples:
             return UNKNOWN
         times = [sample.step_s * steps + sample.rest_s for sample in samples]
-        return Span(min(times), max(times))
+        return TimeRange(min(times), max(times))
 
-    def rest(self, recipe: str, device: str) -> Span:
-        """The time beside the steps; nothing where none was measured."""
-        rests = [sample.rest_s for sample in self.table.get((recipe, device), ())]
-        return Span(0.0, max(rests)) if rests else Span(0.0, 0.0)
+    def rest(self, key: str, device: str) -> TimeRange:
+        """The time beside the steps, from 0 to the slowest sample; 0 without samples."""
+        rests = [sample.rest_s for sample in self.table.get((key, device), ())]
+        return TimeRange(0.0, max(rests)) if rests else TimeRange(0.0, 0.0)
 
 
-def ready_times(busy: Mapping[str, Span], queue: Iterable[tuple[str, Mapping[str, Span]]]) -> dict[str, Span]:
-    """When each queued job will be ready, seconds from now, when every device takes the next in line once it is free.
+def ready_times(
+    busy: Mapping[str, TimeRange], queue: Iterable[tuple[str, Mapping[str, TimeRange]]]
+) -> dict[str, TimeRange]:
+    """Seconds from now until each queued job is ready, when every device takes the next job of the queue once it is free.
 
-    `busy`: by device, until it is free. `queue`: in order, (job, time it takes by device). Played twice, once with all
-    durations short and once with all long; a job of unknown duration holds its device for ever, so what would come after
-    it there is unknown too, and what fits on other devices is not.
+    `busy`: by device, the time until it is free. `queue`: in order, (job, its duration by device). The queue is simulated
+    twice, with all durations short and with all long. A job of unknown duration occupies its device for ever, so jobs that
+    would follow it there are unknown as well; jobs that fit on other devices are not.
     """
     orders = list(queue)
-    played = [_play({d: getattr(s, end) for d, s in busy.items()}, [(j, {d: getattr(s, end) for d, s in t.items()}) for j, t in orders])
-              for end in ("low_s", "high_s")]  # fmt: skip
-    spans = {}
+    simulated = [
+        _simulate(
+            {device: getattr(time, end) for device, time in busy.items()},
+            [(job, {device: getattr(time, end) for device, time in times.items()}) for job, times in orders],
+        )
+        for end in ("low_s", "high_s")
+    ]
+    ranges = {}
     for job, _ in orders:
-        # List scheduling has anomalies (Graham 1966): shorter jobs can end later, so the two are put in order.
-        low, high = sorted(times[job] for times in played)
-        spans[job] = Span(low, high) if math.isfinite(high) else UNKNOWN
-    return spans
+        # List scheduling has anomalies (Graham 1966): shorter jobs can end later, so the two are sorted.
+        low, high = sorted(times[job] for times in simulated)
+        ranges[job] = TimeRange(low, high) if math.isfinite(high) else UNKNOWN
+    return ranges
 
 
-def _play(free_at: Mapping[str, float], queue: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str, float]:
+def _simulate(free_at: Mapping[str, float], queue: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str, float]:
+    """Seconds until each job is ready, when the device that is free first takes the next job."""
     heap = sorted((time, device) for device, time in free_at.items())
     ready = {}
     for job, times in queue:

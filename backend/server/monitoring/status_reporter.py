@@ -13,12 +13,20 @@ from typing import Protocol
 
 from dreamwright.shared import limits
 from dreamwright.shared.job_states import ENDED, JobState
-from dreamwright.shared.status import DEVICES_TOLD, JOBS_TOLD, USERS_TOLD, DeviceLine, JobLine, ServerStatus, UserLine
+from dreamwright.shared.status import (
+    DEVICES_TOLD,
+    JOBS_TOLD,
+    USERS_TOLD,
+    DeviceStatus,
+    JobStatus,
+    ServerStatus,
+    UserStatus,
+)
 
 from ..jobs.job_store import JobRecord, JobStore
 from .counters import Histogram, Counters
 
-PRESENT_S = limits.PULSE_S * limits.LIVENESS * 3  # a connection that said nothing for longer is gone
+PRESENT_S = limits.HEARTBEAT_S * limits.HEARTBEAT_LIVENESS * 3  # a connection that said nothing for longer is gone
 DISK_S = 10.0  # between two looks at the disk
 ORDER = (JobState.RUNNING, JobState.CANCELLING, JobState.QUEUED, JobState.PAUSED)
 AT_WORK = (JobState.RUNNING, JobState.CANCELLING)
@@ -89,7 +97,7 @@ class StatusReporter:
         """What `owner` may know. `is_alone`: on an open door, where everybody is the same person."""
         entries = [entry for entry in self._ledger.entries.values() if entry.state not in ENDED]
         mine = [entry for entry in entries if is_admin or entry.owner == owner]
-        mine.sort(key=lambda entry: (ORDER.index(entry.state), entry.summary.queue_place, entry.arrival))
+        mine.sort(key=lambda entry: (ORDER.index(entry.state), entry.summary.queue_position, entry.arrival))
         sees_all = is_admin or (is_alone and len(mine) == len(entries))
         connections = self._connections()
         disk = self._look()
@@ -147,20 +155,20 @@ class StatusReporter:
         self._heard = {route: heard for route, heard in self._heard.items() if heard[1] >= limit}
         return Counter(owner for owner, _ in self._heard.values())
 
-    def _device_line(self, device: str, entries: list[JobRecord], visible: set[str]) -> DeviceLine:
+    def _device_line(self, device: str, entries: list[JobRecord], visible: set[str]) -> DeviceStatus:
         entry = next((entry for entry in entries if entry.state in AT_WORK and entry.summary.device == device), None)
         if entry is None:
-            return DeviceLine(device, "idle", "", "", 0.0, -1.0)
+            return DeviceStatus(device, "idle", "", "", 0.0, -1.0)
         if entry.summary.job not in visible:
-            return DeviceLine(device, "busy", "", "", 0.0, -1.0)
+            return DeviceStatus(device, "busy", "", "", 0.0, -1.0)
         rate, silent = self._paces.pace(entry.summary.job)
-        return DeviceLine(device, "busy", entry.summary.job, entry.owner, rate, silent)
+        return DeviceStatus(device, "busy", entry.summary.job, entry.owner, rate, silent)
 
-    def _user_line(self, name: str, entries: list[JobRecord], connections: int) -> UserLine:
+    def _user_line(self, name: str, entries: list[JobRecord], connections: int) -> UserStatus:
         counts = Counter(entry.state for entry in entries if entry.owner == name)
         seen = self._clock() - self._seen[name] if name in self._seen else -1.0
         running = sum(counts[state] for state in AT_WORK)
-        return UserLine(name, running, counts[JobState.QUEUED], counts[JobState.PAUSED], connections, seen)
+        return UserStatus(name, running, counts[JobState.QUEUED], counts[JobState.PAUSED], connections, seen)
 
     def _look(self) -> Disk:
         """What is on the disk, looked at now and then; only jobs that have not ended have checkpoints, so few folders are read."""
@@ -178,14 +186,14 @@ class StatusReporter:
         return self._disk
 
 
-def _job_line(entry: JobRecord) -> JobLine:
+def _job_line(entry: JobRecord) -> JobStatus:
     job = entry.summary
     eta = job.ready_high_s if entry.state is JobState.QUEUED else job.eta_s
-    return JobLine(
+    return JobStatus(
         job.job,
         entry.owner,
         job.state,
-        job.queue_place,
+        job.queue_position,
         job.step,
         job.steps,
         eta,

@@ -18,7 +18,15 @@ from typing import Any
 
 from filelock import FileLock
 
-from dreamwright.shared.credentials import KeyPair, fingerprint, key_text, new_pair, pair_text, read_key, read_pair
+from dreamwright.shared.credentials import (
+    KeyPair,
+    fingerprint,
+    format_key,
+    generate_key_pair,
+    key_pair_to_map,
+    parse_key,
+    key_pair_from_map,
+)
 from dreamwright.shared.private_files import PrivateFileError, read_private, write_private
 
 from ...errors import ConfigError
@@ -67,10 +75,10 @@ class KeyFolder:
     def create(self, replacing: bool = False) -> KeyPair:
         """Make the server's key pair."""
         try:
-            pair = new_pair()
+            pair = generate_key_pair()
         except RuntimeError as error:
             raise ConfigError(str(error)) from error
-        if not self._write(self._pair, {"form": FORM, **pair_text(pair)}, replacing):
+        if not self._write(self._pair, {"form": FORM, **key_pair_to_map(pair)}, replacing):
             raise ConfigError(
                 f"{self.folder} holds a key pair already; see it with: {self.command('show')}; a new one shuts out every "
                 f"Blender until it is given the new connection string: {self.command('create --replace')}"
@@ -83,7 +91,7 @@ class KeyFolder:
         if content is None:
             raise ConfigError(f"the server has no keys in {self.folder} yet; make them with: {self.command('create')}")
         try:
-            return read_pair(content)
+            return key_pair_from_map(content)
         except ValueError as error:
             raise ConfigError(
                 f"{self._pair} is damaged ({error}); bring it back from a copy, or type: {self.command('create --replace')}"
@@ -118,12 +126,12 @@ class KeyFolder:
                 f"not beginning with a mark, and not {LOCAL!r}, which owns the jobs of an open loopback server"
             )
         try:
-            word = key_text(read_key(key))
+            word = format_key(parse_key(key))
         except ValueError as error:
             raise ConfigError(f"{error}; the artist copies it with Copy My Key in Blender's tab Dream") from error
         with self._alone():
             users = self.users()
-            if word == key_text(self.pair().public):
+            if word == format_key(self.pair().public):
                 raise ConfigError(
                     "this is the server's own key; allow the one that the artist copies with Copy My Key in Blender's tab Dream"
                 )
@@ -215,7 +223,7 @@ def _read_users(content: Mapping[str, Any]) -> dict[str, User]:
             raise ValueError(f"user {name!r}")
         keys, since = told.get("keys"), told.get("since")
         if not isinstance(keys, list) or not all(
-            isinstance(key, str) and key_text(read_key(key)) == key for key in keys
+            isinstance(key, str) and format_key(parse_key(key)) == key for key in keys
         ):
             raise ValueError(f"keys of {name!r}")
         if seen & set(keys):
@@ -277,6 +285,6 @@ def shown_users(users: Mapping[str, User]) -> list[str]:
         since = time.strftime("%Y-%m-%d", time.localtime(user.since))
         for key in user.keys:
             lines.append(
-                f"{user.name:<20} {'admin' if user.is_admin else 'user':<6} {fingerprint(read_key(key))}  since {since}"
+                f"{user.name:<20} {'admin' if user.is_admin else 'user':<6} {fingerprint(parse_key(key))}  since {since}"
             )
     return lines

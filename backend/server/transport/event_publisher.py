@@ -67,7 +67,7 @@ class EventPublisher:
 
     def places(self) -> dict[str, int]:
         """Everybody's place in line."""
-        return {name: entry.summary.queue_place for name, entry in self.ledger.entries.items()}
+        return {name: entry.summary.queue_position for name, entry in self.ledger.entries.items()}
 
     def _with_places(self, job: str, change: Callable[[], Any]) -> JobSummary:
         before = self.places()
@@ -80,5 +80,5 @@ class EventPublisher:
     def _tell_places(self, before: dict[str, int]) -> None:
         for name, place in before.items():
             entry = self.ledger.entries.get(name)
-            if entry is not None and entry.summary.queue_place != place:
+            if entry is not None and entry.summary.queue_position != place:
                 self.tell(name)

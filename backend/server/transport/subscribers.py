@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dreamwright.shared import limits
-from dreamwright.shared.messages import Closing, JobChanged, JobForgotten, JobSummary, PreviewFrame
+from dreamwright.shared.messages import ServerShutdown, JobChanged, JobDeleted, JobSummary, PreviewFrame
 
 PICTURES_KEPT = 64  # jobs whose latest picture is kept for who comes to watch: some 50 kB each, and ended jobs are many
 
@@ -35,7 +35,7 @@ class Audience:
         self._send, self._clock = send, clock
         self._subscribers: dict[bytes, Subscriber] = {}
         self._latest: dict[str, PreviewFrame] = {}  # by job, the one that was pictured longest ago first
-        self._closing: Closing | None = None
+        self._closing: ServerShutdown | None = None
 
     def __len__(self) -> int:
         return len(self._subscribers)
@@ -56,14 +56,14 @@ class Audience:
 
     def closing(self, words: str) -> None:
         """Tell everybody, and whoever comes from now on, that the server is about to end."""
-        self._closing = Closing(words)
+        self._closing = ServerShutdown(words)
         for route in list(self._subscribers):
             if not self._send(route, self._closing):
                 del self._subscribers[route]
 
     def settle(self) -> None:
         """Send what is owed, and drop whoever has been silent too long."""
-        limit = self._clock() - limits.PULSE_S * limits.LIVENESS * 3
+        limit = self._clock() - limits.HEARTBEAT_S * limits.HEARTBEAT_LIVENESS * 3
         for route, subscriber in list(self._subscribers.items()):
             if subscriber.heard < limit:
                 del self._subscribers[route]
@@ -90,7 +90,7 @@ class Audience:
     def forgotten(self, owner: str, job: str) -> None:
         """Tell that a job is gone."""
         self._latest.pop(job, None)
-        self._tell(owner, lambda count: JobForgotten(count, job))
+        self._tell(owner, lambda count: JobDeleted(count, job))
 
     def pictured(self, frame: PreviewFrame) -> None:
         """Show a new preview to whoever watches that job."""

@@ -13,7 +13,7 @@ import logging
 
 import zmq
 
-from dreamwright.shared.credentials import KEY_BYTES, KeyPair, fingerprint, key_text
+from dreamwright.shared.credentials import KEY_BYTES, KeyPair, fingerprint, format_key
 
 from ...errors import ConfigError
 from .authorized_keys import AuthorizedKeys, User
@@ -89,12 +89,12 @@ class ZapAuthenticator:
         domain, mechanism, key = parts[4], parts[7], parts[8]
         if domain != DOMAIN.encode() or mechanism != b"CURVE" or len(key) != KEY_BYTES:
             return _envelope(parts, b"400", b"not by CURVE", b"")
-        user = self._guests.user_of(key_text(key))
+        user = self._guests.user_of(format_key(key))
         if user is None:
             self._note_stranger(key)
             return _envelope(parts, b"400", b"unknown key", b"")
         log.info("user connects", extra={"user": user.name})
-        return _envelope(parts, b"200", b"OK", key_text(key).encode())
+        return _envelope(parts, b"200", b"OK", format_key(key).encode())
 
     def _note_stranger(self, key: bytes) -> None:
         mark = fingerprint(key)

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dreamwright.shared import limits
-from dreamwright.shared.failure_causes import Cause
+from dreamwright.shared.failure_causes import FailureCause
 from dreamwright.shared.job_states import ENDED, JobState
-from dreamwright.shared.messages import PreviewFrame
 
 from ...errors import DreamwrightError
 from ...scenes.initial_field import FIELD_FILE
@@ -31,7 +30,7 @@ from .heartbeat import STALL_S, Heartbeat, grace_s, patience_s
 from .job_executor import MESH_FILE, file_hash
 from .oom import oom_kills
 from .runner import WorkerExited, Runner
-from .worker_protocol import JobFinished, StatusReport, PreviewReport, Report, ProgressReport
+from .worker_protocol import JobFinished, PreviewReport, ProgressReport, Report, StatusReport, run_job_order
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +109,7 @@ class Dispatcher:
             self._vigils[name] = Heartbeat(self._clock(), oom_kills())
             self.pausing.discard(name)
             log.info("attempt begins", extra=log_context(self._ledger.entries[name]))
-            self._runner.assign(device, self._ledger.entries[name].summary, folder)
+            self._runner.assign(device, run_job_order(self._ledger.entries[name].summary, folder))
 
     def recall(self) -> None:
         """The server is about to end: hand out nothing more, and have what ends with it write a checkpoint and stop."""
@@ -149,10 +148,14 @@ class Dispatcher:
                 vigil.shift(gap, now)
             if entry.state is JobState.CANCELLING:
                 vigil.cancel(now)
-            if vigil.verdict is Cause.NONE and (vigil.past_grace(now, self._policy) or vigil.hung(now, self._policy)):
-                vigil.verdict = Cause.HANG
-                log.warning("worker is ended: no sign of life or of stopping", extra=log_context(entry, stage=vigil.stage))
-            if vigil.verdict is not Cause.NONE:
+            if vigil.verdict is FailureCause.NONE and (
+                vigil.past_grace(now, self._policy) or vigil.hung(now, self._policy)
+            ):
+                vigil.verdict = FailureCause.HANG
+                log.warning(
+                    "worker is ended: no sign of life or of stopping", extra=log_context(entry, stage=vigil.stage)
+                )
+            if vigil.verdict is not FailureCause.NONE:
                 self._runner.kill(job)
 
     def _wait_for_space(self, job: str, fault: OSError | StorageError) -> None:
@@ -215,9 +218,7 @@ class Dispatcher:
             message = entry.summary.message if report.health else report.message
             self._herald.note(report.job, health=health, message=message)
         else:
-            self._herald.audience.pictured(
-                PreviewFrame(report.job, report.step, report.width, report.height, report.data)
-            )
+            self._herald.audience.pictured(report.frame)
 
     def _learn(self, entry: JobRecord) -> None:
         """Keep how long a whole run took, for the times of others."""
@@ -238,18 +239,18 @@ class Dispatcher:
                 size, digest = file_hash(self._ledger.job_folder(job) / MESH_FILE)
             except OSError as error:
                 reason = f"its mesh cannot be read: {error.strerror}"
-                report = JobFinished(job, "failed", reason, False, report.attempt, Cause.NO_SPACE.value)
+                report = JobFinished(job, "failed", reason, False, report.attempt, FailureCause.NO_SPACE.value)
                 fields |= {"message": reason, "cause": report.cause}
             else:
                 fields |= {
                     "mesh_bytes": size,
                     "mesh_sha256": digest,
-                    "refinable": (self._ledger.job_folder(job) / FIELD_FILE).is_file(),
+                    "has_field": (self._ledger.job_folder(job) / FIELD_FILE).is_file(),
                 }
         if entry.state is JobState.CANCELLING:  # also one that finished or failed before it heard of it
             self._herald.move(job, JobState.CANCELLED, **fields)
         elif report.how == "failed":
-            self._settle(entry, Cause(report.cause), report.message)
+            self._settle(entry, FailureCause(report.cause), report.message)
         elif report.how == "paused" and self._recalling and job not in self.pausing:
             self._herald.move(job, JobState.QUEUED, **fields | {"message": RECALLED})
         elif report.how == "paused":
@@ -269,13 +270,13 @@ class Dispatcher:
         vigil = self._vigils.get(died.job)
         kills = oom_kills()
         ran_out = vigil is not None and kills is not None and vigil.oom_kills is not None and kills > vigil.oom_kills
-        cause, reason = (Cause.KILLED, died.reason) if died.reason else classify_status(died.status, ran_out)
-        if vigil is not None and vigil.verdict is not Cause.NONE:
+        cause, reason = (FailureCause.KILLED, died.reason) if died.reason else classify_status(died.status, ran_out)
+        if vigil is not None and vigil.verdict is not FailureCause.NONE:
             cause = vigil.verdict
             patience = patience_s(vigil.stage, vigil.slowest_s, self._policy)
             reason = f"its worker said nothing for {patience:.0f} s while {vigil.stage} and was ended"
         if entry.state is JobState.CANCELLING:
-            if vigil is not None and vigil.verdict is not Cause.NONE:
+            if vigil is not None and vigil.verdict is not FailureCause.NONE:
                 reason = f"it did not stop within {grace_s(vigil.stage, vigil.slowest_s, self._policy):.0f} s while {vigil.stage}, so its worker was ended"
             self._herald.move(died.job, JobState.CANCELLED, message=f"{reason}; there is no mesh", cause=cause.value)
         elif entry.state is JobState.RUNNING:
@@ -284,12 +285,12 @@ class Dispatcher:
         self._vigils.pop(died.job, None)
         self.sweeper.clear(died.job)
 
-    def _settle(self, entry: JobRecord, cause: Cause, reason: str) -> None:
+    def _settle(self, entry: JobRecord, cause: FailureCause, reason: str) -> None:
         """An attempt failed: again from its checkpoint, with less memory, or the end."""
         job = entry.summary
         reached, got_on = self._got_on(entry)
         attempts = 1 if got_on else entry.attempts + 1
-        lower = self._smaller(entry) if cause in (Cause.MEMORY, Cause.MACHINE_MEMORY) else {}
+        lower = self._smaller(entry) if cause in (FailureCause.MEMORY, FailureCause.MACHINE_MEMORY) else {}
         verdict = decide(cause, reason, attempts, self._policy.deaths, lower, str(self._ledger.folder / "logs"))
         fields = {"message": verdict.message[: limits.MESSAGE_CHARACTERS], "cause": cause.value, "eta_s": -1.0}
         if verdict.retry:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from dreamwright.shared.failure_causes import Cause
+from dreamwright.shared.failure_causes import FailureCause
 
 from ...config.schema import Config
 from ...errors import (
@@ -30,7 +30,7 @@ from ...errors import (
 
 __all__ = [
     "FAILURE_ACTIONS",
-    "Cause",
+    "FailureCause",
     "FailureAction",
     "RetryDecision",
     "classify",
@@ -50,27 +50,30 @@ class FailureAction(Enum):
 
 
 # In order; where none applies any more the job fails with a sentence that says what to do.
-FAILURE_ACTIONS: Mapping[Cause, tuple[FailureAction, ...]] = {
-    Cause.KILLED: (FailureAction.AGAIN,),
-    Cause.CRASHED: (FailureAction.AGAIN,),
-    Cause.HANG: (FailureAction.AGAIN,),
-    Cause.MACHINE_MEMORY: (FailureAction.SMALLER, FailureAction.AGAIN),  # it may have been another program that took the memory
-    Cause.MEMORY: (FailureAction.SMALLER,),
-    Cause.DEVICE_FAULT: (FailureAction.AGAIN,),
+FAILURE_ACTIONS: Mapping[FailureCause, tuple[FailureAction, ...]] = {
+    FailureCause.KILLED: (FailureAction.AGAIN,),
+    FailureCause.CRASHED: (FailureAction.AGAIN,),
+    FailureCause.HANG: (FailureAction.AGAIN,),
+    FailureCause.MACHINE_MEMORY: (
+        FailureAction.SMALLER,
+        FailureAction.AGAIN,
+    ),  # it may have been another program that took the memory
+    FailureCause.MEMORY: (FailureAction.SMALLER,),
+    FailureCause.DEVICE_FAULT: (FailureAction.AGAIN,),
     # The same numbers would come out again; a run has tried other seeds by itself (`run.max_restarts`).
-    Cause.NOT_A_NUMBER: (),
-    Cause.RUN_FAILED: (),
-    Cause.BAD_INPUT: (),
-    Cause.NO_SPACE: (),
-    Cause.FAULT: (),
-    Cause.NONE: (),
+    FailureCause.NOT_A_NUMBER: (),
+    FailureCause.RUN_FAILED: (),
+    FailureCause.BAD_INPUT: (),
+    FailureCause.NO_SPACE: (),
+    FailureCause.FAULT: (),
+    FailureCause.NONE: (),
 }
-ADVICE: Mapping[Cause, str] = {
-    Cause.KILLED: "find out what kills it; the worker's log in {logs} says how far it came",
-    Cause.CRASHED: "see the worker's log in {logs}; a driver or a library is the likeliest reason",
-    Cause.HANG: "look at the device and its driver, or allow more time with --hang-minutes",
-    Cause.MACHINE_MEMORY: "give the machine more memory, run fewer workers, or choose a smaller model",
-    Cause.DEVICE_FAULT: "see the worker's log in {logs}; restart the device or its driver",
+ADVICE: Mapping[FailureCause, str] = {
+    FailureCause.KILLED: "find out what kills it; the worker's log in {logs} says how far it came",
+    FailureCause.CRASHED: "see the worker's log in {logs}; a driver or a library is the likeliest reason",
+    FailureCause.HANG: "look at the device and its driver, or allow more time with --hang-minutes",
+    FailureCause.MACHINE_MEMORY: "give the machine more memory, run fewer workers, or choose a smaller model",
+    FailureCause.DEVICE_FAULT: "see the worker's log in {logs}; restart the device or its driver",
 }
 FALLS = (
     "SIGSEGV",
@@ -93,49 +96,49 @@ class RetryDecision:
     settings: Mapping[str, Any]
 
 
-def classify(error: BaseException) -> Cause:
+def classify(error: BaseException) -> FailureCause:
     """The cause of an error that ended a run."""
     if isinstance(error, InsufficientMemoryError) or is_out_of_memory(error):
-        return Cause.MEMORY
+        return FailureCause.MEMORY
     if is_device_fault(error):
-        return Cause.DEVICE_FAULT
+        return FailureCause.DEVICE_FAULT
     if isinstance(error, NonFiniteError):
-        return Cause.NOT_A_NUMBER
+        return FailureCause.NOT_A_NUMBER
     if isinstance(error, (ConfigError, PromptError, ModelError)):
-        return Cause.BAD_INPUT
-    return Cause.RUN_FAILED if isinstance(error, DreamwrightError) else Cause.FAULT
+        return FailureCause.BAD_INPUT
+    return FailureCause.RUN_FAILED if isinstance(error, DreamwrightError) else FailureCause.FAULT
 
 
-def describe(error: BaseException, cause: Cause) -> str:
+def describe(error: BaseException, cause: FailureCause) -> str:
     """The sentence that a job ends with."""
     if isinstance(error, DreamwrightError):
         return str(error)
-    if cause is Cause.MEMORY:
+    if cause is FailureCause.MEMORY:
         return f"out of memory: {error}; use fewer views, samples or a smaller model"
-    if cause is Cause.DEVICE_FAULT:
+    if cause is FailureCause.DEVICE_FAULT:
         return f"the device failed: {one_line(error)}"
     return f"{type(error).__name__}: {error} (a fault of Dreamwright; the server's log has more)"
 
 
-def classify_status(status: int, memory_ran_out: bool) -> tuple[Cause, str]:
+def classify_status(status: int, memory_ran_out: bool) -> tuple[FailureCause, str]:
     """(cause, what happened in words) of a process that ended with this status without a report.
 
     A negative status is a signal's number. `memory_ran_out`: the kernel has ended processes for want of memory meanwhile.
     """
     if status >= 0:
-        return Cause.CRASHED, f"its worker process ended without a word (status {status})"
+        return FailureCause.CRASHED, f"its worker process ended without a word (status {status})"
     try:
         name = signal.Signals(-status).name
     except ValueError:
         name = f"signal {-status}"
     if name in FALLS:
-        return Cause.CRASHED, f"its worker process crashed ({name})"
+        return FailureCause.CRASHED, f"its worker process crashed ({name})"
     if name == "SIGKILL" and memory_ran_out:
         return (
-            Cause.MACHINE_MEMORY,
+            FailureCause.MACHINE_MEMORY,
             "its worker process was killed (SIGKILL) while the server's machine ended processes for want of memory",
         )
-    return Cause.KILLED, f"its worker process was killed ({name})"
+    return FailureCause.KILLED, f"its worker process was killed ({name})"
 
 
 def reduce_memory_settings(config: Config, has_vae: bool) -> dict[str, str]:
@@ -148,7 +151,9 @@ def reduce_memory_settings(config: Config, has_vae: bool) -> dict[str, str]:
     return found
 
 
-def decide(cause: Cause, reason: str, attempts: int, limit: int, lower: Mapping[str, Any], logs: str) -> RetryDecision:
+def decide(
+    cause: FailureCause, reason: str, attempts: int, limit: int, lower: Mapping[str, Any], logs: str
+) -> RetryDecision:
     """What becomes of a job whose attempt ended so.
 
     `attempts`: those in a row that got no further, this one included; `limit` of them end the job. `lower`: what `smaller`
@@ -167,7 +172,7 @@ def decide(cause: Cause, reason: str, attempts: int, limit: int, lower: Mapping[
 def memory_notice(cause: str, settings: Mapping[str, Any]) -> str:
     """A word at the job's end about what an earlier attempt's want of memory changed; "" for nothing."""
     changed = {name: settings[name] for name in ("run.views_at_once", "model.vae_recompute") if name in settings}
-    if cause not in (Cause.MEMORY, Cause.MACHINE_MEMORY) or not changed:
+    if cause not in (FailureCause.MEMORY, FailureCause.MACHINE_MEMORY) or not changed:
         return ""
     return f"memory ran out once, so it goes on with {listed(changed)}, which changes nothing but roundings"
 

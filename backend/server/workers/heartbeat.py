@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dreamwright.shared.failure_causes import Cause
+from dreamwright.shared.failure_causes import FailureCause
 
 from ..policy import Policy
 
@@ -33,7 +33,7 @@ class Heartbeat:
     stepped: float = 0.0  # when it last told of a step
     slowest_s: float = 0.0  # longest time from one told step to the next
     cancelled: float | None = None
-    verdict: Cause = Cause.NONE  # why the server ended its worker
+    verdict: FailureCause = FailureCause.NONE  # why the server ended its worker
     first: tuple[int, float] | None = None  # (step, seconds) of the first step that it told of
     last: tuple[int, float] = (0, 0.0)
     rate: float = 0.0  # steps a second of late; 0: not known yet

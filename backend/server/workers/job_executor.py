@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamwright.shared.failure_causes import Cause
+from dreamwright.shared.failure_causes import FailureCause
 from dreamwright.shared.limits import MESSAGE_CHARACTERS
+from dreamwright.shared.messages import PreviewFrame
 
 from ..monitoring.logging_setup import redact
 from .fencing import SupersededError, check_fence, held
@@ -42,18 +43,21 @@ class JobExecutor:
     `told_to_stop` is asked after every step, and while something is waited for: "pause", "cancel" or "" to go on.
     """
 
-    def __init__(self, work: RunJob, device: str, say: Callable[[Report], None], told_to_stop: Callable[[], str]) -> None:
-        self._job, self._folder, self._device = work.job, Path(work.folder), device
-        self._name, self._number = work.job.job, work.job.attempt
+    def __init__(
+        self, work: RunJob, device: str, say: Callable[[Report], None], told_to_stop: Callable[[], str]
+    ) -> None:
+        self._job, self._folder, self._device = work, Path(work.folder), device
+        self._name, self._number = work.job, work.attempt
         self._say, self._told_to_stop = say, told_to_stop
         self._why = ""  # the last word of `told_to_stop`
         self._reported = 0.0
+        self._mesh_sha256 = ""  # of the mesh file, once it is written
 
     def _should_stop(self) -> bool:
         self._why = self._told_to_stop() or self._why
         return bool(self._why)
 
-    def run(self) -> Cause:
+    def run(self) -> FailureCause:
         """One job, from its newest checkpoint if there is one, to a mesh; every failure becomes a report, and its cause the answer.
 
         Whoever worked on it before must be gone first; a worker that finds its job given to a later attempt drops it.
@@ -67,21 +71,23 @@ class JobExecutor:
                 ended = self._produce() if mine else self._ended(*self._unstarted())
         except SupersededError as error:
             ended = self._ended(
-                "failed", str(error), cause=Cause.FAULT
+                "failed", str(error), cause=FailureCause.FAULT
             )  # the server ignores it, unless the fence itself is lost
         except _DiskRefuses as error:
             ended = self._ended(
-                "paused", f"{error}; make room there, then resume: it goes on from its checkpoint", cause=Cause.NO_SPACE
+                "paused",
+                f"{error}; make room there, then resume: it goes on from its checkpoint",
+                cause=FailureCause.NO_SPACE,
             )
         except StoppedError:  # before the first step, so there is nothing to make a mesh of
             ended = self._ended(*self._unstarted())
         except Exception as error:
             cause = classify(error)
-            if cause in (Cause.FAULT, Cause.DEVICE_FAULT):
+            if cause in (FailureCause.FAULT, FailureCause.DEVICE_FAULT):
                 log.exception("attempt failed by a fault of Dreamwright or the device", extra=self._marks())
             ended = self._ended("failed", describe(error, cause), cause=cause)
         self._say(ended)
-        return Cause(ended.cause)
+        return FailureCause(ended.cause)
 
     def _marks(self) -> dict[str, object]:
         """What every line of the log about it says."""
@@ -110,7 +116,11 @@ class JobExecutor:
         job, checkpoints, origin = job_of(self._job), self._folder / "checkpoints", self._origin()
         if origin is not None:
             job = replace(job, origin=origin.digest)
-        make = partial(SentRefinement, job, self._folder) if self._job.mesh else partial(TextTo3DPipeline, job, origin=origin)
+        make = (
+            partial(SentRefinement, job, self._folder)
+            if self._job.mesh
+            else partial(TextTo3DPipeline, job, origin=origin)
+        )
         production, told = None, list(filter(None, [memory_notice(self._job.cause, self._job.settings)]))
         if has_checkpoint(checkpoints):
             try:
@@ -157,12 +167,12 @@ class JobExecutor:
         from ...errors import CheckpointError
         from ...scenes.initial_field import read_initial_field
 
-        if not self._job.refines:
+        if not self._job.parent_job:
             return None
         try:
             origin = read_initial_field(self._folder / ORIGIN_FILE)
         except CheckpointError as error:
-            told = f"the field of job {self._job.refines}, from which it begins, cannot be read: {str(error).partition(';')[0]}"
+            told = f"the field of job {self._job.parent_job}, from which it begins, cannot be read: {str(error).partition(';')[0]}"
             raise CheckpointError(f"{told}; refine that job anew, or send the prompt without it") from error
         redact(self._job.prompt, self._job.negative, origin.prompt)
         return origin
@@ -182,14 +192,24 @@ class JobExecutor:
     def _note(self, *messages: str, stage: str = "") -> None:
         self._say(StatusReport(self._name, "", "; ".join(messages)[:MESSAGE_CHARACTERS], self._number, stage))
 
-    def _ended(self, how: str, *messages: str, meshed: bool = False, cause: Cause = Cause.NONE) -> JobFinished:
+    def _ended(
+        self, how: str, *messages: str, meshed: bool = False, cause: FailureCause = FailureCause.NONE
+    ) -> JobFinished:
         return JobFinished(
-            self._name, how, "; ".join(filter(None, messages))[:MESSAGE_CHARACTERS], meshed, self._number, cause.value
+            self._name,
+            how,
+            "; ".join(filter(None, messages))[:MESSAGE_CHARACTERS],
+            meshed,
+            self._number,
+            cause.value,
+            self._mesh_sha256 if meshed else "",
         )
 
-    def _write_mesh(self, production: TextTo3DPipeline | SentRefinement, progress: Callable[[float], None]) -> list[str]:
+    def _write_mesh(
+        self, production: TextTo3DPipeline | SentRefinement, progress: Callable[[float], None]
+    ) -> list[str]:
         """Make and write the mesh; what there is to tell of it. Told to cancel once there are colors of vertices, it bakes no texture."""
-        from dreamwright.shared.mesh_file import MeshFile, Picture, encode_mesh
+        from dreamwright.shared.mesh_file import MeshFile, Texture, encode_mesh
 
         before = self._why
 
@@ -199,9 +219,10 @@ class JobExecutor:
         mesh, report = production.mesh(progress, enough)
         picture = None
         if mesh.texture is not None:
-            picture = Picture(mesh.texture.png(), mesh.texture.unwrapping.uv, mesh.texture.unwrapping.corners)
+            picture = Texture(mesh.texture.png(), mesh.texture.unwrapping.uv, mesh.texture.unwrapping.corners)
         facts = {**production.provenance(), "triangles": report.triangles, "watertight": report.watertight}
         data = encode_mesh(MeshFile(mesh.vertices, mesh.faces, mesh.normals, mesh.albedo, facts, picture))
+        self._mesh_sha256 = hashlib.sha256(data).hexdigest()
         temporary = self._folder / f"{MESH_FILE}.part"
         check_fence(self._folder, self._number)
         try:
@@ -234,15 +255,20 @@ class JobExecutor:
     def _report(self, event: Event) -> None:
         from ...training import events
 
-        if isinstance(event, events.Progress):
+        if isinstance(event, events.StepCompleted):
             now = time.monotonic()
             if now - self._reported >= REPORT_S or event.step == event.steps:
                 self._reported = now
-                self._say(ProgressReport(self._name, event.step, event.steps, event.elapsed_s, event.eta_s, self._number))
+                self._say(
+                    ProgressReport(self._name, event.step, event.steps, event.elapsed_s, event.eta_s, self._number)
+                )
         elif isinstance(event, events.Preview):
             height, width = event.image.shape[:2]
             self._say(
-                PreviewReport(self._name, event.step, width, height, zlib.compress(event.image.tobytes(), 1), self._number)
+                PreviewReport(
+                    PreviewFrame(self._name, event.step, width, height, zlib.compress(event.image.tobytes(), 1)),
+                    self._number,
+                )
             )
         elif isinstance(event, events.Health):
             self._say(StatusReport(self._name, event.verdict, "", self._number))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The server's envoy to a Ray cluster: a process of its own, since Ray ends the process that has lost its head node.
+"""The bridge to a Ray cluster: a process of its own, because Ray ends a process that has lost its head node.
 
-    python -m dreamwright.backend.server.workers.ray_bridge      (the server starts it; its first line on stdin says where to report)
+    python -m dreamwright.backend.server.workers.ray_bridge      (started by the server; stdin line 1: the request)
 
-It keeps nothing that a successor needs: actors are detached and found again by their names.
+It keeps no state that its successor needs: actors are detached and are found again by their names.
 """
 
 from __future__ import annotations
@@ -32,48 +32,52 @@ from dreamwright.shared.limits import MESSAGE_CHARACTERS, NAME_CHARACTERS
 from ...errors import one_line
 from .ray_actor import NO_SECRET, JobActor
 from .worker_protocol import (
-    Connected,
-    JobFinished,
     ActorFound,
     ActorLost,
-    StatusReport,
-    KillActor,
-    DevicesAvailable,
-    Stop,
+    Connected,
     ConnectionFailed,
+    DevicesAvailable,
+    JobFinished,
+    KillActor,
     RunJob,
+    StatusReport,
+    Stop,
     pack_order,
     unpack_order,
 )
 
-TURN_S = 0.05  # between two looks at the actors; a word of the server's is heard at once
-LISTEN_S = 5.0  # that an actor holds a question when it has nothing to say
-NODES_S = 2.0  # between two looks at which nodes there are
-UNPLACED_S = 30.0  # before a job says that its GPU is taken by something else
-
-REACH_S = 10.0  # for the head node to take a connection
-UNBEGUN_S = 10.0  # for an actor that was told to stop before it was heard of
+POLL_S = 0.05  # between two polls of the actors; orders of the server are handled at once
+LONG_POLL_S = 5.0  # that an actor waits for a report before it returns an empty answer
+NODES_INTERVAL_S = 2.0  # between two looks at the cluster's nodes
+UNPLACED_S = 30.0  # before a job reports that its GPU is in use by something else
+CONNECT_TIMEOUT_S = 10.0  # for the head node to accept a connection
+UNSTARTED_GRACE_S = 10.0  # for an actor that is told to stop before it has answered once
 
 
 @dataclass
 class ActorHandle:
-    """One actor."""
+    """One actor of the cluster."""
 
     job: str
     attempt: int
     device: str
     actor: Any
-    given_at: float
-    answer: Any = None  # the question that is under way
-    after: int = 0  # reports up to this number have been passed on
-    answered: bool = False  # it lives
-    complained: bool = False
-    why: str = ""  # it was told to stop
-    force_at: float = 0.0  # when it is ended by force, should it not heed
+    started_at: float
+    pending: Any = None  # the poll that is under way
+    after: int = 0  # reports up to this number have been forwarded
+    answered: bool = False  # it has answered a poll, so it lives
+    reported_waiting: bool = False
+    stop_mode: str = ""  # of a stop that it has not reacted to yet
+    kill_at: float = 0.0  # when it is killed if it does not react
+
+    @property
+    def node(self) -> str:
+        """Name of the node that it was placed on."""
+        return self.device.rpartition("/")[0]
 
 
 def actor_name(job: str, attempt: int, device: str) -> str:
-    """An actor's name says all that another envoy must know of it."""
+    """An actor's name holds everything that another bridge must know about it."""
     return f"{job} {attempt} {device}"
 
 
@@ -83,43 +87,41 @@ def parse_name(name: str) -> tuple[str, int, str]:
     return job, int(attempt), device
 
 
-def slots_of(nodes: list[dict[str, Any]]) -> dict[str, str]:
-    """Node ID by device, for each GPU of each living node: NODE/0, NODE/1, … A node that comes back has the same names."""
+def gpu_devices(nodes: list[dict[str, Any]]) -> dict[str, str]:
+    """Node ID by device for each GPU of the living nodes: NODE/0, NODE/1 … A node that comes back keeps its names."""
     alive = [node for node in nodes if node["Alive"] and node["Resources"].get("GPU", 0) >= 1]
-    named = Counter(node["NodeName"] for node in alive)
-    slots = {}
+    count = Counter(node["NodeName"] for node in alive)
+    devices = {}
     for node in sorted(alive, key=lambda node: (node["NodeName"], node["NodeID"])):
-        name = node["NodeName"] if named[node["NodeName"]] == 1 else f"{node['NodeName']}#{node['NodeID'][:8]}"
-        slots |= {
-            f"{name[: NAME_CHARACTERS - 10]}/{index}": node["NodeID"] for index in range(int(node["Resources"]["GPU"]))
-        }
-    return slots
+        name = node["NodeName"] if count[node["NodeName"]] == 1 else f"{node['NodeName']}#{node['NodeID'][:8]}"
+        prefix = name[: NAME_CHARACTERS - 10]
+        devices |= {f"{prefix}/{index}": node["NodeID"] for index in range(int(node["Resources"]["GPU"]))}
+    return devices
 
 
 class RayBridge:
-    """Passes orders to actors, and their reports to the server."""
+    """Forwards orders of the server to actors, and their reports to the server."""
 
     def __init__(self, address: str, secret: str, compute: str, grace_s: float) -> None:
         self._secret, self._compute, self._grace_s = secret, compute, grace_s
         self._socket = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 2000)
         self._socket.connect(address)
-        self._kind = ray.remote(JobActor)
-        self._hands: dict[tuple[str, int], ActorHandle] = {}
-        self._slots: dict[str, str] | None = None  # not looked at yet
+        self._actor_class = ray.remote(JobActor)
+        self._actors: dict[tuple[str, int], ActorHandle] = {}
+        self._devices: dict[str, str] | None = None  # node ID by device; None before the first look
         self._nodes_at = 0.0
 
-    def say(self, message: Any) -> None:
-        """Report to the server."""
+    def send(self, message: Any) -> None:
+        """Send a report to the server."""
         self._socket.send(pack_order(self._secret, message))
 
     def connect(self, cluster: str, namespace: str) -> None:
-        """Raises what Ray raises, and OSError."""
+        """Connect to the cluster and report its devices and this server's actors. Raises what Ray raises, and OSError."""
         if cluster != "auto":
             host, _, port = cluster.rpartition(":")
-            socket.create_connection(
-                (host, int(port)), REACH_S
-            ).close()  # Ray itself would try for minutes and not say why
+            # Ray itself would try for minutes and not give the reason.
+            socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
         ray.init(address=cluster, namespace=namespace, log_to_driver=False, configure_logging=False)
         for name in ray.util.list_named_actors():
             job, attempt, device = parse_name(name)
@@ -127,131 +129,127 @@ class RayBridge:
                 actor = ray.get_actor(name)
             except ValueError:  # it ended just now
                 continue
-            self._hands[job, attempt] = ActorHandle(job, attempt, device, actor, time.monotonic())
-            self.say(ActorFound(job, attempt, device))
-        self._look_at_nodes()
-        self.say(Connected())
+            self._actors[job, attempt] = ActorHandle(job, attempt, device, actor, time.monotonic())
+            self.send(ActorFound(job, attempt, device))
+        self._report_devices()
+        self.send(Connected())
 
-    def turn(self) -> None:
-        """One round."""
-        self._socket.poll(int(1000 * TURN_S))
+    def step(self) -> None:
+        """One round: orders, nodes, reports of the actors, actors that do not stop."""
+        self._socket.poll(int(1000 * POLL_S))
         while self._socket.poll(0):
-            self._obey(unpack_order(self._secret, self._socket.recv()))
+            self._handle_order(unpack_order(self._secret, self._socket.recv()))
         if time.monotonic() >= self._nodes_at:
-            self._look_at_nodes()
-        self._listen()
+            self._report_devices()
+        self._poll_actors()
         now = time.monotonic()
-        for hand in list(self._hands.values()):
-            if hand.why and now >= hand.force_at:
-                self._force(hand)
-            elif not hand.answered and not hand.complained and now - hand.given_at > UNPLACED_S:
-                hand.complained = True
-                message = (
-                    f"waits for a GPU of the cluster's node {_node(hand)}; something else of the cluster may hold it"
-                )
-                self.say(StatusReport(hand.job, "", message, hand.attempt))
+        for handle in list(self._actors.values()):
+            if handle.stop_mode and now >= handle.kill_at:
+                self._kill_unresponsive(handle)
+            elif not handle.answered and not handle.reported_waiting and now - handle.started_at > UNPLACED_S:
+                handle.reported_waiting = True
+                message = f"waits for a GPU of the cluster's node {handle.node}, which something else may use"
+                self.send(StatusReport(handle.job, "", message, handle.attempt))
 
-    def _look_at_nodes(self) -> None:
-        self._nodes_at = time.monotonic() + NODES_S
-        slots = slots_of(ray.nodes())
-        if slots != self._slots:
-            self.say(DevicesAvailable(tuple(slots)))
-            self._slots = slots
+    def _report_devices(self) -> None:
+        self._nodes_at = time.monotonic() + NODES_INTERVAL_S
+        devices = gpu_devices(ray.nodes())
+        if devices != self._devices:
+            self.send(DevicesAvailable(tuple(devices)))
+            self._devices = devices
 
-    def _obey(self, order: Any) -> None:
+    def _handle_order(self, order: Any) -> None:
         if isinstance(order, RunJob):
-            self._give(order)
+            self._start(order)
         elif isinstance(order, Stop):
-            for hand in self._hands.values():
-                if hand.job == order.job:
-                    hand.actor.stop.remote(order.why)
-                    # One that has not begun has nothing to lose.
-                    grace_s = self._grace_s if hand.answered else min(self._grace_s, UNBEGUN_S)
-                    hand.why, hand.force_at = order.why, time.monotonic() + grace_s
+            for handle in self._actors.values():
+                if handle.job == order.job:
+                    handle.actor.stop.remote(order.mode)
+                    # An actor that has not started has nothing to lose.
+                    grace_s = self._grace_s if handle.answered else min(self._grace_s, UNSTARTED_GRACE_S)
+                    handle.stop_mode, handle.kill_at = order.mode, time.monotonic() + grace_s
         elif isinstance(order, KillActor):
-            hand = self._hands.pop((order.job, order.attempt), None)
-            if hand is not None:
-                ray.kill(hand.actor)
+            killed = self._actors.pop((order.job, order.attempt), None)
+            if killed is not None:
+                ray.kill(killed.actor)
 
-    def _give(self, work: RunJob) -> None:
-        job, attempt, device = work.job.job, work.job.attempt, work.job.device
-        node = (self._slots or {}).get(device)
+    def _start(self, order: RunJob) -> None:
+        job, attempt, device = order.job, order.attempt, order.device
+        node = (self._devices or {}).get(device)
         if node is None:
-            self.say(ActorLost(job, attempt, f"the cluster's device {device} went away"))
+            self.send(ActorLost(job, attempt, f"the cluster's device {device} went away"))
             return
-        here = NodeAffinitySchedulingStrategy(node, soft=False)
-        actor = self._kind.options(
-            name=actor_name(job, attempt, device), lifetime="detached", num_gpus=1, num_cpus=0, max_restarts=0, max_concurrency=8,
-            scheduling_strategy=here,
-        ).remote(job, attempt, pack_order(NO_SECRET, work), self._compute, __version__)  # fmt: skip
-        self._hands[job, attempt] = ActorHandle(job, attempt, device, actor, time.monotonic())
+        placement = NodeAffinitySchedulingStrategy(node, soft=False)
+        actor = self._actor_class.options(
+            name=actor_name(job, attempt, device), lifetime="detached", num_gpus=1, num_cpus=0, max_restarts=0,
+            max_concurrency=8, scheduling_strategy=placement,
+        ).remote(job, attempt, pack_order(NO_SECRET, order), self._compute, __version__)  # fmt: skip
+        self._actors[job, attempt] = ActorHandle(job, attempt, device, actor, time.monotonic())
 
-    def _listen(self) -> None:
-        asked = {}
-        for hand in self._hands.values():
-            if hand.answer is None:
-                hand.answer = hand.actor.listen.remote(hand.after, LISTEN_S)
-            asked[hand.answer] = hand
-        done = ray.wait(list(asked), num_returns=len(asked), timeout=0)[0] if asked else []
+    def _poll_actors(self) -> None:
+        polls = {}
+        for handle in self._actors.values():
+            if handle.pending is None:
+                handle.pending = handle.actor.poll.remote(handle.after, LONG_POLL_S)
+            polls[handle.pending] = handle
+        done = ray.wait(list(polls), num_returns=len(polls), timeout=0)[0] if polls else []
         for answer in done:
-            hand = asked[answer]
-            hand.answer = None
+            handle = polls[answer]
+            handle.pending = None
             try:
-                hand.after, heeded, reports = ray.get(answer, timeout=30.0)
-            except (ActorUnavailableError, GetTimeoutError):  # may come back; whether it died, Ray says in time
+                handle.after, stop_seen, reports = ray.get(answer, timeout=30.0)
+            except (ActorUnavailableError, GetTimeoutError):  # it may come back; Ray reports later whether it died
                 continue
-            except RayError as error:  # it died, or the node it was meant for is gone
-                self._bury(hand, error)
+            except RayError as error:  # it died, or its node is gone
+                self._on_actor_error(handle, error)
                 continue
-            hand.answered = True
-            if heeded:
-                hand.why = ""
+            handle.answered = True
+            if stop_seen:
+                handle.stop_mode = ""
             for report in reports:
-                self._pass_on(hand, report)
+                self._forward(handle, report)
 
-    def _pass_on(self, hand: ActorHandle, data: bytes) -> None:
+    def _forward(self, handle: ActorHandle, data: bytes) -> None:
         try:
             report = unpack_order(NO_SECRET, data)
         except ProtocolError as error:
-            print(f"a report of job {hand.job} cannot be read: {error}", file=sys.stderr, flush=True)
+            print(f"a report of job {handle.job} cannot be read: {error}", file=sys.stderr, flush=True)
             return
-        self.say(report)
+        self.send(report)
 
-    def _bury(self, hand: ActorHandle, error: RayError) -> None:
-        del self._hands[hand.job, hand.attempt]
-        ray.kill(hand.actor)  # should it live after all, its GPU would stay taken
-        print(f"job {hand.job}, attempt {hand.attempt}, on {hand.device}: {error}", file=sys.stderr, flush=True)
-        self._look_at_nodes()
-        if getattr(error, "actor_init_failed", False):  # our constructor cannot fail, so its code could not be loaded
+    def _on_actor_error(self, handle: ActorHandle, error: RayError) -> None:
+        del self._actors[handle.job, handle.attempt]
+        ray.kill(handle.actor)  # if it lives after all, it must not keep its GPU
+        job, attempt = handle.job, handle.attempt
+        print(f"job {job}, attempt {attempt}, on {handle.device}: {error}", file=sys.stderr, flush=True)
+        self._report_devices()
+        if getattr(error, "actor_init_failed", False):  # its constructor cannot fail, so its code could not be loaded
             message = (
-                f"the cluster's node {_node(hand)} cannot load dreamwright ({last_line(error)}); install dreamwright[ray] {__version__} "
-                "there, for the Python that its `ray start` runs with, then send the job again"
+                f"the cluster's node {handle.node} cannot load dreamwright ({last_line(error)}); "
+                f"install dreamwright[ray] {__version__} there, for the Python that its `ray start` runs with, "
+                "then send the job again"
             )
-            self.say(JobFinished(hand.job, "failed", message[:MESSAGE_CHARACTERS], False, hand.attempt))
-        elif hand.device not in (self._slots or {}):
-            self.say(ActorLost(hand.job, hand.attempt, f"the cluster's node {_node(hand)} was lost"))
+            self.send(JobFinished(job, "failed", message[:MESSAGE_CHARACTERS], False, attempt))
+        elif handle.device not in (self._devices or {}):
+            self.send(ActorLost(job, attempt, f"the cluster's node {handle.node} was lost"))
         else:
-            self.say(ActorLost(hand.job, hand.attempt, f"its process on the cluster's node {_node(hand)} died"))
+            self.send(ActorLost(job, attempt, f"its process on the cluster's node {handle.node} ended"))
 
-    def _force(self, hand: ActorHandle) -> None:
-        """It was told to stop and did not look up: the checkpoint keeps what was done."""
-        del self._hands[hand.job, hand.attempt]
-        ray.kill(hand.actor)
+    def _kill_unresponsive(self, handle: ActorHandle) -> None:
+        """Kill an actor that did not stop in time; its checkpoint keeps what was done."""
+        del self._actors[handle.job, handle.attempt]
+        ray.kill(handle.actor)
         how, rest = (
-            ("paused", "it goes on from its last checkpoint")
-            if hand.why == "pause"
+            ("paused", "it continues from its last checkpoint")
+            if handle.stop_mode == "pause"
             else ("cancelled", "there is no mesh")
         )
-        message = f"it did not stop within {self._grace_s:g} s, so its process was ended; {rest}"
-        self.say(JobFinished(hand.job, how, message, False, hand.attempt))
-
-
-def _node(hand: ActorHandle) -> str:
-    return hand.device.rpartition("/")[0]
+        message = f"it did not stop within {self._grace_s:g} s, so its process was killed; {rest}"
+        self.send(JobFinished(handle.job, how, message, False, handle.attempt))
 
 
 def last_line(error: BaseException) -> str:
-    """What went wrong at the bottom of a traceback that came from another machine."""
+    """The last line of a traceback from another machine, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__
 
@@ -259,33 +257,37 @@ def last_line(error: BaseException) -> str:
 def explain(cluster: str, error: Exception) -> str:
     """Why there is no connection to a cluster, and what to do."""
     if "Version mismatch" in str(error):
-        told = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
-        return f"the Ray cluster at {cluster} is of other versions than this server: {told[:600]}; install the same Ray and Python on all machines"
+        details = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        return (
+            f"the Ray cluster at {cluster} has other versions than this server: {details[:600]}; "
+            "install the same Ray and Python on all machines"
+        )
     return (
-        f"no Ray cluster answers at {cluster} ({one_line(error)}); start one with `ray start --head`, let this machine join it with "
-        "`ray start --address=HOST:PORT --num-gpus=0`, and set RAY_AUTH_MODE and its token here as there (docs/operator/ray-cluster.md)"
+        f"no Ray cluster answers at {cluster} ({one_line(error)}); start one with `ray start --head`, let this machine "
+        "join it with `ray start --address=HOST:PORT --num-gpus=0`, and set RAY_AUTH_MODE and its token as there"
     )
 
 
 def end_with_server() -> None:
-    """The server holds the other end of stdin: the envoy ends when the server does; the actors go on."""
+    """End when the server closes its end of stdin; the actors continue."""
     sys.stdin.read()
     os._exit(0)
 
 
 def main() -> None:
+    """Serve the server that started this process until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends this process
-    told = json.loads(sys.stdin.readline())
+    request = json.loads(sys.stdin.readline())
     threading.Thread(target=end_with_server, daemon=True).start()
-    envoy = RayBridge(told["address"], told["secret"], told["compute"], told["grace_s"])
+    bridge = RayBridge(request["address"], request["secret"], request["compute"], request["grace_s"])
     try:
-        envoy.connect(told["cluster"], told["namespace"])
+        bridge.connect(request["cluster"], request["namespace"])
     except Exception as error:  # Ray raises RuntimeError, ConnectionError, ValueError and errors of gRPC
         traceback.print_exc()
-        envoy.say(ConnectionFailed(explain(told["cluster"], error)[:MESSAGE_CHARACTERS]))
+        bridge.send(ConnectionFailed(explain(request["cluster"], error)[:MESSAGE_CHARACTERS]))
         sys.exit(1)
     while True:
-        envoy.turn()
+        bridge.step()
 
 
 if __name__ == "__main__":

@@ -1,77 +1,74 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the server asks of whatever runs its jobs: worker processes of this machine (`foreman`), or actors of a Ray cluster.
+"""The interface between the server and what runs its jobs: local worker processes, or actors of a Ray cluster.
 
-The queue is the ledger's. A runner is given one job a free device, so what waits stays with the server, where it can be
-cancelled and reordered; it never starts a job again by itself, since each start is an attempt that the ledger counts.
+The queue belongs to the job store. A runner gets one job for each idle device, so waiting jobs stay with the server,
+where they can be cancelled and reordered. A runner never restarts a job: every start is an attempt that the job store
+counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import zmq
 
-from dreamwright.shared.messages import JobSummary
-
-from .worker_protocol import Report
+from .worker_protocol import Report, RunJob
 
 
 @dataclass(frozen=True)
 class WorkerExited:
-    """What made a job is no more, and did not say how the job ended; `job` is "" where there was none."""
+    """A worker that ended without reporting a result; `job` is "" when it had none."""
 
     job: str
-    status: int  # of the process, where it is known
-    attempt: int = 0  # that died; 0: the job's newest
-    reason: str = ""  # the beginning of a sentence, "its node was lost"; "": the status says it
+    status: int  # exit status of the process, where it is known
+    attempt: int = 0  # that it was running; 0: the job's newest
+    reason: str = ""  # first half of a sentence, as "its node was lost"; "": derived from `status`
 
 
 class Runner(Protocol):
-    """All methods return at once, and all are called from the server's one thread."""
+    """All methods return at once and are called from the server's one thread."""
 
     @property
-    def socket(self) -> zmq.Socket:
-        """Readable when `reports` may have something to say."""
+    def socket(self) -> zmq.Socket[bytes]:
+        """Readable when `reports` may have something to return."""
 
     @property
     def survives_server(self) -> bool:
-        """Whether what it runs goes on without the server, to be adopted when that is back."""
+        """Whether its workers continue without the server, and can be reattached when it is back."""
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """What jobs can be given to now, busy or not. Machines may come and go; a device that comes back has its old name."""
+        """Devices that exist now, busy or not. Machines may come and go; a device that comes back keeps its name."""
 
     def reattach(self, running: Mapping[str, int]) -> set[str]:
-        """Called once, at the server's start: `running` says which attempt of which jobs the ledger counts as running.
+        """Called once, at the server's start, with the attempt of each job that the job store counts as running.
 
-        Answers which of these are being worked on still: their devices are busy, and their reports come. Whatever else
-        the runner finds at work for this server is ended.
+        Returns the jobs that are still being run: their devices are busy, and their reports arrive. Every other worker
+        of this server that the runner finds is ended.
         """
 
     def idle_devices(self) -> list[str]:
-        """Devices that a job can be given to now."""
+        """Devices that can take a job now."""
 
-    def assign(self, device: str, job: JobSummary, folder: Path) -> None:
-        """Put an idle device to work on an attempt, whose fence is raised. Never fails: what goes wrong is reported."""
+    def assign(self, device: str, order: RunJob) -> None:
+        """Start an attempt, whose fence is raised, on an idle device. Never raises: failures are reported."""
 
-    def stop(self, job: str, why: str) -> None:
-        """Stop a job after its step: "pause" keeps the place, "cancel" makes a mesh of what there is.
+    def stop(self, job: str, mode: str) -> None:
+        """Stop a job after its step: "pause" keeps a checkpoint, "cancel" makes a mesh of what there is.
 
-        `JobFinished` or `WorkerExited` follows; a runner may use force on what does not heed. For a job that it does not have: nothing.
+        `JobFinished` or `WorkerExited` follows; a runner may kill a worker that does not react. Unknown jobs are ignored.
         """
 
     def kill(self, job: str) -> None:
-        """End what makes a job at once, wherever it is; `WorkerExited` follows. For a job that it does not have: nothing."""
+        """Kill the worker of a job; `WorkerExited` follows. Unknown jobs are ignored."""
 
     def reports(self) -> Iterator[Report | WorkerExited]:
-        """What was said since the last call. Every attempt that was given or adopted ends in one `JobFinished` or `WorkerExited`.
+        """Reports since the last call. Every assigned or reattached attempt ends in `JobFinished` or `WorkerExited`.
 
-        After its `JobFinished` was taken from here, or its `WorkerExited`, the device is idle again. Reports between may be left out in
-        favor of later ones.
+        The device is idle once that report has been taken. Earlier reports may be dropped in favor of later ones.
         """
 
     def close(self, grace_s: float = 5.0) -> None:
-        """The server ends. What only lives by this runner is ended too; the rest waits to be adopted."""
+        """The server ends. Workers that cannot survive it are ended too; the others wait to be reattached."""

@@ -1,164 +1,214 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the server tells its workers, or its envoy to a cluster, and hears from them, over a loopback socket that a secret of this start guards."""
+"""Messages between the server and its workers, or its bridge to a Ray cluster.
+
+They travel over a loopback socket; each carries a secret that is made anew at every start of the server.
+"""
 
 from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgpack
 
 from dreamwright.shared import limits
 from dreamwright.shared.errors import ProtocolError
-from dreamwright.shared.messages import CAUSES, LARGEST, JobSummary
-from dreamwright.shared.schema import flag, from_map, one_of, raw, real, record, shown, text, to_map, whole, words
+from dreamwright.shared.messages import CAUSES, LARGEST, JobSummary, PreviewFrame
+from dreamwright.shared.schema import (
+    boolean,
+    enum,
+    from_map,
+    integer,
+    number,
+    record,
+    scalar_map,
+    short_repr,
+    text,
+    text_list,
+    to_map,
+)
 
 PATH_CHARACTERS = 4096
 CLUSTER_DEVICES = 4096
-STAGES = ("", "loading", "stepping", "meshing")  # of an attempt, which differ in how long may pass without a word
+STAGES = ("", "loading", "stepping", "meshing")  # of an attempt; each has its own hang timeout
 
 
 @dataclass(frozen=True)
 class RunJob:
-    """Make this job, as its attempt `job.attempt`; its folder may hold a checkpoint to go on from."""
+    """Order: run attempt `attempt` of a job in `folder`, from its newest checkpoint if there is one."""
 
-    job: JobSummary = record(JobSummary)
+    job: str = text(limits.JOB_CHARACTERS)
+    attempt: int = integer(1, LARGEST)
+    device: str = text(limits.NAME_CHARACTERS)
     folder: str = text(PATH_CHARACTERS)
+    prompt: str = text(limits.PROMPT_CHARACTERS)
+    negative: str = text(limits.PROMPT_CHARACTERS)
+    model: str = text(limits.NAME_CHARACTERS)
+    preset: str = text(limits.NAME_CHARACTERS)
+    seed: int = integer(0, limits.SEED_LARGEST)
+    settings: dict[str, Any] = scalar_map(limits.SETTINGS)
+    cause: str = enum(*CAUSES, default="")  # why the attempt before it failed; "": there was none, or it did not fail
+    parent_job: str = text(limits.JOB_CHARACTERS, "")  # the job whose field this one starts from
+    mesh: str = text(64, "")  # SHA-256 of the uploaded mesh to refine; "": from text only
+
+
+def run_job_order(summary: JobSummary, folder: Path) -> RunJob:
+    """The order that starts the newest attempt of a job: only what a worker needs of the job's summary."""
+    return RunJob(
+        job=summary.job,
+        attempt=summary.attempt,
+        device=summary.device,
+        folder=str(folder),
+        prompt=summary.prompt,
+        negative=summary.negative,
+        model=summary.model,
+        preset=summary.preset,
+        seed=summary.seed,
+        settings=dict(summary.settings),
+        cause=summary.cause,
+        parent_job=summary.parent_job,
+        mesh=summary.mesh,
+    )
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Stop after this step: keep the place ("pause"), or make a mesh of what there is ("cancel")."""
+    """Order: stop after this step. "pause" keeps a checkpoint; "cancel" makes a mesh of what there is."""
 
     job: str = text(limits.JOB_CHARACTERS)
-    why: str = one_of("pause", "cancel")
+    mode: str = enum("pause", "cancel")
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker waits for work."""
+    """Report: a worker has no job and takes one."""
 
     device: str = text(limits.NAME_CHARACTERS)
 
 
 @dataclass(frozen=True)
 class ProgressReport:
-    """Steps done; the server's sign of life too."""
+    """Report: steps done. Also the heartbeat of a training attempt."""
 
     job: str = text(limits.JOB_CHARACTERS)
-    step: int = whole(0, LARGEST)
-    steps: int = whole(0, LARGEST)
-    elapsed_s: float = real(0, 1e12)
-    eta_s: float = real(-1, 1e12)
-    attempt: int = whole(0, LARGEST, 0)  # the report counts only while this is the job's newest; 0 never is
+    step: int = integer(0, LARGEST)
+    steps: int = integer(0, LARGEST)
+    elapsed_s: float = number(0, 1e12)
+    eta_s: float = number(-1, 1e12)  # -1: unknown
+    attempt: int = integer(0, LARGEST, 0)  # reports of any attempt but the job's newest are ignored; 0 never counts
 
 
 @dataclass(frozen=True)
 class StatusReport:
-    """A health verdict, a warning, a restart, a stage of the work."""
+    """Report: a health verdict, a warning, a restart, or the next stage."""
 
     job: str = text(limits.JOB_CHARACTERS)
     health: str = text(limits.NAME_CHARACTERS)
     message: str = text(limits.MESSAGE_CHARACTERS)
-    attempt: int = whole(0, LARGEST, 0)  # the report counts only while this is the job's newest; 0 never is
-    stage: str = one_of(*STAGES, default="")  # what it does from now on; "": what it did
+    attempt: int = integer(0, LARGEST, 0)  # see `ProgressReport.attempt`
+    stage: str = enum(*STAGES, default="")  # that begins now; "": unchanged
 
 
 @dataclass(frozen=True)
 class PreviewReport:
-    """A preview: RGB rows from the top, 8 bits, zlib."""
+    """Report: a preview, already in the form that subscribers receive."""
 
-    job: str = text(limits.JOB_CHARACTERS)
-    step: int = whole(0, LARGEST)
-    width: int = whole(1, 4096)
-    height: int = whole(1, 4096)
-    data: bytes = raw(limits.REPLY_BYTES)
-    attempt: int = whole(0, LARGEST, 0)  # the report counts only while this is the job's newest; 0 never is
+    frame: PreviewFrame = record(PreviewFrame)
+    attempt: int = integer(0, LARGEST, 0)  # see `ProgressReport.attempt`
+
+    @property
+    def job(self) -> str:
+        """The job that the preview shows."""
+        return self.frame.job
 
 
 @dataclass(frozen=True)
 class JobFinished:
-    """The job ended; a mesh lies in its folder when `meshed`."""
+    """Report: the last one of an attempt. With `meshed` the job's folder holds a mesh."""
 
     job: str = text(limits.JOB_CHARACTERS)
-    how: str = one_of("succeeded", "failed", "paused", "cancelled")
+    how: str = enum("succeeded", "failed", "paused", "cancelled")
     message: str = text(limits.MESSAGE_CHARACTERS)
-    meshed: bool = flag()
-    attempt: int = whole(0, LARGEST, 0)  # the report counts only while this is the job's newest; 0 never is
-    cause: str = one_of(*CAUSES, default="")  # of a failure
+    meshed: bool = boolean()
+    attempt: int = integer(0, LARGEST, 0)  # see `ProgressReport.attempt`
+    cause: str = enum(*CAUSES, default="")  # of a failure
+    mesh_sha256: str = text(64, "")  # of the mesh file; "": the server computes it
 
 
 @dataclass(frozen=True)
 class DevicesAvailable:
-    """The GPUs of a cluster, one a device."""
+    """Report of the bridge: the GPUs of the cluster, one device each."""
 
-    devices: tuple[str, ...] = words(CLUSTER_DEVICES)
+    devices: tuple[str, ...] = text_list(CLUSTER_DEVICES)
 
 
 @dataclass(frozen=True)
 class ActorFound:
-    """An actor that a cluster has for this server, from before its present envoy."""
+    """Report of the bridge: an actor of this server that an earlier bridge started."""
 
     job: str = text(limits.JOB_CHARACTERS)
-    attempt: int = whole(1, LARGEST)
+    attempt: int = integer(1, LARGEST)
     device: str = text(limits.NAME_CHARACTERS)
 
 
 @dataclass(frozen=True)
 class Connected:
-    """The envoy has a cluster, and has told of its slots and of every actor that it found."""
+    """Report of the bridge: it is connected, and has reported the devices and every actor found."""
 
 
 @dataclass(frozen=True)
 class ConnectionFailed:
-    """The envoy has no cluster, and ends."""
+    """Report of the bridge: it cannot reach the cluster, and ends."""
 
     message: str = text(limits.MESSAGE_CHARACTERS)
 
 
 @dataclass(frozen=True)
 class ActorLost:
-    """An actor is no more, and did not say how its job ended."""
+    """Report of the bridge: an actor ended without reporting how its job ended."""
 
     job: str = text(limits.JOB_CHARACTERS)
-    attempt: int = whole(1, LARGEST)
+    attempt: int = integer(1, LARGEST)
     reason: str = text(limits.MESSAGE_CHARACTERS)
 
 
 @dataclass(frozen=True)
 class KillActor:
-    """End an actor, whatever it does, and give its GPU back."""
+    """Order to the bridge: kill an actor and free its GPU."""
 
     job: str = text(limits.JOB_CHARACTERS)
-    attempt: int = whole(1, LARGEST)
+    attempt: int = integer(1, LARGEST)
 
 
 Report = ProgressReport | StatusReport | PreviewReport | JobFinished
-OF_A_CLUSTER = (DevicesAvailable, ActorFound, Connected, ConnectionFailed, ActorLost, KillActor)
-KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (RunJob, Stop, Ready, ProgressReport, StatusReport, PreviewReport, JobFinished, *OF_A_CLUSTER)
-}
+MESSAGE_TYPES: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (
+        RunJob, Stop, Ready, ProgressReport, StatusReport, PreviewReport, JobFinished,
+        DevicesAvailable, ActorFound, Connected, ConnectionFailed, ActorLost, KillActor,
+    )
+}  # fmt: skip
 
 
 def pack_order(secret: str, message: Any) -> bytes:
-    """Bytes of an order or a report: the secret, then [kind, fields] in msgpack."""
-    return secret.encode() + msgpack.packb([type(message).__name__, to_map(message)], use_bin_type=True)
+    """Bytes of an order or a report: the secret, then [type, fields] in msgpack. Raises ProtocolError."""
+    return secret.encode() + bytes(msgpack.packb([type(message).__name__, to_map(message)], use_bin_type=True))
 
 
 def unpack_order(secret: str, data: bytes) -> Any:
-    """The message. Raises ProtocolError for a wrong secret or anything malformed."""
-    lock = secret.encode()
-    if not hmac.compare_digest(
-        data[: len(lock)], lock
-    ):  # before anything is unpacked: whoever is on this machine can send here
-        raise ProtocolError("an order without this start's secret")
+    """The message in `data`. Raises ProtocolError for a wrong secret or malformed bytes."""
+    prefix = secret.encode()
+    # Checked before anything is unpacked: every user of the machine can connect to the port.
+    if not hmac.compare_digest(data[: len(prefix)], prefix):
+        raise ProtocolError("a message without this start's secret")
     try:
         kind, body = msgpack.unpackb(
-            data[len(lock) :], raw=False, strict_map_key=True, max_array_len=4096, max_map_len=4096, max_ext_len=0
+            data[len(prefix) :], raw=False, strict_map_key=True, max_array_len=4096, max_map_len=4096, max_ext_len=0
         )
-    except Exception as error:  # the many errors of msgpack; see shared.messages.unpack
-        raise ProtocolError(f"no order: {type(error).__name__}") from error
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ProtocolError(f"no order: {shown(kind)}; known are {', '.join(KINDS)}")
-    return from_map(KINDS[kind], body)
+    except Exception as error:  # msgpack raises many types; see shared.messages.unpack
+        raise ProtocolError(f"not a worker message: {type(error).__name__}") from error
+    if not isinstance(kind, str) or kind not in MESSAGE_TYPES:
+        raise ProtocolError(f"not a worker message: {short_repr(kind)}; known are {', '.join(MESSAGE_TYPES)}")
+    return from_map(MESSAGE_TYPES[kind], body)

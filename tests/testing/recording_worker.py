@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A worker without a socket, which runs attempts of a tiny job in the test's own process."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dreamwright.backend.server.workers.fencing import raise_fence
+from dreamwright.backend.server.workers.worker import Worker
+from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport, RunJob, StatusReport, Stop
+from tests.testing.tiny_model import QUICK, save_tiny_model
+
+SETTINGS = {
+    **dict(setting.split("=") for setting in QUICK),
+    "run.threads": "1",
+    "mesh.threshold": "1.0",
+    "run.max_restarts": "0",
+}
+
+
+class RecordingWorker(Worker):
+    """Keeps its reports in `sent`, and pauses once it has reported step `stop_at`."""
+
+    def __init__(self) -> None:
+        self._secret, self.device, self._stop, self._reported, self._attempt = "", "cpu", None, 0.0, 0
+        self._orphaned = threading.Event()
+        self.sent: list[Any] = []
+        self.stop_at = 10**9
+
+    def send(self, message: object) -> None:
+        self.sent.append(message)
+
+    def _requested_stop(self) -> str:
+        if any(isinstance(report, ProgressReport) and report.step >= self.stop_at for report in self.sent):
+            self._stop = Stop("job", "pause")
+        return self._stop.mode if self._stop is not None else ""
+
+    @property
+    def ended(self) -> JobFinished:
+        (ended,) = [report for report in self.sent if isinstance(report, JobFinished)]
+        return ended
+
+    def notes(self) -> str:
+        return " | ".join(report.message for report in self.sent if isinstance(report, StatusReport))
+
+    def steps(self) -> list[int]:
+        return [report.step for report in self.sent if isinstance(report, ProgressReport)]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pipeline, which no test changes."""
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def report_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the usual pause between two progress reports."""
+    monkeypatch.setattr("dreamwright.backend.server.workers.job_executor.REPORT_S", 0.0)
+
+
+def job_order(model: Path, folder: Path, number: int) -> RunJob:
+    """The order to run attempt `number` of a job of six steps in `folder`."""
+    return RunJob(
+        job="job",
+        attempt=number,
+        device="cpu",
+        folder=str(folder),
+        prompt="a red mushroom",
+        negative="",
+        model=str(model),
+        preset="draft",
+        seed=0,
+        settings=dict(SETTINGS),
+    )
+
+
+def run_attempt(model: Path, folder: Path, number: int, worker: RecordingWorker | None = None) -> RecordingWorker:
+    """Run one attempt to its end, in this process."""
+    worker = worker or RecordingWorker()
+    raise_fence(folder, number)
+    worker.run(job_order(model, folder, number))
+    return worker
