@@ -13,7 +13,7 @@ from .shared import limits
 from .shared.job_states import ENDED, JobState
 
 LABEL = "Refine with a New Prompt"
-SHARE = "run.refine_share"  # the setting behind the slider
+SHARE = "run.finetune_share"  # the setting behind the slider
 WIDTH = 420  # of the dialog, pixels
 NOT_KEPT = "The server has no field of this prop to begin from; dream it again, then refine that"
 
@@ -61,7 +61,7 @@ def job_fault(job: Any) -> str:
     """Why a job's prompt cannot be refined, in a sentence; "" when it can."""
     if JobState(job.state) not in ENDED:
         return "Only an ended job's prompt can be refined; cancel it, or wait"
-    return "" if job.refinable else NOT_KEPT
+    return "" if job.has_field else NOT_KEPT
 
 
 def kept_share(base: Base) -> float | None:

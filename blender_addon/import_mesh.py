@@ -118,8 +118,8 @@ def provenance(job: JobSummary, facts: dict[str, Any], address: str) -> dict[str
         "version": __version__,
         "imported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    if job.refines:
-        known["refines"] = job.refines
+    if job.parent_job:
+        known["parent_job"] = job.parent_job
     for name, value in facts.items():
         if not name.startswith(ECHOED):
             known.setdefault(name.replace(".", "_"), value)

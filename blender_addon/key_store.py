@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .shared.credentials import Invitation, KeyPair, fingerprint, kept_pair, key_text, read_invitation, read_key
+from .shared.credentials import ConnectionString, KeyPair, fingerprint, load_or_create_key_pair, format_key, parse_connection_string, parse_key
 from .shared.private_files import PrivateFileError, read_private, write_private
 
 if TYPE_CHECKING:
-    from .shared.connection_monitor import Lock
+    from .shared.connection_monitor import CurveCredentials
 
 
 class KeyringError(ValueError):
@@ -35,12 +35,12 @@ class Keyring:
         except KeyringError:
             self.server = None  # `lock_for` says why
 
-    def accept(self, text: str) -> tuple[Invitation, bool]:
+    def accept(self, text: str) -> tuple[ConnectionString, bool]:
         """Take a connection string: from now on its address is that server or nobody; whether it was another one before.
 
         Raises ValueError.
         """
-        invited = read_invitation(text)
+        invited = parse_connection_string(text)
         return invited, remember_server(self._folder, invited)
 
     def forget(self, address: str) -> None:
@@ -51,18 +51,18 @@ class Keyring:
     def own_text(self) -> str:
         """This installation's public key for who runs a server, made at the first need. Raises KeyringError, ImportError."""
         self.own = own_pair(self._folder).public
-        return key_text(self.own)
+        return format_key(self.own)
 
-    def lock_for(self, address: str) -> Lock | None:
+    def lock_for(self, address: str) -> CurveCredentials | None:
         """What a connection to an address is encrypted with; None where it is not. Raises KeyringError, ImportError."""
         self.server = server_key(self._folder, address)
         if self.server is None:
             return None
-        from .shared.connection_monitor import Lock  # which loads zmq
+        from .shared.connection_monitor import CurveCredentials  # which loads zmq
 
         pair = own_pair(self._folder)
         self.own = pair.public
-        return Lock(self.server, pair)
+        return CurveCredentials(self.server, pair)
 
     @property
     def server_mark(self) -> str:
@@ -79,7 +79,7 @@ def own_pair(folder: Path) -> KeyPair:
     """The key pair of this installation, made at its first need. Raises KeyringError, ImportError where zmq is missing."""
     path = folder / "keys" / "own.json"
     try:
-        return kept_pair(path)
+        return load_or_create_key_pair(path)
     except PrivateFileError as error:
         raise KeyringError(f"This computer's key cannot be used: {error}") from error
     except ValueError as error:
@@ -101,15 +101,15 @@ def server_key(folder: Path, address: str) -> bytes | None:
     """
     known = _servers(folder).get(address)
     try:
-        return None if known is None else read_key(known)
+        return None if known is None else parse_key(known)
     except ValueError as error:
         raise KeyringError(f"The key of {address} is damaged; paste its connection string again") from error
 
 
-def remember_server(folder: Path, invited: Invitation) -> bool:
+def remember_server(folder: Path, invited: ConnectionString) -> bool:
     """Keep a server's key; whether another one was known for its address. Raises KeyringError."""
     servers = _servers(folder)
-    before, fresh = servers.get(invited.address), key_text(invited.server)
+    before, fresh = servers.get(invited.address), format_key(invited.server)
     _write_servers(folder, {**servers, invited.address: fresh})
     return before not in (None, fresh)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from .shared.capabilities import Capabilities
-from .shared.credentials import is_invitation
-from .shared.failure_causes import WORDS, Cause
+from .shared.credentials import is_connection_string
+from .shared.failure_causes import CAUSE_DESCRIPTIONS, FailureCause
 from .shared.job_states import ENDED, JobState
 from .shared.messages import JobSummary
+from .shared.prompt_words import PromptReading, model_vocabulary, read_prompt
 
 WIDTH = 46  # of a line where nobody knows how wide the panel is
 
@@ -34,8 +34,8 @@ LINK_LOOKS: dict[str, tuple[str, str]] = {
     "connecting": ("TIME", "Connecting"),
     "online": ("LINKED", "Connected"),
     "lost": ("ERROR", "Connection lost"),
-    "barred": ("LOCKED", "Not let in"),
-    "refused": ("CANCEL", "Cannot talk to this server"),
+    "unauthorized": ("LOCKED", "Not let in"),
+    "incompatible": ("CANCEL", "Cannot talk to this server"),
 }
 
 
@@ -80,7 +80,7 @@ def rough_span(low: float, high: float) -> str:
 def progress_text(job: JobSummary) -> str:
     """One line about where a job stands."""
     if job.state == JobState.QUEUED.value:
-        place = "Next in the queue" if job.queue_place == 1 else f"Place {job.queue_place} in the queue"
+        place = "Next in the queue" if job.queue_position == 1 else f"Place {job.queue_position} in the queue"
         return place + (f", ready in {rough_span(job.ready_low_s, job.ready_high_s)}" if job.ready_high_s >= 0 else "")
     if job.state == JobState.RUNNING.value:
         left = f", {duration(job.eta_s)} left" if job.eta_s >= 0 else ""
@@ -93,7 +93,7 @@ def progress_text(job: JobSummary) -> str:
 
 def trouble(job: JobSummary) -> str:
     """Why a job that has not ended was begun more than once; "" where nothing went wrong."""
-    return f"Tried again: {WORDS[Cause(job.cause)]}" if job.cause and JobState(job.state) not in ENDED else ""
+    return f"Tried again: {CAUSE_DESCRIPTIONS[FailureCause(job.cause)]}" if job.cause and JobState(job.state) not in ENDED else ""
 
 
 def place_text(job: JobSummary, refined: str = "") -> str:
@@ -104,7 +104,7 @@ def place_text(job: JobSummary, refined: str = "") -> str:
     origin = f"“{short(refined, 24)}” refined" if refined else "another prop refined"
     return ", ".join(
         filter(
-            None, (origin[:1].upper() + origin[1:] if job.refines else "", kept if job.refines else kept.capitalize())
+            None, (origin[:1].upper() + origin[1:] if job.parent_job else "", kept if job.parent_job else kept.capitalize())
         )
     )
 
@@ -121,21 +121,16 @@ def clean_prompt(text: str) -> str:
     return " ".join(text.split())
 
 
-def unknown_words(prompt: str, vocabulary: Iterable[str]) -> list[str]:
-    """Words of a prompt that a model with this vocabulary does not know; [] for a model that takes any words."""
-    known = {word.lower() for word in vocabulary}
-    words = re.findall(r"[^\s,.;:!?]+", prompt.lower()) if known else []
-    return list(dict.fromkeys(word for word in words if word not in known))
+def read_prompt_for(offered: Capabilities | None, model: str, prompt: str) -> PromptReading:
+    """The prompt in a model's words; as it was typed where the model is unknown or takes any words."""
+    card = next((card for card in offered.models if card.name == model), None) if offered else None
+    return read_prompt(prompt, model_vocabulary(card)) if card else PromptReading(prompt)
 
 
 def vocabulary_fault(offered: Capabilities | None, model: str, prompt: str) -> str:
-    """Why a model cannot be asked for this, in a sentence; "" when it can, or nobody knows its words."""
-    card = next((card for card in offered.models if card.name == model), None) if offered else None
-    unknown = unknown_words(prompt, card.vocabulary) if card else []
-    if not unknown:
-        return ""
-    example = f"; try: {card.examples[0]}" if card.examples else ""
-    return f"The model {card.name} does not know {', '.join(unknown[:5])}{example}"
+    """Why a model cannot be asked for this, in a sentence; "" when it can, or its words are unknown."""
+    fault = read_prompt_for(offered, model, prompt).fault
+    return fault[:1].upper() + fault[1:]
 
 
 def _split(address: str) -> tuple[str, str, int, str]:
@@ -157,7 +152,7 @@ def is_local(address: str) -> bool:
 def address_fault(address: str) -> str:
     """Why an address cannot be used, in a sentence; "" when it can."""
     example = "write it as tcp://127.0.0.1:47630"
-    if is_invitation(address):
+    if is_connection_string(address):
         return "The connection string is not whole; copy the whole line that the server prints"
     try:
         scheme, host, port, rest = _split(address)

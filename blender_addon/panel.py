@@ -73,7 +73,7 @@ class DREAMWRIGHT_PT_server(_InDream, bpy.types.Panel):
         layout, session, chosen = self.layout, addon_state.session(), preferences()
         here, running = labels.is_local(chosen.address), local_server.is_running()
         fault = local_server.start_fault() if here and not session.is_online else ""
-        symbol, word, advice = labels.link_words(session.link, session.reason, here, here and running, fault)
+        symbol, word, advice = labels.link_words(session.connection_state, session.reason, here, here and running, fault)
         row = layout.row(align=True)
         row.label(text=word, icon=compat.icon(symbol, "DOT"))
         if session.is_open:
@@ -108,7 +108,7 @@ class DREAMWRIGHT_PT_server(_InDream, bpy.types.Panel):
         column.label(text=f"Server {session.keys.server_mark}", icon="LOCKED")
         if session.keys.own_mark:
             column.label(text=f"This computer {session.keys.own_mark}", icon="BLANK1")
-        if session.link == "barred":
+        if session.connection_state == "unauthorized":
             column.operator("dreamwright.copy_key", icon="COPYDOWN")
         if not session.is_open:
             column.operator("dreamwright.forget_server_key", icon="TRASH")
@@ -147,11 +147,11 @@ class DREAMWRIGHT_PT_prompt(_InDream, bpy.types.Panel):
             row = column.row(align=True)
             row.operator("dreamwright.edit_prompt", text="Edit Text", icon="TEXT")
             row.operator("dreamwright.use_text", icon="IMPORT")
-        unknown = labels.unknown_words(mine.prompt, card.vocabulary) if card else []
-        if unknown:
-            text = f"The model {card.name} does not know: {', '.join(unknown[:5])}"
-            for index, line in enumerate(labels.wrapped(text, _fitting(context, 4))):
-                layout.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
+        reading = labels.read_prompt_for(session.offered, mine.model_name, mine.prompt)
+        if text := reading.fault or reading.notice:
+            icon = "ERROR" if reading.fault else "INFO"
+            for index, line in enumerate(labels.wrapped(text[:1].upper() + text[1:], _fitting(context, 4))):
+                layout.label(text=line, icon=icon if index == 0 else "BLANK1")
         layout.use_property_split = True
         column = layout.column()
         column.prop(mine, "model")
@@ -277,7 +277,7 @@ class DREAMWRIGHT_PT_jobs(_InDream, bpy.types.Panel):
         if JobState(job.state) in ENDED:
             row.operator("dreamwright.refine_job", text="", icon=compat.icon("GREASEPENCIL", "TEXT"))
         row = layout.row(align=True)
-        origin = session.jobs.get(job.refines)
+        origin = session.jobs.get(job.parent_job)
         row.label(text=labels.place_text(job, origin.prompt if origin else ""))
         if JobState(job.state) not in ENDED:
             row.operator("dreamwright.raise_priority", text="", icon="TRIA_UP")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import storage
-from .shared.messages import Submit
+from .shared.messages import SubmitJob
 
 if TYPE_CHECKING:
     from .shared.client import Client
@@ -62,7 +62,7 @@ class MeshOutbox:
         return 1.0 if upload is None else upload.share
 
     def send(
-        self, client: Client, asked: Submit, on_end: Callable[[Any], None], on_progress: Callable[[], None]
+        self, client: Client, asked: SubmitJob, on_end: Callable[[Any], None], on_progress: Callable[[], None]
     ) -> None:
         """Send the mesh of a request, or go on with it. Raises ValueError when it is no more on this computer."""
         if asked.ticket in self.uploads:

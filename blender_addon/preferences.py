@@ -8,7 +8,7 @@ import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
 from . import compat, key_store, labels, storage
-from .shared.credentials import is_invitation
+from .shared.credentials import is_connection_string
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:47630"
 
@@ -23,7 +23,7 @@ def _address_changed(self: Any, context: Any) -> None:
     """A pasted connection string becomes a plain address; the key goes into the user folder, not into these preferences."""
     from . import addon_state  # which needs this module
 
-    if not is_invitation(self.address):
+    if not is_connection_string(self.address):
         addon_state.address_changed(self.address)
         return
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty
 
-from .shared.capabilities import Capabilities, SettingCard
+from .shared.capabilities import Capabilities, SettingInfo
 
 # Settings that have a control of their own in the panel.
 TEXTURE = "mesh.texture"
@@ -20,16 +20,16 @@ _HOLDER = "dreamwright_settings"
 _LARGEST = 2**31 - 1
 
 _made: type | None = None
-_made_from: tuple[SettingCard, ...] = ()
+_made_from: tuple[SettingInfo, ...] = ()
 _choices: list[list[tuple[str, str, str]]] = []  # kept alive: Blender holds only pointers into them
 
 
-def field_of(card: SettingCard) -> str:
+def field_of(card: SettingInfo) -> str:
     """The property's name: a dot cannot be in one."""
     return re.sub(r"\W", "_", card.name.replace(".", "__"))
 
 
-def shown_cards(offered: Capabilities | None) -> tuple[SettingCard, ...]:
+def shown_cards(offered: Capabilities | None) -> tuple[SettingInfo, ...]:
     """Cards that the advanced panel draws."""
     cards = offered.settings if offered else ()
     return tuple(
@@ -48,12 +48,12 @@ def texture_fault(offered: Capabilities | None) -> str:
     return "This server makes no image textures; choose Vertex Colors, or update the server"
 
 
-def default_of(card: SettingCard, preset: str) -> Any:
+def default_of(card: SettingInfo, preset: str) -> Any:
     """A setting's value in a preset; None when the server does not say."""
     return card.defaults.get(preset, next(iter(card.defaults.values()), None))
 
 
-def _property(card: SettingCard) -> Any:
+def _property(card: SettingInfo) -> Any:
     default = default_of(card, "")
     words = {"name": card.label, "description": card.tip.rstrip(".")}
     if card.kind == "switch":
@@ -65,7 +65,7 @@ def _property(card: SettingCard) -> Any:
             return EnumProperty(**words, items=items, default=default)
         return EnumProperty(**words, items=items)
     number = default if isinstance(default, (int, float)) else card.low
-    if card.kind == "whole":
+    if card.kind == "integer":
         low, high = (int(max(-_LARGEST, min(_LARGEST, bound))) for bound in (card.low, card.high))
         return IntProperty(**words, default=int(max(low, min(high, number))), min=low, max=max(low, high))
     number = float(max(card.low, min(card.high, number)))
@@ -137,10 +137,10 @@ def apply(offered: Capabilities | None, preset: str, settings: Mapping[str, Any]
     return [name for name in settings if name not in cards and name not in OWN_CONTROLS]
 
 
-def _set(values: Any, card: SettingCard, value: Any) -> None:
+def _set(values: Any, card: SettingInfo, value: Any) -> None:
     try:
         setattr(
-            values, field_of(card), {"whole": int, "number": float, "switch": bool, "choice": str}[card.kind](value)
+            values, field_of(card), {"integer": int, "number": float, "switch": bool, "choice": str}[card.kind](value)
         )
     except (TypeError, ValueError):
         values.property_unset(field_of(card))  # of another kind or no choice any more: the default stands

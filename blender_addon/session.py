@@ -17,21 +17,21 @@ from .pending_uploads import MeshOutbox
 from .preview_frames import Frames
 from .session_events import JobEnded, JobStarted, MeshArrived, NewFrame, Notice
 from .shared import __version__
-from .shared.credentials import Invitation, is_invitation
-from .shared.errors import Refused, Unanswered
+from .shared.credentials import ConnectionString, is_connection_string
+from .shared.errors import RequestError, RequestTimeout
 from .shared.job_states import ENDED, JobState
 from .shared.mesh_file import decode_mesh
 from .shared.messages import (
-    AskCapabilities,
+    GetCapabilities,
     Capabilities,
-    Closing,
+    ServerShutdown,
     JobChanged,
-    JobForgotten,
+    JobDeleted,
     JobList,
     JobReply,
     JobSummary,
     PreviewFrame,
-    Submit,
+    SubmitJob,
     check_request,
 )  # fmt: skip
 
@@ -53,13 +53,13 @@ class Session(Commands):
         self.folder, self.address = folder, ""
         self.keys = key_store.Keyring(folder)
         self.revision = 0
-        self.link, self.reason = OFFLINE, "Not connected"
+        self.connection_state, self.reason = OFFLINE, "Not connected"
         self.offered: Capabilities | None = None
         self.jobs: dict[str, JobSummary] = {}  # newest first
         self.frames: dict[str, Frames] = {}
         self.downloads: dict[str, Download] = {}
         self.outbox: dict[
-            str, Submit
+            str, SubmitJob
         ] = {}  # asked of this server and not yet answered, by ticket; kept on disk as well
         self.meshes = MeshOutbox(folder)  # of what of it is to be refined
         self.submitted: dict[str, str] = {}  # job by ticket, of this session
@@ -75,7 +75,7 @@ class Session(Commands):
     @property
     def is_online(self) -> bool:
         """Whether requests are answered now."""
-        return self.link == ONLINE
+        return self.connection_state == ONLINE
 
     @property
     def is_open(self) -> bool:
@@ -96,7 +96,7 @@ class Session(Commands):
             self.keys.show(address)
             self.revision += 1
 
-    def pair(self, text: str) -> Invitation:
+    def pair(self, text: str) -> ConnectionString:
         """Take a server's connection string. Raises ValueError."""
         invited, is_new = self.keys.accept(text)
         if is_new:
@@ -113,7 +113,7 @@ class Session(Commands):
 
         Raises ValueError for an address that is none or whose server is not known, ImportError where zmq cannot be loaded.
         """
-        if is_invitation(address):
+        if is_connection_string(address):
             address = self.pair(address).address
         fault = labels.address_fault(address) or labels.key_fault(
             address, key_store.server_key(self.folder, address) is not None
@@ -128,7 +128,7 @@ class Session(Commands):
         self.disconnect()
         self.show_offline(address)
         lock, name = self.keys.lock_for(address), f"blender add-on {__version__}"
-        self._client = Client(address, storage.client_id(self.folder), name, self._clock, lock=lock)
+        self._client = Client(address, storage.client_id(self.folder), name, self._clock, credentials=lock)
         try:
             self._client.connect()
         except zmq.ZMQError as error:
@@ -150,8 +150,8 @@ class Session(Commands):
         self._become(OFFLINE, "Not connected")
 
     def _become(self, link: str, reason: str) -> None:
-        if (link, reason) != (self.link, self.reason):
-            self.link, self.reason = link, reason
+        if (link, reason) != (self.connection_state, self.reason):
+            self.connection_state, self.reason = link, reason
             self.revision += 1
 
     # --- asking
@@ -172,10 +172,10 @@ class Session(Commands):
         preset: str,
         seed: int,
         settings: dict[str, Any],
-        refines: str = "",
+        parent_job: str = "",
         mesh: bytes = b"",
     ) -> str:
-        """Ask for a prop, from the field of the job `refines` if there is one, or for a mesh file to be refined; returns the request's ticket.
+        """Ask for a prop, from the field of the job `parent_job` if there is one, or for a mesh file to be refined; returns the request's ticket.
 
         Raises ProtocolError for a field that breaks its rule.
 
@@ -183,7 +183,7 @@ class Session(Commands):
         makes one job of it.
         """
         name = hashlib.sha256(mesh).hexdigest() if mesh else ""
-        asked = Submit(uuid.uuid4().hex, prompt, negative, model, preset, seed, settings, refines=refines, mesh=name)
+        asked = SubmitJob(uuid.uuid4().hex, prompt, negative, model, preset, seed, settings, parent_job=parent_job, mesh=name)
         check_request(asked)
         self.outbox[asked.ticket] = asked
         if mesh:
@@ -211,15 +211,15 @@ class Session(Commands):
                 False,
             )
 
-    def _send_submit(self, asked: Submit) -> None:
+    def _send_submit(self, asked: SubmitJob) -> None:
         if asked.mesh and self._client is not None and not self.meshes.is_there(asked.ticket):
             return self._send_mesh(asked)
 
         def answered(reply: Any) -> None:
-            if isinstance(reply, Unanswered):
+            if isinstance(reply, RequestTimeout):
                 return None  # stays in the outbox for the next connection
             lacks_mesh = (
-                isinstance(reply, Refused) and reply.code == "not-ready" and asked.mesh and asked.ticket in self.outbox
+                isinstance(reply, RequestError) and reply.code == "not-ready" and asked.mesh and asked.ticket in self.outbox
             )
             if lacks_mesh and self.meshes.may_try_again(asked.ticket):
                 return self._send_mesh(asked)
@@ -233,13 +233,13 @@ class Session(Commands):
 
         self._ask(asked, answered)
 
-    def _send_mesh(self, asked: Submit) -> None:
+    def _send_mesh(self, asked: SubmitJob) -> None:
         def progressed() -> None:
             self.revision += 1
 
         def sent(result: Any) -> None:
             progressed()
-            if isinstance(result, Refused):
+            if isinstance(result, RequestError):
                 self.withdraw(asked.ticket)
                 self._refused("The mesh was not sent", result)
             else:
@@ -253,12 +253,12 @@ class Session(Commands):
 
     def _ask(self, message: Any, on_reply: Callable[[Any], None]) -> None:
         if self._client is None:
-            on_reply(Refused("not-now", "not connected to a server"))
+            on_reply(RequestError("not-now", "not connected to a server"))
         else:
             self._client.request(message, on_reply)
 
     def _refused(self, what: str, reply: Any) -> None:
-        why = str(reply) if isinstance(reply, Refused) else "the server gave an answer that does not fit"
+        why = str(reply) if isinstance(reply, RequestError) else "the server gave an answer that does not fit"
         self.say(f"{what}: {why}")
 
     def watch(self, job: str) -> None:
@@ -311,7 +311,7 @@ class Session(Commands):
     def _take(self, event: Any) -> None:
         if isinstance(event, JobChanged):
             self._take_job(event.job)
-        elif isinstance(event, JobForgotten):
+        elif isinstance(event, JobDeleted):
             self.jobs.pop(event.job, None)
             self.frames.pop(event.job, None)
             self.revision += 1
@@ -324,11 +324,11 @@ class Session(Commands):
             self.revision += 1
         elif isinstance(event, PreviewFrame):
             self._take_frame(event)
-        elif isinstance(event, Closing):
+        elif isinstance(event, ServerShutdown):
             self.say(event.message, False)
         else:
             was_online = self.is_online
-            self._become(event.link.value, event.reason)
+            self._become(event.state.value, event.reason)
             if self.is_online and not was_online:
                 self._back_online()
 
@@ -365,7 +365,7 @@ class Session(Commands):
             self.revision += 1
             self._on_disk(lambda: storage.remember_capabilities(self.folder, self.address, reply), "The server's offer")
 
-        self._ask(AskCapabilities(), told)
+        self._ask(GetCapabilities(), told)
 
     def _back_online(self) -> None:
         for asked in list(self.outbox.values()):

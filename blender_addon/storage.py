@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .shared.errors import ProtocolError
-from .shared.messages import Capabilities, Submit
+from .shared.messages import Capabilities, SubmitJob
 from .shared.schema import from_map, to_map
 
 SERVERS = 20  # remembered; the one not used for longest goes first
@@ -79,7 +79,7 @@ def known_addresses(folder: Path) -> list[str]:
     return list(reversed(_read(folder / "capabilities.json")))
 
 
-def keep_submit(folder: Path, address: str, asked: Submit, mesh: bytes = b"") -> None:
+def keep_submit(folder: Path, address: str, asked: SubmitJob, mesh: bytes = b"") -> None:
     """Keep a request until it is answered; a file each, so that two Blenders never lose each other's. Raises OSError."""
     if mesh:
         _replace(_mesh_path(folder, asked.ticket), mesh)
@@ -92,7 +92,7 @@ def drop_submit(folder: Path, ticket: str) -> None:
     _mesh_path(folder, ticket).unlink(missing_ok=True)
 
 
-def recall_mesh(folder: Path, asked: Submit) -> bytes | None:
+def recall_mesh(folder: Path, asked: SubmitJob) -> bytes | None:
     """The mesh that a request is to refine; None when it is no more as it was."""
     try:
         data = _mesh_path(folder, asked.ticket).read_bytes()
@@ -101,13 +101,13 @@ def recall_mesh(folder: Path, asked: Submit) -> bytes | None:
     return data if hashlib.sha256(data).hexdigest() == asked.mesh else None
 
 
-def recall_submits(folder: Path, address: str) -> dict[str, Submit]:
+def recall_submits(folder: Path, address: str) -> dict[str, SubmitJob]:
     """What was asked of the server at `address` and not answered, by ticket, oldest first."""
     found = []
     for path in (folder / "outbox").glob("*.json"):
         content = _read(path)
         try:
-            asked, age = from_map(Submit, content.get("submit")), path.stat().st_mtime_ns
+            asked, age = from_map(SubmitJob, content.get("submit")), path.stat().st_mtime_ns
         except (ProtocolError, OSError):
             continue  # damaged, or answered to another Blender this moment
         if content.get("address") == address and path == _submit_path(folder, asked.ticket):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ProtocolError
-from .schema import shown
+from .schema import short_repr
 
 DTYPES = ("|u1", "<i4", "<u4", "<f4")
 MAX_DIMENSIONS = 4
@@ -39,13 +39,13 @@ def decode_array(value: Any, max_bytes: int) -> np.ndarray:
         raise ProtocolError("array is no map of dtype, shape, data and packed")
     dtype, shape, data, packed = value["dtype"], value["shape"], value["data"], value["packed"]
     if dtype not in DTYPES:
-        raise ProtocolError(f"array dtype is {shown(dtype)}; allowed are {', '.join(DTYPES)}")
+        raise ProtocolError(f"array dtype is {short_repr(dtype)}; allowed are {', '.join(DTYPES)}")
     if not isinstance(shape, (list, tuple)) or len(shape) > MAX_DIMENSIONS:
-        raise ProtocolError(f"array shape is {shown(shape)}; allowed are up to {MAX_DIMENSIONS} sizes")
+        raise ProtocolError(f"array shape is {short_repr(shape)}; allowed are up to {MAX_DIMENSIONS} sizes")
     size = np.dtype(dtype).itemsize
     for length in shape:
         if isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= max_bytes:
-            raise ProtocolError(f"array shape is {shown(shape)}; allowed are whole numbers from 0 to {max_bytes}")
+            raise ProtocolError(f"array shape is {short_repr(shape)}; allowed are whole numbers from 0 to {max_bytes}")
         size *= length
     if size > max_bytes:
         raise ProtocolError(f"array of {size} bytes; allowed are {max_bytes}")

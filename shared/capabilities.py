@@ -8,62 +8,64 @@ from typing import Any
 
 from . import limits
 from .limits import LARGEST
-from .schema import flag, one_of, real, scalars, several, text, whole, words
+from .schema import boolean, enum, number, scalar_map, list_of, text, integer, text_list
 
 
 @dataclass(frozen=True)
-class ModelCard:
+class ModelInfo:
     """A model as the panel shows it."""
 
     name: str = text(limits.NAME_CHARACTERS)
     summary: str = text(limits.MESSAGE_CHARACTERS)
-    ready: bool = flag()
+    ready: bool = boolean()
     missing: str = text(limits.MESSAGE_CHARACTERS)  # what to do when it is not ready
-    examples: tuple[str, ...] = words(20)
-    vocabulary: tuple[str, ...] = words(500)  # all it knows; empty: any words
+    examples: tuple[str, ...] = text_list(20)
+    vocabulary: tuple[str, ...] = text_list(500)  # all words that it knows; empty: it takes any prompt
+    word_kinds: dict[str, Any] = scalar_map(500)  # "color" or "prop" by word of the vocabulary
+    synonyms: dict[str, Any] = scalar_map(1000)  # word of the vocabulary by other word or phrase
 
 
 @dataclass(frozen=True)
-class PresetCard:
+class PresetInfo:
     """A preset as the panel shows it."""
 
     name: str = text(limits.NAME_CHARACTERS)
     summary: str = text(limits.MESSAGE_CHARACTERS)
-    steps: int = whole(1, LARGEST)
+    steps: int = integer(1, LARGEST)
 
 
 @dataclass(frozen=True)
-class SettingCard:
+class SettingInfo:
     """A setting that the panel offers as a control."""
 
     name: str = text(limits.NAME_CHARACTERS)  # section.name
     label: str = text(limits.NAME_CHARACTERS)
     tip: str = text(limits.MESSAGE_CHARACTERS)
-    kind: str = one_of("whole", "number", "switch", "choice")
-    low: float = real(-1e12, 1e12)
-    high: float = real(-1e12, 1e12)
-    choices: tuple[str, ...] = words(50)
-    defaults: dict[str, Any] = scalars(20)  # by preset
+    kind: str = enum("integer", "number", "switch", "choice")
+    low: float = number(-1e12, 1e12)
+    high: float = number(-1e12, 1e12)
+    choices: tuple[str, ...] = text_list(50)
+    defaults: dict[str, Any] = scalar_map(20)  # by preset
 
 
 @dataclass(frozen=True)
-class SettingBound:
+class SettingRange:
     """The allowed range of a setting that is a number, bounds included."""
 
     name: str = text(limits.NAME_CHARACTERS)
-    low: float = real(-1e12, 1e12)
-    high: float = real(-1e12, 1e12)
+    low: float = number(-1e12, 1e12)
+    high: float = number(-1e12, 1e12)
 
 
 @dataclass(frozen=True)
 class Capabilities:
     """Models, presets and settings of this server, and its bounds."""
 
-    models: tuple[ModelCard, ...] = several(ModelCard, 100)
-    presets: tuple[PresetCard, ...] = several(PresetCard, 20)  # first the one to choose where none is chosen
-    settings: tuple[SettingCard, ...] = several(SettingCard, limits.SETTINGS)
-    devices: tuple[str, ...] = words(64)
-    bounds: dict[str, Any] = scalars(100)  # limits of the wire, the queue and what is kept, by name
-    setting_bounds: tuple[SettingBound, ...] = several(
-        SettingBound, limits.SETTINGS, ()
+    models: tuple[ModelInfo, ...] = list_of(ModelInfo, 100)
+    presets: tuple[PresetInfo, ...] = list_of(PresetInfo, 20)  # first the one to choose where none is chosen
+    settings: tuple[SettingInfo, ...] = list_of(SettingInfo, limits.SETTINGS)
+    devices: tuple[str, ...] = text_list(64)
+    bounds: dict[str, Any] = scalar_map(100)  # limits of the wire, the queue and what is kept, by name
+    setting_bounds: tuple[SettingRange, ...] = list_of(
+        SettingRange, limits.SETTINGS, ()
     )  # of every setting, offered or not

@@ -24,14 +24,14 @@ VERSION = 1  # of the connection string's form
 _CHECK_BYTES = 3  # 35 bytes are 56 characters of base32 exactly
 
 
-def key_text(key: bytes) -> str:
+def format_key(key: bytes) -> str:
     """The one spelling of a public key. Raises ValueError for what is not 32 bytes."""
     if len(key) != KEY_BYTES:
         raise ValueError(f"a key has {KEY_BYTES} bytes, not {len(key)}")
     return PREFIX + base64.b32encode(key + hashlib.sha256(key).digest()[:_CHECK_BYTES]).decode().lower()
 
 
-def read_key(text: str) -> bytes:
+def parse_key(text: str) -> bytes:
     """The key of a text that a person may have pasted with spaces and line breaks. Raises ValueError."""
     word = "".join(text.split()).lower()
     try:
@@ -64,7 +64,7 @@ class KeyPair:
     secret: bytes = field(repr=False)
 
 
-def new_pair() -> KeyPair:
+def generate_key_pair() -> KeyPair:
     """A fresh key pair, from libsodium's or the system's randomness. Raises RuntimeError where ZeroMQ has no CURVE."""
     import zmq
     from zmq.utils import z85
@@ -75,7 +75,7 @@ def new_pair() -> KeyPair:
     return KeyPair(z85.decode(public), z85.decode(secret))
 
 
-def public_of(secret: bytes) -> bytes:
+def public_key_of(secret: bytes) -> bytes:
     """The public key of a secret one."""
     import zmq
     from zmq.utils import z85
@@ -83,38 +83,38 @@ def public_of(secret: bytes) -> bytes:
     return z85.decode(zmq.curve_public(z85.encode(secret)))
 
 
-def pair_text(pair: KeyPair) -> dict[str, str]:
+def key_pair_to_map(pair: KeyPair) -> dict[str, str]:
     """A pair as plain text, for a private file only."""
-    return {"public": key_text(pair.public), "secret": pair.secret.hex()}
+    return {"public": format_key(pair.public), "secret": pair.secret.hex()}
 
 
-def read_pair(content: dict[str, object]) -> KeyPair:
+def key_pair_from_map(content: dict[str, object]) -> KeyPair:
     """The pair that `pair_text` wrote. Raises ValueError when the two do not belong together."""
     public, secret = content.get("public"), content.get("secret")
     if not isinstance(public, str) or not isinstance(secret, str) or not re.fullmatch(r"[0-9a-f]{64}", secret):
         raise ValueError("no key pair")
-    pair = KeyPair(read_key(public), bytes.fromhex(secret))
-    if public_of(pair.secret) != pair.public:
+    pair = KeyPair(parse_key(public), bytes.fromhex(secret))
+    if public_key_of(pair.secret) != pair.public:
         raise ValueError("the public key does not belong to the secret one")
     return pair
 
 
-def kept_pair(path: Path) -> KeyPair:
+def load_or_create_key_pair(path: Path) -> KeyPair:
     """The key pair in a file that nobody else may read, made at its first need.
 
     Raises PrivateFileError, ValueError for a damaged one, RuntimeError and ImportError as `new_pair` does, OSError.
     """
     content = read_private(path)
     if content is None:
-        pair = new_pair()
-        if write_private(path, dict(pair_text(pair)), replace=False):
+        pair = generate_key_pair()
+        if write_private(path, dict(key_pair_to_map(pair)), replace=False):
             return pair
         content = read_private(path)  # another process was faster
-    return read_pair(content or {})
+    return key_pair_from_map(content or {})
 
 
 @dataclass(frozen=True)
-class Invitation:
+class ConnectionString:
     """Where a server is and how to know it again: the connection string that it prints."""
 
     address: str  # tcp://HOST:PORT
@@ -126,15 +126,15 @@ class Invitation:
         return fingerprint(self.server)
 
     def __str__(self) -> str:
-        return f"{SCHEME}://{self.address.removeprefix('tcp://')}/v{VERSION}/{key_text(self.server)}"
+        return f"{SCHEME}://{self.address.removeprefix('tcp://')}/v{VERSION}/{format_key(self.server)}"
 
 
-def is_invitation(text: str) -> bool:
+def is_connection_string(text: str) -> bool:
     """Whether a text means to be a connection string."""
     return text.strip().lower().startswith(f"{SCHEME}:")
 
 
-def read_invitation(text: str) -> Invitation:
+def parse_connection_string(text: str) -> ConnectionString:
     """A pasted connection string; a terminal may have broken it into lines. Raises ValueError saying what is wrong."""
     word = "".join(text.split())
     what = "copy the whole line that the server prints"
@@ -159,7 +159,7 @@ def read_invitation(text: str) -> Invitation:
             f"The connection string is of version {int(found[1])}, this Dreamwright knows {VERSION}; update the older of server and add-on"
         )
     try:
-        key = read_key(found[2])
+        key = parse_key(found[2])
     except ValueError as error:
         raise ValueError(f"The connection string is damaged: {error}") from error
-    return Invitation(f"tcp://{f'[{host}]' if ':' in host else host}:{port}", key)
+    return ConnectionString(f"tcp://{f'[{host}]' if ':' in host else host}:{port}", key)

@@ -9,12 +9,12 @@ from typing import Any
 
 from . import limits
 from .client import Client
-from .errors import Refused, Unanswered
-from .messages import Chunk, Fetch
+from .errors import RequestError, RequestTimeout
+from .messages import Chunk, FetchChunk
 
 
 class Download:
-    """Fetches one file into memory. `on_end` gets the bytes, or a `Refused`."""
+    """Fetches one file into memory. `on_end` gets the bytes, or a `RequestError`."""
 
     def __init__(self, client: Client, job: str, item: str, size: int, on_end: Callable[[Any], None]) -> None:
         self.client, self.job, self.item, self.size = client, job, item, size
@@ -34,7 +34,7 @@ class Download:
     def start(self) -> Download:
         """Ask for the first pieces."""
         if not 0 < self.size <= limits.FILE_BYTES:
-            self._end(Refused("not-ready", f"job {self.job} has no {self.item} yet"))
+            self._end(RequestError("not-ready", f"job {self.job} has no {self.item} yet"))
         self._ask()
         return self
 
@@ -57,26 +57,26 @@ class Download:
             size = min(limits.CHUNK_BYTES, self.size - offset)
             self._in_flight += 1
             self.client.request(
-                Fetch(self.job, self.item, offset, size), lambda reply, offset=offset: self._arrived(offset, reply)
+                FetchChunk(self.job, self.item, offset, size), lambda reply, offset=offset: self._arrived(offset, reply)
             )
 
     def _arrived(self, offset: int, reply: Any) -> None:
         self._in_flight -= 1
         if self.ended:
             return
-        if isinstance(reply, Unanswered):
+        if isinstance(reply, RequestTimeout):
             self._missing.append(offset)  # what has arrived is kept until `resume`
             return
         if not isinstance(reply, Chunk):
             self._end(
-                reply if isinstance(reply, Refused) else Refused("internal", "the server sent no piece of the file")
+                reply if isinstance(reply, RequestError) else RequestError("internal", "the server sent no piece of the file")
             )
             return
         wanted = min(limits.CHUNK_BYTES, self.size - offset)
         right = reply.offset == offset and len(reply.data) == wanted
         if not right or reply.size != self.size or self._sha256 not in ("", reply.sha256):
             self._end(
-                Refused("not-now", f"the {self.item} of job {self.job} changed while it was fetched; fetch it again")
+                RequestError("not-now", f"the {self.item} of job {self.job} changed while it was fetched; fetch it again")
             )
             return
         self._sha256 = reply.sha256
@@ -90,7 +90,7 @@ class Download:
             self._end(
                 whole
                 if fine
-                else Refused("internal", f"the {self.item} of job {self.job} arrived damaged; fetch it again")
+                else RequestError("internal", f"the {self.item} of job {self.job} arrived damaged; fetch it again")
             )
         else:
             self._ask()

@@ -29,7 +29,7 @@ CODES = (
 
 
 @dataclass(unsafe_hash=True)  # not frozen: Python notes on an exception where it came by
-class Refused(Exception):
+class RequestError(Exception):
     """The server's refusal of one request."""
 
     code: str
@@ -40,5 +40,5 @@ class Refused(Exception):
 
 
 @dataclass(unsafe_hash=True)  # not frozen: Python notes on an exception where it came by
-class Unanswered(Refused):
+class RequestTimeout(RequestError):
     """Nobody answered, so it is not known whether the request was carried out; asking again is safe."""

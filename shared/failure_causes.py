@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import Enum
 
 
-class Cause(str, Enum):
+class FailureCause(str, Enum):
     """The value is what travels."""
 
     NONE = ""
@@ -25,17 +25,17 @@ class Cause(str, Enum):
 
 
 # For people, after "the last attempt ended: ".
-WORDS: Mapping[Cause, str] = {
-    Cause.NONE: "",
-    Cause.KILLED: "its worker was killed",
-    Cause.CRASHED: "its worker crashed",
-    Cause.HANG: "its worker hung",
-    Cause.MACHINE_MEMORY: "the machine ran out of memory",
-    Cause.MEMORY: "out of memory",
-    Cause.DEVICE_FAULT: "the device failed",
-    Cause.NOT_A_NUMBER: "not a number",
-    Cause.RUN_FAILED: "the run failed",
-    Cause.BAD_INPUT: "it cannot be made as asked for",
-    Cause.NO_SPACE: "no space on the disk",
-    Cause.FAULT: "a fault of Dreamwright",
+CAUSE_DESCRIPTIONS: Mapping[FailureCause, str] = {
+    FailureCause.NONE: "",
+    FailureCause.KILLED: "its worker was killed",
+    FailureCause.CRASHED: "its worker crashed",
+    FailureCause.HANG: "its worker hung",
+    FailureCause.MACHINE_MEMORY: "the machine ran out of memory",
+    FailureCause.MEMORY: "out of memory",
+    FailureCause.DEVICE_FAULT: "the device failed",
+    FailureCause.NOT_A_NUMBER: "not a number",
+    FailureCause.RUN_FAILED: "the run failed",
+    FailureCause.BAD_INPUT: "it cannot be made as asked for",
+    FailureCause.NO_SPACE: "no space on the disk",
+    FailureCause.FAULT: "a fault of Dreamwright",
 }

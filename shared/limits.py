@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-PROTOCOL_VERSION = 4  # differs: the two sides do not talk, and say so
+PROTOCOL_VERSION = 5  # differs: the two sides do not talk, and say so
 
 REQUEST_BYTES = 64 * 1024  # a message from a client, which only ever asks
 REPLY_BYTES = 8 * 1024 * 1024  # a message from the server
-SEALING_BYTES = 64  # that a frame grows by, at most, when it is encrypted: 33 by CurveZMQ
+ENCRYPTION_OVERHEAD_BYTES = 64  # that a frame grows by, at most, when it is encrypted: 33 by CurveZMQ
 CHUNK_BYTES = 256 * 1024  # of one piece of a fetched file
 CHUNKS_IN_FLIGHT = 10  # pieces that a client asks for ahead: 2.5 MB, as the ZeroMQ guide advises
 PREVIEWS_IN_FLIGHT = 2  # unseen preview pictures that the server keeps on the way to one client
@@ -36,8 +36,8 @@ OWNER_CHARACTERS = 200  # a user's name
 SEED_LARGEST = 2**31 - 1  # of a job
 PRIORITY_LOWEST, PRIORITY_HIGHEST = -10, 10  # of a job; 0 is usual, more than 0 is an admin's to give
 
-PULSE_S = 1.0  # a client with nothing else to say greets this often
-LIVENESS = 4  # missed signs of life after which the other side counts as gone
+HEARTBEAT_S = 1.0  # a client with nothing else to say greets this often
+HEARTBEAT_LIVENESS = 4  # missed signs of life after which the other side counts as gone
 REQUEST_TIMEOUT_S = 5.0  # before a request is sent again
-REQUEST_TRIES = 3  # sendings before it is given up
+REQUEST_ATTEMPTS = 3  # sendings before it is given up
 LARGEST = 2**53  # of any counter: exact in every language's double

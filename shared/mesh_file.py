@@ -13,21 +13,21 @@ from . import limits
 from .arrays import decode_array, encode_array
 from .errors import ProtocolError
 from .png import check_square_png
-from .schema import from_map, scalars, to_map
+from .schema import from_map, scalar_map, to_map
 
 FORMAT = "dreamwright-mesh-1"
-PICTURED_FORMAT = "dreamwright-mesh-2"  # the same with a picture; a mesh without one is still written as the first
+TEXTURED_FORMAT = "dreamwright-mesh-2"  # the same with a picture; a mesh without one is still written as the first
 
 
 @dataclass(frozen=True)
 class Provenance:
     """What made a mesh: prompt, model, preset, seed, steps, versions."""
 
-    facts: dict[str, Any] = scalars(100)
+    facts: dict[str, Any] = scalar_map(100)
 
 
 @dataclass(frozen=True)
-class Picture:
+class Texture:
     """The albedo as a picture, and where each corner of the mesh's faces lies in it."""
 
     png: bytes  # square, 8-bit RGB, display sRGB, row 0 at the top
@@ -44,7 +44,7 @@ class MeshFile:
     normals: np.ndarray  # (V, 3) float32, unit
     albedo: np.ndarray  # (V, 3) float32, linear, 0 to 1
     facts: dict[str, Any] = field(default_factory=dict)
-    picture: Picture | None = None
+    picture: Texture | None = None
 
 
 def encode_mesh(mesh: MeshFile) -> bytes:
@@ -59,7 +59,7 @@ def encode_mesh(mesh: MeshFile) -> bytes:
     }
     if mesh.picture is not None:
         content |= {
-            "format": PICTURED_FORMAT,
+            "format": TEXTURED_FORMAT,
             "uv": encode_array(mesh.picture.uv.astype("<f4", copy=False)),
             "corners": encode_array(mesh.picture.corners.astype("<i4", copy=False)),
             "png": mesh.picture.png,
@@ -75,11 +75,11 @@ def decode_mesh(data: bytes, room: int | None = None) -> MeshFile:
         )
     except Exception as error:  # see messages.unpack
         raise ProtocolError(f"no mesh file: {type(error).__name__}") from error
-    if not isinstance(content, dict) or content.get("format") not in (FORMAT, PICTURED_FORMAT):
+    if not isinstance(content, dict) or content.get("format") not in (FORMAT, TEXTURED_FORMAT):
         raise ProtocolError(
-            f"no mesh file of format {FORMAT} or {PICTURED_FORMAT}; update the older of add-on and server"
+            f"no mesh file of format {FORMAT} or {TEXTURED_FORMAT}; update the older of add-on and server"
         )
-    pictured = content["format"] == PICTURED_FORMAT
+    pictured = content["format"] == TEXTURED_FORMAT
     if set(content) != {
         "format",
         "vertices",
@@ -116,7 +116,7 @@ def decode_mesh(data: bytes, room: int | None = None) -> MeshFile:
     return MeshFile(arrays["vertices"], faces, arrays["normals"], arrays["albedo"], facts, picture)
 
 
-def _picture(content: dict[str, Any], faces: int, room: int) -> Picture:
+def _picture(content: dict[str, Any], faces: int, room: int) -> Texture:
     uv = decode_array(content["uv"], room)
     corners = decode_array(content["corners"], room - uv.nbytes)
     if (
@@ -132,4 +132,4 @@ def _picture(content: dict[str, Any], faces: int, room: int) -> Picture:
     if not isinstance(content["png"], bytes):
         raise ProtocolError("the picture is no PNG")
     check_square_png(content["png"], limits.TEXTURE_SMALLEST, limits.TEXTURE_LARGEST)
-    return Picture(content["png"], uv, corners)
+    return Texture(content["png"], uv, corners)

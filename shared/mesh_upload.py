@@ -8,15 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 from . import limits
-from .client import Client, Link
-from .errors import Refused, Unanswered
-from .uploads import Upload, Uploaded
+from .client import Client
+from .connection_state import ConnectionState
+from .errors import RequestError, RequestTimeout
+from .uploads import UploadChunk, UploadProgress
 
 STALLS = 5  # times that the server has no more than at the beginning of the last try, until it is given up
 
 
 class MeshUpload:
-    """Sends one file. `on_end` gets its SHA-256 once the server has and took all of it, or a `Refused`."""
+    """Sends one file. `on_end` gets its SHA-256 once the server has and took all of it, or a `RequestError`."""
 
     def __init__(
         self, client: Client, data: bytes, on_end: Callable[[Any], None], on_progress: Callable[[], None] = lambda: None
@@ -38,7 +39,7 @@ class MeshUpload:
         """Ask what the server has of it. Too large a file is refused before anything is sent."""
         if not 0 < len(self.data) <= limits.UPLOAD_BYTES:
             self._end(
-                Refused(
+                RequestError(
                     "bad-input",
                     f"the mesh has {len(self.data) / 1e6:.1f} MB; allowed are {limits.UPLOAD_BYTES / 1e6:.1f}; decimate it first",
                 )
@@ -64,7 +65,7 @@ class MeshUpload:
         self._in_flight += 1
         self._next = offset + len(data)
         self.client.request(
-            Upload(self.sha256, len(self.data), offset, data),
+            UploadChunk(self.sha256, len(self.data), offset, data),
             lambda reply, end=offset + len(data): self._answered(end, reply),
         )
 
@@ -72,15 +73,15 @@ class MeshUpload:
         self._in_flight -= 1
         if self.ended:
             return
-        if isinstance(reply, Unanswered):
+        if isinstance(reply, RequestTimeout):
             self._waits = True
-        elif isinstance(reply, Refused) and reply.code == "not-ready":
+        elif isinstance(reply, RequestError) and reply.code == "not-ready":
             self._there, self._goes_back = 0, True  # it arrived damaged, and the server has thrown it away
-        elif not isinstance(reply, Uploaded) or reply.offset > len(self.data):
+        elif not isinstance(reply, UploadProgress) or reply.offset > len(self.data):
             self._end(
                 reply
-                if isinstance(reply, Refused)
-                else Refused("internal", "the server gave an answer that does not fit")
+                if isinstance(reply, RequestError)
+                else RequestError("internal", "the server gave an answer that does not fit")
             )
             return
         else:
@@ -98,7 +99,7 @@ class MeshUpload:
         if self._waits or self._goes_back:
             if self._in_flight:
                 return
-            if self._waits and self.client.link is not Link.ONLINE:
+            if self._waits and self.client.state is not ConnectionState.ONLINE:
                 return  # until `resume`
             if not self._makes_headway():
                 return
@@ -112,7 +113,7 @@ class MeshUpload:
         self._most = max(self._most, self._there)
         if self._stalls > STALLS:
             self._end(
-                Refused(
+                RequestError(
                     "not-ready",
                     f"the server does not keep what it is sent of the mesh; it has {self._there} of {len(self.data)} bytes; try again later",
                 )

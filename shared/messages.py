@@ -14,15 +14,15 @@ import msgpack
 from . import limits
 from .capabilities import Capabilities
 from .errors import CODES, ProtocolError
-from .failure_causes import Cause
+from .failure_causes import FailureCause
 from .job_states import JobState
 from .limits import LARGEST
-from .schema import flag, from_map, one_of, raw, real, record, scalars, several, shown, text, to_map, whole
+from .schema import boolean, from_map, enum, binary, number, record, scalar_map, list_of, short_repr, text, to_map, integer
 from .status import ServerStatus
-from .uploads import Upload, Uploaded
+from .uploads import UploadChunk, UploadProgress
 
 STATES = tuple(state.value for state in JobState)
-CAUSES = tuple(cause.value for cause in Cause)
+CAUSES = tuple(cause.value for cause in FailureCause)
 ITEM_KINDS = ("mesh", "glb")  # files of a job that can be fetched
 
 
@@ -31,38 +31,38 @@ class JobSummary:
     """What everybody who may see a job sees of it."""
 
     job: str = text(limits.JOB_CHARACTERS)
-    state: str = one_of(*STATES)
+    state: str = enum(*STATES)
     prompt: str = text(limits.PROMPT_CHARACTERS)
     negative: str = text(limits.PROMPT_CHARACTERS)
     model: str = text(limits.NAME_CHARACTERS)
     preset: str = text(limits.NAME_CHARACTERS)
-    seed: int = whole(0, limits.SEED_LARGEST)
-    settings: dict[str, Any] = scalars(limits.SETTINGS)
-    step: int = whole(0, LARGEST)
-    steps: int = whole(0, LARGEST)
-    elapsed_s: float = real(0, 1e12)
-    eta_s: float = real(-1, 1e12)  # -1: unknown
-    queue_place: int = whole(0, LARGEST)  # 1: next; 0: not in the queue
+    seed: int = integer(0, limits.SEED_LARGEST)
+    settings: dict[str, Any] = scalar_map(limits.SETTINGS)
+    step: int = integer(0, LARGEST)
+    steps: int = integer(0, LARGEST)
+    elapsed_s: float = number(0, 1e12)
+    eta_s: float = number(-1, 1e12)  # -1: unknown
+    queue_position: int = integer(0, LARGEST)  # 1: next; 0: not in the queue
     health: str = text(limits.NAME_CHARACTERS)  # "" until judged
     message: str = text(limits.MESSAGE_CHARACTERS)  # why it failed, was restarted, or what it warns of
-    submitted_at: float = real(0, 1e12)  # Unix time by the server's clock
-    mesh_bytes: int = whole(0, limits.FILE_BYTES)  # 0: no mesh yet
+    submitted_at: float = number(0, 1e12)  # Unix time by the server's clock
+    mesh_bytes: int = integer(0, limits.FILE_BYTES)  # 0: no mesh yet
     mesh_sha256: str = text(64)
-    changed: int = whole(0, LARGEST)  # grows with every change of any job
+    changed: int = integer(0, LARGEST)  # grows with every change of any job
     owner: str = text(limits.OWNER_CHARACTERS, "")  # whose it is; an admin sees everybody's
-    priority: int = whole(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST, 0)
-    attempt: int = whole(0, LARGEST, 0)  # how often it was given to a worker; only the latest may report
+    priority: int = integer(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST, 0)
+    attempt: int = integer(0, LARGEST, 0)  # how often it was given to a worker; only the latest may report
     device: str = text(limits.NAME_CHARACTERS, "")  # where it runs, or ran last
-    ready_low_s: float = real(-1, 1e12, -1.0)  # queued: ready in so many seconds at the soonest; -1: unknown
-    ready_high_s: float = real(-1, 1e12, -1.0)  # at the latest
-    pinned: bool = flag(False)  # kept until its owner says otherwise
-    fetched: bool = flag(False)  # its whole mesh was taken once; until then it is kept longer
-    cause: str = one_of(
+    ready_low_s: float = number(-1, 1e12, -1.0)  # queued: ready in so many seconds at the soonest; -1: unknown
+    ready_high_s: float = number(-1, 1e12, -1.0)  # at the latest
+    pinned: bool = boolean(False)  # kept until its owner says otherwise
+    fetched: bool = boolean(False)  # its whole mesh was taken once; until then it is kept longer
+    cause: str = enum(
         *CAUSES, default=""
     )  # why its last attempt ended before its time; "" when none did, or it succeeded since
-    resumable: bool = flag(False)  # failed, with a checkpoint that it can go on from
-    refinable: bool = flag(False)  # its field is kept: a job of another prompt can begin from it
-    refines: str = text(limits.JOB_CHARACTERS, "")  # the job from whose field it begins
+    resumable: bool = boolean(False)  # failed, with a checkpoint that it can go on from
+    has_field: bool = boolean(False)  # its field is kept: a job of another prompt can begin from it
+    parent_job: str = text(limits.JOB_CHARACTERS, "")  # the job from whose field it begins
     mesh: str = text(64, "")  # SHA-256 of the uploaded mesh that it refines; "": it makes a prop from nothing
 
 
@@ -80,17 +80,17 @@ class Hello:
 
 
 @dataclass(frozen=True)
-class AskCapabilities:
+class GetCapabilities:
     """What can this server do?"""
 
 
 @dataclass(frozen=True)
-class AskStatus:
+class GetStatus:
     """How is the server doing? Answered by a `ServerStatus`."""
 
 
 @dataclass(frozen=True)
-class Submit:
+class SubmitJob:
     """Make a prop. The same ticket always means the same job, however often it is sent."""
 
     ticket: str = text(limits.TICKET_CHARACTERS)
@@ -98,10 +98,10 @@ class Submit:
     negative: str = text(limits.PROMPT_CHARACTERS)
     model: str = text(limits.NAME_CHARACTERS)
     preset: str = text(limits.NAME_CHARACTERS)
-    seed: int = whole(0, limits.SEED_LARGEST)
-    settings: dict[str, Any] = scalars(limits.SETTINGS)
-    priority: int = whole(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST, 0)  # above 0: an admin's to ask for
-    refines: str = text(limits.JOB_CHARACTERS, "")  # a job from whose field to begin instead of a fresh one
+    seed: int = integer(0, limits.SEED_LARGEST)
+    settings: dict[str, Any] = scalar_map(limits.SETTINGS)
+    priority: int = integer(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST, 0)  # above 0: an admin's to ask for
+    parent_job: str = text(limits.JOB_CHARACTERS, "")  # a job from whose field to begin instead of a fresh one
     mesh: str = text(64, "")  # SHA-256 of an uploaded mesh, to refine that; "": from nothing
 
 
@@ -109,49 +109,49 @@ class Submit:
 class ListJobs:
     """The newest jobs, before the one whose `changed` is given."""
 
-    before: int = whole(0, LARGEST, 0)  # 0: from the newest
-    count: int = whole(1, limits.JOBS_LISTED, limits.JOBS_LISTED)
+    before: int = integer(0, LARGEST, 0)  # 0: from the newest
+    count: int = integer(1, limits.JOBS_LISTED, limits.JOBS_LISTED)
 
 
 @dataclass(frozen=True)
-class Cancel:
+class CancelJob:
     """Stop a job within a step; what it has becomes a mesh."""
 
     job: str = text(limits.JOB_CHARACTERS)
 
 
 @dataclass(frozen=True)
-class Pause:
+class PauseJob:
     """Stop a job within a step and keep its place to go on from."""
 
     job: str = text(limits.JOB_CHARACTERS)
 
 
 @dataclass(frozen=True)
-class Resume:
+class ResumeJob:
     """Put a paused job back into the queue, or a failed one that left a checkpoint."""
 
     job: str = text(limits.JOB_CHARACTERS)
 
 
 @dataclass(frozen=True)
-class Prioritize:
+class SetPriority:
     """Let a job go before or after others of its turn: users may lower theirs, admins may raise anybody's."""
 
     job: str = text(limits.JOB_CHARACTERS)
-    priority: int = whole(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST)
+    priority: int = integer(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST)
 
 
 @dataclass(frozen=True)
-class Pin:
+class PinJob:
     """Keep an ended job's files until told otherwise, or no longer."""
 
     job: str = text(limits.JOB_CHARACTERS)
-    pinned: bool = flag()
+    pinned: bool = boolean()
 
 
 @dataclass(frozen=True)
-class Forget:
+class DeleteJob:
     """Remove an ended job and its files."""
 
     job: str = text(limits.JOB_CHARACTERS)
@@ -165,20 +165,20 @@ class Subscribe:
 
 
 @dataclass(frozen=True)
-class Seen:
+class PreviewAck:
     """So many previews have been taken in: send as many more."""
 
-    count: int = whole(1, 100)
+    count: int = integer(1, 100)
 
 
 @dataclass(frozen=True)
-class Fetch:
+class FetchChunk:
     """A piece of a job's file."""
 
     job: str = text(limits.JOB_CHARACTERS)
-    item: str = one_of(*ITEM_KINDS)
-    offset: int = whole(0, limits.FILE_BYTES)
-    size: int = whole(1, limits.CHUNK_BYTES)
+    item: str = enum(*ITEM_KINDS)
+    offset: int = integer(0, limits.FILE_BYTES)
+    size: int = integer(1, limits.CHUNK_BYTES)
 
 
 # --- replies
@@ -203,17 +203,17 @@ class JobReply:
 class JobList:
     """Jobs, newest change first, and the number of the newest change that the list contains."""
 
-    jobs: tuple[JobSummary, ...] = several(JobSummary, limits.JOBS_LISTED)
-    changed: int = whole(0, LARGEST)
+    jobs: tuple[JobSummary, ...] = list_of(JobSummary, limits.JOBS_LISTED)
+    changed: int = integer(0, LARGEST)
 
 
 @dataclass(frozen=True)
 class Chunk:
     """A piece of a file, and the whole file's size and SHA-256."""
 
-    offset: int = whole(0, limits.FILE_BYTES)
-    data: bytes = raw(limits.CHUNK_BYTES)
-    size: int = whole(0, limits.FILE_BYTES)
+    offset: int = integer(0, limits.FILE_BYTES)
+    data: bytes = binary(limits.CHUNK_BYTES)
+    size: int = integer(0, limits.FILE_BYTES)
     sha256: str = text(64)
 
 
@@ -226,7 +226,7 @@ class Done:
 class Refusal:
     """It cannot be done, and why."""
 
-    code: str = one_of(*CODES)
+    code: str = enum(*CODES)
     message: str = text(limits.MESSAGE_CHARACTERS)
 
 
@@ -237,15 +237,15 @@ class Refusal:
 class JobChanged:
     """A job changed. `count` grows by one an event to this subscriber: a gap means that some were lost."""
 
-    count: int = whole(1, LARGEST)
+    count: int = integer(1, LARGEST)
     job: JobSummary = record(JobSummary)
 
 
 @dataclass(frozen=True)
-class JobForgotten:
+class JobDeleted:
     """A job is gone."""
 
-    count: int = whole(1, LARGEST)
+    count: int = integer(1, LARGEST)
     job: str = text(limits.JOB_CHARACTERS)
 
 
@@ -254,14 +254,14 @@ class PreviewFrame:
     """A picture of a job after `step` steps: RGB rows from the top, 8 bits, zlib."""
 
     job: str = text(limits.JOB_CHARACTERS)
-    step: int = whole(0, LARGEST)
-    width: int = whole(1, 4096)
-    height: int = whole(1, 4096)
-    data: bytes = raw(limits.REPLY_BYTES)
+    step: int = integer(0, LARGEST)
+    width: int = integer(1, 4096)
+    height: int = integer(1, 4096)
+    data: bytes = binary(limits.REPLY_BYTES)
 
 
 @dataclass(frozen=True)
-class Closing:
+class ServerShutdown:
     """The server is about to end, and what becomes of the jobs; a subscriber that comes meanwhile is told too."""
 
     message: str = text(limits.MESSAGE_CHARACTERS)
@@ -270,9 +270,9 @@ class Closing:
 MESSAGES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        Hello, AskCapabilities, AskStatus, Submit, Upload, ListJobs, Cancel, Pause, Resume, Prioritize, Pin, Forget, Subscribe, Seen, Fetch,
-        Welcome, Capabilities, ServerStatus, Uploaded, JobReply, JobList, Chunk, Done, Refusal,
-        JobChanged, JobForgotten, PreviewFrame, Closing,
+        Hello, GetCapabilities, GetStatus, SubmitJob, UploadChunk, ListJobs, CancelJob, PauseJob, ResumeJob, SetPriority, PinJob, DeleteJob, Subscribe, PreviewAck, FetchChunk,
+        Welcome, Capabilities, ServerStatus, UploadProgress, JobReply, JobList, Chunk, Done, Refusal,
+        JobChanged, JobDeleted, PreviewFrame, ServerShutdown,
     )
 }  # fmt: skip
 
@@ -282,16 +282,16 @@ class VersionMismatch(ProtocolError):
 
     def __init__(self, version: object, number: int) -> None:
         super().__init__(
-            f"the other side speaks protocol version {shown(version)}, this one {limits.PROTOCOL_VERSION}; "
+            f"the other side speaks protocol version {short_repr(version)}, this one {limits.PROTOCOL_VERSION}; "
             "update the older of add-on and server"
         )
         self.version, self.number = version, number
 
-    def told_by_client(self, address: str) -> str:
+    def client_message(self, address: str) -> str:
         """The same for who sits at the client: which side is the older, and so to be updated."""
         older = "server" if isinstance(self.version, int) and self.version < limits.PROTOCOL_VERSION else "add-on"
         return (
-            f"the server at {address} speaks version {shown(self.version)} of the protocol, the add-on {limits.PROTOCOL_VERSION}; "
+            f"the server at {address} speaks version {short_repr(self.version)} of the protocol, the add-on {limits.PROTOCOL_VERSION}; "
             f"update the {older}, then connect again"
         )
 
@@ -342,7 +342,7 @@ def unpack(data: bytes, max_bytes: int) -> tuple[int, Any]:
     try:
         kind = MESSAGES.get(envelope["type"]) if isinstance(envelope["type"], str) else None
         if kind is None:
-            raise ProtocolError(f"unknown message type {shown(envelope['type'])}; known are {', '.join(MESSAGES)}")
+            raise ProtocolError(f"unknown message type {short_repr(envelope['type'])}; known are {', '.join(MESSAGES)}")
         return number, from_map(kind, envelope["body"])
     except ProtocolError as error:
         error.number = number  # so that whoever asked is told, and need not wait in vain

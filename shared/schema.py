@@ -22,7 +22,7 @@ _CHECK, _RULE = "check", "rule"
 
 
 @dataclasses.dataclass(frozen=True)
-class Rule:
+class FieldRule:
     """What a field may hold, as data: for tests that must not forget one, and whoever wants to tell the bounds."""
 
     kind: str  # the name of the function below that declared it
@@ -32,7 +32,7 @@ class Rule:
     of: type[Any] | None = None  # of `record` and `several`
 
 
-def rule_of(field: dataclasses.Field[Any]) -> Rule:
+def rule_of(field: dataclasses.Field[Any]) -> FieldRule:
     """The rule that a field was declared with."""
     return field.metadata[_RULE]
 
@@ -46,10 +46,10 @@ def _declare(
     allowed: tuple[str, ...] = (),
     of: Any = None,
 ) -> Any:
-    return dataclasses.field(default=default, metadata={_CHECK: check, _RULE: Rule(kind, low, high, allowed, of)})
+    return dataclasses.field(default=default, metadata={_CHECK: check, _RULE: FieldRule(kind, low, high, allowed, of)})
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value from outside in at most 80 printable characters, however long or deep it is."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = (
@@ -62,7 +62,7 @@ def shown(value: Any) -> str:
 
 
 def _refuse(name: str, value: Any, allowed: str) -> ProtocolError:
-    return ProtocolError(f"{name} is {shown(value)}; allowed is {allowed}")
+    return ProtocolError(f"{name} is {short_repr(value)}; allowed is {allowed}")
 
 
 def _is_text(value: Any, limit: int) -> bool:
@@ -87,7 +87,7 @@ def text(limit: int, default: Any = dataclasses.MISSING) -> Any:
     return _declare(check, default, "text", 0, limit)
 
 
-def one_of(*allowed: str, default: Any = dataclasses.MISSING) -> Any:
+def enum(*allowed: str, default: Any = dataclasses.MISSING) -> Any:
     """One of a few words."""
 
     def check(name: str, value: Any) -> str:
@@ -95,10 +95,10 @@ def one_of(*allowed: str, default: Any = dataclasses.MISSING) -> Any:
             raise _refuse(name, value, f"one of {', '.join(allowed)}")
         return value
 
-    return _declare(check, default, "one_of", allowed=allowed)
+    return _declare(check, default, "enum", allowed=allowed)
 
 
-def whole(low: int, high: int, default: Any = dataclasses.MISSING) -> Any:
+def integer(low: int, high: int, default: Any = dataclasses.MISSING) -> Any:
     """An integer, bounds included."""
 
     def check(name: str, value: Any) -> int:
@@ -106,10 +106,10 @@ def whole(low: int, high: int, default: Any = dataclasses.MISSING) -> Any:
             raise _refuse(name, value, f"a whole number from {low} to {high}")
         return value
 
-    return _declare(check, default, "whole", low, high)
+    return _declare(check, default, "integer", low, high)
 
 
-def real(low: float, high: float, default: Any = dataclasses.MISSING) -> Any:
+def number(low: float, high: float, default: Any = dataclasses.MISSING) -> Any:
     """A finite number, bounds included."""
 
     def check(name: str, value: Any) -> float:
@@ -118,10 +118,10 @@ def real(low: float, high: float, default: Any = dataclasses.MISSING) -> Any:
             raise _refuse(name, value, f"a number from {low:g} to {high:g}")
         return float(value)
 
-    return _declare(check, default, "real", low, high)
+    return _declare(check, default, "number", low, high)
 
 
-def flag(default: Any = dataclasses.MISSING) -> Any:
+def boolean(default: Any = dataclasses.MISSING) -> Any:
     """True or false."""
 
     def check(name: str, value: Any) -> bool:
@@ -129,10 +129,10 @@ def flag(default: Any = dataclasses.MISSING) -> Any:
             raise _refuse(name, value, "true or false")
         return value
 
-    return _declare(check, default, "flag")
+    return _declare(check, default, "boolean")
 
 
-def raw(limit: int, default: Any = dataclasses.MISSING) -> Any:
+def binary(limit: int, default: Any = dataclasses.MISSING) -> Any:
     """Bytes, at most `limit`."""
 
     def check(name: str, value: Any) -> bytes:
@@ -140,10 +140,10 @@ def raw(limit: int, default: Any = dataclasses.MISSING) -> Any:
             raise _refuse(name, type(value).__name__, f"at most {limit} bytes")
         return value
 
-    return _declare(check, default, "raw", 0, limit)
+    return _declare(check, default, "binary", 0, limit)
 
 
-def scalars(limit: int, default: Any = dataclasses.MISSING) -> Any:
+def scalar_map(limit: int, default: Any = dataclasses.MISSING) -> Any:
     """A map from names to text, finite numbers or booleans, at most `limit` of them."""
 
     def check(name: str, value: Any) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def scalars(limit: int, default: Any = dataclasses.MISSING) -> Any:
                 raise _refuse(f"{name}.{key}", item, allowed)
         return dict(value)
 
-    return _declare(check, default, "scalars", 0, limit)
+    return _declare(check, default, "scalar_map", 0, limit)
 
 
 def record(kind: type[Any], default: Any = dataclasses.MISSING) -> Any:
@@ -176,7 +176,7 @@ def record(kind: type[Any], default: Any = dataclasses.MISSING) -> Any:
     )
 
 
-def several(kind: type[Any], limit: int, default: Any = dataclasses.MISSING) -> Any:
+def list_of(kind: type[Any], limit: int, default: Any = dataclasses.MISSING) -> Any:
     """A tuple of at most `limit` records."""
 
     def check(name: str, value: Any) -> tuple[Any, ...]:
@@ -187,10 +187,10 @@ def several(kind: type[Any], limit: int, default: Any = dataclasses.MISSING) -> 
             for index, item in enumerate(value)
         )
 
-    return _declare(check, default, "several", 0, limit, of=kind)
+    return _declare(check, default, "list_of", 0, limit, of=kind)
 
 
-def words(limit: int, default: Any = dataclasses.MISSING) -> Any:
+def text_list(limit: int, default: Any = dataclasses.MISSING) -> Any:
     """A tuple of at most `limit` short texts."""
 
     def check(name: str, value: Any) -> tuple[str, ...]:
@@ -201,10 +201,10 @@ def words(limit: int, default: Any = dataclasses.MISSING) -> Any:
                 raise _refuse(name, item, f"texts of at most {limits.VALUE_CHARACTERS} characters")
         return tuple(value)
 
-    return _declare(check, default, "words", 0, limit)
+    return _declare(check, default, "text_list", 0, limit)
 
 
-def checked(value: _Record) -> _Record:
+def validate(value: _Record) -> _Record:
     """The record itself when every field passes its check. Raises ProtocolError."""
     for field in dataclasses.fields(value):  # type: ignore[arg-type]
         field.metadata[_CHECK](f"{type(value).__name__}.{field.name}", getattr(value, field.name))
@@ -213,7 +213,7 @@ def checked(value: _Record) -> _Record:
 
 def to_map(value: Any) -> dict[str, Any]:
     """A checked record as plain maps, lists, texts, numbers and bytes. Raises ProtocolError."""
-    checked(value)
+    validate(value)
     return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
 
 

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from dreamwright.shared.capabilities import Capabilities, ModelInfo, PresetInfo
 from dreamwright.shared.messages import JobSummary, SubmitJob
+from dreamwright.shared.prompt_words import PromptVocabulary
 
 from ..config.parsing import apply_settings
 from ..config.presets import PRESETS, Preset, get_preset
-from ..errors import ModelError, PromptError
+from ..errors import ModelError
 from ..models.json_object import read_object
 from ..models.local import ModelStatus, local_models, registered_model, resolve_model
 from ..models.registry import BY_NAME
 from ..models.required_files import INDEX, family_of, is_clip_folder, parts_of
-from ..text.vocabulary import read_vocabulary, unknown_message, unknown_words
+from ..text.vocabulary import check_words, read_vocabulary
 from ..training.job import Job, make_job
 from ..training.methods import check_model
 from ..training.refine_job import RefineJob
@@ -47,10 +48,10 @@ def _presets(devices: tuple[str, ...]) -> list[Preset]:
 
 
 def _model_card(info: ModelStatus) -> ModelInfo:
-    known, missing = {}, "" if info.folder is not None else info.how_to_get
+    known, missing = PromptVocabulary(), "" if info.folder is not None else info.how_to_get
     if info.folder is not None:
         try:
-            known = read_vocabulary(info.folder) or {}
+            known = read_vocabulary(info.folder)
         except ModelError as error:
             missing = str(error)
     return ModelInfo(
@@ -58,8 +59,10 @@ def _model_card(info: ModelStatus) -> ModelInfo:
         summary=info.summary,
         ready=not missing,
         missing=missing,
-        examples=tuple(known.get("examples", ()))[:20],
-        vocabulary=tuple(known.get("words", ()))[:500],
+        examples=known.examples[:20],
+        vocabulary=known.words[:500],
+        word_kinds=dict(known.kinds),
+        synonyms=dict(known.synonyms),
     )
 
 
@@ -92,11 +95,9 @@ def check_submission(request: SubmitJob, folders: bool = True) -> Job | RefineJo
             f"the model {job.model!r} is a folder without {INDEX}; give a diffusers pipeline folder or one of {', '.join(BY_NAME)}"
         )
     check_model(job.config.run.method, job.model, folder)
-    known = read_vocabulary(folder)
-    if known is not None:
-        unknown = unknown_words(f"{job.prompt} {job.config.guidance.negative_prompt}", known)
-        if unknown:
-            raise PromptError(unknown_message(unknown, known))
+    vocabulary = read_vocabulary(folder)
+    for prompt in (job.prompt, job.config.guidance.negative_prompt):
+        check_words(prompt, vocabulary)
     if job.config.mesh.texture:
         from ..geometry.unwrap import (
             check_unwrapper,

@@ -180,7 +180,7 @@ class Service:
             "job submitted",
             extra={"job": entry.summary.job, "user": owner, "model": request.model, "preset": request.preset},
         )
-        self._dispatch.reckon()
+        self._dispatch.update_eta()
         self._herald.added(entry.summary.job, before)
         return self._reply(entry.summary.job)
 
@@ -211,7 +211,7 @@ class Service:
         check_priority(request.priority, entry.summary.priority, asker.is_admin)
         if request.priority != entry.summary.priority:
             self._herald.amend(request.job, priority=request.priority)
-            self._dispatch.reckon()
+            self._dispatch.update_eta()
         return self._reply(request.job)
 
     def _pin(self, request: PinJob, asker: RequestContext) -> JobReply:

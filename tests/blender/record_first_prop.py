@@ -4,7 +4,7 @@
     python -m tests.blender.record_first_prop --out docs/pictures/first-prop
 
 Builds the add-on, starts Blender with a home folder of its own on a virtual display, and lets tests/blender/scripts/first_prop.py
-do what docs/first-prop.md tells. The server is the real one, started by the panel's button and ended at the end.
+do what docs/user/first-prop.md tells. The server is the real one, started by the panel's button and ended at the end.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def test_a_server_killed_during_a_job_is_told_and_its_return_brings_the_job_back
     blender.connect(server.address)
     blender.dream()
     server.kill()
-    assert blender.pump(lambda: blender.session.link == "lost", 8)
+    assert blender.pump(lambda: blender.session.connection_state == "lost", 8)
     assert "Not connected" in why_not(bpy.ops.dreamwright.pause)
     again = serve("--address", server.address)
     assert blender.pump(lambda: blender.session.is_online, 10)
@@ -196,7 +196,7 @@ def test_what_waits_for_a_dead_server_is_in_the_panel_and_can_be_withdrawn(blend
     server.kill()
     assert bpy.ops.dreamwright.generate(prompt="a red mushroom") == {"FINISHED"}
     assert "Sending “a red mushroom”" in draw_all(blender.module("panel"))
-    assert blender.pump(lambda: blender.session.link == "lost", 8)
+    assert blender.pump(lambda: blender.session.connection_state == "lost", 8)
     texts = draw_all(blender.module("panel"))
     assert "Waiting: “a red mushroom”" in texts and "even if Blender is closed" in " ".join(texts)
     assert bpy.ops.dreamwright.withdraw() == {"FINISHED"}

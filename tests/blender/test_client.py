@@ -13,22 +13,23 @@ import pytest
 
 from dreamwright.shared import client as client_module
 from dreamwright.shared import limits
-from dreamwright.shared.client import Client, Link, LinkChanged
+from dreamwright.shared.client import Client
+from dreamwright.shared.connection_state import ConnectionChanged, ConnectionState
 from dreamwright.shared.download import Download
-from dreamwright.shared.errors import ProtocolError, Refused, Unanswered
+from dreamwright.shared.errors import ProtocolError, RequestError, RequestTimeout
 from dreamwright.shared.messages import (
-    Cancel,
+    CancelJob,
     Chunk,
-    Fetch,
-    Forget,
+    FetchChunk,
+    DeleteJob,
     JobChanged,
-    JobForgotten,
+    JobDeleted,
     JobList,
     JobReply,
     JobSummary,
     PreviewFrame,
-    Seen,
-    Submit,
+    PreviewAck,
+    SubmitJob,
     Subscribe,
 )
 from tests.testing.fake_server import FakeServer
@@ -58,7 +59,7 @@ class Pair:
         end = time.monotonic() + seconds
         while not until():
             assert time.monotonic() < end, (
-                f"never came about; {self.client.link} {self.client.reason}, {self.events[-3:]}"
+                f"never came about; {self.client.state} {self.client.reason}, {self.events[-3:]}"
             )
             if self.alive:
                 self.server.step(0.002)
@@ -82,8 +83,8 @@ class Pair:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-def submission(ticket: str) -> Submit:
-    return Submit(ticket, "a red mushroom", "", "starter", "quick", 3, {"mesh.height_m": 0.5})
+def submission(ticket: str) -> SubmitJob:
+    return SubmitJob(ticket, "a red mushroom", "", "starter", "quick", 3, {"mesh.height_m": 0.5})
 
 
 @pytest.fixture
@@ -97,8 +98,8 @@ def pair() -> Iterator[Pair]:
 
 def test_a_client_comes_online_and_is_told_all_jobs(pair: Pair) -> None:
     pair.connect()
-    assert pair.client.link is Link.ONLINE
-    assert [event.link for event in pair.of(LinkChanged)] == [Link.CONNECTING, Link.ONLINE]
+    assert pair.client.state is ConnectionState.ONLINE
+    assert [event.state for event in pair.of(ConnectionChanged)] == [ConnectionState.CONNECTING, ConnectionState.ONLINE]
     assert pair.of(JobList)[0].jobs == ()
     assert 0 < pair.client.round_trip_s < 5
 
@@ -116,7 +117,7 @@ def test_a_submit_whose_reply_is_lost_is_sent_again_and_makes_one_job(pair: Pair
     pair.settle(lambda: bool(replies))
     assert isinstance(replies[0], JobReply)
     assert len(pair.server.jobs) == 1
-    assert sum(isinstance(request, Submit) for request in pair.server.requests) == 2
+    assert sum(isinstance(request, SubmitJob) for request in pair.server.requests) == 2
 
 
 def test_a_request_that_nobody_answers_is_given_up_with_a_sentence(pair: Pair) -> None:
@@ -124,11 +125,11 @@ def test_a_request_that_nobody_answers_is_given_up_with_a_sentence(pair: Pair) -
     pair.server.faults.lose_replies = 100
     replies: list[Any] = []
     pair.client.request(submission("t1"), replies.append)
-    for _ in range(int(limits.REQUEST_TIMEOUT_S * limits.REQUEST_TRIES) + 5):
+    for _ in range(int(limits.REQUEST_TIMEOUT_S * limits.REQUEST_ATTEMPTS) + 5):
         pair.clock.ahead += 1.0
         pair.server.step(0.02)
         pair.events += pair.client.tick()
-    assert isinstance(replies[0], Unanswered) and "did not answer" in str(replies[0])
+    assert isinstance(replies[0], RequestTimeout) and "did not answer" in str(replies[0])
     assert len(pair.server.jobs) == 1
 
 
@@ -140,13 +141,13 @@ def test_a_server_that_dies_is_called_lost_and_its_return_brings_everything_back
     for _ in range(6):  # a busy Blender ticks late, yet not that late
         pair.clock.ahead += 1.5
         pair.events += pair.client.tick()
-    assert pair.client.link is Link.LOST and "no answer" in pair.client.reason
+    assert pair.client.state is ConnectionState.LOST and "no answer" in pair.client.reason
     pair.events.clear()
     pair.server.open()
     pair.alive = True
     pair.server.change(job.job, step=7)
     pair.settle(lambda: bool(pair.of(JobList)), 10)
-    assert pair.client.link is Link.ONLINE
+    assert pair.client.state is ConnectionState.ONLINE
     assert [found.step for found in pair.of(JobList)[-1].jobs] == [7]
     pair.server.change(job.job, step=8)
     pair.settle(lambda: bool(pair.of(JobChanged)))
@@ -164,7 +165,7 @@ def test_a_server_that_restarts_within_a_heartbeat_is_noticed_by_its_new_epoch(p
         pair.clock.ahead += 0.05
         pair.events += pair.client.tick()
     pair.settle(lambda: bool(pair.of(JobList)), 10)
-    assert pair.client.epoch != old and pair.client.link is Link.ONLINE
+    assert pair.client.epoch != old and pair.client.state is ConnectionState.ONLINE
     assert pair.server.peers, "a restarted server has to be subscribed to again"
 
 
@@ -173,7 +174,7 @@ def test_a_client_that_slept_too_long_subscribes_again_without_calling_the_serve
     pair.events.clear()
     pair.clock.ahead += 60  # a render, or a file dialog
     pair.settle(lambda: bool(pair.of(JobList)))
-    assert not pair.of(LinkChanged)
+    assert not pair.of(ConnectionChanged)
 
 
 def test_a_lost_event_is_noticed_by_the_gap_and_a_snapshot_is_asked_for_once(pair: Pair) -> None:
@@ -211,17 +212,17 @@ def test_an_event_older_than_the_snapshot_is_dropped(pair: Pair) -> None:
 def test_another_version_of_the_protocol_is_told_and_not_retried(pair: Pair) -> None:
     pair.server.faults.version = limits.PROTOCOL_VERSION + 1
     pair.client.connect()
-    pair.settle(lambda: pair.client.link is Link.REFUSED)
+    pair.settle(lambda: pair.client.state is ConnectionState.INCOMPATIBLE)
     assert f"version {limits.PROTOCOL_VERSION + 1}" in pair.client.reason and "update" in pair.client.reason
     pair.clock.ahead += 100
     pair.client.tick()
-    assert pair.client.link is Link.REFUSED
+    assert pair.client.state is ConnectionState.INCOMPATIBLE
 
 
 def test_a_stranger_that_answers_is_told_from_a_dreamwright_server(pair: Pair) -> None:
     pair.server.faults.babble = True
     pair.client.connect()
-    pair.settle(lambda: pair.client.link is Link.REFUSED)
+    pair.settle(lambda: pair.client.state is ConnectionState.INCOMPATIBLE)
     assert "not as Dreamwright does" in pair.client.reason
 
 
@@ -232,22 +233,22 @@ def test_an_absent_server_is_asked_after_in_a_sentence(pair: Pair) -> None:
     for _ in range(6):
         pair.clock.ahead += 1
         pair.client.tick()
-    assert pair.client.link is Link.CONNECTING and "is the server running?" in pair.client.reason
+    assert pair.client.state is ConnectionState.CONNECTING and "is the server running?" in pair.client.reason
 
 
 def test_a_request_that_breaks_a_rule_is_refused_before_it_is_sent(pair: Pair) -> None:
     pair.connect()
     before = len(pair.server.requests)
     with pytest.raises(ProtocolError, match="seed"):
-        pair.client.request(Submit("t", "a", "", "m", "p", -1, {}), lambda reply: None)
+        pair.client.request(SubmitJob("t", "a", "", "m", "p", -1, {}), lambda reply: None)
     pair.server.step(0.05)
-    assert not any(isinstance(request, Submit) for request in pair.server.requests[before:])
+    assert not any(isinstance(request, SubmitJob) for request in pair.server.requests[before:])
 
 
 def test_a_refusal_arrives_with_its_reason(pair: Pair) -> None:
     pair.connect()
-    reply = pair.ask(Cancel("nobody"))
-    assert isinstance(reply, Refused) and reply.code == "no-such-job"
+    reply = pair.ask(CancelJob("nobody"))
+    assert isinstance(reply, RequestError) and reply.code == "no-such-job"
 
 
 def test_previews_come_only_of_the_watched_job_and_only_with_credit(pair: Pair) -> None:
@@ -258,7 +259,7 @@ def test_previews_come_only_of_the_watched_job_and_only_with_credit(pair: Pair) 
     for step in range(10):
         pair.server._picture(job.job, step)
     pair.settle(lambda: len(pair.of(PreviewFrame)) == limits.PREVIEWS_IN_FLIGHT)
-    pair.settle(lambda: sum(isinstance(request, Seen) for request in pair.server.requests) == limits.PREVIEWS_IN_FLIGHT)
+    pair.settle(lambda: sum(isinstance(request, PreviewAck) for request in pair.server.requests) == limits.PREVIEWS_IN_FLIGHT)
     pair.server._picture(job.job, 11)
     pair.settle(lambda: pair.of(PreviewFrame)[-1].step == 11)
 
@@ -267,9 +268,9 @@ def test_a_forgotten_job_is_told(pair: Pair) -> None:
     pair.connect()
     job = pair.submit()
     pair.server.finish(job.job, "succeeded")
-    pair.ask(Forget(job.job))
-    pair.settle(lambda: bool(pair.of(JobForgotten)))
-    assert pair.of(JobForgotten)[0].job == job.job
+    pair.ask(DeleteJob(job.job))
+    pair.settle(lambda: bool(pair.of(JobDeleted)))
+    assert pair.of(JobDeleted)[0].job == job.job
 
 
 def fetched(pair: Pair, rings: int = 120) -> tuple[JobSummary, list[Any], Download]:
@@ -306,11 +307,11 @@ def test_a_fetch_goes_on_after_the_server_was_gone_for_long_and_keeps_what_it_ha
     pair.server.open()
     pair.alive = True
     asked = len(pair.server.requests)
-    pair.settle(lambda: pair.client.link is Link.ONLINE, 10)
+    pair.settle(lambda: pair.client.state is ConnectionState.ONLINE, 10)
     download.resume()
     pair.settle(lambda: bool(results), 10)
     assert hashlib.sha256(results[0]).hexdigest() == job.mesh_sha256
-    again = {request.offset for request in pair.server.requests[asked:] if isinstance(request, Fetch)}
+    again = {request.offset for request in pair.server.requests[asked:] if isinstance(request, FetchChunk)}
     assert 0 < len(again) < job.mesh_bytes / limits.CHUNK_BYTES
 
 
@@ -319,7 +320,7 @@ def test_a_damaged_file_is_told_and_not_handed_out(pair: Pair) -> None:
     pair.server.faults.damage_chunks = 1
     download.start()
     pair.settle(lambda: bool(results))
-    assert isinstance(results[0], Refused) and "damaged" in str(results[0])
+    assert isinstance(results[0], RequestError) and "damaged" in str(results[0])
 
 
 def test_a_file_that_changes_while_it_is_fetched_is_not_mixed(pair: Pair) -> None:
@@ -328,7 +329,7 @@ def test_a_file_that_changes_while_it_is_fetched_is_not_mixed(pair: Pair) -> Non
     download.start()
     pair.settle(lambda: download.share > 0.3)
     download._arrived(0, Chunk(0, b"x" * limits.CHUNK_BYTES, job.mesh_bytes, "f" * 64))
-    assert isinstance(results[0], Refused) and "changed" in str(results[0])
+    assert isinstance(results[0], RequestError) and "changed" in str(results[0])
 
 
 def test_closing_lets_go_at_once_and_can_be_done_twice(pair: Pair) -> None:
@@ -338,8 +339,8 @@ def test_closing_lets_go_at_once_and_can_be_done_twice(pair: Pair) -> None:
     pair.client.close()
     assert time.monotonic() - began < 1
     replies: list[Any] = []
-    pair.client.request(Cancel("x"), replies.append)
-    assert isinstance(replies[0], Refused)
+    pair.client.request(CancelJob("x"), replies.append)
+    assert isinstance(replies[0], RequestError)
 
 
 def test_the_client_has_no_threads_of_its_own() -> None:

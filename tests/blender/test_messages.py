@@ -20,23 +20,23 @@ from dreamwright.shared.job_states import ENDED, TRANSITIONS, JobState, check_tr
 from dreamwright.shared.mesh_file import MeshFile, decode_mesh, encode_mesh
 from dreamwright.shared.messages import (
     MESSAGES,
-    Cancel,
+    CancelJob,
     Capabilities,
     Chunk,
-    Fetch,
+    FetchChunk,
     Hello,
     JobChanged,
-    JobForgotten,
+    JobDeleted,
     JobList,
     JobReply,
     JobSummary,
     ListJobs,
-    Pause,
+    PauseJob,
     PreviewFrame,
     Refusal,
-    Resume,
-    Seen,
-    Submit,
+    ResumeJob,
+    PreviewAck,
+    SubmitJob,
     Subscribe,
     VersionMismatch,
     Welcome,
@@ -51,15 +51,15 @@ JOB = JobSummary(
     3, 40, 1.5, 12.0, 0, "", "", 1.7e9, 0, "", 8,
 )  # fmt: skip
 STATUS = status.ServerStatus(
-    "s", True, False, 7.0, 2, 10, 20, (status.DeviceLine("cpu", "busy", "j", "anna", 3.5, 0.2), status.DeviceLine("cuda:0", "idle", "", "", 0.0, -1.0)),
-    (status.JobLine("j", "anna", "running", 0, 3, 40, 12.0, "cpu", -1, 2),), (status.UserLine("anna", 1, 0, 2, 1, 0.5),), 1, 1,
+    "s", True, False, 7.0, 2, 10, 20, (status.DeviceStatus("cpu", "busy", "j", "anna", 3.5, 0.2), status.DeviceStatus("cuda:0", "idle", "", "", 0.0, -1.0)),
+    (status.JobStatus("j", "anna", "running", 0, 3, 40, 12.0, "cpu", -1, 2),), (status.UserStatus("anna", 1, 0, 2, 1, 0.5),), 1, 1,
 )  # fmt: skip
 EXAMPLES: tuple[Any, ...] = (
-    Hello("c", "test"), messages.AskCapabilities(), messages.AskStatus(), STATUS, messages.Closing("soon back"), Submit("t", "a", "", "m", "p", 0, {}, -1), ListJobs(), Cancel("j"), Pause("j"),
-    Resume("j"), messages.Prioritize("j", -3), messages.Pin("j", True), messages.Forget("j"), Subscribe("j"), Seen(2), Fetch("j", "mesh", 0, 10),
+    Hello("c", "test"), messages.GetCapabilities(), messages.GetStatus(), STATUS, messages.ServerShutdown("soon back"), SubmitJob("t", "a", "", "m", "p", 0, {}, -1), ListJobs(), CancelJob("j"), PauseJob("j"),
+    ResumeJob("j"), messages.SetPriority("j", -3), messages.PinJob("j", True), messages.DeleteJob("j"), Subscribe("j"), PreviewAck(2), FetchChunk("j", "mesh", 0, 10),
     Welcome("s", "e"), OFFER, JobReply(JOB), JobList((JOB, JOB), 9), Chunk(0, b"\0\xff", 2, "ab"), messages.Done(),
-    Refusal("internal", "no"), JobChanged(1, JOB), JobForgotten(2, "j"), PreviewFrame("j", 3, 1, 1, b"zz"),
-    messages.Upload("ab" * 32, 9, 3, b"\0\xff"), messages.Uploaded(5), Submit("t", "a", "", "m", "refine", 0, {}, 0, mesh="ab" * 32),
+    Refusal("internal", "no"), JobChanged(1, JOB), JobDeleted(2, "j"), PreviewFrame("j", 3, 1, 1, b"zz"),
+    messages.UploadChunk("ab" * 32, 9, 3, b"\0\xff"), messages.UploadProgress(5), SubmitJob("t", "a", "", "m", "refine", 0, {}, 0, mesh="ab" * 32),
 )  # fmt: skip
 
 
@@ -125,19 +125,19 @@ def altered(message: Any, **fields: Any) -> bytes:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (altered(Cancel("j"), color="red"), "color"),
-        (altered(Cancel("j"), job=5), "job"),
+        (altered(CancelJob("j"), color="red"), "color"),
+        (altered(CancelJob("j"), job=5), "job"),
         (
             altered(JobReply(JOB), job={**msgpack.unpackb(pack(JobReply(JOB)))["body"]["job"], "state": "asleep"}),
             "asleep",
         ),
-        (altered(Submit("t", "a", "", "m", "p", 0, {}), seed=True), "seed"),
-        (altered(Submit("t", "a", "", "m", "p", 0, {}), settings={"a": float("nan")}), "settings"),
-        (altered(Submit("t", "a", "", "m", "p", 0, {}), prompt="x" * (limits.PROMPT_CHARACTERS + 1)), "1000"),
-        (altered(Fetch("j", "mesh", 0, 10), item="/etc/passwd"), "mesh"),
-        (altered(Fetch("j", "mesh", 0, 10), size=limits.CHUNK_BYTES + 1), "size"),
+        (altered(SubmitJob("t", "a", "", "m", "p", 0, {}), seed=True), "seed"),
+        (altered(SubmitJob("t", "a", "", "m", "p", 0, {}), settings={"a": float("nan")}), "settings"),
+        (altered(SubmitJob("t", "a", "", "m", "p", 0, {}), prompt="x" * (limits.PROMPT_CHARACTERS + 1)), "1000"),
+        (altered(FetchChunk("j", "mesh", 0, 10), item="/etc/passwd"), "mesh"),
+        (altered(FetchChunk("j", "mesh", 0, 10), size=limits.CHUNK_BYTES + 1), "size"),
         (msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": 1, "type": "Explode", "body": {}}), "Explode"),
-        (msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": -1, "type": "AskCapabilities", "body": {}}), "id"),
+        (msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": -1, "type": "GetCapabilities", "body": {}}), "id"),
         (msgpack.packb([1, 2]), "map"),
     ],
 )
@@ -148,7 +148,7 @@ def test_a_field_that_breaks_its_rule_is_named(data: bytes, words: str) -> None:
 
 def test_a_missing_field_is_named() -> None:
     with pytest.raises(ProtocolError, match="job"):
-        unpack(msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": 1, "type": "Cancel", "body": {}}), 1000)
+        unpack(msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": 1, "type": "CancelJob", "body": {}}), 1000)
 
 
 def test_a_message_that_is_too_long_is_not_read() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
-from dreamwright.shared.credentials import Invitation, fingerprint, key_text, new_pair
+from dreamwright.shared.credentials import ConnectionString, fingerprint, format_key, generate_key_pair
 from tests.blender.test_session import module
 from tests.testing.blender_reports import report_of
 from tests.testing.blenders import ROOT, Blender, run_script
@@ -124,7 +124,7 @@ def test_another_machine_is_not_talked_to_without_its_key(session: Any) -> None:
 
 @pytest.mark.parametrize("damage", ["{", "open to others", "a key with a slip"])
 def test_damaged_keys_of_servers_do_not_make_it_talk_in_the_open(session: Any, damage: str) -> None:
-    invited = Invitation("tcp://127.0.0.1:9", new_pair().public)
+    invited = ConnectionString("tcp://127.0.0.1:9", generate_key_pair().public)
     session.pair(str(invited))
     path = session.folder / "keys" / "servers.json"
     if damage == "{":
@@ -132,14 +132,14 @@ def test_damaged_keys_of_servers_do_not_make_it_talk_in_the_open(session: Any, d
     elif damage == "open to others":
         path.chmod(0o644)
     else:
-        path.write_text(json.dumps({invited.address: key_text(invited.server)[:-1]}))
+        path.write_text(json.dumps({invited.address: format_key(invited.server)[:-1]}))
     with pytest.raises(ValueError, match="cannot be read|damaged"):
         session.connect(invited.address)
     assert not session.is_open
 
 
 def test_a_connection_string_is_kept_for_its_address_only_and_another_key_is_told(session: Any) -> None:
-    first, second = (Invitation(FAR, new_pair().public) for _ in range(2))
+    first, second = (ConnectionString(FAR, generate_key_pair().public) for _ in range(2))
     session.pair(str(first))
     session.show_offline(FAR)
     assert session.keys.server_mark == first.fingerprint and not session.notices
@@ -172,12 +172,14 @@ def test_a_folder_that_cannot_be_written_is_told(session: Any) -> None:
 
 
 def test_every_reason_has_its_own_words() -> None:
-    from dreamwright.shared.connection_monitor import Lock, Verdict, words
+    from dreamwright.shared.connection_monitor import CurveCredentials, HandshakeResult, describe_result
 
-    lock = Lock(new_pair().public, new_pair())
-    told = [words(verdict, FAR, lock) for verdict in (Verdict.UNKNOWN_KEY, Verdict.WRONG_SERVER, Verdict.NO_ENCRYPTION)]
-    told += [words(verdict, FAR, None) for verdict in (Verdict.NO_ENCRYPTION, Verdict.HUNG_UP)]
-    assert len(set(told)) == 5 and all(FAR in text and len(text) < 500 for text in told)
+    lock = CurveCredentials(generate_key_pair().public, generate_key_pair())
+    failed = [result for result in HandshakeResult if result is not HandshakeResult.ACCEPTED]
+    told = {describe_result(result, FAR, lock) for result in failed[:-1]}
+    told |= {describe_result(result, FAR, None) for result in failed[-2:]}
+    assert len({code for code, _ in told}) == len({text for _, text in told}) == 5
+    assert all(FAR in text and len(text) < 500 for _, text in told)
 
 
 def test_the_panel_shows_both_fingerprints_and_offers_the_key_where_it_is_asked_for(installed: Path) -> None:
@@ -190,8 +192,8 @@ def test_the_panel_shows_both_fingerprints_and_offers_the_key_where_it_is_asked_
     layout = SimpleNamespace(column=lambda align: column)
     draw = module("panel").DREAMWRIGHT_PT_server._keys
     keys = SimpleNamespace(server=b"x", server_mark="aaaa-bbbb", own_mark="cccc-dddd")
-    draw(None, layout, SimpleNamespace(keys=keys, link="barred", is_open=True))
+    draw(None, layout, SimpleNamespace(keys=keys, connection_state="unauthorized", is_open=True))
     assert drawn == ["Server aaaa-bbbb", "This computer cccc-dddd", "dreamwright.copy_key"]
     drawn.clear()
-    draw(None, layout, SimpleNamespace(keys=SimpleNamespace(server=None), link="online", is_open=True))
+    draw(None, layout, SimpleNamespace(keys=SimpleNamespace(server=None), connection_state="online", is_open=True))
     assert drawn == []

@@ -61,7 +61,7 @@ def test_a_queued_job_tells_its_place_and_when_it_will_be_ready_if_that_is_known
     assert say(job) == "Place 3 in the queue"
     assert say(replace(job, ready_low_s=600.0, ready_high_s=900.0)) == "Place 3 in the queue, ready in 10 to 15 min"
     assert (
-        say(replace(job, queue_place=1, ready_low_s=5.0, ready_high_s=9.0))
+        say(replace(job, queue_position=1, ready_low_s=5.0, ready_high_s=9.0))
         == "Next in the queue, ready in under a minute"
     )
 

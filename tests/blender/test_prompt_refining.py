@@ -49,7 +49,7 @@ def test_an_object_is_refined_with_all_that_made_it_but_the_prompt(blender: Arti
     known = set(blender.session.jobs)
     assert bpy.ops.dreamwright.refine_prompt(prompt="a blue\n chair") == {"FINISHED"}
     job = asked_since(blender, known)
-    assert (job.refines, job.prompt, job.negative, job.model, job.preset, job.seed) == (
+    assert (job.parent_job, job.prompt, job.negative, job.model, job.preset, job.seed) == (
         made["dreamwright_job"],
         "a blue chair",
         "blue",
@@ -57,7 +57,7 @@ def test_an_object_is_refined_with_all_that_made_it_but_the_prompt(blender: Arti
         "quick",
         5,
     )
-    assert job.settings == {"guidance.omega": 77, "mesh.height_m": 0.25, "mesh.triangles": 500, "run.refine_share": 0.5}
+    assert job.settings == {"guidance.omega": 77, "mesh.height_m": 0.25, "mesh.triangles": 500, "run.finetune_share": 0.5}
     assert panel.prompt == "", "the panel is left as it was"
 
 
@@ -83,13 +83,13 @@ def test_how_much_is_kept_is_asked_of_the_script_then_the_panel_then_the_object(
     def share(**how: Any) -> float:
         known = set(blender.session.jobs)
         assert bpy.ops.dreamwright.refine_prompt(prompt="a blue mushroom", **how) == {"FINISHED"}
-        return asked_since(blender, known).settings["run.refine_share"]
+        return asked_since(blender, known).settings["run.finetune_share"]
 
     assert share() == 0.5
     assert share(share=0.3) == 0.3, "not 0.300000012, as 32 bits have it"
     bpy.context.window_manager.dreamwright_settings.run__refine_share = 0.8
     assert share() == 0.8 and share(share=0) == 0
-    bpy.context.object["dreamwright_settings"] = json.dumps({"run.refine_share": 0.1})
+    bpy.context.object["dreamwright_settings"] = json.dumps({"run.finetune_share": 0.1})
     assert share() == 0.8
     bpy.context.window_manager.dreamwright_settings.run__refine_share = 0.5
     assert share() == 0.1
@@ -104,7 +104,7 @@ def test_a_greyed_button_says_why(blender: Artist, serve: Any) -> None:
     made = blender.imported(blender.finished())
     job = made["dreamwright_job"]
     assert operator.poll()
-    blender.session.jobs[job] = replace(blender.session.jobs[job], refinable=False)
+    blender.session.jobs[job] = replace(blender.session.jobs[job], has_field=False)
     assert "no field of this prop" in why_not(operator) and "dream it again" in why_not(operator)
     assert bpy.ops.dreamwright.remove(job=job) == {"FINISHED"}
     assert blender.pump(lambda: not blender.session.jobs)
@@ -124,7 +124,7 @@ def test_a_server_of_more_jobs_than_it_lists_is_asked_itself(blender: Artist, se
     blender.session.jobs.update({f"other {n}": replace(summary, job=f"other {n}") for n in range(500)})
     known = set(blender.session.jobs)
     assert bpy.ops.dreamwright.refine_prompt(prompt="a blue mushroom") == {"FINISHED"}
-    assert blender.pump(lambda: any(job.refines for job in blender.session.jobs.values() if job.job not in known))
+    assert blender.pump(lambda: any(job.parent_job for job in blender.session.jobs.values() if job.job not in known))
 
 
 def test_an_empty_prompt_and_words_that_the_model_does_not_know_are_refused_before_anything_is_sent(
@@ -146,7 +146,7 @@ def test_a_finished_job_is_refined_without_its_object(blender: Artist, serve: An
     known = set(blender.session.jobs)
     assert bpy.ops.dreamwright.refine_job(job=job, prompt="a blue mushroom", share=0.25) == {"FINISHED"}
     new = asked_since(blender, known)
-    assert (new.refines, new.prompt, new.seed, new.settings["run.refine_share"]) == (job, "a blue mushroom", 7, 0.25)
+    assert (new.parent_job, new.prompt, new.seed, new.settings["run.finetune_share"]) == (job, "a blue mushroom", 7, 0.25)
     assert blender.pump(lambda: blender.session.jobs[new.job].state == "succeeded")
     assert (
         blender.module("labels").place_text(blender.session.jobs[new.job], "a red mushroom")
@@ -180,7 +180,7 @@ def test_in_each_blender_the_built_add_on_refines_an_object_into_another(
     assert report["asked"] == [
         "a blue mushroom",
         first,
-        {"mesh.height_m": 1.0, "mesh.triangles": 20000, "run.refine_share": 0.25},
+        {"mesh.height_m": 1.0, "mesh.triangles": 20000, "run.finetune_share": 0.25},
     ]
     assert report["objects"] == [[first, None], [second, first]]
     assert "not made by Dreamwright" in report["greyed"]

@@ -26,7 +26,7 @@ def turn(table: Table) -> None:
 
 
 def pieces(table: Table) -> list[Any]:
-    return [asked for asked in table.server.requests if type(asked).__name__ == "Upload" and asked.data]
+    return [asked for asked in table.server.requests if type(asked).__name__ == "UploadChunk" and asked.data]
 
 
 def test_a_mesh_goes_ahead_of_its_request_piece_by_piece_and_once(table: Table, tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_lost_answers_and_an_outage_only_make_it_later(table: Table) -> None:
     for _ in range(30):
         table.ahead += 1
         table.session.tick()
-    assert table.session.link == "lost" and ticket in table.session.outbox and not table.session.notices
+    assert table.session.connection_state == "lost" and ticket in table.session.outbox and not table.session.notices
     table.server.open()
     for _ in range(40):
         table.ahead += 0.5

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("bpy")
 
-from dreamwright.shared.messages import Closing, pack
+from dreamwright.shared.messages import ServerShutdown, pack
 from tests.blender.conftest import PACKAGE, ROOT
 from tests.testing.fake_capabilities import OFFER
 from tests.testing.fake_props import picture
@@ -67,7 +67,7 @@ class Table:
     def settle(self, until: Callable[[], bool], seconds: float = 8.0) -> None:
         end = time.monotonic() + seconds
         while not until():
-            assert time.monotonic() < end, (self.session.link, self.session.notices)
+            assert time.monotonic() < end, (self.session.connection_state, self.session.notices)
             self.server.step(0.002)
             self.happened += self.session.tick()
 
@@ -95,7 +95,7 @@ def test_a_submit_during_an_outage_waits_and_becomes_one_job(table: Table) -> No
     for _ in range(6):
         table.ahead += 1.5
         table.session.tick()
-    assert table.session.link == "lost"
+    assert table.session.connection_state == "lost"
     table.session.submit("a red chair", "", "starter", "quick", 1, {})
     for _ in range(30):
         table.ahead += 1
@@ -123,7 +123,7 @@ def test_the_newest_job_comes_first_and_events_tell_starts_and_ends(table: Table
     table.connect()
     jobs = [table.submit() for _ in range(3)]
     assert list(table.session.jobs) == jobs[::-1]
-    table.server.change(jobs[0], state="running", queue_place=0)
+    table.server.change(jobs[0], state="running", queue_position=0)
     table.server.finish(jobs[0], "failed")
     table.settle(lambda: table.session.jobs[jobs[0]].state == "failed")
     names = [type(event).__name__ for event in table.happened]
@@ -169,7 +169,7 @@ def test_jobs_are_back_after_disconnecting(table: Table) -> None:
 def test_a_server_that_is_being_stopped_says_so_and_the_panel_keeps_its_words_until_it_is_back(table: Table) -> None:
     table.connect()
     table.settle(lambda: bool(table.server.peers))
-    table.server._tell(lambda count: Closing("The server is being stopped; jobs go on when it is back"))
+    table.server._tell(lambda count: ServerShutdown("The server is being stopped; jobs go on when it is back"))
     table.settle(lambda: bool(table.session.notices))
     (notice,) = table.session.notices
     assert "jobs go on when it is back" in notice.text and not notice.is_error and table.session.is_online
@@ -177,7 +177,7 @@ def test_a_server_that_is_being_stopped_says_so_and_the_panel_keeps_its_words_un
     for _ in range(6):
         table.ahead += 1.5
         table.session.tick()
-    assert table.session.link == "lost" and table.session.reason == notice.text
+    assert table.session.connection_state == "lost" and table.session.reason == notice.text
     table.server.open()
     table.settle(lambda: table.session.is_online)
     table.server.close()
@@ -190,7 +190,7 @@ def test_a_server_that_is_being_stopped_says_so_and_the_panel_keeps_its_words_un
 def test_another_version_is_told_in_the_panels_words(table: Table) -> None:
     table.server.faults.version = 9
     table.session.connect(table.server.address)
-    table.settle(lambda: table.session.link == "refused")
+    table.settle(lambda: table.session.connection_state == "incompatible")
     assert f"at {table.server.address} speaks version 9" in table.session.reason
     assert "update the add-on, then connect again" in table.session.reason
 
@@ -303,7 +303,7 @@ def test_a_job_that_is_gone_already_when_it_is_forgotten_is_no_complaint(table: 
     table.connect()
     table.session.forget("0123456789abcdef")
     running = table.submit()
-    table.server.change(running, state="running", queue_place=0)
+    table.server.change(running, state="running", queue_position=0)
     table.session.forget(running)
     table.settle(lambda: bool(table.session.notices))
     assert ["not removed" in notice.text for notice in table.session.notices] == [True]

@@ -129,7 +129,7 @@ def test_a_fetch_that_a_dead_server_interrupts_is_finished_after_its_return(tabl
     for _ in range(40):
         table.ahead += 1
         table.session.tick()
-    assert table.session.link == "lost" and "trying again" in table.session.reason
+    assert table.session.connection_state == "lost" and "trying again" in table.session.reason
     assert job in table.session.downloads and not table.session.notices, "it waits"
     table.server.open()
     table.settle(lambda: any(type(event).__name__ == "MeshArrived" for event in table.happened), 12)
@@ -139,14 +139,14 @@ def test_a_fetch_that_a_dead_server_interrupts_is_finished_after_its_return(tabl
 def test_an_older_server_is_to_be_updated_itself(table: Table) -> None:
     table.server.faults.version = 0
     table.session.connect(table.server.address)
-    table.settle(lambda: table.session.link == "refused")
+    table.settle(lambda: table.session.connection_state == "incompatible")
     assert "speaks version 0" in table.session.reason and "update the server" in table.session.reason
 
 
 def test_a_stranger_at_the_address_is_told_with_what_to_check(table: Table) -> None:
     table.server.faults.babble = True
     table.session.connect(table.server.address)
-    table.settle(lambda: table.session.link == "refused")
+    table.settle(lambda: table.session.connection_state == "incompatible")
     assert "not as Dreamwright does" in table.session.reason and "check address and port" in table.session.reason
 
 
@@ -157,7 +157,7 @@ def test_garbage_in_mid_job_ends_the_connection_with_a_sentence_and_the_job_is_b
     job = table.submit()
     table.server.faults.babble = True
     table.server.change(job, step=3)
-    table.settle(lambda: table.session.link == "refused")
+    table.settle(lambda: table.session.connection_state == "incompatible")
     assert "connect again" in table.session.reason and job in table.session.jobs
     table.server.faults.babble = False
     table.session.connect(table.server.address)

@@ -16,11 +16,11 @@ from dreamwright.backend.config.presets import DREAM_FIELDS, PRESETS
 from dreamwright.backend.errors import ConfigError, ModelError
 from dreamwright.backend.models.registry import BY_NAME
 from dreamwright.backend.server.requests import check_submission
-from dreamwright.backend.training.events import Checkpoint, Progress
+from dreamwright.backend.training.events import Checkpoint, StepCompleted
 from dreamwright.backend.training.job import make_job
 from dreamwright.backend.training.methods import METHODS, check_model, preset_of
-from dreamwright.backend.training.pipeline import Production
-from dreamwright.shared.messages import Submit
+from dreamwright.backend.training.pipeline import TextTo3DPipeline
+from dreamwright.shared.messages import SubmitJob
 from tests.testing.tiny_clip import PROCESSOR, write_clip
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
@@ -99,15 +99,15 @@ def test_dream_fields_raises_the_cosine_and_goes_on_exactly_from_a_checkpoint(cl
     job = make_job(
         PROMPT, str(clip), "dream-fields", quick("run.steps=24", "run.checkpoint_interval=8", "clip.crops=4")
     )
-    whole, states = Production(job, "cpu", None, lambda: False), {}
+    whole, states = TextTo3DPipeline(job, "cpu", None, lambda: False), {}
     cosines = []
     for event in whole.events():
-        if isinstance(event, Progress):
+        if isinstance(event, StepCompleted):
             cosines.append(event.scalars["cosine"])
         if isinstance(event, Checkpoint):
             states[event.state.step] = event.state
     assert sum(cosines[-6:]) > sum(cosines[:6])
-    resumed = Production(job, "cpu", states[8], lambda: False)
+    resumed = TextTo3DPipeline(job, "cpu", states[8], lambda: False)
     last = [event.state for event in resumed.events() if isinstance(event, Checkpoint)][-1]
     assert last.step == 24
     for name, value in states[24].tensors.items():
@@ -166,4 +166,4 @@ def test_weights_that_are_pickled_or_damaged_are_refused(tmp_path):
 
 def test_a_server_refuses_a_model_of_the_wrong_kind_when_a_job_is_sent():
     with pytest.raises(ModelError, match="cannot guide dream-fields"):
-        check_submission(Submit("t" * 16, PROMPT, "", "starter", "dream-fields", 0, {}))
+        check_submission(SubmitJob("t" * 16, PROMPT, "", "starter", "dream-fields", 0, {}))

@@ -176,7 +176,7 @@ def test_a_second_machine_pairs_dreams_loses_the_cable_leaves_comes_back_and_fet
 
         stranger = artist("stranger", f"tcp://{SERVER}:47630")
         told = stranger.facts()
-        assert told["link"] == "unauthorized" and "wants an encrypted connection" in told["reason"]
+        assert told["link"] == "unauthorized" and "requires an encrypted connection" in told["reason"]
         assert stranger.end() == 0
 
         first = artist("pair", string)

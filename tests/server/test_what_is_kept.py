@@ -108,7 +108,7 @@ def test_a_ledger_of_version_1_is_taken_over(tmp_path: Path) -> None:
     in_memory_server.kill()
     with sqlite3.connect(tmp_path / "jobs.sqlite3") as old:
         old.executescript(
-            "ALTER TABLE jobs DROP COLUMN turn; ALTER TABLE jobs DROP COLUMN ended_age; DROP TABLE turns; DROP TABLE paces;"
+            "ALTER TABLE jobs DROP COLUMN turn; ALTER TABLE jobs DROP COLUMN ended_age; DROP TABLE turns; DROP TABLE durations;"
         )
         old.execute("PRAGMA user_version=1")
         new = ["owner", "priority", "attempt", "device", "ready_low_s", "ready_high_s", "pinned", "fetched"]

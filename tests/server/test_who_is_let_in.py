@@ -59,7 +59,7 @@ def test_a_client_with_the_wrong_server_key_says_so_and_tells_the_server_nothing
 def test_a_client_without_encryption_is_refused_with_what_it_lacks(encrypted_server: EncryptedServer) -> None:
     client = encrypted_server.connect_client(None)
     encrypted_server.wait_until(lambda: client.state is ConnectionState.UNAUTHORIZED)
-    assert "wants an encrypted connection" in client.reason and "connection string" in client.reason
+    assert "requires an encrypted connection" in client.reason and "connection string" in client.reason
 
 
 def test_a_client_with_keys_never_talks_to_a_server_without_encryption(
@@ -75,7 +75,7 @@ def test_a_client_with_keys_never_talks_to_a_server_without_encryption(
             encrypted_server.step()
         assert (
             client.state is ConnectionState.UNAUTHORIZED
-            and "does not encrypt, though its connection string promised it" in client.reason
+            and "does not encrypt, although its connection string requires it" in client.reason
         )
         assert not heard
     finally:
@@ -94,7 +94,7 @@ def test_which_of_two_sides_encrypts_is_told_however_often_and_whoever_hangs_up_
         clients = [encrypted_server.connect_client(None if encrypt else generate_key_pair()) for _ in range(10)]
         encrypted_server.wait_until(lambda: all(client.state is ConnectionState.UNAUTHORIZED for client in clients))
         encrypted_server.run_for(0.5)
-        said = "wants an encrypted connection" if encrypt else "does not encrypt"
+        said = "requires an encrypted connection" if encrypt else "does not encrypt"
         assert [client.reason for client in clients if said not in client.reason] == []
     finally:
         encrypted_server.close()
@@ -116,8 +116,8 @@ def test_a_tunnel_without_a_server_behind_it_is_a_server_that_hangs_up(encrypted
             encrypted_server.step()
             with contextlib.suppress(BlockingIOError):
                 tunnel.accept()[0].close()
-    assert "behind a tunnel, see that the server runs" in locked.reason
-    assert "answers and hangs up" in plain.reason and "behind a tunnel that the server runs" in plain.reason
+    assert "behind a tunnel, check that the server runs" in locked.reason
+    assert "accepts connections and closes them" in plain.reason and "behind a tunnel that the server runs" in plain.reason
 
 
 def test_no_answer_at_all_is_told_apart_from_every_refusal(encrypted_server: EncryptedServer) -> None:

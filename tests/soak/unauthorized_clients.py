@@ -183,7 +183,7 @@ def main() -> int:
     try:
         tries = options.tries
         figures = {
-            "no encryption": barred(server, lambda: None, "wants an encrypted connection", tries),
+            "no encryption": barred(server, lambda: None, "requires an encrypted connection", tries),
             "PLAIN": plain(server, tries),
             "wrong server key": barred(
                 server, lambda: CurveCredentials(generate_key_pair().public, generate_key_pair()), "is not the one of the connection string", tries

@@ -10,9 +10,10 @@ from dreamwright.shared.messages import Capabilities
 OFFER = Capabilities(
     models=(
         ModelInfo(
-            "starter", "The built-in one", True, "", ("a red mushroom",), ("a", "red", "blue", "mushroom", "chair")
+            "starter", "The built-in one", True, "", ("a red mushroom",), ("a", "red", "blue", "mushroom", "chair"),
+            {"red": "color", "blue": "color", "mushroom": "prop", "chair": "prop"}, {"crimson": "red", "toadstool": "mushroom"},
         ),
-        ModelInfo("giant", "Knows all words", False, "Run: dreamwright models get giant", (), ()),
+        ModelInfo("giant", "Knows all words", False, "Run: dreamwright models get giant", (), (), {}, {}),
     ),
     presets=(PresetInfo("standard", "For use", 400), PresetInfo("quick", "For a look", 40)),
     settings=(

@@ -25,7 +25,7 @@ from dreamwright.backend.mesh_rendering.render import Topology, render_mesh
 from dreamwright.backend.rendering.shading import Shading
 from dreamwright.backend.scenes.initial_field import InitialField
 from dreamwright.backend.scenes.mesh_losses import bounds_penalty, edges_of, neighbors_of, normal_energy
-from dreamwright.backend.scenes.sphere_scene import SphereScene, sphere_subject
+from dreamwright.backend.scenes.sphere_scene import SphereScene, sphere_mesh
 from dreamwright.backend.server.requests import check_submission
 from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
@@ -64,7 +64,7 @@ def sculptor(model: ImageTextModel, *settings: str) -> SphereScene:
         config,
         ClipGuidance(model, config.clip),
         PromptEmbeddings(model, PROMPT, config.guidance),
-        sphere_subject(config.sphere, 0),
+        sphere_mesh(config.sphere, 0),
         0,
     )
 
@@ -75,7 +75,7 @@ def sculptor(model: ImageTextModel, *settings: str) -> SphereScene:
 @pytest.mark.parametrize("subdivisions", [1, 3])
 def test_the_sphere_is_round_closed_and_outward(subdivisions: int) -> None:
     """10 * 4^n + 2 vertices on the sphere; a closed manifold without handles; nearly 4 / 3 pi r^3, from below."""
-    subject = sphere_subject(SphereConfig(subdivisions=subdivisions, radius=0.3), 0)
+    subject = sphere_mesh(SphereConfig(subdivisions=subdivisions, radius=0.3), 0)
     assert len(subject.vertices) == 10 * 4**subdivisions + 2 and len(subject.faces) == 20 * 4**subdivisions
     assert np.linalg.norm(subject.unit, axis=1) == pytest.approx(0.3, abs=1e-6)
     assert is_manifold(subject.faces) and euler_number(subject.faces) == 2
@@ -86,16 +86,16 @@ def test_the_sphere_is_round_closed_and_outward(subdivisions: int) -> None:
 def test_the_sphere_begins_in_smooth_patches_of_its_seeds_colors() -> None:
     """Mean and deviation as asked where nothing is cut off; neighbors are more alike than strangers; color_noise 0 is grey."""
     config = SphereConfig(subdivisions=4, color_noise=0.1)
-    subject = sphere_subject(config, 1)
+    subject = sphere_mesh(config, 1)
     assert subject.display.mean(0) == pytest.approx(0.5, abs=1e-3) and subject.display.std(0) == pytest.approx(
         0.1, abs=1e-3
     )
     one, other = subject.display[edges_of(subject.faces).T]
     assert np.abs(one - other).mean() < 0.35 * np.abs(subject.display - subject.display[::-1]).mean()
-    assert np.array_equal(subject.albedo, sphere_subject(config, 1).albedo) and not np.array_equal(
-        subject.albedo, sphere_subject(config, 2).albedo
+    assert np.array_equal(subject.albedo, sphere_mesh(config, 1).albedo) and not np.array_equal(
+        subject.albedo, sphere_mesh(config, 2).albedo
     )
-    assert sphere_subject(SphereConfig(color_noise=0.0), 1).display == pytest.approx(0.5, abs=1e-6)
+    assert sphere_mesh(SphereConfig(color_noise=0.0), 1).display == pytest.approx(0.5, abs=1e-6)
 
 
 def test_normals_cost_what_their_angles_say() -> None:

@@ -18,7 +18,7 @@ from dreamwright.shared.job_states import ENDED, JobState, check_transition
 from dreamwright.shared.messages import JobSummary, SubmitJob
 
 from ...errors import CheckpointError
-from .durations import Paces, Sample
+from .durations import DurationSample, DurationStats
 from .retention import MonotonicAge
 from .scheduling import RoundRobin, QueuedJob, sort_queue, started
 
@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 );
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS turns (owner TEXT PRIMARY KEY, turn INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS paces (recipe TEXT, device TEXT, samples TEXT NOT NULL, PRIMARY KEY (recipe, device));
+CREATE TABLE IF NOT EXISTS durations (key TEXT, device TEXT, samples TEXT NOT NULL, PRIMARY KEY (key, device));
 """
 FROM_VERSION_1 = """
 ALTER TABLE jobs ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
@@ -102,7 +102,7 @@ class JobStore:
             ).fetchall()
             facts = dict(self._db.execute("SELECT name, value FROM facts").fetchall())
             following = dict(self._db.execute("SELECT owner, turn FROM turns").fetchall())
-            paces = self._db.execute("SELECT recipe, device, samples FROM paces").fetchall()
+            durations = self._db.execute("SELECT key, device, samples FROM durations").fetchall()
         except (sqlite3.Error, OSError) as error:
             raise CheckpointError(
                 f"cannot use the ledger in {folder}: {error}; choose another folder with --state"
@@ -118,8 +118,8 @@ class JobStore:
         self._changed = max(highest, int(facts.get("changed", 0))) + 1_000_000
         self._arrival = max((entry.arrival for entry in self.entries.values()), default=0)
         self.turns = RoundRobin(int(facts.get("turn", 1)), following)
-        self.paces = Paces(
-            {(recipe, device): [Sample(*pair) for pair in json.loads(text)] for recipe, device, text in paces}
+        self.durations = DurationStats(
+            {(key, device): [DurationSample(*pair) for pair in json.loads(text)] for key, device, text in durations}
         )
         self.age = MonotonicAge(float(facts.get("age_s", 0.0)), float(facts.get("saved_at", 0.0)), wall, clock)
         self._renumber()
@@ -225,12 +225,12 @@ class JobStore:
         self.entries[job] = entry
         return entry
 
-    def learn(self, recipe: str, device: str, steps: int, stepping_s: float, rest_s: float) -> None:
+    def record_duration(self, key: str, device: str, steps: int, stepping_s: float, rest_s: float) -> None:
         """Keep how long a run took."""
-        samples = self.paces.learn(recipe, device, steps, stepping_s, rest_s)
+        samples = self.durations.add(key, device, steps, stepping_s, rest_s)
         text = json.dumps([[sample.step_s, sample.rest_s] for sample in samples])
         with self._commit():
-            self._db.execute("INSERT OR REPLACE INTO paces VALUES (?, ?, ?)", (recipe, device, text))
+            self._db.execute("INSERT OR REPLACE INTO durations VALUES (?, ?, ?)", (key, device, text))
 
     def save_facts(self) -> None:
         """Write what is counted in memory: changes and the server's age."""

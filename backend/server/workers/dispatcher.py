@@ -18,8 +18,8 @@ from ...errors import DreamwrightError
 from ...scenes.initial_field import FIELD_FILE
 from ...training.checkpoints import has_checkpoint
 from ..jobs.cleanup import Cleanup
-from ..jobs.durations import recipe
-from ..jobs.eta import forecast
+from ..jobs.durations import duration_key
+from ..jobs.eta import publish_eta
 from ..jobs.job_store import JobRecord, StorageError
 from ..policy import Policy
 from ..requests import has_vae, job_of
@@ -80,17 +80,17 @@ class Dispatcher:
         if now >= self._retry_at and not self._recalling:
             self._hand_out()
         if now >= self._reckon_at:
-            self.reckon()
+            self.update_eta()
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_S
             self.sweeper.sweep()
             self._furthest = {job: step for job, step in self._furthest.items() if job in self._ledger.entries}
         self._herald.settle()
 
-    def reckon(self) -> None:
+    def update_eta(self) -> None:
         """When will the queued jobs be ready?"""
         self._reckon_at = self._clock() + RECKON_S
-        forecast(self._herald, self._runner.devices)
+        publish_eta(self._ledger, self._herald, self._runner.devices)
 
     def _hand_out(self) -> None:
         waiting = self._ledger.waiting()
@@ -220,7 +220,7 @@ class Dispatcher:
         else:
             self._herald.audience.pictured(report.frame)
 
-    def _learn(self, entry: JobRecord) -> None:
+    def _record_duration(self, entry: JobRecord) -> None:
         """Keep how long a whole run took, for the times of others."""
         vigil = self._vigils.pop(entry.summary.job, None)
         if vigil is None or vigil.first is None or entry.state is not JobState.SUCCEEDED:
@@ -228,7 +228,7 @@ class Dispatcher:
         steps, stepping = vigil.last[0] - vigil.first[0], vigil.last[1] - vigil.first[1]
         rest = self._clock() - vigil.begun - vigil.last[1]
         try:
-            self._ledger.learn(recipe(entry.summary), entry.summary.device, steps, stepping, rest)
+            self._ledger.record_duration(duration_key(entry.summary), entry.summary.device, steps, stepping, rest)
         except StorageError as fault:
             log.warning("pace not kept", extra={"job": entry.summary.job, "why": str(fault)})  # an estimate the less
 
@@ -262,7 +262,7 @@ class Dispatcher:
             self._herald.move(job, JobState(report.how), **fields)
         entry = self._ledger.entries[job]
         log.info("attempt ended", extra=log_context(entry, state=entry.summary.state, step=entry.summary.step))
-        self._learn(entry)
+        self._record_duration(entry)
         self.sweeper.clear(job)
 
     def _bury(self, entry: JobRecord, died: WorkerExited) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Inside a Blender with a window: a stranger's first prop, from the zip in the home folder to the prop in the scene.
 
-Everything is pressed with the mouse and typed with keys, as the page docs/first-prop.md tells. Three things are not: the
+Everything is pressed with the mouse and typed with keys, as the page docs/user/first-prop.md tells. Three things are not: the
 path of the command is pasted, closing the preferences (which is the window manager's button), and what the test sets
 by $SETTINGS and $ADDRESS.
 """
@@ -115,7 +115,7 @@ def start_server() -> Iterator[float]:
     hands.watch_panels()
     yield from hands.open_tab()
     yield from find("dreamwright.start_server")
-    report["before"] = list(hands.addon("labels").link_words(session().link, session().reason, True, False, "")[1:])
+    report["before"] = list(hands.addon("labels").link_words(session().state, session().reason, True, False, "")[1:])
     yield from picture("start")
     begun = time.monotonic()
     yield from press("LEFTMOUSE", report["places"]["dreamwright.start_server"])

@@ -32,7 +32,7 @@ def main() -> None:
     )
     preferences.address = os.environ["STRING"]
     bpy.ops.dreamwright.connect()
-    until(lambda: session.link == "barred", "the refusal", LONG_S)
+    until(lambda: session.connection_state == "unauthorized", "the refusal", LONG_S)
     report = {
         "reason": session.reason,
         "server": session.keys.server_mark,
@@ -48,7 +48,7 @@ def main() -> None:
     until(lambda: session.jobs[job].step >= 2 and bool(session.frames.get(job)), "a first picture", LONG_S)
     report |= {"job": job, "step when the cable was pulled": session.jobs[job].step}
     sign("pull")
-    until(lambda: session.link == "lost", "the loss of the connection", LONG_S)
+    until(lambda: session.connection_state == "lost", "the loss of the connection", LONG_S)
     sign("lost")
     began = time.monotonic()
     until(lambda: session.is_online, "the return of the connection", LONG_S)

@@ -37,7 +37,7 @@ def main() -> None:
         "string": bpy.ops.dreamwright.forget_server_key.poll(),
     }
     bpy.ops.dreamwright.connect()
-    until(lambda: session.link == "barred", "the refusal")
+    until(lambda: session.connection_state == "unauthorized", "the refusal")
     report |= {"reason": session.reason, "own": session.keys.own_mark}
     bpy.ops.dreamwright.copy_key()
     keys("allow", "anna", session.keys.own_text())
@@ -60,7 +60,7 @@ def main() -> None:
     bpy.ops.wm.save_as_mainfile(filepath=os.environ["BLEND"])
     bpy.ops.wm.save_userpref()
     keys("revoke", "anna")
-    until(lambda: session.link == "barred", "being shut out")
+    until(lambda: session.connection_state == "unauthorized", "being shut out")
     report["shut out"] = session.reason
     folder = Path(session.folder)
     report["files"] = {path.name: oct(path.stat().st_mode & 0o777) for path in sorted((folder / "keys").iterdir())}

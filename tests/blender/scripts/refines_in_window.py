@@ -49,7 +49,7 @@ def dialog(name: str) -> Iterator[float]:
     yield from press("RET", hands.pointer)
     yield from until(lambda: newest(known) is not None, "the refined job")
     job = newest(known)
-    report[name] = [job.prompt, job.refines, job.settings["run.refine_share"]]
+    report[name] = [job.prompt, job.parent_job, job.settings["run.finetune_share"]]
 
 
 def work() -> Iterator[float]:
