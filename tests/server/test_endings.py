@@ -75,7 +75,7 @@ def test_an_error_has_one_cause(error: Exception, cause: FailureCause) -> None:
     ("status", "ran_out", "cause", "said"),
     [
         (-signal.SIGKILL, False, FailureCause.KILLED, "SIGKILL"),
-        (-signal.SIGKILL, True, FailureCause.MACHINE_MEMORY, "want of memory"),
+        (-signal.SIGKILL, True, FailureCause.MACHINE_MEMORY, "out of memory"),
         (-signal.SIGTERM, True, FailureCause.KILLED, "SIGTERM"),
         (-signal.SIGSEGV, True, FailureCause.CRASHED, "SIGSEGV"),
         (-signal.SIGABRT, False, FailureCause.CRASHED, "SIGABRT"),
@@ -94,7 +94,7 @@ def test_a_dead_process_has_one_cause_with_the_signals_name(
 
 def test_the_table_names_every_cause_and_advises_where_attempts_are_counted() -> None:
     assert set(FAILURE_ACTIONS) == set(FailureCause) == set(CAUSE_DESCRIPTIONS)
-    assert set(ADVICE) == {cause for cause, remedies in FAILURE_ACTIONS.items() if FailureAction.AGAIN in remedies}
+    assert set(ADVICE) == {cause for cause, remedies in FAILURE_ACTIONS.items() if FailureAction.RETRY in remedies}
 
 
 @given(st.sampled_from(list(FailureCause)), st.integers(1, 8), st.integers(1, 8), st.booleans())
@@ -103,12 +103,12 @@ def test_no_cause_is_retried_beyond_the_limit_and_what_comes_again_is_not_retrie
 ) -> None:
     lower = {"run.views_at_once": "1"} if can_shrink else {}
     verdict = decide(cause, "it broke", attempts, limit, lower, "/logs")
-    counted = FailureAction.AGAIN in FAILURE_ACTIONS[cause] and attempts < limit
+    counted = FailureAction.RETRY in FAILURE_ACTIONS[cause] and attempts < limit
     shrunk = cause in (FailureCause.MEMORY, FailureCause.MACHINE_MEMORY) and can_shrink
     assert verdict.retry == (counted or shrunk) and verdict.settings == (lower if shrunk else {})
     assert verdict.message.startswith("it broke")
     assert ("run.views_at_once=1" in verdict.message) == shrunk
-    if not verdict.retry and FailureAction.AGAIN in FAILURE_ACTIONS[cause]:
+    if not verdict.retry and FailureAction.RETRY in FAILURE_ACTIONS[cause]:
         assert f"{attempts} times" in verdict.message and "{" not in verdict.message
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from dreamwright.backend.server.workers.fencing import FENCE_FILE, SupersededError, check_fence, held, raise_fence
+from dreamwright.backend.server.workers.fencing import FENCE_FILE, SupersededError, check_fence, lock, raise_fence
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from dreamwright.backend.server.workers.fencing import held
-with held(Path(sys.argv[1]), int(sys.argv[2]), lambda: False):
+from dreamwright.backend.server.workers.fencing import lock
+with lock(Path(sys.argv[1]), int(sys.argv[2]), lambda: False):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -58,7 +58,7 @@ def test_a_second_worker_waits_for_the_first_even_for_one_that_stands_still_unti
                 os.kill(first.pid, signal.SIGKILL)
             return False
 
-        with held(tmp_path, 2, waiting) as mine:
+        with lock(tmp_path, 2, waiting) as mine:
             assert mine and len(looks) >= 3 and first.wait(5) == -signal.SIGKILL
     finally:
         first.kill()
@@ -68,15 +68,15 @@ def test_a_second_worker_waits_for_the_first_even_for_one_that_stands_still_unti
 
 def test_a_worker_that_waits_can_be_told_to_stop_and_finds_out_that_a_third_came(tmp_path: Path) -> None:
     raise_fence(tmp_path, 1)
-    with held(tmp_path, 1, lambda: False) as first:
+    with lock(tmp_path, 1, lambda: False) as first:
         assert first
         raise_fence(tmp_path, 2)
-        with held(tmp_path, 2, lambda: True) as second:
+        with lock(tmp_path, 2, lambda: True) as second:
             assert not second
 
         def third() -> bool:
             raise_fence(tmp_path, 3)
             return False
 
-        with pytest.raises(SupersededError), held(tmp_path, 2, third):
+        with pytest.raises(SupersededError), lock(tmp_path, 2, third):
             pass

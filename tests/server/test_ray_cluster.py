@@ -175,7 +175,7 @@ def test_two_jobs_run_at_once_and_a_lost_nodes_job_goes_on_elsewhere_to_the_same
     machines.kill(house.job(first).device.partition("/")[0])
     house.wait_until(lambda: house.job(first).state == "queued")
     noticed = time.monotonic() - begun
-    assert "was lost; it goes on from its checkpoint" in house.job(first).message
+    assert "was lost; it continues from its checkpoint" in house.job(first).message
     assert house.runner.devices == (house.job(second).device,) and house.job(third).state == "queued"
     house.request(CancelJob(second))
     reached = house.job(second).step

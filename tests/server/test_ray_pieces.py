@@ -223,4 +223,4 @@ def test_the_death_of_an_earlier_attempt_is_no_death_of_the_present_one(in_memor
     in_memory_server.service._dispatch._take(WorkerExited(name, 0, 1, "the cluster's node a was lost"))
     assert in_memory_server.job(name).state == "running" and in_memory_server.ledger.entries[name].attempts == 1
     in_memory_server.service._dispatch._take(WorkerExited(name, 0, 2, "the cluster's node a was lost"))
-    assert in_memory_server.job(name).message == "the cluster's node a was lost; it goes on from its checkpoint"
+    assert in_memory_server.job(name).message == "the cluster's node a was lost; it continues from its checkpoint"

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.workers import dispatcher
 from dreamwright.backend.server.workers.heartbeat import (
-    LONG_STAGES,
-    MESH_TO_STOP,
-    SLOWEST_STEPS,
+    LONG_STAGE_FACTOR,
+    MESH_CANCEL_FACTOR,
+    HANG_STEPS,
     STALL_S,
     Heartbeat,
-    grace_s,
-    patience_s,
+    cancel_timeout_s,
+    hang_timeout_s,
 )
 from dreamwright.backend.server.workers.local_runner import WorkerExited
 from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport, StatusReport
@@ -72,7 +72,7 @@ def test_between_two_steps_it_may_say_nothing_for_the_stated_time_and_no_longer(
 def test_the_third_hang_in_a_row_ends_the_job_with_advice(in_memory_server: InMemoryServer) -> None:
     name = begun(in_memory_server)
     for _ in range(3):
-        pass_time(in_memory_server, 60.0 * LONG_STAGES + 2.0)
+        pass_time(in_memory_server, 60.0 * LONG_STAGE_FACTOR + 2.0)
         die(in_memory_server, name)
     job = in_memory_server.job(name)
     assert (job.state, job.cause) == ("failed", "hang")
@@ -85,12 +85,12 @@ def test_the_third_hang_in_a_row_ends_the_job_with_advice(in_memory_server: InMe
 
 def test_loading_and_the_mesh_may_take_longer_than_a_step(in_memory_server: InMemoryServer) -> None:
     name = begun(in_memory_server)
-    pass_time(in_memory_server, 60.0 * LONG_STAGES - 1.0)
+    pass_time(in_memory_server, 60.0 * LONG_STAGE_FACTOR - 1.0)
     in_memory_server.report(StatusReport, name, "", "loading the model")
-    pass_time(in_memory_server, 60.0 * LONG_STAGES - 1.0)
+    pass_time(in_memory_server, 60.0 * LONG_STAGE_FACTOR - 1.0)
     assert not in_memory_server.runner.killed, "each word counts"
     in_memory_server.report(ProgressReport, name, 100, 100, 5.0, 0.0)
-    pass_time(in_memory_server, 60.0 * LONG_STAGES - 1.0)
+    pass_time(in_memory_server, 60.0 * LONG_STAGE_FACTOR - 1.0)
     assert not in_memory_server.runner.killed, "after its last step it makes the mesh"
     pass_time(in_memory_server, 2.5)
     assert name in in_memory_server.runner.killed
@@ -101,7 +101,7 @@ def test_a_run_of_slow_steps_has_ten_of_them_before_it_counts_as_hung(in_memory_
     for step in (2, 3):
         pass_time(in_memory_server, 40.0)
         in_memory_server.report(ProgressReport, name, step, 100, 40.0 * step, 1.0)
-    pass_time(in_memory_server, SLOWEST_STEPS * 40.0 - 2.0)
+    pass_time(in_memory_server, HANG_STEPS * 40.0 - 2.0)
     assert not in_memory_server.runner.killed
     pass_time(in_memory_server, 4.0)
     assert name in in_memory_server.runner.killed
@@ -166,7 +166,7 @@ def test_the_mesh_of_a_cancelled_job_has_more_time_since_its_artist_waits_for_it
     in_memory_server.request(CancelJob(name))
     pass_time(in_memory_server, 15.0)
     in_memory_server.runner.told.append(StatusReport(name, "", "making the mesh", 1, "meshing"))
-    pass_time(in_memory_server, MESH_TO_STOP * 20.0 - 1.0)
+    pass_time(in_memory_server, MESH_CANCEL_FACTOR * 20.0 - 1.0)
     assert not in_memory_server.runner.killed
     pass_time(in_memory_server, 3.0)
     assert name in in_memory_server.runner.killed
@@ -233,16 +233,16 @@ def test_no_worker_that_keeps_its_pace_is_ever_ended(
 ) -> None:
     """Whatever the steps take: as long as none is ten times slower than the slowest before it, or the stated time."""
     policy, vigil, now = Policy(hang_minutes=hang_minutes, cancel_seconds=cancel_seconds), Heartbeat(0.0), 0.0
-    vigil.stepped_to(now, 0, 100, 0.0)
+    vigil.record_step(now, 0, 100, 0.0)
     for number, took in enumerate(steps, start=1):
-        took = min(took, patience_s("stepping", vigil.slowest_s, policy))
+        took = min(took, hang_timeout_s("stepping", vigil.slowest_s, policy))
         now += took
-        assert not vigil.hung(now - 1e-6, policy)
-        vigil.stepped_to(now, number, 100, now)
+        assert not vigil.is_hung(now - 1e-6, policy)
+        vigil.record_step(now, number, 100, now)
     assert vigil.slowest_s == pytest.approx(
         max(0.0, *(b - a for a, b in zip([0.0, *_sums(steps, policy)], _sums(steps, policy)))), abs=1e-6
     )
-    assert grace_s("meshing", vigil.slowest_s, policy) == MESH_TO_STOP * cancel_seconds and STALL_S > 1.0
+    assert cancel_timeout_s("meshing", vigil.slowest_s, policy) == MESH_CANCEL_FACTOR * cancel_seconds and STALL_S > 1.0
 
 
 def _sums(steps: list[float], policy: Policy) -> list[float]:

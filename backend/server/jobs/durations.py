@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dreamwright.shared.messages import JobSummary
 
@@ -49,14 +48,15 @@ class DurationSample:
 
 
 def duration_key(job: JobSummary) -> str:
-    """Hashable text that is equal for jobs whose steps take equally long: model, kind of run, and `duration_settings`."""
-    return _duration_key(job.model, job.preset, bool(job.mesh), tuple(sorted(job.settings.items())))
+    """Text that is equal for jobs whose steps take equally long: the model, the kind of run, and `duration_settings`."""
+    settings = tuple(sorted(f"{name}={value}" for name, value in job.settings.items()))
+    return _duration_key(job.model, job.preset, bool(job.mesh), settings)
 
 
 @functools.lru_cache(maxsize=4096)
-def _duration_key(model: str, preset: str, refines_mesh: bool, settings: tuple[tuple[str, Any], ...]) -> str:
+def _duration_key(model: str, preset: str, refines_mesh: bool, settings: tuple[str, ...]) -> str:
     try:
-        config = apply_settings(preset_config(preset), [f"{name}={value}" for name, value in settings])
+        config = apply_settings(preset_config(preset), settings)
         decisive = duration_settings(config, "mesh" if refines_mesh else None)
     except ConfigError:  # a job of a version with other settings, which fails when it starts
         return json.dumps([model, preset, refines_mesh, settings])
@@ -96,11 +96,11 @@ class DurationStats:
 def ready_times(
     busy: Mapping[str, TimeRange], queue: Iterable[tuple[str, Mapping[str, TimeRange]]]
 ) -> dict[str, TimeRange]:
-    """Seconds from now until each queued job is ready, when every device takes the next job of the queue once it is free.
+    """Seconds from now until each queued job is ready, when every device that is free takes the next job of the queue.
 
-    `busy`: by device, the time until it is free. `queue`: in order, (job, its duration by device). The queue is simulated
-    twice, with all durations short and with all long. A job of unknown duration occupies its device for ever, so jobs that
-    would follow it there are unknown as well; jobs that fit on other devices are not.
+    `busy`: by device, the time until it is free. `queue`: in order, (job, its duration by device). The queue is
+    simulated twice, with all durations short and with all long. A job of unknown duration occupies its device for ever,
+    so jobs that would follow it there are unknown as well; jobs that fit on other devices are not.
     """
     orders = list(queue)
     simulated = [

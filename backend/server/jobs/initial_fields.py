@@ -21,7 +21,7 @@ from ...errors import ConfigError
 from ...scenes.initial_field import FIELD_FILE
 from ...training.job import Job
 from ..requests import job_of
-from ..workers.failure_policy import listed
+from ..workers.failure_policy import format_settings
 from ..workers.job_executor import ORIGIN_FILE
 from .job_store import JobRecord, JobStore, StorageError, new_name
 
@@ -54,7 +54,7 @@ def check_fit(origin: JobSummary, job: Job) -> None:
     told = ", ".join(f"field.{name} is {getattr(own, name)}, there {getattr(kept, name)}" for name in names[:3])
     raise ConfigError(
         f"the field of job {origin.job} does not fit what is asked for ({told}); allowed are the presets {', '.join(fitting)}, "
-        f"{f'with {listed(settings)} and no other' if settings else 'without any'} field setting"
+        f"{f'with {format_settings(settings)} and no other' if settings else 'without any'} field setting"
     )
 
 

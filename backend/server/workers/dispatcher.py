@@ -26,7 +26,7 @@ from ..requests import has_vae, job_of
 from ..transport.event_publisher import EventPublisher
 from .failure_policy import classify_status, decide, reduce_memory_settings
 from .fencing import raise_fence
-from .heartbeat import STALL_S, Heartbeat, grace_s, patience_s
+from .heartbeat import STALL_S, Heartbeat, cancel_timeout_s, hang_timeout_s
 from .job_executor import MESH_FILE, file_hash
 from .oom import oom_kills
 from .runner import WorkerExited, Runner
@@ -34,11 +34,11 @@ from .worker_protocol import JobFinished, PreviewReport, ProgressReport, Report,
 
 log = logging.getLogger(__name__)
 
-RECKON_S = 2.0  # between two reckonings of when the queued jobs will be ready
+UPDATE_ETA_S = 2.0  # between two reckonings of when the queued jobs will be ready
 RETRY_S = 2.0  # before a write that the disk refused is tried again
 PROGRESS_SHARE = 0.05  # of all steps, to count as getting on: so a run of any length ends after some twenty deaths
 SWEEP_S = 60.0  # between two looks at what has been kept long enough
-RECALLED = "the server was stopped; it goes on from its checkpoint"
+RECALLED = "the server was stopped; it continues from its checkpoint"
 FOR_A_MESH = ("model.vae_recompute",)  # what may be lowered of a job that refines a mesh
 AT_WORK = (JobState.RUNNING, JobState.CANCELLING)
 
@@ -65,7 +65,7 @@ class Dispatcher:
         self._unwritten: list[
             JobFinished | WorkerExited
         ] = []  # ends that the disk refused; their jobs count as running until it takes them
-        self._retry_at = self._reckon_at = self._sweep_at = self._looked = clock()
+        self._retry_at = self._update_eta_at = self._sweep_at = self._looked = clock()
 
     def work(self) -> None:
         """Take in the workers' reports, hand out jobs, tell subscribers; call it often."""
@@ -79,7 +79,7 @@ class Dispatcher:
         self._keep_vigil(now)
         if now >= self._retry_at and not self._recalling:
             self._hand_out()
-        if now >= self._reckon_at:
+        if now >= self._update_eta_at:
             self.update_eta()
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_S
@@ -88,8 +88,8 @@ class Dispatcher:
         self._herald.settle()
 
     def update_eta(self) -> None:
-        """When will the queued jobs be ready?"""
-        self._reckon_at = self._clock() + RECKON_S
+        """Publish when queued jobs will be ready."""
+        self._update_eta_at = self._clock() + UPDATE_ETA_S
         publish_eta(self._ledger, self._herald, self._runner.devices)
 
     def _hand_out(self) -> None:
@@ -132,7 +132,7 @@ class Dispatcher:
         return (
             (0.0, -1.0)
             if vigil is None or vigil.first is None
-            else (vigil.rate, max(0.0, self._clock() - vigil.stepped))
+            else (vigil.rate, max(0.0, self._clock() - vigil.last_step_at))
         )
 
     def _keep_vigil(self, now: float) -> None:
@@ -148,14 +148,14 @@ class Dispatcher:
                 vigil.shift(gap, now)
             if entry.state is JobState.CANCELLING:
                 vigil.cancel(now)
-            if vigil.verdict is FailureCause.NONE and (
-                vigil.past_grace(now, self._policy) or vigil.hung(now, self._policy)
+            if vigil.kill_cause is FailureCause.NONE and (
+                vigil.past_grace(now, self._policy) or vigil.is_hung(now, self._policy)
             ):
-                vigil.verdict = FailureCause.HANG
+                vigil.kill_cause = FailureCause.HANG
                 log.warning(
                     "worker is ended: no sign of life or of stopping", extra=log_context(entry, stage=vigil.stage)
                 )
-            if vigil.verdict is not FailureCause.NONE:
+            if vigil.kill_cause is not FailureCause.NONE:
                 self._runner.kill(job)
 
     def _wait_for_space(self, job: str, fault: OSError | StorageError) -> None:
@@ -208,7 +208,7 @@ class Dispatcher:
                 report.job, step=report.step, steps=report.steps, elapsed_s=report.elapsed_s, eta_s=report.eta_s
             )
             if vigil is not None:
-                steps, seconds = vigil.stepped_to(self._clock(), report.step, report.steps, report.elapsed_s)
+                steps, seconds = vigil.record_step(self._clock(), report.step, report.steps, report.elapsed_s)
                 if steps:
                     self._herald.tally.stepped(entry.summary.device, steps, seconds)
         elif isinstance(report, StatusReport):
@@ -226,7 +226,7 @@ class Dispatcher:
         if vigil is None or vigil.first is None or entry.state is not JobState.SUCCEEDED:
             return
         steps, stepping = vigil.last[0] - vigil.first[0], vigil.last[1] - vigil.first[1]
-        rest = self._clock() - vigil.begun - vigil.last[1]
+        rest = self._clock() - vigil.started - vigil.last[1]
         try:
             self._ledger.record_duration(duration_key(entry.summary), entry.summary.device, steps, stepping, rest)
         except StorageError as fault:
@@ -271,13 +271,13 @@ class Dispatcher:
         kills = oom_kills()
         ran_out = vigil is not None and kills is not None and vigil.oom_kills is not None and kills > vigil.oom_kills
         cause, reason = (FailureCause.KILLED, died.reason) if died.reason else classify_status(died.status, ran_out)
-        if vigil is not None and vigil.verdict is not FailureCause.NONE:
-            cause = vigil.verdict
-            patience = patience_s(vigil.stage, vigil.slowest_s, self._policy)
+        if vigil is not None and vigil.kill_cause is not FailureCause.NONE:
+            cause = vigil.kill_cause
+            patience = hang_timeout_s(vigil.stage, vigil.slowest_s, self._policy)
             reason = f"its worker said nothing for {patience:.0f} s while {vigil.stage} and was ended"
         if entry.state is JobState.CANCELLING:
-            if vigil is not None and vigil.verdict is not FailureCause.NONE:
-                reason = f"it did not stop within {grace_s(vigil.stage, vigil.slowest_s, self._policy):.0f} s while {vigil.stage}, so its worker was ended"
+            if vigil is not None and vigil.kill_cause is not FailureCause.NONE:
+                reason = f"it did not stop within {cancel_timeout_s(vigil.stage, vigil.slowest_s, self._policy):.0f} s while {vigil.stage}, so its worker was ended"
             self._herald.move(died.job, JobState.CANCELLED, message=f"{reason}; there is no mesh", cause=cause.value)
         elif entry.state is JobState.RUNNING:
             self._settle(entry, cause, reason)
@@ -341,7 +341,7 @@ class Dispatcher:
                     self._runner.stop(job, "cancel")  # it may not have heard of it
             elif entry.state is JobState.RUNNING:
                 self._herald.move(
-                    job, JobState.QUEUED, message="the server was restarted; it goes on from its checkpoint"
+                    job, JobState.QUEUED, message="the server was restarted; it continues from its checkpoint"
                 )
             elif entry.state is JobState.CANCELLING:
                 self._herald.move(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every way in which an attempt at a job can end before its time, and what becomes of the job: one table.
+"""The retry rule: why an attempt failed, and whether its job is retried, retried with less memory, or failed.
 
-Both are pure functions: `classify` (an error in the worker) and `classify_status` (a dead process) name the cause,
-`decide` says what is done about it.
+All functions are pure. `classify` (an exception in the worker) and `classify_status` (the exit status of a process)
+name the cause; `decide` looks it up in `FAILURE_ACTIONS`.
 """
 
 from __future__ import annotations
@@ -19,48 +19,33 @@ from ...config.schema import Config
 from ...errors import (
     ConfigError,
     DreamwrightError,
+    InsufficientMemoryError,
     ModelError,
     NonFiniteError,
     PromptError,
-    InsufficientMemoryError,
     is_device_fault,
     is_out_of_memory,
     one_line,
 )
 
-__all__ = [
-    "FAILURE_ACTIONS",
-    "FailureCause",
-    "FailureAction",
-    "RetryDecision",
-    "classify",
-    "classify_status",
-    "decide",
-    "describe",
-    "memory_notice",
-    "reduce_memory_settings",
-]
-
 
 class FailureAction(Enum):
-    """What can be done about a failed attempt."""
+    """How a job whose attempt failed can be retried; both resume from its newest checkpoint."""
 
-    SMALLER = "smaller"  # again from its checkpoint, with settings that take less memory and change roundings only
-    AGAIN = "again"  # again from its checkpoint, until so many attempts in a row got no further
+    RETRY_WITH_LESS_MEMORY = "retry-with-less-memory"  # with settings that change rounding errors only
+    RETRY = "retry"  # up to a number of attempts in a row without progress
 
 
-# In order; where none applies any more the job fails with a sentence that says what to do.
+# Tried in order. When none applies the job fails, with a message that says what to do.
 FAILURE_ACTIONS: Mapping[FailureCause, tuple[FailureAction, ...]] = {
-    FailureCause.KILLED: (FailureAction.AGAIN,),
-    FailureCause.CRASHED: (FailureAction.AGAIN,),
-    FailureCause.HANG: (FailureAction.AGAIN,),
-    FailureCause.MACHINE_MEMORY: (
-        FailureAction.SMALLER,
-        FailureAction.AGAIN,
-    ),  # it may have been another program that took the memory
-    FailureCause.MEMORY: (FailureAction.SMALLER,),
-    FailureCause.DEVICE_FAULT: (FailureAction.AGAIN,),
-    # The same numbers would come out again; a run has tried other seeds by itself (`run.max_restarts`).
+    FailureCause.KILLED: (FailureAction.RETRY,),
+    FailureCause.CRASHED: (FailureAction.RETRY,),
+    FailureCause.HANG: (FailureAction.RETRY,),
+    # Another program may have used the memory, so a plain retry can succeed as well.
+    FailureCause.MACHINE_MEMORY: (FailureAction.RETRY_WITH_LESS_MEMORY, FailureAction.RETRY),
+    FailureCause.MEMORY: (FailureAction.RETRY_WITH_LESS_MEMORY,),
+    FailureCause.DEVICE_FAULT: (FailureAction.RETRY,),
+    # A retry would compute the same numbers; the run has already tried other seeds (`run.max_restarts`).
     FailureCause.NOT_A_NUMBER: (),
     FailureCause.RUN_FAILED: (),
     FailureCause.BAD_INPUT: (),
@@ -69,35 +54,29 @@ FAILURE_ACTIONS: Mapping[FailureCause, tuple[FailureAction, ...]] = {
     FailureCause.NONE: (),
 }
 ADVICE: Mapping[FailureCause, str] = {
-    FailureCause.KILLED: "find out what kills it; the worker's log in {logs} says how far it came",
+    FailureCause.KILLED: "find out what kills it; the worker's log in {logs} shows how far it got",
     FailureCause.CRASHED: "see the worker's log in {logs}; a driver or a library is the likeliest reason",
-    FailureCause.HANG: "look at the device and its driver, or allow more time with --hang-minutes",
+    FailureCause.HANG: "check the device and its driver, or allow more time with --hang-minutes",
     FailureCause.MACHINE_MEMORY: "give the machine more memory, run fewer workers, or choose a smaller model",
     FailureCause.DEVICE_FAULT: "see the worker's log in {logs}; restart the device or its driver",
 }
-FALLS = (
-    "SIGSEGV",
-    "SIGBUS",
-    "SIGFPE",
-    "SIGILL",
-    "SIGABRT",
-    "SIGSYS",
-    "SIGTRAP",
-)  # signals that a process brings on itself
+# Signals that a process causes itself.
+CRASH_SIGNALS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGSYS", "SIGTRAP")
+MEMORY_SETTINGS = ("run.views_at_once", "model.vae_recompute")  # that `reduce_memory_settings` changes
 
 
 @dataclass(frozen=True)
 class RetryDecision:
-    """What becomes of a job: `retry` or failed, what it says, attempts without getting on, and settings to change."""
+    """What becomes of a job: retried or failed, with what message, and with which settings changed."""
 
     retry: bool
     message: str
-    attempts: int
-    settings: Mapping[str, Any]
+    attempts: int  # in a row without progress, as counted from now on
+    settings: Mapping[str, Any]  # to change; empty for none
 
 
 def classify(error: BaseException) -> FailureCause:
-    """The cause of an error that ended a run."""
+    """The cause of an exception that ended a run."""
     if isinstance(error, InsufficientMemoryError) or is_out_of_memory(error):
         return FailureCause.MEMORY
     if is_device_fault(error):
@@ -110,7 +89,7 @@ def classify(error: BaseException) -> FailureCause:
 
 
 def describe(error: BaseException, cause: FailureCause) -> str:
-    """The sentence that a job ends with."""
+    """The message that a job fails with."""
     if isinstance(error, DreamwrightError):
         return str(error)
     if cause is FailureCause.MEMORY:
@@ -120,63 +99,63 @@ def describe(error: BaseException, cause: FailureCause) -> str:
     return f"{type(error).__name__}: {error} (a fault of Dreamwright; the server's log has more)"
 
 
-def classify_status(status: int, memory_ran_out: bool) -> tuple[FailureCause, str]:
-    """(cause, what happened in words) of a process that ended with this status without a report.
+def classify_status(status: int, oom_killed: bool) -> tuple[FailureCause, str]:
+    """(cause, description) of a process that exited with `status` and without a result.
 
-    A negative status is a signal's number. `memory_ran_out`: the kernel has ended processes for want of memory meanwhile.
+    A negative status is the number of a signal. `oom_killed`: the kernel has killed processes for lack of memory since
+    the attempt began.
     """
     if status >= 0:
-        return FailureCause.CRASHED, f"its worker process ended without a word (status {status})"
+        return FailureCause.CRASHED, f"its worker process exited without a result (status {status})"
     try:
         name = signal.Signals(-status).name
     except ValueError:
         name = f"signal {-status}"
-    if name in FALLS:
+    if name in CRASH_SIGNALS:
         return FailureCause.CRASHED, f"its worker process crashed ({name})"
-    if name == "SIGKILL" and memory_ran_out:
-        return (
-            FailureCause.MACHINE_MEMORY,
-            "its worker process was killed (SIGKILL) while the server's machine ended processes for want of memory",
-        )
+    if name == "SIGKILL" and oom_killed:
+        reason = "its worker process was killed (SIGKILL) while the server's machine was out of memory"
+        return FailureCause.MACHINE_MEMORY, reason
     return FailureCause.KILLED, f"its worker process was killed ({name})"
 
 
 def reduce_memory_settings(config: Config, has_vae: bool) -> dict[str, str]:
-    """Settings that lower the memory of a run and change only its roundings; {} when none is left."""
-    run, found = config.run, {}
+    """Settings that lower a run's memory and change its rounding errors only; empty when none is left."""
+    run, changes = config.run, {}
     if run.views_per_step > 1 and run.views_at_once != 1:
-        found["run.views_at_once"] = "1"
+        changes["run.views_at_once"] = "1"
     if has_vae and not config.model.vae_recompute:
-        found["model.vae_recompute"] = "true"
-    return found
+        changes["model.vae_recompute"] = "true"
+    return changes
 
 
 def decide(
-    cause: FailureCause, reason: str, attempts: int, limit: int, lower: Mapping[str, Any], logs: str
+    cause: FailureCause, reason: str, attempts: int, limit: int, less_memory: Mapping[str, Any], logs: str
 ) -> RetryDecision:
-    """What becomes of a job whose attempt ended so.
+    """What becomes of a job whose attempt failed.
 
-    `attempts`: those in a row that got no further, this one included; `limit` of them end the job. `lower`: what `smaller`
-    found. `logs`: the folder of the workers' logs.
+    `attempts` in a row without progress, this one included; at `limit` the job fails. `less_memory`: the result of
+    `reduce_memory_settings`. `logs`: the folder of the workers' logs.
     """
-    for remedy in FAILURE_ACTIONS[cause]:
-        if remedy is FailureAction.SMALLER and lower:
-            return RetryDecision(True, f"{reason}; it goes on from its checkpoint with {listed(lower)}", 0, lower)
-        if remedy is FailureAction.AGAIN and attempts < limit:
-            return RetryDecision(True, f"{reason}; it goes on from its checkpoint", attempts, {})
-    if FailureAction.AGAIN in FAILURE_ACTIONS[cause]:
+    for action in FAILURE_ACTIONS[cause]:
+        if action is FailureAction.RETRY_WITH_LESS_MEMORY and less_memory:
+            message = f"{reason}; it continues from its checkpoint with {format_settings(less_memory)}"
+            return RetryDecision(True, message, 0, less_memory)
+        if action is FailureAction.RETRY and attempts < limit:
+            return RetryDecision(True, f"{reason}; it continues from its checkpoint", attempts, {})
+    if FailureAction.RETRY in FAILURE_ACTIONS[cause]:
         reason = f"{reason}, {attempts} times; {ADVICE[cause].format(logs=logs)}"
     return RetryDecision(False, reason, attempts, {})
 
 
 def memory_notice(cause: str, settings: Mapping[str, Any]) -> str:
-    """A word at the job's end about what an earlier attempt's want of memory changed; "" for nothing."""
-    changed = {name: settings[name] for name in ("run.views_at_once", "model.vae_recompute") if name in settings}
+    """A note on what an earlier attempt's lack of memory has changed; "" for nothing."""
+    changed = {name: settings[name] for name in MEMORY_SETTINGS if name in settings}
     if cause not in (FailureCause.MEMORY, FailureCause.MACHINE_MEMORY) or not changed:
         return ""
-    return f"memory ran out once, so it goes on with {listed(changed)}, which changes nothing but roundings"
+    return f"after running out of memory it continues with {format_settings(changed)}, which changes rounding errors only"
 
 
-def listed(settings: Mapping[str, Any]) -> str:
-    """Settings in the words of --set."""
+def format_settings(settings: Mapping[str, Any]) -> str:
+    """Settings as `--set` takes them, separated by commas."""
     return ", ".join(f"{name}={value}" for name, value in settings.items())

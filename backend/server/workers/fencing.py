@@ -1,37 +1,36 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One worker a job: a number that grows with each attempt, and a lock that the kernel lets go of when its holder dies.
+"""One worker for each job: a fencing token (the attempt's number) and a lock that the kernel releases with its process.
 
-The lock keeps a second worker of this machine waiting until the first is gone; the number, on shared storage too, tells
-a worker that its job was given to another one, before it writes anything.
+The lock makes a second worker on the same machine wait until the first is gone. The token, which also works on shared
+storage, tells a worker that its job belongs to a later attempt before it writes anything.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from dreamwright.shared.atomic import write_atomically
+
 FENCE_FILE, LOCK_FILE = "fence", "lock"
-LOOK_S = 0.2  # between two looks at a lock that somebody holds
+LOCK_POLL_S = 0.2  # between two tries to take a lock that another process holds
 
 
 class SupersededError(Exception):
-    """The job belongs to a later attempt; whatever this one has is not wanted."""
+    """The job belongs to a later attempt; the results of this one must not be written."""
 
 
 def raise_fence(folder: Path, attempt: int) -> None:
-    """From now on only this attempt may write to the job's folder, which is made if need be. Raises OSError."""
+    """Allow only `attempt` to write to the job's folder, which is created if need be. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{FENCE_FILE}.part"
-    temporary.write_text(f"{attempt}\n", encoding="ascii")
-    os.replace(temporary, folder / FENCE_FILE)
+    write_atomically(folder / FENCE_FILE, f"{attempt}\n".encode("ascii"))
 
 
 def check_fence(folder: Path, attempt: int) -> None:
-    """Raises SupersededError when the job was given to a later attempt, or is gone."""
+    """Raises SupersededError when the job belongs to a later attempt, or is gone."""
     try:
         newest = int((folder / FENCE_FILE).read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
@@ -41,23 +40,24 @@ def check_fence(folder: Path, attempt: int) -> None:
 
 
 @contextmanager
-def held(folder: Path, attempt: int, waiting: Callable[[], bool]) -> Iterator[bool]:
-    """Hold the job while the body runs; `waiting` is asked between looks, and may give up by True: then yields False.
+def lock(folder: Path, attempt: int, give_up: Callable[[], bool]) -> Iterator[bool]:
+    """Hold the job's lock while the body runs; yields True.
 
-    Raises SupersededError when a later attempt came meanwhile.
+    While another process holds it, `give_up` is called between tries; when it returns True the body gets False and
+    runs without the lock. Raises SupersededError when the job belongs to a later attempt.
     """
-    lock = FileLock(folder / LOCK_FILE)
+    file_lock = FileLock(folder / LOCK_FILE)
     while True:
         check_fence(folder, attempt)
         try:
-            lock.acquire(timeout=LOOK_S)
+            file_lock.acquire(timeout=LOCK_POLL_S)
             break
         except Timeout:
-            if waiting():
+            if give_up():
                 yield False
                 return
     try:
         check_fence(folder, attempt)
         yield True
     finally:
-        lock.release()
+        file_lock.release()

@@ -19,7 +19,7 @@ from dreamwright.shared.limits import MESSAGE_CHARACTERS
 from dreamwright.shared.messages import PreviewFrame
 
 from ..monitoring.logging_setup import redact
-from .fencing import SupersededError, check_fence, held
+from .fencing import SupersededError, check_fence, lock
 from .worker_protocol import JobFinished, StatusReport, PreviewReport, Report, ProgressReport, RunJob
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class JobExecutor:
 
         redact(self._job.prompt, self._job.negative)
         try:
-            with held(self._folder, self._number, self._wait_for_the_one_before) as mine:
+            with lock(self._folder, self._number, self._wait_for_the_one_before) as mine:
                 ended = self._produce() if mine else self._ended(*self._unstarted())
         except SupersededError as error:
             ended = self._ended(
@@ -76,7 +76,7 @@ class JobExecutor:
         except _DiskRefuses as error:
             ended = self._ended(
                 "paused",
-                f"{error}; make room there, then resume: it goes on from its checkpoint",
+                f"{error}; make room there, then resume: it continues from its checkpoint",
                 cause=FailureCause.NO_SPACE,
             )
         except StoppedError:  # before the first step, so there is nothing to make a mesh of

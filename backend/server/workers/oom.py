@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Has the kernel ended processes for want of memory? Counted by Linux for the server's own cgroup, or the whole machine."""
+"""How many processes the Linux kernel has killed for lack of memory, in the server's cgroup or on the whole machine."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ OWN_CGROUP, CGROUPS, VMSTAT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"),
 
 
 def oom_kills(own: Path = OWN_CGROUP, cgroups: Path = CGROUPS, vmstat: Path = VMSTAT) -> int | None:
-    """How many processes so far; None where nobody counts.
+    """Processes killed so far; None where the system does not count them.
 
-    One number alone says nothing; a number that has grown while a worker was killed makes want of memory the likely reason.
+    A count that grew while a worker was killed makes lack of memory the likely reason; the count alone means nothing.
     """
-    return _counted(_events_file(own, cgroups) or vmstat)
+    return _read_count(_events_file(own, cgroups) or vmstat)
 
 
 def _events_file(own: Path, cgroups: Path) -> Path | None:
-    """memory.events of the cgroup (v2) that this process is in; the root has none."""
+    """memory.events of this process's cgroup (v2); the root cgroup has none."""
     try:
         line = next(line for line in own.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
@@ -26,8 +26,8 @@ def _events_file(own: Path, cgroups: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _counted(path: Path) -> int | None:
-    """The line `oom_kill NUMBER` of a file."""
+def _read_count(path: Path) -> int | None:
+    """The number in the line `oom_kill NUMBER`; None without such a line."""
     try:
         return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith("oom_kill "))
     except (OSError, StopIteration, ValueError, IndexError):
