@@ -84,7 +84,8 @@ def sample_cameras(config: CameraConfig, n: int, generator: torch.Generator) -> 
 
     low, high = config.elevation_min, config.elevation_max
     in_angle = uniform(low, high)
-    in_area = torch.rad2deg(torch.asin(uniform(math.sin(math.radians(low)), math.sin(math.radians(high))).clamp(-1, 1)))
+    lowest_sine = math.sin(math.radians(max(low, config.area_elevation_min)))
+    in_area = torch.rad2deg(torch.asin(uniform(lowest_sine, math.sin(math.radians(high))).clamp(-1, 1)))
     elevation = torch.where(torch.rand(n, generator=generator) < config.uniform_angle_share, in_angle, in_area)
     if config.stratified_azimuth:
         order = torch.randperm(n, generator=generator)

@@ -32,6 +32,12 @@ class CameraConfig:
         unit="probability",
         help="How often the elevation is uniform in angle. Otherwise it is uniform in area.",
     )
+    area_elevation_min: float = setting(
+        0.0,
+        (-90, 90),
+        unit="degrees",
+        help="Lowest elevation of draws that are uniform in area, if above elevation_min. 0: the paper's half-sphere.",
+    )
     distance_min: float = setting(
         1.0, DISTANCE, unit="scene units", at_most="distance_max", help="Smallest distance from the origin."
     )
@@ -142,6 +148,10 @@ class FieldConfig:
     )
     density_bias_scale: float = setting(5.0, (-1000, 1000), help="lambda_tau of eq 9.")
     density_bias_width: float = setting(0.2, (1e-3, 100), unit="scene units", help="sigma_tau of eq 9.")
+    density_bias_on: Literal["density", "raw"] = setting(
+        "density",
+        help="density: the blob is added to tau, as eq 9 is written. raw: it is added before the activation.",
+    )
     density_bias_fade_share: float = setting(
         0.0, SHARE, unit=OF_RUN, zero="it never fades", help="Part of the run over which the blob fades to nothing."
     )
@@ -257,13 +267,19 @@ class RenderConfig:
         0, (0, 256), unit="cells a side", zero="no masking", help="Occupancy grid that masks samples in empty space."
     )
     occupancy_threshold: float = setting(
-        0.01, (0, 1), unit="alpha", help="Opacity of one sample step below which a cell counts as empty."
+        0.001,
+        (0, 1),
+        unit="alpha",
+        help="Opacity of one sample step below which a cell counts as empty. At 0.01, fog escapes the penalties.",
     )
     occupancy_interval: int = setting(
         8, (1, 1_000_000), unit="steps", help="Steps between two updates of the occupancy grid."
     )
     early_stop_transmittance: float = setting(
-        1e-3, (0, 1), help="Samples behind this transmittance are not evaluated for color."
+        0.0, (0, 1), help="Samples behind this transmittance are not evaluated for color."
+    )
+    smallest_weight: float = setting(
+        0.0, (0, 0.1), help="Samples with a smaller weight w of eq 5 are not evaluated for color. 0: the full sum."
     )
     marching: Literal["auto", "dense", "nerfacc"] = setting(
         "auto", help="dense: plain PyTorch. nerfacc: its CUDA kernels. auto: the kernels where they run, else dense."

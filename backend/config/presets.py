@@ -44,6 +44,7 @@ DRAFT = Config(
     camera=CameraConfig(
         elevation_min=-5.0,
         elevation_max=80.0,  # views straight down show little of a prop
+        area_elevation_min=-5.0,
         distance_min=1.7,
         distance_max=2.1,
         framing="fill",  # the prop fills a similar share of each view, as in the starter's training images
@@ -64,6 +65,7 @@ DRAFT = Config(
         kind="voxels",
         bounding_radius=0.6,  # one prop of radius 0.5 and a little air
         density_activation="softplus",
+        density_bias_on="raw",  # grids learn raw values, and softplus of a sum keeps the blob removable
         density_bias="linear",  # Magic3D's blob: opens more easily than eq 9
         density_bias_scale=10.0,
         density_bias_width=0.5,
@@ -79,7 +81,14 @@ DRAFT = Config(
         # For grey parts, such as a lamp's pole: silhouette IoU of a black lamp 0.74 without, 0.79 with.
         random_any_share=0.5,
     ),
-    render=RenderConfig(coarse_resolution=32, samples=80, occupancy_resolution=48, occupancy_interval=8),
+    render=RenderConfig(
+        coarse_resolution=32,
+        samples=80,
+        occupancy_resolution=48,
+        occupancy_interval=8,
+        early_stop_transmittance=1e-3,  # what is behind or fainter changes an image by less than 1e-3
+        smallest_weight=1e-4,
+    ),
     guidance=GuidanceConfig(
         omega=3.0,  # the starter's samples are best here; at 20 its gradients pit the surface
         t_min=0.4,  # below, its prediction accepts any color, and dark props stay dark
@@ -301,3 +310,8 @@ def get_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}; allowed are {', '.join(PRESETS)}; choose one with --preset")
     return PRESETS[name]
+
+
+def preset_config(name: str) -> Config:
+    """The configuration of that preset, the refinement of a mesh included. Raises ConfigError listing the known ones."""
+    return REFINE if name == REFINE_PRESET else get_preset(name).config

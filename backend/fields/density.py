@@ -24,8 +24,32 @@ def activate_density(raw: Tensor, activation: Literal["exp", "softplus"], scale:
     return scale * (safe_exp(raw) if activation == "exp" else functional.softplus(raw))
 
 
+def biased_density(raw: Tensor, bias: Tensor, config: FieldConfig) -> Tensor:
+    """tau from raw values and the blob of `density_bias`, any one shape, in 1 / scene unit.
+
+    `density_bias_on="density"`: scale * act(raw) + max(0, bias), as eq 9 is written; the network cannot take the blob
+    away. "raw": scale * act(raw + bias).
+    """
+    if config.density_bias_on == "raw":
+        return activate_density(raw + bias, config.density_activation, config.density_scale)
+    return activate_density(raw, config.density_activation, config.density_scale) + bias.clamp(min=0)
+
+
+def normal_potential(raw: Tensor, bias: Tensor, config: FieldConfig) -> Tensor:
+    """A function of position whose gradient has the direction of grad tau, of raw values and the blob, any one shape.
+
+    Unlike tau itself it keeps a gradient where `safe_exp` is cut off.
+    """
+    if config.density_bias_on == "raw":
+        return raw + bias  # the activation is monotone
+    if config.density_activation == "softplus":
+        return biased_density(raw, bias, config)
+    cut_off = (raw - raw.clamp(max=LARGEST_EXPONENT)).detach()
+    return config.density_scale * torch.exp(raw - cut_off) + bias.clamp(min=0)
+
+
 def density_bias(mu: Tensor, config: FieldConfig, progress: float) -> Tensor:
-    """The blob added to raw density at mu (..., 3): lambda exp(-|mu|^2 / (2 sigma^2)) (eq 9) or lambda (1 - |mu| / sigma).
+    """The blob at mu (..., 3), before `biased_density` adds it: lambda exp(-|mu|^2 / (2 sigma^2)) (eq 9) or lambda (1 - |mu| / sigma).
 
     Fades linearly to nothing over `density_bias_fade_share` of the run, if that is set: a bias that stays keeps holes shut.
     """

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from ..config.schedules import linear
 from ..config.schema import FieldConfig
 from .background import seeded_linear
-from .density import activate_density, density_bias
+from .density import biased_density, density_bias, normal_potential
 from .encoding import integrated_encoding
 from .interfaces import Field, FieldSample
 
@@ -56,32 +56,30 @@ class MipMlpField(Field):
         config = self.config
         return linear(config.covariance_start, config.covariance_end, config.covariance_share, self.progress)
 
-    def _raw(self, mu: Tensor) -> Tensor:
-        """Raw tau with its bias, and raw rho: (m, 4)."""
+    def _raw(self, mu: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Raw tau (m,), raw rho (m, 3) and the blob (m,) at mu (m, 3)."""
         hidden = self.entry(integrated_encoding(mu, self.covariance_scale, self.config.encoding_levels))
         for block in self.blocks:
             hidden = block(hidden)
         raw = self.exit(functional.silu(self.exit_norm(hidden)))
-        bias = density_bias(mu, self.config, self.progress)
-        return torch.cat([raw[:, :1] + bias[:, None], raw[:, 1:]], dim=-1)
-
-    def _activate(self, raw_tau: Tensor) -> Tensor:
-        return activate_density(raw_tau, self.config.density_activation, self.config.density_scale)
+        return raw[:, 0], raw[:, 1:], density_bias(mu, self.config, self.progress)
 
     def _values(self, mu: Tensor) -> Tensor:
         """tau and rho: (m, 4)."""
-        raw = self._raw(mu)
-        return torch.cat([self._activate(raw[:, :1]), torch.sigmoid(raw[:, 1:])], dim=-1)
+        raw, raw_rho, bias = self._raw(mu)
+        return torch.cat([biased_density(raw, bias, self.config)[:, None], torch.sigmoid(raw_rho)], dim=-1)
 
     def _values_and_normals(self, mu: Tensor) -> Tensor:
-        """tau, rho and n = -grad raw tau / |grad raw tau| (the activation is monotone): (m, 7), differentiable twice."""
+        """tau, rho and n = -grad tau / |grad tau|: (m, 7), differentiable twice."""
         differentiable = torch.is_grad_enabled()  # does the caller want gradients through the normals?
         with torch.enable_grad():
             where = mu.detach().requires_grad_()
-            raw = self._raw(where)
-            gradient = torch.autograd.grad(raw[:, 0].sum(), where, create_graph=differentiable)[0]
+            raw, raw_rho, bias = self._raw(where)
+            potential = normal_potential(raw, bias, self.config)
+            gradient = torch.autograd.grad(potential.sum(), where, create_graph=differentiable)[0]
         normal = functional.normalize(-gradient, dim=-1, eps=1e-6)
-        return torch.cat([self._activate(raw[:, :1]), torch.sigmoid(raw[:, 1:]), normal], dim=-1)
+        tau = biased_density(raw, bias, self.config)
+        return torch.cat([tau[:, None], torch.sigmoid(raw_rho), normal], dim=-1)
 
     def _in_chunks(self, function: Callable[[Tensor], Tensor], mu: Tensor) -> Tensor:
         parts = mu.split(CHUNK) if len(mu) else (mu,)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..config.schema import FieldConfig, OptimizerConfig
-from .density import activate_density, density_bias
+from .density import activate_density, biased_density, density_bias, normal_potential
 from .interfaces import Field, FieldSample
 
 
@@ -59,31 +59,38 @@ class VoxelField(Field):
         self.register_buffer("vertices", torch.stack([x, y, z], dim=-1), persistent=False)  # (R, R, R, 3)
         for r in set(config.voxel_resolutions) - {self.resolution}:
             self.register_buffer(f"from_{r}", interpolation_matrix(r, self.resolution), persistent=False)
-        self._density: Tensor | None = None
+        self.progress = 0.0
+        self._raw: Tensor | None = None
         self._albedo: Tensor | None = None
         self._normals: Tensor | None = None
 
     def begin_step(self, progress: float) -> None:
-        self._density = self._sum(self.raw_density) + density_bias(self.vertices, self.config, progress)[None, None]
+        self.progress = progress
+        self._raw = self._sum(self.raw_density)
+        if self.config.density_bias_on == "raw":  # interpolated with the grid, so that a lookup is all a query costs
+            self._raw = self._raw + self._bias_grid()
         self._albedo = self._sum(self.raw_albedo)
         self._normals = None  # made on demand: albedo views need none
+
+    def _bias_grid(self) -> Tensor:
+        return density_bias(self.vertices, self.config, self.progress)[None, None]
 
     def _sum(self, grids: nn.ParameterList) -> Tensor:
         levels = [
             g if g.shape[-1] == self.resolution else enlarged(g, getattr(self, f"from_{g.shape[-1]}")) for g in grids
         ]
-        total = levels[0]
+        total = levels[0].view_as(levels[0])  # not the parameter itself, which assignment would register once more
         for level in levels[1:]:
             total = total + level
         return total
 
     def _normal_grid(self) -> Tensor:
-        """-grad of the smoothed raw density at the vertices, (1, 3, R, R, R), not normalized.
-
-        The activation is monotone, so raw density has the same normals as density.
-        """
+        """-grad of the smoothed density potential at the vertices, (1, 3, R, R, R), not normalized."""
         if self._normals is None:
-            smooth = functional.avg_pool3d(functional.pad(self._density, (1,) * 6, mode="replicate"), 3, stride=1)
+            potential = self._ready()
+            if self.config.density_bias_on == "density":
+                potential = normal_potential(potential, self._bias_grid(), self.config)
+            smooth = functional.avg_pool3d(functional.pad(potential, (1,) * 6, mode="replicate"), 3, stride=1)
             padded = functional.pad(smooth, (1,) * 6, mode="replicate")
             inner = slice(1, -1)
             gx = padded[:, :, inner, inner, 2:] - padded[:, :, inner, inner, :-2]
@@ -99,15 +106,17 @@ class VoxelField(Field):
         return found.view(grid.shape[1], -1).T  # (m, C)
 
     def _ready(self) -> Tensor:
-        if self._density is None:
+        if self._raw is None:
             raise RuntimeError(
                 "VoxelField was queried before begin_step(progress); call it once at the start of a step"
             )
-        return self._density
+        return self._raw
 
     def density(self, mu: Tensor) -> Tensor:
         raw = self._lookup(self._ready(), mu)[:, 0]
-        return activate_density(raw, self.config.density_activation, self.config.density_scale)
+        if self.config.density_bias_on == "raw":
+            return activate_density(raw, self.config.density_activation, self.config.density_scale)
+        return biased_density(raw, density_bias(mu, self.config, self.progress), self.config)
 
     def appearance(self, mu: Tensor, with_normals: bool) -> tuple[Tensor, Tensor | None]:
         self._ready()

@@ -17,8 +17,6 @@ from .occupancy import OccupancyGrid
 from .sampling import draw_jitter
 from .shading import Shading, shade
 
-SMALLEST_WEIGHT = 1e-4  # samples that contribute less get no color
-
 
 @dataclass(frozen=True)
 class Rendering:
@@ -89,7 +87,7 @@ class Renderer(nn.Module):
         composed = march.composite(field.density(march.mu) if whole is None else whole.tau)
         opacity = composed.opacity
 
-        seen_mask = (composed.weights.detach() > SMALLEST_WEIGHT) & (
+        seen_mask = (composed.weights.detach() > self.config.smallest_weight) & (
             composed.transmittance.detach() > self.config.early_stop_transmittance
         )
         seen = seen_mask.nonzero(as_tuple=True)[0]

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Camera and light distributions of appendix A.2, and the frames of docs/conventions.md."""
+"""Camera and light distributions of appendix A.2, and the frames of docs/developer/conventions.md."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from dreamwright.backend.cameras.poses import (
+    Cameras,
     camera_rays,
     look_at,
     orbit_cameras,
@@ -23,23 +27,35 @@ N = 20_000
 
 
 @pytest.fixture(scope="module")
-def plain() -> object:
+def plain() -> Cameras:
     """Many cameras without perturbation, so that angles and distances can be read off."""
     config = CameraConfig(look_at_std=0.0, up_std=0.0, position_offset=0.0)
     return sample_cameras(config, N, torch.Generator().manual_seed(3))
 
 
-def test_elevation_is_half_uniform_in_angle_and_half_in_area(plain: object) -> None:
-    """CDF = 1/2 (e + 10) / 100 + 1/2 (sin e + sin 10) / (1 + sin 10); Kolmogorov-Smirnov does not reject it."""
-    s10 = math.sin(math.radians(10))
+def test_elevation_is_half_uniform_in_angle_and_half_uniform_in_area_of_the_half_sphere(plain: Cameras) -> None:
+    """CDF = 1/2 (e + 10) / 100 + 1/2 max(0, sin e) (appendix A.2); Kolmogorov-Smirnov does not reject it."""
 
-    def cdf(e):
-        return 0.5 * (e + 10) / 100 + 0.5 * (torch.sin(torch.deg2rad(torch.as_tensor(e))).numpy() + s10) / (1 + s10)
+    def cdf(elevation: np.ndarray) -> np.ndarray:
+        return 0.5 * (elevation + 10) / 100 + 0.5 * np.sin(np.radians(elevation)).clip(min=0)
 
     assert stats.kstest(plain.elevation.double().numpy(), cdf).pvalue > 1e-3
+    below = float((plain.elevation < 0).float().mean())
+    assert abs(below - 0.05) < 4 * math.sqrt(0.05 * 0.95 / N)  # half of 10 degrees of 100; four standard errors
 
 
-def test_azimuth_distance_and_focal_are_uniform(plain: object) -> None:
+@given(low=st.floats(-80, 60), area=st.floats(-90, 60), height=st.floats(1, 30))
+def test_draws_uniform_in_area_start_at_the_higher_of_the_two_limits(low: float, area: float, height: float) -> None:
+    config = CameraConfig(
+        elevation_min=low, elevation_max=max(low, area) + height, area_elevation_min=area, uniform_angle_share=0.0
+    )
+    elevation = sample_cameras(config, 400, torch.Generator().manual_seed(1)).elevation
+    lowest, highest = math.sin(math.radians(max(low, area))), math.sin(math.radians(config.elevation_max))
+    sines = torch.sin(torch.deg2rad(elevation.double())).numpy()
+    assert stats.kstest(sines, "uniform", args=(lowest, highest - lowest)).pvalue > 1e-4
+
+
+def test_azimuth_distance_and_focal_are_uniform(plain: Cameras) -> None:
     for values, low, width in (
         (plain.azimuth, 0, 360),
         (plain.position.norm(dim=1), 1.0, 0.5),

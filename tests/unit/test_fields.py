@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,12 +14,14 @@ from torch.nn import functional
 
 from dreamwright.backend.config.schema import FieldConfig
 from dreamwright.backend.fields import build_field
-from dreamwright.backend.fields.density import activate_density, density_bias
+from dreamwright.backend.fields.density import activate_density, biased_density, density_bias, normal_potential
 from dreamwright.backend.fields.encoding import integrated_encoding
 from dreamwright.backend.fields.voxels import enlarged, interpolation_matrix
 
 VOXELS = FieldConfig(kind="voxels", bounding_radius=0.6, voxel_resolutions=(8, 24), density_activation="softplus")
 MLP = FieldConfig(hidden_width=32, hidden_blocks=2, encoding_levels=4)
+RAW_MLP = replace(MLP, density_bias_on="raw")
+RAW_VOXELS = replace(VOXELS, density_bias_on="raw")
 
 
 def test_integrated_encoding_is_the_expected_sine_of_a_gaussian(generator: torch.Generator) -> None:
@@ -51,6 +54,35 @@ def test_a_fading_bias_is_gone_after_its_share() -> None:
     assert values == pytest.approx([5.0, 2.5, 0.0, 0.0])
 
 
+@pytest.mark.parametrize("kind", ["mip-mlp", "voxels"])
+def test_the_paper_adds_the_blob_to_tau_and_the_option_adds_it_before_the_activation(kind: str) -> None:
+    """With raw values of zero, tau at the origin is exp(0) + 5 = 6 (eq 9 as written) or exp(5) = 148.4."""
+    for bias_on, expected in (("density", 6.0), ("raw", math.exp(5.0))):
+        config = FieldConfig(
+            kind=kind, hidden_width=8, hidden_blocks=1, voxel_resolutions=(9,), density_bias_on=bias_on
+        )
+        field = build_field(config, torch.Generator())
+        with torch.no_grad():
+            for parameter in field.parameters():
+                parameter.zero_()
+        field.begin_step(0.0)
+        assert float(field.density(torch.zeros(1, 3)).detach()) == pytest.approx(expected, rel=1e-5)
+
+
+@given(raw=st.floats(-30, 30), bias=st.floats(0, 50), activation=st.sampled_from(["exp", "softplus"]))
+def test_the_blob_on_density_is_a_sum_and_keeps_a_direction_beyond_the_cut(
+    raw: float, bias: float, activation: str
+) -> None:
+    config = FieldConfig(density_activation=activation, density_scale=2.0, density_bias_on="density")
+    values = torch.tensor([raw], dtype=torch.float64, requires_grad=True)
+    blob = torch.tensor([bias], dtype=torch.float64)
+    tau = biased_density(values, blob, config)
+    expected = 2 * math.exp(min(raw, 11.0)) if activation == "exp" else 2 * math.log1p(math.exp(raw))
+    assert float(tau.detach()) == pytest.approx(expected + bias, rel=1e-9)
+    (slope,) = torch.autograd.grad(normal_potential(values, blob, config), values)
+    assert float(slope) > 0
+
+
 def test_the_exponential_activation_never_overflows() -> None:
     assert torch.isfinite(activate_density(torch.tensor([1e6]), "exp", 1.0)).all()
     torch.testing.assert_close(activate_density(torch.tensor([1.5]), "exp", 2.0), torch.tensor([2 * math.exp(1.5)]))
@@ -65,8 +97,9 @@ def test_covariance_anneals_linearly_over_the_first_third(generator: torch.Gener
     assert seen == pytest.approx([0.05, 0.026, 0.002, 0.002])
 
 
-def test_mlp_normals_equal_finite_differences_of_its_density(generator: torch.Generator) -> None:
-    field = build_field(MLP, generator).double()
+@pytest.mark.parametrize("config", [MLP, RAW_MLP], ids=["bias on density", "bias on raw values"])
+def test_mlp_normals_equal_finite_differences_of_its_density(config: FieldConfig, generator: torch.Generator) -> None:
+    field = build_field(config, generator).double()
     field.begin_step(0.5)
     mu = 0.6 * torch.rand(40, 3, generator=generator, dtype=torch.float64) - 0.3
     normal = field.query(mu, with_normals=True).normal
@@ -81,9 +114,12 @@ def test_mlp_normals_equal_finite_differences_of_its_density(generator: torch.Ge
     torch.testing.assert_close(normal, -torch.nn.functional.normalize(gradient, dim=1), atol=1e-6, rtol=0)
 
 
-def test_voxel_normals_equal_finite_differences_of_a_smooth_density(generator: torch.Generator) -> None:
+@pytest.mark.parametrize("config", [VOXELS, RAW_VOXELS], ids=["bias on density", "bias on raw values"])
+def test_voxel_normals_equal_finite_differences_of_a_smooth_density(
+    config: FieldConfig, generator: torch.Generator
+) -> None:
     """The initial blob is smooth, so that central differences on the grid and of the density agree within 3 degrees."""
-    field = build_field(VOXELS, generator)
+    field = build_field(config, generator)
     field.begin_step(0.0)
     directions = torch.nn.functional.normalize(torch.randn(60, 3, generator=generator), dim=1)
     mu = directions * (0.2 + 0.2 * torch.rand(60, 1, generator=generator))

@@ -254,7 +254,7 @@ def test_a_gpu_without_nvcc_falls_back_and_says_so(pretended_gpu: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("found", "reason"), [(RuntimeError("ptxas fell over\nmore"), "ptxas fell over"), (3, "3 samples where 4")]
+    ("found", "reason"), [(RuntimeError("ptxas fell over\nmore"), "ptxas fell over"), (3, "3 samples instead of 4")]
 )
 def test_kernels_that_do_not_build_or_do_not_work_fall_back_and_say_why(
     pretended_gpu: pytest.MonkeyPatch, found: Any, reason: str

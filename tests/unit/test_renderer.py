@@ -112,7 +112,7 @@ def test_rays_that_miss_the_bounding_sphere_cost_nothing() -> None:
 def test_occupancy_masking_never_hides_a_surface(shading: Shading, generator: torch.Generator) -> None:
     config = FieldConfig(
         kind="voxels", bounding_radius=0.6, voxel_resolutions=(24,), density_activation="softplus",
-        density_bias="linear", density_bias_scale=60.0, density_bias_width=0.3, density_scale=5.0,
+        density_bias="linear", density_bias_on="raw", density_bias_scale=60.0, density_bias_width=0.3, density_scale=5.0,
     )  # fmt: skip
     field = build_field(config, generator)
     field.begin_step(0.0)
@@ -126,6 +126,60 @@ def test_occupancy_masking_never_hides_a_surface(shading: Shading, generator: to
             results.append(renderer.render(field, background, cameras, [shading] * 2, lights, 32))
     assert results[1].sample_count < 0.7 * results[0].sample_count
     assert float((results[0].image - results[1].image).abs().max()) < 0.02
+
+
+class Fog(Field):
+    """A soft ball in fog: tau = ball exp(-(|mu| / 0.25)^4) + fog, in 1 / scene unit."""
+
+    bounding_radius = 0.6
+
+    def __init__(self, ball: float, fog: float) -> None:
+        super().__init__()
+        self.ball, self.fog = ball, fog
+
+    def density(self, mu: torch.Tensor) -> torch.Tensor:
+        return self.ball * torch.exp(-((mu.norm(dim=1) / 0.25) ** 4)) + self.fog
+
+    def query(self, mu: torch.Tensor, with_normals: bool) -> FieldSample:
+        normal = torch.nn.functional.normalize(mu, dim=1) if with_normals else None
+        return FieldSample(self.density(mu), torch.full_like(mu, 0.7), normal)
+
+
+@pytest.mark.parametrize("fog", [0.0, 0.02, 0.06, 0.3])
+def test_occupancy_masking_hides_less_of_a_soft_field_than_its_threshold_allows(
+    fog: float, generator: torch.Generator
+) -> None:
+    """k skipped samples of alpha below the threshold hide at most 1 - (1 - threshold)^k; k is at most all of a ray's.
+
+    In particular fog above the threshold is seen, and so are the penalties on it.
+    """
+    samples, field = 80, Fog(30.0, fog)
+    cameras, background = orbit_cameras([20, 140], 20.0, 2.0, 1.5), torch.full((2, 24 * 24, 3), 0.3)
+    renders = []
+    for resolution in (0, 48):
+        config = RenderConfig(samples=samples, occupancy_resolution=resolution)
+        renderer = Renderer(config, field.bounding_radius)
+        renderer.update_occupancy(field, generator)
+        with torch.no_grad():
+            renders.append(renderer.render(field, background, cameras, [Shading()] * 2, torch.ones(2, 3), 24))
+    hidden = renders[0].opacity - renders[1].opacity
+    allowed = 1 - (1 - RenderConfig().occupancy_threshold) ** samples
+    assert -1e-5 <= float(hidden.min())  # rounding of sums of 80 terms in float32
+    assert float(hidden.max()) <= allowed
+    if 1 - math.exp(-fog * 1.2 / samples) > RenderConfig().occupancy_threshold:
+        assert float(hidden.max()) < 1e-5, "fog above the threshold is rendered whole"
+
+
+def test_defaults_color_the_full_sum_of_equation_five(generator: torch.Generator) -> None:
+    """Color of every sample counts: opacity x albedo + (1 - opacity) x background is the image to rounding."""
+    field = Fog(3.0, 0.05)
+    cameras, background = orbit_cameras([20], 20.0, 2.0, 1.5), torch.full((1, 24 * 24, 3), 0.3)
+    renderer = Renderer(RenderConfig(samples=80), field.bounding_radius)
+    with torch.no_grad():
+        rendering = renderer.render(field, background, cameras, [Shading()], torch.ones(1, 3), 24)
+    expected = 0.7 * rendering.opacity + 0.3 * (1 - rendering.opacity)
+    # 80 weights of a ray are added in two orders in float32: at most 80 eps of a sum of 1.
+    torch.testing.assert_close(rendering.image, expected.expand_as(rendering.image), atol=80 * 1.2e-7, rtol=0)
 
 
 def test_an_empty_field_keeps_all_cells_so_that_it_can_recover(generator: torch.Generator) -> None:
