@@ -8,7 +8,7 @@ from typing import Any
 
 from . import limits
 from .limits import LARGEST
-from .schema import boolean, enum, number, scalar_map, list_of, text, integer, text_list
+from .schema import boolean, enum, integer, list_of, number, scalar_map, text, text_list
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import models as tokenizer_models
 from torch import Tensor
 from torch.nn import functional
+
+from dreamwright.shared.prompt_words import PromptVocabulary, read_prompt
 
 from ..errors import PromptError
 from ..models.clip_folder import ClipFolder, Preprocessing, clip_network, clip_tokenizer, open_clip
 from ..text.conditioning import Conditioning
-from ..text.vocabulary import read_vocabulary, split_words, unknown_message
+from ..text.vocabulary import check_words, read_vocabulary, tokenizer_vocabulary
 
 TEXT = "text"  # the name of a prompt's embedding in its conditioning
 
@@ -27,6 +28,8 @@ class ImageTextModel:
         self.folder, self.network, self.tokenizer = folder, network, tokenizer
         self.preprocessing, self.image_size = folder.preprocessing, folder.preprocessing.crop
         self.logit_scale = float(network.logit_scale.exp())
+        stated = read_vocabulary(folder.path)
+        self.vocabulary: PromptVocabulary = stated if stated.words else tokenizer_vocabulary(tokenizer)
         self.length = int(network.config.text_config.max_position_embeddings)
 
     @property
@@ -46,47 +49,36 @@ class ImageTextModel:
     @torch.no_grad()
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Unit embeddings (n, d) of prompts, of which the first `length` tokens are read."""
+        texts = [read_prompt(prompt, self.vocabulary).text for prompt in prompts]
         tokens = self.tokenizer(
-            list(prompts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+            texts, padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
         ).to(self.device)
         read = self.network.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
         embedded = self.network.text_projection(read)
         return functional.normalize(embedded.to(torch.promote_types(embedded.dtype, torch.float32)), dim=-1)
 
     @torch.no_grad()
-    def scores(self, pictures: Tensor, captions: Sequence[str]) -> Tensor:
-        """Cosine similarities (n, m) of pictures with captions; no R-Precision, which `evaluation.retrieval` makes of them."""
-        return self.embed_images(pictures) @ self.embed_prompts(captions).T
+    def scores(self, images: Tensor, captions: Sequence[str]) -> Tensor:
+        """Cosine similarities (n, m) of images with captions. R-Precision follows from them in `evaluation.retrieval`."""
+        return self.embed_images(images) @ self.embed_prompts(captions).T
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
         """One row a prompt, which is what `PromptEmbeddings` asks of a model."""
         return Conditioning({TEXT: self.embed_prompts(prompts)})
 
     def check_prompt(self, prompt: str) -> list[str]:
-        """Warnings about a prompt that the model can take. Raises PromptError: empty, or words that it does not know."""
+        """Warnings about a prompt that the model can use. Raises PromptError: empty, or words that it does not know."""
         if not prompt.strip():
             raise PromptError("the prompt is empty; describe an object, such as 'a red mushroom'")
-        unknown = self._unknown(prompt)
-        if unknown:
-            raise PromptError(unknown_message(unknown, read_vocabulary(self.folder.path)))
-        count = len(self.tokenizer(prompt, truncation=False, verbose=False).input_ids)
-        if count <= self.length:
-            return []
-        return [
-            f"the prompt has {count} tokens, the model reads the first {self.length}; the end of {prompt!r} is cut off"
-        ]
-
-    def _unknown(self, prompt: str) -> list[str]:
-        """Words that become the unk token; only word-level tokenizers have such, others spell a word out."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is None or not isinstance(backend.model, tokenizer_models.WordLevel):
-            return []
-        unk = self.tokenizer.unk_token_id
-        return [
-            word
-            for word in dict.fromkeys(split_words(prompt))
-            if unk in self.tokenizer(word, add_special_tokens=False).input_ids
-        ]
+        reading = check_words(prompt, self.vocabulary)
+        warnings = [reading.notice] if reading.notice else []
+        count = len(self.tokenizer(reading.text, truncation=False, verbose=False).input_ids)
+        if count > self.length:
+            warnings.append(
+                f"the prompt has {count} tokens, the model reads the first {self.length}; "
+                f"the end of {reading.text!r} is cut off"
+            )
+        return warnings
 
 
 def load_image_text(

@@ -20,6 +20,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from . import domain
+from .words import domain_file
 
 IMAGE_SIZE = 64  # pixels a side
 SHUFFLE = 4  # pixel-unshuffle factor: 3 x 64 x 64 -> 48 x 16 x 16; learns faster a picture and a second than 2
@@ -177,10 +178,5 @@ def save_pipeline(parts: StarterParts, folder: Path, dtype: torch.dtype = torch.
         "watermarker": [None, None],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    known = {
-        "words": list(domain.VOCABULARY),
-        "props": [prop.name for prop in domain.PROPS],
-        "colors": list(domain.COLORS),
-        "examples": ["a red mushroom", "a blue chair", "a white house"],
-    }
-    (folder / "domain.json").write_text(json.dumps(known, indent=2) + "\n")
+    domain_text = json.dumps(domain_file(domain.VOCABULARY), indent=2)
+    (folder / "domain.json").write_text(domain_text + "\n", encoding="utf-8")

@@ -18,6 +18,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 from . import domain
 from .architecture import build_tokenizer
+from .words import domain_file
 
 IMAGE_SIZE = 64  # pixels a side
 MAX_TOKENS = 8  # "a red mushroom </s>" and a little room
@@ -98,13 +99,7 @@ def save_folder(model: CLIPModel, folder: Path) -> None:
     tokenizer.model_max_length = MAX_TOKENS
     tokenizer.save_pretrained(folder)
     _write(folder / "preprocessor_config.json", _processor())
-    known = {
-        "words": list(WORDS),
-        "props": [prop.name for prop in domain.PROPS],
-        "colors": list(domain.COLORS),
-        "examples": ["a red mushroom", "a blue chair", "a white house"],
-    }
-    _write(folder / "domain.json", known)
+    _write(folder / "domain.json", domain_file(WORDS))
 
 
 def _processor() -> dict[str, Any]:

@@ -29,7 +29,7 @@ def clean_prompt(prompt: str) -> str:
         raise PromptError(
             f"the prompt has an unreadable character at position {error.start}; it must be valid Unicode text; type it again"
         ) from error
-    cleaned = " ".join(prompt.split()).rstrip(" .,;:")
+    cleaned = " ".join(prompt.split()).rstrip(" .,;:!?")
     if not cleaned:
         raise PromptError("the prompt is empty; describe an object, such as 'a red mushroom'")
     return cleaned

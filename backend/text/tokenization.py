@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a pipeline's tokenizers make of a prompt: unknown words, and words beyond what an encoder reads.
+"""Tokenizers of a pipeline: a prompt in the model's words, unknown words, and words beyond what an encoder reads.
 
 Tokenizers are small and need no weights, so prompts can be checked before anything heavy is loaded.
 """
@@ -7,19 +7,18 @@ Tokenizers are small and need no weights, so prompts can be checked before anyth
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping
 from typing import Any
 
-from tokenizers import models as tokenizer_models
+from dreamwright.shared.prompt_words import PromptVocabulary, read_prompt
 
 from ..errors import PromptError
 from ..models.families import TextPart
 from ..models.pipeline_folder import PipelineFolder, load_tokenizer
-from .vocabulary import read_vocabulary, split_words, unknown_message
+from .vocabulary import check_words, read_vocabulary, tokenizer_vocabulary
 
 
 class EncoderTokenizer:
-    """One encoder's tokenizer; `length` tokens are read, special ones among them. Raises ModelError for bad files."""
+    """Tokenizer of one encoder, which reads `length` tokens, special ones included. Raises ModelError for bad files."""
 
     def __init__(self, folder: PipelineFolder, part: TextPart) -> None:
         self.part = part
@@ -29,7 +28,7 @@ class EncoderTokenizer:
         self.lower = folder.family.name == "pixel" and folder.classes[part.encoder] == "T5EncoderModel"
 
     def preprocess(self, prompt: str) -> str:
-        """As the pipelines do: surrounding blanks go, and DeepFloyd IF's captions are in lower case."""
+        """As the pipelines do: blanks at both ends go, and DeepFloyd IF's captions are in lower case."""
         return prompt.strip().lower() if self.lower else prompt.strip()
 
     def count(self, text: str) -> int:
@@ -37,7 +36,7 @@ class EncoderTokenizer:
         return len(self.tokenizer(self.preprocess(text), truncation=False, verbose=False).input_ids)
 
     def cut(self, prompt: str) -> str:
-        """The words of the prompt that the encoder is not shown in full, from the first such word on; "" for none."""
+        """The end of the prompt, from the first word that the encoder does not read in full; "" for none."""
         if self.count(prompt) <= self.length:
             return ""
         words = prompt.split()
@@ -45,43 +44,51 @@ class EncoderTokenizer:
         return " ".join(words[kept:])
 
     def unknown(self, text: str) -> list[str]:
-        """Words that become the unk token; only word-level tokenizers have such, others spell a word out."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is None or not isinstance(backend.model, tokenizer_models.WordLevel):
+        """Words that become the unk token of a word-level tokenizer; others spell any word."""
+        if not tokenizer_vocabulary(self.tokenizer).words:
             return []
-        words = dict.fromkeys(split_words(self.preprocess(text)))
         unk = self.tokenizer.unk_token_id
+        words = dict.fromkeys(self.preprocess(text).replace(",", " ").split())
         return [word for word in words if unk in self.tokenizer(word, add_special_tokens=False).input_ids]
 
 
 class PromptTokenizer:
-    """All tokenizers of a pipeline folder. Raises ModelError when one of them cannot be read."""
+    """All tokenizers of a pipeline folder, and its vocabulary. Raises ModelError when one of them cannot be read."""
 
     def __init__(self, folder: PipelineFolder) -> None:
         present = [part for part in folder.family.text if part.encoder in folder.classes]
         self.parts = tuple(EncoderTokenizer(folder, part) for part in present)
-        self._known: Mapping[str, Any] | None = read_vocabulary(folder.path)
+        stated = read_vocabulary(folder.path)
+        self.vocabulary: PromptVocabulary = stated if stated.words else tokenizer_vocabulary(self.parts[0].tokenizer)
 
     def preprocess(self, prompt: str) -> str:
-        """The text that embeddings are known by."""
-        return self.parts[0].preprocess(prompt)
+        """The text that is encoded and that embeddings are cached by: the prompt in the model's own words."""
+        return self.parts[0].preprocess(read_prompt(prompt, self.vocabulary).text)
 
     def check(self, prompt: str) -> list[str]:
-        """Warnings about a prompt that the model can take. Raises PromptError: empty, or words that it does not know."""
-        if not self.preprocess(prompt):
+        """Warnings about a prompt that the model can use, and how it is read where that is not as typed.
+
+        Raises PromptError: empty, or words that the model does not know.
+        """
+        if not prompt.strip():
             raise PromptError("the prompt is empty; describe an object, such as 'a red mushroom'")
-        unknown = list(dict.fromkeys(word for part in self.parts for word in part.unknown(prompt)))
+        reading = check_words(prompt, self.vocabulary)
+        text = reading.text
+        unknown = list(dict.fromkeys(word for part in self.parts for word in part.unknown(text)))
         if unknown:
-            raise PromptError(unknown_message(unknown, self._known))
-        # Encoders that read equally much are told of together.
+            raise PromptError(
+                f"the tokenizer does not know {', '.join(map(repr, unknown))}, although domain.json lists it; "
+                "the model's files contradict each other; download the model again, whole"
+            )
+        # Encoders that read equally many tokens share one warning.
         cuts: dict[tuple[int, int, str], list[str]] = {}
         for part in self.parts:
-            if cut := part.cut(prompt):
-                cuts.setdefault((part.count(prompt), part.length, cut), []).append(part.part.encoder)
-        warnings = []
+            if cut := part.cut(text):
+                cuts.setdefault((part.count(text), part.length, cut), []).append(part.part.encoder)
+        warnings = [reading.notice] if reading.notice else []
         for (count, length, cut), encoders in cuts.items():
-            whose = f" ({', '.join(encoders)})" if len(self.parts) > 1 else ""
+            which = f" ({', '.join(encoders)})" if len(self.parts) > 1 else ""
             warnings.append(
-                f"the prompt has {count} tokens, the model reads the first {length}{whose}; cut off is {cut!r} of {prompt!r}"
+                f"the prompt has {count} tokens, the model reads the first {length}{which}; cut off is {cut!r} of {text!r}"
             )
         return warnings

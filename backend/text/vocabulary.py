@@ -1,43 +1,66 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a small model says that it knows (domain.json beside its pipeline), and what it answers to other words."""
+"""The vocabulary of a small model: `domain.json` beside its pipeline, or the entries of a word-level tokenizer."""
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenizers import models as tokenizer_models
+
+from dreamwright.shared.prompt_words import PromptReading, PromptVocabulary, read_prompt
+
+from ..errors import ModelError, PromptError
 from ..models.json_object import read_object
 
 
-def read_vocabulary(folder: Path) -> Mapping[str, Any] | None:
-    """The folder's domain.json, None for models that take any words. Raises ModelError when it cannot be read."""
+def read_vocabulary(folder: Path) -> PromptVocabulary:
+    """The folder's domain.json; a vocabulary without words for models that take any prompt.
+
+    Raises ModelError when the file cannot be read or states no words, or anything else than texts.
+    """
     path = folder / "domain.json"
-    return read_object(path) if path.is_file() else None
+    if not path.exists() and not path.is_symlink():
+        return PromptVocabulary()
+    content = read_object(path)
+    words, examples = (_texts(path, content, key) for key in ("words", "examples"))
+    if not words:
+        raise ModelError(f"{path} states no words; needed is a list of all words that the model knows; restore the file")
+    kinds, synonyms = (_text_map(path, content, key) for key in ("kinds", "synonyms"))
+    astray = sorted({*kinds, *synonyms.values()} - set(words))
+    if astray:
+        raise ModelError(f"{path} maps to {astray[0]!r}, which is not among its words; restore the file")
+    return PromptVocabulary(words, kinds, synonyms, examples)
 
 
-def split_words(text: str) -> list[str]:
-    """Words and punctuation marks, one by one, as word-level tokenizers see them."""
-    return re.findall(r"[^\s.,;:!?]+|[.,;:!?]", text)
+def tokenizer_vocabulary(tokenizer: Any) -> PromptVocabulary:
+    """The words of a word-level tokenizer; a vocabulary without words for tokenizers that spell any text."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not isinstance(backend.model, tokenizer_models.WordLevel):
+        return PromptVocabulary()
+    special = set(tokenizer.all_special_tokens)
+    ordered = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    return PromptVocabulary(tuple(word for word, _ in ordered if word not in special))
 
 
-def unknown_words(text: str, known: Mapping[str, Any]) -> list[str]:
-    """Words of `text` outside a model's words, each once; the tokenizer need not be loaded to tell."""
-    words = set(known.get("words", ()))
-    return list(dict.fromkeys(w for w in split_words(text) if w not in ".,;:!?" and w.lower() not in words))
+def check_words(prompt: str, vocabulary: PromptVocabulary) -> PromptReading:
+    """The prompt in the model's words. Raises PromptError for words that it does not know, or that contradict."""
+    reading = read_prompt(prompt, vocabulary)
+    if reading.fault:
+        raise PromptError(reading.fault)
+    return reading
 
 
-def unknown_message(unknown: Sequence[str], known: Mapping[str, Any] | None) -> str:
-    """One line: the unknown words, near misses, what the model knows, what to do."""
-    message = f"this model does not know {', '.join(repr(word) for word in unknown)}"
-    if known is not None:
-        words = [str(word) for word in known.get("words", ())]
-        close = dict.fromkeys(hit for word in unknown for hit in difflib.get_close_matches(word, words, n=1))
-        message += f" (did you mean {', '.join(close)}?)" if close else ""
-        groups = [f"the {name} {', '.join(map(str, known[name]))}" for name in ("colors", "props") if known.get(name)]
-        message += f"; it knows {' and '.join(groups) if groups else 'the words ' + ' '.join(words)}"
-        examples = [repr(str(example)) for example in known.get("examples", ())]
-        message += f", as in {', '.join(examples)}" if examples else ""
-    return f"{message}; use its words, or a model like DeepFloyd IF, which knows every word"
+def _texts(path: Path, content: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = content.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ModelError(f"{path} has no list of texts under {key!r}; restore the file")
+    return tuple(value)
+
+
+def _text_map(path: Path, content: Mapping[str, Any], key: str) -> dict[str, str]:
+    value = content.get(key, {})
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise ModelError(f"{path} has no map from texts to texts under {key!r}; restore the file")
+    return value

@@ -186,7 +186,7 @@ def test_every_panel_draws_in_every_state_with_controls_and_icons_that_exist(ble
     blender.session.say("Something " * 20, fix="dreamwright.show_log")
     for modern in (False, True):
         texts = draw_all(blender.module("panel"), modern)
-    assert any("does not know: dragon" in text for text in texts)
+    assert any("does not know 'dragon'" in text for text in texts)
     assert any(text.startswith("Step ") and "left" in text for text in texts)
 
 

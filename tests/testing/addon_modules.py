@@ -31,6 +31,8 @@ def load(name: str) -> ModuleType:
             "credentials",
             "private_files",
             "connection_monitor",
+            "capabilities",
+            "prompt_words",
             "client",
             "download",
         ):
