@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shared by all tests: one thread a process, so that sums are ordered alike and the machine is not oversubscribed."""
+"""Shared by all tests. One thread a process, so that sums have one order and the cores are not oversubscribed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import atexit
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
@@ -24,7 +25,7 @@ settings.load_profile("house")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Embeddings of tests stay out of the user's cache folder."""
+    """Keep the text embeddings of tests out of the user's cache folder."""
     before = os.environ.get("DREAMWRIGHT_CACHE")
     os.environ["DREAMWRIGHT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     yield
@@ -40,17 +41,33 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`: whole files, and the longest first."""
+    from tests.testing.scheduling import GroupScheduling
+
+    return GroupScheduling(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the tests for several processes; all of them must collect alike."""
+    if hasattr(config, "workerinput"):
+        from tests.testing.scheduling import longest_first
+
+        longest_first(items)
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Remembered for `pytest_unconfigure`, which is not told."""
+    """Keep the exit status for `pytest_unconfigure`, which does not receive it."""
     session.config.stash[STATUS] = int(exitstatus)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave without C++'s static destructors where bpy was loaded.
+    """Exit without running C++ static destructors where bpy was loaded.
 
-    In Blender 4.5 one of them waits for ever for a thread of its own when anything still holds the module bpy at the
-    interpreter's end (Blender's issue 146640, mended in 5.0); pytest holds much. Python's own handlers are run first.
+    In Blender 4.5 one of them waits forever for a thread when anything still refers to the module bpy at interpreter exit
+    (Blender issue 146640, fixed in 5.0), and pytest keeps such references. Python's own exit handlers run first.
     """
     if "bpy" in sys.modules:
         atexit._run_exitfuncs()

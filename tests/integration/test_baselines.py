@@ -11,8 +11,15 @@ from dreamwright.backend.cli.evaluate import SUITES
 from dreamwright.backend.cli.main import build_parser, main
 from dreamwright.backend.errors import ConfigError, StoppedError
 from dreamwright.backend.evaluation import baselines
-from dreamwright.backend.evaluation.baselines import Experiment, experiments, fingerprint, experiment_job, load_result, run_experiment
-from dreamwright.backend.training.events import Progress
+from dreamwright.backend.evaluation.baselines import (
+    Experiment,
+    experiment_job,
+    experiments,
+    fingerprint,
+    load_result,
+    run_experiment,
+)
+from dreamwright.backend.training.events import StepCompleted
 from tests.testing.tiny_clip import write_clip
 from tests.testing.tiny_model import QUICK
 
@@ -74,7 +81,7 @@ def test_a_stopped_cell_goes_on_from_its_checkpoint_to_the_same_mesh(job, tmp_pa
     steps: list[int] = []
 
     def watch(event):
-        if isinstance(event, Progress):
+        if isinstance(event, StepCompleted):
             steps.append(event.step)
 
     with pytest.raises(StoppedError, match="goes on from there"):
@@ -88,7 +95,7 @@ def test_a_cell_stopped_under_other_settings_begins_anew_and_does_not_count_as_f
     steps: list[int] = []
 
     def watch(event):
-        if isinstance(event, Progress):
+        if isinstance(event, StepCompleted):
             steps.append(event.step)
 
     with pytest.raises(StoppedError):

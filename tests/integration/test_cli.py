@@ -162,7 +162,7 @@ def test_a_finished_prop_can_be_refined_with_another_prompt(
     )
     data = (tmp_path / "second.glb").read_bytes()
     told = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])["asset"]["extras"]
-    assert (told["prompt"], told["refined_from"]) == ("a blue mushroom", "a red mushroom")
+    assert (told["prompt"], told["finetuned_from"]) == ("a blue mushroom", "a red mushroom")
     assert (tmp_path / "first.glb.work").exists() and not (tmp_path / "second.glb.work").exists()
 
 

@@ -15,7 +15,7 @@ from dreamwright.backend.models.registry import BY_NAME, MODELS, PACKAGED
 from dreamwright.backend.models.required_files import is_clip_folder, missing_files, needed_files
 from dreamwright.backend.starter import domain
 from tests.testing.fake_hub import Repository, folder_files
-from tests.testing.hub_downloads import env, here, hub, models_folder, says  # noqa: F401 (fixtures)
+from tests.testing.hub_downloads import models_folder, says
 from tests.testing.tiny_clip import write_clip
 
 CLUTTER = ("README.md", "pytorch_model.bin", "flax_model.msgpack", "tf_model.h5", "open_clip_config.json")

@@ -15,9 +15,9 @@ import subprocess
 import termios
 import time
 
-from dreamwright.backend.models.download_progress import WatchedFile
+from dreamwright.backend.models.download_progress import ProgressFile
 from tests.testing.fake_hub import FakeHub, Repository, command, folder_files, run_command
-from tests.testing.hub_downloads import MB, SD, SD_COMMIT, big, env, here, hub, models_folder, says, tiny  # noqa: F401 (fixtures)
+from tests.testing.hub_downloads import MB, SD, SD_COMMIT, models_folder, says
 
 
 def stop_in_the_middle(hub: FakeHub, env: dict[str, str], name: str, how: int = signal.SIGKILL) -> tuple[int, int, str]:
@@ -97,15 +97,15 @@ def test_a_mirror_ends_what_a_vanished_home_began(hub, env, big):
 
 def test_a_disk_that_fills_up_on_the_way_keeps_what_came(hub, env, here, big, monkeypatch):
     hub.repositories["tiny/props"] = Repository(big)
-    write, written = WatchedFile.write, []
+    write, written = ProgressFile.write, []
 
-    def until_full(self: WatchedFile, data: bytes) -> int:
+    def until_full(self: ProgressFile, data: bytes) -> int:
         written.append(len(data))
         if sum(written) > 5 * MB:
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(self, data)
 
-    monkeypatch.setattr(WatchedFile, "write", until_full)
+    monkeypatch.setattr(ProgressFile, "write", until_full)
     says(here("models", "download", "tiny/props"), "is full; free some space", "goes on from here")
     monkeypatch.undo()
     hub.reset()

@@ -9,7 +9,7 @@ import shutil
 
 from dreamwright.backend.models.registry import BY_NAME
 from tests.testing.fake_hub import FRIEND, STRANGER, FakeHub, Repository, folder_files, refusing, run_command
-from tests.testing.hub_downloads import SD, SD_COMMIT, env, here, hub, models_folder, says, tiny  # noqa: F401 (fixtures)
+from tests.testing.hub_downloads import SD, SD_COMMIT, models_folder, says
 
 
 def test_a_download_brings_the_needed_files_alone_and_says_who_served_them(hub, env, tiny, tmp_path):

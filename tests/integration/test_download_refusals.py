@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from tests.testing.fake_hub import Repository, command, run_command
-from tests.testing.hub_downloads import MB, big, env, here, hub, models_folder, says, tiny  # noqa: F401 (fixtures)
+from tests.testing.hub_downloads import MB, models_folder, says
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.testing.fake_hub import Repository, refusing, run_command
-from tests.testing.hub_downloads import env, here, hub, models_folder, says, tiny  # noqa: F401 (fixtures)
+from tests.testing.hub_downloads import models_folder, says
 
 
 def test_a_file_damaged_on_its_way_never_gets_into_the_model(hub, env, here, tiny):

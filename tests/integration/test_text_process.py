@@ -21,7 +21,12 @@ from dreamwright.backend.models.pipeline_folder import PipelineFolder, open_pipe
 from dreamwright.backend.models.weights import loaded_files, parameter_count
 from dreamwright.backend.text import encoder_process
 from dreamwright.backend.text.encoder import PipelineTextEncoder
-from dreamwright.backend.text.encoder_process import SubprocessTextEncoder, embedding_cache, text_bytes, make_text_encoder
+from dreamwright.backend.text.encoder_process import (
+    SubprocessTextEncoder,
+    embedding_cache,
+    make_text_encoder,
+    text_bytes,
+)
 from tests.testing.tiny_pipeline import write_pipeline
 
 PROMPTS = ["a red mushroom, front view", "", "a blue chair"]

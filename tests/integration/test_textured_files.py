@@ -33,7 +33,8 @@ from dreamwright.backend.geometry.unwrap import Unwrapping
 from dreamwright.backend.io.gltf_writer import ROUGHNESS, to_y_up
 from dreamwright.backend.io.mesh_export import check_output_path, export_mesh
 from dreamwright.shared.errors import ProtocolError
-from dreamwright.shared.mesh_file import FORMAT, MeshFile, Texture, decode_mesh, encode_mesh
+from dreamwright.shared.mesh_file import FORMAT, MeshFile, decode_mesh, encode_mesh
+from dreamwright.shared.mesh_file import Texture as FileTexture
 from dreamwright.shared.png import check_square_png
 from tests.testing.analytic_fields import AnalyticField, torus
 from tests.unit.test_export import NODE_FOLDER, PROVENANCE, glb_json, unavailable
@@ -281,7 +282,7 @@ def png_of(picture: np.ndarray) -> bytes:
 def on_its_way(mesh: Mesh) -> MeshFile:
     places = mesh.texture.unwrapping
     return MeshFile(
-        mesh.vertices, mesh.faces, mesh.normals, mesh.albedo, {}, Texture(mesh.texture.png(), places.uv, places.corners)
+        mesh.vertices, mesh.faces, mesh.normals, mesh.albedo, {}, FileTexture(mesh.texture.png(), places.uv, places.corners)
     )
 
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from dreamwright.backend.cameras.poses import orbit_cameras
-from dreamwright.backend.text.conditioning import Conditioning
 from dreamwright.backend.guidance.interfaces import GuidanceResult
 from dreamwright.backend.rendering.shading import Shading
+from dreamwright.backend.text.conditioning import Conditioning
 from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
-from dreamwright.backend.training.events import Checkpoint, Finished, Preview, Progress
+from dreamwright.backend.training.events import Checkpoint, Finished, Preview, StepCompleted
 from dreamwright.backend.training.job import make_job
 from dreamwright.backend.training.trainer import Run, optimize
 from tests.testing.oracles import KnownImages
-from tests.testing.sphere_runs import ball_pictures, oracle, run_of  # noqa: F401 (a fixture)
+from tests.testing.sphere_runs import ball_pictures, run_of
 from tests.testing.tiny_model import quick_config
 
 
@@ -81,7 +81,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one_bitwise(
             if event.state.step == stop_at:
                 break
     resumed = run_of(config, oracle, resume=read_checkpoint(tmp_path, job).state)
-    steps = [event.step for event in resumed if isinstance(event, Progress)]
+    steps = [event.step for event in resumed if isinstance(event, StepCompleted)]
     assert steps == list(range(stop_at + 1, 7))
     assert states_equal(whole, resumed)
 
@@ -110,7 +110,7 @@ def test_another_seed_makes_another_field(oracle: KnownImages) -> None:
 def test_events_tell_steps_eta_previews_and_the_end(oracle: KnownImages) -> None:
     ticks = iter(range(1000))
     events = list(run_of(quick_config(), oracle, clock=lambda: float(next(ticks))))
-    progress = [e for e in events if isinstance(e, Progress)]
+    progress = [e for e in events if isinstance(e, StepCompleted)]
     assert [e.step for e in progress] == [1, 2, 3, 4, 5, 6]
     assert progress[2].eta_s == pytest.approx(progress[2].elapsed_s)
     assert {e.step for e in events if isinstance(e, Preview)} == {3, 6}
@@ -123,7 +123,7 @@ def test_stopping_is_honored_within_a_step_and_leaves_a_checkpoint(oracle: Known
     events = []
     for event in run_of(quick_config("run.checkpoint_interval=100"), oracle, should_stop=lambda: bool(asked)):
         events.append(event)
-        if isinstance(event, Progress) and event.step == 2:
+        if isinstance(event, StepCompleted) and event.step == 2:
             asked.append(True)
     assert isinstance(events[-2], Checkpoint) and events[-2].state.step == 2
     assert events[-1] == Finished(2, False, 0)

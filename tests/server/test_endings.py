@@ -25,8 +25,8 @@ from dreamwright.backend.errors import (
 from dreamwright.backend.server.workers.failure_policy import (
     ADVICE,
     FAILURE_ACTIONS,
-    FailureCause,
     FailureAction,
+    FailureCause,
     classify,
     classify_status,
     decide,
@@ -53,7 +53,10 @@ class AcceleratorError(RuntimeError):
         (InsufficientMemoryError("this run needs about 9 GB"), FailureCause.MEMORY),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), FailureCause.MEMORY),
         (AcceleratorError("CUDA error: out of memory"), FailureCause.MEMORY),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), FailureCause.MEMORY),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            FailureCause.MEMORY,
+        ),
         (AcceleratorError("CUDA error: an illegal memory access was encountered"), FailureCause.DEVICE_FAULT),
         (RuntimeError("CUDA error: device-side assert triggered"), FailureCause.DEVICE_FAULT),
         (NonFiniteError("the run went diverged"), FailureCause.NOT_A_NUMBER),

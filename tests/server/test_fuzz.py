@@ -16,9 +16,10 @@ import zmq
 
 from dreamwright.backend.server.workers.worker_protocol import ProgressReport, pack_order, unpack_order
 from dreamwright.shared import limits
+from dreamwright.shared.codec import check_request, pack, unpack
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.errors import ProtocolError, RequestError
-from dreamwright.shared.messages import JobChanged, JobList, ListJobs, Refusal, SubmitJob, check_request, pack, unpack
+from dreamwright.shared.messages import JobChanged, JobList, ListJobs, Refusal, SubmitJob
 from dreamwright.shared.subscription import JOBS_REMEMBERED
 from tests.blender.test_messages import JOB
 from tests.server.test_on_the_wire import raw_guest
@@ -140,7 +141,9 @@ def test_through_the_encrypted_wire_each_broken_message_is_answered_and_others_a
 def test_nothing_that_a_server_says_ends_the_clients_tick_or_fills_its_memory() -> None:
     report = fuzz_client(600, 5)
     assert report["connections ended by a broken message"] > 50 and report["requests answered"] > 20
-    assert report["jobs and requests remembered"][0] <= JOBS_REMEMBERED and report["jobs and requests remembered"][1] < 40
+    assert (
+        report["jobs and requests remembered"][0] <= JOBS_REMEMBERED and report["jobs and requests remembered"][1] < 40
+    )
 
 
 def test_a_server_that_makes_up_jobs_without_end_is_not_remembered_without_end() -> None:

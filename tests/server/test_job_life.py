@@ -7,8 +7,8 @@ from typing import Any
 
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.backend.server.workers.worker_protocol import JobFinished, PreviewReport, ProgressReport, StatusReport
-from dreamwright.shared.download import Download
 from dreamwright.shared.messages import CancelJob, DeleteJob, JobChanged, JobDeleted, PauseJob, PreviewFrame, ResumeJob
+from dreamwright.shared.transfer import Download
 from tests.testing.scripted_worker_server import asked
 
 

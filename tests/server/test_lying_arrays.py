@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamwright.shared.arrays import DTYPES, MAX_DIMENSIONS, decode_array, encode_array, inflate
+from dreamwright.shared.codec import unpack
 from dreamwright.shared.errors import ProtocolError
 from dreamwright.shared.mesh_file import FORMAT, decode_mesh, encode_mesh
-from dreamwright.shared.messages import PreviewFrame, unpack
+from dreamwright.shared.messages import PreviewFrame
 from tests.testing.addon_modules import load
 from tests.testing.fake_props import ball
 

@@ -17,11 +17,12 @@ from dreamwright.backend.server.monitoring.logging_setup import LogFormatter
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.shared import limits
 from dreamwright.shared.client import Client
-from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.connection_monitor import CurveCredentials
+from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.credentials import fingerprint, format_key, generate_key_pair
-from dreamwright.shared.download import Download
-from dreamwright.shared.messages import CancelJob, Hello, JobList, ListJobs, Subscribe, pack, unpack
+from dreamwright.shared.messages import CancelJob, Hello, JobList, ListJobs, Subscribe
+from dreamwright.shared.transfer import Download
 from tests.testing.encrypted_server import EncryptedServer, relay_to
 from tests.testing.scripted_worker_server import asked
 

@@ -15,8 +15,9 @@ import zmq
 from dreamwright.backend.server.transport import connection_limiter
 from dreamwright.backend.server.transport.connection_limiter import ConnectionLimiter
 from dreamwright.shared import limits
+from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.connection_state import ConnectionState
-from dreamwright.shared.messages import JobList, ListJobs, pack, unpack
+from dreamwright.shared.messages import JobList, ListJobs
 from tests.server.test_on_the_wire import raw_guest
 from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.fake_server import FakeServer

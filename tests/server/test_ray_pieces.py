@@ -16,7 +16,7 @@ from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.server.workers import ray_runner
 from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.ray_actor import NO_SECRET, Mailbox, job_folder_error, node_error
-from dreamwright.backend.server.workers.ray_bridge import actor_name, explain, parse_name, gpu_devices
+from dreamwright.backend.server.workers.ray_bridge import actor_name, explain, gpu_devices, parse_name
 from dreamwright.backend.server.workers.ray_runner import RayRunner, check_cluster, own_namespace
 from dreamwright.backend.server.workers.runner import WorkerExited
 from dreamwright.backend.server.workers.worker_protocol import (
@@ -26,9 +26,9 @@ from dreamwright.backend.server.workers.worker_protocol import (
     StatusReport,
     unpack_order,
 )
-from dreamwright.shared.messages import PreviewFrame
 from dreamwright.shared import __version__
 from dreamwright.shared.job_states import JobState
+from dreamwright.shared.messages import PreviewFrame
 from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.ray_jobs import job_order
 
@@ -115,7 +115,9 @@ def test_a_node_may_see_the_fence_late_or_see_a_later_attempts(tmp_path: Path) -
 def test_a_node_of_another_version_or_without_a_usable_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert node_error(__version__, "cpu") == ""
     message = node_error("9.9", "cpu")
-    assert f"has dreamwright {__version__}, the server has 9.9" in message and "install the same version on all" in message
+    assert (
+        f"has dreamwright {__version__}, the server has 9.9" in message and "install the same version on all" in message
+    )
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "a GPU that PyTorch does not see" in node_error(__version__, "cuda") and "--num-gpus=0" in node_error(
         __version__, "cuda"

@@ -11,18 +11,9 @@ import pytest
 import zmq
 
 from dreamwright.shared import limits
+from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.credentials import format_key, generate_key_pair
-from dreamwright.shared.messages import (
-    CancelJob,
-    DeleteJob,
-    JobReply,
-    PauseJob,
-    PinJob,
-    ResumeJob,
-    SetPriority,
-    pack,
-    unpack,
-)
+from dreamwright.shared.messages import CancelJob, DeleteJob, JobReply, PauseJob, PinJob, ResumeJob, SetPriority
 from tests.server.test_on_the_wire import raw_guest
 from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.scripted_worker_server import asked

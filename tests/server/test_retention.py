@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.server.jobs.retention import DAY_S, MonotonicAge, RetainedJob, expired
-from dreamwright.backend.server.policy import BOUNDS, GIGABYTE, Policy, make_policy, stated_bounds
+from dreamwright.backend.server.policy import GIGABYTE, Policy, make_policy, policy_settings, stated_bounds
 
 WEEK = Policy(keep_days=7, keep_gb=1.0)
 KEPT = st.lists(
@@ -97,8 +97,9 @@ def test_the_time_between_two_starts_counts_but_never_backwards_and_at_most_a_da
 
 def test_every_number_of_the_policy_has_bounds_is_checked_and_is_stated() -> None:
     fields = {field.name for field in dataclasses.fields(Policy)}
-    assert set(BOUNDS) == fields <= set(stated_bounds(Policy()))
-    for name, (low, high) in BOUNDS.items():
+    assert {limit.key for limit in policy_settings()} == fields <= set(stated_bounds(Policy()))
+    for limit in policy_settings():
+        name, (low, high) = limit.key, limit.bounds
         for value in (low - 1, high + 1, float("nan"), 1e308):
             with pytest.raises(ConfigError, match=f"{name} is .*allowed is .*change --{name.replace('_', '-')}"):
                 make_policy(**{name: value})

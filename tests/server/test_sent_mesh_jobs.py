@@ -18,9 +18,8 @@ from dreamwright.shared import limits
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.mesh_file import MeshFile, decode_mesh, encode_mesh
-from dreamwright.shared.mesh_upload import STALLS, MeshUpload
-from dreamwright.shared.messages import SubmitJob
-from dreamwright.shared.uploads import UploadProgress
+from dreamwright.shared.messages import SubmitJob, UploadProgress
+from dreamwright.shared.transfer import MAX_STALLS, MeshUpload
 from tests.testing.recording_worker import RecordingWorker
 from tests.testing.scripted_worker_server import ScriptedServer
 from tests.testing.uploaded_meshes import sent_ball, sha256
@@ -208,7 +207,7 @@ def test_a_server_that_keeps_nothing_is_given_up_and_a_refusal_is_the_end(
     scripted_server.wait_until(lambda: bool(ends))
     assert isinstance(ends[0], RequestError) and "does not keep" in ends[0].message
     assert scripted_server.server.service.tally.requests["UploadChunk"] < 3 * limits.UPLOAD_PIECES_IN_FLIGHT * (
-        STALLS + 2
+        MAX_STALLS + 2
     )
     monkeypatch.undo()
     _, ends = sending(scripted_server, b"no mesh")

@@ -21,6 +21,7 @@ from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.backend.server.workers.worker_protocol import JobFinished
 from dreamwright.shared import limits
 from dreamwright.shared.arrays import encode_array
+from dreamwright.shared.codec import pack
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.mesh_file import FORMAT, MeshFile, encode_mesh
 from dreamwright.shared.messages import (
@@ -31,7 +32,6 @@ from dreamwright.shared.messages import (
     SubmitJob,
     UploadChunk,
     UploadProgress,
-    pack,
 )
 from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.fake_props import ball, picture_of

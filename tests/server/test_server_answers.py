@@ -13,9 +13,10 @@ from dreamwright.backend.config.presets import PRESETS
 from dreamwright.backend.server.requests import capabilities
 from dreamwright.backend.server.workers.worker_protocol import PreviewReport
 from dreamwright.shared import limits
+from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.errors import RequestError
-from dreamwright.shared.messages import GetCapabilities, Hello, ListJobs, PreviewAck, PreviewFrame, pack, unpack
+from dreamwright.shared.messages import GetCapabilities, Hello, ListJobs, PreviewAck, PreviewFrame
 from tests.testing.scripted_worker_server import asked
 
 

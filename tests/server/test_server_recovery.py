@@ -15,10 +15,10 @@ from dreamwright.backend.server.jobs.job_store import JobStore
 from dreamwright.backend.server.workers import local_runner as foreman_module
 from dreamwright.shared.client import Client
 from dreamwright.shared.connection_state import ConnectionState
-from dreamwright.shared.download import Download
 from dreamwright.shared.job_states import JobState
 from dreamwright.shared.mesh_file import decode_mesh
 from dreamwright.shared.messages import CancelJob, JobReply, PauseJob, ResumeJob
+from dreamwright.shared.transfer import Download
 from tests.testing.scripted_worker_server import asked
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dreamwright.backend.config.parsing import setting_bounds
 from dreamwright.backend.server.policy import Policy, stated_bounds
-from dreamwright.backend.server.workers.dispatcher import RECKON_S
+from dreamwright.backend.server.workers.dispatcher import UPDATE_ETA_S
 from dreamwright.backend.server.workers.worker_protocol import ProgressReport
 from dreamwright.shared.messages import (
     CancelJob,
@@ -132,7 +132,7 @@ def test_the_time_of_a_queued_job_is_unknown_until_its_preset_was_measured_on_th
     in_memory_server.now += 6.0  # the mesh
     in_memory_server.finish(jobs[0])
     in_memory_server.report(ProgressReport, jobs[1], 0, 400, 0.0, 200.0)
-    in_memory_server.step(RECKON_S)
+    in_memory_server.step(UPDATE_ETA_S)
     told = in_memory_server.job(jobs[2])
     steps = in_memory_server.job(jobs[2]).steps
     one = 0.5 * steps + 9.5
@@ -143,7 +143,7 @@ def test_the_time_of_a_queued_job_is_unknown_until_its_preset_was_measured_on_th
     in_memory_server.kill()
     in_memory_server.open()
     in_memory_server.step()
-    in_memory_server.step(RECKON_S)
+    in_memory_server.step(UPDATE_ETA_S)
     assert in_memory_server.job(jobs[2]).ready_low_s == pytest.approx(2 * one, abs=0.1), (
         "measured times outlive the server"
     )

@@ -27,8 +27,9 @@ from dreamwright.backend.cli.main import main
 from dreamwright.backend.server.monitoring.status_reporter import DISK_S, PRESENT_S
 from dreamwright.backend.server.transport.authorized_keys import LOCAL, KeyFolder
 from dreamwright.backend.server.workers.worker_protocol import ProgressReport
+from dreamwright.shared.codec import pack
 from dreamwright.shared.credentials import ConnectionString, format_key, generate_key_pair
-from dreamwright.shared.messages import GetStatus, Hello, PauseJob, pack
+from dreamwright.shared.messages import GetStatus, Hello, PauseJob
 from dreamwright.shared.status import JOBS_TOLD, DeviceStatus, JobStatus, ServerStatus, UserStatus
 from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.in_memory_server import InMemoryServer

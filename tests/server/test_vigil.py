@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.workers import dispatcher
 from dreamwright.backend.server.workers.heartbeat import (
+    HANG_STEPS,
     LONG_STAGE_FACTOR,
     MESH_CANCEL_FACTOR,
-    HANG_STEPS,
     STALL_S,
     Heartbeat,
     cancel_timeout_s,

@@ -15,8 +15,8 @@ import zmq
 
 from dreamwright.backend.server.app import Server
 from dreamwright.shared import limits
-from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.connection_monitor import MechanismProbe
+from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.credentials import fingerprint, format_key, generate_key_pair
 from dreamwright.shared.messages import JobChanged, JobList, ListJobs
 from tests.testing.encrypted_server import EncryptedServer
@@ -117,7 +117,9 @@ def test_a_tunnel_without_a_server_behind_it_is_a_server_that_hangs_up(encrypted
             with contextlib.suppress(BlockingIOError):
                 tunnel.accept()[0].close()
     assert "behind a tunnel, check that the server runs" in locked.reason
-    assert "accepts connections and closes them" in plain.reason and "behind a tunnel that the server runs" in plain.reason
+    assert (
+        "accepts connections and closes them" in plain.reason and "behind a tunnel that the server runs" in plain.reason
+    )
 
 
 def test_no_answer_at_all_is_told_apart_from_every_refusal(encrypted_server: EncryptedServer) -> None:

@@ -10,8 +10,14 @@ from dreamwright.shared.messages import Capabilities
 OFFER = Capabilities(
     models=(
         ModelInfo(
-            "starter", "The built-in one", True, "", ("a red mushroom",), ("a", "red", "blue", "mushroom", "chair"),
-            {"red": "color", "blue": "color", "mushroom": "prop", "chair": "prop"}, {"crimson": "red", "toadstool": "mushroom"},
+            "starter",
+            "The built-in one",
+            True,
+            "",
+            ("a red mushroom",),
+            ("a", "red", "blue", "mushroom", "chair"),
+            {"red": "color", "blue": "color", "mushroom": "prop", "chair": "prop"},
+            {"crimson": "red", "toadstool": "mushroom"},
         ),
         ModelInfo("giant", "Knows all words", False, "Run: dreamwright models get giant", (), (), {}, {}),
     ),

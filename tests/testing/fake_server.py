@@ -17,6 +17,7 @@ import numpy as np
 import zmq
 
 from dreamwright.shared import limits
+from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.errors import ProtocolError
 from dreamwright.shared.mesh_file import MeshFile, decode_mesh, encode_mesh
 from dreamwright.shared.messages import (
@@ -45,8 +46,6 @@ from dreamwright.shared.messages import (
     UploadChunk,
     UploadProgress,
     Welcome,
-    pack,
-    unpack,
 )
 from tests.testing.fake_capabilities import OFFER
 from tests.testing.fake_props import RED, ball, picture, picture_of

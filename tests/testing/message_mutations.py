@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from dreamwright.shared import limits
-from dreamwright.shared.messages import MESSAGES, pack
+from dreamwright.shared.codec import pack
+from dreamwright.shared.messages import MESSAGES
 from tests.testing.message_strategies import PATHS, REQUESTS, TEXTS, valid
 
 HEADS = (b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xc9\xff\xff\xff\xff\x01", b"\xdc\xff\xff", b"\xde\xff\xff", b"\xd9\xff", b"\xc1", b"\xd6\xff\0\0\0\0", b"\xc7\x0c\xff" + bytes(12))  # fmt: skip

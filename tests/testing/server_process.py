@@ -20,8 +20,8 @@ from typing import Any
 from dreamwright.backend.cli import main as command
 from dreamwright.backend.server import app
 from dreamwright.shared.client import Client
-from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.connection_monitor import CurveCredentials
+from dreamwright.shared.connection_state import ConnectionState
 from tests.testing.scripted_worker_server import ScriptedRunner
 
 LIMIT_S = 240.0  # for anything to come about on a machine that is busy

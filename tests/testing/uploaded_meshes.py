@@ -11,7 +11,7 @@ import numpy as np
 
 from dreamwright.shared import limits
 from dreamwright.shared.mesh_file import MeshFile, encode_mesh
-from dreamwright.shared.uploads import UploadChunk
+from dreamwright.shared.messages import UploadChunk
 from tests.testing.primitive_meshes import icosphere
 
 

@@ -24,7 +24,7 @@ from dreamwright.backend.training.checkpoints import (
 from dreamwright.backend.training.events import Checkpoint, RunState
 from dreamwright.backend.training.job import Job, make_job
 from tests.testing.oracles import KnownImages
-from tests.testing.sphere_runs import oracle, run_of  # noqa: F401 (a fixture)
+from tests.testing.sphere_runs import run_of
 from tests.testing.tiny_model import quick_config
 
 

@@ -17,7 +17,7 @@ from dreamwright.backend.guidance.denoisers.loading import chosen_dtype, load_de
 from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
 from dreamwright.backend.guidance.interfaces import LatentDenoiser
 from dreamwright.backend.models.families import FAMILIES as SUPPORTED
-from tests.testing.family_folders import copy, edit, folders  # noqa: F401 (fixtures)
+from tests.testing.family_folders import edit
 from tests.testing.tiny_pipeline import write_pipeline
 
 

@@ -18,7 +18,6 @@ from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.guidance.interfaces import Denoiser, LatentDenoiser, NativeDenoiser
 from dreamwright.backend.text.conditioning import Conditioning
 from dreamwright.backend.text.prompts import PromptEmbeddings
-from tests.testing.family_folders import folders  # noqa: F401 (a fixture)
 from tests.testing.tiny_families import FAMILIES, save, stable_diffusion_xl
 
 PROMPTS = ["a red mushroom, front view", "a blue chair"]

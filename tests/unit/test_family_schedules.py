@@ -9,7 +9,7 @@ import torch
 
 from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.guidance.prediction import clean_from
-from tests.testing.family_folders import copy, edit, folders  # noqa: F401 (fixtures)
+from tests.testing.family_folders import edit
 from tests.testing.tiny_families import LINEAR, save, stable_diffusion, stable_diffusion_3
 
 SCHEDULERS = {

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from dreamwright.backend.errors import CheckpointError
-from dreamwright.backend.scenes.field_scene import Distiller
-from dreamwright.backend.scenes.initial_field import FIELD_FILE, Origin, keep_field, read_origin
+from dreamwright.backend.scenes.field_scene import FieldScene
+from dreamwright.backend.scenes.initial_field import FIELD_FILE, InitialField, read_initial_field, save_field
 from dreamwright.backend.training.checkpoints import NEWEST, read_checkpoint, write_checkpoint
-from dreamwright.backend.training.events import Checkpoint, Finished, Progress, Restarted, RunState
+from dreamwright.backend.training.events import Checkpoint, Finished, Restarted, RunState, StepCompleted
 from dreamwright.backend.training.job import Job, make_job
 from dreamwright.backend.training.trainer import Run
 from tests.testing.oracles import KnownImages
-from tests.testing.sphere_runs import oracle, run_of  # noqa: F401 (a fixture)
+from tests.testing.sphere_runs import run_of
 from tests.testing.tiny_model import quick_config
 
 SETTINGS = ("run.steps=6", "run.checkpoint_interval=2")
@@ -29,16 +29,16 @@ def finished(oracle: KnownImages, tmp_path: Path) -> tuple[Job, RunState, Path]:
     config = quick_config(*SETTINGS)
     job = make_job("a ball", "oracle", "draft", config)
     state = [event.state for event in run_of(config, oracle) if isinstance(event, Checkpoint)][-1]
-    keep_field(tmp_path / "first", job, state)
+    save_field(tmp_path / "first", job, state)
     return job, state, tmp_path / "first"
 
 
-def fields_agree(distiller: Distiller, tensors: dict[str, torch.Tensor]) -> bool:
-    own = {f"field.{name}": value for name, value in distiller.field.state_dict().items()}
+def fields_agree(scene: FieldScene, tensors: dict[str, torch.Tensor]) -> bool:
+    own = {f"field.{name}": value for name, value in scene.field.state_dict().items()}
     return all(torch.equal(value, tensors[name]) for name, value in own.items())
 
 
-def refined(oracle: KnownImages, origin: Origin, *settings: str, **options: object) -> Run:
+def refined(oracle: KnownImages, origin: InitialField, *settings: str, **options: object) -> Run:
     return run_of(quick_config(*SETTINGS, *settings), oracle, origin=origin, **options)
 
 
@@ -46,30 +46,30 @@ def test_the_new_run_begins_with_the_old_field_in_the_middle_of_its_schedules(
     finished: tuple[Job, RunState, Path], oracle: KnownImages
 ) -> None:
     _, state, folder = finished
-    origin = read_origin(folder)
+    origin = read_initial_field(folder)
     run = refined(oracle, origin)
-    assert origin.prompt == "a ball" and fields_agree(run.distiller, dict(state.tensors))
-    assert run.distiller.step == 3  # half of six steps
+    assert origin.prompt == "a ball" and fields_agree(run.scene, dict(state.tensors))
+    assert run.scene.step == 3  # half of six steps
     events = list(run)
-    assert [event.step for event in events if isinstance(event, Progress)] == [4, 5, 6]
-    assert events[-1] == Finished(6, True, 0) and not fields_agree(run.distiller, dict(state.tensors))
+    assert [event.step for event in events if isinstance(event, StepCompleted)] == [4, 5, 6]
+    assert events[-1] == Finished(6, True, 0) and not fields_agree(run.scene, dict(state.tensors))
 
 
 @pytest.mark.parametrize(("share", "step"), [("0", 0), ("0.34", 2), ("0.99", 5)])
 def test_refine_share_says_where_in_its_schedules_it_begins_and_leaves_a_step_to_take(
     share: str, step: int, finished: tuple[Job, RunState, Path], oracle: KnownImages
 ) -> None:
-    assert refined(oracle, read_origin(finished[2]), f"run.refine_share={share}").distiller.step == step
+    assert refined(oracle, read_initial_field(finished[2]), f"run.finetune_share={share}").scene.step == step
 
 
 def test_the_optimizer_and_the_draws_are_those_of_a_fresh_run(
     finished: tuple[Job, RunState, Path], oracle: KnownImages
 ) -> None:
-    fresh, begun = run_of(quick_config(*SETTINGS), oracle), refined(oracle, read_origin(finished[2]))
-    assert not begun.distiller.optimizer.state_dict()["state"]
+    fresh, begun = run_of(quick_config(*SETTINGS), oracle), refined(oracle, read_initial_field(finished[2]))
+    assert not begun.scene.optimizer.state_dict()["state"]
     assert all(
-        torch.equal(stream.get_state(), begun.distiller.streams[name].get_state())
-        for name, stream in fresh.distiller.streams.items()
+        torch.equal(stream.get_state(), begun.scene.streams[name].get_state())
+        for name, stream in fresh.scene.streams.items()
     )
 
 
@@ -78,19 +78,19 @@ def test_the_kept_file_is_the_field_alone_and_a_checkpoint_serves_as_well(
 ) -> None:
     job, state, folder = finished
     checkpoint = write_checkpoint(tmp_path / "work", job, state)
-    kept, whole = read_origin(folder), read_origin(tmp_path / "work")
+    kept, whole = read_initial_field(folder), read_initial_field(tmp_path / "work")
     assert kept.tensors.keys() == whole.tensors.keys() and all(
         torch.equal(v, whole.tensors[k]) for k, v in kept.tensors.items()
     )
     assert all(name.startswith(("field.", "background.")) for name in kept.tensors)
     assert (folder / FIELD_FILE).stat().st_size < 0.5 * checkpoint.stat().st_size
-    assert read_origin(checkpoint).digest == whole.digest != kept.digest
+    assert read_initial_field(checkpoint).digest == whole.digest != kept.digest
 
 
 def test_a_refining_run_resumes_exactly_and_only_with_the_same_origin(
     finished: tuple[Job, RunState, Path], oracle: KnownImages, tmp_path: Path
 ) -> None:
-    origin = read_origin(finished[2])
+    origin = read_initial_field(finished[2])
     config = quick_config(*SETTINGS)
     job = replace(make_job("a ball", "oracle", "draft", config), origin=origin.digest)
     whole = refined(oracle, origin)
@@ -99,7 +99,7 @@ def test_a_refining_run_resumes_exactly_and_only_with_the_same_origin(
     write_checkpoint(tmp_path, job, states[0])
     resumed = refined(oracle, origin, resume=read_checkpoint(tmp_path, job).state)
     list(resumed)
-    assert all(torch.equal(a, b) for a, b in zip(whole.distiller.shared(), resumed.distiller.shared(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(whole.scene.shared(), resumed.scene.shared(), strict=True))
     for other in ("", "0" * 64):
         with pytest.raises(CheckpointError, match="another run"):
             read_checkpoint(tmp_path, replace(job, origin=other))
@@ -107,7 +107,7 @@ def test_a_refining_run_resumes_exactly_and_only_with_the_same_origin(
 
 def test_where_a_run_begins_matters_only_when_it_has_an_origin() -> None:
     job = make_job("a ball", "oracle", "draft", quick_config())
-    other = make_job("a ball", "oracle", "draft", quick_config("run.refine_share=0.2"))
+    other = make_job("a ball", "oracle", "draft", quick_config("run.finetune_share=0.2"))
     assert job.fingerprint() == other.fingerprint()
     assert replace(job, origin="a").fingerprint() not in (job.fingerprint(), replace(other, origin="a").fingerprint())
 
@@ -117,19 +117,19 @@ def test_a_restart_begins_from_the_origin_again(
 ) -> None:
     """The first step goes wrong; what comes after it began where the origin ends, not from a fresh field."""
     _, state, folder = finished
-    run = refined(oracle, read_origin(folder), "run.max_restarts=1")
+    run = refined(oracle, read_initial_field(folder), "run.max_restarts=1")
     begun = []
-    advance = Distiller.advance
+    advance = FieldScene.advance
 
-    def going_wrong_once(self: Distiller) -> dict[str, float]:
-        from dreamwright.backend.scenes.field_scene import Diverged
+    def going_wrong_once(self: FieldScene) -> dict[str, float]:
+        from dreamwright.backend.scenes.field_scene import DivergedError
 
         begun.append((self.step, fields_agree(self, dict(state.tensors))))
         if len(begun) == 1:
-            raise Diverged("on purpose")
+            raise DivergedError("on purpose")
         return advance(self)
 
-    monkeypatch.setattr(Distiller, "advance", going_wrong_once)
+    monkeypatch.setattr(FieldScene, "advance", going_wrong_once)
     assert any(isinstance(event, Restarted) for event in list(run))
     assert begun[:2] == [(3, True), (3, True)] and len(begun) == 4
 
@@ -138,14 +138,14 @@ def test_a_field_of_another_size_is_refused_with_what_to_do(
     finished: tuple[Job, RunState, Path], oracle: KnownImages
 ) -> None:
     with pytest.raises(CheckpointError, match="field of 'a ball' does not fit.*preset") as caught:
-        refined(oracle, read_origin(finished[2]), "field.voxel_resolutions=4,12")
+        refined(oracle, read_initial_field(finished[2]), "field.voxel_resolutions=4,12")
     assert "\n" not in str(caught.value)
 
 
 def test_a_background_of_another_kind_begins_anew_and_is_mentioned(
     finished: tuple[Job, RunState, Path], oracle: KnownImages
 ) -> None:
-    run = refined(oracle, read_origin(finished[2]), "background.kind=mlp")
+    run = refined(oracle, read_initial_field(finished[2]), "background.kind=mlp")
     assert any("background begins anew" in warning for warning in run.warnings)
 
 
@@ -169,7 +169,7 @@ def test_a_place_without_a_whole_field_is_refused_in_one_line(
         write_checkpoint(folder, job, RunState(1, 0, 0, tensors))
         assert (folder / NEWEST).is_file()
     with pytest.raises(CheckpointError, match="--keep-work") as caught:
-        read_origin(folder)
+        read_initial_field(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -181,12 +181,12 @@ def test_a_disk_that_refuses_leaves_no_half_field_and_keeps_the_old_one(
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where the folder should be")
     with pytest.raises(CheckpointError, match="free some space"):
-        keep_field(blocked, job, state)
+        save_field(blocked, job, state)
 
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("dreamwright.backend.scenes.initial_field.os.replace", refuse)
     with pytest.raises(CheckpointError, match="No space left"):
-        keep_field(folder, job, RunState(state.step + 1, 0, 0, state.tensors))
+        save_field(folder, job, RunState(state.step + 1, 0, 0, state.tensors))
     assert [path.name for path in folder.iterdir()] == [FIELD_FILE] and (folder / FIELD_FILE).read_bytes() == before

@@ -9,11 +9,11 @@ import torch
 from dreamwright.backend.errors import RunError
 from dreamwright.backend.guidance.interfaces import GuidanceResult
 from dreamwright.backend.text.prompts import PromptEmbeddings
-from dreamwright.backend.training.events import Checkpoint, Finished, Health, Progress, Restarted
+from dreamwright.backend.training.events import Checkpoint, Finished, Health, Restarted, StepCompleted
 from dreamwright.backend.training.monitoring import all_finite, check_run, opacity_figures, view_similarity
 from dreamwright.backend.training.trainer import optimize
 from tests.testing.oracles import KnownImages
-from tests.testing.sphere_runs import oracle, run_of  # noqa: F401 (a fixture)
+from tests.testing.sphere_runs import run_of
 from tests.testing.tiny_model import quick_config
 
 
@@ -53,7 +53,7 @@ def test_a_field_that_diverges_between_checks_restarts_and_is_never_checkpointed
     events = []
     for event in run:
         events.append(event)
-        if isinstance(event, Progress) and event.step == 7 and run.restarts == 0:
+        if isinstance(event, StepCompleted) and event.step == 7 and run.restarts == 0:
             weight = run.scene.field.raw_density[0]
             if broken == "weights":
                 weight.data.fill_(float("nan"))
@@ -63,7 +63,7 @@ def test_a_field_that_diverges_between_checks_restarts_and_is_never_checkpointed
     restarts = [e for e in events if isinstance(e, Restarted)]
     assert len(restarts) == 1 and restarts[0].old_seed != restarts[0].new_seed
     after = events[events.index(restarts[0]) :]
-    assert [e.step for e in after if isinstance(e, Progress)] == list(range(1, 11))
+    assert [e.step for e in after if isinstance(e, StepCompleted)] == list(range(1, 11))
     states = [e.state for e in after if isinstance(e, Checkpoint)]
     assert all(bool(torch.isfinite(t).all()) for s in states for t in s.tensors.values() if t.is_floating_point())
     assert events[-1] == Finished(10, True, restarts[0].new_seed)
@@ -73,7 +73,7 @@ def test_a_run_that_keeps_diverging_says_what_to_do_about_that(oracle: KnownImag
     run = run_of(quick_config("run.max_restarts=1"), oracle)
     with pytest.raises(RunError, match="diverged.*optimizer.learning_rate"):
         for event in run:
-            if isinstance(event, Progress):
+            if isinstance(event, StepCompleted):
                 run.scene.field.raw_density[0].data.fill_(float("inf"))
 
 
