@@ -89,6 +89,8 @@ def run(options: argparse.Namespace) -> int:
     check_output_path(options.out)
     check_folders(work, options.previews, options.resume)
     subject = read_input_mesh(options.mesh, options.up)
+    for notice in subject.notices:
+        print(f"dreamwright: warning: {options.mesh}: {notice}", file=sys.stderr)
     job = job_from(options, subject)
     resumed = None
     if options.resume:

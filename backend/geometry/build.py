@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamwright.shared.limits import TEXTURE_LARGEST, TEXTURE_SMALLEST
-
 from ..config.schema import MeshConfig
-from ..errors import ConfigError
+from ..config.setting import check_section
 from .clean import clean_surface, smoothed
 from .closing import close_pits, project_to_solid
 from .color import AlbedoField, display_to_linear, sample_albedo
@@ -105,21 +103,6 @@ class MeshReport:
         )
 
 
-def check_mesh_config(config: MeshConfig) -> None:
-    """Raise ConfigError for numbers that no mesh can have."""
-    for name, value, low, high in (
-        ("resolution", config.resolution, 8, 1024),
-        ("triangles", config.triangles, 16, 10_000_000),
-        ("threshold", config.threshold, 0.0, 1e9),
-        ("closing", config.closing, 0.0, 0.5),
-        ("smoothing", config.smoothing, 0, 200),
-        ("height_m", config.height_m, 1e-4, 1e5),
-        ("texture", config.texture, TEXTURE_SMALLEST if config.texture else 0, TEXTURE_LARGEST),
-    ):
-        if not low <= value <= high:  # also catches NaN
-            raise ConfigError(f"mesh.{name} is {value}; allowed is {low} to {high}; give a number in that range")
-
-
 def locate_grid(field: DensityField, config: MeshConfig) -> tuple[DensityGrid, float]:
     """Fine density grid around the prop, and the threshold: a coarse look finds the box, the fine grid the surface."""
     coarse = sample_density_grid(field, min(COARSE_RESOLUTION, max(config.resolution, 32)))
@@ -166,7 +149,7 @@ def build_mesh(
     is told to stop leaves the mesh without one. Raises ConfigError for unusable numbers and RunError for a
     field that is empty or not finite.
     """
-    check_mesh_config(config)
+    check_section(config, "mesh")
     grid, threshold = locate_grid(field, config)
     closed = close_pits(grid, threshold, config.closing)
     raw = refine_surface(field, closed, extract_surface(closed, threshold), threshold)

@@ -186,10 +186,10 @@ def test_the_obj_names_its_other_files_without_spaces_and_keeps_colors_out_of_it
     files: dict[str, Path],
 ) -> None:
     rows = [row.split() for row in files[".obj"].read_text(encoding="utf-8").splitlines()]
-    assert ["mtllib", "a_prop.mtl"] in rows and ["usemtl", "albedo"] in rows
+    assert ["mtllib", "a%20prop.mtl"] in rows and ["usemtl", "albedo"] in rows
     assert {len(row) for row in rows if row[0] == "v"} == {4}
-    material = (files[".obj"].parent / "a_prop.mtl").read_text().splitlines()
-    assert {"newmtl albedo", "Kd 1 1 1", "Ks 0 0 0", f"Pr {ROUGHNESS}", "Pm 0", "map_Kd a_prop_albedo.png"} <= set(
+    material = (files[".obj"].parent / "a%20prop.mtl").read_text().splitlines()
+    assert {"newmtl albedo", "Kd 1 1 1", "Ks 0 0 0", f"Pr {ROUGHNESS}", "Pm 0", "map_Kd a%20prop_albedo.png"} <= set(
         material
     )
 

@@ -21,7 +21,7 @@ from dreamwright.backend.errors import ExportError
 from dreamwright.backend.geometry.build import Mesh, build_mesh
 from dreamwright.backend.geometry.color import linear_to_display
 from dreamwright.backend.io import output_files
-from dreamwright.backend.io.gltf import to_y_up
+from dreamwright.backend.io.gltf_writer import to_y_up
 from dreamwright.backend.io.mesh_export import check_output_path, export_mesh
 from tests.testing.analytic_fields import AnalyticField, torus
 
