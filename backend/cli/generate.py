@@ -4,24 +4,28 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config.presets import PRESETS, get_preset
-from ..errors import CheckpointError, DreamwrightError
+from ..errors import CheckpointError, one_line
 from ..training.methods import METHODS, get_method, preset_of
-from .run_display import BakeDisplay, PreviewFolder, print_warning
+from .run_display import PreviewFolder
 from .signals import INTERRUPTED, StopSignal
-from .training_run import STOP_MESSAGE, Outcome, check_folders, report_stop, take_steps, write_mesh
+from .training_run import (
+    STOP_MESSAGE,
+    add_run_arguments,
+    check_folders,
+    finish,
+    locked_job,
+    take_steps,
+    work_folder,
+)
 
 if TYPE_CHECKING:
-    from ..runtime.distributed import ProcessGroup
-    from ..scenes.initial_field import InitialField
-    from ..training.events import RunState
+    from ..geometry.build import Mesh, MeshReport
     from ..training.job import Job
-    from ..training.pipeline import TextTo3DPipeline
 
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
@@ -62,24 +66,19 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="any setting, for example guidance.omega=30, or guidance.guidance_scale=31, diffusers' name for 1 + omega; --seed, --steps and --texture win over it",
     )
-    parser.add_argument("--previews", type=Path, metavar="DIR", help="folder for preview pictures and a turntable")
-    parser.add_argument(
-        "--work", type=Path, metavar="DIR", help="folder for checkpoints (default: OUT.work beside the output)"
-    )
-    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the work folder")
-    parser.add_argument("--keep-work", action="store_true", help="keep the work folder after success, for --from")
     parser.add_argument(
         "--from",
-        dest="origin",
+        dest="initial_field",
         type=Path,
         metavar="DIR",
-        help="begin from the field of another run (its work folder, kept with --keep-work) instead of a fresh one: refine its prompt; run.finetune_share says how much of it to keep",
+        help="start from the field of another run (its work folder, kept with --keep-work) to fine-tune it to this prompt; "
+        "run.finetune_share says how much of it to keep",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    add_run_arguments(parser)
     return parser
 
 
-def job_from(options: argparse.Namespace) -> Any:
+def job_from(options: argparse.Namespace) -> Job:
     """The validated job that the options describe."""
     from ..config.parsing import apply_settings
     from ..training.job import make_job
@@ -95,97 +94,54 @@ def job_from(options: argparse.Namespace) -> Any:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Generate, in one process or as one rank of torchrun. Raises DreamwrightError for what the user can mend."""
-    from ..runtime.distributed import is_main_process, joined, rank_device
-
-    job = job_from(options)
-    work = options.work or options.out.with_name(options.out.name + ".work")
-    if is_main_process():
-        _check_places(options, work, job.config.mesh.texture > 0)
-
+    """Generate, in one process or as one process of torchrun. Raises DreamwrightError for what the user can mend."""
+    from ..io.mesh_export import check_output_path
+    from ..runtime.distributed import is_main_process, process_group, rank_device
     from ..scenes.initial_field import read_initial_field
-    from ..training.checkpoints import read_checkpoint, remove_checkpoints
+    from ..training.events import Finished
+    from ..training.pipeline import TextTo3DPipeline
     from .sample import choose_device
 
-    origin = None
-    if options.origin is not None:
-        origin = read_initial_field(options.origin)
-        job = replace(job, origin=origin.digest)
-
-    resumed = None
-    if options.resume:
-        restored = read_checkpoint(work, job)
-        resumed = restored.state
-        if is_main_process():
-            print(restored.notice or f"resuming at step {resumed.step}", file=sys.stderr)
+    job, is_main = job_from(options), is_main_process()
+    if is_main:
+        check_output_path(options.out, job.config.mesh.texture > 0)
+        check_folders(options)
+    initial_field = None
+    if options.initial_field is not None:
+        _check_not_own(options)
+        initial_field = read_initial_field(options.initial_field)
+        job = replace(job, initial_field=initial_field.digest)
     device, previews = rank_device(choose_device(options.device)), PreviewFolder(options.previews)
-    with StopSignal(STOP_MESSAGE if is_main_process() else "") as stop:
-        with joined(device) as ranks:
-            ranks.rows(job.config.run.views_per_step)  # refused before a model is loaded
-            pipeline, outcome = _optimize(job, work, resumed, origin, device, ranks, stop, previews)
-        if not ranks.main:
-            return 0 if outcome.is_complete else INTERRUPTED
-        try:
-            _write_mesh(pipeline, options.out, work, previews)
-        except DreamwrightError as error:
-            if outcome.is_complete:
-                raise
-            print_warning(f"no mesh yet: {error}")  # the checkpoint is what matters
-    if not outcome.is_complete:
-        report_stop(pipeline.step, outcome)
-        return INTERRUPTED
-    if not options.keep_work:
-        remove_checkpoints(work)
-    return 0
+    with StopSignal(STOP_MESSAGE if is_main else "") as stop, locked_job(options, job, is_main) as (job, resumed):
+        with process_group(device) as group:
+            group.local_views(job.config.run.views_per_step)  # refused before a model is loaded
+            pipeline = TextTo3DPipeline(job, device, resumed, stop, group, initial_field)
+            if not is_main:
+                endings = [event.complete for event in pipeline.events() if isinstance(event, Finished)]
+                return 0 if all(endings) else INTERRUPTED
+            outcome = take_steps(pipeline, work_folder(options), previews)
+        return finish(options, pipeline, outcome, previews, _describe)
 
 
-def _check_places(options: argparse.Namespace, work: Path, textured: bool) -> None:
-    """Raise ExportError or CheckpointError for places that cannot take what the run will write."""
-    from ..io.mesh_export import check_output_path
-
-    check_output_path(options.out, textured)
-    check_folders(work, options.previews, options.resume)
-    if options.origin is not None and options.origin.resolve() in (work.resolve(), *work.resolve().parents):
+def _check_not_own(options: argparse.Namespace) -> None:
+    """Raise CheckpointError for --from a folder that the run's own checkpoints would go to."""
+    work = work_folder(options).resolve()
+    try:
+        is_own = options.initial_field.resolve() in (work, *work.parents)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
+        raise CheckpointError(f"--from {options.initial_field} cannot be read: {one_line(error)}") from error
+    if is_own:
         raise CheckpointError(
-            f"--from {options.origin} is where this run would write its own checkpoints; choose another --work or --out"
+            f"--from {options.initial_field} is where this run would write its own checkpoints; "
+            "choose another --work or --out"
         )
 
 
-def _optimize(
-    job: Job,
-    work: Path,
-    resumed: RunState | None,
-    origin: InitialField | None,
-    device: Any,
-    ranks: ProcessGroup,
-    stop: StopSignal,
-    previews: PreviewFolder,
-) -> tuple[TextTo3DPipeline, Outcome]:
-    """The pipeline after its last step, or after the step at which it was stopped, and how it ended."""
-    from ..training.events import Finished
-    from ..training.pipeline import TextTo3DPipeline
-
-    pipeline = TextTo3DPipeline(job, device, resumed, stop, ranks, origin)
-    if ranks.main:
-        return pipeline, take_steps(pipeline, job, work, previews, pipeline.step)
-    is_complete = True
-    for event in pipeline.events():
-        is_complete = event.complete if isinstance(event, Finished) else is_complete
-    return pipeline, Outcome(is_complete)
-
-
-def _write_mesh(pipeline: TextTo3DPipeline, out: Path, work: Path, previews: PreviewFolder) -> None:
-    """Extract and export the mesh, and print its figures."""
-    from ..io.mesh_export import export_mesh
-    from ..mesh_rendering.turntable import turntable_picture
-
-    with BakeDisplay() as bake:
-        mesh, report = pipeline.mesh(bake.show)
-    write_mesh(lambda path: export_mesh(mesh, path, pipeline.provenance()), out, work)
-    previews.save("turntable", turntable_picture(mesh))
+def _describe(mesh: Mesh, report: MeshReport) -> str:
+    """The figures of a mesh in one line."""
     error = report.error
-    print(
-        f"{out}: {report.triangles} triangles, {report.vertices} vertices, "
+    return (
+        f"{report.triangles} triangles, {report.vertices} vertices, "
         f"{'watertight' if report.watertight else 'open'}, {report.components} part(s)"
         + (f", texture {report.texture} x {report.texture}" if report.texture else "")
         + (

@@ -54,9 +54,7 @@ class RunDisplay:
     def __init__(self, prompt: str, steps: int, done: int, previews: PreviewFolder) -> None:
         """`done` steps of `steps` were taken before, in a run that is resumed."""
         self._previews = previews
-        self._bar = tqdm(
-            total=steps, initial=done, desc=prompt[:32], unit="step", file=sys.stderr, dynamic_ncols=True
-        )
+        self._bar = tqdm(total=steps, initial=done, desc=prompt[:32], unit="step", file=sys.stderr, dynamic_ncols=True)
 
     def __enter__(self) -> RunDisplay:
         return self
@@ -70,7 +68,7 @@ class RunDisplay:
 
         from ..training import events
 
-        if isinstance(event, events.Progress):
+        if isinstance(event, events.StepCompleted):
             self._bar.update(event.step - self._bar.n)
             self._bar.set_postfix_str(f"opacity {event.scalars.get('opacity', 0.0):.2f}", refresh=False)
         elif isinstance(event, events.Preview):
