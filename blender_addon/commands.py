@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .shared.errors import RequestError
-from .shared.messages import CancelJob, DeleteJob, JobReply, PauseJob, PinJob, SetPriority, ResumeJob
+from .shared.messages import CancelJob, DeleteJob, JobReply, PauseJob, PinJob, ResumeJob, SetPriority
 
 
 class Commands:

@@ -43,8 +43,8 @@ def build_mesh(name: str, mesh: MeshFile) -> Any:
     # The file's normals are the faces' own, averaged at each vertex: what smooth shading computes by itself, and what
     # stays right while the artist edits; custom normals would not, and cost as much again as all the rest.
     made.polygons.foreach_set("use_smooth", np.ones(len(faces), bool))
-    if mesh.picture is not None:
-        uv = mesh.picture.uv[mesh.picture.corners[sound]].reshape(-1, 2) * np.float32([1, -1]) + np.float32(
+    if mesh.texture is not None:
+        uv = mesh.texture.uv[mesh.texture.corners[sound]].reshape(-1, 2) * np.float32([1, -1]) + np.float32(
             [0, 1]
         )  # v from the bottom
         made.uv_layers.new(name=UV_MAP).data.foreach_set("uv", uv.ravel())
@@ -144,7 +144,7 @@ def _deliver(job: JobSummary, mesh: MeshFile, address: str, as_asset: bool, pict
     context = bpy.context
     leave_edit_mode(context)
     name = labels.short(job.prompt, 50) or "Prop"
-    image = build_image(name, mesh.picture.png) if mesh.picture is not None else None  # first: it can fail
+    image = build_image(name, mesh.texture.png) if mesh.texture is not None else None  # first: it can fail
     data = build_mesh(name, mesh)
     made = bpy.data.objects.new(name, data)
     if image is not None:

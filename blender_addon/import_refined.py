@@ -183,7 +183,7 @@ def _shows(material: Any, attribute: str) -> bool:
 def _by_itself(context: Any, origin: Origin | None, job: JobSummary, mesh: MeshFile) -> Any:
     """An object of the result's own triangles, where the source stood."""
     name = labels.short(job.prompt, 50) or "Mesh"
-    data = import_mesh.build_mesh(name, replace(mesh, picture=None))
+    data = import_mesh.build_mesh(name, replace(mesh, texture=None))
     data.materials.append(import_mesh.build_material(name))
     made = bpy.data.objects.new(name, data)
     made.location = origin.place if origin is not None else context.scene.cursor.location

@@ -9,7 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .shared.credentials import ConnectionString, KeyPair, fingerprint, load_or_create_key_pair, format_key, parse_connection_string, parse_key
+from .shared.credentials import (
+    ConnectionString,
+    KeyPair,
+    fingerprint,
+    format_key,
+    load_or_create_key_pair,
+    parse_connection_string,
+    parse_key,
+)
 from .shared.private_files import PrivateFileError, read_private, write_private
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from .shared.messages import SubmitJob
 
 if TYPE_CHECKING:
     from .shared.client import Client
-    from .shared.mesh_upload import MeshUpload
+    from .shared.transfer import MeshUpload
 
 TRIES = 3  # times that a mesh is sent for one request: a server may let go of one that waits for long
 
@@ -71,7 +71,7 @@ class MeshOutbox:
         data = self._meshes.get(asked.ticket) or storage.recall_mesh(self._folder, asked)
         if data is None:
             raise ValueError("it is no more on this computer; start it again")
-        from .shared.mesh_upload import MeshUpload  # which needs zmq, as the session does at its first connect
+        from .shared.transfer import MeshUpload
 
         percent = 0
 

@@ -17,27 +17,27 @@ from .pending_uploads import MeshOutbox
 from .preview_frames import Frames
 from .session_events import JobEnded, JobStarted, MeshArrived, NewFrame, Notice
 from .shared import __version__
+from .shared.codec import check_request
 from .shared.credentials import ConnectionString, is_connection_string
 from .shared.errors import RequestError, RequestTimeout
 from .shared.job_states import ENDED, JobState
 from .shared.mesh_file import decode_mesh
 from .shared.messages import (
-    GetCapabilities,
     Capabilities,
-    ServerShutdown,
+    GetCapabilities,
     JobChanged,
     JobDeleted,
     JobList,
     JobReply,
     JobSummary,
     PreviewFrame,
+    ServerShutdown,
     SubmitJob,
-    check_request,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from .shared.client import Client
-    from .shared.download import Download
+    from .shared.transfer import Download
 
 OFFLINE, ONLINE = (
     "closed",
@@ -275,7 +275,7 @@ class Session(Commands):
             raise ValueError("This job has no mesh to import yet")
         if job in self.downloads:
             return
-        from .shared.download import Download
+        from .shared.transfer import Download
 
         def ended(result: Any) -> None:
             self.downloads.pop(job, None)

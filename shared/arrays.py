@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Arrays on the wire: dense, C order, little-endian, of a few dtypes, with every number checked before it is believed."""
+"""Arrays on the wire: dense, C order, little-endian, of a few dtypes. Every header field is checked before use."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MAX_DIMENSIONS = 4
 
 
 def encode_array(array: np.ndarray, compress: bool = False) -> dict[str, Any]:
-    """{"dtype", "shape", "data", "packed"} of an array. Raises ProtocolError for other dtypes and more dimensions."""
-    array = np.asarray(array, order="C")  # which, unlike ascontiguousarray, leaves an array of no dimensions as it is
+    """Encode an array as a map of dtype, shape, data and packed. Raises ProtocolError outside DTYPES, MAX_DIMENSIONS."""
+    array = np.asarray(array, order="C")  # unlike ascontiguousarray, keeps a 0-dimensional array
     dtype = array.dtype.newbyteorder("<").str
     if dtype not in DTYPES or array.ndim > MAX_DIMENSIONS:
         raise ProtocolError(
@@ -34,9 +34,9 @@ def encode_array(array: np.ndarray, compress: bool = False) -> dict[str, Any]:
 
 
 def decode_array(value: Any, max_bytes: int) -> np.ndarray:
-    """The array of `encode_array`, of at most `max_bytes` once unpacked. Raises ProtocolError for anything that lies."""
+    """Decode the map of `encode_array`, of at most `max_bytes` unpacked. Raises ProtocolError for a false header."""
     if not isinstance(value, Mapping) or set(value) != {"dtype", "shape", "data", "packed"}:
-        raise ProtocolError("array is no map of dtype, shape, data and packed")
+        raise ProtocolError("an array is a map of dtype, shape, data and packed")
     dtype, shape, data, packed = value["dtype"], value["shape"], value["data"], value["packed"]
     if dtype not in DTYPES:
         raise ProtocolError(f"array dtype is {short_repr(dtype)}; allowed are {', '.join(DTYPES)}")
@@ -59,8 +59,8 @@ def decode_array(value: Any, max_bytes: int) -> np.ndarray:
 
 
 def inflate(data: bytes, size: int) -> bytes:
-    """At most one byte more than `size`, to see that there is more: a small message must not become a large one."""
+    """Decompress at most `size` + 1 bytes: enough to detect excess data, never a decompression bomb."""
     try:
         return zlib.decompressobj().decompress(data, size + 1)
     except zlib.error as error:
-        raise ProtocolError(f"it cannot be unpacked: {error}") from error
+        raise ProtocolError(f"the data cannot be decompressed: {error}") from error

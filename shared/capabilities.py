@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a server offers, as the panel draws it: models, presets, settings with their ranges, devices, limits."""
+"""A server's capabilities, from which the panel is drawn: models, presets, settings with ranges, devices, limits."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .schema import boolean, enum, integer, list_of, number, scalar_map, text, t
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model as the panel shows it."""
+    """A model for the panel."""
 
     name: str = text(limits.NAME_CHARACTERS)
     summary: str = text(limits.MESSAGE_CHARACTERS)
     ready: bool = boolean()
-    missing: str = text(limits.MESSAGE_CHARACTERS)  # what to do when it is not ready
+    missing: str = text(limits.MESSAGE_CHARACTERS)  # what to do when the model is not ready
     examples: tuple[str, ...] = text_list(20)
     vocabulary: tuple[str, ...] = text_list(500)  # all words that it knows; empty: it takes any prompt
     word_kinds: dict[str, Any] = scalar_map(500)  # "color" or "prop" by word of the vocabulary
@@ -27,7 +27,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class PresetInfo:
-    """A preset as the panel shows it."""
+    """A preset for the panel."""
 
     name: str = text(limits.NAME_CHARACTERS)
     summary: str = text(limits.MESSAGE_CHARACTERS)
@@ -36,9 +36,9 @@ class PresetInfo:
 
 @dataclass(frozen=True)
 class SettingInfo:
-    """A setting that the panel offers as a control."""
+    """A setting that the panel shows as a control."""
 
-    name: str = text(limits.NAME_CHARACTERS)  # section.name
+    name: str = text(limits.NAME_CHARACTERS)  # "section.name"
     label: str = text(limits.NAME_CHARACTERS)
     tip: str = text(limits.MESSAGE_CHARACTERS)
     kind: str = enum("integer", "number", "switch", "choice")
@@ -50,7 +50,7 @@ class SettingInfo:
 
 @dataclass(frozen=True)
 class SettingRange:
-    """The allowed range of a setting that is a number, bounds included."""
+    """The allowed range of a numeric setting, bounds included."""
 
     name: str = text(limits.NAME_CHARACTERS)
     low: float = number(-1e12, 1e12)
@@ -59,13 +59,13 @@ class SettingRange:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """Models, presets and settings of this server, and its bounds."""
+    """Everything that a server offers, and its limits."""
 
     models: tuple[ModelInfo, ...] = list_of(ModelInfo, 100)
-    presets: tuple[PresetInfo, ...] = list_of(PresetInfo, 20)  # first the one to choose where none is chosen
+    presets: tuple[PresetInfo, ...] = list_of(PresetInfo, 20)  # the first is the default
     settings: tuple[SettingInfo, ...] = list_of(SettingInfo, limits.SETTINGS)
     devices: tuple[str, ...] = text_list(64)
-    bounds: dict[str, Any] = scalar_map(100)  # limits of the wire, the queue and what is kept, by name
+    bounds: dict[str, Any] = scalar_map(100)  # limits of the protocol, the queue and the storage, by name
     setting_bounds: tuple[SettingRange, ...] = list_of(
         SettingRange, limits.SETTINGS, ()
-    )  # of every setting, offered or not
+    )  # of all settings, also hidden ones

@@ -16,6 +16,7 @@ from typing import Any
 import zmq
 
 from . import limits
+from .codec import VersionMismatchError, check_request, pack, unpack
 from .connection_monitor import ConnectionMonitor, CurveCredentials, HandshakeResult, describe_result
 from .connection_state import ConnectionChanged, ConnectionReason, ConnectionState
 from .errors import ProtocolError, RequestError, RequestTimeout
@@ -29,11 +30,7 @@ from .messages import (
     Refusal,
     ServerShutdown,
     Subscribe,
-    VersionMismatch,
     Welcome,
-    check_request,
-    pack,
-    unpack,
 )
 from .subscription import Subscription
 
@@ -244,7 +241,7 @@ class Client:
             self._received_at = self._clock()
             try:
                 number, message = unpack(frames[-1], limits.REPLY_BYTES)
-            except VersionMismatch as mismatch:
+            except VersionMismatchError as mismatch:
                 self._give_up(ConnectionReason.VERSION_MISMATCH, mismatch.client_message(self.address))
                 return
             except ProtocolError as error:

@@ -137,8 +137,8 @@ def describe_result(
     """Code and sentence of a failed handshake: what is wrong, and who can mend it how."""
     if result is HandshakeResult.UNKNOWN_CLIENT_KEY and credentials is not None:
         return ConnectionReason.UNKNOWN_CLIENT_KEY, (
-            f"the server at {address} does not know this computer's key yet; send the key (Copy My Key) to the server's "
-            "administrator, who runs: dreamwright keys allow NAME KEY. Its fingerprint is "
+            f"the server at {address} does not know this computer's key yet; send the key (Copy My Key) to the "
+            "server's administrator, who runs: dreamwright keys allow NAME KEY. Its fingerprint is "
             f"{fingerprint(credentials.own.public)}; the connection opens a few seconds later"
         )
     if result is HandshakeResult.WRONG_SERVER_KEY and credentials is not None:

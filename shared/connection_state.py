@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The state of a client's connection, and why it has that state, for code (`ConnectionReason`) and for people (text)."""
+"""State of a client's connection, and the reason: a code for programs and a sentence for people."""
 
 from __future__ import annotations
 

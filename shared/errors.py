@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the server answers when it cannot do what it was asked, and what a message that breaks the rules raises."""
+"""Errors of the protocol: invalid messages, failed requests and requests without an answer."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from dataclasses import dataclass
 
 
 class ProtocolError(ValueError):
-    """Bytes or fields that are no valid message; says which field, what was given and what is allowed."""
+    """Bytes or fields that are no valid message. Names the field, the value and what is allowed."""
 
-    number = 0  # of the request that was refused, where it could be read
+    number = 0  # id of the invalid request, where it could be read
 
 
 CODES = (
-    "bad-message",  # not a message of this protocol
+    "bad-message",  # no message of this protocol
     "version",  # another protocol version
-    "bad-input",  # a prompt, setting, model or preset that cannot be used
-    "not-admitted",  # this key is not, or no longer, among those that the server lets in
-    "no-such-job",  # unknown, or somebody else's: the answer is the same
-    "not-now",  # the job's state does not allow it
-    "too-many",  # the user's own limit of jobs
-    "queue-full",  # the server's limit of jobs, all users together
-    "not-allowed",  # only an admin may
+    "bad-input",  # an unusable prompt, setting, model, preset or mesh
+    "not-admitted",  # the client's key is not, or no longer, authorized
+    "no-such-job",  # unknown, or of another user: the answer is the same
+    "not-now",  # not possible in the present state of the job or the connection
+    "too-many",  # the user's limit of jobs
+    "queue-full",  # the server's limit of jobs of all users
+    "not-allowed",  # admins only
     "no-space",  # the server's disk is full; nothing was changed
-    "not-ready",  # the file asked for does not exist yet
-    "internal",  # the server's own fault; its log says more
+    "not-ready",  # the file does not exist yet
+    "internal",  # a defect of the server; its log has the details
 )
 
 
-@dataclass(unsafe_hash=True)  # not frozen: Python notes on an exception where it came by
+@dataclass(unsafe_hash=True)  # not frozen: Python stores the traceback on the exception
 class RequestError(Exception):
-    """The server's refusal of one request."""
+    """The server refused a request; `code` is one of CODES."""
 
     code: str
     message: str
@@ -39,6 +39,6 @@ class RequestError(Exception):
         return self.message
 
 
-@dataclass(unsafe_hash=True)  # not frozen: Python notes on an exception where it came by
-class RequestTimeout(RequestError):
-    """Nobody answered, so it is not known whether the request was carried out; asking again is safe."""
+@dataclass(unsafe_hash=True)  # not frozen: Python stores the traceback on the exception
+class RequestTimeout(RequestError):  # noqa: N818  (named as in common client libraries)
+    """No reply arrived. The request may or may not have been executed; sending it again is safe."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Job states and the one table of legal moves between them, for server, client, panel, tests and docs."""
+"""Job states and the table of allowed transitions, for server, client, panel, tests and docs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from enum import Enum
 
 
 class JobState(str, Enum):
-    """Where a job stands; the value is what travels."""
+    """State of a job. The value is sent over the wire."""
 
     QUEUED = "queued"
     RUNNING = "running"
     PAUSED = "paused"
-    CANCELLING = "cancelling"  # told to stop; the mesh so far is being made
+    CANCELLING = "cancelling"  # stops at the next step; its present field is being meshed
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -23,20 +23,20 @@ ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED}),
-    # Back to the queue when its worker or the server died: it resumes from its checkpoint.
+    # To QUEUED when its worker or the server exited: it resumes from its checkpoint.
     JobState.RUNNING: frozenset(
         {JobState.QUEUED, JobState.PAUSED, JobState.CANCELLING, JobState.SUCCEEDED, JobState.FAILED}
     ),
     JobState.PAUSED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
     JobState.CANCELLING: frozenset({JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset({JobState.QUEUED}),  # resumed, where it left a checkpoint
+    JobState.FAILED: frozenset({JobState.QUEUED}),  # resumed from a checkpoint
     JobState.CANCELLED: frozenset(),
 }
 
 
 def check_transition(old: JobState, new: JobState) -> None:
-    """Raises ValueError for a move that the table does not allow."""
+    """Raise ValueError for a transition that the table does not allow."""
     if new not in TRANSITIONS[old]:
-        allowed = ", ".join(sorted(state.value for state in TRANSITIONS[old])) or "nothing: it has ended"
-        raise ValueError(f"a {old.value} job cannot become {new.value}; allowed from here: {allowed}")
+        allowed = ", ".join(sorted(state.value for state in TRANSITIONS[old])) or "none, it has ended"
+        raise ValueError(f"a {old.value} job cannot become {new.value}; allowed transitions: {allowed}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The mesh as a file on its way to Blender: msgpack of arrays and of where it came from."""
+"""Mesh files for the wire: msgpack of arrays and provenance."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .png import check_square_png
 from .schema import from_map, scalar_map, to_map
 
 FORMAT = "dreamwright-mesh-1"
-TEXTURED_FORMAT = "dreamwright-mesh-2"  # the same with a picture; a mesh without one is still written as the first
+TEXTURED_FORMAT = "dreamwright-mesh-2"  # with a texture; a mesh without one is written as FORMAT
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made a mesh: prompt, model, preset, seed, steps, versions."""
+    """How a mesh was made: prompt, model, preset, seed, steps, versions."""
 
     facts: dict[str, Any] = scalar_map(100)
 
 
 @dataclass(frozen=True)
 class Texture:
-    """The albedo as a picture, and where each corner of the mesh's faces lies in it."""
+    """Albedo texture with UV coordinates per face corner."""
 
     png: bytes  # square, 8-bit RGB, display sRGB, row 0 at the top
     uv: np.ndarray  # (U, 2) float32 in 0 to 1, u to the right, v down from the top left, as in glTF
@@ -37,18 +37,18 @@ class Texture:
 
 @dataclass(frozen=True)
 class MeshFile:
-    """A triangle mesh in metres, Z up, front towards -Y, base on z = 0."""
+    """A triangle mesh in meters, Z up, front towards -Y, base on z = 0."""
 
     vertices: np.ndarray  # (V, 3) float32
     faces: np.ndarray  # (F, 3) int32, counter-clockwise from outside
     normals: np.ndarray  # (V, 3) float32, unit
     albedo: np.ndarray  # (V, 3) float32, linear, 0 to 1
     facts: dict[str, Any] = field(default_factory=dict)
-    picture: Texture | None = None
+    texture: Texture | None = None
 
 
 def encode_mesh(mesh: MeshFile) -> bytes:
-    """Bytes of a mesh."""
+    """Encode a mesh. Raises ProtocolError."""
     content = {
         "format": FORMAT,
         "vertices": encode_array(mesh.vertices.astype("<f4", copy=False)),
@@ -57,29 +57,32 @@ def encode_mesh(mesh: MeshFile) -> bytes:
         "albedo": encode_array(mesh.albedo.astype("<f4", copy=False)),
         "facts": to_map(Provenance(mesh.facts))["facts"],
     }
-    if mesh.picture is not None:
+    if mesh.texture is not None:
         content |= {
             "format": TEXTURED_FORMAT,
-            "uv": encode_array(mesh.picture.uv.astype("<f4", copy=False)),
-            "corners": encode_array(mesh.picture.corners.astype("<i4", copy=False)),
-            "png": mesh.picture.png,
+            "uv": encode_array(mesh.texture.uv.astype("<f4", copy=False)),
+            "corners": encode_array(mesh.texture.corners.astype("<i4", copy=False)),
+            "png": mesh.texture.png,
         }
     return msgpack.packb(content, use_bin_type=True)
 
 
-def decode_mesh(data: bytes, room: int | None = None) -> MeshFile:
-    """The mesh of `encode_mesh`, every index and number checked, of at most `room` bytes once unpacked (a file's). Raises ProtocolError."""
+def decode_mesh(data: bytes, max_bytes: int | None = None) -> MeshFile:
+    """Decode untrusted bytes of `encode_mesh`; every index and number is checked. Raises ProtocolError.
+
+    The arrays may have at most `max_bytes` together when unpacked; None: FILE_BYTES.
+    """
     try:
         content = msgpack.unpackb(
             data, raw=False, strict_map_key=True, max_array_len=64, max_map_len=256, max_ext_len=0
         )
-    except Exception as error:  # see messages.unpack
-        raise ProtocolError(f"no mesh file: {type(error).__name__}") from error
+    except Exception as error:  # msgpack raises many types; see codec.unpack
+        raise ProtocolError(f"not a mesh file: {type(error).__name__}") from error
     if not isinstance(content, dict) or content.get("format") not in (FORMAT, TEXTURED_FORMAT):
         raise ProtocolError(
-            f"no mesh file of format {FORMAT} or {TEXTURED_FORMAT}; update the older of add-on and server"
+            f"not a mesh file of format {FORMAT} or {TEXTURED_FORMAT}; update the older of add-on and server"
         )
-    pictured = content["format"] == TEXTURED_FORMAT
+    is_textured = content["format"] == TEXTURED_FORMAT
     if set(content) != {
         "format",
         "vertices",
@@ -87,15 +90,14 @@ def decode_mesh(data: bytes, room: int | None = None) -> MeshFile:
         "normals",
         "albedo",
         "facts",
-        *(("uv", "corners", "png") if pictured else ()),
+        *(("uv", "corners", "png") if is_textured else ()),
     }:
         raise ProtocolError(
-            "a mesh file is a map of vertices, faces, normals, albedo, facts and, with a picture, uv, corners and png"
+            "a mesh file is a map of vertices, faces, normals, albedo, facts and, with a texture, uv, corners and png"
         )
     arrays: dict[str, np.ndarray] = {}
-    room = (
-        limits.FILE_BYTES if room is None else room
-    )  # for all of them together: packed ones may be a thousand times as large as the file
+    # Of all arrays together: zlib may expand a small file a thousandfold.
+    room = limits.FILE_BYTES if max_bytes is None else max_bytes
     for name in ("vertices", "faces", "normals", "albedo"):
         arrays[name] = decode_array(content[name], room)
         room -= arrays[name].nbytes
@@ -105,18 +107,18 @@ def decode_mesh(data: bytes, room: int | None = None) -> MeshFile:
         if array.ndim != 2 or array.shape[1] != 3 or array.dtype.str != wanted:
             raise ProtocolError(f"{name} of shape {array.shape} and dtype {array.dtype}; allowed is (n, 3) of {wanted}")
         if name in ("normals", "albedo") and len(array) != count:
-            raise ProtocolError(f"{len(array)} {name} for {count} vertices; there must be one each")
+            raise ProtocolError(f"{len(array)} {name} for {count} vertices; there must be one per vertex")
         if name != "faces" and not np.isfinite(array).all():
             raise ProtocolError(f"{name} holds numbers that are not finite")
     faces = arrays["faces"]
     if len(faces) and (faces.min() < 0 or faces.max() >= count):
         raise ProtocolError(f"a face names vertex {int(faces.max())} of {count}")
     facts = from_map(Provenance, {"facts": content["facts"]}).facts
-    picture = _picture(content, len(faces), room) if pictured else None
-    return MeshFile(arrays["vertices"], faces, arrays["normals"], arrays["albedo"], facts, picture)
+    texture = _decode_texture(content, len(faces), room) if is_textured else None
+    return MeshFile(arrays["vertices"], faces, arrays["normals"], arrays["albedo"], facts, texture)
 
 
-def _picture(content: dict[str, Any], faces: int, room: int) -> Texture:
+def _decode_texture(content: dict[str, Any], faces: int, room: int) -> Texture:
     uv = decode_array(content["uv"], room)
     corners = decode_array(content["corners"], room - uv.nbytes)
     if (
@@ -128,8 +130,8 @@ def _picture(content: dict[str, Any], faces: int, room: int) -> Texture:
             f"corners of shape {corners.shape} and dtype {corners.dtype}; allowed is {(faces, 3)} of <i4"
         )
     if len(corners) and (corners.min() < 0 or corners.max() >= len(uv)):
-        raise ProtocolError(f"a corner names place {int(corners.max())} of {len(uv)}")
+        raise ProtocolError(f"a face corner names UV coordinate {int(corners.max())} of {len(uv)}")
     if not isinstance(content["png"], bytes):
-        raise ProtocolError("the picture is no PNG")
+        raise ProtocolError("the texture is not a PNG")
     check_square_png(content["png"], limits.TEXTURE_SMALLEST, limits.TEXTURE_LARGEST)
     return Texture(content["png"], uv, corners)

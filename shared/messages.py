@@ -1,25 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every message, and its bytes: one msgpack map {"version", "id", "type", "body"} a message.
-
-A request carries a number of the client's choosing; its reply carries the same number. Events carry number 0.
-"""
+"""Every message of the protocol: requests, their replies, and events. `codec` turns them into bytes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-import msgpack
-
 from . import limits
 from .capabilities import Capabilities
-from .errors import CODES, ProtocolError
+from .errors import CODES
 from .failure_causes import FailureCause
 from .job_states import JobState
 from .limits import LARGEST
-from .schema import boolean, from_map, enum, binary, number, record, scalar_map, list_of, short_repr, text, to_map, integer
+from .schema import binary, boolean, enum, integer, list_of, number, record, scalar_map, text
 from .status import ServerStatus
-from .uploads import UploadChunk, UploadProgress
 
 STATES = tuple(state.value for state in JobState)
 CAUSES = tuple(cause.value for cause in FailureCause)
@@ -28,7 +22,7 @@ ITEM_KINDS = ("mesh", "glb")  # files of a job that can be fetched
 
 @dataclass(frozen=True)
 class JobSummary:
-    """What everybody who may see a job sees of it."""
+    """A job as its owner and admins see it."""
 
     job: str = text(limits.JOB_CHARACTERS)
     state: str = enum(*STATES)
@@ -43,27 +37,25 @@ class JobSummary:
     elapsed_s: float = number(0, 1e12)
     eta_s: float = number(-1, 1e12)  # -1: unknown
     queue_position: int = integer(0, LARGEST)  # 1: next; 0: not in the queue
-    health: str = text(limits.NAME_CHARACTERS)  # "" until judged
-    message: str = text(limits.MESSAGE_CHARACTERS)  # why it failed, was restarted, or what it warns of
-    submitted_at: float = number(0, 1e12)  # Unix time by the server's clock
+    health: str = text(limits.NAME_CHARACTERS)  # verdict of the run's monitors; "" until the first check
+    message: str = text(limits.MESSAGE_CHARACTERS)  # why it failed or was restarted, or a warning
+    submitted_at: float = number(0, 1e12)  # Unix time of the server's clock
     mesh_bytes: int = integer(0, limits.FILE_BYTES)  # 0: no mesh yet
     mesh_sha256: str = text(64)
-    changed: int = integer(0, LARGEST)  # grows with every change of any job
-    owner: str = text(limits.OWNER_CHARACTERS, "")  # whose it is; an admin sees everybody's
+    changed: int = integer(0, LARGEST)  # revision; grows with every change of any job
+    owner: str = text(limits.OWNER_CHARACTERS, "")  # admins see the jobs of all owners
     priority: int = integer(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST, 0)
-    attempt: int = integer(0, LARGEST, 0)  # how often it was given to a worker; only the latest may report
+    attempt: int = integer(0, LARGEST, 0)  # times it was assigned to a worker; only the latest may report
     device: str = text(limits.NAME_CHARACTERS, "")  # where it runs, or ran last
-    ready_low_s: float = number(-1, 1e12, -1.0)  # queued: ready in so many seconds at the soonest; -1: unknown
-    ready_high_s: float = number(-1, 1e12, -1.0)  # at the latest
-    pinned: bool = boolean(False)  # kept until its owner says otherwise
-    fetched: bool = boolean(False)  # its whole mesh was taken once; until then it is kept longer
-    cause: str = enum(
-        *CAUSES, default=""
-    )  # why its last attempt ended before its time; "" when none did, or it succeeded since
-    resumable: bool = boolean(False)  # failed, with a checkpoint that it can go on from
-    has_field: bool = boolean(False)  # its field is kept: a job of another prompt can begin from it
-    parent_job: str = text(limits.JOB_CHARACTERS, "")  # the job from whose field it begins
-    mesh: str = text(64, "")  # SHA-256 of the uploaded mesh that it refines; "": it makes a prop from nothing
+    ready_low_s: float = number(-1, 1e12, -1.0)  # queued: earliest expected end, in seconds from now; -1: unknown
+    ready_high_s: float = number(-1, 1e12, -1.0)  # latest expected end
+    pinned: bool = boolean(False)  # kept until its owner unpins it
+    fetched: bool = boolean(False)  # its whole mesh was downloaded once; until then it is kept longer
+    cause: str = enum(*CAUSES, default="")  # why its last attempt failed; "" when none did, or a later one succeeded
+    resumable: bool = boolean(False)  # failed, with a checkpoint to resume from
+    has_field: bool = boolean(False)  # its field is kept: a job with another prompt can start from it
+    parent_job: str = text(limits.JOB_CHARACTERS, "")  # the job from whose field it starts
+    mesh: str = text(64, "")  # SHA-256 of the uploaded mesh that it refines; "": it generates from scratch
 
 
 # --- requests
@@ -71,27 +63,25 @@ class JobSummary:
 
 @dataclass(frozen=True)
 class Hello:
-    """First words of a client, and later its sign of life: the answer tells of a server that was started anew."""
+    """Greeting, and later heartbeat, of a client: its answer shows whether the server was restarted."""
 
-    client: str = text(
-        limits.TICKET_CHARACTERS
-    )  # made once an installation; part of what makes a retried submit the same
+    client: str = text(limits.TICKET_CHARACTERS)  # id of the installation; with the ticket it identifies a submission
     software: str = text(limits.NAME_CHARACTERS)
 
 
 @dataclass(frozen=True)
 class GetCapabilities:
-    """What can this server do?"""
+    """Ask for models, presets, settings and limits. Answered by `Capabilities`."""
 
 
 @dataclass(frozen=True)
 class GetStatus:
-    """How is the server doing? Answered by a `ServerStatus`."""
+    """Ask for devices, jobs and users. Answered by `ServerStatus`."""
 
 
 @dataclass(frozen=True)
 class SubmitJob:
-    """Make a prop. The same ticket always means the same job, however often it is sent."""
+    """Create a job. A repeated ticket of the same client names the same job, so a retry creates no second one."""
 
     ticket: str = text(limits.TICKET_CHARACTERS)
     prompt: str = text(limits.PROMPT_CHARACTERS)
@@ -100,14 +90,24 @@ class SubmitJob:
     preset: str = text(limits.NAME_CHARACTERS)
     seed: int = integer(0, limits.SEED_LARGEST)
     settings: dict[str, Any] = scalar_map(limits.SETTINGS)
-    priority: int = integer(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST, 0)  # above 0: an admin's to ask for
-    parent_job: str = text(limits.JOB_CHARACTERS, "")  # a job from whose field to begin instead of a fresh one
-    mesh: str = text(64, "")  # SHA-256 of an uploaded mesh, to refine that; "": from nothing
+    priority: int = integer(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST, 0)  # above 0: admins only
+    parent_job: str = text(limits.JOB_CHARACTERS, "")  # start from this job's field instead of a fresh one
+    mesh: str = text(64, "")  # SHA-256 of an uploaded mesh to refine; "": generate from scratch
+
+
+@dataclass(frozen=True)
+class UploadChunk:
+    """A chunk of a mesh file, which is named by its SHA-256. Chunks may repeat; one without data asks for progress."""
+
+    sha256: str = text(64)
+    total: int = integer(1, limits.UPLOAD_BYTES)  # of the whole file
+    offset: int = integer(0, limits.UPLOAD_BYTES)
+    data: bytes = binary(limits.UPLOAD_PIECE_BYTES)
 
 
 @dataclass(frozen=True)
 class ListJobs:
-    """The newest jobs, before the one whose `changed` is given."""
+    """Ask for the newest jobs, or for those before the given revision. Answered by `JobList`."""
 
     before: int = integer(0, LARGEST, 0)  # 0: from the newest
     count: int = integer(1, limits.JOBS_LISTED, limits.JOBS_LISTED)
@@ -115,28 +115,28 @@ class ListJobs:
 
 @dataclass(frozen=True)
 class CancelJob:
-    """Stop a job within a step; what it has becomes a mesh."""
+    """Stop a job within one step; its present field becomes a mesh."""
 
     job: str = text(limits.JOB_CHARACTERS)
 
 
 @dataclass(frozen=True)
 class PauseJob:
-    """Stop a job within a step and keep its place to go on from."""
+    """Stop a job within one step and keep a checkpoint."""
 
     job: str = text(limits.JOB_CHARACTERS)
 
 
 @dataclass(frozen=True)
 class ResumeJob:
-    """Put a paused job back into the queue, or a failed one that left a checkpoint."""
+    """Put a paused job, or a failed one with a checkpoint, back into the queue."""
 
     job: str = text(limits.JOB_CHARACTERS)
 
 
 @dataclass(frozen=True)
 class SetPriority:
-    """Let a job go before or after others of its turn: users may lower theirs, admins may raise anybody's."""
+    """Change a job's priority. Users may lower that of their jobs; admins may raise any."""
 
     job: str = text(limits.JOB_CHARACTERS)
     priority: int = integer(limits.PRIORITY_LOWEST, limits.PRIORITY_HIGHEST)
@@ -144,7 +144,7 @@ class SetPriority:
 
 @dataclass(frozen=True)
 class PinJob:
-    """Keep an ended job's files until told otherwise, or no longer."""
+    """Keep an ended job's files until it is unpinned, or unpin it."""
 
     job: str = text(limits.JOB_CHARACTERS)
     pinned: bool = boolean()
@@ -152,28 +152,28 @@ class PinJob:
 
 @dataclass(frozen=True)
 class DeleteJob:
-    """Remove an ended job and its files."""
+    """Delete an ended job and its files."""
 
     job: str = text(limits.JOB_CHARACTERS)
 
 
 @dataclass(frozen=True)
 class Subscribe:
-    """Send me what changes, and previews of one job ("" for none); answered by the present state of all jobs."""
+    """Receive all changes of jobs, and the previews of one job ("" for none). Answered by a `JobList` of all jobs."""
 
     previews_of: str = text(limits.JOB_CHARACTERS, "")
 
 
 @dataclass(frozen=True)
 class PreviewAck:
-    """So many previews have been taken in: send as many more."""
+    """Credit-based flow control: so many previews were received, and as many more may be sent. Has no reply."""
 
     count: int = integer(1, 100)
 
 
 @dataclass(frozen=True)
 class FetchChunk:
-    """A piece of a job's file."""
+    """Ask for a chunk of a job's file. Answered by `Chunk`."""
 
     job: str = text(limits.JOB_CHARACTERS)
     item: str = enum(*ITEM_KINDS)
@@ -186,7 +186,7 @@ class FetchChunk:
 
 @dataclass(frozen=True)
 class Welcome:
-    """The server's name and age; another `epoch` is another start of it."""
+    """The server's name, and an id (`epoch`) that is new whenever the server starts."""
 
     software: str = text(limits.NAME_CHARACTERS)
     epoch: str = text(40)
@@ -194,14 +194,14 @@ class Welcome:
 
 @dataclass(frozen=True)
 class JobReply:
-    """The job that the request was about, as it is now."""
+    """The present state of the job that the request named."""
 
     job: JobSummary = record(JobSummary)
 
 
 @dataclass(frozen=True)
 class JobList:
-    """Jobs, newest change first, and the number of the newest change that the list contains."""
+    """Jobs, latest change first, and the latest revision in the list."""
 
     jobs: tuple[JobSummary, ...] = list_of(JobSummary, limits.JOBS_LISTED)
     changed: int = integer(0, LARGEST)
@@ -209,7 +209,7 @@ class JobList:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a file, and the whole file's size and SHA-256."""
+    """A chunk of a file, with the whole file's size and SHA-256."""
 
     offset: int = integer(0, limits.FILE_BYTES)
     data: bytes = binary(limits.CHUNK_BYTES)
@@ -218,13 +218,20 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class UploadProgress:
+    """Bytes received from the beginning: where to continue. At the file's size the mesh is valid and can be used."""
+
+    offset: int = integer(0, limits.UPLOAD_BYTES)
+
+
+@dataclass(frozen=True)
 class Done:
-    """It is done and there is nothing to say about it."""
+    """The request succeeded and has no result."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """It cannot be done, and why."""
+    """The request failed: an error code and a message. The client raises or returns it as a `RequestError`."""
 
     code: str = enum(*CODES)
     message: str = text(limits.MESSAGE_CHARACTERS)
@@ -235,7 +242,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class JobChanged:
-    """A job changed. `count` grows by one an event to this subscriber: a gap means that some were lost."""
+    """A job changed. `count` grows by one with each event of this subscriber, so a gap shows lost events."""
 
     count: int = integer(1, LARGEST)
     job: JobSummary = record(JobSummary)
@@ -243,7 +250,7 @@ class JobChanged:
 
 @dataclass(frozen=True)
 class JobDeleted:
-    """A job is gone."""
+    """A job was deleted."""
 
     count: int = integer(1, LARGEST)
     job: str = text(limits.JOB_CHARACTERS)
@@ -251,7 +258,7 @@ class JobDeleted:
 
 @dataclass(frozen=True)
 class PreviewFrame:
-    """A picture of a job after `step` steps: RGB rows from the top, 8 bits, zlib."""
+    """A preview image after `step` steps: 8-bit sRGB, rows from the top, zlib-compressed."""
 
     job: str = text(limits.JOB_CHARACTERS)
     step: int = integer(0, LARGEST)
@@ -262,7 +269,7 @@ class PreviewFrame:
 
 @dataclass(frozen=True)
 class ServerShutdown:
-    """The server is about to end, and what becomes of the jobs; a subscriber that comes meanwhile is told too."""
+    """The server is about to stop, and what happens to the jobs. Sent to new subscribers as well."""
 
     message: str = text(limits.MESSAGE_CHARACTERS)
 
@@ -270,80 +277,9 @@ class ServerShutdown:
 MESSAGES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        Hello, GetCapabilities, GetStatus, SubmitJob, UploadChunk, ListJobs, CancelJob, PauseJob, ResumeJob, SetPriority, PinJob, DeleteJob, Subscribe, PreviewAck, FetchChunk,
+        Hello, GetCapabilities, GetStatus, SubmitJob, UploadChunk, ListJobs, CancelJob, PauseJob, ResumeJob,
+        SetPriority, PinJob, DeleteJob, Subscribe, PreviewAck, FetchChunk,
         Welcome, Capabilities, ServerStatus, UploadProgress, JobReply, JobList, Chunk, Done, Refusal,
         JobChanged, JobDeleted, PreviewFrame, ServerShutdown,
     )
 }  # fmt: skip
-
-
-class VersionMismatch(ProtocolError):
-    """The other side speaks another version of the protocol."""
-
-    def __init__(self, version: object, number: int) -> None:
-        super().__init__(
-            f"the other side speaks protocol version {short_repr(version)}, this one {limits.PROTOCOL_VERSION}; "
-            "update the older of add-on and server"
-        )
-        self.version, self.number = version, number
-
-    def client_message(self, address: str) -> str:
-        """The same for who sits at the client: which side is the older, and so to be updated."""
-        older = "server" if isinstance(self.version, int) and self.version < limits.PROTOCOL_VERSION else "add-on"
-        return (
-            f"the server at {address} speaks version {short_repr(self.version)} of the protocol, the add-on {limits.PROTOCOL_VERSION}; "
-            f"update the {older}, then connect again"
-        )
-
-
-def pack(message: Any, number: int = 0) -> bytes:
-    """Bytes of a message. Raises ProtocolError when a field breaks its rule."""
-    body = to_map(message)
-    envelope = {"version": limits.PROTOCOL_VERSION, "id": number, "type": type(message).__name__, "body": body}
-    return msgpack.packb(envelope, use_bin_type=True)
-
-
-def check_request(message: Any) -> Any:
-    """The request itself when it may be sent. Raises ProtocolError; a larger one would end the connection without a word."""
-    size = len(pack(message, LARGEST))
-    if size > limits.REQUEST_BYTES:
-        raise ProtocolError(
-            f"{type(message).__name__} of {size} bytes; allowed are {limits.REQUEST_BYTES}; give fewer or shorter settings"
-        )
-    return message
-
-
-def unpack(data: bytes, max_bytes: int) -> tuple[int, Any]:
-    """(number, message) of bytes from outside. Raises ProtocolError, or VersionMismatch for another version."""
-    if len(data) > max_bytes:
-        raise ProtocolError(f"a message of {len(data)} bytes; allowed are {max_bytes}")
-    try:
-        envelope = msgpack.unpackb(
-            data,
-            raw=False,
-            strict_map_key=True,
-            max_array_len=4096,
-            max_map_len=4096,
-            max_str_len=max_bytes,
-            max_bin_len=max_bytes,
-            max_ext_len=0,
-        )
-    except (
-        Exception
-    ) as error:  # ValueError, UnicodeDecodeError, ExtraData, FormatError, StackError, by version of msgpack
-        raise ProtocolError(f"no msgpack message: {type(error).__name__}") from error
-    if not isinstance(envelope, dict) or set(envelope) != {"version", "id", "type", "body"}:
-        raise ProtocolError("a message is a map of version, id, type and body")
-    number = envelope["id"]
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= LARGEST:
-        raise ProtocolError(f"a message's id is a whole number from 0 to {LARGEST}")
-    if envelope["version"] != limits.PROTOCOL_VERSION:
-        raise VersionMismatch(envelope["version"], number)
-    try:
-        kind = MESSAGES.get(envelope["type"]) if isinstance(envelope["type"], str) else None
-        if kind is None:
-            raise ProtocolError(f"unknown message type {short_repr(envelope['type'])}; known are {', '.join(MESSAGES)}")
-        return number, from_map(kind, envelope["body"])
-    except ProtocolError as error:
-        error.number = number  # so that whoever asked is told, and need not wait in vain
-        raise

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 
 def number_text(value: float) -> str:
     """A number as text: whole numbers in full (2147483647, 1000000), others with at most 12 significant digits.
 
     `:g` keeps six digits, so it turns the largest seed into 2.14748e+09. NaN and infinities are "nan" and "inf".
     """
-    if isinstance(value, int):
+    if isinstance(value, Integral):
         return str(int(value))
-    if value.is_integer() and abs(value) <= 1e15:
-        return str(int(value))
-    return f"{value:.12g}"
+    number = float(value)
+    return str(int(number)) if number.is_integer() and abs(number) <= 1e15 else f"{number:.12g}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A PNG from outside, looked at before any decoder sees it: plain 8-bit RGB of a known size, whole, and not one byte more."""
+"""Validation of untrusted PNG data before a decoder reads it: complete 8-bit RGB of a known size, nothing else."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ TRUE_COLOR = (8, 2, 0, 0, 0)
 
 
 def check_square_png(data: bytes, smallest: int, largest: int) -> int:
-    """Pixels a side of a square 8-bit RGB PNG whose chunks, checksums and pixels are all there. Raises ProtocolError."""
+    """Check chunks, checksums and pixel data of a square 8-bit RGB PNG; its side in pixels. Raises ProtocolError."""
     if not data.startswith(SIGNATURE):
-        raise ProtocolError("the picture is no PNG")
+        raise ProtocolError("the texture is not a PNG")
     place, kinds, pixels, size = len(SIGNATURE), [], [], 0
     while place < len(data):
         if place + 12 > len(data):
-            raise ProtocolError("the picture ends inside a chunk")
+            raise ProtocolError("the PNG ends inside a chunk")
         (length,), kind = struct.unpack_from(">I", data, place), data[place + 4 : place + 8]
         if length > len(data) - place - 12:
-            raise ProtocolError("the picture ends inside a chunk")
+            raise ProtocolError("the PNG ends inside a chunk")
         body = data[place + 8 : place + 8 + length]
         if struct.unpack_from(">I", data, place + 8 + length)[0] != zlib.crc32(kind + body):
-            raise ProtocolError("a chunk of the picture does not fit its checksum")
+            raise ProtocolError("a chunk of the PNG has a wrong checksum")
         if not kinds:
             size = _side(kind, body, smallest, largest)
         if kind == b"IDAT":
@@ -36,20 +36,21 @@ def check_square_png(data: bytes, smallest: int, largest: int) -> int:
         place += 12 + length
     wanted = [b"IHDR", *[b"IDAT"] * len(pixels), b"IEND"]
     if kinds != wanted or not pixels:
-        raise ProtocolError("the picture must be of the chunks IHDR, IDAT and IEND, in this order")
+        raise ProtocolError("a PNG must consist of the chunks IHDR, IDAT and IEND, in this order")
     rows = size * (3 * size + 1)
     raw = inflate(b"".join(pixels), rows)
-    if len(raw) != rows or max(raw[:: 3 * size + 1]) > 4:  # each row begins with its filter's number
-        raise ProtocolError(f"the picture's pixels are not those of {size} x {size}")
+    if len(raw) != rows or max(raw[:: 3 * size + 1]) > 4:  # each row starts with its filter type, 0 to 4
+        raise ProtocolError(f"the PNG does not hold the pixels of {size} x {size}")
     return size
 
 
 def _side(kind: bytes, body: bytes, smallest: int, largest: int) -> int:
     if kind != b"IHDR" or len(body) != struct.calcsize(HEADER):
-        raise ProtocolError("the picture does not begin with its size")
+        raise ProtocolError("the PNG does not start with an IHDR chunk")
     width, height, *form = struct.unpack(HEADER, body)
     if width != height or not smallest <= width <= largest or tuple(form) != TRUE_COLOR:
         raise ProtocolError(
-            f"the picture is {width} x {height} of form {form}; allowed are squares of {smallest} to {largest} pixels of 8-bit RGB"
+            f"the PNG is {width} x {height} with format {form}; allowed are squares of {smallest} to {largest} pixels "
+            f"with format {list(TRUE_COLOR)} (8-bit RGB, not interlaced)"
         )
     return width

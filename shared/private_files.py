@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Small JSON files that only their owner may read: keys, and who may use them. Replaced whole, never half-written."""
+"""Small JSON files that only their owner may read, for keys and lists of authorized users; written atomically."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .atomic import create_atomically, write_atomically
 
 
 class PrivateFileError(ValueError):
-    """A private file that is damaged, or that others could read; says which, and what to do."""
+    """A private file is damaged, or others can read it; the message names the file and what to do."""
 
 
 def read_private(path: Path) -> dict[str, Any] | None:
-    """The map in a file; None when there is no file. Raises PrivateFileError, or OSError when it cannot be read."""
+    """The map in a file; None when it does not exist. Raises PrivateFileError, or OSError when it cannot be read."""
     try:
         with path.open(encoding="utf-8") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -25,23 +25,23 @@ def read_private(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise PrivateFileError(f"{path} is damaged; bring it back from a copy, or delete it to start anew") from error
-    # Windows keeps a user's folder from other users by other means than these bits.
+        raise PrivateFileError(f"{path} is damaged; restore it from a backup, or delete it to start afresh") from error
+    # Windows protects user folders by access control lists, not by these bits.
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise PrivateFileError(f"{path} can be read by other users of this machine; close it with: chmod 600 {path}")
+        raise PrivateFileError(f"{path} can be read by other users of this machine; restrict it with: chmod 600 {path}")
     try:
         read = json.loads(content)
     except ValueError as error:
-        raise PrivateFileError(f"{path} is damaged; bring it back from a copy, or delete it to start anew") from error
+        raise PrivateFileError(f"{path} is damaged; restore it from a backup, or delete it to start afresh") from error
     if not isinstance(read, dict):
-        raise PrivateFileError(f"{path} is damaged; bring it back from a copy, or delete it to start anew")
+        raise PrivateFileError(f"{path} is damaged; restore it from a backup, or delete it to start afresh")
     return read
 
 
 def write_private(path: Path, content: dict[str, Any], replace: bool = True) -> bool:
-    """Write a map, readable by its owner alone from its first byte on; False when it is there and not to be replaced.
+    """Write a map with mode 0600, in a folder with mode 0700. False when the file exists and `replace` is false.
 
-    The folder is closed to others as well. Raises OSError.
+    Raises OSError.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(path.parent, 0o700)  # an existing folder may be open to others

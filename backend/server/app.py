@@ -21,8 +21,9 @@ import zmq
 from filelock import FileLock, Timeout
 
 from dreamwright.shared import __version__, limits
+from dreamwright.shared.codec import VersionMismatchError, pack, unpack
 from dreamwright.shared.errors import ProtocolError, RequestError
-from dreamwright.shared.messages import PreviewFrame, Refusal, Subscribe, VersionMismatch, Welcome, pack, unpack
+from dreamwright.shared.messages import PreviewFrame, Refusal, Subscribe, Welcome
 
 from ..errors import CheckpointError, ConfigError
 from .jobs.job_store import JobStore
@@ -244,7 +245,7 @@ class Server:
             try:
                 number, request = unpack(frame.bytes, limits.REQUEST_BYTES)
             except ProtocolError as error:
-                number, code = error.number, "version" if isinstance(error, VersionMismatch) else "bad-message"
+                number, code = error.number, "version" if isinstance(error, VersionMismatchError) else "bad-message"
                 raise RequestError(code, str(error)) from error
             kind = type(request).__name__
             reply = self._reply(route, frame, request)

@@ -16,27 +16,27 @@ from dreamwright.shared import limits
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.job_states import ENDED, JobState
 from dreamwright.shared.messages import (
-    GetCapabilities,
-    GetStatus,
     CancelJob,
     Chunk,
+    DeleteJob,
     Done,
     FetchChunk,
-    DeleteJob,
+    GetCapabilities,
+    GetStatus,
     Hello,
     JobList,
     JobReply,
     ListJobs,
     PauseJob,
     PinJob,
-    SetPriority,
-    ResumeJob,
     PreviewAck,
+    ResumeJob,
+    SetPriority,
     SubmitJob,
     Subscribe,
+    UploadChunk,
     Welcome,
 )
-from dreamwright.shared.uploads import UploadChunk
 
 from ..config.schema import RunConfig
 from ..errors import DreamwrightError

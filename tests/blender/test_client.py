@@ -15,23 +15,23 @@ from dreamwright.shared import client as client_module
 from dreamwright.shared import limits
 from dreamwright.shared.client import Client
 from dreamwright.shared.connection_state import ConnectionChanged, ConnectionState
-from dreamwright.shared.download import Download
 from dreamwright.shared.errors import ProtocolError, RequestError, RequestTimeout
 from dreamwright.shared.messages import (
     CancelJob,
     Chunk,
-    FetchChunk,
     DeleteJob,
+    FetchChunk,
     JobChanged,
     JobDeleted,
     JobList,
     JobReply,
     JobSummary,
-    PreviewFrame,
     PreviewAck,
+    PreviewFrame,
     SubmitJob,
     Subscribe,
 )
+from dreamwright.shared.transfer import Download
 from tests.testing.fake_server import FakeServer
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from dreamwright.shared import limits, messages, status
 from dreamwright.shared.arrays import decode_array, encode_array
+from dreamwright.shared.codec import VersionMismatchError, pack, unpack
 from dreamwright.shared.errors import ProtocolError
 from dreamwright.shared.job_states import ENDED, TRANSITIONS, JobState, check_transition
 from dreamwright.shared.mesh_file import MeshFile, decode_mesh, encode_mesh
@@ -32,16 +33,13 @@ from dreamwright.shared.messages import (
     JobSummary,
     ListJobs,
     PauseJob,
+    PreviewAck,
     PreviewFrame,
     Refusal,
     ResumeJob,
-    PreviewAck,
     SubmitJob,
     Subscribe,
-    VersionMismatch,
     Welcome,
-    pack,
-    unpack,
 )
 from tests.testing.fake_capabilities import OFFER
 from tests.testing.fake_props import ball
@@ -158,7 +156,7 @@ def test_a_message_that_is_too_long_is_not_read() -> None:
 
 @pytest.mark.parametrize("version", [0, 1, limits.PROTOCOL_VERSION + 1, "2", None, 1.5])
 def test_another_version_is_told_apart_with_the_number_to_answer(version: Any) -> None:
-    with pytest.raises(VersionMismatch, match="update the older") as caught:
+    with pytest.raises(VersionMismatchError, match="update the older") as caught:
         unpack(msgpack.packb({"version": version, "id": 9, "type": "New", "body": {"any": 1}}), 1000)
     assert caught.value.number == 9
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("bpy")
 
-from dreamwright.shared.messages import ServerShutdown, pack
+from dreamwright.shared.codec import pack
+from dreamwright.shared.messages import ServerShutdown
 from tests.blender.conftest import PACKAGE, ROOT
 from tests.testing.fake_capabilities import OFFER
 from tests.testing.fake_props import picture
@@ -279,7 +280,7 @@ def test_states_have_an_icon_and_a_word_each(installed: Path) -> None:
 
 def test_what_a_server_offers_is_remembered_and_damage_to_the_file_forgets_it(installed: Path, tmp_path: Path) -> None:
     remembered = module("storage")
-    offered = module("shared.messages").unpack(pack(OFFER, 1), 10**6)[1]
+    offered = module("shared.codec").unpack(pack(OFFER, 1), 10**6)[1]
     remembered.remember_capabilities(tmp_path, "tcp://a:1", offered)
     assert remembered.recall_capabilities(tmp_path, "tcp://a:1") == offered
     assert remembered.recall_capabilities(tmp_path, "tcp://b:1") is None

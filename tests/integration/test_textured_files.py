@@ -206,7 +206,7 @@ def test_a_ply_takes_no_texture_and_says_what_does(mesh: Mesh, tmp_path: Path) -
 BLENDER_SCRIPT = """
 import bpy, json, sys
 textured, plain, folder = sys.argv[1:4]
-def picture_of(path, name):
+def texture_of(path, name):
     bpy.ops.wm.read_factory_settings(use_empty=True)
     bpy.ops.import_scene.gltf(filepath=path)
     (thing,) = bpy.data.objects
@@ -225,8 +225,8 @@ def picture_of(path, name):
     scene.render.filepath = folder + "/" + name
     bpy.ops.render.render(write_still=True)
     return thing
-thing = picture_of(plain, "plain.png")
-thing = picture_of(textured, "textured.png")
+thing = texture_of(plain, "plain.png")
+thing = texture_of(textured, "textured.png")
 node = next(n for n in thing.data.materials[0].node_tree.nodes if n.type == "BSDF_PRINCIPLED")
 source = node.inputs["Base Color"].links[0].from_node
 layer = thing.data.uv_layers.active
@@ -289,23 +289,23 @@ def on_its_way(mesh: Mesh) -> MeshFile:
 def test_a_mesh_with_a_picture_comes_out_as_it_went_in(mesh: Mesh) -> None:
     sent = on_its_way(mesh)
     found = decode_mesh(encode_mesh(sent))
-    assert found.picture.png == sent.picture.png
-    assert np.array_equal(found.picture.uv, sent.picture.uv) and np.array_equal(
-        found.picture.corners, sent.picture.corners
+    assert found.texture.png == sent.texture.png
+    assert np.array_equal(found.texture.uv, sent.texture.uv) and np.array_equal(
+        found.texture.corners, sent.texture.corners
     )
 
 
 def test_a_mesh_without_a_picture_is_written_as_ever_so_that_older_add_ons_read_it(mesh: Mesh) -> None:
-    data = encode_mesh(dataclasses.replace(on_its_way(mesh), picture=None))
+    data = encode_mesh(dataclasses.replace(on_its_way(mesh), texture=None))
     content = msgpack.unpackb(data)
     assert content["format"] == FORMAT == "dreamwright-mesh-1"
     assert set(content) == {"format", "vertices", "faces", "normals", "albedo", "facts"}
-    assert decode_mesh(data).picture is None
+    assert decode_mesh(data).texture is None
 
 
 def changed(**parts: Any) -> bytes:
     sent = on_its_way(flag())
-    return encode_mesh(dataclasses.replace(sent, picture=dataclasses.replace(sent.picture, **parts)))
+    return encode_mesh(dataclasses.replace(sent, texture=dataclasses.replace(sent.texture, **parts)))
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -330,11 +330,11 @@ BROKEN = {
     "uv outside the picture": (changed(uv=np.full((4, 2), 1.5, np.float32)), "from 0 to 1"),
     "uv of three numbers": (changed(uv=np.zeros((4, 3), np.float32)), "uv"),
     "corners of another mesh": (changed(corners=np.zeros((3, 3), np.int32)), "corners"),
-    "a corner beyond the places": (changed(corners=np.full((2, 3), 4, np.int32)), "place 4 of 4"),
-    "a corner before them": (changed(corners=np.full((2, 3), -1, np.int32)), "place"),
-    "no picture": (changed(png=b""), "no PNG"),
-    "a picture that is no bytes": (changed(png="text"), "no PNG"),
-    "a JPEG": (changed(png=b"\xff\xd8\xff\xe0" * 20), "no PNG"),
+    "a corner beyond the places": (changed(corners=np.full((2, 3), 4, np.int32)), "coordinate 4 of 4"),
+    "a corner before them": (changed(corners=np.full((2, 3), -1, np.int32)), "coordinate"),
+    "no picture": (changed(png=b""), "not a PNG"),
+    "a picture that is no bytes": (changed(png="text"), "not a PNG"),
+    "a JPEG": (changed(png=b"\xff\xd8\xff\xe0" * 20), "not a PNG"),
     "half a picture": (changed(png=GOOD[: len(GOOD) // 2]), "ends inside"),
     "no end": (changed(png=GOOD[:-12]), "IEND"),
     "more after its end": (changed(png=GOOD + chunk(b"IDAT", b"")), "order"),
@@ -345,10 +345,10 @@ BROKEN = {
     "no square": (changed(png=png_with(64, 128)), "64 x 128"),
     "with alpha": (changed(png=png_with(form=(8, 6, 0, 0, 0))), "8-bit RGB"),
     "sixteen bits": (changed(png=png_with(form=(16, 2, 0, 0, 0))), "8-bit RGB"),
-    "too few pixels": (changed(png=png_with(pixels=bytes(100))), "pixels are not"),
-    "too many pixels": (changed(png=png_with(pixels=bytes(64 * 193 + 1))), "pixels are not"),
-    "pixels that bomb": (changed(png=png_with(pixels=bytes(10_000_000))), "pixels are not"),
-    "an unknown filter": (changed(png=png_with(pixels=b"\x05" + bytes(64 * 193 - 1))), "pixels are not"),
+    "too few pixels": (changed(png=png_with(pixels=bytes(100))), "not hold the pixels"),
+    "too many pixels": (changed(png=png_with(pixels=bytes(64 * 193 + 1))), "not hold the pixels"),
+    "pixels that bomb": (changed(png=png_with(pixels=bytes(10_000_000))), "not hold the pixels"),
+    "an unknown filter": (changed(png=png_with(pixels=b"\x05" + bytes(64 * 193 - 1))), "not hold the pixels"),
 }
 
 
@@ -379,9 +379,9 @@ def test_a_textured_mesh_with_a_flipped_byte_is_a_mesh_or_a_protocol_error(data:
         found = decode_mesh(bytes(packed))
     except ProtocolError:
         return
-    if found.picture is not None:
-        assert found.picture.corners.max() < len(found.picture.uv)
-        with Image.open(io.BytesIO(found.picture.png)) as picture:
+    if found.texture is not None:
+        assert found.texture.corners.max() < len(found.texture.uv)
+        with Image.open(io.BytesIO(found.texture.png)) as picture:
             assert picture.size == (64, 64)
 
 

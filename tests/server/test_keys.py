@@ -86,7 +86,7 @@ def test_a_slip_of_the_hand_in_a_key_is_noticed(place: int, sign: str) -> None:
     ],
 )
 def test_what_is_no_key_is_refused_in_a_sentence(text: str) -> None:
-    with pytest.raises(ValueError, match="is no key; one begins with dwkey_|a mistake in it"):
+    with pytest.raises(ValueError, match="is not a key; a key starts with dwkey_|a wrong checksum"):
         parse_key(text)
 
 

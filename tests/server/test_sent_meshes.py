@@ -34,7 +34,7 @@ from dreamwright.shared.messages import (
     UploadProgress,
 )
 from tests.testing.encrypted_server import EncryptedServer
-from tests.testing.fake_props import ball, picture_of
+from tests.testing.fake_props import ball, texture_of
 from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.uploaded_meshes import BALL, pieces, sent_ball, sha256
 
@@ -134,7 +134,7 @@ def test_a_file_with_another_hash_is_thrown_away_and_can_be_sent_again(in_memory
         ),
         (encode_mesh(replace(sent_ball(), vertices=np.full_like(sent_ball().vertices, np.nan))), "not finite"),
         (encode_mesh(replace(sent_ball(), faces=sent_ball().faces + 9)), "a face names vertex"),
-        (encode_mesh(replace(ball(4), picture=picture_of(ball(4), 64))), "has a picture; allowed are colors"),
+        (encode_mesh(replace(ball(4), texture=texture_of(ball(4), 64))), "has a picture; allowed are colors"),
     ],
     ids=["noise", "no faces", "no size", "NaN", "faces of nothing", "pictured"],
 )

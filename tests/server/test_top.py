@@ -30,7 +30,7 @@ from dreamwright.backend.server.workers.worker_protocol import ProgressReport
 from dreamwright.shared.codec import pack
 from dreamwright.shared.credentials import ConnectionString, format_key, generate_key_pair
 from dreamwright.shared.messages import GetStatus, Hello, PauseJob
-from dreamwright.shared.status import JOBS_TOLD, DeviceStatus, JobStatus, ServerStatus, UserStatus
+from dreamwright.shared.status import MAX_JOBS, DeviceStatus, JobStatus, ServerStatus, UserStatus
 from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.scripted_worker_server import asked
@@ -115,11 +115,11 @@ def test_a_long_queue_is_told_in_part_with_the_number_of_all(tmp_path: Path) -> 
     from dreamwright.backend.server.policy import Policy
 
     in_memory_server = InMemoryServer(tmp_path, policy=Policy(jobs_per_user=1000, jobs_total=1000))
-    for _ in range(JOBS_TOLD + 3):
+    for _ in range(MAX_JOBS + 3):
         in_memory_server.ledger.add("ada", asked(f"t{len(in_memory_server.ledger.entries)}"), 10)
     status = in_memory_server.request(GetStatus(), "chief", admin=True)
-    assert len(status.jobs) == JOBS_TOLD and status.jobs_open == JOBS_TOLD + 3
-    assert f"and {JOBS_TOLD + 3 - 4} more" in drawn(dataclasses.replace(status, jobs=status.jobs[:4]))
+    assert len(status.jobs) == MAX_JOBS and status.jobs_open == MAX_JOBS + 3
+    assert f"and {MAX_JOBS + 3 - 4} more" in drawn(dataclasses.replace(status, jobs=status.jobs[:4]))
 
 
 def test_a_connection_that_says_nothing_is_gone_in_time_and_its_user_was_seen_then(

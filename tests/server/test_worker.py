@@ -78,7 +78,7 @@ def test_a_texture_is_baked_and_only_a_cancel_leaves_it_out(
     else:
         mesh, plain = decode_mesh(data), decode_mesh(undisturbed)
         assert "vertex colors" not in worker.ended.message and "baking the texture, 100 %" in worker.notes()
-        assert mesh.picture is not None and len(mesh.picture.corners) == len(mesh.faces)
+        assert mesh.texture is not None and len(mesh.texture.corners) == len(mesh.faces)
         assert (mesh.vertices == plain.vertices).all() and (mesh.faces == plain.faces).all(), (
             "the mesh itself is the same"
         )

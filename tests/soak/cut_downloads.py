@@ -21,11 +21,11 @@ from typing import Any
 
 from dreamwright.shared import limits
 from dreamwright.shared.client import Client
-from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.connection_monitor import CurveCredentials
-from dreamwright.shared.download import Download
+from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.messages import JobSummary, ListJobs, SubmitJob
+from dreamwright.shared.transfer import Download
 from tests.soak.flaky_tcp_proxy import LooseCable
 from tests.soak.served import Served, ask, online
 from tests.soak.ticking_server import write_mesh

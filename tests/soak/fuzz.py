@@ -22,21 +22,20 @@ import zmq
 from dreamwright.backend.server import app
 from dreamwright.backend.server.app import Server
 from dreamwright.shared import limits
+from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.errors import ProtocolError
 from dreamwright.shared.messages import (
-    Done,
     DeleteJob,
+    Done,
     JobChanged,
     JobDeleted,
     JobList,
     JobReply,
     ListJobs,
+    PreviewAck,
     PreviewFrame,
     Refusal,
-    PreviewAck,
     SubmitJob,
-    pack,
-    unpack,
 )
 from tests.soak.besieged import Besieged
 from tests.soak.control_client import ControlClient

@@ -22,10 +22,11 @@ import zmq
 from dreamwright.backend.server.workers.worker_protocol import MESSAGE_TYPES, pack_order, unpack_order
 from dreamwright.shared import limits
 from dreamwright.shared.client import Client
+from dreamwright.shared.codec import pack
 from dreamwright.shared.connection_state import ConnectionState
-from dreamwright.shared.download import Download
 from dreamwright.shared.errors import ProtocolError
-from dreamwright.shared.messages import MESSAGES, CancelJob, ListJobs, pack
+from dreamwright.shared.messages import MESSAGES, CancelJob, ListJobs
+from dreamwright.shared.transfer import Download
 from tests.testing.message_mutations import MessageMutations
 from tests.testing.message_strategies import REQUESTS, valid
 

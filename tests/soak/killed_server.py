@@ -18,10 +18,10 @@ from typing import Any
 from dreamwright.backend.server.workers.worker import ORPHAN_GRACE_S
 from dreamwright.shared.client import Client
 from dreamwright.shared.connection_state import ConnectionState
-from dreamwright.shared.download import Download
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.job_states import ENDED
 from dreamwright.shared.messages import JobChanged, JobList, JobReply, JobSummary, SubmitJob
+from dreamwright.shared.transfer import Download
 from tests.soak.worker_traces import alive, children, read_attempts
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
@@ -53,7 +53,7 @@ class Soak:
 
     def __init__(self, folder: Path, steps: int, seeds: tuple[int, ...]) -> None:
         self.state, self.steps, self.seeds = folder / "state", steps, seeds
-        self.interval, self.options = INTERVAL, ("--deaths", "100")  # steps between checkpoints; of dreamwright serve
+        self.interval, self.options = INTERVAL, ("--max-worker-failures", "100")  # steps between checkpoints; of dreamwright serve
         self.model = save_tiny_model(folder / "model")
         self.server: subprocess.Popen[str] | None = None
         self.client: Client | None = None

@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.shared.client import Client
-from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.connection_monitor import CurveCredentials
-from dreamwright.shared.credentials import parse_key, key_pair_from_map
-from dreamwright.shared.download import Download
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.credentials import key_pair_from_map, parse_key
 from dreamwright.shared.errors import RequestError, RequestTimeout
 from dreamwright.shared.job_states import ENDED
 from dreamwright.shared.messages import (
-    GetCapabilities,
     CancelJob,
     DeleteJob,
+    GetCapabilities,
     JobChanged,
     JobDeleted,
     JobList,
@@ -37,10 +36,11 @@ from dreamwright.shared.messages import (
     PauseJob,
     PinJob,
     PreviewFrame,
-    SetPriority,
     ResumeJob,
+    SetPriority,
     SubmitJob,
 )  # fmt: skip
+from dreamwright.shared.transfer import Download
 
 SEEDS, PROMPT = 4, "a red mushroom"
 STEPS = (6, 12, 24)

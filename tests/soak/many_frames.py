@@ -17,9 +17,10 @@ from typing import Any
 import zmq
 
 from dreamwright.shared import limits
+from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.connection_monitor import CurveCredentials
 from dreamwright.shared.credentials import generate_key_pair
-from dreamwright.shared.messages import ListJobs, pack, unpack
+from dreamwright.shared.messages import ListJobs
 from tests.soak.besieged import Besieged
 from tests.soak.control_client import ControlClient
 

@@ -21,17 +21,16 @@ from typing import Any
 import zmq
 
 from dreamwright.shared import limits
+from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.messages import (
     CancelJob,
     Hello,
     JobChanged,
     ListJobs,
-    PreviewFrame,
     PreviewAck,
+    PreviewFrame,
     SubmitJob,
     Subscribe,
-    pack,
-    unpack,
 )
 from tests.soak.served import Served, ask, online, turn_until, vitals
 from tests.testing.tiny_model import QUICK, offer_tiny_model

@@ -21,10 +21,11 @@ import zmq
 
 from dreamwright.backend.errors import ConfigError
 from dreamwright.shared.client import Client
-from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.connection_monitor import CurveCredentials
+from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.credentials import format_key, generate_key_pair
-from dreamwright.shared.messages import MESSAGES, JobReply, ListJobs, pack, unpack
+from dreamwright.shared.messages import MESSAGES, JobReply, ListJobs
 from tests.soak.besieged import Besieged
 from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.message_strategies import REQUESTS, valid

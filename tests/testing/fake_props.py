@@ -45,7 +45,7 @@ def ball(rings: int = 16, height: float = 1.0, color: tuple[float, float, float]
     )
 
 
-def picture_of(mesh: MeshFile, size: int) -> Texture:
+def texture_of(mesh: MeshFile, size: int) -> Texture:
     """A picture seen from the front: red above, blue below, one green texel in its top left corner."""
     pixels = np.zeros((size, size, 3), np.uint8)
     pixels[: size // 2], pixels[size // 2 :], pixels[0, 0] = (200, 20, 10), (10, 20, 200), (0, 255, 0)

@@ -48,7 +48,7 @@ from dreamwright.shared.messages import (
     Welcome,
 )
 from tests.testing.fake_capabilities import OFFER
-from tests.testing.fake_props import RED, ball, picture, picture_of
+from tests.testing.fake_props import RED, ball, picture, texture_of
 
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -166,7 +166,7 @@ class FakeServer:
             else ball(self.rings, float(self.jobs[job].settings.get("mesh.height_m", 1.0)))
         )
         if self.jobs[job].settings.get("mesh.texture"):
-            mesh = replace(mesh, picture=picture_of(mesh, self.jobs[job].settings["mesh.texture"]))
+            mesh = replace(mesh, texture=texture_of(mesh, self.jobs[job].settings["mesh.texture"]))
         self.meshes[job] = encode_mesh(mesh)
         digest = hashlib.sha256(self.meshes[job]).hexdigest()
         step = self.jobs[job].steps if state == "succeeded" else self.jobs[job].step

@@ -19,7 +19,8 @@ from pathlib import Path
 from dreamwright.shared.errors import ProtocolError, RequestError
 from dreamwright.shared.limits import UPLOAD_BYTES
 from dreamwright.shared.mesh_file import MeshFile, decode_mesh
-from dreamwright.shared.uploads import UploadChunk, UploadProgress
+from dreamwright.shared.messages import UploadChunk, UploadProgress
+from dreamwright.shared.numbers import number_text
 
 from ...errors import ConfigError
 from ...geometry.mesh_validation import validate_mesh
@@ -52,7 +53,7 @@ def read_uploaded_mesh(data: bytes) -> MeshFile:
         raise ConfigError(
             f"the file that was sent is no mesh that can be refined ({error}); send a mesh file of vertices, faces, normals and albedo"
         ) from error
-    if mesh.picture is not None:
+    if mesh.texture is not None:
         raise ConfigError("the mesh has a picture; allowed are colors of vertices; send it without")
     validate_mesh(mesh.vertices, mesh.faces, mesh.albedo)
     return mesh
@@ -195,12 +196,12 @@ class Uploads:
             if excess > 0 and mine:
                 raise RequestError(
                     "too-many",
-                    f"a mesh of {size / MEGABYTE:.1f} MB; allowed are {limit_mb:g} MB a user; decimate it, or ask for a larger --upload-mb-per-user",
+                    f"a mesh of {size / MEGABYTE:.1f} MB; allowed are {number_text(limit_mb)} MB a user; decimate it, or ask for a larger --upload-mb-per-user",
                 )
             if excess > 0:
                 raise RequestError(
                     "queue-full",
-                    f"meshes of all users together may have {limit_mb:g} MB and are being sent; try again in some minutes, or ask for a larger --upload-mb-total",
+                    f"meshes of all users together may have {number_text(limit_mb)} MB and are being sent; try again in some minutes, or ask for a larger --upload-mb-total",
                 )
 
     def _remove(self, key: Key) -> None:

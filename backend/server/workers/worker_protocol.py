@@ -207,7 +207,7 @@ def unpack_order(secret: str, data: bytes) -> Any:
         kind, body = msgpack.unpackb(
             data[len(prefix) :], raw=False, strict_map_key=True, max_array_len=4096, max_map_len=4096, max_ext_len=0
         )
-    except Exception as error:  # msgpack raises many types; see shared.messages.unpack
+    except Exception as error:  # msgpack raises many types; see shared.codec.unpack
         raise ProtocolError(f"not a worker message: {type(error).__name__}") from error
     if not isinstance(kind, str) or kind not in MESSAGE_TYPES:
         raise ProtocolError(f"not a worker message: {short_repr(kind)}; known are {', '.join(MESSAGE_TYPES)}")

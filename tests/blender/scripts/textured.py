@@ -57,7 +57,7 @@ def main() -> None:
     wired = principled.inputs["Base Color"].links[0].from_node
     image = wired.image
     height = made.dimensions.z
-    # A corner's u is .5 + x / height and its v, from the bottom, z / height: see fake_server.picture_of.
+    # A corner's u is .5 + x / height and its v, from the bottom, z / height: see fake_server.texture_of.
     off = 0.0
     for loop, place in zip(made.data.loops, layer.data):
         point = made.data.vertices[loop.vertex_index].co
