@@ -60,14 +60,17 @@ def spherical(azimuth_deg: Tensor, elevation_deg: Tensor, distance: Tensor) -> T
 
 
 def look_at(position: Tensor, target: Tensor, up: Tensor) -> Tensor:
-    """Rotations (n, 3, 3) whose columns are right, up, back of cameras at `position` looking at `target`, all (n, 3)."""
+    """Rotations (n, 3, 3), columns right, up, back, of cameras at `position` that look at `target`, all (n, 3)."""
     back = functional.normalize(position - target, dim=-1)
     right = functional.normalize(torch.linalg.cross(up, back), dim=-1)
     return torch.stack([right, torch.linalg.cross(back, right), back], dim=-1)
 
 
 def _meridian_up(azimuth_deg: Tensor, elevation_deg: Tensor) -> Tensor:
-    """Up vectors (n, 3): the tangent of the meridian. It projects onto the image as Z does and is defined at the pole."""
+    """Up vectors (n, 3): the tangent of the meridian.
+
+    It projects onto the image as Z does, and it is defined at the pole.
+    """
     azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
     steep = elevation.sin()
     return torch.stack([-steep * azimuth.sin(), steep * azimuth.cos(), elevation.cos()], dim=-1)

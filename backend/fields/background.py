@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What lies behind the prop: a second MLP on the encoded ray direction, one learned color, or a random plain one."""
+"""Backgrounds: a second MLP on the encoded ray direction, one learned color, or random plain colors."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -25,7 +26,7 @@ class MlpBackground(nn.Module):
         super().__init__()
         self.levels = config.encoding_levels
         widths = [3 + 6 * self.levels, config.hidden_width, config.hidden_width, 3]
-        self.layers = nn.ModuleList(seeded_linear(a, b, generator) for a, b in zip(widths, widths[1:]))
+        self.layers = nn.ModuleList(seeded_linear(a, b, generator) for a, b in itertools.pairwise(widths))
 
     def forward(self, directions: Tensor) -> Tensor:
         hidden = encode_direction(directions, self.levels)
@@ -46,16 +47,16 @@ class ConstantBackground(nn.Module):
 
 
 def plain_colors(draws: Tensor, config: BackgroundConfig) -> tuple[Tensor, Tensor]:
-    """Random plain backgrounds (n, 3), display sRGB in [0, 1], and which views (n,) have one, of `draws` (n, 4) in [0, 1).
+    """Random plain backgrounds (n, 3), display sRGB, and which views (n,) use one, from `draws` (n, 4) in [0, 1).
 
-    The last draw decides: below random_probability there is one, below random_any_share of that it is any color; else it
-    lies in [random_min, random_max], a grey where `random_kind` says so.
+    The last draw decides: below random_probability the view uses one; below random_any_share of that it is any color;
+    otherwise it lies in [random_min, random_max] and is grey if `random_kind` is "grey".
     """
     ranged = config.random_min + (config.random_max - config.random_min) * draws[:, :3]
     if config.random_kind == "grey":
         ranged = ranged[:, :1].expand(-1, 3)
-    anything = draws[:, 3:] < config.random_probability * config.random_any_share
-    return torch.where(anything, draws[:, :3], ranged), draws[:, 3] < config.random_probability
+    any_color = draws[:, 3:] < config.random_probability * config.random_any_share
+    return torch.where(any_color, draws[:, :3], ranged), draws[:, 3] < config.random_probability
 
 
 def seeded_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:

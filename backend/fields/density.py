@@ -49,9 +49,10 @@ def normal_potential(raw: Tensor, bias: Tensor, config: FieldConfig) -> Tensor:
 
 
 def density_bias(mu: Tensor, config: FieldConfig, progress: float) -> Tensor:
-    """The blob at mu (..., 3), before `biased_density` adds it: lambda exp(-|mu|^2 / (2 sigma^2)) (eq 9) or lambda (1 - |mu| / sigma).
+    """The blob at mu (..., 3), before `biased_density` adds it: (...,).
 
-    Fades linearly to nothing over `density_bias_fade_share` of the run, if that is set: a bias that stays keeps holes shut.
+    lambda exp(-|mu|^2 / (2 sigma^2)) (eq 9), or lambda (1 - |mu| / sigma). It fades linearly to zero over
+    `density_bias_fade_share` of the run if that is set: a blob that stays keeps holes shut.
     """
     fade = 1.0
     if config.density_bias_fade_share > 0:

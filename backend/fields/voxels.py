@@ -43,6 +43,7 @@ class VoxelField(Field):
     """Grids over the cube around the bounding sphere, vertices on its faces; index order (z, y, x)."""
 
     separate_density = True
+    vertices: Tensor
 
     def __init__(self, config: FieldConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -87,7 +88,7 @@ class VoxelField(Field):
     def _normal_grid(self) -> Tensor:
         """-grad of the smoothed density potential at the vertices, (1, 3, R, R, R), not normalized."""
         if self._normals is None:
-            potential = self._ready()
+            potential = self._ready(self._raw)
             if self.config.density_bias_on == "density":
                 potential = normal_potential(potential, self._bias_grid(), self.config)
             smooth = functional.avg_pool3d(functional.pad(potential, (1,) * 6, mode="replicate"), 3, stride=1)
@@ -105,24 +106,23 @@ class VoxelField(Field):
         found = functional.grid_sample(grid, where, mode="bilinear", padding_mode="border", align_corners=True)
         return found.view(grid.shape[1], -1).T  # (m, C)
 
-    def _ready(self) -> Tensor:
-        if self._raw is None:
-            raise RuntimeError(
-                "VoxelField was queried before begin_step(progress); call it once at the start of a step"
-            )
-        return self._raw
+    @staticmethod
+    def _ready(grid: Tensor | None) -> Tensor:
+        if grid is None:
+            raise RuntimeError("VoxelField was queried before begin_step(progress); call it at the start of each step")
+        return grid
 
     def density(self, mu: Tensor) -> Tensor:
-        raw = self._lookup(self._ready(), mu)[:, 0]
+        raw = self._lookup(self._ready(self._raw), mu)[:, 0]
         if self.config.density_bias_on == "raw":
             return activate_density(raw, self.config.density_activation, self.config.density_scale)
         return biased_density(raw, density_bias(mu, self.config, self.progress), self.config)
 
     def appearance(self, mu: Tensor, with_normals: bool) -> tuple[Tensor, Tensor | None]:
-        self._ready()
+        albedo = self._ready(self._albedo)
         if not with_normals:
-            return torch.sigmoid(self._lookup(self._albedo, mu)), None
-        both = self._lookup(torch.cat([self._albedo, self._normal_grid()], dim=1), mu)
+            return torch.sigmoid(self._lookup(albedo, mu)), None
+        both = self._lookup(torch.cat([albedo, self._normal_grid()], dim=1), mu)
         return torch.sigmoid(both[:, :3]), functional.normalize(both[:, 3:], dim=-1, eps=1e-6)
 
     def query(self, mu: Tensor, with_normals: bool) -> FieldSample:
@@ -131,7 +131,7 @@ class VoxelField(Field):
 
     def smoothness(self) -> Tensor:
         """Total variation of the raw density: sum over axes of the mean squared difference of neighboring vertices."""
-        grid = self._ready()
+        grid = self._ready(self._raw)
         return (
             (grid[..., 1:] - grid[..., :-1]).square().mean()
             + (grid[..., 1:, :] - grid[..., :-1, :]).square().mean()

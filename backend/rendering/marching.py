@@ -170,7 +170,7 @@ def nerfacc_fault(device: str) -> str:
         ray = torch.tensor([[0.0, 0.0, -2.0], [0.0, 0.0, 1.0]], device=device)
         march = PackedMarch(ray[:1], ray[1:], grid, 4, 0.5, None)
         found = int(march.composite(torch.ones(len(march.mu), device=device)).weights.numel())
-    except Exception as error:  # a compiler, a driver or an extension loader may raise anything; the dense path still works
+    except Exception as error:  # compilers, drivers and extension loaders raise anything; the dense path still works
         return f"its kernels do not work here ({type(error).__name__}: {one_line(error)})"
     return "" if found == 4 else f"its kernels found {found} samples instead of 4"
 
@@ -190,6 +190,7 @@ def choose_marching(
         return "nerfacc", ""
     if wanted == "nerfacc":
         raise ConfigError(
-            f"render.marching is nerfacc, but {fault}; allowed here are auto and dense; change it, or see `dreamwright doctor`"
+            f"render.marching is nerfacc, but {fault}; allowed on this machine are auto and dense; change it, or see "
+            "`dreamwright doctor`"
         )
     return "dense", f"rays are marched by the built-in dense path; nerfacc would be faster, but {fault}"

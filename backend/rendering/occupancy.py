@@ -15,9 +15,12 @@ DECAY = 0.7  # of the stored density between updates, so that a cell is dropped 
 class OccupancyGrid(nn.Module):
     """Cells of the cube around the bounding sphere; resolution 0 keeps every sample.
 
-    `threshold` is an opacity: a cell is empty while alpha over one sample step stays below it, so k skipped samples of a
-    ray hide at most 1 - (1 - threshold)^k of opacity from the image and from the losses on it.
+    `threshold` is an opacity: a cell is empty while alpha over one sample step stays below it. So k skipped samples of
+    a ray hide at most 1 - (1 - threshold)^k of opacity from the image and from the losses on it.
     """
+
+    density: Tensor
+    occupied: Tensor
 
     def __init__(self, resolution: int, bounding_radius: float, threshold: float) -> None:
         super().__init__()

@@ -23,8 +23,8 @@ class Rendering:
     """n views of r x r pixels.
 
     image (n, 3, r, r) in [0, 1] on the background; opacity (n, 1, r, r); depth (n, 1, r, r) opacity-normalized distance
-    along the ray, 0 where empty; normals (n, 3, r, r) weighted, world frame, or None; orientation (n,) eq 10 summed over
-    each view's rays, 0 without normals; sample_count: densities actually queried.
+    along the ray, 0 where empty; normals (n, 3, r, r) weighted, world frame, or None; orientation (n,) eq 10 summed
+    over each view's rays, 0 without normals; sample_count: number of densities queried.
     """
 
     image: Tensor

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RaySamples:
-    """Samples of the rays that meet the sphere: t_mids (rays, samples) distances, deltas (rays, 1), ray (rays,) index."""
+    """Samples of rays that meet the sphere: t_mids (rays, samples) distances, deltas (rays, 1), ray (rays,) indices."""
 
     t_mids: Tensor
     deltas: Tensor
@@ -19,7 +19,10 @@ class RaySamples:
 
 
 def sphere_interval(origins: Tensor, directions: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Distances (rays,) at which unit rays (rays, 3) enter and leave the sphere at the origin, and whether they meet it."""
+    """Where unit rays (rays, 3) enter and leave the sphere at the origin, and whether they meet it.
+
+    Returns near, far and a mask, each (rays,); distances in scene units.
+    """
     along = -(origins * directions).sum(-1)
     closest2 = (origins * origins).sum(-1) - along * along
     half2 = radius * radius - closest2
@@ -33,15 +36,14 @@ def sample_rays(
 ) -> RaySamples:
     """Samples a `step` (scene units) apart from where each ray enters the sphere, at most `samples`.
 
-    jitter (rays,) in [0, 1) says how far into its step each ray's samples lie (training); None means mid-points
-    (evaluation). One step length for all rays makes alpha mean the same everywhere, which the occupancy grid's
-    threshold relies on.
+    jitter (rays,) in [0, 1) is the position of a ray's samples inside their steps (training); None means mid-points
+    (evaluation). One step length for all rays makes alpha comparable, which the occupancy grid's threshold needs.
+    Samples beyond the far side are not removed here; the marcher drops what lies outside the sphere.
     """
-    near, far, meets = sphere_interval(origins, directions, radius)
+    near, _, meets = sphere_interval(origins, directions, radius)
     ray = meets.nonzero(as_tuple=True)[0]
     shift = torch.full((len(ray), 1), 0.5, device=origins.device) if jitter is None else jitter[ray, None]
     t_mids = near[ray, None] + (torch.arange(samples, device=origins.device) + shift) * step  # (rays, samples)
-    # Samples past the far side are pushed onto it; the renderer drops what lies outside the sphere.
     return RaySamples(t_mids, torch.full_like(t_mids[:, :1], step), ray)
 
 
