@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dreamwright.shared.numbers import number_text
+
 from .signals import INTERRUPTED
 
 
@@ -51,7 +53,8 @@ def _list() -> int:
     for model in local_models():
         print(f"{model.name}: {model.summary}")
         print(
-            f"    licence: {model.licence}; memory: about {model.memory_gb:g} GB, {model.text_encoder_gb:g} GB while reading the prompt"
+            f"    licence: {model.licence}; memory: about {number_text(model.memory_gb)} GB, "
+            f"{number_text(model.text_encoder_gb)} GB while encoding the prompt"
         )
         print(f"    here: {model.folder}" if model.available else f"    not here: {model.how_to_get}")
     print(

@@ -12,6 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from dreamwright.shared.numbers import number_text
+
+from ..server.policy import make_policy, policy_option, policy_settings
+
 if TYPE_CHECKING:
     from ..server.app import Server
     from ..server.monitoring.metrics import Exporter
@@ -20,32 +24,6 @@ log = logging.getLogger(__name__)
 
 ADDRESS = "tcp://127.0.0.1:47630"
 LONGEST_GRACE_S = 3600.0
-# By field of backend.server.policy.Policy, whose defaults they have: backend.server may not be loaded only to draw --help.
-POLICY_OPTIONS = {
-    "jobs_per_user": (int, "jobs of one user that may be queued, running or paused (default 60)"),
-    "jobs_total": (int, "the same of all users together (default 500)"),
-    "keep_days": (
-        float,
-        "days after its end that a job is kept; twice as long until its mesh was fetched (default 30)",
-    ),
-    "keep_gb": (float, "gigabytes of results that are kept; above it the oldest go, fetched ones first (default 50)"),
-    "deaths": (int, "workers that may die of one job without getting on before it fails (default 3)"),
-    "hang_minutes": (
-        float,
-        "minutes without a step until a worker counts as hung and is ended (default 5; six times that while loading or making the mesh)",
-    ),
-    "cancel_seconds": (
-        float,
-        "seconds that a cancelled job may take to stop before its worker is ended (default 60; five times that while making the mesh)",
-    ),
-    "upload_mb_per_user": (
-        float,
-        "megabytes of meshes that a user sent to be refined and that are kept for the next try; then the oldest go (default 128)",
-    ),
-    "upload_mb_total": (float, "the same of all users together (default 2048)"),
-    "upload_hours": (float, "hours since its last use that such a mesh is kept; a job has its own copy (default 24)"),
-    "pinned_per_user": (int, "jobs that a user may have kept for good (default 50)"),
-}
 
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
@@ -81,8 +59,11 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         help="this machine's name or address in the connection string (default: its own guess)",
     )
     queue = parser.add_argument_group("what the server allows and keeps (told to every client)")
-    for name, (kind, unit) in POLICY_OPTIONS.items():
-        queue.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=unit)
+    for limit in policy_settings():
+        described = (
+            f"{limit.help.rstrip('.')} (default {number_text(limit.default)}{' ' + limit.unit if limit.unit else ''})"
+        )
+        queue.add_argument(policy_option(limit.key), type=limit.type, metavar="N", help=described)
     parser.add_argument(
         "--grace",
         type=float,
@@ -141,13 +122,14 @@ def run(options: argparse.Namespace) -> int:
     from ..errors import ConfigError, DreamwrightError, is_out_of_memory
     from ..server.app import Server
     from ..server.monitoring.logging_setup import open_log
-    from ..server.policy import make_policy
     from ..server.transport.authorized_keys import state_folder
 
     if not 0 <= options.grace <= LONGEST_GRACE_S:
-        raise ConfigError(f"the grace is {options.grace:g} s; allowed is 0 to {LONGEST_GRACE_S:g}; change --grace")
+        raise ConfigError(
+            f"the grace is {number_text(options.grace)} s; allowed is 0 to {number_text(LONGEST_GRACE_S)}; change --grace"
+        )
     open_log(options.log_format, "warning" if options.quiet else options.log_level)
-    policy = make_policy(**{name: getattr(options, name) for name in POLICY_OPTIONS})
+    policy = make_policy(**{limit.key: getattr(options, limit.key) for limit in policy_settings()})
     stop: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dreamwright.shared.numbers import number_text
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -72,7 +74,8 @@ def run(options: argparse.Namespace) -> int:
 
     if not math.isfinite(options.wait) or not 0 < options.wait <= LONGEST_WAIT_S:
         raise ConfigError(
-            f"the wait is {options.wait:g} s; allowed is more than 0 to {LONGEST_WAIT_S:g}; change --wait"
+            f"the wait is {number_text(options.wait)} s; allowed is more than 0 to {number_text(LONGEST_WAIT_S)}; "
+            "change --wait"
         )
     watch = StatusWatch(*choose_server(options.server, options.state), options.wait)
     is_live = sys.stdout.isatty() and not options.once
@@ -152,7 +155,7 @@ class StatusWatch:
         answers: list[Any] = []
         self.client.request(GetStatus(), answers.append)
         if not self._until(lambda: bool(answers) or self.is_barred()):
-            raise RunError(f"{self.address} did not answer in {self._wait_s:g} s")
+            raise RunError(f"{self.address} did not answer in {number_text(self._wait_s)} s")
         self._fail_unless_online()
         if isinstance(answers[0], RequestError):
             raise RunError(f"the server refuses: {answers[0]}")
@@ -223,7 +226,7 @@ class StatusWatch:
                 f"; to look at it without keys, name its address: --server tcp://{self.address.removeprefix('tcp://')}"
             )
         if self.client.state is ConnectionState.CONNECTING:
-            reason = f"no answer from {self.address} in {self._wait_s:g} s; is the server running?"
+            reason = f"no answer from {self.address} in {number_text(self._wait_s)} s; is the server running?"
         raise RunError(reason)
 
 

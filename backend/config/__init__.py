@@ -17,7 +17,8 @@ Everything else is derived from that line:
 - `usage.resumable_memory_settings()`, `usage.memory_settings()`: settings that lower memory, with and without effect on
   the identity.
 - `usage.duration_settings(config, scene) -> dict`: the settings that change how long a run takes.
-- `backend/server/offered_settings.py`: the controls that clients draw. `tools/docs/settings_table.py`: docs/settings.md.
+- `backend/server/offered_settings.py`: the controls that clients draw.
+- `tools/docs/settings_table.py`: docs/user/settings.md.
 
 `presets` holds named configurations, `schedules` functions of the run's progress.
 """

@@ -140,10 +140,10 @@ REFINE = replace(
     shading=replace(DRAFT.shading, albedo_only_share=0.0),
 )
 
-# Dream Fields as the paper re-implements it: CLIP's loss, its augmentations and its transmittance regularizer over our
-# field, albedo only and without view words. "DF" marks numbers of Dream Fields' published code (config_base.py,
-# config_hq.py and augment.py of google-research/dreamfields). The defaults of `ClipConfig` and the share of the annealing
-# are DF's as well. Not taken over: tracking of the scene's center of mass, and bounding content to a cube.
+# Dream Fields as the paper re-implements it: CLIP's loss, its augmentations and its transmittance regularizer on the
+# voxel field, albedo only and without view words. "DF" marks numbers of Dream Fields' published code (config_base.py,
+# config_hq.py and augment.py of google-research/dreamfields). The defaults of `ClipConfig` and the share of the
+# annealing are DF's as well. Not taken over: tracking of the scene's center of mass, and bounding content to a cube.
 DREAM_FIELDS_CAMERAS = CameraConfig(
     elevation_min=30.0,  # DF: phi_range
     elevation_max=30.0,
@@ -234,8 +234,8 @@ CLIP_MESH = Config(
 )
 
 # CLIP-Mesh. "CM" marks numbers of its published configuration (configs/paper.yml of NasirKhalid24/CLIP-Mesh), whose
-# sphere has radius 1; ours has half of that. Left out: its diffusion prior of image embeddings, and its texture and normal
-# maps.
+# sphere has radius 1; ours has half of that. Left out: its diffusion prior of image embeddings, and its texture and
+# normal maps.
 CLIP_MESH_PAPER = Config(
     run=RunConfig(method="clip-mesh", steps=5000, views_per_step=25),  # CM: epochs, batch_size
     camera=CameraConfig(
@@ -313,5 +313,5 @@ def get_preset(name: str) -> Preset:
 
 
 def preset_config(name: str) -> Config:
-    """The configuration of that preset, the refinement of a mesh included. Raises ConfigError listing the known ones."""
+    """The configuration of that preset, "refine" included. Raises ConfigError listing the known ones."""
     return REFINE if name == REFINE_PRESET else get_preset(name).config

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Schedules as pure functions of progress, the share of the run that is done, in [0, 1]."""
+"""Schedules as pure functions of progress, the share of the run's steps that are done, in [0, 1]."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ def linear(start: float, end: float, share: float, progress: float) -> float:
 
 
 def exponential(start: float, end: float, share: float, progress: float) -> float:
-    """From `start` > 0 at 0 to `end` > 0 at `share`, linear in the logarithm, then constant; a share of 0 is `end` throughout."""
+    """From `start` > 0 at 0 to `end` > 0 at `share`, linear in the logarithm, constant afterwards.
+
+    A share of 0 is `end` throughout.
+    """
     return math.exp(linear(math.log(start), math.log(end), share, progress))
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The configuration of a run: one frozen dataclass a section, whose fields carry everything known about a setting.
+"""The configuration of a run: one frozen dataclass a section, with everything known about a setting in its field.
 
-The defaults are the paper's (Poole et al. 2022, section 3 and appendix A.2). `presets.py` holds other presets. Lengths are
-in scene units (the prop fits a sphere of radius 0.5), angles in degrees, diffusion times in [0, 1], shares of the run in
-[0, 1], colors in display sRGB in [0, 1].
+The defaults are the paper's (Poole et al. 2022, section 3 and appendix A.2). `presets.py` holds other presets. Lengths
+are in scene units (the prop fits a sphere of radius 0.5), angles in degrees, diffusion times in [0, 1], shares of the
+run in [0, 1], colors in display sRGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Config:
     sphere: SphereConfig = dataclasses.field(default_factory=SphereConfig)
 
 
-# What each value of `run.method` optimizes, and the kind of model that guides it. The refinement of a mesh is a scene of
-# its own, guided by diffusion.
+# What each value of `run.method` optimizes, and the kind of model that guides it. The refinement of a mesh is a scene
+# of its own, guided by diffusion.
 METHOD_SCENE: Mapping[str, SceneKind] = {"dreamfusion": "field", "dream-fields": "field", "clip-mesh": "sphere"}
 METHOD_GUIDANCE: Mapping[str, GuidanceKind] = {
     "dreamfusion": "diffusion",

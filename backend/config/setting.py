@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 from dreamwright.shared.numbers import number_text
 
@@ -122,6 +121,10 @@ class Setting:
             raise ConfigError(f"{self.name} is {shown}; allowed is {self.allowed()}; change it with {change}")
 
 
+_SECTIONS: dict[tuple[type, str], tuple[Setting, ...]] = {}  # each read once
+_SCHEMAS: dict[type, Mapping[str, Setting]] = {}
+
+
 def setting(
     default: T,
     bounds: tuple[float, float] | None = None,
@@ -161,18 +164,38 @@ def setting(
         "panel": panel,
         "initial_field": initial_field,
     }
-    return cast(T, dataclasses.field(default=default, metadata={_KEY: declared}))
+    return dataclasses.field(default=default, metadata={_KEY: declared})
 
 
-@functools.cache
 def section_settings(section: type, name: str = "") -> tuple[Setting, ...]:
     """The settings of one dataclass, in its order, named "name.key", or "key" without a name.
 
     Raises TypeError for a field that was not made by `setting`.
     """
+    if (section, name) not in _SECTIONS:
+        _SECTIONS[section, name] = tuple(_read_section(section, name))
+    return _SECTIONS[section, name]
+
+
+def setting_fields(schema: type) -> Mapping[str, Setting]:
+    """Every setting of a configuration (a dataclass of sections) by "section.key", in order."""
+    if schema not in _SCHEMAS:
+        defaults = schema()
+        sections = [(field.name, type(getattr(defaults, field.name))) for field in dataclasses.fields(schema)]
+        settings = [found for name, section in sections for found in section_settings(section, name)]
+        _SCHEMAS[schema] = types.MappingProxyType({found.name: found for found in settings})
+    return _SCHEMAS[schema]
+
+
+def check_section(values: Any, name: str) -> None:
+    """Raise ConfigError for the first number of one section's dataclass that is outside of its bounds."""
+    for found in section_settings(type(values), name):
+        found.check(getattr(values, found.key))
+
+
+def _read_section(section: type, name: str) -> Iterator[Setting]:
     common: Section = getattr(section, "SECTION", Section())
     hints = typing.get_type_hints(section)
-    found = []
     for field in dataclasses.fields(section):
         if _KEY not in field.metadata:
             raise TypeError(f"{section.__name__}.{field.name} has no metadata; declare it with setting(default, ...)")
@@ -184,29 +207,13 @@ def section_settings(section: type, name: str = "") -> tuple[Setting, ...]:
         if declared["at_most"] and name:
             declared["at_most"] = f"{name}.{declared['at_most']}"
         hint = hints[field.name]
-        if isinstance(hint, types.UnionType):
-            raise TypeError(f"{section.__name__}.{field.name} has several types; give it one")
+        if hint not in _KINDS and typing.get_origin(hint) not in (Literal, tuple):
+            raise TypeError(
+                f"{section.__name__}.{field.name} is of type {hint}; allowed are bool, int, float, str, Literal and "
+                "tuples of int"
+            )
         full = f"{name}.{field.name}" if name else field.name
-        found.append(Setting(name=full, type=hint, default=field.default, **declared))
-    return tuple(found)
-
-
-@functools.cache
-def setting_fields(schema: type) -> Mapping[str, Setting]:
-    """Every setting of a configuration (a dataclass of sections) by "section.key", in order."""
-    return types.MappingProxyType({found.name: found for found in _all_settings(schema)})
-
-
-def check_section(values: Any, name: str) -> None:
-    """Raise ConfigError for the first number of one section's dataclass that is outside of its bounds."""
-    for found in section_settings(type(values), name):
-        found.check(getattr(values, found.key))
-
-
-def _all_settings(schema: type) -> Iterator[Setting]:
-    defaults = schema()
-    for field in dataclasses.fields(schema):
-        yield from section_settings(type(getattr(defaults, field.name)), field.name)
+        yield Setting(name=full, type=hint, default=field.default, **declared)
 
 
 def _as_text(value: Any) -> str:

@@ -68,7 +68,7 @@ def check_settings_used(config: Config, scene: SceneKind | None = None, own: Con
         if not found.applies_to(*kind) and setting_value(config, name) != setting_value(own, name):
             what = "the refinement of a mesh" if kind[0] == "mesh" else config.run.method
             raise ConfigError(
-                f"{name} means nothing to {what}; allowed are the settings that docs/settings.md lists for it; "
+                f"{name} means nothing to {what}; allowed are the settings that docs/user/settings.md lists for it; "
                 "leave it out"
             )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ablation ladder of the paper's figure 6: a preset with its viewpoints, prompts and light held back, and given back one by one."""
+"""Ablation of the paper's figure 6: a preset with fixed views, prompts and light, which are released stage by stage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import ConfigError
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the ladder: the figure's name of it, a folder's name, and what it gives back to the preset."""
+    """One stage of the ablation: its name in the figure, its folder, and what it adds."""
 
     name: str
     folder: str
@@ -33,7 +33,7 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
 @dataclass(frozen=True)
 class Midpoint:
-    """The middle of a range of the preset's: of these two settings, both of which it becomes."""
+    """The mean of two settings, the ends of a range of the preset."""
 
     low: str
     high: str
@@ -41,7 +41,7 @@ class Midpoint:
 
 @dataclass(frozen=True)
 class FixedSetting:
-    """A setting that every stage below `until` holds at `value`, and why at that."""
+    """A setting that has `value` in all stages before `until`, and the reason for that value."""
 
     setting: str
     until: str
@@ -49,42 +49,28 @@ class FixedSetting:
     reason: str
 
 
-BASE_ELEVATION = 30.0
+BASE_ELEVATION = 30.0  # degrees
 
-# The paper prints no numbers for its base. It does say (A.3) that the CLIP methods it compares with see at most 30 degrees of
-# elevation, that all are judged there, and (figure 6's caption) that the base makes "a multi-faced dog", so it sees all sides.
+_DISTANCE = Midpoint("camera.distance_min", "camera.distance_max")
+_FOCAL = Midpoint("camera.focal_min", "camera.focal_max")
+_FILL = Midpoint("camera.fill_min", "camera.fill_max")
+_ELEVATION = "A.3: the elevation of Dream Fields' cameras, and the highest of the CLIP methods"
+_PERTURBED = "A.2: 'this noise acts as an additional augmentation'"
+_FRAMED = "focal length of presets that frame by the prop's share of the image"
+
+# The paper prints no numbers for its base. Figure 6's caption names its result "a multi-faced dog": it sees all sides.
 FIXED_SETTINGS: tuple[FixedSetting, ...] = (
-    FixedSetting(
-        "camera.elevation_min",
-        "+ViewAug",
-        BASE_ELEVATION,
-        "A.3: the elevation that is judged, and Dream Fields' only one",
-    ),
-    FixedSetting("camera.elevation_max", "+ViewAug", BASE_ELEVATION, "the same"),
-    FixedSetting(
-        "camera.distance_min",
-        "+ViewAug",
-        Midpoint("camera.distance_min", "camera.distance_max"),
-        "3.2: a range of distances is part of the wide views",
-    ),
-    FixedSetting("camera.distance_max", "+ViewAug", Midpoint("camera.distance_min", "camera.distance_max"), "the same"),
-    FixedSetting(
-        "camera.focal_min",
-        "+ViewAug",
-        Midpoint("camera.focal_min", "camera.focal_max"),
-        "3.2: the focal length is 'additionally' sampled",
-    ),
-    FixedSetting("camera.focal_max", "+ViewAug", Midpoint("camera.focal_min", "camera.focal_max"), "the same"),
-    FixedSetting(
-        "camera.fill_min",
-        "+ViewAug",
-        Midpoint("camera.fill_min", "camera.fill_max"),
-        "the focal length of presets that frame by it",
-    ),
-    FixedSetting("camera.fill_max", "+ViewAug", Midpoint("camera.fill_min", "camera.fill_max"), "the same"),
-    FixedSetting("camera.look_at_std", "+ViewAug", 0.0, "A.2: 'this noise acts as an additional augmentation'"),
-    FixedSetting("camera.up_std", "+ViewAug", 0.0, "the same"),
-    FixedSetting("camera.position_offset", "+ViewAug", 0.0, "A.2: 'perturbed by a small uniform offset'; the same"),
+    FixedSetting("camera.elevation_min", "+ViewAug", BASE_ELEVATION, _ELEVATION),
+    FixedSetting("camera.elevation_max", "+ViewAug", BASE_ELEVATION, _ELEVATION),
+    FixedSetting("camera.distance_min", "+ViewAug", _DISTANCE, "3.2: a range of distances is part of the wide views"),
+    FixedSetting("camera.distance_max", "+ViewAug", _DISTANCE, "3.2: a range of distances is part of the wide views"),
+    FixedSetting("camera.focal_min", "+ViewAug", _FOCAL, "3.2: the focal length is 'additionally' sampled"),
+    FixedSetting("camera.focal_max", "+ViewAug", _FOCAL, "3.2: the focal length is 'additionally' sampled"),
+    FixedSetting("camera.fill_min", "+ViewAug", _FILL, _FRAMED),
+    FixedSetting("camera.fill_max", "+ViewAug", _FILL, _FRAMED),
+    FixedSetting("camera.look_at_std", "+ViewAug", 0.0, _PERTURBED),
+    FixedSetting("camera.up_std", "+ViewAug", 0.0, _PERTURBED),
+    FixedSetting("camera.position_offset", "+ViewAug", 0.0, "A.2: 'perturbed by a small uniform offset'"),
     FixedSetting(
         "guidance.view_dependent", "+ViewDep", False, "figure 6: 'the base method (i) without view-dependent prompts'"
     ),
@@ -92,50 +78,56 @@ FIXED_SETTINGS: tuple[FixedSetting, ...] = (
         "guidance.opposite_weight",
         "+ViewDep",
         0.0,
-        "ours: without view words the opposite view has no prompt to go away from",
+        "without view words there is no prompt of the opposite view; not part of the paper",
     ),
     FixedSetting("shading.shaded_probability", "+Lighting", 0.0, "section 4: 'unlit albedo color renders' alone"),
-    FixedSetting("shading.textureless_probability", "+Textureless", 0.0, "section 4: textureless renders come last"),
+    FixedSetting(
+        "shading.textureless_probability", "+Textureless", 0.0, "section 4: textureless renders are added last"
+    ),
 )
 
 
 def stage_config(config: Config, name: str) -> Config:
-    """The preset `config` as the stage of that name runs it; the topmost is `config` itself.
+    """The preset `config` as the stage of that name runs it; the last stage is `config` itself.
 
-    Raises ConfigError for an unknown stage, and settings with which two stages would be the same or the base no part of the
-    preset.
+    Raises ConfigError for an unknown stage, for a preset in which a stage changes nothing, and for one whose cameras
+    do not include the base elevation.
     """
     if name not in STAGE_NAMES:
         raise ConfigError(f"unknown stage {name!r}; allowed are {', '.join(STAGE_NAMES)}; choose one")
     camera = config.camera
     if not camera.elevation_min <= BASE_ELEVATION <= camera.elevation_max:
         raise ConfigError(
-            f"camera elevations {camera.elevation_min:g} to {camera.elevation_max:g}; allowed for the ladder are ranges with "
-            f"{BASE_ELEVATION:g} degrees in them, where its base looks from; change camera.elevation_min or camera.elevation_max"
+            f"camera elevations {camera.elevation_min:g} to {camera.elevation_max:g}; allowed for the ablation are "
+            f"ranges that include {BASE_ELEVATION:g} degrees, the elevation of its base; change camera.elevation_min or "
+            "camera.elevation_max"
         )
-    ladder = [_with_fixed_settings(config, level) for level in range(len(STAGES))]
-    for below, above, stage in zip(ladder, ladder[1:], STAGES[1:]):
-        if below == above:
-            names = ", ".join(held.setting for held in FIXED_SETTINGS if held.until == stage.name)
+    stages = [_with_fixed_settings(config, level) for level in range(len(STAGES))]
+    for before, after, stage in zip(stages, stages[1:], STAGES[1:], strict=False):
+        if before == after:
+            names = ", ".join(fixed.setting for fixed in FIXED_SETTINGS if fixed.until == stage.name)
             raise ConfigError(
                 f"the stage {stage.name} would change nothing; its settings are {names}; give one of them another value"
             )
-    return ladder[STAGE_NAMES.index(name)]
+    return stages[STAGE_NAMES.index(name)]
 
 
 def fixed_values(config: Config) -> dict[str, dict[str, Any]]:
-    """By stage the settings that it still holds, and at what."""
-    ladder = {stage.name: stage_config(config, stage.name) for stage in STAGES}
-    held_by = {name: [held.setting for held in FIXED_SETTINGS if STAGE_NAMES.index(held.until) > STAGE_NAMES.index(name)] for name in STAGE_NAMES}
-    return {name: {setting: _value(ladder[name], setting) for setting in held_by[name]} for name in STAGE_NAMES}
+    """Value of each setting that a stage still fixes, by stage and setting."""
+    stages = {stage.name: stage_config(config, stage.name) for stage in STAGES}
+    fixed_by = {
+        name: [fixed.setting for fixed in FIXED_SETTINGS if STAGE_NAMES.index(fixed.until) > STAGE_NAMES.index(name)]
+        for name in STAGE_NAMES
+    }
+    return {name: {setting: _value(stages[name], setting) for setting in fixed_by[name]} for name in STAGE_NAMES}
 
 
 def _with_fixed_settings(config: Config, level: int) -> Config:
     changed = config
-    for held in FIXED_SETTINGS:
-        if STAGE_NAMES.index(held.until) > level:
-            section, key = held.setting.split(".")
-            value = held.value
+    for fixed in FIXED_SETTINGS:
+        if STAGE_NAMES.index(fixed.until) > level:
+            section, key = fixed.setting.split(".")
+            value = fixed.value
             if isinstance(value, Midpoint):
                 value = 0.5 * (_value(config, value.low) + _value(config, value.high))
             changed = replace(changed, **{section: replace(getattr(changed, section), **{key: value})})

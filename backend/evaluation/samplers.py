@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Figure 2's three ways to a picture, as cells: one sampler, weight and prompt each, load_result so that a killed run goes on."""
+"""2D samples of figure 2: one result for each sampler, guidance weight and prompt, kept in a folder of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -20,33 +21,35 @@ from ..errors import NonFiniteError, StoppedError
 from ..guidance.interfaces import Denoiser
 from ..guidance.sampling import ancestral_steps, to_images
 from ..guidance.sds import distill_image
-from ..io.output_files import write_atomically
+from ..io.output_files import write_output
 from ..text.prompts import PromptEmbeddings
 from .captions import slug
+from .run_settings import make_folder
 
 SAMPLERS: Mapping[str, str] = {
     "ancestral": "DDPM ancestral sampling (figure 7)",
     "sds": "score distillation of a plain image, x = theta",
     "sds-symmetric": "score distillation of the symmetric generator, x = (flip(theta), theta)",
 }
+RESULT, IMAGES = "result.json", "images.safetensors"
 
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """One cell: pictures of seeds 0 .. samples - 1 of a prompt, result together."""
+    """Images of seeds 0 to samples - 1 of a prompt, drawn together."""
 
     sampler: str
     omega: float
     prompt: str
 
     def folder(self, out: Path) -> Path:
-        """Where it is load_result."""
+        """Folder of the result."""
         return out / self.sampler / f"omega-{self.omega:g}" / slug(self.prompt)
 
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """What all cells share. Steps of each way; SDS is that of `dreamwright sample`."""
+    """Settings of all specs: number of images, steps of each sampler, and SDS as in `dreamwright sample`."""
 
     samples: int
     ancestral_steps: int
@@ -57,30 +60,30 @@ class SamplerSettings:
 
 @dataclass(frozen=True)
 class SampleResult:
-    """A cell that was result, by a plan of that spec_fingerprint, or its error."""
+    """Seconds that a spec of that fingerprint took, and the error of one that diverged."""
 
-    spec_fingerprint: str
+    fingerprint: str
     seconds: float
     error: str = ""
 
 
 def sample_specs(weights: Sequence[float], prompts: Sequence[str]) -> list[SampleSpec]:
-    """All cells, every sampler and weight of one prompt before the next, so that a short run can be compared as well."""
+    """All specs, prompt by prompt, so that an unfinished evaluation compares samplers and weights as well."""
     return [SampleSpec(sampler, omega, prompt) for prompt in prompts for omega in weights for sampler in SAMPLERS]
 
 
 def spec_fingerprint(spec: SampleSpec, plan: Mapping[str, object]) -> str:
-    """What load_result pictures must share: the cell and everything that the plan says."""
+    """SHA-256 of all that a result depends on: the spec and the plan of the evaluation."""
     return hashlib.sha256(json.dumps([asdict(spec), plan], sort_keys=True).encode()).hexdigest()
 
 
-def load_result(folder: Path, wanted: str) -> tuple[SampleResult, Tensor | None] | None:
-    """A finished cell with that spec_fingerprint and its pictures (n, 3, h, w) in [0, 1]; None where there is none."""
+def load_result(folder: Path, fingerprint: str) -> tuple[SampleResult, Tensor | None] | None:
+    """A kept result of that fingerprint and its images (n, 3, h, w) in [0, 1]; None when there is none."""
     try:
-        result = SampleResult(**json.loads((folder / "cell.json").read_text(encoding="utf-8")))
-        if result.spec_fingerprint != wanted:
+        result = SampleResult(**json.loads((folder / RESULT).read_text(encoding="utf-8")))
+        if result.fingerprint != fingerprint:
             return None
-        return result, None if result.error else load_file(folder / "pictures.safetensors")["pictures"].float() / 255
+        return result, None if result.error else load_file(folder / IMAGES)["images"].float() / 255
     except (OSError, ValueError, TypeError, KeyError, SafetensorError):
         return None
 
@@ -90,52 +93,49 @@ def run_sampler(
     settings: SamplerSettings,
     denoiser: Denoiser,
     folder: Path,
-    wanted: str,
+    fingerprint: str,
     should_stop: Callable[[], bool] = lambda: False,
     watch: Callable[[int, int], None] = lambda step, steps: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[SampleResult, Tensor | None]:
-    """Draw the cell and keep it with 8 bits a channel; one that diverges is load_result as failed.
+    """Draw the images and keep them with 8 bits a channel; one that diverges is kept as failed.
 
-    Raises StoppedError when `should_stop` said so; a cell takes seconds, so that half of one is not load_result.
+    Raises StoppedError when `should_stop` is true between steps; a spec takes seconds, so half of one is not kept.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    begun, error, image = clock(), "", None
+    start, error, images = clock(), "", None
     try:
-        for step, (steps, image) in enumerate(_states(spec, settings, denoiser), 1):
+        for step, (steps, images) in enumerate(_states(spec, settings, denoiser), 1):
             watch(step, steps)
             if should_stop() and step < steps:
-                raise StoppedError(
-                    f"stopped while spec {spec.prompt!r}; the same command draws that one anew and goes on"
-                )
+                raise StoppedError(f"stopped while drawing {spec.prompt!r}; the same command draws that one anew")
     except NonFiniteError as failure:
-        error, image = str(failure), None
-    if image is not None:
-        eight_bits = (image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().contiguous()
-        write_atomically(folder / "pictures.safetensors", save({"pictures": eight_bits}))
-        image = eight_bits.float() / 255
-    result = SampleResult(wanted, clock() - begun, error)
-    write_atomically(folder / "cell.json", (json.dumps(asdict(result), indent=2) + "\n").encode())
-    return result, image
+        error, images = str(failure), None
+    make_folder(folder)
+    if images is not None:
+        eight_bits = (images.clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().contiguous()
+        write_output(folder / IMAGES, save({"images": eight_bits}))
+        images = eight_bits.float() / 255
+    result = SampleResult(fingerprint, clock() - start, error)
+    write_output(folder / RESULT, (json.dumps(asdict(result), indent=2) + "\n").encode())
+    return result, images
 
 
 def _states(spec: SampleSpec, settings: SamplerSettings, denoiser: Denoiser) -> Iterator[tuple[int, Tensor | None]]:
-    """(steps in all, pictures, which sampling has at its end only) after each step. All weights and prompts begin from the same noise."""
+    """(number of steps, images) after each step; ancestral sampling has images after the last step only.
+
+    All specs start from the same noise.
+    """
     config = GuidanceConfig(omega=spec.omega, t_max_end=settings.sds_t_max_end, view_dependent=False)
-    conditioning = PromptEmbeddings(denoiser, spec.prompt, config).for_cameras(
-        [0.0] * settings.samples, [0.0] * settings.samples
-    )
+    level = [0.0] * settings.samples
+    conditioning = PromptEmbeddings(denoiser, spec.prompt, config).for_cameras(level, level)
     generator = torch.Generator().manual_seed(0)
     if spec.sampler == "ancestral":
         steps = settings.ancestral_steps
-        states = ancestral_steps(
-            denoiser, conditioning.positive, conditioning.negative, spec.omega, steps, generator
-        )
+        states = ancestral_steps(denoiser, conditioning.positive, conditioning.negative, spec.omega, steps, generator)
         for step, clean in enumerate(states, 1):
             yield steps, to_images(denoiser, clean) if step == steps else None
     else:
-        kind = "symmetric" if spec.sampler == "sds-symmetric" else "free"
-        for event in distill_image(
-            denoiser, conditioning, config, kind, settings.sds_steps, settings.sds_learning_rate, generator
-        ):
-            yield settings.sds_steps, event.image
+        kind: Literal["symmetric", "free"] = "symmetric" if spec.sampler == "sds-symmetric" else "free"
+        steps, rate = settings.sds_steps, settings.sds_learning_rate
+        for event in distill_image(denoiser, conditioning, config, kind, steps, rate, generator):
+            yield steps, event.image

@@ -54,7 +54,8 @@ def validate_mesh(
             "all of the mesh's vertices are at one place" if radius == 0 else f"the mesh has a radius of {radius:.3g}"
         )
         raise ConfigError(
-            f"{problem}; allowed are radii of {number_text(SMALLEST_RADIUS)} to {number_text(LARGEST_RADIUS)}; scale it or choose another"
+            f"{problem}; allowed are radii of {number_text(SMALLEST_RADIUS)} to {number_text(LARGEST_RADIUS)}; scale it or "
+            "choose another"
         )
     farthest = float(np.abs(center).max())
     if radius < FINEST_SHARE * farthest:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
+from dreamwright.shared.numbers import number_text
+
 from ..errors import ModelError
 from .download_record import read_record, record_path
 from .registry import BY_NAME, BY_REPO, MODELS, PACKAGED, Kind, ModelSource, RegisteredModel
@@ -224,7 +226,7 @@ def _how_to_get(model: RegisteredModel, found: LocalModel) -> str:
     if found.half is not None:
         elsewhere = "" if found.half == default_folder(model) else f" --to {found.half}"
         return f"half downloaded ({_some(found.missing)} missing): `dreamwright models download {model.name}{elsewhere}` goes on"
-    command = f"`dreamwright models download {model.name}` (about {model.download_gb:g} GB)"
+    command = f"`dreamwright models download {model.name}` (about {number_text(model.download_gb)} GB)"
     return (
         f"accept its licence at {model.sources[0].url}, run `hf auth login`, then {command}" if model.gated else command
     )

@@ -184,7 +184,7 @@ def _network_numbers(folder: PipelineFolder, config: Config) -> int:
     work = [c * (size >> level) ** 2 for level, c in enumerate(channels)]
     skips = (
         work[0]
-        + sum(count * numbers for count, numbers in zip(layers, work))
+        + sum(count * numbers for count, numbers in zip(layers, work, strict=False))  # both come from the folder
         + sum(numbers // 4 for numbers in work[:-1])
     )
     return skips + (12 if folder.family.name == "pixel" else 21) * max(work)

@@ -11,22 +11,20 @@ from dreamwright.shared.messages import JobSummary, SubmitJob
 from dreamwright.shared.prompt_words import PromptVocabulary
 
 from ..config.parsing import apply_settings
-from ..config.presets import PRESETS, Preset, get_preset
+from ..config.presets import PRESETS, Preset
 from ..errors import ModelError
-from ..models.json_object import read_object
+from ..models.json_files import read_object
 from ..models.local import ModelStatus, local_models, registered_model, resolve_model
 from ..models.registry import BY_NAME
 from ..models.required_files import INDEX, family_of, is_clip_folder, parts_of
 from ..text.vocabulary import check_words, read_vocabulary
-from ..training.job import Job, make_job
+from ..training.job import Job, make_job, preset_config
 from ..training.methods import check_model
-from ..training.refine_job import RefineJob
 from .offered_settings import setting_infos, setting_ranges
 from .policy import Policy, stated_bounds
-from .workers.refine_executor import refine_job_of
 from .workers.worker_protocol import RunJob
 
-DEVICES_TOLD = 64  # to the panel, which only shows them; a cluster may have more
+MAX_DEVICES = 64  # to the panel, which only shows them; a cluster may have more
 
 
 def capabilities(devices: tuple[str, ...], policy: Policy = Policy()) -> Capabilities:
@@ -35,7 +33,7 @@ def capabilities(devices: tuple[str, ...], policy: Policy = Policy()) -> Capabil
         models=tuple(_model_card(info) for info in local_models()),
         presets=tuple(PresetInfo(p.name, p.summary, p.config.run.steps) for p in _presets(devices)),
         settings=setting_infos(),
-        devices=devices[:DEVICES_TOLD],
+        devices=devices[:MAX_DEVICES],
         bounds=stated_bounds(policy),
         setting_bounds=setting_ranges(),
     )
@@ -66,17 +64,16 @@ def _model_card(info: ModelStatus) -> ModelInfo:
     )
 
 
-def job_of(asked: SubmitJob | JobSummary | RunJob) -> Job | RefineJob:
+def job_of(asked: SubmitJob | JobSummary | RunJob) -> Job:
     """The validated job that was asked for. Raises PromptError, ConfigError and ModelError."""
-    if asked.mesh:
-        return refine_job_of(asked)
-    config = apply_settings(get_preset(asked.preset).config, [f"{k}={v}" for k, v in asked.settings.items()])
+    base = preset_config(asked.preset, has_mesh=bool(asked.mesh))
+    config = apply_settings(base, [f"{name}={value}" for name, value in asked.settings.items()])
     config = replace(config, run=replace(config.run, seed=asked.seed))
     config = replace(config, guidance=replace(config.guidance, negative_prompt=asked.negative))
-    return make_job(asked.prompt, asked.model, asked.preset, config)
+    return make_job(asked.prompt, asked.model, asked.preset, config, input_mesh=asked.mesh)
 
 
-def check_submission(request: SubmitJob, folders: bool = True) -> Job | RefineJob:
+def check_submission(request: SubmitJob, folders: bool = True) -> Job:
     """The job, when this server can make it.
 
     Raises the errors of `job_of`, PromptError for unknown words, ConfigError for a texture without xatlas.

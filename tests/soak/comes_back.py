@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.shared.client import Client
-from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.connection_monitor import CurveCredentials
+from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.job_states import ENDED
 from dreamwright.shared.messages import (
     JobChanged,
@@ -136,7 +136,7 @@ class Soak:
     def __init__(self, folder: Path, seed: int) -> None:
         self.dice = random.Random(seed)
         self.served = Served(
-            folder, ["anna"], ["keeper"], ["--deaths", "100"], module="tests.soak.ticking_server"
+            folder, ["anna"], ["keeper"], ["--max-worker-failures", "100"], module="tests.soak.ticking_server"
         ).start()
         self.artists = [
             self._comes(name, user)

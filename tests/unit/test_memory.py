@@ -16,17 +16,23 @@ from dreamwright.backend.cli.main import main
 from dreamwright.backend.config.parsing import apply_settings
 from dreamwright.backend.config.presets import PRESETS
 from dreamwright.backend.config.schema import Config
+from dreamwright.backend.config.usage import memory_settings
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.models import memory_estimate
 from dreamwright.backend.models.local import resolve_model
-from dreamwright.backend.config.usage import memory_settings
-from dreamwright.backend.models.memory_estimate import check_memory, estimate_memory, free_bytes, size_text, reduce_memory
+from dreamwright.backend.models.memory_estimate import (
+    check_memory,
+    estimate_memory,
+    free_bytes,
+    reduce_memory,
+    size_text,
+)
 from dreamwright.backend.models.pipeline_folder import open_pipeline
 from dreamwright.backend.scenes.field_scene import FieldScene
 from dreamwright.backend.text.prompts import PromptEmbeddings
-from dreamwright.backend.training.trainer import LIT as LAMP
+from dreamwright.backend.scenes.views import SHADED
 from tests.testing.tiny_families import save, stable_diffusion, write_family
 from tests.testing.tiny_pipeline import write_pipeline
 
@@ -65,7 +71,7 @@ def measured(folder: Path, config: Config, prompt: str) -> int:
         scene = FieldScene(config, ScoreDistillation(denoiser, config.guidance), bank, 0)
         scene.train_step()
         scene.train_step()
-        scene.orbit([20, 110], LAMP, 96)
+        scene.orbit([20, 110], SHADED, 96)
 
     return weights + peak_bytes(run)
 

@@ -23,9 +23,9 @@ from dreamwright.backend.config.presets import PRESETS, get_preset
 from dreamwright.backend.config.schedules import linear
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.fields import build_field
-from dreamwright.backend.rendering.shading import sample_shading
 from dreamwright.backend.optimizers.factory import build_optimizer, learning_rate, set_learning_rate
 from dreamwright.backend.optimizers.shampoo import Shampoo
+from dreamwright.backend.rendering.shading import sample_shading
 
 PAPER = PRESETS["paper"].config
 STEPS = 15_000

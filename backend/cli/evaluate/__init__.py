@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright evaluate`: how good props are; each suite measures something else."""
+"""`dreamwright evaluate`: measure lifting quality; each suite measures something else."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from typing import Any
 
 # Each module has add_arguments(parser) and run(options) -> exit code.
 SUITES = {
-    "starter": ("starter", "lift the starter's prompts and compare each with the prop that it names"),
-    "r-precision": ("r_precision", "CLIP R-Precision of props or pictures that are there"),
-    "baselines": (
-        "baselines",
-        "make the starter's prompts by every method, and a table like the paper's table 1",
-    ),
+    "starter": ("starter", "lift the starter's prompts and compare each mesh with the prop that its prompt names"),
+    "r-precision": ("r_precision", "CLIP R-Precision of mesh files or images"),
+    "baselines": ("baselines", "generate the starter's prompts by every method, for a table like the paper's table 1"),
     "ablation": (
         "ablation",
-        "the paper's figure 6: from a base to the whole preset in five rungs, retrieved from albedo, shaded and textureless renders",
+        "the paper's figure 6: five stages from a base to the whole preset, by R-Precision of albedo, shaded and "
+        "textureless renders",
     ),
     "sweep": ("sweep", "the paper's figure 9: props by guidance weight and seed"),
     "guidance-2d": (
@@ -29,15 +27,18 @@ SUITES = {
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     """Define the command and its suites."""
-    parser = subparsers.add_parser("evaluate", help="measure lifting quality", description=__doc__)
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "evaluate", help="measure lifting quality", description=__doc__
+    )
     suites = parser.add_subparsers(dest="suite", required=True, metavar="SUITE")
     for name, (module, summary) in SUITES.items():
-        _module(module).add_arguments(suites.add_parser(name, help=summary, description=_module(module).__doc__))
+        suite = _module(module)
+        suite.add_arguments(suites.add_parser(name, help=summary, description=suite.__doc__))
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the suite that was asked for; raises what it raises."""
+    """Run the chosen suite; raises what it raises."""
     return int(_module(SUITES[options.suite][0]).run(options))
 
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright evaluate ablation`: the paper's figure 6, five stages from a base to the whole preset, by what each retrieves.
+"""`dreamwright evaluate ablation`: the paper's figure 6, R-Precision of five stages from a base to the whole preset.
 
-Each job is load_result in --out: the same command goes on where it was stopped or killed, and adds more prompts or seeds.
+Each job is kept in --out: the same command continues where it was stopped or killed, and adds more prompts or seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 
-SHEET_PROMPTS = 8  # prompts in the picture
+SHEET_PROMPTS = 8  # prompts in the contact sheet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,13 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompts",
         default="4",
         metavar="N",
-        help="N of the starter's test prompts, different props first (default 4, at most 24), or a file with one prompt a line",
+        help="the first N of the starter's test prompts (default 4, at most 24), or a file with one prompt a line",
     )
     add_job_arguments(parser, "ablation")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make what is missing, then table and picture. Raises DreamwrightError for everything a person can mend."""
+    """Run the missing jobs, then write table and contact sheet. Raises DreamwrightError for what the user can mend."""
     from dataclasses import replace
 
     from ...evaluation.ablation import STAGES, fixed_values, stage_config
@@ -36,24 +36,17 @@ def run(options: argparse.Namespace) -> int:
     from ...evaluation.render_retrieval import RenderRetrieval
     from ...evaluation.results_table import ResultsTable
     from ...evaluation.run_settings import record_run_settings, result_settings, weight_hashes
-    from ...evaluation.samples import ELEVATION, starter_prop
+    from ...evaluation.samples import check_elevation, starter_prop
     from ...geometry.build import Mesh
     from ...training.job import make_job
     from ..sample import choose_device
     from ..signals import INTERRUPTED
-    from .arguments import (
-        MAX_SEEDS,
-        build_config,
-        check_count,
-        load_retrievers,
-        parse_prompts,
-        weights_line,
-        write_sheet,
-    )
+    from .arguments import MAX_SEEDS, build_config, check_count, load_retrievers, parse_prompts
     from .batch_runs import PlannedRun, run_all
-    from .r_precision import write_table
+    from .output import weights_line, write_sheet, write_table
 
     check_count("--seeds", options.seeds, MAX_SEEDS)
+    elevation = check_elevation(options.elevation)
     prompts, config = parse_prompts(options.prompts), build_config(options)
     captions, device = captions_for(prompts, "--prompts"), choose_device(options.device)
     configs = {stage.name: stage_config(config, stage.name) for stage in STAGES}
@@ -64,49 +57,57 @@ def run(options: argparse.Namespace) -> int:
         "weights": weight_hashes(options.model),
         "settings": result_settings(config),
     }
-    retrieval = RenderRetrieval(prompts, captions, load_retrievers(options.models, captions, device))
+    retrieval = RenderRetrieval(prompts, captions, load_retrievers(options.models, captions, device), elevation)
     record_run_settings(options.out, plan)
 
-    experiments = {}
+    planned = {}
     for seed in range(options.seeds):
         for prompt in prompts:
-            for stage in STAGES:  # side by side, so that a short run can be compared as well
-                seeded = replace(configs[stage.name], run=replace(configs[stage.name].run, seed=seed))
-                job = make_job(prompt, options.model, options.preset, seeded)
+            for stage in STAGES:  # prompt by prompt, so that an unfinished evaluation compares the stages as well
+                own = replace(configs[stage.name], run=replace(configs[stage.name].run, seed=seed))
+                job = make_job(prompt, options.model, options.preset, own)
                 folder = options.out / stage.folder / f"{slug(prompt)}.{seed}"
-                experiments[PlannedRun(f"{stage.name}: {prompt}", job, folder)] = (stage.name, prompt, seed)
+                planned[PlannedRun(f"{stage.name}: {prompt}", job, folder)] = (stage.name, prompt, seed)
     results, tiles, jobs = ResultsTable(retrieval.columns), {}, []
     names = [stage.name for stage in STAGES]
 
-    def use(cell: PlannedRun, result: RunResult, mesh: Mesh | None) -> None:
-        stage, prompt, seed = experiments[cell]
+    def use(done: PlannedRun, result: RunResult, mesh: Mesh | None) -> None:
+        stage, prompt, seed = planned[done]
         retrieval.add(results, stage, prompt, seed, mesh)
         jobs.append({"stage": stage, "prompt": prompt, "seed": seed, "seconds": result.seconds, "error": result.error})
         if mesh is not None and seed == 0 and prompt in prompts[:SHEET_PROMPTS]:
-            tiles[names.index(stage), prompts.index(prompt)] = mesh_tile(mesh)
+            tiles[names.index(stage), prompts.index(prompt)] = mesh_tile(mesh, elevation)
 
     if captions is STARTER_CAPTIONS:
         for seed in range(options.seeds):
             for prompt in prompts:
-                retrieval.add(results, "the true props", prompt, seed, starter_prop(prompt, seed))
-    if not run_all(list(experiments), device, use):
+                retrieval.add(results, "reference props", prompt, seed, starter_prop(prompt, seed))
+    if not run_all(list(planned), device, use):
         return INTERRUPTED
-    pairs = [(above, above, below) for below, above in zip(names, names[1:])] + [
-        ("the whole ladder", names[-1], names[0])
-    ]
-    chances = ", ".join(f"{look} {100 * chance:.1f}" for look, chance in retrieval.chances().items())
+    pairs = [(after, after, before) for before, after in zip(names, names[1:], strict=False)]
+    pairs.append(("all stages", names[-1], names[0]))
+    chances = ", ".join(f"{kind} {100 * chance:.1f}" for kind, chance in retrieval.chances().items())
     table = (
-        f"R-Precision in per cent, ± standard error over {len(prompts)} prompt(s) of {options.seeds} seed(s), {config.run.steps} steps each. By chance: {chances}.\n\n"
-        + results.markdown("stage")
-        + "\nChange from the stage below, paired by prompt:\n\n"
-        + results.changes_markdown("stage", pairs)
-        + f"\n{weights_line(plan)}\n"
+        f"R-Precision in per cent, ± standard error over {len(prompts)} prompt(s) of {options.seeds} seed(s), "
+        f"{config.run.steps} steps each, {AZIMUTHS} views at {elevation:.0f} degrees of elevation. By chance: {chances}.\n\n"
+        f"{results.markdown('stage')}\nChange from the stage before, paired by prompt:\n\n"
+        f"{results.changes_markdown('stage', pairs)}\n{weights_line(plan)}\n"
     )
     record = {
-        "metric": "R-Precision of renders (figure 6): share of views whose own caption scores highest, mean over prompts",
-        **plan, "prompts": prompts, "captions": len(captions), "seeds": options.seeds, "elevation_deg": ELEVATION, "azimuths": AZIMUTHS,
-        "resolution": retrieval.resolution, "chance": retrieval.chances(), "stages": [vars(stage) for stage in STAGES], "held": fixed_values(config), "rows": results.as_json(), "jobs": jobs,
-    }  # fmt: skip
+        "metric": "R-Precision of renders (figure 6): fraction of views whose own caption scores highest, mean over prompts",
+        **plan,
+        "prompts": prompts,
+        "captions": len(captions),
+        "seeds": options.seeds,
+        "elevation_deg": elevation,
+        "azimuths": AZIMUTHS,
+        "resolution": retrieval.resolution,
+        "chance": retrieval.chances(),
+        "stages": [vars(stage) for stage in STAGES],
+        "fixed": fixed_values(config),
+        "rows": results.to_json(),
+        "jobs": jobs,
+    }
     write_table(options.out, "ablation", table, record)
     if tiles:
         write_sheet(options.out, "ablation", contact_sheet(names, prompts[:SHEET_PROMPTS], tiles))

@@ -1,34 +1,32 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the suites of `dreamwright evaluate` that make things themselves are asked for, checked before anything is made."""
+"""Arguments that several suites of `dreamwright evaluate` share, and their checks before anything is made."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from PIL import Image
+from dreamwright.shared.numbers import number_text
 
+if TYPE_CHECKING:
     from ...config.schema import Config
     from ...evaluation.retrieval import RetrievalModel
 
 MAX_SEEDS = 100
+DEFAULT_ELEVATION = 45.0  # evaluation.samples.HELD_OUT_ELEVATION, which is not imported to draw --help
 
 
 def add_job_arguments(parser: argparse.ArgumentParser, out: str) -> None:
-    """The arguments of suites whose experiments are jobs."""
+    """Define the arguments of suites that generate meshes."""
     parser.add_argument(
-        "--seeds", type=int, default=1, metavar="K", help="props a prompt: seeds 0 to K - 1 (default 1)"
+        "--seeds", type=int, default=1, metavar="K", help="props of each prompt: seeds 0 to K - 1 (default 1)"
     )
     parser.add_argument("--preset", default="draft", help="the settings to begin from (default draft)")
     parser.add_argument(
-        "--steps",
-        type=int,
-        metavar="N",
-        help="steps of each run, in short for --set run.steps=N (default: the preset's)",
+        "--steps", type=int, metavar="N", help="steps of each run, as --set run.steps=N (default: the preset's)"
     )
     parser.add_argument(
         "--set",
@@ -37,36 +35,48 @@ def add_job_arguments(parser: argparse.ArgumentParser, out: str) -> None:
         metavar="NAME=VALUE",
         help="a setting of every job, for example run.threads=1",
     )
+    add_retrieval_arguments(parser)
+    add_common_arguments(parser, out)
+
+
+def add_retrieval_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the arguments of suites that measure R-Precision."""
     parser.add_argument(
         "--models",
         nargs="+",
         metavar="MODEL",
-        help="retrieval models: CLIP models by name or folder, or judge (default: the starter's two and its judge)",
+        help="retrieval models: CLIP models by name or folder, or classifier (default: the starter's two and its classifier)",
     )
-    add_common_arguments(parser, out)
+    parser.add_argument(
+        "--elevation",
+        type=float,
+        default=DEFAULT_ELEVATION,
+        metavar="DEGREES",
+        help="of the views that are retrieved from, above the horizon (default 45, the paper's held-out elevation)",
+    )
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, out: str) -> None:
-    """The arguments of all of them."""
+    """Define the arguments of all suites that make something."""
     parser.add_argument("--model", default="starter", help="the model that guides (default starter)")
     parser.add_argument(
         "--out",
         type=Path,
         default=Path(out),
-        help=f"folder for what is made, the table and the picture; more is added to it (default {out})",
+        help=f"folder of results, table and contact sheet; the same command continues or adds to it (default {out})",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
-def build_config(options: argparse.Namespace, taken: Sequence[str] = ()) -> Config:
-    """The preset with --set and --steps. Raises ConfigError, also for settings `taken` by the suite itself."""
+def build_config(options: argparse.Namespace, reserved: Sequence[str] = ()) -> Config:
+    """The preset with --set and --steps. Raises ConfigError, also for settings that the suite itself sets."""
     from ...config.parsing import apply_settings
     from ...config.presets import get_preset
     from ...errors import ConfigError
 
     for setting in options.set:
         name = setting.partition("=")[0].strip()
-        if name in ("run.seed", *taken):
+        if name in ("run.seed", *reserved):
             raise ConfigError(
                 f"--set {setting}: `evaluate {options.suite}` sets {name} itself; allowed are the other settings; leave it out"
             )
@@ -74,13 +84,14 @@ def build_config(options: argparse.Namespace, taken: Sequence[str] = ()) -> Conf
     config = apply_settings(get_preset(options.preset).config, [*options.set, *steps])
     if config.run.method != "dreamfusion":
         raise ConfigError(
-            f"the preset {options.preset!r} is one of {config.run.method}; allowed are those of dreamfusion; choose another with --preset"
+            f"the preset {options.preset!r} is one of {config.run.method}; allowed are those of dreamfusion; "
+            "choose another with --preset"
         )
     return config
 
 
 def parse_prompts(text: str) -> tuple[str, ...]:
-    """So many of the starter's test prompts, different props first, or those of a file. Raises ConfigError and PromptError."""
+    """The first N of the starter's test prompts, or the prompts of a file. Raises ConfigError and PromptError."""
     from ...errors import ConfigError
     from ...evaluation.baselines import PROMPT_ORDER
     from ...evaluation.captions import read_prompts
@@ -105,7 +116,7 @@ def check_count(name: str, value: int, most: int, least: int = 1) -> None:
 
 
 def parse_weights(weights: Sequence[float]) -> list[float]:
-    """The guidance weights, in rising order. Raises ConfigError for one out of range or given twice."""
+    """The guidance weights in rising order. Raises ConfigError for one out of range or given twice."""
     from ...config.parsing import OMEGA, setting_bounds
     from ...errors import ConfigError
 
@@ -113,16 +124,17 @@ def parse_weights(weights: Sequence[float]) -> list[float]:
     for weight in weights:
         if not (math.isfinite(weight) and low <= weight <= high):
             raise ConfigError(
-                f"--weights {weight:g}; allowed is {low:g} to {high:g} (omega; diffusers' guidance_scale is 1 + omega); change it"
+                f"--weights {number_text(weight)}; allowed is {number_text(low)} to {number_text(high)} "
+                "(omega; diffusers' guidance_scale is 1 + omega); change it"
             )
-    names = [f"{weight:g}" for weight in weights]  # folders are named so
+    names = [number_text(weight) for weight in weights]  # result folders have these names
     if len(set(names)) < len(names):
         raise ConfigError(f"--weights {' '.join(names)}; allowed is each weight once; leave the second one out")
     return sorted(weights)
 
 
 def load_retrievers(names: Sequence[str] | None, captions: Sequence[str], device: Any) -> dict[str, RetrievalModel]:
-    """The retrieval models. Raises PromptError, before anything is made, where one does not know the captions."""
+    """The retrieval models. Raises ModelError, and PromptError when one does not know the captions."""
     import torch
 
     from ...evaluation.retrievers import DEFAULT_RETRIEVERS, load_retriever
@@ -131,20 +143,3 @@ def load_retrievers(names: Sequence[str] | None, captions: Sequence[str], device
     for model in models.values():
         model.scores(torch.full((1, 3, model.image_size, model.image_size), 0.5), captions)
     return models
-
-
-def write_sheet(folder: Path, name: str, sheet: Image.Image) -> None:
-    """Write the sheet beside its table, and say where. Raises ExportError."""
-    import sys
-
-    from ...evaluation.contact_sheet import png_of
-    from ...io.output_files import write_output
-
-    write_output(folder / f"{name}.png", png_of(sheet))
-    print(f"{folder / name}.json, .md and .png are written", file=sys.stderr)
-
-
-def weights_line(plan: Mapping[str, Any]) -> str:
-    """One line beneath a table: which weights its figures are of."""
-    weights = ", ".join(f"{file} {digest}" for file, digest in plan["weights"].items())
-    return f"Model {plan['model']}: {weights}."

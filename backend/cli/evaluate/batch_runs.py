@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many jobs one after the other, each load_result in a folder of its own: a bar with the time left, and Ctrl-C between steps."""
+"""Run many jobs one after the other, each kept in its own folder, with a progress bar; signals stop between steps."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
     from ...geometry.build import Mesh
     from ...training.job import Job
 
-STEPS_SHOWN = 10  # steps between two updates of a job's own time left
+BAR_STEPS = 10  # steps between two updates of a job's remaining time
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A job, where it is load_result, and what the bar calls it."""
+    """A job, the folder of its result, and its label in the progress bar."""
 
-    words: str
+    label: str
     job: Job
     folder: Path
 
@@ -30,46 +31,44 @@ class PlannedRun:
 def run_all(
     planned: Sequence[PlannedRun], device: torch.device, use: Callable[[PlannedRun, RunResult, Mesh | None], None]
 ) -> bool:
-    """Make what is missing and hand every cell to `use`, in order; False when Ctrl-C stopped it. What was made stays.
+    """Run the jobs without a result and pass every result to `use`, in order; False when a signal stopped it.
 
-    Raises what `use` raises, and whatever in a job is no DreamwrightError: those are load_result as failed.
+    Failed jobs are kept as failed. Raises what `use` raises, and errors of a job that are no DreamwrightError.
     """
-    import sys
-
     from tqdm import tqdm
 
     from ...errors import StoppedError
-    from ...evaluation.baselines import fingerprint, load_result, run_experiment
+    from ...evaluation import baselines
     from ...mesh_rendering.turntable import turntable_picture
     from ...training.events import Event, StepCompleted
+    from ..run_display import PreviewFolder
     from ..signals import StopSignal
 
-    there = sum(load_result(cell.folder, fingerprint(cell.job)) is not None for cell in planned)
-    # Cells that are there cost nothing, so the bar begins behind them: its time left is that of the others.
-    with (
-        StopSignal() as stop,
-        tqdm(total=len(planned), initial=there, unit="job", dynamic_ncols=True) as bar,
-    ):
-        for cell in planned:
-            known = load_result(cell.folder, fingerprint(cell.job))
-            if known is None:
+    fingerprints = [baselines.job_fingerprint(run.job) for run in planned]
+    pairs = list(zip(planned, fingerprints, strict=True))
+    done = sum(baselines.load_result(run.folder, fingerprint) is not None for run, fingerprint in pairs)
+    with StopSignal() as stop, tqdm(total=len(planned), initial=done, unit="job", dynamic_ncols=True) as bar:
+        for run, fingerprint in pairs:
+            found = baselines.load_result(run.folder, fingerprint)
+            if found is None:
 
-                def watch(event: Event, words: str = cell.words) -> None:
-                    if isinstance(event, StepCompleted) and event.step % STEPS_SHOWN == 0:
-                        bar.set_postfix_str(f"{words}, step {event.step} of {event.steps}, {event.eta_s:.0f} s left")
+                def watch(event: Event, label: str = run.label) -> None:
+                    if isinstance(event, StepCompleted) and event.step % BAR_STEPS == 0:
+                        bar.set_postfix_str(f"{label}, step {event.step} of {event.steps}, {event.eta_s:.0f} s left")
 
                 try:
-                    known = run_experiment(cell.job, cell.folder, device, stop, watch)
+                    found = baselines.run_experiment(run.job, run.folder, device, stop, watch)
                 except StoppedError as stopped:
                     tqdm.write(
-                        f"{stopped}; {bar.n} of {len(planned)} jobs are load_result, and the same command goes on from here",
+                        f"{stopped}; {bar.n} of {len(planned)} jobs are kept, and the same command continues",
                         file=sys.stderr,
                     )
                     return False
-                if known[0].error:
-                    tqdm.write(f"{cell.words}: failed ({known[0].error}); it counts as wrong", file=sys.stderr)
+                result, mesh = found
+                if mesh is not None:
+                    PreviewFolder(run.folder).save("turntable", turntable_picture(mesh))
                 else:
-                    turntable_picture(known[1]).save(cell.folder / "turntable.png")
+                    tqdm.write(f"{run.label}: failed ({result.error}); it counts as wrong", file=sys.stderr)
                 bar.update()
-            use(cell, *known)
+            use(run, *found)
     return True

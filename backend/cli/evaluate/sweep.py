@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`dreamwright evaluate sweep`: the paper's figure 9, props by guidance weight and seed.
 
-Each job is load_result in --out: the same command goes on where it was stopped or killed, and adds more prompts, weights or seeds.
+Each job is kept in --out: the same command continues where it was stopped or killed, and adds prompts, weights or seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 
+from dreamwright.shared.numbers import number_text
+
 WEIGHTS = (1.0, 3.0, 10.0, 30.0, 100.0)
-PROMPTS = ("a red mug", "a blue chair")  # a hole and a front: two of the starter's props that are easily got wrong
+PROMPTS = ("a red mug", "a blue chair")  # a prop with a hole and one with a front, both hard for the starter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,12 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make what is missing, then table and picture. Raises DreamwrightError for everything a person can mend."""
+    """Run the missing jobs, then write table and contact sheet. Raises DreamwrightError for what the user can mend."""
     from dataclasses import replace
 
     import torch
 
-    from ...config.parsing import OMEGA
+    from ...config.parsing import GUIDANCE_SCALE, OMEGA
     from ...evaluation.baselines import RunResult
     from ...evaluation.captions import captions_for, slug
     from ...evaluation.classifier_metrics import AZIMUTHS, BACKGROUND
@@ -49,28 +51,20 @@ def run(options: argparse.Namespace) -> int:
     from ...evaluation.render_retrieval import RenderRetrieval
     from ...evaluation.results_table import Column, ResultsTable
     from ...evaluation.run_settings import record_run_settings, result_settings, weight_hashes
-    from ...evaluation.samples import ELEVATION
+    from ...evaluation.samples import check_elevation
     from ...geometry.build import Mesh
     from ...text.prompts import clean_prompt
     from ...training.job import make_job
     from ..sample import choose_device
     from ..signals import INTERRUPTED
-    from .arguments import (
-        MAX_SEEDS,
-        build_config,
-        check_count,
-        load_retrievers,
-        parse_weights,
-        weights_line,
-        write_sheet,
-    )
+    from .arguments import MAX_SEEDS, build_config, check_count, load_retrievers, parse_weights
     from .batch_runs import PlannedRun, run_all
-    from .r_precision import write_table
+    from .output import weights_line, write_sheet, write_table
 
     check_count("--seeds", options.seeds, MAX_SEEDS)
-    weights = parse_weights(options.weights)
+    elevation, weights = check_elevation(options.elevation), parse_weights(options.weights)
     prompts = tuple(clean_prompt(prompt) for prompt in options.prompts)
-    captions, config = captions_for(prompts, "--prompts"), build_config(options, (OMEGA, "guidance.guidance_scale"))
+    captions, config = captions_for(prompts, "--prompts"), build_config(options, (OMEGA, GUIDANCE_SCALE))
     device = choose_device(options.device)
     settings = result_settings(config)
     settings["guidance"].pop("omega")
@@ -81,57 +75,63 @@ def run(options: argparse.Namespace) -> int:
         "weights": weight_hashes(options.model),
         "settings": settings,
     }
-    retrieval = RenderRetrieval(prompts, captions, load_retrievers(options.models, captions, device))
+    retrieval = RenderRetrieval(prompts, captions, load_retrievers(options.models, captions, device), elevation)
     record_run_settings(options.out, plan)
 
-    experiments = {}
+    planned = {}
     for seed in range(options.seeds):
         for prompt in prompts:
-            for omega in weights:  # side by side, so that a short run can be compared as well
+            for omega in weights:  # prompt by prompt, so that an unfinished sweep compares the weights as well
                 own = replace(
                     config, run=replace(config.run, seed=seed), guidance=replace(config.guidance, omega=omega)
                 )
-                folder = options.out / f"omega-{omega:g}" / f"{slug(prompt)}.{seed}"
-                experiments[
-                    PlannedRun(
-                        f"omega {omega:g}: {prompt}", make_job(prompt, options.model, options.preset, own), folder
-                    )
-                ] = (omega, prompt, seed)
-    chroma, apart = Column("mean chroma of the albedo", digits=1), Column("distance of seeds", digits=3)
-    results, tiles, jobs = ResultsTable([*retrieval.columns, chroma, apart]), {}, []
+                job = make_job(prompt, options.model, options.preset, own)
+                folder = options.out / f"omega-{number_text(omega)}" / f"{slug(prompt)}.{seed}"
+                planned[PlannedRun(f"omega {number_text(omega)}: {prompt}", job, folder)] = (omega, prompt, seed)
+    chroma, distance = Column("mean chroma of the albedo", digits=1), Column("distance of seeds", digits=3)
+    results, tiles, jobs = ResultsTable([*retrieval.columns, chroma, distance]), {}, []
     renders: dict[tuple[float, str], list[torch.Tensor]] = {}
 
-    def use(cell: PlannedRun, result: RunResult, mesh: Mesh | None) -> None:
-        omega, prompt, seed = experiments[cell]
-        sample = retrieval.add(results, f"{omega:g}", prompt, seed, mesh)
-        jobs.append(
-            {"omega": omega, "prompt": prompt, "seed": seed, "seconds": result.seconds, "error": result.error}
-        )
-        if mesh is None or sample is None:
+    def use(done: PlannedRun, result: RunResult, mesh: Mesh | None) -> None:
+        omega, prompt, seed = planned[done]
+        sample = retrieval.add(results, number_text(omega), prompt, seed, mesh)
+        jobs.append({"omega": omega, "prompt": prompt, "seed": seed, "seconds": result.seconds, "error": result.error})
+        if mesh is None or sample is None or sample.albedo is None:
             return
-        results.add(f"{omega:g}", chroma.name, prompt, mean_chroma(sample.albedo, BACKGROUND))
+        results.add(number_text(omega), chroma.name, prompt, mean_chroma(sample.albedo, BACKGROUND))
         renders.setdefault((omega, prompt), []).append(sample.albedo)
-        tiles[weights.index(omega), prompts.index(prompt) * options.seeds + seed] = mesh_tile(mesh)
+        tiles[weights.index(omega), prompts.index(prompt) * options.seeds + seed] = mesh_tile(mesh, elevation)
 
-    if not run_all(list(experiments), device, use):
+    if not run_all(list(planned), device, use):
         return INTERRUPTED
-    for (omega, prompt), seen in renders.items():
-        distance = mean_distance(torch.stack(seen))
-        if distance is not None:
-            results.add(f"{omega:g}", apart.name, prompt, [distance])
-    chances = ", ".join(f"{look} {100 * chance:.1f}" for look, chance in retrieval.chances().items())
+    for (omega, prompt), images in renders.items():
+        apart = mean_distance(torch.stack(images))
+        if apart is not None:
+            results.add(number_text(omega), distance.name, prompt, [apart])
+    chances = ", ".join(f"{kind} {100 * chance:.1f}" for kind, chance in retrieval.chances().items())
     table = (
-        f"R-Precision in per cent, ± standard error over {len(prompts)} prompt(s) of {options.seeds} seed(s), {config.run.steps} steps each. By chance: {chances}. "
-        "Chroma is CIELAB's C* of the prop's pixels without light; the distance is the root mean square difference of two seeds' albedo "
-        f"pictures, in [0, 1].\n\n{results.markdown('omega')}\n{weights_line(plan)}\n"
+        f"R-Precision in per cent, ± standard error over {len(prompts)} prompt(s) of {options.seeds} seed(s), "
+        f"{config.run.steps} steps each, {AZIMUTHS} views at {elevation:.0f} degrees of elevation. By chance: {chances}. "
+        "Chroma is CIELAB's C* of the prop's unlit pixels. The distance of seeds is the root mean square difference of "
+        f"two seeds' albedo renders, in [0, 1].\n\n{results.markdown('omega')}\n{weights_line(plan)}\n"
     )
     record = {
-        "metric": "figures of renders by guidance weight (figure 9), mean over prompts",
-        **plan, "prompts": prompts, "captions": len(captions), "omegas": weights, "seeds": options.seeds, "elevation_deg": ELEVATION, "azimuths": AZIMUTHS,
-        "resolution": retrieval.resolution, "chance": retrieval.chances(), "rows": results.as_json(), "jobs": jobs,
-    }  # fmt: skip
+        "metric": "metrics of renders by guidance weight (figure 9), mean over prompts",
+        **plan,
+        "prompts": prompts,
+        "captions": len(captions),
+        "omegas": weights,
+        "seeds": options.seeds,
+        "elevation_deg": elevation,
+        "azimuths": AZIMUTHS,
+        "resolution": retrieval.resolution,
+        "chance": retrieval.chances(),
+        "rows": results.to_json(),
+        "jobs": jobs,
+    }
     write_table(options.out, "sweep", table, record)
     if tiles:
         columns = [f"{prompt} {seed}" for prompt in prompts for seed in range(options.seeds)]
-        write_sheet(options.out, "sweep", contact_sheet([f"omega {omega:g}" for omega in weights], columns, tiles))
+        rows = [f"omega {number_text(omega)}" for omega in weights]
+        write_sheet(options.out, "sweep", contact_sheet(rows, columns, tiles))
     return 0

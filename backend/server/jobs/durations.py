@@ -48,7 +48,7 @@ class DurationSample:
 
 
 def duration_key(job: JobSummary) -> str:
-    """Text that is equal for jobs whose steps take equally long: the model, the kind of run, and `duration_settings`."""
+    """Text that is equal for jobs whose steps take equally long: model, kind of run, and `duration_settings`."""
     settings = tuple(sorted(f"{name}={value}" for name, value in job.settings.items()))
     return _duration_key(job.model, job.preset, bool(job.mesh), settings)
 

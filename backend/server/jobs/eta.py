@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from dreamwright.shared.job_states import JobState
 
-from ..transport.event_publisher import EventPublisher
 from .durations import TimeRange, duration_key, ready_times
 from .job_store import JobStore
 
@@ -15,9 +14,9 @@ MIN_CHANGE_S = 2.0  # smaller changes are not published
 MIN_CHANGE_SHARE = 0.05  # nor those of a smaller share of the time itself
 
 
-def publish_eta(store: JobStore, publisher: EventPublisher, devices: Sequence[str]) -> None:
+def publish_eta(store: JobStore, devices: Sequence[str]) -> None:
     """Update `ready_low_s` and `ready_high_s` of every queued job, seconds from now; -1 where the time is unknown."""
-    durations, records = store.durations, store.entries.values()
+    durations, records = store.durations, store.records.values()
     busy = {device: TimeRange(0.0, 0.0) for device in devices}
     for record in records:
         job = record.summary
@@ -40,4 +39,4 @@ def publish_eta(store: JobStore, publisher: EventPublisher, devices: Sequence[st
         threshold = max(MIN_CHANGE_S, MIN_CHANGE_SHARE * high)
         change = max(abs(high - job.ready_high_s), abs(low - job.ready_low_s))
         if (high < 0) != (job.ready_high_s < 0) or change > threshold:
-            publisher.note(job.job, ready_low_s=low, ready_high_s=high)
+            store.update_in_memory(job.job, ready_low_s=low, ready_high_s=high)

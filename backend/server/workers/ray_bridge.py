@@ -28,6 +28,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from dreamwright.shared import __version__
 from dreamwright.shared.errors import ProtocolError
 from dreamwright.shared.limits import MESSAGE_CHARACTERS, NAME_CHARACTERS
+from dreamwright.shared.numbers import number_text
 
 from ...errors import one_line
 from .ray_actor import NO_SECRET, JobActor
@@ -244,7 +245,7 @@ class RayBridge:
             if handle.stop_mode == "pause"
             else ("cancelled", "there is no mesh")
         )
-        message = f"it did not stop within {self._grace_s:g} s, so its process was killed; {rest}"
+        message = f"it did not stop within {number_text(self._grace_s)} s, so its process was killed; {rest}"
         self.send(JobFinished(handle.job, how, message, False, handle.attempt))
 
 
