@@ -129,13 +129,13 @@ class DreamwrightArtist(bpy.types.PropertyGroup):
         set=_set_preset,
     )
     seed: IntProperty(
-        name="Seed", description="Another seed gives another prop for the same words", min=0, max=2**31 - 1, default=0
+        name="Seed", description="Another seed gives another prop for the same words", min=0, max=limits.SEED_LARGEST, default=0
     )
     height_m: FloatProperty(
         name="Height",
         description="How tall the finished prop is",
-        min=0.001,
-        max=10_000,
+        min=limits.HEIGHT_M_SMALLEST,
+        max=limits.HEIGHT_M_LARGEST,
         soft_min=0.01,
         soft_max=10,
         default=1.0,
@@ -144,8 +144,8 @@ class DreamwrightArtist(bpy.types.PropertyGroup):
     triangles: IntProperty(
         name="Triangles",
         description="The largest number of triangles that the mesh may have",
-        min=16,
-        max=5_000_000,
+        min=limits.TRIANGLES_SMALLEST,
+        max=limits.TRIANGLES_LARGEST,
         soft_min=100,
         soft_max=200_000,
         default=20_000,

@@ -18,6 +18,8 @@ UPLOAD_BYTES = 12 * 1024 * 1024  # of its file: 36 bytes per vertex, 12 per face
 UPLOAD_PIECE_BYTES = 60 * 1024  # of one chunk of it, so that the request stays within REQUEST_BYTES
 UPLOAD_PIECES_IN_FLIGHT = 4  # sent ahead by a client: 240 kB, which 1 Mbit/s carries within the time-out
 TEXTURE_SMALLEST, TEXTURE_LARGEST = 64, 4096  # texels per side of a mesh's texture
+TRIANGLES_SMALLEST, TRIANGLES_LARGEST = 16, 5_000_000  # triangle budget of a finished mesh
+HEIGHT_M_SMALLEST, HEIGHT_M_LARGEST = 0.001, 10_000.0  # height of a finished prop, meters
 
 PROMPT_CHARACTERS = 1000
 SETTINGS = 200  # settings in one request

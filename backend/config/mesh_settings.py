@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dreamwright.shared.limits import TEXTURE_LARGEST, TEXTURE_SMALLEST
+from dreamwright.shared import limits
 
 from .setting import SceneKind, Section, setting
 
@@ -27,7 +27,11 @@ class MeshConfig:
         help="Marching-cubes grid that the surface is taken from.",
     )
     triangles: int = setting(
-        20000, (16, 5_000_000), panel=True, duration=False, help="Triangle budget of the finished mesh."
+        20000,
+        (limits.TRIANGLES_SMALLEST, limits.TRIANGLES_LARGEST),
+        panel=True,
+        duration=False,
+        help="Triangle budget of the finished mesh.",
     )
     threshold: float = setting(
         0.0,
@@ -44,11 +48,15 @@ class MeshConfig:
         0, (0, 200), help="Rounds of Taubin's filter on the decimated mesh. They remove lumps of a few edges' length."
     )
     texture: int = setting(
-        0, (TEXTURE_SMALLEST, TEXTURE_LARGEST), zero="vertex colors", unit="texels a side", help="Albedo texture."
+        0,
+        (limits.TEXTURE_SMALLEST, limits.TEXTURE_LARGEST),
+        zero="vertex colors",
+        unit="texels a side",
+        help="Albedo texture.",
     )
     height_m: float = setting(
         1.0,
-        (1e-3, 1e4),
+        (limits.HEIGHT_M_SMALLEST, limits.HEIGHT_M_LARGEST),
         unit="meters",
         panel=True,
         label="Height",

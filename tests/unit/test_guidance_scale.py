@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One number with two names: omega, the paper's, and guidance_scale = 1 + omega, diffusers'; and what it weighs."""
+"""One number with two names: the paper's omega, and diffusers' guidance_scale = 1 + omega."""
 
 from __future__ import annotations
 
@@ -53,15 +53,13 @@ def test_both_names_are_one_setting_of_a_job() -> None:
         (["guidance.guidance_scael=3"], ("guidance.guidance_scale",)),
     ],
 )
-def test_a_contradiction_or_a_bad_number_is_refused_in_its_own_words(
-    settings: list[str], words: tuple[str, ...]
-) -> None:
+def test_contradiction_or_bad_number_is_refused_by_its_name(settings: list[str], words: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as caught:
         apply_settings(Config(), settings)
     assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)
 
 
-def test_help_the_start_of_a_run_and_the_mesh_say_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_log_and_mesh_name_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, out = str(save_tiny_model(tmp_path / "model")), tmp_path / "x.glb"
     settings = [part for setting in (*QUICK, "guidance.guidance_scale=8.5") for part in ("--set", setting)]
     assert main(["generate", "a red mushroom", "--model", model, "--out", str(out), *settings]) == 0
@@ -76,8 +74,11 @@ def test_help_the_start_of_a_run_and_the_mesh_say_both(tmp_path: Path, capsys: p
         assert "omega" in shown and "guidance_scale" in shown
 
 
-def test_a_negative_prompt_and_perp_neg_work_together() -> None:
-    """2 w (u + (1 + omega) (c - u - k p) - eps) with u the negative prompt's and p what of o - u is across c - u; float64."""
+def test_negative_prompt_and_perp_neg_together() -> None:
+    """2 w (u + (1 + omega) (c - u - k p) - eps), in float64.
+
+    u is the negative prompt's prediction, c the prompt's, o the opposite side's, p the part of o - u normal to c - u.
+    """
     size, omega, k = 8, 3.0, 1.5
     draw = torch.Generator().manual_seed(3)
     texts = ("", "fog", *(f"a chair, {view} view" for view in ("front", "side", "back", "overhead")))

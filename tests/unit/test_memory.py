@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a run needs of memory: estimated from headers alone, against what torch allocates, and refused where it cannot fit."""
+"""Memory of a run: the estimate from headers, against the peak that torch allocates, and refusals."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from dreamwright.backend.models.memory_estimate import (
 )
 from dreamwright.backend.models.pipeline_folder import open_pipeline
 from dreamwright.backend.scenes.field_scene import FieldScene
-from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.scenes.views import SHADED
+from dreamwright.backend.text.prompts import PromptEmbeddings
 from tests.testing.tiny_families import save, stable_diffusion, write_family
 from tests.testing.tiny_pipeline import write_pipeline
 
-FACTOR = 2.0  # the promise of the module: never more than this off, either way
+FACTOR = 2.0  # the promise of the module, in both directions
 LIT = ("shading.shaded_probability=1", "shading.albedo_only_share=0", "render.coarse_resolution=0")
 NARROW = ("field.hidden_width=64", "render.resolution=24", "render.samples=12", "run.views_per_step=1")
 SMALL = ("render.resolution=32", "render.samples=48", "field.voxel_resolutions=16,32", "render.occupancy_resolution=16")
@@ -47,7 +47,7 @@ def draft(*settings: str) -> Config:
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """The most that tensors on the CPU held at once while `work` ran, above what they held before, by torch's profiler."""
+    """Peak bytes of CPU tensors while `work` runs, above those before it, by torch's profiler."""
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         work()
@@ -102,7 +102,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def middling(work: Path) -> StableDiffusionPipeline:
-    """Stable Diffusion's parts a fifth as wide, on pictures of 256 pixels: large enough that its activations count."""
+    """Stable Diffusion's parts a fifth as wide, on images of 256 pixels: large enough that its activations count."""
     pipeline = stable_diffusion(work)
     return StableDiffusionPipeline(
         vae=AutoencoderKL(
@@ -115,13 +115,13 @@ def middling(work: Path) -> StableDiffusionPipeline:
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
             cross_attention_dim=16, attention_head_dim=8,
         ),
-        text_encoder=pipeline.text_encoder, tokenizer=pipeline.tokenizer, scheduler=pipeline.scheduler, safety_checker=None,
-        feature_extractor=None, requires_safety_checker=False,
+        text_encoder=pipeline.text_encoder, tokenizer=pipeline.tokenizer, scheduler=pipeline.scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_estimate_is_within_its_factor_of_what_torch_allocates(case: str, folders: dict[str, Path]) -> None:
+def test_estimate_is_within_a_factor_of_two_of_the_measured_peak(case: str, folders: dict[str, Path]) -> None:
     name, config = CASES[case]
     estimate = estimate_memory(open_pipeline(folders[name]), config, torch.float32, "cpu").total
     actual = measured(folders[name], config, "a red mushroom")
@@ -152,7 +152,7 @@ def test_nothing_is_loaded_for_an_estimate(folders: dict[str, Path], monkeypatch
             file.write_bytes(whole)
 
 
-def test_a_run_that_cannot_fit_is_refused_with_what_helps_most_first(
+def test_run_that_cannot_fit_is_refused_with_the_best_advice_first(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, config = (
@@ -168,9 +168,7 @@ def test_a_run_that_cannot_fit_is_refused_with_what_helps_most_first(
     listed = [
         word
         for word in message.split()
-        if "=" in word
-        and word.partition("=")[0]
-        in {s.partition("=")[0] for s in memory_settings()}
+        if "=" in word and word.partition("=")[0] in {s.partition("=")[0] for s in memory_settings()}
     ]
     savings = []
     for setting in listed:
@@ -187,7 +185,7 @@ def test_a_run_that_cannot_fit_is_refused_with_what_helps_most_first(
     )
 
 
-def test_generate_says_what_it_needs_or_refuses_before_it_loads_anything(
+def test_generate_refuses_before_it_loads_anything(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(memory_estimate, "free_bytes", lambda device: 10_000_000)
@@ -200,7 +198,7 @@ def test_generate_says_what_it_needs_or_refuses_before_it_loads_anything(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_advice_for_a_resumed_run_names_only_what_it_may_change(folders: dict[str, Path]) -> None:
+def test_resume_advice_keeps_the_fingerprint(folders: dict[str, Path]) -> None:
     from dreamwright.backend.training.job import make_job
 
     folder, config = open_pipeline(folders["latent"]), draft("run.views_per_step=4")
@@ -214,9 +212,7 @@ def test_advice_for_a_resumed_run_names_only_what_it_may_change(folders: dict[st
     assert reduce_memory(folder, tiny, torch.bfloat16, "cpu", otherwise="nothing") == "nothing"
 
 
-def test_free_memory_is_what_linux_calls_available_or_less_in_a_container(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_free_memory_of_linux_and_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_estimate, "MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(memory_estimate, "CGROUP", tmp_path)
     assert free_bytes("cpu") is None

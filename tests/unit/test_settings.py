@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamwright.backend.config.parsing import (
@@ -186,7 +186,7 @@ def test_number_text_is_the_number_to_twelve_digits(value: float) -> None:
 
 
 @pytest.mark.parametrize("preset", RUNS)
-def test_a_setting_that_a_run_does_not_read_is_refused_by_name(preset: str) -> None:
+def test_setting_that_a_run_does_not_read_is_refused_by_name(preset: str) -> None:
     """And one that it reads is not; for every setting and every kind of run."""
     own = REFINE if preset == REFINE_PRESET else PRESETS[preset].config
     kind = run_kind(own, RUNS[preset])
@@ -250,3 +250,77 @@ def test_one_section_is_checked_by_the_same_bounds() -> None:
 def test_the_page_is_linked_from_the_site() -> None:
     site = Path(PAGE.parents[2] / "mkdocs.yml").read_text(encoding="utf-8")
     assert "user/settings.md" in site
+
+
+def test_settings_are_typed() -> None:
+    config = apply_settings(
+        Config(),
+        [
+            "run.steps=20",
+            "guidance.omega=7.5",
+            "field.voxel_resolutions=8,16",
+            "guidance.view_words=eight",
+            "optimizer.kind=adam",
+        ],
+    )
+    assert (config.run.steps, config.guidance.omega, config.field.voxel_resolutions) == (20, 7.5, (8, 16))
+    assert (config.guidance.view_words, config.optimizer.kind) == ("eight", "adam")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("run.steps=-3", ("run.steps", "-3", "1 to")),
+        ("run.steps=2.5", ("2.5", "whole number")),
+        ("run.stesp=3", ("run.stesp", "run.steps")),
+        ("nonsense=3", ("nonsense",)),
+        ("run.steps", ("=",)),
+        ("guidance.omega=nan", ("guidance.omega", "nan")),
+        ("guidance.omega=1e308", ("guidance.omega", "1000")),
+        ("guidance.t_min=0.99", ("guidance.t_min", "guidance.t_max")),
+        ("field.kind=hash", ("hash", "mip-mlp", "voxels")),
+        ("guidance.view_dependent=maybe", ("maybe", "true")),
+        ("field.voxel_resolutions=", ("voxel_resolutions",)),
+    ],
+)
+def test_bad_setting_names_the_value_and_what_is_allowed(setting: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        apply_settings(Config(), [setting])
+    message = str(caught.value)
+    assert all(word in message for word in words) and "\n" not in message
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=60)
+@given(name=st.sampled_from(setting_names()), value=anything)
+def test_any_json_value_is_valid_or_a_one_line_error(name: str, value: object) -> None:
+    section, key = name.split(".")
+    try:
+        config = config_from_mapping({section: {key: value}})
+    except ConfigError as error:
+        assert "\n" not in str(error)
+    else:
+        hash(config)  # plain values all the way down: frozen, comparable
+        assert config_from_mapping(config_to_mapping(config)) == config
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        [1],
+        None,
+        {"run": 3},
+        {"run": {"steps": True}},
+        {"field": {"voxel_resolutions": 8}},
+        {"guidance": {"negative_prompt": None}},
+    ],
+)
+def test_mapping_of_the_wrong_shape_is_refused(mapping: object) -> None:
+    with pytest.raises(ConfigError, match="allowed"):
+        config_from_mapping(mapping)
