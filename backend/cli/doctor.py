@@ -50,7 +50,9 @@ def run(options: argparse.Namespace) -> int:
     )
     print(f"device {device}; {torch.get_num_threads()} threads of {os.cpu_count()} processors")
     memory = free_bytes("cpu")
-    print(f"memory available: {size_text(memory)}" if memory is not None else "memory available: unknown on this system")
+    print(
+        f"memory available: {size_text(memory)}" if memory is not None else "memory available: unknown on this system"
+    )
     print(f"nerfacc: {nerfacc_mode()}")
     models = local_models()
     for model in models:

@@ -171,7 +171,7 @@ def open_metrics(address: str | None, door: Server) -> Exporter | None:
     from ..server.monitoring.metrics import Exporter
 
     exporter = Exporter(address)
-    door.publish = exporter.publish
+    door.publish_metrics = exporter.publish
     print(f"figures for Prometheus are at {exporter.url}", flush=True)
     return exporter
 

@@ -103,7 +103,7 @@ def choose_server(named: str | None, state: Path | None) -> tuple[str, CurveCred
     from dreamwright.shared.credentials import is_connection_string, parse_connection_string
 
     from ..errors import ConfigError
-    from ..server.app import check_address
+    from ..server.transport.router_socket import is_loopback_address
     from ..server.transport.authorized_keys import KeyFolder, state_folder
     from .client_key import own_pair
     from .serve import ADDRESS
@@ -119,7 +119,7 @@ def choose_server(named: str | None, state: Path | None) -> tuple[str, CurveCred
     address = named or served or ADDRESS
     if served:
         return address, CurveCredentials(folder.pair().public, own_pair())
-    if not check_address(address):
+    if not is_loopback_address(address):
         raise ConfigError(
             f"{address} is another machine; name it by the connection string that dreamwright serve prints: --server dreamwright://…"
         )

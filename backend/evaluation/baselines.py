@@ -1,42 +1,42 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The experiments of a comparison of methods: one job for each method, prompt and seed, load_result so that a killed run goes on."""
+"""Experiments of a comparison: one job for each method, prompt and seed, kept so that a killed evaluation continues."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
 from ..config.parsing import apply_settings
 from ..config.presets import get_preset
 from ..errors import CheckpointError, DreamwrightError, StoppedError
 from ..geometry.build import Mesh
-from ..models.local import resolve_model
+from ..io.output_files import write_output
+from ..scenes.interfaces import RunState
 from ..training.checkpoints import (
     has_checkpoint,
     read_checkpoint,
     remove_checkpoints,
     write_checkpoint,
 )
-from ..training.events import Checkpoint, Event, Finished, RunState
-from ..training.job import Job, make_job
+from ..training.events import Checkpoint, Event, Finished
+from ..training.job import Job, identify_model, make_job
 from ..training.methods import get_method, uses
 from ..training.pipeline import TextTo3DPipeline
 from .captions import slug
+from .run_settings import make_folder
+from .samples import arrays_of, mesh_of
 from .starter import PROMPTS
 
-PROMPT_ORDER = (
-    *PROMPTS[::2],
-    *PROMPTS[1::2],
-)  # the test's prompts come in pairs of a prop: few of them are better of many props
+PROMPT_ORDER = (*PROMPTS[::2], *PROMPTS[1::2])  # PROMPTS come in pairs of a prop; few of these are of many props
+RESULT, MESH, WORK = "result.json", "mesh.safetensors", "work"
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Experiment:
     seed: int
 
     def folder(self, out: Path) -> Path:
-        """Where it is load_result."""
+        """Folder of the result."""
         return out / self.method / f"{slug(self.prompt)}.{self.seed}"
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a cell gave: a mesh, or the error that there is none."""
+    """Seconds that a job of that fingerprint took, and the error of one that failed."""
 
     fingerprint: str
     seconds: float
@@ -62,46 +62,43 @@ class RunResult:
 
 
 def experiments(methods: Sequence[str], prompts: Sequence[str], seeds: int) -> list[Experiment]:
-    """All experiments, every method of one prompt and seed before the next, so that a short run can be compared as well."""
+    """All experiments, prompt by prompt, so that an unfinished evaluation compares the methods as well."""
     return [Experiment(method, prompt, seed) for seed in range(seeds) for prompt in prompts for method in methods]
 
 
-def experiment_job(cell: Experiment, settings: Sequence[str] = (), models: dict[str, str] | None = None) -> Job:
-    """The cell's job by its method's own preset and model, with those of the settings that mean something to it. Raises ConfigError."""
-    method = get_method(cell.method)
+def experiment_job(experiment: Experiment, settings: Sequence[str] = (), models: dict[str, str] | None = None) -> Job:
+    """The job by its method's own preset and model, with the settings that the method reads. Raises ConfigError."""
+    method = get_method(experiment.method)
     base = get_preset(method.preset).config
-    apply_settings(base, settings)  # a wrong name or number is one for every method
+    apply_settings(base, settings)  # an unknown name or a value out of range is an error for every method
     config = apply_settings(
         base, [setting for setting in settings if uses(method.name, setting.partition("=")[0].strip())]
     )
-    config = replace(config, run=replace(config.run, seed=cell.seed))
-    return make_job(cell.prompt, (models or {}).get(cell.method, method.model), method.preset, config)
+    config = replace(config, run=replace(config.run, seed=experiment.seed))
+    model = (models or {}).get(experiment.method, method.model)
+    return make_job(experiment.prompt, model, method.preset, config)
 
 
-def fingerprint(job: Job) -> str:
-    """What a load_result mesh must share with the job: settings and the model's weights."""
-    digest = hashlib.sha256(job.fingerprint().encode())
+def job_fingerprint(job: Job) -> str:
+    """SHA-256 of all that a mesh depends on: the job with its model's weights, and the settings of meshing."""
+    digest = hashlib.sha256(identify_model(job).fingerprint().encode())
     digest.update(json.dumps(asdict(job.config.mesh), sort_keys=True).encode())
-    for file in sorted(resolve_model(job.model).rglob("*.safetensors")):
-        status = file.stat()
-        digest.update(f"{file.name} {status.st_size}".encode())
-        digest.update(file.read_bytes() if status.st_size < 2**28 else str(status.st_mtime_ns).encode())
     return digest.hexdigest()
 
 
-def load_result(folder: Path, wanted: str) -> tuple[RunResult, Mesh | None] | None:
-    """A finished cell with that fingerprint, None where there is none."""
+def load_result(folder: Path, fingerprint: str) -> tuple[RunResult, Mesh | None] | None:
+    """A kept result of that fingerprint and its mesh; None when there is none, or a damaged one."""
     try:
-        result = RunResult(**json.loads((folder / "cell.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        result = RunResult(**json.loads((folder / RESULT).read_text(encoding="utf-8")))
+        if result.fingerprint != fingerprint:
+            return None
+        return result, None if result.error else mesh_of(load_file(folder / MESH))
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError):
         return None
-    if result.fingerprint != wanted:
-        return None
-    return result, None if result.error else Mesh(**load_file(folder / "mesh.safetensors"))
 
 
-def _resumed(work: Path, job: Job) -> RunState | None:
-    """Where the job was stopped; None where it begins, also when what is there is damaged or another job's, as after a change of settings."""
+def _resume_state(work: Path, job: Job) -> RunState | None:
+    """The state of an interrupted run; None without one, and for a damaged one or one of other settings."""
     if not has_checkpoint(work):
         return None
     try:
@@ -119,34 +116,28 @@ def run_experiment(
     watch: Callable[[Event], None] = lambda event: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[RunResult, Mesh | None]:
-    """Run the job, from its checkpoint where there is one, and keep what it gives; what fails is load_result as failed.
+    """Run the job, from its checkpoint if there is one, and keep its mesh; one that fails is kept as failed.
 
-    `seconds` are those of this call. Raises StoppedError, after a checkpoint, when `should_stop` said so.
+    `seconds` are those of this call. Raises StoppedError, after a checkpoint, when `should_stop` is true.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    work, begun, wanted = folder / "work", clock(), fingerprint(job)
-    error, mesh = "", None
+    make_folder(folder)
+    work, start, fingerprint = folder / WORK, clock(), job_fingerprint(job)
+    job, error, mesh = identify_model(job), "", None
     try:
-        resume = _resumed(work, job)
-        production = TextTo3DPipeline(job, device, resume, should_stop)
-        for event in production.events():
+        pipeline = TextTo3DPipeline(job, device, _resume_state(work, job), should_stop)
+        for event in pipeline.events():
             watch(event)
             if isinstance(event, Checkpoint):
                 write_checkpoint(work, job, event.state)
             if isinstance(event, Finished) and not event.complete:
-                raise StoppedError(f"stopped at step {event.step} of {job.prompt!r}; the same command goes on from there")
-        mesh, _ = production.mesh()
-        save_file(
-            {name: np.ascontiguousarray(value) for name, value in vars(mesh).items() if value is not None},
-            folder / "mesh.safetensors",
-        )
+                raise StoppedError(f"stopped at step {event.step} of {job.prompt!r}; the same command continues there")
+        mesh, _ = pipeline.mesh()
+        write_output(folder / MESH, save(arrays_of(mesh)))
     except StoppedError:
         raise
     except DreamwrightError as failure:
         error = str(failure)
-    result = RunResult(wanted, clock() - begun, error)
-    temporary = folder / "cell.json.part"
-    temporary.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "cell.json")
+    result = RunResult(fingerprint, clock() - start, error)
+    write_output(folder / RESULT, (json.dumps(asdict(result), indent=2) + "\n").encode())
     remove_checkpoints(work)
     return result, mesh

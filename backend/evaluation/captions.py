@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Prompts to retrieve, from a file, and the distractors of each."""
+"""Prompts from a file, the captions that they are retrieved among, and their file names."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +14,14 @@ from numpy.typing import NDArray
 from ..errors import PromptError
 from ..starter import domain
 
+SLUG_LENGTH = 100  # bytes; file systems allow 255, and suffixes follow
 STARTER_CAPTIONS = tuple(domain.caption(prop.name, color, None) for prop in domain.PROPS for color in domain.COLORS)
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """One prompt a line; blank lines and lines that begin with # are left out.
+    """Read one prompt a line; blank lines and lines that begin with # are left out.
 
-    Raises PromptError: no such file, not UTF-8, fewer than two prompts, or one twice (its pictures could fit either).
+    Raises PromptError: no such file, not UTF-8, fewer than two prompts, or two alike.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -32,10 +34,10 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 
 
 def check_prompts(prompts: Sequence[str], where: str) -> tuple[str, ...]:
-    """The prompts themselves. Raises PromptError for fewer than two, two alike, or two that would share file names."""
+    """The prompts. Raises PromptError for fewer than two, and for two that share a file name, as do two alike."""
     if len(prompts) < 2:
         raise PromptError(
-            f"{where} holds {len(prompts)} prompts; needed are two or more, or there is nothing to retrieve from"
+            f"{where} holds {len(prompts)} prompts; needed are two or more, as each is retrieved among all"
         )
     seen: dict[str, str] = {}
     for prompt in prompts:
@@ -48,9 +50,9 @@ def check_prompts(prompts: Sequence[str], where: str) -> tuple[str, ...]:
 
 
 def captions_for(prompts: Sequence[str], where: str) -> tuple[str, ...]:
-    """What prompts are retrieved among: all of the starter's captions where they are of them, else each other.
+    """Captions that the prompts are retrieved among: the starter's if they all belong to it, else the prompts.
 
-    Raises PromptError as `check_prompts`: two alike, or a single one that is no caption of the starter's.
+    Raises PromptError like `check_prompts`, but allows a single caption of the starter.
     """
     if len(prompts) == 1 and prompts[0] in STARTER_CAPTIONS:
         return STARTER_CAPTIONS
@@ -59,15 +61,21 @@ def captions_for(prompts: Sequence[str], where: str) -> tuple[str, ...]:
 
 
 def slug(prompt: str) -> str:
-    """A prompt as a file name: "A red mushroom." -> "a-red-mushroom"."""
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
+    """A prompt as a file name: "A red mushroom." -> "a-red-mushroom".
+
+    Letters and digits of every script are kept. One that is too long, or has none, ends in a hash.
+    """
+    name = re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")
+    if name and len(name.encode()) <= SLUG_LENGTH:
+        return name
+    digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
+    return f"{name.encode()[:SLUG_LENGTH].decode(errors='ignore').strip('-')}-{digest}".lstrip("-")
 
 
 def same_color(captions: Sequence[str], prompts: Sequence[str]) -> NDArray[np.bool_] | None:
-    """Which captions (columns) name the color that a prompt (row) of the starter's names, (n, m).
+    """Whether caption j names the color of prompt i, (n, m): textureless renders cannot tell colors apart.
 
-    A textureless picture of the starter's domain can tell props apart and nothing else. None for prompts of another
-    domain, where captions differ in more than a color.
+    None unless all prompts and captions are of the starter's domain.
     """
     try:
         named = [domain.parse(caption)[0] for caption in captions]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Figures by row and column with prompts as the independent units: means, standard errors, and paired differences."""
+"""Results by row and column, with prompts as independent samples: means, standard errors and paired differences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Column:
-    """One figure of a table. `scale` 100 shows a share in per cent."""
+    """One column of a table. `scale` 100 shows a fraction as a percentage."""
 
     name: str
     scale: float = 1.0
@@ -21,13 +21,13 @@ class Column:
 
 
 def percentage(name: str) -> Column:
-    """A column of shares, shown in per cent."""
+    """A column of fractions, shown as percentages."""
     return Column(name, 100.0, 1)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over prompts, its standard error (None for a single prompt), and how many prompts."""
+    """A mean over prompts, its standard error (None for a single prompt), and the number of prompts."""
 
     mean: float
     standard_error: float | None
@@ -42,7 +42,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of independent values, with s / sqrt(n), s^2 the unbiased variance. Raises ValueError for none."""
+    """Mean of n independent values and its standard error s / sqrt(n), s^2 the unbiased variance. Raises ValueError."""
     if not len(values):
         raise ValueError("no values; a mean needs at least one")
     error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
@@ -50,7 +50,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 class ResultsTable:
-    """Collects values by row, column and prompt. Seeds and views of one prompt are averaged before prompts are."""
+    """Collects values by row, column and prompt. The values of a prompt are averaged before prompts are."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self.columns = tuple(columns)
@@ -58,7 +58,7 @@ class ResultsTable:
         self._rows: dict[str, None] = {}
 
     def add(self, row: str, column: str, prompt: str, values: Sequence[float]) -> None:
-        """More values of one prompt. Raises ValueError for a column that the table does not have."""
+        """Add values of one prompt. Raises ValueError for an unknown column."""
         if column not in {known.name for known in self.columns}:
             raise ValueError(f"no column {column!r}; the columns are {', '.join(known.name for known in self.columns)}")
         self._rows.setdefault(row)
@@ -70,46 +70,46 @@ class ResultsTable:
         return tuple(self._rows)
 
     def by_prompt(self, row: str, column: str) -> dict[str, float]:
-        """The mean of each prompt that has values."""
+        """Mean of each prompt that has values."""
         return {
             prompt: float(np.mean(values)) for prompt, values in self._values.get((row, column), {}).items() if values
         }
 
-    def figure(self, row: str, column: str) -> Estimate | None:
-        """The mean over prompts; None where there is nothing."""
+    def mean_of(self, row: str, column: str) -> Estimate | None:
+        """Mean over prompts; None without values."""
         means = list(self.by_prompt(row, column).values())
         return estimate(means) if means else None
 
     def change(self, row: str, before: str, column: str) -> Estimate | None:
-        """The mean of `row` - `before` over the prompts that both have: paired, so that hard prompts do not add to its error."""
+        """Mean of `row` - `before` over the prompts that both have: a paired difference."""
         new, old = self.by_prompt(row, column), self.by_prompt(before, column)
         both = [new[prompt] - old[prompt] for prompt in new if prompt in old]
         return estimate(both) if both else None
 
     def markdown(self, head: str) -> str:
-        """The table of figures."""
+        """The table of means."""
         return self._table(
-            head, [(row, [self.figure(row, column.name) for column in self.columns]) for row in self.rows], False
+            head, [(row, [self.mean_of(row, column.name) for column in self.columns]) for row in self.rows], False
         )
 
     def changes_markdown(self, head: str, pairs: Sequence[tuple[str, str, str]]) -> str:
-        """The table of differences: (label, row, row before) each."""
+        """The table of differences; `pairs` are (label, row, row before)."""
         lines = [
             (label, [self.change(row, before, column.name) for column in self.columns]) for label, row, before in pairs
         ]
         return self._table(head, lines, True)
 
-    def as_json(self) -> list[dict[str, Any]]:
-        """Each row's figures, and what they are means of."""
+    def to_json(self) -> list[dict[str, Any]]:
+        """Means of each row, and the values by prompt."""
         found: list[dict[str, Any]] = []
         for row in self.rows:
-            figures: dict[str, Mapping[str, Any] | None] = {}
+            estimates: dict[str, Mapping[str, Any] | None] = {}
             for column in self.columns:
-                figure = self.figure(row, column.name)
-                figures[column.name] = (
-                    None if figure is None else {**asdict(figure), "by_prompt": self.by_prompt(row, column.name)}
+                value = self.mean_of(row, column.name)
+                estimates[column.name] = (
+                    None if value is None else {**asdict(value), "by_prompt": self.by_prompt(row, column.name)}
                 )
-            found.append({"row": row, "figures": figures})
+            found.append({"row": row, "values": estimates})
         return found
 
     def _table(self, head: str, lines: Sequence[tuple[str, Sequence[Estimate | None]]], signed: bool) -> str:
@@ -117,9 +117,9 @@ class ResultsTable:
             f"| {head} | " + " | ".join(column.name for column in self.columns) + " |",
             "| --- |" + " ---: |" * len(self.columns),
         ]
-        for label, figures in lines:
+        for label, estimates in lines:
             shown = [
-                "—" if figure is None else figure.shown(column, signed) for column, figure in zip(self.columns, figures)
+                "—" if value is None else value.shown(column, signed) for column, value in zip(self.columns, estimates)
             ]
             texts.append(f"| {label} | " + " | ".join(shown) + " |")
         return "\n".join(texts) + "\n"

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""CLIP R-Precision (Park et al. 2021; DreamFusion, section 4 and appendix A.3) of tables of scores, whatever made them.
+"""CLIP R-Precision (Park et al. 2021; DreamFusion, section 4 and appendix A.3) of score tables.
 
-A picture counts as right when its own caption scores highest among all captions. As in the paper the metric, not the
-score, is averaged over azimuths: each view retrieves for itself, and a prompt's figure is the share of its views, over
-all seeds, that retrieve it. The standard error is that of the mean over prompts, since the views and seeds of one prompt
-are not independent. A cosine similarity is none of this: without distractors there is no retrieval.
+An image is a hit when its own caption scores highest among all captions. As in the paper the metric, not the score, is
+averaged over azimuths: each view is retrieved by itself, and a prompt's value is the fraction of hits over its views and
+seeds. The standard error is that of the mean over prompts, since the views and seeds of one prompt are not independent.
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ from torch import Tensor
 
 
 class RetrievalModel(Protocol):
-    """Anything that says how well pictures fit captions: a CLIP, or the starter's judge."""
+    """Scores how well images fit captions: a CLIP model, or the starter classifier."""
 
     image_size: int
 
-    def scores(self, pictures: Tensor, captions: Sequence[str]) -> Tensor:
-        """Scores (n, m), higher is better, of pictures (n, 3, h, w) in [0, 1] with captions."""
+    def scores(self, images: Tensor, captions: Sequence[str]) -> Tensor:
+        """Scores (n, m), higher is better, of images (n, 3, h, w) in [0, 1] with captions."""
         ...
 
 
 @dataclass(frozen=True)
 class RPrecision:
-    """Mean over prompts in [0, 1], its standard error (None for a single prompt), and how much went into it."""
+    """Mean over prompts in [0, 1], its standard error (None for a single prompt), and the numbers of prompts and images."""
 
     mean: float
     standard_error: float | None
     prompts: int
-    pictures: int
+    images: int
 
     def __str__(self) -> str:
         error = "" if self.standard_error is None else f" ± {100 * self.standard_error:.1f}"
@@ -46,11 +45,11 @@ class RPrecision:
 def hits(
     scores: NDArray[np.floating], truth: NDArray[np.integer], allowed: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
-    """Of each picture (row of (n, m) scores) whether its caption `truth` (n,) scores highest: (n,) in [0, 1].
+    """Whether the caption `truth` (n,) of each image scores highest in its row of `scores` (n, m): (n,) in [0, 1].
 
-    Captions that share the highest score share the hit, as chance would have it. `allowed` (n, m) leaves captions out
-    for single pictures, as colors are for a picture that shows none. Raises ValueError for tables that do not fit,
-    scores that are not finite, and a true caption that is not allowed.
+    k captions that tie for the highest score count 1/k each. `allowed` (n, m) leaves out captions of single images, for
+    example other colors for a textureless one. Raises ValueError for shapes that do not fit, scores that are not finite,
+    and a true caption that is not allowed.
     """
     scores = np.asarray(scores, np.float64)
     truth = np.asarray(truth)
@@ -68,7 +67,7 @@ def hits(
 
 
 def r_precision(right: NDArray[np.floating], prompts: Sequence[int]) -> RPrecision:
-    """From `hits` of pictures and the prompt that each belongs to. Raises ValueError for none, or different lengths."""
+    """R-Precision from the `hits` of images and the prompt of each. Raises ValueError for none, or different lengths."""
     right, owners = np.asarray(right, np.float64), np.asarray(prompts)
     if right.shape != owners.shape or not len(right):
         raise ValueError(f"{right.shape} hits of {owners.shape} prompts; allowed are equally many, at least one")

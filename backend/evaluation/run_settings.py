@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a folder of results was made with: written once, and compared before more is added to it."""
+"""The plan of a results folder: written once, and compared before results are added."""
 
 from __future__ import annotations
 
@@ -17,51 +17,54 @@ from ..io.output_files import write_output
 from ..models.local import resolve_model
 
 FILE = "plan.json"
-LARGE = 2**28  # bytes from which a file is known by its size and time, since hashing it takes longer than a cell
-SHOWN = 4  # differences named in an error
+LARGE = 2**28  # bytes; larger files are identified by size and time, since hashing one takes longer than a result
+MAX_DIFFERENCES = 4  # named in an error
 
 
 def record_run_settings(out: Path, plan: Mapping[str, Any]) -> None:
-    """Write the plan in a folder without one; in a folder with one, check that it is the same.
+    """Write the plan to a folder without one; check that it equals the plan of a folder with one.
 
-    Raises ConfigError naming what differs, for a file that is no plan, and for a place that cannot be written.
+    Raises ConfigError naming the differences, and for a damaged plan or a folder that cannot be written.
     """
     path, wanted = out / FILE, json.loads(json.dumps(plan))
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(there, dict):
-            raise ValueError("it holds no names")
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(known, dict):
+            raise ValueError("it is not a JSON object")
     except FileNotFoundError:
-        _write(path, wanted)
+        make_folder(out)
+        write_output(path, (json.dumps(wanted, indent=2) + "\n").encode())
         return
+    except NotADirectoryError as error:
+        raise _bad_folder(out, error) from error
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path} cannot be read ({error}); give another folder with --out, or remove this one"
         ) from error
-    before, now = _flat(there), _flat(wanted)
-    differing = [
+    before, now = _flatten(known), _flatten(wanted)
+    differences = [
         f"{name} was {before.get(name, 'unset')}, is {now.get(name, 'unset')}"
         for name in dict.fromkeys((*before, *now))
-        if before.get(name, None) != now.get(name, None)
+        if before.get(name) != now.get(name)
     ]
-    if differing:
-        more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+    if differences:
+        more = f" and {len(differences) - MAX_DIFFERENCES} more" if len(differences) > MAX_DIFFERENCES else ""
         raise ConfigError(
-            f"{out} holds results of other settings: {'; '.join(differing[:SHOWN])}{more}; allowed is more of the same; give "
-            "another folder with --out, or remove this one"
+            f"{out} holds results of other settings: {'; '.join(differences[:MAX_DIFFERENCES])}{more}; "
+            "allowed are the same settings; give another folder with --out, or remove this one"
         )
 
 
 def result_settings(config: Config) -> dict[str, Any]:
-    """What of a configuration decides the props: as a job's fingerprint has it, and the mesh; the seed is a cell's own."""
+    """The settings that a mesh depends on: those of the job's identity, and of meshing. Without the seed."""
     settings = identity_settings(config)
-    settings["run"].pop("seed")
+    settings["run"].pop("seed", None)
     settings["mesh"] = asdict(config.mesh)
     return settings
 
 
 def weight_hashes(model: str) -> dict[str, str]:
-    """The first 16 digits of each weight file's SHA-256, by its path in the model's folder. Raises ModelError."""
+    """First 16 digits of the SHA-256 of each weight file, by its path in the model's folder. Raises ModelError."""
     folder = resolve_model(model)
     found = {}
     for file in sorted(folder.rglob("*.safetensors")):
@@ -73,22 +76,24 @@ def weight_hashes(model: str) -> dict[str, str]:
     return found
 
 
-def _write(path: Path, plan: Mapping[str, Any]) -> None:
+def make_folder(folder: Path) -> None:
+    """Make the folder and its parents. Raises ConfigError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
-            f"cannot make the folder {path.parent} ({error.strerror}); give another one with --out"
-        ) from error
-    write_output(path, (json.dumps(plan, indent=2) + "\n").encode())
+        raise _bad_folder(folder, error) from error
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
+def _bad_folder(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot make the folder {folder} ({error.strerror}); give another one with --out")
+
+
+def _flatten(value: Any, name: str = "") -> dict[str, Any]:
     """{"run": {"steps": 3}} -> {"run.steps": 3}."""
     if not isinstance(value, dict):
         return {name: value}
     return {
         key: found
         for part, inner in value.items()
-        for key, found in _flat(inner, f"{name}.{part}" if name else part).items()
+        for key, found in _flatten(inner, f"{name}.{part}" if name else part).items()
     }

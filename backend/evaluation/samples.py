@@ -65,8 +65,7 @@ def render_sample(
 ) -> RenderedSample:
     """Render a mesh, lit, in color and textureless, from `azimuths` sides."""
     color, textureless = (
-        render_views(mesh, 0.0, is_textureless, elevation_deg, resolution, azimuths)
-        for is_textureless in (False, True)
+        render_views(mesh, 0.0, is_textureless, elevation_deg, resolution, azimuths) for is_textureless in (False, True)
     )
     return RenderedSample(prompt, seed, color, textureless)
 

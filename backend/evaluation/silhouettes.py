@@ -12,11 +12,16 @@ from scipy import ndimage
 from ..mesh_rendering.rasterize import orbit_axes, rasterize
 
 RESOLUTION = 64  # pixels a side
-DISTANCE, FOCAL = 2.2, 1.8  # scene units, image widths: a radius-0.5 prop fills four fifths of the picture
+DISTANCE, FOCAL = 2.2, 1.8  # scene units, image widths: a prop of radius 0.5 fills four fifths of the image
 SEARCH_ELEVATIONS = (5.0, 40.0)  # degrees, of the alignment's views
 SEARCH_STEP = 15.0  # degrees between candidate rotations
 SCALES = tuple(np.round(np.geomspace(0.75, 1.35, 9), 4))
-HELD_OUT_ELEVATIONS = (0.0, 20.0, 35.0, 55.0)  # degrees; four azimuths each: 16 views that the alignment never saw
+HELD_OUT_ELEVATIONS = (
+    0.0,
+    20.0,
+    35.0,
+    55.0,
+)  # degrees; with four azimuths each, 16 views that the alignment does not use
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Solid:
 
 @dataclass(frozen=True)
 class Alignment:
-    """The transform that fits best, and its IoU over the held-out views."""
+    """The best transform, and its IoU over the held-out views."""
 
     scale: float
     rotation_deg: float
@@ -67,9 +72,9 @@ def held_out_views() -> list[tuple[float, float]]:
 
 
 def align(solid: Solid, reference: Solid) -> Alignment:
-    """Search 24 rotations x 9 scales on 48 views, refine the rotation by thirds, measure on 16 other views.
+    """Search 24 rotations x 9 scales on 48 views, refine the rotation by 5 degrees, measure on 16 other views.
 
-    Turning the mesh by r shows at azimuth a what the unturned mesh shows at a - r, so each scale is rendered once.
+    A mesh turned by r looks at azimuth a as the unturned one at a - r, so each scale is rendered once.
     """
     azimuths = np.arange(0.0, 360.0, SEARCH_STEP)
     wanted = np.array([[silhouette(reference, a, e) for a in azimuths] for e in SEARCH_ELEVATIONS])
@@ -107,7 +112,7 @@ def align(solid: Solid, reference: Solid) -> Alignment:
 
 
 def open_holes(mask: NDArray[np.bool_], smallest_share: float = 0.01) -> int:
-    """Background regions enclosed by a silhouette, each at least a share of its bounding box."""
+    """Number of background regions that a silhouette encloses, each at least a fraction of its bounding box."""
     rows, columns = np.nonzero(mask)
     if len(rows) == 0:
         return 0
@@ -119,5 +124,5 @@ def open_holes(mask: NDArray[np.bool_], smallest_share: float = 0.01) -> int:
 
 
 def hole_is_open(solid: Solid) -> bool:
-    """True when some view near the horizon sees through the solid."""
+    """Whether a view at 10 degrees of elevation sees through the solid."""
     return any(open_holes(silhouette(solid, a, 10.0)) > 0 for a in np.arange(0.0, 360.0, 15.0))

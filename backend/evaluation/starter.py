@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How well prompts of the starter domain are lifted: each mesh against the procedural prop that its prompt names."""
+"""Lifting quality on the starter's prompts: each mesh against the procedural prop that its prompt names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ..geometry.color import linear_to_display
 from ..mesh_rendering.rasterize import orbit_axes, rasterize
 from ..starter import domain, props
 from ..starter.classifier import StarterClassifier
-from .classifier_metrics import AZIMUTHS, render_views, verdict
+from .classifier_metrics import AZIMUTHS, classify_mesh, render_views
+from .contact_sheet import LINE, to_image
 from .silhouettes import (
     DISTANCE,
     FOCAL,
@@ -27,7 +28,7 @@ from .silhouettes import (
 )
 from .surfaces import surface_distance
 
-# 24 prompts, every prop among them, the hard ones first and twice: symmetric props prove little.
+# 24 prompts, every prop among them. Hard props come first and twice; symmetric ones are easily right.
 PROMPTS: tuple[str, ...] = (
     "a blue chair", "a red chair", "a white house", "an orange house", "a yellow torus", "a green torus",
     "a red mug", "a blue mug", "a purple table", "a white table", "a red rocket", "a white rocket",
@@ -37,8 +38,8 @@ PROMPTS: tuple[str, ...] = (
 
 
 @dataclass(frozen=True)
-class Row:
-    """Everything measured on one prompt."""
+class PromptResult:
+    """Metrics of one prompt's mesh."""
 
     prompt: str
     silhouette_iou: float
@@ -57,8 +58,8 @@ class Row:
     seconds: float
 
 
-def measure(judge: StarterClassifier, mesh: Mesh, prompt: str, seconds: float) -> Row:
-    """Compare a lifted mesh with the prop that its prompt names."""
+def measure(classifier: StarterClassifier, mesh: Mesh, prompt: str, seconds: float) -> PromptResult:
+    """Compare a mesh with the prop that its prompt names. Raises ValueError for prompts outside the starter's domain."""
     color, prop = domain.parse(prompt)
     model = props.triangles(props.build(prop))
     reference = centered(model.vertices, model.faces)
@@ -66,9 +67,9 @@ def measure(judge: StarterClassifier, mesh: Mesh, prompt: str, seconds: float) -
     fit = align(lifted, reference)
     turned = lifted.transformed(fit.scale, fit.rotation_deg)
     distance = surface_distance(turned, reference)
-    seen = verdict(judge, mesh, fit.rotation_deg, color, prop)
+    seen = classify_mesh(classifier, mesh, fit.rotation_deg, color, prop)
     face_colors = np.where(model.primary[:, None], np.array(domain.COLORS[color]), model.colors)
-    return Row(
+    return PromptResult(
         prompt=prompt,
         silhouette_iou=fit.iou,
         scale=fit.scale,
@@ -89,10 +90,10 @@ def measure(judge: StarterClassifier, mesh: Mesh, prompt: str, seconds: float) -
     )
 
 
-def failed_row(prompt: str, seconds: float) -> Row:
-    """The row of a prompt that gave no mesh: wrong in everything."""
+def failed_result(prompt: str, seconds: float) -> PromptResult:
+    """The result of a prompt without a mesh: the worst value of every metric."""
     hole = domain.prop_named(domain.parse(prompt)[1]).hole
-    return Row(
+    return PromptResult(
         prompt=prompt,
         silhouette_iou=0.0,
         scale=1.0,
@@ -124,47 +125,48 @@ def _albedo_error(lifted: Solid, vertex_colors: np.ndarray, reference: Solid, fa
     return float(np.mean(errors)) if errors else 1.0
 
 
-def summarize(rows: Sequence[Row]) -> dict[str, Any]:
-    """Means and shares over prompts, with the bars of the project beside them."""
-    fronted = [r for r in rows if domain.prop_named(domain.parse(r.prompt)[1]).has_front]
-    holed = [r for r in rows if r.hole_open is not None]
+def summarize(results: Sequence[PromptResult]) -> dict[str, Any]:
+    """Means and fractions over prompts, and the project's targets."""
+    fronted = [r for r in results if domain.prop_named(domain.parse(r.prompt)[1]).has_front]
+    holed = [r for r in results if r.hole_open is not None]
     return {
-        "prompts": len(rows),
-        "silhouette_iou": float(np.mean([r.silhouette_iou for r in rows])),
-        "r_precision_color": float(np.mean([r.color_right for r in rows])),
-        "r_precision_geometry": float(np.mean([r.geometry_right for r in rows])),
-        "f_score": float(np.mean([r.f_score for r in rows])),
-        "chamfer": float(np.mean([r.chamfer for r in rows])),
-        "albedo_error": float(np.mean([r.albedo_error for r in rows])),
+        "prompts": len(results),
+        "silhouette_iou": float(np.mean([r.silhouette_iou for r in results])),
+        "r_precision_color": float(np.mean([r.color_right for r in results])),
+        "r_precision_geometry": float(np.mean([r.geometry_right for r in results])),
+        "f_score": float(np.mean([r.f_score for r in results])),
+        "chamfer": float(np.mean([r.chamfer for r in results])),
+        "albedo_error": float(np.mean([r.albedo_error for r in results])),
         "janus_props": sum(r.janus > 0 for r in fronted),
         "fronted_props": len(fronted),
         "open_holes": sum(bool(r.hole_open) for r in holed),
         "holed_props": len(holed),
-        "seconds_mean": float(np.mean([r.seconds for r in rows])),
-        "bars": {"silhouette_iou": 0.75, "r_precision_color": 0.85, "r_precision_geometry": 0.60},
+        "seconds_mean": float(np.mean([r.seconds for r in results])),
+        "targets": {"silhouette_iou": 0.75, "r_precision_color": 0.85, "r_precision_geometry": 0.60},
     }
 
 
-def report(rows: Sequence[Row], preset: str) -> dict[str, Any]:
-    """The JSON of one evaluation."""
-    return {"preset": preset, "summary": summarize(rows), "rows": [asdict(row) for row in rows]}
+def report(results: Sequence[PromptResult], preset: str) -> dict[str, Any]:
+    """The JSON record of an evaluation."""
+    return {"preset": preset, "summary": summarize(results), "rows": [asdict(result) for result in results]}
 
 
-def prompt_sheet(meshes: Sequence[tuple[Row, Mesh]], tile: int = 64) -> Image.Image:
-    """One line a prompt: eight azimuths in color, then four textureless, with its figures."""
-    line, margin = tile + 14, 4
+def prompt_sheet(meshes: Sequence[tuple[PromptResult, Mesh]], tile: int = 64) -> Image.Image:
+    """Contact sheet with a row for each prompt: eight azimuths in color, four textureless, and the metrics."""
+    line, margin = tile + LINE, 4
     sheet = Image.new("RGB", (margin + tile * (AZIMUTHS + 4), max(1, len(meshes)) * line), "white")
     draw = ImageDraw.Draw(sheet)
-    for index, (row, mesh) in enumerate(meshes):
-        color = render_views(mesh, row.rotation_deg, textureless=False)
-        clay = render_views(mesh, row.rotation_deg, textureless=True)[::2]
-        for column, picture in enumerate([*color, *clay]):
-            pixels = (picture.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-            sheet.paste(Image.fromarray(pixels).resize((tile, tile)), (margin + column * tile, index * line + 14))
-        words = (
-            f"{row.prompt}: IoU {row.silhouette_iou:.2f}  F {row.f_score:.2f}  seen as {row.retrieved} / {row.retrieved_geometry}"
-            + (f"  fronts elsewhere {row.janus}" if domain.prop_named(domain.parse(row.prompt)[1]).has_front else "")
-            + (f"  hole {'open' if row.hole_open else 'SHUT'}" if row.hole_open is not None else "")
+    for index, (result, mesh) in enumerate(meshes):
+        color = render_views(mesh, result.rotation_deg, textureless=False)
+        bare = render_views(mesh, result.rotation_deg, textureless=True)[::2]
+        for column, image in enumerate([*color, *bare]):
+            sheet.paste(to_image(image).resize((tile, tile)), (margin + column * tile, index * line + LINE))
+        prop = domain.prop_named(domain.parse(result.prompt)[1])
+        text = (
+            f"{result.prompt}: IoU {result.silhouette_iou:.2f}  F {result.f_score:.2f}  "
+            f"seen as {result.retrieved} / {result.retrieved_geometry}"
+            + (f"  fronts elsewhere {result.janus}" if prop.has_front else "")
+            + (f"  hole {'open' if result.hole_open else 'CLOSED'}" if result.hole_open is not None else "")
         )
-        draw.text((margin, index * line), words, fill="black")
+        draw.text((margin, index * line), text, fill="black")
     return sheet

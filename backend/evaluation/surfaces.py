@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Distances between two surfaces, by points sampled uniformly on both."""
+"""Chamfer distance and F-score of two surfaces, by points sampled uniformly on both."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from scipy.spatial import cKDTree
 
 from .silhouettes import Solid
 
-POINTS = 8000  # a surface
+POINTS = 8000  # on each surface
 F_DISTANCE = 0.04  # scene units: 4% of the bounding diameter
 
 
 @dataclass(frozen=True)
 class SurfaceDistance:
-    """chamfer: mean of both directed mean distances, scene units; f_score at `F_DISTANCE` in [0, 1]."""
+    """chamfer: mean of the two directed mean distances, scene units. f_score: at `F_DISTANCE`, in [0, 1]."""
 
     chamfer: float
     f_score: float
 
 
 def sample_surface(solid: Solid, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Points (count, 3) uniform in area."""
+    """Points (count, 3), uniform in area."""
     a, b, c = (solid.vertices[solid.faces[:, k]] for k in range(3))
     areas = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     face = rng.choice(len(areas), size=count, p=areas / areas.sum())
     u, v = rng.random((2, count))
-    flip = u + v > 1  # fold the parallelogram's far half back onto the triangle
+    flip = u + v > 1  # mirrors the parallelogram's other half onto the triangle
     u, v = np.where(flip, 1 - u, u)[:, None], np.where(flip, 1 - v, v)[:, None]
     return a[face] + u * (b - a)[face] + v * (c - a)[face]
 
 
 def surface_distance(first: Solid, second: Solid, seed: int = 0) -> SurfaceDistance:
-    """Chamfer distance and F-score of two solids."""
+    """Chamfer distance and F-score of two solids; the points are drawn with `seed`."""
     rng = np.random.default_rng(seed)
     p, q = sample_surface(first, POINTS, rng), sample_surface(second, POINTS, rng)
     forth, back = cKDTree(q).query(p)[0], cKDTree(p).query(q)[0]

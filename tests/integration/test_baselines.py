@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The comparison of methods: each cell one job, load_result, resumed, and counted as wrong when it fails."""
+"""Experiments of a comparison: one job each, kept, resumed, and wrong when they fail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dreamwright.backend.evaluation.baselines import (
     Experiment,
     experiment_job,
     experiments,
-    fingerprint,
+    job_fingerprint,
     load_result,
     run_experiment,
 )
@@ -37,7 +37,7 @@ def job(clip):
     return experiment_job(EXPERIMENT, TINY, {"dream-fields": str(clip)})
 
 
-def test_cells_of_one_prompt_lie_side_by_side_so_that_a_short_run_compares_methods():
+def test_experiments_are_ordered_by_prompt():
     planned = experiments(["dreamfusion", "dream-fields"], ["a", "b"], 2)
     assert [(c.seed, c.prompt, c.method) for c in planned[:3]] == [
         (0, "a", "dreamfusion"),
@@ -47,15 +47,16 @@ def test_cells_of_one_prompt_lie_side_by_side_so_that_a_short_run_compares_metho
     assert len(planned) == 8 and planned[4].seed == 1
 
 
-def test_a_cell_runs_its_methods_own_preset_with_its_seed(job):
+def test_job_has_the_methods_preset_and_the_seed(job):
     assert job.preset == "dream-fields" and job.config.run.seed == 3 and job.config.run.method == "dream-fields"
     assert experiment_job(Experiment("dreamfusion", "a red mushroom", 0)).model == "starter"
 
 
-def test_a_setting_goes_to_the_methods_that_know_it_and_a_wrong_one_is_refused_for_all():
+def test_settings_apply_to_methods_that_read_them():
     settings = ("run.steps=7", "field.voxel_resolutions=6,12", "sphere.radius=0.2")
     mesh, field = (
-        experiment_job(Experiment(method, "a red mushroom", 0), settings).config for method in ("clip-mesh", "dream-fields")
+        experiment_job(Experiment(method, "a red mushroom", 0), settings).config
+        for method in ("clip-mesh", "dream-fields")
     )
     assert mesh.run.steps == field.run.steps == 7
     assert (mesh.sphere.radius, field.sphere.radius) == (0.2, 0.35) and field.field.voxel_resolutions == (
@@ -66,17 +67,17 @@ def test_a_setting_goes_to_the_methods_that_know_it_and_a_wrong_one_is_refused_f
         experiment_job(Experiment("clip-mesh", "a red mushroom", 0), ("field.voxels=3",))
 
 
-def test_a_cell_is_made_once_and_again_only_when_what_it_depends_on_changed(job, clip, tmp_path):
+def test_results_are_kept_until_the_settings_change(job, clip, tmp_path):
     result, mesh = run_experiment(job, tmp_path, "cpu")
     assert not result.error and len(mesh.faces) > 10 and not (tmp_path / "work").exists()
-    again, same = load_result(tmp_path, fingerprint(job))
+    again, same = load_result(tmp_path, job_fingerprint(job))
     assert again == result and np.array_equal(same.vertices, mesh.vertices)
     other = experiment_job(EXPERIMENT, (*TINY, "mesh.resolution=20"), {"dream-fields": str(clip)})
-    assert load_result(tmp_path, fingerprint(other)) is None
-    assert load_result(tmp_path / "nowhere", fingerprint(job)) is None
+    assert load_result(tmp_path, job_fingerprint(other)) is None
+    assert load_result(tmp_path / "nowhere", job_fingerprint(job)) is None
 
 
-def test_a_stopped_cell_goes_on_from_its_checkpoint_to_the_same_mesh(job, tmp_path):
+def test_stopped_experiment_resumes_to_the_same_mesh(job, tmp_path):
     whole = run_experiment(job, tmp_path / "whole", "cpu")[1]
     steps: list[int] = []
 
@@ -84,14 +85,14 @@ def test_a_stopped_cell_goes_on_from_its_checkpoint_to_the_same_mesh(job, tmp_pa
         if isinstance(event, StepCompleted):
             steps.append(event.step)
 
-    with pytest.raises(StoppedError, match="goes on from there"):
+    with pytest.raises(StoppedError, match="the same command continues there"):
         run_experiment(job, tmp_path / "cut", "cpu", lambda: steps[-1:] == [3], watch)
-    assert load_result(tmp_path / "cut", fingerprint(job)) is None
+    assert load_result(tmp_path / "cut", job_fingerprint(job)) is None
     mesh = run_experiment(job, tmp_path / "cut", "cpu", watch=watch)[1]
     assert steps == [1, 2, 3, 4, 5, 6] and np.array_equal(mesh.vertices, whole.vertices)
 
 
-def test_a_cell_stopped_under_other_settings_begins_anew_and_does_not_count_as_failed(job, clip, tmp_path):
+def test_checkpoint_of_other_settings_is_not_resumed(job, clip, tmp_path):
     steps: list[int] = []
 
     def watch(event):
@@ -105,18 +106,22 @@ def test_a_cell_stopped_under_other_settings_begins_anew_and_does_not_count_as_f
     assert steps == [1, 2, 3, 1, 2, 3, 4] and not result.error and len(mesh.faces)
 
 
-def test_a_job_that_fails_is_kept_as_failed_with_its_error(job, tmp_path):
+def test_failed_job_is_kept_with_its_error(job, tmp_path):
     failing = experiment_job(EXPERIMENT, (*TINY, "mesh.threshold=999999"), {"dream-fields": job.model})
     result, mesh = run_experiment(failing, tmp_path, "cpu")
     assert mesh is None and result.error
-    assert load_result(tmp_path, fingerprint(failing)) == (result, None)
+    assert load_result(tmp_path, job_fingerprint(failing)) == (result, None)
 
 
-def test_the_command_writes_the_table_and_makes_nothing_twice(clip, tmp_path, monkeypatch, capsys):
+def test_command_writes_the_table_and_repeats_nothing(clip, tmp_path, monkeypatch, capsys):
     made = []
     real = baselines.run_experiment
     monkeypatch.setattr(baselines, "run_experiment", lambda job, *rest: made.append(job.prompt) or real(job, *rest))
-    monkeypatch.setattr(baselines, "experiment_job", lambda cell, given: experiment_job(cell, given, {"dream-fields": str(clip)}))
+    monkeypatch.setattr(
+        baselines,
+        "experiment_job",
+        lambda experiment, given: experiment_job(experiment, given, {"dream-fields": str(clip)}),
+    )
     arguments = [
         "evaluate",
         "baselines",
@@ -125,7 +130,7 @@ def test_the_command_writes_the_table_and_makes_nothing_twice(clip, tmp_path, mo
         "--methods",
         "dream-fields",
         "--models",
-        "judge",
+        "classifier",
         "--out",
         str(tmp_path / "out"),
         "--device",
@@ -135,10 +140,11 @@ def test_the_command_writes_the_table_and_makes_nothing_twice(clip, tmp_path, mo
         arguments += ["--set", setting]
     assert main(arguments) == 0 and len(made) == 2
     table = capsys.readouterr().out
-    assert [line.split("|")[1].strip() for line in table.splitlines()] == [
+    assert "8 views at 45 degrees of elevation" in table
+    assert [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")] == [
         "method",
         "---",
-        "oracle (the true props)",
+        "oracle (reference props)",
         "dream-fields",
     ]
     assert (tmp_path / "out" / "dream-fields" / "a-blue-chair.0" / "turntable.png").is_file()
@@ -150,7 +156,7 @@ def test_the_command_writes_the_table_and_makes_nothing_twice(clip, tmp_path, mo
     assert main([*arguments, "--prompts", "0"]) == 2
 
 
-def test_every_suite_can_be_asked_for_help():
+def test_every_suite_has_help():
     for suite in SUITES:
         with pytest.raises(SystemExit) as end:
             build_parser().parse_args(["evaluate", suite, "--help"])

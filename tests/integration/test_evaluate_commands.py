@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`evaluate ablation`, `sweep` and `guidance-2d` with a tiny model: tables, pictures, going on, and what is refused."""
+"""`dreamwright evaluate` with a tiny model: tables, contact sheets, continuing, and bad arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dreamwright.backend.errors import StoppedError
 from dreamwright.backend.evaluation import baselines, samplers
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
-JOB = ("--steps", "2", "--models", "judge", "--device", "cpu")
+JOB = ("--steps", "2", "--models", "classifier", "--device", "cpu")
 FAST = [
     word
     for name in (*QUICK, "render.coarse_resolution=0", "mesh.threshold=0.5", "mesh.resolution=16")
@@ -55,27 +55,28 @@ def table_rows(text: str) -> list[str]:
     return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|") and "---" not in line]
 
 
-def test_the_ladder_goes_on_where_it_was_stopped_and_tells_of_every_rung(model, made, tmp_path, capsys):
+def test_ablation_continues_and_reports_every_stage(model, made, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["evaluate", "ablation", "--prompts", "1", "--model", model, "--out", str(out), *JOB, *FAST]
     made.stop_at = 2
     assert main(words) == 130 and len(made) == 2 and not (out / "ablation.json").exists()
-    assert "2 of 5 jobs are load_result, and the same command goes on from here" in capsys.readouterr().err
+    assert "2 of 5 jobs are kept, and the same command continues" in capsys.readouterr().err
     made.stop_at = 1000
     assert main(words) == 0 and len(made) == 5
     assert [job.config.guidance.view_dependent for job in made] == [False, False, True, True, True]
     table = capsys.readouterr().out
-    rungs = ["base", "+ViewAug", "+ViewDep", "+Lighting", "+Textureless"]
-    assert table_rows(table) == ["rung", "the true props", *rungs, "rung", *rungs[1:], "the whole ladder"]
+    stages = ["base", "+ViewAug", "+ViewDep", "+Lighting", "+Textureless"]
+    assert table_rows(table) == ["stage", "reference props", *stages, "stage", *stages[1:], "all stages"]
     assert (
         "By chance: albedo 0.8, shaded 0.8, textureless 6.2." in table
         and f"Model {model}: text_encoder/model.safetensors" in table
     )
     assert (out / "ablation.md").read_text() == table
     record = json.loads((out / "ablation.json").read_text())
-    assert [row["row"] for row in record["rows"]] == ["the true props", *rungs] and len(record["jobs"]) == 5
+    assert [row["row"] for row in record["rows"]] == ["reference props", *stages] and len(record["jobs"]) == 5
     assert (
-        record["held"]["+Lighting"] == {"shading.textureless_probability": 0.0} and record["held"]["+Textureless"] == {}
+        record["fixed"]["+Lighting"] == {"shading.textureless_probability": 0.0}
+        and record["fixed"]["+Textureless"] == {}
     )
     assert size_of(out / "ablation.png")[0] > 128
     assert main(words) == 0 and len(made) == 5 and capsys.readouterr().out == table
@@ -83,7 +84,7 @@ def test_the_ladder_goes_on_where_it_was_stopped_and_tells_of_every_rung(model, 
     assert "settings.run.steps was 2, is 3" in capsys.readouterr().err and len(made) == 5
 
 
-def test_the_sweep_adds_a_weight_to_those_that_are_there(model, made, tmp_path, capsys):
+def test_sweep_adds_weights(model, made, tmp_path, capsys):
     out = tmp_path / "out"
     words = [
         "evaluate",
@@ -104,15 +105,13 @@ def test_the_sweep_adds_a_weight_to_those_that_are_there(model, made, tmp_path, 
     table = capsys.readouterr().out.split("R-Precision in per cent")[-1]
     assert table_rows(table) == ["omega", "3", "30"] and "distance of seeds" in table
     record = json.loads((out / "sweep.json").read_text())
-    assert record["omegas"] == [3.0, 30.0] and record["rows"][0]["figures"]["distance of seeds"]["mean"] > 0
+    assert record["omegas"] == [3.0, 30.0] and record["rows"][0]["values"]["distance of seeds"]["mean"] > 0
     assert size_of(out / "sweep.png")[1] > 2 * 128
 
 
-def test_figure_2_s_table_has_a_line_for_each_weight_and_sampler_and_draws_nothing_twice(
-    model, tmp_path, monkeypatch, capsys
-):
-    drawn, real = [], samplers.draw
-    monkeypatch.setattr(samplers, "draw", lambda drawing, *rest: drawn.append(drawing) or real(drawing, *rest))
+def test_guidance_2d_has_a_row_for_each_weight_and_sampler(model, tmp_path, monkeypatch, capsys):
+    drawn, real = [], samplers.run_sampler
+    monkeypatch.setattr(samplers, "run_sampler", lambda drawing, *rest: drawn.append(drawing) or real(drawing, *rest))
     words = [
         "evaluate",
         "guidance-2d",
@@ -137,16 +136,16 @@ def test_figure_2_s_table_has_a_line_for_each_weight_and_sampler_and_draws_nothi
     kinds = ["ancestral", "sds", "sds-symmetric"]
     assert table_rows(capsys.readouterr().out) == [
         "omega",
-        "the true props",
+        "reference props",
         *(f"{omega}: {kind}" for omega in (0, 3) for kind in kinds),
     ]
     record = json.loads((tmp_path / "guidance-2d.json").read_text())
-    assert record["rows"][0]["figures"]["prop and color"]["mean"] == 1.0, "the judge knows the true chair"
-    assert record["recipe"]["samples"] == 2 and len(record["experiments"]) == 6
+    assert record["rows"][0]["values"]["prop and color"]["mean"] == 1.0, "the classifier knows the reference chair"
+    assert record["settings"]["samples"] == 2 and len(record["specs"]) == 6
     assert size_of(tmp_path / "guidance-2d.png")[1] > 6 * 64
     assert (
         main([*words, "--weights", "3", "--seeds", "3"]) == 2
-        and "recipe.samples was 2, is 3" in capsys.readouterr().err
+        and "settings.samples was 2, is 3" in capsys.readouterr().err
     )
 
 
@@ -172,9 +171,18 @@ def test_figure_2_s_table_has_a_line_for_each_weight_and_sampler_and_draws_nothi
         (["sweep", "--set", "guidance.omega=5"], "sets guidance.omega itself"),
         (["sweep", "--prompts", "a peacock"], "--prompts holds 1 prompts"),
         (
-            ["sweep", "--prompts", "a peacock", "a bulldog", "--models", "judge"],
-            "the judge knows the starter's captions only",
+            ["sweep", "--prompts", "a peacock", "a bulldog", "--models", "classifier"],
+            "the classifier knows the starter's captions only",
         ),
+        (["ablation", "--elevation", "91"], "--elevation 91.0; allowed are -90 to 90 degrees"),
+        (["sweep", "--elevation", "nan"], "--elevation nan; allowed are -90 to 90 degrees"),
+        (["baselines", "--elevation", "-100"], "--elevation -100.0; allowed are -90 to 90 degrees"),
+        (["baselines", "--prompts", "0"], "--prompts 0; allowed is 1 to 24"),
+        (["baselines", "--seeds", "101"], "--seeds 101; allowed is 1 to 100"),
+        (["baselines", "--methods", "magic"], "unknown method 'magic'"),
+        (["starter", "--seed", "-1"], "0 to 2147483647"),
+        (["starter", "--prompts", "a peacock"], "'a peacock'"),
+        (["starter", "--preset", "dream-fields"], "is one of dream-fields"),
         (["guidance-2d", "--prompts", "0"], "--prompts 0; allowed is 1 to 24"),
         (["guidance-2d", "--ancestral-steps", "0"], "--ancestral-steps 0; allowed is 1 to"),
         (["guidance-2d", "--threads", "-1"], "--threads -1; allowed is 0 to 1024"),
@@ -183,7 +191,7 @@ def test_figure_2_s_table_has_a_line_for_each_weight_and_sampler_and_draws_nothi
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",
 )
-def test_what_cannot_be_used_is_refused_before_anything_is_made(words, said, made, tmp_path, capsys):
+def test_bad_arguments_are_refused_before_anything_is_made(words, said, made, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["evaluate", *words, "--out", str(out)]) == 2
     error = capsys.readouterr().err

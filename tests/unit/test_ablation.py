@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ladder of figure 6, row by row: what each stage of the paper adds, and nothing else."""
+"""The stages of figure 6: what each one adds, and nothing else."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ def differing(one: Config, other: Config) -> dict[str, object]:
     return {f"{s}.{k}": after[s][k] for s in after for k in after[s] if before[s][k] != after[s][k]}
 
 
-def looks(config: Config) -> set[str]:
-    """What 200 late views are lit like."""
+def shading_kinds(config: Config) -> set[str]:
+    """Kinds of shading in 200 late views."""
     generator = torch.Generator().manual_seed(0)
     return {sample_shading(config.shading, 0.9, generator).kind for _ in range(200)}
 
 
-def test_the_rungs_are_the_figure_s_in_its_order():
+def test_stages_are_those_of_the_figure():
     assert STAGE_NAMES == ("base", "+ViewAug", "+ViewDep", "+Lighting", "+Textureless")
     assert len({stage.folder for stage in STAGES}) == 5
 
 
 @pytest.mark.parametrize("preset", [PAPER, DRAFT, STANDARD], ids=["paper", "draft", "standard"])
-def test_the_topmost_rung_is_the_whole_preset(preset):
+def test_last_stage_is_the_preset(preset):
     assert stage_config(preset, "+Textureless") == preset
 
 
-def test_what_the_paper_s_own_preset_gives_back_rung_by_rung():
+def test_each_stage_releases_the_papers_settings():
     """Section 3.2's and A.2's ranges by hand; 1.25 and 1.025 are the middles of [1, 1.5] and U(0.7, 1.35)."""
-    ladder = [stage_config(PAPER, name) for name in STAGE_NAMES]
-    assert differing(PAPER, ladder[0]) == pytest.approx({
+    stages = [stage_config(PAPER, name) for name in STAGE_NAMES]
+    assert differing(PAPER, stages[0]) == pytest.approx({
         "camera.elevation_min": 30.0, "camera.elevation_max": 30.0, "camera.distance_min": 1.25, "camera.distance_max": 1.25,
         "camera.focal_min": 1.025, "camera.focal_max": 1.025, "camera.fill_min": 0.725, "camera.fill_max": 0.725,
         "camera.look_at_std": 0.0, "camera.up_std": 0.0, "camera.position_offset": 0.0,
         "guidance.view_dependent": False, "shading.shaded_probability": 0.0, "shading.textureless_probability": 0.0,
     })  # fmt: skip
-    given_back = [differing(below, above) for below, above in zip(ladder, ladder[1:])]
-    assert {name.split(".")[0] for name in given_back[0]} == {"camera"} and ladder[1].camera == PAPER.camera
-    assert given_back[1:] == [
+    released = [differing(below, above) for below, above in zip(stages, stages[1:])]
+    assert {name.split(".")[0] for name in released[0]} == {"camera"} and stages[1].camera == PAPER.camera
+    assert released[1:] == [
         {"guidance.view_dependent": True},
         {"shading.shaded_probability": 0.75},
         {"shading.textureless_probability": 0.5},
     ]
 
 
-def test_draft_s_negative_prompt_of_the_opposite_view_comes_with_the_view_words():
+def test_opposite_prompts_are_released_with_the_view_words():
     below, above = stage_config(DRAFT, "+ViewAug"), stage_config(DRAFT, "+ViewDep")
     assert differing(below, above) == {"guidance.view_dependent": True, "guidance.opposite_weight": 1.0}
 
@@ -71,31 +71,31 @@ def test_draft_s_negative_prompt_of_the_opposite_view_comes_with_the_view_words(
         ("+Textureless", "many", "back view", {"albedo", "shaded", "textureless"}),
     ],
 )
-def test_each_rung_looks_asks_and_lights_as_the_figure_says(stage, elevations, words, lit):
+def test_cameras_prompts_and_light_of_each_stage(stage, elevations, words, lit):
     for preset in (PAPER, DRAFT):
         config = stage_config(preset, stage)
         cameras = sample_cameras(config.camera, 500, torch.Generator().manual_seed(1))
         quadrants = ((cameras.azimuth + 45) % 360 // 90).unique()
-        assert len(quadrants) == 4, "a base that sees the front only could not grow many heads"
+        assert len(quadrants) == 4, "the base sees all sides, or it could not repeat the front"
         spread = float(cameras.elevation.max() - cameras.elevation.min())
         assert (spread < 1e-3 and abs(float(cameras.elevation[0]) - 30) < 1e-3) if elevations == "one" else spread > 60
         distances = cameras.position.norm(dim=1)
         assert (float(distances.max() - distances.min()) < 1e-4) == (elevations == "one")
         assert view_words(180.0, 0.0, config.guidance) == words
-        assert looks(config) == lit
+        assert shading_kinds(config) == lit
 
 
-def test_every_held_setting_says_why():
-    assert all(len(held.reason) > 5 and held.until in STAGE_NAMES[1:] for held in FIXED_SETTINGS)
-    assert {held.until for held in FIXED_SETTINGS} == set(STAGE_NAMES[1:])
+def test_fixed_settings_have_reasons():
+    assert all(len(fixed.reason) > 5 and fixed.until in STAGE_NAMES[1:] for fixed in FIXED_SETTINGS)
+    assert {fixed.until for fixed in FIXED_SETTINGS} == set(STAGE_NAMES[1:])
 
 
-def test_presets_without_a_rung_are_refused():
+def test_presets_without_a_stage_are_refused():
     with pytest.raises(ConfigError, match="unknown stage 'top'; allowed are base, "):
         stage_config(PAPER, "top")
     with pytest.raises(
         ConfigError, match=r"\+Lighting would change nothing; its settings are shading.shaded_probability"
     ):
         stage_config(apply_settings(PAPER, ["shading.shaded_probability=0"]), "base")
-    with pytest.raises(ConfigError, match="40 to 80; allowed for the ladder are ranges with 30 degrees"):
+    with pytest.raises(ConfigError, match="40 to 80; allowed for the ablation are ranges that include 30 degrees"):
         stage_config(apply_settings(DRAFT, ["camera.elevation_min=40"]), "base")

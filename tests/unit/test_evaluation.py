@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The measures of lifting quality on shapes whose answer is known."""
+"""Metrics of lifting quality on shapes with known answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dreamwright.backend.evaluation.silhouettes import align, centered, hole_is_open, iou, open_holes
-from dreamwright.backend.evaluation.starter import PROMPTS, Row, summarize
+from dreamwright.backend.evaluation.starter import PROMPTS, PromptResult, summarize
 from dreamwright.backend.evaluation.surfaces import sample_surface, surface_distance
 from dreamwright.backend.starter import domain, props
 
@@ -17,7 +17,7 @@ def solid_of(name: str):
     return centered(mesh.vertices, mesh.faces)
 
 
-def test_alignment_undoes_a_turn_and_a_scale() -> None:
+def test_alignment_inverts_rotation_and_scale() -> None:
     chair = solid_of("chair")
     found = align(chair.transformed(0.85, 0.0).transformed(1.0, 125.0), chair)
     assert (found.rotation_deg + 125.0) % 360 == pytest.approx(0.0, abs=6.0) or (found.rotation_deg + 125.0) % 360 > 354
@@ -36,7 +36,7 @@ def test_iou_by_hand() -> None:
     assert iou(a & False, b & False) == 1.0
 
 
-def test_holes_are_found_in_rings_and_mugs_and_not_in_houses() -> None:
+def test_open_holes() -> None:
     assert hole_is_open(solid_of("torus")) and hole_is_open(solid_of("mug"))
     assert not hole_is_open(solid_of("mushroom"))
     ring = np.ones((9, 9), bool)
@@ -44,7 +44,7 @@ def test_holes_are_found_in_rings_and_mugs_and_not_in_houses() -> None:
     assert open_holes(ring) == 1 and open_holes(np.ones((9, 9), bool)) == 0
 
 
-def test_surface_samples_lie_on_the_surface_and_distances_are_known() -> None:
+def test_surface_distance_of_spheres() -> None:
     """A sphere of radius .5 against one of .4: chamfer .1, no point within .04."""
     from dreamwright.backend.starter import solids
 
@@ -58,20 +58,20 @@ def test_surface_samples_lie_on_the_surface_and_distances_are_known() -> None:
     assert surface_distance(ball, ball).f_score == pytest.approx(1.0, abs=0.01)
 
 
-def test_the_prompts_name_every_prop_and_the_hard_ones_twice() -> None:
+def test_prompts_name_every_prop() -> None:
     named = [domain.parse(prompt)[1] for prompt in PROMPTS]
     assert len(PROMPTS) >= 24 and set(named) == {p.name for p in domain.PROPS}
     assert all(named.count(prop) == 2 for prop in ("chair", "house", "torus", "mug", "table", "rocket"))
 
 
-def test_the_summary_counts_janus_faces_and_holes() -> None:
-    def row(prompt: str, **changes: object) -> Row:
+def test_summary_counts_janus_faces_and_holes() -> None:
+    def row(prompt: str, **changes: object) -> PromptResult:
         values = dict(
             prompt=prompt, silhouette_iou=0.8, scale=1.0, rotation_deg=0.0, chamfer=0.02, f_score=0.9, albedo_error=0.1,
             color_right=True, geometry_right=False, retrieved="", retrieved_geometry="", fronts=1, janus=0,
             hole_open=None, seconds=60.0,
         )  # fmt: skip
-        return Row(**(values | changes))
+        return PromptResult(**(values | changes))
 
     figures = summarize(
         [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Chroma, detail and distances of pictures whose figures are known."""
+"""Chroma, detail and distances of images with known values."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ def plain(*color: float, size: int = 4) -> torch.Tensor:
         ((70 / 255, 130 / 255, 180 / 255), math.hypot(4.08, 32.19)),
     ],
 )
-def test_chroma_of_the_primaries_and_of_steel_blue_is_the_published_one(color, expected):
+def test_chroma_of_known_colors(color, expected):
     assert float(chroma(plain(*color)).mean()) == pytest.approx(expected, abs=0.05)
 
 
-def test_the_mean_chroma_of_a_prop_leaves_its_background_out():
-    picture = plain(0.55, 0.55, 0.55)
-    picture[..., :1, :2] = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1)  # 2 of 16 pixels
+def test_mean_chroma_without_background():
+    image = plain(0.55, 0.55, 0.55)
+    image[..., :1, :2] = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1)  # 2 of 16 pixels
     red = math.hypot(80.09, 67.20)
-    assert mean_chroma(picture)[0] == pytest.approx(red / 8, abs=0.05)
-    assert mean_chroma(picture, 0.55)[0] == pytest.approx(red, abs=0.05)
+    assert mean_chroma(image)[0] == pytest.approx(red / 8, abs=0.05)
+    assert mean_chroma(image, 0.55)[0] == pytest.approx(red, abs=0.05)
     assert mean_chroma(plain(0.55, 0.55, 0.55), 0.55) == [0.0]
 
 
-def test_detail_is_the_mean_step_between_neighbors():
+def test_detail_by_hand():
     stripes = torch.tensor([0.0, 1.0, 0.0, 1.0]).view(1, 1, 1, 4).expand(1, 3, 4, 4)
     assert detail(stripes) == [0.5]  # 1 across, 0 down
     assert detail(plain(0.2, 0.3, 0.4)) == [0.0]
 
 
-def test_the_distance_of_seeds_is_the_mean_over_pairs():
-    pictures = torch.cat([plain(0.1, 0.1, 0.1), plain(0.2, 0.2, 0.2), plain(0.5, 0.5, 0.5)])
-    assert mean_distance(pictures) == pytest.approx((0.1 + 0.4 + 0.3) / 3)
-    assert mean_distance(pictures[:1]) is None
+def test_distances_are_means_over_pairs():
+    images = torch.cat([plain(0.1, 0.1, 0.1), plain(0.2, 0.2, 0.2), plain(0.5, 0.5, 0.5)])
+    assert mean_distance(images) == pytest.approx((0.1 + 0.4 + 0.3) / 3)
+    assert mean_distance(images[:1]) is None
     turned = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
     assert mean_feature_distance(turned) == pytest.approx((1 + 0 + 1) / 3)
     assert mean_feature_distance(turned[:1]) is None

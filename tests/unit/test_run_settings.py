@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A folder of results is added to under the settings that it was begun with, and under no others."""
+"""Plans of results folders: the same settings are accepted again, others are refused with the differences."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ import pytest
 from dreamwright.backend.config.parsing import apply_settings
 from dreamwright.backend.config.presets import DRAFT
 from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.evaluation.run_settings import result_settings, record_run_settings, weight_hashes
+from dreamwright.backend.evaluation.run_settings import record_run_settings, result_settings, weight_hashes
 
 
-def test_the_same_plan_is_let_in_again_and_another_is_told_what_differs(tmp_path):
+def test_other_plans_are_refused_with_the_differences(tmp_path):
     out = tmp_path / "deep" / "out"
     plan = {"suite": "sweep", "settings": result_settings(DRAFT), "weights": {"unet": "12ab"}}
     record_run_settings(out, plan)
     record_run_settings(out, plan)
     assert json.loads((out / "plan.json").read_text())["suite"] == "sweep"
-    changed = {**plan, "settings": result_settings(apply_settings(DRAFT, ["run.steps=100"])), "weights": {"unet": "34cd"}}
+    changed = {
+        **plan,
+        "settings": result_settings(apply_settings(DRAFT, ["run.steps=100"])),
+        "weights": {"unet": "34cd"},
+    }
     with pytest.raises(
         ConfigError,
-        match="other settings: settings.run.steps was 700, is 100; weights.unet was 12ab, is 34cd; allowed is more",
+        match="other settings: settings.run.steps was 700, is 100; weights.unet was 12ab, is 34cd; allowed are the same",
     ):
         record_run_settings(out, changed)
     with pytest.raises(
@@ -33,14 +37,14 @@ def test_the_same_plan_is_let_in_again_and_another_is_told_what_differs(tmp_path
         record_run_settings(out, {"suite": "ablation", "weights": {"unet": "12ab"}})
 
 
-def test_how_a_run_fits_the_machine_is_no_part_of_the_plan_and_a_mesh_s_resolution_is():
+def test_settings_of_the_machine_are_not_part_of_the_plan():
     same = apply_settings(DRAFT, ["run.threads=1", "run.seed=7", "run.checkpoint_interval=3"])
     assert result_settings(same) == result_settings(DRAFT)
     assert result_settings(apply_settings(DRAFT, ["mesh.resolution=64"])) != result_settings(DRAFT)
 
 
 @pytest.mark.parametrize("content", ["no json", "[]"])
-def test_a_plan_that_cannot_be_read_and_a_place_that_cannot_be_written_are_refused(content, tmp_path):
+def test_damaged_plans_and_unwritable_folders_are_refused(content, tmp_path):
     (tmp_path / "plan.json").write_text(content)
     with pytest.raises(ConfigError, match="plan.json cannot be read .*; give another folder with --out"):
         record_run_settings(tmp_path, {"suite": "sweep"})
@@ -49,7 +53,7 @@ def test_a_plan_that_cannot_be_read_and_a_place_that_cannot_be_written_are_refus
         record_run_settings(tmp_path / "file" / "out", {"suite": "sweep"})
 
 
-def test_weights_are_named_by_the_digits_that_sha256sum_prints(tmp_path):
+def test_weight_hashes_are_sha256(tmp_path):
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "w.safetensors").write_bytes(b"weights")
     (tmp_path / "model_index.json").write_text("{}")
