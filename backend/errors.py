@@ -14,7 +14,7 @@ class ConfigError(DreamwrightError, ValueError):
     """A setting that cannot be used."""
 
 
-class TooLarge(ConfigError):
+class InsufficientMemoryError(ConfigError):
     """Settings with which a run needs more memory than is free."""
 
 
@@ -40,15 +40,15 @@ class RunError(DreamwrightError):
     exit_code = 1
 
 
-class OutOfMemory(RunError):
+class OutOfMemoryError(RunError):
     """A run that asked for more memory than the device or the machine had left."""
 
 
-class NotANumber(RunError):
+class NonFiniteError(RunError):
     """A run that met NaN or infinity, and again after its restarts where it has any."""
 
 
-class Stopped(DreamwrightError):
+class StoppedError(DreamwrightError):
     """The caller asked to stop before there was anything to keep."""
 
     exit_code = 130
@@ -74,7 +74,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     torch's allocator for the CPU raises a plain RuntimeError with one of two texts (c10/core/impl/alloc_cpu.cpp); CUDA
     itself and its libraries, when they cannot have what torch's allocator left, one with the name of their error.
     """
-    if isinstance(error, (MemoryError, OutOfMemory)) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in SHORTAGES)
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
+from ..cameras.poses import Cameras
 from ..mesh_rendering.rasterize import rasterize
 from .color import linear_to_display
 from .texture import Texture
@@ -19,23 +19,15 @@ from .topology import FloatArray, Surface
 PSNR_CEILING = 99.0  # dB reported for identical pictures
 
 
-class CamerasLike(Protocol):
-    """What is needed of `backend.cameras.Cameras`."""
-
-    position: Tensor  # (n, 3)
-    rotation: Tensor  # (n, 3, 3)
-    focal: Tensor  # (n,)
-
-
 # (cameras) -> image (n, 3, r, r) display sRGB albedo composited on `background`, opacity (n, 1, r, r)
-RenderViews = Callable[[CamerasLike], tuple[Tensor, Tensor]]
+RenderViews = Callable[[Cameras], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class FieldViews:
     """How to render the field for the comparison: cameras, the function, and the plain background it composites on."""
 
-    cameras: CamerasLike
+    cameras: Cameras
     render: RenderViews
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Several processes for one job, each with its own views: torch.distributed behind a few words; `Alone` is one process.
+"""Several processes for one job, each with its own views (torch.distributed).
 
     torchrun --nproc-per-node 2 -m dreamwright.backend.cli.main generate "a red mushroom" --set run.views_per_step=2
 
-Gradients are averaged on the tensors' device (NCCL on CUDA, gloo on the CPU); everything that ranks agree on goes through
-gloo, whose sockets tell at once when a rank dies, before anybody waits in NCCL, which would not notice.
+Gradients are averaged on the tensors' device (NCCL on CUDA, gloo on the CPU). Everything else goes through gloo, whose
+sockets report a lost process at once, before another one waits in NCCL, which would not notice.
 """
 
 from __future__ import annotations
@@ -20,202 +20,190 @@ import torch
 from torch import Tensor, distributed
 
 from ..errors import ConfigError, DreamwrightError, RunError, one_line
-from .rng import ViewStream
 
-TIMEOUT_S = 900.0  # of one exchange; longer than a model's loading differs between ranks, or a first compilation
-LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells its processes
+TIMEOUT_S = 900.0  # of one exchange; longer than a model's loading differs between processes, or a first compilation
+TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 FINE, RECOVERABLE, FATAL = 0, 1, 2
 
 
-class Ranks(Protocol):
-    """What the optimization asks of the processes that share a job; `main` previews, checkpoints and writes the mesh."""
+class ProcessGroup(Protocol):
+    """The processes that share a job; the main one previews, checkpoints and writes the mesh."""
 
-    index: int
-    count: int
-    main: bool
+    rank: int
+    world_size: int
+    is_main: bool
 
-    def rows(self, views: int) -> slice:
-        """This rank's views of a step. Raises ConfigError when they do not divide evenly."""
+    def local_views(self, views: int) -> slice:
+        """This process's views of a step. Raises ConfigError when they do not divide evenly."""
         ...
 
-    def stream(self, views: int, seed: int) -> torch.Generator:
-        """A random stream for `views` views a step; all ranks draw alike, `streams.draw_rows` keeps the own ones."""
-        ...
+    def raise_on_all(self, recoverable: type[Exception]) -> AbstractContextManager[None]:
+        """A block of local work that succeeds in all processes or in none.
 
-    def unanimous(self, recoverable: type[Exception]) -> AbstractContextManager[None]:
-        """A block of local work that succeeds everywhere or nowhere.
-
-        When it raises `recoverable` on one rank it does on all; when it fails in another way there, the others raise
+        When it raises `recoverable` in one process it does in all; when it fails in another way there, the others raise
         RunError.
         """
         ...
 
-    def average(self, parameters: Iterable[Tensor]) -> None:
-        """Replace every gradient by its mean over ranks; one that a rank lacks counts as zero there."""
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Replace every gradient by its mean over processes; one that a process lacks counts as zero there."""
         ...
 
-    def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """Each figure's mean over ranks."""
+    def all_reduce_mean(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Each figure's mean over processes."""
         ...
 
-    def worst(self, value: int) -> int:
-        """The largest value of any rank."""
+    def all_reduce_max(self, value: int) -> int:
+        """The largest value of any process."""
         ...
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite the tensors with those of the main rank."""
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors with those of the main process."""
         ...
 
     def check_same(self, text: str) -> None:
-        """Raise RunError on all ranks unless all gave the same text."""
+        """Raise RunError in all processes unless all gave the same text."""
         ...
 
 
-class Alone:
-    """One process: nothing to agree on, nothing to exchange."""
+class SingleProcess:
+    """A group of one process: nothing is exchanged."""
 
-    index, count, main = 0, 1, True
+    rank, world_size, is_main = 0, 1, True
 
-    def rows(self, views: int) -> slice:
+    def local_views(self, views: int) -> slice:
         return slice(0, views)
 
-    def stream(self, views: int, seed: int) -> torch.Generator:
-        return torch.Generator().manual_seed(seed)
-
     @contextmanager
-    def unanimous(self, recoverable: type[Exception]) -> Iterator[None]:
+    def raise_on_all(self, recoverable: type[Exception]) -> Iterator[None]:
         yield
 
-    def average(self, parameters: Iterable[Tensor]) -> None:
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
         return
 
-    def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
+    def all_reduce_mean(self, figures: Mapping[str, float]) -> dict[str, float]:
         return dict(figures)
 
-    def worst(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         return value
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         return
 
     def check_same(self, text: str) -> None:
         return
 
 
-class Group:
-    """The ranks of torch's default process group. Every method but `rows` and `stream` is called by all or hangs."""
+class TorchProcessGroup:
+    """torch's default process group. All processes call each method but `local_views`, or the others hang."""
 
     def __init__(self, timeout_s: float) -> None:
-        self.index, self.count = distributed.get_rank(), distributed.get_world_size()
-        self.main = self.index == 0
+        self.rank, self.world_size = distributed.get_rank(), distributed.get_world_size()
+        self.is_main = self.rank == 0
         self.timeout_s = timeout_s
 
-    def rows(self, views: int) -> slice:
-        if views % self.count:
+    def local_views(self, views: int) -> slice:
+        if views % self.world_size:
             raise ConfigError(
-                f"run.views_per_step is {views}; allowed with {self.count} ranks are multiples of {self.count}, as it counts the views of "
-                f"all ranks; change it with --set run.views_per_step={self.count * (views // self.count + 1)}"
+                f"run.views_per_step is {views}; allowed with {self.world_size} ranks are multiples of {self.world_size}, as it "
+                f"counts the views of all ranks; change it with --set run.views_per_step="
+                f"{self.world_size * (views // self.world_size + 1)}"
             )
-        own = views // self.count
-        return slice(self.index * own, (self.index + 1) * own)
-
-    def stream(self, views: int, seed: int) -> torch.Generator:
-        return ViewStream.of(views, self.rows(views), seed)
+        own = views // self.world_size
+        return slice(self.rank * own, (self.rank + 1) * own)
 
     @contextmanager
-    def unanimous(self, recoverable: type[Exception]) -> Iterator[None]:
+    def raise_on_all(self, recoverable: type[Exception]) -> Iterator[None]:
         try:
             yield
         except recoverable:
-            if self.worst(RECOVERABLE) == FATAL:
-                raise self._gone("another rank failed") from None
+            if self.all_reduce_max(RECOVERABLE) == FATAL:
+                raise self._lost("another rank failed") from None
             raise
         except BaseException:
-            self._say_fatal()
+            self._report_fatal()
             raise
-        outcome = self.worst(FINE)
+        outcome = self.all_reduce_max(FINE)
         if outcome == FATAL:
-            raise self._gone("another rank failed")
+            raise self._lost("another rank failed")
         if outcome == RECOVERABLE:
             raise recoverable("another rank's part of the step holds NaN or infinity")
 
-    def _say_fatal(self) -> None:
-        """Tell the others that this rank is about to leave, if they are still there to hear it."""
+    def _report_fatal(self) -> None:
+        """Tell the other processes, if they are still there, that this one ends."""
         try:
-            self.worst(FATAL)
+            self.all_reduce_max(FATAL)
         except DreamwrightError:
-            return  # this rank's own error says more
+            return  # this process's own error is the one to report
 
-    def average(self, parameters: Iterable[Tensor]) -> None:
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
         parameters = list(parameters)
         # One exchange of everything, with a 1 for each gradient that exists: Adam treats none and zero differently.
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         present = torch.tensor([float(p.grad is not None) for p in parameters])
         flat = torch.cat([*(part.detach().reshape(-1) for part in parts), present.to(parts[0])])
         self._exchange(lambda: distributed.all_reduce(flat))
-        for p, mean, seen in zip(
-            parameters,
-            flat.split([p.numel() for p in parameters] + [len(parameters)]),
-            flat[-len(parameters) :].tolist(),
-        ):
-            p.grad = (mean / self.count).view_as(p) if seen else None
+        sums = flat.split([p.numel() for p in parameters] + [len(parameters)])
+        for p, total, seen in zip(parameters, sums, flat[-len(parameters) :].tolist(), strict=False):
+            p.grad = (total / self.world_size).view_as(p) if seen else None
 
-    def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
+    def all_reduce_mean(self, figures: Mapping[str, float]) -> dict[str, float]:
         values = torch.tensor([float(value) for value in figures.values()], dtype=torch.float64)
         self._exchange(lambda: distributed.all_reduce(values))
-        return dict(zip(figures, (values / self.count).tolist()))
+        return dict(zip(figures, (values / self.world_size).tolist(), strict=True))
 
-    def worst(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         values = torch.tensor([int(value)])
         self._exchange(lambda: distributed.all_reduce(values, distributed.ReduceOp.MAX))
         return int(values[0])
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         with torch.no_grad():
             for tensor in tensors:
                 sent = tensor.detach().to(torch.uint8) if tensor.dtype == torch.bool else tensor.detach().contiguous()
-                self._exchange(lambda: distributed.broadcast(sent, 0))
+                self._exchange(lambda sent=sent: distributed.broadcast(sent, 0))  # type: ignore[misc]  # bound now
                 tensor.copy_(sent)
 
     def check_same(self, text: str) -> None:
         number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
-        if self.worst(number) != -self.worst(-number):
+        if self.all_reduce_max(number) != -self.all_reduce_max(-number):
             raise RunError(
                 "the ranks were not given one and the same job or checkpoint; allowed is the same command, code and work folder for all; "
                 "start them with one torchrun, and with a work folder that all machines see"
             )
 
     def _exchange(self, collective: Callable[[], object]) -> None:
-        """Do it; what torch says of a lost rank becomes one line. Raises RunError."""
+        """Run it. Raises RunError, in one line, when another process is lost."""
         try:
             collective()
         except RuntimeError as error:
-            raise self._gone(
+            raise self._lost(
                 f"another rank ended, or was silent for {self.timeout_s:.0f} s ({one_line(error)})"
             ) from error
 
-    def _gone(self, what: str) -> RunError:
+    def _lost(self, what: str) -> RunError:
         return RunError(
-            f"rank {self.index}: {what}; all {self.count} must go on together; see that rank's own message, then continue with --resume"
+            f"rank {self.rank}: {what}; all {self.world_size} must go on together; see that rank's own message, then continue "
+            "with --resume"
         )
 
 
-def launched() -> bool:
-    """Whether torchrun (or whoever sets its variables) started this process as one of several."""
-    return all(name in os.environ for name in LAUNCHED) and os.environ["WORLD_SIZE"] not in ("", "1")
+def is_distributed() -> bool:
+    """Whether torchrun, or another launcher with its variables, started this process as one of several."""
+    return all(name in os.environ for name in TORCHRUN_VARIABLES) and os.environ["WORLD_SIZE"] not in ("", "1")
 
 
-def leads() -> bool:
-    """Whether this process is, or will be, the main rank."""
-    return not launched() or os.environ["RANK"] == "0"
+def is_main_process() -> bool:
+    """Whether this process is, or will be, the main one of its group."""
+    return not is_distributed() or os.environ["RANK"] == "0"
 
 
 def rank_device(device: torch.device) -> torch.device:
     """This rank's own device: "cuda" becomes "cuda:LOCAL_RANK". Raises ConfigError when there are too few."""
-    if not launched() or device.type != "cuda":
+    if not is_distributed() or device.type != "cuda":
         return device
     local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    if device.index is not None or local >= there:
+    if ":" in str(device) or local >= there:  # an index was given, or there is no device for this process
         raise ConfigError(
             f"device {device} for local rank {local} with {there} CUDA device(s); allowed is cuda with a device for each rank of a machine; "
             "give --device cuda and a smaller --nproc-per-node"
@@ -225,13 +213,13 @@ def rank_device(device: torch.device) -> torch.device:
 
 
 @contextmanager
-def joined(device: torch.device, timeout_s: float = TIMEOUT_S) -> Iterator[Ranks]:
-    """The ranks that were launched with this process, `Alone` without any; waits for all of them to come.
+def process_group(device: torch.device, timeout_s: float = TIMEOUT_S) -> Iterator[ProcessGroup]:
+    """The group of the processes that torchrun started, `SingleProcess` without it; waits for all of them.
 
-    Raises RunError when they do not come within `timeout_s`, or when another one is lost.
+    Raises RunError when they are not there within `timeout_s`, or when another one is lost.
     """
-    if not launched():
-        yield Alone()
+    if not is_distributed():
+        yield SingleProcess()
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
@@ -241,6 +229,6 @@ def joined(device: torch.device, timeout_s: float = TIMEOUT_S) -> Iterator[Ranks
             f"the {os.environ['WORLD_SIZE']} ranks did not find each other ({one_line(error)}); needed are all of them within "
             f"{timeout_s:.0f} s; start them with one torchrun command"
         ) from error
-    yield Group(timeout_s)
-    # Only after success: a rank that fails has told the others, or its closed sockets will, and NCCL's own farewell may wait for them.
+    yield TorchProcessGroup(timeout_s)
+    # Only after success: after a failure NCCL's own shutdown may wait for the other processes.
     distributed.destroy_process_group()

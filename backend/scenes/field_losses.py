@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Penalties on a rendering; reductions as in docs/developer/conventions.md: summed over a view's rays, averaged over views."""
+"""Penalties on a rendering; reductions as in docs/conventions.md: summed over a view's rays, averaged over views."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from ..config.schedules import exponential, linear
+from ..config.schema import RegularizerConfig
+from ..fields.interfaces import Field
+from ..rendering.renderer import Rendering
 
 
 def opacity_loss(opacity: Tensor) -> Tensor:
@@ -15,16 +20,41 @@ def opacity_loss(opacity: Tensor) -> Tensor:
 def transmittance_loss(opacity: Tensor, target_opacity: float) -> Tensor:
     """-min(tau, mean_pixels (1 - opacity)), tau = 1 - target (Dream Fields, eq 5), of opacity (n, 1, h, w): a scalar, mean of views.
 
-    Views that are clearer than the target are left alone, or an object would vanish.
+    No gradient for views that are clearer than the target; an object would vanish otherwise.
     """
     clear = 1 - opacity.flatten(1).mean(1)
     return -clear.clamp(max=1 - target_opacity).mean()
 
 
 def opacity_entropy(opacity: Tensor) -> Tensor:
-    """Binary entropy -(o log o + (1 - o) log(1 - o)) in nats of opacity (n, 1, h, w): fog costs, clear and solid do not.
+    """Binary entropy -(o log o + (1 - o) log(1 - o)) in nats of opacity (n, 1, h, w): high for fog, 0 for clear and solid.
 
     Clamped away from 0 and 1, where the gradient is infinite.
     """
     o = opacity.clamp(1e-4, 1 - 1e-4)
     return -(o * o.log() + (1 - o) * (1 - o).log()).sum() / len(opacity)
+
+
+def orientation_weight(config: RegularizerConfig, progress: float) -> float:
+    """The weight of eq 10 at `progress` in [0, 1]; normals are needed in every view while it is above 0."""
+    return linear(config.orientation_start, config.orientation_end, config.orientation_share, progress)
+
+
+def field_penalties(config: RegularizerConfig, rendering: Rendering, field: Field, progress: float) -> Tensor:
+    """The weighted regularizers (appendix A.2) at `progress` in [0, 1]: a scalar."""
+    opacity = linear(config.opacity_start, config.opacity_end, config.opacity_share, progress)
+    # Over the second half only: until then fog is where the surface is found.
+    entropy = config.entropy_end * max(0.0, 2 * progress - 1)
+    total = orientation_weight(config, progress) * rendering.orientation.sum() / len(rendering.image)
+    if opacity > 0:
+        total = total + opacity * opacity_loss(rendering.opacity)
+    if entropy > 0:
+        total = total + entropy * opacity_entropy(rendering.opacity)
+    if config.transmittance > 0:
+        target = exponential(
+            config.target_opacity_start, config.target_opacity_end, config.target_opacity_share, progress
+        )
+        total = total + config.transmittance * transmittance_loss(rendering.opacity, target)
+    if config.smoothness > 0:
+        total = total + config.smoothness * field.smoothness()
+    return total

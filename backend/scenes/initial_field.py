@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The field of an earlier run, from which a run of another prompt begins (the paper's figure 4)."""
+"""The field of an earlier run, from which a run of another prompt begins: fine-tuning (the paper's figure 4)."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -14,22 +14,22 @@ from torch import Tensor
 
 from ..config.schema import RunConfig
 from ..errors import CheckpointError
-from ..training.checkpoints import (
+from .interfaces import RunState
+from .state_file import (
     NEWEST,
     PREVIOUS,
+    RunIdentity,
     UnusableCheckpointError,
-    read_whole,
-    refused_by_disk,
+    disk_error,
+    read_file,
     write_state,
 )
-from ..training.events import RunState
-from ..training.job import Job
 
 FIELD_FILE = "field.safetensors"
 PARTS = (
     "field.",
     "background.",
-)  # what a run of another prompt takes over; its optimizer, cameras and noise are its own
+)  # a run of another prompt takes these over; its optimizer, cameras and noise are fresh
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class InitialField:
 
 
 def first_step(run: RunConfig) -> int:
-    """Where a run that begins from an origin stands in its schedules before its first step; a step is always left to take."""
+    """The step at which the schedules of a fine-tuning run begin; one step at least is left to take."""
     return min(round(run.finetune_share * run.steps), run.steps - 1)
 
 
-def save_field(folder: Path, job: Job, state: RunState) -> Path:
+def save_field(folder: Path, job: RunIdentity, state: RunState) -> Path:
     """Write the field alone beside a finished run's mesh: a third of a checkpoint, on disk when this returns.
 
     Raises CheckpointError when the disk refuses.
@@ -56,14 +56,14 @@ def save_field(folder: Path, job: Job, state: RunState) -> Path:
     field = {name: tensor for name, tensor in state.tensors.items() if name.startswith(PARTS)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_state(partial, job, RunState(state.step, state.seed, state.restarts, field))
+        write_state(partial, job, replace(state, tensors=field))
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):  # the disk has its say already
+        with suppress(OSError):  # the first error is the one to report
             partial.unlink(missing_ok=True)
-        raise refused_by_disk(folder, error) from error
+        raise disk_error(folder, error) from error
     return path
 
 
@@ -75,7 +75,7 @@ def read_initial_field(place: Path) -> InitialField:
         if not path.is_file():
             continue
         try:
-            header, tensors = read_whole(path)
+            header, tensors = read_file(path)
         except UnusableCheckpointError as damage:
             problems.append(f"{path.name} {damage}")
             continue

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Smooth steps of vertices: x = (I + stiffness L)^-1 u, optimized in u (Nicolet et al. 2021, "Large Steps").
+"""Large-steps parameterization of vertices: x = (I + stiffness L)^-1 u, optimized in u (Nicolet et al. 2021).
 
 A gradient on x reaches u smoothed by the same matrix, so that one noisy pixel moves a neighborhood and not a vertex.
 """
@@ -43,37 +43,3 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.steps.plain(gradient), None
-
-
-class UniformAdam(torch.optim.Optimizer):
-    """Adam whose step sizes are one for a whole tensor: m / (sqrt(max v) + epsilon), with bias correction.
-
-    Entries that hardly ever get a gradient stay where they are instead of moving as far as the others, and directions
-    are kept (Nicolet et al. 2021, appendix). A group with `uniform` False is plain Adam, each entry with a step size of its own.
-    """
-
-    def __init__(
-        self, groups: list[dict[str, Any]], betas: tuple[float, float] = (0.9, 0.99), epsilon: float = 1e-12
-    ) -> None:
-        super().__init__(groups, {"lr": 0.0, "betas": betas, "epsilon": epsilon, "uniform": True})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        """One update of every parameter that has a gradient."""
-        for group in self.param_groups:
-            low, high = group["betas"]
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["step"] = torch.zeros(())
-                    state["exp_avg"] = torch.zeros_like(parameter)
-                    state["exp_avg_sq"] = torch.zeros_like(parameter)
-                state["step"] += 1
-                count = float(state["step"])
-                state["exp_avg"].lerp_(parameter.grad, 1 - low)
-                state["exp_avg_sq"].lerp_(parameter.grad.square(), 1 - high)
-                square = state["exp_avg_sq"].max() if group["uniform"] else state["exp_avg_sq"]
-                size = (square / (1 - high**count)).sqrt() + group["epsilon"]
-                parameter.sub_(group["lr"] / (1 - low**count) * state["exp_avg"] / size)

@@ -1,30 +1,35 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One refinement's state and one step of it: render random views of the mesh, ask the guidance, move vertices and colors."""
+"""A mesh whose vertices and colors a guidance optimizes: one step renders random views and follows the guidance."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..cameras.poses import Cameras, orbit_cameras, sample_cameras, sample_lights
+from dreamwright.shared.numbers import number_text
+
+from ..cameras.poses import Cameras, orbit_cameras
 from ..config.schedules import warmup_cosine
 from ..config.schema import Config, GuidanceConfig
 from ..errors import CheckpointError, one_line
-from ..fields.background import plain_colors
-from ..geometry.build import Mesh
+from ..geometry.build import Mesh, MeshReport
 from ..geometry.input_mesh import InputMesh
-from ..guidance.interfaces import Guidance, LayeredGuidance
+from ..geometry.topology import Surface
+from ..guidance.interfaces import Guidance
 from ..mesh_rendering.render import MeshRendering, Topology, render_mesh
-from ..rendering.shading import Shading, sample_shading
-from ..runtime.rng import PerViewGenerator
+from ..optimizers.uniform_adam import UniformAdam
+from ..rendering.shading import Shading
 from ..text.prompts import PromptEmbeddings
-from ..training.events import RunState
-from ..training.monitoring import all_finite
-from .field_scene import ORBIT_DISTANCE, ORBIT_FOCAL, DivergedError
-from .large_steps import LargeStepsParameterization, UniformAdam
+from .base import OptimizedScene
+from .interfaces import DivergedError, RunState, SceneHealth, Verdict
+from .large_steps import LargeStepsParameterization
 from .mesh_losses import (
     edge_energy,
     edge_lengths,
@@ -34,277 +39,289 @@ from .mesh_losses import (
     sparse_tensor,
     uniform_laplacian,
 )
+from .monitoring import all_finite
+from .state_tensors import load_optimizer, optimizer_tensors, with_prefix, without_prefix
+from .view_guidance import background_for, guidance_loss
+from .views import (
+    ORBIT_DISTANCE,
+    ORBIT_ELEVATION,
+    ORBIT_FOCAL,
+    StepViews,
+    camera_lights,
+    preview_image,
+    sample_views,
+)
 
-STREAMS = ("cameras", "looks", "noise")  # one generator each, so that adding draws to one leaves the others
-FINAL_RATE = 0.1  # of the first
-PLAIN = 0.55  # grey behind views that draw no random background
+STREAMS = ("cameras", "looks", "noise")
+FINAL_RATE = 0.1  # of the first learning rate
+WARMUP_SHARE = 0.02  # of the run
+GREY = 0.55  # background of views without a random plain color
+FOLDED_SHARE = 0.02  # of the faces, above which a surface is crumpled rather than moved
+SHORTEST_EDGE = 1e-2  # of the mean length: slivers of the input must not outweigh the rest
 
 
 def guidance_for(config: GuidanceConfig, strength: float) -> GuidanceConfig:
-    """The guidance's times at this strength: t_max comes down to half its way from t_min as strength falls to 0, since
-    little noise asks for small changes only.
+    """The guidance's times at this strength in [0, 1]: t_max falls to half its way from t_min as strength falls to 0.
+
+    Little noise asks for small changes only.
     """
     share = 0.5 + 0.5 * strength
     high, end = (config.t_min + (t - config.t_min) * share for t in (config.t_max, config.t_max_end))
     return replace(config, t_max=high, t_max_end=end)
 
 
-class MeshScene:
-    """A mesh's offsets u and tints, their optimizer and random streams.
+class MeshScene(OptimizedScene):
+    """A mesh's offsets u and w, their optimizer and random streams.
 
-    A vertex is at v + b x / sqrt(b^2 + |x|^2) with x = (I + stiffness L)^-1 u and b = strength * reach, so it never moves b
-    far; a color at c + (I + color_stiffness L)^-1 w with every |w| <= strength * color_reach, so neither does it.
+    A vertex is at v + b x / sqrt(b^2 + |x|^2) with x = (I + stiffness L)^-1 u and b = strength * reach, so it never moves
+    by b; a color at c + (I + color_stiffness L)^-1 w with every |w| <= strength * color_reach, which bounds its change too.
     """
 
-    gentler = "a smaller strength"  # what to lower where a run goes wrong
+    check_shares = (*OptimizedScene.check_shares, 1.0)
+    gentler = "a smaller strength"  # what to change where the surface goes wrong
 
     def __init__(
         self,
         config: Config,
         guidance: Guidance,
-        bank: PromptEmbeddings,
-        subject: InputMesh,
+        prompts: PromptEmbeddings,
+        input_mesh: InputMesh,
         seed: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config, self.guidance, self.bank, self.subject, self.seed = config, guidance, bank, subject, seed
-        self.device, refine = torch.device(device), config.refine
-        faces, places = subject.welded_faces, len(subject.unit)
-        self.topology = Topology.of(subject.unit, faces, refine.crease, subject.faces).to(self.device)
-        self.rest = torch.from_numpy(subject.unit).float().to(self.device)
-        self.colors = torch.from_numpy(subject.display).float().to(self.device)
+        super().__init__(config, guidance, prompts, seed, device, STREAMS)
+        self.input_mesh, refine = input_mesh, config.refine
+        faces, places = input_mesh.welded_faces, len(input_mesh.unit)
+        self.topology = Topology.of(input_mesh.unit, faces, refine.crease, input_mesh.faces).to(self.device)
+        self.rest = torch.from_numpy(input_mesh.unit).float().to(self.device)
+        self.colors = torch.from_numpy(input_mesh.display).float().to(self.device)
         laplacian = uniform_laplacian(faces, places)
-        self._steps = LargeStepsParameterization(laplacian, refine.stiffness)
-        self._tint_steps = LargeStepsParameterization(uniform_laplacian(subject.faces, len(subject.vertices)), refine.color_stiffness)
+        self._vertex_steps = LargeStepsParameterization(laplacian, refine.stiffness)
+        color_laplacian = uniform_laplacian(input_mesh.faces, len(input_mesh.vertices))
+        self._color_steps = LargeStepsParameterization(color_laplacian, refine.color_stiffness)
         self._edges = torch.from_numpy(edges_of(faces)).to(self.device)
         lengths = edge_lengths(self.rest, self._edges)
-        self._lengths = lengths.clamp(
-            min=float(lengths.mean()) * 1e-2
-        )  # slivers of the input must not outweigh the rest
+        self._lengths = lengths.clamp(min=float(lengths.mean()) * SHORTEST_EDGE)
         degree = laplacian.diagonal().clip(min=1.0)
-        self._laplacian = sparse_tensor(
-            laplacian.multiply(1 / degree[:, None]).tocsr() / float(lengths.mean()), self.rest
-        )
-        self.offset = torch.zeros_like(self.rest).requires_grad_(refine.positions)
-        self.tint = torch.zeros_like(self.colors).requires_grad_(refine.colors)
+        normalized = laplacian.multiply(1 / degree[:, None]).tocsr() / float(lengths.mean())
+        self._laplacian = sparse_tensor(normalized, self.rest)
+        self.vertex_offsets = torch.zeros_like(self.rest).requires_grad_(refine.positions)
+        self.color_offsets = torch.zeros_like(self.colors).requires_grad_(refine.colors)
         groups = [
-            {"params": [self.offset], "rate": refine.position_rate},
-            {"params": [self.tint], "rate": refine.color_rate},
+            {"params": [self.vertex_offsets], "rate": refine.position_rate},
+            {"params": [self.color_offsets], "rate": refine.color_rate},
         ]
         self.optimizer = UniformAdam(groups)
-        self.streams = {
-            name: torch.Generator().manual_seed(seed * len(STREAMS) + k + 1) for k, name in enumerate(STREAMS)
-        }
-        views, size = config.run.views_per_step, config.run.views_at_once or config.run.views_per_step
-        self.groups = [slice(start, min(start + size, views)) for start in range(0, views, size)]
-        if len(self.groups) > 1:  # then each group draws as if it had all views, and keeps its own
-            self.streams["noise"] = PerViewGenerator.of(
-                views, self.groups[0], seed * len(STREAMS) + STREAMS.index("noise") + 1
-            )
-        self.step = 0
+        moved = 100 * refine.strength * refine.reach / 0.5
+        self.notices = (
+            f"{len(input_mesh.vertices)} vertices, {len(input_mesh.faces)} triangles; strength {number_text(refine.strength)}: no vertex "
+            f"moves more than {moved:.0f}% of the mesh's radius",
+        )
 
     @property
-    def progress(self) -> float:
-        """Share of the run that is done."""
-        return self.step / self.config.run.steps
+    def is_done(self) -> bool:
+        """Whether no step is left to take; at strength 0 none is."""
+        return super().is_done or self.config.refine.strength == 0
 
-    def moves(self) -> Tensor:
+    @property
+    def optimizes_vertices(self) -> bool:
+        """Whether vertices move."""
+        return self.config.refine.positions and self.config.refine.strength * self.config.refine.reach > 0
+
+    @property
+    def optimizes_colors(self) -> bool:
+        """Whether colors change."""
+        return self.config.refine.colors and self.config.refine.strength > 0
+
+    def displacements(self) -> Tensor:
         """(W, 3) by which each place is moved, scene units."""
-        bound = self.config.refine.strength * self.config.refine.reach
-        if bound == 0 or not self.config.refine.positions:
+        if not self.optimizes_vertices:
             return torch.zeros_like(self.rest)
-        wanted = self._steps.solve(self.offset)
+        bound = self.config.refine.strength * self.config.refine.reach
+        wanted = self._vertex_steps.solve(self.vertex_offsets)
         return wanted * bound / torch.sqrt(bound**2 + wanted.square().sum(-1, keepdim=True))
 
-    def tints(self) -> Tensor:
+    def color_changes(self) -> Tensor:
         """(V, 3) by which each color is changed, display sRGB."""
-        if self.config.refine.strength == 0 or not self.config.refine.colors:
-            return torch.zeros_like(self.colors)
-        return self._tint_steps.solve(self.tint)
+        return self._color_steps.solve(self.color_offsets) if self.optimizes_colors else torch.zeros_like(self.colors)
 
-    def train_step(self) -> dict[str, float]:
-        """One step; returns named figures.
+    # --- one step
 
-        Raises RunError when the guidance fails, and DivergedError when the picture or the gradients are not finite; then the
-        optimizer has not stepped.
-        """
-        config, views, progress = self.config, self.config.run.views_per_step, self.progress
-        cameras = sample_cameras(config.camera, views, self.streams["cameras"])
-        lights = sample_lights(config.light, cameras, self.streams["cameras"]).to(self.device)
-        shadings = [sample_shading(config.shading, progress, self.streams["looks"]) for _ in range(views)]
+    def _backward(self) -> dict[str, float]:
+        """Leave the gradients of one step. Raises DivergedError."""
+        drawn = sample_views(self.config, self.views, self.progress, self.streams)
         if not self.renders_untextured():
-            shadings = [replace(s, kind="shaded") if s.kind == "textureless" else s for s in shadings]
-        backdrop = self._backdrop().to(self.device)
-        moves, tints = self.moves(), self.tints()
-        one, noise = len(self.groups) == 1, self.streams["noise"]
-        # Groups of views leave their gradients at these, so that no two groups' pictures are held at once.
-        leaves = (moves, tints) if one else tuple(t.detach().requires_grad_(t.requires_grad) for t in (moves, tints))
-        before, loss, figures = noise.get_state(), 0.0, {}
-        for rows in self.groups:
-            if not one:
-                noise.set_state(before)
-                noise.rows = rows
-            share = (rows.stop - rows.start) / views
-            part, told = self._judged(*leaves, cameras[rows], lights[rows], shadings[rows], backdrop[rows], progress)
-            part = share * part
-            if not one and part.requires_grad:
-                part.backward()
-            loss = part if one else loss
-            figures = {name: figures.get(name, 0.0) + share * value for name, value in told.items()}
-        if not one:
-            loss = sum(
-                (leaf.grad * whole).sum() for leaf, whole in zip(leaves, (moves, tints)) if leaf.grad is not None
-            )
-        penalty, told = self.penalties(moves)
-        if config.refine.positions:
-            loss = loss + penalty
-        if isinstance(loss, Tensor) and loss.requires_grad:
-            loss.backward()
-        gradients = [p.grad for p in (self.offset, self.tint) if p.grad is not None]
-        if not all_finite(gradients):
-            self.optimizer.zero_grad(set_to_none=True)
+            drawn = drawn.without_untextured()
+        values = self.displacements(), self.color_changes()
+        # Chunks leave their gradients at these leaves, so that no two chunks' images are held at once.
+        leaves = [value.detach().requires_grad_(value.requires_grad) for value in values]
+
+        def chunk_gradients(chunk: slice, share: float) -> dict[str, float]:
+            loss, figures = self._chunk_loss(leaves[0], leaves[1], drawn[chunk].to(self.device))
+            if loss.requires_grad:
+                (share * loss).backward()
+            return figures
+
+        figures = self._for_each_chunk(chunk_gradients)
+        penalty, penalty_figures = self.penalties(values[0])
+        total = penalty if self.config.refine.positions else torch.zeros_like(penalty)
+        for leaf, value in zip(leaves, values, strict=True):
+            if leaf.grad is not None:
+                total = total + (leaf.grad * value).sum()
+        if total.requires_grad:
+            total.backward()
+        if not all_finite(p.grad for p in (self.vertex_offsets, self.color_offsets) if p.grad is not None):
             raise DivergedError("the mesh's gradient holds NaN or infinity")
-        self._update(progress)
-        return {**figures, **told}
+        return {**figures, **penalty_figures}
 
-    def _judged(
-        self,
-        moves: Tensor,
-        tints: Tensor,
-        cameras: Cameras,
-        lights: Tensor,
-        shadings: Sequence[Shading],
-        backdrop: Tensor,
-        progress: float,
+    def _chunk_loss(
+        self, displacements: Tensor, color_changes: Tensor, views: StepViews
     ) -> tuple[Tensor, dict[str, float]]:
-        """What the guidance says of some views, as a scalar with the right gradient (mean over views), and figures.
-
-        A guidance that chooses what stands behind the mesh is shown it before black, with its opacity.
-        """
-        placed, layered = cameras.to(self.device), isinstance(self.guidance, LayeredGuidance)
-        backdrop = torch.zeros_like(backdrop) if layered else backdrop
-        seen = self._render(moves, tints, backdrop, placed, shadings, lights, self.config.render.resolution)
+        """The guidance's loss of some views, mean over them, and figures."""
+        plain = torch.where(views.has_plain[:, None], views.plain, torch.full_like(views.plain, GREY))
+        background = background_for(self.guidance, plain)
+        seen = self._render(
+            displacements, color_changes, background, views.cameras, views.shadings, views.lights, self.config.render.resolution
+        )  # fmt: skip
         if not all_finite([seen.image.detach()]):
             raise DivergedError("the rendered image holds NaN or infinity")
-        conditioning = self.bank.for_cameras(cameras.azimuth, cameras.elevation, [s.kind for s in shadings])
-        shown, noise = seen.image.clamp(0, 1), self.streams["noise"]
-        if layered:
-            result = self.guidance.layer_gradients(shown, seen.opacity, placed, conditioning, noise, progress)
-            guided = (result.color.detach() * seen.image).sum() + (result.opacity.detach() * seen.opacity).sum()
-        else:
-            result = self.guidance.gradient(shown, placed, conditioning, noise, progress)
-            guided = (result.gradient.detach() * seen.image).sum()
-        return guided / len(cameras), {**result.scalars, "opacity": float(seen.opacity.detach().mean())}
+        noise = self.streams["noise"]
+        loss, figures = guidance_loss(
+            self.guidance, self.prompts, seen.image, seen.opacity, views, noise, self.progress
+        )
+        return loss, {**figures, "opacity": float(seen.opacity.detach().mean())}
 
     def renders_untextured(self) -> bool:
-        """Whether views may be textureless; one says nothing about colors."""
+        """Whether views may be textureless; those of a mesh whose vertices stay have nothing to optimize."""
         return self.config.refine.positions
 
-    def penalties(self, moves: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """The weighted regularizers of moves (W, 3), a scalar, and their figures."""
+    def penalties(self, displacements: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """The weighted regularizers of displacements (W, 3), a scalar, and their figures."""
         refine = self.config.refine
-        smoothness = laplacian_energy(self._laplacian, moves)
-        stretching = edge_energy(self.rest + moves, self._edges, self._lengths)
+        smoothness = laplacian_energy(self._laplacian, displacements)
+        stretching = edge_energy(self.rest + displacements, self._edges, self._lengths)
         total = refine.laplacian * smoothness + refine.edges * stretching
         return total, {"laplacian": float(smoothness.detach()), "stretching": float(stretching.detach())}
 
-    def _update(self, progress: float) -> None:
+    def _optimizer_step(self) -> None:
         strength = self.config.refine.strength
         for group in self.optimizer.param_groups:
-            group["lr"] = warmup_cosine(0.0, group["rate"], FINAL_RATE * group["rate"], 0.02, progress) * strength
+            rate = group["rate"]
+            group["lr"] = warmup_cosine(0.0, rate, FINAL_RATE * rate, WARMUP_SHARE, self.progress) * strength
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         limit = strength * self.config.refine.color_reach
         with torch.no_grad():
-            self.tint.copy_(
-                torch.maximum(
-                    torch.minimum(self.tint, (1 - self.colors).clamp(max=limit)), (-self.colors).clamp(min=-limit)
-                )
-            )
-        self.step += 1
-
-    def _backdrop(self) -> Tensor:
-        """A plain color (n, 3) behind each view."""
-        c = self.config.background
-        plain, chosen = plain_colors(torch.rand(self.config.run.views_per_step, 4, generator=self.streams["looks"]), c)
-        return torch.where(chosen[:, None], plain, torch.full_like(plain, PLAIN))
+            highest, lowest = (1 - self.colors).clamp(max=limit), (-self.colors).clamp(min=-limit)
+            self.color_offsets.copy_(torch.maximum(torch.minimum(self.color_offsets, highest), lowest))
 
     def _render(
         self,
-        moves: Tensor,
-        tints: Tensor,
-        backdrop: Tensor,
+        displacements: Tensor,
+        color_changes: Tensor,
+        background: Tensor,
         cameras: Cameras,
         shadings: Sequence[Shading],
         lights: Tensor,
-        size: int,
+        resolution: int,
     ) -> MeshRendering:
-        where, what = self.rest + moves, (self.colors + tints).clamp(0, 1)
-        return render_mesh(
-            self.topology, where, what, backdrop, cameras, shadings, lights, size, self.config.refine.supersampling
-        )
+        vertices, colors = self.rest + displacements, (self.colors + color_changes).clamp(0, 1)
+        samples = self.config.refine.supersampling
+        return render_mesh(self.topology, vertices, colors, background, cameras, shadings, lights, resolution, samples)
+
+    # --- views and figures of the mesh as it is
 
     @torch.no_grad()
     def orbit(
-        self, azimuths: Sequence[float], shading: Shading, resolution: int, elevation: float = 15.0
+        self, azimuths: Sequence[float], shading: Shading, resolution: int, elevation: float = ORBIT_ELEVATION
     ) -> MeshRendering:
-        """The mesh as it is from upright cameras around it, before grey, the light beside the camera."""
+        """The mesh from upright cameras around it (degrees), before grey, the light beside the camera."""
         cameras = orbit_cameras(azimuths, elevation, ORBIT_DISTANCE, ORBIT_FOCAL).to(self.device)
-        lights = cameras.position * 0.8 + cameras.rotation[:, :, 1] * 0.6 - cameras.rotation[:, :, 0] * 0.5
-        grey = torch.full((len(cameras), 3), 0.75, device=self.device)
-        return self._render(self.moves(), self.tints(), grey, cameras, [shading] * len(cameras), lights, resolution)
+        grey, shadings = torch.full((len(cameras), 3), 0.75, device=self.device), [shading] * len(cameras)
+        values = self.displacements(), self.color_changes()
+        return self._render(*values, grey, cameras, shadings, camera_lights(cameras), resolution)
+
+    def preview(self) -> NDArray[np.uint8]:
+        """See `Scene.preview`."""
+        return preview_image(self.orbit)
 
     @torch.no_grad()
     def figures(self) -> dict[str, float]:
-        """moved and moved_most (scene units), tinted (display sRGB, root mean square), folded (share of the faces)."""
-        moves, tints = self.moves(), self.tints()
-        length = moves.norm(dim=-1)
+        """moved and moved_most (scene units), recolored (display sRGB, root mean square), folded (share of the faces)."""
+        displacements, color_changes = self.displacements(), self.color_changes()
+        length = displacements.norm(dim=-1)
         return {
             "moved": float(length.mean()),
             "moved_most": float(length.max()),
-            "tinted": float(tints.square().mean().sqrt()),
-            "folded": folded_share(self.rest + moves, self.topology.faces, self.rest),
+            "recolored": float(color_changes.square().mean().sqrt()),
+            "folded": folded_share(self.rest + displacements, self.topology.faces, self.rest),
         }
 
-    @torch.no_grad()
-    def mesh(self) -> Mesh:
-        """The refined mesh in the place, size and vertex order of the one that was given."""
-        return self.subject.changed(self.moves().cpu().double().numpy(), self.tints().cpu().double().numpy())
+    def check(self) -> SceneHealth:
+        """See `Scene.check`."""
+        figures = self.figures()
+        message = f"moved {figures['moved']:.3f} of a radius-0.5 mesh, {100 * figures['folded']:.1f}% of the faces folded over"
+        if "inside" in figures:
+            message += f", {100 * figures['inside']:.1f}% of the visible surface is its inside"
+        if not all(map(math.isfinite, figures.values())):
+            return SceneHealth("diverged", figures, "the mesh holds NaN or infinity")
+        if figures["folded"] > FOLDED_SHARE:
+            advice = f"{self.gentler} or a larger refine.stiffness folds less"
+            return SceneHealth("folded", figures, f"{message}; {advice}")
+        return SceneHealth("fine", figures, message)
+
+    def advice(self, verdict: Verdict) -> str:
+        """See `Scene.advice`."""
+        return f"try another seed, {self.gentler} or a smaller refine.position_rate"
+
+    def to_mesh(
+        self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False
+    ) -> tuple[Mesh, MeshReport]:
+        """The mesh in the place, size and vertex order of the one that was given; made at once."""
+        with torch.no_grad():
+            values = self.displacements().cpu().double().numpy(), self.color_changes().cpu().double().numpy()
+        mesh = self.input_mesh.changed(*values)
+        surface = Surface(mesh.vertices.astype(np.float64), mesh.faces.astype(np.int64))
+        report = MeshReport.of(
+            surface,
+            mesh,
+            scale=1.0,
+            offset=np.zeros(3),
+            threshold=0.0,
+            cell=0.0,
+            components_dropped=0,
+            triangles_extracted=len(mesh.faces),
+            error=None,
+            folded=self.figures()["folded"],
+        )
+        return mesh, report
+
+    def provenance(self) -> Mapping[str, Any]:
+        """How far the mesh was allowed to change."""
+        return {"strength": self.config.refine.strength}
+
+    # --- state
 
     def state(self) -> RunState:
-        """Everything that an exact resume needs."""
-        tensors = {"offset": self.offset, "tint": self.tint}
-        for index, entry in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": value for key, value in entry.items()}
-        tensors |= {f"stream.{name}": generator.get_state() for name, generator in self.streams.items()}
-        return RunState(
-            self.step, self.seed, 0, {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
-        )
+        """See `Scene.state`."""
+        tensors = with_prefix("", {"vertex_offsets": self.vertex_offsets, "color_offsets": self.color_offsets})
+        tensors |= with_prefix("optimizer.", optimizer_tensors(self.optimizer))
+        tensors |= with_prefix("stream.", self.streams.snapshot())
+        return RunState(self.step, self.seed, 0, tensors)
 
     def load(self, state: RunState) -> None:
-        """Continue from a state. Raises CheckpointError when it is no state of this mesh."""
-        tensors: Mapping[str, Tensor] = state.tensors
+        """See `Scene.load`."""
+        tensors = state.tensors
+        own = {"vertex_offsets": self.vertex_offsets, "color_offsets": self.color_offsets}
         try:
-            entries: dict[int, dict[str, Tensor]] = {}
-            for name, value in tensors.items():
-                if name.startswith("optimizer."):
-                    _, index, key = name.split(".", 2)
-                    entries.setdefault(int(index), {})[key] = value
-            for index, own in enumerate((self.offset, self.tint)):
-                kept = [tensors["offset" if index == 0 else "tint"]]
-                kept += [entries[index][key] for key in ("exp_avg", "exp_avg_sq")] if index in entries else []
-                if any(value.shape != own.shape for value in kept):
-                    raise ValueError(f"parameter {index} has another shape")
-            if state.step > 0 and not entries and self.config.refine.strength > 0:
-                raise ValueError("the optimizer's state is missing")
+            for name, value in own.items():
+                if tensors[name].shape != value.shape:
+                    raise ValueError(f"{name} has another shape")
+            required = state.step > 0 and (self.optimizes_vertices or self.optimizes_colors)
+            load_optimizer(self.optimizer, without_prefix("optimizer.", tensors), required)
             with torch.no_grad():
-                self.offset.copy_(tensors["offset"])
-                self.tint.copy_(tensors["tint"])
-            self.optimizer.load_state_dict(
-                {"state": entries, "param_groups": self.optimizer.state_dict()["param_groups"]}
-            )
-            for name, generator in self.streams.items():
-                generator.set_state(tensors[f"stream.{name}"].to(torch.uint8).cpu())
+                for name, value in own.items():
+                    value.copy_(tensors[name])
+            self.streams.restore(without_prefix("stream.", tensors))
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"the checkpoint does not fit this mesh ({one_line(error)}); give the mesh, prompt and settings that it was made "

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 import torch
 import trimesh
@@ -19,41 +22,43 @@ from ..guidance.interfaces import Guidance
 from ..mesh_rendering.normals import face_cross
 from ..mesh_rendering.visibility import nearest_faces, project
 from ..text.prompts import PromptEmbeddings
-from .field_scene import ORBIT_DISTANCE, ORBIT_FOCAL
 from .large_steps import LargeStepsParameterization
 from .mesh_losses import (
+    bounds_penalty,
     edge_energy,
     laplacian_energy,
     neighbors_of,
     normal_energy,
-    bounds_penalty,
     uniform_laplacian,
 )
 from .mesh_scene import MeshScene
+from .views import CHECK_AZIMUTHS, ORBIT_DISTANCE, ORBIT_ELEVATION, ORBIT_FOCAL
 
-SEEN = 64  # pixels a side of the views in which insides are looked for
+INSIDE_RESOLUTION = 64  # pixels a side of the views in which visible inner sides are counted
 
 
-def sphere_subject(config: SphereConfig, seed: int) -> InputMesh:
+def sphere_mesh(config: SphereConfig, seed: int) -> InputMesh:
     """A subdivided icosahedron in scene units, faces outwards: no scaling, every vertex its own place.
 
-    Colors are Gaussian noise of mean 0.5 and deviation `color_noise` in display sRGB, smoothed over `color_noise_stiffness`, cut off at 0 and 1.
+    Colors are Gaussian noise of mean 0.5 and deviation `color_noise` in display sRGB, smoothed over
+    `color_noise_stiffness`, cut off at 0 and 1.
     """
     ball = trimesh.creation.icosphere(subdivisions=config.subdivisions, radius=config.radius)
     vertices = np.ascontiguousarray(ball.vertices, np.float32)
     faces = np.ascontiguousarray(ball.faces, np.int32)
     noise = torch.randn(len(vertices), 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    patches = LargeStepsParameterization(uniform_laplacian(faces, len(vertices)), config.color_noise_stiffness).plain(noise).numpy()
+    smoothing = LargeStepsParameterization(uniform_laplacian(faces, len(vertices)), config.color_noise_stiffness)
+    patches = smoothing.plain(noise).numpy()
     display = 0.5 + config.color_noise * (patches - patches.mean(0)) / patches.std(0)
     albedo = display_to_linear(display.clip(0, 1)).astype(np.float32)
     return InputMesh(vertices, faces, albedo, vertices.astype(np.float64), np.arange(len(vertices)), 1.0)
 
 
 class SphereScene(MeshScene):
-    """A `MeshScene` of `sphere_subject`, whose vertices may go far: only regularizers keep it a surface.
+    """A `MeshScene` of `sphere_mesh`, whose vertices may go far: only regularizers keep it a surface.
 
-    Weighted: the Laplacian of the moves, less as the run goes on; edge lengths against the sphere's; normals of
-    neighboring faces; and what lies outside of the radius that the cameras frame.
+    Weighted: the Laplacian of the displacements, less as the run goes on; edge lengths against the sphere's; normals of
+    neighboring faces; and what lies outside the radius that the cameras frame.
     """
 
     gentler = "a larger sphere.laplacian_end or sphere.normals"
@@ -62,60 +67,63 @@ class SphereScene(MeshScene):
         self,
         config: Config,
         guidance: Guidance,
-        bank: PromptEmbeddings,
-        subject: InputMesh,
+        prompts: PromptEmbeddings,
         seed: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__(config, guidance, bank, subject, seed, device)
-        self.optimizer.param_groups[1]["uniform"] = (
-            False  # grey vertices far from the brightest gradient need their color as well
-        )
-        self._pairs = torch.from_numpy(neighbors_of(subject.welded_faces)).to(self.device)
+        sphere = sphere_mesh(config.sphere, seed)
+        super().__init__(config, guidance, prompts, sphere, seed, device)
+        self.notices = (f"a sphere of {len(sphere.vertices)} vertices, {len(sphere.faces)} triangles",)
+        # Grey vertices far from the brightest gradient need their color as well.
+        self.optimizer.param_groups[1]["uniform"] = False
+        self._pairs = torch.from_numpy(neighbors_of(sphere.welded_faces)).to(self.device)
 
     def renders_untextured(self) -> bool:
-        """In the first part of the run only: clay forms the shape, and colors then have every view."""
+        """In the first part of the run only: textureless views form the shape; afterwards colors have every view."""
         return self.progress < self.config.sphere.textureless_share
 
-    def penalties(self, moves: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """As `MeshScene.penalties`."""
+    def penalties(self, displacements: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """See `MeshScene.penalties`."""
         refine, sphere = self.config.refine, self.config.sphere
-        placed = self.rest + moves
+        vertices = self.rest + displacements
+        laplacian = linear(refine.laplacian, sphere.laplacian_end, sphere.laplacian_share, self.progress)
         parts = {
-            "laplacian": (
-                linear(refine.laplacian, sphere.laplacian_end, sphere.laplacian_share, self.progress),
-                laplacian_energy(self._laplacian, moves),
-            ),
-            "stretching": (refine.edges, edge_energy(placed, self._edges, self._lengths)),
-            "bending": (sphere.normals, normal_energy(placed, self.topology.faces, self._pairs)),
-            "outside": (sphere.outside, bounds_penalty(placed, RADIUS)),
+            "laplacian": (laplacian, laplacian_energy(self._laplacian, displacements)),
+            "stretching": (refine.edges, edge_energy(vertices, self._edges, self._lengths)),
+            "bending": (sphere.normals, normal_energy(vertices, self.topology.faces, self._pairs)),
+            "outside": (sphere.outside, bounds_penalty(vertices, RADIUS)),
         }
-        total = sum(weight * value for weight, value in parts.values())
+        total = torch.zeros((), device=self.device)
+        for weight, value in parts.values():
+            total = total + weight * value
         return total, {name: float(value.detach()) for name, (_, value) in parts.items()}
 
     @torch.no_grad()
     def figures(self) -> dict[str, float]:
-        """Those of `MeshScene`, and inside: the share of the prop's pixels, from six sides, that see the surface from within."""
-        placed, faces = self.rest + self.moves(), self.topology.faces
-        cameras = orbit_cameras([0, 60, 120, 180, 240, 300], 15.0, ORBIT_DISTANCE, ORBIT_FOCAL).to(self.device)
-        seen = nearest_faces(project(placed, cameras, SEEN), faces, SEEN).face
+        """Those of `MeshScene`, and inside: the share of the prop's pixels that see the surface from within."""
+        vertices, faces = self.rest + self.displacements(), self.topology.faces
+        cameras = orbit_cameras(CHECK_AZIMUTHS, ORBIT_ELEVATION, ORBIT_DISTANCE, ORBIT_FOCAL).to(self.device)
+        seen = nearest_faces(project(vertices, cameras, INSIDE_RESOLUTION), faces, INSIDE_RESOLUTION).face
         view, face = (seen >= 0).nonzero(as_tuple=True)[0], seen[seen >= 0]
-        towards = cameras.position.to(placed)[view] - placed[faces[face, 0]]
-        within = (face_cross(placed, faces)[face] * towards).sum(-1) < 0
+        towards = cameras.position.to(vertices)[view] - vertices[faces[face, 0]]
+        within = (face_cross(vertices, faces)[face] * towards).sum(-1) < 0
         return {**super().figures(), "inside": float(within.float().mean()) if len(within) else 0.0}
 
     @torch.no_grad()
-    def prop(self, height_m: float) -> tuple[Mesh, MeshReport]:
-        """The sphere as it is now, in metres and standing on its base, and what can be said of it.
+    def to_mesh(
+        self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False
+    ) -> tuple[Mesh, MeshReport]:
+        """The sphere as it is, in metres and standing on its base; made at once.
 
-        It has the sphere's faces, so it is always closed and a manifold; where it has turned inside out, they are turned back.
+        It has the sphere's faces, so it is always closed and a manifold; when it has turned inside out, all are flipped.
         """
-        surface = Surface((self.rest + self.moves()).cpu().double().numpy(), self.subject.faces.astype(np.int64))
+        vertices = (self.rest + self.displacements()).cpu().double().numpy()
+        surface = Surface(vertices, self.input_mesh.faces.astype(np.int64))
         if signed_volume(surface) < 0:
             surface = Surface(surface.vertices, surface.faces[:, ::-1].copy())
         figures = self.figures()
-        colors = (self.colors + self.tints()).clamp(0, 1).cpu().double().numpy()
-        mesh, scale, offset = assemble_mesh(surface, colors, height_m)
+        colors = (self.colors + self.color_changes()).clamp(0, 1).cpu().double().numpy()
+        mesh, scale, offset = assemble_mesh(surface, colors, self.config.mesh.height_m)
         return mesh, MeshReport.of(
             surface,
             mesh,
@@ -129,3 +137,7 @@ class SphereScene(MeshScene):
             folded=figures["folded"],
             inside=figures["inside"],
         )
+
+    def provenance(self) -> Mapping[str, Any]:
+        """See `Scene.provenance`."""
+        return {}

@@ -16,7 +16,7 @@ from ..errors import ModelError
 from ..models.json_files import read_object
 from ..models.local import ModelStatus, local_models, registered_model, resolve_model
 from ..models.registry import BY_NAME
-from ..models.required_files import INDEX, family_of, is_clip_folder, parts_of
+from ..models.model_files import INDEX, family_of, is_clip_folder, parts_of
 from ..text.vocabulary import check_words, read_vocabulary
 from ..training.job import Job, make_job, preset_config
 from ..training.methods import check_model

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a run tells its caller while it goes on."""
+"""The events of a run, in the order in which they happen."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
+
+from ..scenes.interfaces import RunState, Verdict
 
 
 @dataclass(frozen=True)
-class Progress:
+class StepCompleted:
     """A step was taken: steps done of `steps`, seconds since (re)start and to go, named figures."""
 
     step: int
@@ -24,36 +25,25 @@ class Progress:
 
 @dataclass(frozen=True)
 class Preview:
-    """A picture (h, w, 3) uint8 of the field after `step` steps."""
+    """An image (h, w, 3) uint8 of the scene after `step` steps."""
 
     step: int
-    image: np.ndarray
-
-
-@dataclass(frozen=True)
-class RunState:
-    """Everything that a resumed run needs: tensors by name, and plain values for JSON."""
-
-    step: int
-    seed: int
-    restarts: int
-    tensors: Mapping[str, Tensor]
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    image: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state worth keeping; writing it is the caller's business."""
+    """A state worth keeping; the caller writes it."""
 
     state: RunState
 
 
 @dataclass(frozen=True)
 class Health:
-    """A verdict on the run: "fine", "empty", "full" or "diverged", with figures."""
+    """The result of a check of the scene, with figures."""
 
     step: int
-    verdict: str
+    verdict: Verdict
     figures: Mapping[str, float]
     message: str
 
@@ -77,4 +67,4 @@ class Finished:
     seed: int
 
 
-Event = Progress | Preview | Checkpoint | Health | Restarted | Finished
+Event = StepCompleted | Preview | Checkpoint | Health | Restarted | Finished

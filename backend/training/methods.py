@@ -14,7 +14,7 @@ from ..config.setting import setting_fields
 from ..config.usage import check_settings_used, run_kind
 from ..errors import ConfigError, ModelError
 from ..models.registry import MODELS, STARTER, STARTER_CLIP, Kind
-from ..models.required_files import is_clip_folder
+from ..models.model_files import is_clip_folder
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,17 +17,19 @@ from dreamwright.backend.errors import OutOfMemoryError, is_out_of_memory
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.rendering.renderer import Renderer
 from dreamwright.backend.scenes.field_scene import FieldScene
+from dreamwright.backend.scenes.state_tensors import parameters_of
+from dreamwright.backend.server.requests import job_of
 from dreamwright.backend.server.workers.fencing import raise_fence
-from dreamwright.backend.server.workers.worker import Worker
-from dreamwright.backend.server.workers.worker_protocol import Ended, Work
 from dreamwright.backend.text.prompts import PromptEmbeddings
-from dreamwright.backend.training import pipeline
+from dreamwright.backend.training import guidance_loading
 from dreamwright.backend.training.checkpoints import read_checkpoint
-from dreamwright.backend.training.events import Checkpoint, Event, RunState
-from dreamwright.backend.training.job import make_job
-from dreamwright.backend.training.trainer import optimize
-from dreamwright.shared.messages import JobSummary
+from dreamwright.backend.scenes.interfaces import RunState
+from dreamwright.backend.training.events import Checkpoint, Event
+from dreamwright.backend.training.pipeline import TextTo3DPipeline
+from dreamwright.backend.training.job import identify_model, make_job
+from dreamwright.backend.training.field_training import field_trainer
 from tests.testing.oracles import KnownImages
+from tests.testing.recording_worker import RecordingWorker, job_order
 from tests.testing.tiny_model import QUICK, quick_config, save_tiny_model
 
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 8 GiB"
@@ -41,7 +44,7 @@ SHORTAGES = {
 
 def run_of(config: Config, resume: RunState | None = None) -> list[Event]:
     oracle = KnownImages(lambda cameras: torch.full((len(cameras), 3, 16, 16), 0.3), 16)
-    return optimize(
+    return field_trainer(
         config, ScoreDistillation(oracle, config.guidance), PromptEmbeddings(oracle, "a ball", config.guidance), resume
     )
 
@@ -123,7 +126,7 @@ def test_views_a_few_at_a_time_make_the_same_step(at_once: int, optimizer: str) 
             config, ScoreDistillation(oracle, config.guidance), PromptEmbeddings(oracle, "a ball", config.guidance), 0
         )
         figures.append(scene._backward())
-        gradients.append([p.grad.clone() for p in scene._parameters()])
+        gradients.append([p.grad.clone() for p in parameters_of(scene.optimizer)])
         states = {name: stream.get_state() for name, stream in scene.streams.items()}
         gradients[-1].append(torch.cat(list(states.values())).float())
     for one, other in zip(*gradients, strict=True):
@@ -171,7 +174,7 @@ def test_generate_ends_with_advice_and_exit_code_1_and_resumes_with_less(
     assert not out.exists()
     seen: list[int] = []
     real = FieldScene.train_step
-    monkeypatch.setattr(FieldScene, "train_step", lambda self: (seen.append(len(self.groups)), real(self))[1])
+    monkeypatch.setattr(FieldScene, "train_step", lambda self: (seen.append(len(self.chunks)), real(self))[1])
     assert main([*words, "--resume", "--set", "run.views_at_once=1"]) == 0
     assert out.is_file() and seen == [4, 4, 4]
 
@@ -180,22 +183,16 @@ def test_a_workers_job_fails_with_that_sentence_and_keeps_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = str(save_tiny_model(tmp_path / "model"))
-    said: list[object] = []
-    worker = Worker.__new__(Worker)  # without its socket
-    worker.device, worker._stop, worker._reported = "cpu", None, 0.0
-    worker.say, worker._should_stop = said.append, lambda: False
-    settings = dict(setting.split("=") for setting in (*QUICK, "run.checkpoint_interval=100"))
-    summary = JobSummary(
-        job="j1", prompt="a red mushroom", negative="", preset="draft", model=model, seed=0, settings=settings, state="running", step=0,
-        steps=6, elapsed_s=0.0, eta_s=-1.0, message="", health="", queue_position=0, submitted_at=0.0, changed=1, mesh_bytes=0, mesh_sha256="",
-    )  # fmt: skip
     fail_once(monkeypatch, ScoreDistillation, "gradient", 3, SHORTAGES["of a device"])
-    raise_fence(tmp_path / "job", summary.attempt)
-    worker.carry_out(Work(summary, str(tmp_path / "job")))
-    ended = said[-1]
-    assert isinstance(ended, Ended) and ended.how == "failed" and not ended.meshed
+    order = job_order(Path(model), tmp_path / "job", 1)
+    order = replace(order, settings={**order.settings, "run.checkpoint_interval": "100"})
+    worker = RecordingWorker()
+    raise_fence(tmp_path / "job", 1)
+    worker.run(order)
+    ended = worker.ended
+    assert ended.how == "failed" and not ended.meshed
     assert ended.message.startswith("out of memory after step 2") and "--resume" in ended.message
-    job = make_job("a red mushroom", model, "draft", quick_config("run.checkpoint_interval=100"))
+    job = identify_model(job_of(order))
     assert read_checkpoint(tmp_path / "job" / "checkpoints", job).state.step == 2
 
 
@@ -203,10 +200,10 @@ def test_a_model_that_does_not_fit_is_told_of_in_one_line(tmp_path: Path, monkey
     def too_large(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError(CUDA)
 
-    monkeypatch.setattr(pipeline, "load_denoiser", too_large)
+    monkeypatch.setattr(guidance_loading, "load_denoiser", too_large)
     job = make_job(
         "a red mushroom", str(save_tiny_model(tmp_path / "model")), "draft", quick_config("run.views_per_step=2")
     )
     with pytest.raises(OutOfMemoryError, match="while loading the model .*2.00 GiB") as caught:
-        pipeline.TextTo3DPipeline(job, "cpu", None, lambda: False)
+        TextTo3DPipeline(job, "cpu", None, lambda: False)
     assert "\n" not in str(caught.value)

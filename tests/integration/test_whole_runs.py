@@ -16,7 +16,8 @@ from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
 from dreamwright.backend.training.events import Checkpoint, Finished, Preview, StepCompleted
 from dreamwright.backend.training.job import make_job
-from dreamwright.backend.training.trainer import Run, optimize
+from dreamwright.backend.training.field_training import field_trainer
+from dreamwright.backend.training.trainer import Trainer
 from tests.testing.oracles import KnownImages
 from tests.testing.sphere_runs import ball_pictures, run_of
 from tests.testing.tiny_model import quick_config
@@ -50,14 +51,14 @@ def test_the_first_views_are_coarse_and_the_guidance_always_sees_the_full_size()
 
     oracle = KnownImages(lambda cameras: ball_pictures(cameras, 16), 16)
     config = quick_config("run.steps=4", "render.coarse_resolution=8", "render.coarse_share=0.5", "run.max_restarts=0")
-    watched = optimize(config, Watcher(), PromptEmbeddings(oracle, "a ball", config.guidance))
+    watched = field_trainer(config, Watcher(), PromptEmbeddings(oracle, "a ball", config.guidance))
     for _ in range(4):
         watched.scene.train_step()
     assert seen == [(8, 16), (8, 16), (16, 16), (16, 16)]
 
 
-def states_equal(first: Run, second: Run) -> bool:
-    a, b = first.scene.state(0).tensors, second.scene.state(0).tensors
+def states_equal(first: Trainer, second: Trainer) -> bool:
+    a, b = first.scene.state().tensors, second.scene.state().tensors
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 

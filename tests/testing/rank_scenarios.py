@@ -23,7 +23,8 @@ from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
 from dreamwright.backend.training.events import Checkpoint, Event, StepCompleted
 from dreamwright.backend.training.job import Job, make_job
-from dreamwright.backend.training.trainer import Run, optimize
+from dreamwright.backend.training.field_training import field_trainer
+from dreamwright.backend.training.trainer import Trainer
 from tests.testing.oracles import GaussianOracle
 from tests.testing.tiny_model import quick_config
 
@@ -42,18 +43,18 @@ def busy_job(*settings: str) -> Job:
     return make_job("a ball", "oracle", "draft", quick_config(*BUSY, *settings))
 
 
-def run_of(config: Config, ranks: ProcessGroup = SingleProcess(), **options: Any) -> Run:
+def run_of(config: Config, group: ProcessGroup = SingleProcess(), **options: Any) -> Trainer:
     """A run whose guidance answers each noise differently."""
     ball = torch.full((3, 16, 16), -0.2)
     ball[0, 4:12, 4:12] = 0.8
     oracle = GaussianOracle(
         {"": torch.zeros(3, 16, 16), **{f"a ball, {v} view": ball for v in ("front", "side", "back", "overhead")}}, 0.5
     )
-    return optimize(
+    return field_trainer(
         config,
         ScoreDistillation(oracle, config.guidance),
         PromptEmbeddings(oracle, "a ball", config.guidance),
-        ranks=ranks,
+        group=group,
         **options,
     )
 
@@ -97,14 +98,14 @@ def one_rank(
     told: dict[str, Any] = {"events": [], "error": ""}
     begun = time.monotonic()
     try:
-        with process_group(torch.device("cpu"), options.get("timeout", 60.0)) as ranks:
+        with process_group(torch.device("cpu"), options.get("timeout", 60.0)) as group:
             job = busy_job(*settings, *options.get(f"settings of {rank}", ()))
             stopped: list[bool] = []
             resume = read_checkpoint(folder / "work", job).state if options.get("resume") else None
-            run = run_of(job.config, ranks, resume=resume, should_stop=lambda: bool(stopped))
+            run = run_of(job.config, group, resume=resume, should_stop=lambda: bool(stopped))
             mishap = options.get("mishap")
             if mishap and mishap[2] == rank:
-                run.guidance = run.scene.guidance = Mishap(run.guidance, *mishap[:2])
+                run.scene.guidance = Mishap(run.scene.guidance, *mishap[:2])
             for event in run:
                 told["events"].append(described(event))
                 if isinstance(event, Checkpoint):
@@ -112,7 +113,7 @@ def one_rank(
                 if isinstance(event, StepCompleted) and options.get("stop") == (event.step, rank):
                     stopped.append(True)
             save_file(
-                {k: v.contiguous() for k, v in run.scene.state(0).tensors.items()}, folder / f"{rank}.safetensors"
+                {k: v.contiguous() for k, v in run.scene.state().tensors.items()}, folder / f"{rank}.safetensors"
             )
     except DreamwrightError as error:
         told["error"] = f"{type(error).__name__}: {error}"

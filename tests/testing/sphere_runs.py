@@ -10,7 +10,8 @@ from dreamwright.backend.cameras.poses import Cameras
 from dreamwright.backend.config.schema import Config
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.text.prompts import PromptEmbeddings
-from dreamwright.backend.training.trainer import Run, optimize
+from dreamwright.backend.training.field_training import field_trainer
+from dreamwright.backend.training.trainer import Trainer
 from tests.testing.oracles import KnownImages
 
 
@@ -29,9 +30,9 @@ def ball_pictures(cameras: Cameras, size: int = 32, backdrop: float = 0.75) -> t
     return torch.nn.functional.avg_pool2d(image, 4)
 
 
-def run_of(config: Config, oracle: KnownImages, **options: object) -> Run:
+def run_of(config: Config, oracle: KnownImages, **options: object) -> Trainer:
     bank = PromptEmbeddings(oracle, "a ball", config.guidance)
-    return optimize(config, ScoreDistillation(oracle, config.guidance), bank, **options)
+    return field_trainer(config, ScoreDistillation(oracle, config.guidance), bank, **options)
 
 
 @pytest.fixture

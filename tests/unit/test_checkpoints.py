@@ -21,7 +21,8 @@ from dreamwright.backend.training.checkpoints import (
     remove_checkpoints,
     write_checkpoint,
 )
-from dreamwright.backend.training.events import Checkpoint, RunState
+from dreamwright.backend.scenes.interfaces import RunState
+from dreamwright.backend.training.events import Checkpoint
 from dreamwright.backend.training.job import Job, make_job
 from tests.testing.oracles import KnownImages
 from tests.testing.sphere_runs import run_of

@@ -13,9 +13,10 @@ from dreamwright.backend.errors import CheckpointError
 from dreamwright.backend.scenes.field_scene import FieldScene
 from dreamwright.backend.scenes.initial_field import FIELD_FILE, InitialField, read_initial_field, save_field
 from dreamwright.backend.training.checkpoints import NEWEST, read_checkpoint, write_checkpoint
-from dreamwright.backend.training.events import Checkpoint, Finished, Restarted, RunState, StepCompleted
+from dreamwright.backend.scenes.interfaces import RunState
+from dreamwright.backend.training.events import Checkpoint, Finished, Restarted, StepCompleted
 from dreamwright.backend.training.job import Job, make_job
-from dreamwright.backend.training.trainer import Run
+from dreamwright.backend.training.trainer import Trainer
 from tests.testing.oracles import KnownImages
 from tests.testing.sphere_runs import run_of
 from tests.testing.tiny_model import quick_config
@@ -38,8 +39,8 @@ def fields_agree(scene: FieldScene, tensors: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(value, tensors[name]) for name, value in own.items())
 
 
-def refined(oracle: KnownImages, origin: InitialField, *settings: str, **options: object) -> Run:
-    return run_of(quick_config(*SETTINGS, *settings), oracle, origin=origin, **options)
+def refined(oracle: KnownImages, origin: InitialField, *settings: str, **options: object) -> Trainer:
+    return run_of(quick_config(*SETTINGS, *settings), oracle, initial_field=origin, **options)
 
 
 def test_the_new_run_begins_with_the_old_field_in_the_middle_of_its_schedules(
@@ -92,24 +93,24 @@ def test_a_refining_run_resumes_exactly_and_only_with_the_same_origin(
 ) -> None:
     origin = read_initial_field(finished[2])
     config = quick_config(*SETTINGS)
-    job = replace(make_job("a ball", "oracle", "draft", config), origin=origin.digest)
+    job = replace(make_job("a ball", "oracle", "draft", config), initial_field=origin.digest)
     whole = refined(oracle, origin)
     states = [event.state for event in whole if isinstance(event, Checkpoint)]
     assert [state.step for state in states] == [4, 6]
     write_checkpoint(tmp_path, job, states[0])
     resumed = refined(oracle, origin, resume=read_checkpoint(tmp_path, job).state)
     list(resumed)
-    assert all(torch.equal(a, b) for a, b in zip(whole.scene.shared(), resumed.scene.shared(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(whole.scene.shared_tensors(), resumed.scene.shared_tensors(), strict=True))
     for other in ("", "0" * 64):
         with pytest.raises(CheckpointError, match="another run"):
-            read_checkpoint(tmp_path, replace(job, origin=other))
+            read_checkpoint(tmp_path, replace(job, initial_field=other))
 
 
 def test_where_a_run_begins_matters_only_when_it_has_an_origin() -> None:
     job = make_job("a ball", "oracle", "draft", quick_config())
     other = make_job("a ball", "oracle", "draft", quick_config("run.finetune_share=0.2"))
     assert job.fingerprint() == other.fingerprint()
-    assert replace(job, origin="a").fingerprint() not in (job.fingerprint(), replace(other, origin="a").fingerprint())
+    assert replace(job, initial_field="a").fingerprint() not in (job.fingerprint(), replace(other, initial_field="a").fingerprint())
 
 
 def test_a_restart_begins_from_the_origin_again(
@@ -119,17 +120,17 @@ def test_a_restart_begins_from_the_origin_again(
     _, state, folder = finished
     run = refined(oracle, read_initial_field(folder), "run.max_restarts=1")
     begun = []
-    advance = FieldScene.advance
+    train_step = FieldScene.train_step
 
     def going_wrong_once(self: FieldScene) -> dict[str, float]:
-        from dreamwright.backend.scenes.field_scene import DivergedError
+        from dreamwright.backend.scenes.interfaces import DivergedError
 
         begun.append((self.step, fields_agree(self, dict(state.tensors))))
         if len(begun) == 1:
             raise DivergedError("on purpose")
-        return advance(self)
+        return train_step(self)
 
-    monkeypatch.setattr(FieldScene, "advance", going_wrong_once)
+    monkeypatch.setattr(FieldScene, "train_step", going_wrong_once)
     assert any(isinstance(event, Restarted) for event in list(run))
     assert begun[:2] == [(3, True), (3, True)] and len(begun) == 4
 
@@ -146,7 +147,7 @@ def test_a_background_of_another_kind_begins_anew_and_is_mentioned(
     finished: tuple[Job, RunState, Path], oracle: KnownImages
 ) -> None:
     run = refined(oracle, read_initial_field(finished[2]), "background.kind=mlp")
-    assert any("background begins anew" in warning for warning in run.warnings)
+    assert any("background begins anew" in warning for warning in run.scene.warnings)
 
 
 @pytest.mark.parametrize("damage", ["nothing there", "flipped", "foreign", "no field"])

@@ -10,8 +10,8 @@ from dreamwright.backend.errors import RunError
 from dreamwright.backend.guidance.interfaces import GuidanceResult
 from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.events import Checkpoint, Finished, Health, Restarted, StepCompleted
-from dreamwright.backend.training.monitoring import all_finite, check_run, opacity_figures, view_similarity
-from dreamwright.backend.training.trainer import optimize
+from dreamwright.backend.scenes.monitoring import all_finite, check_run, opacity_figures, view_similarity
+from dreamwright.backend.training.field_training import field_trainer
 from tests.testing.oracles import KnownImages
 from tests.testing.sphere_runs import run_of
 from tests.testing.tiny_model import quick_config
@@ -35,7 +35,7 @@ def test_an_empty_run_restarts_from_another_seed_and_then_says_what_to_do(oracle
     bank = PromptEmbeddings(oracle, "a ball", config.guidance)
     events = []
     with pytest.raises(RunError, match="empty.*seed") as caught:
-        for event in optimize(config, Vanishing(), bank):
+        for event in field_trainer(config, Vanishing(), bank):
             events.append(event)
     assert caught.value.exit_code == 1
     restarts = [e for e in events if isinstance(e, Restarted)]

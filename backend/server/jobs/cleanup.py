@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that nobody needs any more: checkpoints of what has ended, results that were kept long enough, folders of nobody."""
+"""Removes files that are not needed any more: of ended attempts, of expired jobs, and orphaned job folders."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dreamwright.shared.job_states import ENDED, JobState
 
 from ...scenes.initial_field import FIELD_FILE
 from ..policy import Policy
-from ..transport.event_publisher import EventPublisher
-from ..workers.job_executor import ORIGIN_FILE
-from .job_store import JobRecord, StorageError
+from ..workers.job_executor import INITIAL_FIELD_FILE
+from .job_record import JobRecord
+from .job_store import JobStore, StorageError
 from .retention import RetainedJob, expired, file_size, folder_size
 from .uploads import INPUT_MESH_FILE
 
@@ -22,73 +22,69 @@ log = logging.getLogger(__name__)
 
 
 class Cleanup:
-    """Removes files; what a job is, the ledger says."""
+    """Removes files of the jobs of a store, as far as their states allow it."""
 
-    def __init__(self, herald: EventPublisher, policy: Policy) -> None:
-        self._herald, self._ledger, self._policy = herald, herald.ledger, policy
+    def __init__(self, store: JobStore, policy: Policy) -> None:
+        self._store, self._policy = store, policy
 
-    def clear(self, job: str) -> None:
-        """Remove what only a job's attempts need, checkpoints, origin and a mesh that was sent, now that its end is written down and none follows."""
-        entry, folder = self._ledger.entries[job], self._ledger.job_folder(job)
-        if entry.state in (JobState.SUCCEEDED, JobState.CANCELLED):
+    def remove_attempt_files(self, job: str) -> None:
+        """Remove what only attempts need once no attempt can follow: checkpoints, initial field and input mesh."""
+        record, folder = self._store.records[job], self._store.job_folder(job)
+        if record.state in (JobState.SUCCEEDED, JobState.CANCELLED):
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        if entry.state in ENDED and not entry.summary.resumable:
-            _unlink(folder / ORIGIN_FILE)
+        if record.state in ENDED and not record.summary.resumable:
+            _unlink(folder / INITIAL_FIELD_FILE)
             _unlink(folder / INPUT_MESH_FILE)
 
-    def sweep(self) -> None:
-        """Let go of what has been kept long enough, and write down the server's age."""
+    def remove_expired(self) -> None:
+        """Delete the ended jobs that the retention policy does not keep, and commit the folder's age."""
         try:
-            self._ledger.save_facts()
-            now = self._ledger.age.now_s()
-            kept = [
+            self._store.save_counters()
+            now = self._store.age.now_s()
+            retained = [
                 RetainedJob(
-                    e.summary.job,
-                    now - e.ended_age,
-                    self._size(e),
-                    e.summary.fetched or not e.summary.mesh_bytes,
-                    e.summary.pinned,
+                    record.job,
+                    now - record.ended_age,
+                    self.retained_bytes(record),
+                    record.summary.fetched or not record.summary.mesh_bytes,
+                    record.summary.pinned,
                 )
-                for e in self._ledger.entries.values()
-                if e.state in ENDED
+                for record in self._store.records.values()
+                if record.state in ENDED
             ]
-            for job in expired(kept, self._policy):
-                log.info("job kept long enough", extra={"job": job})
-                self.drop(self._ledger.entries[job])
-        except StorageError as fault:
-            log.warning("results not swept", extra={"why": str(fault)})
+            for job in expired(retained, self._policy):
+                log.info("job expired", extra={"job": job})
+                self.delete(self._store.records[job])
+        except StorageError as error:
+            log.warning("expired jobs not deleted", extra={"why": str(error)})
 
-    def _size(self, entry: JobRecord) -> int:
-        """Bytes of an ended job's files that count: its mesh and field, and what one that can be resumed goes on from."""
-        job, folder = entry.summary, self._ledger.job_folder(entry.summary.job)
+    def retained_bytes(self, record: JobRecord) -> int:
+        """Bytes of an ended job's files: mesh and field, and whatever a resumable one continues from."""
+        job, folder = record.summary, self._store.job_folder(record.job)
         size = job.mesh_bytes
         if job.has_field:
             size += file_size(folder / FIELD_FILE)
         if job.resumable:
-            size += (
-                folder_size(folder / "checkpoints")
-                + file_size(folder / ORIGIN_FILE)
-                + file_size(folder / INPUT_MESH_FILE)
-            )
+            size += folder_size(folder / "checkpoints")
+            size += file_size(folder / INITIAL_FIELD_FILE) + file_size(folder / INPUT_MESH_FILE)
         return size
 
-    def drop(self, entry: JobRecord) -> None:
-        """Remove an ended job and its files. Raises StorageError."""
-        job = entry.summary.job
+    def delete(self, record: JobRecord) -> None:
+        """Delete an ended job and its files. Raises StorageError."""
+        folder = self._store.job_folder(record.job)
         try:
-            self._ledger.forget(job)
+            self._store.delete(record.job)
         except StorageError:
-            # On a full disk its files must go first to make room for the note that it is gone.
-            shutil.rmtree(self._ledger.job_folder(job), ignore_errors=True)
-            self._ledger.forget(job)
-        shutil.rmtree(self._ledger.job_folder(job), ignore_errors=True)
-        self._herald.forgotten(entry.owner, job)
+            # On a full disk the files must go first, to make room for the commit.
+            shutil.rmtree(folder, ignore_errors=True)
+            self._store.delete(record.job)
+        shutil.rmtree(folder, ignore_errors=True)
 
-    def clear_strangers(self) -> None:
-        """Remove folders of jobs that were forgotten just before the server's end."""
-        folder = self._ledger.folder / "jobs"
+    def remove_orphans(self) -> None:
+        """Remove job folders without a job, which a server leaves when it ends between the two."""
+        folder = self._store.folder / "jobs"
         for path in folder.iterdir() if folder.is_dir() else ():
-            if path.name not in self._ledger.entries and re.fullmatch("[0-9a-f]{16}", path.name):
+            if path.name not in self._store.records and re.fullmatch("[0-9a-f]{16}", path.name):
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -96,4 +92,4 @@ def _unlink(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        log.warning("file of an ended job stays", extra={"path": str(path), "why": str(error)})
+        log.warning("file of an ended job not removed", extra={"path": str(path), "why": str(error)})

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Jobs that begin from the field of another one: what must fit, and how the field comes to them before anybody hears of them."""
+"""Jobs that start from the field of an earlier job: what must match, and how they get that field."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,92 +16,80 @@ from dreamwright.shared.messages import JobSummary
 
 from ...config.parsing import apply_settings
 from ...config.presets import PRESETS
+from ...config.schema import Config
 from ...errors import ConfigError
 from ...scenes.initial_field import FIELD_FILE
-from ...training.job import Job
 from ..requests import job_of
 from ..workers.failure_policy import format_settings
-from ..workers.job_executor import ORIGIN_FILE
-from .job_store import JobRecord, JobStore, StorageError, new_name
+from ..workers.job_executor import INITIAL_FIELD_FILE
+from .durable_files import link_or_copy
+from .job_record import JobRecord, new_job_name
+from .job_store import JobStore, StorageError
 
 log = logging.getLogger(__name__)
 
-GONE = "job {} has no field to begin from (it left no mesh, or is of an older server); dream it again, or send the prompt without it"
+NO_FIELD = (
+    "job {} has no field to start from (it left no mesh, or was made by an older server); "
+    "generate it again, or send the prompt without it"
+)
 
 
-def check_kept(entry: JobRecord) -> None:
-    """Raises Refused for a job without a field that another one could begin from."""
-    if entry.summary.has_field:
+def check_has_field(parent: JobRecord) -> None:
+    """Raises RequestError for a job without a field that another job could start from."""
+    if parent.summary.has_field:
         return
-    if entry.state not in ENDED:
+    if parent.state not in ENDED:
         raise RequestError(
             "not-now",
-            f"job {entry.summary.job} is {entry.state.value}; wait for its end, or cancel it, then refine its prompt",
+            f"job {parent.job} is {parent.state.value}; wait for its end, or cancel it, then refine its prompt",
         )
-    raise RequestError("not-now", GONE.format(entry.summary.job))
+    raise RequestError("not-now", NO_FIELD.format(parent.job))
 
 
-def check_fit(origin: JobSummary, job: Job) -> None:
-    """Raises ConfigError, saying what to choose, for a job whose field would be another than that of its origin."""
-    kept, own = job_of(origin).config.field, job.config.field
+def check_field_matches(parent: JobSummary, config: Config) -> None:
+    """Raises ConfigError, with the allowed presets, when the field of `config` differs from that of its parent job."""
+    kept, own = job_of(parent).config.field, config.field
     names = [field.name for field in dataclasses.fields(kept) if getattr(kept, field.name) != getattr(own, field.name)]
     if not names:
         return
-    settings = {name: value for name, value in origin.settings.items() if name.startswith("field.")}
-    asked = [f"{name}={value}" for name, value in settings.items()]
-    fitting = [preset.name for preset in PRESETS.values() if apply_settings(preset.config, asked).field == kept]
-    told = ", ".join(f"field.{name} is {getattr(own, name)}, there {getattr(kept, name)}" for name in names[:3])
+    settings = {name: value for name, value in parent.settings.items() if name.startswith("field.")}
+    assignments = [f"{name}={value}" for name, value in settings.items()]
+    fitting = [p.name for p in PRESETS.values() if apply_settings(p.config, assignments).field == kept]
+    differences = ", ".join(f"field.{name} is {getattr(own, name)}, there {getattr(kept, name)}" for name in names[:3])
+    field_settings = f"with {format_settings(settings)} and no other" if settings else "without any"
     raise ConfigError(
-        f"the field of job {origin.job} does not fit what is asked for ({told}); allowed are the presets {', '.join(fitting)}, "
-        f"{f'with {format_settings(settings)} and no other' if settings else 'without any'} field setting"
+        f"the field of job {parent.job} does not match what was sent ({differences}); allowed are the presets "
+        f"{', '.join(fitting)}, {field_settings} field setting"
     )
 
 
 @contextmanager
-def named(ledger: JobStore, origin: str) -> Iterator[str]:
-    """A new job's name, to be committed in the body. Its folder holds the field of `origin` by then ("": there is no folder yet;
-    the body may make one).
+def new_job_folder(store: JobStore, parent_job: str) -> Iterator[str]:
+    """The name of a new job, which the body commits; its folder holds the field of `parent_job` by then.
 
-    A server that dies before the commit leaves a folder of nobody, which its next start clears away; after it the job
-    needs nothing of its origin any more. Raises Refused when the field is gone, StorageError for the disk.
+    Without a parent ("") there is no folder yet, and the body may create it. A server that ends before the commit leaves
+    an orphaned folder, which its next start removes. Raises RequestError when the parent's field is gone, StorageError
+    when the disk refuses a write.
     """
-    job = new_name()
-    folder = ledger.job_folder(job)
+    job = new_job_name()
+    folder = store.job_folder(job)
     try:
-        if origin:
-            copy_initial_field(ledger.job_folder(origin), folder)
+        if parent_job:
+            copy_initial_field(store.job_folder(parent_job), folder)
         yield job
-    except Exception as error:  # a server that is killed cleans up at its next start
+    except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)
-        if origin and isinstance(error, FileNotFoundError):
-            log.warning("field of a job is gone", extra={"job": origin})
-            raise RequestError("not-now", GONE.format(origin)) from error
+        if parent_job and isinstance(error, FileNotFoundError):
+            log.warning("field of a job is gone", extra={"job": parent_job})
+            raise RequestError("not-now", NO_FIELD.format(parent_job)) from error
         if isinstance(error, OSError):
             raise StorageError(
-                f"the server cannot write to {ledger.folder} ({error.strerror or error}); make room on its disk"
+                f"the server cannot write to {store.folder} ({error.strerror or error}); make room on its disk"
             ) from error
         raise
 
 
-def copy_initial_field(source: Path, target: Path) -> None:
-    """Have the field of one job's folder in another's, on disk when this returns. Raises OSError.
-
-    It is a second name of the same file, which nobody ever writes into, or a copy where the disk knows no such names.
-    """
-    target.mkdir(parents=True, exist_ok=True)
-    field, own = source / FIELD_FILE, target / ORIGIN_FILE
-    try:
-        os.link(field, own)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copyfile(field, own)
-        with own.open("rb+") as file:
-            os.fsync(file.fileno())
-    if hasattr(os, "O_DIRECTORY"):
-        for folder in (target, target.parent):
-            number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(number)
-            finally:
-                os.close(number)
+def copy_initial_field(parent: Path, folder: Path) -> None:
+    """Put the field in the folder of a parent job into a new job's folder, which is created. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    link_or_copy(parent / FIELD_FILE, folder / INITIAL_FIELD_FILE)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The server's own work: hand jobs to devices, take in what is reported of them, and settle what becomes of each attempt.
+"""Assigns queued jobs to devices, handles the workers' reports, and decides what becomes of each attempt.
 
-A disk that refuses a write ends nothing: the job waits with a sentence, and what was to be written is tried again.
+A full disk stops nothing: the job waits with a message, and the write is tried again.
 """
 
 from __future__ import annotations
@@ -20,332 +20,327 @@ from ...training.checkpoints import has_checkpoint
 from ..jobs.cleanup import Cleanup
 from ..jobs.durations import duration_key
 from ..jobs.eta import publish_eta
-from ..jobs.job_store import JobRecord, StorageError
+from ..jobs.job_record import JobRecord, log_context
+from ..jobs.job_store import JobStore, StorageError
+from ..monitoring.counters import Counters
 from ..policy import Policy
 from ..requests import has_vae, job_of
 from ..transport.event_publisher import EventPublisher
-from .failure_policy import classify_status, decide, reduce_memory_settings
+from .attempt_tracker import AttemptTracker
+from .failure_policy import decide, reduce_memory_settings
 from .fencing import raise_fence
-from .heartbeat import STALL_S, Heartbeat, cancel_timeout_s, hang_timeout_s
 from .job_executor import MESH_FILE, file_hash
-from .oom import oom_kills
-from .runner import WorkerExited, Runner
+from .runner import Runner, WorkerExited
 from .worker_protocol import JobFinished, PreviewReport, ProgressReport, Report, StatusReport, run_job_order
 
 log = logging.getLogger(__name__)
 
-UPDATE_ETA_S = 2.0  # between two reckonings of when the queued jobs will be ready
+ETA_INTERVAL_S = 2.0  # between two estimates of when the queued jobs will be ready
 RETRY_S = 2.0  # before a write that the disk refused is tried again
-PROGRESS_SHARE = 0.05  # of all steps, to count as getting on: so a run of any length ends after some twenty deaths
-SWEEP_S = 60.0  # between two looks at what has been kept long enough
-RECALLED = "the server was stopped; it continues from its checkpoint"
-FOR_A_MESH = ("model.vae_recompute",)  # what may be lowered of a job that refines a mesh
-AT_WORK = (JobState.RUNNING, JobState.CANCELLING)
-
-
-def log_context(entry: JobRecord, **more: Any) -> dict[str, Any]:
-    """What a line of the log says of a job, in every case the same."""
-    job = entry.summary
-    return {"job": job.job, "user": entry.owner, "attempt": job.attempt, "device": job.device, **more}
+CLEANUP_INTERVAL_S = 60.0  # between two searches for expired jobs
+STOPPED = "the server was stopped; the job continues from its checkpoint"
+MESH_JOB_SETTINGS = ("model.vae_recompute",)  # the memory settings that a job on an uploaded mesh has
+RUNNING_STATES = (JobState.RUNNING, JobState.CANCELLING)
 
 
 class Dispatcher:
-    """Call `work` often, and `recover` once at the start."""
+    """The state machine of all jobs. Call `recover` once at the start, then `step` often."""
 
-    def __init__(self, herald: EventPublisher, runner: Runner, policy: Policy, clock: Callable[[], float]) -> None:
-        self._herald, self._ledger, self._runner = herald, herald.ledger, runner
-        self._policy, self._clock = policy, clock
-        self.sweeper = Cleanup(herald, policy)
-        self._vigils: dict[str, Heartbeat] = {}  # by running job
-        self._furthest: dict[str, int] = {}  # by job whose worker died, the last step that it told of
-        self.pausing: set[str] = (
-            set()
-        )  # running jobs that a user asked to pause, which a recall must not put back into the queue
-        self._recalling = False
-        self._unwritten: list[
-            JobFinished | WorkerExited
-        ] = []  # ends that the disk refused; their jobs count as running until it takes them
-        self._retry_at = self._update_eta_at = self._sweep_at = self._looked = clock()
+    def __init__(
+        self,
+        store: JobStore,
+        publisher: EventPublisher,
+        counters: Counters,
+        runner: Runner,
+        cleanup: Cleanup,
+        policy: Policy,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store, self._publisher, self._counters, self._runner = store, publisher, counters, runner
+        self._cleanup, self._policy, self._clock = cleanup, policy, clock
+        self._attempts = AttemptTracker(policy, clock)
+        self._pausing: set[str] = set()  # running jobs that a user paused; a shutdown must not queue them again
+        self._stopping = False
+        self._unwritten: list[JobFinished | WorkerExited] = []  # refused by the disk; their jobs still count as running
+        self._retry_at = self._eta_at = self._cleanup_at = clock()
 
-    def work(self) -> None:
-        """Take in the workers' reports, hand out jobs, tell subscribers; call it often."""
+    def step(self) -> None:
+        """Handle reports, kill workers that hang, assign jobs, and publish what is due."""
         now = self._clock()
         if now >= self._retry_at:
             again, self._unwritten = self._unwritten, []
-            for report in again:
-                self._take(report)
+            for unwritten in again:
+                self.handle_report(unwritten)
         for report in self._runner.reports():
-            self._take(report)
-        self._keep_vigil(now)
-        if now >= self._retry_at and not self._recalling:
-            self._hand_out()
-        if now >= self._update_eta_at:
+            self.handle_report(report)
+        finished = {report.job for report in self._unwritten}
+        for job in self._attempts.overdue(self._store.records, self._runner.devices, finished):
+            self._runner.kill(job)
+        if now >= self._retry_at and not self._stopping:
+            self._assign()
+        if now >= self._eta_at:
             self.update_eta()
-        if now >= self._sweep_at:
-            self._sweep_at = now + SWEEP_S
-            self.sweeper.sweep()
-            self._furthest = {job: step for job, step in self._furthest.items() if job in self._ledger.entries}
-        self._herald.settle()
+        if now >= self._cleanup_at:
+            self._cleanup_at = now + CLEANUP_INTERVAL_S
+            self._cleanup.remove_expired()
+            self._attempts.keep_only(self._store.records)
+        self._publisher.flush()
+
+    def recover(self) -> None:
+        """After a start: reattach the attempts that still run, queue the others again, remove orphaned folders."""
+        running = {job: record for job, record in self._store.records.items() if record.state in RUNNING_STATES}
+        reattached = self._runner.reattach({job: record.summary.attempt for job, record in running.items()})
+        for job, record in list(self._store.records.items()):
+            if job in reattached:
+                self._attempts.reattach(record)
+                if record.state is JobState.CANCELLING:
+                    self._runner.stop(job, "cancel")  # it may not have received the first one
+            elif record.state is JobState.RUNNING:
+                self._transition(
+                    job, JobState.QUEUED, message="the server was restarted; the job continues from its checkpoint"
+                )
+            elif record.state is JobState.CANCELLING:
+                message = "the server was restarted while the job was being cancelled; there is no mesh"
+                self._transition(job, JobState.CANCELLED, message=message)
+            self._cleanup.remove_attempt_files(job)
+        self._cleanup.remove_orphans()
 
     def update_eta(self) -> None:
-        """Publish when queued jobs will be ready."""
-        self._update_eta_at = self._clock() + UPDATE_ETA_S
-        publish_eta(self._ledger, self._herald, self._runner.devices)
+        """Estimate when the queued jobs will be ready."""
+        self._eta_at = self._clock() + ETA_INTERVAL_S
+        publish_eta(self._store, self._runner.devices)
 
-    def _hand_out(self) -> None:
-        waiting = self._ledger.waiting()
+    # --- commands of users; all raise StorageError
+
+    def cancel(self, job: str) -> None:
+        """Cancel a job; a running one makes a mesh of what there is. An ended job stays as it is."""
+        state = self._store.records[job].state
+        if state in (JobState.QUEUED, JobState.PAUSED):
+            message = "cancelled while it waited; there is no mesh"
+            self._transition(job, JobState.CANCELLED, message=message, cause="")
+            self._cleanup.remove_attempt_files(job)
+        elif state is JobState.RUNNING:
+            self._transition(job, JobState.CANCELLING, message="stopping; what there is becomes a mesh")
+            self._runner.stop(job, "cancel")
+
+    def pause(self, job: str) -> None:
+        """Pause a queued or running job."""
+        record = self._store.records[job]
+        if record.state is JobState.QUEUED:
+            self._transition(job, JobState.PAUSED)
+        elif record.state is JobState.RUNNING:
+            record = self._store.update_in_memory(job, message="pausing after this step")
+            self._pausing.add(job)
+            self._runner.stop(job, "pause")
+            self._publisher.publish_job(record)
+
+    def resume(self, job: str) -> None:
+        """Queue a paused job again, or a failed one that left a checkpoint."""
+        self._transition(job, JobState.QUEUED, 0, message="", cause="", resumable=False)
+        self._attempts.forget(job)
+
+    def can_resume(self, record: JobRecord) -> bool:
+        """Whether a failed job still has a checkpoint."""
+        return record.summary.resumable and self._has_checkpoint(record.job)
+
+    def stop_all(self) -> None:
+        """The server is about to end: assign nothing more, and pause the jobs that would end with it."""
+        self._stopping = True
+        if self._runner.survives_server:
+            return
+        for job, record in self._store.records.items():
+            if record.state is JobState.RUNNING:
+                self._runner.stop(job, "pause")
+
+    def running_jobs(self) -> list[str]:
+        """Jobs that would lose work if the server ended now."""
+        if self._stopping and self._runner.survives_server:
+            return []
+        return [job for job, record in self._store.records.items() if record.state in RUNNING_STATES]
+
+    def step_rate(self, job: str) -> tuple[float, float]:
+        """(steps per second, seconds since the last step report) of a running job; (0, -1) before the first report."""
+        return self._attempts.step_rate(job)
+
+    # --- assignment
+
+    def _assign(self) -> None:
+        waiting = self._store.waiting()
         for device in self._runner.idle_devices() if waiting else []:
             if not waiting:
                 return
-            entry = waiting.pop(0)
-            name = entry.summary.job
-            folder = self._ledger.job_folder(name)
+            record = waiting.pop(0)
+            job, folder = record.job, self._store.job_folder(record.job)
             try:
-                raise_fence(folder, entry.summary.attempt + 1)
-                self._herald.move(name, JobState.RUNNING, message="starting", device=device)
-            except (OSError, StorageError) as fault:
-                self._wait_for_space(name, fault)
+                raise_fence(folder, record.summary.attempt + 1)
+                record = self._transition(job, JobState.RUNNING, message="starting", device=device)
+            except (OSError, StorageError) as error:
+                self._wait_for_space(job, error)
                 return
-            self._vigils[name] = Heartbeat(self._clock(), oom_kills())
-            self.pausing.discard(name)
-            log.info("attempt begins", extra=log_context(self._ledger.entries[name]))
-            self._runner.assign(device, run_job_order(self._ledger.entries[name].summary, folder))
+            self._attempts.begin(job)
+            self._pausing.discard(job)
+            log.info("attempt begins", extra=log_context(record))
+            self._runner.assign(device, run_job_order(record.summary, folder))
 
-    def recall(self) -> None:
-        """The server is about to end: hand out nothing more, and have what ends with it write a checkpoint and stop."""
-        self._recalling = True
-        if self._runner.survives_server:
-            return
-        for job, entry in self._ledger.entries.items():
-            if entry.state is JobState.RUNNING:
-                self._runner.stop(job, "pause")
-
-    def at_work(self) -> list[str]:
-        """Jobs that a worker has in hand, and that would lose something by the server's end."""
-        if self._recalling and self._runner.survives_server:
-            return []
-        return [job for job, entry in self._ledger.entries.items() if entry.state in AT_WORK]
-
-    def pace(self, job: str) -> tuple[float, float]:
-        """(steps a second, seconds since the last report) of a running job; (0, -1) before the first."""
-        vigil = self._vigils.get(job)
-        return (
-            (0.0, -1.0)
-            if vigil is None or vigil.first is None
-            else (vigil.rate, max(0.0, self._clock() - vigil.last_step_at))
-        )
-
-    def _keep_vigil(self, now: float) -> None:
-        """End workers that say nothing for too long, or do not stop when their job was cancelled."""
-        gap, self._looked = now - self._looked, now
-        gone = {report.job for report in self._unwritten}
-        within_earshot = set(self._runner.devices)
-        for job, vigil in self._vigils.items():
-            entry = self._ledger.entries[job]
-            if job in gone:
-                continue
-            if gap > STALL_S or entry.summary.device not in within_earshot:
-                vigil.shift(gap, now)
-            if entry.state is JobState.CANCELLING:
-                vigil.cancel(now)
-            if vigil.kill_cause is FailureCause.NONE and (
-                vigil.past_grace(now, self._policy) or vigil.is_hung(now, self._policy)
-            ):
-                vigil.kill_cause = FailureCause.HANG
-                log.warning(
-                    "worker is ended: no sign of life or of stopping", extra=log_context(entry, stage=vigil.stage)
-                )
-            if vigil.kill_cause is not FailureCause.NONE:
-                self._runner.kill(job)
-
-    def _wait_for_space(self, job: str, fault: OSError | StorageError) -> None:
-        """The disk refuses: say so on the job, and try again later."""
-        reason = (
-            str(fault)
-            if isinstance(fault, StorageError)
-            else f"the server cannot write to {self._ledger.folder} ({fault.strerror}); make room on its disk"
-        )
+    def _wait_for_space(self, job: str, error: OSError | StorageError) -> None:
+        """The disk refused a write: say so on the job, and try again later."""
+        reason = str(error)
+        if isinstance(error, OSError):
+            reason = f"the server cannot write to {self._store.folder} ({error.strerror}); make room on its disk"
         log.warning("job waits", extra={"job": job, "why": reason})
         self._retry_at = self._clock() + RETRY_S
-        self._herald.note(job, message=f"waiting: {reason}; it goes on by itself"[: limits.MESSAGE_CHARACTERS])
+        message = f"waiting: {reason}; the job then continues by itself"
+        self._store.update_in_memory(job, message=message[: limits.MESSAGE_CHARACTERS])
 
-    def _take(self, report: Report | WorkerExited) -> None:
-        entry = self._ledger.entries.get(report.job)
+    # --- reports
+
+    def handle_report(self, report: Report | WorkerExited) -> None:
+        """Apply one report of a worker; reports of any attempt but the newest are ignored."""
+        record = self._store.records.get(report.job)
         if isinstance(report, WorkerExited):
-            self._herald.tally.worker_deaths += 1
+            self._counters.worker_deaths += 1
+            context = {} if record is None else log_context(record)
             reason = report.reason or f"status {report.status}"
-            log.warning(
-                "worker died",
-                extra={"status": report.status, "why": reason, **(log_context(entry) if entry is not None else {})},
-            )
-            if entry is not None and report.attempt not in (0, entry.summary.attempt):
-                return  # the job has gone on without it
-        elif entry is not None and report.attempt != entry.summary.attempt:
+            log.warning("worker exited", extra={"status": report.status, "why": reason, **context})
+            if record is not None and report.attempt not in (0, record.summary.attempt):
+                return
+        elif record is not None and report.attempt != record.summary.attempt:
             log.warning(
                 "report of another attempt ignored",
-                extra={"job": report.job, "attempt": report.attempt, "newest": entry.summary.attempt},
+                extra={"job": report.job, "attempt": report.attempt, "newest": record.summary.attempt},
             )
             return
-        if entry is None or entry.state in ENDED:
-            return  # a word that arrived after the end
-        if isinstance(report, (JobFinished, WorkerExited)):
+        if record is None or record.state in ENDED:
+            return  # it arrived after the end
+        if isinstance(report, ProgressReport):
+            self._on_progress(record, report)
+        elif isinstance(report, StatusReport):
+            self._on_status(record, report)
+        elif isinstance(report, PreviewReport):
+            self._publisher.publish_preview(report.frame)
+        else:
             try:
                 if isinstance(report, JobFinished):
-                    self._end(entry, report)
+                    self._on_finished(record, report)
                 else:
-                    self._bury(entry, report)
-            except StorageError as fault:
+                    self._on_worker_exit(record, report)
+            except StorageError as error:
                 self._unwritten.append(report)
-                self._wait_for_space(report.job, fault)
-        else:
-            self._hear(entry, report)
+                self._wait_for_space(report.job, error)
 
-    def _hear(self, entry: JobRecord, report: ProgressReport | StatusReport | PreviewReport) -> None:
-        """What an attempt says on its way."""
-        vigil = self._vigils.get(report.job)
-        if isinstance(report, ProgressReport):
-            self._herald.note(
-                report.job, step=report.step, steps=report.steps, elapsed_s=report.elapsed_s, eta_s=report.eta_s
-            )
-            if vigil is not None:
-                steps, seconds = vigil.record_step(self._clock(), report.step, report.steps, report.elapsed_s)
-                if steps:
-                    self._herald.tally.stepped(entry.summary.device, steps, seconds)
-        elif isinstance(report, StatusReport):
-            if vigil is not None:
-                vigil.beat(self._clock(), report.stage)
-            health = report.health or entry.summary.health
-            message = entry.summary.message if report.health else report.message
-            self._herald.note(report.job, health=health, message=message)
-        else:
-            self._herald.audience.pictured(report.frame)
+    def _on_progress(self, record: JobRecord, report: ProgressReport) -> None:
+        self._store.update_in_memory(
+            report.job, step=report.step, steps=report.steps, elapsed_s=report.elapsed_s, eta_s=report.eta_s
+        )
+        steps, seconds = self._attempts.record_progress(report)
+        if steps:
+            self._counters.record_steps(record.summary.device, steps, seconds)
 
-    def _record_duration(self, entry: JobRecord) -> None:
-        """Keep how long a whole run took, for the times of others."""
-        vigil = self._vigils.pop(entry.summary.job, None)
-        if vigil is None or vigil.first is None or entry.state is not JobState.SUCCEEDED:
-            return
-        steps, stepping = vigil.last[0] - vigil.first[0], vigil.last[1] - vigil.first[1]
-        rest = self._clock() - vigil.started - vigil.last[1]
-        try:
-            self._ledger.record_duration(duration_key(entry.summary), entry.summary.device, steps, stepping, rest)
-        except StorageError as fault:
-            log.warning("pace not kept", extra={"job": entry.summary.job, "why": str(fault)})  # an estimate the less
+    def _on_status(self, record: JobRecord, report: StatusReport) -> None:
+        self._attempts.record_status(report)
+        health = report.health or record.summary.health
+        message = record.summary.message if report.health else report.message
+        self._store.update_in_memory(report.job, health=health, message=message)
 
-    def _end(self, entry: JobRecord, report: JobFinished) -> None:
-        job, fields = report.job, {"message": report.message, "eta_s": -1.0, "cause": report.cause}
+    def _on_finished(self, record: JobRecord, report: JobFinished) -> None:
+        job, how, cause = report.job, report.how, FailureCause(report.cause)
+        fields: dict[str, Any] = {"message": report.message, "eta_s": -1.0, "cause": cause.value}
         if report.meshed:
             try:
-                size, digest = file_hash(self._ledger.job_folder(job) / MESH_FILE)
+                fields |= self._mesh_fields(report)
             except OSError as error:
-                reason = f"its mesh cannot be read: {error.strerror}"
-                report = JobFinished(job, "failed", reason, False, report.attempt, FailureCause.NO_SPACE.value)
-                fields |= {"message": reason, "cause": report.cause}
-            else:
-                fields |= {
-                    "mesh_bytes": size,
-                    "mesh_sha256": digest,
-                    "has_field": (self._ledger.job_folder(job) / FIELD_FILE).is_file(),
-                }
-        if entry.state is JobState.CANCELLING:  # also one that finished or failed before it heard of it
-            self._herald.move(job, JobState.CANCELLED, **fields)
-        elif report.how == "failed":
-            self._settle(entry, FailureCause(report.cause), report.message)
-        elif report.how == "paused" and self._recalling and job not in self.pausing:
-            self._herald.move(job, JobState.QUEUED, **fields | {"message": RECALLED})
-        elif report.how == "paused":
-            self._herald.move(job, JobState.PAUSED, **fields)
-        elif report.how == "cancelled":  # told by a server that has restarted since
-            self._herald.move(job, JobState.CANCELLING)
-            self._herald.move(job, JobState.CANCELLED, **fields)
+                how, cause = "failed", FailureCause.NO_SPACE
+                fields |= {"message": f"its mesh cannot be read: {error.strerror}", "cause": cause.value}
+        if record.state is JobState.CANCELLING:  # also when it finished or failed before it saw the cancellation
+            self._transition(job, JobState.CANCELLED, **fields)
+        elif how == "failed":
+            self._on_failure(record, cause, str(fields["message"]))
+        elif how == "paused" and self._stopping and job not in self._pausing:
+            self._transition(job, JobState.QUEUED, **fields | {"message": STOPPED})
+        elif how == "paused":
+            self._transition(job, JobState.PAUSED, **fields)
+        elif how == "cancelled":  # by a server that was restarted since
+            self._transition(job, JobState.CANCELLING)
+            self._transition(job, JobState.CANCELLED, **fields)
         else:
-            self._herald.move(job, JobState(report.how), **fields)
-        entry = self._ledger.entries[job]
-        log.info("attempt ended", extra=log_context(entry, state=entry.summary.state, step=entry.summary.step))
-        self._record_duration(entry)
-        self.sweeper.clear(job)
+            self._transition(job, JobState(how), **fields)
+        record = self._store.records[job]
+        log.info("attempt ended", extra=log_context(record, state=record.summary.state, step=record.summary.step))
+        self._record_duration(record)
+        self._cleanup.remove_attempt_files(job)
 
-    def _bury(self, entry: JobRecord, died: WorkerExited) -> None:
-        """A worker ended without a word about its job."""
-        vigil = self._vigils.get(died.job)
-        kills = oom_kills()
-        ran_out = vigil is not None and kills is not None and vigil.oom_kills is not None and kills > vigil.oom_kills
-        cause, reason = (FailureCause.KILLED, died.reason) if died.reason else classify_status(died.status, ran_out)
-        if vigil is not None and vigil.kill_cause is not FailureCause.NONE:
-            cause = vigil.kill_cause
-            patience = hang_timeout_s(vigil.stage, vigil.slowest_s, self._policy)
-            reason = f"its worker said nothing for {patience:.0f} s while {vigil.stage} and was ended"
-        if entry.state is JobState.CANCELLING:
-            if vigil is not None and vigil.kill_cause is not FailureCause.NONE:
-                reason = f"it did not stop within {cancel_timeout_s(vigil.stage, vigil.slowest_s, self._policy):.0f} s while {vigil.stage}, so its worker was ended"
-            self._herald.move(died.job, JobState.CANCELLED, message=f"{reason}; there is no mesh", cause=cause.value)
-        elif entry.state is JobState.RUNNING:
-            self._settle(entry, cause, reason)
-            self.sweeper.clear(died.job)
-        self._vigils.pop(died.job, None)
-        self.sweeper.clear(died.job)
-
-    def _settle(self, entry: JobRecord, cause: FailureCause, reason: str) -> None:
-        """An attempt failed: again from its checkpoint, with less memory, or the end."""
-        job = entry.summary
-        reached, got_on = self._got_on(entry)
-        attempts = 1 if got_on else entry.attempts + 1
-        lower = self._smaller(entry) if cause in (FailureCause.MEMORY, FailureCause.MACHINE_MEMORY) else {}
-        verdict = decide(cause, reason, attempts, self._policy.deaths, lower, str(self._ledger.folder / "logs"))
-        fields = {"message": verdict.message[: limits.MESSAGE_CHARACTERS], "cause": cause.value, "eta_s": -1.0}
-        if verdict.retry:
-            self._herald.move(
-                job.job, JobState.QUEUED, verdict.attempts, settings={**job.settings, **verdict.settings}, **fields
-            )
+    def _mesh_fields(self, report: JobFinished) -> dict[str, Any]:
+        """Size and hash of a finished job's mesh, and whether its field is kept. Raises OSError."""
+        folder = self._store.job_folder(report.job)
+        if report.mesh_sha256:
+            size, digest = (folder / MESH_FILE).stat().st_size, report.mesh_sha256
         else:
-            resumable = has_checkpoint(self._ledger.job_folder(job.job) / "checkpoints")
-            self._herald.move(job.job, JobState.FAILED, verdict.attempts, resumable=resumable, **fields)
-        self._furthest[job.job] = reached  # only now: a move that the disk refused is made again
-        log.info("attempt failed", extra=log_context(entry, cause=cause.value, step=reached, again=verdict.retry))
+            size, digest = file_hash(folder / MESH_FILE)
+        return {"mesh_bytes": size, "mesh_sha256": digest, "has_field": (folder / FIELD_FILE).is_file()}
 
-    def _smaller(self, entry: JobRecord) -> dict[str, str]:
+    def _on_worker_exit(self, record: JobRecord, exited: WorkerExited) -> None:
+        """Handle a worker that exited without reporting a result."""
+        cancelled = record.state is JobState.CANCELLING
+        cause, reason = self._attempts.exit_cause(exited, cancelled)
+        if cancelled:
+            message = f"{reason}; there is no mesh"
+            self._transition(exited.job, JobState.CANCELLED, message=message, cause=cause.value)
+        elif record.state is JobState.RUNNING:
+            self._on_failure(record, cause, reason)
+        self._attempts.end(exited.job)
+        self._cleanup.remove_attempt_files(exited.job)
+
+    def _on_failure(self, record: JobRecord, cause: FailureCause, reason: str) -> None:
+        """An attempt failed: queue the job again, with less memory if that was the cause, or fail it."""
+        job = record.summary
+        reached, made_progress = self._attempts.progress(record)
+        attempts = 1 if made_progress else record.attempts + 1
+        less_memory = {}
+        if cause in (FailureCause.MEMORY, FailureCause.MACHINE_MEMORY):
+            less_memory = self._less_memory(record)
+        logs = str(self._store.folder / "logs")
+        decision = decide(cause, reason, attempts, self._policy.max_worker_failures, less_memory, logs)
+        fields: dict[str, Any] = {
+            "message": decision.message[: limits.MESSAGE_CHARACTERS],
+            "cause": cause.value,
+            "eta_s": -1.0,
+        }
+        if decision.retry:
+            settings = {**job.settings, **decision.settings}
+            self._transition(job.job, JobState.QUEUED, decision.attempts, settings=settings, **fields)
+        else:
+            resumable = self._has_checkpoint(job.job)
+            self._transition(job.job, JobState.FAILED, decision.attempts, resumable=resumable, **fields)
+        self._attempts.remember(job.job, reached)  # after the commit, which is repeated when the disk refuses it
+        log.info("attempt failed", extra=log_context(record, cause=cause.value, step=reached, again=decision.retry))
+
+    def _less_memory(self, record: JobRecord) -> dict[str, str]:
         try:
-            job = job_of(entry.summary)
+            job = job_of(record.summary)
             found = reduce_memory_settings(job.config, has_vae(job.model))
-            return {name: value for name, value in found.items() if not entry.summary.mesh or name in FOR_A_MESH}
         except DreamwrightError as error:
-            log.warning("no smaller settings found", extra=log_context(entry, why=type(error).__name__))
+            log.warning("no memory settings found", extra=log_context(record, why=type(error).__name__))
             return {}
+        return {name: value for name, value in found.items() if not record.summary.mesh or name in MESH_JOB_SETTINGS}
 
-    def _got_on(self, entry: JobRecord) -> tuple[int, bool]:
-        """The furthest step of all attempts, and whether this one got notably further than those before it."""
-        job = entry.summary
-        vigil = self._vigils.get(job.job)
-        reached, before = job.step if vigil is None else vigil.last[0], self._furthest.get(job.job, 0)
-        return max(reached, before), reached - before >= max(1.0, PROGRESS_SHARE * job.steps)
+    def _record_duration(self, record: JobRecord) -> None:
+        """Keep how long a whole run took, for the estimates of other jobs."""
+        heartbeat = self._attempts.end(record.job)
+        if heartbeat is None or heartbeat.first is None or record.state is not JobState.SUCCEEDED:
+            return
+        steps, stepping_s = heartbeat.last[0] - heartbeat.first[0], heartbeat.last[1] - heartbeat.first[1]
+        rest_s = self._clock() - heartbeat.started - heartbeat.last[1]
+        try:
+            key = duration_key(record.summary)
+            self._store.record_duration(key, record.summary.device, steps, stepping_s, rest_s)
+        except StorageError as error:  # one sample less
+            log.warning("duration not recorded", extra={"job": record.job, "why": str(error)})
 
-    def can_go_on(self, entry: JobRecord) -> bool:
-        """Whether a failed job still has a checkpoint."""
-        return entry.summary.resumable and has_checkpoint(self._ledger.job_folder(entry.summary.job) / "checkpoints")
+    def _has_checkpoint(self, job: str) -> bool:
+        return has_checkpoint(self._store.job_folder(job) / "checkpoints")
 
-    def resume(self, job: str) -> None:
-        """Put a paused job, or a failed one that left a checkpoint, back into the queue. Raises StorageError."""
-        self._herald.move(job, JobState.QUEUED, 0, message="", cause="", resumable=False)
-        self._furthest.pop(job, None)
-
-    def recover(self) -> None:
-        """After a start: what was running and is worked on no more goes back to the queue; what nobody knows goes."""
-        under_way = {job: entry for job, entry in self._ledger.entries.items() if entry.state in AT_WORK}
-        adopted = self._runner.reattach({job: entry.summary.attempt for job, entry in under_way.items()})
-        for job, entry in list(self._ledger.entries.items()):
-            if job in adopted:
-                self._vigils[job] = Heartbeat(
-                    self._clock(), oom_kills(), last=(entry.summary.step, entry.summary.elapsed_s)
-                )
-                if entry.state is JobState.CANCELLING:
-                    self._runner.stop(job, "cancel")  # it may not have heard of it
-            elif entry.state is JobState.RUNNING:
-                self._herald.move(
-                    job, JobState.QUEUED, message="the server was restarted; it continues from its checkpoint"
-                )
-            elif entry.state is JobState.CANCELLING:
-                self._herald.move(
-                    job, JobState.CANCELLED, message="the server was restarted while it stopped; there is no mesh"
-                )
-            self.sweeper.clear(job)
-        self.sweeper.clear_strangers()
+    def _transition(self, job: str, state: JobState, attempts: int | None = None, **fields: Any) -> JobRecord:
+        record = self._store.transition(job, state, attempts, **fields)
+        if state in ENDED:
+            self._counters.ended[state.value] += 1
+        return record

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from dreamwright.shared.atomic import write_atomically
 
+from ...runtime.file_lock import file_lock
+
 FENCE_FILE, LOCK_FILE = "fence", "lock"
-LOCK_POLL_S = 0.2  # between two tries to take a lock that another process holds
 
 
 class SupersededError(Exception):
@@ -46,18 +45,13 @@ def lock(folder: Path, attempt: int, give_up: Callable[[], bool]) -> Iterator[bo
     While another process holds it, `give_up` is called between tries; when it returns True the body gets False and
     runs without the lock. Raises SupersededError when the job belongs to a later attempt.
     """
-    file_lock = FileLock(folder / LOCK_FILE)
-    while True:
+    check_fence(folder, attempt)
+
+    def check_and_give_up() -> bool:
         check_fence(folder, attempt)
-        try:
-            file_lock.acquire(timeout=LOCK_POLL_S)
-            break
-        except Timeout:
-            if give_up():
-                yield False
-                return
-    try:
-        check_fence(folder, attempt)
-        yield True
-    finally:
-        file_lock.release()
+        return give_up()
+
+    with file_lock(folder / LOCK_FILE, check_and_give_up) as is_held:
+        if is_held:
+            check_fence(folder, attempt)
+        yield is_held

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ...config.schedules import warmup_cosine
-from ...config.schema import OptimizerConfig
+from ..config.schedules import warmup_cosine
+from ..config.schema import OptimizerConfig
 from .shampoo import Shampoo
 
 

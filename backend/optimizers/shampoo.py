@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Distributed Shampoo (Anil et al. 2020, arXiv:2002.09018) with SQRT_N grafting, as DreamFusion's appendix A.2 uses it.
 
-Our own, because the kept library (pytorch-optimizer 4.1, `ScalableShampoo` with `LayerWiseGrafting.SQRTN`) keeps its
-statistics in Python objects that neither safetensors nor an exact resume can hold; here every state is a tensor.
+Every state is a tensor, as safetensors and an exact resume need; pytorch-optimizer's `ScalableShampoo` with
+`LayerWiseGrafting.SQRTN` keeps its statistics in Python objects.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Shampoo(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # overloads
         """One update of every parameter that has a gradient."""
         loss = None
         if closure is not None:

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the scenes have in common: random streams, steps that are taken whole or undone, and views in chunks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..config.schema import Config
+from ..errors import is_out_of_memory
+from ..guidance.interfaces import Guidance
+from ..runtime.distributed import ProcessGroup, SingleProcess
+from ..runtime.rng import RandomStreams
+from ..text.prompts import PromptEmbeddings
+from .views import split_views
+
+COUNTS = frozenset({"samples"})  # figures that add up over chunks; the others are means over views
+
+
+class OptimizedScene(ABC):
+    """A scene with one optimizer, whose step renders `run.views_per_step` views, this process's in chunks of `run.views_at_once`.
+
+    `streams`: names of the random streams, "noise" among them. Raises ConfigError when the views do not divide evenly
+    among the processes of the group.
+    """
+
+    can_restart = False
+    has_field = False
+    check_shares: tuple[float, ...] = (0.15, 0.3, 0.6)  # where a verdict can still save time
+    optimizer: torch.optim.Optimizer
+
+    def __init__(
+        self,
+        config: Config,
+        guidance: Guidance,
+        prompts: PromptEmbeddings,
+        seed: int,
+        device: torch.device | str,
+        streams: Sequence[str],
+        group: ProcessGroup | None = None,
+    ) -> None:
+        self.config, self.guidance, self.prompts, self.seed = config, guidance, prompts, seed
+        self.device, self.group = torch.device(device), group or SingleProcess()
+        self.views = config.run.views_per_step
+        self.local_views = self.group.local_views(self.views)
+        self.chunks = split_views(self.local_views, config.run.views_at_once)
+        self.streams = RandomStreams(streams, seed, self.views, self.local_views)
+        self.step = 0
+        self.is_consistent = True
+        self.warnings: tuple[str, ...] = ()
+        self.notices: tuple[str, ...] = ()
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done."""
+        return self.step / self.config.run.steps
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no step is left to take."""
+        return self.step >= self.config.run.steps
+
+    def train_step(self) -> dict[str, float]:
+        """See `Scene.train_step`; errors are raised in all processes of the group."""
+        before = self._snapshot()
+        try:
+            figures = self._backward()
+        except Exception as error:
+            self.optimizer.zero_grad(set_to_none=True)
+            if is_out_of_memory(error):
+                self._restore_rng(before)
+            raise
+        self.is_consistent = False
+        self._optimizer_step()
+        self.is_consistent = True
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return self.group.all_reduce_mean(figures)
+
+    @abstractmethod
+    def _backward(self) -> dict[str, float]:
+        """Leave the gradients of one step; returns its figures."""
+
+    @abstractmethod
+    def preview(self) -> NDArray[np.uint8]:
+        """See `Scene.preview`."""
+
+    def _optimizer_step(self) -> None:
+        self.optimizer.step()
+
+    def _snapshot(self) -> dict[str, Tensor]:
+        """What a step changes before its optimizer steps."""
+        return self.streams.snapshot()
+
+    def _restore_rng(self, before: Mapping[str, Tensor]) -> None:
+        """Back to what `_snapshot` returned."""
+        self.streams.restore(before)
+
+    def _for_each_chunk(self, chunk_gradients: Callable[[slice, float], Mapping[str, float]]) -> dict[str, float]:
+        """Call with each chunk of this process's views and its share of them; the figures of all.
+
+        Every chunk begins with the same noise stream, of which it keeps the rows of its own views.
+        """
+        noise, total = self.streams["noise"], dict[str, float]()
+        before, count = noise.get_state(), self.local_views.stop - self.local_views.start
+        for chunk in self.chunks:
+            noise.set_state(before)
+            noise.local_views = chunk
+            share = (chunk.stop - chunk.start) / count
+            for name, value in chunk_gradients(chunk, share).items():
+                total[name] = total.get(name, 0.0) + (value if name in COUNTS else share * value)
+        return total
+
+    def shared_tensors(self) -> list[Tensor]:
+        """See `Scene.shared_tensors`."""
+        return []
+
+    def provenance(self) -> Mapping[str, Any]:
+        """See `Scene.provenance`."""
+        return {}

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The guidance of a job: its prompts encoded, then its model loaded, by method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..config.schema import GuidanceConfig
+from ..guidance.clip_guidance import ClipGuidance
+from ..guidance.clip_model import load_image_text
+from ..guidance.interfaces import Guidance
+from ..guidance.sds import ScoreDistillation
+from ..guidance.denoisers.loading import load_denoiser
+from ..models.memory_estimate import check_memory
+from ..models.pipeline_folder import PipelineFolder
+from ..runtime.distributed import ProcessGroup
+from ..scenes.mesh_scene import guidance_for
+from ..text.encoder_process import PipelinePromptEncoder, make_text_encoder
+from ..text.prompts import PromptEmbeddings
+from .job import Job
+
+
+@dataclass(frozen=True)
+class LoadedGuidance:
+    """A guidance, the embeddings that it compares with, and lines for the user."""
+
+    guidance: Guidance
+    prompts: PromptEmbeddings
+    notices: tuple[str, ...]
+
+
+def load_diffusion_guidance(
+    job: Job,
+    folder: PipelineFolder,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    group: ProcessGroup,
+    should_stop: Callable[[], bool],
+    check_stop: Callable[[], None],
+    within_memory: AbstractContextManager[None],
+) -> LoadedGuidance:
+    """Score distillation of a diffusion model. The text encoders are freed before the network is loaded.
+
+    `check_stop` may end the loading by StoppedError between its parts. Raises ModelError, PromptError, StoppedError and
+    InsufficientMemoryError.
+    """
+    config, notices = job.config, list[str]()
+    guidance = config.guidance
+    if job.scene == "field":
+        notices.append(check_memory(folder, config, dtype, device))
+    else:
+        guidance = guidance_for(guidance, config.refine.strength)
+    notices.append(f"guidance: {_guidance_text(guidance)}")
+    encoder = make_text_encoder(folder, device, dtype, config.text, should_stop)
+    with _main_first(group):
+        prompts = PromptEmbeddings(PipelinePromptEncoder(encoder, device), job.prompt, config.guidance)
+    encoder.free()
+    check_stop()
+    with within_memory:
+        denoiser = load_denoiser(folder.path, device, dtype, config=config.model, text=encoder)
+    return LoadedGuidance(ScoreDistillation(denoiser, guidance), prompts, tuple(notices))
+
+
+def load_clip_guidance(
+    job: Job, folder: Path, dtype: torch.dtype, device: torch.device | str, within_memory: AbstractContextManager[None]
+) -> LoadedGuidance:
+    """CLIP's cosine. Raises ModelError and PromptError."""
+    config = job.config
+    with within_memory:
+        model = load_image_text(folder, device, dtype)
+    notices = [f"guidance: minus CLIP's cosine over {config.clip.crops} crops a view of {model.image_size} pixels"]
+    if config.guidance.negative_prompt.strip():
+        notices.append(f"{config.run.method} has no use for a negative prompt; it is left out")
+    prompts = PromptEmbeddings(model, job.prompt, config.guidance)
+    return LoadedGuidance(ClipGuidance(model, config.clip), prompts, tuple(notices))
+
+
+def _guidance_text(guidance: GuidanceConfig) -> str:
+    """Both names of the weight of classifier-free guidance, and the noise times."""
+    return (
+        f"omega {guidance.omega:g} in (1 + omega) eps_c - omega eps_u, which is diffusers' guidance_scale "
+        f"{1 + guidance.omega:g}; t {guidance.t_min:.3g} to {guidance.t_max:.3g}, at the end {guidance.t_max_end:.3g}"
+    )
+
+
+@contextmanager
+def _main_first(group: ProcessGroup) -> Iterator[None]:
+    """The main process first, so that the others of its machine find the embeddings in the cache."""
+    if not group.is_main:
+        group.all_reduce_max(0)
+    yield
+    if group.is_main:
+        group.all_reduce_max(0)
