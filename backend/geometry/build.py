@@ -16,7 +16,6 @@ from .clean import clean_surface, smoothed
 from .closing import close_pits, project_to_solid
 from .color import AlbedoField, display_to_linear, sample_albedo
 from .compare import FieldViews, MeshFieldError, mesh_render_error
-from .decimate import decimate
 from .extract import (
     DensityField,
     DensityGrid,
@@ -37,6 +36,7 @@ from .topology import (
     signed_volume,
     vertex_normals,
 )
+from .triangle_budget import fit_to_budget
 from .unwrap import unwrap
 
 COARSE_RESOLUTION = 80  # cells a side of the first look at the whole bounding cube
@@ -79,12 +79,11 @@ class MeshReport:
     offset: tuple[float, float, float]  # placed = scale * scene + offset
     texture: int  # texels a side; 0: none, not asked for or stopped
     error: MeshFieldError | None  # against the field's own renders; None when no views were given
-    folded: float | None = (
-        None  # share of the faces that point against their neighborhood, of a mesh that was optimized itself
-    )
-    inside: float | None = (
-        None  # share of such a mesh's pixels that see its surface from within, where parts run through each other
-    )
+    # Of a mesh that was optimized itself: share of the faces that point against their neighborhood, and share of its
+    # pixels that see the surface from within, where parts run through each other.
+    folded: float | None = None
+    inside: float | None = None
+    warnings: tuple[str, ...] = ()  # lines for the user
 
     @classmethod
     def of(cls, surface: Surface, mesh: Mesh, scale: float, offset: FloatArray, **of_its_maker: Any) -> MeshReport:
@@ -154,8 +153,8 @@ def build_mesh(
     closed = close_pits(grid, threshold, config.closing)
     raw = refine_surface(field, closed, extract_surface(closed, threshold), threshold)
     clean, dropped = clean_surface(raw, lambda mu: query_density(field, mu), smoothing_iterations)
-    surface = decimate(clean, config.triangles)
-    onto = project_to_solid(grid, threshold) if config.closing > 0 else lambda mu: mu
+    surface, budget_warning = fit_to_budget(clean, closed, threshold, config.triangles)
+    onto = project_to_solid(grid, threshold) if config.closing > 0 or budget_warning else lambda mu: mu
     rho = sample_albedo(field, onto(surface.vertices), vertex_normals(surface), grid.cell)
     colored, surface = surface, smoothed(surface, config.smoothing)  # colors stay with their vertices
     mesh, scale, offset = assemble_mesh(surface, rho, config.height_m)
@@ -174,5 +173,6 @@ def build_mesh(
         components_dropped=dropped,
         triangles_extracted=len(raw.faces),
         error=mesh_render_error(surface, rho, views, mesh.texture) if views is not None else None,
+        warnings=(budget_warning,) if budget_warning else (),
     )
     return mesh, report

@@ -8,16 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from ..mesh_rendering.rasterize import Fragments
+from ..mesh_rendering.rasterize import PixelFragments
+from ..mesh_rendering.visibility import HighestScore, pixel_candidates
 from .color import AlbedoField, display_to_linear, sample_albedo
 from .topology import FloatArray, IntArray, Surface, vertex_normals
 from .unwrap import Unwrapping
 
-FRAGMENTS = 1 << 21  # candidates handled at a time
+SMALLEST_AREA = 1e-9  # squared texels of twice a face's area, below which no texel takes its color
 BATCH = 1 << 15  # texels between two looks at the clock and at whether to stop
 REACH = 1.5  # texels beyond a triangle's edge that are its own: what bilinear filtering reads there
 
@@ -40,7 +42,7 @@ class Texture:
         texel = [[decoded[self.picture[row + down, column + right]] for right in (0, 1)] for down in (0, 1)]
         return (1 - y) * ((1 - x) * texel[0][0] + x * texel[0][1]) + y * ((1 - x) * texel[1][0] + x * texel[1][1])
 
-    def seen(self, fragments: Fragments) -> FloatArray:
+    def seen(self, fragments: PixelFragments) -> FloatArray:
         """Linear RGB (r, r, 3) at the pixels of a rasterized view of the mesh; meaningless where no face is seen."""
         return self.linear_at(fragments.interpolate(self.unwrapping.corners, self.unwrapping.uv))
 
@@ -60,59 +62,32 @@ class TexelFragments:
     barycentric: FloatArray
 
 
+@torch.no_grad()
 def covered_texels(unwrapping: Unwrapping, size: int, reach: float = REACH) -> TexelFragments:
     """Every texel whose center is in a face, or within `reach` texels of one and then at that face's edge.
 
     Where several faces claim a texel, the one it lies deepest in, or least outside of, has it.
     """
-    points = (
-        np.asarray(unwrapping.uv, dtype=np.float64) * size - 0.5
-    )  # columns and rows; whole numbers are texel centers
-    corners = points[unwrapping.corners]
-    edge1, edge2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    area = edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0]
-    lengths = np.linalg.norm(
-        np.roll(corners, -1, axis=1) - np.roll(corners, -2, axis=1), axis=2
-    )  # of the edge opposite each corner
-    heights = np.abs(area)[:, None] / np.maximum(
-        lengths, 1e-12
-    )  # barycentric times height: distance to an edge in texels
-    low = np.ceil(np.maximum(corners.min(axis=1) - reach, 0)).astype(np.int64)
-    high = np.floor(np.minimum(corners.max(axis=1) + reach, size - 1)).astype(np.int64)
-    seen = np.flatnonzero((np.abs(area) > 1e-9) & (low <= high).all(axis=1))
-    low, extent = low[seen], (high - low)[seen] + 1
-    counts = extent[:, 0] * extent[:, 1]
-    ends = np.cumsum(counts)
-
-    depth = np.full(
-        size * size, -np.inf
-    )  # distance to the nearest edge of the face that has the texel, negative outside
-    face = np.full(size * size, -1, dtype=np.int64)
-    weights = np.zeros((size * size, 3))
-    start = 0
-    while start < len(seen):
-        done = int(ends[start - 1]) if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, done + FRAGMENTS, side="right")))
-        batch = np.arange(start, stop)
-        which = np.repeat(batch, counts[batch])
-        index = np.arange(len(which)) - np.repeat(ends[batch] - counts[batch] - done, counts[batch])
-        columns, rows = low[which, 0] + index % extent[which, 0], low[which, 1] + index // extent[which, 0]
-        owner = seen[which]
-        dx, dy = columns - corners[owner, 0, 0], rows - corners[owner, 0, 1]
-        b1 = (dx * edge2[owner, 1] - dy * edge2[owner, 0]) / area[owner]
-        b2 = (dy * edge1[owner, 0] - dx * edge1[owner, 1]) / area[owner]
-        barycentric = np.stack([1 - b1 - b2, b1, b2], axis=1)
-        inside = (barycentric * heights[owner]).min(axis=1)
-        pixel = rows * size + columns
-        # Shallow claims are written first, so that the deepest of a texel is the one that stays.
-        order = np.flatnonzero((inside >= -reach) & (inside > depth[pixel]))
-        order = order[np.argsort(inside[order], kind="stable")]
-        depth[pixel[order]], face[pixel[order]] = inside[order], owner[order]
-        weights[pixel[order]] = barycentric[order]
-        start = stop
-    pixel = np.flatnonzero(face >= 0)
-    weights = np.maximum(weights[pixel], 0.0)
-    return TexelFragments(pixel, face[pixel], weights / weights.sum(axis=1, keepdims=True))
+    # Columns and rows in which whole numbers are texel centers.
+    points = torch.from_numpy(np.asarray(unwrapping.uv, dtype=np.float64) * size - 0.5)
+    corners = points[torch.from_numpy(unwrapping.corners.astype(np.int64))]
+    edges = corners.roll(-1, 1) - corners.roll(-2, 1)  # opposite each corner
+    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    area = (first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).abs()
+    # A barycentric coordinate times the height over that edge is the distance to the edge in texels.
+    heights = area[:, None] / edges.norm(dim=2).clamp(min=1e-12)
+    deepest = HighestScore(size * size, -np.inf, points.device)
+    weights = torch.zeros(size * size, 3, dtype=torch.float64)
+    for found in pixel_candidates(corners, area > SMALLEST_AREA, size, reach):
+        depth = (found.barycentric * heights[found.triangle]).amin(1)  # distance to the nearest edge, negative outside
+        near = (depth >= -reach).nonzero(as_tuple=True)[0]
+        pixel = found.row[near] * size + found.column[near]
+        deepest.update(pixel, depth[near], found.triangle[near])
+        own = near[deepest.winner[pixel] == found.triangle[near]]
+        weights[found.row[own] * size + found.column[own]] = found.barycentric[own]
+    pixel = (deepest.winner >= 0).nonzero(as_tuple=True)[0]
+    inside = weights[pixel].clamp(min=0.0)
+    return TexelFragments(pixel.numpy(), deepest.winner[pixel].numpy(), (inside / inside.sum(1, keepdim=True)).numpy())
 
 
 def bake(

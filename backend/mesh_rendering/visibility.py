@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 from ..cameras.poses import Cameras
 
 NEAR = 1e-4  # scene units; faces with a vertex nearer than this, or behind the camera, are left out
-FRAGMENTS = 1 << 21  # candidates handled at a time
+BATCH = 1 << 21  # candidates handled at a time
 EDGE_ON = 1e-12  # squared pixels of twice a face's area, below which it is a line
+ROUNDING = 1e-9  # of a pixel or of a barycentric coordinate: a center on a common edge is in at least one face
 
 
 @dataclass(frozen=True)
@@ -51,52 +53,81 @@ class ZBuffer:
     forward: Tensor
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Pixels (m,) that triangles (m,) may cover: row and column, and the screen's barycentric coordinates (m, 3) there."""
+
+    triangle: Tensor
+    row: Tensor
+    column: Tensor
+    barycentric: Tensor
+
+
+def pixel_candidates(corners: Tensor, usable: Tensor, resolution: int, reach: float) -> Iterator[Candidates]:
+    """All pixels within the bounding boxes, widened by `reach` pixels, of the usable of some triangles, in batches.
+
+    corners (T, 3, 2) float64 columns and rows, whole numbers being pixel centers; usable (T,) bool. Triangles come in
+    their order, those of less than `EDGE_ON` area not at all.
+    """
+    edge1, edge2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    area = edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0]
+    low = torch.ceil((corners.amin(1) - reach).clamp(min=0) - ROUNDING)
+    high = torch.floor((corners.amax(1) + reach).clamp(max=resolution - 1) + ROUNDING)
+    seen = (usable & (area.abs() > EDGE_ON) & (low <= high).all(1) & torch.isfinite(area)).nonzero(as_tuple=True)[0]
+    low, size = low[seen].long(), (high[seen] - low[seen] + 1).long()
+    counts = size[:, 0] * size[:, 1]
+    ends = torch.cumsum(counts, 0)
+    start, device = 0, corners.device
+    while start < len(seen):
+        done = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(torch.searchsorted(ends, done + BATCH, right=True)))
+        which = torch.repeat_interleave(torch.arange(start, stop, device=device), counts[start:stop])
+        index = torch.arange(len(which), device=device) - (ends[which] - counts[which] - done)
+        column = low[which, 0] + index % size[which, 0]
+        row = low[which, 1] + torch.div(index, size[which, 0], rounding_mode="floor")
+        triangle = seen[which]
+        dx, dy = column - corners[triangle, 0, 0], row - corners[triangle, 0, 1]
+        b1 = (dx * edge2[triangle, 1] - dy * edge2[triangle, 0]) / area[triangle]
+        b2 = (dy * edge1[triangle, 0] - dx * edge1[triangle, 1]) / area[triangle]
+        yield Candidates(triangle, row, column, torch.stack([1 - b1 - b2, b1, b2], dim=1))
+        start = stop
+
+
+class HighestScore:
+    """For each pixel the highest score so far, and the number that had it; the lowest number of equals."""
+
+    def __init__(self, pixels: int, floor: float, device: torch.device) -> None:
+        self.score = torch.full((pixels,), floor, dtype=torch.float64, device=device)
+        self.winner = torch.full((pixels,), -1, dtype=torch.int64, device=device)
+
+    def update(self, pixel: Tensor, score: Tensor, number: Tensor) -> None:
+        """Enter scores (m,) of numbers (m,) at pixels (m,). Numbers of later calls must not be lower."""
+        before = self.score[pixel]
+        self.score.scatter_reduce_(0, pixel, score, "amax")
+        best = ((score > before) & (score == self.score[pixel])).nonzero(as_tuple=True)[0]
+        self.winner.scatter_reduce_(0, pixel[best], number[best], "amin", include_self=False)
+
+
 @torch.no_grad()
 def nearest_faces(projected: Projected, faces: Tensor, resolution: int) -> ZBuffer:
     """The z-buffer of faces (F, 3) int64. Both sides of a face count, borders belong to it, the first of equals wins.
 
     In float64, so that a pixel center on a common edge is in one of the two faces.
     """
-    views, count, device = len(projected.points), len(faces), faces.device
+    views, count = len(projected.points), len(faces)
     corners = projected.points.double()[:, faces].reshape(views * count, 3, 2)
     depths = projected.forward.double()[:, faces].reshape(views * count, 3)
-    edge1, edge2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    area = edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0]
-    low = torch.ceil(corners.amin(1).clamp(min=0) - 1e-9)
-    high = torch.floor(corners.amax(1).clamp(max=resolution - 1) + 1e-9)
-    fits = (depths.amin(1) > NEAR) & (area.abs() > EDGE_ON) & (low <= high).all(1) & torch.isfinite(area)
-    seen = fits.nonzero(as_tuple=True)[0]
-    low, size = low[seen].long(), (high[seen] - low[seen] + 1).long()
-    counts = size[:, 0] * size[:, 1]
-    ends = torch.cumsum(counts, 0)
-
-    pixels = views * resolution * resolution
-    nearest = torch.zeros(pixels, dtype=torch.float64, device=device)  # largest 1 / forward so far
-    winner = torch.full((pixels,), -1, dtype=torch.int64, device=device)
-    start = 0
-    while start < len(seen):
-        done = int(ends[start - 1]) if start else 0
-        stop = max(start + 1, int(torch.searchsorted(ends, done + FRAGMENTS, right=True)))
-        which = torch.repeat_interleave(torch.arange(start, stop, device=device), counts[start:stop])
-        index = torch.arange(len(which), device=device) - (ends[which] - counts[which] - done)
-        columns = low[which, 0] + index % size[which, 0]
-        rows = low[which, 1] + torch.div(index, size[which, 0], rounding_mode="floor")
-        triangle = seen[which]
-        dx, dy = columns - corners[triangle, 0, 0], rows - corners[triangle, 0, 1]
-        b1 = (dx * edge2[triangle, 1] - dy * edge2[triangle, 0]) / area[triangle]
-        b2 = (dy * edge1[triangle, 0] - dx * edge1[triangle, 1]) / area[triangle]
-        inside = ((b1 >= -1e-9) & (b2 >= -1e-9) & (b1 + b2 <= 1 + 1e-9)).nonzero(as_tuple=True)[0]
-        triangle, b1, b2 = triangle[inside], b1[inside], b2[inside]
+    nearest = HighestScore(views * resolution * resolution, 0.0, faces.device)
+    for found in pixel_candidates(corners, depths.amin(1) > NEAR, resolution, 0.0):
+        inside = (found.barycentric >= -ROUNDING).all(1).nonzero(as_tuple=True)[0]
+        triangle = found.triangle[inside]
         view = torch.div(triangle, count, rounding_mode="floor")
-        pixel = (view * resolution + rows[inside]) * resolution + columns[inside]
-        inverse = (1 - b1 - b2) / depths[triangle, 0] + b1 / depths[triangle, 1] + b2 / depths[triangle, 2]
-        before = nearest[pixel]
-        nearest.scatter_reduce_(0, pixel, inverse, "amax")
-        best = ((inverse > before) & (inverse == nearest[pixel])).nonzero(as_tuple=True)[0]
-        winner.scatter_reduce_(0, pixel[best], triangle[best] % count, "amin", include_self=False)
-        start = stop
+        pixel = (view * resolution + found.row[inside]) * resolution + found.column[inside]
+        inverse = (found.barycentric[inside] / depths[triangle]).sum(1)  # 1 / forward is linear on the screen
+        nearest.update(pixel, inverse, triangle % count)
     shape = (views, resolution, resolution)
-    return ZBuffer(winner.view(shape), torch.where(winner >= 0, 1 / nearest, torch.inf).view(shape))
+    forward = torch.where(nearest.winner >= 0, 1 / nearest.score, torch.inf)
+    return ZBuffer(nearest.winner.view(shape), forward.view(shape))
 
 
 @dataclass(frozen=True)
