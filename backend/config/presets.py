@@ -312,6 +312,13 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def preset_config(name: str) -> Config:
-    """The configuration of that preset, "refine" included. Raises ConfigError listing the known ones."""
-    return REFINE if name == REFINE_PRESET else get_preset(name).config
+def preset_config(name: str, has_mesh: bool = False) -> Config:
+    """The configuration of a preset. Raises ConfigError for an unknown one, and for one that cannot refine a mesh."""
+    if not has_mesh:
+        return get_preset(name).config
+    if name != REFINE_PRESET:
+        raise ConfigError(
+            f"the preset {name!r} makes props without a mesh; allowed for a mesh is {REFINE_PRESET!r}; choose that, or "
+            "leave the mesh out"
+        )
+    return REFINE

@@ -65,7 +65,6 @@ class RunConfig:
         zero="all of them",
         identity=False,
         reduce_memory=(1,),
-        scenes=PROMPTED,
         help=(
             "Views of a step that are rendered and scored together. Fewer views take less memory; the step stays the "
             "same."

@@ -11,14 +11,15 @@ from dreamwright.shared.messages import JobSummary, SubmitJob
 from dreamwright.shared.prompt_words import PromptVocabulary
 
 from ..config.parsing import apply_settings
-from ..config.presets import PRESETS, Preset
+from ..config.presets import PRESETS, Preset, preset_config
 from ..errors import ModelError
 from ..models.json_files import read_object
 from ..models.local import ModelStatus, local_models, registered_model, resolve_model
-from ..models.registry import BY_NAME
 from ..models.model_files import INDEX, family_of, is_clip_folder, parts_of
-from ..text.vocabulary import check_words, read_vocabulary
-from ..training.job import Job, make_job, preset_config
+from ..models.registry import BY_NAME
+from ..models.vocabulary_file import read_vocabulary
+from ..text.vocabulary import check_words
+from ..training.job import Job, make_job
 from ..training.methods import check_model
 from .offered_settings import setting_infos, setting_ranges
 from .policy import Policy, stated_bounds

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import torch
 
+from dreamwright.shared.numbers import number_text
+
 from ..config.schema import GuidanceConfig
 from ..guidance.clip_guidance import ClipGuidance
 from ..guidance.clip_model import load_image_text
+from ..guidance.denoisers.loading import load_denoiser
 from ..guidance.interfaces import Guidance
 from ..guidance.sds import ScoreDistillation
-from ..guidance.denoisers.loading import load_denoiser
 from ..models.memory_estimate import check_memory
 from ..models.pipeline_folder import PipelineFolder
 from ..runtime.distributed import ProcessGroup
@@ -83,8 +85,9 @@ def load_clip_guidance(
 def _guidance_text(guidance: GuidanceConfig) -> str:
     """Both names of the weight of classifier-free guidance, and the noise times."""
     return (
-        f"omega {guidance.omega:g} in (1 + omega) eps_c - omega eps_u, which is diffusers' guidance_scale "
-        f"{1 + guidance.omega:g}; t {guidance.t_min:.3g} to {guidance.t_max:.3g}, at the end {guidance.t_max_end:.3g}"
+        f"omega {number_text(guidance.omega)} in (1 + omega) eps_c - omega eps_u, which is diffusers' guidance_scale "
+        f"{number_text(1 + guidance.omega)}; t {guidance.t_min:.3g} to {guidance.t_max:.3g}, "
+        f"at the end {guidance.t_max_end:.3g}"
     )
 
 

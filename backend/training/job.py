@@ -8,11 +8,10 @@ import json
 from dataclasses import dataclass, replace
 
 from ..config.parsing import validate
-from ..config.presets import REFINE, REFINE_PRESET, get_preset
+from ..config.presets import REFINE, preset_config
 from ..config.schema import METHOD_SCENE, Config
 from ..config.setting import SceneKind
 from ..config.usage import check_settings_used, identity_settings
-from ..errors import ConfigError
 from ..models.fingerprint import model_fingerprint
 from ..models.local import resolve_model
 from ..text.prompts import clean_prompt
@@ -55,18 +54,6 @@ class Job:
             "input_mesh": self.input_mesh,
         }
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
-
-
-def preset_config(preset: str, has_mesh: bool) -> Config:
-    """The configuration of a preset. Raises ConfigError for an unknown one, and for one that cannot refine a mesh."""
-    if not has_mesh:
-        return get_preset(preset).config
-    if preset != REFINE_PRESET:
-        raise ConfigError(
-            f"the preset {preset!r} makes props without a mesh; allowed for a mesh is {REFINE_PRESET!r}; choose that, or "
-            "leave the mesh out"
-        )
-    return REFINE
 
 
 def make_job(prompt: str, model: str, preset: str, config: Config, input_mesh: str = "") -> Job:

@@ -108,7 +108,7 @@ def test_settings_that_change_a_step_change_the_key(other: JobSummary) -> None:
 def test_the_key_follows_the_metadata_of_every_number(preset: str) -> None:
     """A number that is set to another value changes the key exactly when its metadata says so."""
     mesh = "ab" * 32 if preset == REFINE_PRESET else ""
-    config = preset_config(preset)
+    config = preset_config(preset, bool(mesh))
     kind, plain = run_kind(config, "mesh" if mesh else None), duration_key(job(preset, mesh=mesh))
     for name, found in setting_fields(Config).items():
         if found.bounds is None or found.kind == "integers":

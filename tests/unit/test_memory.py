@@ -29,6 +29,7 @@ from dreamwright.backend.models.memory_estimate import (
     reduce_memory,
     size_text,
 )
+from dreamwright.backend.models.parameter_counts import loaded_weights
 from dreamwright.backend.models.pipeline_folder import open_pipeline
 from dreamwright.backend.scenes.field_scene import FieldScene
 from dreamwright.backend.scenes.views import SHADED
@@ -143,7 +144,7 @@ def test_nothing_is_loaded_for_an_estimate(folders: dict[str, Path], monkeypatch
     folder = open_pipeline(folders["latent"])
     before = estimate_memory(folder, draft(), torch.float32, "cpu")
     for part in ("unet", "vae"):
-        (file,) = folder.weight_files(part)
+        (file,) = loaded_weights(folder, part, torch.float32)
         whole = file.read_bytes()
         file.write_bytes(whole[: 8 + int.from_bytes(whole[:8], "little")])
         try:
@@ -190,7 +191,8 @@ def test_generate_refuses_before_it_loads_anything(
 ) -> None:
     monkeypatch.setattr(memory_estimate, "free_bytes", lambda device: 10_000_000)
     monkeypatch.setattr(
-        "dreamwright.backend.training.pipeline.load_denoiser", lambda *_, **__: pytest.fail("a model was loaded")
+        "dreamwright.backend.training.guidance_loading.load_denoiser",
+        lambda *_, **__: pytest.fail("a model was loaded"),
     )
     assert main(["generate", "a red mushroom", "--out", str(tmp_path / "x.glb")]) == 2
     said = capsys.readouterr().err

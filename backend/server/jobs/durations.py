@@ -56,7 +56,7 @@ def duration_key(job: JobSummary) -> str:
 @functools.lru_cache(maxsize=4096)
 def _duration_key(model: str, preset: str, refines_mesh: bool, settings: tuple[str, ...]) -> str:
     try:
-        config = apply_settings(preset_config(preset), settings)
+        config = apply_settings(preset_config(preset, refines_mesh), settings)
         decisive = duration_settings(config, "mesh" if refines_mesh else None)
     except ConfigError:  # a job of a version with other settings, which fails when it starts
         return json.dumps([model, preset, refines_mesh, settings])
