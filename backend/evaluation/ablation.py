@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dreamwright.shared.numbers import number_text
+
 from ..config.parsing import validate
 from ..config.schema import Config
 from ..errors import ConfigError
@@ -98,9 +100,9 @@ def stage_config(config: Config, name: str) -> Config:
     camera = config.camera
     if not camera.elevation_min <= BASE_ELEVATION <= camera.elevation_max:
         raise ConfigError(
-            f"camera elevations {camera.elevation_min:g} to {camera.elevation_max:g}; allowed for the ablation are "
-            f"ranges that include {BASE_ELEVATION:g} degrees, the elevation of its base; change camera.elevation_min or "
-            "camera.elevation_max"
+            f"camera elevations {number_text(camera.elevation_min)} to {number_text(camera.elevation_max)}; allowed for "
+            f"the ablation are ranges that include {number_text(BASE_ELEVATION)} degrees, the elevation of its base; "
+            "change camera.elevation_min or camera.elevation_max"
         )
     stages = [_with_fixed_settings(config, level) for level in range(len(STAGES))]
     for before, after, stage in zip(stages, stages[1:], STAGES[1:], strict=False):

@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from dreamwright.shared.numbers import number_text
+
 from ..config.schema import GuidanceConfig
 from ..errors import NonFiniteError, StoppedError
 from ..guidance.interfaces import Denoiser
@@ -44,7 +46,7 @@ class SampleSpec:
 
     def folder(self, out: Path) -> Path:
         """Folder of the result."""
-        return out / self.sampler / f"omega-{self.omega:g}" / slug(self.prompt)
+        return out / self.sampler / f"omega-{number_text(self.omega)}" / slug(self.prompt)
 
 
 @dataclass(frozen=True)

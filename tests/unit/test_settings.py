@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -324,3 +325,10 @@ def test_any_json_value_is_valid_or_a_one_line_error(name: str, value: object) -
 def test_mapping_of_the_wrong_shape_is_refused(mapping: object) -> None:
     with pytest.raises(ConfigError, match="allowed"):
         config_from_mapping(mapping)
+
+
+def test_no_message_cuts_a_number_to_six_digits() -> None:
+    """`:g` turns 2147483647 into 2.14748e+09; `number_text` prints it whole."""
+    for folder in ("backend", "shared", "blender_addon"):
+        for path in (PAGE.parents[2] / folder).rglob("*.py"):
+            assert not re.search(r"[^:]:g\}", path.read_text(encoding="utf-8")), path

@@ -20,6 +20,7 @@ from dreamwright.shared.errors import ProtocolError, RequestError
 from dreamwright.shared.limits import UPLOAD_BYTES
 from dreamwright.shared.mesh_file import MeshFile, decode_mesh
 from dreamwright.shared.messages import UploadChunk, UploadProgress
+from dreamwright.shared.numbers import number_text
 
 from ...errors import ConfigError
 from ...geometry.mesh_validation import validate_mesh
@@ -190,13 +191,13 @@ class Uploads:
             if excess > 0 and own_only:
                 raise RequestError(
                     "too-many",
-                    f"a mesh of {size / MEGABYTE:.1f} MB; allowed are {limit_mb:g} MB a user; "
+                    f"a mesh of {size / MEGABYTE:.1f} MB; allowed are {number_text(limit_mb)} MB a user; "
                     "decimate it, or ask for a larger --upload-mb-per-user",
                 )
             if excess > 0:
                 raise RequestError(
                     "queue-full",
-                    f"uploads of all users together may use {limit_mb:g} MB, which other uploads fill; "
+                    f"uploads of all users together may use {number_text(limit_mb)} MB, which other uploads fill; "
                     "try again in some minutes, or ask for a larger --upload-mb-total",
                 )
 
