@@ -14,6 +14,7 @@ from .topology import (
     corner_fans,
     degenerate_faces,
     drop_unused_vertices,
+    edges_of,
     face_areas,
     face_components,
     face_volumes,
@@ -101,12 +102,9 @@ def orient_outward(surface: Surface) -> Surface:
 def neighbor_mean(surface: Surface) -> csr_matrix:
     """(V, V) sparse matrix that averages each vertex's neighbors; identity for vertices without any."""
     count = len(surface.vertices)
-    f = surface.faces
-    starts = np.concatenate([f[:, 0], f[:, 1], f[:, 2]])
-    ends = np.concatenate([f[:, 1], f[:, 2], f[:, 0]])
-    rows, columns = np.concatenate([starts, ends]), np.concatenate([ends, starts])
+    edges = edges_of(surface.faces)
+    rows, columns = np.concatenate([edges, edges[:, ::-1]]).T
     links = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(count, count)).tocsr()
-    links.data[:] = 1.0  # neighbors count once, however many faces they share
     degree = np.asarray(links.sum(axis=1)).reshape(-1)
     links = links + diags_array((degree == 0).astype(np.float64), format="csr")
     return csr_matrix(diags_array(1.0 / np.maximum(degree, 1.0)) @ links)

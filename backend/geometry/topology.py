@@ -69,6 +69,31 @@ def half_edges(faces: IntArray) -> tuple[IntArray, IntArray]:
     return directed, edge.reshape(-1)
 
 
+def paired_half_edges(faces: IntArray) -> tuple[IntArray, IntArray]:
+    """Numbers (P,) and (P,) of the half-edges (rows of `half_edges`) of each edge that has exactly two, by rising edge.
+
+    Half-edge h belongs to face h % F and starts at its corner h // F.
+    """
+    _, edge = half_edges(faces)
+    by_edge = np.argsort(edge, kind="stable")
+    paired = (np.bincount(edge) == 2)[edge[by_edge]] if len(edge) else np.zeros(0, dtype=bool)
+    return by_edge[paired][0::2], by_edge[paired][1::2]
+
+
+def edges_of(faces: IntArray) -> IntArray:
+    """Undirected edges (E, 2) of faces (F, 3), each once, sorted by their vertices; none from a vertex to itself."""
+    directed, edge = half_edges(np.asarray(faces, dtype=np.int64).reshape(-1, 3))
+    ends = np.zeros((int(edge.max()) + 1 if len(edge) else 0, 2), dtype=np.int64)
+    ends[edge] = np.sort(directed, axis=1)
+    return ends[ends[:, 0] != ends[:, 1]]
+
+
+def face_pairs(faces: IntArray) -> IntArray:
+    """Pairs (P, 2) of faces that share an edge which no third face has, each once."""
+    first, second = paired_half_edges(np.asarray(faces, dtype=np.int64).reshape(-1, 3))
+    return np.stack([first, second], axis=1) % max(len(faces), 1)
+
+
 def is_watertight(faces: IntArray) -> bool:
     """True when every edge has exactly two faces that run through it in opposite directions."""
     if not len(faces):
@@ -83,13 +108,30 @@ def corner_fans(faces: IntArray) -> IntArray:
 
     On a manifold each vertex has one fan; a pinched vertex, where two sheets touch, has more.
     """
-    count = len(faces)
-    directed, edge = half_edges(faces)
+    directed, _ = half_edges(faces)
+    first, second = paired_half_edges(faces)
+    return _joined_corners(directed, first, second)
+
+
+def smooth_groups(vertices: FloatArray, faces: IntArray, crease_deg: float) -> IntArray:
+    """Number the normal that each corner has: (F, 3), as `corner_fans`, but not across edges of `crease_deg` or steeper.
+
+    With 180 a vertex has one normal for each fan of faces, with 0 every face has its own.
+    """
+    directed, _ = half_edges(faces)
+    first, second = paired_half_edges(faces)
+    cross = face_cross(Surface(np.asarray(vertices, dtype=np.float64), faces))
+    unit = cross / np.maximum(np.linalg.norm(cross, axis=1, keepdims=True), 1e-300)
+    cosine = (unit[first % len(faces)] * unit[second % len(faces)]).sum(axis=1)
+    flat = cosine > np.cos(np.radians(crease_deg))
+    return _joined_corners(directed, first[flat], second[flat])
+
+
+def _joined_corners(directed: IntArray, first: IntArray, second: IntArray) -> IntArray:
+    """(F, 3) numbers of corners, equal where they meet across the given pairs of half-edges."""
+    count = len(directed) // 3
     face = np.tile(np.arange(count), 3)
     start, end = np.repeat(np.arange(3), count), np.repeat(np.array([1, 2, 0]), count)
-    by_edge = np.argsort(edge, kind="stable")
-    paired = (np.bincount(edge) == 2)[edge[by_edge]]
-    first, second = by_edge[paired][0::2], by_edge[paired][1::2]
     # The two faces of an edge usually run through it in opposite directions, but clean-up also sees flipped ones.
     opposite = directed[first, 0] == directed[second, 1]
     at_start, at_end = 3 * face + start, 3 * face + end  # corner numbers of each half-edge's two ends

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..geometry.topology import half_edges
 from .visibility import NEAR, Projected, ZBuffer
 
 BEHIND_PIXELS = 4.0  # footprints of a pixel by which the surface inside an outline may lie behind it
@@ -38,18 +39,15 @@ class Edges:
 def mesh_edges(faces: NDArray[np.integer]) -> Edges:
     """The edges of faces (F, 3), sorted by their vertices."""
     faces = np.asarray(faces, dtype=np.int64).reshape(-1, 3)
-    directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    directed, edge = half_edges(faces)
     third = np.concatenate([faces[:, 2], faces[:, 0], faces[:, 1]])
-    directed.sort(axis=1)
-    order = np.lexsort((third, directed[:, 1], directed[:, 0]))
-    directed, third = directed[order], third[order]
-    first = np.ones(len(directed), dtype=bool)
-    first[1:] = (directed[1:] != directed[:-1]).any(axis=1)
-    start = np.flatnonzero(first)
-    counts = np.diff(np.append(start, len(directed)))
-    other = np.where(counts == 2, third[np.minimum(start + 1, max(len(third) - 1, 0))], -1) if len(third) else third
-    ends, opposite = directed[start], np.stack([third[start], other], axis=1)
-    return Edges(torch.from_numpy(ends.copy()), torch.from_numpy(opposite.copy()))
+    order = np.lexsort((third, edge))
+    counts = np.bincount(edge)
+    start = np.cumsum(counts) - counts
+    ends = np.sort(directed[order[start]], axis=1)
+    other = np.where(counts == 2, third[order[np.minimum(start + 1, max(len(order) - 1, 0))]], -1)
+    opposite = np.stack([third[order[start]], other], axis=1)
+    return Edges(torch.from_numpy(ends), torch.from_numpy(opposite))
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:

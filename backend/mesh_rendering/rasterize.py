@@ -15,7 +15,6 @@ from ..geometry.topology import FloatArray, IntArray
 from .visibility import covered_pixels, nearest_faces, project
 
 
-
 @dataclass(frozen=True)
 class PixelFragments:
     """What each pixel of an (r, r) picture sees first; row 0 is the top.

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..cameras.poses import Cameras
+from ..geometry.topology import smooth_groups
 from ..rendering.shading import Shading, shade
 from .antialias import Edges, antialias, crossings, mesh_edges
-from .normals import corner_normals, face_cross, smooth_groups
+from .normals import corner_normals, face_cross
 from .visibility import covered_pixels, nearest_faces, project
 
 

@@ -9,16 +9,8 @@ from scipy.sparse import coo_matrix, csr_matrix
 from torch import Tensor
 from torch.nn import functional
 
-from ..geometry.topology import FloatArray, IntArray
+from ..geometry.topology import FloatArray, IntArray, edges_of
 from ..mesh_rendering.normals import face_cross
-
-
-def edges_of(faces: IntArray) -> IntArray:
-    """Undirected edges (E, 2) of faces (F, 3), each once, sorted."""
-    faces = np.asarray(faces, dtype=np.int64)
-    both = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
-    both = both[both[:, 0] != both[:, 1]]
-    return np.unique(both, axis=0)
 
 
 def uniform_laplacian(faces: IntArray, count: int) -> csr_matrix:
@@ -83,16 +75,6 @@ def edge_lengths(vertices: Tensor, edges: Tensor) -> Tensor:
 def edge_energy(vertices: Tensor, edges: Tensor, rest: Tensor) -> Tensor:
     """mean_e (l_e / l_e0 - 1)^2 of edges (E, 2) against their lengths at rest (E,): 0 for any rigid motion."""
     return (edge_lengths(vertices, edges) / rest - 1).square().mean()
-
-
-def neighbors_of(faces: IntArray) -> IntArray:
-    """Pairs (P, 2) of faces that share an edge which no third face has, each once."""
-    faces = np.asarray(faces, dtype=np.int64)
-    ends = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
-    owner = np.tile(np.arange(len(faces)), 3)
-    _, edge, count = np.unique(ends, axis=0, return_inverse=True, return_counts=True)
-    by_edge = np.argsort(edge.reshape(-1), kind="stable")
-    return owner[by_edge[count[edge.reshape(-1)[by_edge]] == 2]].reshape(-1, 2)
 
 
 def normal_energy(vertices: Tensor, faces: Tensor, pairs: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from ..config.schema import Config, GuidanceConfig
 from ..errors import CheckpointError, one_line
 from ..geometry.build import Mesh, MeshReport
 from ..geometry.input_mesh import InputMesh
-from ..geometry.topology import Surface
+from ..geometry.topology import Surface, edges_of
 from ..guidance.interfaces import Guidance
 from ..mesh_rendering.render import MeshRendering, Topology, render_mesh
 from ..optimizers.uniform_adam import UniformAdam
@@ -33,7 +33,6 @@ from .large_steps import LargeStepsParameterization
 from .mesh_losses import (
     edge_energy,
     edge_lengths,
-    edges_of,
     folded_share,
     laplacian_energy,
     sparse_tensor,

@@ -17,7 +17,7 @@ from ..config.schema import Config, SphereConfig
 from ..geometry.build import Mesh, MeshReport, assemble_mesh
 from ..geometry.color import display_to_linear
 from ..geometry.input_mesh import RADIUS, InputMesh
-from ..geometry.topology import Surface, signed_volume
+from ..geometry.topology import Surface, face_pairs, signed_volume
 from ..guidance.interfaces import Guidance
 from ..mesh_rendering.normals import face_cross
 from ..mesh_rendering.visibility import nearest_faces, project
@@ -27,7 +27,6 @@ from .mesh_losses import (
     bounds_penalty,
     edge_energy,
     laplacian_energy,
-    neighbors_of,
     normal_energy,
     uniform_laplacian,
 )
@@ -76,7 +75,7 @@ class SphereScene(MeshScene):
         self.notices = (f"a sphere of {len(sphere.vertices)} vertices, {len(sphere.faces)} triangles",)
         # Grey vertices far from the brightest gradient need their color as well.
         self.optimizer.param_groups[1]["uniform"] = False
-        self._pairs = torch.from_numpy(neighbors_of(sphere.welded_faces)).to(self.device)
+        self._pairs = torch.from_numpy(face_pairs(sphere.welded_faces)).to(self.device)
 
     def renders_untextured(self) -> bool:
         """In the first part of the run only: textureless views form the shape; afterwards colors have every view."""

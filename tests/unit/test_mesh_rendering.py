@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dreamwright.backend.cameras.poses import Cameras, orbit_cameras
-from dreamwright.backend.geometry.topology import Surface, vertex_normals
+from dreamwright.backend.geometry.topology import Surface, smooth_groups, vertex_normals
 from dreamwright.backend.mesh_rendering.antialias import mesh_edges
-from dreamwright.backend.mesh_rendering.normals import corner_normals, smooth_groups
+from dreamwright.backend.mesh_rendering.normals import corner_normals
 from dreamwright.backend.mesh_rendering.rasterize import rasterize
 from dreamwright.backend.mesh_rendering.render import MeshRendering, Topology, render_mesh
 from dreamwright.backend.mesh_rendering.visibility import covered_pixels, nearest_faces, project

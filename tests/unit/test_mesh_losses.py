@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What holds a refined mesh together, in closed form: Laplacians, edges, smooth steps, and the count of folded faces."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreamwright.backend.geometry.topology import edges_of
+from dreamwright.backend.optimizers.uniform_adam import UniformAdam
+from dreamwright.backend.scenes.large_steps import LargeStepsParameterization
+from dreamwright.backend.scenes.mesh_losses import (
+    cotangent_laplacian,
+    edge_energy,
+    edge_lengths,
+    folded_share,
+    laplacian_energy,
+    sparse_tensor,
+    uniform_laplacian,
+)
+from tests.testing.primitive_meshes import grid, icosphere, tetrahedron
+
+
+def test_the_laplacians_of_a_tetrahedron_are_the_ones_computed_by_hand() -> None:
+    """Its vertices sum to zero: v_i's three neighbors sum to -v_i, so L v = 3 v + v = 4 v; every cotangent is 1 / sqrt 3,
+    so C v = (3 v + v) / sqrt 3; its four faces of 2 sqrt 3 each give every vertex 2 sqrt 3.
+    """
+    vertices, faces = tetrahedron()
+    assert np.allclose(uniform_laplacian(faces, 4) @ vertices, 4 * vertices)
+    cotangent, area = cotangent_laplacian(vertices, faces)
+    assert np.allclose(cotangent @ vertices, 4 / math.sqrt(3) * vertices) and np.allclose(area, 2 * math.sqrt(3))
+    sparse = sparse_tensor(uniform_laplacian(faces, 4), torch.zeros((), dtype=torch.float64))
+    assert float(laplacian_energy(sparse, torch.from_numpy(vertices))) == pytest.approx(16 * 3)
+
+
+def test_the_cotangent_laplacian_of_a_ball_is_twice_its_curvature_times_its_normal() -> None:
+    vertices, faces = icosphere(4, 0.7)
+    laplacian, area = cotangent_laplacian(vertices, faces)
+    curvature = (laplacian @ vertices) / area[:, None]
+    wanted = 2 / 0.7 * vertices / 0.7
+    assert np.median(np.abs(np.linalg.norm(curvature, axis=1) / (2 / 0.7) - 1)) < 0.02
+    cosine = (curvature * wanted).sum(1) / np.linalg.norm(curvature, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert cosine.min() > 0.999
+    assert area.sum() == pytest.approx(4 * math.pi * 0.7**2, rel=0.01)
+
+
+def test_a_flat_grid_has_no_laplacian_inside_and_a_bump_has() -> None:
+    """On the regular grid each inner vertex is its neighbors' mean; one raised by h has 6 h, each of its 6 neighbors -h."""
+    vertices, faces = grid(6)
+    laplacian = uniform_laplacian(faces, len(vertices))
+    inner = (np.abs(vertices[:, :2]) < 0.49).all(axis=1)
+    assert np.abs((laplacian @ vertices)[inner]).max() < 1e-12
+    middle = int(np.argmin(np.linalg.norm(vertices, axis=1)))
+    bumped = np.zeros(len(vertices))
+    bumped[middle] = 0.1
+    values = laplacian @ bumped
+    assert values[middle] == pytest.approx(0.6) and sorted(values[values < -1e-9]) == pytest.approx([-0.1] * 6)
+
+
+@given(scale=st.floats(0.2, 3.0), seed=st.integers(0, 100))
+def test_edges_cost_the_square_of_their_relative_change_and_nothing_for_a_rigid_motion(scale: float, seed: int) -> None:
+    vertices, faces = tetrahedron()
+    where, edges = torch.from_numpy(vertices), torch.from_numpy(edges_of(faces))
+    rest = edge_lengths(where, edges)
+    assert rest.tolist() == pytest.approx([math.sqrt(8)] * 6)
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))[0]
+    assert float(edge_energy(where @ turn + 0.3, edges, rest)) == pytest.approx(0, abs=1e-20)
+    assert float(edge_energy(scale * where @ turn, edges, rest)) == pytest.approx((scale - 1) ** 2, abs=1e-12)
+
+
+def test_gradients_of_the_regularizers_and_of_smooth_steps_are_right() -> None:
+    vertices, faces = icosphere(1, 0.5)
+    generator = torch.Generator().manual_seed(0)
+    where = (
+        torch.from_numpy(vertices) + 0.05 * torch.randn(vertices.shape, generator=generator, dtype=torch.float64)
+    ).requires_grad_()
+    edges = torch.from_numpy(edges_of(faces))
+    rest = edge_lengths(torch.from_numpy(vertices), edges)
+    laplacian = uniform_laplacian(faces, len(vertices))
+    sparse, steps = sparse_tensor(laplacian, where.detach()), LargeStepsParameterization(laplacian, 20.0)
+    assert torch.autograd.gradcheck(lambda x: edge_energy(x, edges, rest), where)
+    assert torch.autograd.gradcheck(lambda x: laplacian_energy(sparse, x), where)
+    assert torch.autograd.gradcheck(steps.solve, where)
+
+
+def test_smooth_steps_solve_their_matrix_and_keep_what_is_constant() -> None:
+    vertices, faces = icosphere(2, 0.5)
+    laplacian = uniform_laplacian(faces, len(vertices))
+    steps = LargeStepsParameterization(laplacian, 15.0)
+    solved = steps.plain(torch.from_numpy(vertices)).numpy()
+    dense = np.linalg.solve(np.eye(len(vertices)) + 15.0 * laplacian.toarray(), vertices)
+    assert np.allclose(solved, dense, atol=1e-12)
+    assert torch.allclose(steps.plain(torch.ones(len(vertices), 2)), torch.ones(()), atol=1e-6)
+
+
+def test_uniform_adam_moves_the_largest_entry_by_its_rate_and_keeps_directions() -> None:
+    value = torch.zeros(2, 3, requires_grad=True)
+    optimizer = UniformAdam([{"params": [value], "lr": 0.1}])
+    value.grad = torch.tensor([[4.0, -2.0, 0.0], [0.0, 0.0, 1.0]])
+    optimizer.step()
+    assert torch.allclose(value, -0.1 * value.grad / 4, atol=1e-7)
+
+
+def test_a_face_that_was_turned_over_is_counted_once() -> None:
+    """Pulling the middle of a fan across one of its rim edges turns exactly the face at that edge."""
+    vertices, faces = grid(4)
+    where = torch.from_numpy(vertices)
+    moved = where.clone()
+    middle = int(np.argmin(np.linalg.norm(vertices, axis=1)))
+    moved[middle] += torch.tensor([0.3, 0.1, 0.0])
+    share = folded_share(moved, torch.from_numpy(faces), where)
+    cross = np.cross(*(moved.numpy()[faces[:, k]] - moved.numpy()[faces[:, 0]] for k in (1, 2)))[:, 2]
+    assert 0 < share <= (cross < 0).mean() and folded_share(where, torch.from_numpy(faces), where) == 0.0
