@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The server's answers: what each request of a user does to the ledger.
+"""Answers requests: checks who may do what, and calls the job store, the dispatcher and the uploads.
 
-Knows no sockets: the front door brings requests and carries answers.
+It knows no sockets: the server passes it requests and sends its replies.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dreamwright.shared import limits
@@ -35,267 +35,269 @@ from dreamwright.shared.messages import (
     SubmitJob,
     Subscribe,
     UploadChunk,
+    UploadProgress,
     Welcome,
 )
 
-from ..config.schema import RunConfig
 from ..errors import DreamwrightError
 from ..scenes.initial_field import first_step
-from .jobs.initial_fields import check_fit, check_kept, named
-from .jobs.job_store import JobRecord, JobStore, StorageError
+from ..training.job import Job
+from .jobs.cleanup import Cleanup
+from .jobs.initial_fields import check_field_matches, check_has_field, new_job_folder
+from .jobs.job_record import JobRecord
+from .jobs.job_store import JobStore, StorageError
 from .jobs.scheduling import check_priority, check_quota
 from .jobs.uploads import Uploads
 from .monitoring.counters import Counters
-from .monitoring.status_reporter import StatusReporter
+from .monitoring.status_reporter import MetricsSnapshot, StatusReporter
 from .policy import Policy
 from .requests import capabilities, check_submission
 from .transport.authorized_keys import LOCAL
 from .transport.event_publisher import EventPublisher
-from .transport.subscribers import Audience
 from .workers.dispatcher import Dispatcher
 from .workers.job_executor import MESH_FILE
 from .workers.runner import Runner
 
 log = logging.getLogger(__name__)
 
-CLOSING = "The server is being stopped; jobs keep their place and go on from where they are when it is back"
+SHUTDOWN_MESSAGE = "The server is stopping; jobs keep their progress and continue when it is back"
 
 
 @dataclass(frozen=True)
 class RequestContext:
-    """Who sends a request: the user, the connection, and whether every job is theirs to see and change."""
+    """Who sends a request, over which connection, and whether they may see and change every job."""
 
     owner: str
     route: bytes
-    is_admin: bool
+    is_admin: bool = False
 
 
 class Service:
-    """Requests in, replies out; `work` hands out jobs and takes reports."""
+    """Requests in, replies out; `step` runs the jobs. `software` and `epoch` name this start of the server."""
 
     def __init__(
         self,
-        ledger: JobStore,
+        store: JobStore,
+        publisher: EventPublisher,
+        counters: Counters,
         runner: Runner,
-        audience: Audience,
         software: str,
         epoch: str,
         clock: Callable[[], float] = time.monotonic,
         policy: Policy = Policy(),
     ) -> None:
-        self.ledger, self._runner, self._audience = ledger, runner, audience
-        self._policy = policy
-        self.tally = Counters()
-        self._herald = EventPublisher(ledger, audience, clock, self.tally)
-        self._dispatch = Dispatcher(self._herald, runner, policy, clock)
-        self.observer = StatusReporter(ledger, self.tally, lambda: runner.devices, software, self._dispatch, clock)
-        self.uploads = Uploads(ledger.folder, policy, clock)
+        self._store, self._publisher, self._policy = store, publisher, policy
+        self._devices = lambda: runner.devices
+        self._welcome = Welcome(software, epoch)
+        self.cleanup = Cleanup(store, policy)
+        self.dispatcher = Dispatcher(store, publisher, counters, runner, self.cleanup, policy, clock)
+        self._reporter = StatusReporter(store, counters, self._devices, software, self.dispatcher.step_rate, clock)
+        self.uploads = Uploads(store.folder, policy, clock)
         self._is_closing = False
-        self._verbs: dict[type[Any], Callable[[Any, RequestContext], Any]] = {
-            Hello: lambda request, asker: Welcome(software, epoch),
-            GetCapabilities: lambda request, asker: capabilities(runner.devices, policy),
-            GetStatus: lambda request, asker: self.observer.status(
-                asker.owner, asker.is_admin, asker.owner == LOCAL, self._is_closing
-            ),
+        self._handlers: dict[type[Any], Callable[[Any, RequestContext], Any]] = {
+            Hello: self._hello,
+            GetCapabilities: self._capabilities,
+            GetStatus: self._status,
             SubmitJob: self._submit,
-            UploadChunk: lambda request, asker: self.uploads.receive(asker.owner, request),
+            UploadChunk: self._upload,
             ListJobs: self._list,
             Subscribe: self._subscribe,
             CancelJob: self._cancel,
             PauseJob: self._pause,
             ResumeJob: self._resume,
-            SetPriority: self._prioritize,
+            SetPriority: self._set_priority,
             PinJob: self._pin,
-            DeleteJob: self._forget,
+            DeleteJob: self._delete,
             FetchChunk: self._fetch,
         }
-        self._dispatch.recover()
+        self.dispatcher.recover()
 
-    def answer(self, request: Any, owner: str, route: bytes, is_admin: bool = False) -> Any:
-        """The reply to a request of `owner`; None for those that have none. Raises Refused."""
-        self._audience.heard(route)
-        self.observer.heard(route, owner)
+    def answer(self, request: Any, context: RequestContext) -> Any:
+        """The reply to a request; None for those without one. Raises RequestError."""
+        self._publisher.touch(context.route)
+        self._reporter.touch(context.route, context.owner)
         if isinstance(request, PreviewAck):
-            self._audience.seen(route, request.count)
+            self._publisher.acknowledge_previews(context.route, request.count)
             return None
-        verb = self._verbs.get(type(request))
-        if verb is None:
-            raise RequestError("bad-message", f"{type(request).__name__} is no request")
+        handler = self._handlers.get(type(request))
+        if handler is None:
+            raise RequestError("bad-message", f"{type(request).__name__} is not a request")
         try:
-            return verb(request, RequestContext(owner, route, is_admin))
-        except StorageError as fault:
+            return handler(request, context)
+        except StorageError as error:
             log.warning(
-                "request not written down", extra={"user": owner, "request": type(request).__name__, "why": str(fault)}
+                "request not committed",
+                extra={"user": context.owner, "request": type(request).__name__, "why": str(error)},
             )
-            raise RequestError("no-space", f"{fault}, then send it again") from fault
+            raise RequestError("no-space", f"{error}, then send it again") from error
 
-    def work(self) -> None:
-        """Take in the workers' reports, hand out jobs, tell subscribers; call it often."""
-        self._dispatch.work()
-        self.uploads.sweep()
+    def step(self) -> None:
+        """Handle the workers' reports, assign jobs, publish events, remove expired uploads."""
+        self.dispatcher.step()
+        self.uploads.remove_expired()
 
-    def begin_closing(self) -> None:
-        """Tell everybody that the server is about to end, and have the running jobs stop with a checkpoint."""
+    def begin_shutdown(self) -> None:
+        """Tell all subscribers that the server is about to end, and pause the running jobs."""
         self._is_closing = True
-        self._audience.closing(CLOSING)
-        self._dispatch.recall()
+        self._publisher.publish_shutdown(SHUTDOWN_MESSAGE)
+        self.dispatcher.stop_all()
 
-    def at_work(self) -> list[str]:
-        """Jobs that a worker has in hand."""
-        return self._dispatch.at_work()
+    def running_jobs(self) -> list[str]:
+        """Jobs that would lose work if the server ended now."""
+        return self.dispatcher.running_jobs()
 
-    # --- requests
+    def metrics(self) -> MetricsSnapshot:
+        """All metrics, for an exporter."""
+        return self._reporter.metrics()
 
-    def _own(self, job: str, asker: RequestContext) -> JobRecord:
-        """A job that is the asker's to see. Somebody else's is answered as one that does not exist."""
-        entry = self.ledger.entries.get(job)
-        if entry is None or not (asker.is_admin or entry.owner == asker.owner):
+    # --- the server
+
+    def _hello(self, request: Hello, context: RequestContext) -> Welcome:
+        return self._welcome
+
+    def _capabilities(self, request: GetCapabilities, context: RequestContext) -> Any:
+        return capabilities(self._devices(), self._policy)
+
+    def _status(self, request: GetStatus, context: RequestContext) -> Any:
+        is_open = context.owner == LOCAL
+        return self._reporter.status(context.owner, context.is_admin, is_open, self._is_closing)
+
+    def _upload(self, request: UploadChunk, context: RequestContext) -> UploadProgress:
+        return self.uploads.receive(context.owner, request)
+
+    def _subscribe(self, request: Subscribe, context: RequestContext) -> JobList:
+        if request.previews_of:
+            self._visible(request.previews_of, context)
+        self._publisher.subscribe(context.route, context.owner, request.previews_of, context.is_admin)
+        return self._list(ListJobs(), context)
+
+    # --- jobs
+
+    def _visible(self, job: str, context: RequestContext) -> JobRecord:
+        """A job that the user may see. For any other job the answer is that it does not exist."""
+        record = self._store.records.get(job)
+        if record is None or not (context.is_admin or record.owner == context.owner):
             raise RequestError("no-such-job", f"there is no job {job!r}")
-        return entry
-
-    def _submit(self, request: SubmitJob, asker: RequestContext) -> JobReply:
-        owner = asker.owner
-        known = self.ledger.find_ticket(owner, request.ticket)
-        if known is not None:
-            return JobReply(known.summary)
-        check_priority(request.priority, 0, asker.is_admin)
-        policy = self._policy
-        check_quota(self.ledger.open_jobs(owner), policy.jobs_per_user, self.ledger.open_jobs(), policy.jobs_total)
-        try:
-            job = check_submission(request, folders=asker.is_admin or owner == LOCAL)
-            if request.parent_job and request.mesh:
-                raise RequestError(
-                    "bad-input",
-                    "a job begins from another job's field or from a mesh; leave out one of parent_job and mesh",
-                )
-            if request.parent_job:
-                origin = self._own(request.parent_job, asker)
-                check_kept(origin)
-                check_fit(origin.summary, job)
-        except DreamwrightError as error:
-            raise RequestError("bad-input", str(error)[: limits.MESSAGE_CHARACTERS]) from error
-        before = self._herald.places()
-        entry = self._add(request, owner, job.config.run)
-        log.info(
-            "job submitted",
-            extra={"job": entry.summary.job, "user": owner, "model": request.model, "preset": request.preset},
-        )
-        self._dispatch.update_eta()
-        self._herald.added(entry.summary.job, before)
-        return self._reply(entry.summary.job)
-
-    def _add(self, request: SubmitJob, owner: str, run: RunConfig) -> JobRecord:
-        """Write the job down; first what it begins from: a folder of a job that was not written down goes at the next start."""
-        with named(self.ledger, request.parent_job) as name:
-            if request.mesh:
-                self.uploads.take(owner, request.mesh, self.ledger.job_folder(name))
-            return self.ledger.add(owner, request, run.steps, name, first_step(run) if request.parent_job else 0)
+        return record
 
     def _reply(self, job: str) -> JobReply:
-        return JobReply(self.ledger.entries[job].summary)
+        return JobReply(self._store.records[job].summary)
 
-    def _list(self, request: ListJobs, asker: RequestContext) -> JobList:
-        entries = self.ledger.newest(None if asker.is_admin else asker.owner, request.before, request.count)
-        return JobList(tuple(entry.summary for entry in entries), self.ledger.changed)
+    def _check_quota(self, owner: str) -> None:
+        store, policy = self._store, self._policy
+        check_quota(store.open_jobs(owner), policy.jobs_per_user, store.open_jobs(), policy.jobs_total)
 
-    def _subscribe(self, request: Subscribe, asker: RequestContext) -> JobList:
-        if request.previews_of:
-            self._own(request.previews_of, asker)
-        self._audience.join(asker.route, asker.owner, request.previews_of, asker.is_admin)
-        return self._list(ListJobs(), asker)
+    def _list(self, request: ListJobs, context: RequestContext) -> JobList:
+        owner = None if context.is_admin else context.owner
+        records = self._store.newest(owner, request.before, request.count)
+        return JobList(tuple(record.summary for record in records), self._store.changed)
 
-    def _prioritize(self, request: SetPriority, asker: RequestContext) -> JobReply:
-        entry = self._own(request.job, asker)
-        if entry.state in ENDED:
-            raise RequestError("not-now", f"the job is {entry.state.value}; only what has not ended has a priority")
-        check_priority(request.priority, entry.summary.priority, asker.is_admin)
-        if request.priority != entry.summary.priority:
-            self._herald.amend(request.job, priority=request.priority)
-            self._dispatch.update_eta()
+    def _submit(self, request: SubmitJob, context: RequestContext) -> JobReply:
+        owner = context.owner
+        known = self._store.find_ticket(owner, request.ticket)
+        if known is not None:
+            return JobReply(known.summary)
+        check_priority(request.priority, 0, context.is_admin)
+        self._check_quota(owner)
+        try:
+            job = self._validated(request, context)
+        except DreamwrightError as error:
+            raise RequestError("bad-input", str(error)[: limits.MESSAGE_CHARACTERS]) from error
+        run = job.config.run
+        request = replace(request, prompt=job.prompt)  # as it was cleaned
+        with new_job_folder(self._store, request.parent_job) as name:
+            if request.mesh:
+                self.uploads.take(owner, request.mesh, self._store.job_folder(name))
+            self._store.add(owner, request, run.steps, name, first_step(run) if request.parent_job else 0)
+        fields = {"job": name, "user": owner, "model": request.model, "preset": request.preset}
+        log.info("job submitted", extra=fields)
+        self.dispatcher.update_eta()
+        return self._reply(name)
+
+    def _validated(self, request: SubmitJob, context: RequestContext) -> Job:
+        """The job that a request describes. Raises DreamwrightError, RequestError."""
+        job = check_submission(request, folders=context.is_admin or context.owner == LOCAL)
+        if request.parent_job and request.mesh:
+            raise RequestError(
+                "bad-input",
+                "a job starts from another job's field or from a mesh; leave out one of parent_job and mesh",
+            )
+        if request.parent_job:
+            parent = self._visible(request.parent_job, context)
+            check_has_field(parent)
+            check_field_matches(parent.summary, job.config)
+        return job
+
+    def _set_priority(self, request: SetPriority, context: RequestContext) -> JobReply:
+        record = self._visible(request.job, context)
+        if record.state in ENDED:
+            raise RequestError("not-now", f"the job is {record.state.value}; only jobs that have not ended have one")
+        check_priority(request.priority, record.summary.priority, context.is_admin)
+        if request.priority != record.summary.priority:
+            self._store.update(request.job, priority=request.priority)
+            self.dispatcher.update_eta()
         return self._reply(request.job)
 
-    def _pin(self, request: PinJob, asker: RequestContext) -> JobReply:
-        entry = self._own(request.job, asker)
-        pinned = sum(1 for e in self.ledger.entries.values() if e.owner == entry.owner and e.summary.pinned)
+    def _pin(self, request: PinJob, context: RequestContext) -> JobReply:
+        record = self._visible(request.job, context)
+        pinned = sum(1 for r in self._store.records.values() if r.owner == record.owner and r.summary.pinned)
         limit = self._policy.pinned_per_user
-        if request.pinned and not entry.summary.pinned and pinned >= limit:
+        if request.pinned and not record.summary.pinned and pinned >= limit:
             raise RequestError(
                 "too-many", f"{pinned} of your jobs are pinned; allowed are {limit} a user; unpin one first"
             )
-        if request.pinned != entry.summary.pinned:
-            self._herald.amend(request.job, pinned=request.pinned)
+        if request.pinned != record.summary.pinned:
+            self._store.update(request.job, pinned=request.pinned)
         return self._reply(request.job)
 
-    def _cancel(self, request: CancelJob, asker: RequestContext) -> JobReply:
-        entry = self._own(request.job, asker)
-        if entry.state in (JobState.QUEUED, JobState.PAUSED):
-            self._herald.move(
-                request.job, JobState.CANCELLED, message="cancelled while it waited; there is no mesh", cause=""
-            )
-            self._dispatch.sweeper.clear(request.job)
-        elif entry.state is JobState.RUNNING:
-            self._herald.move(request.job, JobState.CANCELLING, message="stopping; what there is becomes a mesh")
-            self._runner.stop(request.job, "cancel")
+    def _cancel(self, request: CancelJob, context: RequestContext) -> JobReply:
+        self._visible(request.job, context)
+        self.dispatcher.cancel(request.job)
         return self._reply(request.job)
 
-    def _pause(self, request: PauseJob, asker: RequestContext) -> JobReply:
-        entry = self._own(request.job, asker)
-        if entry.state is JobState.QUEUED:
-            self._herald.move(request.job, JobState.PAUSED)
-        elif entry.state is JobState.RUNNING:
-            self.ledger.note(request.job, message="pausing after this step")
-            self._dispatch.pausing.add(request.job)
-            self._runner.stop(request.job, "pause")
-            self._herald.tell(request.job)
-        elif entry.state is not JobState.PAUSED:
-            raise RequestError("not-now", f"the job is {entry.state.value}; only queued and running ones can pause")
+    def _pause(self, request: PauseJob, context: RequestContext) -> JobReply:
+        record = self._visible(request.job, context)
+        if record.state not in (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED):
+            raise RequestError("not-now", f"the job is {record.state.value}; only queued and running ones can pause")
+        self.dispatcher.pause(request.job)
         return self._reply(request.job)
 
-    def _resume(self, request: ResumeJob, asker: RequestContext) -> JobReply:
-        entry = self._own(request.job, asker)
-        if entry.state is JobState.PAUSED:
-            self._dispatch.resume(request.job)
-        elif entry.state is JobState.FAILED and self._dispatch.can_go_on(entry):
-            policy = self._policy
-            check_quota(
-                self.ledger.open_jobs(entry.owner), policy.jobs_per_user, self.ledger.open_jobs(), policy.jobs_total
-            )
-            self._dispatch.resume(request.job)
-        elif entry.state is not JobState.QUEUED:
+    def _resume(self, request: ResumeJob, context: RequestContext) -> JobReply:
+        record = self._visible(request.job, context)
+        if record.state is JobState.PAUSED:
+            self.dispatcher.resume(request.job)
+        elif record.state is JobState.FAILED and self.dispatcher.can_resume(record):
+            self._check_quota(record.owner)
+            self.dispatcher.resume(request.job)
+        elif record.state is not JobState.QUEUED:
             raise RequestError(
                 "not-now",
-                f"the job is {entry.state.value}; only paused ones, and failed ones with a checkpoint, can be resumed",
+                f"the job is {record.state.value}; only paused ones, and failed ones with a checkpoint, can be resumed",
             )
         return self._reply(request.job)
 
-    def _forget(self, request: DeleteJob, asker: RequestContext) -> Done:
-        entry = self._own(request.job, asker)
-        if entry.state not in ENDED:
-            raise RequestError("not-now", f"the job is {entry.state.value}; cancel it first")
-        self._dispatch.sweeper.drop(entry)
+    def _delete(self, request: DeleteJob, context: RequestContext) -> Done:
+        record = self._visible(request.job, context)
+        if record.state not in ENDED:
+            raise RequestError("not-now", f"the job is {record.state.value}; cancel it first")
+        self.cleanup.delete(record)
         return Done()
 
-    def _fetch(self, request: FetchChunk, asker: RequestContext) -> Chunk:
-        entry = self._own(request.job, asker)
-        path = self.ledger.job_folder(request.job) / MESH_FILE
-        if not entry.summary.mesh_bytes:
-            raise RequestError("not-ready", f"the job is {entry.state.value} and has no mesh yet")
+    def _fetch(self, request: FetchChunk, context: RequestContext) -> Chunk:
+        record = self._visible(request.job, context)
+        job = record.summary
+        if not job.mesh_bytes:
+            raise RequestError("not-ready", f"the job is {record.state.value} and has no mesh yet")
         try:
-            with path.open("rb") as file:
+            with (self._store.job_folder(request.job) / MESH_FILE).open("rb") as file:
                 file.seek(request.offset)
                 data = file.read(request.size)
         except OSError as error:
             raise RequestError("internal", f"the mesh of job {request.job} cannot be read: {error.strerror}") from error
-        if (
-            data
-            and request.offset + len(data) >= entry.summary.mesh_bytes
-            and not entry.summary.fetched
-            and asker.owner == entry.owner
-        ):
+        is_last = bool(data) and request.offset + len(data) >= job.mesh_bytes
+        if is_last and not job.fetched and context.owner == record.owner:
             try:
-                self._herald.amend(request.job, fetched=True)
-            except StorageError as fault:
-                log.warning(
-                    "fetch not noted", extra={"job": request.job, "why": str(fault)}
-                )  # then it is only kept longer
-        return Chunk(request.offset, data, entry.summary.mesh_bytes, entry.summary.mesh_sha256)
+                self._store.update(request.job, fetched=True)
+            except StorageError as error:  # the mesh is then kept longer
+                log.warning("fetch not recorded", extra={"job": request.job, "why": str(error)})
+        return Chunk(request.offset, data, job.mesh_bytes, job.mesh_sha256)

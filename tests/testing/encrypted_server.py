@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 
 from dreamwright.backend.server.app import Server
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
@@ -39,11 +40,11 @@ class EncryptedServer:
 
     @property
     def runner(self) -> ScriptedRunner:
-        return self.server._foreman
+        return self.server.runner
 
     @property
-    def ledger(self) -> Any:
-        return self.server._ledger
+    def store(self) -> Any:
+        return self.server.store
 
     def clock(self) -> float:
         return time.monotonic() + self.clock_offset_s
@@ -141,6 +142,17 @@ class Relay:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
+
+
+def raw_client(encrypted_server: EncryptedServer, pair: Any, routing_id: bytes = b"") -> zmq.Socket:
+    """A ZeroMQ socket with a key pair, without `Client` around it."""
+    own = zmq.Context.instance().socket(zmq.DEALER)
+    own.setsockopt(zmq.LINGER, 0)
+    CurveCredentials(encrypted_server.pair.public, pair).apply_to(own)
+    if routing_id:
+        own.setsockopt(zmq.ROUTING_ID, routing_id)
+    own.connect(encrypted_server.server.address)
+    return own
 
 
 @contextlib.contextmanager

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from dreamwright.backend.server.jobs.job_store import JobStore
+from dreamwright.backend.server.monitoring.counters import Counters
 from dreamwright.backend.server.policy import Policy
-from dreamwright.backend.server.service import Service
-from dreamwright.backend.server.transport.subscribers import Audience
+from dreamwright.backend.server.service import RequestContext, Service
+from dreamwright.backend.server.transport.event_publisher import EventPublisher
 from dreamwright.backend.server.workers.fencing import check_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.backend.server.workers.local_runner import WorkerExited
@@ -92,23 +93,26 @@ class InMemoryServer:
         self.open()
 
     def open(self) -> None:
-        self.ledger = JobStore(self.folder, lambda: self.wall, lambda: self.now)
-        self.disk = FullDisk(self.ledger._db)
-        self.ledger._db = self.disk
-        self.runner = InMemoryRunner(self.devices)
-        self.runner.living = self.living
         self.events: dict[bytes, list[Any]] = {}
-        audience = Audience(
+        self.publisher = EventPublisher(
             lambda route, event: self.events.setdefault(route, []).append(event) is None, lambda: self.now
         )
-        self.service = Service(self.ledger, self.runner, audience, "test", "epoch", lambda: self.now, self.policy)
+        self.store = JobStore(self.folder, lambda: self.wall, lambda: self.now, self.publisher)
+        self.disk = FullDisk(self.store._db)
+        self.store._db = self.disk
+        self.runner = InMemoryRunner(self.devices)
+        self.runner.living = self.living
+        self.counters = Counters()
+        self.service = Service(
+            self.store, self.publisher, self.counters, self.runner, "test", "epoch", lambda: self.now, self.policy
+        )
 
     def kill(self) -> None:
         """As SIGKILL leaves it: nothing more is written."""
-        self.ledger._db._real.close()
+        self.store._db._real.close()
 
     def request(self, request: Any, owner: str = "ada", admin: bool = False) -> Any:
-        return self.service.answer(request, owner, owner.encode(), admin)
+        return self.service.answer(request, RequestContext(owner, owner.encode(), admin))
 
     def submit(self, owner: str = "ada", admin: bool = False, **changes: Any) -> str:
         self.request_count += 1
@@ -119,17 +123,17 @@ class InMemoryServer:
     def step(self, seconds: float = 0.0) -> None:
         self.now += seconds
         self.wall += seconds
-        self.service.work()
+        self.service.step()
 
     def report(self, kind: Callable[..., Any], job: str, *fields: Any) -> None:
         self.runner.told.append(replace(kind(job, *fields), attempt=self.job(job).attempt))
         self.step()
 
     def job(self, job: str) -> JobSummary:
-        return self.ledger.entries[job].summary
+        return self.store.records[job].summary
 
     def finish(self, job: str, mesh: bytes = b"mesh") -> None:
-        (self.ledger.job_folder(job) / MESH_FILE).write_bytes(mesh)
+        (self.store.job_folder(job) / MESH_FILE).write_bytes(mesh)
         self.report(JobFinished, job, "succeeded", "", True)
         assert self.job(job).state == "succeeded"
 

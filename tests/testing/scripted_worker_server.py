@@ -90,7 +90,7 @@ class ScriptedServer:
 
     @property
     def runner(self):
-        return self.server._foreman
+        return self.server.runner
 
     def step(self):
         self.server.step(0.005)
@@ -110,7 +110,7 @@ class ScriptedServer:
         return answers[0]
 
     def job(self, name):
-        return self.server._ledger.entries[name].summary
+        return self.server.store.records[name].summary
 
     def close(self):
         self.client.close()

@@ -1,30 +1,31 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All jobs, on disk before anybody hears of them: SQLite in WAL mode, one row a job, states moved by one table."""
+"""All jobs of a state folder in SQLite (WAL mode), one row each. Changes are committed before anybody learns of them."""
 
 from __future__ import annotations
 
 import json
 import logging
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dreamwright.shared.job_states import ENDED, JobState, check_transition
-from dreamwright.shared.messages import JobSummary, SubmitJob
+from dreamwright.shared.messages import SubmitJob
 
 from ...errors import CheckpointError
 from .durations import DurationSample, DurationStats
+from .job_record import COLUMNS, JobListener, JobRecord, NoListener, from_row, new_job_name, new_summary, to_row
 from .retention import MonotonicAge
-from .scheduling import RoundRobin, QueuedJob, sort_queue, started
+from .scheduling import QueuedJob, RoundRobin, sort_queue, started
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 3  # 3: summaries with fields of refining, which older servers do not know
+DATABASE_FILE = "jobs.sqlite3"
+SCHEMA_VERSION = 4
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     job TEXT PRIMARY KEY,
@@ -33,105 +34,84 @@ CREATE TABLE IF NOT EXISTS jobs (
     state TEXT NOT NULL,
     arrival INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
+    turn INTEGER NOT NULL,
+    ended_age REAL NOT NULL,
     summary TEXT NOT NULL,
-    turn INTEGER NOT NULL DEFAULT 0,
-    ended_age REAL NOT NULL DEFAULT 0,
     UNIQUE (owner, ticket)
 );
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS turns (owner TEXT PRIMARY KEY, turn INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS durations (key TEXT, device TEXT, samples TEXT NOT NULL, PRIMARY KEY (key, device));
 """
-FROM_VERSION_1 = """
-ALTER TABLE jobs ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE jobs ADD COLUMN ended_age REAL NOT NULL DEFAULT 0;
-"""
+WRITE_JOB = f"INSERT OR REPLACE INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+CHANGES_AHEAD = 1_000_000  # progress is numbered in memory only; a restart skips numbers that a crash may have lost
 
 
 class StorageError(Exception):
-    """The ledger could not be written, most likely for want of space; nothing has changed, on disk or in memory."""
-
-
-def new_name() -> str:
-    """A name for a job that no other has."""
-    return secrets.token_hex(8)
-
-
-@dataclass(frozen=True)
-class JobRecord:
-    """A job with what only the server knows of it."""
-
-    summary: JobSummary
-    owner: str
-    ticket: str
-    arrival: int  # smaller came first
-    attempts: int  # runs that ended in a dead worker
-    turn: int = 0  # the turn it took when it was started; 0: none, or given up by pausing
-    ended_age: float = 0.0  # the server's age when it ended, seconds
-
-    @property
-    def state(self) -> JobState:
-        return JobState(self.summary.state)
+    """The job store could not be written, most likely for lack of space; nothing has changed, on disk or in memory."""
 
 
 class JobStore:
-    """The jobs of one state folder. Entries are read from memory; changes of state are committed before they return.
+    """The jobs of one state folder, read from memory. Methods that commit do so before they return.
 
-    Every change is written first and then believed: a write that fails raises StorageError and leaves all as it was.
+    A change is written to SQLite before the in-memory cache is updated: a failed write raises StorageError and leaves
+    both unchanged. `listener` is called after each change. Raises CheckpointError for a folder or database that cannot
+    be used.
     """
 
     def __init__(
-        self, folder: Path, wall: Callable[[], float] = time.time, clock: Callable[[], float] = time.monotonic
+        self,
+        folder: Path,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        listener: JobListener | None = None,
     ) -> None:
-        self.folder, self._wall = folder, wall
+        self.folder, self._wall, self._listener = folder, wall, listener or NoListener()
+        self.records: dict[str, JobRecord] = {}
+        self._tickets: dict[tuple[str, str], str] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(folder / "jobs.sqlite3", isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA_VERSION:
-                raise CheckpointError(
-                    f"{folder} was written by a newer Dreamwright (ledger version {version}); update this one, "
-                    "or choose another folder with --state"
-                )
-            upgrade = FROM_VERSION_1 if version == 1 else ""
-            self._db.executescript(f"BEGIN;{upgrade}{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
-            rows = self._db.execute(
-                "SELECT owner, ticket, arrival, attempts, turn, ended_age, summary FROM jobs"
-            ).fetchall()
-            facts = dict(self._db.execute("SELECT name, value FROM facts").fetchall())
-            following = dict(self._db.execute("SELECT owner, turn FROM turns").fetchall())
+            self._db = sqlite3.connect(folder / DATABASE_FILE, isolation_level=None)
+            self._prepare()
+            rows = self._db.execute(f"SELECT {', '.join(COLUMNS)} FROM jobs").fetchall()
+            counters = dict(self._db.execute("SELECT name, value FROM counters").fetchall())
+            next_turns = dict(self._db.execute("SELECT owner, turn FROM turns").fetchall())
             durations = self._db.execute("SELECT key, device, samples FROM durations").fetchall()
-        except (sqlite3.Error, OSError) as error:
+            for row in rows:
+                self._cache(from_row(row))
+            samples = {(key, device): [DurationSample(*s) for s in json.loads(text)] for key, device, text in durations}
+        except (sqlite3.Error, OSError, ValueError, TypeError) as error:
             raise CheckpointError(
-                f"cannot use the ledger in {folder}: {error}; choose another folder with --state"
+                f"cannot use the jobs in {folder}: {error}; choose another folder with --state"
             ) from error
-        self.entries: dict[str, JobRecord] = {}
-        self._tickets: dict[tuple[str, str], str] = {}
-        for owner, ticket, arrival, attempts, turn, ended_age, text in rows:
-            # Version 1 kept the owner in its column only.
-            summary = JobSummary(**(json.loads(text) | {"owner": owner}))
-            self._believe(JobRecord(summary, owner, ticket, arrival, attempts, turn, ended_age))
-        highest = max((entry.summary.changed for entry in self.entries.values()), default=0)
-        # Progress is counted in memory only, so leave room for what was told before a crash.
-        self._changed = max(highest, int(facts.get("changed", 0))) + 1_000_000
-        self._arrival = max((entry.arrival for entry in self.entries.values()), default=0)
-        self.turns = RoundRobin(int(facts.get("turn", 1)), following)
-        self.durations = DurationStats(
-            {(key, device): [DurationSample(*pair) for pair in json.loads(text)] for key, device, text in durations}
-        )
-        self.age = MonotonicAge(float(facts.get("age_s", 0.0)), float(facts.get("saved_at", 0.0)), wall, clock)
+        highest = max((record.summary.changed for record in self.records.values()), default=0)
+        self._changed = max(highest, int(counters.get("changed", 0))) + CHANGES_AHEAD
+        self._arrival = max((record.arrival for record in self.records.values()), default=0)
+        self.turns = RoundRobin(int(counters.get("turn", 1)), next_turns)
+        self.durations = DurationStats(samples)
+        age_s, saved_at = float(counters.get("age_s", 0.0)), float(counters.get("saved_at", 0.0))
+        self.age = MonotonicAge(age_s, saved_at, wall, clock)
         self._renumber()
 
+    def _prepare(self) -> None:
+        """Set the journal mode and create missing tables. Raises CheckpointError for a database of another version."""
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, SCHEMA_VERSION):
+            age = "newer" if version > SCHEMA_VERSION else "older"
+            raise CheckpointError(
+                f"{self.folder} was written by a {age} Dreamwright (database version {version}, this one has "
+                f"{SCHEMA_VERSION}); use that version, or choose another folder with --state"
+            )
+        self._db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+
     def close(self) -> None:
-        """Write the counters and let go of the file."""
+        """Write the counters and close the database."""
         try:
-            self.save_facts()
-        except StorageError as fault:
-            log.warning(
-                "counters not written", extra={"why": str(fault)}
-            )  # they are allowed to be a little behind, as after a crash
+            self.save_counters()
+        except StorageError as error:  # they may be a little behind, as after a crash
+            log.warning("counters not written", extra={"why": str(error)})
         finally:
             self._db.close()
 
@@ -141,161 +121,157 @@ class JobStore:
         return self._changed
 
     def job_folder(self, job: str) -> Path:
-        """Where a job's checkpoints and results lie."""
+        """The folder of a job's checkpoints and results."""
         return self.folder / "jobs" / job
 
     def find_ticket(self, owner: str, ticket: str) -> JobRecord | None:
-        """The job that this owner already submitted under this ticket."""
-        return self.entries.get(self._tickets.get((owner, ticket), ""))
+        """The job that this owner submitted under this ticket."""
+        return self.records.get(self._tickets.get((owner, ticket), ""))
 
     def add(self, owner: str, request: SubmitJob, steps: int, job: str = "", step: int = 0) -> JobRecord:
-        """A new queued job, committed; `job` is its name where it has a folder already (see `new_name`), `step` where it begins."""
-        summary = JobSummary(
-            job=job or new_name(),
-            state=JobState.QUEUED.value,
-            prompt=request.prompt,
-            negative=request.negative,
-            model=request.model,
-            preset=request.preset,
-            seed=request.seed,
-            settings=dict(request.settings),
-            step=step,
-            steps=steps,
-            elapsed_s=0.0,
-            eta_s=-1.0,
-            queue_position=0,
-            health="",
-            message="",
-            submitted_at=self._wall(),
-            mesh_bytes=0,
-            mesh_sha256="",
-            changed=self._tick(),
-            owner=owner,
-            priority=request.priority,
-            parent_job=request.parent_job,
-            mesh=request.mesh,
-        )
-        entry = JobRecord(summary, owner, request.ticket, self._arrival + 1, 0)
-        with self._commit():
-            self._write(entry)
-        self._arrival += 1
-        self._believe(entry)
-        self._renumber()
-        return self.entries[summary.job]
+        """Commit a new queued job that starts at `step` of `steps`. Raises StorageError.
 
-    def move(self, job: str, state: JobState, attempts: int | None = None, **fields: Any) -> JobRecord:
-        """Change a job's state and fields, committed. Raises ValueError for an illegal move, StorageError for the disk."""
-        entry = self.entries[job]
-        check_transition(entry.state, state)
-        turn, turns = entry.turn, self.turns
+        `job` is its name when it has a folder already (see `new_job_name`); "" makes one.
+        """
+        summary = new_summary(request, job or new_job_name(), owner, step, steps, self._wall(), self._next_change())
+        record = JobRecord(summary, owner, request.ticket, self._arrival + 1, 0)
+        with self._transaction():
+            self._write(record)
+        self._arrival += 1
+        return self._committed(record)
+
+    def transition(self, job: str, state: JobState, attempts: int | None = None, **fields: Any) -> JobRecord:
+        """Commit a change of state, and of fields of the summary. Raises ValueError for an illegal one, StorageError.
+
+        RUNNING gives the job its turn and counts a new attempt.
+        """
+        record = self.records[job]
+        check_transition(record.state, state)
+        turn, turns = record.turn, self.turns
         if state is JobState.RUNNING:
-            again = bool(turn)
-            turn = next(place for place, waiting in self._order() if waiting.job == job)
-            turns = started(turns, turn, entry.owner, again)
-            fields["attempt"] = entry.summary.attempt + 1
+            resumed = bool(turn)
+            turn = next(turn for turn, queued in self._order() if queued.job == job)
+            turns = started(turns, turn, record.owner, resumed)
+            fields["attempt"] = record.summary.attempt + 1
         elif state in (JobState.PAUSED, JobState.FAILED):
-            turn = 0  # should it be resumed, it takes a new one
-        summary = replace(entry.summary, state=state.value, changed=self._tick(), **fields)
-        ended_age = self.age.now_s() if state in ENDED else 0.0
-        attempts = entry.attempts if attempts is None else attempts
-        entry = replace(entry, summary=summary, attempts=attempts, turn=turn, ended_age=ended_age)
-        with self._commit():
-            self._write(entry)
+            turn = 0  # when it is resumed it takes a new one
+        record = replace(
+            record,
+            summary=replace(record.summary, state=state.value, changed=self._next_change(), **fields),
+            attempts=record.attempts if attempts is None else attempts,
+            turn=turn,
+            ended_age=self.age.now_s() if state in ENDED else 0.0,
+        )
+        with self._transaction():
+            self._write(record)
             if turns is not self.turns:
                 self._write_turns(turns)
         self.turns = turns
-        self._believe(entry)
-        self._renumber()
-        return self.entries[job]
+        return self._committed(record)
 
-    def amend(self, job: str, **fields: Any) -> JobRecord:
-        """Change fields of a job but not its state, committed."""
-        entry = self.entries[job]
-        entry = replace(entry, summary=replace(entry.summary, changed=self._tick(), **fields))
-        with self._commit():
-            self._write(entry)
-        self._believe(entry)
-        self._renumber()
-        return self.entries[job]
+    def update(self, job: str, **fields: Any) -> JobRecord:
+        """Commit fields of a job's summary, its state excepted. Raises StorageError."""
+        record = self._with_fields(job, fields)
+        with self._transaction():
+            self._write(record)
+        return self._committed(record)
 
-    def note(self, job: str, **fields: Any) -> JobRecord:
-        """Change fields of a job, in memory: progress is not worth a write to disk."""
-        entry = self.entries[job]
-        entry = replace(entry, summary=replace(entry.summary, changed=self._tick(), **fields))
-        self.entries[job] = entry
-        return entry
+    def update_in_memory(self, job: str, **fields: Any) -> JobRecord:
+        """Change fields of a job's summary without a commit: progress is not worth a write to disk."""
+        record = self.records[job] = self._with_fields(job, fields)
+        self._listener.publish_progress(record)
+        return record
+
+    def delete(self, job: str) -> JobRecord:
+        """Commit the deletion of an ended job. Raises ValueError for one that has not ended, StorageError."""
+        record = self.records[job]
+        if record.state not in ENDED:
+            raise ValueError(f"the job is {record.state.value}; cancel it first")
+        with self._transaction():
+            self._db.execute("DELETE FROM jobs WHERE job=?", (job,))
+        self._tickets.pop((record.owner, record.ticket), None)
+        del self.records[job]
+        self._listener.publish_deletion(record)
+        return record
 
     def record_duration(self, key: str, device: str, steps: int, stepping_s: float, rest_s: float) -> None:
-        """Keep how long a run took."""
+        """Commit how long a run took. Raises StorageError."""
         samples = self.durations.add(key, device, steps, stepping_s, rest_s)
         text = json.dumps([[sample.step_s, sample.rest_s] for sample in samples])
-        with self._commit():
+        with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO durations VALUES (?, ?, ?)", (key, device, text))
 
-    def save_facts(self) -> None:
-        """Write what is counted in memory: changes and the server's age."""
-        age_s, wall = self.age.to_save()
-        with self._commit():
-            for name, value in (("changed", self._changed), ("age_s", age_s), ("saved_at", wall)):
-                self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
-
-    def forget(self, job: str) -> JobRecord:
-        """Remove a job that has ended. Raises ValueError for one that has not, StorageError for the disk."""
-        entry = self.entries[job]
-        if entry.state not in ENDED:
-            raise ValueError(f"the job is {entry.state.value}; cancel it first")
-        with self._commit():
-            self._db.execute("DELETE FROM jobs WHERE job=?", (job,))
-        self._tickets.pop((entry.owner, entry.ticket), None)
-        return self.entries.pop(job)
+    def save_counters(self) -> None:
+        """Commit what is counted in memory: changes and the folder's age. Raises StorageError."""
+        age_s, saved_at = self.age.to_save()
+        with self._transaction():
+            for name, value in (("changed", self._changed), ("age_s", age_s), ("saved_at", saved_at)):
+                self._db.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (name, value))
 
     def waiting(self) -> list[JobRecord]:
-        """Queued jobs, first in line first."""
-        return [self.entries[waiting.job] for _, waiting in self._order()]
+        """Queued jobs in the order in which they will be started."""
+        return [self.records[queued.job] for _, queued in self._order()]
 
-    def waited_s(self, entry: JobRecord) -> float:
-        """Seconds since a job was submitted, by the clock that wrote it down."""
-        return max(0.0, self._wall() - entry.summary.submitted_at)
+    def waited_s(self, record: JobRecord) -> float:
+        """Seconds since a job was submitted, by the clock that stamped it."""
+        return max(0.0, self._wall() - record.summary.submitted_at)
 
     def open_jobs(self, owner: str | None = None) -> int:
-        """Jobs that have not ended, of one owner or of all."""
-        return sum(1 for e in self.entries.values() if e.state not in ENDED and owner in (None, e.owner))
+        """The number of jobs that have not ended, of one owner or of all."""
+        return sum(1 for r in self.records.values() if r.state not in ENDED and owner in (None, r.owner))
 
     def newest(self, owner: str | None, before: int, count: int) -> list[JobRecord]:
         """An owner's jobs (None: everybody's), newest change first, of those changed before `before` (0: all)."""
-        seen = [
-            e for e in self.entries.values() if owner in (None, e.owner) and (not before or e.summary.changed < before)
+        matching = [
+            record
+            for record in self.records.values()
+            if owner in (None, record.owner) and (not before or record.summary.changed < before)
         ]
-        return sorted(seen, key=lambda entry: -entry.summary.changed)[:count]
+        return sorted(matching, key=lambda record: -record.summary.changed)[:count]
 
     def _order(self) -> list[tuple[int, QueuedJob]]:
-        return sort_queue(
-            (
-                QueuedJob(e.summary.job, e.owner, e.summary.priority, e.arrival, e.turn)
-                for e in self.entries.values()
-                if e.state is JobState.QUEUED
-            ),
-            self.turns,
+        queued = (
+            QueuedJob(r.job, r.owner, r.summary.priority, r.arrival, r.turn)
+            for r in self.records.values()
+            if r.state is JobState.QUEUED
         )
+        return sort_queue(queued, self.turns)
 
-    def _renumber(self) -> None:
-        """Keep everybody's place in line true; places are derived, so they live in memory only."""
-        places = {waiting.job: place for place, (_, waiting) in enumerate(self._order(), start=1)}
-        for job, entry in self.entries.items():
-            place = places.get(job, 0)
-            if entry.summary.queue_position != place:
-                self.note(job, queue_position=place)
+    def _renumber(self) -> list[str]:
+        """Recompute every queue position; the jobs whose position changed. Positions live in memory only."""
+        positions = {queued.job: position for position, (_, queued) in enumerate(self._order(), start=1)}
+        moved = []
+        for job, record in self.records.items():
+            position = positions.get(job, 0)
+            if record.summary.queue_position != position:
+                self.records[job] = self._with_fields(job, {"queue_position": position})
+                moved.append(job)
+        return moved
 
-    def _tick(self) -> int:
+    def _with_fields(self, job: str, fields: dict[str, Any]) -> JobRecord:
+        record = self.records[job]
+        return replace(record, summary=replace(record.summary, changed=self._next_change(), **fields))
+
+    def _next_change(self) -> int:
         self._changed += 1
         return self._changed
 
-    def _believe(self, entry: JobRecord) -> None:
-        self.entries[entry.summary.job] = entry
-        self._tickets[(entry.owner, entry.ticket)] = entry.summary.job
+    def _cache(self, record: JobRecord) -> None:
+        self.records[record.job] = record
+        self._tickets[record.owner, record.ticket] = record.job
+
+    def _committed(self, record: JobRecord) -> JobRecord:
+        """Cache a committed record and publish it, then the jobs whose queue position it changed."""
+        self._cache(record)
+        moved = self._renumber()
+        self._listener.publish_job(self.records[record.job])
+        for job in moved:
+            if job != record.job:
+                self._listener.publish_job(self.records[job])
+        return self.records[record.job]
 
     @contextmanager
-    def _commit(self) -> Iterator[None]:
+    def _transaction(self) -> Iterator[None]:
         """One transaction. Raises StorageError when the disk refuses; then nothing of it was done."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -309,24 +285,10 @@ class JobStore:
         except sqlite3.Error as error:
             raise StorageError(f"the server cannot write to {self.folder} ({error}); make room on its disk") from error
 
-    def _write(self, entry: JobRecord) -> None:
-        text = json.dumps({name: getattr(entry.summary, name) for name in JobSummary.__dataclass_fields__})
-        self._db.execute(
-            "INSERT OR REPLACE INTO jobs (job, owner, ticket, state, arrival, attempts, turn, ended_age, summary) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                entry.summary.job,
-                entry.owner,
-                entry.ticket,
-                entry.summary.state,
-                entry.arrival,
-                entry.attempts,
-                entry.turn,
-                entry.ended_age,
-                text,
-            ),
-        )
+    def _write(self, record: JobRecord) -> None:
+        self._db.execute(WRITE_JOB, to_row(record))
 
     def _write_turns(self, turns: RoundRobin) -> None:
-        self._db.execute("INSERT OR REPLACE INTO facts VALUES ('turn', ?)", (turns.now,))
+        self._db.execute("INSERT OR REPLACE INTO counters VALUES ('turn', ?)", (turns.now,))
         self._db.execute("DELETE FROM turns")
-        self._db.executemany("INSERT INTO turns VALUES (?, ?)", list(turns.following.items()))
+        self._db.executemany("INSERT INTO turns VALUES (?, ?)", list(turns.next_turns.items()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which ended jobs have been kept long enough; and an age that a jump of the clock cannot add to."""
+"""Which ended jobs are deleted, and an age that a jump of the wall clock cannot increase."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pathlib import Path
 from ..policy import GIGABYTE, Policy
 
 DAY_S = 86_400.0
-UNFETCHED_FACTOR = 2.0  # a mesh that nobody fetched stays so many times as long
+UNFETCHED_FACTOR = 2.0  # a mesh that nobody has fetched is kept this many times as long
 
 
 @dataclass(frozen=True)
 class RetainedJob:
-    """An ended job and what it costs to keep."""
+    """An ended job and the disk space that it uses."""
 
     job: str
     age_s: float  # since its end
     size: int  # bytes of its files
-    fetched: bool  # somebody took the whole mesh, or there is none
+    fetched: bool  # its whole mesh was fetched, or there is none
     pinned: bool
 
 
-def expired(kept: Iterable[RetainedJob], policy: Policy) -> list[str]:
-    """Jobs to let go: too old, or the oldest above the size, fetched before unfetched; a pinned one never."""
-    free = [job for job in kept if not job.pinned]
-    limit = policy.keep_days * DAY_S
-    old = [job for job in free if job.age_s > limit * (1.0 if job.fetched else UNFETCHED_FACTOR)]
+def expired(retained: Iterable[RetainedJob], policy: Policy) -> list[str]:
+    """Jobs to delete: those too old, then the oldest above the size limit, fetched before unfetched; never pinned ones."""
+    free = [job for job in retained if not job.pinned]
+    limit_s = policy.keep_days * DAY_S
+    old = [job for job in free if job.age_s > limit_s * (1.0 if job.fetched else UNFETCHED_FACTOR)]
     gone = {job.job for job in old}
     left = sorted((job for job in free if job.job not in gone), key=lambda job: (not job.fetched, -job.age_s))
     excess = sum(job.size for job in left) - policy.keep_gb * GIGABYTE
@@ -42,12 +42,12 @@ def expired(kept: Iterable[RetainedJob], policy: Policy) -> list[str]:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of the files in a folder; 0 for none."""
+    """Bytes of the files in a folder; 0 if there is none."""
     return sum(file_size(path) for path in (folder.iterdir() if folder.is_dir() else ()))
 
 
 def file_size(path: Path) -> int:
-    """Bytes of a file; 0 for none, which may have gone meanwhile."""
+    """Bytes of a file; 0 if there is none."""
     try:
         return path.stat().st_size
     except OSError:
@@ -55,23 +55,25 @@ def file_size(path: Path) -> int:
 
 
 class MonotonicAge:
-    """Seconds that the state folder has been in use, by the monotonic clock, with the time between two starts added.
+    """Seconds for which the state folder has been in use: monotonic time, plus the time between two starts.
 
-    Only that part needs the wall clock, which may be wrong: less than nothing counts as nothing, and more than a day as
-    a day. So a clock that jumps deletes nothing before its time; results may stay longer.
+    Only the latter needs the wall clock, which may be wrong: a negative time counts as 0, more than a day as a day. A
+    clock that jumps therefore deletes nothing too early; results may be kept longer.
     """
 
-    LONGEST_REST_S = DAY_S
+    LONGEST_GAP_S = DAY_S
 
-    def __init__(self, before_s: float, saved_at: float, wall: Callable[[], float], clock: Callable[[], float]) -> None:
-        self._wall, self._clock, self._begun = wall, clock, clock()
-        rest = wall() - saved_at if saved_at > 0 else 0.0
-        self._before = before_s + min(max(rest, 0.0), self.LONGEST_REST_S)
+    def __init__(
+        self, before_s: float, saved_at: float, wall: Callable[[], float], clock: Callable[[], float]
+    ) -> None:
+        self._wall, self._clock, self._started = wall, clock, clock()
+        gap_s = wall() - saved_at if saved_at > 0 else 0.0
+        self._before_s = before_s + min(max(gap_s, 0.0), self.LONGEST_GAP_S)
 
     def now_s(self) -> float:
-        """The age at this moment."""
-        return self._before + self._clock() - self._begun
+        """The current age, seconds."""
+        return self._before_s + self._clock() - self._started
 
     def to_save(self) -> tuple[float, float]:
-        """(age, wall time) for the next start."""
+        """(age, wall time), for the next start."""
         return self.now_s(), self._wall()

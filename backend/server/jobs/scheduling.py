@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whose job is next: users take turns, then priority, then arrival; and how many jobs a user and the server may hold.
+"""The order of the queue (users take turns, then priority, then arrival), and the quotas of users and server.
 
-Start-time fair queueing (Goyal, Vin and Cheng 1996) with every job counted as one turn: a job's turn is the later of the
-turn that its user would take next and the turn that the server is at. Who was away gains no credit, who floods only waits
-for the turns that are their own.
+Start-time fair queueing (Goyal, Vin and Cheng 1996) in which every job counts as one turn: a job's turn is the later of
+its user's next turn and the server's current turn. A user who was away gains no credit; a user who floods the queue
+waits for their own turns only.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from dreamwright.shared.errors import RequestError
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A queued job as the order sees it."""
+    """The part of a queued job that decides its position."""
 
     job: str
     owner: str
     priority: int  # larger goes first within a turn
     arrival: int  # smaller came first
-    turn: int = 0  # 0: none yet; otherwise the turn it took before its worker or the server died, which it keeps
+    turn: int = 0  # 0: none yet; otherwise kept from the start that its worker or the server did not survive
 
 
 @dataclass(frozen=True)
 class RoundRobin:
-    """What was served so far: the turn of the job started last, and by user the turn that they would take next."""
+    """The turns served so far: the turn of the job that was started last, and the next turn of each user."""
 
     now: int = 1
-    following: Mapping[str, int] = field(default_factory=dict)
+    next_turns: Mapping[str, int] = field(default_factory=dict)  # users whose next turn is `now` have no entry
 
     def of(self, owner: str) -> int:
         """The turn of this user's next job."""
-        return max(self.now, self.following.get(owner, 0))
+        return max(self.now, self.next_turns.get(owner, 0))
 
 
-def sort_queue(waiting: Iterable[QueuedJob], turns: RoundRobin) -> list[tuple[int, QueuedJob]]:
-    """(turn, job) of all that wait, next first: by turn, then interrupted ones, then priority, then arrival.
+def sort_queue(queued: Iterable[QueuedJob], turns: RoundRobin) -> list[tuple[int, QueuedJob]]:
+    """(turn, job) of all queued jobs, next first: by turn, then interrupted ones, then priority, then arrival.
 
-    Promises (tests/server/test_fairness.py): every job is in it once; a user's jobs stand by priority, then arrival; before a
-    user's first job start at most two of each other user's, whatever arrives meanwhile; a new job never changes how the
-    jobs of other users stand to each other.
+    Guarantees: every job appears once; a user's jobs are ordered by priority, then arrival; at most two jobs of each
+    other user start before a user's first job, whatever arrives meanwhile; a new job never changes the order of other
+    users' jobs among each other.
     """
     lines: dict[str, list[QueuedJob]] = {}
     placed = []
-    for job in waiting:
+    for job in queued:
         if job.turn:
             placed.append((job.turn, job))
         else:
@@ -60,17 +60,16 @@ def sort_queue(waiting: Iterable[QueuedJob], turns: RoundRobin) -> list[tuple[in
 
 
 def started(turns: RoundRobin, turn: int, owner: str, again: bool = False) -> RoundRobin:
-    """The turns after a job that stood at `turn` has begun; `again`: it goes on and takes no new turn."""
-    if again:
-        return RoundRobin(max(turns.now, turn), turns.following)
-    # Users who would take the present turn anyway need no entry, so the map holds only who is ahead.
+    """The turns after a job of `owner` has started at `turn`; `again`: it is resumed and takes no new turn."""
     now = max(turns.now, turn)
-    following = {user: next_turn for user, next_turn in turns.following.items() if next_turn > now}
-    return RoundRobin(now, {**following, owner: turn + 1})
+    if again:
+        return RoundRobin(now, turns.next_turns)
+    next_turns = {user: next_turn for user, next_turn in turns.next_turns.items() if next_turn > now}
+    return RoundRobin(now, {**next_turns, owner: turn + 1})
 
 
 def check_quota(owner_open: int, owner_limit: int, all_open: int, all_limit: int) -> None:
-    """Room for one more job? Raises Refused: "too-many" for the user's own limit, "queue-full" for the server's."""
+    """Raises RequestError when one more job exceeds the user's limit ("too-many") or the server's ("queue-full")."""
     if owner_open >= owner_limit:
         raise RequestError(
             "too-many",
@@ -86,7 +85,7 @@ def check_quota(owner_open: int, owner_limit: int, all_open: int, all_limit: int
 
 
 def check_priority(asked: int, present: int, is_admin: bool) -> None:
-    """May this user give a job that priority? Raises Refused: above 0 and above what it has only an admin may."""
+    """Raises RequestError when a user sets a priority above 0 and above the job's present one; admins may."""
     highest = max(0, present)
     if asked > highest and not is_admin:
         raise RequestError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How the server is doing: as a message for `dreamwright top`, and as the figures that an exporter may read in its thread."""
+"""The server's status: as a message for `dreamwright top`, and as metrics for an exporter's thread."""
 
 from __future__ import annotations
 
@@ -9,47 +9,43 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from dreamwright.shared import limits
 from dreamwright.shared.job_states import ENDED, JobState
 from dreamwright.shared.status import (
-    DEVICES_TOLD,
-    JOBS_TOLD,
-    USERS_TOLD,
+    MAX_DEVICES,
+    MAX_JOBS,
+    MAX_USERS,
     DeviceStatus,
     JobStatus,
     ServerStatus,
     UserStatus,
 )
 
-from ..jobs.job_store import JobRecord, JobStore
-from .counters import Histogram, Counters
+from ..jobs.job_record import JobRecord
+from ..jobs.job_store import JobStore
+from .counters import Counters, Histogram
 
-PRESENT_S = limits.HEARTBEAT_S * limits.HEARTBEAT_LIVENESS * 3  # a connection that said nothing for longer is gone
-DISK_S = 10.0  # between two looks at the disk
-ORDER = (JobState.RUNNING, JobState.CANCELLING, JobState.QUEUED, JobState.PAUSED)
-AT_WORK = (JobState.RUNNING, JobState.CANCELLING)
+# A connection without a request for longer counts as gone.
+PRESENT_S = 3 * limits.HEARTBEAT_S * limits.HEARTBEAT_LIVENESS
+DISK_INTERVAL_S = 10.0  # between two measurements of the disk
+STATE_ORDER = (JobState.RUNNING, JobState.CANCELLING, JobState.QUEUED, JobState.PAUSED)
+RUNNING_STATES = (JobState.RUNNING, JobState.CANCELLING)
 
-
-class Paces(Protocol):
-    """What runs now, by device."""
-
-    def pace(self, job: str) -> tuple[float, float]:
-        """(steps a second, seconds since the last report) of a running job; (0, -1) before the first."""
+StepRate = Callable[[str], tuple[float, float]]  # job -> (steps per second, seconds since its last report); (0, -1): none
 
 
 @dataclass(frozen=True)
 class MetricsSnapshot:
-    """Everything that is measured, at one moment; nothing in it changes any more, so another thread may read it."""
+    """All metrics at one moment. Nothing in it changes any more, so another thread may read it."""
 
     uptime_s: float
     connections: int
-    jobs: Mapping[str, int]  # by state, also those that have ended and are kept
+    jobs: Mapping[str, int]  # by state, ended ones included
     oldest_wait_s: float  # of the queued jobs, since they were submitted; 0: none
     busy: Mapping[str, bool]  # by device
     steps_per_s: Mapping[str, float]  # by device
-    silent_s: Mapping[str, float]  # by device that is at work
+    silent_s: Mapping[str, float]  # since the last step report, by busy device
     requests: Mapping[str, int]
     refusals: Mapping[str, int]
     ended: Mapping[str, int]
@@ -64,8 +60,8 @@ class MetricsSnapshot:
 
 
 @dataclass(frozen=True)
-class Disk:
-    """What the state folder holds."""
+class DiskUsage:
+    """What the state folder holds, and the free space beside it."""
 
     mesh_bytes: int = 0
     checkpoint_bytes: int = 0
@@ -73,138 +69,141 @@ class Disk:
 
 
 class StatusReporter:
-    """Looks at the ledger, the tally and the disk, and notes who was heard. Its own thread is the server's loop."""
+    """Reads the job store, the counters and the disk, and keeps when each connection was last seen."""
 
     def __init__(
-        self, ledger: JobStore, tally: Counters, devices: Callable[[], tuple[str, ...]], software: str, paces: Paces,
+        self,
+        store: JobStore,
+        counters: Counters,
+        devices: Callable[[], tuple[str, ...]],
+        software: str,
+        step_rate: StepRate,
         clock: Callable[[], float],
-    ) -> None:  # fmt: skip
-        self._ledger, self._tally, self._devices, self._software, self._paces = ledger, tally, devices, software, paces
-        self._clock = clock
-        self._began = clock()
-        self._heard: dict[bytes, tuple[str, float]] = {}  # by connection: (user, when)
-        self._seen: dict[str, float] = {}  # by user
-        self._disk, self._looked_at = Disk(), float("-inf")
+    ) -> None:
+        self._store, self._counters, self._devices, self._software = store, counters, devices, software
+        self._step_rate, self._clock = step_rate, clock
+        self._started = clock()
+        self._last_seen: dict[bytes, tuple[str, float]] = {}  # (user, time) by connection
+        self._user_seen: dict[str, float] = {}  # time by user
+        self._disk, self._disk_at = DiskUsage(), float("-inf")
 
-    def heard(self, route: bytes, owner: str) -> None:
-        """A connection said something."""
+    def touch(self, route: bytes, owner: str) -> None:
+        """A request of a connection arrived."""
         now = self._clock()
-        self._heard[route], self._seen[owner] = (owner, now), now
-        if len(self._heard) > 2 * limits.JOBS_LISTED:
+        self._last_seen[route], self._user_seen[owner] = (owner, now), now
+        if len(self._last_seen) > 2 * limits.JOBS_LISTED:
             self._connections()
 
-    def status(self, owner: str, is_admin: bool, is_alone: bool, is_closing: bool) -> ServerStatus:
-        """What `owner` may know. `is_alone`: on an open door, where everybody is the same person."""
-        entries = [entry for entry in self._ledger.entries.values() if entry.state not in ENDED]
-        mine = [entry for entry in entries if is_admin or entry.owner == owner]
-        mine.sort(key=lambda entry: (ORDER.index(entry.state), entry.summary.queue_position, entry.arrival))
-        sees_all = is_admin or (is_alone and len(mine) == len(entries))
+    def status(self, owner: str, is_admin: bool, is_open: bool, is_closing: bool) -> ServerStatus:
+        """The status that `owner` may see. `is_open`: a server without keys, where everybody is the same user."""
+        records = [record for record in self._store.records.values() if record.state not in ENDED]
+        visible = [record for record in records if is_admin or record.owner == owner]
+        visible.sort(key=lambda r: (STATE_ORDER.index(r.state), r.summary.queue_position, r.arrival))
+        sees_all = is_admin or (is_open and len(visible) == len(records))
         connections = self._connections()
-        disk = self._look()
-        names = {entry.owner for entry in mine} | (set(self._seen) if is_admin else {owner})
+        disk = self._disk_usage()
+        visible_jobs = {record.job for record in visible}
+        names = {record.owner for record in visible} | (set(self._user_seen) if is_admin else {owner})
         return ServerStatus(
             software=self._software,
             sees_all=sees_all,
             is_closing=is_closing,
-            uptime_s=max(0.0, self._clock() - self._began),
+            uptime_s=max(0.0, self._clock() - self._started),
             connections=sum(connections.values()) if sees_all else connections[owner],
             disk_used_bytes=disk.mesh_bytes + disk.checkpoint_bytes if sees_all else 0,
             disk_free_bytes=disk.free_bytes if sees_all else 0,
             devices=tuple(
-                self._device_line(device, entries, {entry.summary.job for entry in mine})
-                for device in self._devices()[:DEVICES_TOLD]
+                self._device_status(device, records, visible_jobs) for device in self._devices()[:MAX_DEVICES]
             ),
-            jobs=tuple(_job_line(entry) for entry in mine[:JOBS_TOLD]),
-            users=tuple(self._user_line(name, mine, connections[name]) for name in sorted(names)[:USERS_TOLD]),
-            jobs_open=len(mine),
+            jobs=tuple(_job_status(record) for record in visible[:MAX_JOBS]),
+            users=tuple(self._user_status(name, visible, connections[name]) for name in sorted(names)[:MAX_USERS]),
+            jobs_open=len(visible),
             users_known=len(names),
         )
 
-    def figures(self) -> MetricsSnapshot:
-        """All numbers, for an exporter."""
-        entries, disk, tally = list(self._ledger.entries.values()), self._look(), self._tally
-        waits = [self._ledger.waited_s(entry) for entry in entries if entry.state is JobState.QUEUED]
-        at_work = {
-            entry.summary.device: self._paces.pace(entry.summary.job) for entry in entries if entry.state in AT_WORK
-        }
-        states = Counter(entry.summary.state for entry in entries)
+    def metrics(self) -> MetricsSnapshot:
+        """All metrics, for an exporter."""
+        records, disk, counters = list(self._store.records.values()), self._disk_usage(), self._counters
+        waits = [self._store.waited_s(record) for record in records if record.state is JobState.QUEUED]
+        rates = {r.summary.device: self._step_rate(r.job) for r in records if r.state in RUNNING_STATES}
+        states = Counter(record.summary.state for record in records)
         return MetricsSnapshot(
-            uptime_s=self._clock() - self._began,
+            uptime_s=self._clock() - self._started,
             connections=sum(self._connections().values()),
             jobs={state.value: states[state.value] for state in JobState},
             oldest_wait_s=max(waits, default=0.0),
-            busy={device: device in at_work for device in self._devices()},
-            steps_per_s={device: at_work.get(device, (0.0, -1.0))[0] for device in self._devices()},
-            silent_s={device: silent for device, (_, silent) in at_work.items() if silent >= 0},
-            requests=dict(tally.requests),
-            refusals=dict(tally.refusals),
-            ended={state.value: tally.ended[state.value] for state in sorted(ENDED)},
-            worker_deaths=tally.worker_deaths,
-            preview_bytes=tally.preview_bytes,
-            lost_events=tally.lost_events,
-            answers=tally.answers.copy(),
-            steps={device: spread.copy() for device, spread in tally.steps.items()},
+            busy={device: device in rates for device in self._devices()},
+            steps_per_s={device: rates.get(device, (0.0, -1.0))[0] for device in self._devices()},
+            silent_s={device: silent for device, (_, silent) in rates.items() if silent >= 0},
+            requests=dict(counters.requests),
+            refusals=dict(counters.refusals),
+            ended={state.value: counters.ended[state.value] for state in sorted(ENDED)},
+            worker_deaths=counters.worker_deaths,
+            preview_bytes=counters.preview_bytes,
+            lost_events=counters.lost_events,
+            answers=counters.answers.copy(),
+            steps={device: histogram.copy() for device, histogram in counters.steps.items()},
             mesh_bytes=disk.mesh_bytes,
             checkpoint_bytes=disk.checkpoint_bytes,
             disk_free_bytes=disk.free_bytes,
         )
 
     def _connections(self) -> Counter[str]:
-        """Connections that were heard of late, by user."""
+        """Connections seen within PRESENT_S, by user."""
         limit = self._clock() - PRESENT_S
-        self._heard = {route: heard for route, heard in self._heard.items() if heard[1] >= limit}
-        return Counter(owner for owner, _ in self._heard.values())
+        self._last_seen = {route: seen for route, seen in self._last_seen.items() if seen[1] >= limit}
+        return Counter(owner for owner, _ in self._last_seen.values())
 
-    def _device_line(self, device: str, entries: list[JobRecord], visible: set[str]) -> DeviceStatus:
-        entry = next((entry for entry in entries if entry.state in AT_WORK and entry.summary.device == device), None)
-        if entry is None:
+    def _device_status(self, device: str, records: list[JobRecord], visible: set[str]) -> DeviceStatus:
+        running = (r for r in records if r.state in RUNNING_STATES and r.summary.device == device)
+        record = next(running, None)
+        if record is None:
             return DeviceStatus(device, "idle", "", "", 0.0, -1.0)
-        if entry.summary.job not in visible:
+        if record.job not in visible:
             return DeviceStatus(device, "busy", "", "", 0.0, -1.0)
-        rate, silent = self._paces.pace(entry.summary.job)
-        return DeviceStatus(device, "busy", entry.summary.job, entry.owner, rate, silent)
+        rate, silent_s = self._step_rate(record.job)
+        return DeviceStatus(device, "busy", record.job, record.owner, rate, silent_s)
 
-    def _user_line(self, name: str, entries: list[JobRecord], connections: int) -> UserStatus:
-        counts = Counter(entry.state for entry in entries if entry.owner == name)
-        seen = self._clock() - self._seen[name] if name in self._seen else -1.0
-        running = sum(counts[state] for state in AT_WORK)
-        return UserStatus(name, running, counts[JobState.QUEUED], counts[JobState.PAUSED], connections, seen)
+    def _user_status(self, name: str, records: list[JobRecord], connections: int) -> UserStatus:
+        counts = Counter(record.state for record in records if record.owner == name)
+        seen_s = self._clock() - self._user_seen[name] if name in self._user_seen else -1.0
+        running = sum(counts[state] for state in RUNNING_STATES)
+        return UserStatus(name, running, counts[JobState.QUEUED], counts[JobState.PAUSED], connections, seen_s)
 
-    def _look(self) -> Disk:
-        """What is on the disk, looked at now and then; only jobs that have not ended have checkpoints, so few folders are read."""
+    def _disk_usage(self) -> DiskUsage:
+        """The disk's usage, measured every DISK_INTERVAL_S; only jobs that have not ended have checkpoints to count."""
         now = self._clock()
-        if now - self._looked_at >= DISK_S:
-            self._looked_at = now
-            entries = self._ledger.entries.values()
-            begun = [entry.summary.job for entry in entries if entry.state not in ENDED and entry.summary.attempt]
+        if now - self._disk_at >= DISK_INTERVAL_S:
+            self._disk_at = now
+            records = self._store.records.values()
+            begun = [record.job for record in records if record.state not in ENDED and record.summary.attempt]
             try:
-                free = shutil.disk_usage(self._ledger.folder).free
+                free = shutil.disk_usage(self._store.folder).free
             except OSError:
-                free = 0  # a folder that is gone or unmounted has no room
-            written = sum(_bytes_in(self._ledger.job_folder(job) / "checkpoints") for job in begun)
-            self._disk = Disk(sum(entry.summary.mesh_bytes for entry in entries), written, free)
+                free = 0  # the folder is gone or unmounted
+            checkpoints = sum(_folder_bytes(self._store.job_folder(job) / "checkpoints") for job in begun)
+            self._disk = DiskUsage(sum(record.summary.mesh_bytes for record in records), checkpoints, free)
         return self._disk
 
 
-def _job_line(entry: JobRecord) -> JobStatus:
-    job = entry.summary
-    eta = job.ready_high_s if entry.state is JobState.QUEUED else job.eta_s
+def _job_status(record: JobRecord) -> JobStatus:
+    job = record.summary
     return JobStatus(
-        job.job,
-        entry.owner,
-        job.state,
-        job.queue_position,
-        job.step,
-        job.steps,
-        eta,
-        job.device,
-        job.priority,
-        job.attempt,
+        job=job.job,
+        user=record.owner,
+        state=job.state,
+        place=job.queue_position,
+        step=job.step,
+        steps=job.steps,
+        eta_s=job.ready_high_s if record.state is JobState.QUEUED else job.eta_s,
+        device=job.device,
+        priority=job.priority,
+        attempt=job.attempt,
     )
 
 
-def _bytes_in(folder: Path) -> int:
-    """Of the files that lie directly in a folder, which a worker may be changing; 0 where there is none."""
+def _folder_bytes(folder: Path) -> int:
+    """Bytes of the files directly in a folder that a worker may be changing; 0 if there is none."""
     total = 0
     try:
         with os.scandir(folder) as files:
@@ -212,7 +211,7 @@ def _bytes_in(folder: Path) -> int:
                 try:
                     total += file.stat(follow_symlinks=False).st_size
                 except OSError:
-                    continue  # renamed while we looked
+                    continue  # renamed meanwhile
     except OSError:
         return 0
     return total

@@ -52,11 +52,11 @@ class User:
 
     name: str
     is_admin: bool
-    keys: tuple[str, ...]  # public keys, as `key_text` writes them
+    keys: tuple[str, ...]  # public keys, as `format_key` writes them
     since: float  # Unix time of the permission, or of the role
 
     @property
-    def standing(self) -> str:
+    def status(self) -> str:
         """Changes with whatever changes what the user may see, and when somebody is let in anew."""
         return f"{self.name}/{'admin' if self.is_admin else 'user'}/{self.since!r}"
 
