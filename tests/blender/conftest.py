@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An installed copy of the add-on, as a Blender would have it, and a server for it in another process."""
+"""Fixtures of the add-on's tests: the installed and the built add-on, Blenders, and fake servers in other processes."""
 
 from __future__ import annotations
 
-import importlib
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,25 +11,16 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = "dreamwright_addon_under_test"
+from tests.testing.addon_session import bench
+from tests.testing.blenders import ROOT
+from tests.testing.built_addon import blender_install, built
+from tests.testing.installed_addon import PACKAGE, installed
+from tests.testing.network_namespaces import networks
+
+__all__ = ["bench", "blender_install", "built", "installed", "networks"]
 
 
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The add-on's folder, laid out as in the zip, importable as a package."""
-    top = tmp_path_factory.mktemp("addons")
-    folder = top / PACKAGE
-    leave = shutil.ignore_patterns("__pycache__", "shared")
-    shutil.copytree(ROOT / "blender_addon", folder, ignore=leave)
-    shutil.copytree(ROOT / "shared", folder / "shared", ignore=shutil.ignore_patterns("__pycache__"))
-    sys.path.insert(0, str(top))
-    importlib.invalidate_caches()
-    yield folder
-    sys.path.remove(str(top))
-
-
-class ServerProcess:
+class FakeServerProcess:
     """A fake server in another process, whose address is known."""
 
     def __init__(self, *options: str) -> None:
@@ -41,7 +30,7 @@ class ServerProcess:
         self.address = self.process.stdout.readline().strip()
 
     def kill(self) -> None:
-        """End it without a word."""
+        """Kill it, as a crash would end it."""
         self.process.kill()
         self.process.wait(10)
         assert self.process.stdout is not None
@@ -51,10 +40,10 @@ class ServerProcess:
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Any]]:
     """Starts fake servers, and ends them."""
-    started: list[ServerProcess] = []
+    started: list[FakeServerProcess] = []
 
-    def start(*options: str) -> ServerProcess:
-        started.append(ServerProcess(*options))
+    def start(*options: str) -> FakeServerProcess:
+        started.append(FakeServerProcess(*options))
         return started[-1]
 
     yield start
@@ -69,7 +58,7 @@ def blender(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     bpy = pytest.importorskip("bpy")
     import addon_utils  # Blender's own, there once bpy is
 
-    from tests.testing.addon_driver import Artist
+    from tests.testing.addon_driver import AddonDriver
 
     for name in ("DATAFILES", "SCRIPTS", "CONFIG"):
         monkeypatch.setenv(f"BLENDER_USER_{name}", str(tmp_path / name.lower()))
@@ -77,7 +66,7 @@ def blender(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     problems: list[BaseException] = []
     addon_utils.enable(PACKAGE, default_set=True, handle_error=problems.append)
     assert not problems, problems
-    yield Artist()
+    yield AddonDriver()
     addon_utils.disable(PACKAGE, default_set=True)
     for name in [name for name in sys.modules if name == PACKAGE or name.startswith(PACKAGE + ".")]:
         del sys.modules[name]

@@ -13,26 +13,26 @@ import pytest
 
 bpy = pytest.importorskip("bpy")
 
-from tests.testing.addon_driver import Artist, why_not  # noqa: E402
-from tests.testing.recording_layout import draw_all  # noqa: E402
+from tests.testing.addon_driver import AddonDriver, why_not
+from tests.testing.recording_layout import draw_all
 
 # --- faults
 
 
-def test_without_a_server_every_button_says_why(blender: Artist) -> None:
+def test_without_a_server_every_button_says_why(blender: AddonDriver) -> None:
     assert "Not connected" in why_not(bpy.ops.dreamwright.generate)
     assert "Not connected" in why_not(bpy.ops.dreamwright.cancel)
     assert "no connection" in why_not(bpy.ops.dreamwright.disconnect)
-    assert "No preview" in why_not(bpy.ops.dreamwright.look)
+    assert "No preview" in why_not(bpy.ops.dreamwright.step_preview)
 
 
-def test_an_address_that_is_none_says_how_to_write_one(blender: Artist) -> None:
+def test_an_address_that_is_none_says_how_to_write_one(blender: AddonDriver) -> None:
     for address in ("", "localhost", "http://127.0.0.1:1", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "tcp://:5"):
         blender.preferences.address = address
         assert "tcp://127.0.0.1:47630" in why_not(bpy.ops.dreamwright.connect), address
 
 
-def test_offline_mode_greys_other_machines_and_not_this_one(blender: Artist, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_greys_other_machines_and_not_this_one(blender: AddonDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     compat = blender.module("compat")
     monkeypatch.setattr(compat, "online_fault", lambda: "Enable online access")
     blender.preferences.address = "tcp://gpu.example.org:47630"
@@ -46,7 +46,7 @@ def test_offline_mode_greys_other_machines_and_not_this_one(blender: Artist, mon
     [(True, "launch it without --offline-mode"), (False, "Enable online access in the System preferences")],
 )
 def test_being_offline_is_told_with_the_remedy_that_fits(
-    blender: Artist, monkeypatch: pytest.MonkeyPatch, override: bool, remedy: str
+    blender: AddonDriver, monkeypatch: pytest.MonkeyPatch, override: bool, remedy: str
 ) -> None:
     app = SimpleNamespace(online_access=False, online_access_override=override)
     monkeypatch.setattr(blender.module("compat"), "bpy", SimpleNamespace(app=app))
@@ -54,51 +54,51 @@ def test_being_offline_is_told_with_the_remedy_that_fits(
     assert remedy in why_not(bpy.ops.dreamwright.connect)
 
 
-def test_an_absent_server_is_told_and_nothing_hangs(blender: Artist) -> None:
+def test_an_absent_server_is_told_and_nothing_hangs(blender: AddonDriver) -> None:
     blender.preferences.address = "tcp://127.0.0.1:9"
     assert bpy.ops.dreamwright.connect() == {"FINISHED"}
     began = time.monotonic()
-    assert blender.pump(lambda: "is the server running" in blender.session.reason)
+    assert blender.poll(lambda: "is the server running" in blender.session.reason)
     assert not bpy.ops.dreamwright.generate.poll()
     bpy.ops.dreamwright.disconnect()
     assert time.monotonic() - began < 8
 
 
-def test_an_unknown_word_and_an_empty_prompt_are_told_before_anything_is_sent(blender: Artist, serve: Any) -> None:
+def test_an_unknown_word_and_an_empty_prompt_are_told_before_anything_is_sent(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve().address)
     with pytest.raises(RuntimeError, match="does not know dragon.*a red mushroom"):
         bpy.ops.dreamwright.generate(prompt="a red dragon")
     with pytest.raises(RuntimeError, match="prompt is empty"):
         bpy.ops.dreamwright.generate()
-    assert not blender.session.jobs and not blender.session.outbox
+    assert not blender.session.jobs and not blender.session.pending
 
 
-def test_a_server_killed_during_a_job_is_told_and_its_return_brings_the_job_back(blender: Artist, serve: Any) -> None:
+def test_a_server_killed_during_a_job_is_told_and_its_return_brings_the_job_back(blender: AddonDriver, serve: Any) -> None:
     server = serve("--steps", "3000")
     blender.connect(server.address)
     blender.dream()
     server.kill()
-    assert blender.pump(lambda: blender.session.connection_state == "lost", 8)
+    assert blender.poll(lambda: blender.session.connection_state == "lost", 8)
     assert "Not connected" in why_not(bpy.ops.dreamwright.pause)
     again = serve("--address", server.address)
-    assert blender.pump(lambda: blender.session.is_online, 10)
+    assert blender.poll(lambda: blender.session.is_online, 10)
     assert again.process.poll() is None
-    assert blender.pump(lambda: len(blender.panel.rows) == 0), (
+    assert blender.poll(lambda: len(blender.panel.job_rows) == 0), (
         "the fake one forgets; the list says what the server says"
     )
 
 
-def test_an_empty_mesh_is_refused_with_a_remedy(blender: Artist) -> None:
+def test_an_empty_mesh_is_refused_with_a_remedy(blender: AddonDriver) -> None:
     from dreamwright.shared.mesh_file import MeshFile
     from tests.blender.test_messages import JOB
 
     nothing = np.zeros((0, 3), np.float32)
     with pytest.raises(ValueError, match="another seed"):
-        blender.module("import_mesh").deliver(JOB, MeshFile(nothing, nothing.astype(np.int32), nothing, nothing), "x")
+        blender.module("import_mesh").import_mesh(JOB, MeshFile(nothing, nothing.astype(np.int32), nothing, nothing), "x")
 
 
 def test_a_fault_in_a_tick_is_told_and_the_timer_goes_on(
-    blender: Artist, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    blender: AddonDriver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def burst() -> None:
         raise KeyError("surprise")
@@ -110,32 +110,32 @@ def test_a_fault_in_a_tick_is_told_and_the_timer_goes_on(
 
 
 def test_a_script_acts_on_any_job_while_the_panel_greys_what_does_not_fit_the_chosen_one(
-    blender: Artist, serve: Any
+    blender: AddonDriver, serve: Any
 ) -> None:
     blender.connect(serve("--steps", "5000").address)
     first, second = blender.dream(), blender.dream("a blue chair")
-    blender.pump(lambda: blender.session.jobs[first].state == "running")
-    assert blender.module("properties").active_job().job == second
+    blender.poll(lambda: blender.session.jobs[first].state == "running")
+    assert blender.module("addon_state").active_job().job == second
     assert bpy.ops.dreamwright.cancel(job=second) == {"FINISHED"}
-    assert blender.pump(lambda: blender.session.jobs[second].state == "cancelled")
+    assert blender.poll(lambda: blender.session.jobs[second].state == "cancelled")
     with bpy.context.temp_override(dreamwright_panel=blender.panel):  # what the panel's layout gives to its buttons
         assert "Only a queued or running job can be paused" in why_not(bpy.ops.dreamwright.pause)
         assert "cancel" in why_not(bpy.ops.dreamwright.cancel)
         assert "paused job" in why_not(bpy.ops.dreamwright.resume)
         assert "no mesh yet" in why_not(bpy.ops.dreamwright.import_mesh)
-        assert bpy.ops.dreamwright.remove.poll()
-        blender.panel.row_index = -1
-        assert "Choose a job" in why_not(bpy.ops.dreamwright.remove)
+        assert bpy.ops.dreamwright.delete_job.poll()
+        blender.panel.job_index = -1
+        assert "Choose a job" in why_not(bpy.ops.dreamwright.delete_job)
         blender.module("properties").choose_job(second)
     assert bpy.ops.dreamwright.pause(job=first) == {"FINISHED"}, "the chosen job is another, and has ended"
-    assert blender.pump(lambda: blender.session.jobs[first].state == "paused")
+    assert blender.poll(lambda: blender.session.jobs[first].state == "paused")
     assert bpy.ops.dreamwright.resume(job=first) == {"FINISHED"}
-    assert bpy.ops.dreamwright.remove(job=second) == {"FINISHED"}
-    assert blender.pump(lambda: second not in blender.session.jobs)
+    assert bpy.ops.dreamwright.delete_job(job=second) == {"FINISHED"}
+    assert blender.poll(lambda: second not in blender.session.jobs)
     with pytest.raises(RuntimeError, match="has no job nonsense"):
         bpy.ops.dreamwright.cancel(job="nonsense")
     with pytest.raises(RuntimeError, match="cancel it first"):
-        bpy.ops.dreamwright.remove(job=first)
+        bpy.ops.dreamwright.delete_job(job=first)
 
 
 # --- the local server
@@ -148,25 +148,25 @@ def stub_command(folder: Path, body: str) -> Path:
     return command
 
 
-def test_the_local_server_is_started_seen_in_its_log_and_stopped(blender: Artist, tmp_path: Path) -> None:
+def test_the_local_server_is_started_seen_in_its_log_and_stopped(blender: AddonDriver, tmp_path: Path) -> None:
     blender.preferences.command = str(stub_command(tmp_path, 'echo "serving: $@"; exec sleep 60'))
     assert bpy.ops.dreamwright.start_server() == {"FINISHED"}
     assert "running already" in why_not(bpy.ops.dreamwright.start_server)
-    blender.pump(lambda: "serving" in blender.module("local_server").read_log(), 5)
+    blender.poll(lambda: "serving" in blender.module("local_server").read_log(), 5)
     assert bpy.ops.dreamwright.show_log() == {"FINISHED"}
     assert "serving: serve --address tcp://127.0.0.1:47630" in bpy.data.texts["Dreamwright Server Log"].as_string()
     assert bpy.ops.dreamwright.stop_server() == {"FINISHED"}
-    assert blender.pump(lambda: "has stopped" in blender.notices(), 5)
+    assert blender.poll(lambda: "has stopped" in blender.notices(), 5)
     assert not blender.module("local_server").is_running()
 
 
-def test_a_local_server_that_fails_says_its_last_line(blender: Artist, tmp_path: Path) -> None:
+def test_a_local_server_that_fails_says_its_last_line(blender: AddonDriver, tmp_path: Path) -> None:
     blender.preferences.command = str(stub_command(tmp_path, 'echo "cannot listen: the port is taken" >&2; exit 2'))
     bpy.ops.dreamwright.start_server()
-    assert blender.pump(lambda: "the port is taken" in blender.notices(), 5)
+    assert blender.poll(lambda: "the port is taken" in blender.notices(), 5)
 
 
-def test_a_missing_command_is_told_with_the_remedy(blender: Artist, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_command_is_told_with_the_remedy(blender: AddonDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert "choose the command in the add-on's preferences" in why_not(bpy.ops.dreamwright.start_server)
     blender.preferences.address = "tcp://10.0.0.9:47630"
@@ -176,43 +176,43 @@ def test_a_missing_command_is_told_with_the_remedy(blender: Artist, monkeypatch:
 # --- drawing
 
 
-def test_every_panel_draws_in_every_state_with_controls_and_icons_that_exist(blender: Artist, serve: Any) -> None:
+def test_every_panel_draws_in_every_state_with_controls_and_icons_that_exist(blender: AddonDriver, serve: Any) -> None:
     draw_all(blender.module("panel"))
     blender.connect(serve("--steps", "3000").address)
     draw_all(blender.module("panel"))
     job = blender.dream()
-    blender.pump(lambda: len(blender.session.frames.get(job, ())) > 1)
+    blender.poll(lambda: len(blender.session.previews.get(job, ())) > 1)
     blender.panel.prompt = "a red dragon"
-    blender.session.say("Something " * 20, fix="dreamwright.show_log")
+    blender.session.notify("Something " * 20, fix="dreamwright.show_log")
     for modern in (False, True):
         texts = draw_all(blender.module("panel"), modern)
     assert any("does not know 'dragon'" in text for text in texts)
     assert any(text.startswith("Step ") and "left" in text for text in texts)
 
 
-def test_what_waits_for_a_dead_server_is_in_the_panel_and_can_be_withdrawn(blender: Artist, serve: Any) -> None:
+def test_what_waits_for_a_dead_server_is_in_the_panel_and_can_be_withdrawn(blender: AddonDriver, serve: Any) -> None:
     server = serve()
     blender.connect(server.address)
     server.kill()
     assert bpy.ops.dreamwright.generate(prompt="a red mushroom") == {"FINISHED"}
     assert "Sending “a red mushroom”" in draw_all(blender.module("panel"))
-    assert blender.pump(lambda: blender.session.connection_state == "lost", 8)
+    assert blender.poll(lambda: blender.session.connection_state == "lost", 8)
     texts = draw_all(blender.module("panel"))
     assert "Waiting: “a red mushroom”" in texts and "even if Blender is closed" in " ".join(texts)
-    assert bpy.ops.dreamwright.withdraw() == {"FINISHED"}
-    assert "Nothing waits" in why_not(bpy.ops.dreamwright.withdraw)
+    assert bpy.ops.dreamwright.cancel_pending() == {"FINISHED"}
+    assert "Nothing waits" in why_not(bpy.ops.dreamwright.cancel_pending)
     assert not any("a red mushroom" in text for text in draw_all(blender.module("panel")))
 
 
-def test_the_address_field_offers_the_servers_from_before(blender: Artist, serve: Any) -> None:
+def test_the_address_field_offers_the_servers_from_before(blender: AddonDriver, serve: Any) -> None:
     address = serve().address
     blender.connect(address)
-    offered = blender.module("preferences")._known_servers(blender.preferences, bpy.context, "tcp")
+    offered = blender.module("preferences")._suggest_addresses(blender.preferences, bpy.context, "tcp")
     assert offered == ["tcp://127.0.0.1:47630", address]
-    assert blender.module("preferences")._known_servers(blender.preferences, bpy.context, address[-5:]) == [address]
+    assert blender.module("preferences")._suggest_addresses(blender.preferences, bpy.context, address[-5:]) == [address]
 
 
-def test_the_prompt_can_be_written_in_a_text_editor(blender: Artist) -> None:
+def test_the_prompt_can_be_written_in_a_text_editor(blender: AddonDriver) -> None:
     blender.panel.prompt = "a red"
     bpy.ops.dreamwright.edit_prompt()
     bpy.data.texts["Dreamwright Prompt"].write("\nmushroom ")
@@ -223,11 +223,11 @@ def test_the_prompt_can_be_written_in_a_text_editor(blender: Artist) -> None:
 # --- time
 
 
-def test_a_tick_is_short_while_previews_stream(blender: Artist, serve: Any) -> None:
+def test_a_tick_is_short_while_previews_stream(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--size", "256", "--steps", "5000", "--wait", "0.04").address)
     job = blender.dream()
-    tick, times, frames = blender.module("timer").tick, [], blender.session.frames
-    assert blender.pump(lambda: len(frames.get(job, ())) > 1)
+    tick, times, frames = blender.module("timer").tick, [], blender.session.previews
+    assert blender.poll(lambda: len(frames.get(job, ())) > 1)
     for _ in range(120):
         time.sleep(0.01)
         began = time.perf_counter()

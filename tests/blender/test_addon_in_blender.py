@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 bpy = pytest.importorskip("bpy")
-import addon_utils  # noqa: E402  (Blender's own, there once bpy is)
+import addon_utils
 
-from tests.blender.conftest import PACKAGE  # noqa: E402
-from tests.testing.addon_driver import Artist, why_not  # noqa: E402
-from tests.testing.fake_props import ball  # noqa: E402
+from tests.testing.addon_driver import AddonDriver, why_not
+from tests.testing.fake_props import ball
+from tests.testing.installed_addon import PACKAGE
 
 # --- installation
 
@@ -35,7 +35,7 @@ def test_enabling_loads_no_zeromq_and_starts_no_thread(installed: Path) -> None:
     assert done.stdout.split()[-3:] == ["False", "1", "True"], done.stdout + done.stderr
 
 
-def test_disabling_leaves_nothing_behind(blender: Artist, serve: Any) -> None:
+def test_disabling_leaves_nothing_behind(blender: AddonDriver, serve: Any) -> None:
     server = serve("--size", "8")
     blender.connect(server.address)
     blender.dream()
@@ -52,7 +52,7 @@ def test_disabling_leaves_nothing_behind(blender: Artist, serve: Any) -> None:
     assert blender.panel.prompt == ""
 
 
-def test_every_control_and_button_has_a_name_and_a_tooltip_without_a_full_stop(blender: Artist, serve: Any) -> None:
+def test_every_control_and_button_has_a_name_and_a_tooltip_without_a_full_stop(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve().address)
     operators = [getattr(bpy.types, name) for name in dir(bpy.types) if name.startswith("DREAMWRIGHT_OT_")]
     groups = [type(blender.panel), type(blender.preferences), type(bpy.context.window_manager.dreamwright_settings)]
@@ -72,7 +72,7 @@ def test_every_control_and_button_has_a_name_and_a_tooltip_without_a_full_stop(b
                 )
 
 
-def test_manifest_and_bl_info_agree_and_keep_blenders_rules(blender: Artist) -> None:
+def test_manifest_and_bl_info_agree_and_keep_blenders_rules(blender: AddonDriver) -> None:
     import tomllib
 
     folder = Path(blender.module("addon_state").__file__).parent
@@ -88,7 +88,7 @@ def test_manifest_and_bl_info_agree_and_keep_blenders_rules(blender: Artist) -> 
 # --- the main line
 
 
-def test_a_prompt_becomes_an_object_with_color_material_and_provenance(blender: Artist, serve: Any) -> None:
+def test_a_prompt_becomes_an_object_with_color_material_and_provenance(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "8").address)
     blender.panel.height_m = 0.5
     blender.panel.seed = 11
@@ -126,7 +126,7 @@ def test_a_prompt_becomes_an_object_with_color_material_and_provenance(blender: 
 
 
 def test_an_import_is_one_undo_step_and_its_loss_breaks_nothing(
-    blender: Artist, serve: Any, monkeypatch: pytest.MonkeyPatch
+    blender: AddonDriver, serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blender.connect(serve("--pace", "20").address)
     job = blender.finished()
@@ -137,87 +137,87 @@ def test_an_import_is_one_undo_step_and_its_loss_breaks_nothing(
     assert pushed == ["Dream: a red mushroom"], "one step, named after the prompt"
     # Blender as a module keeps no undo stack; what an undo does to the data is done by hand.
     bpy.data.objects.remove(bpy.data.objects[name])
-    blender.pump(seconds=0.1)
+    blender.poll(seconds=0.1)
     assert blender.session.jobs[job].state == "succeeded"
     assert blender.imported(job).name in bpy.data.objects
 
 
-def test_previews_arrive_in_the_image_and_can_be_looked_back_at(blender: Artist, serve: Any) -> None:
+def test_previews_arrive_in_the_image_and_can_be_looked_back_at(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--size", "32", "--steps", "30").address)
     job = blender.dream()
-    assert blender.pump(lambda: len(blender.session.frames.get(job, ())) >= 5)
+    assert blender.poll(lambda: len(blender.session.previews.get(job, ())) >= 5)
     image = bpy.data.images["Dreamwright Preview"]
     assert tuple(image.size) == (32, 32) and not image.is_float and image.colorspace_settings.name == "sRGB"
-    blender.pump(lambda: blender.session.jobs[job].state == "succeeded")
-    blender.pump(seconds=0.1)
+    blender.poll(lambda: blender.session.jobs[job].state == "succeeded")
+    blender.poll(seconds=0.1)
 
     def seen() -> np.ndarray:
         pixels = np.empty(32 * 32 * 4, np.float32)
         bpy.data.images["Dreamwright Preview"].pixels.foreach_get(pixels)
         return pixels.reshape(32, 32, 4)
 
-    steps = [blender.session.frames[job].at(share).step for share in (0, 1)]
+    steps = [blender.session.previews[job].at(share).step for share in (0, 1)]
     assert steps[0] < steps[1] == 30
     assert seen()[-1, :, :3].min() == 1, "the picture's top row is Blender's last"
     assert seen()[0, 0, 0] == pytest.approx(30 / 255, abs=2e-3) and seen()[0, 0, 3] == 1
-    blender.panel.scrub = 0
+    blender.panel.preview_position = 0
     assert seen()[0, 0, 0] == pytest.approx(steps[0] / 255, abs=2e-3)
-    assert bpy.ops.dreamwright.look(offset=1) == {"FINISHED"}
+    assert bpy.ops.dreamwright.step_preview(offset=1) == {"FINISHED"}
     assert steps[0] / 255 < seen()[0, 0, 0] < 30 / 255
-    assert bpy.ops.dreamwright.look(offset=0) == {"FINISHED"} and blender.panel.scrub == 1
+    assert bpy.ops.dreamwright.step_preview(offset=0) == {"FINISHED"} and blender.panel.preview_position == 1
     bpy.data.images.remove(bpy.data.images["Dreamwright Preview"])  # as an undo does
     blender.module("preview").show_current()
     assert seen()[0, 0, 0] == pytest.approx(30 / 255, abs=2e-3)
 
 
-def test_looking_back_is_not_disturbed_by_new_pictures(blender: Artist, serve: Any) -> None:
+def test_looking_back_is_not_disturbed_by_new_pictures(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "2000").address)
     job = blender.dream()
-    assert blender.pump(lambda: len(blender.session.frames.get(job, ())) >= 6)
-    blender.panel.scrub = 0
+    assert blender.poll(lambda: len(blender.session.previews.get(job, ())) >= 6)
+    blender.panel.preview_position = 0
     shown = blender.module("preview")._shown
-    held = len(blender.session.frames[job])
-    assert blender.pump(lambda: len(blender.session.frames[job]) > held + 3)
+    held = len(blender.session.previews[job])
+    assert blender.poll(lambda: len(blender.session.previews[job]) > held + 3)
     assert blender.module("preview")._shown is shown
 
 
-def test_a_job_can_be_paused_resumed_cancelled_imported_and_removed(blender: Artist, serve: Any) -> None:
+def test_a_job_can_be_paused_resumed_cancelled_imported_and_removed(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "2000").address)
     job = blender.dream()
 
     def becomes(state: str) -> bool:
-        return blender.pump(lambda: blender.session.jobs[job].state == state)
+        return blender.poll(lambda: blender.session.jobs[job].state == state)
 
     assert becomes("running")
     assert bpy.ops.dreamwright.pause() == {"FINISHED"} and becomes("paused")
     assert "Only a queued or running job" in why_not(bpy.ops.dreamwright.pause)
     assert bpy.ops.dreamwright.resume() == {"FINISHED"} and becomes("running")
-    assert "cancel it first" in why_not(bpy.ops.dreamwright.remove)
+    assert "cancel it first" in why_not(bpy.ops.dreamwright.delete_job)
     assert bpy.ops.dreamwright.cancel() == {"FINISHED"} and becomes("cancelled")
     assert blender.imported(job)["dreamwright_job"] == job, "what there was has become a mesh"
-    assert bpy.ops.dreamwright.remove() == {"FINISHED"}
-    assert blender.pump(lambda: not blender.session.jobs and len(blender.panel.rows) == 0)
+    assert bpy.ops.dreamwright.delete_job() == {"FINISHED"}
+    assert blender.poll(lambda: not blender.session.jobs and len(blender.panel.job_rows) == 0)
 
 
-def test_generate_again_takes_the_next_seed_and_queued_jobs_know_their_place(blender: Artist, serve: Any) -> None:
+def test_generate_again_takes_the_next_seed_and_queued_jobs_know_their_place(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "5000").address)
     blender.panel.prompt = "a red\n  mushroom"
     assert bpy.ops.dreamwright.generate() == {"FINISHED"}
     assert bpy.ops.dreamwright.generate(again=True) == {"FINISHED"}
     assert bpy.ops.dreamwright.generate(again=True) == {"FINISHED"}
-    assert blender.pump(lambda: len(blender.session.jobs) == 3 and not blender.session.outbox)
+    assert blender.poll(lambda: len(blender.session.jobs) == 3 and not blender.session.pending)
     assert sorted(job.seed for job in blender.session.jobs.values()) == [0, 1, 2]
     assert {job.prompt for job in blender.session.jobs.values()} == {"a red mushroom"}
     said = blender.module("labels").progress_text
     # The first job starts before the others hear of their new places, so the answer may take another tick.
-    assert blender.pump(
+    assert blender.poll(
         lambda: {"Next in the queue", "Place 2 in the queue"} <= {said(job) for job in blender.session.jobs.values()}
     )
 
 
-def test_dream_again_takes_everything_from_the_object(blender: Artist, serve: Any) -> None:
+def test_dream_again_takes_everything_from_the_object(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "50").address)
-    assert "not made by Dreamwright" in why_not(bpy.ops.dreamwright.dream_again)
+    assert "not made by Dreamwright" in why_not(bpy.ops.dreamwright.generate_again)
     panel = blender.panel
     panel.preset, panel.seed, panel.height_m, panel.triangles, panel.negative = "quick", 5, 0.25, 500, "blue"
     bpy.context.window_manager.dreamwright_settings.guidance__omega = 77
@@ -226,28 +226,28 @@ def test_dream_again_takes_everything_from_the_object(blender: Artist, serve: An
     panel.settings_text = "{}"
     bpy.context.view_layer.objects.active = made
     known = set(blender.session.jobs)
-    assert bpy.ops.dreamwright.dream_again() == {"FINISHED"}
-    assert blender.pump(lambda: len(blender.session.jobs) > len(known))
+    assert bpy.ops.dreamwright.generate_again() == {"FINISHED"}
+    assert blender.poll(lambda: len(blender.session.jobs) > len(known))
     job = blender.session.jobs[(set(blender.session.jobs) - known).pop()]
     assert (job.prompt, job.negative, job.preset, job.seed) == ("a red chair", "blue", "quick", 6)
     assert job.settings == {"guidance.omega": 77, "mesh.height_m": 0.25, "mesh.triangles": 500}
-    assert bpy.ops.dreamwright.dream_again(same_seed=True, only_fill=True) == {"FINISHED"}
+    assert bpy.ops.dreamwright.generate_again(same_seed=True, only_fill=True) == {"FINISHED"}
     assert panel.seed == 5 and len(blender.session.jobs) == 2
 
 
-def test_a_finished_prop_can_import_itself_but_never_pulls_anyone_out_of_edit_mode(blender: Artist, serve: Any) -> None:
+def test_a_finished_prop_can_import_itself_but_never_pulls_anyone_out_of_edit_mode(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "10").address)
     bpy.ops.mesh.primitive_cube_add()
     bpy.ops.object.mode_set(mode="EDIT")
     blender.panel.import_when_done = True
     blender.dream()
-    assert blender.pump(lambda: "when you leave Edit Mode" in blender.notices())
+    assert blender.poll(lambda: "when you leave Edit Mode" in blender.notices())
     assert bpy.context.mode == "EDIT_MESH" and len(bpy.data.objects) == 1
     bpy.ops.object.mode_set(mode="OBJECT")
-    assert blender.pump(lambda: len(bpy.data.objects) == 2)
+    assert blender.poll(lambda: len(bpy.data.objects) == 2)
 
 
-def test_a_pressed_import_works_in_edit_mode_and_keeps_the_edit(blender: Artist, serve: Any) -> None:
+def test_a_pressed_import_works_in_edit_mode_and_keeps_the_edit(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "20").address)
     job = blender.finished()
     bpy.ops.mesh.primitive_cube_add()
@@ -259,7 +259,7 @@ def test_a_pressed_import_works_in_edit_mode_and_keeps_the_edit(blender: Artist,
     assert len(bpy.data.objects[cube].data.vertices) == 26
 
 
-def test_an_excluded_collection_does_not_swallow_the_prop(blender: Artist, serve: Any) -> None:
+def test_an_excluded_collection_does_not_swallow_the_prop(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "20").address)
     hidden = bpy.data.collections.new("hidden")
     bpy.context.scene.collection.children.link(hidden)
@@ -269,7 +269,7 @@ def test_an_excluded_collection_does_not_swallow_the_prop(blender: Artist, serve
     assert blender.imported(blender.finished()).visible_get()
 
 
-def test_a_prop_can_be_marked_as_an_asset_with_its_preview(blender: Artist, serve: Any) -> None:
+def test_a_prop_can_be_marked_as_an_asset_with_its_preview(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "4").address)
     blender.panel.mark_as_asset = True
     made = blender.imported(blender.finished())
@@ -282,7 +282,7 @@ def test_a_prop_can_be_marked_as_an_asset_with_its_preview(blender: Artist, serv
 # --- settings
 
 
-def test_controls_come_from_the_server_and_follow_the_preset_until_touched(blender: Artist, serve: Any) -> None:
+def test_controls_come_from_the_server_and_follow_the_preset_until_touched(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve().address)
     values, panel = bpy.context.window_manager.dreamwright_settings, blender.panel
     assert (panel.model, panel.preset) == ("starter", "standard"), (
@@ -298,17 +298,17 @@ def test_controls_come_from_the_server_and_follow_the_preset_until_touched(blend
     assert (steps.hard_min, steps.hard_max, steps.description) == (1, 10_000, "More is finer")
 
 
-def test_what_a_server_offers_is_drawn_when_it_is_away(blender: Artist, serve: Any) -> None:
+def test_what_a_server_offers_is_drawn_when_it_is_away(blender: AddonDriver, serve: Any) -> None:
     server = serve()
     blender.connect(server.address)
     bpy.ops.dreamwright.disconnect()
     server.kill()
     blender.module("addon_state").unregister()
-    assert [preset.name for preset in blender.session.offered.presets] == ["standard", "quick"]
+    assert [preset.name for preset in blender.session.capabilities.presets] == ["standard", "quick"]
     assert not blender.session.is_online
 
 
-def test_settings_and_rows_survive_the_loading_of_another_file(blender: Artist, serve: Any, tmp_path: Path) -> None:
+def test_settings_and_rows_survive_the_loading_of_another_file(blender: AddonDriver, serve: Any, tmp_path: Path) -> None:
     blender.connect(serve("--steps", "5000").address)
     panel = blender.panel
     panel.prompt, panel.preset, panel.seed = "a blue chair", "quick", 9
@@ -319,19 +319,19 @@ def test_settings_and_rows_survive_the_loading_of_another_file(blender: Artist, 
     panel = blender.panel
     assert (panel.prompt, panel.preset, panel.seed) == ("a blue chair", "quick", 9)
     assert bpy.context.window_manager.dreamwright_settings.guidance__omega == 12
-    assert [row.job for row in panel.rows] == [job]
+    assert [row.job for row in panel.job_rows] == [job]
     step = blender.session.jobs[job].step
-    assert blender.pump(lambda: blender.session.jobs[job].step > step), "the stream goes on"
+    assert blender.poll(lambda: blender.session.jobs[job].step > step), "the stream goes on"
 
 
-def test_a_saved_file_holds_no_state_of_the_add_on(blender: Artist, serve: Any, tmp_path: Path) -> None:
+def test_a_saved_file_holds_no_state_of_the_add_on(blender: AddonDriver, serve: Any, tmp_path: Path) -> None:
     blender.connect(serve().address)
     blender.dream()
     assert not [key for key in bpy.context.scene.keys() if "dreamwright" in key.lower()]
     assert not [name for name in dir(bpy.types.Scene) if "dreamwright" in name.lower()]
 
 
-def test_presets_of_blenders_own_system_bring_the_settings_back(blender: Artist, serve: Any) -> None:
+def test_presets_of_blenders_own_system_bring_the_settings_back(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve().address)
     panel = blender.panel
     panel.preset, panel.height_m, panel.prompt = "quick", 0.125, "a red chair"

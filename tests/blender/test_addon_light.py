@@ -12,9 +12,9 @@ import pytest
 
 bpy = pytest.importorskip("bpy")
 
-from dreamwright.shared.mesh_file import MeshFile  # noqa: E402
-from tests.blender.test_messages import JOB  # noqa: E402
-from tests.testing.addon_driver import Artist  # noqa: E402
+from dreamwright.shared.mesh_file import MeshFile
+from tests.blender.test_messages import JOB
+from tests.testing.addon_driver import AddonDriver
 
 
 def sun(name: str, strength: float, tilt: float) -> Any:
@@ -39,12 +39,12 @@ def rendered(tmp_path: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_a_prop_is_lit_as_a_lambertian_surface_of_its_albedo(blender: Artist, tmp_path: Path) -> None:
+def test_a_prop_is_lit_as_a_lambertian_surface_of_its_albedo(blender: AddonDriver, tmp_path: Path) -> None:
     albedo = np.array([0.6, 0.3, 0.1], np.float32)
     corners = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], np.float32)
     up = np.tile(np.float32([0, 0, 1]), (4, 1))
     mesh = MeshFile(corners, np.array([[0, 1, 2], [0, 2, 3]], np.int32), up, np.tile(albedo, (4, 1)))
-    made = blender.module("import_mesh").deliver(JOB, mesh, "x")
+    made = blender.module("import_mesh").import_mesh(JOB, mesh, "x")
     principled = next(n for n in made.data.materials[0].node_tree.nodes if n.type == "BSDF_PRINCIPLED")
     # The coat of reflection on top of the albedo is the material's, not the albedo's: taken away to measure the latter.
     principled.inputs["Specular IOR Level" if bpy.app.version >= (4, 0, 0) else "Specular"].default_value = 0

@@ -19,7 +19,7 @@ import pytest
 import build_addon
 from build_addon import PACKAGES, PLATFORMS, PUBLISHED, BuildError
 from tests.testing.blenders import ROOT
-from tests.testing.built_addon import Built, build_into, built  # noqa: F401 (a fixture)
+from tests.testing.built_addon import Built, build_into
 
 CACHE = ROOT / ".wheels"
 TOOL = build_addon.blender_tool()

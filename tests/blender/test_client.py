@@ -259,7 +259,9 @@ def test_previews_come_only_of_the_watched_job_and_only_with_credit(pair: Pair) 
     for step in range(10):
         pair.server._picture(job.job, step)
     pair.settle(lambda: len(pair.of(PreviewFrame)) == limits.PREVIEWS_IN_FLIGHT)
-    pair.settle(lambda: sum(isinstance(request, PreviewAck) for request in pair.server.requests) == limits.PREVIEWS_IN_FLIGHT)
+    pair.settle(
+        lambda: sum(isinstance(request, PreviewAck) for request in pair.server.requests) == limits.PREVIEWS_IN_FLIGHT
+    )
     pair.server._picture(job.job, 11)
     pair.settle(lambda: pair.of(PreviewFrame)[-1].step == 11)
 

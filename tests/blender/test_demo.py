@@ -14,7 +14,7 @@ from PIL import Image
 
 from dreamwright.backend.cli.main import main
 from tests.testing.blenders import ROOT
-from tests.testing.built_addon import Built, built  # noqa: F401 (fixture)
+from tests.testing.built_addon import Built
 
 SMALL = (
     "run.steps=12", "run.threads=1", "render.resolution=16", "render.coarse_resolution=16", "render.samples=16",

@@ -16,7 +16,7 @@ import pytest
 
 from tests.testing.blender_reports import report_of
 from tests.testing.blenders import ROOT, Blender, run_script
-from tests.testing.built_addon import Built, blender, built  # noqa: F401 (fixtures)
+from tests.testing.built_addon import Built
 
 INSIDE = Path(__file__).parent / "scripts"
 
@@ -69,13 +69,17 @@ class RealServer:
 
 @pytest.mark.slow
 def test_a_prompt_becomes_an_object_through_the_real_server_which_then_stops_when_asked(
-    blender: Blender, built: Built, tmp_path: Path
+    blender_install: Blender, built: Built, tmp_path: Path
 ) -> None:
     """In every Blender that is here, from 3.4 to 5.2, from the zip that artists get."""
     server = RealServer(tmp_path / "state", tmp_path / "log")
     try:
         done = run_script(
-            blender, INSIDE / "through_the_real_server.py", built.universal, {"SERVER": server.address}, timeout=260
+            blender_install,
+            INSIDE / "through_the_real_server.py",
+            built.universal,
+            {"SERVER": server.address},
+            timeout=260,
         )
         report = report_of(done)
         assert "Traceback" not in done.stdout + done.stderr

@@ -11,20 +11,22 @@ import pytest
 
 from tests.testing.blender_reports import report_of
 from tests.testing.blenders import Blender, run_script
-from tests.testing.built_addon import Built, blender, built  # noqa: F401 (fixtures)
+from tests.testing.built_addon import Built
 
 INSIDE = Path(__file__).parent / "scripts"
 
 
 @pytest.mark.slow
 def test_previews_stay_out_of_the_file_and_quitting_in_mid_stream_asks_nothing(
-    blender: Blender, built: Built, serve: Callable[..., Any], tmp_path: Path
+    blender_install: Blender, built: Built, serve: Callable[..., Any], tmp_path: Path
 ) -> None:
     """In a window where there is one, with the preview in an Image Editor, which makes Blender keep an image."""
-    window = blender.kind == "program" and not blender.windowless
+    window = blender_install.kind == "program" and not blender_install.windowless
     server = serve("--steps", "1000", "--size", "64", "--wait", "0.05")
     variables = {"SERVER": server.address, "FILE": str(tmp_path / "scene.blend")}
-    done = run_script(blender, INSIDE / "leaves_files_alone.py", built.universal, variables, timeout=280, window=window)
+    done = run_script(
+        blender_install, INSIDE / "leaves_files_alone.py", built.universal, variables, timeout=280, window=window
+    )
     assert "ASKED" not in done.stdout, "Blender wants to save a file in which nothing was changed"
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr
@@ -40,15 +42,15 @@ def test_previews_stay_out_of_the_file_and_quitting_in_mid_stream_asks_nothing(
 
 @pytest.mark.slow
 def test_offline_and_without_a_3d_view_it_works_tells_why_where_not_and_writes_to_its_own_folder_only(
-    blender: Blender, built: Built, serve: Callable[..., Any], tmp_path: Path
+    blender_install: Blender, built: Built, serve: Callable[..., Any], tmp_path: Path
 ) -> None:
     server = serve("--pace", "4")
     variables = {"SERVER": server.address, "BLENDER_USER_RESOURCES": str(tmp_path)}
-    done = run_script(blender, INSIDE / "keeps_to_itself.py", built.universal, variables, timeout=280)
+    done = run_script(blender_install, INSIDE / "keeps_to_itself.py", built.universal, variables, timeout=280)
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr
     unknown = "is another machine and its key is not known here; paste the connection string that dreamwright serve prints there"
-    if blender.legacy:
+    if blender_install.legacy:
         assert unknown in report["elsewhere"], "there is no offline mode, and still no talk with strangers"
     else:
         assert report["online"] is False and unknown in report["elsewhere once allowed"]
@@ -82,6 +84,6 @@ def test_offline_and_without_a_3d_view_it_works_tells_why_where_not_and_writes_t
     assert report["preview beside a picture"] == [["FINISHED"], "Dreamwright Preview"]
     assert report["notices"] == ["Imported “a red mushroom”"]
     assert report["folder"] == (
-        "datafiles/dreamwright" if blender.legacy else "extensions/.user/user_default/dreamwright"
+        "datafiles/dreamwright" if blender_install.legacy else "extensions/.user/user_default/dreamwright"
     )
     assert report["written"] and all(name.startswith(report["folder"] + "/") for name in report["written"])

@@ -18,7 +18,7 @@ from tests.blender import record_first_prop
 from tests.blender.test_window import seen
 from tests.testing.blender_reports import ARTEFACTS
 from tests.testing.blenders import ROOT
-from tests.testing.built_addon import Built, built  # noqa: F401 (fixture)
+from tests.testing.built_addon import Built
 
 EDITOR = (
     slice(200, 800),

@@ -10,25 +10,27 @@ import pytest
 from build_addon import PACKAGES
 from tests.testing.blender_reports import report_of, run_at_window
 from tests.testing.blenders import Blender, run_script
-from tests.testing.built_addon import Built, blender, built  # noqa: F401 (fixtures)
+from tests.testing.built_addon import Built
 
 INSIDE = Path(__file__).parent / "scripts"
 
 
 @pytest.mark.slow
 def test_the_zip_installs_works_and_leaves_nothing_when_disabled(
-    blender: Blender, built: Built, tmp_path: Path
+    blender_install: Blender, built: Built, tmp_path: Path
 ) -> None:
-    done = run_script(blender, INSIDE / "installs.py", built.universal, {"BLENDER_USER_RESOURCES": str(tmp_path)})
+    done = run_script(
+        blender_install, INSIDE / "installs.py", built.universal, {"BLENDER_USER_RESOURCES": str(tmp_path)}
+    )
     report = report_of(done)
-    print(blender.name, report["addon"], "Python", report["python"], report["versions"])
+    print(blender_install.name, report["addon"], "Python", report["python"], report["versions"])
     assert "Traceback" not in done.stdout + done.stderr
     assert report["enables_again"] and report["curve"] and not report["top_level"]
     brings = report["brings"]["classes"]
     assert any("_PT_" in name for name in brings) and any("_OT_" in name for name in brings)
     for time, leaves in report["leaves"].items():
         assert not any(leaves.values()), f"disabled {time}: {leaves}"
-    if blender.legacy:
+    if blender_install.legacy:
         assert report["addon"] == "dreamwright"  # zmq and msgpack are the system's
     else:
         assert report["versions"]["zmq"] == PACKAGES["pyzmq"] and report["versions"]["msgpack"] == PACKAGES["msgpack"]
@@ -36,22 +38,24 @@ def test_the_zip_installs_works_and_leaves_nothing_when_disabled(
 
 
 @pytest.mark.slow
-def test_a_later_blender_finds_the_addon_and_its_libraries(blender: Blender, built: Built, tmp_path: Path) -> None:
+def test_a_later_blender_finds_the_addon_and_its_libraries(
+    blender_install: Blender, built: Built, tmp_path: Path
+) -> None:
     kept = {"BLENDER_USER_RESOURCES": str(tmp_path)}
-    first = report_of(run_script(blender, INSIDE / "returns.py", built.universal, kept))
-    second = report_of(run_script(blender, INSIDE / "returns.py", None, kept))
+    first = report_of(run_script(blender_install, INSIDE / "returns.py", built.universal, kept))
+    second = report_of(run_script(blender_install, INSIDE / "returns.py", None, kept))
     assert first == second
 
 
 @pytest.mark.slow
-def test_the_repository_folder_serves_the_addon(blender: Blender, built: Built, tmp_path: Path) -> None:
-    if blender.legacy:
-        pytest.skip(f"{blender.name} is older than extension repositories")
+def test_the_repository_folder_serves_the_addon(blender_install: Blender, built: Built, tmp_path: Path) -> None:
+    if blender_install.legacy:
+        pytest.skip(f"{blender_install.name} is older than extension repositories")
     if not built.validated:
         pytest.skip("no repository was built, as Blender's tool is not here; pip install bpy==4.5.15")
     report = report_of(
         run_script(
-            blender,
+            blender_install,
             INSIDE / "returns.py",
             built.out / "repository" / "index.json",
             {"BLENDER_USER_RESOURCES": str(tmp_path)},

@@ -15,7 +15,7 @@ import pytest
 
 from tests.testing.blender_reports import report_of
 from tests.testing.blenders import blenders, run_script
-from tests.testing.built_addon import Built, built  # noqa: F401 (fixture)
+from tests.testing.built_addon import Built
 
 INSIDE = Path(__file__).parent / "scripts"
 

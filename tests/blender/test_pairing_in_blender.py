@@ -21,7 +21,7 @@ from dreamwright.shared.credentials import ConnectionString, fingerprint, format
 from tests.blender.test_session import module
 from tests.testing.blender_reports import report_of
 from tests.testing.blenders import ROOT, Blender, run_script
-from tests.testing.built_addon import Built, blender, built  # noqa: F401 (fixtures)
+from tests.testing.built_addon import Built
 
 INSIDE = Path(__file__).parent / "scripts"
 FAR = "tcp://gpu.example.org:47630"
@@ -70,7 +70,7 @@ def shared_server(tmp_path: Path) -> Iterator[SharedServer]:
 
 @pytest.mark.slow
 def test_paste_be_refused_with_the_reason_be_allowed_dream_import_and_be_shut_out(
-    blender: Blender,
+    blender_install: Blender,
     built: Built,
     shared_server: SharedServer,
     tmp_path: Path,
@@ -84,12 +84,12 @@ def test_paste_be_refused_with_the_reason_be_allowed_dream_import_and_be_shut_ou
         "PYTHON": sys.executable,
     }
     given |= {"ROOT": str(ROOT), "BLEND": str(blend), "BLENDER_USER_RESOURCES": str(resources)}
-    done = run_script(blender, INSIDE / "pairs.py", built.universal, given, timeout=200)
+    done = run_script(blender_install, INSIDE / "pairs.py", built.universal, given, timeout=200)
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr
-    server_mark = fingerprint(shared_server.keys.pair().public)
+    server_fingerprint = fingerprint(shared_server.keys.pair().public)
     assert report["address"].startswith("tcp://127.0.0.1:") and "dwkey" not in report["address"]
-    assert report["server"] == server_mark and server_mark in shared_server.said, "both sides show the same"
+    assert report["server"] == server_fingerprint and server_fingerprint in shared_server.said, "both sides show the same"
     assert "does not know this computer's key yet" in report["reason"] and report["own"] in report["reason"]
     assert report["let in after"] < 10
     assert report["prop"] == "a red mushroom" and report["owner"] == "anna"
@@ -103,7 +103,7 @@ def test_paste_be_refused_with_the_reason_be_allowed_dream_import_and_be_shut_ou
     for path in kept:
         content = path.read_bytes()
         assert secret.encode() not in content and bytes.fromhex(secret) not in content, path
-    print(f"{blender.name}: let in {report['let in after']:.1f} s after being allowed")
+    print(f"{blender_install.name}: let in {report['let in after']:.1f} s after being allowed")
 
 
 # --- the session, without Blender
@@ -125,7 +125,7 @@ def test_another_machine_is_not_talked_to_without_its_key(session: Any) -> None:
 @pytest.mark.parametrize("damage", ["{", "open to others", "a key with a slip"])
 def test_damaged_keys_of_servers_do_not_make_it_talk_in_the_open(session: Any, damage: str) -> None:
     invited = ConnectionString("tcp://127.0.0.1:9", generate_key_pair().public)
-    session.pair(str(invited))
+    session.accept_connection_string(str(invited))
     path = session.folder / "keys" / "servers.json"
     if damage == "{":
         path.write_text("{")
@@ -140,35 +140,35 @@ def test_damaged_keys_of_servers_do_not_make_it_talk_in_the_open(session: Any, d
 
 def test_a_connection_string_is_kept_for_its_address_only_and_another_key_is_told(session: Any) -> None:
     first, second = (ConnectionString(FAR, generate_key_pair().public) for _ in range(2))
-    session.pair(str(first))
-    session.show_offline(FAR)
-    assert session.keys.server_mark == first.fingerprint and not session.notices
-    session.show_offline("tcp://127.0.0.1:47630")
-    assert session.keys.server_mark == ""
-    session.pair(str(second))
+    session.accept_connection_string(str(first))
+    session.show_cached(FAR)
+    assert session.keys.server_fingerprint == first.fingerprint and not session.notices
+    session.show_cached("tcp://127.0.0.1:47630")
+    assert session.keys.server_fingerprint == ""
+    session.accept_connection_string(str(second))
     assert second.fingerprint in session.notices[0].text and "another key" in session.notices[0].text
-    session.show_offline(FAR)
-    assert session.keys.server_mark == second.fingerprint
+    session.show_cached(FAR)
+    assert session.keys.server_fingerprint == second.fingerprint
     session.keys.forget(FAR)
-    assert session.keys.server_mark == ""
+    assert session.keys.server_fingerprint == ""
 
 
 def test_the_own_key_is_made_once_and_at_the_first_need(session: Any) -> None:
-    assert not (session.folder / "keys").exists() and session.keys.own_mark == ""
-    text = session.keys.own_text()
+    assert not (session.folder / "keys").exists() and session.keys.own_fingerprint == ""
+    text = session.keys.own_key_text()
     again = module("session").Session(session.folder)
-    assert again.keys.own_text() == text
+    assert again.keys.own_key_text() == text
     path = session.folder / "keys" / "own.json"
     path.write_text('{"public": "x"}')
     with pytest.raises(ValueError, match="delete that file to get a new key"):
-        again.keys.own_text()
+        again.keys.own_key_text()
 
 
 def test_a_folder_that_cannot_be_written_is_told(session: Any) -> None:
     session.folder.parent.mkdir(exist_ok=True)
     session.folder.write_text("a file where the folder should be")
     with pytest.raises(ValueError, match="cannot be"):
-        session.keys.own_text()
+        session.keys.own_key_text()
 
 
 def test_every_reason_has_its_own_words() -> None:
@@ -191,7 +191,7 @@ def test_the_panel_shows_both_fingerprints_and_offers_the_key_where_it_is_asked_
     )
     layout = SimpleNamespace(column=lambda align: column)
     draw = module("panel").DREAMWRIGHT_PT_server._keys
-    keys = SimpleNamespace(server=b"x", server_mark="aaaa-bbbb", own_mark="cccc-dddd")
+    keys = SimpleNamespace(server=b"x", server_fingerprint="aaaa-bbbb", own_fingerprint="cccc-dddd")
     draw(None, layout, SimpleNamespace(keys=keys, connection_state="unauthorized", is_open=True))
     assert drawn == ["Server aaaa-bbbb", "This computer cccc-dddd", "dreamwright.copy_key"]
     drawn.clear()

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("bpy")
 
 from tests.blender.test_session import module
-from tests.testing.addon_driver import Artist
+from tests.testing.addon_driver import AddonDriver
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from tests.testing.addon_driver import Artist
 def test_how_the_connection_stands_is_said_with_what_to_do(
     installed: Path, link: str, here: bool, starting: bool, fault: str, said: list[str]
 ) -> None:
-    assert list(module("labels").link_words(link, "no answer from there", here, starting, fault)[1:]) == said
+    assert list(module("labels").connection_text(link, "no answer from there", here, starting, fault)[1:]) == said
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_how_the_connection_stands_is_said_with_what_to_do(
 def test_an_estimated_time_is_told_as_roughly_as_it_is_known(
     installed: Path, low: float, high: float, said: str
 ) -> None:
-    assert module("labels").rough_span(low, high) == said
+    assert module("labels").time_range_text(low, high) == said
 
 
 def test_a_queued_job_tells_its_place_and_when_it_will_be_ready_if_that_is_known(installed: Path) -> None:
@@ -67,11 +67,11 @@ def test_a_queued_job_tells_its_place_and_when_it_will_be_ready_if_that_is_known
 
 
 def test_every_standing_of_a_connection_has_words(installed: Path) -> None:
-    assert set(module("labels").LINK_LOOKS) == {link.value for link in module("shared.client").Link}
+    assert set(module("labels").CONNECTION_LABELS) == {link.value for link in module("shared.client").Link}
 
 
 def test_what_is_pressed_in_a_menu_is_chosen_although_blender_keeps_its_number_as_a_32_bit_float(
-    blender: Artist, serve: Any
+    blender: AddonDriver, serve: Any
 ) -> None:
     blender.connect(serve().address)
     artist, panel = blender.module("properties"), blender.panel
@@ -85,8 +85,8 @@ def test_what_is_pressed_in_a_menu_is_chosen_although_blender_keeps_its_number_a
             assert getattr(panel, chosen) == name
 
 
-def test_before_the_first_server_the_menus_say_that_there_is_none(blender: Artist) -> None:
+def test_before_the_first_server_the_menus_say_that_there_is_none(blender: AddonDriver) -> None:
     panel = blender.panel
-    assert [item[1] for item in blender.module("properties")._presets(panel, None)] == ["No server yet"]
+    assert [item[1] for item in blender.module("properties")._preset_items(panel, None)] == ["No server yet"]
     panel.preset = "NONE"
     assert panel.preset_name == "", "it is no preset"

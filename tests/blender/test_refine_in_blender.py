@@ -11,9 +11,9 @@ import pytest
 
 bpy = pytest.importorskip("bpy")
 
-from tests.testing.addon_driver import Artist, why_not  # noqa: E402
-from tests.testing.fake_props import RED  # noqa: E402
-from tests.testing.posed_objects import colors, cube, mirrored, sheared, turned, world  # noqa: E402
+from tests.testing.addon_driver import AddonDriver, why_not
+from tests.testing.fake_props import RED
+from tests.testing.posed_objects import colors, cube, mirrored, sheared, turned, world
 
 STRENGTH = 0.25
 
@@ -22,29 +22,29 @@ def lifted(where: np.ndarray) -> np.ndarray:
     return where + [0, 0, STRENGTH]
 
 
-def refine(blender: Artist, result: str = "OBJECT", **options: Any) -> str:
+def refine(blender: AddonDriver, result: str = "OBJECT", **options: Any) -> str:
     known = set(blender.session.jobs)
     assert bpy.ops.dreamwright.refine_mesh(prompt="a red chair", strength=STRENGTH, result=result, **options) == {
         "FINISHED"
     }
-    assert blender.pump(lambda: bool(set(blender.session.jobs) - known) and not blender.session.outbox), (
+    assert blender.poll(lambda: bool(set(blender.session.jobs) - known) and not blender.session.pending), (
         blender.notices()
     )
     job = (set(blender.session.jobs) - known).pop()
-    assert blender.pump(lambda: blender.session.jobs[job].state == "succeeded"), blender.session.jobs[job]
+    assert blender.poll(lambda: blender.session.jobs[job].state == "succeeded"), blender.session.jobs[job]
     return job
 
 
-def bring(blender: Artist, job: str) -> str:
+def bring(blender: AddonDriver, job: str) -> str:
     """Import, and what is told of it."""
     blender.session.notices.clear()
     assert bpy.ops.dreamwright.import_mesh(job=job) == {"FINISHED"}
-    assert blender.pump(lambda: bool(blender.session.notices))
+    assert blender.poll(lambda: bool(blender.session.notices))
     return blender.notices()
 
 
 @pytest.fixture
-def at(blender: Artist, serve: Any) -> Artist:
+def at(blender: AddonDriver, serve: Any) -> AddonDriver:
     blender.connect(serve("--pace", "200").address)
     return blender
 
@@ -53,7 +53,7 @@ def at(blender: Artist, serve: Any) -> Artist:
     "pose", [lambda owner: None, turned, mirrored, sheared], ids=["plain", "turned", "mirrored", "sheared"]
 )
 def test_the_result_is_a_new_object_where_the_source_stands_and_the_source_stays_as_it_was(
-    at: Artist, pose: Any
+    at: AddonDriver, pose: Any
 ) -> None:
     source = cube()
     pose(source)
@@ -74,17 +74,17 @@ def test_the_result_is_a_new_object_where_the_source_stands_and_the_source_stays
         and made["dreamwright_refined_sha256"] == at.session.jobs[made["dreamwright_job"]].mesh
     )
     assert not [key for key in made.keys() if "source" in key]
-    assert "not made by Dreamwright" in why_not(bpy.ops.dreamwright.dream_again), "no prompt alone makes it again"
+    assert "not made by Dreamwright" in why_not(bpy.ops.dreamwright.generate_again), "no prompt alone makes it again"
 
 
 @pytest.mark.parametrize("pose", [turned, mirrored, sheared], ids=["turned", "mirrored", "sheared"])
 def test_what_is_sent_stands_as_in_the_world_with_its_faces_outwards_and_its_origin_at_zero(
-    blender: Artist, pose: Any
+    blender: AddonDriver, pose: Any
 ) -> None:
     """The signed volume of a closed mesh is positive when its faces are counter-clockwise from outside."""
     source = cube()
     pose(source)
-    sent = blender.module("object_mesh").mesh_of(bpy.context, source, False)
+    sent = blender.module("object_mesh").extract_mesh(bpy.context, source, False)
     assert np.abs(sent.vertices - (world(source) - np.array(source.matrix_world.translation))).max() < 1e-5
     a, b, c = (sent.vertices[sent.faces[:, corner]].astype(np.float64) for corner in range(3))
     bpy.context.view_layer.update()
@@ -97,7 +97,7 @@ def test_what_is_sent_stands_as_in_the_world_with_its_faces_outwards_and_its_ori
     )
 
 
-def test_the_result_is_a_shape_key_of_the_source_with_its_colors_beside(at: Artist) -> None:
+def test_the_result_is_a_shape_key_of_the_source_with_its_colors_beside(at: AddonDriver) -> None:
     source = cube()
     mirrored(source)
     where, kept = world(source), [list(vertex.co) for vertex in source.data.vertices]
@@ -119,7 +119,7 @@ def test_the_result_is_a_shape_key_of_the_source_with_its_colors_beside(at: Arti
     assert len(source.data.color_attributes) == 1, "only the shape was asked for"
 
 
-def test_a_color_attribute_that_is_shown_stays_the_one_that_is_shown_beside_a_shape_keys(at: Artist) -> None:
+def test_a_color_attribute_that_is_shown_stays_the_one_that_is_shown_beside_a_shape_keys(at: AddonDriver) -> None:
     source = cube()
     own = source.data.color_attributes.new("Painted", "BYTE_COLOR", "CORNER")
     source.data.color_attributes.active_color = own
@@ -127,7 +127,7 @@ def test_a_color_attribute_that_is_shown_stays_the_one_that_is_shown_beside_a_sh
     assert source.data.color_attributes.active_color.name == "Painted" and len(source.data.color_attributes) == 2
 
 
-def test_an_object_with_another_number_of_vertices_now_gets_a_new_object_and_a_sentence(at: Artist) -> None:
+def test_an_object_with_another_number_of_vertices_now_gets_a_new_object_and_a_sentence(at: AddonDriver) -> None:
     source = cube()
     turned(source)
     where = world(source)
@@ -146,7 +146,7 @@ def test_an_object_with_another_number_of_vertices_now_gets_a_new_object_and_a_s
     assert np.abs(world(made) - lifted(where)).max() < 1e-5 and len(made.data.polygons) == 12
 
 
-def test_a_source_that_is_gone_leaves_the_result_by_itself_where_it_stood(at: Artist) -> None:
+def test_a_source_that_is_gone_leaves_the_result_by_itself_where_it_stood(at: AddonDriver) -> None:
     source = cube()
     turned(source)
     where = world(source)
@@ -157,7 +157,7 @@ def test_a_source_that_is_gone_leaves_the_result_by_itself_where_it_stood(at: Ar
     assert np.abs(world(bpy.context.view_layer.objects.active) - lifted(where)).max() < 1e-5
 
 
-def test_modifiers_are_in_a_new_object_and_are_told_where_a_shape_key_cannot_hold_them(at: Artist) -> None:
+def test_modifiers_are_in_a_new_object_and_are_told_where_a_shape_key_cannot_hold_them(at: AddonDriver) -> None:
     source = cube()
     source.modifiers.new("Rounder", "SUBSURF").levels = 1
     with pytest.raises(RuntimeError, match="make 26 vertices of its 8, which no shape key can hold; choose New Object"):
@@ -170,7 +170,7 @@ def test_modifiers_are_in_a_new_object_and_are_told_where_a_shape_key_cannot_hol
     assert "shape key" in bring(at, refine_of(at, source))
 
 
-def refine_of(at: Artist, source: Any) -> str:
+def refine_of(at: AddonDriver, source: Any) -> str:
     bpy.context.view_layer.objects.active = source
     source.select_set(True)
     return refine(at, "SHAPE_KEY")
@@ -179,8 +179,8 @@ def refine_of(at: Artist, source: Any) -> str:
 # --- colors
 
 
-def test_each_kind_of_color_is_sent_linear_by_vertex(blender: Artist) -> None:
-    sent = lambda: blender.module("object_mesh").mesh_of(bpy.context, source, False).albedo  # noqa: E731
+def test_each_kind_of_color_is_sent_linear_by_vertex(blender: AddonDriver) -> None:
+    sent = lambda: blender.module("object_mesh").extract_mesh(bpy.context, source, False).albedo  # noqa: E731
     source = cube()
     assert np.allclose(sent(), 0.2140411), "grey where nothing says otherwise"
     for color in ((0.8, 0.1, 0.2, 1), (0.1, 0.6, 0.3, 1)):
@@ -204,7 +204,7 @@ def test_each_kind_of_color_is_sent_linear_by_vertex(blender: Artist) -> None:
 
 
 def test_materials_that_show_the_colors_stay_and_a_border_between_two_colors_at_a_vertex_stays_a_border(
-    at: Artist,
+    at: AddonDriver,
 ) -> None:
     """Red and its opposite at the corners of each vertex: their mean goes to red, and so do both by as much."""
     source = cube()
@@ -232,7 +232,7 @@ def test_materials_that_show_the_colors_stay_and_a_border_between_two_colors_at_
 # --- when it cannot be, and in between
 
 
-def test_a_greyed_button_says_what_is_missing(blender: Artist, serve: Any) -> None:
+def test_a_greyed_button_says_what_is_missing(blender: AddonDriver, serve: Any) -> None:
     button = bpy.ops.dreamwright.refine_mesh
     assert "Select the mesh object" in why_not(button)
     source = cube()
@@ -244,12 +244,12 @@ def test_a_greyed_button_says_what_is_missing(blender: Artist, serve: Any) -> No
     source.select_set(False)
     assert "Select the mesh object" in why_not(button)
     source.select_set(True)
-    offered = blender.session.offered
-    blender.session.offered = type(offered)(**{**offered.__dict__, "settings": ()})
+    offered = blender.session.capabilities
+    blender.session.capabilities = type(offered)(**{**offered.__dict__, "settings": ()})
     assert "refines no meshes" in why_not(button)
 
 
-def test_what_cannot_be_refined_is_told_before_anything_is_sent(at: Artist, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_refined_is_told_before_anything_is_sent(at: AddonDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     source = cube()
 
     def told(**options: Any) -> str:
@@ -269,10 +269,10 @@ def test_what_cannot_be_refined_is_told_before_anything_is_sent(at: Artist, monk
     bpy.ops.mesh.delete(type="ONLY_FACE")
     bpy.ops.object.mode_set(mode="OBJECT")
     assert "has no faces" in told()
-    assert not at.session.jobs and not at.session.outbox
+    assert not at.session.jobs and not at.session.pending
 
 
-def test_strength_steps_seed_and_model_of_the_dialog_are_what_is_asked_for(at: Artist) -> None:
+def test_strength_steps_seed_and_model_of_the_dialog_are_what_is_asked_for(at: AddonDriver) -> None:
     cube()
     at.panel.seed = 17
     job = at.session.jobs[refine(at, change="COLORS", steps=33)]
@@ -280,20 +280,20 @@ def test_strength_steps_seed_and_model_of_the_dialog_are_what_is_asked_for(at: A
     assert (job.preset, job.model, job.seed, job.steps, len(job.mesh)) == ("refine", "starter", 17, 33, 64)
 
 
-def test_a_result_that_comes_by_itself_waits_for_the_end_of_edit_mode(at: Artist, serve: Any) -> None:
+def test_a_result_that_comes_by_itself_waits_for_the_end_of_edit_mode(at: AddonDriver, serve: Any) -> None:
     source = cube()
     at.panel.import_when_done = True
     bpy.ops.dreamwright.refine_mesh(prompt="a red chair", strength=STRENGTH, result="SHAPE_KEY")
     bpy.ops.object.mode_set(mode="EDIT")
-    assert at.pump(lambda: "imported when you leave Edit Mode" in at.notices())
+    assert at.poll(lambda: "imported when you leave Edit Mode" in at.notices())
     assert source.data.shape_keys is None
     bpy.ops.object.mode_set(mode="OBJECT")
-    assert at.pump(lambda: source.data.shape_keys is not None)
+    assert at.poll(lambda: source.data.shape_keys is not None)
 
 
 @pytest.mark.parametrize("change", ["renamed", "copied"])
 def test_a_file_saved_and_opened_in_between_gets_its_shape_key_also_when_the_object_was_renamed_or_copied(
-    at: Artist, tmp_path: Path, change: str
+    at: AddonDriver, tmp_path: Path, change: str
 ) -> None:
     source = cube()
     job = refine(at, "SHAPE_KEY")
@@ -306,13 +306,13 @@ def test_a_file_saved_and_opened_in_between_gets_its_shape_key_also_when_the_obj
     path = str(tmp_path / "scene.blend")
     bpy.ops.wm.save_as_mainfile(filepath=path)
     bpy.ops.wm.read_homefile(use_empty=True)
-    at.pump(seconds=0.05)
+    at.poll(seconds=0.05)
     bpy.ops.wm.open_mainfile(filepath=path)
     assert f"“{'Another' if change == 'renamed' else 'Crate'}” has the shape key" in bring(at, job)
     assert len(bpy.data.objects) == 2 and sum(one.data.shape_keys is not None for one in bpy.data.objects) == 1
 
 
-def test_a_copy_that_is_sent_itself_is_told_from_what_it_was_copied_from(blender: Artist) -> None:
+def test_a_copy_that_is_sent_itself_is_told_from_what_it_was_copied_from(blender: AddonDriver) -> None:
     object_mesh, source = blender.module("object_mesh"), cube()
     first = object_mesh.marked(source)
     assert object_mesh.marked(source) == first
@@ -331,7 +331,7 @@ def test_a_copy_that_is_sent_itself_is_told_from_what_it_was_copied_from(blender
     )
 
 
-def test_an_import_is_one_undo_step_named_after_the_prompt(at: Artist, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_is_one_undo_step_named_after_the_prompt(at: AddonDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     cube()
     pushed: list[str] = []
     monkeypatch.setattr(at.module("import_mesh"), "push_undo", pushed.append)
@@ -347,26 +347,26 @@ def test_an_import_is_one_undo_step_named_after_the_prompt(at: Artist, monkeypat
         {"source_matrix": "[0,0,0,0,0,0,0,0,0]"},
         {"source_matrix": "[NaN,0,0,0,1,0,0,0,1]"},
         {"source_matrix": 7},
-        {"source_place": "x"},
+        {"source_location": "x"},
         {"source_object": 5},
     ],
 )
-def test_facts_that_make_no_sense_leave_an_object_by_itself(blender: Artist, harm: dict[str, Any]) -> None:
+def test_facts_that_make_no_sense_leave_an_object_by_itself(blender: AddonDriver, harm: dict[str, Any]) -> None:
     """They come from the server."""
     source = cube()
-    sent = blender.module("object_mesh").mesh_of(bpy.context, source, True)
-    origin = blender.module("import_refined").origin_of({**sent.facts, **harm})
+    sent = blender.module("object_mesh").extract_mesh(bpy.context, source, True)
+    origin = blender.module("import_refined").source_of({**sent.facts, **harm})
     assert origin is None or (origin.name == "5" and "source_object" in harm)
-    assert blender.module("import_refined").origin_of({}) is None
+    assert blender.module("import_refined").source_of({}) is None
 
 
-def test_the_panel_shows_the_button_in_a_row_that_is_there_anyway(at: Artist) -> None:
+def test_the_panel_shows_the_button_in_a_row_that_is_there_anyway(at: AddonDriver) -> None:
     from tests.testing.recording_layout import draw_all
 
     without = len(draw_all(at.module("panel")))
     cube()
     texts = draw_all(at.module("panel"))
     assert len(texts) == without, "an operator's button leaves no text here, and no row is new"
-    at.session.outbox["t"] = at.module("shared.messages").Submit("t", "a cup", "", "m", "refine", 0, {}, mesh="a" * 64)
-    at.session.meshes.uploads["t"] = type("Half", (), {"share": 0.5, "cancel": lambda self: None})()
+    at.session.pending["t"] = at.module("shared.messages").Submit("t", "a cup", "", "m", "refine", 0, {}, mesh="a" * 64)
+    at.session.submissions.uploads.uploads["t"] = type("Half", (), {"share": 0.5, "cancel": lambda self: None})()
     assert any("50 % sent: “a cup”" in text for text in draw_all(at.module("panel")))

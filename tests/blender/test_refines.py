@@ -13,7 +13,7 @@ import pytest
 from tests.blender.test_end_to_end import RealServer
 from tests.testing.blender_reports import ARTEFACTS, report_of, run_at_window
 from tests.testing.blenders import Blender, blenders, run_script
-from tests.testing.built_addon import Built, blender, built  # noqa: F401 (fixtures)
+from tests.testing.built_addon import Built
 from tests.testing.fake_props import RED
 
 INSIDE = Path(__file__).parent / "scripts"
@@ -21,11 +21,11 @@ INSIDE = Path(__file__).parent / "scripts"
 
 @pytest.mark.slow
 def test_a_ball_of_the_scene_comes_back_as_an_object_and_as_a_shape_key(
-    blender: Blender, built: Built, serve: Callable[..., Any]
+    blender_install: Blender, built: Built, serve: Callable[..., Any]
 ) -> None:
     """The stand-in lifts it by the strength and paints it red."""
     server = serve("--pace", "200")
-    done = run_script(blender, INSIDE / "refines.py", built.universal, {"SERVER": server.address}, timeout=200)
+    done = run_script(blender_install, INSIDE / "refines.py", built.universal, {"SERVER": server.address}, timeout=200)
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr
     assert report["job"] == ["succeeded", "", 300, "refine", 64] and report["made"] == [True] * 3 and report["sound"]

@@ -19,10 +19,10 @@ import pytest
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
 from dreamwright.shared.credentials import fingerprint
 from dreamwright.shared.mesh_file import decode_mesh
-from tests.server.test_two_machines import SERVER, Machine, machines  # noqa: F401 (fixture)
 from tests.testing.blender_reports import report_of
 from tests.testing.blenders import ROOT, Blender, blenders, run_script
-from tests.testing.built_addon import Built, built  # noqa: F401 (fixture)
+from tests.testing.built_addon import Built
+from tests.testing.network_namespaces import SERVER, NetworkNamespace
 from tests.testing.tiny_model import QUICK, offer_tiny_model
 
 INSIDE = Path(__file__).parent / "scripts"
@@ -33,7 +33,7 @@ AWAY_S = 6.0  # that the cable is out after the artist's side has noticed
 class Outside:
     """Who runs the server and holds the cable; does what the artist's Blender asks for by a file."""
 
-    def __init__(self, signs: Path, keys: KeyFolder, server: Machine) -> None:
+    def __init__(self, signs: Path, keys: KeyFolder, server: NetworkNamespace) -> None:
         self._signs, self._keys, self._server = signs, keys, server
         self.is_over = False
         self.done: list[str] = []
@@ -65,14 +65,14 @@ class Outside:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_blender_on_a_second_machine_pairs_dreams_loses_the_cable_leaves_comes_back_and_has_the_prop(
-    machines: tuple[Machine, Machine],
+    networks: tuple[NetworkNamespace, NetworkNamespace],
     built: Built,
     tmp_path: Path,
 ) -> None:
     blender: Blender = next(one for one in blenders() if one.name == "bpy-4.5.15")
     if blender.missing:
         pytest.skip(blender.missing)
-    here, there = machines
+    here, there = networks
     keys, signs = KeyFolder(tmp_path / "state"), tmp_path / "signs"
     pair = keys.create()
     signs.mkdir()

@@ -4,11 +4,8 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import json
-import time
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +17,12 @@ pytest.importorskip("bpy")
 
 from dreamwright.shared.codec import pack
 from dreamwright.shared.messages import ServerShutdown
-from tests.blender.conftest import PACKAGE, ROOT
+from tests.testing.addon_session import SessionBench, addon_module
+from tests.testing.blenders import ROOT
 from tests.testing.fake_capabilities import OFFER
 from tests.testing.fake_props import picture
-from tests.testing.fake_server import FakeServer
 
-WITHOUT_BPY = ("session", "commands", "pending_uploads", "session_events", "preview_frames", "storage", "labels")
-
-
-def module(name: str) -> Any:
-    return importlib.import_module(f"{PACKAGE}.{name}")
+WITHOUT_BPY = ("session", "commands", "pending_uploads", "session_events", "preview_history", "storage", "labels")
 
 
 @pytest.mark.parametrize("name", WITHOUT_BPY)
@@ -56,156 +49,124 @@ def test_the_whole_add_on_imports_relatively_starts_no_threads_and_installs_noth
             assert forbidden not in source, (path, forbidden)
 
 
-class Table:
-    """A session and a fake server, stepped together."""
-
-    def __init__(self, folder: Path) -> None:
-        self.ahead = 0.0
-        self.server = FakeServer(pace=0)
-        self.session = module("session").Session(folder, lambda: time.monotonic() + self.ahead)
-        self.happened: list[Any] = []
-
-    def settle(self, until: Callable[[], bool], seconds: float = 8.0) -> None:
-        end = time.monotonic() + seconds
-        while not until():
-            assert time.monotonic() < end, (self.session.connection_state, self.session.notices)
-            self.server.step(0.002)
-            self.happened += self.session.tick()
-
-    def connect(self) -> None:
-        self.session.connect(self.server.address)
-        self.settle(lambda: self.session.is_online and self.session.offered is not None)
-
-    def submit(self, prompt: str = "a red chair") -> str:
-        ticket = self.session.submit(prompt, "", "starter", "quick", 1, {})
-        self.settle(lambda: ticket in self.session.submitted)
-        return self.session.submitted[ticket]
-
-
-@pytest.fixture
-def table(installed: Path, tmp_path: Path) -> Iterator[Table]:
-    made = Table(tmp_path)
-    yield made
-    made.session.disconnect()
-    made.server.close()
-
-
-def test_a_submit_during_an_outage_waits_and_becomes_one_job(table: Table) -> None:
-    table.connect()
-    table.server.close()
+def test_a_submit_during_an_outage_waits_and_becomes_one_job(bench: SessionBench) -> None:
+    bench.connect()
+    bench.server.close()
     for _ in range(6):
-        table.ahead += 1.5
-        table.session.tick()
-    assert table.session.connection_state == "lost"
-    table.session.submit("a red chair", "", "starter", "quick", 1, {})
+        bench.ahead += 1.5
+        bench.session.tick()
+    assert bench.session.connection_state == "lost"
+    bench.session.submit("a red chair", "", "starter", "quick", 1, {})
     for _ in range(30):
-        table.ahead += 1
-        table.session.tick()
-    assert len(table.session.outbox) == 1 and not table.session.notices
-    table.server.open()
-    table.settle(lambda: not table.session.outbox)
-    assert len(table.server.jobs) == 1 and len(table.session.jobs) == 1
+        bench.ahead += 1
+        bench.session.tick()
+    assert len(bench.session.pending) == 1 and not bench.session.notices
+    bench.server.open()
+    bench.settle(lambda: not bench.session.pending)
+    assert len(bench.server.jobs) == 1 and len(bench.session.jobs) == 1
 
 
-def test_a_refused_submit_says_why_and_is_not_sent_again(table: Table) -> None:
-    table.connect()
-    table.server.faults.refuse_submit = "the model does not know dragons; try a red chair"
-    table.session.submit("a dragon", "", "starter", "quick", 1, {})
-    table.settle(lambda: bool(table.session.notices))
-    assert "try a red chair" in table.session.notices[0].text and not table.session.outbox
+def test_a_refused_submit_says_why_and_is_not_sent_again(bench: SessionBench) -> None:
+    bench.connect()
+    bench.server.faults.refuse_submit = "the model does not know dragons; try a red chair"
+    bench.session.submit("a dragon", "", "starter", "quick", 1, {})
+    bench.settle(lambda: bool(bench.session.notices))
+    assert "try a red chair" in bench.session.notices[0].text and not bench.session.pending
 
 
-def test_a_submit_without_a_connection_is_refused_and_not_kept(table: Table) -> None:
-    table.session.submit("a red chair", "", "starter", "quick", 1, {})
-    assert not table.session.outbox and "not connected" in table.session.notices[0].text
+def test_a_submit_without_a_connection_is_refused_and_not_kept(bench: SessionBench) -> None:
+    bench.session.submit("a red chair", "", "starter", "quick", 1, {})
+    assert not bench.session.pending and "not connected" in bench.session.notices[0].text
 
 
-def test_the_newest_job_comes_first_and_events_tell_starts_and_ends(table: Table) -> None:
-    table.connect()
-    jobs = [table.submit() for _ in range(3)]
-    assert list(table.session.jobs) == jobs[::-1]
-    table.server.change(jobs[0], state="running", queue_position=0)
-    table.server.finish(jobs[0], "failed")
-    table.settle(lambda: table.session.jobs[jobs[0]].state == "failed")
-    names = [type(event).__name__ for event in table.happened]
+def test_the_newest_job_comes_first_and_events_tell_starts_and_ends(bench: SessionBench) -> None:
+    bench.connect()
+    jobs = [bench.submit() for _ in range(3)]
+    assert list(bench.session.jobs) == jobs[::-1]
+    bench.server.change(jobs[0], state="running", queue_position=0)
+    bench.server.finish(jobs[0], "failed")
+    bench.settle(lambda: bench.session.jobs[jobs[0]].state == "failed")
+    names = [type(event).__name__ for event in bench.happened]
     assert names.count("JobStarted") == 3 and names.count("JobEnded") == 1
-    assert "failed" in table.session.notices[-1].text
+    assert "failed" in bench.session.notices[-1].text
 
 
-def test_a_mesh_is_fetched_checked_and_handed_out_once(table: Table) -> None:
-    table.connect()
-    job = table.submit()
+def test_a_mesh_is_fetched_checked_and_handed_out_once(bench: SessionBench) -> None:
+    bench.connect()
+    job = bench.submit()
     with pytest.raises(ValueError, match="no mesh"):
-        table.session.fetch(job)
-    table.server.finish(job, "succeeded")
-    table.settle(lambda: table.session.jobs[job].mesh_bytes > 0)
-    table.session.fetch(job)
-    table.session.fetch(job)
-    table.settle(lambda: not table.session.downloads and any(type(e).__name__ == "MeshArrived" for e in table.happened))
-    arrived = [event for event in table.happened if type(event).__name__ == "MeshArrived"]
-    assert len(arrived) == 1 and len(arrived[0].mesh.faces) > 100 and not arrived[0].by_itself
+        bench.session.download_mesh(job)
+    bench.server.finish(job, "succeeded")
+    bench.settle(lambda: bench.session.jobs[job].mesh_bytes > 0)
+    bench.session.download_mesh(job)
+    bench.session.download_mesh(job)
+    bench.settle(lambda: not bench.session.downloads and any(type(e).__name__ == "MeshDownloaded" for e in bench.happened))
+    arrived = [event for event in bench.happened if type(event).__name__ == "MeshDownloaded"]
+    assert len(arrived) == 1 and len(arrived[0].mesh.faces) > 100 and not arrived[0].is_automatic
 
 
-def test_a_file_that_is_no_mesh_is_told(table: Table) -> None:
-    table.connect()
-    job = table.submit()
-    table.server.finish(job, "succeeded")
-    table.server.meshes[job] = b"not a mesh at all"
-    table.server.change(job, mesh_bytes=17)
-    table.settle(lambda: table.session.jobs[job].mesh_bytes == 17)
-    table.session.fetch(job)
-    table.settle(lambda: bool(table.session.notices))
-    assert "cannot be read" in table.session.notices[0].text
+def test_a_file_that_is_no_mesh_is_told(bench: SessionBench) -> None:
+    bench.connect()
+    job = bench.submit()
+    bench.server.finish(job, "succeeded")
+    bench.server.meshes[job] = b"not a mesh at all"
+    bench.server.change(job, mesh_bytes=17)
+    bench.settle(lambda: bench.session.jobs[job].mesh_bytes == 17)
+    bench.session.download_mesh(job)
+    bench.settle(lambda: bool(bench.session.notices))
+    assert "cannot be read" in bench.session.notices[0].text
 
 
-def test_jobs_are_back_after_disconnecting(table: Table) -> None:
-    table.connect()
-    job = table.submit()
-    table.session.disconnect()
-    table.server.change(job, step=5)
-    table.session.connect(table.server.address)
-    table.settle(lambda: job in table.session.jobs and table.session.jobs[job].step == 5)
+def test_jobs_are_back_after_disconnecting(bench: SessionBench) -> None:
+    bench.connect()
+    job = bench.submit()
+    bench.session.disconnect()
+    bench.server.change(job, step=5)
+    bench.session.connect(bench.server.address)
+    bench.settle(lambda: job in bench.session.jobs and bench.session.jobs[job].step == 5)
 
 
-def test_a_server_that_is_being_stopped_says_so_and_the_panel_keeps_its_words_until_it_is_back(table: Table) -> None:
-    table.connect()
-    table.settle(lambda: bool(table.server.peers))
-    table.server._tell(lambda count: ServerShutdown("The server is being stopped; jobs go on when it is back"))
-    table.settle(lambda: bool(table.session.notices))
-    (notice,) = table.session.notices
-    assert "jobs go on when it is back" in notice.text and not notice.is_error and table.session.is_online
-    table.server.close()
+def test_a_server_that_is_being_stopped_says_so_and_the_panel_keeps_its_words_until_it_is_back(
+    bench: SessionBench,
+) -> None:
+    bench.connect()
+    bench.settle(lambda: bool(bench.server.peers))
+    bench.server._tell(lambda count: ServerShutdown("The server is being stopped; jobs go on when it is back"))
+    bench.settle(lambda: bool(bench.session.notices))
+    (notice,) = bench.session.notices
+    assert "jobs go on when it is back" in notice.text and not notice.is_error and bench.session.is_online
+    bench.server.close()
     for _ in range(6):
-        table.ahead += 1.5
-        table.session.tick()
-    assert table.session.connection_state == "lost" and table.session.reason == notice.text
-    table.server.open()
-    table.settle(lambda: table.session.is_online)
-    table.server.close()
+        bench.ahead += 1.5
+        bench.session.tick()
+    assert bench.session.connection_state == "lost" and bench.session.reason == notice.text
+    bench.server.open()
+    bench.settle(lambda: bench.session.is_online)
+    bench.server.close()
     for _ in range(6):
-        table.ahead += 1.5
-        table.session.tick()
-    assert "no answer" in table.session.reason, "a later outage is none that was announced"
+        bench.ahead += 1.5
+        bench.session.tick()
+    assert "no answer" in bench.session.reason, "a later outage is none that was announced"
 
 
-def test_another_version_is_told_in_the_panels_words(table: Table) -> None:
-    table.server.faults.version = 9
-    table.session.connect(table.server.address)
-    table.settle(lambda: table.session.connection_state == "incompatible")
-    assert f"at {table.server.address} speaks version 9" in table.session.reason
-    assert "update the add-on, then connect again" in table.session.reason
+def test_another_version_is_told_in_the_panels_words(bench: SessionBench) -> None:
+    bench.server.faults.version = 9
+    bench.session.connect(bench.server.address)
+    bench.settle(lambda: bench.session.connection_state == "incompatible")
+    assert f"at {bench.server.address} speaks version 9" in bench.session.reason
+    assert "update the add-on, then connect again" in bench.session.reason
 
 
 # --- pictures
 
 
 def frame(step: int, size: int = 4, data: bytes | None = None) -> Any:
-    kind = module("shared.messages").PreviewFrame
+    kind = addon_module("shared.messages").PreviewFrame
     return kind("j", step, size, size, picture(step, size) if data is None else data)
 
 
 def test_pictures_are_thinned_evenly_and_the_first_and_newest_are_kept(installed: Path) -> None:
-    ring = module("preview_frames").Frames(frames=16)
+    ring = addon_module("preview_history").PreviewHistory(frames=16)
     for step in range(1000):
         ring.add(frame(step))
     kept = [ring.at(index / (len(ring) - 1)).step for index in range(len(ring))]
@@ -215,14 +176,14 @@ def test_pictures_are_thinned_evenly_and_the_first_and_newest_are_kept(installed
 
 
 def test_pictures_of_a_job_that_began_again_replace_the_later_ones(installed: Path) -> None:
-    ring = module("preview_frames").Frames()
+    ring = addon_module("preview_history").PreviewHistory()
     for step in (1, 2, 3, 4, 2):
         ring.add(frame(step))
     assert [ring.at(index / (len(ring) - 1)).step for index in range(len(ring))] == [1, 2]
 
 
 def test_pictures_take_bounded_memory(installed: Path) -> None:
-    ring = module("preview_frames").Frames(max_bytes=1000)
+    ring = addon_module("preview_history").PreviewHistory(max_bytes=1000)
     for step in range(100):
         ring.add(frame(step, data=bytes(100)))
     assert len(ring) <= 10 and ring.at(1.0).step == 99
@@ -232,15 +193,15 @@ def test_pictures_take_bounded_memory(installed: Path) -> None:
     "data", [b"", b"junk", zlib.compress(bytes(47)), zlib.compress(bytes(49)), zlib.compress(bytes(10**7))], ids=len
 )
 def test_a_picture_that_lies_about_its_size_is_refused(installed: Path, data: bytes) -> None:
-    with pytest.raises(module("shared.errors").ProtocolError):
-        module("preview_frames").decode_frame(frame(1, 4, data))
+    with pytest.raises(addon_module("shared.errors").ProtocolError):
+        addon_module("preview_history").decode_frame(frame(1, 4, data))
 
 
 # --- words and memory
 
 
 def test_times_and_places_are_said_as_a_person_would(installed: Path) -> None:
-    duration = module("labels").duration
+    duration = addon_module("labels").duration
     assert [duration(t) for t in (-1, 0.4, 59, 61, 3600, 7322)] == [
         "unknown",
         "0 s",
@@ -260,52 +221,52 @@ def test_times_and_places_are_said_as_a_person_would(installed: Path) -> None:
     ],
 )  # fmt: skip
 def test_only_this_machine_counts_as_local(installed: Path, address: str, local: bool) -> None:
-    assert module("labels").is_local(address) is local
+    assert addon_module("addresses").is_local(address) is local
 
 
 @given(st.text(max_size=60))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_a_good_address_or_a_sentence(installed: Path, text: str) -> None:
-    fault = module("labels").address_fault(text)
+    fault = addon_module("addresses").address_fault(text)
     assert fault == "" or fault.startswith("The server address")
-    module("labels").is_local(text)
+    addon_module("addresses").is_local(text)
 
 
 def test_states_have_an_icon_and_a_word_each(installed: Path) -> None:
-    states = module("shared.job_states").JobState
-    looks = module("labels").STATE_LOOKS
+    states = addon_module("shared.job_states").JobState
+    looks = addon_module("labels").STATE_LABELS
     assert set(looks) == {state.value for state in states}
     assert len({icon for icon, _ in looks.values()}) == len({word for _, word in looks.values()}) == len(states)
 
 
 def test_what_a_server_offers_is_remembered_and_damage_to_the_file_forgets_it(installed: Path, tmp_path: Path) -> None:
-    remembered = module("storage")
-    offered = module("shared.codec").unpack(pack(OFFER, 1), 10**6)[1]
-    remembered.remember_capabilities(tmp_path, "tcp://a:1", offered)
-    assert remembered.recall_capabilities(tmp_path, "tcp://a:1") == offered
-    assert remembered.recall_capabilities(tmp_path, "tcp://b:1") is None
+    remembered = addon_module("storage")
+    offered = addon_module("shared.codec").unpack(pack(OFFER, 1), 10**6)[1]
+    remembered.save_capabilities(tmp_path, "tcp://a:1", offered)
+    assert remembered.load_capabilities(tmp_path, "tcp://a:1") == offered
+    assert remembered.load_capabilities(tmp_path, "tcp://b:1") is None
     for number in range(40):
-        remembered.remember_capabilities(tmp_path, f"tcp://c:{number}", offered)
-    assert remembered.recall_capabilities(tmp_path, "tcp://a:1") is None
+        remembered.save_capabilities(tmp_path, f"tcp://c:{number}", offered)
+    assert remembered.load_capabilities(tmp_path, "tcp://a:1") is None
     for damage in ("", "[]", "{", json.dumps({"tcp://a:1": {"models": 5}})):
         (tmp_path / "capabilities.json").write_text(damage)
-        assert remembered.recall_capabilities(tmp_path, "tcp://a:1") is None
+        assert remembered.load_capabilities(tmp_path, "tcp://a:1") is None
 
 
 def test_an_installation_keeps_its_name_and_needs_no_writable_folder(installed: Path, tmp_path: Path) -> None:
-    remembered = module("storage")
+    remembered = addon_module("storage")
     assert remembered.client_id(tmp_path) == remembered.client_id(tmp_path)
     (tmp_path / "file").write_text("")
     assert len(remembered.client_id(tmp_path / "file")) == 32
 
 
-def test_a_job_that_is_gone_already_when_it_is_forgotten_is_no_complaint(table: Table) -> None:
+def test_a_job_that_is_gone_already_when_it_is_forgotten_is_no_complaint(bench: SessionBench) -> None:
     """A Forget whose answer was lost is asked again, and what it asked for has come about; other refusals are told."""
-    table.connect()
-    table.session.forget("0123456789abcdef")
-    running = table.submit()
-    table.server.change(running, state="running", queue_position=0)
-    table.session.forget(running)
-    table.settle(lambda: bool(table.session.notices))
-    assert ["not removed" in notice.text for notice in table.session.notices] == [True]
-    assert "no job" not in table.session.notices[0].text
+    bench.connect()
+    bench.session.delete("0123456789abcdef")
+    running = bench.submit()
+    bench.server.change(running, state="running", queue_position=0)
+    bench.session.delete(running)
+    bench.settle(lambda: bool(bench.session.notices))
+    assert ["not removed" in notice.text for notice in bench.session.notices] == [True]
+    assert "no job" not in bench.session.notices[0].text

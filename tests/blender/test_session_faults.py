@@ -12,153 +12,153 @@ import pytest
 
 pytest.importorskip("bpy")
 
-from tests.blender.test_session import Table, module, table  # noqa: F401 (table is a fixture)
+from tests.testing.addon_session import SessionBench, addon_module
 from tests.testing.fake_server import FakeServer
 
 
-def reborn(table: Table) -> None:
+def reborn(bench: SessionBench) -> None:
     """Blender ends without a word, and another one begins."""
-    table.session._client.close()
-    table.session = module("session").Session(table.session.folder, lambda: time.monotonic() + table.ahead)
+    bench.session._client.close()
+    bench.session = addon_module("session").Session(bench.session.folder, lambda: time.monotonic() + bench.ahead)
 
 
 @pytest.mark.parametrize("arrives", [True, False], ids=["the reply was lost", "the server was gone"])
-def test_an_unanswered_submit_outlives_blender_and_becomes_one_job(table: Table, arrives: bool) -> None:
-    table.connect()
+def test_an_unanswered_submit_outlives_blender_and_becomes_one_job(bench: SessionBench, arrives: bool) -> None:
+    bench.connect()
     if arrives:
-        table.server.faults.lose_replies = 10**6
+        bench.server.faults.lose_replies = 10**6
     else:
-        table.server.close()
+        bench.server.close()
     tickets = [
-        table.session.submit(prompt, "", "starter", "quick", 1, {}) for prompt in ("a red chair", "a blue chair")
+        bench.session.submit(prompt, "", "starter", "quick", 1, {}) for prompt in ("a red chair", "a blue chair")
     ]
     if arrives:
-        table.settle(lambda: len(table.server.jobs) == 2)
-    reborn(table)
-    table.session.show_offline(table.server.address)
-    assert list(table.session.outbox) == tickets, (
+        bench.settle(lambda: len(bench.server.jobs) == 2)
+    reborn(bench)
+    bench.session.show_cached(bench.server.address)
+    assert list(bench.session.pending) == tickets, (
         "shown before there is a connection, in the order in which they were asked for"
     )
-    table.server.faults.lose_replies = 0
+    bench.server.faults.lose_replies = 0
     if not arrives:
-        table.server.open()
-    table.connect()
-    table.settle(lambda: not table.session.outbox)
-    assert sorted(job.prompt for job in table.server.jobs.values()) == ["a blue chair", "a red chair"]
-    assert len(table.session.jobs) == 2 and not table.session.notices
-    reborn(table)
-    table.session.show_offline(table.server.address)
-    assert not table.session.outbox, "what was answered is not asked again"
+        bench.server.open()
+    bench.connect()
+    bench.settle(lambda: not bench.session.pending)
+    assert sorted(job.prompt for job in bench.server.jobs.values()) == ["a blue chair", "a red chair"]
+    assert len(bench.session.jobs) == 2 and not bench.session.notices
+    reborn(bench)
+    bench.session.show_cached(bench.server.address)
+    assert not bench.session.pending, "what was answered is not asked again"
 
 
-def test_an_unanswered_submit_is_for_its_own_server_only(table: Table) -> None:
-    table.connect()
-    table.server.close()
-    table.session.submit("a red chair", "", "starter", "quick", 1, {})
+def test_an_unanswered_submit_is_for_its_own_server_only(bench: SessionBench) -> None:
+    bench.connect()
+    bench.server.close()
+    bench.session.submit("a red chair", "", "starter", "quick", 1, {})
     other = FakeServer(pace=0)
     try:
-        table.session.connect(other.address)
-        assert not table.session.outbox
-        first, table.server = table.server, other
-        table.settle(lambda: table.session.is_online)
+        bench.session.connect(other.address)
+        assert not bench.session.pending
+        first, bench.server = bench.server, other
+        bench.settle(lambda: bench.session.is_online)
         assert not other.jobs
         first.open()
-        table.server = first
-        table.connect()
-        table.settle(lambda: len(first.jobs) == 1 and not table.session.outbox)
+        bench.server = first
+        bench.connect()
+        bench.settle(lambda: len(first.jobs) == 1 and not bench.session.pending)
     finally:
         other.close()
 
 
 @pytest.mark.parametrize("ends", ["refused", "withdrawn"])
-def test_a_submit_that_was_refused_or_withdrawn_is_forgotten_on_disk_as_well(table: Table, ends: str) -> None:
-    table.connect()
+def test_a_submit_that_was_refused_or_withdrawn_is_forgotten_on_disk_as_well(bench: SessionBench, ends: str) -> None:
+    bench.connect()
     if ends == "refused":
-        table.server.faults.refuse_submit = "the queue is full"
-    ticket = table.session.submit("a red chair", "", "starter", "quick", 1, {})
-    assert len(list((table.session.folder / "outbox").iterdir())) == 1, "kept before anything is sent"
+        bench.server.faults.refuse_submit = "the queue is full"
+    ticket = bench.session.submit("a red chair", "", "starter", "quick", 1, {})
+    assert len(list((bench.session.folder / "outbox").iterdir())) == 1, "kept before anything is sent"
     if ends == "refused":
-        table.settle(lambda: not table.session.outbox)
-        assert "the queue is full" in table.session.notices[0].text
+        bench.settle(lambda: not bench.session.pending)
+        assert "the queue is full" in bench.session.notices[0].text
     else:
-        table.session.withdraw(ticket)
-    assert not list((table.session.folder / "outbox").iterdir())
+        bench.session.cancel_pending(ticket)
+    assert not list((bench.session.folder / "outbox").iterdir())
 
 
-def test_damage_to_what_waits_on_disk_breaks_nothing(table: Table) -> None:
-    folder = table.session.folder / "outbox"
+def test_damage_to_what_waits_on_disk_breaks_nothing(bench: SessionBench) -> None:
+    folder = bench.session.folder / "outbox"
     folder.mkdir()
     for name, damage in (
         ("a", ""),
         ("b", "{"),
         ("c", '{"address": 5}'),
-        ("d", json.dumps({"address": table.server.address, "submit": {"ticket": 7}})),
+        ("d", json.dumps({"address": bench.server.address, "submit": {"ticket": 7}})),
     ):
         (folder / f"{name}.json").write_text(damage)
-    table.connect()
-    assert not table.session.outbox and not table.session.notices
+    bench.connect()
+    assert not bench.session.pending and not bench.session.notices
 
 
 def test_on_a_full_disk_everything_works_and_what_cannot_be_kept_is_told(
-    table: Table, monkeypatch: pytest.MonkeyPatch
+    bench: SessionBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, content: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module("storage"), "_write", full)
-    table.connect()
-    job = table.submit()
-    table.server.finish(job, "succeeded")
-    table.settle(lambda: table.session.jobs[job].mesh_bytes > 0)
-    table.session.fetch(job)
-    table.settle(lambda: any(type(event).__name__ == "MeshArrived" for event in table.happened))
-    told = [notice.text for notice in table.session.notices]
+    monkeypatch.setattr(addon_module("storage"), "_write", full)
+    bench.connect()
+    job = bench.submit()
+    bench.server.finish(job, "succeeded")
+    bench.settle(lambda: bench.session.jobs[job].mesh_bytes > 0)
+    bench.session.download_mesh(job)
+    bench.settle(lambda: any(type(event).__name__ == "MeshDownloaded" for event in bench.happened))
+    told = [notice.text for notice in bench.session.notices]
     assert len(told) == 2 and all("No space left on device" in text and "Make room there" in text for text in told)
 
 
-def test_a_fetch_that_a_dead_server_interrupts_is_finished_after_its_return(table: Table) -> None:
-    table.connect()
-    job = table.submit()
-    table.server.rings = 120
-    table.server.finish(job, "succeeded")
-    table.settle(lambda: table.session.jobs[job].mesh_bytes > 0)
-    table.server.faults.lose_chunks = 2
-    table.session.fetch(job)
-    table.settle(lambda: table.session.downloads[job].share > 0.2)
-    table.server.close()
+def test_a_fetch_that_a_dead_server_interrupts_is_finished_after_its_return(bench: SessionBench) -> None:
+    bench.connect()
+    job = bench.submit()
+    bench.server.rings = 120
+    bench.server.finish(job, "succeeded")
+    bench.settle(lambda: bench.session.jobs[job].mesh_bytes > 0)
+    bench.server.faults.lose_chunks = 2
+    bench.session.download_mesh(job)
+    bench.settle(lambda: bench.session.downloads[job].share > 0.2)
+    bench.server.close()
     for _ in range(40):
-        table.ahead += 1
-        table.session.tick()
-    assert table.session.connection_state == "lost" and "trying again" in table.session.reason
-    assert job in table.session.downloads and not table.session.notices, "it waits"
-    table.server.open()
-    table.settle(lambda: any(type(event).__name__ == "MeshArrived" for event in table.happened), 12)
-    assert not table.session.downloads and not table.session.notices
+        bench.ahead += 1
+        bench.session.tick()
+    assert bench.session.connection_state == "lost" and "trying again" in bench.session.reason
+    assert job in bench.session.downloads and not bench.session.notices, "it waits"
+    bench.server.open()
+    bench.settle(lambda: any(type(event).__name__ == "MeshDownloaded" for event in bench.happened), 12)
+    assert not bench.session.downloads and not bench.session.notices
 
 
-def test_an_older_server_is_to_be_updated_itself(table: Table) -> None:
-    table.server.faults.version = 0
-    table.session.connect(table.server.address)
-    table.settle(lambda: table.session.connection_state == "incompatible")
-    assert "speaks version 0" in table.session.reason and "update the server" in table.session.reason
+def test_an_older_server_is_to_be_updated_itself(bench: SessionBench) -> None:
+    bench.server.faults.version = 0
+    bench.session.connect(bench.server.address)
+    bench.settle(lambda: bench.session.connection_state == "incompatible")
+    assert "speaks version 0" in bench.session.reason and "update the server" in bench.session.reason
 
 
-def test_a_stranger_at_the_address_is_told_with_what_to_check(table: Table) -> None:
-    table.server.faults.babble = True
-    table.session.connect(table.server.address)
-    table.settle(lambda: table.session.connection_state == "incompatible")
-    assert "not as Dreamwright does" in table.session.reason and "check address and port" in table.session.reason
+def test_a_stranger_at_the_address_is_told_with_what_to_check(bench: SessionBench) -> None:
+    bench.server.faults.babble = True
+    bench.session.connect(bench.server.address)
+    bench.settle(lambda: bench.session.connection_state == "incompatible")
+    assert "not as Dreamwright does" in bench.session.reason and "check address and port" in bench.session.reason
 
 
 def test_garbage_in_mid_job_ends_the_connection_with_a_sentence_and_the_job_is_back_after_the_next(
-    table: Table,
+    bench: SessionBench,
 ) -> None:
-    table.connect()
-    job = table.submit()
-    table.server.faults.babble = True
-    table.server.change(job, step=3)
-    table.settle(lambda: table.session.connection_state == "incompatible")
-    assert "connect again" in table.session.reason and job in table.session.jobs
-    table.server.faults.babble = False
-    table.session.connect(table.server.address)
-    table.settle(lambda: table.session.is_online and table.session.jobs[job].step == 3)
+    bench.connect()
+    job = bench.submit()
+    bench.server.faults.babble = True
+    bench.server.change(job, step=3)
+    bench.settle(lambda: bench.session.connection_state == "incompatible")
+    assert "connect again" in bench.session.reason and job in bench.session.jobs
+    bench.server.faults.babble = False
+    bench.session.connect(bench.server.address)
+    bench.settle(lambda: bench.session.is_online and bench.session.jobs[job].step == 3)

@@ -13,7 +13,7 @@ import pytest
 from tests.blender.test_window import seen
 from tests.testing.blender_reports import report_of, run_at_window
 from tests.testing.blenders import Blender, run_script
-from tests.testing.built_addon import Built, blender, built  # noqa: F401 (fixtures)
+from tests.testing.built_addon import Built
 from tests.testing.fake_props import ball
 
 INSIDE = Path(__file__).parent / "scripts"
@@ -22,11 +22,11 @@ RED, BLUE, GREEN = [round(c / 255, 3) for c in (200, 20, 10)], [round(c / 255, 3
 
 @pytest.mark.slow
 def test_a_picture_arrives_packed_wired_and_the_right_way_up(
-    blender: Blender, built: Built, serve: Callable[..., Any]
+    blender_install: Blender, built: Built, serve: Callable[..., Any]
 ) -> None:
     """The fake server's picture is red above, blue below, with a green texel at the top left."""
     server = serve("--pace", "20")
-    done = run_script(blender, INSIDE / "textured.py", built.universal, {"SERVER": server.address}, timeout=200)
+    done = run_script(blender_install, INSIDE / "textured.py", built.universal, {"SERVER": server.address}, timeout=200)
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr
     assert report["settings"]["mesh.texture"] == 64

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.testing.blender_reports import run_at_window
 from tests.testing.blenders import SCREEN
-from tests.testing.built_addon import Built, built  # noqa: F401 (fixture)
+from tests.testing.built_addon import Built
 
 
 def seen(path: Path) -> np.ndarray:

@@ -5,7 +5,17 @@ from __future__ import annotations
 
 from tests.testing.encrypted_server import encrypted_server
 from tests.testing.in_memory_server import in_memory_server
+from tests.testing.installed_addon import installed
+from tests.testing.network_namespaces import networks
 from tests.testing.recording_worker import model, report_every_step
 from tests.testing.scripted_worker_server import scripted_server
 
-__all__ = ["encrypted_server", "in_memory_server", "model", "report_every_step", "scripted_server"]
+__all__ = [
+    "encrypted_server",
+    "in_memory_server",
+    "installed",
+    "model",
+    "networks",
+    "report_every_step",
+    "scripted_server",
+]

@@ -11,13 +11,13 @@ from dreamwright.backend.server.workers.worker_protocol import JobFinished, Prog
 from tests.testing.in_memory_server import InMemoryServer
 
 
-def test_the_fence_is_raised_before_a_worker_hears_of_the_job(in_memory_server: InMemoryServer) -> None:
+def test_fence_is_raised_before_the_job_is_assigned(in_memory_server: InMemoryServer) -> None:
     name = in_memory_server.submit()
     in_memory_server.step()
-    assert (in_memory_server.ledger.job_folder(name) / FENCE_FILE).read_text() == "1\n"
+    assert (in_memory_server.store.job_folder(name) / FENCE_FILE).read_text() == "1\n"
 
 
-def test_what_an_earlier_attempt_reports_changes_nothing(in_memory_server: InMemoryServer) -> None:
+def test_reports_of_earlier_attempts_are_ignored(in_memory_server: InMemoryServer) -> None:
     name = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.runner.told.append(WorkerExited(name, -9))
@@ -32,11 +32,11 @@ def test_what_an_earlier_attempt_reports_changes_nothing(in_memory_server: InMem
         before = in_memory_server.job(name)
         in_memory_server.runner.told.append(late)
         for device in list(in_memory_server.runner.at_work):
-            in_memory_server.service._dispatch._take(in_memory_server.runner.told.pop())
+            in_memory_server.service.dispatcher.handle_report(in_memory_server.runner.told.pop())
         assert in_memory_server.job(name) == before
 
 
-def test_a_job_that_gets_on_survives_more_deaths_than_one_that_does_not(in_memory_server: InMemoryServer) -> None:
+def test_progress_resets_the_failure_count(in_memory_server: InMemoryServer) -> None:
     name = in_memory_server.submit()
     in_memory_server.step()
     steps = in_memory_server.job(name).steps
@@ -51,7 +51,7 @@ def test_a_job_that_gets_on_survives_more_deaths_than_one_that_does_not(in_memor
     assert in_memory_server.job(name).state == "failed" and "3 times" in in_memory_server.job(name).message
 
 
-def test_a_job_that_dies_at_the_same_step_each_time_fails_at_the_third(in_memory_server: InMemoryServer) -> None:
+def test_third_death_at_the_same_step_fails_the_job(in_memory_server: InMemoryServer) -> None:
     name = in_memory_server.submit()
     in_memory_server.step()
     for death in (1, 2, 3):
@@ -64,7 +64,7 @@ def test_a_job_that_dies_at_the_same_step_each_time_fails_at_the_third(in_memory
     assert in_memory_server.job(name).state == "failed" and in_memory_server.job(name).cause == "crashed"
 
 
-def test_the_death_of_a_worker_is_counted_once_the_disk_takes_it(in_memory_server: InMemoryServer) -> None:
+def test_worker_death_is_counted_once_it_is_stored(in_memory_server: InMemoryServer) -> None:
     name = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.disk.full = True
@@ -73,10 +73,10 @@ def test_the_death_of_a_worker_is_counted_once_the_disk_takes_it(in_memory_serve
     assert in_memory_server.job(name).state == "running"
     in_memory_server.disk.full = False
     in_memory_server.step(RETRY_S)
-    assert in_memory_server.ledger.entries[name].attempts == 1 and in_memory_server.job(name).attempt == 2
+    assert in_memory_server.store.records[name].attempts == 1 and in_memory_server.job(name).attempt == 2
 
 
-def test_turns_and_interrupted_work_are_remembered_over_a_kill(in_memory_server: InMemoryServer) -> None:
+def test_turns_and_interrupted_jobs_survive_a_kill(in_memory_server: InMemoryServer) -> None:
     mine = [in_memory_server.submit("ada") for _ in range(3)]
     in_memory_server.step()
     in_memory_server.finish(mine[0])
@@ -92,14 +92,14 @@ def test_turns_and_interrupted_work_are_remembered_over_a_kill(in_memory_server:
     assert in_memory_server.runner.given == [mine[1]] and in_memory_server.job(mine[1]).attempt == 2
 
 
-def test_the_last_checkpoint_stays_until_the_end_is_written_down(in_memory_server: InMemoryServer) -> None:
+def test_checkpoint_is_kept_until_the_result_is_stored(in_memory_server: InMemoryServer) -> None:
     name = in_memory_server.submit()
     in_memory_server.step()
-    checkpoints = in_memory_server.ledger.job_folder(name) / "checkpoints"
+    checkpoints = in_memory_server.store.job_folder(name) / "checkpoints"
     checkpoints.mkdir()
     (checkpoints / "checkpoint.safetensors").write_bytes(b"x")
     in_memory_server.disk.full = True
-    (in_memory_server.ledger.job_folder(name) / MESH_FILE).write_bytes(b"mesh")
+    (in_memory_server.store.job_folder(name) / MESH_FILE).write_bytes(b"mesh")
     in_memory_server.report(JobFinished, name, "succeeded", "", True)
     assert in_memory_server.job(name).state == "running" and checkpoints.exists()
     in_memory_server.disk.full = False

@@ -14,7 +14,7 @@ from dreamwright.shared.messages import CancelJob, DeleteJob, PauseJob, PinJob, 
 from tests.testing.in_memory_server import InMemoryServer
 
 
-def test_a_submit_that_cannot_be_written_is_refused_with_what_to_do_and_leaves_no_job(
+def test_submit_on_a_full_disk_is_refused(
     in_memory_server: InMemoryServer,
 ) -> None:
     in_memory_server.disk.full = True
@@ -24,15 +24,15 @@ def test_a_submit_that_cannot_be_written_is_refused_with_what_to_do_and_leaves_n
         in_memory_server.submit()
     assert (
         refused.value.code == "no-space"
-        and not in_memory_server.ledger.entries
-        and in_memory_server.ledger.find_ticket("ada", "t1") is None
+        and not in_memory_server.store.records
+        and in_memory_server.store.find_ticket("ada", "t1") is None
     )
     in_memory_server.disk.full = False
     in_memory_server.request_count = 0
     assert in_memory_server.job(in_memory_server.submit()).state == "queued"
 
 
-def test_a_job_waits_with_a_sentence_while_the_disk_is_full_and_starts_when_it_is_not(
+def test_job_waits_while_the_disk_is_full(
     in_memory_server: InMemoryServer,
 ) -> None:
     name = in_memory_server.submit()
@@ -48,7 +48,7 @@ def test_a_job_waits_with_a_sentence_while_the_disk_is_full_and_starts_when_it_i
     assert in_memory_server.runner.given == [name] and in_memory_server.job(name).message == "starting"
 
 
-def test_a_job_folder_that_cannot_be_made_lets_the_job_wait(in_memory_server: InMemoryServer) -> None:
+def test_job_waits_while_its_folder_cannot_be_made(in_memory_server: InMemoryServer) -> None:
     name = in_memory_server.submit()
     (in_memory_server.folder / "jobs").write_text("in the way")
     in_memory_server.step()
@@ -63,7 +63,7 @@ def test_a_job_folder_that_cannot_be_made_lets_the_job_wait(in_memory_server: In
 @pytest.mark.parametrize(
     "request_of", [CancelJob, PauseJob, lambda job: SetPriority(job, -1), lambda job: PinJob(job, True)]
 )
-def test_what_cannot_be_written_is_not_believed_either(
+def test_failed_writes_leave_the_cache_unchanged(
     request_of: Callable[[str], Any], in_memory_server: InMemoryServer
 ) -> None:
     name = in_memory_server.submit()
@@ -73,7 +73,7 @@ def test_what_cannot_be_written_is_not_believed_either(
     assert in_memory_server.job(name) == before
 
 
-def test_sqlite_s_own_full_disk_leaves_memory_and_file_as_they_were(in_memory_server: InMemoryServer) -> None:
+def test_sqlite_full_disk_leaves_cache_and_file_unchanged(in_memory_server: InMemoryServer) -> None:
     """Not a pretended error: SQLite is told that its file may not grow."""
     pages = in_memory_server.disk.execute("PRAGMA page_count").fetchone()[0]
     in_memory_server.disk.execute(f"PRAGMA max_page_count={pages + 3}")
@@ -84,17 +84,17 @@ def test_sqlite_s_own_full_disk_leaves_memory_and_file_as_they_were(in_memory_se
     assert 0 < len(made) < 50
     in_memory_server.disk.execute("PRAGMA max_page_count=1000000")
     made.append(in_memory_server.submit())
-    before = {name: (entry.arrival, entry.state) for name, entry in in_memory_server.ledger.entries.items()}
+    before = {name: (entry.arrival, entry.state) for name, entry in in_memory_server.store.records.items()}
     in_memory_server.kill()
     in_memory_server.open()
-    assert {name: (entry.arrival, entry.state) for name, entry in in_memory_server.ledger.entries.items()} == before
+    assert {name: (entry.arrival, entry.state) for name, entry in in_memory_server.store.records.items()} == before
     assert list(before) == made
 
 
-def test_forgetting_makes_room_even_on_a_full_disk(in_memory_server: InMemoryServer) -> None:
+def test_delete_works_on_a_full_disk(in_memory_server: InMemoryServer) -> None:
     name = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.finish(name)
     in_memory_server.disk.full = True
     assert in_memory_server.refusal(DeleteJob(name)).code == "no-space"
-    assert not in_memory_server.ledger.job_folder(name).exists(), "its files went, so that the next try can be written"
+    assert not in_memory_server.store.job_folder(name).exists(), "its files went, so that the next try can be written"

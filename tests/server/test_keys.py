@@ -55,7 +55,7 @@ def mode(path: Path) -> int:
 
 @given(st.binary(min_size=32, max_size=32))
 @settings(max_examples=50)
-def test_a_key_comes_back_from_its_text_in_any_case_and_broken_into_lines(key: bytes) -> None:
+def test_keys_survive_case_and_line_breaks(key: bytes) -> None:
     text = format_key(key)
     assert parse_key(text) == parse_key(f"  {text[:20].upper()}\n {text[20:]}\n") == key
     assert len(text) == 62 and all(sign.isalnum() or sign == "_" for sign in text), (
@@ -65,7 +65,7 @@ def test_a_key_comes_back_from_its_text_in_any_case_and_broken_into_lines(key: b
 
 @given(st.integers(6, 61), st.sampled_from("abcdefghijklmnopqrstuvwxyz234567"))
 @settings(max_examples=50)
-def test_a_slip_of_the_hand_in_a_key_is_noticed(place: int, sign: str) -> None:
+def test_typos_in_keys_are_detected(place: int, sign: str) -> None:
     text = format_key(KEY)
     if text[place] != sign:
         with pytest.raises(ValueError, match="a mistake in it"):
@@ -85,12 +85,12 @@ def test_a_slip_of_the_hand_in_a_key_is_noticed(place: int, sign: str) -> None:
         "dwkey_" + "é" * 56,
     ],
 )
-def test_what_is_no_key_is_refused_in_a_sentence(text: str) -> None:
+def test_invalid_keys_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a key; a key starts with dwkey_|a wrong checksum"):
         parse_key(text)
 
 
-def test_a_fingerprint_is_eighty_bits_of_sha256_in_four_groups_and_the_same_on_both_sides() -> None:
+def test_fingerprint_is_80_bits_of_sha256() -> None:
     import base64
 
     expected = base64.b32encode(hashlib.sha256(b"dreamwright fingerprint" + KEY).digest())[:16].decode().lower()
@@ -101,7 +101,7 @@ def test_a_fingerprint_is_eighty_bits_of_sha256_in_four_groups_and_the_same_on_b
 @pytest.mark.parametrize(
     "address", ["tcp://192.168.1.20:47630", "tcp://gpu.example.org:1", "tcp://[fe80::1]:65535", "tcp://127.0.0.1:47630"]
 )
-def test_a_connection_string_carries_address_and_key_through_any_pasting(address: str) -> None:
+def test_connection_strings_survive_pasting(address: str) -> None:
     text = str(ConnectionString(address, KEY))
     broken = f"\n  {text[:30]}\n    {text[30:]} "
     assert is_connection_string(broken) and parse_connection_string(broken) == ConnectionString(address, KEY)
@@ -122,12 +122,12 @@ def test_a_connection_string_carries_address_and_key_through_any_pasting(address
         (lambda text: "tcp://host:47630", "copy the whole line"),
     ],
 )
-def test_a_connection_string_that_is_not_right_says_what_is_wrong(change: Any, said: str) -> None:
+def test_invalid_connection_strings_are_explained(change: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse_connection_string(change(str(ConnectionString("tcp://host:47630", KEY))))
 
 
-def test_a_pair_is_what_libzmq_would_make_and_its_secret_is_never_shown() -> None:
+def test_key_pairs_match_libzmq_and_hide_the_secret() -> None:
     pair = generate_key_pair()
     assert zmq.curve_public(z85.encode(pair.secret)) == z85.encode(pair.public)
     assert key_pair_from_map(dict(key_pair_to_map(pair))) == pair
@@ -141,9 +141,7 @@ def test_a_pair_is_what_libzmq_would_make_and_its_secret_is_never_shown() -> Non
 # --- on disk
 
 
-def test_private_files_are_closed_to_others_from_the_first_byte_and_never_half_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_private_files_are_written_atomically_with_mode_600(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "open" / "keys" / "x.json"
     path.parent.mkdir(parents=True, mode=0o777)
     old = os.umask(0)
@@ -162,7 +160,7 @@ def test_private_files_are_closed_to_others_from_the_first_byte_and_never_half_w
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
 @pytest.mark.parametrize("bits", [0o640, 0o604, 0o660, 0o644])
-def test_a_file_that_others_can_read_is_not_used_and_the_command_is_named(keys: KeyFolder, bits: int) -> None:
+def test_readable_secret_files_are_refused(keys: KeyFolder, bits: int) -> None:
     path = keys.folder / "server.json"
     path.chmod(bits)
     with pytest.raises(ConfigError, match=f"chmod 600 {path}"):
@@ -171,7 +169,7 @@ def test_a_file_that_others_can_read_is_not_used_and_the_command_is_named(keys: 
         read_private(path)
 
 
-def test_of_two_who_make_a_pair_at_once_one_wins_and_both_use_it(tmp_path: Path) -> None:
+def test_concurrent_key_creation_yields_one_pair(tmp_path: Path) -> None:
     path, won = tmp_path / "keys" / "own.json", []
     makers = [
         threading.Thread(target=lambda number=number: won.append(write_private(path, {"by": number}, replace=False)))
@@ -184,7 +182,7 @@ def test_of_two_who_make_a_pair_at_once_one_wins_and_both_use_it(tmp_path: Path)
     assert sorted(won) == [False] * 7 + [True] and len(list(path.parent.iterdir())) == 1
 
 
-def test_the_servers_pair_is_made_once_and_replaced_only_when_told(keys: KeyFolder) -> None:
+def test_server_key_is_replaced_only_on_request(keys: KeyFolder) -> None:
     pair = keys.pair()
     assert mode(keys.folder) == 0o700 and all(mode(path) == 0o600 for path in keys.folder.glob("*.json"))
     with pytest.raises(ConfigError, match="holds a key pair already.*create --replace"):
@@ -196,7 +194,7 @@ def test_the_servers_pair_is_made_once_and_replaced_only_when_told(keys: KeyFold
 @pytest.mark.parametrize(
     "damage", ["{", "[]", '{"form": 2}', '{"form": 1}', '{"form": 1, "public": "x", "secret": "y"}', "\xff"]
 )
-def test_a_damaged_pair_is_told_and_never_made_anew_by_itself(keys: KeyFolder, damage: str) -> None:
+def test_damaged_key_files_are_reported(keys: KeyFolder, damage: str) -> None:
     (keys.folder / "server.json").write_bytes(damage.encode("latin-1"))
     with pytest.raises(ConfigError, match="damaged|form"):
         keys.pair()
@@ -222,17 +220,17 @@ def test_allow_revoke_and_roles(keys: KeyFolder) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "local", "-x", ".x", "a b", "a/b", "ä", "x" * 41, "a\n"])
-def test_a_users_name_is_one_plain_word_and_not_that_of_loopback(keys: KeyFolder, name: str) -> None:
+def test_user_names_are_validated(keys: KeyFolder, name: str) -> None:
     with pytest.raises(ConfigError, match="the user's name is"):
         keys.allow(name, format_key(KEY))
 
 
-def test_the_servers_own_key_is_not_taken_for_an_artists(keys: KeyFolder) -> None:
+def test_server_key_cannot_be_allowed_as_a_user(keys: KeyFolder) -> None:
     with pytest.raises(ConfigError, match="the server's own key"):
         keys.allow("anna", format_key(keys.pair().public))
 
 
-def test_the_guest_list_follows_the_file_at_once_and_trusts_nothing_else(keys: KeyFolder) -> None:
+def test_authorized_keys_follow_the_file(keys: KeyFolder) -> None:
     guests, key = AuthorizedKeys(keys), format_key(KEY)
     assert guests.user_of(key) is None and not guests.is_admin("anna")
     keys.allow("anna", key, True)
@@ -251,7 +249,7 @@ def test_the_guest_list_follows_the_file_at_once_and_trusts_nothing_else(keys: K
     assert guests.user_of(key) is None
 
 
-def test_no_command_loses_anothers_change(keys: KeyFolder) -> None:
+def test_concurrent_key_commands_keep_every_change(keys: KeyFolder) -> None:
     names = [f"user{number}" for number in range(12)]
     texts = {name: format_key(generate_key_pair().public) for name in names}
     threads = [threading.Thread(target=keys.allow, args=(name, texts[name])) for name in names]
@@ -265,9 +263,7 @@ def test_no_command_loses_anothers_change(keys: KeyFolder) -> None:
 # --- the commands
 
 
-def test_the_commands_lead_a_stranger_from_no_keys_to_an_allowed_artist(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_key_commands_lead_to_an_authorized_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = ["--state", str(tmp_path)]
     key = format_key(KEY)
     assert main(["keys", "show", *state]) == 2
@@ -301,7 +297,7 @@ def test_the_commands_lead_a_stranger_from_no_keys_to_an_allowed_artist(
     assert main(["keys", "revoke", "anna", *state]) == 2
 
 
-def test_no_command_prints_the_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_command_prints_the_secret_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = ["--state", str(tmp_path)]
     main(["keys", "create", *state])
     secret = json.loads((tmp_path / "keys" / "server.json").read_text())["secret"]
@@ -321,14 +317,14 @@ def test_no_command_prints_the_secret(tmp_path: Path, capsys: pytest.CaptureFixt
         ("tcp://127.0.0.1:5", "", "tcp://127.0.0.1:5"),
     ],
 )
-def test_the_connection_string_names_an_address_that_can_be_reached(bound: str, named: str, address: str) -> None:
+def test_connection_string_has_a_reachable_address(bound: str, named: str, address: str) -> None:
     assert (
         reachable(bound, named) == address
         and parse_connection_string(str(ConnectionString(address, KEY))).address == address
     )
 
 
-def test_drawing_help_of_the_keys_loads_neither_zmq_nor_torch() -> None:
+def test_keys_help_imports_neither_zmq_nor_torch() -> None:
     script = "import sys; from dreamwright.backend.cli.main import build_parser; build_parser(); print('zmq' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["False", "False"], done.stderr

@@ -31,7 +31,7 @@ worker.main()
 
 
 @pytest.mark.slow
-def test_killed_servers_and_workers_lose_no_job_run_none_twice_at_once_and_change_no_mesh(tmp_path: Path) -> None:
+def test_kills_lose_no_job_and_change_no_mesh(tmp_path: Path) -> None:
     """First the server alone, its worker standing still in a step so that it cannot notice; then a worker that writes."""
     outcome = soak(tmp_path, [("step", "orphan"), ("part", "worker")], 0, 120, (0,))
     assert outcome.faults == []
@@ -41,7 +41,7 @@ def test_killed_servers_and_workers_lose_no_job_run_none_twice_at_once_and_chang
     assert max(outcome.behind) <= INTERVAL
 
 
-def test_a_worker_stuck_in_its_work_ends_within_seconds_of_its_server() -> None:
+def test_stuck_worker_ends_with_its_server() -> None:
     told = b'{"address": "tcp://127.0.0.1:1", "secret": "s", "device": "cpu"}\n'
     worker = subprocess.Popen([sys.executable, "-c", STUCK], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:

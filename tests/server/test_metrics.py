@@ -47,15 +47,13 @@ def scraped(url: str) -> str:
 def shown(in_memory_server: InMemoryServer) -> str:
     registry, shelf = CollectorRegistry(), MetricsCollector()
     registry.register(shelf)
-    shelf.figures = in_memory_server.service.observer.figures()
+    shelf.figures = in_memory_server.service.metrics()
     return generate_latest(registry).decode()
 
 
 @given(st.lists(st.floats(0, 100), max_size=40), st.sets(st.floats(0.01, 99), min_size=1, max_size=6))
 @settings(max_examples=100, deadline=None)
-def test_a_spread_counts_each_value_below_the_first_bound_that_is_no_smaller(
-    values: list[float], bounds: set[float]
-) -> None:
+def test_histogram_counts_by_upper_bound(values: list[float], bounds: set[float]) -> None:
     spread = Histogram(tuple(sorted(bounds)))
     for value in values:
         spread.add(value)
@@ -65,7 +63,7 @@ def test_a_spread_counts_each_value_below_the_first_bound_that_is_no_smaller(
     assert spread.total == pytest.approx(sum(values))
 
 
-def test_paces_waits_outcomes_and_deaths_are_those_of_the_jobs(in_memory_server: InMemoryServer) -> None:
+def test_metrics_match_the_jobs(in_memory_server: InMemoryServer) -> None:
     done, dying, waiting = in_memory_server.submit(), in_memory_server.submit(), in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.report(ProgressReport, done, 10, 100, 4.0, 36.0)
@@ -106,7 +104,7 @@ def test_paces_waits_outcomes_and_deaths_are_those_of_the_jobs(in_memory_server:
     )
 
 
-def test_a_run_that_begins_anew_from_another_seed_counts_no_step_backwards(in_memory_server: InMemoryServer) -> None:
+def test_restart_from_another_seed_counts_no_step_backwards(in_memory_server: InMemoryServer) -> None:
     job = in_memory_server.submit()
     in_memory_server.step()
     for step, elapsed in ((50, 10.0), (2, 0.4), (4, 0.8)):
@@ -114,7 +112,7 @@ def test_a_run_that_begins_anew_from_another_seed_counts_no_step_backwards(in_me
     assert read(shown(in_memory_server))["dreamwright_step_duration_seconds_count", (("device", "cpu"),)] == 2
 
 
-def test_no_label_names_a_user_a_job_or_a_prompt(in_memory_server: InMemoryServer) -> None:
+def test_no_label_names_a_user_job_or_prompt(in_memory_server: InMemoryServer) -> None:
     job = in_memory_server.submit("ada", prompt="a blue chair")
     in_memory_server.step()
     in_memory_server.report(ProgressReport, job, 1, 100, 1.0, 1.0)
@@ -125,7 +123,7 @@ def test_no_label_names_a_user_a_job_or_a_prompt(in_memory_server: InMemoryServe
     assert {label for (_, labels) in read(written) for label, _ in labels} <= allowed
 
 
-def test_every_name_follows_the_conventions(in_memory_server: InMemoryServer) -> None:
+def test_metric_names_follow_prometheus_conventions(in_memory_server: InMemoryServer) -> None:
     job = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.report(ProgressReport, job, 1, 100, 1.0, 1.0)
@@ -137,12 +135,12 @@ def test_every_name_follows_the_conventions(in_memory_server: InMemoryServer) ->
 
 
 @pytest.mark.parametrize("address", ["9464", "localhost", ":9464", "127.0.0.1:65536", "127.0.0.1:x"])
-def test_an_address_for_figures_that_cannot_be_is_refused(address: str) -> None:
+def test_invalid_metrics_addresses_are_refused(address: str) -> None:
     with pytest.raises(ConfigError, match="HOST:PORT"):
         read_address(address)
 
 
-def test_only_loopback_goes_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_metrics_beyond_loopback_warn(caplog: pytest.LogCaptureFixture) -> None:
     assert is_loopback("127.0.0.1") and is_loopback("::1") and is_loopback("localhost")
     assert not is_loopback("0.0.0.0") and not is_loopback("gpu.example.org")
     for address, warned in (("127.0.0.1:0", False), ("0.0.0.0:0", True)):
@@ -151,7 +149,7 @@ def test_only_loopback_goes_without_a_warning(caplog: pytest.LogCaptureFixture) 
         assert ("without encryption" in caplog.text) is warned
 
 
-def test_a_port_that_is_taken_is_said() -> None:
+def test_metrics_port_in_use_is_reported() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         pytest.raises(ConfigError, match="choose another with --metrics"),
@@ -174,7 +172,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_scrape_of_a_real_server_agrees_with_what_was_done(server: ServerProcess, tmp_path: Path) -> None:
+def test_scrape_of_a_real_server_matches_its_jobs(server: ServerProcess, tmp_path: Path) -> None:
     with server.authorized_client() as client:
         jobs = [server.request(client, asked(f"t{number}")) for number in range(3)]
         assert all(isinstance(reply, JobReply) for reply in jobs)
@@ -206,7 +204,7 @@ def test_a_scrape_of_a_real_server_agrees_with_what_was_done(server: ServerProce
     assert figures["process_resident_memory_bytes", ()] > 1e6 and figures["process_open_fds", ()] > 3
 
 
-def test_ended_is_counted_once_though_told_twice(in_memory_server: InMemoryServer) -> None:
+def test_repeated_end_is_counted_once(in_memory_server: InMemoryServer) -> None:
     job = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.finish(job)

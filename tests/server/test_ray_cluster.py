@@ -99,7 +99,7 @@ class House:
 
     @property
     def runner(self) -> Any:
-        return self.server._foreman
+        return self.server.runner
 
     def step(self) -> None:
         self.server.step(0.02)
@@ -133,10 +133,10 @@ class House:
         ).job.job
 
     def job(self, name: str) -> JobSummary:
-        return self.server._ledger.entries[name].summary
+        return self.server.store.records[name].summary
 
     def mesh(self, name: str) -> bytes:
-        return (self.server._ledger.job_folder(name) / MESH_FILE).read_bytes()
+        return (self.server.store.job_folder(name) / MESH_FILE).read_bytes()
 
     def close(self) -> None:
         self.client.close()
@@ -161,7 +161,7 @@ def actors() -> list[psutil.Process]:
     ]
 
 
-def test_two_jobs_run_at_once_and_a_lost_nodes_job_goes_on_elsewhere_to_the_same_mesh(
+def test_job_of_a_lost_node_resumes_elsewhere_with_the_same_mesh(
     house: House, machines: RayTestCluster, undisturbed: bytes
 ) -> None:
     """And the third waits in the server's own queue, where it can be cancelled; the second is cancelled within a step."""
@@ -198,7 +198,7 @@ def test_two_jobs_run_at_once_and_a_lost_nodes_job_goes_on_elsewhere_to_the_same
     assert house.mesh(first) == undisturbed
 
 
-def test_a_job_goes_on_without_the_server_and_without_its_envoy_and_is_found_again(house: House) -> None:
+def test_job_outlives_server_and_bridge(house: House) -> None:
     job = house.submit(LONG)
     house.client.subscribe(job)
     house.wait_until(lambda: bool(house.previews) and house.job(job).step > 3)
@@ -266,9 +266,7 @@ def bench(tmp_path: Path, machines: RayTestCluster) -> Iterator[Bench]:
     bench.close()
 
 
-def test_of_two_attempts_at_once_only_the_later_goes_on_is_heard_and_publishes(
-    bench: Bench, tmp_path: Path, model: Path
-) -> None:
+def test_only_the_later_of_two_attempts_continues(bench: Bench, tmp_path: Path, model: Path) -> None:
     """As when a node that was only cut off comes back, after its job was given to another."""
     folder = tmp_path / "job"
     raise_fence(folder, 1)
@@ -295,9 +293,7 @@ def test_of_two_attempts_at_once_only_the_later_goes_on_is_heard_and_publishes(
         bench.runner.socket.poll(50)
 
 
-def test_an_actor_that_does_not_heed_is_ended_by_force_and_one_that_is_killed_is_told_of(
-    bench: Bench, tmp_path: Path, model: Path
-) -> None:
+def test_hung_actor_is_killed_and_a_killed_actor_reported(bench: Bench, tmp_path: Path, model: Path) -> None:
     """Both wait for a folder that their node does not see yet, and so look at nothing else."""
     for name, device in (("stuck", "left/0"), ("dies", "right/0")):
         (tmp_path / name).mkdir()
@@ -321,7 +317,7 @@ def test_an_actor_that_does_not_heed_is_ended_by_force_and_one_that_is_killed_is
     assert set(bench.runner.idle_devices()) == {"left/0", "right/0"}
 
 
-def test_what_the_server_does_not_want_any_more_is_ended_when_it_comes_back(
+def test_unwanted_actors_are_killed_on_restart(
     bench: Bench, tmp_path: Path, machines: RayTestCluster, model: Path
 ) -> None:
     (tmp_path / "old").mkdir()
@@ -338,7 +334,7 @@ def test_what_the_server_does_not_want_any_more_is_ended_when_it_comes_back(
         time.sleep(0.1)
 
 
-def test_a_node_without_dreamwright_fails_the_job_with_a_sentence_and_a_node_that_has_just_gone_gives_it_back(
+def test_node_without_dreamwright_fails_the_job(
     bench: Bench, tmp_path: Path, machines: RayTestCluster, model: Path
 ) -> None:
     (tmp_path / "poison").mkdir()
@@ -360,9 +356,7 @@ def test_a_node_without_dreamwright_fails_the_job_with_a_sentence_and_a_node_tha
     assert set(bench.runner.devices) == set(bench.runner.idle_devices()) == {"left/0", "right/0"}
 
 
-def test_the_runner_outlives_the_head_node_and_goes_on_with_the_next_one(
-    bench: Bench, tmp_path: Path, machines: RayTestCluster, model: Path
-) -> None:
+def test_runner_outlives_the_head_node(bench: Bench, tmp_path: Path, machines: RayTestCluster, model: Path) -> None:
     """Ray ends every process that has lost its head for a while; only the envoy is one of those."""
     bench.runner.assign("left/0", job_order(model, tmp_path, "job", 1, "left/0"))
     end = time.monotonic() + 120

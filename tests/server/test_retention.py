@@ -4,22 +4,22 @@
 from __future__ import annotations
 
 import dataclasses
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.server.jobs.retention import DAY_S, MonotonicAge, RetainedJob, expired
-from dreamwright.backend.server.policy import GIGABYTE, Policy, make_policy, policy_settings, stated_bounds
 import sqlite3
 from pathlib import Path
 from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.server.jobs.job_store import SCHEMA_VERSION
-from dreamwright.backend.server.policy import Policy
+from dreamwright.backend.server.jobs.retention import DAY_S, MonotonicAge, RetainedJob, expired
+from dreamwright.backend.server.policy import GIGABYTE, Policy, make_policy, policy_settings, stated_bounds
 from dreamwright.backend.server.workers.dispatcher import CLEANUP_INTERVAL_S
 from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport
 from dreamwright.shared.messages import FetchChunk, PinJob, Subscribe
 from tests.testing.in_memory_server import InMemoryServer
-
 
 WEEK = Policy(keep_days=7, keep_gb=1.0)
 KEPT = st.lists(
@@ -109,7 +109,9 @@ def test_policy_numbers_have_bounds() -> None:
     for limit in policy_settings():
         name, (low, high) = limit.key, limit.bounds
         for value in (low - 1, high + 1, float("nan"), 1e308):
-            with pytest.raises(ConfigError, match=f"{name} is .*allowed is .*change it with --{name.replace('_', '-')}"):
+            with pytest.raises(
+                ConfigError, match=f"{name} is .*allowed is .*change it with --{name.replace('_', '-')}"
+            ):
                 make_policy(**{name: value})
     assert make_policy(keep_days=None, keep_gb=2.0) == Policy(keep_gb=2.0)
 

@@ -60,17 +60,17 @@ def files(in_memory_server: InMemoryServer) -> list[str]:
 # --- pieces
 
 
-def test_a_mesh_in_pieces_is_whole_in_the_end_and_can_be_submitted(in_memory_server: InMemoryServer) -> None:
+def test_uploaded_mesh_can_be_submitted(in_memory_server: InMemoryServer) -> None:
     assert send(in_memory_server) == len(BALL) and files(in_memory_server) == [f"{MESH}.dwm"]
     job = refine(in_memory_server, settings={"refine.strength": 0.25, "run.steps": 7})
     summary = in_memory_server.job(job)
     assert (summary.mesh, summary.steps, summary.preset) == (MESH, 7, "refine")
-    assert (in_memory_server.ledger.job_folder(job) / INPUT_MESH_FILE).read_bytes() == BALL
+    assert (in_memory_server.store.job_folder(job) / INPUT_MESH_FILE).read_bytes() == BALL
 
 
 @settings(max_examples=40)
 @given(order=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 4000)), max_size=40))
-def test_pieces_in_any_order_again_and_overlapping_never_leave_anything_but_the_beginning_of_the_file(
+def test_pieces_in_any_order_leave_a_prefix_of_the_file(
     tmp_path_factory: pytest.TempPathFactory, order: list[tuple[int, int]]
 ) -> None:
     """Against the promise itself: what the server says that it has is how many bytes of the file it has."""
@@ -87,7 +87,7 @@ def test_pieces_in_any_order_again_and_overlapping_never_leave_anything_but_the_
     assert (kept.read_bytes() if kept else b"") == data[:have]
 
 
-def test_an_upload_goes_on_after_the_servers_end_where_it_was_and_asking_costs_nothing(
+def test_upload_resumes_after_a_restart(
     in_memory_server: InMemoryServer,
 ) -> None:
     sent = list(pieces(BALL, 1000))
@@ -107,7 +107,7 @@ def test_an_upload_goes_on_after_the_servers_end_where_it_was_and_asking_costs_n
     ), "sent again it is there at once"
 
 
-def test_a_file_with_another_hash_is_thrown_away_and_can_be_sent_again(in_memory_server: InMemoryServer) -> None:
+def test_wrong_hash_discards_the_upload(in_memory_server: InMemoryServer) -> None:
     wrong = [
         replace(piece, data=b"x" + piece.data[1:]) if piece.offset == 6000 else piece for piece in pieces(BALL, 3000)
     ]
@@ -138,9 +138,7 @@ def test_a_file_with_another_hash_is_thrown_away_and_can_be_sent_again(in_memory
     ],
     ids=["noise", "no faces", "no size", "NaN", "faces of nothing", "pictured"],
 )
-def test_what_cannot_be_refined_is_refused_with_the_reason_once_it_is_whole_and_not_kept(
-    in_memory_server: InMemoryServer, data: bytes, words: str
-) -> None:
+def test_invalid_uploads_are_refused_and_removed(in_memory_server: InMemoryServer, data: bytes, words: str) -> None:
     *before, last = pieces(data, 4000)
     for piece in before:
         in_memory_server.request(piece)
@@ -155,7 +153,7 @@ def test_what_cannot_be_refined_is_refused_with_the_reason_once_it_is_whole_and_
     )
 
 
-def test_a_mesh_of_more_vertices_than_a_refinement_takes_is_refused_with_both_numbers(
+def test_mesh_with_too_many_vertices_is_refused(
     in_memory_server: InMemoryServer,
 ) -> None:
     """Its file is small enough: it has hardly any faces."""
@@ -169,7 +167,7 @@ def test_a_mesh_of_more_vertices_than_a_refinement_takes_is_refused_with_both_nu
     assert f"{count} vertices" in in_memory_server.refusal(last).message
 
 
-def test_the_largest_mesh_fits_and_is_checked_before_anybody_waits_long(in_memory_server: InMemoryServer) -> None:
+def test_largest_mesh_is_checked_quickly(in_memory_server: InMemoryServer) -> None:
     """Faces and vertices at their limits, and all that facts may hold."""
     vertices = np.random.default_rng(0).uniform(size=(limits.MESH_VERTICES, 3)).astype(np.float32)
     faces = np.random.default_rng(1).integers(0, limits.MESH_VERTICES, (limits.MESH_FACES, 3)).astype(np.int32)
@@ -185,7 +183,7 @@ def test_the_largest_mesh_fits_and_is_checked_before_anybody_waits_long(in_memor
     )
 
 
-def test_a_packed_array_that_would_be_large_is_refused_before_it_is_unpacked(in_memory_server: InMemoryServer) -> None:
+def test_large_packed_array_is_refused_unread(in_memory_server: InMemoryServer) -> None:
     """100 MB of zeros pack into 100 kB."""
     zeros = encode_array(np.zeros((8_000_000, 3), np.float32), compress=True)
     small = encode_array(np.zeros((1, 3), np.float32))
@@ -213,9 +211,7 @@ def test_a_packed_array_that_would_be_large_is_refused_before_it_is_unpacked(in_
     ],
     ids=["path", "upper", "none", "beyond"],
 )
-def test_a_name_that_is_no_hash_and_a_piece_beyond_the_end_are_refused_and_nothing_is_written(
-    in_memory_server: InMemoryServer, changes: dict[str, Any]
-) -> None:
+def test_invalid_hashes_and_offsets_are_refused(in_memory_server: InMemoryServer, changes: dict[str, Any]) -> None:
     refused = in_memory_server.refusal(replace(UploadChunk(MESH, len(BALL), 0, b"x"), **changes))
     assert (
         refused.code == "bad-input"
@@ -224,16 +220,14 @@ def test_a_name_that_is_no_hash_and_a_piece_beyond_the_end_are_refused_and_nothi
     )
 
 
-def test_the_largest_piece_fits_into_a_request() -> None:
+def test_largest_piece_fits_into_a_request() -> None:
     assert (
         len(pack(UploadChunk(MESH, limits.UPLOAD_BYTES, limits.UPLOAD_BYTES, bytes(limits.UPLOAD_PIECE_BYTES)), 2**53))
         <= limits.REQUEST_BYTES
     )
 
 
-def test_a_full_disk_refuses_a_piece_and_the_upload_goes_on_when_there_is_room(
-    in_memory_server: InMemoryServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_upload_resumes_after_a_full_disk(in_memory_server: InMemoryServer, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, *rest = pieces(BALL, 3000)
     in_memory_server.request(first)
     opened = Path.open
@@ -256,7 +250,7 @@ def test_a_full_disk_refuses_a_piece_and_the_upload_goes_on_when_there_is_room(
 # --- whose it is, and how much may lie there
 
 
-def test_a_mesh_is_its_senders_alone_and_to_everybody_else_as_if_there_were_none(
+def test_uploads_of_other_users_are_unknown(
     in_memory_server: InMemoryServer,
 ) -> None:
     send(in_memory_server)
@@ -278,10 +272,10 @@ def test_a_mesh_is_its_senders_alone_and_to_everybody_else_as_if_there_were_none
     assert in_memory_server.request(UploadChunk(MESH, len(BALL), 0, b""), "bert") == UploadProgress(0), (
         "not even whether it is there is told"
     )
-    assert not in_memory_server.ledger.entries and not (in_memory_server.folder / "jobs").exists()
+    assert not in_memory_server.store.records and not (in_memory_server.folder / "jobs").exists()
 
 
-def test_each_user_of_an_encrypted_server_sends_their_own(encrypted_server: EncryptedServer) -> None:
+def test_each_user_of_an_encrypted_server_uploads_their_own(encrypted_server: EncryptedServer) -> None:
     anna, bert = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("bert")
     for piece in pieces(BALL):
         assert encrypted_server.request(anna, piece).offset > 0
@@ -296,7 +290,7 @@ def test_each_user_of_an_encrypted_server_sends_their_own(encrypted_server: Encr
         )
 
 
-def test_above_a_users_share_the_ones_not_used_for_longest_go_and_nobody_elses(tmp_path: Path) -> None:
+def test_user_quota_removes_least_recently_used_uploads(tmp_path: Path) -> None:
     one = len(BALL) / 1e6
     in_memory_server = InMemoryServer(tmp_path / "state", policy=Policy(upload_mb_per_user=2.5 * one))
     meshes = [encode_mesh(sent_ball(2, 0.8, number=number)) for number in range(3)]
@@ -318,7 +312,7 @@ def test_above_a_users_share_the_ones_not_used_for_longest_go_and_nobody_elses(t
     )
 
 
-def test_above_the_limit_of_all_only_idle_ones_go_and_else_the_upload_is_refused(tmp_path: Path) -> None:
+def test_total_quota_removes_only_idle_uploads(tmp_path: Path) -> None:
     one = len(BALL) / 1e6
     in_memory_server = InMemoryServer(
         tmp_path / "state", policy=Policy(upload_mb_per_user=1.5 * one, upload_mb_total=2.5 * one)
@@ -332,7 +326,7 @@ def test_above_the_limit_of_all_only_idle_ones_go_and_else_the_upload_is_refused
     assert in_memory_server.request(UploadChunk(MESH, len(BALL), 0, b""), "anna") == UploadProgress(0)
 
 
-def test_a_mesh_larger_than_a_users_share_is_refused_with_the_option_that_helps(tmp_path: Path) -> None:
+def test_mesh_above_the_user_quota_is_refused(tmp_path: Path) -> None:
     in_memory_server = InMemoryServer(tmp_path / "state", policy=Policy(upload_mb_per_user=0.5 * len(BALL) / 1e6))
     refused = in_memory_server.refusal(next(pieces(BALL)))
     assert (
@@ -342,7 +336,7 @@ def test_a_mesh_larger_than_a_users_share_is_refused_with_the_option_that_helps(
     )
 
 
-def test_what_nobody_uses_goes_after_a_day_of_the_servers_own_clock_and_a_job_keeps_its_own(
+def test_unused_uploads_expire_after_a_day(
     in_memory_server: InMemoryServer,
 ) -> None:
     send(in_memory_server)
@@ -353,7 +347,7 @@ def test_what_nobody_uses_goes_after_a_day_of_the_servers_own_clock_and_a_job_ke
     in_memory_server.step(3600 * 25)
     assert (
         files(in_memory_server) == []
-        and (in_memory_server.ledger.job_folder(job) / INPUT_MESH_FILE).read_bytes() == BALL
+        and (in_memory_server.store.job_folder(job) / INPUT_MESH_FILE).read_bytes() == BALL
     )
     assert (
         in_memory_server.refusal(
@@ -363,7 +357,7 @@ def test_what_nobody_uses_goes_after_a_day_of_the_servers_own_clock_and_a_job_ke
     )
 
 
-def test_the_limits_and_settings_of_a_refinement_are_told(in_memory_server: InMemoryServer) -> None:
+def test_capabilities_state_refinement_limits(in_memory_server: InMemoryServer) -> None:
     offered = in_memory_server.request(GetCapabilities())
     assert offered.bounds["upload_bytes"] == limits.UPLOAD_BYTES and offered.bounds["mesh_vertices"] == 200_000
     assert offered.bounds["upload_mb_per_user"] == 128 and offered.bounds["upload_hours"] == 24
@@ -376,7 +370,7 @@ def test_the_limits_and_settings_of_a_refinement_are_told(in_memory_server: InMe
 # --- the job
 
 
-def test_the_same_ticket_is_one_job_also_when_the_upload_is_gone_meanwhile(in_memory_server: InMemoryServer) -> None:
+def test_repeated_ticket_works_without_the_upload(in_memory_server: InMemoryServer) -> None:
     send(in_memory_server)
     job = refine(in_memory_server, ticket="same")
     shutil.rmtree(in_memory_server.folder / "uploads")
@@ -385,7 +379,7 @@ def test_the_same_ticket_is_one_job_also_when_the_upload_is_gone_meanwhile(in_me
     assert refine(in_memory_server, ticket="same") == job and in_memory_server.job(job).mesh == MESH
 
 
-def test_a_server_that_dies_between_the_link_and_the_ledger_leaves_no_job_and_the_same_ticket_makes_one(
+def test_crash_between_link_and_store_leaves_no_job(
     in_memory_server: InMemoryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(in_memory_server)
@@ -393,7 +387,7 @@ def test_a_server_that_dies_between_the_link_and_the_ledger_leaves_no_job_and_th
     def dies(*asked: Any) -> None:
         raise SystemExit("killed")
 
-    monkeypatch.setattr(in_memory_server.ledger, "add", dies)
+    monkeypatch.setattr(in_memory_server.store, "add", dies)
     with pytest.raises(SystemExit):
         refine(in_memory_server, ticket="same")
     assert len(list((in_memory_server.folder / "jobs").iterdir())) == 1
@@ -401,27 +395,27 @@ def test_a_server_that_dies_between_the_link_and_the_ledger_leaves_no_job_and_th
     in_memory_server.open()
     assert not list((in_memory_server.folder / "jobs").iterdir()), "nobody's folder is swept at the start"
     assert (
-        in_memory_server.ledger.job_folder(refine(in_memory_server, ticket="same")) / INPUT_MESH_FILE
-    ).read_bytes() == BALL and len(in_memory_server.ledger.entries) == 1
+        in_memory_server.store.job_folder(refine(in_memory_server, ticket="same")) / INPUT_MESH_FILE
+    ).read_bytes() == BALL and len(in_memory_server.store.records) == 1
 
 
-def test_a_submit_that_the_disk_refuses_leaves_no_folder(in_memory_server: InMemoryServer) -> None:
+def test_failed_submit_leaves_no_folder(in_memory_server: InMemoryServer) -> None:
     send(in_memory_server)
     in_memory_server.disk.full = True
     assert (
         in_memory_server.refusal(SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)).code
         == "no-space"
     )
-    assert not list((in_memory_server.folder / "jobs").iterdir()) and not in_memory_server.ledger.entries
+    assert not list((in_memory_server.folder / "jobs").iterdir()) and not in_memory_server.store.records
 
 
-def test_the_jobs_mesh_stays_as_long_as_the_job_can_go_on_and_no_longer(in_memory_server: InMemoryServer) -> None:
+def test_input_mesh_is_kept_while_the_job_can_resume(in_memory_server: InMemoryServer) -> None:
     send(in_memory_server)
     ends = {}
     for how in ("succeeded", "failed", "resumable"):
         job = refine(in_memory_server)
         in_memory_server.step()
-        subject = in_memory_server.ledger.job_folder(job) / INPUT_MESH_FILE
+        subject = in_memory_server.store.job_folder(job) / INPUT_MESH_FILE
         if how == "resumable":
             (subject.parent / "checkpoints").mkdir()
             (subject.parent / "checkpoints" / "checkpoint.safetensors").write_bytes(b"x")
@@ -433,8 +427,8 @@ def test_the_jobs_mesh_stays_as_long_as_the_job_can_go_on_and_no_longer(in_memor
         )
         ends[how] = subject.is_file()
     assert ends == {"succeeded": False, "failed": False, "resumable": True}
-    sweeper = in_memory_server.service._dispatch.sweeper
-    assert sweeper._size(in_memory_server.ledger.entries[job]) == 1 + len(BALL), "it counts for what is kept"
+    cleanup = in_memory_server.service.cleanup
+    assert cleanup.retained_bytes(in_memory_server.store.records[job]) == 1 + len(BALL), "it counts for what is kept"
     in_memory_server.request(ResumeJob(job))
     in_memory_server.request(CancelJob(job))
     assert not subject.is_file()
@@ -453,7 +447,7 @@ def test_the_jobs_mesh_stays_as_long_as_the_job_can_go_on_and_no_longer(in_memor
         ({"mesh": ""}, "unknown preset 'refine'; allowed are"),
     ],
 )
-def test_what_a_refinement_has_no_use_for_is_refused_by_name_and_leaves_nothing(
+def test_unused_settings_of_a_refinement_are_refused(
     in_memory_server: InMemoryServer, changes: dict[str, Any], words: str
 ) -> None:
     send(in_memory_server)

@@ -22,7 +22,7 @@ from dreamwright.shared.transfer import Download
 from tests.testing.scripted_worker_server import asked
 
 
-def test_a_dead_worker_costs_no_job_until_it_has_died_three_times(scripted_server):
+def test_job_survives_two_worker_deaths(scripted_server):
     name = scripted_server.request(asked()).job.job
     for times in (1, 2, 3):
         scripted_server.wait_until(lambda: len(scripted_server.runner.given) == times)
@@ -38,7 +38,7 @@ def test_a_dead_worker_costs_no_job_until_it_has_died_three_times(scripted_serve
     )
 
 
-def test_jobs_survive_a_restart_of_the_server_and_running_ones_go_on(scripted_server):
+def test_jobs_survive_a_server_restart(scripted_server):
     running, waiting, done = (scripted_server.request(asked(t)).job.job for t in "abc")
     scripted_server.wait_until(lambda: scripted_server.runner.given == [running])
     scripted_server.request(CancelJob(done))
@@ -51,21 +51,21 @@ def test_jobs_survive_a_restart_of_the_server_and_running_ones_go_on(scripted_se
     assert scripted_server.job(running).changed > before  # or a client that saw the old state would ignore the new one
 
 
-def test_a_state_folder_has_one_server(scripted_server):
+def test_state_folder_has_one_server(scripted_server):
     with pytest.raises(CheckpointError, match="another server uses"):
         Server("tcp://127.0.0.1:*", scripted_server.folder, ("cpu",))
 
 
-def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path):
-    ledger = JobStore(tmp_path)
-    ledger._db.execute("PRAGMA user_version=99")
-    ledger.close()
+def test_store_of_a_newer_version_is_left_unchanged(tmp_path):
+    store = JobStore(tmp_path)
+    store._db.execute("PRAGMA user_version=99")
+    store.close()
     with pytest.raises(CheckpointError, match="newer Dreamwright"):
         JobStore(tmp_path)
 
 
 @pytest.mark.slow
-def test_a_real_worker_makes_a_job_pauses_resumes_dies_and_goes_on(tmp_path):
+def test_real_worker_pauses_resumes_dies_and_finishes(tmp_path):
     """Through a real process and the starter model: pause, resume, SIGKILL of the worker, and a cancel that keeps a mesh."""
     door = Server("tcp://127.0.0.1:*", tmp_path / "state", ("cpu",))
     client = Client(door.address)
@@ -79,7 +79,7 @@ def test_a_real_worker_makes_a_job_pauses_resumes_dies_and_goes_on(tmp_path):
         while not happened():
             if time.monotonic() > end:
                 log = (tmp_path / "state" / "logs" / "worker-cpu.log").read_text()
-                raise TimeoutError(f"{[e.summary for e in door._ledger.entries.values()]}\n{log[-2000:]}")
+                raise TimeoutError(f"{[e.summary for e in door.store.records.values()]}\n{log[-2000:]}")
             door.step(0.02)
             client.tick()
 
@@ -91,7 +91,7 @@ def test_a_real_worker_makes_a_job_pauses_resumes_dies_and_goes_on(tmp_path):
         name = answers[0].job.job
 
         def now() -> Any:
-            return door._ledger.entries[name].summary
+            return door.store.records[name].summary
 
         until(lambda: now().step >= 2)
         client.request(PauseJob(name), answers.append)
@@ -100,8 +100,8 @@ def test_a_real_worker_makes_a_job_pauses_resumes_dies_and_goes_on(tmp_path):
         client.request(ResumeJob(name), answers.append)
         until(lambda: now().state == "running" and now().step > paused_at)
         assert now().step <= paused_at + 30
-        door._foreman._workers["cpu"].process.kill()
-        until(lambda: door._ledger.entries[name].attempts == 1)
+        door.runner._workers["cpu"].process.kill()
+        until(lambda: door.store.records[name].attempts == 1)
         died_at = now().step
         until(lambda: now().state == "running" and now().step > died_at)
         client.request(CancelJob(name), answers.append)

@@ -9,7 +9,7 @@ import pytest
 
 from dreamwright.backend.config.parsing import setting_bounds
 from dreamwright.backend.server.policy import Policy, stated_bounds
-from dreamwright.backend.server.workers.dispatcher import UPDATE_ETA_S
+from dreamwright.backend.server.workers.dispatcher import ETA_INTERVAL_S
 from dreamwright.backend.server.workers.worker_protocol import ProgressReport
 from dreamwright.shared.messages import (
     CancelJob,
@@ -29,7 +29,7 @@ from tests.testing.in_memory_server import InMemoryServer
 # --- the line
 
 
-def test_fifty_jobs_of_one_user_do_not_delay_the_first_of_another(in_memory_server: InMemoryServer) -> None:
+def test_fifty_jobs_of_one_user_do_not_delay_another(in_memory_server: InMemoryServer) -> None:
     flood = [in_memory_server.submit("ada") for _ in range(50)]
     in_memory_server.step()
     first = in_memory_server.submit("bob")
@@ -38,7 +38,7 @@ def test_fifty_jobs_of_one_user_do_not_delay_the_first_of_another(in_memory_serv
     assert in_memory_server.runner.given == [flood[0], first]
 
 
-def test_every_device_works_while_anything_waits(tmp_path: Path) -> None:
+def test_devices_are_busy_while_jobs_wait(tmp_path: Path) -> None:
     in_memory_server = InMemoryServer(tmp_path, ("cuda:0", "cuda:1"))
     jobs = [in_memory_server.submit() for _ in range(3)]
     in_memory_server.step()
@@ -51,7 +51,7 @@ def test_every_device_works_while_anything_waits(tmp_path: Path) -> None:
     assert in_memory_server.runner.at_work["cuda:1"].job == jobs[2]
 
 
-def test_a_user_s_limit_counts_paused_jobs_and_hinders_nobody_else(tmp_path: Path) -> None:
+def test_user_quota_counts_paused_jobs(tmp_path: Path) -> None:
     in_memory_server = InMemoryServer(tmp_path, policy=Policy(jobs_per_user=2, jobs_total=3))
     first, second = in_memory_server.submit(), in_memory_server.submit()
     in_memory_server.request(PauseJob(second))
@@ -64,12 +64,12 @@ def test_a_user_s_limit_counts_paused_jobs_and_hinders_nobody_else(tmp_path: Pat
     assert in_memory_server.refusal(asked, "cem").code == "queue-full"
     in_memory_server.request(CancelJob(first))
     in_memory_server.request(asked)
-    assert in_memory_server.request(asked).job.job in in_memory_server.ledger.entries, (
+    assert in_memory_server.request(asked).job.job in in_memory_server.store.records, (
         "and asking for it again is answered although the limit is reached"
     )
 
 
-def test_priorities_order_a_turn_and_only_admins_raise_them(in_memory_server: InMemoryServer) -> None:
+def test_priorities_order_a_turn(in_memory_server: InMemoryServer) -> None:
     running = in_memory_server.submit("zoe")
     in_memory_server.step()
     a, b = in_memory_server.submit("ada"), in_memory_server.submit("bob")
@@ -89,7 +89,7 @@ def test_priorities_order_a_turn_and_only_admins_raise_them(in_memory_server: In
     assert in_memory_server.job(a).priority == 5
 
 
-def test_users_see_their_own_jobs_and_an_admin_everybody_s(in_memory_server: InMemoryServer) -> None:
+def test_users_list_their_own_jobs_and_admins_all(in_memory_server: InMemoryServer) -> None:
     mine, other = in_memory_server.submit("ada"), in_memory_server.submit("bob")
     assert [job.job for job in in_memory_server.request(ListJobs()).jobs] == [mine]
     seen = in_memory_server.request(ListJobs(), "root", admin=True).jobs
@@ -108,7 +108,7 @@ def test_users_see_their_own_jobs_and_an_admin_everybody_s(in_memory_server: InM
         assert (theirs.code, theirs.message.replace(other, "")) == (none.code, none.message.replace("f" * 16, ""))
 
 
-def test_the_capabilities_state_every_limit(in_memory_server: InMemoryServer) -> None:
+def test_capabilities_state_every_limit(in_memory_server: InMemoryServer) -> None:
     able = in_memory_server.request(GetCapabilities())
     assert able.bounds == stated_bounds(in_memory_server.policy)
     assert {(b.name, b.low, b.high) for b in able.setting_bounds} == {
@@ -119,7 +119,7 @@ def test_the_capabilities_state_every_limit(in_memory_server: InMemoryServer) ->
 # --- times
 
 
-def test_the_time_of_a_queued_job_is_unknown_until_its_preset_was_measured_on_this_device(
+def test_eta_is_unknown_until_the_preset_was_measured(
     in_memory_server: InMemoryServer,
 ) -> None:
     jobs = [in_memory_server.submit() for _ in range(3)]
@@ -132,7 +132,7 @@ def test_the_time_of_a_queued_job_is_unknown_until_its_preset_was_measured_on_th
     in_memory_server.now += 6.0  # the mesh
     in_memory_server.finish(jobs[0])
     in_memory_server.report(ProgressReport, jobs[1], 0, 400, 0.0, 200.0)
-    in_memory_server.step(UPDATE_ETA_S)
+    in_memory_server.step(ETA_INTERVAL_S)
     told = in_memory_server.job(jobs[2])
     steps = in_memory_server.job(jobs[2]).steps
     one = 0.5 * steps + 9.5
@@ -143,13 +143,13 @@ def test_the_time_of_a_queued_job_is_unknown_until_its_preset_was_measured_on_th
     in_memory_server.kill()
     in_memory_server.open()
     in_memory_server.step()
-    in_memory_server.step(UPDATE_ETA_S)
+    in_memory_server.step(ETA_INTERVAL_S)
     assert in_memory_server.job(jobs[2]).ready_low_s == pytest.approx(2 * one, abs=0.1), (
         "measured times outlive the server"
     )
 
 
-def test_another_preset_or_a_heavier_setting_has_a_time_of_its_own(in_memory_server: InMemoryServer) -> None:
+def test_eta_depends_on_preset_and_settings(in_memory_server: InMemoryServer) -> None:
     done = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.report(ProgressReport, done, 1, 400, 0.5, 199.5)

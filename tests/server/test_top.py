@@ -24,7 +24,7 @@ from rich.console import Console
 
 from dreamwright.backend.cli import client_key, status_table
 from dreamwright.backend.cli.main import main
-from dreamwright.backend.server.monitoring.status_reporter import DISK_S, PRESENT_S
+from dreamwright.backend.server.monitoring.status_reporter import DISK_INTERVAL_S, PRESENT_S
 from dreamwright.backend.server.transport.authorized_keys import LOCAL, KeyFolder
 from dreamwright.backend.server.workers.worker_protocol import ProgressReport
 from dreamwright.shared.codec import pack
@@ -53,7 +53,7 @@ def drawn(status: ServerStatus, width: int = 120, height: int | None = None) -> 
 # --- what the server tells
 
 
-def test_an_admin_sees_devices_jobs_and_users_and_a_pace_that_was_measured(in_memory_server: InMemoryServer) -> None:
+def test_admin_sees_devices_jobs_users_and_speed(in_memory_server: InMemoryServer) -> None:
     running, queued = in_memory_server.submit("ada"), in_memory_server.submit("bob", priority=-2)
     paused = in_memory_server.submit("bob")
     in_memory_server.request(PauseJob(paused), "bob")
@@ -78,7 +78,7 @@ def test_an_admin_sees_devices_jobs_and_users_and_a_pace_that_was_measured(in_me
     assert {user.name: round(user.seen_s) for user in status.users} == {"ada": 14, "bob": 14, "chief": 0}
 
 
-def test_others_see_their_own_jobs_and_of_devices_only_whether_they_are_busy(in_memory_server: InMemoryServer) -> None:
+def test_users_see_their_own_jobs_and_busy_devices(in_memory_server: InMemoryServer) -> None:
     in_memory_server.submit("ada", prompt="a red chair")
     mine = in_memory_server.submit("bob")
     in_memory_server.step()
@@ -94,14 +94,14 @@ def test_others_see_their_own_jobs_and_of_devices_only_whether_they_are_busy(in_
     assert "You see your own jobs only" in drawn(status) and "--admin" in drawn(status)
 
 
-def test_nobody_is_told_a_prompt(in_memory_server: InMemoryServer) -> None:
+def test_status_contains_no_prompt(in_memory_server: InMemoryServer) -> None:
     in_memory_server.submit("ada", prompt="a red mushroom", negative="a blue chair")
     for owner, is_admin in (("ada", False), ("chief", True)):
         told = pack(in_memory_server.request(GetStatus(), owner, is_admin))
         assert b"mushroom" not in told and b"chair" not in told
 
 
-def test_on_an_open_door_everything_is_ones_own_unless_jobs_of_users_with_keys_lie_there(
+def test_unencrypted_server_shows_all_local_jobs(
     in_memory_server: InMemoryServer,
 ) -> None:
     in_memory_server.submit(LOCAL)
@@ -111,18 +111,18 @@ def test_on_an_open_door_everything_is_ones_own_unless_jobs_of_users_with_keys_l
     assert not status.sees_all and len(status.jobs) == 1
 
 
-def test_a_long_queue_is_told_in_part_with_the_number_of_all(tmp_path: Path) -> None:
+def test_long_queue_is_truncated_with_its_length(tmp_path: Path) -> None:
     from dreamwright.backend.server.policy import Policy
 
     in_memory_server = InMemoryServer(tmp_path, policy=Policy(jobs_per_user=1000, jobs_total=1000))
     for _ in range(MAX_JOBS + 3):
-        in_memory_server.ledger.add("ada", asked(f"t{len(in_memory_server.ledger.entries)}"), 10)
+        in_memory_server.store.add("ada", asked(f"t{len(in_memory_server.store.records)}"), 10)
     status = in_memory_server.request(GetStatus(), "chief", admin=True)
     assert len(status.jobs) == MAX_JOBS and status.jobs_open == MAX_JOBS + 3
     assert f"and {MAX_JOBS + 3 - 4} more" in drawn(dataclasses.replace(status, jobs=status.jobs[:4]))
 
 
-def test_a_connection_that_says_nothing_is_gone_in_time_and_its_user_was_seen_then(
+def test_silent_connections_expire(
     in_memory_server: InMemoryServer,
 ) -> None:
     in_memory_server.request(Hello("c", "test"), "ada")
@@ -136,17 +136,17 @@ def test_a_connection_that_says_nothing_is_gone_in_time_and_its_user_was_seen_th
     }
 
 
-def test_bytes_on_disk_are_those_of_meshes_and_of_checkpoints_of_jobs_under_way(
+def test_disk_usage_counts_meshes_and_checkpoints(
     in_memory_server: InMemoryServer,
 ) -> None:
     done, going = in_memory_server.submit(), in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.finish(done, b"m" * 1000)
     in_memory_server.step()
-    folder = in_memory_server.ledger.job_folder(going) / "checkpoints"
+    folder = in_memory_server.store.job_folder(going) / "checkpoints"
     folder.mkdir(parents=True)
     (folder / "checkpoint.safetensors").write_bytes(b"c" * 234)
-    in_memory_server.now += DISK_S
+    in_memory_server.now += DISK_INTERVAL_S
     status = in_memory_server.request(GetStatus(), "chief", admin=True)
     assert status.disk_used_bytes == 1234 and status.disk_free_bytes > 0
 
@@ -154,7 +154,7 @@ def test_bytes_on_disk_are_those_of_meshes_and_of_checkpoints_of_jobs_under_way(
 # --- what is drawn
 
 
-def test_the_table_has_every_number_in_its_place() -> None:
+def test_table_shows_every_number() -> None:
     words = [line.split() for line in drawn(STATUS).splitlines()]
     assert "up 1h01m" in drawn(STATUS) and "disk 123.5 MB used, 1.0 TB free" in drawn(STATUS)
     assert ["cuda:0", "busy", "abcdef0123456789", "anna", "3.21", "0s"] in words and [
@@ -172,9 +172,7 @@ def test_the_table_has_every_number_in_its_place() -> None:
 
 @given(st.integers(10, 200), st.integers(5, 80), st.text(max_size=30), st.text(max_size=30))
 @settings(max_examples=60, deadline=None)
-def test_any_width_and_any_text_from_a_server_draw_without_a_control_character(
-    width: int, height: int, name: str, software: str
-) -> None:
+def test_table_draws_any_text_at_any_width(width: int, height: int, name: str, software: str) -> None:
     status = dataclasses.replace(
         STATUS,
         software=software + "\x1b[2J",
@@ -188,7 +186,7 @@ def test_any_width_and_any_text_from_a_server_draw_without_a_control_character(
 @pytest.mark.parametrize(
     ("seconds", "words"), [(-1, "-"), (0, "0s"), (59.4, "59s"), (60, "1m00s"), (3599.6, "1h00m"), (90_000, "1d01h")]
 )
-def test_times_have_two_units_at_most(seconds: float, words: str) -> None:
+def test_times_have_at_most_two_units(seconds: float, words: str) -> None:
     assert status_table.span(seconds) == words
 
 
@@ -210,7 +208,7 @@ def call(encrypted_server: EncryptedServer, *arguments: str) -> int:
     return codes[0]
 
 
-def test_an_operator_is_led_from_a_locked_door_to_the_table(
+def test_top_explains_how_to_get_access(
     encrypted_server: EncryptedServer, own_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The error text holds the command that helps; without --admin the table says what is missing."""
@@ -239,7 +237,7 @@ def test_an_operator_is_led_from_a_locked_door_to_the_table(
     assert job in told and "anna" in told and "mushroom" not in told and "\x1b" not in told
 
 
-def test_on_the_servers_machine_address_and_key_come_from_its_folder(
+def test_local_address_and_key_come_from_the_state_folder(
     encrypted_server: EncryptedServer, own_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     encrypted_server.keys.remember_served(encrypted_server.server.address)
@@ -252,7 +250,7 @@ def test_on_the_servers_machine_address_and_key_come_from_its_folder(
     assert "name its folder with --state" in capsys.readouterr().err
 
 
-def test_the_operators_key_stays_the_same_and_private(own_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_client_key_is_kept_and_private(own_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["keys", "mine"]) == 0 and main(["keys", "mine"]) == 0
     first, second = capsys.readouterr().out.split()
     path = own_folder / "keys" / "own.json"
@@ -277,7 +275,7 @@ def test_the_operators_key_stays_the_same_and_private(own_folder: Path, capsys: 
         ),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(
+def test_invalid_options_fail_with_one_line(
     arguments: list[str], code: int, words: str, own_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["top", "--once", *arguments]) == code
@@ -287,7 +285,7 @@ def test_what_cannot_be_is_said_in_one_line(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_in_a_terminal_it_draws_again_and_again_outlives_the_server_and_ctrl_c_ends_it_with_0(tmp_path: Path) -> None:
+def test_top_in_a_terminal_redraws_until_ctrl_c(tmp_path: Path) -> None:
     with server_process(tmp_path, module="tests.testing.fast_worker_server") as server:
         near, far = pty.openpty()
         command = [
@@ -334,7 +332,7 @@ def until_seen(terminal: int, happened: Callable[[str], bool]) -> str:
     return seen
 
 
-def test_a_folder_without_keys_is_an_open_server_of_this_machine(tmp_path: Path, own_folder: Path) -> None:
+def test_folder_without_keys_is_a_local_server(tmp_path: Path, own_folder: Path) -> None:
     from dreamwright.backend.cli.top import choose_server
 
     assert choose_server(None, tmp_path) == ("tcp://127.0.0.1:47630", None)

@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 
 from dreamwright.shared import limits
-from tests.server.test_two_machines import two_machines
 from tests.soak.vanished_clients import CONNECTION_S, SILENT_S, soak
+from tests.testing.network_namespaces import two_networks
 
 
-def test_the_times_are_those_of_the_server() -> None:
+def test_soak_timeouts_match_the_server() -> None:
     assert SILENT_S == 12.0 == limits.HEARTBEAT_S * limits.HEARTBEAT_LIVENESS * 3
     assert CONNECTION_S == 25.0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["kill", "cable"])
-def test_what_the_server_holds_for_a_client_that_vanishes_is_let_go_of(way: str, tmp_path: Path) -> None:
+def test_resources_of_vanished_clients_are_freed(way: str, tmp_path: Path) -> None:
     try:
-        with two_machines():
+        with two_networks():
             pass
     except OSError as error:
         pytest.skip(

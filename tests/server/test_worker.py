@@ -46,7 +46,7 @@ def begun(report_every_step: None, model: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_job_goes_on_where_it_stopped_and_ends_in_the_same_mesh(begun: Path, model: Path, undisturbed: bytes) -> None:
+def test_paused_job_resumes_to_the_same_mesh(begun: Path, model: Path, undisturbed: bytes) -> None:
     worker = run_attempt(model, begun, 2)
     assert worker.ended.how == "succeeded" and worker.steps()[0] == 6
     assert (begun / MESH_FILE).read_bytes() == undisturbed
@@ -55,7 +55,7 @@ def test_a_job_goes_on_where_it_stopped_and_ends_in_the_same_mesh(begun: Path, m
 
 
 @pytest.mark.parametrize("stopped", [None, "cancel", "pause"])
-def test_a_texture_is_baked_and_only_a_cancel_leaves_it_out(
+def test_texture_is_baked_unless_cancelled(
     model: Path, tmp_path: Path, undisturbed: bytes, stopped: str | None
 ) -> None:
     from dreamwright.shared.mesh_file import decode_mesh
@@ -84,9 +84,7 @@ def test_a_texture_is_baked_and_only_a_cancel_leaves_it_out(
         )
 
 
-def test_a_job_whose_server_died_before_it_heard_of_the_mesh_makes_the_same_mesh_again(
-    begun: Path, model: Path, undisturbed: bytes
-) -> None:
+def test_unreported_mesh_is_made_again(begun: Path, model: Path, undisturbed: bytes) -> None:
     run_attempt(model, begun, 2)
     (begun / MESH_FILE).unlink()
     worker = run_attempt(model, begun, 3)
@@ -94,9 +92,7 @@ def test_a_job_whose_server_died_before_it_heard_of_the_mesh_makes_the_same_mesh
 
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "newer"])
-def test_the_checkpoint_before_serves_and_the_job_says_so_to_its_end(
-    harm: str, begun: Path, model: Path, undisturbed: bytes
-) -> None:
+def test_previous_checkpoint_is_used_and_reported(harm: str, begun: Path, model: Path, undisturbed: bytes) -> None:
     newest = begun / "checkpoints" / NEWEST
     data = newest.read_bytes()
     if harm == "truncated":
@@ -112,9 +108,7 @@ def test_the_checkpoint_before_serves_and_the_job_says_so_to_its_end(
     assert (begun / MESH_FILE).read_bytes() == undisturbed
 
 
-def test_with_no_checkpoint_left_that_serves_the_job_begins_anew_and_says_so(
-    begun: Path, model: Path, undisturbed: bytes
-) -> None:
+def test_job_restarts_without_a_usable_checkpoint(begun: Path, model: Path, undisturbed: bytes) -> None:
     for name in (NEWEST, PREVIOUS):
         (begun / "checkpoints" / name).write_bytes(b"nothing")
     worker = run_attempt(model, begun, 2)
@@ -125,7 +119,7 @@ def test_with_no_checkpoint_left_that_serves_the_job_begins_anew_and_says_so(
     )
 
 
-def test_a_checkpoint_of_other_settings_is_never_gone_on_from(begun: Path, model: Path, undisturbed: bytes) -> None:
+def test_checkpoint_of_other_settings_is_ignored(begun: Path, model: Path, undisturbed: bytes) -> None:
     work = job_order(model, begun, 2)
     raise_fence(begun, 2)
     worker = RecordingWorker()
@@ -137,12 +131,12 @@ def no_space(*_: Any, **__: Any) -> None:
     raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
-def test_a_checkpoint_that_does_not_fit_pauses_the_job_and_leaves_the_one_before(
+def test_full_disk_at_a_checkpoint_pauses_the_job(
     begun: Path, model: Path, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (begun / "checkpoints" / NEWEST).read_bytes()
     with monkeypatch.context() as full:
-        full.setattr("dreamwright.backend.training.checkpoints.save_file", no_space)
+        full.setattr("dreamwright.backend.scenes.state_file.save_file", no_space)
         worker = run_attempt(model, begun, 2)
     assert (
         worker.ended.how == "paused"
@@ -153,21 +147,23 @@ def test_a_checkpoint_that_does_not_fit_pauses_the_job_and_leaves_the_one_before
     assert run_attempt(model, begun, 3).ended.how == "succeeded" and (begun / MESH_FILE).read_bytes() == undisturbed
 
 
-def test_a_mesh_that_does_not_fit_pauses_the_job_and_leaves_no_half_file(
+def test_full_disk_at_the_mesh_pauses_the_job(
     begun: Path, model: Path, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full_disk(number: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    raise_fence(begun, 2)
+    worker = RecordingWorker()
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", full_disk)
-        worker = run_attempt(model, begun, 2)
+        worker.run(job_order(model, begun, 2))
     assert worker.ended.how == "paused" and "cannot write the mesh" in worker.ended.message
     assert not list(begun.glob("mesh.dwm*"))
     assert run_attempt(model, begun, 3).ended.how == "succeeded" and (begun / MESH_FILE).read_bytes() == undisturbed
 
 
-def test_a_worker_whose_job_went_to_a_later_attempt_writes_nothing_more(model: Path, tmp_path: Path) -> None:
+def test_superseded_worker_writes_nothing(model: Path, tmp_path: Path) -> None:
     class Late(RecordingWorker):
         def send(self, message: object) -> None:
             super().send(message)
@@ -206,7 +202,7 @@ run_attempt(Path(sys.argv[1]), Path(sys.argv[2]), 1)
         (MESH_FILE, 1, 6),  # the mesh is whole, but under its temporary name
     ],
 )
-def test_sigkill_between_writing_and_renaming_loses_one_interval_at_most(
+def test_sigkill_before_rename_loses_one_interval_at_most(
     renamed: str, time: int, step: int, model: Path, tmp_path: Path, undisturbed: bytes
 ) -> None:
     """A process that SIGKILLs itself just before that rename; from outside such a moment is too short to hit."""
@@ -223,7 +219,7 @@ def test_sigkill_between_writing_and_renaming_loses_one_interval_at_most(
     assert (tmp_path / MESH_FILE).read_bytes() == undisturbed
 
 
-def test_half_a_checkpoint_under_its_temporary_name_is_never_read(begun: Path, model: Path, undisturbed: bytes) -> None:
+def test_partial_checkpoints_are_never_read(begun: Path, model: Path, undisturbed: bytes) -> None:
     (begun / "checkpoints" / f"{NEWEST}.part").write_bytes((begun / "checkpoints" / NEWEST).read_bytes()[:3000])
     worker = run_attempt(model, begun, 2)
     assert (

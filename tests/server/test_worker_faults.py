@@ -39,7 +39,7 @@ def fault_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultInje
         ("hang", "hang", "said nothing for 30 s while stepping"),
     ],
 )
-def test_a_worker_that_falls_over_or_stands_still_is_replaced_and_the_job_goes_on(
+def test_crashed_or_hung_worker_is_replaced(
     what: str, cause: str, said: str, fault_server: FaultInjectionServer
 ) -> None:
     name = fault_server.submit({"where": "step", "what": what, "step": 7})
@@ -48,14 +48,12 @@ def test_a_worker_that_falls_over_or_stands_still_is_replaced_and_the_job_goes_o
     assert fault_server.attempts(name) == [(1, 0), (2, INTERVAL)], "from its last checkpoint"
     life = fault_server.lives[name]
     assert any(said in seen.message and seen.cause == cause for _, seen in life.seen), life.seen
-    assert fault_server.server._ledger.entries[name].attempts == 1
+    assert fault_server.server.store.records[name].attempts == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "cause"), [(signal.SIGKILL, "killed"), (signal.SIGSTOP, "hang")])
-def test_so_is_one_that_a_signal_from_outside_ends_or_stops(
-    number: signal.Signals, cause: str, fault_server: FaultInjectionServer
-) -> None:
+def test_signalled_worker_is_replaced(number: signal.Signals, cause: str, fault_server: FaultInjectionServer) -> None:
     name = fault_server.submit({"where": "step", "what": "wait", "seconds": 0.1})
     fault_server.wait_until(lambda: fault_server.job(name).step >= 5)
     os.kill(fault_server.worker(), number)
@@ -66,7 +64,7 @@ def test_so_is_one_that_a_signal_from_outside_ends_or_stops(
 
 
 @pytest.mark.slow
-def test_want_of_memory_is_met_once_with_settings_that_change_roundings_only_and_the_job_says_so(
+def test_out_of_memory_retries_with_reduced_settings(
     fault_server: FaultInjectionServer,
 ) -> None:
     name = fault_server.submit(
@@ -88,7 +86,7 @@ def test_want_of_memory_is_met_once_with_settings_that_change_roundings_only_and
         ("bug", "fault", "ZeroDivisionError: division by zero (a fault of Dreamwright", True),
     ],
 )
-def test_what_would_only_happen_again_fails_at_once_with_what_to_do(
+def test_deterministic_failures_end_at_once_and_can_resume(
     what: str, cause: str, said: str, resumable: bool, fault_server: FaultInjectionServer
 ) -> None:
     """And a failed job that left a checkpoint goes on from it when it is asked to."""
@@ -104,7 +102,7 @@ def test_what_would_only_happen_again_fails_at_once_with_what_to_do(
 
 
 @pytest.mark.slow
-def test_three_deaths_without_getting_on_end_a_job_and_a_hang_counts_as_one(fault_server: FaultInjectionServer) -> None:
+def test_three_deaths_without_progress_fail_the_job(fault_server: FaultInjectionServer) -> None:
     name = fault_server.submit({"where": "step", "what": "segfault", "step": 1, "attempts": 3})
     job = fault_server.ended(name)
     assert (job.state, job.cause, job.attempt, job.resumable) == ("failed", "crashed", 3, False), job
@@ -133,7 +131,7 @@ scripted_server = ScriptedServer(Path(sys.argv[1]), Patch())
 devices = scripted_server.request(AskCapabilities()).devices
 name = scripted_server.request(asked()).job.job
 scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
-checkpoints = scripted_server.server._ledger.job_folder(name) / "checkpoints"
+checkpoints = scripted_server.server.store.job_folder(name) / "checkpoints"
 checkpoints.mkdir()
 (checkpoints / "checkpoint.safetensors").write_bytes(b"x")
 scripted_server.runner.told = [JobFinished(name, "failed", "out of memory", False, cause="memory")]
@@ -144,7 +142,7 @@ print(json.dumps({"devices": list(devices), "begun": begun, "initialized": torch
 """
 
 
-def test_the_server_process_initializes_no_device_however_many_there_are(tmp_path: Path) -> None:
+def test_server_process_initializes_no_device(tmp_path: Path) -> None:
     """torch is loaded in it, to check settings; CUDA's start is made an error, and two devices are shown to it."""
     done = subprocess.run(
         [sys.executable, "-c", SERVED, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, timeout=200

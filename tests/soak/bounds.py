@@ -11,7 +11,6 @@ import dataclasses
 import json
 import random
 import sys
-import typing
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,7 +99,9 @@ def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
                 yield name, "a fraction", low + 0.5, False
         elif setting.kind == "choice":
             # A preset fits one method only, so another one is refused.
-            yield from ((name, f"{word!r}", word, name != "run.method" or word == "dreamfusion") for word in setting.choices)
+            yield from (
+                (name, f"{word!r}", word, name != "run.method" or word == "dreamfusion") for word in setting.choices
+            )
             yield from (
                 (name, words, value, False)
                 for words, value in (
@@ -154,7 +155,13 @@ def name_faults(in_memory_server: InMemoryServer) -> tuple[int, list[str]]:
     before, faults, count = files_under(in_memory_server.folder.parent), [], 0
     (in_memory_server.folder.parent / "link").symlink_to("/etc")
     before.add("link")
-    for path in (*PATHS, str(in_memory_server.folder.parent / "link"), str(in_memory_server.folder), "/dev/fd/0", "/proc/self/root"):
+    for path in (
+        *PATHS,
+        str(in_memory_server.folder.parent / "link"),
+        str(in_memory_server.folder),
+        "/dev/fd/0",
+        "/proc/self/root",
+    ):
         for field in ("model", "preset"):
             count += 1
             said = outcome(in_memory_server, **{field: path})

@@ -91,7 +91,7 @@ def _one(here: FaultInjectionServer, moment: str, dice: random.Random, outcome: 
         outcome.faults.append(f"{moment}: the job is {job.state}: {job.message}")
     if job.mesh_bytes:
         found.meshes += 1
-        done = decode_mesh((here.server._ledger.job_folder(name) / MESH_FILE).read_bytes()).facts["steps"]
+        done = decode_mesh((here.server.store.job_folder(name) / MESH_FILE).read_bytes()).facts["steps"]
         found.steps_after.append(done - told.step)
         if done - told.step > 2:  # the one in hand when Cancel came, and one whose end was not read yet
             outcome.faults.append(f"{moment}: {done - told.step} steps after Cancel")

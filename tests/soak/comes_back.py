@@ -180,7 +180,8 @@ class Soak:
         told: list[Any] = []
         self.tickets += 1
         owner.client.request(
-            SubmitJob(f"t{self.tickets}", "a red mushroom", "", "starter", "draft", 0, {"run.steps": STEPS}), told.append
+            SubmitJob(f"t{self.tickets}", "a red mushroom", "", "starter", "draft", 0, {"run.steps": STEPS}),
+            told.append,
         )
         self.wait_until(lambda: bool(told))
         if not isinstance(told[0], JobReply):

@@ -12,8 +12,8 @@ import time
 from typing import Any
 
 from dreamwright.shared.client import Client
-from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.connection_monitor import CurveCredentials
+from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.credentials import KeyPair
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.messages import ListJobs
@@ -38,7 +38,11 @@ def ask_on(address: str, lock: CurveCredentials | None) -> None:
 
     while True:
         for event in client.tick():
-            if getattr(event, "state", None) in (ConnectionState.LOST, ConnectionState.UNAUTHORIZED, ConnectionState.INCOMPATIBLE):
+            if getattr(event, "state", None) in (
+                ConnectionState.LOST,
+                ConnectionState.UNAUTHORIZED,
+                ConnectionState.INCOMPATIBLE,
+            ):
                 faults.append(event.reason)
         if client.state is ConnectionState.ONLINE and not waiting and time.perf_counter() - begun > EVERY_S:
             begun, waiting = time.perf_counter(), True

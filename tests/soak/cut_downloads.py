@@ -89,7 +89,9 @@ class Fetching:
         told["MB over the wire beyond the file"] = round((self.cable.down_bytes - sent - self.job.mesh_bytes) / 1e6, 2)
         told["went on after s"] = again_s
         told["ends"] = (
-            str(result) if isinstance(result, RequestError) else hashlib.sha256(result).hexdigest() == self.job.mesh_sha256
+            str(result)
+            if isinstance(result, RequestError)
+            else hashlib.sha256(result).hexdigest() == self.job.mesh_sha256
         )
         return told
 

@@ -85,7 +85,7 @@ class FaultInjectionServer:
     def step(self, wait_s: float = 0.005) -> None:
         self.server.step(wait_s)
         self.client.tick()
-        for name, entry in self.server._ledger.entries.items():
+        for name, entry in self.server.store.records.items():
             self.lives.setdefault(name, Life()).note(entry.summary)
 
     def wait_until(self, happened: Callable[[], bool], limit_s: float = 900.0) -> None:
@@ -93,7 +93,7 @@ class FaultInjectionServer:
         while not happened():
             if time.monotonic() > end:
                 raise TimeoutError(
-                    f"it did not happen in {limit_s} s; jobs: {[e.summary for e in self.server._ledger.entries.values()]}"
+                    f"it did not happen in {limit_s} s; jobs: {[e.summary for e in self.server.store.records.values()]}"
                 )
             self.step()
 
@@ -118,7 +118,9 @@ class FaultInjectionServer:
         beside.write_text(json.dumps(self.plan))
         os.replace(beside, self.faults)
         reply = self.request(
-            SubmitJob(f"t{self.tickets}", "a red mushroom", "", str(self.model), "draft", seed, self.settings | settings)
+            SubmitJob(
+                f"t{self.tickets}", "a red mushroom", "", str(self.model), "draft", seed, self.settings | settings
+            )
         )
         if not isinstance(reply, JobReply):
             raise RuntimeError(str(reply))
@@ -128,7 +130,7 @@ class FaultInjectionServer:
         return self.request(CancelJob(job)).job
 
     def job(self, name: str) -> JobSummary:
-        return self.server._ledger.entries[name].summary
+        return self.server.store.records[name].summary
 
     def ended(self, name: str) -> JobSummary:
         """The job, once it has."""
@@ -138,7 +140,7 @@ class FaultInjectionServer:
 
     def worker(self) -> int:
         """The process that works."""
-        return self.server._foreman._workers["cpu"].process.pid
+        return self.server.runner._workers["cpu"].process.pid
 
     def harmed(self, name: str) -> list[tuple[int, float]]:
         """(attempt, moment) of each fault that happened to a job."""

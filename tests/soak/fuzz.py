@@ -145,7 +145,9 @@ class Attacker:
     def oversized(self, data: bytes) -> None:
         """A frame above the limit, on a connection of its own, which the server ends without a word."""
         other = self.server.socket(self.lock)
-        other.send((data or b"x") * (1 + limits.REQUEST_BYTES // max(1, len(data))) + b"x" * limits.ENCRYPTION_OVERHEAD_BYTES)
+        other.send(
+            (data or b"x") * (1 + limits.REQUEST_BYTES // max(1, len(data))) + b"x" * limits.ENCRYPTION_OVERHEAD_BYTES
+        )
         if other.poll(20):
             self.tally.faults.append("a frame above the limit was answered")
         self.tally.answers["none, connection ended"] += 1
@@ -153,7 +155,7 @@ class Attacker:
 
 
 def over_the_wire(folder: Path, count: int, number: int, structures: int) -> dict[str, Any]:
-    """A real server: the attacker's messages, an artist beside him, the process, its memory and its ledger."""
+    """A real server: the attacker's messages, an artist beside him, the process, its memory and its store."""
     server, beside = Besieged(folder), None
     try:
         artist, attacker = Attacker(server, "anna"), Attacker(server, "mallory")
@@ -237,7 +239,7 @@ def at_the_door(
     try:
         for index, (way, data, source) in enumerate(messages(count, number, structures)):
             if index % 200 == 0:
-                source.names = ["f" * 16, *list(door._ledger.entries)[-5:]]
+                source.names = ["f" * 16, *list(door.store.records)[-5:]]
             tally.sent[way] += 1
             said.clear()
             door._answer(route, zmq.Frame(data))
@@ -251,9 +253,9 @@ def at_the_door(
             for answer in answers:
                 tally.take(data, answer)
             if index % 50 == 0:
-                door.service.work()
+                door.service.step()
                 each(door)
-        made = set(door._ledger.entries)
+        made = set(door.store.records)
         if made != tally.jobs - tally.forgotten:
             tally.faults.append(f"{len(made)} jobs; {len(tally.jobs - tally.forgotten)} were told of")
     finally:

@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dreamwright.shared.messages import ServerShutdown, JobChanged, JobList
+from dreamwright.shared.messages import JobChanged, JobList, ServerShutdown
 from tests.soak.killed_server import Soak
 from tests.soak.worker_traces import alive, read_attempts
 

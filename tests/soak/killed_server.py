@@ -53,7 +53,10 @@ class Soak:
 
     def __init__(self, folder: Path, steps: int, seeds: tuple[int, ...]) -> None:
         self.state, self.steps, self.seeds = folder / "state", steps, seeds
-        self.interval, self.options = INTERVAL, ("--max-worker-failures", "100")  # steps between checkpoints; of dreamwright serve
+        self.interval, self.options = (
+            INTERVAL,
+            ("--max-worker-failures", "100"),
+        )  # steps between checkpoints; of dreamwright serve
         self.model = save_tiny_model(folder / "model")
         self.server: subprocess.Popen[str] | None = None
         self.client: Client | None = None

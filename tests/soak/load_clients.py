@@ -91,7 +91,9 @@ class Artist:
         pair = key_pair_from_map(told["pairs"][user])
         self.name, self._user, self._model, self._journal, self._dice = name, user, told["model"], journal, dice
         self._pace_s, self._settings = told["pace_s"], told["settings"]
-        self.client = Client(told["address"], software="soak", credentials=CurveCredentials(parse_key(told["server"]), pair))
+        self.client = Client(
+            told["address"], software="soak", credentials=CurveCredentials(parse_key(told["server"]), pair)
+        )
         self.client.connect()
         self.client.subscribe()
         self.own: dict[str, Own] = {}

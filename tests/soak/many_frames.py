@@ -51,7 +51,9 @@ def pour(server: Besieged, own: zmq.Socket, frame: bytes, count: int, seconds: f
     return sent, most
 
 
-def attack(server: Besieged, lock: CurveCredentials | None, frame: bytes, count: int, seconds: float = 8.0) -> dict[str, Any]:
+def attack(
+    server: Besieged, lock: CurveCredentials | None, frame: bytes, count: int, seconds: float = 8.0
+) -> dict[str, Any]:
     """One message of many frames; what was answered, and what it cost the server."""
     before = server.rss_mb()
     own = server.socket(lock)

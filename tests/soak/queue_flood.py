@@ -56,13 +56,13 @@ def main() -> int:
             except RequestError:
                 refused += 1
         if user == 0:
-            figures["jobs that one flooding user gets in"] = in_memory_server.ledger.open_jobs("user0")
+            figures["jobs that one flooding user gets in"] = in_memory_server.store.open_jobs("user0")
             first = in_memory_server.submit("ada")
             figures["place of another's first job behind that flood"] = in_memory_server.job(first).queue_position
             in_memory_server.request(CancelJob(first), "ada")
-    figures["open jobs"], figures["refused"] = in_memory_server.ledger.open_jobs(), refused
-    if in_memory_server.ledger.open_jobs() > policy.jobs_total - 30:
-        for name in [job for job, entry in in_memory_server.ledger.entries.items() if entry.owner == "user7"][:30]:
+    figures["open jobs"], figures["refused"] = in_memory_server.store.open_jobs(), refused
+    if in_memory_server.store.open_jobs() > policy.jobs_total - 30:
+        for name in [job for job, entry in in_memory_server.store.records.items() if entry.owner == "user7"][:30]:
             in_memory_server.request(CancelJob(name), "user7")
     figures["among them"] = requests_of_bob(in_memory_server)
     figures["one turn of the server's work"] = took_ms(in_memory_server.service.work, 30)

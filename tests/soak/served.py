@@ -17,8 +17,8 @@ from typing import Any
 
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
 from dreamwright.shared.client import Client
-from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.connection_monitor import CurveCredentials
+from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.credentials import KeyPair, format_key, generate_key_pair
 from tests.soak.worker_traces import children
 

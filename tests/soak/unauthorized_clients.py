@@ -113,7 +113,7 @@ def without_a_doorkeeper(folder: Path, tries: int, seconds: float = 2.0) -> str:
     """Right keys at a door whose doorkeeper does not answer."""
     with pytest.MonkeyPatch.context() as patch:
         encrypted_server = EncryptedServer(folder, patch)
-        patch.setattr(encrypted_server.server.doorkeeper, "answer", lambda most=200: None)
+        patch.setattr(encrypted_server.server._authenticator, "answer", lambda most=200: None)
         guests = []
         for number in range(tries):
             pair = generate_key_pair()
@@ -138,7 +138,9 @@ def with_an_empty_domain(folder: Path) -> str:
 
 def told_apart(server: Besieged, tries: int) -> dict[str, Any]:
     """Every request that names a job, of another's job and of none: bytes and times of the answers, in random order."""
-    anna, bert, chief = (server.socket(server.authorized_client(name, name == "chief")) for name in ("anna", "bert", "chief"))
+    anna, bert, chief = (
+        server.socket(server.authorized_client(name, name == "chief")) for name in ("anna", "bert", "chief")
+    )
 
     def answer(own: zmq.Socket, data: bytes) -> tuple[bytes, float]:
         begun = time.perf_counter()
@@ -187,10 +189,16 @@ def main() -> int:
             "no encryption": barred(server, lambda: None, "requires an encrypted connection", tries),
             "PLAIN": plain(server, tries),
             "wrong server key": barred(
-                server, lambda: CurveCredentials(generate_key_pair().public, generate_key_pair()), "is not the one of the connection string", tries
+                server,
+                lambda: CurveCredentials(generate_key_pair().public, generate_key_pair()),
+                "is not the one of the connection string",
+                tries,
             ),
             "unknown key": barred(
-                server, lambda: CurveCredentials(server.pair.public, generate_key_pair()), "does not know this computer's key yet", tries
+                server,
+                lambda: CurveCredentials(server.pair.public, generate_key_pair()),
+                "does not know this computer's key yet",
+                tries,
             ),
             "revoked in mid-session, its next request": revoked(server, tries),
             "no doorkeeper": without_a_doorkeeper(options.folder / "cut", tries),

@@ -24,7 +24,7 @@ from typing import Any
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
 from dreamwright.shared import limits
 from dreamwright.shared.credentials import format_key, generate_key_pair, key_pair_to_map
-from tests.server.test_two_machines import SERVER, Machine, two_machines
+from tests.testing.network_namespaces import SERVER, NetworkNamespace, two_networks
 
 SILENT_S = limits.HEARTBEAT_S * limits.HEARTBEAT_LIVENESS * 3  # after which the server forgets a subscriber
 CONNECTION_S = 5.0 + 20.0  # of the door: a ping, and the time for its answer
@@ -64,7 +64,7 @@ class Speaker:
 class Scene:
     """A door on one machine, artists on the other."""
 
-    def __init__(self, folder: Path, here: Machine, there: Machine, count: int) -> None:
+    def __init__(self, folder: Path, here: NetworkNamespace, there: NetworkNamespace, count: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._here, self._there, self._count = folder, here, there, count
         keys = KeyFolder(folder / "state")
@@ -163,7 +163,7 @@ def soak(folder: Path, count: int, ways: list[str]) -> tuple[dict[str, Any], lis
     """One after the other."""
     told: dict[str, Any] = {}
     faults: list[str] = []
-    with two_machines() as (here, there):
+    with two_networks() as (here, there):
         scene = Scene(folder, here, there, count)
         try:
             for number, how in enumerate(ways):

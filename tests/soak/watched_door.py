@@ -27,9 +27,9 @@ def connections(port: int) -> int:
 
 def held(door: app.Server, port: int) -> dict[str, Any]:
     """What it keeps of those who are there."""
-    subscribers = door._audience._subscribers.values()
+    subscribers = door.publisher._subscribers.values()
     return {
-        "subscribers": len(door._audience),
+        "subscribers": len(door.publisher),
         "previews on the way": sum(one.on_the_way for one in subscribers),
         "connections": connections(port),
     }

@@ -12,9 +12,9 @@ import sys
 import time
 
 from dreamwright.shared.client import Client
-from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.connection_monitor import CurveCredentials
-from dreamwright.shared.credentials import parse_key, key_pair_from_map
+from dreamwright.shared.connection_state import ConnectionState
+from dreamwright.shared.credentials import key_pair_from_map, parse_key
 from dreamwright.shared.messages import JobChanged, JobList, PreviewFrame, SubmitJob
 
 FLOWING_S = 0.5
@@ -23,7 +23,9 @@ FLOWING_S = 0.5
 def main() -> None:
     """Watch until killed."""
     told = json.loads(sys.stdin.readline())
-    client = Client(sys.argv[1], credentials=CurveCredentials(parse_key(told["server"]), key_pair_from_map(told["pair"])))
+    client = Client(
+        sys.argv[1], credentials=CurveCredentials(parse_key(told["server"]), key_pair_from_map(told["pair"]))
+    )
     client.connect()
     client.subscribe()
     watched, pictured, since, is_told = "", 0.0, 0.0, False

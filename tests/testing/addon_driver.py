@@ -10,10 +10,10 @@ from typing import Any
 import bpy
 import pytest
 
-from tests.blender.conftest import PACKAGE
+from tests.testing.installed_addon import PACKAGE
 
 
-class Artist:
+class AddonDriver:
     """Blender with the add-on enabled."""
 
     def __init__(self) -> None:
@@ -34,31 +34,31 @@ class Artist:
     def preferences(self) -> Any:
         return bpy.context.preferences.addons[PACKAGE].preferences
 
-    def pump(self, until: Callable[[], bool] = lambda: False, seconds: float | None = None) -> bool:
-        return self.module("timer").pump(until, self.wait if seconds is None else seconds)
+    def poll(self, until: Callable[[], bool] = lambda: False, seconds: float | None = None) -> bool:
+        return self.module("timer").poll(until, self.wait if seconds is None else seconds)
 
     def connect(self, address: str) -> None:
         self.preferences.address = address
         assert bpy.ops.dreamwright.connect() == {"FINISHED"}
-        assert self.pump(lambda: self.session.is_online and self.session.offered is not None), self.session.reason
-        self.pump(seconds=0.05)
+        assert self.poll(lambda: self.session.is_online and self.session.capabilities is not None), self.session.reason
+        self.poll(seconds=0.05)
 
     def dream(self, prompt: str = "a red mushroom") -> str:
         known = set(self.session.jobs)
         assert bpy.ops.dreamwright.generate(prompt=prompt) == {"FINISHED"}
         # Its event may come before the answer to the request, which makes it the chosen job.
-        assert self.pump(lambda: bool(set(self.session.jobs) - known) and not self.session.outbox), self.session.notices
+        assert self.poll(lambda: bool(set(self.session.jobs) - known) and not self.session.pending), self.session.notices
         return (set(self.session.jobs) - known).pop()
 
     def finished(self, prompt: str = "a red mushroom") -> str:
         job = self.dream(prompt)
-        assert self.pump(lambda: self.session.jobs[job].state == "succeeded"), self.session.jobs[job]
+        assert self.poll(lambda: self.session.jobs[job].state == "succeeded"), self.session.jobs[job]
         return job
 
     def imported(self, job: str) -> Any:
         before = set(bpy.data.objects)
         assert bpy.ops.dreamwright.import_mesh(job=job) == {"FINISHED"}
-        assert self.pump(lambda: len(bpy.data.objects) > len(before)), self.session.notices
+        assert self.poll(lambda: len(bpy.data.objects) > len(before)), self.session.notices
         return (set(bpy.data.objects) - before).pop()
 
     def notices(self) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The built add-on, once a session, and the Blenders to try it in: `from tests.testing.built_addon import blender, built`."""
+"""The built add-on, once a session, and each Blender of this machine."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 @pytest.fixture(params=blenders(), ids=lambda blender: blender.name)
-def blender(request: pytest.FixtureRequest) -> Blender:
-    """Each Blender in turn; a missing one skips with its reason."""
+def blender_install(request: pytest.FixtureRequest) -> Blender:
+    """Each Blender in turn. A missing one skips with the reason."""
     if request.param.missing:
         pytest.skip(request.param.missing)
     return request.param

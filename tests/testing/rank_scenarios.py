@@ -22,8 +22,8 @@ from dreamwright.backend.runtime.distributed import ProcessGroup, SingleProcess,
 from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
 from dreamwright.backend.training.events import Checkpoint, Event, StepCompleted
-from dreamwright.backend.training.job import Job, make_job
 from dreamwright.backend.training.field_training import field_trainer
+from dreamwright.backend.training.job import Job, make_job
 from dreamwright.backend.training.trainer import Trainer
 from tests.testing.oracles import GaussianOracle
 from tests.testing.tiny_model import quick_config
@@ -112,9 +112,7 @@ def one_rank(
                     write_checkpoint(folder / "work", job, event.state)
                 if isinstance(event, StepCompleted) and options.get("stop") == (event.step, rank):
                     stopped.append(True)
-            save_file(
-                {k: v.contiguous() for k, v in run.scene.state().tensors.items()}, folder / f"{rank}.safetensors"
-            )
+            save_file({k: v.contiguous() for k, v in run.scene.state().tensors.items()}, folder / f"{rank}.safetensors")
     except DreamwrightError as error:
         told["error"] = f"{type(error).__name__}: {error}"
     told["seconds"] = time.monotonic() - begun

@@ -49,13 +49,13 @@ def main() -> None:
     session.connect(address)
     if phase == "pair":
         until(session, lambda: session.connection_state == "unauthorized")
-        say(reason=session.reason, key=session.keys.own_text(), server=session.keys.server_mark)
-    until(session, lambda: session.is_online and session.offered is not None)
+        say(reason=session.reason, key=session.keys.own_key_text(), server=session.keys.server_fingerprint)
+    until(session, lambda: session.is_online and session.capabilities is not None)
     say(online=session.reason)
     happenings: list[Any] = []
     if phase == "pair":
         session.submit("a red mushroom", "", "starter", "draft", 1, {})
-        until(session, lambda: bool(session.jobs) and not session.outbox)
+        until(session, lambda: bool(session.jobs) and not session.pending)
         say(job=next(iter(session.jobs)), jobs=len(session.jobs))
         until(session, lambda: session.connection_state == "lost")
         say(link="lost")
@@ -64,9 +64,9 @@ def main() -> None:
     else:
         until(session, lambda: any(job.state == "succeeded" for job in session.jobs.values()))
         job = next(iter(session.jobs))
-        session.fetch(job)
-        until(session, lambda: any(type(event).__name__ == "MeshArrived" for event in happenings), happenings)
-        mesh = next(event.mesh for event in happenings if type(event).__name__ == "MeshArrived")
+        session.download_mesh(job)
+        until(session, lambda: any(type(event).__name__ == "MeshDownloaded" for event in happenings), happenings)
+        mesh = next(event.mesh for event in happenings if type(event).__name__ == "MeshDownloaded")
         say(
             job=job,
             vertices=len(mesh.vertices),

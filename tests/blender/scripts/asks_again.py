@@ -6,15 +6,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from scripted import connect, pump, session, until
+from scripted import connect, poll, session, until
 
 
 def main() -> None:
     """Look before connecting, connect, and see the job."""
-    report: dict[str, Any] = {"waiting": list(session.outbox)}
+    report: dict[str, Any] = {"waiting": list(session.pending)}
     connect()
-    until(lambda: not session.outbox and bool(session.jobs), "the job that was asked for")
-    pump(timeout_s=1.0)  # a second job would have come by now
+    until(lambda: not session.pending and bool(session.jobs), "the job that was asked for")
+    poll(timeout_s=1.0)  # a second job would have come by now
     report |= {
         "jobs": [job.prompt for job in session.jobs.values()],
         "left": [path.name for path in (session.folder / "outbox").iterdir()],

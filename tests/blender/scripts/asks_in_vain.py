@@ -8,7 +8,7 @@ import os
 import signal
 
 import bpy
-from scripted import connect, pump, session
+from scripted import connect, poll, session
 
 
 def main() -> None:
@@ -16,8 +16,8 @@ def main() -> None:
     connect()
     os.kill(int(os.environ["SERVER_PROCESS"]), signal.SIGSTOP)
     bpy.ops.dreamwright.generate(prompt="a red mushroom")
-    pump(timeout_s=0.5)
-    print("REPORT " + json.dumps({"waiting": list(session.outbox), "jobs": len(session.jobs)}), flush=True)
+    poll(timeout_s=0.5)
+    print("REPORT " + json.dumps({"waiting": list(session.pending), "jobs": len(session.jobs)}), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

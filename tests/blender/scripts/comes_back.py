@@ -18,12 +18,12 @@ def main() -> None:
     def rows() -> list[str]:
         return [row.job for row in bpy.context.window_manager.dreamwright.rows]
 
-    report: dict[str, Any] = {"drawn offline": session.offered is not None}
+    report: dict[str, Any] = {"drawn offline": session.capabilities is not None}
     connect()
     until(lambda: bool(session.jobs) and bool(rows()), "the list of jobs")
     job = next(iter(session.jobs.values()))
     report |= {"rows": rows(), "client": session._client.client_id, "came back to": [job.job, job.state, job.step]}
-    until(lambda: len(session.frames.get(job.job, ())) >= 2, "previews of the job that was found")
+    until(lambda: len(session.previews.get(job.job, ())) >= 2, "previews of the job that was found")
     until(lambda: session.jobs[job.job].state == "succeeded", "the end of the job")
     bpy.ops.dreamwright.import_mesh(job=job.job)
     until(lambda: dreamt() == [job.job], "the import")

@@ -48,7 +48,7 @@ def work() -> Iterator[float]:
     view = center(VIEW)
     yield from press("DEL", view)  # the start-up file's cube, selected already
     yield from open_tab()
-    yield from until(lambda: session().is_online and session().offered is not None, "the connection")
+    yield from until(lambda: session().is_online and session().capabilities is not None, "the connection")
     yield from click(".prompt", as_property=True)
     yield from write(PROMPT, report["places"][".prompt"])
     report["typed"] = panel().prompt
@@ -60,7 +60,7 @@ def work() -> Iterator[float]:
     yield from click("dreamwright.show_preview", upwards=True)
     yield from until(lambda: bool(editors_with_preview()), "an Image Editor with the preview")
     job = next(iter(session().jobs))
-    yield from until(lambda: len(session().frames.get(job, ())) >= 1, "a preview")
+    yield from until(lambda: len(session().previews.get(job, ())) >= 1, "a preview")
     yield from until(lambda: 0 < red_of_preview() < 0.25, "a first preview in the image")
     leash = Path(os.environ["LEASH"])
     leash.write_text("120")

@@ -115,11 +115,11 @@ def start_server() -> Iterator[float]:
     hands.watch_panels()
     yield from hands.open_tab()
     yield from find("dreamwright.start_server")
-    report["before"] = list(hands.addon("labels").link_words(session().state, session().reason, True, False, "")[1:])
+    report["before"] = list(hands.addon("labels").connection_text(session().state, session().reason, True, False, "")[1:])
     yield from picture("start")
     begun = time.monotonic()
     yield from press("LEFTMOUSE", report["places"]["dreamwright.start_server"])
-    yield from until(lambda: session().is_online and session().offered is not None, "the server", START_S)
+    yield from until(lambda: session().is_online and session().capabilities is not None, "the server", START_S)
     report["server_s"] = round(time.monotonic() - begun, 1)
 
 
@@ -159,10 +159,10 @@ def watch() -> Iterator[float]:
     for name, share in MOMENTS.items():
         there = lambda: (
             ended()
-            or (job().step >= share * job().steps and job().eta_s >= 0 and bool(session().frames.get(job().job)))
+            or (job().step >= share * job().steps and job().eta_s >= 0 and bool(session().previews.get(job().job)))
         )
         yield from until(there, f"the {name} moment", JOB_S)
-        ring = session().frames.get(job().job)
+        ring = session().previews.get(job().job)
         report["moments"].append(
             {"name": name, "state": job().state, "step": job().step, "pictures": len(ring) if ring else 0}
         )

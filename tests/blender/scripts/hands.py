@@ -56,7 +56,7 @@ def addon(module: str) -> Any:
 
 def session() -> Any:
     """What the add-on knows."""
-    return addon("context").session()
+    return addon("addon_state").session()
 
 
 def panel() -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
-from scripted import connect, dreamt, preferences, pump, session, until
+from scripted import connect, dreamt, preferences, poll, session, until
 
 ELSEWHERE = "tcp://192.0.2.1:47630"  # an address that belongs to nobody
 RESOURCES = Path(os.environ["BLENDER_USER_RESOURCES"])
@@ -87,7 +87,7 @@ def main() -> None:
         )
         bpy.context.preferences.system.use_online_access = False
     connect()
-    pump(timeout_s=0.1)
+    poll(timeout_s=0.1)
     report["untold"], report["operators"] = untold(), len(list(operators()))
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:

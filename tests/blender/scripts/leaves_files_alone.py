@@ -56,7 +56,7 @@ def work() -> Iterator[float]:
     """Watch, save, watch on, quit."""
     if not WINDOW:  # with one it connects by itself
         bpy.ops.dreamwright.connect()
-    yield from until(lambda: session.is_online and session.offered is not None, "the connection")
+    yield from until(lambda: session.is_online and session.capabilities is not None, "the connection")
     bpy.ops.dreamwright.generate(prompt="a red mushroom")
     yield from until(lambda: bool(session.jobs), "the job")
     window = bpy.context.window_manager.windows[0]
@@ -121,4 +121,4 @@ if WINDOW:
     bpy.app.timers.register(tick, first_interval=1.0)
 else:
     for wait in STEPS:
-        ticking.pump(timeout_s=wait)
+        ticking.poll(timeout_s=wait)

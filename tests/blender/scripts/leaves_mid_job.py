@@ -15,7 +15,7 @@ def main() -> None:
     """Generate, see the job run, and end without a goodbye."""
     connect()
     bpy.ops.dreamwright.generate(prompt="a red mushroom")
-    until(lambda: any(job.step >= 3 and session.frames.get(job.job) for job in session.jobs.values()), "a running job")
+    until(lambda: any(job.step >= 3 and session.previews.get(job.job) for job in session.jobs.values()), "a running job")
     job = next(iter(session.jobs.values()))
     seen = {"job": job.job, "state": job.state, "step": job.step, "client": session._client.client_id}
     print("REPORT " + json.dumps(seen), flush=True)

@@ -35,17 +35,17 @@ def main() -> None:
     until(lambda: session.connection_state == "unauthorized", "the refusal", LONG_S)
     report = {
         "reason": session.reason,
-        "server": session.keys.server_mark,
+        "server": session.keys.server_fingerprint,
         "network": sorted(name for _, name in socket.if_nameindex()),
     }
     bpy.ops.dreamwright.copy_key()
-    sign("key", session.keys.own_text())
-    until(lambda: session.is_online and session.offered is not None, "being let in", LONG_S)
+    sign("key", session.keys.own_key_text())
+    until(lambda: session.is_online and session.capabilities is not None, "being let in", LONG_S)
     session.submit("a red mushroom", "", os.environ["MODEL"], "draft", 1, json.loads(os.environ["SETTINGS"]))
     until(lambda: bool(session.jobs), "the job")
     job = next(iter(session.jobs))
-    session.watch(job)
-    until(lambda: session.jobs[job].step >= 2 and bool(session.frames.get(job)), "a first picture", LONG_S)
+    session.show_previews_of(job)
+    until(lambda: session.jobs[job].step >= 2 and bool(session.previews.get(job)), "a first picture", LONG_S)
     report |= {"job": job, "step when the cable was pulled": session.jobs[job].step}
     sign("pull")
     until(lambda: session.connection_state == "lost", "the loss of the connection", LONG_S)
@@ -54,9 +54,9 @@ def main() -> None:
     until(lambda: session.is_online, "the return of the connection", LONG_S)
     report["away s"] = time.monotonic() - began
     step = report["step on return"] = session.jobs[job].step
-    pictures = len(session.frames[job])
+    pictures = len(session.previews[job])
     until(
-        lambda: session.jobs[job].step > step and len(session.frames[job]) > pictures,
+        lambda: session.jobs[job].step > step and len(session.previews[job]) > pictures,
         "progress and pictures after the return",
         LONG_S,
     )

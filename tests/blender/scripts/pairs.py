@@ -33,16 +33,16 @@ def main() -> None:
     preferences.address = os.environ["STRING"]
     report = {
         "address": preferences.address,
-        "server": session.keys.server_mark,
+        "server": session.keys.server_fingerprint,
         "string": bpy.ops.dreamwright.forget_server_key.poll(),
     }
     bpy.ops.dreamwright.connect()
     until(lambda: session.connection_state == "unauthorized", "the refusal")
-    report |= {"reason": session.reason, "own": session.keys.own_mark}
+    report |= {"reason": session.reason, "own": session.keys.own_fingerprint}
     bpy.ops.dreamwright.copy_key()
-    keys("allow", "anna", session.keys.own_text())
+    keys("allow", "anna", session.keys.own_key_text())
     began = time.monotonic()
-    until(lambda: session.is_online and session.offered is not None, "being let in")
+    until(lambda: session.is_online and session.capabilities is not None, "being let in")
     report["let in after"] = time.monotonic() - began
     panel = bpy.context.window_manager.dreamwright
     until(lambda: bool(panel.model_name), "the models")

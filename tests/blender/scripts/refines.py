@@ -43,7 +43,7 @@ def refined(source: Any, result: str) -> str:
     bpy.context.view_layer.objects.active = source
     known = set(session.jobs)
     bpy.ops.dreamwright.refine_mesh(result=result, **{"prompt": "a red mushroom", "strength": 0.25, **OPTIONS})
-    until(lambda: bool(set(session.jobs) - known) and not session.outbox, "the job")
+    until(lambda: bool(set(session.jobs) - known) and not session.pending, "the job")
     job = (set(session.jobs) - known).pop()
     until(lambda: session.jobs[job].state in ("succeeded", "failed"), "the job's end", PATIENCE_S)
     session.notices.clear()

@@ -16,7 +16,7 @@ def main() -> None:
     connect()
     bpy.context.window_manager.dreamwright.prompt = "a red mushroom"
     try:
-        bpy.ops.dreamwright.refine_prompt(prompt="a blue mushroom")
+        bpy.ops.dreamwright.finetune_object(prompt="a blue mushroom")
     except RuntimeError as error:
         report["greyed"] = str(error)
     bpy.ops.dreamwright.generate()
@@ -24,7 +24,7 @@ def main() -> None:
     (first,) = session.jobs
     bpy.ops.dreamwright.import_mesh(job=first)
     until(lambda: dreamt() == [first], "the import")
-    bpy.ops.dreamwright.refine_prompt(prompt="a blue mushroom", share=0.25)
+    bpy.ops.dreamwright.finetune_object(prompt="a blue mushroom", share=0.25)
     until(
         lambda: len(session.jobs) == 2 and all(job.state == "succeeded" for job in session.jobs.values()),
         "the refined job",

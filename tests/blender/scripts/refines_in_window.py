@@ -58,7 +58,7 @@ def work() -> Iterator[float]:
     view = center(VIEW)
     yield from press("DEL", view)
     yield from open_tab()
-    yield from until(lambda: session().is_online and session().offered is not None, "the connection")
+    yield from until(lambda: session().is_online and session().capabilities is not None, "the connection")
     panel().prompt = "a red mushroom"
     bpy.ops.dreamwright.generate()
     yield from until(lambda: any(job.state == "succeeded" for job in session().jobs.values()), "the job")
@@ -67,14 +67,14 @@ def work() -> Iterator[float]:
     bpy.ops.dreamwright.import_mesh(job=first)
     yield from until(lambda: bool(dreamt()), "the import")
     yield from point(view)
-    yield from click("dreamwright.refine_prompt", across=EDGE)
+    yield from click("dreamwright.finetune_object", across=EDGE)
     yield from dialog("by object")
     yield from until(
         lambda: all(job.state == "succeeded" for job in session().jobs.values()), "the end of the refined job"
     )
-    panel().row_index = next(place for place, row in enumerate(panel().rows) if row.job == first)
+    panel().job_index = next(place for place, row in enumerate(panel().rows) if row.job == first)
     yield from point(view)
-    yield from click("dreamwright.refine_job", upwards=True, across=EDGE)
+    yield from click("dreamwright.finetune_job", upwards=True, across=EDGE)
     yield from dialog("by job")
 
 

@@ -49,13 +49,13 @@ def work() -> Iterator[float]:
     """As an artist would: a prompt, the button, the dialog, Enter; then the result in both ways."""
     yield from redrawn()
     yield from open_tab()
-    yield from until(lambda: session().is_online and session().offered is not None, "the connection")
+    yield from until(lambda: session().is_online and session().capabilities is not None, "the connection")
     panel().prompt = "a red mushroom"
     yield from redrawn()
     yield from click("dreamwright.refine_mesh", across=0.7)
     yield 0.3
     yield from picture("dialog")
-    report["before Enter"] = len(session().jobs) + len(session().outbox)
+    report["before Enter"] = len(session().jobs) + len(session().pending)
     yield from press("RET", center(VIEW))
     yield from until(lambda: any(job.state == "succeeded" for job in session().jobs.values()), "the job")
     job = next(iter(session().jobs))

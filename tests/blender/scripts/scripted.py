@@ -18,15 +18,15 @@ preferences.address = os.environ[
     "SERVER"
 ]  # first: what waits for a server, and what it offered, is known before it answers
 session: Any = importlib.import_module(f"{ADDON}.addon_state").session()
-pump: Any = importlib.import_module(f"{ADDON}.timer").pump
+poll: Any = importlib.import_module(f"{ADDON}.timer").poll
 
 
 def until(happened: Callable[[], bool], what: str, seconds: float = WAIT_S) -> None:
     """Tick by hand until it happened. Raises TimeoutError with what the add-on knows."""
-    if not pump(happened, seconds):
+    if not poll(happened, seconds):
         told = [notice.text for notice in session.notices]
         raise TimeoutError(
-            f"{what} did not happen in {seconds:.0f} s; {session.reason}; {told}; {session.outbox}; {session.jobs}"
+            f"{what} did not happen in {seconds:.0f} s; {session.reason}; {told}; {session.pending}; {session.jobs}"
         )
 
 
@@ -35,7 +35,7 @@ def connect() -> None:
     preferences.address = os.environ["SERVER"]
     bpy.ops.dreamwright.connect()
     panel = bpy.context.window_manager.dreamwright
-    until(lambda: session.is_online and session.offered is not None and bool(panel.model_name), "the connection")
+    until(lambda: session.is_online and session.capabilities is not None and bool(panel.model_name), "the connection")
 
 
 def dreamt() -> list[str]:

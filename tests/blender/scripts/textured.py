@@ -87,7 +87,7 @@ def main() -> None:
         "roughness": [principled.inputs["Roughness"].default_value, principled.inputs["Metallic"].default_value],
     }
     panel.color_as = "VERTICES"
-    bpy.ops.dreamwright.dream_again(only_fill=True)
+    bpy.ops.dreamwright.generate_again(only_fill=True)
     report["again"] = [panel.color_as, panel.texture_size]
     path = os.path.join(tempfile.gettempdir(), "kept.blend")
     report["picture"] = rendered(made)

@@ -43,7 +43,7 @@ def work() -> Iterator[float]:
     view = center(VIEW)
     yield from press("DEL", view)
     yield from open_tab()
-    yield from until(lambda: session().is_online and session().offered is not None, "the connection")
+    yield from until(lambda: session().is_online and session().capabilities is not None, "the connection")
     panel().prompt, panel().color_as, panel().texture_size = "a red mushroom", "IMAGE", 64
     bpy.ops.dreamwright.generate()
     yield from until(lambda: any(job.state == "succeeded" for job in session().jobs.values()), "the job")

@@ -20,7 +20,7 @@ def main() -> None:
     connect()
     panel = bpy.context.window_manager.dreamwright
     report: dict[str, Any] = {
-        "models": [card.name for card in session.offered.models if card.ready],
+        "models": [card.name for card in session.capabilities.models if card.ready],
         "chosen": [panel.model_name, panel.preset_name],
     }
     # What the panel has no control for is sent by name.
@@ -30,7 +30,7 @@ def main() -> None:
     until(lambda: session.jobs[job].state in ("succeeded", "failed", "cancelled"), "the job's end", 200)
     ended = session.jobs[job]
     image = bpy.data.images.get("Dreamwright Preview")
-    ring = session.frames.get(job)
+    ring = session.previews.get(job)
     report |= {
         "job": [ended.state, ended.message, ended.step],
         "previews": len(ring) if ring else 0,

@@ -11,7 +11,8 @@ import pytest
 import zmq
 
 from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.server.app import Server, check_address
+from dreamwright.backend.server.app import Server
+from dreamwright.backend.server.transport.router_socket import is_loopback_address
 from dreamwright.backend.server.transport.zap_authenticator import ENDPOINT
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.credentials import format_key, generate_key_pair
@@ -25,9 +26,9 @@ from tests.testing.scripted_worker_server import ScriptedRunner
 @pytest.mark.parametrize(
     "address", ["tcp://127.0.0.1", "tcp://:1", "tcp://127.0.0.1:port", "udp://127.0.0.1:1", "here"]
 )
-def test_what_is_no_address_is_refused(address):
+def test_invalid_addresses_are_refused(address):
     with pytest.raises(ConfigError, match="allowed"):
-        check_address(address)
+        is_loopback_address(address)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +43,8 @@ def test_what_is_no_address_is_refused(address):
         "tcp://127.0.0.1.evil.example:1",
     ],
 )
-def test_what_is_not_surely_loopback_is_not_opened_without_keys_and_the_command_is_named(
-    address: str, tmp_path: Path
-) -> None:
-    assert not check_address(address)
+def test_remote_addresses_need_keys(address: str, tmp_path: Path) -> None:
+    assert not is_loopback_address(address)
     with pytest.raises(ConfigError, match=re.escape(f"dreamwright keys create --state {tmp_path / 'state'}")):
         Server(address, tmp_path / "state", ("cpu",))
     assert not (tmp_path / "state" / "jobs.sqlite3").exists()
@@ -53,13 +52,11 @@ def test_what_is_not_surely_loopback_is_not_opened_without_keys_and_the_command_
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:47630", "tcp://localhost:*", "tcp://[::1]:0"])
 def test_loopback_needs_no_keys(address: str) -> None:
-    assert check_address(address)
+    assert is_loopback_address(address)
 
 
 @pytest.mark.parametrize("address", ["tcp://0.0.0.0:*", "tcp://127.0.0.2:*", "tcp://lo:*"])
-def test_every_other_address_is_encrypted_without_being_told_to(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_remote_addresses_are_always_encrypted(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encrypted_server = EncryptedServer(tmp_path / "state", monkeypatch, address, encrypt=False)
     try:
         port = encrypted_server.server.address.rpartition(":")[2]
@@ -78,7 +75,7 @@ def test_every_other_address_is_encrypted_without_being_told_to(
 
 
 @pytest.mark.parametrize("trap", ["an empty domain", "a domain that is not enforced"])
-def test_a_door_that_libzmq_would_open_to_all_is_not_opened(
+def test_sockets_that_ignore_encryption_are_not_opened(
     trap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if trap == "an empty domain":
@@ -94,12 +91,10 @@ def test_a_door_that_libzmq_would_open_to_all_is_not_opened(
         EncryptedServer(tmp_path / "state", monkeypatch)
 
 
-def test_a_name_that_means_another_machine_is_not_taken_for_loopback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loopback_names_that_resolve_elsewhere_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when a hosts file gives localhost another address."""
     monkeypatch.setattr("dreamwright.backend.server.app.LocalRunner", ScriptedRunner)
-    monkeypatch.setattr("dreamwright.backend.server.app.LOOPBACK", ("0.0.0.0",))
+    monkeypatch.setattr("dreamwright.backend.server.transport.router_socket.LOOPBACK", ("0.0.0.0",))
     with pytest.raises(ConfigError, match="which other machines may reach"):
         Server("tcp://0.0.0.0:*", tmp_path, ("cpu",))
     monkeypatch.undo()
@@ -110,9 +105,7 @@ def test_a_name_that_means_another_machine_is_not_taken_for_loopback(
 # --- the doorkeeper cannot be killed
 
 
-def test_garbage_to_the_doorkeeper_harms_nobody(
-    encrypted_server: EncryptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_malformed_zap_requests_are_refused(encrypted_server: EncryptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     anna = encrypted_server.authorized_client("anna")
     asking = encrypted_server.server._context.socket(zmq.DEALER)
     asking.setsockopt(zmq.LINGER, 0)
@@ -137,14 +130,14 @@ def test_garbage_to_the_doorkeeper_harms_nobody(
     assert asking.recv_multipart()[3:6] == [b"200", b"OK", format_key(key).encode()]
     asking.close()
     with monkeypatch.context() as patch:
-        patch.setattr(encrypted_server.server.doorkeeper._guests, "user_of", lambda key: 1 / 0)
+        patch.setattr(encrypted_server.server._authenticator._authorized, "user_of", lambda key: 1 / 0)
         late = encrypted_server.connect_client(generate_key_pair())
         encrypted_server.wait_until(lambda: late.state is ConnectionState.UNAUTHORIZED)
     encrypted_server.authorized_client("bert")
     assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
 
 
-def test_random_and_half_greetings_on_the_wire_harm_nobody(encrypted_server: EncryptedServer) -> None:
+def test_partial_handshakes_leave_the_server_running(encrypted_server: EncryptedServer) -> None:
     host, _, port = encrypted_server.server.address.removeprefix("tcp://").rpartition(":")
     callers = []
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x01CURVE" + bytes(15) + b"\x00" + bytes(31)
@@ -168,13 +161,13 @@ def test_random_and_half_greetings_on_the_wire_harm_nobody(encrypted_server: Enc
         caller.close()
 
 
-def test_without_a_doorkeeper_that_answers_nobody_is_let_in(
+def test_no_client_connects_while_zap_does_not_answer(
     encrypted_server: EncryptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = generate_key_pair()
     encrypted_server.keys.allow("anna", format_key(pair.public))
     with monkeypatch.context() as patch:
-        patch.setattr(encrypted_server.server.doorkeeper, "answer", lambda most=200: None)
+        patch.setattr(encrypted_server.server._authenticator, "answer", lambda most=200: None)
         client = encrypted_server.connect_client(pair)
         encrypted_server.run_for(0.5)
         assert client.state is not ConnectionState.ONLINE

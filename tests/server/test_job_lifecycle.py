@@ -12,7 +12,7 @@ from dreamwright.shared.transfer import Download
 from tests.testing.scripted_worker_server import asked
 
 
-def test_a_submitted_job_runs_shows_itself_and_ends_with_a_mesh_that_arrives_whole(scripted_server):
+def test_job_runs_previews_and_delivers_its_mesh(scripted_server):
     scripted_server.client.subscribe()
     reply = scripted_server.request(asked())
     name = reply.job.job
@@ -30,7 +30,7 @@ def test_a_submitted_job_runs_shows_itself_and_ends_with_a_mesh_that_arrives_who
         lambda: any(isinstance(e, JobChanged) and e.job.step == 5 for e in scripted_server.events)
     )
     data = bytes(range(256)) * 4000  # four pieces
-    (scripted_server.server._ledger.job_folder(name) / MESH_FILE).write_bytes(data)
+    (scripted_server.server.store.job_folder(name) / MESH_FILE).write_bytes(data)
     scripted_server.runner.told = [JobFinished(name, "succeeded", "", True)]
     scripted_server.wait_until(lambda: scripted_server.job(name).state == "succeeded")
     arrived: list[Any] = []
@@ -39,17 +39,17 @@ def test_a_submitted_job_runs_shows_itself_and_ends_with_a_mesh_that_arrives_who
     assert arrived == [data]
 
 
-def test_the_same_ticket_makes_one_job_however_often_it_is_sent(scripted_server):
+def test_repeated_ticket_makes_one_job(scripted_server):
     first, second, other = (
         scripted_server.request(asked("a")),
         scripted_server.request(asked("a")),
         scripted_server.request(asked("b")),
     )
     assert first.job.job == second.job.job != other.job.job
-    assert len(scripted_server.server._ledger.entries) == 2
+    assert len(scripted_server.server.store.records) == 2
 
 
-def test_one_device_works_on_one_job_and_the_others_know_their_place_in_line(scripted_server):
+def test_one_job_per_device_and_queue_positions(scripted_server):
     names = [scripted_server.request(asked(f"t{i}")).job.job for i in range(3)]
     scripted_server.wait_until(lambda: scripted_server.runner.given == names[:1])
     assert [scripted_server.job(n).queue_position for n in names] == [0, 1, 2]
@@ -63,21 +63,21 @@ def test_one_device_works_on_one_job_and_the_others_know_their_place_in_line(scr
     assert scripted_server.job(names[0]).message == "no luck"
 
 
-def test_cancel_stops_a_waiting_job_at_once_and_a_running_one_after_its_step(scripted_server):
+def test_cancel_queued_and_running_jobs(scripted_server):
     running, waiting = scripted_server.request(asked("a")).job.job, scripted_server.request(asked("b")).job.job
     scripted_server.wait_until(lambda: scripted_server.runner.given == [running])
     assert scripted_server.request(CancelJob(waiting)).job.state == "cancelled"
     assert scripted_server.request(CancelJob(running)).job.state == "cancelling"
     assert scripted_server.request(CancelJob(running)).job.state == "cancelling"  # twice is once
     assert scripted_server.runner.stopped == [(running, "cancel")]
-    (scripted_server.server._ledger.job_folder(running) / MESH_FILE).write_bytes(b"half")
+    (scripted_server.server.store.job_folder(running) / MESH_FILE).write_bytes(b"half")
     scripted_server.runner.told = [JobFinished(running, "cancelled", "", True)]
     scripted_server.wait_until(lambda: scripted_server.job(running).state == "cancelled")
     assert scripted_server.job(running).mesh_bytes == 4
     assert scripted_server.request(CancelJob(running)).job.state == "cancelled"  # after the end: no harm
 
 
-def test_pause_keeps_the_place_and_resume_puts_the_job_back_into_the_queue(scripted_server):
+def test_pause_and_resume(scripted_server):
     name = scripted_server.request(asked()).job.job
     scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
     scripted_server.request(PauseJob(name))
@@ -87,7 +87,7 @@ def test_pause_keeps_the_place_and_resume_puts_the_job_back_into_the_queue(scrip
     scripted_server.wait_until(lambda: scripted_server.runner.given == [name, name])
 
 
-def test_a_forgotten_job_is_gone_with_its_files_and_only_ended_ones_can_be(scripted_server):
+def test_delete_removes_files_of_ended_jobs_only(scripted_server):
     scripted_server.client.subscribe()
     name = scripted_server.request(asked()).job.job
     scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
@@ -96,5 +96,5 @@ def test_a_forgotten_job_is_gone_with_its_files_and_only_ended_ones_can_be(scrip
     scripted_server.wait_until(lambda: scripted_server.job(name).state == "failed")
     scripted_server.request(DeleteJob(name))
     scripted_server.wait_until(lambda: any(isinstance(e, JobDeleted) for e in scripted_server.events))
-    assert not scripted_server.server._ledger.job_folder(name).exists()
+    assert not scripted_server.server.store.job_folder(name).exists()
     assert scripted_server.request(DeleteJob(name)).code == "no-such-job"

@@ -22,10 +22,9 @@ from dreamwright.shared.errors import ProtocolError, RequestError
 from dreamwright.shared.messages import JobChanged, JobList, ListJobs, Refusal, SubmitJob
 from dreamwright.shared.subscription import JOBS_REMEMBERED
 from tests.blender.test_messages import JOB
-from tests.server.test_on_the_wire import raw_guest
 from tests.soak.fuzz import at_the_door
 from tests.soak.fuzz_client import Victim, fuzz_client, fuzz_orders
-from tests.testing.encrypted_server import EncryptedServer
+from tests.testing.encrypted_server import EncryptedServer, raw_client
 from tests.testing.message_mutations import MessageMutations, nested
 from tests.testing.message_strategies import REQUESTS
 from tests.testing.scripted_worker_server import ScriptedServer
@@ -77,9 +76,7 @@ CORPUS = {
 
 
 @pytest.mark.parametrize("name", CORPUS)
-def test_what_once_went_wrong_is_refused_with_the_number_of_the_request(
-    scripted_server: ScriptedServer, name: str
-) -> None:
+def test_known_bad_messages_are_refused_with_the_request_number(scripted_server: ScriptedServer, name: str) -> None:
     data, number, code = CORPUS[name]
     [(answered, refusal)] = told(scripted_server, data)
     assert (answered, refusal.code) == (number, code) and refusal.message.isprintable() and len(refusal.message) < 1500
@@ -90,7 +87,7 @@ def refuse(*asked: Any) -> Any:
 
 
 @pytest.mark.parametrize("answer", [lambda *asked: Refusal("internal", "a\0b"), refuse], ids=["reply", "refusal"])
-def test_an_answer_that_breaks_the_rules_of_the_wire_is_an_internal_refusal_and_not_the_end(
+def test_invalid_answers_become_internal_errors(
     scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, answer: Any
 ) -> None:
     monkeypatch.setattr(scripted_server.server.service, "answer", answer)
@@ -100,7 +97,7 @@ def test_an_answer_that_breaks_the_rules_of_the_wire_is_an_internal_refusal_and_
     assert isinstance(scripted_server.request(ListJobs()), JobList)
 
 
-def test_three_thousand_broken_messages_get_one_answer_each_and_make_no_job_that_nobody_was_told_of(
+def test_mutated_messages_get_one_answer_each(
     tmp_path: Path,
 ) -> None:
     report = at_the_door(tmp_path, 3000, 7, 60)
@@ -109,17 +106,17 @@ def test_three_thousand_broken_messages_get_one_answer_each_and_make_no_job_that
     assert report["answers"].get("JobReply", 0) > 5, "some of them were right"
 
 
-def test_the_mutants_ask_for_everything_that_can_be_asked_for() -> None:
+def test_mutations_cover_every_request() -> None:
     source = MessageMutations(random.Random(1))
     found = {type(unpack(source.right(kind), limits.REQUEST_BYTES)[1]).__name__ for kind in REQUESTS}
     assert found == set(REQUESTS) and len(REQUESTS) >= 13
 
 
-def test_through_the_encrypted_wire_each_broken_message_is_answered_and_others_are_served(
+def test_mutated_messages_over_an_encrypted_connection(
     encrypted_server: EncryptedServer,
 ) -> None:
     anna, mallory = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("mallory")
-    own = raw_guest(encrypted_server, mallory.pair)
+    own = raw_client(encrypted_server, mallory.pair)
     source, answered, asked_for = MessageMutations(random.Random(3)), 0, 0
     for _ in range(20):
         for _ in range(10):
@@ -138,7 +135,7 @@ def test_through_the_encrypted_wire_each_broken_message_is_answered_and_others_a
     assert answered >= asked_for
 
 
-def test_nothing_that_a_server_says_ends_the_clients_tick_or_fills_its_memory() -> None:
+def test_client_survives_every_mutated_answer() -> None:
     report = fuzz_client(600, 5)
     assert report["connections ended by a broken message"] > 50 and report["requests answered"] > 20
     assert (
@@ -146,7 +143,7 @@ def test_nothing_that_a_server_says_ends_the_clients_tick_or_fills_its_memory() 
     )
 
 
-def test_a_server_that_makes_up_jobs_without_end_is_not_remembered_without_end() -> None:
+def test_client_memory_is_bounded_by_the_job_limit() -> None:
     victim = Victim()
     try:
         for number in range(JOBS_REMEMBERED + 500):
@@ -163,7 +160,7 @@ def test_a_server_that_makes_up_jobs_without_end_is_not_remembered_without_end()
     [deep(1020), envelope(version=[[]] * 9), envelope(version="\0"), b""],
     ids=["deep", "version of lists", "NUL", "nothing"],
 )
-def test_a_client_that_is_told_nonsense_refuses_the_server_and_raises_nothing(data: bytes) -> None:
+def test_client_rejects_a_malformed_server(data: bytes) -> None:
     victim = Victim()
     try:
         victim.tell([data])
@@ -172,7 +169,7 @@ def test_a_client_that_is_told_nonsense_refuses_the_server_and_raises_nothing(da
         victim.client.close()
 
 
-def test_the_workers_port_takes_orders_or_refuses_and_reads_nothing_without_the_secret(
+def test_worker_port_requires_the_secret(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     came = fuzz_orders(1500, 5)["came"]
@@ -189,7 +186,7 @@ def test_the_workers_port_takes_orders_or_refuses_and_reads_nothing_without_the_
         unpack_order(secret, pack_order("4" * 64, ProgressReport("j", 1, 2, 0.0, 0.0)))
 
 
-def test_a_request_that_would_end_the_connection_by_its_size_is_refused_before_it_is_sent(
+def test_oversized_requests_are_refused_by_the_client(
     scripted_server: ScriptedServer,
 ) -> None:
     """Each field keeps its rule, all together they do not: the server would hang up without a word, again and again."""
@@ -202,7 +199,7 @@ def test_a_request_that_would_end_the_connection_by_its_size_is_refused_before_i
 
 
 @pytest.mark.parametrize("encrypt", [True, False], ids=["CURVE", "NULL"])
-def test_the_largest_request_gets_through_both_doors_and_one_byte_more_is_told(
+def test_largest_request_is_accepted_and_one_byte_more_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encrypt: bool
 ) -> None:
     encrypted_server = EncryptedServer(tmp_path / "state", monkeypatch, encrypt=encrypt)

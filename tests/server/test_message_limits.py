@@ -18,8 +18,7 @@ from dreamwright.shared import limits
 from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.messages import JobList, ListJobs
-from tests.server.test_on_the_wire import raw_guest
-from tests.testing.encrypted_server import EncryptedServer
+from tests.testing.encrypted_server import EncryptedServer, raw_client
 from tests.testing.fake_server import FakeServer
 
 
@@ -73,10 +72,10 @@ def of_version(version: Any) -> bytes:
         "version 2**64-1",
     ],
 )
-def test_a_message_of_the_wrong_shape_is_refused_in_words_and_the_connection_serves_on(
+def test_malformed_message_is_refused_and_the_connection_stays(
     encrypted_server: EncryptedServer, frames: tuple[bytes, ...], number: int, code: str, words: tuple[str, ...]
 ) -> None:
-    own = raw_guest(encrypted_server, encrypted_server.authorized_client("anna").pair)
+    own = raw_client(encrypted_server, encrypted_server.authorized_client("anna").pair)
     try:
         answered, refusal = said_to(encrypted_server, own, *frames, seconds=10.0)
         assert (answered, refusal.code) == (number, code)
@@ -87,11 +86,11 @@ def test_a_message_of_the_wrong_shape_is_refused_in_words_and_the_connection_ser
         own.close(0)
 
 
-def test_a_frame_far_above_the_limit_ends_its_connection_without_a_word_and_the_next_one_is_served(
+def test_huge_frame_ends_its_connection(
     encrypted_server: EncryptedServer,
 ) -> None:
     anna = encrypted_server.authorized_client("anna")
-    own = raw_guest(encrypted_server, anna.pair)
+    own = raw_client(encrypted_server, anna.pair)
     watch = own.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     try:
         assert said_to(encrypted_server, own, b"x" * 10**6) is None
@@ -107,7 +106,7 @@ def test_a_frame_far_above_the_limit_ends_its_connection_without_a_word_and_the_
 
 
 @pytest.mark.parametrize(("version", "older"), [(1, "server"), (OURS + 1, "add-on"), ("\0new", "add-on")])
-def test_a_client_tells_both_versions_and_which_side_to_update(version: Any, older: str) -> None:
+def test_version_mismatch_names_the_side_to_update(version: Any, older: str) -> None:
     from dreamwright.shared.client import Client
 
     server = FakeServer(pace=0)
@@ -160,7 +159,7 @@ class Port:
 
     def look(self) -> int:
         self.now += 1.0
-        return self.connection_limiter.look()
+        return self.connection_limiter.enforce()
 
 
 @pytest.fixture
@@ -177,11 +176,11 @@ linux_only = pytest.mark.skipif(
 
 
 @linux_only
-def test_who_sends_too_much_without_ending_a_message_is_hung_up_on_and_nobody_else(port: Port) -> None:
+def test_endless_message_ends_its_connection(port: Port) -> None:
     endless, honest, quiet = port.call(), port.call(), port.call()
     for _ in range(6):
         port.pass_on(honest, 60_000)
-        port.connection_limiter.heard(honest[1].fileno())
+        port.connection_limiter.message_completed(honest[1].fileno())
         assert port.look() == 0, "360 kB in all, but each of them a message"
     port.pass_on(endless, 99_000)
     assert port.look() == 0
@@ -194,7 +193,7 @@ def test_who_sends_too_much_without_ending_a_message_is_hung_up_on_and_nobody_el
 
 
 @linux_only
-def test_many_who_send_a_little_each_are_hung_up_on_once_it_is_too_much_together(port: Port) -> None:
+def test_unfinished_messages_share_one_limit(port: Port) -> None:
     callers = [port.call() for _ in range(4)]
     for size, caller in zip((80_000, 90_000, 50_000, 60_000), callers):
         port.pass_on(caller, size)
@@ -205,7 +204,7 @@ def test_many_who_send_a_little_each_are_hung_up_on_once_it_is_too_much_together
 
 
 @linux_only
-def test_other_ports_of_the_process_are_left_alone(port: Port) -> None:
+def test_limiter_ignores_other_ports(port: Port) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, socket.create_connection(other.getsockname()) as near:
         far = other.accept()[0]
         port.pass_on((near, far), 300_000)
@@ -216,15 +215,15 @@ def test_other_ports_of_the_process_are_left_alone(port: Port) -> None:
 
 
 @linux_only
-def test_a_door_hangs_up_on_a_message_of_too_many_frames_and_serves_others(
+def test_message_of_too_many_frames_ends_its_connection(
     encrypted_server: EncryptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         connection_limiter, "LOOK_S", 0.0
     )  # at every turn: on a fast machine the message would be whole before the first look
     anna, mallory = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("mallory")
-    encrypted_server.server._inflow._one = 200_000
-    own = raw_guest(encrypted_server, mallory.pair)
+    encrypted_server.server.limiter._one_bytes = 200_000
+    own = raw_client(encrypted_server, mallory.pair)
     watch = own.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     try:
         assert isinstance(said_to(encrypted_server, own, RIGHT, seconds=10.0)[1], JobList)

@@ -17,8 +17,9 @@ from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.requests import job_of
 from dreamwright.backend.server.workers.failure_policy import FailureCause
 from dreamwright.backend.server.workers.fencing import raise_fence
-from dreamwright.backend.server.workers.job_executor import MESH_FILE, ORIGIN_FILE
+from dreamwright.backend.server.workers.job_executor import INITIAL_FIELD_FILE, MESH_FILE
 from dreamwright.backend.training.checkpoints import read_checkpoint
+from dreamwright.backend.training.job import identify_model
 from dreamwright.backend.training.pipeline import TextTo3DPipeline
 from dreamwright.shared.mesh_file import decode_mesh
 from dreamwright.shared.messages import DeleteJob, JobReply, SubmitJob
@@ -64,7 +65,7 @@ def undisturbed(origin: Path, model: Path, tmp_path_factory: pytest.TempPathFact
     return (folder / MESH_FILE).read_bytes()
 
 
-def test_a_finished_attempt_leaves_its_last_field_beside_the_mesh(origin: Path) -> None:
+def test_finished_attempt_saves_its_field(origin: Path) -> None:
     kept = read_initial_field(origin)
     last = read_initial_field(origin / "checkpoints")
     assert kept.prompt == "a red mushroom" and kept.tensors.keys() == last.tensors.keys()
@@ -74,34 +75,30 @@ def test_a_finished_attempt_leaves_its_last_field_beside_the_mesh(origin: Path) 
     ).stat().st_size
 
 
-def test_it_begins_in_the_middle_with_the_field_and_its_mesh_says_of_what(
-    folder: Path, model: Path, undisturbed: bytes
-) -> None:
+def test_finetuning_starts_from_the_parent_field(folder: Path, model: Path, undisturbed: bytes) -> None:
     """The same as a run by hand from that field, to the last bit."""
     worker = refine(model, folder, 1)
     assert worker.steps() == [4, 5, 6] and worker.ended.how == "succeeded"
     assert (folder / MESH_FILE).read_bytes() == undisturbed
     made = decode_mesh(undisturbed)
     assert (made.facts["prompt"], made.facts["finetuned_from"]) == (NEW, "a red mushroom")
-    asked = replace(job_order(model, folder, 1).job, prompt=NEW)
+    asked = replace(job_order(model, folder, 1), prompt=NEW)
     by_hand = TextTo3DPipeline(
-        job_of(asked), "cpu", None, lambda: False, origin=read_initial_field(folder / ORIGIN_FILE)
+        job_of(asked), "cpu", None, lambda: False, initial_field=read_initial_field(folder / INITIAL_FIELD_FILE)
     )
     list(by_hand.events())
     mesh, _ = by_hand.mesh()
     assert (made.vertices == mesh.vertices).all() and (made.albedo == mesh.albedo).all()
 
 
-def test_after_a_stop_it_goes_on_from_its_checkpoint_and_ends_in_the_same_mesh(
-    folder: Path, model: Path, undisturbed: bytes
-) -> None:
+def test_paused_finetuning_resumes_to_the_same_mesh(folder: Path, model: Path, undisturbed: bytes) -> None:
     worker = RecordingWorker()
     worker.stop_at = 4
     assert refine(model, folder, 1, worker).ended.how == "paused" and worker.steps() == [4]
-    asked = job_of(replace(job_order(model, folder, 1).job, prompt=NEW))
+    asked = identify_model(job_of(replace(job_order(model, folder, 1), prompt=NEW)))
     assert (
         read_checkpoint(
-            folder / "checkpoints", replace(asked, origin=read_initial_field(folder / ORIGIN_FILE).digest)
+            folder / "checkpoints", replace(asked, initial_field=read_initial_field(folder / INITIAL_FIELD_FILE).digest)
         ).state.step
         == 4
     )
@@ -113,8 +110,8 @@ def test_after_a_stop_it_goes_on_from_its_checkpoint_and_ends_in_the_same_mesh(
 
 
 @pytest.mark.parametrize("harm", ["gone", "flipped"])
-def test_without_a_whole_field_to_begin_from_it_fails_with_what_to_do(harm: str, folder: Path, model: Path) -> None:
-    place = folder / ORIGIN_FILE
+def test_damaged_parent_field_fails_the_job(harm: str, folder: Path, model: Path) -> None:
+    place = folder / INITIAL_FIELD_FILE
     data = bytearray(place.read_bytes())
     place.unlink()
     if harm == "flipped":
@@ -124,18 +121,18 @@ def test_without_a_whole_field_to_begin_from_it_fails_with_what_to_do(harm: str,
     assert (ended.how, ended.cause) == ("failed", FailureCause.RUN_FAILED.value), "to try it again would be of no use"
     assert (
         "the field of job origin, from which it begins, cannot be read" in ended.message
-        and "refine that job anew" in ended.message
+        and "start from that job again" in ended.message
     )
     assert "--keep-work" not in ended.message
 
 
-def test_a_field_of_another_size_fails_with_what_to_do(folder: Path, model: Path) -> None:
-    settings = {**job_order(model, folder, 1).job.settings, "field.voxel_resolutions": "4,12"}
+def test_field_of_another_size_fails_the_job(folder: Path, model: Path) -> None:
+    settings = {**job_order(model, folder, 1).settings, "field.voxel_resolutions": "4,12"}
     ended = refine(model, folder, 1, settings=settings).ended
     assert ended.how == "failed" and "does not fit this run" in ended.message and "preset" in ended.message
 
 
-def test_a_disk_without_room_for_the_field_costs_no_mesh_and_the_job_says_so(
+def test_full_disk_for_the_field_keeps_the_mesh(
     model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -146,11 +143,11 @@ def test_a_disk_without_room_for_the_field_costs_no_mesh_and_the_job_says_so(
     (tmp_path / FIELD_FILE).write_bytes(b"of an attempt before")
     monkeypatch.setattr("dreamwright.backend.scenes.initial_field.write_state", full)
     ended = run_attempt(model, tmp_path, 1).ended
-    assert ended.how == "succeeded" and ended.meshed and "its prompt cannot be refined" in ended.message
+    assert ended.how == "succeeded" and ended.meshed and "no other prompt can start from it" in ended.message
     assert (tmp_path / MESH_FILE).is_file() and not list(tmp_path.glob("field*"))
 
 
-def test_a_cancelled_job_keeps_the_field_of_its_mesh(model: Path, tmp_path: Path) -> None:
+def test_cancelled_job_keeps_its_field(model: Path, tmp_path: Path) -> None:
     class Cancelled(RecordingWorker):
         def _requested_stop(self) -> str:
             return "cancel" if 3 in self.steps() else ""
@@ -161,17 +158,14 @@ def test_a_cancelled_job_keeps_the_field_of_its_mesh(model: Path, tmp_path: Path
     assert decode_mesh((tmp_path / MESH_FILE).read_bytes()).facts["steps"] == 3
 
 
-def test_an_attempt_whose_job_went_to_a_later_one_leaves_no_field(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_superseded_attempt_saves_no_field(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dreamwright.backend.server.workers import job_executor as module
 
     write = module.JobExecutor._write_mesh
 
-    def then_superseded(self: module.JobExecutor, *arguments: object) -> list[str]:
-        told = write(self, *arguments)
+    def then_superseded(self: module.JobExecutor, *arguments: object) -> None:
+        write(self, *arguments)
         raise_fence(tmp_path, 2)
-        return told
 
     monkeypatch.setattr(module.JobExecutor, "_write_mesh", then_superseded)
     ended = run_attempt(model, tmp_path, 1).ended
@@ -180,7 +174,7 @@ def test_an_attempt_whose_job_went_to_a_later_one_leaves_no_field(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_finished_job_is_refined_by_a_real_worker_although_it_is_forgotten_meanwhile(tmp_path: Path) -> None:
+def test_real_worker_finetunes_a_deleted_parent(tmp_path: Path) -> None:
     with ward(tmp_path, Policy()) as here:
         first = here.submit(seed=1)
         ended = here.ended(first)
@@ -198,9 +192,9 @@ def test_a_finished_job_is_refined_by_a_real_worker_although_it_is_forgotten_mea
         assert (done.state, done.parent_job, done.has_field, done.step) == ("succeeded", first, True, 12), done
         assert here.attempts(second) == [(1, 6)], "it began in the middle"
         here.ended(third)
-        folders = [here.server._ledger.job_folder(name) for name in (second, third)]
+        folders = [here.server.store.job_folder(name) for name in (second, third)]
         assert (folders[0] / MESH_FILE).read_bytes() == (folders[1] / MESH_FILE).read_bytes(), (
             "the origin was gone when the other began"
         )
         assert decode_mesh((folders[0] / MESH_FILE).read_bytes()).facts["finetuned_from"] == "a red mushroom"
-        assert not any((folder / ORIGIN_FILE).exists() for folder in folders)
+        assert not any((folder / INITIAL_FIELD_FILE).exists() for folder in folders)

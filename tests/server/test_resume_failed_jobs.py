@@ -20,7 +20,7 @@ def failed(in_memory_server: InMemoryServer, cause: str = "fault", size: int = 1
     name = in_memory_server.submit(owner)
     in_memory_server.step()
     if size:
-        checkpoints = in_memory_server.ledger.job_folder(name) / "checkpoints"
+        checkpoints = in_memory_server.store.job_folder(name) / "checkpoints"
         checkpoints.mkdir()
         (checkpoints / "checkpoint.safetensors").write_bytes(b"x" * size)
     in_memory_server.runner.told.append(
@@ -31,11 +31,11 @@ def failed(in_memory_server: InMemoryServer, cause: str = "fault", size: int = 1
     return name
 
 
-def test_it_goes_on_from_its_checkpoint_with_all_its_attempts_before_it(in_memory_server: InMemoryServer) -> None:
+def test_resume_continues_from_the_checkpoint(in_memory_server: InMemoryServer) -> None:
     name = failed(in_memory_server)
     job = in_memory_server.job(name)
     assert (job.resumable, job.cause, job.message) == (True, "fault", "it broke")
-    assert (in_memory_server.ledger.job_folder(name) / "checkpoints" / "checkpoint.safetensors").exists()
+    assert (in_memory_server.store.job_folder(name) / "checkpoints" / "checkpoint.safetensors").exists()
     job = in_memory_server.request(ResumeJob(name)).job
     assert (job.state, job.message, job.cause, job.resumable) == ("queued", "", "", False)
     in_memory_server.step()
@@ -45,13 +45,13 @@ def test_it_goes_on_from_its_checkpoint_with_all_its_attempts_before_it(in_memor
         in_memory_server.step()
     assert in_memory_server.job(name).state == "running", "deaths are counted anew"
     in_memory_server.finish(name)
-    assert not (in_memory_server.ledger.job_folder(name) / "checkpoints").exists(), "nothing goes on from it any more"
+    assert not (in_memory_server.store.job_folder(name) / "checkpoints").exists(), "nothing goes on from it any more"
 
 
-def test_three_deaths_leave_the_checkpoint_too(in_memory_server: InMemoryServer) -> None:
+def test_checkpoint_survives_three_deaths(in_memory_server: InMemoryServer) -> None:
     name = in_memory_server.submit()
     in_memory_server.step()
-    checkpoints = in_memory_server.ledger.job_folder(name) / "checkpoints"
+    checkpoints = in_memory_server.store.job_folder(name) / "checkpoints"
     checkpoints.mkdir()
     (checkpoints / "checkpoint.previous.safetensors").write_bytes(b"x")
     for _ in range(3):
@@ -65,12 +65,12 @@ def test_three_deaths_leave_the_checkpoint_too(in_memory_server: InMemoryServer)
     assert "crashed (SIGSEGV), 3 times" in in_memory_server.job(name).message
 
 
-def test_without_a_checkpoint_it_is_refused_in_words(in_memory_server: InMemoryServer) -> None:
+def test_resume_without_checkpoint_is_refused(in_memory_server: InMemoryServer) -> None:
     none = failed(in_memory_server, size=0)
     assert not in_memory_server.job(none).resumable
     assert "failed ones with a checkpoint" in in_memory_server.refusal(ResumeJob(none)).message
     gone = failed(in_memory_server)
-    shutil.rmtree(in_memory_server.ledger.job_folder(gone) / "checkpoints")
+    shutil.rmtree(in_memory_server.store.job_folder(gone) / "checkpoints")
     assert in_memory_server.refusal(ResumeJob(gone)).code == "not-now"
     done = in_memory_server.submit()
     in_memory_server.step()
@@ -78,7 +78,7 @@ def test_without_a_checkpoint_it_is_refused_in_words(in_memory_server: InMemoryS
     assert in_memory_server.refusal(ResumeJob(done)).code == "not-now"
 
 
-def test_it_takes_a_new_turn_and_room_among_the_open_jobs(tmp_path: Path) -> None:
+def test_resume_takes_a_new_turn_and_quota(tmp_path: Path) -> None:
     in_memory_server = InMemoryServer(tmp_path / "state", policy=Policy(jobs_per_user=2))
     name = failed(in_memory_server)
     in_memory_server.submit()
@@ -91,8 +91,8 @@ def test_it_takes_a_new_turn_and_room_among_the_open_jobs(tmp_path: Path) -> Non
     )
     in_memory_server.step()
     other = in_memory_server.submit("bob")
-    for held in list(in_memory_server.ledger.entries):
-        if in_memory_server.job(held).state == "queued" and in_memory_server.ledger.entries[held].owner == "ada":
+    for held in list(in_memory_server.store.records):
+        if in_memory_server.job(held).state == "queued" and in_memory_server.store.records[held].owner == "ada":
             in_memory_server.request(CancelJob(held))
     assert (
         in_memory_server.request(ResumeJob(name)).job.queue_position == 2
@@ -100,22 +100,22 @@ def test_it_takes_a_new_turn_and_room_among_the_open_jobs(tmp_path: Path) -> Non
     ), "bob was not served yet, ada was"
 
 
-def test_it_survives_a_restart_of_the_server(in_memory_server: InMemoryServer) -> None:
+def test_resumed_job_survives_a_server_restart(in_memory_server: InMemoryServer) -> None:
     name = failed(in_memory_server)
     in_memory_server.kill()
     in_memory_server.open()
     assert in_memory_server.job(name).resumable and in_memory_server.request(ResumeJob(name)).job.state == "queued"
 
 
-def test_its_checkpoint_counts_among_what_is_kept_and_goes_with_the_job(tmp_path: Path) -> None:
+def test_checkpoint_counts_for_retention(tmp_path: Path) -> None:
     in_memory_server = InMemoryServer(tmp_path / "state", policy=Policy(keep_gb=1.0))
     small, large = failed(in_memory_server, size=1000), failed(in_memory_server, size=1)
-    with (in_memory_server.ledger.job_folder(large) / "checkpoints" / "checkpoint.safetensors").open("r+b") as file:
+    with (in_memory_server.store.job_folder(large) / "checkpoints" / "checkpoint.safetensors").open("r+b") as file:
         file.truncate(int(1.5 * GIGABYTE))  # sparse: takes no room
-    folders = {name: in_memory_server.ledger.job_folder(name) for name in (small, large)}
+    folders = {name: in_memory_server.store.job_folder(name) for name in (small, large)}
     in_memory_server.step(61.0)
     in_memory_server.step(61.0)
-    assert set(in_memory_server.ledger.entries) == set(), "the oldest first, until the rest fits"
+    assert set(in_memory_server.store.records) == set(), "the oldest first, until the rest fits"
     assert not any(folder.exists() for folder in folders.values())
     kept = failed(in_memory_server, size=1000)
     in_memory_server.step(61.0)
@@ -124,12 +124,12 @@ def test_its_checkpoint_counts_among_what_is_kept_and_goes_with_the_job(tmp_path
     assert not (tmp_path / "state" / "jobs" / kept).exists()
 
 
-def test_a_job_that_is_cancelled_while_it_waits_leaves_no_checkpoint_and_says_that_there_is_no_mesh(
+def test_cancel_while_queued_removes_the_checkpoint(
     in_memory_server: InMemoryServer,
 ) -> None:
     in_memory_server.submit()
     name = in_memory_server.submit()
-    checkpoints = in_memory_server.ledger.job_folder(name) / "checkpoints"
+    checkpoints = in_memory_server.store.job_folder(name) / "checkpoints"
     checkpoints.mkdir(parents=True)
     (checkpoints / "checkpoint.safetensors").write_bytes(b"x")
     in_memory_server.request(PauseJob(name))
@@ -137,7 +137,7 @@ def test_a_job_that_is_cancelled_while_it_waits_leaves_no_checkpoint_and_says_th
     assert job.state == "cancelled" and "no mesh" in job.message and not checkpoints.exists()
 
 
-def test_a_failure_that_the_disk_refuses_to_write_down_is_counted_once_it_takes_it(
+def test_failure_is_counted_once_it_is_stored(
     in_memory_server: InMemoryServer,
 ) -> None:
     name = in_memory_server.submit()
@@ -151,12 +151,12 @@ def test_a_failure_that_the_disk_refuses_to_write_down_is_counted_once_it_takes_
     in_memory_server.step()
     in_memory_server.disk.full = False
     in_memory_server.step(3.0)
-    assert in_memory_server.ledger.entries[name].attempts == 1, (
+    assert in_memory_server.store.records[name].attempts == 1, (
         "it got on, and a write that is made again does not take that back"
     )
 
 
 @pytest.mark.parametrize("cause", ["memory", "not-a-number", "bad-input", "fault", "run-failed"])
-def test_what_would_only_come_again_is_not_tried_again_by_itself(cause: str, in_memory_server: InMemoryServer) -> None:
+def test_deterministic_failures_are_not_retried(cause: str, in_memory_server: InMemoryServer) -> None:
     name = failed(in_memory_server, cause)
     assert in_memory_server.job(name).attempt == 1 and in_memory_server.runner.given == [name]

@@ -45,7 +45,7 @@ def line(style: str, level: int, event: str, error: BaseException | None = None,
     return LogFormatter(style, level).format(record)
 
 
-def test_a_line_of_json_has_the_time_in_utc_the_event_and_each_field() -> None:
+def test_json_line_has_time_event_and_fields() -> None:
     told = json.loads(line("json", logging.INFO, "job submitted", job="j1", attempt=2))
     assert told == {
         "time": "2023-11-14T22:13:20.250Z",
@@ -57,7 +57,7 @@ def test_a_line_of_json_has_the_time_in_utc_the_event_and_each_field() -> None:
     }
 
 
-def test_a_line_of_text_has_the_same_and_stays_one_line() -> None:
+def test_text_line_has_time_event_and_fields() -> None:
     written = line("text", logging.INFO, "job\nwaits", job="j1", why='the "disk" is full\n2030-01-01 ERROR forged')
     assert (
         written
@@ -77,23 +77,23 @@ def failing() -> BaseException:
 
 
 @pytest.mark.parametrize("style", ["text", "json"])
-def test_what_an_exception_says_is_told_at_debug_only_and_where_it_came_from_always(style: str) -> None:
+def test_exception_messages_are_logged_at_debug_only(style: str) -> None:
     quiet, loud = (line(style, level, "request failed", failing()) for level in (logging.INFO, logging.DEBUG))
     for written in (quiet, loud):
         assert (
             "ValueError" in written
             and "RuntimeError" in written
-            and re.search(r"test_logbook\.py:\d+ failing", written)
+            and re.search(r"test_logging\.py:\d+ failing", written)
         )
     assert "zirconium" not in quiet and loud.count(MARK) >= 2
 
 
-def test_what_the_system_says_is_told() -> None:
+def test_system_errors_are_logged_whole() -> None:
     assert "No space left" in line("text", logging.INFO, "not written", OSError(28, "No space left on device"))
 
 
 @pytest.mark.parametrize("style", ["text", "json"])
-def test_what_the_job_in_hand_asks_for_is_blotted_out_of_events_fields_and_stacks(style: str) -> None:
+def test_prompts_are_redacted_everywhere(style: str) -> None:
     redact(f' {MARK}\'s "shade" ', "fog and rain")
     written = line(
         style,
@@ -112,7 +112,7 @@ def test_what_the_job_in_hand_asks_for_is_blotted_out_of_events_fields_and_stack
     )
 
 
-def test_a_worker_logs_as_its_server_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_workers_inherit_the_log_format(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     for name in (logging_setup.FORMAT_VARIABLE, logging_setup.LEVEL_VARIABLE):
@@ -137,7 +137,7 @@ def test_a_worker_logs_as_its_server_does(monkeypatch: pytest.MonkeyPatch, capsy
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("style", ["text", "json"])
-def test_no_prompt_and_no_secret_is_in_any_log_of_a_real_server_and_its_workers(style: str, tmp_path: Path) -> None:
+def test_real_server_and_workers_log_no_prompt_and_no_secret(style: str, tmp_path: Path) -> None:
     """A submit, a refused one, a worker's death, a job that goes on, and one that fails."""
     keys, pair = KeyFolder(tmp_path / "state"), generate_key_pair()
     server_pair = keys.create()

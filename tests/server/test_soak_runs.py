@@ -14,7 +14,7 @@ from tests.soak.fifty_clients import PROCESSES, Soak
 
 
 @pytest.mark.slow
-def test_clients_that_come_and_go_lose_no_job_and_have_none_twice(tmp_path: Path) -> None:
+def test_clients_that_come_and_go_lose_no_job(tmp_path: Path) -> None:
     soak = Soak(tmp_path, 2 * PROCESSES, 0.5, 4.0, 1)
     try:
         soak.run(15.0, [])
@@ -28,7 +28,7 @@ def test_clients_that_come_and_go_lose_no_job_and_have_none_twice(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_fetch_that_is_cut_goes_on_and_a_replaced_file_is_noticed(tmp_path: Path) -> None:
+def test_interrupted_downloads_resume(tmp_path: Path) -> None:
     told, faults = cut_downloads.soak(tmp_path, 12_000_000)
     assert faults == []
     assert told["pieces in flight, most"] == 10
@@ -36,7 +36,7 @@ def test_a_fetch_that_is_cut_goes_on_and_a_replaced_file_is_noticed(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_subscribers_that_never_read_cost_nothing_and_who_begins_to_read_gets_the_latest(tmp_path: Path) -> None:
+def test_slow_subscribers_get_the_latest_preview(tmp_path: Path) -> None:
     told, faults = slow_subscribers.soak(tmp_path, 5, ["nobody", "never read"], 5.0)
     assert faults == []
     assert told["phases"]["never read"][0]["pictures on reading"] > 2
@@ -50,7 +50,7 @@ def answered(ticket: str, job: str) -> dict[str, Any]:
     return {"what": "answered", "ticket": ticket, "job": job}
 
 
-def test_the_judge_sees_a_lost_ticket_a_lost_job_a_double_and_a_job_that_nobody_asked_for() -> None:
+def test_judge_detects_lost_doubled_and_unknown_jobs() -> None:
     fine = [intends("t1"), answered("t1", "a"), answered("t1", "a")]
     assert judge_jobs(fine, {"a": "succeeded"}, {})["lost"] == judge_jobs(fine, {"a": "succeeded"}, {})["doubled"] == []
     assert judge_jobs([*fine, intends("t2")], {"a": "succeeded"}, {})["lost"] == ["t2"]
@@ -64,7 +64,7 @@ def test_the_judge_sees_a_lost_ticket_a_lost_job_a_double_and_a_job_that_nobody_
     assert judge_jobs([*fine, {**mesh, "sha": "x"}, {**mesh, "sha": "y"}], {"a": "succeeded"}, {})["faults"] != []
 
 
-def test_the_judge_sees_memory_and_files_that_grow_and_not_their_noise() -> None:
+def test_judge_detects_growth_but_not_noise() -> None:
     def samples(growth_mb: float, fds: float) -> list[dict[str, float]]:
         return [
             {"at": 10.0 * i, "server rss_mb": 250 + growth_mb * i / 360 + (i % 3), "server fds": 70 + fds * i / 360, "server threads": 3}

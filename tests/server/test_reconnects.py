@@ -37,9 +37,7 @@ def cable(encrypted_server: EncryptedServer) -> Iterator[LooseCable]:
     cable.close()
 
 
-def test_who_is_cut_off_and_back_at_once_is_told_and_shown_everything_again(
-    encrypted_server: EncryptedServer, cable: LooseCable
-) -> None:
+def test_reconnect_restores_subscriptions_and_previews(encrypted_server: EncryptedServer, cable: LooseCable) -> None:
     """ZeroMQ connects anew by itself, so soon that no sign of life is missed; to the server it is a stranger."""
     anna = encrypted_server.authorized_client("anna", address=cable.address)
     anna.subscribe()
@@ -58,14 +56,12 @@ def test_who_is_cut_off_and_back_at_once_is_told_and_shown_everything_again(
         cable.cut()
         encrypted_server.wait_until(lambda: anna._monitor.accepted == cut + 2)
         encrypted_server.wait_until(
-            lambda: not anna._subscription.snapshots_pending and len(encrypted_server.server._audience) == 1
+            lambda: not anna._subscription.snapshots_pending and len(encrypted_server.server.publisher) == 1
         )
     assert anna.state is ConnectionState.ONLINE
 
 
-def test_what_was_asked_when_the_connection_broke_is_asked_again_as_soon_as_it_is_back(
-    encrypted_server: EncryptedServer, cable: LooseCable
-) -> None:
+def test_pending_requests_are_resent_after_a_reconnect(encrypted_server: EncryptedServer, cable: LooseCable) -> None:
     """And not only when the answer is late; once more is one job all the same."""
     anna = encrypted_server.authorized_client("anna", address=cable.address)
     cable.hush(True)
@@ -75,12 +71,10 @@ def test_what_was_asked_when_the_connection_broke_is_asked_again_as_soon_as_it_i
     cable.cut()
     cable.hush(False)
     encrypted_server.wait_until(lambda: bool(answers))
-    assert len(encrypted_server.ledger.entries) == 1
+    assert len(encrypted_server.store.records) == 1
 
 
-def test_a_greeting_that_was_lost_does_not_leave_a_client_connecting_for_ever(
-    encrypted_server: EncryptedServer, cable: LooseCable
-) -> None:
+def test_lost_greeting_is_repeated(encrypted_server: EncryptedServer, cable: LooseCable) -> None:
     """Its signs of life are answered then, so it never thinks that it should begin anew."""
     anna = encrypted_server.authorized_client("anna", address=cable.address)
     anna._pending.clear()
@@ -88,7 +82,7 @@ def test_a_greeting_that_was_lost_does_not_leave_a_client_connecting_for_ever(
     encrypted_server.wait_until(lambda: anna.state is ConnectionState.ONLINE)
 
 
-def test_the_log_tells_of_a_client_that_never_reads_once_a_minute(
+def test_slow_clients_are_logged_once_a_minute(
     encrypted_server: EncryptedServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Full:
@@ -103,7 +97,7 @@ def test_the_log_tells_of_a_client_that_never_reads_once_a_minute(
 
 
 @pytest.mark.slow
-def test_three_artists_see_no_old_frame_and_no_gap_that_is_not_made_good(tmp_path: Path) -> None:
+def test_clients_recover_every_update_after_reconnects(tmp_path: Path) -> None:
     """Cables cut, silent, servers killed, by a seed."""
     told, faults = soak(tmp_path, 8, 3)
     assert faults == []

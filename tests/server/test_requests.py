@@ -31,14 +31,14 @@ from tests.testing.scripted_worker_server import asked
         ({"settings": {"run.steps": 0}}, "run.steps is 0; allowed is 1"),
     ],
 )
-def test_what_cannot_be_made_is_refused_with_the_reason_and_leaves_no_job(scripted_server, changes, words):
+def test_invalid_submits_are_refused(scripted_server, changes, words):
     answer = scripted_server.request(asked(**changes))
     assert isinstance(answer, RequestError) and answer.code == "bad-input"
     assert re.search(words, answer.message), answer.message
-    assert not scripted_server.server._ledger.entries
+    assert not scripted_server.server.store.records
 
 
-def test_a_client_that_never_acknowledges_previews_gets_two_and_later_the_latest(scripted_server, monkeypatch):
+def test_unacknowledged_previews_are_limited_to_two(scripted_server, monkeypatch):
     name = scripted_server.request(asked()).job.job
     scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
     scripted_server.client.subscribe(name)
@@ -69,7 +69,7 @@ def test_capabilities_describe_models_presets_and_settings(scripted_server):
     assert height.kind == "number" and height.low <= height.defaults["draft"] <= height.high
 
 
-def test_all_jobs_can_be_listed_page_by_page_newest_change_first(scripted_server):
+def test_jobs_are_listed_in_pages_newest_first(scripted_server):
     names = [scripted_server.request(asked(f"t{number}")).job.job for number in range(5)]
     pages, before = [], 0
     while True:
@@ -84,7 +84,7 @@ def test_all_jobs_can_be_listed_page_by_page_newest_change_first(scripted_server
 
 
 @pytest.mark.parametrize("version", [0, limits.PROTOCOL_VERSION + 1, "new"])
-def test_a_client_of_another_version_is_answered_in_words_and_harms_nobody(scripted_server, version):
+def test_client_of_another_version_is_answered(scripted_server, version):
     stranger = zmq.Context.instance().socket(zmq.DEALER)
     try:
         stranger.connect(scripted_server.server.address)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a listener, a thief or a rude guest on the wire learns and gets: nothing."""
+"""Eavesdropping, replay, forged routing ids and oversized frames on an encrypted connection."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import logging
 import socket
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,22 @@ from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.connection_monitor import CurveCredentials
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.credentials import fingerprint, format_key, generate_key_pair
-from dreamwright.shared.messages import CancelJob, Hello, JobList, ListJobs, Subscribe
+from dreamwright.shared.messages import (
+    CancelJob,
+    DeleteJob,
+    Hello,
+    JobList,
+    JobReply,
+    ListJobs,
+    PauseJob,
+    PinJob,
+    ResumeJob,
+    SetPriority,
+    Subscribe,
+)
 from dreamwright.shared.transfer import Download
-from tests.testing.encrypted_server import EncryptedServer, relay_to
+from tests.testing.encrypted_server import EncryptedServer, raw_client, relay_to
 from tests.testing.scripted_worker_server import asked
-
-
-def raw_guest(encrypted_server: EncryptedServer, pair: Any, routing_id: bytes = b"") -> zmq.Socket:
-    """A socket without our client around it."""
-    own = zmq.Context.instance().socket(zmq.DEALER)
-    own.setsockopt(zmq.LINGER, 0)
-    CurveCredentials(encrypted_server.pair.public, pair).apply_to(own)
-    if routing_id:
-        own.setsockopt(zmq.ROUTING_ID, routing_id)
-    own.connect(encrypted_server.server.address)
-    return own
 
 
 def answer_to(encrypted_server: EncryptedServer, own: zmq.Socket, message: Any, seconds: float = 3.0) -> Any:
@@ -46,15 +48,15 @@ def answer_to(encrypted_server: EncryptedServer, own: zmq.Socket, message: Any, 
     return unpack(own.recv(), limits.REPLY_BYTES)[1] if own.poll(0) else None
 
 
-def test_a_listener_on_the_wire_reads_neither_prompt_nor_mesh_nor_names(encrypted_server: EncryptedServer) -> None:
+def test_eavesdropper_reads_no_prompt_mesh_or_name(encrypted_server: EncryptedServer) -> None:
     with relay_to(encrypted_server.server.address) as relay:
         anna = encrypted_server.authorized_client("anna", address=relay.address)
         prompt = "a red mushroom, a white mushroom"
         job = encrypted_server.request(anna, asked("a", prompt=prompt)).job.job
         encrypted_server.wait_until(lambda: encrypted_server.runner.given == [job])
         mesh = b"the mesh of a prop nobody has seen " * 4000
-        (encrypted_server.ledger.job_folder(job) / MESH_FILE).write_bytes(mesh)
-        encrypted_server.ledger.note(job, mesh_bytes=len(mesh), mesh_sha256=hashlib.sha256(mesh).hexdigest())
+        (encrypted_server.store.job_folder(job) / MESH_FILE).write_bytes(mesh)
+        encrypted_server.store.note(job, mesh_bytes=len(mesh), mesh_sha256=hashlib.sha256(mesh).hexdigest())
         arrived: list[Any] = []
         Download(anna, job, "mesh", len(mesh), arrived.append).start()
         encrypted_server.wait_until(lambda: bool(arrived))
@@ -77,7 +79,7 @@ def test_a_listener_on_the_wire_reads_neither_prompt_nor_mesh_nor_names(encrypte
         assert secret not in heard, "not even the public key says who comes"
 
 
-def test_the_relay_would_hear_a_prompt_that_is_not_encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relay_records_unencrypted_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ear of the test above is a good one."""
     encrypted_server = EncryptedServer(tmp_path / "state", monkeypatch, encrypt=False)
     try:
@@ -90,13 +92,13 @@ def test_the_relay_would_hear_a_prompt_that_is_not_encrypted(tmp_path: Path, mon
         encrypted_server.close()
 
 
-def test_recorded_bytes_of_a_session_that_are_sent_again_do_nothing(encrypted_server: EncryptedServer) -> None:
+def test_replayed_session_bytes_do_nothing(encrypted_server: EncryptedServer) -> None:
     with relay_to(encrypted_server.server.address) as relay:
         anna = encrypted_server.authorized_client("anna", address=relay.address)
         job = encrypted_server.request(anna, asked("a")).job.job
         encrypted_server.request(anna, CancelJob(job))
         recorded = bytes(relay.up)
-    jobs = set(encrypted_server.ledger.entries)
+    jobs = set(encrypted_server.store.records)
     heard: list[Any] = []
     answering, encrypted_server.server._answer = (
         encrypted_server.server._answer,
@@ -111,46 +113,46 @@ def test_recorded_bytes_of_a_session_that_are_sent_again_do_nothing(encrypted_se
         thief.sendall(recorded)
         encrypted_server.run_for(0.5)
     encrypted_server.server._answer = answering
-    assert not heard and set(encrypted_server.ledger.entries) == jobs
+    assert not heard and set(encrypted_server.store.records) == jobs
     encrypted_server.authorized_client("bert")
 
 
-@pytest.mark.parametrize("first", ["the guest", "the thief"])
-def test_a_routing_id_is_no_identity(encrypted_server: EncryptedServer, first: str) -> None:
+@pytest.mark.parametrize("first", ["the user", "the thief"])
+def test_routing_id_is_no_identity(encrypted_server: EncryptedServer, first: str) -> None:
     """Two keys under one routing id: nobody hears the other's replies, and neither owns anything by it."""
     pairs = {name: generate_key_pair() for name in ("anna", "bert")}
     for name, pair in pairs.items():
         encrypted_server.keys.allow(name, format_key(pair.public))
-    order = ("anna", "bert") if first == "the guest" else ("bert", "anna")
-    one = raw_guest(encrypted_server, pairs[order[0]], b"the same id")
+    order = ("anna", "bert") if first == "the user" else ("bert", "anna")
+    one = raw_client(encrypted_server, pairs[order[0]], b"the same id")
     refusal = answer_to(encrypted_server, one, ListJobs())
     assert refusal.code == "bad-message" and "let ZeroMQ choose the routing id" in refusal.message
-    two = raw_guest(encrypted_server, pairs[order[1]], b"the same id")
+    two = raw_client(encrypted_server, pairs[order[1]], b"the same id")
     two.send(pack(Subscribe(), 9))
     encrypted_server.run_for(0.3)
-    assert not one.poll(0) and not two.poll(0) and not len(encrypted_server.server._audience)
-    honest = raw_guest(encrypted_server, pairs["anna"])
+    assert not one.poll(0) and not two.poll(0) and not len(encrypted_server.server.publisher)
+    honest = raw_client(encrypted_server, pairs["anna"])
     assert isinstance(answer_to(encrypted_server, honest, Hello("c" * 32, "test")), object)
     assert isinstance(answer_to(encrypted_server, honest, ListJobs()), JobList)
     for own in (one, two, honest):
         own.close(0)
 
 
-def test_a_client_that_vanishes_mid_handshake_is_let_go_in_time(encrypted_server: EncryptedServer) -> None:
-    assert encrypted_server.server._socket.getsockopt(zmq.HANDSHAKE_IVL) == 10_000
+def test_handshakes_and_connections_time_out(encrypted_server: EncryptedServer) -> None:
+    assert encrypted_server.server.router.socket.getsockopt(zmq.HANDSHAKE_IVL) == 10_000
     assert (
-        encrypted_server.server._socket.getsockopt(zmq.MAXMSGSIZE)
+        encrypted_server.server.router.socket.getsockopt(zmq.MAXMSGSIZE)
         == limits.REQUEST_BYTES + limits.ENCRYPTION_OVERHEAD_BYTES
     )
     assert (
-        encrypted_server.server._socket.getsockopt(zmq.HEARTBEAT_IVL) > 0
-        and encrypted_server.server._socket.getsockopt(zmq.HEARTBEAT_TIMEOUT) > 0
+        encrypted_server.server.router.socket.getsockopt(zmq.HEARTBEAT_IVL) > 0
+        and encrypted_server.server.router.socket.getsockopt(zmq.HEARTBEAT_TIMEOUT) > 0
     )
 
 
-def test_a_frame_that_is_too_large_ends_that_connection_only(encrypted_server: EncryptedServer) -> None:
+def test_oversized_frame_ends_only_its_connection(encrypted_server: EncryptedServer) -> None:
     anna, bert = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("bert")
-    big = raw_guest(encrypted_server, bert.pair)
+    big = raw_client(encrypted_server, bert.pair)
     big.send(b"x" * (limits.REQUEST_BYTES + limits.ENCRYPTION_OVERHEAD_BYTES))
     encrypted_server.run_for(0.3)
     assert isinstance(encrypted_server.request(anna, ListJobs()), JobList) and isinstance(
@@ -159,9 +161,7 @@ def test_a_frame_that_is_too_large_ends_that_connection_only(encrypted_server: E
     big.close(0)
 
 
-def test_the_servers_log_names_no_key_and_no_prompt(
-    encrypted_server: EncryptedServer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_log_names_no_key_and_no_prompt(encrypted_server: EncryptedServer, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         anna = encrypted_server.authorized_client("anna")
         encrypted_server.request(anna, asked("a"))
@@ -176,3 +176,84 @@ def test_the_servers_log_names_no_key_and_no_prompt(
         assert word not in written
     assert anna.pair.secret.hex() not in repr(CurveCredentials(encrypted_server.pair.public, anna.pair))
     assert isinstance(anna, Client)
+
+
+TICKETS, TIMES = 20, 5
+
+
+def authorized_socket(encrypted_server: EncryptedServer, name: str) -> zmq.Socket:
+    """A socket whose key the server has authorized under `name`."""
+    pair = generate_key_pair()
+    encrypted_server.keys.allow(name, format_key(pair.public))
+    return raw_client(encrypted_server, pair)
+
+
+def answers(
+    encrypted_server: EncryptedServer, own: zmq.Socket, sent: list[bytes], seconds: float = 60.0
+) -> list[tuple[int, Any]]:
+    """(number, reply) of each."""
+    end, heard = time.monotonic() + seconds, []
+    for data in sent:
+        own.send(data)
+        encrypted_server.step()
+    while len(heard) < len(sent):
+        assert time.monotonic() < end, heard
+        encrypted_server.step()
+        while own.poll(0):
+            heard.append(unpack(own.recv(), limits.REPLY_BYTES))
+    return heard
+
+
+def test_repeated_submits_make_one_job_per_ticket_and_user(
+    encrypted_server: EncryptedServer,
+) -> None:
+    anna, bert = authorized_socket(encrypted_server, "anna"), authorized_socket(encrypted_server, "bert")
+    sent = [pack(asked(f"t{number}"), 7) for _ in range(TIMES) for number in range(TICKETS)]
+    jobs: dict[str, Counter[str]] = {}
+    for name, own in (("anna", anna), ("bert", bert)):
+        heard = answers(encrypted_server, own, sent)
+        assert {number for number, _ in heard} == {7} and all(isinstance(reply, JobReply) for _, reply in heard)
+        jobs[name] = Counter(reply.job.job for _, reply in heard)
+        assert len(jobs[name]) == TICKETS and set(jobs[name].values()) == {TIMES}
+    assert not set(jobs["anna"]) & set(jobs["bert"]), "the same bytes with another key are another user's"
+    assert Counter(entry.owner for entry in encrypted_server.store.records.values()) == {
+        "anna": TICKETS,
+        "bert": TICKETS,
+    }
+    for own in (anna, bert):
+        own.close(0)
+
+
+@pytest.mark.parametrize(
+    "make", [CancelJob, PauseJob, ResumeJob, lambda job: PinJob(job, True), lambda job: SetPriority(job, -3)]
+)
+def test_repeated_requests_change_nothing_more(make: Any, encrypted_server: EncryptedServer) -> None:
+    anna = authorized_socket(encrypted_server, "anna")
+    first, job = (
+        reply.job.job for _, reply in answers(encrypted_server, anna, [pack(asked("a"), 1), pack(asked("b"), 2)])
+    )
+    encrypted_server.wait_until(lambda: encrypted_server.runner.given == [first])
+    if make is ResumeJob:
+        answers(encrypted_server, anna, [pack(PauseJob(job), 3)])
+    ((_, once),) = answers(encrypted_server, anna, [pack(make(job), 9)])
+    for _, again in answers(encrypted_server, anna, [pack(make(job), 9)] * 10):
+        assert again == once, "the same answer, down to the number of the change"
+    anna.close(0)
+
+
+def test_repeated_delete_removes_one_job(
+    encrypted_server: EncryptedServer,
+) -> None:
+    anna = authorized_socket(encrypted_server, "anna")
+    first, job = (
+        reply.job.job for _, reply in answers(encrypted_server, anna, [pack(asked("a"), 1), pack(asked("b"), 2)])
+    )
+    answers(encrypted_server, anna, [pack(CancelJob(job), 3)])
+    heard = [
+        type(reply).__name__ + getattr(reply, "code", "")
+        for _, reply in answers(encrypted_server, anna, [pack(DeleteJob(job), 4)] * 3)
+    ]
+    assert heard == ["Done", "Refusalno-such-job", "Refusalno-such-job"] and set(encrypted_server.store.records) == {
+        first
+    }
+    anna.close(0)

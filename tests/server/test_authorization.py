@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who is let in at the encrypted door and who is not, and what each is told."""
+"""Which clients connect to an encrypted server, what refused ones are told, and who may see and control which job."""
 
 from __future__ import annotations
 
@@ -14,16 +14,30 @@ import pytest
 import zmq
 
 from dreamwright.backend.server.app import Server
+from dreamwright.backend.server.workers.job_executor import MESH_FILE
+from dreamwright.backend.server.workers.worker_protocol import PreviewReport
 from dreamwright.shared import limits
 from dreamwright.shared.connection_monitor import MechanismProbe
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.credentials import fingerprint, format_key, generate_key_pair
-from dreamwright.shared.messages import JobChanged, JobList, ListJobs
+from dreamwright.shared.errors import RequestError
+from dreamwright.shared.messages import (
+    CancelJob,
+    DeleteJob,
+    FetchChunk,
+    JobChanged,
+    JobList,
+    ListJobs,
+    PauseJob,
+    PreviewFrame,
+    ResumeJob,
+    Subscribe,
+)
 from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.scripted_worker_server import asked
 
 
-def test_an_unknown_key_is_refused_with_what_to_do_and_gets_in_soon_after_it_is_allowed(
+def test_unknown_key_is_refused_until_allowed(
     encrypted_server: EncryptedServer,
 ) -> None:
     pair = generate_key_pair()
@@ -40,7 +54,7 @@ def test_an_unknown_key_is_refused_with_what_to_do_and_gets_in_soon_after_it_is_
     encrypted_server.wait_until(lambda: client.state is ConnectionState.ONLINE, 2)
 
 
-def test_a_client_with_the_wrong_server_key_says_so_and_tells_the_server_nothing(
+def test_wrong_server_key_is_reported(
     encrypted_server: EncryptedServer,
 ) -> None:
     pair = generate_key_pair()
@@ -56,15 +70,13 @@ def test_a_client_with_the_wrong_server_key_says_so_and_tells_the_server_nothing
     )
 
 
-def test_a_client_without_encryption_is_refused_with_what_it_lacks(encrypted_server: EncryptedServer) -> None:
+def test_unencrypted_client_is_refused(encrypted_server: EncryptedServer) -> None:
     client = encrypted_server.connect_client(None)
     encrypted_server.wait_until(lambda: client.state is ConnectionState.UNAUTHORIZED)
     assert "requires an encrypted connection" in client.reason and "connection string" in client.reason
 
 
-def test_a_client_with_keys_never_talks_to_a_server_without_encryption(
-    encrypted_server: EncryptedServer, tmp_path: Path
-) -> None:
+def test_encrypted_client_refuses_an_unencrypted_server(encrypted_server: EncryptedServer, tmp_path: Path) -> None:
     plain = Server("tcp://127.0.0.1:*", tmp_path / "plain", ("cpu",))
     heard: list[Any] = []
     plain._answer = lambda route, frame: heard.append(frame.bytes)
@@ -83,9 +95,7 @@ def test_a_client_with_keys_never_talks_to_a_server_without_encryption(
 
 
 @pytest.mark.parametrize("encrypt", [True, False], ids=["CURVE", "NULL"])
-def test_which_of_two_sides_encrypts_is_told_however_often_and_whoever_hangs_up_first(
-    encrypt: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_encryption_mismatch_is_always_reported(encrypt: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encrypted_server = EncryptedServer(tmp_path / "state", monkeypatch, encrypt=encrypt)
     try:
         greeting = MechanismProbe(zmq.Context.instance(), encrypted_server.server.address)
@@ -100,7 +110,7 @@ def test_which_of_two_sides_encrypts_is_told_however_often_and_whoever_hangs_up_
         encrypted_server.close()
 
 
-def test_a_tunnel_without_a_server_behind_it_is_a_server_that_hangs_up(encrypted_server: EncryptedServer) -> None:
+def test_tunnel_without_a_server_is_reported(encrypted_server: EncryptedServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as tunnel:
         tunnel.setblocking(False)
         address = f"tcp://127.0.0.1:{tunnel.getsockname()[1]}"
@@ -122,7 +132,7 @@ def test_a_tunnel_without_a_server_behind_it_is_a_server_that_hangs_up(encrypted
     )
 
 
-def test_no_answer_at_all_is_told_apart_from_every_refusal(encrypted_server: EncryptedServer) -> None:
+def test_missing_answer_differs_from_a_refusal(encrypted_server: EncryptedServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = encrypted_server.connect_client(
             generate_key_pair(), address=f"tcp://127.0.0.1:{silent.getsockname()[1]}"
@@ -137,7 +147,7 @@ def test_no_answer_at_all_is_told_apart_from_every_refusal(encrypted_server: Enc
     )
 
 
-def test_a_key_that_is_revoked_in_mid_session_is_refused_at_the_next_request_and_hears_no_event_more(
+def test_revoked_key_is_refused_mid_session(
     encrypted_server: EncryptedServer,
 ) -> None:
     anna = encrypted_server.authorized_client("anna")
@@ -146,8 +156,8 @@ def test_a_key_that_is_revoked_in_mid_session_is_refused_at_the_next_request_and
     encrypted_server.wait_until(lambda: any(isinstance(event, JobChanged) for event in encrypted_server.events[anna]))
     encrypted_server.keys.revoke("anna")
     encrypted_server.events[anna].clear()
-    encrypted_server.server.service.ledger.note(job, message="a secret word")
-    encrypted_server.server.service._herald.tell(job)
+    encrypted_server.server.service.store.note(job, message="a secret word")
+    encrypted_server.server.publisher.publish_job(encrypted_server.server.store.records[job])
     encrypted_server.run_for(0.2)
     heard = [event.job.message for event in encrypted_server.events[anna] if isinstance(event, JobChanged)]
     assert "a secret word" not in heard, "though its connection lives"
@@ -155,7 +165,7 @@ def test_a_key_that_is_revoked_in_mid_session_is_refused_at_the_next_request_and
     anna.request(asked("b"), answers.append)
     encrypted_server.wait_until(lambda: anna.state is ConnectionState.UNAUTHORIZED)
     assert "does not let this key in any more" in anna.reason and not answers
-    assert len(encrypted_server.ledger.entries) == 1
+    assert len(encrypted_server.store.records) == 1
     encrypted_server.keys.allow("anna", format_key(anna.pair.public))
     encrypted_server.wait_until(lambda: anna.state is ConnectionState.ONLINE)  # the old connection serves again
     encrypted_server.clock_offset_s += limits.REQUEST_TIMEOUT_S + 0.1
@@ -164,7 +174,7 @@ def test_a_key_that_is_revoked_in_mid_session_is_refused_at_the_next_request_and
     encrypted_server.wait_until(lambda: any(isinstance(event, JobList) for event in encrypted_server.events[anna]))
 
 
-def test_a_revoked_key_does_not_come_back_in(encrypted_server: EncryptedServer) -> None:
+def test_revoked_key_cannot_reconnect(encrypted_server: EncryptedServer) -> None:
     anna = encrypted_server.authorized_client("anna")
     encrypted_server.keys.revoke("anna")
     again = encrypted_server.connect_client(anna.pair)
@@ -172,7 +182,7 @@ def test_a_revoked_key_does_not_come_back_in(encrypted_server: EncryptedServer) 
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut short", "open to all", "another's form"])
-def test_a_users_file_that_cannot_be_trusted_lets_nobody_in_and_says_why(
+def test_untrusted_users_file_blocks_everyone(
     encrypted_server: EncryptedServer, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     anna = encrypted_server.authorized_client("anna")
@@ -197,3 +207,102 @@ def test_a_users_file_that_cannot_be_trusted_lets_nobody_in_and_says_why(
     path.write_bytes(good)
     path.chmod(0o600)
     encrypted_server.wait_until(lambda: anna.state is ConnectionState.ONLINE)
+
+
+NOBODY = "f" * 16  # a job that there is not
+
+
+def test_jobs_of_other_users_are_unknown(encrypted_server: EncryptedServer) -> None:
+    anna, bert = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("bert")
+    bert.subscribe()
+    job = encrypted_server.request(anna, asked("a", prompt="a red chair")).job.job
+    encrypted_server.wait_until(lambda: encrypted_server.runner.given == [job])
+    (encrypted_server.store.job_folder(job) / MESH_FILE).write_bytes(b"a mesh")
+    for make in (CancelJob, PauseJob, ResumeJob, DeleteJob, Subscribe, lambda name: FetchChunk(name, "mesh", 0, 10)):
+        theirs, nobodys = encrypted_server.request(bert, make(job)), encrypted_server.request(bert, make(NOBODY))
+        assert isinstance(theirs, RequestError) and theirs.code == nobodys.code == "no-such-job"
+        assert theirs.message.replace(job, "X") == nobodys.message.replace(NOBODY, "X")
+    assert (
+        not encrypted_server.request(bert, ListJobs()).jobs
+        and len(encrypted_server.request(anna, ListJobs()).jobs) == 1
+    )
+    assert encrypted_server.store.records[job].state.value == "running"
+    assert not [event for event in encrypted_server.events[bert] if isinstance(event, (JobChanged, PreviewFrame))]
+
+
+def test_tickets_belong_to_their_user(encrypted_server: EncryptedServer) -> None:
+    anna, bert = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("bert")
+    first, second = (
+        encrypted_server.request(anna, asked("same", prompt="a red chair")),
+        encrypted_server.request(bert, asked("same")),
+    )
+    assert first.job.job != second.job.job and second.job.prompt == "a red mushroom"
+
+
+def test_two_keys_of_one_user_share_jobs(encrypted_server: EncryptedServer) -> None:
+    desk, couch = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("anna")
+    job = encrypted_server.request(desk, asked("a")).job.job
+    assert [found.job for found in encrypted_server.request(couch, ListJobs()).jobs] == [job]
+
+
+def test_admin_controls_every_job(encrypted_server: EncryptedServer) -> None:
+    anna, chief = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("chief", is_admin=True)
+    chief.subscribe()
+    encrypted_server.run_for(0.1)
+    job = encrypted_server.request(anna, asked("a")).job.job
+    encrypted_server.wait_until(
+        lambda: any(isinstance(event, JobChanged) and event.job.job == job for event in encrypted_server.events[chief])
+    )
+    assert [found.job for found in encrypted_server.request(chief, ListJobs()).jobs] == [job]
+    encrypted_server.wait_until(lambda: encrypted_server.runner.given == [job])
+    chief.subscribe(job)
+    encrypted_server.run_for(0.1)
+    encrypted_server.runner.told = [pictured(encrypted_server, job)]
+    encrypted_server.wait_until(
+        lambda: any(isinstance(event, PreviewFrame) for event in encrypted_server.events[chief])
+    )
+    assert encrypted_server.request(chief, CancelJob(job)).job.state == "cancelling"
+    encrypted_server.keys.allow("chief", format_key(chief.pair.public), False)
+    assert (
+        encrypted_server.request(chief, CancelJob(job)).code == "no-such-job"
+        and not encrypted_server.request(chief, ListJobs()).jobs
+    )
+    encrypted_server.run_for(0.2)  # what was sent before is heard
+    encrypted_server.events[chief].clear()
+    encrypted_server.runner.told = [pictured(encrypted_server, job)]
+    encrypted_server.server.publisher.publish_job(encrypted_server.server.store.records[job])
+    encrypted_server.run_for(0.2)
+    assert not [event for event in encrypted_server.events[chief] if isinstance(event, (JobChanged, PreviewFrame))], (
+        "nor by what it subscribed to before"
+    )
+    encrypted_server.keys.allow("chief", format_key(chief.pair.public), True)
+    encrypted_server.wait_until(
+        lambda: any(isinstance(event, JobList) and event.jobs for event in encrypted_server.events[chief])
+    )  # within a pulse
+
+
+def test_readmitted_user_receives_every_event(
+    encrypted_server: EncryptedServer,
+) -> None:
+    anna = encrypted_server.authorized_client("anna")
+    anna.subscribe()
+    job = encrypted_server.request(anna, asked("a")).job.job
+    encrypted_server.keys.revoke("anna")
+    encrypted_server.server.publisher.publish_job(
+        encrypted_server.server.store.records[job]
+    )  # nobody hears it, and the server forgets its subscriber
+    encrypted_server.keys.allow("anna", format_key(anna.pair.public))
+    encrypted_server.events[anna].clear()
+    encrypted_server.wait_until(lambda: any(isinstance(event, JobList) for event in encrypted_server.events[anna]))
+    encrypted_server.store.note(job, message="news")
+    encrypted_server.server.publisher.publish_job(encrypted_server.server.store.records[job])
+    encrypted_server.wait_until(
+        lambda: any(
+            isinstance(event, JobChanged) and event.job.message == "news" for event in encrypted_server.events[anna]
+        )
+    )
+
+
+def pictured(encrypted_server: EncryptedServer, job: str) -> PreviewReport:
+    """The preview of a worker's first attempt."""
+    return PreviewReport(PreviewFrame(job, 1, 1, 1, b"x"), 1)

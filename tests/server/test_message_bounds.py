@@ -14,7 +14,7 @@ from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.message_strategies import PATHS, valid
 
 
-def test_every_field_of_every_message_keeps_its_bounds_and_says_them() -> None:
+def test_every_message_field_enforces_and_names_its_bounds() -> None:
     cases = list(bounds.field_cases())
     faults = [
         (kind.__name__, name, words, fault)
@@ -35,7 +35,7 @@ def test_every_field_of_every_message_keeps_its_bounds_and_says_them() -> None:
     assert len(numbers) > 40 and all(field.name for field in numbers)
 
 
-def test_every_setting_that_can_be_sent_keeps_its_bounds_and_says_them(tmp_path: Path) -> None:
+def test_every_setting_enforces_and_names_its_bounds(tmp_path: Path) -> None:
     in_memory_server = InMemoryServer(tmp_path / "state")
     dice = random.Random(1)
     cases = list(bounds.setting_cases())
@@ -50,7 +50,7 @@ def test_every_setting_that_can_be_sent_keeps_its_bounds_and_says_them(tmp_path:
     assert faults == []
 
 
-def test_settings_of_the_refining_of_a_mesh_are_refused_by_name_where_there_is_no_mesh_and_their_bounds_are_told(
+def test_refine_settings_need_a_mesh_and_have_bounds(
     tmp_path: Path,
 ) -> None:
     in_memory_server = InMemoryServer(tmp_path / "state")
@@ -65,12 +65,12 @@ def test_settings_of_the_refining_of_a_mesh_are_refused_by_name_where_there_is_n
     assert told["refine.strength"] == (0, 1) and len(told) == 11
 
 
-def test_names_that_lead_elsewhere_are_refused_in_words_and_nothing_is_written(tmp_path: Path) -> None:
+def test_path_traversal_names_are_refused(tmp_path: Path) -> None:
     count, faults = bounds.name_faults(InMemoryServer(tmp_path / "room" / "state"))
     assert faults == [] and count >= 5 * len(PATHS)
 
 
-def test_only_who_sits_at_the_server_or_runs_it_may_name_a_folder_as_model(tmp_path: Path) -> None:
+def test_only_local_users_and_admins_may_name_model_folders(tmp_path: Path) -> None:
     """And a guest is told the same whether it is there or not."""
     in_memory_server = InMemoryServer(tmp_path / "state")
     (tmp_path / "there").mkdir()
@@ -85,7 +85,7 @@ def test_only_who_sits_at_the_server_or_runs_it_may_name_a_folder_as_model(tmp_p
         )
 
 
-def test_what_the_fuzz_takes_for_valid_is_valid() -> None:
+def test_generated_valid_messages_are_valid() -> None:
     for kind in bounds.RECORDS:
         for number in range(20):
             assert from_map(kind, to_map(valid(kind, random.Random(number)))) is not None

@@ -69,7 +69,7 @@ class AcceleratorError(RuntimeError):
         (RuntimeError("shape mismatch"), FailureCause.FAULT),
     ],
 )
-def test_an_error_has_one_cause(error: Exception, cause: FailureCause) -> None:
+def test_each_error_has_one_cause(error: Exception, cause: FailureCause) -> None:
     assert classify(error) is cause
     assert str(error).splitlines()[0:1] == [] or str(error).splitlines()[0] in describe(error, cause)
 
@@ -88,22 +88,18 @@ def test_an_error_has_one_cause(error: Exception, cause: FailureCause) -> None:
         (0, False, FailureCause.CRASHED, "status 0"),
     ],
 )
-def test_a_dead_process_has_one_cause_with_the_signals_name(
-    status: int, ran_out: bool, cause: FailureCause, said: str
-) -> None:
+def test_each_exit_status_has_one_cause(status: int, ran_out: bool, cause: FailureCause, said: str) -> None:
     found, words = classify_status(status, ran_out)
     assert found is cause and said in words
 
 
-def test_the_table_names_every_cause_and_advises_where_attempts_are_counted() -> None:
+def test_every_cause_has_a_policy_and_advice() -> None:
     assert set(FAILURE_ACTIONS) == set(FailureCause) == set(CAUSE_DESCRIPTIONS)
     assert set(ADVICE) == {cause for cause, remedies in FAILURE_ACTIONS.items() if FailureAction.RETRY in remedies}
 
 
 @given(st.sampled_from(list(FailureCause)), st.integers(1, 8), st.integers(1, 8), st.booleans())
-def test_no_cause_is_retried_beyond_the_limit_and_what_comes_again_is_not_retried_at_all(
-    cause: FailureCause, attempts: int, limit: int, can_shrink: bool
-) -> None:
+def test_retries_are_limited_by_cause(cause: FailureCause, attempts: int, limit: int, can_shrink: bool) -> None:
     lower = {"run.views_at_once": "1"} if can_shrink else {}
     verdict = decide(cause, "it broke", attempts, limit, lower, "/logs")
     counted = FailureAction.RETRY in FAILURE_ACTIONS[cause] and attempts < limit
@@ -115,7 +111,7 @@ def test_no_cause_is_retried_beyond_the_limit_and_what_comes_again_is_not_retrie
         assert f"{attempts} times" in verdict.message and "{" not in verdict.message
 
 
-def test_less_memory_means_settings_that_a_resumed_run_may_have_and_each_once() -> None:
+def test_memory_settings_are_reduced_once_each() -> None:
     config = quick_config("run.views_per_step=4")
     lower = reduce_memory_settings(config, has_vae=True)
     assert lower == {"run.views_at_once": "1", "model.vae_recompute": "true"}
@@ -125,7 +121,7 @@ def test_less_memory_means_settings_that_a_resumed_run_may_have_and_each_once() 
     assert reduce_memory_settings(quick_config("run.views_per_step=1"), has_vae=False) == {}
 
 
-def test_a_job_that_went_on_with_less_memory_says_so_at_its_end() -> None:
+def test_reduced_memory_is_reported_with_the_result() -> None:
     assert "run.views_at_once=1" in memory_notice("memory", {"run.views_at_once": "1", "run.steps": "6"})
     assert (
         memory_notice("killed", {"run.views_at_once": "1"})
@@ -135,7 +131,7 @@ def test_a_job_that_went_on_with_less_memory_says_so_at_its_end() -> None:
     )
 
 
-def test_the_kernels_count_is_that_of_the_own_cgroup_or_else_of_the_machine(tmp_path: Path) -> None:
+def test_oom_count_is_read_from_the_cgroup_or_the_machine(tmp_path: Path) -> None:
     own, cgroups, vmstat = tmp_path / "own", tmp_path / "cgroups", tmp_path / "vmstat"
     assert oom_kills(own, cgroups, vmstat) is None
     vmstat.write_text("pgfault 12\noom_kill 3\n")

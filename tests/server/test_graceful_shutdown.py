@@ -19,8 +19,8 @@ import zmq
 
 from dreamwright.backend.cli.main import build_parser
 from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.server.service import CLOSING
-from dreamwright.backend.server.workers.dispatcher import RECALLED
+from dreamwright.backend.server.service import SHUTDOWN_MESSAGE
+from dreamwright.backend.server.workers.dispatcher import STOPPED
 from dreamwright.backend.server.workers.local_runner import LocalRunner
 from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport
 from dreamwright.shared.connection_state import ConnectionState
@@ -40,19 +40,19 @@ class Orders:
         in_memory_server.runner.stop = lambda job, why: self.given.append((job, why))
 
 
-def test_running_jobs_go_back_to_the_queue_with_their_place_and_nothing_new_begins(
+def test_shutdown_requeues_running_jobs(
     in_memory_server: InMemoryServer,
 ) -> None:
     orders = Orders(in_memory_server)
     running, next_one = in_memory_server.submit("ada"), in_memory_server.submit("bob")
     in_memory_server.step()
-    in_memory_server.service.begin_closing()
-    assert orders.given == [(running, "pause")] and in_memory_server.service.at_work() == [running]
+    in_memory_server.service.begin_shutdown()
+    assert orders.given == [(running, "pause")] and in_memory_server.service.running_jobs() == [running]
     in_memory_server.report(JobFinished, running, "paused", "", False)
     assert (
         in_memory_server.job(running).state == "queued"
-        and in_memory_server.job(running).message == RECALLED
-        and in_memory_server.service.at_work() == []
+        and in_memory_server.job(running).message == STOPPED
+        and in_memory_server.service.running_jobs() == []
     )
     in_memory_server.step(10.0)
     assert in_memory_server.runner.given == [running], "the free device got no other job"
@@ -64,17 +64,17 @@ def test_running_jobs_go_back_to_the_queue_with_their_place_and_nothing_new_begi
     )
 
 
-def test_a_job_that_its_user_paused_stays_paused(in_memory_server: InMemoryServer) -> None:
+def test_paused_job_stays_paused(in_memory_server: InMemoryServer) -> None:
     Orders(in_memory_server)
     job = in_memory_server.submit("ada")
     in_memory_server.step()
     in_memory_server.request(PauseJob(job))
-    in_memory_server.service.begin_closing()
+    in_memory_server.service.begin_shutdown()
     in_memory_server.report(JobFinished, job, "paused", "", False)
     assert in_memory_server.job(job).state == "paused"
 
 
-def test_a_pause_of_an_earlier_attempt_is_no_reason_to_stay_paused(in_memory_server: InMemoryServer) -> None:
+def test_pause_of_an_earlier_attempt_is_ignored(in_memory_server: InMemoryServer) -> None:
     Orders(in_memory_server)
     job = in_memory_server.submit("ada")
     in_memory_server.step()
@@ -82,30 +82,30 @@ def test_a_pause_of_an_earlier_attempt_is_no_reason_to_stay_paused(in_memory_ser
     in_memory_server.report(JobFinished, job, "paused", "", False)
     in_memory_server.request(ResumeJob(job))
     in_memory_server.step()
-    in_memory_server.service.begin_closing()
+    in_memory_server.service.begin_shutdown()
     in_memory_server.report(JobFinished, job, "paused", "", False)
     assert in_memory_server.job(job).state == "queued"
 
 
-def test_a_job_that_is_being_cancelled_or_ends_meanwhile_ends_as_it_would(in_memory_server: InMemoryServer) -> None:
+def test_job_that_ends_during_shutdown_keeps_its_result(in_memory_server: InMemoryServer) -> None:
     orders = Orders(in_memory_server)
     cancelled = in_memory_server.submit("ada")
     in_memory_server.step()
     in_memory_server.request(CancelJob(cancelled))
     orders.given.clear()
-    in_memory_server.service.begin_closing()
+    in_memory_server.service.begin_shutdown()
     assert orders.given == [], "it stops already, and its mesh is being made"
     in_memory_server.report(JobFinished, cancelled, "cancelled", "", False)
     assert in_memory_server.job(cancelled).state == "cancelled"
 
 
-def test_subscribers_are_told_at_once_and_so_is_who_comes_later(in_memory_server: InMemoryServer) -> None:
+def test_subscribers_receive_the_shutdown(in_memory_server: InMemoryServer) -> None:
     in_memory_server.request(Subscribe(), "ada")
-    in_memory_server.service.begin_closing()
+    in_memory_server.service.begin_shutdown()
     in_memory_server.request(Subscribe(), "bob")
     for name in (b"ada", b"bob"):
         assert [event for event in in_memory_server.events[name] if isinstance(event, ServerShutdown)] == [
-            ServerShutdown(CLOSING)
+            ServerShutdown(SHUTDOWN_MESSAGE)
         ]
 
 
@@ -135,7 +135,7 @@ def anew(scripted_server: ScriptedServer) -> None:
     scripted_server.open()
 
 
-def test_a_client_hears_of_it_and_says_so_when_the_server_is_gone(scripted_server: ScriptedServer) -> None:
+def test_client_reports_the_shutdown(scripted_server: ScriptedServer) -> None:
     scripted_server.client.subscribe()
     scripted_server.wait_until(lambda: any(isinstance(event, JobList) for event in scripted_server.events))
     assert run_in_steps(scripted_server, [15], 30.0)[0] is True
@@ -143,12 +143,12 @@ def test_a_client_hears_of_it_and_says_so_when_the_server_is_gone(scripted_serve
     while scripted_server.client.state is not ConnectionState.LOST and time.monotonic() < end:
         scripted_server.events += scripted_server.client.tick()
         time.sleep(0.01)
-    assert ServerShutdown(CLOSING) in scripted_server.events
-    assert scripted_server.client.reason == CLOSING
+    assert ServerShutdown(SHUTDOWN_MESSAGE) in scripted_server.events
+    assert scripted_server.client.reason == SHUTDOWN_MESSAGE
     anew(scripted_server)
 
 
-def test_a_worker_that_does_not_stop_costs_the_grace_and_no_more(scripted_server: ScriptedServer) -> None:
+def test_hung_worker_is_killed_after_the_grace_period(scripted_server: ScriptedServer) -> None:
     job = scripted_server.request(asked()).job.job
     scripted_server.wait_until(lambda: scripted_server.runner.given == [job])
     whole, took = run_in_steps(scripted_server, [15], 0.5)
@@ -159,7 +159,7 @@ def test_a_worker_that_does_not_stop_costs_the_grace_and_no_more(scripted_server
     assert scripted_server.job(job).attempt == 2, "it goes on when the server is back"
 
 
-def test_a_second_word_ends_at_once(scripted_server: ScriptedServer) -> None:
+def test_second_signal_ends_at_once(scripted_server: ScriptedServer) -> None:
     job = scripted_server.request(asked()).job.job
     scripted_server.wait_until(lambda: scripted_server.runner.given == [job])
     whole, took = run_in_steps(scripted_server, [15, 15], 3600.0)
@@ -167,9 +167,7 @@ def test_a_second_word_ends_at_once(scripted_server: ScriptedServer) -> None:
     anew(scripted_server)
 
 
-def test_two_workers_that_hang_are_killed_after_one_grace_not_two(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_hung_workers_share_one_grace_period(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped processes stand for workers in a kernel that does not return."""
     context = zmq.Context()
     foreman = LocalRunner(context, ("cpu", "cuda:0"), tmp_path)
@@ -191,7 +189,7 @@ def test_two_workers_that_hang_are_killed_after_one_grace_not_two(
     assert sum(waits) <= 1.05, "what the two were waited for, together"
 
 
-def test_ctrl_c_in_a_terminal_reaches_the_server_alone(tmp_path: Path) -> None:
+def test_ctrl_c_reaches_only_the_server(tmp_path: Path) -> None:
     """A worker is in a session of its own, where the terminal's SIGINT does not go, nor SIGHUP when its server dies."""
     context = zmq.Context()
     foreman = LocalRunner(context, ("cpu",), tmp_path)
@@ -204,7 +202,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_server_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("grace", ["-1", "nan", "1e9"])
-def test_a_grace_that_cannot_be_is_refused(grace: str, tmp_path: Path) -> None:
+def test_invalid_grace_periods_are_refused(grace: str, tmp_path: Path) -> None:
     options = build_parser().parse_args(["serve", "--grace", grace, "--state", str(tmp_path)])
     with pytest.raises(ConfigError, match="--grace"):
         options.run(options)
@@ -212,7 +210,7 @@ def test_a_grace_that_cannot_be_is_refused(grace: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_sigterm_ends_a_real_server_with_0_after_the_grace_and_a_second_one_with_1_at_once(tmp_path: Path) -> None:
+def test_real_server_exits_on_sigterm(tmp_path: Path) -> None:
     """Its workers never stop; the grace of the second is an hour."""
     for grace, signals, code in (("1", 1, 0), ("3600", 2, 1)):
         with (
@@ -231,7 +229,7 @@ def test_sigterm_ends_a_real_server_with_0_after_the_grace_and_a_second_one_with
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_real_job_stopped_by_sigterm_loses_no_step_and_ends_in_the_same_mesh(tmp_path: Path) -> None:
+def test_real_job_survives_sigterm_with_the_same_mesh(tmp_path: Path) -> None:
     """Nothing but the stop asks for a checkpoint. The second stop finds the worker standing still."""
     figures = stop_and_go_on(tmp_path, 1, 1, 0, 60)
     assert figures.faults == [] and figures.identical
@@ -239,11 +237,11 @@ def test_a_real_job_stopped_by_sigterm_loses_no_step_and_ends_in_the_same_mesh(t
     assert len(figures.told_s) == 2, "the client was told each time"
 
 
-def test_a_step_told_while_the_server_stops_still_counts(in_memory_server: InMemoryServer) -> None:
+def test_progress_during_shutdown_is_counted(in_memory_server: InMemoryServer) -> None:
     Orders(in_memory_server)
     job = in_memory_server.submit("ada")
     in_memory_server.step()
-    in_memory_server.service.begin_closing()
+    in_memory_server.service.begin_shutdown()
     in_memory_server.report(ProgressReport, job, 7, 100, 1.0, 9.0)
     in_memory_server.report(JobFinished, job, "paused", "", False)
     assert in_memory_server.job(job).step == 7

@@ -70,7 +70,7 @@ def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return (folder / MESH_FILE).read_bytes(), worker
 
 
-def test_the_refined_mesh_has_the_same_vertices_in_the_same_order_and_says_what_it_came_from(
+def test_refined_mesh_keeps_vertex_order(
     undisturbed: tuple[bytes, RecordingWorker],
 ) -> None:
     data, worker = undisturbed
@@ -82,10 +82,10 @@ def test_the_refined_mesh_has_the_same_vertices_in_the_same_order_and_says_what_
     assert made.facts["refined_sha256"] == sha256(BALL) and made.facts["strength"] == 0.6
     assert made.facts["source_object"] == "Ball" and made.facts["source_matrix"] == "[1]" and "other" not in made.facts
     assert made.facts["triangles"] == len(sent.faces) and made.facts["watertight"] is True
-    assert worker.steps()[-1] == 4 and [word.step for word in worker.sent if isinstance(word, PreviewReport)] == [2, 4]
+    assert worker.steps()[-1] == 4 and [report.frame.step for report in worker.sent if isinstance(report, PreviewReport)] == [2, 4]
 
 
-def test_a_paused_refinement_goes_on_and_ends_in_the_same_mesh_and_a_cancelled_one_has_what_there_is(
+def test_paused_refinement_resumes_and_a_cancelled_one_has_a_mesh(
     model: Path, undisturbed: tuple[bytes, RecordingWorker], tmp_path: Path
 ) -> None:
     worker = RecordingWorker()
@@ -105,16 +105,14 @@ def test_a_paused_refinement_goes_on_and_ends_in_the_same_mesh_and_a_cancelled_o
     assert decode_mesh((tmp_path / "other" / MESH_FILE).read_bytes()).facts["steps"] == 1
 
 
-def test_strength_nothing_gives_the_mesh_back_bit_for_bit(model: Path, tmp_path: Path) -> None:
+def test_strength_zero_returns_the_mesh(model: Path, tmp_path: Path) -> None:
     assert attempt(model, tmp_path, settings={**SETTINGS, "refine.strength": 0}).ended.how == "succeeded"
     made = decode_mesh((tmp_path / MESH_FILE).read_bytes())
     assert np.array_equal(made.vertices, sent_ball().vertices) and np.array_equal(made.albedo, sent_ball().albedo)
 
 
 @pytest.mark.parametrize("harm", ["gone", "damaged"])
-def test_a_mesh_that_the_servers_disk_lost_fails_the_job_with_what_to_do(
-    model: Path, tmp_path: Path, harm: str
-) -> None:
+def test_lost_input_mesh_fails_the_job(model: Path, tmp_path: Path, harm: str) -> None:
     if harm == "damaged":
         (tmp_path / INPUT_MESH_FILE).write_bytes(BALL[:-1] + b"x")
     else:
@@ -137,24 +135,22 @@ def large() -> bytes:
     return encode_mesh(MeshFile(ball.vertices, ball.faces, ball.normals, ball.albedo))
 
 
-def test_a_client_sends_a_mesh_and_the_next_time_only_asks(
-    scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_repeated_upload_sends_nothing(scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     data = large()
     upload, ends = sending(scripted_server, data)
     scripted_server.wait_until(lambda: bool(ends))
     assert ends == [sha256(data)] and upload.share == 1
-    requests = scripted_server.server.service.tally.requests["UploadChunk"]
+    requests = scripted_server.server.counters.requests["UploadChunk"]
     assert requests == 1 + -(-len(data) // limits.UPLOAD_PIECE_BYTES), "each piece once"
     _, again = sending(scripted_server, data)
     scripted_server.wait_until(lambda: bool(again))
-    assert scripted_server.server.service.tally.requests["UploadChunk"] == requests + 1
+    assert scripted_server.server.counters.requests["UploadChunk"] == requests + 1
     assert scripted_server.request(
         SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=sha256(data))
     ).job.mesh == sha256(data)
 
 
-def test_an_upload_goes_on_over_the_end_of_the_server_and_a_cut_line_and_sends_little_twice(
+def test_upload_resumes_after_restart_and_disconnect(
     scripted_server: ScriptedServer,
 ) -> None:
     data = large()
@@ -163,8 +159,8 @@ def test_an_upload_goes_on_over_the_end_of_the_server_and_a_cut_line_and_sends_l
     address = scripted_server.server.address
     scripted_server.server.close()
     scripted_server.server = type(scripted_server.server)(address, scripted_server.folder, ("cpu",))
-    have = scripted_server.server.service.uploads._have(
-        next(iter(scripted_server.server.service.uploads._sent)), len(data)
+    have = scripted_server.server.service.uploads._received(
+        next(iter(scripted_server.server.service.uploads._uploads)), len(data)
     )
     assert 0.4 * len(data) < have < len(data)
     epoch = scripted_server.client.epoch
@@ -177,14 +173,12 @@ def test_an_upload_goes_on_over_the_end_of_the_server_and_a_cut_line_and_sends_l
     pieces = -(-(len(data) - have) // limits.UPLOAD_PIECE_BYTES)
     assert (
         pieces
-        <= scripted_server.server.service.tally.requests["UploadChunk"]
+        <= scripted_server.server.counters.requests["UploadChunk"]
         <= pieces + 2 * limits.UPLOAD_PIECES_IN_FLIGHT + 2
     )
 
 
-def test_what_arrives_damaged_is_sent_again_from_its_beginning(
-    scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damaged_upload_starts_again(scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     data, receive, harmed = large(), scripted_server.server.service.uploads.receive, []
 
     def harm(owner: str, piece: Any) -> Any:
@@ -199,14 +193,12 @@ def test_what_arrives_damaged_is_sent_again_from_its_beginning(
     assert harmed and ends == [sha256(data)]
 
 
-def test_a_server_that_keeps_nothing_is_given_up_and_a_refusal_is_the_end(
-    scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_upload_gives_up_without_progress(scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scripted_server.server.service.uploads, "receive", lambda owner, piece: UploadProgress(0))
     _, ends = sending(scripted_server, large())
     scripted_server.wait_until(lambda: bool(ends))
-    assert isinstance(ends[0], RequestError) and "does not keep" in ends[0].message
-    assert scripted_server.server.service.tally.requests["UploadChunk"] < 3 * limits.UPLOAD_PIECES_IN_FLIGHT * (
+    assert isinstance(ends[0], RequestError) and "does not advance" in ends[0].message
+    assert scripted_server.server.counters.requests["UploadChunk"] < 3 * limits.UPLOAD_PIECES_IN_FLIGHT * (
         MAX_STALLS + 2
     )
     monkeypatch.undo()
@@ -217,13 +209,13 @@ def test_a_server_that_keeps_nothing_is_given_up_and_a_refusal_is_the_end(
     assert "12.6 MB; allowed are 12.6; decimate" in ends[0].message
 
 
-def test_a_cancelled_upload_sends_no_more_and_tells_nobody(scripted_server: ScriptedServer) -> None:
+def test_cancelled_upload_stops(scripted_server: ScriptedServer) -> None:
     upload, ends = sending(scripted_server, large())
     scripted_server.wait_until(lambda: upload.share > 0)
     upload.cancel()
     for _ in range(20):
         scripted_server.step()
-    sent = scripted_server.server.service.tally.requests["UploadChunk"]
+    sent = scripted_server.server.counters.requests["UploadChunk"]
     for _ in range(20):
         scripted_server.step()
-    assert scripted_server.server.service.tally.requests["UploadChunk"] == sent and ends == [] and upload.share < 1
+    assert scripted_server.server.counters.requests["UploadChunk"] == sent and ends == [] and upload.share < 1

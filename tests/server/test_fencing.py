@@ -34,7 +34,7 @@ def test_only_the_latest_attempt_passes_the_fence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "two", None])
-def test_a_fence_that_cannot_be_read_lets_nobody_write(content: str | None, tmp_path: Path) -> None:
+def test_unreadable_fence_blocks_every_attempt(content: str | None, tmp_path: Path) -> None:
     raise_fence(tmp_path, 1)
     (tmp_path / FENCE_FILE).unlink()
     if content is not None:
@@ -43,7 +43,7 @@ def test_a_fence_that_cannot_be_read_lets_nobody_write(content: str | None, tmp_
         check_fence(tmp_path, 1)
 
 
-def test_a_second_worker_waits_for_the_first_even_for_one_that_stands_still_until_it_is_killed(tmp_path: Path) -> None:
+def test_second_worker_waits_until_the_first_ends(tmp_path: Path) -> None:
     raise_fence(tmp_path, 1)
     first = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path), "1"], stdout=subprocess.PIPE, text=True)
     try:
@@ -66,7 +66,7 @@ def test_a_second_worker_waits_for_the_first_even_for_one_that_stands_still_unti
         first.stdout.close()
 
 
-def test_a_worker_that_waits_can_be_told_to_stop_and_finds_out_that_a_third_came(tmp_path: Path) -> None:
+def test_waiting_worker_can_be_stopped_or_superseded(tmp_path: Path) -> None:
     raise_fence(tmp_path, 1)
     with lock(tmp_path, 1, lambda: False) as first:
         assert first

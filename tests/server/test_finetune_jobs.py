@@ -14,8 +14,8 @@ import pytest
 from dreamwright.backend.scenes.initial_field import FIELD_FILE
 from dreamwright.backend.server.jobs import initial_fields
 from dreamwright.backend.server.policy import Policy
-from dreamwright.backend.server.workers.dispatcher import SWEEP_S
-from dreamwright.backend.server.workers.job_executor import ORIGIN_FILE
+from dreamwright.backend.server.workers.dispatcher import CLEANUP_INTERVAL_S
+from dreamwright.backend.server.workers.job_executor import INITIAL_FIELD_FILE
 from dreamwright.backend.server.workers.worker_protocol import JobFinished
 from dreamwright.shared.messages import CancelJob, DeleteJob, GetCapabilities, SubmitJob
 from tests.testing.in_memory_server import InMemoryServer
@@ -27,7 +27,7 @@ def finished(in_memory_server: InMemoryServer, field: bytes = FIELD, **changes: 
     """A job that has ended with a mesh and its field."""
     name = in_memory_server.submit(**changes)
     in_memory_server.step()
-    (in_memory_server.ledger.job_folder(name) / FIELD_FILE).write_bytes(field)
+    (in_memory_server.store.job_folder(name) / FIELD_FILE).write_bytes(field)
     in_memory_server.finish(name)
     return name
 
@@ -46,7 +46,7 @@ def asked(origin: str, **changes: Any) -> SubmitJob:
 
 
 def taken(in_memory_server: InMemoryServer, job: str) -> bytes:
-    return (in_memory_server.ledger.job_folder(job) / ORIGIN_FILE).read_bytes()
+    return (in_memory_server.store.job_folder(job) / INITIAL_FIELD_FILE).read_bytes()
 
 
 def folders(in_memory_server: InMemoryServer) -> set[str]:
@@ -56,14 +56,14 @@ def folders(in_memory_server: InMemoryServer) -> set[str]:
 # --- what comes about
 
 
-def test_only_a_job_that_left_its_field_says_that_it_can_be_refined(in_memory_server: InMemoryServer) -> None:
+def test_only_jobs_with_a_field_can_be_finetuned(in_memory_server: InMemoryServer) -> None:
     bare = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.finish(bare)
     assert not in_memory_server.job(bare).has_field and in_memory_server.job(finished(in_memory_server)).has_field
 
 
-def test_the_new_job_has_the_field_and_begins_in_the_middle_of_its_steps(in_memory_server: InMemoryServer) -> None:
+def test_finetuned_job_starts_from_the_field(in_memory_server: InMemoryServer) -> None:
     origin = finished(in_memory_server)
     job = in_memory_server.request(asked(origin, settings={"run.steps": 400, "run.finetune_share": 0.25})).job
     assert (job.parent_job, job.step, job.steps, job.state) == (origin, 100, 400, "queued")
@@ -72,11 +72,11 @@ def test_the_new_job_has_the_field_and_begins_in_the_middle_of_its_steps(in_memo
     assert in_memory_server.runner.at_work["cpu"].parent_job == origin, "its worker is told"
 
 
-def test_the_origin_may_be_forgotten_as_soon_as_the_new_job_is_submitted(in_memory_server: InMemoryServer) -> None:
+def test_parent_may_be_deleted_after_submit(in_memory_server: InMemoryServer) -> None:
     origin = finished(in_memory_server)
     name = in_memory_server.request(asked(origin)).job.job
     in_memory_server.request(DeleteJob(origin))
-    assert not in_memory_server.ledger.job_folder(origin).exists() and taken(in_memory_server, name) == FIELD
+    assert not in_memory_server.store.job_folder(origin).exists() and taken(in_memory_server, name) == FIELD
     assert in_memory_server.request(asked(origin)).job.job == name, "nor does the same ticket need it any more"
     in_memory_server.kill()
     in_memory_server.open()
@@ -85,22 +85,22 @@ def test_the_origin_may_be_forgotten_as_soon_as_the_new_job_is_submitted(in_memo
     assert in_memory_server.runner.given == [name]
 
 
-def test_the_same_ticket_makes_one_job_with_one_field(in_memory_server: InMemoryServer) -> None:
+def test_repeated_ticket_makes_one_finetuned_job(in_memory_server: InMemoryServer) -> None:
     origin = finished(in_memory_server)
     names = {in_memory_server.request(asked(origin)).job.job for _ in range(3)}
     assert len(names) == 1 and folders(in_memory_server) == names | {origin}
 
 
-def test_a_refined_job_is_refined_in_its_turn(in_memory_server: InMemoryServer) -> None:
+def test_finetuned_jobs_can_be_finetuned(in_memory_server: InMemoryServer) -> None:
     second = in_memory_server.request(asked(finished(in_memory_server))).job.job
     in_memory_server.step()
-    (in_memory_server.ledger.job_folder(second) / FIELD_FILE).write_bytes(b"another")
+    (in_memory_server.store.job_folder(second) / FIELD_FILE).write_bytes(b"another")
     in_memory_server.finish(second)
     assert taken(in_memory_server, in_memory_server.request(asked(second, ticket="third")).job.job) == b"another"
 
 
 @pytest.mark.parametrize("reason", [errno.EXDEV, errno.EPERM, errno.EMLINK])
-def test_on_a_disk_without_second_names_of_files_the_field_is_copied(
+def test_field_is_copied_where_links_are_not_supported(
     reason: int, in_memory_server: InMemoryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -108,11 +108,11 @@ def test_on_a_disk_without_second_names_of_files_the_field_is_copied(
 
     origin = finished(in_memory_server)
     monkeypatch.setattr(initial_fields.os, "link", refuse)
-    own = in_memory_server.ledger.job_folder(in_memory_server.request(asked(origin)).job.job) / ORIGIN_FILE
+    own = in_memory_server.store.job_folder(in_memory_server.request(asked(origin)).job.job) / INITIAL_FIELD_FILE
     assert own.read_bytes() == FIELD and own.stat().st_nlink == 1
 
 
-def test_the_share_that_is_skipped_is_a_control_of_the_panels(in_memory_server: InMemoryServer) -> None:
+def test_skipped_share_is_a_panel_control(in_memory_server: InMemoryServer) -> None:
     card = next(
         card for card in in_memory_server.request(GetCapabilities()).settings if card.name == "run.finetune_share"
     )
@@ -122,7 +122,7 @@ def test_the_share_that_is_skipped_is_a_control_of_the_panels(in_memory_server: 
 # --- what is refused
 
 
-def test_somebody_elses_job_is_refused_in_the_words_for_one_that_does_not_exist(
+def test_parent_of_another_user_is_unknown(
     in_memory_server: InMemoryServer,
 ) -> None:
     origin, nobody = finished(in_memory_server), "f" * 16
@@ -130,13 +130,13 @@ def test_somebody_elses_job_is_refused_in_the_words_for_one_that_does_not_exist(
     assert theirs.code == none.code == "no-such-job" and theirs.message.replace(origin, "X") == none.message.replace(
         nobody, "X"
     )
-    assert folders(in_memory_server) == {origin} and len(in_memory_server.ledger.entries) == 1
+    assert folders(in_memory_server) == {origin} and len(in_memory_server.store.records) == 1
     assert in_memory_server.request(asked(origin), "chief", admin=True).job.owner == "chief", (
         "an admin sees everybody's"
     )
 
 
-def test_a_job_that_has_not_ended_is_refused_with_what_to_do(in_memory_server: InMemoryServer) -> None:
+def test_unfinished_parent_is_refused(in_memory_server: InMemoryServer) -> None:
     for _ in range(2):
         name = in_memory_server.submit()
         in_memory_server.step()
@@ -148,14 +148,14 @@ def test_a_job_that_has_not_ended_is_refused_with_what_to_do(in_memory_server: I
         )
 
 
-def test_a_job_without_a_field_is_refused_with_what_to_do_be_it_that_the_disk_lost_it(
+def test_parent_without_field_is_refused(
     in_memory_server: InMemoryServer,
 ) -> None:
     failed = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.report(JobFinished, failed, "failed", "no luck", False)
     lost = finished(in_memory_server)
-    (in_memory_server.ledger.job_folder(lost) / FIELD_FILE).unlink()
+    (in_memory_server.store.job_folder(lost) / FIELD_FILE).unlink()
     for name in (failed, lost):
         refused = in_memory_server.refusal(asked(name))
         assert (
@@ -163,12 +163,12 @@ def test_a_job_without_a_field_is_refused_with_what_to_do_be_it_that_the_disk_lo
             and f"job {name} has no field" in refused.message
             and "dream it again" in refused.message
         )
-    assert in_memory_server.ledger.open_jobs() == 0 and folders(in_memory_server) <= {failed, lost}, (
+    assert in_memory_server.store.open_jobs() == 0 and folders(in_memory_server) <= {failed, lost}, (
         "nothing of the new job is left"
     )
 
 
-def test_another_kind_of_field_is_refused_with_the_presets_that_fit(in_memory_server: InMemoryServer) -> None:
+def test_other_field_kind_is_refused_with_matching_presets(in_memory_server: InMemoryServer) -> None:
     origin = finished(in_memory_server)
     refused = in_memory_server.refusal(asked(origin, preset="paper"))
     assert refused.code == "bad-input" and "field.kind is mip-mlp, there voxels" in refused.message
@@ -176,7 +176,7 @@ def test_another_kind_of_field_is_refused_with_the_presets_that_fit(in_memory_se
     assert in_memory_server.request(asked(origin, preset="standard")).job.preset == "standard"
 
 
-def test_a_field_of_other_settings_is_refused_with_those_to_give(in_memory_server: InMemoryServer) -> None:
+def test_field_with_other_settings_is_refused(in_memory_server: InMemoryServer) -> None:
     origin = finished(in_memory_server, settings={"field.density_scale": 4, "run.steps": 20})
     refused = in_memory_server.refusal(asked(origin))
     assert (
@@ -191,9 +191,7 @@ def test_a_field_of_other_settings_is_refused_with_those_to_give(in_memory_serve
 # --- crashes and full disks
 
 
-def test_a_server_that_dies_before_the_commit_leaves_nothing_and_the_ticket_makes_the_job_after_its_restart(
-    in_memory_server: InMemoryServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crash_before_commit_leaves_nothing(in_memory_server: InMemoryServer, monkeypatch: pytest.MonkeyPatch) -> None:
     class Killed(BaseException):
         """As SIGKILL between the field's new name and the commit: nothing is cleared up."""
 
@@ -202,7 +200,7 @@ def test_a_server_that_dies_before_the_commit_leaves_nothing_and_the_ticket_make
 
     origin = finished(in_memory_server)
     with monkeypatch.context() as dying:
-        dying.setattr(in_memory_server.ledger, "_write", die)
+        dying.setattr(in_memory_server.store, "_write", die)
         dying.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(Killed):
             in_memory_server.request(asked(origin))
@@ -210,12 +208,12 @@ def test_a_server_that_dies_before_the_commit_leaves_nothing_and_the_ticket_make
     assert taken(in_memory_server, stray) == FIELD, "it was on disk by then"
     in_memory_server.kill()
     in_memory_server.open()
-    assert folders(in_memory_server) == {origin} and set(in_memory_server.ledger.entries) == {origin}
+    assert folders(in_memory_server) == {origin} and set(in_memory_server.store.records) == {origin}
     assert taken(in_memory_server, in_memory_server.request(asked(origin)).job.job) == FIELD
 
 
-@pytest.mark.parametrize("full", ["ledger", "link", "folder"])
-def test_on_a_full_disk_it_is_refused_and_leaves_nothing(
+@pytest.mark.parametrize("full", ["store", "link", "folder"])
+def test_full_disk_refuses_the_finetune_job(
     full: str, in_memory_server: InMemoryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -223,7 +221,7 @@ def test_on_a_full_disk_it_is_refused_and_leaves_nothing(
 
     origin = finished(in_memory_server)
     with monkeypatch.context() as disk:
-        in_memory_server.disk.full = full == "ledger"
+        in_memory_server.disk.full = full == "store"
         if full == "link":
             disk.setattr(initial_fields.os, "link", refuse)
             disk.setattr(initial_fields.shutil, "copyfile", refuse)
@@ -231,7 +229,7 @@ def test_on_a_full_disk_it_is_refused_and_leaves_nothing(
             disk.setattr(Path, "mkdir", refuse)
         refused = in_memory_server.refusal(asked(origin))
     assert refused.code == "no-space" and "make room on its disk, then send it again" in refused.message
-    assert folders(in_memory_server) == {origin} and set(in_memory_server.ledger.entries) == {origin}
+    assert folders(in_memory_server) == {origin} and set(in_memory_server.store.records) == {origin}
     in_memory_server.disk.full = False
     assert in_memory_server.request(asked(origin)).job.state == "queued"
 
@@ -239,19 +237,19 @@ def test_on_a_full_disk_it_is_refused_and_leaves_nothing(
 # --- what is kept
 
 
-def test_fields_count_for_what_is_kept_and_go_with_their_job(tmp_path: Path) -> None:
+def test_fields_count_for_retention(tmp_path: Path) -> None:
     in_memory_server = InMemoryServer(tmp_path, policy=Policy(keep_gb=0.001))
     heavy = finished(in_memory_server, bytes(700_000))
-    in_memory_server.step(SWEEP_S)
-    assert heavy in in_memory_server.ledger.entries
+    in_memory_server.step(CLEANUP_INTERVAL_S)
+    assert heavy in in_memory_server.store.records
     other = finished(in_memory_server, bytes(700_000))
-    in_memory_server.step(2 * SWEEP_S)
-    assert set(in_memory_server.ledger.entries) == {other} and not in_memory_server.ledger.job_folder(heavy).exists(), (
+    in_memory_server.step(2 * CLEANUP_INTERVAL_S)
+    assert set(in_memory_server.store.records) == {other} and not in_memory_server.store.job_folder(heavy).exists(), (
         "1.4 MB are more than one"
     )
 
 
-def test_the_field_to_begin_from_goes_when_the_job_has_ended_and_stays_while_it_can_go_on(
+def test_initial_field_is_removed_when_the_job_ends(
     in_memory_server: InMemoryServer,
 ) -> None:
     origin = finished(in_memory_server)
@@ -263,15 +261,17 @@ def test_the_field_to_begin_from_goes_when_the_job_has_ended_and_stays_while_it_
     in_memory_server.step()
     in_memory_server.finish(jobs["succeeds"])
     in_memory_server.report(JobFinished, jobs["fails"], "failed", "no luck", False)
-    checkpoints = in_memory_server.ledger.job_folder(jobs["can go on"]) / "checkpoints"
+    checkpoints = in_memory_server.store.job_folder(jobs["can go on"]) / "checkpoints"
     checkpoints.mkdir()
     (checkpoints / "checkpoint.safetensors").write_bytes(b"12")
     in_memory_server.report(JobFinished, jobs["can go on"], "failed", "no luck", False)
-    left = {what for what, job in jobs.items() if (in_memory_server.ledger.job_folder(job) / ORIGIN_FILE).exists()}
+    left = {
+        what for what, job in jobs.items() if (in_memory_server.store.job_folder(job) / INITIAL_FIELD_FILE).exists()
+    }
     assert left == {"can go on"}
-    assert in_memory_server.service._dispatch.sweeper._size(
-        in_memory_server.ledger.entries[jobs["can go on"]]
+    assert in_memory_server.service.cleanup.retained_bytes(
+        in_memory_server.store.records[jobs["can go on"]]
     ) == 2 + len(FIELD)
-    assert (in_memory_server.ledger.job_folder(origin) / FIELD_FILE).read_bytes() == FIELD, (
+    assert (in_memory_server.store.job_folder(origin) / FIELD_FILE).read_bytes() == FIELD, (
         "the other name of the same file"
     )

@@ -38,7 +38,7 @@ def names(waiting: list[QueuedJob], turns: RoundRobin) -> list[str]:
     return [job.job for _, job in sort_queue(waiting, turns)]
 
 
-def test_a_user_with_fifty_jobs_does_not_delay_another_s_first() -> None:
+def test_many_jobs_of_one_user_do_not_delay_another() -> None:
     flood = [QueuedJob(f"a{i}", "ada", 0, i) for i in range(50)]
     late = QueuedJob("b", "bob", 0, 50)
     assert names([*flood, late], RoundRobin())[:3] == ["a0", "b", "a1"]
@@ -46,7 +46,7 @@ def test_a_user_with_fifty_jobs_does_not_delay_another_s_first() -> None:
     assert names([*flood[1:], late], turns)[0] == "b"
 
 
-def test_users_take_turns_then_priority_counts_then_arrival() -> None:
+def test_order_is_turn_then_priority_then_arrival() -> None:
     waiting = [
         QueuedJob("a1", "ada", 0, 1),
         QueuedJob("a2", "ada", 3, 2),
@@ -57,13 +57,13 @@ def test_users_take_turns_then_priority_counts_then_arrival() -> None:
     assert names(waiting, RoundRobin()) == ["c1", "a2", "b1", "a1", "b2"]
 
 
-def test_a_job_that_lost_its_worker_keeps_its_turn() -> None:
+def test_job_without_its_worker_keeps_its_turn() -> None:
     waiting = [QueuedJob("a1", "ada", 9, 1), QueuedJob("b1", "bob", -5, 2, turn=3)]
     assert names(waiting, RoundRobin(3, {"bob": 4})) == ["b1", "a1"]
     assert started(RoundRobin(3, {"bob": 4}), 3, "bob", again=True) == RoundRobin(3, {"bob": 4})
 
 
-def test_who_was_away_comes_at_once_but_gains_no_credit() -> None:
+def test_idle_users_gain_no_credit() -> None:
     turns = after(["ada"] * 20)
     waiting = [QueuedJob(f"a{i}", "ada", 0, i) for i in range(3)] + [
         QueuedJob(f"b{i}", "bob", 0, 10 + i) for i in range(3)
@@ -72,22 +72,20 @@ def test_who_was_away_comes_at_once_but_gains_no_credit() -> None:
 
 
 @given(LINE, HISTORY)
-def test_every_waiting_job_is_in_line_once(waiting: list[QueuedJob], history: list[str]) -> None:
+def test_each_waiting_job_is_queued_once(waiting: list[QueuedJob], history: list[str]) -> None:
     """Work-conserving: a free device finds a job whenever one waits, whoever's it is."""
     assert sorted(names(waiting, after(history))) == sorted(job.job for job in waiting)
 
 
 @given(LINE, HISTORY, st.randoms(use_true_random=False))
-def test_the_order_does_not_depend_on_how_the_jobs_were_handed_over(
-    waiting: list[QueuedJob], history: list[str], dice: object
-) -> None:
+def test_order_ignores_the_input_order(waiting: list[QueuedJob], history: list[str], dice: object) -> None:
     shuffled = list(waiting)
     dice.shuffle(shuffled)  # type: ignore[attr-defined]
     assert names(shuffled, after(history)) == names(waiting, after(history))
 
 
 @given(LINE, HISTORY)
-def test_a_user_s_own_jobs_stand_by_priority_then_arrival(waiting: list[QueuedJob], history: list[str]) -> None:
+def test_jobs_of_one_user_are_ordered_by_priority_then_arrival(waiting: list[QueuedJob], history: list[str]) -> None:
     ordered = [job for _, job in sort_queue(waiting, after(history))]
     for owner in USERS:
         own = [job for job in ordered if job.owner == owner]
@@ -95,7 +93,7 @@ def test_a_user_s_own_jobs_stand_by_priority_then_arrival(waiting: list[QueuedJo
 
 
 @given(LINE, HISTORY, st.sampled_from(USERS), st.integers(-10, 10))
-def test_a_new_job_never_changes_how_the_jobs_of_others_stand_to_each_other(
+def test_new_jobs_keep_the_relative_order_of_others(
     waiting: list[QueuedJob], history: list[str], owner: str, priority: int
 ) -> None:
     turns = after(history)
@@ -107,7 +105,7 @@ def test_a_new_job_never_changes_how_the_jobs_of_others_stand_to_each_other(
 
 
 @given(LINE, HISTORY)
-def test_serving_the_first_keeps_the_order_of_the_rest(waiting: list[QueuedJob], history: list[str]) -> None:
+def test_assigning_the_first_keeps_the_order_of_the_rest(waiting: list[QueuedJob], history: list[str]) -> None:
     """So the places that artists see only count down while nobody submits, raises or pauses."""
     turns = after(history)
     ordered = sort_queue(waiting, turns)
@@ -125,9 +123,7 @@ def test_serving_the_first_keeps_the_order_of_the_rest(waiting: list[QueuedJob],
     HISTORY,
     LINE,
 )
-def test_nobody_starves_whatever_the_others_send(
-    flood: list[list[tuple[str, int]]], history: list[str], line: list[QueuedJob]
-) -> None:
+def test_no_user_starves(flood: list[list[tuple[str, int]]], history: list[str], line: list[QueuedJob]) -> None:
     """Ada's lowest job starts after at most two of each other user's, though they keep sending ones of higher priority."""
     turns = after(history)
     waiting = [job for job in line if job.owner != "ada"] + [QueuedJob("hers", "ada", -10, 1000)]
@@ -148,13 +144,13 @@ def test_nobody_starves_whatever_the_others_send(
 
 
 @given(st.lists(st.sampled_from(USERS), min_size=1, max_size=60))
-def test_the_turns_are_remembered_only_of_who_is_ahead(history: list[str]) -> None:
+def test_turns_are_stored_only_for_users_ahead(history: list[str]) -> None:
     turns = after(history)
-    assert len(turns.following) <= len(USERS)
-    assert all(turns.now < following <= turns.now + 1 for following in turns.following.values())
+    assert len(turns.next_turns) <= len(USERS)
+    assert all(turns.now < following <= turns.now + 1 for following in turns.next_turns.values())
 
 
-def test_limits_say_which_is_reached_and_what_to_do() -> None:
+def test_quota_errors_name_the_limit_and_the_remedy() -> None:
     check_quota(1, 2, 3, 4)
     with pytest.raises(RequestError, match="2 of your jobs.*allowed are 2.*cancel one") as refused:
         check_quota(2, 2, 3, 4)
@@ -166,9 +162,7 @@ def test_limits_say_which_is_reached_and_what_to_do() -> None:
 
 @pytest.mark.parametrize(("asked", "present", "is_admin", "fine"), [(-3, 0, False, True), (0, -3, False, True), (1, 0, False, False), (5, 5, False, True),
                                                                     (6, 5, False, False), (10, 0, True, True)])  # fmt: skip
-def test_users_may_lower_their_priority_and_admins_may_raise_it(
-    asked: int, present: int, is_admin: bool, fine: bool
-) -> None:
+def test_only_admins_may_raise_priority(asked: int, present: int, is_admin: bool, fine: bool) -> None:
     if fine:
         check_priority(asked, present, is_admin)
         return
@@ -177,6 +171,6 @@ def test_users_may_lower_their_priority_and_admins_may_raise_it(
     assert refused.value.code == "not-allowed"
 
 
-def test_an_interrupted_job_goes_before_others_of_its_turn() -> None:
+def test_interrupted_jobs_go_first_in_their_turn() -> None:
     waiting = [QueuedJob("a", "ada", 10, 1), replace(QueuedJob("b", "bob", -10, 2), turn=1)]
     assert names(waiting, RoundRobin(1)) == ["b", "a"]

@@ -38,7 +38,7 @@ def told(box: Mailbox, after: int = 0) -> tuple[int, list[Any]]:
     return number, [unpack_order(NO_SECRET, data) for data in reports]
 
 
-def test_an_actor_keeps_the_newest_report_of_each_kind_however_long_nobody_asks() -> None:
+def test_actor_keeps_the_newest_report_of_each_kind() -> None:
     box = Mailbox()
     for step in range(1000):
         box.put(ProgressReport("job", step, 1000, 1.0, 1.0, 1))
@@ -57,7 +57,7 @@ def test_an_actor_keeps_the_newest_report_of_each_kind_however_long_nobody_asks(
     assert told(box)[1] == reports, "another server that asks from the start is told again"
 
 
-def test_a_listener_hears_each_report_once_and_waits_for_the_next() -> None:
+def test_each_report_is_delivered_once() -> None:
     box = Mailbox()
     box.put(StatusReport("job", "", "first", 1))
     number, reports = told(box)
@@ -78,7 +78,7 @@ def node(name: str, gpus: float, alive: bool = True, key: str = "") -> dict[str,
     }
 
 
-def test_each_gpu_of_each_living_node_is_a_device_with_a_name_that_comes_back() -> None:
+def test_each_gpu_of_each_node_is_a_device() -> None:
     nodes = [node("b", 2.0), node("a", 1.0), node("head", 0), node("gone", 4.0, alive=False)]
     assert gpu_devices(nodes) == {"a/0": "aaaaaaaa", "b/0": "bbbbbbbb", "b/1": "bbbbbbbb"}
     assert list(gpu_devices([node("a", 1.0, key="new" * 8)])) == ["a/0"]
@@ -87,11 +87,11 @@ def test_each_gpu_of_each_living_node_is_a_device_with_a_name_that_comes_back() 
 
 
 @given(some.from_regex("[0-9a-f]{16}", fullmatch=True), some.integers(1, 2**40), some.text("a /#7é", min_size=1))
-def test_an_actors_name_says_what_another_envoy_must_know(job: str, attempt: int, device: str) -> None:
+def test_actor_names_carry_job_and_attempt(job: str, attempt: int, device: str) -> None:
     assert parse_name(actor_name(job, attempt, device)) == (job, attempt, device)
 
 
-def test_a_node_that_does_not_see_the_jobs_folder_says_what_to_mount(tmp_path: Path) -> None:
+def test_node_without_the_job_folder_names_the_mount(tmp_path: Path) -> None:
     waits: list[float] = []
     message = job_folder_error(tmp_path / "job", 2, 60.0, waits.append)
     assert sum(waits) == 60.0
@@ -105,14 +105,14 @@ def test_a_node_that_does_not_see_the_jobs_folder_says_what_to_mount(tmp_path: P
     assert "an older state of it" in job_folder_error(tmp_path / "job", 2, 1.0, waits.append)
 
 
-def test_a_node_may_see_the_fence_late_or_see_a_later_attempts(tmp_path: Path) -> None:
+def test_node_waits_for_its_fence(tmp_path: Path) -> None:
     """NFS shows it late; for a later attempt the fence itself says what is to be said."""
     assert job_folder_error(tmp_path, 1, 60.0, lambda seconds: raise_fence(tmp_path, 1)) == ""
     raise_fence(tmp_path, 3)
     assert job_folder_error(tmp_path, 2, 0.0) == ""
 
 
-def test_a_node_of_another_version_or_without_a_usable_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_node_of_another_version_or_without_gpu_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert node_error(__version__, "cpu") == ""
     message = node_error("9.9", "cpu")
     assert (
@@ -127,12 +127,12 @@ def test_a_node_of_another_version_or_without_a_usable_gpu_says_so(monkeypatch: 
 
 
 @pytest.mark.parametrize("address", ["", "ray://head:10001", "head", "head:port", "http://head:8265"])
-def test_what_is_no_address_of_a_cluster_is_refused_with_what_is(address: str) -> None:
+def test_invalid_ray_addresses_are_refused(address: str) -> None:
     with pytest.raises(ConfigError, match="allowed is auto, or HOST:PORT"):
         check_cluster(address)
 
 
-def test_without_ray_the_server_says_how_to_install_it(
+def test_missing_ray_names_the_install_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ray_runner.importlib.util, "find_spec", lambda name: None)
@@ -140,14 +140,12 @@ def test_without_ray_the_server_says_how_to_install_it(
     assert 'pip install "dreamwright[ray]"' in capsys.readouterr().err
 
 
-def test_ray_and_a_device_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ray_and_device_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["serve", "--ray", "127.0.0.1:6379", "--device", "cuda:0", "--state", str(tmp_path)]) == 2
     assert "leave --device out" in capsys.readouterr().err
 
 
-def test_a_server_that_reaches_no_cluster_does_not_start_and_leaves_nothing_open(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unreachable_cluster_stops_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Port 1 takes no connections here; said within seconds, where Ray alone would try for minutes."""
     for _ in range(2):
         assert (
@@ -160,7 +158,7 @@ def test_a_server_that_reaches_no_cluster_does_not_start_and_leaves_nothing_open
         )
 
 
-def test_other_versions_on_the_cluster_are_named() -> None:
+def test_version_mismatch_on_the_cluster_is_named() -> None:
     from ray._private.utils import check_version_info
 
     with pytest.raises(RuntimeError) as caught:
@@ -171,12 +169,12 @@ def test_other_versions_on_the_cluster_are_named() -> None:
     )
 
 
-def test_a_state_folder_keeps_its_namespace(tmp_path: Path) -> None:
+def test_state_folder_keeps_its_namespace(tmp_path: Path) -> None:
     name = own_namespace(tmp_path / "a")
     assert own_namespace(tmp_path / "a") == name != own_namespace(tmp_path / "b")
 
 
-def test_a_node_is_told_the_shared_path_and_not_the_servers_link_to_it(tmp_path: Path) -> None:
+def test_nodes_receive_the_resolved_shared_path(tmp_path: Path) -> None:
     (tmp_path / "shared" / "job").mkdir(parents=True)
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "jobs").symlink_to(tmp_path / "shared")
@@ -187,14 +185,14 @@ def test_a_node_is_told_the_shared_path_and_not_the_servers_link_to_it(tmp_path:
     assert sent[0].folder == str(tmp_path / "shared" / "job")
 
 
-def test_what_outlived_the_server_goes_on_under_its_attempt_and_the_rest_is_queued(
+def test_surviving_attempts_are_reattached_and_others_queued(
     in_memory_server: InMemoryServer,
 ) -> None:
     in_memory_server.runner.devices = in_memory_server.devices = ("a", "b", "c")
     in_memory_server.runner.free = ["a", "b", "c"]
     lives, dead, stopping = (in_memory_server.submit() for _ in range(3))
     in_memory_server.step()
-    in_memory_server.service.ledger.move(stopping, JobState.CANCELLING)
+    in_memory_server.service.store.move(stopping, JobState.CANCELLING)
     in_memory_server.living = {lives: 1, stopping: 1, dead: 7}
     in_memory_server.kill()
     in_memory_server.open()
@@ -216,13 +214,13 @@ def test_what_outlived_the_server_goes_on_under_its_attempt_and_the_rest_is_queu
     assert in_memory_server.job(lives).step == 7 and in_memory_server.job(stopping).state == "cancelled"
 
 
-def test_the_death_of_an_earlier_attempt_is_no_death_of_the_present_one(in_memory_server: InMemoryServer) -> None:
+def test_death_of_an_earlier_attempt_is_ignored(in_memory_server: InMemoryServer) -> None:
     name = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.runner.told = [WorkerExited(name, -9)]
     in_memory_server.step()
     assert in_memory_server.job(name).attempt == 2
-    in_memory_server.service._dispatch._take(WorkerExited(name, 0, 1, "the cluster's node a was lost"))
-    assert in_memory_server.job(name).state == "running" and in_memory_server.ledger.entries[name].attempts == 1
-    in_memory_server.service._dispatch._take(WorkerExited(name, 0, 2, "the cluster's node a was lost"))
+    in_memory_server.service.dispatcher.handle_report(WorkerExited(name, 0, 1, "the cluster's node a was lost"))
+    assert in_memory_server.job(name).state == "running" and in_memory_server.store.records[name].attempts == 1
+    in_memory_server.service.dispatcher.handle_report(WorkerExited(name, 0, 2, "the cluster's node a was lost"))
     assert in_memory_server.job(name).message == "the cluster's node a was lost; it continues from its checkpoint"
