@@ -15,8 +15,9 @@ from dreamwright.shared.prompt_words import PromptVocabulary, read_prompt
 
 from ..errors import PromptError
 from ..models.clip_folder import ClipFolder, Preprocessing, clip_network, clip_tokenizer, open_clip
+from ..models.vocabulary_file import read_vocabulary
 from ..text.conditioning import Conditioning
-from ..text.vocabulary import check_words, read_vocabulary, tokenizer_vocabulary
+from ..text.vocabulary import check_words, tokenizer_vocabulary
 
 TEXT = "text"  # the name of a prompt's embedding in its conditioning
 

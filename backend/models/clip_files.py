@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from .tokenizer_check import missing_tokenizer_files
+
 CONFIG, PROCESSOR, TOKENIZER = "config.json", "preprocessor_config.json", "tokenizer_config.json"
 SMALL = (
     CONFIG,
@@ -32,6 +34,4 @@ def clip_files(names: Iterable[str]) -> list[str]:
 def clip_lacks(names: Iterable[str]) -> list[str]:
     """Which files, besides weights, a CLIP folder of these names lacks."""
     there = set(names)
-    lacking = [name for name in (CONFIG, PROCESSOR) if name not in there]
-    spelled = "tokenizer.json" in there or {"vocab.json", "merges.txt"} <= there
-    return lacking if spelled else [*lacking, "tokenizer.json"]
+    return [name for name in (CONFIG, PROCESSOR) if name not in there] + missing_tokenizer_files(there)

@@ -15,14 +15,21 @@ from typing import Any
 import torch
 import transformers
 
-from ..errors import ModelError, one_line
+from ..errors import ModelError
 from .clip_files import CONFIG, PROCESSOR, TOKENIZER, clip_lacks, is_clip
+from .config_fields import check_fields
 from .families import CLIP_TOKENIZERS
-from .json_object import read_object
+from .json_files import read_object
+from .model_files import file_names
 from .pipeline_folder import load_checked
-from .unsafe_weights import unsafe_weights_found
+from .tokenizer_check import check_tokenizer_files, load_checked_tokenizer
+from .weight_files import check_weights, choose_weights, read_weight_sets
 
 BICUBIC = 3  # PIL's number of the filter
+# Every published CLIP states these; transformers has a default for each.
+PROCESSOR_FIELDS = (
+    "size", "crop_size", "resample", "do_resize", "do_center_crop", "do_normalize", "image_mean", "image_std",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,32 +66,25 @@ def open_clip(folder: str | Path) -> ClipFolder:
         raise ModelError(
             f"{path} is a model of type {config.get('model_type')!r}; allowed is 'clip' (transformers' CLIPModel); choose such a model"
         )
-    lacking = clip_lacks(file.name for file in path.iterdir())
+    lacking = clip_lacks(file_names(path))
     if lacking:
         raise ModelError(f"{path} lacks {', '.join(lacking)}; download the model again, whole")
-    if not any(path.glob("*.safetensors")):
-        held = unsafe_weights_found(file.name for file in path.iterdir())
-        raise ModelError(
-            f"{path} holds {held}; needed are .safetensors files; choose another copy or revision of the model"
-        )
-    size = config.get("vision_config", {}).get("image_size", 224)
+    check_fields(path / CONFIG, "CLIPModel", config)
+    check_tokenizer_files(path)
+    check_weights(path, "model", f"the network of {path}")
+    size = config["vision_config"].get("image_size", 224)
     return ClipFolder(path, config, _preprocessing(path, size), _tokenizer_class(path))
 
 
 def clip_tokenizer(folder: ClipFolder) -> Any:
-    """The folder's tokenizer. Raises ModelError when its files cannot be read."""
-    try:
-        return getattr(transformers, folder.tokenizer_class).from_pretrained(folder.path, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(
-            f"cannot load the tokenizer of {folder.path}: {one_line(error)}; download the model again, whole"
-        ) from error
+    """The folder's tokenizer, proved to fit its text tower. Raises ModelError when it does not or cannot be read."""
+    rows = folder.config["text_config"].get("vocab_size")
+    return load_checked_tokenizer(folder.path, folder.tokenizer_class, f"the tokenizer of {folder.path}", rows)
 
 
 def clip_network(folder: ClipFolder, dtype: torch.dtype, device: torch.device | str) -> transformers.CLIPModel:
-    """The network in eval mode, frozen. Raises ModelError for weights that are damaged or do not fit the configuration."""
-    names = [file.name for file in folder.path.glob("*.safetensors")]
-    half = all(".fp16" in name for name in names)
+    """The network in eval mode, frozen. Raises ModelError for weights that are damaged or do not fit config.json."""
+    chosen = choose_weights(read_weight_sets(folder.path, "model"), half=dtype == torch.float16)
 
     def load() -> tuple[torch.nn.Module, Mapping[str, Any]]:
         return transformers.CLIPModel.from_pretrained(
@@ -92,7 +92,7 @@ def clip_network(folder: ClipFolder, dtype: torch.dtype, device: torch.device | 
             dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
-            variant="fp16" if half else None,
+            variant=chosen.variant or None if chosen else None,
             output_loading_info=True,
         )
 
@@ -100,19 +100,23 @@ def clip_network(folder: ClipFolder, dtype: torch.dtype, device: torch.device | 
 
 
 def _preprocessing(path: Path, image_size: Any) -> Preprocessing:
-    said = read_object(path / PROCESSOR)
-    shortest, crop = _side(said.get("size", 224), "shortest_edge"), _side(said.get("crop_size", 224), "height")
-    wrong = [name for name in ("do_resize", "do_center_crop", "do_normalize") if said.get(name, True) is not True]
-    if wrong or said.get("resample", BICUBIC) != BICUBIC or crop != image_size or shortest is None or shortest < crop:
+    stated = read_object(path / PROCESSOR)
+    if lacking := [name for name in PROCESSOR_FIELDS if name not in stated]:
+        raise ModelError(f"{path / PROCESSOR} lacks {', '.join(lacking)}; download the model again, whole")
+    shortest, crop = _side(stated["size"], "shortest_edge"), _side(stated["crop_size"], "height")
+    wrong = [name for name in ("do_resize", "do_center_crop", "do_normalize") if stated[name] is not True]
+    if wrong or stated["resample"] != BICUBIC or crop != image_size or shortest is None or shortest < crop:
         raise ModelError(
-            f"{path / PROCESSOR} asks for another preprocessing than CLIP's (size {said.get('size')}, crop {said.get('crop_size')}, "
-            f"resample {said.get('resample')}, off: {', '.join(wrong) or 'nothing'}) for pictures of {image_size} pixels; allowed is "
-            "bicubic to the shortest edge, a crop from the middle to the network's size, and normalizing; download the model again, whole"
+            f"{path / PROCESSOR} asks for another preprocessing than CLIP's (size {stated['size']}, crop "
+            f"{stated['crop_size']}, resample {stated['resample']}, off: {', '.join(wrong) or 'nothing'}) for images of "
+            f"{image_size} pixels; allowed is bicubic to the shortest edge, a crop from the middle to the network's size, "
+            "and normalizing; download the model again, whole"
         )
-    mean, std = (said.get(f"image_{name}") for name in ("mean", "std"))
+    mean, std = stated["image_mean"], stated["image_std"]
     if not _three(mean) or not _three(std) or min(std) <= 0:
         raise ModelError(
-            f"{path / PROCESSOR} has image_mean {mean} and image_std {std}; needed are three numbers each; download the model again, whole"
+            f"{path / PROCESSOR} has image_mean {mean} and image_std {std}; needed are three numbers each; "
+            "download the model again, whole"
         )
     return Preprocessing(shortest, crop, tuple(map(float, mean)), tuple(map(float, std)))
 

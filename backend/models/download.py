@@ -44,8 +44,9 @@ from .download_record import (
     record_path,
     write_record,
 )
+from .model_files import INDEX, needed_files
 from .registry import ModelSource, RegisteredModel
-from .required_files import INDEX, foreign_kind, needed_files
+from .unsupported_files import unsupported_kind
 
 SPARE_BYTES = 64 * 2**20  # left free on the disk, so that the machine goes on working
 CHUNK = 2**20  # bytes; what a kill loses, and how smooth the bar is (huggingface_hub takes 10 MiB)
@@ -178,7 +179,7 @@ def _advice(model: RegisteredModel, revision: str | None) -> str:
 
 def _from_home(model: RegisteredModel, home: ModelSource, folder: Path, asked: str, progress: Progress) -> Downloaded:
     commit, listing = _list(home, asked)
-    kind = foreign_kind(listing) or f"has no {INDEX}, so it is no diffusers pipeline"
+    kind = unsupported_kind(listing) or f"has no {INDEX}, so it is no diffusers pipeline"
     no_pipeline = UnsuitableSourceError(f"{home.repo_id} {kind}; needed is a diffusers pipeline or a CLIP model")
     index = listing.get(INDEX) or listing.get(CONFIG)
     if index is None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from dreamwright.shared.atomic import write_atomically
 
 from ..errors import ModelError
+from .model_files import loaded_files
 from .user_folders import cache_root
-from .verify import present_files
 
 log = logging.getLogger(__name__)
 BLOCK = 2**20  # bytes read at a time
@@ -28,7 +28,7 @@ def model_fingerprint(folder: Path) -> str:
     Raises ModelError for a folder that holds no supported model or whose files cannot be read.
     """
     digest = hashlib.sha256()
-    for name in sorted({*present_files(folder), *(["domain.json"] if (folder / "domain.json").is_file() else [])}):
+    for name in loaded_files(folder):
         try:
             digest.update(f"{name}\0{file_digest(folder / name)}\n".encode())
         except OSError as error:

@@ -18,8 +18,9 @@ from dreamwright.shared.numbers import number_text
 
 from ..errors import ModelError
 from .download_record import read_record, record_path
+from .model_files import INDEX, is_clip_folder, missing_files
 from .registry import BY_NAME, BY_REPO, MODELS, PACKAGED, Kind, ModelSource, RegisteredModel
-from .required_files import INDEX, foreign_file, foreign_kind, is_clip_folder, missing_files
+from .unsupported_files import unsupported_file, unsupported_kind
 from .user_folders import models_root
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -132,7 +133,7 @@ def resolve_model(name_or_folder: str | Path) -> Path:
             return _own_folder(given, path)
         if given and path.exists():
             raise ModelError(
-                f"the model {given!r} {foreign_file(path)}; give a diffusers pipeline folder or one of {names}"
+                f"the model {given!r} {unsupported_file(path)}; give a diffusers pipeline folder or one of {names}"
             )
     except RuntimeError as error:
         raise ModelError(
@@ -158,7 +159,7 @@ def _own_folder(given: str, path: Path) -> Path:
     if given in BY_NAME:
         _say_hidden(given, str(path.resolve()))
     if not (path / INDEX).is_file() and not is_clip_folder(path):
-        kind = foreign_kind(file.name for file in path.iterdir())
+        kind = unsupported_kind(file.name for file in path.iterdir())
         if kind:
             raise ModelError(f"{path} {kind}; give a diffusers pipeline folder or one of {', '.join(BY_NAME)}")
     if record_path(path).is_file() and (missing := missing_files(path)):

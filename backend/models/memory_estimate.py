@@ -26,8 +26,8 @@ from ..config.schema import Config
 from ..config.usage import memory_settings, resumable_memory_settings
 from ..errors import ConfigError, InsufficientMemoryError
 from ..fields.mip_mlp import CHUNK
+from .parameter_counts import largest_tensor, resident_numbers, weight_bytes
 from .pipeline_folder import PipelineFolder
-from .weights import largest_tensor, resident_numbers, weight_bytes
 
 GB = 1e9
 TEXT_TOKENS = 333  # of SD3's transformer: two CLIPs' 77 and T5's 256

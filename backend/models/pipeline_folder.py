@@ -20,10 +20,15 @@ from safetensors import SafetensorError
 
 from ..errors import ConfigError, ModelError, is_out_of_memory, one_line
 from .clip_files import CONFIG, is_clip
+from .config_fields import check_fields
 from .families import BY_PIPELINE, TELLING_PARTS, Family, supported
 from .fingerprint import file_digest
-from .json_object import read_object
-from .unsafe_weights import unsafe_weights_found
+from .json_files import read_object
+from .model_files import INDEX, SCHEDULER, file_names
+from .tokenizer_check import check_tokenizer_files, load_checked_tokenizer, tokenizer_files
+from .weight_files import WeightSet, check_weights, choose_weights, read_weight_sets, weight_base
+
+BUFFERS = ("position_ids",)  # older transformers saved them; they are counted anew
 
 
 @dataclass(frozen=True)
@@ -38,26 +43,17 @@ class PipelineFolder:
 
     def config(self, part: str) -> dict[str, Any]:
         """The part's configuration. Raises ModelError when it is missing or no JSON object."""
-        name = "scheduler_config.json" if part == "scheduler" else "config.json"
-        return read_object(self.path / part / name)
+        return read_object(self.config_path(part))
 
-    def weight_files(self, part: str) -> list[Path]:
-        """The part's safetensors files. Raises ModelError when there are none."""
-        folder = self.path / part
-        files = sorted(folder.glob("*.safetensors"))
-        if files:
-            return files
-        held = unsafe_weights_found(file.name for file in folder.iterdir()) if folder.is_dir() else "no weights"
-        raise ModelError(
-            f"{folder} holds {held}; needed are .safetensors files; download the model again, whole, with its safetensors"
-        )
+    def config_path(self, part: str) -> Path:
+        """Where the part's configuration lies."""
+        return self.path / part / (SCHEDULER if part == "scheduler" else CONFIG)
 
-    def variant(self, part: str, dtype: torch.dtype) -> str | None:
-        """ "fp16" when only half-precision files are there, or both are and `dtype` is float16; else None."""
-        names = [file.name for file in self.weight_files(part)]
-        half = any(".fp16" in name for name in names)
-        whole = any(".fp16" not in name for name in names)
-        return "fp16" if half and (not whole or dtype == torch.float16) else None
+    def weights(self, part: str, dtype: torch.dtype) -> WeightSet:
+        """The variant of the part's weights that is loaded in `dtype`. Raises ModelError when none is whole."""
+        base = weight_base(part)
+        chosen = choose_weights(read_weight_sets(self.path / part, base), half=dtype == torch.float16)
+        return check_weights(self.path / part, base, f"the {part} of {self.path}")[0] if chosen is None else chosen
 
     @property
     def network(self) -> str:
@@ -77,11 +73,11 @@ class PipelineFolder:
             digest.update(f"{part.encoder} {self.classes.get(part.encoder)}".encode())
             if part.encoder not in self.classes:
                 continue
-            small = [*(self.path / part.tokenizer).iterdir(), self.path / part.encoder / "config.json"]
-            for file in sorted(small):
-                if file.is_file():
-                    digest.update(f"{file.name}\0{file_digest(file)}\n".encode())
-            for file in self.weight_files(part.encoder):
+            tokenizer, encoder = self.path / part.tokenizer, self.path / part.encoder
+            files = [tokenizer / name for name in tokenizer_files(file_names(tokenizer))] + [encoder / CONFIG]
+            sets = read_weight_sets(encoder, weight_base(part.encoder))
+            files += [encoder / name for weights in sets for name in weights.files]
+            for file in files:
                 digest.update(f"{file.name}\0{file_digest(file)}\n".encode())
         return digest.hexdigest()
 
@@ -98,9 +94,9 @@ def open_pipeline(folder: str | Path) -> PipelineFolder:
             f"there is no model folder {str(path)!r}; give a diffusers pipeline folder or a name that "
             "`dreamwright models` lists"
         )
-    if not (path / "model_index.json").is_file():
+    if not (path / INDEX).is_file():
         raise ModelError(_no_index(path))
-    index = read_object(path / "model_index.json")
+    index = read_object(path / INDEX)
     pipeline = str(index.get("_class_name", "pipeline without a class name"))
     family = BY_PIPELINE.get(pipeline)
     if family is None:
@@ -114,7 +110,7 @@ def open_pipeline(folder: str | Path) -> PipelineFolder:
     classes = {}
     for part, allowed in family.parts.items():
         found = _class_of(index, part)
-        if found is None and part in family.optional:
+        if found is None and part in family.optional and part in index:
             continue
         if found not in allowed:
             raise ModelError(
@@ -137,9 +133,28 @@ def open_pipeline(folder: str | Path) -> PipelineFolder:
             )
     options = {key: value for key, value in index.items() if not isinstance(value, list)}
     opened = PipelineFolder(path, pipeline, family, classes, options)
-    for part in (family.network, *(["vae"] if "vae" in classes else []), *opened.text_encoders):
-        opened.weight_files(part)
+    check_parts(opened)
     return opened
+
+
+def check_parts(folder: PipelineFolder) -> None:
+    """Check the configuration, the weights' headers and the tokenizers' files of every part; no weight is loaded.
+
+    Raises ModelError naming a file that is missing, empty, cut off or unreadable, or fields that must be stated.
+    """
+    family = folder.family
+    if family.name == "sdxl" and "force_zeros_for_empty_prompt" not in folder.options:
+        raise ModelError(
+            f"{folder.path / INDEX} lacks force_zeros_for_empty_prompt, which decides the unconditional prompt; "
+            "download the model again, whole"
+        )
+    for part, class_name in folder.classes.items():
+        if part.startswith("tokenizer"):
+            check_tokenizer_files(folder.path / part)
+            continue
+        check_fields(folder.config_path(part), class_name, folder.config(part), family.name)
+        if part != "scheduler":
+            check_weights(folder.path / part, weight_base(part), f"the {part} of {folder.path}")
 
 
 def load_model(
@@ -154,7 +169,7 @@ def load_model(
     options: dict[str, Any] = dict(
         local_files_only=True,
         use_safetensors=True,
-        variant=folder.variant(part, dtype),
+        variant=folder.weights(part, dtype).variant or None,
         output_loading_info=True,
     )
     where = folder.path / part
@@ -194,22 +209,24 @@ def load_checked(
             f"the {part} weights of {path} lack or misfit {len(gaps)} tensors ({sorted(gaps)[0]}, ...); "
             "they must match config.json; download the model again, whole"
         )
+    # Weights beyond the configuration: a network with fewer layers than it was trained with would run without a word.
+    extra = sorted(key for key in report.get("unexpected_keys", ()) if not key.endswith(BUFFERS))
+    if extra:
+        raise ModelError(
+            f"the {part} weights of {path} hold {len(extra)} tensors that config.json has no place for ({extra[0]}, ...); "
+            "they must match; download the model again, whole"
+        )
     return model
 
 
 def load_tokenizer(folder: PipelineFolder, part: str = "tokenizer") -> Any:
-    """The tokenizer of that name. Raises ModelError when its files cannot be read."""
-    hollow = sorted(file for file in (folder.path / part).iterdir() if file.is_file() and not file.stat().st_size)
-    if hollow:  # an empty SentencePiece model would be read as one that knows no piece
-        raise ModelError(
-            f"cannot load the {part} of {folder.path}: {hollow[0].name} is empty; download the model again, whole"
-        )
-    try:
-        return getattr(transformers, folder.classes[part]).from_pretrained(folder.path / part, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(
-            f"cannot load the {part} of {folder.path}: {one_line(error)}; download the model again, whole"
-        ) from error
+    """The tokenizer of that name, proved to be the one that its text encoder was trained with.
+
+    Raises ModelError for files that are missing, empty, unreadable or do not fit the encoder.
+    """
+    encoder = next(text.encoder for text in folder.family.text if text.tokenizer == part)
+    rows = folder.config(encoder).get("vocab_size")
+    return load_checked_tokenizer(folder.path / part, folder.classes[part], f"the {part} of {folder.path}", rows)
 
 
 def load_scheduler(folder: PipelineFolder) -> Any:
@@ -227,7 +244,7 @@ def load_scheduler(folder: PipelineFolder) -> Any:
 
 def _no_index(path: Path) -> str:
     """What to say of a folder without model_index.json: a part of a pipeline, or nothing of the kind."""
-    if (path.parent / "model_index.json").is_file():
+    if (path.parent / INDEX).is_file():
         return f"{path} is one part of a pipeline; give the whole of it, {path.parent}"
     if (path / CONFIG).is_file() and is_clip(read_object(path / CONFIG)):
         return f"{path} is a CLIP model, which judges pictures and makes none; give a diffusers pipeline folder, or run it with --method dream-fields"

@@ -36,7 +36,7 @@ def read_header(path: Path) -> dict[str, Any]:
     return {name: entry for name, entry in header.items() if name != "__metadata__"}
 
 
-def header_fault(path: Path) -> str:
+def header_error(path: Path) -> str:
     """What is wrong with a safetensors file as far as header and size tell, "" for nothing."""
     try:
         entries = read_header(path)

@@ -6,23 +6,16 @@ Asks no network: hashes come from the download's record, or from what huggingfac
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelError
-from .clip_files import clip_files
 from .download_record import HubFile, hub_hash, read_record
-from .required_files import (
-    INDEX,
-    family_of,
-    is_clip_folder,
-    missing_files,
-    parts_of,
-    weight_parts,
-)
-from .safetensors_header import header_fault
+from .json_files import json_error
+from .model_files import is_clip_folder, loaded_files, missing_files
+from .safetensors_header import header_error
+from .vocabulary_file import read_vocabulary
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,7 @@ def verify_folder(folder: Path, count: Callable[[int], object] = lambda read: No
     """
     expected = expected_files(folder)
     faults = [f"{path}: is missing" for path in missing_files(folder)]
-    files = sorted({*present_files(folder), *expected})
+    files = sorted({*loaded_files(folder), *expected})
     hashed = size = 0
     for name in files:
         path, known = folder / name, expected.get(name)
@@ -59,10 +52,32 @@ def verify_folder(folder: Path, count: Callable[[int], object] = lambda read: No
         hashed += known is not None
         fault = known.mismatch(path, count) if known is not None else ""
         fault = fault or (
-            header_fault(path) if path.suffix == ".safetensors" else json_fault(path) if path.suffix == ".json" else ""
+            header_error(path) if path.suffix == ".safetensors" else json_error(path) if path.suffix == ".json" else ""
         )
         faults += [f"{name}: {fault}"] if fault else []
-    return VerificationResult(folder, tuple(dict.fromkeys(faults)), len(files), hashed, size)
+    faults = list(dict.fromkeys(faults)) or _part_errors(folder)
+    return VerificationResult(folder, tuple(faults), len(files), hashed, size)
+
+
+def _part_errors(folder: Path) -> list[str]:
+    """What a run would refuse in files that are all there and readable: parts that do not fit or state too little."""
+    # Not at the top: these libraries take seconds to import, and a list of models needs none of them.
+    from .clip_folder import clip_tokenizer, open_clip
+    from .pipeline_folder import load_scheduler, load_tokenizer, open_pipeline
+
+    try:
+        if is_clip_folder(folder):
+            clip_tokenizer(open_clip(folder))
+        else:
+            opened = open_pipeline(folder)
+            load_scheduler(opened)
+            for part in opened.classes:
+                if part.startswith("tokenizer"):
+                    load_tokenizer(opened, part)
+        read_vocabulary(folder)
+    except ModelError as error:
+        return [str(error)]
+    return []
 
 
 def expected_files(folder: Path) -> dict[str, HubFile]:
@@ -70,42 +85,5 @@ def expected_files(folder: Path) -> dict[str, HubFile]:
     record = read_record(folder)
     if record is not None:
         return {file.path: file for file in record.files}
-    found = (hub_hash(folder, folder / name) for name in present_files(folder))
+    found = (hub_hash(folder, folder / name) for name in loaded_files(folder))
     return {file.path: file for file in found if file is not None}
-
-
-def present_files(folder: Path) -> list[str]:
-    """The files there that a pipeline is loaded from, by path. Raises ModelError as `verify_folder` does."""
-    index = folder / INDEX
-    if is_clip_folder(folder):
-        names = sorted(file.name for file in folder.iterdir())
-        return [*clip_files(names), *(name for name in names if name.endswith(".safetensors"))]
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if read_record(folder) is not None:
-            return []
-        raise ModelError(
-            f"{folder} has no {INDEX}, so it is no diffusers pipeline; give the folder that holds that file"
-        ) from None
-    except (OSError, ValueError):
-        return [INDEX]
-    if not isinstance(content, dict):
-        return [INDEX]
-    family = family_of(content, str(folder))
-    names = [INDEX]
-    for part in parts_of(family, content):
-        endings = (".json", ".safetensors") if part in weight_parts(family) else (".json", ".txt", ".model")
-        names += [f"{part}/{file.name}" for file in sorted((folder / part).glob("*")) if file.name.endswith(endings)]
-    return names
-
-
-def json_fault(path: Path) -> str:
-    """What is wrong with a JSON file, "" for nothing."""
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    except ValueError:
-        return "is no readable JSON"
-    return ""

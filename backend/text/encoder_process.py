@@ -40,9 +40,9 @@ from ..errors import (
     one_line,
 )
 from ..models.memory_estimate import free_bytes, size_text
+from ..models.parameter_counts import parameter_count, weight_bytes
 from ..models.pipeline_folder import PipelineFolder, open_pipeline
 from ..models.user_folders import cache_root
-from ..models.weights import parameter_count, weight_bytes
 from .conditioning import Conditioning
 from .encoder import PipelineTextEncoder
 

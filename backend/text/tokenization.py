@@ -14,7 +14,8 @@ from dreamwright.shared.prompt_words import PromptVocabulary, read_prompt
 from ..errors import PromptError
 from ..models.families import TextPart
 from ..models.pipeline_folder import PipelineFolder, load_tokenizer
-from .vocabulary import check_words, read_vocabulary, tokenizer_vocabulary
+from ..models.vocabulary_file import read_vocabulary
+from .vocabulary import check_words, tokenizer_vocabulary
 
 
 class EncoderTokenizer:

@@ -12,7 +12,7 @@ from dreamwright.backend.evaluation.samples import of_mesh, starter_prop
 from dreamwright.backend.guidance.clip_model import load_image_text
 from dreamwright.backend.models.local import local_models, resolve_model
 from dreamwright.backend.models.registry import BY_NAME, MODELS, PACKAGED
-from dreamwright.backend.models.required_files import is_clip_folder, missing_files, needed_files
+from dreamwright.backend.models.model_files import is_clip_folder, missing_files, needed_files
 from dreamwright.backend.starter import domain
 from tests.testing.fake_hub import Repository, folder_files
 from tests.testing.hub_downloads import models_folder, says

@@ -18,7 +18,7 @@ from dreamwright.backend.config.schema import TextConfig
 from dreamwright.backend.errors import ConfigError, ModelError, OutOfMemoryError, RunError, StoppedError
 from dreamwright.backend.models.local import resolve_model
 from dreamwright.backend.models.pipeline_folder import PipelineFolder, open_pipeline
-from dreamwright.backend.models.weights import loaded_files, parameter_count
+from dreamwright.backend.models.parameter_counts import loaded_weights, parameter_count
 from dreamwright.backend.text import encoder_process
 from dreamwright.backend.text.encoder import PipelineTextEncoder
 from dreamwright.backend.text.encoder_process import (
@@ -220,8 +220,8 @@ def test_weights_are_counted_from_the_headers_of_what_would_be_loaded(folder: Pi
     weights = copy.path / "text_encoder"
     shutil.copy(weights / "model.safetensors", weights / "model.fp16.safetensors")
     shutil.copy(weights / "model.safetensors", weights / "model-00001-of-00002.safetensors")
-    assert [f.name for f in loaded_files(copy, "text_encoder", torch.float32)] == ["model.safetensors"]
-    assert [f.name for f in loaded_files(copy, "text_encoder", torch.float16)] == ["model.fp16.safetensors"]
+    assert [f.name for f in loaded_weights(copy, "text_encoder", torch.float32)] == ["model.safetensors"]
+    assert [f.name for f in loaded_weights(copy, "text_encoder", torch.float16)] == ["model.fp16.safetensors"]
     (weights / "model.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(ModelError, match="header"):
         parameter_count(copy, "text_encoder")

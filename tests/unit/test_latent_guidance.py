@@ -189,7 +189,10 @@ def published(folders, tmp_path) -> Path:
     path = Path(shutil.copytree(folders["sd15"], tmp_path / "sd15"))
     file = path / "vae" / "config.json"
     file.write_text(
-        json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "force_upcast"})
+        json.dumps(
+            {key: value for key, value in json.loads(file.read_text()).items() if key != "force_upcast"}
+            | {"_diffusers_version": "0.6.0"}
+        )
     )
     return path
 

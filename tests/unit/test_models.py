@@ -31,8 +31,8 @@ from dreamwright.backend.models.download_record import (
 from dreamwright.backend.models.families import BY_PIPELINE
 from dreamwright.backend.models.local import local_models, resolve_model
 from dreamwright.backend.models.registry import BY_NAME, BY_REPO, MODELS, PACKAGED, STARTER
-from dreamwright.backend.models.required_files import missing_files, needed_files
-from dreamwright.backend.models.safetensors_header import header_fault
+from dreamwright.backend.models.model_files import missing_files, needed_files
+from dreamwright.backend.models.safetensors_header import header_error
 from dreamwright.backend.models.unsafe_weights import unsafe_weights_found
 from dreamwright.backend.models.verify import verify_folder
 from dreamwright.backend.server.requests import capabilities
@@ -285,7 +285,7 @@ def test_shards_come_whole_with_their_own_index_and_a_torn_set_is_none():
     whole = {"text_encoder/model.safetensors.index.json", *shards[:2], "text_encoder/config.json"}
     assert {name for name in needed_files(listing, index, "it") if name.startswith("text_encoder")} == whole
     listing.remove(shards[1])
-    with pytest.raises(ModelError, match="no weights of its text_encoder"):
+    with pytest.raises(ModelError, match="lacks text_encoder/model-00002-of-00002.safetensors"):
         needed_files(listing, index, "it")
 
 
@@ -342,15 +342,16 @@ def test_without_hashes_headers_and_names_still_tell(tiny):
     size = weights.stat().st_size
     assert f"unet/{weights.name}: is cut off: {size} of {size + 5} bytes" in faults
     assert "text_encoder/model-00002-of-00002.safetensors: is missing" in faults
-    assert "unet/config.json: is no readable JSON" in faults and "scheduler/: is missing" in faults and len(faults) == 4
+    assert "unet/config.json: is no readable JSON" in faults and "scheduler/scheduler_config.json: is missing" in faults
+    assert "text_encoder/model.safetensors.index.json: is missing" in faults and len(faults) == 5
 
 
 def test_damaged_headers_are_told_from_sound_ones(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(safetensors_bytes(100))
-    assert header_fault(path) == ""
+    assert header_error(path) == ""
     path.write_bytes(safetensors_bytes(100) + b"!")
-    assert header_fault(path) == "has 1 bytes too many"
+    assert header_error(path) == "has 1 bytes too many"
     for entry in (
         {"dtype": "F32", "shape": [2], "data_offsets": [0, 7]},
         {"dtype": "U8", "shape": [1], "data_offsets": [3, 4]},
@@ -359,11 +360,11 @@ def test_damaged_headers_are_told_from_sound_ones(tmp_path):
     ):
         header = json.dumps({"a": entry}).encode()
         path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 8)
-        assert "header" in header_fault(path)
+        assert "header" in header_error(path)
     path.write_bytes(struct.pack("<Q", 2**40))
-    assert header_fault(path) == "is no safetensors file"
+    assert header_error(path) == "is no safetensors file"
     path.write_bytes(struct.pack("<Q", 4) + b"\xff\xfe\xfd\xfc")
-    assert "damaged" in header_fault(path)
+    assert "damaged" in header_error(path)
 
 
 def test_an_unsupported_or_indexless_folder_cannot_be_verified(tiny):

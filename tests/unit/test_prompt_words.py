@@ -17,12 +17,12 @@ from dreamwright.backend.errors import ModelError, PromptError
 from dreamwright.backend.guidance.clip_model import load_image_text
 from dreamwright.backend.models.local import resolve_model
 from dreamwright.backend.models.pipeline_folder import open_pipeline
+from dreamwright.backend.models.vocabulary_file import read_vocabulary
 from dreamwright.backend.server.requests import capabilities
 from dreamwright.backend.starter import domain
 from dreamwright.backend.starter.words import COLOR_SYNONYMS, PROP_SYNONYMS, SHADES, domain_file
 from dreamwright.backend.text.encoder import PipelineTextEncoder
 from dreamwright.backend.text.tokenization import PromptTokenizer
-from dreamwright.backend.text.vocabulary import read_vocabulary
 from dreamwright.shared.prompt_words import PromptVocabulary, model_vocabulary, read_prompt
 from tests.testing.addon_modules import load as load_addon_module
 from tests.testing.tiny_pipeline import write_pipeline

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A model folder's JSON files: each holds one object, or the model is not whole."""
+"""JSON files of a model folder; each holds one object."""
 
 from __future__ import annotations
 
@@ -21,3 +21,14 @@ def read_object(path: Path) -> dict[str, Any]:
             f"{path} holds a {type(content).__name__}; needed is an object; download the model again, whole"
         )
     return content
+
+
+def json_error(path: Path) -> str:
+    """What is wrong with a JSON file, "" for nothing."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except ValueError:
+        return "is no readable JSON"
+    return ""

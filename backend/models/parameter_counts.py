@@ -10,40 +10,23 @@ from pathlib import Path
 import torch
 
 from ..errors import ModelError
-from .json_object import read_object
 from .pipeline_folder import PipelineFolder
 from .safetensors_header import read_header
 
 
-def loaded_files(folder: PipelineFolder, part: str, dtype: torch.dtype) -> list[Path]:
-    """The files that loading the part in `dtype` reads: one, or the shards that an index names.
-
-    A folder may hold more: both precisions, a training copy, one file and shards. Raises ModelError for none.
-    """
-    files, variant = folder.weight_files(part), folder.variant(part, dtype)
-    dotted = f".{variant}" if variant else ""
-    base = "diffusion_pytorch_model" if part in (folder.network, "vae") else "model"
-    single = [file for file in files if file.name == f"{base}{dotted}.safetensors"]
-    if single:
-        return single
-    index = folder.path / part / f"{base}.safetensors.index{dotted}.json"
-    if index.is_file():
-        mapped = read_object(index).get("weight_map", {})
-        named = set(mapped.values()) if isinstance(mapped, dict) else set()
-        shards = [file for file in files if file.name in named]
-        if shards:
-            return shards
-    return [file for file in files if (".fp16" in file.name) == (variant == "fp16")] or files
+def loaded_weights(folder: PipelineFolder, part: str, dtype: torch.dtype) -> list[Path]:
+    """The safetensors files that loading the part in `dtype` reads: one, or the shards of one variant."""
+    return [folder.path / part / name for name in folder.weights(part, dtype).files]
 
 
 def parameter_count(folder: PipelineFolder, part: str, dtype: torch.dtype = torch.float32) -> int:
     """Numbers in the part's weights, as its headers say. Raises ModelError for a header that cannot be read."""
-    return sum(sum(_sizes(file).values()) for file in loaded_files(folder, part, dtype))
+    return sum(sum(_sizes(file).values()) for file in loaded_weights(folder, part, dtype))
 
 
 def largest_tensor(folder: PipelineFolder, part: str, dtype: torch.dtype = torch.float32) -> int:
     """Numbers in the largest tensor of the part's weights."""
-    return max((max(_sizes(file).values(), default=0) for file in loaded_files(folder, part, dtype)), default=0)
+    return max((max(_sizes(file).values(), default=0) for file in loaded_weights(folder, part, dtype)), default=0)
 
 
 def resident_numbers(folder: PipelineFolder, part: str, offload: str, dtype: torch.dtype = torch.float32) -> int:
@@ -56,7 +39,7 @@ def resident_numbers(folder: PipelineFolder, part: str, offload: str, dtype: tor
     if offload == "leaves":
         return largest_tensor(folder, part, dtype)
     blocks: dict[str, int] = {"": 0}
-    for file in loaded_files(folder, part, dtype):
+    for file in loaded_weights(folder, part, dtype):
         for name, numbers in _sizes(file).items():
             found = re.match(r"\w+\.\d+\.", name)
             key = found.group() if found else ""
