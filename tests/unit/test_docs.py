@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documents: every link and every named file exists, and the site builds without a warning."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+NAMED_FILE = re.compile(r"`((?:backend|shared|blender_addon|tests|tools|benchmarks|docs)/[\w./-]+\.(?:py|sh|md))(?:::[\w.]+)?`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_and_named_files_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = [link.partition("#")[0] for link in LINK.findall(text) if not re.match(r"[a-z]+:|#", link)]
+    missing = [link for link in links if not (page.parent / link).exists()]
+    missing += [name for name in NAMED_FILE.findall(text) if not (ROOT / name).exists()]
+    assert not missing
+
+
+def test_the_readme_is_short_and_shows_two_commands_first() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) < 120
+    first, second = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)[:2]
+    assert first.strip() == "bash setup.sh && .venv/bin/dreamwright demo --out demo"
+    assert second.strip() == "bash tests/run.sh"
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").rstrip().endswith("exec bash tests/run.sh")
+
+
+@pytest.mark.skipif(find_spec("material") is None, reason="mkdocs-material is not installed (extra: docs)")
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Strict mode turns dead links, missing anchors and pages outside of the navigation into errors."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "site" / "user" / "first-prop" / "index.html").is_file()
