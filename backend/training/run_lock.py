@@ -38,7 +38,8 @@ def locked_work_folder(folder: Path, resume: bool) -> Iterator[None]:
                 raise CheckpointError(
                     f"{folder} is in use by {_owner(folder)}; wait for it or stop it, or choose another folder with --work"
                 )
-            stack.callback((folder / OWNER_FILE).unlink, missing_ok=True)
+            # Before the release: filelock refuses a lock on a file that was unlinked since it was opened.
+            stack.callback(_remove_files, folder)
             check_work_folder(folder, resume)
             _write_owner(folder)
         except OSError as error:
@@ -46,6 +47,13 @@ def locked_work_folder(folder: Path, resume: bool) -> Iterator[None]:
                 f"cannot write to the work folder {folder}: {error.strerror or error}; choose another folder with --work"
             ) from error
         yield
+
+
+def _remove_files(folder: Path) -> None:
+    """Remove the lock's own files. Windows cannot remove a file that is open."""
+    for name in (OWNER_FILE, LOCK_FILE):
+        with contextlib.suppress(OSError):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _remove_if_empty(folder: Path) -> None:

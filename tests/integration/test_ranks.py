@@ -49,7 +49,7 @@ def run_alone(*settings: str, **options: Any) -> dict[str, torch.Tensor]:
     run = run_of(busy_job(*settings).config, **options)
     for _ in run:
         pass
-    return run.scene.state(0).tensors
+    return run.scene.state().tensors
 
 
 # One view at a time has the kernels, shapes and order of sums of two ranks with one view each: (g1 + g2) / 2 both times.
@@ -67,7 +67,7 @@ def test_two_ranks_with_one_view_each_equal_one_process_with_two_views(optimizer
     run = run_of(busy_job(*settings).config)
     figures = [event.scalars for event in run if isinstance(event, StepCompleted)]
     for rank in range(2):
-        assert_identical(load_file(tmp_path / f"{rank}.safetensors"), run.scene.state(0).tensors)
+        assert_identical(load_file(tmp_path / f"{rank}.safetensors"), run.scene.state().tensors)
     theirs = [detail["scalars"] for name, _, detail in told[0]["events"] if name == "StepCompleted"]
     for ours, other in zip(figures, theirs, strict=True):
         for name in ("t", "gradient_norm", "opacity", "samples"):
@@ -178,12 +178,12 @@ def test_gradients_are_averaged_and_one_that_no_rank_has_stays_absent(monkeypatc
     from torch import distributed
 
     group = TorchProcessGroup.__new__(TorchProcessGroup)
-    group.index, group.count, group.main, group.timeout_s = 0, 2, True, 1.0
+    group.rank, group.world_size, group.is_main, group.timeout_s = 0, 2, True, 1.0
     a, b, c, d = (torch.nn.Parameter(torch.zeros(2)) for _ in range(4))
     a.grad, b.grad = torch.tensor([1.0, 2.0]), torch.tensor([4.0, 6.0])
     other = torch.tensor([3.0, 3, 0, 0, 3, 3, 0, 0, 1, 0, 1, 0])
     monkeypatch.setattr(distributed, "all_reduce", lambda flat: flat.add_(other))
-    group.average([a, b, c, d])
+    group.average_gradients([a, b, c, d])
     assert (
         a.grad.tolist() == [2.0, 2.5]
         and b.grad.tolist() == [2.0, 3.0]
@@ -198,8 +198,8 @@ def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch: pytest.Monk
     monkeypatch.setenv("WORLD_SIZE", "4")  # as some clusters leave lying about
     assert not is_distributed() and is_main_process()
     assert rank_device(torch.device("cuda")) == torch.device("cuda")
-    with process_group(torch.device("cpu")) as ranks:
-        assert ranks.count == 1 and ranks.rows(7) == slice(0, 7)
+    with process_group(torch.device("cpu")) as group:
+        assert group.world_size == 1 and group.local_views(7) == slice(0, 7)
 
 
 def test_each_rank_takes_its_own_gpu_and_says_when_there_are_too_few(monkeypatch: pytest.MonkeyPatch) -> None:

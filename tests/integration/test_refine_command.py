@@ -156,7 +156,7 @@ MISTAKES = {
     "too strong": (["ball.glb", "a red mushroom", "--strength", "2"], ("refine.strength", "0 to 1")),
     "setting of a field": (
         ["ball.glb", "a red mushroom", "--set", "field.kind=mip-mlp"],
-        ("field.kind", "docs/user/refine-mesh.md"),
+        ("field.kind", "the refinement of a mesh", "docs/user/settings.md"),
     ),
     "unsupported output": (["ball.glb", "a red mushroom", "--out", "prop.fbx"], (".fbx", ".glb")),
     "nothing to resume": (["ball.glb", "a red mushroom", "--resume"], ("no checkpoint", "--resume")),
@@ -205,7 +205,7 @@ def test_generate_refuses_settings_of_a_refinement(
         )
         == 2
     )
-    assert "dreamwright refine" in capsys.readouterr().err
+    assert "refine.strength means nothing to dreamfusion" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cut", [0.1, 0.5, 0.9])

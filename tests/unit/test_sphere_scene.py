@@ -198,7 +198,9 @@ def test_the_score_reaches_every_visible_vertex_and_going_down_it_raises_the_sco
 
 def test_a_steps_gradient_is_that_of_the_score_before_white(model: ImageTextModel) -> None:
     """Color and opacity apart and back through the rasterizer, against plain autograd from the score to the sphere's parameters."""
-    shape = sphere_scene(model, "clip.backgrounds=false", "clip.crops=1", "clip.crop_share=1", f"render.resolution={SIDE}")
+    shape = sphere_scene(
+        model, "clip.backgrounds=false", "clip.crops=1", "clip.crop_share=1", f"render.resolution={SIDE}"
+    )
     cameras, views = orbit_cameras([10, 130], 20.0, 1.9, 1.2), [Shading()] * 2
     drawn = StepViews(cameras, cameras.position, tuple(views), torch.full((2, 3), 0.3), torch.ones(2, dtype=torch.bool))
     loss, told = shape._chunk_loss(shape.displacements(), shape.color_changes(), drawn)
@@ -207,7 +209,9 @@ def test_a_steps_gradient_is_that_of_the_score_before_white(model: ImageTextMode
     seen = render_mesh(shape.topology, where, colors, torch.ones(2, 3), cameras, views, cameras.position, SIDE, 1)
     score = (model.embed_images(seen.image) @ model.embed_prompts([PROMPT]).T).mean()
     assert told["cosine"] == pytest.approx(float(score.detach()), abs=1e-5)
-    for found, wanted in zip(gradients, torch.autograd.grad(-score, (shape.vertex_offsets, shape.color_offsets)), strict=True):
+    for found, wanted in zip(
+        gradients, torch.autograd.grad(-score, (shape.vertex_offsets, shape.color_offsets)), strict=True
+    ):
         assert float(wanted.abs().max()) > 1e-6 and torch.allclose(
             found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())
         )
@@ -361,7 +365,8 @@ def test_the_method_brings_its_preset_and_model() -> None:
 def test_settings_that_mean_nothing_to_a_mesh_are_refused_by_name(setting: str) -> None:
     name = setting.partition("=")[0].replace("guidance_scale", "omega")
     with pytest.raises(
-        ConfigError, match=f"{name} means nothing to clip-mesh; allowed are the settings that .*settings.md lists.*leave it out"
+        ConfigError,
+        match=f"{name} means nothing to clip-mesh; allowed are the settings that .*settings.md lists.*leave it out",
     ) as caught:
         asked("--set", setting)
     assert "\n" not in str(caught.value)
@@ -414,7 +419,9 @@ def test_a_checkpoint_of_another_sphere_is_refused_and_other_methods_keep_their_
     assert {replace(job, config=config).fingerprint() for config in same} == {job.fingerprint()}
     field = make_job(PROMPT, "starter", "draft", DRAFT)  # unfinished runs from before there were spheres must go on
     assert field.fingerprint() == replace(field, config=replace(DRAFT, sphere=SphereConfig(radius=0.2))).fingerprint()
-    state = next(e.state for e in TextTo3DPipeline(job, "cpu", None, lambda: False).events() if isinstance(e, Checkpoint))
+    state = next(
+        e.state for e in TextTo3DPipeline(job, "cpu", None, lambda: False).events() if isinstance(e, Checkpoint)
+    )
     with pytest.raises(CheckpointError, match="does not fit this mesh"):
         TextTo3DPipeline(
             make_job(PROMPT, str(clip), "clip-mesh", quick("sphere.subdivisions=1")), "cpu", state, lambda: False
