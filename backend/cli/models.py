@@ -77,7 +77,7 @@ def _download(name: str, to: str | None, revision: str | None) -> int:
         print(f"{model.name} is part of the package; there is nothing to download")
         return 0
     found = find(model)
-    folder = Path(to).expanduser() if to else found.half or default_folder(model)
+    folder = Path(to).expanduser() if to else (found.partial if found.resumable else None) or default_folder(model)
     bar = _Bar(f"{model.name}")
     here = folder if to else found.folder or folder
     if _is_whole(model, here, found.folder, revision, bar):
@@ -150,11 +150,11 @@ def _verify(given: str) -> int:
         folder, name = path, None
     elif model is not None:
         found = find(model)
-        if found.folder is None and found.half is None:
+        if found.folder is None and found.partial is None:
             raise ModelError(
                 f"the model {given!r} is not on this machine; `dreamwright models download {given}` brings it"
             )
-        folder, name = found.folder or found.half, model.name
+        folder, name = found.folder or found.partial, model.name
     else:
         raise ModelError(f"there is no model folder {given!r}; give a folder or one of {', '.join(BY_NAME)}")
     bar = _Bar("verifying")

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from dreamwright.shared.atomic import write_atomically
+
 from ..errors import ModelError
 
 PRIVATE = ".dreamwright"  # the folder in a model folder that is ours
@@ -91,9 +93,7 @@ def write_record(folder: Path, record: DownloadRecord) -> None:
     """Write the record in one go. Raises OSError."""
     path = record_path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
-    os.replace(fresh, path)
+    write_atomically(path, json.dumps(asdict(record), indent=1).encode())
 
 
 def is_inside(path: str) -> bool:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
+from dreamwright.shared.atomic import write_atomically
+
 from dreamwright.shared.numbers import number_text
 
 from ..errors import ModelError
@@ -50,11 +52,15 @@ class ModelStatus:
 
 @dataclass(frozen=True)
 class LocalModel:
-    """What this machine has of a model: a whole folder, or a half-downloaded one with what it lacks, or neither."""
+    """What this machine has of a model: a whole folder, or a partial one with what it lacks, or neither.
+
+    `resumable` is true for a partial folder of our own downloads, which `dreamwright models download` completes.
+    """
 
     folder: Path | None = None
-    half: Path | None = None
+    partial: Path | None = None
     missing: tuple[str, ...] = ()
+    resumable: bool = False
 
 
 def local_models() -> tuple[ModelStatus, ...]:
@@ -84,29 +90,31 @@ def default_folder(model: RegisteredModel) -> Path:
 
 
 def find(model: RegisteredModel) -> LocalModel:
-    """The model on this disk: our own folder, a folder given to `--to`, or the hub's cache."""
-    half = LocalModel()
-    for folder in _places(model):
+    """The model on this disk: our own folder, a folder given to `--to`, or the hub's cache.
+
+    A file that is a link to nothing does not count as there, so a snapshot whose blobs were deleted is partial.
+    """
+    partial = LocalModel()
+    for folder in _candidate_folders(model):
         try:
             missing = missing_files(folder)
         except ModelError:
             continue
         if not missing:
             return LocalModel(folder)
-        if half.half is None and record_path(folder).is_file():
-            half = LocalModel(None, folder, tuple(missing))
-    return half
+        resumable = record_path(folder).is_file()
+        if partial.partial is None or (resumable and not partial.resumable):
+            partial = LocalModel(None, folder, tuple(missing), resumable)
+    return partial
 
 
 def remember_folder(name: str, folder: Path) -> None:
     """Remember that a named model lies in a folder of the user's choice. Raises OSError."""
-    noted = _noted()
-    noted[name] = str(folder.resolve())
+    remembered = _remembered_folders()
+    remembered[name] = str(folder.resolve())
     path = models_root() / "places.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(noted, indent=1, sort_keys=True), encoding="utf-8")
-    os.replace(fresh, path)
+    write_atomically(path, json.dumps(remembered, indent=1, sort_keys=True).encode())
 
 
 def resolve_model(name_or_folder: str | Path) -> Path:
@@ -194,9 +202,10 @@ def _hub_model(model: RegisteredModel, given: str) -> Path:
     found = find(model)
     if found.folder is not None:
         return found.folder
-    if found.half is not None:
+    if found.partial is not None:
         raise ModelError(
-            f"the model {given!r} is only half downloaded ({_some(found.missing)} missing); `dreamwright models download {given}` goes on"
+            f"the model {given!r} is only partly here: {found.partial} lacks {_some(found.missing)}; "
+            f"`dreamwright models download {given}` completes it"
         )
     raise ModelError(
         f"there is no model folder {given!r}, nor a downloaded model of that name on the hub; give a diffusers pipeline "
@@ -224,9 +233,14 @@ def _info(model: RegisteredModel) -> ModelStatus:
 def _how_to_get(model: RegisteredModel, found: LocalModel) -> str:
     if not model.sources:
         return "reinstall dreamwright: its weights are part of the package"
-    if found.half is not None:
-        elsewhere = "" if found.half == default_folder(model) else f" --to {found.half}"
+    if found.resumable:
+        elsewhere = "" if found.partial == default_folder(model) else f" --to {found.partial}"
         return f"half downloaded ({_some(found.missing)} missing): `dreamwright models download {model.name}{elsewhere}` goes on"
+    if found.partial is not None:
+        return (
+            f"not whole: {found.partial} lacks {_some(found.missing)}; `dreamwright models download {model.name}` "
+            f"(about {model.download_gb:g} GB) brings a whole copy"
+        )
     command = f"`dreamwright models download {model.name}` (about {number_text(model.download_gb)} GB)"
     return (
         f"accept its licence at {model.sources[0].url}, run `hf auth login`, then {command}" if model.gated else command
@@ -238,19 +252,19 @@ def _some(missing: tuple[str, ...] | list[str]) -> str:
     return missing[0] if len(missing) == 1 else f"{missing[0]} and {len(missing) - 1} more"
 
 
-def _places(model: RegisteredModel) -> list[Path]:
+def _candidate_folders(model: RegisteredModel) -> list[Path]:
     """The folders where the model may lie, the likeliest first; every one is there."""
     if model.name in PACKAGED:
         return [Path(str(resources.files("dreamwright.backend.starter"))) / PACKAGED[model.name]]
     places = [default_folder(model)]
-    if noted := _noted().get(model.name):
-        places.insert(0, Path(noted))
+    if remembered := _remembered_folders().get(model.name):
+        places.insert(0, Path(remembered))
     for home in model.sources:
         places += _hub_snapshots(home)
     return [place for place in places if place.is_dir()]
 
 
-def _noted() -> dict[str, str]:
+def _remembered_folders() -> dict[str, str]:
     """The folders that were given to `--to`; {} when the note cannot be read, since the models can still be given by folder."""
     try:
         content = json.loads((models_root() / "places.json").read_text(encoding="utf-8"))

@@ -180,7 +180,10 @@ def test_a_model_as_stable_diffusion_1_was_published_is_read(folders: dict[str, 
         "beta_end", "beta_schedule", "beta_start", "num_train_timesteps", "set_alpha_to_one", "skip_prk_steps",
         "steps_offset", "trained_betas",
     }  # fmt: skip
-    for path, kept in ((folder / "vae" / "config.json", old_vae), (folder / "scheduler" / "scheduler_config.json", old_scheduler)):
+    for path, kept in (
+        (folder / "vae" / "config.json", old_vae),
+        (folder / "scheduler" / "scheduler_config.json", old_scheduler),
+    ):
         content = {key: value for key, value in json.loads(path.read_text()).items() if key in kept}
         path.write_text(json.dumps(content | {"_diffusers_version": "0.6.0"}))
     found = numbers(folder, "sd15")

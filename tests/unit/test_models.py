@@ -30,8 +30,8 @@ from dreamwright.backend.models.download_record import (
 )
 from dreamwright.backend.models.families import BY_PIPELINE
 from dreamwright.backend.models.local import local_models, resolve_model
-from dreamwright.backend.models.registry import BY_NAME, BY_REPO, MODELS, PACKAGED, STARTER
 from dreamwright.backend.models.model_files import missing_files, needed_files
+from dreamwright.backend.models.registry import BY_NAME, BY_REPO, MODELS, PACKAGED, STARTER
 from dreamwright.backend.models.safetensors_header import header_error
 from dreamwright.backend.models.unsafe_weights import unsafe_weights_found
 from dreamwright.backend.models.verify import verify_folder
@@ -164,6 +164,32 @@ def test_models_in_the_hubs_cache_are_found_by_name_and_by_repository(tiny):
     assert resolve_model("someone/thing") == other, "and so is one that the registry does not know"
 
 
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "unet/diffusion_pytorch_model.safetensors", "unet/config.json", "text_encoder/model.safetensors",
+        "text_encoder/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json", "model_index.json",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dangling", [True, False])
+def test_a_snapshot_with_a_file_that_is_gone_is_not_here_and_says_so(tiny, gone, dangling):
+    """The blob was deleted and its link stayed, or the download of the snapshot never came that far."""
+    folder = snapshot(tiny, BY_NAME["sdxl"].sources[0].repo_id, "f" * 40)
+    assert resolve_model("sdxl") == folder
+    file = folder / gone
+    file.resolve().unlink()
+    if not dangling:
+        file.unlink()
+    status = {model.name: model for model in local_models()}["sdxl"]
+    assert not status.available and str(folder) in status.how_to_get and f"lacks {gone}" in status.how_to_get
+    assert "`dreamwright models download sdxl`" in status.how_to_get
+    with pytest.raises(ModelError, match=re.escape(f"lacks {gone}")):
+        resolve_model("sdxl")
+    with pytest.raises(ModelError, match=rf"{re.escape(file.parent.name)} holds no weights|{re.escape(file.name)}"):
+        load_denoiser(folder)
+
+
 def test_a_mirrors_copy_counts_as_the_model(tiny):
     mirror = BY_NAME["sd-1.5"].sources[-1].repo_id
     folder = snapshot(tiny, mirror, "a" * 40)
@@ -205,7 +231,10 @@ def test_weights_that_are_never_read_are_called_what_they_are():
     )
     assert unsafe_weights_found(["x.pth"], "unet") == "only pickled weights of its unet (x.pth)"
     assert unsafe_weights_found(["tf_model.h5"], "unet") == "only weights of another library of its unet (tf_model.h5)"
-    assert unsafe_weights_found(["vocab.json"]) == "no weights" and unsafe_weights_found([], "unet") == "no weights of its unet"
+    assert (
+        unsafe_weights_found(["vocab.json"]) == "no weights"
+        and unsafe_weights_found([], "unet") == "no weights of its unet"
+    )
 
 
 def test_a_half_downloaded_folder_is_refused_with_the_command_that_goes_on(tiny):
@@ -268,25 +297,6 @@ def test_of_sdxl_half_precision_is_taken_and_nothing_twice():
         and len(needed) == len(set(needed)) == 2 + 1 + 8 + 2 * 4
     )
     assert not [name for name in needed if "vae_" in name or name.endswith((".onnx", ".msgpack", ".bin", "README.md"))]
-
-
-def test_shards_come_whole_with_their_own_index_and_a_torn_set_is_none():
-    shards = [f"text_encoder/model{half}-0000{i}-of-00002.safetensors" for half in ("", ".fp16") for i in (1, 2)]
-    listing = [
-        "model_index.json", "domain.json", "scheduler/scheduler_config.json", "tokenizer/spiece.model", "tokenizer/tokenizer_config.json", *shards,
-        "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "text_encoder/config.json", "text_encoder/model.safetensors.index.json",
-        "text_encoder/model.safetensors.index.fp16.json", "text_encoder/pytorch_model.bin.index.json", "safety_checker/model.safetensors",
-    ]  # fmt: skip
-    index = {"_class_name": "IFPipeline"}
-    needed = needed_files(listing, index, "it")
-    half = {"text_encoder/model.safetensors.index.fp16.json", *shards[2:], "text_encoder/config.json"}
-    assert {name for name in needed if name.startswith("text_encoder")} == half and "domain.json" in needed
-    listing.remove(shards[2])
-    whole = {"text_encoder/model.safetensors.index.json", *shards[:2], "text_encoder/config.json"}
-    assert {name for name in needed_files(listing, index, "it") if name.startswith("text_encoder")} == whole
-    listing.remove(shards[1])
-    with pytest.raises(ModelError, match="lacks text_encoder/model-00002-of-00002.safetensors"):
-        needed_files(listing, index, "it")
 
 
 @pytest.mark.parametrize("name", ["pixel", "sd21", "sdxl", "sd3", "sd3-without-t5"])
