@@ -59,17 +59,17 @@ def watch() -> None:
 
     ticking.tick = whole
     ticking.preview.show_current = timed("show", ticking.preview.show_current)
-    ticking.delivery.deliver = timed("import", ticking.delivery.deliver)
-    ticking.artist.sync_rows = timed("rows", ticking.artist.sync_rows)
+    ticking.import_mesh.import_mesh = timed("import", ticking.import_mesh.import_mesh)
+    ticking.properties.sync_rows = timed("rows", ticking.properties.sync_rows)
     session.tick = timed("receive", session.tick)
     session_module.decode_mesh = timed("decode", session_module.decode_mesh)
-    take = session._take_frame
+    take = session._take_preview
 
     def counted(frame: Any) -> None:
         arrived.append(time.monotonic())
         take(frame)
 
-    session._take_frame = counted
+    session._take_preview = counted
 
 
 def until(happened: Callable[[], bool], what: str, seconds: float = 60.0) -> Iterator[float]:
@@ -92,14 +92,14 @@ def work() -> Iterator[float]:
     """One finished job with the large mesh, one that streams; then measure."""
     if not session.is_open:
         bpy.ops.dreamwright.connect()
-    yield from until(lambda: session.is_online and session.offered is not None, "the connection")
+    yield from until(lambda: session.is_online and session.capabilities is not None, "the connection")
     session.submit("a large ball", "", "starter", "quick", 0, {"run.steps": 1})
     yield from until(lambda: any(job.state == "succeeded" for job in session.jobs.values()), "the large mesh")
     large = next(job.job for job in session.jobs.values() if job.state == "succeeded")
     session.submit("a red mushroom", "", "starter", "quick", 0, {"run.steps": 10_000})
     if not bpy.app.background:
         bpy.ops.dreamwright.show_preview()
-    yield from until(lambda: bool(session.frames.get(session.watched)) and session.watched != large, "the previews")
+    yield from until(lambda: bool(session.previews.get(session.previewed_job)) and session.previewed_job != large, "the previews")
     yield from pause(1.0)
 
     watch()
@@ -107,7 +107,7 @@ def work() -> Iterator[float]:
     yield from pause(QUIET_S)
     fetching = time.monotonic()
     before, rate = len(ticks), len(arrived) / (fetching - begun)
-    session.fetch(large)
+    session.download_mesh(large)
     yield from until(lambda: any("dreamwright_prompt" in one for one in bpy.data.objects), "the import")
     imported = len(ticks)
     took = time.monotonic() - fetching

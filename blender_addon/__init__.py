@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Dreamwright for Blender: a prompt becomes a prop, on a server of your own."""
+"""Dreamwright for Blender: text prompts become 3D props, generated on the user's own server."""
 
 from __future__ import annotations
 
@@ -9,44 +9,52 @@ bl_info = {
     "version": (0, 1, 0),
     "blender": (3, 4, 0),
     "location": "3D View > Sidebar > Dream",
-    "description": "Props from text, dreamt in 3D on your own server",
+    "description": "Props from text, generated in 3D on your own server",
     "category": "3D View",
 }
 
 try:
     from . import (
         addon_state,
+        connection_operators,
         finetune_operators,
+        generate_operators,
+        job_operators,
         key_operators,
         local_server,
-        operators,
         panel,
         preferences,
         preview,
+        preview_operators,
         prompt_presets,
         properties,
         queue_operators,
         refine_operators,
         server_operators,
+        text_operators,
         timer,
     )
 except ModuleNotFoundError as error:
     if error.name not in ("msgpack", "numpy"):
         raise
-    # The zip brings them as wheels where Blender installs those (4.2 and later); before, they are the system's.
+    # From 4.2 on Blender installs the wheels in the zip; earlier versions use the system's packages.
     raise ImportError(
-        f"Dreamwright needs the Python package {error.name}, which this Blender lacks; on Debian install it with: "
-        "apt install python3-zmq python3-msgpack python3-numpy"
+        f"Dreamwright needs the Python package {error.name}, which this Blender does not have; on Debian install it "
+        "with: apt install python3-zmq python3-msgpack python3-numpy"
     ) from error
 
-# In this order; taken away in the reverse.
+# In the order of registration; unregistered in reverse.
 _MODULES = (
     preferences,
     addon_state,
     properties,
     preview,
-    operators,
+    connection_operators,
+    generate_operators,
+    text_operators,
+    job_operators,
     queue_operators,
+    preview_operators,
     server_operators,
     refine_operators,
     key_operators,

@@ -1,36 +1,68 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one session of this Blender. Plain Python: neither undo nor the loading of a file touches it."""
+"""The add-on's state in this Blender: preferences, user folder, session, panel properties. Imports no operators.
+
+The session is plain Python, so neither undo nor loading a file changes it.
+"""
 
 from __future__ import annotations
 
-from .preferences import preferences, user_folder
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+from . import compat
 from .session import Session
+from .shared.messages import JobSummary
 
 _session: Session | None = None
 
 
+def preferences() -> Any:
+    """The add-on's preferences (`preferences.DreamwrightPreferences`)."""
+    return bpy.context.preferences.addons[__package__].preferences
+
+
+def properties() -> Any:
+    """The panel's properties (`properties.DreamwrightProperties`), read anew: loading a file replaces WindowManager."""
+    return bpy.context.window_manager.dreamwright
+
+
+def user_folder() -> Path:
+    """The folder in which this add-on may write. Raises OSError."""
+    return compat.user_folder(__package__ or "")
+
+
 def session() -> Session:
-    """The session, made at its first use."""
+    """The session, created at its first use."""
     global _session
     if _session is None:
         _session = Session(user_folder())
-        _session.show_offline(preferences().address)
+        _session.show_cached(preferences().address)
     return _session
 
 
-def address_changed(address: str) -> None:
-    """Draw what another server offered, where a session is drawn already and no connection is open."""
+def active_job() -> JobSummary | None:
+    """The job that is selected in the panel's list."""
+    mine = properties()
+    if not 0 <= mine.job_index < len(mine.job_rows):
+        return None
+    return session().jobs.get(mine.job_rows[mine.job_index].job)
+
+
+def on_address_changed(address: str) -> None:
+    """Show the cached capabilities of another server, unless a connection is open or nothing was drawn yet."""
     if _session is not None and not _session.is_open:
-        _session.show_offline(address)
+        _session.show_cached(address)
+
+
+def register() -> None:
+    """Nothing is created before its first use."""
 
 
 def unregister() -> None:
-    """Close every socket: Windows keeps a loaded library locked, and an open one would outlive the add-on."""
+    """Close all sockets: an open socket would outlive the add-on, and on Windows keeps its library locked."""
     global _session
     if _session is not None:
         _session.disconnect()
         _session = None
-
-
-def register() -> None:
-    """Nothing to do before the first use."""

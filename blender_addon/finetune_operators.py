@@ -1,26 +1,32 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Refining a prompt: a prop that was dreamt becomes where a job of another prompt begins, from its object or from the list of jobs."""
+"""Operators that fine-tune a prop: a job with another prompt starts from its field."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bpy
 from bpy.props import FloatProperty, StringProperty
 
-from . import addon_state, compat, import_mesh, labels, properties, server_settings
-from .operators import OnJob, allowed, offline_fault
+from . import addon_state, checks, compat, labels, provenance, server_settings
+from .job_operators import JobOperator
 from .shared import limits
 from .shared.job_states import ENDED, JobState
+from .shared.messages import JobSummary
+
+if TYPE_CHECKING:
+    from bpy.types import Operator as _Base
+else:
+    _Base = object  # Blender registers every subclass of Operator, so a mix-in must not be one
 
 LABEL = "Refine with a New Prompt"
 SHARE = "run.finetune_share"  # the setting behind the slider
-WIDTH = 420  # of the dialog, pixels
-NOT_KEPT = "The server has no field of this prop to begin from; dream it again, then refine that"
+WIDTH = 420  # of the dialog, in pixels
+NO_FIELD = "The server has not kept the field of this prop; generate it again, then refine that"
 
 
 @dataclass(frozen=True)
-class Base:
-    """What is refined: a job, and what it was asked for."""
+class Parent:
+    """The job that is fine-tuned, and its request."""
 
     job: str
     prompt: str
@@ -31,67 +37,69 @@ class Base:
     settings: dict[str, Any]
 
 
-def base_of_object(owner: Any) -> Base | None:
-    """What made an object, by its custom properties; None when it was not dreamt."""
-    known = import_mesh.remembered_request(owner)
-    return None if known is None else Base(job=str(owner.get(import_mesh.PREFIX + "job", "")), **known)
+def parent_of_object(owner: Any) -> Parent | None:
+    """The job that made an object, from its custom properties; None when no job generated it."""
+    known = provenance.request_of(owner)
+    if known is None or not known.job:
+        return None
+    return Parent(known.job, known.prompt, known.negative, known.model, known.preset, known.seed, known.settings)
 
 
 def object_fault(owner: Any) -> str:
-    """Why an object's prompt cannot be refined now, in a sentence; "" when it can."""
-    base, session = base_of_object(owner), addon_state.session()
-    if base is None or not base.job:
-        return "The active object was not made by Dreamwright; select one that was"
-    if fault := offline_fault():
+    """Why an object cannot be fine-tuned now, as a sentence; "" when it can."""
+    known, session = provenance.request_of(owner), addon_state.session()
+    if known is None or not known.job:
+        return provenance.NOT_GENERATED
+    if fault := checks.offline_fault():
         return fault
-    job, server = session.jobs.get(base.job), str(owner.get(import_mesh.PREFIX + "server", ""))
+    job = session.jobs.get(known.job)
     if job is not None:
         return job_fault(job)
-    if server != session.address:
-        return f"This prop was dreamt on the server at {server}; connect to that one"
-    # A full list may leave out older jobs; of those only the server knows.
-    return (
-        ""
-        if len(session.jobs) >= limits.JOBS_LISTED
-        else "The server no longer has the job of this prop; dream it again, then refine that"
-    )
+    if known.server != session.address:
+        return f"This prop was generated on the server at {known.server}; connect to that server"
+    if len(session.jobs) >= limits.JOBS_LISTED:
+        return ""  # a full list leaves out older jobs, which the server may still have
+    return "The server no longer has the job of this prop; generate it again, then refine that"
 
 
-def job_fault(job: Any) -> str:
-    """Why a job's prompt cannot be refined, in a sentence; "" when it can."""
+def job_fault(job: JobSummary) -> str:
+    """Why a job cannot be fine-tuned, as a sentence; "" when it can."""
     if JobState(job.state) not in ENDED:
-        return "Only an ended job's prompt can be refined; cancel it, or wait"
-    return "" if job.has_field else NOT_KEPT
+        return "Only an ended job can be refined; cancel it, or wait"
+    return "" if job.has_field else NO_FIELD
 
 
-def kept_share(base: Base) -> float | None:
-    """How much a refining of it keeps: as the panel says, else as it was asked for, else the server's default; None for a server that has no say."""
-    offered = addon_state.session().offered
-    card = next((card for card in offered.settings if card.name == SHARE), None) if offered else None
-    if card is None:
+def kept_share(parent: Parent) -> float | None:
+    """The share of the run that is kept: the panel's value, else the parent's, else the default.
+
+    None when the server has no such setting.
+    """
+    capabilities = addon_state.session().capabilities
+    setting = server_settings.find_setting(capabilities, SHARE)
+    if setting is None:
         return None
-    default = server_settings.default_of(card, base.preset)
-    for value in (server_settings.changed(offered, base.preset).get(SHARE), base.settings.get(SHARE), default):
+    chosen = server_settings.changed_settings(capabilities, parent.preset).get(SHARE)
+    for value in (chosen, parent.settings.get(SHARE), server_settings.default_of(setting, parent.preset)):
         if isinstance(value, (int, float)):
             return float(value)
     return None
 
 
-class _NewPrompt:
-    """The dialog, and what it sends."""
+class _FinetuneOperator(_Base):
+    """Mix-in with the dialog and the submission."""
 
     bl_label = LABEL
     bl_options = {"REGISTER"}
 
     prompt: StringProperty(
         name="Prompt",
-        description="What the prop shall become, in words",
+        description="What the prop becomes, in words",
         maxlen=limits.PROMPT_CHARACTERS,
         options={"SKIP_SAVE"},
     )
     share: FloatProperty(
         name="Keep",
-        description="How much of the prop is kept: the share of the steps that is left out, so more is quicker and changes less",
+        description="How much of the prop is kept: the share of steps that is skipped; more is faster and changes less",
         min=0,
         max=0.99,
         default=0.5,
@@ -99,124 +107,124 @@ class _NewPrompt:
         options={"SKIP_SAVE"},
     )
 
+    def parent(self, context: Any) -> Parent | None:
+        """The job to fine-tune."""
+        raise NotImplementedError
+
     def invoke(self, context: Any, event: Any) -> set[str]:
-        """Ask for the prompt in a dialog, beginning with the present one."""
-        base = self.base(context)
+        """Open a dialog with the present prompt."""
+        parent = self.parent(context)
         if not self.properties.is_property_set("prompt"):
-            self.prompt = base.prompt if base else ""
-        share = kept_share(base) if base else None
+            self.prompt = parent.prompt if parent else ""
+        share = kept_share(parent) if parent else None
         if share is not None and not self.properties.is_property_set("share"):
             self.share = share
         return context.window_manager.invoke_props_dialog(self, width=WIDTH)
 
     def draw(self, context: Any) -> None:
-        """The prompt, and how much is kept where the server lets one choose."""
-        base = self.base(context)
-        compat.text_field(self.layout, self, "prompt", "what it shall become", 3)
-        if base is not None and kept_share(base) is not None:
+        """Draw the prompt, and the slider when the server has the setting."""
+        parent = self.parent(context)
+        compat.text_field(self.layout, self, "prompt", "what it becomes", 3)
+        if parent is not None and kept_share(parent) is not None:
             self.layout.prop(self, "share", slider=True)
 
-    def refine(self, base: Base) -> set[str]:
-        """Ask the server for it; what is wrong is reported."""
+    def finetune(self, parent: Parent) -> set[str]:
+        """Submit the job; faults are reported."""
         session, prompt = addon_state.session(), labels.clean_prompt(self.prompt)
+        fault = labels.vocabulary_fault(session.capabilities, parent.model, prompt)
         if not prompt:
-            self.report(
-                {"ERROR"}, f"The prompt is empty; type what the prop shall become, for example: {base.prompt}, worn"
-            )
-            return {"CANCELLED"}
-        if fault := labels.vocabulary_fault(session.offered, base.model, prompt):
+            fault = f"The prompt is empty; type what the prop becomes, for example: {parent.prompt}, worn"
+        if fault:
             self.report({"ERROR"}, fault)
             return {"CANCELLED"}
-        settings, share = dict(base.settings), kept_share(base)
+        settings, share = dict(parent.settings), kept_share(parent)
         if self.properties.is_property_set("share"):
             share = self.share
         if share is not None:
             settings[SHARE] = round(share, 4)  # a property holds 32 bits
         try:
-            session.submit(prompt, base.negative, base.model, base.preset, base.seed, settings, base.job)
-        except ValueError as error:  # ProtocolError is one
+            session.submit(
+                prompt, parent.negative, parent.model, parent.preset, parent.seed, settings, parent_job=parent.job
+            )
+        except ValueError as error:  # also ProtocolError
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         return {"FINISHED"}
 
 
-class DREAMWRIGHT_OT_refine_prompt(_NewPrompt, bpy.types.Operator):
-    """Refine the active object's prompt."""
+class DREAMWRIGHT_OT_finetune_object(_FinetuneOperator, bpy.types.Operator):
+    """Fine-tune the active object's prop."""
 
-    bl_idname = "dreamwright.refine_prompt"
-    bl_description = "Dream on from the active object's prop with another prompt; the result is a new object"
+    bl_idname = "dreamwright.finetune_object"
+    bl_description = "Continue from the active object's prop with another prompt; the result is a new object"
 
     @classmethod
     def poll(cls, context: Any) -> bool:
-        """Only for an object that was dreamt, on the server that is connected and still has its field."""
-        return allowed(cls, object_fault(context.active_object))
+        """Only for a generated object whose field the connected server has kept."""
+        return checks.allow(cls, object_fault(context.active_object))
 
-    def base(self, context: Any) -> Base | None:
-        """The active object's."""
-        return base_of_object(context.active_object)
+    def parent(self, context: Any) -> Parent | None:
+        """The active object's job."""
+        return parent_of_object(context.active_object)
 
     def execute(self, context: Any) -> set[str]:
-        """Submit a job that begins from the object's field."""
-        return self.refine(self.base(context))
+        """Submit a job that starts from the object's field."""
+        parent = self.parent(context)
+        if parent is None:
+            self.report({"ERROR"}, provenance.NOT_GENERATED)
+            return {"CANCELLED"}
+        return self.finetune(parent)
 
 
-class DREAMWRIGHT_OT_refine_job(_NewPrompt, OnJob, bpy.types.Operator):
-    """Refine a job's prompt."""
+class DREAMWRIGHT_OT_finetune_job(_FinetuneOperator, JobOperator, bpy.types.Operator):
+    """Fine-tune a job's prop."""
 
-    bl_idname = "dreamwright.refine_job"
-    bl_description = "Dream on from this job's prop with another prompt; the result is a new job"
+    bl_idname = "dreamwright.finetune_job"
+    bl_description = "Continue from this job's prop with another prompt; the result is a new job"
 
     @classmethod
-    def fault_of(cls, job: Any) -> str:
-        """Only an ended job may have left its field."""
+    def fault(cls, job: JobSummary) -> str:
+        """Only an ended job has a field."""
         return job_fault(job)
 
-    def base(self, context: Any) -> Base | None:
-        """The named job's, or the chosen one's."""
-        job = addon_state.session().jobs.get(self.job) if self.job else properties.active_job()
-        return (
-            None
-            if job is None
-            else Base(job.job, job.prompt, job.negative, job.model, job.preset, job.seed, job.settings)
-        )
+    def parent(self, context: Any) -> Parent | None:
+        """The named job, else the selected one."""
+        job = self.target()
+        return self._parent_of(job) if job is not None else None
+
+    def _parent_of(self, job: JobSummary) -> Parent:
+        return Parent(job.job, job.prompt, job.negative, job.model, job.preset, job.seed, dict(job.settings))
 
     def invoke(self, context: Any, event: Any) -> set[str]:
-        """Name the job: another one may be chosen by the time that the dialog is confirmed."""
-        chosen = self.base(context)
-        self.job = chosen.job if chosen else self.job
+        """Store the job's id: the selection may change before the dialog is confirmed."""
+        selected = self.target()
+        self.job = selected.job if selected else self.job
         return super().invoke(context, event)
 
-    def execute(self, context: Any) -> set[str]:
-        """Submit a job that begins from this one's field, or say why not."""
-        base = self.base(context)
-        job = addon_state.session().jobs.get(base.job) if base else None
-        if job is None:
-            return super().execute(context)
-        if fault := self.fault_of(job):
-            self.report({"ERROR"}, fault)
-            return {"CANCELLED"}
-        return self.refine(base)
+    def run(self, job: JobSummary) -> set[str]:
+        """Submit a job that starts from this one's field."""
+        return self.finetune(self._parent_of(job))
 
 
-def _in_menu(menu: Any, context: Any) -> None:
-    """In the menu of a right click, for what was dreamt."""
-    if base_of_object(context.active_object) is not None:
+def _draw_menu(menu: Any, context: Any) -> None:
+    """Add the entry to the object's context menu, for generated objects."""
+    if parent_of_object(context.active_object) is not None:
         menu.layout.separator()
-        menu.layout.operator(DREAMWRIGHT_OT_refine_prompt.bl_idname, icon=compat.icon("GREASEPENCIL", "TEXT"))
+        menu.layout.operator(DREAMWRIGHT_OT_finetune_object.bl_idname, icon=compat.icon("GREASEPENCIL", "TEXT"))
 
 
 _register_classes, _unregister_classes = bpy.utils.register_classes_factory(
-    (DREAMWRIGHT_OT_refine_prompt, DREAMWRIGHT_OT_refine_job)
+    (DREAMWRIGHT_OT_finetune_object, DREAMWRIGHT_OT_finetune_job)
 )
 
 
 def register() -> None:
-    """Add the operators and the entry of the object's menu."""
+    """Add the operators and the menu entry."""
     _register_classes()
-    bpy.types.VIEW3D_MT_object_context_menu.append(_in_menu)
+    bpy.types.VIEW3D_MT_object_context_menu.append(_draw_menu)
 
 
 def unregister() -> None:
-    """Take them away."""
-    bpy.types.VIEW3D_MT_object_context_menu.remove(_in_menu)
+    """Remove them."""
+    bpy.types.VIEW3D_MT_object_context_menu.remove(_draw_menu)
     _unregister_classes()

@@ -1,36 +1,32 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A fetched mesh becomes an object: shaded, colored, placed, and undone in one step."""
+"""Import of a downloaded mesh as an object with material, colors and texture, at the 3D cursor, in one undo step."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterable
 from typing import Any
 
 import bpy
 import numpy as np
 
-from . import compat, labels
-from .preview_frames import decode_frame
-from .shared import __version__
+from . import compat, labels, placement, provenance
+from .preview_history import decode_frame
 from .shared.mesh_file import MeshFile
 from .shared.messages import JobSummary, PreviewFrame
 
 ALBEDO = "albedo"
 UV_MAP = "UVMap"
 ROUGHNESS = 0.6
-ECHOED = "source_"  # how the facts begin that say where a refined mesh belongs
-REFINE = "refine"  # the preset of what was made of a mesh
-PREFIX = "dreamwright_"  # of the custom properties that say where an object came from
+
+
+def proper_faces(faces: np.ndarray) -> np.ndarray:
+    """(F,) bool: faces with three different vertices. Blender's mesh arrays must not hold others."""
+    return (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
 
 
 def build_mesh(name: str, mesh: MeshFile) -> Any:
-    """A Mesh datablock with smooth shading, the albedo as linear colors, and a UV map where there is a picture."""
-    faces = mesh.faces
-    # A triangle that names a corner twice is no triangle, and Blender's arrays must not hold one.
-    sound = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
-    faces = faces[sound]
+    """A Mesh datablock with smooth shading, linear vertex colors, and a UV map when the mesh has a texture."""
+    kept = proper_faces(mesh.faces)
+    faces = mesh.faces[kept]
     made = bpy.data.meshes.new(name)
     made.vertices.add(len(mesh.vertices))
     made.vertices.foreach_set("co", np.ascontiguousarray(mesh.vertices, np.float32).ravel())
@@ -40,42 +36,46 @@ def build_mesh(name: str, mesh: MeshFile) -> Any:
     made.polygons.foreach_set("loop_start", np.arange(0, faces.size, 3, dtype=np.int32))
     if bpy.app.version < (4, 0, 0):
         made.polygons.foreach_set("loop_total", np.full(len(faces), 3, np.int32))
-    # The file's normals are the faces' own, averaged at each vertex: what smooth shading computes by itself, and what
-    # stays right while the artist edits; custom normals would not, and cost as much again as all the rest.
+    # The file's normals are vertex averages of face normals, which is what smooth shading computes. Custom normals
+    # would become wrong on edits and cost as much as the rest of the import.
     made.polygons.foreach_set("use_smooth", np.ones(len(faces), bool))
     if mesh.texture is not None:
-        uv = mesh.texture.uv[mesh.texture.corners[sound]].reshape(-1, 2) * np.float32([1, -1]) + np.float32(
-            [0, 1]
-        )  # v from the bottom
+        uv = mesh.texture.uv[mesh.texture.corners[kept]].reshape(-1, 2).astype(np.float32)
+        uv[:, 1] = 1 - uv[:, 1]  # Blender's v starts at the bottom
         made.uv_layers.new(name=UV_MAP).data.foreach_set("uv", uv.ravel())
     made.update(calc_edges=True)
     made.validate()
-    colors = np.ones((len(mesh.vertices), 4), np.float32)
-    colors[:, :3] = mesh.albedo
     attribute = made.color_attributes.new(ALBEDO, "FLOAT_COLOR", "POINT")
-    attribute.data.foreach_set("color", colors.ravel())
+    set_vertex_colors(attribute, mesh.albedo)
     made.color_attributes.active_color = attribute
     made.color_attributes.render_color_index = made.color_attributes.active_color_index
     return made
 
 
+def set_vertex_colors(attribute: Any, albedo: np.ndarray) -> None:
+    """Write (V, 3) linear colors to a color attribute of the vertices, with alpha 1."""
+    colors = np.ones((len(albedo), 4), np.float32)
+    colors[:, :3] = albedo
+    attribute.data.foreach_set("color", colors.ravel())
+
+
 def build_image(name: str, png: bytes) -> Any:
-    """An Image datablock packed into the .blend, display sRGB. Raises ValueError when this Blender cannot read the picture."""
+    """An sRGB Image datablock, packed into the .blend file. Raises ValueError when Blender cannot decode the PNG."""
     image = bpy.data.images.new(name, 1, 1)
     image.pack(data=png, data_len=len(png))
     image.source = "FILE"
-    image.filepath_raw = f"//{bpy.path.clean_name(name)}.png"  # where unpacking puts it
+    image.filepath_raw = f"//{bpy.path.clean_name(name)}.png"  # where Blender unpacks it to
     image.colorspace_settings.name = "sRGB"
-    if not image.has_data and 0 in image.size:  # asking for its size has it decoded
+    if not image.has_data and 0 in image.size:  # reading the size decodes the image
         bpy.data.images.remove(image)
-        raise ValueError("the picture of its colors cannot be decoded")
+        raise ValueError("its texture cannot be decoded")
     return image
 
 
 def build_material(name: str, image: Any = None, attribute: str = ALBEDO) -> Any:
-    """Color Attribute -> Principled Base Color, rough, ready for Cycles and EEVEE.
+    """A material for Cycles and EEVEE: Color Attribute -> Principled Base Color.
 
-    With an image that is what is wired, by its UV map; the Color Attribute stays beside it, to be wired instead.
+    With an image, the image is connected by its UV map, and the Color Attribute node stays unconnected beside it.
     """
     material = bpy.data.materials.new(name)
     compat.use_nodes(material)
@@ -88,134 +88,75 @@ def build_material(name: str, image: Any = None, attribute: str = ALBEDO) -> Any
     color = nodes.new("ShaderNodeVertexColor")
     color.layer_name = attribute
     color.location = (principled.location.x - 220, principled.location.y)
+    source = color
     if image is not None:
-        picture, places = nodes.new("ShaderNodeTexImage"), nodes.new("ShaderNodeUVMap")
-        picture.image, places.uv_map = image, UV_MAP
-        picture.extension = "EXTEND"
-        picture.location = (principled.location.x - 320, principled.location.y)
-        places.location = (picture.location.x - 220, picture.location.y - 140)
+        texture, uv_map = nodes.new("ShaderNodeTexImage"), nodes.new("ShaderNodeUVMap")
+        texture.image, uv_map.uv_map = image, UV_MAP
+        texture.extension = "EXTEND"
+        texture.location = (principled.location.x - 320, principled.location.y)
+        uv_map.location = (texture.location.x - 220, texture.location.y - 140)
         color.location = (principled.location.x - 220, principled.location.y + 140)
-        links.new(places.outputs["UV"], picture.inputs["Vector"])
-        nodes.active = picture  # what Solid shading shows, and what is painted on
-    source = color if image is None else picture
+        links.new(uv_map.outputs["UV"], texture.inputs["Vector"])
+        nodes.active = texture  # shown by Solid shading, and the target of texture painting
+        source = texture
     links.new(source.outputs["Color"], principled.inputs["Base Color"])
     principled.inputs["Roughness"].default_value = ROUGHNESS
     return material
 
 
-def provenance(job: JobSummary, facts: dict[str, Any], address: str) -> dict[str, Any]:
-    """What made an object, as custom properties; enough to dream it again."""
-    known = {
-        "prompt": job.prompt,
-        "negative": job.negative,
-        "model": job.model,
-        "preset": job.preset,
-        "seed": job.seed,
-        "settings": json.dumps(job.settings, sort_keys=True),
-        "job": job.job,
-        "steps": job.step,
-        "server": address,
-        "version": __version__,
-        "imported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    if job.parent_job:
-        known["parent_job"] = job.parent_job
-    for name, value in facts.items():
-        if not name.startswith(ECHOED):
-            known.setdefault(name.replace(".", "_"), value)
-    # A custom property holds a name of at most 63 bytes, and whole numbers of 32 bits.
-    kept = {(PREFIX + name)[:60]: value for name, value in known.items()}
-    return {
-        name: str(value) if isinstance(value, int) and not -(2**31) <= value < 2**31 else value
-        for name, value in kept.items()
-    }
+def check_mesh(mesh: MeshFile) -> None:
+    """Raise ValueError for a mesh without a proper face."""
+    if not len(mesh.vertices) or not len(mesh.faces) or not proper_faces(mesh.faces).any():
+        raise ValueError("the mesh is empty; try another seed or more steps")
 
 
-def deliver(
-    job: JobSummary, mesh: MeshFile, address: str, as_asset: bool = False, picture: PreviewFrame | None = None
+def import_mesh(
+    job: JobSummary, mesh: MeshFile, address: str, as_asset: bool = False, thumbnail: PreviewFrame | None = None
 ) -> Any:
-    """Put the prop at the 3D cursor, selected and active, as one undo step. Raises ValueError for an empty mesh."""
-    if not len(mesh.vertices) or not len(mesh.faces):
-        raise ValueError("The mesh is empty: nothing was left of the field; try another seed or more steps")
-    return compat.with_window(bpy.context, lambda: _deliver(job, mesh, address, as_asset, picture))
+    """Import a mesh at the 3D cursor, selected and active, as one undo step; the new object.
+
+    Raises ValueError for an empty mesh, an unreadable texture or a linked scene, and then leaves nothing behind.
+    """
+    check_mesh(mesh)
+    return compat.with_window(bpy.context, lambda: _import(job, mesh, address, as_asset, thumbnail))
 
 
-def _deliver(job: JobSummary, mesh: MeshFile, address: str, as_asset: bool, picture: PreviewFrame | None) -> Any:
+def _import(job: JobSummary, mesh: MeshFile, address: str, as_asset: bool, thumbnail: PreviewFrame | None) -> Any:
     context = bpy.context
-    leave_edit_mode(context)
+    placement.check_scene(context)
+    placement.leave_edit_mode(context)
     name = labels.short(job.prompt, 50) or "Prop"
-    image = build_image(name, mesh.texture.png) if mesh.texture is not None else None  # first: it can fail
-    data = build_mesh(name, mesh)
-    made = bpy.data.objects.new(name, data)
-    if image is not None:
-        image.name = made.name
-    data.materials.append(build_material(name, image))
-    made.location = context.scene.cursor.location
-    for key, value in provenance(job, mesh.facts, address).items():
-        made[key] = value
-    put_into_scene(context, made, [context.collection or context.scene.collection])
-    if as_asset:
-        mark_as_asset(made, job, picture)
-    push_undo(f"Dream: {labels.short(job.prompt, 40)}")
+    with placement.discard_on_error():
+        image = build_image(name, mesh.texture.png) if mesh.texture is not None else None
+        data = build_mesh(name, mesh)
+        made = bpy.data.objects.new(name, data)
+        if image is not None:
+            image.name = made.name
+        data.materials.append(build_material(name, image))
+        made.location = context.scene.cursor.location
+        set_properties(made, provenance.properties_of(job, mesh.facts, address))
+        placement.link_to_scene(context, made, [context.collection] if context.collection else [])
+        if as_asset:
+            mark_as_asset(made, job, thumbnail)
+    placement.push_undo(f"Import: {labels.short(job.prompt, 40)}")
     return made
 
 
-def put_into_scene(context: Any, made: Any, collections: Iterable[Any]) -> None:
-    """Link an object to collections, or where it can be seen; it is then the active and only selected one."""
-    for collection in collections:
-        collection.objects.link(made)
-    context.view_layer.update()
-    if made.name not in context.view_layer.objects and made.name not in context.scene.collection.objects:
-        # The active collection is excluded from this view layer: an object that nobody can see is no result.
-        context.scene.collection.objects.link(made)
-    for selected in list(context.selected_objects):
-        selected.select_set(False)
-    made.select_set(True)
-    context.view_layer.objects.active = made
+def set_properties(made: Any, values: dict[str, Any]) -> None:
+    """Set custom properties of an object."""
+    for key, value in values.items():
+        made[key] = value
 
 
-def push_undo(message: str) -> None:
-    """End an undo step: what the data API does makes none by itself."""
-    bpy.ops.ed.undo_push(message=message)
-
-
-def leave_edit_mode(context: Any) -> None:
-    """Have the active object in Object Mode, where its data may be changed."""
-    active = context.view_layer.objects.active
-    if active is not None and active.mode != "OBJECT":
-        bpy.ops.object.mode_set(mode="OBJECT")
-
-
-def mark_as_asset(made: Any, job: JobSummary, picture: PreviewFrame | None) -> None:
-    """Put an object into the Asset Browser, with the job's last picture."""
+def mark_as_asset(made: Any, job: JobSummary, thumbnail: PreviewFrame | None) -> None:
+    """Add an object to the Asset Browser, with a preview of its job as thumbnail."""
     made.asset_mark()
     made.asset_data.description = job.prompt
     made.asset_data.author = "Dreamwright"
     made.asset_data.tags.new("dreamwright", skip_if_exists=True)
-    if picture is not None:
-        thumbnail = made.preview_ensure()
-        thumbnail.image_size = (picture.width, picture.height)
-        pixels = np.ones((picture.height, picture.width, 4), np.float32)
-        pixels[..., :3] = decode_frame(picture)[::-1] / np.float32(255)  # Blender's rows begin at the bottom
-        thumbnail.image_pixels_float.foreach_set(pixels.ravel())
-
-
-def remembered_request(owner: Any) -> dict[str, Any] | None:
-    """The prompt and settings that made an object; None when it was not dreamt here."""
-    if owner is None or not isinstance(owner.get(PREFIX + "prompt"), str):
-        return None
-    if owner.get(PREFIX + "preset") == REFINE:
-        return None  # no prompt alone made it
-    try:
-        settings = json.loads(owner.get(PREFIX + "settings", "{}"))
-    except (TypeError, ValueError):
-        settings = {}
-    seed = owner.get(PREFIX + "seed", 0)
-    return {
-        "prompt": owner[PREFIX + "prompt"],
-        "negative": str(owner.get(PREFIX + "negative", "")),
-        "model": str(owner.get(PREFIX + "model", "")),
-        "preset": str(owner.get(PREFIX + "preset", "")),
-        "seed": int(seed) if isinstance(seed, (int, float)) else 0,
-        "settings": settings if isinstance(settings, dict) else {},
-    }
+    if thumbnail is not None:
+        target = made.preview_ensure()
+        target.image_size = (thumbnail.width, thumbnail.height)
+        pixels = np.ones((thumbnail.height, thumbnail.width, 4), np.float32)
+        pixels[..., :3] = decode_frame(thumbnail)[::-1] / np.float32(255)  # Blender's rows start at the bottom
+        target.image_pixels_float.foreach_set(pixels.ravel())

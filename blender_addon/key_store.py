@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""This Blender's own key pair and the keys of the servers it knows, in `keys/` of the user folder. Knows nothing of bpy.
+"""This installation's key pair and the keys of known servers, in `keys/` of the user folder. Does not import bpy.
 
-The secret lies there in a file that only this user may read: Blender's preferences and .blend files are handed around.
+The secret key is in a file that only this user can read, since preferences and .blend files are shared between people.
 """
 
 from __future__ import annotations
@@ -24,123 +24,122 @@ if TYPE_CHECKING:
     from .shared.connection_monitor import CurveCredentials
 
 
-class KeyringError(ValueError):
-    """Keys that cannot be read, made or kept; says where and what to do."""
+class KeyStoreError(ValueError):
+    """Keys cannot be read, created or stored; the message says where and what to do."""
 
 
-class Keyring:
-    """What a session knows of keys: those of the server that is shown, and its own."""
+class KeyStore:
+    """The keys of a session: of the server that the panel shows, and its own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.server: bytes | None = None  # None: that server is talked to without encryption
-        self.own: bytes | None = None  # this installation's public key, once it was needed
+        self.server: bytes | None = None  # None: connections to this server are not encrypted
+        self.own: bytes | None = None  # this installation's public key, after its first use
 
     def show(self, address: str) -> None:
-        """Look up the server at an address, to draw it."""
+        """Look up the key of the server at an address, for the panel."""
         try:
             self.server = server_key(self._folder, address)
-        except KeyringError:
-            self.server = None  # `lock_for` says why
+        except KeyStoreError:
+            self.server = None  # `credentials_for` reports the reason
 
     def accept(self, text: str) -> tuple[ConnectionString, bool]:
-        """Take a connection string: from now on its address is that server or nobody; whether it was another one before.
-
-        Raises ValueError.
-        """
-        invited = parse_connection_string(text)
-        return invited, remember_server(self._folder, invited)
+        """Store the key of a connection string; also whether another key was stored before. Raises ValueError."""
+        server = parse_connection_string(text)
+        return server, save_server_key(self._folder, server)
 
     def forget(self, address: str) -> None:
-        """Know a server's key no longer. Raises KeyringError."""
-        forget_server(self._folder, address)
+        """Delete a server's stored key. Raises KeyStoreError."""
+        delete_server_key(self._folder, address)
         self.show(address)
 
-    def own_text(self) -> str:
-        """This installation's public key for who runs a server, made at the first need. Raises KeyringError, ImportError."""
-        self.own = own_pair(self._folder).public
+    def own_key_text(self) -> str:
+        """This installation's public key as text, created at its first use. Raises KeyStoreError, ImportError."""
+        self.own = own_key_pair(self._folder).public
         return format_key(self.own)
 
-    def lock_for(self, address: str) -> CurveCredentials | None:
-        """What a connection to an address is encrypted with; None where it is not. Raises KeyringError, ImportError."""
+    def credentials_for(self, address: str) -> CurveCredentials | None:
+        """Credentials for a connection; None for one without encryption. Raises KeyStoreError, ImportError."""
         self.server = server_key(self._folder, address)
         if self.server is None:
             return None
-        from .shared.connection_monitor import CurveCredentials  # which loads zmq
+        from .shared.connection_monitor import CurveCredentials  # loads zmq
 
-        pair = own_pair(self._folder)
+        pair = own_key_pair(self._folder)
         self.own = pair.public
         return CurveCredentials(self.server, pair)
 
     @property
-    def server_mark(self) -> str:
-        """The fingerprint of the server's key; "" when it has none."""
+    def server_fingerprint(self) -> str:
+        """Fingerprint of the server's key; "" when it has none."""
         return fingerprint(self.server) if self.server else ""
 
     @property
-    def own_mark(self) -> str:
-        """The fingerprint of this installation's key; "" before it was needed."""
+    def own_fingerprint(self) -> str:
+        """Fingerprint of this installation's key; "" before its first use."""
         return fingerprint(self.own) if self.own else ""
 
 
-def own_pair(folder: Path) -> KeyPair:
-    """The key pair of this installation, made at its first need. Raises KeyringError, ImportError where zmq is missing."""
+def own_key_pair(folder: Path) -> KeyPair:
+    """This installation's key pair, created at its first use. Raises KeyStoreError, ImportError when zmq is missing."""
     path = folder / "keys" / "own.json"
     try:
         return load_or_create_key_pair(path)
     except PrivateFileError as error:
-        raise KeyringError(f"This computer's key cannot be used: {error}") from error
+        raise KeyStoreError(f"This computer's key cannot be used: {error}") from error
     except ValueError as error:
-        raise KeyringError(
-            f"This computer's key in {path} is damaged ({error}); delete that file to get a new key, and have it allowed again"
+        raise KeyStoreError(
+            f"This computer's key in {path} is damaged ({error}); delete that file to create a new key, and have it "
+            "authorized again"
         ) from error
     except RuntimeError as error:
-        raise KeyringError(str(error)) from error
+        raise KeyStoreError(str(error)) from error
     except OSError as error:
-        raise KeyringError(
-            f"This computer's key cannot be kept in {path.parent}: {error.strerror or error}; make the folder writable"
+        raise KeyStoreError(
+            f"This computer's key cannot be stored in {path.parent}: {error.strerror or error}; make that folder "
+            "writable"
         ) from error
 
 
 def server_key(folder: Path, address: str) -> bytes | None:
-    """The public key that the server at `address` must have; None for a server that is known to have none.
+    """The stored public key of the server at `address`; None when there is none.
 
-    Raises KeyringError: not to know is no reason to talk in the open.
+    Raises KeyStoreError for unreadable keys: a connection must not fall back to no encryption.
     """
-    known = _servers(folder).get(address)
+    known = _read_servers(folder).get(address)
     try:
         return None if known is None else parse_key(known)
     except ValueError as error:
-        raise KeyringError(f"The key of {address} is damaged; paste its connection string again") from error
+        raise KeyStoreError(f"The key of {address} is damaged; paste its connection string again") from error
 
 
-def remember_server(folder: Path, invited: ConnectionString) -> bool:
-    """Keep a server's key; whether another one was known for its address. Raises KeyringError."""
-    servers = _servers(folder)
-    before, fresh = servers.get(invited.address), format_key(invited.server)
-    _write_servers(folder, {**servers, invited.address: fresh})
-    return before not in (None, fresh)
+def save_server_key(folder: Path, server: ConnectionString) -> bool:
+    """Store a server's key; whether another one was stored for its address. Raises KeyStoreError."""
+    servers = _read_servers(folder)
+    before, now = servers.get(server.address), format_key(server.server)
+    _write_servers(folder, {**servers, server.address: now})
+    return before not in (None, now)
 
 
-def forget_server(folder: Path, address: str) -> None:
-    """Know no key of a server any more. Raises KeyringError."""
-    _write_servers(folder, {known: key for known, key in _servers(folder).items() if known != address})
+def delete_server_key(folder: Path, address: str) -> None:
+    """Delete a server's stored key. Raises KeyStoreError."""
+    _write_servers(folder, {known: key for known, key in _read_servers(folder).items() if known != address})
 
 
 def known_servers(folder: Path) -> list[str]:
-    """Addresses whose keys are known; [] when that cannot be read."""
+    """Addresses of servers with stored keys; [] when they cannot be read."""
     try:
-        return list(_servers(folder))
-    except KeyringError:
+        return list(_read_servers(folder))
+    except KeyStoreError:
         return []
 
 
-def _servers(folder: Path) -> dict[str, str]:
+def _read_servers(folder: Path) -> dict[str, str]:
     path = folder / "keys" / "servers.json"
     try:
         content = read_private(path) or {}
     except (PrivateFileError, OSError) as error:
-        raise KeyringError(f"The keys of servers cannot be read: {error}") from error
+        raise KeyStoreError(f"The keys of servers cannot be read: {error}") from error
     return {address: key for address, key in content.items() if isinstance(key, str)}
 
 
@@ -149,6 +148,6 @@ def _write_servers(folder: Path, servers: dict[str, str]) -> None:
     try:
         write_private(path, dict(servers))
     except OSError as error:
-        raise KeyringError(
-            f"The server's key cannot be kept in {path.parent}: {error.strerror or error}; make the folder writable"
+        raise KeyStoreError(
+            f"The server's key cannot be stored in {path.parent}: {error.strerror or error}; make the folder writable"
         ) from error

@@ -1,115 +1,98 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The server on this machine: started and stopped here, with its log in the user folder. It may outlive Blender."""
+"""The server process on this machine: start, stop, log. It may outlive Blender."""
 
 from __future__ import annotations
 
 import atexit
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import bpy
+from . import addon_state, checks
+from .addresses import is_local
+from .shared.atomic import write_atomically
 
-from . import addon_state
-from .labels import is_local
-from .preferences import preferences, user_folder
-
-COMMAND = "dreamwright"
 LOG_TEXT = "Dreamwright Server Log"
-LOG_TAIL = 200_000  # bytes of the log that are shown
+LOG_TAIL_BYTES = 200_000  # of the log that is shown
 
-_process: subprocess.Popen[bytes] | None = None  # of this session
-
-
-def command_path() -> str:
-    """The command that runs the server; "" when there is none."""
-    chosen = bpy.path.abspath(preferences().command.strip())
-    return shutil.which(chosen or COMMAND) or ""
+_process: subprocess.Popen[bytes] | None = None  # started by this Blender
+_stop_at_exit = False
 
 
 def start_fault() -> str:
-    """Why the local server cannot be started, in a sentence; "" when it can."""
-    address = preferences().address
+    """Why the local server cannot be started, as a sentence; "" when it can."""
+    address = addon_state.preferences().address
     if not is_local(address):
         return f"{address} is another machine; start its server there with: dreamwright serve"
     if is_running():
-        return "The local server is running already"
-    return command_fault()
-
-
-def command_fault() -> str:
-    """Why there is no command to start, in a sentence; "" when there is one."""
-    if command_path():
-        return ""
-    chosen = preferences().command.strip()
-    where = f"The command {chosen} was not found" if chosen else "The command dreamwright is not on the search path"
-    return f"{where}; install the backend, or choose the command in the add-on's preferences"
+        return "The local server is already running"
+    return checks.command_fault()
 
 
 def log_path() -> Path:
     """The log of the server that was started last. Raises OSError."""
-    return user_folder() / "server.log"
+    return addon_state.user_folder() / "server.log"
 
 
 def _record_path() -> Path:
-    return user_folder() / "server.json"
+    return addon_state.user_folder() / "server.json"
 
 
 def start() -> None:
-    """Start the server, detached from this Blender. Raises OSError when it cannot be run."""
+    """Start the server as an independent process. Raises OSError when it cannot be run."""
     global _process
-    arguments = [command_path(), "serve", "--address", preferences().address]
-    # A server belongs to no terminal and no Blender: neither Ctrl-C nor a crash of them may end its jobs.
-    if sys.platform == "win32":
-        apart: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
-    else:
-        apart = {"start_new_session": True}
-    # Blender's own Python must not leak into another Python's start.
-    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "PYTHONPATH")}
+    address, folder = addon_state.preferences().address, addon_state.user_folder()
+    # Without Blender's own Python, which another Python must not use.
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "PYTHONPATH")}
     with open(log_path(), "wb") as log:
+        # In a session or process group of its own: Ctrl-C or a crash of Blender must not end its jobs.
         _process = subprocess.Popen(
-            arguments,
+            [checks.command_path(), "serve", "--address", address],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=clean,
-            cwd=user_folder(),
-            **apart,
+            env=environment,
+            cwd=folder,
+            start_new_session=sys.platform != "win32",
+            creationflags=_creation_flags(),
         )
-    _record_path().write_text(json.dumps({"process": _process.pid, "address": preferences().address}), encoding="utf-8")
+    write_atomically(_record_path(), json.dumps({"process": _process.pid, "address": address}).encode())
 
 
-def _recorded() -> int:
-    """The process that an earlier Blender started and that still runs; 0 for none."""
+def _creation_flags() -> int:
+    if sys.platform == "win32":
+        return subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+    return 0
+
+
+def _recorded_process() -> int:
+    """Id of the process that an earlier Blender started and that still runs; 0 for none."""
     try:
         number = int(json.loads(_record_path().read_text(encoding="utf-8"))["process"])
-        shown = subprocess.run(_who_is(number), capture_output=True, text=True, timeout=5, check=False).stdout
+        found = subprocess.run(_query_command(number), capture_output=True, text=True, timeout=5, check=False).stdout
     except (OSError, ValueError, KeyError, TypeError, subprocess.TimeoutExpired):
         return 0
-    # Numbers of processes are used again: believe it only when it looks like ours.
-    return number if COMMAND in shown.lower() else 0
+    # Process ids are reused: accept it only when it is a dreamwright command.
+    return number if checks.COMMAND in found.lower() else 0
 
 
-def _who_is(number: int) -> list[str]:
+def _query_command(number: int) -> list[str]:
     if sys.platform == "win32":
         return ["tasklist", "/FO", "CSV", "/NH", "/FI", f"PID eq {number}"]
     return ["ps", "-ww", "-o", "command=", "-p", str(number)]
 
 
 def is_running() -> bool:
-    """Whether the server that this Blender started runs."""
+    """Whether the server that this Blender started is running."""
     return _process is not None and _process.poll() is None
 
 
 def stop() -> bool:
-    """Ask the local server to end, whoever started it; its jobs go on from their checkpoints next time. False: none."""
-    global _process
-    number = _process.pid if is_running() and _process else _recorded()
+    """Ask the local server to stop, also one of an earlier Blender. False when there is none. Raises OSError."""
+    number = _process.pid if is_running() and _process else _recorded_process()
     if number and _process is not None and _process.pid == number:
         _process.terminate()
     elif number:
@@ -118,25 +101,25 @@ def stop() -> bool:
     return bool(number)
 
 
-def watch() -> None:
-    """Tell when the server ended by itself, and why where its log says so."""
+def check_exit() -> None:
+    """Notify the user when the server process has ended, with the last line of its log after a failure."""
     global _process
     if _process is None or _process.poll() is None:
         return
     code, _process = _process.returncode, None
     if code in (0, -signal.SIGTERM):
-        addon_state.session().say("The local server has stopped", is_error=False)
+        addon_state.session().notify("The local server has stopped", is_error=False)
     else:
         last = [line for line in read_log().splitlines() if line.strip()][-1:]
-        why = last[0].strip() if last else f"it ended with status {code}"
-        addon_state.session().say(f"The local server could not go on: {why}", fix="dreamwright.show_log")
+        why = last[0].strip() if last else f"exit status {code}"
+        addon_state.session().notify(f"The local server has failed: {why}", fix="dreamwright.show_log")
 
 
 def read_log() -> str:
     """The end of the log; a sentence when there is none."""
     try:
         with open(log_path(), "rb") as log:
-            log.seek(max(0, log_path().stat().st_size - LOG_TAIL))
+            log.seek(max(0, log_path().stat().st_size - LOG_TAIL_BYTES))
             return log.read().decode("utf-8", "replace")
     except OSError:
         return "The local server has not been started from this Blender yet\n"
@@ -147,26 +130,23 @@ def _at_exit() -> None:
         _process.terminate()
 
 
-_stop_at_exit = False
-
-
 def note_preferences() -> None:
-    """Remember what to do at exit, when Blender's preferences are gone already."""
+    """Remember the choice for the exit of Blender, when its preferences are no longer available."""
     global _stop_at_exit
-    _stop_at_exit = preferences().stop_with_blender
+    _stop_at_exit = addon_state.preferences().stop_with_blender
 
 
 def register() -> None:
-    """End the server with Blender where that is wanted."""
+    """Stop the server together with Blender where the preferences say so."""
     atexit.register(_at_exit)
 
 
 def unregister() -> None:
-    """Disabling the add-on leaves the server alone unless it is to stop with Blender."""
+    """Leave the server running, unless the preferences say otherwise."""
     global _process
     note_preferences()
     _at_exit()
     atexit.unregister(_at_exit)
     if _process is not None and _process.poll() is None and not _stop_at_exit:
-        _process.returncode = 0  # it lives on by intention: keep Python from warning about it
+        _process.returncode = 0  # it keeps running on purpose: suppresses Python's ResourceWarning
     _process = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Meshes of requests that no server has answered yet, and how far they are sent. Knows nothing of bpy."""
+"""Meshes of pending submissions, and their uploads. Does not import bpy."""
 
 from __future__ import annotations
 
@@ -14,80 +14,80 @@ if TYPE_CHECKING:
     from .shared.client import Client
     from .shared.transfer import MeshUpload
 
-TRIES = 3  # times that a mesh is sent for one request: a server may let go of one that waits for long
+MAX_UPLOADS = 3  # per submission: the server deletes an upload that waits too long for its submission
 
 
-class MeshOutbox:
-    """By ticket; on disk they lie beside the requests, in `remembered`."""
+class PendingUploads:
+    """Meshes by ticket; `storage` keeps them on disk beside their submissions."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._meshes: dict[str, bytes] = {}
-        self._sent: dict[str, int] = {}  # how often the server has taken all of it
-        self._there: set[str] = set()  # it has it now, as far as is known
+        self._completed: dict[str, int] = {}  # complete uploads per ticket
+        self._uploaded: set[str] = set()  # tickets whose mesh the server has, as far as is known
         self.uploads: dict[str, MeshUpload] = {}
 
-    def put(self, ticket: str, data: bytes) -> None:
-        """A new request's mesh."""
+    def add(self, ticket: str, data: bytes) -> None:
+        """The mesh of a new submission."""
         self._meshes[ticket] = data
 
-    def drop(self, ticket: str) -> None:
-        """The request is answered or given up."""
+    def remove(self, ticket: str) -> None:
+        """Forget the mesh of a submission that was answered or removed."""
         upload = self.uploads.pop(ticket, None)
         if upload is not None:
             upload.cancel()
-        for known in (self._meshes, self._sent):
-            known.pop(ticket, None)
-        self._there.discard(ticket)
+        self._meshes.pop(ticket, None)
+        self._completed.pop(ticket, None)
+        self._uploaded.discard(ticket)
 
-    def stop(self) -> None:
-        """The connection is given up; what is known of the server with it."""
+    def disconnect(self) -> None:
+        """Stop all uploads; what the server has is unknown from now on."""
         for upload in self.uploads.values():
             upload.cancel()
         self.uploads.clear()
-        self._there.clear()
+        self._uploaded.clear()
 
-    def is_there(self, ticket: str) -> bool:
-        """Whether the request itself may be sent now."""
-        return ticket in self._there
+    def is_uploaded(self, ticket: str) -> bool:
+        """Whether the server has the mesh, so that the submission can be sent."""
+        return ticket in self._uploaded
 
-    def may_try_again(self, ticket: str) -> bool:
-        """The server has the mesh no more; whether it is worth sending once more."""
-        self._there.discard(ticket)
-        return self._sent.get(ticket, 0) < TRIES
+    def may_retry(self, ticket: str) -> bool:
+        """The server no longer has the mesh: whether to upload it again."""
+        self._uploaded.discard(ticket)
+        return self._completed.get(ticket, 0) < MAX_UPLOADS
 
     def share(self, ticket: str) -> float:
-        """How much of a request's mesh the server has, 0 to 1; 1 for a request without one under way."""
+        """Uploaded fraction of a submission's mesh, 0 to 1; 1 when no upload is in progress."""
         upload = self.uploads.get(ticket)
         return 1.0 if upload is None else upload.share
 
     def send(
-        self, client: Client, asked: SubmitJob, on_end: Callable[[Any], None], on_progress: Callable[[], None]
+        self, client: Client, request: SubmitJob, on_end: Callable[[Any], None], on_progress: Callable[[], None]
     ) -> None:
-        """Send the mesh of a request, or go on with it. Raises ValueError when it is no more on this computer."""
-        if asked.ticket in self.uploads:
-            self.uploads[asked.ticket].resume()
+        """Start or resume the upload of a submission's mesh. Raises ValueError when the mesh is no longer stored."""
+        if request.ticket in self.uploads:
+            self.uploads[request.ticket].resume()
             return
-        data = self._meshes.get(asked.ticket) or storage.recall_mesh(self._folder, asked)
+        data = self._meshes.get(request.ticket) or storage.load_mesh(self._folder, request)
         if data is None:
-            raise ValueError("it is no more on this computer; start it again")
-        from .shared.transfer import MeshUpload
+            raise ValueError("it is no longer stored on this computer; start the refinement again")
+        from .shared.transfer import MeshUpload  # needs zmq, which is loaded at the first connection
 
         percent = 0
 
-        def progressed() -> None:
+        def report_progress() -> None:
             nonlocal percent
             if int(100 * upload.share) != percent:
                 percent = int(100 * upload.share)
                 on_progress()
 
-        def ended(result: Any) -> None:
-            self.uploads.pop(asked.ticket, None)
+        def finish(result: Any) -> None:
+            self.uploads.pop(request.ticket, None)
             if isinstance(result, str):
-                self._there.add(asked.ticket)
-                self._sent[asked.ticket] = self._sent.get(asked.ticket, 0) + 1
+                self._uploaded.add(request.ticket)
+                self._completed[request.ticket] = self._completed.get(request.ticket, 0) + 1
             on_end(result)
 
-        upload = MeshUpload(client, data, ended, progressed)
-        self.uploads[asked.ticket] = upload
+        upload = MeshUpload(client, data, finish, report_progress)
+        self.uploads[request.ticket] = upload
         upload.start()

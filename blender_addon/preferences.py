@@ -1,70 +1,70 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The add-on's preferences: which server, and how the one on this machine is run."""
+"""The add-on's preferences: which server to use, and how the local server is run."""
 
-from pathlib import Path
 from typing import Any
 
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
-from . import compat, key_store, labels, storage
+from . import addon_state, checks, key_store, labels, storage
+from .addresses import DEFAULT_ADDRESS
 from .shared.credentials import is_connection_string
 
-DEFAULT_ADDRESS = "tcp://127.0.0.1:47630"
 
-
-def _known_servers(self: Any, context: Any, text: str) -> list[str]:
-    """What the address field offers to choose from: this machine, and every server that was connected to."""
-    known = [*storage.known_addresses(user_folder()), *key_store.known_servers(user_folder())]
+def _suggest_addresses(self: Any, context: Any, text: str) -> list[str]:
+    """Suggestions for the address field: this machine, and all servers that were connected to."""
+    folder = addon_state.user_folder()
+    known = [*storage.known_addresses(folder), *key_store.known_servers(folder)]
     return [address for address in dict.fromkeys([DEFAULT_ADDRESS, *known]) if text in address]
 
 
-def _address_changed(self: Any, context: Any) -> None:
-    """A pasted connection string becomes a plain address; the key goes into the user folder, not into these preferences."""
-    from . import addon_state  # which needs this module
-
+def _on_address_changed(self: Any, context: Any) -> None:
+    """Replace a pasted connection string by its address; the key is stored in the user folder."""
     if not is_connection_string(self.address):
-        addon_state.address_changed(self.address)
+        addon_state.on_address_changed(self.address)
         return
     try:
-        self.address = addon_state.session().pair(self.address).address  # comes here once more
+        self.address = addon_state.session().accept_connection_string(self.address).address  # calls this again
     except ValueError as error:
-        addon_state.session().say(str(error))
+        addon_state.session().notify(str(error))
 
 
 class DreamwrightPreferences(bpy.types.AddonPreferences):
-    """Kept by Blender with its own preferences."""
+    """Saved by Blender with its own preferences."""
 
     bl_idname = __package__
 
     address: StringProperty(
         name="Server",
-        description="Where the Dreamwright server listens, as tcp://host:port, or its connection string; servers from before are offered while you type",
+        description=(
+            "Address of the Dreamwright server, as tcp://host:port, or its connection string; known servers are "
+            "suggested while you type"
+        ),
         default=DEFAULT_ADDRESS,
         maxlen=300,
-        search=_known_servers,
+        search=_suggest_addresses,
         search_options={"SUGGESTION"},
-        update=_address_changed,
+        update=_on_address_changed,
     )
     connect_on_start: BoolProperty(
         name="Connect on Start",
-        description="Connect when Blender starts, so that jobs from before are back in the list",
+        description="Connect when Blender starts, so that earlier jobs are listed again",
         default=True,
     )
     command: StringProperty(
         name="Command",
-        description="The dreamwright command that starts the local server; looked for on the search path when empty",
+        description="The dreamwright command that starts the local server; empty: found on the search path",
         subtype="FILE_PATH",
         default="",
     )
     stop_with_blender: BoolProperty(
         name="Stop Server with Blender",
-        description="Stop the local server when Blender quits; otherwise it finishes its jobs and is there next time",
+        description="Stop the local server when Blender quits; otherwise it finishes its jobs and keeps running",
         default=False,
     )
     tick_budget_ms: IntProperty(
         name="Milliseconds per Tick",
-        description="How many milliseconds the add-on may take at a time to read what the server sent",
+        description="Time that the add-on may take at once to process messages of the server, in milliseconds",
         default=4,
         min=1,
         max=12,
@@ -72,44 +72,31 @@ class DreamwrightPreferences(bpy.types.AddonPreferences):
 
     def draw(self, context: Any) -> None:
         """Draw the preferences."""
-        from . import addon_state, local_server, operators  # which need this module
-
         layout = self.layout
         layout.use_property_split = True
         column = layout.column()
         column.prop(self, "address")
-        for index, line in enumerate(labels.wrapped(operators.connection_fault(), 64)):
+        for index, line in enumerate(labels.wrapped(checks.connection_fault(), 64)):
             column.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
         keys = addon_state.session().keys
-        if keys.server_mark:
-            column.label(text=f"Encrypted; the server's fingerprint is {keys.server_mark}", icon="LOCKED")
+        if keys.server_fingerprint:
+            column.label(text=f"Encrypted; the server's fingerprint is {keys.server_fingerprint}", icon="LOCKED")
         row = column.row(align=True)
         row.operator("dreamwright.paste_connection", icon="PASTEDOWN")
         row.operator("dreamwright.copy_key", icon="COPYDOWN")
-        if keys.server_mark:
+        if keys.server_fingerprint:
             row.operator("dreamwright.forget_server_key", text="", icon="TRASH")
         column.prop(self, "connect_on_start")
         column = layout.column()
         column.prop(self, "command")
-        missing = local_server.command_fault()
-        if missing:
-            for index, line in enumerate(labels.wrapped(missing, 64)):
-                column.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
-        else:
-            column.label(text=f"Start Server runs {local_server.command_path()}", icon="CHECKMARK")
+        fault = checks.command_fault()
+        for index, line in enumerate(labels.wrapped(fault, 64)):
+            column.label(text=line, icon="ERROR" if index == 0 else "BLANK1")
+        if not fault:
+            column.label(text=f"Start Server runs {checks.command_path()}", icon="CHECKMARK")
         column.prop(self, "stop_with_blender")
         layout.column().prop(self, "tick_budget_ms")
-        layout.label(text=f"Files are kept in {user_folder()}", icon="FILE_FOLDER")
-
-
-def preferences() -> DreamwrightPreferences:
-    """The preferences of this add-on."""
-    return bpy.context.preferences.addons[__package__].preferences
-
-
-def user_folder() -> Path:
-    """The folder that this add-on may write to. Raises OSError."""
-    return compat.user_folder(__package__)
+        layout.label(text=f"Files are stored in {addon_state.user_folder()}", icon="FILE_FOLDER")
 
 
 register, unregister = bpy.utils.register_classes_factory((DreamwrightPreferences,))

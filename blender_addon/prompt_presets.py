@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The artist's own presets, by Blender's own preset system: a menu, and buttons to add and remove."""
+"""User presets of the panel's settings, in Blender's own preset system: a menu, and an operator to add and remove."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ import bpy
 from bl_operators.presets import AddPresetBase
 from bl_ui.utils import PresetPanel
 
-from .properties import TYPED
+from .properties import SAVED
 
 FOLDER = "dreamwright/props"
-# A preset is a way of working, not a prop: the prompt and the seed stay the artist's.
-KEPT = [name for name in TYPED if name not in ("prompt", "seed", "import_when_done", "mark_as_asset")]
+# Not stored in a preset: what is specific to one prop or to this user.
+EXCLUDED = ("prompt", "seed", "import_when_done", "mark_as_asset")
 
 
 class DREAMWRIGHT_MT_presets(bpy.types.Menu):
-    """Saved settings."""
+    """Menu of saved presets."""
 
     bl_label = "Prop Presets"
     preset_subdir = FOLDER
@@ -24,7 +24,7 @@ class DREAMWRIGHT_MT_presets(bpy.types.Menu):
 
 
 class DREAMWRIGHT_PT_presets(PresetPanel, bpy.types.Panel):
-    """The popover with the presets."""
+    """Popover with the presets."""
 
     bl_label = "Prop Presets"
     bl_space_type = "VIEW_3D"
@@ -45,8 +45,8 @@ class DREAMWRIGHT_OT_preset_add(AddPresetBase, bpy.types.Operator):
 
     @property
     def preset_values(self) -> list[Any]:
-        """What is saved."""
-        return [f"prop.{name}" for name in KEPT]
+        """Names of the stored properties."""
+        return [f"prop.{name}" for name in SAVED if name not in EXCLUDED]
 
 
 register, unregister = bpy.utils.register_classes_factory(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A job's place among others and how long it is kept: raise, lower, pin, remove. What the panel shows is what the server answered."""
+"""Operators on a job's priority and storage: raise, lower, pin, delete. The panel shows what the server answers."""
 
 from typing import Any
 
@@ -7,86 +7,94 @@ import bpy
 from bpy.props import BoolProperty
 
 from . import addon_state
-from .operators import OnJob
+from .job_operators import JobOperator
 from .shared.job_states import ENDED, JobState
 from .shared.limits import PRIORITY_HIGHEST, PRIORITY_LOWEST
+from .shared.messages import JobSummary
 
 
-class _Priority(OnJob):
-    """One step of priority."""
+class _PriorityOperator(JobOperator):
+    """Change a job's priority by `step`."""
 
     step = 0
 
     @classmethod
-    def fault_of(cls, job: Any) -> str:
-        """Only what has not ended has a place in line, and priorities have bounds."""
+    def fault(cls, job: JobSummary) -> str:
+        """Jobs that have ended have no priority, and priorities are bounded."""
         if JobState(job.state) in ENDED:
             return "Only a job that has not ended has a priority"
         if not PRIORITY_LOWEST <= job.priority + cls.step <= PRIORITY_HIGHEST:
-            return f"The priority is {job.priority} already; it goes from {PRIORITY_LOWEST} to {PRIORITY_HIGHEST}"
+            return f"The priority is already {job.priority}; allowed are {PRIORITY_LOWEST} to {PRIORITY_HIGHEST}"
         return ""
 
-    def act(self, job: str) -> None:
-        """Ask for it; the server refuses what only an admin may."""
-        session = addon_state.session()
-        session.prioritize(job, session.jobs[job].priority + self.step)
+    def run(self, job: JobSummary) -> set[str]:
+        """Request it; the server refuses what only admins may do."""
+        addon_state.session().set_priority(job.job, job.priority + self.step)
+        return {"FINISHED"}
 
 
-class DREAMWRIGHT_OT_raise_priority(_Priority, bpy.types.Operator):
-    """Let a job go earlier."""
+class DREAMWRIGHT_OT_raise_priority(_PriorityOperator, bpy.types.Operator):
+    """Raise a job's priority."""
 
     bl_idname = "dreamwright.raise_priority"
     bl_label = "Raise Priority"
-    bl_description = "Let this job go before others of your turn; more than 0 is an admin's to give"
+    bl_description = "Run this job before your others; priorities above 0 are for admins"
     step = 1
 
 
-class DREAMWRIGHT_OT_lower_priority(_Priority, bpy.types.Operator):
-    """Let a job go later."""
+class DREAMWRIGHT_OT_lower_priority(_PriorityOperator, bpy.types.Operator):
+    """Lower a job's priority."""
 
     bl_idname = "dreamwright.lower_priority"
     bl_label = "Lower Priority"
-    bl_description = "Let others of your turn go before this job"
+    bl_description = "Run your other jobs before this one"
     step = -1
 
 
-class DREAMWRIGHT_OT_pin(OnJob, bpy.types.Operator):
-    """Keep a job on the server, or no longer."""
+class DREAMWRIGHT_OT_pin(JobOperator, bpy.types.Operator):
+    """Pin or unpin a job."""
 
     bl_idname = "dreamwright.pin"
     bl_label = "Pin"
-    bl_description = "Have the server keep this job and its mesh until it is unpinned"
+    bl_description = "Keep this job and its mesh on the server until it is unpinned"
 
     keep: BoolProperty(name="Keep", description="Pin the job; off unpins it", default=True, options={"SKIP_SAVE"})
 
     @classmethod
-    def fits(cls, job: Any) -> bool:
-        """Any job may be kept, whatever its state."""
+    def applies_to(cls, job: JobSummary) -> bool:
+        """Jobs in any state can be pinned."""
         return True
 
-    def act(self, job: str) -> None:
-        """Ask for it; the server refuses more pins than it allows a user."""
-        addon_state.session().pin(job, self.keep)
+    def run(self, job: JobSummary) -> set[str]:
+        """Request it; the server limits the pins of a user."""
+        addon_state.session().pin(job.job, self.keep)
+        return {"FINISHED"}
 
 
-class DREAMWRIGHT_OT_remove(OnJob, bpy.types.Operator):
-    """Remove an ended job from the server."""
+class DREAMWRIGHT_OT_delete_job(JobOperator, bpy.types.Operator):
+    """Delete an ended job on the server."""
 
-    bl_idname = "dreamwright.remove"
-    bl_label = "Remove"
-    bl_description = "Remove the ended job and its files from the server; objects that were imported stay"
+    bl_idname = "dreamwright.delete_job"
+    bl_label = "Delete"
+    bl_description = "Delete the ended job and its files on the server; imported objects stay"
     states = tuple(sorted(state.value for state in ENDED))
-    refusal = "Only an ended job can be removed; cancel it first"
+    refusal = "Only an ended job can be deleted; cancel it first"
 
     def invoke(self, context: Any, event: Any) -> set[str]:
-        """Ask first: it cannot be undone."""
+        """Ask for confirmation: it cannot be undone."""
         return context.window_manager.invoke_confirm(self, event)
 
-    def act(self, job: str) -> None:
-        """Remove it."""
-        addon_state.session().forget(job)
+    def run(self, job: JobSummary) -> set[str]:
+        """Delete it."""
+        addon_state.session().delete(job.job)
+        return {"FINISHED"}
 
 
 register, unregister = bpy.utils.register_classes_factory(
-    (DREAMWRIGHT_OT_raise_priority, DREAMWRIGHT_OT_lower_priority, DREAMWRIGHT_OT_pin, DREAMWRIGHT_OT_remove)
+    (
+        DREAMWRIGHT_OT_raise_priority,
+        DREAMWRIGHT_OT_lower_priority,
+        DREAMWRIGHT_OT_pin,
+        DREAMWRIGHT_OT_delete_job,
+    )
 )

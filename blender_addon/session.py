@@ -1,37 +1,40 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One Blender's dealings with one server: its jobs, previews, downloads and what it offers. Knows nothing of bpy."""
+"""The state of one connection as the panel shows it: jobs, previews, downloads, capabilities. Does not import bpy."""
 
 from __future__ import annotations
 
-import hashlib
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import key_store, labels, storage
-from .commands import Commands
-from .pending_uploads import MeshOutbox
-from .preview_frames import Frames
-from .session_events import JobEnded, JobStarted, MeshArrived, NewFrame, Notice
+from . import addresses, key_store, labels, storage
+from .mesh_downloads import MeshDownloads
+from .pending_submissions import PendingSubmissions
+from .preview_history import PreviewHistory
+from .session_events import JobEnded, JobStarted, MeshDownloaded, Notice, PreviewReceived, SessionEvent
 from .shared import __version__
-from .shared.codec import check_request
+from .shared.capabilities import Capabilities
 from .shared.credentials import ConnectionString, is_connection_string
-from .shared.errors import RequestError, RequestTimeout
+from .shared.errors import RequestError
 from .shared.job_states import ENDED, JobState
-from .shared.mesh_file import decode_mesh
+from .shared.mesh_file import MeshFile
 from .shared.messages import (
-    Capabilities,
+    CancelJob,
+    DeleteJob,
     GetCapabilities,
     JobChanged,
     JobDeleted,
     JobList,
     JobReply,
     JobSummary,
+    PauseJob,
+    PinJob,
     PreviewFrame,
+    ResumeJob,
     ServerShutdown,
+    SetPriority,
     SubmitJob,
 )
 
@@ -39,125 +42,130 @@ if TYPE_CHECKING:
     from .shared.client import Client
     from .shared.transfer import Download
 
-OFFLINE, ONLINE = (
-    "closed",
-    "online",
-)  # values of shared.client.Link, whose module needs zmq, loaded at the first connect
-PREVIEWED_JOBS = 8  # jobs whose pictures are kept
+CLOSED, ONLINE = "closed", "online"  # values of connection_state.ConnectionState, whose client needs zmq
+MAX_PREVIEWED_JOBS = 8  # jobs whose previews are kept
 
 
-class Session(Commands):
-    """Everything the panel shows. `tick` often; `revision` grows when something to draw changed."""
+class Session:
+    """All state that the panel draws. Call `tick` often; `revision` grows whenever something to draw changes."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.folder, self.address = folder, ""
-        self.keys = key_store.Keyring(folder)
+        self.keys = key_store.KeyStore(folder)
         self.revision = 0
-        self.connection_state, self.reason = OFFLINE, "Not connected"
-        self.offered: Capabilities | None = None
+        self.connection_state, self.reason = CLOSED, "Not connected"
+        self.capabilities: Capabilities | None = None
         self.jobs: dict[str, JobSummary] = {}  # newest first
-        self.frames: dict[str, Frames] = {}
-        self.downloads: dict[str, Download] = {}
-        self.outbox: dict[
-            str, SubmitJob
-        ] = {}  # asked of this server and not yet answered, by ticket; kept on disk as well
-        self.meshes = MeshOutbox(folder)  # of what of it is to be refined
-        self.submitted: dict[str, str] = {}  # job by ticket, of this session
+        self.previews: dict[str, PreviewHistory] = {}
+        self.submissions = PendingSubmissions(folder, self._on_submitted, self.notify, self._mark_changed)
+        self._downloads = MeshDownloads(self._on_mesh, self.notify, self._mark_changed)
+        self.submitted_jobs: dict[str, str] = {}  # job by ticket, of this session
         self.notices: deque[Notice] = deque(maxlen=5)
-        self.watched = ""
+        self.previewed_job = ""
         self._clock = clock
         self._client: Client | None = None
         self._epoch = ""
-        self._happened: list[Any] = []
+        self._events: list[SessionEvent] = []
 
-    # --- the connection
+    # --- connection
 
     @property
     def is_online(self) -> bool:
-        """Whether requests are answered now."""
+        """Whether the server answers requests now."""
         return self.connection_state == ONLINE
 
     @property
     def is_open(self) -> bool:
-        """Whether a connection is wanted, be it there or not."""
+        """Whether the user wants a connection, established or not."""
         return self._client is not None
 
     @property
     def round_trip_s(self) -> float:
-        """How long the server took to greet."""
+        """Round-trip time of the latest greeting, in seconds; 0 while unknown."""
         return self._client.round_trip_s if self._client else 0.0
 
-    def show_offline(self, address: str) -> None:
-        """Draw what `address` offered when it was last seen."""
+    @property
+    def pending(self) -> dict[str, SubmitJob]:
+        """Submissions that the server has not answered, by ticket."""
+        return self.submissions.requests
+
+    @property
+    def downloads(self) -> dict[str, Download]:
+        """Downloads of meshes that are in progress, by job."""
+        return self._downloads.active
+
+    def show_cached(self, address: str) -> None:
+        """Show the capabilities of the server at `address` as they were at the last connection."""
         if address != self.address:
-            self.address, self.offered = address, storage.recall_capabilities(self.folder, address)
-            self.jobs, self.frames = {}, {}
-            self.outbox = storage.recall_submits(self.folder, address)
+            self.address, self.capabilities = address, storage.load_capabilities(self.folder, address)
+            self.jobs, self.previews = {}, {}
+            self.submissions.load(address)
             self.keys.show(address)
             self.revision += 1
 
-    def pair(self, text: str) -> ConnectionString:
-        """Take a server's connection string. Raises ValueError."""
-        invited, is_new = self.keys.accept(text)
-        if is_new:
-            self.say(
-                f"{invited.address} has another key now: {invited.fingerprint}; its server shows the same when all is well",
+    def accept_connection_string(self, text: str) -> ConnectionString:
+        """Store the server key of a connection string. Raises ValueError."""
+        server, is_changed = self.keys.accept(text)
+        if is_changed:
+            self.notify(
+                f"The key of {server.address} has changed to {server.fingerprint}; check that the server shows the "
+                "same fingerprint",
                 False,
             )
         self.keys.show(self.address)
         self.revision += 1
-        return invited
+        return server
 
     def connect(self, address: str) -> None:
-        """Begin to connect, by an address or a connection string.
+        """Start connecting, by an address or a connection string.
 
-        Raises ValueError for an address that is none or whose server is not known, ImportError where zmq cannot be loaded.
+        Raises ValueError for an invalid address or an unknown server key, ImportError when zmq cannot be loaded.
         """
         if is_connection_string(address):
-            address = self.pair(address).address
-        fault = labels.address_fault(address) or labels.key_fault(
+            address = self.accept_connection_string(address).address
+        fault = addresses.address_fault(address) or addresses.key_fault(
             address, key_store.server_key(self.folder, address) is not None
         )
         if fault:
             raise ValueError(fault)
-        # Loaded here: Windows keeps a loaded library locked, and an add-on that nobody uses must stay removable.
+        # Imported at the first connection: Windows locks a loaded library, and an unused add-on must stay removable.
         import zmq
 
         from .shared.client import Client
 
         self.disconnect()
-        self.show_offline(address)
-        lock, name = self.keys.lock_for(address), f"blender add-on {__version__}"
-        self._client = Client(address, storage.client_id(self.folder), name, self._clock, credentials=lock)
+        self.show_cached(address)
+        credentials, software = self.keys.credentials_for(address), f"blender add-on {__version__}"
+        client_id = storage.client_id(self.folder)
+        self._client = Client(address, client_id, software, self._clock, credentials=credentials)
         try:
             self._client.connect()
         except zmq.ZMQError as error:
             self.disconnect()
             raise ValueError(f"The server address {address} cannot be used: {error}") from error
-        self._client.subscribe(self.watched)
+        self.submissions.client = self._client
+        self._client.subscribe(self.previewed_job)
         self.tick()
 
     def disconnect(self) -> None:
-        """Let go of the server; jobs go on there, and are back after the next connect."""
-        for download in self.downloads.values():
-            download.cancel()
-        self.downloads = {}
-        self.meshes.stop()
+        """Close the connection. Jobs continue on the server and are listed again after the next connection."""
+        self._downloads.cancel()
+        self.submissions.disconnect()
         if self._client is not None:
             self._client.close()
             self._client = None
         self._epoch = ""
-        self._become(OFFLINE, "Not connected")
+        self._set_state(CLOSED, "Not connected")
 
-    def _become(self, link: str, reason: str) -> None:
-        if (link, reason) != (self.connection_state, self.reason):
-            self.connection_state, self.reason = link, reason
+    def _set_state(self, state: str, reason: str) -> None:
+        if (state, reason) != (self.connection_state, self.reason):
+            self.connection_state, self.reason = state, reason
             self.revision += 1
 
-    # --- asking
+    # --- requests
 
-    def say(self, text: str, is_error: bool = True, fix: str = "") -> None:
-        """Tell the person something, once."""
+    def notify(self, text: str, is_error: bool = True, fix: str = "") -> None:
+        """Show a message in the panel; a repeated message moves to the end."""
         notice = Notice(text, is_error, fix)
         if notice in self.notices:
             self.notices.remove(notice)
@@ -175,162 +183,132 @@ class Session(Commands):
         parent_job: str = "",
         mesh: bytes = b"",
     ) -> str:
-        """Ask for a prop, from the field of the job `parent_job` if there is one, or for a mesh file to be refined; returns the request's ticket.
+        """Submit a job and return its ticket. Raises ProtocolError for an invalid field.
 
-        Raises ProtocolError for a field that breaks its rule.
-
-        Sent again with the same ticket after every lost connection and every end of Blender until it is answered, which
-        makes one job of it.
+        It starts from the field of `parent_job`, or refines the mesh file `mesh`, when given. The request is stored on
+        disk and repeated with the same ticket, across reconnections and restarts of Blender, until it is answered.
         """
-        name = hashlib.sha256(mesh).hexdigest() if mesh else ""
-        asked = SubmitJob(uuid.uuid4().hex, prompt, negative, model, preset, seed, settings, parent_job=parent_job, mesh=name)
-        check_request(asked)
-        self.outbox[asked.ticket] = asked
-        if mesh:
-            self.meshes.put(asked.ticket, mesh)
+        return self.submissions.add(
+            self.address if self.is_open else "",
+            SubmitJob("", prompt, negative, model, preset, seed, settings, parent_job=parent_job),
+            mesh,
+        )
+
+    def cancel_pending(self, ticket: str) -> None:
+        """Stop sending a submission that was not answered. If the server has created the job, the list shows it."""
+        self.submissions.remove(ticket)
+
+    def _on_submitted(self, ticket: str, job: JobSummary) -> None:
+        self.submitted_jobs[ticket] = job.job
+        self._take_job(job)
+        self._events.append(JobStarted(job))
+
+    def _mark_changed(self) -> None:
         self.revision += 1
-        if self._client is not None:
-            self._on_disk(lambda: storage.keep_submit(self.folder, self.address, asked, mesh), "Unanswered requests")
-        self._send_submit(asked)
-        return asked.ticket
 
-    def withdraw(self, ticket: str) -> None:
-        """Ask no longer for what was not answered yet; a job that the server made of it nevertheless is in its list."""
-        if self.outbox.pop(ticket, None) is not None:
-            self.meshes.drop(ticket)
-            self._on_disk(lambda: storage.drop_submit(self.folder, ticket), "Answered requests")
-            self.revision += 1
-
-    def _on_disk(self, act: Callable[[], None], what: str) -> None:
-        try:
-            act()
-        except OSError as error:
-            self.say(
-                f"{what} cannot be remembered in {self.folder}: {error.strerror or error}; everything works until Blender "
-                "quits. Make room there, or make the folder writable",
-                False,
-            )
-
-    def _send_submit(self, asked: SubmitJob) -> None:
-        if asked.mesh and self._client is not None and not self.meshes.is_there(asked.ticket):
-            return self._send_mesh(asked)
-
-        def answered(reply: Any) -> None:
-            if isinstance(reply, RequestTimeout):
-                return None  # stays in the outbox for the next connection
-            lacks_mesh = (
-                isinstance(reply, RequestError) and reply.code == "not-ready" and asked.mesh and asked.ticket in self.outbox
-            )
-            if lacks_mesh and self.meshes.may_try_again(asked.ticket):
-                return self._send_mesh(asked)
-            self.withdraw(asked.ticket)
-            if isinstance(reply, JobReply):
-                self.submitted[asked.ticket] = reply.job.job
-                self._take_job(reply.job)
-                self._happened.append(JobStarted(reply.job))
-            else:
-                self._refused("The refinement was not started" if asked.mesh else "The prop was not started", reply)
-
-        self._ask(asked, answered)
-
-    def _send_mesh(self, asked: SubmitJob) -> None:
-        def progressed() -> None:
-            self.revision += 1
-
-        def sent(result: Any) -> None:
-            progressed()
-            if isinstance(result, RequestError):
-                self.withdraw(asked.ticket)
-                self._refused("The mesh was not sent", result)
-            else:
-                self._send_submit(asked)
-
-        try:
-            self.meshes.send(self._client, asked, sent, progressed)
-        except ValueError as error:
-            self.withdraw(asked.ticket)
-            self.say(f"The mesh for “{labels.short(asked.prompt)}” was not sent: {error}")
-
-    def _ask(self, message: Any, on_reply: Callable[[Any], None]) -> None:
+    def _request(self, message: Any, on_reply: Callable[[Any], None]) -> None:
         if self._client is None:
             on_reply(RequestError("not-now", "not connected to a server"))
         else:
             self._client.request(message, on_reply)
 
-    def _refused(self, what: str, reply: Any) -> None:
-        why = str(reply) if isinstance(reply, RequestError) else "the server gave an answer that does not fit"
-        self.say(f"{what}: {why}")
+    def _report_failure(self, what: str, reply: Any) -> None:
+        why = str(reply) if isinstance(reply, RequestError) else f"the server sent an unexpected {type(reply).__name__}"
+        self.notify(f"{what}: {why}")
 
-    def watch(self, job: str) -> None:
-        """Have the previews of this job sent, and of no other; "" for none."""
-        if job != self.watched:
-            self.watched = job
+    def _change_job(self, message: Any, failure: str) -> None:
+        """Send a request about a job; the reply has the job's new state."""
+
+        def on_reply(reply: Any) -> None:
+            if isinstance(reply, JobReply):
+                self._take_job(reply.job)
+            elif isinstance(reply, RequestError):
+                self._report_failure(failure, reply)
+
+        self._request(message, on_reply)
+
+    def cancel(self, job: str) -> None:
+        """Stop a job; its present state becomes a mesh."""
+        self._change_job(CancelJob(job), "The job was not cancelled")
+
+    def pause(self, job: str) -> None:
+        """Stop a job and keep a checkpoint."""
+        self._change_job(PauseJob(job), "The job was not paused")
+
+    def resume(self, job: str) -> None:
+        """Resume a paused job, or a failed one with a checkpoint."""
+        self._change_job(ResumeJob(job), "The job was not resumed")
+
+    def pin(self, job: str, pinned: bool) -> None:
+        """Keep a job on the server until it is unpinned, or unpin it."""
+        self._change_job(PinJob(job, pinned), "The job was not pinned" if pinned else "The job was not unpinned")
+
+    def set_priority(self, job: str, priority: int) -> None:
+        """Change a job's priority. Raises ProtocolError outside the allowed range."""
+        self._change_job(SetPriority(job, priority), "The job's priority was not changed")
+
+    def delete(self, job: str) -> None:
+        """Delete an ended job and its files on the server."""
+
+        def on_reply(reply: Any) -> None:
+            # After a lost connection the request may arrive twice; the second reply is "no-such-job".
+            if isinstance(reply, RequestError) and reply.code != "no-such-job":
+                self._report_failure("The job was not deleted", reply)
+
+        self._request(DeleteJob(job), on_reply)
+
+    def show_previews_of(self, job: str) -> None:
+        """Receive the previews of this job only; "" for none."""
+        if job != self.previewed_job:
+            self.previewed_job = job
             if self._client is not None:
                 self._client.subscribe(job)
 
-    def fetch(self, job: str, by_itself: bool = False) -> None:
-        """Fetch a job's mesh; `tick` hands it out. Raises ValueError when there is none to fetch."""
+    def download_mesh(self, job: str, is_automatic: bool = False) -> None:
+        """Download a job's mesh; `tick` returns it as `MeshDownloaded`. Raises ValueError when there is none."""
         summary = self.jobs.get(job)
         if summary is None or not summary.mesh_bytes or self._client is None:
             raise ValueError("This job has no mesh to import yet")
-        if job in self.downloads:
-            return
-        from .shared.transfer import Download
+        self._downloads.start(self._client, summary, is_automatic)
 
-        def ended(result: Any) -> None:
-            self.downloads.pop(job, None)
-            self.revision += 1
-            if isinstance(result, bytes):
-                self._arrived(summary, result, by_itself)
-            else:
-                self._refused("The mesh was not fetched", result)
+    def _on_mesh(self, job: JobSummary, mesh: MeshFile, is_automatic: bool) -> None:
+        self._events.append(MeshDownloaded(self.jobs.get(job.job, job), mesh, is_automatic))
 
-        download = Download(self._client, job, "mesh", summary.mesh_bytes, ended)
-        self.downloads[job] = download
-        download.start()
-        self.revision += 1
+    # --- events
 
-    def _arrived(self, summary: JobSummary, data: bytes, by_itself: bool) -> None:
-        try:
-            self._happened.append(MeshArrived(self.jobs.get(summary.job, summary), decode_mesh(data), by_itself))
-        except ValueError as error:
-            self.say(f"The mesh of “{labels.short(summary.prompt)}” cannot be read: {error}")
-
-    # --- taking in
-
-    def tick(self, budget_s: float = 0.004) -> list[Any]:
-        """Take in what the server sent: `NewFrame`, `JobStarted`, `JobEnded` and `MeshArrived` for who acts on them."""
+    def tick(self, budget_s: float = 0.004) -> list[SessionEvent]:
+        """Process what the server sent, for at most about `budget_s` seconds; the events since the last call."""
         if self._client is not None:
             for event in self._client.tick(budget_s):
                 self._take(event)
             if self._client.epoch != self._epoch:
-                self._greeted()
-        happened, self._happened = self._happened, []
-        return happened
+                self._epoch = self._client.epoch
+                self._request_capabilities()  # a restarted server may have others
+        events, self._events = self._events, []
+        return events
 
     def _take(self, event: Any) -> None:
         if isinstance(event, JobChanged):
             self._take_job(event.job)
         elif isinstance(event, JobDeleted):
             self.jobs.pop(event.job, None)
-            self.frames.pop(event.job, None)
+            self.previews.pop(event.job, None)
             self.revision += 1
         elif isinstance(event, JobList):
-            gone = set(self.jobs) - {job.job for job in event.jobs}
-            for job in gone:
-                del self.jobs[job]
+            for deleted in set(self.jobs) - {job.job for job in event.jobs}:
+                del self.jobs[deleted]
             for job in event.jobs:
                 self._take_job(job)
             self.revision += 1
         elif isinstance(event, PreviewFrame):
-            self._take_frame(event)
+            self._take_preview(event)
         elif isinstance(event, ServerShutdown):
-            self.say(event.message, False)
+            self.notify(event.message, False)
         else:
             was_online = self.is_online
-            self._become(event.state.value, event.reason)
+            self._set_state(event.state.value, event.reason)
             if self.is_online and not was_online:
-                self._back_online()
+                self._on_reconnected()
 
     def _take_job(self, job: JobSummary) -> None:
         old = self.jobs.get(job.job)
@@ -339,36 +317,34 @@ class Session(Commands):
         self.jobs[job.job] = job
         if old is None:
             self.jobs = dict(sorted(self.jobs.items(), key=lambda item: (-item[1].submitted_at, item[0])))
-        ended = JobState(job.state) in ENDED
-        if ended and old is not None and JobState(old.state) not in ENDED:
-            self._happened.append(JobEnded(job))
+        elif JobState(job.state) in ENDED and JobState(old.state) not in ENDED:
+            self._events.append(JobEnded(job))
             if job.state == JobState.FAILED.value:
-                self.say(f"“{labels.short(job.prompt)}” failed: {job.message or 'the log of the server says more'}")
+                self.notify(f"“{labels.short(job.prompt)}” failed: {job.message or 'see the log of the server'}")
         self.revision += 1
 
-    def _take_frame(self, frame: PreviewFrame) -> None:
-        ring = self.frames.pop(frame.job, None) or Frames()
-        ring.add(frame)
-        self.frames[frame.job] = ring
-        while len(self.frames) > PREVIEWED_JOBS:
-            del self.frames[next(iter(self.frames))]
-        self._happened.append(NewFrame(frame.job))
+    def _take_preview(self, frame: PreviewFrame) -> None:
+        history = self.previews.pop(frame.job, None) or PreviewHistory()
+        history.add(frame)
+        self.previews[frame.job] = history
+        while len(self.previews) > MAX_PREVIEWED_JOBS:
+            del self.previews[next(iter(self.previews))]
+        self._events.append(PreviewReceived(frame.job))
 
-    def _greeted(self) -> None:
-        """A server that was started anew may offer other things."""
-        self._epoch = self._client.epoch if self._client else ""
-
-        def told(reply: Any) -> None:
+    def _request_capabilities(self) -> None:
+        def on_reply(reply: Any) -> None:
             if not isinstance(reply, Capabilities):
-                return self._refused("The server does not say what it offers", reply)
-            self.offered = reply
+                self._report_failure("The server did not send its capabilities", reply)
+                return
+            self.capabilities = reply
             self.revision += 1
-            self._on_disk(lambda: storage.remember_capabilities(self.folder, self.address, reply), "The server's offer")
+            try:
+                storage.save_capabilities(self.folder, self.address, reply)
+            except OSError as error:
+                self.notify(storage.save_fault("The server's capabilities", self.folder, error), False)
 
-        self._ask(GetCapabilities(), told)
+        self._request(GetCapabilities(), on_reply)
 
-    def _back_online(self) -> None:
-        for asked in list(self.outbox.values()):
-            self._send_submit(asked)
-        for download in list(self.downloads.values()):
-            download.resume()
+    def _on_reconnected(self) -> None:
+        self.submissions.send_all()
+        self._downloads.resume()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a session tells: notices for the person, and events for who acts on them. Knows nothing of bpy."""
+"""What a session reports: notices for the user, and events for the add-on's timer. Does not import bpy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .shared.messages import JobSummary
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that a person should read; `fix` names the operator that helps."""
+    """A message for the panel; `fix` is the operator whose button appears below it."""
 
     text: str
     is_error: bool = True
@@ -19,30 +19,33 @@ class Notice:
 
 
 @dataclass(frozen=True)
-class NewFrame:
-    """A picture arrived and is in `Session.frames`."""
+class PreviewReceived:
+    """A preview of this job was added to `Session.previews`."""
 
     job: str
 
 
 @dataclass(frozen=True)
 class JobStarted:
-    """A job that was asked for here is in the server's queue."""
+    """The server accepted a job that was submitted from this session."""
 
     job: JobSummary
 
 
 @dataclass(frozen=True)
 class JobEnded:
-    """A job that was seen alive in this session has ended."""
+    """A job ended during this session."""
 
     job: JobSummary
 
 
 @dataclass(frozen=True)
-class MeshArrived:
-    """A mesh was fetched and checked; `by_itself` when nobody pressed a button for it."""
+class MeshDownloaded:
+    """A mesh was downloaded and validated; `is_automatic` when the user did not press Import for it."""
 
     job: JobSummary
     mesh: MeshFile
-    by_itself: bool
+    is_automatic: bool
+
+
+SessionEvent = PreviewReceived | JobStarted | JobEnded | MeshDownloaded

@@ -1,28 +1,27 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the add-on remembers between sessions, as JSON in the user folder.
-
-Its own id, what each server offers, and what was asked for and not answered yet.
-"""
+"""Files in the user folder, as JSON: the installation's id, cached capabilities, and unanswered submissions."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import re
 import uuid
 from pathlib import Path
 from typing import Any
 
+from .shared.atomic import write_atomically
+from .shared.capabilities import Capabilities
 from .shared.errors import ProtocolError
-from .shared.messages import Capabilities, SubmitJob
+from .shared.messages import SubmitJob
 from .shared.schema import from_map, to_map
 
-SERVERS = 20  # remembered; the one not used for longest goes first
+MAX_SERVERS = 20  # whose capabilities are cached; the least recently used goes first
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The map in a file; {} when there is none or somebody else wrote over it."""
+    """The map in a file; {} when the file is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -30,92 +29,93 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """Replace a file whole: two Blenders may write it at once. Raises OSError."""
-    _replace(path, json.dumps(content).encode())
-
-
-def _replace(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes) -> None:
+    """Write a file atomically, since two Blenders may write it at once. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fresh.write_bytes(data)
-    fresh.replace(path)
+    write_atomically(path, data)
+
+
+def save_fault(what: str, folder: Path, error: OSError) -> str:
+    """Message for the user when something cannot be stored."""
+    return (
+        f"{what} cannot be stored in {folder}: {error.strerror or error}; everything works until Blender quits. Free "
+        "some space, or make the folder writable"
+    )
 
 
 def client_id(folder: Path) -> str:
-    """The id of this installation, made at its first use; a fresh one each time where nothing can be written."""
+    """The id of this installation, created at its first use; a new one each time when nothing can be stored."""
     path = folder / "client.json"
     known = _read(path).get("client")
     if isinstance(known, str) and re.fullmatch(r"[0-9a-f]{32}", known):
         return known
-    made = uuid.uuid4().hex
-    try:
-        _write(path, {"client": made})
-    except OSError:
-        return made
-    return made
+    created = uuid.uuid4().hex
+    with contextlib.suppress(OSError):
+        _write(path, json.dumps({"client": created}).encode())
+    return created
 
 
-def recall_capabilities(folder: Path, address: str) -> Capabilities | None:
-    """What the server at `address` offered when it was last seen, to draw the panel without it."""
+def load_capabilities(folder: Path, address: str) -> Capabilities | None:
+    """The cached capabilities of the server at `address`, to draw the panel offline; None when there are none."""
     known = _read(folder / "capabilities.json").get(address)
     try:
         return from_map(Capabilities, known) if known is not None else None
     except ProtocolError:
-        return None  # of an older add-on: the server will say it again
+        return None  # written by another version; the server sends them again
 
 
-def remember_capabilities(folder: Path, address: str, offered: Capabilities) -> None:
-    """Keep what a server offers. Raises OSError when the folder cannot be written."""
+def save_capabilities(folder: Path, address: str, capabilities: Capabilities) -> None:
+    """Cache a server's capabilities. Raises OSError."""
     path = folder / "capabilities.json"
     content = {key: value for key, value in _read(path).items() if key != address}
-    content = dict(list(content.items())[-(SERVERS - 1) :])
-    content[address] = to_map(offered)
-    _write(path, content)
+    content = dict(list(content.items())[-(MAX_SERVERS - 1) :])
+    content[address] = to_map(capabilities)
+    _write(path, json.dumps(content).encode())
 
 
 def known_addresses(folder: Path) -> list[str]:
-    """Servers that were connected to, the latest first."""
+    """Addresses of servers with cached capabilities, latest first."""
     return list(reversed(_read(folder / "capabilities.json")))
 
 
-def keep_submit(folder: Path, address: str, asked: SubmitJob, mesh: bytes = b"") -> None:
-    """Keep a request until it is answered; a file each, so that two Blenders never lose each other's. Raises OSError."""
+def save_submission(folder: Path, address: str, request: SubmitJob, mesh: bytes = b"") -> None:
+    """Store a submission, in a file of its own so that two Blenders do not overwrite each other's. Raises OSError."""
     if mesh:
-        _replace(_mesh_path(folder, asked.ticket), mesh)
-    _write(_submit_path(folder, asked.ticket), {"address": address, "submit": to_map(asked)})
+        _write(_mesh_path(folder, request.ticket), mesh)
+    content = {"address": address, "submit": to_map(request)}
+    _write(_submission_path(folder, request.ticket), json.dumps(content).encode())
 
 
-def drop_submit(folder: Path, ticket: str) -> None:
-    """The request is answered. Raises OSError."""
-    _submit_path(folder, ticket).unlink(missing_ok=True)
+def delete_submission(folder: Path, ticket: str) -> None:
+    """Delete a stored submission and its mesh. Raises OSError."""
+    _submission_path(folder, ticket).unlink(missing_ok=True)
     _mesh_path(folder, ticket).unlink(missing_ok=True)
 
 
-def recall_mesh(folder: Path, asked: SubmitJob) -> bytes | None:
-    """The mesh that a request is to refine; None when it is no more as it was."""
+def load_mesh(folder: Path, request: SubmitJob) -> bytes | None:
+    """The stored mesh of a submission; None when it is missing or damaged."""
     try:
-        data = _mesh_path(folder, asked.ticket).read_bytes()
+        data = _mesh_path(folder, request.ticket).read_bytes()
     except OSError:
         return None
-    return data if hashlib.sha256(data).hexdigest() == asked.mesh else None
+    return data if hashlib.sha256(data).hexdigest() == request.mesh else None
 
 
-def recall_submits(folder: Path, address: str) -> dict[str, SubmitJob]:
-    """What was asked of the server at `address` and not answered, by ticket, oldest first."""
+def load_submissions(folder: Path, address: str) -> dict[str, SubmitJob]:
+    """Stored submissions to the server at `address`, by ticket, oldest first."""
     found = []
     for path in (folder / "outbox").glob("*.json"):
         content = _read(path)
         try:
-            asked, age = from_map(SubmitJob, content.get("submit")), path.stat().st_mtime_ns
+            request, modified_ns = from_map(SubmitJob, content.get("submit")), path.stat().st_mtime_ns
         except (ProtocolError, OSError):
-            continue  # damaged, or answered to another Blender this moment
-        if content.get("address") == address and path == _submit_path(folder, asked.ticket):
-            found.append((age, asked))
-    return {asked.ticket: asked for _, asked in sorted(found, key=lambda pair: pair[0])}
+            continue  # damaged, or just answered to another Blender
+        if content.get("address") == address and path == _submission_path(folder, request.ticket):
+            found.append((modified_ns, request))
+    return {request.ticket: request for _, request in sorted(found, key=lambda pair: pair[0])}
 
 
-def _submit_path(folder: Path, ticket: str) -> Path:
+def _submission_path(folder: Path, ticket: str) -> Path:
     return folder / "outbox" / f"{ticket}.json"
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The heartbeat: a timer that takes in what the server sent, within a budget of time, and has the panel redrawn.
+"""The timer that processes the server's messages within a time budget, imports results and redraws the panel.
 
-Timers do not fire without a window; scripts and tests call `pump`.
+Blender runs timers only in its window; scripts and tests without one call `poll`.
 """
 
 from __future__ import annotations
@@ -12,92 +12,89 @@ from collections.abc import Callable
 
 import bpy
 
-from . import addon_state, import_mesh, import_refined, labels, local_server, preview, properties
-from .preferences import preferences
-from .session_events import JobEnded, JobStarted, MeshArrived, NewFrame
+from . import addon_state, checks, import_mesh, import_refined, labels, local_server, preview, properties
+from .session_events import JobEnded, JobStarted, MeshDownloaded, PreviewReceived
 from .shared.job_states import JobState
 
-BUSY_S, CALM_S, IDLE_S = 0.05, 0.2, 1.0  # between ticks: a job runs, connected, not connected
+ACTIVE_S, ONLINE_S, IDLE_S = 0.05, 0.2, 1.0  # interval while a job runs, while connected, otherwise
 
-_drawn = -1  # the session's revision that the panel shows
-_auto_import: set[str] = set()  # jobs started here that are to be imported when done
-_waiting: list[MeshArrived] = []  # meshes that wait until the artist is out of Edit Mode
+_drawn_revision = -1  # revision of the session that the panel shows
+_auto_import: set[str] = set()  # jobs started in this Blender that are imported when done
+_deferred_imports: list[MeshDownloaded] = []  # until the active object is in Object Mode
 
 
 def tick() -> None:
-    """Take in what is there and act on it."""
-    global _drawn
+    """Process what has arrived."""
+    global _drawn_revision
     session = addon_state.session()
-    happened = session.tick(preferences().tick_budget_ms / 1000)
-    local_server.watch()
-    if session.revision != _drawn:
+    events = session.tick(addon_state.preferences().tick_budget_ms / 1000)
+    local_server.check_exit()
+    if session.revision != _drawn_revision:
         properties.sync_choices()
         properties.sync_rows()
-    fresh = False
-    for event in happened:
-        if isinstance(event, NewFrame):
-            job = properties.active_job()
-            fresh |= job is not None and job.job == event.job
+    has_new_preview = False
+    for event in events:
+        if isinstance(event, PreviewReceived):
+            job = addon_state.active_job()
+            has_new_preview |= job is not None and job.job == event.job
         elif isinstance(event, JobStarted):
-            _started(event)
+            _on_job_started(event)
         elif isinstance(event, JobEnded):
-            _ended(event)
-        elif isinstance(event, MeshArrived):
-            _arrived(event)
-    if fresh and properties.artist().scrub >= 1:
-        preview.show_current()  # only the newest: pictures that came in one tick would not be seen
-    if _waiting and _is_free():
-        _deliver(_waiting.pop(0))
-    if fresh or session.revision != _drawn:
-        _drawn = session.revision
+            _on_job_ended(event)
+        else:
+            _on_mesh_downloaded(event)
+    if has_new_preview and addon_state.properties().preview_position >= 1:
+        preview.show_current()  # only the latest of this tick
+    if _deferred_imports and _is_object_mode():
+        _import(_deferred_imports.pop(0))
+    if has_new_preview or session.revision != _drawn_revision:
+        _drawn_revision = session.revision
         _redraw_panels()
 
 
-def _started(event: JobStarted) -> None:
+def _on_job_started(event: JobStarted) -> None:
     properties.sync_rows()
     properties.choose_job(event.job.job)
-    if properties.artist().import_when_done:
+    if addon_state.properties().import_when_done:
         _auto_import.add(event.job.job)
 
 
-def _ended(event: JobEnded) -> None:
-    wanted = event.job.job in _auto_import
+def _on_job_ended(event: JobEnded) -> None:
+    is_wanted = event.job.job in _auto_import
     _auto_import.discard(event.job.job)
-    if wanted and event.job.state == JobState.SUCCEEDED.value and event.job.mesh_bytes:
-        addon_state.session().fetch(event.job.job, by_itself=True)
+    if is_wanted and event.job.state == JobState.SUCCEEDED.value and event.job.mesh_bytes:
+        addon_state.session().download_mesh(event.job.job, is_automatic=True)
 
 
-def _is_free() -> bool:
+def _is_object_mode() -> bool:
     active = bpy.context.view_layer.objects.active
     return active is None or active.mode == "OBJECT"
 
 
-def _arrived(event: MeshArrived) -> None:
-    # An import that was pressed leaves Edit Mode at once; it asked for that by its tooltip. One that comes by itself waits.
-    if event.by_itself and not _is_free():
-        _waiting.append(event)
-        addon_state.session().say(
-            f"“{labels.short(event.job.prompt)}” is imported when you leave Edit Mode", is_error=False
-        )
+def _on_mesh_downloaded(event: MeshDownloaded) -> None:
+    # The Import button leaves Edit Mode at once, as its tooltip states. An automatic import waits.
+    if event.is_automatic and not _is_object_mode():
+        _deferred_imports.append(event)
+        text = f"“{labels.short(event.job.prompt)}” will be imported when you leave Edit Mode"
+        addon_state.session().notify(text, is_error=False)
     else:
-        _deliver(event)
+        _import(event)
 
 
-def _deliver(event: MeshArrived) -> None:
-    session, ring = addon_state.session(), addon_state.session().frames.get(event.job.job)
+def _import(event: MeshDownloaded) -> None:
+    session, as_asset = addon_state.session(), addon_state.properties().mark_as_asset
+    history = session.previews.get(event.job.job)
+    thumbnail = history.at(1.0) if history else None
+    done = f"Imported “{labels.short(event.job.prompt)}”"
     try:
-        picture = ring.at(1.0) if ring else None
-        told = f"Imported “{labels.short(event.job.prompt)}”"
         if event.job.mesh:
-            told = import_refined.deliver(
-                event.job, event.mesh, session.address, properties.artist().mark_as_asset, picture
-            )
+            done = import_refined.import_refined(event.job, event.mesh, session.address, as_asset, thumbnail)
         else:
-            import_mesh.deliver(event.job, event.mesh, session.address, properties.artist().mark_as_asset, picture)
+            import_mesh.import_mesh(event.job, event.mesh, session.address, as_asset, thumbnail)
     except (ValueError, RuntimeError, MemoryError) as error:
-        session.say(f"“{labels.short(event.job.prompt)}” was not imported: {str(error).strip() or 'out of memory'}")
+        session.notify(f"“{labels.short(event.job.prompt)}” was not imported: {str(error).strip() or 'out of memory'}")
     else:
-        session.say(told, is_error=False)
+        session.notify(done, is_error=False)
 
 
 def _redraw_panels() -> None:
@@ -109,8 +106,8 @@ def _redraw_panels() -> None:
                         region.tag_redraw()
 
 
-def pump(until: Callable[[], bool] = lambda: False, timeout_s: float = 1.0) -> bool:
-    """Tick by hand until `until` says yes or the time is up; returns what `until` said last."""
+def poll(until: Callable[[], bool] = lambda: False, timeout_s: float = 1.0) -> bool:
+    """Tick until `until()` is true or the time is up; the last result of `until`."""
     end = time.monotonic() + timeout_s
     while True:
         tick()
@@ -122,46 +119,45 @@ def pump(until: Callable[[], bool] = lambda: False, timeout_s: float = 1.0) -> b
 
 
 def _on_timer() -> float:
-    """The timer; Blender would drop it for ever after one exception, so a fault is told and the next tick comes."""
+    """Tick, and return the seconds until the next tick. Reports exceptions: Blender would drop the timer for ever."""
     try:
         tick()
     except Exception as error:
         traceback.print_exc()
-        addon_state.session().say(
-            f"Dreamwright stumbled: {type(error).__name__}: {error}; the system console says more"
+        addon_state.session().notify(
+            f"Dreamwright had an internal error: {type(error).__name__}: {error}; the system console has the details"
         )
         return IDLE_S
     session = addon_state.session()
     if not session.is_open:
         return IDLE_S
-    busy = session.downloads or any(job.state == JobState.RUNNING.value for job in session.jobs.values())
-    return BUSY_S if busy or session.outbox or not session.is_online else CALM_S
+    is_active = session.downloads or any(job.state == JobState.RUNNING.value for job in session.jobs.values())
+    return ACTIVE_S if is_active or session.pending or not session.is_online else ONLINE_S
 
 
-def _first_tick() -> None:
-    """Once Blender is up: connect when the preferences say so, where that may be done without asking."""
-    from .operators import connection_fault
-
-    if preferences().connect_on_start and not addon_state.session().is_open and not connection_fault():
+def _connect_on_start() -> None:
+    """Connect after Blender has started, where the preferences and the online access allow it."""
+    preferences, session = addon_state.preferences(), addon_state.session()
+    if preferences.connect_on_start and not session.is_open and not checks.connection_fault():
         try:
-            addon_state.session().connect(preferences().address)
+            session.connect(preferences.address)
         except (ValueError, ImportError) as error:
-            addon_state.session().say(str(error))
+            session.notify(str(error))
 
 
 def register() -> None:
-    """Start the heartbeat; persistent, or the loading of a file would end it."""
+    """Start the timer; persistent, so that loading a file does not end it."""
     bpy.app.timers.register(_on_timer, first_interval=0.5, persistent=True)
     if not bpy.app.background:
-        bpy.app.timers.register(_first_tick, first_interval=0.3, persistent=True)
+        bpy.app.timers.register(_connect_on_start, first_interval=0.3, persistent=True)
 
 
 def unregister() -> None:
-    """Stop it."""
-    global _drawn
-    for timer in (_on_timer, _first_tick):
+    """Stop the timer."""
+    global _drawn_revision
+    for timer in (_on_timer, _connect_on_start):
         if bpy.app.timers.is_registered(timer):
             bpy.app.timers.unregister(timer)
     _auto_import.clear()
-    _waiting.clear()
-    _drawn = -1
+    _deferred_imports.clear()
+    _drawn_revision = -1

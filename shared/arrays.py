@@ -17,7 +17,7 @@ MAX_DIMENSIONS = 4
 
 
 def encode_array(array: np.ndarray, compress: bool = False) -> dict[str, Any]:
-    """Encode an array as a map of dtype, shape, data and packed. Raises ProtocolError outside DTYPES, MAX_DIMENSIONS."""
+    """Encode an array as a map of dtype, shape, data and packed. Raises ProtocolError for another dtype or shape."""
     array = np.asarray(array, order="C")  # unlike ascontiguousarray, keeps a 0-dimensional array
     dtype = array.dtype.newbyteorder("<").str
     if dtype not in DTYPES or array.ndim > MAX_DIMENSIONS:

@@ -105,7 +105,8 @@ class ConnectionMonitor:
             except zmq.Again:
                 break
             # The first frame is the event's number (16 bits) and a value, the second the peer's address.
-            result = _EVENTS.get(int.from_bytes(frames[0][:2], sys.byteorder))
+            number = int.from_bytes(frames[0][:2], sys.byteorder)
+            result = next((result for event, result in _EVENTS.items() if event == number), None)
             if result is HandshakeResult.WRONG_SERVER_KEY:
                 self._closes += 1
             elif result is not None:

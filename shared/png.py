@@ -18,7 +18,9 @@ def check_square_png(data: bytes, smallest: int, largest: int) -> int:
     """Check chunks, checksums and pixel data of a square 8-bit RGB PNG; its side in pixels. Raises ProtocolError."""
     if not data.startswith(SIGNATURE):
         raise ProtocolError("the texture is not a PNG")
-    place, kinds, pixels, size = len(SIGNATURE), [], [], 0
+    kinds: list[bytes] = []
+    pixels: list[bytes] = []
+    place, size = len(SIGNATURE), 0
     while place < len(data):
         if place + 12 > len(data):
             raise ProtocolError("the PNG ends inside a chunk")

@@ -32,7 +32,7 @@ def install(zip_path: str) -> tuple[Any, Any]:
     if bpy.app.version < (5, 2, 0):
         bpy.ops.preferences.addon_enable(module="bl_pkg")
     bpy.ops.extensions.package_install_files(repo="user_default", filepath=zip_path, enable_on_install=True)
-    return importlib.import_module(f"{MODULE}.ticking"), importlib.import_module(f"{MODULE}.live")
+    return importlib.import_module(f"{MODULE}.timer"), importlib.import_module(f"{MODULE}.addon_state")
 
 
 def dream(asked: dict[str, Any]) -> Any:
@@ -41,16 +41,16 @@ def dream(asked: dict[str, Any]) -> Any:
     session = live.session()
     bpy.context.preferences.addons[MODULE].preferences.address = asked["address"]
     bpy.ops.dreamwright.connect()
-    if not ticking.pump(lambda: session.is_online and session.offered is not None, PATIENCE_S):
+    if not ticking.poll(lambda: session.is_online and session.capabilities is not None, PATIENCE_S):
         raise RuntimeError(f"the server did not answer: {session.reason}")
-    models = [model.name for model in session.offered.models if model.ready]
+    models = [model.name for model in session.capabilities.models if model.ready]
     ticket = session.submit(asked["prompt"], "", models[0], asked["preset"], asked["seed"], asked["settings"])
-    if not ticking.pump(lambda: ticket not in session.outbox, PATIENCE_S) or ticket not in session.submitted:
+    if not ticking.poll(lambda: ticket not in session.pending, PATIENCE_S) or ticket not in session.submitted_jobs:
         raise RuntimeError(session.notices[-1].text if session.notices else "the server did not take the job")
-    job = session.submitted[ticket]
+    job = session.submitted_jobs[ticket]
     told = -1
     while session.jobs[job].state not in ENDED:
-        ticking.pump(timeout_s=0.5)
+        ticking.poll(timeout_s=0.5)
         if session.jobs[job].step != told and session.jobs[job].steps:
             told = session.jobs[job].step
             tell(step=told, steps=session.jobs[job].steps)
@@ -62,7 +62,7 @@ def dream(asked: dict[str, Any]) -> Any:
     tell(step=summary.steps, steps=summary.steps)
     before = set(bpy.data.objects)
     bpy.ops.dreamwright.import_mesh(job=job)
-    if not ticking.pump(lambda: set(bpy.data.objects) != before, PATIENCE_S):
+    if not ticking.poll(lambda: set(bpy.data.objects) != before, PATIENCE_S):
         raise RuntimeError(session.notices[-1].text if session.notices else "the mesh did not arrive")
     made = (set(bpy.data.objects) - before).pop()
     tell(

@@ -18,7 +18,7 @@ import pytest
 
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
 from dreamwright.shared.credentials import ConnectionString, fingerprint, format_key, generate_key_pair
-from tests.blender.test_session import module
+from tests.testing.addon_session import addon_module
 from tests.testing.blender_reports import report_of
 from tests.testing.blenders import ROOT, Blender, run_script
 from tests.testing.built_addon import Built
@@ -111,7 +111,7 @@ def test_paste_be_refused_with_the_reason_be_allowed_dream_import_and_be_shut_ou
 
 @pytest.fixture
 def session(installed: Path, tmp_path: Path) -> Iterator[Any]:
-    made = module("session").Session(tmp_path / "user")
+    made = addon_module("session").Session(tmp_path / "user")
     yield made
     made.disconnect()
 
@@ -156,7 +156,7 @@ def test_a_connection_string_is_kept_for_its_address_only_and_another_key_is_tol
 def test_the_own_key_is_made_once_and_at_the_first_need(session: Any) -> None:
     assert not (session.folder / "keys").exists() and session.keys.own_fingerprint == ""
     text = session.keys.own_key_text()
-    again = module("session").Session(session.folder)
+    again = addon_module("session").Session(session.folder)
     assert again.keys.own_key_text() == text
     path = session.folder / "keys" / "own.json"
     path.write_text('{"public": "x"}')
@@ -190,7 +190,7 @@ def test_the_panel_shows_both_fingerprints_and_offers_the_key_where_it_is_asked_
         label=lambda text, icon: drawn.append(text), operator=lambda name, **look: drawn.append(name)
     )
     layout = SimpleNamespace(column=lambda align: column)
-    draw = module("panel").DREAMWRIGHT_PT_server._keys
+    draw = addon_module("panel").DREAMWRIGHT_PT_server._keys
     keys = SimpleNamespace(server=b"x", server_fingerprint="aaaa-bbbb", own_fingerprint="cccc-dddd")
     draw(None, layout, SimpleNamespace(keys=keys, connection_state="unauthorized", is_open=True))
     assert drawn == ["Server aaaa-bbbb", "This computer cccc-dddd", "dreamwright.copy_key"]

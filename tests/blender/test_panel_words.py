@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("bpy")
 
-from tests.blender.test_session import module
+from tests.testing.addon_session import addon_module
 from tests.testing.addon_driver import AddonDriver
 
 
@@ -32,7 +32,7 @@ from tests.testing.addon_driver import AddonDriver
 def test_how_the_connection_stands_is_said_with_what_to_do(
     installed: Path, link: str, here: bool, starting: bool, fault: str, said: list[str]
 ) -> None:
-    assert list(module("labels").connection_text(link, "no answer from there", here, starting, fault)[1:]) == said
+    assert list(addon_module("labels").connection_text(link, "no answer from there", here, starting, fault)[1:]) == said
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_how_the_connection_stands_is_said_with_what_to_do(
 def test_an_estimated_time_is_told_as_roughly_as_it_is_known(
     installed: Path, low: float, high: float, said: str
 ) -> None:
-    assert module("labels").time_range_text(low, high) == said
+    assert addon_module("labels").time_range_text(low, high) == said
 
 
 def test_a_queued_job_tells_its_place_and_when_it_will_be_ready_if_that_is_known(installed: Path) -> None:
-    summary = module("shared.messages").JobSummary
+    summary = addon_module("shared.messages").JobSummary
     job = summary("j", "queued", "a cup", "", "starter", "draft", 0, {}, 0, 40, 0.0, -1.0, 3, "", "", 0.0, 0, "", 1)
-    say = module("labels").progress_text
+    say = addon_module("labels").progress_text
     assert say(job) == "Place 3 in the queue"
     assert say(replace(job, ready_low_s=600.0, ready_high_s=900.0)) == "Place 3 in the queue, ready in 10 to 15 min"
     assert (
@@ -67,7 +67,7 @@ def test_a_queued_job_tells_its_place_and_when_it_will_be_ready_if_that_is_known
 
 
 def test_every_standing_of_a_connection_has_words(installed: Path) -> None:
-    assert set(module("labels").CONNECTION_LABELS) == {link.value for link in module("shared.client").Link}
+    assert set(addon_module("labels").CONNECTION_LABELS) == {link.value for link in addon_module("shared.client").Link}
 
 
 def test_what_is_pressed_in_a_menu_is_chosen_although_blender_keeps_its_number_as_a_32_bit_float(

@@ -22,7 +22,10 @@ from tests.testing.blenders import ROOT
 from tests.testing.fake_capabilities import OFFER
 from tests.testing.fake_props import picture
 
-WITHOUT_BPY = ("session", "commands", "pending_uploads", "session_events", "preview_history", "storage", "labels")
+WITHOUT_BPY = (
+    "addresses", "key_store", "labels", "mesh_downloads", "pending_submissions", "pending_uploads", "preview_history", "session",
+    "session_events", "storage",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WITHOUT_BPY)

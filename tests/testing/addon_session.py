@@ -38,12 +38,12 @@ class SessionBench:
 
     def connect(self) -> None:
         self.session.connect(self.server.address)
-        self.settle(lambda: self.session.is_online and self.session.offered is not None)
+        self.settle(lambda: self.session.is_online and self.session.capabilities is not None)
 
     def submit(self, prompt: str = "a red chair") -> str:
         ticket = self.session.submit(prompt, "", "starter", "quick", 1, {})
-        self.settle(lambda: ticket in self.session.submitted)
-        return self.session.submitted[ticket]
+        self.settle(lambda: ticket in self.session.submitted_jobs)
+        return self.session.submitted_jobs[ticket]
 
 
 @pytest.fixture

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Operators on one job of the list: cancel, pause, resume, import; and on submissions that wait for the server."""
+
+from typing import TYPE_CHECKING, Any
+
+import bpy
+from bpy.props import StringProperty
+
+from . import addon_state, checks
+from .shared.job_states import JobState
+from .shared.messages import JobSummary
+
+if TYPE_CHECKING:
+    from bpy.types import Operator as _Base
+else:
+    _Base = object  # Blender registers every subclass of Operator, so a mix-in must not be one
+
+PANEL = "dreamwright_panel"  # in the context of the panel's buttons only, which act on the selected job
+NOT_SELECTED = "Select a job in the list first"
+
+
+class JobOperator(_Base):
+    """Mix-in for an operator on one job: the selected one, or the one that a script names."""
+
+    bl_options = {"REGISTER"}
+    states: tuple[str, ...] = ()  # in which the operator applies
+    refusal = ""  # shown for a job in another state
+
+    job: StringProperty(name="Job", description="Id of the job; empty: the selected one", options={"SKIP_SAVE"})
+
+    @classmethod
+    def poll(cls, context: Any) -> bool:
+        """In the panel the selected job decides; a script may name any job, which `execute` checks."""
+        fault = checks.offline_fault() or ("" if addon_state.session().jobs else "There is no job yet")
+        if not fault and hasattr(context, PANEL):
+            selected = addon_state.active_job()
+            fault = NOT_SELECTED if selected is None else cls.fault(selected)
+        return checks.allow(cls, fault)
+
+    @classmethod
+    def applies_to(cls, job: JobSummary) -> bool:
+        """Whether the job is in a state in which the operator applies."""
+        return job.state in cls.states
+
+    @classmethod
+    def fault(cls, job: JobSummary) -> str:
+        """Why the operator cannot run on this job, as a sentence; "" when it can."""
+        return "" if cls.applies_to(job) else cls.refusal
+
+    def target(self) -> JobSummary | None:
+        """The named job, else the selected one."""
+        return addon_state.session().jobs.get(self.job) if self.job else addon_state.active_job()
+
+    def execute(self, context: Any) -> set[str]:
+        """Run on the job, or report why not."""
+        job = self.target()
+        if job is None:
+            unknown = f"The server has no job {self.job}; see the list of jobs"
+            self.report({"ERROR"}, unknown if self.job else NOT_SELECTED)
+            return {"CANCELLED"}
+        if fault := self.fault(job):
+            self.report({"ERROR"}, fault)
+            return {"CANCELLED"}
+        return self.run(job)
+
+    def run(self, job: JobSummary) -> set[str]:
+        """Run on a job without fault."""
+        raise NotImplementedError
+
+
+class DREAMWRIGHT_OT_cancel(JobOperator, bpy.types.Operator):
+    """Stop a job."""
+
+    bl_idname = "dreamwright.cancel"
+    bl_label = "Cancel"
+    bl_description = "Stop the job within one step; its present state becomes a mesh"
+    states = (JobState.QUEUED.value, JobState.RUNNING.value, JobState.PAUSED.value)
+    refusal = "Only a job that has not ended can be cancelled"
+
+    def run(self, job: JobSummary) -> set[str]:
+        """Cancel it."""
+        addon_state.session().cancel(job.job)
+        return {"FINISHED"}
+
+
+class DREAMWRIGHT_OT_pause(JobOperator, bpy.types.Operator):
+    """Pause a job."""
+
+    bl_idname = "dreamwright.pause"
+    bl_label = "Pause"
+    bl_description = "Stop the job within one step, to resume it later"
+    states = (JobState.QUEUED.value, JobState.RUNNING.value)
+    refusal = "Only a queued or running job can be paused"
+
+    def run(self, job: JobSummary) -> set[str]:
+        """Pause it."""
+        addon_state.session().pause(job.job)
+        return {"FINISHED"}
+
+
+class DREAMWRIGHT_OT_resume(JobOperator, bpy.types.Operator):
+    """Resume a paused or failed job."""
+
+    bl_idname = "dreamwright.resume"
+    bl_label = "Resume"
+    bl_description = "Put the paused or failed job back into the queue; it continues where it stopped"
+    refusal = "Only a paused job can be resumed, or a failed one with a checkpoint on the server"
+
+    @classmethod
+    def applies_to(cls, job: JobSummary) -> bool:
+        """A failed job may have left no checkpoint."""
+        return job.state == JobState.PAUSED.value or job.resumable
+
+    def run(self, job: JobSummary) -> set[str]:
+        """Resume it."""
+        addon_state.session().resume(job.job)
+        return {"FINISHED"}
+
+
+class DREAMWRIGHT_OT_import(JobOperator, bpy.types.Operator):
+    """Import a job's mesh."""
+
+    bl_idname = "dreamwright.import_mesh"
+    bl_label = "Import"
+    bl_description = "Import the prop at the 3D cursor; leaves Edit Mode"
+    refusal = "This job has no mesh yet"
+
+    @classmethod
+    def applies_to(cls, job: JobSummary) -> bool:
+        """A cancelled job may have a mesh as well."""
+        return job.mesh_bytes > 0
+
+    def run(self, job: JobSummary) -> set[str]:
+        """Start the download; a later tick imports the mesh."""
+        try:
+            addon_state.session().download_mesh(job.job)
+        except ValueError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
+class DREAMWRIGHT_OT_cancel_pending(bpy.types.Operator):
+    """Remove a submission that the server has not answered."""
+
+    bl_idname = "dreamwright.cancel_pending"
+    bl_label = "Cancel Submission"
+    bl_description = "Stop sending this submission to the server"
+    bl_options = {"REGISTER"}
+
+    ticket: StringProperty(
+        name="Ticket", description="Ticket of the submission; empty: all that wait", options={"SKIP_SAVE"}
+    )
+
+    @classmethod
+    def poll(cls, context: Any) -> bool:
+        """Only while a submission waits."""
+        return checks.allow(cls, "" if addon_state.session().pending else "No submission waits for the server")
+
+    def execute(self, context: Any) -> set[str]:
+        """Remove it."""
+        session = addon_state.session()
+        for ticket in [self.ticket] if self.ticket else list(session.pending):
+            session.cancel_pending(ticket)
+        return {"FINISHED"}
+
+
+register, unregister = bpy.utils.register_classes_factory(
+    (
+        DREAMWRIGHT_OT_cancel,
+        DREAMWRIGHT_OT_pause,
+        DREAMWRIGHT_OT_resume,
+        DREAMWRIGHT_OT_import,
+        DREAMWRIGHT_OT_cancel_pending,
+    )
+)
