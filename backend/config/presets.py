@@ -157,6 +157,15 @@ DREAM_FIELDS_CAMERAS = CameraConfig(
     position_offset=0.0,
 )
 DREAM_FIELDS_GUIDANCE = GuidanceConfig(view_dependent=False)  # DF: query_template, one prompt for all views
+DREAM_FIELDS_REGULARIZERS = RegularizerConfig(
+    orientation_start=0.0,
+    orientation_end=0.0,
+    opacity_start=0.0,
+    opacity_end=0.0,
+    transmittance=0.5,  # DF: acc_lam
+    target_opacity_start=1.2 * 0.5,  # DF: acc_target0 and acc_target1, times the factor of its focal length
+    target_opacity_end=1.2 * 0.1,
+)
 
 DREAM_FIELDS_PAPER = Config(
     run=RunConfig(method="dream-fields", steps=10000, views_per_step=1),  # DF: iters; one pose a step
@@ -164,15 +173,7 @@ DREAM_FIELDS_PAPER = Config(
     shading=ShadingConfig(albedo_only_share=1.0),
     render=RenderConfig(resolution=252, samples=192),  # DF: render_width (hq), num_samples
     guidance=DREAM_FIELDS_GUIDANCE,
-    regularizers=RegularizerConfig(
-        orientation_start=0.0,
-        orientation_end=0.0,
-        opacity_start=0.0,
-        opacity_end=0.0,
-        transmittance=0.5,  # DF: acc_lam
-        target_opacity_start=1.2 * 0.5,  # DF: acc_target0 and acc_target1, times what its focal length makes of them
-        target_opacity_end=1.2 * 0.1,
-    ),
+    regularizers=DREAM_FIELDS_REGULARIZERS,
     optimizer=OptimizerConfig(
         kind="adam",
         learning_rate=1e-4,  # DF: lr1, kept to the end
@@ -193,13 +194,8 @@ DREAM_FIELDS = replace(
     # DF's ratio of render_width to crop_width for a model of 64 pixels; coarse views as in draft.
     render=replace(DRAFT.render, resolution=72, coarse_resolution=36),
     guidance=DREAM_FIELDS_GUIDANCE,
-    regularizers=RegularizerConfig(
-        orientation_start=0.0,
-        orientation_end=0.0,
-        opacity_start=0.0,
-        opacity_end=0.0,
-        transmittance=0.5,  # DF: acc_lam
-        target_opacity_start=1.2 * 0.5,  # DF, as above
+    regularizers=replace(
+        DREAM_FIELDS_REGULARIZERS,
         target_opacity_end=0.25,  # mean of the starter's 16 props from these cameras, which cover 0.15 to 0.41
         smoothness=1e-3,  # draft's, since the loss is a few thousand times smaller than a summed SDS gradient
     ),
