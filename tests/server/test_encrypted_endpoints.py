@@ -87,7 +87,7 @@ def test_sockets_that_ignore_encryption_are_not_opened(
             "getsockopt",
             lambda own, option: 0 if option == zmq.ZAP_ENFORCE_DOMAIN else asked_for(own, option),
         )
-    with pytest.raises(ConfigError, match="did not take the settings of an encrypted door"):
+    with pytest.raises(ConfigError, match="does not support the encryption settings"):
         EncryptedServer(tmp_path / "state", monkeypatch)
 
 
@@ -95,7 +95,7 @@ def test_loopback_names_that_resolve_elsewhere_are_refused(tmp_path: Path, monke
     """As when a hosts file gives localhost another address."""
     monkeypatch.setattr("dreamwright.backend.server.app.LocalRunner", ScriptedRunner)
     monkeypatch.setattr("dreamwright.backend.server.transport.router_socket.LOOPBACK", ("0.0.0.0",))
-    with pytest.raises(ConfigError, match="which other machines may reach"):
+    with pytest.raises(ConfigError, match="which others may reach"):
         Server("tcp://0.0.0.0:*", tmp_path, ("cpu",))
     monkeypatch.undo()
     monkeypatch.setattr("dreamwright.backend.server.app.LocalRunner", ScriptedRunner)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dreamwright.backend.scenes.initial_field import FIELD_FILE
-from dreamwright.backend.server.jobs import initial_fields
+from dreamwright.backend.server.jobs import durable_files
 from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.workers.dispatcher import CLEANUP_INTERVAL_S
 from dreamwright.backend.server.workers.job_executor import INITIAL_FIELD_FILE
@@ -107,7 +107,7 @@ def test_field_is_copied_where_links_are_not_supported(
         raise OSError(reason, os.strerror(reason))
 
     origin = finished(in_memory_server)
-    monkeypatch.setattr(initial_fields.os, "link", refuse)
+    monkeypatch.setattr(durable_files.os, "link", refuse)
     own = in_memory_server.store.job_folder(in_memory_server.request(asked(origin)).job.job) / INITIAL_FIELD_FILE
     assert own.read_bytes() == FIELD and own.stat().st_nlink == 1
 
@@ -161,7 +161,7 @@ def test_parent_without_field_is_refused(
         assert (
             refused.code == "not-now"
             and f"job {name} has no field" in refused.message
-            and "dream it again" in refused.message
+            and "generate it again" in refused.message
         )
     assert in_memory_server.store.open_jobs() == 0 and folders(in_memory_server) <= {failed, lost}, (
         "nothing of the new job is left"
@@ -223,8 +223,8 @@ def test_full_disk_refuses_the_finetune_job(
     with monkeypatch.context() as disk:
         in_memory_server.disk.full = full == "store"
         if full == "link":
-            disk.setattr(initial_fields.os, "link", refuse)
-            disk.setattr(initial_fields.shutil, "copyfile", refuse)
+            disk.setattr(durable_files.os, "link", refuse)
+            disk.setattr(durable_files.shutil, "copyfile", refuse)
         elif full == "folder":
             disk.setattr(Path, "mkdir", refuse)
         refused = in_memory_server.refusal(asked(origin))

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.errors import CheckpointError, ConfigError
+from dreamwright.backend.server.jobs.job_record import DERIVED, from_row, to_row
 from dreamwright.backend.server.jobs.job_store import SCHEMA_VERSION
 from dreamwright.backend.server.jobs.retention import DAY_S, MonotonicAge, RetainedJob, expired
 from dreamwright.backend.server.policy import GIGABYTE, Policy, make_policy, policy_settings, stated_bounds
 from dreamwright.backend.server.workers.dispatcher import CLEANUP_INTERVAL_S
 from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport
-from dreamwright.shared.messages import FetchChunk, PinJob, Subscribe
+from dreamwright.shared.messages import FetchChunk, JobSummary, PinJob, Subscribe
 from tests.testing.in_memory_server import InMemoryServer
 
 WEEK = Policy(keep_days=7, keep_gb=1.0)
@@ -202,22 +205,45 @@ def test_orphaned_job_folders_are_removed_at_start(
     assert {path.name for path in jobs.iterdir()} == {kept, "somebody's own"}
 
 
-def test_store_of_version_1_is_migrated(tmp_path: Path) -> None:
+def test_store_of_another_version_is_refused_and_left_unchanged(tmp_path: Path) -> None:
+    in_memory_server = InMemoryServer(tmp_path)
+    in_memory_server.submit("bob")
+    in_memory_server.kill()
+    for version, age in ((SCHEMA_VERSION - 1, "an older"), (SCHEMA_VERSION + 1, "a newer")):
+        with sqlite3.connect(tmp_path / "jobs.sqlite3") as database:
+            database.execute(f"PRAGMA user_version={version}")
+        with pytest.raises(CheckpointError, match=f"written by {age} Dreamwright .*--state"):
+            in_memory_server.open()
+        with sqlite3.connect(tmp_path / "jobs.sqlite3") as database:
+            assert database.execute("PRAGMA user_version").fetchone() == (version,)
+            assert database.execute("SELECT COUNT(*) FROM jobs").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    "summary", ["{", "[]", "null", "{}", '{"job": 5}', '{"a field of another version": 1}'], ids=repr
+)
+def test_damaged_row_is_named(tmp_path: Path, summary: str) -> None:
     in_memory_server = InMemoryServer(tmp_path)
     name = in_memory_server.submit("bob")
     in_memory_server.kill()
-    with sqlite3.connect(tmp_path / "jobs.sqlite3") as old:
-        old.executescript(
-            "ALTER TABLE jobs DROP COLUMN turn; ALTER TABLE jobs DROP COLUMN ended_age; DROP TABLE turns; DROP TABLE durations;"
-        )
-        old.execute("PRAGMA user_version=1")
-        new = ["owner", "priority", "attempt", "device", "ready_low_s", "ready_high_s", "pinned", "fetched"]
-        old.execute(f"UPDATE jobs SET summary = json_remove(summary, {', '.join(repr('$.' + field) for field in new)})")
-    old.close()
+    with sqlite3.connect(tmp_path / "jobs.sqlite3") as database:
+        database.execute("UPDATE jobs SET summary = ?", (summary,))
+    with pytest.raises(CheckpointError, match=f"job '{name}' is damaged.*--state"):
+        in_memory_server.open()
+
+
+def test_row_holds_no_derived_field_and_gives_the_same_job_back(tmp_path: Path) -> None:
+    in_memory_server = InMemoryServer(tmp_path)
+    names = [in_memory_server.submit("bob", prompt=f"a {color} chair") for color in ("red", "blue", "green")]
+    before = [in_memory_server.store.records[name] for name in names]
+    for record in before:
+        saved = json.loads(to_row(record)[-1])
+        assert not set(saved) & set(DERIVED) and set(saved) | set(DERIVED) == set(JobSummary.__dataclass_fields__)
+        positionless = replace(record, summary=replace(record.summary, **DERIVED))
+        assert from_row(to_row(record)) == positionless
+    in_memory_server.kill()
     in_memory_server.open()
-    assert (
-        in_memory_server.job(name).owner,
-        in_memory_server.job(name).state,
-        in_memory_server.job(name).queue_position,
-    ) == ("bob", "queued", 1)
-    assert in_memory_server.store._db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
+    after = [in_memory_server.store.records[name] for name in names]
+    assert [record.summary.queue_position for record in after] == [
+        record.summary.queue_position for record in before
+    ]

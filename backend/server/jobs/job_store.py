@@ -66,7 +66,7 @@ class JobStore:
         clock: Callable[[], float] = time.monotonic,
         listener: JobListener | None = None,
     ) -> None:
-        self.folder, self._wall, self._listener = folder, wall, listener or NoListener()
+        self.folder, self._wall, self._listener = folder, wall, NoListener() if listener is None else listener
         self.records: dict[str, JobRecord] = {}
         self._tickets: dict[tuple[str, str], str] = {}
         try:
@@ -99,9 +99,9 @@ class JobStore:
         self._db.execute("PRAGMA synchronous=FULL")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, SCHEMA_VERSION):
-            age = "newer" if version > SCHEMA_VERSION else "older"
+            age = "a newer" if version > SCHEMA_VERSION else "an older"
             raise CheckpointError(
-                f"{self.folder} was written by a {age} Dreamwright (database version {version}, this one has "
+                f"{self.folder} was written by {age} Dreamwright (database version {version}, this one has "
                 f"{SCHEMA_VERSION}); use that version, or choose another folder with --state"
             )
         self._db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")

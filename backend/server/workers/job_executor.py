@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One attempt at a job of any kind: from its newest checkpoint to a mesh, inside the fence. No sockets, no processes."""
+"""One attempt at a job of any kind, inside the fence: from its newest checkpoint to a mesh. Opens no sockets."""
 
 from __future__ import annotations
 

@@ -30,7 +30,10 @@ class JobInputs:
 
 
 def read_inputs(order: RunJob) -> JobInputs:
-    """The inputs that the order names. Raises CheckpointError for an unreadable field, ConfigError for an unreadable mesh."""
+    """The inputs that the order names.
+
+    Raises CheckpointError for a field and ConfigError for a mesh that cannot be read.
+    """
     folder = Path(order.folder)
     if order.mesh:
         return _read_mesh(folder, order.mesh)
@@ -51,7 +54,8 @@ def _read_mesh(folder: Path, sha256: str) -> JobInputs:
         data = (folder / INPUT_MESH_FILE).read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"the mesh of this job cannot be read on the server ({error.strerror or error}); send the mesh again, as a new job"
+            f"the mesh of this job cannot be read on the server ({error.strerror or error}); send the mesh again, as a "
+            "new job"
         ) from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ConfigError("the mesh of this job was damaged on the server's disk; send the mesh again, as a new job")
