@@ -439,8 +439,8 @@ def test_input_mesh_is_kept_while_the_job_can_resume(in_memory_server: InMemoryS
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"preset": "draft"}, "preset 'draft' makes props from nothing; allowed for a mesh that was sent is 'refine'"),
-        ({"settings": {"mesh.texture": 64}}, "mesh.texture means nothing when a mesh is refined; allowed are"),
+        ({"preset": "draft"}, "preset 'draft' makes props without a mesh; allowed for a mesh is 'refine'"),
+        ({"settings": {"mesh.texture": 64}}, "mesh.texture means nothing to the refinement of a mesh; allowed are"),
         ({"settings": {"mesh.height_m": 0.5}}, "mesh.height_m means nothing"),
         ({"settings": {"refine.strength": 1.5}}, "refine.strength is 1.5; allowed is 0 to 1"),
         ({"prompt": "a red gryphon"}, "gryphon"),
