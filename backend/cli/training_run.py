@@ -138,9 +138,9 @@ def finish(
         for warning in getattr(report, "warnings", ()):
             print_warning(warning)
         if options.previews is not None:
-            from ..mesh_rendering.turntable import turntable_picture
+            from ..mesh_rendering.turntable import turntable_image
 
-            previews.save("turntable", turntable_picture(mesh))
+            previews.save("turntable", turntable_image(mesh))
         print(f"{options.out}: {describe(mesh, report)}")
     except DreamwrightError as error:
         if outcome.is_complete:

@@ -61,7 +61,7 @@ def clip_ears(points: FloatArray) -> IntArray:
     if (turns >= 0).all() and whole_turn:  # convex
         return np.stack([np.zeros(size - 2, dtype=np.int64), np.arange(1, size - 1), np.arange(2, size)], axis=1)
     left = list(range(size))
-    triangles = []
+    triangles: list[tuple[int, ...]] = []
     while len(left) > 3:
         ear = _find_ear(flat[left])
         triangles.append((left[ear - 1], left[ear], left[(ear + 1) % len(left)]))

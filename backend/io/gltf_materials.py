@@ -113,4 +113,5 @@ def _transformed(uv: FloatArray, transform: Mapping[str, Any]) -> FloatArray:
     turned = np.stack(
         [cosine * scaled[:, 0] + sine * scaled[:, 1], cosine * scaled[:, 1] - sine * scaled[:, 0]], axis=1
     )
-    return turned + np.asarray(transform.get("offset", [0.0, 0.0]), dtype=np.float64)
+    shift: FloatArray = np.asarray(transform.get("offset", [0.0, 0.0]), dtype=np.float64)
+    return turned + shift

@@ -11,7 +11,7 @@ import numpy as np
 from ..geometry.color import display_to_linear
 from ..geometry.topology import FloatArray
 from .mesh_data import UnreadableMeshError
-from .texture_sampling import ImageTexture, decode_image
+from .texture_sampling import ImageTexture, Wrap, decode_image
 
 OPTION_WORDS = {"-blendu": 1, "-blendv": 1, "-bm": 1, "-boost": 1, "-cc": 1, "-imfchan": 1, "-texres": 1, "-type": 1}
 
@@ -126,8 +126,8 @@ def _texture(text: str, folder: Path, notices: list[str]) -> ObjTexture | None:
         return None
     if (base, gain) != (0.0, 1.0):
         pixels = np.clip(base + gain * pixels, 0.0, 1.0).astype(np.float32)
-    wrap = ("clamp", "clamp") if clamp else ("repeat", "repeat")
-    return ObjTexture(ImageTexture(pixels, wrap), scale, offset, base, gain)
+    wrap: Wrap = "clamp" if clamp else "repeat"
+    return ObjTexture(ImageTexture(pixels, (wrap, wrap)), scale, offset, base, gain)
 
 
 def _leading_numbers(text: str, most: int) -> tuple[list[float], str]:

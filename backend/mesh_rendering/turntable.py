@@ -20,7 +20,7 @@ BACKGROUND = 0.85  # linear grey behind the mesh
 SUPERSAMPLING = 2
 
 
-def lit_pictures(
+def lit_images(
     mesh: Mesh, azimuth_deg: float, elevation_deg: float, resolution: int
 ) -> tuple[FloatArray, FloatArray]:
     """Color and textureless pictures from one azimuth, display sRGB: two (r, r, 3) arrays in [0, 1].
@@ -53,7 +53,7 @@ def lit_pictures(
     return pictures[0], pictures[1]
 
 
-def turntable_picture(mesh: Mesh, azimuths: int = 8, resolution: int = 160, elevation_deg: float = 15.0) -> Image.Image:
+def turntable_image(mesh: Mesh, azimuths: int = 8, resolution: int = 160, elevation_deg: float = 15.0) -> Image.Image:
     """RGB picture of `azimuths` x 2 tiles of resolution x resolution pixels: front first, then by rising azimuth.
 
     The upper row is in color, the lower textureless. Raises ConfigError for less than one azimuth or 8 pixels.
@@ -62,6 +62,6 @@ def turntable_picture(mesh: Mesh, azimuths: int = 8, resolution: int = 160, elev
         raise ConfigError(
             f"turntable of {azimuths} azimuths at {resolution} pixels; allowed are 1 or more at 8 or more; give larger numbers"
         )
-    tiles = [lit_pictures(mesh, 360.0 * turn / azimuths, elevation_deg, resolution) for turn in range(azimuths)]
+    tiles = [lit_images(mesh, 360.0 * turn / azimuths, elevation_deg, resolution) for turn in range(azimuths)]
     rows = [np.concatenate([tile[row] for tile in tiles], axis=1) for row in range(2)]
     return Image.fromarray((np.concatenate(rows, axis=0) * 255.0 + 0.5).astype(np.uint8))

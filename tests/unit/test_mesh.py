@@ -20,7 +20,7 @@ from dreamwright.backend.geometry.compare import FieldViews, mesh_render_error, 
 from dreamwright.backend.geometry.extract import extract_surface, refine_surface, sample_density_grid
 from dreamwright.backend.geometry.topology import Surface, degenerate_faces, is_manifold, signed_volume, vertex_normals
 from dreamwright.backend.mesh_rendering.rasterize import orbit_axes
-from dreamwright.backend.mesh_rendering.turntable import turntable_picture
+from dreamwright.backend.mesh_rendering.turntable import turntable_image
 from tests.testing.analytic_fields import AnalyticField, box, sphere, union
 
 CONFIG = MeshConfig(resolution=40, triangles=1500, height_m=0.5)
@@ -187,7 +187,7 @@ def test_build_mesh_reports_the_render_error_in_scene_units() -> None:
 
 
 def test_the_turntable_shows_front_color_above_and_grey_below(built) -> None:
-    picture = np.asarray(turntable_picture(built[0], azimuths=3, resolution=48)).astype(int)
+    picture = np.asarray(turntable_image(built[0], azimuths=3, resolution=48)).astype(int)
     assert picture.shape == (96, 144, 3)
     assert (picture[2, 2] == picture[-2, -2]).all() and picture[2, 2].min() > 200  # light grey behind
     upper, lower = picture[14, 24], picture[34, 24]
@@ -195,7 +195,7 @@ def test_the_turntable_shows_front_color_above_and_grey_below(built) -> None:
     grey = picture[48 + 24, 24]
     assert np.ptp(grey) <= 1 and 60 < grey[0] < 250
     with pytest.raises(ConfigError, match="azimuths"):
-        turntable_picture(built[0], azimuths=0)
+        turntable_image(built[0], azimuths=0)
 
 
 def test_smoothing_takes_lumps_and_keeps_size_and_shape() -> None:

@@ -39,7 +39,7 @@ def run_all(
 
     from ...errors import StoppedError
     from ...evaluation import baselines
-    from ...mesh_rendering.turntable import turntable_picture
+    from ...mesh_rendering.turntable import turntable_image
     from ...training.events import Event, StepCompleted
     from ..run_display import PreviewFolder
     from ..signals import StopSignal
@@ -66,7 +66,7 @@ def run_all(
                     return False
                 result, mesh = found
                 if mesh is not None:
-                    PreviewFolder(run.folder).save("turntable", turntable_picture(mesh))
+                    PreviewFolder(run.folder).save("turntable", turntable_image(mesh))
                 else:
                     tqdm.write(f"{run.label}: failed ({result.error}); it counts as wrong", file=sys.stderr)
                 bar.update()
