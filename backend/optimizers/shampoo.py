@@ -87,7 +87,7 @@ class Shampoo(torch.optim.Optimizer):
         step = int(state["step"])
         matrix = gradient.reshape(gradient.shape[0], -1)
         update = torch.empty_like(matrix)
-        tiles = zip(blocks_of(matrix, group["block_size"]), blocks_of(update, group["block_size"]))
+        tiles = zip(blocks_of(matrix, group["block_size"]), blocks_of(update, group["block_size"]), strict=True)
         beta2 = group["betas"][1]
         for index, (tile, target) in enumerate(tiles):
             for side, statistic in (("left", tile @ tile.T), ("right", tile.T @ tile)):

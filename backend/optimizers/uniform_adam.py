@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Adam with one step size for a whole tensor, for vertices (Nicolet et al. 2021, "Large Steps in Inverse Rendering", appendix)."""
+"""Adam with one step size for a whole tensor, for vertices (appendix of Nicolet et al. 2021, "Large Steps")."""
 
 from __future__ import annotations
 

@@ -105,7 +105,8 @@ class TorchProcessGroup:
     def local_views(self, views: int) -> slice:
         if views % self.world_size:
             raise ConfigError(
-                f"run.views_per_step is {views}; allowed with {self.world_size} ranks are multiples of {self.world_size}, as it "
+                f"run.views_per_step is {views}; allowed with {self.world_size} ranks are multiples of "
+                f"{self.world_size}, as it "
                 f"counts the views of all ranks; change it with --set run.views_per_step="
                 f"{self.world_size * (views // self.world_size + 1)}"
             )
@@ -168,7 +169,8 @@ class TorchProcessGroup:
         number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
         if self.all_reduce_max(number) != -self.all_reduce_max(-number):
             raise RunError(
-                "the ranks were not given one and the same job or checkpoint; allowed is the same command, code and work folder for all; "
+                "the ranks were not given one and the same job or checkpoint; allowed is the same command, code and "
+                "work folder for all; "
                 "start them with one torchrun, and with a work folder that all machines see"
             )
 
@@ -183,7 +185,8 @@ class TorchProcessGroup:
 
     def _lost(self, what: str) -> RunError:
         return RunError(
-            f"rank {self.rank}: {what}; all {self.world_size} must go on together; see that rank's own message, then continue "
+            f"rank {self.rank}: {what}; all {self.world_size} must go on together; see that rank's own message, then "
+            "continue "
             "with --resume"
         )
 
@@ -205,7 +208,8 @@ def rank_device(device: torch.device) -> torch.device:
     local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if ":" in str(device) or local >= there:  # an index was given, or there is no device for this process
         raise ConfigError(
-            f"device {device} for local rank {local} with {there} CUDA device(s); allowed is cuda with a device for each rank of a machine; "
+            f"device {device} for local rank {local} with {there} CUDA device(s); allowed is cuda with a device for "
+            "each rank of a machine; "
             "give --device cuda and a smaller --nproc-per-node"
         )
     torch.cuda.set_device(local)
@@ -226,7 +230,8 @@ def process_group(device: torch.device, timeout_s: float = TIMEOUT_S) -> Iterato
         distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
     except (RuntimeError, ValueError) as error:
         raise RunError(
-            f"the {os.environ['WORLD_SIZE']} ranks did not find each other ({one_line(error)}); needed are all of them within "
+            f"the {os.environ['WORLD_SIZE']} ranks did not find each other ({one_line(error)}); needed are all of them "
+            "within "
             f"{timeout_s:.0f} s; start them with one torchrun command"
         ) from error
     yield TorchProcessGroup(timeout_s)

@@ -24,10 +24,11 @@ COUNTS = frozenset({"samples"})  # figures that add up over chunks; the others a
 
 
 class OptimizedScene(ABC):
-    """A scene with one optimizer, whose step renders `run.views_per_step` views, this process's in chunks of `run.views_at_once`.
+    """A scene with one optimizer.
 
-    `streams`: names of the random streams, "noise" among them. Raises ConfigError when the views do not divide evenly
-    among the processes of the group.
+    A step renders `run.views_per_step` views, those of this process in chunks of `run.views_at_once`. `streams`: names
+    of the random streams, "noise" among them. Raises ConfigError when the views do not divide evenly among the
+    processes of the group.
     """
 
     can_restart = False

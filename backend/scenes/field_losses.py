@@ -18,16 +18,17 @@ def opacity_loss(opacity: Tensor) -> Tensor:
 
 
 def transmittance_loss(opacity: Tensor, target_opacity: float) -> Tensor:
-    """-min(tau, mean_pixels (1 - opacity)), tau = 1 - target (Dream Fields, eq 5), of opacity (n, 1, h, w): a scalar, mean of views.
+    """-min(tau, mean_pixels (1 - opacity)), tau = 1 - target (Dream Fields, eq 5).
 
-    No gradient for views that are clearer than the target; an object would vanish otherwise.
+    Of opacity (n, 1, h, w): a scalar, the mean of the views. No gradient for views that are clearer than the target; an
+    object would vanish otherwise.
     """
     clear = 1 - opacity.flatten(1).mean(1)
     return -clear.clamp(max=1 - target_opacity).mean()
 
 
 def opacity_entropy(opacity: Tensor) -> Tensor:
-    """Binary entropy -(o log o + (1 - o) log(1 - o)) in nats of opacity (n, 1, h, w): high for fog, 0 for clear and solid.
+    """Binary entropy -(o log o + (1 - o) log(1 - o)) of opacity (n, 1, h, w), nats: high for fog only.
 
     Clamped away from 0 and 1, where the gradient is infinite.
     """

@@ -58,9 +58,9 @@ ADVICE = {
 class FieldScene(OptimizedScene):
     """Field, background, renderer, optimizer and random streams of one run.
 
-    All processes of a group draw the random numbers of all views, and each renders its own; their gradients are averaged,
-    so that all hold the same field. `warnings` tells of a GPU without its fast marcher. Raises ConfigError when the views
-    do not divide among the processes, or the device lacks what the settings demand.
+    All processes of a group draw the random numbers of all views, and each renders its own; their gradients are
+    averaged, so that all hold the same field. `warnings` tells of a GPU without its fast marcher. Raises ConfigError
+    when the views do not divide among the processes, or the device lacks what the settings demand.
     """
 
     can_restart = True
@@ -242,21 +242,24 @@ class FieldScene(OptimizedScene):
             self.streams.restore(without_prefix("stream.", state.tensors))
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(
-                f"the checkpoint does not fit this run ({one_line(error)}); give the prompt, preset and settings that it was "
+                f"the checkpoint does not fit this run ({one_line(error)}); give the prompt, preset and settings that "
+                "it was "
                 "made with, or start afresh without --resume"
             ) from error
         self.step, self.seed = state.step, state.seed
 
     def initialize_from(self, origin: InitialField) -> None:
-        """Take over another run's field, and the schedules from `run.finetune_share` on; optimizer and streams stay fresh.
+        """Take over another run's field, and the schedules from `run.finetune_share` on.
 
+        The optimizer and the random streams stay fresh.
         Raises CheckpointError when the field is of another kind or size than this configuration's.
         """
         try:
             self.field.load_state_dict(without_prefix("field.", origin.tensors))
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(
-                f"the field of {origin.prompt!r} does not fit this run ({one_line(error)}); begin from it with the preset and "
+                f"the field of {origin.prompt!r} does not fit this run ({one_line(error)}); begin from it with the "
+                "preset and "
                 "the field settings that it was made with"
             ) from error
         try:
@@ -285,7 +288,8 @@ class FieldScene(OptimizedScene):
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(
-                f"out of memory while making the mesh of {self.config.mesh.resolution} cells a side; lower mesh.resolution "
+                f"out of memory while making the mesh of {self.config.mesh.resolution} cells a side; lower "
+                "mesh.resolution "
                 "and continue with --resume: the checkpoint is kept"
             ) from error
 

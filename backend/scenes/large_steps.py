@@ -25,7 +25,7 @@ class LargeStepsParameterization:
         self._solve: Callable[[np.ndarray], np.ndarray] = factor.solve
 
     def solve(self, values: Tensor) -> Tensor:
-        """(I + stiffness L)^-1 of values (V, k), differentiable; the matrix is symmetric, so its transpose is itself."""
+        """(I + stiffness L)^-1 of values (V, k), differentiable; the matrix is its own transpose."""
         return _Solve.apply(values, self)
 
     def plain(self, values: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def edge_energy(vertices: Tensor, edges: Tensor, rest: Tensor) -> Tensor:
 
 
 def normal_energy(vertices: Tensor, faces: Tensor, pairs: Tensor) -> Tensor:
-    """mean over neighboring faces (P, 2) of 1 - cos of the angle between their normals: 0 where all is flat, 2 for a fold."""
+    """mean over neighboring faces (P, 2) of 1 - cos of the angle between their normals: 0 if flat, 2 for a fold."""
     normals = functional.normalize(face_cross(vertices, faces), dim=-1, eps=1e-20)
     return (1 - (normals.index_select(0, pairs[:, 0]) * normals.index_select(0, pairs[:, 1])).sum(-1)).mean()
 

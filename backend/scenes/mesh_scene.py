@@ -72,8 +72,9 @@ def guidance_for(config: GuidanceConfig, strength: float) -> GuidanceConfig:
 class MeshScene(OptimizedScene):
     """A mesh's offsets u and w, their optimizer and random streams.
 
-    A vertex is at v + b x / sqrt(b^2 + |x|^2) with x = (I + stiffness L)^-1 u and b = strength * reach, so it never moves
-    by b; a color at c + (I + color_stiffness L)^-1 w with every |w| <= strength * color_reach, which bounds its change too.
+    A vertex is at v + b x / sqrt(b^2 + |x|^2) with x = (I + stiffness L)^-1 u and b = strength * reach, so it never
+    moves by b; a color at c + (I + color_stiffness L)^-1 w with every |w| <= strength * color_reach, which bounds its
+    change too.
     """
 
     check_shares = (*OptimizedScene.check_shares, 1.0)
@@ -112,10 +113,9 @@ class MeshScene(OptimizedScene):
         ]
         self.optimizer = UniformAdam(groups)
         moved = 100 * refine.strength * refine.reach / 0.5
-        self.notices = (
-            f"{len(input_mesh.vertices)} vertices, {len(input_mesh.faces)} triangles; strength {number_text(refine.strength)}: no vertex "
-            f"moves more than {moved:.0f}% of the mesh's radius",
-        )
+        size = f"{len(input_mesh.vertices)} vertices, {len(input_mesh.faces)} triangles"
+        bound = f"no vertex moves more than {moved:.0f}% of the mesh's radius"
+        self.notices = (f"{size}; strength {number_text(refine.strength)}: {bound}",)
 
     @property
     def is_done(self) -> bool:
@@ -180,8 +180,14 @@ class MeshScene(OptimizedScene):
         plain = torch.where(views.has_plain[:, None], views.plain, torch.full_like(views.plain, GREY))
         background = background_for(self.guidance, plain)
         seen = self._render(
-            displacements, color_changes, background, views.cameras, views.shadings, views.lights, self.config.render.resolution
-        )  # fmt: skip
+            displacements,
+            color_changes,
+            background,
+            views.cameras,
+            views.shadings,
+            views.lights,
+            self.config.render.resolution,
+        )
         if not all_finite([seen.image.detach()]):
             raise DivergedError("the rendered image holds NaN or infinity")
         noise = self.streams["noise"]
@@ -245,7 +251,7 @@ class MeshScene(OptimizedScene):
 
     @torch.no_grad()
     def figures(self) -> dict[str, float]:
-        """moved and moved_most (scene units), recolored (display sRGB, root mean square), folded (share of the faces)."""
+        """moved, moved_most (scene units), recolored (display sRGB, root mean square), folded (share of the faces)."""
         displacements, color_changes = self.displacements(), self.color_changes()
         length = displacements.norm(dim=-1)
         return {
@@ -258,7 +264,8 @@ class MeshScene(OptimizedScene):
     def check(self) -> SceneHealth:
         """See `Scene.check`."""
         figures = self.figures()
-        message = f"moved {figures['moved']:.3f} of a radius-0.5 mesh, {100 * figures['folded']:.1f}% of the faces folded over"
+        folded = f"{100 * figures['folded']:.1f}% of the faces folded over"
+        message = f"moved {figures['moved']:.3f} of a radius-0.5 mesh, {folded}"
         if "inside" in figures:
             message += f", {100 * figures['inside']:.1f}% of the visible surface is its inside"
         if not all(map(math.isfinite, figures.values())):
@@ -323,7 +330,8 @@ class MeshScene(OptimizedScene):
             self.streams.restore(without_prefix("stream.", tensors))
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(
-                f"the checkpoint does not fit this mesh ({one_line(error)}); give the mesh, prompt and settings that it was made "
+                f"the checkpoint does not fit this mesh ({one_line(error)}); give the mesh, prompt and settings that "
+                "it was made "
                 "with, or start afresh without --resume"
             ) from error
         self.step, self.seed = state.step, state.seed

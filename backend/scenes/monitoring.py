@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Monitors of a field: empty scene, fog, NaN, Janus problem. The SDS loss itself does not fall and shows none of them."""
+"""Monitors of a field: empty scene, fog, NaN, Janus problem. The SDS loss does not fall and shows none of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import Tensor
 from .interfaces import SceneHealth
 
 EMPTY_OPACITY = 0.01  # mean opacity of views of a prop below which nothing is there
-# Mean opacity of the rays that meet the bounding sphere, from cameras that frame all of it. A solid ball reaches 0.92 when it
-# fills the sphere to 96% of the radius, where no outline is left to see; a fresh `paper` field has 0.84. It does not depend on
-# how large the scene is within its sphere, unlike the opacity of a view that shows a part: there a fresh field has 0.97.
+# Mean opacity of the rays that meet the bounding sphere, from cameras that frame all of it. A solid ball reaches 0.92
+# when it fills the sphere to 96% of the radius, where no outline is left to see; a fresh `paper` field has 0.84. It
+# does not depend on how large the scene is within its sphere, unlike the opacity of a view that shows a part: there a
+# fresh field has 0.97.
 FULL_OPACITY = 0.92
 
 
@@ -45,9 +46,10 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def check_run(opacity: Tensor, images: Tensor, filled: float, finite: bool) -> SceneHealth:
-    """A verdict on a field from orbit views: opacity (n, 1, h, w), images (n, 3, h, w), and whether its weights are finite.
+    """A verdict on a field from orbit views.
 
-    filled: mean opacity of the rays that meet the bounding sphere, from cameras that frame all of it.
+    opacity (n, 1, h, w), images (n, 3, h, w); finite: whether the field's weights are. filled: mean opacity of the rays
+    that meet the bounding sphere, from cameras that frame all of it.
     """
     figures = opacity_figures(opacity) | {"view_similarity": view_similarity(images), "filled": filled}
     mass = figures["opacity_mass"]

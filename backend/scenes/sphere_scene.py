@@ -114,7 +114,8 @@ class SphereScene(MeshScene):
     ) -> tuple[Mesh, MeshReport]:
         """The sphere as it is, in metres and standing on its base; made at once.
 
-        It has the sphere's faces, so it is always closed and a manifold; when it has turned inside out, all are flipped.
+        It has the sphere's faces, so it is always closed and a manifold; when it has turned inside out, all are
+        flipped.
         """
         vertices = (self.rest + self.displacements()).cpu().double().numpy()
         surface = Surface(vertices, self.input_mesh.faces.astype(np.int64))

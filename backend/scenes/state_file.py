@@ -86,7 +86,8 @@ def read_state(path: Path, job: RunIdentity) -> RunState:
     header, tensors = read_file(path)
     if header.get("fingerprint") != job.fingerprint():
         raise CheckpointError(
-            f"{path} belongs to another run (prompt {header.get('prompt', '?')!r}, or other settings or model weights); give "
+            f"{path} belongs to another run (prompt {header.get('prompt', '?')!r}, or other settings or model "
+            "weights); give "
             "the prompt, model, seed and settings that it was made with, or start afresh without --resume"
         )
     try:

@@ -30,7 +30,7 @@ UNTEXTURED = Shading("textureless", 0.35, 0.65)
 
 @dataclass(frozen=True)
 class StepViews:
-    """n random views: cameras, point lights (n, 3), shadings, and plain (n, 3) colors behind those with has_plain (n,)."""
+    """n random views: cameras, point lights (n, 3), shadings, plain (n, 3) colors behind those with has_plain (n,)."""
 
     cameras: Cameras
     lights: Tensor

@@ -82,7 +82,8 @@ def check_work_folder(folder: Path, resume: bool) -> None:
     """Raise CheckpointError for a work folder that holds a checkpoint although `resume` is False."""
     if has_checkpoint(folder) and not resume:
         raise CheckpointError(
-            f"{folder} holds the checkpoint of an unfinished run; add --resume to continue it, or delete the folder to start afresh"
+            f"{folder} holds the checkpoint of an unfinished run; add --resume to continue it, or delete the folder to "
+            "start afresh"
         )
 
 

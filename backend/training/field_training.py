@@ -48,6 +48,9 @@ def field_trainer(
     group: ProcessGroup | None = None,
     initial_field: InitialField | None = None,
 ) -> Trainer:
-    """A trainer of a field, from `resume` or else from `initial_field`. Raises CheckpointError for one that does not fit."""
+    """A trainer of a field, from `resume` or else from `initial_field`.
+
+    Raises CheckpointError for one that does not fit.
+    """
     make_scene = field_factory(config, guidance, prompts, device, group, initial_field)
     return Trainer(make_scene, config.run, resume, should_stop, clock, group)

@@ -22,8 +22,8 @@ from .methods import check_model, check_used
 class Job:
     """One prompt with everything that decides its result.
 
-    model: a name or a folder, as given. model_digest: of the model's files (`identify_model`), "" before they are looked
-    at. initial_field, input_mesh: SHA-256 of the field or the mesh that the run starts from, "" without one.
+    model: a name or a folder, as given. model_digest: of the model's files (`identify_model`), "" before they are
+    looked at. initial_field, input_mesh: SHA-256 of the field or the mesh that the run starts from, "" without one.
     """
 
     prompt: str

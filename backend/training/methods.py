@@ -13,8 +13,8 @@ from ..config.schema import Config
 from ..config.setting import setting_fields
 from ..config.usage import check_settings_used, run_kind
 from ..errors import ConfigError, ModelError
-from ..models.registry import MODELS, STARTER, STARTER_CLIP, Kind
 from ..models.model_files import is_clip_folder
+from ..models.registry import MODELS, STARTER, STARTER_CLIP, Kind
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a job to a mesh: encode the prompt, load the model, optimize a scene, extract. Commands and workers both run this."""
+"""From a job to a mesh: encode the prompt, load the model, optimize a scene, extract. Commands and workers run it."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class TextTo3DPipeline:
     """One job under way. `events` runs it; `mesh` makes the scene as it is into a mesh, at any time.
 
     `initial_field`: the field that a field scene starts from. `input_mesh`: the mesh of a job that refines one.
-    `notices` and `warnings` are lines for the user. Raises ModelError and PromptError while loading, ConfigError for what
-    the scene cannot do, for a run that cannot fit into memory and for a texture without xatlas, OutOfMemoryError when it
-    did not fit, StoppedError, and CheckpointError for a state of another job.
+    `notices` and `warnings` are lines for the user. Raises ModelError and PromptError while loading, ConfigError for
+    what the scene cannot do, for a run that cannot fit into memory and for a texture without xatlas, OutOfMemoryError
+    when it did not fit, StoppedError, and CheckpointError for a state of another job.
     """
 
     def __init__(

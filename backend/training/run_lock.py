@@ -23,11 +23,12 @@ LOCK_FILE, OWNER_FILE = "run.lock", "run.json"
 def locked_work_folder(folder: Path, resume: bool) -> Iterator[None]:
     """Hold a run's work folder, made if need be, while the body runs.
 
-    The kernel releases the lock when the process ends, also by SIGKILL. A folder that was made for the run, or that held
-    its checkpoints, is removed afterwards when it is empty. Raises CheckpointError for a folder that cannot be written, that
-    another run holds, or that holds a checkpoint although `resume` is False.
+    The kernel releases the lock when the process ends, also by SIGKILL. A folder that was made for the run, or that
+    held its checkpoints, is removed afterwards when it is empty. Raises CheckpointError for a folder that cannot be
+    written, that another run holds, or that holds a checkpoint although `resume` is False.
     """
-    disposable = has_checkpoint(folder) or not folder.exists()
+    # A killed run leaves its files behind.
+    disposable = not folder.exists() or has_checkpoint(folder) or (folder / OWNER_FILE).is_file()
     with contextlib.ExitStack() as stack:
         is_held = False
         stack.callback(lambda: _remove_if_empty(folder) if disposable and is_held else None)  # after the lock's release
@@ -36,7 +37,8 @@ def locked_work_folder(folder: Path, resume: bool) -> Iterator[None]:
             is_held = stack.enter_context(file_lock(folder / LOCK_FILE, give_up=lambda: True, retry_s=0))
             if not is_held:
                 raise CheckpointError(
-                    f"{folder} is in use by {_owner(folder)}; wait for it or stop it, or choose another folder with --work"
+                    f"{folder} is in use by {_owner(folder)}; wait for it or stop it, or choose another folder with "
+                    "--work"
                 )
             # Before the release: filelock refuses a lock on a file that was unlinked since it was opened.
             stack.callback(_remove_files, folder)
@@ -44,7 +46,8 @@ def locked_work_folder(folder: Path, resume: bool) -> Iterator[None]:
             _write_owner(folder)
         except OSError as error:
             raise CheckpointError(
-                f"cannot write to the work folder {folder}: {error.strerror or error}; choose another folder with --work"
+                f"cannot write to the work folder {folder}: {error.strerror or error}; choose another folder with "
+                "--work"
             ) from error
         yield
 

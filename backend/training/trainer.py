@@ -19,10 +19,11 @@ SEED_STRIDE = 7919  # a restart's seed is the old one plus this prime, so that s
 
 
 class Trainer:
-    """Iterating yields `Event`s until the steps are done or `should_stop` is true in any process, asked after every step.
+    """Iterating yields `Event`s until the steps are done or `should_stop`, asked after every step, is true.
 
-    `make_scene` makes the scene of a seed before its first step. The main process alone makes previews and checkpoints.
-    Raises CheckpointError for a state that does not fit, and whatever `make_scene` raises.
+    One process of a group that should stop stops all. `make_scene` makes the scene of a seed before its first step. The
+    main process alone makes previews and checkpoints. Raises CheckpointError for a state that does not fit, and
+    whatever `make_scene` raises.
     """
 
     def __init__(

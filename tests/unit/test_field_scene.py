@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The field scene: eq 10 from the first step on, and a health check that does not depend on the size of the scene."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from dreamwright.backend.config.parsing import apply_settings
+from dreamwright.backend.config.presets import PAPER, PRESETS
+from dreamwright.backend.config.schema import Config
+from dreamwright.backend.fields.interfaces import Field, FieldSample
+from dreamwright.backend.guidance.interfaces import GuidanceResult
+from dreamwright.backend.scenes.field_losses import orientation_weight
+from dreamwright.backend.scenes.field_scene import FieldScene
+from dreamwright.backend.scenes.state_tensors import parameters_of
+from dreamwright.backend.text.prompts import PromptEmbeddings
+from tests.testing.oracles import KnownImages
+from tests.testing.tiny_model import quick_config
+
+SMALL_PAPER = ("field.hidden_width=16", "render.samples=32", "render.resolution=16", "run.views_per_step=1")
+# Everything but eq 10 and the guidance, which is silent.
+ORIENTATION_ONLY = (
+    "regularizers.opacity_start=0", "regularizers.opacity_end=0", "regularizers.entropy_end=0", "regularizers.smoothness=0",
+    "shading.albedo_only_share=1", "background.random_probability=0",
+)  # fmt: skip
+
+
+class Silent:
+    """A guidance that asks for no change."""
+
+    def gradient(self, image, cameras, conditioning, generator, progress) -> GuidanceResult:
+        return GuidanceResult(torch.zeros_like(image), {})
+
+
+def scene_of(config: Config) -> FieldScene:
+    oracle = KnownImages(lambda cameras: torch.full((len(cameras), 3, 16, 16), 0.3), 16)
+    return FieldScene(config, Silent(), PromptEmbeddings(oracle, "a ball", config.guidance), 0)
+
+
+def gradients(config: Config) -> Tensor:
+    """The gradients of the first step, one row of numbers."""
+    scene = scene_of(config)
+    scene._backward()
+    found = [p.grad.reshape(-1) for p in parameters_of(scene.optimizer) if p.grad is not None]
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("kind", ["voxels", "paper"])
+def test_orientation_loss_enters_the_first_unlit_step(kind: str) -> None:
+    """Twice the weight is twice the gradient, and no weight is none: eq 10 is the only term of the loss."""
+    base = (
+        quick_config(*ORIENTATION_ONLY)
+        if kind == "voxels"
+        else apply_settings(PAPER, [*SMALL_PAPER, *ORIENTATION_ONLY])
+    )
+    found = {}
+    for weight in (0.0, 1.0, 2.0):
+        settings = [f"regularizers.orientation_start={weight}", f"regularizers.orientation_end={weight}"]
+        found[weight] = gradients(apply_settings(base, settings))
+    assert float(found[0.0].abs().max()) == 0 < float(found[1.0].abs().max())
+    # Doubling is exact in binary floating point; sums over rays may be taken in another order.
+    torch.testing.assert_close(found[2.0], 2 * found[1.0], rtol=1e-5, atol=1e-6 * float(found[1.0].abs().max()))
+
+
+def test_paper_penalizes_orientation_from_step_0() -> None:
+    assert orientation_weight(PAPER.regularizers, 0.0) == pytest.approx(1e-4)
+    assert orientation_weight(PAPER.regularizers, 1.0) == pytest.approx(1e-2)
+    rendered = []
+    scene = scene_of(apply_settings(PAPER, SMALL_PAPER))
+    render = scene.renderer.render
+
+    def recording_render(*arguments: object) -> object:
+        rendered.append(render(*arguments))
+        return rendered[-1]
+
+    scene.renderer.render = recording_render
+    scene.train_step()
+    assert rendered[0].normals is not None and float(rendered[0].orientation.detach().min()) > 0
+
+
+def test_presets_without_orientation_loss_compute_no_normals_in_unlit_steps() -> None:
+    for name in ("draft", "standard"):
+        assert orientation_weight(PRESETS[name].config.regularizers, 0.5) == 0
+    scene, seen = scene_of(quick_config("shading.albedo_only_share=1")), []
+    appearance = scene.field.appearance
+    scene.field.appearance = lambda mu, with_normals: seen.append(with_normals) or appearance(mu, with_normals)
+    scene.train_step()
+    assert seen and not any(seen)
+
+
+class Ball(Field):
+    """A solid grey ball around the origin, or fog of one density in the whole bounding sphere."""
+
+    def __init__(self, bounding_radius: float, radius: float, tau: float) -> None:
+        super().__init__()
+        self.bounding_radius, self.radius, self.tau = bounding_radius, radius, tau
+
+    def begin_step(self, progress: float) -> None:
+        return
+
+    def density(self, mu: Tensor) -> Tensor:
+        return torch.where(mu.norm(dim=-1) < self.radius, self.tau, 0.0)
+
+    def query(self, mu: Tensor, with_normals: bool) -> FieldSample:
+        normal = torch.nn.functional.normalize(mu, dim=-1) if with_normals else None
+        return FieldSample(self.density(mu), torch.full_like(mu, 0.5), normal)
+
+
+@pytest.mark.parametrize(
+    ("bounding_radius", "radius", "tau", "verdict"),
+    [
+        (1.4, 0.3, 100.0, "fine"),
+        (1.4, 1.2, 100.0, "fine"),  # fills every view of the middle, (1.2 / 1.4)^2 = 0.73 of the sphere's disc
+        (1.4, 1.4, 100.0, "full"),
+        (1.4, 1.4, 8.0, "full"),  # fog: 1 - exp(-8 * 2.8) through the middle
+        (1.4, 1.4, 0.5, "fine"),  # thin fog, 0.75 through the middle
+        (0.6, 0.5, 100.0, "fine"),  # (0.5 / 0.6)^2 = 0.69
+        (0.6, 0.6, 100.0, "full"),
+        (2.8, 2.4, 100.0, "fine"),
+        (2.8, 2.8, 100.0, "full"),
+        (0.3, 0.2, 100.0, "fine"),
+        (0.3, 0.3, 100.0, "full"),
+        (1.4, 0.0, 100.0, "empty"),
+    ],
+)
+def test_full_is_judged_by_the_bounding_sphere(bounding_radius: float, radius: float, tau: float, verdict: str) -> None:
+    scene = scene_of(
+        quick_config(f"field.bounding_radius={bounding_radius}", "render.occupancy_resolution=0", "render.samples=64")
+    )
+    scene.field = Ball(bounding_radius, radius, tau)
+    health = scene.check()
+    assert health.verdict == verdict, health
+
+
+@pytest.mark.parametrize("preset", ["paper", "dream-fields-paper"])
+def test_untouched_field_is_not_full(preset: str) -> None:
+    config = apply_settings(PRESETS[preset].config, ["field.hidden_width=16", "render.samples=32"])
+    health = scene_of(config).check()
+    assert health.verdict == "fine" and health.figures["opacity_mass"] > 0.92, "a view of a part shows nothing but fog"
