@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The key pair of whoever uses the command line as a client of a server; Blender has its own."""
+"""The key pair by which the command line is known to servers; Blender has its own."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..errors import ConfigError
 
 
 def client_folder() -> Path:
-    """Where this user's key pair as a client is kept."""
+    """Folder of this user's key pair."""
     import platformdirs
 
     return Path(platformdirs.user_data_dir("dreamwright", False)) / "client"
 
 
-def own_pair(folder: Path | None = None) -> KeyPair:
-    """This user's key pair, made at its first need, in a file that nobody else may read. Raises ConfigError."""
+def client_key_pair(folder: Path | None = None) -> KeyPair:
+    """This user's key pair, created at the first call in a file that only the user can read. Raises ConfigError."""
     path = (folder or client_folder()) / "keys" / "own.json"
     try:
         return load_or_create_key_pair(path)

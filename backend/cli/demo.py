@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright demo`: the whole way once. A server, a headless Blender with the built add-on, a prompt, a lit scene."""
+"""`dreamwright demo`: from prompt to lit scene, with a server and a headless Blender that has the built add-on."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dreamwright.shared import __version__
 
 from ..errors import DreamwrightError, ExportError, RunError
 
-MARK = "DREAMWRIGHT "  # begins the lines that our script prints among Blender's own
-STOP_S = 60.0  # for the server to end its worker and itself
+MARK = "DREAMWRIGHT "  # starts the lines of demo_scene.py among those of Blender
+STOP_S = 60.0  # for the server to stop its worker and itself
 
 
 class DemoError(DreamwrightError):
-    """Something that the demonstration needs is not there."""
+    """Something that the demo needs is missing."""
 
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     """Define the command's arguments."""
     parser = subparsers.add_parser(
-        "demo", help="server, Blender, prompt, lit scene: the whole way once", description=__doc__
+        "demo", help="from prompt to lit scene: server, Blender, job, import and renders", description=__doc__
     )
     parser.add_argument("prompt", nargs="?", default="a red mushroom")
     parser.add_argument("--preset", default="draft")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, as for generate")
-    parser.add_argument("--size", type=int, default=512, help="pixels a side of the two pictures (default 512)")
+    parser.add_argument("--size", type=int, default=512, help="pixels a side of the two renders (default 512)")
     parser.add_argument("--samples", type=int, default=64, help="Cycles samples a pixel (default 64)")
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), help="folder for scene.blend, sun.png, lamp.png and the logs"
@@ -54,7 +54,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do it all; what it leaves lies in --out."""
+    """Run the demo; its files are in --out. Raises DreamwrightError."""
     settings = dict(_setting(text) for text in options.set)
     for name, value, high in (("--size", options.size, 8192), ("--samples", options.samples, 65536)):
         if not 1 <= value <= high:
@@ -74,11 +74,11 @@ def run(options: argparse.Namespace) -> int:
         )
     with _server(out) as address:
         print(f"server on {address}", flush=True)
-        asked = {
+        arguments = {
             "zip": str(zip_path), "address": address, "out": str(out), "prompt": options.prompt,
             "preset": options.preset, "seed": options.seed, "settings": settings, "size": options.size, "samples": options.samples,
         }  # fmt: skip
-        _drive(command, asked, out)
+        _drive(command, arguments, out)
     print(f"{out / 'scene.blend'}, {out / 'sun.png'}, {out / 'lamp.png'}")
     return 0
 
@@ -109,7 +109,8 @@ def _built(out: Path) -> Path:
     script = Path("build_addon.py").resolve()
     if not script.is_file():
         raise DemoError(
-            "there is no build_addon.py here; run this in a checkout of Dreamwright, or name a built zip with --addon"
+            "the working directory has no build_addon.py; run this in a checkout of Dreamwright, or name a built zip "
+            "with --addon"
         )
     made = subprocess.run([sys.executable, str(script), "--out", str(out / "addon")], capture_output=True, text=True)
     if made.returncode:
@@ -119,7 +120,7 @@ def _built(out: Path) -> Path:
 
 @contextmanager
 def _server(out: Path) -> Iterator[str]:
-    """A server of our own on a free port; its address. Ended at the end, whatever happens."""
+    """Start a server on a free port; yields its address and stops the server afterwards."""
     command = [
         sys.executable,
         "-m",
@@ -132,12 +133,13 @@ def _server(out: Path) -> Iterator[str]:
     ]
     with (out / "server.log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        output = _output_of(process)
         try:
-            line = process.stdout.readline()
-            words = [word for word in line.split() if word.startswith("tcp://")]
-            if not words:
+            line = output.readline()
+            addresses = [word for word in line.split() if word.startswith("tcp://")]
+            if not addresses:
                 raise DemoError(f"the server did not start; see {out / 'server.log'}")
-            yield words[0]
+            yield addresses[0]
         finally:
             process.terminate()
             try:
@@ -145,16 +147,27 @@ def _server(out: Path) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            process.stdout.close()
+            output.close()
 
 
-def _drive(command: list[str], asked: dict[str, Any], out: Path) -> None:
-    """Run our script in Blender and show what it reports. Raises RunError."""
+def _output_of(process: subprocess.Popen[str]) -> IO[str]:
+    """The pipe of a process that was started with stdout=PIPE."""
+    if process.stdout is None:
+        raise RuntimeError("the process has no pipe for its output")
+    return process.stdout
+
+
+def _drive(command: list[str], arguments: dict[str, Any], out: Path) -> None:
+    """Run demo_scene.py in Blender and show what it reports. Raises RunError."""
     from tqdm import tqdm
 
     script = Path(__file__).with_name("demo_scene.py")
-    # A user folder of its own: the person's Blender, if there is one, is neither read nor changed.
-    variables = {**os.environ, "DREAMWRIGHT_DEMO": json.dumps(asked), "BLENDER_USER_RESOURCES": str(out / "blender")}
+    # A user folder of its own, so that the user's Blender is neither read nor changed.
+    variables = {
+        **os.environ,
+        "DREAMWRIGHT_DEMO": json.dumps(arguments),
+        "BLENDER_USER_RESOURCES": str(out / "blender"),
+    }
     for part in ("config", "scripts", "datafiles"):
         (out / "blender" / part).mkdir(parents=True, exist_ok=True)
     failure, bar = "", None
@@ -162,25 +175,28 @@ def _drive(command: list[str], asked: dict[str, Any], out: Path) -> None:
         process = subprocess.Popen(
             [*command, str(script)], env=variables, stdout=subprocess.PIPE, stderr=log, text=True, errors="replace"
         )
+        output = _output_of(process)
         try:
-            for line in process.stdout:
+            for line in output:
                 if not line.startswith(MARK):
                     log.write(line)
                     continue
-                told = json.loads(line.removeprefix(MARK))
-                if "step" in told:
-                    bar = bar or tqdm(total=told["steps"], desc=asked["prompt"][:32], unit="step", file=sys.stderr)
-                    bar.update(told["step"] - bar.n)
-                elif "error" in told:
-                    failure = told["error"]
+                report = json.loads(line.removeprefix(MARK))
+                if "step" in report:
+                    bar = bar or tqdm(
+                        total=report["steps"], desc=arguments["prompt"][:32], unit="step", file=sys.stderr
+                    )
+                    bar.update(report["step"] - bar.n)
+                elif "error" in report:
+                    failure = report["error"]
                 else:
-                    print(told["say"], flush=True)
+                    print(report["message"], flush=True)
         finally:
             if bar is not None:
                 bar.close()
             if process.poll() is None and sys.exc_info()[0] is not None:
                 process.terminate()
             process.wait()
-            process.stdout.close()
+            output.close()
     if failure or process.returncode:
         raise RunError(failure or f"Blender ended with status {process.returncode}; see {out / 'blender.log'}")

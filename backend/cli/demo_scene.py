@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs inside Blender for `dreamwright demo`: installs the add-on, dreams a prop with it, lights and renders it.
+"""Script inside Blender for `dreamwright demo`: install the add-on, generate a prop with it, light and render it.
 
-Never imported: `demo.py` hands it to a Blender, tells it what to do in $DREAMWRIGHT_DEMO and reads its marked lines.
+It is never imported: `demo.py` passes it to Blender with its arguments in $DREAMWRIGHT_DEMO, and reads its marked lines.
 """
 
 from __future__ import annotations
@@ -18,61 +18,62 @@ import bpy
 
 MARK = "DREAMWRIGHT "
 MODULE = "bl_ext.user_default.dreamwright"
-PATIENCE_S = 60.0  # for the server to answer; a job itself may take as long as it likes
+ANSWER_S = 60.0  # for the server to answer; a job may take longer
 ENDED = ("succeeded", "failed", "cancelled")
 
 
-def tell(**facts: Any) -> None:
-    """A line for demo.py."""
-    print(MARK + json.dumps(facts), flush=True)
+def report(**fields: Any) -> None:
+    """Print a line for demo.py."""
+    print(MARK + json.dumps(fields), flush=True)
 
 
 def install(zip_path: str) -> tuple[Any, Any]:
-    """Install and enable the zip as a person would; the add-on's `ticking` and `live` modules."""
+    """Install and enable the zip as a user does; returns the add-on's `timer` and `addon_state` modules."""
     if bpy.app.version < (5, 2, 0):
         bpy.ops.preferences.addon_enable(module="bl_pkg")
     bpy.ops.extensions.package_install_files(repo="user_default", filepath=zip_path, enable_on_install=True)
     return importlib.import_module(f"{MODULE}.timer"), importlib.import_module(f"{MODULE}.addon_state")
 
 
-def dream(asked: dict[str, Any]) -> Any:
-    """The imported object of the prompt. Raises RuntimeError with the reason when there is none."""
-    ticking, live = install(asked["zip"])
-    session = live.session()
-    bpy.context.preferences.addons[MODULE].preferences.address = asked["address"]
+def generate(arguments: dict[str, Any]) -> Any:
+    """Generate and import a prop; returns the object. Raises RuntimeError with the reason when there is none."""
+    timer, addon_state = install(arguments["zip"])
+    session = addon_state.session()
+    bpy.context.preferences.addons[MODULE].preferences.address = arguments["address"]
     bpy.ops.dreamwright.connect()
-    if not ticking.poll(lambda: session.is_online and session.capabilities is not None, PATIENCE_S):
+    if not timer.poll(lambda: session.is_online and session.capabilities is not None, ANSWER_S):
         raise RuntimeError(f"the server did not answer: {session.reason}")
     models = [model.name for model in session.capabilities.models if model.ready]
-    ticket = session.submit(asked["prompt"], "", models[0], asked["preset"], asked["seed"], asked["settings"])
-    if not ticking.poll(lambda: ticket not in session.pending, PATIENCE_S) or ticket not in session.submitted_jobs:
+    ticket = session.submit(
+        arguments["prompt"], "", models[0], arguments["preset"], arguments["seed"], arguments["settings"]
+    )
+    if not timer.poll(lambda: ticket not in session.pending, ANSWER_S) or ticket not in session.submitted_jobs:
         raise RuntimeError(session.notices[-1].text if session.notices else "the server did not take the job")
     job = session.submitted_jobs[ticket]
-    told = -1
+    shown = -1
     while session.jobs[job].state not in ENDED:
-        ticking.poll(timeout_s=0.5)
-        if session.jobs[job].step != told and session.jobs[job].steps:
-            told = session.jobs[job].step
-            tell(step=told, steps=session.jobs[job].steps)
+        timer.poll(timeout_s=0.5)
+        if session.jobs[job].step != shown and session.jobs[job].steps:
+            shown = session.jobs[job].step
+            report(step=shown, steps=session.jobs[job].steps)
         if not session.is_open:
             raise RuntimeError(f"the connection is lost: {session.reason}")
     summary = session.jobs[job]
     if summary.state != "succeeded":
         raise RuntimeError(f"the job {summary.state}: {summary.message}")
-    tell(step=summary.steps, steps=summary.steps)
+    report(step=summary.steps, steps=summary.steps)
     before = set(bpy.data.objects)
     bpy.ops.dreamwright.import_mesh(job=job)
-    if not ticking.poll(lambda: set(bpy.data.objects) != before, PATIENCE_S):
+    if not timer.poll(lambda: set(bpy.data.objects) != before, ANSWER_S):
         raise RuntimeError(session.notices[-1].text if session.notices else "the mesh did not arrive")
     made = (set(bpy.data.objects) - before).pop()
-    tell(
-        say=f"imported {made.name!r}: {len(made.data.polygons)} triangles, {made.dimensions.z:.2f} m tall, dreamt in {summary.elapsed_s:.0f} s"
-    )
+    size = f"{len(made.data.polygons)} triangles, {made.dimensions.z:.2f} m tall"
+    report(message=f"imported {made.name!r}: {size}, generated in {summary.elapsed_s:.0f} s")
     return made
 
 
-def stage(prop: Any) -> dict[str, Any]:
-    """A floor, a camera and two lights around the prop; the lights by name."""
+def light_scene(prop: Any) -> dict[str, Any]:
+    """Add a floor, a camera and two lights around the prop; returns the lights by name."""
     scene, size = bpy.context.scene, max(prop.dimensions)
     for name in ("Cube", "Light"):
         if name in bpy.data.objects:
@@ -117,7 +118,7 @@ def stage(prop: Any) -> dict[str, Any]:
 
 
 def render(lights: dict[str, Any], out: Path, size: int, samples: int) -> None:
-    """One picture under each light."""
+    """Render one image under each light."""
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
     scene.cycles.samples, scene.cycles.use_denoising = samples, False
@@ -127,18 +128,19 @@ def render(lights: dict[str, Any], out: Path, size: int, samples: int) -> None:
             light.hide_render = name != chosen
         scene.render.filepath = str(out / f"{chosen}.png")
         bpy.ops.render.render(write_still=True)
-        tell(say=f"rendered under the {chosen}")
+        report(message=f"rendered under the {chosen}")
 
 
 def main() -> None:
-    asked = json.loads(os.environ["DREAMWRIGHT_DEMO"])
-    out = Path(asked["out"])
+    """Generate, light, render and save."""
+    arguments = json.loads(os.environ["DREAMWRIGHT_DEMO"])
+    out = Path(arguments["out"])
     try:
-        prop = dream(asked)
-        render(stage(prop), out, asked["size"], asked["samples"])
+        prop = generate(arguments)
+        render(light_scene(prop), out, arguments["size"], arguments["samples"])
         bpy.ops.wm.save_as_mainfile(filepath=str(out / "scene.blend"))
     except Exception as error:
-        tell(error=f"{error}")
+        report(error=f"{error}")
         raise
     finally:
         sys.stdout.flush()

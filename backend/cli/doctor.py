@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright doctor`: what this machine offers, what is missing, and how to get it."""
+"""`dreamwright doctor`: versions, device, memory and models of this machine, and how to get what is missing."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ PACKAGES = ("torch", "diffusers", "transformers", "nerfacc", "PyMCubes", "numpy"
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     """Define the command's arguments: none."""
-    return subparsers.add_parser("doctor", help="check this machine", description=__doc__)
+    parser: argparse.ArgumentParser = subparsers.add_parser("doctor", help="check this machine", description=__doc__)
+    return parser
 
 
 def nerfacc_mode() -> str:
-    """How rays are marched here, in words."""
+    """Which ray marcher is used, in words."""
     from ..rendering.marching import missing_for_nerfacc
 
     missing = missing_for_nerfacc()
     if missing:
         return f"not used ({missing}): rays are marched by the built-in dense path"
-    return "its CUDA kernels march rays on the GPU; they are built by the first run (minutes, once)"
+    return "its CUDA kernels march rays on the GPU; the first run compiles them (minutes, once)"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the findings; 1 when no model can be used, else 0."""
+    """Print the report; returns 1 when no model can be used, else 0."""
     import torch
 
     from ..models.local import local_models

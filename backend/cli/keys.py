@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright keys`: the keys of a server that other machines reach, and who may use it. A running server follows at once."""
+"""`dreamwright keys`: the key pair of a server that other machines reach, and who may use it.
+
+A running server follows changes at once.
+"""
 
 from __future__ import annotations
 
 import argparse
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..server.transport.authorized_keys import KeyFolder
 
 PORT = 47630
 
@@ -19,27 +25,25 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     create.add_argument(
         "--replace",
         action="store_true",
-        help="put a new pair in the old one's place; every Blender then needs the new connection string",
+        help="replace the old pair; every Blender then needs the new connection string",
     )
-    show = verbs.add_parser("show", help="print the connection string for artists, and the server's fingerprint")
-    allow = verbs.add_parser("allow", help="let an artist's key in")
-    allow.add_argument(
-        "name", metavar="NAME", help="the artist's name; its jobs are this name's, from every key that it has"
-    )
-    allow.add_argument("key", metavar="KEY", help="what Copy My Key in Blender's tab Dream has copied")
+    show = verbs.add_parser("show", help="print the connection string for users, and the server's fingerprint")
+    allow = verbs.add_parser("allow", help="allow a user's key")
+    allow.add_argument("name", metavar="NAME", help="the user's name; all keys of a name share its jobs")
+    allow.add_argument("key", metavar="KEY", help="what Copy My Key in Blender's tab Dream copies")
     allow.add_argument(
         "--admin",
         action=argparse.BooleanOptionalAction,
         help="sees and controls everybody's jobs (default: as before; at first not)",
     )
-    revoke = verbs.add_parser("revoke", help="shut an artist out, at once; their jobs stay")
+    revoke = verbs.add_parser("revoke", help="refuse a user's keys, at once; the jobs stay")
     revoke.add_argument("name", metavar="NAME")
     listed = verbs.add_parser("list", help="print names, roles and fingerprints")
     verbs.add_parser(
-        "mine", help="print your own key, for dreamwright top on a server that asks for keys; made at its first need"
+        "mine", help="print your own key, for dreamwright top on a server that requires keys; created at the first use"
     )
     show.add_argument(
-        "--address", help="where artists reach the server, as tcp://HOST:PORT (default: where it was served last)"
+        "--address", help="where users reach the server, as tcp://HOST:PORT (default: where it was served last)"
     )
     for verb in (create, show, allow, revoke, listed):
         verb.add_argument(
@@ -52,14 +56,14 @@ def own_host() -> str:
     """The address by which other machines most likely reach this one; nothing is sent to find it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # of documentation (RFC 5737): a datagram socket only picks its own address
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737): connecting a datagram socket sends nothing
             return str(probe.getsockname()[0])
         except OSError:
             return socket.gethostname()
 
 
-def reachable(bound: str, named: str = "") -> str:
-    """tcp://HOST:PORT for artists, of the address that a server is bound to and of the host that its keeper names."""
+def reachable_address(bound: str, named: str = "") -> str:
+    """tcp://HOST:PORT for users: of the address that a server is bound to, or of the host that `named` gives."""
     host, _, port = bound.removeprefix("tcp://").rpartition(":")
     if named:
         host = f"[{named}]" if ":" in named and not named.startswith("[") else named
@@ -69,54 +73,58 @@ def reachable(bound: str, named: str = "") -> str:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry out one verb."""
-    from dreamwright.shared.credentials import (
-        ConnectionString,
-        fingerprint,
-        format_key,
-        parse_connection_string,
-        parse_key,
-    )
+    """Run one verb. Raises ConfigError."""
+    from dreamwright.shared.credentials import fingerprint, format_key, parse_key
 
     from ..errors import ConfigError
     from ..server.transport.authorized_keys import KeyFolder, shown_users, state_folder
 
     if options.verb == "mine":
-        from .client_key import own_pair
+        from .client_key import client_key_pair
 
-        print(format_key(own_pair().public))
+        print(format_key(client_key_pair().public))
         return 0
     folder = KeyFolder(options.state or state_folder())
     if options.verb == "create":
-        pair = folder.create(options.replace)
+        try:
+            pair = folder.create(options.replace)
+        except OSError as error:
+            raise ConfigError(
+                f"keys cannot be kept in {folder.folder}: {error.strerror or error}; choose another --state"
+            ) from error
         print(f"keys made in {folder.folder}; the server's fingerprint is {fingerprint(pair.public)}")
         print("next: dreamwright serve --address tcp://0.0.0.0:47630")
     elif options.verb == "show":
-        address = options.address or folder.served() or f"tcp://{own_host()}:{PORT}"
-        invitation = ConnectionString(address, folder.pair().public)
-        try:
-            parse_connection_string(str(invitation))
-        except ValueError as error:
-            raise ConfigError(
-                f"the address is {address!r}; allowed is tcp://HOST:PORT, for example tcp://192.168.1.20:{PORT}"
-            ) from error
-        print(invitation)
-        print(f"the server's fingerprint is {invitation.fingerprint}")
+        _show(folder, options.address)
     elif options.verb == "allow":
         user = folder.allow(options.name, options.key, options.admin)
+        role = " as an admin" if user.is_admin else ""
         print(
-            f"{user.name} may use this server{' as an admin' if user.is_admin else ''}, with the key of fingerprint {fingerprint(parse_key(options.key))}"
+            f"{user.name} may use this server{role}, with the key of fingerprint {fingerprint(parse_key(options.key))}"
         )
     elif options.verb == "revoke":
         user = folder.revoke(options.name)
-        print(
-            f"{user.name} may not use this server any more ({len(user.keys)} {'key' if len(user.keys) == 1 else 'keys'}); the jobs stay, and an admin sees them"
-        )
+        keys = f"{len(user.keys)} {'key' if len(user.keys) == 1 else 'keys'}"
+        print(f"{user.name} may not use this server any more ({keys}); the jobs stay, and an admin sees them")
     else:
         lines = shown_users(folder.users())
-        print(
-            "\n".join(lines)
-            if lines
-            else f"nobody is allowed yet; let an artist in with: {folder.command('allow NAME KEY')}"
-        )
+        print("\n".join(lines) or f"nobody is allowed yet; allow a user's key with: {folder.command('allow NAME KEY')}")
     return 0
+
+
+def _show(folder: KeyFolder, given: str | None) -> None:
+    """Print the connection string and the fingerprint. Raises ConfigError."""
+    from dreamwright.shared.credentials import ConnectionString, parse_connection_string
+
+    from ..errors import ConfigError
+
+    address = given or folder.served() or f"tcp://{own_host()}:{PORT}"
+    connection = ConnectionString(address, folder.pair().public)
+    try:
+        parse_connection_string(str(connection))
+    except ValueError as error:
+        raise ConfigError(
+            f"the address is {address!r}; allowed is tcp://HOST:PORT, for example tcp://192.168.1.20:{PORT}"
+        ) from error
+    print(connection)
+    print(f"the server's fingerprint is {connection.fingerprint}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright models`: the models by name and which are here; `download` brings one, `verify` checks one."""
+"""`dreamwright models`: list the models and where they are; `download` fetches one, `verify` checks one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from dreamwright.shared.numbers import number_text
 
@@ -20,8 +22,8 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
     get = actions.add_parser(
         "download",
-        help="bring a model to this machine, or go on with it",
-        description="Needs a network; nothing else does.",
+        help="download a model, or continue a download",
+        description="This is the only command that needs a network.",
     )
     get.add_argument(
         "name", help='a name that `dreamwright models` lists, or "owner/name" of a model on the Hugging Face hub'
@@ -40,7 +42,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what was asked. Raises ModelError."""
+    """Run the chosen action. Raises ModelError."""
     if options.action == "download":
         return _download(options.name, options.to, options.revision)
     return _verify(options.model) if options.action == "verify" else _list()
@@ -57,9 +59,8 @@ def _list() -> int:
             f"{number_text(model.text_encoder_gb)} GB while encoding the prompt"
         )
         print(f"    here: {model.folder}" if model.available else f"    not here: {model.how_to_get}")
-    print(
-        f"Downloads go to {models_root()}; any folder with a pipeline of a supported class works as well: --model FOLDER"
-    )
+    works = "any folder with a pipeline of a supported class works as well: --model FOLDER"
+    print(f"Downloads go to {models_root()}; {works}")
     return 0
 
 
@@ -78,7 +79,7 @@ def _download(name: str, to: str | None, revision: str | None) -> int:
         return 0
     found = find(model)
     folder = Path(to).expanduser() if to else (found.partial if found.resumable else None) or default_folder(model)
-    bar = _Bar(f"{model.name}")
+    bar = _DownloadBar(f"{model.name}")
     here = folder if to else found.folder or folder
     if _is_whole(model, here, found.folder, revision, bar):
         print(f"{model.name} is here already, whole: {here}")
@@ -86,7 +87,7 @@ def _download(name: str, to: str | None, revision: str | None) -> int:
         try:
             _fetch(model, folder if not found.folder or to else _writable(found.folder, folder), revision, bar)
         except KeyboardInterrupt:
-            print(f"dreamwright: stopped; the same command goes on from here ({folder})", file=sys.stderr)
+            print(f"dreamwright: stopped; the same command continues the download to {folder}", file=sys.stderr)
             return INTERRUPTED
         finally:
             bar.end()
@@ -96,44 +97,42 @@ def _download(name: str, to: str | None, revision: str | None) -> int:
 
 
 def _writable(found: Path, own: Path) -> Path:
-    """Where a model that is here in full, but damaged or of another revision, is mended: never in the hub's own cache."""
+    """Folder to repair a complete but damaged or outdated model in: never the hub's own cache."""
     from ..models.download_record import record_path
 
     return found if record_path(found).is_file() else own
 
 
-def _fetch(model: Any, folder: Path, revision: str | None, bar: _Bar) -> None:
+def _fetch(model: Any, folder: Path, revision: str | None, bar: _DownloadBar) -> None:
     from ..models.download import download
 
     done = download(model, folder, revision, bar)
     first = model.sources[0]
-    mirror = "" if done.home.repo_id == first.repo_id else f", a mirror, since {first.repo_id} could not"
-    pinned = "" if revision or done.home.revision else " (the registry knows no expected revision)"
+    mirror = "" if done.source.repo_id == first.repo_id else f", a mirror, since {first.repo_id} could not"
+    pinned = "" if revision or done.source.revision else " (the registry knows no expected revision)"
     bar.end()
     print(f"{model.name} is whole: {done.folder}")
-    print(
-        f"served by {done.home.repo_id}{mirror}, revision {done.revision}{pinned}; {done.received / 1e6:.1f} MB received"
-    )
+    origin = f"served by {done.source.repo_id}{mirror}, revision {done.revision}{pinned}"
+    print(f"{origin}; {done.received / 1e6:.1f} MB received")
     print(f"licence: {model.licence}")
 
 
-def _is_whole(model: Any, folder: Path, found: Path | None, revision: str | None, bar: _Bar) -> bool:
-    """Whether the folder is a sound copy of that model and revision, told without the network."""
+def _is_whole(model: Any, folder: Path, found: Path | None, revision: str | None, bar: _DownloadBar) -> bool:
+    """Whether the folder is an intact copy of that model and revision, without asking the network."""
     from ..errors import ModelError
     from ..models.download_record import read_record
     from ..models.verify import verify_folder
 
     record = read_record(folder)
-    if record is None and (
-        folder != found or revision is not None
-    ):  # only the hub's cache says without a record what a folder is
+    # Without a record only the place in the hub's cache identifies a folder.
+    if record is None and (folder != found or revision is not None):
         return False
-    if record is not None and record.repo_id not in {home.repo_id for home in model.sources}:
+    if record is not None and record.repo_id not in {source.repo_id for source in model.sources}:
         return False
     if record is not None and (not record.complete or revision not in (None, record.revision, record.asked)):
         return False
     try:
-        bar.say(f"checking {folder}")
+        bar.message(f"checking {folder}")
         return verify_folder(folder).sound
     except ModelError:
         return False
@@ -146,40 +145,43 @@ def _verify(given: str) -> int:
     from ..models.verify import expected_files, verify_folder
 
     path, model = Path(given).expanduser(), registered_model(given)
-    if path.is_dir() and (os.sep in given or model is None or (path / "model_index.json").is_file()):
+    folder: Path
+    name: str | None
+    if os.path.isdir(path) and (os.sep in given or model is None or (path / "model_index.json").is_file()):
         folder, name = path, None
     elif model is not None:
         found = find(model)
-        if found.folder is None and found.partial is None:
+        there = found.folder or found.partial
+        if there is None:
             raise ModelError(
-                f"the model {given!r} is not on this machine; `dreamwright models download {given}` brings it"
+                f"the model {given!r} is not on this machine; `dreamwright models download {given}` fetches it"
             )
-        folder, name = found.folder or found.partial, model.name
+        folder, name = there, model.name
     else:
         raise ModelError(f"there is no model folder {given!r}; give a folder or one of {', '.join(BY_NAME)}")
-    bar = _Bar("verifying")
+    bar = _DownloadBar("verifying")
     bar.begin(sum(file.size for file in expected_files(folder).values()), 0)
     try:
-        verdict = verify_folder(folder, bar.advance)
+        result = verify_folder(folder, bar.advance)
     finally:
         bar.end()
-    for fault in verdict.faults:
+    for fault in result.faults:
         print(fault)
-    if not verdict.sound:
+    if not result.sound:
         raise ModelError(
-            f"{folder} has {len(verdict.faults)} fault{'s' if len(verdict.faults) > 1 else ''}; {_mend(folder, name)}"
+            f"{folder} has {len(result.faults)} fault{'s' if len(result.faults) > 1 else ''}; {_repair_advice(folder, name)}"
         )
     known = (
         "all with their hash"
-        if verdict.hashed == verdict.checked
-        else f"{verdict.hashed} with their hash, the rest by size and header"
+        if result.hashed == result.checked
+        else f"{result.hashed} with their hash, the rest by size and header"
     )
-    print(f"{folder} is sound: {verdict.checked} files, {verdict.size / 1e6:.1f} MB, {known}")
+    print(f"{folder} is sound: {result.checked} files, {result.size / 1e6:.1f} MB, {known}")
     return 0
 
 
-def _mend(folder: Path, name: str | None) -> str:
-    """What to do about a damaged folder."""
+def _repair_advice(folder: Path, name: str | None) -> str:
+    """How to repair a damaged folder."""
     from ..errors import ModelError
     from ..models.download_record import read_record
     from ..models.local import default_folder, registered_model
@@ -195,28 +197,29 @@ def _mend(folder: Path, name: str | None) -> str:
         known = BY_REPO.get(record.repo_id.lower())
         model = registered_model(known.name if known else record.repo_id)
         elsewhere = f" --to {folder}" if model is None or folder.resolve() != default_folder(model).resolve() else ""
-        return f"`dreamwright models download {model.name if model else record.repo_id}{elsewhere}` fetches just what is wrong"
+        named = model.name if model else record.repo_id
+        return f"`dreamwright models download {named}{elsewhere}` fetches just what is wrong"
     if name is not None:
-        return f"`dreamwright models download {name}` brings a whole copy"
+        return f"`dreamwright models download {name}` fetches a complete copy"
     return "copy or download the model again, whole"
 
 
-class _Bar:
-    """A download on the terminal: bytes, rate and time left; without a terminal a line now and then."""
+class _DownloadBar:
+    """Progress of a download: a bar with rate and remaining time, or without a terminal a line for every tenth."""
 
     def __init__(self, label: str) -> None:
-        self._label, self._bar, self._total, self._done, self._told = label, None, 0, 0, 0
+        self._label = label
+        self._bar: tqdm | None = None
+        self._total = self._done = self._tenths = 0
 
-    def say(self, line: str) -> None:
-        from tqdm import tqdm
-
+    def message(self, line: str) -> None:
+        """Print a line above the bar."""
         tqdm.write(line, file=sys.stderr)
 
     def begin(self, total: int, here: int) -> None:
-        from tqdm import tqdm
-
+        """Start a bar of `total` bytes, of which `here` are done."""
         self.end()
-        self._total, self._done, self._told = total, here, 0
+        self._total, self._done, self._tenths = total, here, 0
         if sys.stderr.isatty():
             self._bar = tqdm(
                 total=total,
@@ -229,14 +232,16 @@ class _Bar:
             )
 
     def advance(self, count: int) -> None:
+        """Count more bytes."""
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
-        elif self._total and self._done * 10 // self._total > self._told:
-            self._told = self._done * 10 // self._total
-            print(f"{self._label}: {self._told * 10}% of {self._total / 1e6:.1f} MB", file=sys.stderr, flush=True)
+        elif self._total and self._done * 10 // self._total > self._tenths:
+            self._tenths = self._done * 10 // self._total
+            print(f"{self._label}: {self._tenths * 10}% of {self._total / 1e6:.1f} MB", file=sys.stderr, flush=True)
 
     def end(self) -> None:
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

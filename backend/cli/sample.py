@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright sample`: pictures from a prompt by ancestral sampling or by SDS on plain images (fig 2, fig 7)."""
+"""`dreamwright sample`: images from a prompt by ancestral sampling, or by SDS of an image (figures 2 and 7)."""
 
 from __future__ import annotations
 
 import argparse
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from dreamwright.shared.numbers import number_text
 
 from ..errors import ConfigError
 
@@ -22,42 +24,40 @@ METHODS = ("ancestral", "sds")
 VIEWS = {"front": (0.0, 0.0), "side": (90.0, 0.0), "back": (180.0, 0.0), "overhead": (0.0, 90.0)}  # azimuth, elevation
 DEFAULT_STEPS = {"ancestral": 64, "sds": 400}
 DEFAULT_OMEGA = {"ancestral": 3.0, "sds": 20.0}
-SDS_LEARNING_RATE = 0.1  # of Adam on the logits of the pixels
+SDS_LEARNING_RATE = 0.1  # of Adam, on the logits of the pixels
 SDS_T_MAX_END = 0.5  # late steps see little noise and add detail
 MAX_COUNT = 256
 
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     """Add the command to an argparse subparsers object."""
-    parser = subparsers.add_parser(
-        "sample", help="make pictures from a prompt", description="Make pictures from a prompt with a model's prior."
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "sample", help="make images from a prompt", description="Make images from a prompt with a model's prior."
     )
     parser.add_argument("prompt", metavar="PROMPT", help="what to show, for example 'a red mushroom'")
-    parser.add_argument("--out", required=True, metavar="FILE.png", help="PNG to write; several pictures make a grid")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE.png", help="PNG file to write; several images make a grid"
+    )
     parser.add_argument(
         "--model", default="starter", help="a name that `dreamwright models` lists, or a pipeline folder"
     )
     parser.add_argument("--method", choices=METHODS, default="ancestral", help="ancestral sampling, or SDS on pixels")
-    parser.add_argument("--symmetric", action="store_true", help="mirror-symmetric pictures (with --method sds)")
+    parser.add_argument("--symmetric", action="store_true", help="mirror-symmetric images (with --method sds)")
     parser.add_argument("--steps", type=int, help=f"denoiser steps (default {_defaults(DEFAULT_STEPS)})")
     parser.add_argument(
         "--omega",
         type=float,
         help=f"guidance weight; diffusers' guidance_scale is 1 + omega (default {_defaults(DEFAULT_OMEGA)})",
     )
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures (default 0)")
-    parser.add_argument("--count", type=int, default=1, help="number of pictures (default 1)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same images (default 0)")
+    parser.add_argument("--count", type=int, default=1, help="number of images (default 1)")
     parser.add_argument("--view", choices=tuple(VIEWS), help="append view words to the prompt")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
-    parser.set_defaults(run=run)
     return parser
 
 
-def run(args: argparse.Namespace) -> int:
-    """Sample and write the picture; everything that can be refused is refused before a model is loaded.
-
-    Raises the errors of `backend/errors.py`; returns the exit code 0.
-    """
+def run(options: argparse.Namespace) -> int:
+    """Sample and write the images; bad arguments are refused before a model is loaded. Raises DreamwrightError."""
     import torch
     from tqdm import tqdm
 
@@ -70,52 +70,63 @@ def run(args: argparse.Namespace) -> int:
     from ..models.pipeline_folder import open_pipeline
     from ..text.encoder_process import PipelinePromptEncoder, make_text_encoder
     from ..text.prompts import PromptEmbeddings, clean_prompt
+    from .run_display import print_warning
 
-    out = check_image_path(args.out)
-    steps = DEFAULT_STEPS[args.method] if args.steps is None else args.steps
-    omega = DEFAULT_OMEGA[args.method] if args.omega is None else args.omega
-    if not 1 <= args.count <= MAX_COUNT:
-        raise ConfigError(f"--count {args.count}; allowed are 1 to {MAX_COUNT}; choose another number")
+    out = check_image_path(options.out)
+    steps = DEFAULT_STEPS[options.method] if options.steps is None else options.steps
+    omega = DEFAULT_OMEGA[options.method] if options.omega is None else options.omega
+    _check_arguments(options, steps, omega)
+    clean_prompt(options.prompt)
+    config = GuidanceConfig(omega=omega, t_max_end=SDS_T_MAX_END, view_dependent=options.view is not None)
+    device = choose_device(options.device)
+    folder = open_pipeline(local.resolve_model(options.model))
+    dtype = chosen_dtype(ModelConfig(), device)
+    text = make_text_encoder(folder, device, dtype)
+    embeddings = PromptEmbeddings(PipelinePromptEncoder(text, device), options.prompt, config)
+    text.free()  # before the network is loaded: the text encoders of large models are as large
+    denoiser = load_denoiser(folder.path, device, dtype, text=text)
+    for warning in embeddings.warnings:
+        print_warning(warning)
+    azimuth, elevation = VIEWS[options.view or "front"]
+    conditioning = embeddings.for_cameras([azimuth] * options.count, [elevation] * options.count)
+    generator = torch.Generator().manual_seed(options.seed)
+    states = _states(denoiser, conditioning, config, options.method, options.symmetric, steps, generator)
+    state = torch.empty(0)
+    for latest in tqdm(states, total=steps, desc=options.method, unit="step", dynamic_ncols=True):
+        state = latest
+    images = state if options.method == "sds" else to_images(denoiser, state)
+    provenance = {
+        "prompt": conditioning.words[0],
+        "model": str(options.model),
+        "method": options.method,
+        "symmetric": str(options.symmetric),
+        "steps": str(steps),
+        "omega": str(omega),
+        "guidance_scale": str(1 + omega),
+        "seed": str(options.seed),
+    }
+    write_output(out, png_bytes(image_grid(images), provenance))
+    print(f"wrote {out}")
+    return 0
+
+
+def _check_arguments(options: argparse.Namespace, steps: int, omega: float) -> None:
+    """Raise ConfigError for numbers out of range, and for options that exclude each other."""
+    from ..config.parsing import setting_bounds
+
+    if not 1 <= options.count <= MAX_COUNT:
+        raise ConfigError(f"--count {options.count}; allowed are 1 to {MAX_COUNT}; choose another number")
     if steps < 1:
         raise ConfigError(f"--steps {steps}; allowed are 1 or more; choose another number")
     if not (math.isfinite(omega) and omega >= 0):
         raise ConfigError(f"--omega {omega}; allowed are 0 (no guidance) or more; choose another number")
-    if args.symmetric and args.method != "sds":
+    if options.symmetric and options.method != "sds":
         raise ConfigError("--symmetric needs an image generator; allowed is --method sds; add it or drop --symmetric")
-    if not 0 <= args.seed < 2**63:
-        raise ConfigError(f"--seed {args.seed}; allowed are 0 to 2^63 - 1; choose another number")
-    clean_prompt(args.prompt)
-    config = GuidanceConfig(omega=omega, t_max_end=SDS_T_MAX_END, view_dependent=args.view is not None)
-    device = choose_device(args.device)
-    folder = open_pipeline(local.resolve_model(args.model))
-    dtype = chosen_dtype(ModelConfig(), device)
-    text = make_text_encoder(folder, device, dtype)
-    bank = PromptEmbeddings(PipelinePromptEncoder(text, device), args.prompt, config)
-    text.free()  # before the network comes: the encoders of large models are as large
-    denoiser = load_denoiser(folder.path, device, dtype, text=text)
-    for warning in bank.warnings:
-        tqdm.write(f"warning: {warning}")
-    azimuth, elevation = VIEWS[args.view or "front"]
-    conditioning = bank.for_cameras([azimuth] * args.count, [elevation] * args.count)
-    generator = torch.Generator().manual_seed(args.seed)
-    states = _states(denoiser, conditioning, config, args.method, args.symmetric, steps, generator)
-    state = None
-    for state in tqdm(states, total=steps, desc=args.method, unit="step", dynamic_ncols=True):
-        pass
-    image = state if args.method == "sds" else to_images(denoiser, state)
-    provenance = {
-        "prompt": conditioning.words[0],
-        "model": str(args.model),
-        "method": args.method,
-        "symmetric": str(args.symmetric),
-        "steps": str(steps),
-        "omega": str(omega),
-        "guidance_scale": str(1 + omega),
-        "seed": str(args.seed),
-    }
-    write_output(out, png_bytes(image_grid(image), provenance))
-    tqdm.write(f"wrote {out}")
-    return 0
+    low, high = setting_bounds()["run.seed"]
+    if not low <= options.seed <= high:
+        raise ConfigError(
+            f"--seed {options.seed}; allowed are {number_text(low)} to {number_text(high)}; choose another number"
+        )
 
 
 def _states(
@@ -127,12 +138,12 @@ def _states(
     steps: int,
     generator: torch.Generator,
 ) -> Iterator[Tensor]:
-    """What there is after each step: pictures (n, 3, h, w) in [0, 1] by SDS, x0_hat in the model's space by sampling."""
+    """After each step: SDS yields images (n, 3, h, w) in [0, 1], ancestral sampling x0_hat in the model's space."""
     from ..guidance.sampling import ancestral_steps
     from ..guidance.sds import distill_image
 
     if method == "sds":
-        kind = "symmetric" if symmetric else "free"
+        kind: Literal["symmetric", "free"] = "symmetric" if symmetric else "free"
         for event in distill_image(denoiser, conditioning, config, kind, steps, SDS_LEARNING_RATE, generator):
             yield event.image
     else:

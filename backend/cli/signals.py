@@ -29,11 +29,11 @@ class StopSignal:
         self._before: dict[int, Handler] = {}
 
     def __enter__(self) -> StopSignal:
-        self._before = _install(self._handle)
+        self._before = install_handlers(self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _restore(self._before)
+        restore_handlers(self._before)
 
     def __call__(self) -> bool:
         """Whether a signal has come."""
@@ -54,15 +54,15 @@ def interrupt_on_signals() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = _install(interrupt, NAMES[1:])
+    before = install_handlers(interrupt, NAMES[1:])
     try:
         yield
     finally:
-        _restore(before)
+        restore_handlers(before)
 
 
-def _install(handler: Handler, names: tuple[str, ...] = NAMES) -> dict[int, Handler]:
-    """Set the handler; returns the handlers before. Only the main thread may do so: in others nothing changes."""
+def install_handlers(handler: Handler, names: tuple[str, ...] = NAMES) -> dict[int, Handler]:
+    """Set the handler; returns the handlers before. Python allows it in the main thread only; others change nothing."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     before: dict[int, Handler] = {}
@@ -74,6 +74,7 @@ def _install(handler: Handler, names: tuple[str, ...] = NAMES) -> dict[int, Hand
     return before
 
 
-def _restore(before: dict[int, Handler]) -> None:
+def restore_handlers(before: dict[int, Handler]) -> None:
+    """Undo `install_handlers`."""
     for number, handler in before.items():
         signal.signal(number, handler if handler is not None else signal.SIG_DFL)

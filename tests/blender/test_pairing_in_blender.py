@@ -48,7 +48,7 @@ class SharedServer:
         silent = threading.Timer(120, self.process.kill)
         silent.start()
         self.said = ""
-        while "let an artist in with" not in self.said:
+        while "allow a user's key with" not in self.said:
             line = self.process.stdout.readline()
             assert line, self.said
             self.said += line

@@ -99,7 +99,7 @@ def test_a_blender_on_a_second_machine_pairs_dreams_loses_the_cable_leaves_comes
     outside = Outside(signs, keys, here)
     try:
         said = ""
-        while "let an artist in with" not in said:
+        while "allow a user's key with" not in said:
             line = process.stdout.readline()
             assert line, (tmp_path / "server.log").read_text()[-3000:]
             said += line

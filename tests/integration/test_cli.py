@@ -58,7 +58,7 @@ def test_with_texture_the_colors_come_as_a_picture(
     said = capsys.readouterr()
     assert "texture 64 x 64" in said.out and "texture: 100%" in said.err
     assert (tmp_path / "seen" / "turntable.png").is_file()
-    files = {"a prop.obj", "a_prop.mtl", "a_prop_albedo.png"} if suffix == "obj" else {"a prop.glb"}
+    files = {"a prop.obj", "a%20prop.mtl", "a%20prop_albedo.png"} if suffix == "obj" else {"a prop.glb"}
     assert {p.name for p in tmp_path.iterdir()} == {"seen", *files}
     material = trimesh.load(out, force="mesh").visual.material
     picture = material.baseColorTexture if suffix == "glb" else material.image
@@ -103,7 +103,7 @@ MISTAKES = {
         ["generate", "a red mushroom", "--work", "here", "--from", "here"],
         ("here", "--work"),
     ),
-    "texture of a few texels": (["generate", "a red mushroom", "--texture", "16"], ("16", "64", "4096", "--texture")),
+    "texture of a few texels": (["generate", "a red mushroom", "--texture", "16"], ("16", "64", "4096", "mesh.texture")),
     "texture in a ply": (
         ["generate", "a red mushroom", "--out", "prop.ply", "--texture", "64"],
         (".ply", ".glb", ".obj", "--texture"),

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zmq.utils import z85
 
-from dreamwright.backend.cli.keys import own_host, reachable
+from dreamwright.backend.cli.keys import own_host, reachable_address
 from dreamwright.backend.cli.main import main
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.server.transport.authorized_keys import AuthorizedKeys, KeyFolder
@@ -319,7 +319,7 @@ def test_no_command_prints_the_secret_key(tmp_path: Path, capsys: pytest.Capture
 )
 def test_connection_string_has_a_reachable_address(bound: str, named: str, address: str) -> None:
     assert (
-        reachable(bound, named) == address
+        reachable_address(bound, named) == address
         and parse_connection_string(str(ConnectionString(address, KEY))).address == address
     )
 

@@ -187,7 +187,7 @@ def test_table_draws_any_text_at_any_width(width: int, height: int, name: str, s
     ("seconds", "words"), [(-1, "-"), (0, "0s"), (59.4, "59s"), (60, "1m00s"), (3599.6, "1h00m"), (90_000, "1d01h")]
 )
 def test_times_have_at_most_two_units(seconds: float, words: str) -> None:
-    assert status_table.span(seconds) == words
+    assert status_table.format_duration(seconds) == words
 
 
 # --- the command

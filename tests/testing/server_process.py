@@ -89,7 +89,7 @@ def server_process(
         server.address = server.wait_until(lambda: re.search(r"serves on (\S+)", output.read_text()))[1]
         if "--metrics" in arguments:
             server.metrics = server.wait_until(
-                lambda: re.search(r"figures for Prometheus are at (\S+)", output.read_text())
+                lambda: re.search(r"metrics for Prometheus are at (\S+)", output.read_text())
             )[1]
         yield server
     finally:
