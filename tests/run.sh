@@ -5,7 +5,8 @@
 # namespaces, Node.js for the Khronos glTF validator, and the Blenders that the add-on is tested in. What cannot be
 # installed is named in one line, and its tests skip.
 # --fast: the unit and integration tests that take no more than a few seconds each, without the Blenders and Node.js.
-# WORKERS=1 runs the tests in one process; the default is a process a core, at most 8.
+# WORKERS=1 runs the tests in one process. The default is a process a core, at most 8, and one more for the whole suite,
+# many of whose tests wait for a time to pass.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,8 +39,10 @@ else
     bash tests/blender/environments.sh
 fi
 
+WORKERS=${WORKERS:-}
 workers=${WORKERS:-$(.venv-test/bin/python -c 'import os; print(min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))')}
 options=(--durations=30 --durations-min=5)
+[ -n "$fast$WORKERS" ] || workers=$((workers + 1))
 [ "$workers" -gt 1 ] && options+=(-n "$workers")
 if [ -n "$fast" ]; then
     options+=(-m "not slow")

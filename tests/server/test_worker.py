@@ -7,8 +7,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,8 @@ from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.backend.server.workers.worker_protocol import ProgressReport, Stop
 from dreamwright.backend.training.checkpoints import FORMAT, NEWEST, PREVIOUS, VERSION
-from tests.testing.recording_worker import SETTINGS, RecordingWorker, job_order, run_attempt
+from tests.testing.preloaded import run_in_child
+from tests.testing.recording_worker import SETTINGS, RecordingWorker, job_order, run_attempt, run_until_rename
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("report_every_step")
@@ -178,22 +177,6 @@ def test_superseded_worker_writes_nothing(model: Path, tmp_path: Path) -> None:
     assert not (tmp_path / MESH_FILE).exists()
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from tests.testing.recording_worker import run_attempt
-rename, left = os.replace, int(sys.argv[4])
-def replace(source, target):
-    global left
-    left -= Path(target).name == sys.argv[3]
-    if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
-    rename(source, target)
-os.replace = replace
-run_attempt(Path(sys.argv[1]), Path(sys.argv[2]), 1)
-"""
-
-
 @pytest.mark.parametrize(
     ("renamed", "time", "step"),
     [
@@ -206,13 +189,7 @@ def test_sigkill_before_rename_loses_one_interval_at_most(
     renamed: str, time: int, step: int, model: Path, tmp_path: Path, undisturbed: bytes
 ) -> None:
     """A process that SIGKILLs itself just before that rename; from outside such a moment is too short to hit."""
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(model), str(tmp_path), renamed, str(time)],
-        capture_output=True,
-        cwd=ROOT,
-        timeout=120,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    assert run_in_child(run_until_rename, model, tmp_path, renamed, time) == -signal.SIGKILL
     assert list(tmp_path.glob("**/*.part")), "it was written, and not yet renamed"
     worker = run_attempt(model, tmp_path, 2)
     assert worker.ended.how == "succeeded" and (worker.steps() or [7])[0] == step + 1

@@ -19,7 +19,7 @@ from dreamwright.backend.server.policy import Policy
 from dreamwright.shared.messages import ResumeJob
 from tests.soak.fault_injection_server import INTERVAL, ROOT, FaultInjectionServer, ward
 
-HANG = Policy(hang_minutes=0.5)  # half a minute between two steps, which take some hundredths; three to load
+HANG = Policy(hang_minutes=0.2)  # 12 s between two steps, which take some hundredths; six times that to load
 
 pytestmark = pytest.mark.timeout(1800)  # workers are started anew, which takes minutes on a machine that is busy
 
@@ -36,7 +36,7 @@ def fault_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultInje
     [
         ("segfault", "crashed", "SIGSEGV"),
         ("device", "device-fault", "illegal memory access"),
-        ("hang", "hang", "said nothing for 30 s while stepping"),
+        ("hang", "hang", "said nothing for 12 s while stepping"),
     ],
 )
 def test_crashed_or_hung_worker_is_replaced(

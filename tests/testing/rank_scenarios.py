@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import socket
 import time
@@ -26,10 +25,8 @@ from dreamwright.backend.training.field_training import field_trainer
 from dreamwright.backend.training.job import Job, make_job
 from dreamwright.backend.training.trainer import Trainer
 from tests.testing.oracles import GaussianOracle
+from tests.testing.preloaded import PROCESSES
 from tests.testing.tiny_model import quick_config
-
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.testing.rank_scenarios"])
 
 # Everything that is drawn at random is in use: two backdrops, shading and textures, jitter, noise, occupancy.
 BUSY = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A layout that draws nothing and checks everything: properties, operators and icons must exist, texts are kept."""
+"""A stand-in for UILayout that checks properties, operators and icons, and records all texts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import bpy
 
 
-class PaperLayout:
+class RecordingLayout:
     """Stands in for bpy.types.UILayout."""
 
     def __init__(self, texts: list[str]) -> None:
         self.texts = texts
 
-    def _same(self, **options: Any) -> PaperLayout:
+    def _same(self, **options: Any) -> RecordingLayout:
         return self
 
     row = column = box = split = _same
@@ -59,8 +59,8 @@ class PaperLayout:
         self._icon(icon)
 
 
-class NewPaperLayout(PaperLayout):
-    """What 4.0 (progress) and 5.2 (textbox) added."""
+class ModernRecordingLayout(RecordingLayout):
+    """With the functions that 4.0 (progress) and 5.2 (textbox) added."""
 
     def textbox(self, data: Any, name: str, initial_visible_lines: int = 1, placeholder: str = "") -> None:
         self.prop(data, name, placeholder=placeholder)
@@ -71,15 +71,15 @@ class NewPaperLayout(PaperLayout):
 
 
 def draw_all(module: Any, modern: bool = True) -> list[str]:
-    """Draw every panel of a module as an old or a new Blender would; returns all texts."""
+    """Draw every panel of a module, as a new or an old Blender does; all texts."""
     texts: list[str] = []
     for name in dir(module):
         kind = getattr(module, name)
         if isinstance(kind, type) and issubclass(kind, bpy.types.Panel):
-            stand_in = SimpleNamespace(layout=(NewPaperLayout if modern else PaperLayout)(texts))
-            for extra in ("_keys", "_notices", "_model_card", "_job", "_waiting", "_colors"):
-                if hasattr(kind, extra):
-                    setattr(stand_in, extra, getattr(kind, extra).__get__(stand_in))
+            stand_in = SimpleNamespace(layout=(ModernRecordingLayout if modern else RecordingLayout)(texts))
+            for part in dir(kind):
+                if part.startswith("_draw_"):
+                    setattr(stand_in, part, getattr(kind, part).__get__(stand_in))
             kind.draw(stand_in, bpy.context)
             if hasattr(kind, "draw_header_preset"):
                 kind.draw_header_preset(stand_in, bpy.context)

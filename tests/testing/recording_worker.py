@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -85,3 +87,18 @@ def run_attempt(model: Path, folder: Path, number: int, worker: RecordingWorker 
     raise_fence(folder, number)
     worker.run(job_order(model, folder, number))
     return worker
+
+
+def run_until_rename(model: Path, folder: Path, name: str, count: int) -> None:
+    """Run attempt 1 and end this process by SIGKILL just before a file is renamed to `name` for the `count`-th time."""
+    rename, left = os.replace, count
+
+    def replace(source: Any, target: Any) -> None:
+        nonlocal left
+        left -= Path(target).name == name
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(source, target)
+
+    os.replace = replace
+    run_attempt(model, folder, 1)

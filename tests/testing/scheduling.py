@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How pytest-xdist shares the tests among its processes: file by file, and one Blender's tests of a file together."""
+"""How pytest-xdist distributes the tests: file by file, and one Blender's tests of a file together."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 SLOW_WEIGHT = 20  # a slow test takes about so many times as long as another
+# Their slow tests share no fixture and mostly wait, so each goes to whichever process is free.
+SEPARATE = (
+    "test_graceful_shutdown.py",
+    "test_silent_connections.py",
+    "test_soak_runs.py",
+    "test_vanished_clients.py",
+)
 
 
 def group_of(node: str) -> str:
@@ -18,6 +25,8 @@ def group_of(node: str) -> str:
     A file with a test for each Blender is one group a Blender: each starts its own, and none uses what another leaves.
     """
     path = node.split("::")[0]
+    if path.endswith(SEPARATE):
+        return node
     version = re.search(r"\[(b(?:lender|py)-[\w.]+)", node)
     return f"{path}[{version[1]}]" if version else path
 
