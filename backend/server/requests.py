@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Between the wire and the backend: what this server offers, and a submitted job as a validated one."""
+"""What this server offers to clients, and requests as validated jobs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from .offered_settings import setting_infos, setting_ranges
 from .policy import Policy, stated_bounds
 from .workers.worker_protocol import RunJob
 
-MAX_DEVICES = 64  # to the panel, which only shows them; a cluster may have more
+MAX_DEVICES = 64  # in the capabilities, where they are only shown; a cluster may have more
 
 
 def capabilities(devices: tuple[str, ...], policy: Policy = Policy()) -> Capabilities:
-    """Everything that the panel needs to draw itself."""
+    """Models, presets, settings and limits: everything that a client needs to draw its panel."""
     return Capabilities(
-        models=tuple(_model_card(info) for info in local_models()),
+        models=tuple(_model_info(info) for info in local_models()),
         presets=tuple(PresetInfo(p.name, p.summary, p.config.run.steps) for p in _presets(devices)),
         settings=setting_infos(),
         devices=devices[:MAX_DEVICES],
@@ -41,12 +41,12 @@ def capabilities(devices: tuple[str, ...], policy: Policy = Policy()) -> Capabil
 
 
 def _presets(devices: tuple[str, ...]) -> list[Preset]:
-    """Every preset, first the one that suits these devices: it is what a stranger's first press of Generate runs."""
+    """Every preset, the default for these devices first."""
     first = "draft" if set(devices) <= {"cpu"} else "standard"
     return sorted(PRESETS.values(), key=lambda preset: preset.name != first)
 
 
-def _model_card(info: ModelStatus) -> ModelInfo:
+def _model_info(info: ModelStatus) -> ModelInfo:
     known, missing = PromptVocabulary(), "" if info.folder is not None else info.how_to_get
     if info.folder is not None:
         try:
@@ -66,7 +66,7 @@ def _model_card(info: ModelStatus) -> ModelInfo:
 
 
 def job_of(asked: SubmitJob | JobSummary | RunJob) -> Job:
-    """The validated job that was asked for. Raises PromptError, ConfigError and ModelError."""
+    """The validated job of a request. Raises PromptError and ConfigError."""
     base = preset_config(asked.preset, has_mesh=bool(asked.mesh))
     config = apply_settings(base, [f"{name}={value}" for name, value in asked.settings.items()])
     config = replace(config, run=replace(config.run, seed=asked.seed))
@@ -75,38 +75,38 @@ def job_of(asked: SubmitJob | JobSummary | RunJob) -> Job:
 
 
 def check_submission(request: SubmitJob, folders: bool = True) -> Job:
-    """The job, when this server can make it.
+    """The validated job of a request that this server can run.
 
-    Raises the errors of `job_of`, PromptError for unknown words, ConfigError for a texture without xatlas.
-    Without `folders` a model is named, not pointed at: no guest may learn or have read what lies where on this disk.
+    `folders`: whether the model may be a path. Other users may only name a model, so that they learn nothing about the
+    server's disk. Raises the errors of `job_of`, ModelError, PromptError for unknown words, and ConfigError for a
+    texture without xatlas.
     """
     job = job_of(request)
     if not folders and (registered_model(job.model) is None or ("/" in job.model and Path(job.model).exists())):
         names = ", ".join(BY_NAME)
         raise ModelError(
-            f"the model {job.model!r} is no model's name; allowed are {names}, or owner/name of a model of the hub that "
-            "the server has; only its admins may name a folder"
+            f"the model {job.model!r} is no model's name; allowed are {names}, or owner/name of a model of the hub "
+            "that the server has; only its admins may name a folder"
         )
     folder = resolve_model(job.model)
     if not (folder / INDEX).is_file() and not is_clip_folder(folder):
         raise ModelError(
-            f"the model {job.model!r} is a folder without {INDEX}; give a diffusers pipeline folder or one of {', '.join(BY_NAME)}"
+            f"the model {job.model!r} is a folder without {INDEX}; allowed are a diffusers pipeline folder and "
+            f"{', '.join(BY_NAME)}; choose one of them"
         )
     check_model(job.config.run.method, job.model, folder)
     vocabulary = read_vocabulary(folder)
     for prompt in (job.prompt, job.config.guidance.negative_prompt):
         check_words(prompt, vocabulary)
     if job.config.mesh.texture:
-        from ..geometry.unwrap import (
-            check_unwrapper,
-        )  # with scipy, which the server needs for nothing else
+        from ..geometry.unwrap import check_unwrapper  # imports scipy, which only this needs
 
         check_unwrapper()
     return job
 
 
 def has_vae(model: str) -> bool:
-    """Whether a model works on latents, by its index alone: no weight and no library of networks is loaded. Raises ModelError."""
+    """Whether a model works on latents, read from its index alone. Raises ModelError."""
     folder = resolve_model(model)
     index = read_object(folder / INDEX)
     return "vae" in parts_of(family_of(index, str(folder)), index)
