@@ -14,7 +14,7 @@ from typing import Any
 
 import bpy
 
-ADDON: str  # given by enter.py
+ADDON: str  # given by run_installed.py
 finish: Callable[[int], None]
 
 QUIET_S = float(os.environ.get("QUIET_S", "10"))  # of previews alone, before the import and after it

@@ -90,8 +90,10 @@ def _shape_key_fault(owner: Any, source: Source, mesh: MeshFile) -> str:
     """Why the result cannot become a shape key of the object, as a clause; "" when it can."""
     if owner is None:
         return f"“{source.name}” is no longer in this scene"
-    if owner.library is not None or owner.data.library is not None:
+    if owner.library is not None:
         return f"“{owner.name}” is linked from another file"
+    if owner.data.library is not None:
+        return f"The mesh of “{owner.name}” is linked from another file"
     keys = owner.data.shape_keys
     if not placement.is_editable(owner) or not placement.is_editable(owner.data):
         return f"“{owner.name}” is an override of an object in another file"
@@ -157,10 +159,15 @@ def _add_colors(data: Any, name: str, albedo: np.ndarray) -> str:
     active = object_mesh.active_colors(data)
     active_name = active.name if active is not None else ""  # a new attribute moves the others in memory
     added = data.color_attributes.new(name, "FLOAT_COLOR", "POINT")
-    import_mesh.set_vertex_colors(added, albedo)
-    if active_name:
-        data.color_attributes.active_color = data.color_attributes[active_name]
-    return added.name
+    added_name = added.name
+    try:
+        import_mesh.set_vertex_colors(added, albedo)
+        if active_name:
+            data.color_attributes.active_color = data.color_attributes[active_name]
+    except BaseException:
+        data.color_attributes.remove(data.color_attributes[added_name])
+        raise
+    return added_name
 
 
 def _has_new_colors(job: JobSummary) -> bool:

@@ -52,7 +52,9 @@ def test_disabling_leaves_nothing_behind(blender: AddonDriver, serve: Any) -> No
     assert blender.panel.prompt == ""
 
 
-def test_every_control_and_button_has_a_name_and_a_tooltip_without_a_full_stop(blender: AddonDriver, serve: Any) -> None:
+def test_every_control_and_button_has_a_name_and_a_tooltip_without_a_full_stop(
+    blender: AddonDriver, serve: Any
+) -> None:
     blender.connect(serve().address)
     operators = [getattr(bpy.types, name) for name in dir(bpy.types) if name.startswith("DREAMWRIGHT_OT_")]
     groups = [type(blender.panel), type(blender.preferences), type(bpy.context.window_manager.dreamwright_settings)]
@@ -132,9 +134,9 @@ def test_an_import_is_one_undo_step_and_its_loss_breaks_nothing(
     job = blender.finished()
     pushed: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(blender.module("import_mesh"), "push_undo", pushed.append)
+        patch.setattr(blender.module("placement"), "push_undo", pushed.append)
         name = blender.imported(job).name
-    assert pushed == ["Dream: a red mushroom"], "one step, named after the prompt"
+    assert pushed == ["Import: a red mushroom"], "one step, named after the prompt"
     # Blender as a module keeps no undo stack; what an undo does to the data is done by hand.
     bpy.data.objects.remove(bpy.data.objects[name])
     blender.poll(seconds=0.1)
@@ -211,7 +213,7 @@ def test_generate_again_takes_the_next_seed_and_queued_jobs_know_their_place(ble
     said = blender.module("labels").progress_text
     # The first job starts before the others hear of their new places, so the answer may take another tick.
     assert blender.poll(
-        lambda: {"Next in the queue", "Place 2 in the queue"} <= {said(job) for job in blender.session.jobs.values()}
+        lambda: {"Next in the queue", "Position 2 in the queue"} <= {said(job) for job in blender.session.jobs.values()}
     )
 
 
@@ -235,7 +237,9 @@ def test_dream_again_takes_everything_from_the_object(blender: AddonDriver, serv
     assert panel.seed == 5 and len(blender.session.jobs) == 2
 
 
-def test_a_finished_prop_can_import_itself_but_never_pulls_anyone_out_of_edit_mode(blender: AddonDriver, serve: Any) -> None:
+def test_a_finished_prop_can_import_itself_but_never_pulls_anyone_out_of_edit_mode(
+    blender: AddonDriver, serve: Any
+) -> None:
     blender.connect(serve("--pace", "10").address)
     bpy.ops.mesh.primitive_cube_add()
     bpy.ops.object.mode_set(mode="EDIT")
@@ -308,7 +312,9 @@ def test_what_a_server_offers_is_drawn_when_it_is_away(blender: AddonDriver, ser
     assert not blender.session.is_online
 
 
-def test_settings_and_rows_survive_the_loading_of_another_file(blender: AddonDriver, serve: Any, tmp_path: Path) -> None:
+def test_settings_and_rows_survive_the_loading_of_another_file(
+    blender: AddonDriver, serve: Any, tmp_path: Path
+) -> None:
     blender.connect(serve("--steps", "5000").address)
     panel = blender.panel
     panel.prompt, panel.preset, panel.seed = "a blue chair", "quick", 9

@@ -330,7 +330,7 @@ def test_a_file_that_changes_while_it_is_fetched_is_not_mixed(pair: Pair) -> Non
     pair.server.faults.lose_chunks = 1
     download.start()
     pair.settle(lambda: download.share > 0.3)
-    download._arrived(0, Chunk(0, b"x" * limits.CHUNK_BYTES, job.mesh_bytes, "f" * 64))
+    download._on_reply(0, Chunk(0, b"x" * limits.CHUNK_BYTES, job.mesh_bytes, "f" * 64))
     assert isinstance(results[0], RequestError) and "changed" in str(results[0])
 
 

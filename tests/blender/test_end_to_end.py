@@ -76,7 +76,7 @@ def test_a_prompt_becomes_an_object_through_the_real_server_which_then_stops_whe
     try:
         done = run_script(
             blender_install,
-            INSIDE / "through_the_real_server.py",
+            INSIDE / "real_server.py",
             built.universal,
             {"SERVER": server.address},
             timeout=260,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.blender import record_first_prop
-from tests.blender.test_window import seen
+from tests.blender.test_generate_in_window import seen
 from tests.testing.blender_reports import ARTEFACTS
 from tests.testing.blenders import ROOT
 from tests.testing.built_addon import Built

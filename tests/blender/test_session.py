@@ -103,7 +103,9 @@ def test_a_mesh_is_fetched_checked_and_handed_out_once(bench: SessionBench) -> N
     bench.settle(lambda: bench.session.jobs[job].mesh_bytes > 0)
     bench.session.download_mesh(job)
     bench.session.download_mesh(job)
-    bench.settle(lambda: not bench.session.downloads and any(type(e).__name__ == "MeshDownloaded" for e in bench.happened))
+    bench.settle(
+        lambda: not bench.session.downloads and any(type(e).__name__ == "MeshDownloaded" for e in bench.happened)
+    )
     arrived = [event for event in bench.happened if type(event).__name__ == "MeshDownloaded"]
     assert len(arrived) == 1 and len(arrived[0].mesh.faces) > 100 and not arrived[0].is_automatic
 
@@ -169,7 +171,7 @@ def frame(step: int, size: int = 4, data: bytes | None = None) -> Any:
 
 
 def test_pictures_are_thinned_evenly_and_the_first_and_newest_are_kept(installed: Path) -> None:
-    ring = addon_module("preview_history").PreviewHistory(frames=16)
+    ring = addon_module("preview_history").PreviewHistory(max_frames=16)
     for step in range(1000):
         ring.add(frame(step))
     kept = [ring.at(index / (len(ring) - 1)).step for index in range(len(ring))]
@@ -271,5 +273,5 @@ def test_a_job_that_is_gone_already_when_it_is_forgotten_is_no_complaint(bench: 
     bench.server.change(running, state="running", queue_position=0)
     bench.session.delete(running)
     bench.settle(lambda: bool(bench.session.notices))
-    assert ["not removed" in notice.text for notice in bench.session.notices] == [True]
+    assert ["not deleted" in notice.text for notice in bench.session.notices] == [True]
     assert "no job" not in bench.session.notices[0].text

@@ -113,7 +113,7 @@ def test_on_a_full_disk_everything_works_and_what_cannot_be_kept_is_told(
     bench.session.download_mesh(job)
     bench.settle(lambda: any(type(event).__name__ == "MeshDownloaded" for event in bench.happened))
     told = [notice.text for notice in bench.session.notices]
-    assert len(told) == 2 and all("No space left on device" in text and "Make room there" in text for text in told)
+    assert len(told) == 2 and all("No space left on device" in text and "Free some space" in text for text in told)
 
 
 def test_a_fetch_that_a_dead_server_interrupts_is_finished_after_its_return(bench: SessionBench) -> None:

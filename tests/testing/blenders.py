@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("DREAMWRIGHT_BLENDERS", ROOT / ".blenders"))
-ENTER = Path(__file__).resolve().parents[1] / "blender" / "scripts" / "enter.py"
+RUN_INSTALLED = Path(__file__).resolve().parents[1] / "blender" / "scripts" / "run_installed.py"
 MODULES = ("4.2.23", "4.5.15", "5.0.1", "5.2.3")
 SETUP = "run bash tests/blender/environments.sh"
 SCREEN = (1600, 1000)
@@ -74,15 +74,15 @@ def blenders() -> tuple[Blender, ...]:
 
 
 def command_of(blender: Blender, window: bool, screen: tuple[int, int] = SCREEN) -> list[str]:
-    """The command that runs enter.py in this Blender, with a window that fills a screen of that width and height, or without."""
+    """The command that runs run_installed.py in this Blender, with a window that fills a screen of that width and height, or without."""
     if blender.kind == "module":
-        return [*blender.command, str(ENTER)]
+        return [*blender.command, str(RUN_INSTALLED)]
     arguments = ["--factory-startup", "-noaudio", "--python-exit-code", "1"]
     if not window:
-        return [*blender.command, "--background", *arguments, "--python", str(ENTER)]
+        return [*blender.command, "--background", *arguments, "--python", str(RUN_INSTALLED)]
     width, height = screen
     size = ["--window-geometry", "0", "0", str(width), str(height)]
-    return [*blender.command, *arguments, *size, "--enable-event-simulate", "--python", str(ENTER)]
+    return [*blender.command, *arguments, *size, "--enable-event-simulate", "--python", str(RUN_INSTALLED)]
 
 
 @contextlib.contextmanager
@@ -145,7 +145,7 @@ def run_script(
     """Run a script in a fresh Blender with the zip installed and enabled.
 
     `zip_path` may also be a repository's index.json. The script finds the globals ADDON (the add-on's module name; also
-    $DREAMWRIGHT_TEST_ADDON), finish(status), which a script with a window must call to end Blender, and what enter.py
+    $DREAMWRIGHT_TEST_ADDON), finish(status), which a script with a window must call to end Blender, and what run_installed.py
     names besides. An exception ends any Blender with status 1, except one in a timer
     or a handler, which Blender only prints. A BLENDER_USER_RESOURCES in `env` is kept, so that a second run with
     zip_path None finds the add-on, its preferences and its files as the first left them; otherwise all is forgotten.

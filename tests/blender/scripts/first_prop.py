@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import bpy
-import hands
-from hands import (
+import ui_driver
+from ui_driver import (
     MOMENT,
     SIDEBAR,
     VIEW,
@@ -36,7 +36,7 @@ from hands import (
     until,
 )
 
-ADDON: str  # given by enter.py
+ADDON: str  # given by run_installed.py
 finish: Callable[[int], None]
 
 ZIP, COMMAND, ADDRESS, PROMPT = (
@@ -67,7 +67,7 @@ def press_along(
     place: Place, across: float, done: Callable[[], bool], what: str, upwards: bool = False, **more: Any
 ) -> Iterator[float]:
     """Press down a region until something came of it."""
-    for at in hands.spots(place, across, upwards):
+    for at in ui_driver.spots(place, across, upwards):
         yield from press("LEFTMOUSE", at, **more)
         yield MOMENT
         if done():
@@ -82,8 +82,8 @@ def install() -> Iterator[float]:
     yield from until(lambda: windows() == 2, "the preferences' window")
     yield from press_along(CHAPTERS, 0.5, lambda: bpy.context.preferences.active_section == "ADDONS", "the add-ons")
     yield from click("preferences.addon_install", place=PREFERENCES, across=0.68)
-    yield from until(lambda: windows() == 3 and bool(hands.editors("FILE_BROWSER")), "the file browser")
-    params = hands.area_of("FILE_BROWSER").spaces.active.params
+    yield from until(lambda: windows() == 3 and bool(ui_driver.editors("FILE_BROWSER")), "the file browser")
+    params = ui_driver.area_of("FILE_BROWSER").spaces.active.params
     yield from press_along(FILES, 0.1, lambda: params.filename == ZIP.name, f"the choice of {ZIP.name}")
     yield from picture("install", windows() - 1)
     yield from press("RET", center(FILES))
@@ -112,10 +112,12 @@ def install() -> Iterator[float]:
 def start_server() -> Iterator[float]:
     """The tab, and its one button."""
     yield from press("DEL", center(VIEW))  # the start-up file's cube, selected already
-    hands.watch_panels()
-    yield from hands.open_tab()
+    ui_driver.watch_panels()
+    yield from ui_driver.open_tab()
     yield from find("dreamwright.start_server")
-    report["before"] = list(hands.addon("labels").connection_text(session().state, session().reason, True, False, "")[1:])
+    report["before"] = list(
+        ui_driver.addon("labels").connection_text(session().state, session().reason, True, False, "")[1:]
+    )
     yield from picture("start")
     begun = time.monotonic()
     yield from press("LEFTMOUSE", report["places"]["dreamwright.start_server"])
@@ -126,7 +128,7 @@ def start_server() -> Iterator[float]:
 def ask() -> Iterator[float]:
     """Prompt, preset, Generate."""
     yield from click(".prompt", as_property=True)
-    yield from hands.write(PROMPT, report["places"][".prompt"])
+    yield from ui_driver.write(PROMPT, report["places"][".prompt"])
     report["typed"] = panel().prompt
     for preset in ("standard", "draft"):  # there and back: draft is what a server without a GPU suggests
         yield from click(".preset", as_property=True, place=SIDEBAR, across=0.7)
@@ -154,7 +156,7 @@ def ended() -> bool:
 def watch() -> Iterator[float]:
     """The preview in an Image Editor while the prop grows."""
     yield from click("dreamwright.show_preview", upwards=True)
-    yield from until(lambda: bool(hands.editors_with_preview()), "an Image Editor with the preview")
+    yield from until(lambda: bool(ui_driver.editors_with_preview()), "an Image Editor with the preview")
     report["moments"] = []
     for name, share in MOMENTS.items():
         there = lambda: (
@@ -178,20 +180,20 @@ def bring_in() -> Iterator[float]:
     yield from find("dreamwright.import_mesh", upwards=True)
     yield from picture("ready")
     yield from press("LEFTMOUSE", report["places"]["dreamwright.import_mesh"])
-    yield from until(lambda: bool(hands.dreamt()), "the import")
+    yield from until(lambda: bool(ui_driver.dreamt()), "the import")
     yield from widen_properties()
     yield from press("HOME", center(EDITOR))  # its editor became narrower
     yield from press("N", center(VIEW))  # the sidebar away: it lies over the view
     yield from press("NUMPAD_PERIOD", center(VIEW))
     yield from press("Z", center(VIEW))
     yield from press("TWO", center(VIEW))  # Material Preview
-    yield from until(lambda: hands.area_of("VIEW_3D").spaces.active.shading.type == "MATERIAL", "Material Preview")
+    yield from until(lambda: ui_driver.area_of("VIEW_3D").spaces.active.shading.type == "MATERIAL", "Material Preview")
     shown: list[bool] = []
     bpy.types.OBJECT_PT_custom_props.append(lambda *_: shown.append(True))
     yield from press_along(PROPERTIES, 0.5, lambda: bool(shown), "the custom properties", upwards=True, ctrl=True)
     yield from point(center(VIEW))
-    yield from hands.settled()
-    made = hands.dreamt()[0]
+    yield from ui_driver.settled()
+    made = ui_driver.dreamt()[0]
     report["object"] = {
         "prompt": made["dreamwright_prompt"],
         "height": made.dimensions.z,
@@ -202,28 +204,30 @@ def bring_in() -> Iterator[float]:
 
 def widen_properties() -> Iterator[float]:
     """Pull the left border of the Properties editor: it is too narrow for the names of custom properties."""
-    area = hands.area_of("PROPERTIES")
+    area = ui_driver.area_of("PROPERTIES")
     border, width = Spot(area.x - 1, area.y + area.height // 2), area.width
     yield from point(border)
-    hands.send("LEFTMOUSE", "PRESS", border)
+    ui_driver.send("LEFTMOUSE", "PRESS", border)
     yield MOMENT
     for left in (40, 120, WIDER):
         yield from point(border._replace(x=border.x - left))
-    hands.send("LEFTMOUSE", "RELEASE", border._replace(x=border.x - WIDER))
-    yield from until(lambda: hands.area_of("PROPERTIES").width > width + WIDER // 2, "a wider Properties editor", 10)
+    ui_driver.send("LEFTMOUSE", "RELEASE", border._replace(x=border.x - WIDER))
+    yield from until(
+        lambda: ui_driver.area_of("PROPERTIES").width > width + WIDER // 2, "a wider Properties editor", 10
+    )
 
 
 def stop_server() -> Iterator[float]:
     """Leave nothing running."""
     yield from press("N", center(VIEW))
     yield from click("dreamwright.stop_server")
-    yield from until(lambda: not hands.addon("local_server").is_running(), "the end of the server")
+    yield from until(lambda: not ui_driver.addon("local_server").is_running(), "the end of the server")
     report["open at the end"] = session().is_open
 
 
 def work() -> Iterator[float]:
     """A stranger's first quarter of an hour."""
-    yield from hands.redrawn()
+    yield from ui_driver.redrawn()
     report["seconds"] = {}
     report["blender"] = bpy.app.version_string
     for part in (install, start_server, ask, watch, bring_in, stop_server):
@@ -232,4 +236,4 @@ def work() -> Iterator[float]:
         report["seconds"][part.__name__] = round(time.monotonic() - begun, 1)
 
 
-hands.perform(work(), finish)
+ui_driver.perform(work(), finish)

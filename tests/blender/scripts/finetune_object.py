@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Inside a Blender without a window: a prop is dreamt, and its object refined with another prompt into a second one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import bpy
+from headless import connect, dreamt, session, until
+
+
+def main() -> None:
+    """Dream, import, refine, import."""
+    report: dict[str, Any] = {}
+    connect()
+    bpy.context.window_manager.dreamwright.prompt = "a red mushroom"
+    try:
+        bpy.ops.dreamwright.finetune_object(prompt="a blue mushroom")
+    except RuntimeError as error:
+        report["greyed"] = str(error)
+    bpy.ops.dreamwright.generate()
+    until(lambda: any(job.state == "succeeded" for job in session.jobs.values()), "the job")
+    (first,) = session.jobs
+    bpy.ops.dreamwright.import_mesh(job=first)
+    until(lambda: dreamt() == [first], "the import")
+    bpy.ops.dreamwright.finetune_object(prompt="a blue mushroom", share=0.25)
+    until(
+        lambda: len(session.jobs) == 2 and all(job.state == "succeeded" for job in session.jobs.values()),
+        "the refined job",
+    )
+    second = next(job for job in session.jobs if job != first)
+    asked = session.jobs[second]
+    bpy.ops.dreamwright.import_mesh(job=second)
+    until(lambda: len(dreamt()) == 2, "the second import")
+    made = sorted(
+        (one for one in bpy.data.objects if "dreamwright_prompt" in one),
+        key=lambda one: one["dreamwright_job"] != first,
+    )
+    report |= {
+        "jobs": [first, second],
+        "asked": [asked.prompt, asked.parent_job, asked.settings],
+        "objects": [[one["dreamwright_job"], one.get("dreamwright_refines")] for one in made],
+    }
+    print("REPORT " + json.dumps(report))
+
+
+main()

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Inside a Blender with a window: the default cube is refined by the panel's button and its dialog, imported, undone and redone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import bpy
+from ui_driver import (
+    VIEW,
+    center,
+    click,
+    open_tab,
+    panel,
+    perform,
+    picture,
+    press,
+    redrawn,
+    report,
+    session,
+    until,
+    watch_panels,
+)
+
+ADDON: str  # given by run_installed.py
+finish: Callable[[int], None]
+
+
+def keys() -> list[str]:
+    """The cube's shape keys."""
+    cube = bpy.data.objects["Cube"]
+    return [block.name for block in cube.data.shape_keys.key_blocks] if cube.data.shape_keys else []
+
+
+def imported(job: str, happened: Callable[[], bool]) -> Iterator[float]:
+    """Import, undo, redo; whether it was there each time."""
+    bpy.ops.dreamwright.import_mesh(job=job)
+    yield from until(happened, "the import")
+    seen = [happened()]
+    for shift in (False, True):
+        yield from press("Z", center(VIEW), ctrl=True, **({"shift": True} if shift else {}))
+        yield from until(lambda: happened() is shift, "the redo" if shift else "the undo")
+        seen.append(happened())
+    report.setdefault("seen", []).append(seen)
+
+
+def work() -> Iterator[float]:
+    """As an artist would: a prompt, the button, the dialog, Enter; then the result in both ways."""
+    yield from redrawn()
+    yield from open_tab()
+    yield from until(lambda: session().is_online and session().capabilities is not None, "the connection")
+    panel().prompt = "a red mushroom"
+    yield from redrawn()
+    yield from click("dreamwright.refine_mesh", across=0.7)
+    yield 0.3
+    yield from picture("dialog")
+    report["before Enter"] = len(session().jobs) + len(session().pending)
+    yield from press("RET", center(VIEW))
+    yield from until(lambda: any(job.state == "succeeded" for job in session().jobs.values()), "the job")
+    job = next(iter(session().jobs))
+    report["settings"] = session().jobs[job].settings
+    yield from imported(job, lambda: len([one for one in bpy.data.objects if "dreamwright_prompt" in one]) == 1)
+    cube = bpy.data.objects["Cube"]
+    for one in bpy.context.selected_objects:
+        one.select_set(False)
+    cube.select_set(True)
+    bpy.context.view_layer.objects.active = cube
+    bpy.ops.dreamwright.refine_mesh(prompt="a red chair", result="SHAPE_KEY")
+    yield from until(
+        lambda: len(session().jobs) == 2 and all(one.state == "succeeded" for one in session().jobs.values()),
+        "the second job",
+    )
+    second = next(name for name in session().jobs if name != job)
+    yield from imported(second, lambda: keys() == ["Basis", "Dreamwright: a red chair"])
+    report["jobs"] = len(session().jobs)
+    report["told"] = [notice.text for notice in session().notices]
+    yield from picture("refined")
+
+
+bpy.context.preferences.addons[ADDON].preferences.address = os.environ["SERVER"]
+watch_panels()
+perform(work(), finish)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Inside a Blender with a network of its own: pair, dream, lose the cable in mid-job, leave, come back, fetch, import.
+
+What it waits for somebody to do outside, it asks for by a file in $SIGNS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+import bpy
+from headless import dreamt, preferences, session, until
+
+SIGNS = Path(os.environ["SIGNS"])
+LONG_S = 400.0
+
+
+def sign(name: str, text: str = "") -> None:
+    """Tell whoever waits outside."""
+    (SIGNS / f"{name}.part").write_text(text)
+    (SIGNS / f"{name}.part").replace(SIGNS / name)
+
+
+def main() -> None:
+    """A day of an artist on another machine than the server's."""
+    bpy.context.preferences.system.use_online_access = (
+        True  # which the add-on asks for before it talks to another machine
+    )
+    preferences.address = os.environ["STRING"]
+    bpy.ops.dreamwright.connect()
+    until(lambda: session.connection_state == "unauthorized", "the refusal", LONG_S)
+    report = {
+        "reason": session.reason,
+        "server": session.keys.server_fingerprint,
+        "network": sorted(name for _, name in socket.if_nameindex()),
+    }
+    bpy.ops.dreamwright.copy_key()
+    sign("key", session.keys.own_key_text())
+    until(lambda: session.is_online and session.capabilities is not None, "being let in", LONG_S)
+    session.submit("a red mushroom", "", os.environ["MODEL"], "draft", 1, json.loads(os.environ["SETTINGS"]))
+    until(lambda: bool(session.jobs), "the job")
+    job = next(iter(session.jobs))
+    session.show_previews_of(job)
+    until(lambda: session.jobs[job].step >= 2 and bool(session.previews.get(job)), "a first picture", LONG_S)
+    report |= {"job": job, "step when the cable was pulled": session.jobs[job].step}
+    sign("pull")
+    until(lambda: session.connection_state == "lost", "the loss of the connection", LONG_S)
+    sign("lost")
+    began = time.monotonic()
+    until(lambda: session.is_online, "the return of the connection", LONG_S)
+    report["away s"] = time.monotonic() - began
+    step = report["step on return"] = session.jobs[job].step
+    pictures = len(session.previews[job])
+    until(
+        lambda: session.jobs[job].step > step and len(session.previews[job]) > pictures,
+        "progress and pictures after the return",
+        LONG_S,
+    )
+    report |= {"state before leaving": session.jobs[job].state, "step before leaving": session.jobs[job].step}
+    bpy.ops.dreamwright.disconnect()
+    assert not session.is_open
+    time.sleep(2.0)
+    bpy.ops.dreamwright.connect()
+    # A session keeps what it knew of its jobs, so only an answer of the server's counts.
+    until(
+        lambda: session.is_online and job in session.jobs and session.jobs[job].state == "succeeded",
+        "the end of the job",
+        LONG_S,
+    )
+    bpy.ops.dreamwright.import_mesh(job=job)
+    until(lambda: dreamt() == [job], "the import")
+    made = next(one for one in bpy.data.objects if "dreamwright_prompt" in one)
+    report |= {
+        "vertices": len(made.data.vertices),
+        "prompt": made["dreamwright_prompt"],
+        "owner": session.jobs[job].owner,
+    }
+    report |= {"sha": session.jobs[job].mesh_sha256, "notices": [notice.text for notice in session.notices]}
+    bpy.ops.dreamwright.disconnect()
+    print("REPORT " + json.dumps(report))
+
+
+main()

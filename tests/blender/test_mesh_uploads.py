@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A session that sends a mesh to be refined: in between ticks, over lost connections, the server's end and its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("bpy")
+
+from tests.testing.addon_session import SessionBench, addon_module
+
+MESH = bytes(range(256)) * 4000  # a megabyte, which the stand-in takes for a mesh until it is made of it
+SETTINGS = {"refine.strength": 0.5}
+
+
+def refine(bench: SessionBench, data: bytes = MESH) -> str:
+    return bench.session.submit("a red chair", "", "starter", "refine", 1, SETTINGS, mesh=data)
+
+
+def turn(bench: SessionBench) -> None:
+    bench.server.step(0.002)
+    bench.happened += bench.session.tick()
+
+
+def pieces(bench: SessionBench) -> list[Any]:
+    return [asked for asked in bench.server.requests if type(asked).__name__ == "UploadChunk" and asked.data]
+
+
+def test_a_mesh_goes_ahead_of_its_request_piece_by_piece_and_once(bench: SessionBench, tmp_path: Path) -> None:
+    bench.connect()
+    ticket, shares = refine(bench), []
+    assert (tmp_path / "outbox" / f"{ticket}.dwm").read_bytes() == MESH, "as long as nobody has answered"
+    while ticket not in bench.session.submitted_jobs:
+        turn(bench)
+        assert len(shares) < 2000, bench.session.notices
+        shares.append(bench.session.submissions.uploads.share(ticket))
+    job = bench.session.jobs[bench.session.submitted_jobs[ticket]]
+    assert job.mesh and bytes(bench.server.uploads[job.mesh]) == MESH
+    assert len({share for share in shares if 0 < share < 1}) > 2, "its progress is to be seen"
+    assert sum(len(asked.data) for asked in pieces(bench)) == len(MESH), "no byte twice"
+    assert not bench.session.pending and not list((tmp_path / "outbox").iterdir()) and not bench.session.notices
+
+
+def test_lost_answers_and_an_outage_only_make_it_later(bench: SessionBench) -> None:
+    bench.connect()
+    bench.server.faults.lose_uploads = 3
+    ticket = refine(bench)
+    bench.settle(lambda: bench.session.submissions.uploads.share(ticket) > 0.2)
+    bench.server.close()
+    for _ in range(30):
+        bench.ahead += 1
+        bench.session.tick()
+    assert bench.session.connection_state == "lost" and ticket in bench.session.pending and not bench.session.notices
+    bench.server.open()
+    for _ in range(40):
+        bench.ahead += 0.5
+        turn(bench)
+    bench.settle(lambda: ticket in bench.session.submitted_jobs)
+    assert len(bench.server.jobs) == 1 and not bench.session.notices
+
+
+def test_a_server_that_lost_the_mesh_before_its_request_is_sent_it_once_more(bench: SessionBench) -> None:
+    bench.connect()
+    bench.server.faults.forget_uploads = 1
+    ticket = refine(bench)
+    bench.settle(lambda: ticket in bench.session.submitted_jobs)
+    assert sum(len(asked.data) for asked in pieces(bench)) == 2 * len(MESH) and len(bench.server.jobs) == 1
+    bench.server.faults.forget_uploads = 9
+    refine(bench)
+    bench.settle(lambda: bool(bench.session.notices))
+    assert "refinement was not started" in bench.session.notices[0].text and not bench.session.pending
+    assert bench.server.faults.forget_uploads == 6, "three times, then it is told"
+
+
+def test_another_blender_sends_what_the_first_left_unsent(bench: SessionBench, installed: Path, tmp_path: Path) -> None:
+    bench.connect()
+    ticket = refine(bench)
+    bench.settle(lambda: bench.session.submissions.uploads.share(ticket) > 0.2)
+    bench.session._client.close()  # as a killed Blender leaves it
+    bench.session = addon_module("session").Session(tmp_path)
+    bench.connect()
+    bench.settle(lambda: ticket in bench.session.submitted_jobs)
+    assert len(bench.server.jobs) == 1 and not list((tmp_path / "outbox").iterdir())
+
+
+def test_a_request_whose_mesh_is_no_more_on_this_computer_is_given_up_with_a_sentence(
+    bench: SessionBench, tmp_path: Path
+) -> None:
+    bench.connect()
+    ticket = refine(bench)
+    bench.session._client.close()
+    (tmp_path / "outbox" / f"{ticket}.dwm").write_bytes(b"something else")
+    bench.session = addon_module("session").Session(tmp_path)
+    bench.connect()
+    bench.settle(lambda: bool(bench.session.notices))
+    assert (
+        "no longer stored on this computer" in bench.session.notices[0].text
+        and not bench.session.pending
+        and not bench.server.jobs
+    )
+    assert not list((tmp_path / "outbox").iterdir())
+
+
+def test_a_withdrawn_refinement_sends_no_more_and_leaves_nothing(bench: SessionBench, tmp_path: Path) -> None:
+    bench.connect()
+    ticket = refine(bench)
+    bench.settle(lambda: 0 < bench.session.submissions.uploads.share(ticket) < 1)
+    bench.session.cancel_pending(ticket)
+    for _ in range(10):
+        turn(bench)
+    sent = len(pieces(bench))
+    for _ in range(20):
+        turn(bench)
+    assert len(pieces(bench)) == sent and not bench.server.jobs and not list((tmp_path / "outbox").iterdir())
+    assert not bench.session.submissions.uploads.uploads and not bench.session.notices
+
+
+def test_disconnecting_in_the_middle_keeps_the_request_for_the_next_time(bench: SessionBench) -> None:
+    bench.connect()
+    ticket = refine(bench)
+    bench.settle(lambda: bench.session.submissions.uploads.share(ticket) > 0.2)
+    bench.session.disconnect()
+    assert ticket in bench.session.pending and not bench.session.submissions.uploads.uploads
+    bench.connect()
+    bench.settle(lambda: ticket in bench.session.submitted_jobs)
+    assert sum(len(asked.data) for asked in pieces(bench)) < 1.7 * len(MESH), "it goes on where it was"
+
+
+def test_without_a_connection_a_refinement_is_refused_and_not_kept(bench: SessionBench) -> None:
+    refine(bench)
+    assert not bench.session.pending and "not connected" in bench.session.notices[0].text

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the panel tells somebody who has one button to press, and what its menus choose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("bpy")
+
+from tests.testing.addon_session import addon_module
+from tests.testing.addon_driver import AddonDriver
+
+
+@pytest.mark.parametrize(
+    ("link", "here", "starting", "fault", "said"),
+    [
+        ("connecting", True, False, "", ["Not running", "Press Start Server"]),
+        ("connecting", True, False, "The command x was not found", ["Not running", "The command x was not found"]),
+        ("connecting", True, True, "", ["Starting", "Ready in a few seconds"]),
+        ("connecting", False, False, "", ["Connecting", "No answer from there"]),
+        ("closed", True, False, "The command x was not found", ["Not connected", "The command x was not found"]),
+        ("closed", False, False, "", ["Not connected", ""]),
+        ("lost", True, True, "", ["Connection lost", "No answer from there"]),
+        ("online", True, True, "", ["Connected", ""]),
+    ],
+)
+def test_how_the_connection_stands_is_said_with_what_to_do(
+    installed: Path, link: str, here: bool, starting: bool, fault: str, said: list[str]
+) -> None:
+    assert list(addon_module("labels").connection_text(link, "no answer from there", here, starting, fault)[1:]) == said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0, 0, "under a minute"),
+        (20, 59, "under a minute"),
+        (50, 61, "about 1 min"),
+        (230, 250, "about 4 min"),
+        (600, 900, "10 to 15 min"),
+        (10, 600, "1 to 10 min"),
+        (6000, 7000, "about 108 min"),
+        (7000, 20000, "2 to 6 h"),
+    ],
+)
+def test_an_estimated_time_is_told_as_roughly_as_it_is_known(
+    installed: Path, low: float, high: float, said: str
+) -> None:
+    assert addon_module("labels").time_range_text(low, high) == said
+
+
+def test_a_queued_job_tells_its_place_and_when_it_will_be_ready_if_that_is_known(installed: Path) -> None:
+    summary = addon_module("shared.messages").JobSummary
+    job = summary("j", "queued", "a cup", "", "starter", "draft", 0, {}, 0, 40, 0.0, -1.0, 3, "", "", 0.0, 0, "", 1)
+    say = addon_module("labels").progress_text
+    assert say(job) == "Position 3 in the queue"
+    assert say(replace(job, ready_low_s=600.0, ready_high_s=900.0)) == "Position 3 in the queue, ready in 10 to 15 min"
+    assert (
+        say(replace(job, queue_position=1, ready_low_s=5.0, ready_high_s=9.0))
+        == "Next in the queue, ready in under a minute"
+    )
+
+
+def test_every_standing_of_a_connection_has_words(installed: Path) -> None:
+    assert set(addon_module("labels").CONNECTION_LABELS) == {
+        state.value for state in addon_module("shared.connection_state").ConnectionState
+    }
+
+
+def test_what_is_pressed_in_a_menu_is_chosen_although_blender_keeps_its_number_as_a_32_bit_float(
+    blender: AddonDriver, serve: Any
+) -> None:
+    blender.connect(serve().address)
+    properties, panel = blender.module("properties"), blender.panel
+    for items, choose, chosen in (
+        (properties._model_items(panel, None), properties._set_model, "model"),
+        (properties._preset_items(panel, None), properties._set_preset, "preset"),
+    ):
+        assert len(items) > 1
+        for name, *_, number in items:
+            choose(panel, int(np.float32(number)))
+            assert getattr(panel, chosen) == name
+
+
+def test_before_the_first_server_the_menus_say_that_there_is_none(blender: AddonDriver) -> None:
+    panel = blender.panel
+    assert [item[1] for item in blender.module("properties")._preset_items(panel, None)] == ["No server yet"]
+    panel.preset = "NONE"
+    assert panel.preset_name == "", "it is no preset"

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The built add-on in a real Blender on a second machine, and a real server with a real worker on the first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dreamwright.backend.server.transport.authorized_keys import KeyFolder
+from dreamwright.shared.credentials import fingerprint
+from dreamwright.shared.mesh_file import decode_mesh
+from tests.testing.blender_reports import report_of
+from tests.testing.blenders import ROOT, Blender, blenders, run_script
+from tests.testing.built_addon import Built
+from tests.testing.network_namespaces import SERVER, NetworkNamespace
+from tests.testing.tiny_model import QUICK, offer_tiny_model
+
+INSIDE = Path(__file__).parent / "scripts"
+OTHER_LOOP = "127.0.0.1"  # of the second machine: nothing listens there
+AWAY_S = 6.0  # that the cable is out after the artist's side has noticed
+
+
+class Outside:
+    """Who runs the server and holds the cable; does what the artist's Blender asks for by a file."""
+
+    def __init__(self, signs: Path, keys: KeyFolder, server: NetworkNamespace) -> None:
+        self._signs, self._keys, self._server = signs, keys, server
+        self.is_over = False
+        self.done: list[str] = []
+        self.thread = threading.Thread(target=self._act)
+        self.thread.start()
+
+    def _wait(self, name: str) -> str | None:
+        while not (self._signs / name).exists():
+            if self.is_over:
+                return None
+            time.sleep(0.05)
+        return (self._signs / name).read_text()
+
+    def _act(self) -> None:
+        key = self._wait("key")
+        if key is None:
+            return
+        self._keys.allow("anna", key)
+        if self._wait("pull") is None:
+            return
+        self._server.ip("link set cable down")
+        self.done.append("down")
+        self._wait("lost")
+        time.sleep(AWAY_S)
+        self._server.ip("link set cable up")
+        self.done.append("up")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_blender_on_a_second_machine_pairs_dreams_loses_the_cable_leaves_comes_back_and_has_the_prop(
+    networks: tuple[NetworkNamespace, NetworkNamespace],
+    built: Built,
+    tmp_path: Path,
+) -> None:
+    blender: Blender = next(one for one in blenders() if one.name == "bpy-4.5.15")
+    if blender.missing:
+        pytest.skip(blender.missing)
+    here, there = networks
+    keys, signs = KeyFolder(tmp_path / "state"), tmp_path / "signs"
+    pair = keys.create()
+    signs.mkdir()
+    model = offer_tiny_model(tmp_path / "models")
+    settings = dict(one.split("=") for one in QUICK) | {
+        "run.steps": "400",
+        "mesh.threshold": "1.0",
+        "run.max_restarts": "0",
+        "run.threads": "1",
+    }
+    serve = here.command(
+        sys.executable, "-m", "dreamwright.backend.cli.main", "serve", "--address", f"tcp://{SERVER}:47630"
+    )
+    serve += ["--device", "cpu", "--state", str(keys.state)]
+    with (tmp_path / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            serve,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "DREAMWRIGHT_MODELS": str(tmp_path / "models"), "OMP_NUM_THREADS": "1"},
+        )
+    outside = Outside(signs, keys, here)
+    try:
+        said = ""
+        while "allow a user's key with" not in said:
+            line = process.stdout.readline()
+            assert line, (tmp_path / "server.log").read_text()[-3000:]
+            said += line
+        given = {
+            "STRING": re.search(r"dreamwright://\S+", said)[0],
+            "SERVER": f"tcp://{OTHER_LOOP}:9",
+            "SIGNS": str(signs),
+        }
+        given |= {"MODEL": model, "SETTINGS": json.dumps(settings), "BLENDER_USER_RESOURCES": str(tmp_path / "blender")}
+        far = replace(blender, command=tuple(there.command(*blender.command)))
+        done = run_script(far, INSIDE / "second_machine.py", built.universal, given, timeout=800)
+    finally:
+        outside.is_over = True
+        outside.thread.join(30)
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
+    report = report_of(done)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert outside.done == ["down", "up"]
+    assert report["network"] == ["cable", "lo"], "it had a network of its own"
+    assert report["server"] == fingerprint(pair.public) and "does not know this computer's key yet" in report["reason"]
+    assert report["step on return"] >= report["step when the cable was pulled"]
+    assert report["state before leaving"] == "running" and report["away s"] >= AWAY_S - 1.0
+    content = (keys.state / "jobs" / report["job"] / "mesh.dwm").read_bytes()
+    assert report["sha"] == hashlib.sha256(content).hexdigest()
+    assert report["vertices"] == len(decode_mesh(content).vertices) > 10
+    assert report["prompt"] == "a red mushroom" and report["owner"] == "anna"
+    print(json.dumps(report))
