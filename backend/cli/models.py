@@ -168,9 +168,8 @@ def _verify(given: str) -> int:
     for fault in result.faults:
         print(fault)
     if not result.sound:
-        raise ModelError(
-            f"{folder} has {len(result.faults)} fault{'s' if len(result.faults) > 1 else ''}; {_repair_advice(folder, name)}"
-        )
+        count = f"{len(result.faults)} fault{'s' if len(result.faults) > 1 else ''}"
+        raise ModelError(f"{folder} has {count}; {_repair_advice(folder, name)}")
     known = (
         "all with their hash"
         if result.hashed == result.checked

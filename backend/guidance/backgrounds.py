@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Random backgrounds of three kinds (Dream Fields, Jain et al. 2022, section 4.2): what is opaque must not lean on any.
+"""Random backgrounds of three kinds (Dream Fields, Jain et al. 2022, section 4.2): the object must rely on none.
 
-Everything is drawn a view at a time through `streams.sample_for_views`, so that ranks and groups of views draw alike.
+Everything is sampled per view with `rng.sample_for_views`, so that processes and groups of views get equal numbers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def checkerboards(colors: Tensor, size: int) -> Tensor:
 def fourier_textures(white: Tensor) -> Tensor:
     """White noise (..., 3, s, s) filtered to amplitudes 1 / f^1.5, of deviation `CONTRAST`, through a sigmoid.
 
-    Half of each channel's noise is shared by all three, so that a texture has few hues, as pictures do.
+    Half of each channel's noise is shared by all three, so that a texture has few hues, as photographs do.
     """
     size = white.shape[-1]
     shared = (white.sum(-3, keepdim=True) / math.sqrt(3) + white) / math.sqrt(2)
@@ -55,7 +55,7 @@ def fourier_textures(white: Tensor) -> Tensor:
 
 
 def blurred(images: Tensor, std: Tensor) -> Tensor:
-    """Images (..., 3, s, s) under Gaussians of `std` (...) pixels, as if repeated beyond their edges."""
+    """Images (..., 3, s, s) blurred by Gaussians of `std` (...) pixels, periodic at the edges."""
     frequency = _frequencies(images.shape[-1], images)
     filters = torch.exp(-2 * (math.pi * std[..., None, None, None] * frequency) ** 2)
     return torch.fft.ifft2(torch.fft.fft2(images) * filters).real

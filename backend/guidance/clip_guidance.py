@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""CLIP guidance (Dream Fields, Jain et al. 2022, eq 4): minus the cosine of a picture's and a prompt's embeddings."""
+"""CLIP guidance (Dream Fields, Jain et al. 2022, eq 4): minus the cosine of an image's and a prompt's embeddings."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 
 class ClipGuidance:
-    """-cosine, by autograd through the image tower. Implements `Guidance` for any pictures, and `LayeredGuidance` for
-    pictures whose background it may choose.
+    """-cosine, by autograd through the image tower.
+
+    Implements `Guidance` for any images, and `LayeredGuidance` for images whose background it chooses.
     """
 
     def __init__(self, model: ImageTextModel, config: ClipConfig) -> None:
@@ -37,7 +38,7 @@ class ClipGuidance:
         generator: torch.Generator,
         progress: float,
     ) -> GuidanceResult:
-        """d(-cosine) / d(image), (n, 3, h, w), of pictures as they are: no crops, no backgrounds, nothing drawn.
+        """d(-cosine) / d(image), (n, 3, h, w), of the images as they are: no crops, no backgrounds, no random numbers.
 
         Scalars: cosine, gradient_norm (means over views). Raises RunError for NaN or infinity.
         """
@@ -57,10 +58,10 @@ class ClipGuidance:
         generator: torch.Generator,
         progress: float,
     ) -> LayerGradients:
-        """Gradients of the mean of -cosine over `clip.crops` random crops of a view, each before a background of its own.
+        """Gradients of the mean of -cosine over `clip.crops` random crops of a view, each with its own background.
 
-        `color` (n, 3, h, w) is premultiplied: before black; `opacity` is (n, 1, h, w). Crops are square, `clip.crop_share`
-        of the width, and resized bicubically. Scalars and errors as `gradient`.
+        `color` (n, 3, h, w) is premultiplied (composited on black); `opacity` is (n, 1, h, w). Crops are square, of
+        `clip.crop_share` of the width, and resized bicubically. Scalars and errors as `gradient`.
         """
         layers = torch.cat([color, opacity], dim=1).detach().requires_grad_()
         views, crops = len(layers), self.config.crops
@@ -70,8 +71,8 @@ class ClipGuidance:
                 behind = random_backgrounds(views, crops, self.model.image_size, generator).to(cut).flatten(0, 1)
             else:
                 behind = torch.ones_like(cut[:, :3])
-            pictures = (cut[:, :3] + (1 - cut[:, 3:]) * behind).clamp(0, 1)
-            embedded = self.model.embed_pixels(normalize_images(pictures, self.model.preprocessing))
+            images = (cut[:, :3] + (1 - cut[:, 3:]) * behind).clamp(0, 1)
+            embedded = self.model.embed_pixels(normalize_images(images, self.model.preprocessing))
             text = _text(conditioning).repeat_interleave(crops, dim=0)
             cosine = (embedded * text).sum(-1).view(views, crops).mean(1)
             gradient = torch.autograd.grad(-cosine.sum(), layers)[0]
@@ -82,8 +83,9 @@ class ClipGuidance:
         """Random crops of the layers (views * crops, 4, size, size), view by view."""
         views, side = len(layers), layers.shape[-1]
         cut = max(1, round(self.config.crop_share * side))
-        # As many places as Dream Fields' integer draw has, and one where nothing is cut off.
-        corner = (sample_for_views(torch.rand, (views, self.config.crops, 2), generator) * max(1, side - cut)).long().tolist()
+        # As many positions as Dream Fields' integer sampling has, and one where nothing is cut off.
+        uniform = sample_for_views(torch.rand, (views, self.config.crops, 2), generator)
+        corner = (uniform * max(1, side - cut)).long().tolist()
         parts = [
             layers[view, :, top : top + cut, left : left + cut] for view in range(views) for top, left in corner[view]
         ]
@@ -104,5 +106,6 @@ def _scalars(cosine: Tensor, gradient: Tensor) -> dict[str, float]:
 def _check_finite(gradient: Tensor) -> None:
     if not bool(torch.isfinite(gradient).all()):
         raise RunError(
-            "the image-text model answered NaN or infinity; gradients must be finite; set model.dtype to bfloat16 or float32"
+            "the image-text model returned NaN or infinity; gradients must be finite; set model.dtype to bfloat16 or "
+            "float32"
         )

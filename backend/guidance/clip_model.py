@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""CLIP as a pair of differentiable functions: pictures and prompts into one space, where a cosine says how well they fit."""
+"""CLIP as two differentiable functions from images and prompts to one space; a cosine measures how well they fit."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class ImageTextModel:
     def device(self) -> torch.device:
         return self.network.device
 
-    def embed_images(self, pictures: Tensor) -> Tensor:
-        """Unit embeddings (n, d) of pictures (n, 3, h, w) in [0, 1] of any size, differentiable; float32, or the input's float64."""
-        return self.embed_pixels(preprocess_images(pictures, self.preprocessing))
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Unit embeddings (n, d) of images (n, 3, h, w) in [0, 1] of any size, differentiable; float32, or float64."""
+        return self.embed_pixels(preprocess_images(images, self.preprocessing))
 
     def embed_pixels(self, pixels: Tensor) -> Tensor:
-        """Unit embeddings (n, d) of pictures as `preprocess_images` returns them."""
+        """Unit embeddings (n, d) of images as `preprocess_images` returns them."""
         wide = torch.promote_types(pixels.dtype, torch.float32)
         seen = self.network.vision_model(pixel_values=pixels.to(self.network.dtype)).pooler_output
         return functional.normalize(self.network.visual_projection(seen).to(wide), dim=-1)
@@ -60,11 +60,11 @@ class ImageTextModel:
 
     @torch.no_grad()
     def scores(self, images: Tensor, captions: Sequence[str]) -> Tensor:
-        """Cosine similarities (n, m) of images with captions. R-Precision follows from them in `evaluation.retrieval`."""
+        """Cosine similarities (n, m) of images with captions."""
         return self.embed_images(images) @ self.embed_prompts(captions).T
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
-        """One row a prompt, which is what `PromptEmbeddings` asks of a model."""
+        """One row for each prompt."""
         return Conditioning({TEXT: self.embed_prompts(prompts)})
 
     def check_prompt(self, prompt: str) -> list[str]:
@@ -90,28 +90,28 @@ def load_image_text(
     return ImageTextModel(opened, clip_network(opened, dtype, device), clip_tokenizer(opened))
 
 
-def preprocess_images(pictures: Tensor, how: Preprocessing) -> Tensor:
-    """What CLIP's processor makes of pictures (n, 3, h, w) in [0, 1]: (n, 3, crop, crop), differentiable.
+def preprocess_images(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """CLIP's preprocessing of images (n, 3, h, w) in [0, 1]: (n, 3, crop, crop), differentiable.
 
     As PIL's, the bicubic filter widens where it shrinks, and what it overshoots is cut off; only PIL's rounding to 256
     levels is left out.
     """
-    height, width = pictures.shape[-2:]
+    height, width = images.shape[-2:]
     shorter = min(height, width)
-    if shorter != how.shortest:
-        size = [how.shortest * side // shorter for side in (height, width)]
-        pictures = functional.interpolate(pictures, size, mode="bicubic", align_corners=False, antialias=True).clamp(
-            0, 1
-        )
+    if shorter != preprocessing.shortest:
+        size = [preprocessing.shortest * side // shorter for side in (height, width)]
+        images = functional.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
         height, width = size
-    top, left = (height - how.crop) // 2, (width - how.crop) // 2
-    return normalize_images(pictures[..., top : top + how.crop, left : left + how.crop], how)
-
-
-def normalize_images(pictures: Tensor, how: Preprocessing) -> Tensor:
-    """(x - mean) / std of pictures (..., 3, h, w) in [0, 1]."""
-    mean, std = (
-        torch.tensor(values, dtype=pictures.dtype, device=pictures.device).view(3, 1, 1)
-        for values in (how.mean, how.std)
+    top, left = (height - preprocessing.crop) // 2, (width - preprocessing.crop) // 2
+    return normalize_images(
+        images[..., top : top + preprocessing.crop, left : left + preprocessing.crop], preprocessing
     )
-    return (pictures - mean) / std
+
+
+def normalize_images(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """(x - mean) / std of images (..., 3, h, w) in [0, 1]."""
+    mean, std = (
+        torch.tensor(values, dtype=images.dtype, device=images.device).view(3, 1, 1)
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    return (images - mean) / std

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a guidance is: a denoiser that knows no renderer, and a rule that turns its predictions into image gradients."""
+"""Protocols of guidance: a denoiser, and a rule that turns its predictions into gradients of images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Denoiser(PromptEncoder, Protocol):
 
 @runtime_checkable
 class NativeDenoiser(Denoiser, Protocol):
-    """A denoiser that also gives what it was trained to predict, which loses no digits on the way to noise."""
+    """A denoiser that also gives its own kind of prediction, which avoids the rounding of a conversion to noise."""
 
     prediction_type: PredictionType
 
@@ -45,7 +45,7 @@ class NativeDenoiser(Denoiser, Protocol):
 
 @runtime_checkable
 class LatentDenoiser(Denoiser, Protocol):
-    """A denoiser whose space is not the picture's: z has shape (n, channels, latent_size, latent_size).
+    """A denoiser in a space of its own: z has shape (n, channels, latent_size, latent_size).
 
     `image_size` is in pixels, as for every denoiser. Pixel models are their own space and have no `encode`.
     """
@@ -54,20 +54,20 @@ class LatentDenoiser(Denoiser, Protocol):
     latent_size: int
 
     def encode(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """z of pictures x (n, 3, image_size, image_size) in [-1, 1], float32, differentiable with respect to x."""
+        """z of images x (n, 3, image_size, image_size) in [-1, 1], float32, differentiable with respect to x."""
         ...
 
     def decode(self, z: Tensor) -> Tensor:
-        """Pictures (n, 3, image_size, image_size), about [-1, 1], float32, without gradient; never needed in a step."""
+        """Images (n, 3, image_size, image_size), about [-1, 1], float32, without gradient; never needed in a step."""
         ...
 
 
 @runtime_checkable
 class CameraAware(Protocol):
-    """A denoiser that is told where the pictures are taken from (oracles, multi-view models)."""
+    """A denoiser that uses the cameras of its images (oracles, multi-view models)."""
 
     def with_cameras(self, conditioning: Conditioning, cameras: Cameras) -> Conditioning:
-        """The conditioning, row i knowing camera i."""
+        """The conditioning, row i with camera i."""
         ...
 
 
@@ -89,7 +89,7 @@ class LayerGradients:
 
 
 class Guidance(Protocol):
-    """A rule that says how an image should change."""
+    """A rule that gives the gradient of an image."""
 
     def gradient(
         self,
@@ -105,7 +105,7 @@ class Guidance(Protocol):
 
 @runtime_checkable
 class LayeredGuidance(Guidance, Protocol):
-    """A guidance that chooses what stands behind the object, and so wants it without a background."""
+    """A guidance that chooses the background, so it takes the object without one."""
 
     def layer_gradients(
         self,

@@ -24,16 +24,18 @@ PREDICTIONS: tuple[PredictionType, ...] = ("epsilon", "sample", "v_prediction")
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """alpha and sigma (T,) float32, least noise first; `told` (T,) is what the network is given as its time."""
+    """alpha and sigma (T,) float32, least noise first; `timesteps` (T,) are the network's time inputs."""
 
     alpha: Tensor
     sigma: Tensor
-    told: Tensor
+    timesteps: Tensor
     prediction_type: PredictionType
 
     def to(self, device: torch.device | str) -> NoiseSchedule:
         """The same table on another device."""
-        return NoiseSchedule(self.alpha.to(device), self.sigma.to(device), self.told.to(device), self.prediction_type)
+        return NoiseSchedule(
+            self.alpha.to(device), self.sigma.to(device), self.timesteps.to(device), self.prediction_type
+        )
 
     def index(self, t: Tensor) -> Tensor:
         """Index (n,) in 0..T-1 nearest to t (T - 1), for t (n,) in [0, 1]."""
@@ -69,13 +71,13 @@ def _diffusion(folder: PipelineFolder, scheduler: Any) -> NoiseSchedule:
         )
     if kind == "epsilon" and config.get("rescale_betas_zero_snr", False):
         raise ModelError(
-            f"{folder.path} predicts epsilon on a schedule that ends without any signal (rescale_betas_zero_snr), where "
-            "epsilon says nothing; allowed are v_prediction and sample there; correct its scheduler_config.json"
+            f"{folder.path} predicts epsilon on a schedule that ends without any signal (rescale_betas_zero_snr), "
+            "where epsilon determines nothing; allowed are v_prediction and sample; correct its scheduler_config.json"
         )
     # In float64 and clamped, so that a level whose square rounds to 1 keeps a sigma of 0 rather than NaN.
     squared = scheduler.alphas_cumprod.double().clamp(0, 1)
-    told = torch.arange(len(squared))
-    return NoiseSchedule(squared.sqrt().float(), (1 - squared).sqrt().float(), told, kind)
+    timesteps = torch.arange(len(squared))
+    return NoiseSchedule(squared.sqrt().float(), (1 - squared).sqrt().float(), timesteps, kind)
 
 
 def _flow(folder: PipelineFolder, scheduler: Any, image_tokens: int) -> NoiseSchedule:
@@ -86,12 +88,12 @@ def _flow(folder: PipelineFolder, scheduler: Any, image_tokens: int) -> NoiseSch
             "shift_terminal null; choose a StableDiffusion3Pipeline"
         )
     sigma = scheduler.sigmas.flip(0)
-    told = scheduler.timesteps.flip(0)
+    timesteps = scheduler.timesteps.flip(0)
     if config.get("use_dynamic_shifting", False):
         # The shift grows linearly with the number of image tokens, between two sizes that the configuration names.
         small, large = config["base_image_seq_len"], config["max_image_seq_len"]
         slope = (config["max_shift"] - config["base_shift"]) / (large - small)
         sigma = scheduler.time_shift(config["base_shift"] + slope * (image_tokens - small), 1.0, sigma)
-        told = sigma * config["num_train_timesteps"]
+        timesteps = sigma * config["num_train_timesteps"]
     sigma = sigma.float()
-    return NoiseSchedule(1 - sigma, sigma, told.float(), "flow")
+    return NoiseSchedule(1 - sigma, sigma, timesteps.float(), "flow")

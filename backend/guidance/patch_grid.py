@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Move the patch grid of a pixel-unshuffled U-Net about from time to time, so that its seams do not add up.
+"""A moving patch grid for pixel-unshuffled U-Nets, so that the seams of their patches do not add up.
 
 A U-Net that sees k x k patches predicts each of their pixels by weights of its own, and what those disagree in is a
-waffle of period k at the same place in every picture. Averaging over shifted grids removes it ("cycle spinning",
+waffle of period k at the same place in every image. Averaging over shifted grids removes it ("cycle spinning",
 Coifman & Donoho 1995). Here the average is mostly free: each time t has a grid of its own, which sampling and SDS go
 through anyway. Where a prediction is kept as it is, at the last times before t = 0, four grids are averaged.
 """
@@ -33,20 +33,20 @@ def grid_offsets(t: Tensor, length: int, k: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(rows), torch.tensor(offsets)
 
 
-def rolled(pictures: Tensor, offsets: Tensor) -> Tensor:
-    """Each picture (m, c, h, w) moved round by its own offset (m, 2) in pixels (down, right)."""
-    height, width = pictures.shape[-2:]
-    offsets = offsets.to(pictures.device)
-    down = (torch.arange(height, device=pictures.device) - offsets[:, :1]) % height
-    right = (torch.arange(width, device=pictures.device) - offsets[:, 1:]) % width
-    which = torch.arange(len(pictures), device=pictures.device)[:, None, None]
-    return pictures.permute(0, 2, 3, 1)[which, down[:, :, None], right[:, None, :]].permute(0, 3, 1, 2)
+def rolled(images: Tensor, offsets: Tensor) -> Tensor:
+    """Each image (m, c, h, w) rolled by its own offset (m, 2) in pixels (down, right)."""
+    height, width = images.shape[-2:]
+    offsets = offsets.to(images.device)
+    down = (torch.arange(height, device=images.device) - offsets[:, :1]) % height
+    right = (torch.arange(width, device=images.device) - offsets[:, 1:]) % width
+    which = torch.arange(len(images), device=images.device)[:, None, None]
+    return images.permute(0, 2, 3, 1)[which, down[:, :, None], right[:, None, :]].permute(0, 3, 1, 2)
 
 
-def mean_of_rows(pictures: Tensor, rows: Tensor, count: int) -> Tensor:
-    """The mean (count, c, h, w) of the pictures (m, c, h, w) that belong to each row (m,)."""
+def mean_of_rows(images: Tensor, rows: Tensor, count: int) -> Tensor:
+    """The mean (count, c, h, w) of the images (m, c, h, w) that belong to each row (m,)."""
     if len(rows) == count:
-        return pictures
-    rows = rows.to(pictures.device)
-    total = pictures.new_zeros(count, *pictures.shape[1:]).index_add_(0, rows, pictures)
-    return total / torch.bincount(rows, minlength=count).to(pictures).view(-1, 1, 1, 1)
+        return images
+    rows = rows.to(images.device)
+    total = images.new_zeros(count, *images.shape[1:]).index_add_(0, rows, images)
+    return total / torch.bincount(rows, minlength=count).to(images).view(-1, 1, 1, 1)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What diffusion models predict, and how one prediction becomes another.
+"""Prediction types of diffusion models, and conversions between them.
 
 With z = alpha x + sigma eps, the four kinds are epsilon: eps; sample: x; v_prediction: alpha eps - sigma x;
 flow: eps - x. Each conversion is affine in the prediction, with coefficients that depend on t only. Classifier-free
 guidance weighs two predictions with weights that sum to one, so it commutes with every conversion: guiding x0, v or
-eps is the same thing. All functions take any broadcastable shapes and any float dtype.
+eps is equivalent. All functions take any broadcastable shapes and any float dtype.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ PREDICTION_TYPES: tuple[PredictionType, ...] = get_args(PredictionType)
 
 
 def guided(conditional: Tensor, unconditional: Tensor, omega: float) -> Tensor:
-    """Classifier-free guidance, (1 + omega) conditional - omega unconditional; diffusers' guidance_scale is 1 + omega."""
+    """Classifier-free guidance, (1 + omega) conditional - omega unconditional; guidance_scale = 1 + omega."""
     return (1.0 + omega) * conditional - omega * unconditional
 
 
 def perpendicular(vector: Tensor, direction: Tensor) -> Tensor:
-    """What of each image (n, c, h, w) is perpendicular to that of `direction`: v - (v.d / d.d) d; v itself where d = 0."""
+    """The part of each image (n, c, h, w) perpendicular to that of `direction`: v - (v.d / d.d) d; v where d = 0."""
     axes = tuple(range(1, vector.dim()))
     along = (vector * direction).sum(axes, keepdim=True) / direction.square().sum(axes, keepdim=True).clamp(min=1e-12)
     return vector - along * direction

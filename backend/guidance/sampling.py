@@ -53,7 +53,9 @@ def ancestral_steps(
     if steps < 1:
         raise ConfigError(f"{steps} sampling steps; allowed are 1 or more; give a larger number")
     latent = isinstance(denoiser, LatentDenoiser)
-    channels, own_size = (denoiser.channels, denoiser.latent_size) if latent else (3, denoiser.image_size)
+    channels, own_size = 3, denoiser.image_size
+    if isinstance(denoiser, LatentDenoiser):
+        channels, own_size = denoiser.channels, denoiser.latent_size
     size = own_size if size is None else size
     device = conditioning.device
     n = len(conditioning)
@@ -87,11 +89,9 @@ def ancestral_sample(
     opposite_weight: float = 0.0,
 ) -> Tensor:
     """Images (n, 3, h, w) by DDPM ancestral sampling (fig 7), in [0, 1] when clipped; see `ancestral_steps`."""
-    clean = None
-    for clean in ancestral_steps(
+    *_, clean = ancestral_steps(
         denoiser, conditioning, negative, omega, steps, generator, size, clip, opposite, opposite_weight
-    ):
-        pass
+    )
     return to_images(denoiser, clean, clip)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Score Distillation Sampling (eq 3): the gradient for a rendered image, and plain images made with it (fig 2, fig 8)."""
+"""Score Distillation Sampling (eq 3): the gradient of a rendered image, and its use on plain images (fig 2, fig 8)."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class ScoreDistillation:
         An image of another resolution is resized bilinearly and the gradient is taken back through the resize. A latent
         model's x is encoded, and w(t) (eps_hat - eps) is taken back through the encoder: J^T w (eps_hat - eps).
         Scalars: t (mean), gradient_norm (mean over views, before clipping), clean_error (root mean square of
-        x - x0_hat in the model's units: how far it thinks the image is from good). Raises NonFiniteError for NaN or infinity,
-        saying whether the image, the encoder or the denoiser brought it.
+        x - x0_hat in the model's units). Raises NonFiniteError for NaN or infinity, naming the image, the encoder or
+        the denoiser as its origin.
         """
         size = self.denoiser.image_size
         leaf = image.detach().float()
@@ -77,18 +77,18 @@ class ScoreDistillation:
                 "lower optimizer.learning_rate or start from another seed"
             )
         resize = leaf.shape[-2:] != (size, size)
-        latent = isinstance(self.denoiser, LatentDenoiser)
+        latent = self.denoiser if isinstance(self.denoiser, LatentDenoiser) else None
         with torch.enable_grad():
-            leaf.requires_grad_(resize or latent)
+            leaf.requires_grad_(resize or latent is not None)
             fitted = _resized(leaf, size) if resize else leaf
             x = 2 * fitted - 1
-            if latent:
-                x = self.denoiser.encode(x, generator)
+            if latent is not None:
+                x = latent.encode(x, generator)
         clean = x.detach()
-        if latent and not bool(torch.isfinite(clean).all()):
+        if latent is not None and not bool(torch.isfinite(clean).all()):
             raise NonFiniteError(
-                "the VAE encoder answered NaN or infinity though the image was finite, so its numbers overflowed; latents "
-                "must be finite; set model.dtype to bfloat16 or float32"
+                "the VAE encoder returned NaN or infinity though the image was finite, so its numbers overflowed; "
+                "latents must be finite; set model.dtype to bfloat16 or float32"
             )
         n = len(clean)
         t = self.times(n, generator, progress).to(clean.device)
@@ -110,7 +110,7 @@ class ScoreDistillation:
         # x - x0_hat = sigma / alpha (eps_hat - eps), for any kind of prediction.
         error = (sigma / alpha.clamp(min=1e-6) * residual).square().mean().sqrt()
         gradient = weight * residual
-        if latent:
+        if latent is not None:
             gradient = _through_encoder(x, leaf, gradient)
         else:
             gradient = torch.autograd.grad(x, leaf, gradient)[0] if resize else 2 * gradient
@@ -123,15 +123,17 @@ class ScoreDistillation:
 
 
 def _through_encoder(x: Tensor, leaf: Tensor, gradient: Tensor) -> Tensor:
-    """(dx/dleaf)^T gradient, view by view scaled to a largest entry of 1 on the way, so that float16 neither overflows
-    nor underflows; being linear, the way back loses nothing by it. Raises NonFiniteError when it brings NaN or infinity.
+    """(dx/dleaf)^T gradient. Raises NonFiniteError when it is NaN or infinite.
+
+    Each view's gradient is scaled to a largest entry of 1 for the backward pass, so that float16 neither overflows nor
+    underflows; the pass is linear, so scaling back is exact.
     """
     scale = gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-30)
     back = scale * torch.autograd.grad(x, leaf, gradient / scale)[0]
     if not bool(torch.isfinite(back).all()):
         raise NonFiniteError(
-            "the gradient through the VAE encoder is NaN or infinite though latents and predictions were finite; it must "
-            "be finite; set model.dtype to bfloat16 or float32"
+            "the gradient through the VAE encoder is NaN or infinite though latents and predictions were finite; it "
+            "must be finite; set model.dtype to bfloat16 or float32"
         )
     return back
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Faster forward passes of a network that stays the same: memory layout and compilation, both by configuration."""
+"""Memory layout and compilation of a network, which change its speed and not what it computes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from ..errors import ConfigError
 
 
 def accelerate(network: torch.nn.Module, config: ModelConfig) -> None:
-    """Lay out and compile the network in place; it computes the same up to rounding, and the first call takes minutes.
+    """Lay out and compile the network in place. Results are equal up to rounding; the first call takes minutes.
 
     "reduce-overhead" records CUDA graphs, which pay for small networks and batches that never change; on a CPU it is
     "default". Raises ConfigError where compiling is asked for and cannot be done.
     """
     if config.compile != "off" and config.offload != "off":
         raise ConfigError(
-            f"model.compile is {config.compile} and model.offload {config.offload}; allowed is one of them; set the other to off"
+            f"model.compile is {config.compile} and model.offload {config.offload}; allowed is one of them; "
+            "set the other to off"
         )
     if config.channels_last:
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks the keyword
     if config.compile == "off":
         return
     device = next(network.parameters()).device
@@ -31,7 +32,7 @@ def accelerate(network: torch.nn.Module, config: ModelConfig) -> None:
         raise ConfigError(
             f"model.compile is {config.compile}, but {missing}; allowed here is off; install it or change the setting"
         )
-    # Views a step do not change during a run, so one shape is compiled; a resumed run may have another batch and compiles again.
+    # The number of views is constant during a run, so one shape is compiled; a resumed run may compile another one.
     network.compile(mode=None if config.compile == "default" else config.compile, dynamic=False)
 
 

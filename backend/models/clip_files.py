@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which files a CLIP model consists of, by name alone: nothing heavy is imported to tell."""
+"""Names of the files that a CLIP model consists of; this module imports no heavy library."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def clip_files(names: Iterable[str]) -> list[str]:
 
 
 def clip_lacks(names: Iterable[str]) -> list[str]:
-    """Which files, besides weights, a CLIP folder of these names lacks."""
+    """The files, besides weights, that a CLIP folder with these names lacks."""
     there = set(names)
     return [name for name in (CONFIG, PROCESSOR) if name not in there] + missing_tokenizer_files(there)

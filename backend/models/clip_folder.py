@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A CLIP folder as the hub keeps them: config.json, preprocessor, tokenizer and safetensors weights side by side.
+"""A CLIP folder in the hub's layout: config.json, preprocessor, tokenizer and safetensors weights side by side.
 
 Read and checked before a weight is loaded; nothing is fetched, nothing pickled is read, and only the classes named here
 are constructed.
@@ -34,7 +34,7 @@ PROCESSOR_FIELDS = (
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What CLIP's processor does to a picture: bicubic to `shortest` pixels, the middle `crop` of it, (x - mean) / std."""
+    """CLIP's image preprocessing: bicubic resize to `shortest` pixels, center crop to `crop`, (x - mean) / std."""
 
     shortest: int
     crop: int
@@ -44,7 +44,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ClipFolder:
-    """A checked folder: its configuration, how it takes pictures, and the class of its tokenizer."""
+    """A checked folder: its configuration, its image preprocessing, and the class of its tokenizer."""
 
     path: Path
     config: Mapping[str, Any]
@@ -64,7 +64,8 @@ def open_clip(folder: str | Path) -> ClipFolder:
     config = read_object(path / CONFIG)
     if not is_clip(config):
         raise ModelError(
-            f"{path} is a model of type {config.get('model_type')!r}; allowed is 'clip' (transformers' CLIPModel); choose such a model"
+            f"{path} is a model of type {config.get('model_type')!r}; allowed is 'clip' (transformers' CLIPModel); "
+            "choose such a model"
         )
     lacking = clip_lacks(file_names(path))
     if lacking:
@@ -108,9 +109,9 @@ def _preprocessing(path: Path, image_size: Any) -> Preprocessing:
     if wrong or stated["resample"] != BICUBIC or crop != image_size or shortest is None or shortest < crop:
         raise ModelError(
             f"{path / PROCESSOR} asks for another preprocessing than CLIP's (size {stated['size']}, crop "
-            f"{stated['crop_size']}, resample {stated['resample']}, off: {', '.join(wrong) or 'nothing'}) for images of "
-            f"{image_size} pixels; allowed is bicubic to the shortest edge, a crop from the middle to the network's size, "
-            "and normalizing; download the model again, whole"
+            f"{stated['crop_size']}, resample {stated['resample']}, off: {', '.join(wrong) or 'nothing'}) for images "
+            f"of {image_size} pixels; allowed is bicubic to the shortest edge, a center crop to the network's size, "
+            "and normalization; download the model again, whole"
         )
     mean, std = stated["image_mean"], stated["image_std"]
     if not _three(mean) or not _three(std) or min(std) <= 0:
@@ -122,7 +123,7 @@ def _preprocessing(path: Path, image_size: Any) -> Preprocessing:
 
 
 def _side(said: Any, key: str) -> int | None:
-    """Pixels of an edge, written as a number or as a mapping."""
+    """Pixels of an edge that is stated as a number or as a mapping."""
     value = said.get(key) if isinstance(said, dict) else said
     return value if isinstance(value, int) else None
 

@@ -19,8 +19,9 @@ from ..errors import ModelError
 from .families import FamilyName
 
 _UNET = (
-    "act_fn", "attention_head_dim", "block_out_channels", "center_input_sample", "cross_attention_dim", "down_block_types",
-    "downsample_padding", "flip_sin_to_cos", "freq_shift", "in_channels", "layers_per_block", "mid_block_scale_factor",
+    "act_fn", "attention_head_dim", "block_out_channels", "center_input_sample", "cross_attention_dim",
+    "down_block_types", "downsample_padding", "flip_sin_to_cos", "freq_shift", "in_channels", "layers_per_block",
+    "mid_block_scale_factor",
     "norm_eps", "norm_num_groups", "out_channels", "sample_size", "up_block_types",
 )  # fmt: skip
 _VAE = (
@@ -28,8 +29,8 @@ _VAE = (
     "norm_num_groups", "out_channels", "up_block_types",
 )  # fmt: skip
 _CLIP_TEXT = (
-    "hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "max_position_embeddings", "num_attention_heads",
-    "num_hidden_layers", "vocab_size",
+    "hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "max_position_embeddings",
+    "num_attention_heads", "num_hidden_layers", "vocab_size",
 )  # fmt: skip
 _BETAS = ("beta_end", "beta_schedule", "beta_start", "num_train_timesteps")
 REQUIRED: Mapping[str, tuple[str, ...]] = {
@@ -78,8 +79,8 @@ def check_fields(path: Path, class_name: str, config: Mapping[str, Any], family:
     if lacking:
         more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
         raise ModelError(
-            f"{path} lacks {', '.join(lacking[:4])}{more}; needed is every field that {class_name} has no safe default for; "
-            "download the model again, whole"
+            f"{path} lacks {', '.join(lacking[:4])}{more}; needed is every field that {class_name} has no safe "
+            "default for; download the model again, whole"
         )
     if class_name == "CLIPModel":
         for name, kind in (("text_config", "CLIPTextConfig"), ("vision_config", "CLIPVisionConfig")):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who watches a download, and the file that tells what it gains."""
+"""Progress of a download: the interface of its observer, and a file that reports the bytes written to it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from tqdm import tqdm
 
 
 class Progress(Protocol):
-    """Who watches a download: `say` a line, `begin` with the bytes in all and those here, `advance` (back: negative)."""
+    """Observer of a download."""
 
-    def say(self, line: str) -> None: ...
-    def begin(self, total: int, here: int) -> None: ...
-    def advance(self, count: int) -> None: ...
-    def end(self) -> None: ...
+    def message(self, line: str) -> None:
+        """Show a line."""
+
+    def begin(self, total: int, here: int) -> None:
+        """Start a count of `total` bytes, of which `here` are already there."""
+
+    def advance(self, count: int) -> None:
+        """Count bytes; a negative number takes some back."""
+
+    def end(self) -> None:
+        """End the count; allowed more than once."""
 
 
 class ProgressFile(io.RawIOBase):
-    """A growing file that tells what it gains; complete writes or an error, as raw files alone do not promise."""
+    """A growing file that reports its growth. Unlike a raw file it writes all bytes or raises an error."""
 
     def __init__(self, raw: Any, progress: Progress) -> None:
         super().__init__()
@@ -47,8 +54,8 @@ class ProgressFile(io.RawIOBase):
         return after
 
 
-class SilentTqdm(tqdm):  # type: ignore[type-arg]
-    """huggingface_hub's own bar for each file, which would break into ours."""
+class SilentTqdm(tqdm):
+    """Replaces huggingface_hub's own bar for each file, which would disturb ours."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.pop("name", None)
@@ -56,9 +63,9 @@ class SilentTqdm(tqdm):  # type: ignore[type-arg]
 
 
 class NullProgress:
-    """Nobody watches."""
+    """An observer that shows nothing."""
 
-    def say(self, line: str) -> None:
+    def message(self, line: str) -> None:
         return None
 
     def begin(self, total: int, here: int) -> None:
@@ -72,7 +79,7 @@ class NullProgress:
 
 
 class CountingProgress:
-    """Passes counts on and keeps their sum."""
+    """Passes counts on to an observer and keeps their sum."""
 
     def __init__(self, progress: Progress) -> None:
         self.total, self._progress = 0, progress

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a downloaded model folder says of itself: from which repository and revision, and each file's size and hash.
+"""The record of a download in a model folder: its repository and revision, and the size and hash of each file.
 
-The record lies in the folder (`.dreamwright/download.json`), so that it travels with a copy to a machine without a
-network. Folders that other tools downloaded have none; the hub's own cache and `hf download --local-dir` leave hashes
-in file names and metadata files, which `hub_hash` reads.
+The record lies in the folder (`.dreamwright/download.json`), so a copy of the folder includes it. Folders that other
+tools downloaded have none; the hub's own cache and `hf download --local-dir` leave hashes in file names and metadata
+files, which `hub_hash` reads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dreamwright.shared.atomic import write_atomically
 
 from ..errors import ModelError
 
-PRIVATE = ".dreamwright"  # the folder in a model folder that is ours
+PRIVATE = ".dreamwright"  # our own folder inside a model folder
 BLOCK = 2**20
 
 
@@ -33,7 +33,7 @@ class HubFile:
     git_sha1: str = ""
 
     def mismatch(self, path: Path, count: Callable[[int], object] = lambda read: None) -> str:
-        """What is wrong with the copy at `path`, "" for nothing; `count` hears of bytes read."""
+        """What is wrong with the copy at `path`, "" for nothing; `count` is called with numbers of bytes read."""
         try:
             size = path.stat().st_size
             if size != self.size:
@@ -57,17 +57,17 @@ class HubFile:
 
 @dataclass(frozen=True)
 class DownloadRecord:
-    """One download; `complete` once every file is there and its hash was right."""
+    """One download; `complete` once every file is in place with the right hash."""
 
     repo_id: str
     revision: str  # the commit
-    asked: str  # the revision that was asked for: a commit, a branch or a tag
+    asked: str  # the requested revision: a commit, a branch or a tag
     complete: bool
     files: tuple[HubFile, ...]
 
 
 def record_path(folder: Path) -> Path:
-    """Where a folder's record lies, there or not."""
+    """The path of a folder's record, whether it exists or not."""
     return folder / PRIVATE / "download.json"
 
 
@@ -85,12 +85,13 @@ def read_record(folder: Path) -> DownloadRecord | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"cannot read the download's record {path} ({type(error).__name__}); delete that file and download the model again"
+            f"cannot read the download's record {path} ({type(error).__name__}); delete that file and download the "
+            "model again"
         ) from error
 
 
 def write_record(folder: Path, record: DownloadRecord) -> None:
-    """Write the record in one go. Raises OSError."""
+    """Write the record atomically. Raises OSError."""
     path = record_path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(asdict(record), indent=1).encode())
@@ -103,7 +104,7 @@ def is_inside(path: str) -> bool:
 
 
 def hub_hash(folder: Path, path: Path) -> HubFile | None:
-    """The file's hash as huggingface_hub left it on this disk, None where it left none.
+    """The file's hash as huggingface_hub left it on the disk, None where it left none.
 
     In its cache a file is a link to a blob that is named by the hash; below a `--local-dir` the second line of a
     metadata file is the hash.

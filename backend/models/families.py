@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The families of text-to-image pipelines that guidance can run: plain data, which parts each has and of which classes."""
+"""Families of text-to-image pipelines that guidance supports: the parts of each and their allowed classes, as data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 FamilyName = Literal["pixel", "latent", "sdxl", "flow"]
 
-# Schedulers that carry the table alphas_cumprod; which sampler they are does not matter to guidance.
+# Schedulers with the table alphas_cumprod; guidance reads that table and uses no sampler.
 DIFFUSION_SCHEDULERS = (
     "DDPMScheduler",
     "DDIMScheduler",
@@ -28,7 +28,7 @@ VAES = ("AutoencoderKL",)
 
 @dataclass(frozen=True)
 class TextPart:
-    """One text encoder with its tokenizer, by the names of their folders, and the tokens it is given at most."""
+    """One text encoder with its tokenizer, by the names of their folders, and the most tokens that it reads."""
 
     encoder: str
     tokenizer: str
@@ -38,7 +38,7 @@ class TextPart:
 
 @dataclass(frozen=True)
 class Family:
-    """One way of running a pipeline: `parts` maps folder names to the classes allowed in them."""
+    """A kind of pipeline; `parts` maps folder names to the classes allowed in them."""
 
     name: FamilyName
     pipelines: tuple[str, ...]  # class names in model_index.json
@@ -115,8 +115,8 @@ FLOW = Family(
 )
 FAMILIES = (PIXEL, LATENT, SDXL, FLOW)
 BY_PIPELINE: Mapping[str, Family] = {pipeline: family for family in FAMILIES for pipeline in family.pipelines}
-# Parts that change what a pipeline computes: one that its family lacks means that parts of different models are mixed up.
-TELLING_PARTS = (
+# Parts that change what a pipeline computes. One that the family lacks shows that parts of different models are mixed.
+DISTINCTIVE_PARTS = (
     "unet",
     "transformer",
     "prior",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The identity of a model: a digest of the contents of its files, whatever the folder is called and wherever it lies."""
+"""The identity of a model: a digest of the contents of its files, independent of the folder's name and place."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def model_fingerprint(folder: Path) -> str:
             digest.update(f"{name}\0{file_digest(folder / name)}\n".encode())
         except OSError as error:
             raise ModelError(
-                f"cannot read {folder / name} ({error.strerror or error}); check its permissions or download the model again"
+                f"cannot read {folder / name} ({error.strerror or error}); check its permissions, "
+                "or download the model again"
             ) from error
     return digest.hexdigest()
 
@@ -57,7 +58,11 @@ def file_digest(path: Path) -> str:
         return known
     found = _sha256(path)
     after = path.stat()
-    unchanged = (after.st_size, after.st_mtime_ns, after.st_ctime_ns) == (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    unchanged = (after.st_size, after.st_mtime_ns, after.st_ctime_ns) == (
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
     if unchanged and time.time() - max(after.st_mtime, after.st_ctime) > SETTLED_S:
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)

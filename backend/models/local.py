@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The models on this machine: what has a name, where it lies, and which folder a person means. Asks no network."""
+"""Models on this machine: which named models are there, and the folder that a name or path means. Uses no network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from dreamwright.shared.atomic import write_atomically
-
 from dreamwright.shared.numbers import number_text
 
 from ..errors import ModelError
@@ -31,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """One named model; `folder` is where it is whole on this machine, None where it is not."""
+    """A named model and its state on this machine; `folder` holds the whole model, None where there is none."""
 
     name: str
     summary: str
@@ -64,12 +63,12 @@ class LocalModel:
 
 
 def local_models() -> tuple[ModelStatus, ...]:
-    """Every named model with what this machine has of it; looks at the disk only."""
+    """Every named model with its state on this machine."""
     return tuple(_info(model) for model in MODELS)
 
 
 def registered_model(name: str) -> RegisteredModel | None:
-    """The model of that name, or of that repository; for any other "owner/name" on the hub an entry made up from it."""
+    """The model of that name or repository; for any other "owner/name" on the hub an entry with that name only."""
     model = BY_NAME.get(name) or BY_REPO.get(name.lower())
     if model is None and HUB_ID.fullmatch(name):
         model = RegisteredModel(
@@ -85,7 +84,7 @@ def registered_model(name: str) -> RegisteredModel | None:
 
 
 def default_folder(model: RegisteredModel) -> Path:
-    """Where a model is downloaded to when no folder is given."""
+    """The folder that a model is downloaded to by default."""
     return models_root() / model.name.replace("/", "--")
 
 
@@ -145,11 +144,13 @@ def resolve_model(name_or_folder: str | Path) -> Path:
             )
     except RuntimeError as error:
         raise ModelError(
-            f"the model {given[:80]!r} cannot be found: nobody of that name has a home folder here; give the whole path"
+            f"the model {given[:80]!r} cannot be found: no user of that name has a home folder on this machine; "
+            "give the whole path"
         ) from error
     except OSError as error:  # a name that no file can have
         raise ModelError(
-            f"the model {given[:80]!r} cannot be read ({error.strerror}); give a diffusers pipeline folder or one of {names}"
+            f"the model {given[:80]!r} cannot be read ({error.strerror}); give a diffusers pipeline folder or one of "
+            f"{names}"
         ) from error
     if model is not None:
         return _hub_model(model, given)
@@ -158,14 +159,14 @@ def resolve_model(name_or_folder: str | Path) -> Path:
 
 
 def _is_path(given: str) -> bool:
-    """Whether the text can only mean a path, or has the form of one."""
+    """Whether the text has the form of a path."""
     return os.sep in given or "/" in given or given.startswith((".", "~"))
 
 
 def _own_folder(given: str, path: Path) -> Path:
-    """The folder itself. Raises ModelError when it holds something else, or a download that did not end."""
+    """The folder itself. Raises ModelError when it holds something else, or an unfinished download."""
     if given in BY_NAME:
-        _say_hidden(given, str(path.resolve()))
+        _warn_hidden(given, str(path.resolve()))
     if not (path / INDEX).is_file() and not is_clip_folder(path):
         kind = unsupported_kind(file.name for file in path.iterdir())
         if kind:
@@ -176,7 +177,7 @@ def _own_folder(given: str, path: Path) -> Path:
 
 
 def _go_on(folder: Path) -> str:
-    """How a half-finished download in a folder goes on."""
+    """The command that continues the unfinished download in a folder."""
     record = read_record(folder)
     name = (
         "NAME"
@@ -189,7 +190,7 @@ def _go_on(folder: Path) -> str:
 
 
 @functools.cache
-def _say_hidden(name: str, folder: str) -> None:
+def _warn_hidden(name: str, folder: str) -> None:
     log.warning(
         "note: the folder %s is used, not the model named %r; start the command elsewhere to use that model",
         folder,
@@ -208,8 +209,8 @@ def _hub_model(model: RegisteredModel, given: str) -> Path:
             f"`dreamwright models download {given}` completes it"
         )
     raise ModelError(
-        f"there is no model folder {given!r}, nor a downloaded model of that name on the hub; give a diffusers pipeline "
-        f"folder, one of {', '.join(BY_NAME)}, or run `dreamwright models download {given}`"
+        f"there is no model folder {given!r}, nor a downloaded model of that name on the hub; give a diffusers "
+        f"pipeline folder, one of {', '.join(BY_NAME)}, or run `dreamwright models download {given}`"
     )
 
 
@@ -235,7 +236,10 @@ def _how_to_get(model: RegisteredModel, found: LocalModel) -> str:
         return "reinstall dreamwright: its weights are part of the package"
     if found.resumable:
         elsewhere = "" if found.partial == default_folder(model) else f" --to {found.partial}"
-        return f"half downloaded ({_some(found.missing)} missing): `dreamwright models download {model.name}{elsewhere}` goes on"
+        return (
+            f"half downloaded ({_some(found.missing)} missing): "
+            f"`dreamwright models download {model.name}{elsewhere}` goes on"
+        )
     if found.partial is not None:
         return (
             f"not whole: {found.partial} lacks {_some(found.missing)}; `dreamwright models download {model.name}` "
@@ -248,12 +252,12 @@ def _how_to_get(model: RegisteredModel, found: LocalModel) -> str:
 
 
 def _some(missing: tuple[str, ...] | list[str]) -> str:
-    """A few missing files in words."""
+    """The missing files in short."""
     return missing[0] if len(missing) == 1 else f"{missing[0]} and {len(missing) - 1} more"
 
 
 def _candidate_folders(model: RegisteredModel) -> list[Path]:
-    """The folders where the model may lie, the likeliest first; every one is there."""
+    """Existing folders that may hold the model, the likeliest first."""
     if model.name in PACKAGED:
         return [Path(str(resources.files("dreamwright.backend.starter"))) / PACKAGED[model.name]]
     places = [default_folder(model)]
@@ -265,7 +269,7 @@ def _candidate_folders(model: RegisteredModel) -> list[Path]:
 
 
 def _remembered_folders() -> dict[str, str]:
-    """The folders that were given to `--to`; {} when the note cannot be read, since the models can still be given by folder."""
+    """Folders that were given to `--to`, by model; {} when the file cannot be read: a model can be given by folder."""
     try:
         content = json.loads((models_root() / "places.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -274,7 +278,7 @@ def _remembered_folders() -> dict[str, str]:
 
 
 def _hub_snapshots(home: ModelSource) -> list[Path]:
-    """A repository's snapshots in the hub's cache: the expected revision, then `main`, then the others, newest first."""
+    """A repository's snapshots in the hub's cache: the expected revision, then `main`, then others, newest first."""
     cache = Path(constants.HF_HUB_CACHE) / f"models--{home.repo_id.replace('/', '--')}"
     wanted = [home.revision or ""]
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which files a model is loaded from, and which are missing: by names and by the pipeline's index, without a library."""
+"""Files that a model is loaded from, and those that are missing, by their names and by the pipeline's index."""
 
 from __future__ import annotations
 

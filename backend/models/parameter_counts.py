@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How much a part of a pipeline weighs, from the headers of its safetensors files; no tensor is read."""
+"""Numbers of parameters of a pipeline's parts, from the headers of their safetensors files; no tensor is read."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def loaded_weights(folder: PipelineFolder, part: str, dtype: torch.dtype) -> lis
 
 
 def parameter_count(folder: PipelineFolder, part: str, dtype: torch.dtype = torch.float32) -> int:
-    """Numbers in the part's weights, as its headers say. Raises ModelError for a header that cannot be read."""
+    """Parameters of the part. Raises ModelError for a header that cannot be read."""
     return sum(sum(_sizes(file).values()) for file in loaded_weights(folder, part, dtype))
 
 
 def largest_tensor(folder: PipelineFolder, part: str, dtype: torch.dtype = torch.float32) -> int:
-    """Numbers in the largest tensor of the part's weights."""
+    """Parameters in the largest tensor of the part."""
     return max((max(_sizes(file).values(), default=0) for file in loaded_weights(folder, part, dtype)), default=0)
 
 
 def resident_numbers(folder: PipelineFolder, part: str, offload: str, dtype: torch.dtype = torch.float32) -> int:
-    """Numbers of the part's weights that are on the device at once, under `model.offload`.
+    """Parameters of the part that are on the device at once, under `model.offload`.
 
-    "blocks": the largest member of the network's lists of blocks, and all that is in none; "leaves": the largest tensor.
+    "blocks": the largest block of the network's lists of blocks, and all that is in none. "leaves": the largest tensor.
     """
     if offload == "off":
         return parameter_count(folder, part, dtype)

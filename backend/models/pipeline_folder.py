@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A diffusers pipeline folder: read and checked before a single weight is loaded, its parts loaded one by one.
+"""A diffusers pipeline folder: checked before a weight is loaded, then loaded part by part.
 
-Weights are safetensors only, nothing is fetched, and only the component classes named here are ever constructed.
+Weights are safetensors only, nothing is downloaded, and only the classes named in `families` are constructed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from ..errors import ConfigError, ModelError, is_out_of_memory, one_line
 from .clip_files import CONFIG, is_clip
 from .config_fields import check_fields
-from .families import BY_PIPELINE, TELLING_PARTS, Family, supported
+from .families import BY_PIPELINE, DISTINCTIVE_PARTS, Family, supported
 from .fingerprint import file_digest
 from .json_files import read_object
 from .model_files import INDEX, SCHEDULER, file_names
@@ -33,7 +33,7 @@ BUFFERS = ("position_ids",)  # older transformers saved them; they are counted a
 
 @dataclass(frozen=True)
 class PipelineFolder:
-    """A checked folder: the class of each part that is there, and the pipeline's own options in model_index.json."""
+    """A checked folder: the class of each present part, and the pipeline's own options in model_index.json."""
 
     path: Path
     pipeline: str
@@ -62,7 +62,7 @@ class PipelineFolder:
 
     @property
     def text_encoders(self) -> tuple[str, ...]:
-        """The names of the text encoders that are there, in the family's order."""
+        """The names of the present text encoders, in the family's order."""
         return tuple(part.encoder for part in self.family.text if part.encoder in self.classes)
 
     def text_hash(self) -> str:
@@ -101,7 +101,7 @@ def open_pipeline(folder: str | Path) -> PipelineFolder:
     family = BY_PIPELINE.get(pipeline)
     if family is None:
         raise ModelError(f"{path} is a {pipeline}; allowed are {supported()}; choose another text-to-image model")
-    for part in TELLING_PARTS:
+    for part in DISTINCTIVE_PARTS:
         if part not in family.parts and _class_of(index, part):
             raise ModelError(
                 f"{path} is a {pipeline} with a {part}, which that class does not have; allowed parts are "
@@ -166,12 +166,12 @@ def load_model(
     which does that, is not installed. Raises ModelError as `load_checked`.
     """
     name = folder.classes[part]
-    options: dict[str, Any] = dict(
-        local_files_only=True,
-        use_safetensors=True,
-        variant=folder.weights(part, dtype).variant or None,
-        output_loading_info=True,
-    )
+    options: dict[str, Any] = {
+        "local_files_only": True,
+        "use_safetensors": True,
+        "variant": folder.weights(part, dtype).variant or None,
+        "output_loading_info": True,
+    }
     where = folder.path / part
 
     def load() -> tuple[torch.nn.Module, Mapping[str, Any]]:
@@ -209,12 +209,12 @@ def load_checked(
             f"the {part} weights of {path} lack or misfit {len(gaps)} tensors ({sorted(gaps)[0]}, ...); "
             "they must match config.json; download the model again, whole"
         )
-    # Weights beyond the configuration: a network with fewer layers than it was trained with would run without a word.
+    # Weights beyond the configuration: the library would run a network with fewer layers than were trained.
     extra = sorted(key for key in report.get("unexpected_keys", ()) if not key.endswith(BUFFERS))
     if extra:
         raise ModelError(
-            f"the {part} weights of {path} hold {len(extra)} tensors that config.json has no place for ({extra[0]}, ...); "
-            "they must match; download the model again, whole"
+            f"the {part} weights of {path} hold {len(extra)} tensors that config.json has no place for ({extra[0]}, "
+            "...); they must match; download the model again, whole"
         )
     return model
 
@@ -243,11 +243,14 @@ def load_scheduler(folder: PipelineFolder) -> Any:
 
 
 def _no_index(path: Path) -> str:
-    """What to say of a folder without model_index.json: a part of a pipeline, or nothing of the kind."""
+    """The error for a folder without model_index.json, which may be a part of a pipeline or a CLIP model."""
     if (path.parent / INDEX).is_file():
         return f"{path} is one part of a pipeline; give the whole of it, {path.parent}"
     if (path / CONFIG).is_file() and is_clip(read_object(path / CONFIG)):
-        return f"{path} is a CLIP model, which judges pictures and makes none; give a diffusers pipeline folder, or run it with --method dream-fields"
+        return (
+            f"{path} is a CLIP model, which compares images with texts and makes none; give a diffusers pipeline "
+            "folder, or run it with --method dream-fields"
+        )
     return f"{path} has no model_index.json, so it is no diffusers pipeline; give the folder that holds that file"
 
 
@@ -265,15 +268,15 @@ def _int8_weights() -> Any:
         from torchao.quantization import Int8WeightOnlyConfig
     except ImportError as error:
         raise ConfigError(
-            f"text.precision is 'int8', which needs torchao ({one_line(error)}); allowed without it are float32, bfloat16 "
-            "and float16; pip install 'dreamwright[int8]', or choose one of those"
+            f"text.precision is 'int8', which needs torchao ({one_line(error)}); allowed without it are float32, "
+            "bfloat16 and float16; pip install 'dreamwright[int8]', or choose one of those"
         ) from error
     return transformers.TorchAoConfig(Int8WeightOnlyConfig())
 
 
 @contextlib.contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """Without transformers' own bar, which would break into ours; its setting is put back."""
+    """Turns off transformers' own progress bar, which would disturb ours, and restores its setting."""
     shown = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:

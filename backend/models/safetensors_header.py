@@ -19,7 +19,7 @@ BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header's entries by tensor name, `__metadata__` left out. Raises ValueError, in words, when it is no header."""
+    """The header's entries by tensor name, without `__metadata__`. Raises ValueError that says what is wrong."""
     try:
         with open(path, "rb") as stream:
             length = int.from_bytes(stream.read(8), "little")

@@ -70,16 +70,20 @@ def load_checked_tokenizer(folder: Path, class_name: str, label: str, rows: obje
 
 
 def check_tokenizer(tokenizer: Any, folder: Path, rows: object) -> None:
-    """Raise ModelError unless a loaded tokenizer fits an encoder with `rows` embeddings and all its pieces can be built."""
+    """Raise ModelError unless a tokenizer fits an encoder with `rows` embeddings and has a merge for every piece."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise ModelError(f"{folder} needs a tokenizer without a fast version; allowed are CLIP's and T5's; choose another model")
+        raise ModelError(
+            f"{folder} needs a tokenizer without a fast version; allowed are CLIP's and T5's; choose another model"
+        )
     content = json.loads(backend.to_str())["model"]
     kind = str(content.get("type"))
     _check_settings(folder, kind)
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
-        raise ModelError(f"{folder} has a vocabulary with gaps or doubles in its numbers; download the model again, whole")
+        raise ModelError(
+            f"{folder} has a vocabulary with gaps or doubles in its numbers; download the model again, whole"
+        )
     size = sum(not token.startswith(EXTRA_ID) for token in vocabulary)
     spare = 0 if kind == "BPE" else PADDED_TO
     if isinstance(rows, int) and not size <= rows <= size + spare:
@@ -105,7 +109,9 @@ def _check_settings(folder: Path, kind: str) -> None:
         raise ModelError(f"{folder / CONFIG} lacks {', '.join(lacking)}; download the model again, whole")
     length = config.get("model_max_length", 512)
     if isinstance(length, bool) or not isinstance(length, (int, float)) or not length >= 1:
-        raise ModelError(f"{folder / CONFIG} has model_max_length {length!r}; needed is a number; download the model again, whole")
+        raise ModelError(
+            f"{folder / CONFIG} has model_max_length {length!r}; needed is a number; download the model again, whole"
+        )
 
 
 def _check_serialized(path: Path) -> None:

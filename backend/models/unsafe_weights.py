@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Weights that are never read, by their files' names: what a folder holds where safetensors are needed."""
+"""Weight files that are never read, by their names: pickles, and formats of other libraries."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ def refused_kind(name: str) -> str:
 
 
 def unsafe_weights_found(names: Iterable[str], part: str = "") -> str:
-    """What of `part` is there instead, for an error: "only pickled weights (model.bin)", "only weights of another library
-    (tf_model.h5)", or "no weights of its unet".
+    """What is found in place of safetensors weights of `part`, for an error.
+
+    "only pickled weights (model.bin)", "only weights of another library (tf_model.h5)", or "no weights of its unet".
     """
     names = sorted(names)
     of = f" of its {part}" if part else ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The user's own folders for downloaded models and for caches, by the platform's conventions or an environment variable."""
+"""The user's folders for downloaded models and caches, by the platform's conventions or environment variables."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def models_root() -> Path:
 
 
 def cache_root() -> Path:
-    """The folder of all caches, each of which can be deleted at any time: DREAMWRIGHT_CACHE, or the user's cache folder."""
+    """The folder of all caches, which can be deleted at any time: DREAMWRIGHT_CACHE, or the user's cache folder."""
     chosen = os.environ.get("DREAMWRIGHT_CACHE")
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("dreamwright", False))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way from pictures to latents and back: z = (mean of the VAE's posterior - shift_factor) scaling_factor.
+"""Images to latents and back: z = (mean of the VAE's posterior - shift_factor) scaling_factor.
 
-The posterior's mean stands for it, not a sample: its deviation is far below the noise that z_t gets anyway, and a mean
-makes the SDS gradient of an image a function of t and eps alone, with less variance and the same on every device.
+The mean is used instead of a sample: the posterior's deviation is far below the noise of z_t, and with the mean the SDS
+gradient of an image is a function of t and eps alone, with less variance and equal on every device.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from .pipeline_folder import PipelineFolder, load_model
 class VAE:
     """A frozen AutoencoderKL. `channels` of z, `factor` pixels a latent, `dtype` in which it works.
 
-    With `recompute` the encoder keeps no activations: the way back computes them again, view by view and block by block, so
-    that a step holds one view's largest block instead of all views' whole encoder.
+    With `recompute` the encoder keeps no activations. The backward pass computes them again, view by view and block by
+    block, so that a step holds the largest block of one view instead of the whole encoder of all views.
     """
 
-    def __init__(self, vae: Any, scaling_factor: float, shift_factor: float, recompute: bool = False) -> None:
-        self.vae = vae
+    def __init__(self, model: Any, scaling_factor: float, shift_factor: float, recompute: bool = False) -> None:
+        self.model = model
         self.recompute = recompute
         if recompute:
-            vae.enable_gradient_checkpointing()
+            model.enable_gradient_checkpointing()
         self.scaling_factor, self.shift_factor = scaling_factor, shift_factor
-        self.channels = int(vae.config.latent_channels)
-        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        self.dtype: torch.dtype = vae.dtype
+        self.channels = int(model.config.latent_channels)
+        self.factor = 2 ** (len(model.config.block_out_channels) - 1)
+        self.dtype: torch.dtype = model.dtype
 
     def encode(self, x: Tensor) -> Tensor:
-        """z (n, channels, h / factor, w / factor) of pictures (n, 3, h, w) in [-1, 1], float32, differentiable."""
-        x = x.to(self.vae.device, self.dtype)
+        """z (n, channels, h / factor, w / factor) of images (n, 3, h, w) in [-1, 1], float32, differentiable."""
+        x = x.to(self.model.device, self.dtype)
         if self.recompute and x.requires_grad:
             mean = torch.cat([checkpoint(self._mean, one, use_reentrant=False) for one in x.split(1)])
         else:
@@ -44,13 +44,13 @@ class VAE:
         return (mean.float() - self.shift_factor) * self.scaling_factor
 
     def _mean(self, x: Tensor) -> Tensor:
-        return self.vae.encode(x).latent_dist.mode()
+        return self.model.encode(x).latent_dist.mode()
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """Pictures (n, 3, h, w), about [-1, 1], float32, one by one: a decoder needs much memory for each."""
-        raw = (z.detach().float() / self.scaling_factor + self.shift_factor).to(self.vae.device, self.dtype)
-        return torch.cat([self.vae.decode(one, return_dict=False)[0].float() for one in raw.split(1)])
+        """Images (n, 3, h, w), about [-1, 1], float32, one by one: a decoder needs much memory for each."""
+        raw = (z.detach().float() / self.scaling_factor + self.shift_factor).to(self.model.device, self.dtype)
+        return torch.cat([self.model.decode(one, return_dict=False)[0].float() for one in raw.split(1)])
 
 
 def load_vae(

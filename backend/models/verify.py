@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a model folder is whole and sound: files, sizes, safetensors headers, and hashes where they are known.
+"""Verification of a model folder: files, sizes, safetensors headers, configurations, tokenizers, and known hashes.
 
-Asks no network: hashes come from the download's record, or from what huggingface_hub left beside the files.
+No network is used: hashes come from the download's record, or from what huggingface_hub left beside the files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .vocabulary_file import read_vocabulary
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """What was found: each fault is "path: what is wrong"; `hashed` of the `checked` files had a known hash."""
+    """Faults that were found; `hashed` of the `checked` files had a known hash."""
 
     folder: Path
     faults: tuple[str, ...]
@@ -34,10 +34,10 @@ class VerificationResult:
 
 
 def verify_folder(folder: Path, count: Callable[[int], object] = lambda read: None) -> VerificationResult:
-    """Check every file that the pipeline in `folder` is loaded from; `count` hears of bytes hashed.
+    """Check every file that the pipeline in `folder` is loaded from; `count` is called with numbers of bytes hashed.
 
     Raises ModelError for a folder without model_index.json or with an unsupported pipeline, and for a record that
-    cannot be read; everything else that is wrong is a fault in the verdict.
+    cannot be read; everything else that is wrong is a fault in the result.
     """
     expected = expected_files(folder)
     faults = [f"{path}: is missing" for path in missing_files(folder)]

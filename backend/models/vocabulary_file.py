@@ -24,7 +24,9 @@ def read_vocabulary(folder: Path) -> PromptVocabulary:
     content = read_object(path)
     words, examples = (_texts(path, content, key) for key in ("words", "examples"))
     if not words:
-        raise ModelError(f"{path} states no words; needed is a list of all words that the model knows; restore the file")
+        raise ModelError(
+            f"{path} states no words; needed is a list of all words that the model knows; restore the file"
+        )
     kinds, synonyms = (_text_map(path, content, key) for key in ("kinds", "synonyms"))
     astray = sorted({*kinds, *synonyms.values()} - set(words))
     if astray:

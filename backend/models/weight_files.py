@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which safetensors files hold a part's weights: one file or shards with their index, plain or of a variant.
+"""Safetensors files of a part's weights: one file, or shards with their index, plain or of a variant.
 
 Names are those that diffusers and transformers write, for a `base` of "diffusion_pytorch_model" or "model":
 "base.safetensors", "base.fp16.safetensors", and for shards "base.fp16-00001-of-00002.safetensors" or
@@ -49,9 +49,7 @@ def weight_sets(names: Iterable[str], base: str) -> list[WeightSet]:
         rf"{re.escape(base)}(?:\.([\w-]+?))?-(\d{{5}})-of-(\d{{5}})(?:\.([\w-]+))?\.safetensors", re.ASCII
     )
     single = re.compile(rf"{re.escape(base)}(?:\.([\w-]+))?\.safetensors", re.ASCII)
-    table = re.compile(
-        rf"{re.escape(base)}(?:\.([\w-]+))?\.safetensors\.index(?:\.([\w-]+))?\.json", re.ASCII
-    )
+    table = re.compile(rf"{re.escape(base)}(?:\.([\w-]+))?\.safetensors\.index(?:\.([\w-]+))?\.json", re.ASCII)
     singles: dict[str, str] = {}
     tables: dict[str, str] = {}
     shards: dict[str, list[tuple[str, int, int]]] = {}
@@ -103,7 +101,7 @@ def read_weight_sets(folder: Path, base: str) -> list[WeightSet]:
 def check_weights(folder: Path, base: str, label: str) -> list[WeightSet]:
     """The whole variants in a folder, each with sound headers and an index that agrees with its shards.
 
-    `label` says whose weights they are, for errors. Raises ModelError that names what is missing, cut off or unreadable.
+    `label` names the part in errors. Raises ModelError that names what is missing, cut off or unreadable.
     """
     sets = read_weight_sets(folder, base)
     whole = [weights for weights in sets if not weights.missing]
@@ -150,12 +148,12 @@ def _no_weights(folder: Path, base: str, sets: Sequence[WeightSet]) -> str:
     other = [name for name in names if name.endswith(".safetensors")]
     if other:
         return (
-            f"{folder} holds {other[0]}; allowed are {base}.safetensors, {base}.VARIANT.safetensors and shards with their "
-            "index; rename the file, or download the model again, whole"
+            f"{folder} holds {other[0]}; allowed are {base}.safetensors, {base}.VARIANT.safetensors and shards with "
+            "their index; rename the file, or download the model again, whole"
         )
     return (
-        f"{folder} holds {unsafe_weights_found(names)}; needed are .safetensors files; download the model again, whole, "
-        "with its safetensors"
+        f"{folder} holds {unsafe_weights_found(names)}; needed are .safetensors files; download the model again, "
+        "whole, with its safetensors"
     )
 
 

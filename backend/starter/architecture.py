@@ -3,8 +3,8 @@
 
 An `IFPipeline` in small: a T5 text encoder, a U-Net whose time embedding also carries the pooled text (as DeepFloyd
 IF's does, so that color and view words act on every block), a DDPM schedule. The U-Net works on pixel-unshuffled
-pictures (48 channels at a quarter of the resolution) and predicts x0: a smooth target that leaves no pattern of the shuffle,
-and the very quantity that Score Distillation Sampling needs, since eps_hat - eps = (alpha / sigma) (x - x0_hat).
+images (48 channels at a quarter of the resolution) and predicts x0: a smooth target without a pattern of the shuffle,
+and the quantity that Score Distillation Sampling needs, since eps_hat - eps = (alpha / sigma) (x - x0_hat).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from . import domain
 from .words import domain_file
 
 IMAGE_SIZE = 64  # pixels a side
-SHUFFLE = 4  # pixel-unshuffle factor: 3 x 64 x 64 -> 48 x 16 x 16; learns faster a picture and a second than 2
+SHUFFLE = 4  # pixel-unshuffle factor: 3 x 64 x 64 -> 48 x 16 x 16; learns faster per image and per second than 2
 MAX_TOKENS = 12  # the longest caption, its end token and a little room
 TEXT_WIDTH = 128  # units of the text encoder
 FUNCTION_WORDS = ("<pad>", "</s>", "a", "an", ",", "view")
@@ -51,7 +51,7 @@ class StarterParts:
 
 
 def build_tokenizer(words: Sequence[str] = domain.VOCABULARY) -> PreTrainedTokenizerFast:
-    """One token a word; anything else becomes <unk>, which the prompt check reports by name."""
+    """One token a word; any other word becomes <unk>, which the prompt check names."""
     specials = ["<pad>", "</s>", "<unk>"]
     vocabulary = {word: index for index, word in enumerate([*specials, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An independent judge of starter pictures: a small CNN that names prop, color and view.
+"""A classifier of starter images, independent of the prior: a small CNN that names prop, color and view.
 
-It never meets the prior: trained on photographs of another seed, with other cameras, other lights (`photograph --wide`)
-and its own draw of colors and backgrounds, it judges ancestral samples and lifted props.
-`train_judge` trains it.
+It is trained on photographs of another seed, with other cameras, other lights (`photograph --wide`) and other colors
+and backgrounds, and evaluates ancestral samples and generated props. `train_judge` trains it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from . import domain
 
 @dataclass(frozen=True)
 class Classification:
-    """Log-probabilities of n pictures: prop (n, 16), color (n, 8), view (n, 4)."""
+    """Log-probabilities of n images: prop (n, 16), color (n, 8), view (n, 4)."""
 
     prop: torch.Tensor
     color: torch.Tensor
@@ -30,7 +29,7 @@ class Classification:
 
 
 class StarterClassifier(nn.Module):
-    """Strided convolutions down to 4x4, a second one at the middle resolutions, one linear head a question."""
+    """Strided convolutions down to 4x4, a second one at the middle resolutions, and a linear head for each label."""
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
@@ -56,12 +55,12 @@ class StarterClassifier(nn.Module):
 
 
 def load_classifier(folder: Path) -> StarterClassifier:
-    """The trained judge of a folder, in evaluation mode. Raises ModelError when it is missing."""
+    """The trained classifier of a folder, in evaluation mode. Raises ModelError when it is missing."""
     path = folder / "judge.safetensors"
     if not path.is_file():
-        raise ModelError(f"no judge at {path}; train one with python -m tools.starter_training.train_judge")
-    judge = StarterClassifier()
-    judge.load_state_dict(
+        raise ModelError(f"no classifier at {path}; train one with python -m tools.starter_training.train_judge")
+    classifier = StarterClassifier()
+    classifier.load_state_dict(
         {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
     )
-    return judge.eval().requires_grad_(False)
+    return classifier.eval().requires_grad_(False)

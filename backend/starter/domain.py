@@ -70,10 +70,10 @@ def view_of(azimuth: float, elevation: float, overhead_elevation: float = 60.0) 
 
 
 def direction_of(azimuth: float, elevation: float, overhead_elevation: float = 60.0) -> str:
-    """The nearest of `DIRECTIONS`, with "overhead" after it where the paper says only that.
+    """The nearest of `DIRECTIONS`, with "overhead" after it above `overhead_elevation`.
 
-    Half as wide as the paper's words around, an eighth from above: a car seen from above lies in every direction, and a
-    picture of all of them at once is of none.
+    Twice as fine as the paper's words around the object, and eight times from above, where the paper has one word for
+    every direction.
     """
     around = DIRECTIONS[int(((azimuth + 22.5) % 360.0) // 45.0) % 8]
     return f"{around} overhead" if elevation > overhead_elevation else around

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The starter's image-text models in transformers' own CLIP classes, and their folder on disk.
 
-Two towers over 64x64 pictures and one token a word, without view words: like CLIP's, they say what is shown, not from
-where. Two of them, since a model that guided an optimization must not judge it.
+Two towers over 64x64 images and one token a word, without view words: like CLIP's, they tell what is shown and not
+from where. There are two models, since one that guided an optimization must not evaluate it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Towers:
     joint: int = 64  # dimensions of the shared space
 
 
-# Other patches, widths and depths: what one of them can be fooled by, the other need not fall for.
+# Other patches, widths and depths, so that an image that fools one need not fool the other.
 GUIDE = Towers(patch=8, width=64, layers=3, widening=2)
 RETRIEVER = Towers(patch=16, width=96, layers=3, widening=2, text_width=48, joint=48)
 TOWERS = {"guide": GUIDE, "retrieve": RETRIEVER}
@@ -84,7 +84,7 @@ def token_ids(captions: Sequence[str]) -> torch.Tensor:
 
 
 def normalized(images: torch.Tensor) -> torch.Tensor:
-    """Pictures (n, 3, 64, 64) in [0, 1] as the image tower takes them."""
+    """Images (n, 3, 64, 64) in [0, 1] normalized for the image tower."""
     mean, std = (torch.tensor(values, dtype=images.dtype, device=images.device).view(3, 1, 1) for values in (MEAN, STD))
     return (images - mean) / std
 

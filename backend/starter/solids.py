@@ -6,6 +6,7 @@ All return (vertices (V, 3) float64, faces: list of vertex-index tuples, outward
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +27,7 @@ def lathe(profile: Sequence[tuple[float, float]], segments: int = 28) -> Solid:
             rings.append(list(range(len(vertices), len(vertices) + segments)))
             vertices.extend(np.array([radius * np.cos(a), radius * np.sin(a), z]) for a in angles)
     faces: list[tuple[int, ...]] = []
-    for low, high in zip(rings, rings[1:]):
+    for low, high in itertools.pairwise(rings):
         for i in range(segments):
             j = (i + 1) % segments
             corners = [low[i], low[j], high[j], high[i]]
@@ -40,7 +41,7 @@ def lathe(profile: Sequence[tuple[float, float]], segments: int = 28) -> Solid:
     return np.array(vertices), faces
 
 
-def box(size: Sequence[float], center: Sequence[float] = (0, 0, 0), bevel: float = 0.0) -> Solid:
+def box(size: Sequence[float], center: Sequence[float] | np.ndarray = (0, 0, 0), bevel: float = 0.0) -> Solid:
     """Axis-aligned box; `bevel` chamfers its vertical edges."""
     x, y, z = (0.5 * s for s in size)
     b = min(bevel, 0.9 * x, 0.9 * y)
@@ -69,7 +70,7 @@ def prism(outline: Sequence[tuple[float, float]], low: float, high: float) -> So
     return vertices, faces
 
 
-def ellipsoid(radii: Sequence[float], center: Sequence[float] = (0, 0, 0), segments: int = 24) -> Solid:
+def ellipsoid(radii: Sequence[float], center: Sequence[float] | np.ndarray = (0, 0, 0), segments: int = 24) -> Solid:
     """Ellipsoid with semi-axes `radii`."""
     angles = np.linspace(-np.pi / 2, np.pi / 2, segments // 2 + 1)
     profile = [
@@ -91,7 +92,7 @@ def tube(
     reference = np.eye(3)[int(np.argmin(np.abs(tangents).sum(0)))]
     angles = np.linspace(0, 2 * np.pi, segments, endpoint=False)
     rings = []
-    for point, tangent, r in zip(points, tangents, radii):
+    for point, tangent, r in zip(points, tangents, radii, strict=True):
         side = np.cross(tangent, reference)
         side /= np.linalg.norm(side)
         up = np.cross(side, tangent)
@@ -116,7 +117,7 @@ def rod(
     return tube([start, end], [radius, radius if tip_radius is None else tip_radius], segments)
 
 
-def ring(major: float, minor: float, axis: str = "y", center: Sequence[float] = (0, 0, 0), segments: int = 36) -> Solid:
+def ring(major: float, minor: float, axis: str = "y", center: Sequence[float] | np.ndarray = (0, 0, 0), segments: int = 36) -> Solid:
     """Torus whose hole looks along `axis` ("y" or "z")."""
     angles = np.linspace(0, 2 * np.pi, segments, endpoint=False)
     c, s, zero = major * np.cos(angles), major * np.sin(angles), np.zeros(segments)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Everyday words for the starter's colors and props, and what its models' `domain.json` states about their vocabulary."""
+"""Everyday words for the starter's colors and props, and the content of its models' `domain.json`."""
 
 from __future__ import annotations
 

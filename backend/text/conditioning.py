@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a denoiser was told about n pictures: named tensors with n rows each, opaque to everybody else.
+    """Conditioning of n images: named tensors with n rows each, opaque to all but the denoiser.
 
     Raises ValueError when there is no tensor or the tensors differ in their number of rows.
     """
@@ -43,7 +43,7 @@ class Conditioning:
         return Conditioning({name: tensor.to(device) for name, tensor in self.tensors.items()})
 
     def with_tensors(self, **tensors: Tensor) -> Conditioning:
-        """The same rows, knowing more."""
+        """The same rows with further tensors."""
         return Conditioning({**self.tensors, **tensors})
 
     @staticmethod

@@ -24,7 +24,7 @@ from .tokenization import EncoderTokenizer, PromptTokenizer
 
 
 class PipelineTextEncoder:
-    """Prompts -> the tensors that a pipeline's network is told, one row each, in `dtype`, as the pipeline makes them.
+    """Prompts -> the tensors that condition a pipeline's network, one row each, in `dtype`, as the pipeline makes them.
 
     "hidden" (n, tokens, width) for every family; "pooled" (n, width) besides for SDXL and SD3. `int8` keeps the
     encoders' weights as 8-bit integers and computes in `dtype`.
@@ -54,7 +54,7 @@ class PipelineTextEncoder:
         return bool(self._encoders)
 
     def free(self) -> None:
-        """Drop the text encoders; embeddings that are known stay known."""
+        """Release the text encoders; cached embeddings stay."""
         self._encoders.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -102,8 +102,8 @@ class PipelineTextEncoder:
         tokens = part.tokenizer(
             [part.preprocess(text)], padding="max_length", max_length=part.length, truncation=True, return_tensors="pt"
         )
-        # CLIP pipelines show the encoder its padding unless its configuration says otherwise, and so does SD3's T5;
-        # DeepFloyd IF hides it.
+        # In CLIP pipelines the encoder attends to its padding unless its configuration masks it, as does SD3's T5;
+        # DeepFloyd IF masks it.
         is_t5 = self.folder.classes[name] == "T5EncoderModel"
         single = self.folder.family.name in ("pixel", "latent")
         masked = single and (is_t5 or bool(getattr(encoder.config, "use_attention_mask", False)))

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Text encoders in a process of their own, which ends, and with it all of their memory, before the optimization begins.
+"""Text encoders in a subprocess, whose memory is free again before the optimization begins.
 
-    python -m dreamwright.backend.text.encoder_process      (the parent starts it; its first line on stdin is the request)
+    python -m dreamwright.backend.text.encoder_process      (started by the parent; the request is one line on stdin)
 
-The request is JSON; the answer is a safetensors file and a JSON file in a private temporary folder. Small encoders stay
-in the parent, since a process that imports torch and transformers costs seconds; prompts that the cache knows need
-neither encoder nor process.
+The request is JSON; the result is a safetensors file and a JSON file in a private temporary folder. Small encoders run
+in the parent, since a process that imports torch and transformers takes seconds to start. Cached prompts need neither.
 """
 
 from __future__ import annotations
@@ -46,17 +45,18 @@ from ..models.user_folders import cache_root
 from .conditioning import Conditioning
 from .encoder import PipelineTextEncoder
 
-OWN_PROCESS_BYTES = 500_000_000  # of weights, from which on "auto" gives the encoders a process of their own
-POLL_S = 0.1  # between two looks at the child and at `should_stop`
-GRACE_S = 3.0  # for a child that was asked to end
-ANSWER, STATUS = "answer.safetensors", "status.json"
+OWN_PROCESS_BYTES = 500_000_000  # of weights; from here on "auto" runs the encoders in a subprocess
+POLL_S = 0.1  # between two polls of the subprocess and of `should_stop`
+TERMINATE_TIMEOUT_S = 3.0  # between SIGTERM and SIGKILL
+RESULT, STATUS = "result.safetensors", "status.json"
 ADVICE = "lower text.precision to bfloat16 or int8, or set text.device=cpu, or free some memory"
 
 
 class SubprocessTextEncoder(PipelineTextEncoder):
-    """A `PipelineTextEncoder` whose encoders are only ever loaded by a child process; bitwise the same embeddings.
+    """A `PipelineTextEncoder` whose encoders run in a subprocess; its embeddings are bitwise equal.
 
-    `should_stop` is asked while the child works; it ends the child and raises StoppedError. `processes_started` counts those started.
+    `should_stop` is polled meanwhile; it ends the subprocess and raises StoppedError. `processes_started` counts
+    subprocesses.
     """
 
     def __init__(
@@ -74,17 +74,18 @@ class SubprocessTextEncoder(PipelineTextEncoder):
         self.processes_started = 0
 
     def encode(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
-        """The tensors of each text from one child process.
+        """The tensors of each text from one subprocess.
 
-        Raises what the child raised, OutOfMemoryError when memory ran out or the system ended it, RunError for any other
-        end, and StoppedError. Raises InsufficientMemoryError when the weights alone cannot fit.
+        Raises the subprocess's own error, OutOfMemoryError when memory ran out or the system killed it, RunError for
+        any other end, StoppedError, and InsufficientMemoryError when the weights alone cannot fit.
         """
         needed, free = text_bytes(self.folder, self.dtype, self.int8), free_bytes(self.device)
         if free is not None and needed > free:
             raise InsufficientMemoryError(
-                f"the text encoders need {size_text(needed)} on {self.device}, where {size_text(free)} is free; {ADVICE}"
+                f"the text encoders need {size_text(needed)} on {self.device}, where {size_text(free)} is free; "
+                f"{ADVICE}"
             )
-        with tempfile.TemporaryDirectory(prefix="dreamwright-text-") as private:  # for this user's eyes only
+        with tempfile.TemporaryDirectory(prefix="dreamwright-text-") as private:  # readable by this user only
             work = Path(private)
             request = {
                 "folder": str(self.folder.path.absolute()),
@@ -95,21 +96,21 @@ class SubprocessTextEncoder(PipelineTextEncoder):
                 "prompts": list(texts),
                 "work": private,
             }
-            status = self._run(request, work)
+            status = self._run_process(request, work)
             if (failure := _failure(work, status)) is not None:
                 raise failure
             try:
-                rows = load_file(work / ANSWER)
+                rows = load_file(work / RESULT)
             except (OSError, SafetensorError) as error:
                 raise RunError(
-                    f"the text process left no readable answer ({error}); free some disk space and try again"
+                    f"the text process left no readable result ({error}); free some disk space and try again"
                 ) from error
         return [{name: rows[name][i].to(self.device) for name in rows} for i in range(len(texts))]
 
-    def _run(self, request: dict[str, Any], work: Path) -> int:
-        """Start the child, wait for its end whatever happens here, and return its exit status."""
+    def _run_process(self, request: dict[str, Any], work: Path) -> int:
+        """Start the subprocess, wait for its end in any case, and return its exit status."""
         self.processes_started += 1
-        # A session of its own: Ctrl-C in a terminal reaches the parent alone, which decides what becomes of the child.
+        # In a session of its own Ctrl-C in a terminal reaches the parent only, which then ends the subprocess.
         with open(work / "log", "wb") as log:
             self.child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "dreamwright.backend.text.encoder_process"],
@@ -117,22 +118,23 @@ class SubprocessTextEncoder(PipelineTextEncoder):
             )  # fmt: skip
         child = self.child
         try:
-            with contextlib.suppress(BrokenPipeError):  # a child that is dead already is told of by its status
-                child.stdin.write(json.dumps(request).encode() + b"\n")
-                child.stdin.flush()
+            if child.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):  # the exit status tells of a subprocess that ended already
+                    child.stdin.write(json.dumps(request).encode() + b"\n")
+                    child.stdin.flush()
             while True:
                 try:
                     return child.wait(POLL_S)
                 except subprocess.TimeoutExpired:
                     if self._should_stop():
-                        raise StoppedError("stopped while the prompt was being encoded; nothing was made yet") from None
+                        raise StoppedError("stopped while the prompt was encoded; no result was made yet") from None
         finally:
             _end(child)
             self.child = None
 
 
 class PipelinePromptEncoder:
-    """The text half of a denoiser, which is all that `PromptEmbeddings` asks of one: prompts can go before the network."""
+    """Prompt encoder of a pipeline, usable before the denoising network is loaded; implements `PromptEncoder`."""
 
     def __init__(self, text: PipelineTextEncoder, device: torch.device | str) -> None:
         self._text, self._device = text, device
@@ -142,7 +144,7 @@ class PipelinePromptEncoder:
         return self._text.embed(prompts).to(self._device)
 
     def check_prompt(self, prompt: str) -> list[str]:
-        """Warnings about a prompt that the model can take. Raises PromptError: empty, or words that it does not know."""
+        """Warnings about a prompt that the model can use. Raises PromptError: empty, or unknown words."""
         return self._text.reader.check(prompt)
 
 
@@ -154,7 +156,7 @@ def make_text_encoder(
     should_stop: Callable[[], bool] = lambda: False,
     cache: Path | None = None,
 ) -> PipelineTextEncoder:
-    """The text side of a pipeline as configured, for a network in `dtype` on `device`; loads nothing.
+    """The text encoder of a pipeline as configured, for a network in `dtype` on `device`; loads nothing.
 
     `cache` None means the user's own cache folder, where `config.cache` allows one. Raises ConfigError for a device
     that is not there.
@@ -197,36 +199,38 @@ def _placement(
         where = torch.device("cpu")
     else:
         where = device if device.type == "cuda" else torch.device("cuda")
-        if config.device == "auto" and text_bytes(folder, number(where), int8) * 1.1 > free_bytes(where):
+        free = free_bytes(where)
+        if config.device == "auto" and free is not None and text_bytes(folder, number(where), int8) * 1.1 > free:
             where = torch.device("cpu")
     return where, number(where), int8
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """See to it that the child is gone: asked first, then by force."""
-    with contextlib.suppress(BrokenPipeError):
-        child.stdin.close()
+    """End the subprocess: SIGTERM, then SIGKILL."""
+    if child.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
     if child.poll() is None:
         child.terminate()
         try:
-            child.wait(GRACE_S)
+            child.wait(TERMINATE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
 
 
 def _failure(work: Path, status: int) -> DreamwrightError | None:
-    """The child's failure as the error that it would have been here, None for success."""
+    """The subprocess's failure as the error that this process would have raised, None for success."""
     try:
-        told = json.loads((work / STATUS).read_text(encoding="utf-8"))
+        report = json.loads((work / STATUS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        told = {}
-    if status == 0 and told.get("error") == "":
+        report = {}
+    if status == 0 and report.get("error") == "":
         return None
-    message = str(told.get("message", ""))
-    if told.get("error") == "OutOfMemoryError":
+    message = str(report.get("message", ""))
+    if report.get("error") == "OutOfMemoryError":
         return OutOfMemoryError(f"the text encoders ran out of memory ({message}); {ADVICE}")
-    kind = getattr(errors, str(told.get("error")), None)
+    kind = getattr(errors, str(report.get("error")), None)
     if isinstance(kind, type) and issubclass(kind, DreamwrightError):
         return kind(message)
     if status == -getattr(signal, "SIGKILL", 9):
@@ -237,43 +241,45 @@ def _failure(work: Path, status: int) -> DreamwrightError | None:
         )
     lines = (work / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return RunError(
-        f"the text process failed with status {status}: {(lines or ['no word'])[-1][:200]} (a fault of Dreamwright; "
+        f"the text process failed with status {status}: {(lines or ['no output'])[-1][:200]} (a fault of Dreamwright; "
         "text.process=same shows all of it)"
     )
 
 
 def _end_with_parent() -> None:
-    """The parent holds the other end of stdin: a child without one has nobody to answer."""
-    # Not sys.stdin: a daemon thread that holds its lock would spoil the interpreter's own end.
+    """Exit when the parent, which holds the other end of stdin, is gone."""
+    # Not sys.stdin: a daemon thread that holds its lock would disturb the interpreter's shutdown.
     while os.read(0, 4096):
         continue
     os._exit(1)
 
 
-def answer(request: Mapping[str, Any]) -> int:
-    """Encode as asked, leave the answer or the error's words in the request's folder, and return the exit status."""
-    work, told = Path(request["work"]), {"error": "", "message": ""}
+def run_request(request: Mapping[str, Any]) -> int:
+    """Encode the prompts, write the result or the error to the request's folder, and return the exit status."""
+    work, report = Path(request["work"]), {"error": "", "message": ""}
     try:
         torch.set_num_threads(request["threads"])
         folder = open_pipeline(request["folder"])
         dtype = getattr(torch, request["dtype"])
-        embedded = PipelineTextEncoder(folder, request["device"], dtype, None, request["int8"]).embed(request["prompts"])
-        save_file({name: rows.cpu().contiguous() for name, rows in embedded.tensors.items()}, work / ANSWER)
+        embedded = PipelineTextEncoder(folder, request["device"], dtype, None, request["int8"]).embed(
+            request["prompts"]
+        )
+        save_file({name: rows.cpu().contiguous() for name, rows in embedded.tensors.items()}, work / RESULT)
     except DreamwrightError as error:
-        told = {"error": type(error).__name__, "message": str(error)}
+        report = {"error": type(error).__name__, "message": str(error)}
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        told = {"error": "OutOfMemoryError", "message": one_line(error)}
-    (work / STATUS).write_text(json.dumps(told), encoding="utf-8")
-    return 1 if told["error"] else 0
+        report = {"error": "OutOfMemoryError", "message": one_line(error)}
+    (work / STATUS).write_text(json.dumps(report), encoding="utf-8")
+    return 1 if report["error"] else 0
 
 
 def main() -> int:
-    """Answer the one request on stdin."""
+    """Run the request on stdin."""
     request = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    return answer(request)
+    return run_request(request)
 
 
 if __name__ == "__main__":

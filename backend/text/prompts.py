@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""View-dependent prompts (section 3): the words that a camera adds to a prompt, and their embeddings, encoded once."""
+"""View-dependent prompts (section 3.2): the text that a camera adds to a prompt, and the embeddings of all variants."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ def clean_prompt(prompt: str) -> str:
     """
     if len(prompt) > MAX_CHARACTERS:
         raise PromptError(
-            f"the prompt has {len(prompt)} characters; at most {MAX_CHARACTERS} are allowed; describe one object briefly"
+            f"the prompt has {len(prompt)} characters; at most {MAX_CHARACTERS} are allowed; "
+            "describe one object briefly"
         )
     try:
         prompt.encode("utf-8")
     except UnicodeEncodeError as error:
         raise PromptError(
-            f"the prompt has an unreadable character at position {error.start}; it must be valid Unicode text; type it again"
+            f"the prompt has an unreadable character at position {error.start}; it must be valid Unicode text; "
+            "type it again"
         ) from error
     cleaned = " ".join(prompt.split()).rstrip(" .,;:!?")
     if not cleaned:
@@ -46,7 +48,7 @@ def view_words(azimuth: float, elevation: float, config: GuidanceConfig) -> str:
 
     With `view_words="eight"` the nearest of eight directions, 45 degrees each, for models that know the words: a camera
     at +X (azimuth 90) sees the "right side", and half as much is left open as with the paper's words. With "sixteen"
-    they are told apart from above too: "front left overhead view".
+    they are distinguished from above too: "front left overhead view".
     """
     if not config.view_dependent:
         return ""
@@ -61,10 +63,11 @@ def view_words(azimuth: float, elevation: float, config: GuidanceConfig) -> str:
 
 
 def opposite_view_text(azimuth: float, elevation: float, config: GuidanceConfig) -> str:
-    """The words of the view that a camera's (degrees) must not be mistaken for, Perp-Neg's negative.
+    """The view text of Perp-Neg's negative for a camera (degrees).
 
-    Around, that of the other side: "back view" for "front view". From above, that of the same side from the horizon, where
-    words from above name a side ("front left view" for "front left overhead view"), and else the same words: no negative.
+    Around the object it is that of the other side: "back view" for "front view". From above it is that of the same side
+    at the horizon, where the text names a side ("front left view" for "front left overhead view"); otherwise it is the
+    same text, which makes no negative.
     """
     if elevation <= config.overhead_elevation:
         return view_words(azimuth + 180.0, elevation, config)
@@ -72,13 +75,13 @@ def opposite_view_text(azimuth: float, elevation: float, config: GuidanceConfig)
 
 
 def all_view_words(config: GuidanceConfig) -> tuple[str, ...]:
-    """Every answer of `view_words` under this configuration."""
+    """All values of `view_words` under this configuration."""
     cameras = [(45.0 * k, elevation) for elevation in (0.0, 90.0) for k in range(8)]
     return tuple(dict.fromkeys(view_words(azimuth, elevation, config) for azimuth, elevation in cameras))
 
 
 def add_view_text(prompt: str, *words: str) -> str:
-    """ "a red mushroom", "untextured", "front view" -> "a red mushroom, untextured, front view"; empty words add nothing."""
+    """Join the non-empty parts: "a red mushroom, untextured, front view"."""
     return ", ".join(part for part in (prompt, *words) if part)
 
 

@@ -90,6 +90,7 @@ class PromptTokenizer:
         for (count, length, cut), encoders in cuts.items():
             which = f" ({', '.join(encoders)})" if len(self.parts) > 1 else ""
             warnings.append(
-                f"the prompt has {count} tokens, the model reads the first {length}{which}; cut off is {cut!r} of {text!r}"
+                f"the prompt has {count} tokens, the model reads the first {length}{which}; "
+                f"cut off is {cut!r} of {text!r}"
             )
         return warnings

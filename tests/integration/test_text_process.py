@@ -129,7 +129,7 @@ def test_out_of_memory_in_the_child_becomes_advice(
         "folder": str(folder.path), "device": "cpu", "dtype": "float32", "int8": False, "threads": 1,
         "prompts": ["a chair"], "work": str(tmp_path),
     }  # fmt: skip
-    status = encoder_process.answer(request)
+    status = encoder_process.run_request(request)
     failure = encoder_process._failure(tmp_path, status)
     assert isinstance(failure, OutOfMemoryError) and "20.00 GiB" in str(failure) and "text.precision" in str(failure)
     assert "\n" not in str(failure)

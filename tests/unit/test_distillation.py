@@ -201,7 +201,7 @@ def test_images_of_another_resolution_get_the_gradient_of_their_resized_selves()
 def test_nan_is_reported_with_its_origin():
     image = torch.rand(2, 3, 4, 4)
     broken = Broken(means(), 0.3)
-    with pytest.raises(RunError, match="denoiser answered NaN or infinity for 1 of 2"):
+    with pytest.raises(RunError, match="denoiser returned NaN or infinity for 1 of 2"):
         ScoreDistillation(broken, UNGUIDED).gradient(image, None, conditioned(broken, ["a", "a"]), seeded(0), 0.0)
     image[0, 0, 0, 0] = float("inf")
     oracle = GaussianOracle(means(), 0.3)

@@ -89,7 +89,7 @@ CONFIG_ERRORS = [
     ("sd15", "unet", {"sample_size": [8, 4]}, "sample_size"),
     ("sdxl", "unet", {"addition_embed_type": None}, "addition_embed_type None; allowed are 'text_time'"),
     ("sdxl", "unet", {"cross_attention_dim": 16}, "pair of text encoders of .* width 24, its unet wants 16"),
-    ("sdxl", "unet", {"projection_class_embeddings_input_dim": 48}, "picture sizes of .* width 56, its unet wants 48"),
+    ("sdxl", "unet", {"projection_class_embeddings_input_dim": 48}, "image sizes of .* width 56, its unet wants 48"),
     ("sd3", "transformer", {"in_channels": 4}, "transformer of .* 4 input and 16 output channels; allowed are 16"),
     ("sd3", "transformer", {"joint_attention_dim": 64}, "text_encoder_3 of .* width 32, its transformer wants 64"),
     ("sd3", "transformer", {"pooled_projection_dim": 20}, "pooled text of .* width 16, its transformer wants 20"),

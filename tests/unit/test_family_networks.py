@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The networks of latent families are told, and answer, what they are in the pipelines that they come from."""
+"""Networks of latent families get the inputs, and give the outputs, that they have in diffusers' own pipelines."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def run(pipeline: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("negative", [None, "an ugly photo"])
 @pytest.mark.parametrize("name", list(FAMILIES))
-def test_the_network_is_told_and_answers_what_it_is_in_the_pipeline_itself(folders, name, negative):
+def test_network_inputs_and_outputs_equal_the_pipelines(folders, name, negative):
     """Text states, pooled text, picture sizes, times and latents of every call of a run of the pipeline."""
     pipeline = peer(folders[name])
     theirs = recorded(pipeline.transformer if hasattr(pipeline, "transformer") else pipeline.unet)
@@ -69,13 +69,13 @@ def test_the_network_is_told_and_answers_what_it_is_in_the_pipeline_itself(folde
     assert (
         isinstance(denoiser, Denoiser) and isinstance(denoiser, NativeDenoiser) and isinstance(denoiser, LatentDenoiser)
     )
-    told = Conditioning.stack([denoiser.embed([negative or ""] * 2), denoiser.embed(PROMPTS)])
+    conditioning = Conditioning.stack([denoiser.embed([negative or ""] * 2), denoiser.embed(PROMPTS)])
     ours = recorded(denoiser.network)
     for call in theirs:
         time = call["timestep"].flatten()[0]
-        (at,) = (denoiser._schedule.told.double() - time).abs().lt(1e-3).nonzero().flatten().tolist()
-        t = torch.full((4,), at / (len(denoiser._schedule.told) - 1))
-        answer = denoiser.predict_raw(call["sample"], t, told)
+        (at,) = (denoiser._schedule.timesteps.double() - time).abs().lt(1e-3).nonzero().flatten().tolist()
+        t = torch.full((4,), at / (len(denoiser._schedule.timesteps) - 1))
+        answer = denoiser.predict_raw(call["sample"], t, conditioning)
         torch.testing.assert_close(answer, call["output"], rtol=1e-4, atol=1e-5)
         mine = ours.pop()
         assert set(mine) == set(call)
@@ -83,7 +83,7 @@ def test_the_network_is_told_and_answers_what_it_is_in_the_pipeline_itself(folde
             expected = value.expand(4) if key == "timestep" else value
             torch.testing.assert_close(mine[key], expected, rtol=1e-4, atol=1e-5, check_dtype=False)
     # And the comparison can fail: other text makes another answer.
-    assert (denoiser.predict_raw(call["sample"], t, told[[2, 3, 0, 1]]) - call["output"]).abs().max() > 0.01
+    assert (denoiser.predict_raw(call["sample"], t, conditioning[[2, 3, 0, 1]]) - call["output"]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3"])

@@ -101,7 +101,7 @@ def test_the_gradient_is_autograds_through_the_encoder_in_double_precision(folde
 def counted(denoiser: LatentDiffusion) -> dict[str, list[tuple[int, bool]]]:
     """Rows and gradient mode of every call of encoder, decoder and network from now on."""
     calls: dict[str, list[tuple[int, bool]]] = {"encoder": [], "decoder": [], "network": []}
-    vae = denoiser.space.vae
+    vae = denoiser.vae.model
     for name, module in (("encoder", vae.encoder), ("decoder", vae.decoder), ("network", denoiser.network)):
 
         def count(module: torch.nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
@@ -119,7 +119,7 @@ def test_a_step_encodes_once_runs_the_network_once_without_gradient_and_never_de
     for event in distill_image(denoiser, conditioned(denoiser, ["a", "b"]), GUIDED, "free", 3, 0.1, seeded(0)):
         assert event.image.shape == (2, 3, 16, 16)
     assert calls == {"encoder": [(2, True)] * 3, "decoder": [], "network": [(4, False)] * 3}
-    parameters = [*denoiser.network.parameters(), *denoiser.space.vae.parameters()]
+    parameters = [*denoiser.network.parameters(), *denoiser.vae.model.parameters()]
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in parameters)
 
 
@@ -165,7 +165,7 @@ def overflowing(tmp_path: Path, force_upcast: bool) -> Path:
 def test_a_vae_that_overflows_in_float16_runs_in_float32_where_its_configuration_says_so(tmp_path):
     path = overflowing(tmp_path, force_upcast=True)
     denoiser = load_denoiser(path, dtype=torch.float16)
-    assert denoiser.space.dtype == torch.float32 and denoiser.network.dtype == torch.float16
+    assert denoiser.vae.dtype == torch.float32 and denoiser.network.dtype == torch.float16
     gradient = gradient_of(denoiser, pictured(16))
     assert torch.isfinite(gradient).all() and gradient.abs().max() > 0
     exact = load_denoiser(path)
@@ -177,10 +177,10 @@ def test_a_vae_that_overflows_in_float16_runs_in_float32_where_its_configuration
 
 def test_a_vae_that_overflows_unannounced_is_told_with_what_to_do_and_bfloat16_holds_it(tmp_path):
     path = overflowing(tmp_path, force_upcast=False)
-    with pytest.raises(RunError, match="VAE encoder answered NaN or infinity .*model.dtype to bfloat16 or float32"):
+    with pytest.raises(RunError, match="VAE encoder returned NaN or infinity .*model.dtype to bfloat16 or float32"):
         gradient_of(load_denoiser(path, dtype=torch.float16), pictured(16))
     wide = load_denoiser(path, dtype=torch.bfloat16)
-    assert wide.space.dtype == torch.bfloat16 and torch.isfinite(gradient_of(wide, pictured(16))).all()
+    assert wide.vae.dtype == torch.bfloat16 and torch.isfinite(gradient_of(wide, pictured(16))).all()
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def published(folders, tmp_path) -> Path:
 def test_gradients_of_any_size_pass_a_float16_encoder(published, omega):
     """Its way back is linear, so that a scale can be taken out before and put in again after; the second would be infinite."""
     half = load_denoiser(published, dtype=torch.float16)
-    assert half.space.dtype == torch.float16
+    assert half.vae.dtype == torch.float16
     image = pictured(16)
     config = dataclasses.replace(GUIDED, omega=omega)
     gradient, exact = gradient_of(half, image, config), gradient_of(load_denoiser(published), image, config)
@@ -246,7 +246,7 @@ def test_slicing_is_really_on(folders):
 
 def kept_bytes(denoiser: LatentDiffusion, views: int) -> int:
     """What autograd holds after encoding, without what was there before."""
-    known = {tensor.untyped_storage().data_ptr() for tensor in denoiser.space.vae.state_dict().values()}
+    known = {tensor.untyped_storage().data_ptr() for tensor in denoiser.vae.model.state_dict().values()}
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -266,7 +266,7 @@ def test_recomputation_keeps_next_to_nothing_between_encoder_and_gradient(folder
     saving = load_denoiser(folders["sd15"], config=ModelConfig(vae_recompute=True))
     assert kept_bytes(saving, 3) < 0.1 * kept_bytes(plain, 3)
     rows = []
-    saving.space.vae.encoder.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    saving.vae.model.encoder.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
     gradient_of(saving, pictured(16))
     assert rows == [1, 1, 1, 1]  # two views forwards, and again on the way back, one at a time
 
@@ -276,9 +276,9 @@ def test_tiles_give_nearly_the_same_gradient_for_large_pictures_only(folders):
     large = ModelConfig(image_size=32)
     plain = load_denoiser(folders["sd15"], config=large)
     tiled = load_denoiser(folders["sd15"], config=dataclasses.replace(large, vae_tiling=True))
-    assert not plain.space.vae.use_tiling and plain.image_size == 32 and plain.latent_size == 16
+    assert not plain.vae.model.use_tiling and plain.image_size == 32 and plain.latent_size == 16
     runs = []
-    tiled.space.vae.encoder.register_forward_pre_hook(lambda *_: runs.append(1))
+    tiled.vae.model.encoder.register_forward_pre_hook(lambda *_: runs.append(1))
     ours, exact = gradient_of(tiled, pictured(32)), gradient_of(plain, pictured(32))
     assert len(runs) > 1
     assert functional.cosine_similarity(ours.flatten(), exact.flatten(), dim=0) > 0.7

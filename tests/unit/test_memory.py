@@ -65,7 +65,7 @@ def measured(folder: Path, config: Config, prompt: str) -> int:
     denoiser = load_denoiser(folder, config=config.model)
     bank = PromptEmbeddings(denoiser, prompt, config.guidance)
     denoiser.free_text_encoder()
-    parts = [denoiser.network, *([denoiser.space.vae] if hasattr(denoiser, "space") else [])]
+    parts = [denoiser.network, *([denoiser.vae.model] if hasattr(denoiser, "vae") else [])]
     weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
 
     def run() -> None:
@@ -133,7 +133,7 @@ def test_estimate_is_within_a_factor_of_two_of_the_measured_peak(case: str, fold
 def test_weights_are_exact_and_follow_the_dtype(folders: dict[str, Path]) -> None:
     folder, config = open_pipeline(folders["latent"]), draft()
     denoiser = load_denoiser(folders["latent"])
-    for part, name in ((denoiser.network, "network"), (denoiser.space.vae, "VAE")):
+    for part, name in ((denoiser.network, "network"), (denoiser.vae.model, "VAE")):
         counted = sum(p.numel() for p in part.parameters())
         for dtype in (torch.float32, torch.bfloat16):
             assert estimate_memory(folder, config, dtype, "cpu").parts[name] == counted * dtype.itemsize

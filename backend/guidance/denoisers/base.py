@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every denoiser from a pipeline folder shares: a frozen network, its noise levels, its text."""
+"""Common parts of all denoisers from a pipeline folder: a frozen network, its noise levels, its text encoder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..prediction import PredictionType, noise_from
 
 @dataclass(frozen=True)
 class DenoiserParts:
-    """What is loaded from a pipeline folder for guidance, and where it computes."""
+    """Parts of a pipeline that guidance uses, and the device and dtype that it computes with."""
 
     network: torch.nn.Module
     schedule: NoiseSchedule
@@ -54,19 +54,19 @@ class DiffusersDenoiser:
         return self._schedule.alpha[index], self._schedule.sigma[index]
 
     def model_timestep(self, t: Tensor) -> Tensor:
-        """What the network is told about t, (n,): a diffusion model its training step, a flow model 1000 sigma_t."""
-        return self._schedule.told[self.time_index(t)]
+        """The network's time input (n,) for t: the training step of a diffusion model, 1000 sigma_t of a flow model."""
+        return self._schedule.timesteps[self.time_index(t)]
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
-        """The prompts' text; each is encoded once. Raises ModelError when an encoder cannot be loaded."""
+        """The prompts' embeddings; each prompt is encoded once. Raises ModelError when an encoder cannot be loaded."""
         return self.text.embed(prompts).to(self.device)
 
     def free_text_encoder(self) -> None:
-        """Drop the text encoders from memory; known prompts stay known, an unknown one loads them again."""
+        """Release the text encoders' memory. Cached embeddings stay; a new prompt loads the encoders again."""
         self.text.free()
 
     def check_prompt(self, prompt: str) -> list[str]:
-        """Warnings about a prompt that the model can take. Raises PromptError: empty, or words that it does not know."""
+        """Warnings about a prompt that the model can use. Raises PromptError: empty, or unknown words."""
         return self._reader.check(prompt)
 
     def predict_raw(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
@@ -79,7 +79,7 @@ class DiffusersDenoiser:
         return noise_from(self.prediction_type, self.predict_raw(z_t, t, conditioning), z_t.detach(), alpha, sigma)
 
     def slice_attention(self) -> None:
-        """Attend head by head from now on. Raises ConfigError for networks that cannot."""
+        """Compute attention head by head. Raises ConfigError for networks without that option."""
         slicing = getattr(self.network, "set_attention_slice", None)
         if slicing is None:
             raise ConfigError(
@@ -89,7 +89,7 @@ class DiffusersDenoiser:
         slicing("max")
 
     def offload(self, kind: Literal["blocks", "leaves"]) -> None:
-        """Keep the weights in main memory from now on; each block or layer visits the device while it computes."""
+        """Keep the weights in main memory; each block or layer is moved to the device while it computes."""
         level = {
             "blocks": {"offload_type": "block_level", "num_blocks_per_group": 1},
             "leaves": {"offload_type": "leaf_level"},
@@ -127,6 +127,6 @@ def check_width(folder: PipelineFolder, what: str, width: object, wanted: object
 
 
 def text_width(folder: PipelineFolder, part: str) -> object:
-    """Units of the encoder's hidden states, as its configuration says."""
+    """Width of the encoder's hidden states, from its configuration."""
     config = folder.config(part)
     return config.get("d_model", config.get("hidden_size"))

@@ -12,17 +12,17 @@ from .latent import LatentDiffusion, check_latent_channels
 
 
 class FlowTransformer(LatentDiffusion):
-    """A latent denoiser of prediction kind "flow"; its time is 1000 sigma_t, after the scheduler's shift."""
+    """A latent denoiser of prediction kind "flow"; its timestep is 1000 sigma_t, after the scheduler's shift."""
 
-    def _output(self, z: Tensor, time: Tensor, told: dict[str, Tensor]) -> Tensor:
+    def _output(self, z: Tensor, time: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
         return self.network(
-            hidden_states=z, timestep=time, encoder_hidden_states=told["hidden"], pooled_projections=told["pooled"],
-            return_dict=False,
+            hidden_states=z, timestep=time, encoder_hidden_states=conditioning["hidden"],
+            pooled_projections=conditioning["pooled"], return_dict=False,
         )[0]  # fmt: skip
 
 
 def check_transformer(folder: PipelineFolder, latent_size: int) -> None:
-    """Raise ModelError for text encoders of other widths, ConfigError for pictures beyond its positions."""
+    """Raise ModelError for text encoders of other widths, ConfigError for images beyond its positions."""
     check_latent_channels(folder)
     config = folder.config("transformer")
     wanted = config.get("joint_attention_dim")
@@ -38,6 +38,6 @@ def check_transformer(folder: PipelineFolder, latent_size: int) -> None:
     patch, most = int(config.get("patch_size", 2)), int(config.get("pos_embed_max_size", 96))
     if latent_size > patch * most:
         raise ConfigError(
-            f"model.image_size asks {folder.path.name} for {latent_size} latents a side; allowed are at most {patch * most}; "
-            "choose a smaller one"
+            f"model.image_size makes {latent_size} latents a side for {folder.path.name}; allowed are at most "
+            f"{patch * most}; choose a smaller one"
         )

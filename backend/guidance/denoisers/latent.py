@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stable Diffusion 1.x and 2.x class pipelines as denoisers of latents: what latent families share, and the simplest."""
+"""Stable Diffusion 1.x and 2.x class pipelines as denoisers of latents, and the base of the other latent families."""
 
 from __future__ import annotations
 
@@ -27,32 +27,33 @@ class LatentDiffusion(DiffusersDenoiser):
     This class runs Stable Diffusion 1.x and 2.x; other families override `_output`.
     """
 
-    def __init__(self, parts: DenoiserParts, space: VAE, latent_size: int) -> None:
+    def __init__(self, parts: DenoiserParts, vae: VAE, latent_size: int) -> None:
         super().__init__(parts)
-        self.space = space
-        self.channels = space.channels
+        self.vae = vae
+        self.channels = vae.channels
         self.latent_size = latent_size
-        self.image_size = latent_size * space.factor
+        self.image_size = latent_size * vae.factor
 
     def encode(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """z (n, channels, latent_size, latent_size) of pictures x in [-1, 1], float32, differentiable.
+        """z (n, channels, latent_size, latent_size) of images x in [-1, 1], float32, differentiable.
 
-        It is the mean of the VAE's posterior (`guidance.vae`), so the generator is not asked.
+        It is the mean of the VAE's posterior (`models.vae`), so the generator is not used.
         """
-        return self.space.encode(x)
+        return self.vae.encode(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Pictures (n, 3, image_size, image_size), about [-1, 1], float32, without gradient."""
-        return self.space.decode(z)
+        """Images (n, 3, image_size, image_size), about [-1, 1], float32, without gradient."""
+        return self.vae.decode(z)
 
     @torch.no_grad()
     def predict_raw(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The network's own prediction for z_t (n, channels, h, w), float32, all in one call."""
-        told = {name: tensor.to(self.dtype) for name, tensor in conditioning.tensors.items()}
-        return self._output(z_t.detach().to(self.device, self.dtype), self.model_timestep(t), told).float()
+        tensors = {name: tensor.to(self.dtype) for name, tensor in conditioning.tensors.items()}
+        return self._output(z_t.detach().to(self.device, self.dtype), self.model_timestep(t), tensors).float()
 
-    def _output(self, z: Tensor, time: Tensor, told: dict[str, Tensor]) -> Tensor:
-        return self.network(z, time, encoder_hidden_states=told["hidden"], return_dict=False)[0]
+    def _output(self, z: Tensor, time: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
+        output: Tensor = self.network(z, time, encoder_hidden_states=conditioning["hidden"], return_dict=False)[0]
+        return output
 
 
 def check_unet(folder: PipelineFolder) -> None:
@@ -85,13 +86,13 @@ def check_latent_channels(folder: PipelineFolder) -> None:
 
 
 def chosen_latent_size(folder: PipelineFolder, own: int, factor: int, image_size: int, patch: int = 1) -> int:
-    """Latents a side for pictures of `image_size` pixels, the model's own size for 0. Raises ConfigError."""
+    """Latents a side for images of `image_size` pixels, the model's own size for 0. Raises ConfigError."""
     if image_size == 0:
         return own
     step = factor * patch
     if image_size % step or image_size < 4 * step or image_size > 2 * own * factor:
         raise ConfigError(
-            f"model.image_size {image_size}; allowed for {folder.path.name} are 0 (its own, {own * factor}) and multiples of "
-            f"{step} from {4 * step} to {2 * own * factor}; change it"
+            f"model.image_size {image_size}; allowed for {folder.path.name} are 0 (its own, {own * factor}) and "
+            f"multiples of {step} from {4 * step} to {2 * own * factor}; change it"
         )
     return image_size // factor

@@ -105,6 +105,6 @@ def _latent(
     if text is None:
         text = PipelineTextEncoder(opened, device, dtype, cache)
     reader = text.reader if isinstance(text, PipelineTextEncoder) else PromptTokenizer(opened)
-    space = load_vae(opened, device, dtype, config.vae_tiling, config.vae_recompute)
+    vae_model = load_vae(opened, device, dtype, config.vae_tiling, config.vae_recompute)
     network = load_model(opened, opened.network, dtype, _stored(config, device))
-    return LATENT_CLASSES[name](DenoiserParts(network, schedule, text, reader, device, dtype), space, latent_size)
+    return LATENT_CLASSES[name](DenoiserParts(network, schedule, text, reader, device, dtype), vae_model, latent_size)

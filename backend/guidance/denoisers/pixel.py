@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Any pixel-space diffusers pipeline as a denoiser: DeepFloyd IF, the built-in starter, yours."""
+"""Pixel-space diffusers pipelines as denoisers: DeepFloyd IF, the built-in starter, and the like."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STAGE_I = "choose a text-to-image model (stage I)"
 
 
 class PixelDiffusion(DiffusersDenoiser):
-    """A frozen U-Net with its text encoder and noise schedule; implements `NativeDenoiser`. `image_size` is in pixels."""
+    """A frozen U-Net, its text encoder and noise schedule. Implements `NativeDenoiser`; `image_size` is in pixels."""
 
     def __init__(self, parts: DenoiserParts) -> None:
         super().__init__(parts)
@@ -58,8 +58,8 @@ class PixelDiffusion(DiffusersDenoiser):
         """Load a pipeline folder from disk, never from a network; `dtype` None means float32.
 
         `cache` is a folder for text embeddings (None: none on disk). The text encoder's weights are loaded by the
-        first `embed` that needs them, or by `text` if given. The network is put on `stored` where that is given, for
-        somebody to move it. Raises ModelError naming what is wrong and what is supported.
+        first `embed` that needs them, or by `text` if given. The network's weights are kept on `stored` where that is
+        given. Raises ModelError naming what is wrong and what is supported.
         """
         opened = open_pipeline(folder)
         dtype = torch.float32 if dtype is None else dtype
@@ -80,20 +80,20 @@ class PixelDiffusion(DiffusersDenoiser):
     def predict_raw(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The U-Net's own prediction for z_t (n, 3, h, w) in the model's space, float32.
 
-        A U-Net of pixel-unshuffled pictures is asked on a patch grid that moves with t (`patch_grid`).
+        A U-Net of pixel-unshuffled images predicts on a patch grid that moves with t (`patch_grid`).
         """
-        z, told = z_t.detach().to(self.device, self.dtype), self.model_timestep(t).expand(len(z_t))
+        z, timesteps = z_t.detach().to(self.device, self.dtype), self.model_timestep(t).expand(len(z_t))
         hidden = conditioning.tensors["hidden"].to(self.dtype)
         if self.shuffle == 1:
-            return self._answer(z, told, hidden)
-        rows, offsets = grid_offsets(told, len(self._schedule.told), self.shuffle)
+            return self._output(z, timesteps, hidden)
+        rows, offsets = grid_offsets(timesteps, len(self._schedule.timesteps), self.shuffle)
         there = rows.to(self.device)
-        answer = self._answer(rolled(z[there], offsets), told[there], hidden[there])
-        return mean_of_rows(rolled(answer, -offsets), rows, len(z_t))
+        output = self._output(rolled(z[there], offsets), timesteps[there], hidden[there])
+        return mean_of_rows(rolled(output, -offsets), rows, len(z_t))
 
-    def _answer(self, z: Tensor, told: Tensor, hidden: Tensor) -> Tensor:
+    def _output(self, z: Tensor, timesteps: Tensor, hidden: Tensor) -> Tensor:
         patches = functional.pixel_unshuffle(z, self.shuffle)
-        output = self.network(patches, told, encoder_hidden_states=hidden, return_dict=False)[0]
+        output = self.network(patches, timesteps, encoder_hidden_states=hidden, return_dict=False)[0]
         # DeepFloyd IF also learns the variance, in the second half of its channels.
         return functional.pixel_shuffle(output[:, : patches.shape[1]].float(), self.shuffle)
 

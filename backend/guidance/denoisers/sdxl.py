@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stable Diffusion XL class pipelines: two text encoders, and a U-Net that is also told pooled text and picture sizes."""
+"""Stable Diffusion XL class pipelines: two text encoders, and a U-Net conditioned on pooled text and image sizes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ TIME_IDS = 6  # original height and width, crop's top and left, wanted height an
 
 
 class SdxlDiffusion(LatentDiffusion):
-    """A latent denoiser that calls its views uncropped pictures of its own size, as the pipeline does by default."""
+    """A latent denoiser that declares its views uncropped images of its own size, as the pipeline does by default."""
 
-    def _output(self, z: Tensor, time: Tensor, told: dict[str, Tensor]) -> Tensor:
+    def _output(self, z: Tensor, time: Tensor, conditioning: dict[str, Tensor]) -> Tensor:
         ids = z.new_full(
-            (len(z), TIME_IDS), float(z.shape[-1] * self.space.factor)
-        )  # made on the device: no copy, no wait
+            (len(z), TIME_IDS), float(z.shape[-1] * self.vae.factor)
+        )  # created on the device: no copy and no synchronization
         ids[:, 2:4] = 0.0  # the crop's corner
-        added = {"text_embeds": told["pooled"], "time_ids": ids}
-        return self.network(z, time, encoder_hidden_states=told["hidden"], added_cond_kwargs=added, return_dict=False)[
-            0
-        ]
+        added = {"text_embeds": conditioning["pooled"], "time_ids": ids}
+        return self.network(
+            z, time, encoder_hidden_states=conditioning["hidden"], added_cond_kwargs=added, return_dict=False
+        )[0]
 
 
 def check_sdxl(folder: PipelineFolder) -> None:
@@ -43,4 +43,4 @@ def check_sdxl(folder: PipelineFolder) -> None:
     pooled, ids = folder.config("text_encoder_2").get("projection_dim"), config.get("addition_time_embed_dim")
     if isinstance(pooled, int) and isinstance(ids, int):
         added = pooled + TIME_IDS * ids
-        check_width(folder, "pooled text and picture sizes", added, config.get("projection_class_embeddings_input_dim"))
+        check_width(folder, "pooled text and image sizes", added, config.get("projection_class_embeddings_input_dim"))
