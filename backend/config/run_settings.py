@@ -32,7 +32,12 @@ class RunConfig:
         help="Optimization steps. More steps give more detail and take longer.",
     )
     views_per_step: int = setting(
-        4, (1, 64), panel=True, reduce_memory=(1,), help="Views rendered and scored by the model in one step."
+        4,
+        (1, 64),
+        panel=True,
+        label="Views per Step",
+        reduce_memory=(1,),
+        help="Views rendered and scored by the model in one step.",
     )
     seed: int = setting(
         0, (0, SEED_LARGEST), duration=False, help="Seed of the field, the cameras, the lights and the noise."
@@ -74,7 +79,7 @@ class RunConfig:
         0.5,
         (0, 0.99),
         panel=True,
-        label="Schedule Skipped when Fine-Tuning",
+        label="Keep when Fine-Tuning",
         duration=False,
         scenes=("field",),
         initial_field=True,

@@ -42,7 +42,7 @@ OFFER = Capabilities(
         ),
         SettingInfo(
             "run.finetune_share",
-            "Keep when Refining",
+            "Keep when Fine-Tuning",
             "How much is kept",
             "number",
             0,
