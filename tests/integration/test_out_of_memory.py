@@ -7,28 +7,34 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from dreamwright.backend.cli.main import main
 from dreamwright.backend.config.parsing import apply_settings
+from dreamwright.backend.config.presets import REFINE
 from dreamwright.backend.config.schema import Config
 from dreamwright.backend.errors import OutOfMemoryError, is_out_of_memory
+from dreamwright.backend.geometry.input_mesh import make_input_mesh
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.rendering.renderer import Renderer
 from dreamwright.backend.scenes.field_scene import FieldScene
+from dreamwright.backend.scenes.interfaces import RunState
+from dreamwright.backend.scenes.mesh_scene import MeshScene
 from dreamwright.backend.scenes.state_tensors import parameters_of
 from dreamwright.backend.server.requests import job_of
 from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training import guidance_loading
 from dreamwright.backend.training.checkpoints import read_checkpoint
-from dreamwright.backend.scenes.interfaces import RunState
 from dreamwright.backend.training.events import Checkpoint, Event
-from dreamwright.backend.training.pipeline import TextTo3DPipeline
-from dreamwright.backend.training.job import identify_model, make_job
 from dreamwright.backend.training.field_training import field_trainer
+from dreamwright.backend.training.job import identify_model, make_job
+from dreamwright.backend.training.pipeline import TextTo3DPipeline
+from dreamwright.backend.training.trainer import Trainer
 from tests.testing.oracles import KnownImages
+from tests.testing.primitive_meshes import icosphere
 from tests.testing.recording_worker import RecordingWorker, job_order
 from tests.testing.tiny_model import QUICK, quick_config, save_tiny_model
 
@@ -105,6 +111,32 @@ def test_a_half_written_optimizer_step_is_not_kept(monkeypatch: pytest.MonkeyPat
         for event in run_of(quick_config("run.checkpoint_interval=2")):
             events.append(event)
     assert [e.state.step for e in events if isinstance(e, Checkpoint)] == [2]
+
+
+@pytest.mark.parametrize("where", ["guidance", "renderer"])
+def test_mesh_scene_resumes_bitwise_after_a_shortage(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """As a field's run: the checkpoint is of the newest complete step, with its random streams."""
+    settings = ("run.steps=6", "run.checkpoint_interval=100", "run.preview_interval=100", "run.views_per_step=2")
+    config = apply_settings(REFINE, [*settings, "render.resolution=16", "refine.strength=1"])
+    vertices, faces = icosphere(1, 0.5)
+    mesh = make_input_mesh(vertices, faces, np.full(vertices.shape, 0.5))
+    oracle = KnownImages(lambda cameras: torch.full((len(cameras), 3, 16, 16), 0.3), 16)
+    guidance, prompts = ScoreDistillation(oracle, config.guidance), PromptEmbeddings(oracle, "a ball", config.guidance)
+
+    def trainer(resume: RunState | None = None) -> Trainer:
+        return Trainer(lambda seed: MeshScene(config, guidance, prompts, mesh, seed), config.run, resume)
+
+    whole = final_state(list(trainer()))
+    owner, name = {"guidance": (ScoreDistillation, "gradient"), "renderer": (MeshScene, "_render")}[where]
+    fail_once(monkeypatch, owner, name, 4, SHORTAGES["of a device"])
+    events: list[Event] = []
+    with pytest.raises(OutOfMemoryError, match="after step 3.*checkpoint"):
+        for event in trainer():
+            events.append(event)
+    assert isinstance(events[-1], Checkpoint) and events[-1].state.step == 3
+    resumed = final_state(list(trainer(events[-1].state)))
+    assert whole.tensors.keys() == resumed.tensors.keys()
+    assert all(torch.equal(value, resumed.tensors[name]) for name, value in whole.tensors.items())
 
 
 def test_other_errors_are_not_taken_for_it() -> None:

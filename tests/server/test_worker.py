@@ -22,6 +22,7 @@ from dreamwright.backend.server.workers.worker_protocol import ProgressReport, S
 from dreamwright.backend.training.checkpoints import FORMAT, NEWEST, PREVIOUS, VERSION
 from tests.testing.preloaded import run_in_child
 from tests.testing.recording_worker import SETTINGS, RecordingWorker, job_order, run_attempt, run_until_rename
+from tests.testing.tiny_clip import write_clip
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("report_every_step")
@@ -51,6 +52,29 @@ def test_paused_job_resumes_to_the_same_mesh(begun: Path, model: Path, undisturb
     assert (begun / MESH_FILE).read_bytes() == undisturbed
     assert (begun / "checkpoints" / NEWEST).is_file(), "the server removes it, once it has written down the end"
     assert all(word.attempt == 2 for word in worker.sent)
+
+
+def test_clip_mesh_job_runs_resumes_and_keeps_no_field(tmp_path: Path) -> None:
+    """A scene without a field runs as any other; only a field can be what another job starts from."""
+    clip = write_clip(tmp_path / "clip")
+    settings = {
+        "run.steps": 4, "run.checkpoint_interval": 1, "run.preview_interval": 2, "run.threads": 1, "render.resolution": 24,
+        "refine.supersampling": 1, "clip.crops": 2, "sphere.subdivisions": 1,
+    }  # fmt: skip
+
+    def attempt(folder: Path, number: int, stop_at: int = 10**9) -> RecordingWorker:
+        worker = RecordingWorker()
+        worker.stop_at = stop_at
+        raise_fence(folder, number)
+        worker.run(replace(job_order(clip, folder, number), preset="clip-mesh", settings=settings))
+        return worker
+
+    assert attempt(tmp_path / "whole", 1).ended.how == "succeeded"
+    assert attempt(tmp_path / "broken", 1, stop_at=2).ended.how == "paused"
+    worker = attempt(tmp_path / "broken", 2)
+    assert worker.ended.how == "succeeded" and worker.steps() == [3, 4], worker.ended
+    whole, broken = ((tmp_path / name / MESH_FILE).read_bytes() for name in ("whole", "broken"))
+    assert whole == broken and not list(tmp_path.glob("*/field*"))
 
 
 @pytest.mark.parametrize("stopped", [None, "cancel", "pause"])
