@@ -17,12 +17,13 @@ from types import ModuleType
 import pytest
 
 import build_addon
-from build_addon import PACKAGES, PLATFORMS, PUBLISHED, BuildError
 from tests.testing.blenders import ROOT
 from tests.testing.built_addon import Built, build_into
+from tools.addon_build import archive, repository, wheels
+from tools.addon_build.wheels import PACKAGES, PLATFORMS, PUBLISHED, BuildError
 
 CACHE = ROOT / ".wheels"
-TOOL = build_addon.blender_tool()
+TOOL = repository.blender_tool()
 needs_tool = pytest.mark.skipif(TOOL is None, reason="Blender's extension tool is not here; pip install bpy==4.5.15")
 
 
@@ -32,7 +33,7 @@ def checkout(tmp_path: Path) -> Path:
     place = tmp_path / "checkout"
     for folder in ("blender_addon", "shared"):
         shutil.copytree(ROOT / folder, place / folder)
-    for name in ("LICENSE", build_addon.LOCK_NAME):
+    for name in ("LICENSE", wheels.LOCK_NAME):
         shutil.copy(ROOT / name, place / name)
     return place
 
@@ -72,7 +73,7 @@ def test_the_same_input_gives_the_same_bytes(built: Built, checkout: Path, tmp_p
 
 
 def test_every_wheel_is_the_pinned_one(built: Built) -> None:
-    pins = build_addon.read_lock(ROOT / build_addon.LOCK_NAME)
+    pins = wheels.read_lock(ROOT / wheels.LOCK_NAME)
     assert sorted(wheels_in(built.universal)) == sorted(pins) and len(pins) == 22
     for path in (built.universal, *built.separate.values()):
         for name in wheels_in(path):
@@ -100,8 +101,8 @@ def test_a_wheel_that_the_index_no_longer_offers_is_named(tmp_path: Path, monkey
     shutil.copytree(CACHE, cache)
     gone = next(cache.glob("msgpack-*-win_arm64.whl"))
     gone.unlink()
-    monkeypatch.setattr(build_addon, "download", lambda folder, platforms: asked.extend(platforms))
-    with pytest.raises(BuildError, match="is pinned, but the package index offers other files for windows-arm64"):
+    monkeypatch.setattr(wheels, "download", lambda folder, platforms: asked.extend(platforms))
+    with pytest.raises(BuildError, match="is pinned, but the package index has other files for windows-arm64"):
         build_into(tmp_path / "dist", cache=cache)
     assert asked == ["windows-arm64"]
 
@@ -120,7 +121,7 @@ def test_a_wheel_that_the_index_no_longer_offers_is_named(tmp_path: Path, monkey
     ],
 )
 def test_a_damaged_lock_is_refused(checkout: Path, tmp_path: Path, old: str, new: str, message: str) -> None:
-    replace_in(checkout / build_addon.LOCK_NAME, old, new)
+    replace_in(checkout / wheels.LOCK_NAME, old, new)
     with pytest.raises(BuildError, match=message):
         build_into(tmp_path / "dist", checkout)
 
@@ -149,10 +150,10 @@ def tool_module() -> ModuleType:
 @needs_tool
 def test_blender_sorts_the_wheels_as_the_build_does(built: Built) -> None:
     tool = tool_module()
-    wheels = wheels_in(built.universal)
+    names = wheels_in(built.universal)
     for platform in PLATFORMS:
-        assert tool.paths_filter_wheels_by_platform(wheels, platform) == [
-            name for name in wheels if platform in build_addon.platforms_of(name)
+        assert tool.paths_filter_wheels_by_platform(names, platform) == [
+            name for name in names if platform in wheels.platforms_of(name)
         ]
 
 
@@ -160,7 +161,7 @@ def test_blender_sorts_the_wheels_as_the_build_does(built: Built) -> None:
 def test_blenders_own_tool_accepts_every_zip(built: Built) -> None:
     assert built.validated and TOOL is not None
     for path in (built.universal, *built.separate.values()):
-        build_addon.run_tool(TOOL, "validate", str(path))
+        repository.run_tool(TOOL, "validate", str(path))
 
 
 @needs_tool
@@ -202,7 +203,10 @@ def test_caches_tests_and_leavings_stay_out(built: Built, checkout: Path, tmp_pa
             path.parent.mkdir(exist_ok=True)
             path.write_text("junk")
     (checkout / "shared" / "notes.md").write_text("junk")
-    (checkout / "blender_addon" / "shared").symlink_to(checkout / "shared")  # as one has it for development
+    link = checkout / "blender_addon" / "shared"  # for development
+    if link.is_dir() and not link.is_symlink():
+        shutil.rmtree(link)
+        link.symlink_to(checkout / "shared")
     assert names_in(build_into(tmp_path / "dist", checkout).universal) == names_in(built.universal)
 
 
@@ -244,13 +248,13 @@ def test_the_addon_imports_only_itself_blender_and_what_it_brings(built: Built) 
 
 @pytest.mark.parametrize("spoilt", ["shared/__init__.py", "blender_addon/blender_manifest.toml"])
 def test_versions_that_differ_are_refused(checkout: Path, tmp_path: Path, spoilt: str) -> None:
-    version = build_addon.check_version(build_addon.source_files(ROOT))["version"]
+    version = archive.check_version(archive.source_files(ROOT))["version"]
     replace_in(
         checkout / spoilt,
         f'version{"__" if "shared" in spoilt else ""} = "{version}"',
         f'version{"__" if "shared" in spoilt else ""} = "9.9.9"',
     )
-    with pytest.raises(BuildError, match="versions differ: .*9.9.9.*make them the same"):
+    with pytest.raises(BuildError, match="versions differ: .*9.9.9.*make them equal"):
         build_into(tmp_path / "dist", checkout)
 
 
@@ -268,7 +272,7 @@ def test_without_blender_the_same_zips_come_out_and_the_build_says_what_is_missi
     (tmp_path / "repository").mkdir()
     (tmp_path / "repository" / "index.json").write_text("of an older build")
     assert build_addon.main(["--root", str(ROOT), "--wheels", str(CACHE), "--out", str(tmp_path)]) == 0
-    assert "Not validated, and no repository/ made" in capsys.readouterr().out
+    assert "Not validated, and without repository/" in capsys.readouterr().out
     assert not (tmp_path / "repository").exists()
     for path in (built.universal, *built.separate.values()):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
@@ -278,7 +282,7 @@ def test_without_blender_the_same_zips_come_out_and_the_build_says_what_is_missi
 def test_a_folder_that_is_no_checkout_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copy(ROOT / build_addon.LOCK_NAME, tmp_path)
+    shutil.copy(ROOT / wheels.LOCK_NAME, tmp_path)
     assert build_addon.main(["--root", str(tmp_path), "--wheels", str(CACHE), "--out", str(tmp_path / "dist")]) == 1
     message = capsys.readouterr().err
-    assert message.count("\n") == 1 and "is missing: run build_addon.py in a whole checkout" in message
+    assert message.count("\n") == 1 and "is missing: run build_addon.py in a complete checkout" in message

@@ -11,6 +11,7 @@ import pytest
 
 import build_addon
 from tests.testing.blenders import ROOT, Blender, blenders
+from tools.addon_build.wheels import PUBLISHED
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Built:
 def build_into(out: Path, source: Path = ROOT, cache: Path = ROOT / ".wheels") -> Built:
     """Build, and sort the zips by platform."""
     zips, validated = build_addon.build(source, out, cache)
-    return Built(out, zips[0], dict(zip(build_addon.PUBLISHED, zips[1:], strict=True)), validated)
+    return Built(out, zips[0], dict(zip(PUBLISHED, zips[1:], strict=True)), validated)
 
 
 build_once = functools.cache(build_into)  # pytest itself would build for each module that imports the fixture
