@@ -243,7 +243,7 @@ def _how_to_get(model: RegisteredModel, found: LocalModel) -> str:
     if found.partial is not None:
         return (
             f"not whole: {found.partial} lacks {_some(found.missing)}; `dreamwright models download {model.name}` "
-            f"(about {model.download_gb:g} GB) brings a whole copy"
+            f"(about {number_text(model.download_gb)} GB) brings a whole copy"
         )
     command = f"`dreamwright models download {model.name}` (about {number_text(model.download_gb)} GB)"
     return (
