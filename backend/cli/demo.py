@@ -76,7 +76,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"server on {address}", flush=True)
         arguments = {
             "zip": str(zip_path), "address": address, "out": str(out), "prompt": options.prompt,
-            "preset": options.preset, "seed": options.seed, "settings": settings, "size": options.size, "samples": options.samples,
+            "preset": options.preset, "seed": options.seed, "settings": settings, "size": options.size,
+            "samples": options.samples,
         }  # fmt: skip
         _drive(command, arguments, out)
     print(f"{out / 'scene.blend'}, {out / 'sun.png'}, {out / 'lamp.png'}")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Script inside Blender for `dreamwright demo`: install the add-on, generate a prop with it, light and render it.
 
-It is never imported: `demo.py` passes it to Blender with its arguments in $DREAMWRIGHT_DEMO, and reads its marked lines.
+It is never imported: `demo.py` passes it to Blender with its arguments in $DREAMWRIGHT_DEMO, and reads the lines that
+start with MARK.
 """
 
 from __future__ import annotations

@@ -40,11 +40,13 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--method",
-        help=f"one of: {', '.join(f'{m.name} ({m.summary})' for m in METHODS.values())}; default: the preset's, dreamfusion without one",
+        help=f"one of: {', '.join(f'{m.name} ({m.summary})' for m in METHODS.values())}; default: the preset's, "
+        "dreamfusion without one",
     )
     parser.add_argument(
         "--model",
-        help="a name from `dreamwright models`, or a folder (diffusers for dreamfusion, CLIP for dream-fields and clip-mesh); default: the method's built-in one",
+        help="a name from `dreamwright models`, or a folder (diffusers for dreamfusion, CLIP for dream-fields and "
+        "clip-mesh); default: the method's built-in one",
     )
     parser.add_argument(
         "--preset",
@@ -56,7 +58,8 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         "--texture",
         type=int,
         metavar="SIZE",
-        help="colors as a picture of SIZE texels a side (64 to 4096, for example 1024) instead of vertex colors; in the .glb, or beside the .obj",
+        help="colors as an image of SIZE texels a side (64 to 4096, for example 1024) instead of vertex colors; in the "
+        ".glb, or beside the .obj",
     )
     parser.add_argument("--negative", default=None, help="what to avoid (the unconditional prompt)")
     parser.add_argument(
@@ -64,15 +67,16 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any setting, for example guidance.omega=30, or guidance.guidance_scale=31, diffusers' name for 1 + omega; --seed, --steps and --texture win over it",
+        help="any setting, for example guidance.omega=30, or guidance.guidance_scale=31 (diffusers' 1 + omega); "
+        "--seed, --steps and --texture override it",
     )
     parser.add_argument(
         "--from",
         dest="initial_field",
         type=Path,
         metavar="DIR",
-        help="start from the field of another run (its work folder, kept with --keep-work) to fine-tune it to this prompt; "
-        "run.finetune_share says how much of it to keep",
+        help="start from the field of another run (its work folder, kept with --keep-work) to fine-tune it to this "
+        "prompt; run.finetune_share says how much of it to keep",
     )
     add_run_arguments(parser)
     return parser

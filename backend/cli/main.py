@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 the run failed, 2 the input cannot be used, 130 interrupte
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -82,17 +83,29 @@ def _run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("dreamwright: interrupted; nothing was overwritten", file=sys.stderr)
         return INTERRUPTED
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # only a name that was given can be too long
+            return _report_unexpected(options, error)
+        print_error(
+            f"{os.fsdecode(error.filename or '')!r}: the name is too long for the file system; give a shorter one"
+        )
+        return 2
     except Exception as error:
-        if options.debug or os.environ.get(DEBUG, "") not in ("", "0"):
-            raise
-        if is_out_of_memory(error):
-            print_error(
-                f"out of memory ({one_line(error)}); a checkpoint, if one was written, is kept; use --resume with "
-                "run.views_at_once=1, or a smaller model"
-            )
-        else:
-            print_error(f"unexpected {_summary(error)}; {_write_report()}; --debug shows it in the terminal")
-        return 1
+        return _report_unexpected(options, error)
+
+
+def _report_unexpected(options: argparse.Namespace, error: Exception) -> int:
+    """Print an unexpected error in one line, with its traceback in a file; in debug mode raise it."""
+    if options.debug or os.environ.get(DEBUG, "") not in ("", "0"):
+        raise error
+    if is_out_of_memory(error):
+        print_error(
+            f"out of memory ({one_line(error)}); a checkpoint, if one was written, is kept; use --resume with "
+            "run.views_at_once=1, or a smaller model"
+        )
+    else:
+        print_error(f"unexpected {_summary(error)}; {_write_report()}; --debug shows it in the terminal")
+    return 1
 
 
 def _check_text(options: argparse.Namespace) -> None:

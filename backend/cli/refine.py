@@ -61,7 +61,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any setting that docs/user/refine-mesh.md lists, for example guidance.omega=10; the options above win over it",
+        help="a setting that docs/user/refine-mesh.md lists, such as guidance.omega=10; the options above override it",
     )
     add_run_arguments(parser)
     return parser

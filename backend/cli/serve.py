@@ -112,7 +112,8 @@ def ray_runner(options: argparse.Namespace, state: Path) -> Callable[[Any], Any]
     check_cluster(options.ray)
     if options.device not in ([], ["cpu"]):
         raise ConfigError(
-            "with --ray the devices are the cluster's GPUs; leave --device out (or give cpu, to try a cluster without GPUs)"
+            "with --ray the devices are the cluster's GPUs; leave --device out (or give cpu, to try a cluster without "
+            "GPUs)"
         )
     compute = "cpu" if options.device else "cuda"
     return lambda context: RayRunner(context, options.ray, own_namespace(state), state / "logs", compute)

@@ -60,7 +60,7 @@ class SafeStream:
                 self._fail(error)
 
     def _fail(self, error: OSError) -> None:
-        """Keep the error, and send what is still buffered to nowhere, so that the interpreter's exit does not complain."""
+        """Keep the error, and discard what is still buffered: the interpreter flushes it when it exits."""
         self.failure = error
         with suppress(OSError, ValueError):  # the stream has no descriptor, or it is closed
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -85,7 +85,7 @@ def safe_streams() -> Iterator[tuple[SafeStream, SafeStream]]:
 
 
 def _open_missing_descriptors() -> None:
-    """Open descriptors 0 to 2 where they are closed; the next file that is opened would get their number and their output."""
+    """Open descriptors 0 to 2 where they are closed, or the next file would get their number and their output."""
     while True:
         descriptor = os.open(os.devnull, os.O_RDWR)
         if descriptor > 2:

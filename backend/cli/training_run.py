@@ -135,7 +135,7 @@ def finish(
         with BakeDisplay() as bake:
             mesh, report = pipeline.mesh(bake.show)
         write_mesh(mesh, options.out, work, pipeline.provenance())
-        for warning in getattr(report, "warnings", ()):
+        for warning in report.warnings:
             print_warning(warning)
         if options.previews is not None:
             from ..mesh_rendering.turntable import turntable_image

@@ -100,8 +100,8 @@ def stage_config(config: Config, name: str) -> Config:
     camera = config.camera
     if not camera.elevation_min <= BASE_ELEVATION <= camera.elevation_max:
         raise ConfigError(
-            f"camera elevations {number_text(camera.elevation_min)} to {number_text(camera.elevation_max)}; allowed for "
-            f"the ablation are ranges that include {number_text(BASE_ELEVATION)} degrees, the elevation of its base; "
+            f"camera elevations {number_text(camera.elevation_min)} to {number_text(camera.elevation_max)}; allowed "
+            f"for the ablation are ranges that include {number_text(BASE_ELEVATION)} degrees, its base; "
             "change camera.elevation_min or camera.elevation_max"
         )
     stages = [_with_fixed_settings(config, level) for level in range(len(STAGES))]

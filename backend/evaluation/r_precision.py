@@ -112,7 +112,7 @@ def markdown(results: Sequence[MethodResult], models: Sequence[str]) -> str:
 def method_sheet(
     samples: Mapping[str, Sequence[RenderedSample]], prompts: Sequence[str], tile: int = 96
 ) -> Image.Image:
-    """Contact sheet of all samples: a row for each prompt and seed; front, side and textureless front of each method."""
+    """Contact sheet with a row for each prompt and seed: front, side and textureless front of each method."""
     margin = 4
     seeds = sorted({sample.seed for shown in samples.values() for sample in shown})
     lines = [(number, seed) for number in range(len(prompts)) for seed in seeds]
@@ -140,7 +140,7 @@ def to_json(
 ) -> dict[str, Any]:
     """The values of the table, and the settings that they were measured with."""
     return {
-        "metric": "CLIP R-Precision: fraction of views whose own caption scores highest among all captions, mean over prompts",
+        "metric": "CLIP R-Precision: fraction of hits over views, mean over prompts",
         "prompts": list(prompts),
         "captions": len(captions),
         **settings,

@@ -119,7 +119,8 @@ class ResultsTable:
         ]
         for label, estimates in lines:
             shown = [
-                "—" if value is None else value.shown(column, signed) for column, value in zip(self.columns, estimates)
+                "—" if value is None else value.shown(column, signed)
+                for column, value in zip(self.columns, estimates, strict=True)
             ]
             texts.append(f"| {label} | " + " | ".join(shown) + " |")
         return "\n".join(texts) + "\n"

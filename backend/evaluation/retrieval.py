@@ -2,8 +2,8 @@
 """CLIP R-Precision (Park et al. 2021; DreamFusion, section 4 and appendix A.3) of score tables.
 
 An image is a hit when its own caption scores highest among all captions. As in the paper the metric, not the score, is
-averaged over azimuths: each view is retrieved by itself, and a prompt's value is the fraction of hits over its views and
-seeds. The standard error is that of the mean over prompts, since the views and seeds of one prompt are not independent.
+averaged over azimuths: each view is retrieved by itself, and a prompt's value is the fraction of hits over its views
+and seeds. The standard error is that of the mean over prompts: views and seeds of one prompt are not independent.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RetrievalModel(Protocol):
 
 @dataclass(frozen=True)
 class RPrecision:
-    """Mean over prompts in [0, 1], its standard error (None for a single prompt), and the numbers of prompts and images."""
+    """Mean over prompts in [0, 1], its standard error (None for a single prompt), numbers of prompts and images."""
 
     mean: float
     standard_error: float | None
@@ -48,8 +48,8 @@ def hits(
     """Whether the caption `truth` (n,) of each image scores highest in its row of `scores` (n, m): (n,) in [0, 1].
 
     k captions that tie for the highest score count 1/k each. `allowed` (n, m) leaves out captions of single images, for
-    example other colors for a textureless one. Raises ValueError for shapes that do not fit, scores that are not finite,
-    and a true caption that is not allowed.
+    example other colors for a textureless one. Raises ValueError for shapes that do not fit, for scores that are not
+    finite, and for a true caption that is not allowed.
     """
     scores = np.asarray(scores, np.float64)
     truth = np.asarray(truth)
@@ -67,7 +67,7 @@ def hits(
 
 
 def r_precision(right: NDArray[np.floating], prompts: Sequence[int]) -> RPrecision:
-    """R-Precision from the `hits` of images and the prompt of each. Raises ValueError for none, or different lengths."""
+    """R-Precision from the `hits` of images and the prompt of each. Raises ValueError for none or unequal lengths."""
     right, owners = np.asarray(right, np.float64), np.asarray(prompts)
     if right.shape != owners.shape or not len(right):
         raise ValueError(f"{right.shape} hits of {owners.shape} prompts; allowed are equally many, at least one")

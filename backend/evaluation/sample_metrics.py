@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Metrics of 2D samples of one prompt, added to a results table: classifier agreement, saturation, detail, diversity."""
+"""Metrics of 2D samples, added to a results table: classifier agreement, saturation, detail and diversity."""
 
 from __future__ import annotations
 

@@ -104,9 +104,11 @@ def run_sampler(
 
     Raises StoppedError when `should_stop` is true between steps; a spec takes seconds, so half of one is not kept.
     """
-    start, error, images = clock(), "", None
+    start, error = clock(), ""
+    images: Tensor | None = None
     try:
-        for step, (steps, images) in enumerate(_states(spec, settings, denoiser), 1):
+        for step, (steps, latest) in enumerate(_states(spec, settings, denoiser), 1):
+            images = latest
             watch(step, steps)
             if should_stop() and step < steps:
                 raise StoppedError(f"stopped while drawing {spec.prompt!r}; the same command draws that one anew")

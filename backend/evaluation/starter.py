@@ -59,7 +59,7 @@ class PromptResult:
 
 
 def measure(classifier: StarterClassifier, mesh: Mesh, prompt: str, seconds: float) -> PromptResult:
-    """Compare a mesh with the prop that its prompt names. Raises ValueError for prompts outside the starter's domain."""
+    """Compare a mesh with the prop that its prompt names. Raises ValueError for a prompt of another domain."""
     color, prop = domain.parse(prompt)
     model = props.triangles(props.build(prop))
     reference = centered(model.vertices, model.faces)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SIGINT, SIGTERM and SIGHUP: the first one keeps what there is, the second one ends at once; two runs in one folder."""
+"""SIGINT, SIGTERM and SIGHUP: the first keeps the results so far, the second ends at once; two runs in one folder."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from dreamwright.backend.cli import sample
 from dreamwright.backend.cli.main import main
 from dreamwright.backend.cli.signals import StopSignal
+from dreamwright.backend.geometry.build import Mesh
 from dreamwright.backend.io.mesh_export import export_mesh
 from dreamwright.backend.scenes.field_scene import FieldScene
 from dreamwright.backend.scenes.mesh_scene import MeshScene
@@ -77,7 +79,10 @@ def test_first_signal_keeps_checkpoint_and_mesh(
 def test_first_signal_keeps_a_refined_mesh(
     number: int, model: str, tmp_path: Path, signal_at_step, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    export_mesh(icosphere(1), tmp_path / "ball.glb", {})
+    vertices, faces = icosphere(1, 0.8)
+    corners = vertices.astype(np.float32)
+    ball = Mesh(corners, faces.astype(np.int32), np.full_like(corners, 0.5), (vertices / 0.8).astype(np.float32))
+    export_mesh(ball, tmp_path / "ball.glb", {})
     signal_at_step(MeshScene, 3, number)
     command = ["refine", str(tmp_path / "ball.glb"), "a red mushroom", "--model", model]
     command += ["--out", str(tmp_path / "out.glb"), "--steps", "6", "--set", "render.resolution=16"]

@@ -14,8 +14,7 @@ SUITES = {
     "baselines": ("baselines", "generate the starter's prompts by every method, for a table like the paper's table 1"),
     "ablation": (
         "ablation",
-        "the paper's figure 6: five stages from a base to the whole preset, by R-Precision of albedo, shaded and "
-        "textureless renders",
+        "the paper's figure 6: R-Precision of five stages from a base to the whole preset",
     ),
     "sweep": ("sweep", "the paper's figure 9: props by guidance weight and seed"),
     "guidance-2d": (

@@ -7,6 +7,9 @@ Each job is kept in --out: the same command continues where it was stopped or ki
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
+
+from dreamwright.shared.numbers import number_text
 
 SHEET_PROMPTS = 8  # prompts in the contact sheet
 
@@ -84,17 +87,18 @@ def run(options: argparse.Namespace) -> int:
                 retrieval.add(results, "reference props", prompt, seed, starter_prop(prompt, seed))
     if not run_all(list(planned), device, use):
         return INTERRUPTED
-    pairs = [(after, after, before) for before, after in zip(names, names[1:], strict=False)]
+    pairs = [(after, after, before) for before, after in pairwise(names)]
     pairs.append(("all stages", names[-1], names[0]))
     chances = ", ".join(f"{kind} {100 * chance:.1f}" for kind, chance in retrieval.chances().items())
     table = (
         f"R-Precision in per cent, ± standard error over {len(prompts)} prompt(s) of {options.seeds} seed(s), "
-        f"{config.run.steps} steps each, {AZIMUTHS} views at {elevation:.0f} degrees of elevation. By chance: {chances}.\n\n"
+        f"{config.run.steps} steps each, {AZIMUTHS} views at {number_text(elevation)} degrees of elevation. "
+        f"By chance: {chances}.\n\n"
         f"{results.markdown('stage')}\nChange from the stage before, paired by prompt:\n\n"
         f"{results.changes_markdown('stage', pairs)}\n{weights_line(plan)}\n"
     )
     record = {
-        "metric": "R-Precision of renders (figure 6): fraction of views whose own caption scores highest, mean over prompts",
+        "metric": "R-Precision of renders (figure 6): fraction of hits over views, mean over prompts",
         **plan,
         "prompts": prompts,
         "captions": len(captions),

@@ -45,7 +45,8 @@ def add_retrieval_arguments(parser: argparse.ArgumentParser) -> None:
         "--models",
         nargs="+",
         metavar="MODEL",
-        help="retrieval models: CLIP models by name or folder, or classifier (default: the starter's two and its classifier)",
+        help="retrieval models: CLIP models by name or folder, or classifier "
+        "(default: the starter's two and its classifier)",
     )
     parser.add_argument(
         "--elevation",
@@ -78,7 +79,8 @@ def build_config(options: argparse.Namespace, reserved: Sequence[str] = ()) -> C
         name = setting.partition("=")[0].strip()
         if name in ("run.seed", *reserved):
             raise ConfigError(
-                f"--set {setting}: `evaluate {options.suite}` sets {name} itself; allowed are the other settings; leave it out"
+                f"--set {setting}: `evaluate {options.suite}` sets {name} itself; allowed are the other settings; "
+                "leave it out"
             )
     steps = [] if options.steps is None else [f"run.steps={options.steps}"]
     config = apply_settings(get_preset(options.preset).config, [*options.set, *steps])

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`dreamwright evaluate baselines`: the starter's prompts by every method, and R-Precision like the paper's table 1.
 
-Each job is kept in --out: the same command continues where it was stopped or killed, and adds prompts, seeds or methods.
+Each job is kept in --out: the same command continues where it was stopped or killed, and adds prompts, seeds or
+methods.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from dreamwright.shared.numbers import number_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
     }
     table = (
         f"R-Precision in per cent, ± standard error over {len(prompts)} prompt(s) of {options.seeds} seed(s), "
-        f"{AZIMUTHS} views at {elevation:.0f} degrees of elevation.\n\n{markdown(rows, list(models))}"
+        f"{AZIMUTHS} views at {number_text(elevation)} degrees of elevation.\n\n{markdown(rows, list(models))}"
     )
     write_table(options.out, "baselines", table, to_json(rows, prompts, STARTER_CAPTIONS, settings))
     write_sheet(options.out, "baselines", method_sheet({"oracle": oracle, **samples}, prompts))

@@ -127,12 +127,12 @@ def run(options: argparse.Namespace) -> int:
     table = (
         "Per cent of images in which the classifier sees the prompt's prop and color, ± standard error over "
         f"{len(prompts)} prompt(s) of {options.seeds} image(s); {options.ancestral_steps} steps of sampling, "
-        f"{options.steps} of distillation. Chroma is CIELAB's C*, detail the mean difference of neighboring pixels; the "
-        "distance of two seeds is their root mean square difference, and 1 - cosine in the classifier's features.\n\n"
-        f"{results.markdown('omega')}\n{weights_line(plan)}\n"
+        f"{options.steps} of distillation. Chroma is CIELAB's C*, detail the mean difference of neighboring pixels. "
+        "The distance of two seeds is their root mean square difference, and 1 - cosine in the classifier's features."
+        f"\n\n{results.markdown('omega')}\n{weights_line(plan)}\n"
     )
     record = {
-        "metric": "classifier agreement, saturation and diversity of 2D samples by guidance weight (figure 2), mean over prompts",
+        "metric": "classifier agreement, saturation and diversity of 2D samples (figure 2), mean over prompts",
         **plan,
         "samplers": dict(SAMPLERS),
         "prompts": prompts,

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`dreamwright evaluate starter`: lift the starter's test prompts and compare each mesh with the prop that it names.
 
-Each job is kept in --out: the same command continues where it was stopped or killed. Silhouettes are compared at 0 to 55
-degrees of elevation, and the classifier sees the meshes at 30 degrees, like all recorded results of this suite.
+Each job is kept in --out: the same command continues where it was stopped or killed. Silhouettes are compared at 0 to
+55 degrees of elevation. The classifier sees the meshes at 30 degrees: the targets of this suite were set at that
+elevation.
 """
 
 from __future__ import annotations
@@ -87,9 +88,8 @@ def run(options: argparse.Namespace) -> int:
     def use(done: PlannedRun, result: RunResult, mesh: Mesh | None) -> None:
         metrics = _metrics(done.folder / METRICS, classifier, done.label, result, mesh)
         meshes.append((metrics, mesh))
-        tqdm.write(
-            f"{done.label}: IoU {metrics.silhouette_iou:.2f}, seen as {metrics.retrieved} / {metrics.retrieved_geometry}"
-        )
+        seen = f"{metrics.retrieved} / {metrics.retrieved_geometry}"
+        tqdm.write(f"{done.label}: IoU {metrics.silhouette_iou:.2f}, seen as {seen}")
         record = report([found for found, _ in meshes], options.preset)
         write_output(options.out / "evaluation.json", (json.dumps(record, indent=2) + "\n").encode())
 

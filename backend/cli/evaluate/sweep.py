@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`dreamwright evaluate sweep`: the paper's figure 9, props by guidance weight and seed.
 
-Each job is kept in --out: the same command continues where it was stopped or killed, and adds prompts, weights or seeds.
+Each job is kept in --out: the same command continues where it was stopped or killed, and adds prompts, weights or
+seeds.
 """
 
 from __future__ import annotations
@@ -111,8 +112,9 @@ def run(options: argparse.Namespace) -> int:
     chances = ", ".join(f"{kind} {100 * chance:.1f}" for kind, chance in retrieval.chances().items())
     table = (
         f"R-Precision in per cent, ± standard error over {len(prompts)} prompt(s) of {options.seeds} seed(s), "
-        f"{config.run.steps} steps each, {AZIMUTHS} views at {elevation:.0f} degrees of elevation. By chance: {chances}. "
-        "Chroma is CIELAB's C* of the prop's unlit pixels. The distance of seeds is the root mean square difference of "
+        f"{config.run.steps} steps each, {AZIMUTHS} views at {number_text(elevation)} degrees of elevation. "
+        f"By chance: {chances}. Chroma is CIELAB's C* of the prop's unlit pixels. "
+        "The distance of seeds is the root mean square difference of "
         f"two seeds' albedo renders, in [0, 1].\n\n{results.markdown('omega')}\n{weights_line(plan)}\n"
     )
     record = {
