@@ -17,7 +17,7 @@ from .status import ServerStatus
 
 STATES = tuple(state.value for state in JobState)
 CAUSES = tuple(cause.value for cause in FailureCause)
-ITEM_KINDS = ("mesh", "glb")  # files of a job that can be fetched
+ITEM_KINDS = ("mesh",)  # files of a job that can be fetched
 
 
 @dataclass(frozen=True)

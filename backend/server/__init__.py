@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The compute server: one door for artists, a ledger of jobs, a worker process a device."""
+"""The compute server: one encrypted port for clients, a store of jobs, and a worker for each device."""

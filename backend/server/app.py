@@ -51,8 +51,8 @@ class Server:
     """`step` does what there is to do; `run` repeats it until told to stop.
 
     `encrypt` asks for keys on a loopback address too. `runner` makes the runner of the jobs; None: worker processes of
-    this machine, on `devices`. Raises ConfigError for an address, a port or a folder that cannot be used, CheckpointError
-    for a database that cannot.
+    this machine, on `devices`. Raises ConfigError for an address, a port or a folder that cannot be used, and
+    CheckpointError for such a database.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class Server:
             self.counters = Counters()
             self.router = RouterSocket(self._context, self.counters)
             if pair is None:
-                # With a ZAP domain libzmq speaks ZMTP 3 only. Without one it takes arbitrary bytes for a peer of ZMTP 1,
-                # which has no handshake and no heartbeat, and keeps that connection for ever.
+                # With a ZAP domain libzmq speaks ZMTP 3 only. Without one it takes arbitrary bytes for a peer of ZMTP
+                # 1, which has no handshake and no heartbeat, and keeps that connection for ever.
                 self.router.socket.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
             else:
                 self._authenticator = ZapAuthenticator(self._context, AuthorizedKeys(keys))

@@ -25,9 +25,7 @@ def lock_state_folder(folder: Path) -> FileLock:
         lock = FileLock(folder / LOCK_FILE)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ConfigError(
-            f"another server uses {folder}; stop it, or choose another folder with --state"
-        ) from error
+        raise ConfigError(f"another server uses {folder}; stop it, or choose another folder with --state") from error
     except OSError as error:
         raise ConfigError(
             f"cannot use the folder {str(folder)!r}: {error.strerror or error}; choose a folder that you may write to "

@@ -9,7 +9,6 @@ in the parent, since a process that imports torch and transformers takes seconds
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -38,6 +37,7 @@ from ..errors import (
     is_out_of_memory,
     one_line,
 )
+from ..io.child_process import close_stdin, start_child
 from ..models.memory_estimate import free_bytes, size_text
 from ..models.parameter_counts import parameter_count, weight_bytes
 from ..models.pipeline_folder import PipelineFolder, open_pipeline
@@ -112,16 +112,9 @@ class SubprocessTextEncoder(PipelineTextEncoder):
         self.processes_started += 1
         # In a session of its own Ctrl-C in a terminal reaches the parent only, which then ends the subprocess.
         with open(work / "log", "wb") as log:
-            self.child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "dreamwright.backend.text.encoder_process"],
-                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+            self.child = start_child("dreamwright.backend.text.encoder_process", request, log)
         child = self.child
         try:
-            if child.stdin is not None:
-                with contextlib.suppress(BrokenPipeError):  # the exit status tells of a subprocess that ended already
-                    child.stdin.write(json.dumps(request).encode() + b"\n")
-                    child.stdin.flush()
             while True:
                 try:
                     return child.wait(POLL_S)
@@ -207,9 +200,7 @@ def _placement(
 
 def _end(child: subprocess.Popen[bytes]) -> None:
     """End the subprocess: SIGTERM, then SIGKILL."""
-    if child.stdin is not None:
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.close()
+    close_stdin(child)
     if child.poll() is None:
         child.terminate()
         try:

@@ -156,7 +156,7 @@ def test_revoked_key_is_refused_mid_session(
     encrypted_server.wait_until(lambda: any(isinstance(event, JobChanged) for event in encrypted_server.events[anna]))
     encrypted_server.keys.revoke("anna")
     encrypted_server.events[anna].clear()
-    encrypted_server.server.service.store.note(job, message="a secret word")
+    encrypted_server.server.store.update_in_memory(job, message="a secret word")
     encrypted_server.server.publisher.publish_job(encrypted_server.server.store.records[job])
     encrypted_server.run_for(0.2)
     heard = [event.job.message for event in encrypted_server.events[anna] if isinstance(event, JobChanged)]
@@ -164,7 +164,7 @@ def test_revoked_key_is_refused_mid_session(
     answers: list[Any] = []
     anna.request(asked("b"), answers.append)
     encrypted_server.wait_until(lambda: anna.state is ConnectionState.UNAUTHORIZED)
-    assert "does not let this key in any more" in anna.reason and not answers
+    assert "does not accept your key any more" in anna.reason and not answers
     assert len(encrypted_server.store.records) == 1
     encrypted_server.keys.allow("anna", format_key(anna.pair.public))
     encrypted_server.wait_until(lambda: anna.state is ConnectionState.ONLINE)  # the old connection serves again
@@ -201,7 +201,7 @@ def test_untrusted_users_file_blocks_everyone(
         anna.request(ListJobs(), answers.append)
         encrypted_server.wait_until(lambda: anna.state is ConnectionState.UNAUTHORIZED)
     assert not answers
-    assert damage == "gone" or "nobody is let in" in caplog.text
+    assert damage == "gone" or "nobody is allowed" in caplog.text
     stranger = encrypted_server.connect_client(anna.pair)
     encrypted_server.wait_until(lambda: stranger.state is ConnectionState.UNAUTHORIZED)
     path.write_bytes(good)
@@ -294,7 +294,7 @@ def test_readmitted_user_receives_every_event(
     encrypted_server.keys.allow("anna", format_key(anna.pair.public))
     encrypted_server.events[anna].clear()
     encrypted_server.wait_until(lambda: any(isinstance(event, JobList) for event in encrypted_server.events[anna]))
-    encrypted_server.store.note(job, message="news")
+    encrypted_server.store.update_in_memory(job, message="news")
     encrypted_server.server.publisher.publish_job(encrypted_server.server.store.records[job])
     encrypted_server.wait_until(
         lambda: any(

@@ -115,7 +115,7 @@ def test_prompts_are_redacted_everywhere(style: str) -> None:
     assert (
         "zirconium" not in written
         and "fog" not in written
-        and written.count(logging_setup.HIDDEN) == 3
+        and written.count(logging_setup.REDACTED) == 3
         and "j1" in written
     )
 
@@ -160,7 +160,7 @@ def test_real_server_and_workers_log_no_prompt_and_no_secret(tmp_path: Path) -> 
     }
     with (
         server_process(tmp_path, "--encrypt", "--log-format", "json") as server,
-        server.authorized_client(CurveCredentials(server_pair.public, pair)) as anna,
+        server.connected_client(CurveCredentials(server_pair.public, pair)) as anna,
     ):
 
         def job(name: str) -> Any:

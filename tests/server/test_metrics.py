@@ -47,7 +47,7 @@ def scraped(url: str) -> str:
 def shown(in_memory_server: InMemoryServer) -> str:
     registry, shelf = CollectorRegistry(), MetricsCollector()
     registry.register(shelf)
-    shelf.figures = in_memory_server.service.metrics()
+    shelf.snapshot = in_memory_server.service.metrics()
     return generate_latest(registry).decode()
 
 
@@ -173,7 +173,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_scrape_of_a_real_server_matches_its_jobs(server: ServerProcess, tmp_path: Path) -> None:
-    with server.authorized_client() as client:
+    with server.connected_client() as client:
         jobs = [server.request(client, asked(f"t{number}")) for number in range(3)]
         assert all(isinstance(reply, JobReply) for reply in jobs)
         for _ in range(2):

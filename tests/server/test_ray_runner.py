@@ -192,7 +192,7 @@ def test_surviving_attempts_are_reattached_and_others_queued(
     in_memory_server.runner.free = ["a", "b", "c"]
     lives, dead, stopping = (in_memory_server.submit() for _ in range(3))
     in_memory_server.step()
-    in_memory_server.service.store.move(stopping, JobState.CANCELLING)
+    in_memory_server.store.transition(stopping, JobState.CANCELLING)
     in_memory_server.living = {lives: 1, stopping: 1, dead: 7}
     in_memory_server.kill()
     in_memory_server.open()

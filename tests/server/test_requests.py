@@ -44,7 +44,7 @@ def test_unacknowledged_previews_are_limited_to_two(scripted_server, monkeypatch
     scripted_server.client.subscribe(name)
     scripted_server.step()
     scripted_server.step()
-    monkeypatch.setattr("dreamwright.shared.client.Seen", lambda count: GetCapabilities())
+    monkeypatch.setattr("dreamwright.shared.client.PreviewAck", lambda count: GetCapabilities())
     for step in range(1, 7):
         scripted_server.runner.told = [PreviewReport(PreviewFrame(name, step, 1, 1, b"x"))]
         scripted_server.step()

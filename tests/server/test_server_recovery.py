@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dreamwright.backend.errors import CheckpointError
+from dreamwright.backend.errors import CheckpointError, ConfigError
 from dreamwright.backend.server.app import Server
 from dreamwright.backend.server.jobs.job_store import JobStore
 from dreamwright.backend.server.workers import local_runner as foreman_module
@@ -52,7 +52,7 @@ def test_jobs_survive_a_server_restart(scripted_server):
 
 
 def test_state_folder_has_one_server(scripted_server):
-    with pytest.raises(CheckpointError, match="another server uses"):
+    with pytest.raises(ConfigError, match="another server uses"):
         Server("tcp://127.0.0.1:*", scripted_server.folder, ("cpu",))
 
 

@@ -56,7 +56,7 @@ def test_eavesdropper_reads_no_prompt_mesh_or_name(encrypted_server: EncryptedSe
         encrypted_server.wait_until(lambda: encrypted_server.runner.given == [job])
         mesh = b"the mesh of a prop nobody has seen " * 4000
         (encrypted_server.store.job_folder(job) / MESH_FILE).write_bytes(mesh)
-        encrypted_server.store.note(job, mesh_bytes=len(mesh), mesh_sha256=hashlib.sha256(mesh).hexdigest())
+        encrypted_server.store.update_in_memory(job, mesh_bytes=len(mesh), mesh_sha256=hashlib.sha256(mesh).hexdigest())
         arrived: list[Any] = []
         Download(anna, job, "mesh", len(mesh), arrived.append).start()
         encrypted_server.wait_until(lambda: bool(arrived))

@@ -67,9 +67,9 @@ def check_field_matches(parent: JobSummary, config: Config) -> None:
 def new_job_folder(store: JobStore, parent_job: str) -> Iterator[str]:
     """The name of a new job, which the body commits; its folder holds the field of `parent_job` by then.
 
-    Without a parent ("") there is no folder yet, and the body may create it. A server that ends before the commit leaves
-    an orphaned folder, which its next start removes. Raises RequestError when the parent's field is gone, StorageError
-    when the disk refuses a write.
+    Without a parent ("") there is no folder yet, and the body may create it. A server that ends before the commit
+    leaves an orphaned folder, which its next start removes. Raises RequestError when the parent's field is gone,
+    StorageError when the disk refuses a write.
     """
     job = new_job_name()
     folder = store.job_folder(job)

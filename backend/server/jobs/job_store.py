@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All jobs of a state folder in SQLite (WAL mode), one row each. Changes are committed before anybody learns of them."""
+"""All jobs of a state folder in SQLite (WAL mode), one row each. Changes are committed before they are published."""
 
 from __future__ import annotations
 

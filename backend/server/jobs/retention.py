@@ -25,7 +25,7 @@ class RetainedJob:
 
 
 def expired(retained: Iterable[RetainedJob], policy: Policy) -> list[str]:
-    """Jobs to delete: those too old, then the oldest above the size limit, fetched before unfetched; never pinned ones."""
+    """Jobs to delete: those too old, then the oldest above the size limit, fetched ones first; never pinned ones."""
     free = [job for job in retained if not job.pinned]
     limit_s = policy.keep_days * DAY_S
     old = [job for job in free if job.age_s > limit_s * (1.0 if job.fetched else UNFETCHED_FACTOR)]
@@ -63,9 +63,7 @@ class MonotonicAge:
 
     LONGEST_GAP_S = DAY_S
 
-    def __init__(
-        self, before_s: float, saved_at: float, wall: Callable[[], float], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, before_s: float, saved_at: float, wall: Callable[[], float], clock: Callable[[], float]) -> None:
         self._wall, self._clock, self._started = wall, clock, clock()
         gap_s = wall() - saved_at if saved_at > 0 else 0.0
         self._before_s = before_s + min(max(gap_s, 0.0), self.LONGEST_GAP_S)

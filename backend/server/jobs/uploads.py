@@ -176,7 +176,7 @@ class Uploads:
                 self._remove(key)
 
     def _make_room(self, own: str, size: int) -> None:
-        """Remove the least recently used uploads: the user's own above their limit, idle ones of all above the total."""
+        """Remove the least recently used uploads: own ones above the user's limit, idle ones above the total limit."""
         for limit_mb, own_only in ((self._policy.upload_mb_per_user, True), (self._policy.upload_mb_total, False)):
             limit = int(limit_mb * MEGABYTE)
             counted = {key: upload for key, upload in self._uploads.items() if key[0] == own or not own_only}
@@ -215,7 +215,9 @@ class Uploads:
     def _path(self, key: UploadKey) -> Path:
         """The file of a known upload; a partial one has its size in its name."""
         upload = self._uploads[key]
-        return self._complete_path(key) if upload.is_complete else self._folder / key[0] / f"{key[1]}.{upload.total}.part"
+        if upload.is_complete:
+            return self._complete_path(key)
+        return self._folder / key[0] / f"{key[1]}.{upload.total}.part"
 
 
 def _user_folder(owner: str) -> str:

@@ -32,7 +32,8 @@ DISK_INTERVAL_S = 10.0  # between two measurements of the disk
 STATE_ORDER = (JobState.RUNNING, JobState.CANCELLING, JobState.QUEUED, JobState.PAUSED)
 RUNNING_STATES = (JobState.RUNNING, JobState.CANCELLING)
 
-StepRate = Callable[[str], tuple[float, float]]  # job -> (steps per second, seconds since its last report); (0, -1): none
+# Of a job: (steps per second, seconds since its last step report); (0, -1) before the first.
+StepRate = Callable[[str], tuple[float, float]]
 
 
 @dataclass(frozen=True)

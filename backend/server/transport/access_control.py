@@ -7,8 +7,9 @@ Anybody may choose a routing id. Without encryption, on a loopback address, ever
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Container, Sized
 from dataclasses import dataclass
+from typing import Protocol
 
 import zmq
 
@@ -34,6 +35,10 @@ class Identity:
         return f"-{hashlib.sha256(self.status.encode()).hexdigest()[:8]}" if self.key else ""
 
 
+class Subscribed(Sized, Container[bytes], Protocol):
+    """The connections that events are sent to."""
+
+
 class AccessControl:
     """`authenticator` None: a server without keys."""
 
@@ -55,7 +60,7 @@ class AccessControl:
             raise RequestError("bad-message", "let ZeroMQ choose the routing id of this connection")
         return Identity(user.name, user.is_admin, key, user.status)
 
-    def remember_subscriber(self, route: bytes, identity: Identity, subscribed: Collection[bytes]) -> None:
+    def remember_subscriber(self, route: bytes, identity: Identity, subscribed: Subscribed) -> None:
         """Allow events to a connection as long as its user's status does not change.
 
         `subscribed`: the connections that the publisher still sends to; others are forgotten.

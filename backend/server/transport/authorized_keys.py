@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who the server is and who may use it: its key pair and the users' public keys, in `keys/` of the state folder.
+"""The server's key pair and the users' public keys, in `keys/` of the state folder.
 
-No sockets here. Files are private (0600 in a folder 0700) and replaced whole, so that `dreamwright keys` may change
+Files are private (mode 0600 in a folder of mode 0700) and replaced atomically, so that `dreamwright keys` can change
 them while a server reads them.
 """
 
@@ -23,9 +23,9 @@ from dreamwright.shared.credentials import (
     fingerprint,
     format_key,
     generate_key_pair,
+    key_pair_from_map,
     key_pair_to_map,
     parse_key,
-    key_pair_from_map,
 )
 from dreamwright.shared.private_files import PrivateFileError, read_private, write_private
 
@@ -33,14 +33,14 @@ from ...errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-LOCAL = "local"  # owner of all jobs on an open loopback address, where everybody is the same person
+LOCAL = "local"  # the owner of all jobs on a server without keys, where everybody is the same user
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
-FORM = 1  # of the files
-USERS = 10_000  # keys in all
+FORM = 1  # version of the files' format
+MAX_KEYS = 10_000  # of all users together
 
 
 def state_folder() -> Path:
-    """Where jobs and keys are kept unless --state says otherwise."""
+    """The default of --state: the folder of jobs and keys."""
     import platformdirs
 
     return Path(platformdirs.user_data_dir("dreamwright", False)) / "server"
@@ -48,7 +48,7 @@ def state_folder() -> Path:
 
 @dataclass(frozen=True)
 class User:
-    """Somebody who may use the server, from any of their keys."""
+    """A person who may use the server, with any of their keys."""
 
     name: str
     is_admin: bool
@@ -57,12 +57,12 @@ class User:
 
     @property
     def status(self) -> str:
-        """Changes with whatever changes what the user may see, and when somebody is let in anew."""
+        """Text that changes with the user's role, and when a revoked user is allowed again."""
         return f"{self.name}/{'admin' if self.is_admin else 'user'}/{self.since!r}"
 
 
 class KeyFolder:
-    """The keys of one state folder. Raises ConfigError for what cannot be used, with the command to type."""
+    """The keys of one state folder. All methods raise ConfigError with the command that helps."""
 
     def __init__(self, state: Path) -> None:
         self.state, self.folder = state, state / "keys"
@@ -70,7 +70,7 @@ class KeyFolder:
             self.folder / f"{name}.json" for name in ("server", "users", "served")
         )
 
-    # --- the server's own
+    # --- the server's key pair
 
     def create(self, replacing: bool = False) -> KeyPair:
         """Make the server's key pair."""
@@ -80,8 +80,8 @@ class KeyFolder:
             raise ConfigError(str(error)) from error
         if not self._write(self._pair, {"form": FORM, **key_pair_to_map(pair)}, replacing):
             raise ConfigError(
-                f"{self.folder} holds a key pair already; see it with: {self.command('show')}; a new one shuts out every "
-                f"Blender until it is given the new connection string: {self.command('create --replace')}"
+                f"{self.folder} holds a key pair already; see it with: {self.command('show')}; a new one disconnects "
+                f"every Blender until it gets the new connection string: {self.command('create --replace')}"
             )
         return pair
 
@@ -94,51 +94,54 @@ class KeyFolder:
             return key_pair_from_map(content)
         except ValueError as error:
             raise ConfigError(
-                f"{self._pair} is damaged ({error}); bring it back from a copy, or type: {self.command('create --replace')}"
+                f"{self._pair} is damaged ({error}); restore it from a copy, or type: "
+                f"{self.command('create --replace')}"
             ) from error
 
     def remember_served(self, address: str) -> None:
-        """Keep the address of the connection string, for `dreamwright keys show`."""
+        """Save the address of the connection string, for `dreamwright keys show`."""
         self._write(self._served, {"form": FORM, "address": address})
 
     def served(self) -> str:
-        """The address that the server was last reached at; "" when it never ran."""
+        """The address in the last connection string; "" if there was none."""
         address = (self._read(self._served) or {}).get("address")
         return address if isinstance(address, str) else ""
 
     # --- the users
 
     def users(self) -> dict[str, User]:
-        """Everybody who may use the server, by name."""
+        """All users, by name."""
         content = self._read(self.users_path)
         try:
             return {} if content is None else _read_users(content)
         except ValueError as error:
             raise ConfigError(
-                f"{self.users_path} is damaged ({error}); bring it back from a copy, or delete it and allow everybody anew"
+                f"{self.users_path} is damaged ({error}); restore a copy, or delete it and allow the users again"
             ) from error
 
     def allow(self, name: str, key: str, is_admin: bool | None = None) -> User:
-        """Let a key in under a name; a name may have several. `is_admin` None leaves the role as it is."""
+        """Allow a key under a name, which may have several. `is_admin` None keeps the user's role."""
         if not NAME.fullmatch(name) or name == LOCAL:
             raise ConfigError(
                 f"the user's name is {name!r}; allowed are 1 to 40 letters, digits, dots, hyphens and underscores, "
-                f"not beginning with a mark, and not {LOCAL!r}, which owns the jobs of an open loopback server"
+                f"beginning with a letter or a digit, and not {LOCAL!r}, which owns the jobs of a server without keys"
             )
         try:
             word = format_key(parse_key(key))
         except ValueError as error:
-            raise ConfigError(f"{error}; the artist copies it with Copy My Key in Blender's tab Dream") from error
-        with self._alone():
+            raise ConfigError(f"{error}; the user copies it with Copy My Key in Blender's tab Dream") from error
+        with self._locked():
             users = self.users()
             if word == format_key(self.pair().public):
                 raise ConfigError(
-                    "this is the server's own key; allow the one that the artist copies with Copy My Key in Blender's tab Dream"
+                    "this is the server's own key; allow the one that the user copies with Copy My Key "
+                    "in Blender's tab Dream"
                 )
             for other in users.values():
                 if word in other.keys and other.name != name:
                     raise ConfigError(
-                        f"this key belongs to {other.name} already; to give it away, first type: {self.command(f'revoke {other.name}')}"
+                        f"this key belongs to {other.name} already; to give it away, first type: "
+                        f"{self.command(f'revoke {other.name}')}"
                     )
             user = users.get(name) or User(name, False, (), time.time())
             role = user.is_admin if is_admin is None else is_admin
@@ -148,24 +151,25 @@ class KeyFolder:
         return users[name]
 
     def revoke(self, name: str) -> User:
-        """Shut all keys of a name out, at once; the user's jobs stay."""
-        with self._alone():
+        """Revoke all keys of a name at once; the user's jobs remain."""
+        with self._locked():
             users = self.users()
             if name not in users:
                 raise ConfigError(
-                    f"nobody named {name!r} may use this server; allowed are {', '.join(sorted(users)) or 'no users yet'}"
+                    f"nobody named {name!r} may use this server; allowed are "
+                    f"{', '.join(sorted(users)) or 'no users yet'}"
                 )
             user = users.pop(name)
             self._write_users(users)
         return user
 
     def _write_users(self, users: Mapping[str, User]) -> None:
-        if sum(len(user.keys) for user in users.values()) > USERS:
-            raise ConfigError(f"there would be more than {USERS} keys; revoke some first")
-        told = {
+        if sum(len(user.keys) for user in users.values()) > MAX_KEYS:
+            raise ConfigError(f"there would be more than {MAX_KEYS} keys; revoke some first")
+        entry = {
             user.name: {"admin": user.is_admin, "keys": list(user.keys), "since": user.since} for user in users.values()
         }
-        self._write(self.users_path, {"form": FORM, "users": told})
+        self._write(self.users_path, {"form": FORM, "users": entry})
 
     # --- the disk
 
@@ -173,8 +177,8 @@ class KeyFolder:
         """A `dreamwright keys` command for this folder."""
         return f"dreamwright keys {rest}" + ("" if self.state == state_folder() else f" --state {self.state}")
 
-    def _alone(self) -> FileLock:
-        """Two commands at once must not lose each other's change."""
+    def _locked(self) -> FileLock:
+        """A lock with which concurrent commands do not lose each other's changes."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -190,7 +194,8 @@ class KeyFolder:
             raise ConfigError(str(error)) from error
         except OSError as error:
             raise ConfigError(
-                f"{path} cannot be read: {error.strerror or error}; run as the user who made it, or choose another folder with --state"
+                f"{path} cannot be read: {error.strerror or error}; run as its owner, or choose another folder "
+                "with --state"
             ) from error
         if content is not None and content.get("form") != FORM:
             raise ConfigError(
@@ -208,35 +213,36 @@ class KeyFolder:
 
 
 def _read_users(content: Mapping[str, Any]) -> dict[str, User]:
-    """Raises ValueError for anything that `_write_users` would not have written."""
-    found, seen = {}, set()
+    """Users by name. Raises ValueError for anything that `_write_users` would not have written."""
+    found: dict[str, User] = {}
+    seen: set[str] = set()
     users = content.get("users")
     if not isinstance(users, dict):
         raise ValueError("no users")
-    for name, told in users.items():
+    for name, entry in users.items():
         if (
             not NAME.fullmatch(name)
             or name == LOCAL
-            or not isinstance(told, dict)
-            or not isinstance(told.get("admin"), bool)
+            or not isinstance(entry, dict)
+            or not isinstance(entry.get("admin"), bool)
         ):
             raise ValueError(f"user {name!r}")
-        keys, since = told.get("keys"), told.get("since")
+        keys, since = entry.get("keys"), entry.get("since")
         if not isinstance(keys, list) or not all(
             isinstance(key, str) and format_key(parse_key(key)) == key for key in keys
         ):
             raise ValueError(f"keys of {name!r}")
         if seen & set(keys):
-            raise ValueError(f"a key of {name!r} is somebody else's too")
+            raise ValueError(f"a key of {name!r} also belongs to another user")
         seen |= set(keys)
-        found[name] = User(name, told["admin"], tuple(keys), float(since) if isinstance(since, (int, float)) else 0.0)
+        found[name] = User(name, entry["admin"], tuple(keys), float(since) if isinstance(since, (int, float)) else 0.0)
     return found
 
 
 class AuthorizedKeys:
-    """The users as a running server sees them: looked up at every request, read anew when the file changed.
+    """The users of a running server: looked up at every request, and read again when the file has changed.
 
-    Never raises. A file that is gone, damaged or open to others lets nobody in, and the log says so once.
+    Never raises. With a file that is missing, damaged or readable by others nobody is allowed; the log says so once.
     """
 
     def __init__(self, folder: KeyFolder) -> None:
@@ -246,7 +252,7 @@ class AuthorizedKeys:
         self._admins: frozenset[str] = frozenset()
 
     def user_of(self, key: str) -> User | None:
-        """Whose key this is; None for nobody's."""
+        """The user of a key; None for an unknown one."""
         self._refresh()
         return self._by_key.get(key)
 
@@ -271,7 +277,7 @@ class AuthorizedKeys:
         try:
             users = self._folder.users()
         except ConfigError as error:
-            log.error("nobody is let in", extra={"why": str(error)})
+            log.error("users cannot be read; nobody is allowed", extra={"why": str(error)})
             users = {}
         self._by_key = {key: user for user in users.values() for key in user.keys}
         self._admins = frozenset(user.name for user in users.values() if user.is_admin)
@@ -279,12 +285,10 @@ class AuthorizedKeys:
 
 
 def shown_users(users: Mapping[str, User]) -> list[str]:
-    """A line a key, for a terminal."""
+    """One line for each key, for a terminal."""
     lines = []
     for user in sorted(users.values(), key=lambda user: user.name):
+        role = "admin" if user.is_admin else "user"
         since = time.strftime("%Y-%m-%d", time.localtime(user.since))
-        for key in user.keys:
-            lines.append(
-                f"{user.name:<20} {'admin' if user.is_admin else 'user':<6} {fingerprint(parse_key(key))}  since {since}"
-            )
+        lines += [f"{user.name:<20} {role:<6} {fingerprint(parse_key(key))}  since {since}" for key in user.keys]
     return lines

@@ -49,7 +49,7 @@ class EventPublisher:
     def __len__(self) -> int:
         return len(self._subscribers)
 
-    def __contains__(self, route: bytes) -> bool:
+    def __contains__(self, route: object) -> bool:
         return route in self._subscribers
 
     # --- subscribers

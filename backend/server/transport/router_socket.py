@@ -75,9 +75,7 @@ class RouterSocket:
                 f"cannot listen on {address}: {error}; stop what uses it, or choose another with --address"
             ) from error
         bound = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        if loopback_only and not re.fullmatch(
-            r"tcp://(127(\.\d+){3}|\[::1\]|\[::ffff:127(\.\d+){3}\]):\d+", bound
-        ):
+        if loopback_only and not re.fullmatch(r"tcp://(127(\.\d+){3}|\[::1\]|\[::ffff:127(\.\d+){3}\]):\d+", bound):
             raise ConfigError(
                 f"{address} is {bound} on this machine, which others may reach; "
                 "use that address, or tcp://127.0.0.1:47630"

@@ -153,7 +153,7 @@ def memory_notice(cause: str, settings: Mapping[str, Any]) -> str:
     changed = {name: settings[name] for name in MEMORY_SETTINGS if name in settings}
     if cause not in (FailureCause.MEMORY, FailureCause.MACHINE_MEMORY) or not changed:
         return ""
-    return f"after running out of memory it continues with {format_settings(changed)}, which changes rounding errors only"
+    return f"after running out of memory it continues with {format_settings(changed)}, which changes only rounding"
 
 
 def format_settings(settings: Mapping[str, Any]) -> str:

@@ -120,7 +120,7 @@ def node_error(version: str, compute: str) -> str:
 def job_folder_error(
     folder: Path, attempt: int, timeout_s: float = FOLDER_TIMEOUT_S, sleep: Callable[[float], None] = time.sleep
 ) -> str:
-    """Why this node does not see a job's folder as the server does, or "": its fence must show this attempt or a later."""
+    """Why this node does not see a job's folder as the server does, or "". Its fence must show it."""
     waited = 0.0
     while True:
         try:

@@ -92,7 +92,7 @@ def gpu_devices(nodes: list[dict[str, Any]]) -> dict[str, str]:
     """Node ID by device for each GPU of the living nodes: NODE/0, NODE/1 … A node that comes back keeps its names."""
     alive = [node for node in nodes if node["Alive"] and node["Resources"].get("GPU", 0) >= 1]
     count = Counter(node["NodeName"] for node in alive)
-    devices = {}
+    devices: dict[str, str] = {}
     for node in sorted(alive, key=lambda node: (node["NodeName"], node["NodeID"])):
         name = node["NodeName"] if count[node["NodeName"]] == 1 else f"{node['NodeName']}#{node['NodeID'][:8]}"
         prefix = name[: NAME_CHARACTERS - 10]
@@ -105,7 +105,7 @@ class RayBridge:
 
     def __init__(self, address: str, secret: str, compute: str, grace_s: float) -> None:
         self._secret, self._compute, self._grace_s = secret, compute, grace_s
-        self._socket = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 2000)
         self._socket.connect(address)
         self._actor_class = ray.remote(JobActor)
@@ -118,7 +118,7 @@ class RayBridge:
         self._socket.send(pack_order(self._secret, message))
 
     def connect(self, cluster: str, namespace: str) -> None:
-        """Connect to the cluster and report its devices and this server's actors. Raises what Ray raises, and OSError."""
+        """Connect to the cluster; report its devices and this server's actors. Raises what Ray raises, and OSError."""
         if cluster != "auto":
             host, _, port = cluster.rpartition(":")
             # Ray itself would try for minutes and not give the reason.

@@ -58,7 +58,8 @@ class Runner(Protocol):
     def stop(self, job: str, mode: str) -> None:
         """Stop a job after its step: "pause" keeps a checkpoint, "cancel" makes a mesh of what there is.
 
-        `JobFinished` or `WorkerExited` follows; a runner may kill a worker that does not react. Unknown jobs are ignored.
+        `JobFinished` or `WorkerExited` follows; a runner may kill a worker that does not react. Unknown jobs are
+        ignored.
         """
 
     def kill(self, job: str) -> None:

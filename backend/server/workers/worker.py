@@ -28,7 +28,7 @@ class Worker:
 
     def __init__(self, address: str, secret: str, device: str) -> None:
         self._secret, self.device = secret, device
-        self._socket = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 2000)
         self._socket.connect(address)
         self._stop: Stop | None = None

@@ -15,7 +15,8 @@ import msgpack
 
 from dreamwright.shared import limits
 from dreamwright.shared.errors import ProtocolError
-from dreamwright.shared.messages import CAUSES, LARGEST, JobSummary, PreviewFrame
+from dreamwright.shared.limits import LARGEST
+from dreamwright.shared.messages import CAUSES, JobSummary, PreviewFrame
 from dreamwright.shared.schema import (
     boolean,
     enum,
