@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 else:
     _Base = object  # Blender registers every subclass of Operator, so a mix-in must not be one
 
-LABEL = "Refine with a New Prompt"
+LABEL = "Fine-Tune with a New Prompt"
 SHARE = "run.finetune_share"  # the setting behind the slider
 WIDTH = 420  # of the dialog, in pixels
-NO_FIELD = "The server has not kept the field of this prop; generate it again, then refine that"
+NO_FIELD = "The server has not kept the field of this prop; generate it again, then fine-tune that"
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ def object_fault(owner: Any) -> str:
         return f"This prop was generated on the server at {known.server}; connect to that server"
     if len(session.jobs) >= limits.JOBS_LISTED:
         return ""  # a full list leaves out older jobs, which the server may still have
-    return "The server no longer has the job of this prop; generate it again, then refine that"
+    return "The server no longer has the job of this prop; generate it again, then fine-tune that"
 
 
 def job_fault(job: JobSummary) -> str:
     """Why a job cannot be fine-tuned, as a sentence; "" when it can."""
     if JobState(job.state) not in ENDED:
-        return "Only an ended job can be refined; cancel it, or wait"
+        return "Only an ended job can be fine-tuned; cancel it, or wait"
     return "" if job.has_field else NO_FIELD
 
 

@@ -68,7 +68,7 @@ class DREAMWRIGHT_OT_generate_again(bpy.types.Operator):
     """Generate the active object's prompt again."""
 
     bl_idname = "dreamwright.generate_again"
-    bl_label = "Generate from Active"
+    bl_label = "Generate Again"
     bl_description = "Use the prompt and settings that made the active object, with the next seed, and generate"
     bl_options = {"REGISTER"}
 

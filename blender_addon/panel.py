@@ -190,12 +190,12 @@ class DREAMWRIGHT_PT_prompt(_SidebarPanel, bpy.types.Panel):
         row = column.row(align=True)
         row.scale_y = 1.4
         row.operator("dreamwright.generate", icon="OUTLINER_OB_LIGHT")
-        column.operator("dreamwright.generate", text="Generate Again", icon="FILE_REFRESH").again = True
+        column.operator("dreamwright.generate", text="Generate with Next Seed", icon="FILE_REFRESH").again = True
         row = column.row(align=True)  # one row: another would push the preview out of a small window
         if refine_operators.selected_mesh(context) is None:
             row.operator("dreamwright.generate_again", icon="RECOVER_LAST")
         else:
-            row.operator("dreamwright.generate_again", text="From Active")  # half as wide, without room for an icon
+            row.operator("dreamwright.generate_again", text="Again")  # half as wide, without room for an icon
             row.operator("dreamwright.refine_mesh", text="Refine", icon=compat.icon("BRUSH_DATA"))
         row.operator("dreamwright.finetune_object", text="", icon=compat.icon("GREASEPENCIL", "TEXT"))
 

@@ -35,7 +35,7 @@ def test_enabling_loads_no_zeromq_and_starts_no_thread(installed: Path) -> None:
     assert done.stdout.split()[-3:] == ["False", "1", "True"], done.stdout + done.stderr
 
 
-def test_disabling_leaves_nothing_behind(blender: AddonDriver, serve: Any) -> None:
+def test_disabling_removes_everything(blender: AddonDriver, serve: Any) -> None:
     server = serve("--size", "8")
     blender.connect(server.address)
     blender.dream()
@@ -52,9 +52,7 @@ def test_disabling_leaves_nothing_behind(blender: AddonDriver, serve: Any) -> No
     assert blender.panel.prompt == ""
 
 
-def test_every_control_and_button_has_a_name_and_a_tooltip_without_a_full_stop(
-    blender: AddonDriver, serve: Any
-) -> None:
+def test_controls_have_names_and_tooltips(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve().address)
     operators = [getattr(bpy.types, name) for name in dir(bpy.types) if name.startswith("DREAMWRIGHT_OT_")]
     groups = [type(blender.panel), type(blender.preferences), type(bpy.context.window_manager.dreamwright_settings)]
@@ -74,7 +72,7 @@ def test_every_control_and_button_has_a_name_and_a_tooltip_without_a_full_stop(
                 )
 
 
-def test_manifest_and_bl_info_agree_and_keep_blenders_rules(blender: AddonDriver) -> None:
+def test_manifest_and_bl_info_agree(blender: AddonDriver) -> None:
     import tomllib
 
     folder = Path(blender.module("addon_state").__file__).parent
@@ -90,7 +88,7 @@ def test_manifest_and_bl_info_agree_and_keep_blenders_rules(blender: AddonDriver
 # --- the main line
 
 
-def test_a_prompt_becomes_an_object_with_color_material_and_provenance(blender: AddonDriver, serve: Any) -> None:
+def test_import_makes_object_material_colors_and_provenance(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "8").address)
     blender.panel.height_m = 0.5
     blender.panel.seed = 11
@@ -127,7 +125,7 @@ def test_a_prompt_becomes_an_object_with_color_material_and_provenance(blender: 
     assert json.loads(made["dreamwright_settings"])["mesh.height_m"] == 0.5
 
 
-def test_an_import_is_one_undo_step_and_its_loss_breaks_nothing(
+def test_import_is_one_undo_step_and_can_be_repeated(
     blender: AddonDriver, serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blender.connect(serve("--pace", "20").address)
@@ -144,7 +142,7 @@ def test_an_import_is_one_undo_step_and_its_loss_breaks_nothing(
     assert blender.imported(job).name in bpy.data.objects
 
 
-def test_previews_arrive_in_the_image_and_can_be_looked_back_at(blender: AddonDriver, serve: Any) -> None:
+def test_previews_are_shown_and_kept_in_history(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--size", "32", "--steps", "30").address)
     job = blender.dream()
     assert blender.poll(lambda: len(blender.session.previews.get(job, ())) >= 5)
@@ -172,7 +170,7 @@ def test_previews_arrive_in_the_image_and_can_be_looked_back_at(blender: AddonDr
     assert seen()[0, 0, 0] == pytest.approx(30 / 255, abs=2e-3)
 
 
-def test_looking_back_is_not_disturbed_by_new_pictures(blender: AddonDriver, serve: Any) -> None:
+def test_new_previews_do_not_move_the_slider(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "2000").address)
     job = blender.dream()
     assert blender.poll(lambda: len(blender.session.previews.get(job, ())) >= 6)
@@ -183,7 +181,7 @@ def test_looking_back_is_not_disturbed_by_new_pictures(blender: AddonDriver, ser
     assert blender.module("preview")._shown is shown
 
 
-def test_a_job_can_be_paused_resumed_cancelled_imported_and_removed(blender: AddonDriver, serve: Any) -> None:
+def test_pause_resume_cancel_import_delete(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "2000").address)
     job = blender.dream()
 
@@ -201,7 +199,7 @@ def test_a_job_can_be_paused_resumed_cancelled_imported_and_removed(blender: Add
     assert blender.poll(lambda: not blender.session.jobs and len(blender.panel.job_rows) == 0)
 
 
-def test_generate_again_takes_the_next_seed_and_queued_jobs_know_their_place(blender: AddonDriver, serve: Any) -> None:
+def test_next_seed_and_queue_positions(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "5000").address)
     blender.panel.prompt = "a red\n  mushroom"
     assert bpy.ops.dreamwright.generate() == {"FINISHED"}
@@ -217,7 +215,7 @@ def test_generate_again_takes_the_next_seed_and_queued_jobs_know_their_place(ble
     )
 
 
-def test_dream_again_takes_everything_from_the_object(blender: AddonDriver, serve: Any) -> None:
+def test_generate_again_uses_the_objects_settings(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "50").address)
     assert "not made by Dreamwright" in why_not(bpy.ops.dreamwright.generate_again)
     panel = blender.panel
@@ -237,9 +235,7 @@ def test_dream_again_takes_everything_from_the_object(blender: AddonDriver, serv
     assert panel.seed == 5 and len(blender.session.jobs) == 2
 
 
-def test_a_finished_prop_can_import_itself_but_never_pulls_anyone_out_of_edit_mode(
-    blender: AddonDriver, serve: Any
-) -> None:
+def test_automatic_import_waits_for_object_mode(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "10").address)
     bpy.ops.mesh.primitive_cube_add()
     bpy.ops.object.mode_set(mode="EDIT")
@@ -251,7 +247,7 @@ def test_a_finished_prop_can_import_itself_but_never_pulls_anyone_out_of_edit_mo
     assert blender.poll(lambda: len(bpy.data.objects) == 2)
 
 
-def test_a_pressed_import_works_in_edit_mode_and_keeps_the_edit(blender: AddonDriver, serve: Any) -> None:
+def test_import_button_leaves_edit_mode_and_keeps_edits(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "20").address)
     job = blender.finished()
     bpy.ops.mesh.primitive_cube_add()
@@ -263,7 +259,7 @@ def test_a_pressed_import_works_in_edit_mode_and_keeps_the_edit(blender: AddonDr
     assert len(bpy.data.objects[cube].data.vertices) == 26
 
 
-def test_an_excluded_collection_does_not_swallow_the_prop(blender: AddonDriver, serve: Any) -> None:
+def test_import_into_an_excluded_collection_is_visible(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "20").address)
     hidden = bpy.data.collections.new("hidden")
     bpy.context.scene.collection.children.link(hidden)
@@ -273,7 +269,7 @@ def test_an_excluded_collection_does_not_swallow_the_prop(blender: AddonDriver, 
     assert blender.imported(blender.finished()).visible_get()
 
 
-def test_a_prop_can_be_marked_as_an_asset_with_its_preview(blender: AddonDriver, serve: Any) -> None:
+def test_import_marks_an_asset_with_thumbnail(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "4").address)
     blender.panel.mark_as_asset = True
     made = blender.imported(blender.finished())
@@ -286,7 +282,7 @@ def test_a_prop_can_be_marked_as_an_asset_with_its_preview(blender: AddonDriver,
 # --- settings
 
 
-def test_controls_come_from_the_server_and_follow_the_preset_until_touched(blender: AddonDriver, serve: Any) -> None:
+def test_server_settings_follow_the_preset_until_changed(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve().address)
     values, panel = bpy.context.window_manager.dreamwright_settings, blender.panel
     assert (panel.model, panel.preset) == ("starter", "standard"), (
@@ -302,7 +298,7 @@ def test_controls_come_from_the_server_and_follow_the_preset_until_touched(blend
     assert (steps.hard_min, steps.hard_max, steps.description) == (1, 10_000, "More is finer")
 
 
-def test_what_a_server_offers_is_drawn_when_it_is_away(blender: AddonDriver, serve: Any) -> None:
+def test_cached_capabilities_are_drawn_offline(blender: AddonDriver, serve: Any) -> None:
     server = serve()
     blender.connect(server.address)
     bpy.ops.dreamwright.disconnect()
@@ -312,9 +308,7 @@ def test_what_a_server_offers_is_drawn_when_it_is_away(blender: AddonDriver, ser
     assert not blender.session.is_online
 
 
-def test_settings_and_rows_survive_the_loading_of_another_file(
-    blender: AddonDriver, serve: Any, tmp_path: Path
-) -> None:
+def test_properties_survive_loading_a_file(blender: AddonDriver, serve: Any, tmp_path: Path) -> None:
     blender.connect(serve("--steps", "5000").address)
     panel = blender.panel
     panel.prompt, panel.preset, panel.seed = "a blue chair", "quick", 9
@@ -330,14 +324,14 @@ def test_settings_and_rows_survive_the_loading_of_another_file(
     assert blender.poll(lambda: blender.session.jobs[job].step > step), "the stream goes on"
 
 
-def test_a_saved_file_holds_no_state_of_the_add_on(blender: AddonDriver, serve: Any, tmp_path: Path) -> None:
+def test_saved_files_contain_no_add_on_state(blender: AddonDriver, serve: Any, tmp_path: Path) -> None:
     blender.connect(serve().address)
     blender.dream()
     assert not [key for key in bpy.context.scene.keys() if "dreamwright" in key.lower()]
     assert not [name for name in dir(bpy.types.Scene) if "dreamwright" in name.lower()]
 
 
-def test_presets_of_blenders_own_system_bring_the_settings_back(blender: AddonDriver, serve: Any) -> None:
+def test_user_presets_restore_settings(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve().address)
     panel = blender.panel
     panel.preset, panel.height_m, panel.prompt = "quick", 0.125, "a red chair"

@@ -62,7 +62,7 @@ def replace_in(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-def test_the_same_input_gives_the_same_bytes(built: Built, checkout: Path, tmp_path: Path) -> None:
+def test_build_is_reproducible(built: Built, checkout: Path, tmp_path: Path) -> None:
     for path in sorted(checkout.rglob("*.py"), reverse=True):
         path.touch()  # another date, another order on the disk
     again = build_into(tmp_path / "dist", checkout)
@@ -72,7 +72,7 @@ def test_the_same_input_gives_the_same_bytes(built: Built, checkout: Path, tmp_p
         assert (built.out / name).read_bytes() == (again.out / name).read_bytes(), name
 
 
-def test_every_wheel_is_the_pinned_one(built: Built) -> None:
+def test_wheels_have_the_pinned_hashes(built: Built) -> None:
     pins = wheels.read_lock(ROOT / wheels.LOCK_NAME)
     assert sorted(wheels_in(built.universal)) == sorted(pins) and len(pins) == 22
     for path in (built.universal, *built.separate.values()):
@@ -81,7 +81,7 @@ def test_every_wheel_is_the_pinned_one(built: Built) -> None:
 
 
 @pytest.mark.usefixtures("built")  # which fills the cache
-def test_a_wheel_with_one_byte_changed_is_refused_and_nothing_is_built(tmp_path: Path) -> None:
+def test_changed_wheel_is_refused(tmp_path: Path) -> None:
     cache, out = tmp_path / "cache", tmp_path / "dist"
     shutil.copytree(CACHE, cache)
     victim = sorted(cache.glob("pyzmq-*.whl"))[3]
@@ -95,7 +95,7 @@ def test_a_wheel_with_one_byte_changed_is_refused_and_nothing_is_built(tmp_path:
 
 
 @pytest.mark.usefixtures("built")
-def test_a_wheel_that_the_index_no_longer_offers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_wheel_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     cache = tmp_path / "cache"
     shutil.copytree(CACHE, cache)
@@ -120,13 +120,13 @@ def test_a_wheel_that_the_index_no_longer_offers_is_named(tmp_path: Path, monkey
         ("  pyzmq", "  ../pyzmq", "is not a SHA-256, two spaces"),
     ],
 )
-def test_a_damaged_lock_is_refused(checkout: Path, tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_damaged_lock_is_refused(checkout: Path, tmp_path: Path, old: str, new: str, message: str) -> None:
     replace_in(checkout / wheels.LOCK_NAME, old, new)
     with pytest.raises(BuildError, match=message):
         build_into(tmp_path / "dist", checkout)
 
 
-def test_each_platform_zip_holds_its_own_wheels_and_no_others(built: Built) -> None:
+def test_platform_zips_contain_their_own_wheels(built: Built) -> None:
     for platform, path in built.separate.items():
         manifest = tomllib.loads(content_of(path, "blender_manifest.toml").decode())
         assert path.name == f"dreamwright-{manifest['version']}-{platform}.zip"
@@ -148,7 +148,7 @@ def tool_module() -> ModuleType:
 
 
 @needs_tool
-def test_blender_sorts_the_wheels_as_the_build_does(built: Built) -> None:
+def test_wheel_platforms_match_blenders_filter(built: Built) -> None:
     tool = tool_module()
     names = wheels_in(built.universal)
     for platform in PLATFORMS:
@@ -158,14 +158,14 @@ def test_blender_sorts_the_wheels_as_the_build_does(built: Built) -> None:
 
 
 @needs_tool
-def test_blenders_own_tool_accepts_every_zip(built: Built) -> None:
+def test_blenders_tool_accepts_all_zips(built: Built) -> None:
     assert built.validated and TOOL is not None
     for path in (built.universal, *built.separate.values()):
         repository.run_tool(TOOL, "validate", str(path))
 
 
 @needs_tool
-def test_what_blenders_tool_refuses_is_not_built(checkout: Path, tmp_path: Path) -> None:
+def test_nothing_is_built_when_blenders_tool_refuses(checkout: Path, tmp_path: Path) -> None:
     replace_in(checkout / "blender_addon" / "blender_manifest.toml", 'tagline = "', 'tagline = "Ends with a stop. ')
     replace_in(checkout / "blender_addon" / "blender_manifest.toml", 'type = "add-on"', 'type = "plugin"')
     out = tmp_path / "dist"
@@ -175,7 +175,7 @@ def test_what_blenders_tool_refuses_is_not_built(checkout: Path, tmp_path: Path)
 
 
 @needs_tool
-def test_the_repository_names_each_zip_with_its_size_and_hash(built: Built) -> None:
+def test_repository_index_has_sizes_and_hashes(built: Built) -> None:
     repository = built.out / "repository"
     index = json.loads((repository / "index.json").read_text())
     entries = {entry["platforms"][0]: entry for entry in index["data"]}
@@ -196,7 +196,7 @@ def test_the_repository_names_each_zip_with_its_size_and_hash(built: Built) -> N
     }
 
 
-def test_caches_tests_and_leavings_stay_out(built: Built, checkout: Path, tmp_path: Path) -> None:
+def test_caches_tests_and_backups_are_excluded(built: Built, checkout: Path, tmp_path: Path) -> None:
     for folder in ("blender_addon", "shared"):
         for junk in ("__pycache__/a.cpython-311.pyc", "tests/test_a.py", ".editor/a.py", ".env", "a.py~", "a.py.orig"):
             path = checkout / folder / junk
@@ -210,7 +210,7 @@ def test_caches_tests_and_leavings_stay_out(built: Built, checkout: Path, tmp_pa
     assert names_in(build_into(tmp_path / "dist", checkout).universal) == names_in(built.universal)
 
 
-def test_everything_lies_in_the_addons_folder_and_no_module_is_top_level(built: Built) -> None:
+def test_zip_has_one_top_level_folder(built: Built) -> None:
     for path in (built.universal, *built.separate.values()):
         names = names_in(path)
         assert {name.split("/")[0] for name in names} == {"dreamwright"}
@@ -218,7 +218,7 @@ def test_everything_lies_in_the_addons_folder_and_no_module_is_top_level(built: 
         assert not any("backend" in name.split("/") for name in names)
 
 
-def test_the_addon_imports_only_itself_blender_and_what_it_brings(built: Built) -> None:
+def test_addon_imports_only_its_dependencies(built: Built) -> None:
     allowed = {
         *sys.stdlib_module_names,
         "bpy",
@@ -247,7 +247,7 @@ def test_the_addon_imports_only_itself_blender_and_what_it_brings(built: Built) 
 
 
 @pytest.mark.parametrize("spoilt", ["shared/__init__.py", "blender_addon/blender_manifest.toml"])
-def test_versions_that_differ_are_refused(checkout: Path, tmp_path: Path, spoilt: str) -> None:
+def test_different_versions_are_refused(checkout: Path, tmp_path: Path, spoilt: str) -> None:
     version = archive.check_version(archive.source_files(ROOT))["version"]
     replace_in(
         checkout / spoilt,
@@ -259,13 +259,13 @@ def test_versions_that_differ_are_refused(checkout: Path, tmp_path: Path, spoilt
 
 
 @pytest.mark.parametrize("marker", ["", 'wheels = []\nplatforms = "all"', "[build]\nwheels = []"])
-def test_a_manifest_without_a_place_for_wheels_is_refused(checkout: Path, tmp_path: Path, marker: str) -> None:
+def test_manifest_without_wheels_line_is_refused(checkout: Path, tmp_path: Path, marker: str) -> None:
     replace_in(checkout / "blender_addon" / "blender_manifest.toml", "wheels = []", marker)
     with pytest.raises(BuildError, match="blender_manifest.toml"):
         build_into(tmp_path / "dist", checkout)
 
 
-def test_without_blender_the_same_zips_come_out_and_the_build_says_what_is_missing(
+def test_build_without_blender_skips_validation(
     built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(build_addon, "blender_tool", lambda: None)
@@ -279,9 +279,7 @@ def test_without_blender_the_same_zips_come_out_and_the_build_says_what_is_missi
 
 
 @pytest.mark.usefixtures("built")
-def test_a_folder_that_is_no_checkout_is_refused_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_incomplete_checkout_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(ROOT / wheels.LOCK_NAME, tmp_path)
     assert build_addon.main(["--root", str(tmp_path), "--wheels", str(CACHE), "--out", str(tmp_path / "dist")]) == 1
     message = capsys.readouterr().err

@@ -96,7 +96,7 @@ def pair() -> Iterator[Pair]:
         made.server.close()
 
 
-def test_a_client_comes_online_and_is_told_all_jobs(pair: Pair) -> None:
+def test_connects_and_receives_all_jobs(pair: Pair) -> None:
     pair.connect()
     assert pair.client.state is ConnectionState.ONLINE
     assert [event.state for event in pair.of(ConnectionChanged)] == [ConnectionState.CONNECTING, ConnectionState.ONLINE]
@@ -104,7 +104,7 @@ def test_a_client_comes_online_and_is_told_all_jobs(pair: Pair) -> None:
     assert 0 < pair.client.round_trip_s < 5
 
 
-def test_a_submit_whose_reply_is_lost_is_sent_again_and_makes_one_job(pair: Pair) -> None:
+def test_lost_reply_is_retried_as_one_job(pair: Pair) -> None:
     pair.connect()
     pair.server.faults.lose_replies = 1
     replies: list[Any] = []
@@ -120,7 +120,7 @@ def test_a_submit_whose_reply_is_lost_is_sent_again_and_makes_one_job(pair: Pair
     assert sum(isinstance(request, SubmitJob) for request in pair.server.requests) == 2
 
 
-def test_a_request_that_nobody_answers_is_given_up_with_a_sentence(pair: Pair) -> None:
+def test_unanswered_request_times_out(pair: Pair) -> None:
     pair.connect()
     pair.server.faults.lose_replies = 100
     replies: list[Any] = []
@@ -133,7 +133,7 @@ def test_a_request_that_nobody_answers_is_given_up_with_a_sentence(pair: Pair) -
     assert len(pair.server.jobs) == 1
 
 
-def test_a_server_that_dies_is_called_lost_and_its_return_brings_everything_back(pair: Pair) -> None:
+def test_reconnects_after_the_server_returns(pair: Pair) -> None:
     pair.connect()
     job = pair.submit()
     pair.server.close()
@@ -154,7 +154,7 @@ def test_a_server_that_dies_is_called_lost_and_its_return_brings_everything_back
     assert pair.of(JobChanged)[-1].job.step == 8
 
 
-def test_a_server_that_restarts_within_a_heartbeat_is_noticed_by_its_new_epoch(pair: Pair) -> None:
+def test_new_epoch_reveals_a_quick_restart(pair: Pair) -> None:
     pair.connect()
     old = pair.client.epoch
     pair.server.close()
@@ -169,7 +169,7 @@ def test_a_server_that_restarts_within_a_heartbeat_is_noticed_by_its_new_epoch(p
     assert pair.server.peers, "a restarted server has to be subscribed to again"
 
 
-def test_a_client_that_slept_too_long_subscribes_again_without_calling_the_server_lost(pair: Pair) -> None:
+def test_stalled_client_subscribes_again(pair: Pair) -> None:
     pair.connect()
     pair.events.clear()
     pair.clock.ahead += 60  # a render, or a file dialog
@@ -177,7 +177,7 @@ def test_a_client_that_slept_too_long_subscribes_again_without_calling_the_serve
     assert not pair.of(ConnectionChanged)
 
 
-def test_a_lost_event_is_noticed_by_the_gap_and_a_snapshot_is_asked_for_once(pair: Pair) -> None:
+def test_event_gap_requests_one_snapshot(pair: Pair) -> None:
     pair.connect()
     job = pair.submit()
     pair.settle(lambda: bool(pair.of(JobChanged)))
@@ -194,7 +194,7 @@ def test_a_lost_event_is_noticed_by_the_gap_and_a_snapshot_is_asked_for_once(pai
     assert sum(isinstance(request, Subscribe) for request in pair.server.requests) == asked + 1
 
 
-def test_an_event_older_than_the_snapshot_is_dropped(pair: Pair) -> None:
+def test_event_older_than_the_snapshot_is_dropped(pair: Pair) -> None:
     pair.connect()
     job = pair.submit()
     pair.settle(lambda: bool(pair.of(JobChanged)))
@@ -209,7 +209,7 @@ def test_an_event_older_than_the_snapshot_is_dropped(pair: Pair) -> None:
     assert [event.job.step for event in pair.of(JobChanged)] == [6]
 
 
-def test_another_version_of_the_protocol_is_told_and_not_retried(pair: Pair) -> None:
+def test_other_protocol_version_is_not_retried(pair: Pair) -> None:
     pair.server.faults.version = limits.PROTOCOL_VERSION + 1
     pair.client.connect()
     pair.settle(lambda: pair.client.state is ConnectionState.INCOMPATIBLE)
@@ -219,14 +219,14 @@ def test_another_version_of_the_protocol_is_told_and_not_retried(pair: Pair) -> 
     assert pair.client.state is ConnectionState.INCOMPATIBLE
 
 
-def test_a_stranger_that_answers_is_told_from_a_dreamwright_server(pair: Pair) -> None:
+def test_foreign_server_is_recognized(pair: Pair) -> None:
     pair.server.faults.babble = True
     pair.client.connect()
     pair.settle(lambda: pair.client.state is ConnectionState.INCOMPATIBLE)
     assert "not as Dreamwright does" in pair.client.reason
 
 
-def test_an_absent_server_is_asked_after_in_a_sentence(pair: Pair) -> None:
+def test_absent_server_keeps_connecting(pair: Pair) -> None:
     pair.server.close()
     pair.alive = False
     pair.client.connect()
@@ -236,7 +236,7 @@ def test_an_absent_server_is_asked_after_in_a_sentence(pair: Pair) -> None:
     assert pair.client.state is ConnectionState.CONNECTING and "is the server running?" in pair.client.reason
 
 
-def test_a_request_that_breaks_a_rule_is_refused_before_it_is_sent(pair: Pair) -> None:
+def test_invalid_request_is_refused_before_sending(pair: Pair) -> None:
     pair.connect()
     before = len(pair.server.requests)
     with pytest.raises(ProtocolError, match="seed"):
@@ -245,13 +245,13 @@ def test_a_request_that_breaks_a_rule_is_refused_before_it_is_sent(pair: Pair) -
     assert not any(isinstance(request, SubmitJob) for request in pair.server.requests[before:])
 
 
-def test_a_refusal_arrives_with_its_reason(pair: Pair) -> None:
+def test_refusal_reaches_the_caller(pair: Pair) -> None:
     pair.connect()
     reply = pair.ask(CancelJob("nobody"))
     assert isinstance(reply, RequestError) and reply.code == "no-such-job"
 
 
-def test_previews_come_only_of_the_watched_job_and_only_with_credit(pair: Pair) -> None:
+def test_previews_need_subscription_and_credit(pair: Pair) -> None:
     pair.connect()
     job = pair.submit()
     pair.client.subscribe(job.job)
@@ -266,7 +266,7 @@ def test_previews_come_only_of_the_watched_job_and_only_with_credit(pair: Pair) 
     pair.settle(lambda: pair.of(PreviewFrame)[-1].step == 11)
 
 
-def test_a_forgotten_job_is_told(pair: Pair) -> None:
+def test_deleted_job_is_reported(pair: Pair) -> None:
     pair.connect()
     job = pair.submit()
     pair.server.finish(job.job, "succeeded")
@@ -285,7 +285,7 @@ def fetched(pair: Pair, rings: int = 120) -> tuple[JobSummary, list[Any], Downlo
     return summary, results, Download(pair.client, job.job, "mesh", summary.mesh_bytes, results.append)
 
 
-def test_a_file_of_many_pieces_arrives_whole(pair: Pair) -> None:
+def test_download_of_many_chunks(pair: Pair) -> None:
     job, results, download = fetched(pair)
     assert job.mesh_bytes > 3 * limits.CHUNK_BYTES
     download.start()
@@ -294,7 +294,7 @@ def test_a_file_of_many_pieces_arrives_whole(pair: Pair) -> None:
     assert download.share == 1
 
 
-def test_a_fetch_goes_on_after_the_server_was_gone_for_long_and_keeps_what_it_has(pair: Pair) -> None:
+def test_download_resumes_after_an_outage(pair: Pair) -> None:
     job, results, download = fetched(pair)
     pair.server.faults.lose_chunks = 2
     download.start()
@@ -317,7 +317,7 @@ def test_a_fetch_goes_on_after_the_server_was_gone_for_long_and_keeps_what_it_ha
     assert 0 < len(again) < job.mesh_bytes / limits.CHUNK_BYTES
 
 
-def test_a_damaged_file_is_told_and_not_handed_out(pair: Pair) -> None:
+def test_damaged_download_is_refused(pair: Pair) -> None:
     _, results, download = fetched(pair)
     pair.server.faults.damage_chunks = 1
     download.start()
@@ -325,7 +325,7 @@ def test_a_damaged_file_is_told_and_not_handed_out(pair: Pair) -> None:
     assert isinstance(results[0], RequestError) and "damaged" in str(results[0])
 
 
-def test_a_file_that_changes_while_it_is_fetched_is_not_mixed(pair: Pair) -> None:
+def test_file_changed_during_download_is_refused(pair: Pair) -> None:
     job, results, download = fetched(pair)
     pair.server.faults.lose_chunks = 1
     download.start()
@@ -334,7 +334,7 @@ def test_a_file_that_changes_while_it_is_fetched_is_not_mixed(pair: Pair) -> Non
     assert isinstance(results[0], RequestError) and "changed" in str(results[0])
 
 
-def test_closing_lets_go_at_once_and_can_be_done_twice(pair: Pair) -> None:
+def test_close_is_immediate_and_idempotent(pair: Pair) -> None:
     pair.connect()
     began = time.monotonic()
     pair.client.close()
@@ -345,6 +345,6 @@ def test_closing_lets_go_at_once_and_can_be_done_twice(pair: Pair) -> None:
     assert isinstance(replies[0], RequestError)
 
 
-def test_the_client_has_no_threads_of_its_own() -> None:
+def test_client_starts_no_threads() -> None:
     source = Path(client_module.__file__).read_text(encoding="utf-8")
     assert "import threading" not in source and "asyncio" not in source

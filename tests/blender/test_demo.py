@@ -23,7 +23,7 @@ SMALL = (
 
 
 @pytest.mark.slow
-def test_the_demo_leaves_a_scene_and_a_picture_under_each_light(built: Built, tmp_path: Path) -> None:
+def test_demo_writes_scene_and_renders(built: Built, tmp_path: Path) -> None:
     """A server, a headless Blender with the built zip, a dreamt prop: white sun, orange lamp."""
     pytest.importorskip("bpy")
     command = [
@@ -60,7 +60,7 @@ def test_the_demo_leaves_a_scene_and_a_picture_under_each_light(built: Built, tm
         (["--size", "0"], "--size is 0; allowed is 1 to 8192"),
     ],
 )
-def test_what_the_demo_lacks_is_said_in_one_line(
+def test_demo_reports_missing_parts_in_one_line(
     arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["demo", "--out", str(tmp_path / "demo"), *arguments]) == 2

@@ -68,9 +68,7 @@ class RealServer:
 
 
 @pytest.mark.slow
-def test_a_prompt_becomes_an_object_through_the_real_server_which_then_stops_when_asked(
-    blender_install: Blender, built: Built, tmp_path: Path
-) -> None:
+def test_prompt_to_object_with_the_real_server(blender_install: Blender, built: Built, tmp_path: Path) -> None:
     """In every Blender that is here, from 3.4 to 5.2, from the zip that artists get."""
     server = RealServer(tmp_path / "state", tmp_path / "log")
     try:

@@ -19,22 +19,20 @@ from tests.testing.recording_layout import draw_all
 # --- faults
 
 
-def test_without_a_server_every_button_says_why(blender: AddonDriver) -> None:
+def test_buttons_are_disabled_with_a_reason_without_a_server(blender: AddonDriver) -> None:
     assert "Not connected" in why_not(bpy.ops.dreamwright.generate)
     assert "Not connected" in why_not(bpy.ops.dreamwright.cancel)
     assert "no connection" in why_not(bpy.ops.dreamwright.disconnect)
     assert "No preview" in why_not(bpy.ops.dreamwright.step_preview)
 
 
-def test_an_address_that_is_none_says_how_to_write_one(blender: AddonDriver) -> None:
+def test_invalid_address_shows_the_format(blender: AddonDriver) -> None:
     for address in ("", "localhost", "http://127.0.0.1:1", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "tcp://:5"):
         blender.preferences.address = address
         assert "tcp://127.0.0.1:47630" in why_not(bpy.ops.dreamwright.connect), address
 
 
-def test_offline_mode_greys_other_machines_and_not_this_one(
-    blender: AddonDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offline_mode_disables_other_machines_only(blender: AddonDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     compat = blender.module("compat")
     monkeypatch.setattr(compat, "online_fault", lambda: "Enable online access")
     blender.preferences.address = "tcp://gpu.example.org:47630"
@@ -47,7 +45,7 @@ def test_offline_mode_greys_other_machines_and_not_this_one(
     ("override", "remedy"),
     [(True, "start it without --offline-mode"), (False, "Enable online access in the System preferences")],
 )
-def test_being_offline_is_told_with_the_remedy_that_fits(
+def test_offline_message_names_the_remedy(
     blender: AddonDriver, monkeypatch: pytest.MonkeyPatch, override: bool, remedy: str
 ) -> None:
     app = SimpleNamespace(online_access=False, online_access_override=override)
@@ -56,7 +54,7 @@ def test_being_offline_is_told_with_the_remedy_that_fits(
     assert remedy in why_not(bpy.ops.dreamwright.connect)
 
 
-def test_an_absent_server_is_told_and_nothing_hangs(blender: AddonDriver) -> None:
+def test_absent_server_is_reported_without_blocking(blender: AddonDriver) -> None:
     blender.preferences.address = "tcp://127.0.0.1:9"
     assert bpy.ops.dreamwright.connect() == {"FINISHED"}
     began = time.monotonic()
@@ -66,7 +64,7 @@ def test_an_absent_server_is_told_and_nothing_hangs(blender: AddonDriver) -> Non
     assert time.monotonic() - began < 8
 
 
-def test_an_unknown_word_and_an_empty_prompt_are_told_before_anything_is_sent(blender: AddonDriver, serve: Any) -> None:
+def test_unknown_word_and_empty_prompt_are_refused_before_sending(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve().address)
     with pytest.raises(RuntimeError, match="does not know 'dragon'.*a red mushroom"):
         bpy.ops.dreamwright.generate(prompt="a red dragon")
@@ -75,9 +73,7 @@ def test_an_unknown_word_and_an_empty_prompt_are_told_before_anything_is_sent(bl
     assert not blender.session.jobs and not blender.session.pending
 
 
-def test_a_server_killed_during_a_job_is_told_and_its_return_brings_the_job_back(
-    blender: AddonDriver, serve: Any
-) -> None:
+def test_reconnects_after_the_server_was_killed(blender: AddonDriver, serve: Any) -> None:
     server = serve("--steps", "3000")
     blender.connect(server.address)
     blender.dream()
@@ -92,7 +88,7 @@ def test_a_server_killed_during_a_job_is_told_and_its_return_brings_the_job_back
     )
 
 
-def test_a_fault_in_a_tick_is_told_and_the_timer_goes_on(
+def test_exception_in_a_tick_is_reported_and_the_timer_continues(
     blender: AddonDriver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def burst() -> None:
@@ -104,9 +100,7 @@ def test_a_fault_in_a_tick_is_told_and_the_timer_goes_on(
     assert "surprise" in blender.notices() and "surprise" in capsys.readouterr().err
 
 
-def test_a_script_acts_on_any_job_while_the_panel_greys_what_does_not_fit_the_chosen_one(
-    blender: AddonDriver, serve: Any
-) -> None:
+def test_scripts_name_any_job_and_the_panel_uses_the_selected_one(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "5000").address)
     first, second = blender.dream(), blender.dream("a blue chair")
     blender.poll(lambda: blender.session.jobs[first].state == "running")
@@ -143,7 +137,7 @@ def stub_command(folder: Path, body: str) -> Path:
     return command
 
 
-def test_the_local_server_is_started_seen_in_its_log_and_stopped(blender: AddonDriver, tmp_path: Path) -> None:
+def test_local_server_starts_logs_and_stops(blender: AddonDriver, tmp_path: Path) -> None:
     blender.preferences.command = str(stub_command(tmp_path, 'echo "serving: $@"; exec sleep 60'))
     assert bpy.ops.dreamwright.start_server() == {"FINISHED"}
     assert "already running" in why_not(bpy.ops.dreamwright.start_server)
@@ -155,13 +149,13 @@ def test_the_local_server_is_started_seen_in_its_log_and_stopped(blender: AddonD
     assert not blender.module("local_server").is_running()
 
 
-def test_a_local_server_that_fails_says_its_last_line(blender: AddonDriver, tmp_path: Path) -> None:
+def test_failed_local_server_shows_its_last_log_line(blender: AddonDriver, tmp_path: Path) -> None:
     blender.preferences.command = str(stub_command(tmp_path, 'echo "cannot listen: the port is taken" >&2; exit 2'))
     bpy.ops.dreamwright.start_server()
     assert blender.poll(lambda: "the port is taken" in blender.notices(), 5)
 
 
-def test_a_missing_command_is_told_with_the_remedy(blender: AddonDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_command_names_the_remedy(blender: AddonDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert "choose the command in the add-on's preferences" in why_not(bpy.ops.dreamwright.start_server)
     blender.preferences.address = "tcp://10.0.0.9:47630"
@@ -171,7 +165,7 @@ def test_a_missing_command_is_told_with_the_remedy(blender: AddonDriver, monkeyp
 # --- drawing
 
 
-def test_every_panel_draws_in_every_state_with_controls_and_icons_that_exist(blender: AddonDriver, serve: Any) -> None:
+def test_all_panels_draw_in_all_states(blender: AddonDriver, serve: Any) -> None:
     draw_all(blender.module("panel"))
     blender.connect(serve("--steps", "3000").address)
     draw_all(blender.module("panel"))
@@ -185,7 +179,7 @@ def test_every_panel_draws_in_every_state_with_controls_and_icons_that_exist(ble
     assert any(text.startswith("Step ") and "left" in text for text in texts)
 
 
-def test_what_waits_for_a_dead_server_is_in_the_panel_and_can_be_withdrawn(blender: AddonDriver, serve: Any) -> None:
+def test_pending_submission_is_shown_and_can_be_cancelled(blender: AddonDriver, serve: Any) -> None:
     server = serve()
     blender.connect(server.address)
     server.kill()
@@ -199,7 +193,7 @@ def test_what_waits_for_a_dead_server_is_in_the_panel_and_can_be_withdrawn(blend
     assert not any("a red mushroom" in text for text in draw_all(blender.module("panel")))
 
 
-def test_the_address_field_offers_the_servers_from_before(blender: AddonDriver, serve: Any) -> None:
+def test_address_field_suggests_known_servers(blender: AddonDriver, serve: Any) -> None:
     address = serve().address
     blender.connect(address)
     offered = blender.module("preferences")._suggest_addresses(blender.preferences, bpy.context, "tcp")
@@ -207,7 +201,7 @@ def test_the_address_field_offers_the_servers_from_before(blender: AddonDriver, 
     assert blender.module("preferences")._suggest_addresses(blender.preferences, bpy.context, address[-5:]) == [address]
 
 
-def test_the_prompt_can_be_written_in_a_text_editor(blender: AddonDriver) -> None:
+def test_prompt_from_a_text_editor(blender: AddonDriver) -> None:
     blender.panel.prompt = "a red"
     bpy.ops.dreamwright.edit_prompt()
     bpy.data.texts["Dreamwright Prompt"].write("\nmushroom ")
@@ -218,7 +212,7 @@ def test_the_prompt_can_be_written_in_a_text_editor(blender: AddonDriver) -> Non
 # --- time
 
 
-def test_a_tick_is_short_while_previews_stream(blender: AddonDriver, serve: Any) -> None:
+def test_tick_is_short_while_previews_stream(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--size", "256", "--steps", "5000", "--wait", "0.04").address)
     job = blender.dream()
     tick, times, frames = blender.module("timer").tick, [], blender.session.previews

@@ -38,7 +38,7 @@ def refuse(operator: Any, **how: Any) -> str:
     return str(caught.value)
 
 
-def test_an_object_is_refined_with_all_that_made_it_but_the_prompt(blender: AddonDriver, serve: Any) -> None:
+def test_finetune_object_keeps_its_settings(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "50").address)
     panel = blender.panel
     panel.preset, panel.seed, panel.height_m, panel.triangles, panel.negative = "quick", 5, 0.25, 500, "blue"
@@ -66,7 +66,7 @@ def test_an_object_is_refined_with_all_that_made_it_but_the_prompt(blender: Addo
     assert panel.prompt == "", "the panel is left as it was"
 
 
-def test_the_result_is_a_new_object_that_says_what_it_refines(blender: AddonDriver, serve: Any) -> None:
+def test_result_is_a_new_object_with_its_parent_job(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "50").address)
     first = blender.imported(blender.finished())
     assert "dreamwright_parent_job" not in first
@@ -81,9 +81,7 @@ def test_the_result_is_a_new_object_that_says_what_it_refines(blender: AddonDriv
     assert bpy.context.view_layer.objects.active == second and first.name in bpy.data.objects
 
 
-def test_how_much_is_kept_is_asked_of_the_script_then_the_panel_then_the_object(
-    blender: AddonDriver, serve: Any
-) -> None:
+def test_kept_share_from_script_panel_or_object(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "50").address)
     blender.imported(blender.finished())
 
@@ -102,7 +100,7 @@ def test_how_much_is_kept_is_asked_of_the_script_then_the_panel_then_the_object(
     assert share() == 0.1
 
 
-def test_a_greyed_button_says_why(blender: AddonDriver, serve: Any) -> None:
+def test_finetune_button_is_disabled_with_a_reason(blender: AddonDriver, serve: Any) -> None:
     operator = bpy.ops.dreamwright.finetune_object
     server = serve("--pace", "50")
     assert "not made by Dreamwright" in why_not(operator)
@@ -124,7 +122,7 @@ def test_a_greyed_button_says_why(blender: AddonDriver, serve: Any) -> None:
     assert "not made by Dreamwright" in why_not(operator)
 
 
-def test_a_server_of_more_jobs_than_it_lists_is_asked_itself(blender: AddonDriver, serve: Any) -> None:
+def test_finetune_of_a_job_beyond_the_list(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "50").address)
     job = blender.imported(blender.finished())["dreamwright_job"]
     summary = blender.session.jobs.pop(job)
@@ -134,9 +132,7 @@ def test_a_server_of_more_jobs_than_it_lists_is_asked_itself(blender: AddonDrive
     assert blender.poll(lambda: any(job.parent_job for job in blender.session.jobs.values() if job.job not in known))
 
 
-def test_an_empty_prompt_and_words_that_the_model_does_not_know_are_refused_before_anything_is_sent(
-    blender: AddonDriver, serve: Any
-) -> None:
+def test_empty_prompt_and_unknown_words_are_refused(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "50").address)
     blender.imported(blender.finished())
     assert "The prompt is empty" in refuse(bpy.ops.dreamwright.finetune_object, prompt=" \n ")
@@ -144,7 +140,7 @@ def test_an_empty_prompt_and_words_that_the_model_does_not_know_are_refused_befo
     assert len(blender.session.jobs) == 1 and not blender.session.pending
 
 
-def test_a_finished_job_is_refined_without_its_object(blender: AddonDriver, serve: Any) -> None:
+def test_finetune_job_without_its_object(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "50").address)
     blender.panel.seed = 7
     job = blender.finished()
@@ -164,9 +160,7 @@ def test_a_finished_job_is_refined_without_its_object(blender: AddonDriver, serv
     )
 
 
-def test_a_job_without_a_field_or_that_there_is_not_is_refused_with_the_reason(
-    blender: AddonDriver, serve: Any
-) -> None:
+def test_finetune_of_a_job_without_field_is_refused(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "5000").address)
     job = blender.dream()
     assert blender.poll(lambda: blender.session.jobs[job].state == "running")
@@ -179,9 +173,7 @@ def test_a_job_without_a_field_or_that_there_is_not_is_refused_with_the_reason(
 
 
 @pytest.mark.slow
-def test_in_each_blender_the_built_add_on_refines_an_object_into_another(
-    any_blender: Blender, built: Built, serve: Callable[..., Any]
-) -> None:
+def test_finetune_in_each_blender(any_blender: Blender, built: Built, serve: Callable[..., Any]) -> None:
     server = serve("--pace", "20")
     done = run_script(
         any_blender, INSIDE / "finetune_object.py", built.universal, {"SERVER": server.address}, timeout=200
@@ -199,9 +191,7 @@ def test_in_each_blender_the_built_add_on_refines_an_object_into_another(
 
 
 @pytest.mark.slow
-def test_at_a_window_the_button_opens_a_dialog_with_the_prompt_to_change(
-    built: Built, serve: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_finetune_dialog_in_a_window(built: Built, serve: Callable[..., Any], tmp_path: Path) -> None:
     server = serve("--pace", "20")
     report = run_at_window("finetune_in_window.py", built.universal, "refining", {"SERVER": server.address}).report
     assert report["by object"] == ["a red mushroom", report["first"], 0.5], (

@@ -39,7 +39,7 @@ def fits_a_page(path: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_a_stranger_installs_the_zip_presses_one_button_types_a_prompt_and_gets_a_prop(built: Built) -> None:
+def test_first_prop_from_zip_to_import(built: Built) -> None:
     if record_first_prop.missing():
         pytest.skip(record_first_prop.missing())
     out = ARTEFACTS / "first-prop"
@@ -66,7 +66,7 @@ def test_a_stranger_installs_the_zip_presses_one_button_types_a_prompt_and_gets_
     assert differing(by_name["ready"], by_name["prop"]) > 5_000, "the prop is on the screen"
 
 
-def test_a_server_that_is_there_already_keeps_its_port() -> None:
+def test_running_server_keeps_its_port() -> None:
     with socket.socket() as other:
         try:
             other.bind(("127.0.0.1", record_first_prop.DEFAULT_PORT))
@@ -80,7 +80,7 @@ def test_a_server_that_is_there_already_keeps_its_port() -> None:
     )
 
 
-def test_a_server_that_nobody_stopped_is_ended_and_another_process_of_its_number_is_not(tmp_path: Path) -> None:
+def test_leftover_server_is_stopped_but_no_other_process(tmp_path: Path) -> None:
     waits = [sys.executable, "-c", "import time; print(flush=True); time.sleep(100)"]
     with (
         subprocess.Popen([*waits, "dreamwright"], stdout=PIPE) as server,
@@ -99,7 +99,7 @@ def test_a_server_that_nobody_stopped_is_ended_and_another_process_of_its_number
             other.kill()
 
 
-def test_the_page_shows_every_picture_of_the_sequence_in_its_order() -> None:
+def test_first_prop_page_shows_all_pictures() -> None:
     page = (ROOT / "docs" / "user" / "first-prop.md").read_text()
     names = [f"../pictures/first-prop/{place}-{name}.png" for place, name in enumerate(PICTURES, 1)]
     places = [page.find(f"]({name})") for name in names]

@@ -29,9 +29,7 @@ def reddish(pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_an_artist_types_a_prompt_presses_generate_watches_imports_and_undoes(
-    built: Built, serve: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_generate_preview_import_and_undo_in_a_window(built: Built, serve: Callable[..., Any], tmp_path: Path) -> None:
     leash = tmp_path / "leash"
     leash.write_text("60")  # however slow the window is, the job waits there until the preview is open
     server = serve("--steps", "250", "--size", "256", "--rings", "48", "--wait", "0.02", "--leash", str(leash))

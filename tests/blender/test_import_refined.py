@@ -26,9 +26,7 @@ def at(blender: AddonDriver, serve: Any) -> AddonDriver:
 @pytest.mark.parametrize(
     "pose", [lambda owner: None, turned, mirrored, sheared], ids=["plain", "turned", "mirrored", "sheared"]
 )
-def test_the_result_is_a_new_object_where_the_source_stands_and_the_source_stays_as_it_was(
-    at: AddonDriver, pose: Any
-) -> None:
+def test_result_as_new_object_at_the_sources_place(at: AddonDriver, pose: Any) -> None:
     source = cube()
     pose(source)
     where, kept = world(source), [list(vertex.co) for vertex in source.data.vertices]
@@ -51,7 +49,7 @@ def test_the_result_is_a_new_object_where_the_source_stands_and_the_source_stays
     assert "not made by Dreamwright" in why_not(bpy.ops.dreamwright.generate_again), "no prompt alone makes it again"
 
 
-def test_the_result_is_a_shape_key_of_the_source_with_its_colors_beside(at: AddonDriver) -> None:
+def test_result_as_shape_key_with_color_attribute(at: AddonDriver) -> None:
     source = cube()
     mirrored(source)
     where, kept = world(source), [list(vertex.co) for vertex in source.data.vertices]
@@ -73,7 +71,7 @@ def test_the_result_is_a_shape_key_of_the_source_with_its_colors_beside(at: Addo
     assert len(source.data.color_attributes) == 1, "only the shape was asked for"
 
 
-def test_a_color_attribute_that_is_shown_stays_the_one_that_is_shown_beside_a_shape_keys(at: AddonDriver) -> None:
+def test_active_color_attribute_stays_active(at: AddonDriver) -> None:
     source = cube()
     own = source.data.color_attributes.new("Painted", "BYTE_COLOR", "CORNER")
     source.data.color_attributes.active_color = own
@@ -81,7 +79,7 @@ def test_a_color_attribute_that_is_shown_stays_the_one_that_is_shown_beside_a_sh
     assert source.data.color_attributes.active_color.name == "Painted" and len(source.data.color_attributes) == 2
 
 
-def test_an_object_with_another_number_of_vertices_now_gets_a_new_object_and_a_sentence(at: AddonDriver) -> None:
+def test_changed_vertex_count_gives_a_new_object(at: AddonDriver) -> None:
     source = cube()
     turned(source)
     where = world(source)
@@ -102,7 +100,7 @@ def test_an_object_with_another_number_of_vertices_now_gets_a_new_object_and_a_s
     assert np.abs(world(made) - lifted(where)).max() < 1e-5 and len(made.data.polygons) == 12
 
 
-def test_a_source_that_is_gone_leaves_the_result_by_itself_where_it_stood(at: AddonDriver) -> None:
+def test_deleted_source_gives_a_separate_object(at: AddonDriver) -> None:
     source = cube()
     turned(source)
     where = world(source)
@@ -113,7 +111,7 @@ def test_a_source_that_is_gone_leaves_the_result_by_itself_where_it_stood(at: Ad
     assert np.abs(world(bpy.context.view_layer.objects.active) - lifted(where)).max() < 1e-5
 
 
-def test_modifiers_are_in_a_new_object_and_are_told_where_a_shape_key_cannot_hold_them(at: AddonDriver) -> None:
+def test_modifiers_are_applied_or_refused(at: AddonDriver) -> None:
     source = cube()
     source.modifiers.new("Rounder", "SUBSURF").levels = 1
     with pytest.raises(
@@ -128,7 +126,7 @@ def test_modifiers_are_in_a_new_object_and_are_told_where_a_shape_key_cannot_hol
     assert "shape key" in import_result(at, refine_of(at, source))
 
 
-def test_materials_that_show_the_colors_stay_and_a_border_between_two_colors_at_a_vertex_stays_a_border(
+def test_materials_and_color_borders_are_kept(
     at: AddonDriver,
 ) -> None:
     """Red and its opposite at the corners of each vertex: their mean goes to red, and so do both by as much."""
@@ -154,7 +152,7 @@ def test_materials_that_show_the_colors_stay_and_a_border_between_two_colors_at_
     assert np.allclose(colors(bpy.context.view_layer.objects.active.data.color_attributes["Corners"]), after, atol=1e-6)
 
 
-def test_a_result_that_comes_by_itself_waits_for_the_end_of_edit_mode(at: AddonDriver, serve: Any) -> None:
+def test_automatic_refine_import_waits_for_object_mode(at: AddonDriver, serve: Any) -> None:
     source = cube()
     at.panel.import_when_done = True
     bpy.ops.dreamwright.refine_mesh(prompt="a red chair", strength=STRENGTH, result="SHAPE_KEY")
@@ -166,9 +164,7 @@ def test_a_result_that_comes_by_itself_waits_for_the_end_of_edit_mode(at: AddonD
 
 
 @pytest.mark.parametrize("change", ["renamed", "copied"])
-def test_a_file_saved_and_opened_in_between_gets_its_shape_key_also_when_the_object_was_renamed_or_copied(
-    at: AddonDriver, tmp_path: Path, change: str
-) -> None:
+def test_source_is_found_in_a_reopened_file(at: AddonDriver, tmp_path: Path, change: str) -> None:
     source = cube()
     job = refine(at, "SHAPE_KEY")
     if change == "renamed":
@@ -186,7 +182,7 @@ def test_a_file_saved_and_opened_in_between_gets_its_shape_key_also_when_the_obj
     assert len(bpy.data.objects) == 2 and sum(one.data.shape_keys is not None for one in bpy.data.objects) == 1
 
 
-def test_an_import_is_one_undo_step_named_after_the_prompt(at: AddonDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refined_import_is_one_undo_step(at: AddonDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     cube()
     pushed: list[str] = []
     monkeypatch.setattr(at.module("placement"), "push_undo", pushed.append)

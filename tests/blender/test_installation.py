@@ -7,18 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from build_addon import PACKAGES
 from tests.testing.blender_reports import report_of, run_at_window
 from tests.testing.blenders import Blender, run_script
 from tests.testing.built_addon import Built
+from tools.addon_build.wheels import PACKAGES
 
 INSIDE = Path(__file__).parent / "scripts"
 
 
 @pytest.mark.slow
-def test_the_zip_installs_works_and_leaves_nothing_when_disabled(
-    blender_install: Blender, built: Built, tmp_path: Path
-) -> None:
+def test_zip_installs_and_uninstalls(blender_install: Blender, built: Built, tmp_path: Path) -> None:
     done = run_script(
         blender_install, INSIDE / "installation.py", built.universal, {"BLENDER_USER_RESOURCES": str(tmp_path)}
     )
@@ -38,9 +36,7 @@ def test_the_zip_installs_works_and_leaves_nothing_when_disabled(
 
 
 @pytest.mark.slow
-def test_a_later_blender_finds_the_addon_and_its_libraries(
-    blender_install: Blender, built: Built, tmp_path: Path
-) -> None:
+def test_addon_is_found_after_a_restart(blender_install: Blender, built: Built, tmp_path: Path) -> None:
     kept = {"BLENDER_USER_RESOURCES": str(tmp_path)}
     first = report_of(run_script(blender_install, INSIDE / "next_session.py", built.universal, kept))
     second = report_of(run_script(blender_install, INSIDE / "next_session.py", None, kept))
@@ -48,7 +44,7 @@ def test_a_later_blender_finds_the_addon_and_its_libraries(
 
 
 @pytest.mark.slow
-def test_the_repository_folder_serves_the_addon(blender_install: Blender, built: Built, tmp_path: Path) -> None:
+def test_repository_installs_the_addon(blender_install: Blender, built: Built, tmp_path: Path) -> None:
     if blender_install.legacy:
         pytest.skip(f"{blender_install.name} is older than extension repositories")
     if not built.validated:
@@ -65,7 +61,7 @@ def test_the_repository_folder_serves_the_addon(blender_install: Blender, built:
 
 
 @pytest.mark.slow
-def test_in_a_window_the_tab_is_found_by_mouse_and_its_panels_are_drawn(built: Built, tmp_path: Path) -> None:
+def test_panels_are_drawn_in_a_window(built: Built, tmp_path: Path) -> None:
     screenshot = tmp_path / "window.png"
     report, _, printed = run_at_window(
         "panels_in_window.py", built.universal, "installs", {"SCREENSHOT": str(screenshot)}

@@ -39,7 +39,7 @@ def rendered(tmp_path: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_a_prop_is_lit_as_a_lambertian_surface_of_its_albedo(blender: AddonDriver, tmp_path: Path) -> None:
+def test_material_renders_as_lambertian_albedo(blender: AddonDriver, tmp_path: Path) -> None:
     albedo = np.array([0.6, 0.3, 0.1], np.float32)
     corners = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], np.float32)
     up = np.tile(np.float32([0, 0, 1]), (4, 1))

@@ -29,7 +29,7 @@ def pieces(bench: SessionBench) -> list[Any]:
     return [asked for asked in bench.server.requests if type(asked).__name__ == "UploadChunk" and asked.data]
 
 
-def test_a_mesh_goes_ahead_of_its_request_piece_by_piece_and_once(bench: SessionBench, tmp_path: Path) -> None:
+def test_mesh_is_uploaded_once_before_its_request(bench: SessionBench, tmp_path: Path) -> None:
     bench.connect()
     ticket, shares = refine(bench), []
     assert (tmp_path / "outbox" / f"{ticket}.dwm").read_bytes() == MESH, "as long as nobody has answered"
@@ -44,7 +44,7 @@ def test_a_mesh_goes_ahead_of_its_request_piece_by_piece_and_once(bench: Session
     assert not bench.session.pending and not list((tmp_path / "outbox").iterdir()) and not bench.session.notices
 
 
-def test_lost_answers_and_an_outage_only_make_it_later(bench: SessionBench) -> None:
+def test_upload_survives_lost_replies_and_an_outage(bench: SessionBench) -> None:
     bench.connect()
     bench.server.faults.lose_uploads = 3
     ticket = refine(bench)
@@ -62,7 +62,7 @@ def test_lost_answers_and_an_outage_only_make_it_later(bench: SessionBench) -> N
     assert len(bench.server.jobs) == 1 and not bench.session.notices
 
 
-def test_a_server_that_lost_the_mesh_before_its_request_is_sent_it_once_more(bench: SessionBench) -> None:
+def test_lost_mesh_is_uploaded_again(bench: SessionBench) -> None:
     bench.connect()
     bench.server.faults.forget_uploads = 1
     ticket = refine(bench)
@@ -75,7 +75,7 @@ def test_a_server_that_lost_the_mesh_before_its_request_is_sent_it_once_more(ben
     assert bench.server.faults.forget_uploads == 6, "three times, then it is told"
 
 
-def test_another_blender_sends_what_the_first_left_unsent(bench: SessionBench, installed: Path, tmp_path: Path) -> None:
+def test_next_session_sends_a_pending_mesh(bench: SessionBench, installed: Path, tmp_path: Path) -> None:
     bench.connect()
     ticket = refine(bench)
     bench.settle(lambda: bench.session.submissions.uploads.share(ticket) > 0.2)
@@ -86,9 +86,7 @@ def test_another_blender_sends_what_the_first_left_unsent(bench: SessionBench, i
     assert len(bench.server.jobs) == 1 and not list((tmp_path / "outbox").iterdir())
 
 
-def test_a_request_whose_mesh_is_no_more_on_this_computer_is_given_up_with_a_sentence(
-    bench: SessionBench, tmp_path: Path
-) -> None:
+def test_missing_mesh_file_cancels_the_submission(bench: SessionBench, tmp_path: Path) -> None:
     bench.connect()
     ticket = refine(bench)
     bench.session._client.close()
@@ -104,7 +102,7 @@ def test_a_request_whose_mesh_is_no_more_on_this_computer_is_given_up_with_a_sen
     assert not list((tmp_path / "outbox").iterdir())
 
 
-def test_a_withdrawn_refinement_sends_no_more_and_leaves_nothing(bench: SessionBench, tmp_path: Path) -> None:
+def test_cancelled_refinement_stops_and_leaves_nothing(bench: SessionBench, tmp_path: Path) -> None:
     bench.connect()
     ticket = refine(bench)
     bench.settle(lambda: 0 < bench.session.submissions.uploads.share(ticket) < 1)
@@ -118,7 +116,7 @@ def test_a_withdrawn_refinement_sends_no_more_and_leaves_nothing(bench: SessionB
     assert not bench.session.submissions.uploads.uploads and not bench.session.notices
 
 
-def test_disconnecting_in_the_middle_keeps_the_request_for_the_next_time(bench: SessionBench) -> None:
+def test_disconnect_keeps_the_pending_mesh(bench: SessionBench) -> None:
     bench.connect()
     ticket = refine(bench)
     bench.settle(lambda: bench.session.submissions.uploads.share(ticket) > 0.2)
@@ -129,6 +127,6 @@ def test_disconnecting_in_the_middle_keeps_the_request_for_the_next_time(bench: 
     assert sum(len(asked.data) for asked in pieces(bench)) < 1.7 * len(MESH), "it goes on where it was"
 
 
-def test_without_a_connection_a_refinement_is_refused_and_not_kept(bench: SessionBench) -> None:
+def test_refinement_needs_a_connection(bench: SessionBench) -> None:
     refine(bench)
     assert not bench.session.pending and "not connected" in bench.session.notices[0].text

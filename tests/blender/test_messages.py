@@ -62,17 +62,17 @@ EXAMPLES: tuple[Any, ...] = (
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
-def test_every_message_comes_out_as_it_went_in(message: Any) -> None:
+def test_messages_round_trip(message: Any) -> None:
     assert unpack(pack(message, 7), limits.REPLY_BYTES) == (7, message)
 
 
-def test_no_message_is_left_out_of_these_tests() -> None:
+def test_samples_cover_all_messages() -> None:
     assert {type(message).__name__ for message in EXAMPLES} == set(MESSAGES)
 
 
 @given(st.binary(max_size=300))
 @settings(max_examples=300)
-def test_any_bytes_are_a_message_or_a_protocol_error(data: bytes) -> None:
+def test_any_bytes_decode_or_raise_protocol_error(data: bytes) -> None:
     try:
         unpack(data, limits.REQUEST_BYTES)
     except ProtocolError:
@@ -93,7 +93,7 @@ PLAIN = st.recursive(
 
 @given(st.sampled_from(sorted(MESSAGES)), st.data())
 @settings(max_examples=300)
-def test_any_body_under_a_known_name_is_a_message_or_a_protocol_error(name: str, data: st.DataObject) -> None:
+def test_any_body_decodes_or_raises_protocol_error(name: str, data: st.DataObject) -> None:
     fields = [field.name for field in dataclasses.fields(MESSAGES[name])]
     body = data.draw(PLAIN | st.fixed_dictionaries(dict.fromkeys(fields, PLAIN)))
     packed = msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": 1, "type": name, "body": body})
@@ -105,7 +105,7 @@ def test_any_body_under_a_known_name_is_a_message_or_a_protocol_error(name: str,
 
 @given(st.sampled_from(EXAMPLES), st.data())
 @settings(max_examples=200)
-def test_a_message_with_a_flipped_byte_is_a_message_or_a_protocol_error(message: Any, data: st.DataObject) -> None:
+def test_flipped_byte_decodes_or_raises_protocol_error(message: Any, data: st.DataObject) -> None:
     packed = bytearray(pack(message, 1))
     packed[data.draw(st.integers(0, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
     try:
@@ -139,23 +139,23 @@ def altered(message: Any, **fields: Any) -> bytes:
         (msgpack.packb([1, 2]), "map"),
     ],
 )
-def test_a_field_that_breaks_its_rule_is_named(data: bytes, words: str) -> None:
+def test_invalid_field_is_named(data: bytes, words: str) -> None:
     with pytest.raises(ProtocolError, match=words):
         unpack(data, limits.REQUEST_BYTES)
 
 
-def test_a_missing_field_is_named() -> None:
+def test_missing_field_is_named() -> None:
     with pytest.raises(ProtocolError, match="job"):
         unpack(msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": 1, "type": "CancelJob", "body": {}}), 1000)
 
 
-def test_a_message_that_is_too_long_is_not_read() -> None:
+def test_long_message_is_refused() -> None:
     with pytest.raises(ProtocolError, match="allowed are 50"):
         unpack(pack(JobReply(JOB)), 50)
 
 
 @pytest.mark.parametrize("version", [0, 1, limits.PROTOCOL_VERSION + 1, "2", None, 1.5])
-def test_another_version_is_told_apart_with_the_number_to_answer(version: Any) -> None:
+def test_version_mismatch_has_the_request_id(version: Any) -> None:
     with pytest.raises(VersionMismatchError, match="update the older") as caught:
         unpack(msgpack.packb({"version": version, "id": 9, "type": "New", "body": {"any": 1}}), 1000)
     assert caught.value.number == 9
@@ -166,7 +166,7 @@ def test_another_version_is_told_apart_with_the_number_to_answer(version: Any) -
     st.lists(st.integers(0, 5), max_size=4),
     st.booleans(),
 )
-def test_an_array_comes_out_as_it_went_in(dtype: str, shape: list[int], packed: bool) -> None:
+def test_arrays_round_trip(dtype: str, shape: list[int], packed: bool) -> None:
     array = np.arange(int(np.prod(shape)), dtype=np.float64).reshape(shape).astype(dtype)
     found = decode_array(msgpack.unpackb(msgpack.packb(encode_array(array, packed))), 10_000)
     assert found.dtype == array.dtype and np.array_equal(found, array) and found.shape == array.shape
@@ -186,18 +186,18 @@ HONEST = encode_array(np.zeros((2, 3), np.float32))
     ],
     ids=str,
 )  # fmt: skip
-def test_an_array_that_lies_is_refused(lie: dict[str, Any]) -> None:
+def test_false_array_header_is_refused(lie: dict[str, Any]) -> None:
     with pytest.raises(ProtocolError):
         decode_array({**HONEST, **lie}, 1000)
 
 
-def test_a_small_message_cannot_become_a_large_array() -> None:
+def test_decompression_is_bounded() -> None:
     bomb = {"dtype": "|u1", "shape": [1000], "data": zlib.compress(bytes(10**7)), "packed": True}
     with pytest.raises(ProtocolError):
         decode_array(bomb, 2000)
 
 
-def test_a_mesh_comes_out_as_it_went_in() -> None:
+def test_meshes_round_trip() -> None:
     mesh = ball()
     found = decode_mesh(encode_mesh(mesh))
     for name in ("vertices", "faces", "normals", "albedo"):
@@ -224,14 +224,14 @@ def broken(**arrays: Any) -> bytes:
         (msgpack.packb([]), "format"),
     ],
 )
-def test_a_mesh_that_blender_could_not_hold_is_refused(data: bytes, words: str) -> None:
+def test_invalid_mesh_is_refused(data: bytes, words: str) -> None:
     with pytest.raises(ProtocolError, match=words):
         decode_mesh(data)
 
 
 @given(st.data())
 @settings(max_examples=100)
-def test_a_mesh_with_a_flipped_byte_is_a_mesh_or_a_protocol_error(data: st.DataObject) -> None:
+def test_flipped_byte_of_a_mesh_decodes_or_raises_protocol_error(data: st.DataObject) -> None:
     packed = bytearray(encode_mesh(ball(4)))
     packed[data.draw(st.integers(0, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
     try:
@@ -241,7 +241,7 @@ def test_a_mesh_with_a_flipped_byte_is_a_mesh_or_a_protocol_error(data: st.DataO
     assert isinstance(found, MeshFile) and found.faces.max(initial=0) < len(found.vertices)
 
 
-def test_the_table_of_states_lets_no_ended_job_go_on_but_a_failed_one_and_every_other_end() -> None:
+def test_transitions_of_job_states() -> None:
     for state in JobState:
         reachable = {state}
         while True:
@@ -256,5 +256,5 @@ def test_the_table_of_states_lets_no_ended_job_go_on_but_a_failed_one_and_every_
     assert TRANSITIONS[JobState.FAILED] == {JobState.QUEUED}, "resumed from its checkpoint"
 
 
-def test_what_a_server_offers_is_text_and_numbers_only() -> None:
+def test_capabilities_hold_text_and_numbers_only() -> None:
     assert isinstance(unpack(pack(OFFER), limits.REPLY_BYTES)[1], Capabilities)

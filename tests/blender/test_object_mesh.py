@@ -15,9 +15,7 @@ from tests.testing.posed_objects import cube, mirrored, sheared, turned, world
 
 
 @pytest.mark.parametrize("pose", [turned, mirrored, sheared], ids=["turned", "mirrored", "sheared"])
-def test_what_is_sent_stands_as_in_the_world_with_its_faces_outwards_and_its_origin_at_zero(
-    blender: AddonDriver, pose: Any
-) -> None:
+def test_sent_mesh_is_in_world_orientation_with_outward_faces(blender: AddonDriver, pose: Any) -> None:
     """The signed volume of a closed mesh is positive when its faces are counter-clockwise from outside."""
     source = cube()
     pose(source)
@@ -34,7 +32,7 @@ def test_what_is_sent_stands_as_in_the_world_with_its_faces_outwards_and_its_ori
     )
 
 
-def test_each_kind_of_color_is_sent_linear_by_vertex(blender: AddonDriver) -> None:
+def test_colors_are_sent_linear_per_vertex(blender: AddonDriver) -> None:
     sent = lambda: blender.module("object_mesh").extract_mesh(bpy.context, source, False).albedo  # noqa: E731
     source = cube()
     assert np.allclose(sent(), 0.2140411), "grey where nothing says otherwise"
@@ -58,7 +56,7 @@ def test_each_kind_of_color_is_sent_linear_by_vertex(blender: AddonDriver) -> No
     assert np.allclose(sent()[:, 2], np.linspace(0, 1, 8), atol=1e-6)
 
 
-def test_a_copy_that_is_sent_itself_is_told_from_what_it_was_copied_from(blender: AddonDriver) -> None:
+def test_copies_get_an_id_of_their_own(blender: AddonDriver) -> None:
     object_mesh, source = blender.module("object_mesh"), cube()
     first = object_mesh.ensure_id(source)
     assert object_mesh.ensure_id(source) == first
@@ -88,7 +86,7 @@ def test_a_copy_that_is_sent_itself_is_told_from_what_it_was_copied_from(blender
         {"source_object": 5},
     ],
 )
-def test_facts_that_make_no_sense_leave_an_object_by_itself(blender: AddonDriver, harm: dict[str, Any]) -> None:
+def test_invalid_source_facts_are_ignored(blender: AddonDriver, harm: dict[str, Any]) -> None:
     """They come from the server."""
     source = cube()
     sent = blender.module("object_mesh").extract_mesh(bpy.context, source, True)

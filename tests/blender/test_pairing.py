@@ -69,7 +69,7 @@ def shared_server(tmp_path: Path) -> Iterator[SharedServer]:
 
 
 @pytest.mark.slow
-def test_paste_be_refused_with_the_reason_be_allowed_dream_import_and_be_shut_out(
+def test_pairing_from_paste_to_revocation(
     blender_install: Blender,
     built: Built,
     shared_server: SharedServer,
@@ -118,14 +118,14 @@ def session(installed: Path, tmp_path: Path) -> Iterator[Any]:
     made.disconnect()
 
 
-def test_another_machine_is_not_talked_to_without_its_key(session: Any) -> None:
+def test_no_connection_to_another_machine_without_its_key(session: Any) -> None:
     with pytest.raises(ValueError, match="its key is not known here; paste the connection string"):
         session.connect(FAR)
     assert not session.is_open
 
 
 @pytest.mark.parametrize("damage", ["{", "open to others", "a key with a slip"])
-def test_damaged_keys_of_servers_do_not_make_it_talk_in_the_open(session: Any, damage: str) -> None:
+def test_damaged_keys_never_disable_encryption(session: Any, damage: str) -> None:
     invited = ConnectionString("tcp://127.0.0.1:9", generate_key_pair().public)
     session.accept_connection_string(str(invited))
     path = session.folder / "keys" / "servers.json"
@@ -140,7 +140,7 @@ def test_damaged_keys_of_servers_do_not_make_it_talk_in_the_open(session: Any, d
     assert not session.is_open
 
 
-def test_a_connection_string_is_kept_for_its_address_only_and_another_key_is_told(session: Any) -> None:
+def test_connection_string_is_stored_per_address(session: Any) -> None:
     first, second = (ConnectionString(FAR, generate_key_pair().public) for _ in range(2))
     session.accept_connection_string(str(first))
     session.show_cached(FAR)
@@ -155,7 +155,7 @@ def test_a_connection_string_is_kept_for_its_address_only_and_another_key_is_tol
     assert session.keys.server_fingerprint == ""
 
 
-def test_the_own_key_is_made_once_and_at_the_first_need(session: Any) -> None:
+def test_own_key_is_created_once_at_first_use(session: Any) -> None:
     assert not (session.folder / "keys").exists() and session.keys.own_fingerprint == ""
     text = session.keys.own_key_text()
     again = addon_module("session").Session(session.folder)
@@ -166,14 +166,14 @@ def test_the_own_key_is_made_once_and_at_the_first_need(session: Any) -> None:
         again.keys.own_key_text()
 
 
-def test_a_folder_that_cannot_be_written_is_told(session: Any) -> None:
+def test_unwritable_folder_is_reported(session: Any) -> None:
     session.folder.parent.mkdir(exist_ok=True)
     session.folder.write_text("a file where the folder should be")
     with pytest.raises(ValueError, match="cannot be"):
         session.keys.own_key_text()
 
 
-def test_every_reason_has_its_own_words() -> None:
+def test_handshake_failures_have_distinct_codes_and_texts() -> None:
     from dreamwright.shared.connection_monitor import CurveCredentials, HandshakeResult, describe_result
 
     lock = CurveCredentials(generate_key_pair().public, generate_key_pair())
@@ -184,7 +184,7 @@ def test_every_reason_has_its_own_words() -> None:
     assert all(FAR in text and len(text) < 500 for _, text in told)
 
 
-def test_the_panel_shows_both_fingerprints_and_offers_the_key_where_it_is_asked_for(installed: Path) -> None:
+def test_panel_shows_fingerprints_and_key_button(installed: Path) -> None:
     bpy = pytest.importorskip("bpy")
     del bpy
     drawn: list[str] = []

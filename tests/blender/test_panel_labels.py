@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("bpy")
 
-from tests.testing.addon_session import addon_module
 from tests.testing.addon_driver import AddonDriver
+from tests.testing.addon_session import addon_module
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from tests.testing.addon_driver import AddonDriver
         ("online", True, True, "", ["Connected", ""]),
     ],
 )
-def test_how_the_connection_stands_is_said_with_what_to_do(
+def test_connection_text_has_advice(
     installed: Path, link: str, here: bool, starting: bool, fault: str, said: list[str]
 ) -> None:
     assert list(addon_module("labels").connection_text(link, "no answer from there", here, starting, fault)[1:]) == said
@@ -48,13 +48,11 @@ def test_how_the_connection_stands_is_said_with_what_to_do(
         (7000, 20000, "2 to 6 h"),
     ],
 )
-def test_an_estimated_time_is_told_as_roughly_as_it_is_known(
-    installed: Path, low: float, high: float, said: str
-) -> None:
+def test_time_range_text(installed: Path, low: float, high: float, said: str) -> None:
     assert addon_module("labels").time_range_text(low, high) == said
 
 
-def test_a_queued_job_tells_its_place_and_when_it_will_be_ready_if_that_is_known(installed: Path) -> None:
+def test_queued_job_shows_position_and_estimate(installed: Path) -> None:
     summary = addon_module("shared.messages").JobSummary
     job = summary("j", "queued", "a cup", "", "starter", "draft", 0, {}, 0, 40, 0.0, -1.0, 3, "", "", 0.0, 0, "", 1)
     say = addon_module("labels").progress_text
@@ -66,15 +64,13 @@ def test_a_queued_job_tells_its_place_and_when_it_will_be_ready_if_that_is_known
     )
 
 
-def test_every_standing_of_a_connection_has_words(installed: Path) -> None:
+def test_connection_states_have_labels(installed: Path) -> None:
     assert set(addon_module("labels").CONNECTION_LABELS) == {
         state.value for state in addon_module("shared.connection_state").ConnectionState
     }
 
 
-def test_what_is_pressed_in_a_menu_is_chosen_although_blender_keeps_its_number_as_a_32_bit_float(
-    blender: AddonDriver, serve: Any
-) -> None:
+def test_menu_numbers_are_exact_as_float32(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve().address)
     properties, panel = blender.module("properties"), blender.panel
     for items, choose, chosen in (
@@ -87,7 +83,7 @@ def test_what_is_pressed_in_a_menu_is_chosen_although_blender_keeps_its_number_a
             assert getattr(panel, chosen) == name
 
 
-def test_before_the_first_server_the_menus_say_that_there_is_none(blender: AddonDriver) -> None:
+def test_menus_without_a_server(blender: AddonDriver) -> None:
     panel = blender.panel
     assert [item[1] for item in blender.module("properties")._preset_items(panel, None)] == ["No server yet"]
     panel.preset = "NONE"

@@ -24,7 +24,7 @@ INSIDE = Path(__file__).parent / "scripts"
 @pytest.mark.parametrize(
     "server_lives", [True, False], ids=["the server wakes up", "the server dies and is started anew"]
 )
-def test_a_request_that_the_server_never_answered_outlives_blender_and_becomes_one_job(
+def test_unanswered_submission_survives_a_restart(
     built: Built, serve: Callable[..., Any], tmp_path: Path, server_lives: bool
 ) -> None:
     blender = next(one for one in blenders() if one.name == "bpy-4.5.15")
@@ -52,9 +52,7 @@ def test_a_request_that_the_server_never_answered_outlives_blender_and_becomes_o
 
 
 @pytest.mark.slow
-def test_a_job_survives_the_end_of_blender_and_the_loading_of_a_file(
-    built: Built, serve: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_job_survives_restart_and_file_load(built: Built, serve: Callable[..., Any], tmp_path: Path) -> None:
     blender = next(one for one in blenders() if one.name == "bpy-4.5.15")
     if blender.missing:
         pytest.skip(blender.missing)
@@ -84,7 +82,7 @@ def test_a_job_survives_the_end_of_blender_and_the_loading_of_a_file(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [False, True], ids=["unless asked to", "when asked to"])
-def test_the_local_server_ends_with_blender_only_when_that_is_wanted(built: Built, tmp_path: Path, stop: bool) -> None:
+def test_local_server_stops_with_blender_when_chosen(built: Built, tmp_path: Path, stop: bool) -> None:
     blender = next(one for one in blenders() if one.name == "bpy-4.5.15")
     if blender.missing:
         pytest.skip(blender.missing)

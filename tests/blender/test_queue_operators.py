@@ -14,7 +14,7 @@ from tests.testing.addon_driver import AddonDriver, why_not
 from tests.testing.recording_layout import draw_all
 
 
-def test_a_job_is_lowered_and_raised_and_shows_what_the_server_answered(blender: AddonDriver, serve: Any) -> None:
+def test_priority_changes_with_the_servers_answer(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "5000").address)
     job = blender.dream()
     assert bpy.ops.dreamwright.lower_priority(job=job) == {"FINISHED"}
@@ -26,9 +26,7 @@ def test_a_job_is_lowered_and_raised_and_shows_what_the_server_answered(blender:
     assert not blender.session.notices
 
 
-def test_what_only_an_admin_may_is_refused_by_the_server_in_words_and_changes_nothing(
-    blender: AddonDriver, serve: Any
-) -> None:
+def test_admin_only_priority_is_refused(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "5000").address)
     job = blender.dream()
     assert bpy.ops.dreamwright.raise_priority() == {"FINISHED"}
@@ -36,7 +34,7 @@ def test_what_only_an_admin_may_is_refused_by_the_server_in_words_and_changes_no
     assert blender.session.jobs[job].priority == 0
 
 
-def test_priority_buttons_say_why_they_are_greyed(blender: AddonDriver, serve: Any) -> None:
+def test_priority_buttons_are_disabled_with_a_reason(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "8").address)
     job = blender.finished()
     assert "has not ended" in why_not(lambda: bpy.ops.dreamwright.raise_priority(job=job))
@@ -51,7 +49,7 @@ def test_priority_buttons_say_why_they_are_greyed(blender: AddonDriver, serve: A
         assert "Not connected" in why_not(operator)
 
 
-def test_a_pinned_job_says_so_until_it_is_unpinned(blender: AddonDriver, serve: Any) -> None:
+def test_pin_and_unpin(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "8").address)
     job = blender.finished()
     assert bpy.ops.dreamwright.pin() == {"FINISHED"}
@@ -63,7 +61,7 @@ def test_a_pinned_job_says_so_until_it_is_unpinned(blender: AddonDriver, serve: 
     assert "Kept until unpinned" not in draw_all(blender.module("panel"))
 
 
-def test_a_failed_job_with_a_checkpoint_says_why_and_is_resumed_by_its_button(blender: AddonDriver, serve: Any) -> None:
+def test_failed_job_resumes_from_its_checkpoint(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "8", "--fail-at", "16").address)
     job = blender.dream()
     assert blender.poll(lambda: blender.session.jobs[job].state == "failed")
@@ -75,7 +73,7 @@ def test_a_failed_job_with_a_checkpoint_says_why_and_is_resumed_by_its_button(bl
     assert not fits(replace(blender.session.jobs[job], state="failed")), "one that left nothing to go on from"
 
 
-def test_a_job_that_is_tried_again_says_what_went_wrong_before(blender: AddonDriver, serve: Any) -> None:
+def test_restarted_job_shows_the_cause(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "5000").address)
     job = blender.dream()
     trouble = blender.module("labels").error_text

@@ -20,7 +20,7 @@ INSIDE = Path(__file__).parent / "scripts"
 
 
 @pytest.mark.slow
-def test_a_ball_of_the_scene_comes_back_as_an_object_and_as_a_shape_key(
+def test_refine_as_object_and_shape_key_in_each_blender(
     blender_install: Blender, built: Built, serve: Callable[..., Any]
 ) -> None:
     """The stand-in lifts it by the strength and paints it red."""
@@ -48,7 +48,7 @@ def test_a_ball_of_the_scene_comes_back_as_an_object_and_as_a_shape_key(
 
 
 @pytest.mark.slow
-def test_a_ball_is_refined_through_the_real_server_by_the_starter(built: Built, tmp_path: Path) -> None:
+def test_refine_with_the_real_server(built: Built, tmp_path: Path) -> None:
     program = next(one for one in blenders() if one.name == "bpy-4.5.15")
     if program.missing:
         pytest.skip(program.missing)
@@ -77,9 +77,7 @@ def test_a_ball_is_refined_through_the_real_server_by_the_starter(built: Built, 
 
 
 @pytest.mark.slow
-def test_an_artist_presses_refine_confirms_the_dialog_imports_and_undoes(
-    built: Built, serve: Callable[..., Any]
-) -> None:
+def test_refine_dialog_import_and_undo_in_a_window(built: Built, serve: Callable[..., Any]) -> None:
     server = serve("--pace", "100")
     report = run_at_window("refine_mesh_in_window.py", built.universal, "refines", {"SERVER": server.address}).report
     assert report["before Enter"] == 0, "the dialog asks first"

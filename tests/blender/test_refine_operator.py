@@ -21,7 +21,7 @@ def at(blender: AddonDriver, serve: Any) -> AddonDriver:
     return blender
 
 
-def test_a_greyed_button_says_what_is_missing(blender: AddonDriver, serve: Any) -> None:
+def test_refine_button_is_disabled_with_a_reason(blender: AddonDriver, serve: Any) -> None:
     button = bpy.ops.dreamwright.refine_mesh
     assert "Select the mesh object" in why_not(button)
     source = cube()
@@ -38,9 +38,7 @@ def test_a_greyed_button_says_what_is_missing(blender: AddonDriver, serve: Any) 
     assert "refines no meshes" in why_not(button)
 
 
-def test_what_cannot_be_refined_is_told_before_anything_is_sent(
-    at: AddonDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unusable_meshes_and_prompts_are_refused(at: AddonDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     source = cube()
 
     def told(**options: Any) -> str:
@@ -63,7 +61,7 @@ def test_what_cannot_be_refined_is_told_before_anything_is_sent(
     assert not at.session.jobs and not at.session.pending
 
 
-def test_strength_steps_seed_and_model_of_the_dialog_are_what_is_asked_for(at: AddonDriver) -> None:
+def test_dialog_settings_are_submitted(at: AddonDriver) -> None:
     cube()
     at.panel.seed = 17
     job = at.session.jobs[refine(at, change="COLORS", steps=33)]
@@ -71,7 +69,7 @@ def test_strength_steps_seed_and_model_of_the_dialog_are_what_is_asked_for(at: A
     assert (job.preset, job.model, job.seed, job.steps, len(job.mesh)) == ("refine", "starter", 17, 33, 64)
 
 
-def test_the_panel_shows_the_button_in_a_row_that_is_there_anyway(at: AddonDriver) -> None:
+def test_panel_shows_refine_button_and_upload_progress(at: AddonDriver) -> None:
     without = len(draw_all(at.module("panel")))
     cube()
     texts = draw_all(at.module("panel"))

@@ -64,7 +64,7 @@ class Outside:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_blender_on_a_second_machine_pairs_dreams_loses_the_cable_leaves_comes_back_and_has_the_prop(
+def test_blender_on_a_second_machine(
     networks: tuple[NetworkNamespace, NetworkNamespace],
     built: Built,
     tmp_path: Path,

@@ -29,14 +29,14 @@ WITHOUT_BPY = (
 
 
 @pytest.mark.parametrize("name", WITHOUT_BPY)
-def test_the_core_knows_nothing_of_bpy_and_no_part_uses_threads(name: str) -> None:
+def test_core_modules_import_no_bpy_or_threads(name: str) -> None:
     tree = ast.parse((ROOT / "blender_addon" / f"{name}.py").read_text(encoding="utf-8"))
     found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     found |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     assert not found & {"bpy", "threading", "asyncio", "multiprocessing", "concurrent.futures"}
 
 
-def test_the_whole_add_on_imports_relatively_starts_no_threads_and_installs_nothing() -> None:
+def test_addon_source_follows_blenders_rules() -> None:
     for path in (ROOT / "blender_addon").glob("*.py"):
         source = path.read_text(encoding="utf-8")
         assert source.startswith("# SPDX-License-Identifier: GPL-3.0-or-later\n"), path
@@ -52,7 +52,7 @@ def test_the_whole_add_on_imports_relatively_starts_no_threads_and_installs_noth
             assert forbidden not in source, (path, forbidden)
 
 
-def test_a_submit_during_an_outage_waits_and_becomes_one_job(bench: SessionBench) -> None:
+def test_submission_during_an_outage_becomes_one_job(bench: SessionBench) -> None:
     bench.connect()
     bench.server.close()
     for _ in range(6):
@@ -69,7 +69,7 @@ def test_a_submit_during_an_outage_waits_and_becomes_one_job(bench: SessionBench
     assert len(bench.server.jobs) == 1 and len(bench.session.jobs) == 1
 
 
-def test_a_refused_submit_says_why_and_is_not_sent_again(bench: SessionBench) -> None:
+def test_refused_submission_is_not_repeated(bench: SessionBench) -> None:
     bench.connect()
     bench.server.faults.refuse_submit = "the model does not know dragons; try a red chair"
     bench.session.submit("a dragon", "", "starter", "quick", 1, {})
@@ -77,12 +77,12 @@ def test_a_refused_submit_says_why_and_is_not_sent_again(bench: SessionBench) ->
     assert "try a red chair" in bench.session.notices[0].text and not bench.session.pending
 
 
-def test_a_submit_without_a_connection_is_refused_and_not_kept(bench: SessionBench) -> None:
+def test_submission_needs_a_connection(bench: SessionBench) -> None:
     bench.session.submit("a red chair", "", "starter", "quick", 1, {})
     assert not bench.session.pending and "not connected" in bench.session.notices[0].text
 
 
-def test_the_newest_job_comes_first_and_events_tell_starts_and_ends(bench: SessionBench) -> None:
+def test_jobs_are_newest_first_with_start_and_end_events(bench: SessionBench) -> None:
     bench.connect()
     jobs = [bench.submit() for _ in range(3)]
     assert list(bench.session.jobs) == jobs[::-1]
@@ -94,7 +94,7 @@ def test_the_newest_job_comes_first_and_events_tell_starts_and_ends(bench: Sessi
     assert "failed" in bench.session.notices[-1].text
 
 
-def test_a_mesh_is_fetched_checked_and_handed_out_once(bench: SessionBench) -> None:
+def test_mesh_is_downloaded_once(bench: SessionBench) -> None:
     bench.connect()
     job = bench.submit()
     with pytest.raises(ValueError, match="no mesh"):
@@ -110,7 +110,7 @@ def test_a_mesh_is_fetched_checked_and_handed_out_once(bench: SessionBench) -> N
     assert len(arrived) == 1 and len(arrived[0].mesh.faces) > 100 and not arrived[0].is_automatic
 
 
-def test_a_file_that_is_no_mesh_is_told(bench: SessionBench) -> None:
+def test_invalid_mesh_file_is_reported(bench: SessionBench) -> None:
     bench.connect()
     job = bench.submit()
     bench.server.finish(job, "succeeded")
@@ -122,7 +122,7 @@ def test_a_file_that_is_no_mesh_is_told(bench: SessionBench) -> None:
     assert "cannot be read" in bench.session.notices[0].text
 
 
-def test_jobs_are_back_after_disconnecting(bench: SessionBench) -> None:
+def test_jobs_are_listed_after_reconnecting(bench: SessionBench) -> None:
     bench.connect()
     job = bench.submit()
     bench.session.disconnect()
@@ -131,7 +131,7 @@ def test_jobs_are_back_after_disconnecting(bench: SessionBench) -> None:
     bench.settle(lambda: job in bench.session.jobs and bench.session.jobs[job].step == 5)
 
 
-def test_a_server_that_is_being_stopped_says_so_and_the_panel_keeps_its_words_until_it_is_back(
+def test_shutdown_message_stays_until_reconnected(
     bench: SessionBench,
 ) -> None:
     bench.connect()
@@ -154,7 +154,7 @@ def test_a_server_that_is_being_stopped_says_so_and_the_panel_keeps_its_words_un
     assert "no answer" in bench.session.reason, "a later outage is none that was announced"
 
 
-def test_another_version_is_told_in_the_panels_words(bench: SessionBench) -> None:
+def test_version_mismatch_is_shown(bench: SessionBench) -> None:
     bench.server.faults.version = 9
     bench.session.connect(bench.server.address)
     bench.settle(lambda: bench.session.connection_state == "incompatible")
@@ -170,7 +170,7 @@ def frame(step: int, size: int = 4, data: bytes | None = None) -> Any:
     return kind("j", step, size, size, picture(step, size) if data is None else data)
 
 
-def test_pictures_are_thinned_evenly_and_the_first_and_newest_are_kept(installed: Path) -> None:
+def test_history_is_thinned_evenly(installed: Path) -> None:
     ring = addon_module("preview_history").PreviewHistory(max_frames=16)
     for step in range(1000):
         ring.add(frame(step))
@@ -180,14 +180,14 @@ def test_pictures_are_thinned_evenly_and_the_first_and_newest_are_kept(installed
     assert len(kept) >= 8 and max(gaps) <= 1000 / 4
 
 
-def test_pictures_of_a_job_that_began_again_replace_the_later_ones(installed: Path) -> None:
+def test_history_of_a_restarted_job(installed: Path) -> None:
     ring = addon_module("preview_history").PreviewHistory()
     for step in (1, 2, 3, 4, 2):
         ring.add(frame(step))
     assert [ring.at(index / (len(ring) - 1)).step for index in range(len(ring))] == [1, 2]
 
 
-def test_pictures_take_bounded_memory(installed: Path) -> None:
+def test_history_memory_is_bounded(installed: Path) -> None:
     ring = addon_module("preview_history").PreviewHistory(max_bytes=1000)
     for step in range(100):
         ring.add(frame(step, data=bytes(100)))
@@ -197,7 +197,7 @@ def test_pictures_take_bounded_memory(installed: Path) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"junk", zlib.compress(bytes(47)), zlib.compress(bytes(49)), zlib.compress(bytes(10**7))], ids=len
 )
-def test_a_picture_that_lies_about_its_size_is_refused(installed: Path, data: bytes) -> None:
+def test_frame_with_false_size_is_refused(installed: Path, data: bytes) -> None:
     with pytest.raises(addon_module("shared.errors").ProtocolError):
         addon_module("preview_history").decode_frame(frame(1, 4, data))
 
@@ -205,7 +205,7 @@ def test_a_picture_that_lies_about_its_size_is_refused(installed: Path, data: by
 # --- words and memory
 
 
-def test_times_and_places_are_said_as_a_person_would(installed: Path) -> None:
+def test_durations_and_progress_texts(installed: Path) -> None:
     duration = addon_module("labels").duration
     assert [duration(t) for t in (-1, 0.4, 59, 61, 3600, 7322)] == [
         "unknown",
@@ -225,26 +225,26 @@ def test_times_and_places_are_said_as_a_person_would(installed: Path) -> None:
         ("", False), ("tcp://[::1:1", False), ("tcp://127.0.0.1.evil.org:1", False), ("tcp://127.0.0.1@evil.org:1", False),
     ],
 )  # fmt: skip
-def test_only_this_machine_counts_as_local(installed: Path, address: str, local: bool) -> None:
+def test_local_addresses(installed: Path, address: str, local: bool) -> None:
     assert addon_module("addresses").is_local(address) is local
 
 
 @given(st.text(max_size=60))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_text_is_a_good_address_or_a_sentence(installed: Path, text: str) -> None:
+def test_any_address_is_valid_or_has_a_fault(installed: Path, text: str) -> None:
     fault = addon_module("addresses").address_fault(text)
     assert fault == "" or fault.startswith("The server address")
     addon_module("addresses").is_local(text)
 
 
-def test_states_have_an_icon_and_a_word_each(installed: Path) -> None:
+def test_job_states_have_icon_and_label(installed: Path) -> None:
     states = addon_module("shared.job_states").JobState
     looks = addon_module("labels").STATE_LABELS
     assert set(looks) == {state.value for state in states}
     assert len({icon for icon, _ in looks.values()}) == len({word for _, word in looks.values()}) == len(states)
 
 
-def test_what_a_server_offers_is_remembered_and_damage_to_the_file_forgets_it(installed: Path, tmp_path: Path) -> None:
+def test_capabilities_are_cached_and_damage_is_ignored(installed: Path, tmp_path: Path) -> None:
     remembered = addon_module("storage")
     offered = addon_module("shared.codec").unpack(pack(OFFER, 1), 10**6)[1]
     remembered.save_capabilities(tmp_path, "tcp://a:1", offered)
@@ -258,14 +258,14 @@ def test_what_a_server_offers_is_remembered_and_damage_to_the_file_forgets_it(in
         assert remembered.load_capabilities(tmp_path, "tcp://a:1") is None
 
 
-def test_an_installation_keeps_its_name_and_needs_no_writable_folder(installed: Path, tmp_path: Path) -> None:
+def test_client_id_is_stable(installed: Path, tmp_path: Path) -> None:
     remembered = addon_module("storage")
     assert remembered.client_id(tmp_path) == remembered.client_id(tmp_path)
     (tmp_path / "file").write_text("")
     assert len(remembered.client_id(tmp_path / "file")) == 32
 
 
-def test_a_job_that_is_gone_already_when_it_is_forgotten_is_no_complaint(bench: SessionBench) -> None:
+def test_deleting_a_deleted_job_is_no_error(bench: SessionBench) -> None:
     """A Forget whose answer was lost is asked again, and what it asked for has come about; other refusals are told."""
     bench.connect()
     bench.session.delete("0123456789abcdef")

@@ -23,7 +23,7 @@ def reborn(bench: SessionBench) -> None:
 
 
 @pytest.mark.parametrize("arrives", [True, False], ids=["the reply was lost", "the server was gone"])
-def test_an_unanswered_submit_outlives_blender_and_becomes_one_job(bench: SessionBench, arrives: bool) -> None:
+def test_unanswered_submission_is_sent_by_the_next_session(bench: SessionBench, arrives: bool) -> None:
     bench.connect()
     if arrives:
         bench.server.faults.lose_replies = 10**6
@@ -51,7 +51,7 @@ def test_an_unanswered_submit_outlives_blender_and_becomes_one_job(bench: Sessio
     assert not bench.session.pending, "what was answered is not asked again"
 
 
-def test_an_unanswered_submit_is_for_its_own_server_only(bench: SessionBench) -> None:
+def test_pending_submission_belongs_to_its_server(bench: SessionBench) -> None:
     bench.connect()
     bench.server.close()
     bench.session.submit("a red chair", "", "starter", "quick", 1, {})
@@ -71,7 +71,7 @@ def test_an_unanswered_submit_is_for_its_own_server_only(bench: SessionBench) ->
 
 
 @pytest.mark.parametrize("ends", ["refused", "withdrawn"])
-def test_a_submit_that_was_refused_or_withdrawn_is_forgotten_on_disk_as_well(bench: SessionBench, ends: str) -> None:
+def test_refused_or_cancelled_submission_is_deleted_from_disk(bench: SessionBench, ends: str) -> None:
     bench.connect()
     if ends == "refused":
         bench.server.faults.refuse_submit = "the queue is full"
@@ -85,7 +85,7 @@ def test_a_submit_that_was_refused_or_withdrawn_is_forgotten_on_disk_as_well(ben
     assert not list((bench.session.folder / "outbox").iterdir())
 
 
-def test_damage_to_what_waits_on_disk_breaks_nothing(bench: SessionBench) -> None:
+def test_damaged_pending_files_are_ignored(bench: SessionBench) -> None:
     folder = bench.session.folder / "outbox"
     folder.mkdir()
     for name, damage in (
@@ -99,9 +99,7 @@ def test_damage_to_what_waits_on_disk_breaks_nothing(bench: SessionBench) -> Non
     assert not bench.session.pending and not bench.session.notices
 
 
-def test_on_a_full_disk_everything_works_and_what_cannot_be_kept_is_told(
-    bench: SessionBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_is_reported_and_harmless(bench: SessionBench, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -116,7 +114,7 @@ def test_on_a_full_disk_everything_works_and_what_cannot_be_kept_is_told(
     assert len(told) == 2 and all("No space left on device" in text and "Free some space" in text for text in told)
 
 
-def test_a_fetch_that_a_dead_server_interrupts_is_finished_after_its_return(bench: SessionBench) -> None:
+def test_download_resumes_after_the_server_returns(bench: SessionBench) -> None:
     bench.connect()
     job = bench.submit()
     bench.server.rings = 120
@@ -136,21 +134,21 @@ def test_a_fetch_that_a_dead_server_interrupts_is_finished_after_its_return(benc
     assert not bench.session.downloads and not bench.session.notices
 
 
-def test_an_older_server_is_to_be_updated_itself(bench: SessionBench) -> None:
+def test_older_server_must_be_updated(bench: SessionBench) -> None:
     bench.server.faults.version = 0
     bench.session.connect(bench.server.address)
     bench.settle(lambda: bench.session.connection_state == "incompatible")
     assert "speaks version 0" in bench.session.reason and "update the server" in bench.session.reason
 
 
-def test_a_stranger_at_the_address_is_told_with_what_to_check(bench: SessionBench) -> None:
+def test_foreign_server_message_names_what_to_check(bench: SessionBench) -> None:
     bench.server.faults.babble = True
     bench.session.connect(bench.server.address)
     bench.settle(lambda: bench.session.connection_state == "incompatible")
     assert "not as Dreamwright does" in bench.session.reason and "check address and port" in bench.session.reason
 
 
-def test_garbage_in_mid_job_ends_the_connection_with_a_sentence_and_the_job_is_back_after_the_next(
+def test_garbage_ends_the_connection_and_reconnecting_recovers(
     bench: SessionBench,
 ) -> None:
     bench.connect()

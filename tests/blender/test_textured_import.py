@@ -21,7 +21,7 @@ RED, BLUE, GREEN = [round(c / 255, 3) for c in (200, 20, 10)], [round(c / 255, 3
 
 
 @pytest.mark.slow
-def test_a_picture_arrives_packed_wired_and_the_right_way_up(
+def test_texture_is_packed_connected_and_upright(
     blender_install: Blender, built: Built, serve: Callable[..., Any]
 ) -> None:
     """The fake server's picture is red above, blue below, with a green texel at the top left."""
@@ -55,7 +55,7 @@ def test_a_picture_arrives_packed_wired_and_the_right_way_up(
 
 
 @pytest.mark.slow
-def test_a_textured_import_is_undone_in_one_step_with_its_image(built: Built, serve: Callable[..., Any]) -> None:
+def test_undo_of_a_textured_import(built: Built, serve: Callable[..., Any]) -> None:
     server = serve("--pace", "20", "--rings", "48")
     report, folder, _ = run_at_window(
         "textured_import_in_window.py", built.universal, "textured", {"SERVER": server.address}
@@ -73,9 +73,7 @@ def test_a_textured_import_is_undone_in_one_step_with_its_image(built: Built, se
 class TestInThisProcess:
     """What needs no Blender of its own."""
 
-    def test_a_picture_that_cannot_be_decoded_leaves_nothing_and_says_so(
-        self, installed: Path, request: pytest.FixtureRequest
-    ) -> None:
+    def test_unreadable_texture_leaves_nothing(self, installed: Path, request: pytest.FixtureRequest) -> None:
         bpy = pytest.importorskip("bpy")
         delivery = __import__(f"{installed.name}.import_mesh", fromlist=["x"])
         before = len(bpy.data.images)

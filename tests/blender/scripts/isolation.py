@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
-from headless import connect, dreamt, preferences, poll, session, until
+from headless import connect, dreamt, poll, preferences, session, until
 
 ELSEWHERE = "tcp://192.0.2.1:47630"  # an address that belongs to nobody
 RESOURCES = Path(os.environ["BLENDER_USER_RESOURCES"])

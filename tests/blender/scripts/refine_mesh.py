@@ -8,8 +8,8 @@ import os
 from typing import Any
 
 import bpy
-from mathutils import Vector
 from headless import connect, session, until
+from mathutils import Vector
 
 OPTIONS: dict[str, Any] = json.loads(os.environ.get("OPTIONS", "{}"))
 PATIENCE_S = float(os.environ.get("PATIENCE", "60"))
