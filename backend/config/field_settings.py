@@ -149,8 +149,11 @@ class FieldConfig:
     density_bias_scale: float = setting(5.0, (-1000, 1000), help="lambda_tau of eq 9.")
     density_bias_width: float = setting(0.2, (1e-3, 100), unit="scene units", help="sigma_tau of eq 9.")
     density_bias_on: Literal["density", "raw"] = setting(
-        "density",
-        help="density: the blob is added to tau, as eq 9 is written. raw: it is added before the activation.",
+        "raw",
+        help=(
+            "raw: the blob is added before the activation, so that training can remove it. density: it is added to tau, "
+            "as eq 9 can be read; a chair's seat then stays filled."
+        ),
     )
     density_bias_fade_share: float = setting(
         0.0, SHARE, unit=OF_RUN, zero="it never fades", help="Part of the run over which the blob fades to nothing."

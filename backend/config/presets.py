@@ -65,7 +65,6 @@ DRAFT = Config(
         kind="voxels",
         bounding_radius=0.6,  # one prop of radius 0.5 and a little air
         density_activation="softplus",
-        density_bias_on="raw",  # grids learn raw values, and softplus of a sum keeps the blob removable
         density_bias="linear",  # Magic3D's blob: opens more easily than eq 9
         density_bias_scale=10.0,
         density_bias_width=0.5,

@@ -18,8 +18,14 @@ from dreamwright.backend.fields.density import activate_density, biased_density,
 from dreamwright.backend.fields.encoding import integrated_encoding
 from dreamwright.backend.fields.voxels import enlarged, interpolation_matrix
 
-VOXELS = FieldConfig(kind="voxels", bounding_radius=0.6, voxel_resolutions=(8, 24), density_activation="softplus")
-MLP = FieldConfig(hidden_width=32, hidden_blocks=2, encoding_levels=4)
+VOXELS = FieldConfig(
+    kind="voxels",
+    bounding_radius=0.6,
+    voxel_resolutions=(8, 24),
+    density_activation="softplus",
+    density_bias_on="density",
+)
+MLP = FieldConfig(hidden_width=32, hidden_blocks=2, encoding_levels=4, density_bias_on="density")
 RAW_MLP = replace(MLP, density_bias_on="raw")
 RAW_VOXELS = replace(VOXELS, density_bias_on="raw")
 
@@ -55,8 +61,8 @@ def test_a_fading_bias_is_gone_after_its_share() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mip-mlp", "voxels"])
-def test_the_paper_adds_the_blob_to_tau_and_the_option_adds_it_before_the_activation(kind: str) -> None:
-    """With raw values of zero, tau at the origin is exp(0) + 5 = 6 (eq 9 as written) or exp(5) = 148.4."""
+def test_the_blob_is_added_before_the_activation_or_to_tau(kind: str) -> None:
+    """With raw values of zero, tau at the origin is exp(5) = 148.4, or exp(0) + 5 = 6."""
     for bias_on, expected in (("density", 6.0), ("raw", math.exp(5.0))):
         config = FieldConfig(
             kind=kind, hidden_width=8, hidden_blocks=1, voxel_resolutions=(9,), density_bias_on=bias_on

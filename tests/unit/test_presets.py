@@ -33,7 +33,7 @@ ROWS = {
         (PAPER.field.density_bias_scale, PAPER.field.density_bias_width, PAPER.field.density_bias),
         (5.0, 0.2, "gaussian"),
     ),
-    "density bias is added to tau": (PAPER.field.density_bias_on, "density"),
+    "density bias is added before the activation": (PAPER.field.density_bias_on, "raw"),
     "every sample counts in eq 5": (
         (PAPER.render.occupancy_resolution, PAPER.render.early_stop_transmittance, PAPER.render.smallest_weight),
         (0, 0.0, 0.0),
