@@ -56,7 +56,7 @@ def field_fault(kind: type[Any], name: str, value: Any, fine: bool) -> str:
         said = str(error)
         if (
             name not in said
-            or not ("allowed" in said or "must be given" in said)
+            or not ("allowed" in said or "required" in said)
             or len(said) > 1000
             or not said.isprintable()
         ):
