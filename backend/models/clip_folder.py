@@ -83,12 +83,13 @@ def clip_tokenizer(folder: ClipFolder) -> Any:
     return load_checked_tokenizer(folder.path, folder.tokenizer_class, f"the tokenizer of {folder.path}", rows)
 
 
-def clip_network(folder: ClipFolder, dtype: torch.dtype, device: torch.device | str) -> transformers.CLIPModel:
+def clip_network(folder: ClipFolder, dtype: torch.dtype, device: torch.device | str) -> torch.nn.Module:
     """The network in eval mode, frozen. Raises ModelError for weights that are damaged or do not fit config.json."""
     chosen = choose_weights(read_weight_sets(folder.path, "model"), half=dtype == torch.float16)
 
     def load() -> tuple[torch.nn.Module, Mapping[str, Any]]:
-        return transformers.CLIPModel.from_pretrained(
+        from_pretrained: Any = transformers.CLIPModel.from_pretrained  # its stub knows one of its two return types
+        loaded: tuple[torch.nn.Module, Mapping[str, Any]] = from_pretrained(
             folder.path,
             dtype=dtype,
             local_files_only=True,
@@ -96,6 +97,7 @@ def clip_network(folder: ClipFolder, dtype: torch.dtype, device: torch.device | 
             variant=chosen.variant or None if chosen else None,
             output_loading_info=True,
         )
+        return loaded
 
     return load_checked("network", folder.path, load).to(device).eval().requires_grad_(False)
 
@@ -106,20 +108,27 @@ def _preprocessing(path: Path, image_size: Any) -> Preprocessing:
         raise ModelError(f"{path / PROCESSOR} lacks {', '.join(lacking)}; download the model again, whole")
     shortest, crop = _side(stated["size"], "shortest_edge"), _side(stated["crop_size"], "height")
     wrong = [name for name in ("do_resize", "do_center_crop", "do_normalize") if stated[name] is not True]
-    if wrong or stated["resample"] != BICUBIC or crop != image_size or shortest is None or shortest < crop:
+    if (
+        wrong
+        or stated["resample"] != BICUBIC
+        or crop is None
+        or crop != image_size
+        or shortest is None
+        or shortest < crop
+    ):
         raise ModelError(
             f"{path / PROCESSOR} asks for another preprocessing than CLIP's (size {stated['size']}, crop "
             f"{stated['crop_size']}, resample {stated['resample']}, off: {', '.join(wrong) or 'nothing'}) for images "
             f"of {image_size} pixels; allowed is bicubic to the shortest edge, a center crop to the network's size, "
             "and normalization; download the model again, whole"
         )
-    mean, std = stated["image_mean"], stated["image_std"]
-    if not _three(mean) or not _three(std) or min(std) <= 0:
+    mean, std = _three_numbers(stated["image_mean"]), _three_numbers(stated["image_std"])
+    if mean is None or std is None or min(std) <= 0:
         raise ModelError(
-            f"{path / PROCESSOR} has image_mean {mean} and image_std {std}; needed are three numbers each; "
-            "download the model again, whole"
+            f"{path / PROCESSOR} has image_mean {stated['image_mean']} and image_std {stated['image_std']}; "
+            "needed are three numbers each; download the model again, whole"
         )
-    return Preprocessing(shortest, crop, tuple(map(float, mean)), tuple(map(float, std)))
+    return Preprocessing(shortest, crop, mean, std)
 
 
 def _side(said: Any, key: str) -> int | None:
@@ -128,8 +137,10 @@ def _side(said: Any, key: str) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _three(values: Any) -> bool:
-    return isinstance(values, list) and len(values) == 3 and all(isinstance(v, (int, float)) for v in values)
+def _three_numbers(values: Any) -> tuple[float, float, float] | None:
+    if not isinstance(values, list) or len(values) != 3 or not all(isinstance(v, (int, float)) for v in values):
+        return None
+    return float(values[0]), float(values[1]), float(values[2])
 
 
 def _tokenizer_class(path: Path) -> str:

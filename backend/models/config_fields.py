@@ -26,7 +26,7 @@ _UNET = (
 )  # fmt: skip
 _VAE = (
     "act_fn", "block_out_channels", "down_block_types", "in_channels", "latent_channels", "layers_per_block",
-    "norm_num_groups", "out_channels", "up_block_types",
+    "out_channels", "up_block_types",
 )  # fmt: skip
 _CLIP_TEXT = (
     "hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "max_position_embeddings",

@@ -125,10 +125,10 @@ def open_pipeline(folder: str | Path) -> PipelineFolder:
             )
             raise ModelError(f"{path} lacks its folder {part!r}; download the model again, whole{optional}")
         classes[part] = found
-    for part in family.text:
-        if (part.encoder in classes) != (part.tokenizer in classes):
+    for text in family.text:
+        if (text.encoder in classes) != (text.tokenizer in classes):
             raise ModelError(
-                f"{path} has only one of {part.encoder} and {part.tokenizer}; allowed are both or neither; "
+                f"{path} has only one of {text.encoder} and {text.tokenizer}; allowed are both or neither; "
                 "download the model again, whole"
             )
     options = {key: value for key, value in index.items() if not isinstance(value, list)}

@@ -86,7 +86,7 @@ def load_vae(
         )
     if dtype == torch.float16 and config.get("force_upcast", False):
         dtype = torch.float32
-    vae = load_model(folder, "vae", dtype, device)
+    vae: Any = load_model(folder, "vae", dtype, device)
     if tiling:
         vae.enable_tiling()
     return VAE(vae, float(scaling), float(shift), recompute)

@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
@@ -131,15 +132,16 @@ def build_parts(seed: int, widths: Widths = Widths()) -> StarterParts:
 
 
 def _favor_content_words(text_encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Start with words that matter at unit variance, those that do not at zero, and layers that hardly mix them.
+    """Initialize content words at unit variance, function words at zero, and layers with little mixing of tokens.
 
-    With all tokens alike, most of the pooled text is the same for all prompts; so begun, a tenth is.
+    With equal variances most of the pooled text is the same for all prompts; with these a tenth is.
     """
     with torch.no_grad():
         table = text_encoder.shared.weight
         torch.nn.init.normal_(table, std=1.0)
         table[tokenizer.convert_tokens_to_ids(list(FUNCTION_WORDS))] = 0.0
-        for block in text_encoder.encoder.block:
+        blocks: Any = text_encoder.encoder.block
+        for block in blocks:
             block.layer[0].SelfAttention.o.weight.mul_(0.1)
             block.layer[1].DenseReluDense.wo.weight.mul_(0.1)
 
@@ -158,13 +160,16 @@ def encode(parts: StarterParts, prompts: Sequence[str]) -> torch.Tensor:
 def save_pipeline(parts: StarterParts, folder: Path, dtype: torch.dtype = torch.float16) -> None:
     """Write the parts as a diffusers pipeline folder (safetensors weights in `dtype`) with the domain's words."""
     folder.mkdir(parents=True, exist_ok=True)
-    trained_dtype = parts.unet.dtype
-    parts.unet.to(dtype).save_pretrained(folder / "unet", safe_serialization=True)
-    parts.text_encoder.to(dtype).save_pretrained(folder / "text_encoder", safe_serialization=True)
-    parts.unet.to(trained_dtype)
-    parts.text_encoder.to(trained_dtype)
+    unet: Any = parts.unet  # the libraries' stubs lack these methods
+    text_encoder: Any = parts.text_encoder
+    scheduler: Any = parts.scheduler
+    trained_dtype = unet.dtype
+    unet.to(dtype).save_pretrained(folder / "unet", safe_serialization=True)
+    text_encoder.to(dtype).save_pretrained(folder / "text_encoder", safe_serialization=True)
+    unet.to(trained_dtype)
+    text_encoder.to(trained_dtype)
     parts.tokenizer.save_pretrained(folder / "tokenizer")
-    parts.scheduler.save_pretrained(folder / "scheduler")
+    scheduler.save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "IFPipeline",
         "_diffusers_version": "0.35.0",

@@ -93,8 +93,9 @@ def save_folder(model: CLIPModel, folder: Path) -> None:
     """Write a folder as the hub keeps CLIP models (half precision), with the domain's words."""
     folder.mkdir(parents=True, exist_ok=True)
     trained = model.dtype
-    model.to(torch.float16).save_pretrained(folder, safe_serialization=True)
-    model.to(trained)
+    movable: Any = model  # the stub of `to` wants a model in place of a dtype
+    movable.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    movable.to(trained)
     tokenizer = build_tokenizer(WORDS)
     tokenizer.model_max_length = MAX_TOKENS
     tokenizer.save_pretrained(folder)

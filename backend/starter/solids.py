@@ -117,7 +117,9 @@ def rod(
     return tube([start, end], [radius, radius if tip_radius is None else tip_radius], segments)
 
 
-def ring(major: float, minor: float, axis: str = "y", center: Sequence[float] | np.ndarray = (0, 0, 0), segments: int = 36) -> Solid:
+def ring(
+    major: float, minor: float, axis: str = "y", center: Sequence[float] | np.ndarray = (0, 0, 0), segments: int = 36
+) -> Solid:
     """Torus whose hole looks along `axis` ("y" or "z")."""
     angles = np.linspace(0, 2 * np.pi, segments, endpoint=False)
     c, s, zero = major * np.cos(angles), major * np.sin(angles), np.zeros(segments)
@@ -125,7 +127,7 @@ def ring(major: float, minor: float, axis: str = "y", center: Sequence[float] | 
     return move(tube(path, minor, 18, closed=True), center)
 
 
-def move(solid: Solid, offset: Sequence[float]) -> Solid:
+def move(solid: Solid, offset: Sequence[float] | np.ndarray) -> Solid:
     """The solid shifted by `offset`."""
     return solid[0] + np.asarray(offset, float), solid[1]
 

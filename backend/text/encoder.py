@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -93,7 +94,7 @@ class PipelineTextEncoder:
             tensors = {"hidden": outputs["text_encoder"].last_hidden_state}
         return {key: tensor[0].to(self.dtype) for key, tensor in tensors.items()}
 
-    def _run(self, part: EncoderTokenizer, text: str) -> object:
+    def _run(self, part: EncoderTokenizer, text: str) -> Any:
         """The encoder's output for one prompt, padded to a fixed length as the pipelines do."""
         name = part.part.encoder
         if name not in self._encoders:
@@ -112,7 +113,7 @@ class PipelineTextEncoder:
             input_ids=tokens.input_ids.to(self.device), attention_mask=mask, output_hidden_states=not (single or is_t5)
         )
 
-    def _sdxl(self, outputs: Mapping[str, object], text: str) -> dict[str, Tensor]:
+    def _sdxl(self, outputs: Mapping[str, Any], text: str) -> dict[str, Tensor]:
         """Penultimate states of both encoders side by side; the second one's pooled text. Unconditional may be zero."""
         first, second = outputs["text_encoder"], outputs["text_encoder_2"]
         tensors = {
@@ -123,7 +124,7 @@ class PipelineTextEncoder:
             return {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
         return tensors
 
-    def _flow(self, outputs: Mapping[str, object]) -> dict[str, Tensor]:
+    def _flow(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Both CLIPs' penultimate states side by side, padded to T5's width, then T5's tokens, or zeros without it."""
         clips = [outputs["text_encoder"], outputs["text_encoder_2"]]
         side = torch.cat([clip.hidden_states[-2] for clip in clips], dim=-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ class DiffusersDenoiser:
 
     `network` is called in `predict_raw` and nowhere else, so that it can be compiled or replaced.
     """
+
+    image_size: int  # pixels a side
 
     def __init__(self, parts: DenoiserParts) -> None:
         self.device, self.dtype = parts.device, parts.dtype
@@ -90,11 +92,12 @@ class DiffusersDenoiser:
 
     def offload(self, kind: Literal["blocks", "leaves"]) -> None:
         """Keep the weights in main memory; each block or layer is moved to the device while it computes."""
-        level = {
+        level: dict[str, dict[str, Any]] = {
             "blocks": {"offload_type": "block_level", "num_blocks_per_group": 1},
             "leaves": {"offload_type": "leaf_level"},
         }
-        self.network.enable_group_offload(torch.device(self.device), torch.device("cpu"), **level[kind])
+        network: Any = self.network
+        network.enable_group_offload(torch.device(self.device), torch.device("cpu"), **level[kind])
 
 
 def square_size(folder: PipelineFolder) -> int:

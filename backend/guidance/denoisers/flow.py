@@ -27,8 +27,8 @@ def check_transformer(folder: PipelineFolder, latent_size: int) -> None:
     config = folder.config("transformer")
     wanted = config.get("joint_attention_dim")
     clips = [folder.config(part) for part in ("text_encoder", "text_encoder_2")]
-    pooled = [clip.get("projection_dim") for clip in clips]
-    if all(isinstance(width, int) for width in pooled):
+    pooled = [width for clip in clips if isinstance(width := clip.get("projection_dim"), int)]
+    if len(pooled) == len(clips):
         check_width(folder, "pooled text", sum(pooled), config.get("pooled_projection_dim"))
     if "text_encoder_3" in folder.classes:
         check_width(folder, "text_encoder_3", text_width(folder, "text_encoder_3"), wanted)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,8 +35,9 @@ class PixelDiffusion(DiffusersDenoiser):
 
     def __init__(self, parts: DenoiserParts) -> None:
         super().__init__(parts)
-        self.shuffle = _shuffle_factor(int(parts.network.config.in_channels))
-        self.image_size = int(parts.network.config.sample_size) * self.shuffle
+        config: Any = parts.network.config
+        self.shuffle = _shuffle_factor(int(config.in_channels))
+        self.image_size = int(config.sample_size) * self.shuffle
 
     @property
     def unet(self) -> torch.nn.Module:

@@ -38,8 +38,9 @@ def check_sdxl(folder: PipelineFolder) -> None:
     check_value(folder, "unet", "addition_embed_type", ("text_time",), TEXT_TO_IMAGE)
     config = folder.config("unet")
     widths = [text_width(folder, part) for part in ("text_encoder", "text_encoder_2")]
-    if all(isinstance(width, int) for width in widths):
-        check_width(folder, "the pair of text encoders", sum(widths), config.get("cross_attention_dim"))
+    known = [width for width in widths if isinstance(width, int)]
+    if len(known) == len(widths):
+        check_width(folder, "the pair of text encoders", sum(known), config.get("cross_attention_dim"))
     pooled, ids = folder.config("text_encoder_2").get("projection_dim"), config.get("addition_time_embed_dim")
     if isinstance(pooled, int) and isinstance(ids, int):
         added = pooled + TIME_IDS * ids
