@@ -3,7 +3,7 @@
 
     python -m tests.blender.record_first_prop --out docs/pictures/first-prop
 
-Builds the add-on, starts Blender with a home folder of its own on a virtual display, and lets tests/blender/scripts/first_prop.py
+Builds the add-on, starts Blender with a home folder of its own on a virtual display, and lets scripts/first_prop.py
 do what docs/user/first-prop.md tells. The server is the real one, started by the panel's button and ended at the end.
 """
 
@@ -86,7 +86,8 @@ def record(
         shutil.copy(zip_path, home)
         given = {
             "HOME": str(home), "BLENDER_USER_RESOURCES": str(Path(top) / "blender"), "DREAMWRIGHT_TEST_BY_HAND": "1",
-            "PICTURES": str(shots), "ZIP": str(home / zip_path.name), "COMMAND": str(command()), "ADDRESS": free_address(),
+            "PICTURES": str(shots), "ZIP": str(home / zip_path.name), "COMMAND": str(command()),
+            "ADDRESS": free_address(),
             "PROMPT": prompt, "SETTINGS": json.dumps(settings), "JOB_S": str(job_s),
         }  # fmt: skip
         try:

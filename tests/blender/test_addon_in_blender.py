@@ -327,7 +327,7 @@ def test_properties_survive_loading_a_file(blender: AddonDriver, serve: Any, tmp
 def test_saved_files_contain_no_add_on_state(blender: AddonDriver, serve: Any, tmp_path: Path) -> None:
     blender.connect(serve().address)
     blender.dream()
-    assert not [key for key in bpy.context.scene.keys() if "dreamwright" in key.lower()]
+    assert not [key for key in list(bpy.context.scene.keys()) if "dreamwright" in key.lower()]
     assert not [name for name in dir(bpy.types.Scene) if "dreamwright" in name.lower()]
 
 

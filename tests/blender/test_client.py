@@ -203,7 +203,7 @@ def test_event_older_than_the_snapshot_is_dropped(pair: Pair) -> None:
     pair.client.subscribe()
     pair.settle(lambda: len(pair.of(JobList)) == 2)
     pair.events.clear()
-    pair.server._tell(lambda count: JobChanged(count, stale))
+    pair.server.publish(lambda count: JobChanged(count, stale))
     pair.server.change(job.job, step=6)
     pair.settle(lambda: bool(pair.of(JobChanged)))
     assert [event.job.step for event in pair.of(JobChanged)] == [6]
@@ -257,12 +257,12 @@ def test_previews_need_subscription_and_credit(pair: Pair) -> None:
     pair.client.subscribe(job.job)
     pair.settle(lambda: any(peer.previews_of == job.job for peer in pair.server.peers.values()))
     for step in range(10):
-        pair.server._picture(job.job, step)
+        pair.server.publish_preview(job.job, step)
     pair.settle(lambda: len(pair.of(PreviewFrame)) == limits.PREVIEWS_IN_FLIGHT)
     pair.settle(
         lambda: sum(isinstance(request, PreviewAck) for request in pair.server.requests) == limits.PREVIEWS_IN_FLIGHT
     )
-    pair.server._picture(job.job, 11)
+    pair.server.publish_preview(job.job, 11)
     pair.settle(lambda: pair.of(PreviewFrame)[-1].step == 11)
 
 

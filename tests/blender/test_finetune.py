@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Refining a prompt from Blender: from the dreamt object or the list of jobs, and the reason where it cannot be done."""
+"""Fine-tuning from Blender: from an object or from the list of jobs, and why it is refused."""
 
 from __future__ import annotations
 

@@ -30,11 +30,13 @@ def reddish(pixels: np.ndarray) -> np.ndarray:
 
 @pytest.mark.slow
 def test_generate_preview_import_and_undo_in_a_window(built: Built, serve: Callable[..., Any], tmp_path: Path) -> None:
-    leash = tmp_path / "leash"
-    leash.write_text("60")  # however slow the window is, the job waits there until the preview is open
-    server = serve("--steps", "250", "--size", "256", "--rings", "48", "--wait", "0.02", "--leash", str(leash))
+    step_limit = tmp_path / "step_limit"
+    step_limit.write_text("60")  # however slow the window is, the job waits there until the preview is open
+    server = serve(
+        *("--steps", "250", "--size", "256", "--rings", "48", "--wait", "0.02", "--step-limit", str(step_limit)),
+    )
     report, folder, printed = run_at_window(
-        "generate_in_window.py", built.universal, "window", {"SERVER": server.address, "LEASH": str(leash)}
+        "generate_in_window.py", built.universal, "window", {"SERVER": server.address, "STEP_LIMIT": str(step_limit)}
     )
     assert report["typed"] == "a red mushroom", "letter by letter"
     assert report["jobs"] == ["a red mushroom"] and report["state while dreaming"] == "running"

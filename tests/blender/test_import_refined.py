@@ -45,7 +45,7 @@ def test_result_as_new_object_at_the_sources_place(at: AddonDriver, pose: Any) -
         made["dreamwright_prompt"] == "a red chair"
         and made["dreamwright_refined_sha256"] == at.session.jobs[made["dreamwright_job"]].mesh
     )
-    assert not [key for key in made.keys() if "source" in key]
+    assert not [key for key in list(made.keys()) if "source" in key]
     assert "not made by Dreamwright" in why_not(bpy.ops.dreamwright.generate_again), "no prompt alone makes it again"
 
 
@@ -137,7 +137,7 @@ def test_materials_and_color_borders_are_kept(
     source.data.materials.append(material)
     attribute = source.data.color_attributes.new("Corners", "FLOAT_COLOR", "CORNER")
     source.data.color_attributes.active_color = attribute
-    for index, loop in enumerate(source.data.loops):
+    for index in range(len(source.data.loops)):
         attribute.data[index].color = (0.2, 0.3, 0.5 if source.data.polygons[0].loop_start <= index < 4 else 0.1, 1)
     import_result(at, refine(at))
     made = bpy.context.view_layer.objects.active

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The built zip in each Blender of this machine: it installs, enables, brings its libraries and leaves nothing behind."""
+"""The built zip in each Blender: installs, enables, brings its libraries and leaves nothing behind."""
 
 from __future__ import annotations
 

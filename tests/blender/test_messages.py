@@ -45,19 +45,27 @@ from tests.testing.fake_capabilities import OFFER
 from tests.testing.fake_props import ball
 
 JOB = JobSummary(
-    "j", "running", "a red mushroom", "fog", "starter", "quick", 5, {"mesh.height_m": 0.5, "run.steps": 9, "x": True, "y": "z"},
+    "j", "running", "a red mushroom", "fog", "starter", "quick", 5,
+    {"mesh.height_m": 0.5, "run.steps": 9, "x": True, "y": "z"},
     3, 40, 1.5, 12.0, 0, "", "", 1.7e9, 0, "", 8,
 )  # fmt: skip
 STATUS = status.ServerStatus(
-    "s", True, False, 7.0, 2, 10, 20, (status.DeviceStatus("cpu", "busy", "j", "anna", 3.5, 0.2), status.DeviceStatus("cuda:0", "idle", "", "", 0.0, -1.0)),
-    (status.JobStatus("j", "anna", "running", 0, 3, 40, 12.0, "cpu", -1, 2),), (status.UserStatus("anna", 1, 0, 2, 1, 0.5),), 1, 1,
+    "s", True, False, 7.0, 2, 10, 20,
+    (status.DeviceStatus("cpu", "busy", "j", "anna", 3.5, 0.2),
+    status.DeviceStatus("cuda:0", "idle", "", "", 0.0, -1.0)),
+    (status.JobStatus("j", "anna", "running", 0, 3, 40, 12.0, "cpu", -1, 2),),
+    (status.UserStatus("anna", 1, 0, 2, 1, 0.5),), 1, 1,
 )  # fmt: skip
 EXAMPLES: tuple[Any, ...] = (
-    Hello("c", "test"), messages.GetCapabilities(), messages.GetStatus(), STATUS, messages.ServerShutdown("soon back"), SubmitJob("t", "a", "", "m", "p", 0, {}, -1), ListJobs(), CancelJob("j"), PauseJob("j"),
-    ResumeJob("j"), messages.SetPriority("j", -3), messages.PinJob("j", True), messages.DeleteJob("j"), Subscribe("j"), PreviewAck(2), FetchChunk("j", "mesh", 0, 10),
+    Hello("c", "test"), messages.GetCapabilities(), messages.GetStatus(), STATUS,
+    messages.ServerShutdown("soon back"), SubmitJob("t", "a", "", "m", "p", 0, {}, -1), ListJobs(), CancelJob("j"),
+    PauseJob("j"),
+    ResumeJob("j"), messages.SetPriority("j", -3), messages.PinJob("j", True), messages.DeleteJob("j"),
+    Subscribe("j"), PreviewAck(2), FetchChunk("j", "mesh", 0, 10),
     Welcome("s", "e"), OFFER, JobReply(JOB), JobList((JOB, JOB), 9), Chunk(0, b"\0\xff", 2, "ab"), messages.Done(),
     Refusal("internal", "no"), JobChanged(1, JOB), JobDeleted(2, "j"), PreviewFrame("j", 3, 1, 1, b"zz"),
-    messages.UploadChunk("ab" * 32, 9, 3, b"\0\xff"), messages.UploadProgress(5), SubmitJob("t", "a", "", "m", "refine", 0, {}, 0, mesh="ab" * 32),
+    messages.UploadChunk("ab" * 32, 9, 3, b"\0\xff"), messages.UploadProgress(5),
+    SubmitJob("t", "a", "", "m", "refine", 0, {}, 0, mesh="ab" * 32),
 )  # fmt: skip
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An object of the scene is refined from the built zip: in each Blender against a stand-in, and once through the real server."""
+"""Refinement of an object from the built zip: in each Blender with a fake server, and once with the real server."""
 
 from __future__ import annotations
 

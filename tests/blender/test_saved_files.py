@@ -49,7 +49,9 @@ def test_works_offline_without_3d_view_in_its_own_folder(
     done = run_script(blender_install, INSIDE / "isolation.py", built.universal, variables, timeout=280)
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr
-    unknown = "is another machine and its key is not known here; paste the connection string that dreamwright serve prints there"
+    unknown = (
+        "is another machine and its key is unknown; paste the connection string that dreamwright serve prints there"
+    )
     if blender_install.legacy:
         assert unknown in report["elsewhere"], "there is no offline mode, and still no talk with strangers"
     else:

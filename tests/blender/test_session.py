@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import zlib
 from pathlib import Path
@@ -23,7 +24,8 @@ from tests.testing.fake_capabilities import OFFER
 from tests.testing.fake_props import picture
 
 WITHOUT_BPY = (
-    "addresses", "key_store", "labels", "mesh_downloads", "pending_submissions", "pending_uploads", "preview_history", "session",
+    "addresses", "key_store", "labels", "mesh_downloads", "pending_submissions", "pending_uploads",
+    "preview_history", "session",
     "session_events", "storage",
 )  # fmt: skip
 
@@ -136,7 +138,7 @@ def test_shutdown_message_stays_until_reconnected(
 ) -> None:
     bench.connect()
     bench.settle(lambda: bool(bench.server.peers))
-    bench.server._tell(lambda count: ServerShutdown("The server is being stopped; jobs go on when it is back"))
+    bench.server.publish(lambda count: ServerShutdown("The server is being stopped; jobs go on when it is back"))
     bench.settle(lambda: bool(bench.session.notices))
     (notice,) = bench.session.notices
     assert "jobs go on when it is back" in notice.text and not notice.is_error and bench.session.is_online
@@ -176,7 +178,7 @@ def test_history_is_thinned_evenly(installed: Path) -> None:
         ring.add(frame(step))
     kept = [ring.at(index / (len(ring) - 1)).step for index in range(len(ring))]
     assert kept[0] == 0 and kept[-1] == 999 and len(kept) <= 16
-    gaps = [after - before for before, after in zip(kept, kept[1:])]
+    gaps = [after - before for before, after in itertools.pairwise(kept)]
     assert len(kept) >= 8 and max(gaps) <= 1000 / 4
 
 
@@ -220,9 +222,12 @@ def test_durations_and_progress_texts(installed: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "local"),
     [
-        ("tcp://127.0.0.1:1", True), ("tcp://127.5.0.9:1", True), ("tcp://localhost:1", True), ("tcp://[::1]:1", True), ("ipc://x", True),
-        ("tcp://127.evil.org:1", False), ("tcp://10.0.0.1:1", False), ("tcp://localhost.evil.org:1", False), ("tcp://:1", False),
-        ("", False), ("tcp://[::1:1", False), ("tcp://127.0.0.1.evil.org:1", False), ("tcp://127.0.0.1@evil.org:1", False),
+        ("tcp://127.0.0.1:1", True), ("tcp://127.5.0.9:1", True), ("tcp://localhost:1", True),
+        ("tcp://[::1]:1", True), ("ipc://x", True),
+        ("tcp://127.evil.org:1", False), ("tcp://10.0.0.1:1", False), ("tcp://localhost.evil.org:1", False),
+        ("tcp://:1", False),
+        ("", False), ("tcp://[::1:1", False), ("tcp://127.0.0.1.evil.org:1", False),
+        ("tcp://127.0.0.1@evil.org:1", False),
     ],
 )  # fmt: skip
 def test_local_addresses(installed: Path, address: str, local: bool) -> None:

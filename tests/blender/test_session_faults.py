@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The add-on's core when the server is silent, gone, of another version or a stranger, when the disk is full, when Blender ends."""
+"""The session when the server is silent, gone, foreign or of another version, and when the disk is full."""
 
 from __future__ import annotations
 

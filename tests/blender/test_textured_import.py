@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A prop with an image texture in each Blender of this machine, from the built zip: as it should look, packed, undone in one step."""
+"""Import of a prop with an image texture in each Blender, from the built zip: look, packing, undo."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Inside a Blender with a window: the two buttons that refine a prompt, pressed; their dialogs are confirmed as they come."""
+"""At a window: press both fine-tune buttons and confirm their dialogs."""
 
 from __future__ import annotations
 

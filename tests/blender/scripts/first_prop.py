@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Inside a Blender with a window: a stranger's first prop, from the zip in the home folder to the prop in the scene.
+"""At a window: a new user's first prop, from the zip in the home folder to the object in the scene.
 
-Everything is pressed with the mouse and typed with keys, as the page docs/user/first-prop.md tells. Three things are not: the
-path of the command is pasted, closing the preferences (which is the window manager's button), and what the test sets
-by $SETTINGS and $ADDRESS.
+Everything is clicked and typed as on the page docs/user/first-prop.md, except that the path of the command is pasted,
+the preferences are closed by a call (the button is the window manager's), and the test sets $SETTINGS and $ADDRESS.
 """
 
 from __future__ import annotations
@@ -133,7 +132,7 @@ def ask() -> Iterator[float]:
     for preset in ("standard", "draft"):  # there and back: draft is what a server without a GPU suggests
         yield from click(".preset", as_property=True, place=SIDEBAR, across=0.7)
         yield from press(preset[0].upper(), report["places"][".preset"])  # its letter in the menu
-        yield from until(lambda: panel().preset_name == preset, f"the choice of {preset}")
+        yield from until(lambda chosen=preset: panel().preset_name == chosen, f"the choice of {preset}")
     panel().settings_text = json.dumps(SETTINGS)
     yield from find("dreamwright.generate()")
     yield from picture("prompt")
@@ -159,11 +158,13 @@ def watch() -> Iterator[float]:
     yield from until(lambda: bool(ui_driver.editors_with_preview()), "an Image Editor with the preview")
     report["moments"] = []
     for name, share in MOMENTS.items():
-        there = lambda: (
-            ended()
-            or (job().step >= share * job().steps and job().eta_s >= 0 and bool(session().previews.get(job().job)))
-        )
-        yield from until(there, f"the {name} moment", JOB_S)
+
+        def is_reached(share: float = share) -> bool:
+            running = job()
+            has_preview = bool(session().previews.get(running.job))
+            return ended() or (running.step >= share * running.steps and running.eta_s >= 0 and has_preview)
+
+        yield from until(is_reached, f"the {name} moment", JOB_S)
         ring = session().previews.get(job().job)
         report["moments"].append(
             {"name": name, "state": job().state, "step": job().step, "pictures": len(ring) if ring else 0}

@@ -62,13 +62,13 @@ def work() -> Iterator[float]:
     job = next(iter(session().jobs))
     yield from until(lambda: len(session().previews.get(job, ())) >= 1, "a preview")
     yield from until(lambda: 0 < red_of_preview() < 0.25, "a first preview in the image")
-    leash = Path(os.environ["LEASH"])
-    leash.write_text("120")
+    step_limit = Path(os.environ["STEP_LIMIT"])
+    step_limit.write_text("120")
     yield from until(lambda: red_of_preview() > 0.4, "a newer preview in the image")
     report["jobs"] = [one.prompt for one in session().jobs.values()]
     report["state while dreaming"] = session().jobs[job].state
     yield from picture("dreaming")
-    leash.write_text("250")
+    step_limit.write_text("250")
 
     yield from until(lambda: session().jobs[job].state == "succeeded", "the end of the job", 120)
     yield from picture("ready")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A script at a Blender without a window, where no timer ticks the add-on: what it looks at, waits for and connects to."""
+"""For scripts in a Blender without a window, which runs no timers: session, polling and connecting."""
 
 from __future__ import annotations
 

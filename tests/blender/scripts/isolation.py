@@ -62,7 +62,7 @@ def greyed() -> dict[str, str]:
 
 
 def preview_beside_a_picture(pinned: bool) -> tuple[list[str], str]:
-    """Where the only Image Editor shows the artist's own picture: what asking for the preview gives, and what is shown then."""
+    """Ask for the preview where the only Image Editor shows the user's image: the result, and what it shows."""
     area = bpy.context.window_manager.windows[0].screen.areas[0]
     area.type = "IMAGE_EDITOR"
     editor = area.spaces.active

@@ -55,7 +55,7 @@ def end(window: bpy.types.Window) -> None:
 
 
 def tick() -> float | None:
-    """Press on the column of tabs, one place a tick so that Blender draws in between, until the add-on's panels show."""
+    """Press along the column of tabs, one place per tick so that Blender draws, until the add-on's panels show."""
     try:
         window = bpy.context.window_manager.windows[0]
         area = next(area for area in window.screen.areas if area.type == "VIEW_3D")

@@ -10,7 +10,8 @@ import bpy
 from headless import connect, dreamt, session, until
 
 SMALL = {
-    "run.steps": 12, "run.threads": 1, "run.preview_interval": 2, "render.resolution": 16, "render.coarse_resolution": 16,
+    "run.steps": 12, "run.threads": 1, "run.preview_interval": 2, "render.resolution": 16,
+    "render.coarse_resolution": 16,
     "render.samples": 16, "mesh.resolution": 32, "mesh.threshold": 1.0, "mesh.height_m": 0.5, "mesh.texture": 64,
 }  # fmt: skip
 
@@ -53,7 +54,9 @@ def main() -> None:
         "height": made.dimensions.z,
         "base": min(corner[2] for corner in made.bound_box),
         "provenance": {
-            name.removeprefix("dreamwright_"): made[name] for name in made.keys() if name.startswith("dreamwright_")
+            name.removeprefix("dreamwright_"): made[name]
+            for name in list(made.keys())
+            if name.startswith("dreamwright_")
         },
         "notices": [notice.text for notice in session.notices],
     }

@@ -83,7 +83,7 @@ def main() -> None:
     made = bpy.context.view_layer.objects.active
     color = made.data.color_attributes.active_color
     shades = [tuple(round(value, 3) for value in item.color[:3]) for item in color.data]
-    moves = [after - before for before, after in zip(where, world(made))]
+    moves = [after - before for before, after in zip(where, world(made), strict=True)]
     report: dict[str, Any] = {
         "job": [summary.state, summary.message, summary.step, summary.preset, len(summary.mesh)],
         "told": [notice.text for notice in session.notices],
@@ -92,7 +92,7 @@ def main() -> None:
             len(made.data.vertices) == count,
             len(made.data.polygons) == len(source.data.polygons),
         ],
-        "still there": max((after - before).length for before, after in zip(where, world(source))),
+        "still there": max((after - before).length for before, after in zip(where, world(source), strict=True)),
         "moves": [list(min(moves, key=lambda move: move.length)), list(max(moves, key=lambda move: move.length))],
         "attribute": [color.data_type, color.domain],
         "shades": [len(set(shades)), shades[0]],
@@ -104,7 +104,9 @@ def main() -> None:
     refined(source, "SHAPE_KEY")
     shown = source.evaluated_get(bpy.context.evaluated_depsgraph_get())
     report["key"] = [block.name for block in source.data.shape_keys.key_blocks]
-    report["as far"] = max((one - other).length for one, other in zip(world(source, shown.data), world(made)))
+    report["as far"] = max(
+        (one - other).length for one, other in zip(world(source, shown.data), world(made), strict=True)
+    )
     report["beside"] = [attribute.name for attribute in source.data.color_attributes]
     report["told last"] = [notice.text for notice in session.notices]
     rendered("key", [source])

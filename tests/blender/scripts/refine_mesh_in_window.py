@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Inside a Blender with a window: the default cube is refined by the panel's button and its dialog, imported, undone and redone."""
+"""At a window: refine the default cube by the panel's button and its dialog, import, undo and redo."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def imported(job: str, happened: Callable[[], bool]) -> Iterator[float]:
     seen = [happened()]
     for shift in (False, True):
         yield from press("Z", center(VIEW), ctrl=True, **({"shift": True} if shift else {}))
-        yield from until(lambda: happened() is shift, "the redo" if shift else "the undo")
+        yield from until(lambda wanted=shift: happened() is wanted, "the redo" if shift else "the undo")
         seen.append(happened())
     report.setdefault("seen", []).append(seen)
 

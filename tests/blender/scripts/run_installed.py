@@ -39,7 +39,7 @@ def registered() -> dict[str, list[str]]:
     keymaps = getattr(bpy.context.window_manager.keyconfigs.addon, "keymaps", ())
     return {
         "classes": [name for name in dir(bpy.types) if isinstance(getattr(bpy.types, name), type)],
-        "properties": [f"{owner.__name__}.{name}" for owner in owners for name in owner.bl_rna.properties.keys()],
+        "properties": [f"{owner.__name__}.{name}" for owner in owners for name in list(owner.bl_rna.properties.keys())],
         "attributes": [f"{owner.__name__}.{name}" for owner in owners for name in vars(owner)],
         "handlers": [
             f"{kind}.{function.__module__}.{function.__qualname__}"
@@ -61,7 +61,7 @@ def module_name() -> str:
 
 
 def install(path: str) -> str:
-    """Install and enable the zip, or from a repository's index, or enable what an earlier run installed; the module's name."""
+    """Install and enable a zip or a repository's package, or enable what an earlier run installed; the module."""
     extension, module = bpy.app.version >= (4, 2, 0), module_name()
     if not path:
         addon_utils.enable(module, default_set=True)
@@ -95,7 +95,7 @@ def finish(status: int = 0) -> None:
 
 
 def main() -> None:
-    """Install, then run the script. With a window Blender goes on afterwards, until the script's timers call finish()."""
+    """Install, then run the script. With a window, Blender continues until the script's timers call finish()."""
     bpy.context.preferences.view.show_splash = False  # it would cover the window and take the first click
     try:
         if bpy.app.version >= (4, 2, 0) and "bl_pkg" not in bpy.context.preferences.addons:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Inside a Blender without a window: a prop with an image texture, from the panel's choice to a rendered picture of it."""
+"""Without a window: a prop with an image texture, from the panel's choice to a render."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def main() -> None:
     height = made.dimensions.z
     # A corner's u is .5 + x / height and its v, from the bottom, z / height: see fake_server.texture_of.
     off = 0.0
-    for loop, place in zip(made.data.loops, layer.data):
+    for loop, place in zip(made.data.loops, layer.data, strict=True):
         point = made.data.vertices[loop.vertex_index].co
         off = max(off, abs(place.uv[0] - (0.5 + point.x / height)), abs(place.uv[1] - point.z / height))
     report: dict[str, Any] = {

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A person at a real window of Blender: mouse and keys are simulated, and a camera keeps what the window shows.
+"""Drives a window of Blender with simulated mouse and keyboard events, and takes screenshots.
 
-What lies where is found as a person could find it: point at a place, press Ctrl C, and see which button's command (or
-Ctrl Alt Shift C: which property's path) is in the clipboard. What takes time is a generator of the seconds until it goes
-on; `perform` runs one on Blender's timers, so that Blender handles events and draws in between.
+Buttons are found as a user could find them: point at a place, press Ctrl C, and read the button's command (Ctrl Alt
+Shift C: its property's path) from the clipboard. Steps that take time are generators of the seconds until they continue;
+`perform` runs one on Blender's timers, so that Blender handles events and draws in between.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def told() -> list[str]:
 
 
 def spots(place: Place, across: float, upwards: bool = False) -> list[Spot]:
-    """Spots in a region, closer than buttons are high, at a share of its width: up from its bottom, or down from the mouse."""
+    """Spots in a region, closer than a button's height, at a share of its width: upwards, or down from the mouse."""
     region, number = region_of(place), editors(place.area)[0][0]
     column = region.x + int(across * region.width)
     found = [Spot(column, row, number) for row in range(region.y + 4, region.y + region.height - 8, 17)]
