@@ -2,7 +2,7 @@
 """A step on a GPU, split into its parts, against the targets; models of full size with random weights, no download.
 
     python benchmarks/gpu_step.py [--cases if-xl-4 ...] [--steps 20] [--set model.compile=default ...]
-    python benchmarks/gpu_step.py --tiny          # the same command with tiny models on the CPU: is it in order?
+    python benchmarks/gpu_step.py --tiny          # the same with tiny models on the CPU, to test the command
 
 Targets: a step of 4 views costs at most 1.25 times its U-Net's forward pass, 15,000 iterations of `paper` take under 20
 minutes, and Stable-Diffusion-class guidance needs under 6 GB. Prints Markdown for docs/results/results.md.
@@ -33,8 +33,8 @@ from dreamwright.backend.config.parsing import apply_settings
 from dreamwright.backend.config.presets import get_preset
 from dreamwright.backend.config.schema import Config
 from dreamwright.backend.errors import DreamwrightError
-from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.guidance.denoisers.loading import chosen_dtype
+from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.scenes.field_scene import FieldScene
 from dreamwright.backend.text.prompts import PromptEmbeddings
 
@@ -44,7 +44,7 @@ PARTS = ("U-Net forward", "rest of the guidance", "rendering", "backward", "opti
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed: a model's size, views a step, settings besides."""
+    """Model size, views a step and further settings."""
 
     model: str
     views: int
@@ -53,7 +53,7 @@ class Case:
 
 CASES = {
     "if-xl-4": Case("if-xl", 4),  # the paper's step
-    "sd-1.5-1": Case("sd-1.5", 1),  # as the leanest open run, with one view
+    "sd-1.5-1": Case("sd-1.5", 1),  # the smallest case, with one view
     "sd-1.5-4": Case("sd-1.5", 4),
     "sd-1.5-4-recompute": Case("sd-1.5", 4, ("model.vae_recompute=true",)),
 }
@@ -62,7 +62,7 @@ TINY_SETTINGS = ("render.resolution=8", "render.samples=8", "field.hidden_width=
 
 
 class Clock:
-    """Seconds by part, each between two synchronizations; nested parts are taken out of the one around them."""
+    """Seconds by part, each between two synchronizations; a nested part does not count in the outer one."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -96,8 +96,8 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Of one case: seconds of the bare forward pass, of whole steps, and of each part; peak bytes; weights."""
+class Timings:
+    """Timings of one case: seconds of the forward pass alone, of whole steps and of each part; peak bytes; weights."""
 
     forward: float
     steps: list[float]
@@ -111,19 +111,19 @@ class Figures:
 
     @property
     def minutes(self) -> float:
-        """Of the paper's run: the mean, since views are shaded differently."""
+        """Minutes of the paper's run, by the mean step, since views are shaded differently."""
         return statistics.fmean(self.steps) * ITERATIONS / 60
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Most memory held: torch's, cache included and CUDA's context not, on a GPU; on a CPU the process's so far."""
+    """Peak memory: torch's allocator with its cache, without CUDA's context, on a GPU; the process's peak on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def forward_alone(denoiser: Any, rows: int, width: int, repeats: int, clock: Clock) -> float:
-    """Median seconds of the bare network on `rows` noisy pictures."""
+    """Median seconds of the network alone on `rows` noisy images."""
     config, device, dtype = denoiser.network.config, denoiser.device, denoiser.dtype
     side = getattr(denoiser, "latent_size", config.sample_size)
     z = torch.randn(rows, config.in_channels, side, side, device=device, dtype=dtype)
@@ -138,8 +138,8 @@ def forward_alone(denoiser: Any, rows: int, width: int, repeats: int, clock: Clo
     return statistics.median(times[3:])
 
 
-def time_case(case: Case, config: Config, tiny: bool, steps: int, device: torch.device) -> Figures:
-    """Build the model and a run of this configuration and time it. Raises DreamwrightError as a run does."""
+def time_case(case: Case, config: Config, tiny: bool, steps: int, device: torch.device) -> Timings:
+    """Build the model and time a run of this configuration. Raises DreamwrightError."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     size = (TINY if tiny else SIZES)[case.model]
@@ -161,7 +161,7 @@ def time_case(case: Case, config: Config, tiny: bool, steps: int, device: torch.
         run.train_step()
         whole.append(clock.now() - begun)
     peak = peak_bytes(device)
-    return Figures(forward, whole, split(run, denoiser, steps, clock), peak, count)
+    return Timings(forward, whole, split(run, denoiser, steps, clock), peak, count)
 
 
 def split(run: FieldScene, denoiser: Any, steps: int, clock: Clock) -> dict[str, float]:
@@ -179,7 +179,7 @@ def split(run: FieldScene, denoiser: Any, steps: int, clock: Clock) -> dict[str,
     torch.Tensor.backward = clock.around("backward", backward)
     try:
         for _ in range(steps):
-            with clock.part("rendering"):  # what no part inside claims: cameras, rays, field, compositing, checks
+            with clock.part("rendering"):  # the rest: cameras, rays, field, compositing, checks
                 run.train_step()
     finally:
         torch.Tensor.backward = backward
@@ -188,12 +188,12 @@ def split(run: FieldScene, denoiser: Any, steps: int, clock: Clock) -> dict[str,
 
 
 def verdict(met: bool, text: str) -> str:
-    """The figure, bold where the target is missed."""
+    """The text, bold where the target is missed."""
     return text if met else f"**{text}**"
 
 
-def row(name: str, case: Case, f: Figures, tiny: bool) -> str:
-    """One line of the table; a target that is missed is bold, save that tiny models have none."""
+def row(name: str, case: Case, f: Timings, tiny: bool) -> str:
+    """One row of the table; missed targets are bold, except with tiny models."""
     ratio = f.step / f.forward
     cells = [
         f"{name}, {f.unet_weights / 1e6:.0f} M", str(case.views), f"{1e3 * f.forward:.1f}", f"{1e3 * f.step:.1f}",

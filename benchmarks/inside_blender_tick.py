@@ -99,7 +99,9 @@ def work() -> Iterator[float]:
     session.submit("a red mushroom", "", "starter", "quick", 0, {"run.steps": 10_000})
     if not bpy.app.background:
         bpy.ops.dreamwright.show_preview()
-    yield from until(lambda: bool(session.previews.get(session.previewed_job)) and session.previewed_job != large, "the previews")
+    yield from until(
+        lambda: bool(session.previews.get(session.previewed_job)) and session.previewed_job != large, "the previews"
+    )
     yield from pause(1.0)
 
     watch()

@@ -5,7 +5,7 @@
 
 The paths are checkouts of github.com/ashawkey/stable-dreamfusion and github.com/nerfstudio-project/nerfstudio, or one of
 the two; their code is imported from there. Packages that they import and do not use in a step may be missing: the tables
-say which were replaced by empty modules (`peers_standins.py`).
+say which were replaced by empty modules (`peers_stubs.py`).
 
 Every contender lives in a process of its own. They take turns, A B C A B C, so that other work on the machine hits all
 alike; the ratio of two is the median over the rounds of the ratio within a round. Prints Markdown for docs/results/results.md.
@@ -40,13 +40,13 @@ PEERS = {
 }
 # The contender of ours whose work is nearest to a peer's.
 NEAREST = {"stable-dreamfusion -O2": "ours, dense MLP", "generfacto, 96 samples": "ours, dense voxels"}
-SPARE = 1_000_000_000  # bytes that are left to others
+RESERVED_BYTES = 1_000_000_000  # left to other processes
 PARTS, POINTS = ("rendering", "guidance", "backward", "optimizer"), "points"
 
 
 @dataclass(frozen=True)
-class Turn:
-    """Mean seconds of a step by part, points asked for, processor seconds, and the process's peak memory so far in bytes."""
+class TurnTimes:
+    """Mean seconds of a step by part, points queried, processor seconds, and the process's peak memory in bytes."""
 
     parts: dict[str, float]
     points: float
@@ -59,7 +59,7 @@ class Turn:
 
     @property
     def unguided(self) -> float:
-        """The step without the time in the guidance: what a free gradient would leave."""
+        """Seconds of the step without the guidance."""
         return self.whole - self.parts["guidance"]
 
 
@@ -71,12 +71,12 @@ def peak_memory() -> int:
 
 
 def reset_peak() -> None:
-    """Make the present resident memory the peak (Linux)."""
+    """Reset the peak to the current resident memory (Linux)."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def wait_for_memory(needed: int, patience: float) -> None:
-    """Return once that many bytes are available. Raises RuntimeError after `patience` seconds: others work here too."""
+    """Wait until that many bytes are available. Raises RuntimeError after `patience` seconds."""
     until = time.monotonic() + patience
     while (there := free_bytes("cpu") or 0) < needed:
         if time.monotonic() > until:
@@ -86,8 +86,8 @@ def wait_for_memory(needed: int, patience: float) -> None:
         time.sleep(1)
 
 
-def held_memory(process: BaseProcess) -> int:
-    """Resident bytes of a contender's process: what it keeps from its last turn it need not ask for again."""
+def resident_memory(process: BaseProcess) -> int:
+    """Resident bytes of a contender's process, which it need not allocate again in its next turn."""
     with open(f"/proc/{process.pid}/statm", encoding="ascii") as numbers:
         return os.sysconf("SC_PAGE_SIZE") * int(numbers.read().split()[1])
 
@@ -95,18 +95,20 @@ def held_memory(process: BaseProcess) -> int:
 def work(
     pipe: Connection, name: str, resolution: int, warm: int, threads: int, memory_gb: float, checkouts: dict[str, Path]
 ) -> None:
-    """A contender's process: build it, say what it is, then time a turn whenever asked; None ends it."""
+    """Process of a contender: build it, send its description, then time a turn for each request; None ends it."""
     sys.stdout = sys.stderr  # the peers print while they build
     limit = int(memory_gb * 1e9)
     resource.setrlimit(
         resource.RLIMIT_DATA, (limit, limit)
-    )  # an error here rather than the kernel's choice of a victim
+    )  # an error in this process instead of the kernel's out-of-memory killer
     try:
         import torch
-        from peers_contenders import Guide, build, workload
+        from peers_contenders import SharedGuidance, build, workload
 
         torch.set_num_threads(threads)
-        Guide(workload(resolution)).bank  # libraries and the 2D model are in memory: what follows is the contender's
+        SharedGuidance(
+            workload(resolution)
+        ).bank  # libraries and the 2D model are loaded: memory that follows is the contender's
         reset_peak()
         idle = peak_memory()
         contender = build(name, resolution, warm, checkouts)
@@ -129,8 +131,8 @@ def work(
                 for part, amount in contender.step().items():
                     means[part] += amount / contender.turn
             points, processor_time = means.pop(POINTS), (time.process_time() - begun) / contender.turn
-            pipe.send(Turn(means, points, processor_time, peak_memory() - idle))
-    except Exception as error:  # whatever a peer raises is told in the table's process, which ends the run
+            pipe.send(TurnTimes(means, points, processor_time, peak_memory() - idle))
+    except Exception as error:  # sent to the main process, which ends the run
         pipe.send(
             error if isinstance(error, (ValueError, OSError)) else RuntimeError(f"{type(error).__name__}: {error}")
         )
@@ -138,7 +140,7 @@ def work(
 
 
 def answer(pipe: Connection, name: str) -> Any:
-    """What the process of that contender sends. Raises RuntimeError with its error."""
+    """Receive from a contender's process. Raises RuntimeError with its error."""
     try:
         message = pipe.recv()
     except EOFError as error:
@@ -152,8 +154,8 @@ def answer(pipe: Connection, name: str) -> Any:
 
 def compare(
     names: list[str], resolution: int, options: argparse.Namespace
-) -> tuple[dict[str, dict[str, Any]], dict[str, list[Turn]]]:
-    """What each contender is, and its turns, in the order of the rounds."""
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[TurnTimes]]]:
+    """Description of each contender, and its turns in the order of the rounds."""
     context = multiprocessing.get_context("spawn")
     pipes, workers, about = {}, {}, {}
     try:
@@ -164,10 +166,10 @@ def compare(
             workers[name].start()
             theirs.close()
             about[name] = answer(pipes[name], name)  # one builds at a time
-        turns: dict[str, list[Turn]] = {name: [] for name in names}
+        turns: dict[str, list[TurnTimes]] = {name: [] for name in names}
         for _ in range(options.rounds):
             for name in names:
-                wait_for_memory(about[name]["peak"] - held_memory(workers[name]) + SPARE, options.patience)
+                wait_for_memory(about[name]["peak"] - resident_memory(workers[name]) + RESERVED_BYTES, options.patience)
                 pipes[name].send("go")
                 turns[name].append(answer(pipes[name], name))
         for pipe in pipes.values():
@@ -186,8 +188,8 @@ def ratio(theirs: list[float], ours: list[float]) -> str:
     return f"{statistics.median(each):.1f} ({each[0]:.1f}-{each[-1]:.1f})"
 
 
-def table(resolution: int, about: dict[str, dict[str, Any]], turns: dict[str, list[Turn]]) -> str:
-    """Markdown: one row a contender, ratios against ours as shipped."""
+def table(resolution: int, about: dict[str, dict[str, Any]], turns: dict[str, list[TurnTimes]]) -> str:
+    """Markdown table with a row for each contender; ratios are to our preset as shipped."""
     ours = turns[FIRST]
     lines = [
         f"{resolution} x {resolution} rays; medians of {len(ours)} rounds; ratios to *{FIRST}* with their range:",
@@ -289,7 +291,7 @@ def main() -> None:
 
 
 def processor() -> str:
-    """The processor's name as Linux tells it."""
+    """The processor's name from /proc/cpuinfo."""
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

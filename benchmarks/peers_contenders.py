@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import peers_standins
+import peers_stubs
 import torch
 from torch import Tensor
 
@@ -35,13 +35,13 @@ from dreamwright.backend.scenes.field_scene import STREAMS, FieldScene
 from dreamwright.backend.text.prompts import PromptEmbeddings
 
 PARTS = ("rendering", "guidance", "backward", "optimizer")
-POINTS = "points"  # how many positions the step asked a network or grid about
+POINTS = "points"  # positions at which a step queries a network or grid
 PROMPT, SEED, SAMPLES = "a red mushroom", 0, 96
-PROGRESS = 0.5  # of a peer's run, which the guidance is told; it decides nothing about time
+PROGRESS = 0.5  # of a peer's run, passed to the guidance; it has no effect on the time
 
 
-class Split:
-    """Seconds of one step by part; what no part claims is rendering."""
+class PartTimes:
+    """Seconds of one step by part; the rest is rendering."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)
@@ -56,7 +56,7 @@ class Split:
 
 
 def workload(resolution: int) -> Config:
-    """What all contenders share: one shaded view of resolution^2 rays, a learned background, the draft preset's cameras."""
+    """The workload of all contenders: one shaded view of resolution^2 rays, a learned background, draft's cameras."""
     draft = get_preset("draft").config
     return replace(
         draft,
@@ -66,15 +66,15 @@ def workload(resolution: int) -> Config:
     )
 
 
-class Guide:
-    """The starter's SDS gradient, the same for everybody; `answer` is a Guidance's method."""
+class SharedGuidance:
+    """The starter's SDS gradient, which all contenders use."""
 
     def __init__(self, config: Config) -> None:
         denoiser = PixelDiffusion.load(Path(resolve_model("starter")))
         self.bank = PromptEmbeddings(denoiser, PROMPT, config.guidance)
         denoiser.free_text_encoder()
         self._distillation = ScoreDistillation(denoiser, config.guidance)
-        self.split = Split()
+        self.split = PartTimes()
 
     def gradient(
         self, image: Tensor, cameras: Any, conditioning: Any, generator: Any, progress: float
@@ -92,7 +92,7 @@ class Views:
         self.rewind()
 
     def rewind(self) -> None:
-        """Begin again with the first camera."""
+        """Restart from the first camera."""
         self.generator.manual_seed(SEED * len(STREAMS) + STREAMS.index("cameras") + 1)
 
     def next(self) -> tuple[Cameras, Tensor]:
@@ -107,7 +107,7 @@ class Views:
 
 
 class Ours:
-    """A step of `FieldScene.train_step`, whole: cameras, checks and penalties included."""
+    """A whole step of `FieldScene.train_step`, with cameras, checks and regularizers."""
 
     turn = 1  # steps that are timed together
 
@@ -115,7 +115,7 @@ class Ours:
         config = workload(resolution)
         if variant in ("as shipped", "at its start"):
             self.about = f"voxels 16, 32, 64; occupancy grid, unseen samples skipped; timed from step {warm} of {config.run.steps}"
-            self.turn = config.render.occupancy_interval  # so that every turn pays for one update of the grid
+            self.turn = config.render.occupancy_interval  # every turn has one update of the grid
         else:
             # Nothing is skipped: every sample inside the sphere gets density, color and normal.
             renderer_module.SMALLEST_WEIGHT = -1.0
@@ -130,9 +130,11 @@ class Ours:
             size = FieldConfig(
                 bounding_radius=config.field.bounding_radius, hidden_width=64, hidden_blocks=2, encoding_levels=12
             )
-            rates = replace(config.optimizer, learning_rate=1e-3, final_rate=1e-4)  # voxels' rates would blow up an MLP
+            rates = replace(
+                config.optimizer, learning_rate=1e-3, final_rate=1e-4
+            )  # an MLP diverges at the voxels' rates
             config = replace(config, field=size, optimizer=rates)
-        self.guide = Guide(config)
+        self.guide = SharedGuidance(config)
         self.scene = FieldScene(config, self.guide, self.guide.bank, SEED)
         self.parameters = sum(p.numel() for p in self.scene.field.parameters())
         self.samples = str(SAMPLES)
@@ -148,16 +150,16 @@ class Ours:
         self.scene.optimizer.step = timed_step
 
     def step(self) -> dict[str, float]:
-        """Seconds by part, and how many points were asked for."""
+        """Seconds by part, and the number of points queried."""
         guide = self.guide
-        guide.split = Split()
+        guide.split = PartTimes()
         backward = torch.Tensor.backward
 
         def timed(tensor: Tensor, *arguments: Any, **options: Any) -> None:
             with guide.split.part("backward"):
                 backward(tensor, *arguments, **options)
 
-        torch.Tensor.backward = timed  # FieldScene.train_step calls it inside
+        torch.Tensor.backward = timed  # called inside FieldScene.train_step
         begun = time.perf_counter()
         try:
             scalars = self.scene.train_step()
@@ -167,18 +169,18 @@ class Ours:
 
 
 class Peer:
-    """What the two peers share: the rays, the guidance, the order of a step."""
+    """Base of the two peers: rays, guidance and order of a step."""
 
     turn = 1
     parameters: int
     samples: str
-    points: int  # positions a ray that a network is asked about
+    points: int  # positions on a ray at which a network is queried
     about: str
     optimizers: list[torch.optim.Optimizer]
 
     def __init__(self, resolution: int) -> None:
         config = workload(resolution)
-        self.resolution, self.views, self.guide = resolution, Views(config), Guide(config)
+        self.resolution, self.views, self.guide = resolution, Views(config), SharedGuidance(config)
         self.noise = torch.Generator().manual_seed(SEED)
 
     def render(self, origins: Tensor, directions: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,8 +191,8 @@ class Peer:
         """The project's schedules."""
 
     def step(self) -> dict[str, float]:
-        """Seconds by part, and how many points were asked for."""
-        split = self.guide.split = Split()
+        """Seconds by part, and the number of points queried."""
+        split = self.guide.split = PartTimes()
         begun = time.perf_counter()
         cameras, origins, directions, light = self.views.next_rays()
         for optimizer in self.optimizers:
@@ -220,7 +222,7 @@ class StableDreamfusion(Peer):
 
     def __init__(self, checkout: Path, resolution: int) -> None:
         super().__init__(resolution)
-        self.finders = peers_standins.allow(self.MISSING)
+        self.finders = peers_stubs.allow(self.MISSING)
         sys.path.insert(0, str(checkout))
         from nerf.network import NeRFNetwork
         from optimizer import Adan
@@ -242,7 +244,7 @@ class StableDreamfusion(Peer):
         self.parameters = sum(p.numel() for p in self.model.parameters())
         self.samples, self.points = "64 + 32", 64 + 32 + 96  # densities first, then all again for colors and normals
         self.about = "its frequency MLP of 64 units, 5 layers; torch renderer"
-        peers_standins.seal()
+        peers_stubs.seal()
 
     def render(self, origins: Tensor, directions: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
         size = self.resolution
@@ -274,7 +276,7 @@ class Nerfstudio(Peer):
 
     def __init__(self, checkout: Path, resolution: int, proposals: tuple[int, int]) -> None:
         super().__init__(resolution)
-        self.finders = peers_standins.allow(self.MISSING, self.REPLACED)
+        self.finders = peers_stubs.allow(self.MISSING, self.REPLACED)
         sys.path.insert(0, str(checkout))
         from nerfstudio.cameras.rays import RayBundle
         from nerfstudio.data.scene_box import SceneBox
@@ -304,7 +306,7 @@ class Nerfstudio(Peer):
         before, after = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION
         self.before = [c for c in callbacks if before in c.where_to_run]
         self.after = [c for c in callbacks if after in c.where_to_run]
-        for callback in callbacks:  # those that fire at one step have fired long ago
+        for callback in callbacks:  # one-time callbacks are before this step
             for step in callback.iters or ():
                 callback.run_callback_at_location(step, callback.where_to_run[0])
         self.now, self.bundle, self.places = self.STEP, RayBundle, (before, after)
@@ -313,7 +315,7 @@ class Nerfstudio(Peer):
         self.points = sum(proposals) + config.num_nerf_samples_per_ray
         self.about = "its torch hash grid (16 levels to 256), two proposal nets, PDF sampler"
         self.after_step()
-        peers_standins.seal()
+        peers_stubs.seal()
 
     def render(self, origins: Tensor, directions: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
         for callback in self.before:
@@ -330,14 +332,14 @@ class Nerfstudio(Peer):
         self.now += 1
 
 
-def _with_rest(split: Split, total: float) -> dict[str, float]:
-    """The parts, rendering being what is left of the total."""
+def _with_rest(split: PartTimes, total: float) -> dict[str, float]:
+    """The parts with rendering as the rest of the total."""
     rest = total - sum(split.seconds.values())
     return {**split.seconds, "rendering": split.seconds["rendering"] + rest}
 
 
 def build(name: str, resolution: int, warm: int, checkouts: dict[str, Path]) -> Ours | Peer:
-    """The contender of that name; its step is ready to be timed."""
+    """Build the contender of that name, ready to be timed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the peers use deprecated names of torch
         if name.startswith("ours, "):

@@ -19,10 +19,10 @@ from dreamwright.backend.config.schema import ModelConfig
 from dreamwright.backend.guidance.denoisers.base import DenoiserParts
 from dreamwright.backend.guidance.denoisers.latent import LatentDiffusion
 from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
-from dreamwright.backend.text.conditioning import Conditioning
 from dreamwright.backend.guidance.noise_schedule import NoiseSchedule
 from dreamwright.backend.models.acceleration import accelerate
 from dreamwright.backend.models.vae import VAE
+from dreamwright.backend.text.conditioning import Conditioning
 
 TOKENS = 77  # of a prompt, for both families
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Time of an optimization step, split into its parts, for each preset; and our renderer beside a plain dense one.
+"""Time of an optimization step by part, for each preset; and the renderer compared with a dense reference.
 
     python benchmarks/step_time.py [--presets draft standard paper] [--steps 20] [--threads 2]
 
 The paper's field is timed on one view of 32 x 32 pixels by default (--paper-full times the whole step): a full step
-takes minutes on a CPU. All figures of one table come from one run; compare ratios, machines are noisy.
+takes minutes on a CPU. All values of a table come from one run; compare ratios of one run only.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from dreamwright.backend.rendering.shading import Shading, shade
 from dreamwright.backend.scenes.field_scene import FieldScene
 from dreamwright.backend.text.prompts import PromptEmbeddings
 
-CLAY = Shading("textureless", 0.3, 0.7)
+TEXTURELESS = Shading("textureless", 0.3, 0.7)
 
 
 class Stopwatch:
-    """Wraps functions and adds up the time spent in each."""
+    """Wraps functions and sums the time spent in each."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -50,8 +50,8 @@ class Stopwatch:
         return timed
 
 
-def dense_picture(field: Field, cameras: Any, light: torch.Tensor, resolution: int, samples: int) -> torch.Tensor:
-    """The reference: every sample of every ray queried and shaded, nothing skipped."""
+def dense_image(field: Field, cameras: Any, light: torch.Tensor, resolution: int, samples: int) -> torch.Tensor:
+    """The dense reference: every sample of every ray is queried and shaded."""
     rays = camera_rays(cameras, resolution)
     radius = field.bounding_radius
     center = cameras.position.norm(dim=1)[:, None, None]
@@ -113,10 +113,10 @@ def compare_renderers(run: FieldScene, repeats: int = 5) -> None:
     background = torch.full((1, resolution**2, 3), 0.5)
 
     def ours() -> torch.Tensor:
-        return run.renderer.render(run.field, background, cameras, [CLAY], light, resolution).image
+        return run.renderer.render(run.field, background, cameras, [TEXTURELESS], light, resolution).image
 
     def dense() -> torch.Tensor:
-        return dense_picture(run.field, cameras, light, resolution, samples)
+        return dense_image(run.field, cameras, light, resolution, samples)
 
     times = {}
     for label, picture in (("ours", ours), ("dense", dense)):

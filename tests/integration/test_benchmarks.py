@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The benchmarks that need other machines or other people's code: their commands are in order and compare like with like."""
+"""Benchmarks that need a GPU or other projects: their commands run, and their workloads are equal."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from dreamwright.backend.scenes.field_scene import FieldScene
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # scripts, not a package
 
-import gpu_step  # noqa: E402
-import peers  # noqa: E402
-import peers_contenders  # noqa: E402
-import peers_standins  # noqa: E402
-import random_models  # noqa: E402
+import gpu_step
+import peers
+import peers_contenders
+import peers_stubs
+import random_models
 
 
 def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +32,7 @@ def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment)
 
 
-def test_the_models_have_as_many_weights_as_the_published_ones() -> None:
+def test_random_models_have_the_published_sizes() -> None:
     """DeepFloyd calls IF-I-XL 4.3B; Stable Diffusion 1.5 is known for 860 M, and its VAE for 83.65 M."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
@@ -45,9 +45,7 @@ def test_the_models_have_as_many_weights_as_the_published_ones() -> None:
     assert random_models.weights(vae) == 83_653_863
 
 
-def test_the_gpu_benchmark_runs_whole_with_tiny_models(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_gpu_benchmark_with_tiny_models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(
         sys, "argv", ["gpu_step.py", "--tiny", "--steps", "1", "--cases", "if-xl-4", "sd-1.5-4-recompute"]
     )
@@ -59,14 +57,14 @@ def test_the_gpu_benchmark_runs_whole_with_tiny_models(
     assert all(float(cell) > 0 for cell in (*pixel[1:], *latent[1:])), rows
 
 
-def test_without_a_gpu_the_gpu_benchmark_says_so_and_how_to_try_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_benchmark_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["gpu_step.py"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="no CUDA device.*--tiny"):
         gpu_step.main()
 
 
-def test_the_parts_of_a_step_are_counted_once_where_one_holds_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nested_parts_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rendering 1 + guidance (2 + forward 4) + 8: the parts are 9, 2 and 4."""
     clock, time = gpu_step.Clock(torch.device("cpu")), 0.0
     monkeypatch.setattr(clock, "now", lambda: time)
@@ -80,11 +78,11 @@ def test_the_parts_of_a_step_are_counted_once_where_one_holds_another(monkeypatc
     assert [clock.seconds[p] for p in ("rendering", "rest of the guidance", "U-Net forward")] == [9, 2, 4]
 
 
-def test_missed_targets_are_bold_and_met_ones_are_not() -> None:
+def test_missed_targets_are_bold() -> None:
     def cells(step: float, peak: float, case: str) -> list[str]:
         parts = dict.fromkeys(gpu_step.PARTS, 0.01)
         return (
-            gpu_step.row(case, gpu_step.CASES[case], gpu_step.Figures(0.05, [step], parts, int(peak * 1e9), 1), False)
+            gpu_step.row(case, gpu_step.CASES[case], gpu_step.Timings(0.05, [step], parts, int(peak * 1e9), 1), False)
             .strip("| ")
             .split(" | ")
         )
@@ -95,7 +93,7 @@ def test_missed_targets_are_bold_and_met_ones_are_not() -> None:
 
 
 class Recorder:
-    """A guidance that keeps the cameras it is shown."""
+    """A guidance that records the cameras."""
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
@@ -105,7 +103,7 @@ class Recorder:
         return GuidanceResult(torch.zeros_like(image), {})
 
 
-def test_peers_are_given_the_rays_that_ours_renders() -> None:
+def test_peers_get_the_same_rays() -> None:
     """The same cameras in the same order, and rays that meet the unit sphere where ours meet the bounding sphere."""
     config, recorder = peers_contenders.workload(8), Recorder()
     scene = FieldScene(config, recorder, SimpleNamespace(for_cameras=lambda *views: None), peers_contenders.SEED)
@@ -120,21 +118,21 @@ def test_peers_are_given_the_rays_that_ours_renders() -> None:
         assert torch.allclose(origins[0] * unit, cameras.position[0])
 
 
-def test_every_view_of_the_comparison_is_shaded_and_of_one_size() -> None:
+def test_views_of_the_comparison_are_shaded_and_of_one_size() -> None:
     config = peers_contenders.workload(24)
     assert (config.render.resolution, config.render.coarse_resolution, config.run.views_per_step) == (24, 0, 1)
     assert (config.shading.albedo_only_share, config.shading.shaded_probability) == (0.0, 1.0)
 
 
-def test_ratios_are_taken_within_a_round() -> None:
+def test_ratios_are_within_a_round() -> None:
     """A round in which everything took ten times as long leaves the ratio alone; of 2, 3, 4 the median is 3."""
     assert peers.ratio([2.0, 30.0, 4.0], [1.0, 10.0, 1.0]) == "3.0 (2.0-4.0)"
 
 
-def test_a_stand_in_can_be_imported_and_subclassed_but_not_used_once_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stubs_cannot_be_used_once_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    monkeypatch.setattr(peers_standins.StandIn, "sealed", False)
-    finder, _ = peers_standins.allow(["surely_missing", "json"])
+    monkeypatch.setattr(peers_stubs.Stub, "sealed", False)
+    finder, _ = peers_stubs.allow(["surely_missing", "json"])
     try:
         import surely_missing.inner as missing
 
@@ -143,24 +141,24 @@ def test_a_stand_in_can_be_imported_and_subclassed_but_not_used_once_sealed(monk
 
         assert missing.decorator(kept) is kept
         assert isinstance(missing.Base, type) and missing.Kind["n 3"] is Any
-        peers_standins.seal()
-        with pytest.raises(peers_standins.StandInUsed):
+        peers_stubs.seal()
+        with pytest.raises(peers_stubs.StubUsedError):
             missing.function(1)
-        with pytest.raises(peers_standins.StandInUsed):
+        with pytest.raises(peers_stubs.StubUsedError):
             missing.Base()
-        assert finder.roots() == {"surely_missing"}, "what is installed is never replaced"
+        assert finder.roots() == {"surely_missing"}, "installed packages are not replaced"
     finally:
         for name in ("surely_missing.inner", "surely_missing"):
             sys.modules.pop(name, None)
 
 
-def test_a_folder_that_is_no_checkout_is_named_with_what_it_lacks(tmp_path: Path) -> None:
+def test_bad_checkouts_are_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="nerf/network.py"):
         peers.checkouts(SimpleNamespace(stable_dreamfusion=tmp_path, nerfstudio=None))
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
-def test_the_comparison_runs_with_ours_alone() -> None:
+def test_comparison_runs_with_ours_alone() -> None:
     """Contenders live in processes of their own, and ours against itself is 1.0."""
     done = script("peers.py", "--resolutions", "8", "--rounds", "1", "--warm", "0", "--only", "ours, as shipped")
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stand-ins for packages that a peer imports at its top and does not use in an optimization step.
+"""Stubs for packages that a peer imports and does not use in an optimization step.
 
-Their modules import meshing, plotting, logging and CUDA packages that are not installed here. A stand-in lets such a
+Their modules import meshing, plotting, logging and CUDA packages that are not installed. A stub lets such a
 name be imported, subclassed, subscripted in an annotation and used as a decorator; once `seal` was called, calling one
 raises, so a timed step cannot rest on it unnoticed.
 """
@@ -16,30 +16,32 @@ from types import ModuleType
 from typing import Any
 
 
-class StandInUsed(RuntimeError):
-    """A stand-in was called after `seal`: the code that is being timed needs the real package."""
+class StubUsedError(RuntimeError):
+    """A stub was called after `seal`: the timed code needs the real package."""
 
 
-class StandIn:
-    """Anything that a module may do at import time with a name it does not use afterwards."""
+class Stub:
+    """Supports whatever a module does at import time with a name that it does not use afterwards."""
 
     sealed = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        if StandIn.sealed:
-            raise StandInUsed(
-                f"a stand-in was called with {arguments} {options}; the timed code needs the real package; install it"
+        if Stub.sealed:
+            raise StubUsedError(
+                f"a stub was called with {arguments} {options}; the timed code needs the real package; install it"
             )
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        if StandIn.sealed:
-            raise StandInUsed("a stand-in was called; the timed code needs the real package; install it")
-        return arguments[0] if len(arguments) == 1 and callable(arguments[0]) else self  # as a decorator: nothing done
+        if Stub.sealed:
+            raise StubUsedError("a stub was called; the timed code needs the real package; install it")
+        return (
+            arguments[0] if len(arguments) == 1 and callable(arguments[0]) else self
+        )  # as a decorator: returns the function
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return StandIn if name[:1].isupper() else StandIn()
+        return Stub if name[:1].isupper() else Stub()
 
     def __class_getitem__(cls, key: Any) -> Any:
         return Any  # Float[Tensor, "n 3"] in an annotation
@@ -48,17 +50,17 @@ class StandIn:
         return Any
 
 
-class StandInModule(ModuleType):
-    """A module in which every name exists: capitalised ones are classes, others can be called and decorate."""
+class StubModule(ModuleType):
+    """A module in which every name exists: capitalized ones are classes, others can be called and used as decorators."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return StandIn if name[:1].isupper() else StandIn()
+        return Stub if name[:1].isupper() else Stub()
 
 
-class StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Serves the named top-level packages and what is inside them, where nothing real was found."""
+class StubFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the named top-level packages and their submodules where they are not installed."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names, self.served = tuple(names), []
@@ -70,24 +72,24 @@ class StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         self.served.append(spec.name)
-        return StandInModule(spec.name)
+        return StubModule(spec.name)
 
     def roots(self) -> set[str]:
-        """The allowed names that were needed."""
+        """The stubbed packages that were imported."""
         return {name for name in self.names if name in self.served}
 
     def exec_module(self, module: ModuleType) -> None:
         """Nothing to run."""
 
 
-def allow(missing: Sequence[str], replaced: Sequence[str] = ()) -> tuple[StandInFinder, StandInFinder]:
-    """Stand in for `missing` packages where they are not installed, and for `replaced` ones even where they are."""
-    fallback, override = StandInFinder(missing), StandInFinder(replaced)
+def allow(missing: Sequence[str], replaced: Sequence[str] = ()) -> tuple[StubFinder, StubFinder]:
+    """Stub `missing` packages where they are not installed, and `replaced` ones always."""
+    fallback, override = StubFinder(missing), StubFinder(replaced)
     sys.meta_path.append(fallback)
     sys.meta_path.insert(0, override)
     return fallback, override
 
 
 def seal() -> None:
-    """From now on calling a stand-in raises StandInUsed."""
-    StandIn.sealed = True
+    """From now on, calling a stub raises StubUsedError."""
+    Stub.sealed = True
