@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The finished prop: from a field to a colored mesh in metres with its origin at the base, and a report on it."""
+"""Build the mesh of a field: extracted, cleaned, decimated, colored, in metres with its origin at the base."""
 
 from __future__ import annotations
 
@@ -41,9 +41,8 @@ from .unwrap import unwrap
 
 COARSE_RESOLUTION = 80  # cells a side of the first look at the whole bounding cube
 BOX_MARGIN = 2.0  # coarse cells around what the first look found
-SMOOTHING_ITERATIONS = (
-    4  # of Taubin's filter: takes the grid's ripples, not edges (measured in tests/unit/test_clean.py)
-)
+# Of Taubin's filter: removes the grid's ripples and keeps edges, as tests/unit/test_clean.py measures.
+SMOOTHING_ITERATIONS = 4
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,8 @@ class Mesh:
     """A prop in metres, Z up, front to -Y, origin at the middle of its base.
 
     vertices (V, 3) float32, faces (F, 3) int32 counter-clockwise seen from outside, albedo (V, 3) float32 linear RGB
-    in [0, 1], normals (V, 3) float32 unit, outwards. texture: the albedo as a picture too, where one was asked for.
+    in [0, 1], normals (V, 3) float32 unit, outwards. texture: the albedo as an image too, where one was asked for. The
+    vertices of a mesh that was read from a file are float64 where float32 does not hold them.
     """
 
     vertices: NDArray[np.float32]
@@ -63,11 +63,11 @@ class Mesh:
 
 @dataclass(frozen=True)
 class MeshReport:
-    """What was measured on the way to a mesh."""
+    """Figures of a mesh and of how it was made."""
 
     threshold: float  # density of the surface, 1 / scene unit; 0 where there was no field
     cell: float  # grid spacing, scene units; 0 where there was no field
-    components_dropped: int  # floaters, specks and cavities
+    components_dropped: int  # floaters, specks and cavities that were removed
     components: int  # parts that stayed
     vertices: int
     triangles: int
@@ -77,7 +77,7 @@ class MeshReport:
     volume: float  # cubic metres
     scale: float  # metres a scene unit
     offset: tuple[float, float, float]  # placed = scale * scene + offset
-    texture: int  # texels a side; 0: none, not asked for or stopped
+    texture: int  # texels a side; 0 for a mesh without a texture
     error: MeshFieldError | None  # against the field's own renders; None when no views were given
     # Of a mesh that was optimized itself: share of the faces that point against their neighborhood, and share of its
     # pixels that see the surface from within, where parts run through each other.
@@ -86,8 +86,8 @@ class MeshReport:
     warnings: tuple[str, ...] = ()  # lines for the user
 
     @classmethod
-    def of(cls, surface: Surface, mesh: Mesh, scale: float, offset: FloatArray, **of_its_maker: Any) -> MeshReport:
-        """What can be counted on the surface and on the mesh that was placed from it, beside what only its maker knows."""
+    def of(cls, surface: Surface, mesh: Mesh, scale: float, offset: FloatArray, **measured: Any) -> MeshReport:
+        """The figures of a surface and of the mesh placed from it; `measured`: the other fields."""
         return cls(
             components=int(face_components(surface.faces).max()) + 1,
             vertices=len(mesh.vertices),
@@ -97,8 +97,8 @@ class MeshReport:
             volume=signed_volume(surface) * scale**3,
             scale=scale,
             offset=(float(offset[0]), float(offset[1]), float(offset[2])),
-            texture=len(mesh.texture.picture) if mesh.texture else 0,
-            **of_its_maker,
+            texture=len(mesh.texture.image) if mesh.texture else 0,
+            **measured,
         )
 
 
@@ -143,10 +143,10 @@ def build_mesh(
 ) -> tuple[Mesh, MeshReport]:
     """Extract, clean, decimate, color, to_object_frame: the field's prop as a sound mesh, with a report.
 
-    The field's per-step state must be built (`field.begin_step(progress)`) by the caller, who knows the progress.
-    `views` asks for the mesh-versus-field render error. `progress` hears the share of the texture that is baked; a bake that
-    is told to stop leaves the mesh without one. Raises ConfigError for unusable numbers and RunError for a
-    field that is empty or not finite.
+    Call `field.begin_step(progress)` first. `views`: cameras of the mesh-versus-field render error. `progress` receives
+    the baked share of the texture in [0, 1]; a bake that `should_stop` ends leaves the mesh without a texture. The
+    extraction samples the field itself, without an occupancy grid. Raises ConfigError for settings out of range and
+    RunError for a field that is empty or not finite.
     """
     check_section(config, "mesh")
     grid, threshold = locate_grid(field, config)

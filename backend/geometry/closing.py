@@ -19,10 +19,9 @@ STEEPEST = 0.99  # level at which a filled node counts as deep inside
 def close_pits(grid: DensityGrid, threshold: float, radius: float) -> DensityGrid:
     """The grid with density where the closing of {tau > threshold} with a ball of `radius` (scene units) is solid.
 
-    The closing is what no ball of that radius, rolled around the outside, can reach: pits, cracks and tunnels narrower
-    than two radii fill up, edges and wider openings stay. Gradients of score distillation are noisy, so fields come out
-    pitted where views disagree. Filled nodes get the density whose level (`surface_level`) is their depth in cells below
-    the rolled surface, so the filled parts are smooth. `radius` 0: unchanged.
+    Pits, cracks and tunnels narrower than two radii are filled; edges and wider openings stay. Score distillation has
+    noisy gradients, which leave pits where views disagree. A filled node gets the density whose level (`surface_level`)
+    is its depth in cells below the closed surface, so filled parts are smooth. `radius` 0 changes nothing.
     """
     reach = radius / grid.cell
     if reach <= 0:
@@ -40,9 +39,9 @@ def close_pits(grid: DensityGrid, threshold: float, radius: float) -> DensityGri
 
 
 def project_to_solid(grid: DensityGrid, threshold: float) -> Callable[[FloatArray], FloatArray]:
-    """A function of mu (m, 3): mu, but the nearest node of {tau > threshold} where that is over two cells away; scene units.
+    """A function that moves points (m, 3) over two cells away from {tau > threshold} to its nearest node; scene units.
 
-    Where a pit was filled there is no albedo; its nearest wall has one. Unchanged where nothing is solid.
+    A filled pit has no albedo of its own and takes that of its nearest wall. The identity where nothing is solid.
     """
     solid = grid.tau > threshold
     if not solid.any():

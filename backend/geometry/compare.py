@@ -16,7 +16,7 @@ from .color import linear_to_display
 from .texture import Texture
 from .topology import FloatArray, Surface
 
-PSNR_CEILING = 99.0  # dB reported for identical pictures
+PSNR_CEILING = 99.0  # dB reported for identical images
 
 
 # (cameras) -> image (n, 3, r, r) display sRGB albedo composited on `background`, opacity (n, 1, r, r)
@@ -34,10 +34,10 @@ class FieldViews:
 
 @dataclass(frozen=True)
 class MeshFieldError:
-    """Mean over the views: PSNR of the whole picture and of the object's pixels (dB), IoU of the silhouettes [0, 1]."""
+    """Mean over the views: PSNR of the whole image and of the object's pixels (dB), IoU of the silhouettes [0, 1]."""
 
     psnr: float
-    psnr_object: float  # over pixels that either picture covers: not flattered by the background
+    psnr_object: float  # over pixels that either image covers: not flattered by the background
     silhouette_iou: float
 
 

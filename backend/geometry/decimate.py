@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Quadric decimation to a triangle budget (fast-simplification) that is checked and never trades a sound surface."""
+"""Quadric decimation to a triangle budget (fast-simplification), accepted only while the surface stays sound."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def is_sound(surface: Surface) -> bool:
 
 
 def simplify_once(surface: Surface, triangles: int, aggressiveness: float) -> Surface:
-    """One call of the library on the unit cube (its tolerances are absolute), with repeated and pinched parts repaired."""
+    """One call of the library, in the unit cube (its tolerances are absolute); pinched parts are repaired."""
     low = surface.vertices.min(axis=0)
     size = float(np.ptp(surface.vertices, axis=0).max())
     points = ((surface.vertices - low) / size).astype(np.float32)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The mesh that is refined: checked, welded where its vertices coincide, and scaled to the scene's unit size and back."""
+"""The input mesh of a refinement: validated, welded where vertices coincide, and scaled to the scene and back."""
 
 from __future__ import annotations
 

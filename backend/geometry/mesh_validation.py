@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What counts as a mesh that can be refined. Knows numpy alone, so that a server can ask without loading what refines."""
+"""Validate a mesh for refinement. Imports numpy alone, so that a server can call it without loading torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def validate_mesh(
     """
     if faces.ndim != 2 or faces.shape[1:] != (3,) or vertices.ndim != 2 or vertices.shape[1:] != (3,):
         raise ConfigError(
-            f"a mesh of vertices {vertices.shape} and faces {faces.shape}; allowed are (V, 3) and (F, 3); triangulate it"
+            f"a mesh of vertices {vertices.shape} and faces {faces.shape}; allowed are (V, 3) and (F, 3); "
+            "triangulate it"
         )
     if not 1 <= len(faces) <= MESH_FACES or not 3 <= len(vertices) <= MESH_VERTICES:
         raise ConfigError(
@@ -54,8 +55,8 @@ def validate_mesh(
             "all of the mesh's vertices are at one place" if radius == 0 else f"the mesh has a radius of {radius:.3g}"
         )
         raise ConfigError(
-            f"{problem}; allowed are radii of {number_text(SMALLEST_RADIUS)} to {number_text(LARGEST_RADIUS)}; scale it or "
-            "choose another"
+            f"{problem}; allowed are radii of {number_text(SMALLEST_RADIUS)} to {number_text(LARGEST_RADIUS)}; "
+            "scale it or choose another"
         )
     farthest = float(np.abs(center).max())
     if radius < FINEST_SHARE * farthest:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The albedo of a mesh as a picture: the field is asked at the surface point of every texel."""
+"""The albedo of a mesh as a texture: the field is sampled at the surface point of every texel."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from .topology import FloatArray, IntArray, Surface, vertex_normals
 from .unwrap import Unwrapping
 
 SMALLEST_AREA = 1e-9  # squared texels of twice a face's area, below which no texel takes its color
-BATCH = 1 << 15  # texels between two looks at the clock and at whether to stop
+BATCH = 1 << 15  # texels between two calls of `progress` and `should_stop`
 REACH = 1.5  # texels beyond a triangle's edge that are its own: what bilinear filtering reads there
 
 
 @dataclass(frozen=True)
 class Texture:
-    """picture (s, s, 3) uint8 albedo in display sRGB, row 0 at the top, and where the mesh's corners lie in it."""
+    """image (s, s, 3) uint8 albedo in display sRGB, row 0 at the top, and the uv of the mesh's corners in it."""
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     unwrapping: Unwrapping
 
     def linear_at(self, uv: FloatArray) -> FloatArray:
         """Linear RGB (..., 3) at places (..., 2), between texel centers bilinear in linear RGB, as renderers do."""
-        size = len(self.picture)
+        size = len(self.image)
         place = np.clip(np.asarray(uv, dtype=np.float64) * size - 0.5, 0.0, size - 1.0)
         low = np.minimum(place.astype(np.int64), size - 2)
         column, row = low[..., 0], low[..., 1]
         x, y = np.moveaxis(place - low, -1, 0)[..., None]
         decoded = display_to_linear(np.arange(256) / 255.0)
-        texel = [[decoded[self.picture[row + down, column + right]] for right in (0, 1)] for down in (0, 1)]
+        texel = [[decoded[self.image[row + down, column + right]] for right in (0, 1)] for down in (0, 1)]
         return (1 - y) * ((1 - x) * texel[0][0] + x * texel[0][1]) + y * ((1 - x) * texel[1][0] + x * texel[1][1])
 
     def seen(self, fragments: PixelFragments) -> FloatArray:
@@ -47,15 +47,15 @@ class Texture:
         return self.linear_at(fragments.interpolate(self.unwrapping.corners, self.unwrapping.uv))
 
     def png(self) -> bytes:
-        """The picture as an 8-bit PNG without color profile: glTF reads a base color texture as sRGB whatever it says."""
+        """The image as an 8-bit PNG without a color profile: glTF reads base color textures as sRGB in any case."""
         stream = io.BytesIO()
-        Image.fromarray(self.picture).save(stream, format="PNG")
+        Image.fromarray(self.image).save(stream, format="PNG")
         return stream.getvalue()
 
 
 @dataclass(frozen=True)
 class TexelFragments:
-    """TexelFragments that some face has: pixel (m,) = row * size + column, face (m,), barycentric (m, 3) inside that face."""
+    """Texels that belong to a face: pixel (m,) = row * size + column, face (m,), barycentric (m, 3) in that face."""
 
     pixel: IntArray
     face: IntArray
@@ -100,15 +100,15 @@ def bake(
     progress: Callable[[float], None] = lambda share: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Texture | None:
-    """The field's albedo at every texel of a picture of `size` a side; None when told to stop.
+    """The field's albedo at every texel of an image of `size` a side; None when `should_stop` ends the bake.
 
     `surface` is the mesh in scene units, `cell` the spacing of its grid. Colors are sampled as for vertices
-    (`sample_albedo`), at the texel's point of the triangle, moved by `onto` first. TexelFragments of no face take the color of the
-    nearest that has one, so that neither filtering nor small mip levels show what is between the charts.
+    (`sample_albedo`), at the texel's point of the triangle, moved by `onto` first. Texels of no face take the color of
+    the nearest that has one, so that neither filtering nor small mip levels show what is between the charts.
     """
     texels = covered_texels(unwrapping, size)
     normals = vertex_normals(surface)
-    picture = np.zeros((size * size, 3), dtype=np.uint8)
+    image = np.zeros((size * size, 3), dtype=np.uint8)
     for start in range(0, len(texels.pixel), BATCH):
         if should_stop():
             return None
@@ -117,16 +117,16 @@ def bake(
         point = np.einsum("mc,mck->mk", weights, surface.vertices[faces])
         normal = np.einsum("mc,mck->mk", weights, normals[faces])
         normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-        picture[texels.pixel[rows]] = np.rint(255.0 * sample_albedo(field, onto(point), normal, cell)).astype(np.uint8)
+        image[texels.pixel[rows]] = np.rint(255.0 * sample_albedo(field, onto(point), normal, cell)).astype(np.uint8)
         progress(min(1.0, (start + BATCH) / len(texels.pixel)))
-    return Texture(fill_gaps(picture.reshape(size, size, 3), texels.pixel), unwrapping)
+    return Texture(fill_gaps(image.reshape(size, size, 3), texels.pixel), unwrapping)
 
 
-def fill_gaps(picture: NDArray[np.uint8], known: IntArray) -> NDArray[np.uint8]:
-    """The picture (s, s, 3) with every texel that is not in `known` (m,) colored as the nearest that is."""
-    empty = np.ones(picture.shape[:2], dtype=bool)
+def fill_gaps(image: NDArray[np.uint8], known: IntArray) -> NDArray[np.uint8]:
+    """The image (s, s, 3) with every texel that is not in `known` (m,) colored as the nearest that is."""
+    empty = np.ones(image.shape[:2], dtype=bool)
     empty.reshape(-1)[known] = False
     if empty.all():
-        return picture
+        return image
     row, column = ndimage.distance_transform_edt(empty, return_distances=False, return_indices=True)
-    return picture[row, column]
+    return image[row, column]

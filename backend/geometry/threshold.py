@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from ..errors import RunError
 from ..mesh_rendering.rasterize import orbit_axes
@@ -45,7 +45,7 @@ def first_crossing(values: Tensor, target: float) -> Tensor:
 def march(grid: DensityGrid, axes: FloatArray, resolution: int = VIEW_RESOLUTION) -> RayBundle:
     """Parallel rays along -back through the whole grid, trilinear tau at every half cell, composited by eq 5."""
     radius = 0.5 * float(np.linalg.norm(grid.extent))
-    steps = int(math.ceil(4.0 * radius / grid.cell))
+    steps = math.ceil(4.0 * radius / grid.cell)
     step = 2.0 * radius / steps
     across = (np.arange(resolution) + 0.5) / resolution * 2.0 - 1.0
     along = radius - step * (np.arange(steps) + 0.5)
@@ -55,7 +55,9 @@ def march(grid: DensityGrid, axes: FloatArray, resolution: int = VIEW_RESOLUTION
     normalized = torch.from_numpy((mu / (0.5 * grid.extent)).astype(np.float32))
     volume = torch.from_numpy(grid.tau)[None, None]
     # grid_sample wants (x, y, z) to index the last, middle and first axis; ours are the first, middle and last.
-    tau = F.grid_sample(volume, normalized.flip(-1)[None, None], align_corners=True, padding_mode="zeros")[0, 0, 0]
+    tau = functional.grid_sample(volume, normalized.flip(-1)[None, None], align_corners=True, padding_mode="zeros")[
+        0, 0, 0
+    ]
     optical = torch.cumsum(tau * step, dim=1)
     return RayBundle(tau, step, optical[:, -1] > MEDIAN, (first_crossing(optical, MEDIAN) + 1.0) * step)
 

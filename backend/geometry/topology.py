@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Triangle surfaces and what can be said of them from their indices: edges, holes, orientation, components, volume."""
+"""Triangle surfaces: edges, holes, orientation, components, volume, normals."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def corner_fans(faces: IntArray) -> IntArray:
 
 
 def smooth_groups(vertices: FloatArray, faces: IntArray, crease_deg: float) -> IntArray:
-    """Number the normal that each corner has: (F, 3), as `corner_fans`, but not across edges of `crease_deg` or steeper.
+    """Number the smooth group of each corner: (F, 3), as `corner_fans`, but not across creases of `crease_deg` or more.
 
     With 180 a vertex has one normal for each fan of faces, with 0 every face has its own.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keeping a triangle budget: decimation first, then a coarser surface where the fine one has too many handles or parts."""
+"""Keep a triangle budget: decimate, and where too many handles or parts forbid it, mesh a coarser grid."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A place in a square picture for every triangle of a mesh: charts cut and packed by xatlas."""
+"""UV unwrapping: charts of a mesh, cut and packed into a square image by xatlas."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .topology import FloatArray, IntArray, Surface, face_areas
 
 @dataclass(frozen=True)
 class Unwrapping:
-    """Where the corners of a mesh's faces lie in a square picture; a vertex on a seam has several places.
+    """UV coordinates of the corners of a mesh's faces; a vertex on a seam has several.
 
-    uv (U, 2) float32 in [0, 1]: u to the right, v down from the picture's top left, as in glTF. corners (F, 3) int32 rows
-    of uv. vertex (U,) int32: whose place each row is, so vertex[corners] are the mesh's faces.
+    uv (U, 2) float32 in [0, 1]: u to the right, v down from the image's top left, as in glTF. corners (F, 3) int32 rows
+    of uv. vertex (U,) int32: the vertex of each row, so vertex[corners] are the mesh's faces.
     """
 
     uv: NDArray[np.float32]
@@ -31,13 +31,13 @@ def check_unwrapper() -> None:
     """Raise ConfigError where xatlas is not installed; call it before a long run that will need it."""
     if find_spec("xatlas") is None:
         raise ConfigError(
-            "a texture needs the package xatlas, which is not installed; install it with `pip install xatlas`, or leave "
-            "--texture (mesh.texture) out for vertex colors"
+            "a texture needs the package xatlas, which is not installed; install it with `pip install xatlas`, or "
+            "leave --texture (mesh.texture) out for vertex colors"
         )
 
 
 def unwrap(vertices: FloatArray, faces: IntArray, size: int) -> Unwrapping:
-    """Charts of a mesh, packed with room between them for a picture of `size` texels a side.
+    """Charts of a mesh, packed with room between them for an image of `size` texels a side.
 
     vertices (V, 3), faces (F, 3), triangles in their old order. Faces without area get one point, that of a neighbor.
     Raises ConfigError without xatlas. Runs for about 0.1 ms a triangle and cannot be interrupted.
@@ -54,7 +54,7 @@ def unwrap(vertices: FloatArray, faces: IntArray, size: int) -> Unwrapping:
     atlas.add_mesh(positions.astype(np.float32), np.ascontiguousarray(faces, dtype=np.uint32))
     atlas.generate(xatlas.ChartOptions(), packing)
     vertex, corners, uv = atlas[0]
-    # Its picture comes out a little larger than asked for and not quite square.
+    # Its atlas comes out a little larger than requested and not quite square.
     texels = np.asarray(uv, dtype=np.float64) * [atlas.width, atlas.height]
     scaled = (texels / max(atlas.width, atlas.height)).astype(np.float32)
     vertex, corners = vertex.astype(np.int32), corners.astype(np.int32)
@@ -64,7 +64,7 @@ def unwrap(vertices: FloatArray, faces: IntArray, size: int) -> Unwrapping:
 def _with_dropped_faces(
     uv: NDArray[np.float32], vertex: NDArray[np.int32], positions: FloatArray
 ) -> NDArray[np.float32]:
-    """Corners of faces that are in no chart, which xatlas leaves at 0, go to the place of the nearest vertex that has one."""
+    """uv with that of the nearest vertex for corners of faces in no chart, which xatlas leaves at 0."""
     lost = (uv == 0).all(axis=1)
     if not lost.any() or lost.all():
         return uv

@@ -45,7 +45,8 @@ class MaterialReader:
         component = self._gltf.item("accessors", index).get("componentType")
         if component not in (5121, 5123, 5126):
             raise UnreadableMeshError(
-                f"its COLOR_0 has the component type {component}; allowed are 5121, 5123 and 5126 (bytes, shorts, floats)"
+                f"its COLOR_0 has the component type {component}; allowed are 5121, 5123 and 5126 "
+                "(bytes, shorts, floats)"
             )
         colors = self._gltf.floats(index, ("VEC3", "VEC4"), "COLOR_0", normalized=True)
         if len(colors) != count:
@@ -83,8 +84,8 @@ class MaterialReader:
             source = extensions["EXT_texture_webp"].get("source")
         if source is None:
             raise UnreadableMeshError(
-                f"its base color texture has no image that can be read (extensions: {', '.join(extensions) or 'none'}); "
-                "export it with PNG or JPEG textures"
+                "its base color texture has no image that can be read "
+                f"(extensions: {', '.join(extensions) or 'none'}); export it with PNG or JPEG textures"
             )
         sampler = self._gltf.item("samplers", texture["sampler"]) if "sampler" in texture else {}
         wraps = [sampler.get(name, 10497) for name in ("wrapS", "wrapT")]

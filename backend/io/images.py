@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pictures on disk: a grid of images as a PNG that carries its provenance."""
+"""Images on disk: a grid of images as a PNG with its provenance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.nn import functional
 from ..errors import ExportError
 from .output_files import check_writable
 
-GAP = 2  # pixels between the pictures of a grid
+GAP = 2  # pixels between the images of a grid
 
 
 def check_image_path(path: str | Path) -> Path:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the mesh readers share: the mesh as its file gives it, their one exception, and colors from corners to vertices."""
+"""What the mesh readers share: the mesh of a file, their exception, and vertex colors from corner colors."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class UnreadableMeshError(Exception):
 
 @dataclass(frozen=True)
 class MeshData:
-    """vertices (V, 3) float64, faces (F, 3) int64, albedo (V, 3) float64 linear; notices: what was left out of the file.
+    """vertices (V, 3) float64, faces (F, 3) int64, albedo (V, 3) float64 linear.
 
-    normals (V, 3) float64 unit, where the reader knows the file's own.
+    notices: what was left out of the file. normals (V, 3) float64 unit, where the reader knows the file's own.
     """
 
     vertices: FloatArray

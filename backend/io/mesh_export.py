@@ -44,8 +44,9 @@ def check_output_path(path: str | os.PathLike[str], textured: bool = False) -> P
         )
     if textured and suffix not in TEXTURED:
         raise ExportError(
-            f"cannot write {str(path)!r}: {path.suffix} files hold colors of vertices and no texture; allowed with --texture "
-            f"(mesh.texture) are {' and '.join(TEXTURED)}; end the file's name with one of them, or leave the texture out"
+            f"cannot write {str(path)!r}: {path.suffix} files hold colors of vertices and no texture; allowed "
+            f"with --texture (mesh.texture) are {' and '.join(TEXTURED)}; end the file's name with one of them, or "
+            "leave the texture out"
         )
     check_writable(path)
     if textured and suffix == ".obj":

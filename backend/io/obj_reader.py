@@ -14,8 +14,7 @@ from .mesh_data import PLAIN, MeshData, UnreadableMeshError, check_indices, mean
 from .obj_materials import ObjMaterial, find_file, read_materials
 
 NO_UV = -1
-IGNORED = frozenset("vn vp g o s l p mg lod usemap maplib bevel c_interp d_interp shadow_obj trace_obj bzp cdc".split())
-CURVED = frozenset("curv curv2 surf cstype deg parm trim hole scrv sp end con".split())
+CURVED = frozenset(["curv", "curv2", "surf", "cstype", "deg", "parm", "trim", "hole", "scrv", "sp", "con"])
 
 
 class _Parser:
@@ -150,13 +149,14 @@ def _albedo(parser: _Parser, corners: IntArray, sizes: IntArray) -> FloatArray:
     if undefined:
         names = ", ".join(repr(name) for name in undefined[:3]) + (" ..." if len(undefined) > 3 else "")
         parser.notices.append(
-            f"no material file defines {names}; the faces of {len(undefined)} material{'s' * (len(undefined) > 1)} are gray"
+            f"no material file defines {names}; "
+            f"the faces of {len(undefined)} material{'s' * (len(undefined) > 1)} are gray"
         )
     return mean_corner_colors(count, corners, colors, PLAIN if own is None else own)
 
 
 def _vertex_colors(parser: _Parser) -> FloatArray | None:
-    """(V, 3) linear colors of "v x y z r g b" lines, 0 to 1 or 0 to 255; gray where a line has none; None without any."""
+    """(V, 3) linear colors of "v x y z r g b" lines, 0 to 1 or 0 to 255; gray where a line has none; else None."""
     if not parser.colors:
         return None
     given = np.array(list(parser.colors.values()), dtype=np.float64)
@@ -168,7 +168,7 @@ def _vertex_colors(parser: _Parser) -> FloatArray | None:
 
 
 def _resolved(word: str, count: int) -> int:
-    """Position of a 1-based index, or of one from the end. Raises ValueError for 0 and for what lies before the first."""
+    """Position of a 1-based index, or of one from the end. Raises ValueError for 0 and before the first."""
     index = int(word)
     position = index - 1 if index > 0 else count + index
     if index == 0 or position < 0:

@@ -24,7 +24,7 @@ OWNER_KEY = "Source"  # of the PNG text entry that names the .obj
 
 
 def obj_bytes(mesh: Mesh, provenance: Mapping[str, Any]) -> bytes:
-    """Text OBJ: "v x y z r g b" (display sRGB in [0, 1]), "vn", "f a//a b//b c//c", Z up, metres. Leaves a texture out."""
+    """Text OBJ: "v x y z r g b" (display sRGB in [0, 1]), "vn", "f a//a b//b c//c", Z up, metres; no texture."""
     lines = [f"# {line}" for line in [MADE_BY, *provenance_lines(provenance)]]
     lines.append(f"o {json.dumps(object_name(provenance))[1:-1]}")
     colors = linear_to_display(mesh.albedo.astype(np.float64))
@@ -49,7 +49,7 @@ def sidecar_names(name: str) -> tuple[str, str]:
 def textured_obj(mesh: Mesh, provenance: Mapping[str, Any], name: str) -> dict[str, bytes]:
     """Contents of the files of a textured OBJ by name: its .png, its .mtl, and the .obj `name` last.
 
-    The .obj has "v", "vt" (v from the bottom), "vn" and "f a/t/a". The other files say whose they are, see `is_sidecar_of`.
+    The .obj has "v", "vt" (v from the bottom), "vn" and "f a/t/a". The other files name the .obj, see `is_sidecar_of`.
     """
     if mesh.texture is None:
         raise ValueError("the mesh has no texture")

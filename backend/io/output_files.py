@@ -36,7 +36,7 @@ def check_writable(path: Path) -> Path:
 def check_folder_writable(path: Path) -> Path:
     """Return the path if files can be written into that folder; it need not exist yet and is not created.
 
-    Raises ExportError for a name that is too long, an existing file, and a read-only folder (or nearest existing parent).
+    Raises ExportError for a name that is too long, an existing file, and a read-only folder or nearest parent.
     """
     target = _resolve(path)
     if not target.is_dir() and os.path.lexists(target):
@@ -85,7 +85,8 @@ def _check_name(given: Path, path: Path) -> None:
     length = len(os.fsencode(name))
     if length > limit:
         raise ExportError(
-            f"cannot write {str(given)!r}: the name {name!r} has {length} bytes; allowed are {limit}; give a shorter name"
+            f"cannot write {str(given)!r}: the name {name!r} has {length} bytes; allowed are {limit}; "
+            "give a shorter name"
         )
 
 

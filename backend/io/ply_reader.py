@@ -31,7 +31,7 @@ def read_ply(path: Path) -> MeshData:
     vertices = np.stack([_numbers(vertex, axis).astype(np.float64) for axis in "xyz"], axis=1)
     corners, sizes = _polygons(tables)
     check_indices(corners, len(vertices))
-    picked, polygon = triangulate(vertices, corners, sizes)
+    picked, _ = triangulate(vertices, corners, sizes)
     if not len(picked):
         raise UnreadableMeshError("it holds no triangles")
     albedo, notices = _albedo(tables, corners, sizes, len(vertices), _textures(comments), path.parent)

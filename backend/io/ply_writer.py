@@ -19,10 +19,9 @@ def ply_bytes(mesh: Mesh, provenance: Mapping[str, Any]) -> bytes:
     Positions are float, or double where the mesh has float64 vertices.
     """
     wide = mesh.vertices.dtype == np.float64
-    kinds = {
-        name: ("<f8", "double") if wide and name in "xyz" else ("<f4", "float") for name in "x y z nx ny nz".split()
-    }
-    kinds |= {name: ("u1", "uchar") for name in ("red", "green", "blue")}
+    kinds = dict.fromkeys("xyz", ("<f8", "double") if wide else ("<f4", "float"))
+    kinds |= dict.fromkeys(("nx", "ny", "nz"), ("<f4", "float"))
+    kinds |= dict.fromkeys(("red", "green", "blue"), ("u1", "uchar"))
     vertex = np.zeros(len(mesh.vertices), dtype=[(name, kind) for name, (kind, _) in kinds.items()])
     colors = np.rint(255.0 * linear_to_display(mesh.albedo.astype(np.float64)))
     for axis in range(3):

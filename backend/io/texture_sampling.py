@@ -23,14 +23,14 @@ Wrap = Literal["repeat", "mirror", "clamp"]
 
 @dataclass(frozen=True)
 class ImageTexture:
-    """pixels (h, w, 3) float32 display sRGB in [0, 1], row 0 at the top, and how points beyond and between them read."""
+    """pixels (h, w, 3) float32 display sRGB in [0, 1], row 0 at the top, with the sampler's wrapping and filter."""
 
     pixels: NDArray[np.float32]
     wrap: tuple[Wrap, Wrap] = ("repeat", "repeat")
     nearest: bool = False
 
     def linear_at(self, uv: FloatArray) -> FloatArray:
-        """Linear RGB (n, 3) at uv (n, 2), v down from the top. Raises UnreadableMeshError for uv that are not finite."""
+        """Linear RGB (n, 3) at uv (n, 2), v down from the top. Raises UnreadableMeshError if uv is not finite."""
         if not np.isfinite(uv).all():
             raise UnreadableMeshError("its texture coordinates are not all finite numbers")
         height, width = self.pixels.shape[:2]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Outlines: pixels that a silhouette passes are blended by where it passes, which is how a picture tells a vertex to move.
+"""Antialiased silhouettes: their pixels are blended by where the outline passes, which gives vertices gradients.
 
 After the analytic antialiasing of Laine et al. 2020 (section 3.4): where an outline crosses the line between two pixel
 centers, the pixel that holds the crossing takes of the other's color what the crossing says. There, the outlines are
@@ -67,7 +67,7 @@ class Crossings:
 
 @torch.no_grad()
 def outline_edges(projected: Projected, edges: Edges) -> tuple[Tensor, Tensor, Tensor]:
-    """(view, edge, side) of edges whose faces lie on one side of them on the screen: `side` is the sign of that side."""
+    """(view, edge, side) of edges whose faces lie on one side of them on the screen; `side` is its sign."""
     points, forward = projected.points.double(), projected.forward
     a, b = points[:, edges.ends[:, 0]], points[:, edges.ends[:, 1]]
     first = _cross(b - a, points[:, edges.opposite[:, 0]] - a)
@@ -142,7 +142,7 @@ def _along(ends: Tensor, view: Tensor, side: Tensor, axis: int, buffer: ZBuffer,
 
 
 def antialias(image: Tensor, found: Crossings) -> Tensor:
-    """Picture (n, r, r, c) with its outlines blended, differentiable with respect to colors and crossings.
+    """The image (n, r, r, c) with its outlines blended, differentiable with respect to colors and crossings.
 
     A crossing at distance d from the inner center gives the outer pixel d - 1/2 of the inner color, or the inner pixel
     1/2 - d of the outer one: the share of a pixel's width that the outline has passed or not reached.

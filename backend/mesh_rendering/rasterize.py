@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One view of a mesh as numpy arrays: its color, mask, depth and normal seen by a camera of docs/developer/conventions.md."""
+"""One view of a mesh as numpy arrays, for a camera of docs/developer/conventions.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .visibility import covered_pixels, nearest_faces, project
 
 @dataclass(frozen=True)
 class PixelFragments:
-    """What each pixel of an (r, r) picture sees first; row 0 is the top.
+    """The nearest face at each pixel of an (r, r) image; row 0 is the top.
 
     face (r, r) int64, -1 where empty; barycentric (r, r, 3) perspective-correct; depth (r, r) distance along the
     unit ray through the pixel's center, 0 where empty.
@@ -96,7 +96,7 @@ def render_vertex_colors(
     resolution: int,
     background: FloatArray | float = 1.0,
 ) -> VertexColorImage:
-    """Unlit picture of vertex colors (V, 3), in whatever space they are, on a plain background: see `VertexColorImage`."""
+    """Unlit image of vertex colors (V, 3), of any color space, on a plain background."""
     fragments = rasterize(vertices, faces, position, rotation, focal, resolution)
     color = np.where(
         fragments.mask[..., None],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Differentiable pictures of a vertex-colored mesh: colors, shading and outlines carry gradients to every vertex."""
+"""Differentiable rendering of a vertex-colored mesh: colors, shading and silhouettes have gradients."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .visibility import covered_pixels, nearest_faces, project
 
 @dataclass(frozen=True)
 class Topology:
-    """What stays of a mesh while it is moved: faces (F, 3) int64, color_faces (F, 3) the colors' numbers where they are
-    not the vertices', smooth_groups (F, 3), edges.
+    """What stays of a mesh while its vertices move: faces (F, 3) int64, color_faces (F, 3) rows of the colors, groups
+    (F, 3) of `topology.smooth_groups`, edges.
     """
 
     faces: Tensor
@@ -68,12 +68,11 @@ def render_mesh(
     resolution: int,
     supersampling: int = 1,
 ) -> MeshRendering:
-    """Pictures of vertices (V, 3) with colors (V, 3) display sRGB: one shading and one light (n, 3) a view, plain
+    """Images of vertices (V, 3) with colors (C, 3) display sRGB: one shading and one light (n, 3) a view, plain
     background (n, 3).
 
     Rasterized at `supersampling` times the resolution, antialiased there, then averaged. Shaded by eq 7 at each pixel
-    with the corners' interpolated normal, turned round on faces seen from behind, since meshes of other programs are not
-    always closed.
+    with the corners' interpolated normal, reversed on faces seen from behind, since input meshes may be open.
     """
     n, fine = len(cameras), resolution * supersampling
     projected = project(vertices, cameras, fine)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A picture of a mesh from all around: a row in color and a row without, softly lit."""
+"""Turntable image of a mesh: a row in color and a textureless row, softly lit."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ BACKGROUND = 0.85  # linear grey behind the mesh
 SUPERSAMPLING = 2
 
 
-def lit_images(
-    mesh: Mesh, azimuth_deg: float, elevation_deg: float, resolution: int
-) -> tuple[FloatArray, FloatArray]:
-    """Color and textureless pictures from one azimuth, display sRGB: two (r, r, 3) arrays in [0, 1].
+def lit_images(mesh: Mesh, azimuth_deg: float, elevation_deg: float, resolution: int) -> tuple[FloatArray, FloatArray]:
+    """Color and textureless images from one azimuth, display sRGB: two (r, r, 3) arrays in [0, 1].
 
     c = albedo (ambient + diffuse max(0, n.l)) in linear RGB, with smooth vertex normals and a light that goes with the
     camera. The mesh's bounding sphere fills the frame.
@@ -40,7 +38,7 @@ def lit_images(
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
     light = axes @ (LIGHT / np.linalg.norm(LIGHT))
     shade = AMBIENT + DIFFUSE * np.maximum(normal @ light, 0.0)[..., None]
-    pictures = []
+    images = []
     colors = (
         mesh.texture.seen(seen)
         if mesh.texture
@@ -49,18 +47,19 @@ def lit_images(
     for albedo in (colors, np.full(3, PLAIN)):
         linear = np.where(seen.mask[..., None], np.clip(albedo * shade, 0.0, 1.0), BACKGROUND)
         blocks = linear.reshape(resolution, SUPERSAMPLING, resolution, SUPERSAMPLING, 3)
-        pictures.append(linear_to_display(blocks.mean(axis=(1, 3))))
-    return pictures[0], pictures[1]
+        images.append(linear_to_display(blocks.mean(axis=(1, 3))))
+    return images[0], images[1]
 
 
 def turntable_image(mesh: Mesh, azimuths: int = 8, resolution: int = 160, elevation_deg: float = 15.0) -> Image.Image:
-    """RGB picture of `azimuths` x 2 tiles of resolution x resolution pixels: front first, then by rising azimuth.
+    """RGB image of `azimuths` x 2 tiles of resolution x resolution pixels: front first, then by rising azimuth.
 
     The upper row is in color, the lower textureless. Raises ConfigError for less than one azimuth or 8 pixels.
     """
     if azimuths < 1 or resolution < 8:
         raise ConfigError(
-            f"turntable of {azimuths} azimuths at {resolution} pixels; allowed are 1 or more at 8 or more; give larger numbers"
+            f"turntable of {azimuths} azimuths at {resolution} pixels; allowed are 1 or more at 8 or more; "
+            "give larger numbers"
         )
     tiles = [lit_images(mesh, 360.0 * turn / azimuths, elevation_deg, resolution) for turn in range(azimuths)]
     rows = [np.concatenate([tile[row] for tile in tiles], axis=1) for row in range(2)]

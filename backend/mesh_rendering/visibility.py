@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What each pixel of some views sees of a mesh: projection (differentiable) and a z-buffer (which has no gradient)."""
+"""Visibility of a mesh in some views: projection (differentiable) and a z-buffer (without gradients)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Projected:
 def project(vertices: Tensor, cameras: Cameras, resolution: int) -> Projected:
     """column = (focal x / z + 1/2) r - 1/2, row = (1/2 - focal y / z) r - 1/2, of vertices (V, 3), differentiable.
 
-    x right, y up, z forward (docs/developer/conventions.md). Points behind a camera are nowhere; nothing uses them.
+    x right, y up, z forward (docs/developer/conventions.md). Points behind a camera have no meaning and are not used.
     """
     position, rotation = cameras.position.to(vertices), cameras.rotation.to(vertices)
     local = torch.einsum("nvi,nij->nvj", vertices[None] - position[:, None], rotation)
@@ -55,7 +55,7 @@ class ZBuffer:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pixels (m,) that triangles (m,) may cover: row and column, and the screen's barycentric coordinates (m, 3) there."""
+    """Pixels (m,) that triangles (m,) may cover: row, column, and barycentric coordinates (m, 3) on the screen."""
 
     triangle: Tensor
     row: Tensor
@@ -150,7 +150,7 @@ class Fragments:
 
 
 def covered_pixels(projected: Projected, faces: Tensor, buffer: ZBuffer) -> Fragments:
-    """Barycentric coordinates of what the z-buffer (n, r, r) saw."""
+    """The fragments of a z-buffer (n, r, r)."""
     resolution, vertices = buffer.face.shape[-1], projected.points.shape[1]
     flat = buffer.face.reshape(-1)
     pixel = (flat >= 0).nonzero(as_tuple=True)[0]

@@ -116,6 +116,7 @@ class MeshScene(OptimizedScene):
         size = f"{len(input_mesh.vertices)} vertices, {len(input_mesh.faces)} triangles"
         bound = f"no vertex moves more than {moved:.0f}% of the mesh's radius"
         self.notices = (f"{size}; strength {number_text(refine.strength)}: {bound}",)
+        self.warnings = input_mesh.notices
 
     @property
     def is_done(self) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -36,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def colored_ball() -> Mesh:
     vertices, faces = icosphere(2, 0.8)
     rng = np.random.default_rng(0)
-    where = (vertices + [2.0, -1.0, 0.5]).astype(np.float32)
+    where = (vertices + np.array([2.0, -1.0, 0.5])).astype(np.float32)
     return Mesh(
         where,
         faces.astype(np.int32),
@@ -122,6 +123,44 @@ def test_strength_0_writes_the_same_mesh_bitwise(model: str, ball: Path, tmp_pat
     )
 
 
+MIRRORED = {
+    "asset": {"version": "2.0"},
+    "nodes": [{"mesh": 0, "scale": [-2, 1, 3], "translation": [1e6, 0, 0]}],
+    "scenes": [{"nodes": [0]}],
+    "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "indices": 1, "material": 0}]}],
+    "materials": [{"pbrMetallicRoughness": {"baseColorFactor": [0.25, 0.5, 0.75, 1]}}],
+    "accessors": [
+        {"bufferView": 0, "componentType": 5126, "count": 4, "type": "VEC3"},
+        {"bufferView": 0, "byteOffset": 48, "componentType": 5121, "count": 12, "type": "SCALAR"},
+    ],
+    "bufferViews": [{"buffer": 0, "byteLength": 60}],
+}
+CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], "<f4")
+GIVEN_FILES = {
+    "concave.obj": b"mtllib gone.mtl\nusemtl a\nv 1e5 0 0\nv 100002 0 0\nv 100001 0.25 0\nv 100001 2 0\nf 1 2 3 4\n",
+    "quads.ply": b"ply\nformat ascii 1.0\nelement vertex 4\nproperty double x\nproperty double y\nproperty double z\n"
+    b"property uchar r\nproperty uchar g\nproperty uchar b\nelement face 1\nproperty list uchar int vertex_index\n"
+    b"end_header\n0 0 0 255 0 0\n0.1 0 0 0 255 0\n0.1 0.1 0 0 0 255\n0 0.1 0 9 9 9\n4 0 1 2 3\n",
+    "mirrored.gltf": b"",
+}
+
+
+@pytest.mark.parametrize("name", GIVEN_FILES)
+def test_strength_0_keeps_files_of_other_programs(
+    name: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(GIVEN_FILES[name])
+    if name.endswith(".gltf"):
+        blob = CORNERS.tobytes() + bytes([0, 2, 1, 0, 1, 3, 1, 2, 3, 0, 3, 2])
+        uri = "data:application/octet-stream;base64," + base64.b64encode(blob).decode()
+        (tmp_path / name).write_text(json.dumps({**MIRRORED, "buffers": [{"byteLength": 60, "uri": uri}]}))
+    assert refine(model, tmp_path / name, tmp_path / "same.obj", "--strength", "0") == 0
+    before, after = read_input_mesh(tmp_path / name), read_input_mesh(tmp_path / "same.obj")
+    assert np.array_equal(before.faces, after.faces) and np.array_equal(before.vertices, after.vertices)
+    assert np.abs(before.display - after.display).max() < 1e-5  # an OBJ's colors have five decimals
+    assert ("'gone.mtl' is missing" in capsys.readouterr().err) == (name == "concave.obj")
+
+
 def test_ctrl_c_keeps_a_mesh_and_resume_ends_at_the_uninterrupted_one_bitwise(
     model: str, ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,7 +215,8 @@ def test_a_mistake_costs_one_line_and_exit_code_two(
     for name in ("text.glb", "text.fbx"):
         (tmp_path / name).write_text("no mesh at all")
     (tmp_path / "points.ply").write_text(
-        "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\nend_header\n0 0 0\n"
+        "ply\nformat ascii 1.0\nelement vertex 1\n"
+        "property float x\nproperty float y\nproperty float z\nend_header\n0 0 0\n"
     )
     before = sorted(p.name for p in tmp_path.iterdir())
     arguments, words = MISTAKES[mistake]

@@ -130,7 +130,7 @@ def test_the_glb_has_a_picture_instead_of_vertex_colors_and_is_rough_all_over(
         ROUGHNESS,
     ) and "metallicRoughnessTexture" not in surface
     with Image.open(io.BytesIO(glb_part(files[".glb"], document["images"][0]["bufferView"]))) as picture:
-        assert np.array_equal(np.asarray(picture), mesh.texture.picture), "display sRGB as it is"
+        assert np.array_equal(np.asarray(picture), mesh.texture.image), "display sRGB as it is"
 
 
 def test_seams_split_vertices_and_nothing_else(mesh: Mesh, files: dict[str, Path]) -> None:

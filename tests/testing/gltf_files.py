@@ -265,7 +265,7 @@ def _container(draw: st.DrawFn, document: dict[str, Any], blob: bytes) -> dict[s
         return {"mesh.gltf": json.dumps(document).encode()}
     if form == "file":
         name = draw(st.sampled_from(["mesh.bin", "my mesh #1.bin", "größe 100%.bin"]))
-        buffer["uri"] = "".join(c if c.isalnum() and c.isascii() or c == "." else _percent(c) for c in name)
+        buffer["uri"] = "".join(c if (c.isalnum() and c.isascii()) or c == "." else _percent(c) for c in name)
         return {"mesh.gltf": json.dumps(document).encode(), name: blob}
     text = json.dumps(document).encode()
     text += b" " * (-len(text) % 4)

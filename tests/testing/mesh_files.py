@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hypothesis strategies for PLY and OBJ files as people have them, with what each must be read as, computed on its own."""
+"""Hypothesis strategies for PLY and OBJ files, with what each must be read as, computed independently."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tests.testing.gltf_files import gltf_files
 from tests.testing.mesh_files import MeshCase, obj_files, ply_files, signed_volume
 
 CASES = {"gltf": gltf_files(), "ply": ply_files(), "obj": obj_files()}
-# Colors are kept as float32: half a unit in its last place of 1, and as much again where a texel is filtered at its center.
+# Colors are float32: half a unit in the last place of 1, and as much again where texels are filtered.
 COLOR_TOLERANCE = 1e-6
 
 

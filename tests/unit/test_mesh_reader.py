@@ -61,9 +61,9 @@ def test_morph_targets_stand_at_their_default_weights(tmp_path: Path) -> None:
         {"weights": [0.5], "primitives": [{"attributes": {"POSITION": 0}, "indices": 1, "targets": [{"POSITION": 2}]}]}
     ]
     path = gltf(tmp_path, {"target": lift}, meshes=mesh)
-    assert np.array_equal(y_up(read_input_mesh(path).vertices), TETRAHEDRON + [0, 1, 0])
+    assert np.array_equal(y_up(read_input_mesh(path).vertices), TETRAHEDRON + np.array([0, 1, 0]))
     path = gltf(tmp_path, {"target": lift}, meshes=mesh, nodes=[{"mesh": 0, "weights": [1.0]}])
-    assert np.array_equal(y_up(read_input_mesh(path).vertices), TETRAHEDRON + [0, 2, 0])
+    assert np.array_equal(y_up(read_input_mesh(path).vertices), TETRAHEDRON + np.array([0, 2, 0]))
 
 
 def test_a_skin_is_in_its_rest_pose_and_replaces_the_nodes_transform(tmp_path: Path) -> None:
@@ -184,6 +184,8 @@ def test_obj_vertex_colors_may_have_alpha_or_bytes_and_lines_may_continue(tmp_pa
     assert mesh.albedo.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
+PLY = "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
+PLY_FACE = "element face 1\nproperty list uchar int vertex_indices\n"
 REFUSED_TEXT = {
     "empty.obj": ("", "no triangles"),
     "zero.obj": (OBJ + "f 0 1 2\n", "line 5 is damaged"),
@@ -197,12 +199,11 @@ REFUSED_TEXT = {
     "surface.obj": (OBJ + "cstype bspline\nf 1 2 3\n", "free-form"),
     "no header.ply": ("nothing", "no PLY header"),
     "short.ply": (
-        "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\nend_header\n0 0 0\n",
+        PLY + "end_header\n0 0 0\n",
         "ends within the element vertex",
     ),
     "half colored.ply": (
-        "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\nproperty uchar red\n"
-        "element face 1\nproperty list uchar int vertex_indices\nend_header\n0 0 0 1\n1 0 0 1\n0 1 0 1\n3 0 1 2\n",
+        PLY + "property uchar red\n" + PLY_FACE + "end_header\n0 0 0 1\n1 0 0 1\n0 1 0 1\n3 0 1 2\n",
         "red without",
     ),
     "unknown.ply": ("ply\nformat ascii 2.0\nelement vertex 0\nend_header\n", "no vertices|format"),

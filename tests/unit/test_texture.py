@@ -16,7 +16,7 @@ from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.geometry.build import Mesh, build_mesh
 from dreamwright.backend.geometry.color import display_to_linear, linear_to_display
 from dreamwright.backend.geometry.compare import psnr
-from dreamwright.backend.geometry.texture import Texture, bake, fill_gaps, covered_texels
+from dreamwright.backend.geometry.texture import Texture, bake, covered_texels, fill_gaps
 from dreamwright.backend.geometry.topology import Surface, is_watertight
 from dreamwright.backend.geometry.unwrap import Unwrapping, check_unwrapper, unwrap
 from dreamwright.backend.mesh_rendering.rasterize import orbit_axes, rasterize
@@ -152,7 +152,7 @@ def test_what_is_between_the_charts_is_colored_as_the_nearest_chart(baked) -> No
     mesh, _, _, heard = baked
     owned = covered_texels(mesh.texture.unwrapping, SIZE).pixel
     gaps = np.setdiff1d(np.arange(SIZE * SIZE), owned)
-    picture = mesh.texture.picture.reshape(-1, 3)
+    picture = mesh.texture.image.reshape(-1, 3)
     assert len(gaps) > 100
     colors = {tuple(color) for color in picture[owned].tolist()}
     assert {tuple(color) for color in picture[gaps].tolist()} <= colors
@@ -313,5 +313,5 @@ def test_the_picture_is_what_the_field_says_in_display_srgb() -> None:
         64,
         0.02,
     )
-    assert flat.picture.reshape(-1, 3).tolist() == [[51, 153, 255]] * 64 * 64
+    assert flat.image.reshape(-1, 3).tolist() == [[51, 153, 255]] * 64 * 64
     assert flat.png()[:8] == b"\x89PNG\r\n\x1a\n" and b"iCCP" not in flat.png() and b"gAMA" not in flat.png()
