@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Broken messages get an answer each and end nothing: at the door, at the client, at the workers' port.
 
-`tests/soak/fuzz.py` does the same with 100,000 through a real server's encrypted door; docs/operator/reliability.md has its figures.
+`tests/soak/fuzz_server.py` does the same with 100,000 through a real server's encrypted door; docs/operator/reliability.md has its figures.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgpack
 import pytest
 import zmq
 
+from dreamwright.backend.server.transport.router_socket import Request
 from dreamwright.backend.server.workers.worker_protocol import ProgressReport, pack_order, unpack_order
 from dreamwright.shared import limits
 from dreamwright.shared.codec import check_request, pack, unpack
@@ -22,7 +23,7 @@ from dreamwright.shared.errors import ProtocolError, RequestError
 from dreamwright.shared.messages import JobChanged, JobList, ListJobs, Refusal, SubmitJob
 from dreamwright.shared.subscription import JOBS_REMEMBERED
 from tests.blender.test_messages import JOB
-from tests.soak.fuzz import at_the_door
+from tests.soak.fuzz_server import fuzz_in_process
 from tests.soak.fuzz_client import Victim, fuzz_client, fuzz_orders
 from tests.testing.encrypted_server import EncryptedServer, raw_client
 from tests.testing.message_mutations import MessageMutations, nested
@@ -45,9 +46,10 @@ def deep(depth: int) -> bytes:
 def told(scripted_server: ScriptedServer, data: bytes) -> list[tuple[int, Any]]:
     """What the door says to bytes."""
     said: list[bytes] = []
-    sending, scripted_server.server._send = scripted_server.server._send, lambda route, data: said.append(data) is None
-    scripted_server.server._answer(b"\0abcd", zmq.Frame(data))
-    scripted_server.server._send = sending
+    router = scripted_server.server.router
+    sending, router.send = router.send, lambda route, data: said.append(data) is None
+    scripted_server.server._answer(Request(b"\0abcd", zmq.Frame(data), 1))
+    router.send = sending
     return [unpack(data, limits.REPLY_BYTES) for data in said]
 
 
@@ -92,7 +94,7 @@ def test_invalid_answers_become_internal_errors(
 ) -> None:
     monkeypatch.setattr(scripted_server.server.service, "answer", answer)
     [(number, refusal)] = told(scripted_server, pack(ListJobs(), 7))
-    assert number == 7 and refusal.code == "internal" and "log says more" in refusal.message
+    assert number == 7 and refusal.code == "internal" and "see its log" in refusal.message
     monkeypatch.undo()
     assert isinstance(scripted_server.request(ListJobs()), JobList)
 
@@ -100,7 +102,7 @@ def test_invalid_answers_become_internal_errors(
 def test_mutated_messages_get_one_answer_each(
     tmp_path: Path,
 ) -> None:
-    report = at_the_door(tmp_path, 3000, 7, 60)
+    report = fuzz_in_process(tmp_path, 3000, 7, 60)
     assert report["faults"] == []
     assert sum(report["answers"].values()) >= 2900 and report["answers"]["Refusal bad-message"] > 1500
     assert report["answers"].get("JobReply", 0) > 5, "some of them were right"
@@ -194,7 +196,7 @@ def test_oversized_requests_are_refused_by_the_client(
     assert len(pack(large)) > limits.REQUEST_BYTES
     with pytest.raises(ProtocolError, match="fewer or shorter settings"):
         scripted_server.client.request(large, lambda reply: None)
-    with pytest.raises(ProtocolError, match="allowed are 65536"):
+    with pytest.raises(ProtocolError, match="at most 65536 are allowed"):
         check_request(large)
 
 

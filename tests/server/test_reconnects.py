@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A client whose connection breaks off under it; `tests/soak/comes_back.py` does it at random moments, with its server's death."""
+"""A client whose connection breaks off under it; `tests/soak/reconnects.py` does it at random moments, with its server's death."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import zmq
 from dreamwright.backend.server.workers.worker_protocol import PreviewReport, ProgressReport
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.messages import JobChanged, JobList, JobReply, JobSummary, PreviewFrame
-from tests.soak.comes_back import soak
-from tests.soak.flaky_tcp_proxy import LooseCable
+from tests.soak.reconnects import soak
+from tests.soak.flaky_tcp_proxy import FlakyTcpProxy
 from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.fake_props import picture
 from tests.testing.scripted_worker_server import asked
@@ -31,13 +31,13 @@ def told_of(events: list[Any]) -> list[JobSummary]:
 
 
 @pytest.fixture
-def cable(encrypted_server: EncryptedServer) -> Iterator[LooseCable]:
-    cable = LooseCable(encrypted_server.server.address)
+def cable(encrypted_server: EncryptedServer) -> Iterator[FlakyTcpProxy]:
+    cable = FlakyTcpProxy(encrypted_server.server.address)
     yield cable
     cable.close()
 
 
-def test_reconnect_restores_subscriptions_and_previews(encrypted_server: EncryptedServer, cable: LooseCable) -> None:
+def test_reconnect_restores_subscriptions_and_previews(encrypted_server: EncryptedServer, cable: FlakyTcpProxy) -> None:
     """ZeroMQ connects anew by itself, so soon that no sign of life is missed; to the server it is a stranger."""
     anna = encrypted_server.authorized_client("anna", address=cable.address)
     anna.subscribe()
@@ -61,7 +61,7 @@ def test_reconnect_restores_subscriptions_and_previews(encrypted_server: Encrypt
     assert anna.state is ConnectionState.ONLINE
 
 
-def test_pending_requests_are_resent_after_a_reconnect(encrypted_server: EncryptedServer, cable: LooseCable) -> None:
+def test_pending_requests_are_resent_after_a_reconnect(encrypted_server: EncryptedServer, cable: FlakyTcpProxy) -> None:
     """And not only when the answer is late; once more is one job all the same."""
     anna = encrypted_server.authorized_client("anna", address=cable.address)
     cable.hush(True)
@@ -74,7 +74,7 @@ def test_pending_requests_are_resent_after_a_reconnect(encrypted_server: Encrypt
     assert len(encrypted_server.store.records) == 1
 
 
-def test_lost_greeting_is_repeated(encrypted_server: EncryptedServer, cable: LooseCable) -> None:
+def test_lost_greeting_is_repeated(encrypted_server: EncryptedServer, cable: FlakyTcpProxy) -> None:
     """Its signs of life are answered then, so it never thinks that it should begin anew."""
     anna = encrypted_server.authorized_client("anna", address=cable.address)
     anna._pending.clear()
@@ -91,8 +91,8 @@ def test_slow_clients_are_logged_once_a_minute(
 
     caplog.set_level("INFO")
     with monkeypatch.context() as patch:
-        patch.setattr(encrypted_server.server, "_socket", Full())
-        assert all(encrypted_server.server._send(b"route", b"data") for _ in range(500)), "who is slow is not gone"
+        patch.setattr(encrypted_server.server.router, "socket", Full())
+        assert all(encrypted_server.server.router.send(b"route", b"data") for _ in range(500)), "who is slow is not gone"
     assert [record.messages for record in caplog.records if "slow" in record.message] == [1]
 
 

@@ -102,7 +102,7 @@ def test_replayed_session_bytes_do_nothing(encrypted_server: EncryptedServer) ->
     heard: list[Any] = []
     answering, encrypted_server.server._answer = (
         encrypted_server.server._answer,
-        lambda route, frame: heard.append(frame.bytes),
+        lambda message: heard.append(message.frame.bytes),
     )
     host, _, port = encrypted_server.server.address.removeprefix("tcp://").rpartition(":")
     with socket.create_connection((host, int(port))) as thief:

@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 from dreamwright.backend.server.app import Server
-from dreamwright.backend.server.workers import local_runner as foreman_module
+from dreamwright.backend.server.workers import local_runner
 from dreamwright.backend.server.workers.worker_protocol import JobFinished
 from dreamwright.shared.client import Client
 from dreamwright.shared.connection_state import ConnectionState
@@ -63,9 +63,9 @@ class ScriptedRunner:
     def reports(self):
         told, self.told = self.told, []
         for report in told:
-            if isinstance(report, (JobFinished, foreman_module.WorkerExited)):
+            if isinstance(report, (JobFinished, local_runner.WorkerExited)):
                 self.free.append("cpu")
-            if not isinstance(report, foreman_module.WorkerExited) and not report.attempt:
+            if not isinstance(report, local_runner.WorkerExited) and not report.attempt:
                 report = replace(report, attempt=self.attempts[report.job])
             yield report
 

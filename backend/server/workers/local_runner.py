@@ -110,7 +110,7 @@ class LocalRunner:
             except zmq.Again:
                 break
             except ValueError:
-                continue  # a stranger's message with another number of frames
+                continue  # another program's message with another number of frames
             try:
                 report = unpack_order(self._secret, data)
             except ProtocolError as error:

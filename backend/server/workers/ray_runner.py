@@ -222,7 +222,7 @@ class RayRunner:
                 report = unpack_order(self._secret, data)
             except zmq.Again:
                 return
-            except ValueError as error:  # ProtocolError, or a stranger's message with another number of frames
+            except ValueError as error:  # ProtocolError, or another program's message with another number of frames
                 # The first words only: what follows may quote a field.
                 log.warning("message on the bridge's port ignored", extra={"why": str(error).partition(" is ")[0]})
                 continue
