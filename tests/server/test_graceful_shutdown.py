@@ -26,7 +26,7 @@ from dreamwright.backend.server.workers.worker_protocol import JobFinished, Prog
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.messages import CancelJob, JobList, JobReply, PauseJob, ResumeJob, ServerShutdown, Subscribe
 from tests.soak.graceful_stop import stop_and_go_on
-from tests.soak.worker_traces import alive
+from tests.soak.worker_processes import alive
 from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.scripted_worker_server import ScriptedServer, asked
 from tests.testing.server_process import server_process
@@ -215,7 +215,7 @@ def test_real_server_exits_on_sigterm(tmp_path: Path) -> None:
     for grace, signals, code in (("1", 1, 0), ("3600", 2, 1)):
         with (
             server_process(tmp_path / grace, "--grace", grace, module="tests.testing.server_process") as server,
-            server.authorized_client() as client,
+            server.connected_client() as client,
         ):
             assert isinstance(server.request(client, asked()), JobReply)
             server.wait_until(lambda: server.wrote("attempt begins"), client)

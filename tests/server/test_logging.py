@@ -22,7 +22,7 @@ from dreamwright.shared.connection_monitor import CurveCredentials
 from dreamwright.shared.credentials import format_key, generate_key_pair
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.messages import JobReply, ListJobs
-from tests.soak.worker_traces import children
+from tests.soak.worker_processes import children
 from tests.testing.scripted_worker_server import asked
 from tests.testing.server_process import server_process
 from tests.testing.tiny_model import QUICK, save_tiny_model

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The packed way of rendering (nerfacc's, for GPUs) against the dense one, as far as a CPU goes and, where there is one, on a GPU."""
+"""Packed marching (nerfacc's, for GPUs) against dense marching, on a CPU; `tests/gpu` has the same on a GPU."""
 
 from __future__ import annotations
 
@@ -13,17 +13,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamwright.backend.cameras.poses import orbit_cameras
 from dreamwright.backend.cli.doctor import nerfacc_mode
-from dreamwright.backend.config.schema import FieldConfig, RenderConfig
 from dreamwright.backend.errors import ConfigError
-from dreamwright.backend.fields import build_field
 from dreamwright.backend.rendering import marching
 from dreamwright.backend.rendering.compositing import packed_weights, rendering_weights
 from dreamwright.backend.rendering.marching import DenseMarch, PackedMarch, choose_marching
 from dreamwright.backend.rendering.occupancy import OccupancyGrid
-from dreamwright.backend.rendering.renderer import Renderer
-from dreamwright.backend.rendering.shading import Shading
+from tests.testing.marching_scenes import assert_alike, marching_scene, render_with_gradients
 from tests.testing.rank_scenarios import run_of
 from tests.testing.tiny_model import quick_config
 from tests.unit.test_compositing import weights_by_loop
@@ -33,8 +29,6 @@ with warnings.catch_warnings():
     import nerfacc
 
     from tests.testing.nerfacc_on_cpu import HostKernel, compiler
-
-NO_GPU = marching.missing_for_nerfacc()
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=7), st.floats(0.01, 300.0), st.integers(0, 10_000))
@@ -110,77 +104,15 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> HostKernel:
     return HostKernel(tmp_path_factory.mktemp("kernel"))
 
 
-def scene(kind: str, device: str = "cpu") -> dict[str, Any]:
-    """A field with holes, its occupancy, three cameras of which one is inside the bounding sphere, random jitter."""
-    draw = torch.Generator().manual_seed(3)
-    blob = {
-        "density_bias": "linear",
-        "density_bias_scale": 40.0,
-        "density_bias_width": 0.35,
-        "density_activation": "softplus",
-    }
-    field = build_field(
-        FieldConfig(
-            kind=kind,
-            bounding_radius=0.6,
-            voxel_resolutions=(10,),
-            density_scale=2.0,
-            hidden_width=16,
-            hidden_blocks=1,
-            **blob,
-        ),
-        draw,
-    )
-    for parameter in field.parameters():
-        parameter.data *= 20 if kind == "voxels" else 1
-    field = field.to(device)
-    field.begin_step(0.3)
-    inside, around = orbit_cameras([200], -10.0, 0.55, 0.8), orbit_cameras([20, 140], 25.0, 1.9, 1.5)
-    both = {name: torch.cat([getattr(around, name), getattr(inside, name)]) for name in around.__dataclass_fields__}
-    return {"field": field, "cameras": type(around)(**both).to(device), "device": device}
-
-
-def pictures(marcher: Any, scene: dict[str, Any], occupied: int, jittered: bool) -> tuple[Any, list[torch.Tensor]]:
-    """A rendering and the gradients of a sum over it."""
-    config = RenderConfig(samples=48, occupancy_resolution=occupied)
-    renderer = Renderer(config, 0.6, marcher).to(scene["device"])
-    draw = torch.Generator().manual_seed(8)
-    if occupied:
-        renderer.update_occupancy(scene["field"], draw)
-        assert 0.1 < float(renderer.occupancy.occupied.float().mean()) < 0.9
-    jitter = renderer.draw_jitter(scene["cameras"], 20, draw) if jittered else None
-    lights = torch.tensor([[1.0, -1, 1], [1.0, 1, 1], [0.0, 0, 2]], device=scene["device"])
-    shadings = [Shading("shaded", 0.3, 0.7), Shading(), Shading("textureless", 0.3, 0.7)]
-    background = torch.full((3, 400, 3), 0.3, device=scene["device"])
-    scene["field"].begin_step(0.3)
-    rendering = renderer.render(scene["field"], background, scene["cameras"], shadings, lights, 20, jitter)
-    probe = torch.rand(rendering.image.shape, generator=draw).to(scene["device"])
-    parameters = list(scene["field"].parameters())
-    total = (rendering.image * probe).sum() + rendering.opacity.square().sum() + rendering.orientation.sum()
-    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-    return rendering, [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]
-
-
-def assert_alike(packed: tuple[Any, list[torch.Tensor]], dense: tuple[Any, list[torch.Tensor]]) -> None:
-    """Up to float32, but for a sample in a thousand on the border of a cell or of the sphere, which either side may take."""
-    a, b = packed[0], dense[0]
-    assert b.sample_count > 1000 and a.sample_count == pytest.approx(b.sample_count, rel=1e-3)
-    for name in ("image", "opacity", "depth", "normals"):
-        difference = (getattr(a, name) - getattr(b, name)).detach().abs()
-        assert float(difference.mean()) < 1e-4 and float((difference > 1e-3).float().mean()) < 5e-3, name
-    torch.testing.assert_close(a.orientation.detach(), b.orientation.detach(), rtol=1e-2, atol=1e-3)
-    for ours, theirs in zip(packed[1], dense[1]):
-        assert float((ours - theirs).norm() / theirs.norm().clamp(min=1e-6)) < 1e-2
-
-
 @pytest.mark.parametrize("jittered", [False, True], ids=["mid-points", "jittered"])
 @pytest.mark.parametrize("occupied", [0, 16], ids=["all cells", "occupied cells"])
 @pytest.mark.parametrize("kind", ["voxels", "mip-mlp"])
 def test_the_packed_renderer_draws_what_the_dense_one_draws(kind: str, occupied: int, jittered: bool) -> None:
     """Image, opacity, depth, normals, eq 10 and the gradients of all of them."""
-    given = scene(kind)
+    given = marching_scene(kind)
     assert_alike(
-        pictures(packed_with(every_place), given, occupied, jittered), pictures(DenseMarch, given, occupied, jittered)
+        render_with_gradients(packed_with(every_place), given, occupied, jittered),
+        render_with_gradients(DenseMarch, given, occupied, jittered),
     )
 
 
@@ -191,8 +123,11 @@ def test_nerfaccs_own_kernel_finds_the_samples_of_the_dense_renderer(
 ) -> None:
     """Its CUDA source, compiled for the CPU: same places, same cells, same axes."""
     monkeypatch.setattr(nerfacc.grid, "traverse_grids", kernel)
-    given = scene("voxels")
-    assert_alike(pictures(PackedMarch, given, occupied, jittered), pictures(DenseMarch, given, occupied, jittered))
+    given = marching_scene("voxels")
+    assert_alike(
+        render_with_gradients(PackedMarch, given, occupied, jittered),
+        render_with_gradients(DenseMarch, given, occupied, jittered),
+    )
 
 
 def test_an_empty_grid_and_rays_that_miss_leave_the_background(
@@ -216,16 +151,6 @@ def test_an_empty_grid_and_rays_that_miss_leave_the_background(
         # nerfacc's launcher divides by the number of rays, so none must never reach it.
         assert len(marcher(*(tensor[1:] for tensor in rays), grid, 16, 0.075, None).mu) == 0
     assert marched == [1]
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(bool(NO_GPU), reason=f"needs a GPU and nvcc for nerfacc's kernels: {NO_GPU}")
-@pytest.mark.parametrize("kind", ["voxels", "mip-mlp"])
-@pytest.mark.parametrize("jittered", [False, True], ids=["mid-points", "jittered"])
-def test_on_a_gpu_nerfaccs_marching_draws_what_the_dense_renderer_draws(kind: str, jittered: bool) -> None:
-    assert marching.nerfacc_fault("cuda") == ""
-    given = scene(kind, "cuda")
-    assert_alike(pictures(PackedMarch, given, 16, jittered), pictures(DenseMarch, given, 16, jittered))
 
 
 def test_a_cpu_marches_densely_without_a_word_and_refuses_nerfacc() -> None:
@@ -289,6 +214,6 @@ def test_the_gpu_path_finds_four_samples_where_its_trial_expects_them() -> None:
 
 def test_a_run_marches_as_the_settings_say() -> None:
     run = run_of(quick_config("render.marching=dense"))
-    assert run.scene.renderer.marcher is DenseMarch and run.warnings == ()
+    assert run.scene.renderer.marcher is DenseMarch and run.scene.warnings == ()
     with pytest.raises(ConfigError, match="render.marching"):
         run_of(quick_config("render.marching=nerfacc"))
