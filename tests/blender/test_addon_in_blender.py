@@ -38,7 +38,7 @@ def test_enabling_loads_no_zeromq_and_starts_no_thread(installed: Path) -> None:
 def test_disabling_removes_everything(blender: AddonDriver, serve: Any) -> None:
     server = serve("--size", "8")
     blender.connect(server.address)
-    blender.dream()
+    blender.generate()
     timer = blender.module("timer")._on_timer
     handlers = (bpy.app.handlers.load_pre, bpy.app.handlers.load_post)
     assert bpy.app.timers.is_registered(timer)
@@ -144,7 +144,7 @@ def test_import_is_one_undo_step_and_can_be_repeated(
 
 def test_previews_are_shown_and_kept_in_history(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--size", "32", "--steps", "30").address)
-    job = blender.dream()
+    job = blender.generate()
     assert blender.poll(lambda: len(blender.session.previews.get(job, ())) >= 5)
     image = bpy.data.images["Dreamwright Preview"]
     assert tuple(image.size) == (32, 32) and not image.is_float and image.colorspace_settings.name == "sRGB"
@@ -172,7 +172,7 @@ def test_previews_are_shown_and_kept_in_history(blender: AddonDriver, serve: Any
 
 def test_new_previews_do_not_move_the_slider(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "2000").address)
-    job = blender.dream()
+    job = blender.generate()
     assert blender.poll(lambda: len(blender.session.previews.get(job, ())) >= 6)
     blender.panel.preview_position = 0
     shown = blender.module("preview")._shown
@@ -183,7 +183,7 @@ def test_new_previews_do_not_move_the_slider(blender: AddonDriver, serve: Any) -
 
 def test_pause_resume_cancel_import_delete(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "2000").address)
-    job = blender.dream()
+    job = blender.generate()
 
     def becomes(state: str) -> bool:
         return blender.poll(lambda: blender.session.jobs[job].state == state)
@@ -240,7 +240,7 @@ def test_automatic_import_waits_for_object_mode(blender: AddonDriver, serve: Any
     bpy.ops.mesh.primitive_cube_add()
     bpy.ops.object.mode_set(mode="EDIT")
     blender.panel.import_when_done = True
-    blender.dream()
+    blender.generate()
     assert blender.poll(lambda: "when you leave Edit Mode" in blender.notices())
     assert bpy.context.mode == "EDIT_MESH" and len(bpy.data.objects) == 1
     bpy.ops.object.mode_set(mode="OBJECT")
@@ -313,7 +313,7 @@ def test_properties_survive_loading_a_file(blender: AddonDriver, serve: Any, tmp
     panel = blender.panel
     panel.prompt, panel.preset, panel.seed = "a blue chair", "quick", 9
     bpy.context.window_manager.dreamwright_settings.guidance__omega = 12
-    job = blender.dream()
+    job = blender.generate()
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "one.blend"))
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "one.blend"))
     panel = blender.panel
@@ -326,7 +326,7 @@ def test_properties_survive_loading_a_file(blender: AddonDriver, serve: Any, tmp
 
 def test_saved_files_contain_no_add_on_state(blender: AddonDriver, serve: Any, tmp_path: Path) -> None:
     blender.connect(serve().address)
-    blender.dream()
+    blender.generate()
     assert not [key for key in list(bpy.context.scene.keys()) if "dreamwright" in key.lower()]
     assert not [name for name in dir(bpy.types.Scene) if "dreamwright" in name.lower()]
 

@@ -76,7 +76,7 @@ def test_unknown_word_and_empty_prompt_are_refused_before_sending(blender: Addon
 def test_reconnects_after_the_server_was_killed(blender: AddonDriver, serve: Any) -> None:
     server = serve("--steps", "3000")
     blender.connect(server.address)
-    blender.dream()
+    blender.generate()
     server.kill()
     assert blender.poll(lambda: blender.session.connection_state == "lost", 8)
     assert "Not connected" in why_not(bpy.ops.dreamwright.pause)
@@ -102,7 +102,7 @@ def test_exception_in_a_tick_is_reported_and_the_timer_continues(
 
 def test_scripts_name_any_job_and_the_panel_uses_the_selected_one(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "5000").address)
-    first, second = blender.dream(), blender.dream("a blue chair")
+    first, second = blender.generate(), blender.generate("a blue chair")
     blender.poll(lambda: blender.session.jobs[first].state == "running")
     assert blender.module("addon_state").active_job().job == second
     assert bpy.ops.dreamwright.cancel(job=second) == {"FINISHED"}
@@ -169,7 +169,7 @@ def test_all_panels_draw_in_all_states(blender: AddonDriver, serve: Any) -> None
     draw_all(blender.module("panel"))
     blender.connect(serve("--steps", "3000").address)
     draw_all(blender.module("panel"))
-    job = blender.dream()
+    job = blender.generate()
     blender.poll(lambda: len(blender.session.previews.get(job, ())) > 1)
     blender.panel.prompt = "a red dragon"
     blender.session.notify("Something " * 20, fix="dreamwright.show_log")
@@ -214,7 +214,7 @@ def test_prompt_from_a_text_editor(blender: AddonDriver) -> None:
 
 def test_tick_is_short_while_previews_stream(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--size", "256", "--steps", "5000", "--wait", "0.04").address)
-    job = blender.dream()
+    job = blender.generate()
     tick, times, frames = blender.module("timer").tick, [], blender.session.previews
     assert blender.poll(lambda: len(frames.get(job, ())) > 1)
     for _ in range(120):

@@ -162,7 +162,7 @@ def test_finetune_job_without_its_object(blender: AddonDriver, serve: Any) -> No
 
 def test_finetune_of_a_job_without_field_is_refused(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "5000").address)
-    job = blender.dream()
+    job = blender.generate()
     assert blender.poll(lambda: blender.session.jobs[job].state == "running")
     assert "Only an ended job" in refuse(bpy.ops.dreamwright.finetune_job, job=job, prompt="a blue mushroom")
     assert "has no job nobody" in refuse(bpy.ops.dreamwright.finetune_job, job="nobody", prompt="a blue mushroom")

@@ -16,7 +16,7 @@ from tests.testing.recording_layout import draw_all
 
 def test_priority_changes_with_the_servers_answer(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "5000").address)
-    job = blender.dream()
+    job = blender.generate()
     assert bpy.ops.dreamwright.lower_priority(job=job) == {"FINISHED"}
     assert blender.session.jobs[job].priority == 0, "not before the server's answer"
     assert blender.poll(lambda: blender.session.jobs[job].priority == -1)
@@ -28,7 +28,7 @@ def test_priority_changes_with_the_servers_answer(blender: AddonDriver, serve: A
 
 def test_admin_only_priority_is_refused(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "5000").address)
-    job = blender.dream()
+    job = blender.generate()
     assert bpy.ops.dreamwright.raise_priority() == {"FINISHED"}
     assert blender.poll(lambda: "ask an admin" in blender.notices())
     assert blender.session.jobs[job].priority == 0
@@ -63,7 +63,7 @@ def test_pin_and_unpin(blender: AddonDriver, serve: Any) -> None:
 
 def test_failed_job_resumes_from_its_checkpoint(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--pace", "8", "--fail-at", "16").address)
-    job = blender.dream()
+    job = blender.generate()
     assert blender.poll(lambda: blender.session.jobs[job].state == "failed")
     assert any("out of memory; lower something" in text for text in draw_all(blender.module("panel")))
     assert bpy.ops.dreamwright.resume() == {"FINISHED"}
@@ -75,7 +75,7 @@ def test_failed_job_resumes_from_its_checkpoint(blender: AddonDriver, serve: Any
 
 def test_restarted_job_shows_the_cause(blender: AddonDriver, serve: Any) -> None:
     blender.connect(serve("--steps", "5000").address)
-    job = blender.dream()
+    job = blender.generate()
     trouble = blender.module("labels").error_text
     held = blender.session.jobs[job]
     assert trouble(held) == "" and trouble(replace(held, cause="hang")) == "Restarted: its worker hung"

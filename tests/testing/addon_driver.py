@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An artist's hands: what tests do in a Blender that has the add-on enabled."""
+"""Actions of a user, for tests in a Blender with the add-on enabled."""
 
 from __future__ import annotations
 
@@ -43,15 +43,17 @@ class AddonDriver:
         assert self.poll(lambda: self.session.is_online and self.session.capabilities is not None), self.session.reason
         self.poll(seconds=0.05)
 
-    def dream(self, prompt: str = "a red mushroom") -> str:
+    def generate(self, prompt: str = "a red mushroom") -> str:
         known = set(self.session.jobs)
         assert bpy.ops.dreamwright.generate(prompt=prompt) == {"FINISHED"}
         # Its event may come before the answer to the request, which makes it the chosen job.
-        assert self.poll(lambda: bool(set(self.session.jobs) - known) and not self.session.pending), self.session.notices
+        assert self.poll(lambda: bool(set(self.session.jobs) - known) and not self.session.pending), (
+            self.session.notices
+        )
         return (set(self.session.jobs) - known).pop()
 
     def finished(self, prompt: str = "a red mushroom") -> str:
-        job = self.dream(prompt)
+        job = self.generate(prompt)
         assert self.poll(lambda: self.session.jobs[job].state == "succeeded"), self.session.jobs[job]
         return job
 
@@ -66,7 +68,7 @@ class AddonDriver:
 
 
 def why_not(operator: Any) -> str:
-    """The reason that Blender gives when a greyed operator is called."""
+    """The reason that Blender gives when a disabled operator is called."""
     with pytest.raises(RuntimeError) as caught:
         operator()
     return str(caught.value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a script inside a Blender reports, and what a run at a window leaves for people to look at."""
+"""Reports of scripts inside a Blender, and the screenshots of runs at a window."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def run_at_window(
 ) -> WindowRun:
     """Run inside/`script` in the Blender that has a window.
 
-    The folder is named after `kept` and the Blender, begins empty, and reaches the script as PICTURES. Skips where there is
+    The folder is named after `kept` and the Blender, begins empty, and reaches the script as PICTURES. Skips where
+    there is
     no window; a traceback anywhere in the output fails, also one that Blender only printed.
     """
     program = next(one for one in blenders() if one.kind == "program")

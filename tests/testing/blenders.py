@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Blenders of this machine, and running a script in one of them with the built add-on installed and enabled."""
+"""The Blenders of this machine, and running a script in one with the built add-on installed and enabled."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def blenders() -> tuple[Blender, ...]:
 
 
 def command_of(blender: Blender, window: bool, screen: tuple[int, int] = SCREEN) -> list[str]:
-    """The command that runs run_installed.py in this Blender, with a window that fills a screen of that width and height, or without."""
+    """The command that runs run_installed.py in this Blender, with a window that fills a screen of that width and
+    height, or without.
+    """
     if blender.kind == "module":
         return [*blender.command, str(RUN_INSTALLED)]
     arguments = ["--factory-startup", "-noaudio", "--python-exit-code", "1"]
@@ -100,7 +102,8 @@ def display(screen: tuple[int, int]) -> Iterator[dict[str, str]]:
                 number = said.readline().strip()
             if not number:
                 raise RuntimeError(
-                    f"Xvfb ended with status {server.wait()} before it had a display; try: {' '.join(command[:1] + command[3:])}"
+                    f"Xvfb ended with status {server.wait()} before it had a display; try: "
+                    f"{' '.join(command[:1] + command[3:])}"
                 )
             yield {"DISPLAY": f":{number}", "WAYLAND_DISPLAY": ""}  # a person's own desktop would be taken before ours
         finally:
@@ -145,7 +148,8 @@ def run_script(
     """Run a script in a fresh Blender with the zip installed and enabled.
 
     `zip_path` may also be a repository's index.json. The script finds the globals ADDON (the add-on's module name; also
-    $DREAMWRIGHT_TEST_ADDON), finish(status), which a script with a window must call to end Blender, and what run_installed.py
+    $DREAMWRIGHT_TEST_ADDON), finish(status), which a script with a window must call to end Blender, and what
+    run_installed.py
     names besides. An exception ends any Blender with status 1, except one in a timer
     or a handler, which Blender only prints. A BLENDER_USER_RESOURCES in `env` is kept, so that a second run with
     zip_path None finds the add-on, its preferences and its files as the first left them; otherwise all is forgotten.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A cube of the scene, ways to stand that make transforms hard, and where its vertices and colors are by Blender's own word."""
+"""A cube with difficult transforms, and its vertices and colors as Blender computes them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def cube(name: str = "Crate") -> Any:
 
 
 def world(owner: Any, data: Any = None) -> np.ndarray:
-    """(V, 3) where an object's vertices are, by Blender's own multiplication."""
+    """(V, 3) vertices of an object in world coordinates, by Blender's matrices."""
     bpy.context.view_layer.update()
     return np.array([list(owner.matrix_world @ vertex.co) for vertex in (data or owner.data).vertices])
 
@@ -40,7 +40,7 @@ def mirrored(owner: Any) -> None:
 
 
 def sheared(owner: Any) -> None:
-    """A turned child of an unevenly scaled parent, which no location, rotation and scale of its own can put there."""
+    """A rotated child of a non-uniformly scaled parent: a shear, which its own transform cannot express."""
     parent = bpy.data.objects.new("parent", None)
     bpy.context.scene.collection.objects.link(parent)
     parent.scale, owner.parent = (3.0, 1.0, 1.0), parent

@@ -58,10 +58,8 @@ def new_collection(name: str, parent: Any = None) -> Any:
 def write_library() -> None:
     empty_file()
     new_object("Library Object", new_collection("Library Collection"))
-    bpy.data.scenes.new("Library Scene")
-    bpy.data.libraries.write(
-        str(LIBRARY), {bpy.data.collections["Library Collection"], bpy.data.scenes["Library Scene"]}
-    )
+    bpy.data.scenes.new("Library Scene").use_fake_user = True
+    bpy.ops.wm.save_as_mainfile(filepath=str(LIBRARY), copy=True)  # Blender 5.2 crashes on libraries.write of a scene
 
 
 def link_library() -> Any:

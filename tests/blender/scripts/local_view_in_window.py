@@ -32,7 +32,10 @@ def work() -> Iterator[float]:
     yield from redrawn()
     yield from picture("local-view")
     report["local"] = space.local_view is not None
-    report["joined"] = {one.name: one.local_view_get(space) for one in (cube, light, made)}
+    evaluated = bpy.context.evaluated_depsgraph_get()  # originals of Blender 3.4 and 4.2 do not have these flags
+    report["joined"] = {
+        one.name: one.evaluated_get(evaluated).visible_in_viewport_get(space) for one in (cube, light, made)
+    }
     report["visible"] = made.visible_get(viewport=space)
     toggle_local_view()
     yield from until(lambda: space.local_view is None, "the end of the local view")

@@ -2,7 +2,7 @@
 """Drives a window of Blender with simulated mouse and keyboard events, and takes screenshots.
 
 Buttons are found as a user could find them: point at a place, press Ctrl C, and read the button's command (Ctrl Alt
-Shift C: its property's path) from the clipboard. Steps that take time are generators of the seconds until they continue;
+Shift C: its property's path) from the clipboard. Steps that take time are generators of the seconds to wait;
 `perform` runs one on Blender's timers, so that Blender handles events and draws in between.
 """
 
