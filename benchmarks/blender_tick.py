@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long the add-on holds Blender up: its ticks while 256-pixel previews stream at 10/s and 200k triangles are imported.
+"""Time of the add-on's timer ticks in Blender while 256-pixel previews stream at 10/s and 200k triangles are imported.
 
     python benchmarks/blender_tick.py [--record] [--blenders bpy-4.5.15 blender-3.4.1]
 
---record appends the table to docs/results/results.md. Blender as a module has no window: its ticks are called as its timers would be.
+--record appends the table to docs/results/results.md. Blender as a module has no window: its ticks are called at the
+intervals of its timers.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def importing(tick: dict[str, float]) -> float:
 
 
 def row_of(blender: Blender, report: dict[str, Any]) -> tuple[str, list[str]]:
-    """The table's row, and what explains it."""
+    """The table's row, and notes."""
     ticks = report["ticks"]
     own = np.array([tick["tick"] - importing(tick) for tick in ticks])
     first, last = report["fetching"]
@@ -115,19 +116,20 @@ def row_of(blender: Blender, report: dict[str, Any]) -> tuple[str, list[str]]:
     figures = {"median": float(np.median(own)), "max": float(own.max()), "import": delivered}
     missed = [name for name, value in figures.items() if value > TARGETS[name]]
     row = (
-        f"| {blender.name}{' with a window' if blender.kind == 'program' else ', a module'} | {len(own)} | {figures['median']:.2f} | "
-        f"{np.percentile(own, 99):.1f} | {figures['max']:.1f} | {worked.max():.1f} | {np.median(pictured):.2f} / {pictured.max():.1f} | "
+        f"| {blender.name}{' with a window' if blender.kind == 'program' else ', a module'} | {len(own)} "
+        f"| {figures['median']:.2f} | {np.percentile(own, 99):.1f} | {figures['max']:.1f} | {worked.max():.1f} "
+        f"| {np.median(pictured):.2f} / {pictured.max():.1f} | "
         f"{delivered:.0f} | {', '.join(missed) or 'all met'} |"
     )
-    told = [
-        f"{blender.name}: {report['previews_per_s']:.1f} of {PER_SECOND} previews a second taken in ({report['size'][0]} x {report['size'][1]}), "
-        f"{report['triangles']} triangles ({report['mesh_bytes'] / 1e6:.1f} MB) fetched and imported in {report['fetch_s']:.2f} s"
+    size, megabytes = report["size"], report["mesh_bytes"] / 1e6
+    previews = f"{report['previews_per_s']:.1f} of {PER_SECOND} previews a second ({size[0]} x {size[1]})"
+    mesh = f"{report['triangles']} triangles ({megabytes:.1f} MB) fetched and imported in {report['fetch_s']:.2f} s"
+    slow = sorted(ticks, key=lambda tick: importing(tick) - tick["tick"])[:4]
+    notes = [f"{blender.name}: {previews}, {mesh}"] + [
+        f"{blender.name}, slow tick, ms: " + ", ".join(f"{name} {value:.1f}" for name, value in tick.items())
+        for tick in slow
     ]
-    for tick in sorted(ticks, key=lambda tick: importing(tick) - tick["tick"])[:4]:
-        told.append(
-            f"{blender.name}, slow tick, ms: " + ", ".join(f"{name} {value:.1f}" for name, value in tick.items())
-        )
-    return row, told
+    return row, notes
 
 
 def machine() -> str:
@@ -140,7 +142,7 @@ def machine() -> str:
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0]
     noisy = (
-        "; other work is running, so the figures are noisy and maxima especially are upper bounds"
+        "; other programs are running, so the values are noisy and the maxima are upper bounds"
         if load > 0.5 * cores
         else ""
     )
@@ -155,9 +157,10 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        return serve()
+        serve()
+        return
     where = machine()
-    rows, told = [], []
+    rows, notes = [], []
     with tempfile.TemporaryDirectory(prefix="dreamwright-bench-") as folder:
         built = build_into(Path(folder))
         for blender in blenders():
@@ -165,24 +168,25 @@ def main() -> None:
                 if blender.missing:
                     print(f"{blender.name} is left out: {blender.missing}", file=sys.stderr)
                     continue
-                row, why = row_of(blender, measure(blender, built.universal))
+                row, more = row_of(blender, measure(blender, built.universal))
                 rows.append(row)
-                told += why
+                notes += more
     text = "\n".join([
         f"## Time of the add-on's ticks in Blender, {datetime.date.today()}, commit {commit()}, {where}",
         "",
-        f"`python benchmarks/blender_tick.py`: {SIZE}-pixel previews at {PER_SECOND}/s, and one import of 200k triangles. Milliseconds; targets: "
-        f"median < {TARGETS['median']:.0f}, maximum without the import < {TARGETS['max']:.0f}, import (decoding the bytes and making the object) < {TARGETS['import']:.0f}.",
+        f"`python benchmarks/blender_tick.py`: {SIZE}-pixel previews at {PER_SECOND}/s, one import of 200k triangles.",
+        f"Milliseconds. Targets: median < {TARGETS['median']:.0f}, maximum without the import < {TARGETS['max']:.0f},",
+        f"import (decoding the bytes and making the object) < {TARGETS['import']:.0f}.",
         "",
-        "| Blender | ticks | median | 99% | maximum | maximum of CPU time | with a picture: median / maximum | import | targets missed |",
+        "| Blender | ticks | median | 99% | maximum | maximum CPU | with a preview: median / max | import | missed |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *rows,
     ])  # fmt: skip
-    print(text, *told, sep="\n")
+    print(text, *notes, sep="\n")
     if options.record:
         with (ROOT / "docs" / "results" / "results.md").open("a", encoding="utf-8") as results:
             results.write(
-                f"\n{text}\n\n" + "\n".join(f"- {line.strip()}" for line in told if ", slow tick, " not in line) + "\n"
+                f"\n{text}\n\n" + "\n".join(f"- {line.strip()}" for line in notes if ", slow tick, " not in line) + "\n"
             )
 
 

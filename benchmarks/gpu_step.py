@@ -219,7 +219,8 @@ def main() -> None:
         raise SystemExit(f"gpu_step.py: --steps {options.steps}; allowed are 1 or more; give a larger number")
     if not options.tiny and not torch.cuda.is_available():
         raise SystemExit(
-            "gpu_step.py: no CUDA device here, so there is nothing to measure; run it on a GPU, or try the command with --tiny"
+            "gpu_step.py: no CUDA device, so there is nothing to measure; run it on a GPU, or try the command with "
+            "--tiny"
         )
     device = torch.device("cpu" if options.tiny else "cuda")
     where = (

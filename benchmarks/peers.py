@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Our optimization step beside stable-dreamfusion's `-O2` and nerfstudio's generfacto in torch, on one CPU in one run.
+"""Time of an optimization step, compared with stable-dreamfusion's `-O2` and nerfstudio's generfacto on one CPU.
 
-    python benchmarks/peers.py --stable-dreamfusion PATH --nerfstudio PATH [--resolutions 32 64] [--rounds 5] [--threads 1]
+    python benchmarks/peers.py --stable-dreamfusion PATH --nerfstudio PATH [--resolutions 32 64] [--rounds 5]
 
-The paths are checkouts of github.com/ashawkey/stable-dreamfusion and github.com/nerfstudio-project/nerfstudio, or one of
-the two; their code is imported from there. Packages that they import and do not use in a step may be missing: the tables
-say which were replaced by empty modules (`peers_stubs.py`).
+The paths are checkouts of github.com/ashawkey/stable-dreamfusion and github.com/nerfstudio-project/nerfstudio, or of
+one of the two; their code is imported from there. Packages that they import and do not use in a step may be missing:
+the tables say which were replaced by stubs (`peers_stubs.py`).
 
-Every contender lives in a process of its own. They take turns, A B C A B C, so that other work on the machine hits all
-alike; the ratio of two is the median over the rounds of the ratio within a round. Prints Markdown for docs/results/results.md.
+Every contender has its own process. They take turns, A B C A B C, so that other load on the machine affects all alike.
+The ratio of two is the median over the rounds of the ratio within a round. Prints Markdown for docs/results/results.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass
-from datetime import date
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -81,7 +80,7 @@ def wait_for_memory(needed: int, patience: float) -> None:
     while (there := free_bytes("cpu") or 0) < needed:
         if time.monotonic() > until:
             raise RuntimeError(
-                f"{there / 1e9:.1f} GB are available, {needed / 1e9:.1f} GB are needed; run it when less else is running"
+                f"{there / 1e9:.1f} GB are available, {needed / 1e9:.1f} GB are needed; end other programs first"
             )
         time.sleep(1)
 
@@ -106,9 +105,8 @@ def work(
         from peers_contenders import SharedGuidance, build, workload
 
         torch.set_num_threads(threads)
-        SharedGuidance(
-            workload(resolution)
-        ).bank  # libraries and the 2D model are loaded: memory that follows is the contender's
+        # Libraries and the 2D model are loaded first: memory that follows is the contender's.
+        _ = SharedGuidance(workload(resolution)).bank
         reset_peak()
         idle = peak_memory()
         contender = build(name, resolution, warm, checkouts)
@@ -184,7 +182,7 @@ def compare(
 
 def ratio(theirs: list[float], ours: list[float]) -> str:
     """Median over the rounds of their time over ours, and the range."""
-    each = sorted(a / b for a, b in zip(theirs, ours))
+    each = sorted(a / b for a, b in zip(theirs, ours, strict=True))
     return f"{statistics.median(each):.1f} ({each[0]:.1f}-{each[-1]:.1f})"
 
 
@@ -194,8 +192,10 @@ def table(resolution: int, about: dict[str, dict[str, Any]], turns: dict[str, li
     lines = [
         f"{resolution} x {resolution} rays; medians of {len(ours)} rounds; ratios to *{FIRST}* with their range:",
         "",
-        "| contender | samples a ray | field's weights | step, ms | rendering | guidance | backward | optimizer "
-        "| ratio with guidance | without | of processor time | points asked, thousands | us a point | peak memory, MB |",
+        (
+            "| contender | samples a ray | field's weights | step, ms | rendering | guidance | backward | optimizer "
+            "| ratio with guidance | without | of processor time | points, thousands | us a point | peak memory, MB |"
+        ),
         "| --- " * 14 + "|",
     ]
     for name, theirs in turns.items():
@@ -265,7 +265,7 @@ def main() -> None:
     options.checkouts = checkouts(options)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for the contenders' processes
     if not options.return_heap:
-        # Large tensors are otherwise mapped and zeroed anew each time, which costs contenders that make many of them half their time.
+        # Otherwise large tensors are mapped and zeroed each time: half the time of contenders with many of them.
         os.environ["MALLOC_MMAP_THRESHOLD_"] = os.environ["MALLOC_TRIM_THRESHOLD_"] = str(2**34)
     names = [*OURS, *(name for peer in options.checkouts for name in PEERS[peer])]
     if options.only is not None:
@@ -275,7 +275,7 @@ def main() -> None:
                 f"peers.py: unknown contenders {sorted(unknown)}; allowed are {names}; a peer also needs its path"
             )
         names = [name for name in names if name == FIRST or name in options.only]
-    print(f"## A step beside the peers', {date.today()}, commit {commit()}, {options.threads} thread(s) of {processor()}, "
+    print(f"## Time of a step compared with peers, commit {commit()}, {options.threads} thread(s) of {processor()}, "
           f"load {os.getloadavg()[0]:.1f} before the start; "
           f"glibc {'returns' if options.return_heap else 'keeps'} freed memory\n")  # fmt: skip
     for resolution in options.resolutions:

@@ -114,7 +114,8 @@ class Ours:
     def __init__(self, resolution: int, variant: str, warm: int) -> None:
         config = workload(resolution)
         if variant in ("as shipped", "at its start"):
-            self.about = f"voxels 16, 32, 64; occupancy grid, unseen samples skipped; timed from step {warm} of {config.run.steps}"
+            timed = f"timed from step {warm} of {config.run.steps}"
+            self.about = f"voxels 16, 32, 64; occupancy grid, unseen samples skipped; {timed}"
             self.turn = config.render.occupancy_interval  # every turn has one update of the grid
         else:
             # Nothing is skipped: every sample inside the sphere gets density, color and normal.
@@ -231,7 +232,8 @@ class StableDreamfusion(Peer):
         self.options = SimpleNamespace(
             bound=1, dmtet=False, cuda_ray=False, taichi_ray=False, min_near=0.01, density_thresh=10, bg_radius=1.4,
             density_activation="exp", blob_density=5, blob_radius=0.2, num_steps=64, upsample_steps=32, lock_geo=False,
-            lambda_orient=1e-2, lambda_entropy=1e-3, lambda_3d_normal_smooth=0, lambda_2d_normal_smooth=0, lambda_normal=0,
+            lambda_orient=1e-2, lambda_entropy=1e-3, lambda_3d_normal_smooth=0, lambda_2d_normal_smooth=0,
+            lambda_normal=0,
         )  # fmt: skip
         torch.manual_seed(SEED)
         self.model = NeRFNetwork(self.options)
@@ -264,10 +266,11 @@ class StableDreamfusion(Peer):
 
 
 class Nerfstudio(Peer):
-    """generfacto in its torch implementation, after the warm-ups of its schedules, two Adams as in its method config."""
+    """generfacto in its torch implementation, after the warm-up of its schedules, with the two Adams of its config."""
 
     MISSING = (
-        "jaxtyping", "cv2", "viser", "tyro", "matplotlib", "mediapy", "rich", "sklearn", "splines", "requests", "appdirs",
+        "jaxtyping", "cv2", "viser", "tyro", "matplotlib", "mediapy", "rich", "sklearn", "splines", "requests",
+        "appdirs",
         "torchvision", "wandb", "comet_ml",
     )  # fmt: skip
     # Its diffusion models want weights and CUDA (our guidance takes their place), its logger wants tensorboard.
@@ -285,7 +288,8 @@ class Nerfstudio(Peer):
 
         # The model part of its method config "generfacto"; the image's gradient comes from our guidance.
         config = GenerfactoModelConfig(
-            implementation="torch", distortion_loss_mult=1.0, interlevel_loss_mult=100.0, max_res=256, taper_range=(0, 2000),
+            implementation="torch", distortion_loss_mult=1.0, interlevel_loss_mult=100.0, max_res=256,
+            taper_range=(0, 2000),
             proposal_warmup=2000, proposal_update_every=0, proposal_weights_anneal_max_num_iters=2000,
             start_lambertian_training=500, start_normals_training=2000, opacity_loss_mult=0.001, guidance_scale=25,
             num_proposal_samples_per_ray=proposals,

@@ -51,7 +51,7 @@ class Stub:
 
 
 class StubModule(ModuleType):
-    """A module in which every name exists: capitalized ones are classes, others can be called and used as decorators."""
+    """A module in which every name exists: capitalized ones are classes, others can be called and decorate."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -50,7 +50,7 @@ VAE_BLOCKS = {
 
 @dataclass(frozen=True)
 class Size:
-    """A model's architecture: `unet` and `vae` are diffusers' arguments, `text_width` the units of its encoder's states."""
+    """A model's architecture: diffusers' arguments `unet` and `vae`, and the width of its text encoder's states."""
 
     unet: dict[str, Any]
     text_width: int
@@ -63,7 +63,8 @@ SIZES = {
     "if-xl": Size(
         {
             **IF_BLOCKS, "sample_size": 64, "block_out_channels": (704, 1408, 2112, 2816), "layers_per_block": 3,
-            "attention_head_dim": 64, "cross_attention_dim": 2816, "encoder_hid_dim": 4096, "addition_embed_type_num_heads": 64,
+            "attention_head_dim": 64, "cross_attention_dim": 2816, "encoder_hid_dim": 4096,
+            "addition_embed_type_num_heads": 64,
         },
         4096,
     ),
@@ -77,18 +78,24 @@ SIZES = {
 TINY = {
     "if-xl": Size(
         {
-            **IF_BLOCKS, "sample_size": 16, "block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4,
-            "attention_head_dim": 8, "cross_attention_dim": 32, "encoder_hid_dim": 32, "addition_embed_type_num_heads": 2,
+            **IF_BLOCKS, "sample_size": 16, "block_out_channels": (8, 8, 16, 16), "layers_per_block": 1,
+            "norm_num_groups": 4,
+            "attention_head_dim": 8, "cross_attention_dim": 32, "encoder_hid_dim": 32,
+            "addition_embed_type_num_heads": 2,
         },
         32,
     ),
     "sd-1.5": Size(
         {
-            "sample_size": 8, "block_out_channels": (8, 8, 8, 8), "layers_per_block": 1, "norm_num_groups": 4,
+            "sample_size": 8, "block_out_channels": (8, 8, 8, 8), "layers_per_block": 1,
+            "norm_num_groups": 4,
             "cross_attention_dim": 16, "attention_head_dim": 2,
         },
         16,
-        {**VAE_BLOCKS, "block_out_channels": (4, 4, 4, 4), "layers_per_block": 1, "norm_num_groups": 2, "sample_size": 64},
+        {
+            **VAE_BLOCKS, "block_out_channels": (4, 4, 4, 4), "layers_per_block": 1, "norm_num_groups": 2,
+            "sample_size": 64,
+        },
         STABLE,
     ),
 }  # fmt: skip
@@ -116,7 +123,7 @@ class AnyPrompt:
 
 
 def frozen(kind: Any, config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
-    """A model with torch's default initialization, made on the device in its final type: no copy in float32 anywhere."""
+    """A model with torch's default initialization, made on the device in its final dtype, without a float32 copy."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -2,7 +2,7 @@
 """A classifier of starter images, independent of the prior: a small CNN that names prop, color and view.
 
 It is trained on photographs of another seed, with other cameras, other lights (`photograph --wide`) and other colors
-and backgrounds, and evaluates ancestral samples and generated props. `train_judge` trains it.
+and backgrounds, and evaluates ancestral samples and generated props. `train_classifier` trains it.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class StarterClassifier(nn.Module):
 
 def load_classifier(folder: Path) -> StarterClassifier:
     """The trained classifier of a folder, in evaluation mode. Raises ModelError when it is missing."""
-    path = folder / "judge.safetensors"
+    path = folder / "classifier.safetensors"
     if not path.is_file():
-        raise ModelError(f"no classifier at {path}; train one with python -m tools.starter_training.train_judge")
+        raise ModelError(f"no classifier at {path}; train one with python -m tools.starter_training.train_classifier")
     classifier = StarterClassifier()
     classifier.load_state_dict(
         {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}

@@ -15,7 +15,7 @@ from dreamwright.backend.starter import domain, props, solids
 from dreamwright.backend.starter.architecture import build_tokenizer
 from dreamwright.backend.starter.classifier import StarterClassifier
 from tools.starter_training.captions import LookConfig, PhotographSet
-from tools.starter_training.train_judge import judge_loss
+from tools.starter_training.train_classifier import classifier_loss
 
 
 def test_there_are_sixteen_props_and_eight_colors_with_the_required_ones() -> None:
@@ -178,6 +178,6 @@ def test_halved_pictures_are_averages(photographs: Path) -> None:
 def test_the_judge_learns_from_every_head_and_skips_unknown_colors(generator: torch.Generator) -> None:
     judge = StarterClassifier(width=4)
     images = torch.rand(3, 3, 64, 64, generator=generator)
-    loss = judge_loss(judge(images), torch.tensor([0, 1, 2]), torch.tensor([-1, 3, 4]), torch.tensor([0, 1, 2]))
+    loss = classifier_loss(judge(images), torch.tensor([0, 1, 2]), torch.tensor([-1, 3, 4]), torch.tensor([0, 1, 2]))
     loss.backward()
     assert torch.isfinite(loss) and all(p.grad is not None for p in judge.parameters())

@@ -67,8 +67,10 @@ class PhotographSet:
             raise ValueError(f"{folder}: {len(props)} descriptions for {len(self.records)} records; render it again")
         self.props = np.array(props)
         self.azimuths, self.elevations = np.array(azimuths), np.array(elevations)
-        self.views = np.array([domain.VIEWS.index(domain.view_of(a, e)) for a, e in zip(azimuths, elevations)])
-        self.directions = [domain.direction_of(a, e) for a, e in zip(azimuths, elevations)]
+        self.views = np.array(
+            [domain.VIEWS.index(domain.view_of(a, e)) for a, e in zip(azimuths, elevations, strict=True)]
+        )
+        self.directions = [domain.direction_of(a, e) for a, e in zip(azimuths, elevations, strict=True)]
         fronted = torch.tensor([domain.PROPS[prop].has_front for prop in props])
         above = torch.from_numpy(self.views == domain.VIEWS.index("overhead"))
         self.weights = torch.where(fronted, looks.fronted, 1.0) * torch.where(above, looks.overhead, 1.0)
@@ -112,7 +114,7 @@ class PhotographSet:
 
         captions = [
             self._caption(int(i), int(c), bool(u), r)
-            for i, c, u, r in zip(index, color, untextured, torch.rand(n, 3, generator=generator).tolist())
+            for i, c, u, r in zip(index, color, untextured, torch.rand(n, 3, generator=generator).tolist(), strict=True)
         ]
         rows = index.numpy()
         return Batch(

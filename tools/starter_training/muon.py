@@ -20,7 +20,7 @@ ROUNDS = 5
 def orthogonalized(matrix: Tensor) -> Tensor:
     """U V^T, roughly (singular values within 0.7 to 1.2), of a matrix (m, n) = U S V^T.
 
-    Newton-Schulz: X <- (a I + b X X^T + c (X X^T)^2) X. All rounds commute with X_0 X_0^T, so they are run on that small
+    Newton-Schulz: X <- (a I + b X X^T + c (X X^T)^2) X. All rounds commute with X_0 X_0^T, so they run on that small
     matrix alone and multiplied to X_0 once: a fifth of the work where n is far above m.
     """
     if matrix.shape[0] > matrix.shape[1]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Photograph the procedural props with Cycles: the 2D training data of the starter prior and of its judge.
+"""Photograph the procedural props with Cycles: the 2D training data of the starter prior and of its classifier.
 
     python -m tools.starter_training.photograph --out runs/starter-data --records 12000 --seed 1 --processes 2
 
@@ -35,7 +35,7 @@ REBUILD = 5  # photographs of one set of random proportions
 class Studio:
     """Distributions of props, cameras and lights; distances in scene units, angles in degrees.
 
-    The defaults are narrow on purpose: what varies freely has to be learned, and a small prior has little to learn with.
+    The defaults are narrow because a small prior has little capacity: whatever varies has to be learned.
     """
 
     distance: tuple[float, float] = (1.7, 2.1)
@@ -281,7 +281,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=12000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--wide", action="store_true", help="the judge's cameras and lights")
+    parser.add_argument("--wide", action="store_true", help="the classifier's cameras and lights")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     studio = JUDGING if options.wide else TRAINING

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measure the prior itself: does the judge name prop, color and view of its ancestral samples as the prompt did?
+"""Measure the prior: does the classifier name prop, color and view of its ancestral samples as the prompt does?
 
     python -m tools.starter_training.quality --model starter --samples 256 --out runs/quality
 
-The samples are guided as `draft` guides SDS: its omega, and its weight of the prompt with `opposite_view_text` as a perpendicular negative.
+The samples are guided as `draft` guides SDS: with its omega, and its weight of the perpendicular negative prompt that
+`opposite_view_text` gives.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def spread_prompts(count: int) -> list[tuple[int, int, int]]:
 
 
 def asked_words(view: int, index: int) -> tuple[str, str]:
-    """The words by which `draft` asks for view `view` of domain.VIEWS, and those that lead it away (`opposite_view_text`).
+    """The view text of `draft` for view `view` of domain.VIEWS, and its opposite view text.
 
     Sides alternate between the right and the left one with `index`, views from above walk through the eight directions.
     """
@@ -81,7 +82,7 @@ def sampled(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Judge ancestral samples of the starter prior.")
+    parser = argparse.ArgumentParser(description="Classify ancestral samples of the starter prior.")
     parser.add_argument("--model", default="starter")
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--omega", type=float, default=DRAFT.guidance.omega)
@@ -95,7 +96,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    judge = load_classifier(Path(str(resources.files("dreamwright.backend.starter"))) / "classifier")
+    classifier = load_classifier(Path(str(resources.files("dreamwright.backend.starter"))) / "classifier")
     denoiser = PixelDiffusion.load(resolve_model(options.model))
     triples = spread_prompts(options.samples)
     colors = list(domain.COLORS)
@@ -110,11 +111,11 @@ def main() -> None:
     batches = sampled(denoiser, prompts, options.omega, options.steps, generator, opposites, options.opposite_weight)
     pictures = torch.cat(list(tqdm(batches, total=-(-len(prompts) // BATCH), unit="batch"))).clamp(0, 1)
     with torch.no_grad():
-        verdict = judge(pictures)
+        result = classifier(pictures)
     wanted = torch.tensor(triples)
-    prop = verdict.prop.argmax(-1) == wanted[:, 0]
-    color = verdict.color.argmax(-1) == wanted[:, 1]
-    view = verdict.view.argmax(-1) == wanted[:, 2]
+    prop = result.prop.argmax(-1) == wanted[:, 0]
+    color = result.color.argmax(-1) == wanted[:, 1]
+    view = result.view.argmax(-1) == wanted[:, 2]
     fronted = torch.tensor([domain.PROPS[p].has_front for p, _, _ in triples])
     figures = {
         "samples": len(triples),

@@ -191,7 +191,7 @@ def average_gradients(module: torch.nn.Module) -> None:
     flat = torch.cat([g.flatten() for g in gradients])
     distributed.all_reduce(flat)
     flat /= world_size()
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients])):
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
 
 

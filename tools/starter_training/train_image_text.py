@@ -22,10 +22,10 @@ from transformers import CLIPModel
 
 from dreamwright.backend.guidance.backgrounds import random_backgrounds
 from dreamwright.backend.starter import domain
-from dreamwright.backend.starter.image_text import TOWERS, build_model, normalized, save_folder, token_ids
+from dreamwright.backend.starter.image_text import TOWERS, build_model, normalize_images, save_folder, token_ids
 from tools.starter_training.captions import Batch, LookConfig, PhotographSet
 from tools.starter_training.muon import Muon
-from tools.starter_training.train_judge import varied
+from tools.starter_training.train_classifier import varied
 
 LOOKS = LookConfig(
     untextured=0.2,
@@ -66,7 +66,7 @@ def matches(batch: Batch, captions: list[str]) -> Tensor:
 
 
 def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, match: Tensor) -> Tensor:
-    """Symmetric InfoNCE (van den Oord et al. 2018; CLIP) of unit embeddings (n, d), targets shared by all that match (n, n).
+    """Symmetric InfoNCE (van den Oord et al. 2018; CLIP) of unit embeddings (n, d) with soft targets (n, n).
 
     Mean of the cross-entropies of pictures over captions and of captions over pictures.
     """
@@ -78,7 +78,7 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, match: Tensor) 
 
 def embeddings(model: CLIPModel, images: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Unit embeddings of pictures in [0, 1] and of tokens."""
-    image = model.visual_projection(model.vision_model(pixel_values=normalized(images)).pooler_output)
+    image = model.visual_projection(model.vision_model(pixel_values=normalize_images(images)).pooler_output)
     text = model.text_projection(model.text_model(input_ids=ids).pooler_output)
     return functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
 
@@ -97,7 +97,7 @@ class ImageTextTraining:
             torch.optim.AdamW(rest, PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.0),
         )
         table = token_ids(CAPTIONS)
-        self._ids = {caption: row for caption, row in zip(CAPTIONS, table)}
+        self._ids = dict(zip(CAPTIONS, table, strict=True))
 
     def advance(self, photographs: PhotographSet) -> float:
         """One step; returns the loss."""
@@ -146,7 +146,7 @@ class ImageTextTraining:
                 number, index, key = rest.split(".")
                 states[int(number)].setdefault(int(index), {})[key] = value
         self.model.load_state_dict(weights)
-        for optimizer, state in zip(self.optimizers, states):
+        for optimizer, state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         self.step = int(states[1][0]["step"])  # AdamW counts its own steps
         return True
@@ -154,7 +154,7 @@ class ImageTextTraining:
 
 @torch.no_grad()
 def retrieval_accuracies(model: CLIPModel, photographs: PhotographSet, pictures: int, seed: int) -> dict[str, float]:
-    """Top-1 retrieval among all 16 x 8 captions: the caption, its prop and its color of textured pictures, the prop of clay."""
+    """Top-1 retrieval among 16 x 8 captions: caption, prop and color of textured images, prop of textureless ones."""
     generator = torch.Generator().manual_seed(seed)
     model.eval()
     right = dict.fromkeys(("caption", "prop", "color", "textureless_prop"), 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the judge is shown while it learns: photographs moved and worn, and still of the same thing."""
+"""Augmentation of the classifier's training images: moved and degraded, but of the same prop, color and view."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools.starter_training import train_judge
-from tools.starter_training.train_judge import varied, worn
+from tools.starter_training import train_classifier
+from tools.starter_training.train_classifier import varied, worn
 
 
 @pytest.fixture
 def unchanging(monkeypatch: pytest.MonkeyPatch) -> None:
     """No zoom, shift, noise, contrast or saturation; blur stays."""
     for name, value in (("ZOOM", (1.0, 1.0)), ("SHIFT", 0), ("NOISE", 0.0), ("GAIN", (1.0, 1.0))):
-        monkeypatch.setattr(train_judge, name, value)
+        monkeypatch.setattr(train_classifier, name, value)
 
 
 @settings(max_examples=20, deadline=None)
@@ -32,7 +32,7 @@ def test_varied_pictures_keep_their_shape_and_range_and_follow_from_the_seed(n: 
 @pytest.mark.usefixtures("unchanging")
 def test_blur_is_a_gaussian_of_the_configured_width(monkeypatch: pytest.MonkeyPatch) -> None:
     """A dot in the middle becomes the kernel: its weight stays 1 and its variance is sigma squared, each way."""
-    monkeypatch.setattr(train_judge, "BLUR", (0.8, 0.8))
+    monkeypatch.setattr(train_classifier, "BLUR", (0.8, 0.8))
     images = torch.zeros(40, 3, 15, 15, dtype=torch.float32)
     images[:, :, 7, 7] = 1.0
     out = worn(images, torch.Generator().manual_seed(0))
@@ -47,7 +47,7 @@ def test_blur_is_a_gaussian_of_the_configured_width(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("unchanging")
 def test_without_zoom_and_shift_pictures_are_only_mirrored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_judge, "worn", lambda images, generator: images)
+    monkeypatch.setattr(train_classifier, "worn", lambda images, generator: images)
     images = torch.rand(30, 3, 12, 12, generator=torch.Generator().manual_seed(2))
     out = varied(images, torch.Generator().manual_seed(3))
     kept = (out - images).abs().flatten(1).amax(1) < 1e-5
@@ -59,8 +59,8 @@ def test_saturation_moves_colors_from_their_grey_and_contrast_from_the_pictures_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """(0.6, 0.4, 0.5) has a grey of 0.5, which is its picture's mean too: doubled twice it is (0.9, 0.1, 0.5)."""
-    monkeypatch.setattr(train_judge, "NOISE", 0.0)
-    monkeypatch.setattr(train_judge, "GAIN", (2.0, 2.0))
+    monkeypatch.setattr(train_classifier, "NOISE", 0.0)
+    monkeypatch.setattr(train_classifier, "GAIN", (2.0, 2.0))
     images = torch.tensor([0.6, 0.4, 0.5]).view(1, 3, 1, 1).expand(4, 3, 9, 9)
     out = worn(images, torch.Generator().manual_seed(0))
     assert torch.allclose(out, torch.tensor([0.9, 0.1, 0.5]).view(1, 3, 1, 1).expand(4, 3, 9, 9), atol=1e-5)

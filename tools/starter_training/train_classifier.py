@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Train the judge of starter pictures on photographs of a seed of its own; resumable at any moment.
+"""Train the classifier of starter images on photographs of a seed of its own; a stopped training can be resumed.
 
-    python -m tools.starter_training.train_judge --data runs/judge-data --held-out runs/heldout-data \\
-        --work runs/judge-train --steps 25000 --out backend/starter/classifier
+    python -m tools.starter_training.train_classifier --data runs/classifier-data --held-out runs/heldout-data \\
+        --work runs/classifier-training --steps 25000 --out backend/starter/classifier
 
 Every draw follows from the step's number, so a resumed training draws what an uninterrupted one would have drawn.
 """
@@ -22,52 +22,54 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from dreamwright.backend.starter import domain
-from dreamwright.backend.starter.classifier import StarterClassifier, Classification
+from dreamwright.backend.starter.classifier import Classification, StarterClassifier
 from tools.starter_training.captions import Batch, LookConfig, PhotographSet
 
-# Backgrounds of every kind, and wider colors: the judge must not depend on what the prior was trained on.
+# Backgrounds of every kind and wider colors: the classifier must not depend on the training data of the prior.
 LOOKS = LookConfig(
     drop_caption=0.0, color_jitter=0.05, background=(0.1, 0.95), any_background=0.2, fronted=2.5, overhead=1.0
 )
-BATCH = 64  # pictures a step
+BATCH = 64  # images a step
 PEAK_RATE = 2e-3  # of AdamW, falling linearly to a hundredth of itself
-SHIFT = 4  # most pixels by which a picture is moved each way
-ZOOM = (0.75, 1.1)  # samples and lifted props do not fill the picture as photographs do
-BLUR = (0.4, 1.3)  # pixels, standard deviation of the Gaussian over half of the pictures
+SHIFT = 4  # largest shift in pixels, each way
+ZOOM = (0.75, 1.1)  # samples and generated props do not fill the image as photographs do
+BLUR = (0.4, 1.3)  # pixels, standard deviation of the Gaussian, for half of the images
 GAIN = (0.75, 1.35)  # contrast and saturation: guidance overdoes both, few steps fall short of both
-NOISE = 0.06  # largest standard deviation of the noise added to [0, 1] pictures
+NOISE = 0.06  # largest standard deviation of the noise added to images in [0, 1]
 SAVE_S = 120.0  # seconds between saved states
 
 Wear = Callable[[torch.Tensor, torch.Generator], torch.Tensor]  # images (n, 3, h, w) -> the same, degraded
 
 
-def judge_loss(judgement: Classification, props: torch.Tensor, colors: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+def classifier_loss(
+    classification: Classification, props: torch.Tensor, colors: torch.Tensor, views: torch.Tensor
+) -> torch.Tensor:
     """Sum of the three cross-entropies; colors of -1 (untextured) and views of -1 (nothing tells them) are left out."""
     return (
-        functional.nll_loss(judgement.prop, props)
-        + functional.nll_loss(judgement.color, colors, ignore_index=-1)
-        + functional.nll_loss(judgement.view, views, ignore_index=-1)
+        functional.nll_loss(classification.prop, props)
+        + functional.nll_loss(classification.color, colors, ignore_index=-1)
+        + functional.nll_loss(classification.view, views, ignore_index=-1)
     )
 
 
 @torch.no_grad()
 def accuracies(
-    judge: StarterClassifier, photographs: PhotographSet, pictures: int, seed: int, wear: Wear | None = None
+    classifier: StarterClassifier, photographs: PhotographSet, pictures: int, seed: int, wear: Wear | None = None
 ) -> dict[str, float]:
     """Share of right answers on fresh draws, each batch first changed by `wear` where one is given."""
     generator = torch.Generator().manual_seed(seed)
     right = {"prop": 0, "color": 0, "view_of_fronted": 0}
     counted = dict.fromkeys(right, 0)
     fronted = torch.tensor([prop.has_front for prop in domain.PROPS])
-    judge.eval()
+    classifier.eval()
     for _ in range(max(1, pictures // 64)):
         batch = photographs.sample(64, 64, generator)
-        verdict = judge(batch.images if wear is None else wear(batch.images, generator))
-        view_right = verdict.view.argmax(-1) == batch.views
+        result = classifier(batch.images if wear is None else wear(batch.images, generator))
+        view_right = result.view.argmax(-1) == batch.views
         textured = batch.colors >= 0
         for name, hits in (
-            ("prop", verdict.prop.argmax(-1) == batch.props),
-            ("color", (verdict.color.argmax(-1) == batch.colors)[textured]),
+            ("prop", result.prop.argmax(-1) == batch.props),
+            ("color", (result.color.argmax(-1) == batch.colors)[textured]),
             ("view_of_fronted", view_right[fronted[batch.props]]),
         ):
             right[name] += int(hits.sum())
@@ -75,16 +77,16 @@ def accuracies(
     return {name: right[name] / max(1, counted[name]) for name in right}
 
 
-def told_views(batch: Batch) -> torch.Tensor:
-    """View labels (n,), -1 where the picture cannot tell: of a prop without a front."""
+def view_labels(batch: Batch) -> torch.Tensor:
+    """View labels (n,), -1 for props without a front."""
     fronted = torch.tensor([prop.has_front for prop in domain.PROPS])
     return torch.where(fronted[batch.props], batch.views, -1)
 
 
 def varied(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Images (n, 3, h, w) mirrored in half of the cases (a prop is then seen from the same side), shifted and zoomed, and
-    worn as samples and renders are: blurred, with contrast and saturation off, noisy. Lit and drawn otherwise they are
-    the same thing, and a judge that has seen clean photographs only falls for a stain.
+    """Augment images (n, 3, h, w): mirror half of them (a prop then shows the same view), shift, zoom and degrade.
+
+    Degraded as by `worn`, since samples and renders are blurred and noisy, with other contrast and saturation.
     """
     n = len(images)
     mirrored = torch.rand(n, generator=generator) < 0.5
@@ -100,7 +102,7 @@ def varied(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def worn(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Half of the images (n, 3, h, w) blurred, all with a contrast, a saturation and a noise of their own."""
+    """Degrade images (n, 3, h, w): blur half of them, and vary contrast, saturation and noise of each."""
     n, channels = images.shape[:2]
     reach = torch.arange(-3, 4, dtype=torch.float32)
     sigma = torch.empty(n, 1).uniform_(*BLUR, generator=generator)
@@ -119,26 +121,26 @@ def worn(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return (images + noise * torch.randn(images.shape, generator=generator)).clamp(0, 1)
 
 
-class JudgeTraining:
-    """StarterClassifier, optimizer and step; saved and restored whole."""
+class ClassifierTraining:
+    """Classifier, optimizer and step, saved and restored together."""
 
     def __init__(self, seed: int, steps: int) -> None:
         self.seed, self.steps, self.step = seed, steps, 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # nn.Linear and nn.Conv2d draw from the global generator
-            self.judge = StarterClassifier()
-        self.optimizer = torch.optim.AdamW(self.judge.parameters(), lr=PEAK_RATE, weight_decay=0.02)
+            self.classifier = StarterClassifier()
+        self.optimizer = torch.optim.AdamW(self.classifier.parameters(), lr=PEAK_RATE, weight_decay=0.02)
 
     def advance(self, photographs: PhotographSet) -> float:
         """One step; returns the loss."""
         generator = torch.Generator().manual_seed(self.seed + self.step)
         self.optimizer.param_groups[0]["lr"] = PEAK_RATE * max(0.01, 1 - self.step / self.steps)
         batch: Batch = photographs.sample(BATCH, 64, generator)
-        self.judge.train()
+        self.classifier.train()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + self.step)  # dropout draws from the global generator
-            verdict = self.judge(varied(batch.images, generator))
-        loss = judge_loss(verdict, batch.props, batch.colors, told_views(batch))
+            result = self.classifier(varied(batch.images, generator))
+        loss = classifier_loss(result, batch.props, batch.colors, view_labels(batch))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -148,21 +150,21 @@ class JudgeTraining:
     def save(self, folder: Path) -> None:
         """Write the state beside and rename it, so that a kill leaves a whole file."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f"judge.{name}": value for name, value in self.judge.state_dict().items()}
+        tensors = {f"classifier.{name}": value for name, value in self.classifier.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
-        temporary = folder / "judge-training.safetensors.part"
+        temporary = folder / "classifier-training.safetensors.part"
         save_file(tensors, temporary, metadata={"step": str(self.step)})
-        os.replace(temporary, folder / "judge-training.safetensors")
+        os.replace(temporary, folder / "classifier-training.safetensors")
 
     def restore(self, folder: Path) -> bool:
         """Load the newest state; False when there is none."""
-        path = folder / "judge-training.safetensors"
+        path = folder / "classifier-training.safetensors"
         if not path.is_file():
             return False
         tensors = load_file(path)
-        prefix = "judge."
-        self.judge.load_state_dict({n[len(prefix) :]: v for n, v in tensors.items() if n.startswith(prefix)})
+        prefix = "classifier."
+        self.classifier.load_state_dict({n[len(prefix) :]: v for n, v in tensors.items() if n.startswith(prefix)})
         states: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in tensors.items():
             if not name.startswith(prefix):
@@ -175,27 +177,27 @@ class JudgeTraining:
         return True
 
 
-def export(judge: StarterClassifier, folder: Path, step: int, measured: dict[str, float]) -> None:
-    """Write the judge in half precision, and how well it does."""
+def export(classifier: StarterClassifier, folder: Path, step: int, measured: dict[str, float]) -> None:
+    """Write the classifier in half precision, and its accuracy."""
     folder.mkdir(parents=True, exist_ok=True)
-    halves = {name: v.half() if v.is_floating_point() else v for name, v in judge.state_dict().items()}
-    save_file(halves, folder / "judge.safetensors")
-    (folder / "judge.json").write_text(json.dumps({"steps": step, "accuracy": measured}, indent=2) + "\n")
+    halves = {name: v.half() if v.is_floating_point() else v for name, v in classifier.state_dict().items()}
+    save_file(halves, folder / "classifier.safetensors")
+    (folder / "classifier.json").write_text(json.dumps({"steps": step, "accuracy": measured}, indent=2) + "\n")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the judge that measures the starter prior; resumable.")
-    parser.add_argument("--data", type=Path, required=True, help="photographs of the judge's own seed")
+    parser = argparse.ArgumentParser(description="Train the classifier that measures the starter prior; resumable.")
+    parser.add_argument("--data", type=Path, required=True, help="photographs of the classifier's own seed")
     parser.add_argument("--held-out", type=Path, help="photographs of a third seed to measure on")
     parser.add_argument("--work", type=Path, required=True, help="folder of the resumable state")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the trained judge")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the trained classifier")
     parser.add_argument("--steps", type=int, default=25_000)
     parser.add_argument("--seed", type=int, default=1001)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     photographs = PhotographSet(options.data, looks=LOOKS)
-    training = JudgeTraining(options.seed, options.steps)
+    training = ClassifierTraining(options.seed, options.steps)
     if training.restore(options.work):
         print(f"resumed at step {training.step}", flush=True)
     saved = time.monotonic()
@@ -207,12 +209,12 @@ def main() -> None:
                 training.save(options.work)
                 saved = time.monotonic()
     held_out = PhotographSet(options.held_out or options.data, looks=LOOKS)
-    measured = accuracies(training.judge, held_out, 2048, seed=7)
+    measured = accuracies(training.classifier, held_out, 2048, seed=7)
     measured |= {
         f"{question}_of_worn": right
-        for question, right in accuracies(training.judge, held_out, 2048, seed=7, wear=worn).items()
+        for question, right in accuracies(training.classifier, held_out, 2048, seed=7, wear=worn).items()
     }
-    export(training.judge, options.out, training.step, measured)
+    export(training.classifier, options.out, training.step, measured)
     print(measured, flush=True)
 
 
