@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .closure import closure_loss
+
 
 def inverse_root(matrix: Tensor, root: int, epsilon: float) -> Tensor:
     """(A + epsilon max(eig A) I)^(-1/root) of a symmetric positive semi-definite matrix (k, k)."""
@@ -60,10 +62,7 @@ class Shampoo(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # overloads
         """One update of every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = closure_loss(closure)
         for group in self.param_groups:
             beta1, _ = group["betas"]
             for parameter in group["params"]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from .closure import closure_loss
+
 
 class UniformAdam(torch.optim.Optimizer):
     """Adam with step size lr m / (sqrt(max v) + epsilon), bias-corrected: directions of rows are kept.
@@ -24,10 +26,7 @@ class UniformAdam(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # overloads
         """One update of every parameter that has a gradient; returns the closure's loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = closure_loss(closure)
         for group in self.param_groups:
             low, high = group["betas"]
             for parameter in group["params"]:

@@ -45,7 +45,7 @@ def asked(*arguments: str):
     return job_from(build_parser().parse_args(["generate", PROMPT, *arguments]))
 
 
-def test_a_method_brings_its_own_preset_and_model_and_dreamfusion_is_the_default():
+def test_methods_have_their_own_preset_and_model():
     plain, fields = asked(), asked("--method", "dream-fields")
     assert (plain.preset, plain.model, plain.config.run.method) == ("draft", "starter", "dreamfusion")
     assert (fields.preset, fields.model, fields.config.run.method) == ("dream-fields", "starter-clip", "dream-fields")
@@ -54,19 +54,20 @@ def test_a_method_brings_its_own_preset_and_model_and_dreamfusion_is_the_default
         assert PRESETS[method.preset].config.run.method == method.name and BY_NAME[method.model].kind == method.kind
 
 
-def test_a_preset_of_another_method_is_refused_with_those_that_fit():
+def test_preset_of_another_method_is_refused():
     with pytest.raises(ConfigError, match="allowed with dream-fields are dream-fields, dream-fields-paper"):
         preset_of("dream-fields", "draft")
     with pytest.raises(ConfigError, match="allowed are dreamfusion, dream-fields"):
         preset_of("clip-forge", None)
 
 
-def test_a_model_of_the_wrong_kind_is_refused_with_those_that_fit(clip, pipeline):
+def test_model_of_the_wrong_kind_is_refused(clip, pipeline):
     check_model("dream-fields", "tiny", clip)
     check_model("dreamfusion", "tiny", pipeline)
     with pytest.raises(
         ModelError,
-        match="is a CLIP model, which cannot guide dreamfusion; allowed are starter, deepfloyd-if.*dream-fields with --method",
+        match="is a CLIP model, which cannot guide dreamfusion; allowed are starter, deepfloyd-if.*dream-fields with "
+        "--method",
     ):
         check_model("dreamfusion", "tiny", clip)
     with pytest.raises(
@@ -75,7 +76,7 @@ def test_a_model_of_the_wrong_kind_is_refused_with_those_that_fit(clip, pipeline
         check_model("dream-fields", "tiny", pipeline)
 
 
-def test_the_command_says_so_before_anything_is_loaded(clip, pipeline, tmp_path, capsys):
+def test_command_refuses_a_model_before_loading(clip, pipeline, tmp_path, capsys):
     out = str(tmp_path / "prop.glb")
     assert main(["generate", PROMPT, "--model", str(clip), "--out", out, "--device", "cpu"]) == 2
     assert "cannot guide dreamfusion" in capsys.readouterr().err
@@ -88,14 +89,14 @@ def test_the_command_says_so_before_anything_is_loaded(clip, pipeline, tmp_path,
     assert "cannot guide dream-fields" in capsys.readouterr().err
 
 
-def test_the_method_is_part_of_what_a_checkpoint_belongs_to():
+def test_method_is_part_of_the_fingerprint():
     job = make_job(PROMPT, "m", "p", quick())
     other = replace(job, config=replace(job.config, run=replace(job.config.run, method="dreamfusion")))
     crops = replace(job, config=apply_settings(job.config, ["clip.crops=3"]))
     assert len({job.fingerprint(), other.fingerprint(), crops.fingerprint()}) == 3
 
 
-def test_dream_fields_raises_the_cosine_and_goes_on_exactly_from_a_checkpoint(clip):
+def test_dream_fields_raises_the_cosine_and_resumes_exactly(clip):
     job = make_job(
         PROMPT, str(clip), "dream-fields", quick("run.steps=24", "run.checkpoint_interval=8", "clip.crops=4")
     )
@@ -114,7 +115,7 @@ def test_dream_fields_raises_the_cosine_and_goes_on_exactly_from_a_checkpoint(cl
         assert value.equal(last.tensors[name]), name
 
 
-def test_generate_writes_a_dream_fields_prop_that_says_how_it_was_made(clip, tmp_path):
+def test_generate_writes_a_dream_fields_prop(clip, tmp_path):
     out = tmp_path / "prop.glb"
     arguments = [
         "generate",
@@ -142,7 +143,7 @@ def test_generate_writes_a_dream_fields_prop_that_says_how_it_was_made(clip, tmp
     ("preprocessor_config.json", {**PROCESSOR, "image_std": [0, 1, 1]}, "three numbers"),
     ("tokenizer_config.json", {"tokenizer_class": "SomebodysTokenizer"}, "SomebodysTokenizer"),
 ])  # fmt: skip
-def test_a_clip_folder_that_cannot_be_run_as_clip_is_refused(tmp_path, name, damage, word):
+def test_folder_that_is_no_clip_is_refused(tmp_path, name, damage, word):
     from dreamwright.backend.guidance.clip_model import load_image_text
 
     folder = write_clip(tmp_path / "tiny")
@@ -151,7 +152,7 @@ def test_a_clip_folder_that_cannot_be_run_as_clip_is_refused(tmp_path, name, dam
         load_image_text(folder)
 
 
-def test_weights_that_are_pickled_or_damaged_are_refused(tmp_path):
+def test_pickled_and_damaged_weights_are_refused(tmp_path):
     from dreamwright.backend.guidance.clip_model import load_image_text
 
     folder = write_clip(tmp_path / "tiny")
@@ -164,6 +165,6 @@ def test_weights_that_are_pickled_or_damaged_are_refused(tmp_path):
         load_image_text(folder)
 
 
-def test_a_server_refuses_a_model_of_the_wrong_kind_when_a_job_is_sent():
+def test_submission_with_a_model_of_the_wrong_kind_is_refused():
     with pytest.raises(ModelError, match="cannot guide dream-fields"):
         check_submission(SubmitJob("t" * 16, PROMPT, "", "starter", "dream-fields", 0, {}))

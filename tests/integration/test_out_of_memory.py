@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Out of memory in the middle of a run: a checkpoint, one line of advice, and --resume with less, which is the same run."""
+"""Out of memory in the middle of a run: a checkpoint, one line of advice, and the same run resumed with less."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.testing.tiny_model import QUICK, quick_config, save_tiny_model
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 8 GiB"
 SHORTAGES = {
     "of a device": lambda: torch.OutOfMemoryError(CUDA),
-    "of the machine": lambda: MemoryError(),
+    "of the machine": MemoryError,
     "in torch's allocator": lambda: RuntimeError(
         "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
     ),
@@ -77,7 +77,7 @@ def final_state(events: list[Event]) -> RunState:
 
 @pytest.mark.parametrize("where", ["guidance", "renderer", "occupancy grid"])
 @pytest.mark.parametrize("shortage", SHORTAGES)
-def test_the_checkpoint_is_the_newest_whole_step_and_resuming_from_it_is_bitwise_the_uninterrupted_run(
+def test_field_scene_resumes_bitwise_after_a_shortage(
     monkeypatch: pytest.MonkeyPatch, where: str, shortage: str
 ) -> None:
     """Whatever the failed step had drawn or updated is undone."""
@@ -95,8 +95,7 @@ def test_the_checkpoint_is_the_newest_whole_step_and_resuming_from_it_is_bitwise
     fail_once(monkeypatch, owner, name, step + 2 if where == "renderer" else step, SHORTAGES[shortage])
     events: list[Event] = []
     with pytest.raises(OutOfMemoryError, match=f"after step {step - 1}.*checkpoint") as caught:
-        for event in run_of(config):
-            events.append(event)
+        events.extend(run_of(config))
     assert caught.value.exit_code == 1 and "\n" not in str(caught.value)
     assert isinstance(events[-1], Checkpoint) and events[-1].state.step == step - 1
     resumed = final_state(list(run_of(config, events[-1].state)))
@@ -104,12 +103,11 @@ def test_the_checkpoint_is_the_newest_whole_step_and_resuming_from_it_is_bitwise
     assert all(torch.equal(whole.tensors[name], resumed.tensors[name]) for name in whole.tensors)
 
 
-def test_a_half_written_optimizer_step_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inconsistent_state_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     fail_once(monkeypatch, torch.optim.Adam, "step", 3, SHORTAGES["of a device"])
     events: list[Event] = []
     with pytest.raises(OutOfMemoryError, match="last checkpoint is kept"):
-        for event in run_of(quick_config("run.checkpoint_interval=2")):
-            events.append(event)
+        events.extend(run_of(quick_config("run.checkpoint_interval=2")))
     assert [e.state.step for e in events if isinstance(e, Checkpoint)] == [2]
 
 
@@ -131,28 +129,32 @@ def test_mesh_scene_resumes_bitwise_after_a_shortage(monkeypatch: pytest.MonkeyP
     fail_once(monkeypatch, owner, name, 4, SHORTAGES["of a device"])
     events: list[Event] = []
     with pytest.raises(OutOfMemoryError, match="after step 3.*checkpoint"):
-        for event in trainer():
-            events.append(event)
+        events.extend(trainer())
     assert isinstance(events[-1], Checkpoint) and events[-1].state.step == 3
     resumed = final_state(list(trainer(events[-1].state)))
     assert whole.tensors.keys() == resumed.tensors.keys()
     assert all(torch.equal(value, resumed.tensors[name]) for name, value in whole.tensors.items())
 
 
-def test_other_errors_are_not_taken_for_it() -> None:
+def test_other_errors_are_not_out_of_memory() -> None:
     assert not any(is_out_of_memory(error) for error in (RuntimeError("shape mismatch"), ValueError("out of memory")))
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 @pytest.mark.parametrize("optimizer", ["adam", "shampoo"])
-def test_views_a_few_at_a_time_make_the_same_step(at_once: int, optimizer: str) -> None:
+def test_views_at_once_gives_the_same_gradients(at_once: int, optimizer: str) -> None:
     """All gradients are those of all four views at once, to float tolerance: same cameras, looks and noise."""
     gradients, figures = [], []
     for views in (0, at_once):
         config = quick_config(
-            "run.views_per_step=4", f"run.views_at_once={views}", f"optimizer.kind={optimizer}", "shading.albedo_only_share=0",
-            "background.random_probability=0.5", "guidance.omega=3", "regularizers.orientation_start=0.1",
-        )  # fmt: skip
+            "run.views_per_step=4",
+            f"run.views_at_once={views}",
+            f"optimizer.kind={optimizer}",
+            "shading.albedo_only_share=0",
+            "background.random_probability=0.5",
+            "guidance.omega=3",
+            "regularizers.orientation_start=0.1",
+        )
         oracle = KnownImages(lambda cameras: torch.full((len(cameras), 3, 16, 16), 0.3), 16)
         scene = FieldScene(
             config, ScoreDistillation(oracle, config.guidance), PromptEmbeddings(oracle, "a ball", config.guidance), 0
@@ -168,7 +170,7 @@ def test_views_a_few_at_a_time_make_the_same_step(at_once: int, optimizer: str) 
     assert figures[0] == pytest.approx(figures[1], rel=1e-3)
 
 
-def test_what_changes_roundings_only_may_change_on_resume_and_nothing_else_may() -> None:
+def test_only_settings_that_change_rounding_may_change_on_resume() -> None:
     config = quick_config()
     wanted = make_job("a ball", "m", "draft", config).fingerprint()
 
@@ -176,18 +178,35 @@ def test_what_changes_roundings_only_may_change_on_resume_and_nothing_else_may()
         return make_job("a ball", "m", "draft", apply_settings(config, [setting])).fingerprint() == wanted
 
     for setting in (
-        "run.views_at_once=1", "run.ignore_memory=true", "model.dtype=bfloat16", "model.attention_slicing=true", "model.vae_tiling=true",
-        "model.vae_recompute=true", "text.process=own", "text.device=cpu", "text.precision=int8", "text.cache=false", "mesh.resolution=48",
-    ):  # fmt: skip
+        "run.views_at_once=1",
+        "run.ignore_memory=true",
+        "model.dtype=bfloat16",
+        "model.attention_slicing=true",
+        "model.vae_tiling=true",
+        "model.vae_recompute=true",
+        "text.process=own",
+        "text.device=cpu",
+        "text.precision=int8",
+        "text.cache=false",
+        "mesh.resolution=48",
+    ):
         assert same(setting), setting
     for setting in (
-        "run.views_per_step=4", "run.steps=7", "run.seed=1", "model.image_size=256", "render.samples=17", "render.resolution=17",
-        "guidance.omega=4", "guidance.negative_prompt=fog", "field.voxel_resolutions=6", "optimizer.kind=shampoo",
-    ):  # fmt: skip
+        "run.views_per_step=4",
+        "run.steps=7",
+        "run.seed=1",
+        "model.image_size=256",
+        "render.samples=17",
+        "render.resolution=17",
+        "guidance.omega=4",
+        "guidance.negative_prompt=fog",
+        "field.voxel_resolutions=6",
+        "optimizer.kind=shampoo",
+    ):
         assert not same(setting), setting
 
 
-def test_generate_ends_with_advice_and_exit_code_1_and_resumes_with_less(
+def test_generate_advises_and_resumes_with_less(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, out = str(save_tiny_model(tmp_path / "model")), tmp_path / "x.ply"
@@ -211,7 +230,7 @@ def test_generate_ends_with_advice_and_exit_code_1_and_resumes_with_less(
     assert out.is_file() and seen == [4, 4, 4]
 
 
-def test_a_workers_job_fails_with_that_sentence_and_keeps_its_checkpoint(
+def test_workers_job_fails_with_advice_and_keeps_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = str(save_tiny_model(tmp_path / "model"))
@@ -228,7 +247,7 @@ def test_a_workers_job_fails_with_that_sentence_and_keeps_its_checkpoint(
     assert read_checkpoint(tmp_path / "job" / "checkpoints", job).state.step == 2
 
 
-def test_a_model_that_does_not_fit_is_told_of_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_that_does_not_fit_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_large(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError(CUDA)
 

@@ -52,9 +52,10 @@ def run_alone(*settings: str, **options: Any) -> dict[str, torch.Tensor]:
     return run.scene.state().tensors
 
 
-# One view at a time has the kernels, shapes and order of sums of two ranks with one view each: (g1 + g2) / 2 both times.
-# Halving is exact, so states agree to the bit on any processor, whatever an optimizer makes of rounding. (Shampoo's root of
-# A + epsilon |A| enlarges a relative error d of A to d / (2 epsilon): half a million times at its epsilon of 1e-6.)
+# One view at a time has the kernels, shapes and order of sums of two ranks with one view each: (g1 + g2) / 2 both
+# times. Halving is exact, so states agree to the bit on any processor, whatever an optimizer makes of rounding.
+# (Shampoo's root of A + epsilon |A| enlarges a relative error d of A to d / (2 epsilon): half a million times at its
+# epsilon of 1e-6.)
 SINGLY = "run.views_at_once=1"
 
 
@@ -78,8 +79,9 @@ def test_two_ranks_with_one_view_each_equal_one_process_with_two_views(optimizer
 def test_views_one_at_a_time_on_two_ranks_have_the_gradient_of_all_views_at_once(tmp_path: Path) -> None:
     """Four views: two ranks with two each, rendered singly, against one process that renders all four together.
 
-    After one step Adam's exp_avg is (1 - beta1) times the gradient. An entry is a float32 sum of at most 4 views x 16 x 16
-    pixels x 16 samples = 16,384 terms, so the order of the sum changes it by at most 16,384 x 6e-8 = 1e-3 of the largest.
+    After one step Adam's exp_avg is (1 - beta1) times the gradient. An entry is a float32 sum of at most 4 views x 16 x
+    16 pixels x 16 samples = 16,384 terms, so the order of the sum changes it by at most 16,384 x 6e-8 = 1e-3 of the
+    largest.
     """
     settings = ("run.views_per_step=4", "run.steps=1", "optimizer.kind=adam")
     told = ranks_run(tmp_path, *settings, SINGLY)
@@ -113,7 +115,7 @@ def test_ranks_stop_together_and_one_process_resumes_their_checkpoint(tmp_path: 
     assert_identical(load_file(tmp_path / "1.safetensors"), expected)
 
 
-def test_only_the_main_rank_previews_and_checkpoints_and_all_judge_alike(tmp_path: Path) -> None:
+def test_only_the_main_rank_previews_and_checkpoints(tmp_path: Path) -> None:
     first, second = ranks_run(tmp_path)
     assert {"Preview", "Checkpoint", "Health"} <= set(names_of(first))
     assert set(names_of(second)) == {"StepCompleted", "Health", "Finished"}
@@ -121,7 +123,7 @@ def test_only_the_main_rank_previews_and_checkpoints_and_all_judge_alike(tmp_pat
     assert verdicts[0] == verdicts[1] != []
 
 
-def test_nan_on_one_rank_restarts_all_of_them_from_one_new_seed(tmp_path: Path) -> None:
+def test_nan_on_one_rank_restarts_all_from_one_seed(tmp_path: Path) -> None:
     """Steps 1 to 4, then the other rank's picture gets a gradient of NaN."""
     told = ranks_run(tmp_path, mishap=("nan", 5, 1))
     seeds = [[d["new_seed"] for name, _, d in t["events"] if name == "Restarted"] for t in told]
@@ -132,30 +134,30 @@ def test_nan_on_one_rank_restarts_all_of_them_from_one_new_seed(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("broken", [0, 1])
-def test_when_one_rank_fails_the_others_end_at_once_and_say_so(broken: int, tmp_path: Path) -> None:
+def test_failure_of_one_rank_ends_the_others(broken: int, tmp_path: Path) -> None:
     told = ranks_run(tmp_path, mishap=("error", 3, broken))
     assert told[broken]["error"] == "RunError: the model caught fire"
     assert "another rank failed" in told[1 - broken]["error"] and "--resume" in told[1 - broken]["error"]
     assert steps_of(told[1 - broken]) == [1, 2] and told[1 - broken]["seconds"] < 30
 
 
-def test_a_rank_that_dies_ends_the_others_within_seconds(tmp_path: Path) -> None:
+def test_death_of_one_rank_ends_the_others(tmp_path: Path) -> None:
     told = ranks_run(tmp_path, mishap=("death", 3, 1))
     assert told[1] == {} and "another rank ended" in told[0]["error"] and "\n" not in told[0]["error"]
     assert told[0]["seconds"] < 30
 
 
-def test_a_rank_that_falls_silent_is_given_up_after_the_time_limit(tmp_path: Path) -> None:
+def test_silent_rank_is_given_up_after_the_timeout(tmp_path: Path) -> None:
     told = ranks_run(tmp_path, mishap=("silence", 2, 1), timeout=4.0)
     assert "silent for 4 s" in told[0]["error"] and told[0]["seconds"] < 30
 
 
-def test_ranks_with_different_jobs_do_not_begin(tmp_path: Path) -> None:
+def test_ranks_with_different_jobs_are_refused(tmp_path: Path) -> None:
     told = ranks_run(tmp_path, **{"settings of 1": ("guidance.omega=7",)})
     assert all("not given one and the same job" in t["error"] and t["events"] == [] for t in told)
 
 
-def test_views_that_do_not_divide_are_refused_with_the_number_that_would(tmp_path: Path) -> None:
+def test_views_that_do_not_divide_are_refused(tmp_path: Path) -> None:
     told = ranks_run(tmp_path, "run.views_per_step=3")
     assert all(
         t["error"].startswith("ConfigError: run.views_per_step is 3") and "run.views_per_step=4" in t["error"]
@@ -163,7 +165,7 @@ def test_views_that_do_not_divide_are_refused_with_the_number_that_would(tmp_pat
     )
 
 
-def test_a_stream_of_one_rank_holds_its_rows_of_what_one_process_draws() -> None:
+def test_generator_draws_the_rows_of_its_views() -> None:
     whole = torch.Generator().manual_seed(5)
     halves = [PerViewGenerator.of(4, slice(2 * rank, 2 * rank + 2), 5) for rank in range(2)]
     for sample, shape in ((torch.rand, ()), (torch.randn, (3, 5)), (torch.rand, (2,))):
@@ -173,8 +175,8 @@ def test_a_stream_of_one_rank_holds_its_rows_of_what_one_process_draws() -> None
         sample_for_views(torch.rand, (3,), halves[0])
 
 
-def test_gradients_are_averaged_and_one_that_no_rank_has_stays_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against sums by hand, with an exchange that stands for a second rank: it has gradients of 3 for a and c, none for b and d."""
+def test_average_gradients_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against sums by hand. The second rank, here an exchange, has gradients of 3 for a and c, none for b and d."""
     from torch import distributed
 
     group = TorchProcessGroup.__new__(TorchProcessGroup)
@@ -192,7 +194,7 @@ def test_gradients_are_averaged_and_one_that_no_rank_has_stays_absent(monkeypatc
     )
 
 
-def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_without_torchrun_is_single(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "4")  # as some clusters leave lying about
@@ -202,7 +204,7 @@ def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch: pytest.Monk
         assert group.world_size == 1 and group.local_views(7) == slice(0, 7)
 
 
-def test_each_rank_takes_its_own_gpu_and_says_when_there_are_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_rank_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (
         ("RANK", "3"),
         ("WORLD_SIZE", "4"),
@@ -222,14 +224,32 @@ def test_each_rank_takes_its_own_gpu_and_says_when_there_are_too_few(monkeypatch
 
 
 @pytest.mark.slow
-def test_torchrun_generates_and_ctrl_c_leaves_a_checkpoint_and_a_mesh(tmp_path: Path) -> None:
+def test_ctrl_c_on_torchrun_leaves_checkpoint_and_mesh(tmp_path: Path) -> None:
     """The command of the documentation with a tiny model; what the terminal sends goes to torchrun alone."""
     model, out = save_tiny_model(tmp_path / "tiny"), tmp_path / "prop.glb"
     settings = [f"--set={setting}" for setting in (*QUICK[2:], "run.views_per_step=2", "run.preview_interval=2")]
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()), "-m", "dreamwright.backend.cli.main",
-        "generate", "a red mushroom", "--model", str(model), "--out", str(out), "--previews", str(tmp_path / "seen"), "--steps", "100000", *settings,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        str(free_port()),
+        "-m",
+        "dreamwright.backend.cli.main",
+        "generate",
+        "a red mushroom",
+        "--model",
+        str(model),
+        "--out",
+        str(out),
+        "--previews",
+        str(tmp_path / "seen"),
+        "--steps",
+        "100000",
+        *settings,
+    ]
     with (
         (tmp_path / "log").open("w") as log,
         subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}) as torchrun,

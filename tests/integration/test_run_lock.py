@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Two runs in one work folder: the second is refused with the first one's process id, also after a kill of the first."""
+"""Two runs in one work folder: the second is refused with the process id of the first, whose kill frees it."""
 
 from __future__ import annotations
 
@@ -131,9 +131,9 @@ def test_unfinished_run_is_not_started_over(tmp_path: Path) -> None:
 
 def test_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file in the way")
-    with pytest.raises(CheckpointError, match="cannot write to the work folder.*--work") as caught:
-        with locked_work_folder(tmp_path / "file" / "work", False):
-            pytest.fail("it began")
+    refusal = pytest.raises(CheckpointError, match="cannot write to the work folder.*--work")
+    with refusal as caught, locked_work_folder(tmp_path / "file" / "work", False):
+        pytest.fail("it began")
     assert "\n" not in str(caught.value) and (tmp_path / "file").read_text() == "a file in the way"
 
 

@@ -15,8 +15,8 @@ from dreamwright.backend.text.conditioning import Conditioning
 from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
 from dreamwright.backend.training.events import Checkpoint, Finished, Preview, StepCompleted
-from dreamwright.backend.training.job import make_job
 from dreamwright.backend.training.field_training import field_trainer
+from dreamwright.backend.training.job import make_job
 from dreamwright.backend.training.trainer import Trainer
 from tests.testing.oracles import KnownImages
 from tests.testing.sphere_runs import ball_pictures, run_of
@@ -24,7 +24,7 @@ from tests.testing.tiny_model import quick_config
 
 
 @pytest.mark.slow
-def test_with_the_known_image_oracle_the_field_reaches_25_db_on_held_out_views() -> None:
+def test_known_image_oracle_reaches_25_db_on_held_out_views() -> None:
     """SDS with a perfect denoiser is image fitting: views between the training views must come out right."""
     config = quick_config(
         "run.steps=260", "render.resolution=32", "render.samples=48", "render.occupancy_resolution=24",
@@ -32,7 +32,7 @@ def test_with_the_known_image_oracle_the_field_reaches_25_db_on_held_out_views()
         "guidance.omega=0", "run.checkpoint_interval=1000", "run.preview_interval=1000", "field.density_scale=20",
         "optimizer.background_rate_multiplier=1", "run.views_per_step=2",
     )  # fmt: skip
-    run = run_of(config, KnownImages(lambda cameras: ball_pictures(cameras), 32))
+    run = run_of(config, KnownImages(ball_pictures, 32))
     for _ in run:
         pass
     held_out = orbit_cameras([13, 77, 141, 205, 269, 333], 12.0, 1.9, 1.45)
@@ -41,7 +41,7 @@ def test_with_the_known_image_oracle_the_field_reaches_25_db_on_held_out_views()
     assert float(psnr) >= 25.0
 
 
-def test_the_first_views_are_coarse_and_the_guidance_always_sees_the_full_size() -> None:
+def test_coarse_views_reach_the_guidance_at_full_size() -> None:
     seen: list[tuple[int, int]] = []
 
     class Watcher:
@@ -64,10 +64,10 @@ def states_equal(first: Trainer, second: Trainer) -> bool:
 
 @pytest.mark.parametrize("stop_at", [2, 4])
 @pytest.mark.parametrize("optimizer", ["adam", "shampoo"])
-def test_a_killed_and_resumed_run_equals_an_uninterrupted_one_bitwise(
+def test_killed_and_resumed_run_equals_an_uninterrupted_one_bitwise(
     oracle: KnownImages, tmp_path: Path, stop_at: int, optimizer: str
 ) -> None:
-    """The state goes through a file, as after a kill; previews and occupancy updates in between must not matter either."""
+    """The state goes through a file, as after a kill; previews and occupancy updates in between change nothing."""
     config = quick_config(
         f"optimizer.kind={optimizer}", "background.kind=mlp", "run.views_per_step=2", "render.occupancy_interval=3"
     )
@@ -87,7 +87,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one_bitwise(
     assert states_equal(whole, resumed)
 
 
-def test_resuming_the_papers_field_is_exact_too(oracle: KnownImages) -> None:
+def test_resuming_the_papers_field_is_exact(oracle: KnownImages) -> None:
     config = quick_config(
         "field.kind=mip-mlp", "field.hidden_width=16", "optimizer.kind=shampoo", "run.checkpoint_interval=1",
         "render.samples=8",
@@ -108,7 +108,7 @@ def test_another_seed_makes_another_field(oracle: KnownImages) -> None:
     assert states_equal(runs[0], runs[1]) and not states_equal(runs[0], runs[2])
 
 
-def test_events_tell_steps_eta_previews_and_the_end(oracle: KnownImages) -> None:
+def test_events_of_a_run(oracle: KnownImages) -> None:
     ticks = iter(range(1000))
     events = list(run_of(quick_config(), oracle, clock=lambda: float(next(ticks))))
     progress = [e for e in events if isinstance(e, StepCompleted)]
@@ -119,7 +119,7 @@ def test_events_tell_steps_eta_previews_and_the_end(oracle: KnownImages) -> None
     assert events[-1] == Finished(6, True, 0)
 
 
-def test_stopping_is_honored_within_a_step_and_leaves_a_checkpoint(oracle: KnownImages) -> None:
+def test_stop_takes_effect_within_a_step_and_leaves_a_checkpoint(oracle: KnownImages) -> None:
     asked: list[bool] = []
     events = []
     for event in run_of(quick_config("run.checkpoint_interval=100"), oracle, should_stop=lambda: bool(asked)):

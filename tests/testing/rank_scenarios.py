@@ -124,7 +124,7 @@ def described(event: Event) -> list[Any]:
 
 
 def ranks_run(folder: Path, *settings: str, count: int = 2, **options: Any) -> list[dict[str, Any]]:
-    """What each of `count` ranks told, {} for one that died without a word. Fails when one is still there after two minutes."""
+    """The records of `count` ranks, {} for one that was killed. Fails when one still runs after two minutes."""
     port = free_port()
     processes = [
         PROCESSES.Process(target=one_rank, args=(rank, count, port, folder, settings, options)) for rank in range(count)

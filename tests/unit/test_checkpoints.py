@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from dreamwright.backend.errors import CheckpointError
+from dreamwright.backend.scenes.interfaces import RunState
 from dreamwright.backend.training.checkpoints import (
     FORMAT,
     NEWEST,
@@ -21,7 +22,6 @@ from dreamwright.backend.training.checkpoints import (
     remove_checkpoints,
     write_checkpoint,
 )
-from dreamwright.backend.scenes.interfaces import RunState
 from dreamwright.backend.training.events import Checkpoint
 from dreamwright.backend.training.job import Job, make_job
 from tests.testing.oracles import KnownImages
@@ -40,7 +40,7 @@ def saved(oracle: KnownImages, tmp_path: Path) -> tuple[Job, Path]:
     return job, tmp_path
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(saved: tuple[Job, Path]) -> None:
+def test_damaged_checkpoint_falls_back_with_a_notice(saved: tuple[Job, Path]) -> None:
     job, folder = saved
     newest = folder / NEWEST
     newest.write_bytes(newest.read_bytes()[:5000])
@@ -60,7 +60,7 @@ def test_foreign_files_are_refused_in_one_line(content: bytes, tmp_path: Path) -
     "numbers",
     ["{}", "[]", "3", '{"step": "2", "seed": 0, "restarts": 0}', '{"step": -1, "seed": 0, "restarts": 0}', "{"],
 )
-def test_a_header_without_its_numbers_counts_as_damage(numbers: str, tmp_path: Path) -> None:
+def test_header_without_its_numbers_is_damage(numbers: str, tmp_path: Path) -> None:
     job = make_job("a ball", "oracle", "draft", quick_config())
     header = {"format": FORMAT, "version": str(VERSION), "fingerprint": job.fingerprint(), "run": numbers}
     save_file({"a": torch.zeros(2)}, tmp_path / NEWEST, metadata=header)
@@ -69,7 +69,7 @@ def test_a_header_without_its_numbers_counts_as_damage(numbers: str, tmp_path: P
     assert "\n" not in str(caught.value)
 
 
-def test_a_newer_version_s_checkpoint_is_passed_over_for_the_one_before(saved: tuple[Job, Path]) -> None:
+def test_newer_version_falls_back_to_the_one_before(saved: tuple[Job, Path]) -> None:
     job, folder = saved
     save_file({"a": torch.zeros(2)}, folder / NEWEST, metadata={"format": FORMAT, "version": str(VERSION + 1)})
     restored = read_checkpoint(folder, job)
@@ -77,7 +77,7 @@ def test_a_newer_version_s_checkpoint_is_passed_over_for_the_one_before(saved: t
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.999])
-def test_a_flipped_bit_anywhere_is_noticed_and_the_one_before_is_used(share: float, saved: tuple[Job, Path]) -> None:
+def test_flipped_bit_anywhere_falls_back(share: float, saved: tuple[Job, Path]) -> None:
     """A flip may make JSON, a number, a name or a tensor wrong; whatever it is, step 4 is what counts."""
     job, folder = saved
     data = bytearray((folder / NEWEST).read_bytes())
@@ -87,7 +87,7 @@ def test_a_flipped_bit_anywhere_is_noticed_and_the_one_before_is_used(share: flo
     assert restored.state.step == 4 and "damaged" in restored.notice
 
 
-def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+def test_checkpoint_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     job = make_job("a ball", "oracle", "draft", quick_config())
     save_file({"a": torch.zeros(2)}, tmp_path / NEWEST, metadata={"format": FORMAT, "version": str(VERSION + 1)})
     with pytest.raises(CheckpointError, match="update dreamwright"):
@@ -95,7 +95,7 @@ def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mistake", ["shape", "missing", "stranger"])
-def test_an_optimizer_state_that_does_not_fit_is_refused(mistake: str, oracle: KnownImages) -> None:
+def test_optimizer_state_that_does_not_fit_is_refused(mistake: str, oracle: KnownImages) -> None:
     run = run_of(quick_config(), oracle)
     state = next(event.state for event in run if isinstance(event, Checkpoint))
     tensors = dict(state.tensors)
@@ -109,7 +109,7 @@ def test_an_optimizer_state_that_does_not_fit_is_refused(mistake: str, oracle: K
         run_of(quick_config(), oracle, resume=replace(state, tensors=tensors))
 
 
-def test_a_disk_that_refuses_a_checkpoint_is_answered_in_one_line(tmp_path: Path) -> None:
+def test_disk_error_is_reported_in_one_line(tmp_path: Path) -> None:
     """safetensors has an error type of its own for it; a folder in the way stands for the full disk."""
     (tmp_path / f"{NEWEST}.part").mkdir()
     job = make_job("a ball", "oracle", "draft", quick_config())
@@ -118,7 +118,7 @@ def test_a_disk_that_refuses_a_checkpoint_is_answered_in_one_line(tmp_path: Path
     assert "\n" not in str(caught.value)
 
 
-def test_removing_checkpoints_spares_what_somebody_else_put_there(saved: tuple[Job, Path]) -> None:
+def test_removing_checkpoints_keeps_other_files(saved: tuple[Job, Path]) -> None:
     _, folder = saved
     assert (folder / PREVIOUS).is_file()
     (folder / "thesis.txt").write_text("precious")
@@ -130,7 +130,7 @@ def test_removing_checkpoints_spares_what_somebody_else_put_there(saved: tuple[J
     remove_checkpoints(folder)
 
 
-def test_a_checkpoint_of_another_job_is_refused_but_other_mesh_settings_are_not(saved: tuple[Job, Path]) -> None:
+def test_checkpoint_of_another_job_is_refused(saved: tuple[Job, Path]) -> None:
     job, folder = saved
     with pytest.raises(CheckpointError, match="another run"):
         read_checkpoint(folder, replace(job, prompt="a cube"))
@@ -138,7 +138,7 @@ def test_a_checkpoint_of_another_job_is_refused_but_other_mesh_settings_are_not(
     assert read_checkpoint(folder, finer).state.step == 6
 
 
-def test_an_empty_folder_has_nothing_to_resume(tmp_path: Path) -> None:
+def test_empty_folder_has_nothing_to_resume(tmp_path: Path) -> None:
     assert not has_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="no checkpoint"):
         read_checkpoint(tmp_path, make_job("a ball", "oracle", "draft", quick_config()))

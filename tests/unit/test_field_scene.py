@@ -22,9 +22,13 @@ from tests.testing.tiny_model import quick_config
 SMALL_PAPER = ("field.hidden_width=16", "render.samples=32", "render.resolution=16", "run.views_per_step=1")
 # Everything but eq 10 and the guidance, which is silent.
 ORIENTATION_ONLY = (
-    "regularizers.opacity_start=0", "regularizers.opacity_end=0", "regularizers.entropy_end=0", "regularizers.smoothness=0",
-    "shading.albedo_only_share=1", "background.random_probability=0",
-)  # fmt: skip
+    "regularizers.opacity_start=0",
+    "regularizers.opacity_end=0",
+    "regularizers.entropy_end=0",
+    "regularizers.smoothness=0",
+    "shading.albedo_only_share=1",
+    "background.random_probability=0",
+)
 
 
 class Silent:

@@ -12,8 +12,8 @@ import torch
 from dreamwright.backend.errors import CheckpointError
 from dreamwright.backend.scenes.field_scene import FieldScene
 from dreamwright.backend.scenes.initial_field import FIELD_FILE, InitialField, read_initial_field, save_field
-from dreamwright.backend.training.checkpoints import NEWEST, read_checkpoint, write_checkpoint
 from dreamwright.backend.scenes.interfaces import RunState
+from dreamwright.backend.training.checkpoints import NEWEST, read_checkpoint, write_checkpoint
 from dreamwright.backend.training.events import Checkpoint, Finished, Restarted, StepCompleted
 from dreamwright.backend.training.job import Job, make_job
 from dreamwright.backend.training.trainer import Trainer
@@ -43,7 +43,7 @@ def refined(oracle: KnownImages, origin: InitialField, *settings: str, **options
     return run_of(quick_config(*SETTINGS, *settings), oracle, initial_field=origin, **options)
 
 
-def test_the_new_run_begins_with_the_old_field_in_the_middle_of_its_schedules(
+def test_run_begins_with_the_field_in_the_middle_of_its_schedules(
     finished: tuple[Job, RunState, Path], oracle: KnownImages
 ) -> None:
     _, state, folder = finished
@@ -57,15 +57,13 @@ def test_the_new_run_begins_with_the_old_field_in_the_middle_of_its_schedules(
 
 
 @pytest.mark.parametrize(("share", "step"), [("0", 0), ("0.34", 2), ("0.99", 5)])
-def test_refine_share_says_where_in_its_schedules_it_begins_and_leaves_a_step_to_take(
+def test_finetune_share_sets_the_first_step_and_leaves_one_to_take(
     share: str, step: int, finished: tuple[Job, RunState, Path], oracle: KnownImages
 ) -> None:
     assert refined(oracle, read_initial_field(finished[2]), f"run.finetune_share={share}").scene.step == step
 
 
-def test_the_optimizer_and_the_draws_are_those_of_a_fresh_run(
-    finished: tuple[Job, RunState, Path], oracle: KnownImages
-) -> None:
+def test_optimizer_and_random_streams_are_fresh(finished: tuple[Job, RunState, Path], oracle: KnownImages) -> None:
     fresh, begun = run_of(quick_config(*SETTINGS), oracle), refined(oracle, read_initial_field(finished[2]))
     assert not begun.scene.optimizer.state_dict()["state"]
     assert all(
@@ -74,9 +72,7 @@ def test_the_optimizer_and_the_draws_are_those_of_a_fresh_run(
     )
 
 
-def test_the_kept_file_is_the_field_alone_and_a_checkpoint_serves_as_well(
-    finished: tuple[Job, RunState, Path], tmp_path: Path
-) -> None:
+def test_field_file_and_checkpoint_give_the_same_field(finished: tuple[Job, RunState, Path], tmp_path: Path) -> None:
     job, state, folder = finished
     checkpoint = write_checkpoint(tmp_path / "work", job, state)
     kept, whole = read_initial_field(folder), read_initial_field(tmp_path / "work")
@@ -88,7 +84,7 @@ def test_the_kept_file_is_the_field_alone_and_a_checkpoint_serves_as_well(
     assert read_initial_field(checkpoint).digest == whole.digest != kept.digest
 
 
-def test_a_refining_run_resumes_exactly_and_only_with_the_same_origin(
+def test_run_resumes_exactly_and_only_with_the_same_field(
     finished: tuple[Job, RunState, Path], oracle: KnownImages, tmp_path: Path
 ) -> None:
     origin = read_initial_field(finished[2])
@@ -108,7 +104,7 @@ def test_a_refining_run_resumes_exactly_and_only_with_the_same_origin(
             read_checkpoint(tmp_path, replace(job, initial_field=other))
 
 
-def test_where_a_run_begins_matters_only_when_it_has_an_origin() -> None:
+def test_finetune_share_is_identity_only_with_a_field() -> None:
     job = make_job("a ball", "oracle", "draft", quick_config())
     other = make_job("a ball", "oracle", "draft", quick_config("run.finetune_share=0.2"))
     assert job.fingerprint() == other.fingerprint()
@@ -118,7 +114,7 @@ def test_where_a_run_begins_matters_only_when_it_has_an_origin() -> None:
     )
 
 
-def test_a_restart_begins_from_the_origin_again(
+def test_restart_begins_from_the_field_again(
     finished: tuple[Job, RunState, Path], oracle: KnownImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first step goes wrong; what comes after it began where the origin ends, not from a fresh field."""
@@ -140,15 +136,13 @@ def test_a_restart_begins_from_the_origin_again(
     assert begun[:2] == [(3, True), (3, True)] and len(begun) == 4
 
 
-def test_a_field_of_another_size_is_refused_with_what_to_do(
-    finished: tuple[Job, RunState, Path], oracle: KnownImages
-) -> None:
+def test_field_of_another_size_is_refused(finished: tuple[Job, RunState, Path], oracle: KnownImages) -> None:
     with pytest.raises(CheckpointError, match="field of 'a ball' does not fit.*preset") as caught:
         refined(oracle, read_initial_field(finished[2]), "field.voxel_resolutions=4,12")
     assert "\n" not in str(caught.value)
 
 
-def test_a_background_of_another_kind_begins_anew_and_is_mentioned(
+def test_background_of_another_kind_begins_anew_with_a_warning(
     finished: tuple[Job, RunState, Path], oracle: KnownImages
 ) -> None:
     run = refined(oracle, read_initial_field(finished[2]), "background.kind=mlp")
@@ -156,7 +150,7 @@ def test_a_background_of_another_kind_begins_anew_and_is_mentioned(
 
 
 @pytest.mark.parametrize("damage", ["nothing there", "flipped", "foreign", "no field"])
-def test_a_place_without_a_whole_field_is_refused_in_one_line(
+def test_folder_without_a_complete_field_is_refused(
     damage: str, finished: tuple[Job, RunState, Path], tmp_path: Path
 ) -> None:
     job, state, folder = finished
@@ -179,7 +173,7 @@ def test_a_place_without_a_whole_field_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_disk_that_refuses_leaves_no_half_field_and_keeps_the_old_one(
+def test_disk_error_keeps_the_old_field_and_no_partial_one(
     finished: tuple[Job, RunState, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, state, folder = finished

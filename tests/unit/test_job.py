@@ -22,7 +22,7 @@ def field_job(model: str = "oracle", **changes: object) -> Job:
 
 
 def test_model_is_identified_by_its_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path, an absolute one, a link and a copy are one model; the same path with other weights is another."""
+    """A relative path, an absolute one, a link and a copy are one model; other weights at the same path are another."""
     import torch
 
     first = save_tiny_model(tmp_path / "first")

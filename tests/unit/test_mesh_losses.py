@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What holds a refined mesh together, in closed form: Laplacians, edges, smooth steps, and the count of folded faces."""
+"""Regularizers of a mesh in closed form: Laplacians, edges, large steps, and the count of folded faces."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from dreamwright.backend.scenes.mesh_losses import (
 from tests.testing.primitive_meshes import grid, icosphere, tetrahedron
 
 
-def test_the_laplacians_of_a_tetrahedron_are_the_ones_computed_by_hand() -> None:
-    """Its vertices sum to zero: v_i's three neighbors sum to -v_i, so L v = 3 v + v = 4 v; every cotangent is 1 / sqrt 3,
-    so C v = (3 v + v) / sqrt 3; its four faces of 2 sqrt 3 each give every vertex 2 sqrt 3.
+def test_laplacians_of_a_tetrahedron_by_hand() -> None:
+    """Its vertices sum to zero: v_i's three neighbors sum to -v_i, so L v = 3 v + v = 4 v. Every cotangent is
+    1 / sqrt 3, so C v = (3 v + v) / sqrt 3; its four faces of 2 sqrt 3 each give every vertex 2 sqrt 3.
     """
     vertices, faces = tetrahedron()
     assert np.allclose(uniform_laplacian(faces, 4) @ vertices, 4 * vertices)
@@ -38,7 +38,7 @@ def test_the_laplacians_of_a_tetrahedron_are_the_ones_computed_by_hand() -> None
     assert float(laplacian_energy(sparse, torch.from_numpy(vertices))) == pytest.approx(16 * 3)
 
 
-def test_the_cotangent_laplacian_of_a_ball_is_twice_its_curvature_times_its_normal() -> None:
+def test_cotangent_laplacian_of_a_ball_is_its_curvature() -> None:
     vertices, faces = icosphere(4, 0.7)
     laplacian, area = cotangent_laplacian(vertices, faces)
     curvature = (laplacian @ vertices) / area[:, None]
@@ -49,8 +49,8 @@ def test_the_cotangent_laplacian_of_a_ball_is_twice_its_curvature_times_its_norm
     assert area.sum() == pytest.approx(4 * math.pi * 0.7**2, rel=0.01)
 
 
-def test_a_flat_grid_has_no_laplacian_inside_and_a_bump_has() -> None:
-    """On the regular grid each inner vertex is its neighbors' mean; one raised by h has 6 h, each of its 6 neighbors -h."""
+def test_laplacian_of_a_flat_grid_and_of_a_bump() -> None:
+    """Each inner vertex of a regular grid is its neighbors' mean; one raised by h has 6 h, its 6 neighbors -h each."""
     vertices, faces = grid(6)
     laplacian = uniform_laplacian(faces, len(vertices))
     inner = (np.abs(vertices[:, :2]) < 0.49).all(axis=1)
@@ -63,7 +63,7 @@ def test_a_flat_grid_has_no_laplacian_inside_and_a_bump_has() -> None:
 
 
 @given(scale=st.floats(0.2, 3.0), seed=st.integers(0, 100))
-def test_edges_cost_the_square_of_their_relative_change_and_nothing_for_a_rigid_motion(scale: float, seed: int) -> None:
+def test_edge_energy_of_scaling_and_rigid_motion(scale: float, seed: int) -> None:
     vertices, faces = tetrahedron()
     where, edges = torch.from_numpy(vertices), torch.from_numpy(edges_of(faces))
     rest = edge_lengths(where, edges)
@@ -73,7 +73,7 @@ def test_edges_cost_the_square_of_their_relative_change_and_nothing_for_a_rigid_
     assert float(edge_energy(scale * where @ turn, edges, rest)) == pytest.approx((scale - 1) ** 2, abs=1e-12)
 
 
-def test_gradients_of_the_regularizers_and_of_smooth_steps_are_right() -> None:
+def test_gradients_of_regularizers_and_large_steps() -> None:
     vertices, faces = icosphere(1, 0.5)
     generator = torch.Generator().manual_seed(0)
     where = (
@@ -88,7 +88,7 @@ def test_gradients_of_the_regularizers_and_of_smooth_steps_are_right() -> None:
     assert torch.autograd.gradcheck(steps.solve, where)
 
 
-def test_smooth_steps_solve_their_matrix_and_keep_what_is_constant() -> None:
+def test_large_steps_solve_their_matrix_and_keep_constants() -> None:
     vertices, faces = icosphere(2, 0.5)
     laplacian = uniform_laplacian(faces, len(vertices))
     steps = LargeStepsParameterization(laplacian, 15.0)
@@ -98,7 +98,7 @@ def test_smooth_steps_solve_their_matrix_and_keep_what_is_constant() -> None:
     assert torch.allclose(steps.plain(torch.ones(len(vertices), 2)), torch.ones(()), atol=1e-6)
 
 
-def test_uniform_adam_moves_the_largest_entry_by_its_rate_and_keeps_directions() -> None:
+def test_uniform_adam_keeps_directions() -> None:
     value = torch.zeros(2, 3, requires_grad=True)
     optimizer = UniformAdam([{"params": [value], "lr": 0.1}])
     value.grad = torch.tensor([[4.0, -2.0, 0.0], [0.0, 0.0, 1.0]])
@@ -106,7 +106,7 @@ def test_uniform_adam_moves_the_largest_entry_by_its_rate_and_keeps_directions()
     assert torch.allclose(value, -0.1 * value.grad / 4, atol=1e-7)
 
 
-def test_a_face_that_was_turned_over_is_counted_once() -> None:
+def test_folded_face_is_counted_once() -> None:
     """Pulling the middle of a fan across one of its rim edges turns exactly the face at that edge."""
     vertices, faces = grid(4)
     where = torch.from_numpy(vertices)

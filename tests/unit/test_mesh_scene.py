@@ -93,12 +93,22 @@ def refine_job(config: Config, mesh: InputMesh) -> Job:
 # --- runs
 
 
-def test_a_ball_becomes_the_known_egg_in_outline_and_color(oracle: KnownImages) -> None:
+@pytest.mark.slow
+def test_ball_becomes_the_known_egg(oracle: KnownImages) -> None:
     """SDS with a perfect denoiser is picture fitting: from a grey ball to an egg with a red and a blue half."""
     config = refine_config(
-        "run.steps=150", "run.views_per_step=2", "refine.strength=1", "run.preview_interval=1000", "run.checkpoint_interval=1000",
-        "camera.elevation_min=-60", "refine.laplacian=10", "refine.edges=10", "guidance.t_min=0.5", "guidance.t_max=0.5", "guidance.t_max_end=0.5",
-    )  # fmt: skip
+        "run.steps=150",
+        "run.views_per_step=2",
+        "refine.strength=1",
+        "run.preview_interval=1000",
+        "run.checkpoint_interval=1000",
+        "camera.elevation_min=-60",
+        "refine.laplacian=10",
+        "refine.edges=10",
+        "guidance.t_min=0.5",
+        "guidance.t_max=0.5",
+        "guidance.t_max_end=0.5",
+    )
     run = run_of(config, oracle, ball(2))
     held_out = orbit_cameras([13, 85, 157, 229, 301], [10.0, -20.0, 30.0, -35.0, 5.0], 1.9, 1.45)
     egg, faces = icosphere(4, 0.5)
@@ -130,9 +140,7 @@ def test_a_ball_becomes_the_known_egg_in_outline_and_color(oracle: KnownImages) 
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3])
-def test_strength_bounds_every_vertex_and_color_and_0_changes_nothing_bitwise(
-    oracle: KnownImages, strength: float
-) -> None:
+def test_strength_bounds_all_changes_and_0_changes_nothing(oracle: KnownImages, strength: float) -> None:
     subject = ball(2, shift=3.0, size=7.0)
     config = refine_config(
         f"refine.strength={strength}",
@@ -158,14 +166,14 @@ def test_strength_bounds_every_vertex_and_color_and_0_changes_nothing_bitwise(
     assert 0.1 < np.abs(tints).max() <= 0.3 * 0.5 + 1e-6
 
 
-def test_the_noise_s_range_grows_with_strength() -> None:
+def test_noise_range_grows_with_strength() -> None:
     highs = [guidance_for(REFINE.guidance, s).t_max for s in (0.0, 0.5, 1.0)]
     low, high = REFINE.guidance.t_min, REFINE.guidance.t_max
     assert highs == pytest.approx([(low + high) / 2, low + 0.75 * (high - low), high])
 
 
 @pytest.mark.parametrize("kept", ["positions", "colors"])
-def test_what_is_switched_off_stays_bitwise(oracle: KnownImages, kept: str) -> None:
+def test_switched_off_parts_stay_bitwise(oracle: KnownImages, kept: str) -> None:
     subject = ball(2)
     run = run_of(refine_config(f"refine.{kept}=false", "refine.strength=1"), oracle, subject)
     for _ in run:
@@ -183,7 +191,7 @@ class Silent:
 
 
 @pytest.mark.parametrize("shape", ["grid", "ball"])
-def test_regularizers_alone_leave_a_mesh_as_it_is(oracle: KnownImages, shape: str) -> None:
+def test_regularizers_alone_change_nothing(oracle: KnownImages, shape: str) -> None:
     """They penalise changes of the input, not its shape: a flat grid stays flat and a ball does not shrink."""
     vertices, faces = grid(8) if shape == "grid" else icosphere(2, 1.0)
     subject = make_input_mesh(vertices, faces, np.full(vertices.shape, 0.4))
@@ -206,7 +214,7 @@ def test_regularizers_pull_a_disturbed_mesh_back(oracle: KnownImages) -> None:
     assert float(run.scene.displacements().detach()[:, 2].abs().max()) < 0.03
 
 
-def test_vertices_that_were_split_at_a_seam_stay_together(oracle: KnownImages) -> None:
+def test_split_vertices_stay_together(oracle: KnownImages) -> None:
     """A triangle soup, three vertices a face, as exporters make of flat shading."""
     vertices, faces = icosphere(2, 1.0)
     soup = make_input_mesh(
@@ -221,7 +229,7 @@ def test_vertices_that_were_split_at_a_seam_stay_together(oracle: KnownImages) -
 
 
 @pytest.mark.parametrize("stop_at", [2, 4])
-def test_a_resumed_refinement_equals_an_uninterrupted_one_bitwise(oracle: KnownImages, tmp_path, stop_at: int) -> None:
+def test_resumed_run_equals_an_uninterrupted_one_bitwise(oracle: KnownImages, tmp_path, stop_at: int) -> None:
     config, subject = (
         refine_config("run.views_per_step=2", "shading.shaded_probability=0.7", "refine.strength=1"),
         ball(2),
@@ -243,7 +251,7 @@ def test_a_resumed_refinement_equals_an_uninterrupted_one_bitwise(oracle: KnownI
     assert whole.scene.to_mesh()[0].vertices.tobytes() == resumed.scene.to_mesh()[0].vertices.tobytes()
 
 
-def test_a_checkpoint_of_another_mesh_or_strength_is_refused(oracle: KnownImages, tmp_path) -> None:
+def test_checkpoint_of_another_mesh_or_strength_is_refused(oracle: KnownImages, tmp_path) -> None:
     config, subject = refine_config(), ball(2)
     job = refine_job(config, subject)
     state = next(event.state for event in run_of(config, oracle, subject) if isinstance(event, Checkpoint))
@@ -262,7 +270,7 @@ def test_a_checkpoint_of_another_mesh_or_strength_is_refused(oracle: KnownImages
         run_of(config, oracle, subject, resume=replace(state, tensors=missing))
 
 
-def test_events_tell_steps_eta_previews_health_and_the_end(oracle: KnownImages) -> None:
+def test_events_of_a_run(oracle: KnownImages) -> None:
     ticks = iter(range(1000))
     events = list(run_of(refine_config(), oracle, ball(2), clock=lambda: float(next(ticks))))
     progress = [e for e in events if isinstance(e, StepCompleted)]
@@ -274,7 +282,7 @@ def test_events_tell_steps_eta_previews_health_and_the_end(oracle: KnownImages) 
     assert events[-1] == Finished(6, True, 0)
 
 
-def test_stopping_is_honored_within_a_step_and_leaves_a_checkpoint(oracle: KnownImages) -> None:
+def test_stop_takes_effect_within_a_step_and_leaves_a_checkpoint(oracle: KnownImages) -> None:
     asked, events = [], []
     for event in run_of(refine_config("run.checkpoint_interval=100"), oracle, ball(2), should_stop=lambda: bool(asked)):
         events.append(event)
@@ -284,7 +292,7 @@ def test_stopping_is_honored_within_a_step_and_leaves_a_checkpoint(oracle: Known
     assert events[-1] == Finished(2, False, 0)
 
 
-def test_a_gradient_that_is_not_finite_ends_the_run_before_it_moves_the_mesh(oracle: KnownImages) -> None:
+def test_nan_gradient_ends_the_run_before_the_mesh_moves(oracle: KnownImages) -> None:
     class Broken:
         def gradient(self, image, cameras, conditioning, generator, progress):
             return GuidanceResult(torch.full_like(image, math.nan), {})
@@ -309,7 +317,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_it_moves_the_mesh(ora
         (np.full((3, 3), np.nan), np.array([[0, 1, 2]]), "not finite"),
     ],
 )
-def test_what_is_no_mesh_is_refused_in_one_line(vertices: np.ndarray, faces: np.ndarray, word: str) -> None:
+def test_invalid_mesh_is_refused(vertices: np.ndarray, faces: np.ndarray, word: str) -> None:
     with pytest.raises(ConfigError, match=word) as caught:
         make_input_mesh(vertices, faces, np.full(vertices.shape, 0.5))
     assert "\n" not in str(caught.value)
@@ -318,6 +326,6 @@ def test_what_is_no_mesh_is_refused_in_one_line(vertices: np.ndarray, faces: np.
 @pytest.mark.parametrize(
     "setting", ["field.kind=mip-mlp", "mesh.resolution=64", "run.max_restarts=0", "render.samples=16"]
 )
-def test_settings_without_a_meaning_for_a_mesh_are_refused(setting: str) -> None:
+def test_settings_of_other_scenes_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match=setting.partition("=")[0]):
         refine_job(apply_settings(REFINE, [setting]), ball(1))

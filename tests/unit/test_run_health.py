@@ -8,9 +8,9 @@ import torch
 
 from dreamwright.backend.errors import RunError
 from dreamwright.backend.guidance.interfaces import GuidanceResult
+from dreamwright.backend.scenes.monitoring import FULL_OPACITY, all_finite, check_run, opacity_figures, view_similarity
 from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.events import Checkpoint, Finished, Health, Restarted, StepCompleted
-from dreamwright.backend.scenes.monitoring import all_finite, check_run, opacity_figures, view_similarity
 from dreamwright.backend.training.field_training import field_trainer
 from tests.testing.oracles import KnownImages
 from tests.testing.sphere_runs import run_of
@@ -24,7 +24,7 @@ class Vanishing:
         return GuidanceResult(torch.zeros_like(image), {})
 
 
-def test_an_empty_run_restarts_from_another_seed_and_then_says_what_to_do(oracle: KnownImages) -> None:
+def test_empty_run_restarts_and_then_fails_with_advice(oracle: KnownImages) -> None:
     config = quick_config(
         "field.density_bias_scale=-800",
         "field.density_bias=gaussian",
@@ -35,8 +35,7 @@ def test_an_empty_run_restarts_from_another_seed_and_then_says_what_to_do(oracle
     bank = PromptEmbeddings(oracle, "a ball", config.guidance)
     events = []
     with pytest.raises(RunError, match="empty.*seed") as caught:
-        for event in field_trainer(config, Vanishing(), bank):
-            events.append(event)
+        events.extend(field_trainer(config, Vanishing(), bank))
     assert caught.value.exit_code == 1
     restarts = [e for e in events if isinstance(e, Restarted)]
     assert len(restarts) == 1 and restarts[0].old_seed == 0 != restarts[0].new_seed
@@ -45,9 +44,7 @@ def test_an_empty_run_restarts_from_another_seed_and_then_says_what_to_do(oracle
 
 @pytest.mark.parametrize("optimizer", ["adam", "shampoo"])
 @pytest.mark.parametrize("broken", ["weights", "gradient"])
-def test_a_field_that_diverges_between_checks_restarts_and_is_never_checkpointed(
-    oracle: KnownImages, broken: str, optimizer: str
-) -> None:
+def test_diverged_field_restarts_and_is_never_checkpointed(oracle: KnownImages, broken: str, optimizer: str) -> None:
     """Checks are at steps 2, 3 and 6 of 10; the field breaks after step 7, once."""
     run = run_of(quick_config("run.steps=10", "run.checkpoint_interval=1", f"optimizer.kind={optimizer}"), oracle)
     events = []
@@ -69,7 +66,7 @@ def test_a_field_that_diverges_between_checks_restarts_and_is_never_checkpointed
     assert events[-1] == Finished(10, True, restarts[0].new_seed)
 
 
-def test_a_run_that_keeps_diverging_says_what_to_do_about_that(oracle: KnownImages) -> None:
+def test_run_that_keeps_diverging_fails_with_advice(oracle: KnownImages) -> None:
     run = run_of(quick_config("run.max_restarts=1"), oracle)
     with pytest.raises(RunError, match="diverged.*optimizer.learning_rate"):
         for event in run:
@@ -77,17 +74,25 @@ def test_a_run_that_keeps_diverging_says_what_to_do_about_that(oracle: KnownImag
                 run.scene.field.raw_density[0].data.fill_(float("inf"))
 
 
-def test_health_tells_fog_from_solid_and_finds_nan() -> None:
+def test_check_tells_fog_from_solid_and_finds_nan() -> None:
     solid = torch.zeros(6, 1, 8, 8)
     solid[:, :, 2:6, 2:6] = 1.0
     fog = torch.full((6, 1, 8, 8), 0.5)
+    # 0.693 nats is the entropy of 1/2; solid pixels are clamped to 1e-4, which has 0.001.
     assert opacity_figures(solid)["alpha_entropy"] < 0.01 < 0.69 < opacity_figures(fog)["alpha_entropy"] + 1e-3
-    pictures = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert check_run(1, solid, pictures, True).verdict == "fine"
-    assert check_run(1, solid, pictures, False).verdict == "diverged"
-    assert check_run(1, solid * float("nan"), pictures, True).verdict == "diverged"
-    assert check_run(1, solid * 0, pictures, True).verdict == "empty"
-    assert check_run(1, solid * 0 + 1, pictures, True).verdict == "full"
+    images = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    nan = float("nan")
+    for opacity, filled, finite, verdict in (
+        (solid, 0.3, True, "fine"),
+        (solid * 0 + 1, 0.5, True, "fine"),  # a large scene: it fills the views of its middle, not its sphere
+        (solid, 0.3, False, "diverged"),
+        (solid * nan, 0.3, True, "diverged"),
+        (solid, nan, True, "diverged"),
+        (solid * 0, 0.0, True, "empty"),
+        (solid, FULL_OPACITY + 0.01, True, "full"),
+        (solid, FULL_OPACITY - 0.01, True, "fine"),
+    ):
+        assert check_run(opacity, images, filled, finite).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -101,11 +106,11 @@ def test_health_tells_fog_from_solid_and_finds_nan() -> None:
         ([float("inf"), -float("inf")], False),
     ],
 )
-def test_finiteness_is_judged_exactly_even_where_the_sum_overflows(values: list[float], finite: bool) -> None:
+def test_all_finite_is_exact_where_the_sum_overflows(values: list[float], finite: bool) -> None:
     assert all_finite([torch.zeros(2), torch.tensor(values)]) is finite
 
 
-def test_view_similarity_is_one_for_a_mirrored_back_and_low_for_a_different_one(generator: torch.Generator) -> None:
+def test_view_similarity_of_mirrored_and_different_backs(generator: torch.Generator) -> None:
     front = torch.rand(3, 3, 16, 16, generator=generator)
     assert view_similarity(torch.cat([front, front.flip(-1)])) == pytest.approx(1.0, abs=1e-5)
     assert abs(view_similarity(torch.cat([front, torch.rand(3, 3, 16, 16, generator=generator)]))) < 0.2

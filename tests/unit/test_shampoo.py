@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dreamwright.backend.training.optimizers.shampoo import Shampoo, blocks_of, inverse_root
+from dreamwright.backend.optimizers.shampoo import Shampoo, blocks_of, inverse_root
 
 
 def root_by_numpy(matrix: np.ndarray, root: int, epsilon: float) -> np.ndarray:
@@ -39,7 +39,7 @@ def test_three_steps_equal_a_float64_reference(generator: torch.Generator) -> No
     np.testing.assert_allclose(parameter.detach().numpy(), theta, rtol=1e-5, atol=1e-7)
 
 
-def test_vectors_take_sign_steps_whose_norm_is_the_root_of_their_size() -> None:
+def test_vectors_take_sign_steps() -> None:
     parameter = torch.nn.Parameter(torch.zeros(4))
     optimizer = Shampoo([parameter], lr=1.0, betas=(0.0, 0.9))
     parameter.grad = torch.tensor([3.0, -0.1, 0.0, 7.0])
@@ -68,7 +68,7 @@ def test_it_solves_an_ill_conditioned_least_squares_problem(generator: torch.Gen
     assert losses[-1] < 1e-3 * losses[0]
 
 
-def test_its_state_is_tensors_only_and_restores_exactly(generator: torch.Generator) -> None:
+def test_state_is_tensors_and_restores_exactly(generator: torch.Generator) -> None:
     def run(steps: int, split: int | None) -> torch.Tensor:
         draw = torch.Generator().manual_seed(1)
         parameter = torch.nn.Parameter(torch.ones(5, 4))

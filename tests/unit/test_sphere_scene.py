@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""clip-mesh: its sphere and regularizers in closed form, CLIP's score taken back to vertices, whole runs on a tiny CLIP, and what is refused."""
+"""clip-mesh: the sphere and its regularizers in closed form, CLIP's gradient on vertices, and runs on a tiny CLIP."""
 
 from __future__ import annotations
 
@@ -48,9 +48,15 @@ from tests.testing.tiny_clip import SIDE, write_clip
 
 PROMPT = "a red mushroom"
 QUICK = (
-    "run.steps=6", "run.views_per_step=2", "run.checkpoint_interval=2", "run.preview_interval=3", "render.resolution=24",
-    "refine.supersampling=1", "clip.crops=2", "sphere.subdivisions=2",
-)  # fmt: skip
+    "run.steps=6",
+    "run.views_per_step=2",
+    "run.checkpoint_interval=2",
+    "run.preview_interval=3",
+    "render.resolution=24",
+    "refine.supersampling=1",
+    "clip.crops=2",
+    "sphere.subdivisions=2",
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +87,7 @@ def sphere_scene(model: ImageTextModel, *settings: str) -> SphereScene:
 
 
 @pytest.mark.parametrize("subdivisions", [1, 3])
-def test_the_sphere_is_round_closed_and_outward(subdivisions: int) -> None:
+def test_sphere_is_round_closed_and_outward(subdivisions: int) -> None:
     """10 * 4^n + 2 vertices on the sphere; a closed manifold without handles; nearly 4 / 3 pi r^3, from below."""
     subject = sphere_mesh(SphereConfig(subdivisions=subdivisions, radius=0.3), 0)
     assert len(subject.vertices) == 10 * 4**subdivisions + 2 and len(subject.faces) == 20 * 4**subdivisions
@@ -91,8 +97,8 @@ def test_the_sphere_is_round_closed_and_outward(subdivisions: int) -> None:
     assert 1 - 0.6 / 4**subdivisions < volume < 1
 
 
-def test_the_sphere_begins_in_smooth_patches_of_its_seeds_colors() -> None:
-    """Mean and deviation as asked where nothing is cut off; neighbors are more alike than strangers; color_noise 0 is grey."""
+def test_sphere_colors_are_smooth_noise_of_the_seed() -> None:
+    """Mean and deviation as asked where nothing is cut off; neighbors are alike; without noise it is grey."""
     config = SphereConfig(subdivisions=4, color_noise=0.1)
     subject = sphere_mesh(config, 1)
     assert subject.display.mean(0) == pytest.approx(0.5, abs=1e-3) and subject.display.std(0) == pytest.approx(
@@ -106,8 +112,8 @@ def test_the_sphere_begins_in_smooth_patches_of_its_seeds_colors() -> None:
     assert sphere_mesh(SphereConfig(color_noise=0.0), 1).display == pytest.approx(0.5, abs=1e-6)
 
 
-def test_normals_cost_what_their_angles_say() -> None:
-    """Flat costs nothing; a tetrahedron's faces meet at normals of cosine -1/3; of a cube's 18 edges, 12 are right angles."""
+def test_normal_energy_of_known_angles() -> None:
+    """Flat: 0. A tetrahedron's normals have cosine -1/3. Of a cube's 18 edges 12 are right angles."""
     for (vertices, faces), wanted in ((grid(3), 0.0), (tetrahedron(), 4 / 3), (cube(0.7), 12 / 18)):
         pairs = torch.from_numpy(face_pairs(faces))
         assert float(normal_energy(torch.from_numpy(vertices), torch.from_numpy(faces), pairs)) == pytest.approx(
@@ -122,7 +128,7 @@ def test_normals_cost_what_their_angles_say() -> None:
     )
 
 
-def test_only_what_lies_outside_of_the_radius_costs() -> None:
+def test_bounds_penalty_counts_only_what_lies_outside() -> None:
     where = torch.tensor([[0.0, 0, 0.8], [0.3, 0, 0], [0.0, -0.6, 0], [0.0, 0, 0]], dtype=torch.float64)
     assert float(bounds_penalty(where, 0.5)) == pytest.approx((0.09 + 0.01) / 4)
     where.requires_grad_()
@@ -133,8 +139,8 @@ def test_only_what_lies_outside_of_the_radius_costs() -> None:
     assert torch.autograd.gradcheck(lambda x: normal_energy(x, faces, pairs) + bounds_penalty(x, 0.5), moved)
 
 
-def test_the_laplacian_weakens_as_the_run_goes_on(model: ImageTextModel) -> None:
-    """Moves that are nothing but one vertex's: only the Laplacian and the edges notice, and the first by its schedule."""
+def test_laplacian_weight_falls_during_the_run(model: ImageTextModel) -> None:
+    """One vertex is displaced: only the Laplacian and the edges change, the first by its schedule."""
     shape = sphere_scene(
         model,
         "refine.laplacian=3",
@@ -158,7 +164,7 @@ def test_the_laplacian_weakens_as_the_run_goes_on(model: ImageTextModel) -> None
 # --- CLIP's score of the mesh
 
 
-def test_without_crops_and_backgrounds_the_loss_is_the_models_own_score_before_white(model: ImageTextModel) -> None:
+def test_plain_loss_is_the_score_before_white(model: ImageTextModel) -> None:
     """The same views rendered before white and given to `scores`: the cosine that a step tells."""
     plain = (
         "clip.crops=1",
@@ -177,7 +183,7 @@ def test_without_crops_and_backgrounds_the_loss_is_the_models_own_score_before_w
     assert told == pytest.approx(float(model.scores(seen.image, [PROMPT]).mean()), abs=1e-5)
 
 
-def test_the_score_reaches_every_visible_vertex_and_going_down_it_raises_the_score(model: ImageTextModel) -> None:
+def test_score_gradient_reaches_visible_vertices(model: ImageTextModel) -> None:
     shape = sphere_scene(model, "clip.backgrounds=false", "clip.crops=1", "clip.crop_share=1")
     topology: Topology = shape.topology
     cameras = orbit_cameras([0, 120, 240], 20.0, 1.9, 1.2)
@@ -196,8 +202,8 @@ def test_the_score_reaches_every_visible_vertex_and_going_down_it_raises_the_sco
     assert float(score(where.detach() + step * gradient)) > float(before.detach())
 
 
-def test_a_steps_gradient_is_that_of_the_score_before_white(model: ImageTextModel) -> None:
-    """Color and opacity apart and back through the rasterizer, against plain autograd from the score to the sphere's parameters."""
+def test_step_gradient_is_the_gradient_of_the_score(model: ImageTextModel) -> None:
+    """Layer gradients through the rasterizer against plain autograd from the score to the sphere's parameters."""
     shape = sphere_scene(
         model, "clip.backgrounds=false", "clip.crops=1", "clip.crop_share=1", f"render.resolution={SIDE}"
     )
@@ -217,7 +223,7 @@ def test_a_steps_gradient_is_that_of_the_score_before_white(model: ImageTextMode
         )
 
 
-def test_clay_is_shown_in_the_first_part_of_a_run_only(model: ImageTextModel) -> None:
+def test_textureless_views_come_in_the_first_part_only(model: ImageTextModel) -> None:
     shape = sphere_scene(
         model,
         "run.steps=8",
@@ -234,7 +240,7 @@ def test_clay_is_shown_in_the_first_part_of_a_run_only(model: ImageTextModel) ->
     assert shown == [{"textureless"}] * 4 + [{"shaded"}] * 4
 
 
-def test_views_at_once_change_nothing_but_roundings(model: ImageTextModel) -> None:
+def test_views_at_once_changes_rounding_only(model: ImageTextModel) -> None:
     whole, parts = (
         sphere_scene(model, "run.views_per_step=3"),
         sphere_scene(model, "run.views_per_step=3", "run.views_at_once=2"),
@@ -250,7 +256,8 @@ def test_views_at_once_change_nothing_but_roundings(model: ImageTextModel) -> No
 # --- whole runs
 
 
-def test_a_run_raises_the_cosine_and_resumes_bitwise(clip: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_run_raises_the_cosine_and_resumes_bitwise(clip: Path, tmp_path: Path) -> None:
     job = make_job(
         PROMPT, str(clip), "clip-mesh", quick("run.steps=30", "run.checkpoint_interval=10", "run.preview_interval=15")
     )
@@ -279,7 +286,7 @@ def test_a_run_raises_the_cosine_and_resumes_bitwise(clip: Path, tmp_path: Path)
     assert float(np.ptp(one.vertices[:, 2])) == pytest.approx(1.0, abs=1e-5), "mesh.height_m"
 
 
-def test_a_sphere_that_turned_inside_out_is_turned_back(model: ImageTextModel) -> None:
+def test_inside_out_sphere_is_turned_back(model: ImageTextModel) -> None:
     shape = sphere_scene(model, "refine.reach=1", "mesh.height_m=2")
     wanted = -2 * shape.rest  # every vertex through the middle to the other side
     bound = 1.0
@@ -296,7 +303,7 @@ def test_a_sphere_that_turned_inside_out_is_turned_back(model: ImageTextModel) -
     assert np.allclose(vertex_normals(Surface(mesh.vertices.astype(float), mesh.faces)), mesh.normals, atol=1e-4)
 
 
-def test_stopping_is_honored_and_the_mesh_so_far_can_be_had(clip: Path) -> None:
+def test_stopped_run_has_a_mesh(clip: Path) -> None:
     asked: list[bool] = []
     pipeline = TextTo3DPipeline(make_job(PROMPT, str(clip), "clip-mesh", quick()), "cpu", None, lambda: bool(asked))
     events = []
@@ -327,7 +334,8 @@ def arguments(clip: Path, out: Path, *extra: str) -> list[str]:
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".ply", ".obj"])
-def test_generate_writes_the_prop_with_its_origin_and_its_turntable(
+@pytest.mark.slow
+def test_generate_writes_prop_facts_and_turntable(
     suffix: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / f"prop{suffix}"
@@ -350,7 +358,7 @@ def asked(*given: str) -> object:
     return job_from(build_parser().parse_args(["generate", PROMPT, "--method", "clip-mesh", *given]))
 
 
-def test_the_method_brings_its_preset_and_model() -> None:
+def test_method_sets_preset_and_model() -> None:
     job = asked()
     assert (job.preset, job.model, job.config) == ("clip-mesh", "starter-clip", CLIP_MESH)
     assert asked("--preset", "clip-mesh-paper").config == CLIP_MESH_PAPER
@@ -359,10 +367,23 @@ def test_the_method_brings_its_preset_and_model() -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    ["field.kind=voxels", "guidance.omega=7", "guidance.guidance_scale=7", "mesh.resolution=64", "mesh.texture=512", "optimizer.learning_rate=0.1", "render.samples=16",
-     "background.random_probability=0.5", "regularizers.transmittance=0.5", "refine.strength=0.5", "refine.positions=false", "run.max_restarts=1", "text.cache=false"],
-)  # fmt: skip
-def test_settings_that_mean_nothing_to_a_mesh_are_refused_by_name(setting: str) -> None:
+    [
+        "field.kind=voxels",
+        "guidance.omega=7",
+        "guidance.guidance_scale=7",
+        "mesh.resolution=64",
+        "mesh.texture=512",
+        "optimizer.learning_rate=0.1",
+        "render.samples=16",
+        "background.random_probability=0.5",
+        "regularizers.transmittance=0.5",
+        "refine.strength=0.5",
+        "refine.positions=false",
+        "run.max_restarts=1",
+        "text.cache=false",
+    ],
+)
+def test_settings_of_fields_are_refused_by_name(setting: str) -> None:
     name = setting.partition("=")[0].replace("guidance_scale", "omega")
     with pytest.raises(
         ConfigError,
@@ -375,12 +396,12 @@ def test_settings_that_mean_nothing_to_a_mesh_are_refused_by_name(setting: str) 
 @pytest.mark.parametrize(
     "setting", ["sphere.subdivisions=7", "sphere.radius=0.9", "sphere.normals=-1", "sphere.grey=0.5"]
 )
-def test_a_sphere_that_cannot_be_is_refused(setting: str) -> None:
+def test_invalid_sphere_settings_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match="sphere.*(allowed|did you mean)"):
         asked("--set", setting)
 
 
-def test_the_spheres_settings_mean_nothing_to_a_field() -> None:
+def test_sphere_settings_are_refused_for_fields() -> None:
     for preset in ("draft", "dream-fields"):
         with pytest.raises(ConfigError, match="sphere.radius means nothing to"):
             job_from(build_parser().parse_args(["generate", PROMPT, "--preset", preset, "--set", "sphere.radius=0.2"]))
@@ -392,7 +413,7 @@ def test_the_spheres_settings_mean_nothing_to_a_field() -> None:
     )
 
 
-def test_a_field_to_begin_from_and_several_processes_are_refused(clip: Path) -> None:
+def test_initial_field_and_several_processes_are_refused(clip: Path) -> None:
     from dreamwright.backend.runtime.distributed import SingleProcess
 
     job = make_job(PROMPT, str(clip), "clip-mesh", quick())
@@ -406,7 +427,7 @@ def test_a_field_to_begin_from_and_several_processes_are_refused(clip: Path) -> 
         TextTo3DPipeline(job, "cpu", None, lambda: False, Two())
 
 
-def test_a_checkpoint_of_another_sphere_is_refused_and_other_methods_keep_their_fingerprints(clip: Path) -> None:
+def test_checkpoint_of_another_sphere_is_refused(clip: Path) -> None:
     job = make_job(PROMPT, str(clip), "clip-mesh", quick())
     others = [quick("sphere.normals=0.9"), quick("refine.stiffness=3"), quick("refine.laplacian=3")]
     same = [
@@ -428,7 +449,7 @@ def test_a_checkpoint_of_another_sphere_is_refused_and_other_methods_keep_their_
         )
 
 
-def test_a_server_takes_it_by_its_preset_and_refuses_what_does_not_fit() -> None:
+def test_submission_is_checked_by_preset() -> None:
     job = check_submission(SubmitJob("t" * 16, PROMPT, "", "starter-clip", "clip-mesh", 5, {}))
     assert job.config.run.method == "clip-mesh" and job.config.run.seed == 5
     with pytest.raises(ModelError, match="cannot guide clip-mesh; allowed are starter-clip"):
