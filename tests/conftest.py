@@ -66,7 +66,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Exit without running C++ static destructors where bpy was loaded.
 
-    In Blender 4.5 one of them waits forever for a thread when anything still refers to the module bpy at interpreter exit
+    In Blender 4.5 one of them waits forever for a thread when anything still refers to the module bpy at interpreter
+    exit
     (Blender issue 146640, fixed in 5.0), and pytest keeps such references. Python's own exit handlers run first.
     """
     if "bpy" in sys.modules:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One job, several attempts: only the latest is heard, deaths are counted, and the turn and the last checkpoint stay until the end."""
+"""One job, several attempts: only the latest is heard, deaths are counted, and the turn and the last checkpoint stay
+until the end.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ def test_reports_of_earlier_attempts_are_ignored(in_memory_server: InMemoryServe
     ):
         before = in_memory_server.job(name)
         in_memory_server.runner.told.append(late)
-        for device in list(in_memory_server.runner.at_work):
+        for _ in list(in_memory_server.runner.at_work):
             in_memory_server.service.dispatcher.handle_report(in_memory_server.runner.told.pop())
         assert in_memory_server.job(name) == before
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Cancel at each moment of a real job's life ends it within a step, or within its grace, and makes a mesh of what there is.
+"""Cancel at each moment of a real job's life ends it within a step, or within its grace, and makes a mesh of what there
+is.
 
 `tests/soak/cancel_moments.py` does it twenty times a moment; docs/operator/reliability.md has its figures.
 """

@@ -112,7 +112,7 @@ def test_malformed_zap_requests_are_refused(encrypted_server: EncryptedServer, m
     asking.connect(ENDPOINT)
     key = anna.pair.public
     good = [b"", b"1.0", b"1", b"dreamwright", b"127.0.0.1", b"", b"CURVE", key]
-    rubbish: list[list[bytes]] = [[b""], [b"x"] * 3, [b"\xff"] * 40, good[:-1], good + [b""], [b"", b"9.9", *good[2:]]]
+    rubbish: list[list[bytes]] = [[b""], [b"x"] * 3, [b"\xff"] * 40, good[:-1], [*good, b""], [b"", b"9.9", *good[2:]]]
     rubbish += [
         [*good[:3], b"", *good[4:]],
         [*good[:6], b"NULL", key],

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A job can begin from the field of another one of its user's: what is refused, and that it comes about once, whole and for good."""
+"""A job can begin from the field of another one of its user's: what is refused, and that it comes about once, whole and
+for good.
+"""
 
 from __future__ import annotations
 

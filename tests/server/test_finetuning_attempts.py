@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a worker makes of a job that begins from another one's field; and the whole way through a server with a real worker."""
+"""What a worker makes of a job that begins from another one's field; and the whole way through a server with a real
+worker.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from dreamwright.backend.training.job import identify_model
 from dreamwright.backend.training.pipeline import TextTo3DPipeline
 from dreamwright.shared.mesh_file import decode_mesh
 from dreamwright.shared.messages import DeleteJob, JobReply, SubmitJob
-from tests.soak.fault_injection_server import ward
+from tests.soak.fault_injection_server import running_fault_server
 from tests.testing.recording_worker import RecordingWorker, job_order, run_attempt
 
 pytestmark = pytest.mark.usefixtures("report_every_step")
@@ -175,7 +177,7 @@ def test_superseded_attempt_saves_no_field(model: Path, tmp_path: Path, monkeypa
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_real_worker_finetunes_a_deleted_parent(tmp_path: Path) -> None:
-    with ward(tmp_path, Policy()) as here:
+    with running_fault_server(tmp_path, Policy()) as here:
         first = here.submit(seed=1)
         ended = here.ended(first)
         assert ended.state == "succeeded" and ended.has_field, ended

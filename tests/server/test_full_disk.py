@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A full disk loses no job: what cannot be written is refused or waits, with a sentence, and goes on when there is room."""
+"""A full disk loses no job: what cannot be written is refused or waits, with a sentence, and goes on when there is
+room.
+"""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def test_two_hung_workers_share_one_grace_period(tmp_path: Path, monkeypatch: py
         for _ in range(2)
     ]
     waits: list[float] = []
-    for hand, process in zip(foreman._workers.values(), hung):
+    for hand, process in zip(foreman._workers.values(), hung, strict=False):
         hand.process = process
         os.kill(process.pid, signal.SIGSTOP)
         wait = process.wait

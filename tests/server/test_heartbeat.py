@@ -232,13 +232,13 @@ def test_steady_workers_are_never_killed(hang_minutes: float, cancel_seconds: fl
     """Whatever the steps take: as long as none is ten times slower than the slowest before it, or the stated time."""
     policy, vigil, now = Policy(hang_minutes=hang_minutes, cancel_seconds=cancel_seconds), Heartbeat(0.0), 0.0
     vigil.record_step(now, 0, 100, 0.0)
-    for number, took in enumerate(steps, start=1):
-        took = min(took, hang_timeout_s("stepping", vigil.slowest_s, policy))
+    for number, wanted in enumerate(steps, start=1):
+        took = min(wanted, hang_timeout_s("stepping", vigil.slowest_s, policy))
         now += took
         assert not vigil.is_hung(now - 1e-6, policy)
         vigil.record_step(now, number, 100, now)
     assert vigil.slowest_s == pytest.approx(
-        max(0.0, *(b - a for a, b in zip([0.0, *_sums(steps, policy)], _sums(steps, policy)))), abs=1e-6
+        max(0.0, *(b - a for a, b in zip([0.0, *_sums(steps, policy)], _sums(steps, policy), strict=False))), abs=1e-6
     )
     assert cancel_timeout_s("meshing", vigil.slowest_s, policy) == MESH_CANCEL_FACTOR * cancel_seconds and STALL_S > 1.0
 
@@ -246,8 +246,8 @@ def test_steady_workers_are_never_killed(hang_minutes: float, cancel_seconds: fl
 def _sums(steps: list[float], policy: Policy) -> list[float]:
     """When each step was told of, as above, by hand."""
     slowest, now, told = 0.0, 0.0, []
-    for took in steps:
-        took = min(took, max(60 * policy.hang_minutes, 10 * slowest))
+    for wanted in steps:
+        took = min(wanted, max(60 * policy.hang_minutes, 10 * slowest))
         now, slowest = now + took, max(slowest, took)
         told.append(now)
     return told

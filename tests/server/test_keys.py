@@ -325,7 +325,10 @@ def test_connection_string_has_a_reachable_address(bound: str, named: str, addre
 
 
 def test_keys_help_imports_neither_zmq_nor_torch() -> None:
-    script = "import sys; from dreamwright.backend.cli.main import build_parser; build_parser(); print('zmq' in sys.modules, 'torch' in sys.modules)"
+    script = (
+        "import sys; from dreamwright.backend.cli.main import build_parser; build_parser(); "
+        "print('zmq' in sys.modules, 'torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["False", "False"], done.stderr
     assert isinstance(KeyPair(KEY, KEY), KeyPair)

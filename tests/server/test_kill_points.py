@@ -16,7 +16,7 @@ import pytest
 
 from dreamwright.backend.server.workers.worker import ORPHAN_GRACE_S
 from tests.soak.kill_points import INTERVAL, soak
-from tests.soak.worker_traces import children
+from tests.soak.worker_processes import children
 
 STUCK = """
 import time
@@ -32,7 +32,9 @@ worker.main()
 
 @pytest.mark.slow
 def test_kills_lose_no_job_and_change_no_mesh(tmp_path: Path) -> None:
-    """First the server alone, its worker standing still in a step so that it cannot notice; then a worker that writes."""
+    """First the server alone, its worker standing still in a step so that it cannot notice; then a worker that
+    writes.
+    """
     outcome = soak(tmp_path, [("step", "orphan"), ("part", "worker")], 0, 120, (0,))
     assert outcome.faults == []
     assert outcome.identical == outcome.jobs == outcome.tickets >= 2

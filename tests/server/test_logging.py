@@ -67,9 +67,8 @@ def test_json_line_has_time_event_and_fields() -> None:
 
 def test_text_line_has_time_event_and_fields() -> None:
     written = line("text", logging.INFO, "job\nwaits", job="j1", why='the "disk" is full\n2030-01-01 ERROR forged')
-    assert (
-        written
-        == '2023-11-14T22:13:20.250Z WARNING room job waits job=j1 why="the \\"disk\\" is full\\n2030-01-01 ERROR forged"'
+    assert written == (
+        '2023-11-14T22:13:20.250Z WARNING room job waits job=j1 why="the \\"disk\\" is full\\n2030-01-01 ERROR forged"'
     )
 
 

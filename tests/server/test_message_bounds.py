@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every field and every setting at and beyond its bounds, and names that lead elsewhere; `tests/soak/bounds.py` counts them."""
+"""Every field and every setting at and beyond its bounds, and names that lead elsewhere; `tests/soak/field_bounds.py`
+counts them.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +11,26 @@ from pathlib import Path
 
 from dreamwright.shared.messages import GetCapabilities
 from dreamwright.shared.schema import from_map, rule_of, to_map
-from tests.soak import bounds
+from tests.soak import field_bounds
 from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.message_strategies import PATHS, valid
 
 
 def test_every_message_field_enforces_and_names_its_bounds() -> None:
-    cases = list(bounds.field_cases())
+    cases = list(field_bounds.field_cases())
     faults = [
         (kind.__name__, name, words, fault)
         for kind, name, words, value, fine in cases
-        if (fault := bounds.field_fault(kind, name, value, fine))
+        if (fault := field_bounds.field_fault(kind, name, value, fine))
     ]
     assert faults == []
     named = {(kind, name) for kind, name, *_ in cases}
-    assert named == {(kind, field.name) for kind in bounds.RECORDS for field in dataclasses.fields(kind)}, (
+    assert named == {(kind, field.name) for kind in field_bounds.RECORDS for field in dataclasses.fields(kind)}, (
         "no field without a case"
     )
     numbers = [
         field
-        for kind in bounds.RECORDS
+        for kind in field_bounds.RECORDS
         for field in dataclasses.fields(kind)
         if rule_of(field).kind in ("integer", "number")
     ]
@@ -38,14 +40,14 @@ def test_every_message_field_enforces_and_names_its_bounds() -> None:
 def test_every_setting_enforces_and_names_its_bounds(tmp_path: Path) -> None:
     in_memory_server = InMemoryServer(tmp_path / "state")
     dice = random.Random(1)
-    cases = list(bounds.setting_cases())
+    cases = list(field_bounds.setting_cases())
     drawn = [case for case in cases if not case[3]] + dice.sample(
         [case for case in cases if case[3]], 40
     )  # what is taken is written to disk, which takes its time
     faults = [
         (name, words, fault)
         for name, words, value, fine in drawn
-        if (fault := bounds.setting_fault(in_memory_server, name, value, fine))
+        if (fault := field_bounds.setting_fault(in_memory_server, name, value, fine))
     ]
     assert faults == []
 
@@ -54,7 +56,7 @@ def test_refine_settings_need_a_mesh_and_have_bounds(
     tmp_path: Path,
 ) -> None:
     in_memory_server = InMemoryServer(tmp_path / "state")
-    assert bounds.outcome(in_memory_server, settings={"refine.strength": 0.25}).startswith(
+    assert field_bounds.outcome(in_memory_server, settings={"refine.strength": 0.25}).startswith(
         "bad-input: refine.strength means nothing to dreamfusion"
     )
     told = {
@@ -66,7 +68,7 @@ def test_refine_settings_need_a_mesh_and_have_bounds(
 
 
 def test_path_traversal_names_are_refused(tmp_path: Path) -> None:
-    count, faults = bounds.name_faults(InMemoryServer(tmp_path / "room" / "state"))
+    count, faults = field_bounds.name_faults(InMemoryServer(tmp_path / "room" / "state"))
     assert faults == [] and count >= 5 * len(PATHS)
 
 
@@ -75,17 +77,17 @@ def test_only_local_users_and_admins_may_name_model_folders(tmp_path: Path) -> N
     in_memory_server = InMemoryServer(tmp_path / "state")
     (tmp_path / "there").mkdir()
     there, absent = (
-        bounds.outcome(in_memory_server, owner="ada", model=str(tmp_path / name)).replace(name, "X")
+        field_bounds.outcome(in_memory_server, owner="ada", model=str(tmp_path / name)).replace(name, "X")
         for name in ("there", "gone!")
     )
     assert there == absent and "only its admins may name a folder" in there
     for owner, admin in (("local", False), ("chief", True)):
-        assert "without model_index.json" in bounds.outcome(
+        assert "without model_index.json" in field_bounds.outcome(
             in_memory_server, owner=owner, admin=admin, model=str(tmp_path / "there")
         )
 
 
 def test_generated_valid_messages_are_valid() -> None:
-    for kind in bounds.RECORDS:
+    for kind in field_bounds.RECORDS:
         for number in range(20):
             assert from_map(kind, to_map(valid(kind, random.Random(number)))) is not None

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Broken messages get an answer each and end nothing: at the door, at the client, at the workers' port.
 
-`tests/soak/fuzz_server.py` does the same with 100,000 through a real server's encrypted door; docs/operator/reliability.md has its figures.
+`tests/soak/fuzz_server.py` does the same with 100,000 through a real server's encrypted door;
+docs/operator/reliability.md has its figures.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from dreamwright.shared.errors import ProtocolError, RequestError
 from dreamwright.shared.messages import JobChanged, JobList, ListJobs, Refusal, SubmitJob
 from dreamwright.shared.subscription import JOBS_REMEMBERED
 from tests.blender.test_messages import JOB
+from tests.soak.fuzz_client import FuzzedClient, fuzz_client, fuzz_orders
 from tests.soak.fuzz_server import fuzz_in_process
-from tests.soak.fuzz_client import Victim, fuzz_client, fuzz_orders
 from tests.testing.encrypted_server import EncryptedServer, raw_client
 from tests.testing.message_mutations import MessageMutations, nested
 from tests.testing.message_strategies import REQUESTS
@@ -146,7 +147,7 @@ def test_client_survives_every_mutated_answer() -> None:
 
 
 def test_client_memory_is_bounded_by_the_job_limit() -> None:
-    victim = Victim()
+    victim = FuzzedClient()
     try:
         for number in range(JOBS_REMEMBERED + 500):
             victim.client._take_change(JobChanged(number + 1, type(JOB)(**{**JOB.__dict__, "job": f"j{number}"})))
@@ -163,7 +164,7 @@ def test_client_memory_is_bounded_by_the_job_limit() -> None:
     ids=["deep", "version of lists", "NUL", "nothing"],
 )
 def test_client_rejects_a_malformed_server(data: bytes) -> None:
-    victim = Victim()
+    victim = FuzzedClient()
     try:
         victim.tell([data])
         assert victim.client.state is ConnectionState.INCOMPATIBLE and victim.client.reason.isprintable()

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The real server on a real Ray cluster whose nodes only say that they have a GPU; a node, an actor, the envoy and the server are lost."""
+"""The real server on a real Ray cluster whose nodes only say that they have a GPU; a node, an actor, the envoy and the
+server are lost.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ def machines() -> Iterator[RayTestCluster]:
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: the paths of its sockets may have 107 characters
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        # Cluster notes its address in the default folder, which only another Ray has made there, and which may be somebody's.
+        # Cluster notes its address in the default folder, which only another Ray has made there, and which may be
+        # somebody's.
         environment.setenv("RAY_TMPDIR", str(folder))
         (folder / "ray").mkdir()
         environment.setenv(
@@ -164,7 +167,9 @@ def actors() -> list[psutil.Process]:
 def test_job_of_a_lost_node_resumes_elsewhere_with_the_same_mesh(
     house: House, machines: RayTestCluster, undisturbed: bytes
 ) -> None:
-    """And the third waits in the server's own queue, where it can be cancelled; the second is cancelled within a step."""
+    """And the third waits in the server's own queue, where it can be cancelled; the second is cancelled within a
+    step.
+    """
     submitted = time.monotonic()
     first, second, third = house.submit(), house.submit(LONG), house.submit(LONG)
     house.wait_until(lambda: house.job(first).step >= 3 and house.job(second).step >= 3)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The parts of the Ray runner that need no cluster: names, mailboxes, what a node must have, and what `--ray` may be."""
+"""The parts of the Ray runner that need no cluster: names, mailboxes, what a node must have, and what `--ray` may
+be.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +54,13 @@ def test_actor_keeps_the_newest_report_of_each_kind() -> None:
     ended = JobFinished("job", "succeeded", "", True, 1)
     box.put(ended)
     _, reports = told(box)
-    assert reports == [ProgressReport("job", 999, 1000, 1.0, 1.0, 1), PreviewReport(PreviewFrame("job", 999, 2, 1, b"picture"), 1), StatusReport("job", "fine", "", 1),
-                       StatusReport("job", "", "making the mesh", 1), ended]  # fmt: skip
+    assert reports == [
+        ProgressReport("job", 999, 1000, 1.0, 1.0, 1),
+        PreviewReport(PreviewFrame("job", 999, 2, 1, b"picture"), 1),
+        StatusReport("job", "fine", "", 1),
+        StatusReport("job", "", "making the mesh", 1),
+        ended,
+    ]
     assert told(box)[1] == reports, "another server that asks from the start is told again"
 
 

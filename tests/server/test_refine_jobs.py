@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A job that refines a sent mesh, in a worker: stopped and gone on with, cancelled, damaged; and a client that sends the mesh."""
+"""A job that refines a sent mesh, in a worker: stopped and gone on with, cancelled, damaged; and a client that sends
+the mesh.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ def test_refined_mesh_keeps_vertex_order(
     assert made.facts["refined_sha256"] == sha256(BALL) and made.facts["strength"] == 0.6
     assert made.facts["source_object"] == "Ball" and made.facts["source_matrix"] == "[1]" and "other" not in made.facts
     assert made.facts["triangles"] == len(sent.faces) and made.facts["watertight"] is True
-    assert worker.steps()[-1] == 4 and [report.frame.step for report in worker.sent if isinstance(report, PreviewReport)] == [2, 4]
+    assert worker.steps()[-1] == 4 and [
+        report.frame.step for report in worker.sent if isinstance(report, PreviewReport)
+    ] == [2, 4]
 
 
 def test_paused_refinement_resumes_and_a_cancelled_one_has_a_mesh(
@@ -188,7 +192,7 @@ def test_damaged_upload_starts_again(scripted_server: ScriptedServer, monkeypatc
         return receive(owner, piece)
 
     monkeypatch.setattr(scripted_server.server.service.uploads, "receive", harm)
-    upload, ends = sending(scripted_server, data)
+    _upload, ends = sending(scripted_server, data)
     scripted_server.wait_until(lambda: bool(ends))
     assert harmed and ends == [sha256(data)]
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the server answers: what it can make and what not, every job page by page, and no more previews than are seen."""
+"""What the server answers: what it can make and what not, every job page by page, and no more previews than are
+seen.
+"""
 
 from __future__ import annotations
 

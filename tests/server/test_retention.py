@@ -164,7 +164,9 @@ def test_pins_per_user_are_limited(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
 def test_clock_jump_of_an_hour_changes_nothing(jump_s: float, tmp_path: Path) -> None:
-    """The same hour of work with and without a jump of the wall clock in it: same jobs, states, places, times, events."""
+    """The same hour of work with and without a jump of the wall clock in it: same jobs, states, places, times,
+    events.
+    """
 
     def hour(folder: Path, jump: float) -> list[Any]:
         in_memory_server = InMemoryServer(folder, policy=Policy(keep_days=0.05))
@@ -244,6 +246,4 @@ def test_row_holds_no_derived_field_and_gives_the_same_job_back(tmp_path: Path) 
     in_memory_server.kill()
     in_memory_server.open()
     after = [in_memory_server.store.records[name] for name in names]
-    assert [record.summary.queue_position for record in after] == [
-        record.summary.queue_position for record in before
-    ]
+    assert [record.summary.queue_position for record in after] == [record.summary.queue_position for record in before]

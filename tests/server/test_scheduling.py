@@ -124,7 +124,9 @@ def test_assigning_the_first_keeps_the_order_of_the_rest(waiting: list[QueuedJob
     LINE,
 )
 def test_no_user_starves(flood: list[list[tuple[str, int]]], history: list[str], line: list[QueuedJob]) -> None:
-    """Ada's lowest job starts after at most two of each other user's, though they keep sending ones of higher priority."""
+    """Ada's lowest job starts after at most two of each other user's, though they keep sending ones of higher
+    priority.
+    """
     turns = after(history)
     waiting = [job for job in line if job.owner != "ada"] + [QueuedJob("hers", "ada", -10, 1000)]
     served: dict[str, int] = {}
@@ -160,8 +162,17 @@ def test_quota_errors_name_the_limit_and_the_remedy() -> None:
     assert refused.value.code == "queue-full"
 
 
-@pytest.mark.parametrize(("asked", "present", "is_admin", "fine"), [(-3, 0, False, True), (0, -3, False, True), (1, 0, False, False), (5, 5, False, True),
-                                                                    (6, 5, False, False), (10, 0, True, True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "present", "is_admin", "fine"),
+    [
+        (-3, 0, False, True),
+        (0, -3, False, True),
+        (1, 0, False, False),
+        (5, 5, False, True),
+        (6, 5, False, False),
+        (10, 0, True, True),
+    ],
+)
 def test_only_admins_may_raise_priority(asked: int, present: int, is_admin: bool, fine: bool) -> None:
     if fine:
         check_priority(asked, present, is_admin)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A mesh that is sent to be refined: in pieces, gone on with, checked when whole, each user's own, and the job's once it is submitted."""
+"""A mesh that is sent to be refined: in pieces, gone on with, checked when whole, each user's own, and the job's once
+it is submitted.
+"""
 
 from __future__ import annotations
 

@@ -66,7 +66,9 @@ def test_store_of_a_newer_version_is_left_unchanged(tmp_path):
 
 @pytest.mark.slow
 def test_real_worker_pauses_resumes_dies_and_finishes(tmp_path):
-    """Through a real process and the starter model: pause, resume, SIGKILL of the worker, and a cancel that keeps a mesh."""
+    """Through a real process and the starter model: pause, resume, SIGKILL of the worker, and a cancel that keeps a
+    mesh.
+    """
     door = Server("tcp://127.0.0.1:*", tmp_path / "state", ("cpu",))
     client = Client(door.address)
     client.connect()

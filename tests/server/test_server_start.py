@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starting a server: folders, ports and addresses that cannot be used are refused in one line, and nothing stays open."""
+"""Starting a server: folders, ports and addresses that cannot be used are refused in one line, and nothing stays
+open.
+"""
 
 from __future__ import annotations
 

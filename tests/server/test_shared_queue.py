@@ -99,8 +99,16 @@ def test_users_list_their_own_jobs_and_admins_all(in_memory_server: InMemoryServ
     in_memory_server.request(CancelJob(other), "bob")
     assert [event.job.job for event in in_memory_server.events[b"root"] if event.job.state == "cancelled"] == [other]
     assert not in_memory_server.events.get(b"ada")
-    for request in (CancelJob(other), PauseJob(other), ResumeJob(other), DeleteJob(other), PinJob(other, True), SetPriority(other, -1),
-                    FetchChunk(other, "mesh", 0, 1), Subscribe(other)):  # fmt: skip
+    for request in (
+        CancelJob(other),
+        PauseJob(other),
+        ResumeJob(other),
+        DeleteJob(other),
+        PinJob(other, True),
+        SetPriority(other, -1),
+        FetchChunk(other, "mesh", 0, 1),
+        Subscribe(other),
+    ):
         theirs, none = (
             in_memory_server.refusal(request),
             in_memory_server.refusal(type(request)(*("f" * 16 if v == other else v for v in vars(request).values()))),

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright top`: an admin sees the whole server, others themselves, and nobody a prompt; in any terminal, or as JSON."""
+"""`dreamwright top`: an admin sees the whole server, others themselves, and nobody a prompt; in any terminal, or as
+JSON.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,25 @@ from tests.testing.scripted_worker_server import asked
 from tests.testing.server_process import LIMIT_S, server_process
 
 STATUS = ServerStatus(
-    "dreamwright 1", True, False, 3700.0, 3, 123_456_789, 10**12,
-    (DeviceStatus("cuda:0", "busy", "abcdef0123456789", "anna", 3.21, 0.4), DeviceStatus("cuda:1", "idle", "", "", 0.0, -1.0)),
-    (JobStatus("abcdef0123456789", "anna", "running", 0, 30, 100, 12.0, "cuda:0", 0, 1), JobStatus("bbcdef0123456789", "bert", "queued", 1, 0, 100, -1.0, "", -3, 0)),
-    (UserStatus("anna", 1, 0, 0, 1, 2.0), UserStatus("bert", 0, 1, 0, 0, -1.0)), 2, 2,
-)  # fmt: skip
+    "dreamwright 1",
+    True,
+    False,
+    3700.0,
+    3,
+    123_456_789,
+    10**12,
+    (
+        DeviceStatus("cuda:0", "busy", "abcdef0123456789", "anna", 3.21, 0.4),
+        DeviceStatus("cuda:1", "idle", "", "", 0.0, -1.0),
+    ),
+    (
+        JobStatus("abcdef0123456789", "anna", "running", 0, 30, 100, 12.0, "cuda:0", 0, 1),
+        JobStatus("bbcdef0123456789", "bert", "queued", 1, 0, 100, -1.0, "", -3, 0),
+    ),
+    (UserStatus("anna", 1, 0, 0, 1, 2.0), UserStatus("bert", 0, 1, 0, 0, -1.0)),
+    2,
+    2,
+)
 
 
 def drawn(status: ServerStatus, width: int = 120, height: int | None = None) -> str:
@@ -70,8 +86,10 @@ def test_admin_sees_devices_jobs_users_and_speed(in_memory_server: InMemoryServe
     lines = [(job.job, job.user, job.state, job.place, job.step, job.steps, job.device) for job in status.jobs]
     steps = in_memory_server.job(queued).steps
     assert lines == [
-        (running, "ada", "running", 0, 30, 100, "cpu"), (queued, "bob", "queued", 1, 0, steps, ""), (paused, "bob", "paused", 0, 0, steps, ""),
-    ]  # fmt: skip
+        (running, "ada", "running", 0, 30, 100, "cpu"),
+        (queued, "bob", "queued", 1, 0, steps, ""),
+        (paused, "bob", "paused", 0, 0, steps, ""),
+    ]
     assert status.jobs[0].eta_s == 28.0 and status.jobs[1].priority == -2
     counts = {user.name: (user.running, user.queued, user.paused, user.connections) for user in status.users}
     assert counts == {"ada": (1, 0, 0, 0), "bob": (0, 1, 1, 0), "chief": (0, 0, 0, 1)}

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Clients that are killed, stand still or lose their cable, on a second machine; `tests/soak/vanished_clients.py` has the figures."""
+"""Clients that are killed, stand still or lose their cable, on a second machine; `tests/soak/vanished_clients.py` has
+the figures.
+"""
 
 from __future__ import annotations
 

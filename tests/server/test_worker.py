@@ -58,9 +58,15 @@ def test_clip_mesh_job_runs_resumes_and_keeps_no_field(tmp_path: Path) -> None:
     """A scene without a field runs as any other; only a field can be what another job starts from."""
     clip = write_clip(tmp_path / "clip")
     settings = {
-        "run.steps": 4, "run.checkpoint_interval": 1, "run.preview_interval": 2, "run.threads": 1, "render.resolution": 24,
-        "refine.supersampling": 1, "clip.crops": 2, "sphere.subdivisions": 1,
-    }  # fmt: skip
+        "run.steps": 4,
+        "run.checkpoint_interval": 1,
+        "run.preview_interval": 2,
+        "run.threads": 1,
+        "render.resolution": 24,
+        "refine.supersampling": 1,
+        "clip.crops": 2,
+        "sphere.subdivisions": 1,
+    }
 
     def attempt(folder: Path, number: int, stop_at: int = 10**9) -> RecordingWorker:
         worker = RecordingWorker()

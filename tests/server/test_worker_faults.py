@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Real worker processes that are killed, crash, hang, run out of memory or meet NaN: each end is told apart and dealt with.
+"""Real worker processes that are killed, crash, hang, run out of memory or meet NaN: each end is told apart and dealt
+with.
 
 `tests/soak/worker_faults.py` does the same many times; docs/operator/reliability.md has its figures.
 """
@@ -17,7 +18,7 @@ import pytest
 
 from dreamwright.backend.server.policy import Policy
 from dreamwright.shared.messages import ResumeJob
-from tests.soak.fault_injection_server import INTERVAL, ROOT, FaultInjectionServer, ward
+from tests.soak.fault_injection_server import INTERVAL, ROOT, FaultInjectionServer, running_fault_server
 
 HANG = Policy(hang_minutes=0.2)  # 12 s between two steps, which take some hundredths; six times that to load
 
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.timeout(1800)  # workers are started anew, which takes 
 
 @pytest.fixture(scope="module")
 def fault_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultInjectionServer]:
-    with ward(tmp_path_factory.mktemp("ward"), HANG) as opened:
+    with running_fault_server(tmp_path_factory.mktemp("fault_server"), HANG) as opened:
         yield opened
 
 
@@ -80,7 +81,7 @@ def test_out_of_memory_retries_with_reduced_settings(
 @pytest.mark.parametrize(
     ("what", "cause", "said", "resumable"),
     [
-        ("memory for ever", "memory", "2.00 GiB", True),
+        ("persistent memory", "memory", "2.00 GiB", True),
         ("MemoryError", "memory", "out of memory after step 4", True),
         ("nan", "not-a-number", "try another seed, or a smaller optimizer.learning_rate", True),
         ("bug", "fault", "ZeroDivisionError: division by zero (a fault of Dreamwright", True),
@@ -138,7 +139,8 @@ scripted_server.runner.told = [JobFinished(name, "failed", "out of memory", Fals
 scripted_server.wait_until(lambda: scripted_server.job(name).state == "failed" or len(scripted_server.runner.given) > 1)
 scripted_server.close()
 print(json.dumps({"devices": list(devices), "begun": begun, "initialized": torch.cuda.is_initialized(),
-                  "driver": "libcuda.so" in Path("/proc/self/maps").read_text(), "diffusers": "diffusers" in sys.modules}))
+                  "driver": "libcuda.so" in Path("/proc/self/maps").read_text(),
+                  "diffusers": "diffusers" in sys.modules}))
 """
 
 

@@ -4,8 +4,10 @@
     OMP_NUM_THREADS=1 python -m tests.soak.cancel_moments --times 20 --stuck 5 --seed 1 --folder DIR
 
 The moments, in an order drawn by the seed: while the job waits in line, while its model is loaded (half a second), in a
-step (a tenth), while its mesh is made (half a second), twice, and after its end. In "stuck" ones loading or the mesh never
-returns, so that the worker is ended after its grace (15 s, or 75 s for the mesh); the next job shows that the device is free.
+step (a tenth), while its mesh is made (half a second), twice, and after its end. In "stuck" ones loading or the mesh
+never
+returns, so that the worker is ended after its grace (15 s, or 75 s for the mesh); the next job shows that the device is
+free.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.backend.server.policy import Policy
-from dreamwright.backend.server.workers.heartbeat import MESH_TO_STOP
+from dreamwright.backend.server.workers.heartbeat import MESH_CANCEL_FACTOR
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.shared.mesh_file import decode_mesh
-from tests.soak.fault_injection_server import FaultInjectionServer, ward
+from tests.soak.fault_injection_server import FaultInjectionServer, running_fault_server
 
 GRACE = Policy(cancel_seconds=15.0, hang_minutes=30.0)
 STEPS = 8
@@ -63,7 +65,7 @@ class Outcome:
 def soak(folder: Path, plan: list[str], seed: int) -> Outcome:
     """One cancelled job for each moment of the plan."""
     begun, dice, outcome = time.monotonic(), random.Random(seed), Outcome()
-    with ward(folder, GRACE, steps=STEPS) as opened:
+    with running_fault_server(folder, GRACE, steps=STEPS) as opened:
         for moment in plan:
             _one(opened, moment, dice, outcome)
     outcome.wall_s = time.monotonic() - begun
@@ -98,7 +100,7 @@ def _one(here: FaultInjectionServer, moment: str, dice: random.Random, outcome: 
     if bool(job.mesh_bytes) != (moment in ("step", "mesh", "twice", "after")):
         outcome.faults.append(f"{moment}: {job.mesh_bytes} bytes of mesh; {job.message}")
     if moment in STUCK:
-        grace = GRACE.cancel_seconds * (MESH_TO_STOP if moment == "stuck mesh" else 1.0)
+        grace = GRACE.cancel_seconds * (MESH_CANCEL_FACTOR if moment == "stuck mesh" else 1.0)
         if found.seconds[-1] < grace - 0.5 or f"did not stop within {grace:.0f} s" not in job.message:
             outcome.faults.append(f"{moment}: it ended after {found.seconds[-1]:.1f} s: {job.message}")
         after = here.ended(here.submit())
@@ -115,14 +117,14 @@ def _until(here: FaultInjectionServer, moment: str, name: str, before: str | Non
     if before is not None:
         here.wait_until(lambda: here.job(before).step >= 1)
     elif moment in ("loading", "stuck loading"):
-        here.wait_until(lambda: bool(here.harmed(name)))
+        here.wait_until(lambda: bool(here.faults_injected(name)))
         here.wait(dice.uniform(0.0, 0.4))
     elif moment in ("step", "twice"):
         target = dice.randint(2, STEPS - 3)
         here.wait_until(lambda: here.job(name).step >= target)
         here.wait(dice.uniform(0.0, 0.1))
     elif moment in ("mesh", "stuck mesh"):
-        here.wait_until(lambda: bool(here.harmed(name)))
+        here.wait_until(lambda: bool(here.faults_injected(name)))
         here.wait(dice.uniform(0.0, 0.4))
     else:
         here.ended(name)

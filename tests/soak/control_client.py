@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A well-behaved artist beside an attack, in a process of its own: asks, waits for the answer, asks again."""
+"""A client process that measures request latency while another client attacks the server."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from dreamwright.shared.credentials import KeyPair
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.messages import ListJobs
 
-EVERY_S = 0.02  # between two questions
+EVERY_S = 0.02  # least time between two requests
 
 
-def ask_on(address: str, lock: CurveCredentials | None) -> None:
-    """Ask until stdin ends; each line of it is answered with what was seen since the last."""
-    client = Client(address, credentials=lock)
+def send_requests(address: str, credentials: CurveCredentials | None) -> None:
+    """Send requests until stdin ends. For each line of stdin, print the latencies and faults since the last one."""
+    client = Client(address, credentials=credentials)
     client.connect()
     took: list[float] = []
     faults: list[str] = []
@@ -56,15 +56,19 @@ def ask_on(address: str, lock: CurveCredentials | None) -> None:
 
 
 class ControlClient:
-    """The process; `since` gives what it saw since the last call."""
+    """The client process."""
 
-    def __init__(self, address: str, lock: CurveCredentials | None) -> None:
-        keys = [] if lock is None else [lock.server.hex(), lock.own.public.hex(), lock.own.secret.hex()]
+    def __init__(self, address: str, credentials: CurveCredentials | None) -> None:
+        keys = (
+            []
+            if credentials is None
+            else [credentials.server.hex(), credentials.own.public.hex(), credentials.own.secret.hex()]
+        )
         command = [sys.executable, "-m", "tests.soak.control_client", address, *keys]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def since(self) -> dict[str, Any]:
-        """Answers, median, 99th hundredth and worst milliseconds, and what went wrong."""
+        """Replies, median, 99th percentile and worst latency in ms, and faults since the last call."""
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         took, faults = json.loads(self._process.stdout.readline())
@@ -85,4 +89,4 @@ class ControlClient:
 
 if __name__ == "__main__":
     given = [bytes.fromhex(key) for key in sys.argv[2:]]
-    ask_on(sys.argv[1], CurveCredentials(given[0], KeyPair(given[1], given[2])) if given else None)
+    send_requests(sys.argv[1], CurveCredentials(given[0], KeyPair(given[1], given[2])) if given else None)

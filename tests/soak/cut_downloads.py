@@ -26,8 +26,8 @@ from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.messages import JobSummary, ListJobs, SubmitJob
 from dreamwright.shared.transfer import Download
-from tests.soak.flaky_tcp_proxy import LooseCable
-from tests.soak.served import Served, ask, online
+from tests.soak.flaky_tcp_proxy import FlakyTcpProxy
+from tests.soak.observed_server import ObservedServer, ask, online
 from tests.soak.ticking_server import write_mesh
 
 IN_FLIGHT = limits.CHUNKS_IN_FLIGHT * limits.CHUNK_BYTES
@@ -37,9 +37,9 @@ GROWTH_MB = 20.0  # of the server's memory: the pieces in flight, read, packed a
 class Fetching:
     """One download over a cable, and what was seen of it."""
 
-    def __init__(self, served: Served, other: Client, job: JobSummary) -> None:
+    def __init__(self, served: ObservedServer, other: Client, job: JobSummary) -> None:
         self.served, self.other, self.job = served, other, job
-        self.cable = LooseCable(served.address)
+        self.cable = FlakyTcpProxy(served.address)
         self.client = Client(self.cable.address, credentials=CurveCredentials(served.server_key, served.pairs["anna"]))
         self.client.connect()
         online(self.client)
@@ -137,7 +137,7 @@ def soak(folder: Path, size: int, cuts: tuple[float, ...] = (0.1, 0.5, 0.9)) -> 
     """All of it, with a mesh of so many bytes."""
     os.environ["MESH_BYTES"] = str(size)
     faults: list[str] = []
-    served = Served(folder, ["anna", "bert"], module="tests.soak.ticking_server").start()
+    served = ObservedServer(folder, ["anna", "bert"], module="tests.soak.ticking_server").start()
     other: Client | None = None
     fetching: Fetching | None = None
     try:

@@ -23,7 +23,7 @@ from dreamwright.shared.client import Client
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.job_states import ENDED, JobState
 from dreamwright.shared.messages import CancelJob, JobReply, JobSummary, SubmitJob
-from tests.soak.worker_traces import read_attempts
+from tests.soak.worker_processes import read_attempts
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,8 +53,15 @@ class FaultInjectionServer:
         self.folder, self.state = folder, folder / "state"
         self.model = save_tiny_model(folder / "model")
         self.settings = dict(setting.split("=") for setting in QUICK)
-        self.settings |= {"run.steps": str(steps), "run.checkpoint_interval": str(INTERVAL), "run.threads": "1", "mesh.threshold": "1.0",
-                          "run.max_restarts": "0", "run.preview_interval": "1000", "text.process": "same"}  # fmt: skip
+        self.settings |= {
+            "run.steps": str(steps),
+            "run.checkpoint_interval": str(INTERVAL),
+            "run.threads": "1",
+            "mesh.threshold": "1.0",
+            "run.max_restarts": "0",
+            "run.preview_interval": "1000",
+            "text.process": "same",
+        }
         self.settings |= settings
         self.plan: dict[str, dict[str, Any]] = {}
         self.faults = folder / "faults.json"
@@ -142,9 +149,9 @@ class FaultInjectionServer:
         """The process that works."""
         return self.server.runner._workers["cpu"].process.pid
 
-    def harmed(self, name: str) -> list[tuple[int, float]]:
+    def faults_injected(self, name: str) -> list[tuple[int, float]]:
         """(attempt, moment) of each fault that happened to a job."""
-        path = self.faults.with_suffix(".told")
+        path = self.faults.with_suffix(".log")
         lines = [line.split() for line in path.read_text().splitlines()] if path.is_file() else []
         return [(int(attempt), float(at)) for job, attempt, at in lines if job == name]
 
@@ -154,8 +161,8 @@ class FaultInjectionServer:
 
 
 @contextmanager
-def ward(folder: Path, policy: Policy, **options: Any) -> Iterator[FaultInjectionServer]:
-    """A ward that is closed in the end."""
+def running_fault_server(folder: Path, policy: Policy, **options: Any) -> Iterator[FaultInjectionServer]:
+    """A running_fault_server that is closed in the end."""
     opened = FaultInjectionServer(folder, policy, **options)
     try:
         yield opened

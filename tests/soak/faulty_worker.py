@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real worker process that comes to harm where a plan says so.
+"""A worker process with injected faults.
 
-`DREAMWRIGHT_FAULTS` names a JSON file: by the job's seed, {"where", "what", "step", "attempts", "seconds"}. `where` is
-loading, step or mesh; attempts later than `attempts` are left alone. When it happens, "JOB ATTEMPT TIME" is added to the
-file beside it, TIME by the machine's monotonic clock, which all processes share.
+`DREAMWRIGHT_FAULTS` names a JSON file that maps a job's seed to {"where", "what", "step", "attempts", "seconds"}.
+`where` is loading, step or mesh. Attempts later than `attempts` get no fault. Each injected fault appends
+"JOB ATTEMPT TIME" to a log beside the file; TIME is the monotonic clock, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from dreamwright.backend.server.workers import worker
 from dreamwright.backend.server.workers.worker_protocol import RunJob
 
 CUDA_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 8 GiB"
-EACH_TIME = ("wait", "memory")  # from its step on, and not once
+EACH_TIME = ("wait", "memory")  # injected at every call from `step` on; the others once
 CUDA_FAULT = "CUDA error: an illegal memory access was encountered"
 
 
-def harm(what: str, fault: dict[str, Any], work: RunJob) -> None:
-    """What happens to the process, but for "nan", which is made of the result."""
+def inject(what: str, fault: dict[str, Any], work: RunJob) -> None:
+    """Inject a fault into this process. "nan" is handled by the caller, which changes the result."""
     import torch
 
     if what == "segfault":
         ctypes.string_at(0)
     elif what == "abort":
         os.abort()
-    elif what == "leave":
+    elif what == "exit":
         os._exit(7)
     elif what == "hang":
         ctypes.CDLL(None).pause()  # native code that does not return
     elif what == "wait":
         time.sleep(fault["seconds"])
-    elif (what == "memory" and work.settings.get("run.views_at_once") != "1") or what == "memory for ever":
+    elif (what == "memory" and work.settings.get("run.views_at_once") != "1") or what == "persistent memory":
         raise torch.OutOfMemoryError(CUDA_MEMORY)
     elif what == "MemoryError":
         raise MemoryError
@@ -53,8 +53,8 @@ def harm(what: str, fault: dict[str, Any], work: RunJob) -> None:
 
 
 @contextmanager
-def injected(fault: dict[str, Any] | None, work: RunJob, told: Path) -> Iterator[None]:
-    """The fault happens while the body runs."""
+def injected(fault: dict[str, Any] | None, work: RunJob, fault_log: Path) -> Iterator[None]:
+    """Patch the faulty function while the body runs."""
     if fault is None or work.attempt > fault.get("attempts", 1):
         yield
         return
@@ -69,15 +69,15 @@ def injected(fault: dict[str, Any] | None, work: RunJob, told: Path) -> Iterator
     }[where]
     real: Callable[..., Any] = getattr(owner, name)
 
-    def faulty(*words: Any, **options: Any) -> Any:
+    def faulty(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls < fault.get("step", 1) or (what not in EACH_TIME and calls > fault.get("step", 1)):
-            return real(*words, **options)
-        with told.open("a") as file:
+            return real(*args, **kwargs)
+        with fault_log.open("a") as file:
             file.write(f"{work.job} {work.attempt} {time.monotonic()}\n")
-        harm(what, fault, work)
-        result = real(*words, **options)
+        inject(what, fault, work)
+        result = real(*args, **kwargs)
         return replace(result, gradient=result.gradient * float("nan")) if what == "nan" else result
 
     with mock.patch.object(owner, name, faulty):
@@ -85,12 +85,12 @@ def injected(fault: dict[str, Any] | None, work: RunJob, told: Path) -> Iterator
 
 
 class FaultyWorker(worker.Worker):
-    """The worker of the server, with a plan."""
+    """A worker that injects the fault planned for the job's seed."""
 
     def run(self, work: RunJob) -> None:
         path = Path(os.environ["DREAMWRIGHT_FAULTS"])
         fault = json.loads(path.read_text()).get(str(work.seed))
-        with injected(fault, work, path.with_suffix(".told")):
+        with injected(fault, work, path.with_suffix(".log")):
             super().run(work)
 
 

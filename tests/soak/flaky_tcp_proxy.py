@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A cable that can be cut or go silent: a TCP relay between a client and a server that counts what passes."""
+"""A TCP proxy whose connections can be closed or stalled, and that counts the bytes it forwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 BLOCK = 1 << 16
 
 
-class LooseCable:
+class FlakyTcpProxy:
     """Forwards TCP both ways. `address` is what a client connects to."""
 
     def __init__(self, target: str) -> None:
@@ -21,7 +21,7 @@ class LooseCable:
         self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
         self.down_bytes = 0  # from the server to the client
         self.cuts = 0
-        self.on_data: Callable[[], None] = lambda: None  # called from a thread, after data went down
+        self.on_data: Callable[[], None] = lambda: None  # called from a thread after data was sent to the client
         self._flowing = threading.Event()
         self._flowing.set()
         self._open: list[socket.socket] = []
@@ -37,7 +37,7 @@ class LooseCable:
             try:
                 far = socket.create_connection(self._target)
             except OSError:
-                near.close()  # no server: whoever called sees a connection that closes at once
+                near.close()  # no server: the client sees its connection close at once
                 continue
             self._open += [near, far]
             for source, sink, down in ((near, far, False), (far, near, True)):
@@ -56,7 +56,7 @@ class LooseCable:
                 end.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
-        """Both ends see their connection close; a new one may be made at once."""
+        """Close all connections at both ends. New ones are accepted at once."""
         self.cuts += 1
         ends, self._open = self._open, []
         for end in ends:
@@ -64,9 +64,9 @@ class LooseCable:
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
 
-    def hush(self, silent: bool) -> None:
-        """Nothing passes any more, and nobody is told; or it flows again, with what was on the way."""
-        if silent:
+    def set_stalled(self, stalled: bool) -> None:
+        """Stop forwarding without closing any connection, or forward again, including the data held back."""
+        if stalled:
             self._flowing.clear()
         else:
             self._flowing.set()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Broken replies, events, pieces and previews for the client that runs inside of Blender, and broken words for the workers' port.
+"""Broken replies, events, pieces and previews for the client that runs inside of Blender, and broken words for the
+workers' port.
 
 python -m tests.soak.fuzz_client --messages 20000 --seed 1
 """
@@ -59,7 +60,7 @@ class Wire:
         self.coming.clear()
 
 
-class Victim:
+class FuzzedClient:
     """A client, and everything that it does with what it is told."""
 
     def __init__(self) -> None:
@@ -99,7 +100,7 @@ class Victim:
         return self.client.tick()
 
 
-def numbered(data: bytes, dice: random.Random, victim: Victim) -> bytes:
+def numbered(data: bytes, dice: random.Random, victim: FuzzedClient) -> bytes:
     """The same message as an event, or as the answer to something that was asked."""
     try:
         envelope = msgpack.unpackb(data)
@@ -114,7 +115,7 @@ def numbered(data: bytes, dice: random.Random, victim: Victim) -> bytes:
 def fuzz_client(count: int, number: int) -> dict[str, Any]:
     """What came of so many messages; an exception of the client's ends this, as it would end Blender's timer."""
     dice = random.Random(number)
-    source, victim = MessageMutations(dice, FROM_SERVER, limits.REPLY_BYTES), Victim()
+    source, victim = MessageMutations(dice, FROM_SERVER, limits.REPLY_BYTES), FuzzedClient()
     links: Counter[str] = Counter()
     events = 0
     sizes: list[float] = []
@@ -133,9 +134,16 @@ def fuzz_client(count: int, number: int) -> dict[str, Any]:
             gc.collect()
             sizes.append(rss_mb())
     gc.collect()
-    told = {"messages": count, "seconds": round(time.monotonic() - begun, 1), "connections ended by a broken message": victim.connections - 1, "events handed out": events, "requests answered": victim.replies,
-            "state after": dict(links), "rss_mb after a tenth and at the end": [round(sizes[1], 1), round(rss_mb(), 1)],
-            "jobs and requests remembered": [len(victim.client._subscription.newest), len(victim.client._pending)]}  # fmt: skip
+    told = {
+        "messages": count,
+        "seconds": round(time.monotonic() - begun, 1),
+        "connections ended by a broken message": victim.connections - 1,
+        "events handed out": events,
+        "requests answered": victim.replies,
+        "state after": dict(links),
+        "rss_mb after a tenth and at the end": [round(sizes[1], 1), round(rss_mb(), 1)],
+        "jobs and requests remembered": [len(victim.client._subscription.newest), len(victim.client._pending)],
+    }
     victim.client.close()
     return told
 

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SIGTERM in the middle of a job, again and again: how long does a real server take to end, and does the job lose a step?
+"""SIGTERM in the middle of a job, again and again: how long does a real server take to end, and does the job lose a
+step?
 
     OMP_NUM_THREADS=1 python -m tests.soak.graceful_stop --stops 10 --seed 0 --folder runs/graceful_stop
 
-One job is stopped at random steps, and goes on after each restart; the only checkpoints are those that the stops ask for.
-Its mesh must be that of an undisturbed run, byte for byte. `--hung N`: as many more stops with the worker standing still
+One job is stopped at random steps, and goes on after each restart; the only checkpoints are those that the stops ask
+for.
+Its mesh must be that of an undisturbed run, byte for byte. `--hung N`: as many more stops with the worker standing
+still
 (SIGSTOP), where the server must end by killing it once the grace is over.
 """
 
@@ -22,8 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dreamwright.shared.messages import JobChanged, JobList, ServerShutdown
-from tests.soak.killed_server import Soak
-from tests.soak.worker_traces import alive, read_attempts
+from tests.soak.kill_soak import Soak
+from tests.soak.worker_processes import alive, read_attempts
 
 LIMIT_S = 1800.0  # for anything to come about on a machine that is busy
 HUNG_GRACE_S = 3.0  # that the server is given in rounds whose worker stands still
@@ -126,7 +129,8 @@ def stop_and_go_on(folder: Path, stops: int, hung: int, seed: int, steps: int) -
                 figures.behind.append(max(0, reached - read_attempts(soak.state)[name][before][1]))
             soak.reached[name] = 0
             print(
-                f"{number + 1}: {'hung, ' if is_hung else ''}step {reached}, {(figures.hung_exit_s if is_hung else figures.exit_s)[-1]:.2f} s",
+                f"{number + 1}: {'hung, ' if is_hung else ''}step {reached}, "
+                f"{(figures.hung_exit_s if is_hung else figures.exit_s)[-1]:.2f} s",
                 flush=True,
             )
         soak.wait_until(lambda: not soak.open_jobs(), LIMIT_S)
@@ -157,10 +161,12 @@ def main() -> int:
     ):
         if times:
             print(
-                f"{words}: {len(times)} times, {min(times):.2f} to {max(times):.2f} s, median {statistics.median(times):.2f} s"
+                f"{words}: {len(times)} times, {min(times):.2f} to {max(times):.2f} s, median "
+                f"{statistics.median(times):.2f} s"
             )
     print(
-        f"at most {max(figures.behind, default=0)} steps behind, exit codes {sorted(set(figures.codes))}, identical mesh: {figures.identical}"
+        f"at most {max(figures.behind, default=0)} steps behind, exit codes {sorted(set(figures.codes))}, identical "
+        f"mesh: {figures.identical}"
     )
     return 1 if figures.faults or set(figures.codes) != {0} or max(figures.behind, default=0) else 0
 

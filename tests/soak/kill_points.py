@@ -3,9 +3,11 @@
 
     OMP_NUM_THREADS=1 python -m tests.soak.kill_points --kills 20 --seed 0 --folder runs/kill_points
 
-A round: restart what was killed, keep jobs coming (each sent twice, as after a lost reply), choose a moment and a victim
+A round: restart what was killed, keep jobs coming (each sent twice, as after a lost reply), choose a moment and a
+victim
 by the seed, kill. The moments: just after a submit is sent, while a checkpoint is being written, when one was just
-renamed, at some step, while or just after the mesh is written, and anywhere else (loading, mostly). At the end all jobs run to their end and are judged.
+renamed, at some step, while or just after the mesh is written, and anywhere else (loading, mostly). At the end all jobs
+run to their end and are judged.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.soak.killed_server import INTERVAL, Outcome, Soak
-from tests.soak.worker_traces import alive, read_attempts
+from tests.soak.kill_soak import INTERVAL, Outcome, Soak
+from tests.soak.worker_processes import alive, read_attempts
 
 MOMENTS = ("submit", "part", "renamed", "step", "mesh", "anywhere")
 VICTIMS = (
@@ -32,7 +34,9 @@ VICTIMS = (
 
 
 def soak(folder: Path, plan: list[tuple[str, str]], seed: int, steps: int, seeds: tuple[int, ...] = (0, 1)) -> Outcome:
-    """An undisturbed run of each seed, whose bytes all jobs of that seed must have; a kill for each (moment, victim); judgement."""
+    """An undisturbed run of each seed, whose bytes all jobs of that seed must have; a kill for each (moment, victim);
+    judgement.
+    """
     begun = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     dice = random.Random(seed)
@@ -119,11 +123,14 @@ def main() -> int:
     outcome = soak(options.folder, plan, options.seed, options.steps)
     print(json.dumps(vars(outcome), indent=1))
     print(
-        f"{len(outcome.kills)} kills ({len(outcome.missed)} missed and done over), {outcome.identical} identical meshes of "
-        f"{outcome.jobs} jobs and {outcome.tickets} tickets, {outcome.interrupted} kills in mid-run, {outcome.halves} in mid-write"
+        f"{len(outcome.kills)} kills ({len(outcome.missed)} missed and done over), {outcome.identical} identical "
+        "meshes of "
+        f"{outcome.jobs} jobs and {outcome.tickets} tickets, {outcome.interrupted} kills in mid-run, "
+        f"{outcome.halves} in mid-write"
     )
     print(
-        f"at most {max(outcome.behind, default=0)} steps behind (checkpoints every {INTERVAL}), {len(outcome.faults)} faults, {outcome.wall_s:.0f} s"
+        f"at most {max(outcome.behind, default=0)} steps behind (checkpoints every {INTERVAL}), "
+        f"{len(outcome.faults)} faults, {outcome.wall_s:.0f} s"
     )
     return 1 if outcome.faults or max(outcome.behind, default=0) > INTERVAL else 0
 

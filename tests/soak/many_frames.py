@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a message of 600 frames does to the server, and far larger ones, from a stranger and from an artist who is let in.
+"""What a message of 600 frames does to the server, and far larger ones, from a stranger and from an artist who is let
+in.
 
 python -m tests.soak.many_frames --folder runs/many_frames
 """
@@ -21,12 +22,14 @@ from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.connection_monitor import CurveCredentials
 from dreamwright.shared.credentials import generate_key_pair
 from dreamwright.shared.messages import ListJobs
-from tests.soak.besieged import Besieged
 from tests.soak.control_client import ControlClient
+from tests.soak.fast_server_process import FastServerProcess
 
 
-def pour(server: Besieged, own: zmq.Socket, frame: bytes, count: int, seconds: float) -> tuple[int, float]:
-    """Frames of a message put on their way, and the server's most memory meanwhile, MiB above before; until it hangs up."""
+def pour(server: FastServerProcess, own: zmq.Socket, frame: bytes, count: int, seconds: float) -> tuple[int, float]:
+    """Frames of a message put on their way, and the server's most memory meanwhile, MiB above before; until it hangs
+    up.
+    """
     watch = own.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     before, most, sent, end = server.rss_mb(), 0.0, 0, time.monotonic() + seconds
     looking = True
@@ -52,7 +55,7 @@ def pour(server: Besieged, own: zmq.Socket, frame: bytes, count: int, seconds: f
 
 
 def attack(
-    server: Besieged, lock: CurveCredentials | None, frame: bytes, count: int, seconds: float = 8.0
+    server: FastServerProcess, lock: CurveCredentials | None, frame: bytes, count: int, seconds: float = 8.0
 ) -> dict[str, Any]:
     """One message of many frames; what was answered, and what it cost the server."""
     before = server.rss_mb()
@@ -65,8 +68,16 @@ def attack(
     again.send(pack(ListJobs(), 1))
     served = bool(again.poll(5000))
     again.close(0)
-    return {"frames of": len(frame), "frames sent": sent, "of": count, "mb sent": round(sent * len(frame) / 2**20, 1), "server rss_mb grew by at most": round(most, 1), "and after it by": round(server.rss_mb() - before, 1),
-            "answer": None if answer is None else f"{answer.code}: {answer.message}", "who did it is served afterwards on a new connection": served}  # fmt: skip
+    return {
+        "frames of": len(frame),
+        "frames sent": sent,
+        "of": count,
+        "mb sent": round(sent * len(frame) / 2**20, 1),
+        "server rss_mb grew by at most": round(most, 1),
+        "and after it by": round(server.rss_mb() - before, 1),
+        "answer": None if answer is None else f"{answer.code}: {answer.message}",
+        "who did it is served afterwards on a new connection": served,
+    }
 
 
 def main() -> int:
@@ -77,7 +88,7 @@ def main() -> int:
     folder = options.folder
     figures: dict[str, Any] = {}
     for door, encrypt in (("encrypted", True), ("open", False)):
-        server = Besieged(folder / door, encrypt, not options.uncut)
+        server = FastServerProcess(folder / door, encrypt, not options.uncut)
         beside = ControlClient(server.address, server.authorized_client("anna"))
         try:
             while not beside.since()["answers"]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long a user's requests take while others flood the queue up to its limit, and how much of the limit one user gets.
+"""Measure request latency of one user while others fill the queue, and the share of the queue one user gets.
 
 python -m tests.soak.queue_flood --folder runs/queue_flood
 """
@@ -21,8 +21,8 @@ from dreamwright.shared.messages import CancelJob, ListJobs
 from tests.testing.in_memory_server import InMemoryServer
 
 
-def took_ms(action: Callable[[], Any], times: int) -> dict[str, float]:
-    """Median and worst of some tries, milliseconds."""
+def latency_ms(action: Callable[[], Any], times: int) -> dict[str, float]:
+    """Median and worst duration of repeated calls, ms."""
     spent = []
     for _ in range(times):
         begun = time.perf_counter()
@@ -32,13 +32,13 @@ def took_ms(action: Callable[[], Any], times: int) -> dict[str, float]:
 
 
 def requests_of_bob(in_memory_server: InMemoryServer, times: int = 30) -> dict[str, dict[str, float]]:
-    """His submit (with what it writes), list and cancel."""
-    made: list[str] = []
-    told = {
-        "submit": took_ms(lambda: made.append(in_memory_server.submit("bob")), times),
-        "list": took_ms(lambda: in_memory_server.request(ListJobs(), "bob"), times),
+    """Latency of submit (including its database write), list and cancel."""
+    jobs: list[str] = []
+    figures = {
+        "submit": latency_ms(lambda: jobs.append(in_memory_server.submit("bob")), times),
+        "list": latency_ms(lambda: in_memory_server.request(ListJobs(), "bob"), times),
     }
-    return {**told, "cancel": took_ms(lambda: in_memory_server.request(CancelJob(made.pop()), "bob"), times)}
+    return {**figures, "cancel": latency_ms(lambda: in_memory_server.request(CancelJob(jobs.pop()), "bob"), times)}
 
 
 def main() -> int:
@@ -56,16 +56,16 @@ def main() -> int:
             except RequestError:
                 refused += 1
         if user == 0:
-            figures["jobs that one flooding user gets in"] = in_memory_server.store.open_jobs("user0")
+            figures["accepted jobs of one flooding user"] = in_memory_server.store.open_jobs("user0")
             first = in_memory_server.submit("ada")
-            figures["place of another's first job behind that flood"] = in_memory_server.job(first).queue_position
+            figures["queue position of the first job of another user"] = in_memory_server.job(first).queue_position
             in_memory_server.request(CancelJob(first), "ada")
     figures["open jobs"], figures["refused"] = in_memory_server.store.open_jobs(), refused
     if in_memory_server.store.open_jobs() > policy.jobs_total - 30:
         for name in [job for job, entry in in_memory_server.store.records.items() if entry.owner == "user7"][:30]:
             in_memory_server.request(CancelJob(name), "user7")
-    figures["among them"] = requests_of_bob(in_memory_server)
-    figures["one turn of the server's work"] = took_ms(in_memory_server.service.work, 30)
+    figures["under load"] = requests_of_bob(in_memory_server)
+    figures["one server step"] = latency_ms(in_memory_server.service.work, 30)
     print(json.dumps(figures, indent=1))
     return 0
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Two hundred raw connections that say nothing, noise or half a greeting, while an artist goes on working.
+"""Two hundred raw connections that send nothing, noise or half a greeting, while a client works.
 
     python -m tests.soak.silent_connections --folder runs/silent_connections
 
-Against an encrypted server and an open loopback one, each a process of its own. How long a request of the artist takes
-before, meanwhile and afterwards; how long a newcomer needs to be let in; when the server hangs up on each of the others.
+Runs against an encrypted and an unencrypted server process. Measures a client's request latency before, during and after,
+the time a new client needs to connect, and the time until the server closes each raw connection.
 """
 
 from __future__ import annotations
@@ -23,77 +23,77 @@ from typing import Any
 from dreamwright.shared.client import Client
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.messages import ListJobs
-from tests.soak.served import Served, online, turn_until
+from tests.soak.observed_server import ObservedServer, online, tick_until
 
-DROPPED_S = 30.0  # the promise
+CLOSED_S = 30.0  # limit for an unfinished handshake (docs/operator/reliability.md)
 GREETING = (
     b"\xff" + bytes(8) + b"\x7f\x03\x01"
-)  # of ZMTP 3 (ZeroMQ's RFC 23): signature and version, then 20 bytes of mechanism
+)  # ZMTP 3.1 (ZeroMQ RFC 23): signature and version; 20 bytes of mechanism follow
 
 
 def greeting(mechanism: bytes) -> bytes:
-    """64 bytes that a client begins with."""
+    """The 64-byte ZMTP greeting of a client."""
     return GREETING + mechanism.ljust(20, b"\0") + bytes(32)
 
 
-def kinds(mechanism: bytes, dice: random.Random) -> dict[str, bytes]:
-    """What each kind of stranger says; "drip" says a byte of it a second."""
+def opening_bytes(mechanism: bytes, rng: random.Random) -> dict[str, bytes]:
+    """Bytes that each kind of connection sends. "drip" sends one byte a second."""
     whole = greeting(mechanism)
     ready = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
-    said = {
+    opening = {
         "nothing": b"",
-        "noise": dice.randbytes(200),
+        "noise": rng.randbytes(200),
         "a browser": b"GET / HTTP/1.1\r\nHost: here\r\n\r\n",
         "half a greeting": whole[:11],
         "a greeting": whole,
         "drip": whole,
-        "a greeting and noise": whole + b"\x04\xc8" + dice.randbytes(200),
+        "a greeting and noise": whole + b"\x04\xc8" + rng.randbytes(200),
     }
     if mechanism == b"CURVE":
-        said["a greeting and half a hello"] = whole + b"\x04\xc8\x05HELLO\x01\x00" + bytes(50)
+        opening["a greeting and half a hello"] = whole + b"\x04\xc8\x05HELLO\x01\x00" + bytes(50)
     else:
-        said["let in and silent"] = whole + b"\x04" + bytes([len(ready)]) + ready
-    return said
+        opening["connected and silent"] = whole + b"\x04" + bytes([len(ready)]) + ready
+    return opening
 
 
 @dataclass
-class Stranger:
+class RawConnection:
     """A raw connection."""
 
     kind: str
     socket: socket.socket
     begun: float
-    left: bytes = b""  # still to be dripped
-    dropped_s: float | None = None
+    left: bytes = b""  # bytes still to send
+    closed_s: float | None = None
 
     def step(self, now: float) -> None:
-        """Notice being hung up on; drip."""
+        """Detect a closed connection; send the next byte of a drip."""
         try:
-            while self.dropped_s is None:
+            while self.closed_s is None:
                 if not self.socket.recv(4096):
-                    self.dropped_s = now - self.begun
+                    self.closed_s = now - self.begun
             if self.left and now - self.begun > 64 - len(self.left):
                 self.socket.send(self.left[:1])
                 self.left = self.left[1:]
         except BlockingIOError:
-            pass  # nothing was said, and the connection stands
+            pass  # no data yet, and the connection is open
         except OSError:
-            self.dropped_s = now - self.begun
+            self.closed_s = now - self.begun
 
 
-def knock(address: str, kind: str, said: bytes) -> Stranger:
-    """Connect and say it."""
+def open_raw_connection(address: str, kind: str, opening: bytes) -> RawConnection:
+    """Connect and send the opening bytes."""
     host, _, port = address.removeprefix("tcp://").rpartition(":")
     made = socket.create_connection((host, int(port)))
     drips = kind == "drip"
-    if said and not drips:
-        made.sendall(said)
+    if opening and not drips:
+        made.sendall(opening)
     made.setblocking(False)
-    return Stranger(kind, made, time.monotonic(), said if drips else b"")
+    return RawConnection(kind, made, time.monotonic(), opening if drips else b"")
 
 
-class Artist:
-    """Asks one thing after another, and keeps how long each took."""
+class RequestLoop:
+    """A client that sends one request after another and records the latencies."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -114,8 +114,8 @@ class Artist:
         if isinstance(reply, Exception):
             raise reply
 
-    def told(self) -> dict[str, float]:
-        """Of the requests since the last call."""
+    def latencies(self) -> dict[str, float]:
+        """Latency figures of the requests since the last call."""
         spent, self.spent_ms = sorted(self.spent_ms), []
         return {
             "requests": len(spent),
@@ -125,59 +125,59 @@ class Artist:
         }
 
 
-def watch(artist: Artist, strangers: list[Stranger], seconds: float) -> None:
-    """Go on until all strangers were dropped, at most so long; without any, just so long."""
+def step_until_closed(requests: RequestLoop, connections: list[RawConnection], seconds: float) -> None:
+    """Step until all raw connections are closed, at most `seconds`; without connections, for `seconds`."""
     end = time.monotonic() + seconds
-    while (now := time.monotonic()) < end and (not strangers or any(one.dropped_s is None for one in strangers)):
-        artist.step()
-        for one in strangers:
-            if one.dropped_s is None:
+    while (now := time.monotonic()) < end and (not connections or any(one.closed_s is None for one in connections)):
+        requests.step()
+        for one in connections:
+            if one.closed_s is None:
                 one.step(now)
         time.sleep(0.001)
 
 
-def besiege(
-    served: Served, mechanism: bytes, user: str, count: int, seed: int, calm_s: float
+def run_round(
+    server: ObservedServer, mechanism: bytes, user: str, count: int, seed: int, quiet_s: float
 ) -> tuple[dict[str, Any], list[str]]:
-    """Figures of one siege, and what broke a promise."""
-    artist = Artist(online(served.client(user)))
+    """Figures and faults of one round."""
+    requests = RequestLoop(online(server.client(user)))
     faults: list[str] = []
-    watch(artist, [], calm_s)
-    told: dict[str, Any] = {"before": {**artist.told(), **vars(served.vitals())}}
-    said = kinds(mechanism, random.Random(seed))
-    strangers = [knock(served.address, kind, said[kind]) for kind in (list(said) * count)[:count]]
-    newcomer = served.client(user)
+    step_until_closed(requests, [], quiet_s)
+    figures: dict[str, Any] = {"before": {**requests.latencies(), **vars(server.stats())}}
+    opening = opening_bytes(mechanism, random.Random(seed))
+    connections = [open_raw_connection(server.address, kind, opening[kind]) for kind in (list(opening) * count)[:count]]
+    new_client = server.client(user)
     begun = time.monotonic()
-    let_in: list[float] = []
+    connected_s: list[float] = []
 
-    def is_in() -> bool:
-        artist.step()
-        for one in strangers:
-            if one.dropped_s is None:
+    def is_connected() -> bool:
+        requests.step()
+        for one in connections:
+            if one.closed_s is None:
                 one.step(time.monotonic())
-        return newcomer.state is ConnectionState.ONLINE
+        return new_client.state is ConnectionState.ONLINE
 
-    turn_until([newcomer], is_in)
-    let_in.append(time.monotonic() - begun)
-    newcomer.close()
-    most = served.vitals()
-    watch(artist, strangers, DROPPED_S + 15.0)
-    told["meanwhile"] = {**artist.told(), **vars(most), "a newcomer is let in after s": round(let_in[0], 2)}
-    dropped: dict[str, list[float]] = {}
-    for one in strangers:
+    tick_until([new_client], is_connected)
+    connected_s.append(time.monotonic() - begun)
+    new_client.close()
+    most = server.stats()
+    step_until_closed(requests, connections, CLOSED_S + 15.0)
+    figures["during"] = {**requests.latencies(), **vars(most), "a new client connects after s": round(connected_s[0], 2)}
+    closed: dict[str, list[float]] = {}
+    for one in connections:
         one.socket.close()
-        if one.dropped_s is None or one.dropped_s > DROPPED_S:
-            faults.append(f"{one.kind}: the server hung up after {one.dropped_s} s")
-        dropped.setdefault(one.kind, []).append(float("inf") if one.dropped_s is None else one.dropped_s)
-    told["hung up on after s (first, last)"] = {
-        kind: [round(min(all_s), 2), round(max(all_s), 2)] for kind, all_s in dropped.items()
+        if one.closed_s is None or one.closed_s > CLOSED_S:
+            faults.append(f"{one.kind}: the server closed the connection after {one.closed_s} s; the limit is {CLOSED_S} s")
+        closed.setdefault(one.kind, []).append(float("inf") if one.closed_s is None else one.closed_s)
+    figures["closed after s (first, last)"] = {
+        kind: [round(min(all_s), 2), round(max(all_s), 2)] for kind, all_s in closed.items()
     }
-    watch(artist, [], calm_s)
-    told["afterwards"] = {**artist.told(), **vars(served.vitals())}
-    artist.client.close()
-    if told["afterwards"]["fds"] > told["before"]["fds"] + 1:
-        faults.append(f"files: {told['before']['fds']} before, {told['afterwards']['fds']} afterwards")
-    return told, faults
+    step_until_closed(requests, [], quiet_s)
+    figures["after"] = {**requests.latencies(), **vars(server.stats())}
+    requests.client.close()
+    if figures["after"]["fds"] > figures["before"]["fds"] + 1:
+        faults.append(f"open files: {figures['before']['fds']} before, {figures['afterwards']['fds']} afterwards")
+    return figures, faults
 
 
 def soak(
@@ -185,24 +185,26 @@ def soak(
     count: int,
     seed: int,
     rounds: int = 1,
-    calm_s: float = 5.0,
-    doors: tuple[str, ...] = ("encrypted", "open"),
+    quiet_s: float = 5.0,
+    modes: tuple[str, ...] = ("encrypted", "unencrypted"),
 ) -> tuple[dict[str, Any], list[str]]:
-    """Both kinds of door."""
-    told: dict[str, Any] = {}
+    """Run the rounds on an encrypted and an unencrypted server."""
+    figures: dict[str, Any] = {}
     faults: list[str] = []
-    for door in doors:
-        user = "anna" if door == "encrypted" else ""
-        served = Served(folder / door, [user] if user else []).start()
+    for mode in modes:
+        user = "anna" if mode == "encrypted" else ""
+        server = ObservedServer(folder / mode, [user] if user else []).start()
         try:
             for number in range(rounds):
-                name = f"{door}, {number + 1}"
-                told[name], broken = besiege(served, b"CURVE" if user else b"NULL", user, count, seed + number, calm_s)
+                name = f"{mode}, {number + 1}"
+                figures[name], broken = run_round(
+                    server, b"CURVE" if user else b"NULL", user, count, seed + number, quiet_s
+                )
                 faults += [f"{name}: {fault}" for fault in broken]
-            faults += [f"{door}: {line}" for line in served.faults()]
+            faults += [f"{mode}: {line}" for line in server.faults()]
         finally:
-            served.stop()
-    return told, faults
+            server.stop()
+    return figures, faults
 
 
 def main() -> int:
@@ -212,8 +214,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    told, faults = soak(options.folder, options.connections, options.seed, options.rounds)
-    print(json.dumps(told, indent=1))
+    figures, faults = soak(options.folder, options.connections, options.seed, options.rounds)
+    print(json.dumps(figures, indent=1))
     print(f"{len(faults)} faults", *faults, sep="\n")
     return 1 if faults else 0
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Twenty subscribers that never read their previews, on a real job of a real encrypted server.
+"""Twenty subscribers that never read their previews, while a real job runs on an encrypted server.
 
-    OMP_NUM_THREADS=1 python -m tests.soak.slow_subscribers --folder runs/never_reading
+    OMP_NUM_THREADS=1 python -m tests.soak.slow_subscribers --folder runs/slow_subscribers
 
-Phases in turn: nobody, twenty who never read, and (with --liars) twenty who never read but say that they have seen. In each
-the server's memory, the job's seconds a step by the clock and by the worker's processor, and how long an artist's
-request takes. At the end one of the twenty begins to read: after the few pictures that were on their way it gets the latest.
+The phases repeat in turn: no subscribers, twenty that never read, and with --false-acks twenty that acknowledge previews
+without reading. Each phase measures the server's memory, the wall and CPU time of a training step, and the latency of
+another client's requests. At the end one subscriber starts to read. After the previews in flight it gets the latest one.
 """
 
 from __future__ import annotations
@@ -32,48 +32,52 @@ from dreamwright.shared.messages import (
     SubmitJob,
     Subscribe,
 )
-from tests.soak.served import Served, ask, online, turn_until, vitals
+from tests.soak.observed_server import ObservedServer, ask, online, tick_until, process_stats
 from tests.testing.tiny_model import QUICK, offer_tiny_model
 
 GROWTH_MB = (
-    10.0  # of the server with twenty who never read: two previews of some 60 kB and 64 short messages each are 5
+    10.0  # allowed with twenty subscribers; two previews of 60 kB and 64 short messages for each run_for about 5
 )
 SETTINGS = dict(setting.split("=") for setting in QUICK) | {
-    "run.steps": "1000000", "run.checkpoint_interval": "1000", "run.threads": "1", "run.max_restarts": "0", "run.preview_interval": "2",
-}  # fmt: skip
+    "run.steps": "1000000",
+    "run.checkpoint_interval": "1000",
+    "run.threads": "1",
+    "run.max_restarts": "0",
+    "run.preview_interval": "2",
+}
 
 
-class NeverReads:
-    """A connection that subscribes and gives signs of life, and takes nothing in."""
+class NonReadingSubscriber:
+    """A connection that subscribes and sends heartbeats but reads nothing."""
 
-    def __init__(self, context: zmq.Context, served: Served, user: str, job: str, is_liar: bool) -> None:
-        pair = served.pairs[user]
+    def __init__(self, context: zmq.Context, server: ObservedServer, user: str, job: str, sends_false_acks: bool) -> None:
+        pair = server.pairs[user]
         self._socket = context.socket(zmq.DEALER)
         for option, value in ((zmq.LINGER, 0), (zmq.RCVHWM, 1), (zmq.RCVBUF, 4096), (zmq.SNDHWM, 10)):
             self._socket.setsockopt(option, value)
         for option, value in (
-            (zmq.CURVE_SERVERKEY, served.server_key),
+            (zmq.CURVE_SERVERKEY, server.server_key),
             (zmq.CURVE_PUBLICKEY, pair.public),
             (zmq.CURVE_SECRETKEY, pair.secret),
         ):
             self._socket.setsockopt(option, value)
-        self._socket.connect(served.address)
-        self._job, self._is_liar = job, is_liar
-        self._say(Hello("never", "reads"), Subscribe(job))
+        self._socket.connect(server.address)
+        self._job, self._sends_false_acks = job, sends_false_acks
+        self._send(Hello("never", "reads"), Subscribe(job))
 
-    def _say(self, *messages: Any) -> None:
+    def _send(self, *messages: Any) -> None:
         for message in messages:
             try:
                 self._socket.send(pack(message, 0 if isinstance(message, PreviewAck) else 1), zmq.NOBLOCK)
             except zmq.Again:
-                return  # the server has not let it in yet; there will be a next time
+                return  # the handshake is not finished; the next heartbeat tries again
 
-    def pulse(self) -> None:
-        """A sign of life, and a liar's lie."""
-        self._say(*([PreviewAck(100)] if self._is_liar else [Hello("never", "reads")]))
+    def heartbeat(self) -> None:
+        """Send a heartbeat, or a false acknowledgement."""
+        self._send(*([PreviewAck(100)] if self._sends_false_acks else [Hello("never", "reads")]))
 
     def read(self, seconds: float) -> list[PreviewFrame]:
-        """Begin to read, and say what was seen; the pictures in order."""
+        """Read and acknowledge previews for some seconds; returns them in order."""
         frames: list[PreviewFrame] = []
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -81,7 +85,7 @@ class NeverReads:
                 _, message = unpack(self._socket.recv(), limits.REPLY_BYTES)
                 if isinstance(message, PreviewFrame):
                     frames.append(message)
-                    self._say(PreviewAck(1))
+                    self._send(PreviewAck(1))
         return frames
 
     def close(self) -> None:
@@ -89,145 +93,145 @@ class NeverReads:
 
 
 class Phase:
-    """What is measured from now on."""
+    """Measurements from the creation of this object on."""
 
-    def __init__(self, served: Served, worker: int) -> None:
-        self._served, self._worker = served, worker
-        self._cpu, self._server_cpu, self._begun = vitals(worker).cpu_s, served.vitals().cpu_s, time.monotonic()
+    def __init__(self, server: ObservedServer, worker: int) -> None:
+        self._server, self._worker = server, worker
+        self._cpu, self._server_cpu, self._begun = process_stats(worker).cpu_s, server.stats().cpu_s, time.monotonic()
         self.first: tuple[int, float] | None = None
         self.last = (0, 0.0)
         self.rss: list[float] = []
         self.request_ms: list[float] = []
 
-    def told(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float]:
         spent = time.monotonic() - self._begun
         steps = self.last[0] - self.first[0] if self.first else 0
         return {
             "steps": steps,
-            "ms a step": round(1000 * (self.last[1] - self.first[1]) / max(1, steps), 2) if self.first else 0.0,
-            "worker cpu ms a step": round(1000 * (vitals(self._worker).cpu_s - self._cpu) / max(1, steps), 2),
-            "server cpu share": round((self._served.vitals().cpu_s - self._server_cpu) / spent, 4),
-            "server rss_mb, most": max(self.rss),
+            "ms per step": round(1000 * (self.last[1] - self.first[1]) / max(1, steps), 2) if self.first else 0.0,
+            "worker cpu ms per step": round(1000 * (process_stats(self._worker).cpu_s - self._cpu) / max(1, steps), 2),
+            "server cpu share": round((self._server.stats().cpu_s - self._server_cpu) / spent, 4),
+            "server rss_mb, max": max(self.rss),
             "request ms, median": round(statistics.median(self.request_ms), 2) if self.request_ms else 0.0,
         }
 
 
 def soak(folder: Path, count: int, kinds: list[str], phase_s: float) -> tuple[dict[str, Any], list[str]]:
-    """`kinds` of phases in turn, each of so many seconds."""
-    served = Served(folder, ["anna", "bert"]).start()
+    """Run the phases in turn, each for `phase_s` seconds."""
+    server = ObservedServer(folder, ["anna", "bert"]).start()
     context = zmq.Context(io_threads=1)
-    listeners: list[NeverReads] = []
+    subscribers: list[NonReadingSubscriber] = []
     faults: list[str] = []
     phases: dict[str, list[dict[str, float]]] = {}
     try:
-        model = offer_tiny_model(served.models)
-        artist = online(served.client("anna"))
-        artist.subscribe()
-        job = ask(artist, SubmitJob("one", "a red mushroom", "", model, "draft", 0, SETTINGS)).job.job
+        model = offer_tiny_model(server.models)
+        client = online(server.client("anna"))
+        client.subscribe()
+        job = ask(client, SubmitJob("one", "a red mushroom", "", model, "draft", 0, SETTINGS)).job.job
         seen: list[JobChanged] = []
         busy: list[float] = []
 
-        def take(phase: Phase | None, seconds: float) -> None:
-            """Live for a while."""
-            end, pulse = time.monotonic() + seconds, 0.0
+        def run_for(phase: Phase | None, seconds: float) -> None:
+            """Tick all clients for some seconds and measure into `phase`."""
+            end, heartbeat = time.monotonic() + seconds, 0.0
             while (now := time.monotonic()) < end:
-                for event in artist.tick():
+                for event in client.tick():
                     if isinstance(event, JobChanged) and event.job.step:
                         seen.append(event)
                         if phase is not None:
                             phase.last = event.job.step, event.job.elapsed_s
                             phase.first = phase.first or phase.last
-                if now > pulse:
-                    pulse = now + (0.1 if any(one._is_liar for one in listeners) else 1.0)
-                    for one in listeners:
-                        one.pulse()
+                if now > heartbeat:
+                    heartbeat = now + (0.1 if any(one._sends_false_acks for one in subscribers) else 1.0)
+                    for one in subscribers:
+                        one.heartbeat()
                     if phase is not None:
-                        phase.rss.append(served.vitals().rss_mb)
+                        phase.rss.append(server.stats().rss_mb)
                         if not busy:
                             busy.append(now)
-                            artist.request(
+                            client.request(
                                 ListJobs(0, 1),
                                 lambda reply: phase.request_ms.append(1000 * (time.monotonic() - busy.pop())),
                             )
                 time.sleep(0.002)
 
         while not seen:
-            take(None, 0.5)
-        take(None, phase_s / 2)  # the first steps are slower
-        (worker,) = served.workers()
+            run_for(None, 0.5)
+        run_for(None, phase_s / 2)  # the first steps are slower
+        (worker,) = server.workers()
         for kind in kinds:
-            if kind != "nobody":
-                listeners = [NeverReads(context, served, "anna", job, kind == "liars") for _ in range(count)]
-            take(None, 1.0)
-            phase = Phase(served, worker)
-            take(phase, phase_s)
-            phases.setdefault(kind, []).append({**phase.told(), "files": served.vitals().fds})
+            if kind != "no subscribers":
+                subscribers = [NonReadingSubscriber(context, server, "anna", job, kind == "false acks") for _ in range(count)]
+            run_for(None, 1.0)
+            phase = Phase(server, worker)
+            run_for(phase, phase_s)
+            phases.setdefault(kind, []).append({**phase.figures(), "files": server.stats().fds})
             print(kind, phases[kind][-1], flush=True)
-            if kind == "never read":
-                if (frames := listeners[0].read(3.0)) and seen:
-                    take(None, 0.3)
+            if kind == "not reading":
+                if (frames := subscribers[0].read(3.0)) and seen:
+                    run_for(None, 0.3)
                 steps = [frame.step for frame in frames]
-                phases[kind][-1]["pictures on reading"] = len(steps)
+                phases[kind][-1]["previews after reading starts"] = len(steps)
                 now = seen[-1].job.step
-                # Those on their way are old; the next one must be of about now, not the next in a row of missed ones.
+                # The previews in flight are old. The one after them must be the latest, not the next of the skipped ones.
                 jump = (
                     steps[limits.PREVIEWS_IN_FLIGHT] - steps[limits.PREVIEWS_IN_FLIGHT - 1]
                     if len(steps) > limits.PREVIEWS_IN_FLIGHT
                     else 0
                 )
                 phases[kind][-1] |= {
-                    "steps skipped by the third picture": jump,
+                    "steps skipped by the first new preview": jump,
                     "steps behind at the end": now - steps[-1] if steps else -1,
                 }
-                missed = phase.told()["steps"]
+                missed = phase.figures()["steps"]
                 if steps != sorted(set(steps)) or jump < 0.5 * missed:
-                    faults.append(f"one begins to read after {missed} steps and gets pictures of steps {steps[:6]}…")
-            for one in listeners:
+                    faults.append(f"a subscriber that starts to read after {missed} steps gets previews of steps {steps[:6]}…")
+            for one in subscribers:
                 one.close()
-            listeners = []
-            take(None, 1.0)
-        ask(artist, CancelJob(job))
-        turn_until([artist], lambda: artist.state.value == "online")
-        artist.close()
-        told: dict[str, Any] = {"phases": phases}
-        base = phases["nobody"]
+            subscribers = []
+            run_for(None, 1.0)
+        ask(client, CancelJob(job))
+        tick_until([client], lambda: client.state.value == "online")
+        client.close()
+        figures: dict[str, Any] = {"phases": phases}
+        base = phases["no subscribers"]
         for kind in phases:
-            if kind == "nobody":
+            if kind == "no subscribers":
                 continue
-            told[kind] = {
-                f"{name}, ratio to nobody": round(
+            figures[kind] = {
+                f"{name}, ratio to no subscribers": round(
                     statistics.median(one[name] for one in phases[kind]) / statistics.median(one[name] for one in base),
                     3,
                 )
-                for name in ("ms a step", "worker cpu ms a step")
+                for name in ("ms per step", "worker cpu ms per step")
             }
-            growth = max(one["server rss_mb, most"] for one in phases[kind]) - max(
-                one["server rss_mb, most"] for one in base
+            growth = max(one["server rss_mb, max"] for one in phases[kind]) - max(
+                one["server rss_mb, max"] for one in base
             )
-            told[kind]["server grows by MB"] = round(growth, 2)
-            if kind == "never read" and growth > GROWTH_MB:
-                faults.append(f"the server grows by {growth:.1f} MB; allowed are {GROWTH_MB}")
-        told["lines of the server's log"] = len(served.log_path.read_text().splitlines())
-        faults += served.faults()
+            figures[kind]["server memory growth MB"] = round(growth, 2)
+            if kind == "not reading" and growth > GROWTH_MB:
+                faults.append(f"the server's memory grows by {growth:.1f} MB; the limit is {GROWTH_MB} MB")
+        figures["lines of the server's log"] = len(server.log_path.read_text().splitlines())
+        faults += server.faults()
     finally:
-        for one in listeners:
+        for one in subscribers:
             one.close()
         context.destroy(linger=0)
-        served.stop()
-    return told, faults
+        server.stop()
+    return figures, faults
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
     parser.add_argument("--subscribers", type=int, default=20)
-    parser.add_argument("--phases", type=int, default=5, help="of each kind")
-    parser.add_argument("--seconds", type=float, default=15.0, help="of one phase")
-    parser.add_argument("--liars", action="store_true", help="also those who never read and say that they have seen")
+    parser.add_argument("--phases", type=int, default=5, help="number of phases of each kind")
+    parser.add_argument("--seconds", type=float, default=15.0, help="duration of one phase")
+    parser.add_argument("--false-acks", action="store_true", help="also run subscribers that acknowledge previews without reading them")
     options = parser.parse_args()
-    kinds = ["nobody", "never read", *(["liars"] if options.liars else [])] * options.phases
-    told, faults = soak(options.folder, options.subscribers, kinds, options.seconds)
-    print(json.dumps(told, indent=1))
+    kinds = ["no subscribers", "not reading", *(["false acks"] if options.false_acks else [])] * options.phases
+    figures, faults = soak(options.folder, options.subscribers, kinds, options.seconds)
+    print(json.dumps(figures, indent=1))
     print(f"{len(faults)} faults", *faults, sep="\n")
     return 1 if faults else 0
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright serve` as it is, but with workers that step by the clock, some twenty times a second, with a picture each.
+"""`dreamwright serve` with simulated workers that report twenty steps a second by the clock, each with a preview.
 
 python -m tests.soak.ticking_server serve --address … --state …
 
-A job's steps go on by the time since it first began, also over restarts of the server, so that a step that goes back is a
-stale one. It ends after `run.steps` in a mesh of $MESH_BYTES random bytes (default 1000).
+A job's step is computed from the time since its first start, also after a restart of the server, so a decreasing step
+is an outdated message. The job ends after `run.steps` with a mesh of $MESH_BYTES random bytes (default 1000).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ TICK_S = 0.05
 BLOCK = 1 << 20
 
 
-class TickingForeman(ScriptedRunner):
-    """Workers that only count."""
+class TickingRunner(ScriptedRunner):
+    """Simulated workers whose step follows the clock."""
 
     def __init__(self, context: Any, devices: tuple[str, ...], log_folder: Path) -> None:
         super().__init__(context, devices, log_folder)
-        self._running: dict[str, tuple[Path, float, int]] = {}  # by job: folder, when it first began, its steps
+        self._running: dict[str, tuple[Path, float, int]] = {}  # by job: folder, time of its first start, total steps
         self._next = 0.0
 
     def assign(self, device: str, job: RunJob) -> None:
@@ -67,7 +67,7 @@ class TickingForeman(ScriptedRunner):
 
 
 def write_mesh(path: Path, size: int, seed: int = 0) -> None:
-    """Bytes that no two offsets share, without holding them all."""
+    """Write pseudo-random bytes, a block at a time."""
     dice = random.Random(seed)
     with path.open("wb") as file:
         for start in range(0, size, BLOCK):
@@ -75,5 +75,5 @@ def write_mesh(path: Path, size: int, seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    app.LocalRunner = TickingForeman
+    app.LocalRunner = TickingRunner
     sys.exit(command.main(sys.argv[1:]))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How fast each kind of stranger is refused with its reason, and whether another's job can be told from none by bytes or by time.
+"""How fast each kind of stranger is refused with its reason, and whether another's job can be told from none by bytes
+or by time.
 
 python -m tests.soak.unauthorized_clients --folder runs/strangers
 """
@@ -26,7 +27,7 @@ from dreamwright.shared.connection_monitor import CurveCredentials
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.credentials import format_key, generate_key_pair
 from dreamwright.shared.messages import MESSAGES, JobReply, ListJobs
-from tests.soak.besieged import Besieged
+from tests.soak.fast_server_process import FastServerProcess
 from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.message_strategies import REQUESTS, valid
 from tests.testing.scripted_worker_server import asked
@@ -49,7 +50,9 @@ def summary(took: list[float], tries: int) -> dict[str, Any]:
     )
 
 
-def barred(server: Besieged, make: Callable[[], CurveCredentials | None], words: str, tries: int) -> dict[str, Any]:
+def measure_refusal(
+    server: FastServerProcess, make: Callable[[], CurveCredentials | None], words: str, tries: int
+) -> dict[str, Any]:
     """From the connection to the reason, as the add-on's client tells it."""
     took = []
     for _ in range(tries):
@@ -67,7 +70,7 @@ def barred(server: Besieged, make: Callable[[], CurveCredentials | None], words:
     return summary(took, tries)
 
 
-def plain(server: Besieged, tries: int) -> dict[str, Any]:
+def plain(server: FastServerProcess, tries: int) -> dict[str, Any]:
     """PLAIN, which only libzmq's monitor tells of."""
     took = []
     for _ in range(tries):
@@ -91,7 +94,7 @@ def plain(server: Besieged, tries: int) -> dict[str, Any]:
     return summary(took, tries)
 
 
-def revoked(server: Besieged, tries: int) -> dict[str, Any]:
+def revoked(server: FastServerProcess, tries: int) -> dict[str, Any]:
     """From the request after the revocation to its refusal, on the connection that was let in."""
     took = []
     for number in range(tries):
@@ -109,7 +112,7 @@ def revoked(server: Besieged, tries: int) -> dict[str, Any]:
     return summary(took, tries)
 
 
-def without_a_doorkeeper(folder: Path, tries: int, seconds: float = 2.0) -> str:
+def without_authenticator(folder: Path, tries: int, seconds: float = 2.0) -> str:
     """Right keys at a door whose doorkeeper does not answer."""
     with pytest.MonkeyPatch.context() as patch:
         encrypted_server = EncryptedServer(folder, patch)
@@ -125,7 +128,7 @@ def without_a_doorkeeper(folder: Path, tries: int, seconds: float = 2.0) -> str:
     return f"{inside} of {tries} with right keys let in within {seconds} s"
 
 
-def with_an_empty_domain(folder: Path) -> str:
+def with_empty_zap_domain(folder: Path) -> str:
     """libzmq lets everybody in then; such a door must not open."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dreamwright.backend.server.transport.zap_authenticator.DOMAIN", "")
@@ -136,7 +139,7 @@ def with_an_empty_domain(folder: Path) -> str:
     return "OPENED"
 
 
-def told_apart(server: Besieged, tries: int) -> dict[str, Any]:
+def compare_foreign_and_unknown_jobs(server: FastServerProcess, tries: int) -> dict[str, Any]:
     """Every request that names a job, of another's job and of none: bytes and times of the answers, in random order."""
     anna, bert, chief = (
         server.socket(server.authorized_client(name, name == "chief")) for name in ("anna", "bert", "chief")
@@ -167,13 +170,19 @@ def told_apart(server: Besieged, tries: int) -> dict[str, Any]:
         figures[name] = [round(median, 3) for median in medians]
         all_theirs += took[theirs]
         all_nobodys += took[nobodys]
-    slower = sum(a > b for a, b in zip(all_theirs, all_nobodys)) / len(all_theirs)
+    slower = sum(a > b for a, b in zip(all_theirs, all_nobodys, strict=False)) / len(all_theirs)
     seen = unpack(answer(chief, pack(ListJobs(), 1))[0], 10**6)[1].jobs
     pinned = unpack(answer(chief, pack(MESSAGES["PinJob"](job, True), 1))[0], 10**6)[1]
     for own in (anna, bert, chief):
         own.close(0)
-    return {"requests that name a job": len(NAMING), "pairs of answers": tries * len(NAMING), "pairs that differ in a byte": differing, "median_ms of another's job and of none": figures,
-            "share of pairs in which another's job took longer": round(slower, 3), "an admin sees it": [found.job for found in seen] == [job] and isinstance(pinned, JobReply)}  # fmt: skip
+    return {
+        "requests that name a job": len(NAMING),
+        "pairs of answers": tries * len(NAMING),
+        "pairs that differ in a byte": differing,
+        "median_ms of another's job and of none": figures,
+        "share of pairs in which another's job took longer": round(slower, 3),
+        "an admin sees it": [found.job for found in seen] == [job] and isinstance(pinned, JobReply),
+    }
 
 
 def main() -> int:
@@ -182,28 +191,28 @@ def main() -> int:
     parser.add_argument("--tries", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=300)
     options = parser.parse_args()
-    server = Besieged(options.folder / "real")
+    server = FastServerProcess(options.folder / "real")
     try:
         tries = options.tries
         figures = {
-            "no encryption": barred(server, lambda: None, "requires an encrypted connection", tries),
+            "no encryption": measure_refusal(server, lambda: None, "requires an encrypted connection", tries),
             "PLAIN": plain(server, tries),
-            "wrong server key": barred(
+            "wrong server key": measure_refusal(
                 server,
                 lambda: CurveCredentials(generate_key_pair().public, generate_key_pair()),
                 "is not the one of the connection string",
                 tries,
             ),
-            "unknown key": barred(
+            "unknown key": measure_refusal(
                 server,
                 lambda: CurveCredentials(server.pair.public, generate_key_pair()),
                 "does not know this computer's key yet",
                 tries,
             ),
             "revoked in mid-session, its next request": revoked(server, tries),
-            "no doorkeeper": without_a_doorkeeper(options.folder / "cut", tries),
-            "empty domain": with_an_empty_domain(options.folder / "empty"),
-            "another's job": told_apart(server, options.pairs),
+            "no doorkeeper": without_authenticator(options.folder / "cut", tries),
+            "empty domain": with_empty_zap_domain(options.folder / "empty"),
+            "another's job": compare_foreign_and_unknown_jobs(server, options.pairs),
         }
     finally:
         server.end()

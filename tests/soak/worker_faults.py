@@ -3,7 +3,8 @@
 
     OMP_NUM_THREADS=1 python -m tests.soak.worker_faults --times 3 --seed 1 --folder DIR
 
-Each job comes to one fault at a step drawn by the seed, and must end as the table of `backend/server/workers/failure_policy.py` says.
+Each job comes to one fault at a step drawn by the seed, and must end as the table of
+`backend/server/workers/failure_policy.py` says.
 Measured from the fault, by the machine's monotonic clock: until the server has given the job out again, and until the
 next attempt has told of a step, which the start of a process and the loading of all libraries are part of.
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.backend.server.policy import Policy
-from tests.soak.fault_injection_server import INTERVAL, FaultInjectionServer, ward
+from tests.soak.fault_injection_server import INTERVAL, FaultInjectionServer, running_fault_server
 
 STEPS = 12
 HANG_S = 30.0
@@ -32,12 +33,12 @@ KINDS = {
     "SIGKILL": ("killed", True, False),
     "segfault": ("crashed", True, False),
     "abort": ("crashed", True, False),
-    "leave": ("crashed", True, False),
+    "exit": ("crashed", True, False),
     "device": ("device-fault", True, False),
     "hang": ("hang", True, False),
     "SIGSTOP": ("hang", True, False),
     "memory": ("memory", True, True),
-    "memory for ever": ("memory", False, True),
+    "persistent memory": ("memory", False, True),
     "nan": ("not-a-number", False, False),
     "bug": ("fault", False, False),
 }
@@ -63,14 +64,15 @@ class Outcome:
 
 
 def soak(folder: Path, plan: list[str], seed: int) -> Outcome:
-    """One harmed job for each kind of the plan."""
+    """One faults_injected job for each kind of the plan."""
     begun, dice, outcome = time.monotonic(), random.Random(seed), Outcome()
-    with ward(folder, Policy(hang_minutes=HANG_S / 60.0), steps=STEPS) as opened:
+    with running_fault_server(folder, Policy(hang_minutes=HANG_S / 60.0), steps=STEPS) as opened:
         for kind in plan:
             _one(opened, kind, dice.randint(2, STEPS - 2), outcome)
             found = outcome.kinds[kind]
             print(
-                f"{kind}: {found.ended[-1]}, given again after {found.given_again_s[-1:]}, stepping after {found.stepping_again_s[-1:]}, "
+                f"{kind}: {found.ended[-1]}, given again after {found.given_again_s[-1:]}, stepping after "
+                f"{found.stepping_again_s[-1:]}, "
                 f"lost {found.lost[-1:]}",
                 flush=True,
             )
@@ -94,8 +96,8 @@ def _one(here: FaultInjectionServer, kind: str, step: int, outcome: Outcome) -> 
         step, at = here.job(name).step, time.monotonic()
         os.kill(here.worker(), number)
     else:
-        here.wait_until(lambda: bool(here.harmed(name)))
-        at = here.harmed(name)[0][1]
+        here.wait_until(lambda: bool(here.faults_injected(name)))
+        at = here.faults_injected(name)[0][1]
     job, life = here.ended(name), here.lives[name]
     found.ended.append(job.state)
     if job.state != ("succeeded" if again else "failed") or job.attempt != (2 if again else 1):

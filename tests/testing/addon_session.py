@@ -21,7 +21,9 @@ def addon_module(name: str) -> Any:
 
 
 class SessionBench:
-    """A session of the add-on and a fake server, stepped together, with a clock that a test moves by `ahead` seconds."""
+    """A session of the add-on and a fake server, stepped together, with a clock that a test moves by `ahead`
+    seconds.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.ahead = 0.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the stand-in server says that it offers: two models, presets, and a setting of every kind."""
+"""Capabilities of the fake server: two models, presets, and a setting of every kind."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(404, "EntryNotFound", "Entry not found")
         if content[3] in repository.broken and self.command == "GET":
             return self._refuse(500, "", "Internal error")
-        self._content(repository, content[3])
+        return self._content(repository, content[3])
 
     def _info(self, name: str, repository: Repository) -> object:
         return {
@@ -248,7 +248,9 @@ def run_command(env: Mapping[str, str], *arguments: str, cwd: Path | None = None
 
 
 def refusing(env: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """The environment in which every process of a command refuses to connect anywhere and notes the attempt in a log."""
+    """The environment in which every process of a command refuses to connect anywhere and notes the attempt in a
+    log.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sitecustomize.py").write_text(REFUSE_SOCKETS)
     path = os.pathsep.join(filter(None, (str(folder), env.get("PYTHONPATH", ""))))

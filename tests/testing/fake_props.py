@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the stand-in server makes in no time: a ball, its texture, and pictures on the way to it."""
+"""Results of the fake server: a ball, its texture, and previews."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RED = (0.7, 0.05, 0.02)
 
 
 def ball(rings: int = 16, height: float = 1.0, color: tuple[float, float, float] = RED) -> MeshFile:
-    """A closed ball that stands on the ground, darker towards its base."""
+    """A closed ball on the ground, darker towards its base."""
     polar = np.linspace(0, np.pi, rings + 1)[1:-1]
     around = np.linspace(0, 2 * np.pi, 2 * rings, endpoint=False)
     p, a = (grid.ravel() for grid in np.meshgrid(polar, around, indexing="ij"))
@@ -37,7 +37,7 @@ def ball(rings: int = 16, height: float = 1.0, color: tuple[float, float, float]
     faces += [(top + 1, last + (j + 1) % wide, last + j) for j in range(wide)]
     albedo = np.float32(color) * (0.75 + 0.25 * unit[:, 2:])
     return MeshFile(
-        ((unit + [0, 0, 1]) * height / 2).astype(np.float32),
+        ((unit + np.array([0, 0, 1])) * height / 2).astype(np.float32),
         np.array(faces, np.int32),
         unit,
         albedo.astype(np.float32),
@@ -46,7 +46,7 @@ def ball(rings: int = 16, height: float = 1.0, color: tuple[float, float, float]
 
 
 def texture_of(mesh: MeshFile, size: int) -> Texture:
-    """A picture seen from the front: red above, blue below, one green texel in its top left corner."""
+    """A texture: red above, blue below, one green texel at the top left."""
     pixels = np.zeros((size, size, 3), np.uint8)
     pixels[: size // 2], pixels[size // 2 :], pixels[0, 0] = (200, 20, 10), (10, 20, 200), (0, 255, 0)
     stream = io.BytesIO()
@@ -57,7 +57,7 @@ def texture_of(mesh: MeshFile, size: int) -> Texture:
 
 
 def picture(step: int, size: int) -> bytes:
-    """A packed picture whose red says the step; its top row is white."""
+    """A compressed preview whose red shows the step; its top row is white."""
     pixels = np.zeros((size, size, 3), np.uint8)
     pixels[..., 0] = step % 256
     pixels[0] = 255

@@ -78,7 +78,9 @@ def says(done: subprocess.CompletedProcess[str], *texts: str) -> None:
 
 @pytest.fixture
 def here(hub, env, monkeypatch, capsys) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """The command line in this process, which is quicker: for refusals that depend on nothing but what the hub answers."""
+    """The command line in this process, which is quicker: for refusals that depend on nothing but what the hub
+    answers.
+    """
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -116,8 +116,15 @@ class InMemoryServer:
 
     def submit(self, owner: str = "ada", admin: bool = False, **changes: Any) -> str:
         self.request_count += 1
-        fields = {"ticket": f"t{self.request_count}", "prompt": "a red mushroom", "negative": "", "model": "starter", "preset": "draft",
-                  "seed": 0, "settings": {}}  # fmt: skip
+        fields = {
+            "ticket": f"t{self.request_count}",
+            "prompt": "a red mushroom",
+            "negative": "",
+            "model": "starter",
+            "preset": "draft",
+            "seed": 0,
+            "settings": {},
+        }
         return self.request(SubmitJob(**(fields | changes)), owner, admin).job.job
 
     def step(self, seconds: float = 0.0) -> None:

@@ -65,16 +65,18 @@ def render_with_gradients(
     parameters = list(scene["field"].parameters())
     total = (rendering.image * probe).sum() + rendering.opacity.square().sum() + rendering.orientation.sum()
     gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-    return rendering, [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]
+    return rendering, [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=False)]
 
 
 def assert_alike(packed: tuple[Any, list[torch.Tensor]], dense: tuple[Any, list[torch.Tensor]]) -> None:
-    """Up to float32, but for a sample in a thousand on the border of a cell or of the sphere, which either side may take."""
+    """Up to float32, but for a sample in a thousand on the border of a cell or of the sphere, which either side may
+    take.
+    """
     a, b = packed[0], dense[0]
     assert b.sample_count > 1000 and a.sample_count == pytest.approx(b.sample_count, rel=1e-3)
     for name in ("image", "opacity", "depth", "normals"):
         difference = (getattr(a, name) - getattr(b, name)).detach().abs()
         assert float(difference.mean()) < 1e-4 and float((difference > 1e-3).float().mean()) < 5e-3, name
     torch.testing.assert_close(a.orientation.detach(), b.orientation.detach(), rtol=1e-2, atol=1e-3)
-    for ours, theirs in zip(packed[1], dense[1]):
+    for ours, theirs in zip(packed[1], dense[1], strict=False):
         assert float((ours - theirs).norm() / theirs.norm().clamp(min=1e-6)) < 1e-2

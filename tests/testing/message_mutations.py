@@ -18,7 +18,19 @@ from dreamwright.shared.codec import pack
 from dreamwright.shared.messages import MESSAGES
 from tests.testing.message_strategies import PATHS, REQUESTS, TEXTS, valid
 
-HEADS = (b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xc9\xff\xff\xff\xff\x01", b"\xdc\xff\xff", b"\xde\xff\xff", b"\xd9\xff", b"\xc1", b"\xd6\xff\0\0\0\0", b"\xc7\x0c\xff" + bytes(12))  # fmt: skip
+HEADS = (
+    b"\xdd\xff\xff\xff\xff",
+    b"\xdf\xff\xff\xff\xff",
+    b"\xc6\xff\xff\xff\xff",
+    b"\xdb\xff\xff\xff\xff",
+    b"\xc9\xff\xff\xff\xff\x01",
+    b"\xdc\xff\xff",
+    b"\xde\xff\xff",
+    b"\xd9\xff",
+    b"\xc1",
+    b"\xd6\xff\0\0\0\0",
+    b"\xc7\x0c\xff" + bytes(12),
+)
 BAD_TEXT = (
     b"\xa3\xff\xfe\xfd",
     b"\xa3\xed\xa0\x80",
@@ -26,9 +38,41 @@ BAD_TEXT = (
     b"\xa4\xf8\x88\x80\x80",
 )  # not UTF-8, a surrogate, overlong, five bytes
 NASTY: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2**31, 2**53, 2**53 + 1, 2**63 - 1, -(2**63), 2**64 - 1, 0.5, math.nan, math.inf, -math.inf, 1e308, 5e-324, "", "\0", "x" * 41, "x" * 1001,
-    "x" * 30_000, b"", b"\xff" * 200, b"\0" * 30_000, [], {}, [1] * 5000, {str(n): n for n in range(300)}, msgpack.ExtType(5, b"x"), msgpack.Timestamp(1, 1), *[t for w, t in TEXTS.items() if w != "lone surrogate"], *PATHS,
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2**31,
+    2**53,
+    2**53 + 1,
+    2**63 - 1,
+    -(2**63),
+    2**64 - 1,
+    0.5,
+    math.nan,
+    math.inf,
+    -math.inf,
+    1e308,
+    5e-324,
+    "",
+    "\0",
+    "x" * 41,
+    "x" * 1001,
+    "x" * 30_000,
+    b"",
+    b"\xff" * 200,
+    b"\0" * 30_000,
+    [],
+    {},
+    [1] * 5000,
+    {str(n): n for n in range(300)},
+    msgpack.ExtType(5, b"x"),
+    msgpack.Timestamp(1, 1),
+    *[t for w, t in TEXTS.items() if w != "lone surrogate"],
+    *PATHS,
+)
 
 
 def nested(depth: int, in_maps: bool = False) -> bytes:
@@ -41,7 +85,9 @@ class Raw(bytes):
 
 
 def packed(value: Any) -> bytes:
-    """msgpack of a structure that may hold `Raw` parts, lists of (key, value) pairs as maps with doubles, and any key."""
+    """msgpack of a structure that may hold `Raw` parts, lists of (key, value) pairs as maps with doubles, and any
+    key.
+    """
     if isinstance(value, Raw):
         return bytes(value)
     if isinstance(value, Pairs):
@@ -70,9 +116,20 @@ class MessageMutations:
         self._dice, self._kinds, self._limit, self._prompts = dice, kinds, limit, prompts
         self.names: list[str] = ["f" * 16]
         self._ways: tuple[tuple[str, Callable[[], bytes]], ...] = (
-            ("valid", lambda: self.right()), ("bits", self._bits), ("cut", self._cut), ("trailing", self._trailing), ("splice", self._splice), ("length", self._length),
-            ("shuffled", self._shuffled), ("nasty value", self._nasty), ("keys", self._keys), ("envelope", self._envelope), ("deep", self._deep), ("text", self._bad_text), ("noise", self._noise),
-        )  # fmt: skip
+            ("valid", self.right),
+            ("bits", self._bits),
+            ("cut", self._cut),
+            ("trailing", self._trailing),
+            ("splice", self._splice),
+            ("length", self._length),
+            ("shuffled", self._shuffled),
+            ("nasty value", self._nasty),
+            ("keys", self._keys),
+            ("envelope", self._envelope),
+            ("deep", self._deep),
+            ("text", self._bad_text),
+            ("noise", self._noise),
+        )
         self._weights = (3, 14, 6, 4, 6, 10, 4, 20, 8, 8, 4, 4, 9)
 
     def draw(self) -> tuple[str, bytes]:
@@ -134,7 +191,7 @@ class MessageMutations:
     def _shuffled(self) -> bytes:
         data = self.right()
         cuts = sorted(self._dice.randrange(len(data) + 1) for _ in range(3))
-        parts = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)])]
+        parts = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=False)]
         self._dice.shuffle(parts)
         return b"".join(parts) * self._dice.choice([1, 1, 1, 2, 50])
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Values for the fields of messages, made from the rules that the fields were declared with, so that no new field is forgotten."""
+"""Values for the fields of messages, made from the rules that the fields were declared with, so that no new field is
+forgotten.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,25 @@ TEXTS = {
     "emoji": "🍄👩🏽‍🎨" * 3,
     "control": "a\x1b[31m\r\n\x7f",
 }
-PATHS = ("../../etc/passwd", "..", "/etc/passwd", "/", "/dev/zero", "/dev/stdin", "/proc/self/mem", "~", "~root/x", "~nobody-of-this-name/x", "C:\\Windows", "\\\\host\\share", "file:///etc/passwd", "a/../../b", ".", "con", "x" * 200)  # fmt: skip
+PATHS = (
+    "../../etc/passwd",
+    "..",
+    "/etc/passwd",
+    "/",
+    "/dev/zero",
+    "/dev/stdin",
+    "/proc/self/mem",
+    "~",
+    "~root/x",
+    "~nobody-of-this-name/x",
+    "C:\\Windows",
+    "\\\\host\\share",
+    "file:///etc/passwd",
+    "a/../../b",
+    ".",
+    "con",
+    "x" * 200,
+)
 
 
 def valid(kind: type[Any], dice: random.Random) -> Any:
@@ -52,11 +72,21 @@ def valid_value(rule: FieldRule, dice: random.Random) -> Any:
 
 def probes(rule: FieldRule) -> Iterator[tuple[str, Any, bool]]:
     """(words, value, whether the rule allows it) at and beyond each bound of a rule, and of wrong types."""
-    for words, value in (("NaN", math.nan), ("inf", math.inf), ("-inf", -math.inf), ("1e308", 1e308), ("2**63", 2**63), ("none", None), ("a list", [1]), ("a map", {1: 2}), ("bytes", b"1"), ("2**70", 2**70)):  # fmt: skip
+    for words, value in (
+        ("NaN", math.nan),
+        ("inf", math.inf),
+        ("-inf", -math.inf),
+        ("1e308", 1e308),
+        ("2**63", 2**63),
+        ("none", None),
+        ("a list", [1]),
+        ("a map", {1: 2}),
+        ("bytes", b"1"),
+        ("2**70", 2**70),
+    ):
         fine = rule.kind == "binary" and words == "bytes"
-        if rule.kind in ("list_of", "text_list") and words == "a list":
-            value = [math.nan]
-        yield words, value, fine
+        is_list = rule.kind in ("list_of", "text_list") and words == "a list"
+        yield words, [math.nan] if is_list else value, fine
     if rule.kind in ("integer", "number"):
         low, high, step = (
             rule.low,
@@ -120,10 +150,20 @@ def probes(rule: FieldRule) -> Iterator[tuple[str, Any, bool]]:
             ("max+1", {str(n): n for n in range(limit + 1)}, False),
         )
         for words, value, fine in (
-            ("NaN inside", math.nan, False), ("inf inside", math.inf, False), ("1e308 inside", 1e308, True), ("2**53 inside", 2**53, True), ("2**53+1 inside", 2**53 + 1, False),
-            ("-2**53-1 inside", -(2**53) - 1, False), ("list inside", [1], False), ("none inside", None, False), ("map inside", {}, False), ("1001 characters inside", "x" * 1001, False),
-            ("NUL inside", "\0", False), ("lone surrogate inside", "\ud800", False), ("flag inside", True, True),
-        ):  # fmt: skip
+            ("NaN inside", math.nan, False),
+            ("inf inside", math.inf, False),
+            ("1e308 inside", 1e308, True),
+            ("2**53 inside", 2**53, True),
+            ("2**53+1 inside", 2**53 + 1, False),
+            ("-2**53-1 inside", -(2**53) - 1, False),
+            ("list inside", [1], False),
+            ("none inside", None, False),
+            ("map inside", {}, False),
+            ("1001 characters inside", "x" * 1001, False),
+            ("NUL inside", "\0", False),
+            ("lone surrogate inside", "\ud800", False),
+            ("flag inside", True, True),
+        ):
             yield words, {"run.steps": value}, fine
         yield from (
             ("number as name", {5: 1}, False),

@@ -18,9 +18,18 @@ from torch import Tensor
 
 SOURCE = Path(nerfacc.__file__).parent / "cuda" / "csrc"
 EMPTY_HEADERS = (
-    "torch/extension.h", "ATen/NumericUtils.h", "ATen/cuda/CUDAContext.h", "ATen/cuda/CUDAGeneratorImpl.h", "ATen/cuda/CUDAGraphsUtils.cuh",
-    "c10/util/MaybeOwned.h", "curand.h", "curand_kernel.h", "curand_philox4x32_x.h", "cuda_runtime.h", "include/utils_cuda.cuh",
-)  # fmt: skip
+    "torch/extension.h",
+    "ATen/NumericUtils.h",
+    "ATen/cuda/CUDAContext.h",
+    "ATen/cuda/CUDAGeneratorImpl.h",
+    "ATen/cuda/CUDAGraphsUtils.cuh",
+    "c10/util/MaybeOwned.h",
+    "curand.h",
+    "curand_kernel.h",
+    "curand_philox4x32_x.h",
+    "cuda_runtime.h",
+    "include/utils_cuda.cuh",
+)
 SHIM = """
 #include <math.h>
 #include <stdint.h>
@@ -40,21 +49,26 @@ static Index blockIdx{0, 0, 0}, threadIdx{0, 0, 0}, blockDim{1, 1, 1}, gridDim{1
 VECTORS(float, float) VECTORS(int, int) VECTORS(uint, unsigned int)
 struct Column {  // as much of a tensor as the kernel's constructor looks at
   void* data = nullptr; int64_t size_ = 0;
-  bool defined() const { return data; } int dim() const { return 1; } int64_t numel() const { return size_; } int64_t size(int) const { return size_; }
+  bool defined() const { return data; }
+  int dim() const { return 1; }
+  int64_t numel() const { return size_; }
+  int64_t size(int) const { return size_; }
   template <typename T> T* data_ptr() const { return static_cast<T*>(data); }
 };
 struct RaySegmentsSpec { Column vals, chunk_starts, chunk_cnts, ray_indices, is_left, is_right, is_valid; };
 namespace torch { using Tensor = Column; }
 """
 CALL = """
-extern "C" void traverse(int rays, float* origins, float* directions, int n, bool* cells, float* box, bool* hits, float* t_sorted, int64_t* t_indices,
-                         float* near_planes, float* far_planes, float step, bool first, int64_t total, int64_t* starts, int64_t* counts, float* vals,
+extern "C" void traverse(int rays, float* origins, float* directions, int n, bool* cells, float* box, bool* hits,
+                         float* t_sorted, int64_t* t_indices, float* near_planes, float* far_planes, float step,
+                         bool first, int64_t total, int64_t* starts, int64_t* counts, float* vals,
                          int64_t* ray_indices, bool* valid) {
   RaySegmentsSpec none, samples;
   samples.chunk_cnts = {counts, rays}; samples.chunk_starts = {starts, rays};
   samples.vals = {vals, total}; samples.ray_indices = {ray_indices, total}; samples.is_valid = {valid, total};
-  device::traverse_grids_kernel(rays, origins, directions, nullptr, 1, make_int3(n, n, n), cells, box, hits, t_sorted, t_indices, near_planes, far_planes,
-                                step, 0.0f, -1, first, device::PackedRaySegmentsSpec(none), device::PackedRaySegmentsSpec(samples), nullptr);
+  device::traverse_grids_kernel(rays, origins, directions, nullptr, 1, make_int3(n, n, n), cells, box, hits, t_sorted,
+                                t_indices, near_planes, far_planes, step, 0.0f, -1, first,
+                                device::PackedRaySegmentsSpec(none), device::PackedRaySegmentsSpec(samples), nullptr);
 }
 """
 

@@ -84,6 +84,7 @@ def networks() -> Iterator[tuple[NetworkNamespace, NetworkNamespace]]:
             both = stack.enter_context(two_networks())
         except OSError as error:
             pytest.skip(
-                f"this machine lets no second network be made ({error}); run as root, or allow unprivileged user namespaces"
+                f"this machine lets no second network be made ({error}); run as root, or allow unprivileged user "
+                "namespaces"
             )
         yield both

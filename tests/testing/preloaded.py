@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Child processes that have torch and Dreamwright imported from the start: forks of one server process that imports once."""
+"""Child processes that have torch and Dreamwright imported from the start: forks of one server process that imports
+once.
+"""
 
 from __future__ import annotations
 

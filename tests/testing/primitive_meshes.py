@@ -17,7 +17,7 @@ def two_balls(subdivisions: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """A red ball of radius 0.35 and a green one of 0.18 before it, towards -Y, in smoothly varying colors."""
     big, faces = icosphere(subdivisions, 0.35)
     small, _ = icosphere(subdivisions, 0.18)
-    small = small + [0.12, -0.5, 0.06]
+    small = small + np.array([0.12, -0.5, 0.06])
     colors = np.concatenate([[0.8, 0.2, 0.1] + 0.3 * big, [0.1, 0.7, 0.3] + 0.3 * (small - [0.12, -0.5, 0.06])])
     return np.concatenate([big, small]), np.concatenate([faces, faces + len(big)]), colors.clip(0, 1)
 

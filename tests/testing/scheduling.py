@@ -32,7 +32,9 @@ def group_of(node: str) -> str:
 
 
 def longest_first(items: list[pytest.Item]) -> None:
-    """Sort by group, in place, so that no long group is left for the end, when the other processes have nothing to do."""
+    """Sort by group, in place, so that no long group is left for the end, when the other processes have nothing to
+    do.
+    """
     weights: dict[str, int] = {}
     for item in items:
         group = group_of(item.nodeid)

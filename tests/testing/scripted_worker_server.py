@@ -65,9 +65,8 @@ class ScriptedRunner:
         for report in told:
             if isinstance(report, (JobFinished, local_runner.WorkerExited)):
                 self.free.append("cpu")
-            if not isinstance(report, local_runner.WorkerExited) and not report.attempt:
-                report = replace(report, attempt=self.attempts[report.job])
-            yield report
+            is_numbered = isinstance(report, local_runner.WorkerExited) or report.attempt
+            yield report if is_numbered else replace(report, attempt=self.attempts[report.job])
 
     def close(self, grace_s=0.0):
         self.socket.close(0)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an artist's machine does, in its own network: python tests/testing/second_machine.py ADDONS PACKAGE FOLDER PHASE ADDRESS."""
+"""A client machine in its own network: python tests/testing/second_machine.py ADDONS PACKAGE FOLDER PHASE
+ADDRESS.
+"""
 
 from __future__ import annotations
 

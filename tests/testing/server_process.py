@@ -81,9 +81,23 @@ def server_process(
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with output.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, "serve", "--address", "tcp://127.0.0.1:*", "--state", str(folder / "state"), "--device", "cpu", *arguments],
-            stdout=file, stderr=file, env=environment,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                module,
+                "serve",
+                "--address",
+                "tcp://127.0.0.1:*",
+                "--state",
+                str(folder / "state"),
+                "--device",
+                "cpu",
+                *arguments,
+            ],
+            stdout=file,
+            stderr=file,
+            env=environment,
+        )
     server = ServerProcess(process, output)
     try:
         server.address = server.wait_until(lambda: re.search(r"serves on (\S+)", output.read_text()))[1]

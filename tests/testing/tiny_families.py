@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Random latent pipelines of a few thousand weights, built of diffusers' own classes and saved by its save_pretrained."""
+"""Random latent pipelines of a few thousand weights, built of diffusers' own classes and saved by its
+save_pretrained.
+"""
 
 from __future__ import annotations
 
@@ -62,25 +64,45 @@ def clip_encoder(kind: type, width: int, layers: int = 2, projection: int = 8) -
     end = 2 * len(LETTERS) + 1
     return kind(
         CLIPTextConfig(
-            vocab_size=end + 1, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers, num_attention_heads=2,
-            max_position_embeddings=77, projection_dim=projection, bos_token_id=end - 1, eos_token_id=end, pad_token_id=end,
+            vocab_size=end + 1,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            max_position_embeddings=77,
+            projection_dim=projection,
+            bos_token_id=end - 1,
+            eos_token_id=end,
+            pad_token_id=end,
         )
-    )  # fmt: skip
+    )
 
 
 def vae(channels: int, **config: Any) -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, sample_size=16, latent_channels=channels,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, **config,
-    )  # fmt: skip
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=16,
+        latent_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        **config,
+    )
 
 
 def unet(**config: Any) -> UNet2DConditionModel:
-    defaults = dict(
-        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=4,
-    )  # fmt: skip
+    defaults = {
+        "sample_size": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "attention_head_dim": 4,
+    }
     return UNet2DConditionModel(**{**defaults, **config})
 
 
@@ -93,10 +115,15 @@ def stable_diffusion(work: Path, prediction_type: str = "epsilon", **scheduling:
             **LINEAR, prediction_type=prediction_type, clip_sample=False, steps_offset=1, **scheduling
         )
     return StableDiffusionPipeline(
-        vae=vae(4), text_encoder=clip_encoder(CLIPTextModel, 16), tokenizer=clip_tokenizer(work / "clip"),
-        unet=unet(cross_attention_dim=16), scheduler=scheduler, safety_checker=None, feature_extractor=None,
+        vae=vae(4),
+        text_encoder=clip_encoder(CLIPTextModel, 16),
+        tokenizer=clip_tokenizer(work / "clip"),
+        unet=unet(cross_attention_dim=16),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
         requires_safety_checker=False,
-    )  # fmt: skip
+    )
 
 
 def stable_diffusion_xl(work: Path, force_zeros: bool = True) -> StableDiffusionXLPipeline:
@@ -107,12 +134,15 @@ def stable_diffusion_xl(work: Path, force_zeros: bool = True) -> StableDiffusion
         tokenizer=clip_tokenizer(work / "clip"),
         tokenizer_2=clip_tokenizer(work / "clip2"),
         unet=unet(
-            cross_attention_dim=24, addition_embed_type="text_time", addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=8 + 6 * 8, use_linear_projection=True,
+            cross_attention_dim=24,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=8 + 6 * 8,
+            use_linear_projection=True,
         ),
         scheduler=EulerDiscreteScheduler(**LINEAR, timestep_spacing="leading", steps_offset=1),
         force_zeros_for_empty_prompt=force_zeros,
-    )  # fmt: skip
+    )
 
 
 def stable_diffusion_3(work: Path, t5: bool = True, **scheduling: Any) -> StableDiffusion3Pipeline:
@@ -121,23 +151,38 @@ def stable_diffusion_3(work: Path, t5: bool = True, **scheduling: Any) -> Stable
     )
     return StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel(
-            sample_size=8, patch_size=2, in_channels=16, out_channels=16, num_layers=2, attention_head_dim=8,
-            num_attention_heads=4, joint_attention_dim=32, caption_projection_dim=32, pooled_projection_dim=16,
+            sample_size=8,
+            patch_size=2,
+            in_channels=16,
+            out_channels=16,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            joint_attention_dim=32,
+            caption_projection_dim=32,
+            pooled_projection_dim=16,
             pos_embed_max_size=12,
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 3.0, **scheduling}),
-        vae=vae(16, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False, force_upcast=True),
+        vae=vae(
+            16,
+            scaling_factor=1.5305,
+            shift_factor=0.0609,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+            force_upcast=True,
+        ),
         text_encoder=clip_encoder(CLIPTextModelWithProjection, 8),
         text_encoder_2=clip_encoder(CLIPTextModelWithProjection, 16),
         text_encoder_3=T5EncoderModel(text) if t5 else None,
         tokenizer=clip_tokenizer(work / "clip"),
         tokenizer_2=clip_tokenizer(work / "clip2"),
         tokenizer_3=t5_tokenizer() if t5 else None,
-    )  # fmt: skip
+    )
 
 
 FAMILIES = {
-    "sd15": lambda work: stable_diffusion(work),
+    "sd15": stable_diffusion,
     "sd21": lambda work: stable_diffusion(work, "v_prediction"),
     "sdxl": stable_diffusion_xl,
     "sd3": stable_diffusion_3,

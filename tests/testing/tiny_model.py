@@ -34,7 +34,9 @@ def save_tiny_model(folder: Path) -> Path:
 
 
 def offer_tiny_model(models: Path) -> str:
-    """Write the pipeline where a server whose DREAMWRIGHT_MODELS is `models` has it under this name, which its guests may ask for."""
+    """Write the pipeline where a server whose DREAMWRIGHT_MODELS is `models` has it under this name, which its guests
+    may ask for.
+    """
     save_tiny_model(models / NAME.replace("/", "--"))
     return NAME
 

@@ -19,7 +19,7 @@ def sent_ball(subdivisions: int = 2, radius: float = 0.8, **facts: Any) -> MeshF
     """A ball off the origin in random colors, with facts."""
     vertices, faces = icosphere(subdivisions, radius)
     albedo = np.random.default_rng(0).uniform(size=vertices.shape)
-    where = vertices + [2.0, -1.0, 0.5]
+    where = vertices + np.array([2.0, -1.0, 0.5])
     return MeshFile(
         where.astype(np.float32),
         faces.astype(np.int32),

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every field of every message, and every setting, at and beyond its bounds; where names of models, jobs and tickets lead.
+"""Every field of every message, and every setting, at and beyond its bounds; where names of models, jobs and tickets
+lead.
 
-python -m tests.soak.bounds --folder runs/bounds
+python -m tests.soak.field_bounds --folder runs/bounds
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def field_fault(kind: type[Any], name: str, value: Any, fine: bool) -> str:
 
 
 def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
-    """(setting, words, value, whether its own bound allows it) of every setting; those without a number only get wrong types."""
+    """(setting, words, value, whether its own bound allows it) of every setting; those without a number only get wrong
+    types.
+    """
     for name, setting in setting_fields(Config).items():
         if not setting.applies_to("field", "diffusion"):
             continue  # refused for the job that is submitted here, a field that a diffusion model guides
@@ -137,7 +140,9 @@ def outcome(in_memory_server: InMemoryServer, **changes: Any) -> str:
 
 
 def setting_fault(in_memory_server: InMemoryServer, name: str, value: Any, fine: bool) -> str:
-    """What is wrong with how a submit with this setting was answered; "" for nothing. In order with another setting counts as fine."""
+    """What is wrong with how a submit with this setting was answered; "" for nothing. In order with another setting
+    counts as fine.
+    """
     said = outcome(in_memory_server, settings={name: value})
     if said == "taken":
         return "" if fine else "taken"

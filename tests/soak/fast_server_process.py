@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An encrypted `dreamwright serve` in a process of its own, with workers that are done at once, and whoever is let in."""
+"""A server process whose workers finish jobs at once, with raw sockets and authorized keys for its clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dreamwright.shared.connection_monitor import CurveCredentials
 from dreamwright.shared.credentials import format_key, generate_key_pair
 
 ROOT = Path(__file__).resolve().parents[2]
-UNCUT = """
+WITHOUT_LIMITER = """
 import runpy
 from dreamwright.backend.server.transport.connection_limiter import ConnectionLimiter
 ConnectionLimiter.look = lambda self: 0
@@ -25,18 +25,18 @@ runpy.run_module("tests.testing.fast_worker_server", run_name="__main__")
 """
 
 
-class Besieged:
-    """The server, its process and its keys. Without `cut` it lets anybody send as much as they like, to see what that does."""
+class FastServerProcess:
+    """The server process and its keys. `limit_connections=False` turns off the limit on incoming data."""
 
-    def __init__(self, folder: Path, encrypt: bool = True, cut: bool = True) -> None:
+    def __init__(self, folder: Path, encrypt: bool = True, limit_connections: bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.state, self.encrypt = folder / "state", encrypt
         self.keys = KeyFolder(self.state)
-        self.pair = self.keys.create() if encrypt else None
+        self.server_keys = self.keys.create() if encrypt else None
         self.log_path = folder / "server.log"
         command = [
             sys.executable,
-            *(["-m", "tests.testing.fast_worker_server"] if cut else ["-c", UNCUT]),
+            *(["-m", "tests.testing.fast_worker_server"] if limit_connections else ["-c", WITHOUT_LIMITER]),
             "serve",
             "--address",
             "tcp://127.0.0.1:*",
@@ -57,35 +57,35 @@ class Besieged:
             )
         found = re.search(r"serves on (\S+)", self.process.stdout.readline())
         if found is None:
-            raise RuntimeError(f"no server; see {self.log_path}")
+            raise RuntimeError(f"the server did not start; see {self.log_path}")
         self.address = found.group(1)
 
     def authorized_client(self, name: str, is_admin: bool = False) -> CurveCredentials | None:
-        """Somebody who is let in; None where everybody is."""
-        if self.pair is None:
+        """Credentials with a newly authorized key; None for an unencrypted server."""
+        if self.server_keys is None:
             return None
-        own = generate_key_pair()
-        self.keys.allow(name, format_key(own.public), is_admin)
-        return CurveCredentials(self.pair.public, own)
+        key_pair = generate_key_pair()
+        self.keys.allow(name, format_key(key_pair.public), is_admin)
+        return CurveCredentials(self.server_keys.public, key_pair)
 
-    def socket(self, lock: CurveCredentials | None) -> zmq.Socket:
-        """A connection without our client around it."""
-        own = zmq.Context.instance().socket(zmq.DEALER)
+    def socket(self, credentials: CurveCredentials | None) -> zmq.Socket:
+        """A raw DEALER socket, connected."""
+        connection = zmq.Context.instance().socket(zmq.DEALER)
         for option, value in ((zmq.LINGER, 0), (zmq.RCVHWM, 0), (zmq.SNDHWM, 0)):
-            own.setsockopt(option, value)
-        if lock is not None:
-            lock.apply_to(own)
-        own.connect(self.address)
-        return own
+            connection.setsockopt(option, value)
+        if credentials is not None:
+            credentials.apply_to(connection)
+        connection.connect(self.address)
+        return connection
 
     def rss_mb(self) -> float:
         """Resident memory of the server, MiB."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def peak_mb(self) -> float:
-        """The most that it ever was."""
-        told = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+) kB", told).group(1)) / 1024
+        """Peak resident memory of the server, MiB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1024
 
     @property
     def is_alive(self) -> bool:

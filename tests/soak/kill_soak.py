@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server and workers that are killed at chosen moments, the client that outlives them, and what was seen of it all."""
+"""A server and workers that are killed at chosen moments, the client that outlives them, and what was seen of it
+all.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from dreamwright.shared.errors import RequestError
 from dreamwright.shared.job_states import ENDED
 from dreamwright.shared.messages import JobChanged, JobList, JobReply, JobSummary, SubmitJob
 from dreamwright.shared.transfer import Download
-from tests.soak.worker_traces import alive, children, read_attempts
+from tests.soak.worker_processes import alive, children, read_attempts
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
 INTERVAL = 4  # steps between two checkpoints
@@ -74,10 +76,24 @@ class Soak:
         begun = time.monotonic()
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         self.server = subprocess.Popen(
-            [sys.executable, "-m", "dreamwright.backend.cli.main", "serve", "--address", "tcp://127.0.0.1:*", "--state", str(self.state),
-             "--device", "cpu", *self.options],
-            stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "dreamwright.backend.cli.main",
+                "serve",
+                "--address",
+                "tcp://127.0.0.1:*",
+                "--state",
+                str(self.state),
+                "--device",
+                "cpu",
+                *self.options,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env=environment,
+        )
         line = self.server.stdout.readline()
         found = re.search(r"serves on (\S+)", line)
         if found is None:
@@ -132,8 +148,14 @@ class Soak:
     def _send(self, ticket: str) -> None:
         number = int(ticket.rpartition("-")[2])
         settings = dict(setting.split("=") for setting in QUICK)
-        settings |= {"run.steps": str(self.steps), "run.checkpoint_interval": str(self.interval), "run.threads": "1", "mesh.threshold": "1.0",
-                     "run.max_restarts": "0", "run.preview_interval": "1000"}  # fmt: skip
+        settings |= {
+            "run.steps": str(self.steps),
+            "run.checkpoint_interval": str(self.interval),
+            "run.threads": "1",
+            "mesh.threshold": "1.0",
+            "run.max_restarts": "0",
+            "run.preview_interval": "1000",
+        }
 
         def answered(reply: Any) -> None:
             if isinstance(reply, JobReply):

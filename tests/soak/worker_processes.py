@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What workers show to one who looks from outside: their processes in /proc, and the attempts in their logs."""
+"""Worker processes found in /proc, and the attempts in worker logs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+    """Whether a process exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -16,20 +16,20 @@ def alive(pid: int) -> bool:
 
 
 def children(parent: int) -> list[int]:
-    """Processes whose parent is this one, by /proc."""
+    """Process ids of the running children of a process."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            told = path.read_text().rpartition(")")[2].split()
+            fields = path.read_text().rpartition(")")[2].split()
         except OSError:
-            continue  # it ended while we looked
-        if int(told[1]) == parent and told[0] != "Z":
+            continue  # it ended meanwhile
+        if int(fields[1]) == parent and fields[0] != "Z":
             found.append(int(path.parent.name))
     return found
 
 
 def read_attempts(state: Path) -> dict[str, list[tuple[int, int]]]:
-    """By job, (attempt, first step) in the order in which workers began them, from the workers' log."""
+    """By job, (attempt, first step) in order of their start, from the worker logs."""
     attempts: dict[str, list[tuple[int, int]]] = {}
     for path in (state / "logs").glob("worker-*.log"):
         for job, attempt, step in re.findall(

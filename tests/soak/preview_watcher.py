@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An artist who watches a job and says when pictures come: python -m tests.soak.watching_artist ADDRESS, keys on stdin.
+"""A client that watches a job and prints when previews arrive: python -m tests.soak.preview_watcher ADDRESS.
 
-A line "watching" with the time when pictures have come for half a second (two old ones may have lain in the buffers), and again
-when they do after more than a second without.
+The keys are read from stdin as one line of JSON. Prints {"watching": time} once previews have arrived for half a
+second,
+which excludes two old ones left in socket buffers, and again after each gap of more than a second.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ FLOWING_S = 0.5
 
 def main() -> None:
     """Watch until killed."""
-    told = json.loads(sys.stdin.readline())
+    setup = json.loads(sys.stdin.readline())
     client = Client(
-        sys.argv[1], credentials=CurveCredentials(parse_key(told["server"]), key_pair_from_map(told["pair"]))
+        sys.argv[1], credentials=CurveCredentials(parse_key(setup["server"]), key_pair_from_map(setup["pair"]))
     )
     client.connect()
     client.subscribe()
-    watched, pictured, since, is_told = "", 0.0, 0.0, False
+    watched, preview_at, since, is_reported = "", 0.0, 0.0, False
     while True:
         for event in client.tick():
             if isinstance(event, JobList) and not event.jobs and client.state is ConnectionState.ONLINE:
@@ -42,12 +43,12 @@ def main() -> None:
                 client.subscribe(watched)
             if isinstance(event, PreviewFrame):
                 now = time.monotonic()
-                if now - pictured > 1.0:
-                    since, is_told = now, False
-                if now - since > FLOWING_S and not is_told:
-                    is_told = True
+                if now - preview_at > 1.0:
+                    since, is_reported = now, False
+                if now - since > FLOWING_S and not is_reported:
+                    is_reported = True
                     print(json.dumps({"watching": now}), flush=True)
-                pictured = now
+                preview_at = now
         time.sleep(0.005)
 
 

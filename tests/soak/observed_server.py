@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real `dreamwright serve` with keys for some users, for soaks that look at it from outside: its memory, files and log."""
+"""A `dreamwright serve` process with user keys, and measurements of its memory, open files, folders and log."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from dreamwright.shared.client import Client
 from dreamwright.shared.connection_monitor import CurveCredentials
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.credentials import KeyPair, format_key, generate_key_pair
-from tests.soak.worker_traces import children
+from tests.soak.worker_processes import children
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
-class Vitals:
-    """Of one process, as /proc tells them."""
+class ProcessStats:
+    """Resource use of one process, read from /proc."""
 
     rss_mb: float
     fds: int
@@ -36,16 +36,16 @@ class Vitals:
     cpu_s: float
 
 
-def vitals(pid: int) -> Vitals:
-    """Raises OSError when the process is gone."""
-    told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+def process_stats(pid: int) -> ProcessStats:
+    """Resource use of a process. Raises OSError when it no longer exists."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    cpu_s = (int(told[11]) + int(told[12])) / TICKS
-    return Vitals(round(pages * PAGE / 1e6, 2), len(os.listdir(f"/proc/{pid}/fd")), int(told[17]), cpu_s)
+    cpu_s = (int(fields[11]) + int(fields[12])) / TICKS
+    return ProcessStats(round(pages * PAGE / 1e6, 2), len(os.listdir(f"/proc/{pid}/fd")), int(fields[17]), cpu_s)
 
 
 def folder_mb(folder: Path) -> float:
-    """Of all files under a folder; one that goes while we look does not count."""
+    """Total size of the files under a folder, MB. A file deleted during the walk is not counted."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
@@ -56,8 +56,8 @@ def folder_mb(folder: Path) -> float:
     return round(total / 1e6, 2)
 
 
-class Served:
-    """A server in a process of its own. `module` may be another that serves, as tests.testing.fast_worker_server."""
+class ObservedServer:
+    """A server in its own process. `module` is the program to run, for example tests.testing.fast_worker_server."""
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class Served:
     def pid(self) -> int:
         return self.process.pid
 
-    def start(self) -> Served:
-        """Start it, again at the address that it had; returns when it listens."""
+    def start(self) -> ObservedServer:
+        """Start the server and wait until it listens. A restarted server keeps its address."""
         command = [
             sys.executable,
             "-m",
@@ -114,20 +114,26 @@ class Served:
             else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (self._files, self._files))
         )
         with self.log_path.open("ab") as log:
-            # A session of its own: Ctrl-C is for the soak, which then ends the server itself.
+            # A separate session: Ctrl-C interrupts only the soak, which then stops the server.
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, start_new_session=True, preexec_fn=limit
-            )  # fmt: skip
+                command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=limit,  # noqa: PLW1509 (the soak has no thread when it starts its server)
+            )
         line = self.process.stdout.readline()
         found = re.search(r"serves on (\S+)", line)
         if found is None:
             self.stop(signal.SIGKILL)
-            raise RuntimeError(f"the server said {line!r}; see {self.log_path}")
+            raise RuntimeError(f"the server printed {line!r} instead of its address; see {self.log_path}")
         self.address = found.group(1)
         return self
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End it; a server that does not end on SIGTERM in half a minute is killed, and that is an error."""
+        """Send a signal and wait 30 s. Kills the server and raises TimeoutExpired if it has not ended by then."""
         if self.process is None:
             return
         process, self.process = self.process, None
@@ -141,26 +147,27 @@ class Served:
         finally:
             process.stdout.close()
 
-    def vitals(self) -> Vitals:
-        return vitals(self.pid)
+    def stats(self) -> ProcessStats:
+        """Resource use of the server process."""
+        return process_stats(self.pid)
 
     def workers(self) -> list[int]:
         return children(self.pid)
 
     def client(self, user: str = "", **how: Any) -> Client:
-        """A client of a user, begun to connect."""
-        lock = CurveCredentials(self.server_key, self.pairs[user]) if user else None
-        client = Client(self.address, credentials=lock, **how)
+        """A client with the key of a user, connecting."""
+        credentials = CurveCredentials(self.server_key, self.pairs[user]) if user else None
+        client = Client(self.address, credentials=credentials, **how)
         client.connect()
         return client
 
     def faults(self) -> list[str]:
-        """What the server's log tells of its own failures."""
+        """Lines of the server log that report an error."""
         lines = self.log_path.read_text(errors="replace").splitlines()
         return [line for line in lines if re.search(r" (ERROR|CRITICAL) |Traceback|Assertion failed|Error: ", line)]
 
     def warnings(self) -> dict[str, int]:
-        """Kinds of warnings in its log, numbers and names left out, and how often each was written."""
+        """Count of each warning in the server log, with numbers and job ids replaced by N."""
         found: dict[str, int] = {}
         for line in self.log_path.read_text(errors="replace").splitlines():
             if " WARNING " in line:
@@ -169,32 +176,33 @@ class Served:
         return found
 
 
-def turn_until(
+def tick_until(
     clients: Iterable[Client], happened: Callable[[], bool], limit_s: float = 60.0, wait_s: float = 0.002
 ) -> list[Any]:
-    """Tick the clients until something happened; what they handed out. Raises TimeoutError."""
-    told: list[Any] = []
+    """Tick the clients until a condition holds; returns their events. Raises TimeoutError."""
+    events: list[Any] = []
     end = time.monotonic() + limit_s
     while not happened():
         if time.monotonic() > end:
             raise TimeoutError(
-                f"it did not happen in {limit_s} s; {[(client.state.value, client.reason) for client in clients]}"
+                f"the condition does not hold after {limit_s} s; clients: "
+                f"{[(client.state.value, client.reason) for client in clients]}"
             )
         for client in clients:
-            told += client.tick()
+            events += client.tick()
         time.sleep(wait_s)
-    return told
+    return events
 
 
 def online(client: Client, limit_s: float = 60.0) -> Client:
-    """The same client, let in."""
-    turn_until([client], lambda: client.state is ConnectionState.ONLINE, limit_s)
+    """Wait until the client is connected and authorized; returns it."""
+    tick_until([client], lambda: client.state is ConnectionState.ONLINE, limit_s)
     return client
 
 
 def ask(client: Client, message: Any, limit_s: float = 180.0) -> Any:
-    """The answer to one request."""
+    """Send one request and return its reply."""
     answers: list[Any] = []
     client.request(message, answers.append)
-    turn_until([client], lambda: bool(answers), limit_s)
+    tick_until([client], lambda: bool(answers), limit_s)
     return answers[0]

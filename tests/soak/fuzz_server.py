@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""100,000 broken messages from an artist who is let in, while another one works: through the wire, and at the door itself.
+"""100,000 broken messages from an artist who is let in, while another one works: through the wire, and at the door
+itself.
 
-python -m tests.soak.fuzz --messages 100000 --seed 1 --folder runs/fuzz
-python -m tests.soak.fuzz --messages 100000 --seed 2 --direct --folder runs/fuzz
+python -m tests.soak.fuzz_server --messages 100000 --seed 1 --folder runs/fuzz
+python -m tests.soak.fuzz_server --messages 100000 --seed 2 --direct --folder runs/fuzz
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import zmq
 
 from dreamwright.backend.server import app
 from dreamwright.backend.server.app import Server
+from dreamwright.backend.server.transport.router_socket import Request
 from dreamwright.shared import limits
 from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.errors import ProtocolError
@@ -37,8 +39,8 @@ from dreamwright.shared.messages import (
     Refusal,
     SubmitJob,
 )
-from tests.soak.besieged import Besieged
 from tests.soak.control_client import ControlClient
+from tests.soak.fast_server_process import FastServerProcess
 from tests.testing.fast_worker_server import FastRunner
 from tests.testing.message_mutations import MessageMutations, drawn
 from tests.testing.scripted_worker_server import asked
@@ -102,7 +104,7 @@ def messages(count: int, number: int, structures: int) -> Iterator[tuple[str, by
 class Attacker:
     """An admitted key, several of its messages always on the way."""
 
-    def __init__(self, server: Besieged, name: str) -> None:
+    def __init__(self, server: FastServerProcess, name: str) -> None:
         self.server, self.lock = server, server.authorized_client(name)
         self.own = server.socket(self.lock)
         self.tally = Counters()
@@ -154,9 +156,9 @@ class Attacker:
         other.close(0)
 
 
-def over_the_wire(folder: Path, count: int, number: int, structures: int) -> dict[str, Any]:
+def fuzz_over_socket(folder: Path, count: int, number: int, structures: int) -> dict[str, Any]:
     """A real server: the attacker's messages, an artist beside him, the process, its memory and its store."""
-    server, beside = Besieged(folder), None
+    server, beside = FastServerProcess(folder), None
     try:
         artist, attacker = Attacker(server, "anna"), Attacker(server, "mallory")
         for ticket in range(5):
@@ -187,15 +189,26 @@ def over_the_wire(folder: Path, count: int, number: int, structures: int) -> dic
                 attacker.send(data)
         attacker.settle()
         took, during = time.monotonic() - begun, beside.since()
-        return {**judge(server, artist, attacker, before), "messages": count, "seconds": round(took, 1), "artist alone": alone, "artist meanwhile": during,
-                "rss_mb": {"before": round(rss[0], 1), "after a tenth": round(rss[1 + len(rss) // 10], 1), "after": round(server.rss_mb(), 1), "most": round(server.peak_mb(), 1)}}  # fmt: skip
+        return {
+            **judge(server, artist, attacker, before),
+            "messages": count,
+            "seconds": round(took, 1),
+            "artist alone": alone,
+            "artist meanwhile": during,
+            "rss_mb": {
+                "before": round(rss[0], 1),
+                "after a tenth": round(rss[1 + len(rss) // 10], 1),
+                "after": round(server.rss_mb(), 1),
+                "most": round(server.peak_mb(), 1),
+            },
+        }
     finally:
         if beside is not None:
             beside.end()
         server.end()
 
 
-def judge(server: Besieged, artist: Attacker, attacker: Attacker, before: tuple[Any, ...]) -> dict[str, Any]:
+def judge(server: FastServerProcess, artist: Attacker, attacker: Attacker, before: tuple[Any, ...]) -> dict[str, Any]:
     """Whether everything is still as it must be."""
     tally, faults = attacker.tally, list(attacker.tally.faults)
     if not server.is_alive:
@@ -224,7 +237,7 @@ def judge(server: Besieged, artist: Attacker, attacker: Attacker, before: tuple[
     }
 
 
-def at_the_door(
+def fuzz_in_process(
     folder: Path, count: int, number: int, structures: int, each: Callable[[Server], None] = lambda door: None
 ) -> dict[str, Any]:
     """The same without a wire, for speed: one call a message."""
@@ -235,14 +248,14 @@ def at_the_door(
         app.LocalRunner = real
     tally, said, begun = Counters(), [], time.monotonic()
     route = b"\0abcd"
-    door._send = lambda to, data: said.append(data) is None
+    door.router.send = lambda to, data: said.append(data) is None
     try:
         for index, (way, data, source) in enumerate(messages(count, number, structures)):
             if index % 200 == 0:
                 source.names = ["f" * 16, *list(door.store.records)[-5:]]
             tally.sent[way] += 1
             said.clear()
-            door._answer(route, zmq.Frame(data))
+            door._answer(Request(route, zmq.Frame(data), 1))
             answers = [
                 answer
                 for _, answer in (unpack(told, limits.REPLY_BYTES) for told in said)
@@ -278,7 +291,7 @@ def main() -> int:
     parser.add_argument("--direct", action="store_true", help="at the door itself, without a wire")
     parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
     options = parser.parse_args()
-    act = at_the_door if options.direct else over_the_wire
+    act = fuzz_in_process if options.direct else fuzz_over_socket
     report: Mapping[str, Any] = act(options.folder, options.messages, options.seed, options.structures)
     print(json.dumps(report, indent=1))
     return 1 if report["faults"] else 0
