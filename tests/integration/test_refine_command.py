@@ -56,7 +56,7 @@ def refine(model: str, mesh: Path, out: Path, *extra: str, prompt: str = "a red 
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".ply", ".obj"])
-def test_a_written_mesh_is_read_back_in_place_order_and_color(suffix: str, tmp_path: Path) -> None:
+def test_mesh_file_round_trip(suffix: str, tmp_path: Path) -> None:
     """Positions and faces bitwise from .glb and .ply; colors exactly from .glb, to 8 bits or less from the others."""
     mesh = colored_ball()
     subject = read_input_mesh(export_mesh(mesh, tmp_path / f"ball{suffix}", {}))
@@ -65,7 +65,7 @@ def test_a_written_mesh_is_read_back_in_place_order_and_color(suffix: str, tmp_p
     assert np.abs(subject.albedo - mesh.albedo).max() <= (0 if suffix == ".glb" else 0.01)
 
 
-def test_y_up_files_are_turned_and_several_meshes_become_one_where_their_nodes_put_them(tmp_path: Path) -> None:
+def test_nodes_of_a_y_up_file_are_joined(tmp_path: Path) -> None:
     scene = trimesh.Scene()
     box = trimesh.creation.box((1, 2, 3))
     box.visual.vertex_colors = np.tile([255, 0, 0, 255], (8, 1))
@@ -91,7 +91,7 @@ def test_y_up_files_are_turned_and_several_meshes_become_one_where_their_nodes_p
 
 
 @pytest.mark.parametrize("suffix", ["glb", "ply"])
-def test_a_mesh_is_refined_with_the_same_faces_and_says_what_it_was_made_of(
+def test_refine_keeps_faces_and_records_provenance(
     model: str, ball: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / f"refined.{suffix}"
@@ -161,7 +161,7 @@ def test_strength_0_keeps_files_of_other_programs(
     assert ("'gone.mtl' is missing" in capsys.readouterr().err) == (name == "concave.obj")
 
 
-def test_ctrl_c_keeps_a_mesh_and_resume_ends_at_the_uninterrupted_one_bitwise(
+def test_interrupted_refine_resumes_bitwise(
     model: str, ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from dreamwright.backend.scenes.mesh_scene import MeshScene

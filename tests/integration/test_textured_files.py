@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Textured files: valid, the right way up, loaded by others as they were meant; on the command line and in the mesh file."""
+"""Textured files are valid and load the right way up in other programs; the mesh file with a texture."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def files(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
 
 
 def flag() -> Mesh:
-    """Two triangles in the plane y = 0, seen from the front, with a picture whose four quarters differ: red top left, green top
+    """Two triangles in the plane y = 0, seen from the front, with a texture of four quarters: red top left, green top
     right, blue bottom left, white bottom right. By hand: the vertex at the lower left, (-1, 0, 0), has u = 0, v = 1.
     """
     vertices = np.array([[-1, 0, 0], [1, 0, 0], [1, 0, 2], [-1, 0, 2]], np.float32)
@@ -97,9 +97,7 @@ def glb_part(path: Path, view: int) -> bytes:
     return data[28 + length :][told["byteOffset"] : told["byteOffset"] + told["byteLength"]]
 
 
-def test_the_textured_glb_passes_the_khronos_validator_without_a_single_issue(
-    mesh: Mesh, files: dict[str, Path]
-) -> None:
+def test_textured_glb_passes_the_khronos_validator(mesh: Mesh, files: dict[str, Path]) -> None:
     node = shutil.which("node")
     if node is None:
         unavailable("node is not installed; the Khronos validator needs it")
@@ -116,9 +114,7 @@ def test_the_textured_glb_passes_the_khronos_validator_without_a_single_issue(
     assert (picture["width"], picture["height"], picture["format"], picture["bits"]) == (SIZE, SIZE, "rgb", 8)
 
 
-def test_the_glb_has_a_picture_instead_of_vertex_colors_and_is_rough_all_over(
-    mesh: Mesh, files: dict[str, Path]
-) -> None:
+def test_textured_glb_has_no_vertex_colors(mesh: Mesh, files: dict[str, Path]) -> None:
     """glTF would multiply COLOR_0 into the picture."""
     document = glb_json(files[".glb"])
     (material,), (primitive,) = document["materials"], document["meshes"][0]["primitives"]
@@ -144,7 +140,7 @@ def test_seams_split_vertices_and_nothing_else(mesh: Mesh, files: dict[str, Path
     assert loaded.is_watertight
 
 
-def test_v_goes_down_in_gltf_and_up_in_obj_by_numbers_worked_out_by_hand(tmp_path: Path) -> None:
+def test_v_direction_by_hand(tmp_path: Path) -> None:
     glb, obj = export_mesh(flag(), tmp_path / "flag.glb", {}), export_mesh(flag(), tmp_path / "flag.obj", {})
     accessor = glb_json(glb)["meshes"][0]["primitives"][0]["attributes"]["TEXCOORD_0"]
     uv = np.frombuffer(glb_part(glb, glb_json(glb)["accessors"][accessor]["bufferView"]), "<f4").reshape(-1, 2)
@@ -182,7 +178,7 @@ def test_trimesh_finds_the_colors_where_they_belong(
     assert len(loaded.faces) == len(made[0].faces)
 
 
-def test_the_obj_names_its_other_files_without_spaces_and_keeps_colors_out_of_its_vertices(
+def test_textured_obj_names_its_sidecars(
     files: dict[str, Path],
 ) -> None:
     rows = [row.split() for row in files[".obj"].read_text(encoding="utf-8").splitlines()]
@@ -194,7 +190,7 @@ def test_the_obj_names_its_other_files_without_spaces_and_keeps_colors_out_of_it
     )
 
 
-def test_a_ply_takes_no_texture_and_says_what_does(mesh: Mesh, tmp_path: Path) -> None:
+def test_ply_with_texture_is_refused(mesh: Mesh, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"\.ply files hold colors of vertices.*\.glb and \.obj"):
         check_output_path(tmp_path / "prop.ply", textured=True)
     with pytest.raises(ExportError, match="no texture"):
@@ -231,16 +227,18 @@ node = next(n for n in thing.data.materials[0].node_tree.nodes if n.type == "BSD
 source = node.inputs["Base Color"].links[0].from_node
 layer = thing.data.uv_layers.active
 print("REPORT" + json.dumps({
-    "source": source.bl_idname, "image": [*source.image.size, source.image.colorspace_settings.name, source.image.packed_file is not None],
+    "source": source.bl_idname,
+    "image": [*source.image.size, source.image.colorspace_settings.name, source.image.packed_file is not None],
     "metallic": node.inputs["Metallic"].default_value, "roughness": node.inputs["Roughness"].default_value,
     "layers": len(thing.data.uv_layers), "colors": len(thing.data.color_attributes), "faces": len(thing.data.polygons),
-    "corners": [[list(thing.matrix_world @ thing.data.vertices[l.vertex_index].co), list(p.uv)] for l, p in zip(thing.data.loops, layer.data)],
+    "corners": [[list(thing.matrix_world @ thing.data.vertices[l.vertex_index].co), list(p.uv)]
+                for l, p in zip(thing.data.loops, layer.data)],
     "pixels": source.image.pixels[:]}))
 """
 
 
 @pytest.mark.slow
-def test_blender_s_importer_wires_the_picture_and_renders_it_as_it_does_vertex_colors(
+def test_blender_renders_the_texture_as_vertex_colors(
     made: tuple[Mesh, MeshReport], files: dict[str, Path], tmp_path: Path
 ) -> None:
     mesh = made[0]
@@ -265,7 +263,8 @@ def test_blender_s_importer_wires_the_picture_and_renders_it_as_it_does_vertex_c
         for name in ("textured.png", "plain.png")
     ]
     print(
-        f"mean difference of the two renders {np.abs(seen[0] - seen[1]).mean():.4f}, largest {np.abs(seen[0] - seen[1]).max():.3f}"
+        f"mean difference of the two renders {np.abs(seen[0] - seen[1]).mean():.4f}, "
+        f"largest {np.abs(seen[0] - seen[1]).max():.3f}"
     )
     assert seen[0].std() > 0.1 and np.abs(seen[0] - seen[1]).mean() < 0.01, "of a smooth albedo both show the same"
 
@@ -281,12 +280,11 @@ def png_of(picture: np.ndarray) -> bytes:
 
 def on_its_way(mesh: Mesh) -> MeshFile:
     places = mesh.texture.unwrapping
-    return MeshFile(
-        mesh.vertices, mesh.faces, mesh.normals, mesh.albedo, {}, FileTexture(mesh.texture.png(), places.uv, places.corners)
-    )
+    texture = FileTexture(mesh.texture.png(), places.uv, places.corners)
+    return MeshFile(mesh.vertices, mesh.faces, mesh.normals, mesh.albedo, {}, texture)
 
 
-def test_a_mesh_with_a_picture_comes_out_as_it_went_in(mesh: Mesh) -> None:
+def test_textured_mesh_file_round_trip(mesh: Mesh) -> None:
     sent = on_its_way(mesh)
     found = decode_mesh(encode_mesh(sent))
     assert found.texture.png == sent.texture.png
@@ -295,7 +293,7 @@ def test_a_mesh_with_a_picture_comes_out_as_it_went_in(mesh: Mesh) -> None:
     )
 
 
-def test_a_mesh_without_a_picture_is_written_as_ever_so_that_older_add_ons_read_it(mesh: Mesh) -> None:
+def test_untextured_mesh_file_has_format_1(mesh: Mesh) -> None:
     data = encode_mesh(dataclasses.replace(on_its_way(mesh), texture=None))
     content = msgpack.unpackb(data)
     assert content["format"] == FORMAT == "dreamwright-mesh-1"
@@ -353,7 +351,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_picture_that_blender_should_not_see_is_refused(fault: str) -> None:
+def test_bad_texture_in_a_mesh_file_is_refused(fault: str) -> None:
     data, words = BROKEN[fault]
     with pytest.raises(ProtocolError, match=words):
         decode_mesh(data)
@@ -362,7 +360,7 @@ def test_a_picture_that_blender_should_not_see_is_refused(fault: str) -> None:
 
 @given(st.integers(64, 130), st.integers(0, 2**32 - 1))
 @settings(max_examples=20, deadline=None)
-def test_every_picture_that_pillow_writes_is_taken(size: int, seed: int) -> None:
+def test_square_pngs_by_pillow_are_accepted(size: int, seed: int) -> None:
     picture = np.random.default_rng(seed).integers(0, 256, (size, size, 3)).astype(np.uint8)
     assert check_square_png(png_of(picture), 64, 4096) == size
 
@@ -372,7 +370,7 @@ FLAG = encode_mesh(on_its_way(flag()))
 
 @given(st.data())
 @settings(max_examples=150, deadline=None)
-def test_a_textured_mesh_with_a_flipped_byte_is_a_mesh_or_a_protocol_error(data: st.DataObject) -> None:
+def test_flipped_byte_is_a_mesh_or_a_protocol_error(data: st.DataObject) -> None:
     packed = bytearray(FLAG)
     packed[data.draw(st.integers(0, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
     try:

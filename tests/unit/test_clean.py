@@ -165,7 +165,7 @@ def test_a_surface_within_its_budget_is_left_alone() -> None:
 
 @settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 1000))
-def test_a_rough_surface_full_of_tiny_handles_still_decimates_to_a_sound_one(seed: int) -> None:
+def test_surface_with_tiny_handles_decimates_soundly(seed: int) -> None:
     generator = np.random.default_rng(seed)
     tau = np.zeros((20, 20, 20), dtype=np.float32)
     tau[1:-1, 1:-1, 1:-1] = np.exp(generator.normal(size=(18, 18, 18)) + 1.0)

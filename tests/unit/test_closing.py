@@ -57,7 +57,7 @@ def test_radius_zero_changes_nothing() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000), reach=st.integers(1, 4))
-def test_it_is_the_closing_with_a_ball_as_a_second_implementation_has_it(seed: int, reach: int) -> None:
+def test_closing_equals_a_reference_implementation(seed: int, reach: int) -> None:
     """scipy's binary closing, with the ball of all nodes nearer than `reach` + 1/2 cells."""
     rough = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(24, 24, 24)), 1.5)
     solid = rough > 0.05
@@ -69,7 +69,7 @@ def test_it_is_the_closing_with_a_ball_as_a_second_implementation_has_it(seed: i
     assert (ours == (expected | solid)).all()
 
 
-def test_points_in_a_filled_pit_take_the_place_of_its_nearest_wall_and_others_their_own() -> None:
+def test_points_in_a_filled_pit_move_to_its_wall() -> None:
     points = np.array([[0.0, 0.0, 0.4 + 4 * CELL], [0.0, 0.0, 0.4 + CELL], [0.1, 0.0, 0.0]])
     moved = project_to_solid(grid_of(BALL), 10.0)(points)
     np.testing.assert_allclose(moved[0], [0, 0, 0.38], atol=1e-9)  # the highest node inside

@@ -56,9 +56,7 @@ def unavailable(reason: str) -> None:
 
 
 @pytest.mark.parametrize("wide", [False, True])
-def test_the_glb_passes_the_khronos_validator_without_a_single_issue(
-    mesh: Mesh, files: dict[str, Path], tmp_path: Path, wide: bool
-) -> None:
+def test_glb_passes_the_khronos_validator(mesh: Mesh, files: dict[str, Path], tmp_path: Path, wide: bool) -> None:
     node = shutil.which("node")
     if node is None:
         unavailable("node is not installed; the Khronos validator needs it")
@@ -85,16 +83,14 @@ def test_the_glb_passes_the_khronos_validator_without_a_single_issue(
     assert report["info"]["totalTriangleCount"] == (len(mesh.faces) if not wide else copies * len(mesh.faces))
 
 
-def test_the_glb_says_who_made_it_from_what(files: dict[str, Path]) -> None:
+def test_glb_holds_its_provenance(files: dict[str, Path]) -> None:
     document = glb_json(files[".glb"])
     assert document["asset"]["extras"] == PROVENANCE == document["nodes"][0]["extras"]
     assert document["materials"][0]["pbrMetallicRoughness"]["metallicFactor"] == 0.0
     assert document["meshes"][0]["primitives"][0]["attributes"].keys() == {"POSITION", "NORMAL", "COLOR_0"}
 
 
-def test_the_glb_comes_back_through_trimesh_with_vertices_faces_and_linear_colors(
-    mesh: Mesh, files: dict[str, Path]
-) -> None:
+def test_glb_round_trip_through_trimesh(mesh: Mesh, files: dict[str, Path]) -> None:
     scene = trimesh.load(files[".glb"], process=False)
     (loaded,) = scene.geometry.values()
     assert loaded.is_watertight and loaded.is_winding_consistent and loaded.volume > 0
@@ -106,7 +102,7 @@ def test_the_glb_comes_back_through_trimesh_with_vertices_faces_and_linear_color
     assert loaded.vertices[:, 1].min() == pytest.approx(0, abs=1e-6)  # stands on the ground in glTF's Y up
 
 
-def test_the_ply_comes_back_with_display_colors_normals_and_z_up(mesh: Mesh, files: dict[str, Path]) -> None:
+def test_ply_round_trip_through_trimesh(mesh: Mesh, files: dict[str, Path]) -> None:
     loaded = trimesh.load(files[".ply"], process=False)
     assert np.array_equal(loaded.faces, mesh.faces) and np.array_equal(
         loaded.vertices.astype(np.float32), mesh.vertices
@@ -117,7 +113,7 @@ def test_the_ply_comes_back_with_display_colors_normals_and_z_up(mesh: Mesh, fil
     assert 'comment prompt: "a \\"red\\"\\nmushroom \\u00e9"\n' in header and "comment seed: 7\n" in header
 
 
-def test_the_obj_holds_colors_and_normals_in_plain_text(mesh: Mesh, files: dict[str, Path]) -> None:
+def test_obj_holds_colors_and_normals(mesh: Mesh, files: dict[str, Path]) -> None:
     rows = [line.split() for line in files[".obj"].read_text(encoding="ascii").splitlines()]
     points = np.array([[float(value) for value in row[1:]] for row in rows if row[0] == "v"])
     normals = np.array([[float(value) for value in row[1:]] for row in rows if row[0] == "vn"])
@@ -152,7 +148,7 @@ print("REPORT" + json.dumps({
 """
 
 
-def test_blender_s_importer_wires_the_colors_to_the_base_color(mesh: Mesh, files: dict[str, Path]) -> None:
+def test_blender_connects_colors_to_base_color(mesh: Mesh, files: dict[str, Path]) -> None:
     """Blender 4.5 makes a byte color attribute "Color" on face corners and links it to Principled Base Color."""
     if find_spec("bpy") is None:
         pytest.skip("bpy is not installed (pip install dreamwright[blender]): Blender's importer was not tried")
@@ -176,15 +172,13 @@ def test_blender_s_importer_wires_the_colors_to_the_base_color(mesh: Mesh, files
 
 
 @pytest.mark.parametrize("name", ["prop.stl", "prop", "prop.glb.gz", ".glb"])
-def test_an_unsupported_extension_names_those_that_are_allowed(tmp_path: Path, name: str) -> None:
+def test_unsupported_extension_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ExportError, match=r"\.glb, \.ply, \.obj") as caught:
         check_output_path(tmp_path / name)
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
 
 
-def test_a_directory_a_missing_folder_and_an_unwritable_folder_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unusable_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder.glb").mkdir()
     with pytest.raises(ExportError, match="is a directory"):
         check_output_path(tmp_path / "folder.glb")
@@ -199,7 +193,7 @@ def test_a_directory_a_missing_folder_and_an_unwritable_folder_are_refused(
         check_output_path(tmp_path / "prop.glb")
 
 
-def test_checking_a_path_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_checking_a_path_leaves_no_file(tmp_path: Path) -> None:
     assert check_output_path(str(tmp_path / "PROP.GLB")) == tmp_path / "PROP.GLB"
     assert list(tmp_path.iterdir()) == []
 

@@ -41,7 +41,7 @@ def refined(field: AnalyticField, resolution: int, threshold: float) -> tuple[Su
 
 
 @pytest.mark.parametrize("softness", [0.03, 0.01, 0.0005])
-def test_a_sphere_comes_out_within_half_a_cell_with_its_volume_and_genus_zero(softness: float) -> None:
+def test_sphere_radius_volume_and_genus(softness: float) -> None:
     """tau is half of its peak exactly at the radius, however soft the edge is next to the cells."""
     field = AnalyticField(sphere(0.5), peak=100.0, softness=softness, bounding_radius=0.8)
     raw, (surface, grid) = extract_surface(sample_density_grid(field, 40), 50.0), refined(field, 40, 50.0)
@@ -59,7 +59,7 @@ def test_a_torus_keeps_its_hole() -> None:
     assert signed_volume(surface) == pytest.approx(2 * math.pi**2 * 0.35 * 0.12**2, rel=0.02)
 
 
-def test_refinement_never_leaves_the_grid_edge_and_flattens_a_sharp_wall() -> None:
+def test_surface_refinement_flattens_a_sharp_wall() -> None:
     field = AnalyticField(box((0.3, 0.2, 0.1)), peak=1000.0, softness=1e-3, bounding_radius=0.7)
     surface, grid = refined(field, 37, 20.0)
     raw = extract_surface(grid, 20.0)
@@ -69,7 +69,7 @@ def test_refinement_never_leaves_the_grid_edge_and_flattens_a_sharp_wall() -> No
     assert np.abs(surface.vertices[top, 2] - 0.1 - 1e-3 * math.log(1000 / 20 - 1)).max() < 1e-3
 
 
-def test_a_field_that_fills_its_sphere_is_closed_at_the_sphere_and_never_asked_outside() -> None:
+def test_full_field_is_closed_at_the_bounding_sphere() -> None:
     field = AnalyticField(lambda mu: torch.full((len(mu),), -1.0), bounding_radius=0.7)
     surface = extract_surface(sample_density_grid(field, 30), 5.0)
     assert is_watertight(surface.faces) and euler_number(surface.faces) == 2
@@ -79,7 +79,7 @@ def test_a_field_that_fills_its_sphere_is_closed_at_the_sphere_and_never_asked_o
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10_000), size=st.integers(4, 12))
-def test_even_white_noise_gives_a_closed_outward_two_manifold(seed: int, size: int) -> None:
+def test_white_noise_gives_a_closed_manifold(seed: int, size: int) -> None:
     noise = np.exp(np.random.default_rng(seed).normal(size=(size, size + 1, size))).astype(np.float32)
     noise[0] = noise[-1] = noise[:, 0] = noise[:, -1] = noise[:, :, 0] = noise[:, :, -1] = 0
     noise[1, 1, 1] = 1.0  # a node exactly on the surface
@@ -89,7 +89,7 @@ def test_even_white_noise_gives_a_closed_outward_two_manifold(seed: int, size: i
     assert len(np.unique(surface.vertices, axis=0)) == len(surface.vertices)
 
 
-def test_the_level_puts_an_exponential_density_where_its_logarithm_crosses() -> None:
+def test_surface_level_of_an_exponential_density() -> None:
     tau = np.exp(np.array([-0.3, 0.1]))  # log tau is linear: it crosses log 1 = 0 three quarters of the way
     level = surface_level(tau, 1.0)
     assert level[0] / (level[0] - level[1]) == pytest.approx(0.75, abs=0.01)
@@ -97,7 +97,7 @@ def test_the_level_puts_an_exponential_density_where_its_logarithm_crosses() -> 
     assert cliff[0] / (cliff[0] - cliff[1]) == pytest.approx(0.5, abs=1e-4)
 
 
-def test_enclosed_cavities_are_filled_and_open_ones_are_not() -> None:
+def test_enclosed_cavities_are_filled() -> None:
     level = np.full((9, 9, 9), -1.0)
     level[2:7, 2:7, 2:7] = 1.0
     level[4, 4, 4] = -1.0
@@ -106,7 +106,7 @@ def test_enclosed_cavities_are_filled_and_open_ones_are_not() -> None:
     assert np.array_equal(fill_cavities(level), level)
 
 
-def test_the_occupied_box_holds_the_prop_and_leaves_out_far_specks() -> None:
+def test_occupied_box_leaves_out_specks() -> None:
     field = AnalyticField(union(box((0.3, 0.2, 0.1)), sphere(0.03, (1.0, 0.0, 0.0))))
     grid = sample_density_grid(field, 64)
     low, high = occupied_box(grid, 100.0, margin=2.0)
@@ -135,7 +135,7 @@ def test_a_density_of_nan_is_a_run_error() -> None:
 
 
 def rendered_radii(radius: float, peak: float, softness: float) -> tuple[float, float]:
-    """Closed-loop float64 integrals of a soft sphere: radius of the median depth head on, and of the opacity-1/2 outline."""
+    """float64 integrals of a soft sphere: radius of the median depth head on, and of the opacity-1/2 outline."""
     along = np.linspace(-1.3, 1.3, 20001)
     step = along[1] - along[0]
 
@@ -150,7 +150,7 @@ def rendered_radii(radius: float, peak: float, softness: float) -> tuple[float, 
 
 
 @pytest.mark.parametrize("peak", [12.0, 100.0, 1e3, 1e4, 1e6])
-def test_the_chosen_threshold_recovers_a_soft_sphere_whatever_the_density_scale(peak: float) -> None:
+def test_threshold_recovers_a_soft_sphere_at_any_scale(peak: float) -> None:
     field = AnalyticField(sphere(0.4), peak=peak, softness=0.01, bounding_radius=0.8)
     grid = sample_density_grid(field, 56)
     threshold = choose_threshold(grid)
@@ -163,7 +163,7 @@ def test_the_chosen_threshold_recovers_a_soft_sphere_whatever_the_density_scale(
     assert again == pytest.approx(radius, abs=0.5 * grid.cell)  # not swayed by where the nodes happen to lie
 
 
-def test_thin_fog_around_the_prop_does_not_become_its_surface() -> None:
+def test_thin_fog_is_not_meshed() -> None:
     solid, fog = AnalyticField(sphere(0.35), peak=200.0), AnalyticField(sphere(0.75), peak=0.25)
     solid.density, inner = (lambda mu: inner(mu) + fog.density(mu)), solid.density  # type: ignore[method-assign]
     solid.bounding_radius = 0.9

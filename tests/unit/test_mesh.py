@@ -44,7 +44,7 @@ def built():
     return build_mesh(two_tone(), CONFIG)
 
 
-def test_the_mesh_stands_on_its_base_centerd_at_its_real_height(built) -> None:
+def test_mesh_is_placed_on_its_base_at_its_height(built) -> None:
     mesh, report = built
     low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
     assert low[2] == pytest.approx(0.0, abs=1e-6) and high[2] == pytest.approx(0.5, abs=1e-6)
@@ -55,7 +55,7 @@ def test_the_mesh_stands_on_its_base_centerd_at_its_real_height(built) -> None:
     assert 0.5 * (back.min(axis=0) + back.max(axis=0)) == pytest.approx([0.1, 0.0, 0.05], abs=0.005)
 
 
-def test_the_mesh_is_sound_typed_and_what_its_report_says(built) -> None:
+def test_mesh_is_sound_and_matches_its_report(built) -> None:
     mesh, report = built
     assert (mesh.vertices.dtype, mesh.faces.dtype, mesh.albedo.dtype, mesh.normals.dtype) == tuple(
         np.dtype(kind) for kind in ("float32", "int32", "float32", "float32")
@@ -85,7 +85,7 @@ def test_colors_come_through_in_linear_rgb(built) -> None:
         assert np.abs(mesh.albedo[rows] - display_to_linear(np.array(display))).max() < 0.01
 
 
-def test_albedo_is_read_inside_where_it_is_supervised_not_at_the_empty_surface() -> None:
+def test_albedo_is_sampled_below_the_surface() -> None:
     """A green shell around the ball carries hardly any density: the vertices must be red."""
     field = AnalyticField(
         sphere(0.4),
@@ -118,7 +118,7 @@ def test_a_threshold_from_the_config_is_taken_as_it_is() -> None:
     assert report.volume == pytest.approx(np.pi / 6 * 0.5**3, rel=0.03)
 
 
-def test_an_empty_field_and_unusable_numbers_are_one_line_errors() -> None:
+def test_empty_field_and_bad_settings_are_one_line_errors() -> None:
     with pytest.raises(RunError, match="empty"):
         build_mesh(AnalyticField(sphere(0.3), peak=1e-4), CONFIG)
     for name, value in (
@@ -169,7 +169,7 @@ def ray_traced_views(radius: float, color: tuple[float, float, float]) -> FieldV
     return FieldViews(cameras, render, (0.5, 0.5, 0.5))
 
 
-def test_the_render_error_is_small_for_the_right_mesh_and_grows_with_size_and_color() -> None:
+def test_render_error_grows_with_size_and_color() -> None:
     color = (0.8, 0.2, 0.1)
     grid = sample_density_grid(AnalyticField(sphere(0.4), bounding_radius=0.6), 40)
     surface = extract_surface(grid, 100.0)
@@ -183,13 +183,13 @@ def test_the_render_error_is_small_for_the_right_mesh_and_grows_with_size_and_co
     assert 16 < tinted.psnr_object < psnr(0.01) + 0.01
 
 
-def test_build_mesh_reports_the_render_error_in_scene_units() -> None:
+def test_report_has_the_render_error() -> None:
     field = AnalyticField(sphere(0.4), (0.8, 0.2, 0.1), peak=1000.0, softness=0.002)
     _, report = build_mesh(field, CONFIG, ray_traced_views(0.4, (0.8, 0.2, 0.1)))
     assert report.error is not None and report.error.silhouette_iou > 0.95 and report.error.psnr > 20
 
 
-def test_the_turntable_shows_front_color_above_and_grey_below(built) -> None:
+def test_turntable_rows_are_color_and_textureless(built) -> None:
     picture = np.asarray(turntable_image(built[0], azimuths=3, resolution=48)).astype(int)
     assert picture.shape == (96, 144, 3)
     assert (picture[2, 2] == picture[-2, -2]).all() and picture[2, 2].min() > 200  # light grey behind
@@ -233,13 +233,13 @@ class SoftField(AnalyticField):
 
 
 @pytest.mark.parametrize("fog", [0.0, 0.03])
-def test_a_soft_fields_mesh_agrees_with_its_masked_and_unmasked_render(fog: float) -> None:
+def test_soft_field_mesh_agrees_with_masked_render(fog: float) -> None:
     """The occupancy grid drops cells below its threshold; the mesher samples the field itself, without the grid.
 
     Without fog a ray at distance b from the center has the optical depth 20 * 0.3 sqrt(pi) exp(-(b / 0.3)^2), which is
     ln 2 at b = 0.496, the silhouette; the median depth of the central ray is at 0.320 (erfc).
-    `threshold.render_error` weighs the two, so the mesh lies between them. Masking hides less than 1 - (1 - threshold)^64 of opacity, which
-    moves the silhouette by less than a pixel of 48: at most 2% of the overlap.
+    `threshold.render_error` weighs the two, so the mesh lies between them. Masking hides less than
+    1 - (1 - threshold)^64 of opacity, which moves the silhouette by less than a pixel of 48: at most 2% of the overlap.
     """
     field = SoftField(fog)
     cameras = orbit_cameras([0, 120], 20.0, 2.0, 1.5)

@@ -71,11 +71,12 @@ def sphere_surface(resolution: int = 40):
     return refine_surface(field, grid, extract_surface(grid, 100.0), 100.0)
 
 
-def test_a_sphere_s_silhouette_depth_and_normals_are_the_analytic_ones() -> None:
+def test_sphere_silhouette_depth_and_normals() -> None:
     surface = sphere_surface()
     normals = vertex_normals(surface)
     position, rotation = camera(40.0, 25.0, 1.4)
-    picture = render_vertex_colors(surface.vertices, surface.faces, surface.vertices + 0.5, normals, position, rotation, 0.9, 64)
+    colors = surface.vertices + 0.5
+    picture = render_vertex_colors(surface.vertices, surface.faces, colors, normals, position, rotation, 0.9, 64)
     directions = rays_of(position, rotation, 0.9, 64)
     along = -(directions @ position)
     miss = np.sqrt(1.4**2 - along**2)
@@ -104,7 +105,7 @@ def test_what_is_behind_the_camera_is_not_seen() -> None:
     assert not rasterize(vertices, np.array([[0, 1, 2]]), -position, rotation, 1.0, 16).mask.any()
 
 
-def test_twenty_thousand_triangles_at_128_pixels_take_well_under_a_second() -> None:
+def test_rasterize_time_of_twenty_thousand_triangles() -> None:
     surface = sphere_surface(66)
     assert len(surface.faces) > 20_000
     position, rotation = camera(40.0, 25.0, 1.6)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The differentiable rasterizer: its pictures against the mesher's z-buffer, its gradients against finite differences."""
+"""The differentiable rasterizer: images against supersampling, gradients against finite differences."""
 
 from __future__ import annotations
 
@@ -27,9 +27,15 @@ LIT = Shading("shaded", 0.3, 0.7)
 
 
 def picture(
-    vertices: Tensor, faces: np.ndarray, colors: Tensor, cameras: Cameras, resolution: int, shading: Shading = Shading(),
-    supersampling: int = 1, crease: float = 180.0,
-) -> MeshRendering:  # fmt: skip
+    vertices: Tensor,
+    faces: np.ndarray,
+    colors: Tensor,
+    cameras: Cameras,
+    resolution: int,
+    shading: Shading = Shading(),
+    supersampling: int = 1,
+    crease: float = 180.0,
+) -> MeshRendering:
     """Before black, lit from beside each camera."""
     topology = Topology.of(vertices.detach().numpy(), faces, crease)
     lights = 1.3 * cameras.position + 0.6 * cameras.rotation[:, :, 0]
@@ -44,8 +50,8 @@ def numpy_camera(cameras: Cameras, view: int) -> tuple[np.ndarray, np.ndarray, f
 
 
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 40), resolution=st.integers(5, 40))
-def test_faces_depths_and_weights_are_those_of_the_mesher_s_rasterizer(seed: int, count: int, resolution: int) -> None:
-    """Two implementations: one in numpy, a view at a time, which a ray-by-ray reference checks; one in torch for all views."""
+def test_all_views_equal_one_view_at_a_time(seed: int, count: int, resolution: int) -> None:
+    """The numpy interface of one view, which a ray-by-ray reference checks, and the tensors of all views."""
     rng = np.random.default_rng(seed)
     vertices, faces = rng.uniform(-0.5, 0.5, (3 * count, 3)), np.arange(3 * count).reshape(count, 3)
     cameras = orbit_cameras(rng.uniform(0, 360, 3), 20.0, 1.6, 1.3)
@@ -61,7 +67,7 @@ def test_faces_depths_and_weights_are_those_of_the_mesher_s_rasterizer(seed: int
         assert np.abs(got - wanted.barycentric).max() < 1e-6
 
 
-def test_the_antialiased_picture_is_the_average_of_many_samples_a_pixel() -> None:
+def test_antialiasing_equals_supersampling() -> None:
     """Of a ball before a bigger one: opacity and color against the mesher's rasterizer at 16 x 16 samples a pixel."""
     vertices, faces, colors = two_balls()
     cameras = orbit_cameras([10.0, 100.0], 15.0, 1.9, 1.5)
@@ -115,9 +121,7 @@ def smooth_weights(views: int, channels: int, resolution: int) -> Tensor:
 
 @pytest.mark.parametrize("shading", [Shading(), LIT, Shading("textureless", 0.3, 0.7)], ids=lambda s: s.kind)
 @pytest.mark.parametrize("crease", [180.0, 40.0])
-def test_gradients_with_respect_to_vertices_and_colors_equal_central_differences(
-    shading: Shading, crease: float
-) -> None:
+def test_gradients_equal_central_differences(shading: Shading, crease: float) -> None:
     """Of the antialiased picture itself, in float64 with steps of 1e-6, over which no outline jumps to another pixel:
     positions move interpolation, normals, lights and outlines, so all of these are compared, in two views at once.
     """
@@ -145,7 +149,7 @@ def test_gradients_with_respect_to_vertices_and_colors_equal_central_differences
         assert float(gradient.abs().max()) > 0.01
 
 
-def test_the_covered_area_of_a_triangle_changes_as_the_shoelace_formula_says() -> None:
+def test_area_gradient_equals_shoelace_formula() -> None:
     """Silhouette motion in closed form: d area / d vertex is half the opposite edge, turned by 90 degrees."""
     cameras = orbit_cameras([0.0], 0.0, 2.0, 1.0)  # x right, z up; one scene unit at the origin is half the width
     vertices = torch.tensor(
@@ -163,7 +167,7 @@ def test_the_covered_area_of_a_triangle_changes_as_the_shoelace_formula_says() -
 
 
 @pytest.mark.parametrize(("subdivisions", "tolerance"), [(2, 0.05), (5, 0.015)])
-def test_a_ball_s_outline_grows_as_the_projected_circle_does(subdivisions: int, tolerance: float) -> None:
+def test_ball_outline_gradient(subdivisions: int, tolerance: float) -> None:
     """Also with 20,480 faces at 96 pixels, where hardly a face on the outline covers a pixel's center.
 
     An outline is seen where it crosses lines of pixel centers, so at each of its eight octants half a line may be lost.
@@ -186,7 +190,7 @@ def test_a_ball_s_outline_grows_as_the_projected_circle_does(subdivisions: int, 
 
 
 @pytest.mark.parametrize("part", ["both", "front"])
-def test_moving_a_ball_before_another_changes_the_picture_as_many_samples_say(part: str) -> None:
+def test_occlusion_gradient_equals_supersampling(part: str) -> None:
     """Silhouette motion over the background and over another surface: the derivative of a smooth functional of the
     picture, against central differences over half a pixel of pictures with 24 x 24 hard samples a pixel.
     """
@@ -216,7 +220,7 @@ def test_what_is_hidden_gets_no_gradient() -> None:
     small, faces = icosphere(2, 0.1)
     big, big_faces = icosphere(2, 0.4)
     vertices = torch.from_numpy(
-        np.concatenate([big, small + [0.0, 0.6, 0.0]])
+        np.concatenate([big, small + np.array([0.0, 0.6, 0.0])])
     ).requires_grad_()  # away from a camera at -Y
     everything = np.concatenate([big_faces, faces + len(big)])
     colors = torch.rand(len(vertices), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -225,7 +229,7 @@ def test_what_is_hidden_gets_no_gradient() -> None:
     assert float(gradient[: len(big)].abs().max()) > 0.1 and float(gradient[len(big) :].abs().max()) == 0.0
 
 
-def test_a_mesh_that_is_out_of_sight_makes_a_picture_of_the_background() -> None:
+def test_mesh_out_of_sight_renders_the_background() -> None:
     vertices, faces = icosphere(1, 0.3)
     cameras = orbit_cameras([0.0], 0.0, 1.9, 1.5)
     for away in ([0.0, -5.0, 0.0], [9.0, 0.0, 0.0]):
@@ -250,12 +254,12 @@ def test_each_view_is_rendered_as_it_is_alone() -> None:
 
 
 def test_an_edge_knows_the_faces_beside_it() -> None:
-    """A tetrahedron has 6 edges with two faces each; an open fan's rim has one; where three faces meet, none is trusted."""
+    """A tetrahedron has 6 edges of two faces; an edge of three faces has no second opposite vertex."""
     tetrahedron = mesh_edges(np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]]))
     assert tetrahedron.ends.tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
     assert [sorted(pair) for pair in tetrahedron.opposite.tolist()] == [[2, 3], [1, 3], [1, 2], [0, 3], [0, 2], [0, 1]]
     fin = mesh_edges(np.array([[0, 1, 2], [1, 0, 3], [0, 1, 4]]))
-    assert dict(zip(map(tuple, fin.ends.tolist()), fin.opposite[:, 1].tolist()))[(0, 1)] == -1
+    assert dict(zip(map(tuple, fin.ends.tolist()), fin.opposite[:, 1].tolist(), strict=True))[(0, 1)] == -1
 
 
 def test_creases_break_normals_and_flat_edges_do_not() -> None:
@@ -276,7 +280,7 @@ def test_creases_break_normals_and_flat_edges_do_not() -> None:
     )  # of 0.87: area-weighted, so near the diagonal
 
 
-def test_twenty_thousand_faces_take_well_under_a_second_at_128_pixels() -> None:
+def test_render_time_of_twenty_thousand_faces() -> None:
     vertices, faces = icosphere(5, 0.45)
     where = torch.from_numpy(vertices).float().requires_grad_()
     cameras = orbit_cameras([25.0], 10.0, 1.9, 1.5)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A baked texture is the field's albedo at the surface, its charts do not meet, and no gap shows; against closed forms."""
+"""A baked texture is the field's albedo at the surface; charts do not overlap; against closed forms."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def random_points(mesh: Mesh, count: int) -> tuple[np.ndarray, np.ndarray, np.nd
     )
 
 
-def test_the_texture_is_the_field_at_the_surface_and_vertex_colors_are_far_from_it(baked) -> None:
+def test_texture_equals_the_field_at_the_surface(baked) -> None:
     """Mean error 0.002 of 1 against 0.03 of vertex colors on the same 2000 triangles, some 24 dB better."""
     mesh, report, rho, _ = baked
     points, uv, by_vertex = random_points(mesh, 20_000)
@@ -85,13 +85,14 @@ def test_the_texture_is_the_field_at_the_surface_and_vertex_colors_are_far_from_
     error, old = np.abs(shown - expected), np.abs(by_vertex - expected)
     better = psnr(float(((shown - expected) ** 2).mean())) - psnr(float(((by_vertex - expected) ** 2).mean()))
     print(
-        f"mean error {error.mean():.4f} against {old.mean():.4f}, 99% below {np.quantile(error, 0.99):.4f}; {better:.1f} dB better"
+        f"mean error {error.mean():.4f} against {old.mean():.4f}, 99% below {np.quantile(error, 0.99):.4f}; "
+        f"{better:.1f} dB better"
     )
     assert error.mean() < 0.003 and np.quantile(error, 0.99) < 0.015
     assert old.mean() > 10 * error.mean() and better > 20
 
 
-def test_the_mesh_itself_stays_as_it_is_without_a_texture(baked) -> None:
+def test_texture_leaves_the_mesh_unchanged(baked) -> None:
     mesh, report, rho, _ = baked
     distance = FIELDS["sphere" if rho is on_sphere else "torus"][0]
     plain, without = build_mesh(AnalyticField(distance, rho), MeshConfig(resolution=64, triangles=2000))
@@ -100,7 +101,7 @@ def test_the_mesh_itself_stays_as_it_is_without_a_texture(baked) -> None:
     assert plain.texture is None and (without.texture, report.texture) == (0, SIZE)
 
 
-def test_every_triangle_has_a_place_of_its_own_inside_the_picture(baked) -> None:
+def test_charts_do_not_overlap(baked) -> None:
     mesh = baked[0]
     places = mesh.texture.unwrapping
     assert (places.uv.dtype, places.corners.dtype, places.vertex.dtype) == (np.float32, np.int32, np.int32)
@@ -119,7 +120,7 @@ def texel_areas(places: Unwrapping, size: int) -> np.ndarray:
 
 
 def most_claims(places: Unwrapping, size: int, margin: float = 0.05) -> int:
-    """In how many triangles the most claimed texel's center lies, `margin` texels from their edges; a second rasterizer, face by face."""
+    """How many triangles hold one texel's center, `margin` texels from their edges, at most; face by face."""
     claims = np.zeros((size, size), dtype=int)
     for corners in size * places.uv[places.corners].astype(np.float64) - 0.5:
         low = np.maximum(np.floor(corners.min(axis=0)), 0).astype(int)
@@ -147,8 +148,8 @@ def test_the_overlap_count_sees_an_overlap() -> None:
     )
 
 
-def test_what_is_between_the_charts_is_colored_as_the_nearest_chart(baked) -> None:
-    """Half, a quarter, an eighth of the picture's size, as mip-mapping reads it, show no other colors than the field has."""
+def test_gaps_take_the_nearest_charts_color(baked) -> None:
+    """Mip levels of half, a quarter and an eighth of the size show no other colors than the field has."""
     mesh, _, _, heard = baked
     owned = covered_texels(mesh.texture.unwrapping, SIZE).pixel
     gaps = np.setdiff1d(np.arange(SIZE * SIZE), owned)
@@ -168,7 +169,7 @@ def test_filled_gaps_take_the_nearest_color() -> None:
     assert np.array_equal(fill_gaps(picture, np.zeros(0, dtype=int)), picture)
 
 
-def test_texels_and_lookups_agree_with_numbers_worked_out_by_hand() -> None:
+def test_texels_and_lookups_by_hand() -> None:
     """A triangle over the left upper half of 4 x 4 texels; u to the right, v down, centers at (column + 1/2) / 4."""
     places = Unwrapping(
         np.array([[0, 0], [1, 0], [0, 1]], np.float32), np.array([[0, 1, 2]], np.int32), np.arange(3, dtype=np.int32)
@@ -191,7 +192,7 @@ def test_texels_and_lookups_agree_with_numbers_worked_out_by_hand() -> None:
     assert texture.linear_at(np.array([1.0, 0.0])) == pytest.approx([1, 1, 1]), "clamped at the picture's edge"
 
 
-def test_texels_beyond_an_edge_are_asked_at_the_edge_and_small_charts_are_not_forgotten() -> None:
+def test_texels_beyond_an_edge_sample_the_edge() -> None:
     """A triangle smaller than a texel, between centers, still has texels; weights never leave it."""
     uv = (np.array([[8.1, 8.1], [8.4, 8.1], [8.1, 8.4], [12, 4], [15, 4], [12, 7]]) / 16).astype(np.float32)
     places = Unwrapping(uv, np.array([[0, 1, 2], [3, 4, 5]], np.int32), np.arange(6, dtype=np.int32))
@@ -202,7 +203,7 @@ def test_texels_beyond_an_edge_are_asked_at_the_edge_and_small_charts_are_not_fo
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(64, 200), st.integers(0, 2**31 - 1), st.floats(-4, 4))
-def test_any_ball_of_any_size_unwraps_into_any_picture_without_overlap(size: int, seed: int, exponent: float) -> None:
+def test_balls_of_any_size_unwrap_without_overlap(size: int, seed: int, exponent: float) -> None:
     """Also millimetres and kilometres: xatlas drops faces below an absolute area."""
     import trimesh
 
@@ -214,7 +215,7 @@ def test_any_ball_of_any_size_unwraps_into_any_picture_without_overlap(size: int
     assert texel_areas(places, size).min() > 0.01 and most_claims(places, size) == 1
 
 
-def test_the_same_mesh_unwraps_the_same_way_each_time(baked) -> None:
+def test_unwrap_is_deterministic(baked) -> None:
     mesh = baked[0]
     again = unwrap(mesh.vertices, mesh.faces, SIZE)
     assert np.array_equal(again.uv, mesh.texture.unwrapping.uv) and np.array_equal(
@@ -222,7 +223,7 @@ def test_the_same_mesh_unwraps_the_same_way_each_time(baked) -> None:
     )
 
 
-def test_a_face_without_area_takes_the_place_of_a_neighbor() -> None:
+def test_face_without_area_gets_a_neighbors_uv() -> None:
     import trimesh
 
     ball = trimesh.creation.icosphere(subdivisions=2)
@@ -236,7 +237,7 @@ def test_a_face_without_area_takes_the_place_of_a_neighbor() -> None:
         assert np.abs(near - at).max(axis=1).min() < 1e-6, "xatlas leaves it in the picture's corner"
 
 
-def test_a_bake_that_is_told_to_stop_leaves_the_mesh_with_vertex_colors() -> None:
+def test_stopped_bake_leaves_vertex_colors() -> None:
     asked = []
 
     def stop() -> bool:
@@ -248,7 +249,7 @@ def test_a_bake_that_is_told_to_stop_leaves_the_mesh_with_vertex_colors() -> Non
     assert len(asked) == 2 and mesh.texture is None and report.texture == 0 and is_watertight(mesh.faces)
 
 
-def test_a_filled_pit_is_colored_from_its_wall_in_the_texture_too() -> None:
+def test_filled_pit_is_textured_from_its_wall() -> None:
     """Half way down the pit there is no albedo but white; its walls are green."""
 
     def rho(mu: torch.Tensor) -> torch.Tensor:
@@ -271,14 +272,14 @@ def test_a_filled_pit_is_colored_from_its_wall_in_the_texture_too() -> None:
     assert lid.sum() > 50 and shown[lid, 0].mean() < 0.3, "0.8 when it is asked where it is"
 
 
-def test_a_rendered_view_of_the_texture_shows_each_point_s_own_color() -> None:
+def test_rendered_texture_shows_each_points_color() -> None:
     """Red above, blue below: in a picture from the front the upper pixels are red."""
 
     def halves(mu: torch.Tensor) -> torch.Tensor:
         return torch.where(mu[:, 2:] > 0, torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.2, 0.8]))
 
     field = AnalyticField(union(sphere(0.3), box((0.1, 0.1, 0.35))), halves)
-    mesh, report = build_mesh(field, MeshConfig(resolution=48, triangles=900, texture=128))
+    mesh, _ = build_mesh(field, MeshConfig(resolution=48, triangles=900, texture=128))
     axes = orbit_axes(0.0, 0.0)
     seen = rasterize(mesh.vertices, mesh.faces, np.array([0, -5.0, 0.5]), axes, 2.0, 64)
     color = linear_to_display(mesh.texture.seen(seen))
@@ -290,20 +291,20 @@ def test_a_rendered_view_of_the_texture_shows_each_point_s_own_color() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 63, 4097, -5])
-def test_a_size_that_no_picture_can_have_is_refused(size: int) -> None:
+def test_texture_size_out_of_range_is_refused(size: int) -> None:
     with pytest.raises(ConfigError, match="texture"):
         build_mesh(AnalyticField(sphere(0.3)), MeshConfig(texture=size))
 
 
-def test_without_xatlas_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_xatlas_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xatlas", None)
     monkeypatch.setattr("dreamwright.backend.geometry.unwrap.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install xatlas"):
         check_unwrapper()
 
 
-def test_the_picture_is_what_the_field_says_in_display_srgb() -> None:
-    """The field's rho is display sRGB, as glTF wants a base color texture: 0.2 is 51, not 51 after another conversion."""
+def test_texture_is_display_srgb() -> None:
+    """The field's rho is display sRGB, as a glTF base color texture: 0.2 is 51 without another conversion."""
     field = AnalyticField(sphere(0.3), (0.2, 0.6, 1.0))
     mesh, _ = build_mesh(field, MeshConfig(resolution=32, triangles=300))
     flat = bake(
