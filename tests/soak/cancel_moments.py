@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Cancel at every moment of a job's life, on a real server with a real worker; each must end as it should, and soon.
+"""Cancel jobs in every state, on a real server with a real worker, and measure the time until each has ended.
 
     OMP_NUM_THREADS=1 python -m tests.soak.cancel_moments --times 20 --stuck 5 --seed 1 --folder DIR
 
-The moments, in an order drawn by the seed: while the job waits in line, while its model is loaded (half a second), in a
-step (a tenth), while its mesh is made (half a second), twice, and after its end. In "stuck" ones loading or the mesh
-never
-returns, so that the worker is ended after its grace (15 s, or 75 s for the mesh); the next job shows that the device is
-free.
+The moments, in random order: while queued, while the model is loaded (slowed to half a second), during a step (a tenth of
+a second), during meshing (half a second), two requests, and after the end. In "stuck" ones loading or meshing never
+returns, so the worker is killed after its grace period (15 s, or 75 s for meshing). The next job then finds a free device.
 """
 
 from __future__ import annotations
@@ -43,19 +41,17 @@ STUCK = ("stuck loading", "stuck mesh")
 
 @dataclass
 class Cancelled:
-    """One moment's repetitions."""
+    """Results for one moment."""
 
-    seconds: list[float] = field(default_factory=list)  # from Cancel to the end
-    steps_after: list[int] = field(
-        default_factory=list
-    )  # that the mesh has beyond what was told when Cancel was answered
+    seconds: list[float] = field(default_factory=list)  # from the cancel request to the end of the job
+    steps_after: list[int] = field(default_factory=list)  # steps in the mesh beyond the step in the cancel reply
     meshes: int = 0
     messages: set[str] = field(default_factory=set)
 
 
 @dataclass
 class Outcome:
-    """What a soak saw."""
+    """Results of a soak."""
 
     moments: dict[str, Cancelled] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
@@ -63,75 +59,75 @@ class Outcome:
 
 
 def soak(folder: Path, plan: list[str], seed: int) -> Outcome:
-    """One cancelled job for each moment of the plan."""
-    begun, dice, outcome = time.monotonic(), random.Random(seed), Outcome()
-    with running_fault_server(folder, GRACE, steps=STEPS) as opened:
+    """Cancel one job at each moment of the plan."""
+    begun, rng, outcome = time.monotonic(), random.Random(seed), Outcome()
+    with running_fault_server(folder, GRACE, steps=STEPS) as server:
         for moment in plan:
-            _one(opened, moment, dice, outcome)
+            _one(server, moment, rng, outcome)
     outcome.wall_s = time.monotonic() - begun
     return outcome
 
 
-def _one(here: FaultInjectionServer, moment: str, dice: random.Random, outcome: Outcome) -> None:
+def _one(server: FaultInjectionServer, moment: str, rng: random.Random, outcome: Outcome) -> None:
     found = outcome.moments.setdefault(moment, Cancelled())
-    before = here.submit(SLOW["step"]) if moment == "waiting" else None
-    name = here.submit(SLOW.get({"twice": "step"}.get(moment, moment)))
-    _until(here, moment, name, before, dice)
+    before = server.submit(SLOW["step"]) if moment == "waiting" else None
+    name = server.submit(SLOW.get({"twice": "step"}.get(moment, moment)))
+    _until(server, moment, name, before, rng)
     sent = time.monotonic()
-    told = here.cancel(name)
+    reply = server.cancel(name)
     if moment == "twice":
-        here.wait(dice.uniform(0.0, 0.2))
-        again = here.cancel(name)
+        server.wait(rng.uniform(0.0, 0.2))
+        again = server.cancel(name)
         if again.state not in ("cancelling", "cancelled"):
-            outcome.faults.append(f"the second Cancel was answered with {again.state}")
-    job = here.ended(name)
+            outcome.faults.append(f"the second cancel request returned {again.state}")
+    job = server.ended(name)
     found.seconds.append(
-        max(0.0, here.lives[name].first(lambda seen: seen.state in ("cancelled", "succeeded", "failed")) - sent)
+        max(0.0, server.lives[name].first(lambda seen: seen.state in ("cancelled", "succeeded", "failed")) - sent)
     )
     found.messages.add(job.message)
     if job.state != ("succeeded" if moment == "after" else "cancelled"):
         outcome.faults.append(f"{moment}: the job is {job.state}: {job.message}")
     if job.mesh_bytes:
         found.meshes += 1
-        done = decode_mesh((here.server.store.job_folder(name) / MESH_FILE).read_bytes()).facts["steps"]
-        found.steps_after.append(done - told.step)
-        if done - told.step > 2:  # the one in hand when Cancel came, and one whose end was not read yet
-            outcome.faults.append(f"{moment}: {done - told.step} steps after Cancel")
+        done = decode_mesh((server.server.store.job_folder(name) / MESH_FILE).read_bytes()).facts["steps"]
+        found.steps_after.append(done - reply.step)
+        if done - reply.step > 2:  # the running step, and one whose report was not read yet
+            outcome.faults.append(f"{moment}: {done - reply.step} steps after the cancel request")
     if bool(job.mesh_bytes) != (moment in ("step", "mesh", "twice", "after")):
         outcome.faults.append(f"{moment}: {job.mesh_bytes} bytes of mesh; {job.message}")
     if moment in STUCK:
         grace = GRACE.cancel_seconds * (MESH_CANCEL_FACTOR if moment == "stuck mesh" else 1.0)
         if found.seconds[-1] < grace - 0.5 or f"did not stop within {grace:.0f} s" not in job.message:
             outcome.faults.append(f"{moment}: it ended after {found.seconds[-1]:.1f} s: {job.message}")
-        after = here.ended(here.submit())
+        after = server.ended(server.submit())
         if after.state != "succeeded":
             outcome.faults.append(f"{moment}: the next job {after.state}: {after.message}")
     if before is not None:
-        here.cancel(before)
-        here.ended(before)
+        server.cancel(before)
+        server.ended(before)
     print(f"{moment}: {job.state} after {found.seconds[-1]:.2f} s, {found.steps_after[-1:]} steps", flush=True)
 
 
-def _until(here: FaultInjectionServer, moment: str, name: str, before: str | None, dice: random.Random) -> None:
-    """Until the moment has come, and a bit into it."""
+def _until(server: FaultInjectionServer, moment: str, name: str, before: str | None, rng: random.Random) -> None:
+    """Wait until the moment, plus a random part of it."""
     if before is not None:
-        here.wait_until(lambda: here.job(before).step >= 1)
+        server.wait_until(lambda: server.job(before).step >= 1)
     elif moment in ("loading", "stuck loading"):
-        here.wait_until(lambda: bool(here.faults_injected(name)))
-        here.wait(dice.uniform(0.0, 0.4))
+        server.wait_until(lambda: bool(server.faults_injected(name)))
+        server.wait(rng.uniform(0.0, 0.4))
     elif moment in ("step", "twice"):
-        target = dice.randint(2, STEPS - 3)
-        here.wait_until(lambda: here.job(name).step >= target)
-        here.wait(dice.uniform(0.0, 0.1))
+        target = rng.randint(2, STEPS - 3)
+        server.wait_until(lambda: server.job(name).step >= target)
+        server.wait(rng.uniform(0.0, 0.1))
     elif moment in ("mesh", "stuck mesh"):
-        here.wait_until(lambda: bool(here.faults_injected(name)))
-        here.wait(dice.uniform(0.0, 0.4))
+        server.wait_until(lambda: bool(server.faults_injected(name)))
+        server.wait(rng.uniform(0.0, 0.4))
     else:
-        here.ended(name)
+        server.ended(name)
 
 
 def table(outcome: Outcome) -> list[dict[str, Any]]:
-    """A row a moment."""
+    """One row for each moment."""
     return [
         {
             "moment": moment,
@@ -148,7 +144,9 @@ def table(outcome: Outcome) -> list[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=20, help="repetitions of each moment")
-    parser.add_argument("--stuck", type=int, default=2, help="of each in which loading or the mesh never returns")
+    parser.add_argument(
+        "--stuck", type=int, default=2, help="repetitions of each moment in which loading or meshing never returns"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
     options = parser.parse_args()
