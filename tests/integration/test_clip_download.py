@@ -8,11 +8,11 @@ import json
 import pytest
 
 from dreamwright.backend.errors import ModelError, PromptError
-from dreamwright.backend.evaluation.samples import of_mesh, starter_prop
+from dreamwright.backend.evaluation.samples import render_sample, starter_prop
 from dreamwright.backend.guidance.clip_model import load_image_text
 from dreamwright.backend.models.local import local_models, resolve_model
-from dreamwright.backend.models.registry import BY_NAME, MODELS, PACKAGED
 from dreamwright.backend.models.model_files import is_clip_folder, missing_files, needed_files
+from dreamwright.backend.models.registry import BY_NAME, MODELS, PACKAGED
 from dreamwright.backend.starter import domain
 from tests.testing.fake_hub import Repository, folder_files
 from tests.testing.hub_downloads import models_folder, says
@@ -62,16 +62,26 @@ def test_of_a_repositorys_names_those_that_clip_is_loaded_from_are_needed():
         "preprocessor_config.json",
         "vocab.json",
         "merges.txt",
+        "tokenizer_config.json",
         "model.safetensors",
         "model.fp16.safetensors",
         "x/y.json",
         "LICENSE",
     ]
     assert needed_files(names, index, "it") == sorted(
-        ["config.json", "preprocessor_config.json", "vocab.json", "merges.txt", "model.fp16.safetensors", "LICENSE"]
+        [
+            "config.json",
+            "preprocessor_config.json",
+            "tokenizer_config.json",
+            "vocab.json",
+            "merges.txt",
+            "model.fp16.safetensors",
+            "LICENSE",
+        ]
     )
-    with pytest.raises(ModelError, match="lacks tokenizer.json"):
-        needed_files([name for name in names if name != "merges.txt"], index, "it")
+    for name in ("merges.txt", "vocab.json", "tokenizer_config.json", "preprocessor_config.json"):
+        with pytest.raises(ModelError, match=f"lacks {name}"):
+            needed_files([other for other in names if other != name], index, "it")
 
 
 def test_every_kind_of_model_has_one_in_the_package_that_says_its_kind():
@@ -85,7 +95,7 @@ def test_the_packaged_image_text_models_tell_colors_of_props_that_they_never_saw
     model = load_image_text(resolve_model(name))
     right = []
     for color in ("red", "blue", "yellow", "black"):
-        shown = of_mesh(starter_prop(f"a {color} mushroom", 0), 0, 0, 64, azimuths=2).color
+        shown = render_sample(starter_prop(f"a {color} mushroom", 0), 0, 0, 64, 30.0, azimuths=2).color
         best = model.scores(shown, [f"a {other} mushroom" for other in domain.COLORS]).argmax(-1)
         right += [list(domain.COLORS)[index] == color for index in best.tolist()]
     assert sum(right) >= 6, right  # chance is 1 of 8

@@ -29,7 +29,7 @@ from tests.testing.hub_downloads import MB, models_folder, says
         ),
         ({"model_index.json": b"{"}, ("model_index.json that cannot be read",)),
         ("pickled", ("only pickled weights of its unet (diffusion_pytorch_model.bin)", ".safetensors")),
-        ("shard", ("no weights of its unet",)),
+        ("shard", ("lacks unet/diffusion_pytorch_model-00002-of-00002.safetensors",)),
     ],
 )
 def test_what_is_no_supported_pipeline_is_refused_before_its_weights_are_fetched(hub, env, here, tiny, files, texts):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -42,12 +44,13 @@ def test_each_stage_releases_the_papers_settings():
     """Section 3.2's and A.2's ranges by hand; 1.25 and 1.025 are the middles of [1, 1.5] and U(0.7, 1.35)."""
     stages = [stage_config(PAPER, name) for name in STAGE_NAMES]
     assert differing(PAPER, stages[0]) == pytest.approx({
-        "camera.elevation_min": 30.0, "camera.elevation_max": 30.0, "camera.distance_min": 1.25, "camera.distance_max": 1.25,
+        "camera.elevation_min": 30.0, "camera.elevation_max": 30.0,
+        "camera.distance_min": 1.25, "camera.distance_max": 1.25,
         "camera.focal_min": 1.025, "camera.focal_max": 1.025, "camera.fill_min": 0.725, "camera.fill_max": 0.725,
         "camera.look_at_std": 0.0, "camera.up_std": 0.0, "camera.position_offset": 0.0,
         "guidance.view_dependent": False, "shading.shaded_probability": 0.0, "shading.textureless_probability": 0.0,
     })  # fmt: skip
-    released = [differing(below, above) for below, above in zip(stages, stages[1:])]
+    released = [differing(below, above) for below, above in pairwise(stages)]
     assert {name.split(".")[0] for name in released[0]} == {"camera"} and stages[1].camera == PAPER.camera
     assert released[1:] == [
         {"guidance.view_dependent": True},

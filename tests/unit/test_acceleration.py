@@ -14,9 +14,9 @@ from diffusers import UNet2DConditionModel
 
 from dreamwright.backend.config.schema import GuidanceConfig, ModelConfig
 from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.models.acceleration import accelerate, missing_for_compiling
-from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.text.prompts import PromptEmbeddings
 from tests.testing.tiny_pipeline import write_pipeline
 

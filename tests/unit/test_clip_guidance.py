@@ -134,7 +134,7 @@ def test_each_crop_has_a_background_of_its_own_and_the_mean_of_their_scores_coun
     corners = (torch.rand((1, 3, 2), generator=generator) * 8).long()[0].tolist()
     behind = random_backgrounds(1, 3, SIDE, generator)[0].double()
     cosines = []
-    for (top, left), background in zip(corners, behind):
+    for (top, left), background in zip(corners, behind, strict=True):
         cut = slice(top, top + SIDE), slice(left, left + SIDE)
         picture = color[0][(slice(None), *cut)] + (1 - opacity[0][(slice(None), *cut)]) * background
         cosines.append(float(model.scores(picture[None].clamp(0, 1), [PROMPTS[0]])))

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -66,12 +68,12 @@ def test_prompts_name_every_prop() -> None:
 
 def test_summary_counts_janus_faces_and_holes() -> None:
     def row(prompt: str, **changes: object) -> PromptResult:
-        values = dict(
+        plain = PromptResult(
             prompt=prompt, silhouette_iou=0.8, scale=1.0, rotation_deg=0.0, chamfer=0.02, f_score=0.9, albedo_error=0.1,
             color_right=True, geometry_right=False, retrieved="", retrieved_geometry="", fronts=1, janus=0,
             hole_open=None, seconds=60.0,
         )  # fmt: skip
-        return PromptResult(**(values | changes))
+        return replace(plain, **changes)
 
     figures = summarize(
         [

@@ -28,7 +28,7 @@ def test_the_old_names_of_a_vaes_attention_are_understood(copy):
     renamed = {}
     for name, tensor in load_file(file).items():
         for old, new in (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")):
-            name = name.replace(f".{new}.", f".{old}.")
+            name = name.replace(f".{new}.", f".{old}.")  # replaced again for each pair  # noqa: PLW2901  # once for each pair
         renamed[name] = tensor
     assert any(".proj_attn." in name for name in renamed)
     x = torch.rand(1, 3, 16, 16) * 2 - 1

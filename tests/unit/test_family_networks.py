@@ -28,7 +28,7 @@ def recorded(network: torch.nn.Module) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
 
     def record(module: Any, args: tuple, kwargs: dict, output: tuple) -> None:
-        names = dict(zip(("sample", "timestep"), args)) | kwargs
+        names = dict(zip(("sample", "timestep"), args, strict=False)) | kwargs
         names["sample"] = names.pop("hidden_states", names.get("sample"))
         names |= names.pop("added_cond_kwargs", None) or {}
         tensors = {name: value for name, value in names.items() if isinstance(value, torch.Tensor)}

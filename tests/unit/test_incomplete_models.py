@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""No part of a model is ever replaced by a library's default: a damaged folder is refused by name, or gives the same numbers."""
+"""No part of a model is replaced by a library's default: a damaged folder is refused by name or gives equal numbers."""
 
 from __future__ import annotations
 

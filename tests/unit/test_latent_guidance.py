@@ -199,7 +199,7 @@ def published(folders, tmp_path) -> Path:
 
 @pytest.mark.parametrize("omega", [4.0, 1e8])
 def test_gradients_of_any_size_pass_a_float16_encoder(published, omega):
-    """Its way back is linear, so that a scale can be taken out before and put in again after; the second would be infinite."""
+    """The backward pass is linear, so a scale can be taken out before it and put back after it."""
     half = load_denoiser(published, dtype=torch.float16)
     assert half.vae.dtype == torch.float16
     image = pictured(16)

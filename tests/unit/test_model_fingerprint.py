@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A model is identified by its contents: equal for copies, different after any change of a file that it is loaded from."""
+"""A model is identified by its contents: equal for copies, different after any change of a file that is loaded."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DREAMWRIGHT_MODELS", str(tmp_path / "models"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    local._say_hidden.cache_clear()
+    local._warn_hidden.cache_clear()
 
 
 def snapshot(source: Path, repo_id: str, revision: str) -> Path:
@@ -120,7 +120,8 @@ def test_the_panel_and_the_list_say_how_to_get_what_is_not_here():
 def test_listing_models_loads_neither_torch_nor_a_network_library():
     code = (
         "import sys; from dreamwright.backend.cli.main import main; main(['models']);"
-        "print([name for name in ('torch', 'diffusers', 'transformers', 'httpx', 'httpx2', 'requests') if name in sys.modules])"
+        "heavy = ('torch', 'diffusers', 'transformers', 'httpx', 'httpx2', 'requests');"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr

@@ -43,7 +43,7 @@ def test_sampling_goes_through_all_offsets_of_the_grid() -> None:
 )
 def test_rolled_is_torchs_roll_picture_by_picture(size: int, seed: int, offsets: list[tuple[int, int]]) -> None:
     pictures = torch.rand(len(offsets), 3, size, size + 1, generator=torch.Generator().manual_seed(seed))
-    wanted = torch.stack([picture.roll(offset, (1, 2)) for picture, offset in zip(pictures, offsets)])
+    wanted = torch.stack([picture.roll(offset, (1, 2)) for picture, offset in zip(pictures, offsets, strict=True)])
     moved = rolled(pictures, torch.tensor(offsets))
     assert torch.equal(moved, wanted) and torch.equal(rolled(moved, -torch.tensor(offsets)), pictures)
 

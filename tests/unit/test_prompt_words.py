@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One rule reads prompts on both sides: punctuation, articles, plurals and synonyms are understood, the rest is named."""
+"""One rule reads prompts in the panel and the backend: punctuation, articles, plurals and synonyms are understood."""
 
 from __future__ import annotations
 
 import json
 import random
 import string
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -212,10 +213,9 @@ def test_both_sides_accept_it_and_the_embedding_is_the_caption_s(pair: tuple[str
     assert torch.equal(embedded[0], embedded[1])
 
 
-def starter_encoder(known: list[PipelineTextEncoder] = []) -> PipelineTextEncoder:  # noqa: B006  # loaded once
-    if not known:
-        known.append(PipelineTextEncoder(open_pipeline(resolve_model("starter")), "cpu", torch.float32, None))
-    return known[0]
+@cache
+def starter_encoder() -> PipelineTextEncoder:
+    return PipelineTextEncoder(open_pipeline(resolve_model("starter")), "cpu", torch.float32, None)
 
 
 def test_the_server_sends_the_vocabulary_and_both_sides_say_the_same() -> None:

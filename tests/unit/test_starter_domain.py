@@ -113,7 +113,7 @@ def test_solids_are_closed_and_face_outwards(solid: solids.Solid) -> None:
     edges: dict[tuple[int, int], int] = {}
     volume = 0.0
     for face in faces:
-        for a, b in zip(face, (*face[1:], face[0])):
+        for a, b in zip(face, (*face[1:], face[0]), strict=True):
             edges[(a, b)] = edges.get((a, b), 0) + 1
         for i in range(1, len(face) - 1):
             volume += np.dot(vertices[face[0]], np.cross(vertices[face[i]], vertices[face[i + 1]])) / 6
@@ -138,7 +138,9 @@ def photographs(tmp_path: Path) -> Path:
 def test_pictures_show_the_captions_color_view_and_look(photographs: Path, generator: torch.Generator) -> None:
     pictures = PhotographSet(photographs, looks=LookConfig(color_jitter=0.0, drop_caption=0.0, drop_view=0.0))
     batch = pictures.sample(60, 64, generator)
-    for image, caption, color, prop in zip(batch.images, batch.captions, batch.colors.tolist(), batch.props.tolist()):
+    for image, caption, color, prop in zip(
+        batch.images, batch.captions, batch.colors.tolist(), batch.props.tolist(), strict=True
+    ):
         assert domain.PROPS[prop].name in caption
         assert {0: "front view", 1: "right side view" if "right" in caption else "side view", 2: "back view"}[
             prop
@@ -156,7 +158,7 @@ def test_pictures_show_the_captions_color_view_and_look(photographs: Path, gener
 def test_views_from_above_are_drawn_more_often_and_told_apart_by_direction(
     photographs: Path, generator: torch.Generator
 ) -> None:
-    """A mushroom from above weighs 1.5 of 1.5 + 2 (a fronted snowman) + 1 (a table); 15% of its captions name no direction."""
+    """A mushroom from above weighs 1.5 of 1.5 + 2 (a snowman, with a front) + 1 (a table); 15% name no direction."""
     described = photographs / "shard-001-0000.json"
     shots = json.loads(described.read_text())
     shots[0] |= {"azimuth": 225.0, "elevation": 75.0}

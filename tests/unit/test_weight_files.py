@@ -96,9 +96,12 @@ def test_weights_of_a_name_that_no_library_reads_are_named(tmp_path):
 def test_shards_come_whole_with_their_own_index_and_a_torn_set_is_none():
     shards = [f"text_encoder/model{half}-0000{i}-of-00002.safetensors" for half in ("", ".fp16") for i in (1, 2)]
     listing = [
-        "model_index.json", "domain.json", "scheduler/scheduler_config.json", "tokenizer/spiece.model", "tokenizer/tokenizer_config.json", *shards,
-        "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "text_encoder/config.json", "text_encoder/model.safetensors.index.json",
-        "text_encoder/model.safetensors.index.fp16.json", "text_encoder/pytorch_model.bin.index.json", "safety_checker/model.safetensors",
+        "model_index.json", "domain.json", "scheduler/scheduler_config.json", "tokenizer/spiece.model",
+        "tokenizer/tokenizer_config.json", *shards,
+        "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "text_encoder/config.json",
+        "text_encoder/model.safetensors.index.json",
+        "text_encoder/model.safetensors.index.fp16.json", "text_encoder/pytorch_model.bin.index.json",
+        "safety_checker/model.safetensors",
     ]  # fmt: skip
     index = {"_class_name": "IFPipeline"}
     needed = needed_files(listing, index, "it")

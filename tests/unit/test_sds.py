@@ -88,7 +88,8 @@ def test_the_gradient_is_unbiased_for_a_gaussian_prior(config, weighting):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.sampled_from(PREDICTION_TYPES), st.floats(0, 50), st.booleans(), st.integers(1, 3), st.integers(2, 6), st.integers(0, 99)
+    st.sampled_from(PREDICTION_TYPES), st.floats(0, 50), st.booleans(), st.integers(1, 3),
+    st.integers(2, 6), st.integers(0, 99),
 )  # fmt: skip
 def test_every_prediction_type_gives_the_same_gradient(kind, omega, flow, views, size, seed):
     oracle = GaussianOracle(means(size), 0.4, flow_schedule if flow else cosine_schedule)
@@ -117,7 +118,7 @@ def test_guidance_is_the_papers_form_in_one_call_on_twice_the_images():
 
 
 def test_perp_neg_pushes_from_the_opposite_view_but_never_from_the_prompt():
-    """u + (1 + omega) (c - u - w p), p = (o - u) less its share along c - u; no effect where the opposite is the prompt."""
+    """u + (1 + omega) (c - u - w p), p = the part of o - u perpendicular to c - u; no effect where o = c."""
     oracle, calls = GaussianOracle(means(), 0.3), []
     predict = oracle.predict_noise
     oracle.predict_noise = lambda z_t, t, c: calls.append(len(z_t)) or predict(z_t, t, c)

@@ -44,11 +44,12 @@ def sampled_deviation(std: float, steps: int) -> float:
     for i, (alpha, sigma) in enumerate(levels):
         gain = alpha * std**2 / (alpha**2 * std**2 + sigma**2)  # of x0_hat = m + gain (z - alpha m)
         if i + 1 == steps:
-            return gain * math.sqrt(variance)
+            break
         alpha_s, sigma_s = levels[i + 1]
         added = sigma**2 - (alpha / alpha_s) ** 2 * sigma_s**2
         slope = alpha / alpha_s * sigma_s**2 / sigma**2 + alpha_s * added / sigma**2 * gain
         variance = slope**2 * variance + added * sigma_s**2 / sigma**2
+    return gain * math.sqrt(variance)
 
 
 def test_ancestral_samples_of_a_gaussian_have_its_mean_and_deviation():

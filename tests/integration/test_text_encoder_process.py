@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Text encoders in a process of their own: the same embeddings, nothing left in this one, clear ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreamwright.backend.config.schema import TextConfig
+from dreamwright.backend.errors import ConfigError, ModelError, OutOfMemoryError, RunError, StoppedError
+from dreamwright.backend.models.local import resolve_model
+from dreamwright.backend.models.parameter_counts import loaded_weights, parameter_count
+from dreamwright.backend.models.pipeline_folder import PipelineFolder, open_pipeline
+from dreamwright.backend.text import encoder_process
+from dreamwright.backend.text.encoder import PipelineTextEncoder
+from dreamwright.backend.text.encoder_process import (
+    SubprocessTextEncoder,
+    embedding_cache,
+    make_text_encoder,
+    text_bytes,
+)
+from tests.testing.tiny_pipeline import write_pipeline
+
+PROMPTS = ["a red mushroom, front view", "", "a blue chair"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> PipelineFolder:
+    return open_pipeline(write_pipeline(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+def separate(folder: PipelineFolder, cache: Path | None = None, **options: object) -> SubprocessTextEncoder:
+    return SubprocessTextEncoder(folder, "cpu", torch.float32, cache, **options)
+
+
+def never(*_: object) -> None:
+    raise AssertionError("an encoder was loaded in this process")
+
+
+@pytest.mark.slow
+def test_a_child_gives_bitwise_the_same_and_the_cache_then_needs_no_child(
+    folder: PipelineFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = PipelineTextEncoder(folder, "cpu", torch.float32, None).embed(PROMPTS)
+    monkeypatch.setattr("dreamwright.backend.text.encoder.load_model", never)
+    first = separate(folder, tmp_path)
+    there = first.embed(PROMPTS)
+    assert there.tensors.keys() == here.tensors.keys()
+    assert all(torch.equal(there.tensors[name], here.tensors[name]) for name in here.tensors)
+    assert first.processes_started == 1 and not first.is_loaded and first.child is None
+    first.free()
+    first.embed(PROMPTS[::-1])
+    second = separate(folder, tmp_path)
+    assert torch.equal(second.embed(PROMPTS).tensors["hidden"], here.tensors["hidden"])
+    assert (first.processes_started, second.processes_started) == (1, 0)
+
+
+@pytest.mark.slow
+def test_the_childs_model_error_is_the_parents(folder: PipelineFolder, tmp_path: Path) -> None:
+    copy = open_pipeline(shutil.copytree(folder.path, tmp_path / "model"))
+    weights = copy.path / "text_encoder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="text_encoder.*download the model again") as caught:
+        separate(copy).embed(["a chair"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_child_that_the_system_kills_is_told_of_with_advice(folder: PipelineFolder) -> None:
+    text = separate(folder, should_stop=lambda: os.kill(text.child.pid, signal.SIGKILL))
+    with pytest.raises(OutOfMemoryError, match="system killed.*text.precision.*text.device=cpu") as caught:
+        text.embed(["a chair"])
+    assert caught.value.exit_code == 1 and "\n" not in str(caught.value)
+
+
+def test_a_child_that_ends_for_no_known_reason_fails_the_run_in_one_line(folder: PipelineFolder) -> None:
+    text = separate(folder, should_stop=lambda: os.kill(text.child.pid, signal.SIGSEGV))
+    with pytest.raises(RunError, match="signal 11"):
+        text.embed(["a chair"])
+
+
+@pytest.mark.parametrize("how", ["asked to", "by Ctrl-C"])
+def test_stopping_ends_the_child(folder: PipelineFolder, how: str) -> None:
+    seen: list[subprocess.Popen[bytes]] = []
+
+    def stop() -> bool:
+        seen.append(text.child)
+        if how == "by Ctrl-C":
+            raise KeyboardInterrupt
+        return True
+
+    text = separate(folder, should_stop=stop)
+    with pytest.raises(StoppedError if how == "asked to" else KeyboardInterrupt) as caught:
+        text.embed(["a chair"])
+    assert len(seen) == 1 and seen[0].returncode is not None and text.child is None
+    if how == "asked to":
+        assert caught.value.exit_code == 130
+
+
+@pytest.mark.slow
+def test_a_child_without_a_parent_ends() -> None:
+    """Its stdin closes, whatever became of the parent."""
+    code = (
+        "import time; from dreamwright.backend.text import encoder_process as t; "
+        "t.run_request = lambda request: time.sleep(60); t.main()"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    child.stdin.write(b"{}\n")
+    child.stdin.close()
+    assert child.wait(50) == 1
+
+
+class Breaking(PipelineTextEncoder):
+    """Runs out of memory while encoding, in this process, as `answer` does in the child's."""
+
+    def encode(self, texts: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB\nGPU 0 has ...")
+
+
+def test_out_of_memory_in_the_child_becomes_advice(
+    folder: PipelineFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder_process, "PipelineTextEncoder", Breaking)
+    request = {
+        "folder": str(folder.path), "device": "cpu", "dtype": "float32", "int8": False, "threads": 1,
+        "prompts": ["a chair"], "work": str(tmp_path),
+    }  # fmt: skip
+    status = encoder_process.run_request(request)
+    failure = encoder_process._failure(tmp_path, status)
+    assert isinstance(failure, OutOfMemoryError) and "20.00 GiB" in str(failure) and "text.precision" in str(failure)
+    assert "\n" not in str(failure)
+
+
+def test_encoders_that_cannot_fit_are_refused_before_a_child_starts(
+    folder: PipelineFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder_process, "free_bytes", lambda device: 1000)
+    text = separate(folder)
+    with pytest.raises(ConfigError, match="1 MB is free.*text.precision"):
+        text.embed(["a chair"])
+    assert text.processes_started == 0
+
+
+def test_small_encoders_stay_and_large_ones_go_unless_configured(
+    folder: PipelineFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The starter's, of 0.7 MB, are not worth the seconds that a process takes to import torch."""
+    starter = open_pipeline(resolve_model("starter"))
+
+    def kind(of: PipelineFolder, **settings: str) -> type:
+        return type(make_text_encoder(of, "cpu", torch.float32, TextConfig(**settings)))
+
+    assert kind(starter) is PipelineTextEncoder and kind(starter, process="own") is SubprocessTextEncoder
+    monkeypatch.setattr(encoder_process, "OWN_PROCESS_BYTES", text_bytes(folder, torch.float32))
+    assert kind(folder) is SubprocessTextEncoder and kind(folder, process="same") is PipelineTextEncoder
+    assert kind(folder, precision="bfloat16") is PipelineTextEncoder  # half as large
+
+
+def test_precision_and_device_are_what_is_configured(folder: PipelineFolder) -> None:
+    network = torch.float16
+    assert make_text_encoder(folder, "cpu", network).dtype == network
+    assert make_text_encoder(folder, "cpu", network, TextConfig(precision="float32")).dtype == torch.float32
+    on_gpu = make_text_encoder(folder, "cuda", network, TextConfig(device="cpu"))
+    assert (on_gpu.device, on_gpu.dtype) == (torch.device("cpu"), torch.float32)
+    whole = make_text_encoder(folder, "cpu", torch.float32).embed(PROMPTS).tensors["hidden"]
+    half = (
+        make_text_encoder(folder, "cpu", torch.float32, TextConfig(precision="bfloat16"))
+        .embed(PROMPTS)
+        .tensors["hidden"]
+    )
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), whole, rtol=0.05, atol=0.05)
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no CUDA device"):
+            make_text_encoder(folder, "cpu", network, TextConfig(device="cuda"))
+
+
+def test_int8_without_its_library_names_what_to_install(folder: PipelineFolder) -> None:
+    if find_spec("torchao"):
+        pytest.skip("torchao is installed, so nothing is missing here")
+    with pytest.raises(ConfigError, match=r"torchao.*dreamwright\[int8\]"):
+        make_text_encoder(folder, "cpu", torch.float32, TextConfig(precision="int8", cache=False)).embed(["a chair"])
+
+
+@pytest.mark.slow
+def test_int8_weights_give_nearly_the_same_embeddings(folder: PipelineFolder) -> None:
+    """Largest error of 8-bit rows: half a step of 1/127 of the largest weight, some 0.4% of it a product."""
+    if not find_spec("torchao"):
+        pytest.skip("torchao is not installed: pip install 'dreamwright[int8]' to test 8-bit text encoders")
+    whole = PipelineTextEncoder(folder, "cpu", torch.float32, None).embed(PROMPTS).tensors["hidden"]
+    small = separate(folder, int8=True)
+    small.dtype = torch.bfloat16
+    got = small.embed(PROMPTS).tensors["hidden"].float()
+    assert 0 < float((got - whole).norm() / whole.norm()) < 0.03
+
+
+def test_the_cache_has_a_place_by_the_platforms_conventions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert embedding_cache() == Path(os.environ["DREAMWRIGHT_CACHE"]) / "embeddings"
+    monkeypatch.delenv("DREAMWRIGHT_CACHE")
+    if sys.platform == "linux":
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        assert embedding_cache() == tmp_path / "dreamwright" / "embeddings"
+
+
+def test_other_precisions_have_other_entries_in_the_cache(folder: PipelineFolder, tmp_path: Path) -> None:
+    for precision in ("float32", "bfloat16"):
+        make_text_encoder(folder, "cpu", torch.float32, TextConfig(precision=precision), cache=tmp_path).embed(
+            ["a chair"]
+        )
+    assert len(list(tmp_path.iterdir())) == 2
+    eight = PipelineTextEncoder(folder, "cpu", torch.bfloat16, tmp_path, int8=True)
+    assert not eight._path("a chair").is_file()
+
+
+def test_weights_are_counted_from_the_headers_of_what_would_be_loaded(folder: PipelineFolder, tmp_path: Path) -> None:
+    from transformers import T5EncoderModel
+
+    encoder = T5EncoderModel.from_pretrained(folder.path / "text_encoder", torch_dtype="float32")
+    counted = sum({p.data_ptr(): p.numel() for p in encoder.parameters()}.values())
+    assert parameter_count(folder, "text_encoder") == counted
+    copy = open_pipeline(shutil.copytree(folder.path, tmp_path / "model"))
+    weights = copy.path / "text_encoder"
+    shutil.copy(weights / "model.safetensors", weights / "model.fp16.safetensors")
+    shutil.copy(weights / "model.safetensors", weights / "model-00001-of-00002.safetensors")
+    assert [f.name for f in loaded_weights(copy, "text_encoder", torch.float32)] == ["model.safetensors"]
+    assert [f.name for f in loaded_weights(copy, "text_encoder", torch.float16)] == ["model.fp16.safetensors"]
+    (weights / "model.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(ModelError, match="header"):
+        parameter_count(copy, "text_encoder")
