@@ -52,7 +52,7 @@ def best_pieces(text: str) -> list[int]:
     ids = {piece: i for i, (piece, _) in enumerate(PIECES)}
     found = []
     for word in text.split():
-        word = "▁" + word  # as SentencePiece marks it  # noqa: PLW2901  # as SentencePiece marks it
+        word = "▁" + word  # noqa: PLW2901  # as SentencePiece marks it
         ways = []
         for cuts in itertools.product((False, True), repeat=len(word) - 1):
             edges = [0, *(i + 1 for i, cut in enumerate(cuts) if cut), len(word)]
