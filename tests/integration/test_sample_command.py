@@ -25,11 +25,10 @@ def model(tmp_path_factory):
 def call(*words: object) -> int:
     parser = argparse.ArgumentParser()
     sample.add_arguments(parser.add_subparsers())
-    args = parser.parse_args(["sample", *map(str, words)])
-    return args.run(args)
+    return sample.run(parser.parse_args(["sample", *map(str, words)]))
 
 
-def test_a_grid_of_ancestral_samples_is_written_with_its_provenance(model, tmp_path, capsys):
+def test_grid_of_samples_with_provenance(model, tmp_path, capsys):
     out = tmp_path / "x.png"
     words = (
         "A red mushroom",
@@ -56,7 +55,7 @@ def test_a_grid_of_ancestral_samples_is_written_with_its_provenance(model, tmp_p
     assert "wrote" in capsys.readouterr().out
 
 
-def test_symmetric_distillation_writes_a_mirror_image(model, tmp_path):
+def test_symmetric_images_are_mirrored(model, tmp_path):
     out = tmp_path / "x.png"
     call("a blue chair", "--out", out, "--model", model, "--method", "sds", "--symmetric", "--steps", 4)
     pixels = np.asarray(Image.open(out))
@@ -77,7 +76,7 @@ def test_symmetric_distillation_writes_a_mirror_image(model, tmp_path):
         (["--out", "{}/x.png", "--device", "toaster"], ConfigError, "--device 'toaster'"),
     ],
 )
-def test_bad_arguments_are_refused_before_any_model_is_loaded(tmp_path, monkeypatch, words, error, message):
+def test_bad_arguments_are_refused_before_loading(tmp_path, monkeypatch, words, error, message):
     def refuse(*args, **options):
         raise AssertionError("a model was loaded")
 
@@ -88,7 +87,7 @@ def test_bad_arguments_are_refused_before_any_model_is_loaded(tmp_path, monkeypa
     assert "\n" not in str(caught.value)
 
 
-def test_bad_prompts_and_models_leave_an_existing_picture_alone(model, tmp_path):
+def test_refusals_overwrite_nothing(model, tmp_path):
     out = tmp_path / "x.png"
     out.write_bytes(b"old")
     for prompt, chosen, error in (
@@ -103,7 +102,7 @@ def test_bad_prompts_and_models_leave_an_existing_picture_alone(model, tmp_path)
     assert out.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_grid_keeps_every_pixel_in_reading_order():
+def test_grid_is_in_reading_order():
     images = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 2, 4) / 10
     grid = image_grid(images)
     assert grid.shape == (3, 2 * 2 + GAP, 3 * 4 + 2 * GAP)

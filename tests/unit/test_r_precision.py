@@ -174,8 +174,8 @@ def test_elevation_changes_the_renders():
         image = render_sample_with_albedo(cube, 0, 0, 64, elevation, azimuths=1).albedo[0, 0]
         heights.append(int((image > 0.9).any(dim=1).sum()))
     # Scaled to radius 0.5, a = 0.5 / sqrt(3) = 0.289, seen from 1.9 with focal length 0.8 * 1.9 image widths. At the
-    # horizon the near face is 2 a * 1.52 / (1.9 - a) = 0.545 images high, 35 rows of 64; at 45 degrees the upper far and
-    # the lower near edge, at a sqrt(2) and depth 1.9, are 2 a sqrt(2) * 1.52 / 1.9 = 0.653 apart, 42 rows.
+    # horizon the near face is 2 a * 1.52 / (1.9 - a) = 0.545 images high, 35 rows of 64; at 45 degrees the upper far
+    # and the lower near edge, at a sqrt(2) and depth 1.9, are 2 a sqrt(2) * 1.52 / 1.9 = 0.653 apart, 42 rows.
     assert heights == pytest.approx([35, 42], abs=2)
 
 
@@ -240,7 +240,7 @@ def test_seeds_that_are_asked_for_and_missing_are_exhibits_without_pictures(tmp_
 
 
 def test_sheet_shows_every_seed_and_names_missing_meshes():
-    """One tile of 96 pixels under a line of 14 each: prompt 0 of seeds 0 and 1, then prompt 1, whose seed 1 is missing."""
+    """A tile of 96 pixels under a line of 14 each: prompt 0 of seeds 0 and 1, then prompt 1, whose seed 1 is missing."""
 
     def shown(prompt: int, seed: int, grey: float) -> RenderedSample:
         images = torch.full((4, 3, 8, 8), grey)
