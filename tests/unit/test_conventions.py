@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "geometry": LEAVES | {"cameras", "mesh_rendering"},
     "io": LEAVES | {"geometry"},
     "models": LEAVES | {"fields", "starter"},
-    "text": LEAVES | {"models", "starter"},
+    "text": LEAVES | {"io", "models"},
     "guidance": LEAVES | {"cameras", "models", "runtime", "text"},
     "scenes": LEAVES
     | {"cameras", "fields", "geometry", "guidance", "mesh_rendering", "optimizers", "rendering", "runtime", "text"},
