@@ -240,7 +240,7 @@ def test_seeds_that_are_asked_for_and_missing_are_exhibits_without_pictures(tmp_
 
 
 def test_sheet_shows_every_seed_and_names_missing_meshes():
-    """A tile of 96 pixels under a line of 14 each: prompt 0 of seeds 0 and 1, then prompt 1, whose seed 1 is missing."""
+    """A tile of 96 pixels under a line of 14 each: prompt 0 of seeds 0 and 1, then prompt 1; its seed 1 is missing."""
 
     def shown(prompt: int, seed: int, grey: float) -> RenderedSample:
         images = torch.full((4, 3, 8, 8), grey)
