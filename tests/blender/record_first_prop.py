@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Record a stranger's first prop: a real window of the application, driven by mouse and keys, from the zip to the prop.
+"""Record a new user's first prop in a window of Blender, driven by mouse and keyboard, from the zip to the object.
 
     python -m tests.blender.record_first_prop --out docs/pictures/first-prop
 
@@ -72,7 +72,7 @@ def free_address() -> str:
 def record(
     zip_path: Path, out: Path, prompt: str, settings: Mapping[str, Any], job_s: float, timeout: float
 ) -> dict[str, Any]:
-    """Do it all, keep the pictures in `out`, and return what the script inside reported.
+    """Record the sequence, keep the screenshots in `out`, and return the report of the script.
 
     `settings` are those of the panel's Advanced part, `job_s` how long the job may take. Raises RecordError,
     AssertionError when the script failed, and subprocess.TimeoutExpired; the server is ended in any case.
@@ -108,7 +108,7 @@ def record(
 
 
 def end_servers(top: Path) -> list[int]:
-    """End what the button started and nobody stopped, by the add-on's own record of it; their processes' numbers."""
+    """Stop a server that the button started and that still runs, by the add-on's record; the process ids."""
     ended = []
     for written in top.rglob("server.json"):
         number = int(json.loads(written.read_text())["process"])
@@ -136,7 +136,7 @@ def _end(number: int) -> None:
 
 
 def publish(shots: list[Path], pointers: Mapping[str, tuple[int, int]], out: Path) -> None:
-    """The screenshots as pictures for a page: with the mouse's arrow, few colors, small. Old ones go."""
+    """Convert the screenshots for the page: with mouse pointer, few colors, small. Deletes old ones."""
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("*.png"):
         old.unlink()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An artist's work in Blender, done by script on an installed copy of the add-on, against a fake server."""
+"""The installed add-on in Blender, driven by script, with a fake server."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The client against a server that loses, lies, dies and comes back."""
+"""The client with a server that loses messages, sends invalid ones, stops and restarts."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright demo`: the whole way, cut down to seconds, and what it says when something is missing."""
+"""`dreamwright demo` from prompt to renders in a few steps, and its messages when something is missing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL = (
 
 @pytest.mark.slow
 def test_demo_writes_scene_and_renders(built: Built, tmp_path: Path) -> None:
-    """A server, a headless Blender with the built zip, a dreamt prop: white sun, orange lamp."""
+    """A server, a headless Blender with the built zip, and renders under a white sun and an orange lamp."""
     pytest.importorskip("bpy")
     command = [
         sys.executable,

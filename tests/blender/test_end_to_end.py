@@ -22,7 +22,7 @@ INSIDE = Path(__file__).parent / "scripts"
 
 
 class RealServer:
-    """`dreamwright serve` in a process of its own."""
+    """`dreamwright serve` in its own process."""
 
     def __init__(self, state: Path, log: Path) -> None:
         command = [
@@ -69,7 +69,7 @@ class RealServer:
 
 @pytest.mark.slow
 def test_prompt_to_object_with_the_real_server(blender_install: Blender, built: Built, tmp_path: Path) -> None:
-    """In every Blender that is here, from 3.4 to 5.2, from the zip that artists get."""
+    """In each Blender from 3.4 to 5.2, with the built zip."""
     server = RealServer(tmp_path / "state", tmp_path / "log")
     try:
         done = run_script(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What goes wrong around the add-on is told with a remedy; panels draw in every state; ticks stay short."""
+"""Error messages name a remedy; panels draw in all states; ticks stay short."""
 
 from __future__ import annotations
 

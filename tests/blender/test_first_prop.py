@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sequence of docs/user/first-prop.md goes as it is told there: the same recorder, with few steps."""
+"""The sequence of docs/user/first-prop.md works as described, run by its recorder with few steps."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ PICTURES = ["install", "preferences", "start", "prompt", "early", "middle", "lat
 
 
 def differing(one: Path, other: Path, place: tuple[slice, slice] = (slice(None), slice(None))) -> int:
-    """How many pixels of two pictures, or of a place in both, are not alike."""
+    """Number of different pixels of two images, or of a region in both."""
     return int((np.abs(seen(one)[place] - seen(other)[place]).max(axis=2) > 8).sum())
 
 
 def fits_a_page(path: Path) -> bool:
-    """Whether a picture is narrow and small enough."""
+    """Whether an image is narrow and small enough."""
     return seen(path).shape[1] <= 1280 and path.stat().st_size <= record_first_prop.LARGEST
 
 

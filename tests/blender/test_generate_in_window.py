@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An artist at a real window: mouse and keyboard are simulated, the pictures are kept for people to look at."""
+"""The whole workflow in a window, with simulated mouse and keyboard; screenshots are kept."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A refined mesh comes back as a copy of its source, as a shape key, or alone; against a server that lifts it."""
+"""A refined mesh becomes a copy of its source, a shape key, or a separate object. The fake server moves it up."""
 
 from __future__ import annotations
 

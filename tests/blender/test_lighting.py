@@ -27,7 +27,7 @@ def sun(name: str, strength: float, tilt: float) -> Any:
 
 
 def rendered(tmp_path: Path) -> np.ndarray:
-    """The linear radiance at the middle of the picture."""
+    """The linear radiance at the center of the render."""
     scene = bpy.context.scene
     scene.render.filepath = str(tmp_path / "light.exr")
     bpy.ops.render.render(write_still=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An artist and a shared server: from the pasted connection string to a prop, and what is left where."""
+"""A shared server: from the pasted connection string to a prop, and which files are written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAR = "tcp://gpu.example.org:47630"
 
 
 class SharedServer:
-    """`dreamwright serve` with keys and quick workers, in a process of its own."""
+    """`dreamwright serve` with keys and fast workers, in its own process."""
 
     def __init__(self, state: Path, *options: str) -> None:
         self.keys = KeyFolder(state)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the panel tells somebody who has one button to press, and what its menus choose."""
+"""Texts of the panel, and the numbers of its menu items."""
 
 from __future__ import annotations
 

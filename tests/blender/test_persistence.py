@@ -103,7 +103,7 @@ def test_local_server_stops_with_blender_when_chosen(built: Built, tmp_path: Pat
 
 
 def _lives(process: int) -> bool:
-    """Whether it runs; an ended one that nobody has waited for does not."""
+    """Whether the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

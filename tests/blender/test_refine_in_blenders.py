@@ -23,7 +23,7 @@ INSIDE = Path(__file__).parent / "scripts"
 def test_refine_as_object_and_shape_key_in_each_blender(
     blender_install: Blender, built: Built, serve: Callable[..., Any]
 ) -> None:
-    """The stand-in lifts it by the strength and paints it red."""
+    """The fake server moves it up by the strength and colors it red."""
     server = serve("--pace", "200")
     done = run_script(
         blender_install, INSIDE / "refine_mesh.py", built.universal, {"SERVER": server.address}, timeout=200
@@ -43,7 +43,8 @@ def test_refine_as_object_and_shape_key_in_each_blender(
         and report["as far"] < 1e-5
     )
     assert report["told last"] == [
-        "“Ball” has the shape key “Dreamwright: a red mushroom” and the color attribute “Dreamwright: a red mushroom”"
+        "“Ball” has the shape key “Dreamwright: a red mushroom”; its colors are in the color attribute "
+        "“Dreamwright: a red mushroom”, which no material shows yet"
     ]
 
 

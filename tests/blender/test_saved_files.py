@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The artist's file and machine are the artist's: what the add-on leaves in neither, and what it tells."""
+"""The add-on leaves nothing in saved files or outside its folder, and explains disabled buttons."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ AWAY_S = 6.0  # that the cable is out after the artist's side has noticed
 
 
 class Outside:
-    """Who runs the server and holds the cable; does what the artist's Blender asks for by a file."""
+    """Runs the server and the network; acts on requests that the Blender process writes to a file."""
 
     def __init__(self, signs: Path, keys: KeyFolder, server: NetworkNamespace) -> None:
         self._signs, self._keys, self._server = signs, keys, server

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The add-on's core without Blender's data: jobs, pictures, words, and what is remembered."""
+"""The add-on's core without Blender data: jobs, previews, texts and stored files."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ def test_client_id_is_stable(installed: Path, tmp_path: Path) -> None:
 
 
 def test_deleting_a_deleted_job_is_no_error(bench: SessionBench) -> None:
-    """A Forget whose answer was lost is asked again, and what it asked for has come about; other refusals are told."""
+    """A repeated DeleteJob finds no job, which is its goal; other refusals are reported."""
     bench.connect()
     bench.session.delete("0123456789abcdef")
     running = bench.submit()

@@ -17,7 +17,7 @@ from tests.testing.fake_server import FakeServer
 
 
 def reborn(bench: SessionBench) -> None:
-    """Blender ends without a word, and another one begins."""
+    """Blender is killed, and another one starts."""
     bench.session._client.close()
     bench.session = addon_module("session").Session(bench.session.folder, lambda: time.monotonic() + bench.ahead)
 

@@ -24,7 +24,7 @@ RED, BLUE, GREEN = [round(c / 255, 3) for c in (200, 20, 10)], [round(c / 255, 3
 def test_texture_is_packed_connected_and_upright(
     blender_install: Blender, built: Built, serve: Callable[..., Any]
 ) -> None:
-    """The fake server's picture is red above, blue below, with a green texel at the top left."""
+    """The fake server's texture is red above, blue below, with a green texel at the top left."""
     server = serve("--pace", "20")
     done = run_script(
         blender_install, INSIDE / "textured_import.py", built.universal, {"SERVER": server.address}, timeout=200

@@ -53,7 +53,7 @@ def dialog(name: str) -> Iterator[float]:
 
 
 def work() -> Iterator[float]:
-    """Dream, import, press both."""
+    """Generate, import, press both buttons."""
     yield from redrawn()
     view = center(VIEW)
     yield from press("DEL", view)

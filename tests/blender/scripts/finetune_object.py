@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Inside a Blender without a window: a prop is dreamt, and its object refined with another prompt into a second one."""
+"""Without a window: generate a prop, and fine-tune its object with another prompt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headless import connect, dreamt, session, until
 
 
 def main() -> None:
-    """Dream, import, refine, import."""
+    """Generate, import, fine-tune, import."""
     report: dict[str, Any] = {}
     connect()
     bpy.context.window_manager.dreamwright.prompt = "a red mushroom"

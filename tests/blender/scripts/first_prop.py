@@ -227,7 +227,7 @@ def stop_server() -> Iterator[float]:
 
 
 def work() -> Iterator[float]:
-    """A stranger's first quarter of an hour."""
+    """The sequence of the page."""
     yield from ui_driver.redrawn()
     report["seconds"] = {}
     report["blender"] = bpy.app.version_string

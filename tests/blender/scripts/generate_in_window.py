@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Inside a Blender with a window: an artist at work with mouse and keyboard, who takes pictures on the way."""
+"""At a window: generate, preview, import and undo with mouse and keyboard, with screenshots."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def red_of_preview() -> float:
 
 
 def work() -> Iterator[float]:
-    """The artist's work, from an empty tab to a prop in the scene."""
+    """From an empty tab to a prop in the scene."""
     yield from redrawn()
     view = center(VIEW)
     yield from press("DEL", view)  # the start-up file's cube, selected already

@@ -22,7 +22,7 @@ poll: Any = importlib.import_module(f"{ADDON}.timer").poll
 
 
 def until(happened: Callable[[], bool], what: str, seconds: float = WAIT_S) -> None:
-    """Tick by hand until it happened. Raises TimeoutError with what the add-on knows."""
+    """Tick until it happened. Raises TimeoutError with the state of the session."""
     if not poll(happened, seconds):
         told = [notice.text for notice in session.notices]
         raise TimeoutError(

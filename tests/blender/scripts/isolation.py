@@ -22,7 +22,7 @@ def files() -> set[Path]:
 
 
 def why_not(operator: Any) -> str:
-    """What Blender says when an operator refuses."""
+    """Blender's message when an operator is disabled."""
     try:
         operator()
     except RuntimeError as error:
@@ -75,7 +75,7 @@ def preview_beside_a_picture(pinned: bool) -> tuple[list[str], str]:
 
 
 def main() -> None:
-    """Look around offline, dream and import without a 3D view, then see what was written."""
+    """Check offline, generate and import without a 3D view, then list the written files."""
     before = files()
     report: dict[str, Any] = {"online": getattr(bpy.app, "online_access", True), "greyed at first": greyed()}
     preferences.address = ELSEWHERE

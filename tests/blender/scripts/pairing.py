@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Inside a Blender: paste the connection string, be refused with the reason, be allowed, dream, import, be shut out."""
+"""Paste a connection string, be refused, be authorized, generate, import, have the key revoked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def keys(*arguments: str) -> None:
 
 
 def main() -> None:
-    """The first hour of an artist with a shared server."""
+    """The whole sequence."""
     preferences.address = os.environ["STRING"]
     report = {
         "address": preferences.address,

@@ -32,7 +32,7 @@ def note(panel: bpy.types.Panel, _context: bpy.types.Context) -> None:
 
 
 def listen(kind: type) -> None:
-    """Have it noted when Blender asks an operator for a button in the panel, as the context tells."""
+    """Record when Blender polls an operator for a button in the panel, which the context shows."""
     answer = kind.poll.__func__
 
     def poll(cls: type, context: bpy.types.Context) -> bool:
@@ -44,7 +44,7 @@ def listen(kind: type) -> None:
 
 
 def end(window: bpy.types.Window) -> None:
-    """Keep a picture for people, report, and close the window."""
+    """Take a screenshot, report, and close the window."""
     with bpy.context.temp_override(window=window):
         bpy.ops.screen.screenshot(filepath=os.environ["SCREENSHOT"])
     print(

@@ -53,7 +53,7 @@ def refined(source: Any, result: str) -> str:
 
 
 def rendered(name: str, shown: list[Any]) -> None:
-    """What Cycles shows of some objects from the front, where pictures are asked for."""
+    """Render some objects with Cycles from the front, when images are requested."""
     if not os.environ.get("PICTURES"):
         return
     scene = bpy.context.scene

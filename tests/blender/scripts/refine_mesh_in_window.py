@@ -46,7 +46,7 @@ def imported(job: str, happened: Callable[[], bool]) -> Iterator[float]:
 
 
 def work() -> Iterator[float]:
-    """As an artist would: a prompt, the button, the dialog, Enter; then the result in both ways."""
+    """A prompt, the button, the dialog, Enter; then both kinds of result."""
     yield from redrawn()
     yield from open_tab()
     yield from until(lambda: session().is_online and session().capabilities is not None, "the connection")

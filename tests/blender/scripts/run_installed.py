@@ -20,7 +20,7 @@ NAME = "dreamwright"
 
 
 def added_to(menu: type) -> list[Callable[..., None]]:
-    """What add-ons appended to a menu, panel or header; Blender's own drawing stands in the same list."""
+    """Draw functions that add-ons appended to a menu, panel or header; Blender's own are in the same list."""
     functions = getattr(getattr(menu, "draw", None), "_draw_funcs", ())
     return [function for function in functions if not function.__module__.startswith("bl_ui.")]
 

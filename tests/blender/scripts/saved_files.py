@@ -81,7 +81,7 @@ def work() -> Iterator[float]:
 
 
 def ask_to_quit() -> None:
-    """Close as a person does, where Blender would ask about unsaved work; here, nobody would answer."""
+    """Close the window, where Blender would ask about unsaved work and wait for an answer."""
     bpy.app.timers.register(still_here, first_interval=1)
     with bpy.context.temp_override(window=bpy.context.window_manager.windows[0]):
         bpy.ops.wm.quit_blender("INVOKE_DEFAULT")

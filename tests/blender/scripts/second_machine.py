@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Inside a Blender with a network of its own: pair, dream, lose the cable in mid-job, leave, come back, fetch, import.
+"""In a network namespace of its own: pair, generate, lose the connection, quit, return, download, import.
 
 What it waits for somebody to do outside, it asks for by a file in $SIGNS.
 """
@@ -20,13 +20,13 @@ LONG_S = 400.0
 
 
 def sign(name: str, text: str = "") -> None:
-    """Tell whoever waits outside."""
+    """Write a line for the test process."""
     (SIGNS / f"{name}.part").write_text(text)
     (SIGNS / f"{name}.part").replace(SIGNS / name)
 
 
 def main() -> None:
-    """A day of an artist on another machine than the server's."""
+    """The whole sequence."""
     bpy.context.preferences.system.use_online_access = (
         True  # which the add-on asks for before it talks to another machine
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Inside a Blender without a window: starts the local server and ends as Python ends, exit handlers and all."""
+"""Without a window: start the local server, then exit Python with its exit handlers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Inside a Blender without a window: asks a server that has just stopped answering for a prop, and is killed."""
+"""Without a window: submit to a server that has just stopped answering, and be killed."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def rendered(made: Any) -> list[list[float]]:
 
 
 def main() -> None:
-    """Dream with an image texture, import, look; then the same prop by its vertex colors."""
+    """Generate with an image texture, import, render; then render by the vertex colors."""
     connect()
     panel = bpy.context.window_manager.dreamwright
     panel.prompt, panel.color_as, panel.texture_size, panel.height_m = "a red mushroom", "IMAGE", 64, 1.0

@@ -39,7 +39,7 @@ class Spot(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A region of an editor, looked up anew each time: opening and closing editors replaces them."""
+    """A region of an editor, looked up each time: opening and closing editors replaces regions."""
 
     area: str
     region: str = "WINDOW"
@@ -55,7 +55,7 @@ def addon(module: str) -> Any:
 
 
 def session() -> Any:
-    """What the add-on knows."""
+    """The add-on's session."""
     return addon("addon_state").session()
 
 
@@ -123,7 +123,7 @@ def until(happened: Callable[[], bool], what: str, seconds: float = 60.0) -> Ite
 
 
 def told() -> list[str]:
-    """What the add-on says, once it is on."""
+    """The messages of the add-on, once it is enabled."""
     enabled = os.environ["DREAMWRIGHT_TEST_ADDON"] in bpy.context.preferences.addons
     return [session().reason, *(notice.text for notice in session().notices)] if enabled else []
 
@@ -220,13 +220,13 @@ def dreamt() -> list[Any]:
 
 
 def shoot(path: Path, window: int = 0) -> None:
-    """Keep what a window shows; Blender draws it anew for that."""
+    """Take a screenshot of a window; Blender redraws it for that."""
     with bpy.context.temp_override(window=bpy.context.window_manager.windows[window]):
         bpy.ops.screen.screenshot(filepath=str(path))
 
 
 def picture(name: str, window: int = 0) -> Iterator[float]:
-    """A numbered picture of the sequence, and where the mouse is on it, which Blender leaves out."""
+    """A numbered screenshot, and the position of the mouse, which Blender does not draw."""
     for area in bpy.context.window_manager.windows[window].screen.areas:
         area.tag_redraw()
     yield MOMENT
@@ -238,7 +238,7 @@ def picture(name: str, window: int = 0) -> Iterator[float]:
 
 
 def redrawn() -> Iterator[float]:
-    """Until the 3D view has been drawn anew."""
+    """Wait until the 3D view has been redrawn."""
     drawings: list[bool] = []
     handler = bpy.types.SpaceView3D.draw_handler_add(lambda: drawings.append(True), (), "WINDOW", "POST_PIXEL")
     area_of("VIEW_3D").tag_redraw()
@@ -254,7 +254,7 @@ def settled() -> Iterator[float]:
 
 
 def perform(steps: Iterator[float], finish: Callable[[int], None]) -> None:
-    """Run the work on a timer, print the report and close the window; a fault leaves a picture of the moment."""
+    """Run the steps on a timer, print the report and close the window; an exception leaves a screenshot."""
 
     def tick() -> float | None:
         try:
