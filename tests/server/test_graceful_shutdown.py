@@ -25,7 +25,7 @@ from dreamwright.backend.server.workers.local_runner import LocalRunner
 from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.messages import CancelJob, JobList, JobReply, PauseJob, ResumeJob, ServerShutdown, Subscribe
-from tests.soak.graceful_stop import stop_and_go_on
+from tests.soak.graceful_stop import stop_and_resume
 from tests.soak.worker_processes import alive
 from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.scripted_worker_server import ScriptedServer, asked
@@ -231,10 +231,10 @@ def test_real_server_exits_on_sigterm(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_real_job_survives_sigterm_with_the_same_mesh(tmp_path: Path) -> None:
     """Nothing but the stop asks for a checkpoint. The second stop finds the worker standing still."""
-    figures = stop_and_go_on(tmp_path, 1, 1, 0, 60)
+    figures = stop_and_resume(tmp_path, 1, 1, 0, 60)
     assert figures.faults == [] and figures.identical
-    assert figures.codes == [0, 0] and figures.behind == [0]
-    assert len(figures.told_s) == 2, "the client was told each time"
+    assert figures.codes == [0, 0] and figures.steps_lost == [0]
+    assert len(figures.notified_s) == 2, "the client gets a notice of each stop"
 
 
 def test_progress_during_shutdown_is_counted(in_memory_server: InMemoryServer) -> None:

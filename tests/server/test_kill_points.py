@@ -38,9 +38,9 @@ def test_kills_lose_no_job_and_change_no_mesh(tmp_path: Path) -> None:
     outcome = soak(tmp_path, [("step", "orphan"), ("part", "worker")], 0, 120, (0,))
     assert outcome.faults == []
     assert outcome.identical == outcome.jobs == outcome.tickets >= 2
-    assert outcome.held_back == 1, "the next attempt waited until the one before was gone"
+    assert outcome.waited == 1, "the next attempt waited until the one before was gone"
     assert outcome.interrupted == 2 == len(outcome.kills), "both kills hit a job that had begun to step"
-    assert max(outcome.behind) <= INTERVAL
+    assert max(outcome.steps_lost) <= INTERVAL
 
 
 def test_stuck_worker_ends_with_its_server() -> None:

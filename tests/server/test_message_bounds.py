@@ -56,7 +56,7 @@ def test_refine_settings_need_a_mesh_and_have_bounds(
     tmp_path: Path,
 ) -> None:
     in_memory_server = InMemoryServer(tmp_path / "state")
-    assert field_bounds.outcome(in_memory_server, settings={"refine.strength": 0.25}).startswith(
+    assert field_bounds.submit_result(in_memory_server, settings={"refine.strength": 0.25}).startswith(
         "bad-input: refine.strength means nothing to dreamfusion"
     )
     told = {
@@ -77,12 +77,12 @@ def test_only_local_users_and_admins_may_name_model_folders(tmp_path: Path) -> N
     in_memory_server = InMemoryServer(tmp_path / "state")
     (tmp_path / "there").mkdir()
     there, absent = (
-        field_bounds.outcome(in_memory_server, owner="ada", model=str(tmp_path / name)).replace(name, "X")
+        field_bounds.submit_result(in_memory_server, owner="ada", model=str(tmp_path / name)).replace(name, "X")
         for name in ("there", "gone!")
     )
     assert there == absent and "only its admins may name a folder" in there
     for owner, admin in (("local", False), ("chief", True)):
-        assert "without model_index.json" in field_bounds.outcome(
+        assert "without model_index.json" in field_bounds.submit_result(
             in_memory_server, owner=owner, admin=admin, model=str(tmp_path / "there")
         )
 

@@ -147,15 +147,15 @@ def test_client_survives_every_mutated_answer() -> None:
 
 
 def test_client_memory_is_bounded_by_the_job_limit() -> None:
-    victim = FuzzedClient()
+    fuzzed = FuzzedClient()
     try:
         for number in range(JOBS_REMEMBERED + 500):
-            victim.client._take_change(JobChanged(number + 1, type(JOB)(**{**JOB.__dict__, "job": f"j{number}"})))
-            victim.client._events.clear()
-        assert len(victim.client._subscription.newest) == JOBS_REMEMBERED
-        assert f"j{JOBS_REMEMBERED + 499}" in victim.client._subscription.newest
+            fuzzed.client._take_change(JobChanged(number + 1, type(JOB)(**{**JOB.__dict__, "job": f"j{number}"})))
+            fuzzed.client._events.clear()
+        assert len(fuzzed.client._subscription.newest) == JOBS_REMEMBERED
+        assert f"j{JOBS_REMEMBERED + 499}" in fuzzed.client._subscription.newest
     finally:
-        victim.client.close()
+        fuzzed.client.close()
 
 
 @pytest.mark.parametrize(
@@ -164,19 +164,19 @@ def test_client_memory_is_bounded_by_the_job_limit() -> None:
     ids=["deep", "version of lists", "NUL", "nothing"],
 )
 def test_client_rejects_a_malformed_server(data: bytes) -> None:
-    victim = FuzzedClient()
+    fuzzed = FuzzedClient()
     try:
-        victim.tell([data])
-        assert victim.client.state is ConnectionState.INCOMPATIBLE and victim.client.reason.isprintable()
+        fuzzed.deliver([data])
+        assert fuzzed.client.state is ConnectionState.INCOMPATIBLE and fuzzed.client.reason.isprintable()
     finally:
-        victim.client.close()
+        fuzzed.client.close()
 
 
 def test_worker_port_requires_the_secret(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    came = fuzz_orders(1500, 5)["came"]
-    assert came["refused"] > 500 and came["ProgressReport"] > 10
+    decoded = fuzz_orders(1500, 5)["decoded"]
+    assert decoded["refused"] > 500 and came["ProgressReport"] > 10
     secret = "5" * 64
     for kind in ([], {}, None, 5, "Explode", "\0"):
         with pytest.raises(ProtocolError, match="known are"):

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Short versions of the soaks of tests/soak/ that have no test file of their own, and their judges on made-up
-journals.
-"""
+"""Short versions of the soaks of tests/soak/ that have no test file of their own, and their checks on constructed journals."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ def test_clients_that_come_and_go_lose_no_job(tmp_path: Path) -> None:
     soak = Soak(tmp_path, 2 * PROCESSES, 0.5, 4.0, 1)
     try:
         soak.run(15.0, [])
-        listed = soak.finish(calm_s=2.0)
+        listed = soak.finish(settle_s=2.0)
     finally:
         soak.close()
     figures = soak.figures(listed)
@@ -33,8 +31,8 @@ def test_clients_that_come_and_go_lose_no_job(tmp_path: Path) -> None:
 def test_interrupted_downloads_resume(tmp_path: Path) -> None:
     figures, faults = cut_downloads.soak(tmp_path, 12_000_000)
     assert faults == []
-    assert figures["pieces in flight, most"] == 10
-    assert len(figures["cut at 10%, 50%, 90%"]["went on after s"]) >= 2
+    assert figures["chunks in flight, max"] == 10
+    assert len(figures["cut at 10%, 50%, 90%"]["resumed after s"]) >= 2
 
 
 @pytest.mark.slow
@@ -54,7 +52,9 @@ def answered(ticket: str, job: str) -> dict[str, Any]:
 
 def test_job_check_detects_lost_duplicate_and_unknown_jobs() -> None:
     fine = [planned("t1"), answered("t1", "a"), answered("t1", "a")]
-    assert check_jobs(fine, {"a": "succeeded"}, {})["lost"] == check_jobs(fine, {"a": "succeeded"}, {})["duplicate"] == []
+    assert (
+        check_jobs(fine, {"a": "succeeded"}, {})["lost"] == check_jobs(fine, {"a": "succeeded"}, {})["duplicate"] == []
+    )
     assert check_jobs([*fine, planned("t2")], {"a": "succeeded"}, {})["lost"] == ["t2"]
     assert check_jobs(fine, {}, {})["lost"] == ["a"]
     assert check_jobs([*fine, {"what": "delete requested", "ticket": "t1", "job": "a"}], {}, {})["lost"] == []

@@ -3,10 +3,10 @@
 
     OMP_NUM_THREADS=1 python -m tests.soak.cancel_moments --times 20 --stuck 5 --seed 1 --folder DIR
 
-The moments, in random order: while queued, while the model is loaded (slowed to half a second), during a step (a tenth of
-a second), during meshing (half a second), two requests, and after the end. In "stuck" ones loading or meshing never
-returns, so the worker is killed after its grace period (15 s, or 75 s for meshing). The next job then finds a free device.
-"""
+The moments, in random order: while queued, while the model is loaded (slowed to half a second), during a step (a tenth
+of a second), during meshing (half a second), two requests, and after the end. In "stuck" ones loading or meshing never
+returns, so the worker is killed after its grace period (15 s, or 75 s for meshing). The next job then finds a free
+device. """
 
 from __future__ import annotations
 

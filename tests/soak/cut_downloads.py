@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A big mesh fetched over CURVE: whole, cut at 10, 50 and 90 % and gone on with, and replaced on the server meanwhile.
+"""Downloads of a large mesh over CURVE: uninterrupted, cut at 10, 50 and 90%, and with the file replaced meanwhile.
 
     python -m tests.soak.cut_downloads --megabytes 1000 --folder runs/cut_downloads
 
-How fast, how much more than the file goes over the wire after a cut, how the server's memory grows, and how long
-another artist's request takes meanwhile.
-"""
+Measures the rate, the bytes sent beyond the file size after each cut, the growth of the server's memory, and the
+latency of another client's requests. """
 
 from __future__ import annotations
 
@@ -31,28 +30,28 @@ from tests.soak.observed_server import ObservedServer, ask, online
 from tests.soak.ticking_server import write_mesh
 
 IN_FLIGHT = limits.CHUNKS_IN_FLIGHT * limits.CHUNK_BYTES
-GROWTH_MB = 20.0  # of the server's memory: the pieces in flight, read, packed and encrypted, are 2.5 MB each
+GROWTH_MB = 20.0  # allowed growth of the server's memory; a chunk in flight takes 2.5 MB (read, packed and encrypted)
 
 
-class Fetching:
-    """One download over a cable, and what was seen of it."""
+class DownloadClient:
+    """One client that downloads through a proxy, and its measurements."""
 
-    def __init__(self, served: ObservedServer, other: Client, job: JobSummary) -> None:
-        self.served, self.other, self.job = served, other, job
-        self.cable = FlakyTcpProxy(served.address)
-        self.client = Client(self.cable.address, credentials=CurveCredentials(served.server_key, served.pairs["anna"]))
+    def __init__(self, server: ObservedServer, other: Client, job: JobSummary) -> None:
+        self.server, self.other, self.job = server, other, job
+        self.proxy = FlakyTcpProxy(server.address)
+        self.client = Client(self.proxy.address, credentials=CurveCredentials(server.server_key, server.pairs["anna"]))
         self.client.connect()
         online(self.client)
         self.results: list[Any] = []
         self.most_in_flight = 0
-        self.rss = [served.vitals().rss_mb]
+        self.rss = [server.stats().rss_mb]
         self.request_ms: list[float] = []
         self._asked: float | None = None
         self._sampled = 0.0
 
-    def run(self, cuts: tuple[float, ...] = (), meanwhile: Any = None, limit_s: float = 600.0) -> dict[str, Any]:
-        """`meanwhile` is done when half has arrived."""
-        sent = self.cable.down_bytes
+    def run(self, cuts: tuple[float, ...] = (), at_half: Any = None, limit_s: float = 600.0) -> dict[str, Any]:
+        """Download the mesh, with connection cuts at the given shares. `at_half` is called when half has arrived."""
+        sent = self.proxy.down_bytes
         download = Download(self.client, self.job.job, "mesh", self.job.mesh_bytes, self.results.append)
         self.results.clear()
         begun = time.monotonic()
@@ -62,45 +61,45 @@ class Fetching:
             if time.monotonic() > begun + limit_s:
                 raise TimeoutError(f"{download.share:.0%} in {limit_s} s; {self.client.reason}")
             self.client.tick()
-            share = download._hashed / max(1, download.size)  # without a hole; `share` adds up all pieces
+            share = download._hashed / max(1, download.size)  # the contiguous part; `share` counts all chunks
             self.most_in_flight = max(self.most_in_flight, download._in_flight)
             if left and not lost_at and share >= left[0]:
                 left.pop(0)
-                self.cable.cut()
-                lost_at, passed = time.monotonic(), self.cable.down_bytes
-            if lost_at and self.cable.down_bytes > passed + limits.CHUNK_BYTES:
+                self.proxy.cut()
+                lost_at, passed = time.monotonic(), self.proxy.down_bytes
+            if lost_at and self.proxy.down_bytes > passed + limits.CHUNK_BYTES:
                 again_s.append(round(time.monotonic() - lost_at, 2))
                 lost_at = 0.0
-            if meanwhile is not None and share >= 0.5:
-                meanwhile()
-                meanwhile = None
+            if at_half is not None and share >= 0.5:
+                at_half()
+                at_half = None
             is_online = self.client.state is ConnectionState.ONLINE
             if is_online and not was_online:
                 download.resume()  # as the add-on's session does
             was_online = is_online
-            self._look()
+            self._sample()
         spent = time.monotonic() - begun
         result = self.results[0]
-        told: dict[str, Any] = {
+        figures: dict[str, Any] = {
             "s": round(spent, 2),
             "MB/s": round(self.job.mesh_bytes / 1e6 / spent, 1),
             "cuts": len(cuts),
         }
-        told["MB over the wire beyond the file"] = round((self.cable.down_bytes - sent - self.job.mesh_bytes) / 1e6, 2)
-        told["went on after s"] = again_s
-        told["ends"] = (
+        figures["MB sent beyond the file size"] = round((self.proxy.down_bytes - sent - self.job.mesh_bytes) / 1e6, 2)
+        figures["resumed after s"] = again_s
+        figures["result"] = (
             str(result)
             if isinstance(result, RequestError)
             else hashlib.sha256(result).hexdigest() == self.job.mesh_sha256
         )
-        return told
+        return figures
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         self.other.tick()
         now = time.monotonic()
         if now - self._sampled > 0.1:
             self._sampled = now
-            self.rss.append(self.served.vitals().rss_mb)
+            self.rss.append(self.server.stats().rss_mb)
             if self._asked is None:
                 self._asked = now
                 self.other.request(ListJobs(0, 1), self._answered)
@@ -111,11 +110,11 @@ class Fetching:
 
     def close(self) -> None:
         self.client.close()
-        self.cable.close()
+        self.proxy.close()
 
 
-def made(client: Client, ticket: str, limit_s: float = 300.0) -> JobSummary:
-    """A job that has ended in its mesh."""
+def finished_job(client: Client, ticket: str, limit_s: float = 300.0) -> JobSummary:
+    """Submit a job and wait until it has a mesh."""
     job = ask(client, SubmitJob(ticket, "a red mushroom", "", "starter", "draft", 0, {"run.steps": 10})).job.job
     end = time.monotonic() + limit_s
     while True:
@@ -123,79 +122,79 @@ def made(client: Client, ticket: str, limit_s: float = 300.0) -> JobSummary:
         if found.state == "succeeded":
             return found
         if time.monotonic() > end:
-            raise TimeoutError(f"no mesh: {found}")
+            raise TimeoutError(f"the job has no mesh after {limit_s} s: {found}")
         time.sleep(0.1)
 
 
 def replace(mesh: Path, size: int, seed: int) -> None:
-    """Another file in its place, at once."""
+    """Replace the mesh file atomically by another one."""
     write_mesh(mesh.with_suffix(".new"), size, seed)
     mesh.with_suffix(".new").replace(mesh)
 
 
 def soak(folder: Path, size: int, cuts: tuple[float, ...] = (0.1, 0.5, 0.9)) -> tuple[dict[str, Any], list[str]]:
-    """All of it, with a mesh of so many bytes."""
+    """Run all downloads with a mesh of `size` bytes."""
     os.environ["MESH_BYTES"] = str(size)
     faults: list[str] = []
-    served = ObservedServer(folder, ["anna", "bert"], module="tests.soak.ticking_server").start()
+    server = ObservedServer(folder, ["anna", "bert"], module="tests.soak.ticking_server").start()
     other: Client | None = None
-    fetching: Fetching | None = None
+    downloads: DownloadClient | None = None
     try:
-        other = online(served.client("bert"))
-        anna = online(served.client("anna"))
-        job = made(anna, "one")
-        mesh = served.state / "jobs" / job.job / "mesh.dwm"
-        anna.close()
-        fetching = Fetching(served, other, job)
-        told: dict[str, Any] = {"mesh MB": job.mesh_bytes / 1e6}
-        told["uncut"] = fetching.run()
-        told[f"cut at {', '.join(f'{cut:.0%}' for cut in cuts)}"] = cut = fetching.run(cuts)
-        for name, run, most in (("uncut", told["uncut"], 0), ("cut", cut, len(cuts))):
-            if run["ends"] is not True:
+        other = online(server.client("bert"))
+        owner = online(server.client("anna"))
+        job = finished_job(owner, "one")
+        mesh = server.state / "jobs" / job.job / "mesh.dwm"
+        owner.close()
+        downloads = DownloadClient(server, other, job)
+        figures: dict[str, Any] = {"mesh MB": job.mesh_bytes / 1e6}
+        figures["uninterrupted"] = downloads.run()
+        figures[f"cut at {', '.join(f'{cut:.0%}' for cut in cuts)}"] = cut = downloads.run(cuts)
+        for name, run, most in (("uninterrupted", figures["uninterrupted"], 0), ("cut", cut, len(cuts))):
+            if run["result"] is not True:
                 faults.append(f"{name}: {run['ends']}")
             allowed = (
                 0.02 * size + (most + 1) * 1.5 * IN_FLIGHT
-            )  # envelopes and encryption; what was on its way at each cut
-            if run["MB over the wire beyond the file"] * 1e6 > allowed:
-                faults.append(
-                    f"{name}: {run['MB over the wire beyond the file']} MB more than the file went over the wire"
-                )
-        told["replaced by another of the same size"] = fetching.run(meanwhile=lambda: replace(mesh, size, 1))
-        told["replaced by a shorter one"] = fetching.run(meanwhile=lambda: replace(mesh, size // 2 + 1, 2))
+            )  # 2% for envelopes and encryption; 1.5 times the chunks in flight for each cut
+            if run["MB sent beyond the file size"] * 1e6 > allowed:
+                faults.append(f"{name}: {run['MB sent beyond the file size']} MB were sent beyond the file size")
+        figures["replaced by another of the same size"] = downloads.run(at_half=lambda: replace(mesh, size, 1))
+        figures["replaced by a shorter one"] = downloads.run(at_half=lambda: replace(mesh, size // 2 + 1, 2))
         for name in ("replaced by another of the same size", "replaced by a shorter one"):
-            if "fetch it again" not in str(told[name]["ends"]):
-                faults.append(f"{name}: {told[name]['ends']}")
-        told["pieces in flight, most"] = fetching.most_in_flight
-        told["MB in flight, most"] = fetching.most_in_flight * limits.CHUNK_BYTES / 1e6
-        told["server rss_mb before, most"] = [fetching.rss[0], max(fetching.rss)]
-        spent = sorted(fetching.request_ms)
-        told["another's request ms, median and p99"] = [
+            if "fetch it again" not in str(figures[name]["result"]):
+                faults.append(f"{name}: {figures[name]['ends']}")
+        figures["chunks in flight, max"] = downloads.most_in_flight
+        figures["MB in flight, max"] = downloads.most_in_flight * limits.CHUNK_BYTES / 1e6
+        figures["server rss_mb before, max"] = [downloads.rss[0], max(downloads.rss)]
+        spent = sorted(downloads.request_ms)
+        figures["request ms of another client, median and p99"] = [
             round(statistics.median(spent), 1),
             round(spent[int(0.99 * (len(spent) - 1))], 1),
         ]
-        if fetching.most_in_flight > limits.CHUNKS_IN_FLIGHT:
-            faults.append(f"{fetching.most_in_flight} pieces in flight")
-        if max(fetching.rss) - fetching.rss[0] > GROWTH_MB:
-            faults.append(f"the server grew by {max(fetching.rss) - fetching.rss[0]:.1f} MB; allowed are {GROWTH_MB}")
-        faults += served.faults()
+        if downloads.most_in_flight > limits.CHUNKS_IN_FLIGHT:
+            faults.append(f"{downloads.most_in_flight} chunks in flight; the limit is {limits.CHUNKS_IN_FLIGHT}")
+        if max(downloads.rss) - downloads.rss[0] > GROWTH_MB:
+            faults.append(
+                f"the server's memory grew by {max(downloads.rss) - downloads.rss[0]:.1f} MB; the limit is {GROWTH_MB} MB"
+            )
+        faults += server.faults()
     finally:
-        if fetching is not None:
-            fetching.close()
+        if downloads is not None:
+            downloads.close()
         if other is not None:
             other.close()
-        served.stop()
-    return told, faults
+        server.stop()
+    return figures, faults
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
     parser.add_argument(
-        "--megabytes", type=int, default=1000, help=f"of the mesh; at most {limits.FILE_BYTES // 10**6}"
+        "--megabytes", type=int, default=1000, help=f"size of the mesh; at most {limits.FILE_BYTES // 10**6}"
     )
     options = parser.parse_args()
-    told, faults = soak(options.folder, options.megabytes * 10**6)
-    print(json.dumps(told, indent=1))
+    figures, faults = soak(options.folder, options.megabytes * 10**6)
+    print(json.dumps(figures, indent=1))
     print(f"{len(faults)} faults", *faults, sep="\n")
     return 1 if faults else 0
 

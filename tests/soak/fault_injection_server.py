@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server in this process whose real workers come to harm by a plan, and what was seen of each job's life."""
+"""A server in this process whose workers inject planned faults, with the history of each job."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ INTERVAL = 4  # steps between two checkpoints
 
 
 @dataclass
-class Life:
-    """What was seen of a job, each time that something about it changed."""
+class JobHistory:
+    """The job summaries seen, one for each change."""
 
     seen: list[tuple[float, JobSummary]] = field(default_factory=list)
 
@@ -41,12 +41,12 @@ class Life:
             self.seen.append((time.monotonic(), job))
 
     def first(self, holds: Callable[[JobSummary], bool]) -> float:
-        """The moment at which something was first seen. Raises StopIteration when it never was."""
+        """Time of the first summary that meets a condition. Raises StopIteration if there is none."""
         return next(at for at, job in self.seen if holds(job))
 
 
 class FaultInjectionServer:
-    """One server, one device, and a client."""
+    """One server, one device and one client."""
 
     def __init__(self, folder: Path, policy: Policy, steps: int = 12, **settings: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ class FaultInjectionServer:
         self.settings |= settings
         self.plan: dict[str, dict[str, Any]] = {}
         self.faults = folder / "faults.json"
-        self.lives: dict[str, Life] = {}
+        self.lives: dict[str, JobHistory] = {}
         self.tickets = 0
         command = folder / "python"
         environment = {"DREAMWRIGHT_FAULTS": str(self.faults), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -75,7 +75,7 @@ class FaultInjectionServer:
         self._stack = mock.patch.object(local_runner, "sys", SimpleNamespace(executable=str(command)))
         self._quiet = mock.patch.object(
             dispatcher, "oom_kills", lambda: 0
-        )  # other programs of this machine are no concern of these jobs
+        )  # out-of-memory kills of other programs must not be attributed to these jobs
         self._stack.start()
         self._quiet.start()
         self.server = Server("tcp://127.0.0.1:*", self.state, ("cpu",), policy=policy)
@@ -93,14 +93,15 @@ class FaultInjectionServer:
         self.server.step(wait_s)
         self.client.tick()
         for name, entry in self.server.store.records.items():
-            self.lives.setdefault(name, Life()).note(entry.summary)
+            self.lives.setdefault(name, JobHistory()).note(entry.summary)
 
     def wait_until(self, happened: Callable[[], bool], limit_s: float = 900.0) -> None:
         end = time.monotonic() + limit_s
         while not happened():
             if time.monotonic() > end:
                 raise TimeoutError(
-                    f"it did not happen in {limit_s} s; jobs: {[e.summary for e in self.server.store.records.values()]}"
+                    f"the condition does not hold after {limit_s} s; jobs: "
+                    f"{[entry.summary for entry in self.server.store.records.values()]}"
                 )
             self.step()
 
@@ -116,7 +117,7 @@ class FaultInjectionServer:
         return answers[0]
 
     def submit(self, fault: dict[str, Any] | None = None, seed: int | None = None, **settings: Any) -> str:
-        """A job, with what shall happen to it; jobs with a fault need a seed of their own."""
+        """Submit a job, with a fault to inject. A job with a fault needs its own seed."""
         self.tickets += 1
         seed = self.tickets if seed is None else seed
         if fault is not None:
@@ -140,31 +141,31 @@ class FaultInjectionServer:
         return self.server.store.records[name].summary
 
     def ended(self, name: str) -> JobSummary:
-        """The job, once it has."""
+        """Wait until a job has ended; returns it."""
         self.wait_until(lambda: JobState(self.job(name).state) in ENDED)
         self.step()
         return self.job(name)
 
     def worker(self) -> int:
-        """The process that works."""
+        """Process id of the worker."""
         return self.server.runner._workers["cpu"].process.pid
 
     def faults_injected(self, name: str) -> list[tuple[int, float]]:
-        """(attempt, moment) of each fault that happened to a job."""
+        """(attempt, time) of each fault injected into a job."""
         path = self.faults.with_suffix(".log")
         lines = [line.split() for line in path.read_text().splitlines()] if path.is_file() else []
         return [(int(attempt), float(at)) for job, attempt, at in lines if job == name]
 
     def attempts(self, name: str) -> list[tuple[int, int]]:
-        """(attempt, step that it went on from) by the workers' log."""
+        """(attempt, first step) of a job, from the worker logs."""
         return read_attempts(self.state).get(name, [])
 
 
 @contextmanager
 def running_fault_server(folder: Path, policy: Policy, **options: Any) -> Iterator[FaultInjectionServer]:
-    """A running_fault_server that is closed in the end."""
-    opened = FaultInjectionServer(folder, policy, **options)
+    """A fault injection server, closed at the end."""
+    server = FaultInjectionServer(folder, policy, **options)
     try:
-        yield opened
+        yield server
     finally:
-        opened.close()
+        server.close()

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every field of every message, and every setting, at and beyond its bounds; where names of models, jobs and tickets
-lead.
+"""Every message field and every setting at and beyond its bounds, and paths given as names of models, jobs and tickets.
 
 python -m tests.soak.field_bounds --folder runs/bounds
 """
@@ -39,42 +38,40 @@ RECORDS: tuple[type[Any], ...] = (
 
 
 def field_cases() -> Iterator[tuple[type[Any], str, str, Any, bool]]:
-    """(record, field, words, value, whether it is allowed) of everything that may cross a wire."""
+    """(record, field, label, value, is allowed) for every field of every message."""
     for kind in dict.fromkeys(RECORDS):
         for field in dataclasses.fields(kind):
-            for words, value, fine in probes(rule_of(field)):
-                yield kind, field.name, words, value, fine
+            for label, value, fine in probes(rule_of(field)):
+                yield kind, field.name, label, value, fine
 
 
 def field_fault(kind: type[Any], name: str, value: Any, fine: bool) -> str:
-    """What is wrong with how a value was taken, both ways; "" for nothing."""
+    """The fault in the handling of a field value; "" for none."""
     plain = to_map(valid(kind, random.Random(0)))
     try:
         from_map(kind, {**plain, name: value})
     except ProtocolError as error:
         if fine:
-            return f"refused: {error}"
-        said = str(error)
+            return f"an allowed value is refused: {error}"
+        message = str(error)
         if (
-            name not in said
-            or not ("allowed" in said or "required" in said)
-            or len(said) > 1000
-            or not said.isprintable()
+            name not in message
+            or not ("allowed" in message or "required" in message)
+            or len(message) > 1000
+            or not message.isprintable()
         ):
-            return f"no good words: {said[:200]!r}"
+            return f"incomplete error message: {message[:200]!r}"
     else:
         if not fine:
-            return "taken"
+            return "a wrong value is accepted"
     return ""
 
 
 def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
-    """(setting, words, value, whether its own bound allows it) of every setting; those without a number only get wrong
-    types.
-    """
+    """(setting, label, value, is within its bounds) for every setting. Settings without bounds only get wrong types."""
     for name, setting in setting_fields(Config).items():
         if not setting.applies_to("field", "diffusion"):
-            continue  # refused for the job that is submitted here, a field that a diffusion model guides
+            continue  # does not apply to the submitted job: a field guided by a diffusion model
         if setting.bounds is not None:
             low, high = setting.bounds
             allowed = [setting.low, setting.high, *([0] if setting.zero else [])]
@@ -89,37 +86,37 @@ def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
                 "max+1": high + step,
                 "1e308": 1e308,
             }
-            for words, value in values.items():
+            for label, value in values.items():
                 fine = value in allowed or setting.low <= value <= setting.high
-                yield name, words, value, fine
-                yield name, f"{words} as text", repr(value), fine
+                yield name, label, value, fine
+                yield name, f"{label} as text", repr(value), fine
             yield from (
                 (name, f"{text!r} as text", text, False)
                 for text in ("nan", "inf", "-inf", "NaN", "1e999", "", "x", "1;2", "0x10", "None", "[1]", "9" * 400)
             )
-            yield name, "a flag for a number", True, False
+            yield name, "a boolean for a number", True, False
             if whole:
                 yield name, "a fraction", low + 0.5, False
         elif setting.kind == "choice":
-            # A preset fits one method only, so another one is refused.
+            # The preset fits one method, so others are refused.
             yield from (
                 (name, f"{word!r}", word, name != "run.method" or word == "dreamfusion") for word in setting.choices
             )
             yield from (
-                (name, words, value, False)
-                for words, value in (
+                (name, label, value, False)
+                for label, value in (
                     ("0", 0),
                     ("-1", -1),
                     ("1e308", 1e308),
-                    ("a flag", True),
-                    ("another word", "x" * 1000),
+                    ("a boolean", True),
+                    ("an unknown choice", "x" * 1000),
                     ("a path", PATHS[0]),
                 )
             )
         elif setting.kind == "switch":
             yield from (
-                (name, words, value, fine)
-                for words, value, fine in (
+                (name, label, value, fine)
+                for label, value, fine in (
                     ("true", True, True),
                     ("2", 2, False),
                     ("-1", -1, False),
@@ -129,26 +126,27 @@ def setting_cases() -> Iterator[tuple[str, str, Any, bool]]:
             )
 
 
-def outcome(in_memory_server: InMemoryServer, **changes: Any) -> str:
-    """How a submit ends: "taken", or the code of the refusal with its words."""
+def submit_result(in_memory_server: InMemoryServer, **changes: Any) -> str:
+    """The result of a submit: "accepted", or the error code and message."""
     try:
         job = in_memory_server.submit(**changes)
     except RequestError as refused:
         return f"{refused.code}: {refused.message}"
     in_memory_server.request(CancelJob(job))
-    return "taken"
+    return "accepted"
 
 
 def setting_fault(in_memory_server: InMemoryServer, name: str, value: Any, fine: bool) -> str:
-    """What is wrong with how a submit with this setting was answered; "" for nothing. In order with another setting
-    counts as fine.
+    """The fault in the reply to a submit with this setting; "" for none.
+
+    A refusal that names an ordering with another setting ("<=") counts as correct.
     """
-    said = outcome(in_memory_server, settings={name: value})
-    if said == "taken":
-        return "" if fine else "taken"
-    if not said.startswith("bad-input: ") or "allowed" not in said or name not in said:
-        return f"no good words: {said[:200]}"
-    return said if fine and "<=" not in said else ""
+    message = submit_result(in_memory_server, settings={name: value})
+    if message == "accepted":
+        return "" if fine else "a wrong value is accepted"
+    if not message.startswith("bad-input: ") or "allowed" not in message or name not in message:
+        return f"incomplete error message: {message[:200]}"
+    return message if fine and "<=" not in message else ""
 
 
 def files_under(folder: Path) -> set[str]:
@@ -156,7 +154,7 @@ def files_under(folder: Path) -> set[str]:
 
 
 def name_faults(in_memory_server: InMemoryServer) -> tuple[int, list[str]]:
-    """(requests, faults) of names that lead elsewhere: as model, preset, job, ticket and prompt, by a guest."""
+    """(request count, faults) for paths given as model, preset, mesh, job and ticket."""
     before, faults, count = files_under(in_memory_server.folder.parent), [], 0
     (in_memory_server.folder.parent / "link").symlink_to("/etc")
     before.add("link")
@@ -169,9 +167,9 @@ def name_faults(in_memory_server: InMemoryServer) -> tuple[int, list[str]]:
     ):
         for field in ("model", "preset"):
             count += 1
-            said = outcome(in_memory_server, **{field: path})
-            if not said.startswith("bad-input: "):
-                faults.append(f"{field} {path!r}: {said}")
+            message = submit_result(in_memory_server, **{field: path})
+            if not message.startswith("bad-input: "):
+                faults.append(f"{field} {path!r}: {message}")
         for request, code in (
             (SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=path[:64]), "not-ready"),
             (UploadChunk(path[:64], 9, 0, b"123456789"), "bad-input"),
@@ -193,7 +191,7 @@ def name_faults(in_memory_server: InMemoryServer) -> tuple[int, list[str]]:
             in_memory_server.request(CancelJob(reply.job.job))
     made = files_under(in_memory_server.folder.parent) - before
     if made:
-        faults.append(f"written: {sorted(made)}")
+        faults.append(f"files were written: {sorted(made)}")
     return count, faults
 
 
@@ -204,18 +202,18 @@ def main() -> int:
     in_memory_server = InMemoryServer(folder / "state")
     faults: list[str] = []
     fields, settings, allowed = set(), set(), Counter()
-    for kind, name, words, value, fine in field_cases():
+    for kind, name, label, value, fine in field_cases():
         fields.add((kind, name))
-        allowed["field values taken" if fine else "field values refused"] += 1
+        allowed["field values accepted" if fine else "field values refused"] += 1
         fault = field_fault(kind, name, value, fine)
         if fault:
-            faults.append(f"{kind.__name__}.{name} {words} ({short_repr(value)}): {fault}")
-    for name, words, value, fine in setting_cases():
+            faults.append(f"{kind.__name__}.{name} {label} ({short_repr(value)}): {fault}")
+    for name, label, value, fine in setting_cases():
         settings.add(name)
-        allowed["setting values taken" if fine else "setting values refused"] += 1
+        allowed["setting values accepted" if fine else "setting values refused"] += 1
         fault = setting_fault(in_memory_server, name, value, fine)
         if fault:
-            faults.append(f"{name} {words} ({short_repr(value)}): {fault}")
+            faults.append(f"{name} {label} ({short_repr(value)}): {fault}")
     names, wrong = name_faults(in_memory_server)
     print(
         json.dumps(
@@ -223,7 +221,7 @@ def main() -> int:
                 "fields": len(fields),
                 "settings": len(settings),
                 **allowed,
-                "names that lead elsewhere": names,
+                "paths as names": names,
                 "faults": faults + wrong,
             },
             indent=1,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fifty clients on one encrypted server for an hour: no lost or duplicate job, no fault, no growth of memory or open files.
+"""Fifty clients on one encrypted server for an hour, without a lost or duplicate job or growth of memory or files.
 
     OMP_NUM_THREADS=1 python -m tests.soak.fifty_clients --minutes 60 --folder runs/fifty_clients
 
@@ -209,7 +209,7 @@ class Soak:
         last, spent = self.samples[-1] if self.samples else self.idle["before"], time.monotonic() - self._begun
         print(
             f"{spent / 60:.1f} of {seconds / 60:.0f} min (ends "
-            f"{time.strftime('%H:%M', time.localtime(time.time() + seconds - spent))}, then the drain): "
+            f"{time.strftime('%H:%M', time.localtime(time.time() + seconds - spent))}, then drains): "
             f"{figures['tickets']} tickets, ended {sum(figures['ended'].values())}, meshes {figures['meshes fetched']}, "
             f"request {figures['request ms']['median']:.0f}/{figures['request ms']['p99']:.0f} ms, server "
             f"{last['server rss_mb']:.1f} MB "
@@ -218,7 +218,7 @@ class Soak:
             flush=True,
         )
 
-    def finish(self, calm_s: float = 40.0) -> dict[str, str]:
+    def finish(self, settle_s: float = 40.0) -> dict[str, str]:
         """Wait until all jobs have ended; returns the state by job that the server lists."""
         self.faults += self.clients.drain(1800.0)
         found: dict[str, str] = {}
@@ -229,7 +229,7 @@ class Soak:
                 break
             found |= {job.job: job.state for job in page.jobs}
             before = page.jobs[-1].changed
-        self.tick(calm_s)  # longer than the server's timeout for lost clients
+        self.tick(settle_s)  # longer than the server's timeout for lost clients
         self.idle["after"] = self.sample()
         self.idle["fds back"] = self.idle["after"]["server fds"] - self.idle["before"]["server fds"]
         if self.idle["fds back"] > 2:
@@ -247,7 +247,9 @@ class Soak:
         figures["killed and restarted"], figures["stopped"] = self.clients.killed, self.clients.stopped
         figures |= {"process stats": stats, "idle": self.idle, "warnings of the server": self.server.warnings()}
         figures["faults"] += self.faults + growth + [f"the server's log: {line}" for line in self.server.faults()]
-        figures["faults"] += [f"lost: {name}" for name in figures["lost"]] + [f"duplicate: {name}" for name in figures["duplicate"]]
+        figures["faults"] += [f"lost: {name}" for name in figures["lost"]] + [
+            f"duplicate: {name}" for name in figures["duplicate"]
+        ]
         return figures
 
 

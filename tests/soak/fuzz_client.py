@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Broken replies, events, pieces and previews for the client that runs inside of Blender, and broken words for the
-workers' port.
+"""Malformed replies, events, chunks and previews for the client used inside Blender, and malformed worker reports.
 
 python -m tests.soak.fuzz_client --messages 20000 --seed 1
 """
@@ -32,7 +31,6 @@ from tests.testing.message_mutations import MessageMutations
 from tests.testing.message_strategies import REQUESTS, valid
 
 FROM_SERVER = tuple(name for name in MESSAGES if name not in REQUESTS)
-TOLD = 50  # right and wrong messages between two that end the connection, where the draw gives so many
 
 
 def rss_mb() -> float:
@@ -41,27 +39,27 @@ def rss_mb() -> float:
         return int(file.read().split()[1]) * resource.getpagesize() / 2**20
 
 
-class Wire:
-    """A socket of which a test says what comes out."""
+class FakeSocket:
+    """A fake socket whose incoming messages are set by the test."""
 
     def __init__(self) -> None:
-        self.coming: list[list[bytes]] = []
+        self.incoming: list[list[bytes]] = []
         self.sent: list[bytes] = []
 
     def recv_multipart(self, flags: int = 0) -> list[bytes]:
-        if not self.coming:
+        if not self.incoming:
             raise zmq.Again()
-        return self.coming.pop(0)
+        return self.incoming.pop(0)
 
     def send(self, data: bytes, flags: int = 0) -> None:
         self.sent.append(data)
 
     def close(self, linger: int = 0) -> None:
-        self.coming.clear()
+        self.incoming.clear()
 
 
 class FuzzedClient:
-    """A client, and everything that it does with what it is told."""
+    """A client on a fake socket, with open requests and downloads."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -69,20 +67,20 @@ class FuzzedClient:
         self.client.connect()
         self.downloads: list[Any] = []
         self.replies = self.connections = 0
-        self.again()
+        self.reconnect()
 
-    def again(self) -> None:
-        """A fresh connection, with requests of all sorts under way."""
+    def reconnect(self) -> None:
+        """Replace the connection by a new one without pending requests."""
         client = self.client
         client._drop_socket()
-        self.wire = client._socket = Wire()
+        self.socket = client._socket = FakeSocket()
         client._pending.clear()
         client.state, client._handshake, client._received_at = ConnectionState.ONLINE, None, self.now
         client.subscribe("j1")
         self.connections += 1
 
     def request(self) -> None:
-        """Keep some requests open, so that replies have something to answer."""
+        """Keep some requests and a download pending, so that replies match a request."""
         if len(self.client._pending) < 8 and self.client._socket is not None:
             for message in (ListJobs(), CancelJob("j1")):
                 self.client.request(message, self._answered)
@@ -92,89 +90,89 @@ class FuzzedClient:
     def _answered(self, reply: Any) -> None:
         self.replies += 1
 
-    def tell(self, frames: list[bytes]) -> list[Any]:
-        """One message and one tick; Blender's timer would end with an exception that leaves it."""
+    def deliver(self, frames: list[bytes]) -> list[Any]:
+        """Deliver one message and tick once. An exception here would end Blender's timer."""
         self.now += 0.02
-        self.wire.coming.append(frames)
-        self.wire.sent.clear()
+        self.socket.incoming.append(frames)
+        self.socket.sent.clear()
         return self.client.tick()
 
 
-def numbered(data: bytes, dice: random.Random, victim: FuzzedClient) -> bytes:
-    """The same message as an event, or as the answer to something that was asked."""
+def numbered(data: bytes, rng: random.Random, fuzzed: FuzzedClient) -> bytes:
+    """The same message with the id of an event or of a pending request."""
     try:
         envelope = msgpack.unpackb(data)
-        envelope["id"] = dice.choice([0, *victim.client._pending])
+        envelope["id"] = rng.choice([0, *fuzzed.client._pending])
         if envelope["type"] in ("JobChanged", "JobDeleted"):
             envelope["id"] = 0
         return msgpack.packb(envelope)
-    except Exception:  # broken already
+    except Exception:  # malformed already
         return data
 
 
 def fuzz_client(count: int, number: int) -> dict[str, Any]:
-    """What came of so many messages; an exception of the client's ends this, as it would end Blender's timer."""
-    dice = random.Random(number)
-    source, victim = MessageMutations(dice, FROM_SERVER, limits.REPLY_BYTES), FuzzedClient()
+    """Deliver malformed messages and return figures. An exception of the client propagates and fails the run."""
+    rng = random.Random(number)
+    source, fuzzed = MessageMutations(rng, FROM_SERVER, limits.REPLY_BYTES), FuzzedClient()
     links: Counter[str] = Counter()
     events = 0
     sizes: list[float] = []
     begun = time.monotonic()
     for index in range(count):
-        if victim.client._socket is None:
-            victim.again()
-        victim.request()
-        data = numbered(source.right(), dice, victim) if dice.random() < 0.5 else source.draw()[1]
-        if dice.random() < 0.2:
-            data = numbered(data, dice, victim)
-        happened = victim.tell([data] if dice.random() < 0.99 else [data] * dice.choice([2, 600]))
+        if fuzzed.client._socket is None:
+            fuzzed.reconnect()
+        fuzzed.request()
+        data = numbered(source.right(), rng, fuzzed) if rng.random() < 0.5 else source.draw()[1]
+        if rng.random() < 0.2:
+            data = numbered(data, rng, fuzzed)
+        happened = fuzzed.deliver([data] if rng.random() < 0.99 else [data] * rng.choice([2, 600]))
         events += len(happened)
-        links[victim.client.state.value] += 1
+        links[fuzzed.client.state.value] += 1
         if index % (count // 10) == 0:
             gc.collect()
             sizes.append(rss_mb())
     gc.collect()
-    told = {
+    figures = {
         "messages": count,
         "seconds": round(time.monotonic() - begun, 1),
-        "connections ended by a broken message": victim.connections - 1,
-        "events handed out": events,
-        "requests answered": victim.replies,
+        "connections closed by a malformed message": fuzzed.connections - 1,
+        "events delivered": events,
+        "requests answered": fuzzed.replies,
         "state after": dict(links),
         "rss_mb after a tenth and at the end": [round(sizes[1], 1), round(rss_mb(), 1)],
-        "jobs and requests remembered": [len(victim.client._subscription.newest), len(victim.client._pending)],
+        "jobs and requests stored": [len(fuzzed.client._subscription.newest), len(fuzzed.client._pending)],
     }
-    victim.client.close()
-    return told
+    fuzzed.client.close()
+    return figures
 
 
 def fuzz_orders(count: int, number: int) -> dict[str, Any]:
-    """The workers' port: bytes with and without the secret are an order, or a ProtocolError."""
-    dice, secret = random.Random(number), "5" * 64
+    """Decode malformed worker messages, with and without the secret: each is a message or a ProtocolError."""
+    rng, secret = random.Random(number), "5" * 64
     kinds = list(MESSAGE_TYPES.values())
-    came: Counter[str] = Counter()
-    broken = MessageMutations(dice)
+    decoded: Counter[str] = Counter()
+    broken = MessageMutations(rng)
     for _ in range(count):
-        data = bytearray(pack_order(secret, valid(dice.choice(kinds), dice)))
-        lot = dice.randrange(5)
-        if lot == 0:
+        data = bytearray(pack_order(secret, valid(rng.choice(kinds), rng)))
+        draw = rng.randrange(5)
+        if draw == 0:
             data = bytearray(secret.encode() + broken.draw()[1])
-        elif lot == 1:
+        elif draw == 1:
             data = bytearray(broken.draw()[1])
-        elif lot == 2:
+        elif draw == 2:
             body = msgpack.unpackb(bytes(data[64:]), strict_map_key=False)
-            holder: Any = dice.choice([body, body[1]])
-            key = dice.choice(list(holder) or ["new"] if isinstance(holder, dict) else [0, 1])
-            holder[key] = dice.choice([None, [], {}, -1, 2**60, "x" * 5000, True, [[]], b"\xff", float("nan")])
+            holder: Any = rng.choice([body, body[1]])
+            key = rng.choice(list(holder) or ["new"] if isinstance(holder, dict) else [0, 1])
+            holder[key] = rng.choice([None, [], {}, -1, 2**60, "x" * 5000, True, [[]], b"\xff", float("nan")])
             data = bytearray(secret.encode() + msgpack.packb(body))
-        elif lot == 3:
-            for _ in range(dice.randint(1, 4)):
-                data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+        elif draw == 3:
+            for _ in range(rng.randint(1, 4)):
+                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         try:
-            came[type(unpack_order(secret, bytes(data))).__name__] += 1
+            decoded[type(unpack_order(secret, bytes(data))).__name__] += 1
         except ProtocolError:
-            came["refused"] += 1
-    return {"messages": count, "came": dict(came)}
+            decoded["refused"] += 1
+    return {"messages": count, "decoded": dict(decoded)}
 
 
 def main() -> int:

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SIGKILL at random points of a real server and its real workers; every job must end in the mesh of an undisturbed run.
+"""SIGKILL of a real server and its workers at random points; every job must end with the mesh of an undisturbed run.
 
     OMP_NUM_THREADS=1 python -m tests.soak.kill_points --kills 20 --seed 0 --folder runs/kill_points
 
-A round: restart what was killed, keep jobs coming (each sent twice, as after a lost reply), choose a moment and a
-victim
-by the seed, kill. The moments: just after a submit is sent, while a checkpoint is being written, when one was just
-renamed, at some step, while or just after the mesh is written, and anywhere else (loading, mostly). At the end all jobs
-run to their end and are judged.
+Each round restarts what was killed, submits jobs (each twice, as after a lost reply), and kills a random victim at a
+random moment: just after a submit, while a checkpoint is written, just after its rename, at a step, while or just after
+the mesh is written, or at any other time (mostly during loading). At the end all jobs finish and are checked.
 """
 
 from __future__ import annotations
@@ -30,16 +28,14 @@ VICTIMS = (
     "worker",
     "both",
     "orphan",
-)  # "orphan": the server, while its workers stand still and cannot notice
+)  # "orphan": the server, while its workers are stopped and cannot detect its end
 
 
 def soak(folder: Path, plan: list[tuple[str, str]], seed: int, steps: int, seeds: tuple[int, ...] = (0, 1)) -> Outcome:
-    """An undisturbed run of each seed, whose bytes all jobs of that seed must have; a kill for each (moment, victim);
-    judgement.
-    """
+    """Run each seed undisturbed for the expected mesh, then kill at each (moment, victim), then check all jobs."""
     begun = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     soak = Soak(folder, steps, seeds)
     try:
         soak.start()
@@ -53,23 +49,23 @@ def soak(folder: Path, plan: list[tuple[str, str]], seed: int, steps: int, seeds
             while len(soak.open_jobs()) < len(seeds):
                 soak.submit()
             if moment in ("part", "renamed", "step", "mesh"):
-                soak.wait_until(soak.keeps_a_job_running)
-            hit, workers = soak.wait_for(moment, dice), soak.workers()
+                soak.wait_until(soak.is_a_job_running)
+            hit, workers = soak.wait_for(moment, rng), soak.workers()
             if not hit or (victim in ("worker", "orphan") and not workers):
                 soak.outcome.missed.append(f"{moment} of {victim}")
                 continue
             left.pop(0)
-            told = {name: job.step for name, job in soak.jobs.items() if job.state == "running"}
+            reported = {name: job.step for name, job in soak.jobs.items() if job.state == "running"}
             attempts = {name: len(found) for name, found in read_attempts(soak.state).items()}
-            soak.kill(victim, workers, dice)
-            soak.outcome.halves += victim in ("worker", "both") and bool(soak.halves() - soak.stale)
-            soak.outcome.interrupted += any(told.values())
+            soak.kill(victim, workers, rng)
+            soak.outcome.partial_files += victim in ("worker", "both") and bool(soak.partial_files() - soak.stale)
+            soak.outcome.interrupted += any(reported.values())
             soak.outcome.kills.append(f"{moment} of {victim}")
             if soak.server is None:
                 soak.start()
                 soak.resubmit()
             if soak.orphans:
-                # A worker that had no job in hand holds none, so there may be nothing to wait for.
+                # A stopped worker without a job blocks no attempt, so this may wait in vain.
                 end = time.monotonic() + 30.0
                 soak.wait_until(
                     lambda: (
@@ -77,12 +73,10 @@ def soak(folder: Path, plan: list[tuple[str, str]], seed: int, steps: int, seeds
                         or time.monotonic() > end
                     )
                 )
-                soak.outcome.held_back += any(
-                    job.message.startswith("waiting for the end") for job in soak.jobs.values()
-                )
+                soak.outcome.waited += any(job.message.startswith("waiting for the end") for job in soak.jobs.values())
                 soak.release(attempts)
-            for name, step in told.items():
-                # When it goes on, from where? Only what was told counts, so this is the least that it lost.
+            for name, step in reported.items():
+                # Counted from the last reported step, so this is a lower bound of the steps lost.
                 soak.wait_until(
                     lambda name=name: (
                         len(read_attempts(soak.state).get(name, ())) > attempts.get(name, 0)
@@ -91,14 +85,14 @@ def soak(folder: Path, plan: list[tuple[str, str]], seed: int, steps: int, seeds
                 )
                 after = read_attempts(soak.state).get(name, [])[attempts.get(name, 0) :]
                 if after and step:
-                    soak.outcome.behind.append(max(0, step - after[0][1]))
+                    soak.outcome.steps_lost.append(max(0, step - after[0][1]))
             print(
-                f"{len(soak.outcome.kills)}: {soak.outcome.kills[-1]}, {soak.outcome.behind[-1:]} steps behind",
+                f"{len(soak.outcome.kills)}: {soak.outcome.kills[-1]}, {soak.outcome.steps_lost[-1:]} steps lost",
                 flush=True,
             )
         if left:
             soak.outcome.faults.append(f"the moments of {left} did not come")
-        soak.judge(expected)
+        soak.check(expected)
     finally:
         for pid in soak.orphans:
             if alive(pid):
@@ -118,21 +112,21 @@ def main() -> int:
     parser.add_argument("--moments", nargs="+", choices=MOMENTS, default=MOMENTS, help="draw from these only")
     parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=VICTIMS, help="draw from these only")
     options = parser.parse_args()
-    dice = random.Random(options.seed)
-    plan = [(dice.choice(options.moments), dice.choice(options.victims)) for _ in range(options.kills)]
+    rng = random.Random(options.seed)
+    plan = [(rng.choice(options.moments), rng.choice(options.victims)) for _ in range(options.kills)]
     outcome = soak(options.folder, plan, options.seed, options.steps)
     print(json.dumps(vars(outcome), indent=1))
     print(
-        f"{len(outcome.kills)} kills ({len(outcome.missed)} missed and done over), {outcome.identical} identical "
+        f"{len(outcome.kills)} kills ({len(outcome.missed)} missed and repeated), {outcome.identical} identical "
         "meshes of "
-        f"{outcome.jobs} jobs and {outcome.tickets} tickets, {outcome.interrupted} kills in mid-run, "
-        f"{outcome.halves} in mid-write"
+        f"{outcome.jobs} jobs and {outcome.tickets} tickets, {outcome.interrupted} kills during training, "
+        f"{outcome.partial_files} during a write"
     )
     print(
-        f"at most {max(outcome.behind, default=0)} steps behind (checkpoints every {INTERVAL}), "
+        f"at most {max(outcome.steps_lost, default=0)} steps lost (checkpoints every {INTERVAL}), "
         f"{len(outcome.faults)} faults, {outcome.wall_s:.0f} s"
     )
-    return 1 if outcome.faults or max(outcome.behind, default=0) > INTERVAL else 0
+    return 1 if outcome.faults or max(outcome.steps_lost, default=0) > INTERVAL else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server and workers that are killed at chosen moments, the client that outlives them, and what was seen of it
-all.
-"""
+"""A server and workers that are killed at chosen moments, a client that survives them, and the results."""
 
 from __future__ import annotations
 
@@ -28,21 +26,21 @@ from tests.soak.worker_processes import alive, children, read_attempts
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
 INTERVAL = 4  # steps between two checkpoints
-LATE_S = 30.0  # that a busy machine may take on top of the grace
+LATE_S = 30.0  # scheduling delay allowed on top of the grace period
 
 
 @dataclass
 class Outcome:
-    """What a soak saw."""
+    """Results of a soak."""
 
-    kills: list[str] = field(default_factory=list)  # "moment of victim", of those that hit their moment
-    missed: list[str] = field(default_factory=list)  # the moment never came, or there was nobody to kill; done over
-    halves: int = 0  # kills that left half a checkpoint or mesh behind, so hit the write itself
-    interrupted: int = 0  # kills that hit a job which had told of a step and had to go on from a checkpoint
-    behind: list[int] = field(default_factory=list)  # steps lost by each resumption
-    restart_s: list[float] = field(default_factory=list)  # from a server's start to its first answer
-    orphan_s: list[float] = field(default_factory=list)  # that workers lived on without their server
-    held_back: int = 0  # attempts that waited for a worker that stood still
+    kills: list[str] = field(default_factory=list)  # "moment of victim" of each kill
+    missed: list[str] = field(default_factory=list)  # the moment did not come, or no victim was running; tried again
+    partial_files: int = 0  # kills during a write, which left an incomplete checkpoint or mesh
+    interrupted: int = 0  # kills of a job that had reported a step and had to resume from a checkpoint
+    steps_lost: list[int] = field(default_factory=list)  # steps lost at each resume
+    restart_s: list[float] = field(default_factory=list)  # from the start of a server to its first reply
+    orphan_s: list[float] = field(default_factory=list)  # time that workers outlived their server
+    waited: int = 0  # attempts that waited for the end of a stopped worker
     jobs: int = 0
     tickets: int = 0
     identical: int = 0
@@ -51,26 +49,26 @@ class Outcome:
 
 
 class Soak:
-    """One state folder, the server that runs on it, and a client that outlives them."""
+    """One state folder, its server, and a client that survives restarts."""
 
     def __init__(self, folder: Path, steps: int, seeds: tuple[int, ...]) -> None:
         self.state, self.steps, self.seeds = folder / "state", steps, seeds
         self.interval, self.options = (
             INTERVAL,
             ("--max-worker-failures", "100"),
-        )  # steps between checkpoints; of dreamwright serve
+        )  # steps between checkpoints; options of `dreamwright serve`
         self.model = save_tiny_model(folder / "model")
         self.server: subprocess.Popen[str] | None = None
         self.client: Client | None = None
         self.jobs: dict[str, JobSummary] = {}
-        self.reached: dict[str, int] = {}  # by job, the last step that the server told of
+        self.reached: dict[str, int] = {}  # by job, the highest step reported
         self.tickets: dict[str, str] = {}  # ticket -> job
         self.orphans: list[int] = []
         self.stale: set[tuple[Path, int]] = set()
         self.log = (folder / "server.log").open("ab")
         self.outcome = Outcome()
 
-    # --- the server's life
+    # --- server
 
     def start(self) -> None:
         begun = time.monotonic()
@@ -97,7 +95,7 @@ class Soak:
         line = self.server.stdout.readline()
         found = re.search(r"serves on (\S+)", line)
         if found is None:
-            raise RuntimeError(f"the server said {line!r}; see {self.log.name}")
+            raise RuntimeError(f"the server printed {line!r} instead of its address; see {self.log.name}")
         self.client = Client(found.group(1))
         self.client.connect()
         self.client.subscribe()
@@ -115,7 +113,7 @@ class Soak:
             self.client = None
 
     def workers(self) -> list[int]:
-        """Processes that the present server has started as workers."""
+        """Process ids of the workers of the running server."""
         return [] if self.server is None else children(self.server.pid)
 
     def step(self, wait_s: float = 0.003) -> None:
@@ -131,7 +129,7 @@ class Soak:
         end = time.monotonic() + limit_s
         while not happened():
             if time.monotonic() > end:
-                raise TimeoutError(f"it did not happen in {limit_s} s; jobs: {list(self.jobs.values())}")
+                raise TimeoutError(f"the condition does not hold after {limit_s} s; jobs: {list(self.jobs.values())}")
             self.step()
         return True
 
@@ -161,7 +159,7 @@ class Soak:
             if isinstance(reply, JobReply):
                 known = self.tickets[ticket]
                 if known and known != reply.job.job:
-                    self.outcome.faults.append(f"{ticket} is two jobs: {known} and {reply.job.job}")
+                    self.outcome.faults.append(f"{ticket} has two jobs: {known} and {reply.job.job}")
                 self.tickets[ticket] = reply.job.job
                 self.jobs[reply.job.job] = reply.job
             elif isinstance(reply, RequestError) and reply.code != "not-now":
@@ -175,34 +173,34 @@ class Soak:
     def open_jobs(self) -> list[JobSummary]:
         return [job for job in self.jobs.values() if job.state not in {state.value for state in ENDED}]
 
-    def keeps_a_job_running(self) -> bool:
-        """Whether one has told of a step; a job that ended before it was seen running gets a successor."""
+    def is_a_job_running(self) -> bool:
+        """Whether a running job has reported a step. Submits a new job when none is open."""
         if not self.open_jobs():
             self.submit()
         return any(job.state == "running" and job.step for job in self.jobs.values())
 
     def resubmit(self) -> None:
-        """Every ticket again, as the add-on does with what was not answered; a known one makes no new job."""
+        """Submit every ticket again, as the add-on does for unanswered ones. A known ticket makes no second job."""
         for ticket in self.tickets:
             self._send(ticket)
         self.wait_until(lambda: all(self.tickets.values()))
 
     # --- moments
 
-    def wait_for(self, moment: str, dice: random.Random) -> bool:
-        """Until the moment has come; False when some seconds have passed without it. Jobs that end get successors."""
-        self.stale = self.halves()
+    def wait_for(self, moment: str, rng: random.Random) -> bool:
+        """Wait for a moment; False if it does not come within some seconds. Submits new jobs as jobs end."""
+        self.stale = self.partial_files()
         if moment == "submit":
             self.submit(wait=False)
-            self.step(dice.uniform(0, 0.02))
+            self.step(rng.uniform(0, 0.02))
             return True
-        end = time.monotonic() + (dice.uniform(0.5, 10.0) if moment == "anywhere" else 25.0)
-        before, target = self._newest(), dice.randint(1, self.steps - 1)
+        end = time.monotonic() + (rng.uniform(0.5, 10.0) if moment == "anywhere" else 25.0)
+        before, target = self._newest(), rng.randint(1, self.steps - 1)
         while time.monotonic() < end:
             self.step(0.0002)
             if not self.open_jobs() and all(self.tickets.values()):
                 self.submit(wait=False)
-            if moment == "part" and self.halves("checkpoint*.part") - self.stale:
+            if moment == "part" and self.partial_files("checkpoint*.part") - self.stale:
                 return True
             if moment == "step" and any(job.state == "running" and job.step >= target for job in self.jobs.values()):
                 return True
@@ -214,14 +212,14 @@ class Soak:
                 return True
         return moment == "anywhere"
 
-    def halves(self, pattern: str = "*.part") -> set[tuple[Path, int]]:
-        """Files that are being written, or were when somebody was killed, with their times: an old one is no news."""
+    def partial_files(self, pattern: str = "*.part") -> set[tuple[Path, int]]:
+        """Incomplete files with their modification times, to tell new ones from those of earlier kills."""
         found = set()
         for path in self.state.glob(f"jobs/*/**/{pattern}"):
             try:
                 found.add((path, path.stat().st_mtime_ns))
             except OSError:
-                continue  # it was renamed while we looked
+                continue  # it was renamed meanwhile
         return {(path, at) for path, at in found if path.name != "fence.part"}
 
     def _newest(self) -> float:
@@ -229,25 +227,25 @@ class Soak:
             (p.stat().st_mtime for p in self.state.glob("jobs/*/checkpoints/checkpoint.safetensors")), default=0.0
         )
 
-    def kill(self, victim: str, workers: list[int], dice: random.Random) -> None:
+    def kill(self, victim: str, workers: list[int], rng: random.Random) -> None:
         pids = {"worker": workers, "both": [self.server.pid, *workers]}.get(victim, [self.server.pid])
         self.orphans = workers if victim in ("server", "orphan") else []
         if victim == "orphan":
             for pid in workers:
                 os.kill(pid, signal.SIGSTOP)
-        dice.shuffle(pids)
+        rng.shuffle(pids)
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
-                continue  # it ended by itself just now
+                continue  # it has ended by itself
         if victim != "worker":
             self.stop()
         if victim == "server":
             self._watch_orphans()
 
     def release(self, attempts: dict[str, int]) -> None:
-        """The new server serves: nobody else may have begun what a worker that stands still is in the middle of."""
+        """Check that no new attempt has started while a stopped worker holds the job; then continue the worker."""
         held = [
             name
             for name, job in self.jobs.items()
@@ -255,7 +253,7 @@ class Soak:
         ]
         for name in held:
             if len(read_attempts(self.state).get(name, ())) > attempts.get(name, 0):
-                self.outcome.faults.append(f"job {name} was begun while an earlier worker still held it")
+                self.outcome.faults.append(f"job {name} was started while an earlier worker still held it")
         for pid in self.orphans:
             os.kill(pid, signal.SIGCONT)
         self._watch_orphans()
@@ -264,16 +262,16 @@ class Soak:
         begun = time.monotonic()
         while any(alive(pid) for pid in self.orphans):
             if time.monotonic() - begun > ORPHAN_GRACE_S + LATE_S:
-                self.outcome.faults.append(f"workers {self.orphans} live on without their server")
+                self.outcome.faults.append(f"workers {self.orphans} outlive their server")
                 break
             time.sleep(0.02)
         if self.orphans:
             self.outcome.orphan_s.append(time.monotonic() - begun)
         self.orphans = []
 
-    # --- judgement
+    # --- checks
 
-    def judge(self, expected: dict[int, bytes]) -> None:
+    def check(self, expected: dict[int, bytes]) -> None:
         outcome = self.outcome
         self.wait_until(lambda: not self.open_jobs(), 600.0)
         outcome.tickets, outcome.jobs = len(self.tickets), len(self.jobs)
@@ -283,7 +281,7 @@ class Soak:
             if job.state != "succeeded":
                 outcome.faults.append(f"job {job.job} {job.state}: {job.message}")
             elif self.fetch(job) != expected[job.seed]:
-                outcome.faults.append(f"job {job.job} ended in another mesh")
+                outcome.faults.append(f"job {job.job} has a different mesh")
             else:
                 outcome.identical += 1
 

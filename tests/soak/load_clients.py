@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Several clients in one process that send requests at random: python -m tests.soak.load_clients FOLDER NUMBER.
 
-stdin has one line of JSON with the server, keys and settings. Each action is written to a journal first, so a process that
-is killed and restarted continues with the jobs that it submitted before.
-"""
+stdin has one line of JSON with the server, keys and settings. Each action is written to a journal first, so a process
+that is killed and restarted continues with the jobs that it submitted before. """
 
 from __future__ import annotations
 
@@ -102,9 +101,7 @@ class RandomClient:
         self._next = time.monotonic() + rng.uniform(0, self._pace_s)
         self._offline_until = 0.0
         self._download: Download | None = None
-        self.stopped_until = (
-            0.0  # end of the last stop of this process; requests sent before it have no valid latency
-        )
+        self.stopped_until = 0.0  # end of the last stop of this process; requests sent before it have no valid latency
         self._is_resent = False  # online since the last disconnect, with unanswered submits sent again
         for event in past:
             self._replay(event)
@@ -221,7 +218,9 @@ class RandomClient:
 
     def _submit(self) -> None:
         ticket = f"{self.name}-{time.time_ns():x}"
-        own = SubmittedJob(ticket, self._rng.randrange(SEEDS), self._rng.choice(STEPS), will_cancel=self._rng.random() < 0.15)
+        own = SubmittedJob(
+            ticket, self._rng.randrange(SEEDS), self._rng.choice(STEPS), will_cancel=self._rng.random() < 0.15
+        )
         self._journal.write("planned", client=self.name, user=self._user, ticket=ticket, seed=own.seed, steps=own.steps)
         self.own[ticket] = own
         self._send_submit(own)

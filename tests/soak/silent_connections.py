@@ -3,9 +3,8 @@
 
     python -m tests.soak.silent_connections --folder runs/silent_connections
 
-Runs against an encrypted and an unencrypted server process. Measures a client's request latency before, during and after,
-the time a new client needs to connect, and the time until the server closes each raw connection.
-"""
+Runs against an encrypted and an unencrypted server process. Measures a client's request latency before, during and
+after, the time a new client needs to connect, and the time until the server closes each raw connection. """
 
 from __future__ import annotations
 
@@ -162,12 +161,16 @@ def run_round(
     new_client.close()
     most = server.stats()
     step_until_closed(requests, connections, CLOSED_S + 15.0)
-    figures["during"] = {**requests.latencies(), **vars(most), "a new client connects after s": round(connected_s[0], 2)}
+    figures["during"] = {
+        **requests.latencies(),
+        **vars(most),
+        "a new client connects after s": round(connected_s[0], 2),
+    }
     closed: dict[str, list[float]] = {}
     for one in connections:
         one.socket.close()
         if one.closed_s is None or one.closed_s > CLOSED_S:
-            faults.append(f"{one.kind}: the server closed the connection after {one.closed_s} s; the limit is {CLOSED_S} s")
+            faults.append(f"{one.kind}: closed after {one.closed_s} s; the limit is {CLOSED_S} s")
         closed.setdefault(one.kind, []).append(float("inf") if one.closed_s is None else one.closed_s)
     figures["closed after s (first, last)"] = {
         kind: [round(min(all_s), 2), round(max(all_s), 2)] for kind, all_s in closed.items()
@@ -176,7 +179,7 @@ def run_round(
     figures["after"] = {**requests.latencies(), **vars(server.stats())}
     requests.client.close()
     if figures["after"]["fds"] > figures["before"]["fds"] + 1:
-        faults.append(f"open files: {figures['before']['fds']} before, {figures['afterwards']['fds']} afterwards")
+        faults.append(f"open files: {figures['before']['fds']} before, {figures['after']['fds']} after")
     return figures, faults
 
 

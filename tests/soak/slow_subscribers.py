@@ -3,10 +3,10 @@
 
     OMP_NUM_THREADS=1 python -m tests.soak.slow_subscribers --folder runs/slow_subscribers
 
-The phases repeat in turn: no subscribers, twenty that never read, and with --false-acks twenty that acknowledge previews
-without reading. Each phase measures the server's memory, the wall and CPU time of a training step, and the latency of
-another client's requests. At the end one subscriber starts to read. After the previews in flight it gets the latest one.
-"""
+The phases repeat in turn: no subscribers, twenty that never read, and with --false-acks twenty that acknowledge
+previews without reading. Each phase measures the server's memory, the wall and CPU time of a training step, and the
+latency of another client's requests. At the end one subscriber starts to read. After the previews in flight it gets the
+latest one. """
 
 from __future__ import annotations
 
@@ -32,12 +32,10 @@ from dreamwright.shared.messages import (
     SubmitJob,
     Subscribe,
 )
-from tests.soak.observed_server import ObservedServer, ask, online, tick_until, process_stats
+from tests.soak.observed_server import ObservedServer, ask, online, process_stats, tick_until
 from tests.testing.tiny_model import QUICK, offer_tiny_model
 
-GROWTH_MB = (
-    10.0  # allowed with twenty subscribers; two previews of 60 kB and 64 short messages for each run_for about 5
-)
+GROWTH_MB = 10.0  # allowed with twenty subscribers; two previews of 60 kB and 64 short messages for each take about 5
 SETTINGS = dict(setting.split("=") for setting in QUICK) | {
     "run.steps": "1000000",
     "run.checkpoint_interval": "1000",
@@ -50,7 +48,9 @@ SETTINGS = dict(setting.split("=") for setting in QUICK) | {
 class NonReadingSubscriber:
     """A connection that subscribes and sends heartbeats but reads nothing."""
 
-    def __init__(self, context: zmq.Context, server: ObservedServer, user: str, job: str, sends_false_acks: bool) -> None:
+    def __init__(
+        self, context: zmq.Context, server: ObservedServer, user: str, job: str, sends_false_acks: bool
+    ) -> None:
         pair = server.pairs[user]
         self._socket = context.socket(zmq.DEALER)
         for option, value in ((zmq.LINGER, 0), (zmq.RCVHWM, 1), (zmq.RCVBUF, 4096), (zmq.SNDHWM, 10)):
@@ -161,7 +161,9 @@ def soak(folder: Path, count: int, kinds: list[str], phase_s: float) -> tuple[di
         (worker,) = server.workers()
         for kind in kinds:
             if kind != "no subscribers":
-                subscribers = [NonReadingSubscriber(context, server, "anna", job, kind == "false acks") for _ in range(count)]
+                subscribers = [
+                    NonReadingSubscriber(context, server, "anna", job, kind == "false acks") for _ in range(count)
+                ]
             run_for(None, 1.0)
             phase = Phase(server, worker)
             run_for(phase, phase_s)
@@ -173,7 +175,8 @@ def soak(folder: Path, count: int, kinds: list[str], phase_s: float) -> tuple[di
                 steps = [frame.step for frame in frames]
                 phases[kind][-1]["previews after reading starts"] = len(steps)
                 now = seen[-1].job.step
-                # The previews in flight are old. The one after them must be the latest, not the next of the skipped ones.
+                # The previews in flight are old. The one after them must be the latest, not the next of the skipped
+                # ones.
                 jump = (
                     steps[limits.PREVIEWS_IN_FLIGHT] - steps[limits.PREVIEWS_IN_FLIGHT - 1]
                     if len(steps) > limits.PREVIEWS_IN_FLIGHT
@@ -185,7 +188,9 @@ def soak(folder: Path, count: int, kinds: list[str], phase_s: float) -> tuple[di
                 }
                 missed = phase.figures()["steps"]
                 if steps != sorted(set(steps)) or jump < 0.5 * missed:
-                    faults.append(f"a subscriber that starts to read after {missed} steps gets previews of steps {steps[:6]}…")
+                    faults.append(
+                        f"a subscriber that starts to read after {missed} steps gets previews of steps {steps[:6]}…"
+                    )
             for one in subscribers:
                 one.close()
             subscribers = []
@@ -227,7 +232,9 @@ def main() -> int:
     parser.add_argument("--subscribers", type=int, default=20)
     parser.add_argument("--phases", type=int, default=5, help="number of phases of each kind")
     parser.add_argument("--seconds", type=float, default=15.0, help="duration of one phase")
-    parser.add_argument("--false-acks", action="store_true", help="also run subscribers that acknowledge previews without reading them")
+    parser.add_argument(
+        "--false-acks", action="store_true", help="also run subscribers that acknowledge previews without reading them"
+    )
     options = parser.parse_args()
     kinds = ["no subscribers", "not reading", *(["false acks"] if options.false_acks else [])] * options.phases
     figures, faults = soak(options.folder, options.subscribers, kinds, options.seconds)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How fast each kind of stranger is refused with its reason, and whether another's job can be told from none by bytes
-or by time.
+"""Time until each kind of unauthorized client is refused with its reason, and whether replies reveal foreign jobs.
 
-python -m tests.soak.unauthorized_clients --folder runs/strangers
+python -m tests.soak.unauthorized_clients --folder runs/unauthorized_clients
 """
 
 from __future__ import annotations
@@ -34,154 +33,154 @@ from tests.testing.scripted_worker_server import asked
 
 NAMING = [
     name for name in REQUESTS if {"job", "previews_of"} & set(MESSAGES[name].__dataclass_fields__)
-]  # the requests that name a job
+]  # requests with a job id
 
 
-def summary(took: list[float], tries: int) -> dict[str, Any]:
-    millis = sorted(1000 * seconds for seconds in took)
+def summary(durations: list[float], tries: int) -> dict[str, Any]:
+    millis = sorted(1000 * seconds for seconds in durations)
     return (
         {
-            "refused": f"{len(took)} of {tries}",
+            "refused": f"{len(durations)} of {tries}",
             "median_ms": round(statistics.median(millis), 1),
             "worst_ms": round(millis[-1], 1),
         }
-        if took
+        if durations
         else {"refused": f"0 of {tries}"}
     )
 
 
 def measure_refusal(
-    server: FastServerProcess, make: Callable[[], CurveCredentials | None], words: str, tries: int
+    server: FastServerProcess, make: Callable[[], CurveCredentials | None], reason: str, tries: int
 ) -> dict[str, Any]:
-    """From the connection to the reason, as the add-on's client tells it."""
-    took = []
+    """Time from connecting until the client reports the reason of its refusal."""
+    durations = []
     for _ in range(tries):
-        client = Client(server.address, lock=make())
+        client = Client(server.address, credentials=make())
         begun = time.perf_counter()
         client.connect()
         while client.state is not ConnectionState.UNAUTHORIZED and time.perf_counter() - begun < 20:
             client.tick()
             if client.state is ConnectionState.ONLINE:
-                raise RuntimeError(f"it was let in: {words}")
+                raise RuntimeError(f"an unauthorized client is connected; expected: {reason}")
             time.sleep(0.001)
-        if client.state is ConnectionState.UNAUTHORIZED and words in client.reason:
-            took.append(time.perf_counter() - begun)
+        if client.state is ConnectionState.UNAUTHORIZED and reason in client.reason:
+            durations.append(time.perf_counter() - begun)
         client.close()
-    return summary(took, tries)
+    return summary(durations, tries)
 
 
-def plain(server: FastServerProcess, tries: int) -> dict[str, Any]:
-    """PLAIN, which only libzmq's monitor tells of."""
-    took = []
+def measure_plain(server: FastServerProcess, tries: int) -> dict[str, Any]:
+    """Time until a PLAIN handshake fails, by libzmq's socket monitor."""
+    durations = []
     for _ in range(tries):
-        own = zmq.Context.instance().socket(zmq.DEALER)
-        own.setsockopt(zmq.LINGER, 0)
-        own.setsockopt(zmq.PLAIN_USERNAME, b"anna")
-        own.setsockopt(zmq.PLAIN_PASSWORD, b"anna")
-        watch = own.get_monitor_socket(
+        connection = zmq.Context.instance().socket(zmq.DEALER)
+        connection.setsockopt(zmq.LINGER, 0)
+        connection.setsockopt(zmq.PLAIN_USERNAME, b"anna")
+        connection.setsockopt(zmq.PLAIN_PASSWORD, b"anna")
+        monitor = connection.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_SUCCEEDED
         )
         begun = time.perf_counter()
-        own.connect(server.address)
+        connection.connect(server.address)
         if (
-            watch.poll(20_000)
-            and int.from_bytes(watch.recv_multipart()[0][:2], sys.byteorder) != zmq.EVENT_HANDSHAKE_SUCCEEDED
+            monitor.poll(20_000)
+            and int.from_bytes(monitor.recv_multipart()[0][:2], sys.byteorder) != zmq.EVENT_HANDSHAKE_SUCCEEDED
         ):
-            took.append(time.perf_counter() - begun)
-        own.disable_monitor()
-        watch.close(0)
-        own.close(0)
-    return summary(took, tries)
+            durations.append(time.perf_counter() - begun)
+        connection.disable_monitor()
+        monitor.close(0)
+        connection.close(0)
+    return summary(durations, tries)
 
 
-def revoked(server: FastServerProcess, tries: int) -> dict[str, Any]:
-    """From the request after the revocation to its refusal, on the connection that was let in."""
-    took = []
+def measure_revoked(server: FastServerProcess, tries: int) -> dict[str, Any]:
+    """Time from a request after the key's revocation until its refusal, on an existing connection."""
+    durations = []
     for number in range(tries):
-        name = f"guest{number}"
-        own = server.socket(server.authorized_client(name))
-        own.send(pack(ListJobs(), 1))
-        own.poll(20_000)
-        own.recv()
+        name = f"client{number}"
+        connection = server.socket(server.authorized_client(name))
+        connection.send(pack(ListJobs(), 1))
+        connection.poll(20_000)
+        connection.recv()
         server.keys.revoke(name)
         begun = time.perf_counter()
-        own.send(pack(ListJobs(), 2))
-        if own.poll(20_000) and getattr(unpack(own.recv(), 10**6)[1], "code", "") == "not-admitted":
-            took.append(time.perf_counter() - begun)
-        own.close(0)
-    return summary(took, tries)
+        connection.send(pack(ListJobs(), 2))
+        if connection.poll(20_000) and getattr(unpack(connection.recv(), 10**6)[1], "code", "") == "not-admitted":
+            durations.append(time.perf_counter() - begun)
+        connection.close(0)
+    return summary(durations, tries)
 
 
 def without_authenticator(folder: Path, tries: int, seconds: float = 2.0) -> str:
-    """Right keys at a door whose doorkeeper does not answer."""
+    """Clients with authorized keys at a server whose authenticator does not answer."""
     with pytest.MonkeyPatch.context() as patch:
         encrypted_server = EncryptedServer(folder, patch)
         patch.setattr(encrypted_server.server._authenticator, "answer", lambda most=200: None)
-        guests = []
+        clients = []
         for number in range(tries):
             pair = generate_key_pair()
-            encrypted_server.keys.allow(f"guest{number}", format_key(pair.public))
-            guests.append(encrypted_server.connect_client(pair))
+            encrypted_server.keys.allow(f"client{number}", format_key(pair.public))
+            clients.append(encrypted_server.connect_client(pair))
         encrypted_server.run_for(seconds)
-        inside = sum(guest.state is ConnectionState.ONLINE for guest in guests)
+        connected = sum(client.state is ConnectionState.ONLINE for client in clients)
         encrypted_server.close()
-    return f"{inside} of {tries} with right keys let in within {seconds} s"
+    return f"{connected} of {tries} with authorized keys connect within {seconds} s"
 
 
 def with_empty_zap_domain(folder: Path) -> str:
-    """libzmq lets everybody in then; such a door must not open."""
+    """An empty ZAP domain makes libzmq skip authentication, so the server must refuse to start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dreamwright.backend.server.transport.zap_authenticator.DOMAIN", "")
         try:
             EncryptedServer(folder, patch).close()
         except ConfigError as error:
-            return f"no door: {error}"
-    return "OPENED"
+            return f"refused: {error}"
+    return "STARTED"
 
 
 def compare_foreign_and_unknown_jobs(server: FastServerProcess, tries: int) -> dict[str, Any]:
-    """Every request that names a job, of another's job and of none: bytes and times of the answers, in random order."""
-    anna, bert, chief = (
-        server.socket(server.authorized_client(name, name == "chief")) for name in ("anna", "bert", "chief")
+    """Bytes and latency of the replies to every request with a job id, for another user's job and for an unknown id."""
+    anna, bert, admin = (
+        server.socket(server.authorized_client(name, name == "admin")) for name in ("anna", "bert", "admin")
     )
 
-    def answer(own: zmq.Socket, data: bytes) -> tuple[bytes, float]:
+    def answer(connection: zmq.Socket, data: bytes) -> tuple[bytes, float]:
         begun = time.perf_counter()
-        own.send(data)
-        if not own.poll(20_000):
+        connection.send(data)
+        if not connection.poll(20_000):
             raise TimeoutError("no answer")
-        return own.recv(), time.perf_counter() - begun
+        return connection.recv(), time.perf_counter() - begun
 
     job = unpack(answer(anna, pack(asked("t", prompt="a blue chair"), 1))[0], 10**6)[1].job.job
-    dice, other, figures = random.Random(1), "0123456789abcdef", {}
-    differing, all_theirs, all_nobodys = 0, [], []
+    rng, other, figures = random.Random(1), "0123456789abcdef", {}
+    differing, all_foreign, all_unknown = 0, [], []
     for name in NAMING:
-        fields = valid(MESSAGES[name], dice).__dict__
+        fields = valid(MESSAGES[name], rng).__dict__
         key = "job" if "job" in fields else "previews_of"
-        theirs, nobodys = (pack(MESSAGES[name](**{**fields, key: which}), 7) for which in (job, other))
-        took: dict[bytes, list[float]] = {theirs: [], nobodys: []}
+        foreign, unknown = (pack(MESSAGES[name](**{**fields, key: which}), 7) for which in (job, other))
+        durations: dict[bytes, list[float]] = {foreign: [], unknown: []}
         for _ in range(tries):
-            heard = {}
-            for data in dice.sample([theirs, nobodys], 2):
-                heard[data], seconds = answer(bert, data)
-                took[data].append(seconds)
-            differing += heard[theirs].replace(job.encode(), other.encode()) != heard[nobodys]
-        medians = [1000 * statistics.median(took[data]) for data in (theirs, nobodys)]
+            replies = {}
+            for data in rng.sample([foreign, unknown], 2):
+                replies[data], seconds = answer(bert, data)
+                durations[data].append(seconds)
+            differing += replies[foreign].replace(job.encode(), other.encode()) != replies[unknown]
+        medians = [1000 * statistics.median(durations[data]) for data in (foreign, unknown)]
         figures[name] = [round(median, 3) for median in medians]
-        all_theirs += took[theirs]
-        all_nobodys += took[nobodys]
-    slower = sum(a > b for a, b in zip(all_theirs, all_nobodys, strict=False)) / len(all_theirs)
-    seen = unpack(answer(chief, pack(ListJobs(), 1))[0], 10**6)[1].jobs
-    pinned = unpack(answer(chief, pack(MESSAGES["PinJob"](job, True), 1))[0], 10**6)[1]
-    for own in (anna, bert, chief):
-        own.close(0)
+        all_foreign += durations[foreign]
+        all_unknown += durations[unknown]
+    slower = sum(a > b for a, b in zip(all_foreign, all_unknown, strict=True)) / len(all_foreign)
+    seen = unpack(answer(admin, pack(ListJobs(), 1))[0], 10**6)[1].jobs
+    pinned = unpack(answer(admin, pack(MESSAGES["PinJob"](job, True), 1))[0], 10**6)[1]
+    for connection in (anna, bert, admin):
+        connection.close(0)
     return {
-        "requests that name a job": len(NAMING),
-        "pairs of answers": tries * len(NAMING),
+        "requests with a job id": len(NAMING),
+        "pairs of replies": tries * len(NAMING),
         "pairs that differ in a byte": differing,
-        "median_ms of another's job and of none": figures,
-        "share of pairs in which another's job took longer": round(slower, 3),
-        "an admin sees it": [found.job for found in seen] == [job] and isinstance(pinned, JobReply),
+        "median_ms of another user's job and of an unknown id": figures,
+        "share of pairs in which another user's job durations longer": round(slower, 3),
+        "an admin sees the job": [found.job for found in seen] == [job] and isinstance(pinned, JobReply),
     }
 
 
@@ -196,7 +195,7 @@ def main() -> int:
         tries = options.tries
         figures = {
             "no encryption": measure_refusal(server, lambda: None, "requires an encrypted connection", tries),
-            "PLAIN": plain(server, tries),
+            "PLAIN": measure_plain(server, tries),
             "wrong server key": measure_refusal(
                 server,
                 lambda: CurveCredentials(generate_key_pair().public, generate_key_pair()),
@@ -209,10 +208,10 @@ def main() -> int:
                 "does not know this computer's key yet",
                 tries,
             ),
-            "revoked in mid-session, its next request": revoked(server, tries),
-            "no doorkeeper": without_authenticator(options.folder / "cut", tries),
+            "key measure_revoked while connected, next request": measure_revoked(server, tries),
+            "no authenticator": without_authenticator(options.folder / "cut", tries),
             "empty domain": with_empty_zap_domain(options.folder / "empty"),
-            "another's job": compare_foreign_and_unknown_jobs(server, options.pairs),
+            "another user's job": compare_foreign_and_unknown_jobs(server, options.pairs),
         }
     finally:
         server.end()

@@ -3,10 +3,9 @@
 
     python -m tests.soak.vanished_clients --rounds 3 --folder runs/vanished_clients
 
-Server and clients run in two network namespaces joined by a virtual cable. The clients watch a job's previews and vanish
-all at once. Measured are the seconds until the server has no subscriber, no preview in flight and no connection, and for
-clients that return, the seconds until previews arrive again.
-"""
+Server and clients run in two network namespaces joined by a virtual cable. The clients watch a job's previews and
+vanish all at once. Measured are the seconds until the server has no subscriber, no preview in flight and no connection,
+and for clients that return, the seconds until previews arrive again. """
 
 from __future__ import annotations
 
