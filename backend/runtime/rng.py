@@ -60,6 +60,6 @@ class RandomStreams(dict[str, PerViewGenerator]):
         return {name: generator.get_state() for name, generator in self.items()}
 
     def restore(self, states: Mapping[str, Tensor]) -> None:
-        """Set all generators to the states of `snapshot`. Raises KeyError and RuntimeError for states that do not fit."""
+        """Load the states of `snapshot`. Raises KeyError or RuntimeError for states that do not fit."""
         for name, generator in self.items():
             generator.set_state(states[name].to(torch.uint8).cpu())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""docs/developer/conventions.md, asserted; and the house: who may import whom, what is packaged, what the README promises."""
+"""docs/conventions asserted, and the rules of the tree: who imports whom, what is packaged, what the README promises."""
 
 from __future__ import annotations
 
