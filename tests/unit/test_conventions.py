@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""docs/conventions asserted, and the rules of the tree: who imports whom, what is packaged, what the README promises."""
+"""docs/developer/conventions.md asserted, and the rules of the tree: imports, packages and the README's promises."""
 
 from __future__ import annotations
 
