@@ -176,7 +176,7 @@ def test_worker_port_requires_the_secret(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decoded = fuzz_orders(1500, 5)["decoded"]
-    assert decoded["refused"] > 500 and came["ProgressReport"] > 10
+    assert decoded["refused"] > 500 and decoded["ProgressReport"] > 10
     secret = "5" * 64
     for kind in ([], {}, None, 5, "Explode", "\0"):
         with pytest.raises(ProtocolError, match="known are"):

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Short versions of the soaks of tests/soak/ that have no test file of their own, and their checks on constructed journals."""
+"""Short versions of the soaks of tests/soak/ that have no test file of their own, and their checks on constructed
+journals.
+"""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import numpy as np
 from dreamwright.shared import limits
 from dreamwright.shared.mesh_file import MeshFile, encode_mesh
 from dreamwright.shared.messages import UploadChunk
+from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.primitive_meshes import icosphere
 
 
@@ -40,3 +41,22 @@ def pieces(data: bytes, size: int = limits.UPLOAD_PIECE_BYTES) -> Iterator[Uploa
 
 
 BALL = encode_mesh(sent_ball())
+MESH = sha256(BALL)  # its name on the server
+
+
+def upload(in_memory_server: InMemoryServer, data: bytes = BALL, owner: str = "ada", size: int = 3000) -> int:
+    """Send all pieces; returns how many bytes the server has then."""
+    have = 0
+    for piece in pieces(data, size):
+        have = in_memory_server.request(piece, owner).offset
+    return have
+
+
+def submit_refinement(in_memory_server: InMemoryServer, owner: str = "ada", **changes: Any) -> str:
+    """Submit a refinement of `MESH`; returns the job."""
+    return in_memory_server.submit(owner, **({"preset": "refine", "mesh": MESH} | changes))
+
+
+def uploaded_files(in_memory_server: InMemoryServer) -> list[str]:
+    """Names of the files in the upload folder, sorted."""
+    return sorted(path.name for path in (in_memory_server.folder / "uploads").rglob("*.*"))

@@ -111,4 +111,5 @@ def test_rasterize_time_of_twenty_thousand_triangles() -> None:
     position, rotation = camera(40.0, 25.0, 1.6)
     started = time.process_time()
     rasterize(surface.vertices, surface.faces, position, rotation, 1.2, 128)
-    assert time.process_time() - started < 0.3
+    # Vectorized: tenths of a second. A Python loop over faces takes minutes, so this bound tells them apart on any processor.
+    assert time.process_time() - started < 15.0

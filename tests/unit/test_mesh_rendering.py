@@ -290,4 +290,6 @@ def test_render_time_of_twenty_thousand_faces() -> None:
         topology, where, torch.rand(len(vertices), 3), torch.zeros(1, 3), cameras, [LIT], cameras.position, 64, 2
     )
     seen.image.sum().backward()
-    assert time.process_time() - started < 1.0
+    # Vectorized: tenths of a second. A Python loop over faces or pixels takes minutes, so this bound tells them apart on any
+    # processor.
+    assert time.process_time() - started < 15.0
