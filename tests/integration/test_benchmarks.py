@@ -103,7 +103,7 @@ class Recorder:
         return GuidanceResult(torch.zeros_like(image), {})
 
 
-def test_peers_get_the_same_rays() -> None:
+def test_contenders_get_the_same_rays() -> None:
     """The same cameras in the same order, and rays that meet the unit sphere where ours meet the bounding sphere."""
     config, recorder = peers_contenders.workload(8), Recorder()
     scene = FieldScene(config, recorder, SimpleNamespace(for_cameras=lambda *views: None), peers_contenders.SEED)
@@ -118,13 +118,13 @@ def test_peers_get_the_same_rays() -> None:
         assert torch.allclose(origins[0] * unit, cameras.position[0])
 
 
-def test_views_of_the_comparison_are_shaded_and_of_one_size() -> None:
+def test_comparison_views_are_shaded_and_of_one_size() -> None:
     config = peers_contenders.workload(24)
     assert (config.render.resolution, config.render.coarse_resolution, config.run.views_per_step) == (24, 0, 1)
     assert (config.shading.albedo_only_share, config.shading.shaded_probability) == (0.0, 1.0)
 
 
-def test_ratios_are_within_a_round() -> None:
+def test_ratios_are_taken_within_a_round() -> None:
     """A round in which everything took ten times as long leaves the ratio alone; of 2, 3, 4 the median is 3."""
     assert peers.ratio([2.0, 30.0, 4.0], [1.0, 10.0, 1.0]) == "3.0 (2.0-4.0)"
 

@@ -115,7 +115,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_cost_one_line(
+def test_bad_arguments_are_one_line_errors(
     mistake: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -239,7 +239,7 @@ def test_out_of_memory_fails_with_advice(
     assert "80 GiB" in told and "--resume" in told and "render.samples" in told and "report" not in told
 
 
-def test_ctrl_c_in_a_process_of_its_own(model: str, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_a_resumable_checkpoint(model: str, tmp_path: Path) -> None:
     """In a process of its own, with a real SIGINT; resuming then finishes the run."""
     out = tmp_path / "prop.ply"
     command = [sys.executable, "-m", "dreamwright.backend.cli.main", "generate", "a red mushroom", "--model", model]
@@ -262,7 +262,7 @@ def test_errors_of_a_process_have_no_traceback(tmp_path: Path) -> None:
     assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_models_and_doctor_answer(capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_and_doctor_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     assert "starter" in capsys.readouterr().out
     assert main(["doctor"]) in (0, 1)

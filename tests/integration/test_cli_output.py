@@ -184,7 +184,7 @@ def test_failed_checkpoints_are_one_warning(
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".ply", ".obj"])
-def test_mesh_is_kept_when_its_place_cannot_be_written(
+def test_mesh_is_kept_when_its_path_cannot_be_written(
     suffix: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, export = tmp_path / f"prop{suffix}", mesh_export.export_mesh

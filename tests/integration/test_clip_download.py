@@ -27,7 +27,7 @@ def files(tmp_path_factory) -> dict[str, bytes]:
     return {**made, **dict.fromkeys(CLUTTER, b"unneeded")}
 
 
-def test_a_clip_is_downloaded_whole_and_without_what_nobody_needs_and_found_by_name(hub, env, here, files):
+def test_clip_download_has_the_required_files_only(hub, env, here, files):
     repository = BY_NAME["clip-b32"].sources[0].repo_id
     hub.repositories[repository] = Repository(files)
     assert here("models", "download", "clip-b32").returncode == 0
@@ -45,7 +45,7 @@ def test_a_clip_is_downloaded_whole_and_without_what_nobody_needs_and_found_by_n
     assert missing_files(folder) == ["preprocessor_config.json"]
 
 
-def test_a_repository_without_safetensors_or_of_another_kind_is_refused_before_a_weight_comes(hub, env, here, files):
+def test_unusable_clip_repository_is_refused_before_weights(hub, env, here, files):
     pickled = {name: content for name, content in files.items() if not name.endswith(".safetensors")}
     hub.repositories["some/pickles"] = Repository(pickled)
     says(here("models", "download", "some/pickles"), "only pickled weights (pytorch_model.bin)")
@@ -55,7 +55,7 @@ def test_a_repository_without_safetensors_or_of_another_kind_is_refused_before_a
     assert not [name for name in hub.fetched() if name.endswith((".safetensors", ".msgpack", ".bin"))]
 
 
-def test_of_a_repositorys_names_those_that_clip_is_loaded_from_are_needed():
+def test_required_files_of_a_clip_repository():
     index = {"model_type": "clip"}
     names = [
         "config.json",
@@ -84,14 +84,14 @@ def test_of_a_repositorys_names_those_that_clip_is_loaded_from_are_needed():
             needed_files([other for other in names if other != name], index, "it")
 
 
-def test_every_kind_of_model_has_one_in_the_package_that_says_its_kind():
+def test_packaged_models_cover_every_kind():
     kinds = {model.name: model.kind for model in local_models()}
     assert {kinds[name] for name in PACKAGED} == {"diffusion", "image-text"}
     assert all(model.kind == "image-text" for model in MODELS if "clip" in model.name)
 
 
 @pytest.mark.parametrize("name", [name for name in PACKAGED if BY_NAME[name].kind == "image-text"])
-def test_the_packaged_image_text_models_tell_colors_of_props_that_they_never_saw(name):
+def test_packaged_image_text_models_recognize_colors(name):
     model = load_image_text(resolve_model(name))
     right = []
     for color in ("red", "blue", "yellow", "black"):

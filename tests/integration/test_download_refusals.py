@@ -32,7 +32,7 @@ from tests.testing.hub_downloads import MB, models_folder, says
         ("shard", ("lacks unet/diffusion_pytorch_model-00002-of-00002.safetensors",)),
     ],
 )
-def test_what_is_no_supported_pipeline_is_refused_before_its_weights_are_fetched(hub, env, here, tiny, files, texts):
+def test_unsupported_pipeline_is_refused_before_its_weights(hub, env, here, tiny, files, texts):
     if isinstance(files, str):
         kept = {
             name: content
@@ -50,12 +50,12 @@ def test_what_is_no_supported_pipeline_is_refused_before_its_weights_are_fetched
     assert not models_folder(env).exists() or not any(models_folder(env).iterdir())
 
 
-def test_a_name_that_is_none_is_refused_with_the_known_ones(hub, env, here):
+def test_unknown_name_is_refused_with_the_known_ones(hub, env, here):
     says(here("models", "download", "sdx"), "unknown model 'sdx'", "sdxl", "owner/name")
     assert hub.requests == []
 
 
-def test_a_full_disk_is_told_before_any_weight_is_fetched(hub, env, here, tiny, tmp_path):
+def test_full_disk_is_reported_before_any_weight(hub, env, here, tiny, tmp_path):
     weights = "unet/diffusion_pytorch_model.fp16.safetensors"
     hub.repositories["tiny/props"] = Repository(tiny, sizes={weights: 10**18})
     says(
@@ -67,7 +67,7 @@ def test_a_full_disk_is_told_before_any_weight_is_fetched(hub, env, here, tiny, 
     assert hub.fetched() == ["model_index.json"]
 
 
-def test_no_network_and_offline_mode_are_told_in_one_line(hub, env, tiny):
+def test_no_network_and_offline_mode_are_one_line_errors(hub, env, tiny):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -84,7 +84,7 @@ def test_no_network_and_offline_mode_are_told_in_one_line(hub, env, tiny):
     assert hub.requests == []
 
 
-def test_a_folder_with_other_things_or_another_model_is_left_alone(hub, env, here, tiny, tmp_path):
+def test_folder_with_other_contents_is_unchanged(hub, env, here, tiny, tmp_path):
     hub.repositories["tiny/props"] = hub.repositories["tiny/other"] = Repository(tiny)
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -95,7 +95,7 @@ def test_a_folder_with_other_things_or_another_model_is_left_alone(hub, env, her
     says(here("models", "download", "tiny/other", "--to", str(tmp_path / "props")), "holds tiny/props")
 
 
-def test_two_downloads_into_one_folder_do_not_meet(hub, env, big):
+def test_two_downloads_into_one_folder_exclude_each_other(hub, env, big):
     hub.repositories["tiny/props"] = Repository(big)
     hub.hold_after = 5 * MB
     first = subprocess.Popen(

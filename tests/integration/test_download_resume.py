@@ -45,7 +45,7 @@ def stop_in_the_middle(hub: FakeHub, env: dict[str, str], name: str, how: int = 
     return process.returncode, kept, errors
 
 
-def test_a_killed_download_goes_on_where_it_stopped(hub, env, big):
+def test_killed_download_resumes(hub, env, big):
     hub.repositories[SD[0]] = Repository(big, SD_COMMIT)
     code, kept, _ = stop_in_the_middle(hub, env, "sd-1.5")
     assert code == -signal.SIGKILL and kept > 3 * MB
@@ -69,13 +69,13 @@ def test_a_killed_download_goes_on_where_it_stopped(hub, env, big):
     )
 
 
-def test_ctrl_c_says_that_the_same_command_goes_on(hub, env, big):
+def test_ctrl_c_message_names_the_resume_command(hub, env, big):
     hub.repositories["tiny/props"] = Repository(big)
     code, _, errors = stop_in_the_middle(hub, env, "tiny/props", signal.SIGINT)
     assert code == 130 and "continues the download" in errors and "Traceback" not in errors
 
 
-def test_a_server_that_ignores_ranges_still_gives_a_sound_model(hub, env, big):
+def test_server_without_ranges_gives_a_valid_model(hub, env, big):
     hub.repositories["tiny/props"] = Repository(big)
     stop_in_the_middle(hub, env, "tiny/props")
     hub.reset()
@@ -84,7 +84,7 @@ def test_a_server_that_ignores_ranges_still_gives_a_sound_model(hub, env, big):
     assert run_command(env, "models", "verify", "tiny/props").returncode == 0
 
 
-def test_a_mirror_ends_what_a_vanished_home_began(hub, env, big):
+def test_mirror_finishes_an_interrupted_download(hub, env, big):
     hub.repositories[SD[0]] = Repository(big, SD_COMMIT)
     stop_in_the_middle(hub, env, "sd-1.5")
     hub.reset()
@@ -95,7 +95,7 @@ def test_a_mirror_ends_what_a_vanished_home_began(hub, env, big):
     assert run_command(env, "models", "verify", "sd-1.5").returncode == 0
 
 
-def test_a_disk_that_fills_up_on_the_way_keeps_what_came(hub, env, here, big, monkeypatch):
+def test_disk_full_during_download_keeps_received_bytes(hub, env, here, big, monkeypatch):
     hub.repositories["tiny/props"] = Repository(big)
     write, written = ProgressFile.write, []
 
@@ -112,7 +112,7 @@ def test_a_disk_that_fills_up_on_the_way_keeps_what_came(hub, env, here, big, mo
     assert run_command(env, "models", "download", "tiny/props").returncode == 0 and hub.served < 5 * MB
 
 
-def test_the_bar_shows_bytes_rate_and_time_left(hub, env, big):
+def test_progress_bar_shows_bytes_rate_and_time_left(hub, env, big):
     hub.repositories["tiny/props"] = Repository(big)
     master, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))

@@ -12,7 +12,7 @@ from tests.testing.fake_hub import FRIEND, STRANGER, FakeHub, Repository, folder
 from tests.testing.hub_downloads import SD, SD_COMMIT, models_folder, says
 
 
-def test_a_download_brings_the_needed_files_alone_and_says_who_served_them(hub, env, tiny, tmp_path):
+def test_download_fetches_required_files_and_names_the_source(hub, env, tiny, tmp_path):
     hub.repositories["tiny/props"] = Repository(tiny)
     done = run_command(env, "models", "download", "tiny/props")
     assert done.returncode == 0, done.stderr
@@ -37,7 +37,7 @@ def test_a_download_brings_the_needed_files_alone_and_says_who_served_them(hub, 
     assert not (tmp_path / "refuse" / "sockets.log").exists()
 
 
-def test_a_mirror_serves_where_the_first_home_is_gone_and_is_named(hub, env, here, tiny):
+def test_mirror_is_used_when_the_first_source_is_gone(hub, env, here, tiny):
     hub.repositories[SD[1]] = Repository(tiny)
     done = here("models", "download", "sd-1.5")
     assert done.returncode == 0, done.stderr
@@ -47,7 +47,7 @@ def test_a_mirror_serves_where_the_first_home_is_gone_and_is_named(hub, env, her
     assert f"{SD[0]} is not on" in done.stderr
 
 
-def test_a_home_without_the_expected_revision_or_with_a_broken_file_is_passed_over(hub, env, here, tiny):
+def test_unusable_source_is_skipped(hub, env, here, tiny):
     hub.repositories[SD[0]] = Repository(tiny, "d" * 40)
     hub.repositories[SD[1]] = Repository(tiny, broken={"text_encoder/config.json"})
     hub.repositories[SD[2]] = Repository(tiny)
@@ -61,7 +61,7 @@ def test_a_home_without_the_expected_revision_or_with_a_broken_file_is_passed_ov
     assert chosen.returncode == 0 and f"served by {SD[0]}, revision {'d' * 40}" in chosen.stdout
 
 
-def test_a_gated_model_says_where_to_accept_its_licence_and_comes_with_the_right_token(hub, env, tiny):
+def test_gated_model_needs_license_and_token(hub, env, tiny):
     model = BY_NAME["deepfloyd-if-m"]
     repo_id = model.sources[0].repo_id
     hub.repositories[repo_id] = Repository(tiny, gated=True)
@@ -75,7 +75,7 @@ def test_a_gated_model_says_where_to_accept_its_licence_and_comes_with_the_right
     assert f"here: {models_folder(env) / model.name}" in run_command(env, "models").stdout
 
 
-def test_the_record_is_plain_json_with_sizes_and_hashes(hub, env, here, tiny):
+def test_download_record_has_sizes_and_hashes(hub, env, here, tiny):
     hub.repositories["tiny/props"] = Repository(tiny)
     assert here("models", "download", "tiny/props").returncode == 0
     record = json.loads((models_folder(env) / "tiny--props" / ".dreamwright" / "download.json").read_text())
@@ -91,7 +91,7 @@ def test_the_record_is_plain_json_with_sizes_and_hashes(hub, env, here, tiny):
         )
 
 
-def test_the_token_goes_to_the_hub_and_not_to_where_its_large_files_lie(hub, here, tiny, monkeypatch):
+def test_token_is_sent_to_the_hub_only(hub, here, tiny, monkeypatch):
     store = FakeHub()
     try:
         hub.repositories["tiny/props"] = store.repositories["tiny/props"] = Repository(tiny)

@@ -13,7 +13,7 @@ from tests.testing.fake_hub import Repository, refusing, run_command
 from tests.testing.hub_downloads import models_folder, says
 
 
-def test_a_file_damaged_on_its_way_never_gets_into_the_model(hub, env, here, tiny):
+def test_damaged_transfer_is_rejected(hub, env, here, tiny):
     weights = "unet/diffusion_pytorch_model.fp16.safetensors"
     hub.repositories["tiny/props"] = Repository(tiny, spoiled={weights})
     says(here("models", "download", "tiny/props"), weights, "damaged on its way")
@@ -23,7 +23,7 @@ def test_a_file_damaged_on_its_way_never_gets_into_the_model(hub, env, here, tin
     assert here("models", "download", "tiny/props").returncode == 0 and hub.fetched() == [weights]
 
 
-def test_verify_names_what_is_damaged_or_missing_and_download_fetches_just_that(hub, env, tiny, tmp_path):
+def test_verify_and_download_repair_damaged_files(hub, env, tiny, tmp_path):
     folder = tmp_path / "elsewhere" / "props"
     hub.repositories["tiny/props"] = Repository(tiny)
     assert run_command(env, "models", "download", "tiny/props", "--to", str(folder)).returncode == 0
@@ -73,7 +73,7 @@ def test_another_revision_replaces_the_old_files(hub, env, here, tiny):
 
 
 @pytest.mark.slow
-def test_a_model_runs_by_its_name_with_every_socket_refused(hub, env, tiny, tmp_path):
+def test_downloaded_model_runs_without_network(hub, env, tiny, tmp_path):
     """A whole run, its processes included, with the hub within reach and offline mode not asked for."""
     hub.repositories["tiny/props"] = Repository(tiny)
     assert run_command(env, "models", "download", "tiny/props").returncode == 0
@@ -100,14 +100,14 @@ def test_a_model_runs_by_its_name_with_every_socket_refused(hub, env, tiny, tmp_
     assert hub.requests == [] and not log.exists(), log.read_text() if log.exists() else hub.requests
 
 
-def test_the_socket_that_refuses_would_be_noticed(hub, env, tiny, tmp_path):
+def test_refused_connections_are_recorded(hub, env, tiny, tmp_path):
     hub.repositories["tiny/props"] = Repository(tiny)
     refused = refusing(env, tmp_path / "refuse")
     says(run_command(refused, "models", "download", "tiny/props"), "cannot reach")
     assert Path(refused["SOCKET_LOG"]).read_text() and hub.requests == []
 
 
-def test_only_the_download_modules_use_the_hub():
+def test_only_download_modules_import_network_libraries():
     """No other module of the backend or of what is shared imports a way to the web."""
     root = Path(__file__).resolve().parents[2]
     webs = ("requests", "urllib.request", "urllib3", "httpx", "httpx2", "http.client", "aiohttp", "hf_xet")

@@ -170,7 +170,7 @@ def test_views_at_once_gives_the_same_gradients(at_once: int, optimizer: str) ->
     assert figures[0] == pytest.approx(figures[1], rel=1e-3)
 
 
-def test_only_settings_that_change_rounding_may_change_on_resume() -> None:
+def test_only_rounding_settings_may_change_on_resume() -> None:
     config = quick_config()
     wanted = make_job("a ball", "m", "draft", config).fingerprint()
 
@@ -230,7 +230,7 @@ def test_generate_advises_and_resumes_with_less(
     assert out.is_file() and seen == [4, 4, 4]
 
 
-def test_workers_job_fails_with_advice_and_keeps_its_checkpoint(
+def test_worker_out_of_memory_keeps_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = str(save_tiny_model(tmp_path / "model"))

@@ -60,7 +60,7 @@ SINGLY = "run.views_at_once=1"
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "shampoo"])
-def test_two_ranks_with_one_view_each_equal_one_process_with_two_views(optimizer: str, tmp_path: Path) -> None:
+def test_two_ranks_equal_one_process(optimizer: str, tmp_path: Path) -> None:
     """Weights, optimizer state, occupancy and random streams after six steps, and the figures of each step."""
     settings = (f"optimizer.kind={optimizer}", SINGLY)
     told = ranks_run(tmp_path, *settings)
@@ -76,7 +76,7 @@ def test_two_ranks_with_one_view_each_equal_one_process_with_two_views(optimizer
             assert other[name] == pytest.approx(ours[name], rel=1e-6), name
 
 
-def test_views_one_at_a_time_on_two_ranks_have_the_gradient_of_all_views_at_once(tmp_path: Path) -> None:
+def test_gradient_is_independent_of_view_grouping(tmp_path: Path) -> None:
     """Four views: two ranks with two each, rendered singly, against one process that renders all four together.
 
     After one step Adam's exp_avg is (1 - beta1) times the gradient. An entry is a float32 sum of at most 4 views x 16 x
@@ -95,7 +95,7 @@ def test_views_one_at_a_time_on_two_ranks_have_the_gradient_of_all_views_at_once
         assert torch.equal(singly[f"stream.{name}"], together[f"stream.{name}"]), name
 
 
-def test_ranks_stop_together_and_one_process_resumes_their_checkpoint(tmp_path: Path) -> None:
+def test_ranks_stop_together_and_resume_in_one_process(tmp_path: Path) -> None:
     """And the other way round. Either way the final state is that of a run without interruption, to the bit."""
     settings = ("run.checkpoint_interval=100", SINGLY)
     told = ranks_run(tmp_path, *settings, stop=(3, 1))  # the rank that asks is not the main one
@@ -123,7 +123,7 @@ def test_only_the_main_rank_previews_and_checkpoints(tmp_path: Path) -> None:
     assert verdicts[0] == verdicts[1] != []
 
 
-def test_nan_on_one_rank_restarts_all_from_one_seed(tmp_path: Path) -> None:
+def test_nan_on_one_rank_restarts_all(tmp_path: Path) -> None:
     """Steps 1 to 4, then the other rank's picture gets a gradient of NaN."""
     told = ranks_run(tmp_path, mishap=("nan", 5, 1))
     seeds = [[d["new_seed"] for name, _, d in t["events"] if name == "Restarted"] for t in told]
@@ -147,7 +147,7 @@ def test_death_of_one_rank_ends_the_others(tmp_path: Path) -> None:
     assert told[0]["seconds"] < 30
 
 
-def test_silent_rank_is_given_up_after_the_timeout(tmp_path: Path) -> None:
+def test_unresponsive_rank_times_out(tmp_path: Path) -> None:
     told = ranks_run(tmp_path, mishap=("silence", 2, 1), timeout=4.0)
     assert "silent for 4 s" in told[0]["error"] and told[0]["seconds"] < 30
 
@@ -224,7 +224,7 @@ def test_each_rank_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_on_torchrun_leaves_checkpoint_and_mesh(tmp_path: Path) -> None:
+def test_ctrl_c_on_torchrun_keeps_checkpoint_and_mesh(tmp_path: Path) -> None:
     """The command of the documentation with a tiny model; what the terminal sends goes to torchrun alone."""
     model, out = save_tiny_model(tmp_path / "tiny"), tmp_path / "prop.glb"
     settings = [f"--set={setting}" for setting in (*QUICK[2:], "run.views_per_step=2", "run.preview_interval=2")]

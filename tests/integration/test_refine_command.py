@@ -203,7 +203,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_costs_one_line_and_exit_code_two(
+def test_bad_arguments_are_one_line_errors_with_exit_code_2(
     mistake: str,
     model: str,
     ball: Path,
@@ -249,7 +249,7 @@ def test_generate_refuses_settings_of_a_refinement(
 
 
 @pytest.mark.parametrize("cut", [0.1, 0.5, 0.9])
-def test_a_damaged_glb_is_refused_in_one_line(cut: float, ball: Path) -> None:
+def test_damaged_glb_is_a_one_line_error(cut: float, ball: Path) -> None:
     data = ball.read_bytes()
     ball.write_bytes(data[: int(cut * len(data))])
     with pytest.raises(ConfigError, match="export it again") as caught:

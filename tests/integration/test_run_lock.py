@@ -75,7 +75,7 @@ def test_second_run_is_refused_and_names_the_first(
     assert not work.exists()
 
 
-def test_lock_is_released_and_an_own_folder_stays(tmp_path: Path) -> None:
+def test_lock_is_released_and_existing_folder_kept(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
     for folder, stays in ((own, True), (tmp_path / "new" / "deep", False)):
@@ -96,7 +96,7 @@ def test_errors_of_the_run_pass_through_and_release_the_lock(tmp_path: Path) -> 
     assert not (tmp_path / "work").exists()
 
 
-def test_of_two_that_start_at_once_one_runs(tmp_path: Path) -> None:
+def test_one_of_two_simultaneous_runs_starts(tmp_path: Path) -> None:
     results: list[str] = []
     ready, done = threading.Barrier(4), threading.Event()
 
@@ -137,7 +137,7 @@ def test_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -
     assert "\n" not in str(caught.value) and (tmp_path / "file").read_text() == "a file in the way"
 
 
-def test_resume_follows_the_weights_and_not_the_path(
+def test_resume_depends_on_weights_not_path(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import shutil

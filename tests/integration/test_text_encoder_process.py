@@ -46,7 +46,7 @@ def never(*_: object) -> None:
 
 
 @pytest.mark.slow
-def test_a_child_gives_bitwise_the_same_and_the_cache_then_needs_no_child(
+def test_child_process_gives_identical_embeddings(
     folder: PipelineFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = PipelineTextEncoder(folder, "cpu", torch.float32, None).embed(PROMPTS)
@@ -64,7 +64,7 @@ def test_a_child_gives_bitwise_the_same_and_the_cache_then_needs_no_child(
 
 
 @pytest.mark.slow
-def test_the_childs_model_error_is_the_parents(folder: PipelineFolder, tmp_path: Path) -> None:
+def test_model_error_of_the_child_is_raised(folder: PipelineFolder, tmp_path: Path) -> None:
     copy = open_pipeline(shutil.copytree(folder.path, tmp_path / "model"))
     weights = copy.path / "text_encoder" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -73,14 +73,14 @@ def test_the_childs_model_error_is_the_parents(folder: PipelineFolder, tmp_path:
     assert "\n" not in str(caught.value)
 
 
-def test_a_child_that_the_system_kills_is_told_of_with_advice(folder: PipelineFolder) -> None:
+def test_killed_child_is_an_error_with_advice(folder: PipelineFolder) -> None:
     text = separate(folder, should_stop=lambda: os.kill(text.child.pid, signal.SIGKILL))
     with pytest.raises(OutOfMemoryError, match="system killed.*text.precision.*text.device=cpu") as caught:
         text.embed(["a chair"])
     assert caught.value.exit_code == 1 and "\n" not in str(caught.value)
 
 
-def test_a_child_that_ends_for_no_known_reason_fails_the_run_in_one_line(folder: PipelineFolder) -> None:
+def test_crashed_child_is_a_one_line_error(folder: PipelineFolder) -> None:
     text = separate(folder, should_stop=lambda: os.kill(text.child.pid, signal.SIGSEGV))
     with pytest.raises(RunError, match="signal 11"):
         text.embed(["a chair"])
@@ -105,7 +105,7 @@ def test_stopping_ends_the_child(folder: PipelineFolder, how: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_child_without_a_parent_ends() -> None:
+def test_child_ends_with_its_parent() -> None:
     """Its stdin closes, whatever became of the parent."""
     code = (
         "import time; from dreamwright.backend.text import encoder_process as t; "
@@ -124,7 +124,7 @@ class Breaking(PipelineTextEncoder):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB\nGPU 0 has ...")
 
 
-def test_out_of_memory_in_the_child_becomes_advice(
+def test_out_of_memory_in_the_child_gives_advice(
     folder: PipelineFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoder_process, "PipelineTextEncoder", Breaking)
@@ -138,7 +138,7 @@ def test_out_of_memory_in_the_child_becomes_advice(
     assert "\n" not in str(failure)
 
 
-def test_encoders_that_cannot_fit_are_refused_before_a_child_starts(
+def test_too_large_encoders_are_refused_before_a_child_starts(
     folder: PipelineFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoder_process, "free_bytes", lambda device: 1000)
@@ -148,7 +148,7 @@ def test_encoders_that_cannot_fit_are_refused_before_a_child_starts(
     assert text.processes_started == 0
 
 
-def test_small_encoders_stay_and_large_ones_go_unless_configured(
+def test_large_encoders_use_a_child_process_by_default(
     folder: PipelineFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The starter's, of 0.7 MB, are not worth the seconds that a process takes to import torch."""
@@ -163,7 +163,7 @@ def test_small_encoders_stay_and_large_ones_go_unless_configured(
     assert kind(folder, precision="bfloat16") is PipelineTextEncoder  # half as large
 
 
-def test_precision_and_device_are_what_is_configured(folder: PipelineFolder) -> None:
+def test_configured_precision_and_device_are_used(folder: PipelineFolder) -> None:
     network = torch.float16
     assert make_text_encoder(folder, "cpu", network).dtype == network
     assert make_text_encoder(folder, "cpu", network, TextConfig(precision="float32")).dtype == torch.float32
@@ -182,7 +182,7 @@ def test_precision_and_device_are_what_is_configured(folder: PipelineFolder) -> 
             make_text_encoder(folder, "cpu", network, TextConfig(device="cuda"))
 
 
-def test_int8_without_its_library_names_what_to_install(folder: PipelineFolder) -> None:
+def test_int8_without_its_library_names_the_package(folder: PipelineFolder) -> None:
     if find_spec("torchao"):
         pytest.skip("torchao is installed, so nothing is missing here")
     with pytest.raises(ConfigError, match=r"torchao.*dreamwright\[int8\]"):
@@ -201,7 +201,7 @@ def test_int8_weights_give_nearly_the_same_embeddings(folder: PipelineFolder) ->
     assert 0 < float((got - whole).norm() / whole.norm()) < 0.03
 
 
-def test_the_cache_has_a_place_by_the_platforms_conventions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_folder_follows_platform_conventions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert embedding_cache() == Path(os.environ["DREAMWRIGHT_CACHE"]) / "embeddings"
     monkeypatch.delenv("DREAMWRIGHT_CACHE")
     if sys.platform == "linux":
@@ -209,7 +209,7 @@ def test_the_cache_has_a_place_by_the_platforms_conventions(monkeypatch: pytest.
         assert embedding_cache() == tmp_path / "dreamwright" / "embeddings"
 
 
-def test_other_precisions_have_other_entries_in_the_cache(folder: PipelineFolder, tmp_path: Path) -> None:
+def test_cache_entries_depend_on_precision(folder: PipelineFolder, tmp_path: Path) -> None:
     for precision in ("float32", "bfloat16"):
         make_text_encoder(folder, "cpu", torch.float32, TextConfig(precision=precision), cache=tmp_path).embed(
             ["a chair"]
@@ -219,7 +219,7 @@ def test_other_precisions_have_other_entries_in_the_cache(folder: PipelineFolder
     assert not eight._path("a chair").is_file()
 
 
-def test_weights_are_counted_from_the_headers_of_what_would_be_loaded(folder: PipelineFolder, tmp_path: Path) -> None:
+def test_weight_size_is_read_from_headers(folder: PipelineFolder, tmp_path: Path) -> None:
     from transformers import T5EncoderModel
 
     encoder = T5EncoderModel.from_pretrained(folder.path / "text_encoder", torch_dtype="float32")

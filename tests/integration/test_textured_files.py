@@ -129,7 +129,7 @@ def test_textured_glb_has_no_vertex_colors(mesh: Mesh, files: dict[str, Path]) -
         assert np.array_equal(np.asarray(picture), mesh.texture.image), "display sRGB as it is"
 
 
-def test_seams_split_vertices_and_nothing_else(mesh: Mesh, files: dict[str, Path]) -> None:
+def test_only_seams_split_vertices(mesh: Mesh, files: dict[str, Path]) -> None:
     (loaded,) = trimesh.load(files[".glb"], process=False).geometry.values()
     assert len(loaded.vertices) > len(mesh.vertices) and len(loaded.faces) == len(mesh.faces)
     assert np.array_equal(loaded.vertices[loaded.faces].astype(np.float32), to_y_up(mesh.vertices)[mesh.faces])
@@ -165,7 +165,7 @@ def looked_up(picture: Image.Image, uv: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".obj"])
-def test_trimesh_finds_the_colors_where_they_belong(
+def test_trimesh_reads_the_texture_colors(
     made: tuple[Mesh, MeshReport], files: dict[str, Path], suffix: str
 ) -> None:
     """At each vertex of the loaded file, to 0.03 of 1: a texel of the 0.84 wide prop is 0.01."""
@@ -383,7 +383,7 @@ def test_flipped_byte_is_a_mesh_or_a_protocol_error(data: st.DataObject) -> None
             assert picture.size == (64, 64)
 
 
-def test_the_flag_shows_its_colors_where_they_were_put() -> None:
+def test_flag_texture_orientation() -> None:
     texture = flag().texture
     shown = linear_to_display(texture.linear_at(np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])))
     assert np.abs(shown - [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]).max() < 1e-9

@@ -39,7 +39,7 @@ def new_training() -> train.Training:
     return train.Training(train.TrainingConfig(batch=4, warmup_steps=2), torch.device("cpu"))
 
 
-def test_a_resumed_training_equals_an_uninterrupted_one_bitwise(photographs: PhotographSet, tmp_path: Path) -> None:
+def test_resumed_training_is_bitwise_equal(photographs: PhotographSet, tmp_path: Path) -> None:
     def steps(training: train.Training, count: int, generator: torch.Generator) -> None:
         for step, _, _ in train.train(training, photographs, 32, 1000, generator):
             if step >= count:
@@ -60,7 +60,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bitwise(photographs: Pho
     assert all(torch.equal(value, second.average.values[name]) for name, value in whole.average.values.items())
 
 
-def test_the_loss_falls(photographs: PhotographSet) -> None:
+def test_loss_falls(photographs: PhotographSet) -> None:
     training, generator, losses = new_training(), torch.Generator().manual_seed(0), []
     for step, _, loss in train.train(training, photographs, 32, 1000, generator):
         losses.append(loss)
@@ -69,7 +69,7 @@ def test_the_loss_falls(photographs: PhotographSet) -> None:
     assert np.mean(losses[-8:]) < 0.5 * np.mean(losses[:4])
 
 
-def test_exported_weights_can_be_trained_further(tmp_path: Path) -> None:
+def test_exported_weights_can_be_trained(tmp_path: Path) -> None:
     first = new_training()
     architecture.save_pipeline(first.averaged_parts(), tmp_path / "weights", torch.float32)
     second = train.Training(train.TrainingConfig(seed=5), torch.device("cpu"))
@@ -78,7 +78,7 @@ def test_exported_weights_can_be_trained_further(tmp_path: Path) -> None:
         assert torch.equal(value, second.modules.state_dict()[name]), name
 
 
-def test_the_moving_average_forgets_its_start() -> None:
+def test_moving_average_forgets_its_start() -> None:
     layer = torch.nn.Linear(1, 1)
     average = MovingAverage(layer, 0.5)
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_the_moving_average_forgets_its_start() -> None:
     assert float(average.values["weight"]) == pytest.approx(4.0, abs=1e-4)
 
 
-def test_quality_prompts_cover_props_colors_and_views_evenly() -> None:
+def test_quality_prompts_are_balanced() -> None:
     triples = spread_prompts(512)
     assert len(set(triples)) >= 128
     for column, size in ((0, 16), (1, 8), (2, 4)):
@@ -98,7 +98,7 @@ def test_quality_prompts_cover_props_colors_and_views_evenly() -> None:
     assert len(pairs) == 64
 
 
-def test_at_the_start_pooled_text_is_mostly_what_differs_between_prompts() -> None:
+def test_initial_pooled_text_differs_between_prompts() -> None:
     """The share of the pooled states' energy that all prompts have in common is below a third."""
     parts = architecture.build_parts(0, TINY)
     prompts = [

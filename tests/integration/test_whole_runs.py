@@ -64,7 +64,7 @@ def states_equal(first: Trainer, second: Trainer) -> bool:
 
 @pytest.mark.parametrize("stop_at", [2, 4])
 @pytest.mark.parametrize("optimizer", ["adam", "shampoo"])
-def test_killed_and_resumed_run_equals_an_uninterrupted_one_bitwise(
+def test_resumed_run_is_bitwise_equal(
     oracle: KnownImages, tmp_path: Path, stop_at: int, optimizer: str
 ) -> None:
     """The state goes through a file, as after a kill; previews and occupancy updates in between change nothing."""
@@ -87,7 +87,7 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one_bitwise(
     assert states_equal(whole, resumed)
 
 
-def test_resuming_the_papers_field_is_exact(oracle: KnownImages) -> None:
+def test_paper_field_resumes_exactly(oracle: KnownImages) -> None:
     config = quick_config(
         "field.kind=mip-mlp", "field.hidden_width=16", "optimizer.kind=shampoo", "run.checkpoint_interval=1",
         "render.samples=8",
@@ -100,7 +100,7 @@ def test_resuming_the_papers_field_is_exact(oracle: KnownImages) -> None:
     assert states[2].step == 3 and states_equal(whole, resumed)
 
 
-def test_another_seed_makes_another_field(oracle: KnownImages) -> None:
+def test_seed_changes_the_field(oracle: KnownImages) -> None:
     runs = [run_of(quick_config(f"run.seed={seed}"), oracle) for seed in (0, 0, 1)]
     for run in runs:
         for _ in run:

@@ -30,17 +30,17 @@ def shading_kinds(config: Config) -> set[str]:
     return {sample_shading(config.shading, 0.9, generator).kind for _ in range(200)}
 
 
-def test_stages_are_those_of_the_figure():
+def test_stage_names():
     assert STAGE_NAMES == ("base", "+ViewAug", "+ViewDep", "+Lighting", "+Textureless")
     assert len({stage.folder for stage in STAGES}) == 5
 
 
 @pytest.mark.parametrize("preset", [PAPER, DRAFT, STANDARD], ids=["paper", "draft", "standard"])
-def test_last_stage_is_the_preset(preset):
+def test_last_stage_equals_the_preset(preset):
     assert stage_config(preset, "+Textureless") == preset
 
 
-def test_each_stage_releases_the_papers_settings():
+def test_stages_add_the_papers_settings():
     """Section 3.2's and A.2's ranges by hand; 1.25 and 1.025 are the middles of [1, 1.5] and U(0.7, 1.35)."""
     stages = [stage_config(PAPER, name) for name in STAGE_NAMES]
     assert differing(PAPER, stages[0]) == pytest.approx({
@@ -59,7 +59,7 @@ def test_each_stage_releases_the_papers_settings():
     ]
 
 
-def test_opposite_prompts_are_released_with_the_view_words():
+def test_opposite_prompts_come_with_view_text():
     below, above = stage_config(DRAFT, "+ViewAug"), stage_config(DRAFT, "+ViewDep")
     assert differing(below, above) == {"guidance.view_dependent": True, "guidance.opposite_weight": 1.0}
 
@@ -74,7 +74,7 @@ def test_opposite_prompts_are_released_with_the_view_words():
         ("+Textureless", "many", "back view", {"albedo", "shaded", "textureless"}),
     ],
 )
-def test_cameras_prompts_and_light_of_each_stage(stage, elevations, words, lit):
+def test_cameras_prompts_and_lights_of_each_stage(stage, elevations, words, lit):
     for preset in (PAPER, DRAFT):
         config = stage_config(preset, stage)
         cameras = sample_cameras(config.camera, 500, torch.Generator().manual_seed(1))

@@ -38,7 +38,7 @@ def prediction(folder: Path, config: ModelConfig) -> torch.Tensor:
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(LACKS), reason=f"torch.compile cannot be tested here: {LACKS}")
-def test_a_compiled_network_predicts_the_same() -> None:
+def test_compiled_network_predicts_the_same() -> None:
     """The smallest of U-Nets, since compiling costs a second or more for each kernel."""
     network = UNet2DConditionModel(
         sample_size=8, in_channels=3, out_channels=3, block_out_channels=(4,), layers_per_block=1, down_block_types=("DownBlock2D",),
@@ -61,7 +61,7 @@ def test_a_compiled_network_predicts_the_same() -> None:
 @pytest.mark.parametrize(
     ("asked", "modes"), [("off", []), ("default", [None]), ("reduce-overhead", ["reduce-overhead"])]
 )
-def test_the_network_of_a_loaded_model_is_compiled_as_the_settings_say(
+def test_compile_setting_applies_to_loaded_models(
     folder: Path, asked: str, modes: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[str | None] = []
@@ -71,14 +71,14 @@ def test_the_network_of_a_loaded_model_is_compiled_as_the_settings_say(
     assert compiled == modes
 
 
-def test_channels_last_reaches_the_weights_and_changes_nothing(folder: Path) -> None:
+def test_channels_last_keeps_predictions(folder: Path) -> None:
     plain, laid_out = prediction(folder, ModelConfig()), prediction(folder, ModelConfig(channels_last=True))
     torch.testing.assert_close(plain, laid_out, rtol=1e-4, atol=1e-5)
     network = load_denoiser(folder, config=ModelConfig(channels_last=True)).network
     assert network.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_without_a_compiler_compiling_is_refused_and_off_is_fine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_without_a_compiler_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     network = torch.nn.Linear(2, 2)
     accelerate(network, ModelConfig())
@@ -88,7 +88,7 @@ def test_without_a_compiler_compiling_is_refused_and_off_is_fine(folder: Path, m
 
 
 @pytest.mark.parametrize(("opposite", "rows"), [(0.0, 8), (1.0, 12)])
-def test_all_views_of_a_step_go_through_the_network_in_one_call(folder: Path, opposite: float, rows: int) -> None:
+def test_all_views_share_one_network_call(folder: Path, opposite: float, rows: int) -> None:
     """Conditional and unconditional together, and with Perp-Neg the opposite views too."""
     denoiser = load_denoiser(folder)
     batches: list[int] = []

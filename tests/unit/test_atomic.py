@@ -20,7 +20,7 @@ def mode_of(path: Path) -> int:
 
 
 @pytest.mark.parametrize("name", ["a.txt", "n" * LONGEST_NAME, "名" * 85, ".hidden", "no suffix", "a." + "s" * 200])
-def test_writes_and_replaces_any_name_a_file_system_allows(tmp_path: Path, name: str) -> None:
+def test_writes_and_replaces_any_legal_name(tmp_path: Path, name: str) -> None:
     for data in (b"", b"first", b"second\x00"):
         write_atomically(tmp_path / name, data)
         assert (tmp_path / name).read_bytes() == data
@@ -47,7 +47,7 @@ def test_keeps_the_mode_of_an_existing_file(tmp_path: Path, mode: int) -> None:
     assert (path.read_bytes(), mode_of(path)) == (b"new", mode)
 
 
-def test_a_new_file_gets_the_given_mode_or_what_the_umask_allows(tmp_path: Path) -> None:
+def test_new_file_mode_follows_argument_or_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         write_atomically(tmp_path / "default", b"")
@@ -58,7 +58,7 @@ def test_a_new_file_gets_the_given_mode_or_what_the_umask_allows(tmp_path: Path)
     assert [mode_of(tmp_path / name) for name in ("default", "private", "shared")] == [0o640, 0o600, 0o666]
 
 
-def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file.png"
     write_atomically(path, b"old")
     with pytest.raises(RuntimeError, match="encoder"), atomic_path(path) as temporary:
@@ -68,7 +68,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) ->
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file.png"]
 
 
-def test_refuses_what_is_no_regular_file(tmp_path: Path) -> None:
+def test_refuses_special_files(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
@@ -84,7 +84,7 @@ def test_create_never_replaces(tmp_path: Path) -> None:
     assert (path.read_bytes(), mode_of(path), os.listdir(tmp_path)) == (b"first", 0o600, ["key.json"])
 
 
-def test_of_concurrent_creators_one_wins(tmp_path: Path) -> None:
+def test_one_of_concurrent_creators_succeeds(tmp_path: Path) -> None:
     path, won = tmp_path / "key.json", []
     threads = [
         threading.Thread(target=lambda n=n: won.append(n) if create_atomically(path, str(n).encode()) else None)

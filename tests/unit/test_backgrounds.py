@@ -13,7 +13,7 @@ from dreamwright.backend.fields.background import plain_colors
 share = st.floats(0, 1, width=32)
 
 
-def test_the_last_draw_decides_between_any_color_a_grey_and_the_learned_background() -> None:
+def test_last_draw_selects_the_background_kind() -> None:
     """Worked out by hand: 0.1 is below 0.5 * 0.4, 0.3 is below 0.5 only, 0.6 is above."""
     config = BackgroundConfig(
         random_probability=0.5, random_any_share=0.4, random_kind="grey", random_min=0.3, random_max=0.8
@@ -25,7 +25,7 @@ def test_the_last_draw_decides_between_any_color_a_grey_and_the_learned_backgrou
 
 
 @given(share, share, st.integers(0, 2**31))
-def test_colors_stay_in_range_and_the_share_of_any_color_changes_no_other_view(
+def test_colors_are_in_range_and_views_independent(
     probability: float, anything: float, seed: int
 ) -> None:
     draws = torch.rand(64, 4, generator=torch.Generator().manual_seed(seed))

@@ -33,7 +33,7 @@ def plain() -> Cameras:
     return sample_cameras(config, N, torch.Generator().manual_seed(3))
 
 
-def test_elevation_is_half_uniform_in_angle_and_half_uniform_in_area_of_the_half_sphere(plain: Cameras) -> None:
+def test_elevation_distribution(plain: Cameras) -> None:
     """CDF = 1/2 (e + 10) / 100 + 1/2 max(0, sin e) (appendix A.2); Kolmogorov-Smirnov does not reject it."""
 
     def cdf(elevation: np.ndarray) -> np.ndarray:
@@ -45,7 +45,7 @@ def test_elevation_is_half_uniform_in_angle_and_half_uniform_in_area_of_the_half
 
 
 @given(low=st.floats(-80, 60), area=st.floats(-90, 60), height=st.floats(1, 30))
-def test_draws_uniform_in_area_start_at_the_higher_of_the_two_limits(low: float, area: float, height: float) -> None:
+def test_uniform_area_draws_start_at_the_higher_limit(low: float, area: float, height: float) -> None:
     config = CameraConfig(
         elevation_min=low, elevation_max=max(low, area) + height, area_elevation_min=area, uniform_angle_share=0.0
     )
@@ -64,7 +64,7 @@ def test_azimuth_distance_and_focal_are_uniform(plain: Cameras) -> None:
         assert stats.kstest(values.double().numpy(), "uniform", args=(low, width)).pvalue > 1e-3
 
 
-def test_look_at_scatters_with_the_papers_covariance() -> None:
+def test_look_at_has_the_papers_covariance() -> None:
     """The look-at point is the ray of the picture's center nearest to it: its variance per axis is 0.2."""
     config = CameraConfig(position_offset=0.0, up_std=0.0)
     draws = sample_cameras(config, N, torch.Generator().manual_seed(5))
@@ -79,7 +79,7 @@ def test_look_at_scatters_with_the_papers_covariance() -> None:
     assert abs(float(behind) - expected) < 4 * math.sqrt(expected / N)
 
 
-def test_lights_lean_to_the_cameras_side_at_the_papers_distances() -> None:
+def test_light_directions_and_distances() -> None:
     cameras = sample_cameras(CameraConfig(), N, torch.Generator().manual_seed(7))
     lights = sample_lights(LightConfig(), cameras, torch.Generator().manual_seed(8))
     assert stats.kstest(lights.norm(dim=1).double().numpy(), "uniform", args=(0.8, 0.7)).pvalue > 1e-3
@@ -89,7 +89,7 @@ def test_lights_lean_to_the_cameras_side_at_the_papers_distances() -> None:
     assert abs(float(along.float().mean()) - expected) < 4 * math.sqrt(0.25 / N)
 
 
-def test_azimuth_zero_sees_the_front_from_minus_y_and_ninety_from_plus_x() -> None:
+def test_azimuth_convention() -> None:
     cameras = orbit_cameras([0, 90, 180], 0.0, 2.0, 1.0)
     torch.testing.assert_close(cameras.position, torch.tensor([[0.0, -2, 0], [2, 0, 0], [0, 2, 0]]), atol=1e-6, rtol=0)
     torch.testing.assert_close(
@@ -97,13 +97,13 @@ def test_azimuth_zero_sees_the_front_from_minus_y_and_ninety_from_plus_x() -> No
     )
 
 
-def test_rotations_are_right_handed_and_orthonormal_even_overhead(generator: torch.Generator) -> None:
+def test_rotations_are_right_handed_and_orthonormal(generator: torch.Generator) -> None:
     rotation = sample_cameras(CameraConfig(elevation_min=89.9), 64, generator).rotation
     torch.testing.assert_close(rotation @ rotation.transpose(1, 2), torch.eye(3).expand(64, 3, 3), atol=1e-5, rtol=0)
     torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(64))
 
 
-def test_the_center_ray_hits_the_look_at_point_and_the_first_pixel_is_top_left() -> None:
+def test_center_ray_and_first_pixel() -> None:
     cameras = orbit_cameras([30.0], 25.0, 1.7, 1.2)
     rays = camera_rays(cameras, 5)
     torch.testing.assert_close(rays.directions[0, 12], -cameras.position[0] / 1.7)
@@ -113,7 +113,7 @@ def test_the_center_ray_hits_the_look_at_point_and_the_first_pixel_is_top_left()
     assert float(corner[0] / corner[2]) == pytest.approx(0.4 / 1.2, rel=1e-5)
 
 
-def test_fill_framing_makes_a_radius_half_prop_cover_that_share(generator: torch.Generator) -> None:
+def test_fill_framing_covers_the_given_share(generator: torch.Generator) -> None:
     cameras = sample_cameras(
         CameraConfig(framing="fill", fill_min=0.8, fill_max=0.8, position_offset=0.0), 8, generator
     )

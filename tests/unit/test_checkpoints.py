@@ -60,7 +60,7 @@ def test_foreign_files_are_refused_in_one_line(content: bytes, tmp_path: Path) -
     "numbers",
     ["{}", "[]", "3", '{"step": "2", "seed": 0, "restarts": 0}', '{"step": -1, "seed": 0, "restarts": 0}', "{"],
 )
-def test_header_without_its_numbers_is_damage(numbers: str, tmp_path: Path) -> None:
+def test_incomplete_header_is_damage(numbers: str, tmp_path: Path) -> None:
     job = make_job("a ball", "oracle", "draft", quick_config())
     header = {"format": FORMAT, "version": str(VERSION), "fingerprint": job.fingerprint(), "run": numbers}
     save_file({"a": torch.zeros(2)}, tmp_path / NEWEST, metadata=header)
@@ -69,7 +69,7 @@ def test_header_without_its_numbers_is_damage(numbers: str, tmp_path: Path) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_newer_version_falls_back_to_the_one_before(saved: tuple[Job, Path]) -> None:
+def test_newer_version_falls_back_to_the_previous_checkpoint(saved: tuple[Job, Path]) -> None:
     job, folder = saved
     save_file({"a": torch.zeros(2)}, folder / NEWEST, metadata={"format": FORMAT, "version": str(VERSION + 1)})
     restored = read_checkpoint(folder, job)

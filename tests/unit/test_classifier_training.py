@@ -21,7 +21,7 @@ def unchanging(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(n=st.integers(1, 5), side=st.integers(8, 40), seed=st.integers(0, 1000))
-def test_varied_pictures_keep_their_shape_and_range_and_follow_from_the_seed(n: int, side: int, seed: int) -> None:
+def test_augmented_images_keep_shape_and_range(n: int, side: int, seed: int) -> None:
     images = torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
     once, again = (varied(images, torch.Generator().manual_seed(seed)) for _ in range(2))
     assert once.shape == images.shape
@@ -46,7 +46,7 @@ def test_blur_is_a_gaussian_of_the_configured_width(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("unchanging")
-def test_without_zoom_and_shift_pictures_are_only_mirrored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_zoom_and_shift_images_are_only_mirrored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_classifier, "worn", lambda images, generator: images)
     images = torch.rand(30, 3, 12, 12, generator=torch.Generator().manual_seed(2))
     out = varied(images, torch.Generator().manual_seed(3))
@@ -55,7 +55,7 @@ def test_without_zoom_and_shift_pictures_are_only_mirrored(monkeypatch: pytest.M
     assert bool((kept ^ turned).all()) and bool(kept.any()) and bool(turned.any())
 
 
-def test_saturation_moves_colors_from_their_grey_and_contrast_from_the_pictures_mean(
+def test_saturation_and_contrast_by_hand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """(0.6, 0.4, 0.5) has a grey of 0.5, which is its picture's mean too: doubled twice it is (0.9, 0.1, 0.5)."""

@@ -49,7 +49,7 @@ def surface_of(field: AnalyticField, resolution: int = 48, threshold: float = 10
     return refine_surface(field, grid, extract_surface(grid, threshold), threshold)
 
 
-def test_a_tetrahedron_is_watertight_outward_and_has_its_volume() -> None:
+def test_tetrahedron_is_watertight_with_its_volume() -> None:
     surface = Surface(CORNERS, TETRAHEDRON)
     assert is_manifold(TETRAHEDRON) and euler_number(TETRAHEDRON) == 2
     assert signed_volume(surface) == pytest.approx(1 / 6)
@@ -58,25 +58,25 @@ def test_a_tetrahedron_is_watertight_outward_and_has_its_volume() -> None:
     assert not is_watertight(np.concatenate([TETRAHEDRON[:3], TETRAHEDRON[3:, ::-1]]))  # one face turned over
 
 
-def test_an_inverted_surface_is_turned_outward() -> None:
+def test_inverted_surface_is_turned_outward() -> None:
     turned = orient_outward(Surface(CORNERS, TETRAHEDRON[:, ::-1]))
     assert signed_volume(turned) == pytest.approx(1 / 6)
 
 
-def test_duplicate_repeated_and_back_to_back_faces_go() -> None:
+def test_duplicate_and_opposite_faces_are_removed() -> None:
     extra = np.concatenate([TETRAHEDRON, TETRAHEDRON[:1, [1, 2, 0]], [[1, 1, 2]], [[1, 2, 4], [2, 1, 4]]])
     cleaned = drop_bad_faces(Surface(np.concatenate([CORNERS, [[2.0, 2, 2]]]), extra))
     assert len(cleaned.vertices) == 4
     assert is_manifold(cleaned.faces) and signed_volume(cleaned) == pytest.approx(1 / 6)
 
 
-def test_separate_copies_of_vertices_are_merged() -> None:
+def test_coincident_vertices_are_merged() -> None:
     soup = Surface(CORNERS[TETRAHEDRON].reshape(-1, 3), np.arange(12).reshape(4, 3))
     merged = merge_vertices(soup)
     assert len(merged.vertices) == 4 and is_manifold(merged.faces)
 
 
-def test_a_pinched_vertex_is_split() -> None:
+def test_pinched_vertex_is_split() -> None:
     other = np.where(TETRAHEDRON == 0, 0, TETRAHEDRON + 3)  # a second tetrahedron that shares vertex 0 only
     pinched = Surface(np.concatenate([CORNERS, -CORNERS[1:]]), np.concatenate([TETRAHEDRON, other[:, ::-1]]))
     assert is_watertight(pinched.faces) and not is_manifold(pinched.faces)
@@ -85,7 +85,7 @@ def test_a_pinched_vertex_is_split() -> None:
     assert signed_volume(split) == pytest.approx(2 / 6)
 
 
-def test_floaters_go_and_big_or_solid_parts_stay() -> None:
+def test_floaters_are_removed_and_solid_parts_kept() -> None:
     field = AnalyticField(
         union(sphere(0.3), sphere(0.045, (0.5, 0.0, 0.0)), sphere(0.08, (0.0, 0.0, 0.45))), bounding_radius=0.7
     )
@@ -99,7 +99,7 @@ def test_floaters_go_and_big_or_solid_parts_stay() -> None:
     assert dropped == 1 and face_components(solid.faces).max() == 1
 
 
-def test_inner_walls_are_dropped() -> None:
+def test_inner_walls_are_removed() -> None:
     outer, inner = surface_of(AnalyticField(sphere(0.4), bounding_radius=0.6)), None
     inner = Surface(0.5 * outer.vertices, outer.faces[:, ::-1])
     both = Surface(
@@ -110,7 +110,7 @@ def test_inner_walls_are_dropped() -> None:
     assert dropped == 1 and len(cleaned.faces) == len(outer.faces)
 
 
-def test_the_neighbor_mean_is_a_plain_loop_s() -> None:
+def test_neighbor_mean_equals_a_plain_loop() -> None:
     surface = surface_of(AnalyticField(sphere(0.4), bounding_radius=0.6), 10)
     expected = np.zeros_like(surface.vertices)
     for vertex in range(len(surface.vertices)):
@@ -119,7 +119,7 @@ def test_the_neighbor_mean_is_a_plain_loop_s() -> None:
     assert np.abs(neighbor_mean(surface) @ surface.vertices - expected).max() < 1e-12
 
 
-def test_smoothing_takes_ripples_and_keeps_volume_and_corners() -> None:
+def test_smoothing_keeps_volume_and_corners() -> None:
     generator = np.random.default_rng(0)
     surface = surface_of(AnalyticField(sphere(0.4), bounding_radius=0.6))
     rough = Surface(surface.vertices * (1 + 0.004 * generator.normal(size=(len(surface.vertices), 1))), surface.faces)
@@ -146,7 +146,7 @@ SHAPES = {
 
 @settings(max_examples=12, deadline=None)
 @given(shape=st.sampled_from(sorted(SHAPES)), triangles=st.integers(250, 4000), smoothing=st.integers(0, 6))
-def test_decimation_meets_the_budget_and_stays_sound(shape: str, triangles: int, smoothing: int) -> None:
+def test_decimation_meets_the_budget_and_stays_closed(shape: str, triangles: int, smoothing: int) -> None:
     distance, euler, volume = SHAPES[shape]
     surface, _ = clean_surface(surface_of(AnalyticField(distance, bounding_radius=0.7)), None, smoothing)
     small = decimate(surface, triangles)
@@ -158,14 +158,14 @@ def test_decimation_meets_the_budget_and_stays_sound(shape: str, triangles: int,
         assert signed_volume(small) == pytest.approx(volume, rel=0.06)
 
 
-def test_a_surface_within_its_budget_is_left_alone() -> None:
+def test_surface_within_its_budget_is_unchanged() -> None:
     surface = surface_of(AnalyticField(sphere(0.4), bounding_radius=0.6), 16)
     assert decimate(surface, len(surface.faces)) is surface
 
 
 @settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 1000))
-def test_surface_with_tiny_handles_decimates_soundly(seed: int) -> None:
+def test_surface_with_tiny_handles_decimates_to_a_closed_mesh(seed: int) -> None:
     generator = np.random.default_rng(seed)
     tau = np.zeros((20, 20, 20), dtype=np.float32)
     tau[1:-1, 1:-1, 1:-1] = np.exp(generator.normal(size=(18, 18, 18)) + 1.0)

@@ -62,14 +62,14 @@ def own_logits(reference, images: torch.Tensor, prompts: list[str]) -> torch.Ten
     return network(**tokenizer(prompts, padding=True, return_tensors="pt"), pixel_values=pixels).logits_per_image
 
 
-def test_scores_are_the_models_own_logits_over_its_scale(model, reference):
+def test_scores_are_logits_over_the_scale(model, reference):
     images = pictures(3, SIDE)
     expected = own_logits(reference, images, PROMPTS) / reference[0].logit_scale.exp()
     assert torch.allclose(model.scores(images, PROMPTS), expected, atol=1e-6)
     assert expected.std() > 1e-3  # or the comparison would say nothing
 
 
-def test_the_gradient_is_that_of_minus_the_models_own_score(model, reference):
+def test_gradient_is_that_of_the_negative_score(model, reference):
     images = pictures(2, SIDE, 1)
     leaf = images.clone().requires_grad_()
     logits = own_logits(reference, leaf, [PROMPTS[0]])
@@ -83,7 +83,7 @@ def test_the_gradient_is_that_of_minus_the_models_own_score(model, reference):
     )
 
 
-def test_the_gradient_through_a_resize_is_the_slope_of_the_score(model):
+def test_gradient_through_a_resize(model):
     images, guidance, words = pictures(1, 20, 2), ClipGuidance(model, ClipConfig()), conditioned(model, PROMPTS[0], 1)
     gradient = guidance.gradient(images, None, words, torch.Generator(), 0.0).gradient
     direction = pictures(1, 20, 3) - 0.5
@@ -93,7 +93,7 @@ def test_the_gradient_through_a_resize_is_the_slope_of_the_score(model):
 
 
 @pytest.mark.parametrize("height,width", [(64, 64), (20, 20), (50, 80), (33, 32), (SIDE, SIDE)])
-def test_preprocessing_is_that_of_transformers_own_processor(folder, model, height, width):
+def test_preprocessing_equals_transformers(folder, model, height, width):
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
     pixels = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR))
@@ -104,7 +104,7 @@ def test_preprocessing_is_that_of_transformers_own_processor(folder, model, heig
     assert ours.shape == expected.shape and float((ours - expected).abs().max()) < 1.6 / 255 / min(STD)
 
 
-def test_one_uncropped_white_view_of_layers_is_the_plain_picture(model):
+def test_uncropped_white_view_is_the_plain_image(model):
     guidance = ClipGuidance(model, ClipConfig(crops=1, crop_share=1.0, backgrounds=False))
     assert isinstance(guidance, LayeredGuidance)
     opacity = pictures(2, SIDE, 4)[:, :1]
@@ -119,7 +119,7 @@ def test_one_uncropped_white_view_of_layers_is_the_plain_picture(model):
     )  # d picture / d opacity = -white
 
 
-def test_each_crop_has_a_background_of_its_own_and_the_mean_of_their_scores_counts(model):
+def test_crops_have_own_backgrounds_and_scores_average(model):
     config = ClipConfig(crops=3, crop_share=SIDE / 40)
     opacity = pictures(1, 40, 6)[:, :1]
     color, words = pictures(1, 40, 7) * opacity, conditioned(model, PROMPTS[0], 1)
@@ -141,7 +141,7 @@ def test_each_crop_has_a_background_of_its_own_and_the_mean_of_their_scores_coun
     assert first.scalars["cosine"] == pytest.approx(np.mean(cosines), abs=1e-6)
 
 
-def test_views_judged_apart_draw_what_they_draw_together(model):
+def test_views_scored_separately_draw_the_same(model):
     guidance = ClipGuidance(model, ClipConfig(crops=2, crop_share=0.8))
     opacity = pictures(3, 40, 8)[:, :1]
     color = pictures(3, 40, 9) * opacity
@@ -153,7 +153,7 @@ def test_views_judged_apart_draw_what_they_draw_together(model):
     assert torch.allclose(apart.color[0], together.color[1], atol=1e-9)
 
 
-def test_a_picture_that_is_not_a_number_is_an_error(model):
+def test_nan_image_is_an_error(model):
     images = pictures(1, SIDE)
     images[0, 0, 0, 0] = math.nan
     with pytest.raises(RunError, match="NaN"):
@@ -162,7 +162,7 @@ def test_a_picture_that_is_not_a_number_is_an_error(model):
         )
 
 
-def test_a_prompt_beyond_the_models_length_is_warned_of_and_an_empty_one_refused(model):
+def test_long_prompt_warns_and_empty_prompt_is_refused(model):
     assert model.check_prompt("a red mushroom") == []
     assert "77" in model.check_prompt("a " * 90)[0]
     with pytest.raises(PromptError, match="empty"):
@@ -171,12 +171,12 @@ def test_a_prompt_beyond_the_models_length_is_warned_of_and_an_empty_one_refused
 
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(8, 40), st.integers(0, 2**31))
 @settings(max_examples=20, deadline=None)
-def test_backgrounds_of_any_size_are_pictures(views, crops, size, seed):
+def test_backgrounds_of_any_size_are_images(views, crops, size, seed):
     made = random_backgrounds(views, crops, size, torch.Generator().manual_seed(seed))
     assert made.shape == (views, crops, 3, size, size) and bool(((made >= 0) & (made <= 1)).all())
 
 
-def test_a_checkerboard_has_eight_squares_a_side_of_two_colors():
+def test_checkerboard_has_eight_squares_per_side():
     colors = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     board = checkerboards(colors, 16)
     assert (
@@ -188,7 +188,7 @@ def test_a_checkerboard_has_eight_squares_a_side_of_two_colors():
     assert int(changes) == 7
 
 
-def test_a_blur_keeps_the_mean_and_widens_a_point_to_its_deviation():
+def test_blur_keeps_the_mean_and_has_its_deviation():
     point = torch.zeros(1, 1, 33, 33, dtype=torch.float64)
     point[..., 16, 16] = 1.0
     spread = blurred(point, torch.tensor([2.0], dtype=torch.float64))[0, 0]
@@ -197,7 +197,7 @@ def test_a_blur_keeps_the_mean_and_widens_a_point_to_its_deviation():
     assert float((spread.sum(0) * x**2).sum()) == pytest.approx(4.0, rel=1e-3)
 
 
-def test_a_fourier_texture_is_smoother_than_the_noise_it_is_made_of():
+def test_fourier_texture_is_smoother_than_its_noise():
     white = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     texture = fourier_textures(white)
 
@@ -207,7 +207,7 @@ def test_a_fourier_texture_is_smoother_than_the_noise_it_is_made_of():
     assert roughness(white) == pytest.approx(2.0, rel=0.05) and roughness(texture) < 0.3
 
 
-def test_transmittance_pushes_towards_the_target_and_no_further():
+def test_transmittance_stops_at_its_target():
     opacity = torch.tensor([0.8, 0.05]).view(2, 1, 1, 1).expand(2, 1, 4, 4).clone().requires_grad_()
     loss = transmittance_loss(opacity, target_opacity=0.1)
     assert float(loss.detach()) == pytest.approx(-(0.2 + 0.9) / 2)  # the second is clearer than 90%
@@ -215,7 +215,7 @@ def test_transmittance_pushes_towards_the_target_and_no_further():
     assert opacity.grad[0, 0, 0, 0] == pytest.approx(1 / 32) and float(opacity.grad[1].abs().max()) == 0.0
 
 
-def test_the_target_opacity_anneals_evenly_in_its_logarithm():
+def test_target_opacity_anneals_log_linearly():
     assert exponential(0.5, 0.1, 0.05, 0.0) == pytest.approx(0.5)
     assert exponential(0.5, 0.1, 0.05, 0.025) == pytest.approx(math.sqrt(0.05))
     assert exponential(0.5, 0.1, 0.05, 0.7) == pytest.approx(0.1)

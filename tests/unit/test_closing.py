@@ -30,7 +30,7 @@ BALL = X**2 + Y**2 + Z**2 < 0.4**2
 
 
 @pytest.mark.parametrize("width, open_", [(0.04, False), (0.06, False), (0.16, True)])
-def test_pits_narrower_than_the_ball_fill_up_and_wider_ones_stay(width: float, open_: bool) -> None:
+def test_narrow_pits_are_filled_and_wide_ones_kept(width: float, open_: bool) -> None:
     """A square shaft to the middle of a ball, closed with a ball of diameter 0.1."""
     shaft = (abs(X) < width / 2) & (abs(Y) < width / 2) & (Z > 0)
     closed = solid_of(close_pits(grid_of(BALL & ~shaft), 10.0, 0.05))
@@ -38,14 +38,14 @@ def test_pits_narrower_than_the_ball_fill_up_and_wider_ones_stay(width: float, o
     assert closed[deep].mean() == pytest.approx(0.0 if open_ else 1.0, abs=0.05)
 
 
-def test_the_hole_of_a_torus_stays_open() -> None:
+def test_torus_hole_stays_open() -> None:
     torus = (np.hypot(X, Y) - 0.34) ** 2 + Z**2 < 0.135**2
     closed = close_pits(grid_of(torus), 10.0, 0.05)
     assert euler_number(extract_surface(closed, 10.0).faces) == 0
     assert solid_of(closed).sum() <= 1.01 * torus.sum()
 
 
-def test_a_ball_stays_as_it_is() -> None:
+def test_ball_is_unchanged() -> None:
     closed = solid_of(close_pits(grid_of(BALL), 10.0, 0.06))
     assert (closed & BALL == BALL).all() and closed.sum() <= 1.01 * BALL.sum()
 

@@ -38,7 +38,7 @@ def test_weights_equal_a_float64_loop(rays: int, samples: int, scale: float, see
     torch.testing.assert_close(weights, weights_by_loop(tau, deltas), rtol=1e-9, atol=1e-12)
 
 
-def test_weights_and_gradients_equal_nerfaccs_dense_function(generator: torch.Generator) -> None:
+def test_weights_and_gradients_equal_nerfacc(generator: torch.Generator) -> None:
     tau = (50 * torch.rand(7, 33, generator=generator, dtype=torch.float64)).requires_grad_()
     edges = torch.linspace(0, 1.2, 34, dtype=torch.float64).expand(7, 34)
     ours, transmittance = rendering_weights(tau, edges[:, 1:] - edges[:, :-1])

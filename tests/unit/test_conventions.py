@@ -68,7 +68,7 @@ MAY_IMPORT = {
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
-def test_packages_import_only_what_lies_below_them(package: str) -> None:
+def test_packages_import_only_lower_layers(package: str) -> None:
     """The renderer uses no network, the guidance no renderer, scenes no training, training no server."""
     allowed = MAY_IMPORT[package] | {package}
     for path in files_under(package):
@@ -78,7 +78,7 @@ def test_packages_import_only_what_lies_below_them(package: str) -> None:
                 assert parts[2] in allowed, (path, module)
 
 
-def test_only_scripts_that_run_inside_blender_import_bpy_and_only_the_server_imports_zmq() -> None:
+def test_bpy_and_zmq_imports_stay_in_their_packages() -> None:
     """And the add-on never torch, nor anything of the backend."""
     users = {p.relative_to(BACKEND).as_posix() for p in BACKEND.rglob("*.py") if "bpy" in imports_of(p)}
     assert users == {"cli/demo_scene.py"}
@@ -98,7 +98,7 @@ def test_only_scripts_that_run_inside_blender_import_bpy_and_only_the_server_imp
         assert not {m.split(".")[0] for m in imports_of(path)} & {"torch", "diffusers", "dreamwright"}, path
 
 
-def test_the_add_on_and_what_both_sides_speak_start_no_threads() -> None:
+def test_addon_and_shared_code_start_no_threads() -> None:
     """Python threads crash Blender in ways that nobody can trace."""
     for folder in ("blender_addon", "shared"):
         for path in (ROOT / folder).rglob("*.py"):
@@ -111,7 +111,7 @@ def test_the_add_on_and_what_both_sides_speak_start_no_threads() -> None:
             }, path
 
 
-def test_nothing_from_outside_is_unpickled_and_no_error_is_swallowed() -> None:
+def test_no_unpickling_and_no_swallowed_errors() -> None:
     for path in [p for top in HOUSE for p in (ROOT / top).rglob("*.py")]:
         text = path.read_text()
         assert not imports_of(path) & {"pickle", "dill", "marshal", "shelve"}, path
@@ -121,14 +121,14 @@ def test_nothing_from_outside_is_unpickled_and_no_error_is_swallowed() -> None:
         assert not [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Assert)], path
 
 
-def test_every_file_names_its_licence_and_stays_readable() -> None:
+def test_every_file_has_its_license_and_a_readable_size() -> None:
     for path in [p for top in HOUSE for p in (ROOT / top).rglob("*.py")]:
         lines = path.read_text().splitlines()
         assert lines[0] == "# SPDX-License-Identifier: GPL-3.0-or-later", path
         assert len(lines) <= 350, path
 
 
-def test_every_package_folder_is_installed_under_dreamwright() -> None:
+def test_every_package_folder_is_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = set(project["tool"]["setuptools"]["packages"])
     folders = {
@@ -140,12 +140,12 @@ def test_every_package_folder_is_installed_under_dreamwright() -> None:
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "dreamwright.shared.__version__"}
 
 
-def test_cfg_is_one_plus_omega_times_conditional_minus_omega_times_unconditional() -> None:
+def test_cfg_form_of_omega() -> None:
     """So diffusers' guidance_scale is 1 + omega."""
     assert float(guided(torch.tensor(3.0), torch.tensor(1.0), 20.0)) == 21 * 3 - 20 * 1
 
 
-def test_the_guidance_gradient_is_summed_over_pixels() -> None:
+def test_guidance_gradient_is_summed_over_pixels() -> None:
     """Four times the pixels, alike, give the same gradient a pixel: nothing is divided by their number."""
     norms = []
     for size in (8, 16):
@@ -161,7 +161,7 @@ def test_the_guidance_gradient_is_summed_over_pixels() -> None:
     assert norms == pytest.approx([-0.5, -0.5], rel=1e-4)
 
 
-def test_the_step_averages_over_views() -> None:
+def test_step_averages_over_views() -> None:
     """Two views with the same picture move the field as one does."""
     oracle = KnownImages(lambda cameras: torch.full((len(cameras), 3, 16, 16), 0.2), 16)
     gradients = []
@@ -187,7 +187,7 @@ def test_penalties_are_summed_over_rays_and_averaged_over_views() -> None:
     assert float(opacity_entropy(opacity)) == pytest.approx(16 * 0.693147, rel=1e-4)
 
 
-def test_the_readme_names_the_two_commands_and_the_ci_runs_the_second() -> None:
+def test_readme_commands_and_ci_command() -> None:
     readme = (ROOT / "README.md").read_text()
     first, second = re.findall(r"```sh\n(.*?)```", readme, re.S)[:2]
     assert first.strip() == "bash setup.sh && .venv/bin/dreamwright demo --out demo"

@@ -27,7 +27,7 @@ def test_links_and_named_files_exist(page: Path) -> None:
     assert not missing
 
 
-def test_the_readme_is_short_and_shows_two_commands_first() -> None:
+def test_readme_is_short_and_starts_with_two_commands() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) < 120
     first, second = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)[:2]
@@ -37,7 +37,7 @@ def test_the_readme_is_short_and_shows_two_commands_first() -> None:
 
 
 @pytest.mark.skipif(find_spec("material") is None, reason="mkdocs-material is not installed (extra: docs)")
-def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+def test_site_builds_without_warnings(tmp_path: Path) -> None:
     """Strict mode turns dead links, missing anchors and pages outside of the navigation into errors."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}

@@ -198,7 +198,7 @@ def test_checking_a_path_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_export_leaves_the_old_file_as_it_was(
+def test_failed_export_keeps_the_old_file(
     mesh: Mesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "prop.glb"

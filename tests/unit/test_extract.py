@@ -52,7 +52,7 @@ def test_sphere_radius_volume_and_genus(softness: float) -> None:
     assert not degenerate_faces(surface).any()
 
 
-def test_a_torus_keeps_its_hole() -> None:
+def test_torus_keeps_its_hole() -> None:
     surface, _ = refined(AnalyticField(torus(0.35, 0.12), bounding_radius=0.6), 40, 100.0)
     assert euler_number(surface.faces) == 0
     assert is_manifold(surface.faces)
@@ -106,7 +106,7 @@ def test_enclosed_cavities_are_filled() -> None:
     assert np.array_equal(fill_cavities(level), level)
 
 
-def test_occupied_box_leaves_out_specks() -> None:
+def test_occupied_box_ignores_specks() -> None:
     field = AnalyticField(union(box((0.3, 0.2, 0.1)), sphere(0.03, (1.0, 0.0, 0.0))))
     grid = sample_density_grid(field, 64)
     low, high = occupied_box(grid, 100.0, margin=2.0)
@@ -115,7 +115,7 @@ def test_occupied_box_leaves_out_specks() -> None:
     assert (high < half + 3.5 * grid.cell).all() and (low > -half - 3.5 * grid.cell).all()
 
 
-def test_an_empty_field_is_a_run_error_of_one_line() -> None:
+def test_empty_field_is_a_one_line_run_error() -> None:
     field = AnalyticField(sphere(0.4), peak=1e-3)
     grid = sample_density_grid(field, 24)
     for attempt in (
@@ -128,7 +128,7 @@ def test_an_empty_field_is_a_run_error_of_one_line() -> None:
         assert "\n" not in str(caught.value) and caught.value.exit_code == 1
 
 
-def test_a_density_of_nan_is_a_run_error() -> None:
+def test_nan_density_is_a_run_error() -> None:
     field = AnalyticField(lambda mu: mu[:, 0] * float("nan"))
     with pytest.raises(RunError, match="not finite"):
         query_density(field, np.zeros((3, 3)))
@@ -173,7 +173,7 @@ def test_thin_fog_is_not_meshed() -> None:
     assert np.linalg.norm(extract_surface(grid, threshold).vertices, axis=1).max() < 0.42
 
 
-def test_the_march_sees_the_chord_that_each_ray_crosses() -> None:
+def test_march_measures_the_chord_of_each_ray() -> None:
     field = AnalyticField(sphere(0.4), peak=2.0, softness=1e-4, bounding_radius=0.8)
     grid = sample_density_grid(field, 64)
     bundle = march(grid, orbit_axes(30.0, 20.0), resolution=32)
@@ -186,7 +186,7 @@ def test_the_march_sees_the_chord_that_each_ray_crosses() -> None:
     assert np.abs(measured - chord)[clear].max() < grid.cell
 
 
-def test_the_march_looks_along_the_camera_s_axis() -> None:
+def test_march_follows_the_camera_axis() -> None:
     """A ball at the front (-Y) is near from azimuth 0, far from azimuth 180, to the left from 90; row 0 is the top."""
     field = AnalyticField(sphere(0.2, (0.3, -0.4, 0.1)), peak=500.0, softness=0.002, bounding_radius=0.8)
     grid = sample_density_grid(field, 40)
@@ -199,7 +199,7 @@ def test_the_march_looks_along_the_camera_s_axis() -> None:
         assert float(bundle.median_depth[bundle.opaque].min()) == pytest.approx(depth, abs=0.03)
 
 
-def test_first_reach_interpolates_inside_the_step() -> None:
+def test_first_crossing_interpolates_inside_the_step() -> None:
     values = torch.tensor([[0.0, 1.0, 3.0], [0.0, 0.0, 0.5], [2.0, 2.0, 2.0]])
     assert first_crossing(values, 2.0 - 1e-6)[0].item() == pytest.approx(1.5, abs=1e-3)
     assert first_crossing(values, 1.0).tolist()[1] == 3.0  # never

@@ -21,7 +21,7 @@ from tests.testing.family_folders import edit
 from tests.testing.tiny_pipeline import write_pipeline
 
 
-def test_the_old_names_of_a_vaes_attention_are_understood(copy):
+def test_old_vae_attention_names_are_mapped(copy):
     """Stable Diffusion 1.x's VAE on the hub says query, key, value, proj_attn."""
     path = copy("sd15")
     file = path / "vae" / "diffusion_pytorch_model.safetensors"
@@ -37,14 +37,14 @@ def test_the_old_names_of_a_vaes_attention_are_understood(copy):
     torch.testing.assert_close(load_denoiser(path).encode(x, torch.Generator()), expected)
 
 
-def test_the_class_follows_the_folder_and_pixel_models_stay_what_they_are(folders, tmp_path):
+def test_denoiser_class_follows_the_folder(folders, tmp_path):
     pixel = load_denoiser(write_pipeline(tmp_path / "if"))
     assert type(pixel) is PixelDiffusion and not isinstance(pixel, LatentDenoiser)
     with pytest.raises(ModelError, match="works on latents; allowed here are pixel-space"):
         PixelDiffusion.load(folders["sd15"])
 
 
-def test_auto_is_half_precision_on_a_gpu_only():
+def test_auto_precision_is_half_on_gpus_only():
     assert chosen_dtype(ModelConfig(), "cpu") == torch.float32
     assert chosen_dtype(ModelConfig(), torch.device("cuda", 0)) == torch.float16
     assert chosen_dtype(ModelConfig(dtype="bfloat16"), "cpu") == torch.bfloat16
@@ -72,7 +72,7 @@ INDEX_ERRORS = [
 
 
 @pytest.mark.parametrize("name, changes, message", INDEX_ERRORS)
-def test_pipelines_of_other_classes_or_with_mixed_up_parts_are_refused(copy, name, changes, message):
+def test_unsupported_or_mixed_pipelines_are_refused(copy, name, changes, message):
     path = copy(name)
     edit(path / "model_index.json", **changes)
     with pytest.raises(ModelError, match=message) as caught:
@@ -100,7 +100,7 @@ CONFIG_ERRORS = [
 
 
 @pytest.mark.parametrize("name, part, changes, message", CONFIG_ERRORS)
-def test_parts_that_do_not_fit_together_are_refused(copy, name, part, changes, message):
+def test_mismatched_parts_are_refused(copy, name, part, changes, message):
     path = copy(name)
     edit(path / part / "config.json", **changes)
     with pytest.raises(ModelError, match=message) as caught:
@@ -119,7 +119,7 @@ def test_parts_that_do_not_fit_together_are_refused(copy, name, part, changes, m
         ("sd3", {"invert_sigmas": True}, "inverts or stretches"),
     ],
 )
-def test_schedules_that_mean_something_else_are_refused(copy, name, changes, message):
+def test_incompatible_schedules_are_refused(copy, name, changes, message):
     path = copy(name)
     edit(path / "scheduler" / "scheduler_config.json", **changes)
     with pytest.raises(ModelError, match=message) as caught:
@@ -143,7 +143,7 @@ def test_missing_folders_and_weights_are_named(copy, name, part):
     assert ("[null, null]" in str(caught.value)) == (part == "tokenizer_3")
 
 
-def test_a_part_given_for_the_whole_says_where_the_whole_is(folders):
+def test_part_folder_error_names_the_pipeline_folder(folders):
     with pytest.raises(ModelError, match=f"is one part of a pipeline; give the whole of it, {folders['sd15']}"):
         load_denoiser(folders["sd15"] / "unet")
 
@@ -160,13 +160,13 @@ def test_a_part_given_for_the_whole_says_where_the_whole_is(folders):
         ("sd3", ModelConfig(attention_slicing=True), "attention_slicing is on, but a SD3Transformer2DModel has none"),
     ],
 )
-def test_settings_that_a_model_cannot_follow_are_refused(folders, name, config, message):
+def test_unsupported_settings_are_refused(folders, name, config, message):
     with pytest.raises(ConfigError, match=message) as caught:
         load_denoiser(folders[name], config=config)
     assert "\n" not in str(caught.value)
 
 
-def test_every_supported_pipeline_class_is_diffusers_own_and_so_are_its_parts():
+def test_family_table_matches_diffusers():
     """The table of families against the constructors of the pipelines themselves."""
     import inspect
 

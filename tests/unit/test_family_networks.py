@@ -58,7 +58,7 @@ def run(pipeline: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("negative", [None, "an ugly photo"])
 @pytest.mark.parametrize("name", list(FAMILIES))
-def test_network_inputs_and_outputs_equal_the_pipelines(folders, name, negative):
+def test_network_inputs_and_outputs_equal_diffusers(folders, name, negative):
     """Text states, pooled text, picture sizes, times and latents of every call of a run of the pipeline."""
     pipeline = peer(folders[name])
     theirs = recorded(pipeline.transformer if hasattr(pipeline, "transformer") else pipeline.unet)
@@ -87,7 +87,7 @@ def test_network_inputs_and_outputs_equal_the_pipelines(folders, name, negative)
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3"])
-def test_latents_are_scaled_and_shifted_as_the_pipeline_does(folders, name):
+def test_latents_are_scaled_as_in_diffusers(folders, name):
     """Decoding: the pipeline's own latents give its own picture. Encoding is its inverse, on the posterior's mean."""
     pipeline = peer(folders[name])
     final: list[torch.Tensor] = []
@@ -122,7 +122,7 @@ def test_sdxl_without_zeroed_text_encodes_the_empty_prompt(tmp_path):
 
 
 @pytest.mark.parametrize("name, encoders", [("sdxl", 2), ("sd3", 3)])
-def test_all_encoders_run_once_and_their_rows_are_cached_together(folders, tmp_path, name, encoders):
+def test_encoders_run_once_and_share_a_cache_entry(folders, tmp_path, name, encoders):
     first = load_denoiser(folders[name], cache=tmp_path)
     rows = first.embed(["a red chair", "a red chair"])
     assert len(first.text._encoders) == encoders
@@ -139,7 +139,7 @@ def test_all_encoders_run_once_and_their_rows_are_cached_together(folders, tmp_p
     assert third.text.is_loaded
 
 
-def test_a_prompt_longer_than_an_encoder_is_told_what_was_cut_in_its_own_words(folders):
+def test_truncated_prompt_warning_quotes_the_cut_text(folders):
     """The tiny tokenizers spell letter by letter, so CLIP's 77 tokens are 75 letters; T5 reads 256."""
     words = ["mushroom"] * 9 + ["toadstool", "on", "Mars"]  # 72 + 9 + ... letters
     prompt = " ".join(words)

@@ -27,7 +27,7 @@ SCHEDULERS = {
 
 
 @pytest.mark.parametrize("case", list(SCHEDULERS))
-def test_noise_levels_are_those_of_the_schedulers_own_add_noise(copy, case):
+def test_noise_levels_equal_the_schedulers_add_noise(copy, case):
     kind, config = SCHEDULERS[case]
     scheduler = getattr(diffusers, kind)(**{**LINEAR, **config})
     path = copy("sd15")
@@ -56,7 +56,7 @@ def test_noise_levels_are_those_of_the_schedulers_own_add_noise(copy, case):
 @pytest.mark.parametrize(
     "scheduling", [{"shift": 1.0}, {"shift": 3.0}, {"use_dynamic_shifting": True, "base_shift": 0.7}]
 )
-def test_flow_levels_are_those_of_the_schedulers_own_scale_noise(tmp_path, scheduling):
+def test_flow_levels_equal_the_schedulers_scale_noise(tmp_path, scheduling):
     path = save(lambda: stable_diffusion_3(tmp_path, t5=False, **scheduling), tmp_path / "m")
     denoiser = load_denoiser(path)
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(path / "scheduler")
@@ -76,7 +76,7 @@ def test_flow_levels_are_those_of_the_schedulers_own_scale_noise(tmp_path, sched
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-def test_a_prediction_says_what_the_scheduler_says_about_the_clean_latents(tmp_path, kind):
+def test_clean_latents_equal_the_schedulers(tmp_path, kind):
     path = save(lambda: stable_diffusion(tmp_path, kind, timestep_spacing="trailing"), tmp_path / "m")
     denoiser = load_denoiser(path)
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))

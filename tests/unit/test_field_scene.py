@@ -84,7 +84,7 @@ def test_paper_penalizes_orientation_from_step_0() -> None:
     assert rendered[0].normals is not None and float(rendered[0].orientation.detach().min()) > 0
 
 
-def test_presets_without_orientation_loss_compute_no_normals_in_unlit_steps() -> None:
+def test_unlit_steps_without_orientation_loss_skip_normals() -> None:
     for name in ("draft", "standard"):
         assert orientation_weight(PRESETS[name].config.regularizers, 0.5) == 0
     scene, seen = scene_of(quick_config("shading.albedo_only_share=1")), []
@@ -129,7 +129,7 @@ class Ball(Field):
         (1.4, 0.0, 100.0, "empty"),
     ],
 )
-def test_full_is_judged_by_the_bounding_sphere(bounding_radius: float, radius: float, tau: float, verdict: str) -> None:
+def test_full_is_relative_to_the_bounding_sphere(bounding_radius: float, radius: float, tau: float, verdict: str) -> None:
     scene = scene_of(
         quick_config(f"field.bounding_radius={bounding_radius}", "render.occupancy_resolution=0", "render.samples=64")
     )

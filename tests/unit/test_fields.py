@@ -30,7 +30,7 @@ RAW_MLP = replace(MLP, density_bias_on="raw")
 RAW_VOXELS = replace(VOXELS, density_bias_on="raw")
 
 
-def test_integrated_encoding_is_the_expected_sine_of_a_gaussian(generator: torch.Generator) -> None:
+def test_integrated_encoding_is_the_expected_sine(generator: torch.Generator) -> None:
     """Monte Carlo over 400,000 draws, within five standard errors."""
     mu, std, levels = torch.tensor([[0.3, -0.7, 0.9]]), 0.21, 3
     draws = mu + std * torch.randn(400_000, 3, generator=generator)
@@ -40,18 +40,18 @@ def test_integrated_encoding_is_the_expected_sine_of_a_gaussian(generator: torch
     torch.testing.assert_close(integrated_encoding(mu, std, levels)[0], expected, atol=5 / math.sqrt(400_000), rtol=0)
 
 
-def test_a_wide_covariance_hides_high_frequencies() -> None:
+def test_wide_covariance_hides_high_frequencies() -> None:
     encoded = integrated_encoding(torch.rand(9, 3), 0.5, 8).view(9, 2, 8, 3)
     assert encoded[:, :, -1].abs().max() < 1e-6 < encoded[:, :, 0].abs().max()
 
 
-def test_the_blob_is_equation_nine() -> None:
+def test_density_bias_is_equation_nine() -> None:
     mu = torch.tensor([[0.0, 0.0, 0.0], [0.2, 0.0, 0.0], [0.0, 0.3, 0.4]])
     expected = torch.tensor([5.0, 5 * math.exp(-0.5), 5 * math.exp(-0.25 / 0.08)])
     torch.testing.assert_close(density_bias(mu, FieldConfig(), 0.7), expected)
 
 
-def test_a_fading_bias_is_gone_after_its_share() -> None:
+def test_fading_bias_is_zero_after_its_share() -> None:
     config = FieldConfig(
         density_bias="linear", density_bias_scale=10, density_bias_width=0.5, density_bias_fade_share=0.5
     )
@@ -61,7 +61,7 @@ def test_a_fading_bias_is_gone_after_its_share() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mip-mlp", "voxels"])
-def test_the_blob_is_added_before_the_activation_or_to_tau(kind: str) -> None:
+def test_density_bias_before_or_after_the_activation(kind: str) -> None:
     """With raw values of zero, tau at the origin is exp(5) = 148.4, or exp(0) + 5 = 6."""
     for bias_on, expected in (("density", 6.0), ("raw", math.exp(5.0))):
         config = FieldConfig(
@@ -76,7 +76,7 @@ def test_the_blob_is_added_before_the_activation_or_to_tau(kind: str) -> None:
 
 
 @given(raw=st.floats(-30, 30), bias=st.floats(0, 50), activation=st.sampled_from(["exp", "softplus"]))
-def test_the_blob_on_density_is_a_sum_and_keeps_a_direction_beyond_the_cut(
+def test_density_bias_keeps_gradients_beyond_the_cut(
     raw: float, bias: float, activation: str
 ) -> None:
     config = FieldConfig(density_activation=activation, density_scale=2.0, density_bias_on="density")
@@ -89,12 +89,12 @@ def test_the_blob_on_density_is_a_sum_and_keeps_a_direction_beyond_the_cut(
     assert float(slope) > 0
 
 
-def test_the_exponential_activation_never_overflows() -> None:
+def test_exponential_activation_never_overflows() -> None:
     assert torch.isfinite(activate_density(torch.tensor([1e6]), "exp", 1.0)).all()
     torch.testing.assert_close(activate_density(torch.tensor([1.5]), "exp", 2.0), torch.tensor([2 * math.exp(1.5)]))
 
 
-def test_covariance_anneals_linearly_over_the_first_third(generator: torch.Generator) -> None:
+def test_covariance_anneals_linearly(generator: torch.Generator) -> None:
     field = build_field(FieldConfig(), generator)
     seen = []
     for progress in (0.0, 1 / 6, 1 / 3, 1.0):
@@ -104,7 +104,7 @@ def test_covariance_anneals_linearly_over_the_first_third(generator: torch.Gener
 
 
 @pytest.mark.parametrize("config", [MLP, RAW_MLP], ids=["bias on density", "bias on raw values"])
-def test_mlp_normals_equal_finite_differences_of_its_density(config: FieldConfig, generator: torch.Generator) -> None:
+def test_mlp_normals_equal_finite_differences(config: FieldConfig, generator: torch.Generator) -> None:
     field = build_field(config, generator).double()
     field.begin_step(0.5)
     mu = 0.6 * torch.rand(40, 3, generator=generator, dtype=torch.float64) - 0.3
@@ -121,7 +121,7 @@ def test_mlp_normals_equal_finite_differences_of_its_density(config: FieldConfig
 
 
 @pytest.mark.parametrize("config", [VOXELS, RAW_VOXELS], ids=["bias on density", "bias on raw values"])
-def test_voxel_normals_equal_finite_differences_of_a_smooth_density(
+def test_voxel_normals_equal_finite_differences(
     config: FieldConfig, generator: torch.Generator
 ) -> None:
     """The initial blob is smooth, so that central differences on the grid and of the density agree within 3 degrees."""
@@ -139,7 +139,7 @@ def test_voxel_normals_equal_finite_differences_of_a_smooth_density(
 
 
 @pytest.mark.parametrize("config", [VOXELS, MLP], ids=["voxels", "mip-mlp"])
-def test_albedo_is_a_color_density_is_positive_normals_are_unit(
+def test_ranges_of_albedo_density_and_normals(
     config: FieldConfig, generator: torch.Generator
 ) -> None:
     field = build_field(config, generator)
@@ -150,7 +150,7 @@ def test_albedo_is_a_color_density_is_positive_normals_are_unit(
 
 
 @pytest.mark.parametrize("config", [VOXELS, MLP], ids=["voxels", "mip-mlp"])
-def test_gradients_reach_every_parameter_through_shading(config: FieldConfig, generator: torch.Generator) -> None:
+def test_shading_gradients_reach_every_parameter(config: FieldConfig, generator: torch.Generator) -> None:
     field = build_field(config, generator)
     field.begin_step(0.0)
     sample = field.query(torch.rand(80, 3, generator=generator) - 0.5, with_normals=True)
@@ -158,14 +158,14 @@ def test_gradients_reach_every_parameter_through_shading(config: FieldConfig, ge
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in field.parameters())
 
 
-def test_the_same_seed_builds_the_same_field() -> None:
+def test_same_seed_builds_the_same_field() -> None:
     first, second = (build_field(MLP, torch.Generator().manual_seed(4)) for _ in range(2))
     for a, b in zip(first.parameters(), second.parameters()):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 @given(size=st.integers(1, 9), more=st.integers(1, 9), channels=st.integers(1, 3), seed=st.integers(0, 999))
-def test_levels_are_enlarged_as_trilinear_interpolation_does_it_and_so_go_gradients_back(
+def test_level_upsampling_is_trilinear(
     size: int, more: int, channels: int, seed: int
 ) -> None:
     """Against torch's interpolate with vertices on the faces, in float64, at random sizes."""
@@ -180,6 +180,6 @@ def test_levels_are_enlarged_as_trilinear_interpolation_does_it_and_so_go_gradie
     torch.testing.assert_close(*gradients, atol=1e-4, rtol=0)
 
 
-def test_a_voxel_field_says_when_it_was_not_prepared(generator: torch.Generator) -> None:
+def test_unprepared_voxel_field_is_an_error(generator: torch.Generator) -> None:
     with pytest.raises(RuntimeError, match="begin_step"):
         build_field(VOXELS, generator).density(torch.zeros(1, 3))

@@ -43,7 +43,7 @@ def refined(oracle: KnownImages, origin: InitialField, *settings: str, **options
     return run_of(quick_config(*SETTINGS, *settings), oracle, initial_field=origin, **options)
 
 
-def test_run_begins_with_the_field_in_the_middle_of_its_schedules(
+def test_finetuning_starts_in_the_middle_of_the_schedules(
     finished: tuple[Job, RunState, Path], oracle: KnownImages
 ) -> None:
     _, state, folder = finished
@@ -57,7 +57,7 @@ def test_run_begins_with_the_field_in_the_middle_of_its_schedules(
 
 
 @pytest.mark.parametrize(("share", "step"), [("0", 0), ("0.34", 2), ("0.99", 5)])
-def test_finetune_share_sets_the_first_step_and_leaves_one_to_take(
+def test_finetune_share_sets_the_first_step(
     share: str, step: int, finished: tuple[Job, RunState, Path], oracle: KnownImages
 ) -> None:
     assert refined(oracle, read_initial_field(finished[2]), f"run.finetune_share={share}").scene.step == step
@@ -104,7 +104,7 @@ def test_run_resumes_exactly_and_only_with_the_same_field(
             read_checkpoint(tmp_path, replace(job, initial_field=other))
 
 
-def test_finetune_share_is_identity_only_with_a_field() -> None:
+def test_finetune_share_is_in_the_fingerprint_with_a_field_only() -> None:
     job = make_job("a ball", "oracle", "draft", quick_config())
     other = make_job("a ball", "oracle", "draft", quick_config("run.finetune_share=0.2"))
     assert job.fingerprint() == other.fingerprint()
@@ -114,7 +114,7 @@ def test_finetune_share_is_identity_only_with_a_field() -> None:
     )
 
 
-def test_restart_begins_from_the_field_again(
+def test_restart_reloads_the_initial_field(
     finished: tuple[Job, RunState, Path], oracle: KnownImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first step goes wrong; what comes after it began where the origin ends, not from a fresh field."""
@@ -142,7 +142,7 @@ def test_field_of_another_size_is_refused(finished: tuple[Job, RunState, Path], 
     assert "\n" not in str(caught.value)
 
 
-def test_background_of_another_kind_begins_anew_with_a_warning(
+def test_background_of_another_kind_is_reset_with_a_warning(
     finished: tuple[Job, RunState, Path], oracle: KnownImages
 ) -> None:
     run = refined(oracle, read_initial_field(finished[2]), "background.kind=mlp")
@@ -173,7 +173,7 @@ def test_folder_without_a_complete_field_is_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_disk_error_keeps_the_old_field_and_no_partial_one(
+def test_disk_error_keeps_the_old_field(
     finished: tuple[Job, RunState, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, state, folder = finished

@@ -30,7 +30,7 @@ from tests.testing.tiny_model import QUICK, save_tiny_model
         (["guidance.guidance_scale=3", "guidance.guidance_scale=4"], 3.0),  # the last one counts, as for any setting
     ],
 )
-def test_guidance_scale_sets_omega_to_one_less(settings: list[str], omega: float) -> None:
+def test_guidance_scale_is_omega_plus_one(settings: list[str], omega: float) -> None:
     assert apply_settings(Config(), settings).guidance.omega == pytest.approx(omega, abs=1e-12)
 
 
@@ -53,7 +53,7 @@ def test_both_names_are_one_setting_of_a_job() -> None:
         (["guidance.guidance_scael=3"], ("guidance.guidance_scale",)),
     ],
 )
-def test_contradiction_or_bad_number_is_refused_by_its_name(settings: list[str], words: tuple[str, ...]) -> None:
+def test_contradiction_or_bad_number_is_refused_by_name(settings: list[str], words: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as caught:
         apply_settings(Config(), settings)
     assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)

@@ -85,7 +85,7 @@ def damaged(path: Path) -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_file_that_is_missing_or_damaged_is_refused_by_name(
+def test_missing_or_damaged_files_are_refused_by_name(
     folders: dict[str, Path], name: str, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(folders[name], tmp_path / "m"))
@@ -105,7 +105,7 @@ def test_every_file_that_is_missing_or_damaged_is_refused_by_name(
 
 
 @pytest.mark.parametrize("name", ["pixel", "sd15", "sdxl", "sd3", "clip"])
-def test_every_field_that_a_configuration_lacks_is_refused_or_without_effect(
+def test_missing_configuration_fields_are_refused_or_harmless(
     folders: dict[str, Path], name: str, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(folders[name], tmp_path / "m"))
@@ -121,7 +121,7 @@ def test_every_field_that_a_configuration_lacks_is_refused_or_without_effect(
     assert refused > 20
 
 
-def test_damage_is_noticed_before_a_weight_is_loaded(
+def test_damage_is_found_before_weights_are_loaded(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline_folder, "load_checked", lambda *_: pytest.fail("a weight was loaded"))
@@ -135,7 +135,7 @@ def test_damage_is_noticed_before_a_weight_is_loaded(
             path.write_bytes(content)
 
 
-def test_fewer_layers_than_the_weights_have_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_fewer_layers_than_weights_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     """The library would log that it left tensors out, and run a shallower network."""
     folder = Path(shutil.copytree(folders["sd15"], tmp_path / "m"))
     path = folder / "text_encoder" / "config.json"
@@ -156,7 +156,7 @@ def test_fewer_layers_than_the_weights_have_are_refused(folders: dict[str, Path]
         ("scheduler", "sd3", "FlowMatchEulerDiscreteScheduler", {"shift"}),
     ],
 )
-def test_configurations_of_other_versions_state_what_has_no_safe_default(
+def test_fields_without_safe_defaults_are_required(
     folders: dict[str, Path], tmp_path: Path, part: str, name: str, class_name: str, keys: set[str]
 ) -> None:
     folder = Path(shutil.copytree(folders[name], tmp_path / "m"))
@@ -168,7 +168,7 @@ def test_configurations_of_other_versions_state_what_has_no_safe_default(
             pipeline_folder.open_pipeline(folder)
 
 
-def test_a_model_as_stable_diffusion_1_was_published_is_read(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_model_in_the_layout_of_stable_diffusion_1_loads(folders: dict[str, Path], tmp_path: Path) -> None:
     """diffusers 0.6: no prediction_type, no scaling_factor, none of the fields that came later."""
     folder = Path(shutil.copytree(folders["sd15"], tmp_path / "m"))
     whole = numbers(folder, "sd15")

@@ -43,7 +43,7 @@ def test_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
         identify_model(field_job(str(tmp_path / "nothing")))
 
 
-def test_everything_that_decides_the_result_is_in_the_fingerprint() -> None:
+def test_fingerprint_covers_all_identity_settings() -> None:
     job = field_job()
     others = [
         field_job(prompt="a cube"),
@@ -58,7 +58,7 @@ def test_everything_that_decides_the_result_is_in_the_fingerprint() -> None:
     assert digests[0] == digests[1], "with a digest the name does not count"
 
 
-def test_mesh_job_has_the_refine_preset_and_its_settings() -> None:
+def test_mesh_job_uses_the_refine_preset() -> None:
     digest = "4" * 64
     job = make_job("an egg", "starter", REFINE_PRESET, REFINE, input_mesh=digest)
     assert (job.scene, field_job().scene) == ("mesh", "field")

@@ -51,7 +51,7 @@ def pictured(size: int, views: int = 2) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [16, 10])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_gradient_is_autograds_through_the_encoder_in_double_precision(folders, name, size):
+def test_gradient_equals_autograd_in_float64(folders, name, size):
     """w(t) (eps_hat - eps) . z(image), differentiated by autograd, with the libraries' own classes in float64."""
     folder = folders[name]
     denoiser = load_denoiser(folder)
@@ -113,7 +113,7 @@ def counted(denoiser: LatentDiffusion) -> dict[str, list[tuple[int, bool]]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_encodes_once_runs_the_network_once_without_gradient_and_never_decodes(folders, name):
+def test_step_encodes_once_and_never_decodes(folders, name):
     denoiser = load_denoiser(folders[name])
     calls = counted(denoiser)
     for event in distill_image(denoiser, conditioned(denoiser, ["a", "b"]), GUIDED, "free", 3, 0.1, seeded(0)):
@@ -124,7 +124,7 @@ def test_a_step_encodes_once_runs_the_network_once_without_gradient_and_never_de
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_sampling_works_on_latents_and_decodes_each_picture_once_at_the_end(folders, name):
+def test_sampling_decodes_each_image_once(folders, name):
     denoiser = load_denoiser(folders[name])
     calls = counted(denoiser)
     texts = denoiser.embed(["a", "b"]), denoiser.embed(["", ""])
@@ -137,7 +137,7 @@ def test_sampling_works_on_latents_and_decodes_each_picture_once_at_the_end(fold
     torch.testing.assert_close(to_images(denoiser, last), images)
 
 
-def test_a_schedule_without_terminal_signal_can_be_sampled(tmp_path):
+def test_zero_terminal_snr_schedule_can_be_sampled(tmp_path):
     path = save(lambda: stable_diffusion(tmp_path, "v_prediction", rescale_betas_zero_snr=True), tmp_path / "m")
     denoiser = load_denoiser(path)
     assert denoiser.alpha_sigma(torch.ones(1)) == (0.0, 1.0)
@@ -162,7 +162,7 @@ def overflowing(tmp_path: Path, force_upcast: bool) -> Path:
     return pipeline_folder
 
 
-def test_a_vae_that_overflows_in_float16_runs_in_float32_where_its_configuration_says_so(tmp_path):
+def test_force_upcast_vae_runs_in_float32(tmp_path):
     path = overflowing(tmp_path, force_upcast=True)
     denoiser = load_denoiser(path, dtype=torch.float16)
     assert denoiser.vae.dtype == torch.float32 and denoiser.network.dtype == torch.float16
@@ -175,7 +175,7 @@ def test_a_vae_that_overflows_in_float16_runs_in_float32_where_its_configuration
     assert functional.cosine_similarity(gradient.flatten(), gradient_of(exact, pictured(16)).flatten(), dim=0) > 0.99
 
 
-def test_a_vae_that_overflows_unannounced_is_told_with_what_to_do_and_bfloat16_holds_it(tmp_path):
+def test_unannounced_vae_overflow_is_an_error_with_advice(tmp_path):
     path = overflowing(tmp_path, force_upcast=False)
     with pytest.raises(RunError, match="VAE encoder returned NaN or infinity .*model.dtype to bfloat16 or float32"):
         gradient_of(load_denoiser(path, dtype=torch.float16), pictured(16))
@@ -198,7 +198,7 @@ def published(folders, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("omega", [4.0, 1e8])
-def test_gradients_of_any_size_pass_a_float16_encoder(published, omega):
+def test_float16_encoder_keeps_gradients_of_any_scale(published, omega):
     """The backward pass is linear, so a scale can be taken out before it and put back after it."""
     half = load_denoiser(published, dtype=torch.float16)
     assert half.vae.dtype == torch.float16
@@ -213,7 +213,7 @@ def test_gradients_of_any_size_pass_a_float16_encoder(published, omega):
     "name, setting",
     [("sd15", "attention_slicing"), ("sdxl", "attention_slicing"), ("sd3", "vae_recompute"), ("sd15", "vae_recompute")],
 )
-def test_options_that_save_memory_do_not_change_the_gradient(folders, name, setting):
+def test_memory_options_do_not_change_the_gradient(folders, name, setting):
     plain = gradient_of(load_denoiser(folders[name]), pictured(16))
     saving = gradient_of(load_denoiser(folders[name], config=ModelConfig(**{setting: True})), pictured(16))
     torch.testing.assert_close(saving, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
@@ -221,7 +221,7 @@ def test_options_that_save_memory_do_not_change_the_gradient(folders, name, sett
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3"])
 @pytest.mark.parametrize("kind", ["blocks", "leaves"])
-def test_an_offloaded_network_comes_piece_by_piece_and_computes_the_same(folders, name, kind, monkeypatch):
+def test_offloaded_network_computes_the_same(folders, name, kind, monkeypatch):
     """On a GPU the pieces come from main memory; here both are the CPU, and only their coming and going is seen."""
     plain = gradient_of(load_denoiser(folders[name]), pictured(16))
     visits: list[int] = []
@@ -237,7 +237,7 @@ def test_offloading_and_compiling_exclude_each_other(folders):
         load_denoiser(folders["sd15"], config=ModelConfig(offload="blocks", compile="default"))
 
 
-def test_slicing_is_really_on(folders):
+def test_slicing_is_enabled(folders):
     denoiser = load_denoiser(folders["sd15"], config=ModelConfig(attention_slicing=True))
     assert {type(processor).__name__ for processor in denoiser.network.attn_processors.values()} == {
         "SlicedAttnProcessor"
@@ -261,7 +261,7 @@ def kept_bytes(denoiser: LatentDiffusion, views: int) -> int:
     return sum(kept.values())
 
 
-def test_recomputation_keeps_next_to_nothing_between_encoder_and_gradient(folders):
+def test_recomputation_keeps_few_activations(folders):
     plain = load_denoiser(folders["sd15"])
     saving = load_denoiser(folders["sd15"], config=ModelConfig(vae_recompute=True))
     assert kept_bytes(saving, 3) < 0.1 * kept_bytes(plain, 3)
@@ -271,7 +271,7 @@ def test_recomputation_keeps_next_to_nothing_between_encoder_and_gradient(folder
     assert rows == [1, 1, 1, 1]  # two views forwards, and again on the way back, one at a time
 
 
-def test_tiles_give_nearly_the_same_gradient_for_large_pictures_only(folders):
+def test_tiling_changes_only_large_images(folders):
     """Off by default; the tiny VAE's tiles are 16 pixels, so a picture of 32 has several."""
     large = ModelConfig(image_size=32)
     plain = load_denoiser(folders["sd15"], config=large)
@@ -284,7 +284,7 @@ def test_tiles_give_nearly_the_same_gradient_for_large_pictures_only(folders):
     assert functional.cosine_similarity(ours.flatten(), exact.flatten(), dim=0) > 0.7
 
 
-def test_another_picture_size_is_what_sdxl_is_told(folders):
+def test_sdxl_gets_the_image_size(folders):
     denoiser = load_denoiser(folders["sdxl"], config=ModelConfig(image_size=24))
     told = []
     denoiser.network.register_forward_pre_hook(
@@ -297,7 +297,7 @@ def test_another_picture_size_is_what_sdxl_is_told(folders):
 @pytest.mark.parametrize(
     "name, method", [("sd15", "ancestral"), ("sd15", "sds"), ("sdxl", "ancestral"), ("sd3", "ancestral")]
 )
-def test_the_sample_command_draws_with_latent_models(folders, tmp_path, name, method):
+def test_sample_command_with_a_latent_model(folders, tmp_path, name, method):
     parser = argparse.ArgumentParser()
     sample.add_arguments(parser.add_subparsers())
     out = tmp_path / "x.png"
@@ -324,7 +324,7 @@ def test_the_sample_command_draws_with_latent_models(folders, tmp_path, name, me
 
 
 @pytest.mark.parametrize("name", ["sd15", "sd3"])
-def test_the_generate_command_makes_a_mesh_with_a_latent_model(folders, tmp_path, name):
+def test_generate_command_with_a_latent_model(folders, tmp_path, name):
     out = tmp_path / "prop.ply"
     settings = [word for setting in (*QUICK, "guidance.opposite_weight=0") for word in ("--set", setting)]
     assert main(["generate", "a red mushroom", "--out", str(out), "--model", str(folders[name]), *settings]) == 0

@@ -32,7 +32,7 @@ with warnings.catch_warnings():
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=7), st.floats(0.01, 300.0), st.integers(0, 10_000))
-def test_packed_weights_equal_a_float64_loop_whatever_lies_on_the_other_rays(
+def test_packed_weights_equal_a_float64_loop(
     counts: list[int], scale: float, seed: int
 ) -> None:
     draw = torch.Generator().manual_seed(seed)
@@ -47,7 +47,7 @@ def test_packed_weights_equal_a_float64_loop_whatever_lies_on_the_other_rays(
         )
 
 
-def test_packed_weights_and_gradients_equal_the_dense_ones(generator: torch.Generator) -> None:
+def test_packed_weights_and_gradients_equal_dense_ones(generator: torch.Generator) -> None:
     """In float32, after rays that have gathered an optical depth of a million."""
     dense = (30 * torch.rand(9, 40, generator=generator)).requires_grad_()
     wall = torch.full((1000,), 1e4)
@@ -107,7 +107,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> HostKernel:
 @pytest.mark.parametrize("jittered", [False, True], ids=["mid-points", "jittered"])
 @pytest.mark.parametrize("occupied", [0, 16], ids=["all cells", "occupied cells"])
 @pytest.mark.parametrize("kind", ["voxels", "mip-mlp"])
-def test_the_packed_renderer_draws_what_the_dense_one_draws(kind: str, occupied: int, jittered: bool) -> None:
+def test_packed_renderer_equals_dense_renderer(kind: str, occupied: int, jittered: bool) -> None:
     """Image, opacity, depth, normals, eq 10 and the gradients of all of them."""
     given = marching_scene(kind)
     assert_alike(
@@ -118,7 +118,7 @@ def test_the_packed_renderer_draws_what_the_dense_one_draws(kind: str, occupied:
 
 @pytest.mark.parametrize("jittered", [False, True], ids=["mid-points", "jittered"])
 @pytest.mark.parametrize("occupied", [0, 16], ids=["all cells", "occupied cells"])
-def test_nerfaccs_own_kernel_finds_the_samples_of_the_dense_renderer(
+def test_nerfacc_kernel_finds_the_dense_samples(
     kernel: HostKernel, occupied: int, jittered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its CUDA source, compiled for the CPU: same places, same cells, same axes."""
@@ -130,7 +130,7 @@ def test_nerfaccs_own_kernel_finds_the_samples_of_the_dense_renderer(
     )
 
 
-def test_an_empty_grid_and_rays_that_miss_leave_the_background(
+def test_empty_grid_and_missed_rays_show_the_background(
     kernel: HostKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nerfacc.grid, "traverse_grids", kernel)
@@ -153,7 +153,7 @@ def test_an_empty_grid_and_rays_that_miss_leave_the_background(
     assert marched == [1]
 
 
-def test_a_cpu_marches_densely_without_a_word_and_refuses_nerfacc() -> None:
+def test_cpu_marches_densely_and_refuses_nerfacc() -> None:
     assert choose_marching("auto", "cpu") == ("dense", "") == choose_marching("dense", "cpu")
     with pytest.raises(ConfigError, match="not on a CUDA device.*auto and dense"):
         choose_marching("nerfacc", "cpu")
@@ -168,7 +168,7 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     marching.nerfacc_fault.cache_clear()
 
 
-def test_a_gpu_without_nvcc_falls_back_and_says_so(pretended_gpu: pytest.MonkeyPatch) -> None:
+def test_gpu_without_nvcc_falls_back_with_a_warning(pretended_gpu: pytest.MonkeyPatch) -> None:
     pretended_gpu.setattr(shutil, "which", lambda name: None)
     kind, notice = choose_marching("auto", "cuda:0")
     assert kind == "dense" and "no nvcc" in notice
@@ -181,7 +181,7 @@ def test_a_gpu_without_nvcc_falls_back_and_says_so(pretended_gpu: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("found", "reason"), [(RuntimeError("ptxas fell over\nmore"), "ptxas fell over"), (3, "3 samples instead of 4")]
 )
-def test_kernels_that_do_not_build_or_do_not_work_fall_back_and_say_why(
+def test_broken_kernels_fall_back_with_the_reason(
     pretended_gpu: pytest.MonkeyPatch, found: Any, reason: str
 ) -> None:
     pretended_gpu.setattr(shutil, "which", lambda name: "/usr/bin/nvcc")
@@ -204,7 +204,7 @@ def test_kernels_that_do_not_build_or_do_not_work_fall_back_and_say_why(
     assert kind == "dense" and reason in notice and "\n" not in notice
 
 
-def test_the_gpu_path_finds_four_samples_where_its_trial_expects_them() -> None:
+def test_gpu_self_test_finds_four_samples() -> None:
     """The trial of `nerfacc_fault`: a sphere of radius 1, four steps of one half."""
     march = packed_with(every_place)(
         torch.tensor([[0.0, 0.0, -2.0]]), torch.tensor([[0.0, 0.0, 1.0]]), OccupancyGrid(0, 1.0, 0.0), 4, 0.5, None
@@ -212,7 +212,7 @@ def test_the_gpu_path_finds_four_samples_where_its_trial_expects_them() -> None:
     assert march.mu[:, 2].tolist() == [-0.75, -0.25, 0.25, 0.75]
 
 
-def test_a_run_marches_as_the_settings_say() -> None:
+def test_run_uses_the_configured_marcher() -> None:
     run = run_of(quick_config("render.marching=dense"))
     assert run.scene.renderer.marcher is DenseMarch and run.scene.warnings == ()
     with pytest.raises(ConfigError, match="render.marching"):

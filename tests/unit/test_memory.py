@@ -139,7 +139,7 @@ def test_weights_are_exact_and_follow_the_dtype(folders: dict[str, Path]) -> Non
             assert estimate_memory(folder, config, dtype, "cpu").parts[name] == counted * dtype.itemsize
 
 
-def test_nothing_is_loaded_for_an_estimate(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_estimate_loads_no_weights(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Only headers are read: files that hold nothing behind them do as well."""
     folder = open_pipeline(folders["latent"])
     before = estimate_memory(folder, draft(), torch.float32, "cpu")
@@ -214,7 +214,7 @@ def test_resume_advice_keeps_the_fingerprint(folders: dict[str, Path]) -> None:
     assert reduce_memory(folder, tiny, torch.bfloat16, "cpu", otherwise="nothing") == "nothing"
 
 
-def test_free_memory_of_linux_and_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_of_linux_and_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_estimate, "MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(memory_estimate, "CGROUP", tmp_path)
     assert free_bytes("cpu") is None

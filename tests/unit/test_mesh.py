@@ -44,7 +44,7 @@ def built():
     return build_mesh(two_tone(), CONFIG)
 
 
-def test_mesh_is_placed_on_its_base_at_its_height(built) -> None:
+def test_mesh_stands_on_its_base_at_its_height(built) -> None:
     mesh, report = built
     low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
     assert low[2] == pytest.approx(0.0, abs=1e-6) and high[2] == pytest.approx(0.5, abs=1e-6)
@@ -70,14 +70,14 @@ def test_mesh_is_sound_and_matches_its_report(built) -> None:
     assert report.error is None and dataclasses.is_dataclass(report)
 
 
-def test_building_twice_gives_the_same_bytes(built) -> None:
+def test_building_is_deterministic(built) -> None:
     again, report = build_mesh(two_tone(), CONFIG)
     assert report == built[1]
     for name in ("vertices", "faces", "albedo", "normals"):
         assert np.array_equal(getattr(again, name), getattr(built[0], name))
 
 
-def test_colors_come_through_in_linear_rgb(built) -> None:
+def test_colors_are_linear_rgb(built) -> None:
     mesh, report = built
     height = mesh.vertices[:, 2] / report.scale - 0.25
     for rows, display in ((height > 0.03, [0.9, 0.1, 0.1]), (height < -0.03, [0.1, 0.2, 0.8])):
@@ -112,7 +112,7 @@ def test_floaters_are_dropped_and_reported() -> None:
     assert size == pytest.approx([0.5, 0.5, 0.5], rel=0.02)
 
 
-def test_a_threshold_from_the_config_is_taken_as_it_is() -> None:
+def test_configured_threshold_is_used() -> None:
     _, report = build_mesh(AnalyticField(sphere(0.3), peak=100.0), dataclasses.replace(CONFIG, threshold=50.0))
     assert report.threshold == 50.0
     assert report.volume == pytest.approx(np.pi / 6 * 0.5**3, rel=0.03)
@@ -138,13 +138,13 @@ def test_display_and_linear_colors_are_inverses(value: float) -> None:
     assert linear_to_display(display_to_linear(np.array(value))) == pytest.approx(value, abs=1e-6)
 
 
-def test_the_srgb_curve_has_its_known_points() -> None:
+def test_srgb_curve_at_known_points() -> None:
     assert display_to_linear(np.array([0.0, 0.04045, 0.5, 1.0])) == pytest.approx(
         [0, 0.0031308, 0.2140411, 1], abs=1e-6
     )
 
 
-def test_placement_scales_stands_and_centers() -> None:
+def test_placement_scales_and_centers() -> None:
     vertices = np.random.default_rng(0).normal(size=(50, 3))
     placed, scale, offset = to_object_frame(vertices, 2.5)
     assert placed[:, 2].min() == pytest.approx(0) and placed[:, 2].max() == pytest.approx(2.5)
@@ -201,7 +201,7 @@ def test_turntable_rows_are_color_and_textureless(built) -> None:
         turntable_image(built[0], azimuths=0)
 
 
-def test_smoothing_takes_lumps_and_keeps_size_and_shape() -> None:
+def test_smoothing_removes_ripples_and_keeps_size() -> None:
     """A ball whose radius ripples by two per cent, forty times around: most of the ripple goes."""
 
     def lumpy(mu):

@@ -49,7 +49,7 @@ def trace(origin: np.ndarray, direction: np.ndarray, corners: np.ndarray) -> tup
 
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 12), focal=st.floats(0.7, 2.0))
-def test_faces_depths_and_weights_equal_a_ray_by_ray_reference(seed: int, count: int, focal: float) -> None:
+def test_faces_depths_and_weights_equal_ray_tracing(seed: int, count: int, focal: float) -> None:
     generator = np.random.default_rng(seed)
     vertices = generator.uniform(-0.5, 0.5, size=(3 * count, 3))
     faces = np.arange(3 * count).reshape(count, 3)
@@ -91,14 +91,14 @@ def test_sphere_silhouette_depth_and_normals() -> None:
     assert (picture.color[~picture.mask] == 1.0).all()
 
 
-def test_azimuth_90_looks_from_plus_x_and_up_is_up() -> None:
+def test_azimuth_90_looks_from_plus_x() -> None:
     vertices = np.array([[0.0, 0.3, 0.3], [0.0, 0.4, 0.3], [0.0, 0.3, 0.4]])  # to +Y and up
     faces = np.array([[0, 1, 2]])
     rows, columns = np.nonzero(rasterize(vertices, faces, *camera(90.0, 0.0, 2.0), 1.0, 64).mask)
     assert columns.min() > 32 and rows.max() < 32  # +Y is to the right of the camera at +X
 
 
-def test_what_is_behind_the_camera_is_not_seen() -> None:
+def test_geometry_behind_the_camera_is_not_rendered() -> None:
     vertices = np.array([[-1.0, 0, -1], [1, 0, -1], [0, 0, 1]])
     position, rotation = camera(0.0, 0.0, 1.0)
     assert rasterize(vertices, np.array([[0, 1, 2]]), position, rotation, 1.0, 16).mask.any()

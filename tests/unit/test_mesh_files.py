@@ -48,7 +48,7 @@ def assert_is_case(mesh: InputMesh, case: MeshCase, y_up: bool) -> None:
 @pytest.mark.parametrize("kind", CASES)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_file_is_read_truly(kind: str, data: st.DataObject, tmp_path: Path) -> None:
+def test_any_file_is_read_correctly(kind: str, data: st.DataObject, tmp_path: Path) -> None:
     case = data.draw(CASES[kind])
     mesh = read_input_mesh(case.write(tmp_path))
     assert mesh.notices == ()
@@ -58,7 +58,7 @@ def test_any_file_is_read_truly(kind: str, data: st.DataObject, tmp_path: Path) 
 @pytest.mark.parametrize("suffix", [".glb", ".ply", ".obj"])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_strength_0_is_the_identity_from_any_file_to_any(suffix: str, data: st.DataObject, tmp_path: Path) -> None:
+def test_strength_0_is_the_identity_between_formats(suffix: str, data: st.DataObject, tmp_path: Path) -> None:
     case = data.draw(st.one_of(*CASES.values()))
     before = read_input_mesh(case.write(tmp_path))
     after = read_input_mesh(export_mesh(unchanged(before), tmp_path / f"same{suffix}", {}))

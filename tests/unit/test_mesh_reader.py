@@ -55,7 +55,7 @@ def y_up(vertices: np.ndarray) -> np.ndarray:
     return np.stack([vertices[:, 0], vertices[:, 2], -vertices[:, 1]], axis=1)
 
 
-def test_morph_targets_stand_at_their_default_weights(tmp_path: Path) -> None:
+def test_morph_targets_use_their_default_weights(tmp_path: Path) -> None:
     lift = np.tile(np.array([[0, 2, 0]], dtype="<f4"), (4, 1))
     mesh = [
         {"weights": [0.5], "primitives": [{"attributes": {"POSITION": 0}, "indices": 1, "targets": [{"POSITION": 2}]}]}
@@ -66,7 +66,7 @@ def test_morph_targets_stand_at_their_default_weights(tmp_path: Path) -> None:
     assert np.array_equal(y_up(read_input_mesh(path).vertices), TETRAHEDRON + np.array([0, 2, 0]))
 
 
-def test_a_skin_is_in_its_rest_pose_and_replaces_the_nodes_transform(tmp_path: Path) -> None:
+def test_skin_is_in_its_rest_pose(tmp_path: Path) -> None:
     """Joint 1 is at (0, 3, 0) and its inverse bind matrix says (0, 1, 0): vertices bound to it rise by 2."""
     inverse = np.stack([np.eye(4), np.eye(4)]).astype("<f4")
     inverse[1, 1, 3] = -1
@@ -85,7 +85,7 @@ def test_a_skin_is_in_its_rest_pose_and_replaces_the_nodes_transform(tmp_path: P
     assert np.allclose(y_up(read_input_mesh(path).vertices), expected, atol=1e-12)
 
 
-def test_two_nodes_place_one_mesh_twice_and_a_file_without_scenes_shows_its_roots(tmp_path: Path) -> None:
+def test_instanced_meshes_and_files_without_scenes(tmp_path: Path) -> None:
     nodes = [{"mesh": 0}, {"mesh": 0, "translation": [5, 0, 0]}]
     mesh = read_input_mesh(gltf(tmp_path, nodes=nodes, scenes=[]))
     assert len(mesh.vertices) == 8 and mesh.vertices[:, 0].max() == 6
@@ -130,14 +130,14 @@ def test_color_attributes_of_a_wrong_kind_are_refused(color: np.ndarray, message
         read_input_mesh(gltf(tmp_path, {"COLOR_0": color}))
 
 
-def test_another_color_attribute_is_not_a_base_color(tmp_path: Path) -> None:
+def test_second_color_attribute_is_ignored(tmp_path: Path) -> None:
     assert read_input_mesh(gltf(tmp_path, {"COLOR_1": np.zeros((4, 4), "<f4")})).albedo == pytest.approx(GRAY)
 
 
 # --- PLY and OBJ
 
 
-def test_obj_materials_color_their_faces_and_shared_vertices_their_mean(tmp_path: Path) -> None:
+def test_obj_materials_and_shared_vertices(tmp_path: Path) -> None:
     (tmp_path / "two.mtl").write_text("newmtl red\nKd 1 0 0\nnewmtl blue\nKd 0 0 1\n")
     (tmp_path / "two.obj").write_text(
         "mtllib two.mtl\n" + OBJ + "usemtl red\nf 1 3 2\nf 1 2 4\nusemtl blue\nf 2 3 4\nf 1 4 3\n"
@@ -148,7 +148,7 @@ def test_obj_materials_color_their_faces_and_shared_vertices_their_mean(tmp_path
     assert mesh.albedo[0] == pytest.approx([2 / 3, 0, 1 / 3]) and mesh.albedo[3] == pytest.approx([1 / 3, 0, 2 / 3])
 
 
-def test_obj_texture_options_scale_and_shift_its_coordinates(tmp_path: Path) -> None:
+def test_obj_texture_scale_and_offset(tmp_path: Path) -> None:
     pixels = np.zeros((1, 4, 3), np.uint8)
     pixels[0, :, 0] = [0, 80, 160, 240]
     (tmp_path / "my picture.png").write_bytes(png(pixels))
@@ -168,7 +168,7 @@ def test_obj_texture_options_scale_and_shift_its_coordinates(tmp_path: Path) -> 
         ({"no.mtl": b"newmtl a\nmap_Kd gone.png\n", "gone.png": b"text"}, ["'gone.png' cannot be read"]),
     ],
 )
-def test_missing_obj_materials_and_textures_are_noticed(files: dict, notices: list[str], tmp_path: Path) -> None:
+def test_missing_obj_materials_and_textures_warn(files: dict, notices: list[str], tmp_path: Path) -> None:
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     (tmp_path / "a.obj").write_text("mtllib no.mtl\n" + OBJ + "vt 0 0\nusemtl a\nf 1/1 3/1 2/1\nf 1 2 4\n")
@@ -177,7 +177,7 @@ def test_missing_obj_materials_and_textures_are_noticed(files: dict, notices: li
     assert all(text in notice for text, notice in zip(notices, mesh.notices, strict=True))
 
 
-def test_obj_vertex_colors_may_have_alpha_or_bytes_and_lines_may_continue(tmp_path: Path) -> None:
+def test_obj_vertex_color_variants(tmp_path: Path) -> None:
     text = "v 0 0 0 255 0 0\nv 1 0 \\\n0 0 255 0 255\nv 0 1 0 0 0 255 # blue\nf 1 2 \\\n 3\n"
     (tmp_path / "a.obj").write_text(text)
     mesh = read_input_mesh(tmp_path / "a.obj")
@@ -219,7 +219,7 @@ def test_text_files_are_refused_by_name(name: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_ply_strips_restart_and_turn_every_other_triangle(tmp_path: Path) -> None:
+def test_ply_triangle_strips(tmp_path: Path) -> None:
     head = "ply\nformat ascii 1.0\nelement vertex 8\nproperty double x\nproperty double y\nproperty double z\n"
     strips = [f"4 {a} {b} {d} {c}" for a, b, c, d in QUADS]
     body = [" ".join(map(str, point)) for point in CUBE.tolist()] + [" -1 ".join(s[2:] for s in strips)]
@@ -233,7 +233,7 @@ def test_ply_strips_restart_and_turn_every_other_triangle(tmp_path: Path) -> Non
 @pytest.mark.parametrize("size", [1e-15, 1e-6, 1.0, 1e6, 1e15])
 @pytest.mark.parametrize("distance", [0.0, 1e5, 4.5e6])
 @pytest.mark.parametrize("suffix", [".obj", ".ply", ".glb"])
-def test_far_and_huge_and_tiny_meshes_keep_their_shape(
+def test_distant_huge_and_tiny_meshes_keep_their_shape(
     size: float, distance: float, suffix: str, tmp_path: Path
 ) -> None:
     """Relative to the mesh: float64 leaves 2^-52 of the distance; a .glb has float32 about the mesh's own center."""
@@ -251,7 +251,7 @@ def test_far_and_huge_and_tiny_meshes_keep_their_shape(
     assert after.unit[after.weld] == pytest.approx(before.unit[before.weld], abs=1e-6 if suffix == ".glb" else 1e-12)
 
 
-def test_read_mesh_keeps_the_files_own_normals(tmp_path: Path) -> None:
+def test_read_mesh_keeps_the_files_normals(tmp_path: Path) -> None:
     corners = CUBE[TRIANGLES.reshape(-1)].astype(np.float32)
     flat = np.repeat(np.cross(corners[1::3] - corners[::3], corners[2::3] - corners[::3]), 3, axis=0)
     flat /= np.linalg.norm(flat, axis=1, keepdims=True)

@@ -84,7 +84,7 @@ def test_antialiasing_equals_supersampling() -> None:
         assert steps < 0.001
 
 
-def test_shading_is_eq_7_with_the_mesh_s_smooth_normals() -> None:
+def test_shading_is_eq_7_with_smooth_normals() -> None:
     """Against the numpy rasterizer and the NeRF renderer's own `shade`, away from the outline."""
     vertices, faces = icosphere(3, 0.45)
     colors = np.random.default_rng(0).uniform(size=vertices.shape)
@@ -215,7 +215,7 @@ def test_occlusion_gradient_equals_supersampling(part: str) -> None:
     assert gradient == pytest.approx((measured(step) - measured(-step)) / (2 * step), rel=0.03)
 
 
-def test_what_is_hidden_gets_no_gradient() -> None:
+def test_hidden_surfaces_get_no_gradient() -> None:
     """A small ball wholly behind a big one neither blends the picture nor moves."""
     small, faces = icosphere(2, 0.1)
     big, big_faces = icosphere(2, 0.4)
@@ -229,7 +229,7 @@ def test_what_is_hidden_gets_no_gradient() -> None:
     assert float(gradient[: len(big)].abs().max()) > 0.1 and float(gradient[len(big) :].abs().max()) == 0.0
 
 
-def test_mesh_out_of_sight_renders_the_background() -> None:
+def test_mesh_outside_the_view_renders_the_background() -> None:
     vertices, faces = icosphere(1, 0.3)
     cameras = orbit_cameras([0.0], 0.0, 1.9, 1.5)
     for away in ([0.0, -5.0, 0.0], [9.0, 0.0, 0.0]):
@@ -244,7 +244,7 @@ def test_mesh_out_of_sight_renders_the_background() -> None:
         assert float(seen.opacity.max()) == 0.0 and float(seen.image.max()) == 0.0
 
 
-def test_each_view_is_rendered_as_it_is_alone() -> None:
+def test_views_render_independently() -> None:
     vertices, faces, colors = two_balls(2)
     cameras = orbit_cameras([0.0, 77.0, 210.0], 15.0, 1.9, 1.5)
     args = (torch.from_numpy(vertices), faces, torch.from_numpy(colors))
@@ -253,7 +253,7 @@ def test_each_view_is_rendered_as_it_is_alone() -> None:
     torch.testing.assert_close(together, alone, atol=1e-12, rtol=0)
 
 
-def test_an_edge_knows_the_faces_beside_it() -> None:
+def test_edges_list_their_faces() -> None:
     """A tetrahedron has 6 edges of two faces; an edge of three faces has no second opposite vertex."""
     tetrahedron = mesh_edges(np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]]))
     assert tetrahedron.ends.tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
@@ -262,7 +262,7 @@ def test_an_edge_knows_the_faces_beside_it() -> None:
     assert dict(zip(map(tuple, fin.ends.tolist()), fin.opposite[:, 1].tolist(), strict=True))[(0, 1)] == -1
 
 
-def test_creases_break_normals_and_flat_edges_do_not() -> None:
+def test_creases_split_normals() -> None:
     """A cube's corners have three normals at 30 degrees and one, the diagonal, at 180."""
     vertices, faces = cube(1.0)
     sharp = smooth_groups(vertices, faces, 30.0)

@@ -20,7 +20,7 @@ EQUATIONS, _, AFTER = PAGE.partition("## What else the paper fixes")
 
 
 @pytest.mark.parametrize(("module", "name"), NAMED, ids=lambda part: part)
-def test_every_function_that_the_page_names_exists(module: str, name: str) -> None:
+def test_named_functions_exist(module: str, name: str) -> None:
     found = reduce(
         getattr,
         name.split("."),
@@ -29,14 +29,14 @@ def test_every_function_that_the_page_names_exists(module: str, name: str) -> No
     assert callable(found) or isinstance(found, property)
 
 
-def test_all_names_of_the_page_are_looked_up() -> None:
+def test_all_names_are_checked() -> None:
     assert len(NAMED) > 35
     assert len(re.findall("::", PAGE)) == len(re.findall(r"`(?:backend|tests|tools)/[\w/]+\.py::[\w.]+`", PAGE)) + 1, (
         "one explains the notation"
     )
 
 
-def test_each_of_the_paper_s_sixteen_equations_has_its_row() -> None:
+def test_all_sixteen_equations_are_listed() -> None:
     rows = [[cell.strip() for cell in row.split(" | ")] for row in EQUATIONS.splitlines() if row.startswith("| ")]
     assert {len(row) for row in rows} == {3}, "no cell is split by a stray bar"
     numbers = [
@@ -53,7 +53,7 @@ def listed(heading: str) -> list[str]:
     return re.findall(r"`(\w+\.\w+=[^`]+)`", section)
 
 
-def test_the_listed_settings_make_draft_of_paper_and_standard_of_draft() -> None:
+def test_listed_settings_convert_between_presets() -> None:
     draft, standard = listed("Differences of `draft`"), listed("Differences of `standard`")
     assert len(draft) > 40 and len(standard) == 4
     assert apply_settings(PAPER, draft) == DRAFT

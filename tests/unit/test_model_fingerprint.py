@@ -26,7 +26,7 @@ def loaded(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def test_copies_under_any_name_are_the_same_model(model: Path, tmp_path: Path) -> None:
+def test_copies_have_the_same_fingerprint(model: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(model, tmp_path / "another name")
     for path in loaded(copy):
         os.utime(path, (1, 1))
@@ -37,7 +37,7 @@ def test_copies_under_any_name_are_the_same_model(model: Path, tmp_path: Path) -
     assert model_fingerprint(model) == model_fingerprint(copy) == model_fingerprint(link)
 
 
-def test_a_changed_byte_in_any_file_is_another_model(model: Path, tmp_path: Path) -> None:
+def test_any_changed_byte_changes_the_fingerprint(model: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(model, tmp_path / "m")
     whole = model_fingerprint(model)
     for path in loaded(copy):
@@ -50,13 +50,13 @@ def test_a_changed_byte_in_any_file_is_another_model(model: Path, tmp_path: Path
         assert model_fingerprint(copy) == whole, path
 
 
-def test_another_model_under_the_same_path_is_another_model(tmp_path: Path) -> None:
+def test_replaced_model_changes_the_fingerprint(tmp_path: Path) -> None:
     first = model_fingerprint(write_pipeline(tmp_path / "m"))
     shutil.rmtree(tmp_path / "m")
     assert model_fingerprint(write_pipeline(tmp_path / "m", prediction_type="epsilon")) != first
 
 
-def test_large_files_are_read_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_are_hashed_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DREAMWRIGHT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(fingerprint, "SETTLED_S", -1.0)
     large = tmp_path / "weights"
@@ -73,7 +73,7 @@ def test_large_files_are_read_once_until_they_change(tmp_path: Path, monkeypatch
     assert file_digest(large) == "0" * 64 and reads == [large]
 
 
-def test_a_damaged_or_missing_cache_costs_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_or_missing_cache_is_rebuilt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fingerprint, "SETTLED_S", -1.0)
     large = tmp_path / "weights"
     large.write_bytes(b"a" * fingerprint.CACHED_FROM)
@@ -87,11 +87,11 @@ def test_a_damaged_or_missing_cache_costs_time_only(tmp_path: Path, monkeypatch:
     assert file_digest(large) == first
 
 
-def test_the_packaged_models_and_clip_folders_have_fingerprints(tmp_path: Path) -> None:
+def test_packaged_models_and_clip_folders_have_fingerprints(tmp_path: Path) -> None:
     folders = [resolve_model(name) for name in ("starter", "starter-clip", "starter-clip-retrieval")]
     assert len({model_fingerprint(folder) for folder in [*folders, write_clip(tmp_path / "clip")]}) == 4
 
 
-def test_a_folder_of_something_else_has_none(tmp_path: Path) -> None:
+def test_other_folders_have_no_fingerprint(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="model_index.json"):
         model_fingerprint(tmp_path)

@@ -78,7 +78,7 @@ def snapshot(source: Path, repo_id: str, revision: str) -> Path:
 # --- the registry ---
 
 
-def test_every_model_of_the_registry_can_be_understood_and_fetched():
+def test_registry_entries_are_complete():
     assert [model.name for model in MODELS] == list(BY_NAME) and MODELS[0].name == STARTER
     assert {"deepfloyd-if", "deepfloyd-if-l", "deepfloyd-if-m", "sd-1.5", "sd-2.1-base", "sdxl", "sd3-medium"} < set(
         BY_NAME
@@ -96,7 +96,7 @@ def test_every_model_of_the_registry_can_be_understood_and_fetched():
     assert not [name for name in BY_REPO if name.startswith(gone)], "homes that were removed are not asked"
 
 
-def test_the_page_about_models_says_what_the_registry_says():
+def test_models_page_matches_the_registry():
     page = (Path(__file__).resolve().parents[2] / "docs" / "user" / "models.md").read_text(encoding="utf-8")
     table = (line.split("|") for line in page.splitlines() if line.startswith("| `"))
     rows = {cells[1].strip("` "): [cell.strip() for cell in cells[3:-1]] for cells in table}
@@ -109,7 +109,7 @@ def test_the_page_about_models_says_what_the_registry_says():
     assert all(pipeline in page for pipeline in BY_PIPELINE)
 
 
-def test_the_panel_and_the_list_say_how_to_get_what_is_not_here():
+def test_absent_models_name_their_download_command():
     cards = {card.name: card for card in capabilities(("cpu",)).models}
     assert cards[STARTER].ready and not cards[STARTER].missing
     assert not cards["sdxl"].ready and "`dreamwright models download sdxl`" in cards["sdxl"].missing
@@ -117,7 +117,7 @@ def test_the_panel_and_the_list_say_how_to_get_what_is_not_here():
         assert BY_NAME[name].sources[0].url in cards[name].missing and "`hf auth login`" in cards[name].missing
 
 
-def test_listing_models_loads_neither_torch_nor_a_network_library():
+def test_listing_models_imports_no_heavy_library():
     code = (
         "import sys; from dreamwright.backend.cli.main import main; main(['models']);"
         "heavy = ('torch', 'diffusers', 'transformers', 'httpx', 'httpx2', 'requests');"
@@ -130,7 +130,7 @@ def test_listing_models_loads_neither_torch_nor_a_network_library():
 # --- which folder a name means ---
 
 
-def test_a_pipeline_folder_hides_a_model_of_its_name_and_that_is_said_once(tiny, tmp_path, caplog):
+def test_local_folder_shadows_a_model_with_one_warning(tiny, tmp_path, caplog):
     packaged = resolve_model(STARTER)
     (tmp_path / STARTER).mkdir()
     assert resolve_model(STARTER) == packaged, "a folder with other things in it is no model"
@@ -145,7 +145,7 @@ def test_a_pipeline_folder_hides_a_model_of_its_name_and_that_is_said_once(tiny,
     assert resolve_model(f"./{STARTER}").resolve() == tmp_path / STARTER, "a path is a path"
 
 
-def test_a_folder_wins_over_a_repository_of_the_same_name(tiny, tmp_path):
+def test_local_folder_precedes_a_repository(tiny, tmp_path):
     where = tmp_path / "stabilityai" / "stable-diffusion-xl-base-1.0"
     with pytest.raises(ModelError, match="`dreamwright models download sdxl`"):
         resolve_model("stabilityai/stable-diffusion-xl-base-1.0")
@@ -153,7 +153,7 @@ def test_a_folder_wins_over_a_repository_of_the_same_name(tiny, tmp_path):
     assert resolve_model("stabilityai/stable-diffusion-xl-base-1.0").resolve() == where
 
 
-def test_models_in_the_hubs_cache_are_found_by_name_and_by_repository(tiny):
+def test_models_in_the_hub_cache_are_found(tiny):
     home = BY_NAME["sdxl"].sources[0]
     newer = snapshot(tiny, home.repo_id, "f" * 40)
     assert resolve_model("sdxl") == newer == resolve_model(home.repo_id)
@@ -174,7 +174,7 @@ def test_models_in_the_hubs_cache_are_found_by_name_and_by_repository(tiny):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("dangling", [True, False])
-def test_a_snapshot_with_a_file_that_is_gone_is_not_here_and_says_so(tiny, gone, dangling):
+def test_incomplete_snapshot_is_absent_with_a_reason(tiny, gone, dangling):
     """The blob was deleted and its link stayed, or the download of the snapshot never came that far."""
     folder = snapshot(tiny, BY_NAME["sdxl"].sources[0].repo_id, "f" * 40)
     assert resolve_model("sdxl") == folder
@@ -191,13 +191,13 @@ def test_a_snapshot_with_a_file_that_is_gone_is_not_here_and_says_so(tiny, gone,
         load_denoiser(folder)
 
 
-def test_a_mirrors_copy_counts_as_the_model(tiny):
+def test_mirror_copy_is_the_model(tiny):
     mirror = BY_NAME["sd-1.5"].sources[-1].repo_id
     folder = snapshot(tiny, mirror, "a" * 40)
     assert {model.name: model.folder for model in local_models()}["sd-1.5"] == folder
 
 
-def test_what_is_given_as_a_model_and_is_none_is_named(tiny, tmp_path):
+def test_invalid_model_arguments_are_named(tiny, tmp_path):
     lora = tmp_path / "style.safetensors"
     entry = {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}
     header = json.dumps({"lora_unet_down.lora_down.weight": entry}).encode()
@@ -224,7 +224,7 @@ def test_what_is_given_as_a_model_and_is_none_is_named(tiny, tmp_path):
         assert "\n" not in str(caught.value) and "sdxl" in str(caught.value), "one line, with the names that are known"
 
 
-def test_weights_that_are_never_read_are_called_what_they_are():
+def test_unread_weights_are_described():
     """torch's pickles before other libraries' files, wherever both are; a tokenizer's files are no weights."""
     assert (
         unsafe_weights_found(["vocab.json", "flax_model.msgpack", "pytorch_model.bin"])
@@ -238,7 +238,7 @@ def test_weights_that_are_never_read_are_called_what_they_are():
     )
 
 
-def test_a_half_downloaded_folder_is_refused_with_the_command_that_goes_on(tiny):
+def test_partial_download_names_the_resume_command(tiny):
     weights = tiny / "unet" / "diffusion_pytorch_model.safetensors"
     files = (
         HubFile("unet/diffusion_pytorch_model.safetensors", weights.stat().st_size, "0" * 64),
@@ -254,7 +254,7 @@ def test_a_half_downloaded_folder_is_refused_with_the_command_that_goes_on(tiny)
         resolve_model(tiny)
 
 
-def test_a_damaged_record_is_one_line(tiny):
+def test_damaged_record_is_a_one_line_error(tiny):
     record_path(tiny).parent.mkdir()
     for content in (
         "{",
@@ -267,7 +267,7 @@ def test_a_damaged_record_is_one_line(tiny):
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/x", "a//b", "a/../b", "c:\\x", "a/b\\..\\c", "", "."])
-def test_paths_out_of_the_folder_are_no_paths(path):
+def test_paths_outside_the_folder_are_refused(path):
     assert not is_inside(path) and is_inside("unet/model-00001-of-00002.safetensors")
 
 
@@ -285,7 +285,7 @@ XL_LISTING = [
 ]  # fmt: skip
 
 
-def test_of_sdxl_half_precision_is_taken_and_nothing_twice():
+def test_sdxl_download_is_half_precision_only():
     needed = needed_files(XL_LISTING, {"_class_name": "StableDiffusionXLPipeline"}, "it")
     weights = [name for name in needed if name.endswith(".safetensors")]
     assert sorted(weights) == [
@@ -301,7 +301,7 @@ def test_of_sdxl_half_precision_is_taken_and_nothing_twice():
 
 
 @pytest.mark.parametrize("name", ["pixel", "sd21", "sdxl", "sd3", "sd3-without-t5"])
-def test_what_is_needed_is_enough_to_load_every_family(name, tmp_path):
+def test_required_files_load_every_family(name, tmp_path):
     """The files that a download would bring, brought to an empty folder, and given to the loading code."""
     source = write_pipeline(tmp_path / "source") if name == "pixel" else write_family(name, tmp_path)
     index = json.loads((source / "model_index.json").read_text())
@@ -318,13 +318,13 @@ def test_what_is_needed_is_enough_to_load_every_family(name, tmp_path):
 # --- verification ---
 
 
-def test_a_packaged_and_a_written_pipeline_are_sound(tiny):
+def test_packaged_and_saved_pipelines_verify(tiny):
     verdict = verify_folder(tiny)
     assert verdict.sound and verdict.hashed == 0 and verdict.checked >= 7
     assert verify_folder(resolve_model(STARTER)).sound
 
 
-def test_the_hubs_own_hashes_are_used_where_it_left_them(tiny, tmp_path):
+def test_hub_hashes_are_used_when_present(tiny, tmp_path):
     folder = snapshot(tiny, "someone/thing", "a" * 40)
     verdict = verify_folder(folder)
     assert verdict.sound and verdict.hashed == verdict.checked
@@ -343,7 +343,7 @@ def test_the_hubs_own_hashes_are_used_where_it_left_them(tiny, tmp_path):
     assert verify_folder(tiny).faults == (f"unet/{weights.name}: differs from the hub's: its hash is another",)
 
 
-def test_without_hashes_headers_and_names_still_tell(tiny):
+def test_verification_without_hashes_uses_headers(tiny):
     weights = tiny / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-5])
     (tiny / "text_encoder" / "model.safetensors").rename(tiny / "text_encoder" / "model-00001-of-00002.safetensors")
@@ -357,7 +357,7 @@ def test_without_hashes_headers_and_names_still_tell(tiny):
     assert "text_encoder/model.safetensors.index.json: is missing" in faults and len(faults) == 5
 
 
-def test_damaged_headers_are_told_from_sound_ones(tmp_path):
+def test_damaged_headers_are_detected(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(safetensors_bytes(100))
     assert header_error(path) == ""
@@ -378,7 +378,7 @@ def test_damaged_headers_are_told_from_sound_ones(tmp_path):
     assert "damaged" in header_error(path)
 
 
-def test_an_unsupported_or_indexless_folder_cannot_be_verified(tiny):
+def test_unsupported_folder_cannot_be_verified(tiny):
     (tiny / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     with pytest.raises(ModelError, match="is a FluxPipeline; allowed are"):
         verify_folder(tiny)

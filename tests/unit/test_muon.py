@@ -12,7 +12,7 @@ from tools.starter_training.muon import QUINTIC, ROUNDS, Muon, orthogonalized
 
 @settings(max_examples=20, deadline=None)
 @given(rows=st.integers(1, 40), columns=st.integers(1, 40), seed=st.integers(0, 99))
-def test_orthogonalizing_is_the_quintic_applied_to_the_singular_values(rows: int, columns: int, seed: int) -> None:
+def test_orthogonalization_applies_the_quintic_to_singular_values(rows: int, columns: int, seed: int) -> None:
     """Against a float64 singular value decomposition, with p applied to each singular value in turn."""
     matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
     u, values, v = torch.linalg.svd(matrix.double(), full_matrices=False)
@@ -23,12 +23,12 @@ def test_orthogonalizing_is_the_quintic_applied_to_the_singular_values(rows: int
     torch.testing.assert_close(orthogonalized(matrix).double(), (u * values) @ v, atol=5e-3, rtol=0)
 
 
-def test_singular_values_far_from_zero_become_about_one() -> None:
+def test_singular_values_become_about_one() -> None:
     values = torch.linalg.svdvals(orthogonalized(torch.randn(64, 576, generator=torch.Generator().manual_seed(1))))
     assert float(values.min()) > 0.6 and float(values.max()) < 1.25
 
 
-def test_a_convolution_is_updated_as_the_matrix_of_its_outputs() -> None:
+def test_convolution_is_updated_as_a_matrix() -> None:
     generator = torch.Generator().manual_seed(2)
     weight = torch.nn.Parameter(torch.zeros(8, 4, 3, 3))
     weight.grad = torch.randn(8, 4, 3, 3, generator=generator)
@@ -46,7 +46,7 @@ def test_weights_decay_by_rate_times_decay() -> None:
     torch.testing.assert_close(weight.detach(), torch.full((4, 4), 1 - 0.1 * 0.2))
 
 
-def test_it_finds_a_linear_map() -> None:
+def test_muon_finds_a_linear_map() -> None:
     generator = torch.Generator().manual_seed(3)
     inputs, target = torch.randn(256, 16, generator=generator), torch.randn(16, 16, generator=generator)
     weight = torch.nn.Parameter(torch.zeros(16, 16))

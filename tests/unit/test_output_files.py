@@ -47,14 +47,14 @@ def test_longer_names_are_refused_with_their_length_in_bytes(check, length: int,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_textured_obj_needs_room_for_its_sidecars_names(tmp_path: Path) -> None:
+def test_textured_obj_name_leaves_room_for_sidecars(tmp_path: Path) -> None:
     name = "a" * 245 + ".obj"  # 249 bytes, but 256 with _albedo.png
     assert check_output_path(tmp_path / name) == tmp_path / name
     with pytest.raises(ExportError, match="has 256 bytes"):
         check_output_path(tmp_path / name, textured=True)
 
 
-def test_places_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+def test_unwritable_paths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
@@ -88,7 +88,7 @@ def test_read_only_files_and_folders_are_refused(tmp_path: Path) -> None:
             check(tmp_path / name)
 
 
-def test_a_symlinks_target_is_checked_and_written(tmp_path: Path) -> None:
+def test_symlink_target_is_checked_and_written(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     link = tmp_path / "prop.glb"
     link.symlink_to(tmp_path / "there" / "real.glb")
@@ -103,7 +103,7 @@ file_stems = st.text(st.characters(exclude_characters="/\0", exclude_categories=
 
 
 @given(file_stems, file_stems, st.sampled_from([".obj", ".OBJ"]), st.sampled_from([".obj", ".OBJ"]))
-def test_no_two_objs_share_a_sidecar(first: str, second: str, one: str, other: str) -> None:
+def test_objs_do_not_share_sidecars(first: str, second: str, one: str, other: str) -> None:
     assume(first + one != second + other)
     # x.OBJ and x.OBJ.obj are one case that only the check of the owner tells apart.
     assume(not (first + one == second or second + other == first))
@@ -113,7 +113,7 @@ def test_no_two_objs_share_a_sidecar(first: str, second: str, one: str, other: s
 
 
 @pytest.mark.parametrize("names", [("a b.obj", "a_b.obj"), ("a#b.obj", "a%23b.obj"), ("x.obj", "x.OBJ")])
-def test_textured_objs_side_by_side_keep_their_own_textures(names: tuple[str, str], tmp_path: Path) -> None:
+def test_textured_objs_keep_their_own_textures(names: tuple[str, str], tmp_path: Path) -> None:
     for shade, name in zip((40, 200), names, strict=True):
         export_mesh(flag(shade), tmp_path / name, {})
     for shade, name in zip((40, 200), names, strict=True):
@@ -126,7 +126,7 @@ def test_textured_objs_side_by_side_keep_their_own_textures(names: tuple[str, st
 
 @pytest.mark.parametrize("sidecar", ["prop.mtl", "prop_albedo.png"])
 @pytest.mark.parametrize("content", [b"", b"newmtl mine\nKd 1 0 0\n", "image"])
-def test_a_users_own_file_is_never_replaced_by_a_sidecar(sidecar: str, content: bytes | str, tmp_path: Path) -> None:
+def test_sidecar_never_replaces_a_user_file(sidecar: str, content: bytes | str, tmp_path: Path) -> None:
     mine = flag(7).texture.png() if content == "image" else content
     (tmp_path / sidecar).write_bytes(mine)
     for write in (lambda path: check_output_path(path, textured=True), lambda path: export_mesh(flag(7), path, {})):

@@ -22,7 +22,7 @@ LENGTH = 1000
 
 @settings(deadline=None, max_examples=30)
 @given(k=st.sampled_from([2, 4]), times=st.lists(st.integers(0, LENGTH - 1), min_size=1, max_size=9))
-def test_every_picture_is_asked_once_and_at_the_last_times_on_four_grids(k: int, times: list[int]) -> None:
+def test_last_times_average_four_grids(k: int, times: list[int]) -> None:
     rows, offsets = grid_offsets(torch.tensor(times), LENGTH, k)
     for row, time in enumerate(times):
         own = offsets[rows == row]
@@ -30,7 +30,7 @@ def test_every_picture_is_asked_once_and_at_the_last_times_on_four_grids(k: int,
         assert len({tuple(offset) for offset in (own % k).tolist()}) == len(own), "grids that differ"
 
 
-def test_sampling_goes_through_all_offsets_of_the_grid() -> None:
+def test_sampling_visits_all_grid_offsets() -> None:
     _, offsets = grid_offsets(torch.arange(100, 1000), LENGTH, 4)
     assert len({tuple(offset) for offset in (offsets % 4).tolist()}) == 16
 
@@ -41,14 +41,14 @@ def test_sampling_goes_through_all_offsets_of_the_grid() -> None:
     seed=st.integers(0, 9),
     offsets=st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=4),
 )
-def test_rolled_is_torchs_roll_picture_by_picture(size: int, seed: int, offsets: list[tuple[int, int]]) -> None:
+def test_rolled_equals_torch_roll_per_image(size: int, seed: int, offsets: list[tuple[int, int]]) -> None:
     pictures = torch.rand(len(offsets), 3, size, size + 1, generator=torch.Generator().manual_seed(seed))
     wanted = torch.stack([picture.roll(offset, (1, 2)) for picture, offset in zip(pictures, offsets, strict=True)])
     moved = rolled(pictures, torch.tensor(offsets))
     assert torch.equal(moved, wanted) and torch.equal(rolled(moved, -torch.tensor(offsets)), pictures)
 
 
-def test_the_mean_of_rows_is_the_mean_of_each_pictures_own() -> None:
+def test_mean_of_rows_is_per_image() -> None:
     pictures = torch.arange(5.0).view(5, 1, 1, 1)
     assert mean_of_rows(pictures, torch.tensor([0, 1, 1, 1, 1]), 2).flatten().tolist() == [0.0, 2.5]
 
@@ -69,7 +69,7 @@ class _Seams(torch.nn.Module):
         return (torch.linspace(-1, 1, 48).view(1, 48, 1, 1).expand_as(patches).clone(),)
 
 
-def test_a_waffle_of_the_network_is_weaker_where_grids_are_averaged(
+def test_grid_averaging_weakens_a_patch_pattern(
     starter: PixelDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(starter, "network", _Seams())
@@ -80,7 +80,7 @@ def test_a_waffle_of_the_network_is_weaker_where_grids_are_averaged(
     assert torch.allclose(averaged.mean((-1, -2)), single.mean((-1, -2)), atol=1e-5)
 
 
-def test_a_network_that_does_not_care_for_the_grid_answers_as_without_it(
+def test_pointwise_network_is_unaffected_by_the_grid(
     starter: PixelDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked pixel by pixel, e.g. for 2 z: offsets undo themselves exactly, in batches of mixed times too."""
@@ -95,7 +95,7 @@ def test_a_network_that_does_not_care_for_the_grid_answers_as_without_it(
     assert torch.allclose(starter.predict_raw(z, t, Conditioning({"hidden": torch.zeros(5, 4, 8)})), 2 * z)
 
 
-def test_the_starters_samples_of_a_time_do_not_depend_on_what_else_is_in_the_batch(starter: PixelDiffusion) -> None:
+def test_starter_samples_do_not_depend_on_the_batch(starter: PixelDiffusion) -> None:
     text = starter.embed(["a red mushroom", "a blue chair"])
     z = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.02, 0.6])
@@ -105,7 +105,7 @@ def test_the_starters_samples_of_a_time_do_not_depend_on_what_else_is_in_the_bat
         assert functional.mse_loss(alone, both[index : index + 1]) < 1e-8
 
 
-def test_samples_are_led_away_from_the_opposite_view_as_sds_is(starter: PixelDiffusion) -> None:
+def test_perp_neg_applies_to_samples(starter: PixelDiffusion) -> None:
     """An opposite that is the prompt itself changes nothing; another one does, and not the other pictures."""
     assert asked_words(1, 1) == ("left side view", "right side view")
     assert asked_words(3, 1) == ("front right overhead view", "front right view")

@@ -63,7 +63,7 @@ def raw_call(folder: Path, z_t, index, prompts, shuffle, clip_text=False):
 @pytest.mark.parametrize(
     "shuffle, learned_variance, clip_text", [(1, True, False), (2, False, False), (4, False, True)]
 )
-def test_the_noise_prediction_is_the_raw_unets_own(tmp_path, kind, shuffle, learned_variance, clip_text):
+def test_noise_prediction_equals_the_unet(tmp_path, kind, shuffle, learned_variance, clip_text):
     """For IF's six outputs, for pixel-unshuffled models, for both text encoders and every prediction type."""
     path = write_pipeline(tmp_path / "m", shuffle, learned_variance, kind, clip_text=clip_text)
     model = PixelDiffusion.load(path)
@@ -91,7 +91,7 @@ def test_the_noise_prediction_is_the_raw_unets_own(tmp_path, kind, shuffle, lear
     torch.testing.assert_close(model.predict_noise(z_t, t, conditioning), expected, rtol=1e-4, atol=2e-3)
 
 
-def test_time_is_the_nearest_training_step_and_the_schedule_preserves_variance(denoiser):
+def test_nearest_timestep_and_variance_preserving_schedule(denoiser):
     t = torch.tensor([0.0, 0.4 / 999, 0.6 / 999, 0.5, 1.0])
     assert denoiser.time_index(t).tolist() == [0, 0, 1, 500, 999]
     alpha, sigma = denoiser.alpha_sigma(torch.linspace(0, 1, 57))
@@ -99,7 +99,7 @@ def test_time_is_the_nearest_training_step_and_the_schedule_preserves_variance(d
     assert (sigma.diff() > 0).all()
 
 
-def test_the_model_is_frozen_and_gives_no_gradient(denoiser):
+def test_model_is_frozen(denoiser):
     assert isinstance(denoiser, Denoiser) and isinstance(denoiser, NativeDenoiser)
     assert not denoiser.unet.training and not any(p.requires_grad for p in denoiser.unet.parameters())
     z_t = torch.randn(1, 3, 16, 16, requires_grad=True)
@@ -107,7 +107,7 @@ def test_the_model_is_frozen_and_gives_no_gradient(denoiser):
     assert not noise.requires_grad and not noise.is_inference()
 
 
-def test_prompts_are_encoded_once_and_outlive_the_encoder(folder):
+def test_prompts_are_encoded_once(folder):
     model = PixelDiffusion.load(folder)
     embedder = model.text
     assert not embedder.is_loaded  # only the first embedding loads it
@@ -136,7 +136,7 @@ def test_embeddings_are_cached_on_disk_by_model_and_prompt(copy, tmp_path):
     assert not torch.equal(other, first) and len(list(cache.iterdir())) == 2
 
 
-def test_half_precision_variants_are_found_by_their_names(copy):
+def test_half_precision_variants_are_found(copy):
     for part, name in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model")):
         (copy / part / f"{name}.safetensors").rename(copy / part / f"{name}.fp16.safetensors")
     model = PixelDiffusion.load(copy)
@@ -144,13 +144,13 @@ def test_half_precision_variants_are_found_by_their_names(copy):
     assert model.embed(["a red chair"]).tensors["hidden"].shape == (1, 12, 16)
 
 
-def test_bfloat16_models_answer_in_float32(folder):
+def test_bfloat16_models_return_float32(folder):
     model = PixelDiffusion.load(folder, dtype=torch.bfloat16)
     z_t = torch.zeros(1, 3, 16, 16)
     assert model.predict_raw(z_t, torch.tensor([0.3]), model.embed(["a red chair"])).dtype == torch.float32
 
 
-def test_unknown_words_are_named_with_what_the_model_knows(denoiser):
+def test_unknown_words_are_named_with_alternatives(denoiser):
     with pytest.raises(PromptError) as caught:
         denoiser.check_prompt("a Red mushrom, on mars")
     message = str(caught.value)
@@ -166,7 +166,7 @@ def test_empty_prompts_are_refused_and_long_ones_reported(denoiser):
     assert "14 tokens, the model reads the first 12; cut off is 'red mushroom' of 'a red" in warning
 
 
-def test_a_prompt_bank_encodes_the_views_of_a_real_model(denoiser):
+def test_prompt_embeddings_of_a_real_model(denoiser):
     bank = PromptEmbeddings(denoiser, "a red mushroom", GuidanceConfig(textureless_words="untextured"))
     chosen = bank.for_cameras([0.0, 180.0], [0.0, 0.0], ["albedo", "textureless"])
     expected = denoiser.embed(["a red mushroom, front view", "a red mushroom, untextured, back view"])
@@ -176,7 +176,7 @@ def test_a_prompt_bank_encodes_the_views_of_a_real_model(denoiser):
         PromptEmbeddings(denoiser, "a red mushroom", GuidanceConfig(view_words="eight"))
 
 
-def test_folders_that_are_no_pipeline_are_refused(tmp_path):
+def test_folders_without_a_pipeline_are_refused(tmp_path):
     with pytest.raises(ModelError, match="no model folder"):
         PixelDiffusion.load(tmp_path / "nowhere")
     with pytest.raises(ModelError, match="no model_index.json"):
@@ -201,7 +201,7 @@ def test_folders_that_are_no_pipeline_are_refused(tmp_path):
         ({"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}, "allowed is DDPMScheduler"),
     ],
 )
-def test_unsupported_pipelines_are_refused_with_what_is_supported(copy, changes, message):
+def test_unsupported_pipelines_are_refused(copy, changes, message):
     edit(copy / "model_index.json", **changes)
     with pytest.raises(ModelError, match=message) as caught:
         PixelDiffusion.load(copy)
@@ -220,13 +220,13 @@ def test_unsupported_pipelines_are_refused_with_what_is_supported(copy, changes,
         ({"block_out_channels": [8, 32]}, "unet"),
     ],
 )
-def test_unets_that_want_something_else_are_refused(copy, changes, message):
+def test_unsupported_unets_are_refused(copy, changes, message):
     edit(copy / "unet" / "config.json", **changes)
     with pytest.raises(ModelError, match=message):
         PixelDiffusion.load(copy)
 
 
-def test_missing_pickled_damaged_and_incomplete_weights_are_refused(copy):
+def test_unusable_weights_are_refused(copy):
     weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(weights)
     save_file(dict(list(tensors.items())[3:]), weights, metadata={"format": "pt"})
@@ -268,7 +268,7 @@ def test_models_are_resolved_by_name_or_folder(folder, tmp_path):
         resolve_model("")
 
 
-def test_named_models_that_are_absent_say_how_to_get_them():
+def test_absent_models_name_the_download_command():
     for model in local_models():
         if not model.available:
             with pytest.raises(ModelError, match="not on this machine; ") as caught:

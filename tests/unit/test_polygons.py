@@ -31,7 +31,7 @@ WITH_COLLINEAR = [[0, 0, 0], [1, 0, 0], [2, 0, 0], [2, 2, 0], [1, 2, 0], [0, 2, 
 )
 @pytest.mark.parametrize("start", [0, 1, 2, 3])
 @pytest.mark.parametrize("turned", [False, True])
-def test_area_by_hand_from_any_first_corner_in_any_plane(polygon: list, area: float, start: int, turned: bool) -> None:
+def test_area_is_invariant_to_first_corner_and_plane(polygon: list, area: float, start: int, turned: bool) -> None:
     points = np.roll(np.array(polygon, dtype=np.float64), start, axis=0)
     if turned:
         points = points[::-1] @ np.array([[0.6, 0, 0.8], [0, 1, 0], [-0.8, 0, 0.6]]).T + [1e5, -2e5, 3e5]
@@ -44,7 +44,7 @@ def test_area_by_hand_from_any_first_corner_in_any_plane(polygon: list, area: fl
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.floats(0.3, 1.0), min_size=3, max_size=24), st.floats(-0.2, 0.2))
-def test_a_star_shaped_polygon_is_covered_once(radii: list[float], lift: float) -> None:
+def test_star_shaped_polygon_is_covered_once(radii: list[float], lift: float) -> None:
     angle = 2 * np.pi * np.arange(len(radii)) / len(radii)
     flat = np.stack([radii * np.cos(angle), radii * np.sin(angle)], axis=1)
     points = np.column_stack([flat, lift * np.cos(3 * angle)])  # not planar
@@ -60,7 +60,7 @@ def test_a_star_shaped_polygon_is_covered_once(radii: list[float], lift: float) 
     assert sorted(set(triangles.ravel())) == list(range(len(radii)))
 
 
-def test_a_convex_quad_is_cut_as_a_fan_and_a_line_has_no_area() -> None:
+def test_convex_quad_and_degenerate_polygon() -> None:
     square = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], dtype=np.float64)
     assert triangulate(square, np.arange(4), np.array([4]))[0].tolist() == [[0, 1, 2], [0, 2, 3]]
     assert len(clip_ears(np.array([[0.0, 0, 0], [1, 1, 1], [2, 2, 2], [3, 3, 3], [1, 1, 1]]))) == 3

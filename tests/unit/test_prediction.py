@@ -37,7 +37,7 @@ def levels(angle: float, flow: bool) -> tuple[torch.Tensor, torch.Tensor]:
 
 @settings(max_examples=40, deadline=None)
 @given(kinds, angles, st.booleans(), st.integers(0, 99))
-def test_every_kind_gives_back_the_noise_and_the_image_that_made_it(kind, angle, flow, seed):
+def test_every_type_recovers_noise_and_image(kind, angle, flow, seed):
     clean, noise = drawn(seed, "x", "eps")
     alpha, sigma = levels(angle, flow)
     z_t = alpha * clean + sigma * noise
@@ -48,7 +48,7 @@ def test_every_kind_gives_back_the_noise_and_the_image_that_made_it(kind, angle,
 
 @settings(max_examples=40, deadline=None)
 @given(kinds, kinds, angles, st.booleans(), st.integers(0, 99))
-def test_a_prediction_survives_the_way_through_another_kind(first, second, angle, flow, seed):
+def test_conversion_between_types_is_exact(first, second, angle, flow, seed):
     """Any output, also one that is wrong: first -> (x0, eps) -> second -> eps is the first's eps."""
     output, z_t = drawn(seed, "output", "z")
     alpha, sigma = levels(angle, flow)
@@ -61,7 +61,7 @@ def test_a_prediction_survives_the_way_through_another_kind(first, second, angle
 
 @settings(max_examples=40, deadline=None)
 @given(kinds, angles, st.booleans(), st.floats(0, 100), st.integers(0, 99))
-def test_the_residual_of_a_guided_prediction_is_guided_noise_minus_noise(kind, angle, flow, omega, seed):
+def test_residual_is_guided_noise_minus_noise(kind, angle, flow, omega, seed):
     clean, noise, conditional, unconditional = drawn(seed, "x", "eps", "c", "u")
     alpha, sigma = levels(angle, flow)
     z_t = alpha * clean + sigma * noise
@@ -75,7 +75,7 @@ def test_the_residual_of_a_guided_prediction_is_guided_noise_minus_noise(kind, a
 
 
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
-def test_the_residual_keeps_its_digits_in_float32_at_small_noise(kind):
+def test_residual_is_accurate_in_float32_at_small_noise(kind):
     """A model that misses the truth by a little: the direct residual is right where the way through eps_hat is not."""
     clean, noise, miss = drawn(0, "x", "eps", "miss")
     alpha, sigma = levels(1e-3, flow=False)
@@ -93,7 +93,7 @@ def test_the_residual_keeps_its_digits_in_float32_at_small_noise(kind):
         assert error < 0.01 * (naive - exact).abs().max()
 
 
-def test_unknown_kinds_are_named_and_refused():
+def test_unknown_types_are_refused():
     x = torch.zeros(1)
     for call in (clean_from, noise_from, output_from):
         with pytest.raises(ValueError, match="'score'; allowed are epsilon"):
@@ -102,7 +102,7 @@ def test_unknown_kinds_are_named_and_refused():
 
 @settings(max_examples=20, deadline=None)
 @given(size=st.integers(1, 5), views=st.integers(1, 3), seed=st.integers(0, 999))
-def test_the_perpendicular_part_has_no_share_of_the_direction_and_only_that_is_missing(size, views, seed):
+def test_perpendicular_component(size, views, seed):
     generator = torch.Generator().manual_seed(seed)
     vector, direction = torch.randn(2, views, 3, size, size, generator=generator, dtype=torch.float64)
     part = perpendicular(vector, direction)

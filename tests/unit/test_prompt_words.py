@@ -78,7 +78,7 @@ def text(prompt: str) -> str:
         ("a mushroom", "a mushroom"),
     ],
 )
-def test_prompts_as_people_type_them(prompt: str, caption: str) -> None:
+def test_typed_prompts_are_normalized(prompt: str, caption: str) -> None:
     assert text(prompt) == caption
 
 
@@ -123,7 +123,7 @@ def test_no_word_has_two_meanings() -> None:
         ("grüner Pilz", "'grüner', 'pilz'"),
     ],
 )
-def test_unknown_words_are_named_with_what_the_model_knows(prompt: str, unknown: str) -> None:
+def test_unknown_words_are_named_with_alternatives(prompt: str, unknown: str) -> None:
     fault = read_prompt(prompt, STARTER).fault
     assert f"does not know {unknown}" in fault
     assert all(word in fault for word in (*COLORS, *PROPS, "as in 'a red mushroom'"))
@@ -147,18 +147,18 @@ def test_synonyms_that_contradict_another_word_are_refused(prompt: str, named: s
     assert named in read_prompt(prompt, STARTER).fault
 
 
-def test_two_words_of_the_model_are_used_with_a_notice() -> None:
+def test_two_known_words_are_used_with_a_notice() -> None:
     reading = read_prompt("a red blue chair", STARTER)
     assert (reading.text, reading.fault) == ("a red blue chair", "")
     assert reading.notice == "the prompt names 2 colors (red, blue), and the model was trained on one"
 
 
 @pytest.mark.parametrize("prompt", ["!!", "the", "a, an", " - "])
-def test_a_prompt_of_nothing_but_punctuation_and_articles_is_refused(prompt: str) -> None:
+def test_prompt_without_words_is_refused(prompt: str) -> None:
     assert "names nothing" in read_prompt(prompt, STARTER).fault
 
 
-def test_a_model_without_a_vocabulary_gets_what_was_typed() -> None:
+def test_model_without_a_vocabulary_gets_the_typed_prompt() -> None:
     for prompt in ("A Gryphon, reading!", "", "the 🍄"):
         assert read_prompt(prompt, PromptVocabulary()).text == prompt
 
@@ -194,7 +194,7 @@ def test_case_punctuation_and_articles_change_nothing(pair: tuple[str, str]) -> 
 
 @settings(max_examples=200)
 @given(st.text(max_size=60))
-def test_any_text_is_read_or_refused_in_one_line_and_reading_twice_changes_nothing(prompt: str) -> None:
+def test_normalization_of_any_text_is_idempotent_or_refused(prompt: str) -> None:
     reading = read_prompt(prompt, STARTER)
     assert "\n" not in reading.fault
     if not reading.fault:
@@ -203,7 +203,7 @@ def test_any_text_is_read_or_refused_in_one_line_and_reading_twice_changes_nothi
 
 @settings(max_examples=25)
 @given(noisy())
-def test_both_sides_accept_it_and_the_embedding_is_the_caption_s(pair: tuple[str, str]) -> None:
+def test_normalized_prompt_has_the_captions_embedding(pair: tuple[str, str]) -> None:
     caption, typed = pair
     labels, offered = load_addon_module("labels"), capabilities(("cpu",))
     assert labels.vocabulary_fault(offered, "starter", typed) == ""
@@ -218,7 +218,7 @@ def starter_encoder() -> PipelineTextEncoder:
     return PipelineTextEncoder(open_pipeline(resolve_model("starter")), "cpu", torch.float32, None)
 
 
-def test_the_server_sends_the_vocabulary_and_both_sides_say_the_same() -> None:
+def test_client_and_server_share_the_vocabulary() -> None:
     offered = capabilities(("cpu",))
     card = next(model for model in offered.models if model.name == "starter")
     assert model_vocabulary(card) == STARTER
@@ -229,7 +229,7 @@ def test_the_server_sends_the_vocabulary_and_both_sides_say_the_same() -> None:
         assert labels.vocabulary_fault(offered, "starter", prompt).lower() == str(caught.value).lower()
 
 
-def test_the_packaged_models_state_the_words_of_their_domain() -> None:
+def test_packaged_models_list_their_vocabulary() -> None:
     for name, words in (("starter", domain.VOCABULARY), ("starter-clip", None), ("starter-clip-retrieval", None)):
         content = json.loads((resolve_model(name) / "domain.json").read_text())
         assert content == domain_file(tuple(content["words"]) if words is None else words)
@@ -238,7 +238,7 @@ def test_the_packaged_models_state_the_words_of_their_domain() -> None:
     assert torch.equal(first, second) and clip.check_prompt("crimson couch") == ["reads 'crimson couch' as 'red sofa'"]
 
 
-def test_a_word_level_tokenizer_without_domain_json_is_its_own_vocabulary(tmp_path: Path) -> None:
+def test_word_level_tokenizer_is_its_own_vocabulary(tmp_path: Path) -> None:
     with_file = PromptTokenizer(open_pipeline(write_pipeline(tmp_path / "with")))
     without = PromptTokenizer(open_pipeline(write_pipeline(tmp_path / "without", domain=False)))
     for tokenizer in (with_file, without):
@@ -252,7 +252,7 @@ def test_a_word_level_tokenizer_without_domain_json_is_its_own_vocabulary(tmp_pa
     ["", "{}", "[]", '{"words": []}', '{"words": "a red"}', '{"words": ["red"], "synonyms": {"crimson": "rot"}}',
      '{"words": ["red"], "kinds": {"red": 1}}', '{"words": ["red"], "examples": [1]}'],
 )  # fmt: skip
-def test_a_damaged_vocabulary_is_refused_by_name(tmp_path: Path, content: str) -> None:
+def test_damaged_vocabulary_is_refused_by_name(tmp_path: Path, content: str) -> None:
     folder = write_pipeline(tmp_path / "m")
     (folder / "domain.json").write_text(content)
     with pytest.raises(ModelError, match="domain.json"):

@@ -60,13 +60,13 @@ class Recorder:
         (0, 60.1, "overhead view"), (180, 89, "overhead view"),
     ],
 )  # fmt: skip
-def test_view_words_are_the_papers(azimuth, elevation, words):
+def test_view_text_is_the_papers(azimuth, elevation, words):
     assert view_words(azimuth, elevation, PAPER) == words
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.floats(0, 360, exclude_max=True), st.floats(-10, 90))
-def test_view_words_agree_with_the_captions_that_the_starter_learns(azimuth, elevation):
+def test_view_text_matches_the_starters_captions(azimuth, elevation):
     view = domain.view_of(azimuth, elevation)
     assert view_words(azimuth, elevation, PAPER) == f"{view} view"
     finer = f"{domain.direction_of(azimuth, elevation)} view"
@@ -76,7 +76,7 @@ def test_view_words_agree_with_the_captions_that_the_starter_learns(azimuth, ele
 
 @settings(max_examples=60, deadline=None)
 @given(st.floats(0, 360, exclude_max=True), st.floats(-10, 90))
-def test_eight_directions_are_told_apart_around_and_sixteen_from_above_as_well(azimuth, elevation):
+def test_view_text_has_eight_or_sixteen_directions(azimuth, elevation):
     eight, sixteen = view_words(azimuth, elevation, EIGHT), view_words(azimuth, elevation, SIXTEEN)
     if elevation > 60:
         assert (
@@ -87,11 +87,11 @@ def test_eight_directions_are_told_apart_around_and_sixteen_from_above_as_well(a
     assert eight in all_view_words(EIGHT) and len(all_view_words(EIGHT)) == 9
 
 
-def test_prompts_that_do_not_depend_on_the_view_have_no_view_words():
+def test_view_independent_prompts_have_no_view_text():
     assert all_view_words(dataclasses.replace(PAPER, view_dependent=False)) == ("",)
 
 
-def test_a_bank_encodes_every_variant_in_one_call_and_picks_by_camera_and_shading():
+def test_all_prompt_variants_are_encoded_in_one_call():
     recorder = Recorder()
     config = dataclasses.replace(EIGHT, textureless_words="untextured", negative_prompt="a blur")
     bank = PromptEmbeddings(recorder, "  a red\n mushroom. ", config)
@@ -108,7 +108,7 @@ def test_a_bank_encodes_every_variant_in_one_call_and_picks_by_camera_and_shadin
     assert recorder.text(chosen.negative) == ["a blur"] * 4
 
 
-def test_without_textureless_words_textureless_views_share_the_plain_prompt():
+def test_textureless_views_can_share_the_plain_prompt():
     recorder = Recorder()
     bank = PromptEmbeddings(recorder, "a red mushroom", PAPER)
     assert bank.for_cameras([180.0], [0.0], ["textureless"]).words == ("a red mushroom, back view",)
@@ -117,7 +117,7 @@ def test_without_textureless_words_textureless_views_share_the_plain_prompt():
         bank.for_cameras([0.0], [0.0], ["albedo", "albedo"])
 
 
-def test_the_bank_asks_the_model_about_the_words_first_and_keeps_its_warnings():
+def test_prompt_check_precedes_encoding_and_keeps_warnings():
     recorder = Recorder()
     assert PromptEmbeddings(recorder, "a very long and red mushroom", PAPER).warnings == ("long",)
     assert recorder.checked[0] == "a very long and red mushroom"
@@ -137,19 +137,19 @@ def test_long_prompts_are_refused_with_their_length():
     assert clean_prompt("x" * 1000) == "x" * 1000
 
 
-def test_broken_unicode_is_answered_not_crashed_on() -> None:
+def test_broken_unicode_is_refused() -> None:
     """A byte that the terminal could not decode arrives as a lone surrogate."""
     with pytest.raises(PromptError, match="position 2"):
         clean_prompt("a \udcff")
 
 
-def test_negative_prompts_obey_the_same_limits() -> None:
+def test_negative_prompts_have_the_same_limits() -> None:
     with pytest.raises(PromptError, match="10000"):
         PromptEmbeddings(GaussianOracle(torch.zeros(3, 4, 4), 1.0), "x", GuidanceConfig(negative_prompt="y" * 10_000))
 
 
 @pytest.mark.parametrize(("words", "from_above"), [(EIGHT, "overhead view"), (SIXTEEN, "back left view")])
-def test_the_opposite_prompt_is_the_same_look_from_the_other_side(words: GuidanceConfig, from_above: str) -> None:
+def test_opposite_prompt_names_the_other_side(words: GuidanceConfig, from_above: str) -> None:
     """From above it is the same side from the horizon, or the prompt itself where the words name no side."""
     recorder = Recorder()
     bank = PromptEmbeddings(

@@ -71,7 +71,7 @@ def test_tied_captions_share_the_hit():
     assert hits(np.array([[1.0, 1.0, 0.0]]), np.array([2])).tolist() == [0.0]
 
 
-def test_captions_not_allowed_cannot_win():
+def test_disallowed_captions_are_never_retrieved():
     scores, allowed = np.array([[0.2, 0.9, 0.1]]), np.array([[True, False, True]])
     assert hits(scores, np.array([0])).tolist() == [0.0] and hits(scores, np.array([0]), allowed).tolist() == [1.0]
     with pytest.raises(ValueError, match="allow every true caption"):
@@ -120,7 +120,7 @@ def images_of(*firsts: list[float]) -> torch.Tensor:
     return made
 
 
-def test_views_and_seeds_are_averaged_and_missing_samples_are_wrong():
+def test_views_and_seeds_are_averaged():
     model = {"model": PixelRetriever(torch.eye(3))}
     samples = [
         RenderedSample(0, 0, images_of([1, 0, 0], [0, 1, 0]), images_of([1, 0, 0], [1, 0, 0])),
@@ -179,7 +179,7 @@ def test_elevation_changes_the_renders():
     assert heights == pytest.approx([35, 42], abs=2)
 
 
-def test_kept_and_exported_meshes_come_back(tmp_path):
+def test_stored_and_exported_meshes_are_read(tmp_path):
     mesh = starter_prop("a blue robot", 3)
     (tmp_path / "a-blue-robot.glb").write_bytes(glb_bytes(mesh, {}))
     save_file(arrays_of(mesh), tmp_path / "a-blue-robot.1.safetensors")
@@ -229,7 +229,7 @@ def test_prompts_file(tmp_path):
         read_prompts(tmp_path / "none.txt")
 
 
-def test_seeds_that_are_asked_for_and_missing_are_exhibits_without_pictures(tmp_path):
+def test_missing_seeds_are_samples_without_images(tmp_path):
     (tmp_path / f"{slug(PROMPTS[0])}.1.glb").write_bytes(glb_bytes(starter_prop(PROMPTS[0], 0), {}))
     found = samples_from_meshes(tmp_path, PROMPTS, 16, 2, 45.0, azimuths=2)
     assert [(e.prompt, e.seed, e.color is not None) for e in found] == [

@@ -49,7 +49,7 @@ def picture(
         return renderer.render(field, background, cameras, [shading], torch.tensor([[0.0, -3.0, 0.0]]), size)
 
 
-def test_a_balls_silhouette_has_its_projected_area_and_depth() -> None:
+def test_ball_silhouette_area_and_depth() -> None:
     """Seen from d, a ball of radius r covers a disc of radius f r / sqrt(d^2 - r^2) image widths, its front is at d - r."""
     rendering = picture(Ball())
     radius = 1.5 * 0.4 / math.sqrt(4 - 0.16)
@@ -58,13 +58,13 @@ def test_a_balls_silhouette_has_its_projected_area_and_depth() -> None:
     assert float(rendering.depth[0, 0, 0, 0]) == 0.0
 
 
-def test_empty_pixels_show_the_background_and_full_ones_the_albedo() -> None:
+def test_empty_and_full_pixels() -> None:
     image = picture(Ball()).image
     torch.testing.assert_close(image[0, :, 0, 0], torch.full((3,), 0.5))
     torch.testing.assert_close(image[0, :, 24, 24], torch.tensor([0.8, 0.4, 0.2]), atol=2e-3, rtol=0)
 
 
-def test_a_textureless_ball_facing_the_lamp_is_white_and_its_rim_ambient() -> None:
+def test_textureless_ball_shading() -> None:
     image = picture(Ball(), CLAY).image[0, 0]
     assert float(image[24, 24]) == pytest.approx(1.0, abs=0.02)
     assert float(image[24].max()) <= 1.0 and float(image[24, 9]) < 0.6
@@ -78,7 +78,7 @@ def test_equation_seven_by_hand() -> None:
     torch.testing.assert_close(color, torch.tensor([[0.55, 0.275, 0.0]]))
 
 
-def test_surfaces_that_look_away_from_the_light_get_ambient_only() -> None:
+def test_back_facing_surfaces_get_ambient_light_only() -> None:
     away = shade(
         torch.ones(1, 3),
         torch.tensor([[0.0, 0, -1]]),
@@ -90,7 +90,7 @@ def test_surfaces_that_look_away_from_the_light_get_ambient_only() -> None:
     torch.testing.assert_close(away, torch.full((1, 3), 0.1))
 
 
-def test_orientation_is_zero_when_normals_face_the_camera_and_counts_those_that_do_not() -> None:
+def test_orientation_loss_counts_back_facing_normals() -> None:
     class InsideOut(Ball):
         def query(self, mu: torch.Tensor, with_normals: bool) -> FieldSample:
             sample = super().query(mu, with_normals)
@@ -100,7 +100,7 @@ def test_orientation_is_zero_when_normals_face_the_camera_and_counts_those_that_
     assert float(picture(InsideOut(), CLAY).orientation) > 50
 
 
-def test_rays_that_miss_the_bounding_sphere_cost_nothing() -> None:
+def test_rays_outside_the_bounding_sphere_have_no_samples() -> None:
     near, far, meets = sphere_interval(
         torch.tensor([[0.0, -2, 0], [0, -2, 0]]), torch.tensor([[0.0, 1, 0], [1, 0, 0]]), 0.5
     )
@@ -146,7 +146,7 @@ class Fog(Field):
 
 
 @pytest.mark.parametrize("fog", [0.0, 0.02, 0.06, 0.3])
-def test_occupancy_masking_hides_less_of_a_soft_field_than_its_threshold_allows(
+def test_occupancy_masking_error_of_a_soft_field(
     fog: float, generator: torch.Generator
 ) -> None:
     """k skipped samples of alpha below the threshold hide at most 1 - (1 - threshold)^k; k is at most all of a ray's.
@@ -182,7 +182,7 @@ def test_defaults_color_the_full_sum_of_equation_five(generator: torch.Generator
     torch.testing.assert_close(rendering.image, expected.expand_as(rendering.image), atol=80 * 1.2e-7, rtol=0)
 
 
-def test_an_empty_field_keeps_all_cells_so_that_it_can_recover(generator: torch.Generator) -> None:
+def test_empty_field_keeps_all_cells(generator: torch.Generator) -> None:
     field = build_field(
         FieldConfig(kind="voxels", density_bias_scale=-500.0, density_bias_width=50.0, voxel_resolutions=(8,)),
         generator,
@@ -193,7 +193,7 @@ def test_an_empty_field_keeps_all_cells_so_that_it_can_recover(generator: torch.
     assert bool(renderer.occupancy.occupied.all())
 
 
-def test_gradients_of_a_render_equal_finite_differences(generator: torch.Generator) -> None:
+def test_render_gradients_equal_finite_differences(generator: torch.Generator) -> None:
     config = FieldConfig(
         kind="voxels", bounding_radius=0.6, voxel_resolutions=(6,), density_activation="softplus", density_scale=5.0
     )

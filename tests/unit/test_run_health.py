@@ -24,7 +24,7 @@ class Vanishing:
         return GuidanceResult(torch.zeros_like(image), {})
 
 
-def test_empty_run_restarts_and_then_fails_with_advice(oracle: KnownImages) -> None:
+def test_empty_run_restarts_then_fails_with_advice(oracle: KnownImages) -> None:
     config = quick_config(
         "field.density_bias_scale=-800",
         "field.density_bias=gaussian",

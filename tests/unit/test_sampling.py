@@ -15,7 +15,7 @@ from tests.testing.oracles import GaussianOracle, MixtureOracle, cosine_schedule
 
 
 @pytest.mark.parametrize("index, previous", [(999, 949), (500, 480), (40, 20), (1, 0)])
-def test_an_ancestral_step_is_the_ddpm_schedulers(index, previous):
+def test_ancestral_step_equals_ddpm_scheduler(index, previous):
     scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", clip_sample=False)
     scheduler.timesteps, scheduler.num_inference_steps = torch.tensor([index, previous]), 2
     z_t, eps = torch.randn(2, 2, 3, 4, 4, generator=seeded(0))
@@ -27,7 +27,7 @@ def test_an_ancestral_step_is_the_ddpm_schedulers(index, previous):
     torch.testing.assert_close(ours, expected.prev_sample, rtol=2e-4, atol=2e-4)
 
 
-def test_an_ancestral_step_keeps_the_marginals_of_the_diffusion():
+def test_ancestral_step_keeps_the_marginals():
     """z_t = alpha_t x + sigma_t eps for one x, stepped with the true x, has mean alpha_s x and deviation sigma_s."""
     x = torch.full((200_000,), 0.7)
     (now, then) = [tuple(float(c) for c in cosine_schedule(torch.tensor(t))) for t in (0.7, 0.4)]
@@ -52,7 +52,7 @@ def sampled_deviation(std: float, steps: int) -> float:
     return gain * math.sqrt(variance)
 
 
-def test_ancestral_samples_of_a_gaussian_have_its_mean_and_deviation():
+def test_ancestral_samples_of_a_gaussian():
     """Also in the kinds of prediction that models come in; 0.3 in the model's space is 0.15 in [0, 1].
 
     A finite number of steps takes a little of the deviation away, exactly as much as the recurrence says.
@@ -72,7 +72,7 @@ def test_ancestral_samples_of_a_gaussian_have_its_mean_and_deviation():
     assert sampled_deviation(0.3, 2000) == pytest.approx(0.3, rel=0.005)
 
 
-def test_ancestral_samples_of_a_mixture_fall_into_its_modes_by_their_weights():
+def test_ancestral_samples_of_a_mixture():
     modes = torch.stack([torch.full((3, 2, 2), -0.6), torch.full((3, 2, 2), 0.6)])
     oracle = MixtureOracle(modes, torch.tensor([1.0, 3.0]), 0.05)
     n = 800
@@ -83,7 +83,7 @@ def test_ancestral_samples_of_a_mixture_fall_into_its_modes_by_their_weights():
     assert abs(float(high.float().mean()) - 0.75) < 4 * math.sqrt(0.75 * 0.25 / n) + 0.02
 
 
-def test_a_mixture_of_one_is_a_gaussian():
+def test_mixture_of_one_is_a_gaussian():
     center = means()["a"]
     mixture = MixtureOracle(center[None], torch.tensor([2.0]), 0.3)
     gaussian = GaussianOracle(center, 0.3)
@@ -92,7 +92,7 @@ def test_a_mixture_of_one_is_a_gaussian():
     torch.testing.assert_close(predicted, gaussian.predict_noise(z_t, t, gaussian.embed([""] * 3)))
 
 
-def test_a_mixtures_noise_is_minus_sigma_times_its_score():
+def test_mixture_noise_is_minus_sigma_times_its_score():
     """Against autograd of the log density."""
     modes = torch.randn(3, 3, 2, 2, generator=seeded(0), dtype=torch.float64)
     weights = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)

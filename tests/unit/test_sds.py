@@ -67,7 +67,7 @@ def expected_gradient(image, prompt_mean, empty_mean, std, config, schedule, cel
 
 @pytest.mark.parametrize("weighting", ["sigma2", "uniform"])
 @pytest.mark.parametrize("config", [UNGUIDED, GUIDED], ids=["unguided", "guided"])
-def test_the_gradient_is_unbiased_for_a_gaussian_prior(config, weighting):
+def test_gradient_is_unbiased_for_a_gaussian_prior(config, weighting):
     """Means over 40 seeds of 500 views lie within their own error bars of the closed form, in every pixel."""
     config = dataclasses.replace(config, weighting=weighting)
     center, std, views = means(), 0.3, 500
@@ -102,7 +102,7 @@ def test_every_prediction_type_gives_the_same_gradient(kind, omega, flow, views,
     assert typed.scalars["t"] == plain.scalars["t"]
 
 
-def test_guidance_is_the_papers_form_in_one_call_on_twice_the_images():
+def test_guidance_is_the_papers_form_in_one_call():
     """(1 + omega) eps_c - omega eps_u; diffusers' eps_u + s (eps_c - eps_u) with s = 1 + omega is the same."""
     oracle, calls = GaussianOracle(means(), 0.3), []
     predict = oracle.predict_noise
@@ -117,7 +117,7 @@ def test_guidance_is_the_papers_form_in_one_call_on_twice_the_images():
     assert calls == [4, 2]
 
 
-def test_perp_neg_pushes_from_the_opposite_view_but_never_from_the_prompt():
+def test_perp_neg_is_perpendicular_to_the_prompt():
     """u + (1 + omega) (c - u - w p), p = the part of o - u perpendicular to c - u; no effect where o = c."""
     oracle, calls = GaussianOracle(means(), 0.3), []
     predict = oracle.predict_noise
@@ -136,7 +136,7 @@ def test_perp_neg_pushes_from_the_opposite_view_but_never_from_the_prompt():
     assert not torch.allclose(output[0], plain[0], atol=1e-2)
 
 
-def test_the_unet_runs_forwards_once_for_each_gradient_and_never_backwards(tmp_path):
+def test_gradient_runs_the_unet_forward_once(tmp_path):
     denoiser = PixelDiffusion.load(write_pipeline(tmp_path / "tiny"))
     denoiser.unet = counting = Counting(denoiser.unet)
     conditioning = conditioned(denoiser, ["a red mushroom", "a blue chair"])
@@ -152,7 +152,7 @@ def test_the_unet_runs_forwards_once_for_each_gradient_and_never_backwards(tmp_p
     assert all(parameter.grad is None for parameter in counting.unet.parameters())
 
 
-def test_a_gradient_follows_from_its_generator_and_its_inputs_alone():
+def test_gradient_depends_on_generator_and_inputs_only():
     oracle = GaussianOracle(means(), 0.3)
     guidance, image, c = ScoreDistillation(oracle, GUIDED), torch.rand(2, 3, 4, 4), conditioned(oracle, ["a", "b"])
     first = guidance.gradient(image, None, c, seeded(3), 0.2)
@@ -161,7 +161,7 @@ def test_a_gradient_follows_from_its_generator_and_its_inputs_alone():
     assert torch.equal(first.gradient, again.gradient) and first.scalars == again.scalars
 
 
-def test_times_are_uniform_and_their_maximum_anneals_linearly():
+def test_times_are_uniform_with_an_annealed_maximum():
     guidance = ScoreDistillation(GaussianOracle(means(), 0.3), dataclasses.replace(GUIDED, t_max_end=0.5))
     for progress, high in ((0.0, 0.98), (0.5, 0.74), (1.0, 0.5), (2.0, 0.5)):
         t = guidance.times(20_000, seeded(0), progress)
@@ -171,7 +171,7 @@ def test_times_are_uniform_and_their_maximum_anneals_linearly():
         assert abs(float(t.std()) - width / math.sqrt(12)) < 0.01 * width
 
 
-def test_each_views_gradient_is_clipped_to_its_own_norm():
+def test_gradient_norm_is_clipped_per_view():
     oracle = GaussianOracle(means(), 0.3)
     image, c = torch.rand(4, 3, 4, 4, generator=seeded(0)), conditioned(oracle, ["a"] * 4)
     free = ScoreDistillation(oracle, GUIDED).gradient(image, None, c, seeded(0), 0.0).gradient
@@ -184,7 +184,7 @@ def test_each_views_gradient_is_clipped_to_its_own_norm():
     assert result.scalars["gradient_norm"] == pytest.approx(float(norms.mean()))
 
 
-def test_images_of_another_resolution_get_the_gradient_of_their_resized_selves():
+def test_gradient_of_resized_images():
     """Chain rule through the resize, against finite differences of <gradient at the model's size, resize(image)>."""
     oracle = GaussianOracle(means(4), 0.3)
     guidance, c = ScoreDistillation(oracle, UNGUIDED), conditioned(oracle, ["a"])
@@ -223,7 +223,7 @@ def test_impossible_settings_are_refused():
         ancestral_sample(oracle, oracle.embed(["a"]), oracle.embed([""]), 0.0, 0, seeded(0))
 
 
-def test_distilling_a_plain_image_from_a_gaussian_finds_its_mean():
+def test_distillation_finds_the_mean_of_a_gaussian():
     oracle = GaussianOracle(means(), 0.1)
     conditioning = conditioned(oracle, ["a", "b"])
     events = list(distill_image(oracle, conditioning, UNGUIDED, "free", 300, 0.1, seeded(0)))
@@ -233,7 +233,7 @@ def test_distilling_a_plain_image_from_a_gaussian_finds_its_mean():
     assert events[-1].scalars["clean_error"] < 0.2 * events[0].scalars["clean_error"]
 
 
-def test_distilling_a_symmetric_image_finds_the_nearest_symmetric_one():
+def test_distillation_finds_the_nearest_symmetric_image():
     oracle = GaussianOracle(means(), 0.1)
     *_, last = distill_image(oracle, conditioned(oracle, ["a"]), UNGUIDED, "symmetric", 300, 0.1, seeded(0))
     assert torch.equal(last.image, last.image.flip(-1))
@@ -241,7 +241,7 @@ def test_distilling_a_symmetric_image_finds_the_nearest_symmetric_one():
     assert (last.image[0] - (mean + mean.flip(-1)) / 2).abs().max() < 0.03
 
 
-def test_known_images_pull_each_view_to_what_its_camera_sees():
+def test_known_images_guide_each_view_to_its_image():
     """Cameras stand in as plain numbers: the oracle hands them to its renderer and nothing else."""
     oracle = KnownImages(lambda cameras: cameras.view(-1, 1, 1, 1).expand(-1, 3, 4, 4), image_size=4)
     conditioning = conditioned(oracle, ["a red mushroom"] * 3)

@@ -55,7 +55,7 @@ class ExtraConfig(Config):
     render: ExtraRender = dataclasses.field(default_factory=ExtraRender)
 
 
-def test_a_new_setting_is_parsed_and_bounded() -> None:
+def test_new_setting_is_parsed_and_bounded() -> None:
     config = apply_settings(ExtraConfig(), ["render.tiles=5", "render.tile_order=spiral", "render.spare=false"])
     assert (config.render.tiles, config.render.tile_order, config.render.spare) == (5, "spiral", False)
     assert config_from_mapping(config_to_mapping(config), ExtraConfig()) == config
@@ -73,7 +73,7 @@ def test_a_new_setting_is_parsed_and_bounded() -> None:
         validate(ExtraConfig(render=ExtraRender(tiles=10)))
 
 
-def test_a_new_setting_is_in_the_identity_and_the_duration_as_declared() -> None:
+def test_new_setting_is_in_identity_and_duration_key() -> None:
     plain, tiled = ExtraConfig(), apply_settings(ExtraConfig(), ["render.tiles=5"])
     ordered = apply_settings(ExtraConfig(), ["render.tile_order=spiral"])
     assert identity_settings(plain)["render"]["tiles"] == 3 and identity_settings(tiled) != identity_settings(plain)
@@ -82,12 +82,12 @@ def test_a_new_setting_is_in_the_identity_and_the_duration_as_declared() -> None
     assert "render.spare" in duration_settings(plain) and "render.tiles" not in duration_settings(plain, "mesh")
 
 
-def test_a_new_setting_is_advised_when_memory_is_short() -> None:
+def test_new_setting_is_advised_when_memory_is_short() -> None:
     assert "render.spare=false" in resumable_memory_settings(ExtraConfig)
     assert set(memory_settings(ExtraConfig)) == {*memory_settings(), "render.spare=false"}
 
 
-def test_a_new_setting_is_refused_where_it_is_not_read() -> None:
+def test_new_setting_is_refused_where_it_is_not_read() -> None:
     tiled, spared = (apply_settings(ExtraConfig(), [text]) for text in ("render.tiles=5", "render.spare=false"))
     check_settings_used(tiled)
     check_settings_used(spared, "mesh")
@@ -96,7 +96,7 @@ def test_a_new_setting_is_refused_where_it_is_not_read() -> None:
             check_settings_used(config, scene)
 
 
-def test_a_new_setting_has_a_control_and_a_range() -> None:
+def test_new_setting_has_a_control_and_a_range() -> None:
     presets = {"draft": ExtraConfig(), "clip-mesh": apply_settings(ExtraConfig(), ["run.method=clip-mesh"])}
     info = next(info for info in setting_infos(ExtraConfig, presets) if info.name == "render.tiles")
     assert (info.label, info.tip, info.kind, info.low, info.high) == ("Ray Tiles", "Tiles of a view.", "integer", 2, 9)
@@ -106,7 +106,7 @@ def test_a_new_setting_has_a_control_and_a_range() -> None:
     assert {r.name: (r.low, r.high) for r in setting_ranges(ExtraConfig)}["render.tiles"] == (2, 9)
 
 
-def test_a_new_setting_has_a_row_in_the_documentation() -> None:
+def test_new_setting_has_a_row_in_the_documentation() -> None:
     rows = {line.split("`")[1]: line for line in settings_page(ExtraConfig).splitlines() if line.startswith("| `")}
     assert set(rows) == set(setting_names(ExtraConfig))
     assert rows["render.tiles"] == (
@@ -115,11 +115,11 @@ def test_a_new_setting_has_a_row_in_the_documentation() -> None:
     assert "| free |" in rows["render.tile_order"] and "*Less memory:* `false`" in rows["render.spare"]
 
 
-def test_the_settings_page_is_up_to_date() -> None:
+def test_settings_page_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == settings_page(), "run python -m tools.docs.settings_table"
 
 
-def test_a_field_without_metadata_or_a_number_without_bounds_is_an_error_at_import() -> None:
+def test_incomplete_field_metadata_is_an_error() -> None:
     @dataclass(frozen=True)
     class Bare:
         steps: int = 3
@@ -187,7 +187,7 @@ def test_number_text_is_the_number_to_twelve_digits(value: float) -> None:
 
 
 @pytest.mark.parametrize("preset", RUNS)
-def test_setting_that_a_run_does_not_read_is_refused_by_name(preset: str) -> None:
+def test_unread_setting_is_refused_by_name(preset: str) -> None:
     """And one that it reads is not; for every setting and every kind of run."""
     own = REFINE if preset == REFINE_PRESET else PRESETS[preset].config
     kind = run_kind(own, RUNS[preset])
@@ -227,7 +227,7 @@ def test_every_preset_uses_only_what_its_method_reads() -> None:
         check_settings_used(preset.config, own=PRESETS[own[preset.config.run.method]].config)
 
 
-def test_what_a_resumed_run_may_change() -> None:
+def test_settings_that_may_change_on_resume() -> None:
     """The list that docs/operator/memory.md and the server's retries rely on."""
     free = {found.name for found in FIELDS.values() if not found.identity}
     assert free == {
@@ -248,7 +248,7 @@ def test_one_section_is_checked_by_the_same_bounds() -> None:
             check_section(values, "mesh")
 
 
-def test_the_page_is_linked_from_the_site() -> None:
+def test_settings_page_is_linked() -> None:
     site = Path(PAGE.parents[2] / "mkdocs.yml").read_text(encoding="utf-8")
     assert "user/settings.md" in site
 
@@ -327,7 +327,7 @@ def test_mapping_of_the_wrong_shape_is_refused(mapping: object) -> None:
         config_from_mapping(mapping)
 
 
-def test_no_message_cuts_a_number_to_six_digits() -> None:
+def test_messages_print_all_digits() -> None:
     """`:g` turns 2147483647 into 2.14748e+09; `number_text` prints it whole."""
     for folder in ("backend", "shared", "blender_addon"):
         for path in (PAGE.parents[2] / folder).rglob("*.py"):

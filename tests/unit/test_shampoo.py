@@ -52,7 +52,7 @@ def test_large_matrices_are_preconditioned_in_blocks() -> None:
     assert [tuple(t.shape) for t in tiles] == [(128, 128), (128, 2), (128, 128), (128, 2), (44, 128), (44, 2)]
 
 
-def test_it_solves_an_ill_conditioned_least_squares_problem(generator: torch.Generator) -> None:
+def test_solves_ill_conditioned_least_squares(generator: torch.Generator) -> None:
     target = torch.randn(8, 6, generator=generator)
     scales = torch.logspace(0, 2, 8)[:, None]
     parameter = torch.nn.Parameter(torch.zeros(8, 6))
@@ -68,7 +68,7 @@ def test_it_solves_an_ill_conditioned_least_squares_problem(generator: torch.Gen
     assert losses[-1] < 1e-3 * losses[0]
 
 
-def test_state_is_tensors_and_restores_exactly(generator: torch.Generator) -> None:
+def test_state_restores_exactly(generator: torch.Generator) -> None:
     def run(steps: int, split: int | None) -> torch.Tensor:
         draw = torch.Generator().manual_seed(1)
         parameter = torch.nn.Parameter(torch.ones(5, 4))
@@ -87,7 +87,7 @@ def test_state_is_tensors_and_restores_exactly(generator: torch.Generator) -> No
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 3, 2)])
-def test_parameters_of_any_shape_move(shape: tuple[int, ...], generator: torch.Generator) -> None:
+def test_parameters_of_any_shape_are_updated(shape: tuple[int, ...], generator: torch.Generator) -> None:
     parameter = torch.nn.Parameter(torch.zeros(shape))
     optimizer = Shampoo([parameter], lr=0.1, start_step=0)
     parameter.grad = torch.randn(shape, generator=generator)

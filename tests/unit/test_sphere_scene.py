@@ -128,7 +128,7 @@ def test_normal_energy_of_known_angles() -> None:
     )
 
 
-def test_bounds_penalty_counts_only_what_lies_outside() -> None:
+def test_bounds_penalty_counts_outside_vertices_only() -> None:
     where = torch.tensor([[0.0, 0, 0.8], [0.3, 0, 0], [0.0, -0.6, 0], [0.0, 0, 0]], dtype=torch.float64)
     assert float(bounds_penalty(where, 0.5)) == pytest.approx((0.09 + 0.01) / 4)
     where.requires_grad_()
@@ -286,7 +286,7 @@ def test_run_raises_the_cosine_and_resumes_bitwise(clip: Path, tmp_path: Path) -
     assert float(np.ptp(one.vertices[:, 2])) == pytest.approx(1.0, abs=1e-5), "mesh.height_m"
 
 
-def test_inside_out_sphere_is_turned_back(model: ImageTextModel) -> None:
+def test_inside_out_sphere_is_corrected(model: ImageTextModel) -> None:
     shape = sphere_scene(model, "refine.reach=1", "mesh.height_m=2")
     wanted = -2 * shape.rest  # every vertex through the middle to the other side
     bound = 1.0

@@ -18,7 +18,7 @@ from tools.starter_training.captions import LookConfig, PhotographSet
 from tools.starter_training.train_classifier import classifier_loss
 
 
-def test_there_are_sixteen_props_and_eight_colors_with_the_required_ones() -> None:
+def test_props_and_colors_of_the_domain() -> None:
     names = {p.name for p in domain.PROPS}
     assert len(names) >= 16 and len(domain.COLORS) >= 8
     assert {"mushroom", "snowman", "table", "chair", "house", "tree", "mug", "rocket", "torus"} <= names
@@ -51,7 +51,7 @@ def test_views_follow_the_papers_quadrants(azimuth: float, elevation: float, vie
         (225, 75, "back left overhead"),
     ],
 )
-def test_directions_are_told_apart_around_and_from_above(azimuth: float, elevation: float, direction: str) -> None:
+def test_directions_are_distinguished(azimuth: float, elevation: float, direction: str) -> None:
     assert domain.direction_of(azimuth, elevation) == direction
 
 
@@ -64,7 +64,7 @@ def test_captions_and_parsing_are_inverse() -> None:
         domain.parse("a red dragon")
 
 
-def test_every_caption_is_made_of_known_words_and_fits_the_encoder() -> None:
+def test_captions_use_known_words_and_fit_the_encoder() -> None:
     tokenizer = build_tokenizer()
     for prop in domain.PROPS:
         tokens = tokenizer(
@@ -75,7 +75,7 @@ def test_every_caption_is_made_of_known_words_and_fits_the_encoder() -> None:
 
 
 @pytest.mark.parametrize("prop", [p.name for p in domain.PROPS])
-def test_props_are_centerd_fill_their_sphere_and_vary(prop: str) -> None:
+def test_props_are_centered_and_fill_their_sphere(prop: str) -> None:
     mesh = props.triangles(props.build(prop))
     np.testing.assert_allclose(mesh.vertices.min(0) + mesh.vertices.max(0), 0, atol=1e-5)
     assert np.linalg.norm(mesh.vertices, axis=1).max() == pytest.approx(0.5, abs=1e-5)
@@ -135,7 +135,7 @@ def photographs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pictures_show_the_captions_color_view_and_look(photographs: Path, generator: torch.Generator) -> None:
+def test_images_match_their_captions(photographs: Path, generator: torch.Generator) -> None:
     pictures = PhotographSet(photographs, looks=LookConfig(color_jitter=0.0, drop_caption=0.0, drop_view=0.0))
     batch = pictures.sample(60, 64, generator)
     for image, caption, color, prop in zip(
@@ -155,7 +155,7 @@ def test_pictures_show_the_captions_color_view_and_look(photographs: Path, gener
         torch.testing.assert_close(image[:, 0, 0], image[:, 63, 63])
 
 
-def test_views_from_above_are_drawn_more_often_and_told_apart_by_direction(
+def test_overhead_views_are_drawn_more_often(
     photographs: Path, generator: torch.Generator
 ) -> None:
     """A mushroom from above weighs 1.5 of 1.5 + 2 (a snowman, with a front) + 1 (a table); 15% name no direction."""
@@ -172,12 +172,12 @@ def test_views_from_above_are_drawn_more_often_and_told_apart_by_direction(
     assert len(named) + len(plain) == len(captions) and len(plain) / len(captions) == pytest.approx(0.15, abs=0.04)
 
 
-def test_halved_pictures_are_averages(photographs: Path) -> None:
+def test_halved_images_are_averages(photographs: Path) -> None:
     draws = [PhotographSet(photographs).sample(4, size, torch.Generator().manual_seed(9)).images for size in (64, 32)]
     torch.testing.assert_close(torch.nn.functional.avg_pool2d(draws[0], 2), draws[1], atol=1e-6, rtol=0)
 
 
-def test_the_judge_learns_from_every_head_and_skips_unknown_colors(generator: torch.Generator) -> None:
+def test_classifier_loss_covers_every_head(generator: torch.Generator) -> None:
     judge = StarterClassifier(width=4)
     images = torch.rand(3, 3, 64, 64, generator=generator)
     loss = classifier_loss(judge(images), torch.tensor([0, 1, 2]), torch.tensor([-1, 3, 4]), torch.tensor([0, 1, 2]))

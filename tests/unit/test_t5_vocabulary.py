@@ -76,7 +76,7 @@ def published(folder: Path, vocabulary: bytes) -> Path:
     return path
 
 
-def test_a_folder_as_deepfloyd_publishes_it_is_read(tmp_path):
+def test_deepfloyd_tokenizer_folder_is_read(tmp_path):
     denoiser = load_denoiser(published(tmp_path / "m", spiece_bytes()))
     assert denoiser.embed(["ab ba"]).tensors["hidden"].shape == (1, 77, 16)  # DeepFloyd IF's length, not T5's 512
     (part,) = denoiser.text.reader.parts
@@ -92,7 +92,7 @@ def test_a_folder_as_deepfloyd_publishes_it_is_read(tmp_path):
     [spiece_bytes()[:-3], b"\xff" * 40, b"<html>not found</html>", b""],
     ids=["cut", "garbage", "a page", "empty"],
 )
-def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path: Path, content: bytes):
+def test_damaged_and_foreign_files_are_refused(tmp_path: Path, content: bytes):
     with pytest.raises(ModelError, match="cannot load the tokenizer") as caught:
         load_denoiser(published(tmp_path / "m", content))
     assert "\n" not in str(caught.value) and "download" in str(caught.value)

@@ -135,7 +135,7 @@ def most_claims(places: Unwrapping, size: int, margin: float = 0.05) -> int:
     return int(claims.max())
 
 
-def test_the_overlap_count_sees_an_overlap() -> None:
+def test_overlap_count_detects_an_overlap() -> None:
     corners = np.array([[0, 1, 2], [0, 1, 2]], dtype=np.int32)
     assert (
         most_claims(

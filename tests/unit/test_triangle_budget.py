@@ -31,7 +31,7 @@ def noisy_ball(nodes: int, amplitude: float, seed: int) -> DensityGrid:
 
 @pytest.mark.parametrize("triangles", [100, 400])
 @pytest.mark.parametrize("amplitude", [1.0, 3.0])
-def test_a_noisy_field_keeps_a_tiny_budget_with_a_warning(triangles: int, amplitude: float) -> None:
+def test_noisy_field_meets_a_tiny_budget_with_a_warning(triangles: int, amplitude: float) -> None:
     grid = noisy_ball(28, amplitude, 0)
     clean, _ = clean_surface(extract_surface(grid, 1.0))
     assert len(clean.faces) > 10 * triangles
@@ -45,19 +45,19 @@ def test_a_noisy_field_keeps_a_tiny_budget_with_a_warning(triangles: int, amplit
     assert signed_volume(found) == pytest.approx(signed_volume(clean), rel=0.2)
 
 
-def test_a_smooth_surface_needs_no_warning() -> None:
+def test_smooth_surface_needs_no_warning() -> None:
     mesh, report = build_mesh(AnalyticField(sphere(0.4)), MeshConfig(resolution=32, triangles=100))
     assert len(mesh.faces) <= 100 and report.warnings == ()
 
 
-def test_a_coarser_surface_encloses_the_same_volume() -> None:
+def test_coarser_surface_encloses_the_same_volume() -> None:
     """A ball of 10 cells' radius, thinned by 2: chords of 4 cells cut 4^2 / (8 * 10^2) = 2% of the radius at most."""
     grid = noisy_ball(34, 0.0, 0)
     fine = signed_volume(extract_surface(grid, 1.0))
     assert signed_volume(coarser_surface(grid, 1.0, 2)) == pytest.approx(fine, rel=0.06)
 
 
-def test_the_report_warns_when_the_field_is_noisy() -> None:
+def test_report_warns_about_a_noisy_field() -> None:
     generator = torch.Generator().manual_seed(0)
     waves = torch.randn(40, 3, generator=generator) * 25
 

@@ -70,7 +70,7 @@ def test_weights_of_any_variant_are_read(tmp_path, variant, in_shards):
             load_denoiser(source)
 
 
-def test_the_preferred_variant_is_chosen():
+def test_preferred_variant_is_chosen():
     def choose(half: bool, *variants: str) -> str:
         names = [f"model{'.' if variant else ''}{variant}.safetensors" for variant in variants]
         chosen = choose_weights(weight_sets(names, "model"), half)
@@ -85,7 +85,7 @@ def test_the_preferred_variant_is_chosen():
     assert choose_weights(weight_sets(["open_model.safetensors"], "model"), False) is None
 
 
-def test_weights_of_a_name_that_no_library_reads_are_named(tmp_path):
+def test_unreadable_weight_names_are_reported(tmp_path):
     tiny = write_pipeline(tmp_path / "tiny")
     weights = tiny / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_name("pretty_unet.safetensors"))
@@ -93,7 +93,7 @@ def test_weights_of_a_name_that_no_library_reads_are_named(tmp_path):
         load_denoiser(tiny)
 
 
-def test_shards_come_whole_with_their_own_index_and_a_torn_set_is_none():
+def test_incomplete_shards_are_not_a_variant():
     shards = [f"text_encoder/model{half}-0000{i}-of-00002.safetensors" for half in ("", ".fp16") for i in (1, 2)]
     listing = [
         "model_index.json", "domain.json", "scheduler/scheduler_config.json", "tokenizer/spiece.model",
