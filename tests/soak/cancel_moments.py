@@ -6,7 +6,8 @@
 The moments, in random order: while queued, while the model is loaded (slowed to half a second), during a step (a tenth
 of a second), during meshing (half a second), two requests, and after the end. In "stuck" ones loading or meshing never
 returns, so the worker is killed after its grace period (15 s, or 75 s for meshing). The next job then finds a free
-device. """
+device.
+"""
 
 from __future__ import annotations
 

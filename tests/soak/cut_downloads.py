@@ -4,7 +4,8 @@
     python -m tests.soak.cut_downloads --megabytes 1000 --folder runs/cut_downloads
 
 Measures the rate, the bytes sent beyond the file size after each cut, the growth of the server's memory, and the
-latency of another client's requests. """
+latency of another client's requests.
+"""
 
 from __future__ import annotations
 
@@ -151,7 +152,7 @@ def soak(folder: Path, size: int, cuts: tuple[float, ...] = (0.1, 0.5, 0.9)) -> 
         figures[f"cut at {', '.join(f'{cut:.0%}' for cut in cuts)}"] = cut = downloads.run(cuts)
         for name, run, most in (("uninterrupted", figures["uninterrupted"], 0), ("cut", cut, len(cuts))):
             if run["result"] is not True:
-                faults.append(f"{name}: {run['ends']}")
+                faults.append(f"{name}: {run['result']}")
             allowed = (
                 0.02 * size + (most + 1) * 1.5 * IN_FLIGHT
             )  # 2% for envelopes and encryption; 1.5 times the chunks in flight for each cut
@@ -161,7 +162,7 @@ def soak(folder: Path, size: int, cuts: tuple[float, ...] = (0.1, 0.5, 0.9)) -> 
         figures["replaced by a shorter one"] = downloads.run(at_half=lambda: replace(mesh, size // 2 + 1, 2))
         for name in ("replaced by another of the same size", "replaced by a shorter one"):
             if "fetch it again" not in str(figures[name]["result"]):
-                faults.append(f"{name}: {figures[name]['ends']}")
+                faults.append(f"{name}: {figures[name]['result']}")
         figures["chunks in flight, max"] = downloads.most_in_flight
         figures["MB in flight, max"] = downloads.most_in_flight * limits.CHUNK_BYTES / 1e6
         figures["server rss_mb before, max"] = [downloads.rss[0], max(downloads.rss)]
@@ -174,7 +175,7 @@ def soak(folder: Path, size: int, cuts: tuple[float, ...] = (0.1, 0.5, 0.9)) -> 
             faults.append(f"{downloads.most_in_flight} chunks in flight; the limit is {limits.CHUNKS_IN_FLIGHT}")
         if max(downloads.rss) - downloads.rss[0] > GROWTH_MB:
             faults.append(
-                f"the server's memory grew by {max(downloads.rss) - downloads.rss[0]:.1f} MB; the limit is {GROWTH_MB} MB"
+                f"server memory grew by {max(downloads.rss) - downloads.rss[0]:.1f} MB; the limit is {GROWTH_MB} MB"
             )
         faults += server.faults()
     finally:

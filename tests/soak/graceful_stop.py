@@ -5,7 +5,8 @@
 
 One job is stopped at random steps and resumes after each restart. The only checkpoints are those written for the stops.
 Its mesh must equal that of an undisturbed run, byte for byte. `--hung N` adds N stops with the worker stopped by
-SIGSTOP, where the server must kill it after the grace period. """
+SIGSTOP, where the server must kill it after the grace period.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 """Several clients in one process that send requests at random: python -m tests.soak.load_clients FOLDER NUMBER.
 
 stdin has one line of JSON with the server, keys and settings. Each action is written to a journal first, so a process
-that is killed and restarted continues with the jobs that it submitted before. """
+that is killed and restarted continues with the jobs that it submitted before.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@
     python -m tests.soak.silent_connections --folder runs/silent_connections
 
 Runs against an encrypted and an unencrypted server process. Measures a client's request latency before, during and
-after, the time a new client needs to connect, and the time until the server closes each raw connection. """
+after, the time a new client needs to connect, and the time until the server closes each raw connection.
+"""
 
 from __future__ import annotations
 

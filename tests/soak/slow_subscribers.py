@@ -6,7 +6,8 @@
 The phases repeat in turn: no subscribers, twenty that never read, and with --false-acks twenty that acknowledge
 previews without reading. Each phase measures the server's memory, the wall and CPU time of a training step, and the
 latency of another client's requests. At the end one subscriber starts to read. After the previews in flight it gets the
-latest one. """
+latest one.
+"""
 
 from __future__ import annotations
 

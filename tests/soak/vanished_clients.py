@@ -5,7 +5,8 @@
 
 Server and clients run in two network namespaces joined by a virtual cable. The clients watch a job's previews and
 vanish all at once. Measured are the seconds until the server has no subscriber, no preview in flight and no connection,
-and for clients that return, the seconds until previews arrive again. """
+and for clients that return, the seconds until previews arrive again.
+"""
 
 from __future__ import annotations
 
