@@ -219,8 +219,8 @@ def test_message_of_too_many_frames_ends_its_connection(
     encrypted_server: EncryptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        connection_limiter, "LOOK_S", 0.0
-    )  # at every turn: on a fast machine the message would be whole before the first look
+        connection_limiter, "CHECK_INTERVAL_S", 0.0
+    )  # at every step: a fast machine could receive the message whole before the first check
     anna, mallory = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("mallory")
     encrypted_server.server.limiter._one_bytes = 200_000
     own = raw_client(encrypted_server, mallory.pair)

@@ -208,7 +208,7 @@ def test_upload_gives_up_without_progress(scripted_server: ScriptedServer, monke
     monkeypatch.undo()
     _, ends = sending(scripted_server, b"no mesh")
     scripted_server.wait_until(lambda: bool(ends))
-    assert ends[0].code == "bad-input" and "no mesh that can be refined" in ends[0].message
+    assert ends[0].code == "bad-input" and "not a mesh that can be refined" in ends[0].message
     _, ends = sending(scripted_server, bytes(limits.UPLOAD_BYTES + 1))
     assert "12.6 MB; allowed are 12.6; decimate" in ends[0].message
 

@@ -119,7 +119,7 @@ torch.cuda._lazy_init = lambda: begun.append("lazy") or (_ for _ in ()).throw(Ru
 from dreamwright.backend.cli.serve import all_devices
 from tests.testing.scripted_worker_server import ScriptedServer, asked
 from dreamwright.backend.server.workers.worker_protocol import JobFinished
-from dreamwright.shared.messages import AskCapabilities, Resume
+from dreamwright.shared.messages import GetCapabilities
 class Patch:
     def setattr(self, name, value):
         from dreamwright.backend.server import app
@@ -129,7 +129,7 @@ real = app.Server
 import tests.testing.scripted_worker_server as puppets
 puppets.Server = lambda address, folder, devices: real(address, folder, all_devices([]))
 scripted_server = ScriptedServer(Path(sys.argv[1]), Patch())
-devices = scripted_server.request(AskCapabilities()).devices
+devices = scripted_server.request(GetCapabilities()).devices
 name = scripted_server.request(asked()).job.job
 scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
 checkpoints = scripted_server.server.store.job_folder(name) / "checkpoints"
