@@ -95,7 +95,7 @@ def test_pairing_from_paste_to_revocation(
     assert "does not know this computer's key yet" in report["reason"] and report["own"] in report["reason"]
     assert report["let in after"] < 10
     assert report["prop"] == "a red mushroom" and report["owner"] == "anna"
-    assert "does not let this key in any more" in report["shut out"]
+    assert "does not accept your key" in report["shut out"]
     if os.name == "posix":
         assert report["folder"] == "0o700" and set(report["files"].values()) == {"0o600"}
     own = Path(report["own file"])

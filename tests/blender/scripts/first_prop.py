@@ -115,7 +115,7 @@ def start_server() -> Iterator[float]:
     yield from ui_driver.open_tab()
     yield from find("dreamwright.start_server")
     report["before"] = list(
-        ui_driver.addon("labels").connection_text(session().state, session().reason, True, False, "")[1:]
+        ui_driver.addon("labels").connection_text(session().connection_state, session().reason, True, False, "")[1:]
     )
     yield from picture("start")
     begun = time.monotonic()
