@@ -210,7 +210,7 @@ def test_upload_gives_up_without_progress(scripted_server: ScriptedServer, monke
     scripted_server.wait_until(lambda: bool(ends))
     assert ends[0].code == "bad-input" and "not a mesh that can be refined" in ends[0].message
     _, ends = sending(scripted_server, bytes(limits.UPLOAD_BYTES + 1))
-    assert "12.6 MB; allowed are 12.6; decimate" in ends[0].message
+    assert "12.6 MB; at most 12.6 are allowed; decimate" in ends[0].message
 
 
 def test_cancelled_upload_stops(scripted_server: ScriptedServer) -> None:
