@@ -161,7 +161,7 @@ def soak(folder: Path, size: int, cuts: tuple[float, ...] = (0.1, 0.5, 0.9)) -> 
         figures["replaced by another of the same size"] = downloads.run(at_half=lambda: replace(mesh, size, 1))
         figures["replaced by a shorter one"] = downloads.run(at_half=lambda: replace(mesh, size // 2 + 1, 2))
         for name in ("replaced by another of the same size", "replaced by a shorter one"):
-            if "fetch it again" not in str(figures[name]["result"]):
+            if "try again" not in str(figures[name]["result"]):
                 faults.append(f"{name}: {figures[name]['result']}")
         figures["chunks in flight, max"] = downloads.most_in_flight
         figures["MB in flight, max"] = downloads.most_in_flight * limits.CHUNK_BYTES / 1e6

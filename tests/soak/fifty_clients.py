@@ -209,8 +209,9 @@ class Soak:
         last, spent = self.samples[-1] if self.samples else self.idle["before"], time.monotonic() - self._begun
         print(
             f"{spent / 60:.1f} of {seconds / 60:.0f} min (ends "
-            f"{time.strftime('%H:%M', time.localtime(time.time() + seconds - spent))}, then drains): "
-            f"{figures['tickets']} tickets, ended {sum(figures['ended'].values())}, meshes {figures['meshes fetched']}, "
+            f"{time.strftime('%H:%M', time.localtime(time.time() + seconds - spent))}, then drain): "
+            f"{figures['tickets']} tickets, ended {sum(figures['ended'].values())}, "
+            f"meshes {figures['meshes fetched']}, "
             f"request {figures['request ms']['median']:.0f}/{figures['request ms']['p99']:.0f} ms, server "
             f"{last['server rss_mb']:.1f} MB "
             f"{last['server fds']} fds {last['server threads']} threads, faults "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The stages of figure 6: what each one adds, and nothing else."""
+"""The stages of figure 6: the settings that each stage adds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dreamwright.backend.text.prompts import view_words
 
 
 def differing(one: Config, other: Config) -> dict[str, object]:
-    """What `other` has where the two differ."""
+    """Settings of `other` that differ from the base."""
     before, after = config_to_mapping(one), config_to_mapping(other)
     return {f"{s}.{k}": after[s][k] for s in after for k in after[s] if before[s][k] != after[s][k]}
 
@@ -41,7 +41,7 @@ def test_last_stage_equals_the_preset(preset):
 
 
 def test_stages_add_the_papers_settings():
-    """Section 3.2's and A.2's ranges by hand; 1.25 and 1.025 are the middles of [1, 1.5] and U(0.7, 1.35)."""
+    """Section 3.2's and A.2's ranges by hand; 1.25 and 1.025 are the means of [1, 1.5] and U(0.7, 1.35)."""
     stages = [stage_config(PAPER, name) for name in STAGE_NAMES]
     assert differing(PAPER, stages[0]) == pytest.approx({
         "camera.elevation_min": 30.0, "camera.elevation_max": 30.0,
@@ -79,7 +79,7 @@ def test_cameras_prompts_and_lights_of_each_stage(stage, elevations, words, lit)
         config = stage_config(preset, stage)
         cameras = sample_cameras(config.camera, 500, torch.Generator().manual_seed(1))
         quadrants = ((cameras.azimuth + 45) % 360 // 90).unique()
-        assert len(quadrants) == 4, "the base sees all sides, or it could not repeat the front"
+        assert len(quadrants) == 4, "the base stage has cameras on all sides"
         spread = float(cameras.elevation.max() - cameras.elevation.min())
         assert (spread < 1e-3 and abs(float(cameras.elevation[0]) - 30) < 1e-3) if elevations == "one" else spread > 60
         distances = cameras.position.norm(dim=1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A compiled or re-laid network predicts what it did; all views of a step go through it in one call."""
+"""Compilation and channels-last keep predictions, and all views of a step share one network call."""
 
 from __future__ import annotations
 
@@ -41,20 +41,21 @@ def prediction(folder: Path, config: ModelConfig) -> torch.Tensor:
 def test_compiled_network_predicts_the_same() -> None:
     """The smallest of U-Nets, since compiling costs a second or more for each kernel."""
     network = UNet2DConditionModel(
-        sample_size=8, in_channels=3, out_channels=3, block_out_channels=(4,), layers_per_block=1, down_block_types=("DownBlock2D",),
-        mid_block_type=None, up_block_types=("UpBlock2D",), norm_num_groups=2, cross_attention_dim=4,
+        sample_size=8, in_channels=3, out_channels=3, block_out_channels=(4,), layers_per_block=1,
+        down_block_types=("DownBlock2D",), mid_block_type=None, up_block_types=("UpBlock2D",),
+        norm_num_groups=2, cross_attention_dim=4,
     ).eval().requires_grad_(False)  # fmt: skip
     draw = torch.Generator().manual_seed(1)
     inputs = torch.randn(2, 3, 8, 8, generator=draw), torch.tensor([3, 700]), torch.randn(2, 5, 4, generator=draw)
     plain = network(*inputs, return_dict=False)[0]
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch's compiler warns about itself, differently in every version
+        warnings.simplefilter("ignore")  # warnings of torch's compiler differ between versions
         torch._dynamo.utils.counters.clear()
         accelerate(network, ModelConfig(compile="default", channels_last=True))
         fast = network(*inputs, return_dict=False)[0]
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
         torch._dynamo.reset()
-    assert network.config.sample_size == 8  # still the network that denoisers know
+    assert network.config.sample_size == 8  # the compiled network keeps its attributes
     assert float((fast - plain).abs().max()) < 1e-4 * float(plain.abs().max())
 
 
@@ -89,7 +90,7 @@ def test_compiling_without_a_compiler_is_refused(folder: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize(("opposite", "rows"), [(0.0, 8), (1.0, 12)])
 def test_all_views_share_one_network_call(folder: Path, opposite: float, rows: int) -> None:
-    """Conditional and unconditional together, and with Perp-Neg the opposite views too."""
+    """The batch holds conditional and unconditional rows, and opposite views with Perp-Neg."""
     denoiser = load_denoiser(folder)
     batches: list[int] = []
     plain = denoiser.network

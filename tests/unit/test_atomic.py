@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Atomic writes: the whole new file or the whole old one, links followed, permission bits kept, nothing left behind."""
+"""Atomic writes: a complete new or old file, symlinks followed, permission bits kept, no temporary files left."""
 
 from __future__ import annotations
 

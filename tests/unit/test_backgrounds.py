@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Random plain backgrounds: which views have one, and of which colors."""
+"""Random plain backgrounds: their share of views and their colors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ share = st.floats(0, 1, width=32)
 
 
 def test_last_draw_selects_the_background_kind() -> None:
-    """Worked out by hand: 0.1 is below 0.5 * 0.4, 0.3 is below 0.5 only, 0.6 is above."""
+    """By hand: 0.1 is below 0.5 * 0.4, 0.3 is below 0.5 only, 0.6 is above."""
     config = BackgroundConfig(
         random_probability=0.5, random_any_share=0.4, random_kind="grey", random_min=0.3, random_max=0.8
     )
@@ -25,9 +25,7 @@ def test_last_draw_selects_the_background_kind() -> None:
 
 
 @given(share, share, st.integers(0, 2**31))
-def test_colors_are_in_range_and_views_independent(
-    probability: float, anything: float, seed: int
-) -> None:
+def test_colors_are_in_range_and_views_independent(probability: float, anything: float, seed: int) -> None:
     draws = torch.rand(64, 4, generator=torch.Generator().manual_seed(seed))
     ranged = BackgroundConfig(random_probability=probability, random_kind="color", random_min=0.2, random_max=0.6)
     mixed = BackgroundConfig(
@@ -37,5 +35,5 @@ def test_colors_are_in_range_and_views_independent(
     assert chosen.equal(chosen_too)
     assert ((plain >= 0.2 - 1e-6) & (plain <= 0.6 + 1e-6)).all()
     changed = (colors != plain).any(1)
-    assert (chosen | ~changed).all(), "a view without a random background has none of any color either"
+    assert (chosen | ~changed).all(), "a view without a random background has no background color"
     torch.testing.assert_close(colors[changed], draws[changed, :3])

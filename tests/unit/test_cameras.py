@@ -28,7 +28,7 @@ N = 20_000
 
 @pytest.fixture(scope="module")
 def plain() -> Cameras:
-    """Many cameras without perturbation, so that angles and distances can be read off."""
+    """Many cameras without perturbation, so that angles and distances are exact."""
     config = CameraConfig(look_at_std=0.0, up_std=0.0, position_offset=0.0)
     return sample_cameras(config, N, torch.Generator().manual_seed(3))
 
@@ -65,7 +65,7 @@ def test_azimuth_distance_and_focal_are_uniform(plain: Cameras) -> None:
 
 
 def test_look_at_has_the_papers_covariance() -> None:
-    """The look-at point is the ray of the picture's center nearest to it: its variance per axis is 0.2."""
+    """The central ray passes through the look-at point, whose variance per axis is 0.2."""
     config = CameraConfig(position_offset=0.0, up_std=0.0)
     draws = sample_cameras(config, N, torch.Generator().manual_seed(5))
     aimed = sample_cameras(

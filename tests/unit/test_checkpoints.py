@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checkpoints on disk: what is damaged, foreign, newer or another run's is never resumed, and the one before is."""
+"""Checkpoints on disk: damaged, foreign, newer or other runs' files are refused, or the previous one is used."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_newer_version_falls_back_to_the_previous_checkpoint(saved: tuple[Job, P
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.999])
 def test_flipped_bit_anywhere_falls_back(share: float, saved: tuple[Job, Path]) -> None:
-    """A flip may make JSON, a number, a name or a tensor wrong; whatever it is, step 4 is what counts."""
+    """A flipped bit may damage JSON, a number, a name or a tensor. The checkpoint of step 4 is loaded in each case."""
     job, folder = saved
     data = bytearray((folder / NEWEST).read_bytes())
     data[int(share * len(data))] ^= 0x10
@@ -110,7 +110,7 @@ def test_optimizer_state_that_does_not_fit_is_refused(mistake: str, oracle: Know
 
 
 def test_disk_error_is_reported_in_one_line(tmp_path: Path) -> None:
-    """safetensors has an error type of its own for it; a folder in the way stands for the full disk."""
+    """safetensors raises its own error type. A folder at the path of the file simulates the disk error."""
     (tmp_path / f"{NEWEST}.part").mkdir()
     job = make_job("a ball", "oracle", "draft", quick_config())
     with pytest.raises(CheckpointError, match="--work") as caught:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Augmentation of the classifier's training images: moved and degraded, but of the same prop, color and view."""
+"""Augmentation of the classifier's training images: shifted and degraded, with the same prop, color and view."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_blur_is_a_gaussian_of_the_configured_width(monkeypatch: pytest.MonkeyPa
     images[:, :, 7, 7] = 1.0
     out = worn(images, torch.Generator().manual_seed(0))
     sharp = (out == images).flatten(1).all(1)
-    assert 5 < sharp.sum() < 35  # half of the pictures stay sharp
+    assert 5 < sharp.sum() < 35  # half of the images are not blurred
     dot = out[~sharp].mean((0, 1))
     across = torch.arange(15.0) - 7
     assert float(dot.sum()) == pytest.approx(1.0, abs=1e-5)
@@ -58,7 +58,7 @@ def test_without_zoom_and_shift_images_are_only_mirrored(monkeypatch: pytest.Mon
 def test_saturation_and_contrast_by_hand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """(0.6, 0.4, 0.5) has a grey of 0.5, which is its picture's mean too: doubled twice it is (0.9, 0.1, 0.5)."""
+    """(0.6, 0.4, 0.5) has a grey of 0.5, which is also its image's mean; doubled twice it is (0.9, 0.1, 0.5)."""
     monkeypatch.setattr(train_classifier, "NOISE", 0.0)
     monkeypatch.setattr(train_classifier, "GAIN", (2.0, 2.0))
     images = torch.tensor([0.6, 0.4, 0.5]).view(1, 3, 1, 1).expand(4, 3, 9, 9)

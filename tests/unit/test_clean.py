@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Cleaning leaves one sound surface: floaters and cavities gone, real parts kept, smoothing takes ripples, not size."""
+"""Cleaning gives one closed surface without floaters and cavities; smoothing removes ripples and keeps the volume."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_tetrahedron_is_watertight_with_its_volume() -> None:
     assert signed_volume(surface) == pytest.approx(1 / 6)
     assert (np.einsum("ij,ij->i", vertex_normals(surface), CORNERS - CORNERS.mean(axis=0)) > 0).all()
     assert not is_watertight(TETRAHEDRON[:3])
-    assert not is_watertight(np.concatenate([TETRAHEDRON[:3], TETRAHEDRON[3:, ::-1]]))  # one face turned over
+    assert not is_watertight(np.concatenate([TETRAHEDRON[:3], TETRAHEDRON[3:, ::-1]]))  # one flipped face
 
 
 def test_inverted_surface_is_turned_outward() -> None:
@@ -94,7 +94,7 @@ def test_floaters_are_removed_and_solid_parts_kept() -> None:
     kept, dropped = drop_floaters(raw, lambda mu: query_density(field, mu))
     assert dropped == 1 and kept.vertices[:, 0].max() < 0.32 and kept.vertices[:, 2].max() > 0.5
     weak, dropped = drop_floaters(raw, lambda mu: np.ones(len(mu)), keep_area_share=0.1)
-    assert dropped == 2 and face_components(weak.faces).max() == 0  # the small part is see-through: it goes too
+    assert dropped == 2 and face_components(weak.faces).max() == 0  # the small part is transparent and removed as well
     solid, dropped = drop_floaters(raw, lambda mu: np.full(len(mu), 1e3), keep_area_share=0.1)
     assert dropped == 1 and face_components(solid.faces).max() == 1
 
@@ -129,7 +129,7 @@ def test_smoothing_keeps_volume_and_corners() -> None:
     assert signed_volume(smooth) == pytest.approx(signed_volume(rough), rel=1e-6)
     cube = surface_of(AnalyticField(box((0.3, 0.3, 0.3)), bounding_radius=0.7, softness=0.002))
     moved = np.linalg.norm(taubin_smooth(cube, 4).vertices - cube.vertices, axis=1)
-    assert moved.max() < 1.4 / 48  # no vertex, at corners either, moves by a cell
+    assert moved.max() < 1.4 / 48  # no vertex, including those at corners, moves by a cell
 
 
 SHAPES = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""CLIP guidance against transformers' own scores and processor, its augmentations against hand-made pictures."""
+"""CLIP guidance against the scores and processor of transformers, and its augmentations against images made by hand."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def conditioned(model, prompt: str, views: int):
 
 
 def own_logits(reference, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-    """transformers' logits_per_image of pictures that are as large as the network takes."""
+    """transformers' logits_per_image of images of the network's input size."""
     network, tokenizer = reference
     pixels = (images - torch.tensor(MEAN, dtype=images.dtype).view(3, 1, 1)) / torch.tensor(
         STD, dtype=images.dtype
@@ -66,7 +66,7 @@ def test_scores_are_logits_over_the_scale(model, reference):
     images = pictures(3, SIDE)
     expected = own_logits(reference, images, PROMPTS) / reference[0].logit_scale.exp()
     assert torch.allclose(model.scores(images, PROMPTS), expected, atol=1e-6)
-    assert expected.std() > 1e-3  # or the comparison would say nothing
+    assert expected.std() > 1e-3  # the scores must differ for the comparison to mean anything
 
 
 def test_gradient_is_that_of_the_negative_score(model, reference):
@@ -116,7 +116,7 @@ def test_uncropped_white_view_is_the_plain_image(model):
     assert torch.allclose(layers.color, plain.gradient, atol=1e-9)
     assert torch.allclose(
         layers.opacity, -plain.gradient.sum(1, keepdim=True), atol=1e-9
-    )  # d picture / d opacity = -white
+    )  # d image / d opacity = -white
 
 
 def test_crops_have_own_backgrounds_and_scores_average(model):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pits of a solid are filled, and what is wide stays open."""
+"""Morphological closing: narrow pits of a solid are filled and wide ones stay open."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ with warnings.catch_warnings():
 
 
 def weights_by_loop(tau: torch.Tensor, deltas: torch.Tensor) -> torch.Tensor:
-    """Eq 5 as it is written, one sample after the other."""
+    """Eq 5 as a loop over samples."""
     weights = torch.zeros_like(tau, dtype=torch.float64)
     for ray in range(tau.shape[0]):
         remaining = 1.0

@@ -27,7 +27,7 @@ HOUSE = ("backend", "shared", "blender_addon")
 
 
 def imports_of(path: Path) -> set[str]:
-    """Every module that a file imports, also inside functions, by its absolute name."""
+    """Absolute names of all modules that a file imports, including imports inside functions."""
     found: set[str] = set()
     folder = path.relative_to(ROOT).parent.parts
     package = [*folder] if folder[0] == "blender_addon" else ["dreamwright", *folder]
@@ -46,7 +46,7 @@ def files_under(*folders: str) -> list[Path]:
 
 
 LEAVES = {"config", "errors"}
-# What a package may import besides itself; a package that is not listed may import any.
+# Packages that each package may import besides itself; one that is not listed may import any.
 MAY_IMPORT = {
     "config": {"errors"},
     "runtime": {"errors"},
@@ -79,7 +79,7 @@ def test_packages_import_only_lower_layers(package: str) -> None:
 
 
 def test_bpy_and_zmq_imports_stay_in_their_packages() -> None:
-    """And the add-on never torch, nor anything of the backend."""
+    """The add-on imports neither torch nor the backend."""
     users = {p.relative_to(BACKEND).as_posix() for p in BACKEND.rglob("*.py") if "bpy" in imports_of(p)}
     assert users == {"cli/demo_scene.py"}
     doors = {p.relative_to(BACKEND).as_posix() for p in BACKEND.rglob("*.py") if "zmq" in imports_of(p)}
@@ -99,7 +99,7 @@ def test_bpy_and_zmq_imports_stay_in_their_packages() -> None:
 
 
 def test_addon_and_shared_code_start_no_threads() -> None:
-    """Python threads crash Blender in ways that nobody can trace."""
+    """Python threads crash Blender."""
     for folder in ("blender_addon", "shared"):
         for path in (ROOT / folder).rglob("*.py"):
             assert not imports_of(path) & {
@@ -141,12 +141,12 @@ def test_every_package_folder_is_installed() -> None:
 
 
 def test_cfg_form_of_omega() -> None:
-    """So diffusers' guidance_scale is 1 + omega."""
+    """eps = (1 + omega) eps_c - omega eps_u, so diffusers' guidance_scale is 1 + omega."""
     assert float(guided(torch.tensor(3.0), torch.tensor(1.0), 20.0)) == 21 * 3 - 20 * 1
 
 
 def test_guidance_gradient_is_summed_over_pixels() -> None:
-    """Four times the pixels, alike, give the same gradient a pixel: nothing is divided by their number."""
+    """Four times as many equal pixels give the same gradient per pixel: the sum is not divided by their number."""
     norms = []
     for size in (8, 16):
         oracle = GaussianOracle(torch.full((3, size, size), 0.5), 0.0)
@@ -162,7 +162,7 @@ def test_guidance_gradient_is_summed_over_pixels() -> None:
 
 
 def test_step_averages_over_views() -> None:
-    """Two views with the same picture move the field as one does."""
+    """Two views with the same image give the update of one."""
     oracle = KnownImages(lambda cameras: torch.full((len(cameras), 3, 16, 16), 0.2), 16)
     gradients = []
     for views in (1, 2):

@@ -15,7 +15,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-NAMED_FILE = re.compile(r"`((?:backend|shared|blender_addon|tests|tools|benchmarks|docs)/[\w./-]+\.(?:py|sh|md))(?:::[\w.]+)?`")
+NAMED_FILE = re.compile(
+    r"`((?:backend|shared|blender_addon|tests|tools|benchmarks|docs)/[\w./-]+\.(?:py|sh|md))(?:::[\w.]+)?`"
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Exported files hold what the mesh holds, pass the Khronos validator, show color in Blender, and never destroy."""
+"""Exported files hold what the mesh holds, pass the Khronos validator, show color in Blender, and keep the old file on
+failure.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ def glb_json(path: Path) -> dict:
 
 
 def unavailable(reason: str) -> None:
-    """A missing tool fails in CI, where it must be there, and skips with its reason elsewhere."""
+    """Fail in CI, where the tool is required, and skip with a reason elsewhere."""
     if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
         pytest.fail(reason)
     pytest.skip(reason)
@@ -159,7 +161,7 @@ def test_blender_connects_colors_to_base_color(mesh: Mesh, files: dict[str, Path
     assert lines, result.stdout + result.stderr
     report = json.loads(lines[0][len("REPORT") :])
     assert report["attribute"] == ["Color", "CORNER", "BYTE_COLOR"]
-    # The node names no layer: it shows the object's default color attribute, which is ours.
+    # The node names no layer: it shows the object's default color attribute, which is the exported one.
     assert report["wired"] == ["ShaderNodeVertexColor", "", "Color"] and report["default"] == "Color"
     assert report["metallic"] == 0.0 and report["roughness"] == pytest.approx(0.95)
     assert report["name"] == 'a "red" mushroom é' and report["properties"] == PROVENANCE
@@ -188,7 +190,9 @@ def test_unusable_folders_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     def refuse(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(output_files.tempfile, "TemporaryFile", refuse)  # root may write anywhere, so refuse by hand
+    monkeypatch.setattr(
+        output_files.tempfile, "TemporaryFile", refuse
+    )  # root may write anywhere, so the error is simulated
     with pytest.raises(ExportError, match="takes no files .Permission denied"):
         check_output_path(tmp_path / "prop.glb")
 
@@ -198,9 +202,7 @@ def test_checking_a_path_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failed_export_keeps_the_old_file(
-    mesh: Mesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_export_keeps_the_old_file(mesh: Mesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "prop.glb"
     path.write_bytes(b"precious")
     with pytest.raises(ExportError, match="no JSON"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The extracted surface lies where the density says, is closed, and its threshold follows opacity and depth."""
+"""The extracted surface is closed and lies at its iso-value; the automatic threshold follows opacity and depth."""
 
 from __future__ import annotations
 
@@ -42,10 +42,12 @@ def refined(field: AnalyticField, resolution: int, threshold: float) -> tuple[Su
 
 @pytest.mark.parametrize("softness", [0.03, 0.01, 0.0005])
 def test_sphere_radius_volume_and_genus(softness: float) -> None:
-    """tau is half of its peak exactly at the radius, however soft the edge is next to the cells."""
+    """tau is half of its peak exactly at the radius, for any softness of the edge relative to the cells."""
     field = AnalyticField(sphere(0.5), peak=100.0, softness=softness, bounding_radius=0.8)
     raw, (surface, grid) = extract_surface(sample_density_grid(field, 40), 50.0), refined(field, 40, 50.0)
-    assert np.abs(np.linalg.norm(raw.vertices, axis=1) - 0.5).max() < grid.cell  # the grid alone knows no better
+    assert (
+        np.abs(np.linalg.norm(raw.vertices, axis=1) - 0.5).max() < grid.cell
+    )  # accuracy of the grid without refinement
     assert np.abs(np.linalg.norm(surface.vertices, axis=1) - 0.5).max() < 0.05 * grid.cell
     assert signed_volume(surface) == pytest.approx(4 / 3 * math.pi * 0.5**3, rel=0.01)
     assert is_manifold(surface.faces) and euler_number(surface.faces) == 2
@@ -160,7 +162,7 @@ def test_threshold_recovers_a_soft_sphere_at_any_scale(peak: float) -> None:
     assert threshold == choose_threshold(grid)  # deterministic
     other = sample_density_grid(field, 51)
     again = np.linalg.norm(extract_surface(other, choose_threshold(other)).vertices, axis=1).mean()
-    assert again == pytest.approx(radius, abs=0.5 * grid.cell)  # not swayed by where the nodes happen to lie
+    assert again == pytest.approx(radius, abs=0.5 * grid.cell)  # independent of the position of the grid nodes
 
 
 def test_thin_fog_is_not_meshed() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which folders are loaded as a latent family, and which are refused in one line that says why."""
+"""Folders that load as a latent family, and folders that are refused with a one-line reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.testing.tiny_pipeline import write_pipeline
 
 
 def test_old_vae_attention_names_are_mapped(copy):
-    """Stable Diffusion 1.x's VAE on the hub says query, key, value, proj_attn."""
+    """Stable Diffusion 1.x's VAE on the hub has the names query, key, value, proj_attn."""
     path = copy("sd15")
     file = path / "vae" / "diffusion_pytorch_model.safetensors"
     renamed = {}
@@ -167,7 +167,7 @@ def test_unsupported_settings_are_refused(folders, name, config, message):
 
 
 def test_family_table_matches_diffusers():
-    """The table of families against the constructors of the pipelines themselves."""
+    """The table of families against the constructors of the diffusers pipelines."""
     import inspect
 
     for family in SUPPORTED:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Networks of latent families get the inputs, and give the outputs, that they have in diffusers' own pipelines."""
+"""Networks of latent families have the same inputs and outputs as in the diffusers pipelines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROMPTS = ["a red mushroom, front view", "a blue chair"]
 
 
 def recorded(network: torch.nn.Module) -> list[dict[str, Any]]:
-    """From now on, every call of the network: what it was given, by name, and what it answered."""
+    """Record the inputs, by name, and the output of every later call of the network."""
     calls: list[dict[str, Any]] = []
 
     def record(module: Any, args: tuple, kwargs: dict, output: tuple) -> None:
@@ -39,7 +39,7 @@ def recorded(network: torch.nn.Module) -> list[dict[str, Any]]:
 
 
 def peer(folder: Path) -> Any:
-    """The pipeline as diffusers itself loads it."""
+    """The pipeline loaded by diffusers."""
     index = json.loads((folder / "model_index.json").read_text())
     absent = {part: None for part in ("text_encoder_3", "tokenizer_3") if part in index and index[part] == [None, None]}
     pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False, **absent)
@@ -59,7 +59,7 @@ def run(pipeline: Any, **options: Any) -> Any:
 @pytest.mark.parametrize("negative", [None, "an ugly photo"])
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_network_inputs_and_outputs_equal_diffusers(folders, name, negative):
-    """Text states, pooled text, picture sizes, times and latents of every call of a run of the pipeline."""
+    """Compares text states, pooled text, image sizes, times and latents of every call in a pipeline run."""
     pipeline = peer(folders[name])
     theirs = recorded(pipeline.transformer if hasattr(pipeline, "transformer") else pipeline.unet)
     run(pipeline, negative_prompt=None if negative is None else [negative] * 2)
@@ -82,13 +82,13 @@ def test_network_inputs_and_outputs_equal_diffusers(folders, name, negative):
         for key, value in call.items():
             expected = value.expand(4) if key == "timestep" else value
             torch.testing.assert_close(mine[key], expected, rtol=1e-4, atol=1e-5, check_dtype=False)
-    # And the comparison can fail: other text makes another answer.
+    # Other text gives another output, so the comparison can fail.
     assert (denoiser.predict_raw(call["sample"], t, conditioning[[2, 3, 0, 1]]) - call["output"]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3"])
 def test_latents_are_scaled_as_in_diffusers(folders, name):
-    """Decoding: the pipeline's own latents give its own picture. Encoding is its inverse, on the posterior's mean."""
+    """Decoding the pipeline's latents gives its image. Encoding is the inverse, at the mean of the posterior."""
     pipeline = peer(folders[name])
     final: list[torch.Tensor] = []
 
@@ -133,14 +133,14 @@ def test_encoders_run_once_and_share_a_cache_entry(folders, tmp_path, name, enco
     for key, tensor in rows.tensors.items():
         assert torch.equal(cached.tensors[key][0], tensor[1])
     (file,) = tmp_path.iterdir()
-    save_file({"hidden": load_file(file)["hidden"]}, file)  # an entry without its pooled text counts as none
+    save_file({"hidden": load_file(file)["hidden"]}, file)  # an entry without pooled text is ignored
     third = load_denoiser(folders[name], cache=tmp_path)
     assert torch.equal(third.embed(["a red chair"]).tensors["pooled"][0], rows.tensors["pooled"][0])
     assert third.text.is_loaded
 
 
 def test_truncated_prompt_warning_quotes_the_cut_text(folders):
-    """The tiny tokenizers spell letter by letter, so CLIP's 77 tokens are 75 letters; T5 reads 256."""
+    """The tiny tokenizers have one token per letter, so CLIP's 77 tokens are 75 letters; T5 reads 256."""
     words = ["mushroom"] * 9 + ["toadstool", "on", "Mars"]  # 72 + 9 + ... letters
     prompt = " ".join(words)
     (warning,) = load_denoiser(folders["sd15"]).check_prompt(prompt)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The noise levels of latent families, and what their predictions mean, are those of diffusers' own schedulers."""
+"""Noise levels and predictions of latent families equal those of the diffusers schedulers."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def test_noise_levels_equal_the_schedulers_add_noise(copy, case):
     assert told.tolist() == [0, round(0.37 * (steps - 1)), steps - 1]
     alpha, sigma = (level.view(3, 1, 1, 1) for level in denoiser.alpha_sigma(t))
     if config.get("timestep_spacing") == "trailing":
-        scheduler.set_timesteps(steps)  # these know their levels only once they know their steps: here all
+        scheduler.set_timesteps(steps)  # these schedulers set their levels by the number of steps: here all
     expected = scheduler.add_noise(x, eps, told)
-    if kind.startswith("Euler"):  # in the coordinates x + sigma' eps, which the network never sees
+    if kind.startswith("Euler"):  # in the coordinates x + sigma' eps, unlike the network's input
         levels = torch.tensor([float(scheduler.sigmas[scheduler.timesteps.tolist().index(k)]) for k in told]).view(
             3, 1, 1, 1
         )
         expected = expected / (levels**2 + 1).sqrt()
     torch.testing.assert_close(alpha * x + sigma * eps, expected, rtol=1e-4, atol=1e-4)
     last_signal = float(alpha[-1, 0, 0, 0])
-    assert (last_signal < 3e-4) == ("zero-snr" in case)  # diffusers keeps 2^-24 of the signal's power in some samplers
+    assert (last_signal < 3e-4) == ("zero-snr" in case)  # some diffusers samplers keep 2^-24 of the signal's power
 
 
 @pytest.mark.parametrize(

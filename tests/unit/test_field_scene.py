@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The field scene: eq 10 from the first step on, and a health check that does not depend on the size of the scene."""
+"""The field scene: the orientation loss of eq 10, and a health check that is independent of the scene's size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.testing.oracles import KnownImages
 from tests.testing.tiny_model import quick_config
 
 SMALL_PAPER = ("field.hidden_width=16", "render.samples=32", "render.resolution=16", "run.views_per_step=1")
-# Everything but eq 10 and the guidance, which is silent.
+# All losses except eq 10 are off; the guidance gradient is zero.
 ORIENTATION_ONLY = (
     "regularizers.opacity_start=0",
     "regularizers.opacity_end=0",
@@ -31,8 +31,8 @@ ORIENTATION_ONLY = (
 )
 
 
-class Silent:
-    """A guidance that asks for no change."""
+class ZeroGuidance:
+    """A guidance whose gradient is zero."""
 
     def gradient(self, image, cameras, conditioning, generator, progress) -> GuidanceResult:
         return GuidanceResult(torch.zeros_like(image), {})
@@ -40,11 +40,11 @@ class Silent:
 
 def scene_of(config: Config) -> FieldScene:
     oracle = KnownImages(lambda cameras: torch.full((len(cameras), 3, 16, 16), 0.3), 16)
-    return FieldScene(config, Silent(), PromptEmbeddings(oracle, "a ball", config.guidance), 0)
+    return FieldScene(config, ZeroGuidance(), PromptEmbeddings(oracle, "a ball", config.guidance), 0)
 
 
 def gradients(config: Config) -> Tensor:
-    """The gradients of the first step, one row of numbers."""
+    """The gradients of the first step, concatenated."""
     scene = scene_of(config)
     scene._backward()
     found = [p.grad.reshape(-1) for p in parameters_of(scene.optimizer) if p.grad is not None]
@@ -53,7 +53,7 @@ def gradients(config: Config) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["voxels", "paper"])
 def test_orientation_loss_enters_the_first_unlit_step(kind: str) -> None:
-    """Twice the weight is twice the gradient, and no weight is none: eq 10 is the only term of the loss."""
+    """The gradient is proportional to the weight, because eq 10 is the only term of the loss."""
     base = (
         quick_config(*ORIENTATION_ONLY)
         if kind == "voxels"
@@ -116,7 +116,7 @@ class Ball(Field):
     ("bounding_radius", "radius", "tau", "verdict"),
     [
         (1.4, 0.3, 100.0, "fine"),
-        (1.4, 1.2, 100.0, "fine"),  # fills every view of the middle, (1.2 / 1.4)^2 = 0.73 of the sphere's disc
+        (1.4, 1.2, 100.0, "fine"),  # fills every central view, (1.2 / 1.4)^2 = 0.73 of the sphere's disc
         (1.4, 1.4, 100.0, "full"),
         (1.4, 1.4, 8.0, "full"),  # fog: 1 - exp(-8 * 2.8) through the middle
         (1.4, 1.4, 0.5, "fine"),  # thin fog, 0.75 through the middle
@@ -129,7 +129,9 @@ class Ball(Field):
         (1.4, 0.0, 100.0, "empty"),
     ],
 )
-def test_full_is_relative_to_the_bounding_sphere(bounding_radius: float, radius: float, tau: float, verdict: str) -> None:
+def test_full_is_relative_to_the_bounding_sphere(
+    bounding_radius: float, radius: float, tau: float, verdict: str
+) -> None:
     scene = scene_of(
         quick_config(f"field.bounding_radius={bounding_radius}", "render.occupancy_resolution=0", "render.samples=64")
     )
@@ -142,4 +144,4 @@ def test_full_is_relative_to_the_bounding_sphere(bounding_radius: float, radius:
 def test_untouched_field_is_not_full(preset: str) -> None:
     config = apply_settings(PRESETS[preset].config, ["field.hidden_width=16", "render.samples=32"])
     health = scene_of(config).check()
-    assert health.verdict == "fine" and health.figures["opacity_mass"] > 0.92, "a view of a part shows nothing but fog"
+    assert health.verdict == "fine" and health.figures["opacity_mass"] > 0.92, "a zoomed view shows only fog"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Both fields: encodings and biases against closed forms, normals against finite differences."""
+"""Both field types: encodings and biases against closed forms, normals against finite differences."""
 
 from __future__ import annotations
 
@@ -76,9 +76,7 @@ def test_density_bias_before_or_after_the_activation(kind: str) -> None:
 
 
 @given(raw=st.floats(-30, 30), bias=st.floats(0, 50), activation=st.sampled_from(["exp", "softplus"]))
-def test_density_bias_keeps_gradients_beyond_the_cut(
-    raw: float, bias: float, activation: str
-) -> None:
+def test_density_bias_keeps_gradients_beyond_the_cut(raw: float, bias: float, activation: str) -> None:
     config = FieldConfig(density_activation=activation, density_scale=2.0, density_bias_on="density")
     values = torch.tensor([raw], dtype=torch.float64, requires_grad=True)
     blob = torch.tensor([bias], dtype=torch.float64)
@@ -121,10 +119,8 @@ def test_mlp_normals_equal_finite_differences(config: FieldConfig, generator: to
 
 
 @pytest.mark.parametrize("config", [VOXELS, RAW_VOXELS], ids=["bias on density", "bias on raw values"])
-def test_voxel_normals_equal_finite_differences(
-    config: FieldConfig, generator: torch.Generator
-) -> None:
-    """The initial blob is smooth, so that central differences on the grid and of the density agree within 3 degrees."""
+def test_voxel_normals_equal_finite_differences(config: FieldConfig, generator: torch.Generator) -> None:
+    """The density bias is smooth, so differences on the grid and of the density agree within 3 degrees."""
     field = build_field(config, generator)
     field.begin_step(0.0)
     directions = torch.nn.functional.normalize(torch.randn(60, 3, generator=generator), dim=1)
@@ -139,9 +135,7 @@ def test_voxel_normals_equal_finite_differences(
 
 
 @pytest.mark.parametrize("config", [VOXELS, MLP], ids=["voxels", "mip-mlp"])
-def test_ranges_of_albedo_density_and_normals(
-    config: FieldConfig, generator: torch.Generator
-) -> None:
+def test_ranges_of_albedo_density_and_normals(config: FieldConfig, generator: torch.Generator) -> None:
     field = build_field(config, generator)
     field.begin_step(0.2)
     sample = field.query(torch.rand(50, 3, generator=generator) - 0.5, with_normals=True)
@@ -160,15 +154,13 @@ def test_shading_gradients_reach_every_parameter(config: FieldConfig, generator:
 
 def test_same_seed_builds_the_same_field() -> None:
     first, second = (build_field(MLP, torch.Generator().manual_seed(4)) for _ in range(2))
-    for a, b in zip(first.parameters(), second.parameters()):
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 @given(size=st.integers(1, 9), more=st.integers(1, 9), channels=st.integers(1, 3), seed=st.integers(0, 999))
-def test_level_upsampling_is_trilinear(
-    size: int, more: int, channels: int, seed: int
-) -> None:
-    """Against torch's interpolate with vertices on the faces, in float64, at random sizes."""
+def test_level_upsampling_is_trilinear(size: int, more: int, channels: int, seed: int) -> None:
+    """Against torch's interpolate with align_corners, in float64, at random sizes. Gradients are compared as well."""
     draws = torch.Generator().manual_seed(seed)
     larger = size + more
     grid = torch.randn(1, channels, size, size, size, generator=draws, dtype=torch.float64, requires_grad=True)

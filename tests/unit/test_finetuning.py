@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A run can begin from another run's field, with another prompt: the paper's iterative refinement (figure 4)."""
+"""Fine-tuning: a run starts from the field of another run with another prompt (figure 4 of the paper)."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_finetune_share_is_in_the_fingerprint_with_a_field_only() -> None:
 def test_restart_reloads_the_initial_field(
     finished: tuple[Job, RunState, Path], oracle: KnownImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first step goes wrong; what comes after it began where the origin ends, not from a fresh field."""
+    """The first step diverges; the restarted run starts from the initial field, not from a fresh one."""
     _, state, folder = finished
     run = refined(oracle, read_initial_field(folder), "run.max_restarts=1")
     begun = []

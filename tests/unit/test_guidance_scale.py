@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One number with two names: the paper's omega, and diffusers' guidance_scale = 1 + omega."""
+"""Two names of one setting: the paper's omega, and diffusers' guidance_scale = 1 + omega."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.testing.tiny_model import QUICK, save_tiny_model
         (["guidance.guidance_scale=1"], 0.0),
         (["guidance.guidance_scale=8.5", "guidance.omega=7.5"], 7.5),
         (["guidance.omega=7.6", "guidance.guidance_scale=8.6"], 7.6),
-        (["guidance.guidance_scale=3", "guidance.guidance_scale=4"], 3.0),  # the last one counts, as for any setting
+        (["guidance.guidance_scale=3", "guidance.guidance_scale=4"], 3.0),  # the last one applies, as for any setting
     ],
 )
 def test_guidance_scale_is_omega_plus_one(settings: list[str], omega: float) -> None:
@@ -90,7 +90,7 @@ def test_negative_prompt_and_perp_neg_together() -> None:
     got = ScoreDistillation(oracle, config).gradient(image, None, views, torch.Generator().manual_seed(0), 0.0).gradient
 
     noise_stream = torch.Generator().manual_seed(0)
-    torch.rand(2, generator=noise_stream)  # the times come first
+    torch.rand(2, generator=noise_stream)  # the times are drawn first
     eps = torch.randn(2, 3, size, size, generator=noise_stream).double()
     t = torch.tensor(0.6, dtype=torch.float64)
     alpha, sigma = torch.cos(torch.pi * t / 2), torch.sin(torch.pi * t / 2)

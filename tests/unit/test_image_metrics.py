@@ -24,7 +24,7 @@ def plain(*color: float, size: int = 4) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("color", "expected"),
     # Published CIELAB a*, b* of sRGB's primaries: red (80.09, 67.20), green (-86.18, 83.18), blue (79.19, -107.86);
-    # grays have none; steelblue (-4.08, -32.19). The tolerance is that of their two decimals.
+    # grays have none; steelblue (-4.08, -32.19). The tolerance is the rounding of the published two decimals.
     [
         ((1, 0, 0), math.hypot(80.09, 67.20)),
         ((0, 1, 0), math.hypot(86.18, 83.18)),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""No circles between modules: imports at module level form a directed acyclic graph in every package."""
+"""Import cycles: module-level imports form a directed acyclic graph in every package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("backend", "shared", "blender_addon")
 
 
 def module_files(root: Path, package: str) -> dict[str, Path]:
-    """Files by module name; the add-on's link to `shared` is left out."""
+    """Files by module name, without the add-on's symlink to `shared`."""
     found = {}
     for path in sorted((root / package).rglob("*.py")):
         parts = list(path.relative_to(root).with_suffix("").parts)
@@ -29,7 +29,7 @@ def is_type_checking(node: ast.If) -> bool:
 
 
 def top_level_imports(body: list[ast.stmt]) -> list[ast.ImportFrom]:
-    """Relative imports that run when the module is imported: not those in functions or for type checkers."""
+    """Relative imports at module level, without those in functions or under TYPE_CHECKING."""
     found: list[ast.ImportFrom] = []
     for node in body:
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -61,7 +61,7 @@ def import_graph(root: Path, package: str) -> dict[str, set[str]]:
 
 
 def find_cycle(graph: dict[str, set[str]]) -> list[str]:
-    """Modules of one circle; [] when there is none."""
+    """Modules of one import cycle; [] if there is none."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -70,9 +70,9 @@ def find_cycle(graph: dict[str, set[str]]) -> list[str]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_package_has_no_import_circle(package: str) -> None:
+def test_package_has_no_import_cycle(package: str) -> None:
     graph = import_graph(ROOT, package)
-    assert len(graph) > 10 and sum(map(len, graph.values())) > 10, "the imports are found"
+    assert len(graph) > 10 and sum(map(len, graph.values())) > 10, "the graph has imports"
     assert find_cycle(graph) == []
 
 
@@ -89,7 +89,7 @@ def test_package_has_no_import_circle(package: str) -> None:
         ("from .b import x", "if True:\n    from .a import y", True),
     ],
 )
-def test_finds_circles(tmp_path: Path, a: str, b: str, is_circle: bool) -> None:
+def test_cycle_detection(tmp_path: Path, a: str, b: str, is_circle: bool) -> None:
     package = tmp_path / "package"
     (package / "sub").mkdir(parents=True)
     files = {"__init__": "", "a": a, "b": b, "sub/__init__": "", "sub/c": "from ..a import z"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""No part of a model is replaced by a library's default: a damaged folder is refused by name or gives equal numbers."""
+"""Damaged model folders are refused by name or give equal outputs, and never fall back to library defaults."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def numbers(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    """Everything that a run takes from a model: embeddings, noise levels, a prediction, latents."""
+    """The outputs of a model that a run uses: embeddings, noise levels, a prediction, latents."""
     if name == "clip":
         model = load_image_text(folder)
         pixels = torch.rand(1, 3, 40, 48, generator=torch.Generator().manual_seed(1))
@@ -54,7 +54,7 @@ def numbers(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def check_refused_or_same(folder: Path, name: str, whole: dict[str, torch.Tensor], what: str) -> str:
-    """ "refused" or "same"; a damage that is refused must be a fault for `verify` as well."""
+    """ "refused" or "same". A refused damage must be a fault in `verify` as well."""
     try:
         found = numbers(folder, name)
     except ModelError as error:
@@ -85,9 +85,7 @@ def damaged(path: Path) -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_missing_or_damaged_files_are_refused_by_name(
-    folders: dict[str, Path], name: str, tmp_path: Path
-) -> None:
+def test_missing_or_damaged_files_are_refused_by_name(folders: dict[str, Path], name: str, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders[name], tmp_path / "m"))
     whole = numbers(folder, name)
     assert is_sound(folder)
@@ -100,7 +98,7 @@ def test_missing_or_damaged_files_are_refused_by_name(
                 same.add((path.name, way))
             path.unlink(missing_ok=True)
             path.write_bytes(content)
-    # A word-level tokenizer is its own vocabulary; a tokenizer that spells letter by letter has no merges.
+    # A word-level tokenizer is its own vocabulary; a tokenizer with one token per letter has no merges.
     assert same <= {("domain.json", "removed"), ("merges.txt", "cut in half")}
 
 
@@ -136,7 +134,7 @@ def test_damage_is_found_before_weights_are_loaded(
 
 
 def test_fewer_layers_than_weights_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
-    """The library would log that it left tensors out, and run a shallower network."""
+    """diffusers would only log the unused tensors and run a shallower network."""
     folder = Path(shutil.copytree(folders["sd15"], tmp_path / "m"))
     path = folder / "text_encoder" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 1}))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What decides a run's fingerprint: prompt, model contents, scene, settings and what it starts from."""
+"""A run's fingerprint: prompt, model contents, scene, identity settings and initial field."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_model_is_identified_by_its_contents(tmp_path: Path, monkeypatch: pytest
     assert identify_model(field_job("copy")).fingerprint() in same
 
 
-def test_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_missing_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         identify_model(field_job(str(tmp_path / "nothing")))
 
@@ -55,7 +55,7 @@ def test_fingerprint_covers_all_identity_settings() -> None:
     ]
     assert len({other.fingerprint() for other in (job, *others)}) == len(others) + 1
     digests = [field_job(model=name, model_digest="1" * 64).fingerprint() for name in ("a", "b")]
-    assert digests[0] == digests[1], "with a digest the name does not count"
+    assert digests[0] == digests[1], "with a digest the path is not part of the fingerprint"
 
 
 def test_mesh_job_uses_the_refine_preset() -> None:
@@ -63,7 +63,7 @@ def test_mesh_job_uses_the_refine_preset() -> None:
     job = make_job("an egg", "starter", REFINE_PRESET, REFINE, input_mesh=digest)
     assert (job.scene, field_job().scene) == ("mesh", "field")
     at_once = replace(job, config=apply_settings(REFINE, ["run.views_at_once=1", "run.threads=2"]))
-    assert at_once.fingerprint() == job.fingerprint(), "memory and threads do not decide the result"
+    assert at_once.fingerprint() == job.fingerprint(), "memory settings and threads are not part of the fingerprint"
     stronger = replace(job, config=apply_settings(REFINE, ["refine.strength=0.9"]))
     assert stronger.fingerprint() != job.fingerprint()
     with pytest.raises(ConfigError, match="'draft' makes props without a mesh.*'refine'"):

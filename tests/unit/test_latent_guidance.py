@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SDS through a VAE encoder: its gradient, what runs in a step and what does not, precision, options, the commands."""
+"""SDS through a VAE encoder: gradient, network calls of a step, precision, memory options and commands."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def pictured(size: int, views: int = 2) -> torch.Tensor:
 @pytest.mark.parametrize("size", [16, 10])
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_equals_autograd_in_float64(folders, name, size):
-    """w(t) (eps_hat - eps) . z(image), differentiated by autograd, with the libraries' own classes in float64."""
+    """The gradient of w(t) (eps_hat - eps) . z(image) by autograd, with the diffusers classes in float64."""
     folder = folders[name]
     denoiser = load_denoiser(folder)
     image = pictured(size)
@@ -99,7 +99,7 @@ def test_gradient_equals_autograd_in_float64(folders, name, size):
 
 
 def counted(denoiser: LatentDiffusion) -> dict[str, list[tuple[int, bool]]]:
-    """Rows and gradient mode of every call of encoder, decoder and network from now on."""
+    """Record batch size and gradient mode of every later call of encoder, decoder and network."""
     calls: dict[str, list[tuple[int, bool]]] = {"encoder": [], "decoder": [], "network": []}
     vae = denoiser.vae.model
     for name, module in (("encoder", vae.encoder), ("decoder", vae.decoder), ("network", denoiser.network)):
@@ -133,7 +133,7 @@ def test_sampling_decodes_each_image_once(folders, name):
     assert calls == {"encoder": [], "decoder": [(1, False)] * 2, "network": [(4, False)] * 5}
     *_, last = ancestral_steps(denoiser, *texts, 3.0, 5, seeded(0))
     assert last.shape == (2, denoiser.channels, 8, 8)
-    assert last.abs().max() > 1.2  # latents are no pictures: nothing keeps them in [-1, 1]
+    assert last.abs().max() > 1.2  # latents are not limited to [-1, 1]
     torch.testing.assert_close(to_images(denoiser, last), images)
 
 
@@ -185,7 +185,7 @@ def test_unannounced_vae_overflow_is_an_error_with_advice(tmp_path):
 
 @pytest.fixture
 def published(folders, tmp_path) -> Path:
-    """As Stable Diffusion 1.5 was published: its VAE's configuration does not know `force_upcast`."""
+    """A VAE configuration without `force_upcast`, as published with Stable Diffusion 1.5."""
     path = Path(shutil.copytree(folders["sd15"], tmp_path / "sd15"))
     file = path / "vae" / "config.json"
     file.write_text(
@@ -222,7 +222,7 @@ def test_memory_options_do_not_change_the_gradient(folders, name, setting):
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3"])
 @pytest.mark.parametrize("kind", ["blocks", "leaves"])
 def test_offloaded_network_computes_the_same(folders, name, kind, monkeypatch):
-    """On a GPU the pieces come from main memory; here both are the CPU, and only their coming and going is seen."""
+    """On a GPU the layers are copied from main memory. On a CPU only the copy calls are counted."""
     plain = gradient_of(load_denoiser(folders[name]), pictured(16))
     visits: list[int] = []
     onload = ModuleGroup.onload_
@@ -245,7 +245,7 @@ def test_slicing_is_enabled(folders):
 
 
 def kept_bytes(denoiser: LatentDiffusion, views: int) -> int:
-    """What autograd holds after encoding, without what was there before."""
+    """Bytes that autograd keeps after encoding, without the inputs."""
     known = {tensor.untyped_storage().data_ptr() for tensor in denoiser.vae.model.state_dict().values()}
     kept: dict[int, int] = {}
 
@@ -272,7 +272,7 @@ def test_recomputation_keeps_few_activations(folders):
 
 
 def test_tiling_changes_only_large_images(folders):
-    """Off by default; the tiny VAE's tiles are 16 pixels, so a picture of 32 has several."""
+    """Tiling is off by default. The tiny VAE's tiles are 16 pixels, so an image of 32 has several."""
     large = ModelConfig(image_size=32)
     plain = load_denoiser(folders["sd15"], config=large)
     tiled = load_denoiser(folders["sd15"], config=dataclasses.replace(large, vae_tiling=True))

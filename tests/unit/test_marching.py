@@ -32,9 +32,7 @@ with warnings.catch_warnings():
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=7), st.floats(0.01, 300.0), st.integers(0, 10_000))
-def test_packed_weights_equal_a_float64_loop(
-    counts: list[int], scale: float, seed: int
-) -> None:
+def test_packed_weights_equal_a_float64_loop(counts: list[int], scale: float, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     ray = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     tau = scale * torch.rand(len(ray), generator=draw, dtype=torch.float64)
@@ -64,7 +62,7 @@ def test_packed_weights_and_gradients_equal_dense_ones(generator: torch.Generato
 
 
 def test_packed_sums_along_rays_equal_nerfaccs(generator: torch.Generator) -> None:
-    """Of what nerfacc does with packed samples, summing them up is all that its CPU side can."""
+    """Summation is the only packed operation of nerfacc that has a CPU implementation."""
     ray = torch.sort(torch.randint(0, 12, (200,), generator=generator))[0]
     tau = 20 * torch.rand(200, generator=generator)
     weights, _ = packed_weights(tau, 0.05, ray, 12)
@@ -82,7 +80,7 @@ def every_place(
     far: torch.Tensor,
     step: float,
 ):
-    """What nerfacc's kernel is asked for, the slow way: look at every place and ask for its cell."""
+    """Reference for nerfacc's kernel: tests the occupancy of every sample position."""
     places = int(torch.ceil((far - near) / step).max()) + 1 if len(near) else 0
     t = near[:, None] + (torch.arange(places) + 0.5) * step
     mu = origins[:, None] + t[..., None] * directions[:, None]
@@ -91,7 +89,7 @@ def every_place(
 
 
 def packed_with(traverse: Callable[..., Any]) -> type[PackedMarch]:
-    """The GPU path with another finder of samples."""
+    """The GPU path with another sampling kernel."""
     return type("PackedOnCpu", (PackedMarch,), {"traverse": staticmethod(traverse)})
 
 
@@ -121,7 +119,7 @@ def test_packed_renderer_equals_dense_renderer(kind: str, occupied: int, jittere
 def test_nerfacc_kernel_finds_the_dense_samples(
     kernel: HostKernel, occupied: int, jittered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its CUDA source, compiled for the CPU: same places, same cells, same axes."""
+    """Its CUDA source, compiled for the CPU, gives the same positions, cells and axis order."""
     monkeypatch.setattr(nerfacc.grid, "traverse_grids", kernel)
     given = marching_scene("voxels")
     assert_alike(
@@ -130,9 +128,7 @@ def test_nerfacc_kernel_finds_the_dense_samples(
     )
 
 
-def test_empty_grid_and_missed_rays_show_the_background(
-    kernel: HostKernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_empty_grid_and_missed_rays_show_the_background(kernel: HostKernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nerfacc.grid, "traverse_grids", kernel)
     grid = OccupancyGrid(4, 0.6, 0.01)
     grid.occupied.fill_(False)
@@ -148,7 +144,7 @@ def test_empty_grid_and_missed_rays_show_the_background(
         march = marcher(*rays, grid, 16, 0.075, None)
         composed = march.composite(torch.zeros(len(march.mu)))
         assert len(march.mu) == 0 and composed.opacity.tolist() == [0.0, 0.0] and composed.depth.tolist() == [0.0, 0.0]
-        # nerfacc's launcher divides by the number of rays, so none must never reach it.
+        # nerfacc's launcher divides by the number of rays, so it is not called without rays.
         assert len(marcher(*(tensor[1:] for tensor in rays), grid, 16, 0.075, None).mu) == 0
     assert marched == [1]
 
@@ -161,7 +157,7 @@ def test_cpu_marches_densely_and_refuses_nerfacc() -> None:
 
 @pytest.fixture
 def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A machine that says it has CUDA; faults are asked for anew, and forgotten afterwards."""
+    """Pretend that CUDA is available; the cached kernel check is reset before and after."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     marching.nerfacc_fault.cache_clear()
     yield monkeypatch
@@ -181,9 +177,7 @@ def test_gpu_without_nvcc_falls_back_with_a_warning(pretended_gpu: pytest.Monkey
 @pytest.mark.parametrize(
     ("found", "reason"), [(RuntimeError("ptxas fell over\nmore"), "ptxas fell over"), (3, "3 samples instead of 4")]
 )
-def test_broken_kernels_fall_back_with_the_reason(
-    pretended_gpu: pytest.MonkeyPatch, found: Any, reason: str
-) -> None:
+def test_broken_kernels_fall_back_with_the_reason(pretended_gpu: pytest.MonkeyPatch, found: Any, reason: str) -> None:
     pretended_gpu.setattr(shutil, "which", lambda name: "/usr/bin/nvcc")
 
     class Faulty:
@@ -205,7 +199,7 @@ def test_broken_kernels_fall_back_with_the_reason(
 
 
 def test_gpu_self_test_finds_four_samples() -> None:
-    """The trial of `nerfacc_fault`: a sphere of radius 1, four steps of one half."""
+    """The self-test of `nerfacc_fault`: a sphere of radius 1, four steps of one half."""
     march = packed_with(every_place)(
         torch.tensor([[0.0, 0.0, -2.0]]), torch.tensor([[0.0, 0.0, 1.0]]), OccupancyGrid(0, 1.0, 0.0), 4, 0.5, None
     )

@@ -37,7 +37,7 @@ from dreamwright.backend.text.prompts import PromptEmbeddings
 from tests.testing.tiny_families import save, stable_diffusion, write_family
 from tests.testing.tiny_pipeline import write_pipeline
 
-FACTOR = 2.0  # the promise of the module, in both directions
+FACTOR = 2.0  # the estimate is within a factor of two of the peak, in both directions
 LIT = ("shading.shaded_probability=1", "shading.albedo_only_share=0", "render.coarse_resolution=0")
 NARROW = ("field.hidden_width=64", "render.resolution=24", "render.samples=12", "run.views_per_step=1")
 SMALL = ("render.resolution=32", "render.samples=48", "field.voxel_resolutions=16,32", "render.occupancy_resolution=16")
@@ -103,7 +103,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def middling(work: Path) -> StableDiffusionPipeline:
-    """Stable Diffusion's parts a fifth as wide, on images of 256 pixels: large enough that its activations count."""
+    """Stable Diffusion at a fifth of its width, on images of 256 pixels, so that activations dominate."""
     pipeline = stable_diffusion(work)
     return StableDiffusionPipeline(
         vae=AutoencoderKL(
@@ -140,7 +140,7 @@ def test_weights_are_exact_and_follow_the_dtype(folders: dict[str, Path]) -> Non
 
 
 def test_estimate_loads_no_weights(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only headers are read: files that hold nothing behind them do as well."""
+    """Only headers are read, so files with headers only give the same estimate."""
     folder = open_pipeline(folders["latent"])
     before = estimate_memory(folder, draft(), torch.float32, "cpu")
     for part in ("unet", "vae"):
@@ -178,7 +178,7 @@ def test_run_that_cannot_fit_is_refused_with_the_best_advice_first(
         savings.append(needed - estimate_memory(folder, changed, dtype, "cpu").total)
     assert listed[0] == "run.views_at_once=1" and len(listed) >= 3
     assert savings == sorted(savings, reverse=True) and savings[-1] > 0
-    # Each of these is enough here; what is asked for fits, and so does what is forced.
+    # Each of these settings fits, and `force` skips the check.
     fitting = apply_settings(config, [listed[0]])
     assert check_memory(folder, fitting, torch.float32, "cpu").startswith("memory: about")
     assert "free on cpu" in check_memory(

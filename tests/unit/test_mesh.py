@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a field to a placed, colored, sound mesh; its report; its turntable."""
+"""Meshes built from fields: placement, colors, closedness, report and turntable."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONFIG = MeshConfig(resolution=40, triangles=1500, height_m=0.5)
 
 
 def halves(mu: torch.Tensor) -> torch.Tensor:
-    """Red above, blue below, and white wherever nothing is: the surface's own value would be wrong."""
+    """Red above and blue below inside the surface, white outside: a value outside would be wrong."""
     red, blue = torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.2, 0.8])
     return torch.where(mu[:, 2:] > 0, red, blue)
 
@@ -55,7 +55,7 @@ def test_mesh_stands_on_its_base_at_its_height(built) -> None:
     assert 0.5 * (back.min(axis=0) + back.max(axis=0)) == pytest.approx([0.1, 0.0, 0.05], abs=0.005)
 
 
-def test_mesh_is_sound_and_matches_its_report(built) -> None:
+def test_mesh_is_closed_and_matches_its_report(built) -> None:
     mesh, report = built
     assert (mesh.vertices.dtype, mesh.faces.dtype, mesh.albedo.dtype, mesh.normals.dtype) == tuple(
         np.dtype(kind) for kind in ("float32", "int32", "float32", "float32")
@@ -97,7 +97,7 @@ def test_albedo_is_sampled_below_the_surface() -> None:
         bounding_radius=0.7,
     )
     grid = sample_density_grid(field, 48)
-    surface = refine_surface(field, grid, extract_surface(grid, 2.0), 2.0)  # out in the green fringe
+    surface = refine_surface(field, grid, extract_surface(grid, 2.0), 2.0)  # in the green fringe
     at_surface = field.query(torch.from_numpy(surface.vertices).float(), False).rho[:, 1]
     assert at_surface.mean() > 0.9
     rho = sample_albedo(field, surface.vertices, vertex_normals(surface), grid.cell)
@@ -152,7 +152,7 @@ def test_placement_scales_and_centers() -> None:
 
 
 def ray_traced_views(radius: float, color: tuple[float, float, float]) -> FieldViews:
-    """Exact pictures of an unlit ball from four sides, as a field's renderer would return them."""
+    """Exact images of an unlit ball from four sides, in the format of a field's renderer."""
     axes = np.stack([orbit_axes(azimuth, 15.0) for azimuth in (0, 90, 180, 270)])
     position, focal, resolution = 1.5 * axes[:, :, 2], 1.2, 64
 
@@ -202,7 +202,7 @@ def test_turntable_rows_are_color_and_textureless(built) -> None:
 
 
 def test_smoothing_removes_ripples_and_keeps_size() -> None:
-    """A ball whose radius ripples by two per cent, forty times around: most of the ripple goes."""
+    """A ball whose radius ripples by two per cent, forty times around. Smoothing removes most of the ripple."""
 
     def lumpy(mu):
         angle = torch.atan2(mu[:, 1], mu[:, 0])
@@ -221,7 +221,9 @@ def test_smoothing_removes_ripples_and_keeps_size() -> None:
 
 
 class SoftField(AnalyticField):
-    """A ball without a wall: tau = peak exp(-(r / 0.3)^2) in thin fog, so that its opacity fades over half its size."""
+    """A ball with a soft boundary: tau = peak exp(-(r / 0.3)^2) in thin fog, so that its opacity fades over half its
+    size.
+    """
 
     def __init__(self, fog: float) -> None:
         super().__init__(lambda mu: mu.norm(dim=1), bounding_radius=0.7)
@@ -238,7 +240,7 @@ def test_soft_field_mesh_agrees_with_masked_render(fog: float) -> None:
 
     Without fog a ray at distance b from the center has the optical depth 20 * 0.3 sqrt(pi) exp(-(b / 0.3)^2), which is
     ln 2 at b = 0.496, the silhouette; the median depth of the central ray is at 0.320 (erfc).
-    `threshold.render_error` weighs the two, so the mesh lies between them. Masking hides less than
+    `threshold.render_error` combines both, so the mesh lies between them. Masking hides less than
     1 - (1 - threshold)^64 of opacity, which moves the silhouette by less than a pixel of 48: at most 2% of the overlap.
     """
     field = SoftField(fog)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The rasterizer agrees with closed forms and with a slow ray-by-ray reference, and is fast enough."""
+"""The rasterizer agrees with closed forms and with a ray-tracing reference, and its time is bounded."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_sphere_silhouette_depth_and_normals() -> None:
     assert np.abs(picture.depth - expected)[inner].max() < 0.01
     hit = position + expected[..., None] * directions
     assert (np.einsum("hwc,hwc->hw", picture.normal, hit / 0.5)[inner] > 0.99).all()
-    assert np.abs(picture.color - (hit + 0.5))[inner].max() < 0.02  # color is carried to the right place
+    assert np.abs(picture.color - (hit + 0.5))[inner].max() < 0.02  # colors are at the right pixels
     assert (picture.color[~picture.mask] == 1.0).all()
 
 
@@ -111,5 +111,6 @@ def test_rasterize_time_of_twenty_thousand_triangles() -> None:
     position, rotation = camera(40.0, 25.0, 1.6)
     started = time.process_time()
     rasterize(surface.vertices, surface.faces, position, rotation, 1.2, 128)
-    # Vectorized: tenths of a second. A Python loop over faces takes minutes, so this bound tells them apart on any processor.
+    # Vectorized: tenths of a second. A Python loop over faces takes minutes, so this bound tells them apart on any
+    # processor.
     assert time.process_time() - started < 15.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Mesh files of any kind arrive with their true shape, facing, vertices and colors, and leave with them unchanged."""
+"""Mesh files of any format keep their shape, orientation, vertices and colors when read and written."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ COLOR_TOLERANCE = 1e-6
 
 
 def unchanged(mesh: InputMesh):
-    """What refining with strength 0 writes."""
+    """The mesh that refining with strength 0 writes."""
     return mesh.changed(np.zeros_like(mesh.unit), np.zeros_like(mesh.display))
 
 
 def rolled(faces: np.ndarray) -> np.ndarray:
-    """Faces with their smallest vertex first: the same triangles, the same facing."""
+    """Faces with their smallest vertex first: the same triangles and orientation."""
     first = faces.argmin(axis=1)
     return np.take_along_axis(np.asarray(faces), (first[:, None] + np.arange(3)) % 3, axis=1)
 

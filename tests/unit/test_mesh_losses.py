@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Regularizers of a mesh in closed form: Laplacians, edges, large steps, and the count of folded faces."""
+"""Regularizers of a mesh in closed form: Laplacians, edges, large steps, and the number of folded faces."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What mesh files hold beyond the generated ones, and what is refused, by name and in one line."""
+"""Mesh file features beyond the generated files, and refusals by name in one line."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_morph_targets_use_their_default_weights(tmp_path: Path) -> None:
 
 
 def test_skin_is_in_its_rest_pose(tmp_path: Path) -> None:
-    """Joint 1 is at (0, 3, 0) and its inverse bind matrix says (0, 1, 0): vertices bound to it rise by 2."""
+    """Joint 1 is at (0, 3, 0) and its inverse bind matrix is for (0, 1, 0), so vertices bound to it rise by 2."""
     inverse = np.stack([np.eye(4), np.eye(4)]).astype("<f4")
     inverse[1, 1, 3] = -1
     columns = np.ascontiguousarray(inverse.transpose(0, 2, 1).reshape(2, 16))

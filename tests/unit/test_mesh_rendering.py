@@ -36,7 +36,7 @@ def picture(
     supersampling: int = 1,
     crease: float = 180.0,
 ) -> MeshRendering:
-    """Before black, lit from beside each camera."""
+    """Render on black, with a light beside each camera."""
     topology = Topology.of(vertices.detach().numpy(), faces, crease)
     lights = 1.3 * cameras.position + 0.6 * cameras.rotation[:, :, 0]
     black = torch.zeros(len(cameras), 3)
@@ -51,7 +51,7 @@ def numpy_camera(cameras: Cameras, view: int) -> tuple[np.ndarray, np.ndarray, f
 
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 40), resolution=st.integers(5, 40))
 def test_all_views_equal_one_view_at_a_time(seed: int, count: int, resolution: int) -> None:
-    """The numpy interface of one view, which a ray-by-ray reference checks, and the tensors of all views."""
+    """Compares the numpy renderer of one view, which is tested by ray tracing, with the batched tensors."""
     rng = np.random.default_rng(seed)
     vertices, faces = rng.uniform(-0.5, 0.5, (3 * count, 3)), np.arange(3 * count).reshape(count, 3)
     cameras = orbit_cameras(rng.uniform(0, 360, 3), 20.0, 1.6, 1.3)
@@ -68,7 +68,7 @@ def test_all_views_equal_one_view_at_a_time(seed: int, count: int, resolution: i
 
 
 def test_antialiasing_equals_supersampling() -> None:
-    """Of a ball before a bigger one: opacity and color against the mesher's rasterizer at 16 x 16 samples a pixel."""
+    """A ball in front of a bigger one: opacity and color against the numpy rasterizer at 16 x 16 samples a pixel."""
     vertices, faces, colors = two_balls()
     cameras = orbit_cameras([10.0, 100.0], 15.0, 1.9, 1.5)
     got = picture(torch.from_numpy(vertices), faces, torch.from_numpy(colors), cameras, 48)
@@ -85,7 +85,7 @@ def test_antialiasing_equals_supersampling() -> None:
 
 
 def test_shading_is_eq_7_with_smooth_normals() -> None:
-    """Against the numpy rasterizer and the NeRF renderer's own `shade`, away from the outline."""
+    """Against the numpy rasterizer and `shade` of the volume renderer, away from the outline."""
     vertices, faces = icosphere(3, 0.45)
     colors = np.random.default_rng(0).uniform(size=vertices.shape)
     cameras = orbit_cameras([40.0], 25.0, 1.9, 1.5)
@@ -113,7 +113,7 @@ def test_shading_is_eq_7_with_smooth_normals() -> None:
 
 
 def smooth_weights(views: int, channels: int, resolution: int) -> Tensor:
-    """A fixed smooth functional on pictures."""
+    """Weights of a fixed smooth functional of images."""
     grid = torch.linspace(0, 3, resolution, dtype=torch.float64)
     wave = torch.sin(grid[:, None] * 1.7 + 0.4) * torch.cos(grid[None] * 1.3 + 0.2) + 0.3
     return wave * (1 + 0.5 * torch.arange(views * channels).view(views, channels, 1, 1))
@@ -122,8 +122,9 @@ def smooth_weights(views: int, channels: int, resolution: int) -> Tensor:
 @pytest.mark.parametrize("shading", [Shading(), LIT, Shading("textureless", 0.3, 0.7)], ids=lambda s: s.kind)
 @pytest.mark.parametrize("crease", [180.0, 40.0])
 def test_gradients_equal_central_differences(shading: Shading, crease: float) -> None:
-    """Of the antialiased picture itself, in float64 with steps of 1e-6, over which no outline jumps to another pixel:
-    positions move interpolation, normals, lights and outlines, so all of these are compared, in two views at once.
+    """Central differences of the antialiased image, in float64 with steps of 1e-6, over which no outline jumps to
+    another pixel: positions move interpolation, normals, lights and outlines, so all of these are compared, in two
+    views at once.
     """
     vertices, faces, colors = two_balls(1)
     where, what = torch.from_numpy(vertices).requires_grad_(), torch.from_numpy(colors).requires_grad_()
@@ -192,7 +193,7 @@ def test_ball_outline_gradient(subdivisions: int, tolerance: float) -> None:
 @pytest.mark.parametrize("part", ["both", "front"])
 def test_occlusion_gradient_equals_supersampling(part: str) -> None:
     """Silhouette motion over the background and over another surface: the derivative of a smooth functional of the
-    picture, against central differences over half a pixel of pictures with 24 x 24 hard samples a pixel.
+    image, against central differences over half a pixel of images with 24 x 24 samples a pixel.
     """
     vertices, faces, colors = two_balls()
     moved = np.ones(len(vertices)) if part == "both" else (np.arange(len(vertices)) >= len(vertices) // 2).astype(float)
@@ -216,7 +217,7 @@ def test_occlusion_gradient_equals_supersampling(part: str) -> None:
 
 
 def test_hidden_surfaces_get_no_gradient() -> None:
-    """A small ball wholly behind a big one neither blends the picture nor moves."""
+    """A small ball behind a big one changes no pixel and gets no gradient."""
     small, faces = icosphere(2, 0.1)
     big, big_faces = icosphere(2, 0.4)
     vertices = torch.from_numpy(
@@ -254,7 +255,7 @@ def test_views_render_independently() -> None:
 
 
 def test_edges_list_their_faces() -> None:
-    """A tetrahedron has 6 edges of two faces; an edge of three faces has no second opposite vertex."""
+    """A tetrahedron has 6 edges with two faces each. An edge of three faces has no second opposite vertex."""
     tetrahedron = mesh_edges(np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]]))
     assert tetrahedron.ends.tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
     assert [sorted(pair) for pair in tetrahedron.opposite.tolist()] == [[2, 3], [1, 3], [1, 2], [0, 3], [0, 2], [0, 1]]
@@ -290,6 +291,6 @@ def test_render_time_of_twenty_thousand_faces() -> None:
         topology, where, torch.rand(len(vertices), 3), torch.zeros(1, 3), cameras, [LIT], cameras.position, 64, 2
     )
     seen.image.sum().backward()
-    # Vectorized: tenths of a second. A Python loop over faces or pixels takes minutes, so this bound tells them apart on any
-    # processor.
+    # Vectorized: tenths of a second. A Python loop over faces or pixels takes minutes, so this bound tells them apart
+    # on any processor.
     assert time.process_time() - started < 15.0

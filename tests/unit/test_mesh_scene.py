@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Refining a mesh: runs towards known pictures, strength 0, resume, and what is refused."""
+"""Mesh refinement: runs towards known images, strength 0, resume and refusals."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SIZE = 32
 
 
 def refine_config(*settings: str) -> Config:
-    """The recipe cut down to seconds, albedo only and before black, as the oracle's pictures are."""
+    """The refine preset reduced to seconds, with albedo only on black, as in the oracle's images."""
     plain = [
         "run.steps=6",
         "run.checkpoint_interval=2",
@@ -59,7 +59,7 @@ def ball(subdivisions: int = 3, shift: float = 0.0, size: float = 1.0, grey: flo
 
 
 def egg_pictures(cameras: Cameras) -> torch.Tensor:
-    """An ellipsoid of half-axes 0.42, 0.42 and 0.5, red above and blue below, before black: (n, 3, SIZE, SIZE)."""
+    """An ellipsoid of half-axes 0.42, 0.42 and 0.5, red above and blue below, on black: (n, 3, SIZE, SIZE)."""
     vertices, faces = icosphere(3, 0.5)
     colors = torch.from_numpy(np.where(vertices[:, 2:] > 0, [0.9, 0.2, 0.1], [0.1, 0.3, 0.8])).float()
     where = torch.from_numpy(vertices * [0.84, 0.84, 1.0]).float()
@@ -95,7 +95,7 @@ def refine_job(config: Config, mesh: InputMesh) -> Job:
 
 @pytest.mark.slow
 def test_ball_becomes_the_known_egg(oracle: KnownImages) -> None:
-    """SDS with a perfect denoiser is picture fitting: from a grey ball to an egg with a red and a blue half."""
+    """SDS with a perfect denoiser is image fitting: a grey ball becomes an egg with a red and a blue half."""
     config = refine_config(
         "run.steps=150",
         "run.views_per_step=2",
@@ -183,8 +183,8 @@ def test_switched_off_parts_stay_bitwise(oracle: KnownImages, kept: str) -> None
     assert np.array_equal(mesh.albedo, subject.albedo) == (kept == "colors")
 
 
-class Silent:
-    """A guidance that wants nothing changed."""
+class ZeroGuidance:
+    """A guidance whose gradient is zero."""
 
     def gradient(self, image, cameras, conditioning, generator, progress):
         return GuidanceResult(torch.zeros_like(image), {})
@@ -192,11 +192,11 @@ class Silent:
 
 @pytest.mark.parametrize("shape", ["grid", "ball"])
 def test_regularizers_alone_change_nothing(oracle: KnownImages, shape: str) -> None:
-    """They penalise changes of the input, not its shape: a flat grid stays flat and a ball does not shrink."""
+    """They penalize changes of the input mesh, not its shape: a flat grid stays flat and a ball does not shrink."""
     vertices, faces = grid(8) if shape == "grid" else icosphere(2, 1.0)
     subject = make_input_mesh(vertices, faces, np.full(vertices.shape, 0.4))
     config = refine_config("refine.strength=1", "run.steps=20")
-    run = mesh_trainer(config, Silent(), oracle, subject)
+    run = mesh_trainer(config, ZeroGuidance(), oracle, subject)
     for _ in run:
         pass
     mesh, _ = run.scene.to_mesh()
@@ -206,7 +206,7 @@ def test_regularizers_alone_change_nothing(oracle: KnownImages, shape: str) -> N
 def test_regularizers_pull_a_disturbed_mesh_back(oracle: KnownImages) -> None:
     vertices, faces = grid(8)
     config = refine_config("refine.strength=1", "run.steps=60", "refine.stiffness=0", "refine.position_rate=0.02")
-    run = mesh_trainer(config, Silent(), oracle, make_input_mesh(vertices, faces, np.full(vertices.shape, 0.4)))
+    run = mesh_trainer(config, ZeroGuidance(), oracle, make_input_mesh(vertices, faces, np.full(vertices.shape, 0.4)))
     with torch.no_grad():
         run.scene.vertex_offsets[40, 2] = 0.1
     for _ in run:
@@ -215,7 +215,7 @@ def test_regularizers_pull_a_disturbed_mesh_back(oracle: KnownImages) -> None:
 
 
 def test_split_vertices_stay_together(oracle: KnownImages) -> None:
-    """A triangle soup, three vertices a face, as exporters make of flat shading."""
+    """A mesh with three vertices per face, as exporters write it for flat shading."""
     vertices, faces = icosphere(2, 1.0)
     soup = make_input_mesh(
         vertices[faces].reshape(-1, 3), np.arange(faces.size).reshape(-1, 3), np.full((faces.size, 3), 0.4)
@@ -304,7 +304,7 @@ def test_nan_gradient_ends_the_run_before_the_mesh_moves(oracle: KnownImages) ->
     assert float(run.scene.displacements().detach().abs().max()) == 0.0
 
 
-# --- what is refused
+# --- refusals
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""docs/method.md says what the code does: every function that it names exists, every equation is in it, the presets' table is theirs."""
+"""docs/method.md matches the code: its functions exist, its equations are complete, and its preset table is right."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_named_functions_exist(module: str, name: str) -> None:
 def test_all_names_are_checked() -> None:
     assert len(NAMED) > 35
     assert len(re.findall("::", PAGE)) == len(re.findall(r"`(?:backend|tests|tools)/[\w/]+\.py::[\w.]+`", PAGE)) + 1, (
-        "one explains the notation"
+        "one entry explains the notation"
     )
 
 
 def test_all_sixteen_equations_are_listed() -> None:
     rows = [[cell.strip() for cell in row.split(" | ")] for row in EQUATIONS.splitlines() if row.startswith("| ")]
-    assert {len(row) for row in rows} == {3}, "no cell is split by a stray bar"
+    assert {len(row) for row in rows} == {3}, "no cell has a stray bar"
     numbers = [
         int(number) for row in rows for number in re.findall(r"^\| ([\d, ]+)$", row[0]) for number in number.split(", ")
     ]
@@ -64,5 +64,5 @@ def test_listed_settings_convert_between_presets() -> None:
             f"{section}.{key}" for section in one for key in one[section] if one[section][key] != other[section][key]
         }
         assert sorted(name.partition("=")[0] for name in names) == sorted(differing), (
-            "no setting that is the same anyway"
+            "no listed setting is equal in both presets"
         )

@@ -42,7 +42,7 @@ def test_any_changed_byte_changes_the_fingerprint(model: Path, tmp_path: Path) -
     whole = model_fingerprint(model)
     for path in loaded(copy):
         content = path.read_bytes()
-        # The last bytes of weights are numbers; a blank after a JSON text leaves it readable.
+        # The last bytes of weights are numbers; JSON stays valid with a trailing blank.
         changed = content[:-1] + bytes([content[-1] ^ 1]) if path.suffix == ".safetensors" else content + b" "
         path.write_bytes(changed)
         assert model_fingerprint(copy) != whole, path
@@ -65,7 +65,7 @@ def test_large_files_are_hashed_once_until_they_change(tmp_path: Path, monkeypat
     reads = []
     monkeypatch.setattr(fingerprint, "_sha256", lambda path: reads.append(path) or "0" * 64)
     assert file_digest(large) == first and not reads
-    # Replaced by a file of the same size whose modification time was copied as well.
+    # Replace it by a file of the same size and modification time.
     other = tmp_path / "other"
     other.write_bytes(b"b" * fingerprint.CACHED_FROM)
     os.replace(other, large)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The registry, which folder a name means, which files a model needs, and what verification sees without a network."""
+"""The model registry, lookup by name, required files, and offline verification."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def tiny(written: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without any model but the packaged one."""
+    """Empty model folders and an empty hub cache: only the packaged model exists."""
     monkeypatch.setenv("DREAMWRIGHT_MODELS", str(tmp_path / "models"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
@@ -61,7 +61,7 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def snapshot(source: Path, repo_id: str, revision: str) -> Path:
-    """The pipeline as the hub's cache keeps it: blobs named by hash, and links to them."""
+    """The pipeline in the layout of the hub's cache: blobs named by hash, and links to them."""
     repository = Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}"
     folder = repository / "snapshots" / revision
     for name, content in folder_files(source).items():
@@ -91,9 +91,9 @@ def test_registry_entries_are_complete():
                 home.revision is None or re.fullmatch(r"[0-9a-f]{40}", home.revision)
             )
             assert BY_REPO[home.repo_id.lower()] is model
-    assert len(BY_REPO) == sum(len(model.sources) for model in MODELS), "no home serves two models"
+    assert len(BY_REPO) == sum(len(model.sources) for model in MODELS), "no source serves two models"
     gone = ("runwayml/", "stabilityai/stable-diffusion-2")
-    assert not [name for name in BY_REPO if name.startswith(gone)], "homes that were removed are not asked"
+    assert not [name for name in BY_REPO if name.startswith(gone)], "removed sources are not listed"
 
 
 def test_models_page_matches_the_registry():
@@ -127,13 +127,13 @@ def test_listing_models_imports_no_heavy_library():
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
 
 
-# --- which folder a name means ---
+# --- lookup by name ---
 
 
 def test_local_folder_shadows_a_model_with_one_warning(tiny, tmp_path, caplog):
     packaged = resolve_model(STARTER)
     (tmp_path / STARTER).mkdir()
-    assert resolve_model(STARTER) == packaged, "a folder with other things in it is no model"
+    assert resolve_model(STARTER) == packaged, "a folder with other contents is no model"
     shutil.copytree(tiny, tmp_path / STARTER, dirs_exist_ok=True)
     with caplog.at_level(logging.WARNING):
         assert resolve_model(STARTER) == Path(STARTER) == resolve_model(STARTER)
@@ -160,9 +160,9 @@ def test_models_in_the_hub_cache_are_found(tiny):
     expected = snapshot(tiny, home.repo_id, home.revision or "")
     assert resolve_model("sdxl") == expected, "the expected revision comes first"
     (expected / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    assert resolve_model("sdxl") == newer, "a whole one comes before an expected one in part"
+    assert resolve_model("sdxl") == newer, "a complete snapshot precedes an incomplete one of the expected revision"
     other = snapshot(tiny, "someone/thing", "a" * 40)
-    assert resolve_model("someone/thing") == other, "and so is one that the registry does not know"
+    assert resolve_model("someone/thing") == other, "so is a repository outside the registry"
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_models_in_the_hub_cache_are_found(tiny):
 )  # fmt: skip
 @pytest.mark.parametrize("dangling", [True, False])
 def test_incomplete_snapshot_is_absent_with_a_reason(tiny, gone, dangling):
-    """The blob was deleted and its link stayed, or the download of the snapshot never came that far."""
+    """The blob was deleted and its link remains, or the download was interrupted."""
     folder = snapshot(tiny, BY_NAME["sdxl"].sources[0].repo_id, "f" * 40)
     assert resolve_model("sdxl") == folder
     file = folder / gone
@@ -221,11 +221,11 @@ def test_invalid_model_arguments_are_named(tiny, tmp_path):
     }.items():
         with pytest.raises(ModelError, match=text) as caught:
             resolve_model(given)
-        assert "\n" not in str(caught.value) and "sdxl" in str(caught.value), "one line, with the names that are known"
+        assert "\n" not in str(caught.value) and "sdxl" in str(caught.value), "one line with the known names"
 
 
 def test_unread_weights_are_described():
-    """torch's pickles before other libraries' files, wherever both are; a tokenizer's files are no weights."""
+    """torch pickles are reported before files of other libraries. Tokenizer files are no weights."""
     assert (
         unsafe_weights_found(["vocab.json", "flax_model.msgpack", "pytorch_model.bin"])
         == "only pickled weights (pytorch_model.bin)"
@@ -271,7 +271,7 @@ def test_paths_outside_the_folder_are_refused(path):
     assert not is_inside(path) and is_inside("unet/model-00001-of-00002.safetensors")
 
 
-# --- which files a model needs ---
+# --- required files ---
 
 SMALL = ("tokenizer_config.json", "special_tokens_map.json")
 ENCODER = ("config.json", "model.safetensors", "model.fp16.safetensors", "model.onnx", "flax_model.msgpack")
@@ -302,7 +302,7 @@ def test_sdxl_download_is_half_precision_only():
 
 @pytest.mark.parametrize("name", ["pixel", "sd21", "sdxl", "sd3", "sd3-without-t5"])
 def test_required_files_load_every_family(name, tmp_path):
-    """The files that a download would bring, brought to an empty folder, and given to the loading code."""
+    """Copies the files of a download to an empty folder and loads it."""
     source = write_pipeline(tmp_path / "source") if name == "pixel" else write_family(name, tmp_path)
     index = json.loads((source / "model_index.json").read_text())
     assert index["_class_name"] in BY_PIPELINE

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Muon: its updates are orthogonal matrices, and it finds a linear map."""
+"""Muon: updates are orthogonal matrices, and it fits a linear map."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_convolution_is_updated_as_a_matrix() -> None:
     Muon([weight], lr=0.5, weight_decay=0.0).step()
     expected = (
         -0.5 * 0.2 * 36**0.5 * orthogonalized(weight.grad.flatten(1))
-    )  # the first momentum has its gradient's direction
+    )  # the first momentum is parallel to the gradient
     torch.testing.assert_close(weight.detach().flatten(1), expected, atol=1e-5, rtol=1e-4)
 
 

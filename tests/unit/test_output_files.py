@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Output paths are checked before a run, and the files beside a textured OBJ never replace anyone else's."""
+"""Output paths are checked before a run, and the sidecar files of a textured OBJ never replace other files."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ file_stems = st.text(st.characters(exclude_characters="/\0", exclude_categories=
 @given(file_stems, file_stems, st.sampled_from([".obj", ".OBJ"]), st.sampled_from([".obj", ".OBJ"]))
 def test_objs_do_not_share_sidecars(first: str, second: str, one: str, other: str) -> None:
     assume(first + one != second + other)
-    # x.OBJ and x.OBJ.obj are one case that only the check of the owner tells apart.
+    # x.OBJ and x.OBJ.obj collide, and only the check of the owner distinguishes them.
     assume(not (first + one == second or second + other == first))
     assert set(sidecar_names(first + one)).isdisjoint(sidecar_names(second + other))
     for name in sidecar_names(first + one):
@@ -120,7 +120,7 @@ def test_textured_objs_keep_their_own_textures(names: tuple[str, str], tmp_path:
         found = read_input_mesh(tmp_path / name)
         assert found.notices == () and found.display == pytest.approx(shade / 255, abs=1e-6)
     assert len(list(tmp_path.iterdir())) == 6
-    export_mesh(flag(90), tmp_path / names[0], {})  # its own sidecars may be replaced
+    export_mesh(flag(90), tmp_path / names[0], {})  # an OBJ may replace its own sidecars
     assert read_input_mesh(tmp_path / names[0]).display == pytest.approx(90 / 255, abs=1e-6)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The patch grid of a pixel-unshuffled U-Net moves with the time, and leaves no pattern of its own."""
+"""The patch grid of a pixel-unshuffled U-Net shifts with the timestep, so it leaves no pattern."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_last_times_average_four_grids(k: int, times: list[int]) -> None:
     for row, time in enumerate(times):
         own = offsets[rows == row]
         assert len(own) == (4 if time < AVERAGED_BELOW * LENGTH else 1) and own.abs().max() <= k // 2
-        assert len({tuple(offset) for offset in (own % k).tolist()}) == len(own), "grids that differ"
+        assert len({tuple(offset) for offset in (own % k).tolist()}) == len(own), "the four offsets differ"
 
 
 def test_sampling_visits_all_grid_offsets() -> None:
@@ -59,7 +59,7 @@ def starter() -> PixelDiffusion:
 
 
 class _Seams(torch.nn.Module):
-    """A network whose answer is one fixed waffle, whatever it is asked."""
+    """A network that predicts a fixed grid pattern for every input."""
 
     config = SimpleNamespace(in_channels=48, sample_size=16)
 
@@ -69,9 +69,7 @@ class _Seams(torch.nn.Module):
         return (torch.linspace(-1, 1, 48).view(1, 48, 1, 1).expand_as(patches).clone(),)
 
 
-def test_grid_averaging_weakens_a_patch_pattern(
-    starter: PixelDiffusion, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_grid_averaging_weakens_a_patch_pattern(starter: PixelDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starter, "network", _Seams())
     text = Conditioning({"hidden": torch.zeros(1, 4, 8)})
     z = torch.zeros(1, 3, 64, 64)
@@ -80,10 +78,8 @@ def test_grid_averaging_weakens_a_patch_pattern(
     assert torch.allclose(averaged.mean((-1, -2)), single.mean((-1, -2)), atol=1e-5)
 
 
-def test_pointwise_network_is_unaffected_by_the_grid(
-    starter: PixelDiffusion, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Asked pixel by pixel, e.g. for 2 z: offsets undo themselves exactly, in batches of mixed times too."""
+def test_pointwise_network_is_unaffected_by_the_grid(starter: PixelDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a pointwise network, for example 2 z, the offsets cancel exactly, also in batches of mixed times."""
 
     class Twice(_Seams):
         def forward(self, patches: torch.Tensor, *_: object, **__: object) -> tuple[torch.Tensor]:
@@ -106,7 +102,7 @@ def test_starter_samples_do_not_depend_on_the_batch(starter: PixelDiffusion) -> 
 
 
 def test_perp_neg_applies_to_samples(starter: PixelDiffusion) -> None:
-    """An opposite that is the prompt itself changes nothing; another one does, and not the other pictures."""
+    """An opposite prompt equal to the prompt changes nothing. Another one changes only its own images."""
     assert asked_words(1, 1) == ("left side view", "right side view")
     assert asked_words(3, 1) == ("front right overhead view", "front right view")
     prompts = [f"a red robot, {asked_words(0, 0)[0]}", "a red robot"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Loading pixel-space pipelines from folders, and what they predict."""
+"""Pixel-space pipelines: loading from folders, and predictions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def edit(path: Path, **values) -> None:
 
 
 def raw_call(folder: Path, z_t, index, prompts, shuffle, clip_text=False):
-    """The same prediction by the libraries' own classes: an independent path."""
+    """The same prediction by the diffusers classes, as an independent reference."""
     unet = UNet2DConditionModel.from_pretrained(folder / "unet").eval()
     tokenizer = write_tokenizer(folder)
     encoder = (CLIPTextModel if clip_text else T5EncoderModel).from_pretrained(folder / "text_encoder").eval()
@@ -72,7 +72,7 @@ def test_noise_prediction_equals_the_unet(tmp_path, kind, shuffle, learned_varia
     t = torch.tensor([0.0, 0.4, 1.0])
     index = torch.tensor([0, 400, 999])  # nearest to t * 999
     raw = raw_call(path, z_t, index, PROMPTS, shuffle, clip_text)
-    if shuffle > 1:  # asked with its patch grid elsewhere, and at t = 0 on four grids
+    if shuffle > 1:  # with a shifted patch grid, and on four grids at t = 0
         rows, offsets = grid_offsets(index, 1000, shuffle)
         for row in range(3):
             answers = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Polygons become triangles that cover them once, whatever their shape."""
+"""Triangulation covers polygons of any shape exactly once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dreamwright.backend.geometry.polygons import clip_ears, newell_normal, tria
 
 
 def areas(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Signed areas along the polygon's own normal."""
+    """Signed areas along the polygon's normal."""
     normal = newell_normal(points)
     a, b, c = (points[triangles[:, corner]] for corner in range(3))
     return 0.5 * np.cross(b - a, c - a) @ (normal / np.linalg.norm(normal))
@@ -20,7 +20,7 @@ def areas(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 L_SHAPE = [[0, 0, 0], [2, 0, 0], [2, 1, 0], [1, 1, 0], [1, 2, 0], [0, 2, 0]]
 COMB = [[0, 0, 0], [5, 0, 0], [5, 3, 0], [4, 1, 0], [3, 3, 0], [2, 1, 0], [1, 3, 0], [0.5, 1, 0], [0, 3, 0]]
-# A square of side 4 with a square hole of side 2, joined by a bridge that runs there and back.
+# A square of side 4 with a square hole of side 2, joined by a bridge that is traversed twice.
 HOLE = [[0, 0, 0], [4, 0, 0], [4, 4, 0], [0, 4, 0], [0, 0, 0], [1, 1, 0], [1, 3, 0], [3, 3, 0], [3, 1, 0], [1, 1, 0]]
 ARROW = [[0, 0, 0], [2, -1, 0], [1, 0, 0], [2, 1, 0]]  # a concave quad
 WITH_COLLINEAR = [[0, 0, 0], [1, 0, 0], [2, 0, 0], [2, 2, 0], [1, 2, 0], [0, 2, 0], [0, 1, 0]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Prediction types: every kind says the same thing, exactly where it matters."""
+"""Prediction types: conversions between noise, image, velocity and flow predictions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_every_type_recovers_noise_and_image(kind, angle, flow, seed):
 @settings(max_examples=40, deadline=None)
 @given(kinds, kinds, angles, st.booleans(), st.integers(0, 99))
 def test_conversion_between_types_is_exact(first, second, angle, flow, seed):
-    """Any output, also one that is wrong: first -> (x0, eps) -> second -> eps is the first's eps."""
+    """For any output, first -> (x0, eps) -> second -> eps gives the eps of the first."""
     output, z_t = drawn(seed, "output", "z")
     alpha, sigma = levels(angle, flow)
     noise = noise_from(first, output, z_t, alpha, sigma)
@@ -76,12 +76,12 @@ def test_residual_is_guided_noise_minus_noise(kind, angle, flow, omega, seed):
 
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
 def test_residual_is_accurate_in_float32_at_small_noise(kind):
-    """A model that misses the truth by a little: the direct residual is right where the way through eps_hat is not."""
+    """For a nearly exact model, the direct residual is accurate where the difference of eps_hat and eps is not."""
     clean, noise, miss = drawn(0, "x", "eps", "miss")
     alpha, sigma = levels(1e-3, flow=False)
     wrong = clean + 1e-4 * miss
     wrong_noise = (alpha * (clean - wrong) + sigma * noise) / sigma
-    # What a float32 model is given and answers; the same numbers in float64 are the reference.
+    # Inputs and outputs of a float32 model; the reference uses the same numbers in float64.
     output = output_from(kind, wrong, wrong_noise, alpha, sigma).float()
     inputs = [value.float() for value in (clean, noise, alpha, sigma)]
     exact = noise_residual(kind, output.double(), *(value.double() for value in inputs))

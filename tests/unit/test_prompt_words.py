@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One rule reads prompts in the panel and the backend: punctuation, articles, plurals and synonyms are understood."""
+"""Prompt normalization, shared by the panel and the backend: punctuation, articles, plurals and synonyms."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""View words and the bank of encoded prompts."""
+"""View text and the embeddings of prompts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIXTEEN = dataclasses.replace(PAPER, view_words="sixteen")
 
 
 class Recorder:
-    """Embeds a prompt as its place in the order of first sight, and remembers what it was asked."""
+    """Embeds a prompt as its index in the order of first use, and records the requests."""
 
     image_size = 8
 

@@ -128,7 +128,7 @@ def test_views_and_seeds_are_averaged():
         RenderedSample(1, 0, images_of([0, 1, 0], [0, 1, 0]), images_of([0, 1, 0], [0, 1, 0])),
         RenderedSample(2, 0, None, None),
     ]
-    names = ["an old bike", "two cats", "some bread"]  # outside the starter's domain no caption is left out
+    names = ["an old bike", "two cats", "some bread"]  # outside the starter's domain no caption is excluded
     row = measure_method("ours", "model", samples, names, names, model)
     assert row.values["model"]["color"].mean == pytest.approx((0.75 + 1 + 0) / 3) and row.missing == 1
     assert row.values["model"]["textureless"].mean == pytest.approx((0.5 + 1 + 0) / 3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The three kinds of renders of figure 6, and the captions that a prompt is retrieved among."""
+"""The three kinds of renders of figure 6, and the candidate captions of a prompt."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def mug():
 
 
 def test_textureless_renders_compete_within_one_color(mug):
-    """A red mug taken for a blue one is wrong in color and right in shape."""
+    """A red mug retrieved as a blue one has the wrong color and the right shape."""
     retrieval = RenderRetrieval(["a red mug"], STARTER_CAPTIONS, {"m": BlueMugRetriever()}, 45.0)
     results = ResultsTable(retrieval.columns)
     sample = retrieval.add(results, "row", "a red mug", 0, mug)
@@ -57,7 +57,7 @@ def test_albedo_is_unlit_and_textureless_has_no_color(mug):
     inside = (flat - BACKGROUND).abs().amax(1) > 1e-3
     red = torch.tensor(COLORS["red"]).view(1, 3, 1, 1)
     unlit = ((flat - red).abs().amax(1) < 1e-2)[inside].float().mean()
-    assert float(unlit) > 0.6, "the mug's body has its plain color, but for edges and its inside"
+    assert float(unlit) > 0.6, "the mug's body has its plain color, except at edges and inside"
     assert float(((lit - red).abs().amax(1) < 1e-2)[inside].float().mean()) < 0.2
     assert float((bare - bare.mean(1, keepdim=True)).abs().max()) < 1e-6 and np.std(bare[0, 0].numpy()) > 0.02
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The renderer: silhouettes and depths of a ball, eq 7 by hand, masking that hides nothing, true gradients."""
+"""The volume renderer: silhouette and depth of a ball, eq 7 by hand, occupancy masking and gradients."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def picture(
 
 
 def test_ball_silhouette_area_and_depth() -> None:
-    """Seen from d, a ball of radius r covers a disc of radius f r / sqrt(d^2 - r^2) image widths, its front is at d - r."""
+    """Seen from d, a ball of radius r covers a disc of radius f r / sqrt(d^2 - r^2) image widths, its front is at d -
+    r.
+    """
     rendering = picture(Ball())
     radius = 1.5 * 0.4 / math.sqrt(4 - 0.16)
     assert float(rendering.opacity.mean()) == pytest.approx(math.pi * radius**2, rel=0.02)
@@ -112,7 +114,8 @@ def test_rays_outside_the_bounding_sphere_have_no_samples() -> None:
 def test_occupancy_masking_never_hides_a_surface(shading: Shading, generator: torch.Generator) -> None:
     config = FieldConfig(
         kind="voxels", bounding_radius=0.6, voxel_resolutions=(24,), density_activation="softplus",
-        density_bias="linear", density_bias_on="raw", density_bias_scale=60.0, density_bias_width=0.3, density_scale=5.0,
+        density_bias="linear", density_bias_on="raw", density_bias_scale=60.0, density_bias_width=0.3,
+        density_scale=5.0,
     )  # fmt: skip
     field = build_field(config, generator)
     field.begin_step(0.0)
@@ -146,12 +149,10 @@ class Fog(Field):
 
 
 @pytest.mark.parametrize("fog", [0.0, 0.02, 0.06, 0.3])
-def test_occupancy_masking_error_of_a_soft_field(
-    fog: float, generator: torch.Generator
-) -> None:
+def test_occupancy_masking_error_of_a_soft_field(fog: float, generator: torch.Generator) -> None:
     """k skipped samples of alpha below the threshold hide at most 1 - (1 - threshold)^k; k is at most all of a ray's.
 
-    In particular fog above the threshold is seen, and so are the penalties on it.
+    In particular, fog above the threshold is rendered and penalized.
     """
     samples, field = 80, Fog(30.0, fog)
     cameras, background = orbit_cameras([20, 140], 20.0, 2.0, 1.5), torch.full((2, 24 * 24, 3), 0.3)
@@ -164,7 +165,7 @@ def test_occupancy_masking_error_of_a_soft_field(
             renders.append(renderer.render(field, background, cameras, [Shading()] * 2, torch.ones(2, 3), 24))
     hidden = renders[0].opacity - renders[1].opacity
     allowed = 1 - (1 - RenderConfig().occupancy_threshold) ** samples
-    assert -1e-5 <= float(hidden.min())  # rounding of sums of 80 terms in float32
+    assert float(hidden.min()) >= -1e-5  # rounding of sums of 80 terms in float32
     assert float(hidden.max()) <= allowed
     if 1 - math.exp(-fog * 1.2 / samples) > RenderConfig().occupancy_threshold:
         assert float(hidden.max()) < 1e-5, "fog above the threshold is rendered whole"
@@ -209,7 +210,7 @@ def test_render_gradients_equal_finite_differences(generator: torch.Generator) -
         lights = torch.tensor([[1.0, -2.0, 1.0]], dtype=torch.float64)
         return (renderer.render(field, background, cameras, [CLAY], lights, 6).image * probe).sum()
 
-    torch.set_default_dtype(torch.float64)  # the renderer's accumulators follow the default
+    torch.set_default_dtype(torch.float64)  # the renderer accumulates in the default dtype
     try:
         loss().backward()
         parameter = field.raw_density[0]

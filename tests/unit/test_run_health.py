@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A run whose field is empty, full or diverged is noticed, starts again from another seed, and then says what to do."""
+"""Run monitoring: an empty, full or diverged field restarts the run from another seed, then fails with advice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.testing.tiny_model import quick_config
 
 
 class Vanishing:
-    """A guidance that wants nothing to be there: brightens every picture towards its background."""
+    """A guidance towards an empty scene: it brightens every image to its background."""
 
     def gradient(self, image, cameras, conditioning, generator, progress) -> GuidanceResult:
         return GuidanceResult(torch.zeros_like(image), {})
@@ -45,7 +45,7 @@ def test_empty_run_restarts_then_fails_with_advice(oracle: KnownImages) -> None:
 @pytest.mark.parametrize("optimizer", ["adam", "shampoo"])
 @pytest.mark.parametrize("broken", ["weights", "gradient"])
 def test_diverged_field_restarts_and_is_never_checkpointed(oracle: KnownImages, broken: str, optimizer: str) -> None:
-    """Checks are at steps 2, 3 and 6 of 10; the field breaks after step 7, once."""
+    """Checks are at steps 2, 3 and 6 of 10; the field diverges once, after step 7."""
     run = run_of(quick_config("run.steps=10", "run.checkpoint_interval=1", f"optimizer.kind={optimizer}"), oracle)
     events = []
     for event in run:
@@ -84,7 +84,7 @@ def test_check_tells_fog_from_solid_and_finds_nan() -> None:
     nan = float("nan")
     for opacity, filled, finite, verdict in (
         (solid, 0.3, True, "fine"),
-        (solid * 0 + 1, 0.5, True, "fine"),  # a large scene: it fills the views of its middle, not its sphere
+        (solid * 0 + 1, 0.5, True, "fine"),  # a large scene: it fills the central views but not the bounding sphere
         (solid, 0.3, False, "diverged"),
         (solid * nan, 0.3, True, "diverged"),
         (solid, nan, True, "diverged"),

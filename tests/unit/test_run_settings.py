@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Plans of results folders: the same settings are accepted again, others are refused with the differences."""
+"""Plans of results folders: equal settings are accepted again, others are refused with the differences."""
 
 from __future__ import annotations
 

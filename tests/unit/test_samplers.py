@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""2D samples of figure 2: kept, drawn anew when their settings change, complete or not at all; and their metrics."""
+"""2D samples of figure 2: stored, sampled again when their settings change, never incomplete; and their metrics."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def test_ancestral_step_equals_ddpm_scheduler(index, previous):
     scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", clip_sample=False)
     scheduler.timesteps, scheduler.num_inference_steps = torch.tensor([index, previous]), 2
     z_t, eps = torch.randn(2, 2, 3, 4, 4, generator=seeded(0))
-    # The scheduler draws its noise from a generator; the same draw is handed to ours.
+    # The scheduler draws its noise from a generator; `ancestral_step` gets the same draw.
     expected = scheduler.step(eps, index, z_t, generator=seeded(9))
     noise = torch.randn(z_t.shape, generator=seeded(9))
     levels = [(math.sqrt(a), math.sqrt(1 - a)) for a in scheduler.alphas_cumprod[[index, previous]].double().tolist()]
@@ -38,7 +38,7 @@ def test_ancestral_step_keeps_the_marginals():
 
 
 def sampled_deviation(std: float, steps: int) -> float:
-    """Deviation of x that fig 7 makes of N(m, std^2): every step is linear in z, so its variance follows by hand."""
+    """Standard deviation of samples of N(m, std^2): every step is linear in z, so its variance follows by hand."""
     levels = [(math.cos(math.pi * t / 2), math.sin(math.pi * t / 2)) for t in (1 - i / steps for i in range(steps))]
     variance = 1.0
     for i, (alpha, sigma) in enumerate(levels):
@@ -53,9 +53,9 @@ def sampled_deviation(std: float, steps: int) -> float:
 
 
 def test_ancestral_samples_of_a_gaussian():
-    """Also in the kinds of prediction that models come in; 0.3 in the model's space is 0.15 in [0, 1].
+    """For every prediction type; 0.3 in the model's space is 0.15 in [0, 1].
 
-    A finite number of steps takes a little of the deviation away, exactly as much as the recurrence says.
+    A finite number of steps reduces the deviation by the amount of the recurrence.
     """
     center, n = means(), 600
     for kind in (None, "sample"):

@@ -34,7 +34,7 @@ GUIDED = GuidanceConfig(omega=7.0)
 
 
 class Broken(GaussianOracle):
-    """Answers NaN for the second image."""
+    """Predicts NaN for the second image."""
 
     def predict_noise(self, z_t, t, conditioning):
         noise = super().predict_noise(z_t, t, conditioning)
@@ -43,7 +43,7 @@ class Broken(GaussianOracle):
 
 
 class Counting:
-    """Counts the calls of a U-Net and how many images each had; remembers whether an input carried a graph."""
+    """Records the calls of a U-Net, their batch sizes, and whether an input required gradients."""
 
     def __init__(self, unet) -> None:
         self.unet, self.config, self.batches, self.graph = unet, unet.config, [], False
@@ -68,7 +68,7 @@ def expected_gradient(image, prompt_mean, empty_mean, std, config, schedule, cel
 @pytest.mark.parametrize("weighting", ["sigma2", "uniform"])
 @pytest.mark.parametrize("config", [UNGUIDED, GUIDED], ids=["unguided", "guided"])
 def test_gradient_is_unbiased_for_a_gaussian_prior(config, weighting):
-    """Means over 40 seeds of 500 views lie within their own error bars of the closed form, in every pixel."""
+    """Means over 40 seeds of 500 views agree with the closed form within their error bars, in every pixel."""
     config = dataclasses.replace(config, weighting=weighting)
     center, std, views = means(), 0.3, 500
     oracle = GaussianOracle(center, std)
@@ -242,7 +242,7 @@ def test_distillation_finds_the_nearest_symmetric_image():
 
 
 def test_known_images_guide_each_view_to_its_image():
-    """Cameras stand in as plain numbers: the oracle hands them to its renderer and nothing else."""
+    """The cameras are plain numbers: the oracle only passes them to its renderer."""
     oracle = KnownImages(lambda cameras: cameras.view(-1, 1, 1, 1).expand(-1, 3, 4, 4), image_size=4)
     conditioning = conditioned(oracle, ["a red mushroom"] * 3)
     cameras = torch.tensor([0.1, 0.5, 0.9])

@@ -100,7 +100,7 @@ def test_new_setting_has_a_control_and_a_range() -> None:
     presets = {"draft": ExtraConfig(), "clip-mesh": apply_settings(ExtraConfig(), ["run.method=clip-mesh"])}
     info = next(info for info in setting_infos(ExtraConfig, presets) if info.name == "render.tiles")
     assert (info.label, info.tip, info.kind, info.low, info.high) == ("Ray Tiles", "Tiles of a view.", "integer", 2, 9)
-    assert info.defaults == {"draft": 3}, "a sphere does not read it"
+    assert info.defaults == {"draft": 3}, "a sphere scene does not use it"
     names = {info.name for info in setting_infos(ExtraConfig, presets)}
     assert not names & {"render.tile_order", "render.spare"}
     assert {r.name: (r.low, r.high) for r in setting_ranges(ExtraConfig)}["render.tiles"] == (2, 9)
@@ -188,7 +188,7 @@ def test_number_text_is_the_number_to_twelve_digits(value: float) -> None:
 
 @pytest.mark.parametrize("preset", RUNS)
 def test_unread_setting_is_refused_by_name(preset: str) -> None:
-    """And one that it reads is not; for every setting and every kind of run."""
+    """Settings that a run uses are accepted. Covers every setting and every kind of run."""
     own = REFINE if preset == REFINE_PRESET else PRESETS[preset].config
     kind = run_kind(own, RUNS[preset])
     for name, found in FIELDS.items():
@@ -307,7 +307,7 @@ def test_any_json_value_is_valid_or_a_one_line_error(name: str, value: object) -
     except ConfigError as error:
         assert "\n" not in str(error)
     else:
-        hash(config)  # plain values all the way down: frozen, comparable
+        hash(config)  # only plain values, so it is hashable and comparable
         assert config_from_mapping(config_to_mapping(config)) == config
 
 

@@ -83,7 +83,7 @@ def sphere_scene(model: ImageTextModel, *settings: str) -> SphereScene:
     )
 
 
-# --- the sphere and what keeps it a surface
+# --- the sphere and its regularizers
 
 
 @pytest.mark.parametrize("subdivisions", [1, 3])
@@ -98,7 +98,7 @@ def test_sphere_is_round_closed_and_outward(subdivisions: int) -> None:
 
 
 def test_sphere_colors_are_smooth_noise_of_the_seed() -> None:
-    """Mean and deviation as asked where nothing is cut off; neighbors are alike; without noise it is grey."""
+    """Mean and deviation as configured where nothing is clipped; neighbors are similar; without noise it is grey."""
     config = SphereConfig(subdivisions=4, color_noise=0.1)
     subject = sphere_mesh(config, 1)
     assert subject.display.mean(0) == pytest.approx(0.5, abs=1e-3) and subject.display.std(0) == pytest.approx(
@@ -165,7 +165,7 @@ def test_laplacian_weight_falls_during_the_run(model: ImageTextModel) -> None:
 
 
 def test_plain_loss_is_the_score_before_white(model: ImageTextModel) -> None:
-    """The same views rendered before white and given to `scores`: the cosine that a step tells."""
+    """The same views rendered on white and passed to `scores` give the cosine that a step reports."""
     plain = (
         "clip.crops=1",
         "clip.crop_share=1",
@@ -197,7 +197,7 @@ def test_score_gradient_reaches_visible_vertices(model: ImageTextModel) -> None:
     where = shape.rest.clone().requires_grad_()
     before = score(where)
     gradient = torch.autograd.grad(before, where)[0]
-    assert float((gradient.norm(dim=-1) > 0).float().mean()) > 0.25, "silhouettes seen from three sides"
+    assert float((gradient.norm(dim=-1) > 0).float().mean()) > 0.25, "silhouettes from three sides"
     step = 0.002 / float(gradient.norm(dim=-1).max())
     assert float(score(where.detach() + step * gradient)) > float(before.detach())
 
@@ -288,7 +288,7 @@ def test_run_raises_the_cosine_and_resumes_bitwise(clip: Path, tmp_path: Path) -
 
 def test_inside_out_sphere_is_corrected(model: ImageTextModel) -> None:
     shape = sphere_scene(model, "refine.reach=1", "mesh.height_m=2")
-    wanted = -2 * shape.rest  # every vertex through the middle to the other side
+    wanted = -2 * shape.rest  # every vertex mirrored through the center
     bound = 1.0
     length = wanted.norm(dim=-1, keepdim=True)
     offset = shape._vertex_steps.matrix @ (wanted * bound / torch.sqrt(bound**2 - length**2)).double().numpy()
@@ -351,7 +351,7 @@ def test_generate_writes_prop_facts_and_turntable(
     assert not out.with_name(out.name + ".work").exists()
 
 
-# --- what is refused
+# --- refusals
 
 
 def asked(*given: str) -> object:
@@ -438,7 +438,7 @@ def test_checkpoint_of_another_sphere_is_refused(clip: Path) -> None:
     ]
     assert len({job.fingerprint(), *(replace(job, config=config).fingerprint() for config in others)}) == 4
     assert {replace(job, config=config).fingerprint() for config in same} == {job.fingerprint()}
-    field = make_job(PROMPT, "starter", "draft", DRAFT)  # unfinished runs from before there were spheres must go on
+    field = make_job(PROMPT, "starter", "draft", DRAFT)  # unfinished runs of versions without sphere scenes must resume
     assert field.fingerprint() == replace(field, config=replace(DRAFT, sphere=SphereConfig(radius=0.2))).fingerprint()
     state = next(
         e.state for e in TextTo3DPipeline(job, "cpu", None, lambda: False).events() if isinstance(e, Checkpoint)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The starter's words, props and training pictures."""
+"""The starter's vocabulary, props and training images."""
 
 from __future__ import annotations
 
@@ -155,9 +155,7 @@ def test_images_match_their_captions(photographs: Path, generator: torch.Generat
         torch.testing.assert_close(image[:, 0, 0], image[:, 63, 63])
 
 
-def test_overhead_views_are_drawn_more_often(
-    photographs: Path, generator: torch.Generator
-) -> None:
+def test_overhead_views_are_drawn_more_often(photographs: Path, generator: torch.Generator) -> None:
     """A mushroom from above weighs 1.5 of 1.5 + 2 (a snowman, with a front) + 1 (a table); 15% name no direction."""
     described = photographs / "shard-001-0000.json"
     shots = json.loads(described.read_text())

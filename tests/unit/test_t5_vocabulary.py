@@ -38,7 +38,7 @@ def block(number: int, content: bytes) -> bytes:
 
 
 def spiece_bytes(kind: int = 1, unknown: int = 2, charsmap: bytes = b"") -> bytes:
-    """A ModelProto, written down from the format's description."""
+    """A serialized ModelProto, written from the format's description."""
     pieces = b"".join(
         block(1, block(1, piece.encode()) + varint(2 << 3 | 5) + struct.pack("<f", score) + varint(3 << 3) + varint(1))
         for piece, score in PIECES
@@ -48,7 +48,7 @@ def spiece_bytes(kind: int = 1, unknown: int = 2, charsmap: bytes = b"") -> byte
 
 
 def best_pieces(text: str) -> list[int]:
-    """The likeliest way to cut "▁word" into pieces, by trying all of them."""
+    """The most likely way to split "▁word" into pieces, by trying all of them."""
     ids = {piece: i for i, (piece, _) in enumerate(PIECES)}
     found = []
     for word in text.split():

@@ -31,7 +31,7 @@ def waves(mu: torch.Tensor) -> torch.Tensor:
 
 
 def on_sphere(mu: torch.Tensor) -> torch.Tensor:
-    """Constant along normals, so that what eq 5 averages below the surface is the surface's own albedo."""
+    """Constant along normals, so the average below the surface (eq 5) is the albedo at the surface."""
     return waves(0.4 * mu / mu.norm(dim=1, keepdim=True))
 
 
@@ -61,7 +61,7 @@ def baked(request: pytest.FixtureRequest):
 
 
 def random_points(mesh: Mesh, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points on the mesh, their places in the picture, and what vertex colors show there in display sRGB."""
+    """Points on the mesh, their texture coordinates, and the interpolated vertex colors in display sRGB."""
     random = np.random.default_rng(0)
     face, weight = random.integers(0, len(mesh.faces), count), random.dirichlet([1, 1, 1], count)
     places = mesh.texture.unwrapping
@@ -107,10 +107,10 @@ def test_charts_do_not_overlap(baked) -> None:
     assert (places.uv.dtype, places.corners.dtype, places.vertex.dtype) == (np.float32, np.int32, np.int32)
     assert places.uv.min() >= 0 and places.uv.max() <= 1
     assert np.array_equal(places.vertex[places.corners], mesh.faces), (
-        "seam vertices have several places, triangles stay"
+        "seam vertices have several UVs, triangles are unchanged"
     )
     assert texel_areas(places, SIZE).min() > 0.05, "square texels"
-    assert texel_areas(places, SIZE).sum() > 0.4 * SIZE**2, "little of the picture is wasted"
+    assert texel_areas(places, SIZE).sum() > 0.4 * SIZE**2, "most of the texture is used"
     assert most_claims(places, SIZE) == 1, "no texel's center is inside two triangles"
 
 
@@ -149,7 +149,7 @@ def test_overlap_count_detects_an_overlap() -> None:
 
 
 def test_gaps_take_the_nearest_charts_color(baked) -> None:
-    """Mip levels of half, a quarter and an eighth of the size show no other colors than the field has."""
+    """Mip levels of half, a quarter and an eighth of the size have only colors of the field."""
     mesh, _, _, heard = baked
     owned = covered_texels(mesh.texture.unwrapping, SIZE).pixel
     gaps = np.setdiff1d(np.arange(SIZE * SIZE), owned)
@@ -187,13 +187,13 @@ def test_texels_and_lookups_by_hand() -> None:
     half = float(display_to_linear(np.array(188 / 255)))
     assert texture.linear_at(np.array([0.25, 0.75])) == pytest.approx([half] * 3), "left, bottom"
     assert texture.linear_at(np.array([0.5, 0.5])) == pytest.approx([(1 + half) / 4] * 3), (
-        "linear light is averaged, not its code"
+        "linear light is averaged, not sRGB values"
     )
-    assert texture.linear_at(np.array([1.0, 0.0])) == pytest.approx([1, 1, 1]), "clamped at the picture's edge"
+    assert texture.linear_at(np.array([1.0, 0.0])) == pytest.approx([1, 1, 1]), "clamped at the edge of the texture"
 
 
 def test_texels_beyond_an_edge_sample_the_edge() -> None:
-    """A triangle smaller than a texel, between centers, still has texels; weights never leave it."""
+    """A triangle between texel centers still gets texels, with weights inside the triangle."""
     uv = (np.array([[8.1, 8.1], [8.4, 8.1], [8.1, 8.4], [12, 4], [15, 4], [12, 7]]) / 16).astype(np.float32)
     places = Unwrapping(uv, np.array([[0, 1, 2], [3, 4, 5]], np.int32), np.arange(6, dtype=np.int32))
     texels = covered_texels(places, 16)
@@ -227,14 +227,14 @@ def test_face_without_area_gets_a_neighbors_uv() -> None:
     import trimesh
 
     ball = trimesh.creation.icosphere(subdivisions=2)
-    # A far vertex with nothing but a degenerate face on it: it is in no chart at all.
+    # A distant vertex with only a degenerate face: it is in no chart.
     vertices = np.concatenate([ball.vertices, ball.vertices[:1] * 1.0001])
     last = len(vertices) - 1
     places = unwrap(vertices, np.concatenate([ball.faces, [[last, last, 0]]]), 128)
     assert np.array_equal(places.vertex[places.corners][-1], [last, last, 0])
-    near = places.uv[places.corners[:-1][ball.faces == 0]]  # where the faces that have a chart put vertex 0
+    near = places.uv[places.corners[:-1][ball.faces == 0]]  # the UV of vertex 0 in the faces with a chart
     for at in places.uv[places.corners[-1]]:
-        assert np.abs(near - at).max(axis=1).min() < 1e-6, "xatlas leaves it in the picture's corner"
+        assert np.abs(near - at).max(axis=1).min() < 1e-6, "xatlas leaves it in the corner of the texture"
 
 
 def test_stopped_bake_leaves_vertex_colors() -> None:
@@ -250,7 +250,7 @@ def test_stopped_bake_leaves_vertex_colors() -> None:
 
 
 def test_filled_pit_is_textured_from_its_wall() -> None:
-    """Half way down the pit there is no albedo but white; its walls are green."""
+    """The albedo inside the pit is white; that of its walls is green."""
 
     def rho(mu: torch.Tensor) -> torch.Tensor:
         solid = shape(mu)[:, None] < 0.012
@@ -266,14 +266,13 @@ def test_filled_pit_is_textured_from_its_wall() -> None:
     points, uv, _ = random_points(mesh, 5000)
     shown = linear_to_display(mesh.texture.linear_at(uv))
     assert np.median(shown, axis=0) == pytest.approx([0.1, 0.6, 0.1], abs=0.02)
-    lid = (np.abs(points[:, :2]) < 0.1).all(axis=1) & (
-        points[:, 2] > 0.9
-    )  # placed: one metre tall, so the pit is 0.27 wide
-    assert lid.sum() > 50 and shown[lid, 0].mean() < 0.3, "0.8 when it is asked where it is"
+    # The placed mesh is one metre tall, so the pit is 0.27 wide.
+    lid = (np.abs(points[:, :2]) < 0.1).all(axis=1) & (points[:, 2] > 0.9)
+    assert lid.sum() > 50 and shown[lid, 0].mean() < 0.3, "a query at the lid itself gives 0.8"
 
 
 def test_rendered_texture_shows_each_points_color() -> None:
-    """Red above, blue below: in a picture from the front the upper pixels are red."""
+    """Red above, blue below: in a front view the upper pixels are red."""
 
     def halves(mu: torch.Tensor) -> torch.Tensor:
         return torch.where(mu[:, 2:] > 0, torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.2, 0.8]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A triangle budget is kept, or the report warns by how much it was missed and why."""
+"""A triangle budget is met, or the report warns by how much it is missed and why."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_noisy_field_meets_a_tiny_budget_with_a_warning(triangles: int, amplitud
         assert f"{len(found.faces)} triangles instead of mesh.triangles={triangles}" in str(warning)
     elif warning is not None:
         assert f"mesh.triangles={triangles}" in warning and "handles" in warning
-    # Quadric decimation to 100 triangles and a smoothed contour each move the volume by some per cent.
+    # Quadric decimation to 100 triangles and a smoothed contour each change the volume by some per cent.
     assert signed_volume(found) == pytest.approx(signed_volume(clean), rel=0.2)
 
 

@@ -61,7 +61,7 @@ def test_weights_of_any_variant_are_read(tmp_path, variant, in_shards):
     assert torch.equal(renamed.predict_noise(z, t, renamed.embed(prompts)), expected)
     index = json.loads((source / "model_index.json").read_text())
     weights = {file for file in folder_files(source) if file.endswith(".safetensors")}
-    assert weights <= set(needed_files(folder_files(source), index, "it")), "and any variant is downloaded"
+    assert weights <= set(needed_files(folder_files(source), index, "it")), "any variant is downloaded"
     if in_shards:
         lost = next((source / "unet").glob("*-00002-of-00002.safetensors"))
         lost.unlink()
@@ -81,7 +81,7 @@ def test_preferred_variant_is_chosen():
     assert choose(False, "fp16", "bf16") == "fp16" and choose(True, "bf16", "") == ""
     assert choose(False, "bf16", "non_ema") == "bf16" and choose(True, "non_ema") == "non_ema"
     torn = ["model-00001-of-00002.safetensors", "model.bf16.safetensors", "model.safetensors.index.json"]
-    assert choose_weights(weight_sets(torn, "model"), False).variant == "bf16", "only whole ones count"
+    assert choose_weights(weight_sets(torn, "model"), False).variant == "bf16", "only complete variants are chosen"
     assert choose_weights(weight_sets(["open_model.safetensors"], "model"), False) is None
 
 
