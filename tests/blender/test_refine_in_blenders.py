@@ -43,8 +43,10 @@ def test_refine_as_object_and_shape_key_in_each_blender(
         and report["as far"] < 1e-5
     )
     assert report["told last"] == [
-        "“Ball” has the shape key “Dreamwright: a red mushroom”; its colors are in the color attribute "
-        "“Dreamwright: a red mushroom”, which no material shows yet"
+        (
+            "“Ball” has the shape key “Dreamwright: a red mushroom”; its colors are in the color attribute "
+            "“Dreamwright: a red mushroom”, which no material shows yet"
+        )
     ]
 
 

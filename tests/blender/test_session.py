@@ -21,7 +21,7 @@ from dreamwright.shared.messages import ServerShutdown
 from tests.testing.addon_session import SessionBench, addon_module
 from tests.testing.blenders import ROOT
 from tests.testing.fake_capabilities import OFFER
-from tests.testing.fake_props import picture
+from tests.testing.fake_props import preview_bytes
 
 WITHOUT_BPY = (
     "addresses", "key_store", "labels", "mesh_downloads", "pending_submissions", "pending_uploads",
@@ -169,7 +169,7 @@ def test_version_mismatch_is_shown(bench: SessionBench) -> None:
 
 def frame(step: int, size: int = 4, data: bytes | None = None) -> Any:
     kind = addon_module("shared.messages").PreviewFrame
-    return kind("j", step, size, size, picture(step, size) if data is None else data)
+    return kind("j", step, size, size, preview_bytes(step, size) if data is None else data)
 
 
 def test_history_is_thinned_evenly(installed: Path) -> None:
