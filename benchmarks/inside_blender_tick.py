@@ -20,7 +20,7 @@ finish: Callable[[int], None]
 QUIET_S = float(os.environ.get("QUIET_S", "10"))  # of previews alone, before the import and after it
 
 ticking: Any = importlib.import_module(f"{ADDON}.timer")
-session_module: Any = importlib.import_module(f"{ADDON}.session")
+mesh_downloads: Any = importlib.import_module(f"{ADDON}.mesh_downloads")
 bpy.context.preferences.addons[ADDON].preferences.address = os.environ["SERVER"]
 session: Any = importlib.import_module(f"{ADDON}.addon_state").session()
 
@@ -62,7 +62,7 @@ def watch() -> None:
     ticking.import_mesh.import_mesh = timed("import", ticking.import_mesh.import_mesh)
     ticking.properties.sync_rows = timed("rows", ticking.properties.sync_rows)
     session.tick = timed("receive", session.tick)
-    session_module.decode_mesh = timed("decode", session_module.decode_mesh)
+    mesh_downloads.decode_mesh = timed("decode", mesh_downloads.decode_mesh)
     take = session._take_preview
 
     def counted(frame: Any) -> None:
