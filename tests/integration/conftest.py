@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tests.testing.hub_downloads import big, env, here, hub, tiny
+from tests.testing.hub_downloads import big, env, hub, run_in_process, tiny
 from tests.testing.sphere_runs import oracle
 
-__all__ = ["big", "env", "here", "hub", "oracle", "tiny"]
+__all__ = ["big", "env", "hub", "oracle", "run_in_process", "tiny"]

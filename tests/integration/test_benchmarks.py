@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Benchmarks that need a GPU or other projects: their commands run, and their workloads are equal."""
+"""Benchmarks of GPUs and of other projects: commands run, and all contenders get equal workloads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_random_models_have_the_published_sizes() -> None:
-    """DeepFloyd calls IF-I-XL 4.3B; Stable Diffusion 1.5 is known for 860 M, and its VAE for 83.65 M."""
+    """Published parameter counts: IF-I-XL 4.3 B, Stable Diffusion 1.5 860 M, its VAE 83.65 M."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     with torch.device("meta"):
@@ -104,7 +104,7 @@ class Recorder:
 
 
 def test_contenders_get_the_same_rays() -> None:
-    """The same cameras in the same order, and rays that meet the unit sphere where ours meet the bounding sphere."""
+    """Contenders get the same cameras in the same order, scaled from the bounding sphere to the unit sphere."""
     config, recorder = peers_contenders.workload(8), Recorder()
     scene = FieldScene(config, recorder, SimpleNamespace(for_cameras=lambda *views: None), peers_contenders.SEED)
     views, unit = peers_contenders.Views(config), config.field.bounding_radius
@@ -113,7 +113,7 @@ def test_contenders_get_the_same_rays() -> None:
         cameras, origins, directions, _ = views.next_rays()
         assert torch.equal(cameras.position, recorder.seen[step].position)
         assert torch.equal(cameras.focal, recorder.seen[step].focal)
-        closest = torch.linalg.cross(origins * unit, directions).norm(dim=-1)  # to the center, in our units
+        closest = torch.linalg.cross(origins * unit, directions).norm(dim=-1)  # distance to the center, in scene units
         assert torch.allclose(closest / unit, torch.linalg.cross(origins, directions).norm(dim=-1))
         assert torch.allclose(origins[0] * unit, cameras.position[0])
 
@@ -125,7 +125,7 @@ def test_comparison_views_are_shaded_and_of_one_size() -> None:
 
 
 def test_ratios_are_taken_within_a_round() -> None:
-    """A round in which everything took ten times as long leaves the ratio alone; of 2, 3, 4 the median is 3."""
+    """A round in which everything takes ten times as long does not change the ratio. The median of 2, 3, 4 is 3."""
     assert peers.ratio([2.0, 30.0, 4.0], [1.0, 10.0, 1.0]) == "3.0 (2.0-4.0)"
 
 
@@ -159,7 +159,7 @@ def test_bad_checkouts_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
 def test_comparison_runs_with_ours_alone() -> None:
-    """Contenders live in processes of their own, and ours against itself is 1.0."""
+    """Contenders run in separate processes. The ratio of Dreamwright to itself is 1.0."""
     done = script("peers.py", "--resolutions", "8", "--rounds", "1", "--warm", "0", "--only", "ours, as shipped")
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("| ours, as shipped"))

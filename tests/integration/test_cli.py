@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright generate`: files, options, resuming, and mistakes that cost one line and an exit code."""
+"""`dreamwright generate`: files, options, resuming, and one-line errors with an exit code."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_out_of_memory_fails_with_advice(
 
 
 def test_ctrl_c_keeps_a_resumable_checkpoint(model: str, tmp_path: Path) -> None:
-    """In a process of its own, with a real SIGINT; resuming then finishes the run."""
+    """A separate process gets a real SIGINT. Resuming then finishes the run."""
     out = tmp_path / "prop.ply"
     command = [sys.executable, "-m", "dreamwright.backend.cli.main", "generate", "a red mushroom", "--model", model]
     command += ["--out", str(out), *SETTINGS, "--steps", "4000"]

@@ -40,7 +40,7 @@ def generate(model: str, out: Path, *extra: str) -> int:
 
 
 class FailingStream(io.StringIO):
-    """A stream whose writes fail with an error of the system, as those of a closed pipe or a full disk do."""
+    """A stream whose writes raise an OSError, as on a closed pipe or a full disk."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ def test_output_that_fails_does_not_fail_a_run(
 
 
 def test_started_with_closed_descriptors(tmp_path: Path) -> None:
-    """`>&- 2>&-`: the file that is opened next must not become the standard output."""
+    """With `>&- 2>&-` the next opened file must not become the standard output."""
     command = [*MODULE, "models"]
     done = subprocess.run(["sh", "-c", 'exec "$@" >&- 2>&- <&-', "sh", *command], timeout=LIMIT_S, cwd=tmp_path)
     assert done.returncode == 0 and not list(tmp_path.iterdir())
@@ -267,7 +267,7 @@ def test_bad_arguments_are_one_line_and_leave_nothing(
     arguments, expected = PLACES[mistake]
     try:
         code = main(arguments)
-    except SystemExit as end:  # argparse's own errors
+    except SystemExit as end:  # errors of argparse
         code = end.code
     lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
     assert code == 2 and len(lines) == 1 and lines[0].startswith("dreamwright: error: "), lines

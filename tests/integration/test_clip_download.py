@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""CLIP models come from the hub as pipelines do: what is needed and no more, checked, and then without a network."""
+"""Download of CLIP models: required files only, verified, and usable offline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dreamwright.backend.models.model_files import is_clip_folder, missing_files
 from dreamwright.backend.models.registry import BY_NAME, MODELS, PACKAGED
 from dreamwright.backend.starter import domain
 from tests.testing.fake_hub import Repository, folder_files
-from tests.testing.hub_downloads import models_folder, says
+from tests.testing.hub_downloads import assert_refused, models_folder
 from tests.testing.tiny_clip import write_clip
 
 CLUTTER = ("README.md", "pytorch_model.bin", "flax_model.msgpack", "tf_model.h5", "open_clip_config.json")
@@ -27,31 +27,35 @@ def files(tmp_path_factory) -> dict[str, bytes]:
     return {**made, **dict.fromkeys(CLUTTER, b"unneeded")}
 
 
-def test_clip_download_has_the_required_files_only(hub, env, here, files):
+def test_clip_download_has_the_required_files_only(hub, env, run_in_process, files):
     repository = BY_NAME["clip-b32"].sources[0].repo_id
     hub.repositories[repository] = Repository(files)
-    assert here("models", "download", "clip-b32").returncode == 0
+    assert run_in_process("models", "download", "clip-b32").returncode == 0
     assert set(hub.fetched()) == set(files) - set(CLUTTER)
     folder = models_folder(env) / "clip-b32"
     assert resolve_model("clip-b32") == folder and resolve_model(repository) == folder and is_clip_folder(folder)
     assert load_image_text(folder).image_size == 32
-    assert here("models", "verify", "clip-b32").returncode == 0
+    assert run_in_process("models", "verify", "clip-b32").returncode == 0
     weights = folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    says(here("models", "verify", "clip-b32"), "1 fault", "`dreamwright models download clip-b32`")
+    assert_refused(run_in_process("models", "verify", "clip-b32"), "1 fault", "`dreamwright models download clip-b32`")
     (folder / "preprocessor_config.json").unlink()
     assert missing_files(folder) == ["preprocessor_config.json"]
 
 
-def test_unusable_clip_repository_is_refused_before_weights(hub, env, here, files):
+def test_unusable_clip_repository_is_refused_before_weights(hub, env, run_in_process, files):
     pickled = {name: content for name, content in files.items() if not name.endswith(".safetensors")}
     hub.repositories["some/pickles"] = Repository(pickled)
-    says(here("models", "download", "some/pickles"), "only pickled weights (pytorch_model.bin)")
+    assert_refused(run_in_process("models", "download", "some/pickles"), "only pickled weights (pytorch_model.bin)")
     other = {**files, "config.json": json.dumps({"model_type": "siglip"}).encode()}
     hub.repositories["some/siglip"] = Repository(other)
-    says(here("models", "download", "some/siglip"), "some/siglip", "needed is a diffusers pipeline or a CLIP model")
+    assert_refused(
+        run_in_process("models", "download", "some/siglip"),
+        "some/siglip",
+        "needed is a diffusers pipeline or a CLIP model",
+    )
     assert not [name for name in hub.fetched() if name.endswith((".safetensors", ".msgpack", ".bin"))]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What cannot be downloaded is refused in one line that says what to do, before any weight is fetched."""
+"""Impossible downloads are refused with one line of advice before any weight is fetched."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from tests.testing.fake_hub import Repository, command, run_command
-from tests.testing.hub_downloads import MB, models_folder, says
+from tests.testing.hub_downloads import MB, assert_refused, models_folder
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from tests.testing.hub_downloads import MB, models_folder, says
         ("shard", ("lacks unet/diffusion_pytorch_model-00002-of-00002.safetensors",)),
     ],
 )
-def test_unsupported_pipeline_is_refused_before_its_weights(hub, env, here, tiny, files, texts):
+def test_unsupported_pipeline_is_refused_before_its_weights(hub, env, run_in_process, tiny, files, texts):
     if isinstance(files, str):
         kept = {
             name: content
@@ -45,21 +45,21 @@ def test_unsupported_pipeline_is_refused_before_its_weights(hub, env, here, tiny
         files = kept
     if files is not None:
         hub.repositories["someone/thing"] = Repository(files)
-    says(here("models", "download", "someone/thing"), "someone/thing", *texts)
+    assert_refused(run_in_process("models", "download", "someone/thing"), "someone/thing", *texts)
     assert set(hub.fetched()) <= {"model_index.json"}
     assert not models_folder(env).exists() or not any(models_folder(env).iterdir())
 
 
-def test_unknown_name_is_refused_with_the_known_ones(hub, env, here):
-    says(here("models", "download", "sdx"), "unknown model 'sdx'", "sdxl", "owner/name")
+def test_unknown_name_is_refused_with_the_known_ones(hub, env, run_in_process):
+    assert_refused(run_in_process("models", "download", "sdx"), "unknown model 'sdx'", "sdxl", "owner/name")
     assert hub.requests == []
 
 
-def test_full_disk_is_reported_before_any_weight(hub, env, here, tiny, tmp_path):
+def test_full_disk_is_reported_before_any_weight(hub, env, run_in_process, tiny, tmp_path):
     weights = "unet/diffusion_pytorch_model.fp16.safetensors"
     hub.repositories["tiny/props"] = Repository(tiny, sizes={weights: 10**18})
-    says(
-        here("models", "download", "tiny/props", "--to", str(tmp_path / "d")),
+    assert_refused(
+        run_in_process("models", "download", "tiny/props", "--to", str(tmp_path / "d")),
         "GB free",
         "1000000000.",
         "another disk with --to",
@@ -71,28 +71,30 @@ def test_no_network_and_offline_mode_are_one_line_errors(hub, env, tiny):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        says(
+        assert_refused(
             run_command({**env, "HF_ENDPOINT": url}, "models", "download", "sdxl"),
             f"cannot reach {url}",
             "check the network",
         )
     hub.repositories["tiny/props"] = Repository(tiny)
-    says(
+    assert_refused(
         run_command({**env, "HF_HUB_OFFLINE": "1"}, "models", "download", "tiny/props"),
         "HF_HUB_OFFLINE is set; unset it",
     )
     assert hub.requests == []
 
 
-def test_folder_with_other_contents_is_unchanged(hub, env, here, tiny, tmp_path):
+def test_folder_with_other_contents_is_unchanged(hub, env, run_in_process, tiny, tmp_path):
     hub.repositories["tiny/props"] = hub.repositories["tiny/other"] = Repository(tiny)
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "novel.txt").write_text("draft")
-    says(here("models", "download", "tiny/props", "--to", str(mine)), "holds other files")
+    assert_refused(run_in_process("models", "download", "tiny/props", "--to", str(mine)), "holds other files")
     assert [path.name for path in mine.iterdir()] == ["novel.txt"]
-    assert here("models", "download", "tiny/props", "--to", str(tmp_path / "props")).returncode == 0
-    says(here("models", "download", "tiny/other", "--to", str(tmp_path / "props")), "holds tiny/props")
+    assert run_in_process("models", "download", "tiny/props", "--to", str(tmp_path / "props")).returncode == 0
+    assert_refused(
+        run_in_process("models", "download", "tiny/other", "--to", str(tmp_path / "props")), "holds tiny/props"
+    )
 
 
 def test_two_downloads_into_one_folder_exclude_each_other(hub, env, big):
@@ -103,7 +105,7 @@ def test_two_downloads_into_one_folder_exclude_each_other(hub, env, big):
     )
     try:
         assert hub.held.wait(60)
-        says(run_command(env, "models", "download", "tiny/props"), "another download is writing to")
+        assert_refused(run_command(env, "models", "download", "tiny/props"), "another download is writing to")
     finally:
         first.kill()
         first.wait()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A download that is stopped goes on where it stopped, and its bar shows how far it is."""
+"""Stopped downloads resume, and the progress bar shows their progress."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import time
 
 from dreamwright.backend.models.download_progress import ProgressFile
 from tests.testing.fake_hub import FakeHub, Repository, command, folder_files, run_command
-from tests.testing.hub_downloads import MB, SD, SD_COMMIT, models_folder, says
+from tests.testing.hub_downloads import MB, SD, SD_COMMIT, assert_refused, models_folder
 
 
 def stop_in_the_middle(hub: FakeHub, env: dict[str, str], name: str, how: int = signal.SIGKILL) -> tuple[int, int, str]:
-    """End a download of `big` within its U-Net's weights; returns exit code, bytes kept, and stderr."""
+    """Stop a download of `big` during its U-Net's weights; returns exit code, bytes kept and stderr."""
     hub.hold_after = 5 * MB
     process = subprocess.Popen(
         command("models", "download", name), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -32,7 +32,7 @@ def stop_in_the_middle(hub: FakeHub, env: dict[str, str], name: str, how: int = 
     deadline = time.monotonic() + 30
     while not any(
         part.stat().st_size >= MB for part in (folder / ".dreamwright" / "parts").glob("*")
-    ):  # what is sent may not be read yet
+    ):  # the client may not have read all sent bytes
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(how)
@@ -50,7 +50,7 @@ def test_killed_download_resumes(hub, env, big):
     code, kept, _ = stop_in_the_middle(hub, env, "sd-1.5")
     assert code == -signal.SIGKILL and kept > 3 * MB
     assert "half downloaded" in run_command(env, "models").stdout
-    says(run_command(env, "models", "verify", "sd-1.5"), "`dreamwright models download sd-1.5`")
+    assert_refused(run_command(env, "models", "verify", "sd-1.5"), "`dreamwright models download sd-1.5`")
     hub.reset()
     done = run_command(env, "models", "download", "sd-1.5")
     assert done.returncode == 0, done.stderr
@@ -58,8 +58,8 @@ def test_killed_download_resumes(hub, env, big):
         file["size"]
         for file in json.loads((models_folder(env) / "sd-1.5/.dreamwright/download.json").read_text())["files"]
     )
-    assert hub.served == whole - kept, "not a byte that was kept comes twice"
-    assert any(asked for method, _, asked in hub.requests if method == "GET"), "a range was asked for"
+    assert hub.served == whole - kept, "kept bytes are not sent again"
+    assert any(asked for method, _, asked in hub.requests if method == "GET"), "the request has a range"
     assert run_command(env, "models", "verify", "sd-1.5").returncode == 0
     folder = models_folder(env) / "sd-1.5"
     assert not (folder / ".dreamwright" / "parts").exists()
@@ -95,7 +95,7 @@ def test_mirror_finishes_an_interrupted_download(hub, env, big):
     assert run_command(env, "models", "verify", "sd-1.5").returncode == 0
 
 
-def test_disk_full_during_download_keeps_received_bytes(hub, env, here, big, monkeypatch):
+def test_disk_full_during_download_keeps_received_bytes(hub, env, run_in_process, big, monkeypatch):
     hub.repositories["tiny/props"] = Repository(big)
     write, written = ProgressFile.write, []
 
@@ -106,7 +106,7 @@ def test_disk_full_during_download_keeps_received_bytes(hub, env, here, big, mon
         return write(self, data)
 
     monkeypatch.setattr(ProgressFile, "write", until_full)
-    says(here("models", "download", "tiny/props"), "is full; free some space", "goes on from here")
+    assert_refused(run_in_process("models", "download", "tiny/props"), "is full; free some space", "goes on from here")
     monkeypatch.undo()
     hub.reset()
     assert run_command(env, "models", "download", "tiny/props").returncode == 0 and hub.served < 5 * MB
@@ -125,7 +125,7 @@ def test_progress_bar_shows_bytes_rate_and_time_left(hub, env, big):
         while block := os.read(master, 65536):
             shown += block
     except OSError:
-        pass  # Linux ends a terminal whose last process is gone with an error
+        pass  # reading a terminal after its last process has ended raises an error on Linux
     os.close(master)
     assert process.wait(60) == 0
     assert b"tiny/props:" in shown and b"100%" in shown and b"B/s" in shown and b"<" in shown

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where a model comes from: its own repository, a mirror or a gated one; who served it is said and recorded."""
+"""Sources of a model: its repository, a mirror or a gated repository; the source is printed and recorded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 
 from dreamwright.backend.models.registry import BY_NAME
 from tests.testing.fake_hub import FRIEND, STRANGER, FakeHub, Repository, folder_files, refusing, run_command
-from tests.testing.hub_downloads import SD, SD_COMMIT, models_folder, says
+from tests.testing.hub_downloads import SD, SD_COMMIT, assert_refused, models_folder
 
 
 def test_download_fetches_required_files_and_names_the_source(hub, env, tiny, tmp_path):
@@ -37,9 +37,9 @@ def test_download_fetches_required_files_and_names_the_source(hub, env, tiny, tm
     assert not (tmp_path / "refuse" / "sockets.log").exists()
 
 
-def test_mirror_is_used_when_the_first_source_is_gone(hub, env, here, tiny):
+def test_mirror_is_used_when_the_first_source_is_gone(hub, env, run_in_process, tiny):
     hub.repositories[SD[1]] = Repository(tiny)
-    done = here("models", "download", "sd-1.5")
+    done = run_in_process("models", "download", "sd-1.5")
     assert done.returncode == 0, done.stderr
     assert (
         f"served by {SD[1]}, a mirror, since {SD[0]} could not" in done.stdout and "no expected revision" in done.stdout
@@ -47,17 +47,22 @@ def test_mirror_is_used_when_the_first_source_is_gone(hub, env, here, tiny):
     assert f"{SD[0]} is not on" in done.stderr
 
 
-def test_unusable_source_is_skipped(hub, env, here, tiny):
+def test_unusable_source_is_skipped(hub, env, run_in_process, tiny):
     hub.repositories[SD[0]] = Repository(tiny, "d" * 40)
     hub.repositories[SD[1]] = Repository(tiny, broken={"text_encoder/config.json"})
     hub.repositories[SD[2]] = Repository(tiny)
-    done = here("models", "download", "sd-1.5")
+    done = run_in_process("models", "download", "sd-1.5")
     assert done.returncode == 0 and f"served by {SD[2]}" in done.stdout
     assert f"has no revision '{SD_COMMIT}'" in done.stderr and "answered 500" in done.stderr
     shutil.rmtree(models_folder(env))
     del hub.repositories[SD[1]], hub.repositories[SD[2]]
-    says(here("models", "download", "sd-1.5"), f"{SD[0]} has no revision", f"{SD[1]} is not on", "--revision main")
-    chosen = here("models", "download", "sd-1.5", "--revision", "main")
+    assert_refused(
+        run_in_process("models", "download", "sd-1.5"),
+        f"{SD[0]} has no revision",
+        f"{SD[1]} is not on",
+        "--revision main",
+    )
+    chosen = run_in_process("models", "download", "sd-1.5", "--revision", "main")
     assert chosen.returncode == 0 and f"served by {SD[0]}, revision {'d' * 40}" in chosen.stdout
 
 
@@ -66,18 +71,20 @@ def test_gated_model_needs_license_and_token(hub, env, tiny):
     repo_id = model.sources[0].repo_id
     hub.repositories[repo_id] = Repository(tiny, gated=True)
     advice = (f"{repo_id} is gated", f"{hub.url}/{repo_id}", "`hf auth login`")
-    says(run_command(env, "models", "download", model.name), *advice, "no token is stored")
-    assert not models_folder(env).exists() or not any(models_folder(env).iterdir()), "nothing was begun"
-    says(run_command({**env, "HF_TOKEN": STRANGER}, "models", "download", model.name), *advice, "has not accepted it")
+    assert_refused(run_command(env, "models", "download", model.name), *advice, "no token is stored")
+    assert not models_folder(env).exists() or not any(models_folder(env).iterdir()), "no file was created"
+    assert_refused(
+        run_command({**env, "HF_TOKEN": STRANGER}, "models", "download", model.name), *advice, "has not accepted it"
+    )
     assert (hub.fetched() and set(hub.fetched()) <= {"model_index.json"}) or not hub.fetched()
     done = run_command({**env, "HF_TOKEN": FRIEND}, "models", "download", model.name)
     assert done.returncode == 0 and FRIEND not in done.stdout + done.stderr, done.stderr
     assert f"here: {models_folder(env) / model.name}" in run_command(env, "models").stdout
 
 
-def test_download_record_has_sizes_and_hashes(hub, env, here, tiny):
+def test_download_record_has_sizes_and_hashes(hub, env, run_in_process, tiny):
     hub.repositories["tiny/props"] = Repository(tiny)
-    assert here("models", "download", "tiny/props").returncode == 0
+    assert run_in_process("models", "download", "tiny/props").returncode == 0
     record = json.loads((models_folder(env) / "tiny--props" / ".dreamwright" / "download.json").read_text())
     assert (
         record["repo_id"] == "tiny/props"
@@ -91,13 +98,13 @@ def test_download_record_has_sizes_and_hashes(hub, env, here, tiny):
         )
 
 
-def test_token_is_sent_to_the_hub_only(hub, here, tiny, monkeypatch):
+def test_token_is_sent_to_the_hub_only(hub, run_in_process, tiny, monkeypatch):
     store = FakeHub()
     try:
         hub.repositories["tiny/props"] = store.repositories["tiny/props"] = Repository(tiny)
         hub.store = store
         monkeypatch.setenv("HF_TOKEN", FRIEND)
-        assert here("models", "download", "tiny/props").returncode == 0
+        assert run_in_process("models", "download", "tiny/props").returncode == 0
         assert sorted(store.fetched()) == [
             "text_encoder/model.safetensors",
             "unet/diffusion_pytorch_model.fp16.safetensors",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A downloaded model is the hub's to the last bit, can be checked against its record, and needs no network."""
+"""Downloaded models are identical to the hub's, can be verified against their record, and work offline."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from tests.testing.fake_hub import Repository, refusing, run_command
-from tests.testing.hub_downloads import models_folder, says
+from tests.testing.hub_downloads import assert_refused, models_folder
 
 
-def test_damaged_transfer_is_rejected(hub, env, here, tiny):
+def test_damaged_transfer_is_rejected(hub, env, run_in_process, tiny):
     weights = "unet/diffusion_pytorch_model.fp16.safetensors"
     hub.repositories["tiny/props"] = Repository(tiny, spoiled={weights})
-    says(here("models", "download", "tiny/props"), weights, "damaged on its way")
+    assert_refused(run_in_process("models", "download", "tiny/props"), weights, "damaged on its way")
     assert not (models_folder(env) / "tiny--props" / weights).exists()
     hub.repositories["tiny/props"] = Repository(tiny)
     hub.reset()
-    assert here("models", "download", "tiny/props").returncode == 0 and hub.fetched() == [weights]
+    assert run_in_process("models", "download", "tiny/props").returncode == 0 and hub.fetched() == [weights]
 
 
 def test_verify_and_download_repair_damaged_files(hub, env, tiny, tmp_path):
@@ -40,7 +40,7 @@ def test_verify_and_download_repair_damaged_files(hub, env, tiny, tmp_path):
     hub.reset()
     refused = refusing(env, tmp_path / "refuse")
     done = run_command(refused, "models", "verify", str(folder))
-    says(done, "3 faults", f"`dreamwright models download tiny/props --to {folder}`")
+    assert_refused(done, "3 faults", f"`dreamwright models download tiny/props --to {folder}`")
     assert "unet/diffusion_pytorch_model.fp16.safetensors: differs from the hub's" in done.stdout
     assert (
         "tokenizer/tokenizer.json: is missing" in done.stdout
@@ -50,31 +50,31 @@ def test_verify_and_download_repair_damaged_files(hub, env, tiny, tmp_path):
     mended = run_command(env, "models", "download", "tiny/props", "--to", str(folder))
     assert mended.returncode == 0 and len(hub.fetched()) == 3, mended.stderr
     assert run_command(refused, "models", "verify", "tiny/props").returncode == 0, (
-        "a model in a folder of the user's choice has its name still"
+        "a model in another folder keeps its name"
     )
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     assert "all with their hash" in run_command(refused, "models", "verify", str(copy)).stdout, (
-        "hashes travel with a copy"
+        "a copy keeps the hashes"
     )
 
 
-def test_another_revision_replaces_the_old_files(hub, env, here, tiny):
+def test_another_revision_replaces_the_old_files(hub, env, run_in_process, tiny):
     hub.repositories["tiny/props"] = Repository(tiny)
-    assert here("models", "download", "tiny/props").returncode == 0
+    assert run_in_process("models", "download", "tiny/props").returncode == 0
     fresh = {name: content for name, content in tiny.items() if ".fp16." not in name}
     hub.repositories["tiny/props"] = Repository(fresh, "e" * 40)
     hub.reset()
-    done = here("models", "download", "tiny/props", "--revision", "e" * 40)
+    done = run_in_process("models", "download", "tiny/props", "--revision", "e" * 40)
     assert done.returncode == 0, done.stderr
     folder = models_folder(env) / "tiny--props"
     assert [file.name for file in (folder / "unet").glob("*.safetensors")] == ["diffusion_pytorch_model.safetensors"]
-    assert hub.fetched() == ["unet/diffusion_pytorch_model.safetensors"], "what is the same is kept"
+    assert hub.fetched() == ["unet/diffusion_pytorch_model.safetensors"], "unchanged files are kept"
 
 
 @pytest.mark.slow
 def test_downloaded_model_runs_without_network(hub, env, tiny, tmp_path):
-    """A whole run, its processes included, with the hub within reach and offline mode not asked for."""
+    """A complete run, including child processes, with the hub reachable and offline mode off."""
     hub.repositories["tiny/props"] = Repository(tiny)
     assert run_command(env, "models", "download", "tiny/props").returncode == 0
     hub.reset()
@@ -93,7 +93,7 @@ def test_downloaded_model_runs_without_network(hub, env, tiny, tmp_path):
     absent = run_command(
         refused, "sample", "a red mushroom", "--model", "nobody/nothing", "--out", str(tmp_path / "x.png")
     )
-    says(absent, "models download nobody/nothing")
+    assert_refused(absent, "models download nobody/nothing")
     assert run_command(refused, "models").returncode == 0
     assert run_command(refused, "doctor").returncode == 0
     log = Path(refused["SOCKET_LOG"])
@@ -103,12 +103,12 @@ def test_downloaded_model_runs_without_network(hub, env, tiny, tmp_path):
 def test_refused_connections_are_recorded(hub, env, tiny, tmp_path):
     hub.repositories["tiny/props"] = Repository(tiny)
     refused = refusing(env, tmp_path / "refuse")
-    says(run_command(refused, "models", "download", "tiny/props"), "cannot reach")
+    assert_refused(run_command(refused, "models", "download", "tiny/props"), "cannot reach")
     assert Path(refused["SOCKET_LOG"]).read_text() and hub.requests == []
 
 
 def test_only_download_modules_import_network_libraries():
-    """No other module of the backend or of what is shared imports a way to the web."""
+    """No other module of backend or shared imports a network library."""
     root = Path(__file__).resolve().parents[2]
     webs = ("requests", "urllib.request", "urllib3", "httpx", "httpx2", "http.client", "aiohttp", "hf_xet")
     harmless = {"constants"}  # of huggingface_hub

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright evaluate` with a tiny model: tables, contact sheets, continuing, and bad arguments."""
+"""`dreamwright evaluate` with a tiny model: tables, contact sheets, resuming and bad arguments."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def made(monkeypatch):
-    """The jobs that were made, not found; `made.stop_at` makes the next one beyond that number stop, as Ctrl-C does."""
+    """Records the jobs that run. After `made.stop_at` jobs the next one stops, as on Ctrl-C."""
 
     class Made(list):
         stop_at = 1000

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SIGINT, SIGTERM and SIGHUP: the first keeps the results so far, the second ends at once; two runs in one folder."""
+"""SIGINT, SIGTERM and SIGHUP: the first keeps the results so far, the second exits at once; two runs in one folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.testing.tiny_model import QUICK, save_tiny_model
 
 SETTINGS = [part for setting in QUICK for part in ("--set", setting)]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-WAIT_S = 120.0  # for another process to get somewhere; only a failure takes as long
+WAIT_S = 120.0  # limit for waits on another process; reached only on failure
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def signal_at_step(monkeypatch: pytest.MonkeyPatch) -> object:
-    """A function that makes the process send itself a signal after that step of a scene."""
+    """Returns a function that makes the process send itself a signal after a step of a scene."""
 
     def install(scene: type, step: int, number: int, times: int = 1) -> None:
         plain = scene.train_step
@@ -131,7 +131,7 @@ def test_signals_between_jobs_of_an_evaluation(
 
 
 def test_nohup_is_respected() -> None:
-    """A command that was started with SIGHUP ignored outlives its terminal."""
+    """A command started with SIGHUP ignored survives the end of its terminal."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with StopSignal() as stop:
@@ -144,7 +144,7 @@ def test_nohup_is_respected() -> None:
 
 
 def test_two_runs_in_one_folder_and_a_killed_one(model: str, tmp_path: Path) -> None:
-    """A process of its own holds the folder: both a fresh run and a resumed one are refused; SIGKILL leaves no lock."""
+    """Another process holds the folder, so a new run and a resumed one are refused. SIGKILL leaves no lock."""
     out = tmp_path / "prop.ply"
     command = [sys.executable, "-m", "dreamwright.backend.cli.main", "generate", "a red mushroom", "--model", model]
     command += ["--out", str(out), *SETTINGS, "--steps", "100000"]

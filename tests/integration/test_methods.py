@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`--method`: which presets and models go with which, and Dream Fields as a whole run on a tiny CLIP."""
+"""`--method`: the presets and models of each method, and complete Dream Fields runs on a tiny CLIP."""
 
 from __future__ import annotations
 

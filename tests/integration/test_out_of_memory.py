@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Out of memory in the middle of a run: a checkpoint, one line of advice, and the same run resumed with less."""
+"""Out of memory during a run: a checkpoint, one line of advice, and an equal run after resuming with less memory."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def run_of(config: Config, resume: RunState | None = None) -> list[Event]:
 def fail_once(
     monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int, error: Callable[[], BaseException]
 ) -> None:
-    """`owner.name` does half its work and raises at its `call`-th call."""
+    """Make the `call`-th call of `owner.name` raise after half its work."""
     real, calls = getattr(owner, name), []
 
     def failing(self: object, *words: object, **options: object) -> object:
@@ -80,7 +80,7 @@ def final_state(events: list[Event]) -> RunState:
 def test_field_scene_resumes_bitwise_after_a_shortage(
     monkeypatch: pytest.MonkeyPatch, where: str, shortage: str
 ) -> None:
-    """Whatever the failed step had drawn or updated is undone."""
+    """Random draws and updates of the failed step are undone."""
     config = quick_config(
         "run.checkpoint_interval=100", "run.preview_interval=100", "render.occupancy_interval=1", "run.views_per_step=2"
     )
@@ -113,7 +113,7 @@ def test_inconsistent_state_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("where", ["guidance", "renderer"])
 def test_mesh_scene_resumes_bitwise_after_a_shortage(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    """As a field's run: the checkpoint is of the newest complete step, with its random streams."""
+    """The checkpoint is of the last complete step, with its random streams, as for fields."""
     settings = ("run.steps=6", "run.checkpoint_interval=100", "run.preview_interval=100", "run.views_per_step=2")
     config = apply_settings(REFINE, [*settings, "render.resolution=16", "refine.strength=1"])
     vertices, faces = icosphere(1, 0.5)
@@ -143,7 +143,7 @@ def test_other_errors_are_not_out_of_memory() -> None:
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 @pytest.mark.parametrize("optimizer", ["adam", "shampoo"])
 def test_views_at_once_gives_the_same_gradients(at_once: int, optimizer: str) -> None:
-    """All gradients are those of all four views at once, to float tolerance: same cameras, looks and noise."""
+    """Gradients equal those of all four views at once to float tolerance, with the same cameras, shading and noise."""
     gradients, figures = [], []
     for views in (0, at_once):
         config = quick_config(
@@ -230,9 +230,7 @@ def test_generate_advises_and_resumes_with_less(
     assert out.is_file() and seen == [4, 4, 4]
 
 
-def test_worker_out_of_memory_keeps_its_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_worker_out_of_memory_keeps_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = str(save_tiny_model(tmp_path / "model"))
     fail_once(monkeypatch, ScoreDistillation, "gradient", 3, SHORTAGES["of a device"])
     order = job_order(Path(model), tmp_path / "job", 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Several ranks of one job (gloo, two processes): as one process would, and never waiting for one that is gone."""
+"""Several ranks of one job (gloo, two processes): equal to one process, and never waiting for an exited rank."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from tests.testing.rank_scenarios import busy_job, free_port, ranks_run, run_of
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
 
-def steps_of(told: dict) -> list[int]:
-    return [step for name, step, _ in told["events"] if name == "StepCompleted"]
+def steps_of(records: dict) -> list[int]:
+    return [step for name, step, _ in records["events"] if name == "StepCompleted"]
 
 
-def names_of(told: dict) -> list[str]:
-    return [name for name, _, _ in told["events"]]
+def names_of(records: dict) -> list[str]:
+    return [name for name, _, _ in records["events"]]
 
 
 def assert_identical(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    """Every tensor of a state equals the other's to the bit."""
+    """All tensors of two states are bitwise equal."""
     assert a.keys() == b.keys()
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
@@ -63,13 +63,13 @@ SINGLY = "run.views_at_once=1"
 def test_two_ranks_equal_one_process(optimizer: str, tmp_path: Path) -> None:
     """Weights, optimizer state, occupancy and random streams after six steps, and the figures of each step."""
     settings = (f"optimizer.kind={optimizer}", SINGLY)
-    told = ranks_run(tmp_path, *settings)
-    assert [t["error"] for t in told] == ["", ""]
+    records = ranks_run(tmp_path, *settings)
+    assert [t["error"] for t in records] == ["", ""]
     run = run_of(busy_job(*settings).config)
     figures = [event.scalars for event in run if isinstance(event, StepCompleted)]
     for rank in range(2):
         assert_identical(load_file(tmp_path / f"{rank}.safetensors"), run.scene.state().tensors)
-    theirs = [detail["scalars"] for name, _, detail in told[0]["events"] if name == "StepCompleted"]
+    theirs = [detail["scalars"] for name, _, detail in records[0]["events"] if name == "StepCompleted"]
     for ours, other in zip(figures, theirs, strict=True):
         for name in ("t", "gradient_norm", "opacity", "samples"):
             # Means of two float32 figures, taken in another order: a few roundings of 6e-8.
@@ -84,8 +84,8 @@ def test_gradient_is_independent_of_view_grouping(tmp_path: Path) -> None:
     largest.
     """
     settings = ("run.views_per_step=4", "run.steps=1", "optimizer.kind=adam")
-    told = ranks_run(tmp_path, *settings, SINGLY)
-    assert [t["error"] for t in told] == ["", ""]
+    records = ranks_run(tmp_path, *settings, SINGLY)
+    assert [t["error"] for t in records] == ["", ""]
     together, singly = run_alone(*settings), load_file(tmp_path / "1.safetensors")
     names = [name for name in together if name.endswith(".exp_avg")]
     assert len(names) > 4
@@ -96,12 +96,12 @@ def test_gradient_is_independent_of_view_grouping(tmp_path: Path) -> None:
 
 
 def test_ranks_stop_together_and_resume_in_one_process(tmp_path: Path) -> None:
-    """And the other way round. Either way the final state is that of a run without interruption, to the bit."""
+    """Also the reverse. The final state is bitwise equal to that of an uninterrupted run."""
     settings = ("run.checkpoint_interval=100", SINGLY)
-    told = ranks_run(tmp_path, *settings, stop=(3, 1))  # the rank that asks is not the main one
-    assert [steps_of(t) for t in told] == [[1, 2, 3]] * 2
-    assert [t["events"][-1] for t in told] == [["Finished", 3, {"complete": False}]] * 2
-    assert "Checkpoint" in names_of(told[0]) and "Checkpoint" not in names_of(told[1])
+    records = ranks_run(tmp_path, *settings, stop=(3, 1))  # the rank that requests the stop is not the main one
+    assert [steps_of(t) for t in records] == [[1, 2, 3]] * 2
+    assert [t["events"][-1] for t in records] == [["Finished", 3, {"complete": False}]] * 2
+    assert "Checkpoint" in names_of(records[0]) and "Checkpoint" not in names_of(records[1])
     job = busy_job(*settings)
     expected = run_alone(*settings)
     assert_identical(run_alone(*settings, resume=read_checkpoint(tmp_path / "work", job).state), expected)
@@ -110,8 +110,8 @@ def test_ranks_stop_together_and_resume_in_one_process(tmp_path: Path) -> None:
     for event in half:
         if isinstance(event, Checkpoint):
             write_checkpoint(tmp_path / "work", job, event.state)
-    told = ranks_run(tmp_path, *settings, resume=True)
-    assert [(t["error"], steps_of(t)) for t in told] == [("", [3, 4, 5, 6])] * 2
+    records = ranks_run(tmp_path, *settings, resume=True)
+    assert [(t["error"], steps_of(t)) for t in records] == [("", [3, 4, 5, 6])] * 2
     assert_identical(load_file(tmp_path / "1.safetensors"), expected)
 
 
@@ -124,44 +124,44 @@ def test_only_the_main_rank_previews_and_checkpoints(tmp_path: Path) -> None:
 
 
 def test_nan_on_one_rank_restarts_all(tmp_path: Path) -> None:
-    """Steps 1 to 4, then the other rank's picture gets a gradient of NaN."""
-    told = ranks_run(tmp_path, mishap=("nan", 5, 1))
-    seeds = [[d["new_seed"] for name, _, d in t["events"] if name == "Restarted"] for t in told]
+    """After steps 1 to 4 the other rank gets a NaN gradient."""
+    records = ranks_run(tmp_path, fault=("nan", 5, 1))
+    seeds = [[d["new_seed"] for name, _, d in t["events"] if name == "Restarted"] for t in records]
     assert seeds[0] == seeds[1] and len(seeds[0]) == 1
-    assert [steps_of(t) for t in told] == [[1, 2, 3, 4, 1, 2, 3, 4, 5, 6]] * 2
+    assert [steps_of(t) for t in records] == [[1, 2, 3, 4, 1, 2, 3, 4, 5, 6]] * 2
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
     assert all(torch.equal(first[name], second[name]) and bool(first[name].isfinite().all()) for name in first)
 
 
 @pytest.mark.parametrize("broken", [0, 1])
 def test_failure_of_one_rank_ends_the_others(broken: int, tmp_path: Path) -> None:
-    told = ranks_run(tmp_path, mishap=("error", 3, broken))
-    assert told[broken]["error"] == "RunError: the model caught fire"
-    assert "another rank failed" in told[1 - broken]["error"] and "--resume" in told[1 - broken]["error"]
-    assert steps_of(told[1 - broken]) == [1, 2] and told[1 - broken]["seconds"] < 30
+    records = ranks_run(tmp_path, fault=("error", 3, broken))
+    assert records[broken]["error"] == "RunError: injected fault"
+    assert "another rank failed" in records[1 - broken]["error"] and "--resume" in records[1 - broken]["error"]
+    assert steps_of(records[1 - broken]) == [1, 2] and records[1 - broken]["seconds"] < 30
 
 
 def test_death_of_one_rank_ends_the_others(tmp_path: Path) -> None:
-    told = ranks_run(tmp_path, mishap=("death", 3, 1))
-    assert told[1] == {} and "another rank ended" in told[0]["error"] and "\n" not in told[0]["error"]
-    assert told[0]["seconds"] < 30
+    records = ranks_run(tmp_path, fault=("death", 3, 1))
+    assert records[1] == {} and "another rank ended" in records[0]["error"] and "\n" not in records[0]["error"]
+    assert records[0]["seconds"] < 30
 
 
 def test_unresponsive_rank_times_out(tmp_path: Path) -> None:
-    told = ranks_run(tmp_path, mishap=("silence", 2, 1), timeout=4.0)
-    assert "silent for 4 s" in told[0]["error"] and told[0]["seconds"] < 30
+    records = ranks_run(tmp_path, fault=("silence", 2, 1), timeout=4.0)
+    assert "silent for 4 s" in records[0]["error"] and records[0]["seconds"] < 30
 
 
 def test_ranks_with_different_jobs_are_refused(tmp_path: Path) -> None:
-    told = ranks_run(tmp_path, **{"settings of 1": ("guidance.omega=7",)})
-    assert all("not given one and the same job" in t["error"] and t["events"] == [] for t in told)
+    records = ranks_run(tmp_path, **{"settings of 1": ("guidance.omega=7",)})
+    assert all("not given one and the same job" in t["error"] and t["events"] == [] for t in records)
 
 
 def test_views_that_do_not_divide_are_refused(tmp_path: Path) -> None:
-    told = ranks_run(tmp_path, "run.views_per_step=3")
+    records = ranks_run(tmp_path, "run.views_per_step=3")
     assert all(
         t["error"].startswith("ConfigError: run.views_per_step is 3") and "run.views_per_step=4" in t["error"]
-        for t in told
+        for t in records
     )
 
 
@@ -176,7 +176,7 @@ def test_generator_draws_the_rows_of_its_views() -> None:
 
 
 def test_average_gradients_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against sums by hand. The second rank, here an exchange, has gradients of 3 for a and c, none for b and d."""
+    """The second rank, simulated by the all-reduce, has gradients of 3 for a and c, none for b and d."""
     from torch import distributed
 
     group = TorchProcessGroup.__new__(TorchProcessGroup)
@@ -197,7 +197,7 @@ def test_average_gradients_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_process_without_torchrun_is_single(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("WORLD_SIZE", "4")  # as some clusters leave lying about
+    monkeypatch.setenv("WORLD_SIZE", "4")  # as set by some clusters
     assert not is_distributed() and is_main_process()
     assert rank_device(torch.device("cuda")) == torch.device("cuda")
     with process_group(torch.device("cpu")) as group:
@@ -225,7 +225,7 @@ def test_each_rank_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_on_torchrun_keeps_checkpoint_and_mesh(tmp_path: Path) -> None:
-    """The command of the documentation with a tiny model; what the terminal sends goes to torchrun alone."""
+    """The documented command with a tiny model. The terminal's signal goes to torchrun only."""
     model, out = save_tiny_model(tmp_path / "tiny"), tmp_path / "prop.glb"
     settings = [f"--set={setting}" for setting in (*QUICK[2:], "run.views_per_step=2", "run.preview_interval=2")]
     command = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright refine`: files in and out, what it keeps, Ctrl-C and resume, and that mistakes cost one line."""
+"""`dreamwright refine`: input and output files, kept properties, Ctrl-C and resume, and one-line errors."""
 
 from __future__ import annotations
 

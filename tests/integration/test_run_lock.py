@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Two runs in one work folder: the second is refused with the process id of the first, whose kill frees it."""
+"""Two runs in one work folder: the second is refused with the process id of the first; SIGKILL frees the lock."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_second_run_is_refused_and_names_the_first(
         assert sorted(path.name for path in work.iterdir()) == before and not out.exists()
         other.send_signal(signal.SIGKILL)
         other.wait()
-        assert (work / OWNER_FILE).is_file(), "left behind by the kill"
+        assert (work / OWNER_FILE).is_file(), "the killed process leaves its lock file"
         assert generate(str(model), out) == 0 and out.is_file()
     assert not work.exists()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright sample` on a tiny model: what it writes and what it refuses."""
+"""`dreamwright sample` on a tiny model: outputs and refusals."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Text encoders in a process of their own: the same embeddings, nothing left in this one, clear ends."""
+"""Text encoders in a child process: equal embeddings, no encoder in the parent, and clear errors."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_stopping_ends_the_child(folder: PipelineFolder, how: str) -> None:
 
 @pytest.mark.slow
 def test_child_ends_with_its_parent() -> None:
-    """Its stdin closes, whatever became of the parent."""
+    """The child exits when its stdin closes, for any end of the parent."""
     code = (
         "import time; from dreamwright.backend.text import encoder_process as t; "
         "t.run_request = lambda request: time.sleep(60); t.main()"
@@ -118,7 +118,7 @@ def test_child_ends_with_its_parent() -> None:
 
 
 class Breaking(PipelineTextEncoder):
-    """Runs out of memory while encoding, in this process, as `answer` does in the child's."""
+    """Raises out-of-memory while encoding, in this process."""
 
     def encode(self, texts: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB\nGPU 0 has ...")
@@ -148,10 +148,8 @@ def test_too_large_encoders_are_refused_before_a_child_starts(
     assert text.processes_started == 0
 
 
-def test_large_encoders_use_a_child_process_by_default(
-    folder: PipelineFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The starter's, of 0.7 MB, are not worth the seconds that a process takes to import torch."""
+def test_large_encoders_use_a_child_process_by_default(folder: PipelineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the starter's 0.7 MB, a child process would cost more time (the import of torch) than it saves memory."""
     starter = open_pipeline(resolve_model("starter"))
 
     def kind(of: PipelineFolder, **settings: str) -> type:
@@ -191,7 +189,7 @@ def test_int8_without_its_library_names_the_package(folder: PipelineFolder) -> N
 
 @pytest.mark.slow
 def test_int8_weights_give_nearly_the_same_embeddings(folder: PipelineFolder) -> None:
-    """Largest error of 8-bit rows: half a step of 1/127 of the largest weight, some 0.4% of it a product."""
+    """The error of 8-bit rows is at most half a step of 1/127 of the largest weight: 0.4%."""
     if not find_spec("torchao"):
         pytest.skip("torchao is not installed: pip install 'dreamwright[int8]' to test 8-bit text encoders")
     whole = PipelineTextEncoder(folder, "cpu", torch.float32, None).embed(PROMPTS).tensors["hidden"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Textured files are valid and load the right way up in other programs; the mesh file with a texture."""
+"""Textured files are valid and load with the right orientation in other programs; mesh files with a texture."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_textured_glb_passes_the_khronos_validator(mesh: Mesh, files: dict[str, 
 
 
 def test_textured_glb_has_no_vertex_colors(mesh: Mesh, files: dict[str, Path]) -> None:
-    """glTF would multiply COLOR_0 into the picture."""
+    """glTF multiplies COLOR_0 into the texture."""
     document = glb_json(files[".glb"])
     (material,), (primitive,) = document["materials"], document["meshes"][0]["primitives"]
     surface = material["pbrMetallicRoughness"]
@@ -126,7 +126,7 @@ def test_textured_glb_has_no_vertex_colors(mesh: Mesh, files: dict[str, Path]) -
         ROUGHNESS,
     ) and "metallicRoughnessTexture" not in surface
     with Image.open(io.BytesIO(glb_part(files[".glb"], document["images"][0]["bufferView"]))) as picture:
-        assert np.array_equal(np.asarray(picture), mesh.texture.image), "display sRGB as it is"
+        assert np.array_equal(np.asarray(picture), mesh.texture.image), "display sRGB without conversion"
 
 
 def test_only_seams_split_vertices(mesh: Mesh, files: dict[str, Path]) -> None:
@@ -134,7 +134,7 @@ def test_only_seams_split_vertices(mesh: Mesh, files: dict[str, Path]) -> None:
     assert len(loaded.vertices) > len(mesh.vertices) and len(loaded.faces) == len(mesh.faces)
     assert np.array_equal(loaded.vertices[loaded.faces].astype(np.float32), to_y_up(mesh.vertices)[mesh.faces])
     assert np.abs(loaded.vertex_normals[loaded.faces] - to_y_up(mesh.normals)[mesh.faces]).max() < 1e-5, (
-        "smooth over the seams"
+        "normals are smooth across seams"
     )
     loaded.merge_vertices(merge_tex=True, merge_norm=True)
     assert loaded.is_watertight
@@ -158,16 +158,14 @@ def test_v_direction_by_hand(tmp_path: Path) -> None:
 
 
 def looked_up(picture: Image.Image, uv: np.ndarray) -> np.ndarray:
-    """A picture's nearest texels at places whose v is from the bottom, as trimesh keeps them."""
+    """Nearest texels of an image at UVs with v from the bottom, as in trimesh."""
     pixels = np.asarray(picture.convert("RGB"), np.float64) / 255.0
     column, row = (uv * [1, -1] + [0, 1]).clip(0, 0.999999).T
     return pixels[(row * len(pixels)).astype(int), (column * len(pixels)).astype(int)]
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".obj"])
-def test_trimesh_reads_the_texture_colors(
-    made: tuple[Mesh, MeshReport], files: dict[str, Path], suffix: str
-) -> None:
+def test_trimesh_reads_the_texture_colors(made: tuple[Mesh, MeshReport], files: dict[str, Path], suffix: str) -> None:
     """At each vertex of the loaded file, to 0.03 of 1: a texel of the 0.84 wide prop is 0.01."""
     loaded = trimesh.load(files[suffix], process=False, force="mesh")
     material = loaded.visual.material
@@ -253,7 +251,7 @@ def test_blender_renders_the_texture_as_vertex_colors(
     assert report["source"] == "ShaderNodeTexImage" and report["image"] == [SIZE, SIZE, "sRGB", True]
     assert report["metallic"] == 0 and report["roughness"] == pytest.approx(ROUGHNESS)
     assert (report["layers"], report["colors"], report["faces"]) == (1, 0, len(mesh.faces))
-    # Blender's own lookup, v from the bottom, finds each corner's position as color: see the test with trimesh.
+    # Blender samples with v from the bottom, so each corner has its position as color, as in the test with trimesh.
     pixels = np.array(report["pixels"]).reshape(SIZE, SIZE, 4)[..., :3]
     points, uv = (np.array([corner[part] for corner in report["corners"]]) for part in (0, 1))
     column, row = (uv.clip(0, 0.999999) * SIZE).astype(int).T
@@ -266,7 +264,7 @@ def test_blender_renders_the_texture_as_vertex_colors(
         f"mean difference of the two renders {np.abs(seen[0] - seen[1]).mean():.4f}, "
         f"largest {np.abs(seen[0] - seen[1]).max():.3f}"
     )
-    assert seen[0].std() > 0.1 and np.abs(seen[0] - seen[1]).mean() < 0.01, "of a smooth albedo both show the same"
+    assert seen[0].std() > 0.1 and np.abs(seen[0] - seen[1]).mean() < 0.01, "both are equal for a smooth albedo"
 
 
 # --- the mesh file
@@ -355,7 +353,7 @@ def test_bad_texture_in_a_mesh_file_is_refused(fault: str) -> None:
     data, words = BROKEN[fault]
     with pytest.raises(ProtocolError, match=words):
         decode_mesh(data)
-    assert check_square_png(GOOD, 64, 4096) == 64, "while the same without a fault is taken"
+    assert check_square_png(GOOD, 64, 4096) == 64, "the same file without the fault is accepted"
 
 
 @given(st.integers(64, 130), st.integers(0, 2**32 - 1))

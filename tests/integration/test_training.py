@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Training of the starter prior: it learns, and a killed training goes on as if nothing had happened."""
+"""Training of the starter model: the loss falls, and resumed training is bitwise equal."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 from dreamwright.backend.starter import architecture, domain
 from tests.testing.tiny_model import TINY
 from tools.starter_training import train
-from tools.starter_training.captions import PhotographSet
+from tools.starter_training.captions import RenderDataset
 from tools.starter_training.moving_average import MovingAverage
 from tools.starter_training.quality import spread_prompts
 
 
 @pytest.fixture
-def photographs(tmp_path: Path) -> PhotographSet:
+def dataset(tmp_path: Path) -> RenderDataset:
     records = np.zeros((4, 64, 64, 6), np.uint8)
     records[:, 16:48, 16:48, 0] = records[:, 16:48, 16:48, 5] = 255
     records[:, 16:48, 16:48, 4] = 180
@@ -27,7 +27,7 @@ def photographs(tmp_path: Path) -> PhotographSet:
     (tmp_path / "shard-001-0000.json").write_text(
         json.dumps([{"prop": i, "azimuth": 90.0 * i, "elevation": 5.0} for i in range(4)])
     )
-    return PhotographSet(tmp_path)
+    return RenderDataset(tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +39,9 @@ def new_training() -> train.Training:
     return train.Training(train.TrainingConfig(batch=4, warmup_steps=2), torch.device("cpu"))
 
 
-def test_resumed_training_is_bitwise_equal(photographs: PhotographSet, tmp_path: Path) -> None:
+def test_resumed_training_is_bitwise_equal(dataset: RenderDataset, tmp_path: Path) -> None:
     def steps(training: train.Training, count: int, generator: torch.Generator) -> None:
-        for step, _, _ in train.train(training, photographs, 32, 1000, generator):
+        for step, _, _ in train.train(training, dataset, 32, 1000, generator):
             if step >= count:
                 return
 
@@ -60,9 +60,9 @@ def test_resumed_training_is_bitwise_equal(photographs: PhotographSet, tmp_path:
     assert all(torch.equal(value, second.average.values[name]) for name, value in whole.average.values.items())
 
 
-def test_loss_falls(photographs: PhotographSet) -> None:
+def test_loss_falls(dataset: RenderDataset) -> None:
     training, generator, losses = new_training(), torch.Generator().manual_seed(0), []
-    for step, _, loss in train.train(training, photographs, 32, 1000, generator):
+    for step, _, loss in train.train(training, dataset, 32, 1000, generator):
         losses.append(loss)
         if step == 40:
             break
@@ -99,7 +99,7 @@ def test_quality_prompts_are_balanced() -> None:
 
 
 def test_initial_pooled_text_differs_between_prompts() -> None:
-    """The share of the pooled states' energy that all prompts have in common is below a third."""
+    """The mean over prompts has less than a third of the energy of the pooled states."""
     parts = architecture.build_parts(0, TINY)
     prompts = [
         domain.caption(p.name, c, f"{v} view") for p in domain.PROPS for c in domain.COLORS for v in domain.VIEWS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The wheel: the product with the starter's weights, and without training code, tests, benchmarks and tools."""
+"""The wheel has the product and the starter's weights, and no training code, tests, benchmarks or tools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(s
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Names of the files in a wheel that is built from a copy of the sources."""
+    """Names of the files in a wheel built from a copy of the sources."""
     copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
     for name in SOURCES:
         if (ROOT / name).is_dir():
@@ -53,7 +53,7 @@ def test_weights_and_type_markers_are_in_the_wheel(files: list[str]) -> None:
 
 
 def test_training_code_is_not_in_the_wheel(files: list[str]) -> None:
-    """Neither by its place nor by its text: nothing in the product trains the starter's networks."""
+    """No path and no source text of the wheel belongs to training of the starter's networks."""
     tops = {name.split("/")[0] for name in files}
     assert {top for top in tops if not top.startswith("dreamwright-")} == {"dreamwright"}
     own = {path.stem for path in (ROOT / "tools" / "starter_training").glob("*.py")} - {"__init__"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A whole run reaches the known images, is the same again where it was resumed, and tells of itself until its end."""
+"""Complete runs: they reach known images, resume bitwise, and report events until their end."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from dreamwright.backend.training.field_training import field_trainer
 from dreamwright.backend.training.job import make_job
 from dreamwright.backend.training.trainer import Trainer
 from tests.testing.oracles import KnownImages
-from tests.testing.sphere_runs import ball_pictures, run_of
+from tests.testing.sphere_runs import ball_images, run_of
 from tests.testing.tiny_model import quick_config
 
 
 @pytest.mark.slow
 def test_known_image_oracle_reaches_25_db_on_held_out_views() -> None:
-    """SDS with a perfect denoiser is image fitting: views between the training views must come out right."""
+    """SDS with a perfect denoiser is image fitting, so views between the training views must be right as well."""
     config = quick_config(
         "run.steps=260", "render.resolution=32", "render.samples=48", "render.occupancy_resolution=24",
         "field.voxel_resolutions=8,16,32", "shading.albedo_only_share=1", "background.random_probability=0",
         "guidance.omega=0", "run.checkpoint_interval=1000", "run.preview_interval=1000", "field.density_scale=20",
         "optimizer.background_rate_multiplier=1", "run.views_per_step=2",
     )  # fmt: skip
-    run = run_of(config, KnownImages(ball_pictures, 32))
+    run = run_of(config, KnownImages(ball_images, 32))
     for _ in run:
         pass
     held_out = orbit_cameras([13, 77, 141, 205, 269, 333], 12.0, 1.9, 1.45)
     got = run.scene.view(held_out, [Shading()] * 6, 32).image.clamp(0, 1)
-    psnr = -10 * torch.log10((got - ball_pictures(held_out)).square().mean())
+    psnr = -10 * torch.log10((got - ball_images(held_out)).square().mean())
     assert float(psnr) >= 25.0
 
 
@@ -49,7 +49,7 @@ def test_coarse_views_reach_the_guidance_at_full_size() -> None:
             seen.append((watched.scene._resolution(), image.shape[-1]))
             return GuidanceResult(torch.zeros_like(image), {})
 
-    oracle = KnownImages(lambda cameras: ball_pictures(cameras, 16), 16)
+    oracle = KnownImages(lambda cameras: ball_images(cameras, 16), 16)
     config = quick_config("run.steps=4", "render.coarse_resolution=8", "render.coarse_share=0.5", "run.max_restarts=0")
     watched = field_trainer(config, Watcher(), PromptEmbeddings(oracle, "a ball", config.guidance))
     for _ in range(4):
@@ -64,10 +64,8 @@ def states_equal(first: Trainer, second: Trainer) -> bool:
 
 @pytest.mark.parametrize("stop_at", [2, 4])
 @pytest.mark.parametrize("optimizer", ["adam", "shampoo"])
-def test_resumed_run_is_bitwise_equal(
-    oracle: KnownImages, tmp_path: Path, stop_at: int, optimizer: str
-) -> None:
-    """The state goes through a file, as after a kill; previews and occupancy updates in between change nothing."""
+def test_resumed_run_is_bitwise_equal(oracle: KnownImages, tmp_path: Path, stop_at: int, optimizer: str) -> None:
+    """The state is read from a file, as after a kill. Previews and occupancy updates in between change nothing."""
     config = quick_config(
         f"optimizer.kind={optimizer}", "background.kind=mlp", "run.views_per_step=2", "render.occupancy_interval=3"
     )

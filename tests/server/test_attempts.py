@@ -22,7 +22,7 @@ def test_fence_is_raised_before_the_job_is_assigned(in_memory_server: InMemorySe
 def test_reports_of_earlier_attempts_are_ignored(in_memory_server: InMemoryServer) -> None:
     name = in_memory_server.submit()
     in_memory_server.step()
-    in_memory_server.runner.told.append(WorkerExited(name, -9))
+    in_memory_server.runner.queued.append(WorkerExited(name, -9))
     in_memory_server.step()
     assert in_memory_server.job(name).attempt == 2 and in_memory_server.job(name).state == "running"
     for late in (
@@ -32,9 +32,9 @@ def test_reports_of_earlier_attempts_are_ignored(in_memory_server: InMemoryServe
         JobFinished(name, "failed", "", False),
     ):
         before = in_memory_server.job(name)
-        in_memory_server.runner.told.append(late)
+        in_memory_server.runner.queued.append(late)
         for _ in list(in_memory_server.runner.at_work):
-            in_memory_server.service.dispatcher.handle_report(in_memory_server.runner.told.pop())
+            in_memory_server.service.dispatcher.handle_report(in_memory_server.runner.queued.pop())
         assert in_memory_server.job(name) == before
 
 
@@ -44,11 +44,11 @@ def test_progress_resets_the_failure_count(in_memory_server: InMemoryServer) -> 
     steps = in_memory_server.job(name).steps
     for death in range(1, 6):
         in_memory_server.report(ProgressReport, name, death * steps // 10, steps, 1.0, 1.0)
-        in_memory_server.runner.told.append(WorkerExited(name, -9))
+        in_memory_server.runner.queued.append(WorkerExited(name, -9))
         in_memory_server.step()
         assert in_memory_server.job(name).state == "running"
     for _ in range(2):
-        in_memory_server.runner.told.append(WorkerExited(name, -9))
+        in_memory_server.runner.queued.append(WorkerExited(name, -9))
         in_memory_server.step()
     assert in_memory_server.job(name).state == "failed" and "3 times" in in_memory_server.job(name).message
 
@@ -61,7 +61,7 @@ def test_third_death_at_the_same_step_fails_the_job(in_memory_server: InMemorySe
         in_memory_server.report(
             ProgressReport, name, in_memory_server.job(name).steps // 2, in_memory_server.job(name).steps, 1.0, 1.0
         )
-        in_memory_server.runner.told.append(WorkerExited(name, -11))
+        in_memory_server.runner.queued.append(WorkerExited(name, -11))
         in_memory_server.step()
     assert in_memory_server.job(name).state == "failed" and in_memory_server.job(name).cause == "crashed"
 
@@ -70,7 +70,7 @@ def test_worker_death_is_counted_once_it_is_stored(in_memory_server: InMemorySer
     name = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.disk.full = True
-    in_memory_server.runner.told.append(WorkerExited(name, -9))
+    in_memory_server.runner.queued.append(WorkerExited(name, -9))
     in_memory_server.step()
     assert in_memory_server.job(name).state == "running"
     in_memory_server.disk.full = False

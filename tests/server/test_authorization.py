@@ -34,7 +34,7 @@ from dreamwright.shared.messages import (
     Subscribe,
 )
 from tests.testing.encrypted_server import EncryptedServer
-from tests.testing.scripted_worker_server import asked
+from tests.testing.scripted_worker_server import submit_message
 
 
 def test_unknown_key_is_refused_until_allowed(
@@ -152,7 +152,7 @@ def test_revoked_key_is_refused_mid_session(
 ) -> None:
     anna = encrypted_server.authorized_client("anna")
     anna.subscribe()
-    job = encrypted_server.request(anna, asked("a")).job.job
+    job = encrypted_server.request(anna, submit_message("a")).job.job
     encrypted_server.wait_until(lambda: any(isinstance(event, JobChanged) for event in encrypted_server.events[anna]))
     encrypted_server.keys.revoke("anna")
     encrypted_server.events[anna].clear()
@@ -162,7 +162,7 @@ def test_revoked_key_is_refused_mid_session(
     heard = [event.job.message for event in encrypted_server.events[anna] if isinstance(event, JobChanged)]
     assert "a secret word" not in heard, "though its connection lives"
     answers: list[Any] = []
-    anna.request(asked("b"), answers.append)
+    anna.request(submit_message("b"), answers.append)
     encrypted_server.wait_until(lambda: anna.state is ConnectionState.UNAUTHORIZED)
     assert "does not accept your key any more" in anna.reason and not answers
     assert len(encrypted_server.store.records) == 1
@@ -215,7 +215,7 @@ NOBODY = "f" * 16  # a job that there is not
 def test_jobs_of_other_users_are_unknown(encrypted_server: EncryptedServer) -> None:
     anna, bert = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("bert")
     bert.subscribe()
-    job = encrypted_server.request(anna, asked("a", prompt="a red chair")).job.job
+    job = encrypted_server.request(anna, submit_message("a", prompt="a red chair")).job.job
     encrypted_server.wait_until(lambda: encrypted_server.runner.given == [job])
     (encrypted_server.store.job_folder(job) / MESH_FILE).write_bytes(b"a mesh")
     for make in (CancelJob, PauseJob, ResumeJob, DeleteJob, Subscribe, lambda name: FetchChunk(name, "mesh", 0, 10)):
@@ -233,15 +233,15 @@ def test_jobs_of_other_users_are_unknown(encrypted_server: EncryptedServer) -> N
 def test_tickets_belong_to_their_user(encrypted_server: EncryptedServer) -> None:
     anna, bert = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("bert")
     first, second = (
-        encrypted_server.request(anna, asked("same", prompt="a red chair")),
-        encrypted_server.request(bert, asked("same")),
+        encrypted_server.request(anna, submit_message("same", prompt="a red chair")),
+        encrypted_server.request(bert, submit_message("same")),
     )
     assert first.job.job != second.job.job and second.job.prompt == "a red mushroom"
 
 
 def test_two_keys_of_one_user_share_jobs(encrypted_server: EncryptedServer) -> None:
     desk, couch = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("anna")
-    job = encrypted_server.request(desk, asked("a")).job.job
+    job = encrypted_server.request(desk, submit_message("a")).job.job
     assert [found.job for found in encrypted_server.request(couch, ListJobs()).jobs] == [job]
 
 
@@ -249,7 +249,7 @@ def test_admin_controls_every_job(encrypted_server: EncryptedServer) -> None:
     anna, chief = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("chief", is_admin=True)
     chief.subscribe()
     encrypted_server.run_for(0.1)
-    job = encrypted_server.request(anna, asked("a")).job.job
+    job = encrypted_server.request(anna, submit_message("a")).job.job
     encrypted_server.wait_until(
         lambda: any(isinstance(event, JobChanged) and event.job.job == job for event in encrypted_server.events[chief])
     )
@@ -257,7 +257,7 @@ def test_admin_controls_every_job(encrypted_server: EncryptedServer) -> None:
     encrypted_server.wait_until(lambda: encrypted_server.runner.given == [job])
     chief.subscribe(job)
     encrypted_server.run_for(0.1)
-    encrypted_server.runner.told = [pictured(encrypted_server, job)]
+    encrypted_server.runner.queued = [pictured(encrypted_server, job)]
     encrypted_server.wait_until(
         lambda: any(isinstance(event, PreviewFrame) for event in encrypted_server.events[chief])
     )
@@ -269,7 +269,7 @@ def test_admin_controls_every_job(encrypted_server: EncryptedServer) -> None:
     )
     encrypted_server.run_for(0.2)  # what was sent before is heard
     encrypted_server.events[chief].clear()
-    encrypted_server.runner.told = [pictured(encrypted_server, job)]
+    encrypted_server.runner.queued = [pictured(encrypted_server, job)]
     encrypted_server.server.publisher.publish_job(encrypted_server.server.store.records[job])
     encrypted_server.run_for(0.2)
     assert not [event for event in encrypted_server.events[chief] if isinstance(event, (JobChanged, PreviewFrame))], (
@@ -286,7 +286,7 @@ def test_readmitted_user_receives_every_event(
 ) -> None:
     anna = encrypted_server.authorized_client("anna")
     anna.subscribe()
-    job = encrypted_server.request(anna, asked("a")).job.job
+    job = encrypted_server.request(anna, submit_message("a")).job.job
     encrypted_server.keys.revoke("anna")
     encrypted_server.server.publisher.publish_job(
         encrypted_server.server.store.records[job]

@@ -28,7 +28,7 @@ from dreamwright.shared.messages import CancelJob, JobList, JobReply, PauseJob, 
 from tests.soak.graceful_stop import stop_and_resume
 from tests.soak.worker_processes import alive
 from tests.testing.in_memory_server import InMemoryServer
-from tests.testing.scripted_worker_server import ScriptedServer, asked
+from tests.testing.scripted_worker_server import ScriptedServer, submit_message
 from tests.testing.server_process import server_process
 
 
@@ -149,7 +149,7 @@ def test_client_reports_the_shutdown(scripted_server: ScriptedServer) -> None:
 
 
 def test_hung_worker_is_killed_after_the_grace_period(scripted_server: ScriptedServer) -> None:
-    job = scripted_server.request(asked()).job.job
+    job = scripted_server.request(submit_message()).job.job
     scripted_server.wait_until(lambda: scripted_server.runner.given == [job])
     whole, took = run_in_steps(scripted_server, [15], 0.5)
     assert whole is False and took >= 0.5
@@ -160,7 +160,7 @@ def test_hung_worker_is_killed_after_the_grace_period(scripted_server: ScriptedS
 
 
 def test_second_signal_ends_at_once(scripted_server: ScriptedServer) -> None:
-    job = scripted_server.request(asked()).job.job
+    job = scripted_server.request(submit_message()).job.job
     scripted_server.wait_until(lambda: scripted_server.runner.given == [job])
     whole, took = run_in_steps(scripted_server, [15, 15], 3600.0)
     assert whole is False and took < 3600.0
@@ -217,7 +217,7 @@ def test_real_server_exits_on_sigterm(tmp_path: Path) -> None:
             server_process(tmp_path / grace, "--grace", grace, module="tests.testing.server_process") as server,
             server.connected_client() as client,
         ):
-            assert isinstance(server.request(client, asked()), JobReply)
+            assert isinstance(server.request(client, submit_message()), JobReply)
             server.wait_until(lambda: server.wrote("attempt begins"), client)
             server.process.send_signal(signal.SIGTERM)
             if signals == 2:

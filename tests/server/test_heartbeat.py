@@ -51,7 +51,7 @@ def pass_time(in_memory_server: InMemoryServer, seconds: float) -> None:
 
 
 def die(in_memory_server: InMemoryServer, name: str) -> None:
-    in_memory_server.runner.told.append(WorkerExited(name, -signal.SIGKILL))
+    in_memory_server.runner.queued.append(WorkerExited(name, -signal.SIGKILL))
     in_memory_server.step()
 
 
@@ -165,7 +165,7 @@ def test_meshing_of_a_cancelled_job_has_more_time(
     name = begun(in_memory_server, 3)
     in_memory_server.request(CancelJob(name))
     pass_time(in_memory_server, 15.0)
-    in_memory_server.runner.told.append(StatusReport(name, "", "making the mesh", 1, "meshing"))
+    in_memory_server.runner.queued.append(StatusReport(name, "", "making the mesh", 1, "meshing"))
     pass_time(in_memory_server, MESH_CANCEL_FACTOR * 20.0 - 1.0)
     assert not in_memory_server.runner.killed
     pass_time(in_memory_server, 3.0)
@@ -186,7 +186,7 @@ def test_hang_during_a_cancel_ends_as_cancelled(in_memory_server: InMemoryServer
 def test_full_disk_at_the_end_is_no_hang(in_memory_server: InMemoryServer) -> None:
     name = begun(in_memory_server, 3)
     in_memory_server.disk.full = True
-    in_memory_server.runner.told.append(JobFinished(name, "failed", "no luck", False, 1, "run-failed"))
+    in_memory_server.runner.queued.append(JobFinished(name, "failed", "no luck", False, 1, "run-failed"))
     pass_time(in_memory_server, 1000.0)
     assert not in_memory_server.runner.killed
     in_memory_server.disk.full = False

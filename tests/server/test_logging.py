@@ -23,7 +23,7 @@ from dreamwright.shared.credentials import format_key, generate_key_pair
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.messages import JobReply, ListJobs
 from tests.soak.worker_processes import children
-from tests.testing.scripted_worker_server import asked
+from tests.testing.scripted_worker_server import submit_message
 from tests.testing.server_process import server_process
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
@@ -166,15 +166,17 @@ def test_real_server_and_workers_log_no_prompt_and_no_secret(tmp_path: Path) -> 
             return next(job for job in server.request(anna, ListJobs()).jobs if job.job == name)
 
         for wrong in ({"prompt": MARK}, {"prompt": KNOWN, "settings": {"render.samples": "many"}}):
-            refused = server.request(anna, asked("r", model=str(model), **wrong))
+            refused = server.request(anna, submit_message("r", model=str(model), **wrong))
             assert isinstance(refused, RequestError) and refused.code == "bad-input"
-        first = server.request(anna, asked("a", prompt=KNOWN, negative=NEGATIVE, model=str(model), settings=settings))
+        first = server.request(
+            anna, submit_message("a", prompt=KNOWN, negative=NEGATIVE, model=str(model), settings=settings)
+        )
         assert isinstance(first, JobReply), first
         server.wait_until(lambda: job(first.job.job).step >= 3, anna)
         (worker,) = children(server.process.pid)
         os.kill(worker, signal.SIGKILL)
         server.wait_until(lambda: job(first.job.job).attempt == 2, anna)
-        second = server.request(anna, asked("b", prompt=KNOWN, model=str(model), settings=settings))
+        second = server.request(anna, submit_message("b", prompt=KNOWN, model=str(model), settings=settings))
         worker_log = tmp_path / "state" / "logs" / "worker-cpu.log"
         server.wait_until(
             lambda: worker_log.read_text().count("attempt begins") >= 2 and job(first.job.job).step >= 5, anna

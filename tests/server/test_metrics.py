@@ -25,7 +25,7 @@ from dreamwright.backend.server.workers.worker_protocol import JobFinished, Prog
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.messages import CancelJob, GetStatus, JobReply, ListJobs, PauseJob
 from tests.testing.in_memory_server import InMemoryServer
-from tests.testing.scripted_worker_server import asked
+from tests.testing.scripted_worker_server import submit_message
 from tests.testing.server_process import ServerProcess, server_process
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -78,7 +78,7 @@ def test_metrics_match_the_jobs(in_memory_server: InMemoryServer) -> None:
     assert figures["dreamwright_step_duration_seconds_bucket", (("device", "cpu"), ("le", "0.25"))] == 0
     assert figures["dreamwright_step_duration_seconds_sum", (("device", "cpu"),)] == 2.0
     in_memory_server.finish(done, b"m" * 77)
-    in_memory_server.runner.told.append(WorkerExited(dying, -9))
+    in_memory_server.runner.queued.append(WorkerExited(dying, -9))
     in_memory_server.step()
     in_memory_server.request(CancelJob(waiting))
     in_memory_server.now += 11
@@ -174,10 +174,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 @pytest.mark.timeout(600)
 def test_scrape_of_a_real_server_matches_its_jobs(server: ServerProcess, tmp_path: Path) -> None:
     with server.connected_client() as client:
-        jobs = [server.request(client, asked(f"t{number}")) for number in range(3)]
+        jobs = [server.request(client, submit_message(f"t{number}")) for number in range(3)]
         assert all(isinstance(reply, JobReply) for reply in jobs)
         for _ in range(2):
-            assert isinstance(server.request(client, asked("bad", preset="none")), RequestError)
+            assert isinstance(server.request(client, submit_message("bad", preset="none")), RequestError)
         assert isinstance(server.request(client, CancelJob("f" * 16)), RequestError)
         server.wait_until(
             lambda: all(job.state == "succeeded" for job in server.request(client, ListJobs()).jobs), client

@@ -213,7 +213,7 @@ def test_surviving_attempts_are_reattached_and_others_queued(
         (stopping, "cancel")
     ]
     in_memory_server.runner.free = []
-    in_memory_server.runner.told = [
+    in_memory_server.runner.queued = [
         ProgressReport(lives, 7, 10, 1.0, 1.0, 1),
         JobFinished(stopping, "cancelled", "", False, 1),
     ]
@@ -224,7 +224,7 @@ def test_surviving_attempts_are_reattached_and_others_queued(
 def test_death_of_an_earlier_attempt_is_ignored(in_memory_server: InMemoryServer) -> None:
     name = in_memory_server.submit()
     in_memory_server.step()
-    in_memory_server.runner.told = [WorkerExited(name, -9)]
+    in_memory_server.runner.queued = [WorkerExited(name, -9)]
     in_memory_server.step()
     assert in_memory_server.job(name).attempt == 2
     in_memory_server.service.dispatcher.handle_report(WorkerExited(name, 0, 1, "the cluster's node a was lost"))

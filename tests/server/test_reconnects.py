@@ -18,8 +18,8 @@ from dreamwright.shared.messages import JobChanged, JobList, JobReply, JobSummar
 from tests.soak.flaky_tcp_proxy import FlakyTcpProxy
 from tests.soak.reconnects import soak
 from tests.testing.encrypted_server import EncryptedServer
-from tests.testing.fake_props import picture
-from tests.testing.scripted_worker_server import asked
+from tests.testing.fake_props import preview_bytes
+from tests.testing.scripted_worker_server import submit_message
 
 
 def told_of(events: list[Any]) -> list[JobSummary]:
@@ -43,13 +43,13 @@ def test_reconnect_restores_subscriptions_and_previews(encrypted_server: Encrypt
     """ZeroMQ connects anew by itself, so soon that no sign of life is missed; to the server it is a stranger."""
     anna = encrypted_server.authorized_client("anna", address=cable.address)
     anna.subscribe()
-    job = encrypted_server.request(anna, asked()).job.job
+    job = encrypted_server.request(anna, submit_message()).job.job
     anna.subscribe(job)
     encrypted_server.wait_until(lambda: encrypted_server.runner.given == [job])
     for cut in range(3):
         step = 10 * cut + 5
-        encrypted_server.runner.told.append(ProgressReport(job=job, step=step, steps=100, elapsed_s=1.0, eta_s=1.0))
-        encrypted_server.runner.told.append(PreviewReport(PreviewFrame(job, step, 8, 8, picture(step, 8))))
+        encrypted_server.runner.queued.append(ProgressReport(job=job, step=step, steps=100, elapsed_s=1.0, eta_s=1.0))
+        encrypted_server.runner.queued.append(PreviewReport(PreviewFrame(job, step, 8, 8, preview_bytes(step, 8))))
         events = encrypted_server.events[anna]
         encrypted_server.wait_until(lambda: any(job.step == step for job in told_of(events)))
         encrypted_server.wait_until(
@@ -68,7 +68,7 @@ def test_pending_requests_are_resent_after_a_reconnect(encrypted_server: Encrypt
     anna = encrypted_server.authorized_client("anna", address=cable.address)
     cable.set_stalled(True)
     answers: list[JobReply] = []
-    anna.request(asked(), answers.append, timeout_s=1e6)
+    anna.request(submit_message(), answers.append, timeout_s=1e6)
     encrypted_server.run_for(0.2)
     cable.cut()
     cable.set_stalled(False)

@@ -19,7 +19,7 @@ from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.messages import GetCapabilities, Hello, ListJobs, PreviewAck, PreviewFrame
-from tests.testing.scripted_worker_server import asked
+from tests.testing.scripted_worker_server import submit_message
 
 
 @pytest.mark.parametrize(
@@ -34,21 +34,21 @@ from tests.testing.scripted_worker_server import asked
     ],
 )
 def test_invalid_submits_are_refused(scripted_server, changes, words):
-    answer = scripted_server.request(asked(**changes))
+    answer = scripted_server.request(submit_message(**changes))
     assert isinstance(answer, RequestError) and answer.code == "bad-input"
     assert re.search(words, answer.message), answer.message
     assert not scripted_server.server.store.records
 
 
 def test_unacknowledged_previews_are_limited_to_two(scripted_server, monkeypatch):
-    name = scripted_server.request(asked()).job.job
+    name = scripted_server.request(submit_message()).job.job
     scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
     scripted_server.client.subscribe(name)
     scripted_server.step()
     scripted_server.step()
     monkeypatch.setattr("dreamwright.shared.client.PreviewAck", lambda count: GetCapabilities())
     for step in range(1, 7):
-        scripted_server.runner.told = [PreviewReport(PreviewFrame(name, step, 1, 1, b"x"))]
+        scripted_server.runner.queued = [PreviewReport(PreviewFrame(name, step, 1, 1, b"x"))]
         scripted_server.step()
     for _ in range(20):
         scripted_server.step()
@@ -72,7 +72,7 @@ def test_capabilities_describe_models_presets_and_settings(scripted_server):
 
 
 def test_jobs_are_listed_in_pages_newest_first(scripted_server):
-    names = [scripted_server.request(asked(f"t{number}")).job.job for number in range(5)]
+    names = [scripted_server.request(submit_message(f"t{number}")).job.job for number in range(5)]
     pages, before = [], 0
     while True:
         page = scripted_server.request(ListJobs(before, 2)).jobs

@@ -23,7 +23,7 @@ def failed(in_memory_server: InMemoryServer, cause: str = "fault", size: int = 1
         checkpoints = in_memory_server.store.job_folder(name) / "checkpoints"
         checkpoints.mkdir()
         (checkpoints / "checkpoint.safetensors").write_bytes(b"x" * size)
-    in_memory_server.runner.told.append(
+    in_memory_server.runner.queued.append(
         JobFinished(name, "failed", "it broke", False, in_memory_server.job(name).attempt, cause)
     )
     in_memory_server.step()
@@ -41,7 +41,7 @@ def test_resume_continues_from_the_checkpoint(in_memory_server: InMemoryServer) 
     in_memory_server.step()
     assert in_memory_server.runner.given == [name, name] and in_memory_server.job(name).attempt == 2
     for _ in range(2):
-        in_memory_server.runner.told.append(WorkerExited(name, -9))
+        in_memory_server.runner.queued.append(WorkerExited(name, -9))
         in_memory_server.step()
     assert in_memory_server.job(name).state == "running", "deaths are counted anew"
     in_memory_server.finish(name)
@@ -55,7 +55,7 @@ def test_checkpoint_survives_three_deaths(in_memory_server: InMemoryServer) -> N
     checkpoints.mkdir()
     (checkpoints / "checkpoint.previous.safetensors").write_bytes(b"x")
     for _ in range(3):
-        in_memory_server.runner.told.append(WorkerExited(name, -11))
+        in_memory_server.runner.queued.append(WorkerExited(name, -11))
         in_memory_server.step()
     assert (
         in_memory_server.job(name).state == "failed"
@@ -143,11 +143,11 @@ def test_failure_is_counted_once_it_is_stored(
     name = in_memory_server.submit()
     in_memory_server.step()
     in_memory_server.report(ProgressReport, name, 200, 400, 1.0, 1.0)
-    in_memory_server.runner.told.append(WorkerExited(name, -9))
+    in_memory_server.runner.queued.append(WorkerExited(name, -9))
     in_memory_server.step()
     in_memory_server.report(ProgressReport, name, 300, 400, 1.0, 1.0)
     in_memory_server.disk.full = True
-    in_memory_server.runner.told.append(WorkerExited(name, -9))
+    in_memory_server.runner.queued.append(WorkerExited(name, -9))
     in_memory_server.step()
     in_memory_server.disk.full = False
     in_memory_server.step(3.0)

@@ -19,14 +19,14 @@ from dreamwright.shared.job_states import JobState
 from dreamwright.shared.mesh_file import decode_mesh
 from dreamwright.shared.messages import CancelJob, JobReply, PauseJob, ResumeJob
 from dreamwright.shared.transfer import Download
-from tests.testing.scripted_worker_server import asked
+from tests.testing.scripted_worker_server import submit_message
 
 
 def test_job_survives_two_worker_deaths(scripted_server):
-    name = scripted_server.request(asked()).job.job
+    name = scripted_server.request(submit_message()).job.job
     for times in (1, 2, 3):
         scripted_server.wait_until(lambda: len(scripted_server.runner.given) == times)
-        scripted_server.runner.told = [foreman_module.WorkerExited(name, -9)]
+        scripted_server.runner.queued = [foreman_module.WorkerExited(name, -9)]
         scripted_server.wait_until(
             lambda: scripted_server.job(name).state != "running" or len(scripted_server.runner.given) > times
         )
@@ -39,7 +39,7 @@ def test_job_survives_two_worker_deaths(scripted_server):
 
 
 def test_jobs_survive_a_server_restart(scripted_server):
-    running, waiting, done = (scripted_server.request(asked(t)).job.job for t in "abc")
+    running, waiting, done = (scripted_server.request(submit_message(t)).job.job for t in "abc")
     scripted_server.wait_until(lambda: scripted_server.runner.given == [running])
     scripted_server.request(CancelJob(done))
     before = scripted_server.job(running).changed
@@ -87,7 +87,7 @@ def test_real_worker_pauses_resumes_dies_and_finishes(tmp_path):
 
     try:
         until(lambda: client.state is ConnectionState.ONLINE)
-        client.request(asked(settings=settings), answers.append)
+        client.request(submit_message(settings=settings), answers.append)
         until(lambda: bool(answers))
         assert isinstance(answers[0], JobReply), answers
         name = answers[0].job.job

@@ -35,7 +35,7 @@ from dreamwright.shared.messages import GetStatus, Hello, PauseJob
 from dreamwright.shared.status import MAX_JOBS, DeviceStatus, JobStatus, ServerStatus, UserStatus
 from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.in_memory_server import InMemoryServer
-from tests.testing.scripted_worker_server import asked
+from tests.testing.scripted_worker_server import submit_message
 from tests.testing.server_process import LIMIT_S, server_process
 
 STATUS = ServerStatus(
@@ -134,7 +134,7 @@ def test_long_queue_is_truncated_with_its_length(tmp_path: Path) -> None:
 
     in_memory_server = InMemoryServer(tmp_path, policy=Policy(jobs_per_user=1000, jobs_total=1000))
     for _ in range(MAX_JOBS + 3):
-        in_memory_server.store.add("ada", asked(f"t{len(in_memory_server.store.records)}"), 10)
+        in_memory_server.store.add("ada", submit_message(f"t{len(in_memory_server.store.records)}"), 10)
     status = in_memory_server.request(GetStatus(), "chief", admin=True)
     assert len(status.jobs) == MAX_JOBS and status.jobs_open == MAX_JOBS + 3
     assert f"and {MAX_JOBS + 3 - 4} more" in drawn(dataclasses.replace(status, jobs=status.jobs[:4]))
@@ -231,7 +231,7 @@ def test_top_explains_how_to_get_access(
 ) -> None:
     """The error text holds the command that helps; without --admin the table says what is missing."""
     anna = encrypted_server.authorized_client("anna")
-    job = encrypted_server.request(anna, asked("a")).job.job
+    job = encrypted_server.request(anna, submit_message("a")).job.job
     server = str(ConnectionString(encrypted_server.server.address, encrypted_server.pair.public))
     assert call(encrypted_server, "--server", server) == 1
     error = capsys.readouterr().err

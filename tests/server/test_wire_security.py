@@ -37,7 +37,7 @@ from dreamwright.shared.messages import (
 )
 from dreamwright.shared.transfer import Download
 from tests.testing.encrypted_server import EncryptedServer, raw_client, relay_to
-from tests.testing.scripted_worker_server import asked
+from tests.testing.scripted_worker_server import submit_message
 
 
 def answer_to(encrypted_server: EncryptedServer, own: zmq.Socket, message: Any, seconds: float = 3.0) -> Any:
@@ -52,7 +52,7 @@ def test_eavesdropper_reads_no_prompt_mesh_or_name(encrypted_server: EncryptedSe
     with relay_to(encrypted_server.server.address) as relay:
         anna = encrypted_server.authorized_client("anna", address=relay.address)
         prompt = "a red mushroom, a white mushroom"
-        job = encrypted_server.request(anna, asked("a", prompt=prompt)).job.job
+        job = encrypted_server.request(anna, submit_message("a", prompt=prompt)).job.job
         encrypted_server.wait_until(lambda: encrypted_server.runner.given == [job])
         mesh = b"the mesh of a prop nobody has seen " * 4000
         (encrypted_server.store.job_folder(job) / MESH_FILE).write_bytes(mesh)
@@ -86,7 +86,7 @@ def test_relay_records_unencrypted_prompts(tmp_path: Path, monkeypatch: pytest.M
         with relay_to(encrypted_server.server.address) as relay:
             client = encrypted_server.connect_client(None, address=relay.address)
             encrypted_server.wait_until(lambda: client.state is ConnectionState.ONLINE)
-            encrypted_server.request(client, asked("a"))
+            encrypted_server.request(client, submit_message("a"))
             assert b"a red mushroom" in bytes(relay.up)
     finally:
         encrypted_server.close()
@@ -95,7 +95,7 @@ def test_relay_records_unencrypted_prompts(tmp_path: Path, monkeypatch: pytest.M
 def test_replayed_session_bytes_do_nothing(encrypted_server: EncryptedServer) -> None:
     with relay_to(encrypted_server.server.address) as relay:
         anna = encrypted_server.authorized_client("anna", address=relay.address)
-        job = encrypted_server.request(anna, asked("a")).job.job
+        job = encrypted_server.request(anna, submit_message("a")).job.job
         encrypted_server.request(anna, CancelJob(job))
         recorded = bytes(relay.up)
     jobs = set(encrypted_server.store.records)
@@ -164,7 +164,7 @@ def test_oversized_frame_ends_only_its_connection(encrypted_server: EncryptedSer
 def test_log_names_no_key_and_no_prompt(encrypted_server: EncryptedServer, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         anna = encrypted_server.authorized_client("anna")
-        encrypted_server.request(anna, asked("a"))
+        encrypted_server.request(anna, submit_message("a"))
         stranger_pair = generate_key_pair()
         stranger = encrypted_server.connect_client(stranger_pair)
         encrypted_server.wait_until(lambda: stranger.state is ConnectionState.UNAUTHORIZED)
@@ -208,7 +208,7 @@ def test_repeated_submits_make_one_job_per_ticket_and_user(
     encrypted_server: EncryptedServer,
 ) -> None:
     anna, bert = authorized_socket(encrypted_server, "anna"), authorized_socket(encrypted_server, "bert")
-    sent = [pack(asked(f"t{number}"), 7) for _ in range(TIMES) for number in range(TICKETS)]
+    sent = [pack(submit_message(f"t{number}"), 7) for _ in range(TIMES) for number in range(TICKETS)]
     jobs: dict[str, Counter[str]] = {}
     for name, own in (("anna", anna), ("bert", bert)):
         heard = answers(encrypted_server, own, sent)
@@ -230,7 +230,8 @@ def test_repeated_submits_make_one_job_per_ticket_and_user(
 def test_repeated_requests_change_nothing_more(make: Any, encrypted_server: EncryptedServer) -> None:
     anna = authorized_socket(encrypted_server, "anna")
     first, job = (
-        reply.job.job for _, reply in answers(encrypted_server, anna, [pack(asked("a"), 1), pack(asked("b"), 2)])
+        reply.job.job
+        for _, reply in answers(encrypted_server, anna, [pack(submit_message("a"), 1), pack(submit_message("b"), 2)])
     )
     encrypted_server.wait_until(lambda: encrypted_server.runner.given == [first])
     if make is ResumeJob:
@@ -246,7 +247,8 @@ def test_repeated_delete_removes_one_job(
 ) -> None:
     anna = authorized_socket(encrypted_server, "anna")
     first, job = (
-        reply.job.job for _, reply in answers(encrypted_server, anna, [pack(asked("a"), 1), pack(asked("b"), 2)])
+        reply.job.job
+        for _, reply in answers(encrypted_server, anna, [pack(submit_message("a"), 1), pack(submit_message("b"), 2)])
     )
     answers(encrypted_server, anna, [pack(CancelJob(job), 3)])
     heard = [

@@ -117,7 +117,7 @@ torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: 2  # as
 begun = []
 torch.cuda._lazy_init = lambda: begun.append("lazy") or (_ for _ in ()).throw(RuntimeError("CUDA is initialized"))
 from dreamwright.backend.cli.serve import all_devices
-from tests.testing.scripted_worker_server import ScriptedServer, asked
+from tests.testing.scripted_worker_server import ScriptedServer, submit_message
 from dreamwright.backend.server.workers.worker_protocol import JobFinished
 from dreamwright.shared.messages import GetCapabilities
 class Patch:
@@ -130,12 +130,12 @@ import tests.testing.scripted_worker_server as puppets
 puppets.Server = lambda address, folder, devices: real(address, folder, all_devices([]))
 scripted_server = ScriptedServer(Path(sys.argv[1]), Patch())
 devices = scripted_server.request(GetCapabilities()).devices
-name = scripted_server.request(asked()).job.job
+name = scripted_server.request(submit_message()).job.job
 scripted_server.wait_until(lambda: scripted_server.runner.given == [name])
 checkpoints = scripted_server.server.store.job_folder(name) / "checkpoints"
 checkpoints.mkdir()
 (checkpoints / "checkpoint.safetensors").write_bytes(b"x")
-scripted_server.runner.told = [JobFinished(name, "failed", "out of memory", False, cause="memory")]
+scripted_server.runner.queued = [JobFinished(name, "failed", "out of memory", False, cause="memory")]
 scripted_server.wait_until(lambda: scripted_server.job(name).state == "failed" or len(scripted_server.runner.given) > 1)
 scripted_server.close()
 print(json.dumps({"devices": list(devices), "begun": begun, "initialized": torch.cuda.is_initialized(),

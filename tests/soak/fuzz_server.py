@@ -42,7 +42,7 @@ from tests.soak.control_client import ControlClient
 from tests.soak.fast_server_process import FastServerProcess
 from tests.testing.fast_worker_server import FastRunner
 from tests.testing.message_mutations import MessageMutations, drawn
-from tests.testing.scripted_worker_server import asked
+from tests.testing.scripted_worker_server import submit_message
 
 EVENTS = (JobChanged, JobDeleted, PreviewFrame)
 AT_ONCE = 16  # messages in flight; replies beyond the queue limit of a slow client would be dropped
@@ -161,7 +161,7 @@ def fuzz_over_socket(folder: Path, count: int, number: int, structures: int) -> 
     try:
         other, attacker = Attacker(server, "anna"), Attacker(server, "mallory")
         for ticket in range(5):
-            other.request(asked(f"t{ticket}", prompt="a blue chair"))
+            other.request(submit_message(f"t{ticket}", prompt="a blue chair"))
         while any(job.state != "succeeded" for job in other.request(ListJobs()).jobs):
             time.sleep(0.05)
         before = other.request(ListJobs()).jobs

@@ -23,7 +23,7 @@ from dreamwright.backend.server.requests import job_of
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.backend.server.workers.worker_protocol import JobFinished, PreviewReport, ProgressReport, RunJob
 from dreamwright.shared.messages import PreviewFrame
-from tests.testing.fake_props import picture
+from tests.testing.fake_props import preview_bytes
 from tests.testing.scripted_worker_server import ScriptedRunner
 
 TICK_S = 0.05
@@ -49,7 +49,7 @@ class TickingRunner(ScriptedRunner):
     def stop(self, job: str, mode: str) -> None:
         if job in self._running:
             del self._running[job]
-            self.told.append(JobFinished(job, "cancelled" if mode == "cancel" else "paused", "", False))
+            self.queued.append(JobFinished(job, "cancelled" if mode == "cancel" else "paused", "", False))
 
     def reports(self) -> Iterator[Any]:
         now = time.time()
@@ -57,12 +57,12 @@ class TickingRunner(ScriptedRunner):
             self._next = now + TICK_S
             for job, (folder, birth, steps) in list(self._running.items()):
                 step = min(steps, int((now - birth) / TICK_S))
-                self.told.append(ProgressReport(job=job, step=step, steps=steps, elapsed_s=now - birth, eta_s=0.0))
-                self.told.append(PreviewReport(PreviewFrame(job, step, 64, 64, picture(step, 64))))
+                self.queued.append(ProgressReport(job=job, step=step, steps=steps, elapsed_s=now - birth, eta_s=0.0))
+                self.queued.append(PreviewReport(PreviewFrame(job, step, 64, 64, preview_bytes(step, 64))))
                 if step == steps:
                     del self._running[job]
                     write_mesh(folder / MESH_FILE, int(os.environ.get("MESH_BYTES", "1000")))
-                    self.told.append(JobFinished(job, "succeeded", "", True))
+                    self.queued.append(JobFinished(job, "succeeded", "", True))
         yield from super().reports()
 
 

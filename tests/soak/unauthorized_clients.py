@@ -29,7 +29,7 @@ from dreamwright.shared.messages import MESSAGES, JobReply, ListJobs
 from tests.soak.fast_server_process import FastServerProcess
 from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.message_strategies import REQUESTS, valid
-from tests.testing.scripted_worker_server import asked
+from tests.testing.scripted_worker_server import submit_message
 
 NAMING = [
     name for name in REQUESTS if {"job", "previews_of"} & set(MESSAGES[name].__dataclass_fields__)
@@ -151,7 +151,7 @@ def compare_foreign_and_unknown_jobs(server: FastServerProcess, tries: int) -> d
             raise TimeoutError("no answer")
         return connection.recv(), time.perf_counter() - begun
 
-    job = unpack(answer(anna, pack(asked("t", prompt="a blue chair"), 1))[0], 10**6)[1].job.job
+    job = unpack(answer(anna, pack(submit_message("t", prompt="a blue chair"), 1))[0], 10**6)[1].job.job
     rng, other, figures = random.Random(1), "0123456789abcdef", {}
     differing, all_foreign, all_unknown = 0, [], []
     for name in NAMING:

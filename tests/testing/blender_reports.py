@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reports of scripts inside a Blender, and the screenshots of runs at a window."""
+"""Reports of scripts that run in Blender, and screenshots of window runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ARTEFACTS = Path(os.environ.get("DREAMWRIGHT_ARTEFACTS", ROOT / "runs" / "artefa
 
 
 class WindowRun(NamedTuple):
-    """One run at a window."""
+    """Result of one run with a window."""
 
     report: dict[str, Any]
     folder: Path  # of the pictures it took

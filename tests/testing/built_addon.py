@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The built add-on, once a session, and each Blender of this machine."""
+"""Session fixtures: the built add-on, and each installed Blender."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tools.addon_build.wheels import PUBLISHED
 
 @dataclass(frozen=True)
 class Built:
-    """What one build made."""
+    """Files of one build."""
 
     out: Path
     universal: Path

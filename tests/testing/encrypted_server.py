@@ -78,7 +78,9 @@ class EncryptedServer:
         end = time.monotonic() + limit_s
         while not happened():
             if time.monotonic() > end:
-                raise TimeoutError(f"it did not happen; {[(client.state, client.reason) for client in self.clients]}")
+                raise TimeoutError(
+                    f"condition not met; clients: {[(client.state, client.reason) for client in self.clients]}"
+                )
             self.step()
 
     def run_for(self, seconds: float = 0.3) -> None:

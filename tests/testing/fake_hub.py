@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A model hub on loopback: the few answers of the Hugging Face hub that a download needs, with faults on demand."""
+"""A model hub on loopback: the endpoints of the Hugging Face hub that a download uses, with fault injection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 COMMIT = "c" * 40
-FRIEND, STRANGER = "hf_friend", "hf_stranger"  # tokens: the first one's account accepted the licences
+FRIEND, STRANGER = "hf_friend", "hf_stranger"  # tokens: only the first one's account has accepted the licenses
 
 # Python imports this before anything else in every process of a command; addresses other than loopback fail as well.
 REFUSE_SOCKETS = """
@@ -40,9 +40,9 @@ class Repository:
     files: dict[str, bytes]
     commit: str = COMMIT
     gated: bool = False
-    sizes: dict[str, int] = field(default_factory=dict)  # lies about sizes
+    sizes: dict[str, int] = field(default_factory=dict)  # wrong sizes to report
     spoiled: set[str] = field(default_factory=set)  # files that arrive with a wrong byte
-    broken: set[str] = field(default_factory=set)  # files that end in a server's fault
+    broken: set[str] = field(default_factory=set)  # files whose transfer ends with a server error
 
 
 def git_sha1(content: bytes) -> str:
@@ -56,11 +56,11 @@ class FakeHub:
         self.repositories: dict[str, Repository] = {}
         self.requests: list[tuple[str, str, str]] = []
         self.served = 0
-        self.hold_after: int | None = None  # bytes of contents after which the line goes silent
+        self.hold_after: int | None = None  # bytes of contents after which the connection stalls
         self.held = threading.Event()
         self.released = threading.Event()
         self.ranges = True
-        self.store: FakeHub | None = None  # where large files lie, as the hub keeps them with another host
+        self.store: FakeHub | None = None  # host of large files, as on the hub
         self.tokens: list[str] = []  # of every request
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -76,13 +76,13 @@ class FakeHub:
         self._thread.join()
 
     def reset(self) -> None:
-        """Forget what was asked, and let everything through."""
+        """Clear the recorded requests and all faults."""
         self.requests.clear()
         self.served, self.hold_after = 0, None
         self.held.clear()
 
     def fetched(self) -> list[str]:
-        """The contents that were asked for, in order, as paths in their repositories."""
+        """Paths of the requested file contents, in order."""
         return [
             path.split("/resolve/")[1].split("/", 1)[1]
             for method, path, _ in self.requests
@@ -243,14 +243,12 @@ def command(*arguments: str) -> list[str]:
 
 
 def run_command(env: Mapping[str, str], *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the real command line to its end."""
+    """Run the command line in a child process."""
     return subprocess.run(command(*arguments), env=env, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
 def refusing(env: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """The environment in which every process of a command refuses to connect anywhere and notes the attempt in a
-    log.
-    """
+    """An environment in which all processes of a command refuse connections and log each attempt."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sitecustomize.py").write_text(REFUSE_SOCKETS)
     path = os.pathsep.join(filter(None, (str(folder), env.get("PYTHONPATH", ""))))

@@ -37,7 +37,7 @@ class Faults:
     lose_chunks: int = 0
     damage_chunks: int = 0
     version: int = limits.PROTOCOL_VERSION
-    babble: bool = False  # answer with bytes that are no message
+    babble: bool = False  # reply with malformed bytes
     lose_uploads: int = 0  # replies to upload chunks
     forget_uploads: int = 0  # uploaded meshes, when their submission arrives
     refuse_submit: str = ""
@@ -58,7 +58,7 @@ class FakeJobs:
         self.step_limit_file: Path | None = None
 
     def publish(self, make: Callable[[int], Any]) -> None:
-        """Send an event, made from each subscriber's count, to all subscribers."""
+        """Send an event to all subscribers, built from each subscriber's event count."""
         raise NotImplementedError
 
     def publish_preview(self, job: str, step: int) -> None:
@@ -66,7 +66,7 @@ class FakeJobs:
         raise NotImplementedError
 
     def _step_limit(self) -> int:
-        """The step that jobs may reach: the number in the file, so that tests at slow windows miss nothing."""
+        """The step that jobs may reach, read from a file, so that tests with slow windows see each step."""
         return int(self.step_limit_file.read_text() or 0) if self.step_limit_file else 1 << 30
 
     def work(self) -> None:

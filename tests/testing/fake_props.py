@@ -56,7 +56,7 @@ def texture_of(mesh: MeshFile, size: int) -> Texture:
     return Texture(stream.getvalue(), uv.clip(0, 1).astype(np.float32), mesh.faces)
 
 
-def picture(step: int, size: int) -> bytes:
+def preview_bytes(step: int, size: int) -> bytes:
     """A compressed preview whose red shows the step; its top row is white."""
     pixels = np.zeros((size, size, 3), np.uint8)
     pixels[..., 0] = step % 256

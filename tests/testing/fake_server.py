@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A small server that speaks the protocol, makes a prop at once, and injects faults on request.
+"""A small server that implements the protocol, makes a prop at once, and injects faults on request.
 
-In a test: `server.step()` by hand. For Blender: `python -m tests.testing.fake_server` prints its address and serves.
+Tests call `server.step()`. For Blender: `python -m tests.testing.fake_server` prints its address and serves.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from dreamwright.shared.messages import (
 )
 from tests.testing.fake_capabilities import OFFER
 from tests.testing.fake_jobs import FakeJobs
-from tests.testing.fake_props import picture
+from tests.testing.fake_props import preview_bytes
 
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -57,7 +57,7 @@ class Peer:
     previews_of: str
     count: int = 0
     credit: int = limits.PREVIEWS_IN_FLIGHT
-    missed: int = 0  # the latest step whose preview waits for credit; 0: none
+    missed: int = 0  # the latest step whose preview waits for an acknowledgement; 0 for none
 
 
 class FakeServer(FakeJobs):
@@ -85,7 +85,7 @@ class FakeServer(FakeJobs):
         self.peers.clear()
 
     def close(self) -> None:
-        """Stop at once, without a message."""
+        """Stop at once, without a shutdown notice."""
         self._socket.close(0)
         self._context.destroy(linger=0)
 
@@ -113,11 +113,13 @@ class FakeServer(FakeJobs):
                 self._show(route, peer, step)
 
     def _show(self, route: bytes, peer: Peer, step: int) -> None:
-        """Send a preview, or keep its step until the client has acknowledged earlier ones, as the real server does."""
+        """Send a preview, or store its step until the client acknowledges earlier ones, as the server does."""
         peer.missed = 0 if peer.credit else step
         if peer.credit:
             peer.credit -= 1
-            self._send(route, PreviewFrame(peer.previews_of, step, self.size, self.size, picture(step, self.size)), 0)
+            self._send(
+                route, PreviewFrame(peer.previews_of, step, self.size, self.size, preview_bytes(step, self.size)), 0
+            )
 
     def _send(self, route: bytes, message: Any, number: int) -> None:
         data = pack(message, number)

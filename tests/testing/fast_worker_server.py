@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright serve` as it is, but with workers that make a ball in no time.
+"""`dreamwright serve` with simulated workers that return a ball at once.
 
 python -m tests.testing.fast_worker_server serve --address … --state …
 """
@@ -16,17 +16,17 @@ from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.backend.server.workers.worker_protocol import JobFinished, PreviewReport, ProgressReport, RunJob
 from dreamwright.shared.mesh_file import encode_mesh
 from dreamwright.shared.messages import PreviewFrame
-from tests.testing.fake_props import ball, picture
+from tests.testing.fake_props import ball, preview_bytes
 from tests.testing.scripted_worker_server import ScriptedRunner
 
 
-def made(kind: type[Any], **fields: Any) -> Any:
-    """A report; its fields that are not told are the ordinary ones."""
+def report_of(kind: type[Any], **fields: Any) -> Any:
+    """A report of a kind from a superset of its fields."""
     return kind(**{name: fields[name] for name in kind.__dataclass_fields__ if name in fields})
 
 
 class FastRunner(ScriptedRunner):
-    """Workers that are done at once."""
+    """Simulated workers whose jobs succeed at once."""
 
     def assign(self, device: str, job: RunJob) -> None:
         super().assign(device, job)
@@ -41,9 +41,13 @@ class FastRunner(ScriptedRunner):
             "eta_s": 0.0,
         }
         end = {"how": "succeeded", "message": "", "meshed": True}
-        told = {"job": job.job, "attempt": job.attempt, **step, **end}
-        frame = PreviewFrame(job.job, 10, 16, 16, picture(10, 16))
-        self.told += [made(ProgressReport, **told), PreviewReport(frame, job.attempt), made(JobFinished, **told)]
+        common = {"job": job.job, "attempt": job.attempt, **step, **end}
+        frame = PreviewFrame(job.job, 10, 16, 16, preview_bytes(10, 16))
+        self.queued += [
+            report_of(ProgressReport, **common),
+            PreviewReport(frame, job.attempt),
+            report_of(JobFinished, **common),
+        ]
 
 
 if __name__ == "__main__":

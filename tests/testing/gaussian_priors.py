@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the tests of distillation and sampling share: priors with known means, and prompts for them."""
+"""Gaussian priors with known means, and their prompts, for tests of distillation and sampling."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def conditioned(denoiser, prompts, negative="") -> PromptConditioning:
     return PromptConditioning(denoiser.embed(prompts), denoiser.embed([negative] * len(prompts)), tuple(prompts))
 
 
-class Retyped:
-    """A denoiser that says the same thing in another kind of prediction."""
+class ConvertedPrediction:
+    """A denoiser with the same prediction in another prediction type."""
 
     def __init__(self, denoiser, kind) -> None:
         self.denoiser, self.prediction_type, self.image_size = denoiser, kind, denoiser.image_size

@@ -80,7 +80,7 @@ class _Blob:
         entry: dict[str, Any] = {"componentType": component, "count": len(array), "type": kind}
         if normalized:
             entry["normalized"] = True
-        if sparse:  # half of the values; the rest are zeros of no buffer, so they must be zero in the array
+        if sparse:  # half of the values; the rest have no buffer and are zero, so they must be zero in the array
             rows = np.flatnonzero((array != 0).any(axis=1)).astype("<u2")
             indices, values = self.view(rows.tobytes()), self.view(np.ascontiguousarray(array[rows]).tobytes())
             entry["sparse"] = {
@@ -103,7 +103,7 @@ POSITION_KINDS = ["f4", "i2 normalized", "u2 normalized", "i1 normalized", "i2",
 
 
 def _stored_positions(kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """The cube as an accessor stores it, and what it then means."""
+    """The cube as stored in an accessor, and its decoded positions."""
     if kind == "f4":
         return CUBE.astype("<f4"), CUBE
     dtype = "<" + kind[:2] if kind[:2] != "u1" else "u1"
@@ -123,7 +123,7 @@ def gltf_files(draw: st.DrawFn) -> MeshCase:
     kind = draw(st.sampled_from(POSITION_KINDS))
     stored, meaning = _stored_positions(kind)
     sparse = draw(st.booleans()) and kind == "u2 normalized"
-    wide = draw(st.booleans()) and kind in ("f4", "i2")  # interleaved, as far as a reader can tell
+    wide = draw(st.booleans()) and kind in ("f4", "i2")  # interleaved by its stride
     position = blob.accessor(stored, "VEC3", "normalized" in kind, 20 if wide else 0, sparse)
     nodes, world = [], np.eye(4)
     for depth in range(draw(st.integers(1, 3))):
@@ -138,7 +138,7 @@ def gltf_files(draw: st.DrawFn) -> MeshCase:
     if faces is None:  # no indices: every corner is a vertex of its own
         meaning, albedo = meaning[TRIANGLES.reshape(-1)], albedo[TRIANGLES.reshape(-1)]
         faces = np.arange(3 * len(TRIANGLES)).reshape(-1, 3)
-    if draw(st.booleans()):  # what must be ignored
+    if draw(st.booleans()):  # data to ignore
         primitives.append({"attributes": {"POSITION": position}, "mode": draw(st.sampled_from([0, 1, 3]))})
     vertices = meaning @ world[:3, :3].T + world[:3, 3]
     if np.linalg.det(world[:3, :3]) < 0:

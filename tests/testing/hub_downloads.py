@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A small model on a hub on loopback, and the command line that downloads it from there."""
+"""A small model on a fake hub, and the command line that downloads it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SD_COMMIT = BY_NAME["sd-1.5"].sources[0].revision or ""
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A real pipeline in half and full precision, with what a repository has beside it and nobody needs."""
+    """A pipeline in half and full precision, with unneeded files as in real repositories."""
     files = folder_files(write_pipeline(tmp_path_factory.mktemp("tiny") / "pipeline", domain=False))
     files["unet/diffusion_pytorch_model.fp16.safetensors"] = files["unet/diffusion_pytorch_model.safetensors"]
     clutter = (
@@ -41,7 +41,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture
 def big(tiny: dict[str, bytes]) -> dict[str, bytes]:
-    """The same with a U-Net and a text encoder of some megabytes."""
+    """The same pipeline with a U-Net and a text encoder of some megabytes."""
     large = {
         "unet/diffusion_pytorch_model.fp16.safetensors": safetensors_bytes(6 * MB),
         "text_encoder/model.safetensors": safetensors_bytes(2 * MB, 1),
@@ -63,8 +63,8 @@ def env(hub: FakeHub, tmp_path: Path) -> dict[str, str]:
     return dict(environment(hub.url, home))
 
 
-def says(done: subprocess.CompletedProcess[str], *texts: str) -> None:
-    """The command refused with exit code 2 and one line that has these texts, and no traceback."""
+def assert_refused(done: subprocess.CompletedProcess[str], *texts: str) -> None:
+    """Assert exit code 2 and one error line with these texts, without a traceback."""
     errors = [line for line in done.stderr.splitlines() if line.startswith("dreamwright: error:")]
     assert done.returncode == 2 and len(errors) == 1 and "Traceback" not in done.stderr, (
         done.returncode,
@@ -77,10 +77,8 @@ def says(done: subprocess.CompletedProcess[str], *texts: str) -> None:
 
 
 @pytest.fixture
-def here(hub, env, monkeypatch, capsys) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """The command line in this process, which is quicker: for refusals that depend on nothing but what the hub
-    answers.
-    """
+def run_in_process(hub, env, monkeypatch, capsys) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """Run the command line in this process, which is faster. For results that depend on the hub only."""
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

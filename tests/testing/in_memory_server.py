@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The job service with a fake clock, fake workers and a disk that can be full; no sockets and no waiting."""
+"""The job service with a fake clock, fake workers and a simulated full disk, without sockets or waiting."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class InMemoryRunner:
         self.at_work: dict[str, RunJob] = {}  # by device
         self.given: list[str] = []
         self.killed: list[str] = []
-        self.told: list[Any] = []
+        self.queued: list[Any] = []
 
     def idle_devices(self) -> list[str]:
         return list(self.free)
@@ -57,7 +57,7 @@ class InMemoryRunner:
         self.killed.append(job)
 
     def reports(self) -> Iterator[Any]:
-        told, self.told = self.told, []
+        told, self.queued = self.queued, []
         for report in told:
             if isinstance(report, (JobFinished, WorkerExited)):
                 for device, job in list(self.at_work.items()):
@@ -83,13 +83,13 @@ class FullDisk:
 
 
 class InMemoryServer:
-    """A service on a state folder whose clock, runner and database connection belong to the test."""
+    """A service on a state folder whose clock, runner and database connection are controlled by the test."""
 
     def __init__(self, folder: Path, devices: tuple[str, ...] = ("cpu",), policy: Policy = Policy()) -> None:
         self.folder, self.devices, self.policy = folder, devices, policy
         self.now, self.wall = 1000.0, 1.8e9
         self.request_count = 0
-        self.living: dict[str, int] = {}  # what the next server's runner finds at work: attempts by job
+        self.living: dict[str, int] = {}  # attempts by job that the next server's runner reattaches
         self.open()
 
     def open(self) -> None:
@@ -108,7 +108,7 @@ class InMemoryServer:
         )
 
     def kill(self) -> None:
-        """As SIGKILL leaves it: nothing more is written."""
+        """Stop as on SIGKILL: nothing more is written."""
         self.store._db._real.close()
 
     def request(self, request: Any, owner: str = "ada", admin: bool = False) -> Any:
@@ -133,7 +133,7 @@ class InMemoryServer:
         self.service.step()
 
     def report(self, kind: Callable[..., Any], job: str, *fields: Any) -> None:
-        self.runner.told.append(replace(kind(job, *fields), attempt=self.job(job).attempt))
+        self.runner.queued.append(replace(kind(job, *fields), attempt=self.job(job).attempt))
         self.step()
 
     def job(self, job: str) -> JobSummary:

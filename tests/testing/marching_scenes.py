@@ -69,9 +69,7 @@ def render_with_gradients(
 
 
 def assert_alike(packed: tuple[Any, list[torch.Tensor]], dense: tuple[Any, list[torch.Tensor]]) -> None:
-    """Up to float32, but for a sample in a thousand on the border of a cell or of the sphere, which either side may
-    take.
-    """
+    """Equal to float32, except one sample in a thousand on a border of a cell or of the sphere."""
     a, b = packed[0], dense[0]
     assert b.sample_count > 1000 and a.sample_count == pytest.approx(b.sample_count, rel=1e-3)
     for name in ("image", "opacity", "depth", "normals"):

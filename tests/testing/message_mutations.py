@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Messages that are wrong in every way that we could think of, and some that are right, drawn by a seed."""
+"""Generator of malformed and valid messages, reproducible by a seed."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ NASTY: tuple[Any, ...] = (
 
 
 def nested(depth: int, in_maps: bool = False) -> bytes:
-    """msgpack of so many lists or maps, one in the other."""
+    """msgpack of nested lists or maps."""
     return b"\x81\xa1a" * depth + b"\xc0" if in_maps else b"\x91" * depth + b"\xc0"
 
 
 class Raw(bytes):
-    """msgpack that stands for itself inside of a structure."""
+    """Raw msgpack bytes inside a structure."""
 
 
 def packed(value: Any) -> bytes:
@@ -100,11 +100,11 @@ def packed(value: Any) -> bytes:
 
 
 class Pairs(list):
-    """A map as pairs, so that a key may come twice."""
+    """A map as pairs, so that a key may be repeated."""
 
 
 class MessageMutations:
-    """An endless source of requests. `names` are jobs that there are, so that some of what is asked means something."""
+    """An endless source of requests. `names` are existing jobs, so that some requests are valid."""
 
     def __init__(
         self,
@@ -133,12 +133,12 @@ class MessageMutations:
         self._weights = (3, 14, 6, 4, 6, 10, 4, 20, 8, 8, 4, 4, 9)
 
     def draw(self) -> tuple[str, bytes]:
-        """(how it was made, bytes)."""
+        """(kind of mutation, bytes)."""
         way, make = self._dice.choices(self._ways, self._weights)[0]
         return way, make()[: self._limit]
 
     def right(self, kind: str = "") -> bytes:
-        """A valid message of some kind, of all kinds alike, naming jobs that there are more often than not."""
+        """A valid message of a uniformly drawn type, mostly with existing job ids."""
         return packed(self._plain(kind))
 
     def _plain(self, kind: str = "") -> dict[str, Any]:
@@ -163,7 +163,7 @@ class MessageMutations:
             }
             body.update({name: value for name, value in chosen.items() if self._dice.random() < 0.97})
         if kind == "DeleteJob" and self._dice.random() < 0.7:
-            body["job"] = "f" * 16  # or soon there were none left to ask about
+            body["job"] = "f" * 16  # or no jobs would be left
         return envelope
 
     def _bits(self) -> bytes:
@@ -309,7 +309,7 @@ def structures(kinds: Sequence[str]) -> st.SearchStrategy[bytes]:
 
 
 def drawn(count: int, number: int, kinds: Sequence[str] = REQUESTS) -> list[bytes]:
-    """So many of hypothesis' structures, by a seed."""
+    """A number of hypothesis examples of `structures`, by a seed."""
     found: list[bytes] = []
 
     @seed(number)

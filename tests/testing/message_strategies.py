@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Values for the fields of messages, made from the rules that the fields were declared with, so that no new field is
-forgotten.
-"""
+"""Values for message fields, generated from the declared rules, so that new fields are covered."""
 
 from __future__ import annotations
 
@@ -44,12 +42,12 @@ PATHS = (
 
 
 def valid(kind: type[Any], dice: random.Random) -> Any:
-    """A record every field of which keeps its rule."""
+    """A record with a valid value in each field."""
     return kind(**{field.name: valid_value(rule_of(field), dice) for field in dataclasses.fields(kind)})
 
 
 def valid_value(rule: FieldRule, dice: random.Random) -> Any:
-    """A value that keeps a rule; short where length is free."""
+    """A valid value of a rule; short where the length is free."""
     if rule.kind == "text":
         return "".join(dice.choices("abc é漢🍄", k=dice.randint(0, min(12, int(rule.high)))))
     if rule.kind == "enum":
@@ -71,7 +69,7 @@ def valid_value(rule: FieldRule, dice: random.Random) -> Any:
 
 
 def probes(rule: FieldRule) -> Iterator[tuple[str, Any, bool]]:
-    """(words, value, whether the rule allows it) at and beyond each bound of a rule, and of wrong types."""
+    """(label, value, is allowed) at and beyond each bound of a rule, and of wrong types."""
     for words, value in (
         ("NaN", math.nan),
         ("inf", math.inf),
@@ -133,7 +131,7 @@ def probes(rule: FieldRule) -> Iterator[tuple[str, Any, bool]]:
         yield "a number for text", 7, False
     elif rule.kind == "enum":
         yield from ((f"{word!r}", word, True) for word in rule.allowed)
-        last = rule.allowed[-1]  # the first may be "", which stands for nothing
+        last = rule.allowed[-1]  # the first may be "", which means unset
         wrong = ("", "x", last.upper(), last + "\0", 0, "../" + last)
         yield from ((f"{word!r}", word, False) for word in wrong if word not in rule.allowed)
     elif rule.kind == "binary":

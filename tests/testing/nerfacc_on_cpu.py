@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""nerfacc's own CUDA source for walking through the grid, compiled for the CPU: a few stand-ins make it plain C++.
+"""nerfacc's CUDA source for grid traversal, compiled for the CPU as plain C++ with a few definitions.
 
-So what the GPU path asks of nerfacc is tested against nerfacc itself on a machine without a GPU.
+This tests the GPU path against nerfacc on machines without a GPU.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def compiler() -> str | None:
 
 
 class HostKernel:
-    """In the place of `nerfacc.grid.traverse_grids`, one grid, with tensors on the CPU."""
+    """Replaces `nerfacc.grid.traverse_grids` for one grid with tensors on the CPU."""
 
     def __init__(self, folder: Path) -> None:
         shutil.copytree(SOURCE / "include", folder / "include")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server's and an artist's machine as two network namespaces with a virtual cable between them."""
+"""Two network namespaces with a virtual cable, as the machines of a server and a client."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class NetworkNamespace:
     """A network namespace, held open by a sleeping process."""
 
     def __init__(self, *before: str, beside: int = os.getpid()) -> None:
-        """`before` makes the network; `beside` is a process of the one that it is made from."""
+        """`before` is a command that creates the network; `beside` is a process in the namespace to create it from."""
         self.holder = subprocess.Popen(
             [*before, "sleep", "1200"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         end = time.monotonic() + 30
         others = {os.readlink(f"/proc/{pid}/ns/net") for pid in (os.getpid(), beside)}
-        # It goes through these before it has its own, and only then becomes who sleeps.
+        # The process runs these programs before it enters its namespace and executes sleep.
         while self.holder.poll() is None and not (self._network() not in others and "sleep" in self._name()):
             if time.monotonic() > end:
-                raise OSError("no network namespace came about")
+                raise OSError("no network namespace was created")
             time.sleep(0.01)
         if self.holder.poll() is not None:
             raise OSError(self.holder.communicate()[1].strip())
@@ -56,7 +56,7 @@ class NetworkNamespace:
 
 @contextlib.contextmanager
 def two_networks() -> Iterator[tuple[NetworkNamespace, NetworkNamespace]]:
-    """The server's and the artist's, with a cable between them. Raises OSError saying what this computer lacks."""
+    """The namespaces of server and client. Raises OSError with the missing programs or permissions."""
     missing = [tool for tool in ("unshare", "nsenter", "ip") if not shutil.which(tool)]
     if sys.platform != "linux" or missing:
         raise OSError(f"needs Linux with {', '.join(missing) or 'network namespaces'}: apt install util-linux iproute2")
@@ -78,7 +78,7 @@ def two_networks() -> Iterator[tuple[NetworkNamespace, NetworkNamespace]]:
 
 @pytest.fixture
 def networks() -> Iterator[tuple[NetworkNamespace, NetworkNamespace]]:
-    """The server's and the artist's."""
+    """The namespaces of server and client."""
     with contextlib.ExitStack() as stack:
         try:
             both = stack.enter_context(two_networks())

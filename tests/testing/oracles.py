@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Denoisers whose answer is known in closed form: what every other part is tested against.
+"""Denoisers with closed-form predictions, used as references in tests.
 
 For x ~ N(m, s^2 I), z_t = alpha x + sigma eps has the density N(alpha m, (alpha^2 s^2 + sigma^2) I), and the ideal
 noise prediction is eps = -sigma grad log p(z_t) (Tweedie). Means are images in the model's space [-1, 1].
@@ -44,8 +44,8 @@ class AnyPrompt:
 class GaussianOracle(AnyPrompt):
     """The ideal denoiser of x ~ N(mean, std^2 I): eps = sigma (z - alpha mean) / (alpha^2 std^2 + sigma^2).
 
-    `means` maps prompts to images (3, h, w) in [-1, 1]; the prompt "" must be there and serves prompts that are not.
-    A single image stands for every prompt. Raises ModelError without "".
+    `means` maps prompts to images (3, h, w) in [-1, 1]; the prompt "" is required and used for unknown prompts.
+    A single image applies to all prompts. Raises ModelError without "".
     """
 
     def __init__(self, means: Mapping[str, Tensor] | Tensor, std: float, schedule: Schedule = cosine_schedule) -> None:
@@ -99,10 +99,10 @@ class MixtureOracle(AnyPrompt):
 
 
 class KnownImages(AnyPrompt):
-    """The denoiser of one known image for each camera: whatever the noise, it sees `render(cameras)` in it.
+    """The denoiser of one known image for each camera: for any noise it predicts x0 = `render(cameras)`.
 
-    `render` maps n cameras to images (n, 3, h, w) in [0, 1]; `ScoreDistillation` hands the cameras over. It predicts
-    x0, and prompts mean nothing to it.
+    `render` maps n cameras to images (n, 3, h, w) in [0, 1]; `ScoreDistillation` passes the cameras. Prompts are
+    ignored.
     """
 
     prediction_type: PredictionType = "sample"
@@ -120,13 +120,13 @@ class KnownImages(AnyPrompt):
 
     @torch.no_grad()
     def with_cameras(self, conditioning: Conditioning, cameras: Cameras) -> Conditioning:
-        """Row i knows that it is view i, and what camera i sees."""
+        """Row i holds view i and the image of camera i."""
         known = self.render(cameras).detach()
         return conditioning.with_tensors(view=torch.arange(len(known), device=known.device), known=known)
 
     @torch.no_grad()
     def predict_raw(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """x0_hat = 2 image - 1. Raises ModelError when the conditioning knows no cameras."""
+        """x0_hat = 2 image - 1. Raises ModelError if the conditioning has no cameras."""
         if "known" not in conditioning.tensors:
             raise ModelError("KnownImages was given no cameras; needed is one for each image; call with_cameras first")
         return 2 * conditioning.tensors["known"].to(z_t) - 1

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Child processes that have torch and Dreamwright imported from the start: forks of one server process that imports
-once.
-"""
+"""Child processes with torch and Dreamwright already imported: forks of one server process."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 PROCESSES = multiprocessing.get_context("forkserver")
-# Importing torch, diffusers and transformers takes seconds of computing in each process that does it by itself.
+# Importing torch, diffusers and transformers takes seconds of CPU time per process.
 PROCESSES.set_forkserver_preload(["tests.testing.rank_scenarios", "tests.testing.recording_worker"])
 
 

@@ -14,7 +14,7 @@ def icosphere(subdivisions: int, radius: float) -> tuple[np.ndarray, np.ndarray]
 
 
 def two_balls(subdivisions: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A red ball of radius 0.35 and a green one of 0.18 before it, towards -Y, in smoothly varying colors."""
+    """A red ball of radius 0.35 and a green one of 0.18 in front of it (-Y), with smoothly varying colors."""
     big, faces = icosphere(subdivisions, 0.35)
     small, _ = icosphere(subdivisions, 0.18)
     small = small + np.array([0.12, -0.5, 0.06])
@@ -39,7 +39,7 @@ def grid(cells: int, size: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tetrahedron() -> tuple[np.ndarray, np.ndarray]:
-    """The regular one with vertices at alternate corners of the cube of side 2: edges of sqrt(8)."""
+    """A regular tetrahedron with vertices at alternate corners of the cube of side 2: edges of sqrt(8)."""
     return np.array([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]), np.array(
         [[0, 1, 2], [0, 3, 1], [0, 2, 3], [1, 3, 2]]
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What one rank does in tests of several: a small run, sometimes with a mishap, its events and end left in a folder."""
+"""The process of one rank: a small run, optionally with a fault, that writes its events and result to a folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.testing.oracles import GaussianOracle
 from tests.testing.preloaded import PROCESSES
 from tests.testing.tiny_model import quick_config
 
-# Everything that is drawn at random is in use: two backdrops, shading and textures, jitter, noise, occupancy.
+# Uses all random draws: two backgrounds, shading and textures, jitter, noise, occupancy.
 BUSY = (
     "run.views_per_step=2", "background.kind=mlp", "background.random_probability=0.5", "shading.albedo_only_share=0",
     "render.occupancy_interval=3", "regularizers.smoothness=0.01", "regularizers.orientation_start=0.01",
@@ -41,7 +41,7 @@ def busy_job(*settings: str) -> Job:
 
 
 def run_of(config: Config, group: ProcessGroup = SingleProcess(), **options: Any) -> Trainer:
-    """A run whose guidance answers each noise differently."""
+    """A run whose guidance depends on the noise."""
     ball = torch.full((3, 16, 16), -0.2)
     ball[0, 4:12, 4:12] = 0.8
     oracle = GaussianOracle(
@@ -56,8 +56,8 @@ def run_of(config: Config, group: ProcessGroup = SingleProcess(), **options: Any
     )
 
 
-class Mishap:
-    """A guidance that goes on as the given one until `at` calls are done, then does something else, once."""
+class InjectedFault:
+    """Wraps a guidance and injects one fault after `at` calls."""
 
     def __init__(self, inner: Any, what: str, at: int) -> None:
         self.inner, self.what, self.left = inner, what, at
@@ -70,7 +70,7 @@ class Mishap:
         if self.what == "nan":
             return GuidanceResult(result.gradient * float("nan"), result.scalars)
         if self.what == "error":
-            raise RunError("the model caught fire")
+            raise RunError("injected fault")
         if self.what == "death":
             os._exit(9)
         if self.what == "silence":
@@ -87,7 +87,7 @@ def free_port() -> int:
 def one_rank(
     rank: int, count: int, port: int, folder: Path, settings: tuple[str, ...], options: dict[str, Any]
 ) -> None:
-    """The life of one rank; options: mishap (what, at, rank), stop (at, rank), resume, timeout."""
+    """Run one rank; options: fault (what, at, rank), stop (at, rank), resume, timeout."""
     torch.set_num_threads(1)
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
@@ -100,9 +100,9 @@ def one_rank(
             stopped: list[bool] = []
             resume = read_checkpoint(folder / "work", job).state if options.get("resume") else None
             run = run_of(job.config, group, resume=resume, should_stop=lambda: bool(stopped))
-            mishap = options.get("mishap")
-            if mishap and mishap[2] == rank:
-                run.scene.guidance = Mishap(run.scene.guidance, *mishap[:2])
+            fault = options.get("fault")
+            if fault and fault[2] == rank:
+                run.scene.guidance = InjectedFault(run.scene.guidance, *fault[:2])
             for event in run:
                 told["events"].append(described(event))
                 if isinstance(event, Checkpoint):
@@ -117,7 +117,7 @@ def one_rank(
 
 
 def described(event: Event) -> list[Any]:
-    """An event as JSON: its name, its step, and the verdict, seed or figures that matter."""
+    """An event as JSON: name, step, and the verdict, seed or figures."""
     detail = {k: getattr(event, k) for k in ("verdict", "new_seed", "complete", "scalars") if hasattr(event, k)}
     step = event.state.step if isinstance(event, Checkpoint) else event.step
     return [type(event).__name__, step, detail]
@@ -131,7 +131,7 @@ def ranks_run(folder: Path, *settings: str, count: int = 2, **options: Any) -> l
     ]
     for process in processes:
         process.start()
-    silent = options.get("mishap", ("", 0, -1))
+    silent = options.get("fault", ("", 0, -1))
     for rank, process in enumerate(processes):
         if silent[0] == "silence" and rank == silent[2]:
             continue

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Small jobs as a server gives them to the nodes of a cluster."""
+"""Small job orders for the nodes of a cluster."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real Ray cluster on one machine: a head, nodes that come and go, and the end of either."""
+"""A Ray cluster on one machine, whose head and nodes can be added and killed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SMALL = {"object_store_memory": 80 * 2**20}
 
 
 class RayTestCluster:
-    """A head without a GPU, and nodes that say they have one each."""
+    """A head without a GPU, and nodes that declare one GPU each."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -40,11 +40,11 @@ class RayTestCluster:
                 self._nodes[name] = self._cluster.add_node(**SMALL, num_cpus=1, num_gpus=1, node_name=name, **how)
 
     def kill(self, name: str) -> None:
-        """As a power cut does, as far as the others can see: SIGKILL, no word."""
+        """Kill a node by SIGKILL, which other nodes see like a power cut."""
         self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
 
     def kill_head(self) -> None:
-        """The head is killed, its nodes end with it; another is started in its place, with a new node."""
+        """Kill the head, which ends its nodes, and start a new head with a new node."""
         port = int(self.address.rpartition(":")[2])
         self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
         self.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A worker without a socket, which runs attempts of a tiny job in the test's own process."""
+"""A worker without a socket that runs attempts of a tiny job in the test process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SETTINGS = {
 
 
 class RecordingWorker(Worker):
-    """Keeps its reports in `sent`, and pauses once it has reported step `stop_at`."""
+    """Keeps its reports in `sent` and pauses after reporting step `stop_at`."""
 
     def __init__(self) -> None:
         self._secret, self.device, self._stop, self._reported, self._attempt = "", "cpu", None, 0.0, 0
@@ -55,13 +55,13 @@ class RecordingWorker(Worker):
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny pipeline, which no test changes."""
+    """A tiny pipeline, shared and read-only."""
     return save_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
 def report_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the usual pause between two progress reports."""
+    """Removes the pause between two progress reports."""
     monkeypatch.setattr("dreamwright.backend.server.workers.job_executor.REPORT_S", 0.0)
 
 

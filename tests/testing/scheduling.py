@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How pytest-xdist distributes the tests: file by file, and one Blender's tests of a file together."""
+"""Test distribution for pytest-xdist: by file, and by Blender version within a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-SLOW_WEIGHT = 20  # a slow test takes about so many times as long as another
+SLOW_WEIGHT = 20  # assumed ratio of the durations of slow and other tests
 # Their slow tests share no fixture and mostly wait, so each goes to whichever process is free.
 SEPARATE = (
     "test_graceful_shutdown.py",
@@ -22,7 +22,7 @@ SEPARATE = (
 def group_of(node: str) -> str:
     """The tests that run one after another in one process: they share the fixtures of their module.
 
-    A file with a test for each Blender is one group a Blender: each starts its own, and none uses what another leaves.
+    A file with tests for each Blender has one group per Blender, as these share nothing.
     """
     path = node.split("::")[0]
     if path.endswith(SEPARATE):
@@ -32,23 +32,23 @@ def group_of(node: str) -> str:
 
 
 def longest_first(items: list[pytest.Item]) -> None:
-    """Sort by group, in place, so that no long group is left for the end, when the other processes have nothing to
-    do.
-    """
+    """Sort by group, in place, longest first, so that no process waits for a long group at the end."""
     weights: dict[str, int] = {}
     for item in items:
         group = group_of(item.nodeid)
         weights[group] = weights.get(group, 0) + (SLOW_WEIGHT if item.get_closest_marker("slow") else 1)
-    # The name decides between equals; the order within a group stays.
+    # Ties are ordered by name; the order within a group is kept.
     items.sort(key=lambda item: (-weights[group_of(item.nodeid)], group_of(item.nodeid)))
 
 
 class GroupScheduling(LoadScopeScheduling):
-    """Gives out whole groups, in the order in which `longest_first` left them."""
+    """Assigns whole groups, in the order of `longest_first`."""
 
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
         super().__init__(config, log)
-        config.option.loadscopereorder = False  # it would begin with the groups of many tests, however short
+        config.option.loadscopereorder = (
+            False  # xdist would start with the groups of most tests, regardless of duration
+        )
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)

@@ -20,7 +20,7 @@ from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.messages import SubmitJob
 
 
-def asked(ticket: str = "t1", **changes: Any) -> SubmitJob:
+def submit_message(ticket: str = "t1", **changes: Any) -> SubmitJob:
     fields = {
         "ticket": ticket, "prompt": "a red mushroom", "negative": "", "model": "starter", "preset": "draft", "seed": 0,
         "settings": {},
@@ -40,7 +40,7 @@ class ScriptedRunner:
         self.attempts: dict[str, int] = {}
         self.stopped: list[tuple[str, str]] = []
         self.killed: list[str] = []
-        self.told: list[Any] = []
+        self.queued: list[Any] = []
 
     def idle_devices(self):
         return list(self.free)
@@ -61,7 +61,7 @@ class ScriptedRunner:
         self.killed.append(job)
 
     def reports(self):
-        told, self.told = self.told, []
+        told, self.queued = self.queued, []
         for report in told:
             if isinstance(report, (JobFinished, local_runner.WorkerExited)):
                 self.free.append("cpu")
@@ -99,7 +99,7 @@ class ScriptedServer:
         end = time.monotonic() + limit_s
         while not happened():
             if time.monotonic() > end:
-                raise TimeoutError(f"it did not happen; events: {self.events[-3:]}")
+                raise TimeoutError(f"the condition does not hold after {limit_s} s; events: {self.events[-3:]}")
             self.step()
 
     def request(self, message: Any) -> Any:

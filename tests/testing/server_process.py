@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A `dreamwright serve` process of a test's own: where it listens, what it wrote, and its end.
+"""A `dreamwright serve` process for one test, with its address and output.
 
-python -m tests.testing.server_process serve …      with workers that take a job and never say anything again
+python -m tests.testing.server_process serve …      with workers that accept a job and never report
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from dreamwright.shared.connection_monitor import CurveCredentials
 from dreamwright.shared.connection_state import ConnectionState
 from tests.testing.scripted_worker_server import ScriptedRunner
 
-LIMIT_S = 240.0  # for anything to come about on a machine that is busy
+LIMIT_S = 240.0  # limit for any wait on a busy machine
 
 
 @dataclass
 class ServerProcess:
-    """The process, its address, where its figures are, and the file with everything that it prints."""
+    """The process, its address, its metrics address, and the file with its output."""
 
     process: subprocess.Popen[bytes]
     output: Path
@@ -37,16 +37,16 @@ class ServerProcess:
     metrics: str = ""
 
     def wrote(self, words: str) -> bool:
-        """Whether it has printed or logged this."""
+        """Whether its output has a text."""
         return words in self.output.read_text()
 
     def wait_until(self, happened: Callable[[], Any], client: Client | None = None) -> Any:
-        """Wait for something true, and return it."""
+        """Wait until a function returns a true value, and return that."""
         end = time.monotonic() + LIMIT_S
         while not (found := happened()):
             if self.process.poll() is not None or time.monotonic() > end:
                 raise TimeoutError(
-                    f"it did not happen; exit code {self.process.poll()}\n{self.output.read_text()[-4000:]}"
+                    f"the condition does not hold; exit code {self.process.poll()}\n{self.output.read_text()[-4000:]}"
                 )
             if client is not None:
                 client.tick()
@@ -61,7 +61,7 @@ class ServerProcess:
 
     @contextlib.contextmanager
     def connected_client(self, lock: CurveCredentials | None = None) -> Iterator[Client]:
-        """A client that is in."""
+        """A connected client."""
         client = Client(self.address, credentials=lock)
         client.connect()
         try:
@@ -75,7 +75,7 @@ class ServerProcess:
 def server_process(
     folder: Path, *arguments: str, module: str = "dreamwright.backend.cli.main"
 ) -> Iterator[ServerProcess]:
-    """A server on `folder`/state that answers; killed at the end when it still runs."""
+    """A running server on `folder`/state; killed at the end if it still runs."""
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / "output.txt"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}

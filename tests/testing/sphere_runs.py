@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs towards known pictures of a ball, with which a perfect denoiser answers."""
+"""Runs towards known images of a ball, predicted by an oracle denoiser."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dreamwright.backend.training.trainer import Trainer
 from tests.testing.oracles import KnownImages
 
 
-def ball_pictures(cameras: Cameras, size: int = 32, backdrop: float = 0.75) -> torch.Tensor:
-    """Closed-form albedo pictures (n, 3, size, size) of a ball of radius 0.35, red above and blue below the equator."""
+def ball_images(cameras: Cameras, size: int = 32, backdrop: float = 0.75) -> torch.Tensor:
+    """Closed-form albedo images (n, 3, size, size) of a ball of radius 0.35, red above and blue below the equator."""
     from dreamwright.backend.cameras.poses import camera_rays
     from dreamwright.backend.rendering.sampling import sphere_interval
 
@@ -37,4 +37,4 @@ def run_of(config: Config, oracle: KnownImages, **options: object) -> Trainer:
 
 @pytest.fixture
 def oracle() -> KnownImages:
-    return KnownImages(lambda cameras: ball_pictures(cameras, 16), 16)
+    return KnownImages(lambda cameras: ball_images(cameras, 16), 16)

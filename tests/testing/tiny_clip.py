@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A tiny, untrained CLIP in the files that the models on the hub have."""
+"""A tiny, untrained CLIP in the file layout of hub models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from tests.testing.tiny_families import LETTERS, clip_tokenizer
 
-SIDE = 32  # pixels that the tiny network takes
+SIDE = 32  # input size of the tiny network
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]  # OpenAI's
 PROCESSOR = {
     "image_processor_type": "CLIPImageProcessor",
@@ -55,7 +55,7 @@ def write_clip(folder: Path, processor: dict | None = None) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12))
-        for parameter in model.parameters():  # at its own start all pictures are alike to it
+        for parameter in model.parameters():  # with its initial scale all images have equal scores
             parameter.data.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder, safe_serialization=True)
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR if processor is None else processor))

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Random latent pipelines of a few thousand weights, built of diffusers' own classes and saved by its
-save_pretrained.
-"""
+"""Random latent pipelines of a few thousand weights, built from diffusers classes and saved by save_pretrained."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ LINEAR = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
 
 
 def clip_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Letter by letter, in the old layout of two files that the models on the hub have."""
+    """One token per letter, in the old two-file layout of hub models."""
     folder.mkdir(parents=True)
     tokens = [*LETTERS, *(letter + "</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
@@ -196,11 +194,11 @@ def write_family(name: str, work: Path) -> Path:
 
 
 def save(build: Any, folder: Path) -> Path:
-    """What `build` makes from seed 0, in diffusers' folder format."""
+    """Save the result of `build` with seed 0 in diffusers' folder format."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipeline = build()
-    # Random networks answer next to nothing; a few times the weights make text, time and sizes tell.
+    # Outputs of random networks are near zero; larger weights make text, time and sizes matter.
     network = pipeline.transformer if hasattr(pipeline, "transformer") else pipeline.unet
     with torch.no_grad():
         for parameter in network.parameters():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A tiny, untrained starter pipeline on disk, and a quick configuration: what tests of whole runs use."""
+"""A tiny, untrained starter pipeline on disk, and a quick configuration, for tests of complete runs."""
 
 from __future__ import annotations
 
@@ -34,13 +34,11 @@ def save_tiny_model(folder: Path) -> Path:
 
 
 def offer_tiny_model(models: Path) -> str:
-    """Write the pipeline where a server whose DREAMWRIGHT_MODELS is `models` has it under this name, which its guests
-    may ask for.
-    """
+    """Write the pipeline to a model folder, so that clients may request it by name; returns the name."""
     save_tiny_model(models / NAME.replace("/", "--"))
     return NAME
 
 
 def quick_config(*settings: str) -> Config:
-    """The draft preset cut down to a second."""
+    """The draft preset reduced to a second of work."""
     return apply_settings(DRAFT, [*QUICK, *settings])

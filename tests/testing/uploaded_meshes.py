@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Meshes as an artist's client sends them, and the pieces that they are sent in."""
+"""Meshes and upload chunks as sent by a client."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sha256(data: bytes) -> str:
 
 
 def pieces(data: bytes, size: int = limits.UPLOAD_PIECE_BYTES) -> Iterator[UploadChunk]:
-    """All of a file, in order."""
+    """All chunks of a file, in order."""
     for offset in range(0, len(data), size):
         yield UploadChunk(sha256(data), len(data), offset, data[offset : offset + size])
 
@@ -45,7 +45,7 @@ MESH = sha256(BALL)  # its name on the server
 
 
 def upload(in_memory_server: InMemoryServer, data: bytes = BALL, owner: str = "ada", size: int = 3000) -> int:
-    """Send all pieces; returns how many bytes the server has then."""
+    """Send all chunks; returns the number of bytes that the server has."""
     have = 0
     for piece in pieces(data, size):
         have = in_memory_server.request(piece, owner).offset

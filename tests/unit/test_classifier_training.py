@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tools.starter_training import train_classifier
-from tools.starter_training.train_classifier import varied, worn
+from tools.starter_training.train_classifier import augmented, degraded
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def unchanging(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(n=st.integers(1, 5), side=st.integers(8, 40), seed=st.integers(0, 1000))
 def test_augmented_images_keep_shape_and_range(n: int, side: int, seed: int) -> None:
     images = torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
-    once, again = (varied(images, torch.Generator().manual_seed(seed)) for _ in range(2))
+    once, again = (augmented(images, torch.Generator().manual_seed(seed)) for _ in range(2))
     assert once.shape == images.shape
     assert once.min() >= 0 and once.max() <= 1
     assert torch.equal(once, again)
@@ -35,7 +35,7 @@ def test_blur_is_a_gaussian_of_the_configured_width(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(train_classifier, "BLUR", (0.8, 0.8))
     images = torch.zeros(40, 3, 15, 15, dtype=torch.float32)
     images[:, :, 7, 7] = 1.0
-    out = worn(images, torch.Generator().manual_seed(0))
+    out = degraded(images, torch.Generator().manual_seed(0))
     sharp = (out == images).flatten(1).all(1)
     assert 5 < sharp.sum() < 35  # half of the images are not blurred
     dot = out[~sharp].mean((0, 1))
@@ -47,9 +47,9 @@ def test_blur_is_a_gaussian_of_the_configured_width(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("unchanging")
 def test_without_zoom_and_shift_images_are_only_mirrored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_classifier, "worn", lambda images, generator: images)
+    monkeypatch.setattr(train_classifier, "degraded", lambda images, generator: images)
     images = torch.rand(30, 3, 12, 12, generator=torch.Generator().manual_seed(2))
-    out = varied(images, torch.Generator().manual_seed(3))
+    out = augmented(images, torch.Generator().manual_seed(3))
     kept = (out - images).abs().flatten(1).amax(1) < 1e-5
     turned = (out - images.flip(-1)).abs().flatten(1).amax(1) < 1e-5
     assert bool((kept ^ turned).all()) and bool(kept.any()) and bool(turned.any())
@@ -62,5 +62,5 @@ def test_saturation_and_contrast_by_hand(
     monkeypatch.setattr(train_classifier, "NOISE", 0.0)
     monkeypatch.setattr(train_classifier, "GAIN", (2.0, 2.0))
     images = torch.tensor([0.6, 0.4, 0.5]).view(1, 3, 1, 1).expand(4, 3, 9, 9)
-    out = worn(images, torch.Generator().manual_seed(0))
+    out = degraded(images, torch.Generator().manual_seed(0))
     assert torch.allclose(out, torch.tensor([0.9, 0.1, 0.5]).view(1, 3, 1, 1).expand(4, 3, 9, 9), atol=1e-5)

@@ -15,7 +15,7 @@ from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
 from dreamwright.backend.guidance.patch_grid import AVERAGED_BELOW, grid_offsets, mean_of_rows, rolled
 from dreamwright.backend.models.local import resolve_model
 from dreamwright.backend.text.conditioning import Conditioning
-from tools.starter_training.quality import asked_words, sampled
+from tools.starter_training.quality import sample_batches, view_texts
 
 LENGTH = 1000
 
@@ -103,14 +103,14 @@ def test_starter_samples_do_not_depend_on_the_batch(starter: PixelDiffusion) -> 
 
 def test_perp_neg_applies_to_samples(starter: PixelDiffusion) -> None:
     """An opposite prompt equal to the prompt changes nothing. Another one changes only its own images."""
-    assert asked_words(1, 1) == ("left side view", "right side view")
-    assert asked_words(3, 1) == ("front right overhead view", "front right view")
-    prompts = [f"a red robot, {asked_words(0, 0)[0]}", "a red robot"]
-    opposites = [f"a red robot, {asked_words(0, 0)[1]}", "a red robot"]
+    assert view_texts(1, 1) == ("left side view", "right side view")
+    assert view_texts(3, 1) == ("front right overhead view", "front right view")
+    prompts = [f"a red robot, {view_texts(0, 0)[0]}", "a red robot"]
+    opposites = [f"a red robot, {view_texts(0, 0)[1]}", "a red robot"]
     assert opposites[0] == "a red robot, back view"
 
     def pictures(weight: float) -> torch.Tensor:
-        (batch,) = sampled(starter, prompts, 3.0, 3, torch.Generator().manual_seed(0), opposites, weight)
+        (batch,) = sample_batches(starter, prompts, 3.0, 3, torch.Generator().manual_seed(0), opposites, weight)
         return batch
 
     plain, led = pictures(0.0), pictures(2.0)

@@ -10,7 +10,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from dreamwright.backend.guidance.sampling import ancestral_sample, ancestral_step
-from tests.testing.gaussian_priors import Retyped, means, seeded
+from tests.testing.gaussian_priors import ConvertedPrediction, means, seeded
 from tests.testing.oracles import GaussianOracle, MixtureOracle, cosine_schedule
 
 
@@ -60,7 +60,7 @@ def test_ancestral_samples_of_a_gaussian():
     center, n = means(), 600
     for kind in (None, "sample"):
         oracle = GaussianOracle(center, 0.3)
-        denoiser = oracle if kind is None else Retyped(oracle, kind)
+        denoiser = oracle if kind is None else ConvertedPrediction(oracle, kind)
         images = ancestral_sample(
             denoiser, oracle.embed(["a"] * n), oracle.embed([""] * n), 0.0, 100, seeded(0), clip=False
         )

@@ -20,7 +20,7 @@ from dreamwright.backend.guidance.prediction import PREDICTION_TYPES
 from dreamwright.backend.guidance.sampling import ancestral_sample
 from dreamwright.backend.guidance.sds import ScoreDistillation, distill_image
 from dreamwright.backend.text.conditioning import Conditioning
-from tests.testing.gaussian_priors import Retyped, conditioned, means, seeded
+from tests.testing.gaussian_priors import ConvertedPrediction, conditioned, means, seeded
 from tests.testing.oracles import (
     GaussianOracle,
     KnownImages,
@@ -97,7 +97,9 @@ def test_every_prediction_type_gives_the_same_gradient(kind, omega, flow, views,
     image = torch.rand(views, 3, size, size, generator=seeded(seed))
     conditioning = conditioned(oracle, ["a", "b", ""][:views])
     plain = ScoreDistillation(oracle, guidance).gradient(image, None, conditioning, seeded(seed), 0.5)
-    typed = ScoreDistillation(Retyped(oracle, kind), guidance).gradient(image, None, conditioning, seeded(seed), 0.5)
+    typed = ScoreDistillation(ConvertedPrediction(oracle, kind), guidance).gradient(
+        image, None, conditioning, seeded(seed), 0.5
+    )
     torch.testing.assert_close(typed.gradient, plain.gradient, rtol=1e-3, atol=1e-3 * (1 + omega))
     assert typed.scalars["t"] == plain.scalars["t"]
 

@@ -14,7 +14,7 @@ from dreamwright.backend.mesh_rendering.rasterize import orbit_axes, rasterize
 from dreamwright.backend.starter import domain, props, solids
 from dreamwright.backend.starter.architecture import build_tokenizer
 from dreamwright.backend.starter.classifier import StarterClassifier
-from tools.starter_training.captions import LookConfig, PhotographSet
+from tools.starter_training.captions import LookConfig, RenderDataset
 from tools.starter_training.train_classifier import classifier_loss
 
 
@@ -122,22 +122,22 @@ def test_solids_are_closed_and_face_outwards(solid: solids.Solid) -> None:
 
 
 @pytest.fixture
-def photographs(tmp_path: Path) -> Path:
+def records(tmp_path: Path) -> Path:
     """Three records: a half-covered square, primary on the left, secondary green on the right, E = 1."""
-    records = np.zeros((3, 64, 64, 6), np.uint8)
-    records[:, 16:48, 16:32, 0] = 255
-    records[:, 16:48, 32:48, 2] = 255
-    records[:, 16:48, 16:48, 4] = round(255 * 0.5**0.5)
-    records[:, 16:48, 16:48, 5] = 255
-    np.save(tmp_path / "shard-001-0000.npy", records)
-    shots = [{"prop": i, "azimuth": a, "elevation": 10.0} for i, a in enumerate((0.0, 90.0, 180.0))]
-    (tmp_path / "shard-001-0000.json").write_text(json.dumps(shots))
+    values = np.zeros((3, 64, 64, 6), np.uint8)
+    values[:, 16:48, 16:32, 0] = 255
+    values[:, 16:48, 32:48, 2] = 255
+    values[:, 16:48, 16:48, 4] = round(255 * 0.5**0.5)
+    values[:, 16:48, 16:48, 5] = 255
+    np.save(tmp_path / "shard-001-0000.npy", values)
+    views = [{"prop": i, "azimuth": a, "elevation": 10.0} for i, a in enumerate((0.0, 90.0, 180.0))]
+    (tmp_path / "shard-001-0000.json").write_text(json.dumps(views))
     return tmp_path
 
 
-def test_images_match_their_captions(photographs: Path, generator: torch.Generator) -> None:
-    pictures = PhotographSet(photographs, looks=LookConfig(color_jitter=0.0, drop_caption=0.0, drop_view=0.0))
-    batch = pictures.sample(60, 64, generator)
+def test_images_match_their_captions(records: Path, generator: torch.Generator) -> None:
+    dataset = RenderDataset(records, looks=LookConfig(color_jitter=0.0, drop_caption=0.0, drop_view=0.0))
+    batch = dataset.sample(60, 64, generator)
     for image, caption, color, prop in zip(
         batch.images, batch.captions, batch.colors.tolist(), batch.props.tolist(), strict=True
     ):
@@ -155,14 +155,14 @@ def test_images_match_their_captions(photographs: Path, generator: torch.Generat
         torch.testing.assert_close(image[:, 0, 0], image[:, 63, 63])
 
 
-def test_overhead_views_are_drawn_more_often(photographs: Path, generator: torch.Generator) -> None:
+def test_overhead_views_are_drawn_more_often(records: Path, generator: torch.Generator) -> None:
     """A mushroom from above weighs 1.5 of 1.5 + 2 (a snowman, with a front) + 1 (a table); 15% name no direction."""
-    described = photographs / "shard-001-0000.json"
-    shots = json.loads(described.read_text())
-    shots[0] |= {"azimuth": 225.0, "elevation": 75.0}
-    described.write_text(json.dumps(shots))
-    pictures = PhotographSet(photographs, looks=LookConfig(drop_caption=0.0, drop_view=0.0))
-    batches = [pictures.sample(500, 8, generator) for _ in range(6)]
+    described = records / "shard-001-0000.json"
+    views = json.loads(described.read_text())
+    views[0] |= {"azimuth": 225.0, "elevation": 75.0}
+    described.write_text(json.dumps(views))
+    dataset = RenderDataset(records, looks=LookConfig(drop_caption=0.0, drop_view=0.0))
+    batches = [dataset.sample(500, 8, generator) for _ in range(6)]
     captions = [caption for batch in batches for caption in batch.captions if "mushroom" in caption]
     assert len(captions) / 3000 == pytest.approx(1.5 / 4.5, abs=0.04)
     named = [caption for caption in captions if caption.endswith(", back left overhead view")]
@@ -170,14 +170,16 @@ def test_overhead_views_are_drawn_more_often(photographs: Path, generator: torch
     assert len(named) + len(plain) == len(captions) and len(plain) / len(captions) == pytest.approx(0.15, abs=0.04)
 
 
-def test_halved_images_are_averages(photographs: Path) -> None:
-    draws = [PhotographSet(photographs).sample(4, size, torch.Generator().manual_seed(9)).images for size in (64, 32)]
+def test_halved_images_are_averages(records: Path) -> None:
+    draws = [RenderDataset(records).sample(4, size, torch.Generator().manual_seed(9)).images for size in (64, 32)]
     torch.testing.assert_close(torch.nn.functional.avg_pool2d(draws[0], 2), draws[1], atol=1e-6, rtol=0)
 
 
 def test_classifier_loss_covers_every_head(generator: torch.Generator) -> None:
-    judge = StarterClassifier(width=4)
+    classifier = StarterClassifier(width=4)
     images = torch.rand(3, 3, 64, 64, generator=generator)
-    loss = classifier_loss(judge(images), torch.tensor([0, 1, 2]), torch.tensor([-1, 3, 4]), torch.tensor([0, 1, 2]))
+    loss = classifier_loss(
+        classifier(images), torch.tensor([0, 1, 2]), torch.tensor([-1, 3, 4]), torch.tensor([0, 1, 2])
+    )
     loss.backward()
-    assert torch.isfinite(loss) and all(p.grad is not None for p in judge.parameters())
+    assert torch.isfinite(loss) and all(p.grad is not None for p in classifier.parameters())
