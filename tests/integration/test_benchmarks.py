@@ -40,6 +40,7 @@ def test_random_models_have_the_published_sizes() -> None:
         large = UNet2DConditionModel(**random_models.SIZES["if-xl"].unet)
         stable = UNet2DConditionModel(**random_models.SIZES["sd-1.5"].unet)
         vae = AutoencoderKL(**random_models.SIZES["sd-1.5"].vae)
+    # 4.3 B has two digits.
     assert random_models.weights(large) == pytest.approx(4.3e9, rel=0.01)
     assert random_models.weights(stable) == 859_520_964
     assert random_models.weights(vae) == 83_653_863

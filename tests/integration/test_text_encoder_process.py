@@ -174,6 +174,7 @@ def test_configured_precision_and_device_are_used(folder: PipelineFolder) -> Non
         .tensors["hidden"]
     )
     assert half.dtype == torch.bfloat16
+    # bfloat16 has 8 bits: 2^-9 = 0.2% per rounding, through some tens of operations.
     torch.testing.assert_close(half.float(), whole, rtol=0.05, atol=0.05)
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="no CUDA device"):

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 
 from dreamwright.backend.starter import architecture, domain
 from tests.testing.tiny_model import TINY
-from tools.starter_training import train
+from tools.starter_training import train, train_image_text
 from tools.starter_training.captions import RenderDataset
 from tools.starter_training.moving_average import MovingAverage
 from tools.starter_training.quality import spread_prompts
@@ -60,6 +62,33 @@ def test_resumed_training_is_bitwise_equal(dataset: RenderDataset, tmp_path: Pat
     assert all(torch.equal(value, second.average.values[name]) for name, value in whole.average.values.items())
 
 
+def test_resumed_image_text_training_is_bitwise_equal(
+    dataset: RenderDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_image_text, "BATCH", 4)
+    textured = train_image_text.TexturedBackgroundDataset(tmp_path, looks=train_image_text.LOOKS)
+    whole, first, second = (train_image_text.ImageTextTraining("guide", 0, 10) for _ in range(3))
+    losses = [whole.advance(textured) for _ in range(3)]
+    assert np.isfinite(losses).all()
+    first.advance(textured)
+    first.save(tmp_path / "work")
+    assert second.restore(tmp_path / "work")
+    assert [second.advance(textured) for _ in range(2)] == losses[1:]
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("name", ["render_images", "train", "train_classifier", "train_image_text", "quality"])
+def test_every_command_prints_its_help(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module(f"tools.starter_training.{name}")
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 0 and "--help" in capsys.readouterr().out
+
+
 def test_loss_falls(dataset: RenderDataset) -> None:
     training, generator, losses = new_training(), torch.Generator().manual_seed(0), []
     for step, _, loss in train.train(training, dataset, 32, 1000, generator):
@@ -85,6 +114,7 @@ def test_moving_average_forgets_its_start() -> None:
         layer.weight.fill_(4.0)
     for step in range(1, 30):
         average.update(layer, step)
+    # The start has a share of at most 0.5^29 = 2e-9; the rest is float32 rounding.
     assert float(average.values["weight"]) == pytest.approx(4.0, abs=1e-4)
 
 

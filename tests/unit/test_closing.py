@@ -35,6 +35,7 @@ def test_narrow_pits_are_filled_and_wide_ones_kept(width: float, open_: bool) ->
     shaft = (abs(X) < width / 2) & (abs(Y) < width / 2) & (Z > 0)
     closed = solid_of(close_pits(grid_of(BALL & ~shaft), 10.0, 0.05))
     deep = shaft & (X**2 + Y**2 + Z**2 < 0.3**2) & (Z > 0.12)
+    # Nodes at the wall of the shaft may round to either side.
     assert closed[deep].mean() == pytest.approx(0.0 if open_ else 1.0, abs=0.05)
 
 

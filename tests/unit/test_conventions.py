@@ -158,6 +158,7 @@ def test_guidance_gradient_is_summed_over_pixels() -> None:
         )
         norms.append(float(result.gradient.mean()))
     # x = 0, mean = .5: 2 w (eps_hat - eps) = 2 sigma^2 (alpha / sigma) (0 - .5) = -sigma alpha = -1/2 at t = 1/2
+    # A few float32 roundings of 6e-8, enlarged by 1 / sigma.
     assert norms == pytest.approx([-0.5, -0.5], rel=1e-4)
 
 
@@ -178,12 +179,14 @@ def test_step_averages_over_views() -> None:
         image = run.renderer.render(run.field, background, cameras, [Shading()] * views, torch.ones(views, 3), 16).image
         ((image - 0.2) * image.detach()).sum().div(views).backward()
         gradients.append(run.field.raw_density[0].grad.clone())
+    # Sums over the rays of one or two views in float32, in another order.
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
 
 
 def test_penalties_are_summed_over_rays_and_averaged_over_views() -> None:
     opacity = torch.full((2, 1, 4, 4), 0.5)
     assert float(opacity_loss(opacity)) == pytest.approx(16 * (0.26**0.5))
+    # 0.693147 has six digits.
     assert float(opacity_entropy(opacity)) == pytest.approx(16 * 0.693147, rel=1e-4)
 
 

@@ -101,6 +101,7 @@ def test_glb_round_trip_through_trimesh(mesh: Mesh, files: dict[str, Path]) -> N
     colors = np.asarray(loaded.visual.vertex_attributes["color"])
     colors = colors / 255.0 if colors.dtype.kind in "ui" else colors
     assert np.abs(colors[:, :3] - mesh.albedo).max() < 1 / 255 and (colors[:, 3] == 1).all()
+    # float32 coordinates of about 1: a few roundings of 6e-8.
     assert loaded.vertices[:, 1].min() == pytest.approx(0, abs=1e-6)  # stands on the ground in glTF's Y up
 
 
@@ -120,7 +121,9 @@ def test_obj_holds_colors_and_normals(mesh: Mesh, files: dict[str, Path]) -> Non
     points = np.array([[float(value) for value in row[1:]] for row in rows if row[0] == "v"])
     normals = np.array([[float(value) for value in row[1:]] for row in rows if row[0] == "vn"])
     faces = np.array([[int(value.split("//")[0]) for value in row[1:]] for row in rows if row[0] == "f"]) - 1
+    # Coordinates have at least six decimals.
     assert points[:, :3] == pytest.approx(mesh.vertices, abs=1e-6)
+    # Colors and normals have at least four decimals.
     assert points[:, 3:] == pytest.approx(linear_to_display(mesh.albedo), abs=1e-4)
     assert normals == pytest.approx(mesh.normals, abs=1e-4) and np.array_equal(faces, mesh.faces)
     assert trimesh.load(files[".obj"], process=False).is_watertight
@@ -167,6 +170,7 @@ def test_blender_connects_colors_to_base_color(mesh: Mesh, files: dict[str, Path
     assert report["name"] == 'a "red" mushroom é' and report["properties"] == PROVENANCE
     assert report["faces"] == len(mesh.faces)
     # Z is up again, the front is at -Y, the size is in metres.
+    # float32 coordinates of about 1.
     assert np.array(report["points"]) == pytest.approx(mesh.vertices, abs=1e-6)
     # `.color` is linear; the attribute keeps 8 bits of display sRGB.
     shown = linear_to_display(np.array(report["colors"])[:, :3])

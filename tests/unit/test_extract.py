@@ -49,6 +49,7 @@ def test_sphere_radius_volume_and_genus(softness: float) -> None:
         np.abs(np.linalg.norm(raw.vertices, axis=1) - 0.5).max() < grid.cell
     )  # accuracy of the grid without refinement
     assert np.abs(np.linalg.norm(surface.vertices, axis=1) - 0.5).max() < 0.05 * grid.cell
+    # Chords of the cell h cut h^2 / (8 r) of the radius r: 0.3% of the volume with 40 cells.
     assert signed_volume(surface) == pytest.approx(4 / 3 * math.pi * 0.5**3, rel=0.01)
     assert is_manifold(surface.faces) and euler_number(surface.faces) == 2
     assert not degenerate_faces(surface).any()
@@ -58,6 +59,7 @@ def test_torus_keeps_its_hole() -> None:
     surface, _ = refined(AnalyticField(torus(0.35, 0.12), bounding_radius=0.6), 40, 100.0)
     assert euler_number(surface.faces) == 0
     assert is_manifold(surface.faces)
+    # The tube's radius is 4 cells: chords cut 1 / (8 x 16) = 0.8% of it, 1.6% of the volume.
     assert signed_volume(surface) == pytest.approx(2 * math.pi**2 * 0.35 * 0.12**2, rel=0.02)
 
 
@@ -94,8 +96,10 @@ def test_white_noise_gives_a_closed_manifold(seed: int, size: int) -> None:
 def test_surface_level_of_an_exponential_density() -> None:
     tau = np.exp(np.array([-0.3, 0.1]))  # log tau is linear: it crosses log 1 = 0 three quarters of the way
     level = surface_level(tau, 1.0)
+    # tanh(0.15) / (tanh(0.15) + tanh(0.05)) = 0.7488.
     assert level[0] / (level[0] - level[1]) == pytest.approx(0.75, abs=0.01)
     cliff = surface_level(np.array([0.0, 1e6]), 1.0)
+    # The levels are -1 and 1 - 2e-6.
     assert cliff[0] / (cliff[0] - cliff[1]) == pytest.approx(0.5, abs=1e-4)
 
 
@@ -196,6 +200,7 @@ def test_march_follows_the_camera_axis() -> None:
     for azimuth, column, depth in ((0.0, 0.3, radius - 0.6), (180.0, -0.3, radius + 0.2), (90.0, -0.4, radius - 0.5)):
         bundle = march(grid, orbit_axes(azimuth, 0.0), resolution=48)
         rows, columns = np.nonzero(bundle.opaque.reshape(48, 48).numpy())
+        # Half a pixel is 0.02 and half a cell 0.01 of the half width.
         assert (columns.mean() + 0.5) / 24 - 1 == pytest.approx(column / radius, abs=0.03)
         assert 1 - (rows.mean() + 0.5) / 24 == pytest.approx(0.1 / radius, abs=0.03)
         assert float(bundle.median_depth[bundle.opaque].min()) == pytest.approx(depth, abs=0.03)
@@ -203,6 +208,7 @@ def test_march_follows_the_camera_axis() -> None:
 
 def test_first_crossing_interpolates_inside_the_step() -> None:
     values = torch.tensor([[0.0, 1.0, 3.0], [0.0, 0.0, 0.5], [2.0, 2.0, 2.0]])
+    # The level is 1e-6 below 2.
     assert first_crossing(values, 2.0 - 1e-6)[0].item() == pytest.approx(1.5, abs=1e-3)
     assert first_crossing(values, 1.0).tolist()[1] == 3.0  # never
     assert first_crossing(values, 1.0).tolist()[2] == pytest.approx(-0.5)

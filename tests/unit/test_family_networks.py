@@ -76,11 +76,13 @@ def test_network_inputs_and_outputs_equal_diffusers(folders, name, negative):
         (at,) = (denoiser._schedule.timesteps.double() - time).abs().lt(1e-3).nonzero().flatten().tolist()
         t = torch.full((4,), at / (len(denoiser._schedule.timesteps) - 1))
         answer = denoiser.predict_raw(call["sample"], t, conditioning)
+        # Batches of other sizes may use other kernels in float32; layers enlarge 6e-8 to some 1e-6.
         torch.testing.assert_close(answer, call["output"], rtol=1e-4, atol=1e-5)
         mine = ours.pop()
         assert set(mine) == set(call)
         for key, value in call.items():
             expected = value.expand(4) if key == "timestep" else value
+            # The same float32 computation in batches of other sizes.
             torch.testing.assert_close(mine[key], expected, rtol=1e-4, atol=1e-5, check_dtype=False)
     # Other text gives another output, so the comparison can fail.
     assert (denoiser.predict_raw(call["sample"], t, conditioning[[2, 3, 0, 1]]) - call["output"]).abs().max() > 0.01
@@ -103,12 +105,14 @@ def test_latents_are_scaled_as_in_diffusers(folders, name):
         8,
         pipeline.vae.config.latent_channels,
     )
+    # The same float32 computation in batches of other sizes.
     torch.testing.assert_close((0.5 * denoiser.decode(final[-1]) + 0.5).clamp(0, 1), shown, rtol=1e-4, atol=1e-5)
 
     x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     mean = pipeline.vae.encode(x).latent_dist.mean
     z = denoiser.encode(x, torch.Generator().manual_seed(1))
     config = pipeline.vae.config
+    # The same float32 computation, scaled and scaled back.
     torch.testing.assert_close(z / config.scaling_factor + (config.shift_factor or 0.0), mean, rtol=1e-4, atol=1e-5)
     assert torch.equal(z, denoiser.encode(x, torch.Generator().manual_seed(2)))
 

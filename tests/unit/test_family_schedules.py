@@ -48,6 +48,7 @@ def test_noise_levels_equal_the_schedulers_add_noise(copy, case):
             3, 1, 1, 1
         )
         expected = expected / (levels**2 + 1).sqrt()
+    # diffusers computes its levels in float32 by cumulative products of 1000 factors: 1000 x 6e-8 = 6e-5.
     torch.testing.assert_close(alpha * x + sigma * eps, expected, rtol=1e-4, atol=1e-4)
     last_signal = float(alpha[-1, 0, 0, 0])
     assert (last_signal < 3e-4) == ("zero-snr" in case)  # some diffusers samplers keep 2^-24 of the signal's power
@@ -70,7 +71,9 @@ def test_flow_levels_equal_the_schedulers_scale_noise(tmp_path, scheduling):
     told = denoiser.model_timestep(t)
     listed = scheduler.timesteps[:1000].flip(0)
     chosen = listed[[0, 370, 999]]
+    # Timesteps up to 1000 are rounded to 6e-5 in float32.
     torch.testing.assert_close(told, chosen, rtol=1e-5, atol=1e-3)
+    # A few float32 roundings of levels and samples.
     torch.testing.assert_close(alpha * x + sigma * eps, scheduler.scale_noise(x, chosen, eps), rtol=1e-4, atol=1e-5)
     assert float(alpha[-1, 0, 0, 0]) == 0 and denoiser.prediction_type == "flow"
 
@@ -86,8 +89,10 @@ def test_clean_latents_equal_the_schedulers(tmp_path, kind):
     scheduler = diffusers.DDIMScheduler.from_pretrained(path / "scheduler")
     scheduler.set_timesteps(1000)
     step = scheduler.step(output, int(denoiser.model_timestep(t)), z)
+    # diffusers' float32 levels are products of up to 1000 factors: 6e-5.
     torch.testing.assert_close(
         clean_from(denoiser.prediction_type, output, z, alpha, sigma), step.pred_original_sample, rtol=1e-4, atol=1e-4
     )
     noise = denoiser.predict_noise(z, t, denoiser.embed(["a red chair"]))
+    # diffusers' float32 levels are products of up to 1000 factors: 6e-5.
     torch.testing.assert_close(alpha * step.pred_original_sample + sigma * noise, z, rtol=1e-4, atol=1e-4)

@@ -95,6 +95,7 @@ def test_gradient_equals_autograd_in_float64(folders, name, size):
         residual = unconditional + 5.0 * (conditional - unconditional) - eps
     (expected,) = torch.autograd.grad((sigma**2 * residual * z).sum(), leaf)
     assert ours.shape == image.shape
+    # A float32 encoder against float64: rounding of 6e-8 is enlarged by some tens of layers and by 1 + omega.
     torch.testing.assert_close(ours.double(), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
@@ -216,6 +217,7 @@ def test_float16_encoder_keeps_gradients_of_any_scale(published, omega):
 def test_memory_options_do_not_change_the_gradient(folders, name, setting):
     plain = gradient_of(load_denoiser(folders[name]), pictured(16))
     saving = gradient_of(load_denoiser(folders[name], config=ModelConfig(**{setting: True})), pictured(16))
+    # The same float32 sums in another order, through some tens of layers.
     torch.testing.assert_close(saving, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
 
 
@@ -228,6 +230,7 @@ def test_offloaded_network_computes_the_same(folders, name, kind, monkeypatch):
     onload = ModuleGroup.onload_
     monkeypatch.setattr(ModuleGroup, "onload_", lambda group: (visits.append(len(group.modules)), onload(group))[1])
     offloaded = load_denoiser(folders[name], config=ModelConfig(offload=kind))
+    # The same operations in the same order are bitwise equal.
     torch.testing.assert_close(gradient_of(offloaded, pictured(16)), plain, rtol=0, atol=0)
     assert len(visits) >= {"blocks": 2, "leaves": 10}[kind]
 

@@ -47,11 +47,16 @@ def built():
 def test_mesh_stands_on_its_base_at_its_height(built) -> None:
     mesh, report = built
     low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
+    # The placement is computed in float64 and stored in float32.
     assert low[2] == pytest.approx(0.0, abs=1e-6) and high[2] == pytest.approx(0.5, abs=1e-6)
+    # The placement is computed in float64 and stored in float32.
     assert low[:2] + high[:2] == pytest.approx([0.0, 0.0], abs=1e-6)
+    # Chords and decimation change the size by less than a cell.
     assert (high - low)[0] / (high - low)[2] == pytest.approx(0.4 / 0.6, rel=0.05)
+    # Chords and decimation change the size by less than a cell.
     assert report.scale == pytest.approx(0.5 / 0.6, rel=0.05)
     back = (mesh.vertices - np.array(report.offset)) / report.scale  # the placement can be undone
+    # The middle of the bounds is known to a fraction of a cell.
     assert 0.5 * (back.min(axis=0) + back.max(axis=0)) == pytest.approx([0.1, 0.0, 0.05], abs=0.005)
 
 
@@ -64,7 +69,9 @@ def test_mesh_is_closed_and_matches_its_report(built) -> None:
     assert is_manifold(surface.faces) and not degenerate_faces(surface).any()
     assert report.watertight and report.euler_number == 2 and report.components == 1
     assert report.triangles == len(mesh.faces) <= CONFIG.triangles < report.triangles_extracted
+    # Vertices are stored in float32.
     assert report.volume == pytest.approx(signed_volume(surface), rel=1e-3)
+    # Normals are float32.
     assert np.linalg.norm(mesh.normals, axis=1) == pytest.approx(np.ones(len(mesh.normals)), abs=1e-4)
     assert np.einsum("ij,ij->i", mesh.normals, vertex_normals(surface)).min() > 0.99
     assert report.error is None and dataclasses.is_dataclass(report)
@@ -109,12 +116,14 @@ def test_floaters_are_dropped_and_reported() -> None:
     mesh, report = build_mesh(field, CONFIG)
     assert report.components_dropped == 1 and report.components == 1
     size = np.ptp(mesh.vertices, axis=0)
+    # Decimation moves the extremes of the ball by less than a cell, 2% of its size.
     assert size == pytest.approx([0.5, 0.5, 0.5], rel=0.02)
 
 
 def test_configured_threshold_is_used() -> None:
     _, report = build_mesh(AnalyticField(sphere(0.3), peak=100.0), dataclasses.replace(CONFIG, threshold=50.0))
     assert report.threshold == 50.0
+    # Chords of the decimated ball cut up to 3% of its volume.
     assert report.volume == pytest.approx(np.pi / 6 * 0.5**3, rel=0.03)
 
 
@@ -135,10 +144,12 @@ def test_empty_field_and_bad_settings_are_one_line_errors() -> None:
 @settings(max_examples=30, deadline=None)
 @given(value=st.floats(0, 1))
 def test_display_and_linear_colors_are_inverses(value: float) -> None:
+    # float32 powers: a few roundings of 6e-8.
     assert linear_to_display(display_to_linear(np.array(value))) == pytest.approx(value, abs=1e-6)
 
 
 def test_srgb_curve_at_known_points() -> None:
+    # The known points have seven decimals.
     assert display_to_linear(np.array([0.0, 0.04045, 0.5, 1.0])) == pytest.approx(
         [0, 0.0031308, 0.2140411, 1], abs=1e-6
     )
@@ -177,6 +188,7 @@ def test_render_error_grows_with_size_and_color() -> None:
     right = mesh_render_error(surface, rho, ray_traced_views(0.4, color))
     assert right.silhouette_iou > 0.98 and right.psnr > 25 and right.psnr_object < right.psnr
     small = mesh_render_error(surface, rho, ray_traced_views(0.5, color))
+    # A pixel at the outline is a few per cent of the radius.
     assert small.silhouette_iou == pytest.approx((0.4 / 0.5) ** 2, abs=0.07) and small.psnr < right.psnr
     tinted = mesh_render_error(surface, np.clip(rho + 0.1, 0, 1), ray_traced_views(0.4, color))
     assert tinted.silhouette_iou == right.silhouette_iou
@@ -217,6 +229,7 @@ def test_smoothing_removes_ripples_and_keeps_size() -> None:
         vertices = mesh.vertices - [0, 0, 0.5]
         radii.append(np.linalg.norm(vertices, axis=1)[abs(vertices[:, 2]) < 0.2])
     assert radii[1].std() < 0.5 * radii[0].std()
+    # The ripple is 2%, and smoothing keeps the volume.
     assert radii[1].mean() == pytest.approx(radii[0].mean(), rel=0.01)
 
 

@@ -61,6 +61,7 @@ def test_faces_depths_and_weights_equal_ray_tracing(seed: int, count: int, focal
             t, face, weights = trace(position, directions[row, column], vertices[faces])
             assert seen.face[row, column] == face
             if face >= 0:
+                # float64.
                 assert seen.depth[row, column] == pytest.approx(t, rel=1e-9)
                 assert np.abs(seen.barycentric[row, column] - weights).max() < 1e-7
 

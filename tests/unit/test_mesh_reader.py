@@ -82,6 +82,7 @@ def test_skin_is_in_its_rest_pose(tmp_path: Path) -> None:
     skins = [{"joints": [1, 2], "inverseBindMatrices": 4}]
     path = gltf(tmp_path, arrays, nodes=nodes, skins=skins, scenes=[{"nodes": [0, 1]}])
     expected = TETRAHEDRON + np.array([[0, 0, 0], [0, 2, 0], [0, 1, 0], [0, 2, 0]])
+    # float64.
     assert np.allclose(y_up(read_input_mesh(path).vertices), expected, atol=1e-12)
 
 
@@ -157,6 +158,7 @@ def test_obj_texture_scale_and_offset(tmp_path: Path) -> None:
     (tmp_path / "a.obj").write_text(text)
     red = read_input_mesh(tmp_path / "a.obj").albedo[:, 0]
     # u 0.25 -> 0.375, the center of texel 1; u 1.25 -> 0.875, that of texel 3
+    # float32 powers: a few roundings of 6e-8.
     assert red == pytest.approx(display_to_linear(np.array([80, 80, 80, 240]) / 255), abs=1e-6)
 
 
@@ -260,4 +262,5 @@ def test_read_mesh_keeps_the_files_normals(tmp_path: Path) -> None:
     found = read_mesh(export_mesh(mesh, tmp_path / "flat.glb", {}))
     assert np.abs(found.normals - flat).max() < 1e-6  # float32
     smooth = read_mesh(export_mesh(mesh, tmp_path / "flat.ply", {}))  # whose reader welds and smooths
+    # Normals are float32.
     assert np.linalg.norm(smooth.normals, axis=1) == pytest.approx(1, abs=1e-6)

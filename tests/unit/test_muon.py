@@ -20,6 +20,7 @@ def test_orthogonalization_applies_the_quintic_to_singular_values(rows: int, col
     a, b, c = QUINTIC
     for _ in range(ROUNDS):
         values = a * values + b * values**3 + c * values**5
+    # Each of the 5 rounds enlarges rounding by about a = 3.44: 3.44^5 x 40 x 6e-8 = 1e-3.
     torch.testing.assert_close(orthogonalized(matrix).double(), (u * values) @ v, atol=5e-3, rtol=0)
 
 
@@ -36,6 +37,7 @@ def test_convolution_is_updated_as_a_matrix() -> None:
     expected = (
         -0.5 * 0.2 * 36**0.5 * orthogonalized(weight.grad.flatten(1))
     )  # the first momentum is parallel to the gradient
+    # The orthogonalization is the same; scaling adds a few roundings of 6e-8.
     torch.testing.assert_close(weight.detach().flatten(1), expected, atol=1e-5, rtol=1e-4)
 
 

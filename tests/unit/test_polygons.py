@@ -54,6 +54,7 @@ def test_star_shaped_polygon_is_covered_once(radii: list[float], lift: float) ->
     corners = flat[triangles]
     u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     signed = 0.5 * (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0])
+    # float64.
     assert signed.sum() == pytest.approx(shoelace, rel=1e-12)
     if lift == 0:
         assert (signed >= -1e-12).all()

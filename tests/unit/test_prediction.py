@@ -42,7 +42,9 @@ def test_every_type_recovers_noise_and_image(kind, angle, flow, seed):
     alpha, sigma = levels(angle, flow)
     z_t = alpha * clean + sigma * noise
     output = output_from(kind, clean, noise, alpha, sigma)
+    # float64; dividing by alpha or sigma, both at least 0.01, enlarges 1e-16 to 1e-14.
     torch.testing.assert_close(noise_from(kind, output, z_t, alpha, sigma), noise, rtol=1e-9, atol=1e-9)
+    # float64; dividing by alpha or sigma, both at least 0.01, enlarges 1e-16 to 1e-14.
     torch.testing.assert_close(clean_from(kind, output, z_t, alpha, sigma), clean, rtol=1e-9, atol=1e-9)
 
 
@@ -54,8 +56,10 @@ def test_conversion_between_types_is_exact(first, second, angle, flow, seed):
     alpha, sigma = levels(angle, flow)
     noise = noise_from(first, output, z_t, alpha, sigma)
     clean = clean_from(first, output, z_t, alpha, sigma)
+    # float64, as above.
     torch.testing.assert_close(alpha * clean + sigma * noise, z_t, rtol=1e-9, atol=1e-9)
     again = output_from(second, clean, noise, alpha, sigma)
+    # float64 through two conversions.
     torch.testing.assert_close(noise_from(second, again, z_t, alpha, sigma), noise, rtol=1e-7, atol=1e-7)
 
 
@@ -71,6 +75,7 @@ def test_residual_is_guided_noise_minus_noise(kind, angle, flow, omega, seed):
         - noise
     )
     residual = noise_residual(kind, guided(conditional, unconditional, omega), clean, noise, alpha, sigma)
+    # float64; omega of up to 100, and alpha and sigma of at least 0.01, enlarge 1e-16 to 1e-10.
     torch.testing.assert_close(residual, expected, rtol=1e-8, atol=1e-6)
 
 

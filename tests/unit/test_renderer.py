@@ -55,7 +55,9 @@ def test_ball_silhouette_area_and_depth() -> None:
     """
     rendering = picture(Ball())
     radius = 1.5 * 0.4 / math.sqrt(4 - 0.16)
+    # Pixel centers sample a disc with a radius of 14.5 pixels: the area errs by some pixels of 661.
     assert float(rendering.opacity.mean()) == pytest.approx(math.pi * radius**2, rel=0.02)
+    # The depth is known to about a sample interval.
     assert float(rendering.depth[0, 0, 24, 24]) == pytest.approx(1.6, abs=0.01)
     assert float(rendering.depth[0, 0, 0, 0]) == 0.0
 
@@ -63,11 +65,13 @@ def test_ball_silhouette_area_and_depth() -> None:
 def test_empty_and_full_pixels() -> None:
     image = picture(Ball()).image
     torch.testing.assert_close(image[0, :, 0, 0], torch.full((3,), 0.5))
+    # The ball's density leaves less than 0.2% of the background.
     torch.testing.assert_close(image[0, :, 24, 24], torch.tensor([0.8, 0.4, 0.2]), atol=2e-3, rtol=0)
 
 
 def test_textureless_ball_shading() -> None:
     image = picture(Ball(), CLAY).image[0, 0]
+    # The center of pixel (24, 24) is half a pixel off the axis.
     assert float(image[24, 24]) == pytest.approx(1.0, abs=0.02)
     assert float(image[24].max()) <= 1.0 and float(image[24, 9]) < 0.6
 
@@ -221,6 +225,7 @@ def test_render_gradients_equal_finite_differences(generator: torch.Generator) -
                 parameter[index] -= 2e-5
                 low = loss()
                 parameter[index] += 1e-5
+            # Central differences with steps of 1e-5 in float64 err by rounding / step = 1e-11 and by the curvature.
             assert float(parameter.grad[index]) == pytest.approx(
                 float((high - low).detach()) / 2e-5, rel=2e-3, abs=1e-7
             )
@@ -234,5 +239,6 @@ def test_shading_follows_the_papers_schedule(generator: torch.Generator) -> None
     assert early == {"albedo"}
     late = [sample_shading(config, 0.5, generator) for _ in range(6000)]
     share = {kind: sum(s.kind == kind for s in late) / len(late) for kind in ("albedo", "shaded", "textureless")}
+    # Four standard errors of 6000 draws: 4 sqrt(0.234 / 6000) = 0.025.
     assert share == pytest.approx({"albedo": 0.25, "shaded": 0.375, "textureless": 0.375}, abs=0.025)
     assert {(s.ambient, s.diffuse) for s in late if s.kind != "albedo"} == {(0.1, 0.9)}

@@ -24,6 +24,7 @@ def test_ancestral_step_equals_ddpm_scheduler(index, previous):
     noise = torch.randn(z_t.shape, generator=seeded(9))
     levels = [(math.sqrt(a), math.sqrt(1 - a)) for a in scheduler.alphas_cumprod[[index, previous]].double().tolist()]
     ours = ancestral_step(z_t, expected.pred_original_sample, noise, *levels)
+    # diffusers' float32 levels are products of up to 1000 factors: 6e-5, enlarged by 1 / sigma.
     torch.testing.assert_close(ours, expected.prev_sample, rtol=2e-4, atol=2e-4)
 
 
@@ -33,6 +34,7 @@ def test_ancestral_step_keeps_the_marginals():
     (now, then) = [tuple(float(c) for c in cosine_schedule(torch.tensor(t))) for t in (0.7, 0.4)]
     z_t = now[0] * x + now[1] * torch.randn(len(x), generator=seeded(0))
     z_s = ancestral_step(z_t, x, torch.randn(len(x), generator=seeded(1)), now, then)
+    # Four standard errors of the mean and of the deviation.
     assert float(z_s.mean()) == pytest.approx(then[0] * 0.7, abs=4 * then[1] / math.sqrt(len(x)))
     assert float(z_s.std()) == pytest.approx(then[1], rel=4 / math.sqrt(2 * len(x)))
 
@@ -67,7 +69,9 @@ def test_ancestral_samples_of_a_gaussian():
         assert images.shape == (n, 3, 4, 4)
         score = (images.mean(0) - (center["a"] + 1) / 2) / (0.15 / math.sqrt(n))
         assert score.abs().max() < 4.5
+        # 48 deviations of 600 samples: a standard error of 1 / sqrt(2 x 600 x 48) = 0.4%.
         assert float(images.std(0).mean()) == pytest.approx(sampled_deviation(0.3, 100) / 2, rel=0.02)
+    # The discretization error falls as 1 / steps.
     assert sampled_deviation(0.3, 100) == pytest.approx(0.3, rel=0.07)
     assert sampled_deviation(0.3, 2000) == pytest.approx(0.3, rel=0.005)
 

@@ -100,6 +100,8 @@ def test_every_prediction_type_gives_the_same_gradient(kind, omega, flow, views,
     typed = ScoreDistillation(ConvertedPrediction(oracle, kind), guidance).gradient(
         image, None, conditioning, seeded(seed), 0.5
     )
+    # Converting a float32 prediction divides by alpha or sigma, which enlarges rounding; guidance scales it by 1 +
+    # omega.
     torch.testing.assert_close(typed.gradient, plain.gradient, rtol=1e-3, atol=1e-3 * (1 + omega))
     assert typed.scalars["t"] == plain.scalars["t"]
 
@@ -114,6 +116,7 @@ def test_guidance_is_the_papers_form_in_one_call():
     kind, output = guided_prediction(oracle, z_t, t, chosen.positive, chosen.negative, 7.0)
     assert kind == "epsilon" and calls == [4]
     conditional, unconditional = predict(z_t, t, chosen.positive), predict(z_t, t, chosen.negative)
+    # float32 with a factor of 8: a few roundings of 5e-7.
     torch.testing.assert_close(output, unconditional + 8.0 * (conditional - unconditional), rtol=1e-4, atol=1e-4)
     guided_prediction(oracle, z_t, t, chosen.positive, chosen.negative, 0.0)
     assert calls == [4, 2]
@@ -132,8 +135,10 @@ def test_perp_neg_is_perpendicular_to_the_prompt():
     for i in range(2):
         d, e = (c - u)[i], (o - u)[i]
         expected = u[i] + 8.0 * (d - 1.5 * (e - (d * e).sum() / (d * d).sum() * d))
+        # float32 with a factor of 8 and a projection over 48 values.
         torch.testing.assert_close(output[i].double(), expected, rtol=1e-4, atol=1e-4)
     _, plain = guided_prediction(oracle, z_t, t, chosen.positive, chosen.negative, 7.0)
+    # float32 with a factor of 8 and a projection over 48 values.
     torch.testing.assert_close(output[1], plain[1], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(output[0], plain[0], atol=1e-2)
 
@@ -198,6 +203,7 @@ def test_gradient_of_resized_images():
     step = torch.zeros_like(image)
     step[0, 1, 0, 1] = 1.0
     moved = functional.interpolate(step, (4, 4), mode="bilinear", align_corners=False)
+    # float32 sums of 16 terms.
     assert float(outer[0, 1, 0, 1]) == pytest.approx(float((inner * moved).sum()), rel=1e-4)
 
 
@@ -254,6 +260,7 @@ def test_known_images_guide_each_view_to_its_image():
     t = guidance.times(3, seeded(1), 0.0)
     alpha, sigma = (c.view(-1, 1, 1, 1) for c in cosine_schedule(t))
     target = cameras.view(-1, 1, 1, 1)
+    # float32 with a factor 1 / sigma.
     torch.testing.assert_close(result.gradient, 4 * alpha / sigma * (image - target), rtol=1e-4, atol=1e-4)
     assert result.scalars["clean_error"] == pytest.approx(
         float((2 * (image - target)).square().mean().sqrt()), rel=1e-4

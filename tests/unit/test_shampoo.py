@@ -19,6 +19,7 @@ def test_inverse_root_is_inverse_and_root(generator: torch.Generator) -> None:
     half = torch.randn(6, 9, generator=generator, dtype=torch.float64)
     matrix = half @ half.T
     root = inverse_root(matrix, 2, 1e-12)
+    # float64; the bound is far above its rounding times the condition number.
     torch.testing.assert_close(root @ root @ matrix, torch.eye(6).double(), atol=1e-6, rtol=0)
 
 
@@ -36,6 +37,7 @@ def test_three_steps_equal_a_float64_reference(generator: torch.Generator) -> No
         update *= np.sqrt(20) / np.linalg.norm(update)
         momentum = 0.9 * momentum + update
         theta = theta - 0.1 * (update + 0.9 * momentum)
+    # float64; the root of a matrix with an epsilon of 1e-6 enlarges rounding by at most 1e6.
     np.testing.assert_allclose(parameter.detach().numpy(), theta, rtol=1e-5, atol=1e-7)
 
 

@@ -91,6 +91,7 @@ def test_sphere_is_round_closed_and_outward(subdivisions: int) -> None:
     """10 * 4^n + 2 vertices on the sphere; a closed manifold without handles; nearly 4 / 3 pi r^3, from below."""
     subject = sphere_mesh(SphereConfig(subdivisions=subdivisions, radius=0.3), 0)
     assert len(subject.vertices) == 10 * 4**subdivisions + 2 and len(subject.faces) == 20 * 4**subdivisions
+    # Vertices are float32.
     assert np.linalg.norm(subject.unit, axis=1) == pytest.approx(0.3, abs=1e-6)
     assert is_manifold(subject.faces) and euler_number(subject.faces) == 2
     volume = signed_volume(Surface(subject.unit, subject.faces)) / (4 / 3 * math.pi * 0.3**3)
@@ -101,6 +102,7 @@ def test_sphere_colors_are_smooth_noise_of_the_seed() -> None:
     """Mean and deviation as configured where nothing is clipped; neighbors are similar; without noise it is grey."""
     config = SphereConfig(subdivisions=4, color_noise=0.1)
     subject = sphere_mesh(config, 1)
+    # The noise is normalized to the configured mean and deviation.
     assert subject.display.mean(0) == pytest.approx(0.5, abs=1e-3) and subject.display.std(0) == pytest.approx(
         0.1, abs=1e-3
     )
@@ -152,8 +154,10 @@ def test_laplacian_weight_falls_during_the_run(model: ImageTextModel) -> None:
     moves = torch.zeros_like(shape.rest)
     moves[0, 2] = 0.01
     start, figures = shape.penalties(moves)
+    # float32 sums over the vertices.
     assert float(start) == pytest.approx(3 * figures["laplacian"], rel=1e-4) and figures["laplacian"] > 0
     shape.step = 3
+    # float32 sums over the vertices.
     assert float(shape.penalties(moves)[0]) == pytest.approx(figures["laplacian"], rel=1e-4)
     at_rest = shape.penalties(torch.zeros_like(moves))[1]
     assert (
@@ -180,6 +184,7 @@ def test_plain_loss_is_the_score_before_white(model: ImageTextModel) -> None:
     seen = render_mesh(
         twin.topology, twin.rest, twin.colors, torch.ones(2, 3), cameras, views, cameras.position, SIDE, 1
     )
+    # A cosine is at most 1; float32 images in another order of operations.
     assert told == pytest.approx(float(model.scores(seen.image, [PROMPT]).mean()), abs=1e-5)
 
 
@@ -214,10 +219,12 @@ def test_step_gradient_is_the_gradient_of_the_score(model: ImageTextModel) -> No
     where, colors = shape.rest + shape.displacements(), shape.colors + shape.color_changes()
     seen = render_mesh(shape.topology, where, colors, torch.ones(2, 3), cameras, views, cameras.position, SIDE, 1)
     score = (model.embed_images(seen.image) @ model.embed_prompts([PROMPT]).T).mean()
+    # A cosine is at most 1; float32 images in another order of operations.
     assert told["cosine"] == pytest.approx(float(score.detach()), abs=1e-5)
     for found, wanted in zip(
         gradients, torch.autograd.grad(-score, (shape.vertex_offsets, shape.color_offsets)), strict=True
     ):
+        # float32 gradients through a network and a rasterizer, summed over pixels in another order.
         assert float(wanted.abs().max()) > 1e-6 and torch.allclose(
             found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())
         )
@@ -247,8 +254,11 @@ def test_views_at_once_changes_rounding_only(model: ImageTextModel) -> None:
     )
     for _ in range(2):
         told, told_in_parts = whole.train_step(), parts.train_step()
+        # Means over three views in float32, in groups of two and one.
         assert told == pytest.approx(told_in_parts, abs=1e-4)
     one, other = whole.vertex_offsets.detach(), parts.vertex_offsets.detach()
+    # Adam divides by the gradient's size, so rounding of small entries is enlarged; 0.1% of the largest step is
+    # allowed.
     assert float(one.abs().max()) > 0.01 and torch.allclose(one, other, atol=1e-3 * float(one.abs().max()))
     assert torch.equal(whole.streams["noise"].get_state(), parts.streams["noise"].get_state())
 
@@ -279,10 +289,12 @@ def test_run_raises_the_cosine_and_resumes_bitwise(clip: Path, tmp_path: Path) -
     (one, report), (other, _) = whole.mesh(), resumed.mesh()
     assert np.array_equal(one.vertices, other.vertices) and np.array_equal(one.albedo, other.albedo)
     assert is_manifold(one.faces) and report.watertight and report.components == 1 and 0 <= report.folded < 1
+    # Vertices are stored in float32.
     assert (
         signed_volume(Surface(one.vertices.astype(float), one.faces)) == pytest.approx(report.volume, rel=1e-3)
         and report.volume > 0
     )
+    # Vertices are float32.
     assert float(np.ptp(one.vertices[:, 2])) == pytest.approx(1.0, abs=1e-5), "mesh.height_m"
 
 
@@ -295,11 +307,13 @@ def test_inside_out_sphere_is_corrected(model: ImageTextModel) -> None:
     assert shape.figures()["inside"] == 0
     with torch.no_grad():
         shape.vertex_offsets.copy_(torch.from_numpy(np.asarray(offset)).float())
+    # A float32 solve with a condition number of some hundred.
     assert torch.allclose(shape.rest + shape.displacements(), -shape.rest, atol=1e-4) and shape.figures()["inside"] == 1
     mesh, report = shape.to_mesh()
     assert report.volume > 0 and signed_volume(Surface(mesh.vertices.astype(float), mesh.faces)) > 0
     middle = mesh.vertices - mesh.vertices.mean(0)
     assert ((mesh.normals * middle).sum(1) > 0).all()
+    # Normals are float32, of vertices rounded to float32.
     assert np.allclose(vertex_normals(Surface(mesh.vertices.astype(float), mesh.faces)), mesh.normals, atol=1e-4)
 
 

@@ -77,7 +77,9 @@ def test_captions_use_known_words_and_fit_the_encoder() -> None:
 @pytest.mark.parametrize("prop", [p.name for p in domain.PROPS])
 def test_props_are_centered_and_fill_their_sphere(prop: str) -> None:
     mesh = props.triangles(props.build(prop))
+    # Vertices are float32.
     np.testing.assert_allclose(mesh.vertices.min(0) + mesh.vertices.max(0), 0, atol=1e-5)
+    # Vertices are float32.
     assert np.linalg.norm(mesh.vertices, axis=1).max() == pytest.approx(0.5, abs=1e-5)
     assert mesh.primary.any() and np.isfinite(mesh.vertices).all()
     varied = props.triangles(props.build(prop, np.random.default_rng(3)))
@@ -150,6 +152,8 @@ def test_images_match_their_captions(records: Path, generator: torch.Generator) 
             torch.testing.assert_close(image[:, 24, 24], image[:, 24, 40])
         else:
             rgb = torch.tensor(domain.COLORS[list(domain.COLORS)[color]])
+            # Albedo and shading (E = sqrt(0.5) in 8 bits) have half a level of error each, 0.002, before the sRGB
+            # curve.
             torch.testing.assert_close(image[:, 24, 24], rgb, atol=0.02, rtol=0)
             assert list(domain.COLORS)[color] in caption
         torch.testing.assert_close(image[:, 0, 0], image[:, 63, 63])
@@ -164,14 +168,17 @@ def test_overhead_views_are_drawn_more_often(records: Path, generator: torch.Gen
     dataset = RenderDataset(records, looks=LookConfig(drop_caption=0.0, drop_view=0.0))
     batches = [dataset.sample(500, 8, generator) for _ in range(6)]
     captions = [caption for batch in batches for caption in batch.captions if "mushroom" in caption]
+    # Four standard errors of 3000 draws: 4 sqrt(0.22 / 3000) = 0.035.
     assert len(captions) / 3000 == pytest.approx(1.5 / 4.5, abs=0.04)
     named = [caption for caption in captions if caption.endswith(", back left overhead view")]
     plain = [caption for caption in captions if caption.endswith(", overhead view")]
+    # Three standard errors of about 1000 draws: 3 sqrt(0.13 / 1000) = 0.034.
     assert len(named) + len(plain) == len(captions) and len(plain) / len(captions) == pytest.approx(0.15, abs=0.04)
 
 
 def test_halved_images_are_averages(records: Path) -> None:
     draws = [RenderDataset(records).sample(4, size, torch.Generator().manual_seed(9)).images for size in (64, 32)]
+    # Means of four float32 values.
     torch.testing.assert_close(torch.nn.functional.avg_pool2d(draws[0], 2), draws[1], atol=1e-6, rtol=0)
 
 
