@@ -119,7 +119,7 @@ def session(installed: Path, tmp_path: Path) -> Iterator[Any]:
 
 
 def test_no_connection_to_another_machine_without_its_key(session: Any) -> None:
-    with pytest.raises(ValueError, match="its key is not known here; paste the connection string"):
+    with pytest.raises(ValueError, match="its key is unknown; paste the connection string"):
         session.connect(FAR)
     assert not session.is_open
 
@@ -148,7 +148,7 @@ def test_connection_string_is_stored_per_address(session: Any) -> None:
     session.show_cached("tcp://127.0.0.1:47630")
     assert session.keys.server_fingerprint == ""
     session.accept_connection_string(str(second))
-    assert second.fingerprint in session.notices[0].text and "another key" in session.notices[0].text
+    assert second.fingerprint in session.notices[0].text and "has changed" in session.notices[0].text
     session.show_cached(FAR)
     assert session.keys.server_fingerprint == second.fingerprint
     session.keys.forget(FAR)
@@ -162,7 +162,7 @@ def test_own_key_is_created_once_at_first_use(session: Any) -> None:
     assert again.keys.own_key_text() == text
     path = session.folder / "keys" / "own.json"
     path.write_text('{"public": "x"}')
-    with pytest.raises(ValueError, match="delete that file to get a new key"):
+    with pytest.raises(ValueError, match="delete that file to create a new key"):
         again.keys.own_key_text()
 
 
@@ -192,7 +192,7 @@ def test_panel_shows_fingerprints_and_key_button(installed: Path) -> None:
         label=lambda text, icon: drawn.append(text), operator=lambda name, **look: drawn.append(name)
     )
     layout = SimpleNamespace(column=lambda align: column)
-    draw = addon_module("panel").DREAMWRIGHT_PT_server._keys
+    draw = addon_module("panel").DREAMWRIGHT_PT_server._draw_keys
     keys = SimpleNamespace(server=b"x", server_fingerprint="aaaa-bbbb", own_fingerprint="cccc-dddd")
     draw(None, layout, SimpleNamespace(keys=keys, connection_state="unauthorized", is_open=True))
     assert drawn == ["Server aaaa-bbbb", "This computer cccc-dddd", "dreamwright.copy_key"]

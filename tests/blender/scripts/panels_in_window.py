@@ -76,8 +76,8 @@ def tick() -> float | None:
         return None
 
 
-for verb in ("cancel", "pause", "resume", "remove"):
-    module = importlib.import_module(f"{ADDON}.{'queue_operators' if verb == 'remove' else 'operators'}")
+for verb in ("cancel", "pause", "resume", "delete_job"):
+    module = importlib.import_module(f"{ADDON}.{'queue_operators' if verb == 'delete_job' else 'job_operators'}")
     listen(getattr(module, f"DREAMWRIGHT_OT_{verb}"))
 for listed in panels():
     listed.append(note)
