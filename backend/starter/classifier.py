@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A classifier of starter images, independent of the prior: a small CNN that names prop, color and view.
 
-It is trained on photographs of another seed, with other cameras, other lights (`photograph --wide`) and other colors
-and backgrounds, and evaluates ancestral samples and generated props. `train_classifier` trains it.
+It is trained by `train_classifier` on renders of another seed, with other cameras, lights (`render_images --wide`),
+colors and backgrounds, and evaluates ancestral samples and generated props.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def token_ids(captions: Sequence[str]) -> torch.Tensor:
     return tokens.input_ids
 
 
-def normalized(images: torch.Tensor) -> torch.Tensor:
+def normalize_images(images: torch.Tensor) -> torch.Tensor:
     """Images (n, 3, 64, 64) in [0, 1] normalized for the image tower."""
     mean, std = (torch.tensor(values, dtype=images.dtype, device=images.device).view(3, 1, 1) for values in (MEAN, STD))
     return (images - mean) / std

@@ -42,15 +42,15 @@ def test_sampling_visits_all_grid_offsets() -> None:
     offsets=st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=4),
 )
 def test_rolled_equals_torch_roll_per_image(size: int, seed: int, offsets: list[tuple[int, int]]) -> None:
-    pictures = torch.rand(len(offsets), 3, size, size + 1, generator=torch.Generator().manual_seed(seed))
-    wanted = torch.stack([picture.roll(offset, (1, 2)) for picture, offset in zip(pictures, offsets, strict=True)])
-    moved = rolled(pictures, torch.tensor(offsets))
-    assert torch.equal(moved, wanted) and torch.equal(rolled(moved, -torch.tensor(offsets)), pictures)
+    samples = torch.rand(len(offsets), 3, size, size + 1, generator=torch.Generator().manual_seed(seed))
+    wanted = torch.stack([picture.roll(offset, (1, 2)) for picture, offset in zip(samples, offsets, strict=True)])
+    moved = rolled(samples, torch.tensor(offsets))
+    assert torch.equal(moved, wanted) and torch.equal(rolled(moved, -torch.tensor(offsets)), samples)
 
 
 def test_mean_of_rows_is_per_image() -> None:
-    pictures = torch.arange(5.0).view(5, 1, 1, 1)
-    assert mean_of_rows(pictures, torch.tensor([0, 1, 1, 1, 1]), 2).flatten().tolist() == [0.0, 2.5]
+    samples = torch.arange(5.0).view(5, 1, 1, 1)
+    assert mean_of_rows(samples, torch.tensor([0, 1, 1, 1, 1]), 2).flatten().tolist() == [0.0, 2.5]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ class _Seams(torch.nn.Module):
     config = SimpleNamespace(in_channels=48, sample_size=16)
 
     def forward(
-        self, patches: torch.Tensor, told: torch.Tensor, encoder_hidden_states: torch.Tensor, return_dict: bool
+        self, patches: torch.Tensor, timesteps: torch.Tensor, encoder_hidden_states: torch.Tensor, return_dict: bool
     ) -> tuple[torch.Tensor]:
         return (torch.linspace(-1, 1, 48).view(1, 48, 1, 1).expand_as(patches).clone(),)
 
@@ -110,10 +110,10 @@ def test_perp_neg_applies_to_samples(starter: PixelDiffusion) -> None:
     opposites = [f"a red robot, {view_texts(0, 0)[1]}", "a red robot"]
     assert opposites[0] == "a red robot, back view"
 
-    def pictures(weight: float) -> torch.Tensor:
+    def samples(weight: float) -> torch.Tensor:
         (batch,) = sample_batches(starter, prompts, 3.0, 3, torch.Generator().manual_seed(0), opposites, weight)
         return batch
 
-    plain, led = pictures(0.0), pictures(2.0)
+    plain, guided = samples(0.0), samples(2.0)
     # Three float32 network calls in batches of other sizes; 1e-4 is far below a level of 8 bits (4e-3).
-    assert (plain[0] - led[0]).abs().max() > 0.02 and torch.allclose(plain[1], led[1], atol=1e-4)
+    assert (plain[0] - guided[0]).abs().max() > 0.02 and torch.allclose(plain[1], guided[1], atol=1e-4)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Training pictures and their captions, composed on the fly from photograph records.
+"""Training images and their captions, composed at each draw from the records of `render_images.py`.
 
-A record holds no color and no final lighting (`photograph.py`), so each draw chooses the prompt's color with a little
-jitter, a plain background, and one of the looks that the optimization will render: albedo, shaded, untextured.
+A record holds neither the prompt's color nor the final lighting. Each draw chooses a color with a little jitter, a
+plain background, and one of the shadings that the optimization renders: albedo, shaded, untextured.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from dreamwright.backend.starter import domain
 
 @dataclass(frozen=True)
 class Batch:
-    """n pictures (n, 3, r, r) in [0, 1] display sRGB, and what they show."""
+    """n images (n, 3, r, r) in [0, 1] display sRGB, and their labels."""
 
     images: torch.Tensor
     captions: list[str]
@@ -31,49 +32,56 @@ class Batch:
 
 @dataclass(frozen=True)
 class LookConfig:
-    """How often each look and each incomplete caption is drawn."""
+    """Distributions of shading, color, background and incomplete captions."""
 
-    albedo: float = 0.25  # probability of a picture without shading
-    untextured: float = 0.25  # probability of white clay under the same light
+    albedo: float = 0.25  # probability of an image without shading
+    untextured: float = 0.25  # probability of a white, textureless surface under the same light
     drop_caption: float = 0.1  # empty caption: the unconditional model of classifier-free guidance
     drop_view: float = 0.05  # caption without view words
-    plain_side: float = 0.15  # a left or right side view is called just "side view" with this probability, and a view
-    # from above and some direction just "overhead view"
+    # Probability that a left or right side view is called "side view", and a view from above "overhead view".
+    plain_side: float = 0.15
     color_jitter: float = 0.02  # standard deviation of each display channel of the prompt's color
-    background: tuple[float, float] = (0.3, 0.8)  # grey level behind the prop, uniform: neither white nor black hides
-    background_tint: float = 0.03  # standard deviation of the background's display channels around its grey
-    any_background: float = 0.2  # share of backgrounds of any color at all: before grey ones, grey parts are lost
-    fronted: float = 2.0  # props with a front are drawn this much more often: they have more to learn
-    overhead: float = 1.5  # and views from above: their eight directions share 40% of the photographs, the others 60%
+    background: tuple[float, float] = (
+        0.3,
+        0.8,
+    )  # gray level behind the prop, uniform; white and black props stay visible
+    background_tint: float = 0.03  # standard deviation of the background's display channels around its gray
+    any_background: float = 0.2  # share of backgrounds of any color; gray parts cannot be seen before gray
+    front_weight: float = 2.0  # relative frequency of props with a front, whose views differ
+    overhead_weight: float = 1.5  # relative frequency of views from above, which are 40% of the records
 
 
-class PhotographSet:
-    """All records of a folder, held compactly; `sample` draws finished pictures."""
+class RenderDataset:
+    """All records of a folder; `sample` draws finished images. Raises FileNotFoundError and ValueError."""
 
-    def __init__(self, folder: Path, device: str = "cpu", looks: LookConfig = LookConfig()):
+    def __init__(self, folder: Path, device: str = "cpu", looks: LookConfig = LookConfig()) -> None:
         files = sorted(folder.glob("shard-*.npy"))
         if not files:
-            raise FileNotFoundError(f"no shard-*.npy in {folder}: run tools.starter_training.photograph first")
+            raise FileNotFoundError(
+                f"no shard-*.npy in {folder}; run python -m tools.starter_training.render_images first"
+            )
         self.device = device
         self.looks = looks
         self.records = torch.from_numpy(np.concatenate([np.load(file) for file in files])).to(device)
         props, azimuths, elevations = [], [], []
         for file in files:
-            for entry in _entries(file.with_suffix(".json")):
+            for entry in _read_views(file.with_suffix(".json")):
                 props.append(entry["prop"])
                 azimuths.append(entry["azimuth"])
                 elevations.append(entry["elevation"])
         if len(props) != len(self.records):
-            raise ValueError(f"{folder}: {len(props)} descriptions for {len(self.records)} records; render it again")
+            raise ValueError(f"{folder}: {len(props)} views for {len(self.records)} records; render them again")
         self.props = np.array(props)
         self.azimuths, self.elevations = np.array(azimuths), np.array(elevations)
         self.views = np.array(
             [domain.VIEWS.index(domain.view_of(a, e)) for a, e in zip(azimuths, elevations, strict=True)]
         )
         self.directions = [domain.direction_of(a, e) for a, e in zip(azimuths, elevations, strict=True)]
-        fronted = torch.tensor([domain.PROPS[prop].has_front for prop in props])
-        above = torch.from_numpy(self.views == domain.VIEWS.index("overhead"))
-        self.weights = torch.where(fronted, looks.fronted, 1.0) * torch.where(above, looks.overhead, 1.0)
+        has_front = torch.tensor([domain.PROPS[prop].has_front for prop in props])
+        is_overhead = torch.from_numpy(self.views == domain.VIEWS.index("overhead"))
+        self.weights = torch.where(has_front, looks.front_weight, 1.0) * torch.where(
+            is_overhead, looks.overhead_weight, 1.0
+        )
         self.colors = torch.tensor(list(domain.COLORS.values()), device=device)
         self.color_names = list(domain.COLORS)
 
@@ -81,7 +89,7 @@ class PhotographSet:
         return len(self.records)
 
     def sample(self, n: int, resolution: int, generator: torch.Generator) -> Batch:
-        """Draw n pictures of resolution x resolution pixels (a divisor of the records' size)."""
+        """Draw n images of resolution x resolution pixels (a divisor of the records' size)."""
 
         def uniform(*shape: int) -> torch.Tensor:
             return torch.rand(*shape, generator=generator).to(self.device)
@@ -101,7 +109,7 @@ class PhotographSet:
         surface = primary * rgb.view(n, 3, 1, 1) + secondary  # premultiplied
         white = untextured.to(self.device).view(n, 1, 1, 1)
         surface = torch.where(white, alpha.expand_as(surface), surface)
-        # Display-space shading: between linear irradiance (what eq 7 renders) and its display encoding.
+        # Shading is between linear irradiance, which eq 7 multiplies by, and its display encoding.
         gamma = 1 / 2.2 + (1 - 1 / 2.2) * uniform(n, 1, 1, 1)
         strength = 0.5 + 0.5 * uniform(n, 1, 1, 1)
         shade = 1 + strength * (irradiance.clamp(min=1e-4) ** gamma - 1)
@@ -126,20 +134,20 @@ class PhotographSet:
         )
 
     def _backgrounds(self, n: int, generator: torch.Generator) -> torch.Tensor:
-        """Plain colors (n, 3, 1, 1): greys, slightly tinted, and now and then any color at all.
+        """Plain colors (n, 3, 1, 1): slightly tinted grays, and a share of any color.
 
-        At high noise a colorful background is most of the loss, and drowns what the prompt says about shape.
+        Most are gray, because at high noise a colorful background dominates the loss.
         """
         looks = self.looks
         low, high = looks.background
         color = torch.rand(n, 3, generator=generator)
         level = low + (high - low) * torch.rand(n, 1, generator=generator)
-        grey = level + looks.background_tint * torch.randn(n, 3, generator=generator)
+        gray = level + looks.background_tint * torch.randn(n, 3, generator=generator)
         plain = torch.rand(n, 1, generator=generator) >= looks.any_background
-        return torch.where(plain, grey, color).clamp(0, 1).view(n, 3, 1, 1).to(self.device)
+        return torch.where(plain, gray, color).clamp(0, 1).view(n, 3, 1, 1).to(self.device)
 
     def _caption(self, row: int, color: int, untextured: bool, draws: list[float]) -> str:
-        """The caption of one record under the chosen color and look; `draws` decide what is left out."""
+        """The caption of a record with the chosen color and shading; `draws` (3,) in [0, 1) decide what is left out."""
         if draws[0] < self.looks.drop_caption:
             return ""
         direction = self.directions[row]
@@ -157,6 +165,8 @@ class PhotographSet:
         return ", ".join(parts)
 
 
-def _entries(path: Path) -> list[dict[str, float]]:
-    described = json.loads(path.read_text())
-    return described["records"] if isinstance(described, dict) else described
+def _read_views(path: Path) -> list[dict[str, Any]]:
+    """The views of one shard's records."""
+    content = json.loads(path.read_text())
+    views: list[dict[str, Any]] = content["records"] if isinstance(content, dict) else content
+    return views

@@ -7,7 +7,7 @@ import torch
 
 
 class MovingAverage:
-    """values <- d values + (1 - d) weights, with d growing to `decay` so that the start is forgotten quickly."""
+    """values <- d values + (1 - d) weights with d = min(`decay`, (1 + step) / (10 + step)), which is small at first."""
 
     def __init__(self, module: torch.nn.Module, decay: float) -> None:
         self.decay = decay
@@ -15,7 +15,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, module: torch.nn.Module, step: int) -> None:
-        """Fold in the weights after `step` steps (1 for the first)."""
+        """Average in the weights after `step` steps (1 for the first)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in module.state_dict().items():
             if value.is_floating_point():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Muon (Jordan et al. 2024): momentum whose matrices are made orthogonal, for the hidden layers of the prior.
+"""Muon (Jordan et al. 2024): momentum whose matrices are orthogonalized, for the hidden layers of the prior.
 
-Our own, because `torch.optim.Muon` takes no convolutions and works in bfloat16, which CPUs without AVX-512 emulate.
+`torch.optim.Muon` accepts no convolutions and computes in bfloat16, which CPUs without AVX-512 emulate.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# p(x) = a x + b x^3 + c x^5 takes singular values in (0, 1] to about 1 within five rounds, fast rather than exactly.
+from dreamwright.backend.optimizers.closure import closure_loss
+
+# p(x) = a x + b x^3 + c x^5 maps singular values in (0, 1] to about 1 within five rounds.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """U V^T, roughly (singular values within 0.7 to 1.2), of a matrix (m, n) = U S V^T.
+    """Approximately U V^T of a matrix (m, n) = U S V^T; singular values are within 0.7 to 1.2.
 
-    Newton-Schulz: X <- (a I + b X X^T + c (X X^T)^2) X. All rounds commute with X_0 X_0^T, so they run on that small
-    matrix alone and multiplied to X_0 once: a fifth of the work where n is far above m.
+    Newton-Schulz: X <- (a I + b X X^T + c (X X^T)^2) X. All rounds commute with X_0 X_0^T. They are computed on that
+    small matrix and multiplied by X_0 once, which is a fifth of the work for n far above m.
     """
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonalized(matrix.T).T
@@ -47,12 +49,9 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update from the gradients at hand; `closure` as torch's optimizers take it."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # overloads
+        """One update from the current gradients; `closure` as for torch's optimizers."""
+        loss = closure_loss(closure)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:

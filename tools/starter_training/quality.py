@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measure the prior: does the classifier name prop, color and view of its ancestral samples as the prompt does?
+"""Measure the prior: the share of its ancestral samples whose prop, color and view the classifier names correctly.
 
     python -m tools.starter_training.quality --model starter --samples 256 --out runs/quality
 
-The samples are guided as `draft` guides SDS: with its omega, and its weight of the perpendicular negative prompt that
-`opposite_view_text` gives.
+Sampling uses the guidance of `draft`: its omega, and its weight of Perp-Neg with `opposite_view_text`.
 """
 
 from __future__ import annotations
@@ -27,22 +26,23 @@ from dreamwright.backend.starter import domain
 from dreamwright.backend.starter.classifier import load_classifier
 from dreamwright.backend.text.prompts import opposite_view_text, view_words
 
-BATCH = 16  # pictures sampled together
+BATCH = 16  # images sampled together
 
 
 def spread_prompts(count: int) -> list[tuple[int, int, int]]:
-    """`count` (prop, color, view) index triples that walk through all props, colors and views evenly.
+    """`count` triples of indices (prop, color, view), evenly distributed over props, colors and views.
 
-    The steps are coprime to the sizes, so that every prop meets every color and every view before any repeats.
+    The strides are coprime to the sizes, so that every pair of prop and color, and of prop and view, occurs before any
+    repeats.
     """
     props, colors, views = len(domain.PROPS), len(domain.COLORS), len(domain.VIEWS)
     return [(i % props, (i // props + 3 * i) % colors, (i // props + i) % views) for i in range(count)]
 
 
-def asked_words(view: int, index: int) -> tuple[str, str]:
-    """The view text of `draft` for view `view` of domain.VIEWS, and its opposite view text.
+def view_texts(view: int, index: int) -> tuple[str, str]:
+    """View text and opposite view text of `draft` for view `view` of domain.VIEWS.
 
-    Sides alternate between the right and the left one with `index`, views from above walk through the eight directions.
+    With `index`, side views alternate between right and left, and overhead views go through the eight directions.
     """
     azimuths = {
         "front": 0.0,
@@ -55,7 +55,7 @@ def asked_words(view: int, index: int) -> tuple[str, str]:
     return view_words(azimuth, elevation, DRAFT.guidance), opposite_view_text(azimuth, elevation, DRAFT.guidance)
 
 
-def sampled(
+def sample_batches(
     denoiser: PixelDiffusion,
     prompts: list[str],
     omega: float,
@@ -64,10 +64,10 @@ def sampled(
     opposites: list[str] | None = None,
     opposite_weight: float = 0.0,
 ) -> Iterator[torch.Tensor]:
-    """Pictures (n, 3, 64, 64) in [0, 1] of the prompts, a batch at a time; `opposites` are what leads them away."""
+    """Images (n, 3, 64, 64) of the prompts, batch by batch; `opposites` are the negative prompts of Perp-Neg."""
     for first in range(0, len(prompts), BATCH):
         batch = prompts[first : first + BATCH]
-        away = denoiser.embed(opposites[first : first + BATCH]) if opposites and opposite_weight else None
+        opposite = denoiser.embed(opposites[first : first + BATCH]) if opposites and opposite_weight else None
         negative = denoiser.embed([""] * len(batch))
         yield ancestral_sample(
             denoiser,
@@ -76,7 +76,7 @@ def sampled(
             omega,
             steps,
             generator,
-            opposite=away,
+            opposite=opposite,
             opposite_weight=opposite_weight,
         )
 
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--omega", type=float, default=DRAFT.guidance.omega)
     parser.add_argument(
-        "--opposite-weight", type=float, default=DRAFT.guidance.opposite_weight, help="Perp-Neg's; 0: none"
+        "--opposite-weight", type=float, default=DRAFT.guidance.opposite_weight, help="weight of Perp-Neg; 0: none"
     )
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
@@ -101,22 +101,21 @@ def main() -> None:
     triples = spread_prompts(options.samples)
     colors = list(domain.COLORS)
     prompts, opposites = (
-        [
-            domain.caption(domain.PROPS[p].name, colors[c], asked_words(v, i)[side])
-            for i, (p, c, v) in enumerate(triples)
-        ]
+        [domain.caption(domain.PROPS[p].name, colors[c], view_texts(v, i)[side]) for i, (p, c, v) in enumerate(triples)]
         for side in (0, 1)
     )
     generator = torch.Generator().manual_seed(options.seed)
-    batches = sampled(denoiser, prompts, options.omega, options.steps, generator, opposites, options.opposite_weight)
-    pictures = torch.cat(list(tqdm(batches, total=-(-len(prompts) // BATCH), unit="batch"))).clamp(0, 1)
+    batches = sample_batches(
+        denoiser, prompts, options.omega, options.steps, generator, opposites, options.opposite_weight
+    )
+    images = torch.cat(list(tqdm(batches, total=-(-len(prompts) // BATCH), unit="batch"))).clamp(0, 1)
     with torch.no_grad():
-        result = classifier(pictures)
+        result = classifier(images)
     wanted = torch.tensor(triples)
     prop = result.prop.argmax(-1) == wanted[:, 0]
     color = result.color.argmax(-1) == wanted[:, 1]
     view = result.view.argmax(-1) == wanted[:, 2]
-    fronted = torch.tensor([domain.PROPS[p].has_front for p, _, _ in triples])
+    has_front = torch.tensor([domain.PROPS[p].has_front for p, _, _ in triples])
     figures = {
         "samples": len(triples),
         "omega": options.omega,
@@ -125,15 +124,15 @@ def main() -> None:
         "prop": float(prop.float().mean()),
         "color": float(color.float().mean()),
         "prop_and_color": float((prop & color).float().mean()),
-        "view_of_fronted": float(view[fronted].float().mean()),
+        "view_of_props_with_front": float(view[has_front].float().mean()),
         "by_view": {
-            name: float(view[fronted & (wanted[:, 2] == index)].float().mean())
+            name: float(view[has_front & (wanted[:, 2] == index)].float().mean())
             for index, name in enumerate(domain.VIEWS)
         },
     }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "quality.json").write_text(json.dumps(figures, indent=2) + "\n")
-    (options.out / "samples.png").write_bytes(png_bytes(image_grid(pictures[:64]), {"what": "starter samples"}))
+    (options.out / "samples.png").write_bytes(png_bytes(image_grid(images[:64]), {"what": "starter samples"}))
     print(json.dumps(figures, indent=2))
 
 

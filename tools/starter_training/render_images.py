@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Photograph the procedural props with Cycles: the 2D training data of the starter prior and of its classifier.
+"""Render the procedural props with Cycles: the 2D training data of the starter prior and of its classifier.
 
-    python -m tools.starter_training.photograph --out runs/starter-data --records 12000 --seed 1 --processes 2
+    python -m tools.starter_training.render_images --out runs/starter-data --records 12000 --seed 1 --processes 2
 
 A record (64, 64, 6) uint8 = [primary coverage, secondary albedo (3, display sRGB, premultiplied), irradiance, alpha]
-holds neither the prompt's color nor the background: `captions.py` composes any of them. Irradiance E is stored as
-sqrt(E / 2), without surface color; a surface facing the key light has E near 1.
-Shards are written whole or not at all and skipped when present, so a killed run goes on where it stopped; a shard
-depends on (seed, index) only.
+holds neither the prompt's color nor the background, which `captions.py` adds. Irradiance E is stored as sqrt(E / 2),
+without surface color; a surface facing the key light has E near 1.
+A shard is written atomically, depends on (seed, index) only, and is skipped when present, so that an interrupted run
+can be repeated.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,31 +29,32 @@ from dreamwright.backend.starter import domain, props
 
 SIZE = 64  # pixels a side
 SHARD = 250  # records a file
-REBUILD = 5  # photographs of one set of random proportions
+RENDERS_PER_BUILD = 5  # renders of a prop with the same random proportions
 
 
 @dataclass(frozen=True)
-class Studio:
+class RenderSettings:
     """Distributions of props, cameras and lights; distances in scene units, angles in degrees.
 
-    The defaults are narrow because a small prior has little capacity: whatever varies has to be learned.
+    The defaults are narrow because a small prior has little capacity.
     """
 
     distance: tuple[float, float] = (1.7, 2.1)
-    fill: tuple[float, float] = (0.72, 0.92)  # share of the picture that a radius-0.5 prop covers
+    fill: tuple[float, float] = (0.72, 0.92)  # share of the image width that a prop of radius 0.5 covers
     look_at_std: float = 0.015
     up_std: float = 0.01
     elevation: tuple[float, float] = (-5.0, 60.0)  # of all but the overhead views, uniform
     overhead: tuple[float, float] = (60.0, 88.0)  # elevation of the overhead views, uniform
     overhead_share: float = 0.15
-    ambient: tuple[float, float] = (0.25, 0.55)  # share of the light that comes from everywhere
-    light_std: float = 0.7  # of the light's direction around the camera's, before normalizing
-    point_light: bool = False  # a point near the prop instead of a sun
+    ambient: tuple[float, float] = (0.25, 0.55)  # share of uniform light from all directions
+    light_std: float = 0.7  # of the light's direction around that of the camera, before normalizing
+    point_light: bool = False  # a point light near the prop instead of a sun
     variation: float = 0.5  # of the props' proportions, as a share of what `props.build` allows
 
 
-TRAINING = Studio(overhead_share=0.4)  # from above a prop shows its directions least, so they need the most pictures
-JUDGING = Studio(
+# Directions are hardest to see from above, so those views are the most frequent.
+NARROW = RenderSettings(overhead_share=0.4)
+WIDE = RenderSettings(
     distance=(1.4, 2.5),
     fill=(0.5, 0.95),
     look_at_std=0.05,
@@ -66,8 +68,8 @@ JUDGING = Studio(
 
 
 @dataclass(frozen=True)
-class Shot:
-    """Where one photograph was taken from; azimuth and elevation in degrees."""
+class View:
+    """Prop and camera of one render; azimuth and elevation in degrees, distance in scene units."""
 
     prop: int
     azimuth: float
@@ -76,24 +78,24 @@ class Shot:
     focal: float  # multiple of the image width
 
 
-def sample_shot(studio: Studio, rng: np.random.Generator) -> Shot:
-    """One random camera: azimuth uniform, elevation as the studio says, focal length from fill and distance."""
-    bounds = studio.overhead if rng.random() < studio.overhead_share else studio.elevation
+def sample_view(settings: RenderSettings, rng: np.random.Generator) -> View:
+    """One random camera: azimuth uniform, elevation by the settings, focal length from fill and distance."""
+    bounds = settings.overhead if rng.random() < settings.overhead_share else settings.elevation
     elevation = rng.uniform(*bounds)
-    distance = rng.uniform(*studio.distance)
+    distance = rng.uniform(*settings.distance)
     prop = int(rng.integers(len(domain.PROPS)))
-    return Shot(prop, rng.uniform(0.0, 360.0), elevation, distance, rng.uniform(*studio.fill) * distance)
+    return View(prop, rng.uniform(0.0, 360.0), elevation, distance, rng.uniform(*settings.fill) * distance)
 
 
-def camera_matrix(shot: Shot, studio: Studio, rng: np.random.Generator) -> np.ndarray:
+def camera_matrix(view: View, settings: RenderSettings, rng: np.random.Generator) -> np.ndarray:
     """Camera-to-world (4, 4), columns right, up, back, position."""
-    a, e = math.radians(shot.azimuth), math.radians(shot.elevation)
-    position = shot.distance * np.array([math.cos(e) * math.sin(a), -math.cos(e) * math.cos(a), math.sin(e)])
-    back = position - rng.normal(0, studio.look_at_std, 3)
+    a, e = math.radians(view.azimuth), math.radians(view.elevation)
+    position = view.distance * np.array([math.cos(e) * math.sin(a), -math.cos(e) * math.cos(a), math.sin(e)])
+    back = position - rng.normal(0, settings.look_at_std, 3)
     back /= np.linalg.norm(back)
-    # Straight above, Z is no up vector: use the direction that a tilting camera would have, away from the viewer.
+    # The tangent of the meridian is an up vector also for a camera straight above, where Z is not.
     up = np.array([-math.sin(e) * math.sin(a), math.sin(e) * math.cos(a), math.cos(e)]) + rng.normal(
-        0, studio.up_std, 3
+        0, settings.up_std, 3
     )
     right = np.cross(up, back)
     right /= np.linalg.norm(right)
@@ -102,8 +104,8 @@ def camera_matrix(shot: Shot, studio: Studio, rng: np.random.Generator) -> np.nd
     return matrix
 
 
-class Set:
-    """The Blender scene: a camera, a light, a white world, and the prop of the moment."""
+class BlenderScene:
+    """The Blender scene: a camera, a light, a white world, and one prop."""
 
     def __init__(self, samples: int = 12) -> None:
         import bpy
@@ -133,10 +135,10 @@ class Set:
             scene.collection.objects.link(light)
         scene.world = bpy.data.worlds.new("world")
         scene.world.use_nodes = True
-        self._materials: dict[props.Color | None, object] = {}
-        self._objects: list[object] = []
+        self._materials: dict[props.Color | None, Any] = {}
+        self._objects: list[Any] = []
 
-    def _material(self, color: props.Color | None) -> object:
+    def _material(self, color: props.Color | None) -> Any:
         if color not in self._materials:
             material = self._bpy.data.materials.new(str(color))
             material.use_nodes = True
@@ -144,7 +146,7 @@ class Set:
             nodes.clear()
             surface, output = nodes.new("ShaderNodeBsdfDiffuse"), nodes.new("ShaderNodeOutputMaterial")
             links.new(surface.outputs[0], output.inputs[0])
-            # Primary parts get a middling albedo: the diffuse passes are divided by it, so it must not be zero.
+            # The diffuse passes are divided by the albedo of primary parts, so it must not be zero.
             linear = (0.6, 0.6, 0.6) if color is None else tuple(max(0.01, srgb_to_linear(c)) for c in color)
             surface.inputs["Color"].default_value = (*linear, 1.0)
             mark = nodes.new("ShaderNodeOutputAOV")
@@ -153,8 +155,8 @@ class Set:
             self._materials[color] = material
         return self._materials[color]
 
-    def place(self, parts: list[props.Part]) -> None:
-        """Replace the prop on the set."""
+    def set_prop(self, parts: list[props.Part]) -> None:
+        """Replace the prop in the scene."""
         data = self._bpy.data
         for old in self._objects:
             mesh = old.data
@@ -171,17 +173,17 @@ class Set:
             self.scene.collection.objects.link(new)
             self._objects.append(new)
 
-    def shoot(self, shot: Shot, studio: Studio, rng: np.random.Generator, path: Path) -> np.ndarray:
+    def render(self, view: View, settings: RenderSettings, rng: np.random.Generator, path: Path) -> np.ndarray:
         """Render one record (64, 64, 6) uint8."""
         from mathutils import Matrix, Vector
 
-        matrix = camera_matrix(shot, studio, rng)
+        matrix = camera_matrix(view, settings, rng)
         self.camera.matrix_world = Matrix(matrix.tolist())
-        self.camera.data.angle = 2 * math.atan(0.5 / shot.focal)
-        toward = matrix[:3, 3] / np.linalg.norm(matrix[:3, 3]) + rng.normal(0, studio.light_std, 3)
+        self.camera.data.angle = 2 * math.atan(0.5 / view.focal)
+        toward = matrix[:3, 3] / np.linalg.norm(matrix[:3, 3]) + rng.normal(0, settings.light_std, 3)
         toward /= np.linalg.norm(toward)
-        ambient = rng.uniform(*studio.ambient)
-        kind = "POINT" if studio.point_light else "SUN"
+        ambient = rng.uniform(*settings.ambient)
+        kind = "POINT" if settings.point_light else "SUN"
         for name, light in self.lights.items():
             light.hide_render = name != kind
         light = self.lights[kind]
@@ -228,7 +230,7 @@ def record_from_passes(path: Path) -> np.ndarray:
 
 
 def _spread_inward_light(light: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Give partly covered pixels the light of their covered neighbors: at few samples their own ratio is noise."""
+    """Light (h, w) in which partly covered pixels have that of their covered neighbors; their own ratio is noise."""
     weights = np.pad(alpha**4, 1)
     weighted = weights * np.pad(light, 1)
     height, width = light.shape
@@ -246,37 +248,37 @@ def linear_to_srgb(value: np.ndarray) -> np.ndarray:
     return np.where(value <= 0.0031308, 12.92 * value, 1.055 * np.maximum(value, 1e-9) ** (1 / 2.4) - 0.055)
 
 
-def photograph_shard(out: Path, seed: int, index: int, studio: Studio) -> None:
+def render_shard(out: Path, seed: int, index: int, settings: RenderSettings) -> None:
     """Render one shard unless it is there already."""
     stem = out / f"shard-{seed:03d}-{index:04d}"
     if stem.with_suffix(".npy").is_file():
         return
     rng = np.random.default_rng([seed, index])
-    scene, records, shots = Set(), np.zeros((SHARD, SIZE, SIZE, 6), np.uint8), []
+    scene, records, views = BlenderScene(), np.zeros((SHARD, SIZE, SIZE, 6), np.uint8), []
     with tempfile.TemporaryDirectory() as folder:
         for row in range(SHARD):
-            shot = sample_shot(studio, rng)
-            if row % REBUILD == 0:
-                prop = shot.prop
-                scene.place(props.build(domain.PROPS[prop].name, rng, studio.variation))
-            shot = Shot(prop, shot.azimuth, shot.elevation, shot.distance, shot.focal)
-            records[row] = scene.shoot(shot, studio, rng, Path(folder) / "passes.exr")
-            shots.append(asdict(shot))
-    stem.with_suffix(".json").write_text(json.dumps(shots) + "\n")
+            view = sample_view(settings, rng)
+            if row % RENDERS_PER_BUILD == 0:
+                prop = view.prop
+                scene.set_prop(props.build(domain.PROPS[prop].name, rng, settings.variation))
+            view = View(prop, view.azimuth, view.elevation, view.distance, view.focal)
+            records[row] = scene.render(view, settings, rng, Path(folder) / "passes.exr")
+            views.append(asdict(view))
+    stem.with_suffix(".json").write_text(json.dumps(views) + "\n")
     temporary = stem.with_suffix(".part.npy")
     np.save(temporary, records)
     os.replace(temporary, stem.with_suffix(".npy"))
 
 
-def _work(task: tuple[Path, int, int, Studio]) -> int:
+def _work(task: tuple[Path, int, int, RenderSettings]) -> int:
     silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)  # Cycles prints two lines a render
-    photograph_shard(*task)
+    os.dup2(silence, 1)  # Cycles prints two lines for each render
+    render_shard(*task)
     return task[2]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Render training photographs of the starter props.")
+    parser = argparse.ArgumentParser(description="Render training images of the starter props.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--records", type=int, default=12000)
     parser.add_argument("--seed", type=int, default=1)
@@ -284,9 +286,9 @@ def main() -> None:
     parser.add_argument("--wide", action="store_true", help="the classifier's cameras and lights")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    studio = JUDGING if options.wide else TRAINING
+    settings = WIDE if options.wide else NARROW
     shards = math.ceil(options.records / SHARD)
-    tasks = [(options.out, options.seed, index, studio) for index in range(shards)]
+    tasks = [(options.out, options.seed, index, settings) for index in range(shards)]
     begun = time.monotonic()
     with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=4) as pool:
         for done, _ in enumerate(pool.imap_unordered(_work, tasks), start=1):
