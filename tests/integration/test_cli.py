@@ -60,8 +60,8 @@ def test_texture_is_an_image(model: str, tmp_path: Path, suffix: str, capsys: py
     files = {"a prop.obj", "a%20prop.mtl", "a%20prop_albedo.png"} if suffix == "obj" else {"a prop.glb"}
     assert {p.name for p in tmp_path.iterdir()} == {"seen", *files}
     material = trimesh.load(out, force="mesh").visual.material
-    picture = material.baseColorTexture if suffix == "glb" else material.image
-    assert picture.size == (64, 64)
+    texture = material.baseColorTexture if suffix == "glb" else material.image
+    assert texture.size == (64, 64)
 
 
 def test_previews_and_turntable(model: str, tmp_path: Path) -> None:
@@ -158,8 +158,8 @@ def test_field_can_be_finetuned_to_another_prompt(
         == 0
     )
     data = (tmp_path / "second.glb").read_bytes()
-    told = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])["asset"]["extras"]
-    assert (told["prompt"], told["finetuned_from"]) == ("a blue mushroom", "a red mushroom")
+    extras = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])["asset"]["extras"]
+    assert (extras["prompt"], extras["finetuned_from"]) == ("a blue mushroom", "a red mushroom")
     assert (tmp_path / "first.glb.work").exists() and not (tmp_path / "second.glb.work").exists()
 
 
@@ -236,8 +236,8 @@ def test_out_of_memory_fails_with_advice(
 
     monkeypatch.setattr(pixel.PixelDiffusion, "predict_raw", fail)
     assert generate(model, tmp_path / "a.glb") == 1
-    told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "80 GiB" in told and "--resume" in told and "render.samples" in told and "report" not in told
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "80 GiB" in line and "--resume" in line and "render.samples" in line and "report" not in line
 
 
 def test_ctrl_c_keeps_a_resumable_checkpoint(model: str, tmp_path: Path) -> None:

@@ -8,7 +8,15 @@ import json
 import shutil
 
 from dreamwright.backend.models.registry import BY_NAME
-from tests.testing.fake_hub import FRIEND, STRANGER, FakeHub, Repository, folder_files, refusing, run_command
+from tests.testing.fake_hub import (
+    LICENSED_TOKEN,
+    UNLICENSED_TOKEN,
+    FakeHub,
+    Repository,
+    folder_files,
+    refusing,
+    run_command,
+)
 from tests.testing.hub_downloads import SD, SD_COMMIT, assert_refused, models_folder
 
 
@@ -74,11 +82,13 @@ def test_gated_model_needs_license_and_token(hub, env, tiny):
     assert_refused(run_command(env, "models", "download", model.name), *advice, "no token is stored")
     assert not models_folder(env).exists() or not any(models_folder(env).iterdir()), "no file was created"
     assert_refused(
-        run_command({**env, "HF_TOKEN": STRANGER}, "models", "download", model.name), *advice, "has not accepted it"
+        run_command({**env, "HF_TOKEN": UNLICENSED_TOKEN}, "models", "download", model.name),
+        *advice,
+        "has not accepted it",
     )
     assert (hub.fetched() and set(hub.fetched()) <= {"model_index.json"}) or not hub.fetched()
-    done = run_command({**env, "HF_TOKEN": FRIEND}, "models", "download", model.name)
-    assert done.returncode == 0 and FRIEND not in done.stdout + done.stderr, done.stderr
+    done = run_command({**env, "HF_TOKEN": LICENSED_TOKEN}, "models", "download", model.name)
+    assert done.returncode == 0 and LICENSED_TOKEN not in done.stdout + done.stderr, done.stderr
     assert f"here: {models_folder(env) / model.name}" in run_command(env, "models").stdout
 
 
@@ -103,12 +113,12 @@ def test_token_is_sent_to_the_hub_only(hub, run_in_process, tiny, monkeypatch):
     try:
         hub.repositories["tiny/props"] = store.repositories["tiny/props"] = Repository(tiny)
         hub.store = store
-        monkeypatch.setenv("HF_TOKEN", FRIEND)
+        monkeypatch.setenv("HF_TOKEN", LICENSED_TOKEN)
         assert run_in_process("models", "download", "tiny/props").returncode == 0
         assert sorted(store.fetched()) == [
             "text_encoder/model.safetensors",
             "unet/diffusion_pytorch_model.fp16.safetensors",
         ]
-        assert f"Bearer {FRIEND}" in hub.tokens and set(store.tokens) == {""}
+        assert f"Bearer {LICENSED_TOKEN}" in hub.tokens and set(store.tokens) == {""}
     finally:
         store.close()

@@ -47,8 +47,8 @@ def made(monkeypatch):
 
 
 def size_of(path) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        return picture.size
+    with Image.open(path) as image:
+        return image.size
 
 
 def table_rows(text: str) -> list[str]:

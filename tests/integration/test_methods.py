@@ -41,15 +41,15 @@ def quick(*settings: str):
     return apply_settings(DREAM_FIELDS, [*QUICK, "render.coarse_resolution=0", "clip.crops=2", *settings])
 
 
-def asked(*arguments: str):
+def parsed(*arguments: str):
     return job_from(build_parser().parse_args(["generate", PROMPT, *arguments]))
 
 
 def test_methods_have_their_own_preset_and_model():
-    plain, fields = asked(), asked("--method", "dream-fields")
+    plain, fields = parsed(), parsed("--method", "dream-fields")
     assert (plain.preset, plain.model, plain.config.run.method) == ("draft", "starter", "dreamfusion")
     assert (fields.preset, fields.model, fields.config.run.method) == ("dream-fields", "starter-clip", "dream-fields")
-    assert asked("--preset", "dream-fields-paper").model == "starter-clip"
+    assert parsed("--preset", "dream-fields-paper").model == "starter-clip"
     for method in METHODS.values():
         assert PRESETS[method.preset].config.run.method == method.name and BY_NAME[method.model].kind == method.kind
 
@@ -132,8 +132,8 @@ def test_generate_writes_a_dream_fields_prop(clip, tmp_path):
     for setting in (*QUICK, "render.coarse_resolution=0", "clip.crops=2", "mesh.threshold=0.5"):
         arguments += ["--set", setting]
     assert main(arguments) == 0
-    told = out.read_bytes()
-    assert b'"method":"dream-fields"' in told.replace(b" ", b"") and str(clip).encode() in told
+    data = out.read_bytes()
+    assert b'"method":"dream-fields"' in data.replace(b" ", b"") and str(clip).encode() in data
 
 
 @pytest.mark.parametrize("name,damage,word", [

@@ -46,10 +46,10 @@ def test_grid_of_samples_with_provenance(model, tmp_path, capsys):
         4,
     )
     assert call(*words) == 0
-    picture = Image.open(out)
-    assert picture.size == (34, 34) and picture.mode == "RGB"
-    assert picture.text["prompt"] == "A red mushroom, back view" and picture.text["seed"] == "4"
-    first = np.asarray(picture)
+    grid = Image.open(out)
+    assert grid.size == (34, 34) and grid.mode == "RGB"
+    assert grid.text["prompt"] == "A red mushroom, back view" and grid.text["seed"] == "4"
+    first = np.asarray(grid)
     assert call(*words) == 0
     assert np.array_equal(first, np.asarray(Image.open(out)))
     assert "wrote" in capsys.readouterr().out

@@ -73,8 +73,8 @@ def flag() -> Mesh:
     vertices = np.array([[-1, 0, 0], [1, 0, 0], [1, 0, 2], [-1, 0, 2]], np.float32)
     faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
     uv = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], np.float32)
-    picture = np.zeros((64, 64, 3), np.uint8)
-    picture[:32, :32], picture[:32, 32:], picture[32:, :32], picture[32:, 32:] = (
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:32, :32], image[:32, 32:], image[32:, :32], image[32:, 32:] = (
         (255, 0, 0),
         (0, 255, 0),
         (0, 0, 255),
@@ -86,15 +86,15 @@ def flag() -> Mesh:
         faces,
         np.full((4, 3), 0.5, np.float32),
         np.tile(np.float32([0, -1, 0]), (4, 1)),
-        Texture(picture, places),
+        Texture(image, places),
     )
 
 
 def glb_part(path: Path, view: int) -> bytes:
     data = path.read_bytes()
     (length,) = struct.unpack_from("<I", data, 12)
-    told = json.loads(data[20 : 20 + length])["bufferViews"][view]
-    return data[28 + length :][told["byteOffset"] : told["byteOffset"] + told["byteLength"]]
+    buffer_view = json.loads(data[20 : 20 + length])["bufferViews"][view]
+    return data[28 + length :][buffer_view["byteOffset"] : buffer_view["byteOffset"] + buffer_view["byteLength"]]
 
 
 def test_textured_glb_passes_the_khronos_validator(mesh: Mesh, files: dict[str, Path]) -> None:
@@ -110,8 +110,8 @@ def test_textured_glb_passes_the_khronos_validator(mesh: Mesh, files: dict[str, 
     report = json.loads(done.stdout)
     assert report["issues"]["messages"] == [], report["issues"]
     assert report["info"]["totalTriangleCount"] == len(mesh.faces)
-    (picture,) = [one["image"] for one in report["info"]["resources"] if "image" in one]
-    assert (picture["width"], picture["height"], picture["format"], picture["bits"]) == (SIZE, SIZE, "rgb", 8)
+    (image,) = [one["image"] for one in report["info"]["resources"] if "image" in one]
+    assert (image["width"], image["height"], image["format"], image["bits"]) == (SIZE, SIZE, "rgb", 8)
 
 
 def test_textured_glb_has_no_vertex_colors(mesh: Mesh, files: dict[str, Path]) -> None:
@@ -125,8 +125,8 @@ def test_textured_glb_has_no_vertex_colors(mesh: Mesh, files: dict[str, Path]) -
         0,
         ROUGHNESS,
     ) and "metallicRoughnessTexture" not in surface
-    with Image.open(io.BytesIO(glb_part(files[".glb"], document["images"][0]["bufferView"]))) as picture:
-        assert np.array_equal(np.asarray(picture), mesh.texture.image), "display sRGB without conversion"
+    with Image.open(io.BytesIO(glb_part(files[".glb"], document["images"][0]["bufferView"]))) as image:
+        assert np.array_equal(np.asarray(image), mesh.texture.image), "display sRGB without conversion"
 
 
 def test_only_seams_split_vertices(mesh: Mesh, files: dict[str, Path]) -> None:
@@ -148,8 +148,8 @@ def test_v_direction_by_hand(tmp_path: Path) -> None:
     rows = obj.read_text().splitlines()
     assert [row for row in rows if row.startswith("vt ")] == ["vt 0 0", "vt 1 0", "vt 1 1", "vt 0 1"]
     assert [row for row in rows if row.startswith("f ")] == ["f 1/1/1 2/2/2 3/3/3", "f 1/1/1 3/3/3 4/4/4"]
-    with Image.open(tmp_path / "flag_albedo.png") as picture:
-        assert [picture.getpixel(at) for at in ((0, 0), (63, 0), (0, 63), (63, 63))] == [
+    with Image.open(tmp_path / "flag_albedo.png") as image:
+        assert [image.getpixel(at) for at in ((0, 0), (63, 0), (0, 63), (63, 63))] == [
             (255, 0, 0),
             (0, 255, 0),
             (0, 0, 255),
@@ -157,9 +157,9 @@ def test_v_direction_by_hand(tmp_path: Path) -> None:
         ]
 
 
-def looked_up(picture: Image.Image, uv: np.ndarray) -> np.ndarray:
+def looked_up(image: Image.Image, uv: np.ndarray) -> np.ndarray:
     """Nearest texels of an image at UVs with v from the bottom, as in trimesh."""
-    pixels = np.asarray(picture.convert("RGB"), np.float64) / 255.0
+    pixels = np.asarray(image.convert("RGB"), np.float64) / 255.0
     column, row = (uv * [1, -1] + [0, 1]).clip(0, 0.999999).T
     return pixels[(row * len(pixels)).astype(int), (column * len(pixels)).astype(int)]
 
@@ -169,8 +169,8 @@ def test_trimesh_reads_the_texture_colors(made: tuple[Mesh, MeshReport], files: 
     """At each vertex of the loaded file, to 0.03 of 1: a texel of the 0.84 wide prop is 0.01."""
     loaded = trimesh.load(files[suffix], process=False, force="mesh")
     material = loaded.visual.material
-    picture = material.baseColorTexture if suffix == ".glb" else material.image
-    shown = looked_up(picture, np.asarray(loaded.visual.uv))
+    image = material.baseColorTexture if suffix == ".glb" else material.image
+    shown = looked_up(image, np.asarray(loaded.visual.uv))
     points = loaded.vertices if suffix == ".obj" else loaded.vertices[:, [0, 2, 1]] * [1, -1, 1]
     assert np.abs(shown - color_at(np.asarray(points), made[1])).max() < 0.03
     assert len(loaded.faces) == len(made[0].faces)
@@ -270,9 +270,9 @@ def test_blender_renders_the_texture_as_vertex_colors(
 # --- the mesh file
 
 
-def png_of(picture: np.ndarray) -> bytes:
+def png_of(image: np.ndarray) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="PNG")
+    Image.fromarray(image).save(stream, format="PNG")
     return stream.getvalue()
 
 
@@ -323,20 +323,20 @@ def png_with(
 GOOD = png_with()
 BROKEN = {
     "uv that is no number": (changed(uv=np.full((4, 2), np.nan, np.float32)), "uv"),
-    "uv outside the picture": (changed(uv=np.full((4, 2), 1.5, np.float32)), "from 0 to 1"),
+    "uv outside the image": (changed(uv=np.full((4, 2), 1.5, np.float32)), "from 0 to 1"),
     "uv of three numbers": (changed(uv=np.zeros((4, 3), np.float32)), "uv"),
     "corners of another mesh": (changed(corners=np.zeros((3, 3), np.int32)), "corners"),
     "a corner beyond the places": (changed(corners=np.full((2, 3), 4, np.int32)), "coordinate 4 of 4"),
     "a corner before them": (changed(corners=np.full((2, 3), -1, np.int32)), "coordinate"),
-    "no picture": (changed(png=b""), "not a PNG"),
-    "a picture that is no bytes": (changed(png="text"), "not a PNG"),
+    "no image": (changed(png=b""), "not a PNG"),
+    "an image that is no bytes": (changed(png="text"), "not a PNG"),
     "a JPEG": (changed(png=b"\xff\xd8\xff\xe0" * 20), "not a PNG"),
-    "half a picture": (changed(png=GOOD[: len(GOOD) // 2]), "ends inside"),
+    "half an image": (changed(png=GOOD[: len(GOOD) // 2]), "ends inside"),
     "no end": (changed(png=GOOD[:-12]), "IEND"),
     "more after its end": (changed(png=GOOD + chunk(b"IDAT", b"")), "order"),
     "another chunk": (changed(png=png_with(extra=chunk(b"tEXt", b"a\0b"))), "order"),
     "a wrong checksum": (changed(png=GOOD.replace(b"IEND\xaeB`\x82", b"IEND\xaeB`\x83")), "checksum"),
-    "a small picture": (changed(png=png_with(16, 16)), "16 x 16"),
+    "a small image": (changed(png=png_with(16, 16)), "16 x 16"),
     "a bomb": (changed(png=png_with(100_000, 100_000)), "64 to 4096"),
     "no square": (changed(png=png_with(64, 128)), "64 x 128"),
     "with alpha": (changed(png=png_with(form=(8, 6, 0, 0, 0))), "8-bit RGB"),
@@ -359,8 +359,8 @@ def test_bad_texture_in_a_mesh_file_is_refused(fault: str) -> None:
 @given(st.integers(64, 130), st.integers(0, 2**32 - 1))
 @settings(max_examples=20, deadline=None)
 def test_square_pngs_by_pillow_are_accepted(size: int, seed: int) -> None:
-    picture = np.random.default_rng(seed).integers(0, 256, (size, size, 3)).astype(np.uint8)
-    assert check_square_png(png_of(picture), 64, 4096) == size
+    image = np.random.default_rng(seed).integers(0, 256, (size, size, 3)).astype(np.uint8)
+    assert check_square_png(png_of(image), 64, 4096) == size
 
 
 FLAG = encode_mesh(on_its_way(flag()))
@@ -377,8 +377,8 @@ def test_flipped_byte_is_a_mesh_or_a_protocol_error(data: st.DataObject) -> None
         return
     if found.texture is not None:
         assert found.texture.corners.max() < len(found.texture.uv)
-        with Image.open(io.BytesIO(found.texture.png)) as picture:
-            assert picture.size == (64, 64)
+        with Image.open(io.BytesIO(found.texture.png)) as image:
+            assert image.size == (64, 64)
 
 
 def test_flag_texture_orientation() -> None:

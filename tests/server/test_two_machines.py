@@ -98,10 +98,10 @@ def test_second_machine_pairs_disconnects_and_fetches(
         string = next(word for word in said.split() if word.startswith("dreamwright://"))
         assert parse_connection_string(string).address == f"tcp://{SERVER}:47630"
 
-        stranger = artist("stranger", f"tcp://{SERVER}:47630")
-        told = stranger.facts()
+        unauthorized = artist("unauthorized", f"tcp://{SERVER}:47630")
+        told = unauthorized.facts()
         assert told["link"] == "unauthorized" and "requires an encrypted connection" in told["reason"]
-        assert stranger.end() == 0
+        assert unauthorized.end() == 0
 
         first = artist("pair", string)
         told = first.facts()

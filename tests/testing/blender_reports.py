@@ -22,7 +22,7 @@ class WindowRun(NamedTuple):
     """Result of one run with a window."""
 
     report: dict[str, Any]
-    folder: Path  # of the pictures it took
+    folder: Path  # folder of its screenshots
     printed: str
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 COMMIT = "c" * 40
-FRIEND, STRANGER = "hf_friend", "hf_stranger"  # tokens: only the first one's account has accepted the licenses
+# Only the account of the first token has accepted the licenses.
+LICENSED_TOKEN, UNLICENSED_TOKEN = "hf_friend", "hf_stranger"
 
 # Python imports this before anything else in every process of a command; addresses other than loopback fail as well.
 REFUSE_SOCKETS = """
@@ -120,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(self._tree(repository) if api[2] == "tree" else self._info(name, repository))
         assert content
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if repository.gated and token != FRIEND:
+        if repository.gated and token != LICENSED_TOKEN:
             return self._refuse(403 if token else 401, "GatedRepo", f"Access to model {name} is restricted.")
         if content[3] not in repository.files:
             return self._refuse(404, "EntryNotFound", "Entry not found")

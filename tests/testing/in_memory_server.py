@@ -57,8 +57,8 @@ class InMemoryRunner:
         self.killed.append(job)
 
     def reports(self) -> Iterator[Any]:
-        told, self.queued = self.queued, []
-        for report in told:
+        reports, self.queued = self.queued, []
+        for report in reports:
             if isinstance(report, (JobFinished, WorkerExited)):
                 for device, job in list(self.at_work.items()):
                     if job.job == report.job:

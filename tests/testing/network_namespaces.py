@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-SERVER, ARTIST = "10.77.0.1", "10.77.0.2"
+SERVER, CLIENT = "10.77.0.1", "10.77.0.2"
 
 
 class NetworkNamespace:
@@ -64,13 +64,13 @@ def two_networks() -> Iterator[tuple[NetworkNamespace, NetworkNamespace]]:
     try:
         made.append(NetworkNamespace("unshare", "--user", "--map-root-user", "--net"))
         made.append(NetworkNamespace(*made[0].command("unshare", "--net"), beside=made[0].holder.pid))
-        server, artist = made
-        server.ip(f"link add cable type veth peer name cable netns {artist.holder.pid}")
-        for machine, address in ((server, SERVER), (artist, ARTIST)):
+        server, client = made
+        server.ip(f"link add cable type veth peer name cable netns {client.holder.pid}")
+        for machine, address in ((server, SERVER), (client, CLIENT)):
             machine.ip("link set lo up")
             machine.ip(f"addr add {address}/24 dev cable")
             machine.ip("link set cable up")
-        yield server, artist
+        yield server, client
     finally:
         for machine in reversed(made):
             machine.end()

@@ -92,7 +92,7 @@ def one_rank(
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
-    told: dict[str, Any] = {"events": [], "error": ""}
+    record: dict[str, Any] = {"events": [], "error": ""}
     begun = time.monotonic()
     try:
         with process_group(torch.device("cpu"), options.get("timeout", 60.0)) as group:
@@ -104,16 +104,16 @@ def one_rank(
             if fault and fault[2] == rank:
                 run.scene.guidance = InjectedFault(run.scene.guidance, *fault[:2])
             for event in run:
-                told["events"].append(described(event))
+                record["events"].append(described(event))
                 if isinstance(event, Checkpoint):
                     write_checkpoint(folder / "work", job, event.state)
                 if isinstance(event, StepCompleted) and options.get("stop") == (event.step, rank):
                     stopped.append(True)
             save_file({k: v.contiguous() for k, v in run.scene.state().tensors.items()}, folder / f"{rank}.safetensors")
     except DreamwrightError as error:
-        told["error"] = f"{type(error).__name__}: {error}"
-    told["seconds"] = time.monotonic() - begun
-    (folder / f"{rank}.json").write_text(json.dumps(told))
+        record["error"] = f"{type(error).__name__}: {error}"
+    record["seconds"] = time.monotonic() - begun
+    (folder / f"{rank}.json").write_text(json.dumps(record))
 
 
 def described(event: Event) -> list[Any]:

@@ -61,8 +61,8 @@ class ScriptedRunner:
         self.killed.append(job)
 
     def reports(self):
-        told, self.queued = self.queued, []
-        for report in told:
+        reports, self.queued = self.queued, []
+        for report in reports:
             if isinstance(report, (JobFinished, local_runner.WorkerExited)):
                 self.free.append("cpu")
             is_numbered = isinstance(report, local_runner.WorkerExited) or report.attempt

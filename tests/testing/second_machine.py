@@ -28,9 +28,9 @@ def until(
     while not happened():
         if time.monotonic() > end:
             raise TimeoutError(f"{session.connection_state}: {session.reason}; {session.jobs}; {list(session.notices)}")
-        told = session.tick()
+        events = session.tick()
         if happenings is not None:
-            happenings += told
+            happenings += events
         time.sleep(0.01)
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     addons, package, folder, phase, address = sys.argv[1:]
     sys.path.insert(0, addons)
     session = importlib.import_module(f"{package}.session").Session(Path(folder))
-    if phase == "stranger":
+    if phase == "unauthorized":
         client = Client(address)
         client.connect()
         end = time.monotonic() + 20

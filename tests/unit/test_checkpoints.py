@@ -94,7 +94,7 @@ def test_checkpoint_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         read_checkpoint(tmp_path, job)
 
 
-@pytest.mark.parametrize("mistake", ["shape", "missing", "stranger"])
+@pytest.mark.parametrize("mistake", ["shape", "missing", "unknown key"])
 def test_optimizer_state_that_does_not_fit_is_refused(mistake: str, oracle: KnownImages) -> None:
     run = run_of(quick_config(), oracle)
     state = next(event.state for event in run if isinstance(event, Checkpoint))

@@ -45,7 +45,7 @@ def reference(folder):
     return loaded.eval(), transformers.CLIPTokenizer.from_pretrained(folder)
 
 
-def pictures(n: int, side: int, seed: int = 0) -> torch.Tensor:
+def random_images(n: int, side: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -63,7 +63,7 @@ def own_logits(reference, images: torch.Tensor, prompts: list[str]) -> torch.Ten
 
 
 def test_scores_are_logits_over_the_scale(model, reference):
-    images = pictures(3, SIDE)
+    images = random_images(3, SIDE)
     expected = own_logits(reference, images, PROMPTS) / reference[0].logit_scale.exp()
     # Both sides compute in float64; the bound is far above its rounding.
     assert torch.allclose(model.scores(images, PROMPTS), expected, atol=1e-6)
@@ -71,7 +71,7 @@ def test_scores_are_logits_over_the_scale(model, reference):
 
 
 def test_gradient_is_that_of_the_negative_score(model, reference):
-    images = pictures(2, SIDE, 1)
+    images = random_images(2, SIDE, 1)
     leaf = images.clone().requires_grad_()
     logits = own_logits(reference, leaf, [PROMPTS[0]])
     expected = torch.autograd.grad(-logits.sum() / reference[0].logit_scale.exp(), leaf)[0]
@@ -87,9 +87,13 @@ def test_gradient_is_that_of_the_negative_score(model, reference):
 
 
 def test_gradient_through_a_resize(model):
-    images, guidance, words = pictures(1, 20, 2), ClipGuidance(model, ClipConfig()), conditioned(model, PROMPTS[0], 1)
+    images, guidance, words = (
+        random_images(1, 20, 2),
+        ClipGuidance(model, ClipConfig()),
+        conditioned(model, PROMPTS[0], 1),
+    )
     gradient = guidance.gradient(images, None, words, torch.Generator(), 0.0).gradient
-    direction = pictures(1, 20, 3) - 0.5
+    direction = random_images(1, 20, 3) - 0.5
     step = 1e-5
     ahead, behind = (float(model.scores(images + s * direction, [PROMPTS[0]])) for s in (step, -step))
     # Central differences in float64 err by step^2 = 1e-10 and by rounding / step = 1e-11.
@@ -111,8 +115,8 @@ def test_preprocessing_equals_transformers(folder, model, height, width):
 def test_uncropped_white_view_is_the_plain_image(model):
     guidance = ClipGuidance(model, ClipConfig(crops=1, crop_share=1.0, backgrounds=False))
     assert isinstance(guidance, LayeredGuidance)
-    opacity = pictures(2, SIDE, 4)[:, :1]
-    color = pictures(2, SIDE, 5) * opacity
+    opacity = random_images(2, SIDE, 4)[:, :1]
+    color = random_images(2, SIDE, 5) * opacity
     words = conditioned(model, PROMPTS[1], 2)
     layers = guidance.layer_gradients(color, opacity, None, words, torch.Generator(), 0.0)
     plain = guidance.gradient(color + 1 - opacity, None, words, torch.Generator(), 0.0)
@@ -126,8 +130,8 @@ def test_uncropped_white_view_is_the_plain_image(model):
 
 def test_crops_have_own_backgrounds_and_scores_average(model):
     config = ClipConfig(crops=3, crop_share=SIDE / 40)
-    opacity = pictures(1, 40, 6)[:, :1]
-    color, words = pictures(1, 40, 7) * opacity, conditioned(model, PROMPTS[0], 1)
+    opacity = random_images(1, 40, 6)[:, :1]
+    color, words = random_images(1, 40, 7) * opacity, conditioned(model, PROMPTS[0], 1)
 
     def seen(generator):
         return ClipGuidance(model, config).layer_gradients(color, opacity, None, words, generator, 0.0)
@@ -141,16 +145,16 @@ def test_crops_have_own_backgrounds_and_scores_average(model):
     cosines = []
     for (top, left), background in zip(corners, behind, strict=True):
         cut = slice(top, top + SIDE), slice(left, left + SIDE)
-        picture = color[0][(slice(None), *cut)] + (1 - opacity[0][(slice(None), *cut)]) * background
-        cosines.append(float(model.scores(picture[None].clamp(0, 1), [PROMPTS[0]])))
+        composite = color[0][(slice(None), *cut)] + (1 - opacity[0][(slice(None), *cut)]) * background
+        cosines.append(float(model.scores(composite[None].clamp(0, 1), [PROMPTS[0]])))
     # A cosine is at most 1: a few roundings of 6e-8.
     assert first.scalars["cosine"] == pytest.approx(np.mean(cosines), abs=1e-6)
 
 
 def test_views_scored_separately_draw_the_same(model):
     guidance = ClipGuidance(model, ClipConfig(crops=2, crop_share=0.8))
-    opacity = pictures(3, 40, 8)[:, :1]
-    color = pictures(3, 40, 9) * opacity
+    opacity = random_images(3, 40, 8)[:, :1]
+    color = random_images(3, 40, 9) * opacity
     together = guidance.layer_gradients(
         color, opacity, None, conditioned(model, PROMPTS[0], 3), torch.Generator().manual_seed(1), 0.0
     )
@@ -161,7 +165,7 @@ def test_views_scored_separately_draw_the_same(model):
 
 
 def test_nan_image_is_an_error(model):
-    images = pictures(1, SIDE)
+    images = random_images(1, SIDE)
     images[0, 0, 0, 0] = math.nan
     with pytest.raises(RunError, match="NaN"):
         ClipGuidance(model, ClipConfig()).gradient(

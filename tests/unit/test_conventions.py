@@ -82,8 +82,8 @@ def test_bpy_and_zmq_imports_stay_in_their_packages() -> None:
     """The add-on imports neither torch nor the backend."""
     users = {p.relative_to(BACKEND).as_posix() for p in BACKEND.rglob("*.py") if "bpy" in imports_of(p)}
     assert users == {"cli/demo_scene.py"}
-    doors = {p.relative_to(BACKEND).as_posix() for p in BACKEND.rglob("*.py") if "zmq" in imports_of(p)}
-    assert doors == {
+    zmq_users = {p.relative_to(BACKEND).as_posix() for p in BACKEND.rglob("*.py") if "zmq" in imports_of(p)}
+    assert zmq_users == {
         "server/app.py",
         "server/transport/access_control.py",
         "server/transport/router_socket.py",
@@ -196,5 +196,5 @@ def test_readme_commands_and_ci_command() -> None:
     assert first.strip() == "bash setup.sh && .venv/bin/dreamwright demo --out demo"
     assert second.strip() == "bash tests/run.sh"
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("exec bash tests/run.sh")
-    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", readme):
-        assert (ROOT / picture).is_file(), picture
+    for image_path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", readme):
+        assert (ROOT / image_path).is_file(), image_path

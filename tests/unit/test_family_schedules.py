@@ -37,14 +37,14 @@ def test_noise_levels_equal_the_schedulers_add_noise(copy, case):
     steps = scheduler.config.num_train_timesteps
     x, eps = torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.0, 0.37, 1.0])
-    told = denoiser.model_timestep(t)
-    assert told.tolist() == [0, round(0.37 * (steps - 1)), steps - 1]
+    timesteps = denoiser.model_timestep(t)
+    assert timesteps.tolist() == [0, round(0.37 * (steps - 1)), steps - 1]
     alpha, sigma = (level.view(3, 1, 1, 1) for level in denoiser.alpha_sigma(t))
     if config.get("timestep_spacing") == "trailing":
         scheduler.set_timesteps(steps)  # these schedulers set their levels by the number of steps: here all
-    expected = scheduler.add_noise(x, eps, told)
+    expected = scheduler.add_noise(x, eps, timesteps)
     if kind.startswith("Euler"):  # in the coordinates x + sigma' eps, unlike the network's input
-        levels = torch.tensor([float(scheduler.sigmas[scheduler.timesteps.tolist().index(k)]) for k in told]).view(
+        levels = torch.tensor([float(scheduler.sigmas[scheduler.timesteps.tolist().index(k)]) for k in timesteps]).view(
             3, 1, 1, 1
         )
         expected = expected / (levels**2 + 1).sqrt()
@@ -68,11 +68,11 @@ def test_flow_levels_equal_the_schedulers_scale_noise(tmp_path, scheduling):
     x, eps = torch.randn(2, 3, 16, 2, 2, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.0, 0.37, 1.0])
     alpha, sigma = (level.view(3, 1, 1, 1) for level in denoiser.alpha_sigma(t))
-    told = denoiser.model_timestep(t)
+    timesteps = denoiser.model_timestep(t)
     listed = scheduler.timesteps[:1000].flip(0)
     chosen = listed[[0, 370, 999]]
     # Timesteps up to 1000 are rounded to 6e-5 in float32.
-    torch.testing.assert_close(told, chosen, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(timesteps, chosen, rtol=1e-5, atol=1e-3)
     # A few float32 roundings of levels and samples.
     torch.testing.assert_close(alpha * x + sigma * eps, scheduler.scale_noise(x, chosen, eps), rtol=1e-4, atol=1e-5)
     assert float(alpha[-1, 0, 0, 0]) == 0 and denoiser.prediction_type == "flow"

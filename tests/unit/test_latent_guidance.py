@@ -45,7 +45,7 @@ def gradient_of(denoiser: LatentDiffusion, image: torch.Tensor, config: Guidance
     return ScoreDistillation(denoiser, config).gradient(image, None, conditioning, seeded(3), 0.2).gradient
 
 
-def pictured(size: int, views: int = 2) -> torch.Tensor:
+def image_of(size: int, views: int = 2) -> torch.Tensor:
     return torch.rand(views, 3, size, size, generator=seeded(1))
 
 
@@ -55,14 +55,14 @@ def test_gradient_equals_autograd_in_float64(folders, name, size):
     """The gradient of w(t) (eps_hat - eps) . z(image) by autograd, with the diffusers classes in float64."""
     folder = folders[name]
     denoiser = load_denoiser(folder)
-    image = pictured(size)
+    image = image_of(size)
     ours = gradient_of(denoiser, image)
 
     guidance, draws = ScoreDistillation(denoiser, GUIDED), seeded(3)
     t = guidance.times(2, draws, 0.2)
     eps = torch.randn((2, denoiser.channels, 8, 8), generator=draws).double()
     alpha, sigma = (level.double().view(2, 1, 1, 1) for level in denoiser.alpha_sigma(t))
-    told = denoiser.model_timestep(t).repeat(2)
+    timesteps = denoiser.model_timestep(t).repeat(2)
     text = {
         key: tensor.double()
         for key, tensor in denoiser.embed(["a red mushroom", "a blue chair", "", ""]).tensors.items()
@@ -82,13 +82,13 @@ def test_gradient_equals_autograd_in_float64(folders, name, size):
             transformer = (
                 SD3Transformer2DModel.from_pretrained(folder / "transformer", low_cpu_mem_usage=False).double().eval()
             )
-            output = transformer(z_t, text["hidden"], text["pooled"], told.double()).sample
+            output = transformer(z_t, text["hidden"], text["pooled"], timesteps.double()).sample
             noise = z_t + (1 - sigma.repeat(2, 1, 1, 1)) * output
         else:
             unet = UNet2DConditionModel.from_pretrained(folder / "unet", low_cpu_mem_usage=False).double().eval()
             sizes = torch.tensor([[16.0, 16.0, 0.0, 0.0, 16.0, 16.0]] * 4, dtype=torch.float64)
             added = {"text_embeds": text["pooled"], "time_ids": sizes} if name == "sdxl" else None
-            output = unet(z_t, told, text["hidden"], added_cond_kwargs=added).sample
+            output = unet(z_t, timesteps, text["hidden"], added_cond_kwargs=added).sample
             v = alpha.repeat(2, 1, 1, 1) * output + sigma.repeat(2, 1, 1, 1) * z_t
             noise = v if name == "sd21" else output
         conditional, unconditional = noise.chunk(2)
@@ -146,7 +146,7 @@ def test_zero_terminal_snr_schedule_can_be_sampled(tmp_path):
         ancestral_sample(denoiser, denoiser.embed(["a"]), denoiser.embed([""]), 3.0, 4, seeded(0))
     ).all()
     certain = dataclasses.replace(GUIDED, t_min=1.0, t_max=1.0, t_max_end=1.0)
-    assert torch.isfinite(gradient_of(denoiser, pictured(16), certain)).all()
+    assert torch.isfinite(gradient_of(denoiser, image_of(16), certain)).all()
 
 
 def overflowing(tmp_path: Path, force_upcast: bool) -> Path:
@@ -167,21 +167,21 @@ def test_force_upcast_vae_runs_in_float32(tmp_path):
     path = overflowing(tmp_path, force_upcast=True)
     denoiser = load_denoiser(path, dtype=torch.float16)
     assert denoiser.vae.dtype == torch.float32 and denoiser.network.dtype == torch.float16
-    gradient = gradient_of(denoiser, pictured(16))
+    gradient = gradient_of(denoiser, image_of(16))
     assert torch.isfinite(gradient).all() and gradient.abs().max() > 0
     exact = load_denoiser(path)
     torch.testing.assert_close(
-        denoiser.encode(pictured(16) * 2 - 1, seeded(0)), exact.encode(pictured(16) * 2 - 1, seeded(0))
+        denoiser.encode(image_of(16) * 2 - 1, seeded(0)), exact.encode(image_of(16) * 2 - 1, seeded(0))
     )
-    assert functional.cosine_similarity(gradient.flatten(), gradient_of(exact, pictured(16)).flatten(), dim=0) > 0.99
+    assert functional.cosine_similarity(gradient.flatten(), gradient_of(exact, image_of(16)).flatten(), dim=0) > 0.99
 
 
 def test_unannounced_vae_overflow_is_an_error_with_advice(tmp_path):
     path = overflowing(tmp_path, force_upcast=False)
     with pytest.raises(RunError, match="VAE encoder returned NaN or infinity .*model.dtype to bfloat16 or float32"):
-        gradient_of(load_denoiser(path, dtype=torch.float16), pictured(16))
+        gradient_of(load_denoiser(path, dtype=torch.float16), image_of(16))
     wide = load_denoiser(path, dtype=torch.bfloat16)
-    assert wide.vae.dtype == torch.bfloat16 and torch.isfinite(gradient_of(wide, pictured(16))).all()
+    assert wide.vae.dtype == torch.bfloat16 and torch.isfinite(gradient_of(wide, image_of(16))).all()
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_float16_encoder_keeps_gradients_of_any_scale(published, omega):
     """The backward pass is linear, so a scale can be taken out before it and put back after it."""
     half = load_denoiser(published, dtype=torch.float16)
     assert half.vae.dtype == torch.float16
-    image = pictured(16)
+    image = image_of(16)
     config = dataclasses.replace(GUIDED, omega=omega)
     gradient, exact = gradient_of(half, image, config), gradient_of(load_denoiser(published), image, config)
     assert torch.isfinite(gradient).all()
@@ -215,8 +215,8 @@ def test_float16_encoder_keeps_gradients_of_any_scale(published, omega):
     [("sd15", "attention_slicing"), ("sdxl", "attention_slicing"), ("sd3", "vae_recompute"), ("sd15", "vae_recompute")],
 )
 def test_memory_options_do_not_change_the_gradient(folders, name, setting):
-    plain = gradient_of(load_denoiser(folders[name]), pictured(16))
-    saving = gradient_of(load_denoiser(folders[name], config=ModelConfig(**{setting: True})), pictured(16))
+    plain = gradient_of(load_denoiser(folders[name]), image_of(16))
+    saving = gradient_of(load_denoiser(folders[name], config=ModelConfig(**{setting: True})), image_of(16))
     # The same float32 sums in another order, through some tens of layers.
     torch.testing.assert_close(saving, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
 
@@ -225,13 +225,13 @@ def test_memory_options_do_not_change_the_gradient(folders, name, setting):
 @pytest.mark.parametrize("kind", ["blocks", "leaves"])
 def test_offloaded_network_computes_the_same(folders, name, kind, monkeypatch):
     """On a GPU the layers are copied from main memory. On a CPU only the copy calls are counted."""
-    plain = gradient_of(load_denoiser(folders[name]), pictured(16))
+    plain = gradient_of(load_denoiser(folders[name]), image_of(16))
     visits: list[int] = []
     onload = ModuleGroup.onload_
     monkeypatch.setattr(ModuleGroup, "onload_", lambda group: (visits.append(len(group.modules)), onload(group))[1])
     offloaded = load_denoiser(folders[name], config=ModelConfig(offload=kind))
     # The same operations in the same order are bitwise equal.
-    torch.testing.assert_close(gradient_of(offloaded, pictured(16)), plain, rtol=0, atol=0)
+    torch.testing.assert_close(gradient_of(offloaded, image_of(16)), plain, rtol=0, atol=0)
     assert len(visits) >= {"blocks": 2, "leaves": 10}[kind]
 
 
@@ -257,7 +257,7 @@ def kept_bytes(denoiser: LatentDiffusion, views: int) -> int:
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    x = pictured(16, views).requires_grad_(True)
+    x = image_of(16, views).requires_grad_(True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         z = denoiser.encode(x, seeded(0))
     assert z.requires_grad
@@ -270,7 +270,7 @@ def test_recomputation_keeps_few_activations(folders):
     assert kept_bytes(saving, 3) < 0.1 * kept_bytes(plain, 3)
     rows = []
     saving.vae.model.encoder.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
-    gradient_of(saving, pictured(16))
+    gradient_of(saving, image_of(16))
     assert rows == [1, 1, 1, 1]  # two views forwards, and again on the way back, one at a time
 
 
@@ -282,19 +282,19 @@ def test_tiling_changes_only_large_images(folders):
     assert not plain.vae.model.use_tiling and plain.image_size == 32 and plain.latent_size == 16
     runs = []
     tiled.vae.model.encoder.register_forward_pre_hook(lambda *_: runs.append(1))
-    ours, exact = gradient_of(tiled, pictured(32)), gradient_of(plain, pictured(32))
+    ours, exact = gradient_of(tiled, image_of(32)), gradient_of(plain, image_of(32))
     assert len(runs) > 1
     assert functional.cosine_similarity(ours.flatten(), exact.flatten(), dim=0) > 0.7
 
 
 def test_sdxl_gets_the_image_size(folders):
     denoiser = load_denoiser(folders["sdxl"], config=ModelConfig(image_size=24))
-    told = []
+    time_ids = []
     denoiser.network.register_forward_pre_hook(
-        lambda _, args, kwargs: told.append(kwargs["added_cond_kwargs"]["time_ids"]), with_kwargs=True
+        lambda _, args, kwargs: time_ids.append(kwargs["added_cond_kwargs"]["time_ids"]), with_kwargs=True
     )
-    gradient_of(denoiser, pictured(10))
-    assert told[0].tolist() == [[24.0, 24.0, 0.0, 0.0, 24.0, 24.0]] * 4
+    gradient_of(denoiser, image_of(10))
+    assert time_ids[0].tolist() == [[24.0, 24.0, 0.0, 0.0, 24.0, 24.0]] * 4
 
 
 @pytest.mark.parametrize(

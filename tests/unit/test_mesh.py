@@ -202,12 +202,12 @@ def test_report_has_the_render_error() -> None:
 
 
 def test_turntable_rows_are_color_and_textureless(built) -> None:
-    picture = np.asarray(turntable_image(built[0], azimuths=3, resolution=48)).astype(int)
-    assert picture.shape == (96, 144, 3)
-    assert (picture[2, 2] == picture[-2, -2]).all() and picture[2, 2].min() > 200  # light grey behind
-    upper, lower = picture[14, 24], picture[34, 24]
+    image = np.asarray(turntable_image(built[0], azimuths=3, resolution=48)).astype(int)
+    assert image.shape == (96, 144, 3)
+    assert (image[2, 2] == image[-2, -2]).all() and image[2, 2].min() > 200  # light grey behind
+    upper, lower = image[14, 24], image[34, 24]
     assert upper[0] > upper[2] + 40 and lower[2] > lower[0] + 40
-    grey = picture[48 + 24, 24]
+    grey = image[48 + 24, 24]
     assert np.ptp(grey) <= 1 and 60 < grey[0] < 250
     with pytest.raises(ConfigError, match="azimuths"):
         turntable_image(built[0], azimuths=0)

@@ -77,19 +77,19 @@ def test_sphere_silhouette_depth_and_normals() -> None:
     normals = vertex_normals(surface)
     position, rotation = camera(40.0, 25.0, 1.4)
     colors = surface.vertices + 0.5
-    picture = render_vertex_colors(surface.vertices, surface.faces, colors, normals, position, rotation, 0.9, 64)
+    rendering = render_vertex_colors(surface.vertices, surface.faces, colors, normals, position, rotation, 0.9, 64)
     directions = rays_of(position, rotation, 0.9, 64)
     along = -(directions @ position)
     miss = np.sqrt(1.4**2 - along**2)
     clear = np.abs(miss - 0.5) > 0.015
-    assert np.array_equal(picture.mask[clear], (miss < 0.5)[clear])
+    assert np.array_equal(rendering.mask[clear], (miss < 0.5)[clear])
     inner = miss < 0.45
     expected = along - np.sqrt(np.maximum(0.25 - miss**2, 0))
-    assert np.abs(picture.depth - expected)[inner].max() < 0.01
+    assert np.abs(rendering.depth - expected)[inner].max() < 0.01
     hit = position + expected[..., None] * directions
-    assert (np.einsum("hwc,hwc->hw", picture.normal, hit / 0.5)[inner] > 0.99).all()
-    assert np.abs(picture.color - (hit + 0.5))[inner].max() < 0.02  # colors are at the right pixels
-    assert (picture.color[~picture.mask] == 1.0).all()
+    assert (np.einsum("hwc,hwc->hw", rendering.normal, hit / 0.5)[inner] > 0.99).all()
+    assert np.abs(rendering.color - (hit + 0.5))[inner].max() < 0.02  # colors are at the right pixels
+    assert (rendering.color[~rendering.mask] == 1.0).all()
 
 
 def test_azimuth_90_looks_from_plus_x() -> None:

@@ -26,7 +26,7 @@ from tests.testing.primitive_meshes import cube, icosphere, two_balls
 LIT = Shading("shaded", 0.3, 0.7)
 
 
-def picture(
+def render_on_black(
     vertices: Tensor,
     faces: np.ndarray,
     colors: Tensor,
@@ -71,8 +71,8 @@ def test_antialiasing_equals_supersampling() -> None:
     """A ball in front of a bigger one: opacity and color against the numpy rasterizer at 16 x 16 samples a pixel."""
     vertices, faces, colors = two_balls()
     cameras = orbit_cameras([10.0, 100.0], 15.0, 1.9, 1.5)
-    got = picture(torch.from_numpy(vertices), faces, torch.from_numpy(colors), cameras, 48)
-    hard = picture(torch.from_numpy(vertices), faces, torch.from_numpy(colors), cameras, 48 * 16)
+    got = render_on_black(torch.from_numpy(vertices), faces, torch.from_numpy(colors), cameras, 48)
+    hard = render_on_black(torch.from_numpy(vertices), faces, torch.from_numpy(colors), cameras, 48 * 16)
     for view in range(2):
         fine = rasterize(vertices, faces, *numpy_camera(cameras, view), 48 * 16)
         coverage = fine.mask.reshape(48, 16, 48, 16).mean((1, 3))
@@ -108,7 +108,7 @@ def test_shading_is_eq_7_with_smooth_normals() -> None:
         wanted = shade(
             albedo, at[1], at[2], light.double().expand(len(albedo), 3), torch.tensor(0.3), torch.tensor(0.7)
         )
-        got = picture(torch.from_numpy(vertices), faces, torch.from_numpy(colors), cameras, 40, shading)
+        got = render_on_black(torch.from_numpy(vertices), faces, torch.from_numpy(colors), cameras, 40, shading)
         # Ambient and diffuse are float32.
         torch.testing.assert_close(got.image[0].permute(1, 2, 0)[torch.from_numpy(inner)], wanted, atol=1e-6, rtol=0)
 
@@ -132,7 +132,7 @@ def test_gradients_equal_central_differences(shading: Shading, crease: float) ->
     cameras = orbit_cameras([10.0, 100.0], 15.0, 1.9, 1.5)
 
     def functional(where: Tensor, what: Tensor) -> Tensor:
-        seen = picture(where, faces, what, cameras, 14, shading, 2, crease)
+        seen = render_on_black(where, faces, what, cameras, 14, shading, 2, crease)
         return (smooth_weights(2, 4, 14) * torch.cat([seen.image, seen.opacity], dim=1)).sum()
 
     gradients = torch.autograd.grad(functional(where, what), (where, what), allow_unused=True)
@@ -159,7 +159,7 @@ def test_area_gradient_equals_shoelace_formula() -> None:
         [[-0.55, 0.0, -0.42], [0.63, 0.0, -0.31], [0.07, 0.0, 0.58]], dtype=torch.float64, requires_grad=True
     )
     resolution = 96
-    seen = picture(vertices, np.array([[0, 1, 2]]), torch.ones(3, 3, dtype=torch.float64), cameras, resolution)
+    seen = render_on_black(vertices, np.array([[0, 1, 2]]), torch.ones(3, 3, dtype=torch.float64), cameras, resolution)
     area = seen.opacity.sum() * (2.0 / resolution) ** 2  # squared scene units at the triangle's distance
     gradient = torch.autograd.grad(area, vertices)[0].detach()
     x, z = vertices.detach()[:, 0], vertices.detach()[:, 2]
@@ -180,7 +180,7 @@ def test_ball_outline_gradient(subdivisions: int, tolerance: float) -> None:
     vertices, faces = icosphere(subdivisions, 0.45)
     growth = torch.ones((), dtype=torch.float64, requires_grad=True)
     cameras = orbit_cameras([25.0], 10.0, 1.9, 1.5)
-    seen = picture(
+    seen = render_on_black(
         torch.from_numpy(vertices) * growth, faces, torch.ones(len(vertices), 3, dtype=torch.float64), cameras, 96
     )
     area = seen.opacity.sum()
@@ -207,7 +207,7 @@ def test_occlusion_gradient_equals_supersampling(part: str) -> None:
     weights = smooth_weights(1, 3, resolution)[0]
     shift = torch.zeros((), dtype=torch.float64, requires_grad=True)
     where = torch.from_numpy(vertices) + shift * torch.from_numpy(moved)[:, None] * aside
-    seen = picture(where, faces, torch.from_numpy(colors), cameras, resolution, supersampling=2)
+    seen = render_on_black(where, faces, torch.from_numpy(colors), cameras, resolution, supersampling=2)
     gradient = float(torch.autograd.grad((weights * seen.image[0]).sum(), shift)[0])
 
     def measured(shift: float) -> float:
@@ -230,7 +230,7 @@ def test_hidden_surfaces_get_no_gradient() -> None:
     ).requires_grad_()  # away from a camera at -Y
     everything = np.concatenate([big_faces, faces + len(big)])
     colors = torch.rand(len(vertices), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    seen = picture(vertices, everything, colors, orbit_cameras([0.0], 0.0, 1.9, 1.5), 48)
+    seen = render_on_black(vertices, everything, colors, orbit_cameras([0.0], 0.0, 1.9, 1.5), 48)
     gradient = torch.autograd.grad((smooth_weights(1, 3, 48) * seen.image).sum(), vertices)[0]
     assert float(gradient[: len(big)].abs().max()) > 0.1 and float(gradient[len(big) :].abs().max()) == 0.0
 
@@ -239,7 +239,7 @@ def test_mesh_outside_the_view_renders_the_background() -> None:
     vertices, faces = icosphere(1, 0.3)
     cameras = orbit_cameras([0.0], 0.0, 1.9, 1.5)
     for away in ([0.0, -5.0, 0.0], [9.0, 0.0, 0.0]):
-        seen = picture(
+        seen = render_on_black(
             torch.from_numpy(vertices + away),
             faces,
             torch.ones(len(vertices), 3, dtype=torch.float64),
@@ -254,8 +254,8 @@ def test_views_render_independently() -> None:
     vertices, faces, colors = two_balls(2)
     cameras = orbit_cameras([0.0, 77.0, 210.0], 15.0, 1.9, 1.5)
     args = (torch.from_numpy(vertices), faces, torch.from_numpy(colors))
-    together = picture(*args, cameras, 24, LIT).image
-    alone = torch.cat([picture(*args, cameras[view : view + 1], 24, LIT).image for view in range(3)])
+    together = render_on_black(*args, cameras, 24, LIT).image
+    alone = torch.cat([render_on_black(*args, cameras[view : view + 1], 24, LIT).image for view in range(3)])
     # float64, summed in another order.
     torch.testing.assert_close(together, alone, atol=1e-12, rtol=0)
 

@@ -58,7 +58,7 @@ def ball(subdivisions: int = 3, shift: float = 0.0, size: float = 1.0, grey: flo
     return make_input_mesh(vertices + shift, faces, np.full(vertices.shape, grey))
 
 
-def egg_pictures(cameras: Cameras) -> torch.Tensor:
+def egg_images(cameras: Cameras) -> torch.Tensor:
     """An ellipsoid of half-axes 0.42, 0.42 and 0.5, red above and blue below, on black: (n, 3, SIZE, SIZE)."""
     vertices, faces = icosphere(3, 0.5)
     colors = torch.from_numpy(np.where(vertices[:, 2:] > 0, [0.9, 0.2, 0.1], [0.1, 0.3, 0.8])).float()
@@ -72,7 +72,7 @@ def egg_pictures(cameras: Cameras) -> torch.Tensor:
 
 @pytest.fixture
 def oracle() -> KnownImages:
-    return KnownImages(egg_pictures, SIZE)
+    return KnownImages(egg_images, SIZE)
 
 
 def mesh_trainer(

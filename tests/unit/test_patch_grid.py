@@ -43,7 +43,7 @@ def test_sampling_visits_all_grid_offsets() -> None:
 )
 def test_rolled_equals_torch_roll_per_image(size: int, seed: int, offsets: list[tuple[int, int]]) -> None:
     samples = torch.rand(len(offsets), 3, size, size + 1, generator=torch.Generator().manual_seed(seed))
-    wanted = torch.stack([picture.roll(offset, (1, 2)) for picture, offset in zip(samples, offsets, strict=True)])
+    wanted = torch.stack([sample.roll(offset, (1, 2)) for sample, offset in zip(samples, offsets, strict=True)])
     moved = rolled(samples, torch.tensor(offsets))
     assert torch.equal(moved, wanted) and torch.equal(rolled(moved, -torch.tensor(offsets)), samples)
 

@@ -16,7 +16,7 @@ from dreamwright.backend.rendering.renderer import Renderer
 from dreamwright.backend.rendering.sampling import sphere_interval
 from dreamwright.backend.rendering.shading import Shading, sample_shading, shade
 
-CLAY = Shading("textureless", 0.2, 0.8)
+TEXTURELESS = Shading("textureless", 0.2, 0.8)
 
 
 class Ball(Field):
@@ -39,7 +39,7 @@ class Ball(Field):
         return FieldSample(self.density(mu), rho, torch.nn.functional.normalize(mu, dim=1) if with_normals else None)
 
 
-def picture(
+def rendered(
     field: Field, shading: Shading = Shading(), config: RenderConfig = RenderConfig(samples=256), size: int = 48
 ):
     cameras = orbit_cameras([0.0], 0.0, 2.0, 1.5)
@@ -53,7 +53,7 @@ def test_ball_silhouette_area_and_depth() -> None:
     """Seen from d, a ball of radius r covers a disc of radius f r / sqrt(d^2 - r^2) image widths, its front is at d -
     r.
     """
-    rendering = picture(Ball())
+    rendering = rendered(Ball())
     radius = 1.5 * 0.4 / math.sqrt(4 - 0.16)
     # Pixel centers sample a disc with a radius of 14.5 pixels: the area errs by some pixels of 661.
     assert float(rendering.opacity.mean()) == pytest.approx(math.pi * radius**2, rel=0.02)
@@ -63,14 +63,14 @@ def test_ball_silhouette_area_and_depth() -> None:
 
 
 def test_empty_and_full_pixels() -> None:
-    image = picture(Ball()).image
+    image = rendered(Ball()).image
     torch.testing.assert_close(image[0, :, 0, 0], torch.full((3,), 0.5))
     # The ball's density leaves less than 0.2% of the background.
     torch.testing.assert_close(image[0, :, 24, 24], torch.tensor([0.8, 0.4, 0.2]), atol=2e-3, rtol=0)
 
 
 def test_textureless_ball_shading() -> None:
-    image = picture(Ball(), CLAY).image[0, 0]
+    image = rendered(Ball(), TEXTURELESS).image[0, 0]
     # The center of pixel (24, 24) is half a pixel off the axis.
     assert float(image[24, 24]) == pytest.approx(1.0, abs=0.02)
     assert float(image[24].max()) <= 1.0 and float(image[24, 9]) < 0.6
@@ -102,8 +102,8 @@ def test_orientation_loss_counts_back_facing_normals() -> None:
             sample = super().query(mu, with_normals)
             return FieldSample(sample.tau, sample.rho, -sample.normal)
 
-    assert float(picture(Ball(), CLAY).orientation) < 1e-3
-    assert float(picture(InsideOut(), CLAY).orientation) > 50
+    assert float(rendered(Ball(), TEXTURELESS).orientation) < 1e-3
+    assert float(rendered(InsideOut(), TEXTURELESS).orientation) > 50
 
 
 def test_rays_outside_the_bounding_sphere_have_no_samples() -> None:
@@ -114,7 +114,7 @@ def test_rays_outside_the_bounding_sphere_have_no_samples() -> None:
     assert (float(near[0]), float(far[0])) == pytest.approx((1.5, 2.5))
 
 
-@pytest.mark.parametrize("shading", [Shading(), CLAY], ids=["albedo", "textureless"])
+@pytest.mark.parametrize("shading", [Shading(), TEXTURELESS], ids=["albedo", "textureless"])
 def test_occupancy_masking_never_hides_a_surface(shading: Shading, generator: torch.Generator) -> None:
     config = FieldConfig(
         kind="voxels", bounding_radius=0.6, voxel_resolutions=(24,), density_activation="softplus",
@@ -212,7 +212,7 @@ def test_render_gradients_equal_finite_differences(generator: torch.Generator) -
         field.begin_step(0.0)
         background = torch.full((1, 36, 3), 0.2, dtype=torch.float64)
         lights = torch.tensor([[1.0, -2.0, 1.0]], dtype=torch.float64)
-        return (renderer.render(field, background, cameras, [CLAY], lights, 6).image * probe).sum()
+        return (renderer.render(field, background, cameras, [TEXTURELESS], lights, 6).image * probe).sum()
 
     torch.set_default_dtype(torch.float64)  # the renderer accumulates in the default dtype
     try:

@@ -57,7 +57,7 @@ def test_results_are_kept_and_reproducible(sampler, denoiser, tmp_path):
     assert not torch.equal(images[0], images[1]), "two seeds"
     again, same = load_result(folder, wanted)
     assert again == result and torch.equal(same, images)
-    assert torch.equal(run_sampler(spec, SETTINGS, denoiser, tmp_path / "anew", wanted)[1], images)
+    assert torch.equal(run_sampler(spec, SETTINGS, denoiser, tmp_path / "second", wanted)[1], images)
     assert load_result(folder, spec_fingerprint(spec, {"model": "another"})) is None
     assert load_result(folder, spec_fingerprint(replace(spec, omega=4.0), PLAN)) is None
 

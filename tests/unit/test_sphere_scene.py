@@ -178,14 +178,14 @@ def test_plain_loss_is_the_score_before_white(model: ImageTextModel) -> None:
         "shading.shaded_probability=0",
     )
     shape, twin = sphere_scene(model, *plain), sphere_scene(model, *plain)
-    told = shape.train_step()["cosine"]
+    cosine = shape.train_step()["cosine"]
     cameras = sample_cameras(twin.config.camera, 2, twin.streams["cameras"])
     views = [Shading()] * 2
     seen = render_mesh(
         twin.topology, twin.rest, twin.colors, torch.ones(2, 3), cameras, views, cameras.position, SIDE, 1
     )
     # A cosine is at most 1; float32 images in another order of operations.
-    assert told == pytest.approx(float(model.scores(seen.image, [PROMPT]).mean()), abs=1e-5)
+    assert cosine == pytest.approx(float(model.scores(seen.image, [PROMPT]).mean()), abs=1e-5)
 
 
 def test_score_gradient_reaches_visible_vertices(model: ImageTextModel) -> None:
@@ -214,13 +214,13 @@ def test_step_gradient_is_the_gradient_of_the_score(model: ImageTextModel) -> No
     )
     cameras, views = orbit_cameras([10, 130], 20.0, 1.9, 1.2), [Shading()] * 2
     drawn = StepViews(cameras, cameras.position, tuple(views), torch.full((2, 3), 0.3), torch.ones(2, dtype=torch.bool))
-    loss, told = shape._chunk_loss(shape.displacements(), shape.color_changes(), drawn)
+    loss, figures = shape._chunk_loss(shape.displacements(), shape.color_changes(), drawn)
     gradients = torch.autograd.grad(loss, (shape.vertex_offsets, shape.color_offsets))
     where, colors = shape.rest + shape.displacements(), shape.colors + shape.color_changes()
     seen = render_mesh(shape.topology, where, colors, torch.ones(2, 3), cameras, views, cameras.position, SIDE, 1)
     score = (model.embed_images(seen.image) @ model.embed_prompts([PROMPT]).T).mean()
     # A cosine is at most 1; float32 images in another order of operations.
-    assert told["cosine"] == pytest.approx(float(score.detach()), abs=1e-5)
+    assert figures["cosine"] == pytest.approx(float(score.detach()), abs=1e-5)
     for found, wanted in zip(
         gradients, torch.autograd.grad(-score, (shape.vertex_offsets, shape.color_offsets)), strict=True
     ):
@@ -253,9 +253,9 @@ def test_views_at_once_changes_rounding_only(model: ImageTextModel) -> None:
         sphere_scene(model, "run.views_per_step=3", "run.views_at_once=2"),
     )
     for _ in range(2):
-        told, told_in_parts = whole.train_step(), parts.train_step()
+        figures_whole, figures_parts = whole.train_step(), parts.train_step()
         # Means over three views in float32, in groups of two and one.
-        assert told == pytest.approx(told_in_parts, abs=1e-4)
+        assert figures_whole == pytest.approx(figures_parts, abs=1e-4)
     one, other = whole.vertex_offsets.detach(), parts.vertex_offsets.detach()
     # Adam divides by the gradient's size, so rounding of small entries is enlarged; 0.1% of the largest step is
     # allowed.
@@ -356,9 +356,9 @@ def test_generate_writes_prop_facts_and_turntable(
     assert (
         main(arguments(clip, out, "--previews", str(tmp_path / "previews"), "--seed", "3", "--negative", "blue")) == 0
     )
-    told = capsys.readouterr()
-    assert "320 triangles, 162 vertices, watertight" in told.out and "% of the faces folded over" in told.out
-    assert "clip-mesh has no use for a negative prompt" in told.err and "a sphere of 162 vertices" in told.err
+    output = capsys.readouterr()
+    assert "320 triangles, 162 vertices, watertight" in output.out and "% of the faces folded over" in output.out
+    assert "clip-mesh has no use for a negative prompt" in output.err and "a sphere of 162 vertices" in output.err
     assert (tmp_path / "previews" / "turntable.png").is_file() and (tmp_path / "previews" / "step-000003.png").is_file()
     written = out.read_bytes().replace(b" ", b"").replace(b'\\"', b'"')
     assert (b'"method":"clip-mesh"' if suffix == ".glb" else b'method:"clip-mesh"') in written

@@ -53,11 +53,11 @@ SIZE = 256
 @pytest.fixture(scope="module", params=FIELDS)
 def baked(request: pytest.FixtureRequest):
     distance, rho = FIELDS[request.param]
-    heard: list[float] = []
+    fractions: list[float] = []
     mesh, report = build_mesh(
-        AnalyticField(distance, rho), MeshConfig(resolution=64, triangles=2000, texture=SIZE), progress=heard.append
+        AnalyticField(distance, rho), MeshConfig(resolution=64, triangles=2000, texture=SIZE), progress=fractions.append
     )
-    return mesh, report, rho, heard
+    return mesh, report, rho, fractions
 
 
 def random_points(mesh: Mesh, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -150,23 +150,23 @@ def test_overlap_count_detects_an_overlap() -> None:
 
 def test_gaps_take_the_nearest_charts_color(baked) -> None:
     """Mip levels of half, a quarter and an eighth of the size have only colors of the field."""
-    mesh, _, _, heard = baked
+    mesh, _, _, fractions = baked
     owned = covered_texels(mesh.texture.unwrapping, SIZE).pixel
     gaps = np.setdiff1d(np.arange(SIZE * SIZE), owned)
-    picture = mesh.texture.image.reshape(-1, 3)
+    image = mesh.texture.image.reshape(-1, 3)
     assert len(gaps) > 100
-    colors = {tuple(color) for color in picture[owned].tolist()}
-    assert {tuple(color) for color in picture[gaps].tolist()} <= colors
-    assert picture.min() >= 0.04 * 255, "the field's darkest is 0.05; unfilled texels would be black"
-    assert heard == sorted(heard) and heard[-1] == 1.0
+    colors = {tuple(color) for color in image[owned].tolist()}
+    assert {tuple(color) for color in image[gaps].tolist()} <= colors
+    assert image.min() >= 0.04 * 255, "the field's darkest is 0.05; unfilled texels would be black"
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
 
 
 def test_filled_gaps_take_the_nearest_color() -> None:
-    picture = np.zeros((4, 4, 3), np.uint8)
-    picture[0, 0], picture[3, 3] = (200, 0, 0), (0, 0, 100)
-    filled = fill_gaps(picture, np.array([0, 15]))
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[0, 0], image[3, 3] = (200, 0, 0), (0, 0, 100)
+    filled = fill_gaps(image, np.array([0, 15]))
     assert filled[0, 1].tolist() == filled[1, 0].tolist() == [200, 0, 0] and filled[3, 2].tolist() == [0, 0, 100]
-    assert np.array_equal(fill_gaps(picture, np.zeros(0, dtype=int)), picture)
+    assert np.array_equal(fill_gaps(image, np.zeros(0, dtype=int)), image)
 
 
 def test_texels_and_lookups_by_hand() -> None:
@@ -180,9 +180,9 @@ def test_texels_and_lookups_by_hand() -> None:
     assert at[1] == pytest.approx([1 - 3 / 8 - 1 / 8, 3 / 8, 1 / 8]) and at[8] == pytest.approx(
         [1 - 1 / 8 - 5 / 8, 1 / 8, 5 / 8]
     )
-    picture = np.zeros((2, 2, 3), np.uint8)
-    picture[0, 1], picture[1, 0] = 255, 188
-    texture = Texture(picture, places)
+    image = np.zeros((2, 2, 3), np.uint8)
+    image[0, 1], image[1, 0] = 255, 188
+    texture = Texture(image, places)
     assert texture.linear_at(np.array([0.75, 0.25])) == pytest.approx([1, 1, 1]), "right, top"
     half = float(display_to_linear(np.array(188 / 255)))
     assert texture.linear_at(np.array([0.25, 0.75])) == pytest.approx([half] * 3), "left, bottom"
