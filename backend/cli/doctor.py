@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             advice = (
-                'only needed to train the starter: pip install "dreamwright[blender]"'
+                'only needed for dreamwright demo and to train the starter: pip install "dreamwright[blender]"'
                 if name == "bpy"
                 else f"pip install {name}"
             )

@@ -55,7 +55,7 @@ def _list() -> int:
     for model in local_models():
         print(f"{model.name}: {model.summary}")
         print(
-            f"    licence: {model.licence}; memory: about {number_text(model.memory_gb)} GB, "
+            f"    license: {model.license}; memory: about {number_text(model.memory_gb)} GB, "
             f"{number_text(model.text_encoder_gb)} GB while encoding the prompt"
         )
         print(f"    here: {model.folder}" if model.available else f"    not here: {model.how_to_get}")
@@ -114,7 +114,7 @@ def _fetch(model: Any, folder: Path, revision: str | None, bar: _DownloadBar) ->
     print(f"{model.name} is whole: {done.folder}")
     origin = f"served by {done.source.repo_id}{mirror}, revision {done.revision}{pinned}"
     print(f"{origin}; {done.received / 1e6:.1f} MB received")
-    print(f"licence: {model.licence}")
+    print(f"license: {model.license}")
 
 
 def _is_whole(model: Any, folder: Path, found: Path | None, revision: str | None, bar: _DownloadBar) -> bool:

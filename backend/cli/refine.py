@@ -32,7 +32,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "refine", help="move and color an existing mesh towards a prompt", description=__doc__
     )
-    parser.add_argument("mesh", type=Path, help="mesh file: .glb, .ply or .obj")
+    parser.add_argument("mesh", type=Path, help="mesh file: .glb, .gltf, .ply or .obj")
     parser.add_argument("prompt", help='what it should be, for example "a red mushroom"')
     parser.add_argument(
         "--out",
@@ -61,7 +61,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a setting that docs/user/refine-mesh.md lists, such as guidance.omega=10; the options above override it",
+        help="a setting that docs/user/settings.md marks for refine, such as guidance.omega=10; the options above override it",
     )
     add_run_arguments(parser)
     return parser

@@ -151,8 +151,8 @@ class FieldConfig:
     density_bias_on: Literal["density", "raw"] = setting(
         "raw",
         help=(
-            "raw: the blob is added before the activation, so that training can remove it. density: it is added to tau, "
-            "as eq 9 can be read; a chair's seat then stays filled."
+            "raw: the blob is added before the activation, so that training can remove it. density: it is added to "
+            "tau, as eq 9 can be read; a chair's seat then stays filled."
         ),
     )
     density_bias_fade_share: float = setting(
@@ -204,7 +204,7 @@ class BackgroundConfig:
         help="A plain random color instead. Field and background cannot hide each other's errors then.",
     )
     random_kind: Literal["color", "grey"] = setting(
-        "color", scenes=BACKED, duration=False, help="That color: any, or a grey."
+        "color", scenes=BACKED, duration=False, help="That color: any, or a gray."
     )
     random_min: float = setting(
         0.0,
@@ -213,10 +213,10 @@ class BackgroundConfig:
         at_most="random_max",
         scenes=BACKED,
         duration=False,
-        help="Smallest channel or grey level of it.",
+        help="Smallest channel or gray level of it.",
     )
     random_max: float = setting(
-        1.0, (0, 1), unit="display sRGB", scenes=BACKED, duration=False, help="Largest channel or grey level of it."
+        1.0, (0, 1), unit="display sRGB", scenes=BACKED, duration=False, help="Largest channel or gray level of it."
     )
     random_any_share: float = setting(
         0.0,
@@ -224,7 +224,7 @@ class BackgroundConfig:
         unit="share of the random colors",
         scenes=BACKED,
         duration=False,
-        help="Any color instead of a grey. Before greys alone, grey parts of a prop are lost.",
+        help="Any color instead of a gray. Before grays alone, gray parts of a prop are lost.",
     )
 
 

@@ -134,11 +134,11 @@ class SphereConfig:
         0.25,
         SHARE,
         unit="display sRGB",
-        zero="grey",
+        zero="gray",
         duration=False,
         help=(
-            "Standard deviation of the random vertex colors at the start. A model may take a grey sphere for one "
-            "without texture and leave it grey."
+            "Standard deviation of the random vertex colors at the start. A model may take a gray sphere for one "
+            "without texture and leave it gray."
         ),
     )
     color_noise_stiffness: float = setting(

@@ -77,7 +77,7 @@ DRAFT = Config(
         random_kind="grey",  # as in the starter's training images, where it is independent of the prop
         random_min=0.3,
         random_max=0.8,
-        # For grey parts, such as a lamp's pole: silhouette IoU of a black lamp 0.74 without, 0.79 with.
+        # For gray parts, such as a lamp's pole: silhouette IoU of a black lamp 0.74 without, 0.79 with.
         random_any_share=0.5,
     ),
     render=RenderConfig(
@@ -101,7 +101,7 @@ DRAFT = Config(
     regularizers=RegularizerConfig(
         orientation_start=0.0,
         orientation_end=0.0,
-        # Without it fog fills the sphere, which grey backgrounds do not penalize; 0.1 removes thin parts as well.
+        # Without it fog fills the sphere, which gray backgrounds do not penalize; 0.1 removes thin parts as well.
         opacity_start=0.008,
         opacity_end=0.002,
         opacity_share=0.6,

@@ -50,7 +50,7 @@ def plain_colors(draws: Tensor, config: BackgroundConfig) -> tuple[Tensor, Tenso
     """Random plain backgrounds (n, 3), display sRGB, and which views (n,) use one, from `draws` (n, 4) in [0, 1).
 
     The last draw decides: below random_probability the view uses one; below random_any_share of that it is any color;
-    otherwise it lies in [random_min, random_max] and is grey if `random_kind` is "grey".
+    otherwise it lies in [random_min, random_max] and is gray if `random_kind` is "grey".
     """
     ranged = config.random_min + (config.random_max - config.random_min) * draws[:, :3]
     if config.random_kind == "grey":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Build the mesh of a field: extracted, cleaned, decimated, colored, in metres with its origin at the base."""
+"""Build the mesh of a field: extracted, cleaned, decimated, colored, in meters with its origin at the base."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SMOOTHING_ITERATIONS = 4
 
 @dataclass(frozen=True)
 class Mesh:
-    """A prop in metres, Z up, front to -Y, origin at the middle of its base.
+    """A prop in meters, Z up, front to -Y, origin at the middle of its base.
 
     vertices (V, 3) float32, faces (F, 3) int32 counter-clockwise seen from outside, albedo (V, 3) float32 linear RGB
     in [0, 1], normals (V, 3) float32 unit, outwards. texture: the albedo as an image too, where one was asked for. The
@@ -74,8 +74,8 @@ class MeshReport:
     triangles_extracted: int  # before decimation
     watertight: bool
     euler_number: int  # 2 a part, less 2 a handle
-    volume: float  # cubic metres
-    scale: float  # metres a scene unit
+    volume: float  # cubic meters
+    scale: float  # meters a scene unit
     offset: tuple[float, float, float]  # placed = scale * scene + offset
     texture: int  # texels a side; 0 for a mesh without a texture
     error: MeshFieldError | None  # against the field's own renders; None when no views were given
@@ -114,7 +114,7 @@ def locate_grid(field: DensityField, config: MeshConfig) -> tuple[DensityGrid, f
 
 
 def to_object_frame(vertices: FloatArray, height_m: float) -> tuple[FloatArray, float, FloatArray]:
-    """Scale to `height_m` metres along Z, stand on z = 0, center in x and y: (vertices, scale, offset (3,))."""
+    """Scale to `height_m` meters along Z, stand on z = 0, center in x and y: (vertices, scale, offset (3,))."""
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     scale = height_m / float(high[2] - low[2])
     offset = -scale * np.array([0.5 * (low[0] + high[0]), 0.5 * (low[1] + high[1]), low[2]])

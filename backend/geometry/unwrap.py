@@ -47,7 +47,7 @@ def unwrap(vertices: FloatArray, faces: IntArray, size: int) -> Unwrapping:
 
     positions = np.asarray(vertices, dtype=np.float64)
     area = float(face_areas(Surface(positions, faces)).mean())
-    # xatlas drops faces below an absolute area: in metres a small prop would lose them all.
+    # xatlas drops faces below an absolute area: in meters a small prop would lose them all.
     positions = (positions - positions.mean(axis=0)) / max(np.sqrt(area), 1e-30)
     atlas, packing = xatlas.Atlas(), xatlas.PackOptions()
     packing.resolution, packing.padding, packing.bilinear = size, max(2, size // 256), True

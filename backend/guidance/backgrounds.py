@@ -49,7 +49,7 @@ def fourier_textures(white: Tensor) -> Tensor:
     size = white.shape[-1]
     shared = (white.sum(-3, keepdim=True) / math.sqrt(3) + white) / math.sqrt(2)
     amplitude = _frequencies(size, white).clamp(min=1 / size).pow(-DECAY)
-    amplitude[0, 0] = 0.0  # the mean is grey
+    amplitude[0, 0] = 0.0  # the mean is gray
     texture = torch.fft.ifft2(torch.fft.fft2(shared) * amplitude).real
     return torch.sigmoid(CONTRAST * texture / texture.std(dim=(-3, -2, -1), keepdim=True).clamp(min=1e-8))
 

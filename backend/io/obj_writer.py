@@ -24,7 +24,7 @@ OWNER_KEY = "Source"  # of the PNG text entry that names the .obj
 
 
 def obj_bytes(mesh: Mesh, provenance: Mapping[str, Any]) -> bytes:
-    """Text OBJ: "v x y z r g b" (display sRGB in [0, 1]), "vn", "f a//a b//b c//c", Z up, metres; no texture."""
+    """Text OBJ: "v x y z r g b" (display sRGB in [0, 1]), "vn", "f a//a b//b c//c", Z up, meters; no texture."""
     lines = [f"# {line}" for line in [MADE_BY, *provenance_lines(provenance)]]
     lines.append(f"o {json.dumps(object_name(provenance))[1:-1]}")
     colors = linear_to_display(mesh.albedo.astype(np.float64))

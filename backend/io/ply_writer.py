@@ -14,7 +14,7 @@ from .provenance import MADE_BY, provenance_lines
 
 
 def ply_bytes(mesh: Mesh, provenance: Mapping[str, Any]) -> bytes:
-    """Binary little-endian PLY: x y z, float nx ny nz, uchar red green blue (display sRGB), Z up, metres.
+    """Binary little-endian PLY: x y z, float nx ny nz, uchar red green blue (display sRGB), Z up, meters.
 
     Positions are float, or double where the mesh has float64 vertices.
     """

@@ -15,8 +15,8 @@ from .rasterize import orbit_axes, rasterize
 FOCAL = 2.0  # image widths: a long lens, so that props keep their proportions
 AMBIENT, DIFFUSE = 0.35, 0.75  # of linear albedo
 LIGHT = np.array([-0.45, 0.55, 0.7])  # towards the light in the camera's right, up, back: over the left shoulder
-PLAIN = 0.6  # linear grey of the textureless row
-BACKGROUND = 0.85  # linear grey behind the mesh
+PLAIN = 0.6  # linear gray of the textureless row
+BACKGROUND = 0.85  # linear gray behind the mesh
 SUPERSAMPLING = 2
 
 

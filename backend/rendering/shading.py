@@ -17,7 +17,7 @@ ShadingKind = Literal["albedo", "shaded", "textureless"]
 
 @dataclass(frozen=True)
 class Shading:
-    """How one view is lit: ambient is l_a, diffuse is l_rho, both grey; "textureless" also sets rho = 1."""
+    """How one view is lit: ambient is l_a, diffuse is l_rho, both gray; "textureless" also sets rho = 1."""
 
     kind: ShadingKind = "albedo"
     ambient: float = 1.0
@@ -40,7 +40,7 @@ def sample_shading(config: ShadingConfig, progress: float, generator: torch.Gene
 def shade(rho: Tensor, normal: Tensor, mu: Tensor, light: Tensor, ambient: Tensor, diffuse: Tensor) -> Tensor:
     """c = rho o (l_rho max(0, n.(l - mu) / |l - mu|) + l_a) (eq 7).
 
-    rho, normal, mu and light (m, 3); ambient and diffuse (m, 1) grey. Returns (m, 3).
+    rho, normal, mu and light (m, 3); ambient and diffuse (m, 1) gray. Returns (m, 3).
     """
     toward = functional.normalize(light - mu, dim=-1)
     lambert = (normal * toward).sum(dim=-1, keepdim=True).clamp(min=0)

@@ -176,11 +176,11 @@ class FieldScene(OptimizedScene):
     # --- views of the field as it is
 
     @torch.no_grad()
-    def view(self, cameras: Cameras, shadings: Sequence[Shading], resolution: int, grey: float = 0.75) -> Rendering:
-        """Deterministic renderings before a grey background, the light beside the camera."""
+    def view(self, cameras: Cameras, shadings: Sequence[Shading], resolution: int, gray: float = 0.75) -> Rendering:
+        """Deterministic renderings before a gray background, the light beside the camera."""
         self.field.begin_step(self.progress)
         placed = cameras.to(self.device)
-        colors = torch.full((len(cameras), resolution**2, 3), grey, device=self.device)
+        colors = torch.full((len(cameras), resolution**2, 3), gray, device=self.device)
         return self.renderer.render(self.field, colors, placed, shadings, camera_lights(placed), resolution)
 
     def orbit(
@@ -277,7 +277,7 @@ class FieldScene(OptimizedScene):
         """The field's surface, see `Scene.to_mesh`. Raises OutOfMemoryError with advice."""
 
         def albedo(cameras: Cameras) -> tuple[Tensor, Tensor]:
-            seen = self.view(cameras, [Shading()] * len(cameras), 64, grey=1.0)
+            seen = self.view(cameras, [Shading()] * len(cameras), 64, gray=1.0)
             return seen.image, seen.opacity
 
         self.field.begin_step(self.progress)

@@ -240,11 +240,11 @@ class MeshScene(OptimizedScene):
     def orbit(
         self, azimuths: Sequence[float], shading: Shading, resolution: int, elevation: float = ORBIT_ELEVATION
     ) -> MeshRendering:
-        """The mesh from upright cameras around it (degrees), before grey, the light beside the camera."""
+        """The mesh from upright cameras around it (degrees), before gray, the light beside the camera."""
         cameras = orbit_cameras(azimuths, elevation, ORBIT_DISTANCE, ORBIT_FOCAL).to(self.device)
-        grey, shadings = torch.full((len(cameras), 3), 0.75, device=self.device), [shading] * len(cameras)
+        gray, shadings = torch.full((len(cameras), 3), 0.75, device=self.device), [shading] * len(cameras)
         values = self.displacements(), self.color_changes()
-        return self._render(*values, grey, cameras, shadings, camera_lights(cameras), resolution)
+        return self._render(*values, gray, cameras, shadings, camera_lights(cameras), resolution)
 
     def preview(self) -> NDArray[np.uint8]:
         """See `Scene.preview`."""

@@ -112,7 +112,7 @@ class SphereScene(MeshScene):
     def to_mesh(
         self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False
     ) -> tuple[Mesh, MeshReport]:
-        """The sphere as it is, in metres and standing on its base; made at once.
+        """The sphere as it is, in meters and standing on its base; made at once.
 
         It has the sphere's faces, so it is always closed and a manifold; when it has turned inside out, all are
         flipped.

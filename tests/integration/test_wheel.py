@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("setuptools", minversion="77", reason="older ones do not read the licence of pyproject.toml")
+pytest.importorskip("setuptools", minversion="77", reason="older ones do not read the license of pyproject.toml")
 ROOT = Path(__file__).parents[2]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "backend", "shared")
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"

@@ -84,7 +84,7 @@ def test_registry_entries_are_complete():
         BY_NAME
     )
     for model in MODELS[1:]:
-        assert model.licence and model.memory_gb > 0 and model.text_encoder_gb > 0
+        assert model.license and model.memory_gb > 0 and model.text_encoder_gb > 0
         assert (model.download_gb > 0) == bool(model.sources) and bool(model.sources) != (model.name in PACKAGED)
         for home in model.sources:
             assert re.fullmatch(r"[\w.-]+/[\w.-]+", home.repo_id) and (
@@ -102,8 +102,8 @@ def test_models_page_matches_the_registry():
     rows = {cells[1].strip("` "): [cell.strip() for cell in cells[3:-1]] for cells in table}
     assert list(rows) == list(BY_NAME)
     for model in MODELS:
-        licence, gate, memory, text, size = rows[model.name]
-        assert model.licence.startswith(licence) and gate == ("yes" if model.gated else "no")
+        license, gate, memory, text, size = rows[model.name]
+        assert model.license.startswith(license) and gate == ("yes" if model.gated else "no")
         assert [memory, text] == [f"{model.memory_gb:g} GB", f"{model.text_encoder_gb:g} GB"]
         assert size == (f"{model.download_gb:g} GB" if model.sources else "none")
     assert all(pipeline in page for pipeline in BY_PIPELINE)

@@ -18,7 +18,7 @@ from dreamwright.shared.errors import RequestError
 from .authorized_keys import LOCAL
 from .zap_authenticator import ZapAuthenticator
 
-NOT_ADMITTED = "this server does not accept your key any more; ask who runs it"
+NOT_ADMITTED = "this server does not accept your key any more; ask its administrator to allow it again"
 
 
 @dataclass(frozen=True)
