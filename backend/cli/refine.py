@@ -61,7 +61,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a setting that docs/user/settings.md marks for refine, such as guidance.omega=10; the options above override it",
+        help="a setting that docs/user/settings.md marks for refine, such as guidance.omega=10; the options above win",
     )
     add_run_arguments(parser)
     return parser
