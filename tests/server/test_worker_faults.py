@@ -37,7 +37,7 @@ def fault_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultInje
     [
         ("segfault", "crashed", "SIGSEGV"),
         ("device", "device-fault", "illegal memory access"),
-        ("hang", "hang", "said nothing for 12 s while stepping"),
+        ("hang", "hang", "sent no heartbeat for 12 s while stepping"),
     ],
 )
 def test_crashed_or_hung_worker_is_replaced(

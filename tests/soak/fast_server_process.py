@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_LIMITER = """
 import runpy
 from dreamwright.backend.server.transport.connection_limiter import ConnectionLimiter
-ConnectionLimiter.look = lambda self: 0
+ConnectionLimiter.enforce = lambda self: 0
 runpy.run_module("tests.testing.fast_worker_server", run_name="__main__")
 """
 

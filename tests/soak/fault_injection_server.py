@@ -5,20 +5,17 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 from dreamwright.backend.server.app import Server
 from dreamwright.backend.server.policy import Policy
-from dreamwright.backend.server.workers import dispatcher, local_runner
+from dreamwright.backend.server.workers import attempt_tracker, local_runner
 from dreamwright.shared.client import Client
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.job_states import ENDED, JobState
@@ -67,17 +64,13 @@ class FaultInjectionServer:
         self.faults = folder / "faults.json"
         self.lives: dict[str, JobHistory] = {}
         self.tickets = 0
-        command = folder / "python"
         environment = {"DREAMWRIGHT_FAULTS": str(self.faults), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        named = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
-        command.write_text(f"#!/bin/sh\n{named} exec {shlex.quote(sys.executable)} -m tests.soak.faulty_worker\n")
-        command.chmod(0o755)
-        self._stack = mock.patch.object(local_runner, "sys", SimpleNamespace(executable=str(command)))
-        self._quiet = mock.patch.object(
-            dispatcher, "oom_kills", lambda: 0
-        )  # out-of-memory kills of other programs must not be attributed to these jobs
-        self._stack.start()
-        self._quiet.start()
+        # Workers are started with the environment of this process for as long as the server runs.
+        self._patches = ExitStack()
+        self._patches.enter_context(mock.patch.dict(os.environ, environment))
+        self._patches.enter_context(mock.patch.object(local_runner, "WORKER_MODULE", "tests.soak.faulty_worker"))
+        # Out-of-memory kills of other programs must not be attributed to these jobs.
+        self._patches.enter_context(mock.patch.object(attempt_tracker, "oom_kills", lambda: 0))
         self.server = Server("tcp://127.0.0.1:*", self.state, ("cpu",), policy=policy)
         self.client = Client(self.server.address)
         self.client.connect()
@@ -86,8 +79,7 @@ class FaultInjectionServer:
     def close(self) -> None:
         self.client.close()
         self.server.close()
-        self._quiet.stop()
-        self._stack.stop()
+        self._patches.close()
 
     def step(self, wait_s: float = 0.005) -> None:
         self.server.step(wait_s)

@@ -99,7 +99,7 @@ def main() -> int:
             if encrypt:
                 figures_of_mode["600 frames of 1 MB without a key"] = send_message(server, None, bytes(10**6), 600)
                 figures_of_mode["1000 frames of 60 kB with an unknown key"] = send_message(
-                    server, CurveCredentials(server.pair.public, generate_key_pair()), bytes(60_000), 1000
+                    server, CurveCredentials(server.server_keys.public, generate_key_pair()), bytes(60_000), 1000
                 )
             figures_of_mode["600 frames of 1 MB"] = send_message(server, credentials, bytes(10**6), 600)
             figures_of_mode["600 frames of 100 bytes"] = send_message(server, credentials, bytes(100), 600)

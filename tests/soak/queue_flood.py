@@ -65,7 +65,7 @@ def main() -> int:
         for name in [job for job, entry in in_memory_server.store.records.items() if entry.owner == "user7"][:30]:
             in_memory_server.request(CancelJob(name), "user7")
     figures["under load"] = requests_of_bob(in_memory_server)
-    figures["one server step"] = latency_ms(in_memory_server.service.work, 30)
+    figures["one server step"] = latency_ms(in_memory_server.service.step, 30)
     print(json.dumps(figures, indent=1))
     return 0
 

@@ -148,7 +148,7 @@ def compare_foreign_and_unknown_jobs(server: FastServerProcess, tries: int) -> d
         begun = time.perf_counter()
         connection.send(data)
         if not connection.poll(20_000):
-            raise TimeoutError("no answer")
+            raise TimeoutError("no reply within 20 s")
         return connection.recv(), time.perf_counter() - begun
 
     job = unpack(answer(anna, pack(submit_message("t", prompt="a blue chair"), 1))[0], 10**6)[1].job.job
@@ -179,7 +179,7 @@ def compare_foreign_and_unknown_jobs(server: FastServerProcess, tries: int) -> d
         "pairs of replies": tries * len(NAMING),
         "pairs that differ in a byte": differing,
         "median_ms of another user's job and of an unknown id": figures,
-        "share of pairs in which another user's job durations longer": round(slower, 3),
+        "share of pairs in which another user's job took longer": round(slower, 3),
         "an admin sees the job": [found.job for found in seen] == [job] and isinstance(pinned, JobReply),
     }
 
@@ -204,7 +204,7 @@ def main() -> int:
             ),
             "unknown key": measure_refusal(
                 server,
-                lambda: CurveCredentials(server.pair.public, generate_key_pair()),
+                lambda: CurveCredentials(server.server_keys.public, generate_key_pair()),
                 "does not know this computer's key yet",
                 tries,
             ),
