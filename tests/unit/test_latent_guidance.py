@@ -319,10 +319,10 @@ def test_sample_command_with_a_latent_model(folders, tmp_path, name, method):
         method,
     ]
     args = parser.parse_args(list(map(str, words)))
-    assert args.run(args) == 0
+    assert sample.run(args) == 0
     first = np.asarray(Image.open(out))
     assert first.shape == (16, 34, 3) and first.std() > 1
-    assert args.run(args) == 0
+    assert sample.run(args) == 0
     assert np.array_equal(first, np.asarray(Image.open(out)))
 
 
