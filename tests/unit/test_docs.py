@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documents: every link and every named file exists, and the site builds without a warning."""
+"""Documents: links, named files, commands and settings exist, and the site builds without a warning."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -12,12 +13,35 @@ from pathlib import Path
 
 import pytest
 
+from dreamwright.backend.cli.main import build_parser
+from dreamwright.backend.config.parsing import GUIDANCE_SCALE
+from dreamwright.backend.config.schema import Config
+from dreamwright.backend.config.setting import setting_fields
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAMED_FILE = re.compile(
     r"`((?:backend|shared|blender_addon|tests|tools|benchmarks|docs)/[\w./-]+\.(?:py|sh|md))(?:::[\w.]+)?`"
 )
+
+
+COMMAND = re.compile(r"^(?:RAY_AUTH_MODE=token |sudo -u \w+ )?(?:[\w./]*/)?dreamwright ((?!\.).+)$", re.MULTILINE)
+SETTING = re.compile(r"`([a-z]+)\.([a-z][a-z0-9_]*)(?:=[^`]*)?`")
+FILE_ENDINGS = {"py", "sh", "md", "json", "dwm", "glb", "ply", "obj", "png"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_and_settings_exist(page: Path) -> None:
+    """Every command in a shell block parses, and every `section.name` of a known section is a setting."""
+    text = page.read_text(encoding="utf-8")
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+        for command in COMMAND.findall(block):
+            build_parser().parse_args(shlex.split(command, comments=True))  # an unknown option ends in SystemExit
+    settings = {*setting_fields(Config), GUIDANCE_SCALE}
+    sections = {name.partition(".")[0] for name in settings}
+    named = {f"{section}.{key}" for section, key in SETTING.findall(text) if key not in FILE_ENDINGS}
+    assert {name for name in named if name.partition(".")[0] in sections} <= settings
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
