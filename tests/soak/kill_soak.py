@@ -153,6 +153,10 @@ class Soak:
             "mesh.threshold": "1.0",
             "run.max_restarts": "0",
             "run.preview_interval": "1000",
+            # An untrained model moves the field at random. Rates that fall with the number of steps bound the total
+            # motion, so that the field of a long run neither fills the bounding sphere nor becomes empty.
+            "optimizer.learning_rate": str(0.2 / self.steps),
+            "optimizer.final_rate": str(0.2 / self.steps),
         }
 
         def answered(reply: Any) -> None:
