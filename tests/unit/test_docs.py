@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documents: links, named files, commands and settings exist, and the site builds without a warning."""
+"""Documents: what they name exists, their tables agree with the server, and the site builds without a warning."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from dreamwright.backend.cli.main import build_parser
 from dreamwright.backend.config.parsing import GUIDANCE_SCALE
 from dreamwright.backend.config.schema import Config
 from dreamwright.backend.config.setting import setting_fields
+from dreamwright.backend.server.policy import policy_option, policy_settings
+from dreamwright.shared.failure_causes import FailureCause
+from dreamwright.shared.job_states import TRANSITIONS, JobState
+from dreamwright.shared.numbers import number_text
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -70,3 +74,31 @@ def test_site_builds_without_warnings(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "site" / "user" / "first-prop" / "index.html").is_file()
+
+
+def table_rows(page: str) -> list[list[str]]:
+    """Cells of all rows of a page's tables."""
+    lines = (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
+
+
+def test_states_causes_and_limits_are_those_of_the_server() -> None:
+    rows = table_rows("operator/jobs.md")
+    states = {state.value for state in JobState}
+    transitions = {(first, last) for first, to, *_ in rows if first in states for last in re.split(", (?:then )?", to)}
+    allowed = {(old.value, new.value) for old, following in TRANSITIONS.items() for new in following}
+    # "running: cancelling, then cancelled" is one row for two transitions.
+    assert transitions == (allowed - {("cancelling", "cancelled")}) | {("running", "cancelled")}
+    causes = {cause for row in rows for cause in re.findall(r"^`([a-z-]+)`|, `([a-z-]+)`$", row[0])}
+    assert {"".join(cause) for cause in causes} == {cause.value for cause in FailureCause} - {""}
+    options = {policy_option(limit.key): number_text(limit.default) for limit in policy_settings()}
+    named = {option.strip("`"): row[1].split()[0] for row in rows for option in row[2:3] if option.startswith("`--")}
+    assert named and named.items() <= options.items()
+
+
+def test_metrics_exist() -> None:
+    source = (ROOT / "backend" / "server" / "monitoring" / "metrics.py").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "operator" / "operations.md").read_text(encoding="utf-8")
+    text += (ROOT / "docs" / "operator" / "examples" / "dreamwright_alerts.yml").read_text(encoding="utf-8")
+    names = set(re.findall(r"dreamwright_([a-z_]+?)(?:_total|_info)?\b(?!\.yml)", text)) - {"alerts"}
+    assert names and not {name for name in names if f'"{name}"' not in source and f'"dreamwright_{name}"' not in source}
