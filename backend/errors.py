@@ -31,7 +31,7 @@ class CheckpointError(DreamwrightError):
 
 
 class ExportError(DreamwrightError):
-    """A mesh or picture that cannot be written where or how it was asked for."""
+    """A mesh or image that cannot be written where or how it was asked for."""
 
 
 class RunError(DreamwrightError):

@@ -112,14 +112,14 @@ class Renderer(nn.Module):
             facing_away = (normal * directions[pixel]).sum(-1).clamp(min=0).square()
             orientation = orientation.index_add(0, view, weight[:, 0].detach() * facing_away)
 
-        def picture(values: Tensor) -> Tensor:
+        def as_images(values: Tensor) -> Tensor:
             return values.view(n, resolution, resolution, -1).permute(0, 3, 1, 2)  # (n, c, r, r)
 
         return Rendering(
-            picture(image),
-            picture(opacity),
-            picture(depth),
-            picture(totals[:, 3:]) if normal is not None else None,
+            as_images(image),
+            as_images(opacity),
+            as_images(depth),
+            as_images(totals[:, 3:]) if normal is not None else None,
             orientation,
             len(march.mu),
         )

@@ -29,52 +29,52 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def foreman(tmp_path: Path, clock: Clock) -> Iterator[LocalRunner]:
+def runner(tmp_path: Path, clock: Clock) -> Iterator[LocalRunner]:
     context = zmq.Context()
-    foreman = LocalRunner(context, ("cpu",), tmp_path / "logs", clock)
-    yield foreman
-    foreman.close(0.0)
+    runner = LocalRunner(context, ("cpu",), tmp_path / "logs", clock)
+    yield runner
+    runner.close(0.0)
     context.destroy(0)
 
 
-def starts(foreman: LocalRunner, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def starts(runner: LocalRunner, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     begun: list[str] = []
-    start = foreman._start
-    monkeypatch.setattr(foreman, "_start", lambda hand: (begun.append(hand.device), start(hand)))
+    start = runner._start
+    monkeypatch.setattr(runner, "_start", lambda hand: (begun.append(hand.device), start(hand)))
     return begun
 
 
 def test_workers_that_die_at_once_are_restarted_with_backoff(
-    foreman: LocalRunner, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    runner: LocalRunner, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
-    begun = starts(foreman, monkeypatch)
+    begun = starts(runner, monkeypatch)
     rests = []
     for _ in range(8):
         count, before = len(begun), clock.now
-        foreman.idle_devices()
+        runner.idle_devices()
         while len(begun) == count:
             clock.now += 0.5
-            foreman.idle_devices()
+            runner.idle_devices()
         rests.append(clock.now - before)
         end = time.monotonic() + 10
-        while not any(isinstance(report, WorkerExited) for report in foreman.reports()):
+        while not any(isinstance(report, WorkerExited) for report in runner.reports()):
             assert time.monotonic() < end
             time.sleep(0.002)
     assert rests == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, LONGEST_BACKOFF_S]
 
 
 def test_worker_that_cannot_start_leaves_the_server_running(
-    foreman: LocalRunner, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runner: LocalRunner, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its log cannot be opened, as on a full disk; a file in the way of the folder stands for it."""
     (tmp_path / "logs").write_text("in the way")
-    begun = starts(foreman, monkeypatch)
+    begun = starts(runner, monkeypatch)
     for _ in range(5):
-        assert foreman.idle_devices() == [] and list(foreman.reports()) == []
+        assert runner.idle_devices() == [] and list(runner.reports()) == []
     assert begun == ["cpu"]
     clock.now += 1.0
-    foreman.idle_devices()
+    runner.idle_devices()
     assert begun == ["cpu", "cpu"]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Broken messages get an answer each and end nothing: at the door, at the client, at the workers' port.
+"""Broken messages get an answer each and end nothing: at the server, the client and the worker port.
 
 `tests/soak/fuzz_server.py` does the same with 100,000 through a real server's encrypted door;
 docs/operator/reliability.md has its figures.
@@ -205,8 +205,8 @@ def test_largest_request_is_accepted_and_one_byte_more_refused(
 ) -> None:
     encrypted_server = EncryptedServer(tmp_path / "state", monkeypatch, encrypt=encrypt)
     try:
-        guest = encrypted_server.authorized_client("anna") if encrypt else encrypted_server.connect_client(None)
-        encrypted_server.wait_until(lambda: guest.state is ConnectionState.ONLINE)
+        client = encrypted_server.authorized_client("anna") if encrypt else encrypted_server.connect_client(None)
+        encrypted_server.wait_until(lambda: client.state is ConnectionState.ONLINE)
         answers: list[Any] = []
         largest = SubmitJob("t", "a", "", "m", "p", 0, {f"{n}": "x" * 1000 for n in range(64)})
         filled = SubmitJob(
@@ -219,7 +219,7 @@ def test_largest_request_is_accepted_and_one_byte_more_refused(
             {**largest.settings, "z": "x" * (limits.REQUEST_BYTES - len(pack(largest, 2**53)) - 909)},
         )
         assert limits.REQUEST_BYTES - 8 <= len(pack(filled, 2**53)) <= limits.REQUEST_BYTES
-        guest.request(filled, answers.append)
+        client.request(filled, answers.append)
         encrypted_server.wait_until(lambda: bool(answers))
         assert isinstance(answers[0], RequestError) and answers[0].code == "bad-input"
     finally:
