@@ -102,7 +102,8 @@ def work(
     )  # an error in this process instead of the kernel's out-of-memory killer
     try:
         import torch
-        from peers_contenders import SharedGuidance, build, workload
+        from peers_contenders import build
+        from peers_workload import SharedGuidance, workload
 
         torch.set_num_threads(threads)
         # Libraries and the 2D model are loaded first: memory that follows is the contender's.

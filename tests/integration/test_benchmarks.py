@@ -21,8 +21,8 @@ sys.path.insert(0, str(BENCHMARKS))  # scripts, not a package
 
 import gpu_step
 import peers
-import peers_contenders
 import peers_stubs
+import peers_workload
 import random_models
 
 
@@ -106,9 +106,9 @@ class Recorder:
 
 def test_contenders_get_the_same_rays() -> None:
     """Contenders get the same cameras in the same order, scaled from the bounding sphere to the unit sphere."""
-    config, recorder = peers_contenders.workload(8), Recorder()
-    scene = FieldScene(config, recorder, SimpleNamespace(for_cameras=lambda *views: None), peers_contenders.SEED)
-    views, unit = peers_contenders.Views(config), config.field.bounding_radius
+    config, recorder = peers_workload.workload(8), Recorder()
+    scene = FieldScene(config, recorder, SimpleNamespace(for_cameras=lambda *views: None), peers_workload.SEED)
+    views, unit = peers_workload.Views(config), config.field.bounding_radius
     for step in range(3):
         scene.train_step()
         cameras, origins, directions, _ = views.next_rays()
@@ -120,7 +120,7 @@ def test_contenders_get_the_same_rays() -> None:
 
 
 def test_comparison_views_are_shaded_and_of_one_size() -> None:
-    config = peers_contenders.workload(24)
+    config = peers_workload.workload(24)
     assert (config.render.resolution, config.render.coarse_resolution, config.run.views_per_step) == (24, 0, 1)
     assert (config.shading.albedo_only_share, config.shading.shaded_probability) == (0.0, 1.0)
 

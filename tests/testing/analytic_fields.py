@@ -50,6 +50,13 @@ def torus(major: float, minor: float) -> Callable[[Tensor], Tensor]:
     return lambda mu: torch.hypot(torch.hypot(mu[:, 0], mu[:, 1]) - major, mu[:, 2]) - minor
 
 
+def foot_on_torus(mu: Tensor) -> Tensor:
+    """The nearest point of the surface of `torus(0.3, 0.12)`."""
+    ring = torch.cat([mu[:, :2], torch.zeros_like(mu[:, 2:])], dim=1)
+    ring = 0.3 * ring / ring.norm(dim=1, keepdim=True)
+    return ring + 0.12 * torch.nn.functional.normalize(mu - ring, dim=1)
+
+
 def box(
     half: tuple[float, float, float], center: tuple[float, float, float] = (0.0, 0.0, 0.0)
 ) -> Callable[[Tensor], Tensor]:

@@ -20,7 +20,7 @@ from dreamwright.backend.geometry.texture import Texture, bake, covered_texels, 
 from dreamwright.backend.geometry.topology import Surface, is_watertight
 from dreamwright.backend.geometry.unwrap import Unwrapping, check_unwrapper, unwrap
 from dreamwright.backend.mesh_rendering.rasterize import orbit_axes, rasterize
-from tests.testing.analytic_fields import AnalyticField, box, sphere, torus, union
+from tests.testing.analytic_fields import AnalyticField, box, foot_on_torus, sphere, torus, union
 
 
 def waves(mu: torch.Tensor) -> torch.Tensor:
@@ -33,13 +33,6 @@ def waves(mu: torch.Tensor) -> torch.Tensor:
 def on_sphere(mu: torch.Tensor) -> torch.Tensor:
     """Constant along normals, so the average below the surface (eq 5) is the albedo at the surface."""
     return waves(0.4 * mu / mu.norm(dim=1, keepdim=True))
-
-
-def foot_on_torus(mu: torch.Tensor) -> torch.Tensor:
-    """The nearest point of the surface of `torus(0.3, 0.12)`."""
-    ring = torch.cat([mu[:, :2], torch.zeros_like(mu[:, 2:])], dim=1)
-    ring = 0.3 * ring / ring.norm(dim=1, keepdim=True)
-    return ring + 0.12 * torch.nn.functional.normalize(mu - ring, dim=1)
 
 
 def on_torus(mu: torch.Tensor) -> torch.Tensor:
