@@ -44,7 +44,7 @@ def call(encrypted_server: EncryptedServer, *arguments: str) -> int:
 def test_top_explains_how_to_get_access(
     encrypted_server: EncryptedServer, own_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The error text holds the command that helps; without --admin the table says what is missing."""
+    """The error text holds the command that helps; without --admin the table names what is missing."""
     anna = encrypted_server.authorized_client("anna")
     job = encrypted_server.request(anna, submit_message("a")).job.job
     server = str(ConnectionString(encrypted_server.server.address, encrypted_server.pair.public))
