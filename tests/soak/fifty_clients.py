@@ -23,8 +23,8 @@ from typing import Any
 from dreamwright.shared.credentials import format_key, key_pair_to_map
 from dreamwright.shared.messages import DeleteJob, JobList, ListJobs, SubmitJob
 from tests.soak.journal_checks import check_growth, check_jobs, read_journals
-from tests.soak.load_clients import ENDED_STATES, PROMPT
 from tests.soak.observed_server import ObservedServer, ask, folder_mb, online, process_stats
+from tests.soak.random_client import ENDED_STATES, PROMPT
 from tests.soak.worker_processes import read_attempts
 from tests.testing.tiny_model import QUICK, offer_tiny_model
 
