@@ -14,10 +14,11 @@ import pytest
 from tests.testing.addon_session import bench
 from tests.testing.blenders import ROOT
 from tests.testing.built_addon import blender_install, built
+from tests.testing.client_pair import pair
 from tests.testing.installed_addon import PACKAGE, installed
 from tests.testing.network_namespaces import networks
 
-__all__ = ["bench", "blender_install", "built", "installed", "networks"]
+__all__ = ["bench", "blender_install", "built", "installed", "networks", "pair"]
 
 
 class FakeServerProcess:
