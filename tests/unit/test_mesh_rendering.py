@@ -64,7 +64,8 @@ def test_all_views_equal_one_view_at_a_time(seed: int, count: int, resolution: i
         wanted = rasterize(vertices, faces, *numpy_camera(cameras, view), resolution)
         assert np.array_equal(buffer.face[view].numpy(), wanted.face)
         got = weights.view(3, resolution, resolution, 3)[view].numpy()
-        assert np.abs(got - wanted.barycentric).max() < 1e-6
+        # float64 in both; divided by the triangle's area in the image, at least 1e-6 of it where a pixel is covered.
+        assert np.abs(got - wanted.barycentric).max() < 1e-9
 
 
 def test_antialiasing_equals_supersampling() -> None:
@@ -76,10 +77,14 @@ def test_antialiasing_equals_supersampling() -> None:
     for view in range(2):
         fine = rasterize(vertices, faces, *numpy_camera(cameras, view), 48 * 16)
         coverage = fine.mask.reshape(48, 16, 48, 16).mean((1, 3))
+        # The outlines cross some 5% of the pixels. Their coverage errs by curvature, by corners between two lines of
+        # pixel centers and by the reference's 1 / 32 pixel, some hundredths together: 5% x 0.04 = 0.002. Errors of both
+        # signs cancel in the mean by half; two outlines (the ball's over the other's) have colors.
         assert np.abs(got.opacity[view, 0].numpy() - coverage).mean() < 0.002
         assert abs(float(got.opacity[view].mean()) - coverage.mean()) < 0.001
         color = fine.interpolate(faces, colors).reshape(48, 16, 48, 16, 3).mean((1, 3))
         assert np.abs(got.image[view].permute(1, 2, 0).numpy() - color).mean() < 0.003
+        # At 16 times the resolution an outline of 0.3% of the pixels is a step; a third of them may round either way.
         steps = np.abs((hard.opacity[view, 0].numpy() > 0.5) != fine.mask).mean()
         assert steps < 0.001
 
@@ -109,7 +114,8 @@ def test_shading_is_eq_7_with_smooth_normals() -> None:
             albedo, at[1], at[2], light.double().expand(len(albedo), 3), torch.tensor(0.3), torch.tensor(0.7)
         )
         got = render_on_black(torch.from_numpy(vertices), faces, torch.from_numpy(colors), cameras, 40, shading)
-        # Ambient and diffuse are float32.
+        # Ambient and diffuse are float32 (0.3 and 0.7 to 3e-8), and so are the camera and the light; ten roundings of
+        # 6e-8.
         torch.testing.assert_close(got.image[0].permute(1, 2, 0)[torch.from_numpy(inner)], wanted, atol=1e-6, rtol=0)
 
 
@@ -147,7 +153,8 @@ def test_gradients_equal_central_differences(shading: Shading, crease: float) ->
             with torch.no_grad():
                 pair = [functional(*((base + s, what) if leaf is where else (where, base + s))) for s in (step, -step)]
             measured = float(pair[0] - pair[1]) / 2e-6
-            # Rounding of a sum of 1,568 values over the step is below 1e-6; curvature adds step^2.
+            # Rounding: 1,568 values of about 1 sum to 1e-16 x 1,568 = 2e-13, over 2e-6: 1e-7 at best, and 2e-5 where an
+            # outline's crossing is divided by a slope of 1 / 100. Curvature adds step^2 in relation to the pixel.
             assert float(gradient[index]) == pytest.approx(measured, rel=1e-4, abs=2e-5), (index, shading.kind)
         assert float(gradient.abs().max()) > 0.01
 
@@ -256,7 +263,8 @@ def test_views_render_independently() -> None:
     args = (torch.from_numpy(vertices), faces, torch.from_numpy(colors))
     together = render_on_black(*args, cameras, 24, LIT).image
     alone = torch.cat([render_on_black(*args, cameras[view : view + 1], 24, LIT).image for view in range(3)])
-    # float64, summed in another order.
+    # float64: a few tens of operations on values of about 1, 100 x 1.1e-16 = 1e-14; 100 times that for the division by
+    # small areas.
     torch.testing.assert_close(together, alone, atol=1e-12, rtol=0)
 
 

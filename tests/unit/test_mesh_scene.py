@@ -134,8 +134,11 @@ def test_ball_becomes_the_known_egg(oracle: KnownImages) -> None:
     for _ in run:
         pass
     after = measure()
+    # Convergence: two thirds of the silhouette's error and three quarters of the color's are gone after 150 steps, and
+    # at most three faces of 320 are folded. Rounding does not add up, as the perfect denoiser pulls back every
+    # difference.
     assert before[0] < 0.87 and before[1] > 0.25
-    assert after[0] > 0.95 and after[1] < 0.1
+    assert 1 - after[0] < (1 - before[0]) / 3 and after[1] < before[1] / 4
     assert run.scene.figures()["folded"] < 0.01
 
 
@@ -162,8 +165,10 @@ def test_strength_bounds_all_changes_and_0_changes_nothing(oracle: KnownImages, 
         )
         return
     tints = run.scene.color_changes().detach().numpy()
+    # The bounds are strength x reach, of which at least half is used. float32 vertices of up to 10 err by 5e-7, times
+    # the scale of 0.5 / 7.
     assert 0.03 < moved.max() <= 0.3 * 0.2 + 1e-6
-    assert 0.1 < np.abs(tints).max() <= 0.3 * 0.5 + 1e-6
+    assert 0.075 < np.abs(tints).max() <= 0.3 * 0.5 + 1e-7
 
 
 def test_noise_range_grows_with_strength() -> None:
@@ -200,7 +205,7 @@ def test_regularizers_alone_change_nothing(oracle: KnownImages, shape: str) -> N
     for _ in run:
         pass
     mesh, _ = run.scene.to_mesh()
-    assert np.abs(mesh.vertices - subject.vertices).max() < 1e-6 and np.array_equal(mesh.albedo, subject.albedo)
+    assert np.array_equal(mesh.vertices, subject.vertices) and np.array_equal(mesh.albedo, subject.albedo)
 
 
 def test_regularizers_pull_a_disturbed_mesh_back(oracle: KnownImages) -> None:
@@ -211,6 +216,7 @@ def test_regularizers_pull_a_disturbed_mesh_back(oracle: KnownImages) -> None:
         run.scene.vertex_offsets[40, 2] = 0.1
     for _ in run:
         pass
+    # 60 steps of at most 0.02 could move it 1.2; less than a third of 0.1 is left.
     assert float(run.scene.displacements().detach()[:, 2].abs().max()) < 0.03
 
 

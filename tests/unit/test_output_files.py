@@ -118,11 +118,11 @@ def test_textured_objs_keep_their_own_textures(names: tuple[str, str], tmp_path:
         export_mesh(flag(shade), tmp_path / name, {})
     for shade, name in zip((40, 200), names, strict=True):
         found = read_input_mesh(tmp_path / name)
-        # Colors are float32.
+        # Albedo in float32 (6e-8) and the sRGB curve with a slope of at most 13.
         assert found.notices == () and found.display == pytest.approx(shade / 255, abs=1e-6)
     assert len(list(tmp_path.iterdir())) == 6
     export_mesh(flag(90), tmp_path / names[0], {})  # an OBJ may replace its own sidecars
-    # Colors are float32.
+    # As above.
     assert read_input_mesh(tmp_path / names[0]).display == pytest.approx(90 / 255, abs=1e-6)
 
 

@@ -75,8 +75,8 @@ def test_grid_averaging_weakens_a_patch_pattern(starter: PixelDiffusion, monkeyp
     z = torch.zeros(1, 3, 64, 64)
     averaged, single = (starter.predict_raw(z, torch.tensor([t]), text) for t in (0.0, 0.5))
     assert averaged.std((-1, -2)).mean() < 0.5 * single.std((-1, -2)).mean()
-    # Means of 4096 values below 1 in float32, in another order.
-    assert torch.allclose(averaged.mean((-1, -2)), single.mean((-1, -2)), atol=1e-5)
+    # Means of 4096 float32 values below 1 in another order; pairwise sums err by log2(4096) x 6e-8 = 7e-7 at most.
+    assert torch.allclose(averaged.mean((-1, -2)), single.mean((-1, -2)), rtol=0, atol=3e-6)
 
 
 def test_pointwise_network_is_unaffected_by_the_grid(starter: PixelDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,9 @@ def test_pointwise_network_is_unaffected_by_the_grid(starter: PixelDiffusion, mo
     monkeypatch.setattr(starter, "network", Twice())
     z = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.01, 0.3, 0.02, 0.77, 0.999])
-    assert torch.allclose(starter.predict_raw(z, t, Conditioning({"hidden": torch.zeros(5, 4, 8)})), 2 * z)
+    # The mean of four equal float32 values has three roundings of 1.2e-7 at most.
+    found = starter.predict_raw(z, t, Conditioning({"hidden": torch.zeros(5, 4, 8)}))
+    assert torch.allclose(found, 2 * z, rtol=0, atol=4e-7)
 
 
 def test_starter_samples_do_not_depend_on_the_batch(starter: PixelDiffusion) -> None:
@@ -99,6 +101,8 @@ def test_starter_samples_do_not_depend_on_the_batch(starter: PixelDiffusion) -> 
     both = starter.predict_raw(z, t, text)
     for index, prompt in enumerate(("a red mushroom", "a blue chair")):
         alone = starter.predict_raw(z[index : index + 1], t[index : index + 1], starter.embed([prompt]))
+        # float32 networks in batches of two sizes agree to some 1e-6, and bfloat16 kernels are not used: below 1e-4
+        # each.
         assert functional.mse_loss(alone, both[index : index + 1]) < 1e-8
 
 

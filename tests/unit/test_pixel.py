@@ -81,16 +81,17 @@ def test_noise_prediction_equals_the_unet(tmp_path, kind, shuffle, learned_varia
                 answers.append(moved[row].roll((-down, -right), (1, 2)))
             raw[row] = torch.stack(answers).mean(0)
     conditioning = model.embed(PROMPTS)
-    # The same float32 network in batches of other sizes.
-    torch.testing.assert_close(model.predict_raw(z_t, t, conditioning), raw, rtol=1e-4, atol=1e-5)
+    # The same float32 network in batches of other sizes: some 30 layers with sums of about 100 terms, 6e-8 x 30 x
+    # sqrt(100) = 2e-5 of values of about 1; rtol is five times that for larger values.
+    torch.testing.assert_close(model.predict_raw(z_t, t, conditioning), raw, rtol=1e-4, atol=2e-5)
     abar = DDPMScheduler.from_pretrained(path / "scheduler").alphas_cumprod[index].view(-1, 1, 1, 1)
     expected = {
         "epsilon": raw,
         "sample": (z_t - abar.sqrt() * raw) / (1 - abar).sqrt(),
         "v_prediction": abar.sqrt() * raw + (1 - abar).sqrt() * z_t,
     }[kind]
-    # At the first level 1 / sqrt(1 - abar) is about 150, which enlarges rounding of 1e-5.
-    torch.testing.assert_close(model.predict_noise(z_t, t, conditioning), expected, rtol=1e-4, atol=2e-3)
+    # At the first level 1 / sqrt(1 - abar) is about 150, which enlarges 2e-5 to 3e-3 of values of up to 500.
+    torch.testing.assert_close(model.predict_noise(z_t, t, conditioning), expected, rtol=1e-4, atol=3e-3)
 
 
 def test_nearest_timestep_and_variance_preserving_schedule(denoiser):

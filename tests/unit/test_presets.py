@@ -114,13 +114,15 @@ def test_paper_covariance_schedule() -> None:
 
 
 def test_paper_shading_mixture(generator: torch.Generator) -> None:
-    """Afterwards .25 albedo, .375 shaded, .375 textureless; three standard errors of 4000 draws are .023."""
+    """Afterwards .25 albedo, .375 shaded, .375 textureless; four standard errors of 4000 draws are at most
+    4 sqrt(.234 / 4000) = .031.
+    """
     for step in (0, 500, 999):
         looks = [sample_shading(PAPER.shading, step / STEPS, generator) for _ in range(50)]
         assert {(s.kind, s.ambient, s.diffuse) for s in looks} == {("albedo", 1.0, 0.0)}
     kinds = [sample_shading(PAPER.shading, 1000 / STEPS, generator) for _ in range(4000)]
     for kind, share in (("albedo", 0.25), ("shaded", 0.375), ("textureless", 0.375)):
-        assert sum(s.kind == kind for s in kinds) / 4000 == pytest.approx(share, abs=0.023)
+        assert sum(s.kind == kind for s in kinds) / 4000 == pytest.approx(share, abs=0.031)
     assert {(s.ambient, s.diffuse) for s in kinds if s.kind != "albedo"} == {(0.1, 0.9)}
 
 

@@ -54,12 +54,15 @@ def test_albedo_is_unlit_and_textureless_has_no_color(mug):
         render_views(mug, 0.0, textureless, azimuths=2, lit=light)
         for textureless, light in ((False, False), (False, True), (True, True))
     )
+    # Unlit pixels are albedo to rounding; 1e-2 is 2.5 levels of 8 bits, below any shading. Handle, rim and outline are
+    # less than 40% of the pixels, and lit ones reach the albedo where the light is along the normal only.
     inside = (flat - BACKGROUND).abs().amax(1) > 1e-3
     red = torch.tensor(COLORS["red"]).view(1, 3, 1, 1)
     unlit = ((flat - red).abs().amax(1) < 1e-2)[inside].float().mean()
     assert float(unlit) > 0.6, "the mug's body has its plain color, except at edges and inside"
     assert float(((lit - red).abs().amax(1) < 1e-2)[inside].float().mean()) < 0.2
-    assert float((bare - bare.mean(1, keepdim=True)).abs().max()) < 1e-6 and np.std(bare[0, 0].numpy()) > 0.02
+    # Three equal float32 values and their mean: two roundings of 6e-8.
+    assert float((bare - bare.mean(1, keepdim=True)).abs().max()) < 2.5e-7 and np.std(bare[0, 0].numpy()) > 0.02
 
 
 def test_captions_of_starter_prompts_and_of_others():

@@ -112,6 +112,7 @@ def test_all_finite_is_exact_where_the_sum_overflows(values: list[float], finite
 
 def test_view_similarity_of_mirrored_and_different_backs(generator: torch.Generator) -> None:
     front = torch.rand(3, 3, 16, 16, generator=generator)
-    # A correlation of 768 float32 values.
+    # A correlation of 768 float32 values: some roundings of 6e-8, and of sums of 768 terms (4e-6 at most).
     assert view_similarity(torch.cat([front, front.flip(-1)])) == pytest.approx(1.0, abs=1e-5)
-    assert abs(view_similarity(torch.cat([front, torch.rand(3, 3, 16, 16, generator=generator)]))) < 0.2
+    # Independent values: the standard error of a correlation of 768 values is 0.036; five of them.
+    assert abs(view_similarity(torch.cat([front, torch.rand(3, 3, 16, 16, generator=generator)]))) < 0.18

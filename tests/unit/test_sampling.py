@@ -68,10 +68,10 @@ def test_ancestral_samples_of_a_gaussian():
         )
         assert images.shape == (n, 3, 4, 4)
         score = (images.mean(0) - (center["a"] + 1) / 2) / (0.15 / math.sqrt(n))
-        assert score.abs().max() < 4.5
+        assert score.abs().max() < 4.5  # standard errors, over 48 pixels
         # 48 deviations of 600 samples: a standard error of 1 / sqrt(2 x 600 x 48) = 0.4%.
         assert float(images.std(0).mean()) == pytest.approx(sampled_deviation(0.3, 100) / 2, rel=0.02)
-    # The discretization error falls as 1 / steps.
+    # The discretization error falls as 1 / steps: 7 / 100 and 7 / 2000 of it, with a reserve (no sampling here).
     assert sampled_deviation(0.3, 100) == pytest.approx(0.3, rel=0.07)
     assert sampled_deviation(0.3, 2000) == pytest.approx(0.3, rel=0.005)
 
@@ -82,6 +82,8 @@ def test_ancestral_samples_of_a_mixture():
     n = 800
     images = ancestral_sample(oracle, oracle.embed([""] * n), oracle.embed([""] * n), 0.0, 100, seeded(0))
     level = images.mean((1, 2, 3))
+    # A mode's images deviate by 0.025 in each of 12 values, so their means by 0.007: eleven of them. Half of the four
+    # standard errors is added for the finite number of steps.
     low, high = (level - 0.2).abs() < 0.08, (level - 0.8).abs() < 0.08
     assert (low | high).all()
     assert abs(float(high.float().mean()) - 0.75) < 4 * math.sqrt(0.75 * 0.25 / n) + 0.02
