@@ -99,8 +99,8 @@ def test_prompt_to_object_with_the_real_server(blender_install: Blender, built: 
     )
     assert (
         report["triangles"] > 10
-        and report["height"] == pytest.approx(0.5, abs=0.01)
-        and report["base"] == pytest.approx(0, abs=1e-3)
+        and report["height"] == pytest.approx(0.5, abs=1e-6)  # float32
+        and report["base"] == pytest.approx(0, abs=1e-6)
     )
     made_by = report["provenance"]
     assert (made_by["prompt"], made_by["model"], made_by["preset"], made_by["seed"]) == (
@@ -111,6 +111,7 @@ def test_prompt_to_object_with_the_real_server(blender_install: Blender, built: 
     )
     assert json.loads(made_by["settings"])["mesh.resolution"] == 32
     assert report["notices"] == ["Imported “a red mushroom”"]
+    # An idle server and its worker stop within about a second; 15 s are for a busy machine, half of what `stop` waits.
     assert status == 0 and seconds < 15, (
         f"status {status} after {seconds:.1f} s; {(tmp_path / 'log').read_text()[-2000:]}"
     )

@@ -61,7 +61,9 @@ def test_absent_server_is_reported_without_blocking(blender: AddonDriver) -> Non
     assert blender.poll(lambda: "is the server running" in blender.session.reason)
     assert not bpy.ops.dreamwright.generate.poll()
     bpy.ops.dreamwright.disconnect()
-    assert time.monotonic() - began < 8
+    # `poll` waits for 10 s at most; a connection that blocks would take a minute or more. The rest is for a busy
+    # machine.
+    assert time.monotonic() - began < 20
 
 
 def test_unknown_word_and_empty_prompt_are_refused_before_sending(blender: AddonDriver, serve: Any) -> None:
@@ -223,4 +225,6 @@ def test_tick_is_short_while_previews_stream(blender: AddonDriver, serve: Any) -
         tick()
         times.append(1000 * (time.perf_counter() - began))
     print(f"tick: median {np.median(times):.2f} ms, largest {max(times):.1f} ms, {len(frames[job])} pictures")
+    # Ticks take some 0.1 ms, and 5 ms is a third of a frame at 60 Hz. The median is unmoved by what else the machine
+    # runs.
     assert np.median(times) < 5

@@ -64,4 +64,6 @@ def test_material_renders_as_lambertian_albedo(blender: AddonDriver, tmp_path: P
         expected = albedo / math.pi * strength * math.cos(tilt)
         found = rendered(tmp_path)
         bpy.data.objects.remove(lamp)
-        assert found == pytest.approx(expected, rel=0.05), (strength, tilt)
+        # A plane under a light of no size has no Monte Carlo noise. An EXR file of half precision rounds by 2^-11 =
+        # 5e-4.
+        assert found == pytest.approx(expected, rel=1e-3), (strength, tilt)

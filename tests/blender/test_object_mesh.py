@@ -20,9 +20,11 @@ def test_sent_mesh_is_in_world_orientation_with_outward_faces(blender: AddonDriv
     source = cube()
     pose(source)
     sent = blender.module("object_mesh").extract_mesh(bpy.context, source, False)
+    # float32 coordinates of up to 4 through two matrices: a few roundings of 2.4e-7.
     assert np.abs(sent.vertices - (world(source) - np.array(source.matrix_world.translation))).max() < 1e-5
     a, b, c = (sent.vertices[sent.faces[:, corner]].astype(np.float64) for corner in range(3))
     bpy.context.view_layer.update()
+    # float32 coordinates of up to 4 err by a few 2.4e-7, and volumes are 1.5 and 3.
     assert np.einsum("ij,ij->", a, np.cross(b, c)) / 6 == pytest.approx(
         abs(source.matrix_world.to_3x3().determinant()), rel=1e-5
     )
@@ -35,7 +37,7 @@ def test_sent_mesh_is_in_world_orientation_with_outward_faces(blender: AddonDriv
 def test_colors_are_sent_linear_per_vertex(blender: AddonDriver) -> None:
     sent = lambda: blender.module("object_mesh").extract_mesh(bpy.context, source, False).albedo  # noqa: E731
     source = cube()
-    assert np.allclose(sent(), 0.2140411), "grey where nothing says otherwise"
+    assert np.allclose(sent(), 0.2140411, rtol=0, atol=1e-7), "grey where nothing says otherwise"
     for color in ((0.8, 0.1, 0.2, 1), (0.1, 0.6, 0.3, 1)):
         material = bpy.data.materials.new("paint")
         material.use_nodes = True
@@ -44,16 +46,19 @@ def test_colors_are_sent_linear_per_vertex(blender: AddonDriver) -> None:
     source.data.polygons[0].material_index = 1
     corner = source.data.polygons[0].vertices[0]
     expected = (np.array([0.1, 0.6, 0.3]) + 2 * np.array([0.8, 0.1, 0.2])) / 3
-    assert np.allclose(sent()[corner], expected, atol=1e-6), "of its three faces one has the second material"
+    # float32: a mean of three values below 1, a few roundings of 6e-8.
+    assert np.allclose(sent()[corner], expected, rtol=0, atol=2.5e-7), "of its three faces one has the second material"
     corners = source.data.color_attributes.new("Corners", "BYTE_COLOR", "CORNER")
     source.data.color_attributes.active_color = corners
     for index, loop in enumerate(source.data.loops):
         corners.data[index].color = (0.5, loop.vertex_index / 8, 0.0, 1)
-    assert np.allclose(sent()[:, 0], 0.5, atol=0.01) and np.allclose(sent()[:, 1], np.arange(8) / 8, atol=0.01)
+    # Half a level of 8 bits is 0.002 in sRGB, times the curve's slope of at most 2.3: 0.0045 linear.
+    assert np.allclose(sent()[:, 0], 0.5, rtol=0, atol=0.005)
+    assert np.allclose(sent()[:, 1], np.arange(8) / 8, rtol=0, atol=0.005)
     points = source.data.color_attributes.new("Points", "FLOAT_COLOR", "POINT")
     points.data.foreach_set("color", np.repeat(np.linspace(0, 1, 8), 4).astype(np.float32))
     source.data.color_attributes.active_color = source.data.color_attributes["Points"]
-    assert np.allclose(sent()[:, 2], np.linspace(0, 1, 8), atol=1e-6)
+    assert np.allclose(sent()[:, 2], np.linspace(0, 1, 8), rtol=0, atol=1e-7)  # float32
 
 
 def test_copies_get_an_id_of_their_own(blender: AddonDriver) -> None:

@@ -32,6 +32,7 @@ def test_refine_as_object_and_shape_key_in_each_blender(
     assert "Traceback" not in done.stdout + done.stderr
     assert report["job"] == ["succeeded", "", 300, "refine", 64] and report["made"] == [True] * 3 and report["sound"]
     assert report["told"] == ["Imported “a red mushroom” as a new object"] and report["still there"] == 0
+    # float32 positions, and half a level of 8 bits (2e-3) in colors.
     for move in report["moves"]:
         assert move == pytest.approx([0, 0, 0.25], abs=1e-5)
     assert report["attribute"] == ["FLOAT_COLOR", "POINT"] and report["shades"] == [
@@ -73,8 +74,10 @@ def test_refine_with_the_real_server(built: Built, tmp_path: Path) -> None:
     assert report["job"][0] == "succeeded" and report["job"][2] == 8, report["job"]
     assert report["made"] == [True] * 3 and report["still there"] == 0 and report["sound"]
     farthest = sum(axis**2 for axis in report["moves"][1]) ** 0.5
+    # The radius is Blender's, of a bounding box in float32; 1% covers a center that is not that of the vertices.
     assert 1e-4 < farthest < 1.01 * 0.6 * 0.5 * report["radius"], "strength x half the radius"
     assert report["shades"][0] > 20, "each vertex has a color of its own"
+    # Equal bits from the server, turned into the object's frame and back in float32.
     assert report["as far"] < 1e-4, "the same seed again, as a shape key"
     assert {path.name for path in folder.glob("*.png")} == {"before.png", "after.png", "key.png"}
 

@@ -36,6 +36,7 @@ def test_texture_is_packed_connected_and_upright(
         report["image"] == ["a red mushroom", [64, 64], "sRGB", True, False]
         and report["named"] == ["a red mushroom"] * 2
     )
+    # Half a level of 8 bits is 2e-3; coordinates of float32 below 1 err by 6e-8.
     assert report["corner"] == pytest.approx(GREEN, abs=2e-3), "the file's first row is Blender's last"
     assert report["rows"][0] == pytest.approx(BLUE, abs=2e-3) and report["rows"][1] == pytest.approx(RED, abs=2e-3)
     name, corners, off = report["uv"]

@@ -51,7 +51,7 @@ def test_unknown_key_is_refused_until_allowed(
     encrypted_server.run_for()
     assert client.state is ConnectionState.UNAUTHORIZED, "libzmq never tries a refused socket again"
     encrypted_server.skip_reconnect_delay()
-    encrypted_server.wait_until(lambda: client.state is ConnectionState.ONLINE, 2)
+    encrypted_server.wait_until(lambda: client.state is ConnectionState.ONLINE)
 
 
 def test_wrong_server_key_is_reported(

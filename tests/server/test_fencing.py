@@ -59,7 +59,7 @@ def test_second_worker_waits_until_the_first_ends(tmp_path: Path) -> None:
             return False
 
         with lock(tmp_path, 2, waiting) as mine:
-            assert mine and len(looks) >= 3 and first.wait(5) == -signal.SIGKILL
+            assert mine and len(looks) >= 3 and first.wait(60) == -signal.SIGKILL
     finally:
         first.kill()
         first.wait()

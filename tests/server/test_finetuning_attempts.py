@@ -72,6 +72,7 @@ def test_finished_attempt_saves_its_field(origin: Path) -> None:
     last = read_initial_field(origin / "checkpoints")
     assert kept.prompt == "a red mushroom" and kept.tensors.keys() == last.tensors.keys()
     assert all(torch.equal(value, last.tensors[name]) for name, value in kept.tensors.items())
+    # A checkpoint has Adam's two moments beside each value: three times the field.
     assert (origin / FIELD_FILE).stat().st_size < 0.5 * (
         origin / "checkpoints" / "checkpoint.safetensors"
     ).stat().st_size

@@ -152,7 +152,7 @@ def test_hung_worker_is_killed_after_the_grace_period(scripted_server: ScriptedS
     job = scripted_server.request(submit_message()).job.job
     scripted_server.wait_until(lambda: scripted_server.runner.given == [job])
     whole, took = run_in_steps(scripted_server, [15], 0.5)
-    assert whole is False and took >= 0.5
+    assert whole is False and took >= 0.5  # a lower bound: the same clock measures the grace period
     assert scripted_server.runner.stopped == [(job, "pause")]
     anew(scripted_server)
     scripted_server.wait_until(lambda: scripted_server.runner.given == [job])
@@ -163,7 +163,7 @@ def test_second_signal_ends_at_once(scripted_server: ScriptedServer) -> None:
     job = scripted_server.request(submit_message()).job.job
     scripted_server.wait_until(lambda: scripted_server.runner.given == [job])
     whole, took = run_in_steps(scripted_server, [15, 15], 3600.0)
-    assert whole is False and took < 3600.0
+    assert whole is False and took < 3600.0  # the grace period, which a busy machine does not reach
     anew(scripted_server)
 
 
@@ -186,6 +186,7 @@ def test_two_hung_workers_share_one_grace_period(tmp_path: Path, monkeypatch: py
     foreman.close(1.0)
     context.destroy(0)
     assert not any(alive(process.pid) for process in hung)
+    # The second wait gets what is left of the first one's second; a busy machine only shortens it.
     assert sum(waits) <= 1.05, "what the two were waited for, together"
 
 

@@ -23,7 +23,10 @@ from tests.testing.fake_server import FakeServer
 
 
 def said_to(encrypted_server: EncryptedServer, own: zmq.Socket, *frames: bytes, seconds: float = 1.0) -> Any:
-    """(number, answer) to a message of these frames; None for none."""
+    """(number, answer) to a message of these frames; None for none.
+
+    The default waits for silence, where a busy machine can only miss an answer; an answer is waited for 10 s.
+    """
     own.send_multipart(list(frames))
     end = time.monotonic() + seconds
     while not own.poll(0) and time.monotonic() < end:

@@ -201,6 +201,7 @@ def test_scrape_of_a_real_server_matches_its_jobs(server: ServerProcess, tmp_pat
     assert figures["dreamwright_connections", ()] == status.connections == 1
     meshes = sum(path.stat().st_size for path in (server.output.parent / "state").glob("jobs/*/mesh.dwm"))
     server.wait_until(lambda: read(scraped(server.metrics))["dreamwright_mesh_bytes", ()] == meshes > 0)
+    # Any Python process has 1 MB and more than three standard streams open.
     assert figures["process_resident_memory_bytes", ()] > 1e6 and figures["process_open_fds", ()] > 3
 
 

@@ -79,6 +79,7 @@ def test_refined_mesh_keeps_vertex_order(
     sent, made = sent_ball(), decode_mesh(data)
     assert np.array_equal(made.faces, sent.faces) and made.vertices.shape == sent.vertices.shape
     moved = np.linalg.norm(made.vertices - sent.vertices, axis=1)
+    # The ball's radius is 0.8.
     assert 0 < moved.max() < 0.6 * 0.5 * 0.8, "strength x half the radius"
     assert not np.array_equal(made.albedo, sent.albedo)
     assert made.facts["refined_sha256"] == sha256(BALL) and made.facts["strength"] == 0.6

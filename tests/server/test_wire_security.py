@@ -40,7 +40,8 @@ from tests.testing.encrypted_server import EncryptedServer, raw_client, relay_to
 from tests.testing.scripted_worker_server import submit_message
 
 
-def answer_to(encrypted_server: EncryptedServer, own: zmq.Socket, message: Any, seconds: float = 3.0) -> Any:
+def answer_to(encrypted_server: EncryptedServer, own: zmq.Socket, message: Any, seconds: float = 20.0) -> Any:
+    """The reply, or None after `seconds`, which pass only where a reply is missing."""
     own.send(pack(message, 7))
     end = time.monotonic() + seconds
     while not own.poll(0) and time.monotonic() < end:
