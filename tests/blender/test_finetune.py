@@ -173,10 +173,10 @@ def test_finetune_of_a_job_without_field_is_refused(blender: AddonDriver, serve:
 
 
 @pytest.mark.slow
-def test_finetune_in_each_blender(any_blender: Blender, built: Built, serve: Callable[..., Any]) -> None:
+def test_finetune_in_each_blender(blender_install: Blender, built: Built, serve: Callable[..., Any]) -> None:
     server = serve("--pace", "20")
     done = run_script(
-        any_blender, INSIDE / "finetune_object.py", built.universal, {"SERVER": server.address}, timeout=200
+        blender_install, INSIDE / "finetune_object.py", built.universal, {"SERVER": server.address}, timeout=200
     )
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr

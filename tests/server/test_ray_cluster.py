@@ -202,14 +202,14 @@ def test_hung_actor_is_killed_and_a_killed_actor_reported(
     ended = cluster_runner.wait_until(lambda report: isinstance(report, JobFinished))
     assert (
         ended == replace(ended, job="stuck", how="paused", attempt=1, meshed=False)
-        and "goes on from its last checkpoint" in ended.message
+        and "continues from its last checkpoint" in ended.message
     )
     while len(left := actor_processes()) > 1:
         assert time.monotonic() < end + 120
         time.sleep(0.1)
     os.kill(left[0].pid, signal.SIGKILL)
     died = cluster_runner.wait_until(lambda report: isinstance(report, WorkerExited))
-    assert (died.job, died.attempt) == ("dies", 1) and "its process on the cluster's node right died" in died.reason
+    assert (died.job, died.attempt) == ("dies", 1) and "its process on the cluster's node right ended" in died.reason
     assert set(cluster_runner.runner.idle_devices()) == {"left/0", "right/0"}
 
 
