@@ -35,20 +35,19 @@ def test_narrow_pits_are_filled_and_wide_ones_kept(width: float, open_: bool) ->
     shaft = (abs(X) < width / 2) & (abs(Y) < width / 2) & (Z > 0)
     closed = solid_of(close_pits(grid_of(BALL & ~shaft), 10.0, 0.05))
     deep = shaft & (X**2 + Y**2 + Z**2 < 0.3**2) & (Z > 0.12)
-    # Nodes at the wall of the shaft may round to either side.
-    assert closed[deep].mean() == pytest.approx(0.0 if open_ else 1.0, abs=0.05)
+    assert deep.any() and (closed[deep] != open_).all()
 
 
 def test_torus_hole_stays_open() -> None:
     torus = (np.hypot(X, Y) - 0.34) ** 2 + Z**2 < 0.135**2
     closed = close_pits(grid_of(torus), 10.0, 0.05)
     assert euler_number(extract_surface(closed, 10.0).faces) == 0
-    assert solid_of(closed).sum() <= 1.01 * torus.sum()
+    assert (solid_of(closed) == torus).all()
 
 
 def test_ball_is_unchanged() -> None:
     closed = solid_of(close_pits(grid_of(BALL), 10.0, 0.06))
-    assert (closed & BALL == BALL).all() and closed.sum() <= 1.01 * BALL.sum()
+    assert (closed == BALL).all()
 
 
 def test_radius_zero_changes_nothing() -> None:
@@ -73,5 +72,6 @@ def test_closing_equals_a_reference_implementation(seed: int, reach: int) -> Non
 def test_points_in_a_filled_pit_move_to_its_wall() -> None:
     points = np.array([[0.0, 0.0, 0.4 + 4 * CELL], [0.0, 0.0, 0.4 + CELL], [0.1, 0.0, 0.0]])
     moved = project_to_solid(grid_of(BALL), 10.0)(points)
-    np.testing.assert_allclose(moved[0], [0, 0, 0.38], atol=1e-9)  # the highest node inside
+    # The highest node inside; its coordinates are products in float64, a rounding of 1.1e-16.
+    np.testing.assert_allclose(moved[0], [0, 0, 0.38], rtol=0, atol=1e-12)
     np.testing.assert_array_equal(moved[1:], points[1:])

@@ -71,10 +71,10 @@ def test_flow_levels_equal_the_schedulers_scale_noise(tmp_path, scheduling):
     timesteps = denoiser.model_timestep(t)
     listed = scheduler.timesteps[:1000].flip(0)
     chosen = listed[[0, 370, 999]]
-    # Timesteps up to 1000 are rounded to 6e-5 in float32.
-    torch.testing.assert_close(timesteps, chosen, rtol=1e-5, atol=1e-3)
-    # A few float32 roundings of levels and samples.
-    torch.testing.assert_close(alpha * x + sigma * eps, scheduler.scale_noise(x, chosen, eps), rtol=1e-4, atol=1e-5)
+    # Timesteps up to 1000 are rounded to 3e-5 in float32, some times in the shift.
+    torch.testing.assert_close(timesteps, chosen, rtol=0, atol=3e-4)
+    # Levels in float32 times samples of up to 4: some ten roundings of 6e-8 x 4.
+    torch.testing.assert_close(alpha * x + sigma * eps, scheduler.scale_noise(x, chosen, eps), rtol=0, atol=1e-5)
     assert float(alpha[-1, 0, 0, 0]) == 0 and denoiser.prediction_type == "flow"
 
 

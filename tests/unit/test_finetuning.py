@@ -80,6 +80,7 @@ def test_field_file_and_checkpoint_give_the_same_field(finished: tuple[Job, RunS
         torch.equal(v, whole.tensors[k]) for k, v in kept.tensors.items()
     )
     assert all(name.startswith(("field.", "background.")) for name in kept.tensors)
+    # A checkpoint holds two moments per weight besides, so the field is a third of it.
     assert (folder / FIELD_FILE).stat().st_size < 0.5 * checkpoint.stat().st_size
     assert read_initial_field(checkpoint).digest == whole.digest != kept.digest
 
