@@ -151,6 +151,7 @@ def test_command_writes_the_table_and_repeats_nothing(clip, tmp_path, monkeypatc
     with Image.open(tmp_path / "out" / "baselines.png") as sheet:
         assert sheet.size == (4 + 2 * (3 * 96 + 4), 14 + 2 * (96 + 14)), "the oracle and the method, two prompts"
         oracle, made_tile = (np.asarray(sheet)[28 + 48, left + 20 : left + 80].std() for left in (4, 4 + 3 * 96 + 4))
+    # Levels of 8 bits: a blank tile has a deviation of 0, and single levels in all pixels have 0.5.
     assert oracle > 5 and made_tile > 1, "the first tile of each row shows a prop"
     assert main(arguments) == 0 and len(made) == 2 and capsys.readouterr().out == table
     assert main([*arguments, "--prompts", "0"]) == 2

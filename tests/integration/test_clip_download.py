@@ -102,6 +102,6 @@ def test_packaged_image_text_models_recognize_colors(name):
         shown = render_sample(starter_prop(f"a {color} mushroom", 0), 0, 0, 64, 30.0, azimuths=2).color
         best = model.scores(shown, [f"a {other} mushroom" for other in domain.COLORS]).argmax(-1)
         right += [list(domain.COLORS)[index] == color for index in best.tolist()]
-    assert sum(right) >= 6, right  # chance is 1 of 8
+    assert sum(right) >= 6, right  # guessing, 1 of 8 colors each, gives 6 of 8 with a probability of 1e-4
     with pytest.raises(PromptError, match="'dragon'.*mushroom"):
         model.check_prompt("a red dragon")

@@ -29,7 +29,7 @@ def stop_in_the_middle(hub: FakeHub, env: dict[str, str], name: str, how: int = 
     )  # fmt: skip
     assert hub.held.wait(60)
     folder = models_folder(env) / name.replace("/", "--")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60  # reached only on failure
     while not any(
         part.stat().st_size >= MB for part in (folder / ".dreamwright" / "parts").glob("*")
     ):  # the client may not have read all sent bytes

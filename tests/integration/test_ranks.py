@@ -57,6 +57,7 @@ def run_alone(*settings: str, **options: Any) -> dict[str, torch.Tensor]:
 # (Shampoo's root of A + epsilon |A| enlarges a relative error d of A to d / (2 epsilon): half a million times at its
 # epsilon of 1e-6.)
 SINGLY = "run.views_at_once=1"
+TIMEOUT_S = 60.0  # of the process group in `one_rank`; a failure that is noticed ends the others before it
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "shampoo"])
@@ -138,18 +139,18 @@ def test_failure_of_one_rank_ends_the_others(broken: int, tmp_path: Path) -> Non
     records = ranks_run(tmp_path, fault=("error", 3, broken))
     assert records[broken]["error"] == "RunError: injected fault"
     assert "another rank failed" in records[1 - broken]["error"] and "--resume" in records[1 - broken]["error"]
-    assert steps_of(records[1 - broken]) == [1, 2] and records[1 - broken]["seconds"] < 30
+    assert steps_of(records[1 - broken]) == [1, 2] and records[1 - broken]["seconds"] < TIMEOUT_S
 
 
 def test_death_of_one_rank_ends_the_others(tmp_path: Path) -> None:
     records = ranks_run(tmp_path, fault=("death", 3, 1))
     assert records[1] == {} and "another rank ended" in records[0]["error"] and "\n" not in records[0]["error"]
-    assert records[0]["seconds"] < 30
+    assert records[0]["seconds"] < TIMEOUT_S
 
 
 def test_unresponsive_rank_times_out(tmp_path: Path) -> None:
     records = ranks_run(tmp_path, fault=("silence", 2, 1), timeout=4.0)
-    assert "silent for 4 s" in records[0]["error"] and records[0]["seconds"] < 30
+    assert "silent for 4 s" in records[0]["error"] and records[0]["seconds"] < TIMEOUT_S
 
 
 def test_ranks_with_different_jobs_are_refused(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ def test_known_image_oracle_reaches_25_db_on_held_out_views() -> None:
     held_out = orbit_cameras([13, 77, 141, 205, 269, 333], 12.0, 1.9, 1.45)
     got = run.scene.view(held_out, [Shading()] * 6, 32).image.clamp(0, 1)
     psnr = -10 * torch.log10((got - ball_images(held_out)).square().mean())
+    # Convergence: an error of 0.056 per pixel, about that of outlines displaced by a tenth of a pixel. Rounding does
+    # not add up, as the perfect denoiser pulls back every difference.
     assert float(psnr) >= 25.0
 
 

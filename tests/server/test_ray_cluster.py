@@ -34,6 +34,8 @@ from tests.testing.ray_cluster_server import ClusterRunner, ClusterServer, actor
 from tests.testing.ray_jobs import LONG, job_order
 from tests.testing.ray_test_cluster import RayTestCluster
 
+# Waits end with their condition. Their limits are reached only on failure: nodes and workers start within seconds, or
+# within a minute on a busy machine.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
