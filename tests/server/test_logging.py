@@ -190,7 +190,7 @@ def test_real_server_and_workers_log_no_prompt_and_no_secret(tmp_path: Path) -> 
     logs = {path.name: path.read_text() for path in (tmp_path / "state" / "logs").iterdir()}
     assert "worker-cpu.log" in logs
     logs["output"] = server.output.read_text()
-    for word in ("job submitted", "worker died", "attempt ended", "server stops", "server stopped"):
+    for word in ("job submitted", "worker exited", "attempt ended", "server stops", "server stopped"):
         assert word in logs["output"], word
     assert logs["worker-cpu.log"].count("attempt begins") >= 2
     entries = {
@@ -210,7 +210,7 @@ def test_real_server_and_workers_log_no_prompt_and_no_secret(tmp_path: Path) -> 
         ):
             assert secret not in text, name
     assert {"time", "level", "logger", "event"} <= set.intersection(*(set(entry) for entry in entries["output"]))
-    died = next(entry for entry in entries["output"] if entry["event"] == "worker died")
+    died = next(entry for entry in entries["output"] if entry["event"] == "worker exited")
     assert (died["job"], died["user"], died["attempt"], died["device"], died["status"]) == (
         first.job.job,
         "anna",
