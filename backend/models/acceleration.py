@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 
 import torch
@@ -29,9 +30,7 @@ def accelerate(network: torch.nn.Module, config: ModelConfig) -> None:
     device = next(network.parameters()).device
     missing = missing_for_compiling(device)
     if missing:
-        raise ConfigError(
-            f"model.compile is {config.compile}, but {missing}; allowed here is off; install it or change the setting"
-        )
+        raise ConfigError(f"model.compile is {config.compile}, but {missing}; allowed here is off")
     # The number of views is constant during a run, so one shape is compiled; a resumed run may compile another one.
     network.compile(mode=None if config.compile == "default" else config.compile, dynamic=False)
 
@@ -39,9 +38,13 @@ def accelerate(network: torch.nn.Module, config: ModelConfig) -> None:
 def missing_for_compiling(device: torch.device) -> str:
     """What torch.compile lacks for this device, "" when nothing is."""
     if device.type == "cpu":
-        return "" if any(map(shutil.which, ("g++", "clang++", "c++"))) else "there is no C++ compiler on PATH (g++)"
+        if not any(map(shutil.which, ("g++", "clang++", "c++"))):
+            return "there is no C++ compiler on PATH (install g++)"
+        # The C++ that torch generates for x86-64 without AVX2 does not compile: it names vector types all the same.
+        is_plain = torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+        return "this CPU lacks AVX2" if is_plain and platform.machine() in ("x86_64", "AMD64") else ""
     try:
         import triton  # noqa: F401
     except ImportError:
-        return "the package triton is missing, which compiles for GPUs"
+        return "the package triton is missing, which compiles for GPUs (install it)"
     return ""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import warnings
 from pathlib import Path
@@ -89,6 +90,16 @@ def test_compiling_without_a_compiler_is_refused(folder: Path, monkeypatch: pyte
     with pytest.raises(ConfigError, match="C\\+\\+ compiler.*off"):
         accelerate(network, ModelConfig(compile="default"))
     assert network._compiled_call_impl is None
+
+
+def test_compiling_on_a_cpu_without_avx2_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    with pytest.raises(ConfigError, match="this CPU lacks AVX2; allowed here is off"):
+        accelerate(torch.nn.Linear(2, 2), ModelConfig(compile="default"))
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")  # NEON counts as the default there
+    assert missing_for_compiling(torch.device("cpu")) == ""
 
 
 @pytest.mark.parametrize(("opposite", "rows"), [(0.0, 8), (1.0, 12)])

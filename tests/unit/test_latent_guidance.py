@@ -328,21 +328,8 @@ def test_sample_command_with_a_latent_model(folders, tmp_path, name, method):
     parser = argparse.ArgumentParser()
     sample.add_arguments(parser.add_subparsers())
     out = tmp_path / "x.png"
-    words = [
-        "sample",
-        "a red mushroom",
-        "--out",
-        out,
-        "--model",
-        folders[name],
-        "--steps",
-        3,
-        "--count",
-        2,
-        "--method",
-        method,
-    ]
-    args = parser.parse_args(list(map(str, words)))
+    words = ["sample", "a red mushroom", "--out", out, "--model", folders[name], "--steps", 3, "--count", 2]
+    args = parser.parse_args(list(map(str, [*words, "--method", method])))
     assert sample.run(args) == 0
     first = np.asarray(Image.open(out))
     assert first.shape == (16, 34, 3) and first.std() > 1
