@@ -225,7 +225,7 @@ def test_real_server_exits_on_sigterm(tmp_path: Path) -> None:
                 server.wait_until(lambda: server.wrote("server stops"), client)
                 server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(120) == code
-            assert server.wrote("worker is killed in the middle of its work job=")
+            assert server.wrote("worker is killed while it runs a job job=")
 
 
 @pytest.mark.slow
