@@ -113,6 +113,7 @@ def test_failed_job_is_kept_with_its_error(job, tmp_path):
     assert load_result(tmp_path, job_fingerprint(failing)) == (result, None)
 
 
+@pytest.mark.slow
 def test_command_writes_the_table_and_repeats_nothing(clip, tmp_path, monkeypatch, capsys):
     made = []
     real = baselines.run_experiment

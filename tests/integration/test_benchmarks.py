@@ -160,6 +160,7 @@ def test_bad_checkouts_are_named(tmp_path: Path) -> None:
         peers.checkouts(SimpleNamespace(stable_dreamfusion=tmp_path, nerfstudio=None))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
 def test_comparison_runs_with_ours_alone() -> None:
     """Contenders run in separate processes. The ratio of Dreamwright to itself is 1.0."""

@@ -32,6 +32,7 @@ def generate(model: str, out: Path, *extra: str, prompt: str = "a red mushroom")
     return main(["generate", prompt, "--model", model, "--out", str(out), *SETTINGS, *extra])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["glb", "ply", "obj"])
 def test_prompt_becomes_a_mesh_file(
     model: str, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
@@ -48,6 +49,7 @@ def test_prompt_becomes_a_mesh_file(
     assert not out.with_name(out.name + ".work").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["glb", "obj"])
 def test_texture_is_an_image(model: str, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
     import trimesh
@@ -64,6 +66,7 @@ def test_texture_is_an_image(model: str, tmp_path: Path, suffix: str, capsys: py
     assert texture.size == (64, 64)
 
 
+@pytest.mark.slow
 def test_previews_and_turntable(model: str, tmp_path: Path) -> None:
     assert generate(model, tmp_path / "a.ply", "--previews", str(tmp_path / "seen")) == 0
     assert sorted(p.name for p in (tmp_path / "seen").iterdir()) == [
@@ -240,6 +243,7 @@ def test_out_of_memory_fails_with_advice(
     assert "80 GiB" in line and "--resume" in line and "render.samples" in line and "report" not in line
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_a_resumable_checkpoint(model: str, tmp_path: Path) -> None:
     """A separate process gets a real SIGINT. Resuming then finishes the run."""
     out = tmp_path / "prop.ply"
@@ -257,6 +261,7 @@ def test_ctrl_c_keeps_a_resumable_checkpoint(model: str, tmp_path: Path) -> None
     assert "--resume" in errors and "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_errors_of_a_process_have_no_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dreamwright.backend.cli.main", "generate", "", "--out", str(tmp_path / "x.glb")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

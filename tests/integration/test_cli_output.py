@@ -53,6 +53,7 @@ class FailingStream(io.StringIO):
         raise OSError(self.number, os.strerror(self.number))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["models"], ["keys", "--help"], ["--help"], ["doctor"]])
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_closed_pipe_ends_quietly(arguments: list[str], stream: str) -> None:
@@ -91,6 +92,7 @@ def test_started_with_closed_descriptors(tmp_path: Path) -> None:
     assert done.returncode == 0 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment",
     [

@@ -15,6 +15,8 @@ import subprocess
 import termios
 import time
 
+import pytest
+
 from dreamwright.backend.models.download_progress import ProgressFile
 from tests.testing.fake_hub import FakeHub, Repository, command, folder_files, run_command
 from tests.testing.hub_downloads import MB, SD, SD_COMMIT, assert_refused, models_folder
@@ -45,6 +47,7 @@ def stop_in_the_middle(hub: FakeHub, env: dict[str, str], name: str, how: int = 
     return process.returncode, kept, errors
 
 
+@pytest.mark.slow
 def test_killed_download_resumes(hub, env, big):
     hub.repositories[SD[0]] = Repository(big, SD_COMMIT)
     code, kept, _ = stop_in_the_middle(hub, env, "sd-1.5")
@@ -75,6 +78,7 @@ def test_ctrl_c_message_names_the_resume_command(hub, env, big):
     assert code == 130 and "continues the download" in errors and "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_server_without_ranges_gives_a_valid_model(hub, env, big):
     hub.repositories["tiny/props"] = Repository(big)
     stop_in_the_middle(hub, env, "tiny/props")
@@ -84,6 +88,7 @@ def test_server_without_ranges_gives_a_valid_model(hub, env, big):
     assert run_command(env, "models", "verify", "tiny/props").returncode == 0
 
 
+@pytest.mark.slow
 def test_mirror_finishes_an_interrupted_download(hub, env, big):
     hub.repositories[SD[0]] = Repository(big, SD_COMMIT)
     stop_in_the_middle(hub, env, "sd-1.5")

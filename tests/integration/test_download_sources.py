@@ -7,6 +7,8 @@ import hashlib
 import json
 import shutil
 
+import pytest
+
 from dreamwright.backend.models.registry import BY_NAME
 from tests.testing.fake_hub import (
     LICENSED_TOKEN,
@@ -20,6 +22,7 @@ from tests.testing.fake_hub import (
 from tests.testing.hub_downloads import SD, SD_COMMIT, assert_refused, models_folder
 
 
+@pytest.mark.slow
 def test_download_fetches_required_files_and_names_the_source(hub, env, tiny, tmp_path):
     hub.repositories["tiny/props"] = Repository(tiny)
     done = run_command(env, "models", "download", "tiny/props")

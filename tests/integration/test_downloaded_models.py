@@ -23,6 +23,7 @@ def test_damaged_transfer_is_rejected(hub, env, run_in_process, tiny):
     assert run_in_process("models", "download", "tiny/props").returncode == 0 and hub.fetched() == [weights]
 
 
+@pytest.mark.slow
 def test_verify_and_download_repair_damaged_files(hub, env, tiny, tmp_path):
     folder = tmp_path / "elsewhere" / "props"
     hub.repositories["tiny/props"] = Repository(tiny)

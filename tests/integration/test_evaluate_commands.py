@@ -55,6 +55,7 @@ def table_rows(text: str) -> list[str]:
     return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|") and "---" not in line]
 
 
+@pytest.mark.slow
 def test_ablation_continues_and_reports_every_stage(model, made, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["evaluate", "ablation", "--prompts", "1", "--model", model, "--out", str(out), *JOB, *FAST]
@@ -84,6 +85,7 @@ def test_ablation_continues_and_reports_every_stage(model, made, tmp_path, capsy
     assert "settings.run.steps was 2, is 3" in capsys.readouterr().err and len(made) == 5
 
 
+@pytest.mark.slow
 def test_sweep_adds_weights(model, made, tmp_path, capsys):
     out = tmp_path / "out"
     words = [

@@ -143,6 +143,7 @@ def test_nohup_is_respected() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder_and_a_killed_one(model: str, tmp_path: Path) -> None:
     """Another process holds the folder, so a new run and a resumed one are refused. SIGKILL leaves no lock."""
     out = tmp_path / "prop.ply"

@@ -96,6 +96,7 @@ def test_method_is_part_of_the_fingerprint():
     assert len({job.fingerprint(), other.fingerprint(), crops.fingerprint()}) == 3
 
 
+@pytest.mark.slow
 def test_dream_fields_raises_the_cosine_and_resumes(clip):
     job = make_job(
         PROMPT, str(clip), "dream-fields", quick("run.steps=24", "run.checkpoint_interval=8", "clip.crops=4")

@@ -60,6 +60,7 @@ SINGLY = "run.views_at_once=1"
 TIMEOUT_S = 60.0  # of the process group in `one_rank`; a failure that is noticed ends the others before it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "shampoo"])
 def test_two_ranks_equal_one_process(optimizer: str, tmp_path: Path) -> None:
     """Weights, optimizer state, occupancy and random streams after six steps, and the figures of each step."""

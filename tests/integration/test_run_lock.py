@@ -56,6 +56,7 @@ def generate(model: str, out: Path, *extra: str) -> int:
     return main(["generate", "a red mushroom", "--model", model, "--out", str(out), *settings, *extra])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [[], ["--resume"]])
 def test_second_run_is_refused_and_names_the_first(
     resume: list[str], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

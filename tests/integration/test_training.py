@@ -89,6 +89,7 @@ def test_every_command_prints_its_help(
     assert ended.value.code == 0 and "--help" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_loss_falls(dataset: RenderDataset) -> None:
     training, generator, losses = new_training(), torch.Generator().manual_seed(0), []
     for step, _, loss in train.train(training, dataset, 32, 1000, generator):

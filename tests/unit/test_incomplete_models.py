@@ -102,6 +102,7 @@ def test_missing_or_damaged_files_are_refused_by_name(folders: dict[str, Path], 
     assert same <= {("domain.json", "removed"), ("merges.txt", "cut in half")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pixel", "sd15", "sdxl", "sd3", "clip"])
 def test_missing_configuration_fields_are_refused_or_harmless(
     folders: dict[str, Path], name: str, tmp_path: Path

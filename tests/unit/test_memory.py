@@ -121,6 +121,7 @@ def middling(work: Path) -> StableDiffusionPipeline:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_estimate_is_within_a_factor_of_two_of_the_measured_peak(case: str, folders: dict[str, Path]) -> None:
     name, config = CASES[case]

@@ -223,6 +223,7 @@ def test_turntable_rows_are_color_and_textureless(built) -> None:
         turntable_image(built[0], azimuths=0)
 
 
+@pytest.mark.slow
 def test_smoothing_removes_ripples_and_keeps_size() -> None:
     """A ball whose radius ripples by two per cent, forty times around. Smoothing removes most of the ripple."""
 
