@@ -59,13 +59,14 @@ def injected(fault: dict[str, Any] | None, work: RunJob, fault_log: Path) -> Ite
         yield
         return
     from dreamwright.backend.guidance import sds
-    from dreamwright.backend.training import pipeline
+    from dreamwright.backend.scenes import field_scene
+    from dreamwright.backend.training import guidance_loading
 
     where, what, calls = fault["where"], fault["what"], 0
     owner, name = {
-        "loading": (pipeline, "load_denoiser"),
+        "loading": (guidance_loading, "load_denoiser"),
         "step": (sds.ScoreDistillation, "gradient"),
-        "mesh": (pipeline, "build_mesh"),
+        "mesh": (field_scene, "build_mesh"),
     }[where]
     real: Callable[..., Any] = getattr(owner, name)
 
