@@ -79,6 +79,7 @@ def test_blender_on_a_second_machine(
     model = offer_tiny_model(tmp_path / "models")
     settings = dict(one.split("=") for one in QUICK) | {
         "run.steps": "400",
+        "optimizer.learning_rate": "0.0005",  # an untrained model would fill the scene before the first check
         "mesh.threshold": "1.0",
         "run.max_restarts": "0",
         "run.threads": "1",
