@@ -40,7 +40,7 @@ def main() -> None:
     report |= {
         "jobs": [first, second],
         "asked": [asked.prompt, asked.parent_job, asked.settings],
-        "objects": [[one["dreamwright_job"], one.get("dreamwright_refines")] for one in made],
+        "objects": [[one["dreamwright_job"], one.get("dreamwright_parent_job")] for one in made],
     }
     print("REPORT " + json.dumps(report))
 
