@@ -150,9 +150,9 @@ def test_classifier_retrieves_the_reference_props():
         row = measure_method("oracle", "", samples, PROMPTS, STARTER_CAPTIONS, models)
         wrong = [render_sample(prop, (n + 1) % 3, 0, 64, elevation) for n, prop in enumerate(props)]
         shifted = measure_method("shifted", "", wrong, PROMPTS, STARTER_CAPTIONS, models)
-        # A classifier that guesses has 1 / 128. The renders are the same on every processor to rounding, which decides
-        # at most about single views of the 24 at a boundary, 4% each. The bounds leave four of them.
-        assert row.values["classifier"]["color"].mean > 0.65 and row.values["classifier"]["textureless"].mean > 0.65
+        # A classifier that guesses has 1 / 128. The renders are the same on every processor to float rounding, which is
+        # far below the classifier's margins; a share changes by 4% with a view.
+        assert row.values["classifier"]["color"].mean > 0.8 and row.values["classifier"]["textureless"].mean > 0.65
         assert shifted.values["classifier"]["color"].mean == 0.0
 
 
