@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,24 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["DREAMWRIGHT_CACHE"]
     else:
         os.environ["DREAMWRIGHT_CACHE"] = before
+
+
+@pytest.fixture(autouse=True)
+def own_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a command run in this process does to the log: its handler writes to a stream that is closed then."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    for variable in ("DREAMWRIGHT_LOG_FORMAT", "DREAMWRIGHT_LOG_LEVEL"):
+        # Setting it first makes monkeypatch take back what the test sets.
+        value = os.environ.get(variable)
+        monkeypatch.setenv(variable, value or "")
+        if value is None:
+            monkeypatch.delenv(variable)
+    yield
+    for handler in [handler for handler in root.handlers if handler not in handlers]:
+        root.removeHandler(handler)
+    root.setLevel(level)
+    logging.captureWarnings(False)
 
 
 @pytest.fixture

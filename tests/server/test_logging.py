@@ -119,26 +119,14 @@ def test_prompts_are_redacted_everywhere(style: str) -> None:
     )
 
 
-def test_workers_inherit_the_log_format(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    for name in (logging_setup.FORMAT_VARIABLE, logging_setup.LEVEL_VARIABLE):
-        monkeypatch.setenv(name, "")  # and so taken back at the end
-    try:
-        logging_setup.open_log("json", "warning", sys.stderr)
-        assert (os.environ[logging_setup.FORMAT_VARIABLE], os.environ[logging_setup.LEVEL_VARIABLE]) == (
-            "json",
-            "warning",
-        )
-        logging_setup.inherit_log()
-        logging.getLogger("room").info("not this")
-        logging.getLogger("room").warning("this", extra={"job": "j"})
-        told = [json.loads(text) for text in capsys.readouterr().err.splitlines()]
-    finally:
-        logging.captureWarnings(False)
-        root.handlers[:] = handlers
-        root.setLevel(level)
-    assert [(entry["event"], entry["job"]) for entry in told] == [("this", "j")]
+def test_workers_inherit_the_log_format(capsys: pytest.CaptureFixture[str]) -> None:
+    logging_setup.open_log("json", "warning", sys.stderr)
+    assert (os.environ[logging_setup.FORMAT_VARIABLE], os.environ[logging_setup.LEVEL_VARIABLE]) == ("json", "warning")
+    logging_setup.inherit_log()
+    logging.getLogger("room").info("not this")
+    logging.getLogger("room").warning("this", extra={"job": "j"})
+    lines = [json.loads(text) for text in capsys.readouterr().err.splitlines()]
+    assert [(entry["event"], entry["job"]) for entry in lines] == [("this", "j")]
 
 
 @pytest.mark.slow
