@@ -114,6 +114,9 @@ class RefineConfig:
         ),
     )
     edges: float = setting(300.0, WEIGHT, duration=False, help="Weight of the squared relative change of edge lengths.")
+    normals: float = setting(
+        0.0, WEIGHT, duration=False, help="Weight of 1 - cos between the normals of neighboring faces."
+    )
     crease: float = setting(
         45.0,
         (0, 180),
@@ -162,9 +165,6 @@ class SphereConfig:
     )
     laplacian_share: float = setting(
         0.5, SHARE, unit="share of the run", duration=False, help="Part of the run over which refine.laplacian changes."
-    )
-    normals: float = setting(
-        0.0, WEIGHT, duration=False, help="Weight of 1 - cos between the normals of neighboring faces."
     )
     outside: float = setting(
         0.0,

@@ -222,10 +222,11 @@ CLIP_MESH = Config(
         color_rate=0.03,
         laplacian=0.05,  # all weights against a loss between -1 and 1
         edges=0.02,
+        normals=0.05,
         crease=180.0,
         supersampling=1,
     ),
-    sphere=SphereConfig(laplacian_end=0.005, normals=0.05, outside=10.0),
+    sphere=SphereConfig(laplacian_end=0.005, outside=10.0),
 )
 
 # CLIP-Mesh. "CM" marks numbers of its published configuration (configs/paper.yml of NasirKhalid24/CLIP-Mesh), whose

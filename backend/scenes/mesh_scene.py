@@ -21,7 +21,7 @@ from ..config.schema import Config, GuidanceConfig
 from ..errors import CheckpointError, one_line
 from ..geometry.build import Mesh, MeshReport
 from ..geometry.input_mesh import InputMesh
-from ..geometry.topology import Surface, edges_of
+from ..geometry.topology import Surface, edges_of, face_pairs
 from ..guidance.interfaces import Guidance
 from ..mesh_rendering.render import MeshRendering, Topology, render_mesh
 from ..optimizers.uniform_adam import UniformAdam
@@ -35,6 +35,7 @@ from .mesh_losses import (
     edge_lengths,
     folded_share,
     laplacian_energy,
+    normal_energy,
     sparse_tensor,
     uniform_laplacian,
 )
@@ -100,6 +101,7 @@ class MeshScene(OptimizedScene):
         color_laplacian = uniform_laplacian(input_mesh.faces, len(input_mesh.vertices))
         self._color_steps = LargeStepsParameterization(color_laplacian, refine.color_stiffness)
         self._edges = torch.from_numpy(edges_of(faces)).to(self.device)
+        self._pairs = torch.from_numpy(face_pairs(faces)).to(self.device)
         lengths = edge_lengths(self.rest, self._edges)
         self._lengths = lengths.clamp(min=float(lengths.mean()) * SHORTEST_EDGE)
         degree = laplacian.diagonal().clip(min=1.0)
@@ -207,7 +209,12 @@ class MeshScene(OptimizedScene):
         smoothness = laplacian_energy(self._laplacian, displacements)
         stretching = edge_energy(self.rest + displacements, self._edges, self._lengths)
         total = refine.laplacian * smoothness + refine.edges * stretching
-        return total, {"laplacian": float(smoothness.detach()), "stretching": float(stretching.detach())}
+        figures = {"laplacian": float(smoothness.detach()), "stretching": float(stretching.detach())}
+        if refine.normals > 0:
+            bending = normal_energy(self.rest + displacements, self.topology.faces, self._pairs)
+            total = total + refine.normals * bending
+            figures["bending"] = float(bending.detach())
+        return total, figures
 
     def _optimizer_step(self) -> None:
         strength = self.config.refine.strength

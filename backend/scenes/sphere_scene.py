@@ -17,7 +17,7 @@ from ..config.schema import Config, SphereConfig
 from ..geometry.build import Mesh, MeshReport, assemble_mesh
 from ..geometry.color import display_to_linear
 from ..geometry.input_mesh import RADIUS, InputMesh
-from ..geometry.topology import Surface, face_pairs, signed_volume
+from ..geometry.topology import Surface, signed_volume
 from ..guidance.interfaces import Guidance
 from ..mesh_rendering.normals import face_cross
 from ..mesh_rendering.visibility import nearest_faces, project
@@ -60,7 +60,7 @@ class SphereScene(MeshScene):
     neighboring faces; and what lies outside the radius that the cameras frame.
     """
 
-    gentler = "a larger sphere.laplacian_end or sphere.normals"
+    gentler = "a larger sphere.laplacian_end or refine.normals"
 
     def __init__(
         self,
@@ -75,7 +75,6 @@ class SphereScene(MeshScene):
         self.notices = (f"a sphere of {len(sphere.vertices)} vertices, {len(sphere.faces)} triangles",)
         # Grey vertices far from the brightest gradient need their color as well.
         self.optimizer.param_groups[1]["uniform"] = False
-        self._pairs = torch.from_numpy(face_pairs(sphere.welded_faces)).to(self.device)
 
     def renders_untextured(self) -> bool:
         """In the first part of the run only: textureless views form the shape; afterwards colors have every view."""
@@ -89,7 +88,7 @@ class SphereScene(MeshScene):
         parts = {
             "laplacian": (laplacian, laplacian_energy(self._laplacian, displacements)),
             "stretching": (refine.edges, edge_energy(vertices, self._edges, self._lengths)),
-            "bending": (sphere.normals, normal_energy(vertices, self.topology.faces, self._pairs)),
+            "bending": (refine.normals, normal_energy(vertices, self.topology.faces, self._pairs)),
             "outside": (sphere.outside, bounds_penalty(vertices, RADIUS)),
         }
         total = torch.zeros((), device=self.device)

@@ -63,10 +63,10 @@ def test_settings_of_fields_are_refused_by_name(setting: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["sphere.subdivisions=7", "sphere.radius=0.9", "sphere.normals=-1", "sphere.grey=0.5"]
+    "setting", ["sphere.subdivisions=7", "sphere.radius=0.9", "refine.normals=-1", "sphere.grey=0.5"]
 )
 def test_invalid_sphere_settings_are_refused(setting: str) -> None:
-    with pytest.raises(ConfigError, match="sphere.*(allowed|did you mean)"):
+    with pytest.raises(ConfigError, match="(sphere|refine).*(allowed|did you mean)"):
         parsed_job("--set", setting)
 
 
@@ -99,7 +99,7 @@ def test_initial_field_and_several_processes_are_refused(clip_folder: Path) -> N
 def test_checkpoint_of_another_sphere_is_refused(clip_folder: Path) -> None:
     job = make_job(PROMPT, str(clip_folder), "clip-mesh", quick_clip_mesh())
     others = [
-        quick_clip_mesh("sphere.normals=0.9"),
+        quick_clip_mesh("refine.normals=0.9"),
         quick_clip_mesh("refine.stiffness=3"),
         quick_clip_mesh("refine.laplacian=3"),
     ]

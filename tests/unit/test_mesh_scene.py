@@ -335,3 +335,26 @@ def test_invalid_mesh_is_refused(vertices: np.ndarray, faces: np.ndarray, word: 
 def test_settings_of_other_scenes_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match=setting.partition("=")[0]):
         refine_job(apply_settings(REFINE, [setting]), ball(1))
+
+
+def test_normal_term_flattens_a_rough_surface(oracle: KnownImages) -> None:
+    """Without a guidance's gradient the term alone moves the vertices, so its energy falls; at weight 0 they stay."""
+
+    class Silent:
+        def gradient(self, image: torch.Tensor, *_: object) -> GuidanceResult:
+            return GuidanceResult(torch.zeros_like(image), {})
+
+    vertices, faces = icosphere(3, 0.5)
+    rough = vertices * (1 + 0.03 * np.random.default_rng(0).standard_normal((len(vertices), 1)))
+    mesh = make_input_mesh(rough, faces, np.full(vertices.shape, 0.5))
+
+    def energies(weight: float) -> list[float]:
+        only = ["run.steps=20", "refine.laplacian=0", "refine.edges=0", "refine.stiffness=0"]
+        run = mesh_trainer(refine_config(*only, f"refine.normals={weight}"), Silent(), oracle, mesh)
+        scalars = [event.scalars for event in run if isinstance(event, StepCompleted)]
+        assert (weight > 0) == bool(run.scene.displacements().abs().max() > 0)
+        return [step["bending"] for step in scalars if "bending" in step]
+
+    assert energies(0) == []
+    falling = energies(10)
+    assert len(falling) == 20 and falling[-1] < 0.8 * falling[0]  # 20 of 300 steps: far from the smoothest surface

@@ -90,7 +90,7 @@ def test_laplacian_weight_falls_during_the_run(clip_model: ImageTextModel) -> No
         "sphere.laplacian_end=1",
         "sphere.laplacian_share=0.5",
         "refine.edges=0",
-        "sphere.normals=0",
+        "refine.normals=0",
     )
     moves = torch.zeros_like(shape.rest)
     moves[0, 2] = 0.01
