@@ -29,6 +29,7 @@ HELD_OUT_ELEVATION = 45.0
 ELEVATION_RANGE = (-90.0, 90.0)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 KEPT_SUFFIX = ".safetensors"  # of meshes as `dreamwright evaluate` keeps them
+MESH_SUFFIXES = (*SUFFIXES, KEPT_SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -107,13 +108,13 @@ def samples_from_meshes(
     With `seeds`, seeds 0 to seeds - 1 are looked for, else those that are there; a missing file gives a sample without
     images. Raises ExportError for a folder without any mesh, and for a file that cannot be read.
     """
-    files = _by_prompt(folder, (*SUFFIXES, KEPT_SUFFIX))
+    files = files_by_prompt(folder, MESH_SUFFIXES)
     samples = []
     for number, prompt in enumerate(prompts):
         of_prompt = files.get(slug(prompt), {})
         for seed in range(seeds) if seeds is not None else sorted(of_prompt) or [0]:
             if seed in of_prompt:
-                mesh = _read_mesh(of_prompt[seed])
+                mesh = read_mesh_file(of_prompt[seed])
                 samples.append(render_sample(mesh, number, seed, resolution, elevation_deg, azimuths))
             else:
                 samples.append(RenderedSample(number, seed, None, None))
@@ -126,7 +127,7 @@ def samples_from_images(folder: Path, prompts: Sequence[str], seeds: int | None)
 
     Images are square and of one size in a folder. `seeds` and errors are those of `samples_from_meshes`.
     """
-    folders = _by_prompt(folder, None)
+    folders = files_by_prompt(folder, None)
     samples = []
     for number, prompt in enumerate(prompts):
         of_prompt = folders.get(slug(prompt), {})
@@ -143,8 +144,11 @@ def samples_from_images(folder: Path, prompts: Sequence[str], seeds: int | None)
     return samples
 
 
-def _by_prompt(folder: Path, suffixes: tuple[str, ...] | None) -> dict[str, dict[int, Path]]:
-    """Files with one of the suffixes, or folders when it is None, by the prompt's slug and the seed."""
+def files_by_prompt(folder: Path, suffixes: tuple[str, ...] | None) -> dict[str, dict[int, Path]]:
+    """Files with one of the suffixes, or folders when it is None, by the prompt's slug and the seed.
+
+    Raises ExportError for a folder that is not there.
+    """
     if not folder.is_dir():
         raise ExportError(f"there is no folder {str(folder)!r}; give the one that holds the props")
     found: dict[str, dict[int, Path]] = {}
@@ -162,7 +166,8 @@ def _check_any(samples: Sequence[RenderedSample], folder: Path, example: str) ->
         raise ExportError(f"{str(folder)!r} holds nothing for these prompts; needed are {example}")
 
 
-def _read_mesh(path: Path) -> Mesh:
+def read_mesh_file(path: Path) -> Mesh:
+    """The mesh of a file that `dreamwright evaluate` kept, or of any format that it reads. Raises ExportError."""
     if path.suffix.lower() != KEPT_SUFFIX:
         try:
             return read_mesh(path)

@@ -3,29 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
+from numpy.typing import NDArray
 
 from ..geometry.build import Mesh
 from ..geometry.color import linear_to_display
 from ..mesh_rendering.rasterize import orbit_axes, rasterize
 from ..starter import domain, props
 from ..starter.classifier import StarterClassifier
-from .classifier_metrics import AZIMUTHS, classify_mesh, render_views
-from .contact_sheet import LINE, to_image
-from .silhouettes import (
-    DISTANCE,
-    FOCAL,
-    Solid,
-    align,
-    centered,
-    held_out_views,
-    hole_is_open,
-)
+from .classifier_metrics import classify_mesh
+from .reference_surface import reference_surface
+from .silhouettes import DISTANCE, FOCAL, Solid, align, centered, held_out_views, hole_is_open
+from .surface_normals import mean_dihedral_deg, normal_error_deg
 from .surfaces import surface_distance
 
 # 24 prompts, every prop among them. Hard props come first and twice; symmetric ones are easily right.
@@ -39,15 +30,24 @@ PROMPTS: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class PromptResult:
-    """Metrics of one prompt's mesh."""
+    """Metrics of one prompt's mesh; None where a prop or a failed job has no such value."""
 
     prompt: str
+    seed: int
+    seconds: float | None  # None for a mesh that was given
+    triangles: int  # 0 for a job that gave no mesh
     silhouette_iou: float
     scale: float
     rotation_deg: float
     chamfer: float
     f_score: float
+    dihedral_deg: float | None
+    reference_dihedral_deg: float | None  # of the true prop in as many triangles
+    normal_error_deg: float | None
+    reference_normal_error_deg: float | None
     albedo_error: float  # mean absolute difference of display sRGB over shared pixels
+    albedo_error_primary: float | None  # where the true prop has the prompt's color
+    albedo_error_fixed: float | None  # where its parts have a color of their own
     color_right: bool
     geometry_right: bool
     retrieved: str
@@ -55,30 +55,57 @@ class PromptResult:
     fronts: int
     janus: int
     hole_open: bool | None  # None for props without a hole
-    seconds: float
+
+    @property
+    def dihedral_ratio(self) -> float | None:
+        """The dihedral angle in multiples of the true prop's."""
+        if self.dihedral_deg is None or not self.reference_dihedral_deg:
+            return None
+        return self.dihedral_deg / self.reference_dihedral_deg
 
 
-def measure(classifier: StarterClassifier, mesh: Mesh, prompt: str, seconds: float) -> PromptResult:
+@dataclass(frozen=True)
+class AlbedoError:
+    """Mean absolute difference of display sRGB over shared pixels of 16 views, and over those of each kind of part."""
+
+    whole: float
+    primary: float | None
+    fixed: float | None
+
+
+def measure(
+    classifier: StarterClassifier, mesh: Mesh, prompt: str, seed: int = 0, seconds: float | None = None
+) -> PromptResult:
     """Compare a mesh with the prop that its prompt names. Raises ValueError for a prompt of another domain."""
     color, prop = domain.parse(prompt)
-    model = props.triangles(props.build(prop))
+    model, truth = props.triangles(props.build(prop)), reference_surface(prop)
     reference = centered(model.vertices, model.faces)
     lifted = centered(mesh.vertices, mesh.faces)
     fit = align(lifted, reference)
     turned = lifted.transformed(fit.scale, fit.rotation_deg)
-    distance = surface_distance(turned, reference)
+    distance, best = surface_distance(turned, reference), truth.quality(len(mesh.faces))
     seen = classify_mesh(classifier, mesh, fit.rotation_deg, color, prop)
     face_colors = np.where(model.primary[:, None], np.array(domain.COLORS[color]), model.colors)
+    albedo = _albedo_error(
+        turned, linear_to_display(np.asarray(mesh.albedo, np.float64)), reference, face_colors, model.primary
+    )
     return PromptResult(
         prompt=prompt,
+        seed=seed,
+        seconds=seconds,
+        triangles=len(mesh.faces),
         silhouette_iou=fit.iou,
         scale=fit.scale,
         rotation_deg=fit.rotation_deg,
         chamfer=distance.chamfer,
         f_score=distance.f_score,
-        albedo_error=_albedo_error(
-            turned, linear_to_display(np.asarray(mesh.albedo, np.float64)), reference, face_colors
-        ),
+        dihedral_deg=mean_dihedral_deg(turned),
+        reference_dihedral_deg=best.dihedral_deg,
+        normal_error_deg=normal_error_deg(turned, truth.outside),
+        reference_normal_error_deg=best.normal_error_deg,
+        albedo_error=albedo.whole,
+        albedo_error_primary=albedo.primary,
+        albedo_error_fixed=albedo.fixed,
         color_right=seen.color_right,
         geometry_right=seen.geometry_right,
         retrieved=" ".join(seen.color_prompt),
@@ -86,21 +113,29 @@ def measure(classifier: StarterClassifier, mesh: Mesh, prompt: str, seconds: flo
         fronts=seen.fronts,
         janus=seen.janus,
         hole_open=hole_is_open(turned) if domain.prop_named(prop).hole else None,
-        seconds=seconds,
     )
 
 
-def failed_result(prompt: str, seconds: float) -> PromptResult:
-    """The result of a prompt without a mesh: the worst value of every metric."""
+def failed_result(prompt: str, seed: int = 0, seconds: float | None = None) -> PromptResult:
+    """The result of a prompt without a mesh: the worst value of every metric that has one, else None."""
     hole = domain.prop_named(domain.parse(prompt)[1]).hole
     return PromptResult(
         prompt=prompt,
+        seed=seed,
+        seconds=seconds,
+        triangles=0,
         silhouette_iou=0.0,
         scale=1.0,
         rotation_deg=0.0,
         chamfer=1.0,
         f_score=0.0,
+        dihedral_deg=None,
+        reference_dihedral_deg=None,
+        normal_error_deg=None,
+        reference_normal_error_deg=None,
         albedo_error=1.0,
+        albedo_error_primary=None,
+        albedo_error_fixed=None,
         color_right=False,
         geometry_right=False,
         retrieved="nothing",
@@ -108,65 +143,31 @@ def failed_result(prompt: str, seconds: float) -> PromptResult:
         fronts=0,
         janus=0,
         hole_open=False if hole else None,
-        seconds=seconds,
     )
 
 
-def _albedo_error(lifted: Solid, vertex_colors: np.ndarray, reference: Solid, face_colors: np.ndarray) -> float:
-    errors = []
+def _albedo_error(
+    lifted: Solid,
+    vertex_colors: NDArray[np.float64],
+    reference: Solid,
+    face_colors: NDArray[np.float64],
+    primary: NDArray[np.bool_],
+) -> AlbedoError:
+    errors, of_primary, of_fixed = [], [], []
     for azimuth, elevation in held_out_views():
         axes = orbit_axes(azimuth, elevation)
         first = rasterize(lifted.vertices, lifted.faces, DISTANCE * axes[:, 2], axes, FOCAL, 64)
         second = rasterize(reference.vertices, reference.faces, DISTANCE * axes[:, 2], axes, FOCAL, 64)
         shared = first.mask & second.mask
         if shared.any():
-            got = first.interpolate(lifted.faces, vertex_colors)[shared]
-            errors.append(np.abs(got - face_colors[second.face[shared]]).mean())
-    return float(np.mean(errors)) if errors else 1.0
+            got, face = first.interpolate(lifted.faces, vertex_colors)[shared], second.face[shared]
+            error = np.abs(got - face_colors[face]).mean(axis=1)
+            errors.append(error.mean())
+            of_primary.append(error[primary[face]])
+            of_fixed.append(error[~primary[face]])
+    return AlbedoError(float(np.mean(errors)) if errors else 1.0, _pixel_mean(of_primary), _pixel_mean(of_fixed))
 
 
-def summarize(results: Sequence[PromptResult]) -> dict[str, Any]:
-    """Means and fractions over prompts, and the project's targets."""
-    fronted = [r for r in results if domain.prop_named(domain.parse(r.prompt)[1]).has_front]
-    holed = [r for r in results if r.hole_open is not None]
-    return {
-        "prompts": len(results),
-        "silhouette_iou": float(np.mean([r.silhouette_iou for r in results])),
-        "r_precision_color": float(np.mean([r.color_right for r in results])),
-        "r_precision_geometry": float(np.mean([r.geometry_right for r in results])),
-        "f_score": float(np.mean([r.f_score for r in results])),
-        "chamfer": float(np.mean([r.chamfer for r in results])),
-        "albedo_error": float(np.mean([r.albedo_error for r in results])),
-        "janus_props": sum(r.janus > 0 for r in fronted),
-        "fronted_props": len(fronted),
-        "open_holes": sum(bool(r.hole_open) for r in holed),
-        "holed_props": len(holed),
-        "seconds_mean": float(np.mean([r.seconds for r in results])),
-        "targets": {"silhouette_iou": 0.75, "r_precision_color": 0.85, "r_precision_geometry": 0.60},
-    }
-
-
-def report(results: Sequence[PromptResult], preset: str) -> dict[str, Any]:
-    """The JSON record of an evaluation."""
-    return {"preset": preset, "summary": summarize(results), "rows": [asdict(result) for result in results]}
-
-
-def prompt_sheet(meshes: Sequence[tuple[PromptResult, Mesh]], tile: int = 64) -> Image.Image:
-    """Contact sheet with a row for each prompt: eight azimuths in color, four textureless, and the metrics."""
-    line, margin = tile + LINE, 4
-    sheet = Image.new("RGB", (margin + tile * (AZIMUTHS + 4), max(1, len(meshes)) * line), "white")
-    draw = ImageDraw.Draw(sheet)
-    for index, (result, mesh) in enumerate(meshes):
-        color = render_views(mesh, result.rotation_deg, textureless=False)
-        bare = render_views(mesh, result.rotation_deg, textureless=True)[::2]
-        for column, image in enumerate([*color, *bare]):
-            sheet.paste(to_image(image).resize((tile, tile)), (margin + column * tile, index * line + LINE))
-        prop = domain.prop_named(domain.parse(result.prompt)[1])
-        text = (
-            f"{result.prompt}: IoU {result.silhouette_iou:.2f}  F {result.f_score:.2f}  "
-            f"seen as {result.retrieved} / {result.retrieved_geometry}"
-            + (f"  fronts elsewhere {result.janus}" if prop.has_front else "")
-            + (f"  hole {'open' if result.hole_open else 'CLOSED'}" if result.hole_open is not None else "")
-        )
-        draw.text((margin, index * line), text, fill="black")
-    return sheet
+def _pixel_mean(views: list[NDArray[np.float64]]) -> float | None:
+    pixels = np.concatenate(views) if views else np.zeros(0)
+    return float(pixels.mean()) if len(pixels) else None

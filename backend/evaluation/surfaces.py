@@ -25,13 +25,18 @@ class SurfaceDistance:
 
 def sample_surface(solid: Solid, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Points (count, 3), uniform in area."""
+    return sample_faces(solid, count, rng)[0]
+
+
+def sample_faces(solid: Solid, count: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Points (count, 3), uniform in area, and the face (count,) of each."""
     a, b, c = (solid.vertices[solid.faces[:, k]] for k in range(3))
     areas = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     face = rng.choice(len(areas), size=count, p=areas / areas.sum())
     u, v = rng.random((2, count))
     flip = u + v > 1  # mirrors the parallelogram's other half onto the triangle
     u, v = np.where(flip, 1 - u, u)[:, None], np.where(flip, 1 - v, v)[:, None]
-    return a[face] + u * (b - a)[face] + v * (c - a)[face]
+    return a[face] + u * (b - a)[face] + v * (c - a)[face], face
 
 
 def surface_distance(first: Solid, second: Solid, seed: int = 0) -> SurfaceDistance:

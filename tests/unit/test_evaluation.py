@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from dreamwright.backend.evaluation.silhouettes import align, centered, hole_is_open, iou, open_holes
-from dreamwright.backend.evaluation.starter import PROMPTS, PromptResult, summarize
+from dreamwright.backend.evaluation.starter import PROMPTS
 from dreamwright.backend.evaluation.surfaces import sample_surface, surface_distance
 from dreamwright.backend.starter import domain, props
 
@@ -73,25 +71,3 @@ def test_prompts_name_every_prop() -> None:
     named = [domain.parse(prompt)[1] for prompt in PROMPTS]
     assert len(PROMPTS) >= 24 and set(named) == {p.name for p in domain.PROPS}
     assert all(named.count(prop) == 2 for prop in ("chair", "house", "torus", "mug", "table", "rocket"))
-
-
-def test_summary_counts_janus_faces_and_holes() -> None:
-    def row(prompt: str, **changes: object) -> PromptResult:
-        plain = PromptResult(
-            prompt=prompt, silhouette_iou=0.8, scale=1.0, rotation_deg=0.0, chamfer=0.02, f_score=0.9, albedo_error=0.1,
-            color_right=True, geometry_right=False, retrieved="", retrieved_geometry="", fronts=1, janus=0,
-            hole_open=None, seconds=60.0,
-        )  # fmt: skip
-        return replace(plain, **changes)
-
-    figures = summarize(
-        [
-            row("a red chair", janus=2),
-            row("a red torus", hole_open=False),
-            row("a red mug", hole_open=True, silhouette_iou=0.6),
-        ]
-    )
-    assert figures["silhouette_iou"] == pytest.approx(2.2 / 3, rel=1e-12)  # a mean of three in float64
-    assert (figures["janus_props"], figures["fronted_props"]) == (1, 1)
-    assert (figures["open_holes"], figures["holed_props"]) == (1, 2)
-    assert (figures["r_precision_color"], figures["r_precision_geometry"]) == (1.0, 0.0)

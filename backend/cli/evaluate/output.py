@@ -14,14 +14,19 @@ if TYPE_CHECKING:
 
 
 def write_table(folder: Path, name: str, table: str, record: object) -> None:
-    """Print the table, and write it as NAME.md and its record as NAME.json. Raises ConfigError and ExportError."""
+    """Print the table, and `save_table` it. Raises ConfigError and ExportError."""
+    save_table(folder, name, table, record)
+    print(table, end="")
+
+
+def save_table(folder: Path, name: str, table: str, record: object) -> None:
+    """Write the table as NAME.md and its record as NAME.json. Raises ConfigError and ExportError."""
     from ...evaluation.run_settings import make_folder
     from ...io.output_files import write_output
 
     make_folder(folder)
     write_output(folder / f"{name}.json", (json.dumps(record, indent=2) + "\n").encode())
     write_output(folder / f"{name}.md", table.encode())
-    print(table, end="")
 
 
 def write_sheet(folder: Path, name: str, sheet: Image.Image) -> None:
