@@ -117,6 +117,18 @@ def orbit_cameras(
     return Cameras(position, rotation, torch.full((n,), float(focal)), azimuth, elevation)
 
 
+def pose_vectors(azimuth_deg: Tensor, elevation_deg: Tensor) -> Tensor:
+    """Poses (n, 16) that a multi-view model is given: camera-to-world, 4 x 4, row by row, the position of length 1.
+
+    Angles (n,) in degrees. The camera looks at the origin, upright; columns are right, up, back, position.
+    """
+    position = spherical(azimuth_deg, elevation_deg, torch.ones_like(azimuth_deg))
+    rotation = look_at(position, torch.zeros_like(position), _meridian_up(azimuth_deg, elevation_deg))
+    last = torch.tensor([0.0, 0.0, 0.0, 1.0]).to(position).expand(len(position), 1, 4)
+    upper = torch.cat([rotation, position[:, :, None]], dim=2)
+    return torch.cat([upper, last], dim=1).reshape(-1, 16)
+
+
 def camera_rays(cameras: Cameras, resolution: int) -> Rays:
     """Rays through the pixel centers of square images: origins and unit directions (n, resolution^2, 3)."""
     n = len(cameras)

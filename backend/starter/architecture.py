@@ -5,6 +5,9 @@ An `IFPipeline` in small: a T5 text encoder, a U-Net whose time embedding also c
 IF's does, so that color and view words act on every block), a DDPM schedule. The U-Net works on pixel-unshuffled
 images (48 channels at a quarter of the resolution) and predicts x0: a smooth target without a pattern of the shuffle,
 and the quantity that Score Distillation Sampling needs, since eps_hat - eps = (alpha / sigma) (x - x0_hat).
+
+With more than one view it is a multi-view model (MVDream): the U-Net is also given the pose of each view's camera, and
+its self-attention joins the views of one object.
 """
 
 from __future__ import annotations
@@ -20,11 +23,14 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
+from ..guidance.denoisers.view_attention import join_views
 from . import domain
 from .words import domain_file
 
 IMAGE_SIZE = 64  # pixels a side
 SHUFFLE = 4  # pixel-unshuffle factor: 3 x 64 x 64 -> 48 x 16 x 16; learns faster per image and per second than 2
+VIEWS = 4  # views that are denoised together
+POSE_NUMBERS = 16  # of `cameras.poses.pose_vectors`
 MAX_TOKENS = 12  # the longest caption, its end token and a little room
 TEXT_WIDTH = 128  # units of the text encoder
 FUNCTION_WORDS = ("<pad>", "</s>", "a", "an", ",", "view")
@@ -49,6 +55,7 @@ class StarterParts:
     text_encoder: T5EncoderModel
     tokenizer: PreTrainedTokenizerFast
     scheduler: DDPMScheduler
+    views: int = 1  # of one object that are denoised together
 
 
 def build_tokenizer(words: Sequence[str] = domain.VOCABULARY) -> PreTrainedTokenizerFast:
@@ -73,8 +80,8 @@ def build_tokenizer(words: Sequence[str] = domain.VOCABULARY) -> PreTrainedToken
     )
 
 
-def build_parts(seed: int, widths: Widths = Widths()) -> StarterParts:
-    """Freshly initialized parts; the same seed gives the same weights.
+def build_parts(seed: int, widths: Widths = Widths(), views: int = 1) -> StarterParts:
+    """Freshly initialized parts; the same seed gives the same weights. `views` over 1 makes a multi-view model.
 
     The global generator is seeded inside a fork, because diffusers' and transformers' constructors draw from it.
     """
@@ -120,7 +127,14 @@ def build_parts(seed: int, widths: Widths = Widths()) -> StarterParts:
             addition_embed_type="text",
             addition_embed_type_num_heads=4,
             act_fn="silu",
+            class_embed_type="projection" if views > 1 else None,
+            projection_class_embeddings_input_dim=POSE_NUMBERS if views > 1 else None,
         )
+    if views > 1:
+        # Poses change nothing at first, so that a single-view model's weights can be trained further.
+        torch.nn.init.zeros_(unet.class_embedding.linear_2.weight)
+        torch.nn.init.zeros_(unet.class_embedding.linear_2.bias)
+        join_views(unet)
     scheduler = DDPMScheduler(
         num_train_timesteps=1000,
         beta_schedule="squaredcos_cap_v2",
@@ -128,7 +142,7 @@ def build_parts(seed: int, widths: Widths = Widths()) -> StarterParts:
         clip_sample=True,
         variance_type="fixed_small",
     )
-    return StarterParts(unet, text_encoder, tokenizer, scheduler)
+    return StarterParts(unet, text_encoder, tokenizer, scheduler, views)
 
 
 def _favor_content_words(text_encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -170,8 +184,8 @@ def save_pipeline(parts: StarterParts, folder: Path, dtype: torch.dtype = torch.
     text_encoder.to(trained_dtype)
     parts.tokenizer.save_pretrained(folder / "tokenizer")
     scheduler.save_pretrained(folder / "scheduler")
-    index = {
-        "_class_name": "IFPipeline",
+    index: dict[str, Any] = {
+        "_class_name": "IFPipeline" if parts.views == 1 else "MultiViewIFPipeline",
         "_diffusers_version": "0.35.0",
         "feature_extractor": [None, None],
         "requires_safety_checker": False,
@@ -182,6 +196,8 @@ def save_pipeline(parts: StarterParts, folder: Path, dtype: torch.dtype = torch.
         "unet": ["diffusers", "UNet2DConditionModel"],
         "watermarker": [None, None],
     }
+    if parts.views > 1:
+        index["views"] = parts.views
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     domain_text = json.dumps(domain_file(domain.VOCABULARY), indent=2)
     (folder / "domain.json").write_text(domain_text + "\n", encoding="utf-8")

@@ -34,27 +34,73 @@ def dataset(tmp_path: Path) -> RenderDataset:
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "build_parts", lambda seed: architecture.build_parts(seed, TINY))
+    monkeypatch.setattr(train, "build_parts", lambda seed, views: architecture.build_parts(seed, TINY, views))
 
 
-def new_training() -> train.Training:
-    return train.Training(train.TrainingConfig(batch=4, warmup_steps=2), torch.device("cpu"))
+@pytest.fixture
+def sets(dataset: RenderDataset, tmp_path: Path) -> RenderDataset:
+    """The same records as one set of four views around a prop."""
+    records = [{"prop": 3, "azimuth": 20.0 + 90.0 * i, "elevation": 5.0} for i in range(4)]
+    (tmp_path / "shard-001-0000.json").write_text(json.dumps({"views": 4, "records": records}))
+    return RenderDataset(tmp_path)
 
 
-def test_resumed_training_is_bitwise_equal(dataset: RenderDataset, tmp_path: Path) -> None:
+def new_training(views: int = 1) -> train.Training:
+    return train.Training(train.TrainingConfig(batch=4, warmup_steps=2, views=views), torch.device("cpu"))
+
+
+def test_a_set_has_one_look_and_the_captions_of_its_views(sets: RenderDataset) -> None:
+    generator = torch.Generator().manual_seed(3)
+    batch = sets.sample(8, 64, generator, views=4)
+    assert batch.views_of_set == 4 and batch.azimuths.tolist() == [20.0, 110.0, 200.0, 290.0] * 2
+    assert len(set(batch.colors[:4].tolist())) == len(set(batch.colors[4:].tolist())) == 1
+    # The records are equal, so images of one look, color and background are.
+    assert torch.equal(batch.images[0], batch.images[3]) and not torch.equal(batch.images[0], batch.images[4])
+    captions = [caption for _ in range(20) for caption in sets.sample(4, 64, generator, views=4).captions]
+    full = next(captions[i : i + 4] for i in range(0, 80, 4) if captions[i].endswith(", front view"))
+    named = full[0].removesuffix(", front view")
+    assert [text.removeprefix(f"{named}, ").split()[0] for text in full] == ["front", "right", "back", "left"]
+    with pytest.raises(ValueError, match="sets of 3 views"):
+        sets.sample(6, 64, generator, views=3)
+
+
+def test_shards_of_other_set_sizes_are_not_mixed(sets: RenderDataset, tmp_path: Path) -> None:
+    np.save(tmp_path / "shard-002-0000.npy", np.zeros((1, 64, 64, 6), np.uint8))
+    entries = [{"prop": 0, "azimuth": 0.0, "elevation": 5.0}]
+    (tmp_path / "shard-002-0000.json").write_text(json.dumps({"views": 1, "records": entries}))
+    with pytest.raises(ValueError, match=r"sets of \[1, 4\] views"):
+        RenderDataset(tmp_path)
+
+
+def test_multi_view_training_starts_as_the_single_view_model(sets: RenderDataset, tmp_path: Path) -> None:
+    """Poses and joined views add nothing before the first step: the new layers are zero, attention has none."""
+    first = new_training()
+    architecture.save_pipeline(first.averaged_parts(), tmp_path / "weights", torch.float32)
+    second = new_training(views=4)
+    second.start_from(tmp_path / "weights")
+    batch = sets.sample(4, 64, torch.Generator().manual_seed(0))
+    losses = [
+        train.diffusion_loss(training.parts, batch, torch.Generator().manual_seed(1), 6.0, 0.5)
+        for training in (first, second)
+    ]
+    assert torch.equal(losses[0], losses[1])
+
+
+@pytest.mark.parametrize("views", [1, 4])
+def test_resumed_training_is_bitwise_equal(sets: RenderDataset, tmp_path: Path, views: int) -> None:
     def steps(training: train.Training, count: int, generator: torch.Generator) -> None:
-        for step, _, _ in train.train(training, dataset, 32, 1000, generator):
+        for step, _, _ in train.train(training, sets, 32, 1000, generator):
             if step >= count:
                 return
 
     generator = torch.Generator().manual_seed(0)
-    whole = new_training()
+    whole = new_training(views)
     steps(whole, 4, generator)
     generator = torch.Generator().manual_seed(0)
-    first = new_training()
+    first = new_training(views)
     steps(first, 2, generator)
     first.save(tmp_path / "work", generator)
-    second, generator = new_training(), torch.Generator()
+    second, generator = new_training(views), torch.Generator()
     assert second.restore(tmp_path / "work", generator)
     steps(second, 4, generator)
     for name, value in whole.modules.state_dict().items():

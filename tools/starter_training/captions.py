@@ -28,6 +28,9 @@ class Batch:
     props: torch.Tensor  # (n,) index into domain.PROPS
     colors: torch.Tensor  # (n,) index into domain.COLORS, -1 where the look is untextured
     views: torch.Tensor  # (n,) index into domain.VIEWS
+    azimuths: torch.Tensor  # (n,) degrees
+    elevations: torch.Tensor  # (n,) degrees
+    views_of_set: int = 1  # images in a row that show one object
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,19 @@ class RenderDataset:
         self.device = device
         self.looks = looks
         self.records = torch.from_numpy(np.concatenate([np.load(file) for file in files])).to(device)
-        props, azimuths, elevations = [], [], []
+        props, azimuths, elevations, sizes = [], [], [], set()
         for file in files:
-            for entry in _read_views(file.with_suffix(".json")):
+            size, entries = _read_views(file.with_suffix(".json"))
+            sizes.add(size)
+            for entry in entries:
                 props.append(entry["prop"])
                 azimuths.append(entry["azimuth"])
                 elevations.append(entry["elevation"])
         if len(props) != len(self.records):
             raise ValueError(f"{folder}: {len(props)} views for {len(self.records)} records; render them again")
+        if len(sizes) > 1:
+            raise ValueError(f"{folder}: shards with sets of {sorted(sizes)} views; keep them in folders of their own")
+        self.set_size = sizes.pop()  # records in a row that show one prop from around it
         self.props = np.array(props)
         self.azimuths, self.elevations = np.array(azimuths), np.array(elevations)
         self.views = np.array(
@@ -88,41 +96,54 @@ class RenderDataset:
     def __len__(self) -> int:
         return len(self.records)
 
-    def sample(self, n: int, resolution: int, generator: torch.Generator) -> Batch:
-        """Draw n images of resolution x resolution pixels (a divisor of the records' size)."""
+    def sample(self, n: int, resolution: int, generator: torch.Generator, views: int = 1) -> Batch:
+        """Draw n images of resolution x resolution pixels (a divisor of the records' size).
+
+        With `views`, n is a multiple of it, and each `views` images in a row are one prop from around it, of one color,
+        look and background and with captions that leave out the same. Raises ValueError where the records are no such
+        sets.
+        """
+        if views not in (1, self.set_size) or n % views:
+            raise ValueError(f"{n} images in sets of {views} views of records in sets of {self.set_size}; change one")
+
+        def each(values: torch.Tensor) -> torch.Tensor:
+            return values.repeat_interleave(views, dim=0)
 
         def uniform(*shape: int) -> torch.Tensor:
-            return torch.rand(*shape, generator=generator).to(self.device)
+            return each(torch.rand(*shape, generator=generator)).to(self.device)
 
         looks = self.looks
-        index = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        color = torch.randint(len(self.color_names), (n,), generator=generator)
-        look = torch.rand(n, generator=generator)
+        sets = n // views
+        index = each(torch.multinomial(self.weights[::views], sets, replacement=True, generator=generator) * views)
+        index = index + torch.arange(n) % views
+        color = each(torch.randint(len(self.color_names), (sets,), generator=generator))
+        look = each(torch.rand(sets, generator=generator))
         albedo_only = look < looks.albedo
         untextured = look >= 1 - looks.untextured
 
         record = self.records[index.to(self.device)].permute(0, 3, 1, 2).float() / 255  # (n, 6, h, w)
         primary, secondary, alpha = record[:, :1], record[:, 1:4], record[:, 5:6]
         irradiance = 2 * record[:, 4:5].square()
-        jitter = torch.randn(n, 3, generator=generator).to(self.device) * looks.color_jitter
+        jitter = each(torch.randn(sets, 3, generator=generator)).to(self.device) * looks.color_jitter
         rgb = (self.colors[color.to(self.device)] + jitter).clamp(0, 1)
         surface = primary * rgb.view(n, 3, 1, 1) + secondary  # premultiplied
         white = untextured.to(self.device).view(n, 1, 1, 1)
         surface = torch.where(white, alpha.expand_as(surface), surface)
         # Shading is between linear irradiance, which eq 7 multiplies by, and its display encoding.
-        gamma = 1 / 2.2 + (1 - 1 / 2.2) * uniform(n, 1, 1, 1)
-        strength = 0.5 + 0.5 * uniform(n, 1, 1, 1)
+        gamma = 1 / 2.2 + (1 - 1 / 2.2) * uniform(sets, 1, 1, 1)
+        strength = 0.5 + 0.5 * uniform(sets, 1, 1, 1)
         shade = 1 + strength * (irradiance.clamp(min=1e-4) ** gamma - 1)
         shade = torch.where(albedo_only.to(self.device).view(n, 1, 1, 1), torch.ones_like(shade), shade)
-        background = self._backgrounds(n, generator)
+        background = each(self._backgrounds(sets, generator))
         images = (surface * shade).clamp(max=1) + (1 - alpha) * background
         factor = images.shape[-1] // resolution
         if factor > 1:
             images = functional.avg_pool2d(images, factor)
 
+        draws = each(torch.rand(sets, 3, generator=generator))
         captions = [
             self._caption(int(i), int(c), bool(u), r)
-            for i, c, u, r in zip(index, color, untextured, torch.rand(n, 3, generator=generator).tolist(), strict=True)
+            for i, c, u, r in zip(index, color, untextured, draws.tolist(), strict=True)
         ]
         rows = index.numpy()
         return Batch(
@@ -131,6 +152,9 @@ class RenderDataset:
             torch.from_numpy(self.props[rows]),
             torch.where(untextured, torch.full_like(color, -1), color),
             torch.from_numpy(self.views[rows]),
+            torch.from_numpy(self.azimuths[rows]).float(),
+            torch.from_numpy(self.elevations[rows]).float(),
+            views,
         )
 
     def _backgrounds(self, n: int, generator: torch.Generator) -> torch.Tensor:
@@ -165,8 +189,9 @@ class RenderDataset:
         return ", ".join(parts)
 
 
-def _read_views(path: Path) -> list[dict[str, Any]]:
-    """The views of one shard's records."""
+def _read_views(path: Path) -> tuple[int, list[dict[str, Any]]]:
+    """(views of a set, cameras of the records) of one shard."""
     content = json.loads(path.read_text())
-    views: list[dict[str, Any]] = content["records"] if isinstance(content, dict) else content
-    return views
+    if isinstance(content, list):  # as shards were written before they could hold sets
+        return 1, content
+    return int(content.get("views", 1)), content["records"]

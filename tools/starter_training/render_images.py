@@ -2,10 +2,12 @@
 """Render the procedural props with Cycles: the 2D training data of the starter prior and of its classifier.
 
     python -m tools.starter_training.render_images --out runs/starter-data --records 12000 --seed 1 --processes 2
+    python -m tools.starter_training.render_images --out runs/multi-view-data --records 16000 --seed 31 --views 4
 
 A record (64, 64, 6) uint8 = [primary coverage, secondary albedo (3, display sRGB, premultiplied), irradiance, alpha]
 holds neither the prompt's color nor the background, which `captions.py` adds. Irradiance E is stored as sqrt(E / 2),
-without surface color; a surface facing the key light has E near 1.
+without surface color; a surface facing the key light has E near 1. With `--views` n, each n records in a row are one
+prop from cameras spaced evenly around it at one elevation, distance and focal length.
 A shard is written atomically, depends on (seed, index) only, and is skipped when present, so that an interrupted run
 can be repeated.
 """
@@ -19,7 +21,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,9 @@ import numpy as np
 from dreamwright.backend.starter import domain, props
 
 SIZE = 64  # pixels a side
-SHARD = 250  # records a file
-RENDERS_PER_BUILD = 5  # renders of a prop with the same random proportions
+SHARD = 240  # records a file, a multiple of the views of a set
+RENDERS_PER_BUILD = 5  # single views of a prop with the same random proportions
+VIEWS = (1, 2, 4, 8)  # numbers of views of a set
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ def sample_view(settings: RenderSettings, rng: np.random.Generator) -> View:
     distance = rng.uniform(*settings.distance)
     prop = int(rng.integers(len(domain.PROPS)))
     return View(prop, rng.uniform(0.0, 360.0), elevation, distance, rng.uniform(*settings.fill) * distance)
+
+
+def around(view: View, count: int) -> list[View]:
+    """The view and count - 1 more at equal steps of azimuth."""
+    return [replace(view, azimuth=(view.azimuth + 360.0 * k / count) % 360.0) for k in range(count)]
 
 
 def camera_matrix(view: View, settings: RenderSettings, rng: np.random.Generator) -> np.ndarray:
@@ -248,29 +256,31 @@ def linear_to_srgb(value: np.ndarray) -> np.ndarray:
     return np.where(value <= 0.0031308, 12.92 * value, 1.055 * np.maximum(value, 1e-9) ** (1 / 2.4) - 0.055)
 
 
-def render_shard(out: Path, seed: int, index: int, settings: RenderSettings) -> None:
-    """Render one shard unless it is there already."""
+def render_shard(out: Path, seed: int, index: int, settings: RenderSettings, views: int = 1) -> None:
+    """Render one shard unless it is there already. Its JSON file holds the views of a set and the records' cameras."""
     stem = out / f"shard-{seed:03d}-{index:04d}"
     if stem.with_suffix(".npy").is_file():
         return
     rng = np.random.default_rng([seed, index])
-    scene, records, views = BlenderScene(), np.zeros((SHARD, SIZE, SIZE, 6), np.uint8), []
+    scene, records, entries = BlenderScene(), np.zeros((SHARD, SIZE, SIZE, 6), np.uint8), []
+    builds = RENDERS_PER_BUILD if views == 1 else 1  # sets of views with the same random proportions
+    prop = 0
     with tempfile.TemporaryDirectory() as folder:
-        for row in range(SHARD):
-            view = sample_view(settings, rng)
-            if row % RENDERS_PER_BUILD == 0:
-                prop = view.prop
+        for number in range(SHARD // views):
+            drawn = sample_view(settings, rng)
+            if number % builds == 0:
+                prop = drawn.prop
                 scene.set_prop(props.build(domain.PROPS[prop].name, rng, settings.variation))
-            view = View(prop, view.azimuth, view.elevation, view.distance, view.focal)
-            records[row] = scene.render(view, settings, rng, Path(folder) / "passes.exr")
-            views.append(asdict(view))
-    stem.with_suffix(".json").write_text(json.dumps(views) + "\n")
+            for k, view in enumerate(around(replace(drawn, prop=prop), views)):
+                records[number * views + k] = scene.render(view, settings, rng, Path(folder) / "passes.exr")
+                entries.append(asdict(view))
+    stem.with_suffix(".json").write_text(json.dumps({"views": views, "records": entries}) + "\n")
     temporary = stem.with_suffix(".part.npy")
     np.save(temporary, records)
     os.replace(temporary, stem.with_suffix(".npy"))
 
 
-def _work(task: tuple[Path, int, int, RenderSettings]) -> int:
+def _work(task: tuple[Path, int, int, RenderSettings, int]) -> int:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)  # Cycles prints two lines for each render
     render_shard(*task)
@@ -283,12 +293,13 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=12000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--views", type=int, choices=VIEWS, default=1, help="views of a set, evenly around the prop")
     parser.add_argument("--wide", action="store_true", help="the classifier's cameras and lights")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     settings = WIDE if options.wide else NARROW
     shards = math.ceil(options.records / SHARD)
-    tasks = [(options.out, options.seed, index, settings) for index in range(shards)]
+    tasks = [(options.out, options.seed, index, settings, options.views) for index in range(shards)]
     begun = time.monotonic()
     with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=4) as pool:
         for done, _ in enumerate(pool.imap_unordered(_work, tasks), start=1):

@@ -7,6 +7,12 @@
 The loss is min-SNR weighted x0 regression: min(1 / sigma_t^2, cap) |x0_hat - x0|^2 (a v-prediction loss, capped so
 that low noise levels do not dominate the gradient). `--resolution 32` trains on images of half the size at a quarter
 of the cost; the U-Net is convolutional, so training can continue at 64.
+
+`--views 4` trains a multi-view model on sets of four views (`render_images --views 4`), mixed with single views so that
+words from any camera still hold. It can start from the weights of a single-view model:
+
+    python -m tools.starter_training.train --data runs/multi-view-data --work runs/multi-view-train --views 4 \\
+        --start-from backend/starter/weights --rate 3e-4 --minutes 90
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,13 +35,14 @@ from torch import distributed
 from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
-from dreamwright.backend.starter.architecture import StarterParts, build_parts, encode, save_pipeline
+from dreamwright.backend.cameras.poses import pose_vectors
+from dreamwright.backend.starter.architecture import VIEWS, StarterParts, build_parts, encode, save_pipeline
 from tools.starter_training.captions import Batch, RenderDataset
 from tools.starter_training.moving_average import MovingAverage
 from tools.starter_training.muon import Muon
 
 # Parameters that AdamW trains: embeddings, and the first and last convolution. Muon is for maps of hidden features.
-ADAMW_PARAMETERS = re.compile(r"shared|embed_tokens|relative_attention_bias|conv_in|conv_out")
+ADAMW_PARAMETERS = re.compile(r"shared|embed_tokens|relative_attention_bias|conv_in|conv_out|class_embedding")
 
 
 @dataclass(frozen=True)
@@ -50,27 +58,45 @@ class TrainingConfig:
     weight_cap: float = 6.0  # cap of 1 / sigma_t^2
     average_decay: float = 0.995  # of the moving average of the weights, which is exported
     gradient_norm: float = 1.0  # largest gradient norm
+    views: int = 1  # of one object that are denoised together
+    single_share: float = 0.3  # share of the steps that a multi-view model is trained on single views
+    drop_pose: float = 0.5  # share of single views whose camera is unknown
 
 
 def diffusion_loss(
-    parts: StarterParts, batch: Batch, generator: torch.Generator, cap: float, time_power: float
+    parts: StarterParts,
+    batch: Batch,
+    generator: torch.Generator,
+    cap: float,
+    time_power: float,
+    views: int = 1,
+    drop_pose: float = 0.0,
 ) -> torch.Tensor:
     """Capped v-weighted x0 loss of one batch, mean over pixels and images.
+
+    Each `views` images in a row are one object and have one time. A multi-view model is given their cameras' poses, or
+    zeros for the share `drop_pose` of the objects.
 
     The times are stratified over the batch, and t = u^time_power favors high noise: global shape, and with it the
     meaning of prop and view words, is decided there, while local denoising is learned from few images.
     """
     channels = parts.unet.config.in_channels
     x0 = functional.pixel_unshuffle(batch.images * 2 - 1, math.isqrt(channels // 3))  # 3 k^2 channels
-    n = len(x0)
+    n, objects = len(x0), len(x0) // views
     steps = parts.scheduler.config.num_train_timesteps
-    t = ((torch.arange(n) + torch.rand(n, generator=generator)) / n) ** time_power
+    t = ((torch.arange(objects) + torch.rand(objects, generator=generator)) / objects) ** time_power
+    t = t.repeat_interleave(views)
     indices = (t * steps).long().clamp(0, steps - 1)
     alpha_bar = parts.scheduler.alphas_cumprod[indices].to(x0).view(n, 1, 1, 1)
     noise = torch.randn(x0.shape, generator=generator).to(x0)
     z_t = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
     hidden = encode(parts, batch.captions)
-    predicted = parts.unet(z_t, indices.to(x0.device), encoder_hidden_states=hidden).sample
+    inputs: dict[str, Any] = {}
+    if parts.views > 1:
+        known = torch.rand(objects, 1, generator=generator).repeat_interleave(views, dim=0) >= drop_pose
+        poses = torch.where(known, pose_vectors(batch.azimuths, batch.elevations), 0.0)
+        inputs = {"class_labels": poses.to(x0), "cross_attention_kwargs": {"views": views}}
+    predicted = parts.unet(z_t, indices.to(x0.device), encoder_hidden_states=hidden, **inputs).sample
     weight = (1 / (1 - alpha_bar)).clamp(max=cap)
     return (weight * (predicted - x0).square()).mean()
 
@@ -88,7 +114,7 @@ class Training:
 
     def __init__(self, config: TrainingConfig, device: torch.device) -> None:
         self.config = config
-        self.parts = build_parts(config.seed)
+        self.parts = build_parts(config.seed, views=config.views)
         self.parts.unet.to(device)
         self.parts.text_encoder.to(device)
         self.modules = torch.nn.ModuleDict({"unet": self.parts.unet, "text_encoder": self.parts.text_encoder})
@@ -111,7 +137,11 @@ class Training:
         rate = learning_rate(self.config, self.step, self.images, planned)
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = rate
-        loss = diffusion_loss(self.parts, batch, generator, self.config.weight_cap, self.config.time_power)
+        config = self.config
+        drop_pose = config.drop_pose if batch.views_of_set == 1 else 0.0
+        loss = diffusion_loss(
+            self.parts, batch, generator, config.weight_cap, config.time_power, batch.views_of_set, drop_pose
+        )
         loss.backward()
         average_gradients(self.modules)
         torch.nn.utils.clip_grad_norm_(self.modules.parameters(), self.config.gradient_norm)
@@ -166,6 +196,9 @@ class Training:
         for part, file in (("unet", "diffusion_pytorch_model.safetensors"), ("text_encoder", "model.safetensors")):
             loaded = load_file(folder / part / file)
             state |= {f"{part}.{name}": value.float().to(device) for name, value in loaded.items()}
+        if self.config.views > 1:  # a single-view model has no embedding of poses
+            own = self.modules.state_dict()
+            state |= {name: own[name] for name in own if "class_embedding" in name and name not in state}
         # T5 has its token embedding under two names and saves one.
         state.setdefault("text_encoder.encoder.embed_tokens.weight", state["text_encoder.shared.weight"])
         self.modules.load_state_dict(state)
@@ -173,7 +206,7 @@ class Training:
 
     def averaged_parts(self) -> StarterParts:
         """A copy of the parts with the averaged weights."""
-        parts = build_parts(self.config.seed)
+        parts = build_parts(self.config.seed, views=self.config.views)
         modules = torch.nn.ModuleDict({"unet": parts.unet, "text_encoder": parts.text_encoder})
         modules.load_state_dict(self.average.values)
         return parts
@@ -211,7 +244,10 @@ def train(
     rank = distributed.get_rank() if distributed.is_initialized() else 0
     while True:
         generator.manual_seed(training.config.seed + 2 * (training.step * world_size() + rank) + 1)
-        batch = dataset.sample(training.config.batch // world_size(), resolution, generator)
+        config = training.config
+        single = config.views == 1 or float(torch.rand((), generator=generator)) < config.single_share
+        count = config.batch // world_size()
+        batch = dataset.sample(count, resolution, generator, 1 if single else config.views)
         yield training.step + 1, training.images, training.advance(batch, generator, planned)
 
 
@@ -223,6 +259,7 @@ def main() -> None:
     parser.add_argument(
         "--start-from", type=Path, help="exported pipeline folder to train further, when --work is empty"
     )
+    parser.add_argument("--views", type=int, choices=(1, VIEWS), default=1, help="4: a multi-view model")
     parser.add_argument("--resolution", type=int, choices=(32, 64), default=64, help="pixels a side")
     parser.add_argument("--rate", type=float, default=TrainingConfig.learning_rate, help="peak learning rate")
     parser.add_argument("--batch", type=int, default=TrainingConfig.batch, help="images per step, over all processes")
@@ -250,7 +287,8 @@ def _run(rank: int, options: argparse.Namespace) -> None:
         address = f"tcp://127.0.0.1:{options.port}"
         distributed.init_process_group("gloo", init_method=address, world_size=options.processes, rank=rank)
     generator = torch.Generator().manual_seed(1)
-    training = Training(TrainingConfig(learning_rate=options.rate, batch=options.batch), torch.device(options.device))
+    config = TrainingConfig(learning_rate=options.rate, batch=options.batch, views=options.views)
+    training = Training(config, torch.device(options.device))
     if training.restore(options.work, generator):
         print(f"resumed at step {training.step}, {training.images} images", flush=True)
     elif options.start_from is not None:
