@@ -58,8 +58,8 @@ def test_controls_have_names_and_tooltips(blender: AddonDriver, serve: Any) -> N
     groups = [type(blender.panel), type(blender.preferences), type(bpy.context.window_manager.dreamwright_settings)]
     assert len(operators) >= 18
     for kind in operators:
-        told = getattr(bpy.ops.dreamwright, kind.bl_idname.partition(".")[2]).get_rna_type()
-        assert told.name and told.description and not told.description.endswith("."), kind
+        rna = getattr(bpy.ops.dreamwright, kind.bl_idname.partition(".")[2]).get_rna_type()
+        assert rna.name and rna.description and not rna.description.endswith("."), kind
     inherited = {"rna_type", "name", "properties", "remove_name", "remove_active"} | set(
         bpy.types.Operator.bl_rna.properties.keys()
     )
@@ -210,10 +210,13 @@ def test_next_seed_and_queue_positions(blender: AddonDriver, serve: Any) -> None
     assert blender.poll(lambda: len(blender.session.jobs) == 3 and not blender.session.pending)
     assert sorted(job.seed for job in blender.session.jobs.values()) == [0, 1, 2]
     assert {job.prompt for job in blender.session.jobs.values()} == {"a red mushroom"}
-    said = blender.module("labels").progress_text
+    progress_text = blender.module("labels").progress_text
     # The first job starts before the others hear of their new places, so the answer may take another tick.
     assert blender.poll(
-        lambda: {"Next in the queue", "Position 2 in the queue"} <= {said(job) for job in blender.session.jobs.values()}
+        lambda: (
+            {"Next in the queue", "Position 2 in the queue"}
+            <= {progress_text(job) for job in blender.session.jobs.values()}
+        )
     )
 
 

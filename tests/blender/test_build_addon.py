@@ -84,27 +84,27 @@ def test_wheels_have_the_pinned_hashes(built: Built) -> None:
 def test_changed_wheel_is_refused(tmp_path: Path) -> None:
     cache, out = tmp_path / "cache", tmp_path / "dist"
     shutil.copytree(CACHE, cache)
-    victim = sorted(cache.glob("pyzmq-*.whl"))[3]
-    data = bytearray(victim.read_bytes())
+    changed = sorted(cache.glob("pyzmq-*.whl"))[3]
+    data = bytearray(changed.read_bytes())
     data[len(data) // 2] ^= 1
-    victim.write_bytes(data)
+    changed.write_bytes(data)
     with pytest.raises(BuildError, match="pins .*: nothing was built. Delete the file") as error:
         build_into(out, cache=cache)
-    assert victim.name in str(error.value)
+    assert changed.name in str(error.value)
     assert not out.exists()
 
 
 @pytest.mark.usefixtures("built")
 def test_missing_wheel_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    downloaded: list[str] = []
     cache = tmp_path / "cache"
     shutil.copytree(CACHE, cache)
-    gone = next(cache.glob("msgpack-*-win_arm64.whl"))
-    gone.unlink()
-    monkeypatch.setattr(wheels, "download", lambda folder, platforms: asked.extend(platforms))
+    missing = next(cache.glob("msgpack-*-win_arm64.whl"))
+    missing.unlink()
+    monkeypatch.setattr(wheels, "download", lambda folder, platforms: downloaded.extend(platforms))
     with pytest.raises(BuildError, match="is pinned, but the package index has other files for windows-arm64"):
         build_into(tmp_path / "dist", cache=cache)
-    assert asked == ["windows-arm64"]
+    assert downloaded == ["windows-arm64"]
 
 
 @pytest.mark.parametrize(
@@ -246,13 +246,13 @@ def test_addon_imports_only_its_dependencies(built: Built) -> None:
             )
 
 
-@pytest.mark.parametrize("spoilt", ["shared/__init__.py", "blender_addon/blender_manifest.toml"])
-def test_different_versions_are_refused(checkout: Path, tmp_path: Path, spoilt: str) -> None:
+@pytest.mark.parametrize("damaged", ["shared/__init__.py", "blender_addon/blender_manifest.toml"])
+def test_different_versions_are_refused(checkout: Path, tmp_path: Path, damaged: str) -> None:
     version = archive.check_version(archive.source_files(ROOT))["version"]
     replace_in(
-        checkout / spoilt,
-        f'version{"__" if "shared" in spoilt else ""} = "{version}"',
-        f'version{"__" if "shared" in spoilt else ""} = "9.9.9"',
+        checkout / damaged,
+        f'version{"__" if "shared" in damaged else ""} = "{version}"',
+        f'version{"__" if "shared" in damaged else ""} = "9.9.9"',
     )
     with pytest.raises(BuildError, match="versions differ: .*9.9.9.*make them equal"):
         build_into(tmp_path / "dist", checkout)

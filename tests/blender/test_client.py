@@ -69,14 +69,14 @@ def test_reconnects_after_the_server_returns(pair: Pair) -> None:
     pair.connect()
     job = pair.submit()
     pair.server.close()
-    pair.alive = False
+    pair.server_runs = False
     for _ in range(6):  # a busy Blender ticks late, yet not that late
         pair.clock.ahead += 1.5
         pair.events += pair.client.tick()
     assert pair.client.state is ConnectionState.LOST and "no answer" in pair.client.reason
     pair.events.clear()
     pair.server.open()
-    pair.alive = True
+    pair.server_runs = True
     pair.server.change(job.job, step=7)
     pair.settle(lambda: bool(pair.of(JobList)), 10)
     assert pair.client.state is ConnectionState.ONLINE
@@ -113,7 +113,7 @@ def test_event_gap_requests_one_snapshot(pair: Pair) -> None:
     pair.connect()
     job = pair.submit()
     pair.settle(lambda: bool(pair.of(JobChanged)))
-    asked = sum(isinstance(request, Subscribe) for request in pair.server.requests)
+    before = sum(isinstance(request, Subscribe) for request in pair.server.requests)
     pair.server.faults.lose_events = 1
     for step in range(1, 12):
         pair.server.change(job.job, step=step)
@@ -123,7 +123,7 @@ def test_event_gap_requests_one_snapshot(pair: Pair) -> None:
     for _ in range(10):
         pair.server.step(0.002)
         pair.events += pair.client.tick()
-    assert sum(isinstance(request, Subscribe) for request in pair.server.requests) == asked + 1
+    assert sum(isinstance(request, Subscribe) for request in pair.server.requests) == before + 1
 
 
 def test_event_older_than_the_snapshot_is_dropped(pair: Pair) -> None:
@@ -152,7 +152,7 @@ def test_other_protocol_version_is_not_retried(pair: Pair) -> None:
 
 
 def test_foreign_server_is_recognized(pair: Pair) -> None:
-    pair.server.faults.babble = True
+    pair.server.faults.malformed_replies = True
     pair.client.connect()
     pair.settle(lambda: pair.client.state is ConnectionState.INCOMPATIBLE)
     assert "not as Dreamwright does" in pair.client.reason
@@ -160,7 +160,7 @@ def test_foreign_server_is_recognized(pair: Pair) -> None:
 
 def test_absent_server_keeps_connecting(pair: Pair) -> None:
     pair.server.close()
-    pair.alive = False
+    pair.server_runs = False
     pair.client.connect()
     for _ in range(6):
         pair.clock.ahead += 1

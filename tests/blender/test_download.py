@@ -44,20 +44,20 @@ def test_download_resumes_after_an_outage(pair: Pair) -> None:
     pair.settle(lambda: download.share > 0.2)
     had = download.share
     pair.server.close()
-    pair.alive = False
+    pair.server_runs = False
     for _ in range(40):
         pair.clock.ahead += 1
         pair.client.tick()
     assert not results and download.share >= had
     pair.server.open()
-    pair.alive = True
-    asked = len(pair.server.requests)
+    pair.server_runs = True
+    before = len(pair.server.requests)
     pair.settle(lambda: pair.client.state is ConnectionState.ONLINE, 10)
     download.resume()
     pair.settle(lambda: bool(results), 10)
     assert hashlib.sha256(results[0]).hexdigest() == job.mesh_sha256
-    again = {request.offset for request in pair.server.requests[asked:] if isinstance(request, FetchChunk)}
-    assert 0 < len(again) < job.mesh_bytes / limits.CHUNK_BYTES
+    repeated = {request.offset for request in pair.server.requests[before:] if isinstance(request, FetchChunk)}
+    assert 0 < len(repeated) < job.mesh_bytes / limits.CHUNK_BYTES
 
 
 def test_damaged_download_is_refused(pair: Pair) -> None:

@@ -22,13 +22,13 @@ from tests.testing.addon_driver import AddonDriver, why_not
 INSIDE = Path(__file__).parent / "scripts"
 
 
-def asked_since(blender: AddonDriver, known: set[str]) -> Any:
+def new_job(blender: AddonDriver, known: set[str]) -> Any:
     """The one job that came since."""
     assert blender.poll(lambda: len(blender.session.jobs) > len(known) and not blender.session.pending), (
         blender.notices()
     )
-    (new,) = set(blender.session.jobs) - known
-    return blender.session.jobs[new]
+    (name,) = set(blender.session.jobs) - known
+    return blender.session.jobs[name]
 
 
 def refuse(operator: Any, **how: Any) -> str:
@@ -48,7 +48,7 @@ def test_finetune_object_keeps_its_settings(blender: AddonDriver, serve: Any) ->
     panel.settings_text = "{}"
     known = set(blender.session.jobs)
     assert bpy.ops.dreamwright.finetune_object(prompt="a blue\n chair") == {"FINISHED"}
-    job = asked_since(blender, known)
+    job = new_job(blender, known)
     assert (job.parent_job, job.prompt, job.negative, job.model, job.preset, job.seed) == (
         made["dreamwright_job"],
         "a blue chair",
@@ -88,7 +88,7 @@ def test_kept_share_from_script_panel_or_object(blender: AddonDriver, serve: Any
     def share(**how: Any) -> float:
         known = set(blender.session.jobs)
         assert bpy.ops.dreamwright.finetune_object(prompt="a blue mushroom", **how) == {"FINISHED"}
-        return asked_since(blender, known).settings["run.finetune_share"]
+        return new_job(blender, known).settings["run.finetune_share"]
 
     assert share() == 0.5
     assert share(share=0.3) == 0.3, "not 0.300000012, as 32 bits have it"
@@ -146,7 +146,7 @@ def test_finetune_job_without_its_object(blender: AddonDriver, serve: Any) -> No
     job = blender.finished()
     known = set(blender.session.jobs)
     assert bpy.ops.dreamwright.finetune_job(job=job, prompt="a blue mushroom", share=0.25) == {"FINISHED"}
-    new = asked_since(blender, known)
+    new = new_job(blender, known)
     assert (new.parent_job, new.prompt, new.seed, new.settings["run.finetune_share"]) == (
         job,
         "a blue mushroom",
@@ -181,7 +181,7 @@ def test_finetune_in_each_blender(blender_install: Blender, built: Built, serve:
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr
     first, second = report["jobs"]
-    assert report["asked"] == [
+    assert report["refined"] == [
         "a blue mushroom",
         first,
         {"mesh.height_m": 1.0, "mesh.triangles": 20000, "run.finetune_share": 0.25},

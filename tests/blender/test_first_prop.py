@@ -48,7 +48,7 @@ def test_first_prop_from_zip_to_import(built: Built) -> None:
     assert report["command"] == str(record_first_prop.command()), "pasted into the preferences"
     assert report["before"] == ["Not running", "Press Start Server"], "the panel says what to do"
     assert report["typed"] == "a red mushroom", "letter by letter"
-    assert report["asked for"] == ["a red mushroom", "starter", "draft"], "the menu's choice arrives at the server"
+    assert report["submitted"] == ["a red mushroom", "starter", "draft"], "the menu's choice arrives at the server"
     early, middle, late = report["moments"]
     assert early["pictures"] >= 1 and early["step"] < middle["step"] <= late["step"]
     assert {moment["state"] for moment in (early, middle)} == {"running"}

@@ -39,18 +39,18 @@ def test_generate_preview_import_and_undo_in_a_window(built: Built, serve: Calla
         "generate_in_window.py", built.universal, "window", {"SERVER": server.address, "STEP_LIMIT": str(step_limit)}
     )
     assert report["typed"] == "a red mushroom", "letter by letter"
-    assert report["jobs"] == ["a red mushroom"] and report["state while dreaming"] == "running"
+    assert report["jobs"] == ["a red mushroom"] and report["state while running"] == "running"
     assert report["object"]["prompt"] == "a red mushroom" and report["object"]["attributes"] == ["albedo"]
     assert report["object"]["selected"]
     assert report["after undo"] == {"objects": 0, "jobs": 1, "prompt": "a red mushroom"}
     assert report["notices"] == ["Imported “a red mushroom”"]
     assert len(report["drawn"]) >= 4
     pictures = [folder / name for name in report["pictures"]]
-    assert [path.stem for path in pictures] == ["1-before", "2-dreaming", "3-ready", "4-imported"]
+    assert [path.stem for path in pictures] == ["1-before", "2-running", "3-ready", "4-imported"]
     screens = [seen(path) for path in pictures]
     assert {screen.shape for screen in screens} == {(SCREEN[1], SCREEN[0], 3)}
-    before, dreaming, ready, imported = (int(reddish(screen).sum()) for screen in screens)
-    assert dreaming > before + 5_000, "the preview is on the screen"
+    before, running, ready, imported = (int(reddish(screen).sum()) for screen in screens)
+    assert running > before + 5_000, "the preview is on the screen"
     reds = [float(np.median(screen[reddish(screen)][:, 0])) for screen in screens[1:3]]
     assert reds[1] > reds[0] + 20, f"the picture on the screen grows with the job: {reds}"
     assert imported > ready + 5_000, "so is the prop, in its color"

@@ -54,8 +54,8 @@ def test_result_as_shape_key_with_color_attribute(at: AddonDriver) -> None:
     source = cube()
     mirrored(source)
     where, kept = world(source), [list(vertex.co) for vertex in source.data.vertices]
-    told = import_result(at, refine(at, "SHAPE_KEY"))
-    assert "“Crate” has the shape key “Dreamwright: a red chair”; its colors are in the color attribute" in told
+    notice = import_result(at, refine(at, "SHAPE_KEY"))
+    assert "“Crate” has the shape key “Dreamwright: a red chair”; its colors are in the color attribute" in notice
     assert len(bpy.data.objects) == 1
     basis, key = source.data.shape_keys.key_blocks
     assert (basis.name, key.name, key.value) == (

@@ -68,6 +68,6 @@ def test_panels_are_drawn_in_a_window(built: Built, tmp_path: Path) -> None:
     )
     assert report["drawn"], f"none of {report['panels']} was drawn; see {screenshot}"
     buttons = [f"dreamwright.{verb}" for verb in ("cancel", "delete_job", "pause", "resume")]
-    assert report["asked"] == buttons, "buttons in the panel depend on the selected job"
+    assert report["polled"] == buttons, "buttons in the panel depend on the selected job"
     assert "Blender quit" in printed  # closed as a person closes it, with the add-on on
     assert screenshot.stat().st_size > 10_000

@@ -20,13 +20,13 @@ def refine(bench: SessionBench, data: bytes = MESH) -> str:
     return bench.session.submit("a red chair", "", "starter", "refine", 1, SETTINGS, mesh=data)
 
 
-def turn(bench: SessionBench) -> None:
+def step_both(bench: SessionBench) -> None:
     bench.server.step(0.002)
-    bench.happened += bench.session.tick()
+    bench.events += bench.session.tick()
 
 
-def pieces(bench: SessionBench) -> list[Any]:
-    return [asked for asked in bench.server.requests if type(asked).__name__ == "UploadChunk" and asked.data]
+def chunks(bench: SessionBench) -> list[Any]:
+    return [request for request in bench.server.requests if type(request).__name__ == "UploadChunk" and request.data]
 
 
 def test_mesh_is_uploaded_once_before_its_request(bench: SessionBench, tmp_path: Path) -> None:
@@ -34,13 +34,13 @@ def test_mesh_is_uploaded_once_before_its_request(bench: SessionBench, tmp_path:
     ticket, shares = refine(bench), []
     assert (tmp_path / "outbox" / f"{ticket}.dwm").read_bytes() == MESH, "as long as nobody has answered"
     while ticket not in bench.session.submitted_jobs:
-        turn(bench)
+        step_both(bench)
         assert len(shares) < 2000, bench.session.notices
         shares.append(bench.session.submissions.uploads.share(ticket))
     job = bench.session.jobs[bench.session.submitted_jobs[ticket]]
     assert job.mesh and bytes(bench.server.uploads[job.mesh]) == MESH
     assert len({share for share in shares if 0 < share < 1}) > 2, "its progress is to be seen"
-    assert sum(len(asked.data) for asked in pieces(bench)) == len(MESH), "no byte twice"
+    assert sum(len(request.data) for request in chunks(bench)) == len(MESH), "no byte twice"
     assert not bench.session.pending and not list((tmp_path / "outbox").iterdir()) and not bench.session.notices
 
 
@@ -57,7 +57,7 @@ def test_upload_survives_lost_replies_and_an_outage(bench: SessionBench) -> None
     bench.server.open()
     for _ in range(40):
         bench.ahead += 0.5
-        turn(bench)
+        step_both(bench)
     bench.settle(lambda: ticket in bench.session.submitted_jobs)
     assert len(bench.server.jobs) == 1 and not bench.session.notices
 
@@ -67,7 +67,7 @@ def test_lost_mesh_is_uploaded_again(bench: SessionBench) -> None:
     bench.server.faults.forget_uploads = 1
     ticket = refine(bench)
     bench.settle(lambda: ticket in bench.session.submitted_jobs)
-    assert sum(len(asked.data) for asked in pieces(bench)) == 2 * len(MESH) and len(bench.server.jobs) == 1
+    assert sum(len(request.data) for request in chunks(bench)) == 2 * len(MESH) and len(bench.server.jobs) == 1
     bench.server.faults.forget_uploads = 9
     refine(bench)
     bench.settle(lambda: bool(bench.session.notices))
@@ -108,11 +108,11 @@ def test_cancelled_refinement_stops_and_leaves_nothing(bench: SessionBench, tmp_
     bench.settle(lambda: 0 < bench.session.submissions.uploads.share(ticket) < 1)
     bench.session.cancel_pending(ticket)
     for _ in range(10):
-        turn(bench)
-    sent = len(pieces(bench))
+        step_both(bench)
+    sent = len(chunks(bench))
     for _ in range(20):
-        turn(bench)
-    assert len(pieces(bench)) == sent and not bench.server.jobs and not list((tmp_path / "outbox").iterdir())
+        step_both(bench)
+    assert len(chunks(bench)) == sent and not bench.server.jobs and not list((tmp_path / "outbox").iterdir())
     assert not bench.session.submissions.uploads.uploads and not bench.session.notices
 
 
@@ -124,7 +124,7 @@ def test_disconnect_keeps_the_pending_mesh(bench: SessionBench) -> None:
     assert ticket in bench.session.pending and not bench.session.submissions.uploads.uploads
     bench.connect()
     bench.settle(lambda: ticket in bench.session.submitted_jobs)
-    assert sum(len(asked.data) for asked in pieces(bench)) < 1.7 * len(MESH), "it goes on where it was"
+    assert sum(len(request.data) for request in chunks(bench)) < 1.7 * len(MESH), "it goes on where it was"
 
 
 def test_refinement_needs_a_connection(bench: SessionBench) -> None:

@@ -47,13 +47,13 @@ class SharedServer:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
         silent = threading.Timer(120, self.process.kill)
         silent.start()
-        self.said = ""
-        while "allow a user's key with" not in self.said:
+        self.output = ""
+        while "allow a user's key with" not in self.output:
             line = self.process.stdout.readline()
-            assert line, self.said
-            self.said += line
+            assert line, self.output
+            self.output += line
         silent.cancel()
-        self.string = re.search(r"dreamwright://\S+", self.said)[0]
+        self.connection_string = re.search(r"dreamwright://\S+", self.output)[0]
 
     def end(self) -> None:
         self.process.kill()
@@ -77,19 +77,19 @@ def test_pairing_from_paste_to_revocation(
 ) -> None:
     """In every Blender that is here, from the zip; and the secret lies in one file that only its owner reads."""
     blend, resources = tmp_path / "scene.blend", tmp_path / "blender"
-    given = {
-        "STRING": shared_server.string,
+    environment = {
+        "STRING": shared_server.connection_string,
         "SERVER": "tcp://127.0.0.1:9",
         "STATE": str(shared_server.keys.state),
         "PYTHON": sys.executable,
     }
-    given |= {"ROOT": str(ROOT), "BLEND": str(blend), "BLENDER_USER_RESOURCES": str(resources)}
-    done = run_script(blender_install, INSIDE / "pairing.py", built.universal, given, timeout=200)
+    environment |= {"ROOT": str(ROOT), "BLEND": str(blend), "BLENDER_USER_RESOURCES": str(resources)}
+    done = run_script(blender_install, INSIDE / "pairing.py", built.universal, environment, timeout=200)
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr
     server_fingerprint = fingerprint(shared_server.keys.pair().public)
     assert report["address"].startswith("tcp://127.0.0.1:") and "dwkey" not in report["address"]
-    assert report["server"] == server_fingerprint and server_fingerprint in shared_server.said, (
+    assert report["server"] == server_fingerprint and server_fingerprint in shared_server.output, (
         "both sides show the same"
     )
     assert "does not know this computer's key yet" in report["reason"] and report["own"] in report["reason"]
@@ -179,10 +179,10 @@ def test_handshake_failures_have_distinct_codes_and_texts() -> None:
 
     lock = CurveCredentials(generate_key_pair().public, generate_key_pair())
     failed = [result for result in HandshakeResult if result is not HandshakeResult.ACCEPTED]
-    told = {describe_result(result, FAR, lock) for result in failed[:-1]}
-    told |= {describe_result(result, FAR, None) for result in failed[-2:]}
-    assert len({code for code, _ in told}) == len({text for _, text in told}) == 5
-    assert all(FAR in text and len(text) < 500 for _, text in told)
+    descriptions = {describe_result(result, FAR, lock) for result in failed[:-1]}
+    descriptions |= {describe_result(result, FAR, None) for result in failed[-2:]}
+    assert len({code for code, _ in descriptions}) == len({text for _, text in descriptions}) == 5
+    assert all(FAR in text and len(text) < 500 for _, text in descriptions)
 
 
 def test_panel_shows_fingerprints_and_key_button(installed: Path) -> None:

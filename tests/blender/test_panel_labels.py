@@ -17,7 +17,7 @@ from tests.testing.addon_session import addon_module
 
 
 @pytest.mark.parametrize(
-    ("link", "here", "starting", "fault", "said"),
+    ("link", "here", "starting", "fault", "expected"),
     [
         ("connecting", True, False, "", ["Not running", "Press Start Server"]),
         ("connecting", True, False, "The command x was not found", ["Not running", "The command x was not found"]),
@@ -30,13 +30,16 @@ from tests.testing.addon_session import addon_module
     ],
 )
 def test_connection_text_has_advice(
-    installed: Path, link: str, here: bool, starting: bool, fault: str, said: list[str]
+    installed: Path, link: str, here: bool, starting: bool, fault: str, expected: list[str]
 ) -> None:
-    assert list(addon_module("labels").connection_text(link, "no answer from there", here, starting, fault)[1:]) == said
+    assert (
+        list(addon_module("labels").connection_text(link, "no answer from there", here, starting, fault)[1:])
+        == expected
+    )
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "expected"),
     [
         (0, 0, "under a minute"),
         (20, 59, "under a minute"),
@@ -48,8 +51,8 @@ def test_connection_text_has_advice(
         (7000, 20000, "2 to 6 h"),
     ],
 )
-def test_time_range_text(installed: Path, low: float, high: float, said: str) -> None:
-    assert addon_module("labels").time_range_text(low, high) == said
+def test_time_range_text(installed: Path, low: float, high: float, expected: str) -> None:
+    assert addon_module("labels").time_range_text(low, high) == expected
 
 
 def test_queued_job_shows_position_and_estimate(installed: Path) -> None:

@@ -31,7 +31,7 @@ def test_refine_as_object_and_shape_key_in_each_blender(
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr
     assert report["job"] == ["succeeded", "", 300, "refine", 64] and report["made"] == [True] * 3 and report["sound"]
-    assert report["told"] == ["Imported “a red mushroom” as a new object"] and report["still there"] == 0
+    assert report["notices"] == ["Imported “a red mushroom” as a new object"] and report["still there"] == 0
     # float32 positions, and half a level of 8 bits (2e-3) in colors.
     for move in report["moves"]:
         assert move == pytest.approx([0, 0, 0.25], abs=1e-5)
@@ -43,7 +43,7 @@ def test_refine_as_object_and_shape_key_in_each_blender(
         report["key"] == ["Basis", "Dreamwright: a red mushroom"] == ["Basis", *report["beside"]]
         and report["as far"] < 1e-5
     )
-    assert report["told last"] == [
+    assert report["last notices"] == [
         (
             "“Ball” has the shape key “Dreamwright: a red mushroom”; its colors are in the color attribute "
             "“Dreamwright: a red mushroom”, which no material shows yet"
@@ -88,7 +88,7 @@ def test_refine_dialog_import_and_undo_in_a_window(built: Built, serve: Callable
     report = run_at_window("refine_mesh_in_window.py", built.universal, "refines", {"SERVER": server.address}).report
     assert report["before Enter"] == 0, "the dialog asks first"
     assert report["settings"] == {"refine.strength": 0.5, "run.steps": 250}, "the steps are what the server offers"
-    assert report["seen"] == [[True, False, True]] * 2, (
+    assert report["states"] == [[True, False, True]] * 2, (
         "imported, undone in one step, redone: as an object, and as a shape key"
     )
     assert report["jobs"] == 2, "undo takes no job away"

@@ -41,23 +41,23 @@ def test_refine_button_is_disabled_with_a_reason(blender: AddonDriver, serve: An
 def test_unusable_meshes_and_prompts_are_refused(at: AddonDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     source = cube()
 
-    def told(**options: Any) -> str:
+    def error_of(**options: Any) -> str:
         with pytest.raises(RuntimeError) as caught:
             bpy.ops.dreamwright.refine_mesh(**({"prompt": "a red chair"} | options))
         return str(caught.value)
 
-    assert "The prompt is empty" in told(prompt=" ")
-    assert "does not know 'dragon'" in told(prompt="a red dragon")
+    assert "The prompt is empty" in error_of(prompt=" ")
+    assert "does not know 'dragon'" in error_of(prompt="a red dragon")
     source.scale = (1, 0, 1)
     bpy.context.view_layer.update()
-    assert "scaled to zero along an axis" in told()
+    assert "scaled to zero along an axis" in error_of()
     source.scale = (1, 1, 1)
     monkeypatch.setattr(at.module("object_mesh"), "MESH_VERTICES", 7)
-    assert "has 8 vertices and 12 triangles; allowed are 7" in told()
+    assert "has 8 vertices and 12 triangles; allowed are 7" in error_of()
     bpy.ops.object.mode_set(mode="EDIT")
     bpy.ops.mesh.delete(type="ONLY_FACE")
     bpy.ops.object.mode_set(mode="OBJECT")
-    assert "has no faces" in told()
+    assert "has no faces" in error_of()
     assert not at.session.jobs and not at.session.pending
 
 

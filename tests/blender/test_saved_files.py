@@ -59,7 +59,7 @@ def test_works_offline_without_3d_view_in_its_own_folder(
         assert (
             "Enable online access in the System preferences to use a server on another machine" in report["elsewhere"]
         )
-    assert report["untold"] == [] and report["operators"] >= 19
+    assert report["undocumented"] == [] and report["operators"] >= 19
     assert report["greyed at first"].keys() >= {
         "generate",
         "cancel",

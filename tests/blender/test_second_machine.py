@@ -27,37 +27,37 @@ from tests.testing.tiny_model import QUICK, offer_tiny_model
 
 INSIDE = Path(__file__).parent / "scripts"
 OTHER_LOOP = "127.0.0.1"  # of the second machine: nothing listens there
-AWAY_S = 6.0  # that the cable is out after the artist's side has noticed
+OUTAGE_S = 6.0  # that the link is down after the artist's side has noticed
 
 
-class Outside:
+class ServerSide:
     """Runs the server and the network; acts on requests that the Blender process writes to a file."""
 
-    def __init__(self, signs: Path, keys: KeyFolder, server: NetworkNamespace) -> None:
-        self._signs, self._keys, self._server = signs, keys, server
+    def __init__(self, requests: Path, keys: KeyFolder, server: NetworkNamespace) -> None:
+        self._requests, self._keys, self._server = requests, keys, server
         self.is_over = False
         self.done: list[str] = []
         self.thread = threading.Thread(target=self._act)
         self.thread.start()
 
     def _wait(self, name: str) -> str | None:
-        while not (self._signs / name).exists():
+        while not (self._requests / name).exists():
             if self.is_over:
                 return None
             time.sleep(0.05)
-        return (self._signs / name).read_text()
+        return (self._requests / name).read_text()
 
     def _act(self) -> None:
         key = self._wait("key")
         if key is None:
             return
         self._keys.allow("anna", key)
-        if self._wait("pull") is None:
+        if self._wait("unplug") is None:
             return
         self._server.ip("link set cable down")
         self.done.append("down")
         self._wait("lost")
-        time.sleep(AWAY_S)
+        time.sleep(OUTAGE_S)
         self._server.ip("link set cable up")
         self.done.append("up")
 
@@ -73,9 +73,9 @@ def test_blender_on_a_second_machine(
     if blender.missing:
         pytest.skip(blender.missing)
     here, there = networks
-    keys, signs = KeyFolder(tmp_path / "state"), tmp_path / "signs"
+    keys, requests = KeyFolder(tmp_path / "state"), tmp_path / "requests"
     pair = keys.create()
-    signs.mkdir()
+    requests.mkdir()
     model = offer_tiny_model(tmp_path / "models")
     settings = dict(one.split("=") for one in QUICK) | {
         "run.steps": "400",
@@ -97,34 +97,38 @@ def test_blender_on_a_second_machine(
             cwd=ROOT,
             env={**os.environ, "DREAMWRIGHT_MODELS": str(tmp_path / "models"), "OMP_NUM_THREADS": "1"},
         )
-    outside = Outside(signs, keys, here)
+    server_side = ServerSide(requests, keys, here)
     try:
-        said = ""
-        while "allow a user's key with" not in said:
+        output = ""
+        while "allow a user's key with" not in output:
             line = process.stdout.readline()
             assert line, (tmp_path / "server.log").read_text()[-3000:]
-            said += line
-        given = {
-            "STRING": re.search(r"dreamwright://\S+", said)[0],
+            output += line
+        environment = {
+            "STRING": re.search(r"dreamwright://\S+", output)[0],
             "SERVER": f"tcp://{OTHER_LOOP}:9",
-            "SIGNS": str(signs),
+            "REQUESTS": str(requests),
         }
-        given |= {"MODEL": model, "SETTINGS": json.dumps(settings), "BLENDER_USER_RESOURCES": str(tmp_path / "blender")}
+        environment |= {
+            "MODEL": model,
+            "SETTINGS": json.dumps(settings),
+            "BLENDER_USER_RESOURCES": str(tmp_path / "blender"),
+        }
         far = replace(blender, command=tuple(there.command(*blender.command)))
-        done = run_script(far, INSIDE / "second_machine.py", built.universal, given, timeout=800)
+        done = run_script(far, INSIDE / "second_machine.py", built.universal, environment, timeout=800)
     finally:
-        outside.is_over = True
-        outside.thread.join(30)
+        server_side.is_over = True
+        server_side.thread.join(30)
         process.terminate()
         process.wait(30)
         process.stdout.close()
     report = report_of(done)
     assert "Traceback" not in done.stdout + done.stderr
-    assert outside.done == ["down", "up"]
+    assert server_side.done == ["down", "up"]
     assert report["network"] == ["cable", "lo"], "it had a network of its own"
     assert report["server"] == fingerprint(pair.public) and "does not know this computer's key yet" in report["reason"]
     assert report["step on return"] >= report["step when the cable was pulled"]
-    assert report["state before leaving"] == "running" and report["away s"] >= AWAY_S - 1.0
+    assert report["state before leaving"] == "running" and report["away s"] >= OUTAGE_S - 1.0
     content = (keys.state / "jobs" / report["job"] / "mesh.dwm").read_bytes()
     assert report["sha"] == hashlib.sha256(content).hexdigest()
     assert report["vertices"] == len(decode_mesh(content).vertices) > 10

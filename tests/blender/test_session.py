@@ -91,7 +91,7 @@ def test_jobs_are_newest_first_with_start_and_end_events(bench: SessionBench) ->
     bench.server.change(jobs[0], state="running", queue_position=0)
     bench.server.finish(jobs[0], "failed")
     bench.settle(lambda: bench.session.jobs[jobs[0]].state == "failed")
-    names = [type(event).__name__ for event in bench.happened]
+    names = [type(event).__name__ for event in bench.events]
     assert names.count("JobStarted") == 3 and names.count("JobEnded") == 1
     assert "failed" in bench.session.notices[-1].text
 
@@ -106,9 +106,9 @@ def test_mesh_is_downloaded_once(bench: SessionBench) -> None:
     bench.session.download_mesh(job)
     bench.session.download_mesh(job)
     bench.settle(
-        lambda: not bench.session.downloads and any(type(e).__name__ == "MeshDownloaded" for e in bench.happened)
+        lambda: not bench.session.downloads and any(type(e).__name__ == "MeshDownloaded" for e in bench.events)
     )
-    arrived = [event for event in bench.happened if type(event).__name__ == "MeshDownloaded"]
+    arrived = [event for event in bench.events if type(event).__name__ == "MeshDownloaded"]
     assert len(arrived) == 1 and len(arrived[0].mesh.faces) > 100 and not arrived[0].is_automatic
 
 

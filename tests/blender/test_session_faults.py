@@ -16,7 +16,7 @@ from tests.testing.addon_session import SessionBench, addon_module
 from tests.testing.fake_server import FakeServer
 
 
-def reborn(bench: SessionBench) -> None:
+def restart_session(bench: SessionBench) -> None:
     """Blender is killed, and another one starts."""
     bench.session._client.close()
     bench.session = addon_module("session").Session(bench.session.folder, lambda: time.monotonic() + bench.ahead)
@@ -34,7 +34,7 @@ def test_unanswered_submission_is_sent_by_the_next_session(bench: SessionBench, 
     ]
     if arrives:
         bench.settle(lambda: len(bench.server.jobs) == 2)
-    reborn(bench)
+    restart_session(bench)
     bench.session.show_cached(bench.server.address)
     assert list(bench.session.pending) == tickets, (
         "shown before there is a connection, in the order in which they were asked for"
@@ -46,7 +46,7 @@ def test_unanswered_submission_is_sent_by_the_next_session(bench: SessionBench, 
     bench.settle(lambda: not bench.session.pending)
     assert sorted(job.prompt for job in bench.server.jobs.values()) == ["a blue chair", "a red chair"]
     assert len(bench.session.jobs) == 2 and not bench.session.notices
-    reborn(bench)
+    restart_session(bench)
     bench.session.show_cached(bench.server.address)
     assert not bench.session.pending, "what was answered is not asked again"
 
@@ -109,9 +109,9 @@ def test_full_disk_is_reported_and_harmless(bench: SessionBench, monkeypatch: py
     bench.server.finish(job, "succeeded")
     bench.settle(lambda: bench.session.jobs[job].mesh_bytes > 0)
     bench.session.download_mesh(job)
-    bench.settle(lambda: any(type(event).__name__ == "MeshDownloaded" for event in bench.happened))
-    told = [notice.text for notice in bench.session.notices]
-    assert len(told) == 2 and all("No space left on device" in text and "Free some space" in text for text in told)
+    bench.settle(lambda: any(type(event).__name__ == "MeshDownloaded" for event in bench.events))
+    texts = [notice.text for notice in bench.session.notices]
+    assert len(texts) == 2 and all("No space left on device" in text and "Free some space" in text for text in texts)
 
 
 def test_download_resumes_after_the_server_returns(bench: SessionBench) -> None:
@@ -130,7 +130,7 @@ def test_download_resumes_after_the_server_returns(bench: SessionBench) -> None:
     assert bench.session.connection_state == "lost" and "trying again" in bench.session.reason
     assert job in bench.session.downloads and not bench.session.notices, "it waits"
     bench.server.open()
-    bench.settle(lambda: any(type(event).__name__ == "MeshDownloaded" for event in bench.happened), 12)
+    bench.settle(lambda: any(type(event).__name__ == "MeshDownloaded" for event in bench.events), 12)
     assert not bench.session.downloads and not bench.session.notices
 
 
@@ -142,7 +142,7 @@ def test_older_server_must_be_updated(bench: SessionBench) -> None:
 
 
 def test_foreign_server_message_names_what_to_check(bench: SessionBench) -> None:
-    bench.server.faults.babble = True
+    bench.server.faults.malformed_replies = True
     bench.session.connect(bench.server.address)
     bench.settle(lambda: bench.session.connection_state == "incompatible")
     assert "not as Dreamwright does" in bench.session.reason and "check address and port" in bench.session.reason
@@ -153,10 +153,10 @@ def test_garbage_ends_the_connection_and_reconnecting_recovers(
 ) -> None:
     bench.connect()
     job = bench.submit()
-    bench.server.faults.babble = True
+    bench.server.faults.malformed_replies = True
     bench.server.change(job, step=3)
     bench.settle(lambda: bench.session.connection_state == "incompatible")
     assert "connect again" in bench.session.reason and job in bench.session.jobs
-    bench.server.faults.babble = False
+    bench.server.faults.malformed_replies = False
     bench.session.connect(bench.server.address)
     bench.settle(lambda: bench.session.is_online and bench.session.jobs[job].step == 3)

@@ -29,14 +29,14 @@ class SessionBench:
         self.ahead = 0.0
         self.server = FakeServer(pace=0)
         self.session = addon_module("session").Session(folder, lambda: time.monotonic() + self.ahead)
-        self.happened: list[Any] = []
+        self.events: list[Any] = []
 
     def settle(self, until: Callable[[], bool], seconds: float = 8.0) -> None:
         end = time.monotonic() + seconds
         while not until():
             assert time.monotonic() < end, (self.session.connection_state, self.session.notices)
             self.server.step(0.002)
-            self.happened += self.session.tick()
+            self.events += self.session.tick()
 
     def connect(self) -> None:
         self.session.connect(self.server.address)

@@ -36,7 +36,7 @@ class Pair:
         self.server = FakeServer(pace=0)
         self.client = Client(self.server.address, "0" * 32, clock=self.clock)
         self.events: list[Any] = []
-        self.alive = True
+        self.server_runs = True
 
     def settle(self, until: Callable[[], bool], seconds: float = 60.0) -> None:
         """Step both until a condition holds; the limit is reached only on failure."""
@@ -45,7 +45,7 @@ class Pair:
             assert time.monotonic() < end, (
                 f"never came about; {self.client.state} {self.client.reason}, {self.events[-3:]}"
             )
-            if self.alive:
+            if self.server_runs:
                 self.server.step(0.002)
             self.events += self.client.tick()
 
@@ -76,5 +76,5 @@ def pair() -> Iterator[Pair]:
     made = Pair()
     yield made
     made.client.close()
-    if made.alive:
+    if made.server_runs:
         made.server.close()

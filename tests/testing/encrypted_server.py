@@ -74,9 +74,9 @@ class EncryptedServer:
         for client in self.clients:
             self.events[client] += client.tick()
 
-    def wait_until(self, happened: Callable[[], bool], limit_s: float = 10.0) -> None:
+    def wait_until(self, condition: Callable[[], bool], limit_s: float = 10.0) -> None:
         end = time.monotonic() + limit_s
-        while not happened():
+        while not condition():
             if time.monotonic() > end:
                 raise TimeoutError(
                     f"condition not met; clients: {[(client.state, client.reason) for client in self.clients]}"

@@ -37,7 +37,7 @@ class Faults:
     lose_chunks: int = 0
     damage_chunks: int = 0
     version: int = limits.PROTOCOL_VERSION
-    babble: bool = False  # reply with malformed bytes
+    malformed_replies: bool = False  # reply with malformed bytes
     lose_uploads: int = 0  # replies to upload chunks
     forget_uploads: int = 0  # uploaded meshes, when their submission arrives
     refuse_submit: str = ""

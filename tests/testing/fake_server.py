@@ -70,7 +70,7 @@ class FakeServer(FakeJobs):
         self.size = size
         self.peers: dict[bytes, Peer] = {}
         self.requests: list[Any] = []
-        self._wanted = address
+        self._requested_address = address
         self.address = ""
         self.open()
 
@@ -80,7 +80,7 @@ class FakeServer(FakeJobs):
         self._context = zmq.Context(io_threads=1)
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.bind(self.address or self._wanted)
+        self._socket.bind(self.address or self._requested_address)
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self.peers.clear()
 
@@ -125,7 +125,9 @@ class FakeServer(FakeJobs):
         data = pack(message, number)
         if self.faults.version != limits.PROTOCOL_VERSION:
             data = msgpack.packb({**msgpack.unpackb(data), "version": self.faults.version})
-        self._socket.send_multipart([route, b"\xc1 hello, I am a web server" if self.faults.babble else data])
+        self._socket.send_multipart(
+            [route, b"\xc1 hello, I am a web server" if self.faults.malformed_replies else data]
+        )
 
     def _answer(self, route: bytes, data: bytes) -> None:
         try:
@@ -150,10 +152,8 @@ class FakeServer(FakeJobs):
         if isinstance(request, ListJobs):
             return self._list()
         if isinstance(request, Subscribe):
-            watched = self.jobs.get(request.previews_of)
-            self.peers[route] = Peer(
-                request.previews_of, missed=watched.step if watched and watched.state == "running" else 0
-            )
+            job = self.jobs.get(request.previews_of)
+            self.peers[route] = Peer(request.previews_of, missed=job.step if job and job.state == "running" else 0)
             return self._list()
         if isinstance(request, PreviewAck):
             if route in self.peers:

@@ -55,9 +55,9 @@ class ClusterServer:
             if isinstance(event, PreviewFrame):
                 self.previews.append(event)
 
-    def wait_until(self, happened: Callable[[], bool], limit_s: float = 240.0) -> None:
+    def wait_until(self, condition: Callable[[], bool], limit_s: float = 240.0) -> None:
         end = time.monotonic() + limit_s
-        while not happened():
+        while not condition():
             if time.monotonic() > end:
                 logs = "".join(path.read_text()[-2000:] for path in (self.state / "logs").glob("*"))
                 raise TimeoutError(f"the condition was not met; jobs: {list(self.jobs.values())}; logs: {logs}")
@@ -101,13 +101,13 @@ class ClusterRunner:
         )
         self.runner.reattach({})
 
-    def wait_until(self, happened: Callable[[Any], bool], limit_s: float = 240.0) -> Any:
+    def wait_until(self, condition: Callable[[Any], bool], limit_s: float = 240.0) -> Any:
         end = time.monotonic() + limit_s
         while time.monotonic() < end:
             self.runner.socket.poll(50)
             self.received += self.runner.reports()
             for report in self.received:
-                if happened(report):
+                if condition(report):
                     return report
         raise TimeoutError(f"the condition was not met; {self.received[-5:]}")
 

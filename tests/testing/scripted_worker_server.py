@@ -95,9 +95,9 @@ class ScriptedServer:
         self.server.step(0.005)
         self.events += self.client.tick()
 
-    def wait_until(self, happened: Callable[[], bool], limit_s: float = 10.0):
+    def wait_until(self, condition: Callable[[], bool], limit_s: float = 10.0):
         end = time.monotonic() + limit_s
-        while not happened():
+        while not condition():
             if time.monotonic() > end:
                 raise TimeoutError(f"the condition does not hold after {limit_s} s; events: {self.events[-3:]}")
             self.step()

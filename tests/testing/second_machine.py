@@ -17,20 +17,18 @@ from typing import Any
 from dreamwright.shared.client import Client
 
 
-def say(**facts: Any) -> None:
+def report(**facts: Any) -> None:
     print(json.dumps(facts), flush=True)
 
 
-def until(
-    session: Any, happened: Callable[[], Any], happenings: list[Any] | None = None, limit_s: float = 60.0
-) -> None:
+def until(session: Any, condition: Callable[[], Any], received: list[Any] | None = None, limit_s: float = 60.0) -> None:
     end = time.monotonic() + limit_s
-    while not happened():
+    while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"{session.connection_state}: {session.reason}; {session.jobs}; {list(session.notices)}")
         events = session.tick()
-        if happenings is not None:
-            happenings += events
+        if received is not None:
+            received += events
         time.sleep(0.01)
 
 
@@ -45,31 +43,31 @@ def main() -> None:
         while client.state.value != "unauthorized" and time.monotonic() < end:
             client.tick()
             time.sleep(0.01)
-        say(link=client.state.value, reason=client.reason)
+        report(link=client.state.value, reason=client.reason)
         client.close()
         return
     session.connect(address)
     if phase == "pair":
         until(session, lambda: session.connection_state == "unauthorized")
-        say(reason=session.reason, key=session.keys.own_key_text(), server=session.keys.server_fingerprint)
+        report(reason=session.reason, key=session.keys.own_key_text(), server=session.keys.server_fingerprint)
     until(session, lambda: session.is_online and session.capabilities is not None)
-    say(online=session.reason)
-    happenings: list[Any] = []
+    report(online=session.reason)
+    received: list[Any] = []
     if phase == "pair":
         session.submit("a red mushroom", "", "starter", "draft", 1, {})
         until(session, lambda: bool(session.jobs) and not session.pending)
-        say(job=next(iter(session.jobs)), jobs=len(session.jobs))
+        report(job=next(iter(session.jobs)), jobs=len(session.jobs))
         until(session, lambda: session.connection_state == "lost")
-        say(link="lost")
+        report(link="lost")
         until(session, lambda: session.is_online)
-        say(link="online")
+        report(link="online")
     else:
         until(session, lambda: any(job.state == "succeeded" for job in session.jobs.values()))
         job = next(iter(session.jobs))
         session.download_mesh(job)
-        until(session, lambda: any(type(event).__name__ == "MeshDownloaded" for event in happenings), happenings)
-        mesh = next(event.mesh for event in happenings if type(event).__name__ == "MeshDownloaded")
-        say(
+        until(session, lambda: any(type(event).__name__ == "MeshDownloaded" for event in received), received)
+        mesh = next(event.mesh for event in received if type(event).__name__ == "MeshDownloaded")
+        report(
             job=job,
             vertices=len(mesh.vertices),
             sha=hashlib.sha256(mesh.vertices.tobytes()).hexdigest(),

@@ -40,10 +40,10 @@ class ServerProcess:
         """Whether its output has a text."""
         return words in self.output.read_text()
 
-    def wait_until(self, happened: Callable[[], Any], client: Client | None = None) -> Any:
+    def wait_until(self, condition: Callable[[], Any], client: Client | None = None) -> Any:
         """Wait until a function returns a true value, and return that."""
         end = time.monotonic() + LIMIT_S
-        while not (found := happened()):
+        while not (found := condition()):
             if self.process.poll() is not None or time.monotonic() > end:
                 raise TimeoutError(
                     f"the condition does not hold; exit code {self.process.poll()}\n{self.output.read_text()[-4000:]}"

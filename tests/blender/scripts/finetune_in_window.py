@@ -3,32 +3,30 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import bpy
+import ui_driver
 from ui_driver import (
     MOMENT,
     VIEW,
     center,
     click,
-    dreamt,
-    open_tab,
+    delete_cube,
+    imported_objects,
+    open_connected_tab,
     panel,
-    perform,
+    perform_connected,
     picture,
     point,
     press,
-    redrawn,
     report,
     session,
     until,
-    watch_panels,
 )
 
-ADDON: str  # given by run_installed.py
-finish: Callable[[int], None]
+finish: Callable[[int], None]  # given by run_installed.py
 
 EDGE = 0.78  # of the sidebar's width, where a row's last small button is
 
@@ -40,8 +38,6 @@ def newest(known: set[str]) -> Any:
 
 def dialog(name: str) -> Iterator[float]:
     """Confirm the dialog that has just opened, and note the job that it made."""
-    import ui_driver
-
     known = set(session().jobs)
     for _ in range(20):  # it is drawn, and takes its keys, some moments later
         yield MOMENT
@@ -54,18 +50,16 @@ def dialog(name: str) -> Iterator[float]:
 
 def work() -> Iterator[float]:
     """Generate, import, press both buttons."""
-    yield from redrawn()
+    yield from delete_cube()
+    yield from open_connected_tab()
     view = center(VIEW)
-    yield from press("DEL", view)
-    yield from open_tab()
-    yield from until(lambda: session().is_online and session().capabilities is not None, "the connection")
     panel().prompt = "a red mushroom"
     bpy.ops.dreamwright.generate()
     yield from until(lambda: any(job.state == "succeeded" for job in session().jobs.values()), "the job")
     (first,) = session().jobs
     report["first"] = first
     bpy.ops.dreamwright.import_mesh(job=first)
-    yield from until(lambda: bool(dreamt()), "the import")
+    yield from until(lambda: bool(imported_objects()), "the import")
     yield from point(view)
     yield from click("dreamwright.finetune_object", across=EDGE)
     yield from dialog("by object")
@@ -78,6 +72,4 @@ def work() -> Iterator[float]:
     yield from dialog("by job")
 
 
-bpy.context.preferences.addons[ADDON].preferences.address = os.environ["SERVER"]
-watch_panels()
-perform(work(), finish)
+perform_connected(work(), finish)

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import bpy
-from headless import connect, dreamt, session, until
+from headless import connect, imported_jobs, session, until
 
 
 def main() -> None:
@@ -23,23 +23,23 @@ def main() -> None:
     until(lambda: any(job.state == "succeeded" for job in session.jobs.values()), "the job")
     (first,) = session.jobs
     bpy.ops.dreamwright.import_mesh(job=first)
-    until(lambda: dreamt() == [first], "the import")
+    until(lambda: imported_jobs() == [first], "the import")
     bpy.ops.dreamwright.finetune_object(prompt="a blue mushroom", share=0.25)
     until(
         lambda: len(session.jobs) == 2 and all(job.state == "succeeded" for job in session.jobs.values()),
         "the refined job",
     )
     second = next(job for job in session.jobs if job != first)
-    asked = session.jobs[second]
+    refined = session.jobs[second]
     bpy.ops.dreamwright.import_mesh(job=second)
-    until(lambda: len(dreamt()) == 2, "the second import")
+    until(lambda: len(imported_jobs()) == 2, "the second import")
     made = sorted(
         (one for one in bpy.data.objects if "dreamwright_prompt" in one),
         key=lambda one: one["dreamwright_job"] != first,
     )
     report |= {
         "jobs": [first, second],
-        "asked": [asked.prompt, asked.parent_job, asked.settings],
+        "refined": [refined.prompt, refined.parent_job, refined.settings],
         "objects": [[one["dreamwright_job"], one.get("dreamwright_parent_job")] for one in made],
     }
     print("REPORT " + json.dumps(report))

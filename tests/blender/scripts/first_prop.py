@@ -118,13 +118,13 @@ def start_server() -> Iterator[float]:
         ui_driver.addon("labels").connection_text(session().connection_state, session().reason, True, False, "")[1:]
     )
     yield from picture("start")
-    begun = time.monotonic()
+    started = time.monotonic()
     yield from press("LEFTMOUSE", report["places"]["dreamwright.start_server"])
     yield from until(lambda: session().is_online and session().capabilities is not None, "the server", START_S)
-    report["server_s"] = round(time.monotonic() - begun, 1)
+    report["server_s"] = round(time.monotonic() - started, 1)
 
 
-def ask() -> Iterator[float]:
+def submit() -> Iterator[float]:
     """Prompt, preset, Generate."""
     yield from click(".prompt", as_property=True)
     yield from ui_driver.write(PROMPT, report["places"][".prompt"])
@@ -137,9 +137,9 @@ def ask() -> Iterator[float]:
     yield from find("dreamwright.generate()")
     yield from picture("prompt")
     yield from press("LEFTMOUSE", report["places"]["dreamwright.generate()"])
-    report["asked"] = time.monotonic()
+    report["submitted_s"] = time.monotonic()
     yield from until(lambda: bool(session().jobs), "the job")
-    report["asked for"] = [job().prompt, job().model, job().preset]
+    report["submitted"] = [job().prompt, job().model, job().preset]
 
 
 def job() -> Any:
@@ -173,15 +173,15 @@ def watch() -> Iterator[float]:
         yield from picture(name)
     yield from until(ended, "the end of the job", JOB_S)
     report["job"] = [job().state, job().message, job().step, job().elapsed_s]
-    report["job_s"] = round(time.monotonic() - report.pop("asked"), 1)
+    report["job_s"] = round(time.monotonic() - report.pop("submitted_s"), 1)
 
 
-def bring_in() -> Iterator[float]:
+def import_prop() -> Iterator[float]:
     """Import, and look at it."""
     yield from find("dreamwright.import_mesh", upwards=True)
     yield from picture("ready")
     yield from press("LEFTMOUSE", report["places"]["dreamwright.import_mesh"])
-    yield from until(lambda: bool(ui_driver.dreamt()), "the import")
+    yield from until(lambda: bool(ui_driver.imported_objects()), "the import")
     yield from widen_properties()
     yield from press("HOME", center(EDITOR))  # its editor became narrower
     yield from press("N", center(VIEW))  # the sidebar away: it lies over the view
@@ -194,7 +194,7 @@ def bring_in() -> Iterator[float]:
     yield from press_along(PROPERTIES, 0.5, lambda: bool(shown), "the custom properties", upwards=True, ctrl=True)
     yield from point(center(VIEW))
     yield from ui_driver.settled()
-    made = ui_driver.dreamt()[0]
+    made = ui_driver.imported_objects()[0]
     report["object"] = {
         "prompt": made["dreamwright_prompt"],
         "height": made.dimensions.z,
@@ -231,10 +231,10 @@ def work() -> Iterator[float]:
     yield from ui_driver.redrawn()
     report["seconds"] = {}
     report["blender"] = bpy.app.version_string
-    for part in (install, start_server, ask, watch, bring_in, stop_server):
-        begun = time.monotonic()
+    for part in (install, start_server, submit, watch, import_prop, stop_server):
+        started = time.monotonic()
         yield from part()
-        report["seconds"][part.__name__] = round(time.monotonic() - begun, 1)
+        report["seconds"][part.__name__] = round(time.monotonic() - started, 1)
 
 
 ui_driver.perform(work(), finish)

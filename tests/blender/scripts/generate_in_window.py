@@ -10,28 +10,26 @@ from pathlib import Path
 import bpy
 from ui_driver import (
     VIEW,
-    area_of,
     center,
     click,
-    dreamt,
+    delete_cube,
     editors_with_preview,
-    open_tab,
+    imported_objects,
+    open_connected_tab,
     panel,
-    perform,
+    perform_connected,
     picture,
     point,
-    press,
-    redrawn,
+    redo,
     report,
     session,
-    settled,
+    show_materials,
+    undo,
     until,
-    watch_panels,
     write,
 )
 
-ADDON: str  # given by run_installed.py
-finish: Callable[[int], None]
+finish: Callable[[int], None]  # given by run_installed.py
 
 PROMPT = "a red mushroom"
 
@@ -44,15 +42,12 @@ def red_of_preview() -> float:
 
 def work() -> Iterator[float]:
     """From an empty tab to a prop in the scene."""
-    yield from redrawn()
-    view = center(VIEW)
-    yield from press("DEL", view)  # the start-up file's cube, selected already
-    yield from open_tab()
-    yield from until(lambda: session().is_online and session().capabilities is not None, "the connection")
+    yield from delete_cube()
+    yield from open_connected_tab()
     yield from click(".prompt", as_property=True)
     yield from write(PROMPT, report["places"][".prompt"])
     report["typed"] = panel().prompt
-    yield from point(view)
+    yield from point(center(VIEW))
     yield from picture("before")
 
     yield from click("dreamwright.generate()")
@@ -66,35 +61,27 @@ def work() -> Iterator[float]:
     step_limit.write_text("120")
     yield from until(lambda: red_of_preview() > 0.4, "a newer preview in the image")
     report["jobs"] = [one.prompt for one in session().jobs.values()]
-    report["state while dreaming"] = session().jobs[job].state
-    yield from picture("dreaming")
+    report["state while running"] = session().jobs[job].state
+    yield from picture("running")
     step_limit.write_text("250")
 
     yield from until(lambda: session().jobs[job].state == "succeeded", "the end of the job", 120)
     yield from picture("ready")
     yield from click("dreamwright.import_mesh", upwards=True)
-    yield from until(lambda: bool(dreamt()), "the import")
-    made = dreamt()[0]
+    yield from until(lambda: bool(imported_objects()), "the import")
+    made = imported_objects()[0]
     report["object"] = {
         "prompt": made["dreamwright_prompt"],
         "attributes": [attribute.name for attribute in made.data.color_attributes],
         "material": made.data.materials[0].name,
         "selected": made.select_get() and bpy.context.view_layer.objects.active == made,
     }
-    view = center(VIEW)
-    yield from press("NUMPAD_PERIOD", view)  # look at it
-    area_of("VIEW_3D").spaces.active.shading.type = "MATERIAL"
-    yield from point(view)
-    yield from settled()
+    yield from show_materials()
     yield from picture("imported")
 
-    yield from press("Z", view, ctrl=True)
-    yield from until(lambda: not dreamt(), "the undo")
-    report["after undo"] = {"objects": len(dreamt()), "jobs": len(session().jobs), "prompt": panel().prompt}
-    yield from press("Z", view, ctrl=True, shift=True)
-    yield from until(lambda: bool(dreamt()), "the redo")
+    yield from undo(lambda: not imported_objects())
+    report["after undo"] = {"objects": len(imported_objects()), "jobs": len(session().jobs), "prompt": panel().prompt}
+    yield from redo(lambda: bool(imported_objects()))
 
 
-bpy.context.preferences.addons[ADDON].preferences.address = os.environ["SERVER"]  # it connects there when Blender is up
-watch_panels()
-perform(work(), finish)
+perform_connected(work(), finish)

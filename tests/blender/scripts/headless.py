@@ -21,12 +21,12 @@ session: Any = importlib.import_module(f"{ADDON}.addon_state").session()
 poll: Any = importlib.import_module(f"{ADDON}.timer").poll
 
 
-def until(happened: Callable[[], bool], what: str, seconds: float = WAIT_S) -> None:
-    """Tick until it happened. Raises TimeoutError with the state of the session."""
-    if not poll(happened, seconds):
-        told = [notice.text for notice in session.notices]
+def until(condition: Callable[[], bool], what: str, seconds: float = WAIT_S) -> None:
+    """Tick until the condition holds. Raises TimeoutError with the state of the session."""
+    if not poll(condition, seconds):
+        notices = [notice.text for notice in session.notices]
         raise TimeoutError(
-            f"{what} did not happen in {seconds:.0f} s; {session.reason}; {told}; {session.pending}; {session.jobs}"
+            f"{what} did not happen in {seconds:.0f} s; {session.reason}; {notices}; {session.pending}; {session.jobs}"
         )
 
 
@@ -38,6 +38,6 @@ def connect() -> None:
     until(lambda: session.is_online and session.capabilities is not None and bool(panel.model_name), "the connection")
 
 
-def dreamt() -> list[str]:
+def imported_jobs() -> list[str]:
     """The jobs whose objects are in the file."""
     return [one["dreamwright_job"] for one in bpy.data.objects if "dreamwright_prompt" in one]

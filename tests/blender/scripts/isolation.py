@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
-from headless import connect, dreamt, poll, preferences, session, until
+from headless import connect, imported_jobs, poll, preferences, session, until
 
 ELSEWHERE = "tcp://192.0.2.1:47630"  # an address that belongs to nobody
 RESOURCES = Path(os.environ["BLENDER_USER_RESOURCES"])
@@ -38,7 +38,7 @@ def operators() -> Iterable[tuple[str, Any]]:
             yield verb, getattr(bpy.ops.dreamwright, verb)
 
 
-def untold() -> list[str]:
+def undocumented() -> list[str]:
     """Operators and properties without a name or a tooltip."""
     inherited = {"rna_type", "name", "properties", "remove_name", "remove_active"} | set(
         bpy.types.Operator.bl_rna.properties.keys()
@@ -48,11 +48,11 @@ def untold() -> list[str]:
     kinds = [(verb, operator.get_rna_type()) for verb, operator in operators()] + [
         (kind.__name__, kind.bl_rna) for kind in groups
     ]
-    lacking = [verb for verb, told in kinds[: -len(groups)] if not told.name or not told.description]
+    undocumented_names = [verb for verb, rna in kinds[: -len(groups)] if not rna.name or not rna.description]
     for owner, rna in kinds:
         known = [one for one in rna.properties if one.identifier not in inherited]
-        lacking += [f"{owner}.{one.identifier}" for one in known if not one.name or not one.description]
-    return lacking
+        undocumented_names += [f"{owner}.{one.identifier}" for one in known if not one.name or not one.description]
+    return undocumented_names
 
 
 def greyed() -> dict[str, str]:
@@ -88,7 +88,7 @@ def main() -> None:
         bpy.context.preferences.system.use_online_access = False
     connect()
     poll(timeout_s=0.1)
-    report["untold"], report["operators"] = untold(), len(list(operators()))
+    report["undocumented"], report["operators"] = undocumented(), len(list(operators()))
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
             area.type = "OUTLINER"
@@ -99,7 +99,7 @@ def main() -> None:
     report["preview beside a picture"] = preview_beside_a_picture(pinned=False)
     job = next(iter(session.jobs))
     bpy.ops.dreamwright.import_mesh(job=job)
-    until(lambda: dreamt() == [job], "the import")
+    until(lambda: imported_jobs() == [job], "the import")
     report["greyed later"] = greyed()
     report["notices"] = [notice.text for notice in session.notices]
     report["folder"] = str(session.folder.relative_to(RESOURCES))

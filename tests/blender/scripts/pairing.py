@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import bpy
-from headless import dreamt, preferences, session, until
+from headless import imported_jobs, preferences, session, until
 
 
 def keys(*arguments: str) -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     until(lambda: any(job.state == "succeeded" for job in session.jobs.values()), "the prop")
     job = next(iter(session.jobs))
     bpy.ops.dreamwright.import_mesh(job=job)
-    until(lambda: dreamt() == [job], "the import")
+    until(lambda: imported_jobs() == [job], "the import")
     made = next(one for one in bpy.data.objects if "dreamwright_prompt" in one)
     report |= {
         "prop": made["dreamwright_prompt"],

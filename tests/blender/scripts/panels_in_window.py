@@ -14,7 +14,7 @@ import bpy
 ADDON: str  # given by run_installed.py
 finish: Callable[[int], None]
 drawn: set[str] = set()
-asked: set[str] = set()  # operators whose `poll` Blender called for a button of the panel
+polled: set[str] = set()  # operators whose `poll` Blender called for a button of the panel
 clicks: list[int] = list(range(24, 400, 12))  # pixels below the sidebar's top; a tab is some 40 high
 
 
@@ -37,7 +37,7 @@ def listen(kind: type) -> None:
 
     def poll(cls: type, context: bpy.types.Context) -> bool:
         if hasattr(context, "dreamwright_panel"):
-            asked.add(cls.bl_idname)
+            polled.add(cls.bl_idname)
         return answer(cls, context)
 
     kind.poll = classmethod(poll)
@@ -49,7 +49,9 @@ def end(window: bpy.types.Window) -> None:
         bpy.ops.screen.screenshot(filepath=os.environ["SCREENSHOT"])
     print(
         "REPORT "
-        + json.dumps({"drawn": sorted(drawn), "panels": [panel.__name__ for panel in panels()], "asked": sorted(asked)})
+        + json.dumps(
+            {"drawn": sorted(drawn), "panels": [panel.__name__ for panel in panels()], "polled": sorted(polled)}
+        )
     )
     finish(0)
 

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import bpy
-from headless import connect, dreamt, session, until
+from headless import connect, imported_jobs, session, until
 
 SMALL = {
     "run.steps": 12, "run.threads": 1, "run.preview_interval": 2, "render.resolution": 16,
@@ -39,7 +39,7 @@ def main() -> None:
         "image": [*image.size, len({round(value, 3) for value in image.pixels[:]})] if image else [],
     }
     bpy.ops.dreamwright.import_mesh(job=job)
-    until(lambda: dreamt() == [job], "the import")
+    until(lambda: imported_jobs() == [job], "the import")
     made = next(one for one in bpy.data.objects if "dreamwright_prompt" in one)
     attribute = made.data.color_attributes.get("albedo")
     values = [value for item in attribute.data for value in item.color[:3]] if attribute else []

@@ -86,7 +86,7 @@ def main() -> None:
     moves = [after - before for before, after in zip(where, world(made), strict=True)]
     report: dict[str, Any] = {
         "job": [summary.state, summary.message, summary.step, summary.preset, len(summary.mesh)],
-        "told": [notice.text for notice in session.notices],
+        "notices": [notice.text for notice in session.notices],
         "made": [
             made.name != source.name,
             len(made.data.vertices) == count,
@@ -108,7 +108,7 @@ def main() -> None:
         (one - other).length for one, other in zip(world(source, shown.data), world(made), strict=True)
     )
     report["beside"] = [attribute.name for attribute in source.data.color_attributes]
-    report["told last"] = [notice.text for notice in session.notices]
+    report["last notices"] = [notice.text for notice in session.notices]
     rendered("key", [source])
     print("REPORT " + json.dumps(report))
 

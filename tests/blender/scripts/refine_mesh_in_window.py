@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 
 import bpy
@@ -11,20 +10,20 @@ from ui_driver import (
     VIEW,
     center,
     click,
-    open_tab,
+    open_connected_tab,
     panel,
-    perform,
+    perform_connected,
     picture,
     press,
+    redo,
     redrawn,
     report,
     session,
+    undo,
     until,
-    watch_panels,
 )
 
-ADDON: str  # given by run_installed.py
-finish: Callable[[int], None]
+finish: Callable[[int], None]  # given by run_installed.py
 
 
 def keys() -> list[str]:
@@ -33,23 +32,21 @@ def keys() -> list[str]:
     return [block.name for block in cube.data.shape_keys.key_blocks] if cube.data.shape_keys else []
 
 
-def imported(job: str, happened: Callable[[], bool]) -> Iterator[float]:
+def imported(job: str, condition: Callable[[], bool]) -> Iterator[float]:
     """Import, undo, redo; whether it was there each time."""
     bpy.ops.dreamwright.import_mesh(job=job)
-    yield from until(happened, "the import")
-    seen = [happened()]
-    for shift in (False, True):
-        yield from press("Z", center(VIEW), ctrl=True, **({"shift": True} if shift else {}))
-        yield from until(lambda wanted=shift: happened() is wanted, "the redo" if shift else "the undo")
-        seen.append(happened())
-    report.setdefault("seen", []).append(seen)
+    yield from until(condition, "the import")
+    states = [condition()]
+    yield from undo(lambda: not condition())
+    states.append(condition())
+    yield from redo(condition)
+    states.append(condition())
+    report.setdefault("states", []).append(states)
 
 
 def work() -> Iterator[float]:
     """A prompt, the button, the dialog, Enter; then both kinds of result."""
-    yield from redrawn()
-    yield from open_tab()
-    yield from until(lambda: session().is_online and session().capabilities is not None, "the connection")
+    yield from open_connected_tab()
     panel().prompt = "a red mushroom"
     yield from redrawn()
     yield from click("dreamwright.refine_mesh", across=0.7)
@@ -74,10 +71,8 @@ def work() -> Iterator[float]:
     second = next(name for name in session().jobs if name != job)
     yield from imported(second, lambda: keys() == ["Basis", "Dreamwright: a red chair"])
     report["jobs"] = len(session().jobs)
-    report["told"] = [notice.text for notice in session().notices]
+    report["notices"] = [notice.text for notice in session().notices]
     yield from picture("refined")
 
 
-bpy.context.preferences.addons[ADDON].preferences.address = os.environ["SERVER"]
-watch_panels()
-perform(work(), finish)
+perform_connected(work(), finish)

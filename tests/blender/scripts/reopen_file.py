@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
-from headless import connect, dreamt, session, until
+from headless import connect, imported_jobs, session, until
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     until(lambda: len(session.previews.get(job.job, ())) >= 2, "previews of the job that was found")
     until(lambda: session.jobs[job.job].state == "succeeded", "the end of the job")
     bpy.ops.dreamwright.import_mesh(job=job.job)
-    until(lambda: dreamt() == [job.job], "the import")
+    until(lambda: imported_jobs() == [job.job], "the import")
 
     bpy.ops.dreamwright.generate(prompt="a red chair")
     until(lambda: any(one.state == "running" and one.step >= 2 for one in session.jobs.values()), "a second job")
@@ -35,17 +35,22 @@ def main() -> None:
     path = str(Path(os.environ["BLENDER_USER_RESOURCES"]) / "other.blend")
     bpy.ops.wm.save_as_mainfile(filepath=path, copy=True)
     bpy.ops.wm.read_homefile(use_empty=True)
-    report |= {"after a new file": [rows(), bpy.context.window_manager.dreamwright.prompt, dreamt()]}
+    report |= {"after a new file": [rows(), bpy.context.window_manager.dreamwright.prompt, imported_jobs()]}
     bpy.ops.wm.open_mainfile(filepath=path)
     report |= {
-        "after loading": [rows(), bpy.context.window_manager.dreamwright.prompt, session.jobs[second].state, dreamt()]
+        "after loading": [
+            rows(),
+            bpy.context.window_manager.dreamwright.prompt,
+            session.jobs[second].state,
+            imported_jobs(),
+        ]
     }
     step = session.jobs[second].step
     until(lambda: session.jobs[second].step > step, "progress after the loading")
     until(lambda: session.jobs[second].state == "succeeded", "the end of the second job")
     bpy.ops.dreamwright.import_mesh(job=second)
-    until(lambda: second in dreamt(), "the import into the loaded file")
-    report |= {"second": second, "imported": dreamt(), "notices": [notice.text for notice in session.notices]}
+    until(lambda: second in imported_jobs(), "the import into the loaded file")
+    report |= {"second": second, "imported": imported_jobs(), "notices": [notice.text for notice in session.notices]}
     print("REPORT " + json.dumps(report))
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """In a network namespace of its own: pair, generate, lose the connection, quit, return, download, import.
 
-What it waits for somebody to do outside, it asks for by a file in $SIGNS.
+What the test process must do meanwhile, it requests by a file in $REQUESTS.
 """
 
 from __future__ import annotations
@@ -13,23 +13,22 @@ import time
 from pathlib import Path
 
 import bpy
-from headless import dreamt, preferences, session, until
+from headless import imported_jobs, preferences, session, until
 
-SIGNS = Path(os.environ["SIGNS"])
+REQUESTS = Path(os.environ["REQUESTS"])  # a folder in which each file is a request
 LONG_S = 400.0
 
 
-def sign(name: str, text: str = "") -> None:
-    """Write a line for the test process."""
-    (SIGNS / f"{name}.part").write_text(text)
-    (SIGNS / f"{name}.part").replace(SIGNS / name)
+def request(name: str, text: str = "") -> None:
+    """Send a request to the test process."""
+    (REQUESTS / f"{name}.part").write_text(text)
+    (REQUESTS / f"{name}.part").replace(REQUESTS / name)
 
 
 def main() -> None:
     """The whole sequence."""
-    bpy.context.preferences.system.use_online_access = (
-        True  # which the add-on asks for before it talks to another machine
-    )
+    # The add-on connects to another machine only with it.
+    bpy.context.preferences.system.use_online_access = True
     preferences.address = os.environ["STRING"]
     bpy.ops.dreamwright.connect()
     until(lambda: session.connection_state == "unauthorized", "the refusal", LONG_S)
@@ -39,20 +38,20 @@ def main() -> None:
         "network": sorted(name for _, name in socket.if_nameindex()),
     }
     bpy.ops.dreamwright.copy_key()
-    sign("key", session.keys.own_key_text())
-    until(lambda: session.is_online and session.capabilities is not None, "being let in", LONG_S)
+    request("key", session.keys.own_key_text())
+    until(lambda: session.is_online and session.capabilities is not None, "the authorization", LONG_S)
     session.submit("a red mushroom", "", os.environ["MODEL"], "draft", 1, json.loads(os.environ["SETTINGS"]))
     until(lambda: bool(session.jobs), "the job")
     job = next(iter(session.jobs))
     session.show_previews_of(job)
     until(lambda: session.jobs[job].step >= 2 and bool(session.previews.get(job)), "a first picture", LONG_S)
     report |= {"job": job, "step when the cable was pulled": session.jobs[job].step}
-    sign("pull")
+    request("unplug")
     until(lambda: session.connection_state == "lost", "the loss of the connection", LONG_S)
-    sign("lost")
-    began = time.monotonic()
+    request("lost")
+    started = time.monotonic()
     until(lambda: session.is_online, "the return of the connection", LONG_S)
-    report["away s"] = time.monotonic() - began
+    report["away s"] = time.monotonic() - started
     step = report["step on return"] = session.jobs[job].step
     pictures = len(session.previews[job])
     until(
@@ -72,7 +71,7 @@ def main() -> None:
         LONG_S,
     )
     bpy.ops.dreamwright.import_mesh(job=job)
-    until(lambda: dreamt() == [job], "the import")
+    until(lambda: imported_jobs() == [job], "the import")
     made = next(one for one in bpy.data.objects if "dreamwright_prompt" in one)
     report |= {
         "vertices": len(made.data.vertices),

@@ -9,7 +9,7 @@ import tempfile
 from typing import Any
 
 import bpy
-from headless import connect, dreamt, session, until
+from headless import connect, imported_jobs, session, until
 
 
 def rendered(made: Any) -> list[list[float]]:
@@ -50,7 +50,7 @@ def main() -> None:
     job = next(iter(session.jobs))
     bpy.context.scene.cursor.location = (0, 0, 0)
     bpy.ops.dreamwright.import_mesh(job=job)
-    until(lambda: dreamt() == [job], "the import")
+    until(lambda: imported_jobs() == [job], "the import")
     made = next(one for one in bpy.data.objects if "dreamwright_prompt" in one)
     layer, nodes = made.data.uv_layers.active, made.data.materials[0].node_tree.nodes
     principled = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")

@@ -3,32 +3,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import bpy
 from ui_driver import (
-    VIEW,
-    area_of,
-    center,
-    dreamt,
-    open_tab,
+    delete_cube,
+    imported_objects,
+    open_connected_tab,
     panel,
-    perform,
+    perform_connected,
     picture,
-    point,
-    press,
-    redrawn,
+    redo,
     report,
     session,
-    settled,
+    show_materials,
+    undo,
     until,
-    watch_panels,
 )
 
-ADDON: str  # given by run_installed.py
-finish: Callable[[int], None]
+finish: Callable[[int], None]  # given by run_installed.py
 
 
 def held() -> dict[str, Any]:
@@ -39,32 +33,22 @@ def held() -> dict[str, Any]:
 
 def work() -> Iterator[float]:
     """Choose an image, generate, import, undo, redo."""
-    yield from redrawn()
-    view = center(VIEW)
-    yield from press("DEL", view)
-    yield from open_tab()
-    yield from until(lambda: session().is_online and session().capabilities is not None, "the connection")
+    yield from delete_cube()
+    yield from open_connected_tab()
     panel().prompt, panel().color_as, panel().texture_size = "a red mushroom", "IMAGE", 64
     bpy.ops.dreamwright.generate()
     yield from until(lambda: any(job.state == "succeeded" for job in session().jobs.values()), "the job")
     before = held()
     bpy.ops.dreamwright.import_mesh(job=next(iter(session().jobs)))
-    yield from until(lambda: bool(dreamt()), "the import")
+    yield from until(lambda: bool(imported_objects()), "the import")
     report["held"] = [before, held()]
-    yield from press("NUMPAD_PERIOD", view)  # look at it
-    area_of("VIEW_3D").spaces.active.shading.type = "MATERIAL"
-    yield from point(view)
-    yield from settled()
+    yield from show_materials()
     yield from picture("textured")
-    yield from press("Z", view, ctrl=True)
-    yield from until(lambda: not dreamt(), "the undo")
+    yield from undo(lambda: not imported_objects())
     report["held"].append(held())
-    yield from press("Z", view, ctrl=True, shift=True)
-    yield from until(lambda: bool(dreamt()), "the redo")
+    yield from redo(lambda: bool(imported_objects()))
     report["held"].append(held())
     report["redone"] = list(bpy.data.images["a red mushroom"].size)
 
 
-bpy.context.preferences.addons[ADDON].preferences.address = os.environ["SERVER"]
-watch_panels()
-perform(work(), finish)
+perform_connected(work(), finish)

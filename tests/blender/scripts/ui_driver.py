@@ -23,7 +23,7 @@ import bpy
 MOMENT = 0.01  # between two events, so that Blender handles the first and draws
 PATIENCE = float(os.environ.get("DREAMWRIGHT_TEST_PATIENCE", "1"))  # how many times slower than usual the machine is
 KEYS = {" ": "SPACE", "/": "SLASH", ".": "PERIOD", "-": "MINUS"} | {
-    letter: letter.upper() for letter in "abcdefghijklmnopqrstuvwxyz"
+    character: character.upper() for character in "abcdefghijklmnopqrstuvwxyz"
 }
 
 drawn: set[str] = set()  # the add-on's panels that Blender has drawn
@@ -113,16 +113,16 @@ def press(kind: str, at: Spot, **more: Any) -> Iterator[float]:
     yield MOMENT
 
 
-def until(happened: Callable[[], bool], what: str, seconds: float = 60.0) -> Iterator[float]:
+def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> Iterator[float]:
     """Wait as a person waits."""
     end = time.monotonic() + seconds * PATIENCE
-    while not happened():
+    while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"{what} did not happen in {seconds * PATIENCE:.0f} s; {told()}")
+            raise TimeoutError(f"{what} did not happen in {seconds * PATIENCE:.0f} s; {notices()}")
         yield 0.05
 
 
-def told() -> list[str]:
+def notices() -> list[str]:
     """The messages of the add-on, once it is enabled."""
     enabled = os.environ["DREAMWRIGHT_TEST_ADDON"] in bpy.context.preferences.addons
     return [session().reason, *(notice.text for notice in session().notices)] if enabled else []
@@ -171,8 +171,8 @@ def click(
 
 def write(text: str, at: Spot) -> Iterator[float]:
     """Type into the field that is being edited, and confirm."""
-    for letter in text:
-        yield from press(KEYS[letter], at, unicode=letter)
+    for character in text:
+        yield from press(KEYS[character], at, unicode=character)
     yield from press("RET", at)
 
 
@@ -205,13 +205,47 @@ def open_tab() -> Iterator[float]:
     raise LookupError("no tab of the sidebar shows the add-on's panels")
 
 
+def open_connected_tab() -> Iterator[float]:
+    """Open the add-on's tab and wait until the server of the test has answered."""
+    yield from redrawn()
+    yield from open_tab()
+    yield from until(lambda: session().is_online and session().capabilities is not None, "the connection")
+
+
+def delete_cube() -> Iterator[float]:
+    """Delete the start-up file's cube, which is selected already."""
+    yield from redrawn()
+    yield from press("DEL", center(VIEW))
+
+
+def show_materials() -> Iterator[float]:
+    """Frame the selected object in Material Preview, and wait for its shaders."""
+    view = center(VIEW)
+    yield from press("NUMPAD_PERIOD", view)
+    area_of("VIEW_3D").spaces.active.shading.type = "MATERIAL"
+    yield from point(view)
+    yield from settled()
+
+
+def undo(is_undone: Callable[[], bool]) -> Iterator[float]:
+    """Ctrl Z over the 3D view, and wait for its effect."""
+    yield from press("Z", center(VIEW), ctrl=True)
+    yield from until(is_undone, "the undo")
+
+
+def redo(is_redone: Callable[[], bool]) -> Iterator[float]:
+    """Ctrl Shift Z over the 3D view, and wait for its effect."""
+    yield from press("Z", center(VIEW), ctrl=True, shift=True)
+    yield from until(is_redone, "the redo")
+
+
 def editors_with_preview() -> list[Any]:
     """Image Editors that show the preview."""
     shown = [area for _, area in editors("IMAGE_EDITOR") if area.spaces.active.image]
     return [area for area in shown if area.spaces.active.image.name == "Dreamwright Preview"]
 
 
-def dreamt() -> list[Any]:
+def imported_objects() -> list[Any]:
     """Objects that the add-on made."""
     return [one for one in bpy.data.objects if "dreamwright_prompt" in one]
 
@@ -272,3 +306,10 @@ def perform(steps: Iterator[float], finish: Callable[[int], None]) -> None:
         return None
 
     bpy.app.timers.register(tick, first_interval=0.5)
+
+
+def perform_connected(steps: Iterator[float], finish: Callable[[int], None]) -> None:
+    """As `perform`, with the test's server as the address to which the add-on connects, and `drawn` up to date."""
+    bpy.context.preferences.addons[os.environ["DREAMWRIGHT_TEST_ADDON"]].preferences.address = os.environ["SERVER"]
+    watch_panels()
+    perform(steps, finish)
