@@ -77,10 +77,18 @@ def _meridian_up(azimuth_deg: Tensor, elevation_deg: Tensor) -> Tensor:
 
 
 def sample_cameras(config: CameraConfig, n: int, generator: torch.Generator) -> Cameras:
-    """n random cameras of the paper's distribution (section 3.2, appendix A.2) with the configuration's numbers."""
+    """n random cameras of the paper's distribution (section 3.2, appendix A.2) with the configuration's numbers.
 
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(n, *shape, generator=generator)
+    With `views_per_set` k, each k cameras in a row have one elevation, distance and focal length and azimuths at steps
+    of 360 / k degrees; n is a multiple of k.
+    """
+    k = config.views_per_set
+
+    def of_sets(draws: Tensor) -> Tensor:
+        return draws.repeat_interleave(k, dim=0)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * of_sets(torch.rand(n // k, generator=generator))
 
     def normal(std: float) -> Tensor:
         return std * torch.randn(n, 3, generator=generator)
@@ -89,18 +97,21 @@ def sample_cameras(config: CameraConfig, n: int, generator: torch.Generator) -> 
     in_angle = uniform(low, high)
     lowest_sine = math.sin(math.radians(max(low, config.area_elevation_min)))
     in_area = torch.rad2deg(torch.asin(uniform(lowest_sine, math.sin(math.radians(high))).clamp(-1, 1)))
-    elevation = torch.where(torch.rand(n, generator=generator) < config.uniform_angle_share, in_angle, in_area)
-    if config.stratified_azimuth:
-        order = torch.randperm(n, generator=generator)
-        azimuth = (360.0 * torch.rand((), generator=generator) + 360.0 * order / n) % 360.0
+    in_angle_rows = of_sets(torch.rand(n // k, generator=generator)) < config.uniform_angle_share
+    elevation = torch.where(in_angle_rows, in_angle, in_area)
+    if config.stratified_azimuth:  # the sets divide the angle between two views of a set
+        order = of_sets(torch.randperm(n // k, generator=generator))
+        azimuth = 360.0 * torch.rand((), generator=generator) + 360.0 * order / n
     else:
-        azimuth = uniform(0.0, 360.0) % 360.0
+        azimuth = uniform(0.0, 360.0)
+    azimuth = (azimuth + 360.0 / k * (torch.arange(n) % k)) % 360.0
     distance = uniform(config.distance_min, config.distance_max)
     if config.framing == "fill":
         focal = uniform(config.fill_min, config.fill_max) * distance
     else:
         focal = uniform(config.focal_min, config.focal_max)
-    position = spherical(azimuth, elevation, distance) + uniform(-config.position_offset, config.position_offset, 3)
+    moved = config.position_offset * (2 * torch.rand(n, 3, generator=generator) - 1)
+    position = spherical(azimuth, elevation, distance) + moved
     rotation = look_at(position, normal(config.look_at_std), _meridian_up(azimuth, elevation) + normal(config.up_std))
     return Cameras(position, rotation, focal, azimuth, elevation)
 

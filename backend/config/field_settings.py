@@ -87,6 +87,15 @@ class CameraConfig:
         0.1, (0, 10), unit="scene units", help="The position is moved uniformly in (-offset, offset) along each axis."
     )
     stratified_azimuth: bool = setting(False, help="Spread the views of one step evenly around the object.")
+    views_per_set: int = setting(
+        1,
+        (1, 8),
+        help=(
+            "Views at equal steps around the object, at one elevation, distance and focal length, of one look and "
+            "before one background. A multi-view model needs as many as it denoises together. Divides "
+            "run.views_per_step."
+        ),
+    )
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,10 @@ def apply_settings(config: C, settings: Iterable[str]) -> C:
 
 
 def validate(config: C) -> C:
-    """The configuration itself. Raises ConfigError naming the first number outside of its bounds or order."""
+    """The configuration itself.
+
+    Raises ConfigError naming the first number outside of its bounds or order, and for views that fill no whole sets.
+    """
     fields = setting_fields(type(config))
     for name, found in fields.items():
         found.check(setting_value(config, name))
@@ -80,6 +83,12 @@ def validate(config: C) -> C:
                 f"{name} is {number_text(value)} and {found.at_most} is {number_text(limit)}; "
                 f"allowed is {name} <= {found.at_most}; change one of them"
             )
+    views, in_set = config.run.views_per_step, config.camera.views_per_set
+    if views % in_set:
+        raise ConfigError(
+            f"run.views_per_step is {views} and camera.views_per_set is {in_set}; allowed are multiples of it; set "
+            f"run.views_per_step={in_set * (views // in_set + 1)} or camera.views_per_set=1"
+        )
     return config
 
 

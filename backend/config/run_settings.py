@@ -71,8 +71,8 @@ class RunConfig:
         identity=False,
         reduce_memory=(1,),
         help=(
-            "Views of a step that are rendered and scored together. Fewer views take less memory; the step stays the "
-            "same."
+            "Views of a step that are rendered and scored together, at least those of a set. Fewer views take less "
+            "memory; the step stays the same."
         ),
     )
     finetune_share: float = setting(

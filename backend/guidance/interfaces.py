@@ -70,6 +70,10 @@ class CameraAware(Protocol):
         """The conditioning, row i with camera i."""
         ...
 
+    def views_together(self, conditioning: Conditioning) -> int:
+        """How many rows in a row are views of one object that are denoised together, at one time t; 1 for none."""
+        ...
+
 
 @dataclass(frozen=True)
 class GuidanceResult:

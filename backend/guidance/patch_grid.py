@@ -16,20 +16,21 @@ AVERAGED_BELOW = 0.05  # of the schedule's length; measured: the waffle's trace 
 # moving grid alone and 1.00 with both (1: none), for a twentieth of SDS's steps at four times the price
 
 
-def grid_offsets(t: Tensor, length: int, k: int) -> tuple[Tensor, Tensor]:
+def grid_offsets(t: Tensor, length: int, k: int, views: int = 1) -> tuple[Tensor, Tensor]:
     """Which rows of a batch are predicted at which offsets of the patch grid.
 
-    t: times (n,), whole numbers in [0, length). k: patch size, at least 2. Returns rows (m,) of the batch and
+    t: times (n,), whole numbers in [0, length). k: patch size, at least 2. Each `views` rows of t are predicted
+    together, at the offsets of the first one's time, and stay next to each other. Returns rows (m,) of the batch and
     offsets (m, 2) in pixels (down, right), within [-k/2, k/2]; m = n, and three more for each time that is averaged.
     """
     rows, offsets = [], []
-    for row, time in enumerate(t.long().tolist()):
+    for first, time in zip(range(0, len(t), views), t[::views].long().tolist(), strict=True):
         if time < AVERAGED_BELOW * length:
             chosen = [(down, right) for down in (-(k // 4), k // 2 - k // 4) for right in (-(k // 4), k // 2 - k // 4)]
         else:
             chosen = [(time % k - k // 2, time // k % k - k // 2)]
-        rows += [row] * len(chosen)
-        offsets += chosen
+        rows += list(range(first, first + views)) * len(chosen)
+        offsets += [offset for offset in chosen for _ in range(views)]
     return torch.tensor(rows), torch.tensor(offsets)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from ..config.schema import GuidanceConfig
 from ..errors import ConfigError, NonFiniteError
 from ..runtime.rng import sample_for_views
-from ..text.conditioning import PromptConditioning
+from ..text.conditioning import Conditioning, PromptConditioning
 from .classifier_free import check_finite, draw_noise, guided_prediction
 from .interfaces import CameraAware, Denoiser, GuidanceResult, LatentDenoiser
 from .prediction import noise_residual
@@ -30,7 +30,8 @@ IMAGE_KINDS: tuple[ImageKind, ...] = ("free", "symmetric")
 class ScoreDistillation:
     """grad_x L_SDS = w(t) (eps_hat - eps) (eq 3): the frozen model is run forwards only. Implements `Guidance`.
 
-    Raises ConfigError for times outside 0 <= t_min <= t_max, t_max_end <= 1 or a negative clip.
+    A view's gradient is the mean over `guidance.noises` pairs of time and noise, all in one call of the denoiser.
+    Raises ConfigError for times outside 0 <= t_min <= t_max, t_max_end <= 1, less than one noise or a negative clip.
     """
 
     def __init__(self, denoiser: Denoiser, config: GuidanceConfig) -> None:
@@ -39,6 +40,8 @@ class ScoreDistillation:
                 f"guidance times t_min {config.t_min}, t_max {config.t_max}, t_max_end {config.t_max_end}; "
                 "allowed is 0 <= t_min <= t_max, t_max_end <= 1; change guidance.t_min or guidance.t_max"
             )
+        if config.noises < 1:
+            raise ConfigError(f"guidance.noises {config.noises}; allowed is 1 or more a view; change it")
         if not config.gradient_clip >= 0:
             raise ConfigError(
                 f"guidance.gradient_clip {config.gradient_clip}; allowed is 0 (no clipping) or more; change it"
@@ -47,11 +50,18 @@ class ScoreDistillation:
         self.config = config
 
     def times(self, n: int, generator: torch.Generator, progress: float) -> Tensor:
-        """n times t ~ U(t_min, t_max), t_max going linearly to t_max_end with progress in [0, 1]."""
+        """Times (noises n,) in [t_min, t_max], t_max going linearly to t_max_end with progress in [0, 1].
+
+        Rows are draw by draw: all n views of draw 0, then all of draw 1. The draws of a view are stratified: draw k is
+        uniform in the k-th of `noises` equal parts. Their mean is therefore that of t ~ U(t_min, t_max), and varies
+        less than with independent times.
+        """
         config = self.config
         share = min(max(progress, 0.0), 1.0)
         high = config.t_max + (config.t_max_end - config.t_max) * share
-        return config.t_min + (high - config.t_min) * sample_for_views(torch.rand, (n,), generator)
+        uniform = sample_for_views(torch.rand, (n, config.noises), generator)
+        stratified = (torch.arange(config.noises, device=uniform.device) + uniform) / config.noises
+        return config.t_min + (high - config.t_min) * stratified.T.flatten()
 
     def gradient(
         self,
@@ -64,10 +74,10 @@ class ScoreDistillation:
         """2 w(t) (eps_hat - eps), (n, 3, h, w), with respect to the image in [0, 1]; x = 2 image - 1.
 
         An image of another resolution is resized bilinearly and the gradient is taken back through the resize. A latent
-        model's x is encoded, and w(t) (eps_hat - eps) is taken back through the encoder: J^T w (eps_hat - eps).
-        Scalars: t (mean), gradient_norm (mean over views, before clipping), clean_error (root mean square of
-        x - x0_hat in the model's units). Raises NonFiniteError for NaN or infinity, naming the image, the encoder or
-        the denoiser as its origin.
+        model's x is encoded once, and the mean over the noises of w(t) (eps_hat - eps) is taken back through the
+        encoder once: J^T w (eps_hat - eps). Scalars: t (mean), gradient_norm (mean over views, before clipping),
+        clean_error (root mean square of x - x0_hat in the model's units). Raises NonFiniteError for NaN or infinity,
+        naming the image, the encoder or the denoiser as its origin.
         """
         size = self.denoiser.image_size
         leaf = image.detach().float()
@@ -90,36 +100,61 @@ class ScoreDistillation:
                 "the VAE encoder returned NaN or infinity though the image was finite, so its numbers overflowed; "
                 "latents must be finite; set model.dtype to bfloat16 or float32"
             )
-        n = len(clean)
-        t = self.times(n, generator, progress).to(clean.device)
-        noise = draw_noise(clean.shape, generator, clean.device)
-        alpha, sigma = (c.to(clean).view(n, 1, 1, 1) for c in self.denoiser.alpha_sigma(t))
-        z_t = alpha * clean + sigma * noise
-        positive, negative, opposite = conditioning.positive, conditioning.negative, conditioning.opposite
-        if cameras is not None and isinstance(self.denoiser, CameraAware):
-            positive = self.denoiser.with_cameras(positive, cameras)
-            negative = self.denoiser.with_cameras(negative, cameras)
-            opposite = None if opposite is None else self.denoiser.with_cameras(opposite, cameras)
-        config = self.config
-        kind, output = guided_prediction(
-            self.denoiser, z_t, t, positive, negative, config.omega, opposite, config.opposite_weight
-        )
-        residual = noise_residual(kind, output, clean, noise, alpha, sigma)
-        check_finite(residual, t)
-        weight = sigma.square() if self.config.weighting == "sigma2" else torch.ones_like(sigma)
-        # x - x0_hat = sigma / alpha (eps_hat - eps), for any kind of prediction.
-        error = (sigma / alpha.clamp(min=1e-6) * residual).square().mean().sqrt()
-        gradient = weight * residual
+        gradient, scalars = self._mean_residual(clean, cameras, conditioning, generator, progress)
         if latent is not None:
             gradient = _through_encoder(x, leaf, gradient)
         else:
             gradient = torch.autograd.grad(x, leaf, gradient)[0] if resize else 2 * gradient
         norm = gradient.flatten(1).norm(dim=1)
-        scalars = {"t": float(t.mean()), "gradient_norm": float(norm.mean()), "clean_error": float(error)}
+        scalars["gradient_norm"] = float(norm.mean())
         if self.config.gradient_clip > 0:
             factor = (self.config.gradient_clip / norm.clamp(min=1e-12)).clamp(max=1)
-            gradient = gradient * factor.view(n, 1, 1, 1)
+            gradient = gradient * factor.view(-1, 1, 1, 1)
         return GuidanceResult(gradient.to(image.dtype), scalars)
+
+    def _mean_residual(
+        self,
+        clean: Tensor,
+        cameras: Cameras | None,
+        conditioning: PromptConditioning,
+        generator: torch.Generator,
+        progress: float,
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Mean over the noises of w(t) (eps_hat - eps), like clean (n, c, h, w), and the scalars t and clean_error."""
+        config, n, draws = self.config, len(clean), self.config.noises
+        positive = self._conditioned(conditioning.positive, cameras)
+        t = self.times(n, generator, progress).to(clean.device)
+        if isinstance(self.denoiser, CameraAware):
+            together = self.denoiser.views_together(positive)
+            t = t[::together].repeat_interleave(together)
+        # The views of a draw stay together in the batch: a multi-view model reads them as one set.
+        noise = draw_noise((n, draws, *clean.shape[1:]), generator, clean.device).transpose(0, 1).flatten(0, 1)
+        alpha, sigma = (c.to(clean).view(-1, 1, 1, 1) for c in self.denoiser.alpha_sigma(t))
+        clean = clean.repeat(draws, 1, 1, 1)
+        z_t = alpha * clean + sigma * noise
+        kind, output = guided_prediction(
+            self.denoiser,
+            z_t,
+            t,
+            positive,
+            self._conditioned(conditioning.negative, cameras),
+            config.omega,
+            None if conditioning.opposite is None else self._conditioned(conditioning.opposite, cameras),
+            config.opposite_weight,
+        )
+        residual = noise_residual(kind, output, clean, noise, alpha, sigma)
+        check_finite(residual, t)
+        weight = sigma.square() if config.weighting == "sigma2" else torch.ones_like(sigma)
+        # x - x0_hat = sigma / alpha (eps_hat - eps), for any kind of prediction.
+        error = (sigma / alpha.clamp(min=1e-6) * residual).square().mean().sqrt()
+        mean = (weight * residual).unflatten(0, (draws, n)).mean(0)
+        return mean, {"t": float(t.mean()), "clean_error": float(error)}
+
+    def _conditioned(self, views: Conditioning, cameras: Cameras | None) -> Conditioning:
+        """Conditioning (n rows) with the cameras where the model uses them, repeated for each draw."""
+        if cameras is not None and isinstance(self.denoiser, CameraAware):
+            views = self.denoiser.with_cameras(views, cameras)
+        return Conditioning.stack([views] * self.config.noises)
 
 
 def _through_encoder(x: Tensor, leaf: Tensor, gradient: Tensor) -> Tensor:

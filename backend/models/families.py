@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-FamilyName = Literal["pixel", "latent", "sdxl", "flow"]
+FamilyName = Literal["pixel", "multi-view", "latent", "sdxl", "flow"]
 
 # Schedulers with the table alphas_cumprod; guidance reads that table and uses no sampler.
 DIFFUSION_SCHEDULERS = (
@@ -47,6 +47,11 @@ class Family:
     text: tuple[TextPart, ...]
 
     @property
+    def works_on_pixels(self) -> bool:
+        """Whether its network denoises images, not latents."""
+        return "vae" not in self.parts
+
+    @property
     def optional(self) -> frozenset[str]:
         """Parts that may be null."""
         return frozenset(name for part in self.text if part.optional for name in (part.encoder, part.tokenizer))
@@ -64,6 +69,8 @@ PIXEL = Family(
     "unet",
     (TextPart("text_encoder", "tokenizer", 77),),  # DeepFloyd IF pads to this although T5 reads more
 )
+# The starter: diffusers has no pipeline class for a pixel model of several views.
+MULTI_VIEW = replace(PIXEL, name="multi-view", pipelines=("MultiViewIFPipeline",))
 LATENT = Family(
     "latent",
     ("StableDiffusionPipeline",),
@@ -113,7 +120,7 @@ FLOW = Family(
         TextPart("text_encoder_3", "tokenizer_3", 256, optional=True),  # zeros stand in for it
     ),
 )
-FAMILIES = (PIXEL, LATENT, SDXL, FLOW)
+FAMILIES = (PIXEL, MULTI_VIEW, LATENT, SDXL, FLOW)
 BY_PIPELINE: Mapping[str, Family] = {pipeline: family for family in FAMILIES for pipeline in family.pipelines}
 # Parts that change what a pipeline computes. One that the family lacks shows that parts of different models are mixed.
 DISTINCTIVE_PARTS = (

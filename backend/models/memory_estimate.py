@@ -62,11 +62,14 @@ def estimate_memory(
 
     Raises ModelError for files that cannot be read.
     """
-    n = min(config.run.views_at_once or config.run.views_per_step, config.run.views_per_step)
+    at_once = config.run.views_at_once or config.run.views_per_step
+    n = min(max(at_once, config.camera.views_per_set), config.run.views_per_step)
     calls = 1 if config.guidance.omega == 0 else 3 if config.guidance.opposite_weight > 0 else 2
     offload = config.model.offload if torch.device(device).type != "cpu" else "off"
     parts = {"network": resident_numbers(folder, folder.network, offload, dtype) * dtype.itemsize}
-    activations = n * calls * _network_numbers(folder, config) + largest_tensor(folder, folder.network, dtype)
+    activations = n * config.guidance.noises * calls * _network_numbers(folder, config) + largest_tensor(
+        folder, folder.network, dtype
+    )
     parts["its activations"] = activations * dtype.itemsize
     if "vae" in folder.classes:
         upcast = dtype == torch.float16 and folder.config("vae").get("force_upcast", False)
@@ -187,7 +190,7 @@ def _network_numbers(folder: PipelineFolder, config: Config) -> int:
         + sum(count * numbers for count, numbers in zip(layers, work, strict=False))  # both come from the folder
         + sum(numbers // 4 for numbers in work[:-1])
     )
-    return skips + (12 if folder.family.name == "pixel" else 21) * max(work)
+    return skips + (12 if folder.family.works_on_pixels else 21) * max(work)
 
 
 def _vae_work(folder: PipelineFolder, config: Config) -> int:

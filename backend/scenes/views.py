@@ -58,17 +58,23 @@ class StepViews:
 
 
 def sample_views(config: Config, views: int, progress: float, streams: RandomStreams) -> StepViews:
-    """All views of a step, on the CPU, drawn from the streams "cameras" and "looks"."""
+    """All views of a step, on the CPU, drawn from the streams "cameras" and "looks".
+
+    Lights are each view's own; the views of a set share shading and background.
+    """
+    in_set = config.camera.views_per_set
     cameras = sample_cameras(config.camera, views, streams["cameras"])
     lights = sample_lights(config.light, cameras, streams["cameras"])
-    shadings = tuple(sample_shading(config.shading, progress, streams["looks"]) for _ in range(views))
-    plain, has_plain = plain_colors(torch.rand(views, 4, generator=streams["looks"]), config.background)
+    drawn = [sample_shading(config.shading, progress, streams["looks"]) for _ in range(views // in_set)]
+    shadings = tuple(shading for shading in drawn for _ in range(in_set))
+    colors = torch.rand(views // in_set, 4, generator=streams["looks"]).repeat_interleave(in_set, dim=0)
+    plain, has_plain = plain_colors(colors, config.background)
     return StepViews(cameras, lights, shadings, plain, has_plain)
 
 
-def split_views(views: slice, at_once: int) -> list[slice]:
-    """Chunks of at most `at_once` views; one of all with 0."""
-    size = at_once or views.stop - views.start
+def split_views(views: slice, at_once: int, in_set: int = 1) -> list[slice]:
+    """Chunks of at most `at_once` views, but of whole sets of `in_set` views; one of all with 0."""
+    size = max(in_set, at_once - at_once % in_set) if at_once else views.stop - views.start
     return [slice(start, min(start + size, views.stop)) for start in range(views.start, views.stop, size)]
 
 

@@ -104,7 +104,7 @@ def build_parts(seed: int, widths: Widths = Widths(), views: int = 1) -> Starter
             )
         )
         _favor_content_words(text_encoder, tokenizer)
-        unet = UNet2DConditionModel(
+        unet: Any = UNet2DConditionModel(
             sample_size=IMAGE_SIZE // widths.shuffle,
             in_channels=3 * widths.shuffle**2,
             out_channels=3 * widths.shuffle**2,
@@ -132,8 +132,9 @@ def build_parts(seed: int, widths: Widths = Widths(), views: int = 1) -> Starter
         )
     if views > 1:
         # Poses change nothing at first, so that a single-view model's weights can be trained further.
-        torch.nn.init.zeros_(unet.class_embedding.linear_2.weight)
-        torch.nn.init.zeros_(unet.class_embedding.linear_2.bias)
+        pose_embedding = unet.class_embedding
+        torch.nn.init.zeros_(pose_embedding.linear_2.weight)
+        torch.nn.init.zeros_(pose_embedding.linear_2.bias)
         join_views(unet)
     scheduler = DDPMScheduler(
         num_train_timesteps=1000,

@@ -106,7 +106,7 @@ class PipelineTextEncoder:
         # In CLIP pipelines the encoder attends to its padding unless its configuration masks it, as does SD3's T5;
         # DeepFloyd IF masks it.
         is_t5 = self.folder.classes[name] == "T5EncoderModel"
-        single = self.folder.family.name in ("pixel", "latent")
+        single = len(self.folder.family.text) == 1
         masked = single and (is_t5 or bool(getattr(encoder.config, "use_attention_mask", False)))
         mask = tokens.attention_mask.to(self.device) if masked else None
         return encoder(

@@ -26,7 +26,7 @@ class EncoderTokenizer:
         self.tokenizer: Any = load_tokenizer(folder, part.tokenizer)
         self.length = min(int(self.tokenizer.model_max_length), part.max_tokens)
         # DeepFloyd IF's captions are in lower case, and its T5 tells cases apart.
-        self.lower = folder.family.name == "pixel" and folder.classes[part.encoder] == "T5EncoderModel"
+        self.lower = folder.family.works_on_pixels and folder.classes[part.encoder] == "T5EncoderModel"
 
     def preprocess(self, prompt: str) -> str:
         """As the pipelines do: blanks at both ends go, and DeepFloyd IF's captions are in lower case."""

@@ -124,6 +124,9 @@ class KnownImages(AnyPrompt):
         known = self.render(cameras).detach()
         return conditioning.with_tensors(view=torch.arange(len(known), device=known.device), known=known)
 
+    def views_together(self, conditioning: Conditioning) -> int:
+        return 1
+
     @torch.no_grad()
     def predict_raw(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """x0_hat = 2 image - 1. Raises ModelError if the conditioning has no cameras."""

@@ -194,7 +194,7 @@ def test_folders_without_a_pipeline_are_refused(tmp_path):
     [
         (
             {"_class_name": "FluxPipeline"},
-            "is a FluxPipeline; allowed are IFPipeline, StableDiffusionPipeline, .*3Pipeline",
+            "is a FluxPipeline; allowed are IFPipeline, MultiViewIFPipeline, .*3Pipeline",
         ),
         ({"_class_name": None}, "is a None; allowed are"),
         ({"vae": ["diffusers", "AutoencoderKL"]}, "IFPipeline with a vae, which that class does not have"),

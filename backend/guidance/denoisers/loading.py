@@ -19,9 +19,11 @@ from ..noise_schedule import read_schedule
 from .base import DenoiserParts, DiffusersDenoiser, square_size
 from .flow import FlowTransformer, check_transformer
 from .latent import LatentDiffusion, check_unet, chosen_latent_size
+from .multi_view import MultiViewPixelDiffusion
 from .pixel import PixelDiffusion
 from .sdxl import SdxlDiffusion, check_sdxl
 
+PIXEL_CLASSES = {"pixel": PixelDiffusion, "multi-view": MultiViewPixelDiffusion}
 LATENT_CLASSES = {"latent": LatentDiffusion, "sdxl": SdxlDiffusion, "flow": FlowTransformer}
 
 
@@ -41,7 +43,7 @@ def load_denoiser(
     """
     opened = open_pipeline(folder)
     dtype = chosen_dtype(config, device) if dtype is None else dtype
-    if opened.family.name == "pixel":
+    if opened.family.works_on_pixels:
         denoiser: DiffusersDenoiser = _pixel(opened, device, dtype, cache, config, text)
     else:
         denoiser = _latent(opened, device, dtype, cache, config, text)
@@ -73,7 +75,7 @@ def _pixel(
     config: ModelConfig,
     text: TextEncoder | None,
 ) -> PixelDiffusion:
-    denoiser = PixelDiffusion.load(opened.path, device, dtype, cache, text, _stored(config, device))
+    denoiser = PIXEL_CLASSES[opened.family.name].load(opened.path, device, dtype, cache, text, _stored(config, device))
     if config.image_size not in (0, denoiser.image_size):
         raise ConfigError(
             f"model.image_size {config.image_size}; allowed for {opened.path.name} are 0 and {denoiser.image_size}, "

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ...errors import ModelError
+from ...models.families import FamilyName
 from ...models.pipeline_folder import PipelineFolder, load_model, open_pipeline
 from ...text.conditioning import Conditioning, TextEncoder
 from ...text.encoder import PipelineTextEncoder
@@ -28,10 +29,14 @@ from .base import (
 
 SHUFFLE_FACTORS = (1, 2, 4)  # pixel-unshuffle factors k: the U-Net sees 3 k^2 channels
 STAGE_I = "choose a text-to-image model (stage I)"
+POSE_NUMBERS = 16  # of `cameras.poses.pose_vectors`
+POSED = "choose a multi-view model that is given camera-to-world matrices"
 
 
 class PixelDiffusion(DiffusersDenoiser):
     """A frozen U-Net, its text encoder and noise schedule. Implements `NativeDenoiser`; `image_size` is in pixels."""
+
+    family: ClassVar[FamilyName] = "pixel"
 
     def __init__(self, parts: DenoiserParts) -> None:
         super().__init__(parts)
@@ -48,15 +53,16 @@ class PixelDiffusion(DiffusersDenoiser):
     def unet(self, unet: torch.nn.Module) -> None:
         self.network = unet
 
-    @staticmethod
+    @classmethod
     def load(
+        cls,
         folder: str | Path,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         cache: str | Path | None = None,
         text: TextEncoder | None = None,
         stored: torch.device | str | None = None,
-    ) -> PixelDiffusion:
+    ) -> Self:
         """Load a pipeline folder from disk, never from a network; `dtype` None means float32.
 
         `cache` is a folder for text embeddings (None: none on disk). The text encoder's weights are loaded by the
@@ -65,18 +71,23 @@ class PixelDiffusion(DiffusersDenoiser):
         """
         opened = open_pipeline(folder)
         dtype = torch.float32 if dtype is None else dtype
-        if opened.family.name != "pixel":
+        if opened.family.name != cls.family:
             raise ModelError(
-                f"{opened.path} is a {opened.pipeline}, which works on latents; allowed here are pixel-space "
-                "pipelines such as IFPipeline; choose another model"
+                f"{opened.path} is a {opened.pipeline}, which is of the family {opened.family.name}; allowed here is "
+                f"the family {cls.family}; choose another model"
             )
-        _check_unet(opened)
+        check_unet(opened)
         schedule = read_schedule(opened)
         if text is None:
             text = PipelineTextEncoder(opened, device, dtype, cache)
         reader = text.reader if isinstance(text, PipelineTextEncoder) else PromptTokenizer(opened)
         network = load_model(opened, "unet", dtype, device if stored is None else stored)
-        return PixelDiffusion(DenoiserParts(network, schedule, text, reader, device, dtype))
+        return cls._of(opened, DenoiserParts(network, schedule, text, reader, device, dtype))
+
+    @classmethod
+    def _of(cls, folder: PipelineFolder, parts: DenoiserParts) -> Self:
+        """The denoiser of a folder's parts."""
+        return cls(parts)
 
     @torch.no_grad()
     def predict_raw(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
@@ -85,17 +96,25 @@ class PixelDiffusion(DiffusersDenoiser):
         A U-Net of pixel-unshuffled images predicts on a patch grid that moves with t (`patch_grid`).
         """
         z, timesteps = z_t.detach().to(self.device, self.dtype), self.model_timestep(t).expand(len(z_t))
-        hidden = conditioning.tensors["hidden"].to(self.dtype)
         if self.shuffle == 1:
-            return self._output(z, timesteps, hidden)
-        rows, offsets = grid_offsets(timesteps, len(self._schedule.timesteps), self.shuffle)
+            return self._output(z, timesteps, conditioning)
+        views = self.views_together(conditioning)
+        rows, offsets = grid_offsets(timesteps, len(self._schedule.timesteps), self.shuffle, views)
         there = rows.to(self.device)
-        output = self._output(rolled(z[there], offsets), timesteps[there], hidden[there])
+        output = self._output(rolled(z[there], offsets), timesteps[there], conditioning[there])
         return mean_of_rows(rolled(output, -offsets), rows, len(z_t))
 
-    def _output(self, z: Tensor, timesteps: Tensor, hidden: Tensor) -> Tensor:
+    def views_together(self, conditioning: Conditioning) -> int:
+        """How many rows in a row are one object and predicted together."""
+        return 1
+
+    def network_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
+        """The network's inputs beside z_t and t, for n rows of conditioning."""
+        return {"encoder_hidden_states": conditioning.tensors["hidden"].to(self.dtype)}
+
+    def _output(self, z: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         patches = functional.pixel_unshuffle(z, self.shuffle)
-        output = self.network(patches, timesteps, encoder_hidden_states=hidden, return_dict=False)[0]
+        output = self.network(patches, timesteps, return_dict=False, **self.network_inputs(conditioning))[0]
         # DeepFloyd IF also learns the variance, in the second half of its channels.
         return functional.pixel_shuffle(output[:, : patches.shape[1]].float(), self.shuffle)
 
@@ -105,8 +124,11 @@ def _shuffle_factor(channels: int) -> int:
     return next((k for k in SHUFFLE_FACTORS if channels == 3 * k * k), 0)
 
 
-def _check_unet(folder: PipelineFolder) -> None:
-    """Raise ModelError for a U-Net that wants other inputs than z_t, t and text, or a text encoder of another width."""
+def check_unet(folder: PipelineFolder) -> None:
+    """Raise ModelError for a U-Net that wants other inputs than z_t, t and text, or a text encoder of another width.
+
+    That of a multi-view model wants poses besides.
+    """
     config = folder.config("unet")
     inputs, outputs = config.get("in_channels"), config.get("out_channels")
     allowed = [3 * k * k for k in SHUFFLE_FACTORS]
@@ -116,7 +138,11 @@ def _check_unet(folder: PipelineFolder) -> None:
             f"{', '.join(map(str, allowed))} in and as many or twice as many out; {STAGE_I}"
         )
     square_size(folder)
-    check_value(folder, "unet", "class_embed_type", (None,), STAGE_I)
+    if folder.family.name == "multi-view":
+        check_value(folder, "unet", "class_embed_type", ("projection",), POSED)
+        check_value(folder, "unet", "projection_class_embeddings_input_dim", (POSE_NUMBERS,), POSED)
+    else:
+        check_value(folder, "unet", "class_embed_type", (None,), STAGE_I)
     check_value(folder, "unet", "addition_embed_type", (None, "text"), STAGE_I)
     check_value(folder, "unet", "num_class_embeds", (None,), STAGE_I)
     wanted = config.get("encoder_hid_dim") or config.get("cross_attention_dim")
