@@ -8,7 +8,7 @@ bl_info = {
     "author": "The Dreamwright authors",
     "version": (0, 1, 0),
     "blender": (3, 4, 0),
-    "location": "3D View > Sidebar > Dream",
+    "location": "3D View > Sidebar > Dreamwright",
     "description": "Props from text, generated in 3D on your own server",
     "category": "3D View",
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tab "Dream" in the 3D view's sidebar. Only draws."""
+"""The tab "Dreamwright" in the 3D view's sidebar. Only draws."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _draw_lines(layout: Any, text: str, width: int, icon: str) -> None:
 class _SidebarPanel:
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
-    bl_category = "Dream"
+    bl_category = "Dreamwright"
 
 
 class DREAMWRIGHT_UL_jobs(bpy.types.UIList):

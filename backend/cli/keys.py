@@ -30,7 +30,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
     show = verbs.add_parser("show", help="print the connection string for users, and the server's fingerprint")
     allow = verbs.add_parser("allow", help="allow a user's key")
     allow.add_argument("name", metavar="NAME", help="the user's name; all keys of a name share its jobs")
-    allow.add_argument("key", metavar="KEY", help="what Copy My Key in Blender's tab Dream copies")
+    allow.add_argument("key", metavar="KEY", help="what Copy My Key in Blender's tab Dreamwright copies")
     allow.add_argument(
         "--admin",
         action=argparse.BooleanOptionalAction,

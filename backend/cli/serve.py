@@ -203,7 +203,7 @@ def print_connection_string(state: Path, bound: str, server_key: bytes, named: s
     folder = KeyFolder(state)
     connection = ConnectionString(reachable_address(bound, named), server_key)
     folder.remember_served(connection.address)
-    print("connections are encrypted; paste this into Blender, in the tab Dream, as the server:")
+    print("connections are encrypted; paste this into Blender, in the tab Dreamwright, as the server:")
     print(f"  {connection}")
     print(f"the server's fingerprint is {connection.fingerprint}; Blender shows the same")
     count = len(folder.users())

@@ -47,7 +47,7 @@ def test_texture_is_packed_connected_and_upright(
     )
     assert report["sound"] and report["users"] == 1
     assert report["roughness"] == pytest.approx([0.6, 0.0])
-    assert report["again"] == ["IMAGE", 64], "Dream Again asks for an image again"
+    assert report["again"] == ["IMAGE", 64], "Generate Again asks for an image again"
     above, below = report["picture"]
     assert above[0] > 3 * above[2] and below[2] > 3 * below[0], report["picture"]
     for half in report["by vertices"]:

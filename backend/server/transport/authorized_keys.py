@@ -129,13 +129,13 @@ class KeyFolder:
         try:
             word = format_key(parse_key(key))
         except ValueError as error:
-            raise ConfigError(f"{error}; the user copies it with Copy My Key in Blender's tab Dream") from error
+            raise ConfigError(f"{error}; the user copies it with Copy My Key in Blender's tab Dreamwright") from error
         with self._locked():
             users = self.users()
             if word == format_key(self.pair().public):
                 raise ConfigError(
                     "this is the server's own key; allow the one that the user copies with Copy My Key "
-                    "in Blender's tab Dream"
+                    "in Blender's tab Dreamwright"
                 )
             for other in users.values():
                 if word in other.keys and other.name != name:
