@@ -43,6 +43,15 @@ class GuidanceConfig:
     weighting: Literal["sigma2", "uniform"] = setting(
         "sigma2", guidance=DIFFUSION, duration=False, help="w(t) of eq 3: sigma_t^2, or 1."
     )
+    noises: int = setting(
+        1,
+        (1, 64),
+        guidance=DIFFUSION,
+        help=(
+            "Pairs of time and noise for a view, whose gradients are averaged, from one render and one call of the "
+            "network. More pairs give less noise in the gradient, and take more time and memory."
+        ),
+    )
     view_dependent: bool = setting(
         True,
         panel=True,

@@ -60,25 +60,25 @@ def image_of(size: int, views: int = 2) -> torch.Tensor:
     return torch.rand(views, 3, size, size, generator=seeded(1))
 
 
-@pytest.mark.parametrize("size", [16, 10])
+@pytest.mark.parametrize(("size", "noises"), [(16, 1), (10, 1), (16, 3)])
 @pytest.mark.parametrize("name", NAMES)
-def test_gradient_equals_autograd_in_float64(folders, name, size):
-    """The gradient of w(t) (eps_hat - eps) . z(image) by autograd, with the diffusers classes in float64."""
-    folder = folders[name]
-    single = gradient_of(load_denoiser(folder), image_of(size))
+def test_gradient_equals_autograd_in_float64(folders, name, size, noises):
+    """The gradient of the mean of w(t) (eps_hat - eps) . z(image) over the noises, by autograd, with the diffusers
+    classes in float64."""
+    folder, config = folders[name], dataclasses.replace(GUIDED, noises=noises)
+    single = gradient_of(load_denoiser(folder), image_of(size), config)
     denoiser = in_float64(folder)
     image = image_of(size).double()
-    ours = gradient_of(denoiser, image)
+    ours = gradient_of(denoiser, image, config)
 
-    guidance, draws = ScoreDistillation(denoiser, GUIDED), seeded(3)
+    guidance, draws = ScoreDistillation(denoiser, config), seeded(3)
     t = guidance.times(2, draws, 0.2)
-    eps = torch.randn((2, denoiser.channels, 8, 8), generator=draws).double()
-    alpha, sigma = (level.double().view(2, 1, 1, 1) for level in denoiser.alpha_sigma(t))
+    eps = torch.randn((2, noises, denoiser.channels, 8, 8), generator=draws).double()
+    eps = eps.transpose(0, 1).flatten(0, 1)
+    alpha, sigma = (level.double().view(-1, 1, 1, 1) for level in denoiser.alpha_sigma(t))
     timesteps = denoiser.model_timestep(t).repeat(2)
-    text = {
-        key: tensor.double()
-        for key, tensor in denoiser.embed(["a red mushroom", "a blue chair", "", ""]).tensors.items()
-    }
+    prompts = ["a red mushroom", "a blue chair"] * noises + [""] * (2 * noises)
+    text = {key: tensor.double() for key, tensor in denoiser.embed(prompts).tensors.items()}
     vae = AutoencoderKL.from_pretrained(folder / "vae", low_cpu_mem_usage=False).double().eval()
     leaf = image.double().requires_grad_(True)
     fitted = (
@@ -88,6 +88,7 @@ def test_gradient_equals_autograd_in_float64(folders, name, size):
     )
     mean = vae.encode(2 * fitted - 1).latent_dist.mean
     z = (mean - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    z = z.repeat(noises, 1, 1, 1)
     with torch.no_grad():
         z_t = (alpha * z + sigma * eps).repeat(2, 1, 1, 1)
         if name == "sd3":
@@ -98,14 +99,14 @@ def test_gradient_equals_autograd_in_float64(folders, name, size):
             noise = z_t + (1 - sigma.repeat(2, 1, 1, 1)) * output
         else:
             unet = UNet2DConditionModel.from_pretrained(folder / "unet", low_cpu_mem_usage=False).double().eval()
-            sizes = torch.tensor([[16.0, 16.0, 0.0, 0.0, 16.0, 16.0]] * 4, dtype=torch.float64)
+            sizes = torch.tensor([[16.0, 16.0, 0.0, 0.0, 16.0, 16.0]] * (4 * noises), dtype=torch.float64)
             added = {"text_embeds": text["pooled"], "time_ids": sizes} if name == "sdxl" else None
             output = unet(z_t, timesteps, text["hidden"], added_cond_kwargs=added).sample
             v = alpha.repeat(2, 1, 1, 1) * output + sigma.repeat(2, 1, 1, 1) * z_t
             noise = v if name == "sd21" else output
         conditional, unconditional = noise.chunk(2)
         residual = unconditional + 5.0 * (conditional - unconditional) - eps
-    (expected,) = torch.autograd.grad((sigma**2 * residual * z).sum(), leaf)
+    (expected,) = torch.autograd.grad((sigma**2 * residual * z).sum() / noises, leaf)
     assert ours.shape == image.shape
     largest = float(expected.abs().max())
     # Networks in float64 return predictions in float32: 6e-8, times 1 + 2 omega = 9, is 5e-7.
@@ -128,13 +129,14 @@ def counted(denoiser: LatentDiffusion) -> dict[str, list[tuple[int, bool]]]:
     return calls
 
 
+@pytest.mark.parametrize("noises", [1, 3])
 @pytest.mark.parametrize("name", NAMES)
-def test_step_encodes_once_and_never_decodes(folders, name):
-    denoiser = load_denoiser(folders[name])
+def test_step_encodes_once_and_never_decodes(folders, name, noises):
+    denoiser, config = load_denoiser(folders[name]), dataclasses.replace(GUIDED, noises=noises)
     calls = counted(denoiser)
-    for event in distill_image(denoiser, conditioned(denoiser, ["a", "b"]), GUIDED, "free", 3, 0.1, seeded(0)):
+    for event in distill_image(denoiser, conditioned(denoiser, ["a", "b"]), config, "free", 3, 0.1, seeded(0)):
         assert event.image.shape == (2, 3, 16, 16)
-    assert calls == {"encoder": [(2, True)] * 3, "decoder": [], "network": [(4, False)] * 3}
+    assert calls == {"encoder": [(2, True)] * 3, "decoder": [], "network": [(4 * noises, False)] * 3}
     parameters = [*denoiser.network.parameters(), *denoiser.vae.model.parameters()]
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in parameters)
 

@@ -81,11 +81,13 @@ CASES = {
     "the starter's draft": ("starter", draft()),
     "four views at once": ("starter", draft("run.views_per_step=4")),
     "four views, one at a time": ("starter", draft("run.views_per_step=4", "run.views_at_once=1")),
+    "four noises": ("starter", draft("guidance.noises=4")),
     "large grids": ("starter", draft("field.voxel_resolutions=96", *SMALL[:2])),
     "voxels by Shampoo": ("starter", draft(*SMALL, "optimizer.kind=shampoo")),
     "the paper's field": ("starter", apply_settings(PRESETS["paper"].config, [*LIT, *NARROW])),
     "tiny pixels": ("pixel", draft(*SMALL, "guidance.view_words=four")),
     "latents": ("latent", draft(*SMALL, "run.views_per_step=2")),
+    "latents, three noises": ("latent", draft(*SMALL, "guidance.noises=3")),
     "latents, recomputed": ("latent", draft(*SMALL, "run.views_per_step=2", "model.vae_recompute=true")),
     "tiny transformer": ("flow", draft(*SMALL)),
 }
@@ -138,6 +140,19 @@ def test_weights_are_exact_and_follow_the_dtype(folders: dict[str, Path]) -> Non
         counted = sum(p.numel() for p in part.parameters())
         for dtype in (torch.float32, torch.bfloat16):
             assert estimate_memory(folder, config, dtype, "cpu").parts[name] == counted * dtype.itemsize
+
+
+def test_noises_are_rows_of_the_network_and_not_of_the_encoder(folders: dict[str, Path]) -> None:
+    """Each noise adds what one took, so that three minus two is two minus one."""
+    parts = [
+        estimate_memory(
+            open_pipeline(folders["latent"]), draft(*SMALL, f"guidance.noises={noises}"), torch.float32, "cpu"
+        ).parts
+        for noises in (1, 2, 3)
+    ]
+    first, second, third = (part["its activations"] for part in parts)
+    assert third - second == second - first > 0
+    assert len({part["VAE"] + part["its encoder's activations"] for part in parts}) == 1
 
 
 def test_estimate_loads_no_weights(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,8 +211,8 @@ def test_generate_refuses_before_it_loads_anything(
         lambda *_, **__: pytest.fail("a model was loaded"),
     )
     assert main(["generate", "a red mushroom", "--out", str(tmp_path / "x.glb")]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "10 MB is free" in said and "render.samples" in said
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1 and "10 MB is free" in output and "render.samples" in output
     assert list(tmp_path.iterdir()) == []
 
 

@@ -65,11 +65,12 @@ def expected_gradient(image, prompt_mean, empty_mean, std, config, schedule, cel
     return 2 * factor * ((2 * image.double() - 1) - mean)
 
 
+@pytest.mark.parametrize("noises", [1, 4])
 @pytest.mark.parametrize("weighting", ["sigma2", "uniform"])
 @pytest.mark.parametrize("config", [UNGUIDED, GUIDED], ids=["unguided", "guided"])
-def test_gradient_is_unbiased_for_a_gaussian_prior(config, weighting):
+def test_gradient_is_unbiased_for_a_gaussian_prior(config, weighting, noises):
     """Means over 40 seeds of 500 views agree with the closed form within their error bars, in every pixel."""
-    config = dataclasses.replace(config, weighting=weighting)
+    config = dataclasses.replace(config, weighting=weighting, noises=noises)
     center, std, views = means(), 0.3, 500
     oracle = GaussianOracle(center, std)
     image = torch.rand(3, 4, 4, generator=seeded(1))
@@ -224,7 +225,9 @@ def test_nan_is_reported_with_its_origin():
 
 def test_impossible_settings_are_refused():
     oracle = GaussianOracle(means(), 0.3)
-    for changes in ({"t_min": 0.9, "t_max_end": 0.5}, {"t_max": 1.5}, {"t_min": -0.1}, {"gradient_clip": -1.0}):
+    for changes in (
+        {"t_min": 0.9, "t_max_end": 0.5}, {"t_max": 1.5}, {"t_min": -0.1}, {"gradient_clip": -1.0}, {"noises": 0},
+    ):  # fmt: skip
         with pytest.raises(ConfigError, match="allowed is"):
             ScoreDistillation(oracle, dataclasses.replace(GUIDED, **changes))
     with pytest.raises(ConfigError, match="spiral"):
