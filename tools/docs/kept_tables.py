@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tables of the README and of docs/results that the command for pictures does not write, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# By document and by the heading above the table.
+KEPT_TABLES: Mapping[tuple[str, str], str] = {
+    ("docs/results/ablations.md", "Stages of figure 6"): "no figures: what each stage is",
+    ("docs/results/benchmarks.md", "Benchmarks"): "no figures: which command measures what",
+    ("docs/results/starter.md", "Starter model card"): "facts of the model's architecture",
+    (
+        "docs/results/results.md",
+        "How the `draft` recipe was chosen",
+    ): "a record of choices, with the weights of its day",
+    ("docs/results/results.md", "Time of a step"): "times of one machine: python benchmarks/step_time.py",
+    (
+        "docs/results/results.md",
+        "Time of the add-on's ticks",
+    ): "times of one machine: python benchmarks/blender_tick.py",
+    ("docs/results/results.md", "A step beside other implementations"): (
+        "python benchmarks/peers.py, which needs checkouts of two other projects"
+    ),
+}
