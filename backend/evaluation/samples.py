@@ -79,13 +79,22 @@ def render_sample_with_albedo(
     return replace(render_sample(mesh, prompt, seed, resolution, elevation_deg, azimuths), albedo=albedo)
 
 
-def starter_prop(prompt: str, seed: int) -> Mesh:
-    """The procedural prop that a prompt of the starter's domain names, its proportions varied by the seed.
+def true_prop(prompt: str) -> Mesh:
+    """The procedural prop that a prompt of the starter's domain names, in its mean proportions.
 
     Each triangle has its own vertices, for flat shading. Raises ValueError for other prompts.
     """
     color, name = domain.parse(prompt)
-    model = props.triangles(props.build(name, np.random.default_rng([seed, 2024])))
+    return _flat_shaded(props.triangles(props.build(name)), color)
+
+
+def starter_prop(prompt: str, seed: int) -> Mesh:
+    """Like `true_prop`, its proportions varied by the seed."""
+    color, name = domain.parse(prompt)
+    return _flat_shaded(props.triangles(props.build(name, np.random.default_rng([seed, 2024]))), color)
+
+
+def _flat_shaded(model: props.TriangleMesh, color: str) -> Mesh:
     corners = model.vertices[model.faces].reshape(-1, 3)
     faces = np.arange(len(corners), dtype=np.int32).reshape(-1, 3)
     cross = face_cross(Surface(corners.astype(np.float64), faces))

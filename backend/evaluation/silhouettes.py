@@ -107,8 +107,12 @@ def align(solid: Solid, reference: Solid) -> Alignment:
 
     scale, rotation = max(candidates, key=fit)
     turned = solid.transformed(scale, rotation)
-    held_out = float(np.mean([iou(silhouette(turned, a, e), silhouette(reference, a, e)) for a, e in held_out_views()]))
-    return Alignment(scale, rotation % 360.0, held_out)
+    return Alignment(scale, rotation % 360.0, held_out_iou(turned, reference))
+
+
+def held_out_iou(solid: Solid, reference: Solid) -> float:
+    """Mean IoU of two aligned solids over the 16 held-out views."""
+    return float(np.mean([iou(silhouette(solid, a, e), silhouette(reference, a, e)) for a, e in held_out_views()]))
 
 
 def open_holes(mask: NDArray[np.bool_], smallest_share: float = 0.01) -> int:

@@ -13,9 +13,10 @@ from ..geometry.color import linear_to_display
 from ..mesh_rendering.rasterize import orbit_axes, rasterize
 from ..starter import domain, props
 from ..starter.classifier import StarterClassifier
-from .classifier_metrics import classify_mesh
+from .classifier_metrics import AZIMUTHS, classify_mesh
+from .fronts import ELSEWHERE, MARGIN, fit_distance, front_ratios, turned_around, view_distances
 from .reference_surface import reference_surface
-from .silhouettes import DISTANCE, FOCAL, Solid, align, centered, held_out_views, hole_is_open
+from .silhouettes import DISTANCE, FOCAL, Alignment, Solid, align, centered, held_out_iou, held_out_views, hole_is_open
 from .surface_normals import mean_dihedral_deg, normal_error_deg
 from .surfaces import surface_distance
 
@@ -26,6 +27,10 @@ PROMPTS: tuple[str, ...] = (
     "a green car", "a blue robot", "a yellow duck", "an orange sofa", "a purple boat", "a green cactus",
     "a black lamp", "a green tree", "a white snowman", "a red mushroom", "a purple mushroom", "a black car",
 )  # fmt: skip
+
+
+WORST_FRONTS = len(range(AZIMUTHS)[ELSEWHERE])
+SAME_SILHOUETTE = 0.02  # IoU by which silhouettes do not tell one alignment from another
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,10 @@ class PromptResult:
     geometry_right: bool
     retrieved: str
     retrieved_geometry: str
-    fronts: int
-    janus: int
+    fronts_elsewhere: int  # of 5 views at 90 to 270 degrees, those that are more like the true prop's front
+    front_ratio: float | None  # the smallest ratio of `fronts.front_ratios`, None for props without a front
+    classifier_fronts: int  # of 8 views, those that the classifier calls a front
+    classifier_fronts_elsewhere: int  # of these, the ones at 90 to 270 degrees
     hole_open: bool | None  # None for props without a hole
 
     @property
@@ -81,7 +88,10 @@ def measure(
     model, truth = props.triangles(props.build(prop)), reference_surface(prop)
     reference = centered(model.vertices, model.faces)
     lifted = centered(mesh.vertices, mesh.faces)
-    fit = align(lifted, reference)
+    fit, ratios = align(lifted, reference), None
+    if domain.prop_named(prop).has_front:
+        fit, distances = _facing(mesh, fit, lifted, reference, prompt)
+        ratios = front_ratios(distances)
     turned = lifted.transformed(fit.scale, fit.rotation_deg)
     distance, best = surface_distance(turned, reference), truth.quality(len(mesh.faces))
     seen = classify_mesh(classifier, mesh, fit.rotation_deg, color, prop)
@@ -110,15 +120,17 @@ def measure(
         geometry_right=seen.geometry_right,
         retrieved=" ".join(seen.color_prompt),
         retrieved_geometry=seen.geometry_prop,
-        fronts=seen.fronts,
-        janus=seen.janus,
+        fronts_elsewhere=0 if ratios is None else int((ratios < MARGIN).sum()),
+        front_ratio=None if ratios is None else float(ratios.min()),
+        classifier_fronts=seen.fronts,
+        classifier_fronts_elsewhere=seen.janus,
         hole_open=hole_is_open(turned) if domain.prop_named(prop).hole else None,
     )
 
 
 def failed_result(prompt: str, seed: int = 0, seconds: float | None = None) -> PromptResult:
     """The result of a prompt without a mesh: the worst value of every metric that has one, else None."""
-    hole = domain.prop_named(domain.parse(prompt)[1]).hole
+    prop = domain.prop_named(domain.parse(prompt)[1])
     return PromptResult(
         prompt=prompt,
         seed=seed,
@@ -140,10 +152,29 @@ def failed_result(prompt: str, seed: int = 0, seconds: float | None = None) -> P
         geometry_right=False,
         retrieved="nothing",
         retrieved_geometry="nothing",
-        fronts=0,
-        janus=0,
-        hole_open=False if hole else None,
+        fronts_elsewhere=WORST_FRONTS if prop.has_front else 0,
+        front_ratio=None,
+        classifier_fronts=AZIMUTHS if prop.has_front else 0,
+        classifier_fronts_elsewhere=WORST_FRONTS if prop.has_front else 0,
+        hole_open=False if prop.hole else None,
     )
+
+
+def _facing(
+    mesh: Mesh, fit: Alignment, lifted: Solid, reference: Solid, prompt: str
+) -> tuple[Alignment, NDArray[np.float64]]:
+    """The alignment and its `view_distances`, turned around if the views say so and the silhouettes do not mind.
+
+    A robot's silhouettes are the same from the front and from behind; noise would decide which way it faces.
+    """
+    distances = view_distances(mesh, fit.rotation_deg, prompt)
+    other = turned_around(distances)
+    if fit_distance(other) < fit_distance(distances):
+        rotation = (fit.rotation_deg + 180.0) % 360.0
+        overlap = held_out_iou(lifted.transformed(fit.scale, rotation), reference)
+        if overlap >= fit.iou - SAME_SILHOUETTE:
+            return Alignment(fit.scale, rotation, overlap), other
+    return fit, distances
 
 
 def _albedo_error(

@@ -58,7 +58,7 @@ BARS: tuple[Bar, ...] = (
     Bar(
         "fronts_elsewhere",
         "props with a front whose front is seen again elsewhere",
-        lambda rows: _mean([r.janus > 0 for r in rows if has_front(r)]),
+        lambda rows: _mean([r.fronts_elsewhere > 0 for r in rows if has_front(r)]),
         (0.08, 0.04),
         at_most=True,
         percent=True,
@@ -92,6 +92,7 @@ def summarize(results: Sequence[PromptResult], preset: str) -> dict[str, Any]:
         "seeds": len({result.seed for result in results}),
         "failed": sum(result.triangles == 0 for result in results),
         "bars": bars,
+        "classifier_fronts_elsewhere": _mean([r.classifier_fronts_elsewhere > 0 for r in results if has_front(r)]),
         "chamfer": _mean([r.chamfer for r in results]),
         "dihedral_deg": _mean([r.dihedral_deg for r in results]),
         "reference_dihedral_deg": _mean([r.reference_dihedral_deg for r in results]),
@@ -111,7 +112,8 @@ def report(results: Sequence[PromptResult], preset: str) -> dict[str, Any]:
 def markdown(results: Sequence[PromptResult], preset: str) -> str:
     """A table with a row for each prompt and seed, and one of every bar beside its target."""
     columns = (
-        "prompt", "seed", "seconds", "IoU", "F", "named", "bare shape named", "fronts elsewhere", "hole",
+        "prompt", "seed", "seconds", "IoU", "F", "named", "bare shape named", "fronts elsewhere", "by the classifier",
+        "hole",
         "albedo error", "primary / fixed colors", "dihedral angle", "times the true prop's", "normal error",
         "the true prop's", "triangles",
     )  # fmt: skip
@@ -120,7 +122,9 @@ def markdown(results: Sequence[PromptResult], preset: str) -> str:
         cells = (
             r.prompt, str(r.seed), _number(r.seconds, 0), _number(r.silhouette_iou, 3), _number(r.f_score, 3),
             _named(r.retrieved, r.color_right), _named(r.retrieved_geometry, r.geometry_right),
-            str(r.janus) if has_front(r) else "", "" if r.hole_open is None else "open" if r.hole_open else "closed",
+            str(r.fronts_elsewhere) if has_front(r) else "",
+            str(r.classifier_fronts_elsewhere) if has_front(r) else "",
+            "" if r.hole_open is None else "open" if r.hole_open else "closed",
             _number(r.albedo_error, 3), f"{_number(r.albedo_error_primary, 3)} / {_number(r.albedo_error_fixed, 3)}",
             _number(r.dihedral_deg, 1), _number(r.dihedral_ratio, 2), _number(r.normal_error_deg, 1),
             _number(r.reference_normal_error_deg, 1), str(r.triangles) if r.triangles else "no mesh",
@@ -169,7 +173,7 @@ def prompt_sheet(meshes: Sequence[tuple[PromptResult, Mesh]], tile: int = 64) ->
         text = (
             f"{result.prompt}: IoU {result.silhouette_iou:.2f}  F {result.f_score:.2f}  "
             f"seen as {result.retrieved} / {result.retrieved_geometry}"
-            + (f"  fronts elsewhere {result.janus}" if prop.has_front else "")
+            + (f"  fronts elsewhere {result.fronts_elsewhere}" if prop.has_front else "")
             + (f"  hole {'open' if result.hole_open else 'CLOSED'}" if result.hole_open is not None else "")
         )
         draw.text((margin, index * line), text, fill="black")
