@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Operators on one job of the list: cancel, pause, resume, import; and on submissions that wait for the server."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import bpy
 from bpy.props import StringProperty
 
 from . import addon_state, checks
+from .session import Session
 from .shared.job_states import JobState
 from .shared.messages import JobSummary
 
@@ -68,7 +70,18 @@ class JobOperator(_Base):
         raise NotImplementedError
 
 
-class DREAMWRIGHT_OT_cancel(JobOperator, bpy.types.Operator):
+class JobRequestOperator(JobOperator):
+    """Mix-in for an operator that only sends one request about the job."""
+
+    send: Callable[[Session, str], None]  # a method of the session, with the job's id; wrapped in `staticmethod`
+
+    def run(self, job: JobSummary) -> set[str]:
+        """Send the request."""
+        self.send(addon_state.session(), job.job)
+        return {"FINISHED"}
+
+
+class DREAMWRIGHT_OT_cancel(JobRequestOperator, bpy.types.Operator):
     """Stop a job."""
 
     bl_idname = "dreamwright.cancel"
@@ -76,14 +89,10 @@ class DREAMWRIGHT_OT_cancel(JobOperator, bpy.types.Operator):
     bl_description = "Stop the job within one step; its present state becomes a mesh"
     states = (JobState.QUEUED.value, JobState.RUNNING.value, JobState.PAUSED.value)
     refusal = "Only a job that has not ended can be cancelled"
-
-    def run(self, job: JobSummary) -> set[str]:
-        """Cancel it."""
-        addon_state.session().cancel(job.job)
-        return {"FINISHED"}
+    send = staticmethod(Session.cancel)
 
 
-class DREAMWRIGHT_OT_pause(JobOperator, bpy.types.Operator):
+class DREAMWRIGHT_OT_pause(JobRequestOperator, bpy.types.Operator):
     """Pause a job."""
 
     bl_idname = "dreamwright.pause"
@@ -91,30 +100,22 @@ class DREAMWRIGHT_OT_pause(JobOperator, bpy.types.Operator):
     bl_description = "Stop the job within one step, to resume it later"
     states = (JobState.QUEUED.value, JobState.RUNNING.value)
     refusal = "Only a queued or running job can be paused"
-
-    def run(self, job: JobSummary) -> set[str]:
-        """Pause it."""
-        addon_state.session().pause(job.job)
-        return {"FINISHED"}
+    send = staticmethod(Session.pause)
 
 
-class DREAMWRIGHT_OT_resume(JobOperator, bpy.types.Operator):
+class DREAMWRIGHT_OT_resume(JobRequestOperator, bpy.types.Operator):
     """Resume a paused or failed job."""
 
     bl_idname = "dreamwright.resume"
     bl_label = "Resume"
     bl_description = "Put the paused or failed job back into the queue; it continues where it stopped"
     refusal = "Only a paused job can be resumed, or a failed one with a checkpoint on the server"
+    send = staticmethod(Session.resume)
 
     @classmethod
     def applies_to(cls, job: JobSummary) -> bool:
         """A failed job may have left no checkpoint."""
         return job.state == JobState.PAUSED.value or job.resumable
-
-    def run(self, job: JobSummary) -> set[str]:
-        """Resume it."""
-        addon_state.session().resume(job.job)
-        return {"FINISHED"}
 
 
 class DREAMWRIGHT_OT_import(JobOperator, bpy.types.Operator):

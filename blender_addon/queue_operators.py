@@ -7,7 +7,8 @@ import bpy
 from bpy.props import BoolProperty
 
 from . import addon_state
-from .job_operators import JobOperator
+from .job_operators import JobOperator, JobRequestOperator
+from .session import Session
 from .shared.job_states import ENDED, JobState
 from .shared.limits import PRIORITY_HIGHEST, PRIORITY_LOWEST
 from .shared.messages import JobSummary
@@ -71,7 +72,7 @@ class DREAMWRIGHT_OT_pin(JobOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class DREAMWRIGHT_OT_delete_job(JobOperator, bpy.types.Operator):
+class DREAMWRIGHT_OT_delete_job(JobRequestOperator, bpy.types.Operator):
     """Delete an ended job on the server."""
 
     bl_idname = "dreamwright.delete_job"
@@ -79,15 +80,11 @@ class DREAMWRIGHT_OT_delete_job(JobOperator, bpy.types.Operator):
     bl_description = "Delete the ended job and its files on the server; imported objects stay"
     states = tuple(sorted(state.value for state in ENDED))
     refusal = "Only an ended job can be deleted; cancel it first"
+    send = staticmethod(Session.delete)
 
     def invoke(self, context: Any, event: Any) -> set[str]:
         """Ask for confirmation: it cannot be undone."""
         return context.window_manager.invoke_confirm(self, event)
-
-    def run(self, job: JobSummary) -> set[str]:
-        """Delete it."""
-        addon_state.session().delete(job.job)
-        return {"FINISHED"}
 
 
 register, unregister = bpy.utils.register_classes_factory(
