@@ -62,6 +62,7 @@ def make(
             continue
         if not step.continues:
             shutil.rmtree(folder / step.folder, ignore_errors=True)
+        (folder / step.folder).mkdir(parents=True, exist_ok=True)
         begun = clock()
         command = step.command(folder, tiny)
         status, output = _run(command, bool(step.report), should_stop)

@@ -92,21 +92,22 @@ def make_all(recipes: Sequence[Recipe], work: Path, root: Path, tiny: bool, stop
             pace.done(recipe.name, (time.monotonic() - begun) / 60)
         publish(recipe, folder, parts, root, manifest)
         write_manifest(root, manifest)
-        _write_figures_of(recipe, work, root, tiny, manifest)
+        _write_figures_of(recipe, work, root, manifest)
 
 
-def _write_figures_of(recipe: Recipe, work: Path, root: Path, tiny: bool, manifest: Manifest) -> None:
-    """Write the blocks that need this recipe and have all others."""
+def _write_figures_of(recipe: Recipe, work: Path, root: Path, manifest: Manifest) -> None:
+    """Write the blocks that need this recipe, from the runs that the published pictures are of."""
     by_name = {known.name: known for known in RECIPES}
     for block in (block for block in FIGURES if recipe.name in block.recipes):
         folders = {}
         for name in block.recipes:
-            folder = recipe_folder(work, by_name[name], fingerprints(by_name[name], tiny))
-            if name in manifest.recipes and is_made(folder, by_name[name]):
+            made = manifest.recipes.get(name)
+            folder = recipe_folder(work, by_name[name], made.fingerprints) if made is not None else None
+            if folder is not None and is_made(folder, by_name[name]):
                 folders[name] = folder
         missing = [name for name in block.recipes if name not in folders]
         if missing:
-            print(f"figures {block.name} stay as they are until {', '.join(missing)} is made", file=sys.stderr)
+            print(f"figures {block.name} stay as they are until {' and '.join(missing)} is made", file=sys.stderr)
             continue
         write_figures(block, folders, root, manifest)
         write_manifest(root, manifest)
