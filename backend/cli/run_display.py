@@ -71,6 +71,9 @@ class RunDisplay:
         if isinstance(event, events.StepCompleted):
             self._bar.update(event.step - self._bar.n)
             self._bar.set_postfix_str(f"opacity {event.scalars.get('opacity', 0.0):.2f}", refresh=False)
+        elif isinstance(event, events.Preparing):
+            if event.what:
+                self._bar.write(f"step {event.step}: {event.what}", file=sys.stderr)
         elif isinstance(event, events.Preview):
             self._previews.save(f"step-{event.step:06d}", Image.fromarray(event.image))
         elif isinstance(event, events.Health):

@@ -101,7 +101,7 @@ def take_steps(pipeline: TextTo3DPipeline, work: Path, previews: PreviewFolder) 
     for warning in pipeline.warnings:
         print_warning(warning)
     job, is_complete, failure = pipeline.job, True, ""
-    with RunDisplay(job.prompt, job.config.run.steps, pipeline.step, previews) as display:
+    with RunDisplay(job.prompt, job.config.total_steps, pipeline.step, previews) as display:
         for event in pipeline.events():
             display.show(event)
             if isinstance(event, Checkpoint):

@@ -67,6 +67,40 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
+class SurfaceConfig:
+    """Lengths are in scene units. What is not here is as the defaults of `RefineConfig` say."""
+
+    SECTION: ClassVar = Section(
+        "A stage after the field, which optimizes the vertices and colors of its mesh.",
+        scenes=("field",),
+        guidance=("diffusion",),
+    )
+
+    steps: int = setting(
+        0,
+        (1, 1_000_000),
+        zero="no such stage",
+        help="Optimization steps of the mesh, after the run.steps of the field.",
+    )
+    reach: float = setting(
+        0.25, (1e-3, 1), unit="scene units", duration=False, help="Largest displacement of a vertex."
+    )
+    position_rate: float = setting(
+        0.012, SHARE, unit="scene units a step", duration=False, help="Initial step size of positions."
+    )
+    color_rate: float = setting(
+        0.12, SHARE, unit="display sRGB a step", duration=False, help="Initial step size of colors."
+    )
+    normals: float = setting(
+        0.0, WEIGHT, duration=False, help="Weight of 1 - cos between the normals of neighboring faces."
+    )
+    laplacian: float = setting(300.0, WEIGHT, duration=False, help="Weight as refine.laplacian, for this stage.")
+    edges: float = setting(300.0, WEIGHT, duration=False, help="Weight as refine.edges, for this stage.")
+    t_max: float = setting(0.75, SHARE, duration=False, help="Highest diffusion time at the start of the stage.")
+    t_max_end: float = setting(0.6, SHARE, duration=False, help="Highest diffusion time at its end.")
+
+
+@dataclass(frozen=True)
 class RefineConfig:
     """Lengths are in scene units, after the mesh was scaled to radius 0.5."""
 

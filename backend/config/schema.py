@@ -22,7 +22,7 @@ from .field_settings import (
     ShadingConfig,
 )
 from .guidance_settings import ClipConfig, GuidanceConfig, ModelConfig, TextConfig
-from .mesh_settings import MeshConfig, RefineConfig, SphereConfig
+from .mesh_settings import MeshConfig, RefineConfig, SphereConfig, SurfaceConfig
 from .run_settings import OptimizerConfig, RunConfig
 from .setting import GuidanceKind, SceneKind
 
@@ -45,6 +45,7 @@ __all__ = [
     "RunConfig",
     "ShadingConfig",
     "SphereConfig",
+    "SurfaceConfig",
     "TextConfig",
 ]
 
@@ -67,8 +68,14 @@ class Config:
     regularizers: RegularizerConfig = dataclasses.field(default_factory=RegularizerConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    surface: SurfaceConfig = dataclasses.field(default_factory=SurfaceConfig)
     refine: RefineConfig = dataclasses.field(default_factory=RefineConfig)
     sphere: SphereConfig = dataclasses.field(default_factory=SphereConfig)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the run with those of its surface stage."""
+        return self.run.steps + self.surface.steps
 
 
 # What each value of `run.method` optimizes, and the kind of model that guides it. The refinement of a mesh is a scene

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config.schema import Config
-from ..errors import is_out_of_memory
+from ..errors import ConfigError, is_out_of_memory
 from ..guidance.interfaces import Guidance
 from ..runtime.distributed import ProcessGroup, SingleProcess
 from ..runtime.rng import RandomStreams
@@ -50,7 +50,13 @@ class OptimizedScene(ABC):
         self.device, self.group = torch.device(device), group or SingleProcess()
         self.views = config.run.views_per_step
         self.local_views = self.group.local_views(self.views)
-        self.chunks = split_views(self.local_views, config.run.views_at_once)
+        in_set = config.camera.views_per_set
+        if (self.local_views.stop - self.local_views.start) % in_set:
+            raise ConfigError(
+                f"run.views_per_step is {self.views} on {self.group.world_size} ranks and camera.views_per_set is "
+                f"{in_set}; allowed are multiples of {in_set * self.group.world_size}, as each rank renders whole sets"
+            )
+        self.chunks = split_views(self.local_views, config.run.views_at_once, in_set)
         self.streams = RandomStreams(streams, seed, self.views, self.local_views)
         self.step = 0
         self.is_consistent = True
@@ -61,6 +67,16 @@ class OptimizedScene(ABC):
     def progress(self) -> float:
         """Share of the run that is done."""
         return self.step / self.config.run.steps
+
+    @property
+    def stage_ends(self) -> tuple[int, ...]:
+        """See `Scene.stage_ends`: one stage."""
+        return (self.config.run.steps,)
+
+    @property
+    def preparation(self) -> str:
+        """See `Scene.preparation`: none."""
+        return ""
 
     @property
     def is_done(self) -> bool:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..cameras.poses import Cameras, camera_rays, orbit_cameras
-from ..config.schema import Config
+from ..config.schema import Config, MeshConfig
 from ..errors import CheckpointError, OutOfMemoryError, is_out_of_memory, one_line
 from ..fields import build_background, build_field
 from ..geometry.build import Mesh, MeshReport, build_mesh
@@ -53,6 +54,18 @@ ADVICE = {
     "full": "try another prompt or seed, or a larger regularizers.opacity_end",
     "diverged": "try another seed, or a smaller optimizer.learning_rate",
 }
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """Turn errors about tensors of another run into a CheckpointError."""
+    try:
+        yield
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"the checkpoint does not fit this run ({one_line(error)}); give the prompt, preset and settings that it "
+            "was made with, or start afresh without --resume"
+        ) from error
 
 
 class FieldScene(OptimizedScene):
@@ -226,27 +239,31 @@ class FieldScene(OptimizedScene):
 
     def state(self) -> RunState:
         """See `Scene.state`."""
-        tensors: dict[str, Tensor] = {}
-        for name, module in self._modules().items():
-            tensors |= with_prefix(f"{name}.", module.state_dict())
-        tensors |= with_prefix("optimizer.", optimizer_tensors(self.optimizer))
+        tensors = self.module_tensors() | with_prefix("optimizer.", optimizer_tensors(self.optimizer))
         tensors |= with_prefix("stream.", self.streams.snapshot())
         return RunState(self.step, self.seed, 0, tensors)
 
+    def module_tensors(self) -> dict[str, Tensor]:
+        """Copies of the weights and grids, on the CPU."""
+        return {
+            name: value
+            for module_name, module in self._modules().items()
+            for name, value in with_prefix(f"{module_name}.", module.state_dict()).items()
+        }
+
     def load(self, state: RunState) -> None:
         """See `Scene.load`."""
-        try:
-            for name, module in self._modules().items():
-                module.load_state_dict(without_prefix(f"{name}.", state.tensors))
+        self.load_modules(state.tensors)
+        with _fitting():
             load_optimizer(self.optimizer, without_prefix("optimizer.", state.tensors), required=state.step > 0)
             self.streams.restore(without_prefix("stream.", state.tensors))
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise CheckpointError(
-                f"the checkpoint does not fit this run ({one_line(error)}); give the prompt, preset and settings that "
-                "it was "
-                "made with, or start afresh without --resume"
-            ) from error
         self.step, self.seed = state.step, state.seed
+
+    def load_modules(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over the weights and grids of `module_tensors`. Raises CheckpointError when they do not fit."""
+        with _fitting():
+            for name, module in self._modules().items():
+                module.load_state_dict(without_prefix(f"{name}.", tensors))
 
     def initialize_from(self, origin: InitialField) -> None:
         """Take over another run's field, and the schedules from `run.finetune_share` on.
@@ -270,11 +287,20 @@ class FieldScene(OptimizedScene):
 
     # --- the mesh
 
-    @torch.no_grad()
     def to_mesh(
         self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False
     ) -> tuple[Mesh, MeshReport]:
         """The field's surface, see `Scene.to_mesh`. Raises OutOfMemoryError with advice."""
+        return self.mesh_of(self.config.mesh, progress, should_stop)
+
+    @torch.no_grad()
+    def mesh_of(
+        self,
+        config: MeshConfig,
+        progress: Callable[[float], None] = lambda share: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> tuple[Mesh, MeshReport]:
+        """`to_mesh` with other settings of the mesh."""
 
         def albedo(cameras: Cameras) -> tuple[Tensor, Tensor]:
             seen = self.view(cameras, [Shading()] * len(cameras), 64, gray=1.0)
@@ -283,12 +309,12 @@ class FieldScene(OptimizedScene):
         self.field.begin_step(self.progress)
         views = FieldViews(orbit_cameras([0, 90, 180, 270], 20.0, ORBIT_DISTANCE, ORBIT_FOCAL), albedo)
         try:
-            return build_mesh(self.field, self.config.mesh, views, progress=progress, should_stop=should_stop)
+            return build_mesh(self.field, config, views, progress=progress, should_stop=should_stop)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(
-                f"out of memory while making the mesh of {self.config.mesh.resolution} cells a side; lower "
+                f"out of memory while making the mesh of {config.resolution} cells a side; lower "
                 "mesh.resolution "
                 "and continue with --resume: the checkpoint is kept"
             ) from error

@@ -52,18 +52,38 @@ class Scene(Protocol):
     optimizer writes, when an error leaves a state that must not be saved.
     """
 
-    config: Config
-    prompts: PromptEmbeddings
-    seed: int
-    warnings: tuple[str, ...]
-    notices: tuple[str, ...]
     can_restart: bool
     check_shares: tuple[float, ...]
     has_field: bool
 
     @property
+    def config(self) -> Config: ...
+
+    @property
+    def prompts(self) -> PromptEmbeddings: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+    @property
+    def notices(self) -> tuple[str, ...]: ...
+
+    @property
     def step(self) -> int:
         """Steps done."""
+        ...
+
+    @property
+    def stage_ends(self) -> tuple[int, ...]:
+        """Steps after which each stage of the run ends, rising; the last is the number of all steps."""
+        ...
+
+    @property
+    def preparation(self) -> str:
+        """What the next step makes first, which may take much longer than a step, in a few words; "" for nothing."""
         ...
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from dreamwright.shared.numbers import number_text
 
 from ..cameras.poses import Cameras, orbit_cameras
 from ..config.schedules import warmup_cosine
-from ..config.schema import Config, GuidanceConfig
+from ..config.schema import Config
 from ..errors import CheckpointError, one_line
 from ..geometry.build import Mesh, MeshReport
 from ..geometry.input_mesh import InputMesh
@@ -26,6 +25,7 @@ from ..guidance.interfaces import Guidance
 from ..mesh_rendering.render import MeshRendering, Topology, render_mesh
 from ..optimizers.uniform_adam import UniformAdam
 from ..rendering.shading import Shading
+from ..runtime.distributed import ProcessGroup
 from ..text.prompts import PromptEmbeddings
 from .base import OptimizedScene
 from .interfaces import DivergedError, RunState, SceneHealth, Verdict
@@ -60,16 +60,6 @@ FOLDED_SHARE = 0.02  # of the faces, above which a surface is crumpled rather th
 SHORTEST_EDGE = 1e-2  # of the mean length: slivers of the input must not outweigh the rest
 
 
-def guidance_for(config: GuidanceConfig, strength: float) -> GuidanceConfig:
-    """The guidance's times at this strength in [0, 1]: t_max falls to half its way from t_min as strength falls to 0.
-
-    Little noise asks for small changes only.
-    """
-    share = 0.5 + 0.5 * strength
-    high, end = (config.t_min + (t - config.t_min) * share for t in (config.t_max, config.t_max_end))
-    return replace(config, t_max=high, t_max_end=end)
-
-
 class MeshScene(OptimizedScene):
     """A mesh's offsets u and w, their optimizer and random streams.
 
@@ -89,8 +79,9 @@ class MeshScene(OptimizedScene):
         input_mesh: InputMesh,
         seed: int,
         device: torch.device | str = "cpu",
+        group: ProcessGroup | None = None,
     ) -> None:
-        super().__init__(config, guidance, prompts, seed, device, STREAMS)
+        super().__init__(config, guidance, prompts, seed, device, STREAMS, group)
         self.input_mesh, refine = input_mesh, config.refine
         faces, places = input_mesh.welded_faces, len(input_mesh.unit)
         self.topology = Topology.of(input_mesh.unit, faces, refine.crease, input_mesh.faces).to(self.device)
@@ -164,7 +155,8 @@ class MeshScene(OptimizedScene):
                 (share * loss).backward()
             return figures
 
-        figures = self._for_each_chunk(chunk_gradients)
+        with self.group.raise_on_all(DivergedError):
+            figures = self._for_each_chunk(chunk_gradients)
         penalty, penalty_figures = self.penalties(values[0])
         total = penalty if self.config.refine.positions else torch.zeros_like(penalty)
         for leaf, value in zip(leaves, values, strict=True):
@@ -172,6 +164,7 @@ class MeshScene(OptimizedScene):
                 total = total + (leaf.grad * value).sum()
         if total.requires_grad:
             total.backward()
+        self.group.average_gradients((self.vertex_offsets, self.color_offsets))
         if not all_finite(p.grad for p in (self.vertex_offsets, self.color_offsets) if p.grad is not None):
             raise DivergedError("the mesh's gradient holds NaN or infinity")
         return {**figures, **penalty_figures}
@@ -286,6 +279,10 @@ class MeshScene(OptimizedScene):
     def advice(self, verdict: Verdict) -> str:
         """See `Scene.advice`."""
         return f"try another seed, {self.gentler} or a smaller refine.position_rate"
+
+    def shared_tensors(self) -> list[Tensor]:
+        """The offsets."""
+        return [self.vertex_offsets, self.color_offsets]
 
     def to_mesh(
         self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..cameras.poses import orbit_cameras
 from ..config.schedules import linear
 from ..config.schema import Config, SphereConfig
-from ..geometry.build import Mesh, MeshReport, assemble_mesh
+from ..geometry.build import Mesh, MeshReport
 from ..geometry.color import display_to_linear
 from ..geometry.input_mesh import RADIUS, InputMesh
 from ..geometry.topology import Surface, signed_volume
@@ -31,6 +31,7 @@ from .mesh_losses import (
     uniform_laplacian,
 )
 from .mesh_scene import MeshScene
+from .placed_mesh import current_surface, placed_mesh
 from .views import CHECK_AZIMUTHS, ORBIT_DISTANCE, ORBIT_ELEVATION, ORBIT_FOCAL
 
 INSIDE_RESOLUTION = 64  # pixels a side of the views in which visible inner sides are counted
@@ -107,7 +108,6 @@ class SphereScene(MeshScene):
         within = (face_cross(vertices, faces)[face] * towards).sum(-1) < 0
         return {**super().figures(), "inside": float(within.float().mean()) if len(within) else 0.0}
 
-    @torch.no_grad()
     def to_mesh(
         self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False
     ) -> tuple[Mesh, MeshReport]:
@@ -116,26 +116,11 @@ class SphereScene(MeshScene):
         It has the sphere's faces, so it is always closed and a manifold; when it has turned inside out, all are
         flipped.
         """
-        vertices = (self.rest + self.displacements()).cpu().double().numpy()
-        surface = Surface(vertices, self.input_mesh.faces.astype(np.int64))
+        surface = current_surface(self)
         if signed_volume(surface) < 0:
             surface = Surface(surface.vertices, surface.faces[:, ::-1].copy())
         figures = self.figures()
-        colors = (self.colors + self.color_changes()).clamp(0, 1).cpu().double().numpy()
-        mesh, scale, offset = assemble_mesh(surface, colors, self.config.mesh.height_m)
-        return mesh, MeshReport.of(
-            surface,
-            mesh,
-            scale,
-            offset,
-            threshold=0.0,
-            cell=0.0,
-            components_dropped=0,
-            triangles_extracted=len(mesh.faces),
-            error=None,
-            folded=figures["folded"],
-            inside=figures["inside"],
-        )
+        return placed_mesh(self, surface, folded=figures["folded"], inside=figures["inside"])
 
     def provenance(self) -> Mapping[str, Any]:
         """See `Scene.provenance`."""

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Answers requests: checks who may do what, and calls the job store, the dispatcher and the uploads.
 
-It knows no sockets: the server passes it requests and sends its replies.
+It knows no sockets: the server passes it requests and sends its replies. `app.build_service` builds what it calls.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -48,7 +47,6 @@ from .jobs.job_record import JobRecord
 from .jobs.job_store import JobStore, StorageError
 from .jobs.scheduling import check_priority, check_quota
 from .jobs.uploads import Uploads
-from .monitoring.counters import Counters
 from .monitoring.status_reporter import MetricsSnapshot, StatusReporter
 from .policy import Policy
 from .requests import capabilities, check_submission
@@ -56,7 +54,6 @@ from .transport.authorized_keys import LOCAL
 from .transport.event_publisher import EventPublisher
 from .workers.dispatcher import Dispatcher
 from .workers.job_executor import MESH_FILE
-from .workers.runner import Runner
 
 log = logging.getLogger(__name__)
 
@@ -73,26 +70,23 @@ class RequestContext:
 
 
 class Service:
-    """Requests in, replies out; `step` runs the jobs. `software` and `epoch` name this start of the server."""
+    """Requests in, replies out; `step` runs the jobs. `devices` returns those that the runner has now."""
 
     def __init__(
         self,
+        welcome: Welcome,
+        policy: Policy,
         store: JobStore,
         publisher: EventPublisher,
-        counters: Counters,
-        runner: Runner,
-        software: str,
-        epoch: str,
-        clock: Callable[[], float] = time.monotonic,
-        policy: Policy = Policy(),
+        dispatcher: Dispatcher,
+        cleanup: Cleanup,
+        uploads: Uploads,
+        reporter: StatusReporter,
+        devices: Callable[[], tuple[str, ...]],
     ) -> None:
-        self._store, self._publisher, self._policy = store, publisher, policy
-        self._devices = lambda: runner.devices
-        self._welcome = Welcome(software, epoch)
-        self.cleanup = Cleanup(store, policy)
-        self.dispatcher = Dispatcher(store, publisher, counters, runner, self.cleanup, policy, clock)
-        self._reporter = StatusReporter(store, counters, self._devices, software, self.dispatcher.step_rate, clock)
-        self.uploads = Uploads(store.folder, policy, clock)
+        self._welcome, self._policy, self._devices = welcome, policy, devices
+        self._store, self._publisher, self._reporter = store, publisher, reporter
+        self.dispatcher, self.cleanup, self.uploads = dispatcher, cleanup, uploads
         self._is_closing = False
         self._handlers: dict[type[Any], Callable[[Any, RequestContext], Any]] = {
             Hello: self._hello,
@@ -110,7 +104,6 @@ class Service:
             DeleteJob: self._delete,
             FetchChunk: self._fetch,
         }
-        self.dispatcher.recover()
 
     def answer(self, request: Any, context: RequestContext) -> Any:
         """The reply to a request; None for those without one. Raises RequestError."""
@@ -208,7 +201,7 @@ class Service:
         with new_job_folder(self._store, request.parent_job) as name:
             if request.mesh:
                 self.uploads.take(owner, request.mesh, self._store.job_folder(name))
-            self._store.add(owner, request, run.steps, name, first_step(run) if request.parent_job else 0)
+            self._store.add(owner, request, job.config.total_steps, name, first_step(run) if request.parent_job else 0)
         fields = {"job": name, "user": owner, "model": request.model, "preset": request.preset}
         log.info("job submitted", extra=fields)
         self.dispatcher.update_eta()

@@ -24,6 +24,14 @@ class StepCompleted:
 
 
 @dataclass(frozen=True)
+class Preparing:
+    """After `step` steps, what the next one makes first, which may take long: "" once it is made."""
+
+    step: int
+    what: str
+
+
+@dataclass(frozen=True)
 class Preview:
     """An image (h, w, 3) uint8 of the scene after `step` steps."""
 
@@ -67,4 +75,4 @@ class Finished:
     seed: int
 
 
-Event = StepCompleted | Preview | Checkpoint | Health | Restarted | Finished
+Event = StepCompleted | Preparing | Preview | Checkpoint | Health | Restarted | Finished

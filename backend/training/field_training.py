@@ -12,6 +12,7 @@ from ..config.schema import Config
 from ..guidance.interfaces import Guidance
 from ..runtime.distributed import ProcessGroup
 from ..scenes.field_scene import FieldScene
+from ..scenes.field_surface_scene import FieldSurfaceScene
 from ..scenes.initial_field import InitialField
 from ..scenes.interfaces import RunState
 from ..text.prompts import PromptEmbeddings
@@ -25,14 +26,18 @@ def field_factory(
     device: torch.device | str = "cpu",
     group: ProcessGroup | None = None,
     initial_field: InitialField | None = None,
-) -> Callable[[int], FieldScene]:
-    """A function that makes the field scene of a seed, from `initial_field` where there is one."""
+    surface_guidance: Guidance | None = None,
+) -> Callable[[int], FieldScene | FieldSurfaceScene]:
+    """A function that makes the field scene of a seed, from `initial_field` where there is one.
 
-    def make_scene(seed: int) -> FieldScene:
+    `surface_guidance`: of the stage of the field's mesh, in a run that has one.
+    """
+
+    def make_scene(seed: int) -> FieldScene | FieldSurfaceScene:
         scene = FieldScene(config, guidance, prompts, seed, device, group)
         if initial_field is not None:
             scene.initialize_from(initial_field)
-        return scene
+        return scene if surface_guidance is None else FieldSurfaceScene(scene, surface_guidance)
 
     return make_scene
 
@@ -47,10 +52,11 @@ def field_trainer(
     clock: Callable[[], float] = time.monotonic,
     group: ProcessGroup | None = None,
     initial_field: InitialField | None = None,
+    surface_guidance: Guidance | None = None,
 ) -> Trainer:
     """A trainer of a field, from `resume` or else from `initial_field`.
 
     Raises CheckpointError for one that does not fit.
     """
-    make_scene = field_factory(config, guidance, prompts, device, group, initial_field)
+    make_scene = field_factory(config, guidance, prompts, device, group, initial_field, surface_guidance)
     return Trainer(make_scene, config.run, resume, should_stop, clock, group)

@@ -21,7 +21,7 @@ from ..guidance.sds import ScoreDistillation
 from ..models.memory_estimate import check_memory
 from ..models.pipeline_folder import PipelineFolder
 from ..runtime.distributed import ProcessGroup
-from ..scenes.mesh_scene import guidance_for
+from ..scenes.derived_config import guidance_for, surface_guidance
 from ..text.encoder_process import PipelinePromptEncoder, make_text_encoder
 from ..text.prompts import PromptEmbeddings
 from .job import Job
@@ -34,6 +34,7 @@ class LoadedGuidance:
     guidance: Guidance
     prompts: PromptEmbeddings
     notices: tuple[str, ...]
+    surface: Guidance | None = None  # of the stage after the field, where there is one
 
 
 def load_diffusion_guidance(
@@ -65,7 +66,8 @@ def load_diffusion_guidance(
     check_stop()
     with within_memory:
         denoiser = load_denoiser(folder.path, device, dtype, config=config.model, text=encoder)
-    return LoadedGuidance(ScoreDistillation(denoiser, guidance), prompts, tuple(notices))
+    surface = ScoreDistillation(denoiser, surface_guidance(config)) if config.surface.steps else None
+    return LoadedGuidance(ScoreDistillation(denoiser, guidance), prompts, tuple(notices), surface)
 
 
 def load_clip_guidance(

@@ -104,7 +104,9 @@ class TextTo3DPipeline:
     ) -> Callable[[int], Scene]:
         """Makes the job's scene of a seed."""
         config, device = self.job.config, self._device
-        make_field = field_factory(config, loaded.guidance, loaded.prompts, device, group, initial_field)
+        make_field = field_factory(
+            config, loaded.guidance, loaded.prompts, device, group, initial_field, loaded.surface
+        )
 
         def make_scene(seed: int) -> Scene:
             if input_mesh is not None:

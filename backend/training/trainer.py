@@ -13,7 +13,8 @@ from ..config.schema import RunConfig
 from ..errors import NonFiniteError, OutOfMemoryError, RunError, is_out_of_memory, one_line
 from ..runtime.distributed import ProcessGroup, SingleProcess
 from ..scenes.interfaces import FAILED, VERDICTS, DivergedError, RunState, Scene, SceneHealth
-from .events import Checkpoint, Event, Finished, Health, Preview, Restarted, StepCompleted
+from .events import Checkpoint, Event, Finished, Health, Preparing, Preview, Restarted, StepCompleted
+from .pace import Pace
 
 SEED_STRIDE = 7919  # a restart's seed is the old one plus this prime, so that seeds 0, 1, 2 share no restarts
 
@@ -80,19 +81,27 @@ class Trainer:
         raise OutOfMemoryError(f"out of memory after step {self.step} ({shortage}); {kept}")
 
     def _events(self) -> Iterator[Event]:
-        config, steps = self.config, self.config.steps
+        config, ends = self.config, self.scene.stage_ends
+        steps = ends[-1]
         checks = {max(1, round(share * steps)) for share in self.scene.check_shares}
-        start, first = self._clock(), self.step
-        self.group.check_same(f"{self.scene.prompts.texts} {self.scene.config} {first} {self.seed} {self.restarts}")
+        start = self._clock()
+        pace = Pace(ends, self.step, start)
+        self.group.check_same(f"{self.scene.prompts.texts} {self.scene.config} {self.step} {self.seed} {self.restarts}")
         self.group.broadcast(self.scene.shared_tensors())
         while not self.scene.is_done:
+            preparing = self.scene.preparation
+            if preparing:
+                yield Preparing(self.step, preparing)
             try:
                 scalars = self.scene.train_step()
             except DivergedError as error:  # reported at once, not at the next check, and never in a checkpoint
                 failure: Health | None = Health(self.step, "diverged", {}, str(error))
             else:
-                step, elapsed = self.step, self._clock() - start
-                yield StepCompleted(step, steps, elapsed, elapsed / max(1, step - first) * (steps - step), scalars)
+                step, now = self.step, self._clock()
+                pace.record(step, now)
+                if preparing:
+                    yield Preparing(step, "")
+                yield StepCompleted(step, steps, now - start, pace.remaining_s(step), scalars)
                 failure = None
                 if step in checks:
                     health = self._check()
@@ -103,12 +112,13 @@ class Trainer:
             if failure is not None:
                 yield failure
                 yield self._restart(failure)
-                start, first = self._clock(), self.step
+                start = self._clock()
+                pace = Pace(ends, self.step, start)
                 continue
-            if self.group.is_main and (step % config.preview_interval == 0 or step == steps):
+            if self.group.is_main and (step % config.preview_interval == 0 or step in ends):
                 yield Preview(step, self.scene.preview())
             stopping = self.group.all_reduce_max(self._should_stop()) > 0 and step < steps
-            if stopping or step % config.checkpoint_interval == 0 or step == steps:
+            if stopping or step % config.checkpoint_interval == 0 or step in ends:
                 # Should arithmetic differ between machines, the processes stay together.
                 self.group.broadcast(self.scene.shared_tensors())
                 if self.group.is_main:

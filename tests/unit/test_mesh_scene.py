@@ -22,7 +22,8 @@ from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.mesh_rendering.rasterize import rasterize
 from dreamwright.backend.mesh_rendering.render import Topology, render_mesh
 from dreamwright.backend.rendering.shading import Shading
-from dreamwright.backend.scenes.mesh_scene import MeshScene, guidance_for
+from dreamwright.backend.scenes.derived_config import guidance_for
+from dreamwright.backend.scenes.mesh_scene import MeshScene
 from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
 from dreamwright.backend.training.events import Checkpoint, Finished, Health, Preview, StepCompleted
@@ -289,11 +290,11 @@ def test_events_of_a_run(oracle: KnownImages) -> None:
 
 
 def test_stop_takes_effect_within_a_step_and_leaves_a_checkpoint(oracle: KnownImages) -> None:
-    asked, events = [], []
-    for event in run_of(refine_config("run.checkpoint_interval=100"), oracle, ball(2), should_stop=lambda: bool(asked)):
+    stop_requests, events = [], []
+    for event in run_of(refine_config("run.checkpoint_interval=100"), oracle, ball(2), should_stop=lambda: bool(stop_requests)):
         events.append(event)
         if isinstance(event, StepCompleted) and event.step == 2:
-            asked.append(True)
+            stop_requests.append(True)
     assert isinstance(events[-2], Checkpoint) and events[-2].state.step == 2
     assert events[-1] == Finished(2, False, 0)
 

@@ -261,6 +261,9 @@ class JobExecutor:
             if now - self._reported >= REPORT_S or event.step == event.steps:
                 self._reported = now
                 self._send(ProgressReport(job, event.step, event.steps, event.elapsed_s, event.eta_s, attempt))
+        elif isinstance(event, events.Preparing):
+            # Before its first step ends, the long work counts as the making of a mesh, which may take its time.
+            self._report_status(*self._notes, *filter(None, [event.what]), stage="meshing" if event.what else "")
         elif isinstance(event, events.Preview):
             height, width = event.image.shape[:2]
             frame = PreviewFrame(job, event.step, width, height, zlib.compress(event.image.tobytes(), 1))

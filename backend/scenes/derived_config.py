@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The settings that a mesh is optimized with, derived from those of the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..config.schema import Config, GuidanceConfig, RefineConfig
+
+
+def guidance_for(config: GuidanceConfig, strength: float) -> GuidanceConfig:
+    """The guidance's times at this strength in [0, 1]: t_max falls to half its way from t_min as strength falls to 0.
+
+    Little noise asks for small changes only.
+    """
+    share = 0.5 + 0.5 * strength
+    high, end = (config.t_min + (t - config.t_min) * share for t in (config.t_max, config.t_max_end))
+    return replace(config, t_max=high, t_max_end=end)
+
+
+def surface_guidance(config: Config) -> GuidanceConfig:
+    """The guidance's times in the surface stage of a field; none is below guidance.t_min."""
+    low, surface = config.guidance.t_min, config.surface
+    return replace(config.guidance, t_max=max(low, surface.t_max), t_max_end=max(low, surface.t_max_end))
+
+
+def surface_config(config: Config) -> Config:
+    """The settings of a field's surface stage, as those of the refinement of a mesh."""
+    surface = config.surface
+    refine = RefineConfig(
+        strength=1.0,
+        reach=surface.reach,
+        position_rate=surface.position_rate,
+        color_rate=surface.color_rate,
+        laplacian=surface.laplacian,
+        edges=surface.edges,
+        normals=surface.normals,
+    )
+    # Only views with light: albedo alone shows no shape.
+    shading = replace(config.shading, albedo_only_share=0.0)
+    return replace(
+        config,
+        run=replace(config.run, steps=surface.steps),
+        shading=shading,
+        guidance=surface_guidance(config),
+        refine=refine,
+    )

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The mesh of a finished field, whose vertices and colors the guidance optimizes further."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config.schema import Config
+from ..geometry.build import Mesh, MeshReport
+from ..geometry.input_mesh import InputMesh
+from ..guidance.interfaces import Guidance
+from ..runtime.distributed import ProcessGroup
+from ..text.prompts import PromptEmbeddings
+from .derived_config import surface_config
+from .mesh_scene import MeshScene
+from .placed_mesh import current_surface, placed_mesh
+
+PARTS: Mapping[str, torch.dtype] = {"vertices": torch.float32, "faces": torch.int32, "albedo": torch.float32}
+
+
+def surface_tensors(mesh: Mesh, report: MeshReport) -> dict[str, Tensor]:
+    """vertices (V, 3) in scene units, faces (F, 3) and linear albedo (V, 3) of a field's mesh."""
+    vertices = (mesh.vertices.astype(np.float64) - np.array(report.offset)) / report.scale
+    arrays = {"vertices": vertices, "faces": mesh.faces, "albedo": mesh.albedo}
+    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(PARTS[name]) for name, array in arrays.items()}
+
+
+def surface_mesh(tensors: Mapping[str, Tensor]) -> InputMesh:
+    """The mesh of `surface_tensors`: no scaling, every vertex its own place. Raises KeyError for a missing part."""
+    vertices, faces, albedo = (tensors[name].cpu().to(dtype).numpy() for name, dtype in PARTS.items())
+    return InputMesh(vertices, faces, albedo, vertices.astype(np.float64), np.arange(len(vertices)), 1.0)
+
+
+class SurfaceScene(MeshScene):
+    """A `MeshScene` of `surface_mesh` in a run of `config`, whose result stands in meters as the field's mesh does."""
+
+    gentler = "a smaller surface.reach"
+
+    def __init__(
+        self,
+        config: Config,
+        guidance: Guidance,
+        prompts: PromptEmbeddings,
+        tensors: Mapping[str, Tensor],
+        seed: int,
+        device: torch.device | str = "cpu",
+        group: ProcessGroup | None = None,
+    ) -> None:
+        super().__init__(surface_config(config), guidance, prompts, surface_mesh(tensors), seed, device, group)
+
+    @torch.no_grad()
+    def tints(self) -> np.ndarray:
+        """(V, 3) by which the display colors of the field's mesh have changed."""
+        tinted = (self.colors + self.color_changes()).clamp(0, 1)
+        return (tinted - self.colors).cpu().double().numpy()
+
+    def to_mesh(
+        self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False
+    ) -> tuple[Mesh, MeshReport]:
+        """The surface as it is, in meters and standing on its base; made at once."""
+        return placed_mesh(self, current_surface(self), folded=self.figures()["folded"])
