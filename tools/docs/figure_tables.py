@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from dreamwright.backend.evaluation.results_table import Column, Estimate, ResultsTable, percentage
-from dreamwright.backend.evaluation.starter_report import BARS
+from dreamwright.backend.evaluation.r_precision import MethodResult, markdown
+from dreamwright.backend.evaluation.results_table import Column, ResultsTable
+from dreamwright.backend.evaluation.retrieval import RPrecision
+from dreamwright.backend.evaluation.starter_report import BARS, PRESETS
 from dreamwright.shared.numbers import number_text
 
 from .fingerprints import file_digest
@@ -22,10 +24,14 @@ from .recipe import ROOT
 Folders = Mapping[str, Path]  # of the recipes, by name
 UNET = f"{STARTER}/unet/diffusion_pytorch_model.safetensors"
 HASH_DIGITS = 8
-PRESETS = ("draft", "standard")
 GUIDANCE_2D_COLUMNS = ("prop and color", "mean chroma", "detail", "distance of seeds", "in the classifier's features")
-DIGITS = {"mean chroma": 1, "mean chroma of the albedo": 1, "detail": 4, "distance of seeds": 3}
-DIGITS["in the classifier's features"] = 3
+DIGITS = {  # of columns that are no shares
+    "mean chroma": 1,
+    "mean chroma of the albedo": 1,
+    "detail": 4,
+    "distance of seeds": 3,
+    "in the classifier's features": 3,
+}
 
 
 @dataclass(frozen=True)
@@ -110,16 +116,12 @@ def evaluation_table(folders: Folders) -> str:
     return f"{sentence}\n\n{_table(head, rows)}"
 
 
-def _column(name: str, digits: int) -> Column:
-    if name in DIGITS:
-        return Column(name, digits=DIGITS[name])
-    return Column(name, 100.0, digits) if digits == 0 else percentage(name)
-
-
-def _results(record: dict[str, Any], columns: Sequence[str] | None = None, digits: int = 0) -> ResultsTable:
-    """The table that a suite recorded, with these columns (default: all), whose shares are in percent."""
+def _results(record: dict[str, Any], columns: Sequence[str] | None = None) -> ResultsTable:
+    """The table that a suite recorded, with these columns (default: all), shares as whole percents."""
     names = list(record["rows"][0]["values"]) if columns is None else list(columns)
-    table = ResultsTable([_column(name, digits) for name in names])
+    table = ResultsTable(
+        [Column(name, digits=DIGITS[name]) if name in DIGITS else Column(name, 100.0, 0) for name in names]
+    )
     for row in record["rows"]:
         for name in names:
             for prompt, value in ((row["values"][name] or {}).get("by_prompt") or {}).items():
@@ -157,25 +159,22 @@ def baselines_table(folders: Folders) -> str:
     """R-Precision by method; in parentheses what the guiding model says itself. And seconds by method."""
     record = _read(folders["baselines"] / "out" / "baselines.json")
     models = list(record["rows"][0]["values"])
-    kinds = list(record["rows"][0]["values"][models[0]])
-    rows = []
-    for row in record["rows"]:
-        cells = [row["method"]]
-        for model in models:
-            for kind in kinds:
-                value = row["values"][model][kind]
-                if value is None:
-                    cells.append("—")
-                    continue
-                text = Estimate(value["mean"], value["standard_error"], value["prompts"]).shown(percentage(kind))
-                cells.append(f"({text})" if model == row["guided_by"] else text)
-        rows.append(cells)
+    rows = [MethodResult(row["method"], row["guided_by"], _by_model(row["values"])) for row in record["rows"]]
     seconds: dict[str, list[float]] = {}
     for job in record["jobs"]:
         seconds.setdefault(job["method"], []).append(job["seconds"])
     shown = ", ".join(f"{method} {np.mean(values):.0f}" for method, values in seconds.items())
-    head = ["method", *(f"{model}: {kind}" for model in models for kind in kinds)]
-    return f"{weights_sentence()}, percent:\n\n{_table(head, rows)}\n\nCPU seconds for one prop on one thread: {shown}."
+    return (
+        f"{weights_sentence()}, percent:\n\n{markdown(rows, models)}\nCPU seconds for one prop on one thread: {shown}."
+    )
+
+
+def _by_model(values: dict[str, Any]) -> dict[str, dict[str, RPrecision | None]]:
+    """What a row of the comparison recorded, by retrieval model and kind of render."""
+    return {
+        model: {kind: None if value is None else RPrecision(**value) for kind, value in kinds.items()}
+        for model, kinds in values.items()
+    }
 
 
 def sample_quality_table(folders: Folders) -> str:
