@@ -21,8 +21,8 @@ from .samples import true_prop
 TRUE_AZIMUTHS = 2 * AZIMUTHS  # of the true prop, so that a view is compared with its neighbors at 22.5 degrees as well
 BLUR = 2.0  # pixels of 64: lumps and shifted edges count less than where parts are
 # A view elsewhere counts as a front when its distance to the front is below this share of that to the true view. Over
-# all props and colors, true props of other proportions have 2.4 and more, and the lowest of the five views of props with
-# a second front built onto their backs 0.84 and less. Lumps add to both distances, and draw ratios towards 1.
+# all props and colors, true props of other proportions have 2.4 and more; the lowest of the five views of props with a
+# second front built onto their backs has 0.84 and less. Lumps add to both distances, and draw ratios towards 1.
 MARGIN = 0.95
 ELSEWHERE = slice(2, AZIMUTHS - 1)  # 90 to 270 degrees: not the front's neighbors
 
@@ -42,9 +42,9 @@ def fit_distance(distances: NDArray[np.float64]) -> float:
     return float(np.mean([_nearest(distances, view, view) for view in range(AZIMUTHS)]))
 
 
-def turned_around(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The distances of the same mesh turned by 180 degrees."""
-    return np.roll(distances, AZIMUTHS // 2, axis=0)
+def turned(distances: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
+    """The distances of the same mesh turned further about Z, by 45 degrees a step."""
+    return np.roll(distances, steps, axis=0)
 
 
 def front_ratios(distances: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,11 +14,12 @@ from ..mesh_rendering.rasterize import orbit_axes, rasterize
 from ..starter import domain, props
 from ..starter.classifier import StarterClassifier
 from .classifier_metrics import AZIMUTHS, classify_mesh
-from .fronts import ELSEWHERE, MARGIN, fit_distance, front_ratios, turned_around, view_distances
+from .fronts import ELSEWHERE, MARGIN, fit_distance, front_ratios, turned, view_distances
 from .reference_surface import reference_surface
 from .silhouettes import DISTANCE, FOCAL, Alignment, Solid, align, centered, held_out_iou, held_out_views, hole_is_open
 from .surface_normals import mean_dihedral_deg, normal_error_deg
 from .surfaces import surface_distance
+from .visible_surface import visible_surface
 
 # 24 prompts, every prop among them. Hard props come first and twice; symmetric ones are easily right.
 PROMPTS: tuple[str, ...] = (
@@ -46,8 +47,9 @@ class PromptResult:
     rotation_deg: float
     chamfer: float
     f_score: float
-    dihedral_deg: float | None
-    reference_dihedral_deg: float | None  # of the true prop in as many triangles
+    hidden_share: float | None  # of the area, inner walls that no view from outside shows
+    dihedral_deg: float | None  # of what is seen
+    reference_dihedral_deg: float | None  # of the true prop in as many triangles as are seen
     normal_error_deg: float | None
     reference_normal_error_deg: float | None
     albedo_error: float  # mean absolute difference of display sRGB over shared pixels
@@ -92,12 +94,13 @@ def measure(
     if domain.prop_named(prop).has_front:
         fit, distances = _facing(mesh, fit, lifted, reference, prompt)
         ratios = front_ratios(distances)
-    turned = lifted.transformed(fit.scale, fit.rotation_deg)
-    distance, best = surface_distance(turned, reference), truth.quality(len(mesh.faces))
+    placed = lifted.transformed(fit.scale, fit.rotation_deg)
+    visible = visible_surface(placed)
+    distance, best = surface_distance(placed, reference), truth.quality(len(visible.seen.faces))
     seen = classify_mesh(classifier, mesh, fit.rotation_deg, color, prop)
     face_colors = np.where(model.primary[:, None], np.array(domain.COLORS[color]), model.colors)
     albedo = _albedo_error(
-        turned, linear_to_display(np.asarray(mesh.albedo, np.float64)), reference, face_colors, model.primary
+        placed, linear_to_display(np.asarray(mesh.albedo, np.float64)), reference, face_colors, model.primary
     )
     return PromptResult(
         prompt=prompt,
@@ -109,9 +112,10 @@ def measure(
         rotation_deg=fit.rotation_deg,
         chamfer=distance.chamfer,
         f_score=distance.f_score,
-        dihedral_deg=mean_dihedral_deg(turned),
+        hidden_share=visible.hidden_share,
+        dihedral_deg=mean_dihedral_deg(visible.seen),
         reference_dihedral_deg=best.dihedral_deg,
-        normal_error_deg=normal_error_deg(turned, truth.outside),
+        normal_error_deg=normal_error_deg(visible.seen, truth.outside),
         reference_normal_error_deg=best.normal_error_deg,
         albedo_error=albedo.whole,
         albedo_error_primary=albedo.primary,
@@ -124,7 +128,7 @@ def measure(
         front_ratio=None if ratios is None else float(ratios.min()),
         classifier_fronts=seen.fronts,
         classifier_fronts_elsewhere=seen.janus,
-        hole_open=hole_is_open(turned) if domain.prop_named(prop).hole else None,
+        hole_open=hole_is_open(placed) if domain.prop_named(prop).hole else None,
     )
 
 
@@ -141,6 +145,7 @@ def failed_result(prompt: str, seed: int = 0, seconds: float | None = None) -> P
         rotation_deg=0.0,
         chamfer=1.0,
         f_score=0.0,
+        hidden_share=None,
         dihedral_deg=None,
         reference_dihedral_deg=None,
         normal_error_deg=None,
@@ -163,18 +168,18 @@ def failed_result(prompt: str, seed: int = 0, seconds: float | None = None) -> P
 def _facing(
     mesh: Mesh, fit: Alignment, lifted: Solid, reference: Solid, prompt: str
 ) -> tuple[Alignment, NDArray[np.float64]]:
-    """The alignment and its `view_distances`, turned around if the views say so and the silhouettes do not mind.
+    """The alignment and its `view_distances`, turned to where views fit best among rotations of the same silhouettes.
 
-    A robot's silhouettes are the same from the front and from behind; noise would decide which way it faces.
+    A robot has one silhouette from the front and from behind, and a snowman almost one from all sides: lumps would
+    decide which way it faces.
     """
     distances = view_distances(mesh, fit.rotation_deg, prompt)
-    other = turned_around(distances)
-    if fit_distance(other) < fit_distance(distances):
-        rotation = (fit.rotation_deg + 180.0) % 360.0
-        overlap = held_out_iou(lifted.transformed(fit.scale, rotation), reference)
+    for steps in sorted(range(AZIMUTHS), key=lambda steps: fit_distance(turned(distances, steps))):
+        rotation = (fit.rotation_deg + 360.0 / AZIMUTHS * steps) % 360.0
+        overlap = held_out_iou(lifted.transformed(fit.scale, rotation), reference) if steps else fit.iou
         if overlap >= fit.iou - SAME_SILHOUETTE:
-            return Alignment(fit.scale, rotation, overlap), other
-    return fit, distances
+            break
+    return Alignment(fit.scale, rotation, overlap), turned(distances, steps)
 
 
 def _albedo_error(

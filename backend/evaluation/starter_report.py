@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Summary, table and contact sheet of an evaluation on the starter's prompts."""
+"""Summary and table of an evaluation on the starter's prompts, every bar beside its target."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 
-from ..geometry.build import Mesh
 from ..starter import domain
-from .classifier_metrics import AZIMUTHS, render_views
-from .contact_sheet import LINE, to_image
 from .starter import PromptResult
 
 
@@ -94,6 +90,7 @@ def summarize(results: Sequence[PromptResult], preset: str) -> dict[str, Any]:
         "bars": bars,
         "classifier_fronts_elsewhere": _mean([r.classifier_fronts_elsewhere > 0 for r in results if has_front(r)]),
         "chamfer": _mean([r.chamfer for r in results]),
+        "hidden_share": _mean([r.hidden_share for r in results]),
         "dihedral_deg": _mean([r.dihedral_deg for r in results]),
         "reference_dihedral_deg": _mean([r.reference_dihedral_deg for r in results]),
         "normal_error_deg": _mean([r.normal_error_deg for r in results]),
@@ -115,7 +112,7 @@ def markdown(results: Sequence[PromptResult], preset: str) -> str:
         "prompt", "seed", "seconds", "IoU", "F", "named", "bare shape named", "fronts elsewhere", "by the classifier",
         "hole",
         "albedo error", "primary / fixed colors", "dihedral angle", "times the true prop's", "normal error",
-        "the true prop's", "triangles",
+        "the true prop's", "triangles", "hidden area",
     )  # fmt: skip
     lines = [_line(columns), _line(["---"] * len(columns))]
     for r in results:
@@ -128,6 +125,7 @@ def markdown(results: Sequence[PromptResult], preset: str) -> str:
             _number(r.albedo_error, 3), f"{_number(r.albedo_error_primary, 3)} / {_number(r.albedo_error_fixed, 3)}",
             _number(r.dihedral_deg, 1), _number(r.dihedral_ratio, 2), _number(r.normal_error_deg, 1),
             _number(r.reference_normal_error_deg, 1), str(r.triangles) if r.triangles else "no mesh",
+            "" if r.hidden_share is None else f"{100 * r.hidden_share:.0f}%",
         )  # fmt: skip
         lines.append(_line(cells))
     summary = summarize(results, preset)
@@ -157,24 +155,3 @@ def _named(retrieved: str, is_right: bool) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def prompt_sheet(meshes: Sequence[tuple[PromptResult, Mesh]], tile: int = 64) -> Image.Image:
-    """Contact sheet with a row for each prompt: eight azimuths in color, four textureless, and the metrics."""
-    line, margin = tile + LINE, 4
-    sheet = Image.new("RGB", (margin + tile * (AZIMUTHS + 4), max(1, len(meshes)) * line), "white")
-    draw = ImageDraw.Draw(sheet)
-    for index, (result, mesh) in enumerate(meshes):
-        color = render_views(mesh, result.rotation_deg, textureless=False)
-        bare = render_views(mesh, result.rotation_deg, textureless=True)[::2]
-        for column, image in enumerate([*color, *bare]):
-            sheet.paste(to_image(image).resize((tile, tile)), (margin + column * tile, index * line + LINE))
-        prop = domain.prop_named(domain.parse(result.prompt)[1])
-        text = (
-            f"{result.prompt}: IoU {result.silhouette_iou:.2f}  F {result.f_score:.2f}  "
-            f"seen as {result.retrieved} / {result.retrieved_geometry}"
-            + (f"  fronts elsewhere {result.fronts_elsewhere}" if prop.has_front else "")
-            + (f"  hole {'open' if result.hole_open else 'CLOSED'}" if result.hole_open is not None else "")
-        )
-        draw.text((margin, index * line), text, fill="black")
-    return sheet

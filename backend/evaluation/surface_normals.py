@@ -58,7 +58,8 @@ def oriented_points(solid: Solid, count: int, rng: np.random.Generator) -> Orien
 def normal_error_deg(solid: Solid, truth: OrientedPoints, seed: int = 0) -> float:
     """Mean angle in degrees between normals at nearest points, of both directions' means; `seed` draws the points.
 
-    `truth` holds many points, in random order.
+    `truth` holds many points, in random order. Where a thin plate lies more than half its thickness off, the nearest
+    points are of opposite sides.
     """
     found = oriented_points(solid, TARGETS, np.random.default_rng(seed))
     return 0.5 * (_directed_error(found, truth) + _directed_error(truth, found))

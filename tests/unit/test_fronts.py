@@ -10,7 +10,7 @@ from dreamwright.backend.evaluation.fronts import (
     MARGIN,
     fit_distance,
     front_ratios,
-    turned_around,
+    turned,
     view_distances,
 )
 from dreamwright.backend.evaluation.samples import starter_prop
@@ -60,8 +60,8 @@ def test_distances_tell_which_way_a_prop_faces() -> None:
     assert fit_distance(right) < fit_distance(wrong)
     # Views at 45 k - 180 degrees are those at 45 (k + 4): the same cameras up to rounding of sines, so few pixels, if
     # any, change their face.
-    np.testing.assert_allclose(turned_around(wrong), right, atol=2e-3)
-    assert front_ratios(wrong).min() < MARGIN < front_ratios(turned_around(wrong)).min()
+    np.testing.assert_allclose(turned(wrong, 4), right, atol=2e-3)
+    assert front_ratios(wrong).min() < MARGIN < front_ratios(turned(wrong, 4)).min()
 
 
 def test_prompts_of_another_domain_are_refused() -> None:

@@ -59,7 +59,8 @@ def run(options: argparse.Namespace) -> int:
 
     from ...evaluation.retrievers import load_starter_classifier
     from ...evaluation.starter import PROMPTS
-    from ...evaluation.starter_report import markdown, prompt_sheet, report
+    from ...evaluation.starter_report import markdown, report
+    from ...evaluation.starter_sheet import prompt_sheet
     from ..signals import INTERRUPTED
     from .arguments import MAX_SEEDS, check_count
     from .output import save_table, write_sheet
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     elif not _lift(options, prompts or PROMPTS, classifier, add):
         return INTERRUPTED
     print(markdown([row for row, _ in measured], options.preset), end="")
-    write_sheet(options.out, "evaluation", prompt_sheet([(row, mesh) for row, mesh in measured if mesh is not None]))
+    write_sheet(options.out, "evaluation", prompt_sheet(measured))
     return 0
 
 
