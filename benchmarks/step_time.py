@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Time of an optimization step by part, for each preset; and the renderer compared with a dense reference.
 
-    python benchmarks/step_time.py [--presets draft standard paper] [--steps 20] [--threads 2]
+    python benchmarks/step_time.py [--presets draft standard paper] [--steps 20] [--threads 2] [--json FILE]
 
 The paper's field is timed on one view of 32 x 32 pixels by default (--paper-full times the whole step): a full step
 takes minutes on a CPU. All values of a table come from one run; compare ratios of one run only.
@@ -10,6 +10,8 @@ takes minutes on a CPU. All values of a table come from one run; compare ratios 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import resource
 import time
 from collections import defaultdict
@@ -70,8 +72,8 @@ def dense_image(field: Field, cameras: Any, light: torch.Tensor, resolution: int
     return (weights[..., None] * color.view(mu.shape)).sum(2) + (1 - weights.sum(-1, keepdim=True)) * 0.5
 
 
-def time_preset(name: str, denoiser: PixelDiffusion, steps: int, warm: int, full_paper: bool) -> None:
-    """Print one preset's table."""
+def time_preset(name: str, denoiser: PixelDiffusion, steps: int, warm: int, full_paper: bool) -> dict[str, Any]:
+    """Print one preset's table; returns its milliseconds by part, and gigabytes."""
     settings = (
         [] if name != "paper" or full_paper else ["render.resolution=32", "run.views_per_step=1", "render.samples=64"]
     )
@@ -101,9 +103,12 @@ def time_preset(name: str, denoiser: PixelDiffusion, steps: int, warm: int, full
     print(f"\n{name}{' (' + ', '.join(settings) + ')' if settings else ''}: {1e3 * total:.0f} ms a step")
     for part, seconds in sorted(watch.seconds.items(), key=lambda item: -item[1]):
         print(f"  {part:18s} {1e3 * seconds / count:8.1f} ms  {100 * seconds / count / total:5.1f}%")
-    print(f"  peak memory of the process so far: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"  peak memory of the process so far: {peak_gb:.2f} GB")
     if config.field.kind == "voxels":
         compare_renderers(run)
+    parts = {part: 1e3 * seconds / count for part, seconds in watch.seconds.items()}
+    return {"settings": settings, "step_ms": 1e3 * total, "parts_ms": parts, "peak_gb": peak_gb}
 
 
 def compare_renderers(run: FieldScene, repeats: int = 5) -> None:
@@ -141,13 +146,18 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=120, help="steps before timing, so that there is something to see")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--paper-full", action="store_true")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the times there as well")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     denoiser = PixelDiffusion.load(Path(resolve_model(options.model)))
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for name in options.presets:
-        time_preset(name, denoiser, options.steps, options.warm, options.paper_full)
+    machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
+    print("torch {torch}, {threads} threads, load {load:.1f} before the start".format(**machine))
+    presets = {
+        name: time_preset(name, denoiser, options.steps, options.warm, options.paper_full) for name in options.presets
+    }
+    if options.json is not None:
+        options.json.write_text(json.dumps({**machine, "presets": presets}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

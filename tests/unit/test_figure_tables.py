@@ -109,6 +109,17 @@ def test_baselines_mark_the_guiding_model_and_average_seconds(tmp_path: Path) ->
     assert text.endswith("CPU seconds for one prop on one thread: clip-mesh 42.")
 
 
+def test_step_time_has_every_part_the_longest_first(tmp_path: Path) -> None:
+    draft = {"settings": [], "step_ms": 30.4, "parts_ms": {"backward": 10.0, "rendering": 20.4}, "peak_gb": 0.5}
+    paper = {"settings": ["run.views_per_step=1"], "step_ms": 5.0, "parts_ms": {"backward": 5.0}, "peak_gb": 1.25}
+    record = {"torch": "2.0", "threads": 2, "load": 0.06, "presets": {"draft": draft, "paper": paper}}
+    text = figure_tables.step_time_table({"step-time": written(tmp_path, "out/step-time.json", record)})
+    found = cells(text)
+    assert list(found)[1:3] == ["rendering", "backward"]
+    assert found["rendering"] == ["20", "-"] and found["**whole step**"] == ["**30**", "**5**"]
+    assert text.startswith("torch 2.0, 2 threads, load 0.1 before the start; paper with run.views_per_step=1:")
+
+
 def test_sample_quality_has_a_column_for_each_number_of_steps(tmp_path: Path) -> None:
     for steps in (40, 25):
         shares = dict.fromkeys(("prop", "color", "prop_and_color", "view_of_props_with_front"), steps / 100)

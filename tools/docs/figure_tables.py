@@ -177,6 +177,23 @@ def _by_model(values: dict[str, Any]) -> dict[str, dict[str, RPrecision | None]]
     }
 
 
+def step_time_table(folders: Folders) -> str:
+    """Milliseconds of a step by part and preset."""
+    record = _read(folders["step-time"] / "out" / "step-time.json")
+    presets = record["presets"]
+    parts = sorted({part for timed in presets.values() for part in timed["parts_ms"]})
+    by_time = sorted(parts, key=lambda part: -max(timed["parts_ms"].get(part, 0.0) for timed in presets.values()))
+    rows = [
+        [part, *(f"{timed['parts_ms'][part]:.0f}" if part in timed["parts_ms"] else "-" for timed in presets.values())]
+        for part in by_time
+    ]
+    rows.append(["**whole step**", *(f"**{timed['step_ms']:.0f}**" for timed in presets.values())])
+    rows.append(["peak memory so far, GB", *(f"{timed['peak_gb']:.2f}" for timed in presets.values())])
+    smaller = [f"{name} with {', '.join(timed['settings'])}" for name, timed in presets.items() if timed["settings"]]
+    where = f"torch {record['torch']}, {record['threads']} threads, load {record['load']:.1f} before the start"
+    return f"{'; '.join([where, *smaller])}:\n\n{_table(['part (ms)', *presets], rows)}"
+
+
 def sample_quality_table(folders: Folders) -> str:
     """What the classifier sees in ancestral samples, by their number of steps."""
     runs = [_read(folders["starter-samples"] / f"{steps}-steps" / "quality.json") for steps in (40, 25)]
@@ -246,6 +263,7 @@ FIGURES: tuple[Figures, ...] = (
     Figures("sweep", "docs/results/ablations.md", ("sweep",), sweep_table),
     Figures("guidance-2d", "docs/results/ablations.md", ("guidance-2d",), guidance_2d_table),
     Figures("baselines", "docs/results/methods.md", ("baselines",), baselines_table),
+    Figures("step-time", "docs/results/results.md", ("step-time",), step_time_table),
     Figures("sample-quality", "docs/results/starter.md", ("starter-samples",), sample_quality_table),
     Figures("classifier", "docs/results/starter.md", (), classifier_table),
     Figures("image-text", "docs/results/starter.md", (), image_text_table),

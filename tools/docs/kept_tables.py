@@ -14,7 +14,7 @@ KEPT_TABLES: Mapping[tuple[str, str], str] = {
         "docs/results/results.md",
         "How the `draft` recipe was chosen",
     ): "a record of choices, with the weights of its day",
-    ("docs/results/results.md", "Time of a step"): "times of one machine: python benchmarks/step_time.py",
+    ("docs/results/results.md", "Time of a step"): "one operation alone, before and after a change of it",
     (
         "docs/results/results.md",
         "Time of the add-on's ticks",

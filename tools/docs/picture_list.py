@@ -225,6 +225,23 @@ RECIPES: tuple[Recipe, ...] = (
         code=(*SAMPLING, "tools/starter_training/quality.py"),
         pictures=(Picture("starter-samples.png", "40-steps/samples.png", ("docs/results/starter.md",)),),
     ),
+    Recipe(
+        "step-time",
+        (
+            Step(
+                (
+                    "python", "benchmarks/step_time.py", "--steps", "20", "--warm", "150", "--threads", "2",
+                    "--json", f"{WORK}/out/step-time.json",
+                ),
+                "out",
+                tiny=("--steps", "1", "--warm", "1"),
+            ),
+        ),
+        4,
+        presets=("draft", "standard", "paper"),
+        weights=(STARTER,),
+        code=(*GENERATION, "benchmarks/step_time.py"),
+    ),
     _refinement(
         "refined-mushroom",
         "gray-mushroom",
