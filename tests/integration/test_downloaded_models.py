@@ -15,7 +15,7 @@ from tests.testing.hub_downloads import assert_refused, models_folder
 
 def test_damaged_transfer_is_rejected(hub, env, run_in_process, tiny):
     weights = "unet/diffusion_pytorch_model.fp16.safetensors"
-    hub.repositories["tiny/props"] = Repository(tiny, spoiled={weights})
+    hub.repositories["tiny/props"] = Repository(tiny, damaged={weights})
     assert_refused(run_in_process("models", "download", "tiny/props"), weights, "damaged on its way")
     assert not (models_folder(env) / "tiny--props" / weights).exists()
     hub.repositories["tiny/props"] = Repository(tiny)
@@ -28,14 +28,14 @@ def test_verify_and_download_repair_damaged_files(hub, env, tiny, tmp_path):
     folder = tmp_path / "elsewhere" / "props"
     hub.repositories["tiny/props"] = Repository(tiny)
     assert run_command(env, "models", "download", "tiny/props", "--to", str(folder)).returncode == 0
-    weights, gone = (
+    weights, missing = (
         folder / "unet" / "diffusion_pytorch_model.fp16.safetensors",
         folder / "tokenizer" / "tokenizer.json",
     )
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    gone.unlink()
+    missing.unlink()
     cut = folder / "text_encoder" / "model.safetensors"
     cut.write_bytes(cut.read_bytes()[:-7])
     hub.reset()
@@ -86,9 +86,9 @@ def test_downloaded_model_runs_without_network(hub, env, tiny, tmp_path):
         "field.voxel_resolutions=6", "mesh.resolution=16",
     )  # fmt: skip
     settings = [part for setting in small for part in ("--set", setting)]
-    asked = ("a red mushroom", "--model", "tiny/props")
+    arguments = ("a red mushroom", "--model", "tiny/props")
     run = run_command(
-        refused, "generate", *asked, "--out", str(tmp_path / "m.glb"), "--device", "cpu", *settings, cwd=tmp_path
+        refused, "generate", *arguments, "--out", str(tmp_path / "m.glb"), "--device", "cpu", *settings, cwd=tmp_path
     )
     assert run.returncode in (0, 1) and "Traceback" not in run.stderr and "1/1" in run.stderr + run.stdout, run.stderr
     absent = run_command(

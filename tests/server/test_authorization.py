@@ -43,8 +43,8 @@ def test_unknown_key_is_refused_until_allowed(
     pair = generate_key_pair()
     client = encrypted_server.connect_client(pair)
     encrypted_server.wait_until(lambda: client.state is ConnectionState.UNAUTHORIZED)
-    for said in ("does not know this computer's key yet", "dreamwright keys allow NAME KEY", fingerprint(pair.public)):
-        assert said in client.reason
+    for text in ("does not know this computer's key yet", "dreamwright keys allow NAME KEY", fingerprint(pair.public)):
+        assert text in client.reason
     encrypted_server.run_for()
     assert client.state is ConnectionState.UNAUTHORIZED
     encrypted_server.keys.allow("anna", format_key(pair.public))
@@ -78,8 +78,8 @@ def test_unencrypted_client_is_refused(encrypted_server: EncryptedServer) -> Non
 
 def test_encrypted_client_refuses_an_unencrypted_server(encrypted_server: EncryptedServer, tmp_path: Path) -> None:
     plain = Server("tcp://127.0.0.1:*", tmp_path / "plain", ("cpu",))
-    heard: list[Any] = []
-    plain._answer = lambda route, frame: heard.append(frame.bytes)
+    received: list[Any] = []
+    plain._answer = lambda route, frame: received.append(frame.bytes)
     try:
         client = encrypted_server.connect_client(generate_key_pair(), address=plain.address)
         for _ in range(60):
@@ -89,7 +89,7 @@ def test_encrypted_client_refuses_an_unencrypted_server(encrypted_server: Encryp
             client.state is ConnectionState.UNAUTHORIZED
             and "does not encrypt, although its connection string requires it" in client.reason
         )
-        assert not heard
+        assert not received
     finally:
         plain.close()
 
@@ -104,8 +104,8 @@ def test_encryption_mismatch_is_always_reported(encrypt: bool, tmp_path: Path, m
         clients = [encrypted_server.connect_client(None if encrypt else generate_key_pair()) for _ in range(10)]
         encrypted_server.wait_until(lambda: all(client.state is ConnectionState.UNAUTHORIZED for client in clients))
         encrypted_server.run_for(0.5)
-        said = "requires an encrypted connection" if encrypt else "does not encrypt"
-        assert [client.reason for client in clients if said not in client.reason] == []
+        text = "requires an encrypted connection" if encrypt else "does not encrypt"
+        assert [client.reason for client in clients if text not in client.reason] == []
     finally:
         encrypted_server.close()
 
@@ -159,8 +159,8 @@ def test_revoked_key_is_refused_mid_session(
     encrypted_server.server.store.update_in_memory(job, message="a secret word")
     encrypted_server.server.publisher.publish_job(encrypted_server.server.store.records[job])
     encrypted_server.run_for(0.2)
-    heard = [event.job.message for event in encrypted_server.events[anna] if isinstance(event, JobChanged)]
-    assert "a secret word" not in heard, "though its connection lives"
+    received = [event.job.message for event in encrypted_server.events[anna] if isinstance(event, JobChanged)]
+    assert "a secret word" not in received, "though its connection lives"
     answers: list[Any] = []
     anna.request(submit_message("b"), answers.append)
     encrypted_server.wait_until(lambda: anna.state is ConnectionState.UNAUTHORIZED)
@@ -202,14 +202,14 @@ def test_untrusted_users_file_blocks_everyone(
         encrypted_server.wait_until(lambda: anna.state is ConnectionState.UNAUTHORIZED)
     assert not answers
     assert damage == "gone" or "nobody is allowed" in caplog.text
-    stranger = encrypted_server.connect_client(anna.pair)
-    encrypted_server.wait_until(lambda: stranger.state is ConnectionState.UNAUTHORIZED)
+    unauthorized = encrypted_server.connect_client(anna.pair)
+    encrypted_server.wait_until(lambda: unauthorized.state is ConnectionState.UNAUTHORIZED)
     path.write_bytes(good)
     path.chmod(0o600)
     encrypted_server.wait_until(lambda: anna.state is ConnectionState.ONLINE)
 
 
-NOBODY = "f" * 16  # a job that there is not
+UNKNOWN_JOB = "f" * 16  # no job has this id
 
 
 def test_jobs_of_other_users_are_unknown(encrypted_server: EncryptedServer) -> None:
@@ -219,9 +219,12 @@ def test_jobs_of_other_users_are_unknown(encrypted_server: EncryptedServer) -> N
     encrypted_server.wait_until(lambda: encrypted_server.runner.given == [job])
     (encrypted_server.store.job_folder(job) / MESH_FILE).write_bytes(b"a mesh")
     for make in (CancelJob, PauseJob, ResumeJob, DeleteJob, Subscribe, lambda name: FetchChunk(name, "mesh", 0, 10)):
-        theirs, nobodys = encrypted_server.request(bert, make(job)), encrypted_server.request(bert, make(NOBODY))
-        assert isinstance(theirs, RequestError) and theirs.code == nobodys.code == "no-such-job"
-        assert theirs.message.replace(job, "X") == nobodys.message.replace(NOBODY, "X")
+        foreign, unknown = (
+            encrypted_server.request(bert, make(job)),
+            encrypted_server.request(bert, make(UNKNOWN_JOB)),
+        )
+        assert isinstance(foreign, RequestError) and foreign.code == unknown.code == "no-such-job"
+        assert foreign.message.replace(job, "X") == unknown.message.replace(UNKNOWN_JOB, "X")
     assert (
         not encrypted_server.request(bert, ListJobs()).jobs
         and len(encrypted_server.request(anna, ListJobs()).jobs) == 1
@@ -240,45 +243,45 @@ def test_tickets_belong_to_their_user(encrypted_server: EncryptedServer) -> None
 
 
 def test_two_keys_of_one_user_share_jobs(encrypted_server: EncryptedServer) -> None:
-    desk, couch = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("anna")
-    job = encrypted_server.request(desk, submit_message("a")).job.job
-    assert [found.job for found in encrypted_server.request(couch, ListJobs()).jobs] == [job]
+    first_client, second_client = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("anna")
+    job = encrypted_server.request(first_client, submit_message("a")).job.job
+    assert [found.job for found in encrypted_server.request(second_client, ListJobs()).jobs] == [job]
 
 
 def test_admin_controls_every_job(encrypted_server: EncryptedServer) -> None:
-    anna, chief = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("chief", is_admin=True)
-    chief.subscribe()
+    anna, admin = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("admin", is_admin=True)
+    admin.subscribe()
     encrypted_server.run_for(0.1)
     job = encrypted_server.request(anna, submit_message("a")).job.job
     encrypted_server.wait_until(
-        lambda: any(isinstance(event, JobChanged) and event.job.job == job for event in encrypted_server.events[chief])
+        lambda: any(isinstance(event, JobChanged) and event.job.job == job for event in encrypted_server.events[admin])
     )
-    assert [found.job for found in encrypted_server.request(chief, ListJobs()).jobs] == [job]
+    assert [found.job for found in encrypted_server.request(admin, ListJobs()).jobs] == [job]
     encrypted_server.wait_until(lambda: encrypted_server.runner.given == [job])
-    chief.subscribe(job)
+    admin.subscribe(job)
     encrypted_server.run_for(0.1)
-    encrypted_server.runner.queued = [pictured(encrypted_server, job)]
+    encrypted_server.runner.queued = [preview_report(encrypted_server, job)]
     encrypted_server.wait_until(
-        lambda: any(isinstance(event, PreviewFrame) for event in encrypted_server.events[chief])
+        lambda: any(isinstance(event, PreviewFrame) for event in encrypted_server.events[admin])
     )
-    assert encrypted_server.request(chief, CancelJob(job)).job.state == "cancelling"
-    encrypted_server.keys.allow("chief", format_key(chief.pair.public), False)
+    assert encrypted_server.request(admin, CancelJob(job)).job.state == "cancelling"
+    encrypted_server.keys.allow("admin", format_key(admin.pair.public), False)
     assert (
-        encrypted_server.request(chief, CancelJob(job)).code == "no-such-job"
-        and not encrypted_server.request(chief, ListJobs()).jobs
+        encrypted_server.request(admin, CancelJob(job)).code == "no-such-job"
+        and not encrypted_server.request(admin, ListJobs()).jobs
     )
-    encrypted_server.run_for(0.2)  # what was sent before is heard
-    encrypted_server.events[chief].clear()
-    encrypted_server.runner.queued = [pictured(encrypted_server, job)]
+    encrypted_server.run_for(0.2)  # what was sent before is received
+    encrypted_server.events[admin].clear()
+    encrypted_server.runner.queued = [preview_report(encrypted_server, job)]
     encrypted_server.server.publisher.publish_job(encrypted_server.server.store.records[job])
     encrypted_server.run_for(0.2)
-    assert not [event for event in encrypted_server.events[chief] if isinstance(event, (JobChanged, PreviewFrame))], (
+    assert not [event for event in encrypted_server.events[admin] if isinstance(event, (JobChanged, PreviewFrame))], (
         "nor by what it subscribed to before"
     )
-    encrypted_server.keys.allow("chief", format_key(chief.pair.public), True)
+    encrypted_server.keys.allow("admin", format_key(admin.pair.public), True)
     encrypted_server.wait_until(
-        lambda: any(isinstance(event, JobList) and event.jobs for event in encrypted_server.events[chief])
-    )  # within a pulse
+        lambda: any(isinstance(event, JobList) and event.jobs for event in encrypted_server.events[admin])
+    )  # within a heartbeat
 
 
 def test_readmitted_user_receives_every_event(
@@ -290,7 +293,7 @@ def test_readmitted_user_receives_every_event(
     encrypted_server.keys.revoke("anna")
     encrypted_server.server.publisher.publish_job(
         encrypted_server.server.store.records[job]
-    )  # nobody hears it, and the server forgets its subscriber
+    )  # no client receives it, and the server forgets its subscriber
     encrypted_server.keys.allow("anna", format_key(anna.pair.public))
     encrypted_server.events[anna].clear()
     encrypted_server.wait_until(lambda: any(isinstance(event, JobList) for event in encrypted_server.events[anna]))
@@ -303,6 +306,6 @@ def test_readmitted_user_receives_every_event(
     )
 
 
-def pictured(encrypted_server: EncryptedServer, job: str) -> PreviewReport:
+def preview_report(encrypted_server: EncryptedServer, job: str) -> PreviewReport:
     """The preview of a worker's first attempt."""
     return PreviewReport(PreviewFrame(job, 1, 1, 1, b"x"), 1)

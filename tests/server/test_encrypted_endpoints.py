@@ -60,32 +60,32 @@ def test_remote_addresses_are_always_encrypted(address: str, tmp_path: Path, mon
     encrypted_server = EncryptedServer(tmp_path / "state", monkeypatch, address, encrypt=False)
     try:
         port = encrypted_server.server.address.rpartition(":")[2]
-        reach = f"tcp://{'127.0.0.2' if '0.2' in address else '127.0.0.1'}:{port}"
+        reachable = f"tcp://{'127.0.0.2' if '0.2' in address else '127.0.0.1'}:{port}"
         pair = generate_key_pair()
         encrypted_server.keys.allow("anna", format_key(pair.public))
-        stranger, anna = (
-            encrypted_server.connect_client(None, address=reach),
-            encrypted_server.connect_client(pair, address=reach),
+        unencrypted, anna = (
+            encrypted_server.connect_client(None, address=reachable),
+            encrypted_server.connect_client(pair, address=reachable),
         )
         encrypted_server.wait_until(
-            lambda: anna.state is ConnectionState.ONLINE and stranger.state is ConnectionState.UNAUTHORIZED
+            lambda: anna.state is ConnectionState.ONLINE and unencrypted.state is ConnectionState.UNAUTHORIZED
         )
     finally:
         encrypted_server.close()
 
 
-@pytest.mark.parametrize("trap", ["an empty domain", "a domain that is not enforced"])
+@pytest.mark.parametrize("setting", ["an empty domain", "a domain that is not enforced"])
 def test_sockets_that_ignore_encryption_are_not_opened(
-    trap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if trap == "an empty domain":
+    if setting == "an empty domain":
         monkeypatch.setattr("dreamwright.backend.server.transport.zap_authenticator.DOMAIN", "")
     else:
-        asked_for = zmq.Socket.getsockopt
+        getsockopt_before = zmq.Socket.getsockopt
         monkeypatch.setattr(
             zmq.Socket,
             "getsockopt",
-            lambda own, option: 0 if option == zmq.ZAP_ENFORCE_DOMAIN else asked_for(own, option),
+            lambda own, option: 0 if option == zmq.ZAP_ENFORCE_DOMAIN else getsockopt_before(own, option),
         )
     with pytest.raises(ConfigError, match="does not support the encryption settings"):
         EncryptedServer(tmp_path / "state", monkeypatch)
@@ -99,49 +99,56 @@ def test_loopback_names_that_resolve_elsewhere_are_refused(tmp_path: Path, monke
         Server("tcp://0.0.0.0:*", tmp_path, ("cpu",))
     monkeypatch.undo()
     monkeypatch.setattr("dreamwright.backend.server.app.LocalRunner", ScriptedRunner)
-    Server("tcp://127.0.0.1:*", tmp_path, ("cpu",)).close()  # and it let go of the folder
+    Server("tcp://127.0.0.1:*", tmp_path, ("cpu",)).close()  # the refused start released the folder
 
 
-# --- the doorkeeper cannot be killed
+# --- malformed requests and handshakes
 
 
 def test_malformed_zap_requests_are_refused(encrypted_server: EncryptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     anna = encrypted_server.authorized_client("anna")
-    asking = encrypted_server.server._context.socket(zmq.DEALER)
-    asking.setsockopt(zmq.LINGER, 0)
-    asking.connect(ENDPOINT)
+    requester = encrypted_server.server._context.socket(zmq.DEALER)
+    requester.setsockopt(zmq.LINGER, 0)
+    requester.connect(ENDPOINT)
     key = anna.pair.public
-    good = [b"", b"1.0", b"1", b"dreamwright", b"127.0.0.1", b"", b"CURVE", key]
-    rubbish: list[list[bytes]] = [[b""], [b"x"] * 3, [b"\xff"] * 40, good[:-1], [*good, b""], [b"", b"9.9", *good[2:]]]
-    rubbish += [
-        [*good[:3], b"", *good[4:]],
-        [*good[:6], b"NULL", key],
-        [*good[:6], b"PLAIN", b"anna", b"secret"],
-        [*good[:7], key[:31]],
-        [*good[:7], b"\xff" * 10**6],
+    valid = [b"", b"1.0", b"1", b"dreamwright", b"127.0.0.1", b"", b"CURVE", key]
+    malformed: list[list[bytes]] = [
+        [b""],
+        [b"x"] * 3,
+        [b"\xff"] * 40,
+        valid[:-1],
+        [*valid, b""],
+        [b"", b"9.9", *valid[2:]],
     ]
-    for parts in rubbish:
-        asking.send_multipart(parts)
+    malformed += [
+        [*valid[:3], b"", *valid[4:]],
+        [*valid[:6], b"NULL", key],
+        [*valid[:6], b"PLAIN", b"anna", b"secret"],
+        [*valid[:7], key[:31]],
+        [*valid[:7], b"\xff" * 10**6],
+    ]
+    for parts in malformed:
+        requester.send_multipart(parts)
     encrypted_server.run_for(0.2)
-    while asking.poll(0):
-        assert asking.recv_multipart()[3] != b"200", "nothing of it opens the door"
-    asking.send_multipart(good)
-    encrypted_server.wait_until(lambda: bool(asking.poll(0)))
-    assert asking.recv_multipart()[3:6] == [b"200", b"OK", format_key(key).encode()]
-    asking.close()
+    while requester.poll(0):
+        assert requester.recv_multipart()[3] != b"200", "no malformed request is accepted"
+    requester.send_multipart(valid)
+    encrypted_server.wait_until(lambda: bool(requester.poll(0)))
+    assert requester.recv_multipart()[3:6] == [b"200", b"OK", format_key(key).encode()]
+    requester.close()
     with monkeypatch.context() as patch:
         patch.setattr(encrypted_server.server._authenticator._authorized, "user_of", lambda key: 1 / 0)
-        late = encrypted_server.connect_client(generate_key_pair())
-        encrypted_server.wait_until(lambda: late.state is ConnectionState.UNAUTHORIZED)
+        refused = encrypted_server.connect_client(generate_key_pair())
+        encrypted_server.wait_until(lambda: refused.state is ConnectionState.UNAUTHORIZED)
     encrypted_server.authorized_client("bert")
     assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
 
 
 def test_partial_handshakes_leave_the_server_running(encrypted_server: EncryptedServer) -> None:
     host, _, port = encrypted_server.server.address.removeprefix("tcp://").rpartition(":")
-    callers = []
+    connections = []
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x01CURVE" + bytes(15) + b"\x00" + bytes(31)
-    for said in (
+    for data in (
         b"",
         b"\x00",
         b"GET / HTTP/1.1\r\n\r\n",
@@ -151,14 +158,14 @@ def test_partial_handshakes_leave_the_server_running(encrypted_server: Encrypted
         greeting + b"\x04\xff" * 200,
         greeting + b"\x04\xc8\x05HELLO" + bytes(194),
     ):
-        caller = socket.create_connection((host, int(port)))
-        caller.sendall(said)
-        callers.append(caller)
+        connection = socket.create_connection((host, int(port)))
+        connection.sendall(data)
+        connections.append(connection)
     encrypted_server.run_for(0.3)
     anna = encrypted_server.authorized_client("anna")
     assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
-    for caller in callers:
-        caller.close()
+    for connection in connections:
+        connection.close()
 
 
 def test_no_client_connects_while_zap_does_not_answer(

@@ -34,7 +34,7 @@ def finished(in_memory_server: InMemoryServer, field: bytes = FIELD, **changes: 
     return name
 
 
-def asked(origin: str, **changes: Any) -> SubmitJob:
+def finetuning(origin: str, **changes: Any) -> SubmitJob:
     fields = {
         "ticket": "refined",
         "prompt": "a blue mushroom",
@@ -47,7 +47,7 @@ def asked(origin: str, **changes: Any) -> SubmitJob:
     return SubmitJob(**(fields | {"parent_job": origin} | changes))
 
 
-def taken(in_memory_server: InMemoryServer, job: str) -> bytes:
+def initial_field_of(in_memory_server: InMemoryServer, job: str) -> bytes:
     return (in_memory_server.store.job_folder(job) / INITIAL_FIELD_FILE).read_bytes()
 
 
@@ -55,50 +55,53 @@ def folders(in_memory_server: InMemoryServer) -> set[str]:
     return {path.name for path in (in_memory_server.folder / "jobs").iterdir()}
 
 
-# --- what comes about
+# --- results
 
 
 def test_only_jobs_with_a_field_can_be_finetuned(in_memory_server: InMemoryServer) -> None:
-    bare = in_memory_server.submit()
+    unfinished = in_memory_server.submit()
     in_memory_server.step()
-    in_memory_server.finish(bare)
-    assert not in_memory_server.job(bare).has_field and in_memory_server.job(finished(in_memory_server)).has_field
+    in_memory_server.finish(unfinished)
+    assert not in_memory_server.job(unfinished).has_field and in_memory_server.job(finished(in_memory_server)).has_field
 
 
 def test_finetuned_job_starts_from_the_field(in_memory_server: InMemoryServer) -> None:
     origin = finished(in_memory_server)
-    job = in_memory_server.request(asked(origin, settings={"run.steps": 400, "run.finetune_share": 0.25})).job
+    job = in_memory_server.request(finetuning(origin, settings={"run.steps": 400, "run.finetune_share": 0.25})).job
     assert (job.parent_job, job.step, job.steps, job.state) == (origin, 100, 400, "queued")
-    assert taken(in_memory_server, job.job) == FIELD
+    assert initial_field_of(in_memory_server, job.job) == FIELD
     in_memory_server.step()
-    assert in_memory_server.runner.at_work["cpu"].parent_job == origin, "its worker is told"
+    assert in_memory_server.runner.at_work["cpu"].parent_job == origin, "its worker receives the parent"
 
 
 def test_parent_may_be_deleted_after_submit(in_memory_server: InMemoryServer) -> None:
     origin = finished(in_memory_server)
-    name = in_memory_server.request(asked(origin)).job.job
+    name = in_memory_server.request(finetuning(origin)).job.job
     in_memory_server.request(DeleteJob(origin))
-    assert not in_memory_server.store.job_folder(origin).exists() and taken(in_memory_server, name) == FIELD
-    assert in_memory_server.request(asked(origin)).job.job == name, "nor does the same ticket need it any more"
+    assert not in_memory_server.store.job_folder(origin).exists() and initial_field_of(in_memory_server, name) == FIELD
+    assert in_memory_server.request(finetuning(origin)).job.job == name, "nor does the same ticket need it any more"
     in_memory_server.kill()
     in_memory_server.open()
-    assert (in_memory_server.job(name).parent_job, taken(in_memory_server, name)) == (origin, FIELD)
+    assert (in_memory_server.job(name).parent_job, initial_field_of(in_memory_server, name)) == (origin, FIELD)
     in_memory_server.step()
     assert in_memory_server.runner.given == [name]
 
 
 def test_repeated_ticket_makes_one_finetuned_job(in_memory_server: InMemoryServer) -> None:
     origin = finished(in_memory_server)
-    names = {in_memory_server.request(asked(origin)).job.job for _ in range(3)}
+    names = {in_memory_server.request(finetuning(origin)).job.job for _ in range(3)}
     assert len(names) == 1 and folders(in_memory_server) == names | {origin}
 
 
 def test_finetuned_jobs_can_be_finetuned(in_memory_server: InMemoryServer) -> None:
-    second = in_memory_server.request(asked(finished(in_memory_server))).job.job
+    second = in_memory_server.request(finetuning(finished(in_memory_server))).job.job
     in_memory_server.step()
     (in_memory_server.store.job_folder(second) / FIELD_FILE).write_bytes(b"another")
     in_memory_server.finish(second)
-    assert taken(in_memory_server, in_memory_server.request(asked(second, ticket="third")).job.job) == b"another"
+    assert (
+        initial_field_of(in_memory_server, in_memory_server.request(finetuning(second, ticket="third")).job.job)
+        == b"another"
+    )
 
 
 @pytest.mark.parametrize("reason", [errno.EXDEV, errno.EPERM, errno.EMLINK])
@@ -110,31 +113,33 @@ def test_field_is_copied_where_links_are_not_supported(
 
     origin = finished(in_memory_server)
     monkeypatch.setattr(durable_files.os, "link", refuse)
-    own = in_memory_server.store.job_folder(in_memory_server.request(asked(origin)).job.job) / INITIAL_FIELD_FILE
+    own = in_memory_server.store.job_folder(in_memory_server.request(finetuning(origin)).job.job) / INITIAL_FIELD_FILE
     assert own.read_bytes() == FIELD and own.stat().st_nlink == 1
 
 
 def test_skipped_share_is_a_panel_control(in_memory_server: InMemoryServer) -> None:
-    card = next(
-        card for card in in_memory_server.request(GetCapabilities()).settings if card.name == "run.finetune_share"
+    control = next(
+        control
+        for control in in_memory_server.request(GetCapabilities()).settings
+        if control.name == "run.finetune_share"
     )
-    assert (card.kind, card.low, card.high, card.defaults["draft"]) == ("number", 0.0, 0.99, 0.5)
+    assert (control.kind, control.low, control.high, control.defaults["draft"]) == ("number", 0.0, 0.99, 0.5)
 
 
-# --- what is refused
+# --- refusals
 
 
 def test_parent_of_another_user_is_unknown(
     in_memory_server: InMemoryServer,
 ) -> None:
-    origin, nobody = finished(in_memory_server), "f" * 16
-    theirs, none = (in_memory_server.refusal(asked(name), "bob") for name in (origin, nobody))
-    assert theirs.code == none.code == "no-such-job" and theirs.message.replace(origin, "X") == none.message.replace(
-        nobody, "X"
-    )
+    origin, unknown = finished(in_memory_server), "f" * 16
+    foreign, absent = (in_memory_server.refusal(finetuning(name), "bob") for name in (origin, unknown))
+    assert foreign.code == absent.code == "no-such-job" and foreign.message.replace(
+        origin, "X"
+    ) == absent.message.replace(unknown, "X")
     assert folders(in_memory_server) == {origin} and len(in_memory_server.store.records) == 1
-    assert in_memory_server.request(asked(origin), "chief", admin=True).job.owner == "chief", (
-        "an admin sees everybody's"
+    assert in_memory_server.request(finetuning(origin), "admin", admin=True).job.owner == "admin", (
+        "an admin sees all jobs"
     )
 
 
@@ -142,7 +147,7 @@ def test_unfinished_parent_is_refused(in_memory_server: InMemoryServer) -> None:
     for _ in range(2):
         name = in_memory_server.submit()
         in_memory_server.step()
-        refused = in_memory_server.refusal(asked(name))
+        refused = in_memory_server.refusal(finetuning(name))
         assert (
             refused.code == "not-now"
             and in_memory_server.job(name).state in refused.message
@@ -159,7 +164,7 @@ def test_parent_without_field_is_refused(
     lost = finished(in_memory_server)
     (in_memory_server.store.job_folder(lost) / FIELD_FILE).unlink()
     for name in (failed, lost):
-        refused = in_memory_server.refusal(asked(name))
+        refused = in_memory_server.refusal(finetuning(name))
         assert (
             refused.code == "not-now"
             and f"job {name} has no field" in refused.message
@@ -172,20 +177,20 @@ def test_parent_without_field_is_refused(
 
 def test_other_field_kind_is_refused_with_matching_presets(in_memory_server: InMemoryServer) -> None:
     origin = finished(in_memory_server)
-    refused = in_memory_server.refusal(asked(origin, preset="paper"))
+    refused = in_memory_server.refusal(finetuning(origin, preset="paper"))
     assert refused.code == "bad-input" and "field.kind is mip-mlp, there voxels" in refused.message
     assert "allowed are the presets draft, standard, dream-fields, without any field setting" in refused.message
-    assert in_memory_server.request(asked(origin, preset="standard")).job.preset == "standard"
+    assert in_memory_server.request(finetuning(origin, preset="standard")).job.preset == "standard"
 
 
 def test_field_with_other_settings_is_refused(in_memory_server: InMemoryServer) -> None:
     origin = finished(in_memory_server, settings={"field.density_scale": 4, "run.steps": 20})
-    refused = in_memory_server.refusal(asked(origin))
+    refused = in_memory_server.refusal(finetuning(origin))
     assert (
         "field.density_scale is 5.0, there 4.0" in refused.message
         and "with field.density_scale=4 and no other field setting" in refused.message
     )
-    assert in_memory_server.request(asked(origin, settings={"field.density_scale": 4.0})).job.state == "queued", (
+    assert in_memory_server.request(finetuning(origin, settings={"field.density_scale": 4.0})).job.state == "queued", (
         "the same in other words"
     )
 
@@ -201,17 +206,17 @@ def test_crash_before_commit_leaves_nothing(in_memory_server: InMemoryServer, mo
         raise Killed
 
     origin = finished(in_memory_server)
-    with monkeypatch.context() as dying:
-        dying.setattr(in_memory_server.store, "_write", die)
-        dying.setattr(shutil, "rmtree", lambda *_, **__: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(in_memory_server.store, "_write", die)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(Killed):
-            in_memory_server.request(asked(origin))
+            in_memory_server.request(finetuning(origin))
     (stray,) = folders(in_memory_server) - {origin}
-    assert taken(in_memory_server, stray) == FIELD, "it was on disk by then"
+    assert initial_field_of(in_memory_server, stray) == FIELD, "it was on disk by then"
     in_memory_server.kill()
     in_memory_server.open()
     assert folders(in_memory_server) == {origin} and set(in_memory_server.store.records) == {origin}
-    assert taken(in_memory_server, in_memory_server.request(asked(origin)).job.job) == FIELD
+    assert initial_field_of(in_memory_server, in_memory_server.request(finetuning(origin)).job.job) == FIELD
 
 
 @pytest.mark.parametrize("full", ["store", "link", "folder"])
@@ -222,33 +227,34 @@ def test_full_disk_refuses_the_finetune_job(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     origin = finished(in_memory_server)
-    with monkeypatch.context() as disk:
+    with monkeypatch.context() as patch:
         in_memory_server.disk.full = full == "store"
         if full == "link":
-            disk.setattr(durable_files.os, "link", refuse)
-            disk.setattr(durable_files.shutil, "copyfile", refuse)
+            patch.setattr(durable_files.os, "link", refuse)
+            patch.setattr(durable_files.shutil, "copyfile", refuse)
         elif full == "folder":
-            disk.setattr(Path, "mkdir", refuse)
-        refused = in_memory_server.refusal(asked(origin))
+            patch.setattr(Path, "mkdir", refuse)
+        refused = in_memory_server.refusal(finetuning(origin))
     assert refused.code == "no-space" and "make room on its disk, then send it again" in refused.message
     assert folders(in_memory_server) == {origin} and set(in_memory_server.store.records) == {origin}
     in_memory_server.disk.full = False
-    assert in_memory_server.request(asked(origin)).job.state == "queued"
+    assert in_memory_server.request(finetuning(origin)).job.state == "queued"
 
 
-# --- what is kept
+# --- retention
 
 
 def test_fields_count_for_retention(tmp_path: Path) -> None:
     in_memory_server = InMemoryServer(tmp_path, policy=Policy(keep_gb=0.001))
-    heavy = finished(in_memory_server, bytes(700_000))
+    first_job = finished(in_memory_server, bytes(700_000))
     in_memory_server.step(CLEANUP_INTERVAL_S)
-    assert heavy in in_memory_server.store.records
-    other = finished(in_memory_server, bytes(700_000))
+    assert first_job in in_memory_server.store.records
+    second_job = finished(in_memory_server, bytes(700_000))
     in_memory_server.step(2 * CLEANUP_INTERVAL_S)
-    assert set(in_memory_server.store.records) == {other} and not in_memory_server.store.job_folder(heavy).exists(), (
-        "1.4 MB are more than one"
-    )
+    assert (
+        set(in_memory_server.store.records) == {second_job}
+        and not in_memory_server.store.job_folder(first_job).exists()
+    ), "1.4 MB are more than one"
 
 
 def test_initial_field_is_removed_when_the_job_ends(
@@ -256,7 +262,7 @@ def test_initial_field_is_removed_when_the_job_ends(
 ) -> None:
     origin = finished(in_memory_server)
     jobs = {
-        what: in_memory_server.request(asked(origin, ticket=what)).job.job
+        what: in_memory_server.request(finetuning(origin, ticket=what)).job.job
         for what in ("succeeds", "is cancelled", "fails", "can go on")
     }
     in_memory_server.request(CancelJob(jobs["is cancelled"]))

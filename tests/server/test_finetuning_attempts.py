@@ -59,9 +59,9 @@ def refine(
 
 
 @pytest.fixture(scope="module")
-def undisturbed(origin: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def reference(origin: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The mesh of a refining that nothing happened to."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "refined"
+    folder = tmp_path_factory.mktemp("reference") / "refined"
     copy_initial_field(origin, folder)
     assert refine(model, folder, 1).ended.how == "succeeded"
     return (folder / MESH_FILE).read_bytes()
@@ -78,38 +78,38 @@ def test_finished_attempt_saves_its_field(origin: Path) -> None:
     ).stat().st_size
 
 
-def test_finetuning_starts_from_the_parent_field(folder: Path, model: Path, undisturbed: bytes) -> None:
+def test_finetuning_starts_from_the_parent_field(folder: Path, model: Path, reference: bytes) -> None:
     """The same as a run by hand from that field, to the last bit."""
     worker = refine(model, folder, 1)
     assert worker.steps() == [4, 5, 6] and worker.ended.how == "succeeded"
-    assert (folder / MESH_FILE).read_bytes() == undisturbed
-    made = decode_mesh(undisturbed)
+    assert (folder / MESH_FILE).read_bytes() == reference
+    made = decode_mesh(reference)
     assert (made.facts["prompt"], made.facts["finetuned_from"]) == (NEW, "a red mushroom")
-    asked = replace(job_order(model, folder, 1), prompt=NEW)
-    by_hand = TextTo3DPipeline(
-        job_of(asked), "cpu", None, lambda: False, initial_field=read_initial_field(folder / INITIAL_FIELD_FILE)
+    order = replace(job_order(model, folder, 1), prompt=NEW)
+    pipeline = TextTo3DPipeline(
+        job_of(order), "cpu", None, lambda: False, initial_field=read_initial_field(folder / INITIAL_FIELD_FILE)
     )
-    list(by_hand.events())
-    mesh, _ = by_hand.mesh()
+    list(pipeline.events())
+    mesh, _ = pipeline.mesh()
     assert (made.vertices == mesh.vertices).all() and (made.albedo == mesh.albedo).all()
 
 
-def test_paused_finetuning_resumes_to_the_same_mesh(folder: Path, model: Path, undisturbed: bytes) -> None:
+def test_paused_finetuning_resumes_to_the_same_mesh(folder: Path, model: Path, reference: bytes) -> None:
     worker = RecordingWorker()
     worker.stop_at = 4
     assert refine(model, folder, 1, worker).ended.how == "paused" and worker.steps() == [4]
-    asked = identify_model(job_of(replace(job_order(model, folder, 1), prompt=NEW)))
+    order = identify_model(job_of(replace(job_order(model, folder, 1), prompt=NEW)))
     assert (
         read_checkpoint(
-            folder / "checkpoints", replace(asked, initial_field=read_initial_field(folder / INITIAL_FIELD_FILE).digest)
+            folder / "checkpoints", replace(order, initial_field=read_initial_field(folder / INITIAL_FIELD_FILE).digest)
         ).state.step
         == 4
     )
     with pytest.raises(CheckpointError, match="another run"):
-        read_checkpoint(folder / "checkpoints", asked)
+        read_checkpoint(folder / "checkpoints", order)
     again = refine(model, folder, 2)
     assert again.steps() == [5, 6] and "anew" not in again.ended.message
-    assert (folder / MESH_FILE).read_bytes() == undisturbed
+    assert (folder / MESH_FILE).read_bytes() == reference
 
 
 @pytest.mark.parametrize("harm", ["gone", "flipped"])
@@ -178,24 +178,24 @@ def test_superseded_attempt_saves_no_field(model: Path, tmp_path: Path, monkeypa
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_real_worker_finetunes_a_deleted_parent(tmp_path: Path) -> None:
-    with running_fault_server(tmp_path, Policy()) as here:
-        first = here.submit(seed=1)
-        ended = here.ended(first)
+    with running_fault_server(tmp_path, Policy()) as fault_server:
+        first = fault_server.submit(seed=1)
+        ended = fault_server.ended(first)
         assert ended.state == "succeeded" and ended.has_field, ended
 
-        def asked(ticket: str, prompt: str, **changes: object) -> SubmitJob:
-            return SubmitJob(ticket, prompt, "", str(here.model), "draft", 1, here.settings, **changes)
+        def submit_finetuning(ticket: str, prompt: str, **changes: object) -> SubmitJob:
+            return SubmitJob(ticket, prompt, "", str(fault_server.model), "draft", 1, fault_server.settings, **changes)
 
-        replies = [here.request(asked(f"r{n}", NEW, parent_job=first)) for n in range(2)]
+        replies = [fault_server.request(submit_finetuning(f"r{n}", NEW, parent_job=first)) for n in range(2)]
         assert all(isinstance(reply, JobReply) for reply in replies), replies
         second, third = (reply.job.job for reply in replies)
-        here.wait_until(lambda: here.job(second).state == "running")
-        here.request(DeleteJob(first))
-        done = here.ended(second)
+        fault_server.wait_until(lambda: fault_server.job(second).state == "running")
+        fault_server.request(DeleteJob(first))
+        done = fault_server.ended(second)
         assert (done.state, done.parent_job, done.has_field, done.step) == ("succeeded", first, True, 12), done
-        assert here.attempts(second) == [(1, 6)], "it began in the middle"
-        here.ended(third)
-        folders = [here.server.store.job_folder(name) for name in (second, third)]
+        assert fault_server.attempts(second) == [(1, 6)], "it began in the middle"
+        fault_server.ended(third)
+        folders = [fault_server.server.store.job_folder(name) for name in (second, third)]
         assert (folders[0] / MESH_FILE).read_bytes() == (folders[1] / MESH_FILE).read_bytes(), (
             "the origin was gone when the other began"
         )

@@ -26,14 +26,14 @@ from dreamwright.backend.server.workers.worker_protocol import JobFinished, Prog
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.messages import CancelJob, JobList, JobReply, PauseJob, ResumeJob, ServerShutdown, Subscribe
 from tests.soak.graceful_stop import stop_and_resume
-from tests.soak.worker_processes import alive
+from tests.soak.worker_processes import is_process_running
 from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.scripted_worker_server import ScriptedServer, submit_message
 from tests.testing.server_process import server_process
 
 
 class Orders:
-    """What the hands of a in_memory_server were told to stop."""
+    """Which attempts the runner of an in-memory server was ordered to stop."""
 
     def __init__(self, in_memory_server: InMemoryServer) -> None:
         self.given: list[tuple[str, str]] = []
@@ -120,13 +120,13 @@ def run_in_steps(scripted_server: ScriptedServer, words: list[int], grace_s: flo
 
     thread = threading.Thread(target=live)
     thread.start()
-    begun = time.monotonic()
+    started = time.monotonic()
     try:
         whole = scripted_server.server.run(lambda: len(words), grace_s)
     finally:
         over.set()
         thread.join()
-    return whole, time.monotonic() - begun
+    return whole, time.monotonic() - started
 
 
 def anew(scripted_server: ScriptedServer) -> None:
@@ -170,22 +170,22 @@ def test_second_signal_ends_at_once(scripted_server: ScriptedServer) -> None:
 def test_two_hung_workers_share_one_grace_period(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped processes stand for workers in a kernel that does not return."""
     context = zmq.Context()
-    foreman = LocalRunner(context, ("cpu", "cuda:0"), tmp_path)
+    runner = LocalRunner(context, ("cpu", "cuda:0"), tmp_path)
     hung = [
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdin=subprocess.PIPE)
         for _ in range(2)
     ]
     waits: list[float] = []
-    for hand, process in zip(foreman._workers.values(), hung, strict=False):
-        hand.process = process
+    for worker, process in zip(runner._workers.values(), hung, strict=False):
+        worker.process = process
         os.kill(process.pid, signal.SIGSTOP)
         wait = process.wait
         monkeypatch.setattr(
             process, "wait", lambda timeout=None, wait=wait: (waits.append(timeout or 0.0), wait(timeout))[1]
         )
-    foreman.close(1.0)
+    runner.close(1.0)
     context.destroy(0)
-    assert not any(alive(process.pid) for process in hung)
+    assert not any(is_process_running(process.pid) for process in hung)
     # The second wait gets what is left of the first one's second; a busy machine only shortens it.
     assert sum(waits) <= 1.05, "what the two were waited for, together"
 
@@ -193,12 +193,12 @@ def test_two_hung_workers_share_one_grace_period(tmp_path: Path, monkeypatch: py
 def test_ctrl_c_reaches_only_the_server(tmp_path: Path) -> None:
     """A worker is in a session of its own, where the terminal's SIGINT does not go, nor SIGHUP when its server dies."""
     context = zmq.Context()
-    foreman = LocalRunner(context, ("cpu",), tmp_path)
+    runner = LocalRunner(context, ("cpu",), tmp_path)
     try:
-        foreman.idle_devices()
-        assert os.getsid(foreman._workers["cpu"].process.pid) != os.getsid(0)
+        runner.idle_devices()
+        assert os.getsid(runner._workers["cpu"].process.pid) != os.getsid(0)
     finally:
-        foreman.close(0.0)
+        runner.close(0.0)
         context.destroy(0)
 
 

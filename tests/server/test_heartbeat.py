@@ -34,7 +34,7 @@ def in_memory_server(tmp_path: Path) -> InMemoryServer:
     return InMemoryServer(tmp_path / "state", policy=POLICY)
 
 
-def begun(in_memory_server: InMemoryServer, step: int = 0) -> str:
+def started(in_memory_server: InMemoryServer, step: int = 0) -> str:
     name = in_memory_server.submit()
     in_memory_server.step()
     for done in range(1, step + 1):
@@ -58,7 +58,7 @@ def die(in_memory_server: InMemoryServer, name: str) -> None:
 def test_silence_beyond_the_hang_timeout_ends_the_worker(
     in_memory_server: InMemoryServer,
 ) -> None:
-    name = begun(in_memory_server, 3)
+    name = started(in_memory_server, 3)
     pass_time(in_memory_server, 60.0)
     assert not in_memory_server.runner.killed
     pass_time(in_memory_server, 1.5)
@@ -70,7 +70,7 @@ def test_silence_beyond_the_hang_timeout_ends_the_worker(
 
 
 def test_third_hang_fails_the_job(in_memory_server: InMemoryServer) -> None:
-    name = begun(in_memory_server)
+    name = started(in_memory_server)
     for _ in range(3):
         pass_time(in_memory_server, 60.0 * LONG_STAGE_FACTOR + 2.0)
         die(in_memory_server, name)
@@ -84,7 +84,7 @@ def test_third_hang_fails_the_job(in_memory_server: InMemoryServer) -> None:
 
 
 def test_loading_and_meshing_have_longer_timeouts(in_memory_server: InMemoryServer) -> None:
-    name = begun(in_memory_server)
+    name = started(in_memory_server)
     pass_time(in_memory_server, 60.0 * LONG_STAGE_FACTOR - 1.0)
     in_memory_server.report(StatusReport, name, "", "loading the model")
     pass_time(in_memory_server, 60.0 * LONG_STAGE_FACTOR - 1.0)
@@ -97,7 +97,7 @@ def test_loading_and_meshing_have_longer_timeouts(in_memory_server: InMemoryServ
 
 
 def test_slow_steps_extend_the_hang_timeout(in_memory_server: InMemoryServer) -> None:
-    name = begun(in_memory_server, 1)
+    name = started(in_memory_server, 1)
     for step in (2, 3):
         pass_time(in_memory_server, 40.0)
         in_memory_server.report(ProgressReport, name, step, 100, 40.0 * step, 1.0)
@@ -108,7 +108,7 @@ def test_slow_steps_extend_the_hang_timeout(in_memory_server: InMemoryServer) ->
 
 
 def test_server_stalls_do_not_count_as_silence(in_memory_server: InMemoryServer) -> None:
-    name = begun(in_memory_server, 3)
+    name = started(in_memory_server, 3)
     in_memory_server.step(10_000.0)  # stopped by SIGSTOP, say; whatever the worker said meanwhile has not been read yet
     in_memory_server.step(1.0)
     assert not in_memory_server.runner.killed
@@ -117,7 +117,7 @@ def test_server_stalls_do_not_count_as_silence(in_memory_server: InMemoryServer)
 
 
 def test_pending_reports_are_read_before_a_kill(in_memory_server: InMemoryServer) -> None:
-    name = begun(in_memory_server, 3)
+    name = started(in_memory_server, 3)
     pass_time(in_memory_server, 59.5)
     in_memory_server.now += 1.5
     in_memory_server.report(ProgressReport, name, 4, 100, 4.0, 1.0)
@@ -125,7 +125,7 @@ def test_pending_reports_are_read_before_a_kill(in_memory_server: InMemoryServer
 
 
 def test_result_reported_during_a_kill_is_kept(in_memory_server: InMemoryServer) -> None:
-    name = begun(in_memory_server, 3)
+    name = started(in_memory_server, 3)
     pass_time(in_memory_server, 62.0)
     assert name in in_memory_server.runner.killed
     in_memory_server.finish(name)
@@ -137,7 +137,7 @@ def test_result_reported_during_a_kill_is_kept(in_memory_server: InMemoryServer)
 def test_cancelled_job_is_killed_after_its_grace_period(
     step: int, stage: str, grace: float, in_memory_server: InMemoryServer
 ) -> None:
-    name = begun(in_memory_server, step)
+    name = started(in_memory_server, step)
     assert in_memory_server.request(CancelJob(name)).job.state == "cancelling"
     in_memory_server.step()
     for _ in range(int(grace)):
@@ -162,7 +162,7 @@ def test_cancelled_job_is_killed_after_its_grace_period(
 def test_meshing_of_a_cancelled_job_has_more_time(
     in_memory_server: InMemoryServer,
 ) -> None:
-    name = begun(in_memory_server, 3)
+    name = started(in_memory_server, 3)
     in_memory_server.request(CancelJob(name))
     pass_time(in_memory_server, 15.0)
     in_memory_server.runner.queued.append(StatusReport(name, "", "making the mesh", 1, "meshing"))
@@ -173,7 +173,7 @@ def test_meshing_of_a_cancelled_job_has_more_time(
 
 
 def test_hang_during_a_cancel_ends_as_cancelled(in_memory_server: InMemoryServer) -> None:
-    name = begun(in_memory_server, 3)
+    name = started(in_memory_server, 3)
     in_memory_server.request(CancelJob(name))
     die(in_memory_server, name)
     assert (
@@ -184,7 +184,7 @@ def test_hang_during_a_cancel_ends_as_cancelled(in_memory_server: InMemoryServer
 
 
 def test_full_disk_at_the_end_is_no_hang(in_memory_server: InMemoryServer) -> None:
-    name = begun(in_memory_server, 3)
+    name = started(in_memory_server, 3)
     in_memory_server.disk.full = True
     in_memory_server.runner.queued.append(JobFinished(name, "failed", "no luck", False, 1, "run-failed"))
     pass_time(in_memory_server, 1000.0)
@@ -202,9 +202,9 @@ def test_full_disk_at_the_end_is_no_hang(in_memory_server: InMemoryServer) -> No
 def test_sigkill_is_oom_only_when_the_kernel_count_grew(
     counts: tuple[int | None, int | None], in_memory_server: InMemoryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = iter(counts)
-    monkeypatch.setattr(attempt_tracker, "oom_kills", lambda: next(told, None))
-    name = begun(in_memory_server)
+    counted = iter(counts)
+    monkeypatch.setattr(attempt_tracker, "oom_kills", lambda: next(counted, None))
+    name = started(in_memory_server)
     die(in_memory_server, name)
     assert in_memory_server.job(name).cause == "killed"
 
@@ -232,9 +232,9 @@ def test_steady_workers_are_never_killed(hang_minutes: float, cancel_seconds: fl
     """Whatever the steps take: as long as none is ten times slower than the slowest before it, or the stated time."""
     policy, heartbeat, now = Policy(hang_minutes=hang_minutes, cancel_seconds=cancel_seconds), Heartbeat(0.0), 0.0
     heartbeat.record_step(now, 0, 100, 0.0)
-    for number, wanted in enumerate(steps, start=1):
-        took = min(wanted, hang_timeout_s("stepping", heartbeat.slowest_s, policy))
-        now += took
+    for number, duration in enumerate(steps, start=1):
+        elapsed = min(duration, hang_timeout_s("stepping", heartbeat.slowest_s, policy))
+        now += elapsed
         assert not heartbeat.is_hung(now - 1e-6, policy)
         heartbeat.record_step(now, number, 100, now)
     # Times of up to 20 x 10,000 s are float64: 2e5 x 1.1e-16 = 2e-11 for each of 20 sums.
@@ -246,10 +246,10 @@ def test_steady_workers_are_never_killed(hang_minutes: float, cancel_seconds: fl
 
 
 def _sums(steps: list[float], policy: Policy) -> list[float]:
-    """When each step was told of, as above, by hand."""
-    slowest, now, told = 0.0, 0.0, []
-    for wanted in steps:
-        took = min(wanted, max(60 * policy.hang_minutes, 10 * slowest))
-        now, slowest = now + took, max(slowest, took)
-        told.append(now)
-    return told
+    """When each step was reported, as above, computed independently."""
+    slowest, now, reports = 0.0, 0.0, []
+    for duration in steps:
+        elapsed = min(duration, max(60 * policy.hang_minutes, 10 * slowest))
+        now, slowest = now + elapsed, max(slowest, elapsed)
+        reports.append(now)
+    return reports

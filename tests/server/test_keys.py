@@ -109,7 +109,7 @@ def test_connection_strings_survive_pasting(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         (
             lambda text: text.replace("/v1/", "/v2/"),
@@ -125,8 +125,8 @@ def test_connection_strings_survive_pasting(address: str) -> None:
         (lambda text: "tcp://host:47630", "copy the whole line"),
     ],
 )
-def test_invalid_connection_strings_are_explained(change: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_connection_strings_are_explained(change: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         parse_connection_string(change(str(ConnectionString("tcp://host:47630", KEY))))
 
 
@@ -234,22 +234,24 @@ def test_server_key_cannot_be_allowed_as_a_user(keys: KeyFolder) -> None:
 
 
 def test_authorized_keys_follow_the_file(keys: KeyFolder) -> None:
-    guests, key = AuthorizedKeys(keys), format_key(KEY)
-    assert guests.user_of(key) is None and not guests.is_admin("anna")
+    authorized, key = AuthorizedKeys(keys), format_key(KEY)
+    assert authorized.user_of(key) is None and not authorized.is_admin("anna")
     keys.allow("anna", key, True)
-    assert guests.user_of(key).name == "anna" and guests.is_admin("anna") and len(guests) == 1
+    assert authorized.user_of(key).name == "anna" and authorized.is_admin("anna") and len(authorized) == 1
     keys.allow("anna", key, False)
-    assert not guests.is_admin("anna")
-    told = json.loads(keys.users_path.read_text())
+    assert not authorized.is_admin("anna")
+    content = json.loads(keys.users_path.read_text())
     for change in ({"admin": "yes"}, {"keys": [key, "x"]}, {"keys": key}, {"keys": [key.upper()]}):
-        write_private(keys.users_path, {**told, "users": {"anna": {**told["users"]["anna"], **change}}})
-        assert guests.user_of(key) is None, change
-    write_private(keys.users_path, {**told, "users": {"anna": told["users"]["anna"], "bert": told["users"]["anna"]}})
-    assert guests.user_of(key) is None, "a key of two names is nobody's"
-    write_private(keys.users_path, told)
-    assert guests.user_of(key).name == "anna"
+        write_private(keys.users_path, {**content, "users": {"anna": {**content["users"]["anna"], **change}}})
+        assert authorized.user_of(key) is None, change
+    write_private(
+        keys.users_path, {**content, "users": {"anna": content["users"]["anna"], "bert": content["users"]["anna"]}}
+    )
+    assert authorized.user_of(key) is None, "a key with two names belongs to no user"
+    write_private(keys.users_path, content)
+    assert authorized.user_of(key).name == "anna"
     keys.revoke("anna")
-    assert guests.user_of(key) is None
+    assert authorized.user_of(key) is None
 
 
 def test_concurrent_key_commands_keep_every_change(keys: KeyFolder) -> None:

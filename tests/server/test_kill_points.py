@@ -44,19 +44,19 @@ def test_kills_lose_no_job_and_change_no_mesh(tmp_path: Path) -> None:
 
 
 def test_stuck_worker_ends_with_its_server() -> None:
-    told = b'{"address": "tcp://127.0.0.1:1", "secret": "s", "device": "cpu"}\n'
+    settings = b'{"address": "tcp://127.0.0.1:1", "secret": "s", "device": "cpu"}\n'
     worker = subprocess.Popen([sys.executable, "-c", STUCK], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
-        worker.stdin.write(told)
+        worker.stdin.write(settings)
         worker.stdin.flush()
         assert worker.stdout.readline() == b"stuck\n"
         assert worker.pid in children(os.getpid())
-        begun = time.monotonic()
+        started = time.monotonic()
         worker.stdin.close()  # what the kernel does when the server dies, however it dies
         assert worker.wait(ORPHAN_GRACE_S + 60.0) == 3
         # A lower bound, which a busy machine cannot miss. The half second is for a grace period measured by another
         # clock.
-        assert time.monotonic() - begun >= ORPHAN_GRACE_S - 0.5, "it had its grace"
+        assert time.monotonic() - started >= ORPHAN_GRACE_S - 0.5, "it had its grace"
     finally:
         worker.kill()
         worker.wait()

@@ -38,30 +38,30 @@ def runner(tmp_path: Path, clock: Clock) -> Iterator[LocalRunner]:
 
 
 def starts(runner: LocalRunner, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    begun: list[str] = []
+    started: list[str] = []
     start = runner._start
-    monkeypatch.setattr(runner, "_start", lambda hand: (begun.append(hand.device), start(hand)))
-    return begun
+    monkeypatch.setattr(runner, "_start", lambda worker: (started.append(worker.device), start(worker)))
+    return started
 
 
 def test_workers_that_die_at_once_are_restarted_with_backoff(
     runner: LocalRunner, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
-    begun = starts(runner, monkeypatch)
-    rests = []
+    started = starts(runner, monkeypatch)
+    delays = []
     for _ in range(8):
-        count, before = len(begun), clock.now
+        count, before = len(started), clock.now
         runner.idle_devices()
-        while len(begun) == count:
+        while len(started) == count:
             clock.now += 0.5
             runner.idle_devices()
-        rests.append(clock.now - before)
+        delays.append(clock.now - before)
         end = time.monotonic() + 60  # reached only on failure
         while not any(isinstance(report, WorkerExited) for report in runner.reports()):
             assert time.monotonic() < end
             time.sleep(0.002)
-    assert rests == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, LONGEST_BACKOFF_S]
+    assert delays == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, LONGEST_BACKOFF_S]
 
 
 def test_worker_that_cannot_start_leaves_the_server_running(
@@ -69,13 +69,13 @@ def test_worker_that_cannot_start_leaves_the_server_running(
 ) -> None:
     """Its log cannot be opened, as on a full disk; a file in the way of the folder stands for it."""
     (tmp_path / "logs").write_text("in the way")
-    begun = starts(runner, monkeypatch)
+    started = starts(runner, monkeypatch)
     for _ in range(5):
         assert runner.idle_devices() == [] and list(runner.reports()) == []
-    assert begun == ["cpu"]
+    assert started == ["cpu"]
     clock.now += 1.0
     runner.idle_devices()
-    assert begun == ["cpu", "cpu"]
+    assert started == ["cpu", "cpu"]
 
 
 POLICY = Policy(hang_minutes=1.0)

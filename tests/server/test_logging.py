@@ -54,8 +54,8 @@ def as_text(entry: dict[str, Any]) -> str:
 
 
 def test_json_line_has_time_event_and_fields() -> None:
-    told = json.loads(line("json", logging.INFO, "job submitted", job="j1", attempt=2))
-    assert told == {
+    record = json.loads(line("json", logging.INFO, "job submitted", job="j1", attempt=2))
+    assert record == {
         "time": "2023-11-14T22:13:20.250Z",
         "level": "warning",
         "logger": "room",
@@ -198,8 +198,8 @@ def test_real_server_and_workers_log_no_prompt_and_no_secret(tmp_path: Path) -> 
         ):
             assert secret not in text, name
     assert {"time", "level", "logger", "event"} <= set.intersection(*(set(entry) for entry in entries["output"]))
-    died = next(entry for entry in entries["output"] if entry["event"] == "worker exited")
-    assert (died["job"], died["user"], died["attempt"], died["device"], died["status"]) == (
+    exited = next(entry for entry in entries["output"] if entry["event"] == "worker exited")
+    assert (exited["job"], exited["user"], exited["attempt"], exited["device"], exited["status"]) == (
         first.job.job,
         "anna",
         1,

@@ -63,9 +63,9 @@ def test_pieces_in_any_order_leave_a_prefix_of_the_file(
     for place, size in order:
         offset = min(place * 900, len(data) - 1)
         piece = data[offset : min(offset + size, len(data) - 1)]
-        told = uploads.receive("ada", UploadChunk(sha256(data), len(data), offset, piece)).offset
+        offered = uploads.receive("ada", UploadChunk(sha256(data), len(data), offset, piece)).offset
         have = max(have, offset + len(piece)) if offset <= have else have
-        assert told == have
+        assert offered == have
     [kept] = list(uploads._folder.rglob("*.part")) or [None]
     assert (kept.read_bytes() if kept else b"") == data[:have]
 
@@ -159,10 +159,10 @@ def test_largest_mesh_is_checked_quickly(in_memory_server: InMemoryServer) -> No
     *before, last = pieces(data)
     for piece in before:
         in_memory_server.request(piece)
-    begun = time.process_time()
+    started = time.process_time()
     assert in_memory_server.request(last) == UploadProgress(len(data))
     print(
-        f"the last piece of the largest mesh, {len(data)} bytes, took {time.process_time() - begun:.3f} s of the server"
+        f"last chunk of the largest mesh, {len(data)} bytes, took {time.process_time() - started:.3f} s of the server"
     )
 
 
@@ -253,7 +253,7 @@ def test_uploads_of_other_users_are_unknown(
         == "not-ready"
     ), "nor an admin's"
     assert in_memory_server.request(UploadChunk(MESH, len(BALL), 0, b""), "bert") == UploadProgress(0), (
-        "not even whether it is there is told"
+        "the answer does not reveal whether it exists"
     )
     assert not in_memory_server.store.records and not (in_memory_server.folder / "jobs").exists()
 
@@ -262,9 +262,9 @@ def test_each_user_of_an_encrypted_server_uploads_their_own(encrypted_server: En
     anna, bert = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("bert")
     for piece in pieces(BALL):
         assert encrypted_server.request(anna, piece).offset > 0
-    for guest, ready in ((bert, False), (anna, True)):
+    for client, ready in ((bert, False), (anna, True)):
         reply = encrypted_server.request(
-            guest, SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)
+            client, SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH)
         )
         assert (
             (reply.code == "not-ready") is not ready

@@ -39,9 +39,9 @@ def test_every_message_field_enforces_and_names_its_bounds() -> None:
 
 def test_every_setting_enforces_and_names_its_bounds(tmp_path: Path) -> None:
     in_memory_server = InMemoryServer(tmp_path / "state")
-    dice = random.Random(1)
+    rng = random.Random(1)
     cases = list(field_bounds.setting_cases())
-    drawn = [case for case in cases if not case[3]] + dice.sample(
+    drawn = [case for case in cases if not case[3]] + rng.sample(
         [case for case in cases if case[3]], 40
     )  # what is taken is written to disk, which takes its time
     faults = [
@@ -59,12 +59,12 @@ def test_refine_settings_need_a_mesh_and_have_bounds(
     assert field_bounds.submit_result(in_memory_server, settings={"refine.strength": 0.25}).startswith(
         "bad-input: refine.strength means nothing to dreamfusion"
     )
-    told = {
+    bounds = {
         bound.name: (bound.low, bound.high)
         for bound in in_memory_server.request(GetCapabilities()).setting_bounds
         if bound.name.startswith("refine.")
     }
-    assert told["refine.strength"] == (0, 1) and len(told) == 11
+    assert bounds["refine.strength"] == (0, 1) and len(bounds) == 11
 
 
 def test_path_traversal_names_are_refused(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_path_traversal_names_are_refused(tmp_path: Path) -> None:
 
 
 def test_only_local_users_and_admins_may_name_model_folders(tmp_path: Path) -> None:
-    """And a guest is told the same whether it is there or not."""
+    """The answer is the same whether the folder exists or not."""
     in_memory_server = InMemoryServer(tmp_path / "state")
     (tmp_path / "there").mkdir()
     there, absent = (

@@ -44,14 +44,14 @@ def deep(depth: int) -> bytes:
     return head + nested(depth) + tail
 
 
-def told(scripted_server: ScriptedServer, data: bytes) -> list[tuple[int, Any]]:
-    """What the door says to bytes."""
-    said: list[bytes] = []
+def replies_to(scripted_server: ScriptedServer, data: bytes) -> list[tuple[int, Any]]:
+    """The replies of the server to these bytes."""
+    sent: list[bytes] = []
     router = scripted_server.server.router
-    sending, router.send = router.send, lambda route, data: said.append(data) is None
+    send, router.send = router.send, lambda route, data: sent.append(data) is None
     scripted_server.server._answer(Request(b"\0abcd", zmq.Frame(data), 1))
-    router.send = sending
-    return [unpack(data, limits.REPLY_BYTES) for data in said]
+    router.send = send
+    return [unpack(data, limits.REPLY_BYTES) for data in sent]
 
 
 # Each of them once got no answer, the wrong one, or ended the server.
@@ -81,20 +81,20 @@ CORPUS = {
 @pytest.mark.parametrize("name", CORPUS)
 def test_known_bad_messages_are_refused_with_the_request_number(scripted_server: ScriptedServer, name: str) -> None:
     data, number, code = CORPUS[name]
-    [(answered, refusal)] = told(scripted_server, data)
+    [(answered, refusal)] = replies_to(scripted_server, data)
     assert (answered, refusal.code) == (number, code) and refusal.message.isprintable() and len(refusal.message) < 1500
 
 
-def refuse(*asked: Any) -> Any:
+def refuse(*_: Any) -> Any:
     raise RequestError("no-such-job", "a\0b")
 
 
-@pytest.mark.parametrize("answer", [lambda *asked: Refusal("internal", "a\0b"), refuse], ids=["reply", "refusal"])
+@pytest.mark.parametrize("answer", [lambda *_: Refusal("internal", "a\0b"), refuse], ids=["reply", "refusal"])
 def test_invalid_answers_become_internal_errors(
     scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, answer: Any
 ) -> None:
     monkeypatch.setattr(scripted_server.server.service, "answer", answer)
-    [(number, refusal)] = told(scripted_server, pack(ListJobs(), 7))
+    [(number, refusal)] = replies_to(scripted_server, pack(ListJobs(), 7))
     assert number == 7 and refusal.code == "internal" and "see its log" in refusal.message
     monkeypatch.undo()
     assert isinstance(scripted_server.request(ListJobs()), JobList)
@@ -119,23 +119,23 @@ def test_mutated_messages_over_an_encrypted_connection(
     encrypted_server: EncryptedServer,
 ) -> None:
     anna, mallory = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("mallory")
-    own = raw_client(encrypted_server, mallory.pair)
-    source, answered, asked_for = MessageMutations(random.Random(3)), 0, 0
+    connection = raw_client(encrypted_server, mallory.pair)
+    source, answered, expected = MessageMutations(random.Random(3)), 0, 0
     for _ in range(20):
         for _ in range(10):
             data = source.draw()[1]
-            own.send(data)
-            asked_for += b"\xa4Seen" not in data
+            connection.send(data)
+            expected += b"\xa4Seen" not in data
         encrypted_server.run_for(0.01)
-        while own.poll(0):
-            answered += unpack(own.recv(), limits.REPLY_BYTES)[0] >= 0
+        while connection.poll(0):
+            answered += unpack(connection.recv(), limits.REPLY_BYTES)[0] >= 0
         assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
-    encrypted_server.wait_until(lambda: bool(own.poll(0)) or answered >= asked_for)
-    while own.poll(50):
-        answered += unpack(own.recv(), limits.REPLY_BYTES)[0] >= 0
+    encrypted_server.wait_until(lambda: bool(connection.poll(0)) or answered >= expected)
+    while connection.poll(50):
+        answered += unpack(connection.recv(), limits.REPLY_BYTES)[0] >= 0
         encrypted_server.step()
-    own.close(0)
-    assert answered >= asked_for
+    connection.close(0)
+    assert answered >= expected
 
 
 def test_client_survives_every_mutated_answer() -> None:

@@ -22,20 +22,20 @@ from tests.testing.encrypted_server import EncryptedServer, raw_client
 from tests.testing.fake_server import FakeServer
 
 
-def said_to(encrypted_server: EncryptedServer, own: zmq.Socket, *frames: bytes, seconds: float = 1.0) -> Any:
+def reply_to(encrypted_server: EncryptedServer, connection: zmq.Socket, *frames: bytes, seconds: float = 1.0) -> Any:
     """(number, answer) to a message of these frames; None for none.
 
     The default waits for silence, where a busy machine can only miss an answer; an answer is waited for 10 s.
     """
-    own.send_multipart(list(frames))
+    connection.send_multipart(list(frames))
     end = time.monotonic() + seconds
-    while not own.poll(0) and time.monotonic() < end:
+    while not connection.poll(0) and time.monotonic() < end:
         encrypted_server.step()
-    return unpack(own.recv(), limits.REPLY_BYTES) if own.poll(0) else None
+    return unpack(connection.recv(), limits.REPLY_BYTES) if connection.poll(0) else None
 
 
-RIGHT = pack(ListJobs(), 7)
-OURS = limits.PROTOCOL_VERSION
+VALID = pack(ListJobs(), 7)
+VERSION = limits.PROTOCOL_VERSION
 UNKNOWN = msgpack.packb({"version": limits.PROTOCOL_VERSION, "id": 7, "type": "Explode", "body": {}})
 
 
@@ -49,18 +49,18 @@ def of_version(version: Any) -> bytes:
         ((b"x" * (limits.REQUEST_BYTES + 1),), 0, "bad-message", ("65537", "allowed are 65536")),
         ((b"",), 0, "bad-message", ("msgpack",)),
         ((UNKNOWN,), 7, "bad-message", ("'Explode'", "known are Hello")),
-        ((RIGHT,) * 2, 0, "bad-message", ("2 frames", "allowed is one")),
-        ((RIGHT,) * 600, 0, "bad-message", ("600 frames", "allowed is one")),
+        ((VALID,) * 2, 0, "bad-message", ("2 frames", "allowed is one")),
+        ((VALID,) * 600, 0, "bad-message", ("600 frames", "allowed is one")),
         ((b"",) * 600, 0, "bad-message", ("600 frames",)),
-        ((b"", RIGHT), 0, "bad-message", ("2 frames",)),
-        ((of_version(1),), 7, "version", (f"speaks protocol version 1, this one {OURS}", "update the older")),
+        ((b"", VALID), 0, "bad-message", ("2 frames",)),
+        ((of_version(1),), 7, "version", (f"speaks protocol version 1, this one {VERSION}", "update the older")),
         (
-            (of_version(OURS + 1),),
+            (of_version(VERSION + 1),),
             7,
             "version",
-            (f"speaks protocol version {OURS + 1}, this one {OURS}", "update the older"),
+            (f"speaks protocol version {VERSION + 1}, this one {VERSION}", "update the older"),
         ),
-        ((of_version(2**64 - 1),), 7, "version", (f"version 18446744073709551615, this one {OURS}",)),
+        ((of_version(2**64 - 1),), 7, "version", (f"version 18446744073709551615, this one {VERSION}",)),
     ],
     ids=[
         "a byte too many",
@@ -78,37 +78,37 @@ def of_version(version: Any) -> bytes:
 def test_malformed_message_is_refused_and_the_connection_stays(
     encrypted_server: EncryptedServer, frames: tuple[bytes, ...], number: int, code: str, words: tuple[str, ...]
 ) -> None:
-    own = raw_client(encrypted_server, encrypted_server.authorized_client("anna").pair)
+    connection = raw_client(encrypted_server, encrypted_server.authorized_client("anna").pair)
     try:
-        answered, refusal = said_to(encrypted_server, own, *frames, seconds=10.0)
+        answered, refusal = reply_to(encrypted_server, connection, *frames, seconds=10.0)
         assert (answered, refusal.code) == (number, code)
         for word in words:
             assert word in refusal.message
-        assert isinstance(said_to(encrypted_server, own, RIGHT, seconds=10.0)[1], JobList)
+        assert isinstance(reply_to(encrypted_server, connection, VALID, seconds=10.0)[1], JobList)
     finally:
-        own.close(0)
+        connection.close(0)
 
 
 def test_huge_frame_ends_its_connection(
     encrypted_server: EncryptedServer,
 ) -> None:
     anna = encrypted_server.authorized_client("anna")
-    own = raw_client(encrypted_server, anna.pair)
-    watch = own.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    connection = raw_client(encrypted_server, anna.pair)
+    watch = connection.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     try:
-        assert said_to(encrypted_server, own, b"x" * 10**6) is None
+        assert reply_to(encrypted_server, connection, b"x" * 10**6) is None
         encrypted_server.wait_until(lambda: bool(watch.poll(0)))
-        assert isinstance(said_to(encrypted_server, own, RIGHT, seconds=10.0)[1], JobList), (
+        assert isinstance(reply_to(encrypted_server, connection, VALID, seconds=10.0)[1], JobList), (
             "ZeroMQ connects anew by itself"
         )
         assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
     finally:
-        own.disable_monitor()
+        connection.disable_monitor()
         watch.close(0)
-        own.close(0)
+        connection.close(0)
 
 
-@pytest.mark.parametrize(("version", "older"), [(1, "server"), (OURS + 1, "add-on"), ("\0new", "add-on")])
+@pytest.mark.parametrize(("version", "older"), [(1, "server"), (VERSION + 1, "add-on"), ("\0new", "add-on")])
 def test_version_mismatch_names_the_side_to_update(version: Any, older: str) -> None:
     from dreamwright.shared.client import Client
 
@@ -126,7 +126,7 @@ def test_version_mismatch_names_the_side_to_update(version: Any, older: str) -> 
             and f"update the {older}" in client.reason
             and client.reason.isprintable()
         )
-        assert f"the add-on {OURS}" in client.reason and (str(version) in client.reason or "new" in client.reason)
+        assert f"the add-on {VERSION}" in client.reason and (str(version) in client.reason or "new" in client.reason)
     finally:
         client.close()
         server.close()
@@ -226,17 +226,17 @@ def test_message_of_too_many_frames_ends_its_connection(
     )  # at every step: a fast machine could receive the message whole before the first check
     anna, mallory = encrypted_server.authorized_client("anna"), encrypted_server.authorized_client("mallory")
     encrypted_server.server.limiter._one_bytes = 200_000
-    own = raw_client(encrypted_server, mallory.pair)
-    watch = own.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    connection = raw_client(encrypted_server, mallory.pair)
+    watch = connection.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     try:
-        assert isinstance(said_to(encrypted_server, own, RIGHT, seconds=10.0)[1], JobList)
-        own.send_multipart([bytes(60_000)] * 2000, copy=False)
+        assert isinstance(reply_to(encrypted_server, connection, VALID, seconds=10.0)[1], JobList)
+        connection.send_multipart([bytes(60_000)] * 2000, copy=False)
         encrypted_server.wait_until(lambda: bool(watch.poll(0)))
         assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
         for _ in range(8):  # an honest one may ask a lot
             assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
         assert anna.state is ConnectionState.ONLINE
     finally:
-        own.disable_monitor()
+        connection.disable_monitor()
         watch.close(0)
-        own.close(0)
+        connection.close(0)

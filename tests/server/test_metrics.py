@@ -45,22 +45,22 @@ def scraped(url: str) -> str:
 
 
 def shown(in_memory_server: InMemoryServer) -> str:
-    registry, shelf = CollectorRegistry(), MetricsCollector()
-    registry.register(shelf)
-    shelf.snapshot = in_memory_server.service.metrics()
+    registry, collector = CollectorRegistry(), MetricsCollector()
+    registry.register(collector)
+    collector.snapshot = in_memory_server.service.metrics()
     return generate_latest(registry).decode()
 
 
 @given(st.lists(st.floats(0, 100), max_size=40), st.sets(st.floats(0.01, 99), min_size=1, max_size=6))
 @settings(max_examples=100, deadline=None)
 def test_histogram_counts_by_upper_bound(values: list[float], bounds: set[float]) -> None:
-    spread = Histogram(tuple(sorted(bounds)))
+    histogram = Histogram(tuple(sorted(bounds)))
     for value in values:
-        spread.add(value)
+        histogram.add(value)
     limits = [*sorted(bounds), float("inf")]
-    by_hand = Counter(min(limit for limit in limits if value <= limit) for value in values)
-    assert spread.counts == [by_hand[limit] for limit in limits]
-    assert spread.total == pytest.approx(sum(values))
+    expected = Counter(min(limit for limit in limits if value <= limit) for value in values)
+    assert histogram.counts == [expected[limit] for limit in limits]
+    assert histogram.total == pytest.approx(sum(values))
 
 
 def test_metrics_match_the_jobs(in_memory_server: InMemoryServer) -> None:
@@ -151,10 +151,10 @@ def test_metrics_beyond_loopback_warn(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_metrics_port_in_use_is_reported() -> None:
     with (
-        socket.create_server(("127.0.0.1", 0)) as taken,
+        socket.create_server(("127.0.0.1", 0)) as occupied,
         pytest.raises(ConfigError, match="choose another with --metrics"),
     ):
-        Exporter(f"127.0.0.1:{taken.getsockname()[1]}")
+        Exporter(f"127.0.0.1:{occupied.getsockname()[1]}")
 
 
 @pytest.fixture(scope="module")

@@ -60,9 +60,9 @@ def machines() -> Iterator[RayTestCluster]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def reference(model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The mesh of an uninterrupted run in this process."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+    folder = tmp_path_factory.mktemp("reference")
     raise_fence(folder, 1)
     reports: list[Report] = []
     JobExecutor(job_order(model, folder, "job", 1, "cpu"), "cpu", reports.append, lambda: "").run()
@@ -88,7 +88,7 @@ def cluster_runner(tmp_path: Path, machines: RayTestCluster) -> Iterator[Cluster
 
 
 def test_job_of_a_lost_node_resumes_elsewhere_with_the_same_mesh(
-    cluster_server: ClusterServer, machines: RayTestCluster, undisturbed: bytes
+    cluster_server: ClusterServer, machines: RayTestCluster, reference: bytes
 ) -> None:
     """And the third waits in the server's own queue, where it can be cancelled; the second is cancelled within a
     step.
@@ -99,10 +99,10 @@ def test_job_of_a_lost_node_resumes_elsewhere_with_the_same_mesh(
     print(f"third step of both {time.monotonic() - submitted:.1f} s after their submission")
     assert {cluster_server.job(first).device, cluster_server.job(second).device} == {"left/0", "right/0"}
     assert cluster_server.job(third).state == "queued" and cluster_server.job(third).attempt == 0
-    begun = time.monotonic()
+    started = time.monotonic()
     machines.kill(cluster_server.job(first).device.partition("/")[0])
     cluster_server.wait_until(lambda: cluster_server.job(first).state == "queued")
-    noticed = time.monotonic() - begun
+    noticed = time.monotonic() - started
     assert "was lost; it continues from its checkpoint" in cluster_server.job(first).message
     assert (
         cluster_server.runner.devices == (cluster_server.job(second).device,)
@@ -128,7 +128,7 @@ def test_job_of_a_lost_node_resumes_elsewhere_with_the_same_mesh(
     )
     print(f"node lost at step {before}; further than that {time.monotonic() - free:.1f} s after another GPU was free")
     cluster_server.wait_until(lambda: cluster_server.job(first).state == "succeeded")
-    assert cluster_server.mesh(first) == undisturbed
+    assert cluster_server.mesh(first) == reference
 
 
 def test_job_outlives_server_and_bridge(cluster_server: ClusterServer) -> None:
@@ -263,9 +263,9 @@ def test_runner_outlives_the_head_node(
     while not actor_processes():
         assert time.monotonic() < end
         cluster_runner.runner.socket.poll(50)
-    begun = time.monotonic()
+    started = time.monotonic()
     machines.kill_head()
     died = cluster_runner.wait_until(lambda report: isinstance(report, WorkerExited))
-    print(f"the loss of the head and of all nodes was reported {time.monotonic() - begun:.1f} s after it")
+    print(f"the loss of the head and of all nodes was reported {time.monotonic() - started:.1f} s after it")
     assert (died.job, died.attempt) == ("job", 1)
     cluster_runner.wait_until(lambda report: cluster_runner.runner.idle_devices() == ["left/0"])

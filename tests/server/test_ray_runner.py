@@ -35,7 +35,7 @@ from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.ray_jobs import job_order
 
 
-def told(box: Mailbox, after: int = 0) -> tuple[int, list[Any]]:
+def reports_after(box: Mailbox, after: int = 0) -> tuple[int, list[Any]]:
     number, reports = box.after(after, 0.0)
     return number, [unpack_order(NO_SECRET, data) for data in reports]
 
@@ -53,7 +53,7 @@ def test_actor_keeps_the_newest_report_of_each_kind() -> None:
         box.put(report)
     ended = JobFinished("job", "succeeded", "", True, 1)
     box.put(ended)
-    _, reports = told(box)
+    _, reports = reports_after(box)
     assert reports == [
         ProgressReport("job", 999, 1000, 1.0, 1.0, 1),
         PreviewReport(PreviewFrame("job", 999, 2, 1, b"picture"), 1),
@@ -61,14 +61,14 @@ def test_actor_keeps_the_newest_report_of_each_kind() -> None:
         StatusReport("job", "", "making the mesh", 1),
         ended,
     ]
-    assert told(box)[1] == reports, "another server that asks from the start is told again"
+    assert reports_after(box)[1] == reports, "another server that reads from the start receives the same reports"
 
 
 def test_each_report_is_delivered_once() -> None:
     box = Mailbox()
     box.put(StatusReport("job", "", "first", 1))
-    number, reports = told(box)
-    assert len(reports) == 1 and told(box, number) == (number, [])
+    number, reports = reports_after(box)
+    assert len(reports) == 1 and reports_after(box, number) == (number, [])
     later = threading.Timer(0.1, lambda: box.put(StatusReport("job", "", "second", 1)))
     later.start()
     number, reports = box.after(number, 60.0)
@@ -76,9 +76,9 @@ def test_each_report_is_delivered_once() -> None:
     assert [unpack_order(NO_SECRET, data).message for data in reports] == ["second"]
 
 
-def node(name: str, gpus: float, alive: bool = True, key: str = "") -> dict[str, Any]:
+def node(name: str, gpus: float, is_alive: bool = True, key: str = "") -> dict[str, Any]:
     return {
-        "Alive": alive,
+        "Alive": is_alive,
         "NodeName": name,
         "NodeID": key or name * 8,
         "Resources": {"GPU": gpus} if gpus else {"CPU": 1.0},
@@ -86,11 +86,11 @@ def node(name: str, gpus: float, alive: bool = True, key: str = "") -> dict[str,
 
 
 def test_each_gpu_of_each_node_is_a_device() -> None:
-    nodes = [node("b", 2.0), node("a", 1.0), node("head", 0), node("gone", 4.0, alive=False)]
+    nodes = [node("b", 2.0), node("a", 1.0), node("head", 0), node("gone", 4.0, is_alive=False)]
     assert gpu_devices(nodes) == {"a/0": "aaaaaaaa", "b/0": "bbbbbbbb", "b/1": "bbbbbbbb"}
     assert list(gpu_devices([node("a", 1.0, key="new" * 8)])) == ["a/0"]
-    twins = gpu_devices([node("a", 1.0, key="1" * 56), node("a", 1.0, key="2" * 56)])
-    assert twins == {"a#11111111/0": "1" * 56, "a#22222222/0": "2" * 56}
+    same_name = gpu_devices([node("a", 1.0, key="1" * 56), node("a", 1.0, key="2" * 56)])
+    assert same_name == {"a#11111111/0": "1" * 56, "a#22222222/0": "2" * 56}
 
 
 @given(some.from_regex("[0-9a-f]{16}", fullmatch=True), some.integers(1, 2**40), some.text("a /#7é", min_size=1))
@@ -197,16 +197,16 @@ def test_surviving_attempts_are_reattached_and_others_queued(
 ) -> None:
     in_memory_server.runner.devices = in_memory_server.devices = ("a", "b", "c")
     in_memory_server.runner.free = ["a", "b", "c"]
-    lives, dead, stopping = (in_memory_server.submit() for _ in range(3))
+    surviving, dead, stopping = (in_memory_server.submit() for _ in range(3))
     in_memory_server.step()
     in_memory_server.store.transition(stopping, JobState.CANCELLING)
-    in_memory_server.living = {lives: 1, stopping: 1, dead: 7}
+    in_memory_server.living = {surviving: 1, stopping: 1, dead: 7}
     in_memory_server.kill()
     in_memory_server.open()
     assert (
-        in_memory_server.job(lives).state,
-        in_memory_server.job(lives).attempt,
-        in_memory_server.job(lives).device,
+        in_memory_server.job(surviving).state,
+        in_memory_server.job(surviving).attempt,
+        in_memory_server.job(surviving).device,
     ) == ("running", 1, "a")
     assert in_memory_server.job(dead).state == "queued"
     assert in_memory_server.job(stopping).state == "cancelling" and in_memory_server.runner.stopped == [
@@ -214,11 +214,11 @@ def test_surviving_attempts_are_reattached_and_others_queued(
     ]
     in_memory_server.runner.free = []
     in_memory_server.runner.queued = [
-        ProgressReport(lives, 7, 10, 1.0, 1.0, 1),
+        ProgressReport(surviving, 7, 10, 1.0, 1.0, 1),
         JobFinished(stopping, "cancelled", "", False, 1),
     ]
     in_memory_server.step()
-    assert in_memory_server.job(lives).step == 7 and in_memory_server.job(stopping).state == "cancelled"
+    assert in_memory_server.job(surviving).step == 7 and in_memory_server.job(stopping).state == "cancelled"
 
 
 def test_death_of_an_earlier_attempt_is_ignored(in_memory_server: InMemoryServer) -> None:

@@ -14,34 +14,30 @@ import zmq
 
 from dreamwright.backend.server.workers.worker_protocol import PreviewReport, ProgressReport
 from dreamwright.shared.connection_state import ConnectionState
-from dreamwright.shared.messages import JobChanged, JobList, JobReply, JobSummary, PreviewFrame
+from dreamwright.shared.messages import JobReply, JobSummary, PreviewFrame
 from tests.soak.flaky_tcp_proxy import FlakyTcpProxy
 from tests.soak.reconnects import soak
 from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.fake_props import preview_bytes
+from tests.testing.job_events import jobs_in
 from tests.testing.scripted_worker_server import submit_message
 
 
-def told_of(events: list[Any]) -> list[JobSummary]:
-    """Every state of a job that was handed out, by an event or in a list."""
-    lists = [
-        event.jobs if isinstance(event, JobList) else (event.job,)
-        for event in events
-        if isinstance(event, (JobList, JobChanged))
-    ]
-    return [job for jobs in lists for job in jobs]
+def jobs_of(events: list[Any]) -> list[JobSummary]:
+    """Every state of a job that the client received, in an event or in a list."""
+    return [job for event in events for job in jobs_in(event)]
 
 
 @pytest.fixture
-def cable(encrypted_server: EncryptedServer) -> Iterator[FlakyTcpProxy]:
-    cable = FlakyTcpProxy(encrypted_server.server.address)
-    yield cable
-    cable.close()
+def proxy(encrypted_server: EncryptedServer) -> Iterator[FlakyTcpProxy]:
+    proxy = FlakyTcpProxy(encrypted_server.server.address)
+    yield proxy
+    proxy.close()
 
 
-def test_reconnect_restores_subscriptions_and_previews(encrypted_server: EncryptedServer, cable: FlakyTcpProxy) -> None:
+def test_reconnect_restores_subscriptions_and_previews(encrypted_server: EncryptedServer, proxy: FlakyTcpProxy) -> None:
     """ZeroMQ connects anew by itself, so soon that no sign of life is missed; to the server it is a stranger."""
-    anna = encrypted_server.authorized_client("anna", address=cable.address)
+    anna = encrypted_server.authorized_client("anna", address=proxy.address)
     anna.subscribe()
     job = encrypted_server.request(anna, submit_message()).job.job
     anna.subscribe(job)
@@ -51,11 +47,11 @@ def test_reconnect_restores_subscriptions_and_previews(encrypted_server: Encrypt
         encrypted_server.runner.queued.append(ProgressReport(job=job, step=step, steps=100, elapsed_s=1.0, eta_s=1.0))
         encrypted_server.runner.queued.append(PreviewReport(PreviewFrame(job, step, 8, 8, preview_bytes(step, 8))))
         events = encrypted_server.events[anna]
-        encrypted_server.wait_until(lambda: any(job.step == step for job in told_of(events)))
+        encrypted_server.wait_until(lambda: any(job.step == step for job in jobs_of(events)))
         encrypted_server.wait_until(
             lambda: any(isinstance(event, PreviewFrame) and event.step == step for event in events)
         )
-        cable.cut()
+        proxy.cut()
         encrypted_server.wait_until(lambda: anna._monitor.accepted == cut + 2)
         encrypted_server.wait_until(
             lambda: not anna._subscription.snapshots_pending and len(encrypted_server.server.publisher) == 1
@@ -63,22 +59,22 @@ def test_reconnect_restores_subscriptions_and_previews(encrypted_server: Encrypt
     assert anna.state is ConnectionState.ONLINE
 
 
-def test_pending_requests_are_resent_after_a_reconnect(encrypted_server: EncryptedServer, cable: FlakyTcpProxy) -> None:
+def test_pending_requests_are_resent_after_a_reconnect(encrypted_server: EncryptedServer, proxy: FlakyTcpProxy) -> None:
     """And not only when the answer is late; once more is one job all the same."""
-    anna = encrypted_server.authorized_client("anna", address=cable.address)
-    cable.set_stalled(True)
+    anna = encrypted_server.authorized_client("anna", address=proxy.address)
+    proxy.set_stalled(True)
     answers: list[JobReply] = []
     anna.request(submit_message(), answers.append, timeout_s=1e6)
     encrypted_server.run_for(0.2)
-    cable.cut()
-    cable.set_stalled(False)
+    proxy.cut()
+    proxy.set_stalled(False)
     encrypted_server.wait_until(lambda: bool(answers))
     assert len(encrypted_server.store.records) == 1
 
 
-def test_lost_greeting_is_repeated(encrypted_server: EncryptedServer, cable: FlakyTcpProxy) -> None:
+def test_lost_greeting_is_repeated(encrypted_server: EncryptedServer, proxy: FlakyTcpProxy) -> None:
     """Its signs of life are answered then, so it never thinks that it should begin anew."""
-    anna = encrypted_server.authorized_client("anna", address=cable.address)
+    anna = encrypted_server.authorized_client("anna", address=proxy.address)
     anna._pending.clear()
     anna.state = ConnectionState.CONNECTING
     encrypted_server.wait_until(lambda: anna.state is ConnectionState.ONLINE)
@@ -103,6 +99,6 @@ def test_slow_clients_are_logged_once_a_minute(
 @pytest.mark.slow
 def test_clients_recover_every_update_after_reconnects(tmp_path: Path) -> None:
     """Cables cut, silent, servers killed, by a seed."""
-    told, faults = soak(tmp_path, 8, 3)
+    figures, faults = soak(tmp_path, 8, 3)
     assert faults == []
-    assert told["total"] >= 8 and told["clients that agreed"] > 0
+    assert figures["total"] >= 8 and figures["clients that agreed"] > 0

@@ -15,13 +15,14 @@ import pytest
 from dreamwright.backend.server.jobs.uploads import INPUT_MESH_FILE
 from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
-from dreamwright.backend.server.workers.worker_protocol import PreviewReport, RunJob
+from dreamwright.backend.server.workers.worker_protocol import PreviewReport
 from dreamwright.shared import limits
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.mesh_file import MeshFile, decode_mesh, encode_mesh
 from dreamwright.shared.messages import SubmitJob, UploadProgress
 from dreamwright.shared.transfer import MAX_STALLS, MeshUpload
+from tests.testing.job_orders import attempt_order
 from tests.testing.recording_worker import RecordingWorker
 from tests.testing.scripted_worker_server import ScriptedServer
 from tests.testing.uploaded_meshes import sent_ball, sha256
@@ -43,20 +44,8 @@ def attempt(
     model: Path, folder: Path, number: int = 1, worker: RecordingWorker | None = None, **changes: Any
 ) -> RecordingWorker:
     worker = worker or RecordingWorker()
-    fields = {"settings": SETTINGS, "mesh": sha256(BALL)} | changes
-    order = RunJob(
-        job="job",
-        attempt=number,
-        device="cpu",
-        folder=str(folder),
-        prompt="a red mushroom",
-        negative="",
-        model=str(model),
-        preset="refine",
-        seed=3,
-        settings=fields["settings"],
-        mesh=fields["mesh"],
-    )
+    fields = {"preset": "refine", "seed": 3, "settings": SETTINGS, "mesh": sha256(BALL)} | changes
+    order = attempt_order(model, folder, number, **fields)
     raise_fence(folder, number)
     if not (folder / INPUT_MESH_FILE).exists():
         (folder / INPUT_MESH_FILE).write_bytes(BALL)
@@ -65,17 +54,17 @@ def attempt(
 
 
 @pytest.fixture(scope="module")
-def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, RecordingWorker]:
-    folder = tmp_path_factory.mktemp("undisturbed")
+def reference(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, RecordingWorker]:
+    folder = tmp_path_factory.mktemp("reference")
     worker = attempt(model, folder)
     assert worker.ended.how == "succeeded", worker.ended
     return (folder / MESH_FILE).read_bytes(), worker
 
 
 def test_refined_mesh_keeps_vertex_order(
-    undisturbed: tuple[bytes, RecordingWorker],
+    reference: tuple[bytes, RecordingWorker],
 ) -> None:
-    data, worker = undisturbed
+    data, worker = reference
     sent, made = sent_ball(), decode_mesh(data)
     assert np.array_equal(made.faces, sent.faces) and made.vertices.shape == sent.vertices.shape
     moved = np.linalg.norm(made.vertices - sent.vertices, axis=1)
@@ -91,14 +80,14 @@ def test_refined_mesh_keeps_vertex_order(
 
 
 def test_paused_refinement_resumes_and_a_cancelled_one_has_a_mesh(
-    model: Path, undisturbed: tuple[bytes, RecordingWorker], tmp_path: Path
+    model: Path, reference: tuple[bytes, RecordingWorker], tmp_path: Path
 ) -> None:
     worker = RecordingWorker()
     worker.stop_at = 3
     assert attempt(model, tmp_path, 1, worker).ended.how == "paused" and not (tmp_path / MESH_FILE).exists()
     worker = attempt(model, tmp_path, 2)
     assert worker.ended.how == "succeeded" and worker.steps() == [4]
-    assert (tmp_path / MESH_FILE).read_bytes() == undisturbed[0]
+    assert (tmp_path / MESH_FILE).read_bytes() == reference[0]
 
     class Cancelled(RecordingWorker):
         def _requested_stop(self) -> str:

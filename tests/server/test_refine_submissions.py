@@ -131,7 +131,7 @@ def test_crash_between_link_and_store_leaves_no_job(
 ) -> None:
     upload(in_memory_server)
 
-    def dies(*asked: Any) -> None:
+    def dies(*_: Any) -> None:
         raise SystemExit("killed")
 
     monkeypatch.setattr(in_memory_server.store, "add", dies)

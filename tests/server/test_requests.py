@@ -65,7 +65,7 @@ def test_capabilities_describe_models_presets_and_settings(scripted_server):
     starter = able.models[0]
     assert starter.name == "starter" and starter.ready and "mushroom" in starter.vocabulary
     assert {preset.name for preset in able.presets} == set(PRESETS)
-    assert capabilities(("cpu",)).presets[0].name == "draft", "a stranger's first prop comes in minutes"
+    assert capabilities(("cpu",)).presets[0].name == "draft", "a new user's first prop takes minutes"
     assert capabilities(("cuda:0", "cpu")).presets[0].name == "standard"
     height = next(card for card in able.settings if card.name == "mesh.height_m")
     assert height.kind == "number" and height.low <= height.defaults["draft"] <= height.high
@@ -87,15 +87,15 @@ def test_jobs_are_listed_in_pages_newest_first(scripted_server):
 
 @pytest.mark.parametrize("version", [0, limits.PROTOCOL_VERSION + 1, "new"])
 def test_client_of_another_version_is_answered(scripted_server, version):
-    stranger = zmq.Context.instance().socket(zmq.DEALER)
+    socket = zmq.Context.instance().socket(zmq.DEALER)
     try:
-        stranger.connect(scripted_server.server.address)
+        socket.connect(scripted_server.server.address)
         hello = msgpack.unpackb(pack(Hello("c" * 32, "another"), 7))
-        stranger.send(msgpack.packb({**hello, "version": version}))
-        scripted_server.wait_until(lambda: stranger.poll(0))
-        number, answer = unpack(stranger.recv(), limits.REPLY_BYTES)
+        socket.send(msgpack.packb({**hello, "version": version}))
+        scripted_server.wait_until(lambda: socket.poll(0))
+        number, answer = unpack(socket.recv(), limits.REPLY_BYTES)
     finally:
-        stranger.close(0)
+        socket.close(0)
     assert (number, answer.code) == (7, "version")
     assert (
         f"speaks protocol version {version!r}, this one {limits.PROTOCOL_VERSION}" in answer.message

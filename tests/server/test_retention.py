@@ -66,8 +66,8 @@ def test_pinned_jobs_are_never_removed(kept: list[RetainedJob]) -> None:
 
 @given(KEPT)
 def test_recent_results_within_the_size_are_kept(kept: list[RetainedJob]) -> None:
-    roomy = Policy(keep_days=101, keep_gb=1000.0)
-    assert expired(kept, roomy) == []
+    generous = Policy(keep_days=101, keep_gb=1000.0)
+    assert expired(kept, generous) == []
 
 
 class Clocks:
@@ -183,11 +183,11 @@ def test_clock_jump_of_an_hour_changes_nothing(jump_s: float, tmp_path: Path) ->
             if minute % 15 == 14:
                 in_memory_server.finish(jobs[minute // 15])
             in_memory_server.step(60.0)
-            told = [in_memory_server.store.records.get(job) for job in jobs]
+            records = [in_memory_server.store.records.get(job) for job in jobs]
             seen.append(
                 [
                     e and (e.state, e.summary.queue_position, e.summary.ready_low_s, e.summary.ready_high_s, e.attempts)
-                    for e in told
+                    for e in records
                 ]
             )
         return [seen, len(in_memory_server.events[b"ada"])]

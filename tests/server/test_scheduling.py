@@ -21,7 +21,7 @@ from dreamwright.shared.errors import RequestError
 
 USERS = ("ada", "bob", "cem", "dee")
 LINE = st.lists(st.tuples(st.sampled_from(USERS), st.integers(-10, 10)), max_size=30).map(
-    lambda asked: [QueuedJob(f"j{number}", owner, priority, number) for number, (owner, priority) in enumerate(asked)]
+    lambda jobs: [QueuedJob(f"j{number}", owner, priority, number) for number, (owner, priority) in enumerate(jobs)]
 )
 HISTORY = st.lists(st.sampled_from(USERS), max_size=30)
 
@@ -39,11 +39,11 @@ def names(waiting: list[QueuedJob], turns: RoundRobin) -> list[str]:
 
 
 def test_many_jobs_of_one_user_do_not_delay_another() -> None:
-    flood = [QueuedJob(f"a{i}", "ada", 0, i) for i in range(50)]
+    jobs_of_ada = [QueuedJob(f"a{i}", "ada", 0, i) for i in range(50)]
     late = QueuedJob("b", "bob", 0, 50)
-    assert names([*flood, late], RoundRobin())[:3] == ["a0", "b", "a1"]
+    assert names([*jobs_of_ada, late], RoundRobin())[:3] == ["a0", "b", "a1"]
     turns = after(["ada"])  # one of hers was started before he came
-    assert names([*flood[1:], late], turns)[0] == "b"
+    assert names([*jobs_of_ada[1:], late], turns)[0] == "b"
 
 
 def test_order_is_turn_then_priority_then_arrival() -> None:
@@ -78,9 +78,9 @@ def test_each_waiting_job_is_queued_once(waiting: list[QueuedJob], history: list
 
 
 @given(LINE, HISTORY, st.randoms(use_true_random=False))
-def test_order_ignores_the_input_order(waiting: list[QueuedJob], history: list[str], dice: object) -> None:
+def test_order_ignores_the_input_order(waiting: list[QueuedJob], history: list[str], rng: object) -> None:
     shuffled = list(waiting)
-    dice.shuffle(shuffled)  # type: ignore[attr-defined]
+    rng.shuffle(shuffled)  # type: ignore[attr-defined]
     assert names(shuffled, after(history)) == names(waiting, after(history))
 
 
@@ -123,14 +123,14 @@ def test_assigning_the_first_keeps_the_order_of_the_rest(waiting: list[QueuedJob
     HISTORY,
     LINE,
 )
-def test_no_user_starves(flood: list[list[tuple[str, int]]], history: list[str], line: list[QueuedJob]) -> None:
+def test_no_user_starves(jobs_of_ada: list[list[tuple[str, int]]], history: list[str], line: list[QueuedJob]) -> None:
     """Ada's lowest job starts after at most two of each other user's, though they keep sending ones of higher
     priority.
     """
     turns = after(history)
     waiting = [job for job in line if job.owner != "ada"] + [QueuedJob("hers", "ada", -10, 1000)]
     served: dict[str, int] = {}
-    for round_number, sent in enumerate(flood):
+    for round_number, sent in enumerate(jobs_of_ada):
         turn, first = sort_queue(waiting, turns)[0]
         turns = started(turns, turn, first.owner)
         waiting.remove(first)
@@ -163,7 +163,7 @@ def test_quota_errors_name_the_limit_and_the_remedy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "present", "is_admin", "fine"),
+    ("priority", "present", "is_admin", "fine"),
     [
         (-3, 0, False, True),
         (0, -3, False, True),
@@ -173,12 +173,12 @@ def test_quota_errors_name_the_limit_and_the_remedy() -> None:
         (10, 0, True, True),
     ],
 )
-def test_only_admins_may_raise_priority(asked: int, present: int, is_admin: bool, fine: bool) -> None:
+def test_only_admins_may_raise_priority(priority: int, present: int, is_admin: bool, fine: bool) -> None:
     if fine:
-        check_priority(asked, present, is_admin)
+        check_priority(priority, present, is_admin)
         return
     with pytest.raises(RequestError, match="you may give up to .*ask an admin") as refused:
-        check_priority(asked, present, is_admin)
+        check_priority(priority, present, is_admin)
     assert refused.value.code == "not-allowed"
 
 

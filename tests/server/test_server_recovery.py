@@ -12,7 +12,7 @@ import pytest
 from dreamwright.backend.errors import CheckpointError, ConfigError
 from dreamwright.backend.server.app import Server
 from dreamwright.backend.server.jobs.job_store import JobStore
-from dreamwright.backend.server.workers import local_runner as foreman_module
+from dreamwright.backend.server.workers import local_runner
 from dreamwright.shared.client import Client
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.job_states import JobState
@@ -26,7 +26,7 @@ def test_job_survives_two_worker_deaths(scripted_server):
     name = scripted_server.request(submit_message()).job.job
     for times in (1, 2, 3):
         scripted_server.wait_until(lambda: len(scripted_server.runner.given) == times)
-        scripted_server.runner.queued = [foreman_module.WorkerExited(name, -9)]
+        scripted_server.runner.queued = [local_runner.WorkerExited(name, -9)]
         scripted_server.wait_until(
             lambda: scripted_server.job(name).state != "running" or len(scripted_server.runner.given) > times
         )
@@ -69,8 +69,8 @@ def test_real_worker_pauses_resumes_dies_and_finishes(tmp_path):
     """Through a real process and the starter model: pause, resume, SIGKILL of the worker, and a cancel that keeps a
     mesh.
     """
-    door = Server("tcp://127.0.0.1:*", tmp_path / "state", ("cpu",))
-    client = Client(door.address)
+    server = Server("tcp://127.0.0.1:*", tmp_path / "state", ("cpu",))
+    client = Client(server.address)
     client.connect()
     answers: list[Any] = []
     settings = {"run.steps": 5000, "run.checkpoint_interval": 2, "run.preview_interval": 2, "render.resolution": 16,
@@ -81,8 +81,8 @@ def test_real_worker_pauses_resumes_dies_and_finishes(tmp_path):
         while not happened():
             if time.monotonic() > end:
                 log = (tmp_path / "state" / "logs" / "worker-cpu.log").read_text()
-                raise TimeoutError(f"{[e.summary for e in door.store.records.values()]}\n{log[-2000:]}")
-            door.step(0.02)
+                raise TimeoutError(f"{[e.summary for e in server.store.records.values()]}\n{log[-2000:]}")
+            server.step(0.02)
             client.tick()
 
     try:
@@ -93,7 +93,7 @@ def test_real_worker_pauses_resumes_dies_and_finishes(tmp_path):
         name = answers[0].job.job
 
         def now() -> Any:
-            return door.store.records[name].summary
+            return server.store.records[name].summary
 
         until(lambda: now().step >= 2)
         client.request(PauseJob(name), answers.append)
@@ -102,8 +102,8 @@ def test_real_worker_pauses_resumes_dies_and_finishes(tmp_path):
         client.request(ResumeJob(name), answers.append)
         until(lambda: now().state == "running" and now().step > paused_at)
         assert now().step <= paused_at + 30
-        door.runner._workers["cpu"].process.kill()
-        until(lambda: door.store.records[name].attempts == 1)
+        server.runner._workers["cpu"].process.kill()
+        until(lambda: server.store.records[name].attempts == 1)
         died_at = now().step
         until(lambda: now().state == "running" and now().step > died_at)
         client.request(CancelJob(name), answers.append)
@@ -116,4 +116,4 @@ def test_real_worker_pauses_resumes_dies_and_finishes(tmp_path):
         assert len(mesh.faces) and mesh.facts["prompt"] == "a red mushroom"
     finally:
         client.close()
-        door.close()
+        server.close()

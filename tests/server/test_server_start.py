@@ -82,7 +82,7 @@ def test_a_port_in_use_is_refused_and_the_folder_is_released(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "expected"),
     [
         ("127.0.0.1:47630", "tcp://HOST:PORT"),
         ("tcp://127.0.0.1", "tcp://HOST:PORT"),
@@ -96,8 +96,8 @@ def test_a_port_in_use_is_refused_and_the_folder_is_released(tmp_path: Path) -> 
         ("tcp://localhost:99999", "0 to 65535"),
     ],
 )
-def test_malformed_addresses_are_refused(address: str, said: str, tmp_path: Path) -> None:
-    assert said in refusal(address, tmp_path / "state")
+def test_malformed_addresses_are_refused(address: str, expected: str, tmp_path: Path) -> None:
+    assert expected in refusal(address, tmp_path / "state")
     assert not (tmp_path / "state").exists()
     with pytest.raises(ConfigError):
         is_loopback_address(address)

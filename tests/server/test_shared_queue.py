@@ -55,16 +55,16 @@ def test_user_quota_counts_paused_jobs(tmp_path: Path) -> None:
     in_memory_server = InMemoryServer(tmp_path, policy=Policy(jobs_per_user=2, jobs_total=3))
     first, second = in_memory_server.submit(), in_memory_server.submit()
     in_memory_server.request(PauseJob(second))
-    asked = SubmitJob("more", "a red mushroom", "", "starter", "draft", 0, {})
+    request = SubmitJob("more", "a red mushroom", "", "starter", "draft", 0, {})
     assert (
-        in_memory_server.refusal(asked).code == "too-many"
-        and "allowed are 2 a user" in in_memory_server.refusal(asked).message
+        in_memory_server.refusal(request).code == "too-many"
+        and "allowed are 2 a user" in in_memory_server.refusal(request).message
     )
     in_memory_server.submit("bob")
-    assert in_memory_server.refusal(asked, "cem").code == "queue-full"
+    assert in_memory_server.refusal(request, "cem").code == "queue-full"
     in_memory_server.request(CancelJob(first))
-    in_memory_server.request(asked)
-    assert in_memory_server.request(asked).job.job in in_memory_server.store.records, (
+    in_memory_server.request(request)
+    assert in_memory_server.request(request).job.job in in_memory_server.store.records, (
         "and asking for it again is answered although the limit is reached"
     )
 
@@ -141,12 +141,12 @@ def test_eta_is_unknown_until_the_preset_was_measured(
     in_memory_server.finish(jobs[0])
     in_memory_server.report(ProgressReport, jobs[1], 0, 400, 0.0, 200.0)
     in_memory_server.step(ETA_INTERVAL_S)
-    told = in_memory_server.job(jobs[2])
+    summary = in_memory_server.job(jobs[2])
     steps = in_memory_server.job(jobs[2]).steps
     one = 0.5 * steps + 9.5
     # The test sets the clock, so times are exact.
-    assert told.ready_low_s == pytest.approx(200.0 + one), "the one before it says how long it still takes"
-    assert told.ready_high_s == pytest.approx(200.0 + 9.5 + one), "and its mesh may or may not be included in that"
+    assert summary.ready_low_s == pytest.approx(200.0 + one), "the one before it says how long it still takes"
+    assert summary.ready_high_s == pytest.approx(200.0 + 9.5 + one), "and its mesh may or may not be included in that"
     in_memory_server.kill()
     in_memory_server.open()
     in_memory_server.step()

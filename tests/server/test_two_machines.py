@@ -23,7 +23,7 @@ from tests.testing.network_namespaces import SERVER, NetworkNamespace
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Talker:
+class MachineProcess:
     """A process on a machine, whose lines are read in turn."""
 
     def __init__(self, command: list[str], log: Path) -> None:
@@ -38,7 +38,7 @@ class Talker:
         assert line, self._log.read_text()[-3000:]
         return line
 
-    def facts(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         return json.loads(self.line())
 
     def end(self, kill: bool = False) -> int:
@@ -74,13 +74,13 @@ def test_second_machine_pairs_disconnects_and_fetches(
     refused = subprocess.run(serve, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert refused.returncode == 2 and f"dreamwright keys create --state {keys.state}" in refused.stderr
     keys.create()
-    talkers: list[Talker] = []
+    processes: list[MachineProcess] = []
 
-    def talk(command: list[str], name: str) -> Talker:
-        talkers.append(Talker(command, tmp_path / name))
-        return talkers[-1]
+    def start_process(command: list[str], name: str) -> MachineProcess:
+        processes.append(MachineProcess(command, tmp_path / name))
+        return processes[-1]
 
-    def artist(phase: str, address: str) -> Talker:
+    def artist(phase: str, address: str) -> MachineProcess:
         script = [
             sys.executable,
             "tests/testing/second_machine.py",
@@ -90,45 +90,45 @@ def test_second_machine_pairs_disconnects_and_fetches(
             phase,
             address,
         ]
-        return talk(there.command(*script), f"{phase}.log")
+        return start_process(there.command(*script), f"{phase}.log")
 
     try:
-        server = talk(serve, "server.log")
-        said = "".join(server.line() for _ in range(5))
-        string = next(word for word in said.split() if word.startswith("dreamwright://"))
-        assert parse_connection_string(string).address == f"tcp://{SERVER}:47630"
+        server = start_process(serve, "server.log")
+        output = "".join(server.line() for _ in range(5))
+        connection_string = next(word for word in output.split() if word.startswith("dreamwright://"))
+        assert parse_connection_string(connection_string).address == f"tcp://{SERVER}:47630"
 
         unauthorized = artist("unauthorized", f"tcp://{SERVER}:47630")
-        told = unauthorized.facts()
-        assert told["link"] == "unauthorized" and "requires an encrypted connection" in told["reason"]
+        report = unauthorized.report()
+        assert report["link"] == "unauthorized" and "requires an encrypted connection" in report["reason"]
         assert unauthorized.end() == 0
 
-        first = artist("pair", string)
-        told = first.facts()
-        assert "does not know this computer's key yet" in told["reason"]
-        assert told["server"] == fingerprint(keys.pair().public) and told["server"] in said
-        keys.allow("anna", told["key"])
-        began = time.monotonic()
-        assert "online" in first.facts()
-        let_in = time.monotonic() - began
-        job = first.facts()["job"]
+        first = artist("pair", connection_string)
+        report = first.report()
+        assert "does not know this computer's key yet" in report["reason"]
+        assert report["server"] == fingerprint(keys.pair().public) and report["server"] in output
+        keys.allow("anna", report["key"])
+        started = time.monotonic()
+        assert "online" in first.report()
+        authorized_s = time.monotonic() - started
+        job = first.report()["job"]
         here.ip("link set cable down")
-        assert first.facts() == {"link": "lost"}
+        assert first.report() == {"link": "lost"}
         here.ip("link set cable up")
-        began = time.monotonic()
-        assert first.facts() == {"link": "online"}
-        back = time.monotonic() - began
+        started = time.monotonic()
+        assert first.report() == {"link": "online"}
+        reconnected_s = time.monotonic() - started
         assert first.end() == 0
 
         second = artist("return", f"tcp://{SERVER}:47630")
-        assert "online" in second.facts()
-        fetched = second.facts()
+        assert "online" in second.report()
+        fetched = second.report()
         assert second.end() == 0
         assert fetched["job"] == job and fetched["owner"] == "anna"
         assert fetched["sha"] == hashlib.sha256(ball(12).vertices.tobytes()).hexdigest()
         # Reconnects are tried at most 5 s apart (libzmq's limit) and a request after 5 s: twice the sum.
-        assert let_in < 20
-        print(f"let in {let_in:.1f} s after being allowed; back {back:.1f} s after the cable was")
+        assert authorized_s < 20
+        print(f"let in {authorized_s:.1f} s after being allowed; back {reconnected_s:.1f} s after the cable was")
     finally:
-        for talker in talkers:
+        for talker in processes:
             talker.end(kill=True)

@@ -29,9 +29,9 @@ def test_resources_of_vanished_clients_are_freed(way: str, tmp_path: Path) -> No
         pytest.skip(
             f"this machine lets no second network be made ({error}); run as root, or allow unprivileged user namespaces"
         )
-    told, faults = soak(tmp_path, 2, [way])
+    figures, faults = soak(tmp_path, 2, [way])
     assert faults == []
-    (found,) = told.values()
+    (found,) = figures.values()
     assert found["subscribers before"] == found["connections before"] == 2
     if way == "kill":
         # The kernel closes a killed client's socket at once; 12 s are for a busy machine, and half of a silent one's 25

@@ -62,7 +62,7 @@ def test_eavesdropper_reads_no_prompt_mesh_or_name(encrypted_server: EncryptedSe
         Download(anna, job, "mesh", len(mesh), arrived.append).start()
         encrypted_server.wait_until(lambda: bool(arrived))
         assert arrived == [mesh]
-        heard = bytes(relay.up + relay.down)
+        received = bytes(relay.up + relay.down)
     assert len(relay.down) > len(mesh), "it did pass there"
     for word in (
         prompt,
@@ -75,9 +75,9 @@ def test_eavesdropper_reads_no_prompt_mesh_or_name(encrypted_server: EncryptedSe
         "anna",
         format_key(anna.pair.public),
     ):
-        assert word.encode() not in heard, word
+        assert word.encode() not in received, word
     for secret in (anna.pair.public, anna.pair.secret, encrypted_server.pair.secret):
-        assert secret not in heard, "not even the public key says who comes"
+        assert secret not in received, "not even the public key says who comes"
 
 
 def test_relay_records_unencrypted_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,25 +100,25 @@ def test_replayed_session_bytes_do_nothing(encrypted_server: EncryptedServer) ->
         encrypted_server.request(anna, CancelJob(job))
         recorded = bytes(relay.up)
     jobs = set(encrypted_server.store.records)
-    heard: list[Any] = []
+    received: list[Any] = []
     answering, encrypted_server.server._answer = (
         encrypted_server.server._answer,
-        lambda message: heard.append(message.frame.bytes),
+        lambda message: received.append(message.frame.bytes),
     )
     host, _, port = encrypted_server.server.address.removeprefix("tcp://").rpartition(":")
-    with socket.create_connection((host, int(port))) as thief:
-        anna.close()  # or her own signs of life would be heard
+    with socket.create_connection((host, int(port))) as attacker:
+        anna.close()  # or its own heartbeats would be received
         encrypted_server.clients.remove(anna)
         encrypted_server.run_for(0.1)
-        heard.clear()
-        thief.sendall(recorded)
+        received.clear()
+        attacker.sendall(recorded)
         encrypted_server.run_for(0.5)
     encrypted_server.server._answer = answering
-    assert not heard and set(encrypted_server.store.records) == jobs
+    assert not received and set(encrypted_server.store.records) == jobs
     encrypted_server.authorized_client("bert")
 
 
-@pytest.mark.parametrize("first", ["the user", "the thief"])
+@pytest.mark.parametrize("first", ["the user", "the attacker"])
 def test_routing_id_is_no_identity(encrypted_server: EncryptedServer, first: str) -> None:
     """Two keys under one routing id: nobody hears the other's replies, and neither owns anything by it."""
     pairs = {name: generate_key_pair() for name in ("anna", "bert")}
@@ -193,16 +193,16 @@ def answers(
     encrypted_server: EncryptedServer, own: zmq.Socket, sent: list[bytes], seconds: float = 60.0
 ) -> list[tuple[int, Any]]:
     """(number, reply) of each."""
-    end, heard = time.monotonic() + seconds, []
+    end, received = time.monotonic() + seconds, []
     for data in sent:
         own.send(data)
         encrypted_server.step()
-    while len(heard) < len(sent):
-        assert time.monotonic() < end, heard
+    while len(received) < len(sent):
+        assert time.monotonic() < end, received
         encrypted_server.step()
         while own.poll(0):
-            heard.append(unpack(own.recv(), limits.REPLY_BYTES))
-    return heard
+            received.append(unpack(own.recv(), limits.REPLY_BYTES))
+    return received
 
 
 def test_repeated_submits_make_one_job_per_ticket_and_user(
@@ -212,9 +212,9 @@ def test_repeated_submits_make_one_job_per_ticket_and_user(
     sent = [pack(submit_message(f"t{number}"), 7) for _ in range(TIMES) for number in range(TICKETS)]
     jobs: dict[str, Counter[str]] = {}
     for name, own in (("anna", anna), ("bert", bert)):
-        heard = answers(encrypted_server, own, sent)
-        assert {number for number, _ in heard} == {7} and all(isinstance(reply, JobReply) for _, reply in heard)
-        jobs[name] = Counter(reply.job.job for _, reply in heard)
+        received = answers(encrypted_server, own, sent)
+        assert {number for number, _ in received} == {7} and all(isinstance(reply, JobReply) for _, reply in received)
+        jobs[name] = Counter(reply.job.job for _, reply in received)
         assert len(jobs[name]) == TICKETS and set(jobs[name].values()) == {TIMES}
     assert not set(jobs["anna"]) & set(jobs["bert"]), "the same bytes with another key are another user's"
     assert Counter(entry.owner for entry in encrypted_server.store.records.values()) == {
@@ -252,11 +252,11 @@ def test_repeated_delete_removes_one_job(
         for _, reply in answers(encrypted_server, anna, [pack(submit_message("a"), 1), pack(submit_message("b"), 2)])
     )
     answers(encrypted_server, anna, [pack(CancelJob(job), 3)])
-    heard = [
+    received = [
         type(reply).__name__ + getattr(reply, "code", "")
         for _, reply in answers(encrypted_server, anna, [pack(DeleteJob(job), 4)] * 3)
     ]
-    assert heard == ["Done", "Refusalno-such-job", "Refusalno-such-job"] and set(encrypted_server.store.records) == {
+    assert received == ["Done", "Refusalno-such-job", "Refusalno-such-job"] and set(encrypted_server.store.records) == {
         first
     }
     anna.close(0)

@@ -29,15 +29,15 @@ pytestmark = pytest.mark.usefixtures("report_every_step")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def reference(model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The mesh of a run that nothing happened to."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+    folder = tmp_path_factory.mktemp("reference")
     assert run_attempt(model, folder, 1).ended.how == "succeeded"
     return (folder / MESH_FILE).read_bytes()
 
 
 @pytest.fixture
-def begun(report_every_step: None, model: Path, tmp_path: Path) -> Path:
+def started(report_every_step: None, model: Path, tmp_path: Path) -> Path:
     """A job folder whose first attempt was stopped after step 5, so with checkpoints of step 4 and 5."""
     worker = RecordingWorker()
     worker.stop_at = 5
@@ -46,11 +46,11 @@ def begun(report_every_step: None, model: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_paused_job_resumes_to_the_same_mesh(begun: Path, model: Path, undisturbed: bytes) -> None:
-    worker = run_attempt(model, begun, 2)
+def test_paused_job_resumes_to_the_same_mesh(started: Path, model: Path, reference: bytes) -> None:
+    worker = run_attempt(model, started, 2)
     assert worker.ended.how == "succeeded" and worker.steps()[0] == 6
-    assert (begun / MESH_FILE).read_bytes() == undisturbed
-    assert (begun / "checkpoints" / NEWEST).is_file(), "the server removes it, once it has written down the end"
+    assert (started / MESH_FILE).read_bytes() == reference
+    assert (started / "checkpoints" / NEWEST).is_file(), "the server removes it, once it has written down the end"
     assert all(word.attempt == 2 for word in worker.sent)
 
 
@@ -84,9 +84,7 @@ def test_clip_mesh_job_runs_resumes_and_keeps_no_field(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stopped", [None, "cancel", "pause"])
-def test_texture_is_baked_unless_cancelled(
-    model: Path, tmp_path: Path, undisturbed: bytes, stopped: str | None
-) -> None:
+def test_texture_is_baked_unless_cancelled(model: Path, tmp_path: Path, reference: bytes, stopped: str | None) -> None:
     from dreamwright.shared.mesh_file import decode_mesh
 
     class Hasty(RecordingWorker):
@@ -103,9 +101,9 @@ def test_texture_is_baked_unless_cancelled(
     data = (tmp_path / MESH_FILE).read_bytes()
     if stopped == "cancel":
         assert "vertex colors" in worker.ended.message
-        assert data == undisturbed
+        assert data == reference
     else:
-        mesh, plain = decode_mesh(data), decode_mesh(undisturbed)
+        mesh, plain = decode_mesh(data), decode_mesh(reference)
         assert "vertex colors" not in worker.ended.message and "baking the texture, 100 %" in worker.notes()
         assert mesh.texture is not None and len(mesh.texture.corners) == len(mesh.faces)
         assert (mesh.vertices == plain.vertices).all() and (mesh.faces == plain.faces).all(), (
@@ -113,16 +111,16 @@ def test_texture_is_baked_unless_cancelled(
         )
 
 
-def test_unreported_mesh_is_made_again(begun: Path, model: Path, undisturbed: bytes) -> None:
-    run_attempt(model, begun, 2)
-    (begun / MESH_FILE).unlink()
-    worker = run_attempt(model, begun, 3)
-    assert worker.ended.how == "succeeded" and worker.steps() == [] and (begun / MESH_FILE).read_bytes() == undisturbed
+def test_unreported_mesh_is_made_again(started: Path, model: Path, reference: bytes) -> None:
+    run_attempt(model, started, 2)
+    (started / MESH_FILE).unlink()
+    worker = run_attempt(model, started, 3)
+    assert worker.ended.how == "succeeded" and worker.steps() == [] and (started / MESH_FILE).read_bytes() == reference
 
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "newer"])
-def test_previous_checkpoint_is_used_and_reported(harm: str, begun: Path, model: Path, undisturbed: bytes) -> None:
-    newest = begun / "checkpoints" / NEWEST
+def test_previous_checkpoint_is_used_and_reported(harm: str, started: Path, model: Path, reference: bytes) -> None:
+    newest = started / "checkpoints" / NEWEST
     data = newest.read_bytes()
     if harm == "truncated":
         newest.write_bytes(data[: len(data) // 2])
@@ -130,27 +128,27 @@ def test_previous_checkpoint_is_used_and_reported(harm: str, begun: Path, model:
         newest.write_bytes(data[:-100] + bytes([data[-100] ^ 1]) + data[-99:])
     else:
         save_file({"a": torch.zeros(2)}, newest, metadata={"format": FORMAT, "version": str(VERSION + 1)})
-    worker = run_attempt(model, begun, 2)
+    worker = run_attempt(model, started, 2)
     word = "update dreamwright" if harm == "newer" else "damaged"
     assert word in worker.notes() and "went back to the one before, step 4" in worker.ended.message
     assert worker.steps()[0] == 5 and worker.ended.how == "succeeded"
-    assert (begun / MESH_FILE).read_bytes() == undisturbed
+    assert (started / MESH_FILE).read_bytes() == reference
 
 
-def test_job_restarts_without_a_usable_checkpoint(begun: Path, model: Path, undisturbed: bytes) -> None:
+def test_job_restarts_without_a_usable_checkpoint(started: Path, model: Path, reference: bytes) -> None:
     for name in (NEWEST, PREVIOUS):
-        (begun / "checkpoints" / name).write_bytes(b"nothing")
-    worker = run_attempt(model, begun, 2)
+        (started / "checkpoints" / name).write_bytes(b"nothing")
+    worker = run_attempt(model, started, 2)
     assert (
         worker.steps()[0] == 1
         and "began anew" in worker.ended.message
-        and (begun / MESH_FILE).read_bytes() == undisturbed
+        and (started / MESH_FILE).read_bytes() == reference
     )
 
 
-def test_checkpoint_of_other_settings_is_ignored(begun: Path, model: Path, undisturbed: bytes) -> None:
-    work = job_order(model, begun, 2)
-    raise_fence(begun, 2)
+def test_checkpoint_of_other_settings_is_ignored(started: Path, model: Path, reference: bytes) -> None:
+    work = job_order(model, started, 2)
+    raise_fence(started, 2)
     worker = RecordingWorker()
     worker.run(replace(work, prompt="a blue mushroom"))
     assert worker.steps()[0] == 1 and "began anew" in worker.ended.message
@@ -161,35 +159,35 @@ def no_space(*_: Any, **__: Any) -> None:
 
 
 def test_full_disk_at_a_checkpoint_pauses_the_job(
-    begun: Path, model: Path, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+    started: Path, model: Path, reference: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = (begun / "checkpoints" / NEWEST).read_bytes()
+    before = (started / "checkpoints" / NEWEST).read_bytes()
     with monkeypatch.context() as full:
         full.setattr("dreamwright.backend.scenes.state_file.save_file", no_space)
-        worker = run_attempt(model, begun, 2)
+        worker = run_attempt(model, started, 2)
     assert (
         worker.ended.how == "paused"
         and "No space left" in worker.ended.message
         and "make room there, then resume" in worker.ended.message
     )
-    assert (begun / "checkpoints" / NEWEST).read_bytes() == before
-    assert run_attempt(model, begun, 3).ended.how == "succeeded" and (begun / MESH_FILE).read_bytes() == undisturbed
+    assert (started / "checkpoints" / NEWEST).read_bytes() == before
+    assert run_attempt(model, started, 3).ended.how == "succeeded" and (started / MESH_FILE).read_bytes() == reference
 
 
 def test_full_disk_at_the_mesh_pauses_the_job(
-    begun: Path, model: Path, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+    started: Path, model: Path, reference: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full_disk(number: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    raise_fence(begun, 2)
+    raise_fence(started, 2)
     worker = RecordingWorker()
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", full_disk)
-        worker.run(job_order(model, begun, 2))
+        worker.run(job_order(model, started, 2))
     assert worker.ended.how == "paused" and "cannot write the mesh" in worker.ended.message
-    assert not list(begun.glob("mesh.dwm*"))
-    assert run_attempt(model, begun, 3).ended.how == "succeeded" and (begun / MESH_FILE).read_bytes() == undisturbed
+    assert not list(started.glob("mesh.dwm*"))
+    assert run_attempt(model, started, 3).ended.how == "succeeded" and (started / MESH_FILE).read_bytes() == reference
 
 
 def test_superseded_worker_writes_nothing(model: Path, tmp_path: Path) -> None:
@@ -216,19 +214,19 @@ def test_superseded_worker_writes_nothing(model: Path, tmp_path: Path) -> None:
     ],
 )
 def test_sigkill_before_rename_loses_one_interval_at_most(
-    renamed: str, time: int, step: int, model: Path, tmp_path: Path, undisturbed: bytes
+    renamed: str, time: int, step: int, model: Path, tmp_path: Path, reference: bytes
 ) -> None:
     """A process that SIGKILLs itself just before that rename; from outside such a moment is too short to hit."""
     assert run_in_child(run_until_rename, model, tmp_path, renamed, time) == -signal.SIGKILL
     assert list(tmp_path.glob("**/*.part")), "it was written, and not yet renamed"
     worker = run_attempt(model, tmp_path, 2)
     assert worker.ended.how == "succeeded" and (worker.steps() or [7])[0] == step + 1
-    assert (tmp_path / MESH_FILE).read_bytes() == undisturbed
+    assert (tmp_path / MESH_FILE).read_bytes() == reference
 
 
-def test_partial_checkpoints_are_never_read(begun: Path, model: Path, undisturbed: bytes) -> None:
-    (begun / "checkpoints" / f"{NEWEST}.part").write_bytes((begun / "checkpoints" / NEWEST).read_bytes()[:3000])
-    worker = run_attempt(model, begun, 2)
+def test_partial_checkpoints_are_never_read(started: Path, model: Path, reference: bytes) -> None:
+    (started / "checkpoints" / f"{NEWEST}.part").write_bytes((started / "checkpoints" / NEWEST).read_bytes()[:3000])
+    worker = run_attempt(model, started, 2)
     assert (
-        worker.steps()[0] == 6 and worker.ended.how == "succeeded" and (begun / MESH_FILE).read_bytes() == undisturbed
+        worker.steps()[0] == 6 and worker.ended.how == "succeeded" and (started / MESH_FILE).read_bytes() == reference
     )

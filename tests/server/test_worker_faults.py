@@ -33,7 +33,7 @@ def fault_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultInje
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("what", "cause", "said"),
+    ("what", "cause", "expected"),
     [
         ("segfault", "crashed", "SIGSEGV"),
         ("device", "device-fault", "illegal memory access"),
@@ -41,14 +41,14 @@ def fault_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultInje
     ],
 )
 def test_crashed_or_hung_worker_is_replaced(
-    what: str, cause: str, said: str, fault_server: FaultInjectionServer
+    what: str, cause: str, expected: str, fault_server: FaultInjectionServer
 ) -> None:
     name = fault_server.submit({"where": "step", "what": what, "step": 7})
     job = fault_server.ended(name)
     assert job.state == "succeeded" and job.mesh_bytes and job.cause == "", job
     assert fault_server.attempts(name) == [(1, 0), (2, INTERVAL)], "from its last checkpoint"
-    life = fault_server.lives[name]
-    assert any(said in seen.message and seen.cause == cause for _, seen in life.seen), life.seen
+    history = fault_server.histories[name]
+    assert any(expected in seen.message and seen.cause == cause for _, seen in history.seen), history.seen
     assert fault_server.server.store.records[name].attempts == 1
 
 
@@ -79,7 +79,7 @@ def test_out_of_memory_retries_with_reduced_settings(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("what", "cause", "said", "resumable"),
+    ("what", "cause", "expected", "resumable"),
     [
         ("persistent memory", "memory", "2.00 GiB", True),
         ("MemoryError", "memory", "out of memory after step 4", True),
@@ -88,14 +88,14 @@ def test_out_of_memory_retries_with_reduced_settings(
     ],
 )
 def test_deterministic_failures_end_at_once_and_can_resume(
-    what: str, cause: str, said: str, resumable: bool, fault_server: FaultInjectionServer
+    what: str, cause: str, expected: str, resumable: bool, fault_server: FaultInjectionServer
 ) -> None:
     """And a failed job that left a checkpoint goes on from it when it is asked to."""
     fault = {"where": "step", "what": what, "step": 5, "attempts": 1}
     name = fault_server.submit(fault)
     job = fault_server.ended(name)
     assert (job.state, job.cause, job.resumable, job.attempt) == ("failed", cause, resumable, 1), job
-    assert said in job.message
+    assert expected in job.message
     assert fault_server.request(ResumeJob(name)).job.state in ("queued", "running")
     job = fault_server.ended(name)
     assert (job.state, job.cause, job.resumable) == ("succeeded", "", False), job
@@ -150,8 +150,8 @@ def test_server_process_initializes_no_device(tmp_path: Path) -> None:
         [sys.executable, "-c", SERVED, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, timeout=200
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    said = done.stdout.strip().splitlines()[-1]
+    output = done.stdout.strip().splitlines()[-1]
     assert (
-        said
+        output
         == '{"devices": ["cuda:0", "cuda:1"], "begun": [], "initialized": false, "driver": false, "diffusers": false}'
     )

@@ -11,7 +11,6 @@ device.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import statistics
@@ -25,6 +24,7 @@ from dreamwright.backend.server.policy import Policy
 from dreamwright.backend.server.workers.heartbeat import MESH_CANCEL_FACTOR
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.shared.mesh_file import decode_mesh
+from tests.soak.command_line import soak_parser
 from tests.soak.fault_injection_server import FaultInjectionServer, running_fault_server
 
 GRACE = Policy(cancel_seconds=15.0, hang_minutes=30.0)
@@ -61,11 +61,11 @@ class Outcome:
 
 def soak(folder: Path, plan: list[str], seed: int) -> Outcome:
     """Cancel one job at each moment of the plan."""
-    begun, rng, outcome = time.monotonic(), random.Random(seed), Outcome()
+    started, rng, outcome = time.monotonic(), random.Random(seed), Outcome()
     with running_fault_server(folder, GRACE, steps=STEPS) as server:
         for moment in plan:
             _one(server, moment, rng, outcome)
-    outcome.wall_s = time.monotonic() - begun
+    outcome.wall_s = time.monotonic() - started
     return outcome
 
 
@@ -83,7 +83,7 @@ def _one(server: FaultInjectionServer, moment: str, rng: random.Random, outcome:
             outcome.faults.append(f"the second cancel request returned {again.state}")
     job = server.ended(name)
     found.seconds.append(
-        max(0.0, server.lives[name].first(lambda seen: seen.state in ("cancelled", "succeeded", "failed")) - sent)
+        max(0.0, server.histories[name].first(lambda seen: seen.state in ("cancelled", "succeeded", "failed")) - sent)
     )
     found.messages.add(job.message)
     if job.state != ("succeeded" if moment == "after" else "cancelled"):
@@ -143,13 +143,12 @@ def table(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = soak_parser(__doc__)
     parser.add_argument("--times", type=int, default=20, help="repetitions of each moment")
     parser.add_argument(
         "--stuck", type=int, default=2, help="repetitions of each moment in which loading or meshing never returns"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
     options = parser.parse_args()
     plan = [*MOMENTS * options.times, *STUCK * options.stuck]
     random.Random(options.seed).shuffle(plan)

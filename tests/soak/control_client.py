@@ -27,14 +27,14 @@ def send_requests(address: str, credentials: CurveCredentials | None) -> None:
     client.connect()
     took: list[float] = []
     faults: list[str] = []
-    begun, waiting = 0.0, False
+    started, waiting = 0.0, False
 
     def answered(reply: Any) -> None:
         nonlocal waiting
         waiting = False
         if isinstance(reply, RequestError):
             faults.append(f"{reply.code}: {reply.message}")
-        took.append(time.perf_counter() - begun)
+        took.append(time.perf_counter() - started)
 
     while True:
         for event in client.tick():
@@ -44,8 +44,8 @@ def send_requests(address: str, credentials: CurveCredentials | None) -> None:
                 ConnectionState.INCOMPATIBLE,
             ):
                 faults.append(event.reason)
-        if client.state is ConnectionState.ONLINE and not waiting and time.perf_counter() - begun > EVERY_S:
-            begun, waiting = time.perf_counter(), True
+        if client.state is ConnectionState.ONLINE and not waiting and time.perf_counter() - started > EVERY_S:
+            started, waiting = time.perf_counter(), True
             client.request(ListJobs(), answered)
         if select.select([sys.stdin], [], [], 0.0005)[0]:
             if not sys.stdin.readline():

@@ -9,9 +9,7 @@ latency of another client's requests.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import os
 import statistics
 import sys
@@ -26,6 +24,7 @@ from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.messages import JobSummary, ListJobs, SubmitJob
 from dreamwright.shared.transfer import Download
+from tests.soak.command_line import print_results, soak_parser
 from tests.soak.flaky_tcp_proxy import FlakyTcpProxy
 from tests.soak.observed_server import ObservedServer, ask, online
 from tests.soak.ticking_server import write_mesh
@@ -47,7 +46,7 @@ class DownloadClient:
         self.most_in_flight = 0
         self.rss = [server.stats().rss_mb]
         self.request_ms: list[float] = []
-        self._asked: float | None = None
+        self._requested_at: float | None = None
         self._sampled = 0.0
 
     def run(self, cuts: tuple[float, ...] = (), at_half: Any = None, limit_s: float = 600.0) -> dict[str, Any]:
@@ -55,11 +54,11 @@ class DownloadClient:
         sent = self.proxy.down_bytes
         download = Download(self.client, self.job.job, "mesh", self.job.mesh_bytes, self.results.append)
         self.results.clear()
-        begun = time.monotonic()
+        started = time.monotonic()
         download.start()
         left, was_online, again_s, lost_at, passed = list(cuts), True, [], 0.0, 0
         while not self.results:
-            if time.monotonic() > begun + limit_s:
+            if time.monotonic() > started + limit_s:
                 raise TimeoutError(f"{download.share:.0%} in {limit_s} s; {self.client.reason}")
             self.client.tick()
             share = download._hashed / max(1, download.size)  # the contiguous part; `share` counts all chunks
@@ -79,7 +78,7 @@ class DownloadClient:
                 download.resume()  # as the add-on's session does
             was_online = is_online
             self._sample()
-        spent = time.monotonic() - begun
+        spent = time.monotonic() - started
         result = self.results[0]
         figures: dict[str, Any] = {
             "s": round(spent, 2),
@@ -101,13 +100,13 @@ class DownloadClient:
         if now - self._sampled > 0.1:
             self._sampled = now
             self.rss.append(self.server.stats().rss_mb)
-            if self._asked is None:
-                self._asked = now
+            if self._requested_at is None:
+                self._requested_at = now
                 self.other.request(ListJobs(0, 1), self._answered)
 
     def _answered(self, reply: Any) -> None:
-        self.request_ms.append(1000 * (time.monotonic() - self._asked))
-        self._asked = None
+        self.request_ms.append(1000 * (time.monotonic() - self._requested_at))
+        self._requested_at = None
 
     def close(self) -> None:
         self.client.close()
@@ -188,16 +187,13 @@ def soak(folder: Path, size: int, cuts: tuple[float, ...] = (0.1, 0.5, 0.9)) -> 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
+    parser = soak_parser(__doc__)
     parser.add_argument(
         "--megabytes", type=int, default=1000, help=f"size of the mesh; at most {limits.FILE_BYTES // 10**6}"
     )
     options = parser.parse_args()
     figures, faults = soak(options.folder, options.megabytes * 10**6)
-    print(json.dumps(figures, indent=1))
-    print(f"{len(faults)} faults", *faults, sep="\n")
-    return 1 if faults else 0
+    return print_results(figures, faults)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class FaultInjectionServer:
         self.settings |= settings
         self.plan: dict[str, dict[str, Any]] = {}
         self.faults = folder / "faults.json"
-        self.lives: dict[str, JobHistory] = {}
+        self.histories: dict[str, JobHistory] = {}
         self.tickets = 0
         environment = {"DREAMWRIGHT_FAULTS": str(self.faults), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         # Workers are started with the environment of this process for as long as the server runs.
@@ -85,7 +85,7 @@ class FaultInjectionServer:
         self.server.step(wait_s)
         self.client.tick()
         for name, entry in self.server.store.records.items():
-            self.lives.setdefault(name, JobHistory()).note(entry.summary)
+            self.histories.setdefault(name, JobHistory()).note(entry.summary)
 
     def wait_until(self, happened: Callable[[], bool], limit_s: float = 900.0) -> None:
         end = time.monotonic() + limit_s

@@ -6,7 +6,6 @@ python -m tests.soak.field_bounds --folder runs/bounds
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import random
@@ -23,6 +22,7 @@ from dreamwright.shared import capabilities
 from dreamwright.shared.errors import ProtocolError, RequestError
 from dreamwright.shared.messages import MESSAGES, CancelJob, FetchChunk, JobReply, JobSummary, SubmitJob, UploadChunk
 from dreamwright.shared.schema import from_map, rule_of, short_repr, to_map
+from tests.soak.command_line import soak_parser
 from tests.testing.in_memory_server import InMemoryServer
 from tests.testing.message_strategies import PATHS, probes, valid
 
@@ -196,8 +196,7 @@ def name_faults(in_memory_server: InMemoryServer) -> tuple[int, list[str]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
+    parser = soak_parser(__doc__)
     folder = parser.parse_args().folder
     in_memory_server = InMemoryServer(folder / "state")
     faults: list[str] = []

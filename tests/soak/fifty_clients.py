@@ -10,7 +10,6 @@ server's timeout. At the end all jobs finish, and every ticket is checked. Ctrl-
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import signal
@@ -22,6 +21,7 @@ from typing import Any
 
 from dreamwright.shared.credentials import format_key, key_pair_to_map
 from dreamwright.shared.messages import DeleteJob, JobList, ListJobs, SubmitJob
+from tests.soak.command_line import soak_parser
 from tests.soak.journal_checks import check_growth, check_jobs, read_journals
 from tests.soak.observed_server import ObservedServer, ask, folder_mb, online, process_stats
 from tests.soak.random_client import ENDED_STATES, PROMPT
@@ -107,7 +107,7 @@ class ClientProcesses:
                 else:
                     self._processes[number].send_signal(signal.SIGCONT)
 
-    def dead(self) -> list[str]:
+    def ended(self) -> list[str]:
         """A fault for each process that ended by itself."""
         ended = []
         for number, process in enumerate(self._processes):
@@ -153,7 +153,7 @@ class Soak:
         self.samples: list[dict[str, float]] = []
         self.faults: list[str] = []
         self.idle: dict[str, Any] = {}
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
 
     def tick(self, seconds: float) -> None:
         """Tick the admin client for some seconds."""
@@ -165,7 +165,7 @@ class Soak:
     def sample(self) -> dict[str, float]:
         server = self.server.stats()
         workers = [process_stats(pid).rss_mb for pid in self.server.workers()]
-        sample = {"at": round(time.monotonic() - self._begun, 1), "state_mb": folder_mb(self.server.state)}
+        sample = {"at": round(time.monotonic() - self._started, 1), "state_mb": folder_mb(self.server.state)}
         sample |= {f"server {name}": value for name, value in vars(server).items()}
         sample["worker rss_mb"] = max(workers, default=None)
         return sample
@@ -181,15 +181,15 @@ class Soak:
     def run(self, seconds: float, stopping: list[int]) -> None:
         self.warm_up()
         self.idle["before"] = self.sample()
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self.clients.start_all()
-        next_fault = self._begun + self._fault_interval_s
-        next_sample, printed_at = self._begun + SAMPLE_S, self._begun
+        next_fault = self._started + self._fault_interval_s
+        next_sample, printed_at = self._started + SAMPLE_S, self._started
         with (self._folder / "process_stats.jsonl").open("a", buffering=1) as stats_log:
-            while (now := time.monotonic()) - self._begun < seconds and not stopping:
+            while (now := time.monotonic()) - self._started < seconds and not stopping:
                 self.tick(0.2)
                 self.clients.revive()
-                self.faults += self.clients.dead()
+                self.faults += self.clients.ended()
                 if now >= next_fault:
                     next_fault = now + self._rng.expovariate(1.0 / self._fault_interval_s)
                     self.clients.kill_or_stop()
@@ -206,7 +206,7 @@ class Soak:
 
     def _print_progress(self, seconds: float) -> None:
         figures = check_jobs(read_journals(self._folder), None, {})
-        last, spent = self.samples[-1] if self.samples else self.idle["before"], time.monotonic() - self._begun
+        last, spent = self.samples[-1] if self.samples else self.idle["before"], time.monotonic() - self._started
         print(
             f"{spent / 60:.1f} of {seconds / 60:.0f} min (ends "
             f"{time.strftime('%H:%M', time.localtime(time.time() + seconds - spent))}, then drain): "
@@ -255,8 +255,7 @@ class Soak:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
+    parser = soak_parser(__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--pace", type=float, default=4.0, help="mean seconds between two requests of a client")
@@ -267,7 +266,7 @@ def main() -> int:
     options = parser.parse_args()
     stopping: list[int] = []
     signal.signal(signal.SIGINT, lambda number, frame: stopping.append(number))
-    begun = time.monotonic()
+    started = time.monotonic()
     soak = Soak(options.folder, options.clients, options.pace, options.fault_interval, options.seed)
     listed: dict[str, str] | None = None
     try:
@@ -277,7 +276,7 @@ def main() -> int:
             listed = soak.finish()
     finally:
         soak.close()
-    figures = soak.figures(listed) | {"wall s": round(time.monotonic() - begun)}
+    figures = soak.figures(listed) | {"wall s": round(time.monotonic() - started)}
     text = json.dumps(figures, indent=1)
     (options.folder / "figures.json").write_text(text)
     print(text)

@@ -117,7 +117,7 @@ def fuzz_client(count: int, number: int) -> dict[str, Any]:
     links: Counter[str] = Counter()
     events = 0
     sizes: list[float] = []
-    begun = time.monotonic()
+    started = time.monotonic()
     for index in range(count):
         if fuzzed.client._socket is None:
             fuzzed.reconnect()
@@ -134,7 +134,7 @@ def fuzz_client(count: int, number: int) -> dict[str, Any]:
     gc.collect()
     figures = {
         "messages": count,
-        "seconds": round(time.monotonic() - begun, 1),
+        "seconds": round(time.monotonic() - started, 1),
         "connections closed by a malformed message": fuzzed.connections - 1,
         "events delivered": events,
         "requests answered": fuzzed.replies,

@@ -4,13 +4,12 @@
     OMP_NUM_THREADS=1 python -m tests.soak.graceful_stop --stops 10 --seed 0 --folder runs/graceful_stop
 
 One job is stopped at random steps and resumes after each restart. The only checkpoints are those written for the stops.
-Its mesh must equal that of an undisturbed run, byte for byte. `--hung N` adds N stops with the worker stopped by
+Its mesh must equal that of an uninterrupted run, byte for byte. `--hung N` adds N stops with the worker stopped by
 SIGSTOP, where the server must kill it after the grace period.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -20,10 +19,12 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from dreamwright.shared.messages import JobChanged, JobList, ServerShutdown
+from dreamwright.shared.messages import ServerShutdown
+from tests.soak.command_line import soak_parser
 from tests.soak.kill_soak import Soak
-from tests.soak.worker_processes import alive, read_attempts
+from tests.soak.worker_processes import is_process_running, read_attempts
 
 LIMIT_S = 1800.0  # limit for any wait on a busy machine
 HUNG_GRACE_S = 3.0  # grace period in rounds with a stopped worker
@@ -50,16 +51,10 @@ class GracefulStopSoak(Soak):
         self.interval = 1_000_000  # no periodic checkpoints
         self.notices: list[ServerShutdown] = []
 
-    def step(self, wait_s: float = 0.003) -> None:
-        for event in self.client.tick():
-            for job in (
-                event.jobs if isinstance(event, JobList) else (event.job,) if isinstance(event, JobChanged) else ()
-            ):
-                self.jobs[job.job] = job
-                self.reached[job.job] = max(self.reached.get(job.job, 0), job.step)
-            if isinstance(event, ServerShutdown):
-                self.notices.append(event)
-        time.sleep(wait_s)
+    def handle_event(self, event: Any) -> None:
+        super().handle_event(event)
+        if isinstance(event, ServerShutdown):
+            self.notices.append(event)
 
     def running(self) -> bool:
         return any(job.state == "running" and job.step for job in self.jobs.values())
@@ -71,13 +66,13 @@ class GracefulStopSoak(Soak):
         if is_hung:
             for pid in workers:
                 os.kill(pid, signal.SIGSTOP)
-        begun = time.monotonic()
+        started = time.monotonic()
         self.server.send_signal(signal.SIGTERM)
         notified = None
-        while self.server.poll() is None and time.monotonic() - begun < 120:
+        while self.server.poll() is None and time.monotonic() - started < 120:
             self.step()
-            notified = notified or (time.monotonic() - begun if self.notices else None)
-        took = time.monotonic() - begun
+            notified = notified or (time.monotonic() - started if self.notices else None)
+        took = time.monotonic() - started
         for _ in range(20):  # receive messages still in transit
             self.step()
         notified = notified or (took if self.notices else None)
@@ -87,7 +82,7 @@ class GracefulStopSoak(Soak):
             figures.faults.append("the client got no shutdown notice")
         else:
             figures.notified_s.append(round(notified, 3))
-        if any(alive(pid) for pid in workers):
+        if any(is_process_running(pid) for pid in workers):
             figures.faults.append(f"workers {workers} outlived their server")
         self.server.stdout.close()
         self.server = None
@@ -96,7 +91,7 @@ class GracefulStopSoak(Soak):
 
 
 def stop_and_resume(folder: Path, stops: int, hung: int, seed: int, steps: int) -> StopResults:
-    """Stop and resume one job repeatedly and compare its mesh with an undisturbed run."""
+    """Stop and resume one job repeatedly and compare its mesh with an uninterrupted run."""
     folder.mkdir(parents=True, exist_ok=True)
     rng, figures = random.Random(seed), StopResults()
     soak = GracefulStopSoak(folder, steps)
@@ -142,12 +137,11 @@ def stop_and_resume(folder: Path, stops: int, hung: int, seed: int, steps: int) 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = soak_parser(__doc__)
     parser.add_argument("--stops", type=int, default=10)
     parser.add_argument("--hung", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
     options = parser.parse_args()
     figures = stop_and_resume(options.folder, options.stops, options.hung, options.seed, options.steps)
     print(json.dumps(vars(figures)))

@@ -47,8 +47,8 @@ def check_jobs(
         lost = [ticket for ticket in tickets if ticket not in jobs]
         lost += [job for job in owners if job not in left and job not in listed]
         lost += [job for job, state in listed.items() if state not in ("succeeded", "failed", "cancelled")]
-    for job, begun in attempts.items():
-        numbers = [attempt for attempt, _ in begun]
+    for job, started in attempts.items():
+        numbers = [attempt for attempt, _ in started]
         if numbers != sorted(set(numbers)):
             duplicate.append(f"{job} had attempts {numbers}")
     meshes: dict[tuple[int, int], set[str]] = {}
@@ -62,7 +62,7 @@ def check_jobs(
     faults += [
         f"job {event['job']} failed: {event['message']}" for event in ended.values() if event["state"] == "failed"
     ]
-    latencies = sorted(event["ms"] for event in events if event["what"] == "asked")
+    latencies = sorted(event["ms"] for event in events if event["what"] == "replied")
     quantiles = statistics.quantiles(latencies, n=1000, method="inclusive") if len(latencies) > 1 else [0.0] * 999
     return {
         "tickets": len(tickets),
@@ -70,10 +70,10 @@ def check_jobs(
         "ended": dict(Counter(event["state"] for event in ended.values())),
         "lost": lost,
         "duplicate": duplicate,
-        "attempts": sum(len(begun) for begun in attempts.values()),
+        "attempts": sum(len(started) for started in attempts.values()),
         "meshes fetched": len(fetched),
         "distinct (seed, steps) pairs, each with one mesh hash": len(meshes),
-        "requests": dict(Counter(event["kind"] for event in events if event["what"] == "asked")),
+        "requests": dict(Counter(event["kind"] for event in events if event["what"] == "replied")),
         "previews": sum(event["what"] == "preview" for event in events),
         "disconnects": sum(event["what"] == "disconnected" for event in events),
         "reconnects": sum(event["what"] == "link" and event["link"] == "online" for event in events),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SIGKILL of a real server and its workers at random points; every job must end with the mesh of an undisturbed run.
+"""SIGKILL of a real server and its workers at random points; every job must end with the mesh of an uninterrupted run.
 
     OMP_NUM_THREADS=1 python -m tests.soak.kill_points --kills 20 --seed 0 --folder runs/kill_points
 
@@ -10,7 +10,6 @@ the mesh is written, or at any other time (mostly during loading). At the end al
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -19,8 +18,9 @@ import sys
 import time
 from pathlib import Path
 
+from tests.soak.command_line import soak_parser
 from tests.soak.kill_soak import INTERVAL, Outcome, Soak
-from tests.soak.worker_processes import alive, read_attempts
+from tests.soak.worker_processes import is_process_running, read_attempts
 
 MOMENTS = ("submit", "part", "renamed", "step", "mesh", "anywhere")
 VICTIMS = (
@@ -32,8 +32,8 @@ VICTIMS = (
 
 
 def soak(folder: Path, plan: list[tuple[str, str]], seed: int, steps: int, seeds: tuple[int, ...] = (0, 1)) -> Outcome:
-    """Run each seed undisturbed for the expected mesh, then kill at each (moment, victim), then check all jobs."""
-    begun = time.monotonic()
+    """Run each seed uninterrupted for the expected mesh, then kill at each (moment, victim), then check all jobs."""
+    started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)
     soak = Soak(folder, steps, seeds)
@@ -95,20 +95,19 @@ def soak(folder: Path, plan: list[tuple[str, str]], seed: int, steps: int, seeds
         soak.check(expected)
     finally:
         for pid in soak.orphans:
-            if alive(pid):
+            if is_process_running(pid):
                 os.kill(pid, signal.SIGKILL)
         soak.stop(signal.SIGTERM)
         soak.log.close()
-    soak.outcome.wall_s = time.monotonic() - begun
+    soak.outcome.wall_s = time.monotonic() - started
     return soak.outcome
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = soak_parser(__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
     parser.add_argument("--moments", nargs="+", choices=MOMENTS, default=MOMENTS, help="draw from these only")
     parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=VICTIMS, help="draw from these only")
     options = parser.parse_args()

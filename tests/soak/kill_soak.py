@@ -20,9 +20,10 @@ from dreamwright.shared.client import Client
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.job_states import ENDED
-from dreamwright.shared.messages import JobChanged, JobList, JobReply, JobSummary, SubmitJob
+from dreamwright.shared.messages import JobReply, JobSummary, SubmitJob
 from dreamwright.shared.transfer import Download
-from tests.soak.worker_processes import alive, children, read_attempts
+from tests.soak.worker_processes import children, is_process_running, read_attempts
+from tests.testing.job_events import jobs_in
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
 INTERVAL = 4  # steps between two checkpoints
@@ -71,7 +72,7 @@ class Soak:
     # --- server
 
     def start(self) -> None:
-        begun = time.monotonic()
+        started = time.monotonic()
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         self.server = subprocess.Popen(
             [
@@ -100,7 +101,7 @@ class Soak:
         self.client.connect()
         self.client.subscribe()
         self.wait_until(lambda: self.client.state is ConnectionState.ONLINE)
-        self.outcome.restart_s.append(time.monotonic() - begun)
+        self.outcome.restart_s.append(time.monotonic() - started)
 
     def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
         if self.server is not None:
@@ -118,16 +119,17 @@ class Soak:
 
     def step(self, wait_s: float = 0.003) -> None:
         for event in self.client.tick():
-            for job in (
-                event.jobs if isinstance(event, JobList) else (event.job,) if isinstance(event, JobChanged) else ()
-            ):
-                self.jobs[job.job] = job
-                self.reached[job.job] = max(self.reached.get(job.job, 0), job.step)
+            self.handle_event(event)
         time.sleep(wait_s)
 
-    def wait_until(self, happened: Callable[[], bool], limit_s: float = 180.0) -> bool:
+    def handle_event(self, event: Any) -> None:
+        for job in jobs_in(event):
+            self.jobs[job.job] = job
+            self.reached[job.job] = max(self.reached.get(job.job, 0), job.step)
+
+    def wait_until(self, condition: Callable[[], bool], limit_s: float = 180.0) -> bool:
         end = time.monotonic() + limit_s
-        while not happened():
+        while not condition():
             if time.monotonic() > end:
                 raise TimeoutError(f"the condition does not hold after {limit_s} s; jobs: {list(self.jobs.values())}")
             self.step()
@@ -263,14 +265,14 @@ class Soak:
         self._watch_orphans()
 
     def _watch_orphans(self) -> None:
-        begun = time.monotonic()
-        while any(alive(pid) for pid in self.orphans):
-            if time.monotonic() - begun > ORPHAN_GRACE_S + LATE_S:
+        started = time.monotonic()
+        while any(is_process_running(pid) for pid in self.orphans):
+            if time.monotonic() - started > ORPHAN_GRACE_S + LATE_S:
                 self.outcome.faults.append(f"workers {self.orphans} outlive their server")
                 break
             time.sleep(0.02)
         if self.orphans:
-            self.outcome.orphan_s.append(time.monotonic() - begun)
+            self.outcome.orphan_s.append(time.monotonic() - started)
         self.orphans = []
 
     # --- checks

@@ -6,12 +6,10 @@ python -m tests.soak.many_frames --folder runs/many_frames
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import zmq
@@ -21,6 +19,7 @@ from dreamwright.shared.codec import pack, unpack
 from dreamwright.shared.connection_monitor import CurveCredentials
 from dreamwright.shared.credentials import generate_key_pair
 from dreamwright.shared.messages import ListJobs
+from tests.soak.command_line import soak_parser
 from tests.soak.control_client import ControlClient
 from tests.soak.fast_server_process import FastServerProcess
 
@@ -82,8 +81,7 @@ def send_message(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
+    parser = soak_parser(__doc__)
     parser.add_argument("--no-limit", action="store_true", help="turn off the server's limit on incoming data")
     options = parser.parse_args()
     folder = options.folder

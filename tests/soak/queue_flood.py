@@ -6,18 +6,17 @@ python -m tests.soak.queue_flood --folder runs/queue_flood
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from dreamwright.backend.server.policy import Policy
 from dreamwright.shared.errors import RequestError
 from dreamwright.shared.messages import CancelJob, ListJobs
+from tests.soak.command_line import soak_parser
 from tests.testing.in_memory_server import InMemoryServer
 
 
@@ -25,9 +24,9 @@ def latency_ms(action: Callable[[], Any], times: int) -> dict[str, float]:
     """Median and worst duration of repeated calls, ms."""
     spent = []
     for _ in range(times):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         action()
-        spent.append(1000 * (time.perf_counter() - begun))
+        spent.append(1000 * (time.perf_counter() - started))
     return {"median_ms": round(statistics.median(spent), 2), "worst_ms": round(max(spent), 2)}
 
 
@@ -42,8 +41,7 @@ def requests_of_bob(in_memory_server: InMemoryServer, times: int = 30) -> dict[s
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
+    parser = soak_parser(__doc__)
     folder = parser.parse_args().folder
     policy = Policy()
     in_memory_server = InMemoryServer(folder, ("cuda:0", "cuda:1"), policy)

@@ -62,7 +62,7 @@ class SubmittedJob:
     seed: int
     steps: int
     job: str = ""
-    state: str = "asked"
+    state: str = "submitted"
     fetched: bool = False
     deleting: bool = False  # a DeleteJob was sent
     will_cancel: bool = False  # cancelled at a random moment
@@ -184,7 +184,7 @@ class RandomClient:
 
         def answered(reply: Any) -> None:
             if began > self.stopped_until:
-                self._journal.write("asked", kind=kind, ms=round(1000 * (time.monotonic() - began), 1))
+                self._journal.write("replied", kind=kind, ms=round(1000 * (time.monotonic() - began), 1))
             if isinstance(reply, RequestTimeout):
                 self._journal.write("unanswered", kind=kind, client=self.name)
             elif isinstance(reply, RequestError):

@@ -14,8 +14,6 @@ diverged: after each fault, the jobs of every client equal the list of the serve
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import signal
 import statistics
@@ -41,6 +39,7 @@ from dreamwright.shared.messages import (
     SubmitJob,
     Subscribe,
 )
+from tests.soak.command_line import print_results, soak_parser
 from tests.soak.flaky_tcp_proxy import FlakyTcpProxy
 from tests.soak.observed_server import ObservedServer
 
@@ -52,7 +51,7 @@ ENDED_STATES = {state.value for state in ENDED}
 class GapCountingClient(Client):
     """A client that counts gaps in the messages it receives, before it handles them."""
 
-    gaps = healed = counted = 0
+    gaps = recovered = counted = 0
     _expected: int | None = None  # expected count of the next event; None while a snapshot is pending
 
     def _take(self, number: int, message: Any) -> None:
@@ -63,11 +62,11 @@ class GapCountingClient(Client):
             self.counted += 1
             is_gap = message.count != self._expected
             self._expected = None if is_gap else self._expected + 1
-        asked = self._subscription.snapshots_pending
+        before = self._subscription.snapshots_pending
         super()._take(number, message)
         if is_gap:
             self.gaps += 1
-            self.healed += self._subscription.snapshots_pending > asked
+            self.recovered += self._subscription.snapshots_pending > before
         if is_snapshot:
             self._expected = 1
         if self._subscription.snapshots_pending:
@@ -136,13 +135,13 @@ class Soak:
     """A server, three clients and a sequence of jobs."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.dice = random.Random(seed)
+        self.rng = random.Random(seed)
         self.server = ObservedServer(
-            folder, ["anna"], ["keeper"], ["--max-worker-failures", "100"], module="tests.soak.ticking_server"
+            folder, ["anna"], ["admin"], ["--max-worker-failures", "100"], module="tests.soak.ticking_server"
         ).start()
         self.viewers = [
             self._connect(name, user)
-            for name, user in (("anna", "anna"), ("anna, second machine", "anna"), ("keeper", "keeper"))
+            for name, user in (("anna", "anna"), ("anna, second machine", "anna"), ("admin", "admin"))
         ]
         self.tickets = self.settled = 0
         self.injected: Counter[str] = Counter()
@@ -198,8 +197,8 @@ class Soak:
 
     def inject_fault(self) -> None:
         """Inject a random fault for one or more clients."""
-        what = self.dice.choice(FAULTS)
-        hit = self.viewers if what in ("server", "both") else self.dice.sample(self.viewers, self.dice.randint(1, 3))
+        what = self.rng.choice(FAULTS)
+        hit = self.viewers if what in ("server", "both") else self.rng.sample(self.viewers, self.rng.randint(1, 3))
         now = time.monotonic()
         for viewer in hit:
             viewer.lost_at = now
@@ -209,12 +208,12 @@ class Soak:
                 viewer.proxy.cut()
         if what in ("server", "both"):
             self.server.stop(signal.SIGKILL)
-            self.live(self.dice.uniform(0.0, 2.0))
+            self.live(self.rng.uniform(0.0, 2.0))
             self.server.start()
         elif what == "stall":
             for viewer in hit:
                 viewer.proxy.set_stalled(True)
-            self.live(self.dice.uniform(0.1, 8.0))
+            self.live(self.rng.uniform(0.1, 8.0))
             for viewer in hit:
                 viewer.proxy.set_stalled(False)
         elif what == "new socket":
@@ -222,13 +221,13 @@ class Soak:
                 viewer.client.connect()  # as the Disconnect and Connect buttons do
                 viewer.client.subscribe(self.job)
         if what in ("stall", "cut"):
-            self.live(self.dice.uniform(0.0, 3.0))
+            self.live(self.rng.uniform(0.0, 3.0))
             for viewer in hit:
                 viewer.lost_at = 0.0  # a short stall causes no snapshot, so there is no recovery time to measure
 
     def wait_for_agreement(self) -> None:
         """Wait until the jobs of every client equal the list of the server."""
-        begun = time.monotonic()
+        started = time.monotonic()
         answers: dict[str, JobList] = {}
 
         def same() -> bool:
@@ -259,7 +258,7 @@ class Soak:
             self.settled += 1
         except TimeoutError:
             left = {one.name for one in self.viewers} - agreed
-            self.faults.append(f"{left} differ from the server's list after {time.monotonic() - begun:.0f} s")
+            self.faults.append(f"{left} differ from the server's list after {time.monotonic() - started:.0f} s")
 
     def close(self) -> None:
         for viewer in self.viewers:
@@ -271,11 +270,11 @@ class Soak:
 def soak(folder: Path, reconnects: int, seed: int) -> tuple[dict[str, Any], list[str]]:
     """Inject faults until a number of reconnects is reached."""
     run = Soak(folder, seed)
-    begun = time.monotonic()
+    started = time.monotonic()
     try:
         while sum(run.injected.values()) < reconnects:
             run.keep_a_job_running()
-            run.live(run.dice.uniform(0.0, 1.5))
+            run.live(run.rng.uniform(0.0, 1.5))
             run.inject_fault()
             run.wait_for_agreement()
             print(
@@ -298,7 +297,7 @@ def soak(folder: Path, reconnects: int, seed: int) -> tuple[dict[str, Any], list
             "delivered": dict(viewer.delivered),
             "events counted after snapshots": client.counted,
             "gaps": client.gaps,
-            "gaps healed by a snapshot": client.healed,
+            "gaps recovered by a snapshot": client.recovered,
             "outdated": len(viewer.outdated),
             "recovered after s (median, max)": [
                 round(statistics.median(viewer.back_s), 2),
@@ -308,23 +307,20 @@ def soak(folder: Path, reconnects: int, seed: int) -> tuple[dict[str, Any], list
             else [],
         }
         run.faults += viewer.outdated
-        if client.gaps != client.healed:
-            run.faults.append(f"{viewer.name}: {client.gaps} gaps, {client.healed} healed")
+        if client.gaps != client.recovered:
+            run.faults.append(f"{viewer.name}: {client.gaps} gaps, {client.recovered} recovered")
     run.faults += run.server.faults()
-    figures["s"] = round(time.monotonic() - begun)
+    figures["s"] = round(time.monotonic() - started)
     return figures, run.faults
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
+    parser = soak_parser(__doc__)
     parser.add_argument("--reconnects", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     figures, faults = soak(options.folder, options.reconnects, options.seed)
-    print(json.dumps(figures, indent=1))
-    print(f"{len(faults)} faults", *faults, sep="\n")
-    return 1 if faults else 0
+    return print_results(figures, faults)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ after, the time a new client needs to connect, and the time until the server clo
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import socket
 import statistics
@@ -23,6 +21,7 @@ from typing import Any
 from dreamwright.shared.client import Client
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.messages import ListJobs
+from tests.soak.command_line import print_results, soak_parser
 from tests.soak.observed_server import ObservedServer, online, tick_until
 
 CLOSED_S = 30.0  # limit for an unfinished handshake (docs/operator/reliability.md)
@@ -62,7 +61,7 @@ class RawConnection:
 
     kind: str
     socket: socket.socket
-    begun: float
+    started: float
     left: bytes = b""  # bytes still to send
     closed_s: float | None = None
 
@@ -71,14 +70,14 @@ class RawConnection:
         try:
             while self.closed_s is None:
                 if not self.socket.recv(4096):
-                    self.closed_s = now - self.begun
-            if self.left and now - self.begun > 64 - len(self.left):
+                    self.closed_s = now - self.started
+            if self.left and now - self.started > 64 - len(self.left):
                 self.socket.send(self.left[:1])
                 self.left = self.left[1:]
         except BlockingIOError:
             pass  # no data yet, and the connection is open
         except OSError:
-            self.closed_s = now - self.begun
+            self.closed_s = now - self.started
 
 
 def open_raw_connection(address: str, kind: str, opening: bytes) -> RawConnection:
@@ -98,19 +97,19 @@ class RequestLoop:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.spent_ms: list[float] = []
-        self._begun: float | None = None
+        self._started: float | None = None
         self._next = 0.0
 
     def step(self) -> None:
         self.client.tick()
         now = time.monotonic()
-        if self._begun is None and now >= self._next:
-            self._begun, self._next = now, now + 0.02
+        if self._started is None and now >= self._next:
+            self._started, self._next = now, now + 0.02
             self.client.request(ListJobs(), self._answered)
 
     def _answered(self, reply: Any) -> None:
-        self.spent_ms.append(1000 * (time.monotonic() - self._begun))
-        self._begun = None
+        self.spent_ms.append(1000 * (time.monotonic() - self._started))
+        self._started = None
         if isinstance(reply, Exception):
             raise reply
 
@@ -147,7 +146,7 @@ def run_round(
     opening = opening_bytes(mechanism, random.Random(seed))
     connections = [open_raw_connection(server.address, kind, opening[kind]) for kind in (list(opening) * count)[:count]]
     new_client = server.client(user)
-    begun = time.monotonic()
+    started = time.monotonic()
     connected_s: list[float] = []
 
     def is_connected() -> bool:
@@ -158,7 +157,7 @@ def run_round(
         return new_client.state is ConnectionState.ONLINE
 
     tick_until([new_client], is_connected)
-    connected_s.append(time.monotonic() - begun)
+    connected_s.append(time.monotonic() - started)
     new_client.close()
     most = server.stats()
     step_until_closed(requests, connections, CLOSED_S + 15.0)
@@ -212,16 +211,13 @@ def soak(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
+    parser = soak_parser(__doc__)
     parser.add_argument("--connections", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     figures, faults = soak(options.folder, options.connections, options.seed, options.rounds)
-    print(json.dumps(figures, indent=1))
-    print(f"{len(faults)} faults", *faults, sep="\n")
-    return 1 if faults else 0
+    return print_results(figures, faults)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ latest one.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
@@ -33,6 +31,7 @@ from dreamwright.shared.messages import (
     SubmitJob,
     Subscribe,
 )
+from tests.soak.command_line import print_results, soak_parser
 from tests.soak.observed_server import ObservedServer, ask, online, process_stats, tick_until
 from tests.testing.tiny_model import QUICK, offer_tiny_model
 
@@ -98,14 +97,14 @@ class Phase:
 
     def __init__(self, server: ObservedServer, worker: int) -> None:
         self._server, self._worker = server, worker
-        self._cpu, self._server_cpu, self._begun = process_stats(worker).cpu_s, server.stats().cpu_s, time.monotonic()
+        self._cpu, self._server_cpu, self._started = process_stats(worker).cpu_s, server.stats().cpu_s, time.monotonic()
         self.first: tuple[int, float] | None = None
         self.last = (0, 0.0)
         self.rss: list[float] = []
         self.request_ms: list[float] = []
 
     def figures(self) -> dict[str, float]:
-        spent = time.monotonic() - self._begun
+        spent = time.monotonic() - self._started
         steps = self.last[0] - self.first[0] if self.first else 0
         return {
             "steps": steps,
@@ -228,8 +227,7 @@ def soak(folder: Path, count: int, kinds: list[str], phase_s: float) -> tuple[di
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
+    parser = soak_parser(__doc__)
     parser.add_argument("--subscribers", type=int, default=20)
     parser.add_argument("--phases", type=int, default=5, help="number of phases of each kind")
     parser.add_argument("--seconds", type=float, default=15.0, help="duration of one phase")
@@ -239,9 +237,7 @@ def main() -> int:
     options = parser.parse_args()
     kinds = ["no subscribers", "not reading", *(["false acks"] if options.false_acks else [])] * options.phases
     figures, faults = soak(options.folder, options.subscribers, kinds, options.seconds)
-    print(json.dumps(figures, indent=1))
-    print(f"{len(faults)} faults", *faults, sep="\n")
-    return 1 if faults else 0
+    return print_results(figures, faults)
 
 
 if __name__ == "__main__":

@@ -41,10 +41,10 @@ class TickingRunner(ScriptedRunner):
     def assign(self, device: str, job: RunJob) -> None:
         super().assign(device, job)
         folder = Path(job.folder)
-        birth = folder / "birth"
-        if not birth.exists():
-            birth.write_text(repr(time.time()))
-        self._running[job.job] = folder, float(birth.read_text()), job_of(job).config.run.steps
+        start_file = folder / "started_at"
+        if not start_file.exists():
+            start_file.write_text(repr(time.time()))
+        self._running[job.job] = folder, float(start_file.read_text()), job_of(job).config.run.steps
 
     def stop(self, job: str, mode: str) -> None:
         if job in self._running:
@@ -55,9 +55,10 @@ class TickingRunner(ScriptedRunner):
         now = time.time()
         if now >= self._next:
             self._next = now + TICK_S
-            for job, (folder, birth, steps) in list(self._running.items()):
-                step = min(steps, int((now - birth) / TICK_S))
-                self.queued.append(ProgressReport(job=job, step=step, steps=steps, elapsed_s=now - birth, eta_s=0.0))
+            for job, (folder, started_at, steps) in list(self._running.items()):
+                elapsed_s = now - started_at
+                step = min(steps, int(elapsed_s / TICK_S))
+                self.queued.append(ProgressReport(job=job, step=step, steps=steps, elapsed_s=elapsed_s, eta_s=0.0))
                 self.queued.append(PreviewReport(PreviewFrame(job, step, 64, 64, preview_bytes(step, 64))))
                 if step == steps:
                     del self._running[job]
@@ -68,10 +69,10 @@ class TickingRunner(ScriptedRunner):
 
 def write_mesh(path: Path, size: int, seed: int = 0) -> None:
     """Write pseudo-random bytes, a block at a time."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     with path.open("wb") as file:
         for start in range(0, size, BLOCK):
-            file.write(dice.randbytes(min(BLOCK, size - start)))
+            file.write(rng.randbytes(min(BLOCK, size - start)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ python -m tests.soak.unauthorized_clients --folder runs/unauthorized_clients
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import statistics
@@ -26,6 +25,7 @@ from dreamwright.shared.connection_monitor import CurveCredentials
 from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.credentials import format_key, generate_key_pair
 from dreamwright.shared.messages import MESSAGES, JobReply, ListJobs
+from tests.soak.command_line import soak_parser
 from tests.soak.fast_server_process import FastServerProcess
 from tests.testing.encrypted_server import EncryptedServer
 from tests.testing.message_strategies import REQUESTS, valid
@@ -56,15 +56,15 @@ def measure_refusal(
     durations = []
     for _ in range(tries):
         client = Client(server.address, credentials=make())
-        begun = time.perf_counter()
+        started = time.perf_counter()
         client.connect()
-        while client.state is not ConnectionState.UNAUTHORIZED and time.perf_counter() - begun < 20:
+        while client.state is not ConnectionState.UNAUTHORIZED and time.perf_counter() - started < 20:
             client.tick()
             if client.state is ConnectionState.ONLINE:
                 raise RuntimeError(f"an unauthorized client is connected; expected: {reason}")
             time.sleep(0.001)
         if client.state is ConnectionState.UNAUTHORIZED and reason in client.reason:
-            durations.append(time.perf_counter() - begun)
+            durations.append(time.perf_counter() - started)
         client.close()
     return summary(durations, tries)
 
@@ -80,13 +80,13 @@ def measure_plain(server: FastServerProcess, tries: int) -> dict[str, Any]:
         monitor = connection.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_SUCCEEDED
         )
-        begun = time.perf_counter()
+        started = time.perf_counter()
         connection.connect(server.address)
         if (
             monitor.poll(20_000)
             and int.from_bytes(monitor.recv_multipart()[0][:2], sys.byteorder) != zmq.EVENT_HANDSHAKE_SUCCEEDED
         ):
-            durations.append(time.perf_counter() - begun)
+            durations.append(time.perf_counter() - started)
         connection.disable_monitor()
         monitor.close(0)
         connection.close(0)
@@ -103,10 +103,10 @@ def measure_revoked(server: FastServerProcess, tries: int) -> dict[str, Any]:
         connection.poll(20_000)
         connection.recv()
         server.keys.revoke(name)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         connection.send(pack(ListJobs(), 2))
         if connection.poll(20_000) and getattr(unpack(connection.recv(), 10**6)[1], "code", "") == "not-admitted":
-            durations.append(time.perf_counter() - begun)
+            durations.append(time.perf_counter() - started)
         connection.close(0)
     return summary(durations, tries)
 
@@ -145,11 +145,11 @@ def compare_foreign_and_unknown_jobs(server: FastServerProcess, tries: int) -> d
     )
 
     def answer(connection: zmq.Socket, data: bytes) -> tuple[bytes, float]:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         connection.send(data)
         if not connection.poll(20_000):
             raise TimeoutError("no reply within 20 s")
-        return connection.recv(), time.perf_counter() - begun
+        return connection.recv(), time.perf_counter() - started
 
     job = unpack(answer(anna, pack(submit_message("t", prompt="a blue chair"), 1))[0], 10**6)[1].job.job
     rng, other, figures = random.Random(1), "0123456789abcdef", {}
@@ -185,8 +185,7 @@ def compare_foreign_and_unknown_jobs(server: FastServerProcess, tries: int) -> d
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
+    parser = soak_parser(__doc__)
     parser.add_argument("--tries", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=300)
     options = parser.parse_args()
@@ -208,7 +207,7 @@ def main() -> int:
                 "does not know this computer's key yet",
                 tries,
             ),
-            "key measure_revoked while connected, next request": measure_revoked(server, tries),
+            "key revoked while connected, next request": measure_revoked(server, tries),
             "no authenticator": without_authenticator(options.folder / "cut", tries),
             "empty domain": with_empty_zap_domain(options.folder / "empty"),
             "another user's job": compare_foreign_and_unknown_jobs(server, options.pairs),

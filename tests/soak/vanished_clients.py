@@ -10,7 +10,6 @@ and for clients that return, the seconds until previews arrive again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import queue
 import signal
@@ -24,6 +23,7 @@ from typing import Any
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
 from dreamwright.shared import limits
 from dreamwright.shared.credentials import format_key, generate_key_pair, key_pair_to_map
+from tests.soak.command_line import print_results, soak_parser
 from tests.testing.network_namespaces import SERVER, NetworkNamespace, two_networks
 
 SILENT_S = limits.HEARTBEAT_S * limits.HEARTBEAT_LIVENESS * 3  # timeout after which the server removes a subscriber
@@ -188,15 +188,12 @@ def soak(folder: Path, count: int, ways: list[str]) -> tuple[dict[str, Any], lis
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
+    parser = soak_parser(__doc__)
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each way to vanish")
     options = parser.parse_args()
     figures, faults = soak(options.folder, options.clients, ["kill", "stop", "cable"] * options.rounds)
-    print(json.dumps(figures, indent=1))
-    print(f"{len(faults)} faults", *faults, sep="\n")
-    return 1 if faults else 0
+    return print_results(figures, faults)
 
 
 if __name__ == "__main__":

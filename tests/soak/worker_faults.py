@@ -10,7 +10,6 @@ and until the next attempt reports a step. The second includes the start of a pr
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.backend.server.policy import Policy
+from tests.soak.command_line import soak_parser
 from tests.soak.fault_injection_server import INTERVAL, FaultInjectionServer, running_fault_server
 
 STEPS = 12
@@ -64,7 +64,7 @@ class Outcome:
 
 def soak(folder: Path, plan: list[str], seed: int) -> Outcome:
     """Run one job with a fault for each kind in the plan."""
-    begun, rng, outcome = time.monotonic(), random.Random(seed), Outcome()
+    started, rng, outcome = time.monotonic(), random.Random(seed), Outcome()
     with running_fault_server(folder, Policy(hang_minutes=HANG_S / 60.0), steps=STEPS) as server:
         for kind in plan:
             _one(server, kind, rng.randint(2, STEPS - 2), outcome)
@@ -75,7 +75,7 @@ def soak(folder: Path, plan: list[str], seed: int) -> Outcome:
                 f"lost {found.lost[-1:]}",
                 flush=True,
             )
-    outcome.wall_s = time.monotonic() - begun
+    outcome.wall_s = time.monotonic() - started
     return outcome
 
 
@@ -97,7 +97,7 @@ def _one(server: FaultInjectionServer, kind: str, step: int, outcome: Outcome) -
     else:
         server.wait_until(lambda: bool(server.faults_injected(name)))
         at = server.faults_injected(name)[0][1]
-    job, history = server.ended(name), server.lives[name]
+    job, history = server.ended(name), server.histories[name]
     found.ended.append(job.state)
     if job.state != ("succeeded" if again else "failed") or job.attempt != (2 if again else 1):
         outcome.faults.append(f"{kind}: {job.state} at attempt {job.attempt}: {job.message}")
@@ -119,11 +119,10 @@ def _one(server: FaultInjectionServer, kind: str, step: int, outcome: Outcome) -
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = soak_parser(__doc__)
     parser.add_argument("--times", type=int, default=3, help="number of faults of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--folder", type=Path, required=True, help="a new or empty folder")
     options = parser.parse_args()
     plan = options.kinds * options.times
     random.Random(options.seed).shuffle(plan)

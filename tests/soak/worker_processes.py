@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 
-def alive(pid: int) -> bool:
+def is_process_running(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -98,8 +98,8 @@ def display(screen: tuple[int, int]) -> Iterator[dict[str, str]]:
     with subprocess.Popen(command, pass_fds=(writing,), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         os.close(writing)
         try:
-            with open(reading) as said:
-                number = said.readline().strip()
+            with open(reading) as file:
+                number = file.readline().strip()
             if not number:
                 raise RuntimeError(
                     f"Xvfb ended with status {server.wait()} before it had a display; try: "

@@ -42,7 +42,7 @@ class Repository:
     commit: str = COMMIT
     gated: bool = False
     sizes: dict[str, int] = field(default_factory=dict)  # wrong sizes to report
-    spoiled: set[str] = field(default_factory=set)  # files that arrive with a wrong byte
+    damaged: set[str] = field(default_factory=set)  # files that arrive with a wrong byte
     broken: set[str] = field(default_factory=set)  # files whose transfer ends with a server error
 
 
@@ -161,11 +161,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         begin, status = 0, 200
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if asked and self.hub.ranges:
-            begin, status = int(asked[1]), 206
+        requested_range = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if requested_range and self.hub.ranges:
+            begin, status = int(requested_range[1]), 206
         body = content[begin:]
-        if path in repository.spoiled:
+        if path in repository.damaged:
             body = body[:-1] + bytes([body[-1] ^ 1])
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))

@@ -108,12 +108,12 @@ class MessageMutations:
 
     def __init__(
         self,
-        dice: random.Random,
+        rng: random.Random,
         kinds: Sequence[str] = REQUESTS,
         limit: int = limits.REQUEST_BYTES,
         prompts: Sequence[str] = ("a red mushroom", "a blue chair"),
     ) -> None:
-        self._dice, self._kinds, self._limit, self._prompts = dice, kinds, limit, prompts
+        self._rng, self._kinds, self._limit, self._prompts = rng, kinds, limit, prompts
         self.names: list[str] = ["f" * 16]
         self._ways: tuple[tuple[str, Callable[[], bytes]], ...] = (
             ("valid", self.right),
@@ -134,7 +134,7 @@ class MessageMutations:
 
     def draw(self) -> tuple[str, bytes]:
         """(kind of mutation, bytes)."""
-        way, make = self._dice.choices(self._ways, self._weights)[0]
+        way, make = self._rng.choices(self._ways, self._weights)[0]
         return way, make()[: self._limit]
 
     def right(self, kind: str = "") -> bytes:
@@ -142,122 +142,122 @@ class MessageMutations:
         return packed(self._plain(kind))
 
     def _plain(self, kind: str = "") -> dict[str, Any]:
-        kind = kind or self._dice.choice(self._kinds)
+        kind = kind or self._rng.choice(self._kinds)
         envelope = msgpack.unpackb(
-            pack(valid(MESSAGES[kind], self._dice), self._dice.randint(1, 10**6)), strict_map_key=False
+            pack(valid(MESSAGES[kind], self._rng), self._rng.randint(1, 10**6)), strict_map_key=False
         )
         body = envelope["body"]
-        if isinstance(body.get("job"), str) and self._dice.random() < 0.8:
-            body["job"] = self._dice.choice(self.names)
+        if isinstance(body.get("job"), str) and self._rng.random() < 0.8:
+            body["job"] = self._rng.choice(self.names)
         if kind == "SubmitJob":  # few tickets, so that few of them are new jobs
             chosen = {
-                "ticket": f"t{self._dice.randint(0, 39)}",
-                "prompt": self._dice.choice(self._prompts),
+                "ticket": f"t{self._rng.randint(0, 39)}",
+                "prompt": self._rng.choice(self._prompts),
                 "negative": "",
                 "model": "starter",
                 "preset": "draft",
                 "settings": {},
                 "parent_job": "",
                 "mesh": "",
-                "priority": -self._dice.randint(0, 3),
+                "priority": -self._rng.randint(0, 3),
             }
-            body.update({name: value for name, value in chosen.items() if self._dice.random() < 0.97})
-        if kind == "DeleteJob" and self._dice.random() < 0.7:
+            body.update({name: value for name, value in chosen.items() if self._rng.random() < 0.97})
+        if kind == "DeleteJob" and self._rng.random() < 0.7:
             body["job"] = "f" * 16  # or no jobs would be left
         return envelope
 
     def _bits(self) -> bytes:
         data = bytearray(self.right())
-        for _ in range(self._dice.randint(1, 8)):
-            data[self._dice.randrange(len(data))] ^= 1 << self._dice.randrange(8)
+        for _ in range(self._rng.randint(1, 8)):
+            data[self._rng.randrange(len(data))] ^= 1 << self._rng.randrange(8)
         return bytes(data)
 
     def _cut(self) -> bytes:
         data = self.right()
-        return data[: self._dice.randrange(len(data))]
+        return data[: self._rng.randrange(len(data))]
 
     def _trailing(self) -> bytes:
-        return self.right() + self._dice.choice([b"\0", b"\xc0", self._dice.randbytes(30), self.right(), b"x" * 40_000])
+        return self.right() + self._rng.choice([b"\0", b"\xc0", self._rng.randbytes(30), self.right(), b"x" * 40_000])
 
     def _splice(self) -> bytes:
         one, other = self.right(), self.right()
-        return one[: self._dice.randrange(len(one))] + other[self._dice.randrange(len(other)) :]
+        return one[: self._rng.randrange(len(one))] + other[self._rng.randrange(len(other)) :]
 
     def _length(self) -> bytes:
         data = self.right()
-        at = self._dice.randrange(len(data))
-        return data[:at] + self._dice.choice(HEADS) + data[at + self._dice.randint(0, 5) :]
+        at = self._rng.randrange(len(data))
+        return data[:at] + self._rng.choice(HEADS) + data[at + self._rng.randint(0, 5) :]
 
     def _shuffled(self) -> bytes:
         data = self.right()
-        cuts = sorted(self._dice.randrange(len(data) + 1) for _ in range(3))
+        cuts = sorted(self._rng.randrange(len(data) + 1) for _ in range(3))
         parts = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=False)]
-        self._dice.shuffle(parts)
-        return b"".join(parts) * self._dice.choice([1, 1, 1, 2, 50])
+        self._rng.shuffle(parts)
+        return b"".join(parts) * self._rng.choice([1, 1, 1, 2, 50])
 
     def _nasty(self) -> bytes:
         envelope = self._plain()
         places = [(envelope, key) for key in envelope] + _places(envelope["body"]) * 4
-        holder, key = self._dice.choice(places)
-        holder[key] = self._dice.choice(NASTY)
+        holder, key = self._rng.choice(places)
+        holder[key] = self._rng.choice(NASTY)
         return packed(envelope)
 
     def _keys(self) -> bytes:
         envelope = self._plain()
         pairs = Pairs(envelope["body"].items())
-        odd = self._dice.choice(
+        odd = self._rng.choice(
             ["extra", 5, None, True, b"job", 1.5, Raw(b"\x91\x01"), "", "job", "__class__", "x" * 5000, Raw(HEADS[0])]
         )
-        choice = self._dice.randrange(4)
+        choice = self._rng.randrange(4)
         if choice == 0 or not pairs:
-            pairs.append((odd, self._dice.choice(NASTY)))
+            pairs.append((odd, self._rng.choice(NASTY)))
         elif choice == 1:
-            pairs.pop(self._dice.randrange(len(pairs)))
+            pairs.pop(self._rng.randrange(len(pairs)))
         elif choice == 2:
-            pairs += self._dice.choices(pairs, k=self._dice.choice([1, 2, 400]))
+            pairs += self._rng.choices(pairs, k=self._rng.choice([1, 2, 400]))
         else:
-            at = self._dice.randrange(len(pairs))
+            at = self._rng.randrange(len(pairs))
             pairs[at] = (odd, pairs[at][1])
         outer = Pairs({**envelope, "body": pairs}.items())
-        if self._dice.random() < 0.3:
-            outer.append(self._dice.choice(outer))
+        if self._rng.random() < 0.3:
+            outer.append(self._rng.choice(outer))
         return packed(outer)
 
     def _envelope(self) -> bytes:
         envelope = self._plain()
-        key = self._dice.choice([*envelope])
+        key = self._rng.choice([*envelope])
         values = {
             "version": (0, 1, 3, "\0", "new", [[]] * 9, 2.0, True, 2**64 - 1),
             "id": (-1, 2**53 + 1, True, 1.0, "7", None),
             "type": ("", "Explode", "Welcome", "JobChanged", "submit", 5, [], "\0", "x" * 9000),
             "body": (None, [], 5, "x"),
         }
-        envelope[key] = self._dice.choice([*values[key], *NASTY])
-        if self._dice.random() < 0.1:
+        envelope[key] = self._rng.choice([*values[key], *NASTY])
+        if self._rng.random() < 0.1:
             del envelope[key]
         return packed(envelope)
 
     def _deep(self) -> bytes:
         depth, in_maps = (
-            self._dice.choice([10, 400, 900, 990, 1010, 1020, 1023, 1024, 2000, 20_000, 100_000]),
-            self._dice.random() < 0.4,
+            self._rng.choice([10, 400, 900, 990, 1010, 1020, 1023, 1024, 2000, 20_000, 100_000]),
+            self._rng.random() < 0.4,
         )
         deep = Raw(nested(depth, in_maps))
-        if self._dice.random() < 0.3:
+        if self._rng.random() < 0.3:
             return deep
         envelope = self._plain()
-        holder, key = self._dice.choice([(envelope, key) for key in envelope] + _places(envelope["body"]) * 3)
+        holder, key = self._rng.choice([(envelope, key) for key in envelope] + _places(envelope["body"]) * 3)
         holder[key] = deep
         return packed(envelope)
 
     def _bad_text(self) -> bytes:
         envelope = self._plain()
-        holder, key = self._dice.choice([(envelope, key) for key in envelope] + _places(envelope["body"]) * 3)
-        holder[key] = Raw(self._dice.choice(BAD_TEXT))
+        holder, key = self._rng.choice([(envelope, key) for key in envelope] + _places(envelope["body"]) * 3)
+        holder[key] = Raw(self._rng.choice(BAD_TEXT))
         return packed(envelope)
 
     def _noise(self) -> bytes:
-        return self._dice.randbytes(self._dice.choice([0, 1, 2, 5, 30, 300, 5000]))
+        return self._rng.randbytes(self._rng.choice([0, 1, 2, 5, 30, 300, 5000]))
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:

@@ -41,30 +41,30 @@ PATHS = (
 )
 
 
-def valid(kind: type[Any], dice: random.Random) -> Any:
+def valid(kind: type[Any], rng: random.Random) -> Any:
     """A record with a valid value in each field."""
-    return kind(**{field.name: valid_value(rule_of(field), dice) for field in dataclasses.fields(kind)})
+    return kind(**{field.name: valid_value(rule_of(field), rng) for field in dataclasses.fields(kind)})
 
 
-def valid_value(rule: FieldRule, dice: random.Random) -> Any:
+def valid_value(rule: FieldRule, rng: random.Random) -> Any:
     """A valid value of a rule; short where the length is free."""
     if rule.kind == "text":
-        return "".join(dice.choices("abc é漢🍄", k=dice.randint(0, min(12, int(rule.high)))))
+        return "".join(rng.choices("abc é漢🍄", k=rng.randint(0, min(12, int(rule.high)))))
     if rule.kind == "enum":
-        return dice.choice(rule.allowed)
+        return rng.choice(rule.allowed)
     if rule.kind == "integer":
-        return dice.choice([int(rule.low), int(rule.high), dice.randint(int(rule.low), int(rule.high))])
+        return rng.choice([int(rule.low), int(rule.high), rng.randint(int(rule.low), int(rule.high))])
     if rule.kind == "number":
-        return dice.choice([float(rule.low), float(rule.high), dice.uniform(rule.low, rule.high)])
+        return rng.choice([float(rule.low), float(rule.high), rng.uniform(rule.low, rule.high)])
     if rule.kind == "boolean":
-        return dice.random() < 0.5
+        return rng.random() < 0.5
     if rule.kind == "binary":
-        return dice.randbytes(dice.randint(0, 40))
+        return rng.randbytes(rng.randint(0, 40))
     if rule.kind == "scalar_map":
-        return {f"a.{n}": dice.choice([1, 2.5, True, "x", -(2**53)]) for n in range(dice.randint(0, 3))}
+        return {f"a.{n}": rng.choice([1, 2.5, True, "x", -(2**53)]) for n in range(rng.randint(0, 3))}
     if rule.kind == "text_list":
-        return tuple("w" * n for n in range(dice.randint(0, 3)))
-    made = [valid(rule.of, dice) for _ in range(1 if rule.kind == "record" else dice.randint(0, 2))]
+        return tuple("w" * n for n in range(rng.randint(0, 3)))
+    made = [valid(rule.of, rng) for _ in range(1 if rule.kind == "record" else rng.randint(0, 2))]
     return made[0] if rule.kind == "record" else tuple(made)
 
 

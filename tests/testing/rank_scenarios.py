@@ -18,6 +18,7 @@ from dreamwright.backend.errors import DreamwrightError, RunError
 from dreamwright.backend.guidance.interfaces import GuidanceResult
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.runtime.distributed import ProcessGroup, SingleProcess, process_group
+from dreamwright.backend.scenes.derived_config import surface_guidance
 from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
 from dreamwright.backend.training.events import Checkpoint, Event, StepCompleted
@@ -52,6 +53,7 @@ def run_of(config: Config, group: ProcessGroup = SingleProcess(), **options: Any
         ScoreDistillation(oracle, config.guidance),
         PromptEmbeddings(oracle, "a ball", config.guidance),
         group=group,
+        surface_guidance=ScoreDistillation(oracle, surface_guidance(config)) if config.surface.steps else None,
         **options,
     )
 
@@ -93,7 +95,7 @@ def one_rank(
         RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     record: dict[str, Any] = {"events": [], "error": ""}
-    begun = time.monotonic()
+    started = time.monotonic()
     try:
         with process_group(torch.device("cpu"), options.get("timeout", 60.0)) as group:
             job = busy_job(*settings, *options.get(f"settings of {rank}", ()))
@@ -112,7 +114,7 @@ def one_rank(
             save_file({k: v.contiguous() for k, v in run.scene.state().tensors.items()}, folder / f"{rank}.safetensors")
     except DreamwrightError as error:
         record["error"] = f"{type(error).__name__}: {error}"
-    record["seconds"] = time.monotonic() - begun
+    record["seconds"] = time.monotonic() - started
     (folder / f"{rank}.json").write_text(json.dumps(record))
 
 

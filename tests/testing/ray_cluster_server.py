@@ -16,7 +16,8 @@ from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.backend.server.workers.ray_runner import RayRunner, own_namespace
 from dreamwright.shared.client import Client
 from dreamwright.shared.connection_state import ConnectionState
-from dreamwright.shared.messages import JobChanged, JobList, JobSummary, PreviewFrame, SubmitJob
+from dreamwright.shared.messages import JobSummary, PreviewFrame, SubmitJob
+from tests.testing.job_events import jobs_in
 from tests.testing.ray_jobs import SETTINGS, STEPS
 from tests.testing.ray_test_cluster import RayTestCluster
 
@@ -48,9 +49,7 @@ class ClusterServer:
     def step(self) -> None:
         self.server.step(0.02)
         for event in self.client.tick():
-            for job in (
-                event.jobs if isinstance(event, JobList) else (event.job,) if isinstance(event, JobChanged) else ()
-            ):
+            for job in jobs_in(event):
                 self.jobs[job.job] = job
             if isinstance(event, PreviewFrame):
                 self.previews.append(event)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dreamwright.backend.server.workers.worker_protocol import RunJob
+from tests.testing.job_orders import attempt_order
 from tests.testing.tiny_model import QUICK
 
 STEPS, LONG = 40, 100_000
@@ -20,15 +21,5 @@ SETTINGS |= {"run.preview_interval": "10", "run.checkpoint_interval": "5"}
 
 def job_order(model: Path, folder: Path, name: str, number: int, device: str, steps: int = STEPS) -> RunJob:
     """The order to run attempt `number` of the job `name` on a device."""
-    return RunJob(
-        job=name,
-        attempt=number,
-        device=device,
-        folder=str(folder),
-        prompt="a red mushroom",
-        negative="",
-        model=str(model),
-        preset="draft",
-        seed=0,
-        settings=SETTINGS | {"run.steps": str(steps)},
-    )
+    settings = SETTINGS | {"run.steps": str(steps)}
+    return attempt_order(model, folder, number, job=name, device=device, settings=settings)

@@ -14,6 +14,7 @@ import pytest
 from dreamwright.backend.server.workers.fencing import raise_fence
 from dreamwright.backend.server.workers.worker import Worker
 from dreamwright.backend.server.workers.worker_protocol import JobFinished, ProgressReport, RunJob, StatusReport, Stop
+from tests.testing.job_orders import attempt_order
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
 SETTINGS = {
@@ -67,18 +68,7 @@ def report_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def job_order(model: Path, folder: Path, number: int) -> RunJob:
     """The order to run attempt `number` of a job of six steps in `folder`."""
-    return RunJob(
-        job="job",
-        attempt=number,
-        device="cpu",
-        folder=str(folder),
-        prompt="a red mushroom",
-        negative="",
-        model=str(model),
-        preset="draft",
-        seed=0,
-        settings=dict(SETTINGS),
-    )
+    return attempt_order(model, folder, number, settings=dict(SETTINGS))
 
 
 def run_attempt(model: Path, folder: Path, number: int, worker: RecordingWorker | None = None) -> RecordingWorker:
