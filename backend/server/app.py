@@ -22,9 +22,11 @@ from dreamwright.shared.errors import ProtocolError, RequestError
 from dreamwright.shared.messages import PreviewFrame, Refusal, Subscribe, Welcome
 
 from ..errors import DreamwrightError
+from .jobs.cleanup import Cleanup
 from .jobs.job_store import JobStore
+from .jobs.uploads import Uploads
 from .monitoring.counters import Counters
-from .monitoring.status_reporter import MetricsSnapshot
+from .monitoring.status_reporter import MetricsSnapshot, StatusReporter
 from .policy import Policy
 from .service import RequestContext, Service
 from .state_folder import lock_state_folder
@@ -34,6 +36,7 @@ from .transport.connection_limiter import ConnectionLimiter
 from .transport.event_publisher import EventPublisher
 from .transport.router_socket import Request, RouterSocket, is_loopback_address
 from .transport.zap_authenticator import DOMAIN, ZapAuthenticator
+from .workers.dispatcher import Dispatcher
 from .workers.local_runner import LocalRunner
 from .workers.runner import Runner
 
@@ -45,6 +48,27 @@ REQUESTS_PER_STEP, REQUESTS_S = 200, 0.1  # answered in one step, before the wor
 GRACE_S = 30.0
 LINGER_MS = 500  # for the last messages to clients
 METRICS_INTERVAL_S = 1.0  # between two snapshots for an exporter
+
+
+def build_service(
+    welcome: Welcome,
+    policy: Policy,
+    store: JobStore,
+    publisher: EventPublisher,
+    counters: Counters,
+    runner: Runner,
+    clock: Callable[[], float] = time.monotonic,
+) -> Service:
+    """The service of a store and a runner, with the jobs of an earlier server recovered.
+
+    `welcome` names this start of the server. `clock` returns seconds and never goes back. Raises StorageError.
+    """
+    cleanup = Cleanup(store, policy)
+    dispatcher = Dispatcher(store, publisher, counters, runner, cleanup, policy, clock)
+    reporter = StatusReporter(store, counters, lambda: runner.devices, welcome.software, dispatcher.step_rate, clock)
+    uploads = Uploads(store.folder, policy, clock)
+    dispatcher.recover()
+    return Service(welcome, policy, store, publisher, dispatcher, cleanup, uploads, reporter, lambda: runner.devices)
 
 
 class Server:
@@ -91,10 +115,8 @@ class Server:
         self.server_key = None if pair is None else pair.public
         self.access = AccessControl(self._authenticator)
         self.limiter = ConnectionLimiter(int(self.address.rpartition(":")[2]), time.monotonic)
-        software, epoch = f"dreamwright {__version__}", secrets.token_hex(8)
-        self.service = Service(
-            self.store, self.publisher, self.counters, self.runner, software, epoch, time.monotonic, policy
-        )
+        welcome = Welcome(f"dreamwright {__version__}", secrets.token_hex(8))
+        self.service = build_service(welcome, policy, self.store, self.publisher, self.counters, self.runner)
         self.publish_metrics: Callable[[MetricsSnapshot], None] | None = None  # called every METRICS_INTERVAL_S
         self._metrics_at = 0.0
         self._poller = zmq.Poller()

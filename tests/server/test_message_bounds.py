@@ -64,7 +64,7 @@ def test_refine_settings_need_a_mesh_and_have_bounds(
         for bound in in_memory_server.request(GetCapabilities()).setting_bounds
         if bound.name.startswith("refine.")
     }
-    assert bounds["refine.strength"] == (0, 1) and len(bounds) == 11
+    assert bounds["refine.strength"] == (0, 1) and len(bounds) == 12
 
 
 def test_path_traversal_names_are_refused(tmp_path: Path) -> None:

@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
+from dreamwright.backend.server.app import build_service
 from dreamwright.backend.server.jobs.job_store import JobStore
 from dreamwright.backend.server.monitoring.counters import Counters
 from dreamwright.backend.server.policy import Policy
-from dreamwright.backend.server.service import RequestContext, Service
+from dreamwright.backend.server.service import RequestContext
 from dreamwright.backend.server.transport.event_publisher import EventPublisher
 from dreamwright.backend.server.workers.fencing import check_fence
 from dreamwright.backend.server.workers.job_executor import MESH_FILE
 from dreamwright.backend.server.workers.local_runner import WorkerExited
 from dreamwright.backend.server.workers.worker_protocol import JobFinished, RunJob
 from dreamwright.shared.errors import RequestError
-from dreamwright.shared.messages import JobSummary, SubmitJob
+from dreamwright.shared.messages import JobSummary, SubmitJob, Welcome
 
 
 class InMemoryRunner:
@@ -103,8 +104,9 @@ class InMemoryServer:
         self.runner = InMemoryRunner(self.devices)
         self.runner.living = self.living
         self.counters = Counters()
-        self.service = Service(
-            self.store, self.publisher, self.counters, self.runner, "test", "epoch", lambda: self.now, self.policy
+        welcome = Welcome("test", "epoch")
+        self.service = build_service(
+            welcome, self.policy, self.store, self.publisher, self.counters, self.runner, lambda: self.now
         )
 
     def kill(self) -> None:
