@@ -27,7 +27,7 @@ from tests.testing.tiny_model import QUICK, offer_tiny_model
 
 INSIDE = Path(__file__).parent / "scripts"
 OTHER_LOOP = "127.0.0.1"  # of the second machine: nothing listens there
-OUTAGE_S = 6.0  # that the link is down after the artist's side has noticed
+OUTAGE_S = 2.0  # that the link is down after the artist's side has noticed
 
 
 class ServerSide:

@@ -59,17 +59,19 @@ class Outcome:
     wall_s: float = 0.0
 
 
-def soak(folder: Path, plan: list[str], seed: int) -> Outcome:
+def soak(folder: Path, plan: list[str], seed: int, policy: Policy = GRACE) -> Outcome:
     """Cancel one job at each moment of the plan."""
     started, rng, outcome = time.monotonic(), random.Random(seed), Outcome()
-    with running_fault_server(folder, GRACE, steps=STEPS) as server:
+    with running_fault_server(folder, policy, steps=STEPS) as server:
         for moment in plan:
-            _one(server, moment, rng, outcome)
+            _one(server, moment, rng, outcome, policy.cancel_seconds)
     outcome.wall_s = time.monotonic() - started
     return outcome
 
 
-def _one(server: FaultInjectionServer, moment: str, rng: random.Random, outcome: Outcome) -> None:
+def _one(
+    server: FaultInjectionServer, moment: str, rng: random.Random, outcome: Outcome, cancel_seconds: float
+) -> None:
     found = outcome.moments.setdefault(moment, Cancelled())
     before = server.submit(SLOW["step"]) if moment == "waiting" else None
     name = server.submit(SLOW.get({"twice": "step"}.get(moment, moment)))
@@ -97,7 +99,7 @@ def _one(server: FaultInjectionServer, moment: str, rng: random.Random, outcome:
     if bool(job.mesh_bytes) != (moment in ("step", "mesh", "twice", "after")):
         outcome.faults.append(f"{moment}: {job.mesh_bytes} bytes of mesh; {job.message}")
     if moment in STUCK:
-        grace = GRACE.cancel_seconds * (MESH_CANCEL_FACTOR if moment == "stuck mesh" else 1.0)
+        grace = cancel_seconds * (MESH_CANCEL_FACTOR if moment == "stuck mesh" else 1.0)
         if found.seconds[-1] < grace - 0.5 or f"did not stop within {grace:.0f} s" not in job.message:
             outcome.faults.append(f"{moment}: it ended after {found.seconds[-1]:.1f} s: {job.message}")
         after = server.ended(server.submit())
