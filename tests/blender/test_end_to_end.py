@@ -50,13 +50,13 @@ class RealServer:
 
     def stop(self) -> tuple[int, float]:
         """SIGTERM; its status and the seconds it took."""
-        begun = time.monotonic()
+        started = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         try:
             status = self.process.wait(30)
         finally:
             self.end()
-        return status, time.monotonic() - begun
+        return status, time.monotonic() - started
 
     def end(self) -> None:
         """Leave nothing running, whatever happened."""

@@ -56,8 +56,8 @@ def test_texture_is_an_image(model: str, tmp_path: Path, suffix: str, capsys: py
 
     out = tmp_path / f"a prop.{suffix}"
     assert generate(model, out, "--texture", "64", "--previews", str(tmp_path / "seen")) == 0
-    said = capsys.readouterr()
-    assert "texture 64 x 64" in said.out and "texture: 100%" in said.err
+    output = capsys.readouterr()
+    assert "texture 64 x 64" in output.out and "texture: 100%" in output.err
     assert (tmp_path / "seen" / "turntable.png").is_file()
     files = {"a prop.obj", "a%20prop.mtl", "a%20prop_albedo.png"} if suffix == "obj" else {"a prop.glb"}
     assert {p.name for p in tmp_path.iterdir()} == {"seen", *files}

@@ -62,7 +62,9 @@ def test_killed_download_resumes(hub, env, big):
         for file in json.loads((models_folder(env) / "sd-1.5/.dreamwright/download.json").read_text())["files"]
     )
     assert hub.served == whole - kept, "kept bytes are not sent again"
-    assert any(asked for method, _, asked in hub.requests if method == "GET"), "the request has a range"
+    assert any(requested_range for method, _, requested_range in hub.requests if method == "GET"), (
+        "the request has a range"
+    )
     assert run_command(env, "models", "verify", "sd-1.5").returncode == 0
     folder = models_folder(env) / "sd-1.5"
     assert not (folder / ".dreamwright" / "parts").exists()

@@ -11,6 +11,8 @@ from PIL import Image
 from dreamwright.backend.cli.main import main
 from dreamwright.backend.errors import StoppedError
 from dreamwright.backend.evaluation import baselines, samplers
+from dreamwright.backend.evaluation.samples import true_prop
+from dreamwright.backend.io.mesh_export import export_mesh
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
 JOB = ("--steps", "2", "--models", "classifier", "--device", "cpu")
@@ -151,8 +153,53 @@ def test_guidance_2d_has_a_row_for_each_weight_and_sampler(model, tmp_path, monk
     )
 
 
+@pytest.mark.slow
+def test_starter_keeps_every_prompt_and_seed(model, made, tmp_path, capsys):
+    """A second call makes the second seed only. A job without a surface is a row as well, and counts as wrong."""
+    words = ["evaluate", "starter", "--prompts", "a red mug", "a blue robot", "--model", model, "--device", "cpu"]
+    words += ["--out", str(tmp_path), *FAST, "--set", "run.steps=2"]
+    assert main(words) == 0 and len(made) == 2
+    assert main([*words, "--seeds", "2"]) == 0 and len(made) == 4
+    record = json.loads((tmp_path / "evaluation.json").read_text())
+    jobs = [("a red mug", 0), ("a blue robot", 0), ("a red mug", 1), ("a blue robot", 1)]
+    assert [(row["prompt"], row["seed"]) for row in record["rows"]] == jobs
+    assert (record["summary"]["rows"], record["summary"]["seeds"]) == (4, 2)
+    assert (tmp_path / "a-blue-robot.1" / "metrics.json").is_file()
+    assert table_rows((tmp_path / "evaluation.md").read_text())[1:5] == [prompt for prompt, _ in jobs]
+    assert size_of(tmp_path / "evaluation.png") == (2 * 4 + 12 * 64, 4 * (14 + 2 * 64 + 4))
+    assert (tmp_path / "evaluation.md").read_text() in capsys.readouterr().out
+
+    assert main([*words, "--set", "mesh.threshold=1e6"]) == 0
+    record = json.loads((tmp_path / "evaluation.json").read_text())
+    assert record["summary"]["failed"] == 2 and record["summary"]["bars"]["named_color"]["value"] == 0.0
+
+
+@pytest.mark.slow
+def test_starter_measures_given_meshes(tmp_path, capsys):
+    """A true prop is named, fits its silhouettes and has one front; a missing prompt is a failed row."""
+    meshes, out = tmp_path / "meshes", tmp_path / "out"
+    meshes.mkdir()
+    for name in ("a-blue-robot.glb", "a-blue-robot.3.glb", "a-peacock.glb"):
+        export_mesh(true_prop("a blue robot"), meshes / name, {})
+    assert main(["evaluate", "starter", "--meshes", str(meshes), "--out", str(out)]) == 0
+    record = json.loads((out / "evaluation.json").read_text())
+    assert [(row["prompt"], row["seed"]) for row in record["rows"]] == [("a blue robot", 0), ("a blue robot", 3)]
+    for row in record["rows"]:
+        # The nearest of the scales that are tried is 1.0062, which takes 1.2% of the IoU, and a little more of thin parts.
+        assert row["silhouette_iou"] > 0.97 and row["f_score"] > 0.99 and row["albedo_error"] < 0.01
+        assert row["color_right"] and row["geometry_right"] and row["fronts_elsewhere"] == 0
+        assert row["seconds"] is None
+    words = ["evaluate", "starter", "--meshes", str(meshes), "--out", str(out), "--prompts"]
+    assert main([*words, "a blue robot", "a red mug"]) == 0
+    record = json.loads((out / "evaluation.json").read_text())
+    assert (record["summary"]["rows"], record["summary"]["failed"]) == (3, 1)
+    capsys.readouterr()
+    assert main([*words, "a red mug"]) == 1
+    assert "holds no mesh of these prompts; needed are files like a-red-mushroom.glb" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["ablation", "--prompts", "25"], "--prompts 25; allowed is 1 to 24, or a file"),
         (["ablation", "--prompts", "nowhere.txt"], "cannot read the prompts in nowhere.txt"),
@@ -183,6 +230,9 @@ def test_guidance_2d_has_a_row_for_each_weight_and_sampler(model, tmp_path, monk
         (["baselines", "--seeds", "101"], "--seeds 101; allowed is 1 to 100"),
         (["baselines", "--methods", "magic"], "unknown method 'magic'"),
         (["starter", "--seed", "-1"], "0 to 2147483647"),
+        (["starter", "--seeds", "0"], "--seeds 0; allowed is 1 to 100"),
+        (["starter", "--set", "run.seed=3"], "--set run.seed=3: `evaluate starter` sets run.seed itself"),
+        (["starter", "--meshes", "nowhere", "--set", "run.steps=3"], "with --meshes, which generates nothing"),
         (["starter", "--prompts", "a peacock"], "'a peacock'"),
         (["starter", "--preset", "dream-fields"], "is one of dream-fields"),
         (["guidance-2d", "--prompts", "0"], "--prompts 0; allowed is 1 to 24"),
@@ -193,9 +243,9 @@ def test_guidance_2d_has_a_row_for_each_weight_and_sampler(model, tmp_path, monk
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",
 )
-def test_bad_arguments_are_refused_before_anything_is_made(words, said, made, tmp_path, capsys):
+def test_bad_arguments_are_refused_before_anything_is_made(words, expected, made, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["evaluate", *words, "--out", str(out)]) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert expected in error and error.count("\n") == 1
     assert not made and not out.exists()

@@ -223,8 +223,8 @@ def test_generate_advises_and_resumes_with_less(
         fail_once(patch, ScoreDistillation, "gradient", 4, SHORTAGES["of a device"])
         assert main(words) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "dreamwright: error" in line]
-    for said in ("out of memory after step 3", "Tried to allocate 2.00 GiB", "--resume", "run.views_at_once=1"):
-        assert said in line
+    for text in ("out of memory after step 3", "Tried to allocate 2.00 GiB", "--resume", "run.views_at_once=1"):
+        assert text in line
     assert not out.exists()
     seen: list[int] = []
     real = FieldScene.train_step

@@ -120,12 +120,12 @@ def test_events_of_a_run(oracle: KnownImages) -> None:
 
 
 def test_stop_takes_effect_within_a_step_and_leaves_a_checkpoint(oracle: KnownImages) -> None:
-    asked: list[bool] = []
+    stop_requests: list[bool] = []
     events = []
-    for event in run_of(quick_config("run.checkpoint_interval=100"), oracle, should_stop=lambda: bool(asked)):
+    for event in run_of(quick_config("run.checkpoint_interval=100"), oracle, should_stop=lambda: bool(stop_requests)):
         events.append(event)
         if isinstance(event, StepCompleted) and event.step == 2:
-            asked.append(True)
+            stop_requests.append(True)
     assert isinstance(events[-2], Checkpoint) and events[-2].state.step == 2
     assert events[-1] == Finished(2, False, 0)
 

@@ -63,15 +63,15 @@ def test_compiled_network_predicts_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "modes"), [("off", []), ("default", [None]), ("reduce-overhead", ["reduce-overhead"])]
+    ("mode", "modes"), [("off", []), ("default", [None]), ("reduce-overhead", ["reduce-overhead"])]
 )
 def test_compile_setting_applies_to_loaded_models(
-    folder: Path, asked: str, modes: list[str | None], monkeypatch: pytest.MonkeyPatch
+    folder: Path, mode: str, modes: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[str | None] = []
     monkeypatch.setattr(UNet2DConditionModel, "compile", lambda self, mode, dynamic: compiled.append(mode))
     monkeypatch.setattr("dreamwright.backend.models.acceleration.missing_for_compiling", lambda device: "")
-    load_denoiser(folder, config=ModelConfig(compile=asked))
+    load_denoiser(folder, config=ModelConfig(compile=mode))
     assert compiled == modes
 
 

@@ -64,10 +64,10 @@ def test_finetune_share_sets_the_first_step(
 
 
 def test_optimizer_and_random_streams_are_fresh(finished: tuple[Job, RunState, Path], oracle: KnownImages) -> None:
-    fresh, begun = run_of(quick_config(*SETTINGS), oracle), refined(oracle, read_initial_field(finished[2]))
-    assert not begun.scene.optimizer.state_dict()["state"]
+    fresh, started = run_of(quick_config(*SETTINGS), oracle), refined(oracle, read_initial_field(finished[2]))
+    assert not started.scene.optimizer.state_dict()["state"]
     assert all(
-        torch.equal(stream.get_state(), begun.scene.streams[name].get_state())
+        torch.equal(stream.get_state(), started.scene.streams[name].get_state())
         for name, stream in fresh.scene.streams.items()
     )
 
@@ -121,20 +121,20 @@ def test_restart_reloads_the_initial_field(
     """The first step diverges; the restarted run starts from the initial field, not from a fresh one."""
     _, state, folder = finished
     run = refined(oracle, read_initial_field(folder), "run.max_restarts=1")
-    begun = []
+    started = []
     train_step = FieldScene.train_step
 
     def going_wrong_once(self: FieldScene) -> dict[str, float]:
         from dreamwright.backend.scenes.interfaces import DivergedError
 
-        begun.append((self.step, fields_agree(self, dict(state.tensors))))
-        if len(begun) == 1:
+        started.append((self.step, fields_agree(self, dict(state.tensors))))
+        if len(started) == 1:
             raise DivergedError("on purpose")
         return train_step(self)
 
     monkeypatch.setattr(FieldScene, "train_step", going_wrong_once)
     assert any(isinstance(event, Restarted) for event in list(run))
-    assert begun[:2] == [(3, True), (3, True)] and len(begun) == 4
+    assert started[:2] == [(3, True), (3, True)] and len(started) == 4
 
 
 def test_field_of_another_size_is_refused(finished: tuple[Job, RunState, Path], oracle: KnownImages) -> None:

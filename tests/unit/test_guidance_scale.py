@@ -64,7 +64,7 @@ def test_help_log_and_mesh_name_both(tmp_path: Path, capsys: pytest.CaptureFixtu
     model, out = str(save_tiny_model(tmp_path / "model")), tmp_path / "x.glb"
     settings = [part for setting in (*QUICK, "guidance.guidance_scale=8.5") for part in ("--set", setting)]
     assert main(["generate", "a red mushroom", "--model", model, "--out", str(out), *settings]) == 0
-    assert "omega 7.5" in (said := capsys.readouterr().err) and "guidance_scale 8.5" in said
+    assert "omega 7.5" in (output := capsys.readouterr().err) and "guidance_scale 8.5" in output
     data = out.read_bytes()
     header = json.dumps(json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")]))
     assert '"omega": 7.5' in header and '"guidance_scale": 8.5' in header

@@ -67,7 +67,7 @@ def test_models_in_the_hub_cache_are_found(pipeline_folder):
 
 
 @pytest.mark.parametrize(
-    "gone",
+    "missing",
     [
         "unet/diffusion_pytorch_model.safetensors", "unet/config.json", "text_encoder/model.safetensors",
         "text_encoder/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json",
@@ -75,18 +75,18 @@ def test_models_in_the_hub_cache_are_found(pipeline_folder):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("dangling", [True, False])
-def test_incomplete_snapshot_is_absent_with_a_reason(pipeline_folder, gone, dangling):
+def test_incomplete_snapshot_is_absent_with_a_reason(pipeline_folder, missing, dangling):
     """The blob was deleted and its link remains, or the download was interrupted."""
     folder = write_snapshot(pipeline_folder, BY_NAME["sdxl"].sources[0].repo_id, "f" * 40)
     assert resolve_model("sdxl") == folder
-    file = folder / gone
+    file = folder / missing
     file.resolve().unlink()
     if not dangling:
         file.unlink()
     status = {model.name: model for model in local_models()}["sdxl"]
-    assert not status.available and str(folder) in status.how_to_get and f"lacks {gone}" in status.how_to_get
+    assert not status.available and str(folder) in status.how_to_get and f"lacks {missing}" in status.how_to_get
     assert "`dreamwright models download sdxl`" in status.how_to_get
-    with pytest.raises(ModelError, match=re.escape(f"lacks {gone}")):
+    with pytest.raises(ModelError, match=re.escape(f"lacks {missing}")):
         resolve_model("sdxl")
     with pytest.raises(ModelError, match=rf"{re.escape(file.parent.name)} holds no weights|{re.escape(file.name)}"):
         load_denoiser(folder)

@@ -291,7 +291,8 @@ def test_events_of_a_run(oracle: KnownImages) -> None:
 
 def test_stop_takes_effect_within_a_step_and_leaves_a_checkpoint(oracle: KnownImages) -> None:
     stop_requests, events = [], []
-    for event in run_of(refine_config("run.checkpoint_interval=100"), oracle, ball(2), should_stop=lambda: bool(stop_requests)):
+    config = refine_config("run.checkpoint_interval=100")
+    for event in run_of(config, oracle, ball(2), should_stop=lambda: bool(stop_requests)):
         events.append(event)
         if isinstance(event, StepCompleted) and event.step == 2:
             stop_requests.append(True)

@@ -31,8 +31,8 @@ def test_registry_entries_are_complete():
             )
             assert BY_REPO[home.repo_id.lower()] is model
     assert len(BY_REPO) == sum(len(model.sources) for model in MODELS), "no source serves two models"
-    gone = ("runwayml/", "stabilityai/stable-diffusion-2")
-    assert not [name for name in BY_REPO if name.startswith(gone)], "removed sources are not listed"
+    removed = ("runwayml/", "stabilityai/stable-diffusion-2")
+    assert not [name for name in BY_REPO if name.startswith(removed)], "removed sources are not listed"
 
 
 def test_models_page_matches_the_registry():

@@ -234,15 +234,15 @@ def test_face_without_area_gets_a_neighbors_uv() -> None:
 
 
 def test_stopped_bake_leaves_vertex_colors() -> None:
-    asked = []
+    calls = []
 
     def stop() -> bool:
-        asked.append(1)
-        return len(asked) > 1
+        calls.append(1)
+        return len(calls) > 1
 
     field = AnalyticField(sphere(0.4), on_sphere)
     mesh, report = build_mesh(field, MeshConfig(resolution=32, triangles=400, texture=512), should_stop=stop)
-    assert len(asked) == 2 and mesh.texture is None and report.texture == 0 and is_watertight(mesh.faces)
+    assert len(calls) == 2 and mesh.texture is None and report.texture == 0 and is_watertight(mesh.faces)
 
 
 def test_filled_pit_is_textured_from_its_wall() -> None:
