@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tests of the add-on and of what it speaks."""
+"""Tests of the add-on and of the shared protocol."""

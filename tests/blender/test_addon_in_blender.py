@@ -136,7 +136,7 @@ def test_import_is_one_undo_step_and_can_be_repeated(
         patch.setattr(blender.module("placement"), "push_undo", pushed.append)
         name = blender.imported(job).name
     assert pushed == ["Import: a red mushroom"], "one step, named after the prompt"
-    # Blender as a module keeps no undo stack; what an undo does to the data is done by hand.
+    # Blender as a module keeps no undo stack; the test does to the data what an undo does.
     bpy.data.objects.remove(bpy.data.objects[name])
     blender.poll(seconds=0.1)
     assert blender.session.jobs[job].state == "succeeded"
@@ -211,7 +211,7 @@ def test_next_seed_and_queue_positions(blender: AddonDriver, serve: Any) -> None
     assert sorted(job.seed for job in blender.session.jobs.values()) == [0, 1, 2]
     assert {job.prompt for job in blender.session.jobs.values()} == {"a red mushroom"}
     progress_text = blender.module("labels").progress_text
-    # The first job starts before the others hear of their new places, so the answer may take another tick.
+    # The first job starts before the others receive their new positions, so the answer may take another tick.
     assert blender.poll(
         lambda: (
             {"Next in the queue", "Position 2 in the queue"}

@@ -57,7 +57,7 @@ def test_first_prop_from_zip_to_import(built: Built) -> None:
     assert report["object"]["prompt"] == "a red mushroom" and report["object"]["height"] == pytest.approx(1, abs=1e-5)
     assert report["notices"] == ["Imported “a red mushroom”"]
     assert not report["open at the end"] and not report["servers left"], "the panel's button ended the server"
-    assert report["state"] == [".local/share/dreamwright/server/jobs.sqlite3"], "in the stranger's own home"
+    assert report["state"] == [".local/share/dreamwright/server/jobs.sqlite3"], "in the user's own home"
     pictures = sorted(out.glob("*.png"))
     assert [path.stem for path in pictures] == [f"{place}-{name}" for place, name in enumerate(PICTURES, 1)]
     by_name = dict(zip(PICTURES, pictures, strict=True))
@@ -72,7 +72,7 @@ def test_running_server_keeps_its_port() -> None:
         try:
             other.bind(("127.0.0.1", record_first_prop.DEFAULT_PORT))
         except OSError:
-            pass  # somebody's server has it: as good
+            pass  # another server has it: as good
         else:
             other.listen()
         address = record_first_prop.free_address()
@@ -89,7 +89,7 @@ def test_leftover_server_is_stopped_but_no_other_process(tmp_path: Path) -> None
     ):
         try:
             for process in (server, other):
-                process.stdout.readline()  # it runs: a process that is only just begun has no command line yet
+                process.stdout.readline()  # it runs: a process that has only just started has no command line yet
             for name, process in (("a", server), ("b", other)):
                 (tmp_path / name).mkdir()
                 (tmp_path / name / "server.json").write_text(json.dumps({"process": process.pid}))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A session that sends a mesh to be refined: in between ticks, over lost connections, the server's end and its own."""
+"""A session that uploads a mesh to be refined: between ticks, over outages, and across sessions."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_lost_mesh_is_uploaded_again(bench: SessionBench) -> None:
     refine(bench)
     bench.settle(lambda: bool(bench.session.notices))
     assert "refinement was not started" in bench.session.notices[0].text and not bench.session.pending
-    assert bench.server.faults.forget_uploads == 6, "three times, then it is told"
+    assert bench.server.faults.forget_uploads == 6, "three times, then the user is notified"
 
 
 def test_next_session_sends_a_pending_mesh(bench: SessionBench, installed: Path, tmp_path: Path) -> None:

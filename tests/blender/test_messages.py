@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What crosses the wire comes out as it went in, and nothing else comes out at all."""
+"""Messages arrive as they were sent, and malformed bytes are refused."""
 
 from __future__ import annotations
 
@@ -180,11 +180,11 @@ def test_arrays_round_trip(dtype: str, shape: list[int], packed: bool) -> None:
     assert found.dtype == array.dtype and np.array_equal(found, array) and found.shape == array.shape
 
 
-HONEST = encode_array(np.zeros((2, 3), np.float32))
+HEADER = encode_array(np.zeros((2, 3), np.float32))
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "change",
     [
         {"dtype": "O"}, {"dtype": "<f8"}, {"dtype": ">f4"}, {"dtype": None}, {"shape": [2, 4]}, {"shape": [-2, -3]},
         {"shape": [2**40, 2**40]}, {"shape": [2.0, 3]}, {"shape": [True, 3]}, {"shape": "23"}, {"shape": [1] * 9},
@@ -194,9 +194,9 @@ HONEST = encode_array(np.zeros((2, 3), np.float32))
     ],
     ids=str,
 )  # fmt: skip
-def test_false_array_header_is_refused(lie: dict[str, Any]) -> None:
+def test_false_array_header_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ProtocolError):
-        decode_array({**HONEST, **lie}, 1000)
+        decode_array({**HEADER, **change}, 1000)
 
 
 def test_decompression_is_bounded() -> None:

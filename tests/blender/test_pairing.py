@@ -125,7 +125,7 @@ def test_no_connection_to_another_machine_without_its_key(session: Any) -> None:
     assert not session.is_open
 
 
-@pytest.mark.parametrize("damage", ["{", "open to others", "a key with a slip"])
+@pytest.mark.parametrize("damage", ["{", "open to others", "a key with a typo"])
 def test_damaged_keys_never_disable_encryption(session: Any, damage: str) -> None:
     invited = ConnectionString("tcp://127.0.0.1:9", generate_key_pair().public)
     session.accept_connection_string(str(invited))

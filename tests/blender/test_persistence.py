@@ -22,7 +22,7 @@ INSIDE = Path(__file__).parent / "scripts"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "server_lives", [True, False], ids=["the server wakes up", "the server dies and is started anew"]
+    "server_lives", [True, False], ids=["the server continues", "the server dies and is restarted"]
 )
 def test_unanswered_submission_survives_a_restart(
     built: Built, serve: Callable[..., Any], tmp_path: Path, server_lives: bool

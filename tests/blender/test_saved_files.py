@@ -53,7 +53,7 @@ def test_works_offline_without_3d_view_in_its_own_folder(
         "is another machine and its key is unknown; paste the connection string that dreamwright serve prints there"
     )
     if blender_install.legacy:
-        assert unknown in report["elsewhere"], "there is no offline mode, and still no talk with strangers"
+        assert unknown in report["elsewhere"], "there is no offline mode, and still no connection to other machines"
     else:
         assert report["online"] is False and unknown in report["elsewhere once allowed"]
         assert (

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One job, several attempts: only the latest is heard, deaths are counted, and the turn and the last checkpoint stay
-until the end.
-"""
+"""Several attempts of one job: only the newest may report, deaths are counted, turn and checkpoint are kept."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which clients connect to an encrypted server, what refused ones are told, and who may see and control which job."""
+"""Which clients may connect to an encrypted server, why others are refused, and who may see and control a job."""
 
 from __future__ import annotations
 

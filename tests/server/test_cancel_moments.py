@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Cancel at each moment of a real job's life ends it within a step, or within its grace, and makes a mesh of what there
-is.
+"""A job that is cancelled at any moment ends within a step or within the cancel timeout, with a mesh of its steps.
 
-`tests/soak/cancel_moments.py` does it twenty times a moment; docs/operator/reliability.md has its figures.
+`tests/soak/cancel_moments.py` repeats each moment twenty times; docs/operator/reliability.md has its figures.
 """
 
 from __future__ import annotations

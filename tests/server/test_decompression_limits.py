@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Arrays, meshes and pictures that lie about their size are refused before memory is taken for what they claim."""
+"""Arrays, meshes and images with a false size are refused before memory is allocated for it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which doors are locked, and a lock that neither garbage nor a silent doorkeeper opens."""
+"""Which addresses are encrypted, and that malformed handshakes or a silent authenticator admit no client."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the server keeps of pictures: the latest of the jobs that were pictured last, however many jobs it keeps."""
+"""The server keeps the latest previews of the jobs that sent one last, however many jobs it has."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Each end of an attempt is named, and one table says what becomes of the job."""
+"""Each end of an attempt has one cause, and one table decides about the retry."""
 
 from __future__ import annotations
 

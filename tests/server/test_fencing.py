@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One worker a job: of two attempts only the later may write, and it waits until the earlier is gone."""
+"""Of two attempts of a job only the later may write, and it waits until the earlier has ended."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A job can begin from the field of another one of its user's: what is refused, and that it comes about once, whole and
-for good.
-"""
+"""A job that starts from the field of another job: what is refused, and that it is created once and durably."""
 
 from __future__ import annotations
 

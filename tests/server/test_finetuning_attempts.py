@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a worker makes of a job that begins from another one's field; and the whole way through a server with a real
-worker.
-"""
+"""Attempts of a job that starts from another job's field, and the same through a server with a real worker."""
 
 from __future__ import annotations
 
@@ -79,7 +77,7 @@ def test_finished_attempt_saves_its_field(origin: Path) -> None:
 
 
 def test_finetuning_starts_from_the_parent_field(folder: Path, model: Path, reference: bytes) -> None:
-    """The same as a run by hand from that field, to the last bit."""
+    """The mesh of a pipeline that starts from that field, to the last bit."""
     worker = refine(model, folder, 1)
     assert worker.steps() == [4, 5, 6] and worker.ended.how == "succeeded"
     assert (folder / MESH_FILE).read_bytes() == reference

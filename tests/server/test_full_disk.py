@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A full disk loses no job: what cannot be written is refused or waits, with a sentence, and goes on when there is
-room.
-"""
+"""A full disk loses no job: what cannot be written is refused or waits with a message, and continues later."""
 
 from __future__ import annotations
 
@@ -76,7 +74,7 @@ def test_failed_writes_leave_the_cache_unchanged(
 
 
 def test_sqlite_full_disk_leaves_cache_and_file_unchanged(in_memory_server: InMemoryServer) -> None:
-    """Not a pretended error: SQLite is told that its file may not grow."""
+    """A real error: the size of SQLite's file is limited."""
     pages = in_memory_server.disk.execute("PRAGMA page_count").fetchone()[0]
     in_memory_server.disk.execute(f"PRAGMA max_page_count={pages + 3}")
     made = []

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server that is told to stop: its jobs keep their place, its clients are told, and it ends in time whatever hangs.
+"""A server that stops: its jobs are queued again, its clients are notified, and it ends in time even with hung workers.
 
-`tests/soak/graceful_stop.py` does it again and again; docs/operator/reliability.md has its figures.
+`tests/soak/graceful_stop.py` repeats it; docs/operator/reliability.md has its figures.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def run_in_steps(scripted_server: ScriptedServer, words: list[int], grace_s: flo
     return whole, time.monotonic() - started
 
 
-def anew(scripted_server: ScriptedServer) -> None:
+def restart(scripted_server: ScriptedServer) -> None:
     """The server, which has closed by itself, is started again, and a client beside it."""
     scripted_server.client.close()
     scripted_server.open()
@@ -145,7 +145,7 @@ def test_client_reports_the_shutdown(scripted_server: ScriptedServer) -> None:
         time.sleep(0.01)
     assert ServerShutdown(SHUTDOWN_MESSAGE) in scripted_server.events
     assert scripted_server.client.reason == SHUTDOWN_MESSAGE
-    anew(scripted_server)
+    restart(scripted_server)
 
 
 def test_hung_worker_is_killed_after_the_grace_period(scripted_server: ScriptedServer) -> None:
@@ -154,7 +154,7 @@ def test_hung_worker_is_killed_after_the_grace_period(scripted_server: ScriptedS
     whole, took = run_in_steps(scripted_server, [15], 0.5)
     assert whole is False and took >= 0.5  # a lower bound: the same clock measures the grace period
     assert scripted_server.runner.stopped == [(job, "pause")]
-    anew(scripted_server)
+    restart(scripted_server)
     scripted_server.wait_until(lambda: scripted_server.runner.given == [job])
     assert scripted_server.job(job).attempt == 2, "it goes on when the server is back"
 
@@ -164,7 +164,7 @@ def test_second_signal_ends_at_once(scripted_server: ScriptedServer) -> None:
     scripted_server.wait_until(lambda: scripted_server.runner.given == [job])
     whole, took = run_in_steps(scripted_server, [15, 15], 3600.0)
     assert whole is False and took < 3600.0  # the grace period, which a busy machine does not reach
-    anew(scripted_server)
+    restart(scripted_server)
 
 
 def test_two_hung_workers_share_one_grace_period(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A worker that says nothing for too long, or does not stop when told to, is ended; one that is only slow is not."""
+"""A worker that sends no report for too long, or does not stop, is killed; one that is only slow is not."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The life of a job on the server: submitted once, in line, at work, paused, cancelled, forgotten."""
+"""The states of a job on the server: submitted once, queued, running, paused, cancelled, deleted."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keys on disk and on paper: what people paste, what is kept where, and `dreamwright keys`."""
+"""Keys in files and as pasted text, and the commands `dreamwright keys`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SIGKILL of a real server and its worker, and what becomes of a worker whose server is gone.
+"""SIGKILL of a real server and its worker, and the end of a worker whose server is gone.
 
 `tests/soak/kill_points.py` does the same at 20 random points; docs/operator/reliability.md has its figures.
 """
@@ -40,7 +40,7 @@ def test_kills_lose_no_job_and_change_no_mesh(tmp_path: Path) -> None:
     assert outcome.faults == []
     assert outcome.identical == outcome.jobs == outcome.tickets >= 2
     assert outcome.waited == 1, "the next attempt waited until the one before was gone"
-    assert outcome.interrupted == 2 == len(outcome.kills), "both kills hit a job that had begun to step"
+    assert outcome.interrupted == 2 == len(outcome.kills), "both kills hit a job that had started to step"
     assert max(outcome.steps_lost) <= INTERVAL
 
 

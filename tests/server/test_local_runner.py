@@ -120,7 +120,7 @@ def test_lost_device_connection_is_no_hang(surviving_server: InMemoryServer) -> 
 
 
 def test_reattached_silent_job_is_ended(surviving_server: InMemoryServer) -> None:
-    """It counts as loading, whatever it does, until it speaks."""
+    """It counts as loading until its first report."""
     job = surviving_server.submit()
     surviving_server.step()
     surviving_server.living[job] = surviving_server.job(job).attempt

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A line of the log is an event with its fields, and tells neither what users typed nor what must stay secret."""
+"""A log record is an event with fields, and contains no prompt and no secret."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Mesh uploads: pieces, resumption, validation of the whole file, and whose they are."""
+"""Mesh uploads: chunks, resumption, validation of the whole file, and ownership."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_uploads_of_other_users_are_unknown(
     )
     assert (
         in_memory_server.refusal(
-            SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "chief", True
+            SubmitJob("t", "a red mushroom", "", "starter", "refine", 0, {}, 0, mesh=MESH), "admin", True
         ).code
         == "not-ready"
     ), "nor an admin's"

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every field and every setting at and beyond its bounds, and names that lead elsewhere; `tests/soak/field_bounds.py`
-counts them.
-"""
+"""Every field and setting at and beyond its bounds, and names that lead elsewhere."""
 
 from __future__ import annotations
 
@@ -68,7 +66,7 @@ def test_refine_settings_need_a_mesh_and_have_bounds(
 
 
 def test_path_traversal_names_are_refused(tmp_path: Path) -> None:
-    count, faults = field_bounds.name_faults(InMemoryServer(tmp_path / "room" / "state"))
+    count, faults = field_bounds.name_faults(InMemoryServer(tmp_path / "server" / "state"))
     assert faults == [] and count >= 5 * len(PATHS)
 
 
@@ -81,7 +79,7 @@ def test_only_local_users_and_admins_may_name_model_folders(tmp_path: Path) -> N
         for name in ("there", "gone!")
     )
     assert there == absent and "only its admins may name a folder" in there
-    for owner, admin in (("local", False), ("chief", True)):
+    for owner, admin in (("local", False), ("admin", True)):
         assert "without model_index.json" in field_bounds.submit_result(
             in_memory_server, owner=owner, admin=admin, model=str(tmp_path / "there")
         )

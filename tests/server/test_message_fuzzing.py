@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Broken messages get an answer each and end nothing: at the server, the client and the worker port.
+"""Malformed messages get one answer each and end neither server nor client nor the worker port.
 
-`tests/soak/fuzz_server.py` does the same with 100,000 through a real server's encrypted door;
-docs/operator/reliability.md has its figures.
+`tests/soak/fuzz_server.py` sends 100,000 to a real encrypted server; docs/operator/reliability.md has its figures.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Messages of the wrong size, shape or version: what is answered, and how the connection stands afterwards."""
+"""Messages of the wrong size, shape or version: the answer, and whether the connection stays."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_huge_frame_ends_its_connection(
         assert reply_to(encrypted_server, connection, b"x" * 10**6) is None
         encrypted_server.wait_until(lambda: bool(watch.poll(0)))
         assert isinstance(reply_to(encrypted_server, connection, VALID, seconds=10.0)[1], JobList), (
-            "ZeroMQ connects anew by itself"
+            "ZeroMQ reconnects by itself"
         )
         assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
     finally:
@@ -180,19 +180,19 @@ linux_only = pytest.mark.skipif(
 
 @linux_only
 def test_endless_message_ends_its_connection(port: Port) -> None:
-    endless, honest, quiet = port.call(), port.call(), port.call()
+    unfinished, complete, idle = port.call(), port.call(), port.call()
     for _ in range(6):
-        port.pass_on(honest, 60_000)
-        port.connection_limiter.message_completed(honest[1].fileno())
+        port.pass_on(complete, 60_000)
+        port.connection_limiter.message_completed(complete[1].fileno())
         assert port.look() == 0, "360 kB in all, but each of them a message"
-    port.pass_on(endless, 99_000)
+    port.pass_on(unfinished, 99_000)
     assert port.look() == 0
-    port.pass_on(endless, 2_000)
+    port.pass_on(unfinished, 2_000)
     assert port.look() == 1
-    assert endless[0].recv(1) == b"" and port.look() >= 0
-    quiet[0].sendall(b"x")
-    assert quiet[1].recv(1) == b"x"
-    port.pass_on(honest, 10)
+    assert unfinished[0].recv(1) == b"" and port.look() >= 0
+    idle[0].sendall(b"x")
+    assert idle[1].recv(1) == b"x"
+    port.pass_on(complete, 10)
 
 
 @linux_only
@@ -233,7 +233,7 @@ def test_message_of_too_many_frames_ends_its_connection(
         connection.send_multipart([bytes(60_000)] * 2000, copy=False)
         encrypted_server.wait_until(lambda: bool(watch.poll(0)))
         assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
-        for _ in range(8):  # an honest one may ask a lot
+        for _ in range(8):  # a client with complete messages may send many
             assert isinstance(encrypted_server.request(anna, ListJobs()), JobList)
         assert anna.state is ConnectionState.ONLINE
     finally:

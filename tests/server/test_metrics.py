@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Metrics for Prometheus are those of what was done, and name no user, no job and no prompt."""
+"""Metrics for Prometheus agree with the jobs that ran, and name no user, no job and no prompt."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_metrics_match_the_jobs(in_memory_server: InMemoryServer) -> None:
     }
     assert figures["dreamwright_mesh_bytes", ()] == 77
     assert figures["dreamwright_device_steps_per_second", (("device", "cpu"),)] == 0.0, (
-        "the next attempt has not told yet"
+        "the next attempt has not reported yet"
     )
 
 

@@ -153,7 +153,7 @@ def test_ray_and_device_exclude_each_other(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_unreachable_cluster_stops_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Port 1 takes no connections here; said within seconds, where Ray alone would try for minutes."""
+    """Port 1 takes no connections here; refused within seconds, where Ray alone would try for minutes."""
     for _ in range(2):
         assert (
             command.main(["serve", "--ray", "127.0.0.1:1", "--state", str(tmp_path), "--address", "tcp://127.0.0.1:*"])
@@ -161,7 +161,7 @@ def test_unreachable_cluster_stops_the_start(tmp_path: Path, capsys: pytest.Capt
         )
         said = capsys.readouterr().err
         assert "no Ray cluster answers at 127.0.0.1:1" in said and "ray start --head" in said, (
-            "and the folder's lock was let go"
+            "and the folder's lock was released"
         )
 
 

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A client whose connection breaks off under it; `tests/soak/reconnects.py` does it at random moments, with its
-server's death.
-"""
+"""A client whose connection breaks; `tests/soak/reconnects.py` breaks it at random moments and kills the server."""
 
 from __future__ import annotations
 
@@ -36,7 +34,7 @@ def proxy(encrypted_server: EncryptedServer) -> Iterator[FlakyTcpProxy]:
 
 
 def test_reconnect_restores_subscriptions_and_previews(encrypted_server: EncryptedServer, proxy: FlakyTcpProxy) -> None:
-    """ZeroMQ connects anew by itself, so soon that no sign of life is missed; to the server it is a stranger."""
+    """ZeroMQ reconnects before a heartbeat is missed, and the server sees a new connection."""
     anna = encrypted_server.authorized_client("anna", address=proxy.address)
     anna.subscribe()
     job = encrypted_server.request(anna, submit_message()).job.job
@@ -60,7 +58,7 @@ def test_reconnect_restores_subscriptions_and_previews(encrypted_server: Encrypt
 
 
 def test_pending_requests_are_resent_after_a_reconnect(encrypted_server: EncryptedServer, proxy: FlakyTcpProxy) -> None:
-    """And not only when the answer is late; once more is one job all the same."""
+    """They are sent again before their timeout, and create one job."""
     anna = encrypted_server.authorized_client("anna", address=proxy.address)
     proxy.set_stalled(True)
     answers: list[JobReply] = []
@@ -73,7 +71,7 @@ def test_pending_requests_are_resent_after_a_reconnect(encrypted_server: Encrypt
 
 
 def test_lost_greeting_is_repeated(encrypted_server: EncryptedServer, proxy: FlakyTcpProxy) -> None:
-    """Its signs of life are answered then, so it never thinks that it should begin anew."""
+    """Its heartbeats are answered meanwhile, so a timeout would not cause the second greeting."""
     anna = encrypted_server.authorized_client("anna", address=proxy.address)
     anna._pending.clear()
     anna.state = ConnectionState.CONNECTING
@@ -91,14 +89,14 @@ def test_slow_clients_are_logged_once_a_minute(
     with monkeypatch.context() as patch:
         patch.setattr(encrypted_server.server.router, "socket", Full())
         assert all(encrypted_server.server.router.send(b"route", b"data") for _ in range(500)), (
-            "who is slow is not gone"
+            "a slow client counts as connected"
         )
     assert [record.messages for record in caplog.records if "slow" in record.message] == [1]
 
 
 @pytest.mark.slow
 def test_clients_recover_every_update_after_reconnects(tmp_path: Path) -> None:
-    """Cables cut, silent, servers killed, by a seed."""
+    """Connections cut or stalled, and servers killed, by a seed."""
     figures, faults = soak(tmp_path, 8, 3)
     assert faults == []
     assert figures["total"] >= 8 and figures["clients that agreed"] > 0

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A job that refines a sent mesh, in a worker: stopped and gone on with, cancelled, damaged; and a client that sends
-the mesh.
-"""
+"""Attempts of a job that refines an uploaded mesh: paused and resumed, cancelled, damaged; and the client's upload."""
 
 from __future__ import annotations
 

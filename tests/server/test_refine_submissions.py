@@ -140,7 +140,7 @@ def test_crash_between_link_and_store_leaves_no_job(
     assert len(list((in_memory_server.folder / "jobs").iterdir())) == 1
     in_memory_server.kill()
     in_memory_server.open()
-    assert not list((in_memory_server.folder / "jobs").iterdir()), "nobody's folder is swept at the start"
+    assert not list((in_memory_server.folder / "jobs").iterdir()), "a folder without a job is removed at the start"
     assert (
         in_memory_server.store.job_folder(submit_refinement(in_memory_server, ticket="same")) / INPUT_MESH_FILE
     ).read_bytes() == BALL and len(in_memory_server.store.records) == 1

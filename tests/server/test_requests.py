@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the server answers: what it can make and what not, every job page by page, and no more previews than are
-seen.
-"""
+"""The server's answers: capabilities, refused submissions, lists of jobs in pages, and the limit of previews."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A failed job that left a checkpoint goes on from it when asked; one that left none is submitted anew."""
+"""A failed job with a checkpoint can be resumed; one without must be submitted again."""
 
 from __future__ import annotations
 

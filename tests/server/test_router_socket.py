@@ -72,7 +72,7 @@ def test_the_limiter_is_off_where_the_kernel_does_not_count(
     """As on macOS and Windows: no file of /proc is read, nothing is disconnected, and the log says so once."""
 
     def forbidden(*_: object) -> None:
-        raise AssertionError("the system was asked")
+        raise AssertionError("the system call was made")
 
     monkeypatch.setattr(connection_limiter.os, "listdir", forbidden)
     now = 0.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The order of the queue keeps its promises whatever users, priorities and arrivals there are."""
+"""The order of the queue is fair for any users, priorities and arrivals."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""No job is lost when a worker dies, the server starts again, or a second or older one comes to its folder."""
+"""No job is lost when a worker dies, the server restarts, or another server opens the same folder."""
 
 from __future__ import annotations
 

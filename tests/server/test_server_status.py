@@ -28,7 +28,7 @@ def test_admin_sees_devices_jobs_users_and_speed(in_memory_server: InMemoryServe
         in_memory_server.now += 4.0
         in_memory_server.report(ProgressReport, running, step, 100, step / 2.5, 28.0)
     in_memory_server.now += 2.0
-    status = in_memory_server.request(GetStatus(), "chief", admin=True)
+    status = in_memory_server.request(GetStatus(), "admin", admin=True)
     assert status.sees_all and status.jobs_open == 3
     (device,) = status.devices
     assert (device.name, device.state, device.job, device.user, device.silent_s) == ("cpu", "busy", running, "ada", 2.0)
@@ -42,8 +42,8 @@ def test_admin_sees_devices_jobs_users_and_speed(in_memory_server: InMemoryServe
     ]
     assert status.jobs[0].eta_s == 28.0 and status.jobs[1].priority == -2
     counts = {user.name: (user.running, user.queued, user.paused, user.connections) for user in status.users}
-    assert counts == {"ada": (1, 0, 0, 0), "bob": (0, 1, 1, 0), "chief": (0, 0, 0, 1)}
-    assert {user.name: round(user.seen_s) for user in status.users} == {"ada": 14, "bob": 14, "chief": 0}
+    assert counts == {"ada": (1, 0, 0, 0), "bob": (0, 1, 1, 0), "admin": (0, 0, 0, 1)}
+    assert {user.name: round(user.seen_s) for user in status.users} == {"ada": 14, "bob": 14, "admin": 0}
 
 
 def test_users_see_their_own_jobs_and_busy_devices(in_memory_server: InMemoryServer) -> None:
@@ -64,7 +64,7 @@ def test_users_see_their_own_jobs_and_busy_devices(in_memory_server: InMemorySer
 
 def test_status_contains_no_prompt(in_memory_server: InMemoryServer) -> None:
     in_memory_server.submit("ada", prompt="a red mushroom", negative="a blue chair")
-    for owner, is_admin in (("ada", False), ("chief", True)):
+    for owner, is_admin in (("ada", False), ("admin", True)):
         output = pack(in_memory_server.request(GetStatus(), owner, is_admin))
         assert b"mushroom" not in output and b"chair" not in output
 
@@ -85,7 +85,7 @@ def test_long_queue_is_truncated_with_its_length(tmp_path: Path) -> None:
     in_memory_server = InMemoryServer(tmp_path, policy=Policy(jobs_per_user=1000, jobs_total=1000))
     for _ in range(MAX_JOBS + 3):
         in_memory_server.store.add("ada", submit_message(f"t{len(in_memory_server.store.records)}"), 10)
-    status = in_memory_server.request(GetStatus(), "chief", admin=True)
+    status = in_memory_server.request(GetStatus(), "admin", admin=True)
     assert len(status.jobs) == MAX_JOBS and status.jobs_open == MAX_JOBS + 3
     assert f"and {MAX_JOBS + 3 - 4} more" in rendered_table(dataclasses.replace(status, jobs=status.jobs[:4]))
 
@@ -94,13 +94,13 @@ def test_silent_connections_expire(
     in_memory_server: InMemoryServer,
 ) -> None:
     in_memory_server.request(Hello("c", "test"), "ada")
-    assert in_memory_server.request(GetStatus(), "chief", admin=True).connections == 2
+    assert in_memory_server.request(GetStatus(), "admin", admin=True).connections == 2
     in_memory_server.now += PRESENT_S + 1
-    status = in_memory_server.request(GetStatus(), "chief", admin=True)
+    status = in_memory_server.request(GetStatus(), "admin", admin=True)
     assert status.connections == 1
     assert {user.name: (user.connections, user.seen_s) for user in status.users} == {
         "ada": (0, PRESENT_S + 1),
-        "chief": (1, 0.0),
+        "admin": (1, 0.0),
     }
 
 
@@ -115,5 +115,5 @@ def test_disk_usage_counts_meshes_and_checkpoints(
     folder.mkdir(parents=True)
     (folder / "checkpoint.safetensors").write_bytes(b"c" * 234)
     in_memory_server.now += DISK_INTERVAL_S
-    status = in_memory_server.request(GetStatus(), "chief", admin=True)
+    status = in_memory_server.request(GetStatus(), "admin", admin=True)
     assert status.disk_used_bytes == 1234 and status.disk_free_bytes > 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Users share one queue: turns, limits and priorities, whose jobs one sees, and when a job will be ready."""
+"""Users share one queue: turns, limits, priorities, visibility of jobs, and estimates of when a job is ready."""
 
 from __future__ import annotations
 

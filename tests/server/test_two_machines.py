@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server and an artist on two networks: two network namespaces with a cable between them."""
+"""A server and a client in two network namespaces with a link between them."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_second_machine_pairs_disconnects_and_fetches(
         assert fetched["sha"] == hashlib.sha256(ball(12).vertices.tobytes()).hexdigest()
         # Reconnects are tried at most 5 s apart (libzmq's limit) and a request after 5 s: twice the sum.
         assert authorized_s < 20
-        print(f"let in {authorized_s:.1f} s after being allowed; back {reconnected_s:.1f} s after the cable was")
+        print(f"online {authorized_s:.1f} s after being allowed, and {reconnected_s:.1f} s after the link was restored")
     finally:
-        for talker in processes:
-            talker.end(kill=True)
+        for process in processes:
+            process.end(kill=True)

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Clients that are killed, stand still or lose their cable, on a second machine; `tests/soak/vanished_clients.py` has
-the figures.
-"""
+"""Clients on a second machine that are killed, stopped or lose their link; `tests/soak/vanished_clients.py` has figures."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_replayed_session_bytes_do_nothing(encrypted_server: EncryptedServer) ->
 
 @pytest.mark.parametrize("first", ["the user", "the attacker"])
 def test_routing_id_is_no_identity(encrypted_server: EncryptedServer, first: str) -> None:
-    """Two keys under one routing id: nobody hears the other's replies, and neither owns anything by it."""
+    """Two keys under one routing id: neither client receives the other's replies or owns its jobs."""
     pairs = {name: generate_key_pair() for name in ("anna", "bert")}
     for name, pair in pairs.items():
         encrypted_server.keys.allow(name, format_key(pair.public))
@@ -132,10 +132,10 @@ def test_routing_id_is_no_identity(encrypted_server: EncryptedServer, first: str
     two.send(pack(Subscribe(), 9))
     encrypted_server.run_for(0.3)
     assert not one.poll(0) and not two.poll(0) and not len(encrypted_server.server.publisher)
-    honest = raw_client(encrypted_server, pairs["anna"])
-    assert isinstance(answer_to(encrypted_server, honest, Hello("c" * 32, "test")), object)
-    assert isinstance(answer_to(encrypted_server, honest, ListJobs()), JobList)
-    for own in (one, two, honest):
+    authorized = raw_client(encrypted_server, pairs["anna"])
+    assert isinstance(answer_to(encrypted_server, authorized, Hello("c" * 32, "test")), object)
+    assert isinstance(answer_to(encrypted_server, authorized, ListJobs()), JobList)
+    for own in (one, two, authorized):
         own.close(0)
 
 
@@ -166,14 +166,14 @@ def test_log_names_no_key_and_no_prompt(encrypted_server: EncryptedServer, caplo
     with caplog.at_level(logging.INFO):
         anna = encrypted_server.authorized_client("anna")
         encrypted_server.request(anna, submit_message("a"))
-        stranger_pair = generate_key_pair()
-        stranger = encrypted_server.connect_client(stranger_pair)
-        encrypted_server.wait_until(lambda: stranger.state is ConnectionState.UNAUTHORIZED)
+        unknown_pair = generate_key_pair()
+        unauthorized = encrypted_server.connect_client(unknown_pair)
+        encrypted_server.wait_until(lambda: unauthorized.state is ConnectionState.UNAUTHORIZED)
     written = "\n".join(
         LogFormatter(style, logging.INFO).format(record) for style in ("text", "json") for record in caplog.records
     )
-    assert "user connects user=anna" in written and f"fingerprint={fingerprint(stranger_pair.public)}" in written
-    for word in (format_key(anna.pair.public), format_key(stranger_pair.public), anna.pair.secret.hex(), "mushroom"):
+    assert "user connects user=anna" in written and f"fingerprint={fingerprint(unknown_pair.public)}" in written
+    for word in (format_key(anna.pair.public), format_key(unknown_pair.public), anna.pair.secret.hex(), "mushroom"):
         assert word not in written
     assert anna.pair.secret.hex() not in repr(CurveCredentials(encrypted_server.pair.public, anna.pair))
     assert isinstance(anna, Client)

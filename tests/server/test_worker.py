@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a worker makes of its job's folder: damaged checkpoints, a full disk, a fence raised by a later attempt."""
+"""Attempts with damaged checkpoints, a full disk, or a fence raised by a later attempt."""
 
 from __future__ import annotations
 

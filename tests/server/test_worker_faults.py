@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Real worker processes that are killed, crash, hang, run out of memory or meet NaN: each end is told apart and dealt
-with.
+"""Real workers that are killed, crash, hang, run out of memory or meet NaN: each has its cause and its retry.
 
-`tests/soak/worker_faults.py` does the same many times; docs/operator/reliability.md has its figures.
+`tests/soak/worker_faults.py` repeats it; docs/operator/reliability.md has its figures.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ def test_out_of_memory_retries_with_reduced_settings(
 def test_deterministic_failures_end_at_once_and_can_resume(
     what: str, cause: str, expected: str, resumable: bool, fault_server: FaultInjectionServer
 ) -> None:
-    """And a failed job that left a checkpoint goes on from it when it is asked to."""
+    """A failed job with a checkpoint continues from it when it is resumed."""
     fault = {"where": "step", "what": what, "step": 5, "attempts": 1}
     name = fault_server.submit(fault)
     job = fault_server.ended(name)
@@ -114,8 +113,8 @@ SERVED = """
 import json, os, sys, torch
 from pathlib import Path
 torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: 2  # as on a machine with two of them
-begun = []
-torch.cuda._lazy_init = lambda: begun.append("lazy") or (_ for _ in ()).throw(RuntimeError("CUDA is initialized"))
+started = []
+torch.cuda._lazy_init = lambda: started.append("lazy") or (_ for _ in ()).throw(RuntimeError("CUDA is initialized"))
 from dreamwright.backend.cli.serve import all_devices
 from tests.testing.scripted_worker_server import ScriptedServer, submit_message
 from dreamwright.backend.server.workers.worker_protocol import JobFinished
@@ -126,8 +125,8 @@ class Patch:
         app.LocalRunner = value
 from dreamwright.backend.server import app
 real = app.Server
-import tests.testing.scripted_worker_server as puppets
-puppets.Server = lambda address, folder, devices: real(address, folder, all_devices([]))
+import tests.testing.scripted_worker_server as scripted
+scripted.Server = lambda address, folder, devices: real(address, folder, all_devices([]))
 scripted_server = ScriptedServer(Path(sys.argv[1]), Patch())
 devices = scripted_server.request(GetCapabilities()).devices
 name = scripted_server.request(submit_message()).job.job
@@ -138,7 +137,7 @@ checkpoints.mkdir()
 scripted_server.runner.queued = [JobFinished(name, "failed", "out of memory", False, cause="memory")]
 scripted_server.wait_until(lambda: scripted_server.job(name).state == "failed" or len(scripted_server.runner.given) > 1)
 scripted_server.close()
-print(json.dumps({"devices": list(devices), "begun": begun, "initialized": torch.cuda.is_initialized(),
+print(json.dumps({"devices": list(devices), "started": started, "initialized": torch.cuda.is_initialized(),
                   "driver": "libcuda.so" in Path("/proc/self/maps").read_text(),
                   "diffusers": "diffusers" in sys.modules}))
 """
@@ -153,5 +152,5 @@ def test_server_process_initializes_no_device(tmp_path: Path) -> None:
     output = done.stdout.strip().splitlines()[-1]
     assert (
         output
-        == '{"devices": ["cuda:0", "cuda:1"], "begun": [], "initialized": false, "driver": false, "diffusers": false}'
+        == '{"devices": ["cuda:0", "cuda:1"], "started": [], "initialized": false, "driver": false, "diffusers": false}'
     )

@@ -67,7 +67,7 @@ def install(path: str) -> str:
         addon_utils.enable(module, default_set=True)
     elif path.endswith(".json"):
         bpy.context.preferences.system.use_online_access = True  # Blender asks for it even where the address is a file
-        bpy.ops.preferences.extension_repo_add(name="Dreams", remote_url=Path(path).as_uri(), type="REMOTE")
+        bpy.ops.preferences.extension_repo_add(name="Dreamwright test", remote_url=Path(path).as_uri(), type="REMOTE")
         place = len(bpy.context.preferences.extensions.repos) - 1
         module = f"bl_ext.{bpy.context.preferences.extensions.repos[place].module}.{NAME}"
         bpy.ops.extensions.repo_sync(repo_index=place)

@@ -45,7 +45,7 @@ def main() -> None:
     job = next(iter(session.jobs))
     session.show_previews_of(job)
     until(lambda: session.jobs[job].step >= 2 and bool(session.previews.get(job)), "a first picture", LONG_S)
-    report |= {"job": job, "step when the cable was pulled": session.jobs[job].step}
+    report |= {"job": job, "step at the outage": session.jobs[job].step}
     request("unplug")
     until(lambda: session.connection_state == "lost", "the loss of the connection", LONG_S)
     request("lost")
