@@ -66,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
     from .output import save_table, write_sheet
 
     check_count("--seeds", options.seeds, MAX_SEEDS)
+    _check_settings(options)
     prompts, classifier = _checked_prompts(options.prompts), load_starter_classifier()
     measured: list[tuple[PromptResult, Mesh | None]] = []
 
@@ -83,6 +84,17 @@ def run(options: argparse.Namespace) -> int:
     print(markdown([row for row, _ in measured], options.preset), end="")
     write_sheet(options.out, "evaluation", prompt_sheet(measured))
     return 0
+
+
+def _check_settings(options: argparse.Namespace) -> None:
+    """Raise ConfigError for settings that the suite makes itself, and for any where nothing is generated."""
+    from ...errors import ConfigError
+
+    for setting in options.set:
+        if setting.partition("=")[0].strip() == "run.seed":
+            raise ConfigError(f"--set {setting}: `evaluate starter` sets run.seed itself; give it as --seed")
+        if options.meshes is not None:
+            raise ConfigError(f"--set {setting} with --meshes, which generates nothing; leave one of them out")
 
 
 def _checked_prompts(given: Sequence[str] | None) -> tuple[str, ...]:
