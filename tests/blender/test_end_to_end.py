@@ -7,7 +7,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from tests.testing.blender_reports import report_of
 from tests.testing.blenders import ROOT, Blender, run_script
 from tests.testing.built_addon import Built
+from tests.testing.serve_command import serve_command
 
 INSIDE = Path(__file__).parent / "scripts"
 
@@ -25,19 +25,9 @@ class RealServer:
     """`dreamwright serve` in its own process."""
 
     def __init__(self, state: Path, log: Path) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "dreamwright.backend.cli.main",
-            "serve",
-            "--address",
-            "tcp://127.0.0.1:*",
-            "--state",
-            str(state),
-        ]
         with log.open("wb") as written:
             self.process = subprocess.Popen(
-                [*command, "--device", "cpu"], stdout=subprocess.PIPE, stderr=written, text=True, cwd=ROOT
+                serve_command(state), stdout=subprocess.PIPE, stderr=written, text=True, cwd=ROOT
             )
         assert self.process.stdout is not None
         silent = threading.Timer(120, self.process.kill)  # a server that never says its address must not hang the test

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Clients on a second machine that are killed, stopped or lose their link; `tests/soak/vanished_clients.py` has figures."""
+"""Clients on a second machine that are killed, stopped or cut off: `tests/soak/vanished_clients.py` measures."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import zmq
@@ -15,6 +14,7 @@ import zmq
 from dreamwright.backend.server.transport.authorized_keys import KeyFolder
 from dreamwright.shared.connection_monitor import CurveCredentials
 from dreamwright.shared.credentials import format_key, generate_key_pair
+from tests.testing.serve_command import serve_command
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_LIMITER = """
@@ -34,21 +34,11 @@ class FastServerProcess:
         self.keys = KeyFolder(self.state)
         self.server_keys = self.keys.create() if encrypt else None
         self.log_path = folder / "server.log"
-        command = [
-            sys.executable,
-            *(["-m", "tests.testing.fast_worker_server"] if limit_connections else ["-c", WITHOUT_LIMITER]),
-            "serve",
-            "--address",
-            "tcp://127.0.0.1:*",
-            "--state",
-            str(self.state),
-            "--device",
-            "cpu",
-        ]
+        program = ("-m", "tests.testing.fast_worker_server") if limit_connections else ("-c", WITHOUT_LIMITER)
         with self.log_path.open("ab") as log:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             self.process = subprocess.Popen(
-                [*command, *(["--encrypt"] if encrypt else [])],
+                serve_command(self.state, *(["--encrypt"] if encrypt else []), program=program),
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

@@ -8,7 +8,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from dreamwright.shared.messages import JobReply, JobSummary, SubmitJob
 from dreamwright.shared.transfer import Download
 from tests.soak.worker_processes import children, is_process_running, read_attempts
 from tests.testing.job_events import jobs_in
+from tests.testing.serve_command import serve_command
 from tests.testing.tiny_model import QUICK, save_tiny_model
 
 INTERVAL = 4  # steps between two checkpoints
@@ -75,19 +75,7 @@ class Soak:
         started = time.monotonic()
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         self.server = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "dreamwright.backend.cli.main",
-                "serve",
-                "--address",
-                "tcp://127.0.0.1:*",
-                "--state",
-                str(self.state),
-                "--device",
-                "cpu",
-                *self.options,
-            ],
+            serve_command(self.state, *self.options),
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,

@@ -23,6 +23,7 @@ from dreamwright.shared.client import Client
 from dreamwright.shared.connection_monitor import CurveCredentials
 from dreamwright.shared.connection_state import ConnectionState
 from tests.testing.scripted_worker_server import ScriptedRunner
+from tests.testing.serve_command import serve_command
 
 LIMIT_S = 240.0  # limit for any wait on a busy machine
 
@@ -81,19 +82,7 @@ def server_process(
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with output.open("wb") as file:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                module,
-                "serve",
-                "--address",
-                "tcp://127.0.0.1:*",
-                "--state",
-                str(folder / "state"),
-                "--device",
-                "cpu",
-                *arguments,
-            ],
+            serve_command(folder / "state", *arguments, program=("-m", module)),
             stdout=file,
             stderr=file,
             env=environment,
