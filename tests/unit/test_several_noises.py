@@ -118,6 +118,34 @@ def test_one_call_holds_all_views_of_a_draw_together():
     assert result.scalars["t"] == pytest.approx(float(t[:6].mean()), rel=1e-6)
 
 
+class InPairs(Recording):
+    """A model that denoises two views of one object together."""
+
+    def with_cameras(self, conditioning, cameras):
+        return conditioning.with_tensors(camera=cameras)
+
+    def views_together(self, conditioning):
+        return 2
+
+
+def test_views_that_are_denoised_together_share_the_times_of_each_draw():
+    """Two pairs of views with three noises: within a draw one time a pair, from the draw's third of the range, and the
+    views of a pair in adjacent rows."""
+    oracle = InPairs(means(), 0.3)
+    config = GuidanceConfig(omega=0.0, noises=3, t_min=0.2, t_max=0.8, t_max_end=0.8)
+    image, cameras, seen = torch.rand(4, 3, 4, 4, generator=seeded(1)), torch.arange(4), []
+    predict = oracle.predict_noise
+    oracle.predict_noise = lambda z, t, c: seen.append(c.tensors["camera"]) or predict(z, t, c)
+    ScoreDistillation(oracle, config).gradient(image, cameras, conditioned(oracle, ["a"] * 4), seeded(2), 0.0)
+    ((_, t, _),) = oracle.calls
+    assert seen[0].tolist() == [0, 1, 2, 3] * 3
+    pairs = t.view(3, 2, 2)  # draws, pairs, views of a pair
+    assert torch.equal(pairs[..., 0], pairs[..., 1]) and len(pairs[..., 0].unique()) == 6
+    for k in range(3):
+        # Rounding to float32, 6e-8 of t.
+        assert 0.2 + 0.2 * k - 1e-6 <= float(pairs[k].min()) and float(pairs[k].max()) <= 0.4 + 0.2 * k + 1e-6
+
+
 def test_groups_of_views_draw_what_one_group_draws():
     """Two processes, or two chunks, with two views each against one with four."""
     oracle = GaussianOracle(means(), 0.3)
