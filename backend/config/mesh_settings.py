@@ -89,13 +89,24 @@ class SurfaceConfig:
         0.012, SHARE, unit="scene units a step", duration=False, help="Initial step size of positions."
     )
     color_rate: float = setting(
-        0.12, SHARE, unit="display sRGB a step", duration=False, help="Initial step size of colors."
+        0.0,
+        SHARE,
+        zero="colors stay the field's",
+        unit="display sRGB a step",
+        duration=False,
+        help="Initial step size of colors.",
     )
     normals: float = setting(
-        0.0, WEIGHT, duration=False, help="Weight of 1 - cos between the normals of neighboring faces."
+        3000.0, WEIGHT, duration=False, help="Weight of 1 - cos between the normals of neighboring faces."
     )
-    laplacian: float = setting(300.0, WEIGHT, duration=False, help="Weight as refine.laplacian, for this stage.")
-    edges: float = setting(300.0, WEIGHT, duration=False, help="Weight as refine.edges, for this stage.")
+    laplacian: float = setting(30.0, WEIGHT, duration=False, help="Weight as refine.laplacian, for this stage.")
+    edges: float = setting(30.0, WEIGHT, duration=False, help="Weight as refine.edges, for this stage.")
+    stiffness: float = setting(
+        2.0,
+        STIFFNESS,
+        duration=False,
+        help="As refine.stiffness, for this stage. Normals of neighbors agree only where single vertices can move.",
+    )
     t_max: float = setting(0.75, SHARE, duration=False, help="Highest diffusion time at the start of the stage.")
     t_max_end: float = setting(0.6, SHARE, duration=False, help="Highest diffusion time at its end.")
 

@@ -29,7 +29,9 @@ def surface_config(config: Config) -> Config:
     surface = config.surface
     refine = RefineConfig(
         strength=1.0,
+        colors=surface.color_rate > 0,
         reach=surface.reach,
+        stiffness=surface.stiffness,
         position_rate=surface.position_rate,
         color_rate=surface.color_rate,
         laplacian=surface.laplacian,

@@ -24,6 +24,7 @@ from dreamwright.backend.training.job import make_job
 from dreamwright.backend.training.trainer import Trainer
 from tests.testing.oracles import KnownImages
 from tests.testing.sphere_runs import ball_images, run_of
+from tests.testing.tiny_model import quick_config
 
 FIELD_STEPS, SURFACE_STEPS = 6, 4
 LAST = FIELD_STEPS + SURFACE_STEPS
@@ -35,9 +36,7 @@ def oracle() -> KnownImages:
 
 
 def staged_config(*settings: str) -> Config:
-    from tests.testing.tiny_model import quick_config
-
-    return quick_config(f"surface.steps={SURFACE_STEPS}", "surface.normals=10", *settings)
+    return quick_config(f"surface.steps={SURFACE_STEPS}", "surface.color_rate=0.12", *settings)
 
 
 def staged_run(config: Config, oracle: KnownImages, **options: object) -> Trainer:
@@ -74,8 +73,6 @@ def test_one_run_reports_the_steps_of_both_stages(whole: tuple[Trainer, list[Eve
 
 def test_first_stage_is_the_run_without_the_second(whole: tuple[Trainer, list[Event]], oracle: KnownImages) -> None:
     """With surface.steps=0 there is no second stage; with it, the field's steps are the same to the bit."""
-    from tests.testing.tiny_model import quick_config
-
     plain = run_of(quick_config(), oracle)
     assert type(plain.scene) is FieldScene
     assert_equal(checkpoints(list(plain))[FIELD_STEPS], checkpoints(whole[1])[FIELD_STEPS])
@@ -167,7 +164,8 @@ def test_stage_has_its_own_times_and_length() -> None:
     assert (times.t_min, times.t_max, times.t_max_end) == (0.35, 0.35, 0.5)
     derived = surface_config(config)
     assert derived.run.steps == SURFACE_STEPS and config.total_steps == LAST
-    assert derived.refine.normals == 10 and derived.refine.strength == 1
+    assert derived.refine.normals == config.surface.normals > 0 and derived.refine.strength == 1
+    assert derived.refine.colors and not surface_config(quick_config("surface.color_rate=0")).refine.colors
 
 
 def test_second_stage_goes_towards_the_known_image() -> None:
