@@ -97,7 +97,10 @@ class SurfaceConfig:
         help="Initial step size of colors.",
     )
     normals: float = setting(
-        3000.0, WEIGHT, duration=False, help="Weight of 1 - cos between the normals of neighboring faces."
+        300.0,
+        WEIGHT,
+        duration=False,
+        help="Weight of the length of the difference between the normals of neighboring faces.",
     )
     laplacian: float = setting(30.0, WEIGHT, duration=False, help="Weight as refine.laplacian, for this stage.")
     edges: float = setting(30.0, WEIGHT, duration=False, help="Weight as refine.edges, for this stage.")

@@ -36,7 +36,6 @@ def surface_config(config: Config) -> Config:
         color_rate=surface.color_rate,
         laplacian=surface.laplacian,
         edges=surface.edges,
-        normals=surface.normals,
     )
     # Only views with light: albedo alone shows no shape.
     shading = replace(config.shading, albedo_only_share=0.0)

@@ -83,6 +83,18 @@ def normal_energy(vertices: Tensor, faces: Tensor, pairs: Tensor) -> Tensor:
     return (1 - (normals.index_select(0, pairs[:, 0]) * normals.index_select(0, pairs[:, 1])).sum(-1)).mean()
 
 
+def normal_difference(vertices: Tensor, faces: Tensor, pairs: Tensor) -> Tensor:
+    """mean over neighboring faces (P, 2) of |n_1 - n_2| of their normals: 0 if flat, 2 for a fold.
+
+    Linear in the angle, unlike `normal_energy`, so that it flattens lumps but prefers one sharp edge to a round one.
+    Smoothed below an angle of half a degree, where |x| has no gradient.
+    """
+    normals = functional.normalize(face_cross(vertices, faces), dim=-1, eps=1e-20)
+    difference = normals.index_select(0, pairs[:, 0]) - normals.index_select(0, pairs[:, 1])
+    smallest = 0.01
+    return ((difference.square().sum(-1) + smallest**2).sqrt() - smallest).mean()
+
+
 def bounds_penalty(vertices: Tensor, radius: float) -> Tensor:
     """mean_i max(0, |x_i| - radius)^2 of vertices (V, 3): 0 inside the sphere that the cameras frame."""
     return (vertices.square().sum(-1).clamp(min=1e-30).sqrt() - radius).clamp(min=0).square().mean()

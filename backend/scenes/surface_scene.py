@@ -16,6 +16,7 @@ from ..guidance.interfaces import Guidance
 from ..runtime.distributed import ProcessGroup
 from ..text.prompts import PromptEmbeddings
 from .derived_config import surface_config
+from .mesh_losses import normal_difference
 from .mesh_scene import MeshScene
 from .placed_mesh import current_surface, placed_mesh
 
@@ -51,6 +52,12 @@ class SurfaceScene(MeshScene):
         group: ProcessGroup | None = None,
     ) -> None:
         super().__init__(surface_config(config), guidance, prompts, surface_mesh(tensors), seed, device, group)
+
+    def penalties(self, displacements: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """See `MeshScene.penalties`; the differences of neighboring normals in addition."""
+        total, figures = super().penalties(displacements)
+        bending = normal_difference(self.rest + displacements, self.topology.faces, self._pairs)
+        return total + self.config.surface.normals * bending, {**figures, "bending": float(bending.detach())}
 
     @torch.no_grad()
     def tints(self) -> np.ndarray:
