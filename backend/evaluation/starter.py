@@ -17,7 +17,7 @@ from .classifier_metrics import AZIMUTHS, classify_mesh
 from .fronts import ELSEWHERE, MARGIN, fit_distance, front_ratios, turned, view_distances
 from .reference_surface import reference_surface
 from .silhouettes import DISTANCE, FOCAL, Alignment, Solid, align, centered, held_out_iou, held_out_views, hole_is_open
-from .surface_normals import mean_dihedral_deg, normal_error_deg
+from .surface_normals import angle_deg, face_normals, mean_dihedral_deg, normal_error_deg
 from .surfaces import surface_distance
 from .visible_surface import visible_surface
 
@@ -31,6 +31,7 @@ PROMPTS: tuple[str, ...] = (
 
 
 WORST_FRONTS = len(range(AZIMUTHS)[ELSEWHERE])
+LEAST_PIXELS = 0.01  # share of the pixels below which a kind of part has no albedo error: a mug's inner rim flickers
 SAME_SILHOUETTE = 0.02  # IoU by which silhouettes do not tell one alignment from another
 
 
@@ -52,6 +53,7 @@ class PromptResult:
     reference_dihedral_deg: float | None  # of the true prop in as many triangles as are seen
     normal_error_deg: float | None
     reference_normal_error_deg: float | None
+    view_normal_error_deg: float | None  # over shared pixels, as textureless views show it
     albedo_error: float  # mean absolute difference of display sRGB over shared pixels
     albedo_error_primary: float | None  # where the true prop has the prompt's color
     albedo_error_fixed: float | None  # where its parts have a color of their own
@@ -74,12 +76,17 @@ class PromptResult:
 
 
 @dataclass(frozen=True)
-class AlbedoError:
-    """Mean absolute difference of display sRGB over shared pixels of 16 views, and over those of each kind of part."""
+class ViewErrors:
+    """Errors over the pixels that a mesh and the true prop share in 16 views.
 
-    whole: float
-    primary: float | None
-    fixed: float | None
+    Albedo: mean absolute difference of display sRGB, of all pixels and of each kind of part; None for a kind that has
+    hardly any pixels. Normals: mean angle in degrees between the faces' normals, None without shared pixels.
+    """
+
+    albedo: float
+    albedo_primary: float | None
+    albedo_fixed: float | None
+    normal_deg: float | None
 
 
 def measure(
@@ -92,14 +99,14 @@ def measure(
     lifted = centered(mesh.vertices, mesh.faces)
     fit, ratios = align(lifted, reference), None
     if domain.prop_named(prop).has_front:
-        fit, distances = _facing(mesh, fit, lifted, reference, prompt)
+        fit, distances = facing(mesh, fit, lifted, reference, prompt)
         ratios = front_ratios(distances)
     placed = lifted.transformed(fit.scale, fit.rotation_deg)
     visible = visible_surface(placed)
     distance, best = surface_distance(placed, reference), truth.quality(len(visible.seen.faces))
     seen = classify_mesh(classifier, mesh, fit.rotation_deg, color, prop)
     face_colors = np.where(model.primary[:, None], np.array(domain.COLORS[color]), model.colors)
-    albedo = _albedo_error(
+    errors = _view_errors(
         placed, linear_to_display(np.asarray(mesh.albedo, np.float64)), reference, face_colors, model.primary
     )
     return PromptResult(
@@ -117,9 +124,10 @@ def measure(
         reference_dihedral_deg=best.dihedral_deg,
         normal_error_deg=normal_error_deg(visible.seen, truth.outside),
         reference_normal_error_deg=best.normal_error_deg,
-        albedo_error=albedo.whole,
-        albedo_error_primary=albedo.primary,
-        albedo_error_fixed=albedo.fixed,
+        view_normal_error_deg=errors.normal_deg,
+        albedo_error=errors.albedo,
+        albedo_error_primary=errors.albedo_primary,
+        albedo_error_fixed=errors.albedo_fixed,
         color_right=seen.color_right,
         geometry_right=seen.geometry_right,
         retrieved=" ".join(seen.color_prompt),
@@ -150,6 +158,7 @@ def failed_result(prompt: str, seed: int = 0, seconds: float | None = None) -> P
         reference_dihedral_deg=None,
         normal_error_deg=None,
         reference_normal_error_deg=None,
+        view_normal_error_deg=None,
         albedo_error=1.0,
         albedo_error_primary=None,
         albedo_error_fixed=None,
@@ -165,7 +174,7 @@ def failed_result(prompt: str, seed: int = 0, seconds: float | None = None) -> P
     )
 
 
-def _facing(
+def facing(
     mesh: Mesh, fit: Alignment, lifted: Solid, reference: Solid, prompt: str
 ) -> tuple[Alignment, NDArray[np.float64]]:
     """The alignment and its `view_distances`, turned to where views fit best among rotations of the same silhouettes.
@@ -182,14 +191,15 @@ def _facing(
     return Alignment(fit.scale, rotation, overlap), turned(distances, steps)
 
 
-def _albedo_error(
+def _view_errors(
     lifted: Solid,
     vertex_colors: NDArray[np.float64],
     reference: Solid,
     face_colors: NDArray[np.float64],
     primary: NDArray[np.bool_],
-) -> AlbedoError:
-    errors, of_primary, of_fixed = [], [], []
+) -> ViewErrors:
+    errors, pixels, kinds, angles = [], [np.zeros(0)], [np.zeros(0, bool)], [np.zeros(0)]
+    normals, true_normals = face_normals(lifted), face_normals(reference)
     for azimuth, elevation in held_out_views():
         axes = orbit_axes(azimuth, elevation)
         first = rasterize(lifted.vertices, lifted.faces, DISTANCE * axes[:, 2], axes, FOCAL, 64)
@@ -197,13 +207,19 @@ def _albedo_error(
         shared = first.mask & second.mask
         if shared.any():
             got, face = first.interpolate(lifted.faces, vertex_colors)[shared], second.face[shared]
-            error = np.abs(got - face_colors[face]).mean(axis=1)
-            errors.append(error.mean())
-            of_primary.append(error[primary[face]])
-            of_fixed.append(error[~primary[face]])
-    return AlbedoError(float(np.mean(errors)) if errors else 1.0, _pixel_mean(of_primary), _pixel_mean(of_fixed))
-
-
-def _pixel_mean(views: list[NDArray[np.float64]]) -> float | None:
-    pixels = np.concatenate(views) if views else np.zeros(0)
-    return float(pixels.mean()) if len(pixels) else None
+            pixels.append(np.abs(got - face_colors[face]).mean(axis=1))
+            kinds.append(primary[face])
+            angles.append(angle_deg(normals[first.face[shared]], true_normals[face]))
+            errors.append(pixels[-1].mean())
+    error, is_primary = np.concatenate(pixels), np.concatenate(kinds)
+    of_primary, of_fixed = (
+        float(error[kind].mean()) if kind.sum() > LEAST_PIXELS * len(kind) else None
+        for kind in (is_primary, ~is_primary)
+    )
+    angle = np.concatenate(angles)
+    return ViewErrors(
+        albedo=float(np.mean(errors)) if errors else 1.0,
+        albedo_primary=of_primary,
+        albedo_fixed=of_fixed,
+        normal_deg=float(angle.mean()) if len(angle) else None,
+    )

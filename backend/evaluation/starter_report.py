@@ -95,6 +95,7 @@ def summarize(results: Sequence[PromptResult], preset: str) -> dict[str, Any]:
         "reference_dihedral_deg": _mean([r.reference_dihedral_deg for r in results]),
         "normal_error_deg": _mean([r.normal_error_deg for r in results]),
         "reference_normal_error_deg": _mean([r.reference_normal_error_deg for r in results]),
+        "view_normal_error_deg": _mean([r.view_normal_error_deg for r in results]),
         "albedo_error_primary": _mean([r.albedo_error_primary for r in results]),
         "albedo_error_fixed": _mean([r.albedo_error_fixed for r in results]),
     }
@@ -112,7 +113,7 @@ def markdown(results: Sequence[PromptResult], preset: str) -> str:
         "prompt", "seed", "seconds", "IoU", "F", "named", "bare shape named", "fronts elsewhere", "by the classifier",
         "hole",
         "albedo error", "primary / fixed colors", "dihedral angle", "times the true prop's", "normal error",
-        "the true prop's", "triangles", "hidden area",
+        "the true prop's", "normal error in views", "triangles", "hidden area",
     )  # fmt: skip
     lines = [_line(columns), _line(["---"] * len(columns))]
     for r in results:
@@ -124,7 +125,8 @@ def markdown(results: Sequence[PromptResult], preset: str) -> str:
             "" if r.hole_open is None else "open" if r.hole_open else "closed",
             _number(r.albedo_error, 3), f"{_number(r.albedo_error_primary, 3)} / {_number(r.albedo_error_fixed, 3)}",
             _number(r.dihedral_deg, 1), _number(r.dihedral_ratio, 2), _number(r.normal_error_deg, 1),
-            _number(r.reference_normal_error_deg, 1), str(r.triangles) if r.triangles else "no mesh",
+            _number(r.reference_normal_error_deg, 1), _number(r.view_normal_error_deg, 1),
+            str(r.triangles) if r.triangles else "no mesh",
             "" if r.hidden_share is None else f"{100 * r.hidden_share:.0f}%",
         )  # fmt: skip
         lines.append(_line(cells))

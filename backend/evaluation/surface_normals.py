@@ -44,15 +44,20 @@ def mean_dihedral_deg(solid: Solid) -> float:
     one, other = first % len(merged.faces), second % len(merged.faces)
     ends = merged.vertices[directed[first]]
     weight = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1) * ((area[one] > 0) & (area[other] > 0))
-    angle = _angle_deg(normals[one], normals[other])
+    angle = angle_deg(normals[one], normals[other])
     return float((weight * angle).sum() / weight.sum()) if weight.sum() > 0 else 0.0
 
 
 def oriented_points(solid: Solid, count: int, rng: np.random.Generator) -> OrientedPoints:
     """`count` points of the surface, uniform in area, with their faces' normals."""
     points, face = sample_faces(solid, count, rng)
-    cross = face_cross(Surface(solid.vertices, solid.faces[face]))
-    return OrientedPoints(points, cross / np.linalg.norm(cross, axis=1, keepdims=True))
+    return OrientedPoints(points, face_normals(solid)[face])
+
+
+def face_normals(solid: Solid) -> NDArray[np.float64]:
+    """Unit normal of each face, outwards: (F, 3); 0 for one without area."""
+    cross = face_cross(Surface(solid.vertices, solid.faces))
+    return cross / np.maximum(np.linalg.norm(cross, axis=1, keepdims=True), 1e-300)
 
 
 def normal_error_deg(solid: Solid, truth: OrientedPoints, seed: int = 0) -> float:
@@ -67,10 +72,10 @@ def normal_error_deg(solid: Solid, truth: OrientedPoints, seed: int = 0) -> floa
 
 def _directed_error(queries: OrientedPoints, targets: OrientedPoints) -> float:
     nearest = cKDTree(targets.points).query(queries.points[:QUERIES])[1]
-    return float(_angle_deg(queries.normals[:QUERIES], targets.normals[nearest]).mean())
+    return float(angle_deg(queries.normals[:QUERIES], targets.normals[nearest]).mean())
 
 
-def _angle_deg(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.float64]:
+def angle_deg(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.float64]:
     """Angle between unit vectors (n, 3), exact for small ones too: (n,) in [0, 180]."""
     chord, sum_ = np.linalg.norm(first - second, axis=1), np.linalg.norm(first + second, axis=1)
     return np.degrees(2.0 * np.arctan2(chord, sum_))
