@@ -110,7 +110,7 @@ def row_of(blender: Blender, report: dict[str, Any]) -> tuple[str, list[str]]:
     ticks = report["ticks"]
     own = np.array([tick["tick"] - importing(tick) for tick in ticks])
     first, last = report["fetching"]
-    pictured = np.array([tick["tick"] for tick in ticks[:first] + ticks[last:] if "show" in tick])
+    with_preview = np.array([tick["tick"] for tick in ticks[:first] + ticks[last:] if "show" in tick])
     delivered = max(importing(tick) for tick in ticks)
     worked = np.array([tick["tick"] - importing(tick) for tick in report["cpu"]])
     figures = {"median": float(np.median(own)), "max": float(own.max()), "import": delivered}
@@ -118,7 +118,7 @@ def row_of(blender: Blender, report: dict[str, Any]) -> tuple[str, list[str]]:
     row = (
         f"| {blender.name}{' with a window' if blender.kind == 'program' else ', a module'} | {len(own)} "
         f"| {figures['median']:.2f} | {np.percentile(own, 99):.1f} | {figures['max']:.1f} | {worked.max():.1f} "
-        f"| {np.median(pictured):.2f} / {pictured.max():.1f} | "
+        f"| {np.median(with_preview):.2f} / {with_preview.max():.1f} | "
         f"{delivered:.0f} | {', '.join(missed) or 'all met'} |"
     )
     size, megabytes = report["size"], report["mesh_bytes"] / 1e6

@@ -36,11 +36,11 @@ def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapper(*arguments: Any, **options: Any) -> Any:
-        begun, worked = time.perf_counter(), time.thread_time()
+        started, worked = time.perf_counter(), time.thread_time()
         try:
             return function(*arguments, **options)
         finally:
-            parts[name] = parts.get(name, 0.0) + 1000 * (time.perf_counter() - begun)
+            parts[name] = parts.get(name, 0.0) + 1000 * (time.perf_counter() - started)
             cpu[name] = cpu.get(name, 0.0) + 1000 * (time.thread_time() - worked)
 
     return wrapper
@@ -105,10 +105,10 @@ def work() -> Iterator[float]:
     yield from pause(1.0)
 
     watch()
-    begun = time.monotonic()
+    started = time.monotonic()
     yield from pause(QUIET_S)
     fetching = time.monotonic()
-    before, rate = len(ticks), len(arrived) / (fetching - begun)
+    before, rate = len(ticks), len(arrived) / (fetching - started)
     session.download_mesh(large)
     yield from until(lambda: any("dreamwright_prompt" in one for one in bpy.data.objects), "the import")
     imported = len(ticks)

@@ -125,11 +125,11 @@ def work(
             }
         )
         while pipe.recv() is not None:
-            begun, means = time.process_time(), dict.fromkeys((*PARTS, POINTS), 0.0)
+            started, means = time.process_time(), dict.fromkeys((*PARTS, POINTS), 0.0)
             for _ in range(contender.turn):
                 for part, amount in contender.step().items():
                     means[part] += amount / contender.turn
-            points, processor_time = means.pop(POINTS), (time.process_time() - begun) / contender.turn
+            points, processor_time = means.pop(POINTS), (time.process_time() - started) / contender.turn
             pipe.send(TurnTimes(means, points, processor_time, peak_memory() - idle))
     except Exception as error:  # sent to the main process, which ends the run
         pipe.send(

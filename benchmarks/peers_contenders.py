@@ -83,12 +83,12 @@ class Ours:
                 backward(tensor, *arguments, **options)
 
         torch.Tensor.backward = timed  # called inside FieldScene.train_step
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
             scalars = self.scene.train_step()
         finally:
             torch.Tensor.backward = backward
-        return {**with_rest(guide.split, time.perf_counter() - begun), POINTS: scalars["samples"]}
+        return {**with_rest(guide.split, time.perf_counter() - started), POINTS: scalars["samples"]}
 
 
 class Peer:
@@ -116,7 +116,7 @@ class Peer:
     def step(self) -> dict[str, float]:
         """Seconds by part, and the number of points queried."""
         split = self.guide.split = PartTimes()
-        begun = time.perf_counter()
+        started = time.perf_counter()
         cameras, origins, directions, light = self.views.next_rays()
         for optimizer in self.optimizers:
             optimizer.zero_grad()
@@ -132,7 +132,7 @@ class Peer:
             self.after_step()
         if not bool(torch.isfinite(loss.detach())):
             raise RuntimeError(f"{type(self).__name__} rendered NaN or infinity; its time would mean nothing")
-        return {**with_rest(split, time.perf_counter() - begun), POINTS: float(self.points * len(origins))}
+        return {**with_rest(split, time.perf_counter() - started), POINTS: float(self.points * len(origins))}
 
 
 class StableDreamfusion(Peer):

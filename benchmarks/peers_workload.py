@@ -40,11 +40,11 @@ class PartTimes:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - begun
+            self.seconds[name] += time.perf_counter() - started
 
 
 def with_rest(split: PartTimes, total: float) -> dict[str, float]:

@@ -43,11 +43,11 @@ class Stopwatch:
 
     def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **options: Any) -> Any:
-            begun = time.perf_counter()
+            started = time.perf_counter()
             try:
                 return function(*arguments, **options)
             finally:
-                self.seconds[name] += time.perf_counter() - begun
+                self.seconds[name] += time.perf_counter() - started
 
         return timed
 
@@ -93,13 +93,13 @@ def time_preset(name: str, denoiser: PixelDiffusion, steps: int, warm: int, full
     run.renderer.update_occupancy = watch.around("occupancy", run.renderer.update_occupancy)
     backward = torch.Tensor.backward
     torch.Tensor.backward = watch.around("backward", backward)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     try:
         for _ in range(count):
             run.train_step()
     finally:
         torch.Tensor.backward = backward
-    total = (time.perf_counter() - begun) / count
+    total = (time.perf_counter() - started) / count
     print(f"\n{name}{' (' + ', '.join(settings) + ')' if settings else ''}: {1e3 * total:.0f} ms a step")
     for part, seconds in sorted(watch.seconds.items(), key=lambda item: -item[1]):
         print(f"  {part:18s} {1e3 * seconds / count:8.1f} ms  {100 * seconds / count / total:5.1f}%")
@@ -127,10 +127,10 @@ def compare_renderers(run: FieldScene, repeats: int = 5) -> None:
     for label, picture in (("ours", ours), ("dense", dense)):
         spent = []
         for _ in range(repeats):
-            begun = time.perf_counter()
+            started = time.perf_counter()
             run.field.begin_step(0.5)
             picture().sum().backward()
-            spent.append(time.perf_counter() - begun)
+            spent.append(time.perf_counter() - started)
         times[label] = sorted(spent)[repeats // 2]
     print(
         f"  one textureless view, forward and backward: ours {1e3 * times['ours']:.0f} ms, dense reference "

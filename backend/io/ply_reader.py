@@ -74,9 +74,9 @@ def _whole(values: NDArray[Any]) -> IntArray:
 
 def _strip_triangles(strip: IntArray) -> IntArray:
     number = np.arange(len(strip))
-    begun = np.maximum.accumulate(np.where(strip < 0, number + 1, 0))
+    starts = np.maximum.accumulate(np.where(strip < 0, number + 1, 0))
     windows = np.stack([strip[:-2], strip[1:-1], strip[2:]], axis=1)
-    odd = (number[:-2] - begun[:-2]) % 2 == 1
+    odd = (number[:-2] - starts[:-2]) % 2 == 1
     windows[odd] = windows[odd][:, [1, 0, 2]]
     distinct = (windows[:, 0] != windows[:, 1]) & (windows[:, 1] != windows[:, 2]) & (windows[:, 2] != windows[:, 0])
     return windows[(windows >= 0).all(axis=1) & distinct]

@@ -131,9 +131,9 @@ def _preprocessing(path: Path, image_size: Any) -> Preprocessing:
     return Preprocessing(shortest, crop, mean, std)
 
 
-def _side(said: Any, key: str) -> int | None:
+def _side(stated: Any, key: str) -> int | None:
     """Pixels of an edge that is stated as a number or as a mapping."""
-    value = said.get(key) if isinstance(said, dict) else said
+    value = stated.get(key) if isinstance(stated, dict) else stated
     return value if isinstance(value, int) else None
 
 
@@ -144,13 +144,13 @@ def _three_numbers(values: Any) -> tuple[float, float, float] | None:
 
 
 def _tokenizer_class(path: Path) -> str:
-    said = (
+    kind = (
         read_object(path / TOKENIZER).get("tokenizer_class", "CLIPTokenizer")
         if (path / TOKENIZER).is_file()
         else "CLIPTokenizer"
     )
-    if said not in CLIP_TOKENIZERS:
+    if kind not in CLIP_TOKENIZERS:
         raise ModelError(
-            f"{path} has a tokenizer of class {said!r}; allowed are {', '.join(CLIP_TOKENIZERS)}; choose another model"
+            f"{path} has a tokenizer of class {kind!r}; allowed are {', '.join(CLIP_TOKENIZERS)}; choose another model"
         )
-    return str(said)
+    return str(kind)

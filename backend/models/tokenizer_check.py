@@ -33,8 +33,8 @@ def missing_tokenizer_files(names: Iterable[str]) -> list[str]:
     lacking = [[name for name in group if name not in there] for group in VOCABULARIES]
     if not all(lacking):
         return missing
-    begun = [absent for absent, group in zip(lacking, VOCABULARIES, strict=True) if len(absent) < len(group)]
-    return missing + (begun[0] if begun else [FAST])
+    incomplete = [absent for absent, group in zip(lacking, VOCABULARIES, strict=True) if len(absent) < len(group)]
+    return missing + (incomplete[0] if incomplete else [FAST])
 
 
 def check_tokenizer_files(folder: Path) -> None:

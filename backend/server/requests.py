@@ -65,13 +65,13 @@ def _model_info(info: ModelStatus) -> ModelInfo:
     )
 
 
-def job_of(asked: SubmitJob | JobSummary | RunJob) -> Job:
+def job_of(request: SubmitJob | JobSummary | RunJob) -> Job:
     """The validated job of a request. Raises PromptError and ConfigError."""
-    base = preset_config(asked.preset, has_mesh=bool(asked.mesh))
-    config = apply_settings(base, [f"{name}={value}" for name, value in asked.settings.items()])
-    config = replace(config, run=replace(config.run, seed=asked.seed))
-    config = replace(config, guidance=replace(config.guidance, negative_prompt=asked.negative))
-    return make_job(asked.prompt, asked.model, asked.preset, config, input_mesh=asked.mesh)
+    base = preset_config(request.preset, has_mesh=bool(request.mesh))
+    config = apply_settings(base, [f"{name}={value}" for name, value in request.settings.items()])
+    config = replace(config, run=replace(config.run, seed=request.seed))
+    config = replace(config, guidance=replace(config.guidance, negative_prompt=request.negative))
+    return make_job(request.prompt, request.model, request.preset, config, input_mesh=request.mesh)
 
 
 def check_submission(request: SubmitJob, folders: bool = True) -> Job:

@@ -75,7 +75,7 @@ def test_each_error_has_one_cause(error: Exception, cause: FailureCause) -> None
 
 
 @pytest.mark.parametrize(
-    ("status", "ran_out", "cause", "said"),
+    ("status", "memory_exhausted", "cause", "expected"),
     [
         (-signal.SIGKILL, False, FailureCause.KILLED, "SIGKILL"),
         (-signal.SIGKILL, True, FailureCause.MACHINE_MEMORY, "out of memory"),
@@ -88,9 +88,11 @@ def test_each_error_has_one_cause(error: Exception, cause: FailureCause) -> None
         (0, False, FailureCause.CRASHED, "status 0"),
     ],
 )
-def test_each_exit_status_has_one_cause(status: int, ran_out: bool, cause: FailureCause, said: str) -> None:
-    found, words = classify_status(status, ran_out)
-    assert found is cause and said in words
+def test_each_exit_status_has_one_cause(
+    status: int, memory_exhausted: bool, cause: FailureCause, expected: str
+) -> None:
+    found, words = classify_status(status, memory_exhausted)
+    assert found is cause and expected in words
 
 
 def test_every_cause_has_a_policy_and_advice() -> None:

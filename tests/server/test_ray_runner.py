@@ -113,7 +113,7 @@ def test_node_without_the_job_folder_names_the_mount(tmp_path: Path) -> None:
 
 
 def test_node_waits_for_its_fence(tmp_path: Path) -> None:
-    """NFS shows it late; for a later attempt the fence itself says what is to be said."""
+    """NFS shows it late; for a later attempt the fence itself states the reason."""
     assert job_folder_error(tmp_path, 1, 60.0, lambda seconds: raise_fence(tmp_path, 1)) == ""
     raise_fence(tmp_path, 3)
     assert job_folder_error(tmp_path, 2, 0.0) == ""
@@ -159,8 +159,8 @@ def test_unreachable_cluster_stops_the_start(tmp_path: Path, capsys: pytest.Capt
             command.main(["serve", "--ray", "127.0.0.1:1", "--state", str(tmp_path), "--address", "tcp://127.0.0.1:*"])
             == 2
         )
-        said = capsys.readouterr().err
-        assert "no Ray cluster answers at 127.0.0.1:1" in said and "ray start --head" in said, (
+        error = capsys.readouterr().err
+        assert "no Ray cluster answers at 127.0.0.1:1" in error and "ray start --head" in error, (
             "and the folder's lock was released"
         )
 

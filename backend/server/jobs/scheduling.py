@@ -84,11 +84,11 @@ def check_quota(owner_open: int, owner_limit: int, all_open: int, all_limit: int
         )
 
 
-def check_priority(asked: int, present: int, is_admin: bool) -> None:
+def check_priority(requested: int, present: int, is_admin: bool) -> None:
     """Raises RequestError when a user sets a priority above 0 and above the job's present one; admins may."""
     highest = max(0, present)
-    if asked > highest and not is_admin:
+    if requested > highest and not is_admin:
         raise RequestError(
             "not-allowed",
-            f"the priority is {asked}; you may give up to {highest}; ask an admin of this server to raise it",
+            f"the priority is {requested}; you may give up to {highest}; ask an admin of this server to raise it",
         )

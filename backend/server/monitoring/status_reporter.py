@@ -177,12 +177,12 @@ class StatusReporter:
         if now - self._disk_at >= DISK_INTERVAL_S:
             self._disk_at = now
             records = self._store.records.values()
-            begun = [record.job for record in records if record.state not in ENDED and record.summary.attempt]
+            started = [record.job for record in records if record.state not in ENDED and record.summary.attempt]
             try:
                 free = shutil.disk_usage(self._store.folder).free
             except OSError:
                 free = 0  # the folder is gone or unmounted
-            checkpoints = sum(_folder_bytes(self._store.job_folder(job) / "checkpoints") for job in begun)
+            checkpoints = sum(_folder_bytes(self._store.job_folder(job) / "checkpoints") for job in started)
             self._disk = DiskUsage(sum(record.summary.mesh_bytes for record in records), checkpoints, free)
         return self._disk
 
