@@ -94,7 +94,7 @@ def test_settings_without_effect_on_a_step_keep_the_key(settings: dict[str, Any]
         job(model="another"),
         job("paper"),
         job(render__samples=81),
-        job(run__views_per_step=2),
+        job(run__views_per_step=8),
         job(guidance__opposite_weight=0.0),
         job(REFINE_PRESET, mesh="ab" * 32),
         job(nonsense__setting=1),  # saved by another version
@@ -117,6 +117,10 @@ def test_the_key_follows_the_metadata_of_every_number(preset: str) -> None:
         value = next(bound for bound in (found.low, found.high) if bound != own)
         if any(pair.at_most == name for pair in setting_fields(Config).values()) or found.at_most:
             continue  # one of an ordered pair: the other would have to move as well
+        if name == "camera.views_per_set":
+            continue  # it divides the views of a step, so not every number is allowed
+        if name == "run.views_per_step":
+            value = 2 * own
         changed = duration_key(job(preset, mesh=mesh, **{name.replace(".", "__"): value})) != plain
         assert changed == (found.duration and found.applies_to(*kind)), name
 
