@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from ..config.schema import MeshConfig
 from ..config.setting import check_section
-from .clean import clean_surface, smoothed
+from .clean import clean_surface
 from .closing import close_pits, project_to_solid
 from .color import AlbedoField, display_to_linear, sample_albedo
 from .compare import FieldViews, MeshFieldError, mesh_render_error
+from .denoise import flattened
 from .extract import (
     DensityField,
     DensityGrid,
@@ -25,6 +26,7 @@ from .extract import (
     refine_surface,
     sample_density_grid,
 )
+from .inset import inset_grid
 from .texture import Texture, bake
 from .threshold import choose_threshold
 from .topology import (
@@ -65,7 +67,7 @@ class Mesh:
 class MeshReport:
     """Figures of a mesh and of how it was made."""
 
-    threshold: float  # density of the surface, 1 / scene unit; 0 where there was no field
+    threshold: float  # density whose contour agrees best with the renders, 1 / scene unit; 0 where there was no field
     cell: float  # grid spacing, scene units; 0 where there was no field
     components_dropped: int  # floaters, specks and cavities that were removed
     components: int  # parts that stayed
@@ -83,6 +85,8 @@ class MeshReport:
     # pixels that see the surface from within, where parts run through each other.
     folded: float | None = None
     inside: float | None = None
+    # Scene units that the surface lies inside the contour of a lower density (`inset_grid`); 0: it is the threshold's.
+    inset: float = 0.0
     warnings: tuple[str, ...] = ()  # lines for the user
 
     @classmethod
@@ -150,13 +154,17 @@ def build_mesh(
     """
     check_section(config, "mesh")
     grid, threshold = locate_grid(field, config)
-    closed = close_pits(grid, threshold, config.closing)
-    raw = refine_surface(field, closed, extract_surface(closed, threshold), threshold)
+    soft = inset_grid(grid, threshold) if config.threshold == 0 else None
+    solid, inset = soft or (grid, 0.0)
+    closed = close_pits(solid, threshold, config.closing)
+    raw = extract_surface(closed, threshold)
+    if soft is None:
+        raw = refine_surface(field, closed, raw, threshold)
     clean, dropped = clean_surface(raw, lambda mu: query_density(field, mu), smoothing_iterations)
     surface, budget_warning = fit_to_budget(clean, closed, threshold, config.triangles)
     onto = project_to_solid(grid, threshold) if config.closing > 0 or budget_warning else lambda mu: mu
     rho = sample_albedo(field, onto(surface.vertices), vertex_normals(surface), grid.cell)
-    colored, surface = surface, smoothed(surface, config.smoothing)  # colors stay with their vertices
+    colored, surface = surface, flattened(surface, config.smoothing)  # colors stay with their vertices
     mesh, scale, offset = assemble_mesh(surface, rho, config.height_m)
     if config.texture:
         places = unwrap(mesh.vertices, mesh.faces, config.texture)
@@ -169,6 +177,7 @@ def build_mesh(
         scale,
         offset,
         threshold=threshold,
+        inset=inset,
         cell=grid.cell,
         components_dropped=dropped,
         triangles_extracted=len(raw.faces),

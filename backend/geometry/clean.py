@@ -122,11 +122,16 @@ def taubin_smooth(surface: Surface, iterations: int, shrink: float = 0.5, inflat
     for _ in range(iterations):
         for factor in (shrink, -inflate):
             vertices = vertices + factor * (mean @ vertices - vertices)
-    before, after = signed_volume(surface), signed_volume(Surface(vertices, surface.faces))
-    if before > 0 and after > 0:
-        middle = vertices.mean(axis=0)
-        vertices = middle + (vertices - middle) * np.cbrt(before / after)
-    return Surface(vertices, surface.faces)
+    return with_volume(Surface(vertices, surface.faces), signed_volume(surface))
+
+
+def with_volume(surface: Surface, volume: float) -> Surface:
+    """Scaled about the mean of its vertices to `volume`; unchanged where either volume is not positive."""
+    now = signed_volume(surface)
+    if volume <= 0 or now <= 0:
+        return surface
+    middle = surface.vertices.mean(axis=0)
+    return Surface(middle + (surface.vertices - middle) * np.cbrt(volume / now), surface.faces)
 
 
 def smoothed(surface: Surface, iterations: int) -> Surface:

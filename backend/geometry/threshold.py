@@ -62,27 +62,55 @@ def march(grid: DensityGrid, axes: FloatArray, resolution: int = VIEW_RESOLUTION
     return RayBundle(tau, step, optical[:, -1] > MEDIAN, (first_crossing(optical, MEDIAN) + 1.0) * step)
 
 
-def render_error(bundles: list[RayBundle], threshold: float, radius: float) -> float:
-    """hypot(1 - silhouette IoU, 2 mean |first crossing - median depth| / radius) over all rays, lower is better.
+class RenderAgreement:
+    """What the renders of a grid show from some views, to be compared with surfaces in it.
 
-    The first crossing of tau > threshold is what the mesh would show; the opacity-1/2 contour and the median depth are
-    what the render shows. A soft field has its contour further out than its median depth; both terms are near twice
-    the relative error of a ball's radius, and adding their squares (not them) gives one optimum, midway. Depth errors
-    are capped at half the radius, so that one stray ray does not decide.
+    Raises RunError when the field is nowhere opaque.
     """
-    both = either = 0
-    depth_error = 0.0
-    for bundle in bundles:
-        reach = first_crossing(torch.cummax(bundle.tau, dim=1).values, threshold)
-        hit = reach < bundle.tau.shape[1]
-        common = hit & bundle.opaque
-        both += int(common.sum())
-        either += int((hit | bundle.opaque).sum())
-        difference = ((reach + 0.5) * bundle.step - bundle.median_depth)[common].abs()
-        depth_error += float(difference.clamp(max=0.5 * radius).sum())
-    if both == 0:
-        return 2.0
-    return math.hypot(1.0 - both / either, 2.0 * depth_error / both / radius)
+
+    def __init__(self, grid: DensityGrid, views: tuple[tuple[float, float], ...] = VIEWS) -> None:
+        highest = float(grid.tau.max())
+        self.lowest = MEDIAN / float(np.linalg.norm(grid.extent))  # makes a chord of the grid half opaque
+        self._axes = [orbit_axes(azimuth, elevation) for azimuth, elevation in views]
+        bundles = [march(grid, axes) for axes in self._axes]
+        if highest <= self.lowest or not any(bool(bundle.opaque.any()) for bundle in bundles):
+            raise RunError(empty_message(highest, self.lowest))
+        # Rays that never come near the lowest density and are not opaque cannot change any score.
+        self._used = [bundle.opaque | (bundle.tau.amax(dim=1) > self.lowest) for bundle in bundles]
+        self._bundles = [
+            RayBundle(bundle.tau[used], bundle.step, bundle.opaque[used], bundle.median_depth[used])
+            for bundle, used in zip(bundles, self._used, strict=True)
+        ]
+        area = sum(int(bundle.opaque.sum()) for bundle in bundles) / sum(bool(b.opaque.any()) for b in bundles)
+        self.radius = float(np.linalg.norm(grid.extent)) / VIEW_RESOLUTION * math.sqrt(area / math.pi)
+        self.density = [torch.cummax(bundle.tau, dim=1).values for bundle in self._bundles]
+
+    def highest_so_far(self, values: DensityGrid) -> list[Tensor]:
+        """Running maximum (n, s) along the rays of each view of other values on the same grid; `density`: of tau."""
+        marched = [march(values, axes).tau[used] for axes, used in zip(self._axes, self._used, strict=True)]
+        return [torch.cummax(tau, dim=1).values for tau in marched]
+
+    def error(self, highest_so_far: list[Tensor], level: float, depth_weight: float = 2.0) -> float:
+        """hypot(1 - silhouette IoU, weight * mean |first crossing - median depth| / radius) over all rays; low is good.
+
+        The first crossing of `level` is what the mesh would show; the opacity-1/2 contour and the median depth are
+        what the render shows. A soft field has its contour further out than its median depth. At weight 2 both terms
+        are near twice the relative error of a ball's radius, and adding their squares (not them) gives one optimum,
+        midway. Depth errors are capped at half the radius, so that one stray ray does not decide.
+        """
+        both = either = 0
+        depth_error = 0.0
+        for bundle, highest in zip(self._bundles, highest_so_far, strict=True):
+            reach = first_crossing(highest, level)
+            hit = reach < highest.shape[1]
+            common = hit & bundle.opaque
+            both += int(common.sum())
+            either += int((hit | bundle.opaque).sum())
+            difference = ((reach + 0.5) * bundle.step - bundle.median_depth)[common].abs()
+            depth_error += float(difference.clamp(max=0.5 * self.radius).sum())
+        if both == 0:
+            return 2.0
+        return math.hypot(1.0 - both / either, depth_weight * depth_error / both / self.radius)
 
 
 def choose_threshold(grid: DensityGrid, views: tuple[tuple[float, float], ...] = VIEWS) -> float:
@@ -91,22 +119,11 @@ def choose_threshold(grid: DensityGrid, views: tuple[tuple[float, float], ...] =
     Candidates are log-spaced from the lowest density that can make a chord of the grid half opaque up to the highest
     density there is, then refined around the best. Deterministic. Raises RunError when the field is nowhere opaque.
     """
-    highest = float(grid.tau.max())
-    lowest = MEDIAN / float(np.linalg.norm(grid.extent))
-    bundles = [march(grid, orbit_axes(azimuth, elevation)) for azimuth, elevation in views]
-    if highest <= lowest or not any(bool(bundle.opaque.any()) for bundle in bundles):
-        raise RunError(empty_message(highest, lowest))
-    # Rays that never come near a candidate and are not opaque cannot change any score.
-    kept = []
-    for bundle in bundles:
-        used = bundle.opaque | (bundle.tau.amax(dim=1) > lowest)
-        kept.append(RayBundle(bundle.tau[used], bundle.step, bundle.opaque[used], bundle.median_depth[used]))
-    area = sum(int(bundle.opaque.sum()) for bundle in kept) / sum(bool(bundle.opaque.any()) for bundle in kept)
-    radius = float(np.linalg.norm(grid.extent)) / VIEW_RESOLUTION * math.sqrt(area / math.pi)
-    low, high = math.log(lowest), math.log(0.98 * highest)
+    agreement = RenderAgreement(grid, views)
+    low, high = math.log(agreement.lowest), math.log(0.98 * float(grid.tau.max()))
     for count in (17, 9):
         candidates = np.linspace(low, high, count)
-        scores = np.array([render_error(kept, math.exp(candidate), radius) for candidate in candidates])
+        scores = np.array([agreement.error(agreement.density, math.exp(candidate)) for candidate in candidates])
         left = right = int(scores.argmin())
         limit = scores.min() + PLATEAU
         while left > 0 and scores[left - 1] <= limit:
