@@ -45,7 +45,7 @@ class MeshConfig:
         0.0, (0, 0.5), zero="none", unit="scene units", help="Pits and cracks narrower than twice this are filled."
     )
     smoothing: int = setting(
-        0, (0, 200), help="Rounds of bilateral normal filtering on the decimated mesh. They flatten lumps and keep edges."
+        0, (0, 200), help="Rounds of bilateral normal filtering on the decimated mesh. They flatten lumps, not edges."
     )
     texture: int = setting(
         0,
