@@ -110,8 +110,8 @@ class SurfaceConfig:
         duration=False,
         help="As refine.stiffness, for this stage. Normals of neighbors agree only where single vertices can move.",
     )
-    t_max: float = setting(0.75, SHARE, duration=False, help="Highest diffusion time at the start of the stage.")
-    t_max_end: float = setting(0.6, SHARE, duration=False, help="Highest diffusion time at its end.")
+    t_max: float = setting(0.98, SHARE, duration=False, help="Highest diffusion time at the start of the stage.")
+    t_max_end: float = setting(0.75, SHARE, duration=False, help="Highest diffusion time at its end.")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from .schema import (
     RunConfig,
     ShadingConfig,
     SphereConfig,
+    SurfaceConfig,
 )
 
 
@@ -40,8 +41,9 @@ class Preset:
 PAPER = Config()  # the defaults of the schema are the paper's numbers
 
 DRAFT = Config(
-    run=RunConfig(steps=700, views_per_step=1, checkpoint_interval=100, preview_interval=25),
+    run=RunConfig(steps=250, views_per_step=4, checkpoint_interval=40, preview_interval=10),
     camera=CameraConfig(
+        views_per_set=4,  # the starter denoises four views of one prop together
         elevation_min=-5.0,
         elevation_max=80.0,  # views straight down show little of a prop
         area_elevation_min=-5.0,
@@ -94,9 +96,7 @@ DRAFT = Config(
         t_max_end=0.75,
         view_words="sixteen",
         textureless_words="untextured",
-        # Silhouette IoU of a chair: 0.77 with 1, 0.74 with 2. A table, which looks alike all around, loses: 0.73, and
-        # 0.84 with 0.
-        opposite_weight=1.0,
+        noises=2,  # half of the variance of a step with one is noise (docs/results/ablations.md)
     ),
     regularizers=RegularizerConfig(
         orientation_start=0.0,
@@ -110,7 +110,7 @@ DRAFT = Config(
     ),
     optimizer=OptimizerConfig(
         kind="adam",
-        learning_rate=0.05,
+        learning_rate=0.08,
         color_rate_multiplier=0.5,
         background_rate_multiplier=0.2,
         warmup_start=1e-4,
@@ -127,16 +127,18 @@ DRAFT = Config(
 
 STANDARD = replace(
     DRAFT,
-    run=replace(DRAFT.run, steps=1000, views_per_step=2),
+    run=replace(DRAFT.run, steps=500),
+    guidance=replace(DRAFT.guidance, noises=4),
     mesh=replace(DRAFT.mesh, resolution=128, triangles=20000),
 )
 
-# Mesh refinement: draft's cameras, lights, backgrounds and guidance. A few hundred steps suffice, since little changes.
+# Mesh refinement: draft's cameras, lights, backgrounds and guidance. Fewer steps suffice, since little changes.
 REFINE_PRESET = "refine"
 REFINE = replace(
     DRAFT,
-    run=replace(DRAFT.run, steps=300, views_per_step=1, checkpoint_interval=50, preview_interval=20),
+    run=replace(DRAFT.run, steps=120, checkpoint_interval=20),
     shading=replace(DRAFT.shading, albedo_only_share=0.0),
+    surface=SurfaceConfig(),
 )
 
 # Dream Fields as the paper re-implements it: CLIP's loss, its augmentations and its transmittance regularizer on the
@@ -187,7 +189,9 @@ DREAM_FIELDS_PAPER = Config(
 
 DREAM_FIELDS = replace(
     DRAFT,
-    run=replace(DRAFT.run, method="dream-fields", steps=500),
+    run=RunConfig(method="dream-fields", steps=500, views_per_step=1, checkpoint_interval=100, preview_interval=25),
+    optimizer=replace(DRAFT.optimizer, learning_rate=0.05),
+    surface=SurfaceConfig(),
     camera=DREAM_FIELDS_CAMERAS,
     shading=ShadingConfig(albedo_only_share=1.0),
     # DF's ratio of render_width to crop_width for a model of 64 pixels; coarse views as in draft.
@@ -203,7 +207,7 @@ DREAM_FIELDS = replace(
 # A sphere for the starter's CLIP: the numbers were tried on four props (docs/results/methods.md).
 CLIP_MESH = Config(
     run=RunConfig(method="clip-mesh", steps=400, views_per_step=8, checkpoint_interval=50, preview_interval=20),
-    camera=replace(DRAFT.camera, elevation_min=0.0, elevation_max=50.0),
+    camera=replace(DRAFT.camera, views_per_set=1, elevation_min=0.0, elevation_max=50.0),
     shading=ShadingConfig(
         albedo_only_share=0.0,
         shaded_probability=0.8,
