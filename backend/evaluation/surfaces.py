@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from ..geometry.topology import FloatArray
 from .silhouettes import Solid
 
 POINTS = 8000  # on each surface
@@ -39,11 +40,9 @@ def sample_faces(solid: Solid, count: int, rng: np.random.Generator) -> tuple[ND
     return a[face] + u * (b - a)[face] + v * (c - a)[face], face
 
 
-def surface_distance(first: Solid, second: Solid, seed: int = 0) -> SurfaceDistance:
-    """Chamfer distance and F-score of two solids; the points are drawn with `seed`."""
-    rng = np.random.default_rng(seed)
-    p, q = sample_surface(first, POINTS, rng), sample_surface(second, POINTS, rng)
-    forth, back = cKDTree(q).query(p)[0], cKDTree(p).query(q)[0]
+def surface_distance(first: FloatArray, second: FloatArray) -> SurfaceDistance:
+    """Chamfer distance and F-score of two surfaces, from points (n, 3) and (m, 3) drawn uniformly on each."""
+    forth, back = cKDTree(second).query(first)[0], cKDTree(first).query(second)[0]
     precision, recall = (forth < F_DISTANCE).mean(), (back < F_DISTANCE).mean()
     f_score = 2 * precision * recall / max(1e-9, precision + recall)
     return SurfaceDistance(float(0.5 * (forth.mean() + back.mean())), float(f_score))

@@ -8,7 +8,7 @@ import pytest
 
 from dreamwright.backend.evaluation.silhouettes import align, centered, hole_is_open, iou, open_holes
 from dreamwright.backend.evaluation.starter import PROMPTS
-from dreamwright.backend.evaluation.surfaces import sample_surface, surface_distance
+from dreamwright.backend.evaluation.surfaces import POINTS, sample_surface, surface_distance
 from dreamwright.backend.starter import domain, props
 
 
@@ -59,12 +59,14 @@ def test_surface_distance_of_spheres() -> None:
     # Chords of 64 segments lie up to 0.5 (1 - cos(pi / 64)) = 6.0e-4 inside, and twice that on diagonals: 1.2e-3 is the
     # largest distance of any point.
     np.testing.assert_allclose(np.linalg.norm(points, axis=1), 0.5, rtol=0, atol=1.3e-3)
-    apart = surface_distance(ball, ball.transformed(0.8, 0.0))
+    rng = np.random.default_rng(0)
+    first, again, smaller = (sample_surface(solid, POINTS, rng) for solid in (ball, ball, ball.transformed(0.8, 0.0)))
+    apart = surface_distance(first, smaller)
     # Of 8000 points on an area of pi, the nearest lies 0.011 aside, which adds 0.011^2 / (2 x 0.1) = 6e-4. Chords bring
     # the surfaces up to 1.2e-3 closer to each other, or apart.
     assert apart.chamfer == pytest.approx(0.1, abs=3e-3) and apart.f_score == 0.0
     # 13 other points are expected within 0.04, none with a probability of e^-13: 0.04 of 16,000 points; 16 are allowed.
-    assert surface_distance(ball, ball).f_score == pytest.approx(1.0, abs=1e-3)
+    assert surface_distance(first, again).f_score == pytest.approx(1.0, abs=1e-3)
 
 
 def test_prompts_name_every_prop() -> None:
