@@ -181,12 +181,11 @@ class TextTo3DPipeline:
         raise OutOfMemoryError(f"{what}; {then}, and {self._memory_advice()}")
 
     def _memory_advice(self) -> str:
-        run = self.job.config.run
         advice = (
             "free some memory first, as no setting that a resumed run may change helps much, or start afresh with "
             f"{FEWER_SAMPLES[self.job.scene]} or a smaller model"
         )
-        if run.views_per_step > 1 and run.views_at_once != 1:
+        if self.job.config.splits_further:
             advice = "set run.views_at_once=1"
         if self._folder is None:  # a CLIP's own share is small
             return advice

@@ -22,6 +22,7 @@ from dreamwright.backend.errors import (
     PromptError,
     RunError,
 )
+from dreamwright.backend.scenes.views import split_views
 from dreamwright.backend.server.workers.failure_policy import (
     ADVICE,
     FAILURE_ACTIONS,
@@ -121,6 +122,17 @@ def test_memory_settings_are_reduced_once_each() -> None:
     assert reduce_memory_settings(changed, has_vae=True) == {}, "so there is no third attempt"
     assert make_job("x", "m", "draft", changed).fingerprint() == make_job("x", "m", "draft", config).fingerprint()
     assert reduce_memory_settings(quick_config("run.views_per_step=1"), has_vae=False) == {}
+
+
+@pytest.mark.parametrize(
+    ("views", "at_once", "smaller"), [(4, 0, False), (8, 0, True), (8, 8, True), (8, 4, False), (8, 6, False)]
+)
+def test_one_set_of_views_is_not_split(views: int, at_once: int, smaller: bool) -> None:
+    """A retry with the same chunks would run out of memory again: no less than four views of a set run at once."""
+    config = quick_config("camera.views_per_set=4", f"run.views_per_step={views}", f"run.views_at_once={at_once}")
+    assert reduce_memory_settings(config, has_vae=False) == ({"run.views_at_once": "1"} if smaller else {})
+    fewest, now = (split_views(slice(0, views), number, 4) for number in (1, at_once))
+    assert (fewest != now) == smaller, "as the scene splits them"
 
 
 def test_reduced_memory_is_reported_with_the_result() -> None:

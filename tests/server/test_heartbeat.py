@@ -214,7 +214,7 @@ def test_oom_killed_worker_resumes_with_less_memory(
 ) -> None:
     kills = [3]
     monkeypatch.setattr(attempt_tracker, "oom_kills", lambda: kills[0])
-    name = in_memory_server.submit(settings={"run.views_per_step": "4"})
+    name = in_memory_server.submit(settings={"run.views_per_step": "8"})  # two sets
     in_memory_server.step()
     kills[0] = 4
     die(in_memory_server, name)

@@ -111,7 +111,7 @@ def test_capabilities_state_refinement_limits(in_memory_server: InMemoryServer) 
     cards = {card.name: card for card in offered.settings}
     strength = cards["refine.strength"]
     assert (strength.kind, strength.low, strength.high, strength.defaults) == ("number", 0, 1, {"refine": 0.5})
-    assert cards["refine.positions"].kind == "switch" and cards["run.steps"].defaults["refine"] == 300
+    assert cards["refine.positions"].kind == "switch" and cards["run.steps"].defaults["refine"] == 120
 
 
 # --- the job

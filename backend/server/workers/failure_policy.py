@@ -121,8 +121,8 @@ def classify_status(status: int, oom_killed: bool) -> tuple[FailureCause, str]:
 
 def reduce_memory_settings(config: Config, has_vae: bool) -> dict[str, str]:
     """Settings that lower a run's memory and change its rounding errors only; empty when none is left."""
-    run, changes = config.run, {}
-    if run.views_per_step > 1 and run.views_at_once != 1:
+    changes = {}
+    if config.splits_further:
         changes["run.views_at_once"] = "1"
     if has_vae and not config.model.vae_recompute:
         changes["model.vae_recompute"] = "true"
