@@ -12,8 +12,10 @@ from dreamwright.backend.starter.architecture import Widths, build_parts, save_p
 
 NAME = "tests/tiny"
 TINY = Widths(channels=(16, 32), norm_groups=8, attentive_levels=1)
+ONE_VIEW = ("run.views_per_step=1", "camera.views_per_set=1", "guidance.noises=1")
 QUICK = (
     "run.steps=6",
+    *ONE_VIEW,
     "run.checkpoint_interval=2",
     "run.preview_interval=3",
     "render.resolution=16",

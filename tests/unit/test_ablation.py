@@ -60,7 +60,8 @@ def test_stages_add_the_papers_settings():
 
 
 def test_opposite_prompts_come_with_view_text():
-    below, above = stage_config(DRAFT, "+ViewAug"), stage_config(DRAFT, "+ViewDep")
+    preset = apply_settings(DRAFT, ["guidance.opposite_weight=1"])
+    below, above = stage_config(preset, "+ViewAug"), stage_config(preset, "+ViewDep")
     assert differing(below, above) == {"guidance.view_dependent": True, "guidance.opposite_weight": 1.0}
 
 

@@ -35,12 +35,16 @@ from dreamwright.backend.scenes.field_scene import FieldScene
 from dreamwright.backend.scenes.views import SHADED
 from dreamwright.backend.text.prompts import PromptEmbeddings
 from tests.testing.tiny_families import save, stable_diffusion, write_family
+from tests.testing.tiny_model import ONE_VIEW
 from tests.testing.tiny_pipeline import write_pipeline
 
 FACTOR = 2.0  # the estimate is within a factor of two of the peak, in both directions
 LIT = ("shading.shaded_probability=1", "shading.albedo_only_share=0", "render.coarse_resolution=0")
 NARROW = ("field.hidden_width=64", "render.resolution=24", "render.samples=12", "run.views_per_step=1")
-SMALL = ("render.resolution=32", "render.samples=48", "field.voxel_resolutions=16,32", "render.occupancy_resolution=16")
+SMALL = (
+    *ONE_VIEW, "render.resolution=32", "render.samples=48", "field.voxel_resolutions=16,32",
+    "render.occupancy_resolution=16",
+)  # fmt: skip
 
 
 def draft(*settings: str) -> Config:
@@ -79,10 +83,16 @@ def measured(folder: Path, config: Config, prompt: str) -> int:
 
 CASES = {
     "the starter's draft": ("starter", draft()),
-    "four views at once": ("starter", draft("run.views_per_step=4")),
-    "four views, one at a time": ("starter", draft("run.views_per_step=4", "run.views_at_once=1")),
+    "one view": ("starter", draft(*ONE_VIEW)),
+    "one view, opposite prompts": ("starter", draft(*ONE_VIEW, "guidance.opposite_weight=1")),
+    "eight views at once": ("starter", draft("run.views_per_step=8")),
+    "eight views, a set at a time": ("starter", draft("run.views_per_step=8", "run.views_at_once=1")),
+    "four views, one at a time": ("starter", draft("camera.views_per_set=1", "run.views_at_once=1")),
     "four noises": ("starter", draft("guidance.noises=4")),
-    "large grids": ("starter", draft("field.voxel_resolutions=96", *SMALL[:2])),
+    "large grids": (
+        "starter",
+        draft(*ONE_VIEW, "field.voxel_resolutions=96", "render.resolution=32", "render.samples=48"),
+    ),
     "voxels by Shampoo": ("starter", draft(*SMALL, "optimizer.kind=shampoo")),
     "the paper's field": ("starter", apply_settings(PRESETS["paper"].config, [*LIT, *NARROW])),
     "tiny pixels": ("pixel", draft(*SMALL, "guidance.view_words=four")),
@@ -219,7 +229,7 @@ def test_generate_refuses_before_it_loads_anything(
 def test_resume_advice_keeps_the_fingerprint(folders: dict[str, Path]) -> None:
     from dreamwright.backend.training.job import make_job
 
-    folder, config = open_pipeline(folders["latent"]), draft("run.views_per_step=4")
+    folder, config = open_pipeline(folders["latent"]), draft("run.views_per_step=4", "camera.views_per_set=1")
     advice = reduce_memory(folder, config, torch.float32, "cpu")
     names = [word for word in advice.replace(",", " ").split() if "=" in word]
     assert "run.views_at_once=1" in names

@@ -10,85 +10,25 @@ import numpy as np
 import pytest
 import torch
 
-from dreamwright.backend.cameras.poses import Cameras, orbit_cameras
+from dreamwright.backend.cameras.poses import orbit_cameras
 from dreamwright.backend.config.parsing import apply_settings
-from dreamwright.backend.config.presets import REFINE, REFINE_PRESET
-from dreamwright.backend.config.schema import Config
+from dreamwright.backend.config.presets import REFINE
 from dreamwright.backend.errors import CheckpointError, ConfigError, NonFiniteError
 from dreamwright.backend.evaluation.silhouettes import iou
-from dreamwright.backend.geometry.input_mesh import InputMesh, make_input_mesh
-from dreamwright.backend.guidance.interfaces import Guidance, GuidanceResult
-from dreamwright.backend.guidance.sds import ScoreDistillation
+from dreamwright.backend.geometry.input_mesh import make_input_mesh
+from dreamwright.backend.guidance.interfaces import GuidanceResult
 from dreamwright.backend.mesh_rendering.rasterize import rasterize
-from dreamwright.backend.mesh_rendering.render import Topology, render_mesh
-from dreamwright.backend.rendering.shading import Shading
 from dreamwright.backend.scenes.derived_config import guidance_for
-from dreamwright.backend.scenes.mesh_scene import MeshScene
-from dreamwright.backend.text.prompts import PromptEmbeddings
 from dreamwright.backend.training.checkpoints import read_checkpoint, write_checkpoint
 from dreamwright.backend.training.events import Checkpoint, Finished, Health, Preview, StepCompleted
-from dreamwright.backend.training.job import Job, make_job
-from dreamwright.backend.training.trainer import Trainer
+from tests.testing.egg_runs import SIZE, ball, egg_images, mesh_trainer, refine_config, refine_job, run_of
 from tests.testing.oracles import KnownImages
-from tests.testing.primitive_meshes import grid, icosphere
-
-SIZE = 32
-
-
-def refine_config(*settings: str) -> Config:
-    """The refine preset reduced to seconds, with albedo only on black, as in the oracle's images."""
-    plain = [
-        "run.steps=6",
-        "run.checkpoint_interval=2",
-        "run.preview_interval=3",
-        f"render.resolution={SIZE}",
-        "refine.supersampling=1",
-    ]
-    known = [
-        "guidance.omega=0",
-        "shading.shaded_probability=0",
-        "background.random_min=0",
-        "background.random_max=0",
-        "background.random_any_share=0",
-    ]
-    return apply_settings(REFINE, [*plain, *known, *settings])
-
-
-def ball(subdivisions: int = 3, shift: float = 0.0, size: float = 1.0, grey: float = 0.5) -> InputMesh:
-    vertices, faces = icosphere(subdivisions, size)
-    return make_input_mesh(vertices + shift, faces, np.full(vertices.shape, grey))
-
-
-def egg_images(cameras: Cameras) -> torch.Tensor:
-    """An ellipsoid of half-axes 0.42, 0.42 and 0.5, red above and blue below, on black: (n, 3, SIZE, SIZE)."""
-    vertices, faces = icosphere(3, 0.5)
-    colors = torch.from_numpy(np.where(vertices[:, 2:] > 0, [0.9, 0.2, 0.1], [0.1, 0.3, 0.8])).float()
-    where = torch.from_numpy(vertices * [0.84, 0.84, 1.0]).float()
-    topology = Topology.of(vertices, faces, 180.0)
-    n = len(cameras)
-    return render_mesh(
-        topology, where, colors, torch.zeros(n, 3), cameras, [Shading()] * n, cameras.position, SIZE, 2
-    ).image
+from tests.testing.primitive_meshes import icosphere
 
 
 @pytest.fixture
 def oracle() -> KnownImages:
     return KnownImages(egg_images, SIZE)
-
-
-def mesh_trainer(
-    config: Config, guidance: Guidance, oracle: KnownImages, mesh: InputMesh, **options: object
-) -> Trainer:
-    prompts = PromptEmbeddings(oracle, "an egg", config.guidance)
-    return Trainer(lambda seed: MeshScene(config, guidance, prompts, mesh, seed), config.run, **options)
-
-
-def run_of(config: Config, oracle: KnownImages, mesh: InputMesh, **options: object) -> Trainer:
-    return mesh_trainer(config, ScoreDistillation(oracle, config.guidance), oracle, mesh, **options)
-
-
-def refine_job(config: Config, mesh: InputMesh) -> Job:
-    return make_job("an egg", "oracle", REFINE_PRESET, config, input_mesh=mesh.digest())
 
 
 # --- runs
@@ -187,38 +127,6 @@ def test_switched_off_parts_stay_bitwise(oracle: KnownImages, kept: str) -> None
     mesh, _ = run.scene.to_mesh()
     assert np.array_equal(mesh.vertices, subject.vertices) == (kept == "positions")
     assert np.array_equal(mesh.albedo, subject.albedo) == (kept == "colors")
-
-
-class ZeroGuidance:
-    """A guidance whose gradient is zero."""
-
-    def gradient(self, image, cameras, conditioning, generator, progress):
-        return GuidanceResult(torch.zeros_like(image), {})
-
-
-@pytest.mark.parametrize("shape", ["grid", "ball"])
-def test_regularizers_alone_change_nothing(oracle: KnownImages, shape: str) -> None:
-    """They penalize changes of the input mesh, not its shape: a flat grid stays flat and a ball does not shrink."""
-    vertices, faces = grid(8) if shape == "grid" else icosphere(2, 1.0)
-    subject = make_input_mesh(vertices, faces, np.full(vertices.shape, 0.4))
-    config = refine_config("refine.strength=1", "run.steps=20")
-    run = mesh_trainer(config, ZeroGuidance(), oracle, subject)
-    for _ in run:
-        pass
-    mesh, _ = run.scene.to_mesh()
-    assert np.array_equal(mesh.vertices, subject.vertices) and np.array_equal(mesh.albedo, subject.albedo)
-
-
-def test_regularizers_pull_a_disturbed_mesh_back(oracle: KnownImages) -> None:
-    vertices, faces = grid(8)
-    config = refine_config("refine.strength=1", "run.steps=60", "refine.stiffness=0", "refine.position_rate=0.02")
-    run = mesh_trainer(config, ZeroGuidance(), oracle, make_input_mesh(vertices, faces, np.full(vertices.shape, 0.4)))
-    with torch.no_grad():
-        run.scene.vertex_offsets[40, 2] = 0.1
-    for _ in run:
-        pass
-    # 60 steps of at most 0.02 could move it 1.2; less than a third of 0.1 is left.
-    assert float(run.scene.displacements().detach()[:, 2].abs().max()) < 0.03
 
 
 def test_split_vertices_stay_together(oracle: KnownImages) -> None:
@@ -337,26 +245,3 @@ def test_invalid_mesh_is_refused(vertices: np.ndarray, faces: np.ndarray, word: 
 def test_settings_of_other_scenes_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match=setting.partition("=")[0]):
         refine_job(apply_settings(REFINE, [setting]), ball(1))
-
-
-def test_normal_term_flattens_a_rough_surface(oracle: KnownImages) -> None:
-    """Without a guidance's gradient the term alone moves the vertices, so its energy falls; at weight 0 they stay."""
-
-    class Silent:
-        def gradient(self, image: torch.Tensor, *_: object) -> GuidanceResult:
-            return GuidanceResult(torch.zeros_like(image), {})
-
-    vertices, faces = icosphere(3, 0.5)
-    rough = vertices * (1 + 0.03 * np.random.default_rng(0).standard_normal((len(vertices), 1)))
-    mesh = make_input_mesh(rough, faces, np.full(vertices.shape, 0.5))
-
-    def energies(weight: float) -> list[float]:
-        only = ["run.steps=20", "refine.laplacian=0", "refine.edges=0", "refine.stiffness=0"]
-        run = mesh_trainer(refine_config(*only, f"refine.normals={weight}"), Silent(), oracle, mesh)
-        scalars = [event.scalars for event in run if isinstance(event, StepCompleted)]
-        assert (weight > 0) == bool(run.scene.displacements().abs().max() > 0)
-        return [step["bending"] for step in scalars if "bending" in step]
-
-    assert energies(0) == []
-    falling = energies(10)
-    assert len(falling) == 20 and falling[-1] < 0.8 * falling[0]  # 20 of 300 steps: far from the smoothest surface

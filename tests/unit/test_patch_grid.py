@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
 from dreamwright.backend.guidance.patch_grid import AVERAGED_BELOW, grid_offsets, mean_of_rows, rolled
 from dreamwright.backend.models.local import resolve_model
@@ -55,7 +56,9 @@ def test_mean_of_rows_is_per_image() -> None:
 
 @pytest.fixture(scope="module")
 def starter() -> PixelDiffusion:
-    return PixelDiffusion.load(resolve_model("starter"))
+    loaded = load_denoiser(resolve_model("starter"))
+    assert isinstance(loaded, PixelDiffusion)
+    return loaded
 
 
 class _Seams(torch.nn.Module):
@@ -64,7 +67,12 @@ class _Seams(torch.nn.Module):
     config = SimpleNamespace(in_channels=48, sample_size=16)
 
     def forward(
-        self, patches: torch.Tensor, timesteps: torch.Tensor, encoder_hidden_states: torch.Tensor, return_dict: bool
+        self,
+        patches: torch.Tensor,
+        timesteps: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        return_dict: bool,
+        **cameras: object,
     ) -> tuple[torch.Tensor]:
         return (torch.linspace(-1, 1, 48).view(1, 48, 1, 1).expand_as(patches).clone(),)
 
