@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Several processes for one job, each with its own views (torch.distributed).
 
-    torchrun --nproc-per-node 2 -m dreamwright.backend.cli.main generate "a red mushroom" --set run.views_per_step=2
+    torchrun --nproc-per-node 2 -m dreamwright.backend.cli.main generate "a red mushroom" --set run.views_per_step=8
 
 Gradients are averaged on the tensors' device (NCCL on CUDA, gloo on the CPU). Everything else goes through gloo, whose
 sockets report a lost process at once, before another one waits in NCCL, which would not notice.

@@ -24,7 +24,7 @@ from dreamwright.backend.scenes.field_scene import FieldScene
 from dreamwright.backend.scenes.mesh_scene import MeshScene
 from dreamwright.backend.training.run_lock import locked_work_folder
 from tests.testing.primitive_meshes import icosphere
-from tests.testing.tiny_model import QUICK, save_tiny_model
+from tests.testing.tiny_model import ONE_VIEW, QUICK, save_tiny_model
 
 SETTINGS = [part for setting in QUICK for part in ("--set", setting)]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -85,7 +85,8 @@ def test_first_signal_keeps_a_refined_mesh(
     export_mesh(ball, tmp_path / "ball.glb", {})
     signal_at_step(MeshScene, 3, number)
     command = ["refine", str(tmp_path / "ball.glb"), "a red mushroom", "--model", model]
-    command += ["--out", str(tmp_path / "out.glb"), "--steps", "6", "--set", "render.resolution=16"]
+    command += ["--out", str(tmp_path / "out.glb"), "--steps", "6"]
+    command += [part for setting in (*ONE_VIEW, "render.resolution=16") for part in ("--set", setting)]
     assert main(command) == 130
     assert "stopped at step 3" in capsys.readouterr().err and (tmp_path / "out.glb").is_file()
     assert main([*command, "--resume"]) == 0

@@ -36,7 +36,7 @@ from dreamwright.backend.training.trainer import Trainer
 from tests.testing.oracles import KnownImages
 from tests.testing.primitive_meshes import icosphere
 from tests.testing.recording_worker import RecordingWorker, job_order
-from tests.testing.tiny_model import QUICK, quick_config, save_tiny_model
+from tests.testing.tiny_model import ONE_VIEW, QUICK, quick_config, save_tiny_model
 
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 8 GiB"
 SHORTAGES = {
@@ -114,8 +114,10 @@ def test_inconsistent_state_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("where", ["guidance", "renderer"])
 def test_mesh_scene_resumes_bitwise_after_a_shortage(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """The checkpoint is of the last complete step, with its random streams, as for fields."""
-    settings = ("run.steps=6", "run.checkpoint_interval=100", "run.preview_interval=100", "run.views_per_step=2")
-    config = apply_settings(REFINE, [*settings, "render.resolution=16", "refine.strength=1"])
+    settings = ("run.steps=6", "run.checkpoint_interval=100", "run.preview_interval=100")
+    config = apply_settings(
+        REFINE, [*ONE_VIEW, "run.views_per_step=2", *settings, "render.resolution=16", "refine.strength=1"]
+    )
     vertices, faces = icosphere(1, 0.5)
     mesh = make_input_mesh(vertices, faces, np.full(vertices.shape, 0.5))
     oracle = KnownImages(lambda cameras: torch.full((len(cameras), 3, 16, 16), 0.3), 16)
@@ -213,10 +215,16 @@ def test_generate_advises_and_resumes_with_less(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, out = str(save_tiny_model(tmp_path / "model")), tmp_path / "x.ply"
-    words = ["generate", "a red mushroom", "--model", model, "--out", str(out), "--set", "run.views_per_step=4"]
+    words = ["generate", "a red mushroom", "--model", model, "--out", str(out)]
     words += [
         part
-        for setting in (*QUICK, "run.checkpoint_interval=100", "render.resolution=32", "render.samples=64")
+        for setting in (
+            *QUICK,
+            "run.views_per_step=4",
+            "run.checkpoint_interval=100",
+            "render.resolution=32",
+            "render.samples=64",
+        )
         for part in ("--set", setting)
     ]
     with monkeypatch.context() as patch:

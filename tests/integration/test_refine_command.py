@@ -20,11 +20,17 @@ from dreamwright.backend.geometry.color import display_to_linear
 from dreamwright.backend.io.mesh_export import export_mesh
 from dreamwright.backend.io.mesh_reader import read_input_mesh
 from tests.testing.primitive_meshes import icosphere
-from tests.testing.tiny_model import save_tiny_model
+from tests.testing.tiny_model import ONE_VIEW, save_tiny_model
 
 QUICK = [
     part
-    for setting in ("run.steps=4", "run.checkpoint_interval=2", "run.preview_interval=2", "render.resolution=16")
+    for setting in (
+        *ONE_VIEW,
+        "run.steps=4",
+        "run.checkpoint_interval=2",
+        "run.preview_interval=2",
+        "render.resolution=16",
+    )
     for part in ("--set", setting)
 ]
 

@@ -33,7 +33,8 @@ from tests.testing.tiny_model import quick_config
 BUSY = (
     "run.views_per_step=2", "background.kind=mlp", "background.random_probability=0.5", "shading.albedo_only_share=0",
     "render.occupancy_interval=3", "regularizers.smoothness=0.01", "regularizers.orientation_start=0.01",
-    "regularizers.orientation_end=0.01", "guidance.omega=1", "run.max_restarts=1",
+    "regularizers.orientation_end=0.01", "guidance.omega=1", "guidance.opposite_weight=1",
+    "run.max_restarts=1",
 )  # fmt: skip
 
 

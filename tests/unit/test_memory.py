@@ -89,10 +89,7 @@ CASES = {
     "eight views, a set at a time": ("starter", draft("run.views_per_step=8", "run.views_at_once=1")),
     "four views, one at a time": ("starter", draft("camera.views_per_set=1", "run.views_at_once=1")),
     "four noises": ("starter", draft("guidance.noises=4")),
-    "large grids": (
-        "starter",
-        draft(*ONE_VIEW, "field.voxel_resolutions=96", "render.resolution=32", "render.samples=48"),
-    ),
+    "large grids": ("starter", draft(*SMALL[:-2], "field.voxel_resolutions=96")),
     "voxels by Shampoo": ("starter", draft(*SMALL, "optimizer.kind=shampoo")),
     "the paper's field": ("starter", apply_settings(PRESETS["paper"].config, [*LIT, *NARROW])),
     "tiny pixels": ("pixel", draft(*SMALL, "guidance.view_words=four")),
