@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 from dreamwright.backend.cameras.poses import Cameras, camera_rays, sample_cameras, sample_lights
 from dreamwright.backend.config.presets import get_preset
 from dreamwright.backend.config.schema import BackgroundConfig, Config
-from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
+from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.guidance.interfaces import GuidanceResult
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.models.local import resolve_model
@@ -58,6 +57,9 @@ def workload(resolution: int) -> Config:
     draft = get_preset("draft").config
     return replace(
         draft,
+        run=replace(draft.run, views_per_step=1),
+        camera=replace(draft.camera, views_per_set=1),
+        guidance=replace(draft.guidance, noises=1),
         render=replace(draft.render, resolution=resolution, coarse_resolution=0, samples=SAMPLES),
         shading=replace(draft.shading, albedo_only_share=0.0, shaded_probability=1.0, textureless_probability=0.0),
         background=BackgroundConfig(kind="mlp", encoding_levels=4, hidden_width=32, random_probability=0.0),
@@ -68,7 +70,7 @@ class SharedGuidance:
     """The starter's SDS gradient, which all contenders use."""
 
     def __init__(self, config: Config) -> None:
-        denoiser = PixelDiffusion.load(Path(resolve_model("starter")))
+        denoiser = load_denoiser(resolve_model("starter"))
         self.bank = PromptEmbeddings(denoiser, PROMPT, config.guidance)
         denoiser.free_text_encoder()
         self._distillation = ScoreDistillation(denoiser, config.guidance)

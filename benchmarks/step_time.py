@@ -25,7 +25,8 @@ from dreamwright.backend.cameras.poses import camera_rays, orbit_cameras
 from dreamwright.backend.config.parsing import apply_settings
 from dreamwright.backend.config.presets import get_preset
 from dreamwright.backend.fields import Field
-from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
+from dreamwright.backend.guidance.denoisers.loading import load_denoiser
+from dreamwright.backend.guidance.interfaces import Denoiser
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.models.local import resolve_model
 from dreamwright.backend.rendering.shading import Shading, shade
@@ -72,7 +73,7 @@ def dense_image(field: Field, cameras: Any, light: torch.Tensor, resolution: int
     return (weights[..., None] * color.view(mu.shape)).sum(2) + (1 - weights.sum(-1, keepdim=True)) * 0.5
 
 
-def time_preset(name: str, denoiser: PixelDiffusion, steps: int, warm: int, full_paper: bool) -> dict[str, Any]:
+def time_preset(name: str, denoiser: Denoiser, steps: int, warm: int, full_paper: bool) -> dict[str, Any]:
     """Print one preset's table; returns its milliseconds by part, and gigabytes."""
     settings = (
         [] if name != "paper" or full_paper else ["render.resolution=32", "run.views_per_step=1", "render.samples=64"]
@@ -150,7 +151,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    denoiser = PixelDiffusion.load(Path(resolve_model(options.model)))
+    denoiser = load_denoiser(resolve_model(options.model))
     machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
     print("torch {torch}, {threads} threads, load {load:.1f} before the start".format(**machine))
     presets = {

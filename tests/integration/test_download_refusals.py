@@ -25,7 +25,7 @@ from tests.testing.hub_downloads import MB, assert_refused, models_folder
         ({"README.md": b""}, ("has no model_index.json",)),
         (
             {"model_index.json": b'{"_class_name": "FluxPipeline"}'},
-            ("is a FluxPipeline; allowed are IFPipeline, StableDiffusionPipeline",),
+            ("is a FluxPipeline; allowed are IFPipeline, MultiViewIFPipeline, StableDiffusionPipeline",),
         ),
         ({"model_index.json": b"{"}, ("model_index.json that cannot be read",)),
         ("pickled", ("only pickled weights of its unet (diffusion_pytorch_model.bin)", ".safetensors")),
