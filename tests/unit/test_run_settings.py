@@ -27,7 +27,7 @@ def test_other_plans_are_refused_with_the_differences(tmp_path):
     }
     with pytest.raises(
         ConfigError,
-        match="settings.run.steps was 700, is 100; weights.unet was 12ab, is 34cd; allowed are the same",
+        match=f"settings.run.steps was {DRAFT.run.steps}, is 100; weights.unet was 12ab, is 34cd; allowed are the same",
     ):
         record_run_settings(out, changed)
     with pytest.raises(
