@@ -18,7 +18,8 @@ import torch
 from tqdm import tqdm
 
 from dreamwright.backend.config.presets import DRAFT
-from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
+from dreamwright.backend.guidance.denoisers.loading import load_denoiser
+from dreamwright.backend.guidance.interfaces import Denoiser
 from dreamwright.backend.guidance.sampling import ancestral_sample
 from dreamwright.backend.io.images import image_grid, png_bytes
 from dreamwright.backend.models.local import resolve_model
@@ -56,7 +57,7 @@ def view_texts(view: int, index: int) -> tuple[str, str]:
 
 
 def sample_batches(
-    denoiser: PixelDiffusion,
+    denoiser: Denoiser,
     prompts: list[str],
     omega: float,
     steps: int,
@@ -97,7 +98,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     classifier = load_classifier(Path(str(resources.files("dreamwright.backend.starter"))) / "classifier")
-    denoiser = PixelDiffusion.load(resolve_model(options.model))
+    denoiser = load_denoiser(resolve_model(options.model))
     triples = spread_prompts(options.samples)
     colors = list(domain.COLORS)
     prompts, opposites = (
