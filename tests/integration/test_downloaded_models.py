@@ -11,6 +11,7 @@ import pytest
 
 from tests.testing.fake_hub import Repository, refusing, run_command
 from tests.testing.hub_downloads import assert_refused, models_folder
+from tests.testing.tiny_model import ONE_VIEW
 
 
 def test_damaged_transfer_is_rejected(hub, env, run_in_process, tiny):
@@ -81,8 +82,8 @@ def test_downloaded_model_runs_without_network(hub, env, tiny, tmp_path):
     hub.reset()
     refused = refusing(env, tmp_path / "refuse")
     small = (
-        "run.steps=1", "guidance.view_dependent=false", "render.resolution=8", "render.samples=8",
-        "render.occupancy_resolution=8",
+        "run.steps=1", "surface.steps=0", *ONE_VIEW, "guidance.view_dependent=false", "render.resolution=8",
+        "render.samples=8", "render.occupancy_resolution=8",
         "field.voxel_resolutions=6", "mesh.resolution=16",
     )  # fmt: skip
     settings = [part for setting in small for part in ("--set", setting)]

@@ -15,6 +15,7 @@ TINY = Widths(channels=(16, 32), norm_groups=8, attentive_levels=1)
 ONE_VIEW = ("run.views_per_step=1", "camera.views_per_set=1", "guidance.noises=1")
 QUICK = (
     "run.steps=6",
+    "surface.steps=0",
     *ONE_VIEW,
     "run.checkpoint_interval=2",
     "run.preview_interval=3",

@@ -84,7 +84,7 @@ def measured(folder: Path, config: Config, prompt: str) -> int:
 CASES = {
     "the starter's draft": ("starter", draft()),
     "one view": ("starter", draft(*ONE_VIEW)),
-    "one view, opposite prompts": ("starter", draft(*ONE_VIEW, "guidance.opposite_weight=1")),
+    "opposite prompts": ("starter", draft("guidance.opposite_weight=1")),
     "eight views at once": ("starter", draft("run.views_per_step=8")),
     "eight views, a set at a time": ("starter", draft("run.views_per_step=8", "run.views_at_once=1")),
     "four views, one at a time": ("starter", draft("camera.views_per_set=1", "run.views_at_once=1")),
