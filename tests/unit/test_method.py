@@ -55,7 +55,7 @@ def listed(heading: str) -> list[str]:
 
 def test_listed_settings_convert_between_presets() -> None:
     draft, standard = listed("Differences of `draft`"), listed("Differences of `standard`")
-    assert len(draft) > 40 and len(standard) == 4
+    assert len(draft) > 40 and len(standard) == 5
     assert apply_settings(PAPER, draft) == DRAFT
     assert apply_settings(DRAFT, standard) == STANDARD
     values = [config_to_mapping(config) for config in (PAPER, DRAFT, STANDARD)]
