@@ -283,8 +283,8 @@ CLIP_MESH_PAPER = Config(
 PRESETS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset("draft", "a prop in minutes on a CPU: voxels, one view a step", DRAFT),
-        Preset("standard", "twice the views and more steps of the same settings", STANDARD),
+        Preset("draft", "a prop in minutes on a CPU: voxels, four views a step", DRAFT),
+        Preset("standard", "twice the steps and noises of the same settings, and a finer mesh", STANDARD),
         Preset("paper", "DreamFusion as published: mip-NeRF field, Shampoo, 15,000 steps of 4 views", PAPER),
         Preset(
             "dream-fields",
