@@ -58,7 +58,12 @@ def test_weights_of_any_variant_are_read(tmp_path, variant, in_shards):
             (source / part / f"{base}.safetensors").rename(source / part / f"{base}.{variant}.safetensors")
     assert missing_files(source) == [] and verify_folder(source).sound
     renamed = load_denoiser(source)
-    assert torch.equal(renamed.predict_noise(z, t, renamed.embed(prompts)), expected)
+    for ours, theirs in ((plain.network, renamed.network), (plain.vae.model, renamed.vae.model)):
+        read = theirs.state_dict()
+        assert all(torch.equal(value, read[name]) for name, value in ours.state_dict().items())
+    # Weights of other files lie at other offsets in memory, for which kernels may sum in another order: some roundings
+    # of 6e-8 in each of about 30 layers, of values near 1. Other weights would change it by about 1.
+    torch.testing.assert_close(renamed.predict_noise(z, t, renamed.embed(prompts)), expected, rtol=0, atol=1e-4)
     index = json.loads((source / "model_index.json").read_text())
     weights = {file for file in folder_files(source) if file.endswith(".safetensors")}
     assert weights <= set(needed_files(folder_files(source), index, "it")), "any variant is downloaded"
