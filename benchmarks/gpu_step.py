@@ -76,12 +76,12 @@ class Clock:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        begun = self.now()
+        start = self.now()
         self._inner.append(0.0)
         try:
             yield
         finally:
-            spent = self.now() - begun
+            spent = self.now() - start
             self.seconds[name] += spent - self._inner.pop()
             self._inner[-1] += spent
 
@@ -132,9 +132,9 @@ def forward_alone(denoiser: Any, rows: int, width: int, repeats: int, clock: Clo
     times = []
     with torch.no_grad():
         for _ in range(3 + repeats):
-            begun = clock.now()
+            start = clock.now()
             denoiser.network(z, t, encoder_hidden_states=hidden, return_dict=False)
-            times.append(clock.now() - begun)
+            times.append(clock.now() - start)
     return statistics.median(times[3:])
 
 
@@ -156,9 +156,9 @@ def time_case(case: Case, config: Config, tiny: bool, steps: int, device: torch.
         run.train_step()
     whole = []
     for _ in range(steps):
-        begun = clock.now()
+        start = clock.now()
         run.train_step()
-        whole.append(clock.now() - begun)
+        whole.append(clock.now() - start)
     peak = peak_bytes(device)
     return Timings(forward, whole, split(run, denoiser, steps, clock), peak, count)
 

@@ -129,7 +129,7 @@ def _is_whole(model: Any, folder: Path, found: Path | None, revision: str | None
         return False
     if record is not None and record.repo_id not in {source.repo_id for source in model.sources}:
         return False
-    if record is not None and (not record.complete or revision not in (None, record.revision, record.asked)):
+    if record is not None and (not record.complete or revision not in (None, record.revision, record.requested)):
         return False
     try:
         bar.message(f"checking {folder}")

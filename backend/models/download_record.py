@@ -61,7 +61,7 @@ class DownloadRecord:
 
     repo_id: str
     revision: str  # the commit
-    asked: str  # the requested revision: a commit, a branch or a tag
+    requested: str  # the revision that was named: a commit, a branch or a tag
     complete: bool
     files: tuple[HubFile, ...]
 

@@ -102,7 +102,7 @@ def test_download_record_has_sizes_and_hashes(hub, env, run_in_process, tiny):
     assert (
         record["repo_id"] == "tiny/props"
         and record["revision"] == "c" * 40
-        and record["asked"] == "main"
+        and record["requested"] == "main"
         and record["complete"]
     )
     for file in record["files"]:

@@ -162,7 +162,7 @@ def test_damaged_record_is_a_one_line_error(pipeline_folder):
     for content in (
         "{",
         "[]",
-        '{"files": [{"path": "../x", "size": 1}], "repo_id": "a/b", "revision": "", "asked": "", "complete": true}',
+        '{"files": [{"path": "../x", "size": 1}], "repo_id": "a/b", "revision": "", "requested": "", "complete": true}',
     ):
         record_path(pipeline_folder).write_text(content)
         with pytest.raises(ModelError, match="cannot read the download's record .*delete that file"):

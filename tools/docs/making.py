@@ -63,7 +63,7 @@ def make(
         if not step.continues:
             shutil.rmtree(folder / step.folder, ignore_errors=True)
         (folder / step.folder).mkdir(parents=True, exist_ok=True)
-        begun = clock()
+        start = clock()
         command = step.command(folder, tiny)
         status, output = _run(command, bool(step.report), should_stop)
         if should_stop():
@@ -72,7 +72,7 @@ def make(
             raise RunError(f"{recipe.name}: {' '.join(command)} ended with status {status}; see its messages above")
         if step.report:
             (folder / step.report).write_bytes(output)
-        done[step.folder] = clock() - begun
+        done[step.folder] = clock() - start
         write_atomically(folder / DONE, json.dumps(done).encode())
     if recipe.compose is not None:
         recipe.compose(folder)
@@ -86,15 +86,15 @@ def _run(command: Sequence[str], is_kept: bool, should_stop: Callable[[], bool])
     stdout = subprocess.PIPE if is_kept else None
     with subprocess.Popen(command, cwd=ROOT, stdout=stdout, start_new_session=True) as process:
         try:
-            is_told = False
+            is_interrupted = False
             while True:
                 try:
                     output, _ = process.communicate(timeout=POLL_S)
                     return process.returncode, output or b""
                 except subprocess.TimeoutExpired:
-                    if should_stop() and not is_told:
+                    if should_stop() and not is_interrupted:
                         process.send_signal(signal.SIGINT)
-                        is_told = True
+                        is_interrupted = True
         except BaseException:
             process.terminate()
             raise

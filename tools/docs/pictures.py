@@ -87,9 +87,9 @@ def make_all(recipes: Sequence[Recipe], work: Path, root: Path, tiny: bool, stop
             pace.skip(recipe.name)
         else:
             print(f"{head}: {pace.text(recipe.name)}", file=sys.stderr)
-            begun = time.monotonic()
+            start = time.monotonic()
             make(recipe, folder, tiny, stop)
-            pace.done(recipe.name, (time.monotonic() - begun) / 60)
+            pace.done(recipe.name, (time.monotonic() - start) / 60)
         publish(recipe, folder, parts, root, manifest)
         write_manifest(root, manifest)
         _write_figures_of(recipe, work, root, manifest)

@@ -300,10 +300,10 @@ def main() -> None:
     settings = WIDE if options.wide else NARROW
     shards = math.ceil(options.records / SHARD)
     tasks = [(options.out, options.seed, index, settings, options.views) for index in range(shards)]
-    begun = time.monotonic()
+    start = time.monotonic()
     with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=4) as pool:
         for done, _ in enumerate(pool.imap_unordered(_work, tasks), start=1):
-            left = (time.monotonic() - begun) / done * (shards - done)
+            left = (time.monotonic() - start) / done * (shards - done)
             print(f"{done}/{shards} shards, {left / 60:.1f} min left", flush=True)
 
 

@@ -297,12 +297,12 @@ def _run(rank: int, options: argparse.Namespace) -> None:
     if options.minutes > 0:
         dataset = RenderDataset(options.data, options.device)
         end = time.monotonic() + 60 * options.minutes
-        saved, losses, begun, first = time.monotonic(), [], time.monotonic(), training.images
+        saved, losses, start, first = time.monotonic(), [], time.monotonic(), training.images
         for step, images, loss in train(training, dataset, options.resolution, options.planned, generator):
             losses.append(loss)
             now = time.monotonic()
             if step % 100 == 0 and rank == 0:
-                rate = (images - first) / (now - begun)
+                rate = (images - first) / (now - start)
                 recent = float(np.mean(losses[-100:]))
                 left = (end - now) / 60
                 print(f"step {step} images {images} loss {recent:.4f} {rate:.1f}/s, {left:.1f} min left", flush=True)
