@@ -65,8 +65,10 @@ def test_only_jobs_with_a_field_can_be_finetuned(in_memory_server: InMemoryServe
 
 def test_finetuned_job_starts_from_the_field(in_memory_server: InMemoryServer) -> None:
     origin = finished(in_memory_server)
-    job = in_memory_server.request(finetuning(origin, settings={"run.steps": 400, "run.finetune_share": 0.25})).job
-    assert (job.parent_job, job.step, job.steps, job.state) == (origin, 100, 400, "queued")
+    settings = {"run.steps": 400, "surface.steps": 20, "run.finetune_share": 0.25}
+    job = in_memory_server.request(finetuning(origin, settings=settings)).job
+    found = (job.parent_job, job.step, job.steps, job.state)
+    assert found == (origin, 100, 420, "queued"), "the share is of the field's steps"
     assert initial_field_of(in_memory_server, job.job) == FIELD
     in_memory_server.step()
     assert in_memory_server.runner.at_work["cpu"].parent_job == origin, "its worker receives the parent"
