@@ -17,8 +17,8 @@ from tests.testing.blenders import ROOT
 from tests.testing.built_addon import Built
 
 SMALL = (
-    "run.steps=12", "run.threads=1", "render.resolution=16", "render.coarse_resolution=16", "render.samples=16",
-    "mesh.resolution=32", "mesh.threshold=1.0",
+    "run.steps=12", "surface.steps=0", "guidance.noises=1", "run.threads=1", "render.resolution=16",
+    "render.coarse_resolution=16", "render.samples=16", "mesh.resolution=32", "mesh.threshold=1.0",
 )  # fmt: skip
 
 

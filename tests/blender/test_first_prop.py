@@ -24,7 +24,14 @@ EDITOR = (
     slice(200, 800),
     slice(650, 1040),
 )  # rows and columns of the Image Editor, below its header and above the mouse
-FEW = {"run.steps": 60, "render.samples": 16, "mesh.resolution": 32}
+FEW = {
+    "run.steps": 24,  # of four views each
+    "surface.steps": 6,
+    "guidance.noises": 1,
+    "run.preview_interval": 3,  # so that there are pictures early and late
+    "render.samples": 16,
+    "mesh.resolution": 32,
+}
 PICTURES = ["install", "preferences", "start", "prompt", "early", "middle", "late", "ready", "prop"]
 
 
@@ -52,7 +59,8 @@ def test_first_prop_from_zip_to_import(built: Built) -> None:
     early, middle, late = report["moments"]
     assert early["pictures"] >= 1 and early["step"] < middle["step"] <= late["step"]
     assert {moment["state"] for moment in (early, middle)} == {"running"}
-    assert report["job"][0] == "succeeded" and report["job"][2] == FEW["run.steps"], report["job"]
+    steps = FEW["run.steps"] + FEW["surface.steps"]
+    assert report["job"][0] == "succeeded" and report["job"][2] == steps, report["job"]
     # Blender's coordinates are float32.
     assert report["object"]["prompt"] == "a red mushroom" and report["object"]["height"] == pytest.approx(1, abs=1e-5)
     assert report["notices"] == ["Imported “a red mushroom”"]

@@ -10,7 +10,7 @@ import bpy
 from headless import connect, imported_jobs, session, until
 
 SMALL = {
-    "run.steps": 12, "run.threads": 1, "run.preview_interval": 2, "render.resolution": 16,
+    "run.steps": 12, "surface.steps": 3, "run.threads": 1, "run.preview_interval": 2, "render.resolution": 16,
     "render.coarse_resolution": 16,
     "render.samples": 16, "mesh.resolution": 32, "mesh.threshold": 1.0, "mesh.height_m": 0.5, "mesh.texture": 64,
 }  # fmt: skip
