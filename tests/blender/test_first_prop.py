@@ -14,6 +14,7 @@ from subprocess import PIPE
 import numpy as np
 import pytest
 
+from dreamwright.backend.config.presets import DRAFT
 from tests.blender import record_first_prop
 from tests.blender.test_generate_in_window import seen
 from tests.testing.blender_reports import ARTEFACTS
@@ -24,14 +25,7 @@ EDITOR = (
     slice(200, 800),
     slice(650, 1040),
 )  # rows and columns of the Image Editor, below its header and above the mouse
-FEW = {
-    "run.steps": 24,  # of four views each
-    "surface.steps": 6,
-    "guidance.noises": 1,
-    "run.preview_interval": 3,  # so that there are pictures early and late
-    "render.samples": 16,
-    "mesh.resolution": 32,
-}
+FEW = {"run.steps": 30, "render.samples": 16, "mesh.resolution": 32}  # controls of the panel, of four views a step
 PICTURES = ["install", "preferences", "start", "prompt", "early", "middle", "late", "ready", "prop"]
 
 
@@ -46,11 +40,12 @@ def fits_a_page(path: Path) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_first_prop_from_zip_to_import(built: Built) -> None:
     if record_first_prop.missing():
         pytest.skip(record_first_prop.missing())
     out = ARTEFACTS / "first-prop"
-    report = record_first_prop.record(built.universal, out, "a red mushroom", FEW, job_s=100, timeout=280)
+    report = record_first_prop.record(built.universal, out, "a red mushroom", FEW, job_s=200, timeout=560)
     print(report["seconds"], report["server_s"], report["job_s"])
     assert report["command"] == str(record_first_prop.command()), "pasted into the preferences"
     assert report["before"] == ["Not running", "Press Start Server"], "the panel says what to do"
@@ -59,7 +54,7 @@ def test_first_prop_from_zip_to_import(built: Built) -> None:
     early, middle, late = report["moments"]
     assert early["pictures"] >= 1 and early["step"] < middle["step"] <= late["step"]
     assert {moment["state"] for moment in (early, middle)} == {"running"}
-    steps = FEW["run.steps"] + FEW["surface.steps"]
+    steps = FEW["run.steps"] + DRAFT.surface.steps  # the panel has no control for those
     assert report["job"][0] == "succeeded" and report["job"][2] == steps, report["job"]
     # Blender's coordinates are float32.
     assert report["object"]["prompt"] == "a red mushroom" and report["object"]["height"] == pytest.approx(1, abs=1e-5)
