@@ -32,7 +32,7 @@ def capabilities(devices: tuple[str, ...], policy: Policy = Policy()) -> Capabil
     """Models, presets, settings and limits: everything that a client needs to draw its panel."""
     return Capabilities(
         models=tuple(_model_info(info) for info in local_models()),
-        presets=tuple(PresetInfo(p.name, p.summary, p.config.run.steps) for p in _presets(devices)),
+        presets=tuple(PresetInfo(p.name, p.summary, p.config.total_steps) for p in _presets(devices)),
         settings=setting_infos(),
         devices=devices[:MAX_DEVICES],
         bounds=stated_bounds(policy),

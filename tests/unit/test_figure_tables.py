@@ -106,7 +106,7 @@ def test_baselines_mark_the_guiding_model_and_average_seconds(tmp_path: Path) ->
     record = to_json(rows, ["a", "b"], ["a", "b"], {"jobs": jobs})
     text = figure_tables.baselines_table({"baselines": written(tmp_path, "out/baselines.json", record)})
     assert cells(text)["oracle"] == ["50.0 ± 12.5", "—"] and cells(text)["clip-mesh"] == ["(50.0 ± 12.5)", "—"]
-    assert text.endswith("CPU seconds for one prop on one thread: clip-mesh 42.")
+    assert text.endswith("Seconds for one prop on one thread: clip-mesh 42.")
 
 
 def test_step_time_has_every_part_the_longest_first(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def baselines_table(folders: Folders) -> str:
         seconds.setdefault(job["method"], []).append(job["seconds"])
     shown = ", ".join(f"{method} {np.mean(values):.0f}" for method, values in seconds.items())
     return (
-        f"{weights_sentence()}, percent:\n\n{markdown(rows, models)}\nCPU seconds for one prop on one thread: {shown}."
+        f"{weights_sentence()}, percent:\n\n{markdown(rows, models)}\nSeconds for one prop on one thread: {shown}."
     )
 
 

@@ -183,7 +183,7 @@ RECIPES: tuple[Recipe, ...] = (
     _evaluation("standard", 70, ()),
     _suite(
         "baselines",
-        ("--prompts", "3", "--seeds", "2", "--elevation", "30", *ONE_THREAD),
+        ("--prompts", "3", "--seeds", "1", *ONE_THREAD),
         ("--prompts", "1", "--seeds", "1", "--set", "run.steps=24", "--set", "mesh.resolution=24"),
         45,
         "docs/results/methods.md",
