@@ -164,9 +164,7 @@ def baselines_table(folders: Folders) -> str:
     for job in record["jobs"]:
         seconds.setdefault(job["method"], []).append(job["seconds"])
     shown = ", ".join(f"{method} {np.mean(values):.0f}" for method, values in seconds.items())
-    return (
-        f"{weights_sentence()}, percent:\n\n{markdown(rows, models)}\nSeconds for one prop on one thread: {shown}."
-    )
+    return f"{weights_sentence()}, percent:\n\n{markdown(rows, models)}\nSeconds for one prop on one thread: {shown}."
 
 
 def _by_model(values: dict[str, Any]) -> dict[str, dict[str, RPrecision | None]]:
