@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,11 @@ from dreamwright.shared.messages import CancelJob, DeleteJob, PauseJob, ResumeJo
 from tests.testing.in_memory_server import InMemoryServer
 
 
-def failed(in_memory_server: InMemoryServer, cause: str = "fault", size: int = 10, owner: str = "ada") -> str:
-    """A job that failed, with a checkpoint of so many bytes (0: none)."""
-    name = in_memory_server.submit(owner)
+def failed(
+    in_memory_server: InMemoryServer, cause: str = "fault", size: int = 10, owner: str = "ada", **changes: Any
+) -> str:
+    """A job that failed, with a checkpoint of so many bytes (0: none). `changes` are fields of its submission."""
+    name = in_memory_server.submit(owner, **changes)
     in_memory_server.step()
     if size:
         checkpoints = in_memory_server.store.job_folder(name) / "checkpoints"
@@ -158,5 +161,6 @@ def test_failure_is_counted_once_it_is_stored(
 
 @pytest.mark.parametrize("cause", ["memory", "not-a-number", "bad-input", "fault", "run-failed"])
 def test_deterministic_failures_are_not_retried(cause: str, in_memory_server: InMemoryServer) -> None:
-    name = failed(in_memory_server, cause)
+    # Of several views a step, one that runs out of memory is tried again with fewer at once.
+    name = failed(in_memory_server, cause, settings={"run.views_per_step": "1"})
     assert in_memory_server.job(name).attempt == 1 and in_memory_server.runner.given == [name]

@@ -21,7 +21,7 @@ from dreamwright.shared.connection_state import ConnectionState
 from dreamwright.shared.job_states import ENDED, JobState
 from dreamwright.shared.messages import CancelJob, JobReply, JobSummary, SubmitJob
 from tests.soak.worker_processes import read_attempts
-from tests.testing.tiny_model import QUICK, save_tiny_model
+from tests.testing.tiny_model import QUICK, SLOW_RATES, save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 INTERVAL = 4  # steps between two checkpoints
@@ -58,6 +58,7 @@ class FaultInjectionServer:
             "run.max_restarts": "0",
             "run.preview_interval": "1000",
             "text.process": "same",
+            **SLOW_RATES,
         }
         self.settings |= settings
         self.plan: dict[str, dict[str, Any]] = {}

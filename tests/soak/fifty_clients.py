@@ -26,7 +26,7 @@ from tests.soak.journal_checks import check_growth, check_jobs, read_journals
 from tests.soak.observed_server import ObservedServer, ask, folder_mb, online, process_stats
 from tests.soak.random_client import ENDED_STATES, PROMPT
 from tests.soak.worker_processes import read_attempts
-from tests.testing.tiny_model import QUICK, offer_tiny_model
+from tests.testing.tiny_model import QUICK, SLOW_RATES, offer_tiny_model
 
 PROCESSES, USERS = 5, 10
 SAMPLE_S = 10.0
@@ -36,6 +36,7 @@ SETTINGS = dict(setting.split("=") for setting in QUICK) | {
     "mesh.threshold": "1.0",
     "run.max_restarts": "0",
     "run.preview_interval": "3",
+    **SLOW_RATES,
 }
 
 

@@ -33,7 +33,7 @@ from dreamwright.shared.messages import (
 )
 from tests.soak.command_line import print_results, soak_parser
 from tests.soak.observed_server import ObservedServer, ask, online, process_stats, tick_until
-from tests.testing.tiny_model import QUICK, offer_tiny_model
+from tests.testing.tiny_model import QUICK, SLOW_RATES, offer_tiny_model
 
 GROWTH_MB = 10.0  # allowed with twenty subscribers; two previews of 60 kB and 64 short messages for each take about 5
 SETTINGS = dict(setting.split("=") for setting in QUICK) | {
@@ -42,6 +42,7 @@ SETTINGS = dict(setting.split("=") for setting in QUICK) | {
     "run.threads": "1",
     "run.max_restarts": "0",
     "run.preview_interval": "2",
+    **SLOW_RATES,
 }
 
 
