@@ -12,6 +12,7 @@ KEPT_TABLES: Mapping[tuple[str, str], str] = {
     ("docs/results/ablations.md", "Four views a step"): "a record of a choice, with the weights of its day",
     ("docs/results/ablations.md", "Surface stage"): "a record of a choice, with the weights of its day",
     ("docs/results/benchmarks.md", "Benchmarks"): "no figures: which command measures what",
+    ("docs/results/results.md", "Quality on the starter's domain"): "a record of the weights and settings before",
     ("docs/results/starter.md", "Starter model card"): "facts of the model's architecture",
     (
         "docs/results/results.md",
