@@ -16,6 +16,8 @@ from torch.nn import functional
 
 from ..config.schema import CameraConfig, LightConfig
 
+POSE_NUMBERS = 16  # of a row of `pose_vectors`
+
 
 @dataclass(frozen=True)
 class Cameras:
@@ -129,7 +131,7 @@ def orbit_cameras(
 
 
 def pose_vectors(azimuth_deg: Tensor, elevation_deg: Tensor) -> Tensor:
-    """Poses (n, 16) that a multi-view model is given: camera-to-world, 4 x 4, row by row, the position of length 1.
+    """Poses (n, POSE_NUMBERS) for a multi-view model: camera-to-world, 4 x 4, row by row, the position of length 1.
 
     Angles (n,) in degrees. The camera looks at the origin, upright; columns are right, up, back, position.
     """

@@ -23,14 +23,14 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
+from ..cameras.poses import POSE_NUMBERS
 from ..guidance.denoisers.view_attention import join_views
 from . import domain
 from .words import domain_file
 
 IMAGE_SIZE = 64  # pixels a side
 SHUFFLE = 4  # pixel-unshuffle factor: 3 x 64 x 64 -> 48 x 16 x 16; learns faster per image and per second than 2
-VIEWS = 4  # views that are denoised together
-POSE_NUMBERS = 16  # of `cameras.poses.pose_vectors`
+VIEWS_TOGETHER = 4  # of one prop, that a multi-view model denoises together
 MAX_TOKENS = 12  # the longest caption, its end token and a little room
 TEXT_WIDTH = 128  # units of the text encoder
 FUNCTION_WORDS = ("<pad>", "</s>", "a", "an", ",", "view")

@@ -25,6 +25,7 @@ from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.runtime.rng import RandomStreams
 from dreamwright.backend.scenes.views import sample_views, split_views
 from dreamwright.backend.starter.architecture import build_parts, save_pipeline
+from dreamwright.backend.text.conditioning import Conditioning
 from dreamwright.backend.text.prompts import PromptEmbeddings
 from tests.testing.tiny_model import TINY
 
@@ -195,22 +196,21 @@ def test_views_that_are_no_set_are_predicted_one_by_one(denoiser: MultiViewPixel
     assert torch.isfinite(plain).all()
 
 
-def test_a_set_has_one_time_for_each_noise(denoiser: MultiViewPixelDiffusion) -> None:
+def test_a_set_has_one_time_for_each_noise(denoiser: MultiViewPixelDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(DRAFT.guidance, noises=3)
     prompts = PromptEmbeddings(denoiser, "a red chair", config)
     times: list[Tensor] = []
+    predict_raw = denoiser.predict_raw
 
-    class Recorded(MultiViewPixelDiffusion):
-        def predict_raw(self, z_t, t, conditioning):
-            times.append(t)
-            return super().predict_raw(z_t, t, conditioning)
+    def recorded(z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        times.append(t)
+        return predict_raw(z_t, t, conditioning)
 
-    recorded = Recorded.__new__(Recorded)
-    recorded.__dict__.update(denoiser.__dict__)
+    monkeypatch.setattr(denoiser, "predict_raw", recorded)
     cameras = orbit_cameras([0, 90, 180, 270, 45, 135, 225, 315], [10.0] * 4 + [30.0] * 4, 2.0, 1.5)
     conditioning = prompts.for_cameras(cameras.azimuth, cameras.elevation)
     image = torch.full((8, 3, denoiser.image_size, denoiser.image_size), 0.5)
-    ScoreDistillation(recorded, config).gradient(image, cameras, conditioning, torch.Generator().manual_seed(0), 0.5)
+    ScoreDistillation(denoiser, config).gradient(image, cameras, conditioning, torch.Generator().manual_seed(0), 0.5)
     sets = times[0].view(-1, VIEWS)
     assert (sets == sets[:, :1]).all() and len(torch.unique(sets[:6, 0])) == 6  # three noises of two sets
 

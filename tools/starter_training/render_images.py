@@ -32,7 +32,7 @@ from dreamwright.backend.starter import domain, props
 SIZE = 64  # pixels a side
 SHARD = 240  # records a file, a multiple of the views of a set
 RENDERS_PER_BUILD = 5  # single views of a prop with the same random proportions
-VIEWS = (1, 2, 4, 8)  # numbers of views of a set
+SET_SIZES = (1, 2, 4, 8)  # views of a set
 
 
 @dataclass(frozen=True)
@@ -293,7 +293,9 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=12000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--views", type=int, choices=VIEWS, default=1, help="views of a set, evenly around the prop")
+    parser.add_argument(
+        "--views", type=int, choices=SET_SIZES, default=1, help="views of a set, evenly around the prop"
+    )
     parser.add_argument("--wide", action="store_true", help="the classifier's cameras and lights")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

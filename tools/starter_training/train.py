@@ -36,7 +36,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
 from dreamwright.backend.cameras.poses import pose_vectors
-from dreamwright.backend.starter.architecture import VIEWS, StarterParts, build_parts, encode, save_pipeline
+from dreamwright.backend.starter.architecture import VIEWS_TOGETHER, StarterParts, build_parts, encode, save_pipeline
 from tools.starter_training.captions import Batch, RenderDataset
 from tools.starter_training.moving_average import MovingAverage
 from tools.starter_training.muon import Muon
@@ -259,7 +259,7 @@ def main() -> None:
     parser.add_argument(
         "--start-from", type=Path, help="exported pipeline folder to train further, when --work is empty"
     )
-    parser.add_argument("--views", type=int, choices=(1, VIEWS), default=1, help="4: a multi-view model")
+    parser.add_argument("--views", type=int, choices=(1, VIEWS_TOGETHER), default=1, help="4: a multi-view model")
     parser.add_argument("--resolution", type=int, choices=(32, 64), default=64, help="pixels a side")
     parser.add_argument("--rate", type=float, default=TrainingConfig.learning_rate, help="peak learning rate")
     parser.add_argument("--batch", type=int, default=TrainingConfig.batch, help="images per step, over all processes")

@@ -10,15 +10,14 @@ from __future__ import annotations
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
 
-from ...cameras.poses import Cameras, pose_vectors
+from ...cameras.poses import POSE_NUMBERS, Cameras, pose_vectors
 from ...errors import ConfigError, ModelError
 from ...models.families import FamilyName
 from ...models.pipeline_folder import PipelineFolder
 from ...text.conditioning import Conditioning
 from .base import DenoiserParts
-from .pixel import POSE_NUMBERS, PixelDiffusion
+from .pixel import PixelDiffusion
 from .view_attention import join_views
 
 VIEW_COUNTS = (2, 4, 8)  # that a set may have
@@ -70,18 +69,14 @@ class MultiViewPixelDiffusion(PixelDiffusion):
 
 
 def are_sets(cameras: Cameras, views: int) -> bool:
-    """Whether each `views` cameras in a row are at equal steps around the object, at one elevation and distance."""
+    """Whether each `views` cameras in a row are at equal steps around the object and at one elevation."""
     if len(cameras) == 0 or len(cameras) % views:
         return False
     azimuth = cameras.azimuth.double().reshape(-1, views).sort(dim=1).values
     steps = torch.cat([azimuth.diff(dim=1), 360 + azimuth[:, :1] - azimuth[:, -1:]], dim=1)
-    even = (steps - 360 / views).abs() < TOLERANCE
-    return bool(even.all()) and _alike(cameras.elevation, views)
-
-
-def _alike(values: Tensor, views: int) -> bool:
-    rows = values.double().reshape(-1, views)
-    return bool(((rows - rows[:, :1]).abs() < TOLERANCE).all())
+    elevation = cameras.elevation.double().reshape(-1, views)
+    even, level = (steps - 360 / views).abs() < TOLERANCE, (elevation - elevation[:, :1]).abs() < TOLERANCE
+    return bool(even.all() and level.all())
 
 
 def view_count(folder: PipelineFolder) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ...cameras.poses import POSE_NUMBERS
 from ...errors import ModelError
 from ...models.families import FamilyName
 from ...models.pipeline_folder import PipelineFolder, load_model, open_pipeline
@@ -29,7 +30,6 @@ from .base import (
 
 SHUFFLE_FACTORS = (1, 2, 4)  # pixel-unshuffle factors k: the U-Net sees 3 k^2 channels
 STAGE_I = "choose a text-to-image model (stage I)"
-POSE_NUMBERS = 16  # of `cameras.poses.pose_vectors`
 POSED = "choose a multi-view model that is given camera-to-world matrices"
 
 
@@ -76,7 +76,7 @@ class PixelDiffusion(DiffusersDenoiser):
                 f"{opened.path} is a {opened.pipeline}, which is of the family {opened.family.name}; allowed here is "
                 f"the family {cls.family}; choose another model"
             )
-        check_unet(opened)
+        _check_unet(opened)
         schedule = read_schedule(opened)
         if text is None:
             text = PipelineTextEncoder(opened, device, dtype, cache)
@@ -124,7 +124,7 @@ def _shuffle_factor(channels: int) -> int:
     return next((k for k in SHUFFLE_FACTORS if channels == 3 * k * k), 0)
 
 
-def check_unet(folder: PipelineFolder) -> None:
+def _check_unet(folder: PipelineFolder) -> None:
     """Raise ModelError for a U-Net that wants other inputs than z_t, t and text, or a text encoder of another width.
 
     That of a multi-view model wants poses besides.
