@@ -29,16 +29,48 @@ class GuidanceConfig:
             "is 1 + omega."
         ),
     )
+    rescale: float = setting(
+        0.0,
+        (0, 1),
+        unit="share",
+        guidance=DIFFUSION,
+        duration=False,
+        help=(
+            "CFG rescale (Lin et al. 2023): how far the contrast of the guided x0 goes back to that of eps_c's. It "
+            "keeps a large omega from saturating colors."
+        ),
+    )
     t_min: float = setting(
         0.02, TIME, at_most="t_max", guidance=DIFFUSION, duration=False, help="Lowest diffusion time."
     )
     t_max: float = setting(0.98, TIME, guidance=DIFFUSION, duration=False, help="Highest diffusion time at the start.")
-    t_max_end: float = setting(
-        0.98,
-        TIME,
+    t_min_end: float = setting(
+        0.0,
+        (1e-3, 1),
+        zero="guidance.t_min throughout",
+        at_most="t_max_end",
         guidance=DIFFUSION,
         duration=False,
-        help="Highest diffusion time at the end. It changes linearly over the whole run.",
+        help="Lowest diffusion time once annealed.",
+    )
+    t_max_end: float = setting(
+        0.98, TIME, guidance=DIFFUSION, duration=False, help="Highest diffusion time once annealed."
+    )
+    t_anneal_begin: float = setting(
+        0.0,
+        TIME,
+        unit="share of the run",
+        guidance=DIFFUSION,
+        duration=False,
+        help="Part of the run before the times change.",
+    )
+    t_anneal_share: float = setting(
+        1.0,
+        TIME,
+        unit="share of the run",
+        guidance=DIFFUSION,
+        duration=False,
+        help="Part of the run over which the times change linearly. 0: at once.",
     )
     weighting: Literal["sigma2", "uniform"] = setting(
         "sigma2", guidance=DIFFUSION, duration=False, help="w(t) of eq 3: sigma_t^2, or 1."

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import math
 
+from .guidance_settings import GuidanceConfig
 
-def linear(start: float, end: float, share: float, progress: float) -> float:
-    """From `start` at 0 to `end` at `share`, constant afterwards; a share of 0 is `end` throughout."""
+
+def linear(start: float, end: float, share: float, progress: float, begin: float = 0.0) -> float:
+    """`start` until `begin`, then linearly to `end`, which is reached `share` later and kept.
+
+    A share of 0 switches to `end` at `begin`.
+    """
     if share <= 0:
-        return end
-    return start + (end - start) * min(1.0, max(0.0, progress / share))
+        return end if progress >= begin else start
+    return start + (end - start) * min(1.0, max(0.0, (progress - begin) / share))
 
 
 def exponential(start: float, end: float, share: float, progress: float) -> float:
@@ -27,3 +32,15 @@ def warmup_cosine(start: float, peak: float, final: float, warmup_share: float, 
         return linear(start, peak, warmup_share, progress)
     rest = (progress - warmup_share) / max(1e-12, 1 - warmup_share)
     return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
+
+
+def time_range(config: GuidanceConfig, progress: float) -> tuple[float, float]:
+    """Lowest and highest diffusion time of a step: `t_min` and `t_max`, which go to `t_min_end` and `t_max_end`."""
+    ends = (config.t_min, lowest_end(config)), (config.t_max, config.t_max_end)
+    low, high = (linear(*end, config.t_anneal_share, progress, config.t_anneal_begin) for end in ends)
+    return low, high
+
+
+def lowest_end(config: GuidanceConfig) -> float:
+    """The lowest diffusion time once annealed: `t_min_end`, where 0 means `t_min`."""
+    return config.t_min_end or config.t_min

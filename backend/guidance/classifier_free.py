@@ -9,8 +9,8 @@ from torch import Tensor
 from ..errors import NonFiniteError
 from ..runtime.rng import sample_for_views
 from ..text.conditioning import Conditioning
-from .interfaces import Denoiser, NativeDenoiser
-from .prediction import PredictionType, guided, perpendicular
+from .interfaces import CameraAware, Denoiser, NativeDenoiser
+from .prediction import PredictionType, guided, perpendicular, rescaled
 
 
 def guided_prediction(
@@ -22,13 +22,15 @@ def guided_prediction(
     omega: float,
     opposite: Conditioning | None = None,
     opposite_weight: float = 0.0,
+    rescale: float = 0.0,
 ) -> tuple[PredictionType, Tensor]:
     """Classifier-free guidance from one call of the denoiser on 2 n images: (kind, guided output (n, 3, h, w)).
 
     With omega = 0 the negative prompt has no weight and is left out. A `NativeDenoiser` is guided in its own kind of
     prediction, which is equivalent and has fewer roundings. `opposite` makes it 3 n images and Perp-Neg (Armandpour et
     al. 2023): u + (1 + omega) (c - u - weight p), where p is the part of o - u that is perpendicular to c - u. It
-    leads away from the opposite view, and never away from the prompt itself.
+    leads away from the opposite view, and never away from the prompt itself. `rescale` in [0, 1] is the share of
+    `prediction.rescaled`, over the views that the denoiser sees together.
     """
     if isinstance(denoiser, NativeDenoiser):
         kind, predict = denoiser.prediction_type, denoiser.predict_raw
@@ -44,6 +46,10 @@ def guided_prediction(
     if n == 3:
         aside = perpendicular(outputs[2] - unconditional, conditional - unconditional)
         output = output - (1 + omega) * opposite_weight * aside
+    if rescale > 0:
+        together = denoiser.views_together(positive) if isinstance(denoiser, CameraAware) else 1
+        alpha, sigma = (c.to(z_t).view(-1, 1, 1, 1) for c in denoiser.alpha_sigma(t))
+        output = rescaled(kind, output, conditional, z_t, alpha, sigma, rescale, together)
     return kind, output
 
 

@@ -89,5 +89,33 @@ def noise_residual(
     return alpha / (alpha + sigma) * error
 
 
+def rescaled(
+    kind: PredictionType,
+    output: Tensor,
+    conditional: Tensor,
+    z_t: Tensor,
+    alpha: Tensor,
+    sigma: Tensor,
+    share: float,
+    together: int = 1,
+) -> Tensor:
+    """CFG rescale (Lin et al. 2023, eq 15 and 16): a guided output whose x0_hat has less of the excess contrast.
+
+    x0_hat is multiplied by share std(x0_c) / std(x0_hat) + 1 - share, where x0_c is that of the conditional output. Lin
+    et al. rescale the network's own output, image by image. As MVDream's code does, this rescales x0, and takes one
+    deviation over each `together` rows of (n, c, h, w). The noise that the output implies changes with it at fixed z_t.
+    """
+    clean, wanted = (clean_from(kind, part, z_t, alpha, sigma) for part in (output, conditional))
+    ratio = _deviation(wanted, together) / _deviation(clean, together).clamp(min=1e-8)
+    change = share * (ratio - 1) * clean
+    # What a prediction changes by when x0 does is linear: z_t stays, so alpha dx + sigma deps = 0.
+    return output + output_from(kind, change, -(alpha / sigma) * change, alpha, sigma)
+
+
+def _deviation(images: Tensor, together: int) -> Tensor:
+    """Standard deviation of all numbers of each `together` images in a row, for each of them (n, 1, 1, 1)."""
+    return images.reshape(len(images) // together, -1).std(1).repeat_interleave(together).view(-1, 1, 1, 1)
+
+
 def _unknown(kind: str) -> ValueError:
     return ValueError(f"prediction type {kind!r}; allowed are {', '.join(PREDICTION_TYPES)}")

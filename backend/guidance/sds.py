@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..config.schedules import lowest_end, time_range
 from ..config.schema import GuidanceConfig
 from ..errors import ConfigError, NonFiniteError
 from ..runtime.rng import sample_for_views
@@ -31,14 +32,17 @@ class ScoreDistillation:
     """grad_x L_SDS = w(t) (eps_hat - eps) (eq 3): the frozen model is run forwards only. Implements `Guidance`.
 
     A view's gradient is the mean over `guidance.noises` pairs of time and noise, all in one call of the denoiser.
-    Raises ConfigError for times outside 0 <= t_min <= t_max, t_max_end <= 1, less than one noise or a negative clip.
+    Raises ConfigError for times outside 0 <= t_min <= t_max <= 1, at the start or at the end, less than one noise or a
+    negative clip.
     """
 
     def __init__(self, denoiser: Denoiser, config: GuidanceConfig) -> None:
-        if not 0 <= config.t_min <= min(config.t_max, config.t_max_end) <= max(config.t_max, config.t_max_end) <= 1:
+        low_end = lowest_end(config)
+        if not (0 <= config.t_min <= config.t_max <= 1 and 0 <= low_end <= config.t_max_end <= 1):
             raise ConfigError(
-                f"guidance times t_min {config.t_min}, t_max {config.t_max}, t_max_end {config.t_max_end}; "
-                "allowed is 0 <= t_min <= t_max, t_max_end <= 1; change guidance.t_min or guidance.t_max"
+                f"guidance times t_min {config.t_min} and t_max {config.t_max}, at the end t_min_end {low_end} and "
+                f"t_max_end {config.t_max_end}; allowed is 0 <= t_min <= t_max <= 1 at both; change guidance.t_min or "
+                "guidance.t_max, guidance.t_min_end or guidance.t_max_end"
             )
         if config.noises < 1:
             raise ConfigError(f"guidance.noises {config.noises}; allowed is 1 or more a view; change it")
@@ -50,18 +54,17 @@ class ScoreDistillation:
         self.config = config
 
     def times(self, n: int, generator: torch.Generator, progress: float) -> Tensor:
-        """Times (noises n,) in [t_min, t_max], t_max going linearly to t_max_end with progress in [0, 1].
+        """Times (noises n,) in [t_min, t_max] of `schedules.time_range` at this progress in [0, 1].
 
         Rows are draw by draw: all n views of draw 0, then all of draw 1. The draws of a view are stratified: draw k is
         uniform in the k-th of `noises` equal parts. Their mean is therefore that of t ~ U(t_min, t_max), and varies
         less than with independent times.
         """
         config = self.config
-        share = min(max(progress, 0.0), 1.0)
-        high = config.t_max + (config.t_max_end - config.t_max) * share
+        low, high = time_range(config, progress)
         uniform = sample_for_views(torch.rand, (n, config.noises), generator)
         stratified = (torch.arange(config.noises, device=uniform.device) + uniform) / config.noises
-        return config.t_min + (high - config.t_min) * stratified.T.flatten()
+        return low + (high - low) * stratified.T.flatten()
 
     def gradient(
         self,
@@ -141,6 +144,7 @@ class ScoreDistillation:
             config.omega,
             None if conditioning.opposite is None else self._conditioned(conditioning.opposite, cameras),
             config.opposite_weight,
+            config.rescale,
         )
         residual = noise_residual(kind, output, clean, noise, alpha, sigma)
         check_finite(residual, t)

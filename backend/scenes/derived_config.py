@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..config.schedules import lowest_end
 from ..config.schema import Config, GuidanceConfig, RefineConfig
 
 
@@ -14,14 +15,26 @@ def guidance_for(config: GuidanceConfig, strength: float) -> GuidanceConfig:
     Little noise asks for small changes only.
     """
     share = 0.5 + 0.5 * strength
-    high, end = (config.t_min + (t - config.t_min) * share for t in (config.t_max, config.t_max_end))
+    ranges = (config.t_min, config.t_max), (lowest_end(config), config.t_max_end)
+    high, end = (low + (t - low) * share for low, t in ranges)
     return replace(config, t_max=high, t_max_end=end)
 
 
 def surface_guidance(config: Config) -> GuidanceConfig:
-    """The guidance's times in the surface stage of a field; none is below guidance.t_min."""
-    low, surface = config.guidance.t_min, config.surface
-    return replace(config.guidance, t_max=max(low, surface.t_max), t_max_end=max(low, surface.t_max_end))
+    """The guidance's times in the surface stage of a field, over the whole of it.
+
+    None is below the lowest at the end of the field's steps.
+    """
+    low, surface = lowest_end(config.guidance), config.surface
+    return replace(
+        config.guidance,
+        t_min=low,
+        t_min_end=0.0,
+        t_max=max(low, surface.t_max),
+        t_max_end=max(low, surface.t_max_end),
+        t_anneal_begin=0.0,
+        t_anneal_share=1.0,
+    )
 
 
 def surface_config(config: Config) -> Config:

@@ -86,10 +86,13 @@ def load_clip_guidance(
 
 def _guidance_text(guidance: GuidanceConfig) -> str:
     """Both names of the weight of classifier-free guidance, and the noise times."""
+    end = f"{guidance.t_max_end:.3g}"
+    if guidance.t_min_end:
+        end = f"{guidance.t_min_end:.3g} to {end}"
     return (
         f"omega {number_text(guidance.omega)} in (1 + omega) eps_c - omega eps_u, which is diffusers' guidance_scale "
         f"{number_text(1 + guidance.omega)}; t {guidance.t_min:.3g} to {guidance.t_max:.3g}, "
-        f"at the end {guidance.t_max_end:.3g}"
+        f"at the end {end}"
     )
 
 

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Schedules of published recipes, at steps whose values are computed by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dreamwright.backend.config.parsing import apply_settings
+from dreamwright.backend.config.schedules import linear, time_range
+from dreamwright.backend.config.schema import Config, GuidanceConfig
+from dreamwright.backend.errors import ConfigError
+from dreamwright.backend.guidance.sds import ScoreDistillation
+from dreamwright.backend.scenes.derived_config import guidance_for, surface_guidance
+
+# MVDream (mvdream-sd21.yaml): min_step_percent [0, 0.98, 0.02, 8000], max_step_percent [0, 0.98, 0.5, 8000] of 10,000.
+MVDREAM = GuidanceConfig(t_min=0.98, t_min_end=0.02, t_max=0.98, t_max_end=0.5, t_anneal_share=0.8)
+# ProlificDreamer (prolificdreamer.yaml): max_step_percent [5000, 0.98, 0.5, 5001] of 25,000.
+PROLIFIC = GuidanceConfig(t_max_end=0.5, t_anneal_begin=0.2, t_anneal_share=0.0)
+# stable-zero123.yaml begins late and is not at once: [50, 0.7, 0.3, 200] and [50, 0.98, 0.8, 200] of 600.
+LATE = GuidanceConfig(
+    t_min=0.7, t_min_end=0.3, t_max=0.98, t_max_end=0.8, t_anneal_begin=50 / 600, t_anneal_share=150 / 600
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "step", "steps", "low", "high"),
+    [
+        (MVDREAM, 0, 10_000, 0.98, 0.98),
+        (MVDREAM, 2_000, 10_000, 0.74, 0.86),
+        (MVDREAM, 4_000, 10_000, 0.5, 0.74),
+        (MVDREAM, 8_000, 10_000, 0.02, 0.5),
+        (MVDREAM, 9_999, 10_000, 0.02, 0.5),
+        (PROLIFIC, 4_999, 25_000, 0.02, 0.98),
+        (PROLIFIC, 5_000, 25_000, 0.02, 0.5),
+        (PROLIFIC, 24_999, 25_000, 0.02, 0.5),
+        (LATE, 49, 600, 0.7, 0.98),
+        (LATE, 125, 600, 0.5, 0.89),
+        (LATE, 200, 600, 0.3, 0.8),
+        (GuidanceConfig(t_min=0.4, t_max_end=0.75), 125, 250, 0.4, 0.865),  # draft's: t_min stays, over the whole run
+    ],
+)
+def test_times_of_published_recipes(config: GuidanceConfig, step: int, steps: int, low: float, high: float) -> None:
+    # Float64 numbers below 1 with a few roundings of 1e-16.
+    assert time_range(config, step / steps) == pytest.approx((low, high), abs=1e-14)
+    guidance = ScoreDistillation(SimpleNamespace(), config)  # type: ignore[arg-type]  # times need no denoiser
+    drawn = guidance.times(500, torch.Generator().manual_seed(step), step / steps)
+    # Float32 rounds times by 6e-8; 500 draws leave a tenth of the range empty with a probability of 0.9^500.
+    assert low - 1e-6 <= float(drawn.min()) <= low + 0.1 * (high - low) + 1e-6
+    assert high + 1e-6 >= float(drawn.max()) >= high - 0.1 * (high - low) - 1e-6
+
+
+def test_defaults_anneal_as_before_to_the_bit() -> None:
+    config = GuidanceConfig(t_min=0.4, t_max_end=0.75)
+    for step in range(251):
+        share = step / 250
+        assert time_range(config, share) == (0.4, 0.98 + (0.75 - 0.98) * share)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["guidance.t_min_end=0.6", "guidance.t_max_end=0.5"], ("t_min_end is 0.6", "t_max_end is 0.5")),
+        (["guidance.t_min_end=2"], ("guidance.t_min_end is 2", "or 0 for guidance.t_min throughout")),
+        (["guidance.t_anneal_share=-1"], ("guidance.t_anneal_share is -1", "0 to 1")),
+    ],
+)
+def test_impossible_times_are_refused_by_name(settings: list[str], words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        apply_settings(Config(), settings)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_impossible_times_of_other_settings_are_refused() -> None:
+    for config in (
+        dataclasses.replace(MVDREAM, t_min_end=0.0),  # t_min throughout: 0.98 above t_max_end
+        dataclasses.replace(MVDREAM, t_max=0.9),
+    ):
+        with pytest.raises(ConfigError, match=r"t_min 0\.98 .*allowed is 0 <= t_min <= t_max <= 1 at both"):
+            ScoreDistillation(SimpleNamespace(), config)  # type: ignore[arg-type]
+
+
+def test_later_stages_begin_where_the_times_ended() -> None:
+    config = dataclasses.replace(Config(), guidance=MVDREAM)
+    surface = surface_guidance(config)
+    assert time_range(surface, 0.0) == (0.02, config.surface.t_max)
+    assert time_range(surface, 1.0) == (0.02, config.surface.t_max_end)
+    # Half of the way from the lowest time, at the start and at the end: 0.98 stays, 0.02 + 0.48 / 2.
+    mild = guidance_for(MVDREAM, 0.0)
+    assert (mild.t_max, mild.t_max_end) == pytest.approx((0.98, 0.26), abs=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("progress", "value"), [(0.0, 2.0), (0.25, 2.0), (0.375, 3.5), (0.5, 5.0), (0.75, 8.0), (1.0, 8.0)]
+)
+def test_linear_from_a_quarter_over_a_half(progress: float, value: float) -> None:
+    assert linear(2.0, 8.0, 0.5, progress, begin=0.25) == value  # binary fractions: exact
+
+
+def test_linear_without_length_is_a_switch() -> None:
+    assert [linear(2.0, 8.0, 0.0, progress, begin=0.25) for progress in (0.0, 0.2499, 0.25, 1.0)] == [2, 2, 8, 8]
+    assert linear(2.0, 8.0, 0.0, 0.0) == 8.0
