@@ -70,7 +70,8 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
 def job_from(options: argparse.Namespace, input_mesh: InputMesh) -> Job:
     """The validated job that the options describe."""
     from ..config.parsing import apply_settings
-    from ..config.presets import REFINE, REFINE_PRESET
+    from ..config.presets import REFINE_PRESET
+    from ..config.recipes.starter import REFINE
     from ..training.job import make_job
 
     named = {"run.seed": options.seed, "run.steps": options.steps, "refine.strength": options.strength}

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from dreamwright.shared.capabilities import SettingInfo, SettingRange
 
-from ..config.presets import PRESETS, REFINE, REFINE_PRESET
+from ..config.presets import PRESETS, REFINE_PRESET
+from ..config.recipes.starter import REFINE
 from ..config.schema import Config
 from ..config.setting import Setting, setting_fields
 from ..config.usage import run_kind, setting_value

@@ -8,7 +8,8 @@ import json
 from dataclasses import dataclass, replace
 
 from ..config.parsing import validate
-from ..config.presets import REFINE, preset_config
+from ..config.presets import preset_config
+from ..config.recipes.starter import REFINE
 from ..config.schema import METHOD_SCENE, Config
 from ..config.setting import SceneKind
 from ..config.usage import check_settings_used, identity_settings

@@ -14,7 +14,7 @@ from subprocess import PIPE
 import numpy as np
 import pytest
 
-from dreamwright.backend.config.presets import DRAFT
+from dreamwright.backend.config.recipes.starter import DRAFT
 from tests.blender import record_first_prop
 from tests.blender.test_generate_in_window import seen
 from tests.testing.blender_reports import ARTEFACTS

@@ -12,7 +12,8 @@ import pytest
 from dreamwright.backend.cli.generate import job_from
 from dreamwright.backend.cli.main import build_parser, main
 from dreamwright.backend.config.parsing import apply_settings
-from dreamwright.backend.config.presets import DREAM_FIELDS, PRESETS
+from dreamwright.backend.config.presets import PRESETS
+from dreamwright.backend.config.recipes.clip import DREAM_FIELDS
 from dreamwright.backend.errors import ConfigError, ModelError
 from dreamwright.backend.models.registry import BY_NAME
 from dreamwright.backend.server.requests import check_submission

@@ -13,7 +13,7 @@ import torch
 
 from dreamwright.backend.cli.main import main
 from dreamwright.backend.config.parsing import apply_settings
-from dreamwright.backend.config.presets import REFINE
+from dreamwright.backend.config.recipes.starter import REFINE
 from dreamwright.backend.config.schema import Config
 from dreamwright.backend.errors import OutOfMemoryError, is_out_of_memory
 from dreamwright.backend.geometry.input_mesh import make_input_mesh

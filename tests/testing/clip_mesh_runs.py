@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dreamwright.backend.config.parsing import apply_settings
-from dreamwright.backend.config.presets import CLIP_MESH
+from dreamwright.backend.config.recipes.clip import CLIP_MESH
 from dreamwright.backend.config.schema import Config
 from dreamwright.backend.guidance.clip_guidance import ClipGuidance
 from dreamwright.backend.guidance.clip_model import ImageTextModel, load_image_text

@@ -8,7 +8,8 @@ import torch
 
 from dreamwright.backend.cameras.poses import Cameras
 from dreamwright.backend.config.parsing import apply_settings
-from dreamwright.backend.config.presets import REFINE, REFINE_PRESET
+from dreamwright.backend.config.presets import REFINE_PRESET
+from dreamwright.backend.config.recipes.starter import REFINE
 from dreamwright.backend.config.schema import Config
 from dreamwright.backend.geometry.input_mesh import InputMesh, make_input_mesh
 from dreamwright.backend.guidance.interfaces import Guidance

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dreamwright.backend.config.parsing import apply_settings
-from dreamwright.backend.config.presets import DRAFT
+from dreamwright.backend.config.recipes.starter import DRAFT
 from dreamwright.backend.config.schema import Config
 from dreamwright.backend.starter.architecture import Widths, build_parts, save_pipeline
 

@@ -10,7 +10,8 @@ import torch
 
 from dreamwright.backend.cameras.poses import sample_cameras
 from dreamwright.backend.config.parsing import apply_settings, config_to_mapping
-from dreamwright.backend.config.presets import DRAFT, PAPER, STANDARD
+from dreamwright.backend.config.presets import PAPER
+from dreamwright.backend.config.recipes.starter import DRAFT, STANDARD
 from dreamwright.backend.config.schema import Config
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.evaluation.ablation import FIXED_SETTINGS, STAGE_NAMES, STAGES, stage_config

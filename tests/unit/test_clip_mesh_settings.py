@@ -10,7 +10,8 @@ import pytest
 
 from dreamwright.backend.cli.generate import job_from
 from dreamwright.backend.cli.main import build_parser
-from dreamwright.backend.config.presets import CLIP_MESH, CLIP_MESH_PAPER, DRAFT
+from dreamwright.backend.config.recipes.clip import CLIP_MESH, CLIP_MESH_PAPER
+from dreamwright.backend.config.recipes.starter import DRAFT
 from dreamwright.backend.config.schema import SphereConfig
 from dreamwright.backend.errors import CheckpointError, ConfigError, ModelError
 from dreamwright.backend.scenes.initial_field import InitialField

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dreamwright.backend.config.parsing import apply_settings
-from dreamwright.backend.config.presets import REFINE, REFINE_PRESET
+from dreamwright.backend.config.presets import REFINE_PRESET
+from dreamwright.backend.config.recipes.starter import REFINE
 from dreamwright.backend.errors import ConfigError, ModelError
 from dreamwright.backend.starter.architecture import build_parts, save_pipeline
 from dreamwright.backend.training.job import Job, identify_model, make_job

@@ -12,7 +12,7 @@ import torch
 
 from dreamwright.backend.cameras.poses import orbit_cameras
 from dreamwright.backend.config.parsing import apply_settings
-from dreamwright.backend.config.presets import REFINE
+from dreamwright.backend.config.recipes.starter import REFINE
 from dreamwright.backend.errors import CheckpointError, ConfigError, NonFiniteError
 from dreamwright.backend.evaluation.silhouettes import iou
 from dreamwright.backend.geometry.input_mesh import make_input_mesh

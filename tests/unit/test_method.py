@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from dreamwright.backend.config.parsing import apply_settings, config_to_mapping
-from dreamwright.backend.config.presets import DRAFT, PAPER, STANDARD
+from dreamwright.backend.config.presets import PAPER
+from dreamwright.backend.config.recipes.starter import DRAFT, STANDARD
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "method.md").read_text()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dreamwright.backend.cameras.poses import orbit_cameras, pose_vectors, sample_cameras
 from dreamwright.backend.config.parsing import apply_settings
-from dreamwright.backend.config.presets import DRAFT
+from dreamwright.backend.config.recipes.starter import DRAFT
 from dreamwright.backend.config.schema import CameraConfig, ModelConfig
 from dreamwright.backend.errors import ConfigError, ModelError
 from dreamwright.backend.guidance.denoisers.loading import load_denoiser

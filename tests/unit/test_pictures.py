@@ -11,7 +11,7 @@ import pytest
 
 from dreamwright.backend.cli.main import build_parser
 from dreamwright.backend.config.parsing import apply_settings
-from dreamwright.backend.config.presets import DRAFT
+from dreamwright.backend.config.recipes.starter import DRAFT
 from tools.docs.figure_blocks import blocks
 from tools.docs.figure_tables import FIGURES
 from tools.docs.fingerprints import PARTS

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from dreamwright.backend.config.parsing import apply_settings
-from dreamwright.backend.config.presets import DRAFT
+from dreamwright.backend.config.recipes.starter import DRAFT
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.evaluation.run_settings import record_run_settings, result_settings, weight_hashes
 

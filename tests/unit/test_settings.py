@@ -21,7 +21,8 @@ from dreamwright.backend.config.parsing import (
     setting_names,
     validate,
 )
-from dreamwright.backend.config.presets import PRESETS, REFINE, REFINE_PRESET
+from dreamwright.backend.config.presets import PRESETS, REFINE_PRESET
+from dreamwright.backend.config.recipes.starter import REFINE
 from dreamwright.backend.config.schema import Config, MeshConfig, RenderConfig
 from dreamwright.backend.config.setting import Setting, check_section, section_settings, setting, setting_fields
 from dreamwright.backend.config.usage import (

@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dreamwright.backend.config.presets import REFINE, REFINE_PRESET, get_preset
+from dreamwright.backend.config.presets import REFINE_PRESET, get_preset
+from dreamwright.backend.config.recipes.starter import REFINE
 
 from .recipe import ROOT, Recipe
 

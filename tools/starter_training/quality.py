@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from dreamwright.backend.config.presets import DRAFT
+from dreamwright.backend.config.recipes.starter import DRAFT
 from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.guidance.interfaces import Denoiser
 from dreamwright.backend.guidance.sampling import ancestral_sample
