@@ -119,6 +119,7 @@ def run(options: argparse.Namespace) -> int:
     with StopSignal(STOP_MESSAGE if is_main else "") as stop, locked_job(options, job, is_main) as (job, resumed):
         with process_group(device) as group:
             group.local_views(job.config.run.views_per_step)  # refused before a model is loaded
+            group.local_views(job.config.render.coarse_views, "render.coarse_views")
             pipeline = TextTo3DPipeline(job, device, resumed, stop, group, initial_field)
             if not is_main:
                 endings = [event.complete for event in pipeline.events() if isinstance(event, Finished)]

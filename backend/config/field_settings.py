@@ -265,6 +265,13 @@ class RenderConfig:
         unit=OF_RUN,
         help="Part of the run with the early resolution. The high noise of that part hides missing detail.",
     )
+    coarse_views: int = setting(
+        0,
+        (0, 64),
+        zero="run.views_per_step",
+        reduce_memory=(0,),
+        help="Views of a step with the early resolution, which can be more as they are small.",
+    )
     samples: int = setting(
         128,
         (4, 2048),

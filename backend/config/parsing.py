@@ -83,12 +83,14 @@ def validate(config: C) -> C:
                 f"{name} is {number_text(value)} and {found.at_most} is {number_text(limit)}; "
                 f"allowed is {name} <= {found.at_most}; change one of them"
             )
-    views, in_set = config.run.views_per_step, config.camera.views_per_set
-    if views % in_set:
-        raise ConfigError(
-            f"run.views_per_step is {views} and camera.views_per_set is {in_set}; allowed are multiples of it; set "
-            f"run.views_per_step={in_set * (views // in_set + 1)} or camera.views_per_set=1"
-        )
+    in_set = config.camera.views_per_set
+    for name in ("run.views_per_step", "render.coarse_views"):
+        views = setting_value(config, name)
+        if views % in_set:
+            raise ConfigError(
+                f"{name} is {views} and camera.views_per_set is {in_set}; allowed are multiples of it; set "
+                f"{name}={in_set * (views // in_set + 1)} or camera.views_per_set=1"
+            )
     return config
 
 

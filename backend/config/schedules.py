@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 
-from .guidance_settings import GuidanceConfig
+from .schema import Config, GuidanceConfig, RenderConfig
 
 
 def linear(start: float, end: float, share: float, progress: float, begin: float = 0.0) -> float:
@@ -44,3 +44,18 @@ def time_range(config: GuidanceConfig, progress: float) -> tuple[float, float]:
 def lowest_end(config: GuidanceConfig) -> float:
     """The lowest diffusion time once annealed: `t_min_end`, where 0 means `t_min`."""
     return config.t_min_end or config.t_min
+
+
+def view_resolution(config: RenderConfig, progress: float) -> int:
+    """Pixels a side of a training view: `coarse_resolution` until `coarse_share`, where smaller, then `resolution`."""
+    return config.coarse_resolution if _is_coarse(config, progress) else config.resolution
+
+
+def views_per_step(config: Config, progress: float) -> int:
+    """Views of a step of a field: `render.coarse_views` as long as their resolution is coarse."""
+    render = config.render
+    return render.coarse_views if render.coarse_views and _is_coarse(render, progress) else config.run.views_per_step
+
+
+def _is_coarse(config: RenderConfig, progress: float) -> bool:
+    return 0 < config.coarse_resolution < config.resolution and progress < config.coarse_share

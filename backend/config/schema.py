@@ -80,8 +80,8 @@ class Config:
     @property
     def splits_further(self) -> bool:
         """Whether `run.views_at_once=1` renders a step in smaller chunks than now; views of one set stay together."""
-        in_set, at_once = self.camera.views_per_set, self.run.views_at_once or self.run.views_per_step
-        return at_once // in_set > 1
+        most = max(self.run.views_per_step, self.render.coarse_views)
+        return (self.run.views_at_once or most) // self.camera.views_per_set > 1
 
 
 # What each value of `run.method` optimizes, and the kind of model that guides it. The refinement of a mesh is a scene

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from ..config.parsing import apply_settings
+from ..config.schedules import view_resolution, views_per_step
 from ..config.schema import Config
 from ..config.usage import memory_settings, resumable_memory_settings
 from ..errors import ConfigError, InsufficientMemoryError
@@ -62,8 +63,8 @@ def estimate_memory(
 
     Raises ModelError for files that cannot be read.
     """
-    at_once = config.run.views_at_once or config.run.views_per_step
-    n = min(max(at_once, config.camera.views_per_set), config.run.views_per_step)
+    stages = [_views_together(config, progress) for progress in (0.0, 1.0)]  # with the early resolution, and after it
+    n = max(stages)
     calls = 1 if config.guidance.omega == 0 else 3 if config.guidance.opposite_weight > 0 else 2
     offload = config.model.offload if torch.device(device).type != "cpu" else "off"
     parts = {"network": resident_numbers(folder, folder.network, offload, dtype) * dtype.itemsize}
@@ -81,7 +82,8 @@ def estimate_memory(
     # A preview is larger than a step's views may be, but is rendered while the guidance rests.
     guiding = sum(size for name, size in parts.items() if "activations" in name)
     preview = VIEW_SAMPLE_BYTES * PREVIEW_RAYS * config.render.samples
-    parts["renderer"] = max(_renderer_bytes(config, n), preview - guiding)
+    rendered = (_renderer_bytes(config, views, progress) for views, progress in zip(stages, (0.0, 1.0), strict=True))
+    parts["renderer"] = max(*rendered, preview - guiding)
     parts["field and optimizer"] = _field_bytes(config)
     if torch.device(device).type == "cuda":
         parts["CUDA's libraries"] = LIBRARIES
@@ -208,15 +210,22 @@ def _latent_size(folder: PipelineFolder, config: Config, own: int) -> int:
     return config.model.image_size >> (len(folder.config("vae").get("block_out_channels", (0,) * 4)) - 1)
 
 
-def _renderer_bytes(config: Config, views: int) -> int:
+def _views_together(config: Config, progress: float) -> int:
+    """Views that are rendered and scored together: `run.views_at_once`, but at least a set and at most all."""
+    views = views_per_step(config, progress)
+    return min(max(config.run.views_at_once or views, config.camera.views_per_set), views)
+
+
+def _renderer_bytes(config: Config, views: int, progress: float) -> int:
     """Bytes that rendering these views keeps for the backward pass, as if no sample were masked."""
     render, field = config.render, config.field
-    samples = views * render.resolution**2 * render.samples
+    pixels = views * view_resolution(render, progress) ** 2
+    samples = pixels * render.samples
     kept = SAMPLE_BYTES * samples
     if field.kind == "mip-mlp":
         kept += POINT_BYTES * field.hidden_width * field.hidden_blocks * min(samples, CHUNK)
     if config.background.kind == "mlp":
-        kept += 32 * config.background.hidden_width * views * render.resolution**2
+        kept += 32 * config.background.hidden_width * pixels
     return kept
 
 

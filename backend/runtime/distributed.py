@@ -33,8 +33,8 @@ class ProcessGroup(Protocol):
     world_size: int
     is_main: bool
 
-    def local_views(self, views: int) -> slice:
-        """This process's views of a step. Raises ConfigError when they do not divide evenly."""
+    def local_views(self, views: int, setting: str = "run.views_per_step") -> slice:
+        """This process's views of a step. Raises ConfigError, naming the setting, when they do not divide evenly."""
         ...
 
     def raise_on_all(self, recoverable: type[Exception]) -> AbstractContextManager[None]:
@@ -71,7 +71,7 @@ class SingleProcess:
 
     rank, world_size, is_main = 0, 1, True
 
-    def local_views(self, views: int) -> slice:
+    def local_views(self, views: int, setting: str = "run.views_per_step") -> slice:
         return slice(0, views)
 
     @contextmanager
@@ -102,12 +102,11 @@ class TorchProcessGroup:
         self.is_main = self.rank == 0
         self.timeout_s = timeout_s
 
-    def local_views(self, views: int) -> slice:
+    def local_views(self, views: int, setting: str = "run.views_per_step") -> slice:
         if views % self.world_size:
             raise ConfigError(
-                f"run.views_per_step is {views}; allowed with {self.world_size} ranks are multiples of "
-                f"{self.world_size}, as it "
-                f"counts the views of all ranks; change it with --set run.views_per_step="
+                f"{setting} is {views}; allowed with {self.world_size} ranks are multiples of {self.world_size}, as it "
+                f"counts the views of all ranks; change it with --set {setting}="
                 f"{self.world_size * (views // self.world_size + 1)}"
             )
         own = views // self.world_size

@@ -55,6 +55,11 @@ class RandomStreams(dict[str, PerViewGenerator]):
             for index, name in enumerate(names)
         )
 
+    def draw_for(self, views: int, local_views: slice) -> None:
+        """Draw for this many views a step from now on, whatever was drawn before."""
+        for generator in self.values():
+            generator.views, generator.local_views = views, local_views
+
     def snapshot(self) -> dict[str, Tensor]:
         """The state of each generator by its name."""
         return {name: generator.get_state() for name, generator in self.items()}

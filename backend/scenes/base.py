@@ -48,20 +48,24 @@ class OptimizedScene(ABC):
     ) -> None:
         self.config, self.guidance, self.prompts, self.seed = config, guidance, prompts, seed
         self.device, self.group = torch.device(device), group or SingleProcess()
-        self.views = config.run.views_per_step
-        self.local_views = self.group.local_views(self.views)
-        in_set = config.camera.views_per_set
-        if (self.local_views.stop - self.local_views.start) % in_set:
-            raise ConfigError(
-                f"run.views_per_step is {self.views} on {self.group.world_size} ranks and camera.views_per_set is "
-                f"{in_set}; allowed are multiples of {in_set * self.group.world_size}, as each rank renders whole sets"
-            )
-        self.chunks = split_views(self.local_views, config.run.views_at_once, in_set)
-        self.streams = RandomStreams(streams, seed, self.views, self.local_views)
+        self.streams = RandomStreams(streams, seed, 0, slice(0))
+        self._set_views(config.run.views_per_step, "run.views_per_step")
         self.step = 0
         self.is_consistent = True
         self.warnings: tuple[str, ...] = ()
         self.notices: tuple[str, ...] = ()
+
+    def _set_views(self, views: int, setting: str) -> None:
+        """Render this many views a step from now on, as the setting says. Raises ConfigError as the class does."""
+        self.views, self.local_views = views, self.group.local_views(views, setting)
+        in_set = self.config.camera.views_per_set
+        if (self.local_views.stop - self.local_views.start) % in_set:
+            raise ConfigError(
+                f"{setting} is {views} on {self.group.world_size} ranks and camera.views_per_set is {in_set}; allowed "
+                f"are multiples of {in_set * self.group.world_size}, as each rank renders whole sets"
+            )
+        self.chunks = split_views(self.local_views, self.config.run.views_at_once, in_set)
+        self.streams.draw_for(views, self.local_views)
 
     @property
     def progress(self) -> float:

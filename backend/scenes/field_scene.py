@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..cameras.poses import Cameras, camera_rays, orbit_cameras
+from ..config.schedules import view_resolution, views_per_step
 from ..config.schema import Config, MeshConfig
 from ..errors import CheckpointError, OutOfMemoryError, is_out_of_memory, one_line
 from ..fields import build_background, build_field
@@ -89,6 +90,8 @@ class FieldScene(OptimizedScene):
         group: ProcessGroup | None = None,
     ) -> None:
         super().__init__(config, guidance, prompts, seed, device, STREAMS, group)
+        if config.render.coarse_views:
+            self._set_views(config.render.coarse_views, "render.coarse_views")  # refused here, not at a later step
         weights = torch.Generator().manual_seed(seed)
         self.field = build_field(config.field, weights).to(self.device)
         self.background = build_background(config.background, weights).to(self.device)
@@ -109,6 +112,7 @@ class FieldScene(OptimizedScene):
     def _backward(self) -> dict[str, float]:
         """Leave the gradients that all processes agree on. Raises DivergedError in all of them."""
         config, progress = self.config, self.progress
+        self._set_views(views_per_step(config, progress), "run.views_per_step")
         set_learning_rate(self.optimizer, learning_rate(config.optimizer, progress))
         self.field.begin_step(progress)
         if config.render.occupancy_resolution and self.step % config.render.occupancy_interval == 0:
@@ -128,12 +132,12 @@ class FieldScene(OptimizedScene):
 
     def _guidance_gradients(self, progress: float) -> dict[str, float]:
         """Render this process's views chunk by chunk and leave the gradients of their mean; returns figures."""
-        resolution = self._resolution()
+        size = view_resolution(self.config.render, progress)
         drawn = sample_views(self.config, self.views, progress, self.streams)
         # One lit view gives normals to all of them, whichever process renders it, so that all compute the same.
         lit = any(shading.diffuse > 0 for shading in drawn.shadings)
         with_normals = lit or orientation_weight(self.config.regularizers, progress) > 0
-        jitter = self.renderer.draw_jitter(drawn.cameras.to(self.device), resolution, self.streams["jitter"])
+        jitter = self.renderer.draw_jitter(drawn.cameras.to(self.device), size, self.streams["jitter"])
 
         def chunk_gradients(chunk: slice, share: float) -> dict[str, float]:
             if chunk.start > self.local_views.start:
@@ -147,10 +151,10 @@ class FieldScene(OptimizedScene):
         self, views: StepViews, jitter: Tensor, with_normals: bool, progress: float, share: float
     ) -> dict[str, float]:
         """Add `share` times the gradients of the mean of these views; returns their figures."""
-        resolution = round(jitter.shape[1] ** 0.5)
-        background = background_for(self.guidance, self._backgrounds(views, resolution))
+        size = round(jitter.shape[1] ** 0.5)
+        background = background_for(self.guidance, self._backgrounds(views, size))
         rendering = self.renderer.render(
-            self.field, background, views.cameras, views.shadings, views.lights, resolution, jitter, with_normals
+            self.field, background, views.cameras, views.shadings, views.lights, size, jitter, with_normals
         )
         if not all_finite([rendering.image.detach()]):
             raise DivergedError("the rendered image holds NaN or infinity")
@@ -165,12 +169,6 @@ class FieldScene(OptimizedScene):
         figures["opacity"] = float(rendering.opacity.detach().mean())
         figures["samples"] = float(rendering.sample_count * self.group.world_size)
         return figures
-
-    def _resolution(self) -> int:
-        """Pixels a side of this step's views."""
-        render = self.config.render
-        coarse = 0 < render.coarse_resolution < render.resolution and self.progress < render.coarse_share
-        return render.coarse_resolution if coarse else render.resolution
 
     def _enlarged(self, images: Tensor) -> Tensor:
         """Coarse images (n, c, r, r) at the resolution that the guidance gets."""

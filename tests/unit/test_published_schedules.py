@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dreamwright.backend.config.parsing import apply_settings
-from dreamwright.backend.config.schedules import linear, time_range
+from dreamwright.backend.config.schedules import linear, time_range, view_resolution, views_per_step
 from dreamwright.backend.config.schema import Config, GuidanceConfig
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.guidance.sds import ScoreDistillation
@@ -20,6 +20,19 @@ from dreamwright.backend.scenes.derived_config import guidance_for, surface_guid
 MVDREAM = GuidanceConfig(t_min=0.98, t_min_end=0.02, t_max=0.98, t_max_end=0.5, t_anneal_share=0.8)
 # ProlificDreamer (prolificdreamer.yaml): max_step_percent [5000, 0.98, 0.5, 5001] of 25,000.
 PROLIFIC = GuidanceConfig(t_max_end=0.5, t_anneal_begin=0.2, t_anneal_share=0.0)
+MVDREAM_VIEWS = (
+    "render.resolution=256",
+    "render.coarse_resolution=64",
+    "render.coarse_share=0.5",
+    "render.coarse_views=8",
+    "run.views_per_step=4",
+)
+PROLIFIC_VIEWS = (
+    "render.resolution=512",
+    "render.coarse_resolution=64",
+    "render.coarse_share=0.2",
+    "run.views_per_step=1",
+)
 # stable-zero123.yaml begins late and is not at once: [50, 0.7, 0.3, 200] and [50, 0.98, 0.8, 200] of 600.
 LATE = GuidanceConfig(
     t_min=0.7, t_min_end=0.3, t_max=0.98, t_max_end=0.8, t_anneal_begin=50 / 600, t_anneal_share=150 / 600
@@ -51,6 +64,33 @@ def test_times_of_published_recipes(config: GuidanceConfig, step: int, steps: in
     # Float32 rounds times by 6e-8; 500 draws leave a tenth of the range empty with a probability of 0.9^500.
     assert low - 1e-6 <= float(drawn.min()) <= low + 0.1 * (high - low) + 1e-6
     assert high + 1e-6 >= float(drawn.max()) >= high - 0.1 * (high - low) - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("settings", "step", "steps", "size", "views"),
+    [
+        # MVDream: width [64, 256], batch_size [8, 4], resolution_milestones [5000] of 10,000.
+        (MVDREAM_VIEWS, 0, 10_000, 64, 8),
+        (MVDREAM_VIEWS, 4_999, 10_000, 64, 8),
+        (MVDREAM_VIEWS, 5_000, 10_000, 256, 4),
+        (MVDREAM_VIEWS, 9_999, 10_000, 256, 4),
+        # ProlificDreamer: width [64, 512], batch_size [1, 1], resolution_milestones [5000] of 25,000.
+        (PROLIFIC_VIEWS, 4_999, 25_000, 64, 1),
+        (PROLIFIC_VIEWS, 5_000, 25_000, 512, 1),
+        # Not smaller than the resolution: no early one, and so no views of its own.
+        (("render.resolution=64", "render.coarse_resolution=64", "render.coarse_views=8"), 0, 10, 64, 4),
+        ((), 0, 15_000, 64, 4),
+    ],
+)
+def test_views_of_published_recipes(settings: tuple[str, ...], step: int, steps: int, size: int, views: int) -> None:
+    config = apply_settings(Config(), settings)
+    assert view_resolution(config.render, step / steps) == size
+    assert views_per_step(config, step / steps) == views
+
+
+def test_coarse_views_are_whole_sets() -> None:
+    with pytest.raises(ConfigError, match=r"render.coarse_views is 6 and camera.views_per_set is 4; .*coarse_views=8"):
+        apply_settings(Config(), ["camera.views_per_set=4", "render.coarse_views=6"])
 
 
 def test_defaults_anneal_as_before_to_the_bit() -> None:
