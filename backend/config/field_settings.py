@@ -311,19 +311,45 @@ class RegularizerConfig:
 
     orientation_start: float = setting(1e-4, WEIGHT, help="Weight of the orientation loss (eq 10) at the start.")
     orientation_end: float = setting(1e-2, WEIGHT, help="Weight of the orientation loss once annealed.")
+    orientation_begin: float = setting(
+        0.0, SHARE, unit=OF_RUN, duration=False, help="Part of the run before it anneals."
+    )
     orientation_share: float = setting(
-        5000 / 15000, SHARE, unit=OF_RUN, duration=False, help="Part of the run over which it anneals linearly."
+        5000 / 15000,
+        SHARE,
+        unit=OF_RUN,
+        duration=False,
+        help="Part of the run over which it anneals linearly. 0: at once.",
     )
     opacity_start: float = setting(1e-3, WEIGHT, duration=False, help="Weight of sqrt((sum w)^2 + .01) at the start.")
     opacity_end: float = setting(1e-3, WEIGHT, duration=False, help="Weight of sqrt((sum w)^2 + .01) once annealed.")
+    opacity_begin: float = setting(0.0, SHARE, unit=OF_RUN, duration=False, help="Part of the run before it anneals.")
     opacity_share: float = setting(
-        5000 / 15000, SHARE, unit=OF_RUN, duration=False, help="Part of the run over which it anneals linearly."
+        5000 / 15000,
+        SHARE,
+        unit=OF_RUN,
+        duration=False,
+        help="Part of the run over which it anneals linearly. 0: at once.",
+    )
+    entropy_start: float = setting(
+        0.0, WEIGHT, duration=False, help="Weight of the binary entropy of each ray's opacity at the start."
     )
     entropy_end: float = setting(
-        0.0,
-        WEIGHT,
+        0.0, WEIGHT, duration=False, help="Weight of the binary entropy of each ray's opacity once annealed."
+    )
+    entropy_begin: float = setting(
+        0.5,
+        SHARE,
+        unit=OF_RUN,
         duration=False,
-        help="Weight of the binary entropy of each ray's opacity, ramped over the second half of the run.",
+        help="Part of the run before it anneals. Until then fog is where the surface is found.",
+    )
+    entropy_share: float = setting(
+        0.5,
+        SHARE,
+        unit=OF_RUN,
+        duration=False,
+        help="Part of the run over which it anneals linearly. 0: at once.",
     )
     smoothness: float = setting(
         0.0, (0, 1e9), help="Weight of the field's smoothness penalty (voxels: total variation)."

@@ -94,6 +94,13 @@ class GuidanceConfig:
     overhead_elevation: float = setting(
         60.0, (-90, 90), unit="degrees", duration=False, help='Elevation above which a view is an "overhead view".'
     )
+    side_azimuth: float = setting(
+        45.0,
+        (1, 89),
+        unit="degrees",
+        duration=False,
+        help='Angle from the front or the back beyond which a view is a "side view" (view_words four).',
+    )
     view_words: Literal["four", "eight", "sixteen"] = setting(
         "four",
         duration=False,

@@ -38,14 +38,24 @@ def opacity_entropy(opacity: Tensor) -> Tensor:
 
 def orientation_weight(config: RegularizerConfig, progress: float) -> float:
     """The weight of eq 10 at `progress` in [0, 1]; normals are needed in every view while it is above 0."""
-    return linear(config.orientation_start, config.orientation_end, config.orientation_share, progress)
+    return linear(
+        config.orientation_start, config.orientation_end, config.orientation_share, progress, config.orientation_begin
+    )
+
+
+def opacity_weight(config: RegularizerConfig, progress: float) -> float:
+    """The weight of `opacity_loss` at `progress` in [0, 1]."""
+    return linear(config.opacity_start, config.opacity_end, config.opacity_share, progress, config.opacity_begin)
+
+
+def entropy_weight(config: RegularizerConfig, progress: float) -> float:
+    """The weight of `opacity_entropy` at `progress` in [0, 1]."""
+    return linear(config.entropy_start, config.entropy_end, config.entropy_share, progress, config.entropy_begin)
 
 
 def field_penalties(config: RegularizerConfig, rendering: Rendering, field: Field, progress: float) -> Tensor:
     """The weighted regularizers (appendix A.2) at `progress` in [0, 1]: a scalar."""
-    opacity = linear(config.opacity_start, config.opacity_end, config.opacity_share, progress)
-    # Over the second half only: until then fog is where the surface is found.
-    entropy = config.entropy_end * max(0.0, 2 * progress - 1)
+    opacity, entropy = opacity_weight(config, progress), entropy_weight(config, progress)
     total = orientation_weight(config, progress) * rendering.orientation.sum() / len(rendering.image)
     if opacity > 0:
         total = total + opacity * opacity_loss(rendering.opacity)

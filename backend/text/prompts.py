@@ -43,8 +43,9 @@ EIGHT_DIRECTIONS = (
 
 
 def view_words(azimuth: float, elevation: float, config: GuidanceConfig) -> str:
-    """The paper's view words of a camera (degrees): "overhead view" above `overhead_elevation`, else the nearest of
-    front (azimuth 0), side and back; "" when prompts do not depend on the view.
+    """The paper's view words of a camera (degrees): "overhead view" above `overhead_elevation`, else "front view" or
+    "back view" up to `side_azimuth` from azimuth 0 or 180, and "side view" between; "" when prompts do not depend on
+    the view. With 45 degrees it is the nearest of the three.
 
     With `view_words="eight"` the nearest of eight directions, 45 degrees each, for models that know the words: a camera
     at +X (azimuth 90) sees the "right side", and half as much is left open as with the paper's words. With "sixteen"
@@ -58,8 +59,10 @@ def view_words(azimuth: float, elevation: float, config: GuidanceConfig) -> str:
         return f"{direction} overhead view" if config.view_words == "sixteen" else "overhead view"
     if config.view_words != "four":
         return f"{direction} view"
-    quadrant = int(((azimuth + 45.0) % 360.0) // 90.0) % 4
-    return ("front view", "side view", "back view", "side view")[quadrant]
+    width, turned = 2 * config.side_azimuth, (azimuth + config.side_azimuth) % 360.0
+    if turned < width:
+        return "front view"
+    return "back view" if 180.0 <= turned < 180.0 + width else "side view"
 
 
 def opposite_view_text(azimuth: float, elevation: float, config: GuidanceConfig) -> str:

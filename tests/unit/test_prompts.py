@@ -64,6 +64,22 @@ def test_view_text_is_the_papers(azimuth, elevation, words):
     assert view_words(azimuth, elevation, PAPER) == words
 
 
+@pytest.mark.parametrize(
+    "azimuth, words",
+    [
+        (0, "front view"), (29.9, "front view"), (330.1, "front view"), (30.1, "side view"), (90, "side view"),
+        (149.9, "side view"), (150.1, "back view"), (209.9, "back view"), (210.1, "side view"), (329.9, "side view"),
+    ],
+)  # fmt: skip
+def test_front_and_back_can_be_narrower(azimuth, words):
+    """ProlificDreamer's front_threshold and back_threshold of 30 degrees; stable-dreamfusion's angle_front of 60."""
+    narrow = dataclasses.replace(PAPER, side_azimuth=30.0)
+    assert view_words(azimuth, 0, narrow) == words
+    assert view_words(azimuth, 60.1, narrow) == "overhead view"
+    assert all_view_words(narrow) == all_view_words(PAPER)
+    assert view_words(azimuth, 0, dataclasses.replace(EIGHT, side_azimuth=30.0)) == view_words(azimuth, 0, EIGHT)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.floats(0, 360, exclude_max=True), st.floats(-10, 90))
 def test_view_text_matches_the_starters_captions(azimuth, elevation):

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -11,10 +13,16 @@ import torch
 
 from dreamwright.backend.config.parsing import apply_settings
 from dreamwright.backend.config.schedules import linear, time_range, view_resolution, views_per_step
-from dreamwright.backend.config.schema import Config, GuidanceConfig
+from dreamwright.backend.config.schema import Config, GuidanceConfig, RegularizerConfig
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.guidance.sds import ScoreDistillation
 from dreamwright.backend.scenes.derived_config import guidance_for, surface_guidance
+from dreamwright.backend.scenes.field_losses import (
+    entropy_weight,
+    field_penalties,
+    opacity_weight,
+    orientation_weight,
+)
 
 # MVDream (mvdream-sd21.yaml): min_step_percent [0, 0.98, 0.02, 8000], max_step_percent [0, 0.98, 0.5, 8000] of 10,000.
 MVDREAM = GuidanceConfig(t_min=0.98, t_min_end=0.02, t_max=0.98, t_max_end=0.5, t_anneal_share=0.8)
@@ -143,3 +151,75 @@ def test_linear_from_a_quarter_over_a_half(progress: float, value: float) -> Non
 def test_linear_without_length_is_a_switch() -> None:
     assert [linear(2.0, 8.0, 0.0, progress, begin=0.25) for progress in (0.0, 0.2499, 0.25, 1.0)] == [2, 2, 8, 8]
     assert linear(2.0, 8.0, 0.0, 0.0) == 8.0
+
+
+# lambda_orient [0, 10, 1000, 5000] of 10,000 (dreamfusion-if.yaml, dreamfusion-sd.yaml, magic3d-coarse-*.yaml).
+ORIENT = RegularizerConfig(orientation_start=10.0, orientation_end=1000.0, orientation_share=0.5)
+# lambda_opaque [10000, 0, 1000, 10001] of 25,000 (prolificdreamer.yaml); the mean over rays of its lambda_sparsity, 10,
+# is another part of their sum from step 5,000 on, where views grow from 64 to 512 pixels.
+OPAQUE = RegularizerConfig(
+    opacity_start=10 / 64**2,
+    opacity_end=10 / 512**2,
+    opacity_begin=0.2,
+    opacity_share=0.0,
+    entropy_end=1000.0,
+    entropy_begin=0.4,
+    entropy_share=0.0,
+)
+# lambda_sparsity [0, 0.15, 0, 3000] of 10,000 (sdi.yaml).
+FADING = RegularizerConfig(opacity_start=0.15, opacity_end=0.0, opacity_share=0.3)
+# stable-dreamfusion: lambda_entropy min(1, 2 step / iters).
+GROWING = RegularizerConfig(entropy_end=1e-3, entropy_begin=0.0, entropy_share=0.5)
+
+
+@pytest.mark.parametrize(
+    ("weight", "config", "step", "steps", "expected"),
+    [
+        (orientation_weight, ORIENT, 0, 10_000, 10.0),
+        (orientation_weight, ORIENT, 2_500, 10_000, 505.0),
+        (orientation_weight, ORIENT, 5_000, 10_000, 1000.0),
+        (orientation_weight, ORIENT, 9_999, 10_000, 1000.0),
+        (opacity_weight, OPAQUE, 4_999, 25_000, 10 / 4_096),
+        (opacity_weight, OPAQUE, 5_000, 25_000, 10 / 262_144),
+        (entropy_weight, OPAQUE, 9_999, 25_000, 0.0),
+        (entropy_weight, OPAQUE, 10_000, 25_000, 1000.0),
+        (opacity_weight, FADING, 1_000, 10_000, 0.1),
+        (opacity_weight, FADING, 3_000, 10_000, 0.0),
+        (entropy_weight, GROWING, 2_500, 10_000, 5e-4),
+        (entropy_weight, GROWING, 7_500, 10_000, 1e-3),
+    ],
+)
+def test_weights_of_published_recipes(
+    weight: Callable[[RegularizerConfig, float], float],
+    config: RegularizerConfig,
+    step: int,
+    steps: int,
+    expected: float,
+) -> None:
+    # Float64: a few roundings of 1e-16 of the ends, which are at most 1,000.
+    assert weight(config, step / steps) == pytest.approx(expected, rel=1e-13, abs=1e-13)
+
+
+def test_default_weights_are_as_before_to_the_bit() -> None:
+    config = RegularizerConfig(entropy_end=0.12, opacity_start=0.008, opacity_end=0.002, opacity_share=0.6)
+    for step in range(251):
+        progress = step / 250
+        assert entropy_weight(config, progress) == 0.12 * max(0.0, 2 * progress - 1)
+        assert opacity_weight(config, progress) == 0.008 + (0.002 - 0.008) * min(1.0, progress / 0.6)
+
+
+def test_penalties_have_the_weights_of_their_schedules() -> None:
+    """Rays of opacity 1/2 and 1, one view of two pixels: sqrt(o^2 + .01) and the entropy, by hand."""
+    rendering = SimpleNamespace(
+        image=torch.zeros(1, 3, 1, 2),
+        opacity=torch.tensor([0.5, 1.0], dtype=torch.float64).view(1, 1, 1, 2),
+        orientation=torch.zeros(1, dtype=torch.float64),
+    )
+    config = dataclasses.replace(OPAQUE, opacity_start=3.0, opacity_end=7.0, orientation_start=0.0, orientation_end=0.0)
+    opacity = math.sqrt(0.26) + math.sqrt(1.01)
+    clear = 1e-4  # where the entropy's opacity is cut off
+    entropy = math.log(2) - clear * math.log(clear) - (1 - clear) * math.log(1 - clear)
+    for progress, expected in ((0.1, 3 * opacity), (0.3, 7 * opacity), (0.5, 7 * opacity + 1000 * entropy)):
+        got = field_penalties(config, rendering, SimpleNamespace(), progress)  # type: ignore[arg-type]
+        # Float64, but for the clamp's 1 - 1e-4: sums of 1,000 with a few roundings of 1e-13.
+        assert float(got) == pytest.approx(expected, rel=1e-12)
