@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`dreamwright models`: list the models and where they are; `download` fetches one, `verify` checks one."""
+"""`dreamwright models`: list the models; `download` fetches one, `import` makes one of a file, `verify` checks one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .signals import INTERRUPTED
 
 
 def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
-    """Define the command and its two subcommands; without one it lists the models."""
-    parser = subparsers.add_parser("models", help="list, download and verify models", description=__doc__)
+    """Define the command and its subcommands; without one it lists the models."""
+    parser = subparsers.add_parser("models", help="list, download, import and verify models", description=__doc__)
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
     get = actions.add_parser(
         "download",
@@ -32,6 +32,21 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         "--to", metavar="FOLDER", help="where to put it (default: the user's data folder, or DREAMWRIGHT_MODELS)"
     )
     get.add_argument("--revision", help="a branch, tag or commit (default: the registry's, else main)")
+    take = actions.add_parser(
+        "import",
+        help="make a model folder from a checkpoint in a single .safetensors file; needs no network",
+        description="Takes Stable Diffusion 1.x, 2.x and XL base. The file is left as it is.",
+    )
+    take.add_argument("file", type=Path, help="a checkpoint with network, VAE and text encoder")
+    place = take.add_mutually_exclusive_group()
+    place.add_argument("--name", help="the name that --model finds it by (default: the file's)")
+    place.add_argument("--to", type=Path, metavar="FOLDER", help="where to put it; its name is the folder's")
+    take.add_argument(
+        "--prediction",
+        choices=("epsilon", "v"),
+        help="what the network predicts, where the file does not say: the noise, or v (Stable Diffusion 2 of 768 "
+        "pixels)",
+    )
     check = actions.add_parser(
         "verify",
         help="check a model's files; needs no network",
@@ -45,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
     """Run the chosen action. Raises ModelError."""
     if options.action == "download":
         return _download(options.name, options.to, options.revision)
+    if options.action == "import":
+        return _import(options)
     return _verify(options.model) if options.action == "verify" else _list()
 
 
@@ -138,17 +155,44 @@ def _is_whole(model: Any, folder: Path, found: Path | None, revision: str | None
         return False
 
 
+def _import(options: argparse.Namespace) -> int:
+    from ..models.local import imported_folder, remember_folder
+    from ..models.registry import BY_NAME
+    from ..models.single_file_import import import_single_file, name_from_file, named_folder
+
+    to = options.to.expanduser() if options.to else None
+    folder = to or named_folder(options.name or name_from_file(options.file))
+    bar = _DownloadBar(folder.name)
+    try:
+        record = import_single_file(options.file.expanduser(), folder, bar, options.prediction)
+    except KeyboardInterrupt:
+        print(f"dreamwright: stopped; nothing was left in {folder}", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        bar.end()
+    if to and folder.name not in BY_NAME and imported_folder(folder.name) is None:
+        remember_folder(folder.name, folder)
+    found = imported_folder(folder.name)
+    name = folder.name if found is not None and found.resolve() == folder.resolve() else str(folder)
+    print(f"{folder} is {record.family}, which predicts {record.prediction}; use it with --model {name}")
+    print(f"SHA-256 of {record.source}: {record.sha256}")
+    return 0
+
+
 def _verify(given: str) -> int:
     from ..errors import ModelError
-    from ..models.local import find, registered_model
+    from ..models.local import find, imported_folder, registered_model
     from ..models.registry import BY_NAME
     from ..models.verify import expected_files, verify_folder
 
     path, model = Path(given).expanduser(), registered_model(given)
+    imported = imported_folder(given)
     folder: Path
     name: str | None
     if os.path.isdir(path) and (os.sep in given or model is None or (path / "model_index.json").is_file()):
         folder, name = path, None
+    elif imported is not None:
+        folder, name = imported, None
     elif model is not None:
         found = find(model)
         there = found.folder or found.partial
@@ -183,9 +227,12 @@ def _repair_advice(folder: Path, name: str | None) -> str:
     """How to repair a damaged folder."""
     from ..errors import ModelError
     from ..models.download_record import read_record
+    from ..models.import_record import import_record_path
     from ..models.local import default_folder, registered_model
     from ..models.registry import BY_REPO, PACKAGED
 
+    if import_record_path(folder).is_file():
+        return "delete the folder and run `dreamwright models import` again"
     if name in PACKAGED:
         return "reinstall dreamwright: its weights are part of the package"
     try:

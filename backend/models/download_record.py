@@ -52,7 +52,7 @@ class HubFile:
         except OSError as error:
             return f"cannot be read ({error.strerror})"
         wanted = self.sha256 or self.git_sha1
-        return "differs from the hub's: its hash is another" if wanted and digest.hexdigest() != wanted else ""
+        return "differs from the record: its hash is another" if wanted and digest.hexdigest() != wanted else ""
 
 
 @dataclass(frozen=True)

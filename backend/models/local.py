@@ -19,6 +19,7 @@ from dreamwright.shared.numbers import number_text
 
 from ..errors import ModelError
 from .download_record import read_record, record_path
+from .import_record import ImportRecord, import_record_path, read_import_record
 from .model_files import INDEX, is_clip_folder, missing_files
 from .registry import BY_NAME, BY_REPO, MODELS, PACKAGED, Kind, ModelSource, RegisteredModel
 from .unsupported_files import unsupported_file, unsupported_kind
@@ -63,8 +64,16 @@ class LocalModel:
 
 
 def local_models() -> tuple[ModelStatus, ...]:
-    """Every named model with its state on this machine."""
-    return tuple(_info(model) for model in MODELS)
+    """Every named model with its state on this machine, then those that were imported."""
+    return (*(_info(model) for model in MODELS), *_imported_models())
+
+
+def imported_folder(name: str) -> Path | None:
+    """The folder of the model that was imported under that name, None where there is none."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII) or name in BY_NAME:
+        return None
+    places = (models_root() / name, Path(_remembered_folders().get(name, models_root() / name)))
+    return next((place for place in places if import_record_path(place).is_file()), None)
 
 
 def registered_model(name: str) -> RegisteredModel | None:
@@ -136,6 +145,9 @@ def resolve_model(name_or_folder: str | Path) -> Path:
             if info.folder is None:
                 raise ModelError(f"the model {info.name!r} is not on this machine; {info.how_to_get}")
             return info.folder
+        imported = imported_folder(given)
+        if imported is not None:
+            return imported
         if given and path.is_dir():
             return _own_folder(given, path)
         if given and path.exists():
@@ -228,6 +240,37 @@ def _info(model: RegisteredModel) -> ModelStatus:
         download_gb=model.download_gb,
         gated=model.gated,
         kind=model.kind,
+    )
+
+
+def _imported_models() -> tuple[ModelStatus, ...]:
+    """The models that were imported from single files, by name."""
+    root = models_root()
+    here = [folder.name for folder in root.iterdir()] if root.is_dir() else []
+    found = []
+    for name in sorted({*here, *_remembered_folders()}):
+        folder = imported_folder(name)
+        try:
+            record = None if folder is None else read_import_record(folder)
+        except ModelError as error:
+            log.warning("%s", error)
+            continue
+        if folder is not None and record is not None:
+            found.append(_imported_status(name, folder, record))
+    return tuple(found)
+
+
+def _imported_status(name: str, folder: Path, record: ImportRecord) -> ModelStatus:
+    like = BY_NAME.get(record.like)
+    return ModelStatus(
+        name=name,
+        summary=f"imported from {record.source}: {record.family}, predicts {record.prediction}",
+        license="that of the file",
+        repo_id="",
+        memory_gb=like.memory_gb if like else 0.0,
+        text_encoder_gb=like.text_encoder_gb if like else 0.0,
+        folder=folder,
+        how_to_get="",
     )
 
 

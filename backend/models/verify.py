@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Verification of a model folder: files, sizes, safetensors headers, configurations, tokenizers, and known hashes.
 
-No network is used: hashes come from the download's record, or from what huggingface_hub left beside the files.
+No network is used: hashes come from the record of the download or import, or from what huggingface_hub left beside the
+files.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from ..errors import ModelError
 from .download_record import HubFile, hub_hash, read_record
+from .import_record import read_import_record
 from .json_files import json_error
 from .model_files import is_clip_folder, loaded_files, missing_files
 from .safetensors_header import header_error
@@ -85,5 +87,8 @@ def expected_files(folder: Path) -> dict[str, HubFile]:
     record = read_record(folder)
     if record is not None:
         return {file.path: file for file in record.files}
+    imported = read_import_record(folder)
+    if imported is not None:
+        return {file.path: file for file in imported.files}
     found = (hub_hash(folder, folder / name) for name in loaded_files(folder))
     return {file.path: file for file in found if file is not None}

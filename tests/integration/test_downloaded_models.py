@@ -43,7 +43,7 @@ def test_verify_and_download_repair_damaged_files(hub, env, tiny, tmp_path):
     refused = refusing(env, tmp_path / "refuse")
     done = run_command(refused, "models", "verify", str(folder))
     assert_refused(done, "3 faults", f"`dreamwright models download tiny/props --to {folder}`")
-    assert "unet/diffusion_pytorch_model.fp16.safetensors: differs from the hub's" in done.stdout
+    assert "unet/diffusion_pytorch_model.fp16.safetensors: differs from the record" in done.stdout
     assert (
         "tokenizer/tokenizer.json: is missing" in done.stdout
         and "text_encoder/model.safetensors: is cut off" in done.stdout

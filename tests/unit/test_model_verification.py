@@ -33,7 +33,7 @@ def test_hub_hashes_are_used_when_present(pipeline_folder, tmp_path):
     blob = (folder / "scheduler" / "scheduler_config.json").resolve()
     blob.write_text(blob.read_text().replace("1000", "1001"))
     assert verify_folder(folder).faults == (
-        "scheduler/scheduler_config.json: differs from the hub's: its hash is another",
+        "scheduler/scheduler_config.json: differs from the record: its hash is another",
     )
     # the same for `hf download --local-dir`, which leaves metadata files
     weights = pipeline_folder / "unet" / "diffusion_pytorch_model.safetensors"
@@ -43,7 +43,7 @@ def test_hub_hashes_are_used_when_present(pipeline_folder, tmp_path):
     assert verify_folder(pipeline_folder).sound and verify_folder(pipeline_folder).hashed == 1
     note.write_text(f"{'a' * 40}\n{'0' * 64}\n1.0\n")
     assert verify_folder(pipeline_folder).faults == (
-        f"unet/{weights.name}: differs from the hub's: its hash is another",
+        f"unet/{weights.name}: differs from the record: its hash is another",
     )
 
 

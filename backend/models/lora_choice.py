@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The LoRAs that a setting names: their weights, their files on this machine, and what identifies them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from dreamwright.shared.numbers import number_text
+
+from ..errors import ConfigError, ModelError
+from .fingerprint import file_digest
+from .user_folders import models_root
+
+MAX_WEIGHT = 10.0
+SEPARATOR = ";"
+
+
+def lora_folder() -> Path:
+    """The folder in which a LoRA is found by its name."""
+    return models_root() / "loras"
+
+
+def parse_loras(text: str) -> tuple[tuple[str, float], ...]:
+    """ "FILE:0.8; NAME" -> (("FILE", 0.8), ("NAME", 1.0)). Raises ConfigError for a weight that is none."""
+    chosen = []
+    for item in filter(None, (part.strip() for part in text.split(SEPARATOR))):
+        name, colon, tail = item.rpartition(":")
+        try:
+            given, weight = (name, float(tail)) if colon and name else (item, 1.0)
+        except ValueError:  # a colon of the path
+            given, weight = item, 1.0
+        if not math.isfinite(weight) or abs(weight) > MAX_WEIGHT:
+            raise ConfigError(
+                f"the LoRA {given} has weight {number_text(weight)}; allowed are {number_text(-MAX_WEIGHT)} to "
+                f"{number_text(MAX_WEIGHT)}; write FILE:0.8"
+            )
+        chosen.append((given, weight))
+    return tuple(chosen)
+
+
+def find_lora(given: str, names_only: bool = False) -> Path:
+    """The file of a LoRA: a path, else a name in `lora_folder`. Raises ModelError.
+
+    `names_only`: nothing but a name, for users who may not learn about the disk.
+    """
+    named = Path(given).name == given and not given.startswith(".")
+    places = [] if names_only else [Path(given).expanduser()]
+    if named:
+        places += [lora_folder() / given, lora_folder() / f"{given}.safetensors"]
+    for place in places:
+        if place.is_file():
+            return place
+    if names_only:
+        raise ModelError(
+            f"there is no LoRA {given!r} on this machine; allowed are names of files in the folder loras beside its "
+            "models, where its admin puts them"
+        )
+    raise ModelError(f"there is no LoRA {given!r}; give a .safetensors file, or the name of one in {lora_folder()}")
+
+
+def lora_digests(text: str) -> tuple[str, ...]:
+    """ "SHA-256 weight" of each LoRA of the setting, sorted: what they do does not depend on names and order.
+
+    Raises ConfigError and ModelError.
+    """
+    return tuple(sorted(f"{file_digest(find_lora(given))} {weight!r}" for given, weight in parse_loras(text)))
+
+
+def join_loras(given: Sequence[str]) -> str:
+    """The setting for several "FILE:weight". Raises ConfigError for a path that holds the separator, or a weight."""
+    for item in given:
+        if SEPARATOR in item or not item.strip():
+            raise ConfigError(
+                f"--lora {item!r} cannot be read; allowed is FILE or FILE:WEIGHT, one for each --lora, without "
+                f"{SEPARATOR!r}; give it again, or rename the file"
+            )
+        parse_loras(item)
+    return SEPARATOR.join(given)
