@@ -149,7 +149,7 @@ def time_case(case: Case, config: Config, tiny: bool, steps: int, device: torch.
     run = FieldScene(config, ScoreDistillation(denoiser, config.guidance), bank, 0, device)
     run.step = config.run.steps // 2  # shading is on, annealing is done
     clock = Clock(device)
-    passes = 1 if config.guidance.omega == 0 else 2 if config.guidance.opposite_weight == 0 else 3
+    passes = 1 if config.guidance.omega == 0 else 2 + config.guidance.opposite_prompts
     rows = passes * config.guidance.noises * config.run.views_per_step
     forward = forward_alone(denoiser, rows, size.text_width, steps, clock)
     for _ in range(3):

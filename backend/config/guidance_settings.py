@@ -119,7 +119,16 @@ class GuidanceConfig:
         guidance=DIFFUSION,
         help=(
             "Weight of the opposite side's prompt as a perpendicular negative (Perp-Neg). 0 disables it and saves one "
-            "forward pass."
+            "forward pass, or two with guidance.perp_neg azimuth."
+        ),
+    )
+    perp_neg: Literal["opposite", "azimuth"] = setting(
+        "opposite",
+        guidance=DIFFUSION,
+        help=(
+            "Perp-Neg's negatives. opposite: the prompt of the opposite side. azimuth: those of front and side, with "
+            "weights that follow the angle, times guidance.opposite_weight, and prompts are blended between two view "
+            "words, as in threestudio (view_words four)."
         ),
     )
     gradient_clip: float = setting(
@@ -130,6 +139,11 @@ class GuidanceConfig:
         duration=False,
         help="Largest norm of one view's image gradient.",
     )
+
+    @property
+    def opposite_prompts(self) -> int:
+        """Negatives of Perp-Neg, each a row of the network's batch for every image: 0, 1 or 2."""
+        return 0 if self.opposite_weight == 0 else 2 if self.perp_neg == "azimuth" else 1
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from dreamwright.shared.numbers import number_text
 
 from ..errors import ConfigError
-from .schema import Config
+from .schema import Config, GuidanceConfig
 from .setting import Setting, setting_fields
 from .usage import setting_value
 
@@ -91,7 +91,22 @@ def validate(config: C) -> C:
                 f"{name} is {views} and camera.views_per_set is {in_set}; allowed are multiples of it; set "
                 f"{name}={in_set * (views // in_set + 1)} or camera.views_per_set=1"
             )
+    _check_perp_neg(config.guidance)
     return config
+
+
+def _check_perp_neg(guidance: GuidanceConfig) -> None:
+    """Raise ConfigError for view words that Perp-Neg by azimuth has no weights for."""
+    if guidance.perp_neg != "azimuth" or guidance.opposite_weight == 0:
+        return
+    for name, allowed in (("view_dependent", True), ("view_words", "four")):
+        value = getattr(guidance, name)
+        if value != allowed:
+            given, needed = (str(word).lower() for word in (value, allowed))
+            raise ConfigError(
+                f"guidance.perp_neg is azimuth and guidance.{name} is {given}; allowed with azimuth is {needed}; set "
+                f"guidance.{name}={needed}, or guidance.perp_neg=opposite"
+            )
 
 
 def _with_all(config: C, given: Sequence[tuple[str, Any]]) -> C:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ..errors import NonFiniteError
 from ..runtime.rng import sample_for_views
-from ..text.conditioning import Conditioning
+from ..text.conditioning import Conditioning, Negatives
 from .interfaces import CameraAware, Denoiser, NativeDenoiser
 from .prediction import PredictionType, guided, perpendicular, rescaled
 
@@ -20,16 +22,15 @@ def guided_prediction(
     positive: Conditioning,
     negative: Conditioning,
     omega: float,
-    opposite: Conditioning | None = None,
-    opposite_weight: float = 0.0,
+    opposite: Negatives | None = None,
     rescale: float = 0.0,
 ) -> tuple[PredictionType, Tensor]:
     """Classifier-free guidance from one call of the denoiser on 2 n images: (kind, guided output (n, 3, h, w)).
 
     With omega = 0 the negative prompt has no weight and is left out. A `NativeDenoiser` is guided in its own kind of
-    prediction, which is equivalent and has fewer roundings. `opposite` makes it 3 n images and Perp-Neg (Armandpour et
-    al. 2023): u + (1 + omega) (c - u - weight p), where p is the part of o - u that is perpendicular to c - u. It
-    leads away from the opposite view, and never away from the prompt itself. `rescale` in [0, 1] is the share of
+    prediction, which is equivalent and has fewer roundings. `opposite` adds n images a prompt and is Perp-Neg
+    (Armandpour et al. 2023): u + (1 + omega) (c - u - sum weight p), where p is the part of o - u that is perpendicular
+    to c - u. It leads away from other views, and never away from the prompt itself. `rescale` in [0, 1] is the share of
     `prediction.rescaled`, over the views that the denoiser sees together.
     """
     if isinstance(denoiser, NativeDenoiser):
@@ -38,19 +39,33 @@ def guided_prediction(
         kind, predict = "epsilon", denoiser.predict_noise
     if omega == 0:
         return kind, predict(z_t, t, positive)
-    parts = [positive, negative] if opposite is None or opposite_weight == 0 else [positive, negative, opposite]
+    parts = [positive, negative, *(opposite.prompts if opposite is not None else ())]
     n = len(parts)
     outputs = predict(torch.cat([z_t] * n), torch.cat([t] * n), Conditioning.stack(parts)).chunk(n)
     conditional, unconditional = outputs[:2]
     output = guided(conditional, unconditional, omega)
-    if n == 3:
-        aside = perpendicular(outputs[2] - unconditional, conditional - unconditional)
-        output = output - (1 + omega) * opposite_weight * aside
+    if opposite is not None:
+        direction = conditional - unconditional
+        output = output - weighted_aside(outputs[2:], opposite.weights, unconditional, direction, 1 + omega)
     if rescale > 0:
         together = denoiser.views_together(positive) if isinstance(denoiser, CameraAware) else 1
         alpha, sigma = (c.to(z_t).view(-1, 1, 1, 1) for c in denoiser.alpha_sigma(t))
         output = rescaled(kind, output, conditional, z_t, alpha, sigma, rescale, together)
     return kind, output
+
+
+def weighted_aside(
+    outputs: Sequence[Tensor], weights: Sequence[Tensor], base: Tensor, direction: Tensor, scale: float = 1.0
+) -> Tensor:
+    """scale sum_k weight_k p_k, p_k the part of output_k - base that is perpendicular to `direction` (Perp-Neg).
+
+    Outputs, base and direction (n, c, h, w); weights (n,) each.
+    """
+    parts = [
+        (scale * weight).to(base).view(-1, 1, 1, 1) * perpendicular(output - base, direction)
+        for output, weight in zip(outputs, weights, strict=True)
+    ]
+    return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
 
 def draw_noise(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:

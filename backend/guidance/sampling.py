@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..text.conditioning import Conditioning
+from ..text.conditioning import Conditioning, Negatives
 from .classifier_free import check_finite, draw_noise, guided_prediction
 from .interfaces import Denoiser, LatentDenoiser
 from .prediction import clean_from
@@ -40,8 +40,7 @@ def ancestral_steps(
     generator: torch.Generator,
     size: int | None = None,
     clip: bool = True,
-    opposite: Conditioning | None = None,
-    opposite_weight: float = 0.0,
+    opposite: Negatives | None = None,
 ) -> Iterator[Tensor]:
     """Fig 7, one step at a time: t from 1 to 1 / steps; yields x0_hat in the model's space after each, which is
     (n, 3, size, size) in [-1, 1] or latents; `to_images` shows either.
@@ -66,7 +65,7 @@ def ancestral_steps(
     for i, t in enumerate(times):
         alpha, sigma = levels[i]
         now = t.to(device).expand(n)
-        kind, output = guided_prediction(denoiser, z_t, now, conditioning, negative, omega, opposite, opposite_weight)
+        kind, output = guided_prediction(denoiser, z_t, now, conditioning, negative, omega, opposite)
         coefficients = (torch.full((1, 1, 1, 1), c, device=device) for c in (alpha, sigma))
         clean = clean_from(kind, output, z_t, *coefficients)
         check_finite(clean, now)
@@ -85,13 +84,10 @@ def ancestral_sample(
     generator: torch.Generator,
     size: int | None = None,
     clip: bool = True,
-    opposite: Conditioning | None = None,
-    opposite_weight: float = 0.0,
+    opposite: Negatives | None = None,
 ) -> Tensor:
     """Images (n, 3, h, w) by DDPM ancestral sampling (fig 7), in [0, 1] when clipped; see `ancestral_steps`."""
-    *_, clean = ancestral_steps(
-        denoiser, conditioning, negative, omega, steps, generator, size, clip, opposite, opposite_weight
-    )
+    *_, clean = ancestral_steps(denoiser, conditioning, negative, omega, steps, generator, size, clip, opposite)
     return to_images(denoiser, clean, clip)
 
 

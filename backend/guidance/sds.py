@@ -135,6 +135,9 @@ class ScoreDistillation:
         alpha, sigma = (c.to(clean).view(-1, 1, 1, 1) for c in self.denoiser.alpha_sigma(t))
         clean = clean.repeat(draws, 1, 1, 1)
         z_t = alpha * clean + sigma * noise
+        opposite = conditioning.opposite
+        if opposite is not None:
+            opposite = opposite.with_prompts(lambda prompt: self._conditioned(prompt, cameras))
         kind, output = guided_prediction(
             self.denoiser,
             z_t,
@@ -142,8 +145,7 @@ class ScoreDistillation:
             positive,
             self._conditioned(conditioning.negative, cameras),
             config.omega,
-            None if conditioning.opposite is None else self._conditioned(conditioning.opposite, cameras),
-            config.opposite_weight,
+            opposite,
             config.rescale,
         )
         residual = noise_residual(kind, output, clean, noise, alpha, sigma)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +47,16 @@ class Conditioning:
         return Conditioning({**self.tensors, **tensors})
 
     @staticmethod
+    def blend(first: Conditioning, second: Conditioning, share: Tensor) -> Conditioning:
+        """share first + (1 - share) second, share (n,) in [0, 1], of all tensors, which are floating-point numbers."""
+
+        def mixed(one: Tensor, other: Tensor) -> Tensor:
+            part = share.to(one.device).view(-1, *[1] * (one.dim() - 1))
+            return (part * one + (1 - part) * other).to(one.dtype)
+
+        return Conditioning({name: mixed(one, second.tensors[name]) for name, one in first.tensors.items()})
+
+    @staticmethod
     def stack(parts: Sequence[Conditioning]) -> Conditioning:
         """All rows of all parts, in order. Raises ValueError when the parts hold different tensors."""
         names = {tuple(sorted(part.tensors)) for part in parts}
@@ -56,15 +66,52 @@ class Conditioning:
 
 
 @dataclass(frozen=True)
+class Negatives:
+    """Perp-Neg's negatives of n views: one or more prompts of n rows each, with the weight (n,) of each row, float64.
+
+    A weight is 0 or more. Raises ValueError when prompts and weights differ in their number or their rows.
+    """
+
+    prompts: tuple[Conditioning, ...]
+    weights: tuple[Tensor, ...]
+
+    def __post_init__(self) -> None:
+        rows = [len(prompt) for prompt in self.prompts]
+        if not rows or rows != [len(weight) for weight in self.weights] or len(set(rows)) != 1:
+            raise ValueError(
+                f"negatives of {rows} rows with weights of shapes {[tuple(weight.shape) for weight in self.weights]}; "
+                "allowed are one or more prompts of equally many rows, with a weight for each row"
+            )
+
+    @staticmethod
+    def of(prompt: Conditioning, weight: float) -> Negatives:
+        """One prompt, of one weight in all views."""
+        return Negatives((prompt,), (torch.full((len(prompt),), weight, dtype=torch.float64),))
+
+    def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Negatives:
+        """The chosen views."""
+        return Negatives(
+            tuple(prompt[rows] for prompt in self.prompts),
+            tuple(weight[rows.cpu() if isinstance(rows, Tensor) else rows] for weight in self.weights),
+        )
+
+    def with_prompts(self, change: Callable[[Conditioning], Conditioning]) -> Negatives:
+        """Each prompt as `change` gives it, of n rows or of n rows several times over; weights are repeated alike."""
+        prompts = tuple(map(change, self.prompts))
+        times = len(prompts[0]) // len(self.weights[0])
+        return Negatives(prompts, tuple(weight.repeat(times) for weight in self.weights))
+
+
+@dataclass(frozen=True)
 class PromptConditioning:
-    """Conditioning of n views: rows of the prompt, of the negative prompt and, for Perp-Neg, of the prompt with the
-    opposite view's text; `words` are the prompts' texts.
+    """Conditioning of n views: rows of the prompt, of the negative prompt and, for Perp-Neg, of the prompt with other
+    views' texts; `words` are the prompts' texts.
     """
 
     positive: Conditioning
     negative: Conditioning
     words: tuple[str, ...]
-    opposite: Conditioning | None = None
+    opposite: Negatives | None = None
 
 
 class TextEncoder(Protocol):

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ..config.schema import GuidanceConfig
 from ..errors import PromptError
-from .conditioning import PromptConditioning, PromptEncoder
+from .conditioning import Conditioning, Negatives, PromptConditioning, PromptEncoder
+from .perp_neg import view_blend
 
 MAX_CHARACTERS = 1000  # no model reads more; longer ones are accidents
 
@@ -138,16 +140,44 @@ class PromptEmbeddings:
         Raises ValueError when the sequences differ in length.
         """
         kinds = ["albedo"] * len(azimuths) if shading_kinds is None else shading_kinds
-        words: list[str] = []
-        opposite: list[str] = []
-        for azimuth, elevation, kind in zip(azimuths, elevations, kinds, strict=True):
-            look = self._textureless if kind == "textureless" else ""
-            angles = float(azimuth), float(elevation)
-            words.append(add_view_text(self.prompt, look, view_words(*angles, self.config)))
-            opposite.append(add_view_text(self.prompt, look, opposite_view_text(*angles, self.config)))
+        looks = [self._textureless if kind == "textureless" else "" for kind in kinds]
+        angles = [(float(azimuth), float(elevation)) for azimuth, elevation in zip(azimuths, elevations, strict=True)]
+        texts = self._texts(looks, [view_words(*pair, self.config) for pair in angles])
+        positive, opposite = self._embedded(texts), None
+        if self.config.opposite_weight > 0 and self.config.perp_neg == "azimuth":
+            positive, opposite = self._by_azimuth(looks, angles)
+        elif self.config.opposite_weight > 0:
+            others = self._texts(looks, [opposite_view_text(*pair, self.config) for pair in angles])
+            opposite = Negatives.of(self._embedded(others), self.config.opposite_weight)
         return PromptConditioning(
-            self._positive[[self._row[text] for text in words]],
-            self._negative[[0] * len(words)],
-            tuple(words),
-            self._positive[[self._row[text] for text in opposite]] if self.config.opposite_weight > 0 else None,
+            positive,
+            self._negative[[0] * len(texts)],
+            tuple(texts),
+            opposite,
         )
+
+    def _by_azimuth(
+        self, looks: Sequence[str], angles: Sequence[tuple[float, float]]
+    ) -> tuple[Conditioning, Negatives]:
+        """The prompts blended between view words, and the front and the side as their negatives."""
+        blends = [view_blend(*pair, self.config.overhead_elevation) for pair in angles]
+
+        def rows(words: Sequence[str]) -> Conditioning:
+            return self._embedded(self._texts(looks, words))
+
+        def numbers(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64)
+
+        first, second = rows([blend.first for blend in blends]), rows([blend.second for blend in blends])
+        weight = self.config.opposite_weight
+        return Conditioning.blend(first, second, numbers([blend.share for blend in blends])), Negatives(
+            (rows(["front view"] * len(blends)), rows(["side view"] * len(blends))),
+            (weight * numbers([blend.front for blend in blends]), weight * numbers([blend.side for blend in blends])),
+        )
+
+    def _texts(self, looks: Sequence[str], words: Sequence[str]) -> list[str]:
+        """The prompt with each look and its view words."""
+        return [add_view_text(self.prompt, look, text) for look, text in zip(looks, words, strict=True)]
+
+    def _embedded(self, texts: Sequence[str]) -> Conditioning:
+        return self._positive[[self._row[text] for text in texts]]

@@ -172,7 +172,9 @@ def test_opposite_prompt_names_the_other_side(words: GuidanceConfig, from_above:
         recorder, "a red mushroom", dataclasses.replace(words, opposite_weight=1.0, textureless_words="untextured")
     )
     views = bank.for_cameras([0.0, 100.0, 225.0], [0.0, 0.0, 80.0], ["albedo", "textureless", "shaded"])
-    assert recorder.text(views.opposite) == [
+    (prompt,), (weight,) = views.opposite.prompts, views.opposite.weights
+    assert weight.tolist() == [1.0, 1.0, 1.0]
+    assert recorder.text(prompt) == [
         "a red mushroom, back view", "a red mushroom, untextured, left side view", f"a red mushroom, {from_above}",
     ]  # fmt: skip
     assert PromptEmbeddings(Recorder(), "a red mushroom", EIGHT).for_cameras([0.0], [0.0]).opposite is None

@@ -19,7 +19,7 @@ from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
 from dreamwright.backend.guidance.prediction import PREDICTION_TYPES
 from dreamwright.backend.guidance.sampling import ancestral_sample
 from dreamwright.backend.guidance.sds import ScoreDistillation, distill_image
-from dreamwright.backend.text.conditioning import Conditioning
+from dreamwright.backend.text.conditioning import Conditioning, Negatives
 from tests.testing.gaussian_priors import ConvertedPrediction, conditioned, means, seeded
 from tests.testing.oracles import (
     GaussianOracle,
@@ -131,7 +131,7 @@ def test_perp_neg_is_perpendicular_to_the_prompt():
     oracle.predict_noise = lambda z_t, t, c: calls.append(len(z_t)) or predict(z_t, t, c)
     z_t, t = torch.randn(2, 3, 4, 4, generator=seeded(0)), torch.tensor([0.3, 0.7])
     chosen, opposite = conditioned(oracle, ["a", "a"]), oracle.embed(["b", "a"])
-    _, output = guided_prediction(oracle, z_t, t, chosen.positive, chosen.negative, 7.0, opposite, 1.5)
+    _, output = guided_prediction(oracle, z_t, t, chosen.positive, chosen.negative, 7.0, Negatives.of(opposite, 1.5))
     assert calls == [6]
     c, u, o = (predict(z_t, t, p).double() for p in (chosen.positive, chosen.negative, opposite))
     for i in range(2):

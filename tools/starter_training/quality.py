@@ -25,6 +25,7 @@ from dreamwright.backend.io.images import image_grid, png_bytes
 from dreamwright.backend.models.local import resolve_model
 from dreamwright.backend.starter import domain
 from dreamwright.backend.starter.classifier import load_classifier
+from dreamwright.backend.text.conditioning import Negatives
 from dreamwright.backend.text.prompts import opposite_view_text, view_words
 
 BATCH = 16  # images sampled together
@@ -68,7 +69,9 @@ def sample_batches(
     """Images (n, 3, 64, 64) of the prompts, batch by batch; `opposites` are the negative prompts of Perp-Neg."""
     for first in range(0, len(prompts), BATCH):
         batch = prompts[first : first + BATCH]
-        opposite = denoiser.embed(opposites[first : first + BATCH]) if opposites and opposite_weight else None
+        opposite = None
+        if opposites and opposite_weight:
+            opposite = Negatives.of(denoiser.embed(opposites[first : first + BATCH]), opposite_weight)
         negative = denoiser.embed([""] * len(batch))
         yield ancestral_sample(
             denoiser,
@@ -78,7 +81,6 @@ def sample_batches(
             steps,
             generator,
             opposite=opposite,
-            opposite_weight=opposite_weight,
         )
 
 
