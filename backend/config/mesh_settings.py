@@ -110,6 +110,13 @@ class SurfaceConfig:
         duration=False,
         help="As refine.stiffness, for this stage. Normals of neighbors agree only where single vertices can move.",
     )
+    t_min: float = setting(
+        0.0,
+        SHARE,
+        zero="guidance.t_min",
+        duration=False,
+        help="Lowest diffusion time of the stage. Below about 0.6 the starter takes dark colors for colors in the shade.",
+    )
     t_max: float = setting(0.98, SHARE, duration=False, help="Highest diffusion time at the start of the stage.")
     t_max_end: float = setting(0.75, SHARE, duration=False, help="Highest diffusion time at its end.")
 

@@ -23,9 +23,10 @@ def guidance_for(config: GuidanceConfig, strength: float) -> GuidanceConfig:
 def surface_guidance(config: Config) -> GuidanceConfig:
     """The guidance's times in the surface stage of a field, over the whole of it.
 
-    None is below the lowest at the end of the field's steps.
+    None is below the lowest at the end of the field's steps, nor below surface.t_min.
     """
-    low, surface = lowest_end(config.guidance), config.surface
+    surface = config.surface
+    low = max(lowest_end(config.guidance), surface.t_min)
     return replace(
         config.guidance,
         t_min=low,

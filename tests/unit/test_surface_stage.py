@@ -159,9 +159,11 @@ def test_checkpoint_of_a_damaged_surface_is_refused(whole: tuple[Trainer, list[E
 
 
 def test_stage_has_its_own_times_and_length() -> None:
-    config = staged_config("surface.t_max=0.3", "guidance.t_min=0.35", "surface.t_max_end=0.5")
+    config = staged_config("surface.t_min=0", "surface.t_max=0.3", "guidance.t_min=0.35", "surface.t_max_end=0.5")
     times = surface_guidance(config)
     assert (times.t_min, times.t_max, times.t_max_end) == (0.35, 0.35, 0.5)
+    above = surface_guidance(staged_config("guidance.t_min=0.35", "surface.t_min=0.6", "surface.t_max_end=0.7"))
+    assert (above.t_min, above.t_max_end) == (0.6, 0.7)
     derived = surface_config(config)
     assert derived.run.steps == SURFACE_STEPS and config.total_steps == LAST
     assert (
