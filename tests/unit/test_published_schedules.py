@@ -41,6 +41,8 @@ PROLIFIC_VIEWS = (
     "render.coarse_share=0.2",
     "run.views_per_step=1",
 )
+# SDI (sdi.yaml): t_anneal, from max_step_percent 0.98 to min_step_percent 0.25, one time for all views.
+SDI = GuidanceConfig(t_min=0.98, t_min_end=0.25, t_max=0.98, t_max_end=0.25)
 # stable-zero123.yaml begins late and is not at once: [50, 0.7, 0.3, 200] and [50, 0.98, 0.8, 200] of 600.
 LATE = GuidanceConfig(
     t_min=0.7, t_min_end=0.3, t_max=0.98, t_max_end=0.8, t_anneal_begin=50 / 600, t_anneal_share=150 / 600
@@ -58,6 +60,8 @@ LATE = GuidanceConfig(
         (PROLIFIC, 4_999, 25_000, 0.02, 0.98),
         (PROLIFIC, 5_000, 25_000, 0.02, 0.5),
         (PROLIFIC, 24_999, 25_000, 0.02, 0.5),
+        (SDI, 0, 10_000, 0.98, 0.98),
+        (SDI, 5_000, 10_000, 0.615, 0.615),
         (LATE, 49, 600, 0.7, 0.98),
         (LATE, 125, 600, 0.5, 0.89),
         (LATE, 200, 600, 0.3, 0.8),
