@@ -16,6 +16,7 @@ from dreamwright.backend.config.schedules import linear, time_range, view_resolu
 from dreamwright.backend.config.schema import Config, GuidanceConfig, RegularizerConfig
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.guidance.sds import ScoreDistillation
+from dreamwright.backend.runtime.distributed import TorchProcessGroup
 from dreamwright.backend.scenes.derived_config import guidance_for, surface_guidance
 from dreamwright.backend.scenes.field_losses import (
     entropy_weight,
@@ -103,6 +104,14 @@ def test_views_of_published_recipes(settings: tuple[str, ...], step: int, steps:
 def test_coarse_views_are_whole_sets() -> None:
     with pytest.raises(ConfigError, match=r"render.coarse_views is 6 and camera.views_per_set is 4; .*coarse_views=8"):
         apply_settings(Config(), ["camera.views_per_set=4", "render.coarse_views=6"])
+
+
+def test_coarse_views_divide_among_ranks() -> None:
+    group = object.__new__(TorchProcessGroup)  # without a network
+    group.rank, group.world_size = 1, 2
+    assert group.local_views(8, "render.coarse_views") == slice(4, 8)
+    with pytest.raises(ConfigError, match=r"render.coarse_views is 3; allowed with 2 ranks .*render.coarse_views=4"):
+        group.local_views(3, "render.coarse_views")
 
 
 def test_defaults_anneal_as_before_to_the_bit() -> None:
