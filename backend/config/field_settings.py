@@ -145,8 +145,12 @@ class ShadingConfig:
 class FieldConfig:
     SECTION: ClassVar = Section("The radiance field.", scenes=FIELD)
 
-    kind: Literal["mip-mlp", "voxels"] = setting(
-        "mip-mlp", help="mip-mlp: the paper's network. voxels: multi-resolution grids, fast on a CPU."
+    kind: Literal["mip-mlp", "voxels", "hash-grid"] = setting(
+        "mip-mlp",
+        help=(
+            "mip-mlp: the paper's network. voxels: multi-resolution grids, fast on a CPU. hash-grid: hashed grids of "
+            "many resolutions and a small network, for fine detail on a GPU."
+        ),
     )
     bounding_radius: float = setting(
         1.4, (0.05, 100), unit="scene units", help="The field is queried inside this sphere only."
@@ -191,7 +195,45 @@ class FieldConfig:
         help="Grids that are summed (voxels).",
     )
     density_scale: float = setting(
-        1.0, (1e-3, 1e4), help="Factor on the activated density (voxels). A prop is opaque within a few cells."
+        1.0, (1e-3, 1e4), help="Factor on the activated density. A prop is opaque within a few cells."
+    )
+    hash_levels: int = setting(16, (1, 24), help="Grids of rising resolution (hash-grid).")
+    hash_features: int = setting(2, (1, 8), help="Features of an entry (hash-grid).")
+    hash_log2_size: int = setting(
+        19,
+        (8, 24),
+        reduce_memory=(15,),
+        help="Logarithm to base 2 of the most entries of a level (hash-grid). 15 suits a CPU.",
+    )
+    hash_base_resolution: int = setting(
+        16, (2, 512), unit="vertices a side", help="Resolution of the coarsest level (hash-grid)."
+    )
+    hash_growth: float = setting(
+        1.447269237440378, (1, 4), help="Factor from one level's resolution to the next one's (hash-grid)."
+    )
+    hash_start_level: int = setting(
+        0,
+        (1, 24),
+        zero="all levels at once",
+        at_most="hash_levels",
+        help="Coarsest levels that are seen at first; the others come one by one, from coarse to fine (hash-grid).",
+    )
+    hash_start_share: float = setting(
+        0.0, SHARE, unit=OF_RUN, help="Part of the run with the first levels alone, before the count (hash-grid)."
+    )
+    hash_level_interval: float = setting(
+        0.05, (1e-4, 1), unit=OF_RUN, help="Part of the run from one further level to the next (hash-grid)."
+    )
+    hash_hidden_width: int = setting(64, (4, 1024), help="Units of a hidden layer of the networks (hash-grid).")
+    hash_hidden_layers: int = setting(
+        1, (1, 8), help="Hidden layers of the networks of density and albedo (hash-grid)."
+    )
+    normals: Literal["analytic", "finite-difference"] = setting(
+        "analytic",
+        help="From the exact gradient, or from central differences, which are smoother (hash-grid).",
+    )
+    normal_step: float = setting(
+        0.01, (1e-4, 1), unit="scene units", help="Step of the central differences to either side (hash-grid)."
     )
 
 

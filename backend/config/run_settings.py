@@ -107,7 +107,10 @@ class OptimizerConfig:
     )
     learning_rate: float = setting(1e-4, RATE, duration=False, help="Peak learning rate of the field.")
     color_rate_multiplier: float = setting(
-        1.0, (0, 1000), duration=False, help="Factor on the learning rate of the voxel field's albedo grids."
+        1.0,
+        (0, 1000),
+        duration=False,
+        help="Factor on the learning rate of the albedo's grids (voxels) or network (hash-grid).",
     )
     background_rate_multiplier: float = setting(
         1.0, (0, 1000), duration=False, help="Factor on the learning rate of the background."

@@ -18,6 +18,10 @@ def build_field(config: FieldConfig, generator: torch.Generator) -> Field:
     """A freshly initialized field of the configured kind."""
     if config.kind == "voxels":
         return VoxelField(config, generator)
+    if config.kind == "hash-grid":
+        from .hash_grid import HashGridField
+
+        return HashGridField(config, generator)
     from .mip_mlp import MipMlpField
 
     return MipMlpField(config, generator)

@@ -7,8 +7,10 @@ for each image, measured on the CPU with torch 2.13 (`tests/unit/test_memory.py`
     U-Net       skip connections + K max_i(C_i h_i^2), K = 12 without transformer blocks (pixel models), 21 with them
     transformer 10 x tokens x width
     VAE encoder 13.5 sum_i(C_i h_i^2) with its gradient; with `model.vae_recompute` 2 while the network runs, 7 after it
-    renderer    170 bytes a sample of a ray; the mip MLP besides 88 bytes x width x blocks a point of one chunk
-    field       weight, gradient and optimizer state of each parameter; voxels 24 numbers a cell besides
+    renderer    170 bytes a sample of a ray; the mip MLP besides 88 bytes x width x blocks a point of one chunk, the
+                hash grid 8 bytes x features x levels a sample
+    field       weight, gradient and optimizer state of each parameter; voxels 24 numbers a cell besides, the hash grid
+                another gradient of its table
 
 with C_i channels and h_i pixels a side of level i. The estimate is within a factor of two of the measured peak.
 """
@@ -30,6 +32,7 @@ from ..fields.mip_mlp import CHUNK
 from .parameter_counts import largest_tensor, resident_numbers, weight_bytes
 from .pipeline_folder import PipelineFolder
 
+from ..fields.hash_levels import hash_levels
 GB = 1e9
 TEXT_TOKENS = 333  # of SD3's transformer: two CLIPs' 77 and T5's 256
 SAMPLE_BYTES, VIEW_SAMPLE_BYTES = 170, 90  # a sample of a training ray, of a preview's
@@ -42,6 +45,7 @@ MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
+HASH_BYTES = 8  # of the hash grid, times features and levels: a feature and its gradient
 class MemoryEstimate:
     """Bytes by purpose; all of them are needed at the same time."""
 
@@ -254,3 +258,11 @@ def _field_bytes(config: Config) -> int:
 def _tiles(length: int, block: int) -> list[int]:
     """Sizes of the blocks that a side is divided into."""
     return [block] * (length // block) + ([length % block] if length % block else [])
+    elif field.kind == "hash-grid":
+        kept += HASH_BYTES * field.hash_features * field.hash_levels * samples
+    elif field.kind == "hash-grid":
+        last, width = hash_levels(field)[-1], field.hash_hidden_width
+        entries = last.offset + last.size
+        hidden = [(width, field.hash_features * field.hash_levels), *[(width, width)] * (field.hash_hidden_layers - 1)]
+        matrices = [(field.hash_features, entries), *hidden, (1, width), *hidden, (3, width)]
+        work = field.hash_features * entries

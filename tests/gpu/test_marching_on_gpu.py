@@ -14,7 +14,7 @@ MISSING = marching.missing_for_nerfacc()
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs a GPU and nvcc for nerfacc's kernels: {MISSING}")
 
 
-@pytest.mark.parametrize("kind", ["voxels", "mip-mlp"])
+@pytest.mark.parametrize("kind", ["voxels", "mip-mlp", "hash-grid"])
 @pytest.mark.parametrize("jittered", [False, True], ids=["mid-points", "jittered"])
 def test_nerfacc_renders_what_the_dense_renderer_renders(kind: str, jittered: bool) -> None:
     assert marching.nerfacc_fault("cuda") == ""

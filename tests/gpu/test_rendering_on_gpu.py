@@ -10,7 +10,7 @@ from dreamwright.backend.rendering.marching import DenseMarch
 from tests.testing.marching_scenes import marching_scene, render_with_gradients
 
 
-@pytest.mark.parametrize("kind", ["voxels", "mip-mlp"])
+@pytest.mark.parametrize("kind", ["voxels", "mip-mlp", "hash-grid"])
 def test_rendering_and_gradients_equal_those_of_the_cpu(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums have another order on a GPU: at most 1200 rays x 48 samples = 57,600 terms of float32, 3e-3 of the
     largest.

@@ -29,6 +29,8 @@ def marching_scene(kind: str, device: str = "cpu") -> dict[str, Any]:
             kind=kind,
             bounding_radius=0.6,
             voxel_resolutions=(10,),
+            hash_levels=3,
+            hash_log2_size=10,
             density_scale=2.0,
             hidden_width=16,
             hidden_blocks=1,
@@ -36,8 +38,11 @@ def marching_scene(kind: str, device: str = "cpu") -> dict[str, Any]:
         ),
         draw,
     )
-    for parameter in field.parameters():
-        parameter.data *= 20 if kind == "voxels" else 1
+    if kind == "voxels":
+        for parameter in field.parameters():
+            parameter.data *= 20
+    elif kind == "hash-grid":
+        next(iter(field.parameters())).data *= 1e4  # its table, so that features are of size 1
     field = field.to(device)
     field.begin_step(0.3)
     inside, around = orbit_cameras([200], -10.0, 0.55, 0.8), orbit_cameras([20, 140], 25.0, 1.9, 1.5)

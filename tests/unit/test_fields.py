@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Both field types: encodings and biases against closed forms, normals against finite differences."""
+"""All field types: encodings and biases against closed forms, normals against finite differences."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ VOXELS = FieldConfig(
     density_bias_on="density",
 )
 MLP = FieldConfig(hidden_width=32, hidden_blocks=2, encoding_levels=4, density_bias_on="density")
+HASH = replace(VOXELS, kind="hash-grid", hash_levels=4, hash_log2_size=9, hash_base_resolution=4, hash_hidden_width=8)
 RAW_MLP = replace(MLP, density_bias_on="raw")
 RAW_VOXELS = replace(VOXELS, density_bias_on="raw")
 
@@ -61,12 +62,17 @@ def test_fading_bias_is_zero_after_its_share() -> None:
     assert values == pytest.approx([5.0, 2.5, 0.0, 0.0], abs=2e-6)  # float32: some roundings of 5 x 6e-8
 
 
-@pytest.mark.parametrize("kind", ["mip-mlp", "voxels"])
+@pytest.mark.parametrize("kind", ["mip-mlp", "voxels", "hash-grid"])
 def test_density_bias_before_or_after_the_activation(kind: str) -> None:
     """With raw values of zero, tau at the origin is exp(5) = 148.4, or exp(0) + 5 = 6."""
     for bias_on, expected in (("density", 6.0), ("raw", math.exp(5.0))):
         config = FieldConfig(
-            kind=kind, hidden_width=8, hidden_blocks=1, voxel_resolutions=(9,), density_bias_on=bias_on
+            kind=kind,
+            hidden_width=8,
+            hidden_blocks=1,
+            voxel_resolutions=(9,),
+            hash_log2_size=9,
+            density_bias_on=bias_on,
         )
         field = build_field(config, torch.Generator())
         with torch.no_grad():
@@ -146,7 +152,7 @@ def test_voxel_normals_equal_finite_differences(config: FieldConfig, generator: 
     assert cosine.min() > math.cos(math.radians(3))
 
 
-@pytest.mark.parametrize("config", [VOXELS, MLP], ids=["voxels", "mip-mlp"])
+@pytest.mark.parametrize("config", [VOXELS, MLP, HASH], ids=["voxels", "mip-mlp", "hash-grid"])
 def test_ranges_of_albedo_density_and_normals(config: FieldConfig, generator: torch.Generator) -> None:
     field = build_field(config, generator)
     field.begin_step(0.2)
@@ -156,7 +162,7 @@ def test_ranges_of_albedo_density_and_normals(config: FieldConfig, generator: to
     torch.testing.assert_close(sample.normal.norm(dim=1), torch.ones(50), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("config", [VOXELS, MLP], ids=["voxels", "mip-mlp"])
+@pytest.mark.parametrize("config", [VOXELS, MLP, HASH], ids=["voxels", "mip-mlp", "hash-grid"])
 def test_shading_gradients_reach_every_parameter(config: FieldConfig, generator: torch.Generator) -> None:
     field = build_field(config, generator)
     field.begin_step(0.0)
@@ -165,8 +171,9 @@ def test_shading_gradients_reach_every_parameter(config: FieldConfig, generator:
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in field.parameters())
 
 
-def test_same_seed_builds_the_same_field() -> None:
-    first, second = (build_field(MLP, torch.Generator().manual_seed(4)) for _ in range(2))
+@pytest.mark.parametrize("config", [MLP, HASH], ids=["mip-mlp", "hash-grid"])
+def test_same_seed_builds_the_same_field(config: FieldConfig) -> None:
+    first, second = (build_field(config, torch.Generator().manual_seed(4)) for _ in range(2))
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 

@@ -109,7 +109,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> HostKernel:
 
 @pytest.mark.parametrize("jittered", [False, True], ids=["mid-points", "jittered"])
 @pytest.mark.parametrize("occupied", [0, 16], ids=["all cells", "occupied cells"])
-@pytest.mark.parametrize("kind", ["voxels", "mip-mlp"])
+@pytest.mark.parametrize("kind", ["voxels", "mip-mlp", "hash-grid"])
 def test_packed_renderer_equals_dense_renderer(kind: str, occupied: int, jittered: bool) -> None:
     """Image, opacity, depth, normals, eq 10 and the gradients of all of them."""
     given = marching_scene(kind)

@@ -41,6 +41,7 @@ from tests.testing.tiny_pipeline import write_pipeline
 FACTOR = 2.0  # the estimate is within a factor of two of the peak, in both directions
 LIT = ("shading.shaded_probability=1", "shading.albedo_only_share=0", "render.coarse_resolution=0")
 NARROW = ("field.hidden_width=64", "render.resolution=24", "render.samples=12", "run.views_per_step=1")
+HASHED = ("field.kind=hash-grid", "field.hash_levels=8", "field.hash_log2_size=15")
 SMALL = (
     *ONE_VIEW, "render.resolution=32", "render.samples=48", "field.voxel_resolutions=16,32",
     "render.occupancy_resolution=16",
@@ -91,6 +92,8 @@ CASES = {
     "four noises": ("starter", draft("guidance.noises=4")),
     "large grids": ("starter", draft(*SMALL[:-2], "field.voxel_resolutions=96")),
     "voxels by Shampoo": ("starter", draft(*SMALL, "optimizer.kind=shampoo")),
+    "a hash grid": ("starter", draft(*ONE_VIEW, *HASHED)),
+    "a large hash table": ("starter", draft(*SMALL, *HASHED, "field.hash_log2_size=17", "field.hash_levels=12")),
     "the paper's field": ("starter", apply_settings(PRESETS["paper"].config, [*LIT, *NARROW])),
     "tiny pixels": ("pixel", draft(*SMALL, "guidance.view_words=four")),
     "latents": ("latent", draft(*SMALL, "run.views_per_step=2")),
