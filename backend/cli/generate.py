@@ -52,6 +52,14 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
         "--preset",
         help=f"default: the method's first; one of: {', '.join(f'{p.name} ({p.summary})' for p in PRESETS.values())}",
     )
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:WEIGHT]",
+        help="a LoRA of the model's base, a .safetensors file or a name in the folder loras beside the models; may be "
+        "given several times; weight 1 by default",
+    )
     parser.add_argument("--seed", type=int, help="another number makes another prop (default 0)")
     parser.add_argument("--steps", type=int, help="optimization steps, instead of the preset's")
     parser.add_argument(
@@ -85,6 +93,7 @@ def add_arguments(subparsers: Any) -> argparse.ArgumentParser:
 def job_from(options: argparse.Namespace) -> Job:
     """The validated job that the options describe."""
     from ..config.parsing import apply_settings
+    from ..models.lora_choice import join_loras
     from ..training.job import make_job
 
     preset = preset_of(options.method, options.preset)
@@ -92,6 +101,8 @@ def job_from(options: argparse.Namespace) -> Job:
     named = {"run.seed": options.seed, "run.steps": options.steps, "mesh.texture": options.texture}
     settings = [*options.set, *(f"{name}={value}" for name, value in named.items() if value is not None)]
     config = apply_settings(config, settings)
+    if options.lora:
+        config = replace(config, model=replace(config.model, loras=join_loras(options.lora)))
     if options.negative is not None:
         config = replace(config, guidance=replace(config.guidance, negative_prompt=options.negative))
     return make_job(options.prompt, options.model or get_method(config.run.method).model, preset, config)

@@ -206,6 +206,13 @@ class ModelConfig:
         reduce_memory=(True,),
         help="Gradient checkpointing of the VAE encoder, view by view: less memory, slower.",
     )
+    loras: str = setting(
+        "",
+        help=(
+            "LoRA files, or names of files in the folder loras beside the models, with their weights: "
+            "FILE:0.8; NAME. For Stable Diffusion 1.x, 2.x and XL. A run knows them by their contents."
+        ),
+    )
 
 
 @dataclass(frozen=True)

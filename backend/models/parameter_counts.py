@@ -24,6 +24,11 @@ def parameter_count(folder: PipelineFolder, part: str, dtype: torch.dtype = torc
     return sum(sum(_sizes(file).values()) for file in loaded_weights(folder, part, dtype))
 
 
+def tensor_shapes(folder: PipelineFolder, part: str, dtype: torch.dtype = torch.float32) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor of the part, by its name. Raises ModelError for a header that cannot be read."""
+    return {name: shape for file in loaded_weights(folder, part, dtype) for name, shape in _shapes(file).items()}
+
+
 def largest_tensor(folder: PipelineFolder, part: str, dtype: torch.dtype = torch.float32) -> int:
     """Parameters in the largest tensor of the part."""
     return max((max(_sizes(file).values(), default=0) for file in loaded_weights(folder, part, dtype)), default=0)
@@ -54,8 +59,13 @@ def weight_bytes(folder: PipelineFolder, part: str, dtype: torch.dtype) -> int:
 
 def _sizes(path: Path) -> dict[str, int]:
     """Numbers in each tensor of a file, by its name."""
+    return {name: math.prod(shape) for name, shape in _shapes(path).items()}
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor of a file, by its name."""
     try:
-        return {name: math.prod(entry["shape"]) for name, entry in read_header(path).items()}
+        return {name: tuple(map(int, entry["shape"])) for name, entry in read_header(path).items()}
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{path} has no readable safetensors header ({error}); download the model again, whole"

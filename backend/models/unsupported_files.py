@@ -37,8 +37,8 @@ def unsupported_file(path: Path) -> str:
         except ValueError as error:
             return f"is a file that {error}"
         if any(mark in name for name in names for mark in ("lora_", ".lora.", "lokr_", "hada_")):
-            return "is a LoRA file: a small change to another model, which is not applied here"
-        return "is a checkpoint in a single file"
+            return "is a LoRA file: a small change to another model, which `generate` takes with --lora"
+        return "is a checkpoint in a single file, of which `dreamwright models import` makes a folder"
     kind = refused_kind(path.name)
     danger = ", which can run programs when read" if kind == PICKLED else ""
     return f"is a file of {kind}{danger}" if kind else "is a file"

@@ -14,7 +14,8 @@ from ..config.parsing import apply_settings
 from ..config.presets import PRESETS, Preset, preset_config
 from ..errors import ModelError
 from ..models.json_files import read_object
-from ..models.local import ModelStatus, local_models, registered_model, resolve_model
+from ..models.local import ModelStatus, imported_folder, local_models, registered_model, resolve_model
+from ..models.lora_choice import find_lora, parse_loras
 from ..models.model_files import INDEX, family_of, is_clip_folder, parts_of
 from ..models.registry import BY_NAME
 from ..models.vocabulary_file import read_vocabulary
@@ -77,16 +78,17 @@ def job_of(request: SubmitJob | JobSummary | RunJob) -> Job:
 def check_submission(request: SubmitJob, folders: bool = True) -> Job:
     """The validated job of a request that this server can run.
 
-    `folders`: whether the model may be a path. Other users may only name a model, so that they learn nothing about the
-    server's disk. Raises the errors of `job_of`, ModelError, PromptError for unknown words, and ConfigError for a
+    `folders`: whether models and LoRAs may be paths. Other users may only name them, so that they learn nothing about
+    the server's disk. Raises the errors of `job_of`, ModelError, PromptError for unknown words, and ConfigError for a
     texture without xatlas.
     """
     job = job_of(request)
-    if not folders and (registered_model(job.model) is None or ("/" in job.model and Path(job.model).exists())):
+    is_named = registered_model(job.model) is not None and not ("/" in job.model and Path(job.model).exists())
+    if not folders and not is_named and imported_folder(job.model) is None:
         names = ", ".join(BY_NAME)
         raise ModelError(
-            f"the model {job.model!r} is no model's name; allowed are {names}, or owner/name of a model of the hub "
-            "that the server has; only its admins may name a folder"
+            f"the model {job.model!r} is no model's name; allowed are {names}, owner/name of a model of the hub "
+            "that the server has, or the name of one that was imported there; only its admins may name a folder"
         )
     folder = resolve_model(job.model)
     if not (folder / INDEX).is_file() and not is_clip_folder(folder):
@@ -95,6 +97,8 @@ def check_submission(request: SubmitJob, folders: bool = True) -> Job:
             f"{', '.join(BY_NAME)}; choose one of them"
         )
     check_model(job.config.run.method, job.model, folder)
+    for lora, _ in parse_loras(job.config.model.loras):
+        find_lora(lora, names_only=not folders)
     vocabulary = read_vocabulary(folder)
     for prompt in (job.prompt, job.config.guidance.negative_prompt):
         check_words(prompt, vocabulary)

@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from ..errors import ConfigError
+from ..models.lora_files import Lora, add_loras, text_digest
 from ..models.pipeline_folder import PipelineFolder, load_model
 from .conditioning import Conditioning
 from .tokenization import EncoderTokenizer, PromptTokenizer
@@ -28,7 +30,8 @@ class PipelineTextEncoder:
     """Prompts -> the tensors that condition a pipeline's network, one row each, in `dtype`, as the pipeline makes them.
 
     "hidden" (n, tokens, width) for every family; "pooled" (n, width) besides for SDXL and SD3. `int8` keeps the
-    encoders' weights as 8-bit integers and computes in `dtype`.
+    encoders' weights as 8-bit integers and computes in `dtype`. `loras` are added to the weights that they change; the
+    cache keeps what they make apart. Raises ConfigError for LoRAs on 8-bit weights.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class PipelineTextEncoder:
         dtype: torch.dtype,
         cache: str | Path | None,
         int8: bool = False,
+        loras: Sequence[Lora] = (),
     ) -> None:
         self.folder = folder
         self.device = device
@@ -45,7 +49,14 @@ class PipelineTextEncoder:
         self.int8 = int8
         self.reader = PromptTokenizer(folder)
         self._cache = None if cache is None else Path(cache)
-        self._text_hash = "" if cache is None else folder.text_hash()
+        self.loras = tuple(loras)
+        changed = text_digest(loras, folder)
+        if changed and int8:
+            raise ConfigError(
+                "text.precision is 'int8', and a LoRA changes the text encoder; allowed with it are float32, bfloat16 "
+                "and float16; choose one of them"
+            )
+        self._text_hash = "" if cache is None else folder.text_hash() + changed
         self._known: dict[str, dict[str, Tensor]] = {}
         self._encoders: dict[str, torch.nn.Module] = {}
 
@@ -98,7 +109,9 @@ class PipelineTextEncoder:
         """The encoder's output for one prompt, padded to a fixed length as the pipelines do."""
         name = part.part.encoder
         if name not in self._encoders:
-            self._encoders[name] = load_model(self.folder, name, self.dtype, self.device, self.int8)
+            loaded = load_model(self.folder, name, self.dtype, self.device, self.int8)
+            add_loras(loaded, name, self.loras)
+            self._encoders[name] = loaded
         encoder = self._encoders[name]
         tokens = part.tokenizer(
             [part.preprocess(text)], padding="max_length", max_length=part.length, truncation=True, return_tensors="pt"

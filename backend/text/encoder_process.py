@@ -38,6 +38,7 @@ from ..errors import (
     one_line,
 )
 from ..io.child_process import close_stdin, start_child
+from ..models.lora_files import Lora, lora_text, open_loras
 from ..models.memory_estimate import free_bytes, size_text
 from ..models.parameter_counts import parameter_count, weight_bytes
 from ..models.pipeline_folder import PipelineFolder, open_pipeline
@@ -67,8 +68,9 @@ class SubprocessTextEncoder(PipelineTextEncoder):
         cache: str | Path | None,
         int8: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
+        loras: Sequence[Lora] = (),
     ) -> None:
-        super().__init__(folder, device, dtype, cache, int8)
+        super().__init__(folder, device, dtype, cache, int8, loras)
         self._should_stop = should_stop
         self.child: subprocess.Popen[bytes] | None = None
         self.processes_started = 0
@@ -92,6 +94,7 @@ class SubprocessTextEncoder(PipelineTextEncoder):
                 "device": str(self.device),
                 "dtype": str(self.dtype).removeprefix("torch."),
                 "int8": self.int8,
+                "loras": lora_text(self.loras),
                 "threads": torch.get_num_threads(),  # sums depend on it in their last bits
                 "prompts": list(texts),
                 "work": private,
@@ -148,6 +151,7 @@ def make_text_encoder(
     config: TextConfig = TextConfig(),
     should_stop: Callable[[], bool] = lambda: False,
     cache: Path | None = None,
+    loras: Sequence[Lora] = (),
 ) -> PipelineTextEncoder:
     """The text encoder of a pipeline as configured, for a network in `dtype` on `device`; loads nothing.
 
@@ -157,8 +161,8 @@ def make_text_encoder(
     where, number, int8 = _placement(folder, torch.device(device), dtype, config)
     kept = (embedding_cache() if cache is None else cache) if config.cache else None
     if config.process == "own" or (config.process == "auto" and text_bytes(folder, number, int8) >= OWN_PROCESS_BYTES):
-        return SubprocessTextEncoder(folder, where, number, kept, int8, should_stop)
-    return PipelineTextEncoder(folder, where, number, kept, int8)
+        return SubprocessTextEncoder(folder, where, number, kept, int8, should_stop, loras)
+    return PipelineTextEncoder(folder, where, number, kept, int8, loras)
 
 
 def text_bytes(folder: PipelineFolder, dtype: torch.dtype, int8: bool = False) -> int:
@@ -252,9 +256,9 @@ def run_request(request: Mapping[str, Any]) -> int:
         torch.set_num_threads(request["threads"])
         folder = open_pipeline(request["folder"])
         dtype = getattr(torch, request["dtype"])
-        embedded = PipelineTextEncoder(folder, request["device"], dtype, None, request["int8"]).embed(
-            request["prompts"]
-        )
+        loras = open_loras(request["loras"], folder)
+        encoder = PipelineTextEncoder(folder, request["device"], dtype, None, request["int8"], loras)
+        embedded = encoder.embed(request["prompts"])
         save_file({name: rows.cpu().contiguous() for name, rows in embedded.tensors.items()}, work / RESULT)
     except DreamwrightError as error:
         report = {"error": type(error).__name__, "message": str(error)}

@@ -18,6 +18,7 @@ from ..guidance.clip_model import load_image_text
 from ..guidance.denoisers.loading import load_denoiser
 from ..guidance.interfaces import Guidance
 from ..guidance.sds import ScoreDistillation
+from ..models.lora_files import open_loras
 from ..models.memory_estimate import check_memory
 from ..models.pipeline_folder import PipelineFolder
 from ..runtime.distributed import ProcessGroup
@@ -54,12 +55,13 @@ def load_diffusion_guidance(
     """
     config, notices = job.config, list[str]()
     guidance = config.guidance
+    loras = open_loras(config.model.loras, folder)
     if job.scene == "field":
         notices.append(check_memory(folder, config, dtype, device))
     else:
         guidance = guidance_for(guidance, config.refine.strength)
     notices.append(f"guidance: {_guidance_text(guidance)}")
-    encoder = make_text_encoder(folder, device, dtype, config.text, should_stop)
+    encoder = make_text_encoder(folder, device, dtype, config.text, should_stop, loras=loras)
     with _main_first(group):
         prompts = PromptEmbeddings(PipelinePromptEncoder(encoder, device), job.prompt, config.guidance)
     encoder.free()

@@ -15,6 +15,7 @@ from ..config.setting import SceneKind
 from ..config.usage import check_settings_used, identity_settings
 from ..models.fingerprint import model_fingerprint
 from ..models.local import resolve_model
+from ..models.lora_choice import lora_digests
 from ..text.prompts import clean_prompt
 from .methods import check_model, check_used
 
@@ -25,6 +26,7 @@ class Job:
 
     model: a name or a folder, as given. model_digest: of the model's files (`identify_model`), "" before they are
     looked at. initial_field, input_mesh: SHA-256 of the field or the mesh that the run starts from, "" without one.
+    loras: SHA-256 and weight of each file of `model.loras` (`identify_model`), () before they are looked at.
     """
 
     prompt: str
@@ -34,6 +36,7 @@ class Job:
     model_digest: str = ""
     initial_field: str = ""
     input_mesh: str = ""
+    loras: tuple[str, ...] = ()
 
     @property
     def scene(self) -> SceneKind:
@@ -44,16 +47,22 @@ class Job:
         """SHA-256 of what a resumed run must share with the one that it continues.
 
         `identity_settings` leaves out what changes reports, memory and rounding only, so a run that ran out of memory
-        can be resumed with settings that take less. A model counts by the contents of its files, not by its name.
+        can be resumed with settings that take less. Models and LoRAs count by the contents of their files, not by
+        their names.
         """
-        decided = {
+        settings = identity_settings(self.config, self.scene, initial_field=bool(self.initial_field))
+        if self.loras:
+            settings["model"].pop("loras")
+        decided: dict[str, object] = {
             "prompt": self.prompt,
             "model": self.model_digest or self.model,
             "scene": self.scene,
-            "settings": identity_settings(self.config, self.scene, initial_field=bool(self.initial_field)),
+            "settings": settings,
             "initial_field": self.initial_field,
             "input_mesh": self.input_mesh,
         }
+        if self.loras:
+            decided["loras"] = self.loras
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
 
 
@@ -68,10 +77,18 @@ def make_job(prompt: str, model: str, preset: str, config: Config, input_mesh: s
 
 
 def identify_model(job: Job) -> Job:
-    """The job with the digest of its model's files, of which weights are read once and then remembered.
+    """The job with the digests of its model's files and of its LoRAs, which are read once and then remembered.
 
-    Raises ModelError for a model that is not there, incomplete, or of a kind that cannot guide the job's method.
+    Raises ModelError for a model that is not there, incomplete, or of a kind that cannot guide the job's method, and
+    for LoRAs that are not there or do not fit it; ConfigError for a LoRA's weight that is none.
     """
     folder = resolve_model(job.model)
     check_model(job.config.run.method, job.model, folder)
-    return replace(job, model_digest=model_fingerprint(folder))
+    loras: tuple[str, ...] = ()
+    if job.config.model.loras.strip():
+        from ..models.lora_files import open_loras  # imports diffusers, which a job without LoRAs need not
+        from ..models.pipeline_folder import open_pipeline
+
+        open_loras(job.config.model.loras, open_pipeline(folder))
+        loras = lora_digests(job.config.model.loras)
+    return replace(job, model_digest=model_fingerprint(folder), loras=loras)

@@ -154,6 +154,7 @@ class TextTo3DPipeline:
             "prompt": self.job.prompt,
             "method": self.job.config.run.method,
             "model": self.job.model,
+            **({"loras": list(self.job.loras)} if self.job.loras else {}),
             "preset": self.job.preset,
             "seed": self.scene.seed,
             **self.scene.provenance(),

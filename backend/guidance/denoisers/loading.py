@@ -10,6 +10,7 @@ import torch
 from ...config.schema import ModelConfig
 from ...errors import ConfigError
 from ...models.acceleration import accelerate
+from ...models.lora_files import Lora, add_loras, open_loras
 from ...models.pipeline_folder import PipelineFolder, load_model, open_pipeline
 from ...models.vae import load_vae
 from ...text.conditioning import TextEncoder
@@ -42,11 +43,12 @@ def load_denoiser(
     ConfigError for settings that the model cannot follow.
     """
     opened = open_pipeline(folder)
+    loras = open_loras(config.loras, opened)  # refused for a pixel model
     dtype = chosen_dtype(config, device) if dtype is None else dtype
     if opened.family.works_on_pixels:
         denoiser: DiffusersDenoiser = _pixel(opened, device, dtype, cache, config, text)
     else:
-        denoiser = _latent(opened, device, dtype, cache, config, text)
+        denoiser = _latent(opened, device, dtype, cache, config, text, loras)
     if config.attention_slicing:
         denoiser.slice_attention()
     if config.offload != "off":
@@ -91,6 +93,7 @@ def _latent(
     cache: str | Path | None,
     config: ModelConfig,
     text: TextEncoder | None,
+    loras: tuple[Lora, ...],
 ) -> LatentDiffusion:
     name = opened.family.name
     own, vae = square_size(opened), opened.config("vae")
@@ -105,8 +108,9 @@ def _latent(
         check_unet(opened)
     schedule = read_schedule(opened, image_tokens=(latent_size // patch) ** 2)
     if text is None:
-        text = PipelineTextEncoder(opened, device, dtype, cache)
+        text = PipelineTextEncoder(opened, device, dtype, cache, loras=loras)
     reader = text.reader if isinstance(text, PipelineTextEncoder) else PromptTokenizer(opened)
     vae_model = load_vae(opened, device, dtype, config.vae_tiling, config.vae_recompute)
     network = load_model(opened, opened.network, dtype, _stored(config, device))
+    add_loras(network, opened.network, loras)
     return LATENT_CLASSES[name](DenoiserParts(network, schedule, text, reader, device, dtype), vae_model, latent_size)
