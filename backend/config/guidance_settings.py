@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from .setting import GuidanceKind, Section, setting
+from .setting import GuidanceKind, Rule, Section, setting
 
 DIFFUSION: tuple[GuidanceKind, ...] = ("diffusion",)
 TIME, WEIGHT = (0, 1), (0, 100)
@@ -17,6 +17,14 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 class GuidanceConfig:
     SECTION: ClassVar = Section("Score distillation, and the words that a view adds to the prompt.")
 
+    rule: Rule = setting(
+        "sds",
+        guidance=DIFFUSION,
+        help=(
+            "Rule of distillation. sds: DreamFusion's. csd: the classifier's part of it alone. sdi: with the noise of "
+            "DDIM inversion. vsd: ProlificDreamer's, with a LoRA trained on the renders."
+        ),
+    )
     omega: float = setting(
         100.0,
         (0, 1000),
@@ -72,8 +80,11 @@ class GuidanceConfig:
         duration=False,
         help="Part of the run over which the times change linearly. 0: at once.",
     )
-    weighting: Literal["sigma2", "uniform"] = setting(
-        "sigma2", guidance=DIFFUSION, duration=False, help="w(t) of eq 3: sigma_t^2, or 1."
+    weighting: Literal["sigma2", "uniform", "clean"] = setting(
+        "sigma2",
+        guidance=DIFFUSION,
+        duration=False,
+        help="w(t) of eq 3: sigma_t^2, or 1, or clean: sigma_t / alpha_t, whose gradient is x - x0_hat.",
     )
     noises: int = setting(
         1,
@@ -138,6 +149,59 @@ class GuidanceConfig:
         guidance=DIFFUSION,
         duration=False,
         help="Largest norm of one view's image gradient.",
+    )
+
+    csd_negative: float = setting(
+        1.0,
+        (0, 2),
+        unit="share of omega",
+        guidance=DIFFUSION,
+        rules=("csd",),
+        help="Weight of the negative prompt at the start. 1: in place of the empty prompt.",
+    )
+    csd_negative_end: float = setting(
+        0.5,
+        (0, 2),
+        unit="share of omega",
+        guidance=DIFFUSION,
+        rules=("csd",),
+        help="Weight of the negative prompt at the end. It changes linearly over the whole run.",
+    )
+    inversion_steps: int = setting(
+        10,
+        (1, 100),
+        guidance=DIFFUSION,
+        rules=("sdi",),
+        help="Steps of the DDIM inversion over all times. A view takes those up to its time.",
+    )
+    inversion_omega: float = setting(
+        -8.5,
+        (-1000, 1000),
+        guidance=DIFFUSION,
+        rules=("sdi",),
+        help="omega of the inversion; -8.5 is diffusers' guidance_scale -7.5.",
+    )
+    inversion_eta: float = setting(
+        0.3,
+        (0, 1),
+        guidance=DIFFUSION,
+        rules=("sdi",),
+        duration=False,
+        help="Noise that the inversion adds, as a share of DDPM's. 0: none.",
+    )
+    lora_rank: int = setting(
+        4, (1, 256), guidance=DIFFUSION, rules=("vsd",), help="Rank of the LoRA that estimates the renders' score."
+    )
+    lora_rate: float = setting(
+        1e-4, (0, 1), guidance=DIFFUSION, rules=("vsd",), duration=False, help="Learning rate of the LoRA, by AdamW."
+    )
+    lora_recompute: bool = setting(
+        False,
+        identity=False,
+        reduce_memory=(True,),
+        guidance=DIFFUSION,
+        rules=("vsd",),
+        help="Gradient checkpointing of the network while the LoRA learns: less memory, slower.",
     )
 
     @property

@@ -92,6 +92,7 @@ def validate(config: C) -> C:
                 f"{name}={in_set * (views // in_set + 1)} or camera.views_per_set=1"
             )
     _check_perp_neg(config.guidance)
+    _check_rule(config)
     return config
 
 
@@ -106,6 +107,22 @@ def _check_perp_neg(guidance: GuidanceConfig) -> None:
             raise ConfigError(
                 f"guidance.perp_neg is azimuth and guidance.{name} is {given}; allowed with azimuth is {needed}; set "
                 f"guidance.{name}={needed}, or guidance.perp_neg=opposite"
+            )
+
+
+def _check_rule(config: Config) -> None:
+    """Raise ConfigError for settings that contradict the rule of distillation."""
+    guidance, model = config.guidance, config.model
+    if guidance.rule == "csd" and guidance.omega == 0:
+        raise ConfigError(
+            "guidance.rule is csd and guidance.omega is 0, which leaves no gradient; allowed is an omega above 0; set "
+            "guidance.omega, or guidance.rule=sds"
+        )
+    for name, value in (("model.compile", model.compile), ("model.offload", model.offload)):
+        if guidance.rule == "vsd" and value != "off":
+            raise ConfigError(
+                f"guidance.rule is vsd and {name} is {value}; allowed with vsd is off, as its LoRA is switched on and "
+                f"off within a step; set {name}=off, or guidance.rule=sds"
             )
 
 

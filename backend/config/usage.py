@@ -8,14 +8,17 @@ from typing import Any
 
 from ..errors import ConfigError
 from .schema import METHOD_GUIDANCE, METHOD_SCENE, Config
-from .setting import GuidanceKind, SceneKind, Setting, setting_fields
+from .setting import GuidanceKind, Rule, SceneKind, Setting, setting_fields
 
 
-def run_kind(config: Config, scene: SceneKind | None = None) -> tuple[SceneKind, GuidanceKind]:
-    """What is optimized and what guides it. `scene` "mesh" is a refinement; None is the scene of `run.method`."""
+def run_kind(config: Config, scene: SceneKind | None = None) -> tuple[SceneKind, GuidanceKind, Rule]:
+    """What is optimized, what guides it and by which rule.
+
+    `scene` "mesh" is a refinement; None is the scene of `run.method`.
+    """
     if scene == "mesh":
-        return "mesh", "diffusion"
-    return scene or METHOD_SCENE[config.run.method], METHOD_GUIDANCE[config.run.method]
+        return "mesh", "diffusion", config.guidance.rule
+    return scene or METHOD_SCENE[config.run.method], METHOD_GUIDANCE[config.run.method], config.guidance.rule
 
 
 def used_settings(config: Config, scene: SceneKind | None = None) -> Iterator[tuple[Setting, Any]]:
@@ -67,6 +70,8 @@ def check_settings_used(config: Config, scene: SceneKind | None = None, own: Con
     for name, found in setting_fields(type(config)).items():
         if not found.applies_to(*kind) and setting_value(config, name) != setting_value(own, name):
             what = "the refinement of a mesh" if kind[0] == "mesh" else config.run.method
+            if found.applies_to(kind[0], kind[1], found.rules[0]):
+                what = f"guidance.rule={kind[2]}, but to {' and '.join(found.rules)}"
             raise ConfigError(
                 f"{name} means nothing to {what}; allowed are the settings that docs/user/settings.md lists for it; "
                 "leave it out"

@@ -15,6 +15,23 @@ from .interfaces import CameraAware, Denoiser, NativeDenoiser
 from .prediction import PredictionType, guided, perpendicular, rescaled
 
 
+def predictions(
+    denoiser: Denoiser, z_t: Tensor, t: Tensor, parts: Sequence[Conditioning]
+) -> tuple[PredictionType, tuple[Tensor, ...]]:
+    """The predictions at z_t (n, c, h, w) under each of the conditionings, by one call: (kind, outputs like z_t).
+
+    They are of the denoiser's own kind where it is a `NativeDenoiser`, else noise.
+    """
+    if isinstance(denoiser, NativeDenoiser):
+        kind, predict = denoiser.prediction_type, denoiser.predict_raw
+    else:
+        kind, predict = "epsilon", denoiser.predict_noise
+    n = len(parts)
+    if n == 1:
+        return kind, (predict(z_t, t, parts[0]),)
+    return kind, predict(torch.cat([z_t] * n), torch.cat([t] * n), Conditioning.stack(parts)).chunk(n)
+
+
 def guided_prediction(
     denoiser: Denoiser,
     z_t: Tensor,
@@ -33,15 +50,11 @@ def guided_prediction(
     to c - u. It leads away from other views, and never away from the prompt itself. `rescale` in [0, 1] is the share of
     `prediction.rescaled`, over the views that the denoiser sees together.
     """
-    if isinstance(denoiser, NativeDenoiser):
-        kind, predict = denoiser.prediction_type, denoiser.predict_raw
-    else:
-        kind, predict = "epsilon", denoiser.predict_noise
     if omega == 0:
-        return kind, predict(z_t, t, positive)
+        kind, (output,) = predictions(denoiser, z_t, t, [positive])
+        return kind, output
     parts = [positive, negative, *(opposite.prompts if opposite is not None else ())]
-    n = len(parts)
-    outputs = predict(torch.cat([z_t] * n), torch.cat([t] * n), Conditioning.stack(parts)).chunk(n)
+    kind, outputs = predictions(denoiser, z_t, t, parts)
     conditional, unconditional = outputs[:2]
     output = guided(conditional, unconditional, omega)
     if opposite is not None:

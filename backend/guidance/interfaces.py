@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ..text.conditioning import Conditioning, PromptConditioning, PromptEncoder
+from ..runtime.rng import sample_for_views
+from ..text.conditioning import Conditioning, Negatives, PromptConditioning, PromptEncoder
 from .prediction import PredictionType
 
 if TYPE_CHECKING:
@@ -92,8 +93,106 @@ class LayerGradients:
     scalars: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Draws:
+    """What a rule of distillation is given: `count` draws of a time for each of n views.
+
+    Rows are draw by draw: all n views of draw 0, then all of draw 1. clean: x (count n, c, h, w) in the model's space,
+    without a graph. t (count n,) in [0, 1]; alpha, sigma (count n, 1, 1, 1). positive, negative and the others: a row
+    for each, with the cameras where the model uses them; `opposite` for Perp-Neg, `empty` of the empty prompt where the
+    negative one is another. cameras: of the n views, where they are known. progress in [0, 1].
+    """
+
+    clean: Tensor
+    t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    positive: Conditioning
+    negative: Conditioning
+    opposite: Negatives | None
+    empty: Conditioning | None
+    cameras: Cameras | None
+    count: int
+    generator: torch.Generator
+    progress: float
+
+    @property
+    def views(self) -> int:
+        """n."""
+        return len(self.clean) // self.count
+
+    def noise(self) -> Tensor:
+        """Unit noise like clean, drawn view by view, so that the views of other processes change nothing."""
+        shape = (self.views, self.count, *self.clean.shape[1:])
+        drawn = sample_for_views(torch.randn, shape, self.generator).to(self.clean.device)
+        return drawn.transpose(0, 1).flatten(0, 1)
+
+    def rows(self, chosen: Tensor) -> Draws:
+        """Only these rows; they cannot draw noise any more."""
+        parts = {name: getattr(self, name) for name in ("positive", "negative", "opposite", "empty")}
+        conditionings = {name: None if part is None else part[chosen] for name, part in parts.items()}
+        tensors = {name: getattr(self, name)[chosen] for name in ("clean", "t", "alpha", "sigma")}
+        return replace(self, **tensors, **conditionings)
+
+    def at(self, denoiser: Denoiser, t: Tensor | float) -> Draws:
+        """The same rows at other times, one for all or one each."""
+        t = torch.full_like(self.t, t) if isinstance(t, float) else t
+        alpha, sigma = (level.to(self.clean).view(-1, 1, 1, 1) for level in denoiser.alpha_sigma(t))
+        return replace(self, t=t, alpha=alpha, sigma=sigma)
+
+
+class Learner(Protocol):
+    """Weights that a rule trains on the renders of each step, beside the scene. All are float32 on one device.
+
+    weights: by name. optimizer: of them, in that order. A run's checkpoint holds both.
+    """
+
+    weights: Mapping[str, Tensor]
+    optimizer: torch.optim.Optimizer
+
+    def reset(self, seed: int) -> None:
+        """Begin anew: the weights that this seed gives, no state of the optimizer."""
+        ...
+
+    def finish_gradients(self) -> list[Tensor]:
+        """Leave in each weight's `grad` the mean over the views since the last step; returns the weights."""
+        ...
+
+    def discard_gradients(self) -> None:
+        """Forget the views since the last step."""
+        ...
+
+
+class ScoreEstimate(Protocol):
+    """An estimate of the score of the noised renders, as a prediction of the denoiser's own kind."""
+
+    learner: Learner | None
+
+    def predict(self, z_t: Tensor, draws: Draws) -> Tensor:
+        """The prediction at z_t (count n, c, h, w), without gradient."""
+        ...
+
+    def learn(self, draws: Draws) -> float:
+        """Add the gradients of the loss on the n views; returns the loss."""
+        ...
+
+
+class Rule(Protocol):
+    """A rule of distillation: from the predictions at z_t to a direction in the model's space.
+
+    learner: what it trains on renders, None for nothing.
+    """
+
+    @property
+    def learner(self) -> Learner | None: ...
+
+    def residual(self, draws: Draws) -> tuple[Tensor, dict[str, float]]:
+        """What w(t) multiplies, like draws.clean, and named numbers for monitors. No network's Jacobian is in it."""
+        ...
+
+
 class Guidance(Protocol):
-    """A rule that gives the gradient of an image."""
+    """What gives the gradient of an image."""
 
     def gradient(
         self,
@@ -122,3 +221,16 @@ class LayeredGuidance(Guidance, Protocol):
     ) -> LayerGradients:
         """Color (n, 3, h, w) premultiplied in [0, 1], opacity (n, 1, h, w): the gradient of each view."""
         ...
+
+
+@runtime_checkable
+class LearningGuidance(Guidance, Protocol):
+    """A guidance that may train weights of its own; `learner` is None where it does not."""
+
+    @property
+    def learner(self) -> Learner | None: ...
+
+
+def learner_of(guidance: Guidance) -> Learner | None:
+    """What the guidance trains on renders, None for nothing."""
+    return guidance.learner if isinstance(guidance, LearningGuidance) else None

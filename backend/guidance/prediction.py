@@ -79,14 +79,23 @@ def noise_residual(
     (u_hat - u). It holds for guided predictions too, as guidance commutes with the conversion.
     Raises ValueError for an unknown kind.
     """
-    error = output - output_from(kind, clean, noise, alpha, sigma)
+    return noise_difference(kind, output - output_from(kind, clean, noise, alpha, sigma), alpha, sigma)
+
+
+def noise_difference(kind: PredictionType, difference: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """The difference of the noises that two predictions imply at one z_t, given their `difference`.
+
+    Raises ValueError for an unknown kind.
+    """
     if kind == "epsilon":
-        return error
+        return difference
     if kind == "sample":
-        return -(alpha / sigma) * error
+        return -(alpha / sigma) * difference
     if kind == "v_prediction":
-        return alpha / (alpha**2 + sigma**2) * error
-    return alpha / (alpha + sigma) * error
+        return alpha / (alpha**2 + sigma**2) * difference
+    if kind == "flow":
+        return alpha / (alpha + sigma) * difference
+    raise _unknown(kind)
 
 
 def rescaled(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Score Distillation Sampling (eq 3): the gradient of a rendered image, and its use on plain images (fig 2, fig 8)."""
+"""Score distillation (eq 3 and the rules after it): the gradient of a rendered image, and its use on plain images."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ..config.schema import GuidanceConfig
 from ..errors import ConfigError, NonFiniteError
 from ..runtime.rng import sample_for_views
 from ..text.conditioning import Conditioning, PromptConditioning
-from .classifier_free import check_finite, draw_noise, guided_prediction
-from .interfaces import CameraAware, Denoiser, GuidanceResult, LatentDenoiser
-from .prediction import noise_residual
+from .classifier_free import check_finite, draw_noise
+from .interfaces import CameraAware, Denoiser, Draws, GuidanceResult, LatentDenoiser, Learner, ScoreEstimate
+from .rules import make_rule
 
 if TYPE_CHECKING:
     from ..cameras.poses import Cameras
@@ -29,14 +29,15 @@ IMAGE_KINDS: tuple[ImageKind, ...] = ("free", "symmetric")
 
 
 class ScoreDistillation:
-    """grad_x L_SDS = w(t) (eps_hat - eps) (eq 3): the frozen model is run forwards only. Implements `Guidance`.
+    """grad_x L = w(t) r, r that of `guidance.rule`: eps_hat - eps for SDS (eq 3). Implements `LearningGuidance`.
 
-    A view's gradient is the mean over `guidance.noises` pairs of time and noise, all in one call of the denoiser.
+    The frozen model is run forwards only. A view's gradient is the mean over `guidance.noises` pairs of time and noise,
+    all in one call of the denoiser. `estimate`: of the renders' own score, for the rule "vsd".
     Raises ConfigError for times outside 0 <= t_min <= t_max <= 1, at the start or at the end, less than one noise or a
     negative clip.
     """
 
-    def __init__(self, denoiser: Denoiser, config: GuidanceConfig) -> None:
+    def __init__(self, denoiser: Denoiser, config: GuidanceConfig, estimate: ScoreEstimate | None = None) -> None:
         low_end = lowest_end(config)
         if not (0 <= config.t_min <= config.t_max <= 1 and 0 <= low_end <= config.t_max_end <= 1):
             raise ConfigError(
@@ -52,6 +53,12 @@ class ScoreDistillation:
             )
         self.denoiser = denoiser
         self.config = config
+        self.rule = make_rule(denoiser, config, estimate)
+
+    @property
+    def learner(self) -> Learner | None:
+        """What the rule trains on renders, None for nothing."""
+        return self.rule.learner
 
     def times(self, n: int, generator: torch.Generator, progress: float) -> Tensor:
         """Times (noises n,) in [t_min, t_max] of `schedules.time_range` at this progress in [0, 1].
@@ -74,13 +81,12 @@ class ScoreDistillation:
         generator: torch.Generator,
         progress: float,
     ) -> GuidanceResult:
-        """2 w(t) (eps_hat - eps), (n, 3, h, w), with respect to the image in [0, 1]; x = 2 image - 1.
+        """2 w(t) r, (n, 3, h, w), with respect to the image in [0, 1]; x = 2 image - 1.
 
         An image of another resolution is resized bilinearly and the gradient is taken back through the resize. A latent
-        model's x is encoded once, and the mean over the noises of w(t) (eps_hat - eps) is taken back through the
-        encoder once: J^T w (eps_hat - eps). Scalars: t (mean), gradient_norm (mean over views, before clipping),
-        clean_error (root mean square of x - x0_hat in the model's units). Raises NonFiniteError for NaN or infinity,
-        naming the image, the encoder or the denoiser as its origin.
+        model's x is encoded once, and the mean over the noises of w(t) r is taken back through the encoder once:
+        J^T w r. Scalars: t (mean), gradient_norm (mean over views, before clipping) and those of the rule. Raises
+        NonFiniteError for NaN or infinity, naming the image, the encoder or the denoiser as its origin.
         """
         size = self.denoiser.image_size
         leaf = image.detach().float()
@@ -123,38 +129,33 @@ class ScoreDistillation:
         generator: torch.Generator,
         progress: float,
     ) -> tuple[Tensor, dict[str, float]]:
-        """Mean over the noises of w(t) (eps_hat - eps), like clean (n, c, h, w), and the scalars t and clean_error."""
-        config, n, draws = self.config, len(clean), self.config.noises
+        """Mean over the noises of w(t) times the rule's residual, like clean (n, c, h, w), and the scalars."""
+        n, draws = len(clean), self.config.noises
         positive = self._conditioned(conditioning.positive, cameras)
         t = self.times(n, generator, progress).to(clean.device)
         if isinstance(self.denoiser, CameraAware):
             together = self.denoiser.views_together(positive)
             t = t[::together].repeat_interleave(together)
         # The views of a draw stay together in the batch: a multi-view model reads them as one set.
-        noise = draw_noise((n, draws, *clean.shape[1:]), generator, clean.device).transpose(0, 1).flatten(0, 1)
         alpha, sigma = (c.to(clean).view(-1, 1, 1, 1) for c in self.denoiser.alpha_sigma(t))
-        clean = clean.repeat(draws, 1, 1, 1)
-        z_t = alpha * clean + sigma * noise
+        empty = None if conditioning.empty is None else self._conditioned(conditioning.empty, cameras)
         opposite = conditioning.opposite
         if opposite is not None:
             opposite = opposite.with_prompts(lambda prompt: self._conditioned(prompt, cameras))
-        kind, output = guided_prediction(
-            self.denoiser,
-            z_t,
-            t,
-            positive,
-            self._conditioned(conditioning.negative, cameras),
-            config.omega,
-            opposite,
-            config.rescale,
-        )
-        residual = noise_residual(kind, output, clean, noise, alpha, sigma)
+        drawn = Draws(
+            clean.repeat(draws, 1, 1, 1), t, alpha, sigma, positive, self._conditioned(conditioning.negative, cameras),
+            opposite, empty, cameras, draws, generator, progress,
+        )  # fmt: skip
+        residual, scalars = self.rule.residual(drawn)
         check_finite(residual, t)
-        weight = sigma.square() if config.weighting == "sigma2" else torch.ones_like(sigma)
-        # x - x0_hat = sigma / alpha (eps_hat - eps), for any kind of prediction.
-        error = (sigma / alpha.clamp(min=1e-6) * residual).square().mean().sqrt()
-        mean = (weight * residual).unflatten(0, (draws, n)).mean(0)
-        return mean, {"t": float(t.mean()), "clean_error": float(error)}
+        mean = (self._weight(alpha, sigma) * residual).unflatten(0, (draws, n)).mean(0)
+        return mean, {"t": float(t.mean()), **scalars}
+
+    def _weight(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """w(t)."""
+        if self.config.weighting == "clean":
+            return sigma / alpha.clamp(min=1e-6)
+        return sigma.square() if self.config.weighting == "sigma2" else torch.ones_like(sigma)
 
     def _conditioned(self, views: Conditioning, cameras: Cameras | None) -> Conditioning:
         """Conditioning (n rows) with the cameras where the model uses them, repeated for each draw."""
@@ -196,8 +197,9 @@ def distill_image(
     steps: int,
     learning_rate: float,
     generator: torch.Generator,
+    estimate: ScoreEstimate | None = None,
 ) -> Iterator[ImageStep]:
-    """SDS on plain images (fig 2, fig 8): theta -> sigmoid -> image, by Adam with a cosine decay to lr / 100.
+    """Distill plain images (fig 2, fig 8): theta -> sigmoid -> image, by Adam with a cosine decay to lr / 100.
 
     "free": x = theta; "symmetric": x = (flip(theta), theta), mirrored about the vertical axis. One image for each row
     of the conditioning. Raises ConfigError for an unknown kind, less than one step or a rate that is not positive.
@@ -208,7 +210,7 @@ def distill_image(
         raise ConfigError(
             f"{steps} steps at learning rate {learning_rate}; allowed are 1 or more at a positive rate; change them"
         )
-    guidance = ScoreDistillation(denoiser, config)
+    guidance = ScoreDistillation(denoiser, config, estimate)
     device, size, n = conditioning.positive.device, denoiser.image_size, len(conditioning.positive)
     width = size if generator_kind == "free" else size // 2
     theta = (0.1 * draw_noise((n, 3, size, width), generator, device)).requires_grad_(True)
@@ -224,6 +226,10 @@ def distill_image(
             optimizer.zero_grad(set_to_none=True)
             (result.gradient * image).sum().backward()
         optimizer.step()
+        if guidance.learner is not None:
+            guidance.learner.finish_gradients()
+            guidance.learner.optimizer.step()
+            guidance.learner.discard_gradients()
         yield ImageStep(step + 1, result.scalars, generated_image(theta.detach(), generator_kind))
 
 

@@ -6,6 +6,9 @@ for each image, measured on the CPU with torch 2.13 (`tests/unit/test_memory.py`
 
     U-Net       skip connections + K max_i(C_i h_i^2), K = 12 without transformer blocks (pixel models), 21 with them
     transformer 10 x tokens x width
+    LoRA        G sum_i((2 l_i + 1) C_i h_i^2) for the graph of one view, l_i layers of level i, G = 36 with transformer
+                blocks, 13 without them, and G = 12 of tokens x width of each layer of a transformer; where it is
+                recomputed 7 or 8 and 1.3 of those and the graph of one block
     VAE encoder 13.5 sum_i(C_i h_i^2) with its gradient; with `model.vae_recompute` 2 while the network runs, 7 after it
     renderer    170 bytes a sample of a ray; the mip MLP besides 88 bytes x width x blocks a point of one chunk, the
                 hash grid 8 bytes x features x levels a sample
@@ -20,32 +23,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..config.parsing import apply_settings
 from ..config.schedules import view_resolution, views_per_step
-from ..config.schema import Config
+from ..config.schema import Config, GuidanceConfig
 from ..config.usage import memory_settings, resumable_memory_settings
 from ..errors import ConfigError, InsufficientMemoryError
+from ..fields.hash_levels import hash_levels
 from ..fields.mip_mlp import CHUNK
+from .lora_targets import camera_numbers, lora_numbers
 from .parameter_counts import largest_tensor, resident_numbers, weight_bytes
 from .pipeline_folder import PipelineFolder
 
-from ..fields.hash_levels import hash_levels
 GB = 1e9
+LORA_COPIES = 5  # of each number: weight, gradient, its sum over views, two moments
 TEXT_TOKENS = 333  # of SD3's transformer: two CLIPs' 77 and T5's 256
 SAMPLE_BYTES, VIEW_SAMPLE_BYTES = 170, 90  # a sample of a training ray, of a preview's
 PREVIEW_RAYS = 2 * 96 * 96
 POINT_BYTES = 88  # of the mip MLP, times width and blocks: 22 floats
 CELL_FLOATS = 24  # of the voxel field's dense grid
+HASH_BYTES = 8  # of the hash grid, times features and levels: a feature and its gradient
 WORTH_NAMING = 20_000_000  # bytes that a setting must save to be advised
 LIBRARIES = 400_000_000  # bytes that cuBLAS, cuDNN and fragmentation take on a CUDA device
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
-HASH_BYTES = 8  # of the hash grid, times features and levels: a feature and its gradient
 class MemoryEstimate:
     """Bytes by purpose; all of them are needed at the same time."""
 
@@ -69,12 +75,15 @@ def estimate_memory(
     """
     stages = [_views_together(config, progress) for progress in (0.0, 1.0)]  # with the early resolution, and after it
     n = max(stages)
-    calls = 1 if config.guidance.omega == 0 else 2 + config.guidance.opposite_prompts
+    calls = _calls(config.guidance)
     offload = config.model.offload if torch.device(device).type != "cpu" else "off"
     parts = {"network": resident_numbers(folder, folder.network, offload, dtype) * dtype.itemsize}
-    activations = n * config.guidance.noises * calls * _network_numbers(folder, config) + largest_tensor(
-        folder, folder.network, dtype
-    )
+    activations = n * config.guidance.noises * calls * _network_numbers(folder, config)
+    if config.guidance.rule == "vsd":
+        lora = lora_numbers(folder, config.guidance.lora_rank, dtype) + camera_numbers(folder)
+        parts["LoRA and its optimizer"] = LORA_COPIES * torch.float32.itemsize * lora
+        activations = max(activations, n * _graph_numbers(folder, config))
+    activations += largest_tensor(folder, folder.network, dtype)
     parts["its activations"] = activations * dtype.itemsize
     if "vae" in folder.classes:
         upcast = dtype == torch.float16 and folder.config("vae").get("force_upcast", False)
@@ -180,6 +189,40 @@ def _cgroup_left() -> int | None:
         return None
 
 
+def _calls(guidance: GuidanceConfig) -> int:
+    """Rows of the network's batch for each draw of a view."""
+    guided = 2 + guidance.opposite_prompts
+    if guidance.rule == "csd":
+        shares = guidance.csd_negative, guidance.csd_negative_end
+        return guided + (guidance.negative_prompt != "" and shares != (1, 1))
+    unguided = guidance.omega == 0 and (guidance.rule != "sdi" or guidance.inversion_omega == 0)
+    return 1 if unguided else guided
+
+
+def _graph_numbers(folder: PipelineFolder, config: Config) -> int:
+    """Numbers that the graph of one view keeps while a LoRA learns from it."""
+    network = folder.config(folder.network)
+    size, recompute = _latent_size(folder, config, int(network.get("sample_size", 64))), config.guidance.lora_recompute
+    if folder.family.name == "flow":
+        width = int(network.get("num_attention_heads", 18)) * int(network.get("attention_head_dim", 64))
+        block = ((size // int(network.get("patch_size", 2))) ** 2 + TEXT_TOKENS) * width
+        layers = int(network.get("num_layers", 18))
+        return int(1.3 * layers + 12) * block if recompute else 12 * layers * block
+    work, layers = _levels(network, size)
+    every = sum((2 * count + 1) * numbers for count, numbers in zip(layers, work, strict=False))
+    graph, kept = (13, 8) if folder.family.works_on_pixels else (36, 7)
+    return kept * every + graph * (max(layers) + 1) * max(work) if recompute else graph * every
+
+
+def _levels(network: Mapping[str, Any], size: int) -> tuple[list[int], list[int]]:
+    """C_i h_i^2 of a U-Net's levels, and their layers."""
+    channels = [int(c) for c in network.get("block_out_channels", (320, 640, 1280, 1280))]
+    layers = network.get("layers_per_block", 2)
+    return [c * (size >> level) ** 2 for level, c in enumerate(channels)], (
+        [layers] * len(channels) if isinstance(layers, int) else list(layers)
+    )
+
+
 def _network_numbers(folder: PipelineFolder, config: Config) -> int:
     """Peak numbers of one image's forward pass."""
     network = folder.config(folder.network)
@@ -187,10 +230,7 @@ def _network_numbers(folder: PipelineFolder, config: Config) -> int:
     if folder.family.name == "flow":
         width = int(network.get("num_attention_heads", 18)) * int(network.get("attention_head_dim", 64))
         return 10 * ((size // int(network.get("patch_size", 2))) ** 2 + TEXT_TOKENS) * width
-    channels = [int(c) for c in network.get("block_out_channels", (320, 640, 1280, 1280))]
-    layers = network.get("layers_per_block", 2)
-    layers = [layers] * len(channels) if isinstance(layers, int) else list(layers)
-    work = [c * (size >> level) ** 2 for level, c in enumerate(channels)]
+    work, layers = _levels(network, size)
     skips = (
         work[0]
         + sum(count * numbers for count, numbers in zip(layers, work, strict=False))  # both come from the folder
@@ -228,19 +268,27 @@ def _renderer_bytes(config: Config, views: int, progress: float) -> int:
     kept = SAMPLE_BYTES * samples
     if field.kind == "mip-mlp":
         kept += POINT_BYTES * field.hidden_width * field.hidden_blocks * min(samples, CHUNK)
+    elif field.kind == "hash-grid":
+        kept += HASH_BYTES * field.hash_features * field.hash_levels * samples
     if config.background.kind == "mlp":
         kept += 32 * config.background.hidden_width * pixels
     return kept
 
 
 def _field_bytes(config: Config) -> int:
-    """Weights, gradients, optimizer state and, for voxels, the dense grids of a step; float32."""
+    """Weights, gradients, optimizer state and what else a step makes of the field's size; float32."""
     field = config.field
     if field.kind == "voxels":
         shapes = [(channels, r**3) for r in field.voxel_resolutions for channels in (1, 3)]
         cells = max(field.voxel_resolutions) ** 3
         # A grid (1, C, r, r, r) is one row of C r^3 numbers to Shampoo.
         matrices, work = [(1, channels * numbers) for channels, numbers in shapes], CELL_FLOATS * cells
+    elif field.kind == "hash-grid":
+        last, width = hash_levels(field)[-1], field.hash_hidden_width
+        entries = last.offset + last.size
+        hidden = [(width, field.hash_features * field.hash_levels), *[(width, width)] * (field.hash_hidden_layers - 1)]
+        matrices = [(field.hash_features, entries), *hidden, (1, width), *hidden, (3, width)]
+        work = field.hash_features * entries
     else:
         width = field.hidden_width
         matrices = [(width, 6 * field.encoding_levels), *[(width, width)] * (2 * field.hidden_blocks), (4, width)]
@@ -258,11 +306,3 @@ def _field_bytes(config: Config) -> int:
 def _tiles(length: int, block: int) -> list[int]:
     """Sizes of the blocks that a side is divided into."""
     return [block] * (length // block) + ([length % block] if length % block else [])
-    elif field.kind == "hash-grid":
-        kept += HASH_BYTES * field.hash_features * field.hash_levels * samples
-    elif field.kind == "hash-grid":
-        last, width = hash_levels(field)[-1], field.hash_hidden_width
-        entries = last.offset + last.size
-        hidden = [(width, field.hash_features * field.hash_levels), *[(width, width)] * (field.hash_hidden_layers - 1)]
-        matrices = [(field.hash_features, entries), *hidden, (1, width), *hidden, (3, width)]
-        work = field.hash_features * entries

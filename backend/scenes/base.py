@@ -14,12 +14,15 @@ from torch import Tensor
 
 from ..config.schema import Config
 from ..errors import ConfigError, is_out_of_memory
-from ..guidance.interfaces import Guidance
+from ..guidance.interfaces import Guidance, learner_of
 from ..runtime.distributed import ProcessGroup, SingleProcess
 from ..runtime.rng import RandomStreams
 from ..text.prompts import PromptEmbeddings
+from .interfaces import RunState
+from .state_tensors import load_optimizer, optimizer_tensors, with_prefix, without_prefix
 from .views import split_views
 
+LEARNER = "guidance."  # of what the guidance trains, in a state
 COUNTS = frozenset({"samples"})  # figures that add up over chunks; the others are means over views
 
 
@@ -50,6 +53,7 @@ class OptimizedScene(ABC):
         self.device, self.group = torch.device(device), group or SingleProcess()
         self.streams = RandomStreams(streams, seed, 0, slice(0))
         self._set_views(config.run.views_per_step, "run.views_per_step")
+        self.learner = learner_of(guidance)
         self.step = 0
         self.is_consistent = True
         self.warnings: tuple[str, ...] = ()
@@ -92,13 +96,20 @@ class OptimizedScene(ABC):
         before = self._snapshot()
         try:
             figures = self._backward()
+            if self.learner is not None:
+                self.group.average_gradients(self.learner.finish_gradients())
         except Exception as error:
             self.optimizer.zero_grad(set_to_none=True)
+            if self.learner is not None:
+                self.learner.discard_gradients()
             if is_out_of_memory(error):
                 self._restore_rng(before)
             raise
         self.is_consistent = False
         self._optimizer_step()
+        if self.learner is not None:
+            self.learner.optimizer.step()
+            self.learner.discard_gradients()
         self.is_consistent = True
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -139,8 +150,29 @@ class OptimizedScene(ABC):
         return total
 
     def shared_tensors(self) -> list[Tensor]:
-        """See `Scene.shared_tensors`."""
-        return []
+        """See `Scene.shared_tensors`; here what the guidance trains."""
+        return [] if self.learner is None else [weight.detach() for weight in self.learner.weights.values()]
+
+    def learner_tensors(self) -> dict[str, Tensor]:
+        """Copies of what the guidance trains and of its optimizer's state, on the CPU."""
+        if self.learner is None:
+            return {}
+        state = with_prefix("optimizer.", optimizer_tensors(self.learner.optimizer))
+        return with_prefix(LEARNER, with_prefix("weights.", self.learner.weights) | state)
+
+    def load_learner(self, state: RunState) -> None:
+        """Take over the `learner_tensors` of a state. Raises KeyError or ValueError when they do not fit."""
+        if self.learner is None:
+            return
+        tensors = without_prefix(LEARNER, state.tensors)
+        weights = without_prefix("weights.", tensors)
+        for name, weight in self.learner.weights.items():
+            if weights[name].shape != weight.shape:
+                raise ValueError(f"{LEARNER}weights.{name} has another shape")
+        load_optimizer(self.learner.optimizer, without_prefix("optimizer.", tensors), required=state.step > 0)
+        with torch.no_grad():
+            for name, weight in self.learner.weights.items():
+                weight.copy_(weights[name])
 
     def provenance(self) -> Mapping[str, Any]:
         """See `Scene.provenance`."""

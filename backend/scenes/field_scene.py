@@ -233,12 +233,13 @@ class FieldScene(OptimizedScene):
 
     def shared_tensors(self) -> list[Tensor]:
         """Weights and grids."""
-        return [tensor for module in self._modules().values() for tensor in module.state_dict().values()]
+        own = [tensor for module in self._modules().values() for tensor in module.state_dict().values()]
+        return [*own, *super().shared_tensors()]
 
     def state(self) -> RunState:
         """See `Scene.state`."""
         tensors = self.module_tensors() | with_prefix("optimizer.", optimizer_tensors(self.optimizer))
-        tensors |= with_prefix("stream.", self.streams.snapshot())
+        tensors |= with_prefix("stream.", self.streams.snapshot()) | self.learner_tensors()
         return RunState(self.step, self.seed, 0, tensors)
 
     def module_tensors(self) -> dict[str, Tensor]:
@@ -254,6 +255,7 @@ class FieldScene(OptimizedScene):
         self.load_modules(state.tensors)
         with _fitting():
             load_optimizer(self.optimizer, without_prefix("optimizer.", state.tensors), required=state.step > 0)
+            self.load_learner(state)
             self.streams.restore(without_prefix("stream.", state.tensors))
         self.step, self.seed = state.step, state.seed
 

@@ -282,7 +282,7 @@ class MeshScene(OptimizedScene):
 
     def shared_tensors(self) -> list[Tensor]:
         """The offsets."""
-        return [self.vertex_offsets, self.color_offsets]
+        return [self.vertex_offsets, self.color_offsets, *super().shared_tensors()]
 
     def to_mesh(
         self, progress: Callable[[float], None] = lambda share: None, should_stop: Callable[[], bool] = lambda: False
@@ -316,7 +316,7 @@ class MeshScene(OptimizedScene):
         """See `Scene.state`."""
         tensors = with_prefix("", {"vertex_offsets": self.vertex_offsets, "color_offsets": self.color_offsets})
         tensors |= with_prefix("optimizer.", optimizer_tensors(self.optimizer))
-        tensors |= with_prefix("stream.", self.streams.snapshot())
+        tensors |= with_prefix("stream.", self.streams.snapshot()) | self.learner_tensors()
         return RunState(self.step, self.seed, 0, tensors)
 
     def load(self, state: RunState) -> None:
@@ -329,6 +329,7 @@ class MeshScene(OptimizedScene):
                     raise ValueError(f"{name} has another shape")
             required = state.step > 0 and (self.optimizes_vertices or self.optimizes_colors)
             load_optimizer(self.optimizer, without_prefix("optimizer.", tensors), required)
+            self.load_learner(state)
             with torch.no_grad():
                 for name, value in own.items():
                     value.copy_(tensors[name])

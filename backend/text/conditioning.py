@@ -105,13 +105,15 @@ class Negatives:
 @dataclass(frozen=True)
 class PromptConditioning:
     """Conditioning of n views: rows of the prompt, of the negative prompt and, for Perp-Neg, of the prompt with other
-    views' texts; `words` are the prompts' texts.
+    views' texts; `empty` is of the empty prompt, for rules that need it beside another negative prompt; `words`
+    are the prompts' texts.
     """
 
     positive: Conditioning
     negative: Conditioning
     words: tuple[str, ...]
     opposite: Negatives | None = None
+    empty: Conditioning | None = None
 
 
 class TextEncoder(Protocol):

@@ -107,8 +107,10 @@ class PromptEmbeddings:
         texts = [add_view_text(self.prompt, look, words) for look in looks for words in all_view_words(config)]
         self.warnings: tuple[str, ...] = tuple(dict.fromkeys(self._check(encoder, texts)))
         self._row = {text: row for row, text in enumerate(texts)}
-        encoded = encoder.embed([*texts, config.negative_prompt])
-        self._positive, self._negative = encoded[: len(texts)], encoded[-1]
+        needs_empty = config.rule == "csd" and config.negative_prompt != ""
+        encoded = encoder.embed([*texts, config.negative_prompt, *([""] if needs_empty else [])])
+        self._positive, self._negative = encoded[: len(texts)], encoded[len(texts)]
+        self._empty = encoded[-1] if needs_empty else None
 
     def _check(self, encoder: PromptEncoder, texts: Sequence[str]) -> list[str]:
         """Warnings about all texts. Raises PromptError that names the settings whose words the model does not know."""
@@ -154,6 +156,7 @@ class PromptEmbeddings:
             self._negative[[0] * len(texts)],
             tuple(texts),
             opposite,
+            None if self._empty is None else self._empty[[0] * len(texts)],
         )
 
     def _by_azimuth(

@@ -12,13 +12,15 @@ import torch
 
 from dreamwright.shared.numbers import number_text
 
-from ..config.schema import GuidanceConfig
+from ..config.schema import Config, GuidanceConfig
 from ..guidance.clip_guidance import ClipGuidance
 from ..guidance.clip_model import load_image_text
+from ..guidance.denoisers.base import DiffusersDenoiser
 from ..guidance.denoisers.loading import load_denoiser
-from ..guidance.interfaces import Guidance
+from ..guidance.interfaces import Guidance, ScoreEstimate
 from ..guidance.sds import ScoreDistillation
 from ..models.lora_files import open_loras
+from ..models.lora_targets import check_lora
 from ..models.memory_estimate import check_memory
 from ..models.pipeline_folder import PipelineFolder
 from ..runtime.distributed import ProcessGroup
@@ -61,6 +63,7 @@ def load_diffusion_guidance(
     else:
         guidance = guidance_for(guidance, config.refine.strength)
     notices.append(f"guidance: {_guidance_text(guidance)}")
+    check_rule(folder, config)
     encoder = make_text_encoder(folder, device, dtype, config.text, should_stop, loras=loras)
     with _main_first(group):
         prompts = PromptEmbeddings(PipelinePromptEncoder(encoder, device), job.prompt, config.guidance)
@@ -68,8 +71,24 @@ def load_diffusion_guidance(
     check_stop()
     with within_memory:
         denoiser = load_denoiser(folder.path, device, dtype, config=config.model, text=encoder)
-    surface = ScoreDistillation(denoiser, surface_guidance(config)) if config.surface.steps else None
-    return LoadedGuidance(ScoreDistillation(denoiser, guidance), prompts, tuple(notices), surface)
+        estimate = score_estimate(denoiser, guidance)
+    surface = ScoreDistillation(denoiser, surface_guidance(config), estimate) if config.surface.steps else None
+    return LoadedGuidance(ScoreDistillation(denoiser, guidance, estimate), prompts, tuple(notices), surface)
+
+
+def check_rule(folder: PipelineFolder, config: Config) -> None:
+    """Raise ConfigError where the rule of distillation cannot be followed with this model, from its files' headers."""
+    if config.guidance.rule == "vsd":
+        check_lora(folder, config.guidance.lora_rank)
+
+
+def score_estimate(denoiser: DiffusersDenoiser, guidance: GuidanceConfig) -> ScoreEstimate | None:
+    """The estimate of the renders' score that the rule "vsd" needs, in the denoiser's network; None for other rules."""
+    if guidance.rule != "vsd":
+        return None
+    from ..guidance.lora_estimate import LoraEstimate  # peft takes a second to import
+
+    return LoraEstimate(denoiser, guidance)
 
 
 def load_clip_guidance(
@@ -87,13 +106,13 @@ def load_clip_guidance(
 
 
 def _guidance_text(guidance: GuidanceConfig) -> str:
-    """Both names of the weight of classifier-free guidance, and the noise times."""
+    """The rule, both names of the weight of classifier-free guidance, and the noise times."""
     end = f"{guidance.t_max_end:.3g}"
     if guidance.t_min_end:
         end = f"{guidance.t_min_end:.3g} to {end}"
     return (
-        f"omega {number_text(guidance.omega)} in (1 + omega) eps_c - omega eps_u, which is diffusers' guidance_scale "
-        f"{number_text(1 + guidance.omega)}; t {guidance.t_min:.3g} to {guidance.t_max:.3g}, "
+        f"{guidance.rule}, omega {number_text(guidance.omega)} in (1 + omega) eps_c - omega eps_u, which is diffusers' "
+        f"guidance_scale {number_text(1 + guidance.omega)}; t {guidance.t_min:.3g} to {guidance.t_max:.3g}, "
         f"at the end {end}"
     )
 

@@ -17,6 +17,7 @@ from ..geometry.build import Mesh, MeshReport
 from ..geometry.input_mesh import InputMesh
 from ..geometry.unwrap import check_unwrapper
 from ..guidance.denoisers.loading import chosen_dtype
+from ..guidance.interfaces import learner_of
 from ..models.local import resolve_model
 from ..models.memory_estimate import reduce_memory
 from ..models.pipeline_folder import PipelineFolder, open_pipeline
@@ -109,6 +110,9 @@ class TextTo3DPipeline:
         )
 
         def make_scene(seed: int) -> Scene:
+            learner = learner_of(loaded.guidance)
+            if learner is not None:
+                learner.reset(seed)
             if input_mesh is not None:
                 return MeshScene(config, loaded.guidance, loaded.prompts, input_mesh, seed, device)
             if self.job.scene == "sphere":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamwright.backend.config.schema import METHOD_GUIDANCE, METHOD_SCENE, Config
-from dreamwright.backend.config.setting import GuidanceKind, SceneKind, Section, Setting, section_settings
+from dreamwright.backend.config.setting import RULES, GuidanceKind, SceneKind, Section, Setting, section_settings
 from dreamwright.shared.numbers import number_text
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "user" / "settings.md"
@@ -61,16 +61,20 @@ def _row(found: Setting) -> str:
         meaning += f" *Less memory:* {', '.join(f'`{value}`' for value in found.reduce_memory)}."
     if found.at_most:
         meaning += f" At most `{found.at_most}`."
-    used = [name for name, kind in RUNS.items() if found.applies_to(*kind)]
+    used = [name for name, kind in RUNS.items() if found.applies_to(*kind, found.rules[0])]
     cells = (
         f"`{found.name}`",
         _value(found.default),
         found.allowed() + (f" {found.unit}" if found.unit else ""),
         meaning,
-        "all" if len(used) == len(RUNS) else ", ".join(used),
+        ("all" if len(used) == len(RUNS) else ", ".join(used)) + _rules(found),
         "same" if found.identity else "free",
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _rules(found: Setting) -> str:
+    return "" if found.rules == RULES else f" with `guidance.rule` {', '.join(found.rules)}"
 
 
 def _value(value: Any) -> str:

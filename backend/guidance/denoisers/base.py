@@ -31,9 +31,9 @@ class DenoiserParts:
 
 
 class DiffusersDenoiser:
-    """Base of the denoisers; a family adds `predict_raw`. `prediction_type` is what `predict_raw` returns.
+    """Base of the denoisers; a family adds `predict_with_graph`. `prediction_type` is what it returns.
 
-    `network` is called in `predict_raw` and nowhere else, so that it can be compiled or replaced.
+    `network` is called in `predict_with_graph` and nowhere else, so that it can be compiled or replaced.
     """
 
     image_size: int  # pixels a side
@@ -71,8 +71,13 @@ class DiffusersDenoiser:
         """Warnings about a prompt that the model can use. Raises PromptError: empty, or unknown words."""
         return self._reader.check(prompt)
 
+    @torch.no_grad()
     def predict_raw(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The network's own prediction for z_t (n, c, h, w) in the model's space, float32, without gradient."""
+        return self.predict_with_graph(z_t, t, conditioning)
+
+    def predict_with_graph(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """The same with the graph of what is trained in the network, all in one call; z_t itself has no gradient."""
         raise NotImplementedError
 
     def predict_noise(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:

@@ -45,8 +45,7 @@ class LatentDiffusion(DiffusersDenoiser):
         """Images (n, 3, image_size, image_size), about [-1, 1], float32, without gradient."""
         return self.vae.decode(z)
 
-    @torch.no_grad()
-    def predict_raw(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict_with_graph(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The network's own prediction for z_t (n, channels, h, w), float32, all in one call."""
         tensors = {name: tensor.to(self.dtype) for name, tensor in conditioning.tensors.items()}
         return self._output(z_t.detach().to(self.device, self.dtype), self.model_timestep(t), tensors).float()

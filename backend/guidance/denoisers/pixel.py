@@ -89,8 +89,7 @@ class PixelDiffusion(DiffusersDenoiser):
         """The denoiser of a folder's parts."""
         return cls(parts)
 
-    @torch.no_grad()
-    def predict_raw(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict_with_graph(self, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The U-Net's own prediction for z_t (n, 3, h, w) in the model's space, float32.
 
         A U-Net of pixel-unshuffled images predicts on a patch grid that moves with t (`patch_grid`).
