@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-FamilyName = Literal["pixel", "multi-view", "latent", "sdxl", "flow"]
+from .mvdream_layout import NETWORK as MVDREAM_UNET
+
+FamilyName = Literal["pixel", "multi-view", "multi-view-latent", "latent", "sdxl", "flow"]
 
 # Schedulers with the table alphas_cumprod; guidance reads that table and uses no sampler.
 DIFFUSION_SCHEDULERS = (
@@ -84,6 +86,13 @@ LATENT = Family(
     "unet",
     (TextPart("text_encoder", "tokenizer", 77),),
 )
+# MVDream in the layout of its published folder, whose U-Net `mvdream_layout` reads as diffusers'.
+MULTI_VIEW_LATENT = replace(
+    LATENT,
+    name="multi-view-latent",
+    pipelines=("MVDreamPipeline",),
+    parts={**LATENT.parts, "unet": (MVDREAM_UNET,)},
+)
 SDXL = Family(
     "sdxl",
     ("StableDiffusionXLPipeline",),
@@ -120,7 +129,7 @@ FLOW = Family(
         TextPart("text_encoder_3", "tokenizer_3", 256, optional=True),  # zeros stand in for it
     ),
 )
-FAMILIES = (PIXEL, MULTI_VIEW, LATENT, SDXL, FLOW)
+FAMILIES = (PIXEL, MULTI_VIEW, LATENT, MULTI_VIEW_LATENT, SDXL, FLOW)
 BY_PIPELINE: Mapping[str, Family] = {pipeline: family for family in FAMILIES for pipeline in family.pipelines}
 # Parts that change what a pipeline computes. One that the family lacks shows that parts of different models are mixed.
 DISTINCTIVE_PARTS = (
@@ -136,6 +145,12 @@ DISTINCTIVE_PARTS = (
     "text_encoder_3",
     "controlnet",
 )
+
+
+def pipeline_class(index: Mapping[str, Any]) -> str:
+    """The class in a model_index.json, which is a name or, with code of the folder's own, [module, name]."""
+    name = index.get("_class_name", "pipeline without a class name")
+    return str(name[-1] if isinstance(name, list) and name else name)
 
 
 def supported() -> str:

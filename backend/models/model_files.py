@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import ModelError
 from .clip_files import CONFIG, clip_files, clip_lacks, is_clip
 from .download_record import read_record
-from .families import BY_PIPELINE, Family, supported
+from .families import BY_PIPELINE, MULTI_VIEW_LATENT, Family, pipeline_class, supported
 from .tokenizer_check import missing_tokenizer_files, tokenizer_files
 from .unsafe_weights import unsafe_weights_found
 from .weight_files import choose_weights, read_weight_sets, weight_base, weight_sets
@@ -24,10 +24,15 @@ ROOT_FILES = (INDEX, "domain.json", "LICENSE", "LICENSE.md", "LICENSE.txt")
 
 def family_of(index: Mapping[str, Any], where: str) -> Family:
     """The family of a pipeline by its model_index.json. Raises ModelError for one that is not supported."""
-    pipeline = str(index.get("_class_name", "pipeline without a class name"))
+    pipeline = pipeline_class(index)
     family = BY_PIPELINE.get(pipeline)
     if family is None:
         raise ModelError(f"{where} is a {pipeline}; allowed are {supported()}; choose another text-to-image model")
+    if family is MULTI_VIEW_LATENT and any(index.get("image_encoder") or ()):
+        raise ModelError(
+            f"{where} is a {pipeline} with an image_encoder, so it is ImageDream, which starts from an image; allowed "
+            "is MVDream, without one; `dreamwright models download mvdream` brings it"
+        )
     return family
 
 

@@ -21,10 +21,13 @@ from safetensors import SafetensorError
 from ..errors import ConfigError, ModelError, is_out_of_memory, one_line
 from .clip_files import CONFIG, is_clip
 from .config_fields import check_fields
-from .families import BY_PIPELINE, DISTINCTIVE_PARTS, Family, supported
+from .families import DISTINCTIVE_PARTS, Family, pipeline_class, supported
 from .fingerprint import file_digest
 from .json_files import read_object
-from .model_files import INDEX, SCHEDULER, file_names
+from .model_files import INDEX, SCHEDULER, family_of, file_names
+from .mvdream_layout import NETWORK as MVDREAM_UNET
+from .mvdream_layout import diffusers_config, diffusers_name
+from .mvdream_network import read_network
 from .tokenizer_check import check_tokenizer_files, load_checked_tokenizer, tokenizer_files
 from .weight_files import WeightSet, check_weights, choose_weights, read_weight_sets, weight_base
 
@@ -42,8 +45,16 @@ class PipelineFolder:
     options: Mapping[str, Any]
 
     def config(self, part: str) -> dict[str, Any]:
-        """The part's configuration. Raises ModelError when it is missing or no JSON object."""
-        return read_object(self.config_path(part))
+        """The part's configuration, in diffusers' terms. Raises ModelError when it is missing or no JSON object."""
+        path = self.config_path(part)
+        content = read_object(path)
+        return diffusers_config(content, str(path)) if self.classes.get(part) == MVDREAM_UNET else content
+
+    def tensor_name(self, part: str, name: str) -> str:
+        """Where the loaded part keeps the tensor that its files call `name`."""
+        if self.classes.get(part) != MVDREAM_UNET:
+            return name
+        return diffusers_name(name, int(self.config(part)["layers_per_block"]))
 
     def config_path(self, part: str) -> Path:
         """Where the part's configuration lies."""
@@ -97,10 +108,7 @@ def open_pipeline(folder: str | Path) -> PipelineFolder:
     if not (path / INDEX).is_file():
         raise ModelError(_no_index(path))
     index = read_object(path / INDEX)
-    pipeline = str(index.get("_class_name", "pipeline without a class name"))
-    family = BY_PIPELINE.get(pipeline)
-    if family is None:
-        raise ModelError(f"{path} is a {pipeline}; allowed are {supported()}; choose another text-to-image model")
+    pipeline, family = pipeline_class(index), family_of(index, str(path))
     for part in DISTINCTIVE_PARTS:
         if part not in family.parts and _class_of(index, part):
             raise ModelError(
@@ -175,6 +183,10 @@ def load_model(
     where = folder.path / part
 
     def load() -> tuple[torch.nn.Module, Mapping[str, Any]]:
+        if name == MVDREAM_UNET:
+            return read_network(
+                folder.config(part), [where / file for file in folder.weights(part, dtype).files], dtype
+            )
         if part in (folder.network, "vae"):
             return getattr(diffusers, name).from_pretrained(
                 where, torch_dtype=dtype, low_cpu_mem_usage=False, **options
@@ -203,6 +215,12 @@ def load_checked(
         raise ModelError(
             f"cannot load the {part} of {path}: {one_line(error)}; download the model again, whole"
         ) from error
+    check_report(part, path, report)
+    return model
+
+
+def check_report(part: str, path: Path, report: Mapping[str, Any]) -> None:
+    """Raise ModelError for weights that do not cover or fit the configuration, from a library's report."""
     gaps = [*report.get("missing_keys", ()), *(str(key) for key in report.get("mismatched_keys", ()))]
     if gaps:
         raise ModelError(
@@ -216,7 +234,6 @@ def load_checked(
             f"the {part} weights of {path} hold {len(extra)} tensors that config.json has no place for ({extra[0]}, "
             "...); they must match; download the model again, whole"
         )
-    return model
 
 
 def load_tokenizer(folder: PipelineFolder, part: str = "tokenizer") -> Any:

@@ -134,6 +134,20 @@ MODELS: tuple[RegisteredModel, ...] = (
         download_gb=2.6,
     ),
     RegisteredModel(
+        name="mvdream",
+        summary="MVDream on Stable Diffusion 2.1: latents of four 256x256 views of one object; wants a GPU",
+        license="OpenRAIL (as others name the hub's entry; the code of MVDream is MIT)",
+        sources=(
+            # MVDream/MVDream, the authors' own, holds pickles. These are a user's conversion and a copy of it, with
+            # safetensors weights at two bytes; no public source names a revision, and content was not compared.
+            ModelSource("ashawkey/mvdream-sd2.1-diffusers"),
+            ModelSource("dylanebert/mvdream"),
+        ),
+        memory_gb=6.0,  # estimated for four views with classifier-free guidance and a float32 VAE
+        text_encoder_gb=0.9,
+        download_gb=2.6,
+    ),
+    RegisteredModel(
         name="sdxl",
         summary="Stable Diffusion XL base 1.0: latents of 1024x1024 images of anything; wants a large GPU",
         license="CreativeML Open RAIL++-M",

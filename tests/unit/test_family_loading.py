@@ -17,6 +17,7 @@ from dreamwright.backend.guidance.denoisers.loading import chosen_dtype, load_de
 from dreamwright.backend.guidance.denoisers.pixel import PixelDiffusion
 from dreamwright.backend.guidance.interfaces import LatentDenoiser
 from dreamwright.backend.models.families import FAMILIES as SUPPORTED
+from dreamwright.backend.models.mvdream_layout import NETWORK as MVDREAM_UNET
 from tests.testing.family_folders import edit
 from tests.testing.tiny_pipeline import write_pipeline
 
@@ -172,9 +173,13 @@ def test_family_table_matches_diffusers():
 
     for family in SUPPORTED:
         for pipeline in family.pipelines:
-            # diffusers has no pixel pipeline of several views; its parts are IFPipeline's.
-            known = "IFPipeline" if family.name == "multi-view" else pipeline
+            # diffusers has no pipeline of several views; the parts are those of one view.
+            known = {"multi-view": "IFPipeline", "multi-view-latent": "StableDiffusionPipeline"}.get(
+                family.name, pipeline
+            )
             wanted = set(inspect.signature(getattr(diffusers, known).__init__).parameters)
             assert set(family.parts) <= wanted, pipeline
         assert issubclass(AutoencoderKL, torch.nn.Module)
-        assert all(hasattr(diffusers, name) for part in (family.network, "scheduler") for name in family.parts[part])
+        own = {MVDREAM_UNET}  # read as UNet2DConditionModel
+        names = {name for part in (family.network, "scheduler") for name in family.parts[part]}
+        assert all(hasattr(diffusers, name) for name in names - own)

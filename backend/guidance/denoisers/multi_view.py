@@ -3,6 +3,7 @@
 
 The network is given each camera's pose, and its self-attention joins the views of a set, so that it is asked about one
 object and not about four images. Views that are no set, and images without a camera, are denoised one by one.
+`multi_view_latent` is the same of latents.
 """
 
 from __future__ import annotations
@@ -24,7 +25,36 @@ VIEW_COUNTS = (2, 4, 8)  # that a set may have
 TOLERANCE = 0.01  # degrees, by which angles of a set may be off
 
 
-class MultiViewPixelDiffusion(PixelDiffusion):
+class SetsOfViews:
+    """The cameras of a denoiser of `views` views whose U-Net is given poses. Implements `CameraAware`."""
+
+    views: int
+    front: ClassVar[float] = 0.0  # degrees: the azimuth at which the model's training images show the front
+    poses_alone: ClassVar[bool] = True  # whether a view that is denoised alone has a pose
+
+    def slice_attention(self) -> None:
+        """Not possible: diffusers' sliced attention would not join the views. Raises ConfigError."""
+        raise ConfigError(
+            "model.attention_slicing is on, but slices do not join the views of a multi-view model; allowed is false "
+            "for this model; turn it off"
+        )
+
+    def with_cameras(self, conditioning: Conditioning, cameras: Cameras) -> Conditioning:
+        """The conditioning (n rows) with the poses of n cameras, and how many of them are seen together."""
+        n, device = len(cameras), conditioning.device
+        poses = pose_vectors(cameras.azimuth.float() + self.front, cameras.elevation.float()).to(device)
+        together = self.views if are_sets(cameras, self.views) else 1
+        if together == 1 and not self.poses_alone:
+            poses = torch.zeros_like(poses)
+        return conditioning.with_tensors(pose=poses, together=torch.full((n,), together, device=device))
+
+    def views_together(self, conditioning: Conditioning) -> int:
+        """The views of a set, or 1 where the conditioning has no cameras or they are no sets."""
+        together = conditioning.tensors.get("together")
+        return 1 if together is None else int(together[0])
+
+
+class MultiViewPixelDiffusion(SetsOfViews, PixelDiffusion):
     """A pixel model of `views` views. Implements `NativeDenoiser` and `CameraAware`."""
 
     family: ClassVar[FamilyName] = "multi-view"
@@ -37,25 +67,6 @@ class MultiViewPixelDiffusion(PixelDiffusion):
     @classmethod
     def _of(cls, folder: PipelineFolder, parts: DenoiserParts) -> Self:
         return cls(parts, view_count(folder))
-
-    def slice_attention(self) -> None:
-        """Not possible: diffusers' sliced attention would not join the views. Raises ConfigError."""
-        raise ConfigError(
-            "model.attention_slicing is on, but slices do not join the views of a multi-view model; allowed is false "
-            "for this model; turn it off"
-        )
-
-    def with_cameras(self, conditioning: Conditioning, cameras: Cameras) -> Conditioning:
-        """The conditioning (n rows) with the poses of n cameras, and how many of them are seen together."""
-        n, device = len(cameras), conditioning.device
-        poses = pose_vectors(cameras.azimuth.float(), cameras.elevation.float()).to(device)
-        together = self.views if are_sets(cameras, self.views) else 1
-        return conditioning.with_tensors(pose=poses, together=torch.full((n,), together, device=device))
-
-    def views_together(self, conditioning: Conditioning) -> int:
-        """The views of a set, or 1 where the conditioning has no cameras or they are no sets."""
-        together = conditioning.tensors.get("together")
-        return 1 if together is None else int(together[0])
 
     def network_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         """Text, poses (n, 16), which are zeros where they are unknown, and the views that attention joins."""
