@@ -46,7 +46,7 @@ def resident_numbers(folder: PipelineFolder, part: str, offload: str, dtype: tor
     blocks: dict[str, int] = {"": 0}
     for file in loaded_weights(folder, part, dtype):
         for name, numbers in _sizes(file).items():
-            found = re.match(r"\w+\.\d+\.", name)
+            found = re.match(r"\w+\.\d+\.", folder.tensor_name(part, name))
             key = found.group() if found else ""
             blocks[key] = blocks.get(key, 0) + numbers
     return blocks.pop("") + max(blocks.values(), default=0)

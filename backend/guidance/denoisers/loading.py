@@ -21,11 +21,17 @@ from .base import DenoiserParts, DiffusersDenoiser, square_size
 from .flow import FlowTransformer, check_transformer
 from .latent import LatentDiffusion, check_unet, chosen_latent_size
 from .multi_view import MultiViewPixelDiffusion
+from .multi_view_latent import MultiViewLatentDiffusion, check_multi_view_unet
 from .pixel import PixelDiffusion
 from .sdxl import SdxlDiffusion, check_sdxl
 
 PIXEL_CLASSES = {"pixel": PixelDiffusion, "multi-view": MultiViewPixelDiffusion}
-LATENT_CLASSES = {"latent": LatentDiffusion, "sdxl": SdxlDiffusion, "flow": FlowTransformer}
+LATENT_CLASSES = {
+    "latent": LatentDiffusion,
+    "multi-view-latent": MultiViewLatentDiffusion,
+    "sdxl": SdxlDiffusion,
+    "flow": FlowTransformer,
+}
 
 
 def load_denoiser(
@@ -104,6 +110,8 @@ def _latent(
         check_transformer(opened, latent_size)
     elif name == "sdxl":
         check_sdxl(opened)
+    elif name == "multi-view-latent":
+        check_multi_view_unet(opened, dtype)
     else:
         check_unet(opened)
     schedule = read_schedule(opened, image_tokens=(latent_size // patch) ** 2)
