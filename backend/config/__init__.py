@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Settings: declared once with everything known about them, and what is derived from that.
 
-To add a setting, write one field in the dataclass of its section (`run_settings`, `field_settings`,
+To add a setting, write one field in the dataclass of its section (`run_settings`, `field_settings`, `render_settings`,
 `guidance_settings`, `mesh_settings`; `schema.Config` joins them):
 
     samples: int = setting(128, (4, 2048), unit="samples a ray", panel=True, help="Points along a ray.")

@@ -17,12 +17,11 @@ from .field_settings import (
     CameraConfig,
     FieldConfig,
     LightConfig,
-    RegularizerConfig,
-    RenderConfig,
     ShadingConfig,
 )
 from .guidance_settings import ClipConfig, GuidanceConfig, ModelConfig, TextConfig
 from .mesh_settings import MeshConfig, RefineConfig, SphereConfig, SurfaceConfig
+from .render_settings import RegularizerConfig, RenderConfig
 from .run_settings import OptimizerConfig, RunConfig
 from .setting import GuidanceKind, SceneKind
 
