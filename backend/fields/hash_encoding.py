@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Multi-resolution hash encoding of positions and its derivative, in torch on any device.
+"""Multi-resolution hash encoding of positions, in torch on any device.
 
     enc[f, l](x) = sum over the 8 vertices v of x's cell of level l: w_v(x) table[f, index_l(v)]
     index_l(x, y, z) = (x + y r + z r^2) mod size, or (x xor 2654435761 y xor 805459861 z) mod size where r^3 > size
 
-Both functions have one gradient written by hand: it adds each corner's share to the table, without a tensor of rows.
-Corners come first and points last in every tensor, so that each operation runs over contiguous points. Points are
-processed in pieces that stay in the processor's cache.
+The gradient is written by hand: it adds each corner's share to the table, without a tensor of rows. Corners come first
+and points last in every tensor, so that each operation runs over contiguous points. Points are processed in pieces that
+stay in the processor's cache. `hash_density.py` adds the derivative.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LARGE_PIECE = 2**24
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """Levels that share one rule of indexing. Entries count from `first`; tensors are (levels, 1), int32."""
 
     levels: slice
@@ -46,7 +46,7 @@ class HashTable:
         dense = sum(not level.hashed for level in levels)
         self._parts = [self._part(start, end) for start, end in ((0, dense), (dense, len(levels))) if end > start]
 
-    def _part(self, start: int, end: int) -> _Part:
+    def _part(self, start: int, end: int) -> Part:
         levels = self.levels[start:end]
         hashed, first = levels[0].hashed, levels[0].offset
 
@@ -55,7 +55,7 @@ class HashTable:
             return torch.tensor(wrapped, dtype=torch.int32, device=self.device)[:, None]
 
         strides = [PRIMES if hashed else (1, level.resolution, level.resolution**2) for level in levels]
-        return _Part(
+        return Part(
             slice(start, end),
             slice(first, levels[-1].offset + levels[-1].size),
             hashed,
@@ -65,13 +65,13 @@ class HashTable:
             column([level.offset - first for level in levels]),
         )
 
-    def parts(self, active: int) -> Iterator[_Part]:
+    def parts(self, active: int) -> Iterator[Part]:
         """The parts that hold the `active` coarsest levels, cut to them."""
         for part in self._parts:
             count = min(active, part.levels.stop) - part.levels.start
             if count > 0:
                 kept = slice(0, count)
-                yield _Part(
+                yield Part(
                     slice(part.levels.start, part.levels.start + count),
                     part.entries,
                     part.hashed,
@@ -88,7 +88,7 @@ class HashTable:
             yield slice(start, min(count, start + length))
 
 
-def _cells(part: _Part, where: Tensor) -> tuple[Tensor, Tensor]:
+def cells(part: Part, where: Tensor) -> tuple[Tensor, Tensor]:
     """Entries (2, 2, 2, levels, m), corners along z, y, x, and the place in the cell (3, levels, m) of (3, m)."""
     place = where[:, None] * part.scale + 0.5
     cell = place.floor()
@@ -108,18 +108,18 @@ def _cells(part: _Part, where: Tensor) -> tuple[Tensor, Tensor]:
     return index, place
 
 
-def _sides(place: Tensor) -> Tensor:
+def sides_of(place: Tensor) -> Tensor:
     """(2, 3, levels, m): the weights of the lower and of the upper vertices along x, y, z."""
     return torch.stack([1 - place, place])
 
 
-def _weights(sides: Tensor) -> Tensor:
+def corner_weights(sides: Tensor) -> Tensor:
     """Trilinear weights (2, 2, 2, levels, m), corners along z, y, x."""
     planes = sides[:, None, 2] * sides[None, :, 1]
     return planes[:, :, None] * sides[None, None, :, 0]
 
 
-def _weight_slopes(sides: Tensor, along: Tensor) -> Tensor:
+def weight_slopes(sides: Tensor, along: Tensor) -> Tensor:
     """d weights in the direction `along` (3, levels, m), in cells: (2, 2, 2, levels, m)."""
     signed = torch.stack([-along, along])  # (2, 3, levels, m)
     x, y, z = sides[:, 0], sides[:, 1], sides[:, 2]
@@ -129,7 +129,7 @@ def _weight_slopes(sides: Tensor, along: Tensor) -> Tensor:
     return moved[:, :, None] * x[None, None] + planes[:, :, None] * dx[None, None]
 
 
-def _corners(table: Tensor, part: _Part, index: Tensor, feature: int) -> Tensor:
+def corner_values(table: Tensor, part: Part, index: Tensor, feature: int) -> Tensor:
     """The table's values of one feature at the corners, of index's shape."""
     return table[feature, part.entries].index_select(0, index.view(-1)).view(index.shape)
 
@@ -142,10 +142,10 @@ class _Encoding(torch.autograd.Function):
         out = table.new_empty(len(table), active, where.shape[1])
         for piece in layout.pieces(where.shape[1], active):
             for part in layout.parts(active):
-                index, place = _cells(part, where[:, piece])
-                weights = _weights(_sides(place))
+                index, place = cells(part, where[:, piece])
+                weights = corner_weights(sides_of(place))
                 for feature in range(len(table)):
-                    found = _corners(table, part, index, feature).mul_(weights)
+                    found = corner_values(table, part, index, feature).mul_(weights)
                     torch.sum(found.flatten(0, 2), 0, out=out[feature, part.levels, piece])
         return out
 
@@ -156,54 +156,12 @@ class _Encoding(torch.autograd.Function):
         total = gradient.new_zeros(ctx.shape)
         for piece in ctx.layout.pieces(where.shape[1], ctx.active):
             for part in ctx.layout.parts(ctx.active):
-                index, place = _cells(part, where[:, piece])
-                weights, rows = _weights(_sides(place)), index.view(-1)
+                index, place = cells(part, where[:, piece])
+                weights, rows = corner_weights(sides_of(place)), index.view(-1).long()
                 for feature in range(len(total)):
                     shares = weights * gradient[feature, part.levels, piece]
-                    total[feature, part.entries].index_add_(0, rows, shares.view(-1))
+                    total[feature, part.entries].scatter_add_(0, rows, shares.view(-1))
         return total, None, None, None
-
-
-class _EncodingSlope(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, factors: Tensor, where: Tensor, layout: HashTable, active: int) -> Tensor:
-        ctx.save_for_backward(table, factors, where)
-        ctx.layout, ctx.active = layout, active
-        out = torch.zeros_like(where)
-        for piece in layout.pieces(where.shape[1], active):
-            for part in layout.parts(active):
-                index, place = _cells(part, where[:, piece])
-                values = _corners(table, part, index, 0) * factors[0, part.levels, piece]
-                for feature in range(1, len(table)):
-                    values += _corners(table, part, index, feature) * factors[feature, part.levels, piece]
-                x, y, z = _sides(place).unbind(1)  # (2, levels, m) each
-                along_z = values[1] - values[0]  # (y, x, levels, m)
-                across = (z[:, None, None] * values).sum(0)
-                along_y, across = across[1] - across[0], (y[:, None] * across).sum(0)
-                slopes = (
-                    across[1] - across[0],
-                    (x * along_y).sum(0),
-                    (y[:, None] * x[None] * along_z).sum((0, 1)),
-                )
-                for axis, slope in enumerate(slopes):
-                    out[axis, piece] += (part.scale * slope).sum(0)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        (gradient,) = gradients
-        table, factors, where = ctx.saved_tensors
-        total, for_factors = torch.zeros_like(table), torch.empty_like(factors)
-        for piece in ctx.layout.pieces(where.shape[1], ctx.active):
-            for part in ctx.layout.parts(ctx.active):
-                index, place = _cells(part, where[:, piece])
-                moved = _weight_slopes(_sides(place), gradient[:, None, piece] * part.scale)
-                for feature in range(len(table)):
-                    found = _corners(table, part, index, feature).mul_(moved)
-                    for_factors[feature, part.levels, piece] = found.flatten(0, 2).sum(0)
-                    shares = moved * factors[feature, part.levels, piece]
-                    total[feature, part.entries].index_add_(0, index.view(-1), shares.view(-1))
-        return total, for_factors, None, None, None
 
 
 def encode(table: Tensor, where: Tensor, layout: HashTable, active: int) -> Tensor:
@@ -213,12 +171,3 @@ def encode(table: Tensor, where: Tensor, layout: HashTable, active: int) -> Tens
     """
     features: Tensor = _Encoding.apply(table, where, layout, active)
     return features
-
-
-def encoding_slope(table: Tensor, factors: Tensor, where: Tensor, layout: HashTable) -> Tensor:
-    """sum over f, l of factors[f, l] d enc[f, l] / dx: (3, m), of factors (F, active, m) at positions (3, m) in [0, 1].
-
-    At a cell's wall it is the slope of the upper cell. The gradient reaches the table and the factors.
-    """
-    slope: Tensor = _EncodingSlope.apply(table, factors, where, layout, factors.shape[1])
-    return slope

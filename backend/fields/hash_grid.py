@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A multi-resolution hash grid with two small networks: the field of Magic3D and of threestudio's recipes.
 
-Density and albedo have a network each on the same features, as in threestudio's implicit volume, so that the albedo is
-computed for visible samples only. Levels can be switched on from coarse to fine (threestudio's ProgressiveBandHashGrid,
-Li et al. 2023, "Neuralangelo"); a level that is off costs nothing.
+Density and albedo have a network each on the same features, as in threestudio's implicit volume. Levels can be switched
+on from coarse to fine (threestudio's ProgressiveBandHashGrid; Li et al. 2023, "Neuralangelo"); a level that is off
+costs nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from ..config.schema import FieldConfig, OptimizerConfig
 from .density import biased_density, density_bias, normal_potential
-from .hash_encoding import HashTable, encode, encoding_slope
+from .hash_density import density_with_slope
+from .hash_encoding import HashTable, encode
 from .hash_levels import active_levels, hash_levels
 from .interfaces import Field, FieldSample
 from .relu_network import ReluNetwork
@@ -27,8 +28,6 @@ INITIAL = 1e-4  # entries start uniform in (-1e-4, 1e-4), as in the paper
 
 class HashGridField(Field):
     """(tau, rho) = (act(N_tau(enc(mu))), sigmoid(N_rho(enc(mu)))) in the cube around the bounding sphere."""
-
-    separate_density = True
 
     def __init__(self, config: FieldConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -50,6 +49,8 @@ class HashGridField(Field):
     def begin_step(self, progress: float) -> None:
         self.progress = progress
         self.active = active_levels(self.config, progress)
+        # On a CPU the table's lookup is most of a query, and one serves density, albedo and normal.
+        self.separate_density = self.table.is_cuda or self.config.normals == "finite-difference"
 
     # --- features and networks
 
@@ -92,17 +93,24 @@ class HashGridField(Field):
         return biased_density(raw, density_bias(mu, self.config, self.progress), self.config)
 
     def appearance(self, mu: Tensor, with_normals: bool) -> tuple[Tensor, Tensor | None]:
-        features = self._features(self._unit(mu))
-        rho = torch.sigmoid(self.albedo_network(features, self._first(self.albedo_network))).T
-        if not with_normals:
-            return rho, None
-        if self.config.normals == "finite-difference":
-            return rho, self._difference_normals(mu)
-        return rho, self._analytic_normals(mu, features)
+        if with_normals and self.config.normals == "analytic":
+            _, features, normal = self._analytic(mu)
+            return self._albedo(features), normal
+        return self._albedo(self._features(self._unit(mu))), self._difference_normals(mu) if with_normals else None
 
     def query(self, mu: Tensor, with_normals: bool) -> FieldSample:
-        rho, normal = self.appearance(mu, with_normals)
-        return FieldSample(self.density(mu), rho, normal)
+        normal = None
+        if with_normals and self.config.normals == "analytic":
+            raw, features, normal = self._analytic(mu)
+        else:
+            features = self._features(self._unit(mu))
+            raw = self.density_network(features, self._first(self.density_network))[0]
+            normal = self._difference_normals(mu) if with_normals else None
+        bias = density_bias(mu, self.config, self.progress)
+        return FieldSample(biased_density(raw, bias, self.config), self._albedo(features), normal)
+
+    def _albedo(self, features: Tensor) -> Tensor:
+        return torch.sigmoid(self.albedo_network(features, self._first(self.albedo_network))).T
 
     def _potential(self, mu: Tensor) -> Tensor:
         bias = density_bias(mu, self.config, self.progress)
@@ -115,27 +123,26 @@ class HashGridField(Field):
         up, down = self._potential(around).view(2, 3, len(mu))
         return functional.normalize(down - up, dim=0, eps=1e-12).T
 
-    def _analytic_normals(self, mu: Tensor, features: Tensor) -> Tensor:
-        """The potential's gradient by the chain rule: network, encoding, blob. One order of autograd suffices."""
-        first = self._first(self.density_network)
+    def _analytic(self, mu: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Raw densities (m,), features as `_features` orders them, and normals (m, 3) from the exact gradient."""
         layout = self._on(self.table.device, self.table.dtype)
-        factors = self.density_network.slope(features, first).view(self.config.hash_features, self.active, -1)
-        of_raw = encoding_slope(self.table, factors, self._unit(mu), layout) / (2 * self.bounding_radius)
+        weights = self.density_network.with_first(self._first(self.density_network))
+        features, raw, slope = density_with_slope(self.table, self._unit(mu), layout, self.active, weights)
+        return raw, features.flatten(0, 1), self._normals(mu, raw, slope / (2 * self.bounding_radius))
+
+    def _normals(self, mu: Tensor, raw: Tensor, of_raw: Tensor) -> Tensor:
+        """-grad of the potential, normalized (m, 3), from raw densities (m,) and their gradient (3, m) in space."""
         differentiable = torch.is_grad_enabled()  # does the caller want gradients through the normals?
         with torch.enable_grad():
             place = mu.detach().requires_grad_()
             bias = density_bias(place, self.config, self.progress)
             (of_bias,) = torch.autograd.grad(bias.sum(), place)
-            if self.config.density_bias_on == "raw":
-                gradient = of_raw + of_bias.T
-            else:
-                raw: Tensor = self.density_network(features, first)[0]
-                if not raw.requires_grad:
-                    raw = raw.requires_grad_()
+            gradient = of_raw + of_bias.T
+            if self.config.density_bias_on == "density":
+                raw = raw if raw.requires_grad else raw.detach().requires_grad_()
                 bias = bias.detach().requires_grad_()
-                by_raw, by_bias = torch.autograd.grad(
-                    normal_potential(raw, bias, self.config).sum(), [raw, bias], create_graph=differentiable
-                )
+                potential = normal_potential(raw, bias, self.config)
+                by_raw, by_bias = torch.autograd.grad(potential.sum(), [raw, bias], create_graph=differentiable)
                 gradient = by_raw * of_raw + by_bias.detach() * of_bias.T
         return functional.normalize(-gradient, dim=0, eps=1e-12).T
 

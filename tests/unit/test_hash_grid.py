@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -16,7 +17,8 @@ from dreamwright.backend.config.parsing import apply_settings
 from dreamwright.backend.config.schema import Config, FieldConfig
 from dreamwright.backend.errors import ConfigError
 from dreamwright.backend.fields import hash_encoding
-from dreamwright.backend.fields.hash_encoding import HashTable, encode, encoding_slope
+from dreamwright.backend.fields.hash_density import density_with_slope
+from dreamwright.backend.fields.hash_encoding import HashTable, encode
 from dreamwright.backend.fields.hash_levels import Level, active_levels, hash_levels
 
 PUBLISHED = FieldConfig(kind="hash-grid")
@@ -111,35 +113,50 @@ def test_pieces_join_without_a_seam(monkeypatch: pytest.MonkeyPatch, generator: 
 
 
 @pytest.mark.parametrize("active", [1, 3, 4])
-def test_gradients_equal_finite_differences(active: int, generator: torch.Generator) -> None:
-    """torch's gradcheck in float64; both functions are linear in the table and in the factors."""
-    config = replace(SMALL, hash_features=2)
+@pytest.mark.parametrize("hidden", [[7], [7, 5]], ids=["one layer", "two layers"])
+def test_gradients_equal_finite_differences(active: int, hidden: list[int], generator: torch.Generator) -> None:
+    """torch's gradcheck in float64, of features, raw density and slope in the table and the network's weights."""
     where = torch.rand(3, 6, generator=generator, dtype=torch.float64)
-    table = random_table(config, generator).requires_grad_()
-    factors = torch.randn(2, active, 6, generator=generator, dtype=torch.float64, requires_grad=True)
-    layout = layout_of(config)
-    # nondet_tol stays 0: sums have one order in one thread.
+    table, layout = random_table(SMALL, generator).requires_grad_(), layout_of(SMALL)
+    widths = [2 * active, *hidden, 1]
+    weights = [
+        torch.randn(outputs, inputs, generator=generator, dtype=torch.float64, requires_grad=True)
+        for inputs, outputs in itertools.pairwise(widths)
+    ]
     assert torch.autograd.gradcheck(lambda t: encode(t, where, layout, active), table, fast_mode=True)
-    assert torch.autograd.gradcheck(lambda t, f: encoding_slope(t, f, where, layout), (table, factors), fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda t, *w: density_with_slope(t, where, layout, active, w), (table, *weights), fast_mode=True
+    )
 
 
-def test_slope_is_the_derivative_of_the_encoding(generator: torch.Generator) -> None:
+def test_density_and_slope_are_those_of_the_encoding(
+    monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    """The network on `encode`, and central differences of it, in two pieces."""
+    monkeypatch.setitem(hash_encoding.PIECE, "cpu", 4 * 256)
     table, layout = random_table(SMALL, generator), layout_of(SMALL)
-    where = torch.rand(3, 200, generator=generator, dtype=torch.float64)
-    factors = torch.randn(2, 4, 200, generator=generator, dtype=torch.float64)
-    step = 1e-6
-    inside = torch.ones(200, dtype=torch.bool)
+    where = torch.rand(3, 300, generator=generator, dtype=torch.float64)
+    first = torch.randn(9, 8, generator=generator, dtype=torch.float64)
+    last = torch.randn(1, 9, generator=generator, dtype=torch.float64)
+
+    def density(places: Tensor) -> Tensor:
+        return (last @ torch.relu(first @ encode(table, places, layout, 4).flatten(0, 1)))[0]
+
+    features, raw, slope = density_with_slope(table, where, layout, 4, [first, last])
+    # float64: sums of 9 products of size 10.
+    torch.testing.assert_close(features, encode(table, where, layout, 4), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(raw, density(where), rtol=1e-12, atol=1e-12)
+    step, smooth = 1e-6, torch.ones(300, dtype=torch.bool)
     for level in hash_levels(SMALL):
         place = where * level.scale + 0.5
-        inside &= ((place - place.round()).abs() > 2 * step * level.scale).all(0)  # no wall within the difference
-    assert int(inside.sum()) > 150
-    slope = encoding_slope(table, factors, where, layout)
-    for axis in range(3):
-        move = step * torch.eye(3, dtype=torch.float64)[:, axis : axis + 1]
-        up, down = (encode(table, where + sign * move, layout, 4) for sign in (1, -1))
-        difference = ((up - down) * factors).sum((0, 1)) / (2 * step)
-        # Linear along an axis, so only rounding: values of some 20 with 1e-16 each, over 2e-6.
-        torch.testing.assert_close(slope[axis, inside], difference[inside], rtol=0, atol=1e-7)
+        smooth &= ((place - place.round()).abs() > 2 * step * level.scale).all(0)  # no wall within the difference
+    moves = step * torch.eye(3, dtype=torch.float64)[:, :, None]
+    sides = [torch.stack([density(where + sign * move) for move in moves]) for sign in (1, -1)]
+    on = [first @ encode(table, where + sign * move, layout, 4).flatten(0, 1) > 0 for sign in (1, -1) for move in moves]
+    smooth &= torch.stack([units == on[0] for units in on]).all(0).all(0)  # and no kink of a unit
+    assert int(smooth.sum()) > 200
+    # The density is linear along an axis there, so only rounding: values of size 100 with 1e-14 each, over 2e-6.
+    torch.testing.assert_close(slope[:, smooth], ((sides[0] - sides[1]) / (2 * step))[:, smooth], rtol=0, atol=1e-6)
 
 
 def test_levels_come_one_by_one() -> None:
