@@ -208,7 +208,7 @@ def _flat_names(
 ) -> dict[str, tuple[str, str]]:
     """kohya's name of every layer, dots made underscores, with its part and name."""
     texts = folder.text_encoders
-    flat = {}
+    flat: dict[str, tuple[str, str]] = {}
     for part, layers in shapes.items():
         prefixes = ["lora_unet"]
         if part in texts:

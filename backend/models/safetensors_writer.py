@@ -44,7 +44,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], count: Callable
         write(len(text).to_bytes(8, "little"))
         write(text)
         for name in names:
-            data = tensors[name].detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-            write(memoryview(data))
+            data = tensors[name].detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            write(data)
             count(data.nbytes)
     return digest.hexdigest()

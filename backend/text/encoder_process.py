@@ -256,7 +256,7 @@ def run_request(request: Mapping[str, Any]) -> int:
         torch.set_num_threads(request["threads"])
         folder = open_pipeline(request["folder"])
         dtype = getattr(torch, request["dtype"])
-        loras = open_loras(request["loras"], folder)
+        loras = open_loras(request.get("loras", ""), folder)
         encoder = PipelineTextEncoder(folder, request["device"], dtype, None, request["int8"], loras)
         embedded = encoder.embed(request["prompts"])
         save_file({name: rows.cpu().contiguous() for name, rows in embedded.tensors.items()}, work / RESULT)

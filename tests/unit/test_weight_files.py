@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from dreamwright.backend.errors import ModelError
 from dreamwright.backend.guidance.denoisers.loading import load_denoiser
 from dreamwright.backend.models.model_files import missing_files, needed_files
+from dreamwright.backend.models.pipeline_folder import load_model, open_pipeline
 from dreamwright.backend.models.verify import verify_folder
 from dreamwright.backend.models.weight_files import choose_weights, weight_sets
 from tests.testing.fake_hub import folder_files
@@ -73,6 +74,26 @@ def test_weights_of_any_variant_are_read(tmp_path, variant, in_shards):
         assert missing_files(source) == [f"unet/{lost.name}"]
         with pytest.raises(ModelError, match=re.escape(lost.name)):
             load_denoiser(source)
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3"])
+def test_each_part_may_have_a_variant_of_its_own(tmp_path, family):
+    """As folders on an artist's disk have it: a network in fp16, a VAE of another name, shards of one encoder only."""
+    source = write_family(family, tmp_path)
+    opened = open_pipeline(source)
+    parts = (opened.network, "vae", *opened.text_encoders)
+    before = {part: load_model(opened, part, torch.float32, "cpu").state_dict() for part in parts}
+    for part, variant in ((opened.network, "fp16"), ("vae", "fix")):
+        weights = source / part / "diffusion_pytorch_model.safetensors"
+        weights.rename(weights.with_name(f"diffusion_pytorch_model.{variant}.safetensors"))
+    sharded(source / "text_encoder_2", "model", "bf16")
+    assert missing_files(source) == [] and verify_folder(source).sound
+    opened = open_pipeline(source)
+    variants = {part: opened.weights(part, torch.float32).variant for part in parts}
+    assert variants | {opened.network: "fp16", "vae": "fix", "text_encoder": "", "text_encoder_2": "bf16"} == variants
+    for part in parts:
+        read = load_model(opened, part, torch.float32, "cpu").state_dict()
+        assert all(torch.equal(tensor, read[name]) for name, tensor in before[part].items()), part
 
 
 def test_preferred_variant_is_chosen():
