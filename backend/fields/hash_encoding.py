@@ -21,7 +21,7 @@ from torch import Tensor
 from .hash_levels import Level
 
 PRIMES = (1, 2654435761, 805459861)
-PIECE = {"cpu": 32_768}  # points times levels at a time: 8 corners of them are 1 MB a tensor
+PIECE = {"cpu": 65_536}  # points times levels at a time: 8 corners of them are 2 MB a tensor
 LARGE_PIECE = 2**24
 
 

@@ -144,7 +144,8 @@ class HashGridField(Field):
                 potential = normal_potential(raw, bias, self.config)
                 by_raw, by_bias = torch.autograd.grad(potential.sum(), [raw, bias], create_graph=differentiable)
                 gradient = by_raw * of_raw + by_bias.detach() * of_bias.T
-        return functional.normalize(-gradient, dim=0, eps=1e-12).T
+            # functional.normalize takes ten times as long along the first axis.
+            return (-gradient * gradient.square().sum(0).clamp(min=1e-24).rsqrt()).T
 
     def parameter_groups(self, optimizer: OptimizerConfig) -> list[dict[str, Any]]:
         return [
