@@ -4,19 +4,17 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from dreamwright.backend.rendering.marching import DenseMarch
 from tests.testing.marching_scenes import marching_scene, render_with_gradients
 
 
+@pytest.mark.usefixtures("plain_float32")
 @pytest.mark.parametrize("kind", ["voxels", "mip-mlp", "hash-grid"])
-def test_rendering_and_gradients_equal_those_of_the_cpu(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rendering_and_gradients_equal_those_of_the_cpu(kind: str) -> None:
     """Sums have another order on a GPU: at most 1200 rays x 48 samples = 57,600 terms of float32, 3e-3 of the
     largest.
     """
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)  # TF32 keeps 10 bits of a factor
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     results = [render_with_gradients(DenseMarch, marching_scene(kind, device), 0, False) for device in ("cpu", "cuda")]
     (on_cpu, cpu_gradients), (on_gpu, gpu_gradients) = results
     assert on_gpu.image.device.type == "cuda"
