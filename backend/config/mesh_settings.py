@@ -115,7 +115,7 @@ class SurfaceConfig:
         SHARE,
         zero="guidance.t_min",
         duration=False,
-        help="Lowest diffusion time of the stage. Below about 0.6 the starter takes dark colors for colors in the shade.",
+        help="Lowest diffusion time of the stage. At low times the starter takes dark colors for colors in the shade.",
     )
     t_max: float = setting(0.98, SHARE, duration=False, help="Highest diffusion time at the start of the stage.")
     t_max_end: float = setting(0.75, SHARE, duration=False, help="Highest diffusion time at its end.")
